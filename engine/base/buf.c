@@ -1,0 +1,326 @@
+#include "base/buf.h"
+
+#include "base/error.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+void hky_buf_init(struct hky_buf *b, size_t max)
+{
+    *b = (struct hky_buf){.max = max};
+}
+
+void hky_buf_fini(struct hky_buf *b)
+{
+    free(b->p);
+    *b = (struct hky_buf){.max = b->max};
+}
+
+void hky_buf_clear(struct hky_buf *b)
+{
+    b->n = 0;
+    b->is_over = false;
+}
+
+/* One octet beyond is always there, for hky_buf_z. */
+char *hky_buf_reserve(struct hky_buf *b, size_t n)
+{
+    if (b->is_over || n > b->max - b->n) {
+        b->is_over = true;
+        return NULL;
+    }
+    if (b->n + n + 1 > b->cap) {
+        size_t cap = b->cap < 128 ? 128 : b->cap * 2;
+        if (cap < b->n + n + 1)
+            cap = b->n + n + 1;
+        b->p = hky_realloc(b->p, cap);
+        b->cap = cap;
+    }
+    return b->p + b->n;
+}
+
+void hky_buf_add(struct hky_buf *b, const void *p, size_t n)
+{
+    char *to;
+
+    if (n == 0 || (to = hky_buf_reserve(b, n)) == NULL)
+        return;
+    memcpy(to, p, n);
+    b->n += n;
+}
+
+void hky_buf_add_str(struct hky_buf *b, struct hky_str s)
+{
+    hky_buf_add(b, s.p, s.n);
+}
+
+void hky_buf_add_z(struct hky_buf *b, const char *z)
+{
+    hky_buf_add(b, z, strlen(z));
+}
+
+void hky_buf_add_c(struct hky_buf *b, char c)
+{
+    hky_buf_add(b, &c, 1);
+}
+
+void hky_buf_printf(struct hky_buf *b, const char *fmt, ...)
+{
+    char small[256];
+    va_list ap;
+    int n;
+
+    va_start(ap, fmt);
+    n = vsnprintf(small, sizeof small, fmt, ap);
+    va_end(ap);
+    if (n < 0)
+        return;
+    if ((size_t)n < sizeof small) {
+        hky_buf_add(b, small, (size_t)n);
+        return;
+    }
+    char *to = hky_buf_reserve(b, (size_t)n);
+    if (to == NULL)
+        return;
+    va_start(ap, fmt);
+    vsnprintf(to, (size_t)n + 1, fmt, ap);
+    va_end(ap);
+    b->n += (size_t)n;
+}
+
+const char *hky_buf_z(struct hky_buf *b)
+{
+    if (b->p == NULL)
+        return "";
+    b->p[b->n] = '\0';
+    return b->p;
+}
+
+struct hky_str hky_buf_str(const struct hky_buf *b)
+{
+    return (struct hky_str){b->p != NULL ? b->p : "", b->n};
+}
+
+char *hky_buf_take(struct hky_buf *b, size_t *n)
+{
+    char *p = b->p;
+
+    if (n != NULL)
+        *n = b->n;
+    if (p != NULL)
+        p[b->n] = '\0';
+    *b = (struct hky_buf){.max = b->max};
+    return p;
+}
+
+void hky_buf_drop(struct hky_buf *b, size_t n)
+{
+    HKY_ASSERT(n <= b->n);
+    if (n == 0)
+        return;
+    b->n -= n;
+    if (b->n > 0)
+        memmove(b->p, b->p + n, b->n);
+}
+
+static void add_le(struct hky_buf *b, uint64_t v, unsigned octets)
+{
+    unsigned char le[8];
+
+    for (unsigned i = 0; i < octets; i++)
+        le[i] = (unsigned char)(v >> (8 * i));
+    hky_buf_add(b, le, octets);
+}
+
+void hky_buf_add_u8(struct hky_buf *b, uint8_t v)
+{
+    add_le(b, v, 1);
+}
+
+void hky_buf_add_u16(struct hky_buf *b, uint16_t v)
+{
+    add_le(b, v, 2);
+}
+
+void hky_buf_add_u32(struct hky_buf *b, uint32_t v)
+{
+    add_le(b, v, 4);
+}
+
+void hky_buf_add_u64(struct hky_buf *b, uint64_t v)
+{
+    add_le(b, v, 8);
+}
+
+void hky_buf_add_lstr(struct hky_buf *b, struct hky_str s)
+{
+    HKY_ASSERT(s.n <= UINT32_MAX);
+    hky_buf_add_u32(b, (uint32_t)s.n);
+    hky_buf_add_str(b, s);
+}
+
+struct hky_str hky_cursor_take(struct hky_cursor *c, size_t n)
+{
+    struct hky_str s = {c->p, n};
+
+    if (c->is_bad || n > c->n) {
+        c->is_bad = true;
+        return (struct hky_str){"", 0};
+    }
+    c->p += n;
+    c->n -= n;
+    return s;
+}
+
+static uint64_t take_le(struct hky_cursor *c, unsigned octets)
+{
+    struct hky_str s = hky_cursor_take(c, octets);
+    uint64_t v = 0;
+
+    for (size_t i = 0; i < s.n; i++)
+        v |= (uint64_t)(unsigned char)s.p[i] << (8 * i);
+    return v;
+}
+
+uint8_t hky_cursor_u8(struct hky_cursor *c)
+{
+    return (uint8_t)take_le(c, 1);
+}
+
+uint16_t hky_cursor_u16(struct hky_cursor *c)
+{
+    return (uint16_t)take_le(c, 2);
+}
+
+uint32_t hky_cursor_u32(struct hky_cursor *c)
+{
+    return (uint32_t)take_le(c, 4);
+}
+
+uint64_t hky_cursor_u64(struct hky_cursor *c)
+{
+    return take_le(c, 8);
+}
+
+struct hky_str hky_cursor_lstr(struct hky_cursor *c)
+{
+    return hky_cursor_take(c, hky_cursor_u32(c));
+}
+
+/* Length of the well-formed UTF-8 sequence at `p` (2..4) with its code point, or 0. */
+static size_t utf8_sequence(const char *p, size_t n, uint32_t *cp)
+{
+    unsigned char c = (unsigned char)p[0];
+    size_t len = c >= 0xf0 ? 4 : c >= 0xe0 ? 3 : 2;
+
+    if (len > n || !hky_utf8_is_valid(hky_str_of(p, len)))
+        return 0;
+    *cp = c & (0xff >> (len + 1));
+    for (size_t i = 1; i < len; i++)
+        *cp = *cp << 6 | ((unsigned char)p[i] & 0x3f);
+    return len;
+}
+
+/* Would a terminal or a reader be misled by it: C1, line separators, bidi controls? */
+static bool is_misleading(uint32_t cp)
+{
+    return (cp >= 0x80 && cp < 0xa0) || (cp >= 0x200e && cp <= 0x200f) || (cp >= 0x2028 && cp <= 0x202e) ||
+           (cp >= 0x2066 && cp <= 0x2069) || cp == 0xfeff;
+}
+
+void hky_buf_add_json(struct hky_buf *b, struct hky_str s)
+{
+    size_t plain = 0;
+
+    hky_buf_add_c(b, '"');
+    for (size_t i = 0; i < s.n;) {
+        unsigned char c = (unsigned char)s.p[i];
+        size_t len = 1;
+
+        if (c >= 0x20 && c < 0x7f && c != '"' && c != '\\') {
+            i++;
+            continue;
+        }
+        hky_buf_add(b, s.p + plain, i - plain);
+        if (c == '"' || c == '\\') {
+            hky_buf_add_c(b, '\\');
+            hky_buf_add_c(b, (char)c);
+        } else if (c == '\n') {
+            hky_buf_add(b, "\\n", 2);
+        } else if (c == '\r') {
+            hky_buf_add(b, "\\r", 2);
+        } else if (c == '\t') {
+            hky_buf_add(b, "\\t", 2);
+        } else if (c < 0x80) {
+            hky_buf_printf(b, "\\u%04x", c);
+        } else {
+            uint32_t cp = 0;
+            len = utf8_sequence(s.p + i, s.n - i, &cp);
+            if (len == 0) {
+                hky_buf_add(b, "\xef\xbf\xbd", 3);
+                len = 1;
+            } else if (is_misleading(cp)) {
+                hky_buf_printf(b, "\\u%04x", cp);
+            } else {
+                hky_buf_add(b, s.p + i, len);
+            }
+        }
+        i += len;
+        plain = i;
+    }
+    hky_buf_add(b, s.p + plain, s.n - plain);
+    hky_buf_add_c(b, '"');
+}
+
+static const char base64_digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+void hky_buf_add_base64(struct hky_buf *b, struct hky_str s)
+{
+    const unsigned char *p = (const unsigned char *)s.p;
+
+    for (size_t i = 0; i < s.n; i += 3) {
+        size_t left = s.n - i;
+        uint32_t v = (uint32_t)p[i] << 16 | (left > 1 ? (uint32_t)p[i + 1] << 8 : 0) | (left > 2 ? p[i + 2] : 0);
+        char four[4] = {base64_digits[v >> 18], base64_digits[v >> 12 & 63], base64_digits[v >> 6 & 63],
+                        base64_digits[v & 63]};
+        if (left < 3)
+            four[3] = '=';
+        if (left < 2)
+            four[2] = '=';
+        hky_buf_add(b, four, 4);
+    }
+}
+
+static int base64_value(char c)
+{
+    const char *at = c != '\0' ? strchr(base64_digits, c) : NULL;
+
+    return at != NULL ? (int)(at - base64_digits) : -1;
+}
+
+bool hky_base64_decode(struct hky_str s, struct hky_buf *out)
+{
+    if (s.n % 4 != 0)
+        return false;
+    for (size_t i = 0; i < s.n; i += 4) {
+        bool is_last = i + 4 == s.n;
+        size_t pad = is_last ? (size_t)(s.p[i + 3] == '=') + (s.p[i + 3] == '=' && s.p[i + 2] == '=') : 0;
+        uint32_t v = 0;
+        char three[3];
+
+        for (size_t k = 0; k < 4; k++) {
+            int d = k >= 4 - pad ? 0 : base64_value(s.p[i + k]);
+            if (d < 0)
+                return false;
+            v = v << 6 | (uint32_t)d;
+        }
+        if ((pad == 1 && (v & 0xff) != 0) || (pad == 2 && (v & 0xffff) != 0))
+            return false;
+        three[0] = (char)(v >> 16);
+        three[1] = (char)(v >> 8);
+        three[2] = (char)v;
+        hky_buf_add(out, three, 3 - pad);
+    }
+    return !out->is_over;
+}

@@ -1,0 +1,68 @@
+/*
+ * str -- a borrowed run of octets with its length; never needs a NUL, never owns.
+ */
+#ifndef HKY_BASE_STR_H
+#define HKY_BASE_STR_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+struct hky_str {
+    const char *p;
+    size_t n;
+};
+
+#define HKY_STR(literal) ((struct hky_str){(literal), sizeof(literal) - 1})
+#define HKY_STR_FMT      "%.*s"
+#define HKY_STR_ARG(s)   (int)(s).n, (s).p
+
+static inline struct hky_str hky_str_of(const char *p, size_t n)
+{
+    return (struct hky_str){p, n};
+}
+
+/* From a NUL-terminated string; NULL gives the empty one. */
+static inline struct hky_str hky_str_z(const char *z)
+{
+    return (struct hky_str){z != NULL ? z : "", z != NULL ? strlen(z) : 0};
+}
+
+static inline bool hky_str_eq(struct hky_str a, struct hky_str b)
+{
+    return a.n == b.n && (a.n == 0 || memcmp(a.p, b.p, a.n) == 0);
+}
+
+/* ASCII case ignored; other octets compare as they are. */
+bool hky_str_ieq(struct hky_str a, struct hky_str b);
+bool hky_str_istarts(struct hky_str s, struct hky_str prefix);
+bool hky_str_iends(struct hky_str s, struct hky_str suffix);
+
+/* First occurrence of `needle`, ASCII case ignored, or NULL. */
+const char *hky_str_ifind(struct hky_str s, struct hky_str needle);
+
+/* Without leading and trailing space, tab, CR, LF. */
+struct hky_str hky_str_trim(struct hky_str s);
+
+/* `*` any run, `?` one octet; ASCII case ignored; linear in practice, never exponential. */
+bool hky_str_glob(struct hky_str pattern, struct hky_str s);
+
+/* Unsigned decimal, the whole of `s`; false when empty, not digits, or above `max`. */
+bool hky_str_u64(struct hky_str s, uint64_t max, uint64_t *out);
+
+/* A NUL-terminated copy; free(). */
+char *hky_str_dup(struct hky_str s);
+
+/* How alike two names are, 0 = equal; for "did you mean" (edit distance, at most 64 octets are looked at). */
+unsigned hky_str_distance(struct hky_str a, struct hky_str b);
+
+static inline char hky_lower(char c)
+{
+    return c >= 'A' && c <= 'Z' ? (char)(c + 32) : c;
+}
+
+/* Is `s` well-formed UTF-8 (RFC 3629: no surrogates, no overlong forms)? */
+bool hky_utf8_is_valid(struct hky_str s);
+
+#endif

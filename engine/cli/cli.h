@@ -1,0 +1,59 @@
+/*
+ * cli -- one file a subcommand, one shape. Exit codes: 0 good, 1 the answer is no, 2 wrong usage, 3 could not ask.
+ */
+#ifndef HKY_CLI_CLI_H
+#define HKY_CLI_CLI_H
+
+#include "base/buf.h"
+#include "base/error.h"
+
+enum { HKY_EXIT_GOOD, HKY_EXIT_NO, HKY_EXIT_USAGE, HKY_EXIT_UNREACHED };
+
+/* One option: "--to ADDRESS". `value` NULL: a switch. */
+struct hky_cli_option {
+    const char *name;  /* "to" for --to; one letter for -n */
+    const char *value; /* "ADDRESS", or NULL */
+    const char *doc;   /* one line of help */
+};
+
+struct hky_cli_command {
+    const char *name;
+    const char *args;                     /* "POLICY RELAY..." */
+    const char *summary;                  /* one line */
+    const char *help;                     /* paragraphs and examples under the options, or NULL */
+    const struct hky_cli_option *options; /* ended by name NULL; --help and --json are understood everywhere */
+    int (*run)(const struct hky_cli_command *self, int argc, char **argv); /* argv[0] is the subcommand's name */
+};
+extern const struct hky_cli_command hky_cli_run, hky_cli_check, hky_cli_explain, hky_cli_probe, hky_cli_send,
+    hky_cli_queue, hky_cli_relay, hky_cli_status, hky_cli_reload, hky_cli_presets, hky_cli_sink, hky_cli_load;
+
+/* Walks options by the command's table: returns the option's name and sets *value ("" for switches); NULL when there
+ * are none left, then positionals are in args->argv[0..argc). --name=value and --name value are the same; "--" ends.
+ * A wrong one: prints what is wrong with the nearest name, and *is_bad. --help prints and sets is_help. */
+struct hky_cli_args {
+    const struct hky_cli_command *command;
+    int argc, at;
+    char **argv; /* positionals are moved to the front as they are met */
+    int n_positional;
+    bool is_json, is_help, is_bad;
+};
+void hky_cli_args_init(struct hky_cli_args *a, const struct hky_cli_command *command, int argc, char **argv);
+const char *hky_cli_next(struct hky_cli_args *a, const char **value);
+/* After the walk: exit code to return at once, or -1 to go on; checks the number of positionals. */
+int hky_cli_args_done(struct hky_cli_args *a, int min_positional, int max_positional);
+
+void hky_cli_print_help(const struct hky_cli_command *command);
+bool hky_cli_is_terminal(void); /* stdout: colours and progress bars only there; NO_COLOR is honoured */
+/* "bold" "red" "green" "yellow" "dim" "off" as an escape, or "" when not on a terminal. */
+const char *hky_cli_colour(const char *name);
+/* Columns aligned by display width (East Asian wide = 2). Cells are copied. */
+struct hky_cli_table;
+struct hky_cli_table *hky_cli_table_new(int n_columns);
+void hky_cli_table_row(struct hky_cli_table *t, const char *const *cells);
+void hky_cli_table_print(struct hky_cli_table **t); /* prints to stdout and frees */
+/* --spool DIR, else $HIKYAKU_SPOOL, else "spool". */
+const char *hky_cli_spool(const char *option);
+/* "90s" "10m" "2h" "3d" or seconds; false when not one. */
+bool hky_cli_duration(const char *text, int64_t *ms);
+
+#endif

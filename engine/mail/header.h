@@ -1,0 +1,40 @@
+/*
+ * header -- the header section of a message (RFC 5322), as octets with CRLF line ends; nothing is copied.
+ */
+#ifndef HKY_MAIL_HEADER_H
+#define HKY_MAIL_HEADER_H
+
+#include "mail/address.h"
+
+struct hky_field {
+    struct hky_str whole; /* name, colon, value, folds, final CRLF */
+    struct hky_str name;  /* without colon and trailing blanks */
+    struct hky_str value; /* after the colon, before the final CRLF, folds inside */
+};
+/* Next field from *at (0 to start); false at the end of the section (the empty line, or the end of `section`). A line
+ * that is no field (no colon, leading blank) comes with an empty name. Linear. */
+bool hky_field_next(struct hky_str section, size_t *at, struct hky_field *out);
+/* First field of that name. */
+bool hky_field_find(struct hky_str section, const char *name, struct hky_field *out);
+/* Octets of the header section with its empty line; the whole of `message` when there is none. */
+size_t hky_header_octets(struct hky_str message);
+
+/* Unfolded (CRLF removed) and RFC 2047 words decoded to UTF-8 (iconv: ISO-2022-JP incl. CP50221 habits, Shift_JIS as
+ * CP932, EUC-JP, UTF-8, ISO-8859-*, ...); undecodable words stay as they are; raw 8-bit that is not UTF-8 becomes
+ * U+FFFD. */
+void hky_field_decode(struct hky_str value, struct hky_buf *out);
+/* One RFC 2047 word or several, UTF-8 base64, for a display name we make ourselves; plain ASCII stays plain (quoted if
+ * needed). */
+void hky_phrase_encode(struct hky_str utf8, struct hky_buf *out);
+
+/* Mailboxes of an address field (From, Reply-To, To): display name as raw octets (decode with hky_field_decode), groups
+ * are entered, comments skipped (a comment after a bare address serves as the name). At most `max`; returns how many
+ * there are (may exceed max); malformed parts are skipped and set *is_bad. Spans point into `value`. */
+struct hky_mailbox {
+    struct hky_str name; /* raw phrase with its quotes or encoded words, or comment content; "" none */
+    struct hky_str span; /* the whole mailbox as written */
+    struct hky_address address;
+};
+size_t hky_mailboxes_parse(struct hky_str value, struct hky_mailbox *out, size_t max, bool *is_bad);
+
+#endif

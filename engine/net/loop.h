@@ -1,0 +1,59 @@
+/*
+ * loop -- one event loop of one thread: post queue, timers, watched descriptors. Wraps libevent (NOLOCK base).
+ * The only way in from another thread is hky_loop_post. Nothing here may block.
+ */
+#ifndef HKY_NET_LOOP_H
+#define HKY_NET_LOOP_H
+
+#include "base/error.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct hky_loop;
+
+enum hky_err hky_loop_new(struct hky_loop **out, struct hky_error *e);
+void hky_loop_free(struct hky_loop **loop); /* after run returned; posted tasks that did not run are dropped */
+void hky_loop_run(struct hky_loop *loop);   /* until hky_loop_stop */
+void hky_loop_stop(struct hky_loop *loop);  /* any thread; tasks posted before it run first */
+/* Tests: one non-blocking turn (what is ready now), or wait at most max_ms for something. */
+void hky_loop_turn(struct hky_loop *loop, int max_ms);
+int64_t hky_loop_now_ms(const struct hky_loop *loop); /* monotonic, cached for the turn */
+bool hky_loop_is_mine(const struct hky_loop *loop);   /* is the calling thread the one that runs it? */
+
+/* Work to do on the loop's thread. Embedded by the owner; in one queue at a time. */
+struct hky_task {
+    void (*run)(struct hky_task *task);
+    struct hky_task *next; /* the loop's */
+};
+void hky_loop_post(struct hky_loop *loop,
+                   struct hky_task *task); /* any thread, first in first out, one eventfd wake for many */
+void hky_loop_defer(struct hky_loop *loop,
+                    struct hky_task *task); /* own thread: at the end of this turn, before waiting again */
+
+/* Timers of the loop's own clock. Init once; set moves it; at most one pending. A timer may be set and cancelled very
+ * often (it costs no system call). fini before its memory goes. */
+struct hky_timer {
+    void (*fire)(struct hky_timer *timer);
+    struct hky_loop *loop;
+    int64_t due_ms; /* 0 = not set */
+    uint32_t index; /* the loop's heap */
+};
+void hky_timer_init(struct hky_timer *t, struct hky_loop *loop, void (*fire)(struct hky_timer *));
+void hky_timer_set(struct hky_timer *t, int64_t after_ms);
+void hky_timer_cancel(struct hky_timer *t);
+bool hky_timer_is_set(const struct hky_timer *t);
+
+/* A descriptor watched for life (edge-triggered, read and write), or level-triggered for listeners. */
+struct hky_watch;
+enum { HKY_READABLE = 1, HKY_WRITABLE = 2 };
+/* fire(ctx, bits). Level: `bits` says what to watch for. The descriptor stays the caller's. */
+struct hky_watch *hky_watch_new_edge(struct hky_loop *loop, int fd, void (*fire)(void *ctx, int bits), void *ctx);
+struct hky_watch *hky_watch_new_level(struct hky_loop *loop, int fd, int bits, void (*fire)(void *ctx, int bits),
+                                      void *ctx);
+void hky_watch_free(struct hky_watch **w); /* no call after this */
+
+/* Signals (one loop only, usually aux). */
+void hky_loop_on_signal(struct hky_loop *loop, int signo, void (*fire)(void *ctx, int signo), void *ctx);
+
+#endif

@@ -1,0 +1,76 @@
+/*
+ * stream -- a connected byte stream, plain or TLS, that owns its buffers (DESIGN.md 3.1).
+ *
+ * Reads go into one big buffer of the loop and are parsed in place; what on_data leaves is kept (at most read_max) and
+ * offered again in front of what comes next. Writes are gathered and tried at once at flush with one writev; bodies go
+ * by reference. At most 256 KiB a turn, then the stream re-activates itself.
+ * All callbacks are asynchronous (never from inside a call of yours) and on the loop's thread. After hky_stream_close
+ * no callback comes; the memory goes at the end of the turn.
+ */
+#ifndef HKY_NET_STREAM_H
+#define HKY_NET_STREAM_H
+
+#include "base/buf.h"
+#include "net/loop.h"
+#include "net/tls.h"
+
+#include <sys/socket.h>
+
+struct hky_stream;
+
+enum hky_stream_event {
+    HKY_STREAM_CONNECTED, /* TCP is up (client) */
+    HKY_STREAM_SECURED,   /* TLS handshake and verification done */
+    HKY_STREAM_DRAINED,   /* everything handed to write is in the kernel (only after it was not) */
+    HKY_STREAM_EOF,       /* the peer closed cleanly; kept octets, if any, will never be completed */
+    HKY_STREAM_FAILED,    /* error in `e` (HKY_E_NET, HKY_E_TLS, HKY_E_TIMEOUT, HKY_E_LIMIT); close it now */
+};
+
+struct hky_stream_ops {
+    /* n >= 1 octets at p, valid for the call. Returns how many were consumed; the rest is kept. May close. */
+    size_t (*on_data)(void *ctx, const char *p, size_t n);
+    void (*on_event)(void *ctx, enum hky_stream_event ev, const struct hky_error *e);
+};
+
+struct hky_stream_params {
+    struct hky_loop *loop;
+    const struct hky_stream_ops *ops;
+    void *ctx;
+    size_t read_max; /* kept unconsumed octets at most; more is HKY_STREAM_FAILED HKY_E_LIMIT. default 64 KiB */
+};
+
+/* Over an accepted descriptor (non-blocking is set; the stream owns it from now on). */
+struct hky_stream *hky_stream_new(const struct hky_stream_params *params, int fd);
+/* Connect to `to`, from `from` if not NULL; CONNECTED or FAILED follows. Set a deadline for its time-out. */
+struct hky_stream *hky_stream_connect(const struct hky_stream_params *params, const struct sockaddr *to, socklen_t to_n,
+                                      const struct sockaddr *from, socklen_t from_n);
+void hky_stream_set_ops(struct hky_stream *s, const struct hky_stream_ops *ops,
+                        void *ctx); /* hand over to another owner */
+
+void hky_stream_write(struct hky_stream *s, const void *p, size_t n); /* copied */
+/* By reference: `release(arg)` once when the octets are no longer needed, also on close. */
+void hky_stream_write_ref(struct hky_stream *s, const void *p, size_t n, void (*release)(void *arg), void *arg);
+void hky_stream_flush(struct hky_stream *s);          /* try to send now; also done by itself at the end of the turn */
+size_t hky_stream_unsent(const struct hky_stream *s); /* octets accepted by write and not yet in the kernel */
+/* Cumulative octets that have gone to the kernel; to tell whether a dot may have left. */
+uint64_t hky_stream_sent(const struct hky_stream *s);
+uint64_t hky_stream_written(const struct hky_stream *s); /* cumulative octets handed to write */
+
+void hky_stream_pause(struct hky_stream *s);  /* no on_data until resume; the kernel's buffer fills */
+void hky_stream_resume(struct hky_stream *s); /* kept octets are offered again, too */
+
+/* One absolute deadline: FAILED with HKY_E_TIMEOUT after `after_ms` unless set anew or cleared (0). */
+void hky_stream_set_deadline(struct hky_stream *s, int64_t after_ms);
+
+/* TLS from here on. Unsent plain octets go first. Plain octets already received and not consumed: FAILED HKY_E_TLS
+ * (STARTTLS injection, both roles). `name`: client: verified name and SNI, NULL = none. SECURED or FAILED follows. */
+void hky_stream_start_tls(struct hky_stream *s, struct hky_tls *tls, const char *name);
+bool hky_stream_is_secure(const struct hky_stream *s);
+/* "TLSv1.3 TLS_AES_256_GCM_SHA384", "" when plain. */
+void hky_stream_tls_text(const struct hky_stream *s, char *out, size_t n);
+bool hky_stream_tls_is_verified(const struct hky_stream *s);
+
+void hky_stream_peer(const struct hky_stream *s, char *out, size_t n); /* numeric address, no port */
+void hky_stream_close(struct hky_stream **s); /* sends what the kernel takes now, close_notify; idempotent */
+
+#endif

@@ -1,0 +1,28 @@
+/*
+ * tls -- contexts: a server's certificate, or what a client demands. OpenSSL is known here only.
+ * TLS 1.2 at least, renegotiation off. Contexts are counted; one may serve many threads.
+ */
+#ifndef HKY_NET_TLS_H
+#define HKY_NET_TLS_H
+
+#include "base/error.h"
+
+#include <stdbool.h>
+
+struct hky_tls;
+
+/* PEM files. HKY_E_TLS names the file and what to do. */
+enum hky_err hky_tls_server_new(const char *cert_file, const char *key_file, struct hky_tls **out, struct hky_error *e);
+
+struct hky_tls_client_params {
+    bool is_verified;    /* false: opportunistic, any certificate */
+    const char *ca_file; /* NULL or "": the system's */
+    const char *pin;     /* SHA-256 of the public key (SPKI), 64 hex digits, or NULL/"" */
+};
+/* Sessions are cached inside for resumption, keyed by verified name and peer; a context belongs to one TLS policy and
+ * account, so none is used across them. */
+enum hky_err hky_tls_client_new(const struct hky_tls_client_params *params, struct hky_tls **out, struct hky_error *e);
+struct hky_tls *hky_tls_ref(struct hky_tls *t);
+void hky_tls_unref(struct hky_tls **t);
+
+#endif

@@ -1,0 +1,55 @@
+/*
+ * accept -- takes mail in: SMTP submission (RFC 6409, 5321). Parses once, bounds everything, asks route, submits to the
+ * journal, answers 250 when it is durable, hands on.                           [accept] -> route -> journal -> schedule
+ */
+#ifndef HIKYAKU_ACCEPT_H
+#define HIKYAKU_ACCEPT_H
+
+#include "hikyaku/journal.h"
+#include "hikyaku/policy.h"
+#include "hikyaku/record.h"
+#include "hikyaku/route.h"
+
+struct hky_accept; /* all listeners */
+
+struct hky_accept_ops {
+    void *ctx;
+    struct hky_policy *(*policy)(void *ctx, unsigned worker); /* borrowed: in force on this worker now */
+    /* Decide all recipients of a message not yet accepted; fills plan, arms, state, expire_at_ms. Body is in m->body
+     * (or header in `header` when big). */
+    void (*decide)(void *ctx, unsigned worker, struct hky_message *m, struct hky_str header);
+    /* Durable: the live recipients' references go along. */
+    void (*enqueue)(void *ctx, unsigned worker, struct hky_message *m);
+    /* Check a password off the loop (aux). `user` belongs to the listener's policy. done on the worker's loop. */
+    void (*secret)(void *ctx, unsigned worker, const struct hky_secret_ref *ref,
+                   void (*done)(void *arg, struct hky_secret *s, const struct hky_error *e), void *arg);
+    void (*event)(void *ctx, unsigned worker, const struct hky_event *ev);
+};
+
+struct hky_accept_params {
+    unsigned n_workers;
+    struct hky_loop *const *loops;
+    struct hky_journal *journal;
+    const struct hky_clock *clock;
+    struct hky_log *log;
+    const struct hky_accept_ops *ops;
+};
+
+/* Binds all listeners of the policy (without SO_REUSEPORT first: HKY_E_EXISTS "port in use" is seen), checks
+ * certificates, refuses an open relay: a listener beyond loopback with neither users nor allow (HKY_E_CONFIG). */
+enum hky_err hky_accept_new(const struct hky_accept_params *p, const struct hky_policy *policy, struct hky_accept **out,
+                            struct hky_error *e);
+void hky_accept_start(struct hky_accept *a); /* begin to take connections */
+/* After a reload: opens and closes listeners as the new policy says; sessions go on. On worker 0's thread. */
+enum hky_err hky_accept_set_policy(struct hky_accept *a, const struct hky_policy *policy, struct hky_error *e);
+/* No new sessions; idle ones get 421; running transactions finish. `done(ctx)` on loop 0, at the latest after grace_ms.
+ */
+void hky_accept_drain(struct hky_accept *a, int64_t grace_ms, void (*done)(void *ctx), void *ctx);
+void hky_accept_free(struct hky_accept **a); /* loops have stopped */
+
+struct hky_accept_stats {
+    uint64_t sessions, sessions_total, messages, recipients, refused;
+};
+void hky_accept_stats(const struct hky_accept *a, struct hky_accept_stats *out);
+
+#endif

@@ -1,0 +1,62 @@
+/*
+ * deliver -- speaks to the relay, or to the recipient's MX: pooled, pipelined, overlapped, TLS, AUTH; applies the
+ * rewrite. One instance a worker. Pools are keyed by host, port, TLS policy, account and settings (DESIGN.md 3.1, 3.6).
+ */
+#ifndef HIKYAKU_DELIVER_H
+#define HIKYAKU_DELIVER_H
+
+#include "hikyaku/schedule.h"
+
+struct hky_deliver;
+
+struct hky_deliver_params {
+    struct hky_loop *loop;
+    unsigned worker;
+    struct hky_journal *journal; /* bodies */
+    struct hky_log *log;
+    const struct hky_clock *clock;
+    void *ctx;
+    /* Secrets and OAuth tokens are read by another thread; done comes on this loop. `refresh`: the old token was
+     * refused. One reference goes to done. */
+    void (*secret)(void *ctx, unsigned worker, const struct hky_relay *relay, bool refresh,
+                   void (*done)(void *arg, struct hky_secret *s, const struct hky_error *e), void *arg);
+};
+enum hky_err hky_deliver_new(const struct hky_deliver_params *p, struct hky_deliver **out, struct hky_error *e);
+/* Stops opening connections; QUITs idle ones; running transactions go on. */
+void hky_deliver_drain(struct hky_deliver *d);
+void hky_deliver_free(struct hky_deliver **d); /* loop has stopped; open jobs are given back */
+
+void hky_deliver_wake(struct hky_deliver *d, struct hky_lane *lane);      /* schedule's ops.wake */
+void hky_deliver_lane_gone(struct hky_deliver *d, struct hky_lane *lane); /* schedule's ops.lane_gone */
+
+/* Credentials of all relays: one for the engine, on aux. Answers `secret` above: password, or an access token by
+ * refresh (net/http) or token_command; caches until expiry less 60 s; refreshed tokens go to state.db. */
+struct hky_credentials;
+struct hky_credentials *hky_credentials_new(struct hky_loop *aux, struct hky_record *record, struct hky_log *log);
+void hky_credentials_free(struct hky_credentials **c);
+/* Any thread; the policy is kept referenced until done. done on `loop`. */
+void hky_credentials_get(struct hky_credentials *c, struct hky_policy *policy, const struct hky_relay *relay,
+                         bool refresh, struct hky_loop *loop,
+                         void (*done)(void *arg, struct hky_secret *s, const struct hky_error *e), void *arg);
+
+/* The connection test: every stage with time and verbatim reply. Runs on its own loop, blocking the caller (CLI). */
+struct hky_probe_line {
+    enum hky_stage stage;
+    int64_t took_ms;
+    bool is_good;
+    char text[HKY_REPLY_TEXT + 64];
+};
+struct hky_probe_params {
+    struct hky_policy *policy;
+    const struct hky_relay *relay;
+    const char *to; /* recipient of the test mail; NULL = engine.owner */
+    bool send;      /* false: stop after RCPT and RSET */
+    void (*on_line)(void *ctx, const struct hky_probe_line *line);
+    void *ctx;
+};
+/* HKY_OK: all good. Else `outcome` says where and why. */
+enum hky_err hky_probe_run(const struct hky_probe_params *p, struct hky_outcome *outcome, struct hky_error *e);
+/* Likely cause and cure of an outcome, for people; lang "en" or "ja". */
+void hky_probe_cure(const struct hky_relay *relay, const struct hky_outcome *o, const char *lang, struct hky_buf *out);
+
+#endif

@@ -1,0 +1,29 @@
+/*
+ * engine -- the whole: wiring in order, undone in reverse. A second engine in one process works (other spool, other
+ * ports).
+ */
+#ifndef HIKYAKU_ENGINE_H
+#define HIKYAKU_ENGINE_H
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "hikyaku/route.h"
+
+struct hky_engine;
+struct hky_engine_params {
+    const char *policy_path;
+    const char *spool; /* NULL: as the policy says */
+    int log_fd;
+    const char *log_level;   /* NULL: as the policy says */
+    struct hky_clock *clock; /* NULL: real */
+};
+/* Loads, opens, binds; nothing runs yet. Problems of the policy are in `problems`. */
+enum hky_err hky_engine_new(const struct hky_engine_params *p, struct hky_engine **out, struct hky_problems *problems,
+                            struct hky_error *e);
+/* Runs until told to stop; signals: SIGHUP reloads, SIGTERM and SIGINT drain (twice: at once). Returns after all
+ * threads have ended. */
+enum hky_err hky_engine_run(struct hky_engine *engine, struct hky_error *e);
+void hky_engine_stop(struct hky_engine *engine); /* any thread */
+void hky_engine_free(struct hky_engine **engine);
+
+#endif

@@ -1,0 +1,142 @@
+/*
+ * journal -- what was accepted and what became of it, durable          accept -> route -> [journal] -> schedule ->
+ * deliver A message exists for the rest of the engine once its commit said HKY_OK; from then on it survives power loss.
+ * Threads: submit from any worker; `done` arrives on the loop named in the commit. DESIGN.md 3.2.
+ */
+#ifndef HIKYAKU_JOURNAL_H
+#define HIKYAKU_JOURNAL_H
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "hikyaku/message.h"
+#include "net/loop.h"
+
+#include <sys/types.h>
+#include <sys/uio.h>
+
+struct hky_journal; /* the open journal directory; owned by the engine */
+
+/* Proof that something is on disk; only the committer makes one. A 250 needs it. */
+struct hky_durable;
+
+struct hky_journal_params {
+    const char *dir;         /* the spool; journal files in dir/journal, big bodies in dir/big, damage in dir/damaged */
+    uint64_t segment_octets; /* default 64 MiB; tests use small ones */
+    uint64_t spool_max;      /* 0 = no bound */
+    uint64_t min_free;       /* octets that must stay free on the file system */
+    uint64_t body_memory;    /* bodies kept in memory at most */
+    const struct hky_clock *clock;
+    struct hky_log *log;
+    /* Fault injection for tests; NULL = the system's calls. Same contracts as pwritev, fdatasync, openat, renameat. */
+    const struct hky_journal_io *io;
+};
+
+struct hky_journal_io {
+    void *ctx;
+    ssize_t (*pwritev)(void *ctx, int fd, const struct iovec *iov, int n, off_t at);
+    int (*fdatasync)(void *ctx, int fd);
+    int (*openat)(void *ctx, int dir, const char *name, int flags, mode_t mode);
+    int (*renameat)(void *ctx, int from_dir, const char *from, int to_dir, const char *to);
+    int (*unlinkat)(void *ctx, int dir, const char *name, int flags);
+};
+
+/* What the past holds, given at open, before it returns, on the calling thread. */
+struct hky_journal_replay {
+    void *ctx;
+    /* A message with at least one recipient not finished; states are as recorded; one reference goes to the callee for
+     * each live recipient, the callee needs take no more. Bodies are not loaded. */
+    void (*on_message)(void *ctx, struct hky_message *m);
+    /* The newest record of a cap key. */
+    void (*on_cap)(void *ctx, struct hky_str key, struct hky_str value);
+};
+struct hky_journal_report { /* of the replay, for the log and `status` */
+    uint64_t segments, messages, recipients, octets_read, torn_tail_octets;
+    uint64_t damaged_records; /* acknowledged and unreadable: copied to damaged/ */
+    uint64_t unclean_stops;   /* 1 when the last stop was not clean */
+    uint64_t
+        maybe_duplicates; /* recipients that were being sent at an unclean stop: at most, by the last known state */
+    int64_t took_ms;
+};
+
+/* Opens, locks, replays, opens a new segment, starts the committer and its helpers.
+ * HKY_E_EXISTS: another engine has the spool. HKY_E_IO, HKY_E_DENIED: say which path and what to do. */
+enum hky_err hky_journal_open(const struct hky_journal_params *params, const struct hky_journal_replay *replay,
+                              struct hky_journal **out, struct hky_journal_report *report, struct hky_error *e);
+/* Commits what was submitted, marks the stop as clean, unlocks. */
+void hky_journal_close(struct hky_journal **j);
+
+struct hky_id_source *hky_journal_ids(struct hky_journal *j);
+
+/* Something to be told of. Embedded by the submitter; untouched by it until `done`. */
+struct hky_commit {
+    struct hky_loop *loop;
+    void (*done)(struct hky_commit *c, const struct hky_durable *durable, enum hky_err result);
+    struct hky_task task; /* the journal's from here on */
+    struct hky_commit *next;
+    enum hky_err result;
+};
+
+/* May a message of `size` octets come in? HKY_OK; HKY_E_FULL: 452 4.3.1; HKY_E_IO: 451 4.3.0; HKY_E_STATE: too much
+ * unsynced at the moment (16 MiB): stop reading this client and ask again when a commit is done. Cheap. */
+enum hky_err hky_journal_room(struct hky_journal *j, uint64_t size);
+
+/*
+ * Submit one accepted message with its recipients' plans and states; `done` is called when it is on disk.
+ *   m   the caller's reference stays the caller's. Its body is in m->body, or in a committed big file (m->is_big).
+ * done(HKY_OK) with a token · done(HKY_E_FULL) no space: 452 4.3.1 · done(HKY_E_IO) disk failed: 451 4.3.0; the message
+ * will not come back after a restart.        RFC 5321 6.1: responsibility starts with the 250.
+ */
+void hky_journal_accept(struct hky_journal *j, struct hky_message *m, struct hky_commit *c);
+
+/* A recipient's whole delivery state, as it is now (encoded during the call); the newest supersedes. Written at once,
+ * synced with the next commit or after 20 ms. `c` NULL or to be told. */
+void hky_journal_attempt(struct hky_journal *j, const struct hky_recipient *r, struct hky_commit *c);
+
+/* A recipient is finished (its state is final). `notice` NULL, or a message to accept in the same commit: both or none.
+ * After the call the recipient's slot is dead for the journal; the caller drops its reference to the message. */
+void hky_journal_finish(struct hky_journal *j, const struct hky_recipient *r, struct hky_message *notice,
+                        struct hky_commit *c);
+
+/* The newest value of a cap (reserved slots); survives segments. Durable when done. */
+void hky_journal_cap(struct hky_journal *j, struct hky_str key, struct hky_str value, struct hky_commit *c);
+
+/* A body, in pieces of at most 256 KiB or, when in memory, all that is left. Never blocks. */
+struct hky_body_read {
+    struct hky_loop *loop;
+    struct hky_message *message; /* the caller keeps a reference until done */
+    uint64_t at;                 /* first octet wanted */
+    void (*done)(struct hky_body_read *r);
+    /* out */
+    enum hky_err result;
+    const char *p;
+    size_t n;              /* >= 1 unless at the end or failed */
+    struct hky_body *body; /* what p points into; counted */
+    struct hky_task task;
+    struct hky_body_read *next;
+};
+/* true: answered at once (result, p, n are set, done is not called). false: done will be called on r->loop. */
+bool hky_journal_body(struct hky_journal *j, struct hky_body_read *r);
+void hky_body_read_release(struct hky_body_read *r); /* p is invalid after this */
+/* The body is not needed in memory for now (deferred, parked, held). */
+void hky_journal_body_drop(struct hky_journal *j, struct hky_message *m);
+
+/* A body above 1 MiB, streamed to big/ID as it arrives by a second thread. Write copies; false: pause the client until
+ * on_room. Commit syncs file and folder, then `done`; abort (also after failure) removes the file. */
+struct hky_big;
+enum hky_err hky_journal_big_open(struct hky_journal *j, uint64_t id, struct hky_loop *loop, void (*on_room)(void *ctx),
+                                  void *ctx, struct hky_big **out, struct hky_error *e);
+bool hky_journal_big_write(struct hky_big *b, const void *p, size_t n);
+void hky_journal_big_commit(struct hky_big **b, struct hky_commit *c);
+void hky_journal_big_abort(struct hky_big **b);
+
+struct hky_journal_stats { /* atomically read, for status and metrics */
+    uint64_t recipients_live, messages_live, segments, cold_segments, free_segments, octets, commits, syncs, accepts,
+        results;
+    uint64_t body_memory, unsynced, write_errors, damaged;
+    enum hky_err health; /* HKY_OK, HKY_E_FULL, HKY_E_IO */
+};
+void hky_journal_stats(struct hky_journal *j, struct hky_journal_stats *out);
+/* Tests and shutdown: returns when everything submitted before is on disk. Blocks. */
+void hky_journal_flush(struct hky_journal *j);
+
+#endif

@@ -1,0 +1,182 @@
+/*
+ * policy -- the policy as one immutable table: what `route` compiles from policy.lua and everybody reads. Counted; a
+ * reload makes a new one and swaps it. Nothing here knows Lua: functions are keys ("route/NAME/when").
+ */
+#ifndef HIKYAKU_POLICY_H
+#define HIKYAKU_POLICY_H
+
+#include "base/error.h"
+#include "base/map.h"
+#include "base/secret.h"
+#include "hikyaku/outcome.h"
+#include "hikyaku/plan.h"
+
+enum hky_tls_mode { HKY_TLS_IMPLICIT, HKY_TLS_STARTTLS, HKY_TLS_OPPORTUNISTIC, HKY_TLS_NONE };
+enum hky_auth {
+    HKY_AUTH_AUTO,
+    HKY_AUTH_PLAIN,
+    HKY_AUTH_LOGIN,
+    HKY_AUTH_CRAM_MD5,
+    HKY_AUTH_SCRAM_SHA_256,
+    HKY_AUTH_XOAUTH2,
+    HKY_AUTH_OAUTHBEARER,
+    HKY_AUTH_NONE
+};
+
+struct hky_place { /* where something is written */
+    const char *file;
+    uint32_t line;
+};
+
+/* A secret is named at load and read when it is first needed (never by check, explain). */
+struct hky_secret_ref {
+    const char *name;           /* NULL = none */
+    const char *const *command; /* NULL, or argv ended by NULL: its output is the secret */
+    const char *literal;        /* a plain string written in the policy; check warns */
+};
+
+struct hky_cap {
+    uint32_t n;
+    uint32_t window_sec;
+    bool counts_recipients; /* "N recipients/WINDOW" */
+    bool is_spread;         /* windows up to an hour: also evenly within */
+    const char *text;       /* as written, "10/min" */
+};
+#define HKY_CAPS_MAX 8
+
+struct hky_relay_timeouts { /* milliseconds; RFC 5321 4.5.3.2 and facts */
+    uint32_t connect_ms, greeting_ms, command_ms, data_ms, dot_ms;
+};
+
+struct hky_relay {
+    const char *name;
+    struct hky_place place;
+    uint32_t index;     /* in policy->relays */
+    const char *preset; /* "" none; the provider for the classifier */
+    const char *host;   /* "" with is_mx */
+    uint16_t port;
+    bool is_mx; /* own delivery; port is for tests */
+    enum hky_tls_mode tls;
+    const char *ca;   /* PEM file, "" = the system's */
+    const char *pin;  /* SHA-256 of the certificate's public key, hex, "" none */
+    const char *user; /* "" none */
+    struct hky_secret_ref password;
+    enum hky_auth auth;
+    struct {
+        const char *client, *token_url, *scope; /* "" none */
+        struct hky_secret_ref client_secret, refresh;
+        const char *const *token_command; /* NULL none; argv ended by NULL */
+    } oauth;
+    const char *from;            /* "" none */
+    const char *const *sends_as; /* addresses, domains, "*"; ended by NULL; never NULL after loading */
+    bool never_rewrite;          /* from = false */
+    const char *envelope;        /* "" none; may hold {id} {rcpt} */
+    struct hky_cap caps[HKY_CAPS_MAX];
+    uint8_t n_caps;
+    uint32_t connections; /* default 10 (own: per site), presets less */
+    uint32_t messages_per_connection;
+    uint32_t recipients_per_message;
+    const char *hello;  /* EHLO name, "" = engine.hostname */
+    const char *source; /* local address to connect from, "" any */
+    bool overlap;
+    bool is_localpart_raw; /* localpart = "raw" */
+    bool is_paused;        /* by the policy */
+    const char *instead;   /* name of the relay that all steps use, "" none */
+    struct hky_relay_timeouts timeout;
+    const char *account;    /* key of the account: "user@host:port" in lower case, for caps, pools, breakers */
+    uint64_t settings_hash; /* of everything a connection depends on: a changed one is not reused */
+};
+
+struct hky_user { /* of a listener */
+    const char *name;
+    struct hky_secret_ref password;
+    const char *const *scenarios; /* allowed; NULL = any */
+    const char *const *senders;   /* allowed envelope senders and authors: addresses, domains; NULL = any */
+};
+struct hky_cidr {
+    uint8_t addr[16];
+    uint8_t bits; /* of 128; IPv4 as v4-mapped */
+};
+enum hky_listen_tls { HKY_LISTEN_PLAIN, HKY_LISTEN_STARTTLS, HKY_LISTEN_IMPLICIT };
+struct hky_listen {
+    struct hky_place place;
+    const char *addr; /* "127.0.0.1", "::1" */
+    uint16_t port;
+    enum hky_listen_tls tls;
+    const char *cert, *key; /* PEM files, "" none */
+    const struct hky_user *users;
+    uint32_t n_users;
+    const struct hky_cidr *allow;
+    uint32_t n_allow;
+    bool has_allow;
+};
+
+struct hky_bounds {                  /* engine.bounds; defaults from facts/reliability.md 2.10 */
+    uint32_t line_octets;            /* command line 2048 */
+    uint32_t recipients;             /* per message 1000 */
+    uint32_t header_octets;          /* 256 KiB */
+    uint32_t header_lines;           /* 1000 */
+    uint32_t received;               /* 50 */
+    uint32_t connections;            /* 2000 */
+    uint32_t connections_per_client; /* 200 */
+    uint32_t errors;                 /* 20 */
+    uint32_t auth_tries;             /* 3 */
+    uint64_t body_memory;            /* 256 MiB */
+    uint64_t spool_max;              /* 0 = no bound */
+    uint64_t min_free;               /* 256 MiB */
+    uint32_t lua_instructions;       /* 100000 per call */
+    uint32_t lua_ms;                 /* 5 per call */
+    uint64_t lua_memory;             /* 64 MiB per worker */
+    uint32_t command_ms, data_ms;    /* listener: 300 s each */
+};
+
+struct hky_engine_options {
+    struct hky_place place;
+    const char *hostname;
+    const char *spool; /* absolute */
+    const struct hky_listen *listen;
+    uint32_t n_listen;
+    const char *http; /* "127.0.0.1:8025" or "" */
+    const char *owner;
+    const char *timezone;
+    uint32_t workers;     /* 0 = cores - 1, at least 1 */
+    const char *resolver; /* "127.0.0.1:5353" or "" = the system's */
+    struct hky_retry retry;
+    uint32_t expire_sec, parked_sec;
+    uint64_t max_message;
+    enum hky_dsn_mode dsn;
+    const char *log;            /* level */
+    const char *redirect;       /* "host:port" or "" */
+    const char *const *only_to; /* NULL = everyone; addresses, domains, .domains */
+    struct hky_bounds bounds;
+};
+
+struct hky_route_table; /* route's private part: conditions, index, function keys */
+
+struct hky_policy {
+    int refs;      /* atomic */
+    uint64_t hash; /* of all files loaded: records say by which policy they were decided */
+    int64_t loaded_at_ms;
+    const char *path; /* absolute */
+    const char *dir;  /* its folder: secrets/ and relative paths are there */
+    struct hky_engine_options engine;
+    const struct hky_relay *relays;
+    uint32_t n_relays;
+    struct hky_map relay_by_name; /* name -> struct hky_relay * */
+    const struct hky_class_rule *rules;
+    uint32_t n_rules;
+    struct hky_route_table *table;
+};
+
+struct hky_policy *hky_policy_ref(struct hky_policy *p);
+void hky_policy_unref(struct hky_policy **p);
+/* By name, or NULL. `instead` is not followed. */
+const struct hky_relay *hky_policy_relay(const struct hky_policy *p, struct hky_str name);
+
+/* Read a secret now: $HIKYAKU_SECRET_NAME, $CREDENTIALS_DIRECTORY/name, secrets/name beside the policy (owner only),
+ * or its command (no shell, 10 s, 64 KiB). May block: never on a loop. One reference. HKY_E_MISSING: says where it was
+ * looked for; HKY_E_DENIED: file readable by others. */
+enum hky_err hky_policy_read_secret(const struct hky_policy *p, const struct hky_secret_ref *ref,
+                                    struct hky_secret **out, struct hky_error *e);
+
+#endif

@@ -1,0 +1,103 @@
+/*
+ * record -- receives outcomes; a projection that may be lost without losing mail.        deliver -> schedule ->
+ * [record]
+ */
+#ifndef HIKYAKU_RECORD_H
+#define HIKYAKU_RECORD_H
+
+#include "hikyaku/journal.h"
+#include "hikyaku/message.h"
+#include "hikyaku/policy.h"
+
+/* X(id, name, what it means) -- the event log's vocabulary, documented from here in hikyaku-events(5). */
+#define HKY_EVENTS(X)                                                                                                  \
+    X(ACCEPTED, "accepted", "a recipient is on disk and has a plan")                                                   \
+    X(REFUSED, "refused", "a message or recipient was not taken; reply says why")                                      \
+    X(DELIVERED, "delivered", "a relay took responsibility (2xx after the dot)")                                       \
+    X(DEFERRED, "deferred", "an attempt failed; the same step is tried again at next_at")                              \
+    X(ROUTED, "routed", "the plan went on to another step")                                                            \
+    X(FAILED, "failed", "the plan ended without a delivery")                                                           \
+    X(EXPIRED, "expired", "the time to deliver is over")                                                               \
+    X(PARKED, "parked", "no route, or the policy failed; asked again later")                                           \
+    X(UNPARKED, "unparked", "the policy decided after all")                                                            \
+    X(HELD, "held", "waits for an operator")                                                                           \
+    X(RELEASED, "released", "an operator released or retried it")                                                      \
+    X(CANCELLED, "cancelled", "an operator removed it")                                                                \
+    X(NOTICE, "notice", "a failure notice was made")                                                                   \
+    X(RELAY_PAUSED, "relay_paused", "no attempts on this account until `until`")                                       \
+    X(RELAY_RESUMED, "relay_resumed", "attempts go on")                                                                \
+    X(RELAY_DRAINED, "relay_drained", "its mail goes by another relay")                                                \
+    X(STARTED, "started", "the engine started; what the journal held")                                                 \
+    X(RELOADED, "reloaded", "a new policy is in force, or was refused")                                                \
+    X(STOPPED, "stopped", "the engine stopped")                                                                        \
+    X(DROPPED, "dropped", "events lost because the log could not keep up")
+
+enum hky_event_kind {
+#define X(id, name, doc) HKY_EVENT_##id,
+    HKY_EVENTS(X)
+#undef X
+        HKY_EVENT_N
+};
+
+/* All borrowed for the call; what does not apply is NULL or 0 and left out of the line. */
+struct hky_event {
+    enum hky_event_kind kind;
+    int64_t at_ms;
+    const struct hky_message *message;
+    const struct hky_recipient *recipient;
+    const struct hky_outcome *outcome;
+    const char *relay, *account, *mx, *route;
+    const char *from;   /* From as sent */
+    const char *sender; /* envelope sender as sent */
+    int64_t next_at_ms; /* deferred; relay_paused: until */
+    int64_t delay_ms;   /* since acceptance */
+    const char *text;   /* reason */
+};
+
+struct hky_record;
+struct hky_record_params {
+    const char *dir; /* spool: events in dir/events.jsonl, state in dir/state.db */
+    unsigned n_workers;
+    uint64_t
+        buffer_octets; /* between workers and the writer, default 16 MiB; beyond it events are dropped and counted */
+    uint64_t rotate_octets; /* events.jsonl is renamed to events-TIME.jsonl at this size, default 256 MiB, 8 kept */
+    struct hky_log *log;
+    const struct hky_clock *clock;
+};
+enum hky_err hky_record_open(const struct hky_record_params *p, struct hky_record **out, struct hky_error *e);
+void hky_record_close(struct hky_record **r); /* writes what is buffered */
+/* Any thread; never blocks. worker < n_workers has its own buffer, others give HKY_RECORD_OTHER. */
+#define HKY_RECORD_OTHER UINT32_MAX
+void hky_record_event(struct hky_record *r, unsigned worker, const struct hky_event *ev);
+void hky_record_reopen(struct hky_record *r); /* after logrotate */
+uint64_t hky_record_dropped(const struct hky_record *r);
+const char *hky_event_name(enum hky_event_kind k);
+
+/* state.db: loaded at open, written through by its own thread. Kinds: "paused" "drained" "oauth". Values are text. */
+char *hky_state_get(struct hky_record *r, const char *kind, const char *key); /* copy or NULL; any thread */
+void hky_state_put(struct hky_record *r, const char *kind, const char *key, const char *value); /* value NULL removes */
+void hky_state_each(struct hky_record *r, const char *kind, void (*each)(void *ctx, const char *key, const char *value),
+                    void *ctx);
+
+/* Failure notices (RFC 3464), journalled with the `finished` they speak of. One a worker. */
+struct hky_notice;
+struct hky_notice_params {
+    struct hky_loop *loop;
+    struct hky_journal *journal;
+    struct hky_record *record;
+    unsigned worker;
+    const struct hky_clock *clock;
+    void *ctx;
+    struct hky_policy *(*policy)(void *ctx, unsigned worker);               /* borrowed: the one in force here */
+    void (*decide)(void *ctx, unsigned worker, struct hky_message *notice); /* gives the notice's recipient its plan */
+    void (*enqueue)(void *ctx, unsigned worker,
+                    struct hky_message *notice); /* the notice is durable; its references go along */
+};
+struct hky_notice *hky_notice_new(const struct hky_notice_params *p);
+void hky_notice_free(struct hky_notice **n);
+/* `finish` of the schedule: decides whether a notice is due (NOTIFY, null sender, engine.dsn, route's dsn; success
+ * notices on NOTIFY=SUCCESS; digest: one a sender and minute), makes it, journals both, emits the event, drops the
+ * recipient's message reference. */
+void hky_notice_finish(struct hky_notice *n, struct hky_recipient *r, const struct hky_outcome *o);
+
+#endif

@@ -1,0 +1,103 @@
+/*
+ * route -- runs the policy: one decision per recipient, a plan comes back.      accept -> [route] -> journal ->
+ * schedule It knows Lua; nobody else does.
+ */
+#ifndef HIKYAKU_ROUTE_H
+#define HIKYAKU_ROUTE_H
+
+#include "hikyaku/message.h"
+#include "hikyaku/policy.h"
+
+/* One line of what `check` prints. */
+struct hky_problem {
+    struct hky_place place; /* file "" = not tied to a file */
+    bool is_warning;
+    char *text; /* what is wrong, and what to do */
+};
+struct hky_problems {
+    struct hky_problem *items;
+    size_t n, cap;
+    size_t n_errors;
+};
+void hky_problems_fini(struct hky_problems *p);
+/* "policy.lua:12: error: ..." */
+void hky_problem_format(const struct hky_problem *p, struct hky_buf *out);
+
+struct hky_load_params {
+    const char *path;
+    const char *const *env; /* "NAME=value" ended by NULL: stands in for the environment; NULL = the real one */
+    int64_t now_ms;
+};
+/* Load and check as `run` would. All problems are collected; on any error *out is NULL and HKY_E_CONFIG comes back.
+ * No secret is read, nothing is opened but the policy's own files. Blocks (files): not on a worker. */
+enum hky_err hky_policy_load(const struct hky_load_params *params, struct hky_policy **out,
+                             struct hky_problems *problems);
+
+/* One Lua state of one worker for one policy. */
+struct hky_vm;
+enum hky_err hky_vm_new(struct hky_policy *policy, struct hky_vm **out,
+                        struct hky_error *e); /* takes a reference of its own */
+void hky_vm_free(struct hky_vm **vm);
+struct hky_policy *hky_vm_policy(const struct hky_vm *vm);
+
+/* The header section for r.message:header(); called only when a script asks. NULL p = not in memory. */
+struct hky_route_query {
+    const struct hky_message *message;
+    const struct hky_recipient *recipient;
+    struct hky_str header; /* header section, may be {NULL,0}: then headers read as absent */
+    int64_t now_ms;
+};
+
+enum hky_decision_kind { HKY_DECIDED, HKY_NO_ROUTE, HKY_POLICY_ERROR };
+struct hky_decision {
+    enum hky_decision_kind kind;
+    struct hky_plan *plan; /* counted reference for the caller when DECIDED */
+    char *arms;            /* "experiment\0arm\0" malloc'ed or NULL */
+    uint32_t arms_n;
+    char text[200]; /* why not: "no_route" or "policy.lua:12: attempt to index nil" */
+    struct hky_place place;
+};
+/* Decide for one recipient, under the limits of instructions, time and memory. Never blocks. The plan has at least one
+ * step. The recorded arms of the recipient (if any) win over the hash. */
+void hky_route_decide(struct hky_vm *vm, const struct hky_route_query *q, struct hky_decision *out);
+
+/* Does a Lua expression on r hold (queue --where)? Compile once per vm; HKY_E_SYNTAX with the message. */
+struct hky_where;
+enum hky_err hky_where_new(struct hky_vm *vm, struct hky_str expression, struct hky_where **out, struct hky_error *e);
+bool hky_where_holds(struct hky_where *w, const struct hky_route_query *q, struct hky_error *e);
+void hky_where_free(struct hky_where **w);
+
+/* Who sends: the identity of an attempt, POLICY.md 2c. */
+struct hky_identity {
+    bool is_allowed;      /* false: the step is passed over, reason sends_as */
+    bool is_rewritten;    /* From changes to `from` */
+    char from[322];       /* address for From; = author when not rewritten */
+    char sender[322];     /* envelope sender, {id} {rcpt} replaced; "" null */
+    char reply_to[322];   /* Reply-To to set where the message has none; "" = none to set */
+    bool reply_to_forced; /* the step or route says reply_to: replaces an existing one */
+};
+void hky_identity_choose(const struct hky_policy *policy, const struct hky_relay *relay, const struct hky_plan *plan,
+                         uint8_t step, const struct hky_message *message, const struct hky_recipient *recipient,
+                         struct hky_identity *out);
+
+/* Explain: which routes matched and which not and why. Text or JSON is made by the CLI from this. */
+struct hky_considered {
+    const char *route;
+    struct hky_place place;
+    bool matched;
+    char why[160];
+};
+struct hky_explanation {
+    struct hky_decision decision;
+    struct hky_considered *considered;
+    size_t n_considered;
+    char **notes; /* from note "..." */
+    size_t n_notes;
+};
+void hky_route_explain(struct hky_vm *vm, const struct hky_route_query *q, struct hky_explanation *out);
+void hky_explanation_fini(struct hky_explanation *x);
+
+/* The shipped presets, for `presets [NAME]`: printable lines "key = value  -- source, date". NULL name: the list. */
+enum hky_err hky_presets_print(const char *name, bool as_json, struct hky_buf *out, struct hky_error *e);
+
+#endif

@@ -1,0 +1,161 @@
+/*
+ * schedule -- the live queue in memory: lanes, ranks, timers, caps, breakers        journal -> [schedule] <-> deliver
+ * Derived from the journal; one shard a worker, nothing shared but caps and breakers (own lock, never held over a
+ * call). A lane is the queue of one (relay, account, destination); it has one home worker for life.
+ */
+#ifndef HIKYAKU_SCHEDULE_H
+#define HIKYAKU_SCHEDULE_H
+
+#include "hikyaku/journal.h"
+#include "hikyaku/message.h"
+#include "hikyaku/policy.h"
+#include "hikyaku/route.h"
+#include "hikyaku/record.h"
+#include "net/loop.h"
+
+struct hky_schedule;
+struct hky_shard; /* one worker's part */
+struct hky_lane;  /* below: what deliver may read */
+
+/* ---- what the engine hands in ---- */
+struct hky_schedule_ops {
+    void *ctx;
+    /* A lane has something to take now: open or use connections. Called on the lane's home worker, never from inside
+     * hky_schedule_take. May be called often. */
+    void (*wake)(void *ctx, unsigned worker, struct hky_lane *lane);
+    /* The lane goes (idle for long, or its relay changed): drop what hangs on lane->deliver. */
+    void (*lane_gone)(void *ctx, unsigned worker, struct hky_lane *lane);
+    /* Ask the policy on this worker: fills `out` like hky_route_decide. */
+    void (*decide)(void *ctx, unsigned worker, const struct hky_recipient *r, struct hky_decision *out);
+    /* The recipient is finished (state is final): journal it, with a notice where one is due, then drop the reference.
+     * `o` is the last outcome, NULL when there was none (expired unsent, cancelled). */
+    void (*finish)(void *ctx, unsigned worker, struct hky_recipient *r, const struct hky_outcome *o);
+    /* Something worth recording happened. */
+    void (*event)(void *ctx, unsigned worker, const struct hky_event *ev);
+};
+
+struct hky_schedule_params {
+    unsigned n_workers;
+    struct hky_loop *const *loops; /* n_workers */
+    struct hky_journal *journal;
+    struct hky_policy *policy; /* a reference is taken */
+    const struct hky_clock *clock;
+    struct hky_log *log;
+    const struct hky_schedule_ops *ops;
+};
+
+enum hky_err hky_schedule_new(const struct hky_schedule_params *p, struct hky_schedule **out, struct hky_error *e);
+void hky_schedule_free(struct hky_schedule **s); /* loops have stopped */
+
+/* From replay, before the loops run. */
+void hky_schedule_restore_message(struct hky_schedule *s, struct hky_message *m);
+void hky_schedule_restore_cap(struct hky_schedule *s, struct hky_str key, struct hky_str value);
+/* After replay: builds lanes; on `run` of the loops work begins. */
+void hky_schedule_start(struct hky_schedule *s);
+
+/* A message is durable: every recipient that is not final is live and one message reference for each comes along.
+ * On `worker`'s thread; recipients go to their lanes' homes by themselves. */
+void hky_schedule_enqueue(struct hky_schedule *s, unsigned worker, struct hky_message *m);
+
+/* A new policy: lanes follow it, recipients are planned anew at their next attempt as POLICY.md 2.4 says, parked ones
+ * are asked at once. Any thread. */
+void hky_schedule_set_policy(struct hky_schedule *s, struct hky_policy *policy);
+
+/* No new transactions; `done(ctx)` on loop 0 when none is under way, or after grace_ms. */
+void hky_schedule_drain(struct hky_schedule *s, int64_t grace_ms, void (*done)(void *ctx), void *ctx);
+
+/* ---- what deliver uses, on the lane's home worker ---- */
+struct hky_lane {
+    const struct hky_relay *relay; /* valid while `policy` is referenced by the lane */
+    struct hky_policy *policy;
+    const char *relay_name;
+    const char *account;     /* relay->account, or the step's */
+    const char *destination; /* own delivery: recipient domain (A-label); else "" */
+    unsigned worker;
+    void *deliver;    /* deliver's own */
+    uint32_t n_ready; /* due recipients waiting now */
+};
+
+struct hky_job { /* one transaction: recipients of one message with one identity */
+    struct hky_lane *lane;
+    struct hky_message *message;
+    struct hky_identity identity;
+    unsigned n;
+    struct hky_recipient **recipients;
+    void *schedule; /* schedule's own: cap slots, what was reported */
+};
+
+enum hky_take { HKY_TAKE_JOB, HKY_TAKE_EMPTY, HKY_TAKE_WAIT /* cap, breaker, pause: wake comes later */ };
+/* The next job for a connection that can send one (or will, once connected). Its cap slots are taken durably before it
+ * comes back. Recipients are SENDING until reported. */
+enum hky_take hky_schedule_take(struct hky_lane *lane, struct hky_job **out);
+/* What became of recipient i (0 <= i < n), once each, in any order. Copied. */
+void hky_schedule_result(struct hky_job *job, unsigned i, const struct hky_outcome *o);
+/* All reported: frees the job. `mail_sent`: MAIL (or RCPT) reached the wire, so the cap slots count from now on;
+ * false gives them back. */
+void hky_schedule_done(struct hky_job **job, bool mail_sent);
+/* The connection ended before this job's turn: everything back in the queue uncounted, slots given back. */
+void hky_schedule_give_back(struct hky_job **job);
+
+/* ---- how a plan goes on: pure, also for explain ---- */
+struct hky_advance_query {
+    const struct hky_policy *policy;
+    const struct hky_recipient *recipient; /* plan, step, counters as before this outcome */
+    const struct hky_outcome *outcome;     /* an attempt, or a reason (class FULL PAUSED SENDS_AS) */
+    int64_t now_ms;
+};
+struct hky_advance {
+    enum hky_action action; /* RETRY same step at at_ms · NEXT go to `step` (now) · FAIL · HOLD · DONE delivered */
+    uint8_t step;
+    int64_t at_ms;
+    uint32_t pause_account_sec; /* > 0: the account is paused this long (quota, auth, denied) */
+    bool slow_lane;             /* rate_limited: shrink and slow this lane */
+    char why[120];              /* "step own left: 2 h are over" */
+};
+void hky_plan_advance(const struct hky_advance_query *q, struct hky_advance *out);
+/* The first step to enter for a recipient that has none yet, skipping those that cannot send as this author. */
+void hky_plan_first(const struct hky_policy *policy, const struct hky_recipient *r, struct hky_advance *out);
+
+/* ---- operators ---- */
+struct hky_selection { /* all that are stated must hold */
+    const char *relay, *to, *from, *scenario, *tag, *class,
+        *state;        /* NULL any; to and from: address, domain, .domain */
+    const char *where; /* Lua expression on r, or NULL */
+    int64_t older_ms;  /* accepted before now - this; 0 any */
+    uint64_t message;  /* id, 0 any */
+};
+enum hky_queue_action { HKY_QUEUE_LIST, HKY_QUEUE_RETRY, HKY_QUEUE_HOLD, HKY_QUEUE_RELEASE, HKY_QUEUE_CANCEL };
+/* One selected recipient as JSON object text in `rows` (at most `limit` rows), count in n. `done` on `loop`. */
+struct hky_queue_request {
+    struct hky_selection selection;
+    enum hky_queue_action action;
+    bool is_dry_run; /* list only */
+    unsigned limit;
+    struct hky_loop *loop;
+    void (*done)(struct hky_queue_request *rq);
+    void *ctx;
+    /* Evaluates `where` on a worker; NULL when where is NULL. */
+    bool (*where_holds)(void *ctx, unsigned worker, const struct hky_recipient *r);
+    /* out */
+    uint64_t n;
+    struct hky_buf rows; /* JSON objects separated by commas, no brackets */
+    struct hky_error error;
+    void *schedule;
+};
+void hky_schedule_query(struct hky_schedule *s, struct hky_queue_request *rq);
+
+/* Relays as they stand: pause, resume, drain to another; kept by the caller in state.db. Any thread. for_sec 0: until
+ * resumed. HKY_E_MISSING: no such relay. */
+enum hky_err hky_schedule_pause(struct hky_schedule *s, const char *relay, uint32_t for_sec, struct hky_error *e);
+enum hky_err hky_schedule_resume(struct hky_schedule *s, const char *relay, struct hky_error *e);
+enum hky_err hky_schedule_drain_relay(struct hky_schedule *s, const char *relay, const char *to, uint32_t for_sec,
+                                      struct hky_error *e);
+/* JSON array of relays with state, queue lengths, caps used, breaker; and totals for status. Any thread, takes
+ * snapshots under short locks. */
+void hky_schedule_relays_json(struct hky_schedule *s, struct hky_buf *out);
+struct hky_schedule_stats {
+    uint64_t queued, sending, deferred, parked, held, delivered, failed, attempts;
+};
+void hky_schedule_stats(struct hky_schedule *s, struct hky_schedule_stats *out);
+
+#endif
