@@ -1,0 +1,258 @@
+#include "cli/cli.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+#include <wchar.h>
+
+void hky_cli_args_init(struct hky_cli_args *a, const struct hky_cli_command *command, int argc, char **argv)
+{
+    *a = (struct hky_cli_args){.command = command, .argc = argc, .argv = argv};
+    /* argv[0] is the subcommand; positionals are gathered from argv[0] on as they are met. */
+    a->at = 1;
+}
+
+static const struct hky_cli_option common_options[] = {
+    {"json", NULL, "print facts as JSON"},
+    {"help", NULL, "print this help"},
+    {NULL, NULL, NULL},
+};
+
+static const struct hky_cli_option *find_option(const struct hky_cli_option *table, struct hky_str name)
+{
+    for (const struct hky_cli_option *o = table; o != NULL && o->name != NULL; o++)
+        if (hky_str_eq(hky_str_z(o->name), name))
+            return o;
+    return NULL;
+}
+
+static void complain_of_option(struct hky_cli_args *a, struct hky_str name)
+{
+    const char *nearest = NULL;
+    unsigned best = 3;
+
+    for (const struct hky_cli_option *o = a->command->options; o != NULL && o->name != NULL; o++) {
+        unsigned d = hky_str_distance(hky_str_z(o->name), name);
+        if (d < best) {
+            best = d;
+            nearest = o->name;
+        }
+    }
+    fprintf(stderr, "hikyaku %s: no option --%.*s", a->command->name, HKY_STR_ARG(name));
+    if (nearest != NULL)
+        fprintf(stderr, "; did you mean --%s?", nearest);
+    fprintf(stderr, " (hikyaku %s --help lists them)\n", a->command->name);
+    a->is_bad = true;
+}
+
+/* One word that begins with '-': its option with its value, or NULL after a complaint or a common one. */
+static const char *take_option(struct hky_cli_args *a, char *word, const char **value)
+{
+    size_t dashes = word[1] == '-' ? 2 : 1;
+    char *equals = strchr(word, '=');
+    struct hky_str name = hky_str_of(word + dashes, (equals != NULL ? (size_t)(equals - word) : strlen(word)) - dashes);
+    const struct hky_cli_option *o = find_option(a->command->options, name);
+
+    if (o == NULL && find_option(common_options, name) != NULL && equals == NULL) {
+        if (name.p[0] == 'j')
+            a->is_json = true;
+        else
+            a->is_help = true;
+        return NULL;
+    }
+    if (o == NULL) {
+        complain_of_option(a, name);
+        return NULL;
+    }
+    *value = "";
+    if (o->value == NULL) {
+        if (equals != NULL) {
+            fprintf(stderr, "hikyaku %s: --%s takes no value\n", a->command->name, o->name);
+            a->is_bad = true;
+            return NULL;
+        }
+        return o->name;
+    }
+    if (equals != NULL) {
+        *value = equals + 1;
+    } else if (a->at < a->argc) {
+        *value = a->argv[a->at++];
+    } else {
+        fprintf(stderr, "hikyaku %s: --%s needs a value: --%s %s\n", a->command->name, o->name, o->name, o->value);
+        a->is_bad = true;
+        return NULL;
+    }
+    return o->name;
+}
+
+const char *hky_cli_next(struct hky_cli_args *a, const char **value)
+{
+    while (a->at < a->argc && !a->is_bad) {
+        char *word = a->argv[a->at++];
+
+        if (strcmp(word, "--") == 0) {
+            while (a->at < a->argc)
+                a->argv[a->n_positional++] = a->argv[a->at++];
+            break;
+        }
+        if (word[0] != '-' || word[1] == '\0') {
+            a->argv[a->n_positional++] = word;
+            continue;
+        }
+        const char *name = take_option(a, word, value);
+        if (name != NULL)
+            return name;
+    }
+    return NULL;
+}
+
+int hky_cli_args_done(struct hky_cli_args *a, int min_positional, int max_positional)
+{
+    if (a->is_help) {
+        hky_cli_print_help(a->command);
+        return HKY_EXIT_GOOD;
+    }
+    if (a->is_bad)
+        return HKY_EXIT_USAGE;
+    if (a->n_positional < min_positional || a->n_positional > max_positional) {
+        fprintf(stderr, "usage: hikyaku %s %s   (hikyaku %s --help says more)\n", a->command->name, a->command->args,
+                a->command->name);
+        return HKY_EXIT_USAGE;
+    }
+    return -1;
+}
+
+static void print_options(const struct hky_cli_option *table)
+{
+    for (const struct hky_cli_option *o = table; o != NULL && o->name != NULL; o++) {
+        char left[64];
+        snprintf(left, sizeof left, "%s%s%s%s", o->name[1] == '\0' ? "-" : "--", o->name, o->value != NULL ? " " : "",
+                 o->value != NULL ? o->value : "");
+        printf("  %-28s %s\n", left, o->doc);
+    }
+}
+
+void hky_cli_print_help(const struct hky_cli_command *command)
+{
+    printf("usage: hikyaku %s %s\n\n%s\n\noptions:\n", command->name, command->args, command->summary);
+    print_options(command->options);
+    print_options(common_options);
+    if (command->help != NULL)
+        printf("\n%s\n", command->help);
+}
+
+bool hky_cli_is_terminal(void)
+{
+    return isatty(STDOUT_FILENO) == 1;
+}
+
+const char *hky_cli_colour(const char *name)
+{
+    static const struct {
+        const char *name, *escape;
+    } colours[] = {{"bold", "\033[1m"},    {"red", "\033[31m"}, {"green", "\033[32m"},
+                   {"yellow", "\033[33m"}, {"dim", "\033[2m"},  {"off", "\033[0m"}};
+
+    if (!hky_cli_is_terminal() || getenv("NO_COLOR") != NULL)
+        return "";
+    for (size_t i = 0; i < sizeof colours / sizeof colours[0]; i++)
+        if (strcmp(name, colours[i].name) == 0)
+            return colours[i].escape;
+    return "";
+}
+
+struct hky_cli_table {
+    int n_columns;
+    size_t n_rows, cap;
+    char **cells; /* n_rows * n_columns */
+};
+
+struct hky_cli_table *hky_cli_table_new(int n_columns)
+{
+    struct hky_cli_table *t = hky_calloc(1, sizeof *t);
+
+    t->n_columns = n_columns;
+    return t;
+}
+
+void hky_cli_table_row(struct hky_cli_table *t, const char *const *cells)
+{
+    if (t->n_rows == t->cap) {
+        t->cap = t->cap < 16 ? 16 : t->cap * 2;
+        t->cells = (char **)hky_realloc((void *)t->cells, t->cap * (size_t)t->n_columns * sizeof *t->cells);
+    }
+    for (int i = 0; i < t->n_columns; i++)
+        t->cells[t->n_rows * (size_t)t->n_columns + (size_t)i] = hky_strdup(cells[i] != NULL ? cells[i] : "");
+    t->n_rows++;
+}
+
+/* Display columns of UTF-8 text: East Asian wide letters take two. Escapes are not expected inside cells. */
+static int display_width(const char *z)
+{
+    int width = 0;
+
+    for (const unsigned char *p = (const unsigned char *)z; *p != '\0'; p++) {
+        if ((*p & 0xc0) == 0x80)
+            continue;
+        width += *p >= 0xe2 && *p <= 0xef && *p != 0xe2 ? 2 : 1;
+    }
+    return width;
+}
+
+void hky_cli_table_print(struct hky_cli_table **t)
+{
+    struct hky_cli_table *it = *t;
+    int *widths = hky_calloc((size_t)it->n_columns, sizeof *widths);
+
+    for (size_t row = 0; row < it->n_rows; row++)
+        for (int i = 0; i < it->n_columns; i++) {
+            int w = display_width(it->cells[row * (size_t)it->n_columns + (size_t)i]);
+            if (w > widths[i])
+                widths[i] = w;
+        }
+    for (size_t row = 0; row < it->n_rows; row++) {
+        for (int i = 0; i < it->n_columns; i++) {
+            char *cell = it->cells[row * (size_t)it->n_columns + (size_t)i];
+            fputs(row == 0 ? hky_cli_colour("bold") : "", stdout);
+            fputs(cell, stdout);
+            fputs(row == 0 ? hky_cli_colour("off") : "", stdout);
+            if (i + 1 < it->n_columns)
+                printf("%*s", widths[i] - display_width(cell) + 2, "");
+            free(cell);
+        }
+        putchar('\n');
+    }
+    free(widths);
+    free((void *)it->cells);
+    free(it);
+    *t = NULL;
+}
+
+const char *hky_cli_spool(const char *option)
+{
+    const char *env = getenv("HIKYAKU_SPOOL");
+
+    if (option != NULL && option[0] != '\0')
+        return option;
+    return env != NULL && env[0] != '\0' ? env : "spool";
+}
+
+bool hky_cli_duration(const char *text, int64_t *ms)
+{
+    static const struct {
+        const char *unit;
+        int64_t ms;
+    } units[] = {{"", 1000}, {"ms", 1}, {"s", 1000}, {"m", 60000}, {"min", 60000}, {"h", 3600000}, {"d", 86400000}};
+    size_t digits = strspn(text, "0123456789");
+    uint64_t n;
+
+    if (!hky_str_u64(hky_str_of(text, digits), UINT32_MAX, &n))
+        return false;
+    for (size_t i = 0; i < sizeof units / sizeof units[0]; i++) {
+        if (strcmp(text + digits, units[i].unit) == 0) {
+            *ms = (int64_t)n * units[i].ms;
+            return true;
+        }
+    }
+    return false;
+}

@@ -1,0 +1,68 @@
+#include "cli/cli.h"
+#include "hikyaku/engine.h"
+
+#include <stdio.h>
+
+static const struct hky_cli_option options[] = {
+    {"spool", "DIR", "keep the journal there instead of engine.spool"},
+    {"log", "LEVEL", "error, warn, info or debug, to standard error (default: engine.log, else info)"},
+    {NULL, NULL, NULL},
+};
+
+static void print_problems(const struct hky_problems *problems)
+{
+    struct hky_buf line;
+
+    hky_buf_init(&line, 4096);
+    for (size_t i = 0; i < problems->n; i++) {
+        hky_buf_clear(&line);
+        hky_problem_format(&problems->items[i], &line);
+        fprintf(stderr, "%s\n", hky_buf_z(&line));
+    }
+    hky_buf_fini(&line);
+}
+
+static int run(const struct hky_cli_command *self, int argc, char **argv)
+{
+    struct hky_engine_params params = {.log_fd = 2};
+    struct hky_problems problems = {0};
+    struct hky_engine *engine = NULL;
+    struct hky_error e = {0};
+    struct hky_cli_args args;
+    const char *value;
+    enum hky_err err;
+    int code;
+
+    hky_cli_args_init(&args, self, argc, argv);
+    for (const char *name; (name = hky_cli_next(&args, &value)) != NULL;) {
+        if (strcmp(name, "spool") == 0)
+            params.spool = value;
+        else
+            params.log_level = value;
+    }
+    if ((code = hky_cli_args_done(&args, 1, 1)) >= 0)
+        return code;
+    params.policy_path = argv[0];
+    err = hky_engine_new(&params, &engine, &problems, &e);
+    print_problems(&problems);
+    hky_problems_fini(&problems);
+    if (err == HKY_OK)
+        err = hky_engine_run(engine, &e);
+    hky_engine_free(&engine);
+    if (err == HKY_OK)
+        return HKY_EXIT_GOOD;
+    if (e.text[0] != '\0')
+        fprintf(stderr, "hikyaku run: %s\n", e.text);
+    return HKY_EXIT_NO;
+}
+
+const struct hky_cli_command hky_cli_run = {
+    .name = "run",
+    .args = "POLICY",
+    .summary = "run the engine in the foreground",
+    .help = "SIGHUP reloads the policy (a bad file changes nothing); SIGTERM and SIGINT finish what is under way and "
+            "stop;\n"
+            "a second one stops at once. What was answered 250 is on disk and goes on at the next start.",
+    .options = options,
+    .run = run,
+};

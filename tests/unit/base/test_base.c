@@ -1,0 +1,182 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <cmocka.h>
+
+#include "base/buf.h"
+#include "base/hash.h"
+#include "base/heap.h"
+#include "base/log.h"
+#include "base/map.h"
+
+static void buffers_stop_at_their_maximum(void **state)
+{
+    struct hky_buf b;
+
+    (void)state;
+    hky_buf_init(&b, 10);
+    hky_buf_add(&b, "12345678", 8);
+    hky_buf_add(&b, "abc", 3);
+    assert_true(b.is_over);
+    assert_string_equal(hky_buf_z(&b), "12345678");
+    hky_buf_clear(&b);
+    hky_buf_printf(&b, "%s", "0123456789");
+    assert_false(b.is_over);
+    assert_string_equal(hky_buf_z(&b), "0123456789");
+    hky_buf_fini(&b);
+}
+
+static void base64_both_ways_and_strict(void **state)
+{
+    static const struct {
+        const char *plain, *coded;
+    } good[] = {{"", ""}, {"f", "Zg=="}, {"fo", "Zm8="}, {"foo", "Zm9v"}, {"foob", "Zm9vYg=="}};
+    static const char *const bad[] = {"Zg=", "Zg", "Z===", "Zh==", "Zm9=", "Zm 9", "====", "Zg==Zg=="};
+    struct hky_buf b;
+
+    (void)state;
+    hky_buf_init(&b, 100);
+    for (size_t i = 0; i < 5; i++) {
+        hky_buf_clear(&b);
+        hky_buf_add_base64(&b, hky_str_z(good[i].plain));
+        assert_string_equal(hky_buf_z(&b), good[i].coded);
+        hky_buf_clear(&b);
+        assert_true(hky_base64_decode(hky_str_z(good[i].coded), &b));
+        assert_string_equal(hky_buf_z(&b), good[i].plain);
+    }
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        hky_buf_clear(&b);
+        assert_false(hky_base64_decode(hky_str_z(bad[i]), &b));
+    }
+    hky_buf_fini(&b);
+}
+
+static void json_strings_are_inert(void **state)
+{
+    struct hky_buf b;
+
+    (void)state;
+    hky_buf_init(&b, 1000);
+    hky_buf_add_json(&b, HKY_STR("a\"b\\\n\x1b[2J\x7f\xc2\x85\xe2\x80\xae\xff\xe3\x81\x82"));
+    assert_string_equal(hky_buf_z(&b), "\"a\\\"b\\\\\\n\\u001b[2J\\u007f\\u0085\\u202e\xef\xbf\xbd\xe3\x81\x82\"");
+    hky_buf_fini(&b);
+}
+
+static void utf8_is_checked(void **state)
+{
+    (void)state;
+    assert_true(hky_utf8_is_valid(HKY_STR("a\xc3\xa9\xe3\x81\x82\xf0\x9f\x98\x80")));
+    assert_false(hky_utf8_is_valid(HKY_STR("\xc0\xae")));
+    assert_false(hky_utf8_is_valid(HKY_STR("\xed\xa0\x80")));
+    assert_false(hky_utf8_is_valid(HKY_STR("\xe3\x81")));
+    assert_false(hky_utf8_is_valid(HKY_STR("\xf4\x90\x80\x80")));
+}
+
+static void maps_keep_what_they_are_given(void **state)
+{
+    struct hky_map m;
+    struct hky_idmap ids;
+    char key[32];
+    size_t at = 0, n = 0;
+
+    (void)state;
+    hky_map_init(&m);
+    hky_idmap_init(&ids);
+    for (uintptr_t round = 0; round < 3; round++) {
+        for (uintptr_t i = 1; i <= 1000; i++) {
+            snprintf(key, sizeof key, "key-%lu", (unsigned long)i);
+            assert_null(hky_map_put(&m, hky_str_z(key), (void *)i));
+            assert_null(hky_idmap_put(&ids, i - 1, (void *)i));
+        }
+        for (uintptr_t i = 1; i <= 1000; i++) {
+            snprintf(key, sizeof key, "key-%lu", (unsigned long)i);
+            assert_ptr_equal(hky_map_get(&m, hky_str_z(key)), (void *)i);
+            assert_ptr_equal(hky_idmap_get(&ids, i - 1), (void *)i);
+            if (i % 2 == 0 || round < 2) {
+                assert_ptr_equal(hky_map_remove(&m, hky_str_z(key)), (void *)i);
+                assert_ptr_equal(hky_idmap_remove(&ids, i - 1), (void *)i);
+            }
+        }
+    }
+    while (hky_map_next(&m, &at) != NULL)
+        n++;
+    assert_int_equal(n, 500);
+    assert_int_equal(ids.n, 500);
+    hky_map_fini(&m);
+    hky_idmap_fini(&ids);
+}
+
+static void heap_gives_the_earliest(void **state)
+{
+    struct hky_heap h;
+    struct hky_heap_node nodes[500] = {0};
+    int64_t last = -1;
+    unsigned seed = 7, n = 0;
+
+    (void)state;
+    hky_heap_init(&h);
+    for (int i = 0; i < 500; i++)
+        hky_heap_set(&h, &nodes[i], rand_r(&seed) % 1000);
+    for (int i = 0; i < 500; i += 3)
+        hky_heap_set(&h, &nodes[i], rand_r(&seed) % 1000);
+    for (int i = 0; i < 500; i += 7)
+        hky_heap_remove(&h, &nodes[i]);
+    for (struct hky_heap_node *first; (first = hky_heap_first(&h)) != NULL; n++) {
+        assert_true(first->at >= last);
+        last = first->at;
+        hky_heap_remove(&h, first);
+    }
+    assert_int_equal(n, 500 - 72);
+    hky_heap_fini(&h);
+}
+
+static void checksums_and_ids(void **state)
+{
+    char text[HKY_ID_TEXT];
+    uint64_t id;
+
+    (void)state;
+    assert_int_equal(hky_crc32c(0, "123456789", 9), 0xe3069283u); /* RFC 3720 B.4's check value */
+    assert_int_equal(hky_crc32c(hky_crc32c(0, "1234", 4), "56789", 5), 0xe3069283u);
+    assert_true(hky_hash64("a", 1, 0) != hky_hash64("b", 1, 0));
+    assert_true(hky_hash64("a\0", 2, 0) != hky_hash64("a", 1, 0));
+    hky_id_format(UINT64_MAX, text);
+    assert_true(hky_id_parse(hky_str_z(text), &id));
+    assert_true(id == UINT64_MAX);
+    assert_false(hky_id_parse(HKY_STR("zzzzzzzzzzzzz"), &id));
+    assert_false(hky_id_parse(HKY_STR("../etc/passwd"), &id));
+}
+
+static void strings_as_the_field_compares_them(void **state)
+{
+    char quoted[HKY_LOG_QUOTED];
+    uint64_t v;
+
+    (void)state;
+    assert_true(hky_str_glob(HKY_STR("a*c"), HKY_STR("abbbC")));
+    assert_false(hky_str_glob(HKY_STR("a*c"), HKY_STR("abbb")));
+    assert_true(hky_str_glob(HKY_STR("*"), HKY_STR("")));
+    assert_true(hky_str_ieq(HKY_STR("DoCoMo"), HKY_STR("docomo")));
+    assert_int_equal(hky_str_distance(HKY_STR("docmo"), HKY_STR("docomo")), 1);
+    assert_false(hky_str_u64(HKY_STR("18446744073709551616"), UINT64_MAX, &v));
+    assert_true(hky_str_u64(HKY_STR("18446744073709551615"), UINT64_MAX, &v));
+    assert_string_equal(hky_log_quote(HKY_STR("a\x1b\"b"), quoted), "\"a\\x1b\\\"b\"");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(buffers_stop_at_their_maximum),
+        cmocka_unit_test(base64_both_ways_and_strict),
+        cmocka_unit_test(json_strings_are_inert),
+        cmocka_unit_test(utf8_is_checked),
+        cmocka_unit_test(maps_keep_what_they_are_given),
+        cmocka_unit_test(heap_gives_the_earliest),
+        cmocka_unit_test(checksums_and_ids),
+        cmocka_unit_test(strings_as_the_field_compares_them),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

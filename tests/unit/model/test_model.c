@@ -1,0 +1,199 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <cmocka.h>
+
+#include "hikyaku/message.h"
+
+static struct hky_plan *sample_plan(void)
+{
+    struct hky_plan draft = {.route = "carriers",
+                             .file = "policy.lua",
+                             .line = 12,
+                             .rank = HKY_RANK_BULK,
+                             .has_rank = true,
+                             .dsn = HKY_DSN_UNSET,
+                             .expire_sec = HKY_UNSET_SEC,
+                             .n_steps = 2,
+                             .from = "a@b.example"};
+    struct hky_plan *p;
+
+    draft.steps[0] =
+        (struct hky_step){.relay = "own", .account = "", .tries = 1, .within_sec = 7200, .wait_sec = HKY_UNSET_SEC};
+    draft.steps[1] = (struct hky_step){.relay = "docomo",
+                                       .account = "",
+                                       .on = HKY_CLASS_BIT(HKY_CLASS_BLOCKED_IP),
+                                       .within_sec = HKY_UNSET_SEC,
+                                       .wait_sec = 60,
+                                       .from = "",
+                                       .retry = {2, {300, 900}}};
+    draft.react[HKY_CLASS_FILTERED] = HKY_ACTION_RETRY;
+    draft.react_after_sec[HKY_CLASS_FILTERED] = 77;
+    assert_int_equal(hky_plan_new(&draft, &p, NULL), HKY_OK);
+    return p;
+}
+
+static struct hky_message *sample_message(void)
+{
+    struct hky_rcpt_draft rcpts[2] = {
+        {HKY_STR("a..b@docomo.ne.jp"), HKY_STR("rfc822;a..b@docomo.ne.jp"), HKY_NOTIFY_FAILURE},
+        {HKY_STR("c@x.example"), HKY_STR(""), 0}};
+    struct hky_message_draft d = {
+        .id = 42, .accepted_at_ms = 1000, .size = 5, .header_octets = 3, .recipients = rcpts, .n_recipients = 2};
+
+    d.facts[HKY_FACT_SENDER] = HKY_STR("s@y.example");
+    d.facts[HKY_FACT_TAGS] = HKY_STR("urgent\0spring\0");
+    return hky_message_new(&d);
+}
+
+static void plan_survives_its_durable_form(void **state)
+{
+    struct hky_plan *p = sample_plan(), *q;
+
+    (void)state;
+    assert_int_equal(hky_plan_decode(hky_str_of(p->encoded, p->encoded_n), &q, NULL), HKY_OK);
+    assert_true(p->hash == q->hash);
+    assert_string_equal(q->route, "carriers");
+    assert_string_equal(q->steps[1].relay, "docomo");
+    assert_string_equal(q->steps[1].from, "");
+    assert_null(q->steps[0].from);
+    assert_string_equal(q->from, "a@b.example");
+    assert_int_equal(q->react[HKY_CLASS_FILTERED], HKY_ACTION_RETRY);
+    assert_int_equal(q->react_after_sec[HKY_CLASS_FILTERED], 77);
+    assert_int_equal(q->steps[1].retry.after_sec[1], 900);
+    hky_plan_unref(&p);
+    hky_plan_unref(&q);
+}
+
+static void cut_plans_are_refused(void **state)
+{
+    struct hky_plan *p = sample_plan(), *q;
+
+    (void)state;
+    for (uint32_t n = 0; n < p->encoded_n; n++) {
+        char *cut = malloc(n + 1);
+        memcpy(cut, p->encoded, n);
+        assert_int_not_equal(hky_plan_decode(hky_str_of(cut, n), &q, NULL), HKY_OK);
+        free(cut);
+    }
+    hky_plan_unref(&p);
+}
+
+static struct hky_plan *only_plan(void *ctx, uint64_t hash)
+{
+    struct hky_plan *p = ctx;
+    return p->hash == hash ? p : NULL;
+}
+
+static void message_and_state_survive(void **state)
+{
+    struct hky_message *m = sample_message(), *n;
+    struct hky_plan *p = sample_plan();
+    struct hky_buf b;
+    struct hky_outcome o = {.class = HKY_CLASS_BLOCKED_IP, .stage = HKY_STAGE_CONNECT};
+    struct hky_past past;
+
+    (void)state;
+    hky_buf_init(&b, 1 << 20);
+    hky_message_encode(m, &b);
+    assert_int_equal(hky_message_decode(hky_buf_str(&b), &n, NULL), HKY_OK);
+    assert_true(hky_str_eq(hky_recipient_address(&n->recipients[0]), HKY_STR("a..b@docomo.ne.jp")));
+    assert_true(hky_str_eq(hky_recipient_domain(&n->recipients[1]), HKY_STR("x.example")));
+    assert_true(hky_str_eq(hky_recipient_orcpt(&n->recipients[0]), HKY_STR("rfc822;a..b@docomo.ne.jp")));
+    assert_true(hky_message_has_tag(n, HKY_STR("spring")));
+    assert_false(hky_message_has_tag(n, HKY_STR("spr")));
+    for (size_t cut = 0; cut < b.n; cut++) {
+        struct hky_message *none;
+        char *part = malloc(cut + 1);
+        memcpy(part, b.p, cut);
+        assert_int_not_equal(hky_message_decode(hky_str_of(part, cut), &none, NULL), HKY_OK);
+        free(part);
+    }
+    struct hky_recipient *r = &m->recipients[0], *s = &n->recipients[0];
+    r->plan = hky_plan_ref(p);
+    r->step = 1;
+    r->reason = hky_strdup("because");
+    hky_reply_from_text(&o.reply, HKY_STR("550 5.7.1 blocked by DNSBL"));
+    for (int i = 0; i < 12; i++) {
+        r->attempts++;
+        o.latency_ms = (uint32_t)i;
+        hky_recipient_remember(r, 1000 + i, "own", &o);
+    }
+    hky_buf_clear(&b);
+    hky_recipient_encode_state(r, &b);
+    assert_int_equal(hky_recipient_decode_state(s, hky_buf_str(&b), only_plan, p, NULL), HKY_OK);
+    assert_int_equal(s->step, 1);
+    assert_int_equal(s->attempts, 12);
+    assert_string_equal(s->reason, "because");
+    assert_int_equal(hky_recipient_n_past(s), HKY_PAST_MAX);
+    hky_recipient_past(s, HKY_PAST_MAX - 1, &past);
+    assert_int_equal(past.latency_ms, 11);
+    assert_int_equal(past.code, 550);
+    assert_true(hky_str_eq(past.relay, HKY_STR("own")));
+    assert_true(hky_str_eq(past.reply, HKY_STR("blocked by DNSBL")));
+    /* a plan nobody knows: parked, not guessed */
+    p->hash ^= 1;
+    assert_int_equal(hky_recipient_decode_state(s, hky_buf_str(&b), only_plan, p, NULL), HKY_OK);
+    assert_int_equal(s->state, HKY_RCPT_PARKED);
+    p->hash ^= 1;
+    hky_buf_fini(&b);
+    hky_plan_unref(&p);
+    hky_message_unref(&m);
+    hky_message_unref(&n);
+}
+
+static void replies_as_people_type_them(void **state)
+{
+    static const struct {
+        const char *text;
+        int code, subject;
+        unsigned detail;
+        const char *rest;
+        enum hky_origin origin;
+    } cases[] = {
+        {"550 5.7.1 blocked", 550, 7, 1, "blocked", HKY_ORIGIN_REMOTE},
+        {"550 5.7.515 Access denied", 550, 7, 515, "Access denied", HKY_ORIGIN_REMOTE},
+        {"421 busy", 421, 0, 0, "busy", HKY_ORIGIN_REMOTE},
+        {"550 4.7.1 class differs", 550, 0, 0, "4.7.1 class differs", HKY_ORIGIN_REMOTE},
+        {"250", 250, 0, 0, "", HKY_ORIGIN_REMOTE},
+        {"refused", 0, 0, 0, "refused", HKY_ORIGIN_CONNECT},
+        {"timeout", 0, 0, 0, "timeout", HKY_ORIGIN_TIMEOUT},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct hky_reply r;
+        hky_reply_from_text(&r, hky_str_z(cases[i].text));
+        assert_int_equal(r.code, cases[i].code);
+        assert_int_equal(r.enhanced[1], cases[i].subject);
+        assert_int_equal(r.enhanced_detail, cases[i].detail);
+        assert_string_equal(r.text, cases[i].rest);
+        assert_int_equal(r.origin, cases[i].origin);
+    }
+}
+
+static void ids_only_grow(void **state)
+{
+    struct hky_id_source s = {0};
+    uint64_t a = hky_id_next(&s, 1000), b = hky_id_next(&s, 1000), c = hky_id_next(&s, 5), d;
+
+    (void)state;
+    assert_true(a < b && b < c);
+    hky_id_seen(&s, UINT64_C(1) << 62);
+    d = hky_id_next(&s, 1000);
+    assert_true(d > UINT64_C(1) << 62);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(plan_survives_its_durable_form),
+        cmocka_unit_test(cut_plans_are_refused),
+        cmocka_unit_test(message_and_state_survive),
+        cmocka_unit_test(replies_as_people_type_them),
+        cmocka_unit_test(ids_only_grow),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
