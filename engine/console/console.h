@@ -1,0 +1,13 @@
+/* Private to console: the HTTP side. */
+#ifndef HKY_CONSOLE_CONSOLE_H
+#define HKY_CONSOLE_CONSOLE_H
+
+#include "hikyaku/console.h"
+
+struct hky_console_http;
+/* GET /healthz and /metrics on a loopback address; anything else 404. */
+enum hky_err hky_console_http_new(struct hky_loop *loop, const char *addr, const struct hky_console_ops *ops,
+                                  struct hky_console_http **out, struct hky_error *e);
+void hky_console_http_free(struct hky_console_http **h);
+
+#endif

@@ -1,0 +1,198 @@
+/*
+ * /healthz and /metrics. Loopback only; Host must name this machine (DNS rebinding); one short request a connection.
+ */
+#include "console/console.h"
+
+#include "net/stream.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/queue.h>
+#include <unistd.h>
+
+#define REQUEST_MOST (16u << 10)
+#define WHOLE_MS     10000 /* for the whole exchange */
+#define PEERS_MOST   64
+
+struct peer {
+    TAILQ_ENTRY(peer) link;
+    struct hky_console_http *http;
+    struct hky_stream *stream;
+    bool is_answered;
+};
+
+struct hky_console_http {
+    struct hky_loop *loop;
+    struct hky_console_ops ops;
+    int fd;
+    struct hky_watch *watch;
+    unsigned n_peers;
+    TAILQ_HEAD(, peer) peers;
+};
+
+static void close_peer(struct peer *p)
+{
+    TAILQ_REMOVE(&p->http->peers, p, link);
+    p->http->n_peers--;
+    hky_stream_close(&p->stream);
+    free(p);
+}
+
+static void answer(struct peer *p, const char *status, const char *type, struct hky_str body)
+{
+    char head[256];
+    int n = snprintf(head, sizeof head,
+                     "HTTP/1.1 %s\r\nContent-Type: %s\r\nContent-Length: %zu\r\nConnection: close\r\n"
+                     "X-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n\r\n",
+                     status, type, body.n);
+
+    p->is_answered = true;
+    hky_stream_write(p->stream, head, (size_t)n);
+    hky_stream_write(p->stream, body.p, body.n);
+    hky_stream_flush(p->stream);
+}
+
+static bool is_local_host(struct hky_str request)
+{
+    static const char *const names[] = {"localhost", "127.0.0.1", "[::1]"};
+    const char *at = hky_str_ifind(request, HKY_STR("\r\nHost:"));
+    struct hky_str host;
+
+    if (at == NULL)
+        return false;
+    host = hky_str_of(at + 7, (size_t)(request.p + request.n - at - 7));
+    host.n = (size_t)((const char *)memchr(host.p, '\r', host.n) - host.p);
+    host = hky_str_trim(host);
+    for (size_t i = 0; i < 3; i++) {
+        struct hky_str name = hky_str_z(names[i]);
+        if (hky_str_istarts(host, name) && (host.n == name.n || host.p[name.n] == ':'))
+            return true;
+    }
+    return false;
+}
+
+static void on_request(struct peer *p, struct hky_str request)
+{
+    struct hky_buf body;
+
+    hky_buf_init(&body, 4u << 20);
+    if (!is_local_host(request)) {
+        answer(p, "421 Misdirected Request", "text/plain", HKY_STR("Host must be localhost\n"));
+    } else if (hky_str_istarts(request, HKY_STR("GET /healthz "))) {
+        answer(p, "200 OK", "text/plain", HKY_STR("ok\n"));
+    } else if (hky_str_istarts(request, HKY_STR("GET /metrics "))) {
+        p->http->ops.metrics(p->http->ops.ctx, &body);
+        answer(p, "200 OK", "text/plain; version=0.0.4", hky_buf_str(&body));
+    } else {
+        answer(p, "404 Not Found", "text/plain", HKY_STR("there are /healthz and /metrics\n"));
+    }
+    hky_buf_fini(&body);
+}
+
+static size_t on_data(void *ctx, const char *data, size_t n)
+{
+    struct peer *p = ctx;
+
+    if (p->is_answered)
+        return n;
+    if (memmem(data, n, "\r\n\r\n", 4) == NULL)
+        return 0;
+    on_request(p, hky_str_of(data, n));
+    return n;
+}
+
+static void on_event(void *ctx, enum hky_stream_event ev, const struct hky_error *e)
+{
+    (void)e;
+    if (ev == HKY_STREAM_EOF || ev == HKY_STREAM_FAILED)
+        close_peer(ctx);
+}
+
+static const struct hky_stream_ops stream_ops = {on_data, on_event};
+
+static void on_readable(void *ctx, int bits)
+{
+    struct hky_console_http *h = ctx;
+    int fd = accept4(h->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    struct peer *p;
+
+    (void)bits;
+    if (fd < 0)
+        return;
+    if (h->n_peers >= PEERS_MOST) {
+        close(fd);
+        return;
+    }
+    p = hky_calloc(1, sizeof *p);
+    p->http = h;
+    p->stream = hky_stream_new(&(struct hky_stream_params){h->loop, &stream_ops, p, REQUEST_MOST}, fd);
+    hky_stream_set_deadline(p->stream, WHOLE_MS);
+    TAILQ_INSERT_TAIL(&h->peers, p, link);
+    h->n_peers++;
+}
+
+static enum hky_err parse_loopback(const char *addr, struct sockaddr_in *in, struct hky_error *e)
+{
+    const char *colon = strrchr(addr, ':');
+    char host[64];
+    uint64_t port;
+
+    *in = (struct sockaddr_in){.sin_family = AF_INET};
+    if (colon == NULL || (size_t)(colon - addr) >= sizeof host || !hky_str_u64(hky_str_z(colon + 1), 65535, &port))
+        return hky_error_set(e, HKY_E_CONFIG, "engine.http is \"ADDRESS:PORT\", not \"%s\"", addr);
+    snprintf(host, sizeof host, "%.*s", (int)(colon - addr), addr);
+    if (strcmp(host, "localhost") == 0)
+        snprintf(host, sizeof host, "127.0.0.1");
+    in->sin_port = htons((uint16_t)port);
+    if (inet_pton(AF_INET, host, &in->sin_addr) != 1 || (ntohl(in->sin_addr.s_addr) >> 24) != 127)
+        return hky_error_set(e, HKY_E_CONFIG, "engine.http listens on loopback only (127.0.0.1:PORT), not %s", addr);
+    return HKY_OK;
+}
+
+enum hky_err hky_console_http_new(struct hky_loop *loop, const char *addr, const struct hky_console_ops *ops,
+                                  struct hky_console_http **out, struct hky_error *e)
+{
+    struct hky_console_http *h;
+    struct sockaddr_in in;
+    int one = 1;
+    enum hky_err err = parse_loopback(addr, &in, e);
+
+    *out = NULL;
+    if (err != HKY_OK)
+        return err;
+    h = hky_calloc(1, sizeof *h);
+    h->loop = loop;
+    h->ops = *ops;
+    TAILQ_INIT(&h->peers);
+    h->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    setsockopt(h->fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+    if (h->fd < 0 || bind(h->fd, (struct sockaddr *)&in, sizeof in) != 0 || listen(h->fd, 16) != 0) {
+        err = hky_error_sys(e, errno == EADDRINUSE ? HKY_E_EXISTS : HKY_E_NET, errno,
+                            "cannot listen on %s (engine.http); choose another port or stop what has it", addr);
+        if (h->fd >= 0)
+            close(h->fd);
+        free(h);
+        return err;
+    }
+    h->watch = hky_watch_new_level(loop, h->fd, HKY_READABLE, on_readable, h);
+    *out = h;
+    return HKY_OK;
+}
+
+void hky_console_http_free(struct hky_console_http **http)
+{
+    struct hky_console_http *h = *http;
+    struct peer *p;
+
+    *http = NULL;
+    if (h == NULL)
+        return;
+    hky_watch_free(&h->watch);
+    while ((p = TAILQ_FIRST(&h->peers)) != NULL)
+        close_peer(p);
+    close(h->fd);
+    free(h);
+}

@@ -1,0 +1,464 @@
+/*
+ * The event log: workers format a line into their own buffer under a lock that only the writer contends for; the writer
+ * thread swaps buffers and writes. What does not fit is dropped and counted, mail is never held up.
+ */
+#include "record/record.h"
+
+#include "base/hash.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <glob.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#define WRITE_EVERY_MS 100
+#define WAKE_OCTETS    (64u << 10)
+#define ROTATED_KEPT   8
+#define DEFAULT_BUFFER (16u << 20)
+#define DEFAULT_ROTATE (UINT64_C(256) << 20)
+
+/* What a worker has not yet handed to the writer. */
+struct lines {
+    pthread_mutex_t lock;
+    struct hky_buf buf;
+    uint64_t dropped;
+    int64_t second; /* whose text is in `stamp` */
+    char stamp[32];
+};
+
+struct hky_events {
+    struct lines *lines; /* n_workers and one for the others */
+    unsigned n_lines;
+    char *path;
+    int fd;
+    uint64_t written, rotate_octets;
+    uint64_t dropped; /* atomic */
+    struct hky_log *log;
+    const struct hky_clock *clock;
+    pthread_t thread;
+    pthread_mutex_t lock;
+    pthread_cond_t wake;
+    bool is_stopping, is_reopening, is_awake;
+};
+
+static const char *const names[] = {
+#define X(id, name, doc) name,
+    HKY_EVENTS(X)
+#undef X
+};
+
+const char *hky_event_name(enum hky_event_kind k)
+{
+    return (unsigned)k < HKY_EVENT_N ? names[k] : "?";
+}
+
+/* ---- one line ---- */
+
+static void add_key(struct hky_buf *b, const char *key)
+{
+    hky_buf_add(b, ",\"", 2);
+    hky_buf_add_z(b, key);
+    hky_buf_add(b, "\":", 2);
+}
+
+static void add_text(struct hky_buf *b, const char *key, struct hky_str value)
+{
+    if (value.n == 0)
+        return;
+    add_key(b, key);
+    hky_buf_add_json(b, value);
+}
+
+static void add_number(struct hky_buf *b, const char *key, int64_t value)
+{
+    char digits[24];
+    char *at = digits + sizeof digits;
+    uint64_t v = value < 0 ? 0 - (uint64_t)value : (uint64_t)value;
+
+    do {
+        *--at = (char)('0' + v % 10);
+    } while ((v /= 10) > 0);
+    if (value < 0)
+        *--at = '-';
+    add_key(b, key);
+    hky_buf_add(b, at, (size_t)(digits + sizeof digits - at));
+}
+
+static void format_second(int64_t second, char out[32])
+{
+    time_t t = (time_t)second;
+    struct tm tm;
+
+    gmtime_r(&t, &tm);
+    strftime(out, 32, "%Y-%m-%dT%H:%M:%S", &tm);
+}
+
+static void add_time(struct hky_buf *b, const char *key, int64_t at_ms)
+{
+    char second[32];
+
+    format_second(at_ms / 1000, second);
+    add_key(b, key);
+    hky_buf_printf(b, "\"%s.%03dZ\"", second, (int)(at_ms % 1000));
+}
+
+static void add_pairs(struct hky_buf *b, const char *key, struct hky_str packed)
+{
+    struct hky_str name, value;
+    bool is_first = true;
+
+    if (packed.n == 0)
+        return;
+    add_key(b, key);
+    hky_buf_add_c(b, '{');
+    for (size_t at = 0; hky_packed_next(packed, &at, &name) && hky_packed_next(packed, &at, &value); is_first = false) {
+        if (!is_first)
+            hky_buf_add_c(b, ',');
+        hky_buf_add_json(b, name);
+        hky_buf_add_c(b, ':');
+        hky_buf_add_json(b, value);
+    }
+    hky_buf_add_c(b, '}');
+}
+
+static void add_plan(struct hky_buf *b, const struct hky_plan *plan)
+{
+    add_key(b, "plan");
+    hky_buf_add_c(b, '[');
+    for (unsigned i = 0; i < plan->n_steps; i++) {
+        if (i > 0)
+            hky_buf_add_c(b, ',');
+        hky_buf_add_json(b, hky_str_z(plan->steps[i].relay));
+    }
+    hky_buf_add_c(b, ']');
+}
+
+static void add_outcome(struct hky_buf *b, const struct hky_outcome *o)
+{
+    char enhanced[24];
+
+    add_text(b, "class", hky_str_z(hky_class_name(o->class)));
+    if (o->class != HKY_CLASS_OK)
+        add_text(b, "scope", hky_str_z(hky_scope_name(o->scope)));
+    add_text(b, "stage", hky_str_z(hky_stage_name(o->stage)));
+    if (o->reply.code != 0)
+        add_number(b, "code", o->reply.code);
+    if (o->reply.enhanced[0] != 0) {
+        snprintf(enhanced, sizeof enhanced, "%u.%u.%u", o->reply.enhanced[0], o->reply.enhanced[1],
+                 o->reply.enhanced_detail);
+        add_text(b, "enhanced", hky_str_z(enhanced));
+    }
+    add_text(b, "reply", hky_str_of(o->reply.text, o->reply.n));
+    if (o->latency_ms > 0)
+        add_number(b, "latency_ms", o->latency_ms);
+}
+
+static void add_message(struct hky_buf *b, const struct hky_event *ev)
+{
+    const struct hky_message *m = ev->message;
+    char id[HKY_ID_TEXT];
+
+    hky_id_format(m->id, id);
+    add_text(b, "id", hky_str_z(id));
+    add_text(b, "scenario", hky_message_fact(m, HKY_FACT_SCENARIO));
+    add_text(b, "ref", hky_message_fact(m, HKY_FACT_REF));
+    if (ev->kind != HKY_EVENT_ACCEPTED && ev->kind != HKY_EVENT_REFUSED)
+        return;
+    add_text(b, "sender", hky_message_fact(m, HKY_FACT_SENDER));
+    add_text(b, "author", hky_message_fact(m, HKY_FACT_AUTHOR));
+    add_text(b, "user", hky_message_fact(m, HKY_FACT_USER));
+    add_text(b, "client", hky_message_fact(m, HKY_FACT_CLIENT));
+    add_text(b, "source", hky_message_fact(m, HKY_FACT_SOURCE));
+    add_text(b, "message_id", hky_message_fact(m, HKY_FACT_MESSAGE_ID));
+    add_number(b, "size", (int64_t)m->size);
+}
+
+static void add_recipient(struct hky_buf *b, const struct hky_event *ev)
+{
+    const struct hky_recipient *r = ev->recipient;
+
+    add_text(b, "rcpt", hky_recipient_address(r));
+    if (r->plan != NULL) {
+        add_text(b, "route", hky_str_z(r->plan->route));
+        if (ev->kind == HKY_EVENT_ACCEPTED || ev->kind == HKY_EVENT_UNPARKED)
+            add_plan(b, r->plan);
+        else
+            add_number(b, "step", r->step + 1);
+    }
+    add_pairs(b, "arms", hky_str_of(r->arms, r->arms != NULL ? r->arms_n : 0));
+    if (ev->kind != HKY_EVENT_ACCEPTED)
+        add_number(b, "attempts", r->attempts);
+}
+
+static void add_line(struct lines *l, const struct hky_event *ev)
+{
+    struct hky_buf *b = &l->buf;
+
+    if (ev->at_ms / 1000 != l->second) {
+        l->second = ev->at_ms / 1000;
+        format_second(l->second, l->stamp);
+    }
+    hky_buf_add_z(b, "{\"ev\":\"");
+    hky_buf_add_z(b, hky_event_name(ev->kind));
+    hky_buf_printf(b, "\",\"time\":\"%s.%03dZ\"", l->stamp, (int)(ev->at_ms % 1000));
+    if (ev->message != NULL)
+        add_message(b, ev);
+    if (ev->recipient != NULL)
+        add_recipient(b, ev);
+    else
+        add_text(b, "route", hky_str_z(ev->route));
+    add_text(b, "relay", hky_str_z(ev->relay));
+    add_text(b, "account", hky_str_z(ev->account));
+    add_text(b, "mx", hky_str_z(ev->mx));
+    add_text(b, "from", hky_str_z(ev->from));
+    add_text(b, "envelope", hky_str_z(ev->sender));
+    if (ev->outcome != NULL)
+        add_outcome(b, ev->outcome);
+    if (ev->next_at_ms > 0)
+        add_time(b, ev->kind == HKY_EVENT_RELAY_PAUSED ? "until" : "next_at", ev->next_at_ms);
+    if (ev->delay_ms > 0)
+        add_number(b, "delay_ms", ev->delay_ms);
+    add_text(b, "text", hky_str_z(ev->text));
+    hky_buf_add(b, "}\n", 2);
+}
+
+void hky_events_add(struct hky_events *ev, unsigned worker, const struct hky_event *event)
+{
+    struct lines *l = &ev->lines[worker < ev->n_lines - 1 ? worker : ev->n_lines - 1];
+    size_t before, after;
+
+    pthread_mutex_lock(&l->lock);
+    before = l->buf.n;
+    add_line(l, event);
+    if (l->buf.is_over) {
+        l->buf.n = before;
+        l->buf.is_over = false;
+        l->dropped++;
+        __atomic_add_fetch(&ev->dropped, 1, __ATOMIC_RELAXED);
+    }
+    after = l->buf.n;
+    pthread_mutex_unlock(&l->lock);
+    if (before < WAKE_OCTETS && after >= WAKE_OCTETS) {
+        pthread_mutex_lock(&ev->lock);
+        ev->is_awake = true;
+        pthread_cond_signal(&ev->wake);
+        pthread_mutex_unlock(&ev->lock);
+    }
+}
+
+/* ---- the writer ---- */
+
+static enum hky_err open_file(struct hky_events *ev, struct hky_error *e)
+{
+    struct stat st;
+
+    ev->fd = open(ev->path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0640);
+    if (ev->fd < 0)
+        return hky_error_sys(e, HKY_E_IO, errno, "cannot open the event log %s", ev->path);
+    ev->written = fstat(ev->fd, &st) == 0 ? (uint64_t)st.st_size : 0;
+    return HKY_OK;
+}
+
+static void remove_oldest(struct hky_events *ev)
+{
+    char pattern[4096];
+    glob_t found;
+
+    snprintf(pattern, sizeof pattern, "%.*s-*.jsonl", (int)(strlen(ev->path) - strlen(".jsonl")), ev->path);
+    if (glob(pattern, 0, NULL, &found) == 0) {
+        for (size_t i = 0; found.gl_pathc > ROTATED_KEPT && i < found.gl_pathc - ROTATED_KEPT; i++)
+            unlink(found.gl_pathv[i]);
+        globfree(&found);
+    }
+}
+
+static void rotate(struct hky_events *ev)
+{
+    char to[4096], second[32];
+    struct hky_error e;
+
+    format_second(hky_clock_now_ms(ev->clock) / 1000, second);
+    snprintf(to, sizeof to, "%.*s-%s.jsonl", (int)(strlen(ev->path) - strlen(".jsonl")), ev->path, second);
+    if (rename(ev->path, to) != 0) {
+        hky_log(ev->log, HKY_LOG_ERROR, "event_log", "what=rotate error=\"%s\"", strerror(errno));
+        ev->written = 0; /* not again for every line */
+        return;
+    }
+    close(ev->fd);
+    if (open_file(ev, &e) != HKY_OK)
+        hky_log(ev->log, HKY_LOG_ERROR, "event_log", "what=open error=\"%s\"", e.text);
+    remove_oldest(ev);
+}
+
+static void write_all(struct hky_events *ev, const char *p, size_t n, uint64_t n_lines)
+{
+    while (n > 0) {
+        ssize_t k = ev->fd >= 0 ? write(ev->fd, p, n) : -1;
+        if (k < 0 && ev->fd >= 0 && errno == EINTR)
+            continue;
+        if (k <= 0) {
+            __atomic_add_fetch(&ev->dropped, n_lines, __ATOMIC_RELAXED);
+            hky_log(ev->log, HKY_LOG_ERROR, "event_log", "what=write error=\"%s\" lost_lines=%lu", strerror(errno),
+                    (unsigned long)n_lines);
+            return;
+        }
+        p += k;
+        n -= (size_t)k;
+        ev->written += (uint64_t)k;
+    }
+}
+
+static uint64_t count_lines(struct hky_str s)
+{
+    uint64_t n = 0;
+
+    for (const char *at = s.p; (at = memchr(at, '\n', (size_t)(s.p + s.n - at))) != NULL; at++)
+        n++;
+    return n;
+}
+
+static void flush(struct hky_events *ev, struct hky_buf *spare)
+{
+    for (unsigned i = 0; i < ev->n_lines; i++) {
+        struct lines *l = &ev->lines[i];
+        uint64_t dropped;
+        char *swap_p;
+        size_t swap_cap;
+
+        pthread_mutex_lock(&l->lock);
+        swap_p = spare->p;
+        swap_cap = spare->cap;
+        spare->p = l->buf.p;
+        spare->n = l->buf.n;
+        spare->cap = l->buf.cap;
+        l->buf.p = swap_p;
+        l->buf.cap = swap_cap;
+        l->buf.n = 0;
+        dropped = l->dropped;
+        l->dropped = 0;
+        pthread_mutex_unlock(&l->lock);
+        if (spare->n > 0)
+            write_all(ev, spare->p, spare->n, count_lines(hky_buf_str(spare)));
+        if (dropped > 0) {
+            char text[64];
+            struct hky_event lost = {.kind = HKY_EVENT_DROPPED, .at_ms = hky_clock_now_ms(ev->clock), .text = text};
+            snprintf(text, sizeof text, "%lu events", (unsigned long)dropped);
+            hky_events_add(ev, UINT32_MAX, &lost);
+            hky_log(ev->log, HKY_LOG_WARN, "event_log", "what=dropped n=%lu", (unsigned long)dropped);
+        }
+        if (ev->written >= ev->rotate_octets)
+            rotate(ev);
+    }
+}
+
+static void *writer(void *arg)
+{
+    struct hky_events *ev = arg;
+    struct hky_buf spare;
+    bool is_stopping = false;
+
+    hky_buf_init(&spare, DEFAULT_BUFFER);
+    while (!is_stopping) {
+        struct timespec until;
+        struct hky_error e;
+        bool is_reopening;
+
+        clock_gettime(CLOCK_MONOTONIC, &until);
+        until.tv_nsec += WRITE_EVERY_MS * 1000000L;
+        until.tv_sec += until.tv_nsec / 1000000000L;
+        until.tv_nsec %= 1000000000L;
+        pthread_mutex_lock(&ev->lock);
+        while (!ev->is_stopping && !ev->is_reopening && !ev->is_awake)
+            if (pthread_cond_timedwait(&ev->wake, &ev->lock, &until) == ETIMEDOUT)
+                break;
+        is_stopping = ev->is_stopping;
+        is_reopening = ev->is_reopening;
+        ev->is_reopening = ev->is_awake = false;
+        pthread_mutex_unlock(&ev->lock);
+        flush(ev, &spare);
+        if (is_reopening) {
+            close(ev->fd);
+            if (open_file(ev, &e) != HKY_OK)
+                hky_log(ev->log, HKY_LOG_ERROR, "event_log", "what=reopen error=\"%s\"", e.text);
+        }
+    }
+    hky_buf_fini(&spare);
+    return NULL;
+}
+
+enum hky_err hky_events_open(const struct hky_record_params *p, struct hky_events **out, struct hky_error *e)
+{
+    struct hky_events *ev = hky_calloc(1, sizeof *ev);
+    size_t most = p->buffer_octets > 0 ? p->buffer_octets : DEFAULT_BUFFER;
+    pthread_condattr_t attr;
+    enum hky_err err;
+
+    *out = NULL;
+    ev->log = p->log;
+    ev->clock = p->clock;
+    ev->rotate_octets = p->rotate_octets > 0 ? p->rotate_octets : DEFAULT_ROTATE;
+    ev->path = hky_alloc(strlen(p->dir) + sizeof "/events.jsonl");
+    sprintf(ev->path, "%s/events.jsonl", p->dir);
+    if ((err = open_file(ev, e)) != HKY_OK) {
+        free(ev->path);
+        free(ev);
+        return err;
+    }
+    ev->n_lines = p->n_workers + 1;
+    ev->lines = hky_calloc(ev->n_lines, sizeof *ev->lines);
+    for (unsigned i = 0; i < ev->n_lines; i++) {
+        pthread_mutex_init(&ev->lines[i].lock, NULL);
+        hky_buf_init(&ev->lines[i].buf, most / ev->n_lines);
+    }
+    pthread_mutex_init(&ev->lock, NULL);
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&ev->wake, &attr);
+    pthread_condattr_destroy(&attr);
+    HKY_ASSERT(pthread_create(&ev->thread, NULL, writer, ev) == 0);
+    *out = ev;
+    return HKY_OK;
+}
+
+void hky_events_close(struct hky_events **events)
+{
+    struct hky_events *ev = *events;
+
+    *events = NULL;
+    if (ev == NULL)
+        return;
+    pthread_mutex_lock(&ev->lock);
+    ev->is_stopping = true;
+    pthread_cond_signal(&ev->wake);
+    pthread_mutex_unlock(&ev->lock);
+    pthread_join(ev->thread, NULL);
+    for (unsigned i = 0; i < ev->n_lines; i++) {
+        hky_buf_fini(&ev->lines[i].buf);
+        pthread_mutex_destroy(&ev->lines[i].lock);
+    }
+    if (ev->fd >= 0)
+        close(ev->fd);
+    pthread_cond_destroy(&ev->wake);
+    pthread_mutex_destroy(&ev->lock);
+    free(ev->lines);
+    free(ev->path);
+    free(ev);
+}
+
+void hky_events_reopen(struct hky_events *ev)
+{
+    pthread_mutex_lock(&ev->lock);
+    ev->is_reopening = true;
+    pthread_cond_signal(&ev->wake);
+    pthread_mutex_unlock(&ev->lock);
+}
+
+uint64_t hky_events_dropped(const struct hky_events *ev)
+{
+    return __atomic_load_n(&ev->dropped, __ATOMIC_RELAXED);
+}

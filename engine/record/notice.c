@@ -1,0 +1,277 @@
+/*
+ * Failure notices (RFC 3464): whether one is due, and journalling it in the same commit as the `finished` it speaks of.
+ * Recipients of one message that fail within DIGEST_MS share a notice in digest mode.
+ */
+#include "record/record.h"
+
+#include "base/hash.h"
+#include "mail/dsn.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#define DIGEST_MS        60000
+#define RETURN_FULL_MOST (64u << 10) /* RET=FULL above this returns the header only */
+#define NOTICE_MOST      (512u << 10)
+
+/* One recipient that waits for its notice. */
+struct ended {
+    TAILQ_ENTRY(ended) link;
+    struct hky_recipient *recipient; /* with its message reference */
+    struct hky_reply reply;
+    bool has_reply;
+    enum hky_dsn_action action;
+};
+
+/* One notice being made: all its recipients are of one message. */
+struct making {
+    TAILQ_ENTRY(making) link;
+    struct hky_notice *owner;
+    struct hky_message *about; /* kept by the recipients' references */
+    TAILQ_HEAD(, ended) ended;
+    unsigned n;
+    bool is_open; /* digest: still gathers */
+    struct hky_timer timer;
+    struct hky_body_read read;
+    struct hky_message *notice;
+    struct hky_commit commit;
+};
+
+struct hky_notice {
+    struct hky_notice_params p;
+    TAILQ_HEAD(, making) makings;
+};
+
+struct hky_notice *hky_notice_new(const struct hky_notice_params *p)
+{
+    struct hky_notice *n = hky_calloc(1, sizeof *n);
+
+    n->p = *p;
+    TAILQ_INIT(&n->makings);
+    return n;
+}
+
+static void free_making(struct making *k)
+{
+    struct ended *x;
+
+    TAILQ_REMOVE(&k->owner->makings, k, link);
+    hky_timer_cancel(&k->timer);
+    while ((x = TAILQ_FIRST(&k->ended)) != NULL) {
+        struct hky_message *m = x->recipient->message;
+        TAILQ_REMOVE(&k->ended, x, link);
+        hky_message_unref(&m);
+        free(x);
+    }
+    hky_message_unref(&k->notice);
+    free(k);
+}
+
+void hky_notice_free(struct hky_notice **n)
+{
+    struct making *k;
+
+    if (*n == NULL)
+        return;
+    /* Recipients still here are not `finished` in the journal: they come back at the next start. */
+    while ((k = TAILQ_FIRST(&(*n)->makings)) != NULL)
+        free_making(k);
+    free(*n);
+    *n = NULL;
+}
+
+static bool is_about_success(const struct hky_recipient *r)
+{
+    return r->state == HKY_RCPT_DELIVERED;
+}
+
+/* NONE: nobody is told. */
+static enum hky_dsn_mode mode_for(struct hky_notice *n, const struct hky_recipient *r)
+{
+    const struct hky_message *m = r->message;
+    struct hky_policy *policy = n->p.policy(n->p.ctx, n->p.worker);
+    enum hky_dsn_mode mode = r->plan != NULL ? r->plan->dsn : HKY_DSN_UNSET;
+
+    if (m->is_notice || hky_message_fact(m, HKY_FACT_SENDER).n == 0 || r->state == HKY_RCPT_CANCELLED)
+        return HKY_DSN_NONE;
+    if (is_about_success(r))
+        return (r->notify & HKY_NOTIFY_SUCCESS) != 0 ? HKY_DSN_EACH : HKY_DSN_NONE;
+    if (r->notify != 0 && (r->notify & HKY_NOTIFY_FAILURE) == 0)
+        return HKY_DSN_NONE;
+    if (mode == HKY_DSN_UNSET)
+        mode = policy->engine.dsn;
+    if (mode == HKY_DSN_UNSET)
+        mode = hky_message_fact(m, HKY_FACT_SCENARIO).n > 0 ? HKY_DSN_NONE : HKY_DSN_EACH;
+    return mode;
+}
+
+static void on_notice_durable(struct hky_commit *c, const struct hky_durable *durable, enum hky_err result)
+{
+    struct making *k = HKY_CONTAINER(c, struct making, commit);
+    struct hky_notice *n = k->owner;
+    struct hky_message *notice = k->notice;
+    struct ended *x = TAILQ_FIRST(&k->ended);
+
+    if (result != HKY_OK || durable == NULL) {
+        /* Neither the notice nor the end of its recipient is on disk; the end alone must be, or it would be sent again.
+         */
+        hky_journal_finish(n->p.journal, x->recipient, NULL, NULL);
+    } else {
+        hky_message_ref(notice); /* for its live recipient */
+        n->p.enqueue(n->p.ctx, n->p.worker, notice);
+    }
+    while ((x = TAILQ_NEXT(x, link)) != NULL)
+        hky_journal_finish(n->p.journal, x->recipient, NULL, NULL);
+    free_making(k);
+}
+
+static char *format_notice(struct making *k, uint64_t id, struct hky_str original, size_t *octets)
+{
+    const struct hky_message *m = k->about;
+    struct hky_policy *policy = k->owner->p.policy(k->owner->p.ctx, k->owner->p.worker);
+    struct hky_dsn_recipient *rcpts = hky_calloc(k->n, sizeof *rcpts);
+    char queue_id[HKY_ID_TEXT], own_id[HKY_ID_TEXT], message_id[300];
+    struct hky_dsn d = {0};
+    struct hky_buf out;
+    struct ended *x;
+    size_t header = original.n < m->header_octets ? original.n : m->header_octets;
+
+    hky_id_format(m->id, queue_id);
+    hky_id_format(id, own_id);
+    snprintf(message_id, sizeof message_id, "<%s@%s>", own_id, policy->engine.hostname);
+    TAILQ_FOREACH (x, &k->ended, link) {
+        struct hky_dsn_recipient *r = &rcpts[d.n++];
+        r->address = hky_recipient_address(x->recipient);
+        r->orcpt = hky_recipient_orcpt(x->recipient);
+        r->action = x->action;
+        r->reply = x->has_reply ? &x->reply : NULL;
+        r->status = x->recipient->state == HKY_RCPT_EXPIRED ? "4.4.7" : NULL;
+        r->why = x->recipient->reason;
+        r->remote_mta = "";
+        r->last_attempt_ms = hky_clock_now_ms(k->owner->p.clock);
+    }
+    d.hostname = policy->engine.hostname;
+    d.message_id = message_id;
+    d.to = hky_message_fact(m, HKY_FACT_SENDER);
+    d.envid = hky_message_fact(m, HKY_FACT_ENVID);
+    d.queue_id = queue_id;
+    d.arrival_ms = m->accepted_at_ms;
+    d.now_ms = hky_clock_now_ms(k->owner->p.clock);
+    d.recipients = rcpts;
+    d.original_header = hky_str_of(original.p, header);
+    if (m->ret == HKY_RET_FULL && original.n == m->size)
+        d.original_body = hky_str_of(original.p + header, original.n - header);
+    d.is_8bit = m->is_8bit;
+    hky_buf_init(&out, NOTICE_MOST);
+    hky_dsn_format(&d, &out);
+    free(rcpts);
+    return hky_buf_take(&out, octets);
+}
+
+static struct hky_message *make_notice(struct making *k, struct hky_str original)
+{
+    struct hky_notice *n = k->owner;
+    struct hky_str to = hky_message_fact(k->about, HKY_FACT_SENDER);
+    struct hky_rcpt_draft rcpt = {.address = to, .notify = HKY_NOTIFY_NEVER};
+    struct hky_message_draft d = {.is_notice = true, .recipients = &rcpt, .n_recipients = 1};
+    struct hky_message *notice;
+    char *p, *blank;
+    size_t octets;
+
+    d.accepted_at_ms = hky_clock_now_ms(n->p.clock);
+    d.id = hky_id_next(hky_journal_ids(n->p.journal), d.accepted_at_ms);
+    p = format_notice(k, d.id, original, &octets);
+    blank = memmem(p, octets, "\r\n\r\n", 4);
+    d.size = octets;
+    d.header_octets = blank != NULL ? (uint32_t)(blank + 4 - p) : (uint32_t)octets;
+    d.is_8bit = k->about->is_8bit;
+    d.facts[HKY_FACT_SOURCE] = HKY_STR("dsn");
+    d.facts[HKY_FACT_SUBJECT] = HKY_STR("Delivery Status Notification");
+    notice = hky_message_new(&d);
+    notice->body = hky_body_new(p, octets, octets);
+    n->p.decide(n->p.ctx, n->p.worker, notice);
+    return notice;
+}
+
+static void on_original(struct hky_body_read *read)
+{
+    struct making *k = HKY_CONTAINER(read, struct making, read);
+    struct hky_notice *n = k->owner;
+    struct ended *first = TAILQ_FIRST(&k->ended);
+    struct hky_str original = read->result == HKY_OK ? hky_str_of(read->p, read->n) : HKY_STR("");
+    struct hky_event ev = {.kind = HKY_EVENT_NOTICE,
+                           .at_ms = hky_clock_now_ms(n->p.clock),
+                           .message = k->about,
+                           .recipient = first->recipient};
+    char id[HKY_ID_TEXT];
+
+    if (original.n > k->about->header_octets && (k->about->ret != HKY_RET_FULL || original.n > RETURN_FULL_MOST))
+        original.n = k->about->header_octets;
+    k->notice = make_notice(k, original);
+    hky_body_read_release(read);
+    k->commit = (struct hky_commit){.loop = n->p.loop, .done = on_notice_durable};
+    hky_journal_finish(n->p.journal, first->recipient, k->notice, &k->commit);
+    hky_id_format(k->notice->id, id);
+    ev.text = id;
+    hky_record_event(n->p.record, n->p.worker, &ev);
+}
+
+static void start_making(struct making *k)
+{
+    k->is_open = false;
+    k->read = (struct hky_body_read){.loop = k->owner->p.loop, .message = k->about, .done = on_original};
+    if (hky_journal_body(k->owner->p.journal, &k->read))
+        on_original(&k->read);
+}
+
+static void on_digest_due(struct hky_timer *timer)
+{
+    start_making(HKY_CONTAINER(timer, struct making, timer));
+}
+
+static struct making *making_for(struct hky_notice *n, struct hky_message *about, enum hky_dsn_mode mode)
+{
+    struct making *k;
+
+    TAILQ_FOREACH (k, &n->makings, link)
+        if (mode == HKY_DSN_DIGEST && k->is_open && k->about == about)
+            return k;
+    k = hky_calloc(1, sizeof *k);
+    k->owner = n;
+    k->about = about;
+    TAILQ_INIT(&k->ended);
+    hky_timer_init(&k->timer, n->p.loop, on_digest_due);
+    TAILQ_INSERT_TAIL(&n->makings, k, link);
+    if (mode == HKY_DSN_DIGEST) {
+        k->is_open = true;
+        hky_timer_set(&k->timer, DIGEST_MS);
+    }
+    return k;
+}
+
+void hky_notice_finish(struct hky_notice *n, struct hky_recipient *r, const struct hky_outcome *o)
+{
+    enum hky_dsn_mode mode = mode_for(n, r);
+    struct making *k;
+    struct ended *x;
+
+    if (mode == HKY_DSN_NONE) {
+        struct hky_message *m = r->message;
+        hky_journal_finish(n->p.journal, r, NULL, NULL);
+        hky_message_unref(&m);
+        return;
+    }
+    k = making_for(n, r->message, mode);
+    x = hky_calloc(1, sizeof *x);
+    x->recipient = r;
+    /* We hand on to a relay and do not know of the mailbox: "relayed" (RFC 3464 2.3.3). */
+    x->action = is_about_success(r) ? HKY_DSN_RELAYED : HKY_DSN_FAILED;
+    if (o != NULL) {
+        x->reply = o->reply;
+        x->has_reply = true;
+    }
+    TAILQ_INSERT_TAIL(&k->ended, x, link);
+    k->n++;
+    if (!k->is_open)
+        start_making(k);
+}
