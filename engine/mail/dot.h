@@ -19,8 +19,10 @@ void hky_dot_reader_init(struct hky_dot_reader *r);
  * consumed; *is_end when CRLF.CRLF was met (what follows is not consumed). */
 size_t hky_dot_read(struct hky_dot_reader *r, const char *p, size_t n, struct hky_buf *out, bool *is_end);
 
-/* The same line-end rules for BDAT chunks (no dots, no end). */
+/* The same line-end rules for BDAT chunks (no dots, no end). After the LAST chunk: hky_bdat_end, which notes a CR that
+ * nothing follows. */
 void hky_bdat_read(struct hky_dot_reader *r, const char *p, size_t n, struct hky_buf *out);
+void hky_bdat_end(struct hky_dot_reader *r);
 
 /* Out: calls emit with runs that need no stuffing (borrowed from p) and with "." where a line begins with a dot. A body
  * without such lines is one run. at_line_start: state, true at first. hky_dot_end gives what must follow the last

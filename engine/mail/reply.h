@@ -16,6 +16,7 @@ struct hky_reply_reader {
     uint8_t n_lines;
     uint32_t octets;
     struct hky_reply reply;
+    struct hky_buf part;  /* the line that has begun and not ended */
     struct hky_buf lines; /* raw lines of a multi-line reply without codes, LF between; for EHLO keywords and probe */
 };
 void hky_reply_reader_init(struct hky_reply_reader *r);

@@ -1,0 +1,235 @@
+#include "mail/dot.h"
+
+/* Where the reader stands. A dot is held back at the start of a line until it is known what it is; after a bare LF a
+ * dot is content: only CRLF.CRLF ends. */
+enum { AT_START, IN_LINE, AFTER_CR, AFTER_DOT, AFTER_DOT_CR };
+
+void hky_dot_reader_init(struct hky_dot_reader *r)
+{
+    *r = (struct hky_dot_reader){.state = AT_START};
+}
+
+#define ONES  UINT64_C(0x0101010101010101)
+#define HIGHS UINT64_C(0x8080808080808080)
+
+/* 0x80 for every octet of `w` that is zero, exactly. */
+static uint64_t zeros(uint64_t w)
+{
+    return ~(((w & ~HIGHS) + ~HIGHS) | w | ~HIGHS);
+}
+
+/* NULs and octets above 127 are noted; gives the number of CRs. Eight octets a step: this runs over every body. */
+static size_t note_octets(struct hky_dot_reader *r, const char *p, size_t n)
+{
+    uint64_t nul = 0, high = 0;
+    size_t n_cr = 0;
+
+    while (n > 0) {
+        uint64_t w = ONES;
+        size_t step = n < 8 ? n : 8;
+
+        if (step == 8)
+            memcpy(&w, p, 8);
+        else
+            memcpy(&w, p, step);
+        high |= w;
+        nul |= zeros(w);
+        n_cr += (size_t)__builtin_popcountll(zeros(w ^ ONES * '\r'));
+        p += step;
+        n -= step;
+    }
+    r->has_nul |= nul != 0;
+    r->has_8bit |= (high & HIGHS) != 0;
+    return n_cr;
+}
+
+static void grow_line(struct hky_dot_reader *r, size_t n)
+{
+    r->line = n > UINT32_MAX - r->line ? UINT32_MAX : r->line + (uint32_t)n;
+    if (r->line > r->longest_line)
+        r->longest_line = r->line;
+}
+
+/* One call's work: p[run..i) is content that waits to be appended in one piece. */
+struct pass {
+    struct hky_dot_reader *r;
+    const char *p;
+    size_t n, i, run, n_crlf; /* n_crlf: pairs that lie in this piece */
+    struct hky_buf *out;
+};
+
+static void flush(struct pass *k)
+{
+    if (k->i > k->run)
+        hky_buf_add(k->out, k->p + k->run, k->i - k->run);
+    k->run = k->i;
+}
+
+static void end_line(struct pass *k)
+{
+    k->r->line = 0;
+    k->r->state = AT_START;
+}
+
+/* From the middle of a line to behind its end, or to the end of the piece. */
+static void read_line(struct pass *k)
+{
+    const char *at = k->p + k->i, *lf = memchr(at, '\n', k->n - k->i);
+    size_t len = lf != NULL ? (size_t)(lf - at) : k->n - k->i;
+
+    if (len > 0 && at[len - 1] == '\r') {
+        grow_line(k->r, len - 1);
+        k->i += len;
+        k->r->state = AFTER_CR;
+        if (lf != NULL) {
+            k->i++;
+            k->n_crlf++;
+            end_line(k);
+        }
+        return;
+    }
+    grow_line(k->r, len);
+    k->i += len;
+    if (lf == NULL)
+        return;
+    flush(k);
+    hky_buf_add(k->out, "\r\n", 2);
+    k->run = ++k->i;
+    k->r->has_bare_lf = true;
+    k->r->line = 0;
+    k->r->state = IN_LINE;
+}
+
+static void after_cr(struct pass *k)
+{
+    if (k->p[k->i] == '\n') {
+        if (k->i > 0)
+            k->n_crlf++;
+        k->i++;
+        end_line(k);
+        return;
+    }
+    k->r->has_bare_cr = true;
+    grow_line(k->r, 1);
+    k->r->state = IN_LINE;
+}
+
+/* A dot began the line and is not in `out` yet. */
+static void after_dot(struct pass *k)
+{
+    if (k->p[k->i] == '\r') {
+        k->i++;
+        k->r->state = AFTER_DOT_CR;
+        return;
+    }
+    /* A lone dot before a bare LF is a line of content and keeps its dot; else the dot was stuffed. */
+    if (k->p[k->i] == '\n') {
+        hky_buf_add_c(k->out, '.');
+        grow_line(k->r, 1);
+    }
+    k->run = k->i;
+    k->r->state = IN_LINE;
+}
+
+/* True: CRLF.CRLF, the end. */
+static bool after_dot_cr(struct pass *k)
+{
+    if (k->p[k->i] == '\n') {
+        if (k->i > 0)
+            k->n_crlf++;
+        k->run = ++k->i;
+        end_line(k);
+        return true;
+    }
+    hky_buf_add_c(k->out, '\r');
+    k->r->has_bare_cr = true;
+    grow_line(k->r, 1);
+    k->run = k->i;
+    k->r->state = IN_LINE;
+    return false;
+}
+
+static bool read_piece(struct pass *k, bool has_dots)
+{
+    bool is_end = false;
+
+    while (k->i < k->n && !is_end) {
+        switch (k->r->state) {
+        case AT_START:
+            if (has_dots && k->p[k->i] == '.') {
+                flush(k);
+                k->run = ++k->i;
+                k->r->state = AFTER_DOT;
+            } else {
+                k->r->state = IN_LINE;
+            }
+            break;
+        case IN_LINE:
+            read_line(k);
+            break;
+        case AFTER_CR:
+            after_cr(k);
+            break;
+        case AFTER_DOT:
+            after_dot(k);
+            break;
+        case AFTER_DOT_CR:
+            is_end = after_dot_cr(k);
+            break;
+        }
+    }
+    if (k->r->state != AFTER_DOT && k->r->state != AFTER_DOT_CR)
+        flush(k);
+    /* Every CR must have its LF behind it, in this piece or as the first octet of the next. */
+    size_t n_cr = note_octets(k->r, k->p, k->i);
+    if (n_cr != k->n_crlf + (k->i > 0 && k->p[k->i - 1] == '\r'))
+        k->r->has_bare_cr = true;
+    return is_end;
+}
+
+size_t hky_dot_read(struct hky_dot_reader *r, const char *p, size_t n, struct hky_buf *out, bool *is_end)
+{
+    struct pass k = {.r = r, .p = p, .n = n, .out = out};
+
+    *is_end = read_piece(&k, true);
+    return k.i;
+}
+
+void hky_bdat_read(struct hky_dot_reader *r, const char *p, size_t n, struct hky_buf *out)
+{
+    struct pass k = {.r = r, .p = p, .n = n, .out = out};
+
+    read_piece(&k, false);
+}
+
+void hky_bdat_end(struct hky_dot_reader *r)
+{
+    if (r->state == AFTER_CR)
+        r->has_bare_cr = true;
+}
+
+void hky_dot_write(const char *p, size_t n, uint8_t *state, void (*emit)(void *ctx, const char *p, size_t n), void *ctx)
+{
+    size_t run = 0, at = 0;
+
+    if (n == 0)
+        return;
+    if (*state && p[0] == '.')
+        emit(ctx, ".", 1);
+    for (const char *lf; at < n && (lf = memchr(p + at, '\n', n - at)) != NULL;) {
+        at = (size_t)(lf - p) + 1;
+        if (at < n && p[at] == '.') {
+            emit(ctx, p + run, at - run);
+            emit(ctx, ".", 1);
+            run = at;
+        }
+    }
+    if (run < n)
+        emit(ctx, p + run, n - run);
+    *state = p[n - 1] == '\n';
+}
+
+const char *hky_dot_end(uint8_t state)
+{
+    return state ? ".\r\n" : "\r\n.\r\n";
+}

@@ -1,0 +1,224 @@
+#include "mail/dot.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <cmocka.h>
+
+#define SMUG "MAIL FROM:<admin@x.test>\r\nRCPT TO:<v@y.test>\r\nDATA\r\nSubject: smuggled\r\n\r\nevil\r\n.\r\n"
+#define S(x) x, sizeof(x) - 1
+
+static const struct {
+    const char *what, *in;
+    size_t in_n;
+    const char *out; /* NULL: it is to be refused, content does not matter */
+    size_t out_n;
+    bool has_cr, has_nul, has_lf;
+} cases[] = {
+    {"empty message", S(".\r\n"), S(""), 0, 0, 0},
+    {"plain", S("a\r\n.\r\n"), S("a\r\n"), 0, 0, 0},
+    {"stuffed dots", S("a\r\n.b\r\n..c\r\n\r\n.\r\n"), S("a\r\nb\r\n.c\r\n\r\n"), 0, 0, 0},
+    {"stuffed dot first", S("..a\r\n.\r\n"), S(".a\r\n"), 0, 0, 0},
+    {"stuffed lone dot", S("..\r\n.\r\n"), S(".\r\n"), 0, 0, 0},
+    {"dots inside a line", S("a.b.\r\n.\r\n"), S("a.b.\r\n"), 0, 0, 0},
+    {"bare LF lines", S("a\nb\r\n.\r\n"), S("a\r\nb\r\n"), 0, 0, 1},
+    {"LF . LF", S("one\n.\n" SMUG),
+     S("one\r\n.\r\nMAIL FROM:<admin@x.test>\r\nRCPT TO:<v@y.test>\r\nDATA\r\n"
+       "Subject: smuggled\r\n\r\nevil\r\n"),
+     0, 0, 1},
+    {"LF . CRLF", S("one\n.\r\n" SMUG),
+     S("one\r\n.\r\nMAIL FROM:<admin@x.test>\r\nRCPT TO:<v@y.test>\r\nDATA\r\n"
+       "Subject: smuggled\r\n\r\nevil\r\n"),
+     0, 0, 1},
+    {"CRLF . LF", S("one\r\n.\n" SMUG),
+     S("one\r\n.\r\nMAIL FROM:<admin@x.test>\r\nRCPT TO:<v@y.test>\r\nDATA\r\n"
+       "Subject: smuggled\r\n\r\nevil\r\n"),
+     0, 0, 1},
+    {"CR . CR", S("one\r.\r" SMUG), NULL, 0, 1, 0, 0},
+    {"CR . LF", S("one\r.\n" SMUG), NULL, 0, 1, 0, 1},
+    {"LF . CR", S("one\n.\r" SMUG), NULL, 0, 1, 0, 1},
+    {"CR . CRLF", S("one\r.\r\n" SMUG), NULL, 0, 1, 0, 0},
+    {"CRLF . CR", S("one\r\n.\r" SMUG), NULL, 0, 1, 0, 0},
+    {"CRLF . CR CRLF", S("one\r\n.\r\r\n" SMUG), NULL, 0, 1, 0, 0},
+    {"CR CRLF . CR CRLF", S("one\r\r\n.\r\r\n" SMUG), NULL, 0, 1, 0, 0},
+    {"CRLF NUL . CRLF", S("one\r\n\0.\r\n" SMUG), NULL, 0, 0, 1, 0},
+    {"CRLF . NUL CRLF", S("one\r\n.\0\r\n" SMUG), NULL, 0, 0, 1, 0},
+    {"bare CR at the end of a line", S("a\r\r\n.\r\n"), NULL, 0, 1, 0, 0},
+};
+
+/* Reads `in` in two pieces; gives the octets consumed. */
+static size_t read_split(struct hky_dot_reader *r, struct hky_str in, size_t cut, struct hky_buf *out, bool *is_end)
+{
+    size_t used = hky_dot_read(r, in.p, cut, out, is_end);
+
+    if (*is_end)
+        return used;
+    assert_int_equal(used, cut);
+    return cut + hky_dot_read(r, in.p + cut, in.n - cut, out, is_end);
+}
+
+static void one_message_for_every_split(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+        for (size_t cut = 0; cut <= cases[i].in_n; cut++) {
+            struct hky_dot_reader r;
+            struct hky_buf out;
+            bool is_end = false;
+
+            hky_dot_reader_init(&r);
+            hky_buf_init(&out, 4096);
+            size_t used = read_split(&r, hky_str_of(cases[i].in, cases[i].in_n), cut, &out, &is_end);
+            if (!is_end || used != cases[i].in_n)
+                fail_msg("%s cut at %zu: %zu of %zu consumed", cases[i].what, cut, used, cases[i].in_n);
+            if (r.has_bare_cr != cases[i].has_cr || r.has_nul != cases[i].has_nul || r.has_bare_lf != cases[i].has_lf)
+                fail_msg("%s cut at %zu: cr %d nul %d lf %d", cases[i].what, cut, r.has_bare_cr, r.has_nul,
+                         r.has_bare_lf);
+            if (cases[i].out != NULL) {
+                if (!hky_str_eq(hky_buf_str(&out), hky_str_of(cases[i].out, cases[i].out_n)))
+                    fail_msg("%s cut at %zu: %s", cases[i].what, cut, hky_buf_z(&out));
+            }
+            hky_buf_fini(&out);
+        }
+}
+
+static void what_follows_is_not_consumed(void **state)
+{
+    struct hky_dot_reader r;
+    struct hky_buf out;
+    bool is_end;
+
+    (void)state;
+    hky_dot_reader_init(&r);
+    hky_buf_init(&out, 100);
+    assert_int_equal(hky_dot_read(&r, S("a\r\n.\r\nQUIT\r\0\n"), &out, &is_end), 6);
+    assert_true(is_end);
+    assert_false(r.has_bare_cr || r.has_nul);
+    hky_buf_fini(&out);
+}
+
+static void lines_and_octets_are_noted(void **state)
+{
+    struct hky_dot_reader r;
+    struct hky_buf out;
+    bool is_end;
+
+    (void)state;
+    hky_buf_init(&out, 100);
+    hky_dot_reader_init(&r);
+    hky_dot_read(&r, S("..ab\r\nabcd\xe3\r\n\r\n"), &out, &is_end);
+    assert_int_equal(r.longest_line, 5);
+    assert_true(r.has_8bit);
+    hky_dot_read(&r, S("abc"), &out, &is_end);
+    hky_dot_read(&r, S("defg\r"), &out, &is_end);
+    assert_int_equal(r.longest_line, 7);
+    hky_buf_fini(&out);
+}
+
+static void content_over_the_maximum_is_read_on(void **state)
+{
+    struct hky_dot_reader r;
+    struct hky_buf out;
+    bool is_end;
+
+    (void)state;
+    hky_buf_init(&out, 4);
+    hky_dot_reader_init(&r);
+    assert_int_equal(hky_dot_read(&r, S("abcdef\r\nx\r\n.\r\nNOOP"), &out, &is_end), 14);
+    assert_true(is_end && out.is_over);
+    hky_buf_fini(&out);
+}
+
+static void bdat_has_no_dots_and_no_end(void **state)
+{
+    static const char in[] = "a\r\n.\r\n..b\nc";
+    (void)state;
+    for (size_t cut = 0; cut < sizeof in; cut++) {
+        struct hky_dot_reader r;
+        struct hky_buf out;
+
+        hky_dot_reader_init(&r);
+        hky_buf_init(&out, 100);
+        hky_bdat_read(&r, in, cut, &out);
+        hky_bdat_read(&r, in + cut, sizeof in - 1 - cut, &out);
+        hky_bdat_end(&r);
+        assert_string_equal(hky_buf_z(&out), "a\r\n.\r\n..b\r\nc");
+        assert_true(r.has_bare_lf && !r.has_bare_cr);
+        hky_buf_fini(&out);
+    }
+}
+
+static void bdat_notes_a_last_bare_cr(void **state)
+{
+    struct hky_dot_reader r;
+    struct hky_buf out;
+
+    (void)state;
+    hky_dot_reader_init(&r);
+    hky_buf_init(&out, 100);
+    hky_bdat_read(&r, S("a\r"), &out);
+    assert_false(r.has_bare_cr);
+    hky_bdat_end(&r);
+    assert_true(r.has_bare_cr);
+    hky_buf_fini(&out);
+}
+
+struct wire {
+    struct hky_buf octets;
+    unsigned n_emits;
+};
+
+static void on_emit(void *ctx, const char *p, size_t n)
+{
+    struct wire *w = ctx;
+
+    assert_true(n > 0);
+    hky_buf_add(&w->octets, p, n);
+    w->n_emits++;
+}
+
+static const struct {
+    const char *what, *body, *wire;
+    unsigned n_emits;
+} bodies[] = {
+    {"empty", "", ".\r\n", 0},
+    {"plain is one run", "a\r\nb.c\r\n", "a\r\nb.c\r\n.\r\n", 1},
+    {"dot first", ".a\r\n", "..a\r\n.\r\n", 2},
+    {"lone dot", "a\r\n.\r\nb\r\n", "a\r\n..\r\nb\r\n.\r\n", 3},
+    {"dots in a row", ".\r\n.\r\n", "..\r\n..\r\n.\r\n", 4},
+    {"no line end", "a", "a\r\n.\r\n", 1},
+    {"a dot and no line end", "a\r\n.", "a\r\n..\r\n.\r\n", 3},
+};
+
+static void writer_stuffs_for_every_split(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof bodies / sizeof bodies[0]; i++) {
+        size_t n = strlen(bodies[i].body);
+
+        for (size_t cut = 0; cut <= n; cut++) {
+            struct wire w = {0};
+            uint8_t at_start = true;
+
+            hky_buf_init(&w.octets, 1000);
+            hky_dot_write(bodies[i].body, cut, &at_start, on_emit, &w);
+            hky_dot_write(bodies[i].body + cut, n - cut, &at_start, on_emit, &w);
+            hky_buf_add_z(&w.octets, hky_dot_end(at_start));
+            if (strcmp(hky_buf_z(&w.octets), bodies[i].wire) != 0)
+                fail_msg("%s cut at %zu: %s", bodies[i].what, cut, hky_buf_z(&w.octets));
+            if (cut == 0)
+                assert_int_equal(w.n_emits, bodies[i].n_emits);
+            hky_buf_fini(&w.octets);
+        }
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(one_message_for_every_split),   cmocka_unit_test(what_follows_is_not_consumed),
+        cmocka_unit_test(lines_and_octets_are_noted),    cmocka_unit_test(content_over_the_maximum_is_read_on),
+        cmocka_unit_test(bdat_has_no_dots_and_no_end),   cmocka_unit_test(bdat_notes_a_last_bare_cr),
+        cmocka_unit_test(writer_stuffs_for_every_split),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
