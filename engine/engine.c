@@ -1,0 +1,682 @@
+/*
+ * Start-up in order, stop in reverse. Stages know each other by their headers only; the way back (outcomes, events) is
+ * handed over here.
+ */
+#include "wiring.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define ACCEPT_GRACE_MS  10000
+#define DELIVER_GRACE_MS 30000
+
+/* ---- the way back: callbacks of the stages ---- */
+
+static struct hky_policy *policy_of_worker(void *ctx, unsigned worker)
+{
+    struct hky_engine *engine = ctx;
+
+    return hky_vm_policy(engine->workers[worker].vm);
+}
+
+static void on_wake(void *ctx, unsigned worker, struct hky_lane *lane)
+{
+    struct hky_engine *engine = ctx;
+
+    hky_deliver_wake(engine->workers[worker].deliver, lane);
+}
+
+static void on_lane_gone(void *ctx, unsigned worker, struct hky_lane *lane)
+{
+    struct hky_engine *engine = ctx;
+
+    hky_deliver_lane_gone(engine->workers[worker].deliver, lane);
+}
+
+static void on_finish(void *ctx, unsigned worker, struct hky_recipient *r, const struct hky_outcome *o)
+{
+    struct hky_engine *engine = ctx;
+
+    hky_notice_finish(engine->workers[worker].notice, r, o);
+}
+
+static void on_event(void *ctx, unsigned worker, const struct hky_event *ev)
+{
+    struct hky_engine *engine = ctx;
+
+    hky_record_event(engine->record, worker, ev);
+}
+
+static void on_enqueue(void *ctx, unsigned worker, struct hky_message *m)
+{
+    struct hky_engine *engine = ctx;
+
+    hky_schedule_enqueue(engine->schedule, worker, m);
+}
+
+static void ask_relay_secret(void *ctx, unsigned worker, const struct hky_relay *relay, bool refresh,
+                             void (*done)(void *arg, struct hky_secret *s, const struct hky_error *e), void *arg)
+{
+    struct hky_engine *engine = ctx;
+    struct hky_worker *w = &engine->workers[worker];
+
+    hky_credentials_get(engine->credentials, hky_vm_policy(w->vm), relay, refresh, w->loop, done, arg);
+}
+
+/* A listener's password: read on aux, remembered until the next reload, brought back to the worker. */
+struct password_ask {
+    struct hky_task task;
+    struct hky_engine *engine;
+    struct hky_worker *worker;
+    struct hky_policy *policy;
+    const struct hky_secret_ref *ref;
+    void (*done)(void *arg, struct hky_secret *s, const struct hky_error *e);
+    void *arg;
+    struct hky_secret *secret;
+    struct hky_error error;
+};
+
+static void deliver_password(struct hky_task *task)
+{
+    struct password_ask *ask = HKY_CONTAINER(task, struct password_ask, task);
+
+    ask->done(ask->arg, ask->secret, ask->secret != NULL ? NULL : &ask->error);
+    hky_policy_unref(&ask->policy);
+    free(ask);
+}
+
+static void read_password(struct hky_task *task)
+{
+    struct password_ask *ask = HKY_CONTAINER(task, struct password_ask, task);
+    struct hky_engine *engine = ask->engine;
+    const char *name = ask->ref->name != NULL ? ask->ref->name : ask->ref->literal;
+    struct hky_secret *known = hky_map_get(&engine->passwords, hky_str_z(name));
+
+    if (known == NULL && hky_policy_read_secret(ask->policy, ask->ref, &known, &ask->error) == HKY_OK)
+        hky_map_put(&engine->passwords, hky_str_z(name), known);
+    ask->secret = hky_secret_ref(known);
+    task->run = deliver_password;
+    hky_loop_post(ask->worker->loop, task);
+}
+
+static void ask_password(void *ctx, unsigned worker, const struct hky_secret_ref *ref,
+                         void (*done)(void *arg, struct hky_secret *s, const struct hky_error *e), void *arg)
+{
+    struct hky_engine *engine = ctx;
+    struct password_ask *ask = hky_calloc(1, sizeof *ask);
+
+    ask->engine = engine;
+    ask->worker = &engine->workers[worker];
+    ask->policy = hky_policy_ref(hky_vm_policy(ask->worker->vm));
+    ask->ref = ref;
+    ask->done = done;
+    ask->arg = arg;
+    ask->task.run = read_password;
+    hky_loop_post(engine->aux, &ask->task);
+}
+
+static void forget_passwords(struct hky_engine *engine)
+{
+    struct hky_map_entry *entry;
+    size_t at = 0;
+
+    while ((entry = hky_map_next(&engine->passwords, &at)) != NULL) {
+        struct hky_secret *s = entry->value;
+        hky_secret_unref(&s);
+    }
+    hky_map_fini(&engine->passwords);
+}
+
+/* ---- start ---- */
+
+/* What the journal held, until the schedule is there to take it. */
+struct replayed {
+    struct hky_message **messages;
+    size_t n, cap;
+    struct hky_map caps; /* key -> struct hky_buf */
+};
+
+static void on_replayed_message(void *ctx, struct hky_message *m)
+{
+    struct replayed *all = ctx;
+
+    if (all->n == all->cap) {
+        all->cap = all->cap < 1024 ? 1024 : all->cap * 2;
+        all->messages =
+            (struct hky_message **)hky_realloc((void *)all->messages, all->cap * sizeof(struct hky_message *));
+    }
+    all->messages[all->n++] = m;
+}
+
+static void on_replayed_cap(void *ctx, struct hky_str key, struct hky_str value)
+{
+    struct replayed *all = ctx;
+    struct hky_buf *b = hky_map_get(&all->caps, key);
+
+    if (b == NULL) {
+        b = hky_calloc(1, sizeof *b);
+        hky_buf_init(b, SIZE_MAX / 4);
+        hky_map_put(&all->caps, key, b);
+    }
+    hky_buf_clear(b);
+    hky_buf_add_str(b, value);
+}
+
+static void hand_over(struct hky_engine *engine, struct replayed *all)
+{
+    struct hky_map_entry *entry;
+    size_t at = 0;
+
+    while ((entry = hky_map_next(&all->caps, &at)) != NULL) {
+        struct hky_buf *b = entry->value;
+        if (engine->schedule != NULL)
+            hky_schedule_restore_cap(engine->schedule, hky_str_of(entry->key, entry->n), hky_buf_str(b));
+        hky_buf_fini(b);
+        free(b);
+    }
+    hky_map_fini(&all->caps);
+    for (size_t i = 0; i < all->n && engine->schedule != NULL; i++)
+        hky_schedule_restore_message(engine->schedule, all->messages[i]);
+    free((void *)all->messages);
+}
+
+static enum hky_err make_spool(const char *spool, struct hky_error *e)
+{
+    if (mkdir(spool, 0700) != 0 && errno != EEXIST)
+        return hky_error_sys(e, HKY_E_IO, errno, "cannot make the spool %s (engine.spool, or --spool DIR)", spool);
+    if (access(spool, R_OK | W_OK | X_OK) != 0)
+        return hky_error_sys(e, HKY_E_DENIED, errno,
+                             "the spool %s is not writable; give it to the user that runs hikyaku", spool);
+    return HKY_OK;
+}
+
+/* Every password that lies in the environment or a file is read once now, so that a missing one is known at the start
+ * and not with the first mail. Commands may ask a person or a keyring: they run when needed. */
+static enum hky_err check_secrets(const struct hky_policy *policy, struct hky_error *e)
+{
+    if (policy->engine.redirect[0] != '\0')
+        return HKY_OK;
+    for (uint32_t i = 0; i < policy->n_relays; i++) {
+        const struct hky_relay *relay = &policy->relays[i];
+        const struct hky_secret_ref *refs[] = {&relay->password, &relay->oauth.client_secret, &relay->oauth.refresh};
+        for (size_t k = 0; k < 3; k++) {
+            struct hky_secret *s = NULL;
+            struct hky_error why;
+            if (refs[k]->name == NULL || refs[k]->command != NULL)
+                continue;
+            enum hky_err err = hky_policy_read_secret(policy, refs[k], &s, &why);
+            hky_secret_unref(&s);
+            if (err != HKY_OK)
+                return hky_error_set(e, err, "%s:%u: relay \"%s\": %s", relay->place.file, relay->place.line,
+                                     relay->name, why.text);
+        }
+    }
+    return HKY_OK;
+}
+
+static unsigned count_workers(const struct hky_policy *policy)
+{
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+
+    if (policy->engine.workers > 0)
+        return policy->engine.workers;
+    return cores > 2 ? (unsigned)cores - 1 : 1;
+}
+
+static enum hky_err open_loops(struct hky_engine *engine, struct hky_error *e)
+{
+    enum hky_err err = hky_loop_new(&engine->aux, e);
+
+    engine->n_workers = count_workers(engine->policy);
+    engine->workers = hky_calloc(engine->n_workers, sizeof *engine->workers);
+    engine->loops = (struct hky_loop **)hky_calloc(engine->n_workers, sizeof *engine->loops);
+    for (unsigned i = 0; i < engine->n_workers && err == HKY_OK; i++) {
+        struct hky_worker *w = &engine->workers[i];
+        w->engine = engine;
+        w->index = i;
+        if ((err = hky_loop_new(&w->loop, e)) == HKY_OK)
+            err = hky_vm_new(engine->policy, &w->vm, e);
+        engine->loops[i] = w->loop;
+    }
+    return err == HKY_OK ? hky_vm_new(engine->policy, &engine->vm, e) : err;
+}
+
+static enum hky_err open_journal(struct hky_engine *engine, struct replayed *all, struct hky_error *e)
+{
+    const struct hky_bounds *bounds = &engine->policy->engine.bounds;
+    struct hky_journal_params params = {.dir = engine->spool,
+                                        .spool_max = bounds->spool_max,
+                                        .min_free = bounds->min_free,
+                                        .body_memory = bounds->body_memory,
+                                        .clock = engine->clock,
+                                        .log = engine->log};
+    struct hky_journal_replay replay = {all, on_replayed_message, on_replayed_cap};
+
+    return hky_journal_open(&params, &replay, &engine->journal, &engine->report, e);
+}
+
+static enum hky_err open_schedule(struct hky_engine *engine, struct hky_error *e)
+{
+    engine->schedule_ops =
+        (struct hky_schedule_ops){engine, on_wake, on_lane_gone, hky_worker_decide, on_finish, on_event};
+    return hky_schedule_new(&(struct hky_schedule_params){.n_workers = engine->n_workers,
+                                                          .loops = engine->loops,
+                                                          .journal = engine->journal,
+                                                          .policy = engine->policy,
+                                                          .clock = engine->clock,
+                                                          .log = engine->log,
+                                                          .ops = &engine->schedule_ops},
+                            &engine->schedule, e);
+}
+
+static enum hky_err open_workers(struct hky_engine *engine, struct hky_error *e)
+{
+    enum hky_err err = HKY_OK;
+
+    for (unsigned i = 0; i < engine->n_workers && err == HKY_OK; i++) {
+        struct hky_worker *w = &engine->workers[i];
+        err = hky_deliver_new(&(struct hky_deliver_params){.loop = w->loop,
+                                                           .worker = i,
+                                                           .journal = engine->journal,
+                                                           .log = engine->log,
+                                                           .clock = engine->clock,
+                                                           .ctx = engine,
+                                                           .secret = ask_relay_secret},
+                              &w->deliver, e);
+        w->notice = hky_notice_new(&(struct hky_notice_params){.loop = w->loop,
+                                                               .journal = engine->journal,
+                                                               .record = engine->record,
+                                                               .worker = i,
+                                                               .clock = engine->clock,
+                                                               .ctx = engine,
+                                                               .policy = policy_of_worker,
+                                                               .decide = hky_worker_plan_notice,
+                                                               .enqueue = on_enqueue});
+    }
+    return err;
+}
+
+static enum hky_err open_accept(struct hky_engine *engine, struct hky_error *e)
+{
+    engine->accept_ops =
+        (struct hky_accept_ops){engine, policy_of_worker, hky_worker_plan, on_enqueue, ask_password, on_event};
+    return hky_accept_new(&(struct hky_accept_params){.n_workers = engine->n_workers,
+                                                      .loops = engine->loops,
+                                                      .journal = engine->journal,
+                                                      .clock = engine->clock,
+                                                      .log = engine->log,
+                                                      .ops = &engine->accept_ops},
+                          engine->policy, &engine->accept, e);
+}
+
+static enum hky_err open_stages(struct hky_engine *engine, struct hky_error *e)
+{
+    struct replayed all = {0};
+    enum hky_err err;
+
+    hky_map_init(&all.caps);
+    if ((err = make_spool(engine->spool, e)) != HKY_OK || (err = open_loops(engine, e)) != HKY_OK ||
+        (err = open_journal(engine, &all, e)) != HKY_OK)
+        return err;
+    err = hky_record_open(
+        &(struct hky_record_params){
+            .dir = engine->spool, .n_workers = engine->n_workers, .log = engine->log, .clock = engine->clock},
+        &engine->record, e);
+    if (err == HKY_OK)
+        err = open_schedule(engine, e);
+    hand_over(engine, &all);
+    if (err != HKY_OK)
+        return err;
+    engine->credentials = hky_credentials_new(engine->aux, engine->record, engine->log);
+    if ((err = open_workers(engine, e)) != HKY_OK || (err = open_accept(engine, e)) != HKY_OK)
+        return err;
+    return hky_console_new(engine->aux, engine->spool, engine->policy->engine.http,
+                           &(struct hky_console_ops){engine, hky_engine_request, hky_engine_metrics}, &engine->console,
+                           e);
+}
+
+enum hky_err hky_engine_new(const struct hky_engine_params *p, struct hky_engine **out, struct hky_problems *problems,
+                            struct hky_error *e)
+{
+    struct hky_engine *engine = hky_calloc(1, sizeof *engine);
+    enum hky_log_level level = HKY_LOG_INFO;
+    const char *level_name;
+    enum hky_err err;
+
+    *out = NULL;
+    engine->own_clock = HKY_CLOCK_REAL;
+    engine->clock = p->clock != NULL ? p->clock : &engine->own_clock;
+    engine->policy_path = hky_strdup(p->policy_path);
+    engine->started_at_ms = hky_clock_now_ms(engine->clock);
+    hky_map_init(&engine->passwords);
+    err = hky_policy_load(&(struct hky_load_params){.path = p->policy_path, .now_ms = engine->started_at_ms},
+                          &engine->policy, problems);
+    if (err != HKY_OK) {
+        hky_engine_free(&engine);
+        return hky_error_set(e, err, "%s has errors; nothing was started", p->policy_path);
+    }
+    level_name = p->log_level != NULL ? p->log_level : engine->policy->engine.log;
+    if (level_name[0] != '\0' && !hky_log_level_parse(hky_str_z(level_name), &level)) {
+        hky_engine_free(&engine);
+        return hky_error_set(e, HKY_E_CONFIG, "no log level \"%s\": error, warn, info or debug", p->log_level);
+    }
+    engine->log = hky_log_new(p->log_fd, level);
+    engine->spool = hky_strdup(p->spool != NULL ? p->spool : engine->policy->engine.spool);
+    if ((err = check_secrets(engine->policy, e)) == HKY_OK)
+        err = open_stages(engine, e);
+    if (err != HKY_OK) {
+        hky_engine_free(&engine);
+        return err;
+    }
+    hky_engine_restore_relays(engine);
+    *out = engine;
+    return HKY_OK;
+}
+
+/* ---- run ---- */
+
+static void *run_worker(void *arg)
+{
+    struct hky_worker *w = arg;
+    char name[16];
+
+    snprintf(name, sizeof name, "worker-%u", w->index);
+    prctl(PR_SET_NAME, name);
+    hky_loop_run(w->loop);
+    return NULL;
+}
+
+static void on_schedule_drained(struct hky_task *task)
+{
+    struct hky_engine *engine = HKY_CONTAINER(task, struct hky_engine, schedule_drained);
+
+    hky_loop_stop(engine->aux);
+}
+
+/* Called on worker 0's thread. */
+static void schedule_is_drained(void *ctx)
+{
+    struct hky_engine *engine = ctx;
+
+    hky_loop_post(engine->aux, &engine->schedule_drained);
+}
+
+static void on_accept_drained(struct hky_task *task)
+{
+    struct hky_engine *engine = HKY_CONTAINER(task, struct hky_engine, accept_drained);
+
+    hky_log(engine->log, HKY_LOG_INFO, "stopping", "what=\"finishing deliveries under way\"");
+    hky_schedule_drain(engine->schedule, DELIVER_GRACE_MS, schedule_is_drained, engine);
+}
+
+static void accept_is_drained(void *ctx)
+{
+    struct hky_engine *engine = ctx;
+
+    hky_loop_post(engine->aux, &engine->accept_drained);
+}
+
+static void begin_stop(struct hky_engine *engine)
+{
+    if (++engine->stopping == 1) {
+        hky_log(engine->log, HKY_LOG_INFO, "stopping", "what=\"no new mail\"");
+        hky_accept_drain(engine->accept, ACCEPT_GRACE_MS, accept_is_drained, engine);
+    } else {
+        hky_log(engine->log, HKY_LOG_WARN, "stopping", "what=\"at once\"");
+        hky_loop_stop(engine->aux);
+    }
+}
+
+static void on_stop_asked(struct hky_task *task)
+{
+    begin_stop(HKY_CONTAINER(task, struct hky_engine, stop_task));
+}
+
+void hky_engine_stop(struct hky_engine *engine)
+{
+    if (__atomic_exchange_n(&engine->stop_asked, 1, __ATOMIC_ACQ_REL) == 0)
+        hky_loop_post(engine->aux, &engine->stop_task);
+}
+
+static void on_signal(void *ctx, int signo)
+{
+    struct hky_engine *engine = ctx;
+    struct hky_error e;
+
+    if (signo != SIGHUP) {
+        begin_stop(engine);
+        return;
+    }
+    hky_record_reopen(engine->record);
+    (void)hky_engine_reload(engine, &e);
+}
+
+static void record_start(struct hky_engine *engine)
+{
+    const struct hky_journal_report *r = &engine->report;
+    char text[200];
+    struct hky_event ev = {.kind = HKY_EVENT_STARTED, .at_ms = hky_clock_now_ms(engine->clock), .text = text};
+
+    snprintf(
+        text, sizeof text,
+        "%lu messages, %lu recipients in the journal; %lu unclean stop; %lu damaged records; at most %lu duplicates",
+        (unsigned long)r->messages, (unsigned long)r->recipients, (unsigned long)r->unclean_stops,
+        (unsigned long)r->damaged_records, (unsigned long)r->maybe_duplicates);
+    hky_record_event(engine->record, HKY_RECORD_OTHER, &ev);
+    hky_log(engine->log, HKY_LOG_INFO, "started", "policy=%s spool=%s workers=%u journal=\"%s\" replay_ms=%ld",
+            engine->policy_path, engine->spool, engine->n_workers, text, (long)r->took_ms);
+    if (r->damaged_records > 0)
+        hky_log(engine->log, HKY_LOG_ERROR, "damaged", "records=%lu look=%s/damaged", (unsigned long)r->damaged_records,
+                engine->spool);
+}
+
+static void record_stop(struct hky_engine *engine)
+{
+    struct hky_event ev = {.kind = HKY_EVENT_STOPPED, .at_ms = hky_clock_now_ms(engine->clock)};
+
+    hky_record_event(engine->record, HKY_RECORD_OTHER, &ev);
+    hky_log(engine->log, HKY_LOG_INFO, "stopped", "policy=%s", engine->policy_path);
+}
+
+/* As many descriptors as the system lets us have: connections are bounded by engine.bounds. */
+static void raise_descriptors(void)
+{
+    struct rlimit lim;
+
+    if (getrlimit(RLIMIT_NOFILE, &lim) == 0 && lim.rlim_cur < lim.rlim_max) {
+        lim.rlim_cur = lim.rlim_max;
+        (void)setrlimit(RLIMIT_NOFILE, &lim);
+    }
+}
+
+enum hky_err hky_engine_run(struct hky_engine *engine, struct hky_error *e)
+{
+    sigset_t ours, before;
+    enum hky_err err = HKY_OK;
+
+    engine->stop_task.run = on_stop_asked;
+    engine->accept_drained.run = on_accept_drained;
+    engine->schedule_drained.run = on_schedule_drained;
+    raise_descriptors();
+    (void)prctl(PR_SET_DUMPABLE, 0); /* no core file with passwords in it */
+    hky_schedule_start(engine->schedule);
+    hky_accept_start(engine->accept);
+    record_start(engine);
+    /* Signals are aux's: workers start with them blocked. */
+    sigemptyset(&ours);
+    sigaddset(&ours, SIGHUP);
+    sigaddset(&ours, SIGTERM);
+    sigaddset(&ours, SIGINT);
+    pthread_sigmask(SIG_BLOCK, &ours, &before);
+    for (unsigned i = 0; i < engine->n_workers; i++) {
+        struct hky_worker *w = &engine->workers[i];
+        int rc = pthread_create(&w->thread, NULL, run_worker, w);
+        if (rc != 0) {
+            err = hky_error_sys(e, HKY_E_STATE, rc, "cannot start worker %u of %u; lower engine.workers", i,
+                                engine->n_workers);
+            break;
+        }
+        w->is_running = true;
+    }
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (err == HKY_OK) {
+        hky_loop_on_signal(engine->aux, SIGHUP, on_signal, engine);
+        hky_loop_on_signal(engine->aux, SIGTERM, on_signal, engine);
+        hky_loop_on_signal(engine->aux, SIGINT, on_signal, engine);
+        hky_loop_run(engine->aux);
+    }
+    for (unsigned i = 0; i < engine->n_workers; i++) {
+        struct hky_worker *w = &engine->workers[i];
+        if (!w->is_running)
+            continue;
+        hky_loop_stop(w->loop);
+        pthread_join(w->thread, NULL);
+        w->is_running = false;
+    }
+    record_stop(engine);
+    return err;
+}
+
+/* ---- reload ---- */
+
+/* The new vm on its way to a worker; on worker 0 the listeners follow. */
+struct swap {
+    struct hky_task task;
+    struct hky_worker *worker;
+    struct hky_vm *vm;
+};
+
+static void swap_vm(struct hky_task *task)
+{
+    struct swap *s = HKY_CONTAINER(task, struct swap, task);
+    struct hky_worker *w = s->worker;
+    struct hky_error e;
+
+    hky_where_free(&w->where);
+    w->where_for = NULL;
+    hky_vm_free(&w->vm);
+    w->vm = s->vm;
+    if (w->index == 0 && hky_accept_set_policy(w->engine->accept, hky_vm_policy(w->vm), &e) != HKY_OK)
+        hky_log(w->engine->log, HKY_LOG_ERROR, "reload", "what=listeners error=\"%s\"", e.text);
+    free(s);
+}
+
+static void tell_problems(struct hky_engine *engine, const struct hky_problems *problems)
+{
+    struct hky_buf line;
+
+    hky_buf_init(&line, 1024);
+    for (size_t i = 0; i < problems->n; i++) {
+        hky_buf_clear(&line);
+        hky_problem_format(&problems->items[i], &line);
+        hky_log(engine->log, problems->items[i].is_warning ? HKY_LOG_WARN : HKY_LOG_ERROR, "policy", "%s",
+                hky_buf_z(&line));
+        if (!problems->items[i].is_warning && engine->reload_error[0] == '\0')
+            snprintf(engine->reload_error, sizeof engine->reload_error, "%s", hky_buf_z(&line));
+    }
+    hky_buf_fini(&line);
+}
+
+static enum hky_err load_anew(struct hky_engine *engine, struct hky_policy **policy, struct hky_vm **vms,
+                              struct hky_error *e)
+{
+    struct hky_problems problems = {0};
+    enum hky_err err = hky_policy_load(
+        &(struct hky_load_params){.path = engine->policy_path, .now_ms = hky_clock_now_ms(engine->clock)}, policy,
+        &problems);
+
+    tell_problems(engine, &problems);
+    hky_problems_fini(&problems);
+    if (err != HKY_OK)
+        return hky_error_set(e, err, "%s", engine->reload_error);
+    if ((err = check_secrets(*policy, e)) != HKY_OK)
+        return err;
+    for (unsigned i = 0; i <= engine->n_workers && err == HKY_OK; i++)
+        err = hky_vm_new(*policy, &vms[i], e);
+    return err;
+}
+
+enum hky_err hky_engine_reload(struct hky_engine *engine, struct hky_error *e)
+{
+    struct hky_vm **vms = (struct hky_vm **)hky_calloc(engine->n_workers + 1, sizeof *vms);
+    struct hky_event ev = {
+        .kind = HKY_EVENT_RELOADED, .at_ms = hky_clock_now_ms(engine->clock), .text = "a new policy is in force"};
+    struct hky_policy *policy = NULL;
+    enum hky_err err;
+
+    engine->reload_error[0] = '\0';
+    err = load_anew(engine, &policy, vms, e);
+    if (err != HKY_OK) {
+        char text[sizeof e->text + 64];
+        snprintf(engine->reload_error, sizeof engine->reload_error, "%s", e->text);
+        snprintf(text, sizeof text, "refused, the old policy stays: %s", e->text);
+        ev.text = text;
+        hky_record_event(engine->record, HKY_RECORD_OTHER, &ev);
+        hky_log(engine->log, HKY_LOG_ERROR, "reload", "what=\"the old policy stays\" error=\"%s\"", e->text);
+        for (unsigned i = 0; i <= engine->n_workers; i++)
+            hky_vm_free(&vms[i]);
+        hky_policy_unref(&policy);
+        free((void *)vms);
+        return err;
+    }
+    forget_passwords(engine);
+    for (unsigned i = 0; i < engine->n_workers; i++) {
+        struct swap *s = hky_calloc(1, sizeof *s);
+        s->task.run = swap_vm;
+        s->worker = &engine->workers[i];
+        s->vm = vms[i];
+        hky_loop_post(engine->workers[i].loop, &s->task);
+    }
+    hky_vm_free(&engine->vm);
+    engine->vm = vms[engine->n_workers];
+    free((void *)vms);
+    hky_schedule_set_policy(engine->schedule, policy);
+    hky_policy_unref(&engine->policy);
+    engine->policy = policy;
+    hky_record_event(engine->record, HKY_RECORD_OTHER, &ev);
+    hky_log(engine->log, HKY_LOG_INFO, "reload", "what=\"a new policy is in force\" hash=%016lx",
+            (unsigned long)policy->hash);
+    return HKY_OK;
+}
+
+/* ---- stop ---- */
+
+void hky_engine_free(struct hky_engine **out)
+{
+    struct hky_engine *engine = *out;
+
+    *out = NULL;
+    if (engine == NULL)
+        return;
+    hky_console_free(&engine->console);
+    hky_accept_free(&engine->accept);
+    for (unsigned i = 0; i < engine->n_workers && engine->workers != NULL; i++)
+        hky_deliver_free(&engine->workers[i].deliver);
+    for (unsigned i = 0; i < engine->n_workers && engine->workers != NULL; i++)
+        hky_notice_free(&engine->workers[i].notice);
+    hky_credentials_free(&engine->credentials);
+    hky_schedule_free(&engine->schedule);
+    hky_journal_close(&engine->journal);
+    hky_record_close(&engine->record);
+    for (unsigned i = 0; i < engine->n_workers && engine->workers != NULL; i++) {
+        hky_where_free(&engine->workers[i].where);
+        hky_vm_free(&engine->workers[i].vm);
+        hky_loop_free(&engine->workers[i].loop);
+    }
+    hky_vm_free(&engine->vm);
+    hky_loop_free(&engine->aux);
+    forget_passwords(engine);
+    hky_policy_unref(&engine->policy);
+    hky_log_free(&engine->log);
+    free(engine->workers);
+    free((void *)engine->loops);
+    free(engine->policy_path);
+    free(engine->spool);
+    free(engine);
+}

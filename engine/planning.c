@@ -1,0 +1,98 @@
+/* The policy's decisions as the stages ask for them: on the worker's own vm, never waiting. */
+#include "wiring.h"
+
+#include <stdlib.h>
+
+static int64_t expiry(const struct hky_policy *policy, const struct hky_recipient *r)
+{
+    const struct hky_message *m = r->message;
+    uint32_t sec =
+        r->plan != NULL && r->plan->expire_sec != HKY_UNSET_SEC ? r->plan->expire_sec : policy->engine.expire_sec;
+    int64_t at = m->accepted_at_ms + (int64_t)sec * 1000;
+
+    return m->deadline_ms > 0 && m->deadline_ms < at ? m->deadline_ms : at;
+}
+
+static void apply(const struct hky_policy *policy, struct hky_recipient *r, struct hky_decision *d, int64_t now_ms)
+{
+    r->policy = (uint32_t)policy->hash;
+    r->arms = d->arms;
+    r->arms_n = d->arms_n;
+    if (d->kind == HKY_DECIDED) {
+        r->plan = d->plan;
+        r->state = HKY_RCPT_QUEUED;
+    } else {
+        r->state = HKY_RCPT_PARKED;
+        r->parked_at_ms = now_ms;
+        r->reason = hky_strdup(d->text);
+    }
+    r->expire_at_ms = expiry(policy, r);
+}
+
+void hky_worker_plan(void *ctx, unsigned worker, struct hky_message *m, struct hky_str header)
+{
+    struct hky_engine *engine = ctx;
+    struct hky_vm *vm = engine->workers[worker].vm;
+    int64_t now_ms = hky_clock_now_ms(engine->clock);
+
+    for (uint32_t i = 0; i < m->n_recipients; i++) {
+        struct hky_route_query q = {.message = m, .recipient = &m->recipients[i], .header = header, .now_ms = now_ms};
+        struct hky_decision d = {0};
+        hky_route_decide(vm, &q, &d);
+        if (d.kind != HKY_DECIDED)
+            hky_log(engine->log, HKY_LOG_WARN, "parked", "rcpt=" HKY_STR_FMT " why=\"%s\"",
+                    HKY_STR_ARG(hky_recipient_address(&m->recipients[i])), d.text);
+        apply(hky_vm_policy(vm), &m->recipients[i], &d, now_ms);
+    }
+}
+
+static struct hky_str header_of(const struct hky_message *m)
+{
+    return m->body != NULL ? hky_str_of(m->body->p, m->header_octets < m->body->n ? m->header_octets : m->body->n)
+                           : hky_str_of(NULL, 0);
+}
+
+void hky_worker_plan_notice(void *ctx, unsigned worker, struct hky_message *m)
+{
+    hky_worker_plan(ctx, worker, m, header_of(m));
+}
+
+void hky_worker_decide(void *ctx, unsigned worker, const struct hky_recipient *r, struct hky_decision *out)
+{
+    struct hky_engine *engine = ctx;
+    struct hky_route_query q = {.message = r->message,
+                                .recipient = r,
+                                .header = header_of(r->message),
+                                .now_ms = hky_clock_now_ms(engine->clock)};
+
+    hky_route_decide(engine->workers[worker].vm, &q, out);
+}
+
+bool hky_worker_where_holds(void *ctx, unsigned worker, const struct hky_recipient *r)
+{
+    struct hky_queue_ask *ask = ctx;
+    struct hky_engine *engine = ask->engine;
+    struct hky_worker *w = &engine->workers[worker];
+    struct hky_route_query q = {.message = r->message,
+                                .recipient = r,
+                                .header = header_of(r->message),
+                                .now_ms = hky_clock_now_ms(engine->clock)};
+    struct hky_error e = {0};
+    bool holds;
+
+    if (w->where_for != ask) {
+        hky_where_free(&w->where);
+        w->where_for = ask;
+        w->is_where_told = false;
+        if (hky_where_new(w->vm, hky_str_z(ask->rq.selection.where), &w->where, &e) != HKY_OK)
+            hky_log(engine->log, HKY_LOG_WARN, "where", "error=\"%s\"", e.text);
+    }
+    if (w->where == NULL)
+        return false;
+    holds = hky_where_holds(w->where, &q, &e);
+    if (e.text[0] != '\0' && !w->is_where_told) {
+        hky_log(engine->log, HKY_LOG_WARN, "where", "error=\"%s\"", e.text);
+        w->is_where_told = true;
+    }
+    return holds;
+}

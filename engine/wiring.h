@@ -1,0 +1,80 @@
+/* Private to engine: the whole, as its three files see it (engine.c wires, planning.c asks the policy, operate.c
+ * answers operators). */
+#ifndef HKY_WIRING_H
+#define HKY_WIRING_H
+
+#include "base/hash.h"
+#include "base/log.h"
+#include "hikyaku/accept.h"
+#include "hikyaku/console.h"
+#include "hikyaku/deliver.h"
+#include "hikyaku/engine.h"
+
+#include <pthread.h>
+
+struct hky_worker {
+    struct hky_engine *engine;
+    unsigned index;
+    struct hky_loop *loop;
+    pthread_t thread;
+    bool is_running;
+    struct hky_vm *vm; /* owned; the policy in force on this worker is its policy */
+    struct hky_deliver *deliver;
+    struct hky_notice *notice;
+    struct hky_where *where; /* of the queue request under way, or NULL */
+    const void *where_for;
+    bool is_where_told;
+};
+
+struct hky_engine {
+    struct hky_clock own_clock;
+    const struct hky_clock *clock;
+    struct hky_log *log;
+    char *policy_path;
+    char *spool;
+    struct hky_policy *policy; /* the newest; aux's thread */
+    struct hky_vm *vm;         /* aux's, for syntax checks of --where */
+    unsigned n_workers;
+    struct hky_worker *workers;
+    struct hky_loop **loops;
+    struct hky_loop *aux;
+    struct hky_journal *journal;
+    struct hky_journal_report report;
+    struct hky_record *record;
+    struct hky_schedule_ops schedule_ops;
+    struct hky_schedule *schedule;
+    struct hky_accept_ops accept_ops;
+    struct hky_accept *accept;
+    struct hky_credentials *credentials;
+    struct hky_console *console;
+    int64_t started_at_ms;
+    int stopping; /* 0 runs, 1 drains, 2 at once; aux's thread */
+    struct hky_task stop_task, accept_drained, schedule_drained;
+    int stop_asked;           /* atomic: stop_task is posted once */
+    struct hky_map passwords; /* of listeners: secret's name -> struct hky_secret *; aux's thread */
+    char reload_error[512];   /* why the last reload was refused, "" none; aux's thread */
+};
+
+/* One queue request of an operator. `rq.ctx` is the whole. */
+struct hky_queue_ask {
+    struct hky_queue_request rq;
+    struct hky_engine *engine;
+    struct hky_console_request *request;
+    void *json; /* keeps the selection's strings */
+};
+
+/* planning.c */
+void hky_worker_plan(void *ctx, unsigned worker, struct hky_message *m, struct hky_str header);
+void hky_worker_plan_notice(void *ctx, unsigned worker, struct hky_message *m);
+void hky_worker_decide(void *ctx, unsigned worker, const struct hky_recipient *r, struct hky_decision *out);
+bool hky_worker_where_holds(void *ctx, unsigned worker, const struct hky_recipient *r);
+
+/* operate.c */
+void hky_engine_request(void *ctx, struct hky_console_request *rq, const char *cmd, struct hky_str args);
+void hky_engine_metrics(void *ctx, struct hky_buf *out);
+void hky_engine_restore_relays(struct hky_engine *engine);
+
+/* engine.c */
+enum hky_err hky_engine_reload(struct hky_engine *engine, struct hky_error *e); /* aux's thread */
+
+#endif
