@@ -6,6 +6,7 @@
 #define HKY_NET_LOOP_H
 
 #include "base/error.h"
+#include "base/heap.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -13,9 +14,10 @@
 struct hky_loop;
 
 enum hky_err hky_loop_new(struct hky_loop **out, struct hky_error *e);
-void hky_loop_free(struct hky_loop **loop); /* after run returned; posted tasks that did not run are dropped */
-void hky_loop_run(struct hky_loop *loop);   /* until hky_loop_stop */
-void hky_loop_stop(struct hky_loop *loop);  /* any thread; tasks posted before it run first */
+/* After run returned. Posted tasks that did not run are dropped; deferred ones (frees of closed streams) run. */
+void hky_loop_free(struct hky_loop **loop);
+void hky_loop_run(struct hky_loop *loop);  /* until hky_loop_stop */
+void hky_loop_stop(struct hky_loop *loop); /* any thread; tasks posted before it run first */
 /* Tests: one non-blocking turn (what is ready now), or wait at most max_ms for something. */
 void hky_loop_turn(struct hky_loop *loop, int max_ms);
 int64_t hky_loop_now_ms(const struct hky_loop *loop); /* monotonic, cached for the turn */
@@ -36,8 +38,8 @@ void hky_loop_defer(struct hky_loop *loop,
 struct hky_timer {
     void (*fire)(struct hky_timer *timer);
     struct hky_loop *loop;
-    int64_t due_ms; /* 0 = not set */
-    uint32_t index; /* the loop's heap */
+    int64_t due_ms;            /* 0 = not set */
+    struct hky_heap_node node; /* the loop's; its time may lie before due_ms: a timer that only moves later stays */
 };
 void hky_timer_init(struct hky_timer *t, struct hky_loop *loop, void (*fire)(struct hky_timer *));
 void hky_timer_set(struct hky_timer *t, int64_t after_ms);
@@ -46,7 +48,7 @@ bool hky_timer_is_set(const struct hky_timer *t);
 
 /* A descriptor watched for life (edge-triggered, read and write), or level-triggered for listeners. */
 struct hky_watch;
-enum { HKY_READABLE = 1, HKY_WRITABLE = 2 };
+enum { HKY_READABLE = 1, HKY_WRITABLE = 2, HKY_HANGUP = 4 /* edge only: the peer closed its side */ };
 /* fire(ctx, bits). Level: `bits` says what to watch for. The descriptor stays the caller's. */
 struct hky_watch *hky_watch_new_edge(struct hky_loop *loop, int fd, void (*fire)(void *ctx, int bits), void *ctx);
 struct hky_watch *hky_watch_new_level(struct hky_loop *loop, int fd, int bits, void (*fire)(void *ctx, int bits),

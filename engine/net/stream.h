@@ -23,7 +23,9 @@ enum hky_stream_event {
     HKY_STREAM_SECURED,   /* TLS handshake and verification done */
     HKY_STREAM_DRAINED,   /* everything handed to write is in the kernel (only after it was not) */
     HKY_STREAM_EOF,       /* the peer closed cleanly; kept octets, if any, will never be completed */
-    HKY_STREAM_FAILED,    /* error in `e` (HKY_E_NET, HKY_E_TLS, HKY_E_TIMEOUT, HKY_E_LIMIT); close it now */
+    /* Error in `e` (HKY_E_NET, HKY_E_TLS, HKY_E_TIMEOUT, HKY_E_LIMIT); close it now. After a time-out or a limit, with
+     * nothing unsent, a last line (421) may be written before. */
+    HKY_STREAM_FAILED,
 };
 
 struct hky_stream_ops {
@@ -48,7 +50,8 @@ void hky_stream_set_ops(struct hky_stream *s, const struct hky_stream_ops *ops,
                         void *ctx); /* hand over to another owner */
 
 void hky_stream_write(struct hky_stream *s, const void *p, size_t n); /* copied */
-/* By reference: `release(arg)` once when the octets are no longer needed, also on close. */
+/* By reference: `release(arg)` once when the octets are no longer needed, also on close; perhaps inside this call,
+ * flush or close, so it must not touch the stream. */
 void hky_stream_write_ref(struct hky_stream *s, const void *p, size_t n, void (*release)(void *arg), void *arg);
 void hky_stream_flush(struct hky_stream *s);          /* try to send now; also done by itself at the end of the turn */
 size_t hky_stream_unsent(const struct hky_stream *s); /* octets accepted by write and not yet in the kernel */

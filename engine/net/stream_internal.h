@@ -1,0 +1,57 @@
+/*
+ * stream_internal -- the stream's parts: stream.c (life, order of events), stream_read.c, stream_write.c. net/ only.
+ */
+#ifndef HKY_NET_STREAM_INTERNAL_H
+#define HKY_NET_STREAM_INTERNAL_H
+
+#include "net/outq.h"
+#include "net/stream.h"
+#include "net/tls_link.h"
+
+struct hky_stream {
+    struct hky_loop *loop;
+    const struct hky_stream_ops *ops;
+    void *ctx;
+    size_t read_max;
+    int fd;
+    struct hky_watch *watch;
+    struct hky_timer deadline;
+    int64_t deadline_ms; /* 0: none; the timer itself is left alone when a deadline is cleared */
+
+    /* The socket. Edges are remembered here until a call says EAGAIN. */
+    bool is_connecting, is_readable, is_writable, is_hung_up;
+    /* What the owner must still hear, in this order. */
+    bool say_connected, say_drained;
+    bool is_failing; /* `error` waits to be told */
+    bool is_eof;     /* EOF was said, nothing more is read */
+    bool is_over;    /* FAILED was said */
+    bool has_last;   /* after a time-out or a limit with nothing unsent, a last word may still be written */
+    bool is_broken;  /* no more writing: `error` is told once what the peer had said is read */
+    bool is_closed;
+    bool is_paused, offer_kept;
+    bool was_full; /* something did not fit into the kernel: DRAINED follows */
+    bool is_end_queued, is_next_queued;
+    struct hky_task at_end, at_next; /* at the end of this turn; in the next one */
+
+    char *kept; /* what on_data left; NULL when nothing */
+    size_t n_kept;
+    struct hky_outq out;
+    uint64_t sent, written;
+
+    struct hky_tls_link *link; /* NULL: plain */
+    bool is_secure;
+    size_t plain_left; /* octets written before start_tls: they leave before the handshake */
+    struct hky_error error;
+};
+
+void hky_stream_at_end(struct hky_stream *s); /* have it looked at when the turn ends */
+void hky_stream_at_next(struct hky_stream *s);
+void hky_stream_say(struct hky_stream *s, enum hky_stream_event ev, const struct hky_error *e);
+/* `s->error` was filled: tell it and stop everything. */
+void hky_stream_fail(struct hky_stream *s);
+
+void hky_stream_read_some(struct hky_stream *s);
+bool hky_stream_can_send(const struct hky_stream *s); /* is there any use in writing? */
+void hky_stream_write_some(struct hky_stream *s, size_t budget);
+
+#endif

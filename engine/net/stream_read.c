@@ -1,0 +1,137 @@
+#include "net/stream_internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* What came of one attempt to get octets. */
+enum got { GOT_SOME, GOT_NOTHING, GOT_EOF, GOT_CUT, GOT_ERROR };
+
+static enum got get_plain(struct hky_stream *s, char *p, size_t cap, size_t *n)
+{
+    ssize_t r;
+    do
+        r = recv(s->fd, p, cap, 0);
+    while (r < 0 && errno == EINTR);
+    if (r > 0) {
+        *n = (size_t)r;
+        /* A short read emptied the socket. Only the end of stream gives no new edge when it was seen already. */
+        if (*n < cap && !s->is_hung_up)
+            s->is_readable = false;
+        return GOT_SOME;
+    }
+    s->is_readable = false;
+    if (r == 0)
+        return GOT_EOF;
+    if (errno == EAGAIN || errno == EWOULDBLOCK)
+        return GOT_NOTHING;
+    hky_error_sys(&s->error, HKY_E_NET, errno, "reading from the peer failed");
+    return GOT_ERROR;
+}
+
+static enum got get_secure(struct hky_stream *s, char *p, size_t cap, size_t *n)
+{
+    switch (hky_tls_link_read(s->link, p, cap, n, &s->error)) {
+    case HKY_TLS_DONE:
+        return GOT_SOME;
+    case HKY_TLS_AGAIN:
+        s->is_readable = false;
+        return GOT_NOTHING;
+    case HKY_TLS_EOF:
+        s->is_readable = false;
+        return GOT_EOF;
+    case HKY_TLS_CUT:
+        s->is_readable = false;
+        return GOT_CUT;
+    case HKY_TLS_BAD:
+        break;
+    }
+    s->is_readable = false;
+    return GOT_ERROR;
+}
+
+static bool can_read(const struct hky_stream *s)
+{
+    return !s->is_closed && !s->is_over && !s->is_eof && !s->is_failing && !s->is_paused &&
+           (s->link == NULL || s->is_secure);
+}
+
+/* Offer `have` octets; what is left moves to the front. Returns how many are left. */
+static size_t offer(struct hky_stream *s, char *p, size_t have)
+{
+    bool was_plain = s->link == NULL;
+    size_t used = s->ops->on_data(s->ctx, p, have);
+    if (s->is_closed)
+        return 0;
+    HKY_ASSERT(used <= have);
+    size_t left = have - used;
+    if (left > 0 && was_plain && s->link != NULL) {
+        hky_error_set(&s->error, HKY_E_TLS, "the peer sent %zu octets in clear after STARTTLS", left);
+        hky_stream_fail(s);
+        return 0;
+    }
+    if (left > s->read_max && can_read(s)) {
+        hky_error_set(&s->error, HKY_E_LIMIT, "the peer sent more than %zu octets that cannot be used", s->read_max);
+        hky_stream_fail(s);
+        return 0;
+    }
+    if (left > 0 && used > 0)
+        memmove(p, p + used, left);
+    return left;
+}
+
+static void keep(struct hky_stream *s, const char *p, size_t n)
+{
+    free(s->kept);
+    s->kept = NULL;
+    if (n > 0) {
+        s->kept = hky_alloc(n);
+        memcpy(s->kept, p, n);
+    }
+    s->n_kept = n;
+}
+
+static void finish(struct hky_stream *s, enum got got)
+{
+    if (s->is_broken || got == GOT_ERROR) { /* a write had failed: everything that could be read was read */
+        hky_stream_fail(s);
+        return;
+    }
+    if (got == GOT_CUT && s->n_kept > 0) {
+        hky_error_set(&s->error, HKY_E_TLS, "the peer ended the connection in the middle, without TLS close_notify");
+        hky_stream_fail(s);
+        return;
+    }
+    s->is_eof = true;
+    hky_stream_say(s, HKY_STREAM_EOF, NULL);
+}
+
+void hky_stream_read_some(struct hky_stream *s)
+{
+    if (!can_read(s) || (!s->is_readable && !s->offer_kept))
+        return;
+    size_t cap, have = s->n_kept, total = 0;
+    char *p = hky_loop_scratch(s->loop, have + HKY_TURN_OCTETS, &cap);
+    enum got got = GOT_NOTHING;
+    if (have > 0)
+        memcpy(p, s->kept, have);
+    s->n_kept = 0; /* they are on offer now, not kept: start_tls inside on_data must not count them */
+    if (s->offer_kept && have > 0)
+        have = offer(s, p, have);
+    s->offer_kept = false;
+    while (can_read(s) && s->is_readable && total < HKY_TURN_OCTETS && have < cap) {
+        size_t n = 0;
+        got = s->link == NULL ? get_plain(s, p + have, cap - have, &n) : get_secure(s, p + have, cap - have, &n);
+        if (got != GOT_SOME)
+            break;
+        total += n;
+        have = offer(s, p, have + n);
+    }
+    if (s->is_closed)
+        return;
+    keep(s, p, s->is_failing ? 0 : have);
+    if (got == GOT_EOF || got == GOT_CUT || got == GOT_ERROR || (got == GOT_NOTHING && s->is_broken && can_read(s)))
+        finish(s, got);
+    else if (can_read(s) && s->is_readable)
+        hky_stream_at_next(s);
+}

@@ -1,0 +1,163 @@
+#include "net/tls_internal.h"
+
+#include <openssl/err.h>
+#include <openssl/pem.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+void hky_tls_last_error(char *out, size_t n)
+{
+    unsigned long code = ERR_peek_last_error();
+    const char *reason = ERR_reason_error_string(code);
+    if (reason != NULL)
+        snprintf(out, n, "%s", reason);
+    else if (code != 0)
+        ERR_error_string_n(code, out, n);
+    else
+        snprintf(out, n, "unknown error");
+    ERR_clear_error();
+}
+
+static struct hky_tls *tls_alloc(bool is_server)
+{
+    struct hky_tls *t = hky_calloc(1, sizeof *t);
+    t->refs = 1;
+    t->is_server = is_server;
+    pthread_mutex_init(&t->lock, NULL);
+    hky_map_init(&t->sessions);
+    ERR_clear_error();
+    t->bio = hky_tls_bio_method();
+    t->ctx = SSL_CTX_new(is_server ? TLS_server_method() : TLS_client_method());
+    HKY_ASSERT(t->bio != NULL && t->ctx != NULL); /* only memory can be missing here */
+    SSL_CTX_set_min_proto_version(t->ctx, TLS1_2_VERSION);
+    SSL_CTX_set_options(t->ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION);
+    SSL_CTX_set_mode(t->ctx,
+                     SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS);
+    SSL_CTX_set_read_ahead(t->ctx, 1); /* a record's head and body in one system call */
+    return t;
+}
+
+enum hky_err hky_tls_server_new(const char *cert_file, const char *key_file, struct hky_tls **out, struct hky_error *e)
+{
+    struct hky_tls *t = tls_alloc(true);
+    char why[120];
+    static const unsigned char id[] = "hikyaku";
+    SSL_CTX_set_options(t->ctx, SSL_OP_CIPHER_SERVER_PREFERENCE);
+    SSL_CTX_set_session_cache_mode(t->ctx, SSL_SESS_CACHE_OFF); /* tickets carry the state */
+    SSL_CTX_set_session_id_context(t->ctx, id, sizeof id - 1);
+    SSL_CTX_set_num_tickets(t->ctx, 1);
+    if (SSL_CTX_use_certificate_chain_file(t->ctx, cert_file) != 1) {
+        hky_tls_last_error(why, sizeof why);
+        hky_tls_unref(&t);
+        return hky_error_set(e, HKY_E_TLS, "cannot use the certificate %.90s: %s; give a PEM file with the chain",
+                             cert_file, why);
+    }
+    if (SSL_CTX_use_PrivateKey_file(t->ctx, key_file, SSL_FILETYPE_PEM) != 1 ||
+        SSL_CTX_check_private_key(t->ctx) != 1) {
+        hky_tls_last_error(why, sizeof why);
+        hky_tls_unref(&t);
+        return hky_error_set(
+            e, HKY_E_TLS, "cannot use the key %.90s: %s; give the certificate's own key, PEM, readable", key_file, why);
+    }
+    *out = t;
+    return HKY_OK;
+}
+
+static int hex_value(char c)
+{
+    c = hky_lower(c);
+    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+static bool parse_pin(const char *text, unsigned char pin[HKY_TLS_PIN_OCTETS])
+{
+    if (strlen(text) != HKY_TLS_PIN_OCTETS * 2)
+        return false;
+    for (size_t i = 0; i < HKY_TLS_PIN_OCTETS; i++) {
+        int high = hex_value(text[2 * i]), low = hex_value(text[2 * i + 1]);
+        if (high < 0 || low < 0)
+            return false;
+        pin[i] = (unsigned char)(high << 4 | low);
+    }
+    return true;
+}
+
+enum hky_err hky_tls_client_new(const struct hky_tls_client_params *params, struct hky_tls **out, struct hky_error *e)
+{
+    struct hky_tls *t = tls_alloc(false);
+    bool has_file = params->ca_file != NULL && params->ca_file[0] != 0;
+    t->is_verified = params->is_verified;
+    t->has_pin = params->pin != NULL && params->pin[0] != 0;
+    if (t->has_pin && !parse_pin(params->pin, t->pin)) {
+        hky_tls_unref(&t);
+        return hky_error_set(e, HKY_E_CONFIG, "a TLS pin is the SHA-256 of the public key: 64 hex digits");
+    }
+    if (params->is_verified) {
+        int ok = has_file ? SSL_CTX_load_verify_locations(t->ctx, params->ca_file, NULL)
+                          : SSL_CTX_set_default_verify_paths(t->ctx);
+        if (ok != 1) {
+            char why[120];
+            hky_tls_last_error(why, sizeof why);
+            hky_tls_unref(&t);
+            return hky_error_set(e, HKY_E_TLS, "cannot read CA certificates from %.90s: %s; give a PEM file",
+                                 has_file ? params->ca_file : "the system's store", why);
+        }
+    }
+    SSL_CTX_set_verify(t->ctx, params->is_verified ? SSL_VERIFY_PEER : SSL_VERIFY_NONE, NULL);
+    SSL_CTX_set_session_cache_mode(t->ctx, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
+    SSL_CTX_sess_set_new_cb(t->ctx, hky_tls_link_on_session);
+    *out = t;
+    return HKY_OK;
+}
+
+struct hky_tls *hky_tls_ref(struct hky_tls *t)
+{
+    atomic_fetch_add_explicit(&t->refs, 1, memory_order_relaxed);
+    return t;
+}
+
+static void sessions_clear(struct hky_tls *t)
+{
+    size_t at = 0;
+    for (struct hky_map_entry *entry; (entry = hky_map_next(&t->sessions, &at)) != NULL;)
+        SSL_SESSION_free(entry->value);
+    hky_map_fini(&t->sessions);
+}
+
+void hky_tls_unref(struct hky_tls **at)
+{
+    struct hky_tls *t = *at;
+    *at = NULL;
+    if (t == NULL || atomic_fetch_sub_explicit(&t->refs, 1, memory_order_acq_rel) != 1)
+        return;
+    sessions_clear(t);
+    SSL_CTX_free(t->ctx);
+    BIO_meth_free(t->bio);
+    pthread_mutex_destroy(&t->lock);
+    free(t);
+}
+
+void hky_tls_session_keep(struct hky_tls *t, struct hky_str key, SSL_SESSION *session)
+{
+    pthread_mutex_lock(&t->lock);
+    if (t->sessions.n >= HKY_TLS_SESSIONS_MAX && hky_map_get(&t->sessions, key) == NULL) {
+        sessions_clear(t); /* rare, and only costs full handshakes */
+        hky_map_init(&t->sessions);
+    }
+    SSL_SESSION *old = hky_map_put(&t->sessions, key, session);
+    pthread_mutex_unlock(&t->lock);
+    SSL_SESSION_free(old);
+}
+
+SSL_SESSION *hky_tls_session_get(struct hky_tls *t, struct hky_str key)
+{
+    pthread_mutex_lock(&t->lock);
+    SSL_SESSION *session = hky_map_get(&t->sessions, key);
+    /* A TLS 1.3 ticket is used once (RFC 8446 C.4); the connection brings a new one. */
+    if (session != NULL && SSL_SESSION_get_protocol_version(session) >= TLS1_3_VERSION)
+        hky_map_remove(&t->sessions, key);
+    else if (session != NULL)
+        SSL_SESSION_up_ref(session);
+    pthread_mutex_unlock(&t->lock);
+    return session;
+}

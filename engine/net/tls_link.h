@@ -1,0 +1,38 @@
+/*
+ * tls_link -- TLS over one non-blocking socket, seen by its stream: handshake, read, write, end. net/ only.
+ */
+#ifndef HKY_NET_TLS_LINK_H
+#define HKY_NET_TLS_LINK_H
+
+#include "net/tls.h"
+
+#include <stddef.h>
+#include <sys/socket.h>
+
+struct hky_tls_link;
+
+enum hky_tls_io {
+    HKY_TLS_DONE,
+    HKY_TLS_AGAIN, /* at the next edge of the socket */
+    HKY_TLS_EOF,   /* close_notify */
+    HKY_TLS_CUT,   /* the socket ended without one */
+    HKY_TLS_BAD,   /* `e` is filled; the link is of no more use */
+};
+
+/* `fd` stays the stream's. `name` (client; may be NULL) is sent as SNI and verified; `peer` names the session cache. */
+enum hky_err hky_tls_link_new(struct hky_tls *tls, int fd, const char *name, const struct sockaddr_storage *peer,
+                              struct hky_tls_link **out, struct hky_error *e);
+void hky_tls_link_free(struct hky_tls_link **link);
+void hky_tls_link_on_readable(struct hky_tls_link *link, bool is_ending); /* an edge came; the peer has hung up */
+
+enum hky_tls_io hky_tls_link_handshake(struct hky_tls_link *link, struct hky_error *e);
+enum hky_tls_io hky_tls_link_read(struct hky_tls_link *link, char *p, size_t cap, size_t *n, struct hky_error *e);
+/* After AGAIN the next call begins with the same octets and has at least as many. */
+enum hky_tls_io hky_tls_link_write(struct hky_tls_link *link, const char *p, size_t n, size_t *done,
+                                   struct hky_error *e);
+void hky_tls_link_shut(struct hky_tls_link *link); /* close_notify, if the kernel takes it */
+
+bool hky_tls_link_is_verified(const struct hky_tls_link *link);
+void hky_tls_link_text(const struct hky_tls_link *link, char *out, size_t n);
+
+#endif
