@@ -1,0 +1,60 @@
+#include "cli/ask.h"
+
+#include "hikyaku/console.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#define ANSWER_MOST (128u << 20)
+
+int hky_cli_ask(const char *command, const char *spool, json_t *request, json_t **answer)
+{
+    char *text = json_dumps(request, JSON_COMPACT);
+    struct hky_error e = {0};
+    struct hky_buf b;
+    enum hky_err err;
+
+    *answer = NULL;
+    hky_buf_init(&b, ANSWER_MOST);
+    err = hky_console_call(spool, hky_str_z(text), &b, &e);
+    free(text);
+    json_decref(request);
+    if (err == HKY_OK && (*answer = json_loadb(hky_buf_str(&b).p, b.n, 0, NULL)) == NULL)
+        err = hky_error_set(&e, HKY_E_SYNTAX, "the engine's answer is not JSON; is it another version?");
+    hky_buf_fini(&b);
+    if (err != HKY_OK) {
+        fprintf(stderr, "hikyaku %s: %s\n", command, e.text);
+        return HKY_EXIT_UNREACHED;
+    }
+    if (!json_is_true(json_object_get(*answer, "ok"))) {
+        const json_t *why = json_object_get(*answer, "error");
+        fprintf(stderr, "hikyaku %s: %s (%s)\n", command, json_string_value(json_object_get(why, "message")),
+                json_string_value(json_object_get(why, "hint")));
+        json_decref(*answer);
+        *answer = NULL;
+        return HKY_EXIT_NO;
+    }
+    return HKY_EXIT_GOOD;
+}
+
+int hky_cli_print_json(json_t *answer)
+{
+    json_object_del(answer, "ok");
+    json_dumpf(answer, stdout, JSON_INDENT(2) | JSON_PRESERVE_ORDER);
+    putchar('\n');
+    json_decref(answer);
+    return HKY_EXIT_GOOD;
+}
+
+const char *hky_cli_age(int64_t sec, char out[24])
+{
+    if (sec < 120)
+        snprintf(out, 24, "%lds", (long)sec);
+    else if (sec < 7200)
+        snprintf(out, 24, "%ldm", (long)(sec / 60));
+    else if (sec < 172800)
+        snprintf(out, 24, "%ldh", (long)(sec / 3600));
+    else
+        snprintf(out, 24, "%ldd", (long)(sec / 86400));
+    return out;
+}

@@ -1,0 +1,17 @@
+/* ask -- one question to the running engine, for status, reload, queue and relay. */
+#ifndef HKY_CLI_ASK_H
+#define HKY_CLI_ASK_H
+
+#include "cli/cli.h"
+
+#include <jansson.h>
+
+/* Sends `request` (taken) to the engine of `spool`. HKY_EXIT_GOOD: *answer is the whole object (json_decref it). Else
+ * the reason is printed and the exit code comes back: 3 no engine, 1 refused. */
+int hky_cli_ask(const char *command, const char *spool, json_t *request, json_t **answer);
+/* Prints the object as JSON and frees it. */
+int hky_cli_print_json(json_t *answer);
+/* "2h", "35m", "12s" of seconds. */
+const char *hky_cli_age(int64_t sec, char out[24]);
+
+#endif

@@ -1,0 +1,203 @@
+#include "cli/ask.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+#define SHOWN_BY_DRY_RUN 25
+
+static const struct hky_cli_option options[] = {
+    {"spool", "DIR", "the engine's spool (default: $HIKYAKU_SPOOL, else ./spool)"},
+    {"relay", "NAME", "recipients whose current step uses this relay"},
+    {"to", "ADDRESS", "recipient: an address, a domain, or .domain for its subdomains"},
+    {"from", "ADDRESS", "envelope sender, likewise"},
+    {"scenario", "NAME", "of this scenario"},
+    {"tag", "NAME", "with this tag"},
+    {"class", "CLASS", "whose last attempt ended so (mailbox_full, network, ...)"},
+    {"state", "STATE", "queued, sending, deferred, parked, held"},
+    {"older", "DURATION", "accepted longer ago than this (90s 10m 2h 3d)"},
+    {"where", "LUA", "for which this expression on r holds: 'r.tags.urgent and r.domain == \"docomo.ne.jp\"'"},
+    {"limit", "N", "print at most N rows (default 100; counts are always of all)"},
+    {"dry-run", NULL, "retry, hold, release, cancel: say how many and show the first 25, change nothing"},
+    {NULL, NULL, NULL},
+};
+
+static const char *text_of(const json_t *row, const char *key)
+{
+    const char *z = json_string_value(json_object_get(row, key));
+
+    return z != NULL ? z : "";
+}
+
+static const char *format_next(const json_t *row, char out[24])
+{
+    json_int_t at = json_integer_value(json_object_get(row, "next_at")); /* ms */
+    int64_t left = at / 1000 - (int64_t)time(NULL);
+
+    if (at == 0 || left <= 0)
+        return "";
+    return hky_cli_age(left, out);
+}
+
+static void print_rows(const json_t *rows)
+{
+    struct hky_cli_table *t = hky_cli_table_new(9);
+    const json_t *row;
+    size_t i;
+
+    hky_cli_table_row(
+        t, (const char *const[]){"ID", "RECIPIENT", "STATE", "AGE", "NEXT IN", "ROUTE", "RELAY", "TRIES", "LAST"});
+    json_array_foreach (rows, i, row) {
+        char age[24], next[24], tries[24], last[160];
+
+        snprintf(tries, sizeof tries, "%" JSON_INTEGER_FORMAT, json_integer_value(json_object_get(row, "attempts")));
+        snprintf(last, sizeof last, "%s%s%.100s", text_of(row, "class"), text_of(row, "class")[0] != '\0' ? " " : "",
+                 text_of(row, "reason")[0] != '\0' ? text_of(row, "reason") : text_of(row, "reply"));
+        hky_cli_table_row(t, (const char *const[]){
+                                 text_of(row, "id"), text_of(row, "recipient"), text_of(row, "state"),
+                                 hky_cli_age(json_integer_value(json_object_get(row, "age_sec")), age),
+                                 format_next(row, next), text_of(row, "route"), text_of(row, "relay"), tries, last});
+    }
+    hky_cli_table_print(&t);
+}
+
+static void print_show(const json_t *rows)
+{
+    const json_t *row, *value;
+    const char *key;
+    size_t i;
+
+    json_array_foreach (rows, i, row) {
+        if (i > 0)
+            putchar('\n');
+        json_object_foreach ((json_t *)row, key, value) {
+            char *text = json_is_string(value) ? NULL : json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT);
+            printf("%-12s %s\n", key, text != NULL ? text : json_string_value(value));
+            free(text);
+        }
+    }
+}
+
+static const char *past_of(const char *action)
+{
+    static const char *const pasts[][2] = {
+        {"retry", "asked to try now"}, {"hold", "held"}, {"release", "released"}, {"cancel", "cancelled"}};
+
+    for (size_t i = 0; i < 4; i++)
+        if (strcmp(action, pasts[i][0]) == 0)
+            return pasts[i][1];
+    return "";
+}
+
+static void print_answer(const char *action, const json_t *answer, bool is_dry_run)
+{
+    const json_t *rows = json_object_get(answer, "rows");
+    json_int_t n = json_integer_value(json_object_get(answer, "n"));
+    bool is_list = strcmp(action, "list") == 0;
+
+    if (strcmp(action, "show") == 0) {
+        print_show(rows);
+        return;
+    }
+    if (is_list || is_dry_run) {
+        if (json_array_size(rows) > 0)
+            print_rows(rows);
+        if ((size_t)n > json_array_size(rows))
+            printf("... and %" JSON_INTEGER_FORMAT " more\n", n - (json_int_t)json_array_size(rows));
+        printf("%" JSON_INTEGER_FORMAT " recipient%s%s\n", n, n == 1 ? "" : "s",
+               is_list ? "" : " would be meant; nothing was changed");
+    } else {
+        printf("%" JSON_INTEGER_FORMAT " recipient%s %s\n", n, n == 1 ? "" : "s", past_of(action));
+    }
+}
+
+static bool take_selection(json_t *select, const char *name, const char *value)
+{
+    int64_t ms;
+
+    if (strcmp(name, "older") != 0) {
+        json_object_set_new(select, name, json_string(value));
+        return true;
+    }
+    if (!hky_cli_duration(value, &ms)) {
+        fprintf(stderr, "hikyaku queue: --older takes 90s, 10m, 2h or 3d, not \"%s\"\n", value);
+        return false;
+    }
+    json_object_set_new(select, "older_ms", json_integer(ms));
+    return true;
+}
+
+static bool is_action(const char *name)
+{
+    static const char *const actions[] = {"list", "show", "retry", "hold", "release", "cancel"};
+
+    for (size_t i = 0; i < sizeof actions / sizeof actions[0]; i++)
+        if (strcmp(name, actions[i]) == 0)
+            return true;
+    fprintf(stderr, "hikyaku queue: no action \"%s\": list, show, retry, hold, release, cancel\n", name);
+    return false;
+}
+
+static int run(const struct hky_cli_command *self, int argc, char **argv)
+{
+    struct hky_cli_args args;
+    const char *value, *name, *spool = NULL, *action;
+    json_t *select = json_object(), *request, *answer;
+    bool is_dry_run = false;
+    uint64_t limit = 100;
+    int code = -1;
+
+    hky_cli_args_init(&args, self, argc, argv);
+    while ((name = hky_cli_next(&args, &value)) != NULL && code < 0) {
+        if (strcmp(name, "spool") == 0)
+            spool = value;
+        else if (strcmp(name, "dry-run") == 0)
+            is_dry_run = true;
+        else if (strcmp(name, "limit") == 0)
+            code = hky_str_u64(hky_str_z(value), 1000000, &limit) ? -1 : HKY_EXIT_USAGE;
+        else
+            code = take_selection(select, name, value) ? -1 : HKY_EXIT_USAGE;
+    }
+    if (code >= 0 || (code = hky_cli_args_done(&args, 0, 2)) >= 0) {
+        json_decref(select);
+        return code;
+    }
+    action = args.n_positional > 0 ? argv[0] : "list";
+    if (args.n_positional > 1)
+        json_object_set_new(select, "id", json_string(argv[1]));
+    if (!is_action(action) || (strcmp(action, "list") != 0 && json_object_size(select) == 0)) {
+        if (json_object_size(select) == 0 && strcmp(action, "list") != 0)
+            fprintf(stderr,
+                    "hikyaku queue %s: which? an ID, or a selection such as --to DOMAIN (hikyaku queue --help)\n",
+                    action);
+        json_decref(select);
+        return HKY_EXIT_USAGE;
+    }
+    request = json_pack("{s:s, s:s, s:o, s:b, s:I}", "cmd", "queue", "action", action, "select", select, "dry_run",
+                        is_dry_run, "limit", (json_int_t)(is_dry_run ? SHOWN_BY_DRY_RUN : limit));
+    if ((code = hky_cli_ask(self->name, hky_cli_spool(spool), request, &answer)) != HKY_EXIT_GOOD)
+        return code;
+    if (strcmp(action, "list") != 0 && json_integer_value(json_object_get(answer, "n")) == 0)
+        code = HKY_EXIT_NO;
+    if (args.is_json) {
+        hky_cli_print_json(answer);
+        return code;
+    }
+    print_answer(action, answer, is_dry_run);
+    json_decref(answer);
+    return code;
+}
+
+const struct hky_cli_command hky_cli_queue = {
+    .name = "queue",
+    .args = "list | show ID | retry | hold | release | cancel [ID]",
+    .summary = "the live queue: list, show, retry, hold, release, cancel",
+    .help = "All that is selected must hold together; without a selection list shows everything. Examples:\n"
+            "  hikyaku queue list --to docomo.ne.jp --state deferred\n"
+            "  hikyaku queue retry --relay rental --class network\n"
+            "  hikyaku queue cancel --scenario spring --older 2h --dry-run\n"
+            "Cancelled recipients are gone without a failure notice. Exit code 1: nothing matched.",
+    .options = options,
+    .run = run,
+};

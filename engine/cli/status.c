@@ -1,0 +1,122 @@
+#include "cli/ask.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+
+static const struct hky_cli_option options[] = {
+    {"spool", "DIR", "the engine's spool (default: $HIKYAKU_SPOOL, else ./spool)"},
+    {NULL, NULL, NULL},
+};
+
+static json_int_t number(const json_t *from, const char *group, const char *key)
+{
+    return json_integer_value(json_object_get(json_object_get(from, group), key));
+}
+
+static void print_relays(const json_t *relays)
+{
+    struct hky_cli_table *t = hky_cli_table_new(4);
+    const json_t *relay;
+    size_t i;
+
+    hky_cli_table_row(t, (const char *const[]){"RELAY", "STATE", "QUEUED", "NOTE"});
+    json_array_foreach (relays, i, relay) {
+        char queued[24];
+        const char *note = json_string_value(json_object_get(relay, "note"));
+        snprintf(queued, sizeof queued, "%" JSON_INTEGER_FORMAT, json_integer_value(json_object_get(relay, "queued")));
+        hky_cli_table_row(t, (const char *const[]){json_string_value(json_object_get(relay, "name")),
+                                                   json_string_value(json_object_get(relay, "state")), queued, note});
+    }
+    hky_cli_table_print(&t);
+}
+
+static void print_status(const json_t *s)
+{
+    char up[24];
+    const char *refused = json_string_value(json_object_get(s, "reload_error"));
+    const char *health = json_string_value(json_object_get(json_object_get(s, "journal"), "health"));
+
+    printf("%s%s%s since %s, version %s, policy %s (%s), %" JSON_INTEGER_FORMAT " workers\n", hky_cli_colour("bold"),
+           json_string_value(json_object_get(s, "state")), hky_cli_colour("off"),
+           hky_cli_age(json_integer_value(json_object_get(s, "uptime_sec")), up),
+           json_string_value(json_object_get(s, "version")), json_string_value(json_object_get(s, "policy")),
+           json_string_value(json_object_get(s, "policy_hash")), json_integer_value(json_object_get(s, "workers")));
+    if (refused != NULL)
+        printf("%sthe last reload was refused: %s%s\n", hky_cli_colour("red"), refused, hky_cli_colour("off"));
+    printf("queue     %" JSON_INTEGER_FORMAT " queued, %" JSON_INTEGER_FORMAT " sending, %" JSON_INTEGER_FORMAT
+           " deferred, %" JSON_INTEGER_FORMAT " parked, %" JSON_INTEGER_FORMAT " held\n",
+           number(s, "queue", "queued"), number(s, "queue", "sending"), number(s, "queue", "deferred"),
+           number(s, "queue", "parked"), number(s, "queue", "held"));
+    printf("since     start: %" JSON_INTEGER_FORMAT " messages in, %" JSON_INTEGER_FORMAT
+           " recipients, %" JSON_INTEGER_FORMAT " delivered, %" JSON_INTEGER_FORMAT " failed, %" JSON_INTEGER_FORMAT
+           " attempts\n",
+           number(s, "since_start", "messages"), number(s, "since_start", "recipients"),
+           number(s, "since_start", "delivered"), number(s, "since_start", "failed"),
+           number(s, "since_start", "attempts"));
+    printf("journal   %s, %" JSON_INTEGER_FORMAT " segments (%" JSON_INTEGER_FORMAT " cold, %" JSON_INTEGER_FORMAT
+           " free), %" JSON_INTEGER_FORMAT " octets, %" JSON_INTEGER_FORMAT " commits\n\n",
+           health, number(s, "journal", "segments"), number(s, "journal", "cold"), number(s, "journal", "free"),
+           number(s, "journal", "octets"), number(s, "journal", "commits"));
+    print_relays(json_object_get(s, "relays"));
+}
+
+static int run(const struct hky_cli_command *self, int argc, char **argv)
+{
+    struct hky_cli_args args;
+    const char *value, *spool = NULL;
+    json_t *answer;
+    int code;
+
+    hky_cli_args_init(&args, self, argc, argv);
+    while (hky_cli_next(&args, &value) != NULL)
+        spool = value;
+    if ((code = hky_cli_args_done(&args, 0, 0)) >= 0)
+        return code;
+    code = hky_cli_ask(self->name, hky_cli_spool(spool), json_pack("{s:s}", "cmd", "status"), &answer);
+    if (code != HKY_EXIT_GOOD)
+        return code;
+    if (args.is_json)
+        return hky_cli_print_json(answer);
+    print_status(answer);
+    json_decref(answer);
+    return HKY_EXIT_GOOD;
+}
+
+const struct hky_cli_command hky_cli_status = {
+    .name = "status",
+    .args = "",
+    .summary = "what the engine is doing",
+    .options = options,
+    .run = run,
+};
+
+static int run_reload(const struct hky_cli_command *self, int argc, char **argv)
+{
+    struct hky_cli_args args;
+    const char *value, *spool = NULL;
+    json_t *answer;
+    int code;
+
+    hky_cli_args_init(&args, self, argc, argv);
+    while (hky_cli_next(&args, &value) != NULL)
+        spool = value;
+    if ((code = hky_cli_args_done(&args, 0, 0)) >= 0)
+        return code;
+    code = hky_cli_ask(self->name, hky_cli_spool(spool), json_pack("{s:s}", "cmd", "reload"), &answer);
+    if (code != HKY_EXIT_GOOD)
+        return code;
+    if (!args.is_json)
+        puts("the new policy is in force");
+    json_decref(answer);
+    return HKY_EXIT_GOOD;
+}
+
+const struct hky_cli_command hky_cli_reload = {
+    .name = "reload",
+    .args = "",
+    .summary = "load the policy again; a bad file changes nothing",
+    .help =
+        "Recipients without a delivered copy are planned anew at their next attempt; parked ones are asked at once.",
+    .options = options,
+    .run = run_reload,
+};
