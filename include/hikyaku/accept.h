@@ -47,6 +47,9 @@ enum hky_err hky_accept_set_policy(struct hky_accept *a, const struct hky_policy
 void hky_accept_drain(struct hky_accept *a, int64_t grace_ms, void (*done)(void *ctx), void *ctx);
 void hky_accept_free(struct hky_accept **a); /* loops have stopped */
 
+/* The port the i-th listener got, 0 when there is none (tests listen on port 0). */
+uint16_t hky_accept_port(const struct hky_accept *a, unsigned i);
+
 struct hky_accept_stats {
     uint64_t sessions, sessions_total, messages, recipients, refused;
 };

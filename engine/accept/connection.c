@@ -1,0 +1,536 @@
+#include "accept/internal.h"
+
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define READ_MAX      (1u << 20) /* what a pipelining client may have sent ahead while a commit is pending */
+#define UNSENT_MAX    65536      /* more unsent replies: reading stops */
+#define RATE_MIN      500        /* octets a second of content, over time */
+#define ROOM_AGAIN_MS 5          /* the journal had too much unsynced */
+
+/* A client. `session` is the dialogue; here are its socket, deadlines and what it waits for. */
+struct hky_connection {
+    LIST_ENTRY(hky_connection) link;
+    struct hky_accept_worker *worker;
+    struct hky_stream *stream; /* NULL: closed */
+    struct hky_policy *policy;
+    const struct hky_listen *listen;
+    struct hky_door *door;
+    struct hky_pending *pending;
+    struct ask *ask;
+    struct hky_timer again;
+    struct hky_task gone;
+    struct hky_connection_peer peer;
+    uint32_t seen_commands;
+    uint8_t deadline; /* DEADLINE_ */
+    bool is_greeted, is_paused;
+    int64_t budget_ms, budget_at_ms; /* content: time left, as of */
+    struct hky_session session;
+};
+enum { DEADLINE_NONE, DEADLINE_COMMAND, DEADLINE_CONTENT };
+
+/* A message on its way to the disk. */
+struct hky_pending {
+    struct hky_commit commit;
+    LIST_ENTRY(hky_pending) link;
+    struct hky_accept_worker *worker;
+    struct hky_connection *connection; /* NULL: it went away */
+    struct hky_message *message;
+};
+
+/* A secret asked for. */
+struct ask {
+    struct hky_connection *connection; /* NULL: it went away */
+    struct hky_policy *policy;         /* the reference to the secret lies in it */
+};
+
+static void connection_free(struct hky_connection *c)
+{
+    hky_timer_cancel(&c->again);
+    hky_session_fini(&c->session);
+    hky_policy_unref(&c->policy);
+    hky_door_unref(&c->door);
+    free(c);
+}
+
+static void on_gone(struct hky_task *task)
+{
+    connection_free(HKY_CONTAINER(task, struct hky_connection, gone));
+}
+
+/* Idempotent. The memory goes at the end of the turn: the session may be in the middle of something. */
+static void connection_close(struct hky_connection *c)
+{
+    if (c->stream == NULL)
+        return;
+    hky_stream_close(&c->stream);
+    hky_timer_cancel(&c->again);
+    if (c->pending != NULL)
+        c->pending->connection = NULL;
+    if (c->ask != NULL)
+        c->ask->connection = NULL;
+    LIST_REMOVE(c, link);
+    hky_client_leave(c->worker, c->peer.text);
+    c->gone.run = on_gone;
+    hky_loop_defer(c->worker->loop, &c->gone);
+}
+
+/* --- deadlines --- */
+
+static void set_deadline(struct hky_connection *c, uint8_t kind, int64_t ms)
+{
+    c->deadline = kind;
+    hky_stream_set_deadline(c->stream, ms);
+}
+
+/* Absolute: a command has command_ms from the one before; content has data_ms, of which every octet gives 2 ms back. */
+static void move_deadline(struct hky_connection *c, size_t n_read)
+{
+    const struct hky_bounds *bounds = &c->policy->engine.bounds;
+    const struct hky_session *s = &c->session;
+
+    if (s->waits & ~(unsigned)HKY_WAIT_TLS) {
+        if (c->deadline != DEADLINE_NONE)
+            set_deadline(c, DEADLINE_NONE, 0);
+        return;
+    }
+    if (hky_session_is_content(s)) {
+        int64_t now = hky_loop_now_ms(c->worker->loop);
+        if (c->deadline != DEADLINE_CONTENT)
+            c->budget_ms = bounds->data_ms;
+        else
+            c->budget_ms -= now - c->budget_at_ms;
+        c->budget_ms += (int64_t)(n_read * 1000 / RATE_MIN);
+        if (c->budget_ms > bounds->data_ms)
+            c->budget_ms = bounds->data_ms;
+        c->budget_at_ms = now;
+        set_deadline(c, DEADLINE_CONTENT, c->budget_ms > 0 ? c->budget_ms : 1);
+    } else if (c->deadline != DEADLINE_COMMAND || c->seen_commands != s->n_commands) {
+        set_deadline(c, DEADLINE_COMMAND, bounds->command_ms);
+    }
+    c->seen_commands = s->n_commands;
+}
+
+/* After anything happened to the session: stop reading, or go on. */
+static void settle(struct hky_connection *c, size_t n_read)
+{
+    if (c->stream == NULL)
+        return;
+    bool pause = c->session.waits != 0 && c->session.waits != HKY_WAIT_TLS;
+    if (hky_stream_unsent(c->stream) > UNSENT_MAX)
+        pause = true;
+    if (pause && !c->is_paused)
+        hky_stream_pause(c->stream);
+    else if (!pause && c->is_paused)
+        hky_stream_resume(c->stream);
+    c->is_paused = pause;
+    move_deadline(c, n_read);
+    if (c->session.waits & HKY_WAIT_JOURNAL)
+        hky_timer_set(&c->again, ROOM_AGAIN_MS);
+}
+
+static void on_again(struct hky_timer *timer)
+{
+    struct hky_connection *c = HKY_CONTAINER(timer, struct hky_connection, again);
+
+    if (c->stream == NULL)
+        return;
+    hky_session_resume(&c->session, HKY_WAIT_JOURNAL);
+    settle(c, 0);
+}
+
+/* --- what the session asks for --- */
+
+static void on_write(void *ctx, const char *p, size_t n)
+{
+    struct hky_connection *c = ctx;
+
+    if (c->stream != NULL)
+        hky_stream_write(c->stream, p, n);
+}
+
+static int64_t now_ms(void *ctx)
+{
+    struct hky_connection *c = ctx;
+
+    return hky_clock_now_ms(c->worker->accept->params.clock);
+}
+
+static uint64_t new_id(void *ctx)
+{
+    struct hky_connection *c = ctx;
+
+    return hky_id_next(hky_journal_ids(c->worker->accept->params.journal), now_ms(ctx));
+}
+
+static enum hky_err room(void *ctx, uint64_t size)
+{
+    struct hky_connection *c = ctx;
+
+    return hky_journal_room(c->worker->accept->params.journal, size);
+}
+
+static void event(struct hky_accept_worker *w, const struct hky_event *ev)
+{
+    if (w->accept->ops.event != NULL)
+        w->accept->ops.event(w->accept->ops.ctx, w->index, ev);
+}
+
+static void on_refused(void *ctx, const char *reply)
+{
+    struct hky_connection *c = ctx;
+
+    __atomic_add_fetch(&c->worker->refused, 1, __ATOMIC_RELAXED);
+    event(c->worker, &(struct hky_event){.kind = HKY_EVENT_REFUSED, .at_ms = now_ms(ctx), .text = reply});
+}
+
+/* Durable: from here on the mail is ours. Events first: behind enqueue the recipients belong to their lanes. */
+static void hand_on(struct hky_accept_worker *w, struct hky_message *m)
+{
+    int64_t now = hky_clock_now_ms(w->accept->params.clock);
+    const char *route;
+
+    for (uint32_t i = 0; i < m->n_recipients; i++) {
+        const struct hky_recipient *r = &m->recipients[i];
+
+        if (!hky_recipient_state_is_final((enum hky_recipient_state)r->state))
+            (void)hky_message_ref(m);
+        route = r->plan != NULL ? r->plan->route : NULL;
+        event(w, &(struct hky_event){
+                     .kind = HKY_EVENT_ACCEPTED, .at_ms = now, .message = m, .recipient = r, .route = route});
+    }
+    __atomic_add_fetch(&w->messages, 1, __ATOMIC_RELAXED);
+    __atomic_add_fetch(&w->recipients, m->n_recipients, __ATOMIC_RELAXED);
+    w->accept->ops.enqueue(w->accept->ops.ctx, w->index, m);
+}
+
+static void on_durable(struct hky_commit *commit, const struct hky_durable *durable, enum hky_err result)
+{
+    struct hky_pending *p = HKY_CONTAINER(commit, struct hky_pending, commit);
+    struct hky_accept_worker *w = p->worker;
+    struct hky_connection *c = p->connection;
+
+    LIST_REMOVE(p, link);
+    if (c != NULL) {
+        c->pending = NULL;
+        hky_session_on_commit(&c->session, durable, result, p->message->id);
+        settle(c, 0);
+    }
+    if (result == HKY_OK)
+        hand_on(w, p->message);
+    else
+        __atomic_add_fetch(&w->refused, 1, __ATOMIC_RELAXED);
+    hky_message_unref(&p->message);
+    free(p);
+}
+
+static void on_big_durable(struct hky_commit *commit, const struct hky_durable *durable, enum hky_err result)
+{
+    struct hky_pending *p = HKY_CONTAINER(commit, struct hky_pending, commit);
+
+    if (result != HKY_OK) {
+        on_durable(commit, durable, result);
+        return;
+    }
+    p->commit = (struct hky_commit){.loop = p->worker->loop, .done = on_durable};
+    hky_journal_accept(p->worker->accept->params.journal, p->message, &p->commit);
+}
+
+static void submit(void *ctx, struct hky_message *m, struct hky_str header, void *big)
+{
+    struct hky_connection *c = ctx;
+    struct hky_accept_worker *w = c->worker;
+    struct hky_pending *p = hky_calloc(1, sizeof *p);
+
+    p->worker = w;
+    p->connection = c;
+    p->message = m;
+    p->commit.loop = w->loop;
+    c->pending = p;
+    LIST_INSERT_HEAD(&w->pending, p, link);
+    w->accept->ops.decide(w->accept->ops.ctx, w->index, m, header);
+    if (big != NULL) {
+        struct hky_big *file = big;
+        p->commit.done = on_big_durable;
+        hky_journal_big_commit(&file, &p->commit);
+    } else {
+        p->commit.done = on_durable;
+        hky_journal_accept(w->accept->params.journal, m, &p->commit);
+    }
+}
+
+static void on_big_room(void *ctx)
+{
+    struct hky_connection *c = ctx;
+
+    if (c->stream == NULL)
+        return;
+    hky_session_resume(&c->session, HKY_WAIT_BIG);
+    settle(c, 0);
+}
+
+static void *big_open(void *ctx, uint64_t id)
+{
+    struct hky_connection *c = ctx;
+    struct hky_error e;
+    struct hky_big *big = NULL;
+
+    if (hky_journal_big_open(c->worker->accept->params.journal, id, c->worker->loop, on_big_room, c, &big, &e) !=
+        HKY_OK) {
+        hky_log(c->worker->accept->params.log, HKY_LOG_ERROR, "big_open", "%s", e.text);
+        return NULL;
+    }
+    return big;
+}
+
+static bool big_write(void *ctx, void *big, const char *p, size_t n)
+{
+    (void)ctx;
+    return hky_journal_big_write(big, p, n);
+}
+
+static void big_abort(void *ctx, void *big)
+{
+    struct hky_big *file = big;
+
+    (void)ctx;
+    hky_journal_big_abort(&file);
+}
+
+static void on_secret(void *arg, struct hky_secret *secret, const struct hky_error *e)
+{
+    struct ask *ask = arg;
+    struct hky_connection *c = ask->connection;
+
+    if (c != NULL) {
+        c->ask = NULL;
+        if (secret == NULL && e != NULL)
+            hky_log(c->worker->accept->params.log, HKY_LOG_ERROR, "login_secret", "%s", e->text);
+        hky_session_on_secret(&c->session, secret);
+        settle(c, 0);
+    } else {
+        hky_secret_unref(&secret);
+    }
+    hky_policy_unref(&ask->policy);
+    free(ask);
+}
+
+static void ask_secret(void *ctx, const struct hky_secret_ref *ref)
+{
+    struct hky_connection *c = ctx;
+    struct hky_accept *a = c->worker->accept;
+    struct ask *ask = hky_calloc(1, sizeof *ask);
+
+    ask->connection = c;
+    ask->policy = hky_policy_ref(c->policy);
+    c->ask = ask;
+    a->ops.secret(a->ops.ctx, c->worker->index, ref, on_secret, ask);
+}
+
+static void start_tls(void *ctx)
+{
+    struct hky_connection *c = ctx;
+    struct hky_tls *tls = hky_door_tls(c->worker->accept, c->door);
+
+    if (tls == NULL) {
+        connection_close(c);
+        return;
+    }
+    hky_stream_start_tls(c->stream, tls, NULL);
+    hky_tls_unref(&tls);
+}
+
+static void on_close(void *ctx)
+{
+    connection_close(ctx);
+}
+
+static void on_note(void *ctx, const char *what, struct hky_str text)
+{
+    struct hky_connection *c = ctx;
+    char quoted[HKY_LOG_QUOTED];
+
+    if (hky_log_is_on(c->worker->accept->params.log, HKY_LOG_WARN))
+        hky_log(c->worker->accept->params.log, HKY_LOG_WARN, what, "client=%s text=%s", c->peer.text,
+                hky_log_quote(text, quoted));
+}
+
+static const struct hky_session_ops session_ops = {
+    .write = on_write,
+    .now_ms = now_ms,
+    .new_id = new_id,
+    .room = room,
+    .submit = submit,
+    .big_open = big_open,
+    .big_write = big_write,
+    .big_abort = big_abort,
+    .secret = ask_secret,
+    .start_tls = start_tls,
+    .close = on_close,
+    .note = on_note,
+    .refused = on_refused,
+};
+
+/* --- the stream --- */
+
+bool hky_peer_is_loopback(const struct in6_addr *addr)
+{
+    return IN6_IS_ADDR_LOOPBACK(addr) || (IN6_IS_ADDR_V4MAPPED(addr) && addr->s6_addr[12] == 127);
+}
+
+static bool is_in(const struct hky_cidr *cidr, const struct in6_addr *addr)
+{
+    unsigned whole = cidr->bits / 8, rest = cidr->bits % 8;
+
+    if (cidr->bits > 128 || memcmp(cidr->addr, addr->s6_addr, whole) != 0)
+        return false;
+    return rest == 0 || ((cidr->addr[whole] ^ addr->s6_addr[whole]) >> (8 - rest)) == 0;
+}
+
+static void greet(struct hky_connection *c)
+{
+    struct hky_session_params p = {
+        .ops = &session_ops,
+        .ctx = c,
+        .policy = c->policy,
+        .listen = c->listen,
+        .sasl = c->worker->sasl,
+        .client = c->peer.text,
+        .is_loopback = hky_peer_is_loopback(&c->peer.addr),
+        .is_secure = hky_stream_is_secure(c->stream),
+    };
+
+    for (uint32_t i = 0; i < c->listen->n_allow && !p.is_allowed; i++)
+        p.is_allowed = is_in(&c->listen->allow[i], &c->peer.addr);
+    hky_session_init(&c->session, &p);
+    c->is_greeted = true;
+    settle(c, 0);
+}
+
+static size_t on_data(void *ctx, const char *p, size_t n)
+{
+    struct hky_connection *c = ctx;
+    size_t used = 0;
+
+    if (c->is_greeted)
+        used = hky_session_input(&c->session, p, n);
+    settle(c, n);
+    return c->stream == NULL ? n : used;
+}
+
+static void on_event(void *ctx, enum hky_stream_event ev, const struct hky_error *e)
+{
+    struct hky_connection *c = ctx;
+
+    switch (ev) {
+    case HKY_STREAM_CONNECTED:
+        break;
+    case HKY_STREAM_SECURED:
+        if (c->is_greeted) {
+            hky_session_on_tls(&c->session);
+            settle(c, 0);
+        } else {
+            greet(c);
+        }
+        break;
+    case HKY_STREAM_DRAINED:
+        settle(c, 0);
+        break;
+    case HKY_STREAM_EOF:
+        connection_close(c);
+        break;
+    case HKY_STREAM_FAILED:
+        if (e != NULL && e->code == HKY_E_TIMEOUT && c->is_greeted && c->session.state != HKY_SESSION_TLS)
+            hky_session_timeout(&c->session);
+        if (e != NULL)
+            hky_log(c->worker->accept->params.log, HKY_LOG_DEBUG, "client_lost", "client=%s why=\"%s\"", c->peer.text,
+                    e->text);
+        connection_close(c);
+        break;
+    }
+}
+
+static const struct hky_stream_ops stream_ops = {.on_data = on_data, .on_event = on_event};
+
+/* The listener as the policy in force describes it. */
+static const struct hky_listen *find_listen(const struct hky_policy *policy, const struct hky_door *door)
+{
+    for (uint32_t i = 0; i < policy->engine.n_listen; i++) {
+        const struct hky_listen *l = &policy->engine.listen[i];
+        if (l->port == door->port && strcmp(l->addr, door->addr) == 0 && l->tls == door->tls_mode)
+            return l;
+    }
+    return NULL;
+}
+
+static void turn_away(int fd, const struct hky_door *door, const char *line)
+{
+    if (door->tls_mode != HKY_LISTEN_IMPLICIT)
+        (void)!send(fd, line, strlen(line), MSG_DONTWAIT | MSG_NOSIGNAL);
+    close(fd);
+}
+
+void hky_connection_new(struct hky_gate *gate, int fd, const struct hky_connection_peer *peer)
+{
+    struct hky_accept_worker *w = gate->worker;
+    struct hky_policy *policy = w->accept->ops.policy(w->accept->ops.ctx, w->index);
+    const struct hky_listen *listen = find_listen(policy, gate->door);
+
+    if (listen == NULL || !hky_client_enter(w->accept, peer->text, &policy->engine.bounds)) {
+        turn_away(fd, gate->door, "421 4.3.2 too many connections; try again later\r\n");
+        return;
+    }
+    struct hky_connection *c = hky_calloc(1, sizeof *c);
+    c->worker = w;
+    c->policy = hky_policy_ref(policy);
+    c->listen = listen;
+    c->door = gate->door;
+    __atomic_add_fetch(&c->door->refs, 1, __ATOMIC_RELAXED);
+    c->peer = *peer;
+    hky_timer_init(&c->again, w->loop, on_again);
+    LIST_INSERT_HEAD(&w->connections, c, link);
+    __atomic_add_fetch(&w->n_connections, 1, __ATOMIC_RELAXED);
+    __atomic_add_fetch(&w->sessions_total, 1, __ATOMIC_RELAXED);
+    struct hky_stream_params params = {.loop = w->loop, .ops = &stream_ops, .ctx = c, .read_max = READ_MAX};
+    c->stream = hky_stream_new(&params, fd);
+    if (gate->door->tls_mode == HKY_LISTEN_IMPLICIT) {
+        set_deadline(c, DEADLINE_COMMAND, c->policy->engine.bounds.command_ms);
+        start_tls(c);
+    } else {
+        greet(c);
+    }
+}
+
+void hky_connections_drain(struct hky_accept_worker *w)
+{
+    struct hky_connection *c, *next;
+
+    for (c = LIST_FIRST(&w->connections); c != NULL; c = next) {
+        next = LIST_NEXT(c, link);
+        if (c->is_greeted)
+            hky_session_drain(&c->session);
+        else
+            connection_close(c);
+    }
+}
+
+void hky_connections_free(struct hky_accept_worker *w)
+{
+    struct hky_connection *c;
+    struct hky_pending *p;
+
+    while ((c = LIST_FIRST(&w->connections)) != NULL) {
+        hky_stream_close(&c->stream);
+        LIST_REMOVE(c, link);
+        if (c->pending != NULL)
+            c->pending->connection = NULL;
+        free(c->ask); /* its answer can no longer come */
+        connection_free(c);
+    }
+    while ((p = LIST_FIRST(&w->pending)) != NULL) {
+        LIST_REMOVE(p, link);
+        hky_message_unref(&p->message);
+        free(p);
+    }
+}

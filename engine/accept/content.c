@@ -1,0 +1,166 @@
+#include "accept/content.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define SLICE   65536u        /* octets looked at in one go; a bare LF doubles, so at most twice that comes out */
+#define FLUSH   (256u * 1024) /* handed to the big file in runs of about this */
+#define BUF_MAX (HKY_CONTENT_BIG + FLUSH + 4 * SLICE)
+
+void hky_content_init(struct hky_content *c, uint64_t hint, struct hky_str trace)
+{
+    hky_dot_reader_init(&c->lines);
+    hky_buf_init(&c->buf, BUF_MAX);
+    hky_buf_init(&c->facts.text, c->limits.header_octets + 4096);
+    hky_buf_init(&c->facts.tags, 4096);
+    hky_buf_init(&c->facts.vars, 16384);
+    c->trace_n = c->scan = trace.n;
+    hky_buf_reserve(&c->buf, trace.n + (hint < HKY_CONTENT_BIG ? (size_t)hint : HKY_CONTENT_BIG) + 512);
+    hky_buf_add_str(&c->buf, trace);
+}
+
+static void drop_big(struct hky_content *c)
+{
+    if (c->big != NULL)
+        c->big_ops.abort(c->big_ops.ctx, c->big);
+    c->big = NULL;
+    c->is_full = false;
+}
+
+void hky_content_fini(struct hky_content *c)
+{
+    drop_big(c);
+    hky_buf_fini(&c->buf);
+    hky_buf_fini(&c->facts.text);
+    hky_buf_fini(&c->facts.tags);
+    hky_buf_fini(&c->facts.vars);
+    free(c->header);
+    c->header = NULL;
+}
+
+void hky_content_refuse(struct hky_content *c, int code, const char *enhanced, const char *fmt, ...)
+{
+    va_list ap;
+
+    if (c->refusal.code != 0)
+        return;
+    c->refusal.code = code;
+    c->refusal.enhanced = enhanced;
+    va_start(ap, fmt);
+    vsnprintf(c->refusal.text, sizeof c->refusal.text, fmt, ap);
+    va_end(ap);
+    /* What is to come is read to its end and thrown away. */
+    drop_big(c);
+    hky_buf_fini(&c->buf);
+}
+
+struct hky_str hky_content_header(const struct hky_content *c)
+{
+    return hky_str_of(c->header != NULL ? c->header : c->buf.p, c->header_n);
+}
+
+struct hky_str hky_facts_get(const struct hky_facts *f, enum hky_fact which)
+{
+    struct hky_span s = f->span[which];
+
+    return s.n > 0 ? hky_str_of(f->text.p + s.at, s.n) : hky_str_of("", 0);
+}
+
+/* The header section ends at its empty line; it may also begin with it, or never come. */
+static void look_for_header_end(struct hky_content *c)
+{
+    const char *p = c->buf.p + c->trace_n, *end = NULL;
+    size_t n = c->buf.n - c->trace_n;
+
+    if (n >= 2 && p[0] == '\r' && p[1] == '\n') {
+        hky_content_header_done(c, 0);
+        return;
+    }
+    if (c->buf.n - c->scan >= 4)
+        end = memmem(c->buf.p + c->scan, c->buf.n - c->scan, "\r\n\r\n", 4);
+    if (end != NULL)
+        hky_content_header_done(c, (size_t)(end - p) + 2);
+    else if (n > c->limits.header_octets)
+        hky_content_header_done(c, n);
+    else if (c->buf.n - c->scan > 3)
+        c->scan = c->buf.n - 3;
+}
+
+static void flush_big(struct hky_content *c)
+{
+    if (c->big == NULL) {
+        c->header = hky_alloc(c->header_n);
+        memcpy(c->header, c->buf.p, c->header_n);
+        c->big = c->big_ops.open(c->big_ops.ctx, c->id);
+        if (c->big == NULL) {
+            hky_content_refuse(c, 451, "4.3.0", "the message could not be stored; try again later");
+            return;
+        }
+    }
+    c->is_full = !c->big_ops.write(c->big_ops.ctx, c->big, c->buf.p, c->buf.n);
+    c->flushed += c->buf.n;
+    hky_buf_clear(&c->buf);
+}
+
+/* After every slice: bounds, the header's end, the way to the big file. */
+static void took(struct hky_content *c)
+{
+    if (c->refusal.code != 0) {
+        hky_buf_clear(&c->buf);
+        return;
+    }
+    if (c->flushed + c->buf.n - (c->flushed == 0 ? c->trace_n : 0) > c->limits.max_message) {
+        hky_content_refuse(c, 552, "5.3.4", "message too big, at most %llu octets",
+                           (unsigned long long)c->limits.max_message);
+        return;
+    }
+    if (c->buf.n > 0)
+        c->last = c->buf.p[c->buf.n - 1];
+    if (c->header_n == 0)
+        look_for_header_end(c);
+    if (c->refusal.code == 0 && c->header_n > 0 && c->buf.n > (c->big == NULL ? HKY_CONTENT_BIG : FLUSH))
+        flush_big(c);
+    HKY_ASSERT(!c->buf.is_over);
+}
+
+size_t hky_content_dots(struct hky_content *c, const char *p, size_t n, bool *is_end)
+{
+    size_t at = 0;
+
+    *is_end = false;
+    while (at < n && !*is_end && !c->is_full) {
+        size_t slice = n - at < SLICE ? n - at : SLICE;
+        at += hky_dot_read(&c->lines, p + at, slice, &c->buf, is_end);
+        took(c);
+    }
+    return at;
+}
+
+size_t hky_content_chunk(struct hky_content *c, const char *p, size_t n)
+{
+    size_t at = 0;
+
+    while (at < n && !c->is_full) {
+        size_t slice = n - at < SLICE ? n - at : SLICE;
+        hky_bdat_read(&c->lines, p + at, slice, &c->buf);
+        at += slice;
+        took(c);
+    }
+    return at;
+}
+
+void hky_content_end(struct hky_content *c)
+{
+    if (c->refusal.code == 0 && c->header_n == 0)
+        hky_content_header_done(c, c->buf.n - c->trace_n);
+    if (c->lines.has_nul)
+        hky_content_refuse(c, 550, "5.6.0", "the content has a NUL octet");
+    if (c->lines.has_bare_cr || c->last == '\r')
+        hky_content_refuse(c, 550, "5.6.0", "the content has a CR without LF; lines end with CRLF");
+    if (c->refusal.code == 0 && c->big != NULL) {
+        (void)c->big_ops.write(c->big_ops.ctx, c->big, c->buf.p, c->buf.n);
+        c->flushed += c->buf.n;
+        hky_buf_clear(&c->buf);
+    }
+}

@@ -1,0 +1,349 @@
+#include "accept/content.h"
+
+#include "base/hash.h"
+#include "mail/dsn.h"
+#include "mail/header.h"
+
+#include <stdio.h>
+#include <time.h>
+
+#define SUBJECT_MAX  200
+#define NAME_MAX     200
+#define ID_MAX       900 /* Message-ID */
+#define SCENARIO_MAX 128
+#define REF_MAX      200
+#define TAG_MAX      64
+
+/* At most `max` octets, never half a character. */
+static size_t cut_utf8(const char *p, size_t n, size_t max)
+{
+    if (n <= max)
+        return n;
+    while (max > 0 && ((unsigned char)p[max] & 0xc0) == 0x80)
+        max--;
+    return max;
+}
+
+/* What was appended to text since `at` becomes the fact: trimmed, cut, no control octets. */
+static void keep_fact(struct hky_facts *f, enum hky_fact which, size_t at, size_t max)
+{
+    struct hky_str s;
+
+    if (f->text.is_over || f->text.n <= at)
+        return;
+    s = hky_str_trim(hky_str_of(f->text.p + at, f->text.n - at));
+    s.n = cut_utf8(s.p, s.n, max);
+    size_t from = (size_t)(s.p - f->text.p);
+    for (size_t i = from; i < from + s.n; i++)
+        if ((unsigned char)f->text.p[i] < 0x20 || f->text.p[i] == 0x7f)
+            f->text.p[i] = ' ';
+    f->span[which] = (struct hky_span){(uint32_t)from, (uint32_t)s.n};
+    f->text.n = from + s.n;
+}
+
+static void take_decoded(struct hky_facts *f, enum hky_fact which, struct hky_str value, size_t max)
+{
+    size_t at = f->text.n;
+
+    if (f->span[which].n > 0)
+        return; /* the first one counts */
+    hky_field_decode(value, &f->text);
+    keep_fact(f, which, at, max);
+}
+
+/* "Shop \"A\"" -> Shop "A" */
+static void unquote(struct hky_facts *f)
+{
+    struct hky_span *s = &f->span[HKY_FACT_AUTHOR_NAME];
+    char *p = f->text.p + s->at;
+    size_t to = 0;
+
+    if (s->n < 2 || p[0] != '"' || p[s->n - 1] != '"')
+        return;
+    for (size_t i = 1; i + 1 < s->n; i++) {
+        if (p[i] == '\\' && i + 2 < s->n)
+            i++;
+        p[to++] = p[i];
+    }
+    s->n = (uint32_t)to;
+}
+
+static void take_from(struct hky_facts *f, struct hky_str value)
+{
+    struct hky_mailbox box;
+    bool is_bad = false;
+    size_t at;
+
+    if (f->n_from++ > 0)
+        return;
+    f->n_authors = (uint32_t)hky_mailboxes_parse(value, &box, 1, &is_bad);
+    if (f->n_authors == 0)
+        return;
+    at = f->text.n;
+    hky_buf_add_str(&f->text, hky_address_str(&box.address));
+    keep_fact(f, HKY_FACT_AUTHOR, at, HKY_ADDRESS_MAX);
+    take_decoded(f, HKY_FACT_AUTHOR_NAME, box.name, NAME_MAX);
+    unquote(f);
+}
+
+static bool is_name_char(char c)
+{
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '-' ||
+           c == '.';
+}
+
+static void take_tags(struct hky_content *c, struct hky_str value)
+{
+    while (value.n > 0) {
+        const char *comma = memchr(value.p, ',', value.n);
+        size_t n = comma != NULL ? (size_t)(comma - value.p) : value.n;
+        struct hky_str tag = hky_str_trim(hky_str_of(value.p, n));
+
+        if (tag.n > TAG_MAX)
+            hky_content_refuse(c, 550, "5.6.0", "X-Hikyaku-Tag: a tag has at most %d octets", TAG_MAX);
+        if (tag.n > 0) {
+            hky_buf_add_str(&c->facts.tags, tag);
+            hky_buf_add_c(&c->facts.tags, '\0');
+        }
+        n += comma != NULL;
+        value = hky_str_of(value.p + n, value.n - n);
+    }
+}
+
+static void take_var(struct hky_content *c, struct hky_str value)
+{
+    const char *equals = memchr(value.p, '=', value.n);
+    struct hky_str name = hky_str_trim(hky_str_of(value.p, equals != NULL ? (size_t)(equals - value.p) : 0));
+    bool is_good = name.n > 0 && name.n <= TAG_MAX;
+
+    for (size_t i = 0; i < name.n; i++)
+        is_good = is_good && is_name_char(name.p[i]);
+    if (!is_good) {
+        hky_content_refuse(c, 550, "5.6.0", "X-Hikyaku-Var: expected name=value");
+        return;
+    }
+    size_t used = (size_t)(equals - value.p) + 1;
+    hky_buf_add_str(&c->facts.vars, name);
+    hky_buf_add_c(&c->facts.vars, '\0');
+    hky_buf_add_str(&c->facts.vars, hky_str_trim(hky_str_of(value.p + used, value.n - used)));
+    hky_buf_add_c(&c->facts.vars, '\0');
+}
+
+static bool parse_moment(const char *z, int64_t *at_ms)
+{
+    struct tm tm = {0};
+    int used = 0, hours = 0, minutes = 0;
+    char sign = 0;
+
+    if (sscanf(z, "%4d-%2d-%2d%*1[T ]%2d:%2d%n", &tm.tm_year, &tm.tm_mon, &tm.tm_mday, &tm.tm_hour, &tm.tm_min,
+               &used) != 5)
+        return false;
+    z += used;
+    if (sscanf(z, ":%2d%n", &tm.tm_sec, &used) == 1)
+        z += used;
+    if (strcmp(z, "Z") != 0) {
+        used = 0;
+        if (sscanf(z, "%1[+-]%2d:%2d%n", &sign, &hours, &minutes, &used) != 3 &&
+            sscanf(z, "%1[+-]%2d%2d%n", &sign, &hours, &minutes, &used) != 3)
+            return false;
+        if (z[used] != '\0')
+            return false;
+    }
+    if (tm.tm_year < 1970 || tm.tm_mon < 1 || tm.tm_mon > 12 || tm.tm_mday < 1 || tm.tm_mday > 31 || tm.tm_hour > 23 ||
+        tm.tm_min > 59 || tm.tm_sec > 60 || hours > 14 || minutes > 59)
+        return false;
+    tm.tm_year -= 1900;
+    tm.tm_mon -= 1;
+    int64_t offset_sec = (hours * 60 + minutes) * 60;
+    *at_ms = ((int64_t)timegm(&tm) - (sign == '-' ? -offset_sec : offset_sec)) * 1000;
+    return true;
+}
+
+bool hky_deadline_parse(struct hky_str s, int64_t now_ms, int64_t *at_ms)
+{
+    static const struct {
+        char unit;
+        int64_t ms;
+    } units[] = {{'s', 1000}, {'m', 60000}, {'h', 3600000}, {'d', 86400000}};
+    uint64_t number = 0;
+    char z[40];
+
+    if (s.n == 0 || s.n >= sizeof z)
+        return false;
+    if (hky_str_u64(s, UINT32_MAX, &number)) {
+        *at_ms = (int64_t)number * 1000;
+        return true;
+    }
+    for (size_t i = 0; i < sizeof units / sizeof units[0]; i++)
+        if (s.p[s.n - 1] == units[i].unit && hky_str_u64(hky_str_of(s.p, s.n - 1), 100000, &number)) {
+            *at_ms = now_ms + (int64_t)number * units[i].ms;
+            return true;
+        }
+    memcpy(z, s.p, s.n);
+    z[s.n] = '\0';
+    return strlen(z) == s.n && parse_moment(z, at_ms);
+}
+
+/* One of our own fields, believed. */
+static void take_own(struct hky_content *c, struct hky_str name, struct hky_str value)
+{
+    struct hky_facts *f = &c->facts;
+    size_t at = f->text.n;
+
+    if (hky_str_ieq(name, HKY_STR("Scenario"))) {
+        take_decoded(f, HKY_FACT_SCENARIO, value, SCENARIO_MAX);
+        return;
+    }
+    if (hky_str_ieq(name, HKY_STR("Ref"))) {
+        take_decoded(f, HKY_FACT_REF, value, REF_MAX);
+        return;
+    }
+    hky_field_decode(value, &f->text);
+    struct hky_str decoded = hky_str_trim(hky_str_of(f->text.p + at, f->text.n - at));
+    if (hky_str_ieq(name, HKY_STR("Tag")))
+        take_tags(c, decoded);
+    else if (hky_str_ieq(name, HKY_STR("Var")))
+        take_var(c, decoded);
+    else if (hky_str_ieq(name, HKY_STR("Source")) && hky_str_eq(decoded, HKY_STR("sendmail")))
+        f->span[HKY_FACT_SOURCE] = (struct hky_span){(uint32_t)(decoded.p - f->text.p), (uint32_t)decoded.n};
+    else if (hky_str_ieq(name, HKY_STR("Deadline")) && !hky_deadline_parse(decoded, c->now_ms, &f->deadline_ms))
+        hky_content_refuse(c, 550, "5.6.0",
+                           "X-Hikyaku-Deadline: expected 2026-12-01T10:00:00+09:00, seconds since 1970, or 2h");
+    if (f->tags.is_over || f->vars.is_over || f->text.is_over)
+        hky_content_refuse(c, 552, "5.3.4", "the X-Hikyaku fields hold too much");
+    if (f->span[HKY_FACT_SOURCE].at != at)
+        f->text.n = at;
+}
+
+/* false: the field is removed. */
+static bool take_field(struct hky_content *c, const struct hky_field *field)
+{
+    static const struct hky_str own = {"X-Hikyaku-", 10};
+    struct hky_facts *f = &c->facts;
+
+    switch (hky_lower(field->name.p[0])) {
+    case 'f':
+        if (hky_str_ieq(field->name, HKY_STR("From")))
+            take_from(f, field->value);
+        break;
+    case 's':
+        if (hky_str_ieq(field->name, HKY_STR("Subject")))
+            take_decoded(f, HKY_FACT_SUBJECT, field->value, SUBJECT_MAX);
+        break;
+    case 'm':
+        if (hky_str_ieq(field->name, HKY_STR("Message-ID")) && f->span[HKY_FACT_MESSAGE_ID].n == 0) {
+            size_t at = f->text.n;
+            hky_buf_add_str(&f->text, field->value);
+            keep_fact(f, HKY_FACT_MESSAGE_ID, at, ID_MAX);
+        }
+        break;
+    case 'd':
+        f->has_date = f->has_date || hky_str_ieq(field->name, HKY_STR("Date"));
+        break;
+    case 'r':
+        f->n_received += hky_str_ieq(field->name, HKY_STR("Received"));
+        break;
+    case 'x':
+        if (hky_str_istarts(field->name, own)) {
+            if (c->is_trusted)
+                take_own(c, hky_str_of(field->name.p + own.n, field->name.n - own.n), field->value);
+            return false;
+        }
+        break;
+    default:
+        break;
+    }
+    return true;
+}
+
+static uint32_t count_lines(struct hky_str s)
+{
+    uint32_t n = 0;
+    const char *p = s.p, *end = s.p + s.n;
+
+    while (p < end && (p = memchr(p, '\n', (size_t)(end - p))) != NULL) {
+        n++;
+        p++;
+    }
+    return n;
+}
+
+static bool is_8bit(struct hky_str s)
+{
+    for (size_t i = 0; i < s.n; i++)
+        if ((unsigned char)s.p[i] >= 0x80)
+            return true;
+    return false;
+}
+
+/* What a complete section still lacks, with its empty line. */
+static void missing_fields(struct hky_content *c, bool is_open_line, struct hky_buf *out)
+{
+    char id[HKY_ID_TEXT], date[40];
+
+    if (is_open_line)
+        hky_buf_add_z(out, "\r\n");
+    if (!c->facts.has_date) {
+        hky_date_format(c->now_ms, 0, date);
+        hky_buf_printf(out, "Date: %s\r\n", date);
+    }
+    if (c->facts.span[HKY_FACT_MESSAGE_ID].n == 0) {
+        size_t at = c->facts.text.n;
+        hky_id_format(c->id, id);
+        hky_buf_printf(&c->facts.text, "<%s@%s>", id, c->hostname);
+        keep_fact(&c->facts, HKY_FACT_MESSAGE_ID, at, ID_MAX);
+        struct hky_str value = hky_facts_get(&c->facts, HKY_FACT_MESSAGE_ID);
+        hky_buf_printf(out, "Message-ID: " HKY_STR_FMT "\r\n", HKY_STR_ARG(value));
+    }
+    hky_buf_add_z(out, "\r\n");
+}
+
+void hky_content_header_done(struct hky_content *c, size_t section_n)
+{
+    struct hky_str section = hky_str_of(c->buf.p + c->trace_n, section_n);
+    struct hky_facts *f = &c->facts;
+    struct hky_field field;
+    size_t at = 0, kept = c->trace_n, rest = c->trace_n + section_n;
+    bool is_open_line = false, is_cut = false;
+
+    if (hky_buf_reserve(&f->text, 512) == NULL)
+        f->text.is_over = true;
+    while (!is_cut && c->refusal.code == 0 && hky_field_next(section, &at, &field)) {
+        if (field.name.n == 0) { /* no field: the body begins here, as if the empty line had been sent */
+            rest = (size_t)(field.whole.p - c->buf.p);
+            is_cut = true;
+            break;
+        }
+        f->n_lines += count_lines(field.whole);
+        f->has_8bit = f->has_8bit || is_8bit(field.whole);
+        if (!take_field(c, &field) || c->refusal.code != 0)
+            continue;
+        memmove(c->buf.p + kept, field.whole.p, field.whole.n);
+        kept += field.whole.n;
+        is_open_line = c->buf.p[kept - 1] != '\n';
+        if (f->n_lines > c->limits.header_lines)
+            hky_content_refuse(c, 552, "5.3.4", "header too long, at most %u lines", c->limits.header_lines);
+    }
+    if (c->refusal.code == 0 && rest - c->trace_n > c->limits.header_octets)
+        hky_content_refuse(c, 552, "5.3.4", "header too long, at most %u octets", c->limits.header_octets);
+    if (c->refusal.code == 0 && f->n_received > c->limits.received)
+        hky_content_refuse(c, 554, "5.4.6", "mail loop: more than %u Received fields", c->limits.received);
+    if (c->refusal.code == 0 && f->text.is_over)
+        hky_content_refuse(c, 552, "5.3.4", "header too long");
+    if (c->refusal.code != 0)
+        return;
+    if (!is_cut && c->buf.n - rest >= 2 && memcmp(c->buf.p + rest, "\r\n", 2) == 0)
+        rest += 2;
+
+    struct hky_buf add;
+    hky_buf_init(&add, 2048);
+    missing_fields(c, is_open_line, &add);
+    size_t tail = c->buf.n - rest, to = kept + add.n;
+    if (to > rest)
+        HKY_ASSERT(hky_buf_reserve(&c->buf, to - rest) != NULL);
+    memmove(c->buf.p + to, c->buf.p + rest, tail);
+    memcpy(c->buf.p + kept, add.p, add.n);
+    c->buf.n = to + tail;
+    c->header_n = (uint32_t)to;
+    hky_buf_fini(&add);
+}

@@ -1,0 +1,88 @@
+/*
+ * internal -- listeners, workers and connections as the files of this stage see them.
+ */
+#ifndef HKY_ACCEPT_INTERNAL_H
+#define HKY_ACCEPT_INTERNAL_H
+
+#include "accept/session.h"
+#include "hikyaku/accept.h"
+#include "net/stream.h"
+
+#include <netinet/in.h>
+#include <pthread.h>
+#include <sys/queue.h>
+
+struct hky_door;
+struct hky_connection;
+struct hky_pending;
+
+/* One worker's part; touched on its loop only, but for the counters. */
+struct hky_accept_worker {
+    struct hky_accept *accept;
+    unsigned index;
+    struct hky_loop *loop;
+    struct hky_sasl *sasl;
+    LIST_HEAD(, hky_connection) connections;
+    LIST_HEAD(, hky_pending) pending; /* submitted, not yet durable; may outlive their connections */
+    LIST_HEAD(, hky_gate) gates;
+    struct hky_timer pause; /* out of descriptors */
+    int spare_fd;
+    uint64_t n_connections; /* this one and the following: atomic */
+    uint64_t sessions_total, messages, recipients, refused;
+    bool is_draining;
+};
+
+/* A door at one worker. */
+struct hky_gate {
+    LIST_ENTRY(hky_gate) link;
+    struct hky_accept_worker *worker;
+    struct hky_door *door;
+    struct hky_watch *watch;
+    int fd;
+};
+
+/* One address that is listened on; counted: accept's list, gates, connections. */
+struct hky_door {
+    int refs; /* atomic */
+    char addr[64];
+    uint16_t port, bound_port;
+    enum hky_listen_tls tls_mode;
+    struct hky_tls *tls; /* under accept->lock: a reload may bring a new certificate */
+    int *fds;            /* one a worker, until its gate takes it; -1 taken */
+    bool is_kept;        /* mark during a reload */
+};
+
+struct hky_accept {
+    struct hky_accept_params params;
+    struct hky_accept_ops ops;
+    struct hky_accept_worker *workers;
+    struct hky_door **doors; /* worker 0's thread */
+    unsigned n_doors;
+    bool is_started;
+    uint64_t n_connections; /* all; atomic */
+    pthread_mutex_t lock;   /* clients, doors' tls */
+    struct hky_map clients; /* address -> number of connections */
+    void (*drained)(void *ctx);
+    void *drained_ctx;
+    struct hky_timer grace;
+    struct hky_task drain_check;
+    int n_draining; /* workers with connections; atomic */
+};
+
+/* connection.c */
+struct hky_connection_peer {
+    char text[46];
+    struct in6_addr addr; /* v4 as v4-mapped */
+};
+void hky_connection_new(struct hky_gate *gate, int fd, const struct hky_connection_peer *peer);
+void hky_connections_drain(struct hky_accept_worker *w);
+void hky_connections_free(struct hky_accept_worker *w); /* the loop has stopped */
+bool hky_peer_is_loopback(const struct in6_addr *addr);
+
+/* listener.c */
+void hky_door_unref(struct hky_door **door);
+struct hky_tls *hky_door_tls(struct hky_accept *a, struct hky_door *door); /* counted */
+bool hky_client_enter(struct hky_accept *a, const char *client, const struct hky_bounds *bounds);
+void hky_client_leave(struct hky_accept_worker *w, const char *client); /* also tells a drain */
+
+#endif

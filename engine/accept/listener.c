@@ -1,0 +1,657 @@
+#include "accept/internal.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define BACKLOG     1024
+#define ACCEPT_TURN 64  /* connections taken in one turn */
+#define PAUSE_MS    100 /* without descriptors */
+
+/* --- addresses and sockets --- */
+
+union address {
+    struct sockaddr sa;
+    struct sockaddr_in in;
+    struct sockaddr_in6 in6;
+};
+
+static bool parse_address(const char *text, uint16_t port, union address *out, socklen_t *n)
+{
+    *out = (union address){0};
+    if (strcmp(text, "localhost") == 0)
+        text = "127.0.0.1";
+    if (text[0] == '\0' || strcmp(text, "*") == 0)
+        text = "0.0.0.0";
+    if (inet_pton(AF_INET, text, &out->in.sin_addr) == 1) {
+        out->in.sin_family = AF_INET;
+        out->in.sin_port = htons(port);
+        *n = sizeof out->in;
+        return true;
+    }
+    if (inet_pton(AF_INET6, text, &out->in6.sin6_addr) == 1) {
+        out->in6.sin6_family = AF_INET6;
+        out->in6.sin6_port = htons(port);
+        *n = sizeof out->in6;
+        return true;
+    }
+    return false;
+}
+
+static void map_v4(const struct in_addr *v4, struct in6_addr *out)
+{
+    *out = (struct in6_addr){.s6_addr = {[10] = 0xff, [11] = 0xff}};
+    memcpy(out->s6_addr + 12, v4, 4);
+}
+
+static void peer_of(const union address *from, struct hky_connection_peer *peer)
+{
+    if (from->sa.sa_family == AF_INET)
+        map_v4(&from->in.sin_addr, &peer->addr);
+    else
+        peer->addr = from->in6.sin6_addr;
+    if (IN6_IS_ADDR_V4MAPPED(&peer->addr))
+        inet_ntop(AF_INET, peer->addr.s6_addr + 12, peer->text, sizeof peer->text);
+    else
+        inet_ntop(AF_INET6, &peer->addr, peer->text, sizeof peer->text);
+}
+
+static bool is_loopback(const union address *a)
+{
+    struct hky_connection_peer peer = {0};
+
+    peer_of(a, &peer);
+    return hky_peer_is_loopback(&peer.addr);
+}
+
+static int bound_socket(const union address *at, socklen_t n, bool is_shared)
+{
+    int one = 1, fd = socket(at->sa.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+
+    if (fd < 0)
+        return -1;
+    (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+    if (is_shared)
+        (void)setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &one, sizeof one);
+    if (at->sa.sa_family == AF_INET6)
+        (void)setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof one);
+    if (bind(fd, &at->sa, n) == 0 && (is_shared || listen(fd, BACKLOG) == 0))
+        return fd;
+    int saved = errno;
+    close(fd);
+    errno = saved;
+    return -1;
+}
+
+static enum hky_err bind_failed(const struct hky_listen *l, int sys, struct hky_error *e)
+{
+    if (sys == EADDRINUSE)
+        return hky_error_set(e, HKY_E_EXISTS,
+                             "%s:%u: port in use: something else listens on %s:%u; stop it, or choose another port",
+                             l->place.file, l->place.line, l->addr, l->port);
+    if (sys == EACCES)
+        return hky_error_set(e, HKY_E_DENIED,
+                             "%s:%u: %s:%u needs a privilege: choose a port above 1023, or give CAP_NET_BIND_SERVICE",
+                             l->place.file, l->place.line, l->addr, l->port);
+    return hky_error_sys(e, HKY_E_CONFIG, sys, "%s:%u: cannot listen on %s:%u", l->place.file, l->place.line, l->addr,
+                         l->port);
+}
+
+/* First alone, so that another process on the port is seen (two with SO_REUSEPORT would share it silently). */
+static enum hky_err open_sockets(struct hky_accept *a, const struct hky_listen *l, struct hky_door *door,
+                                 struct hky_error *e)
+{
+    union address at;
+    socklen_t n = 0, got = sizeof at;
+    unsigned n_workers = a->params.n_workers;
+
+    if (!parse_address(l->addr, l->port, &at, &n))
+        return hky_error_set(e, HKY_E_CONFIG, "%s:%u: listen: \"%s\" is no IP address; write 127.0.0.1, ::1 or 0.0.0.0",
+                             l->place.file, l->place.line, l->addr);
+    int fd = bound_socket(&at, n, false);
+    if (fd < 0)
+        return bind_failed(l, errno, e);
+    (void)getsockname(fd, &at.sa, &got);
+    door->bound_port = ntohs(at.sa.sa_family == AF_INET ? at.in.sin_port : at.in6.sin6_port);
+    if (n_workers == 1) {
+        door->fds[0] = fd;
+        return HKY_OK;
+    }
+    close(fd);
+    for (unsigned i = 0; i < n_workers; i++) {
+        door->fds[i] = bound_socket(&at, n, true);
+        if (door->fds[i] < 0)
+            return bind_failed(l, errno, e);
+    }
+    for (unsigned i = 0; i < n_workers; i++) /* all or none: what a silent socket got would wait for ever */
+        if (listen(door->fds[i], BACKLOG) != 0)
+            return bind_failed(l, errno, e);
+    return HKY_OK;
+}
+
+/* --- what is allowed at all --- */
+
+static bool is_everyone(const struct hky_cidr *cidr)
+{
+    static const uint8_t v4[12] = {[10] = 0xff, [11] = 0xff};
+
+    return cidr->bits == 0 || (cidr->bits <= 96 && memcmp(cidr->addr, v4, cidr->bits / 8) == 0);
+}
+
+static enum hky_err check_listen(const struct hky_listen *l, struct hky_error *e)
+{
+    union address at;
+    socklen_t n = 0;
+
+    if (!parse_address(l->addr, l->port, &at, &n) || is_loopback(&at))
+        return HKY_OK; /* a wrong address is reported when it is opened */
+    for (uint32_t i = 0; i < l->n_allow; i++)
+        if (is_everyone(&l->allow[i]))
+            return hky_error_set(
+                e, HKY_E_CONFIG,
+                "%s:%u: allow lets everyone send through %s:%u (an open relay): name your own networks", l->place.file,
+                l->place.line, l->addr, l->port);
+    if (l->n_users == 0 && l->n_allow == 0)
+        return hky_error_set(e, HKY_E_CONFIG,
+                             "%s:%u: %s:%u can be reached from other machines and would take mail from anyone: give it "
+                             "users = {...} or allow = {...}, or listen on 127.0.0.1",
+                             l->place.file, l->place.line, l->addr, l->port);
+    if (l->n_users > 0 && l->n_allow == 0 && l->tls == HKY_LISTEN_PLAIN)
+        return hky_error_set(e, HKY_E_CONFIG,
+                             "%s:%u: logins on %s:%u need TLS: give it tls = \"starttls\", cert and key", l->place.file,
+                             l->place.line, l->addr, l->port);
+    return HKY_OK;
+}
+
+static enum hky_err load_tls(const struct hky_policy *policy, const struct hky_listen *l, struct hky_tls **out,
+                             struct hky_error *e)
+{
+    char cert[4096], key[4096];
+
+    *out = NULL;
+    if (l->tls == HKY_LISTEN_PLAIN)
+        return HKY_OK;
+    if (l->cert[0] == '\0')
+        return hky_error_set(e, HKY_E_CONFIG, "%s:%u: tls on %s:%u needs cert and key (PEM files)", l->place.file,
+                             l->place.line, l->addr, l->port);
+    snprintf(cert, sizeof cert, "%s%s%s", l->cert[0] == '/' ? "" : policy->dir, l->cert[0] == '/' ? "" : "/", l->cert);
+    if (l->key[0] == '\0')
+        memcpy(key, cert, sizeof key);
+    else
+        snprintf(key, sizeof key, "%s%s%s", l->key[0] == '/' ? "" : policy->dir, l->key[0] == '/' ? "" : "/", l->key);
+    return hky_tls_server_new(cert, key, out, e);
+}
+
+/* --- doors --- */
+
+void hky_door_unref(struct hky_door **pdoor)
+{
+    struct hky_door *door = *pdoor;
+
+    *pdoor = NULL;
+    if (door == NULL || __atomic_sub_fetch(&door->refs, 1, __ATOMIC_ACQ_REL) > 0)
+        return;
+    hky_tls_unref(&door->tls);
+    free(door->fds);
+    free(door);
+}
+
+struct hky_tls *hky_door_tls(struct hky_accept *a, struct hky_door *door)
+{
+    struct hky_tls *tls;
+
+    pthread_mutex_lock(&a->lock);
+    tls = door->tls != NULL ? hky_tls_ref(door->tls) : NULL;
+    pthread_mutex_unlock(&a->lock);
+    return tls;
+}
+
+static void close_sockets(struct hky_accept *a, struct hky_door *door)
+{
+    for (unsigned i = 0; i < a->params.n_workers; i++) {
+        if (door->fds[i] >= 0)
+            close(door->fds[i]);
+        door->fds[i] = -1;
+    }
+}
+
+static enum hky_err door_open(struct hky_accept *a, const struct hky_policy *policy, const struct hky_listen *l,
+                              struct hky_door **out, struct hky_error *e)
+{
+    enum hky_err err = check_listen(l, e);
+    struct hky_tls *tls = NULL;
+
+    *out = NULL;
+    if (err == HKY_OK)
+        err = load_tls(policy, l, &tls, e);
+    if (err != HKY_OK)
+        return err;
+    struct hky_door *door = hky_calloc(1, sizeof *door);
+    door->refs = 1;
+    door->tls = tls;
+    door->tls_mode = l->tls;
+    door->port = l->port;
+    snprintf(door->addr, sizeof door->addr, "%s", l->addr);
+    door->fds = hky_calloc(a->params.n_workers, sizeof *door->fds);
+    for (unsigned i = 0; i < a->params.n_workers; i++)
+        door->fds[i] = -1;
+    err = open_sockets(a, l, door, e);
+    if (err != HKY_OK) {
+        close_sockets(a, door);
+        hky_door_unref(&door);
+        return err;
+    }
+    *out = door;
+    return HKY_OK;
+}
+
+static void accept_add(struct hky_accept *a, struct hky_door *door)
+{
+    a->doors = hky_realloc(a->doors, (a->n_doors + 1) * sizeof *a->doors);
+    a->doors[a->n_doors++] = door;
+}
+
+/* --- taking connections --- */
+
+/* Without a descriptor the listener would spin: one is kept for turning clients away, then all listeners rest. */
+static void out_of_descriptors(struct hky_gate *gate)
+{
+    static const char line[] = "421 4.3.2 too many connections; try again later\r\n";
+    struct hky_accept_worker *w = gate->worker;
+
+    if (w->spare_fd >= 0) {
+        close(w->spare_fd);
+        int fd = accept4(gate->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (fd >= 0) {
+            (void)!send(fd, line, sizeof line - 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+            close(fd);
+        }
+        w->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    }
+    if (!hky_timer_is_set(&w->pause))
+        hky_log(w->accept->params.log, HKY_LOG_ERROR, "descriptors",
+                "worker=%u no file descriptor left for clients; raise LimitNOFILE or lower bounds.connections",
+                w->index);
+    struct hky_gate *g;
+    LIST_FOREACH (g, &w->gates, link)
+        hky_watch_free(&g->watch);
+    hky_timer_set(&w->pause, PAUSE_MS);
+}
+
+static void on_connect(void *ctx, int bits)
+{
+    struct hky_gate *gate = ctx;
+
+    (void)bits;
+    for (int i = 0; i < ACCEPT_TURN; i++) {
+        union address from = {0};
+        socklen_t n = sizeof from;
+        struct hky_connection_peer peer = {0};
+        int fd = accept4(gate->fd, &from.sa, &n, SOCK_NONBLOCK | SOCK_CLOEXEC);
+
+        if (fd < 0) {
+            if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
+                out_of_descriptors(gate);
+            else if (errno == ECONNABORTED || errno == EINTR)
+                continue;
+            return;
+        }
+        peer_of(&from, &peer);
+        hky_connection_new(gate, fd, &peer);
+    }
+}
+
+static void gate_watch(struct hky_gate *gate)
+{
+    if (gate->watch == NULL)
+        gate->watch = hky_watch_new_level(gate->worker->loop, gate->fd, HKY_READABLE, on_connect, gate);
+}
+
+static void on_pause_over(struct hky_timer *timer)
+{
+    struct hky_accept_worker *w = HKY_CONTAINER(timer, struct hky_accept_worker, pause);
+    struct hky_gate *gate;
+
+    LIST_FOREACH (gate, &w->gates, link)
+        gate_watch(gate);
+}
+
+static void gate_close(struct hky_gate *gate)
+{
+    LIST_REMOVE(gate, link);
+    hky_watch_free(&gate->watch);
+    close(gate->fd);
+    hky_door_unref(&gate->door);
+    free(gate);
+}
+
+bool hky_client_enter(struct hky_accept *a, const char *client, const struct hky_bounds *bounds)
+{
+    struct hky_str key = hky_str_z(client);
+    bool is_good = false;
+
+    pthread_mutex_lock(&a->lock);
+    uintptr_t n = (uintptr_t)hky_map_get(&a->clients, key);
+    if (n < bounds->connections_per_client && a->n_connections < bounds->connections) {
+        hky_map_put(&a->clients, key, (void *)(n + 1));
+        a->n_connections++;
+        is_good = true;
+    }
+    pthread_mutex_unlock(&a->lock);
+    return is_good;
+}
+
+void hky_client_leave(struct hky_accept_worker *w, const char *client)
+{
+    struct hky_accept *a = w->accept;
+    struct hky_str key = hky_str_z(client);
+
+    pthread_mutex_lock(&a->lock);
+    uintptr_t n = (uintptr_t)hky_map_get(&a->clients, key);
+    if (n > 1)
+        hky_map_put(&a->clients, key, (void *)(n - 1));
+    else
+        hky_map_remove(&a->clients, key);
+    a->n_connections--;
+    pthread_mutex_unlock(&a->lock);
+    if (__atomic_sub_fetch(&w->n_connections, 1, __ATOMIC_ACQ_REL) == 0 && w->is_draining)
+        if (__atomic_sub_fetch(&a->n_draining, 1, __ATOMIC_ACQ_REL) == 0)
+            hky_loop_post(a->params.loops[0], &a->drain_check);
+}
+
+/* --- orders to workers --- */
+
+struct order {
+    struct hky_task task;
+    struct hky_accept_worker *worker;
+    struct hky_door *door; /* counted */
+};
+
+static void post(struct hky_accept *a, unsigned worker, struct hky_door *door, void (*run)(struct hky_task *))
+{
+    struct order *o = hky_calloc(1, sizeof *o);
+
+    o->task.run = run;
+    o->worker = &a->workers[worker];
+    o->door = door;
+    if (door != NULL)
+        __atomic_add_fetch(&door->refs, 1, __ATOMIC_RELAXED);
+    hky_loop_post(a->params.loops[worker], &o->task);
+}
+
+static void run_open(struct hky_task *task)
+{
+    struct order *o = HKY_CONTAINER(task, struct order, task);
+    struct hky_gate *gate = hky_calloc(1, sizeof *gate);
+
+    gate->worker = o->worker;
+    gate->door = o->door; /* the order's reference */
+    gate->fd = o->door->fds[o->worker->index];
+    o->door->fds[o->worker->index] = -1;
+    LIST_INSERT_HEAD(&o->worker->gates, gate, link);
+    if (!hky_timer_is_set(&o->worker->pause))
+        gate_watch(gate);
+    free(o);
+}
+
+static void run_close(struct hky_task *task)
+{
+    struct order *o = HKY_CONTAINER(task, struct order, task);
+    struct hky_gate *gate, *next;
+
+    for (gate = LIST_FIRST(&o->worker->gates); gate != NULL; gate = next) {
+        next = LIST_NEXT(gate, link);
+        if (gate->door == o->door)
+            gate_close(gate);
+    }
+    hky_door_unref(&o->door);
+    free(o);
+}
+
+static void run_drain(struct hky_task *task)
+{
+    struct order *o = HKY_CONTAINER(task, struct order, task);
+    struct hky_accept_worker *w = o->worker;
+    struct hky_accept *a = w->accept;
+
+    free(o);
+    while (!LIST_EMPTY(&w->gates))
+        gate_close(LIST_FIRST(&w->gates));
+    hky_timer_cancel(&w->pause);
+    hky_connections_drain(w);
+    w->is_draining = true;
+    if (w->n_connections == 0 && __atomic_sub_fetch(&a->n_draining, 1, __ATOMIC_ACQ_REL) == 0)
+        hky_loop_post(a->params.loops[0], &a->drain_check);
+}
+
+static void drained(struct hky_accept *a)
+{
+    void (*done)(void *) = a->drained;
+
+    a->drained = NULL;
+    hky_timer_cancel(&a->grace);
+    if (done != NULL)
+        done(a->drained_ctx);
+}
+
+static void on_drained(struct hky_task *task)
+{
+    drained(HKY_CONTAINER(task, struct hky_accept, drain_check));
+}
+
+static void on_grace_over(struct hky_timer *timer)
+{
+    drained(HKY_CONTAINER(timer, struct hky_accept, grace));
+}
+
+struct drain_start {
+    struct hky_task task;
+    struct hky_accept *accept;
+    int64_t grace_ms;
+};
+
+static void run_drain_start(struct hky_task *task)
+{
+    struct drain_start *d = HKY_CONTAINER(task, struct drain_start, task);
+    struct hky_accept *a = d->accept;
+
+    hky_timer_set(&a->grace, d->grace_ms > 0 ? d->grace_ms : 1);
+    free(d);
+    for (unsigned i = 0; i < a->params.n_workers; i++)
+        post(a, i, NULL, run_drain);
+}
+
+void hky_accept_drain(struct hky_accept *a, int64_t grace_ms, void (*done)(void *ctx), void *ctx)
+{
+    struct drain_start *d = hky_calloc(1, sizeof *d);
+
+    d->task.run = run_drain_start;
+    d->accept = a;
+    d->grace_ms = grace_ms;
+    a->drained = done;
+    a->drained_ctx = ctx;
+    a->n_draining = (int)a->params.n_workers;
+    hky_loop_post(a->params.loops[0], &d->task);
+}
+
+/* --- the whole --- */
+
+static struct hky_accept *accept_alloc(const struct hky_accept_params *p)
+{
+    struct hky_accept *a = hky_calloc(1, sizeof *a);
+
+    a->params = *p;
+    a->ops = *p->ops;
+    pthread_mutex_init(&a->lock, NULL);
+    hky_map_init(&a->clients);
+    hky_timer_init(&a->grace, p->loops[0], on_grace_over);
+    a->drain_check.run = on_drained;
+    a->workers = hky_calloc(p->n_workers, sizeof *a->workers);
+    for (unsigned i = 0; i < p->n_workers; i++) {
+        struct hky_accept_worker *w = &a->workers[i];
+        w->accept = a;
+        w->index = i;
+        w->loop = p->loops[i];
+        w->sasl = hky_sasl_new();
+        w->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+        LIST_INIT(&w->connections);
+        LIST_INIT(&w->pending);
+        LIST_INIT(&w->gates);
+        hky_timer_init(&w->pause, w->loop, on_pause_over);
+    }
+    return a;
+}
+
+enum hky_err hky_accept_new(const struct hky_accept_params *p, const struct hky_policy *policy, struct hky_accept **out,
+                            struct hky_error *e)
+{
+    struct hky_accept *a = accept_alloc(p);
+
+    *out = NULL;
+    for (uint32_t i = 0; i < policy->engine.n_listen; i++) {
+        struct hky_door *door;
+        enum hky_err err = door_open(a, policy, &policy->engine.listen[i], &door, e);
+        if (err != HKY_OK) {
+            hky_accept_free(&a);
+            return err;
+        }
+        accept_add(a, door);
+    }
+    *out = a;
+    return HKY_OK;
+}
+
+static void door_start(struct hky_accept *a, struct hky_door *door)
+{
+    for (unsigned i = 0; i < a->params.n_workers; i++)
+        post(a, i, door, run_open);
+    hky_log(a->params.log, HKY_LOG_INFO, "listening", "addr=%s port=%u tls=%s", door->addr, door->bound_port,
+            door->tls_mode == HKY_LISTEN_PLAIN      ? "none"
+            : door->tls_mode == HKY_LISTEN_STARTTLS ? "starttls"
+                                                    : "implicit");
+}
+
+void hky_accept_start(struct hky_accept *a)
+{
+    a->is_started = true;
+    for (unsigned i = 0; i < a->n_doors; i++)
+        door_start(a, a->doors[i]);
+}
+
+static struct hky_door *find_door(struct hky_accept *a, const struct hky_listen *l)
+{
+    for (unsigned i = 0; i < a->n_doors; i++)
+        if (a->doors[i]->port == l->port && a->doors[i]->tls_mode == l->tls && strcmp(a->doors[i]->addr, l->addr) == 0)
+            return a->doors[i];
+    return NULL;
+}
+
+/* Everything that can fail comes first: on an error all listeners stay as they were. */
+enum hky_err hky_accept_set_policy(struct hky_accept *a, const struct hky_policy *policy, struct hky_error *e)
+{
+    uint32_t n = policy->engine.n_listen, n_done = 0;
+    struct hky_door **opened = hky_calloc(n + 1, sizeof *opened);
+    struct hky_tls **tls = hky_calloc(n + 1, sizeof(struct hky_tls *));
+    enum hky_err err = HKY_OK;
+
+    for (; n_done < n && err == HKY_OK; n_done++) {
+        const struct hky_listen *l = &policy->engine.listen[n_done];
+        if (find_door(a, l) == NULL)
+            err = door_open(a, policy, l, &opened[n_done], e);
+        else if ((err = check_listen(l, e)) == HKY_OK)
+            err = load_tls(policy, l, &tls[n_done], e);
+    }
+    for (unsigned i = 0; i < a->n_doors; i++)
+        a->doors[i]->is_kept = false;
+    for (uint32_t i = 0; i < n_done; i++) {
+        struct hky_door *door = find_door(a, &policy->engine.listen[i]);
+        if (err != HKY_OK) {
+            hky_tls_unref(&tls[i]);
+            if (opened[i] != NULL)
+                close_sockets(a, opened[i]);
+            hky_door_unref(&opened[i]);
+        } else if (door != NULL) {
+            door->is_kept = true;
+            pthread_mutex_lock(&a->lock);
+            struct hky_tls *old = door->tls;
+            door->tls = tls[i];
+            pthread_mutex_unlock(&a->lock);
+            hky_tls_unref(&old);
+        }
+    }
+    if (err == HKY_OK) {
+        unsigned kept = 0;
+        for (unsigned i = 0; i < a->n_doors; i++) {
+            struct hky_door *door = a->doors[i];
+            if (door->is_kept) {
+                a->doors[kept++] = door;
+                continue;
+            }
+            for (unsigned w = 0; w < a->params.n_workers; w++)
+                post(a, w, door, run_close);
+            hky_door_unref(&door);
+        }
+        a->n_doors = kept;
+        for (uint32_t i = 0; i < n; i++)
+            if (opened[i] != NULL) {
+                accept_add(a, opened[i]);
+                if (a->is_started)
+                    door_start(a, opened[i]);
+            }
+    }
+    free(opened);
+    free(tls);
+    return err;
+}
+
+void hky_accept_free(struct hky_accept **pa)
+{
+    struct hky_accept *a = *pa;
+
+    if (a == NULL)
+        return;
+    for (unsigned i = 0; i < a->params.n_workers; i++) {
+        struct hky_accept_worker *w = &a->workers[i];
+        w->is_draining = false;
+        while (!LIST_EMPTY(&w->gates))
+            gate_close(LIST_FIRST(&w->gates));
+        hky_connections_free(w);
+        hky_timer_cancel(&w->pause);
+        hky_sasl_free(&w->sasl);
+        if (w->spare_fd >= 0)
+            close(w->spare_fd);
+    }
+    for (unsigned i = 0; i < a->n_doors; i++) {
+        close_sockets(a, a->doors[i]);
+        hky_door_unref(&a->doors[i]);
+    }
+    free(a->doors);
+    hky_timer_cancel(&a->grace);
+    hky_map_fini(&a->clients);
+    pthread_mutex_destroy(&a->lock);
+    free(a->workers);
+    free(a);
+    *pa = NULL;
+}
+
+uint16_t hky_accept_port(const struct hky_accept *a, unsigned i)
+{
+    return i < a->n_doors ? a->doors[i]->bound_port : 0;
+}
+
+void hky_accept_stats(const struct hky_accept *a, struct hky_accept_stats *out)
+{
+    *out = (struct hky_accept_stats){0};
+    for (unsigned i = 0; i < a->params.n_workers; i++) {
+        const struct hky_accept_worker *w = &a->workers[i];
+        out->sessions += __atomic_load_n(&w->n_connections, __ATOMIC_RELAXED);
+        out->sessions_total += __atomic_load_n(&w->sessions_total, __ATOMIC_RELAXED);
+        out->messages += __atomic_load_n(&w->messages, __ATOMIC_RELAXED);
+        out->recipients += __atomic_load_n(&w->recipients, __ATOMIC_RELAXED);
+        out->refused += __atomic_load_n(&w->refused, __ATOMIC_RELAXED);
+    }
+}

@@ -1,0 +1,465 @@
+#include "accept/session.h"
+
+#include "base/hash.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define REPLY_MAX     512   /* RFC 5321 4.5.3.1.5 */
+#define LINE_HARD_MAX 65536 /* an endless line closes the connection */
+
+static const unsigned edges[HKY_SESSION_N] = {
+#define B(id)       (1u << HKY_SESSION_##id)
+#define X(id, next) [HKY_SESSION_##id] = (next),
+    HKY_SESSION_STATES(X)
+#undef X
+};
+#define ANY_READY (B(CONNECTED) | B(READY))
+#define IN_TX     (B(MAIL) | B(RCPT) | B(CHUNKS))
+#define ANY       (ANY_READY | IN_TX)
+
+void hky_session_enter(struct hky_session *s, enum hky_session_state to)
+{
+    HKY_ASSERT(edges[s->state] & 1u << to);
+    s->state = to;
+}
+
+static void reply_v(struct hky_session *s, int code, const char *enhanced, const char *fmt, va_list ap)
+{
+    char line[REPLY_MAX];
+    int at = snprintf(line, sizeof line, "%d %s%s", code, enhanced, enhanced[0] != '\0' ? " " : "");
+    int n = vsnprintf(line + at, sizeof line - (size_t)at - 2, fmt, ap);
+    size_t room = sizeof line - (size_t)at - 3;
+
+    at += n < 0 ? 0 : (size_t)n > room ? (int)room : n;
+    memcpy(line + at, "\r\n", 2);
+    s->p.ops->write(s->p.ctx, line, (size_t)at + 2);
+}
+
+void hky_session_reply(struct hky_session *s, int code, const char *enhanced, const char *fmt, ...)
+{
+    va_list ap;
+
+    va_start(ap, fmt);
+    reply_v(s, code, enhanced, fmt, ap);
+    va_end(ap);
+}
+
+void hky_session_error(struct hky_session *s, int code, const char *enhanced, const char *fmt, ...)
+{
+    va_list ap;
+
+    va_start(ap, fmt);
+    reply_v(s, code, enhanced, fmt, ap);
+    va_end(ap);
+    if (++s->n_errors >= s->p.policy->engine.bounds.errors)
+        hky_session_close(s, "4.7.0", "too many errors; goodbye");
+}
+
+/* The only place that says 250 to content: without the journal's token it cannot be called. */
+static void reply_queued(struct hky_session *s, const struct hky_durable *durable, uint64_t id)
+{
+    char text[HKY_ID_TEXT];
+
+    HKY_ASSERT(durable != NULL);
+    hky_id_format(id, text);
+    hky_session_reply(s, 250, "2.0.0", "queued as %s", text);
+}
+
+void hky_session_close(struct hky_session *s, const char *enhanced, const char *text)
+{
+    if (s->state == HKY_SESSION_CLOSED)
+        return;
+    if (text != NULL)
+        hky_session_reply(s, 421, enhanced, "%s %s", s->p.policy->engine.hostname, text);
+    hky_session_enter(s, HKY_SESSION_CLOSED);
+    hky_tx_free(s, &s->tx);
+    hky_auth_free(&s->auth);
+    s->p.ops->close(s->p.ctx);
+}
+
+void hky_session_tx_reset(struct hky_session *s)
+{
+    hky_tx_free(s, &s->tx);
+    if (s->state == HKY_SESSION_CONNECTED || s->state == HKY_SESSION_CLOSED)
+        return;
+    hky_session_enter(s, HKY_SESSION_READY);
+    if (s->is_draining)
+        hky_session_close(s, "4.3.2", "is going down; try again");
+}
+
+bool hky_session_may_send(const struct hky_session *s)
+{
+    return s->user != NULL || s->p.is_allowed || (s->p.is_loopback && s->p.listen->n_users == 0);
+}
+
+bool hky_session_is_trusted(const struct hky_session *s)
+{
+    return s->user != NULL || s->p.is_allowed || s->p.is_loopback;
+}
+
+bool hky_session_offers_auth(const struct hky_session *s)
+{
+    return s->p.listen->n_users > 0 && s->user == NULL && (s->p.is_secure || s->p.is_loopback);
+}
+
+static bool offers_tls(const struct hky_session *s)
+{
+    return s->p.listen->tls == HKY_LISTEN_STARTTLS && !s->p.is_secure;
+}
+
+/* --- commands --- */
+
+static void on_hello(struct hky_session *s, struct hky_command *c)
+{
+    const struct hky_engine_options *engine = &s->p.policy->engine;
+
+    free(s->hello);
+    s->hello = hky_str_dup(c->arg);
+    s->is_esmtp = c->verb == HKY_VERB_EHLO;
+    hky_session_tx_reset(s); /* RFC 5321 4.1.4: like RSET */
+    if (s->state == HKY_SESSION_CLOSED)
+        return;
+    hky_session_enter(s, HKY_SESSION_READY);
+    if (!s->is_esmtp) {
+        hky_session_reply(s, 250, "", "%s", engine->hostname);
+        return;
+    }
+    char lines[2 * REPLY_MAX];
+    int n =
+        snprintf(lines, sizeof lines,
+                 "250-%.255s\r\n250-PIPELINING\r\n250-SIZE %llu\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-DSN\r\n"
+                 "250-ENHANCEDSTATUSCODES\r\n250-CHUNKING\r\n%s%s250-LIMITS RCPTMAX=%u\r\n250 HELP\r\n",
+                 engine->hostname, (unsigned long long)engine->max_message, offers_tls(s) ? "250-STARTTLS\r\n" : "",
+                 hky_session_offers_auth(s) ? "250-AUTH " HKY_AUTH_MECHANISMS "\r\n" : "", engine->bounds.recipients);
+    HKY_ASSERT(n > 0 && (size_t)n < sizeof lines);
+    s->p.ops->write(s->p.ctx, lines, (size_t)n);
+}
+
+static void on_rset(struct hky_session *s, struct hky_command *c)
+{
+    (void)c;
+    hky_session_reply(s, 250, "2.0.0", "ok");
+    hky_session_tx_reset(s);
+}
+
+static void on_noop(struct hky_session *s, struct hky_command *c)
+{
+    (void)c;
+    hky_session_reply(s, 250, "2.0.0", "ok");
+}
+
+static void on_quit(struct hky_session *s, struct hky_command *c)
+{
+    (void)c;
+    hky_session_reply(s, 221, "2.0.0", "%s goodbye", s->p.policy->engine.hostname);
+    hky_session_close(s, "", NULL);
+}
+
+/* RFC 5321 3.5.3, 7.3: no address is confirmed or denied here. */
+static void on_vrfy(struct hky_session *s, struct hky_command *c)
+{
+    (void)c;
+    hky_session_reply(s, 252, "2.5.0", "send mail to find out");
+}
+
+static void on_expn(struct hky_session *s, struct hky_command *c)
+{
+    (void)c;
+    hky_session_error(s, 502, "5.5.1", "no lists are shown here");
+}
+
+static void on_help(struct hky_session *s, struct hky_command *c)
+{
+    (void)c;
+    hky_session_reply(s, 214, "2.0.0", "EHLO MAIL RCPT DATA BDAT RSET NOOP QUIT VRFY HELP STARTTLS AUTH; man hikyaku");
+}
+
+static void on_starttls(struct hky_session *s, struct hky_command *c)
+{
+    (void)c;
+    if (s->p.is_secure) {
+        hky_session_error(s, 503, "5.5.1", "TLS is already in use");
+    } else if (!offers_tls(s)) {
+        hky_session_error(s, 502, "5.5.1", "TLS is not offered on this port");
+    } else {
+        hky_session_reply(s, 220, "2.0.0", "start TLS");
+        hky_session_enter(s, HKY_SESSION_TLS);
+        s->waits |= HKY_WAIT_TLS;
+    }
+}
+
+static void on_auth(struct hky_session *s, struct hky_command *c)
+{
+    if (s->user != NULL)
+        hky_session_error(s, 503, "5.5.1", "already logged in");
+    else if (s->p.listen->n_users == 0)
+        hky_session_error(s, 502, "5.5.1", "no login is needed or offered on this port");
+    else if (!s->p.is_secure && !s->p.is_loopback)
+        hky_session_error(s, 538, "5.7.11", "AUTH needs TLS: send STARTTLS first");
+    else
+        hky_auth_begin(s, c->arg);
+}
+
+static void on_unknown(struct hky_session *s, struct hky_command *c)
+{
+    (void)c;
+    hky_session_error(s, 500, "5.5.2", "command not recognised");
+}
+
+/* One table: what a verb needs and who handles it. `login`: the client must be one that may send. */
+static const struct {
+    unsigned legal;
+    bool needs_login;
+    void (*handle)(struct hky_session *s, struct hky_command *c);
+} commands[HKY_VERB_N] = {
+    [HKY_VERB_EHLO] = {ANY, false, on_hello},
+    [HKY_VERB_HELO] = {ANY, false, on_hello},
+    [HKY_VERB_MAIL] = {B(READY), true, hky_tx_mail},
+    [HKY_VERB_RCPT] = {B(MAIL) | B(RCPT), true, hky_tx_rcpt},
+    [HKY_VERB_DATA] = {B(MAIL) | B(RCPT), true, hky_tx_data},
+    [HKY_VERB_BDAT] = {ANY, false, hky_tx_bdat}, /* also where it is refused: its octets are swallowed */
+    [HKY_VERB_RSET] = {ANY, false, on_rset},
+    [HKY_VERB_NOOP] = {ANY, false, on_noop},
+    [HKY_VERB_QUIT] = {ANY, false, on_quit},
+    [HKY_VERB_VRFY] = {ANY, false, on_vrfy},
+    [HKY_VERB_EXPN] = {ANY, false, on_expn},
+    [HKY_VERB_HELP] = {ANY, false, on_help},
+    [HKY_VERB_STARTTLS] = {B(READY), false, on_starttls},
+    [HKY_VERB_AUTH] = {B(READY), false, on_auth},
+    [HKY_VERB_UNKNOWN] = {ANY, false, on_unknown},
+};
+
+static void refuse_state(struct hky_session *s, enum hky_verb verb)
+{
+    if (s->hello == NULL)
+        hky_session_error(s, 503, "5.5.1", "send EHLO first");
+    else if (s->state == HKY_SESSION_CHUNKS)
+        hky_session_error(s, 503, "5.5.1", "only BDAT or RSET now: a message is coming in chunks");
+    else if (verb == HKY_VERB_MAIL)
+        hky_session_error(s, 503, "5.5.1", "there is a transaction already");
+    else if (verb == HKY_VERB_RCPT || verb == HKY_VERB_DATA)
+        hky_session_error(s, 503, "5.5.1", "send MAIL first");
+    else
+        hky_session_error(s, 503, "5.5.1", "not during a transaction");
+}
+
+static void refuse_client(struct hky_session *s)
+{
+    if (s->p.listen->n_users == 0)
+        hky_session_error(s, 550, "5.7.1", "%s may not send mail here", s->client);
+    else if (offers_tls(s))
+        hky_session_error(s, 530, "5.7.0", "log in first: STARTTLS, then AUTH");
+    else
+        hky_session_error(s, 530, "5.7.0", "log in first");
+}
+
+/* A browser made to speak to us (cross-protocol attack): nothing it sends later may be read as commands. */
+static bool is_other_protocol(struct hky_str line)
+{
+    static const struct hky_str words[] = {
+        HKY_STR("GET "),     HKY_STR("POST "),  HKY_STR("PUT "),    HKY_STR("HEAD "),  HKY_STR("CONNECT "),
+        HKY_STR("OPTIONS "), HKY_STR("PATCH "), HKY_STR("DELETE "), HKY_STR("TRACE "), HKY_STR("PRI ")};
+
+    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
+        if (hky_str_istarts(line, words[i]))
+            return true;
+    return false;
+}
+
+/* `behind`: octets that follow the line in what was received. */
+static void on_command(struct hky_session *s, struct hky_str line, size_t behind)
+{
+    struct hky_command c;
+    struct hky_error e = {0};
+    const char *enhanced = "";
+    int code = 0;
+
+    if (is_other_protocol(line)) {
+        s->p.ops->note(s->p.ctx, "other_protocol", line);
+        hky_session_close(s, "4.7.0", "this port speaks SMTP");
+        return;
+    }
+    hky_command_init(&c);
+    enum hky_err err = hky_command_parse(line, &c, &code, &enhanced, &e);
+    enum hky_verb verb = c.verb;
+    uint8_t before = s->state;
+
+    if (!(commands[verb].legal & 1u << s->state))
+        refuse_state(s, verb);
+    else if (commands[verb].needs_login && !hky_session_may_send(s))
+        refuse_client(s);
+    else if (err != HKY_OK)
+        hky_session_error(s, code, enhanced, "%s", e.text);
+    else
+        commands[verb].handle(s, &c);
+    hky_command_fini(&c);
+    s->n_commands++;
+    if (verb == HKY_VERB_BDAT && err != HKY_OK) /* how many octets follow is not known: none may be read as commands */
+        hky_session_close(s, "4.5.2", "lost count of the chunk");
+    else if (verb == HKY_VERB_DATA && behind > 0 && s->state == before)
+        hky_session_close(s, "4.5.0", "improper pipelining: content was sent before DATA was answered");
+    else if (s->state == HKY_SESSION_TLS && behind > 0) {
+        s->p.ops->note(s->p.ctx, "starttls_injection", HKY_STR("octets behind STARTTLS"));
+        hky_session_close(s, "", NULL);
+    } else if (s->state == HKY_SESSION_TLS) {
+        s->p.ops->start_tls(s->p.ctx);
+    }
+}
+
+static void on_line(struct hky_session *s, struct hky_str line, size_t behind)
+{
+    if (line.n > 0 && line.p[line.n - 1] == '\r')
+        line.n--;
+    if (s->state == HKY_SESSION_AUTH) {
+        s->n_commands++;
+        hky_auth_line(s, line);
+    } else {
+        on_command(s, line, behind);
+    }
+}
+
+/* One line, or what is too long to be one. */
+static size_t line_input(struct hky_session *s, const char *p, size_t n)
+{
+    size_t max = s->p.policy->engine.bounds.line_octets;
+    const char *lf;
+
+    if (s->state == HKY_SESSION_CONNECTED && s->hello == NULL && s->n_commands == 0 && p[0] == 0x16) {
+        s->p.ops->note(s->p.ctx, "other_protocol", HKY_STR("TLS on a plain port"));
+        hky_session_close(s, "", NULL);
+        return n;
+    }
+    lf = memchr(p, '\n', n);
+    size_t line_n = lf != NULL ? (size_t)(lf - p) + 1 : n;
+
+    if (s->is_skipping || line_n > max) {
+        s->n_skipped += (uint32_t)(line_n > LINE_HARD_MAX ? LINE_HARD_MAX : line_n);
+        bool was_skipping = s->is_skipping;
+        s->is_skipping = lf == NULL;
+        if (s->n_skipped >= LINE_HARD_MAX)
+            hky_session_close(s, "4.7.0", "endless line");
+        else if (!was_skipping)
+            hky_session_error(s, 500, "5.5.2", "line too long, at most %zu octets", max);
+        if (!s->is_skipping) {
+            s->n_skipped = 0;
+            s->n_commands++;
+        }
+        return line_n;
+    }
+    if (lf == NULL)
+        return 0;
+    on_line(s, hky_str_of(p, line_n - 1), n - line_n);
+    /* asked to wait before doing anything: the line is read again */
+    return s->waits & HKY_WAIT_JOURNAL ? 0 : line_n;
+}
+
+static size_t swallow_input(struct hky_session *s, size_t n)
+{
+    size_t used = n < s->chunk_left ? n : (size_t)s->chunk_left;
+
+    s->chunk_left -= used;
+    if (s->chunk_left == 0)
+        hky_session_enter(s, (enum hky_session_state)s->after_swallow);
+    return used;
+}
+
+size_t hky_session_input(struct hky_session *s, const char *p, size_t n)
+{
+    size_t at = 0;
+
+    while (at < n && s->waits == 0 && s->state != HKY_SESSION_CLOSED) {
+        size_t used;
+
+        switch (s->state) {
+        case HKY_SESSION_DATA:
+            used = hky_tx_data_input(s, p + at, n - at);
+            break;
+        case HKY_SESSION_CHUNK:
+            used = hky_tx_chunk_input(s, p + at, n - at);
+            break;
+        case HKY_SESSION_SWALLOW:
+            used = swallow_input(s, n - at);
+            break;
+        default:
+            used = line_input(s, p + at, n - at);
+        }
+        if (used == 0)
+            break;
+        at += used;
+    }
+    return s->state == HKY_SESSION_CLOSED ? n : at;
+}
+
+/* --- what was waited for --- */
+
+void hky_session_on_commit(struct hky_session *s, const struct hky_durable *durable, enum hky_err result, uint64_t id)
+{
+    HKY_ASSERT(s->waits & HKY_WAIT_COMMIT);
+    s->waits &= (uint8_t)~HKY_WAIT_COMMIT;
+    if (s->state == HKY_SESSION_CLOSED)
+        return;
+    if (result == HKY_OK) {
+        s->n_errors = 0;
+        s->n_accepted++;
+        reply_queued(s, durable, id);
+    } else if (result == HKY_E_FULL) {
+        hky_session_reply(s, 452, "4.3.1", "no space for the message; try again later");
+    } else {
+        hky_session_reply(s, 451, "4.3.0", "the message could not be stored; try again later");
+    }
+    hky_session_tx_reset(s);
+}
+
+void hky_session_on_tls(struct hky_session *s)
+{
+    s->waits &= (uint8_t)~HKY_WAIT_TLS;
+    if (s->state != HKY_SESSION_TLS)
+        return;
+    /* RFC 3207 4.2: what was learned before TLS is forgotten. */
+    hky_session_enter(s, HKY_SESSION_CONNECTED);
+    free(s->hello);
+    s->hello = NULL;
+    s->user = NULL;
+    s->p.is_secure = true;
+    s->n_commands++;
+}
+
+void hky_session_resume(struct hky_session *s, unsigned wait)
+{
+    s->waits &= (uint8_t)~wait;
+}
+
+void hky_session_timeout(struct hky_session *s)
+{
+    hky_session_close(s, "4.4.2", "timeout");
+}
+
+void hky_session_drain(struct hky_session *s)
+{
+    s->is_draining = true;
+    if (s->state == HKY_SESSION_CONNECTED || s->state == HKY_SESSION_READY)
+        hky_session_close(s, "4.3.2", "is going down; try again");
+}
+
+bool hky_session_is_content(const struct hky_session *s)
+{
+    return s->state == HKY_SESSION_DATA || s->state == HKY_SESSION_CHUNK || s->state == HKY_SESSION_SWALLOW;
+}
+
+void hky_session_init(struct hky_session *s, const struct hky_session_params *p)
+{
+    *s = (struct hky_session){.p = *p, .state = HKY_SESSION_CONNECTED};
+    snprintf(s->client, sizeof s->client, "%s", p->client);
+    s->p.client = NULL;
+    hky_session_reply(s, 220, "", "%s ESMTP Hikyaku", p->policy->engine.hostname);
+}
+
+void hky_session_fini(struct hky_session *s)
+{
+    hky_tx_free(s, &s->tx);
+    hky_auth_free(&s->auth);
+    free(s->hello);
+    s->hello = NULL;
+}

@@ -1,0 +1,139 @@
+/*
+ * session -- the server's side of one SMTP dialogue, without sockets, clock or log: octets in, replies and requests out
+ * through one table of functions. What takes time (journal, secret, TLS) is asked for; until it is answered the session
+ * consumes nothing, so that replies stay in order (RFC 2920).
+ */
+#ifndef HKY_ACCEPT_SESSION_H
+#define HKY_ACCEPT_SESSION_H
+
+#include "hikyaku/journal.h"
+#include "hikyaku/policy.h"
+#include "mail/command.h"
+
+struct hky_session;
+struct hky_transaction;
+struct hky_auth_dialogue;
+struct hky_sasl; /* what SASL keeps for a worker */
+
+/* X(id, states that may follow) -- READY is "greeted, no transaction". */
+#define HKY_SESSION_STATES(X)                                                                                          \
+    X(CONNECTED, B(READY) | B(SWALLOW) | B(CLOSED))                                                                    \
+    X(READY, B(READY) | B(AUTH) | B(TLS) | B(MAIL) | B(SWALLOW) | B(CLOSED))                                           \
+    X(AUTH, B(READY) | B(CLOSED))                                                                                      \
+    X(TLS, B(CONNECTED) | B(CLOSED))                                                                                   \
+    X(MAIL, B(RCPT) | B(READY) | B(SWALLOW) | B(CLOSED))                                                               \
+    X(RCPT, B(DATA) | B(CHUNK) | B(READY) | B(CLOSED))                                                                 \
+    X(DATA, B(COMMIT) | B(READY) | B(CLOSED))                                                                          \
+    X(CHUNK, B(CHUNKS) | B(COMMIT) | B(READY) | B(CLOSED))                                                             \
+    X(CHUNKS, B(CHUNK) | B(READY) | B(CLOSED))                                                                         \
+    X(SWALLOW, B(CONNECTED) | B(READY) | B(MAIL) | B(CLOSED))                                                          \
+    X(COMMIT, B(READY) | B(CLOSED))                                                                                    \
+    X(CLOSED, 0)
+
+enum hky_session_state {
+#define X(id, next) HKY_SESSION_##id,
+    HKY_SESSION_STATES(X)
+#undef X
+        HKY_SESSION_N
+};
+
+/* Why nothing is consumed at the moment. */
+enum {
+    HKY_WAIT_COMMIT = 1,
+    HKY_WAIT_SECRET = 2,
+    HKY_WAIT_TLS = 4,
+    HKY_WAIT_BIG = 8,     /* the big body's writer has no room */
+    HKY_WAIT_JOURNAL = 16 /* too much unsynced: ask again in a moment */
+};
+
+struct hky_session_ops {
+    void (*write)(void *ctx, const char *p, size_t n); /* copied; gathered until the input is dealt with */
+    int64_t (*now_ms)(void *ctx);
+    uint64_t (*new_id)(void *ctx);
+    enum hky_err (*room)(void *ctx, uint64_t size); /* as hky_journal_room */
+    /* Decide and journal; takes the reference. hky_session_on_commit follows, never from inside. */
+    void (*submit)(void *ctx, struct hky_message *m, struct hky_str header, void *big);
+    void *(*big_open)(void *ctx, uint64_t id); /* NULL: failed; hky_session_resume(WAIT_BIG) when there is room again */
+    bool (*big_write)(void *ctx, void *big, const char *p, size_t n);
+    void (*big_abort)(void *ctx, void *big);
+    void (*secret)(void *ctx, const struct hky_secret_ref *ref); /* hky_session_on_secret follows, never from inside */
+    void (*start_tls)(void *ctx);                                /* hky_session_on_tls follows */
+    void (*close)(void *ctx);                                    /* what was written goes out first */
+    void (*note)(void *ctx, const char *what, struct hky_str text); /* for the log */
+    void (*refused)(void *ctx, const char *reply);                  /* a message was not taken */
+};
+
+struct hky_session_params {
+    const struct hky_session_ops *ops;
+    void *ctx;
+    const struct hky_policy *policy; /* borrowed for the life of the session */
+    const struct hky_listen *listen; /* of that policy */
+    struct hky_sasl *sasl;
+    const char *client; /* numeric address */
+    bool is_loopback, is_allowed, is_secure;
+};
+
+struct hky_session {
+    struct hky_session_params p; /* `client` is not kept here */
+    char client[46];
+    uint8_t state, after_swallow;
+    uint8_t waits; /* HKY_WAIT_ */
+    bool is_esmtp, is_draining, is_skipping, is_last_chunk;
+    uint16_t n_errors, n_auth_failed;
+    uint32_t n_skipped;
+    uint32_t n_commands; /* lines dealt with: the connection's deadline moves with it */
+    uint64_t chunk_left; /* octets of the chunk still to come (CHUNK, SWALLOW) */
+    char *hello;         /* what EHLO said, NULL before */
+    const struct hky_user *user;
+    struct hky_transaction *tx;     /* MAIL to the end of the content */
+    struct hky_auth_dialogue *auth; /* while AUTH */
+    uint64_t n_accepted;
+};
+
+void hky_session_init(struct hky_session *s, const struct hky_session_params *p); /* writes the greeting */
+void hky_session_fini(struct hky_session *s);
+/* Returns the octets consumed; the rest is to be offered again in front of what follows. Stops while waiting. */
+size_t hky_session_input(struct hky_session *s, const char *p, size_t n);
+/* The journal's answer. `durable` is the proof without which no 250 is written. */
+void hky_session_on_commit(struct hky_session *s, const struct hky_durable *durable, enum hky_err result, uint64_t id);
+void hky_session_on_secret(struct hky_session *s, struct hky_secret *secret); /* takes the reference; NULL: failed */
+void hky_session_on_tls(struct hky_session *s);
+void hky_session_resume(struct hky_session *s, unsigned wait); /* WAIT_BIG, WAIT_JOURNAL: try again */
+void hky_session_timeout(struct hky_session *s);               /* 421 and close */
+/* No more transactions: an idle session is closed with 421 now, a busy one after its transaction. */
+void hky_session_drain(struct hky_session *s);
+bool hky_session_is_content(const struct hky_session *s); /* reading content: the data rate counts */
+
+/* --- between the files of this stage --- */
+
+void hky_session_enter(struct hky_session *s, enum hky_session_state to); /* the only writer of `state` */
+void hky_session_reply(struct hky_session *s, int code, const char *enhanced, const char *fmt, ...)
+    __attribute__((format(printf, 4, 5)));
+/* Counts against engine.bounds.errors; above: 421 and close. */
+void hky_session_error(struct hky_session *s, int code, const char *enhanced, const char *fmt, ...)
+    __attribute__((format(printf, 4, 5)));
+void hky_session_close(struct hky_session *s, const char *enhanced, const char *text); /* 421 text, or silent if NULL */
+/* The one way out of a transaction: forgets it, drops a big file, back to READY; 421 when draining. */
+void hky_session_tx_reset(struct hky_session *s);
+bool hky_session_is_trusted(const struct hky_session *s);  /* X-Hikyaku-* are believed */
+bool hky_session_may_send(const struct hky_session *s);    /* without a (further) login */
+bool hky_session_offers_auth(const struct hky_session *s); /* now */
+
+/* transaction.c */
+void hky_tx_mail(struct hky_session *s, struct hky_command *c);
+void hky_tx_rcpt(struct hky_session *s, struct hky_command *c);
+void hky_tx_data(struct hky_session *s, struct hky_command *c);
+void hky_tx_bdat(struct hky_session *s, struct hky_command *c);
+size_t hky_tx_data_input(struct hky_session *s, const char *p, size_t n);
+size_t hky_tx_chunk_input(struct hky_session *s, const char *p, size_t n);
+void hky_tx_free(struct hky_session *s, struct hky_transaction **tx);
+
+/* auth.c */
+#define HKY_AUTH_MECHANISMS "PLAIN LOGIN SCRAM-SHA-256"
+struct hky_sasl *hky_sasl_new(void); /* NULL: GNU SASL failed */
+void hky_sasl_free(struct hky_sasl **sasl);
+void hky_auth_begin(struct hky_session *s, struct hky_str arg);
+void hky_auth_line(struct hky_session *s, struct hky_str line);
+void hky_auth_free(struct hky_auth_dialogue **a);
+
+#endif
