@@ -69,7 +69,7 @@ void hky_stream_set_deadline(struct hky_stream *s, int64_t after_ms);
  * (STARTTLS injection, both roles). `name`: client: verified name and SNI, NULL = none. SECURED or FAILED follows. */
 void hky_stream_start_tls(struct hky_stream *s, struct hky_tls *tls, const char *name);
 bool hky_stream_is_secure(const struct hky_stream *s);
-/* "TLSv1.3 TLS_AES_256_GCM_SHA384", "" when plain. */
+/* "TLSv1.3 TLS_AES_256_GCM_SHA384", with " resumed" behind it where that is so; "" when plain. */
 void hky_stream_tls_text(const struct hky_stream *s, char *out, size_t n);
 bool hky_stream_tls_is_verified(const struct hky_stream *s);
 

@@ -279,5 +279,6 @@ bool hky_tls_link_is_verified(const struct hky_tls_link *link)
 
 void hky_tls_link_text(const struct hky_tls_link *link, char *out, size_t n)
 {
-    snprintf(out, n, "%s %s", SSL_get_version(link->ssl), SSL_get_cipher_name(link->ssl));
+    snprintf(out, n, "%s %s%s", SSL_get_version(link->ssl), SSL_get_cipher_name(link->ssl),
+             SSL_session_reused(link->ssl) ? " resumed" : "");
 }

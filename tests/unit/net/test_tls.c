@@ -1,0 +1,481 @@
+#include "base/buf.h"
+#include "net/stream.h"
+
+#include <fcntl.h>
+#include <openssl/pem.h>
+#include <openssl/ssl.h>
+#include <openssl/x509v3.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+static struct {
+    char dir[32], cert[64], key[64], other_key[64], pin[65];
+    struct hky_tls *server;
+} lab;
+
+static void write_key(const char *path, EVP_PKEY *key)
+{
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    assert_int_equal(PEM_write_PrivateKey(f, key, NULL, NULL, 0, NULL, NULL), 1);
+    fclose(f);
+}
+
+static void make_certificate(EVP_PKEY *key)
+{
+    X509 *cert = X509_new();
+    X509_set_version(cert, 2);
+    ASN1_INTEGER_set(X509_get_serialNumber(cert), 1);
+    X509_gmtime_adj(X509_getm_notBefore(cert), -3600);
+    X509_gmtime_adj(X509_getm_notAfter(cert), 3600);
+    X509_set_pubkey(cert, key);
+    X509_NAME *name = X509_get_subject_name(cert);
+    X509_NAME_add_entry_by_txt(name, "CN", MBSTRING_ASC, (const unsigned char *)"test", -1, -1, 0);
+    X509_set_issuer_name(cert, name);
+    X509_EXTENSION *ext =
+        X509V3_EXT_conf_nid(NULL, NULL, NID_subject_alt_name, "DNS:mail.example,DNS:*.wild.example,IP:127.0.0.1");
+    X509_add_ext(cert, ext, -1);
+    X509_EXTENSION_free(ext);
+    assert_true(X509_sign(cert, key, EVP_sha256()) > 0);
+    FILE *f = fopen(lab.cert, "w");
+    assert_non_null(f);
+    assert_int_equal(PEM_write_X509(f, cert), 1);
+    fclose(f);
+    X509_free(cert);
+}
+
+static int set_up(void **state)
+{
+    (void)state;
+    snprintf(lab.dir, sizeof lab.dir, "/tmp/hky_tls_XXXXXX");
+    assert_non_null(mkdtemp(lab.dir));
+    snprintf(lab.cert, sizeof lab.cert, "%s/cert.pem", lab.dir);
+    snprintf(lab.key, sizeof lab.key, "%s/key.pem", lab.dir);
+    snprintf(lab.other_key, sizeof lab.other_key, "%s/other.pem", lab.dir);
+    EVP_PKEY *key = EVP_EC_gen("P-256"), *other = EVP_EC_gen("P-256");
+    write_key(lab.key, key);
+    write_key(lab.other_key, other);
+    make_certificate(key);
+    unsigned char *der = NULL, digest[32];
+    int n = i2d_PUBKEY(key, &der);
+    assert_int_equal(EVP_Digest(der, (size_t)n, digest, NULL, EVP_sha256(), NULL), 1);
+    for (int i = 0; i < 32; i++)
+        snprintf(lab.pin + 2 * i, 3, "%02X", digest[i]);
+    OPENSSL_free(der);
+    EVP_PKEY_free(key);
+    EVP_PKEY_free(other);
+    struct hky_error e = {0};
+    assert_int_equal(hky_tls_server_new(lab.cert, lab.key, &lab.server, &e), HKY_OK);
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    hky_tls_unref(&lab.server);
+    unlink(lab.cert);
+    unlink(lab.key);
+    unlink(lab.other_key);
+    return rmdir(lab.dir);
+}
+
+struct peer {
+    struct hky_stream *s;
+    struct hky_tls *upgrade; /* start TLS at the first line */
+    struct hky_buf got;
+    char events[32];
+    struct hky_error error;
+    bool takes_lines, is_echo;
+};
+
+static size_t on_data(void *ctx, const char *p, size_t n)
+{
+    struct peer *peer = ctx;
+    if (peer->takes_lines) {
+        const char *end = memchr(p, '\n', n);
+        n = end != NULL ? (size_t)(end + 1 - p) : 0;
+    }
+    hky_buf_add(&peer->got, p, n);
+    if (peer->is_echo)
+        hky_stream_write(peer->s, p, n);
+    if (peer->upgrade != NULL && n > 0) {
+        struct hky_tls *tls = peer->upgrade;
+        peer->upgrade = NULL;
+        hky_stream_write(peer->s, "220 go\n", 7);
+        hky_stream_start_tls(peer->s, tls, NULL);
+    }
+    return n;
+}
+
+static void on_event(void *ctx, enum hky_stream_event ev, const struct hky_error *e)
+{
+    struct peer *peer = ctx;
+    static const char letters[] = {[HKY_STREAM_CONNECTED] = 'c',
+                                   [HKY_STREAM_SECURED] = 's',
+                                   [HKY_STREAM_DRAINED] = 'd',
+                                   [HKY_STREAM_EOF] = 'e',
+                                   [HKY_STREAM_FAILED] = 'f'};
+    size_t n = strlen(peer->events);
+    assert_true(n + 1 < sizeof peer->events);
+    peer->events[n] = letters[ev];
+    if (e != NULL)
+        peer->error = *e;
+}
+
+static const struct hky_stream_ops ops = {on_data, on_event};
+
+struct both {
+    struct hky_loop *loop;
+    struct peer client, server;
+};
+
+static void both_up(struct both *b)
+{
+    int fds[2];
+    struct hky_error e;
+    memset(b, 0, sizeof *b);
+    assert_int_equal(hky_loop_new(&b->loop, &e), HKY_OK);
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
+    struct peer *peers[] = {&b->client, &b->server};
+    for (int i = 0; i < 2; i++) {
+        hky_buf_init(&peers[i]->got, 64 << 20);
+        struct hky_stream_params p = {.loop = b->loop, .ops = &ops, .ctx = peers[i]};
+        peers[i]->s = hky_stream_new(&p, fds[i]);
+    }
+}
+
+static void both_down(struct both *b)
+{
+    hky_stream_close(&b->client.s);
+    hky_stream_close(&b->server.s);
+    hky_loop_turn(b->loop, 0);
+    hky_buf_fini(&b->client.got);
+    hky_buf_fini(&b->server.got);
+    hky_loop_free(&b->loop);
+}
+
+static void turns(struct hky_loop *loop, int n)
+{
+    for (int i = 0; i < n; i++)
+        hky_loop_turn(loop, 0);
+}
+
+static struct hky_tls *client_tls(bool is_verified, const char *pin)
+{
+    struct hky_tls *t = NULL;
+    struct hky_error e = {0};
+    struct hky_tls_client_params p = {.is_verified = is_verified, .ca_file = lab.cert, .pin = pin};
+    assert_int_equal(hky_tls_client_new(&p, &t, &e), HKY_OK);
+    return t;
+}
+
+/* Both sides start at once; what is written meanwhile waits for the handshake, so DRAINED follows SECURED. */
+static void shake(struct both *b, struct hky_tls *tls, const char *name)
+{
+    hky_stream_start_tls(b->server.s, lab.server, NULL);
+    hky_stream_start_tls(b->client.s, tls, name);
+    hky_stream_write(b->client.s, "hello\n", 6);
+    turns(b->loop, 12);
+}
+
+static void the_server_is_checked(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *what, *name;
+        bool is_verified, is_fine, has_pin, is_pin_wrong;
+    } cases[] = {
+        {"the right name", "mail.example", true, true},
+        {"case does not matter", "MAIL.example", true, true},
+        {"another name", "mail.example.org", true, false},
+        {"a wildcard for one label", "a.wild.example", true, true},
+        {"a wildcard not for two", "a.b.wild.example", true, false},
+        {"the right address", "127.0.0.1", true, true},
+        {"another address", "127.0.0.2", true, false},
+        {"no name to verify", NULL, true, false},
+        {"anything without verification", "other.example", false, true},
+        {"no name without verification", NULL, false, true},
+        {"the right pin instead of a name", "other.example", false, true, true},
+        {"a wrong pin", "mail.example", false, false, true, true},
+        {"the right pin and name", "mail.example", true, true, true},
+        {"the right pin, wrong name", "other.example", true, false, true},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct both b;
+        both_up(&b);
+        char pin[65];
+        memcpy(pin, lab.pin, sizeof pin);
+        if (cases[i].is_pin_wrong)
+            pin[5] = pin[5] == '0' ? '1' : '0';
+        struct hky_tls *tls = client_tls(cases[i].is_verified, cases[i].has_pin ? pin : NULL);
+        shake(&b, tls, cases[i].name);
+        if (strcmp(b.client.events, cases[i].is_fine ? "sd" : "f") != 0)
+            fail_msg("%s: events %s, %s", cases[i].what, b.client.events, b.client.error.text);
+        if (cases[i].is_fine) {
+            char text[80];
+            assert_string_equal(hky_buf_z(&b.server.got), "hello\n");
+            assert_true(hky_stream_is_secure(b.client.s));
+            hky_stream_tls_text(b.client.s, text, sizeof text);
+            assert_non_null(strstr(text, "TLSv1.3 TLS_"));
+            assert_int_equal(hky_stream_tls_is_verified(b.client.s), cases[i].is_verified || cases[i].has_pin);
+            hky_stream_close(&b.client.s);
+            turns(b.loop, 4);
+            assert_string_equal(b.server.events, "se"); /* close_notify came */
+        } else {
+            assert_int_equal(b.client.error.code, HKY_E_TLS);
+            assert_int_equal(b.server.got.n, 0); /* nothing was said to the wrong one */
+        }
+        hky_tls_unref(&tls);
+        both_down(&b);
+    }
+}
+
+static void an_untrusted_certificate_is_named(void **state)
+{
+    (void)state;
+    struct both b;
+    struct hky_error e;
+    struct hky_tls *tls = NULL;
+    struct hky_tls_client_params p = {.is_verified = true};
+    both_up(&b);
+    assert_int_equal(hky_tls_client_new(&p, &tls, &e), HKY_OK);
+    shake(&b, tls, "mail.example");
+    assert_string_equal(b.client.events, "f");
+    assert_non_null(strstr(b.client.error.text, "self-signed"));
+    hky_tls_unref(&tls);
+    both_down(&b);
+}
+
+static void a_second_connection_resumes_and_is_still_checked(void **state)
+{
+    (void)state;
+    struct hky_tls *tls = client_tls(true, lab.pin);
+    for (int i = 0; i < 3; i++) {
+        struct both b;
+        char text[80];
+        both_up(&b);
+        b.server.is_echo = true;
+        shake(&b, tls, "mail.example");
+        assert_string_equal(b.client.events, "sd");
+        assert_string_equal(hky_buf_z(&b.client.got), "hello\n");
+        assert_true(hky_stream_tls_is_verified(b.client.s));
+        hky_stream_tls_text(b.client.s, text, sizeof text);
+        assert_int_equal(strstr(text, "resumed") != NULL, i > 0);
+        both_down(&b);
+    }
+    hky_tls_unref(&tls);
+}
+
+static void octets_after_starttls_in_clear_are_refused(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *what, *first, *then;
+    } cases[] = {
+        {"in the same segment", "STARTTLS\nMAIL FROM:<evil@example>\n", NULL},
+        {"in the next segment", "STARTTLS\n", "MAIL FROM:<evil@example>\n"},
+        {"half a line", "STARTTLS\nMA", NULL},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct both b;
+        both_up(&b);
+        b.server.takes_lines = true;
+        b.server.upgrade = lab.server;
+        hky_stream_write(b.client.s, cases[i].first, strlen(cases[i].first));
+        turns(b.loop, 1);
+        if (cases[i].then != NULL)
+            hky_stream_write(b.client.s, cases[i].then, strlen(cases[i].then));
+        turns(b.loop, 5);
+        if (strcmp(b.server.events, "f") != 0)
+            fail_msg("%s: events %s", cases[i].what, b.server.events);
+        assert_int_equal(b.server.error.code, HKY_E_TLS);
+        assert_string_equal(hky_buf_z(&b.server.got), "STARTTLS\n");
+        both_down(&b);
+    }
+}
+
+static void the_client_refuses_octets_after_the_220(void **state)
+{
+    (void)state;
+    struct both b;
+    struct hky_tls *tls = client_tls(false, NULL);
+    both_up(&b);
+    b.client.takes_lines = true;
+    b.client.upgrade = tls;
+    hky_stream_write(b.server.s, "220 go ahead\n250 injected\n", 26);
+    turns(b.loop, 5);
+    assert_string_equal(b.client.events, "f");
+    assert_int_equal(b.client.error.code, HKY_E_TLS);
+    hky_tls_unref(&tls);
+    both_down(&b);
+}
+
+static void starttls_works_when_the_command_came_in_two_pieces(void **state)
+{
+    (void)state;
+    struct both b;
+    struct hky_tls *tls = client_tls(true, NULL);
+    both_up(&b);
+    b.server.takes_lines = true;
+    b.server.upgrade = lab.server;
+    hky_stream_write(b.client.s, "START", 5);
+    turns(b.loop, 3);
+    hky_stream_write(b.client.s, "TLS\n", 4);
+    turns(b.loop, 3);
+    assert_string_equal(hky_buf_z(&b.client.got), "220 go\n");
+    hky_stream_start_tls(b.client.s, tls, "mail.example");
+    hky_stream_write(b.client.s, "EHLO again\n", 11);
+    turns(b.loop, 12);
+    assert_string_equal(b.client.events, "sd");
+    assert_string_equal(b.server.events, "s");
+    assert_string_equal(hky_buf_z(&b.server.got), "STARTTLS\nEHLO again\n");
+    hky_tls_unref(&tls);
+    both_down(&b);
+}
+
+static void released(void *arg)
+{
+    ++*(int *)arg;
+}
+
+static void a_big_body_goes_through_with_small_writes_around(void **state)
+{
+    (void)state;
+    struct both b;
+    struct hky_tls *tls = client_tls(true, NULL);
+    size_t n = 3 << 20;
+    char *big = malloc(n);
+    int n_released = 0;
+    for (size_t i = 0; i < n; i++)
+        big[i] = (char)(i * 2654435761U >> 11);
+    both_up(&b);
+    hky_stream_start_tls(b.server.s, lab.server, NULL);
+    hky_stream_start_tls(b.client.s, tls, "mail.example");
+    for (int i = 0; i < 1000; i++)
+        hky_stream_write(b.client.s, "0123456789", 10);
+    hky_stream_write_ref(b.client.s, big, n, released, &n_released);
+    hky_stream_write(b.client.s, "\r\n.\r\n", 5);
+    for (int i = 0; i < 3000 && b.server.got.n < n + 10005; i++)
+        hky_loop_turn(b.loop, 0);
+    assert_int_equal(b.server.got.n, n + 10005);
+    assert_memory_equal(b.server.got.p + 9990, "0123456789", 10);
+    assert_memory_equal(b.server.got.p + 10000, big, n);
+    assert_memory_equal(b.server.got.p + 10000 + n, "\r\n.\r\n", 5);
+    assert_int_equal(n_released, 1);
+    assert_int_equal(hky_stream_sent(b.client.s), n + 10005);
+    assert_string_equal(b.client.events, "sd");
+    free(big);
+    hky_tls_unref(&tls);
+    both_down(&b);
+}
+
+static void a_silent_peer_runs_into_the_handshake_deadline(void **state)
+{
+    (void)state;
+    struct both b;
+    struct hky_tls *tls = client_tls(false, NULL);
+    both_up(&b);
+    hky_stream_start_tls(b.client.s, tls, "mail.example");
+    hky_stream_set_deadline(b.client.s, 20);
+    for (int i = 0; i < 20 && b.client.events[0] == 0; i++)
+        hky_loop_turn(b.loop, 20);
+    assert_string_equal(b.client.events, "f");
+    assert_int_equal(b.client.error.code, HKY_E_TIMEOUT);
+    hky_tls_unref(&tls);
+    both_down(&b);
+}
+
+/* A blocking OpenSSL peer that ends the connection without close_notify. */
+struct rude {
+    int fd;
+    const char *says;
+};
+
+static void *rude_client(void *arg)
+{
+    struct rude *r = arg;
+    SSL_CTX *ctx = SSL_CTX_new(TLS_client_method());
+    SSL *ssl = SSL_new(ctx);
+    SSL_set_fd(ssl, r->fd);
+    if (SSL_connect(ssl) == 1)
+        SSL_write(ssl, r->says, (int)strlen(r->says));
+    close(r->fd);
+    SSL_free(ssl);
+    SSL_CTX_free(ctx);
+    return NULL;
+}
+
+static void an_end_without_close_notify_matters_only_in_the_middle(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *says, *events;
+    } cases[] = {{"QUIT\n", "se"}, {"QUIT\nhalf", "sf"}};
+    for (size_t i = 0; i < 2; i++) {
+        int fds[2];
+        pthread_t thread;
+        struct hky_loop *loop = NULL;
+        struct hky_error e;
+        struct peer peer = {.takes_lines = true};
+        assert_int_equal(hky_loop_new(&loop, &e), HKY_OK);
+        assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
+        hky_buf_init(&peer.got, 1000);
+        struct hky_stream_params p = {.loop = loop, .ops = &ops, .ctx = &peer};
+        peer.s = hky_stream_new(&p, fds[0]);
+        hky_stream_start_tls(peer.s, lab.server, NULL);
+        struct rude rude = {fds[1], cases[i].says};
+        assert_int_equal(pthread_create(&thread, NULL, rude_client, &rude), 0);
+        for (int k = 0; k < 200 && strlen(peer.events) < 2; k++)
+            hky_loop_turn(loop, 20);
+        pthread_join(thread, NULL);
+        assert_string_equal(peer.events, cases[i].events);
+        assert_string_equal(hky_buf_z(&peer.got), "QUIT\n");
+        if (cases[i].events[1] == 'f')
+            assert_int_equal(peer.error.code, HKY_E_TLS);
+        hky_stream_close(&peer.s);
+        hky_buf_fini(&peer.got);
+        hky_loop_free(&loop);
+    }
+}
+
+static void wrong_files_and_pins_are_explained(void **state)
+{
+    (void)state;
+    struct hky_tls *t = NULL;
+    struct hky_error e = {0};
+    assert_int_equal(hky_tls_server_new("/nonexistent.pem", lab.key, &t, &e), HKY_E_TLS);
+    assert_non_null(strstr(e.text, "/nonexistent.pem"));
+    assert_int_equal(hky_tls_server_new(lab.cert, lab.other_key, &t, &e), HKY_E_TLS);
+    assert_non_null(strstr(e.text, "other.pem"));
+    struct hky_tls_client_params p = {.pin = "abcd"};
+    assert_int_equal(hky_tls_client_new(&p, &t, &e), HKY_E_CONFIG);
+    p = (struct hky_tls_client_params){.is_verified = true, .ca_file = "/nonexistent.pem"};
+    assert_int_equal(hky_tls_client_new(&p, &t, &e), HKY_E_TLS);
+    assert_null(t);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_server_is_checked),
+        cmocka_unit_test(an_untrusted_certificate_is_named),
+        cmocka_unit_test(a_second_connection_resumes_and_is_still_checked),
+        cmocka_unit_test(octets_after_starttls_in_clear_are_refused),
+        cmocka_unit_test(the_client_refuses_octets_after_the_220),
+        cmocka_unit_test(starttls_works_when_the_command_came_in_two_pieces),
+        cmocka_unit_test(a_big_body_goes_through_with_small_writes_around),
+        cmocka_unit_test(a_silent_peer_runs_into_the_handshake_deadline),
+        cmocka_unit_test(an_end_without_close_notify_matters_only_in_the_middle),
+        cmocka_unit_test(wrong_files_and_pins_are_explained),
+    };
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}
