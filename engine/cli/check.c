@@ -1,0 +1,98 @@
+/* check: loads a policy as `run` would and says everything that is wrong with it. */
+#include "cli/cli.h"
+#include "base/clock.h"
+#include "hikyaku/route.h"
+
+#include <stdio.h>
+
+static void print_text(const struct hky_problems *problems)
+{
+    struct hky_buf line;
+
+    hky_buf_init(&line, 8192);
+    for (size_t i = 0; i < problems->n; i++) {
+        const char *colour = hky_cli_colour(problems->items[i].is_warning ? "yellow" : "red");
+
+        hky_buf_clear(&line);
+        hky_problem_format(&problems->items[i], &line);
+        printf("%s%s%s\n", colour, hky_buf_z(&line), colour[0] != '\0' ? hky_cli_colour("off") : "");
+    }
+    hky_buf_fini(&line);
+}
+
+static void print_summary(const struct hky_policy *policy, const struct hky_problems *problems, const char *path)
+{
+    size_t warnings = problems->n - problems->n_errors;
+
+    if (policy == NULL) {
+        printf("%s: %zu error%s, %zu warning%s: would not run\n", path, problems->n_errors,
+               problems->n_errors == 1 ? "" : "s", warnings, warnings == 1 ? "" : "s");
+        return;
+    }
+    printf("%s%s%s: good, %u relay%s", hky_cli_colour("green"), path, hky_cli_colour("off"), policy->n_relays,
+           policy->n_relays == 1 ? "" : "s");
+    if (warnings > 0)
+        printf(", %zu warning%s", warnings, warnings == 1 ? "" : "s");
+    putchar('\n');
+}
+
+static void print_json(const struct hky_policy *policy, const struct hky_problems *problems)
+{
+    struct hky_buf out;
+
+    hky_buf_init(&out, 16U << 20);
+    hky_buf_printf(&out, "{\"good\":%s,\"errors\":%zu,\"warnings\":%zu,\"problems\":[",
+                   policy != NULL ? "true" : "false", problems->n_errors, problems->n - problems->n_errors);
+    for (size_t i = 0; i < problems->n; i++) {
+        const struct hky_problem *p = &problems->items[i];
+
+        hky_buf_add_z(&out, i > 0 ? ",{\"file\":" : "{\"file\":");
+        hky_buf_add_json(&out, hky_str_z(p->place.file));
+        hky_buf_printf(&out, ",\"line\":%u,\"level\":\"%s\",\"text\":", p->place.line,
+                       p->is_warning ? "warning" : "error");
+        hky_buf_add_json(&out, hky_str_z(p->text));
+        hky_buf_add_c(&out, '}');
+    }
+    hky_buf_add_z(&out, "]}");
+    puts(hky_buf_z(&out));
+    hky_buf_fini(&out);
+}
+
+static int run(const struct hky_cli_command *self, int argc, char **argv)
+{
+    struct hky_clock clock = HKY_CLOCK_REAL;
+    struct hky_load_params params = {.now_ms = hky_clock_now_ms(&clock)};
+    struct hky_problems problems = {0};
+    struct hky_policy *policy = NULL;
+    struct hky_cli_args args;
+    const char *value;
+    bool is_good;
+    int code;
+
+    hky_cli_args_init(&args, self, argc, argv);
+    while (hky_cli_next(&args, &value) != NULL)
+        ;
+    if ((code = hky_cli_args_done(&args, 1, 1)) >= 0)
+        return code;
+    params.path = argv[0];
+    is_good = hky_policy_load(&params, &policy, &problems) == HKY_OK;
+    if (args.is_json) {
+        print_json(policy, &problems);
+    } else {
+        print_text(&problems);
+        print_summary(policy, &problems, argv[0]);
+    }
+    hky_problems_fini(&problems);
+    hky_policy_unref(&policy);
+    return is_good ? HKY_EXIT_GOOD : HKY_EXIT_NO;
+}
+
+const struct hky_cli_command hky_cli_check = {
+    .name = "check",
+    .args = "POLICY",
+    .summary = "load a policy as run would, and say what is wrong with it",
+    .help = "Every problem is printed as FILE:LINE: what is wrong, and what to do. Warnings do not keep a policy from\n"
+            "running. No secret is read and nothing is connected to; `hikyaku probe` tries the relays.\n"
+            "Exit code 0: it would run; 1: it would not; 2: wrong usage.",
+    .run = run,
+};

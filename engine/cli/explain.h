@@ -1,0 +1,50 @@
+/*
+ * explain -- what the subcommand knows when it prints: one invented recipient, its decision and how its plan goes on.
+ */
+#ifndef HKY_CLI_EXPLAIN_H
+#define HKY_CLI_EXPLAIN_H
+
+#include "hikyaku/route.h"
+#include "hikyaku/schedule.h"
+
+/* As the options say it; NULL = not said. Lists are borrowed from argv. */
+struct explain_wish {
+    const char *policy, *to, *sender, *author, *scenario, *message, *user, *at;
+    const char **tags, **vars, **headers, **after;
+    size_t n_tags, n_vars, n_headers, n_after;
+};
+
+/* One --after: what was said, how it was read, what the plan makes of it. */
+struct explain_after {
+    char relay[64];
+    struct hky_outcome outcome;
+    struct hky_advance advance;
+    int64_t at_ms;
+};
+
+struct explain_case {
+    struct hky_policy *policy;
+    struct hky_vm *vm;
+    struct hky_message *message;
+    struct hky_recipient *recipient; /* of `message` */
+    struct hky_buf header;
+    struct hky_explanation explanation;
+    int64_t now_ms;           /* moves with --after */
+    struct hky_advance first; /* the step that is entered first */
+    enum hky_action state;    /* NEXT or RETRY: goes on; DONE FAIL HOLD: ended */
+    struct explain_after *after;
+    size_t n_after;
+};
+
+/* The message that the options describe, and the header section it has. False after a complaint. (explain_draft.c) */
+bool explain_invent(struct explain_case *c, const struct explain_wish *w);
+/* "2026-12-01 10:00", "10:00" (today), "2026-12-01" or Unix seconds, in the policy's timezone. */
+bool explain_time(const char *text, int64_t now_ms, int64_t *out_ms);
+
+/* What an outcome of this class would do at the recipient's present step. Pure. */
+void explain_if(const struct explain_case *c, enum hky_class class, bool is_temporary, struct hky_advance *out);
+
+void explain_print_text(const struct explain_case *c); /* (explain_text.c) */
+void explain_print_json(const struct explain_case *c); /* (explain_json.c) */
+
+#endif

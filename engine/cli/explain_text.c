@@ -1,0 +1,346 @@
+/* What `explain` prints for people. */
+#include "cli/cli.h"
+#include "cli/explain.h"
+
+#include <stdio.h>
+#include <time.h>
+
+#define TITLE_COLUMN 9
+
+/* "90s" "15m" "2h" "3d": the largest unit that is exact, so that it can be typed back into a policy. */
+static const char *duration(int64_t sec, char out[24])
+{
+    static const struct {
+        int64_t sec;
+        char unit;
+    } units[] = {{86400, 'd'}, {3600, 'h'}, {60, 'm'}};
+
+    for (size_t i = 0; i < sizeof units / sizeof *units; i++) {
+        if (sec >= units[i].sec && sec % units[i].sec == 0) {
+            snprintf(out, 24, "%lld%c", (long long)(sec / units[i].sec), units[i].unit);
+            return out;
+        }
+    }
+    if (sec > 600)
+        snprintf(out, 24, "%lldm", (long long)((sec + 59) / 60));
+    else
+        snprintf(out, 24, "%llds", (long long)sec);
+    return out;
+}
+
+static const char *clock_time(int64_t at_ms, char out[32])
+{
+    time_t at = (time_t)(at_ms / 1000);
+    struct tm tm;
+
+    localtime_r(&at, &tm);
+    strftime(out, 32, "%Y-%m-%d %H:%M:%S", &tm);
+    return out;
+}
+
+static const char *file_name(const char *path)
+{
+    const char *slash = path != NULL ? strrchr(path, '/') : NULL;
+
+    return slash != NULL ? slash + 1 : path != NULL ? path : "";
+}
+
+static void title(const char *text)
+{
+    printf("\n%s%s%s\n", hky_cli_colour("bold"), text, hky_cli_colour("off"));
+}
+
+static void fact(const char *name, struct hky_str value)
+{
+    if (value.n > 0)
+        printf("%-*s%.*s\n", TITLE_COLUMN, name, HKY_STR_ARG(value));
+}
+
+static void print_facts(const struct explain_case *c)
+{
+    const struct hky_message *m = c->message;
+    struct hky_str author = hky_message_fact(m, HKY_FACT_AUTHOR), sender = hky_message_fact(m, HKY_FACT_SENDER);
+    char when[32];
+
+    fact("to", hky_recipient_address(c->recipient));
+    fact("author", author.n > 0 ? author : HKY_STR("(none; --author says who writes)"));
+    fact("sender", sender.n > 0 ? sender : HKY_STR("<>"));
+    fact("scenario", hky_message_fact(m, HKY_FACT_SCENARIO));
+    fact("subject", hky_message_fact(m, HKY_FACT_SUBJECT));
+    fact("at", hky_str_z(clock_time(m->accepted_at_ms, when)));
+}
+
+static void print_considered(const struct explain_case *c)
+{
+    const struct hky_explanation *x = &c->explanation;
+    struct hky_cli_table *t;
+
+    if (x->n_considered == 0)
+        return;
+    printf("\n");
+    t = hky_cli_table_new(4);
+    hky_cli_table_row(t, (const char *const[]){"routes", "", "", ""});
+    for (size_t i = 0; i < x->n_considered; i++) {
+        const struct hky_considered *one = &x->considered[i];
+        char place[96], name[96];
+
+        snprintf(name, sizeof name, "  %s", one->route);
+        snprintf(place, sizeof place, "%s:%u", file_name(one->place.file), one->place.line);
+        hky_cli_table_row(t, (const char *const[]){name, place, one->matched ? "yes" : "no", one->why});
+    }
+    hky_cli_table_print(&t);
+    for (size_t i = 0; i < x->n_notes; i++)
+        printf("  note: %s\n", x->notes[i]);
+}
+
+static void add_word(struct hky_buf *out, const char *separator, const char *word)
+{
+    if (out->n > 0)
+        hky_buf_add_z(out, separator);
+    hky_buf_add_z(out, word);
+}
+
+/* When the step is entered and when it is left, as far as the policy states it. */
+static void describe_step(const struct hky_step *s, struct hky_buf *out)
+{
+    char d[24], text[64];
+
+    if (s->on != 0) {
+        struct hky_buf names;
+
+        hky_buf_init(&names, 1024);
+        for (unsigned k = 0; k < HKY_CLASS_N; k++) {
+            if ((s->on & HKY_CLASS_BIT(k)) != 0)
+                add_word(&names, " ", hky_class_name((enum hky_class)k));
+        }
+        add_word(out, "; ", "only for ");
+        hky_buf_add_str(out, hky_buf_str(&names));
+        hky_buf_fini(&names);
+    }
+    if (s->tries != 0) {
+        snprintf(text, sizeof text, "%u %s", s->tries, s->tries == 1 ? "try" : "tries");
+        add_word(out, "; ", text);
+    }
+    if (s->within_sec != HKY_UNSET_SEC) {
+        snprintf(text, sizeof text, "within %s", duration(s->within_sec, d));
+        add_word(out, "; ", text);
+    }
+    if (s->wait_sec != HKY_UNSET_SEC) {
+        snprintf(text, sizeof text, "waits at most %s for its turn", duration(s->wait_sec, d));
+        add_word(out, "; ", text);
+    }
+}
+
+static void describe_identity(const struct explain_case *c, uint8_t step, struct hky_buf *out)
+{
+    const struct hky_plan *plan = c->recipient->plan;
+    const struct hky_relay *relay = hky_policy_relay(c->policy, hky_str_z(plan->steps[step].relay));
+    struct hky_identity id = {0};
+
+    if (relay == NULL) {
+        hky_buf_add_z(out, "no such relay");
+        return;
+    }
+    hky_identity_choose(c->policy, relay, plan, step, c->message, c->recipient, &id);
+    if (!id.is_allowed) {
+        hky_buf_add_z(out, "passed over: cannot send as this author (sends_as)");
+        return;
+    }
+    hky_buf_printf(out, "From %s%s", id.from[0] != '\0' ? id.from : "as it is", id.is_rewritten ? " (rewritten)" : "");
+    if (strcmp(id.sender, id.from) != 0)
+        hky_buf_printf(out, ", sender %s", id.sender[0] != '\0' ? id.sender : "<>");
+    if (id.reply_to[0] != '\0')
+        hky_buf_printf(out, ", Reply-To %s", id.reply_to);
+}
+
+static void print_plan(const struct explain_case *c)
+{
+    const struct hky_plan *plan = c->recipient->plan;
+    struct hky_cli_table *t = hky_cli_table_new(4);
+    struct hky_buf left, identity;
+    char name[128];
+
+    printf("\n");
+    snprintf(name, sizeof name, "plan of %s", plan->route);
+    hky_cli_table_row(t, (const char *const[]){name, "", "", ""});
+    hky_buf_init(&left, 2048);
+    hky_buf_init(&identity, 2048);
+    for (uint8_t i = 0; i < plan->n_steps; i++) {
+        hky_buf_clear(&left);
+        hky_buf_clear(&identity);
+        describe_step(&plan->steps[i], &left);
+        describe_identity(c, i, &identity);
+        snprintf(name, sizeof name, "  %u  %s", i + 1U, plan->steps[i].relay);
+        hky_cli_table_row(t,
+                          (const char *const[]){name, plan->steps[i].account, hky_buf_z(&identity), hky_buf_z(&left)});
+    }
+    hky_buf_fini(&left);
+    hky_buf_fini(&identity);
+    hky_cli_table_print(&t);
+}
+
+static void print_arms(const struct explain_case *c)
+{
+    struct hky_str packed = hky_str_of(c->explanation.decision.arms, c->explanation.decision.arms_n), experiment, arm;
+    size_t at = 0;
+
+    while (packed.p != NULL && hky_packed_next(packed, &at, &experiment) && hky_packed_next(packed, &at, &arm))
+        printf("  arm %.*s of %.*s\n", HKY_STR_ARG(arm), HKY_STR_ARG(experiment));
+}
+
+/* "rental, at once" "own again in 15m" "fails"; what it does to others behind it. */
+static void describe_advance(const struct explain_case *c, const struct hky_advance *a, int64_t now_ms,
+                             struct hky_buf *out)
+{
+    const struct hky_plan *plan = c->recipient->plan;
+    char d[24];
+
+    switch (a->action) {
+    case HKY_ACTION_NEXT:
+        hky_buf_printf(out, "on to %u %s", a->step + 1U, plan->steps[a->step].relay);
+        break;
+    case HKY_ACTION_RETRY:
+        if (a->at_ms > now_ms)
+            hky_buf_printf(out, "%s again in %s", plan->steps[a->step].relay, duration((a->at_ms - now_ms) / 1000, d));
+        else
+            hky_buf_printf(out, "waits for %s", plan->steps[a->step].relay);
+        break;
+    case HKY_ACTION_HOLD:
+        hky_buf_add_z(out, "held");
+        break;
+    case HKY_ACTION_DONE:
+        hky_buf_add_z(out, "delivered");
+        break;
+    default:
+        hky_buf_add_z(out, "fails");
+        break;
+    }
+    if (a->pause_account_sec > 0)
+        hky_buf_add_z(out, "; the account pauses");
+    if (a->slow_lane)
+        hky_buf_add_z(out, "; slower from now on");
+}
+
+static void print_after(const struct explain_case *c)
+{
+    struct hky_cli_table *t = hky_cli_table_new(5);
+    struct hky_buf what;
+
+    printf("\n");
+    hky_buf_init(&what, 512);
+    hky_cli_table_row(t, (const char *const[]){"then", "", "", "", ""});
+    for (size_t i = 0; i < c->n_after; i++) {
+        const struct explain_after *a = &c->after[i];
+        char when[36], at[32], reply[160];
+
+        hky_buf_clear(&what);
+        describe_advance(c, &a->advance, a->at_ms, &what);
+        snprintf(when, sizeof when, "  %s", clock_time(a->at_ms, at));
+        hky_reply_format(&a->outcome.reply, reply, sizeof reply);
+        hky_cli_table_row(
+            t, (const char *const[]){when, a->relay, reply, hky_class_name(a->outcome.class), hky_buf_z(&what)});
+    }
+    hky_buf_fini(&what);
+    hky_cli_table_print(&t);
+}
+
+/* Classes with the same consequence share a line. */
+#define CASES_MAX (HKY_CLASS_N + 1)
+struct consequence {
+    struct hky_buf classes, text;
+};
+
+static void note_consequence(struct consequence *list, size_t *n, const char *class, struct hky_buf *text)
+{
+    size_t i = 0;
+
+    while (i < *n && !hky_str_eq(hky_buf_str(&list[i].text), hky_buf_str(text)))
+        i++;
+    if (i == *n) {
+        hky_buf_init(&list[i].classes, 1024);
+        hky_buf_init(&list[i].text, 512);
+        hky_buf_add_str(&list[i].text, hky_buf_str(text));
+        ++*n;
+    }
+    add_word(&list[i].classes, " ", class);
+}
+
+static void print_consequences(const struct explain_case *c)
+{
+    struct consequence list[CASES_MAX];
+    struct hky_cli_table *t = hky_cli_table_new(2);
+    struct hky_buf text;
+    struct hky_advance a;
+    char heading[128], cell[1024];
+    size_t n = 0;
+
+    hky_buf_init(&text, 512);
+    for (unsigned k = HKY_CLASS_BAD_MAILBOX; k <= HKY_CLASS_PAUSED; k++) {
+        bool is_temporary = k == HKY_CLASS_RATE_LIMITED || k == HKY_CLASS_NETWORK || k == HKY_CLASS_SYSTEM_TEMP;
+        unsigned last = k == HKY_CLASS_UNKNOWN ? 1 : 0;
+
+        if (k == HKY_CLASS_SUPPRESSED || k == HKY_CLASS_EXPIRED)
+            continue;
+        for (unsigned round = 0; round <= last; round++) {
+            hky_buf_clear(&text);
+            explain_if(c, (enum hky_class)k, is_temporary || round == 1, &a);
+            describe_advance(c, &a, c->now_ms, &text);
+            note_consequence(list, &n,
+                             last == 0    ? hky_class_name((enum hky_class)k)
+                             : round == 0 ? "unknown(5xx)"
+                                          : "unknown(4xx)",
+                             &text);
+        }
+    }
+    printf("\n");
+    snprintf(heading, sizeof heading, "from step %u %s", c->recipient->step + 1U,
+             c->recipient->plan->steps[c->recipient->step].relay);
+    hky_cli_table_row(t, (const char *const[]){heading, "if it ends as"});
+    for (size_t i = 0; i < n; i++) {
+        snprintf(cell, sizeof cell, "  %s", hky_buf_z(&list[i].text));
+        hky_cli_table_row(t, (const char *const[]){cell, hky_buf_z(&list[i].classes)});
+        hky_buf_fini(&list[i].text);
+        hky_buf_fini(&list[i].classes);
+    }
+    hky_buf_fini(&text);
+    hky_cli_table_print(&t);
+}
+
+static void print_end(const struct explain_case *c)
+{
+    const struct hky_advance *last = c->n_after > 0 ? &c->after[c->n_after - 1].advance : &c->first;
+
+    if (c->state == HKY_ACTION_DONE)
+        title("delivered");
+    else
+        title(c->state == HKY_ACTION_HOLD ? "held" : "failed");
+    if (last->why[0] != '\0')
+        printf("  %s\n", last->why);
+}
+
+void explain_print_text(const struct explain_case *c)
+{
+    const struct hky_decision *d = &c->explanation.decision;
+
+    print_facts(c);
+    print_considered(c);
+    if (c->recipient->plan == NULL) {
+        title("parked");
+        if (d->place.file != NULL && d->place.file[0] != '\0' && d->kind == HKY_POLICY_ERROR)
+            printf("  %s:%u: ", file_name(d->place.file), d->place.line);
+        else
+            printf("  ");
+        printf("%s\n  It would wait, visible in the queue, and be asked again: on reload, after 5m, 15m, 1h, then "
+               "hourly.\n",
+               d->text);
+        return;
+    }
+    print_plan(c);
+    print_arms(c);
+    if (c->n_after > 0)
+        print_after(c);
+    if (c->state == HKY_ACTION_NEXT || c->state == HKY_ACTION_RETRY)
+        print_consequences(c);
+    else
+        print_end(c);
+}
