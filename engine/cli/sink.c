@@ -1,0 +1,220 @@
+/*
+ * sink -- a receiving server for trying things out: takes every message, unless a rule says otherwise. One thread, the
+ * engine's own loop and streams.
+ */
+#include "cli/sink.h"
+
+#include "base/clock.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static const struct hky_cli_option options[] = {
+    {"listen", "ADDR:PORT", "listen there (default 127.0.0.1:2526); may be given several times"},
+    {"rule", "RULE",
+     "a fault: 'PATTERN STAGE [SHARE%] REPLY', see below; may be given several times, the first that fits counts"},
+    {"latency", "MS", "wait so long before each reply to the end of data"},
+    {"store", "DIR", "keep every message as DIR/NUMBER.eml and a line in DIR/index.jsonl"},
+    {"cert", "FILE", "offer STARTTLS with this certificate (PEM); with --key"},
+    {"key", "FILE", "its key (PEM)"},
+    {"auth", NULL, "offer AUTH PLAIN LOGIN and take any user and password"},
+    {"max", "N", "stop after N messages"},
+    {"quiet", NULL, "do not print a line per message"},
+    {NULL, NULL, NULL},
+};
+
+static void report(struct hky_sink *sink)
+{
+    if (sink->is_json)
+        printf("{\"messages\":%lu,\"recipients\":%lu,\"refused\":%lu,\"connections\":%lu}\n",
+               (unsigned long)sink->n_messages, (unsigned long)sink->n_recipients, (unsigned long)sink->n_faults,
+               (unsigned long)sink->n_connections);
+    else
+        printf("%lu messages, %lu recipients, %lu faults by rule, %lu connections\n", (unsigned long)sink->n_messages,
+               (unsigned long)sink->n_recipients, (unsigned long)sink->n_faults, (unsigned long)sink->n_connections);
+}
+
+static void on_signal(void *ctx, int signo)
+{
+    struct hky_sink *sink = ctx;
+
+    (void)signo;
+    hky_loop_stop(sink->loop);
+}
+
+static void on_readable(void *ctx, int bits)
+{
+    struct hky_sink_listener *l = ctx;
+
+    (void)bits;
+    for (int i = 0; i < 64; i++) {
+        int fd = accept4(l->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (fd < 0)
+            return;
+        hky_sink_session_start(l, fd);
+    }
+}
+
+static bool listen_at(struct hky_sink *sink, const char *where)
+{
+    struct hky_sink_listener *l;
+    struct sockaddr_in in = {.sin_family = AF_INET};
+    const char *colon = strrchr(where, ':');
+    char host[64];
+    uint64_t port;
+    int one = 1;
+
+    if (sink->n_listeners == HKY_SINK_LISTENERS_MAX) {
+        fprintf(stderr, "hikyaku sink: at most %d --listen\n", HKY_SINK_LISTENERS_MAX);
+        return false;
+    }
+    if (colon == NULL || (size_t)(colon - where) >= sizeof host || !hky_str_u64(hky_str_z(colon + 1), 65535, &port)) {
+        fprintf(stderr, "hikyaku sink: --listen takes ADDR:PORT such as 127.0.0.1:2526, not \"%s\"\n", where);
+        return false;
+    }
+    snprintf(host, sizeof host, "%.*s", (int)(colon - where), where);
+    if (inet_pton(AF_INET, host, &in.sin_addr) != 1) {
+        fprintf(stderr, "hikyaku sink: \"%s\" is no IPv4 address\n", host);
+        return false;
+    }
+    in.sin_port = htons((uint16_t)port);
+    l = &sink->listeners[sink->n_listeners];
+    l->sink = sink;
+    l->port = (uint16_t)port;
+    l->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    setsockopt(l->fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+    if (bind(l->fd, (struct sockaddr *)&in, sizeof in) != 0 || listen(l->fd, 1024) != 0) {
+        fprintf(stderr, "hikyaku sink: cannot listen on %s: %s\n", where, strerror(errno));
+        close(l->fd);
+        return false;
+    }
+    l->watch = hky_watch_new_level(sink->loop, l->fd, HKY_READABLE, on_readable, l);
+    sink->n_listeners++;
+    return true;
+}
+
+static bool open_store(struct hky_sink *sink, const char *dir)
+{
+    char path[4096];
+
+    if (mkdir(dir, 0755) != 0 && errno != EEXIST) {
+        fprintf(stderr, "hikyaku sink: cannot make %s: %s\n", dir, strerror(errno));
+        return false;
+    }
+    snprintf(path, sizeof path, "%s/index.jsonl", dir);
+    sink->index = fopen(path, "a");
+    if (sink->index == NULL) {
+        fprintf(stderr, "hikyaku sink: cannot write %s: %s\n", path, strerror(errno));
+        return false;
+    }
+    sink->store = dir;
+    return true;
+}
+
+/* One option. False: told what is wrong. */
+static bool take(struct hky_sink *sink, const char *name, const char *value, const char **cert, const char **key)
+{
+    uint64_t n;
+
+    if (strcmp(name, "listen") == 0)
+        return listen_at(sink, value);
+    if (strcmp(name, "rule") == 0)
+        return hky_sink_rule_add(sink, value);
+    if (strcmp(name, "store") == 0)
+        return open_store(sink, value);
+    if (strcmp(name, "cert") == 0)
+        *cert = value;
+    else if (strcmp(name, "key") == 0)
+        *key = value;
+    else if (strcmp(name, "auth") == 0)
+        sink->offers_auth = true;
+    else if (strcmp(name, "quiet") == 0)
+        sink->is_quiet = true;
+    else if (!hky_str_u64(hky_str_z(value), UINT32_MAX, &n)) {
+        fprintf(stderr, "hikyaku sink: --%s takes a number, not \"%s\"\n", name, value);
+        return false;
+    } else if (strcmp(name, "latency") == 0)
+        sink->latency_ms = (int64_t)n;
+    else
+        sink->max = n;
+    return true;
+}
+
+static int run(const struct hky_cli_command *self, int argc, char **argv)
+{
+    struct hky_sink sink = {0};
+    const char *value, *cert = NULL, *key = NULL, *name;
+    struct hky_cli_args args;
+    struct hky_error e;
+    int code = -1;
+
+    if (hky_loop_new(&sink.loop, &e) != HKY_OK) {
+        fprintf(stderr, "hikyaku sink: %s\n", e.text);
+        return HKY_EXIT_NO;
+    }
+    sink.seed = (unsigned)hky_mono_ns();
+    TAILQ_INIT(&sink.sessions);
+    hky_cli_args_init(&args, self, argc, argv);
+    while (code < 0 && (name = hky_cli_next(&args, &value)) != NULL)
+        code = take(&sink, name, value, &cert, &key) ? -1 : HKY_EXIT_USAGE;
+    sink.is_json = args.is_json;
+    if (code < 0)
+        code = hky_cli_args_done(&args, 0, 0);
+    if (code < 0 && (cert == NULL) != (key == NULL)) {
+        fputs("hikyaku sink: --cert and --key go together\n", stderr);
+        code = HKY_EXIT_USAGE;
+    }
+    if (code < 0 && cert != NULL && hky_tls_server_new(cert, key, &sink.tls, &e) != HKY_OK) {
+        fprintf(stderr, "hikyaku sink: %s\n", e.text);
+        code = HKY_EXIT_NO;
+    }
+    if (code < 0 && sink.n_listeners == 0 && !listen_at(&sink, "127.0.0.1:2526"))
+        code = HKY_EXIT_NO;
+    if (code < 0) {
+        setvbuf(stdout, NULL, _IOLBF, 0);
+        for (unsigned i = 0; i < sink.n_listeners && !sink.is_json; i++)
+            printf("listening on port %u; Ctrl-C stops\n", sink.listeners[i].port);
+        hky_loop_on_signal(sink.loop, SIGINT, on_signal, &sink);
+        hky_loop_on_signal(sink.loop, SIGTERM, on_signal, &sink);
+        hky_loop_run(sink.loop);
+        report(&sink);
+        code = HKY_EXIT_GOOD;
+    }
+    hky_sink_sessions_close(&sink);
+    for (unsigned i = 0; i < sink.n_listeners; i++) {
+        hky_watch_free(&sink.listeners[i].watch);
+        close(sink.listeners[i].fd);
+    }
+    if (sink.index != NULL)
+        fclose(sink.index);
+    hky_sink_rules_free(&sink);
+    hky_tls_unref(&sink.tls);
+    hky_loop_free(&sink.loop);
+    return code;
+}
+
+const struct hky_cli_command hky_cli_sink = {
+    .name = "sink",
+    .args = "",
+    .summary = "a receiving server for trying things out, with faults by domain, stage and share",
+    .help =
+        "A rule is  PATTERN STAGE [SHARE%] REPLY\n"
+        "  PATTERN  recipient domain (docomo.ne.jp), address, .domain for subdomains, :PORT for one --listen, or *\n"
+        "  STAGE    connect, hello, auth, mail, rcpt, data or dot\n"
+        "  SHARE%   in so many per cent of the cases (default 100%)\n"
+        "  REPLY    what to answer (550 5.1.1 Unknown user), or close: the connection ends without a word, or\n"
+        "           stall: no answer at all\n"
+        "Examples:\n"
+        "  hikyaku sink --rule 'docomo.ne.jp rcpt 550 Unknown user' --rule '* dot 5% 451 4.3.0 busy'\n"
+        "  hikyaku sink --listen 127.0.0.1:2526 --listen 127.0.0.1:2527 --rule ':2527 connect 554 5.7.1 blocked'\n"
+        "  hikyaku sink --rule '* dot 1% close' --store received",
+    .options = options,
+    .run = run,
+};
