@@ -26,6 +26,10 @@ void hky_field_decode(struct hky_str value, struct hky_buf *out);
 /* One RFC 2047 word or several, UTF-8 base64, for a display name we make ourselves; plain ASCII stays plain (quoted if
  * needed). */
 void hky_phrase_encode(struct hky_str utf8, struct hky_buf *out);
+/* The same for unstructured text (Subject): never quoted. Folded; `column` octets are on the first line already. */
+void hky_text_encode(struct hky_str utf8, size_t column, struct hky_buf *out);
+/* Octets of the RFC 2047 word at the start of `s`, 0 when there is none. */
+size_t hky_word_octets(struct hky_str s);
 
 /* Mailboxes of an address field (From, Reply-To, To): display name as raw octets (decode with hky_field_decode), groups
  * are entered, comments skipped (a comment after a bare address serves as the name). At most `max`; returns how many

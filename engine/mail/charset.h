@@ -1,0 +1,17 @@
+/*
+ * charset -- text of the charsets that mail uses, to UTF-8. Only known charsets are handed to iconv: the name comes
+ * from the message.
+ */
+#ifndef HKY_MAIL_CHARSET_H
+#define HKY_MAIL_CHARSET_H
+
+#include "base/buf.h"
+
+/* Appends `s` as UTF-8; what has no meaning becomes U+FFFD. False, and nothing appended: the charset is not known.
+ * ISO-2022-JP is read as CP50221 (NEC row 13, IBM extensions, half-width katakana), Shift_JIS as CP932, EUC-JP with the
+ * same extensions, ISO-8859-1 and US-ASCII as windows-1252 and UTF-8. */
+bool hky_charset_decode(struct hky_str charset, struct hky_str s, struct hky_buf *out);
+/* `s` as UTF-8 where it is, U+FFFD for each octet that is not. */
+void hky_utf8_repair(struct hky_str s, struct hky_buf *out);
+
+#endif

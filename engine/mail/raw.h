@@ -1,0 +1,28 @@
+/*
+ * raw -- header text that was not encoded: Japanese in ISO-2022-JP or Shift_JIS has octets that look like delimiters.
+ */
+#ifndef HKY_MAIL_RAW_H
+#define HKY_MAIL_RAW_H
+
+#include "base/str.h"
+
+/* Octets at the start of `s` (not empty) that belong together: a run of two-octet JIS, an escape sequence, a Shift_JIS
+ * pair where `is_sjis` (the value is not UTF-8), else one. Never reaches over a line end. */
+static inline size_t hky_raw_octets(struct hky_str s, bool is_sjis)
+{
+    unsigned char c = (unsigned char)s.p[0], next = s.n > 1 ? (unsigned char)s.p[1] : 0;
+
+    if (c == 0x1b && next == '$') {
+        size_t n = 2;
+        while (n < s.n && s.p[n] != '\x1b' && s.p[n] != '\r' && s.p[n] != '\n')
+            n++;
+        return n;
+    }
+    if (c == 0x1b && next == '(' && s.n > 2 && s.p[2] != '\r' && s.p[2] != '\n')
+        return 3;
+    if (is_sjis && ((c >= 0x81 && c <= 0x9f) || (c >= 0xe0 && c <= 0xfc)) && next >= 0x40 && next != 0x7f)
+        return 2;
+    return 1;
+}
+
+#endif

@@ -1,0 +1,317 @@
+#include "mail/charset.h"
+#include "mail/header.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <cmocka.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+#define YAMADA "\xe5\xb1\xb1\xe7\x94\xb0\xe5\xa4\xaa\xe9\x83\x8e" /* UTF-8 */
+#define FFFD   "\xef\xbf\xbd"
+
+static void fields_are_found_with_their_folds(void **state)
+{
+    static const struct {
+        const char *name, *value, *whole;
+    } expected[] = {
+        {"", " leading\r\n more", " leading\r\n more\r\n"},
+        {"From", " a@x.test", "From: a@x.test\r\n"},
+        {"Subject", " one\r\n two\r\n\tthree", "Subject: one\r\n two\r\n\tthree\r\n"},
+        {"X-Blank", " v", "X-Blank \t: v\r\n"},
+        {"", "no colon here", "no colon here\r\n"},
+        {"", ": no name", ": no name\r\n"},
+        {"", "two words: x", "two words: x\r\n"},
+        {"Empty", "", "Empty:\r\n"},
+        {"To", "b@y.test:1", "To:b@y.test:1\r\n"},
+    };
+    struct hky_field f;
+    struct hky_buf section;
+    size_t at = 0, n = 0;
+
+    (void)state;
+    hky_buf_init(&section, 4096);
+    for (size_t i = 0; i < sizeof expected / sizeof expected[0]; i++)
+        hky_buf_add_z(&section, expected[i].whole);
+    hky_buf_add_z(&section, "\r\nBody: x\r\n");
+    for (; hky_field_next(hky_buf_str(&section), &at, &f); n++) {
+        assert_true(n < sizeof expected / sizeof expected[0]);
+        if (!hky_str_eq(f.name, hky_str_z(expected[n].name)) || !hky_str_eq(f.value, hky_str_z(expected[n].value)) ||
+            !hky_str_eq(f.whole, hky_str_z(expected[n].whole)))
+            fail_msg("%zu: name '%.*s' value '%.*s'", n, HKY_STR_ARG(f.name), HKY_STR_ARG(f.value));
+    }
+    assert_int_equal(n, sizeof expected / sizeof expected[0]);
+    assert_int_equal(hky_header_octets(hky_buf_str(&section)), at + 2);
+    assert_true(hky_field_find(hky_buf_str(&section), "SUBJECT", &f));
+    assert_false(hky_field_find(hky_buf_str(&section), "Body", &f));
+    hky_buf_fini(&section);
+}
+
+static void header_ends_at_the_empty_line(void **state)
+{
+    (void)state;
+    assert_int_equal(hky_header_octets(HKY_STR("\r\nbody")), 2);
+    assert_int_equal(hky_header_octets(HKY_STR("A: b\r\n\r\nbody")), 8);
+    assert_int_equal(hky_header_octets(HKY_STR("A: b\r\n \r\nB: c\r\n")), 15);
+    assert_int_equal(hky_header_octets(HKY_STR("")), 0);
+}
+
+static const struct {
+    const char *what, *in, *out;
+} decodes[] = {
+    {"plain", " Hello", "Hello"},
+    {"folds", " a\r\n b\r\n\tc", "a b\tc"},
+    {"UTF-8 base64", "=?UTF-8?B?5bGx55Sw5aSq6YOO?=", YAMADA},
+    {"UTF-8 quoted", "=?utf-8?q?=E5=B1=B1_=E7=94=b0?= x", "\xe5\xb1\xb1 \xe7\x94\xb0 x"},
+    {"ISO-2022-JP", "=?ISO-2022-JP?B?GyRCOzNFREJATzobKEI=?=", YAMADA},
+    {"Shift_JIS", "=?Shift_JIS?B?jlKTY5G+mFk=?=", YAMADA},
+    {"EUC-JP", "=?EUC-JP?B?u7PFxMLAz7o=?=", YAMADA},
+    {"language tag", "=?ISO-2022-JP*ja?B?GyRCOzNFREJATzobKEI=?=", YAMADA},
+    {"NEC row 13", "=?ISO-2022-JP?B?GyRCLSEbKEI=?=", "\xe2\x91\xa0"},
+    {"IBM extension in ISO-2022-JP", "=?iso-2022-jp?B?GyRCfGIbKEI=?=", "\xe9\xab\x99"},
+    {"half-width katakana", "=?ISO-2022-JP?B?GyhJMRsoQg==?=", "\xef\xbd\xb1"},
+    {"no return to ASCII", "=?ISO-2022-JP?B?GyRCOzNFREJATzo=?=", YAMADA},
+    {"windows-1252 as ISO-8859-1", "=?iso-8859-1?Q?caf=E9=80?=", "caf\xc3\xa9\xe2\x82\xac"},
+    {"between text", "Re: =?UTF-8?B?5bGx?= ok", "Re: \xe5\xb1\xb1 ok"},
+    {"adjacent words", "=?UTF-8?B?5bGx?= =?UTF-8?B?55Sw?=", "\xe5\xb1\xb1\xe7\x94\xb0"},
+    {"adjacent words over folds", "=?UTF-8?B?5bGx?=\r\n =?UTF-8?B?55Sw?=", "\xe5\xb1\xb1\xe7\x94\xb0"},
+    {"adjacent words without blank", "=?UTF-8?B?5bGx?==?UTF-8?B?55Sw?=", "\xe5\xb1\xb1\xe7\x94\xb0"},
+    {"character split between words", "=?UTF-8?Q?=E5=B1?= =?utf-8?Q?=B1?=", "\xe5\xb1\xb1"},
+    {"adjacent words of two charsets", "=?UTF-8?B?5bGx?= =?Shift_JIS?B?k2M=?=", "\xe5\xb1\xb1\xe7\x94\xb0"},
+    {"in quotes", "\"=?UTF-8?B?5bGx?=\" <a@x>", "\"\xe5\xb1\xb1\" <a@x>"},
+    {"missing padding", "=?UTF-8?B?5bGx55Sw5aSq6YOOYQ?=", YAMADA "a"},
+    {"unknown charset stays", "=?x-unknown?B?5bGx?= a", "=?x-unknown?B?5bGx?= a"},
+    {"converter by path stays", "=?../../x//?B?5bGx?=", "=?../../x//?B?5bGx?="},
+    {"UTF-16 stays", "=?UTF-16?B?5bGx?=", "=?UTF-16?B?5bGx?="},
+    {"bad base64 stays", "=?UTF-8?B?5b!x?=", "=?UTF-8?B?5b!x?="},
+    {"bad quoted stays", "=?UTF-8?Q?=G1?=", "=?UTF-8?Q?=G1?="},
+    {"half a word stays", "=?UTF-8?B?5bGx", "=?UTF-8?B?5bGx"},
+    {"invalid octets in a word", "=?UTF-8?Q?a=FFb?=", "a" FFFD "b"},
+    {"line end in a word", "=?UTF-8?Q?a=0D=0ABcc:_v@z?=", "a  Bcc: v@z"},
+    {"NUL in a word", "=?UTF-8?Q?a=00b?=", "a b"},
+    {"raw UTF-8", " " YAMADA, YAMADA},
+    {"raw octets", " a\xff\xe5\xb1z", "a" FFFD FFFD FFFD "z"},
+    {"raw escape", " a\x1b[2J", "a [2J"},
+    {"empty", "", ""},
+};
+
+static void values_are_decoded(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof decodes / sizeof decodes[0]; i++) {
+        struct hky_buf out;
+
+        hky_buf_init(&out, 4096);
+        hky_field_decode(hky_str_z(decodes[i].in), &out);
+        if (strcmp(hky_buf_z(&out), decodes[i].out) != 0)
+            fail_msg("%s: '%s'", decodes[i].what, hky_buf_z(&out));
+        hky_buf_fini(&out);
+    }
+}
+
+static void phrases_are_encoded(void **state)
+{
+    static const struct {
+        const char *in, *out;
+    } cases[] = {
+        {"Shop", "Shop"},
+        {"Shop of Tokyo", "Shop of Tokyo"},
+        {"John Q. Public", "\"John Q. Public\""},
+        {"a \"b\" \\c", "\"a \\\"b\\\" \\\\c\""},
+        {"a@x.test", "\"a@x.test\""},
+        {YAMADA, "=?UTF-8?B?5bGx55Sw5aSq6YOO?="},
+        {"=?UTF-8?B?5bGx?=", "=?UTF-8?B?PT9VVEYtOD9CPzViR3g/PQ==?="},
+        {"a\r\nBcc: v@z", "=?UTF-8?B?YSAgQmNjOiB2QHo=?="},
+        {"a\xff", "=?UTF-8?B?Ye+/vQ==?="},
+        {"", ""},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct hky_buf out;
+
+        hky_buf_init(&out, 4096);
+        hky_phrase_encode(hky_str_z(cases[i].in), &out);
+        assert_string_equal(hky_buf_z(&out), cases[i].out);
+        hky_buf_fini(&out);
+    }
+}
+
+static void long_text_is_folded_and_comes_back(void **state)
+{
+    static const char *const pieces[] = {"word ", YAMADA, "x", "  ", "abcdefghijklmnopqrstuvwxyz"};
+    (void)state;
+    for (size_t k = 0; k < sizeof pieces / sizeof pieces[0]; k++) {
+        struct hky_buf in, wire, back;
+
+        hky_buf_init(&in, 1 << 16);
+        hky_buf_init(&wire, 1 << 16);
+        hky_buf_init(&back, 1 << 16);
+        hky_buf_add_z(&in, "begin ");
+        for (int i = 0; i < 200; i++)
+            hky_buf_add_z(&in, pieces[k]);
+        hky_buf_add_z(&in, " end");
+        hky_text_encode(hky_buf_str(&in), 9, &wire);
+        for (size_t at = 0, line = 9; at < wire.n; at++) {
+            line = wire.p[at] == '\n' ? 0 : line + 1;
+            assert_true(line < 700);
+        }
+        hky_field_decode(hky_buf_str(&wire), &back);
+        assert_string_equal(hky_buf_z(&back), hky_buf_z(&in));
+        hky_buf_fini(&in);
+        hky_buf_fini(&wire);
+        hky_buf_fini(&back);
+    }
+}
+
+static const struct {
+    const char *what, *in;
+    bool is_bad;
+    size_t n;
+    const char *names[3], *addresses[3];
+} lists[] = {
+    {"bare", " a@x.test", false, 1, {""}, {"a@x.test"}},
+    {"name", " Taro <a@x.test>", false, 1, {"Taro"}, {"a@x.test"}},
+    {"two", "a@x.test, B <b@y.test>", false, 2, {"", "B"}, {"a@x.test", "b@y.test"}},
+    {"quoted name with comma", "\"Yamada, Taro\" <a@x.test>", false, 1, {"\"Yamada, Taro\""}, {"a@x.test"}},
+    {"quoted name with bracket and quote",
+     "\"a <z@z.test> \\\" b\" <a@x.test>",
+     false,
+     1,
+     {"\"a <z@z.test> \\\" b\""},
+     {"a@x.test"}},
+    {"ISO-2022-JP word",
+     "=?ISO-2022-JP?B?GyRCOzNFREJATzobKEI=?= <a@x.test>",
+     false,
+     1,
+     {"=?ISO-2022-JP?B?GyRCOzNFREJATzobKEI=?="},
+     {"a@x.test"}},
+    {"words over folds",
+     "=?UTF-8?B?5bGx?=\r\n =?UTF-8?B?55Sw?=\r\n <a@x.test>",
+     false,
+     1,
+     {"=?UTF-8?B?5bGx?=\r\n =?UTF-8?B?55Sw?="},
+     {"a@x.test"}},
+    {"comma in a quoted word", "=?utf-8?Q?a,b?= <a@x.test>", false, 1, {"=?utf-8?Q?a,b?="}, {"a@x.test"}},
+    {"raw UTF-8 name", YAMADA " <a@x.test>", false, 1, {YAMADA}, {"a@x.test"}},
+    {"raw Shift_JIS name with 0x5c and 0x40",
+     "\x83\x5c\x83\x40 <a@x.test>",
+     false,
+     1,
+     {"\x83\x5c\x83\x40"},
+     {"a@x.test"}},
+    {"raw ISO-2022-JP name with delimiters",
+     "\x1b$B;,\"<\x1b(B <a@x.test>",
+     false,
+     1,
+     {"\x1b$B;,\"<\x1b(B"},
+     {"a@x.test"}},
+    {"comment behind gives the name", "a@x.test (Taro (the) Y.)", false, 1, {"Taro (the) Y."}, {"a@x.test"}},
+    {"comments inside are skipped", "a(c)@(d)x(e).test", false, 1, {"e"}, {"a@x.test"}},
+    {"comment before the name", "(c) Taro <a@x.test>", false, 1, {"Taro"}, {"a@x.test"}},
+    {"comment as the only name", "(Taro) <a@x.test>", false, 1, {"Taro"}, {"a@x.test"}},
+    {"comment with a bracket", "Taro (<z@z.test>) <a@x.test>", false, 1, {"Taro"}, {"a@x.test"}},
+    {"folded address", "Taro <\r\n a@x.test\r\n >", false, 1, {"Taro"}, {"a@x.test"}},
+    {"group",
+     "Friends: a@x.test, B <b@y.test>; , c@z.test",
+     false,
+     3,
+     {"", "B", ""},
+     {"a@x.test", "b@y.test", "c@z.test"}},
+    {"empty group", "undisclosed-recipients:;", false, 0, {0}, {0}},
+    {"carrier address", "<a..b@docomo.ne.jp>", false, 1, {""}, {"a..b@docomo.ne.jp"}},
+    {"quoted carrier address", "\"a..b\"@docomo.ne.jp", false, 1, {""}, {"a..b@docomo.ne.jp"}},
+    {"source route", "<@a.test,@b.test:u@y.test>", false, 1, {""}, {"u@y.test"}},
+    {"name is an address", "a@x.test <a@x.test>", false, 1, {"a@x.test"}, {"a@x.test"}},
+    {"dots in the name", "John Q. Public <a@x.test>", false, 1, {"John Q. Public"}, {"a@x.test"}},
+    {"empty entries", ", ,a@x.test,,", false, 1, {""}, {"a@x.test"}},
+    {"nothing", "  \r\n ", false, 0, {0}, {0}},
+    {"words", "no address here", true, 0, {0}, {0}},
+    {"words before the address", "Taro a@x.test", true, 0, {0}, {0}},
+    {"one good, one bad", "bad, a@x.test", true, 1, {""}, {"a@x.test"}},
+    {"empty brackets", "Taro <>", true, 0, {0}, {0}},
+    {"bracket left open", "Taro <a@x.test", true, 1, {"Taro"}, {"a@x.test"}},
+    {"text behind the bracket", "Taro <a@x.test> junk", true, 1, {"Taro"}, {"a@x.test"}},
+    {"two brackets", "<z@z.test> <a@x.test>", true, 1, {""}, {"a@x.test"}},
+    {"quote left open", "\"Taro <a@x.test>", false, 1, {"\"Taro"}, {"a@x.test"}},
+    {"parenthesis left open", "(Taro <a@x.test>", false, 1, {"(Taro"}, {"a@x.test"}},
+    {"domain confusion",
+     "\"xclow3n@gmail.com x\"@internal.example",
+     false,
+     1,
+     {""},
+     {"xclow3n@gmail.com x@internal.example"}},
+};
+
+static void mailboxes_are_found(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++) {
+        struct hky_mailbox m[3];
+        bool is_bad;
+        struct hky_str in = hky_str_z(lists[i].in);
+        size_t n = hky_mailboxes_parse(in, m, 3, &is_bad);
+
+        if (n != lists[i].n || is_bad != lists[i].is_bad)
+            fail_msg("%s: %zu mailboxes, bad %d", lists[i].what, n, is_bad);
+        for (size_t k = 0; k < n; k++) {
+            if (!hky_str_eq(m[k].name, hky_str_z(lists[i].names[k])) ||
+                strcmp(m[k].address.text, lists[i].addresses[k]) != 0)
+                fail_msg("%s: %zu is '%.*s' %s", lists[i].what, k, HKY_STR_ARG(m[k].name), m[k].address.text);
+            assert_true(m[k].span.p >= in.p && m[k].span.p + m[k].span.n <= in.p + in.n);
+        }
+    }
+}
+
+static void more_than_max_are_counted(void **state)
+{
+    struct hky_mailbox m[1];
+    bool is_bad;
+
+    (void)state;
+    assert_int_equal(hky_mailboxes_parse(HKY_STR("a@x.test, b@x.test, c@x.test"), m, 1, &is_bad), 3);
+    assert_string_equal(m[0].address.text, "a@x.test");
+    assert_int_equal(hky_mailboxes_parse(HKY_STR("a@x.test, b@x.test"), NULL, 0, &is_bad), 2);
+}
+
+/* Each of these made some program quadratic or recursive. The bound is wide: sanitizers and busy machines are slow. */
+static void hostile_values_take_linear_time(void **state)
+{
+    static const char *const pieces[] = {
+        "a@x.test, ", "(",   "\"",         "<",     "=?",  "=?utf-8?q?", "\x1b$B",
+        "g:",         "\\(", "=?u?q?a?= ", "\r\n ", "a (", "<a@x>\"",    "=?utf-8?b?YQ==?="};
+    (void)state;
+    for (size_t i = 0; i < sizeof pieces / sizeof pieces[0]; i++) {
+        struct hky_buf in, out;
+        struct hky_mailbox m[2];
+        bool is_bad;
+        clock_t start = clock();
+
+        hky_buf_init(&in, 8 << 20);
+        hky_buf_init(&out, 32 << 20);
+        while (in.n < 2000000)
+            hky_buf_add_z(&in, pieces[i]);
+        hky_mailboxes_parse(hky_buf_str(&in), m, 2, &is_bad);
+        hky_field_decode(hky_buf_str(&in), &out);
+        double seconds = (double)(clock() - start) / CLOCKS_PER_SEC;
+        if (seconds > 5)
+            fail_msg("2 MB of '%s' took %.1f s", pieces[i], seconds);
+        hky_buf_fini(&in);
+        hky_buf_fini(&out);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(fields_are_found_with_their_folds),
+        cmocka_unit_test(header_ends_at_the_empty_line),
+        cmocka_unit_test(values_are_decoded),
+        cmocka_unit_test(phrases_are_encoded),
+        cmocka_unit_test(long_text_is_folded_and_comes_back),
+        cmocka_unit_test(mailboxes_are_found),
+        cmocka_unit_test(more_than_max_are_counted),
+        cmocka_unit_test(hostile_values_take_linear_time),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
