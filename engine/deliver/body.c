@@ -1,0 +1,168 @@
+#include "deliver/delivery.h"
+
+#include "base/clock.h"
+#include "base/hash.h"
+#include "mail/dot.h"
+#include "mail/dsn.h"
+#include "mail/rewrite.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#define COPY_BELOW  1024         /* a shorter run is copied: cheaper than a reference */
+#define UNSENT_HIGH (512 * 1024) /* then wait for the kernel before asking for more */
+
+void hky_delivery_free(struct hky_delivery **xp)
+{
+    struct hky_delivery *x = *xp;
+    if (x == NULL)
+        return;
+    *xp = NULL;
+    if (x->is_reading) {
+        x->is_orphan = true;
+        return;
+    }
+    if (x->has_piece)
+        hky_body_read_release(&x->read);
+    if (x->message != NULL)
+        hky_message_unref(&x->message);
+    hky_buf_fini(&x->txn.commands);
+    hky_buf_fini(&x->gathered);
+    free(x->txn.verdicts);
+    free(x);
+}
+
+struct run {
+    struct hky_stream *stream;
+    struct hky_body *body; /* NULL: copy */
+};
+
+static void release_body(void *arg)
+{
+    struct hky_body *b = arg;
+    hky_body_unref(&b);
+}
+
+static void emit_run(void *ctx, const char *p, size_t n)
+{
+    struct run *r = ctx;
+    if (r->body == NULL || n < COPY_BELOW)
+        hky_stream_write(r->stream, p, n);
+    else
+        hky_stream_write_ref(r->stream, p, n, release_body, hky_body_ref(r->body));
+}
+
+static enum hky_err write_header(struct hky_delivery *x, struct hky_str section, struct hky_stream *s,
+                                 struct hky_buf *scratch, struct hky_error *e)
+{
+    const struct hky_identity *id = x->identity;
+    char date[40], message_id[HKY_ID_TEXT + 260], text[HKY_ID_TEXT];
+    hky_date_format(x->message->accepted_at_ms, 0, date);
+    hky_id_format(x->message->id, text);
+    snprintf(message_id, sizeof(message_id), "<%s@%.240s>", text, x->hostname);
+    struct hky_rewrite rw = {
+        .from = id->is_rewritten ? id->from : NULL,
+        .reply_to = id->reply_to[0] != '\0' ? id->reply_to : NULL,
+        .reply_to_forced = id->reply_to_forced,
+        .date = date,
+        .add_message_id = message_id,
+    };
+    hky_buf_clear(scratch);
+    enum hky_err err = hky_rewrite_header(section, &rw, scratch, e);
+    if (err != HKY_OK)
+        return err;
+    struct run run = {.stream = s};
+    hky_dot_write(scratch->p, scratch->n, &x->dot, emit_run, &run);
+    x->is_header_out = true;
+    return HKY_OK;
+}
+
+/* One piece from x->at on. */
+static enum hky_err write_piece(struct hky_delivery *x, const char *p, size_t n, struct hky_body *body,
+                                struct hky_stream *s, struct hky_buf *scratch, struct hky_error *e)
+{
+    size_t used = 0;
+    if (!x->is_header_out) {
+        size_t have = x->gathered.n, want = x->message->header_octets;
+        struct hky_str section;
+        if (have == 0 && n >= want) {
+            section = hky_str_of(p, want);
+            used = want;
+        } else {
+            used = n < want - have ? n : want - have;
+            hky_buf_add(&x->gathered, p, used);
+            if (x->gathered.is_over)
+                return hky_error_set(e, HKY_E_LIMIT, "the header section is too long to rewrite");
+            if (x->gathered.n < want) {
+                x->at += n;
+                return HKY_OK;
+            }
+            section = hky_buf_str(&x->gathered);
+        }
+        enum hky_err err = write_header(x, section, s, scratch, e);
+        if (err != HKY_OK)
+            return err;
+    }
+    if (n > used) {
+        struct run run = {.stream = s, .body = body};
+        hky_dot_write(p + used, n - used, &x->dot, emit_run, &run);
+    }
+    x->at += n;
+    return HKY_OK;
+}
+
+static void on_read(struct hky_body_read *r)
+{
+    struct hky_delivery *x = HKY_CONTAINER(r, struct hky_delivery, read);
+    x->is_reading = false;
+    x->has_piece = true;
+    if (x->is_orphan)
+        hky_delivery_free(&x);
+    else
+        x->on_piece(x->ctx, x);
+}
+
+static enum hky_write write_done(struct hky_delivery *x, struct hky_stream *s)
+{
+    const char *end = hky_dot_end(x->dot);
+    hky_stream_write(s, end, strlen(end));
+    return HKY_WRITE_DONE;
+}
+
+enum hky_write hky_delivery_write(struct hky_delivery *x, struct hky_stream *s, struct hky_buf *scratch,
+                                  struct hky_error *e)
+{
+    if (x->content.p != NULL) {
+        if (write_piece(x, x->content.p, x->content.n, NULL, s, scratch, e) != HKY_OK)
+            return HKY_WRITE_FAILED;
+        return write_done(x, s);
+    }
+    while (x->at < x->message->size) {
+        if (x->is_reading || hky_stream_unsent(s) > UNSENT_HIGH)
+            return HKY_WRITE_WAIT;
+        if (!x->has_piece) {
+            x->read = (struct hky_body_read){.loop = x->loop, .message = x->message, .at = x->at, .done = on_read};
+            if (!hky_journal_body(x->journal, &x->read)) {
+                x->is_reading = true;
+                return HKY_WRITE_WAIT;
+            }
+        }
+        x->has_piece = false;
+        enum hky_err err = x->read.result;
+        size_t n = x->read.n;
+        if (err != HKY_OK)
+            hky_error_set(e, err, "the message cannot be read from the spool");
+        else if (n == 0)
+            err = hky_error_set(e, HKY_E_IO, "the message is shorter in the spool than it was");
+        else if (n > x->message->size - x->at)
+            n = (size_t)(x->message->size - x->at);
+        if (err == HKY_OK)
+            err = write_piece(x, x->read.p, n, x->read.body, s, scratch, e);
+        hky_body_read_release(&x->read);
+        if (err != HKY_OK)
+            return HKY_WRITE_FAILED;
+    }
+    if (!x->is_header_out)
+        return hky_error_set(e, HKY_E_IO, "the message is shorter in the spool than it was"), HKY_WRITE_FAILED;
+    return write_done(x, s);
+}

@@ -1,0 +1,824 @@
+#include "deliver/connection.h"
+
+#include "base/clock.h"
+#include "mail/reply.h"
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define IDLE_MS           30000
+#define SLOWEST_PER_SEC   500          /* octets; a peer that takes less than this while we write has stalled */
+#define OVERLAP_UNSENT    (256 * 1024) /* with more of the body unsent the next message is not bound yet */
+#define DEFAULT_CONNECT   30000
+#define DEFAULT_GREETING  60000
+#define DEFAULT_COMMAND   60000
+#define DEFAULT_DATA      120000
+#define DEFAULT_DOT       600000
+#define REDIRECT_HOST_MAX 254
+
+/* The answer of the credential store may come when the connection is gone. */
+struct login_wait {
+    struct hky_connection *connection;
+    struct hky_policy *policy; /* kept, because the relay is read elsewhere meanwhile */
+};
+
+struct hky_connection {
+    struct hky_connection_params params;
+    struct hky_dns_mx *hosts;
+    unsigned host_at, addr_at;
+    struct hky_dns_addr_answer *addrs;
+    struct hky_dns_query query;
+    struct hky_stream *stream;
+    struct hky_dialogue dialogue;
+    struct hky_reply_reader reader;
+    struct hky_timer timer;
+    struct hky_task task; /* begin, start TLS */
+    struct hky_task free_task;
+    struct hky_delivery *bound;
+    struct hky_buf scratch; /* rewritten headers */
+    struct login_wait *login;
+    enum hky_auth auth;
+    uint64_t dot_end;        /* octets of the stream that end with the newest dot */
+    uint64_t sent_at_arming; /* progress since the timer was set */
+    int64_t armed_at_ms;
+    uint32_t n_taken;
+    bool is_dialogue, is_pumping, is_open, is_retiring, is_closed, wants_tls, wants_login, was_given_back;
+    bool has_refreshed, is_moved, is_plain;
+    enum hky_class class;          /* of a local failure */
+    struct hky_dialogue_event end; /* kind END when over */
+    struct hky_reply end_reply;
+};
+
+static void pump(struct hky_connection *c);
+static void next_target(struct hky_connection *c);
+
+/* ---- small things ---- */
+
+static uint32_t or_default(uint32_t ms, uint32_t fallback)
+{
+    return ms > 0 ? ms : fallback;
+}
+
+static bool is_tried(const struct hky_connection *c)
+{
+    return c->is_dialogue;
+}
+
+static void trace(struct hky_connection *c, enum hky_stage stage, bool is_good, const char *text)
+{
+    if (c->params.ops->trace != NULL)
+        c->params.ops->trace(c->params.ctx, c, stage, is_good, text);
+}
+
+static void dialogue_end(struct hky_connection *c)
+{
+    if (c->is_dialogue) {
+        hky_dialogue_fini(&c->dialogue);
+        hky_reply_reader_fini(&c->reader);
+        c->is_dialogue = false;
+    }
+    hky_stream_close(&c->stream);
+}
+
+/* The dot (and all before it) went to the kernel: the peer may have the whole message. */
+static bool dot_has_left(const struct hky_connection *c)
+{
+    return c->stream != NULL && hky_stream_sent(c->stream) >= c->dot_end;
+}
+
+static void fail(struct hky_connection *c, enum hky_stage stage, enum hky_class class, bool is_out_of_step,
+                 const struct hky_reply *reply)
+{
+    c->class = class;
+    hky_dialogue_fail(&c->dialogue, stage, reply, dot_has_left(c), is_out_of_step);
+}
+
+static void fail_local(struct hky_connection *c, enum hky_stage stage, enum hky_class class, enum hky_origin origin,
+                       const char *fmt, ...) __attribute__((format(printf, 5, 6)));
+static void fail_local(struct hky_connection *c, enum hky_stage stage, enum hky_class class, enum hky_origin origin,
+                       const char *fmt, ...)
+{
+    char text[400];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof(text), fmt, ap);
+    va_end(ap);
+    struct hky_reply reply;
+    hky_reply_local(&reply, origin, "%s", text);
+    fail(c, stage, class, false, &reply);
+}
+
+/* ---- the end ---- */
+
+static void on_free(struct hky_task *task)
+{
+    struct hky_connection *c = HKY_CONTAINER(task, struct hky_connection, free_task);
+    hky_buf_fini(&c->scratch);
+    free(c->hosts);
+    free(c->addrs);
+    hky_policy_unref(&c->params.policy);
+    free(c);
+}
+
+static void let_go(struct hky_connection *c)
+{
+    c->is_closed = true;
+    hky_dns_cancel(&c->query);
+    hky_timer_cancel(&c->timer);
+    if (c->login != NULL)
+        c->login->connection = NULL;
+    c->login = NULL;
+    dialogue_end(c);
+}
+
+/* No connection came about, or none that could send: the bound delivery gets the outcome. */
+static void fail_bound(struct hky_connection *c, enum hky_stage stage, enum hky_class class,
+                       const struct hky_reply *reply)
+{
+    struct hky_delivery *x = c->bound;
+    if (x == NULL)
+        return;
+    c->bound = NULL;
+    if (c->params.ops->spare != NULL && c->params.ops->spare(c->params.ctx, c, stage)) {
+        c->params.ops->give_back(c->params.ctx, c, x);
+        return;
+    }
+    for (unsigned i = 0; i < x->txn.n; i++)
+        c->params.ops->result(c->params.ctx, c, x, i, stage, class, reply);
+    c->params.ops->done(c->params.ctx, c, x, false);
+}
+
+static void close_for_good(struct hky_connection *c, const struct hky_connection_end *end)
+{
+    fail_bound(c, end->stage, end->class, end->reply);
+    let_go(c);
+    if (hky_log_is_on(c->params.log, HKY_LOG_DEBUG)) {
+        char quoted[HKY_LOG_QUOTED];
+        hky_log(c->params.log, HKY_LOG_DEBUG, "closed", "relay=%s host=%s stage=%s sent=%u reply=%s",
+                c->params.relay->name, hky_connection_host(c), hky_stage_name(end->stage), c->n_taken,
+                hky_log_quote(hky_str_of(end->reply->text, end->reply->n), quoted));
+    }
+    c->params.ops->closed(c->params.ctx, c, end);
+    c->free_task.run = on_free;
+    hky_loop_defer(c->params.loop, &c->free_task);
+}
+
+static bool has_more_targets(const struct hky_connection *c)
+{
+    return (c->addrs != NULL && c->addr_at < c->addrs->n) || c->host_at + 1 < c->params.n_hosts;
+}
+
+/* RFC 5321 5.1: the next address or host when nobody answers, or the one that answers is busy. */
+static bool may_try_next(const struct hky_connection *c, enum hky_stage stage, const struct hky_reply *r)
+{
+    if (stage != HKY_STAGE_CONNECT && stage != HKY_STAGE_GREETING)
+        return false;
+    return (r->code == 0 || r->code < 500) && has_more_targets(c);
+}
+
+static void conclude(struct hky_connection *c)
+{
+    struct hky_reply reply = c->end_reply;
+    struct hky_connection_end end = {
+        .stage = c->end.stage,
+        .class = c->class,
+        .reply = &reply,
+        .was_open = c->is_open,
+        .is_idle = c->end.is_idle,
+        .is_out_of_step = c->end.is_out_of_step,
+        .is_worn = c->was_given_back && reply.code == 0,
+        .no_tls = c->is_plain && !c->params.is_plain,
+    };
+    c->end.kind = HKY_DIALOGUE_SEND;
+    if (!c->is_open && may_try_next(c, end.stage, &reply)) {
+        dialogue_end(c);
+        next_target(c);
+        return;
+    }
+    if (!c->is_open && end.stage == HKY_STAGE_TLS && reply.origin == HKY_ORIGIN_TLS && !c->is_plain &&
+        c->params.relay->tls == HKY_TLS_OPPORTUNISTIC) {
+        c->is_plain = true;
+        c->addr_at = c->addr_at > 0 ? c->addr_at - 1 : 0;
+        c->class = HKY_CLASS_N;
+        trace(c, HKY_STAGE_TLS, false, reply.text);
+        dialogue_end(c);
+        next_target(c);
+        return;
+    }
+    bool is_token = c->auth == HKY_AUTH_XOAUTH2 || c->auth == HKY_AUTH_OAUTHBEARER;
+    if (!c->is_open && end.stage == HKY_STAGE_AUTH && reply.code >= 500 && is_token && !c->has_refreshed) {
+        c->has_refreshed = true; /* the token may have been revoked before its time */
+        c->addr_at = c->addr_at > 0 ? c->addr_at - 1 : 0;
+        dialogue_end(c);
+        next_target(c);
+        return;
+    }
+    trace(c, end.stage, end.is_idle, reply.text);
+    close_for_good(c, &end);
+}
+
+/* ---- time-outs ---- */
+
+static uint32_t wait_ms(const struct hky_connection *c)
+{
+    const struct hky_relay_timeouts *t = &c->params.relay->timeout;
+    if (hky_dialogue_content(&c->dialogue) != NULL)
+        return or_default(t->data_ms, DEFAULT_DATA);
+    switch (hky_dialogue_expects(&c->dialogue)) {
+    case HKY_EXPECT_GREETING:
+        return or_default(t->greeting_ms, DEFAULT_GREETING);
+    case HKY_EXPECT_DATA:
+        return or_default(t->data_ms, DEFAULT_DATA);
+    case HKY_EXPECT_DOT:
+        return or_default(t->dot_ms, DEFAULT_DOT);
+    case HKY_EXPECT_NOTHING:
+        if (hky_dialogue_is_idle(&c->dialogue))
+            return or_default(c->params.idle_ms, IDLE_MS);
+        break;
+    default:
+        break;
+    }
+    return or_default(t->command_ms, DEFAULT_COMMAND);
+}
+
+static void arm(struct hky_connection *c)
+{
+    c->is_moved = false;
+    c->sent_at_arming = c->stream != NULL ? hky_stream_sent(c->stream) : 0;
+    c->armed_at_ms = hky_loop_now_ms(c->params.loop);
+    hky_timer_set(&c->timer, wait_ms(c));
+}
+
+static bool is_writing_on(struct hky_connection *c)
+{
+    if (hky_stream_unsent(c->stream) == 0)
+        return false;
+    int64_t took_ms = hky_loop_now_ms(c->params.loop) - c->armed_at_ms;
+    uint64_t sent = hky_stream_sent(c->stream) - c->sent_at_arming;
+    return sent > 0 && sent * 1000 >= (uint64_t)(took_ms > 0 ? took_ms : 1) * SLOWEST_PER_SEC;
+}
+
+static void on_timer(struct hky_timer *timer)
+{
+    struct hky_connection *c = HKY_CONTAINER(timer, struct hky_connection, timer);
+    struct hky_reply reply;
+    if (c->is_closed)
+        return;
+    if (!is_tried(c)) {
+        hky_reply_local(&reply, HKY_ORIGIN_TIMEOUT, "no answer in %u s",
+                        or_default(c->params.relay->timeout.connect_ms, DEFAULT_CONNECT) / 1000);
+        c->end = (struct hky_dialogue_event){.kind = HKY_DIALOGUE_END, .stage = HKY_STAGE_CONNECT};
+        c->end_reply = reply;
+        hky_stream_close(&c->stream);
+        conclude(c);
+        return;
+    }
+    if (hky_dialogue_is_idle(&c->dialogue) && hky_dialogue_expects(&c->dialogue) == HKY_EXPECT_NOTHING) {
+        hky_connection_retire(c);
+        return;
+    }
+    if (is_writing_on(c)) {
+        arm(c);
+        return;
+    }
+    bool is_group = c->dialogue.n_marks > 1 && hky_dialogue_expects(&c->dialogue) != HKY_EXPECT_DOT;
+    hky_reply_local(&reply, HKY_ORIGIN_TIMEOUT, "timed out after %u s: %s", wait_ms(c) / 1000,
+                    hky_stream_unsent(c->stream) > 0 ? "the server stopped reading" : "no reply");
+    fail(c, HKY_STAGE_NONE, HKY_CLASS_N, is_group, &reply);
+    pump(c);
+}
+
+/* ---- events of the dialogue ---- */
+
+static struct hky_delivery *delivery_of(struct hky_transaction *t)
+{
+    return HKY_CONTAINER(t, struct hky_delivery, txn);
+}
+
+static void on_dialogue(void *ctx, const struct hky_dialogue_event *ev)
+{
+    struct hky_connection *c = ctx;
+    const struct hky_connection_ops *ops = c->params.ops;
+    switch (ev->kind) {
+    case HKY_DIALOGUE_SEND:
+        hky_stream_write(c->stream, ev->octets.p, ev->octets.n);
+        c->is_moved = true;
+        break;
+    case HKY_DIALOGUE_START_TLS:
+        c->wants_tls = true;
+        break;
+    case HKY_DIALOGUE_ASK_LOGIN:
+        c->wants_login = true;
+        break;
+    case HKY_DIALOGUE_OPEN:
+        c->is_open = true;
+        c->class = HKY_CLASS_N;
+        break;
+    case HKY_DIALOGUE_RESULT:
+        ops->result(c->params.ctx, c, delivery_of(ev->txn), ev->recipient, ev->stage,
+                    ev->is_ambiguous ? HKY_CLASS_AMBIGUOUS : c->class, ev->reply);
+        break;
+    case HKY_DIALOGUE_DONE:
+        ops->done(c->params.ctx, c, delivery_of(ev->txn), true);
+        break;
+    case HKY_DIALOGUE_GIVE_BACK:
+        c->was_given_back = ev->txn->ordinal > 1;
+        ops->give_back(c->params.ctx, c, delivery_of(ev->txn));
+        break;
+    case HKY_DIALOGUE_END:
+        c->end = *ev;
+        c->end_reply = *ev->reply;
+        break;
+    }
+}
+
+/* ---- AUTH ---- */
+
+static bool is_loopback(const struct hky_connection *c)
+{
+    char peer[64];
+    hky_stream_peer(c->stream, peer, sizeof(peer));
+    return strncmp(peer, "127.", 4) == 0 || strcmp(peer, "::1") == 0;
+}
+
+static bool has_oauth(const struct hky_relay *r)
+{
+    return (r->oauth.token_url != NULL && r->oauth.token_url[0] != '\0') || r->oauth.token_command != NULL ||
+           r->oauth.refresh.name != NULL || r->oauth.refresh.command != NULL || r->oauth.refresh.literal != NULL;
+}
+
+/* AUTH in the clear only where the policy says tls = "none", and then only when the mechanism is named or the server is
+ * this machine. */
+static bool may_login(struct hky_connection *c)
+{
+    const struct hky_relay *r = c->params.relay;
+    if (hky_stream_is_secure(c->stream))
+        return hky_stream_tls_is_verified(c->stream);
+    return r->tls == HKY_TLS_NONE && (r->auth != HKY_AUTH_AUTO || is_loopback(c));
+}
+
+static void on_secret(void *arg, struct hky_secret *secret, const struct hky_error *e)
+{
+    struct login_wait *w = arg;
+    struct hky_connection *c = w->connection;
+    hky_policy_unref(&w->policy);
+    free(w);
+    if (c == NULL || c->is_closed) {
+        hky_secret_unref(&secret);
+        return;
+    }
+    c->login = NULL;
+    struct hky_sasl *sasl = NULL;
+    struct hky_error error = {0};
+    if (secret == NULL) {
+        error = *e;
+    } else {
+        struct hky_sasl_params p = {.auth = c->auth,
+                                    .user = c->params.relay->user,
+                                    .host = hky_connection_host(c),
+                                    .port = c->params.port,
+                                    .secret = secret};
+        hky_sasl_new(&p, &sasl, &error);
+    }
+    hky_secret_unref(&secret);
+    bool may_pass = error.code == HKY_E_NET || error.code == HKY_E_TIMEOUT || error.code == HKY_E_DNS;
+    if (sasl != NULL)
+        hky_dialogue_login(&c->dialogue, sasl);
+    else
+        fail_local(c, HKY_STAGE_AUTH, may_pass ? HKY_CLASS_NETWORK : HKY_CLASS_RELAY_AUTH, HKY_ORIGIN_LOCAL, "%s",
+                   error.text);
+    pump(c);
+}
+
+static void login(struct hky_connection *c)
+{
+    const struct hky_relay *r = c->params.relay;
+    const struct hky_capabilities *caps = &c->dialogue.caps;
+    c->wants_login = false;
+    if (!may_login(c)) {
+        fail_local(c, HKY_STAGE_AUTH, HKY_CLASS_RELAY_AUTH, HKY_ORIGIN_LOCAL,
+                   "the password is not sent without verified TLS: set tls = \"starttls\" or \"implicit\"");
+        return;
+    }
+    c->auth = hky_sasl_choose(r->auth, has_oauth(r), caps->auths, hky_stream_is_secure(c->stream));
+    if (c->auth == HKY_AUTH_NONE) {
+        fail_local(c, HKY_STAGE_AUTH, HKY_CLASS_RELAY_AUTH, HKY_ORIGIN_LOCAL, "%s",
+                   caps->has_auth ? "the server offers none of the AUTH mechanisms that may be used here"
+                                  : "the server does not offer AUTH here");
+        return;
+    }
+    c->login = hky_calloc(1, sizeof(*c->login));
+    c->login->connection = c;
+    if (c->params.policy != NULL)
+        c->login->policy = hky_policy_ref(c->params.policy);
+    c->params.ops->secret(c->params.ctx, c, c->has_refreshed, on_secret, c->login);
+}
+
+static void on_start_tls(struct hky_task *task)
+{
+    struct hky_connection *c = HKY_CONTAINER(task, struct hky_connection, task);
+    if (c->is_closed || c->stream == NULL || !c->is_dialogue)
+        return;
+    hky_stream_start_tls(c->stream, c->params.tls, hky_connection_host(c));
+    arm(c);
+}
+
+/* ---- sending ---- */
+
+static void refuse_one(void *ctx, unsigned i, const struct hky_refusal *why)
+{
+    struct hky_connection *c = ctx;
+    struct hky_reply reply;
+    hky_reply_local(&reply, HKY_ORIGIN_LOCAL, "%s", why->text);
+    c->params.ops->result(c->params.ctx, c, c->bound, i, HKY_STAGE_RCPT, why->class, &reply);
+}
+
+static void begin(struct hky_connection *c, struct hky_delivery *x)
+{
+    struct hky_refusal why;
+    c->bound = x;
+    bool is_fit = hky_envelope_build(x, &c->dialogue.caps, c->params.relay->is_localpart_raw, &why, refuse_one, c);
+    c->bound = NULL;
+    if (is_fit) {
+        x->mail_at_ms = hky_loop_now_ms(c->params.loop);
+        c->n_taken++;
+        hky_dialogue_begin(&c->dialogue, &x->txn);
+        return;
+    }
+    struct hky_reply reply;
+    hky_reply_local(&reply, HKY_ORIGIN_LOCAL, "%s", why.text);
+    for (unsigned i = 0; i < x->txn.n; i++)
+        if (x->txn.verdicts[i] == HKY_VERDICT_OPEN)
+            c->params.ops->result(c->params.ctx, c, x, i, HKY_STAGE_MAIL, why.class, &reply);
+    c->params.ops->done(c->params.ctx, c, x, false);
+}
+
+/* false: nothing to do for now. */
+static bool write_content(struct hky_connection *c, struct hky_transaction *t)
+{
+    struct hky_error e;
+    switch (hky_delivery_write(delivery_of(t), c->stream, &c->scratch, &e)) {
+    case HKY_WRITE_DONE:
+        c->dot_end = hky_stream_written(c->stream);
+        c->is_moved = true;
+        hky_dialogue_content_written(&c->dialogue);
+        return true;
+    case HKY_WRITE_FAILED:
+        /* Without a final dot nothing was sent; only closing says so. */
+        fail_local(c, HKY_STAGE_DATA, HKY_CLASS_SYSTEM_TEMP, HKY_ORIGIN_LOCAL, "%s", e.text);
+        return true;
+    case HKY_WRITE_WAIT:
+        break;
+    }
+    return false;
+}
+
+static bool may_take(struct hky_connection *c)
+{
+    if (c->is_retiring || !hky_dialogue_can_begin(&c->dialogue) || hky_stream_unsent(c->stream) > OVERLAP_UNSENT)
+        return false;
+    uint32_t most = c->params.relay->messages_per_connection;
+    if (most > 0 && c->n_taken >= most) {
+        c->is_retiring = true;
+        return false;
+    }
+    return true;
+}
+
+static void pump(struct hky_connection *c)
+{
+    if (c->is_pumping || c->is_closed || !c->is_dialogue)
+        return;
+    c->is_pumping = true;
+    for (;;) {
+        struct hky_transaction *t;
+        if (c->end.kind == HKY_DIALOGUE_END)
+            break;
+        if (c->wants_login) {
+            login(c);
+            continue;
+        }
+        t = hky_dialogue_content(&c->dialogue);
+        if (t != NULL) {
+            if (!write_content(c, t))
+                break;
+            continue;
+        }
+        if (c->bound == NULL && may_take(c))
+            c->bound = c->params.ops->next(c->params.ctx, c);
+        if (c->bound == NULL || !hky_dialogue_can_begin(&c->dialogue))
+            break;
+        begin(c, c->bound);
+    }
+    c->is_pumping = false;
+    if (c->end.kind == HKY_DIALOGUE_END) {
+        conclude(c);
+        return;
+    }
+    if (c->is_retiring && hky_dialogue_is_idle(&c->dialogue))
+        hky_dialogue_quit(&c->dialogue);
+    hky_stream_flush(c->stream);
+    if (c->is_moved || !hky_timer_is_set(&c->timer))
+        arm(c);
+}
+
+static void on_piece(void *ctx, struct hky_delivery *x)
+{
+    (void)x;
+    pump(ctx);
+}
+
+/* ---- events of the stream ---- */
+
+static size_t on_data(void *ctx, const char *p, size_t n)
+{
+    struct hky_connection *c = ctx;
+    size_t at = 0;
+    while (at < n && c->is_dialogue && c->end.kind != HKY_DIALOGUE_END && !c->wants_tls) {
+        size_t used = 0;
+        struct hky_error e;
+        enum hky_reply_status status = hky_reply_read(&c->reader, p + at, n - at, &used, &e);
+        at += used;
+        if (status == HKY_REPLY_MORE)
+            break;
+        if (status == HKY_REPLY_BAD) {
+            struct hky_reply reply;
+            hky_reply_local(&reply, HKY_ORIGIN_LOCAL, "not an SMTP reply: %s", e.text);
+            fail(c, HKY_STAGE_NONE, HKY_CLASS_N, true, &reply);
+            break;
+        }
+        c->is_moved = true;
+        const struct hky_reply *r = &c->reader.reply;
+        if (c->params.ops->trace != NULL && r->code < 400) {
+            char text[HKY_REPLY_TEXT + 32];
+            enum hky_stage stage = hky_dialogue_stage(&c->dialogue);
+            trace(c, stage, true, hky_reply_format(r, text, sizeof(text)));
+        }
+        /* All replies first, then one pump: body and next envelope leave in one write; and what came in one read with
+         * a 354 cannot be taken for the answer to a dot that was not out yet. */
+        hky_dialogue_reply(&c->dialogue, r, hky_buf_str(&c->reader.lines), !dot_has_left(c));
+    }
+    if (c->wants_tls && at < n) {
+        c->wants_tls = false;
+        fail_local(c, HKY_STAGE_TLS, HKY_CLASS_TLS, HKY_ORIGIN_LOCAL,
+                   "octets before the TLS handshake: somebody may have put them there");
+    } else if (c->wants_tls) {
+        c->wants_tls = false;
+        c->task.run = on_start_tls;
+        hky_loop_defer(c->params.loop, &c->task);
+        return at;
+    }
+    pump(c);
+    return at;
+}
+
+static void on_connected(struct hky_connection *c)
+{
+    const struct hky_relay *r = c->params.relay;
+    bool has_tls = c->params.tls != NULL && !c->params.is_redirected && !c->is_plain;
+    bool wants_auth = !c->params.is_redirected && r->auth != HKY_AUTH_NONE &&
+                      (r->auth != HKY_AUTH_AUTO || (r->user != NULL && r->user[0] != '\0'));
+    struct hky_dialogue_params p = {
+        .hello = c->params.hello,
+        .starttls = HKY_DIALOGUE_TLS_OFF,
+        .is_secure = has_tls && r->tls == HKY_TLS_IMPLICIT,
+        .wants_auth = wants_auth,
+        .may_pipeline = !c->params.no_pipelining,
+        .may_overlap = r->overlap && !c->params.no_overlap,
+        .emit = on_dialogue,
+        .ctx = c,
+    };
+    if (has_tls && r->tls == HKY_TLS_STARTTLS)
+        p.starttls = HKY_DIALOGUE_TLS_MUST;
+    else if (has_tls && r->tls == HKY_TLS_OPPORTUNISTIC)
+        p.starttls = HKY_DIALOGUE_TLS_MAY;
+    hky_dialogue_init(&c->dialogue, &p);
+    hky_reply_reader_init(&c->reader);
+    c->is_dialogue = true;
+    c->dot_end = 0;
+    char peer[80];
+    hky_stream_peer(c->stream, peer, sizeof(peer));
+    trace(c, HKY_STAGE_CONNECT, true, peer);
+    if (p.is_secure)
+        hky_stream_start_tls(c->stream, c->params.tls, hky_connection_host(c));
+    arm(c);
+}
+
+static void on_secured(struct hky_connection *c)
+{
+    char text[120];
+    hky_stream_tls_text(c->stream, text, sizeof(text));
+    trace(c, HKY_STAGE_TLS, true, text);
+    c->is_moved = true;
+    if (c->dialogue.state == HKY_DIALOGUE_HANDSHAKE)
+        hky_dialogue_secured(&c->dialogue);
+    pump(c);
+    if (!c->is_closed && c->is_dialogue)
+        arm(c);
+}
+
+static void on_lost(struct hky_connection *c, bool is_eof, const struct hky_error *e)
+{
+    struct hky_reply reply;
+    enum hky_stage stage = HKY_STAGE_NONE;
+    enum hky_class class = HKY_CLASS_N;
+    if (is_eof) {
+        bool is_handshake = is_tried(c) && c->dialogue.state == HKY_DIALOGUE_HANDSHAKE;
+        hky_reply_local(&reply, is_handshake ? HKY_ORIGIN_TLS : HKY_ORIGIN_LOST, "the server closed the connection");
+    } else if (e->code == HKY_E_TLS) {
+        hky_reply_local(&reply, HKY_ORIGIN_TLS, "%s", e->text);
+        if (!c->is_open) {
+            stage = HKY_STAGE_TLS;
+            class = HKY_CLASS_TLS;
+        }
+    } else {
+        hky_reply_local(&reply, is_tried(c) ? HKY_ORIGIN_LOST : HKY_ORIGIN_CONNECT, "%s", e->text);
+    }
+    if (is_tried(c)) {
+        fail(c, stage, class, false, &reply);
+        pump(c);
+        return;
+    }
+    hky_stream_close(&c->stream);
+    c->end = (struct hky_dialogue_event){.kind = HKY_DIALOGUE_END, .stage = HKY_STAGE_CONNECT};
+    c->end_reply = reply;
+    conclude(c);
+}
+
+static void on_event(void *ctx, enum hky_stream_event ev, const struct hky_error *e)
+{
+    struct hky_connection *c = ctx;
+    switch (ev) {
+    case HKY_STREAM_CONNECTED:
+        on_connected(c);
+        break;
+    case HKY_STREAM_SECURED:
+        on_secured(c);
+        break;
+    case HKY_STREAM_DRAINED:
+        pump(c);
+        break;
+    case HKY_STREAM_EOF:
+        on_lost(c, true, NULL);
+        break;
+    case HKY_STREAM_FAILED:
+        on_lost(c, false, e);
+        break;
+    }
+}
+
+static const struct hky_stream_ops stream_ops = {.on_data = on_data, .on_event = on_event};
+
+/* ---- which address next ---- */
+
+static void set_port(struct sockaddr_storage *ss, uint16_t port)
+{
+    if (ss->ss_family == AF_INET6)
+        ((struct sockaddr_in6 *)ss)->sin6_port = htons(port);
+    else
+        ((struct sockaddr_in *)ss)->sin_port = htons(port);
+}
+
+/* The local address to come from, when it is of the same family. */
+static socklen_t source_address(const char *text, int family, struct sockaddr_storage *out)
+{
+    memset(out, 0, sizeof(*out));
+    if (text == NULL || text[0] == '\0')
+        return 0;
+    out->ss_family = (sa_family_t)family;
+    if (family == AF_INET6 && inet_pton(AF_INET6, text, &((struct sockaddr_in6 *)out)->sin6_addr) == 1)
+        return sizeof(struct sockaddr_in6);
+    if (family == AF_INET && inet_pton(AF_INET, text, &((struct sockaddr_in *)out)->sin_addr) == 1)
+        return sizeof(struct sockaddr_in);
+    return 0;
+}
+
+static void connect_to(struct hky_connection *c, unsigned i)
+{
+    struct sockaddr_storage from;
+    struct sockaddr_storage *to = &c->addrs->addr[i].ss;
+    set_port(to, c->params.port);
+    socklen_t from_n = source_address(c->params.relay->source, to->ss_family, &from);
+    struct hky_stream_params p = {.loop = c->params.loop, .ops = &stream_ops, .ctx = c};
+    c->stream = hky_stream_connect(&p, (struct sockaddr *)to, c->addrs->addr[i].len,
+                                   from_n > 0 ? (struct sockaddr *)&from : NULL, from_n);
+    hky_timer_set(&c->timer, or_default(c->params.relay->timeout.connect_ms, DEFAULT_CONNECT));
+}
+
+static void resolve(struct hky_connection *c)
+{
+    hky_dns_ask_addr(c->params.dns, &c->query, hky_str_z(c->hosts[c->host_at].host));
+}
+
+static void next_target(struct hky_connection *c)
+{
+    c->end = (struct hky_dialogue_event){.kind = HKY_DIALOGUE_SEND};
+    if (c->addrs != NULL && c->addr_at < c->addrs->n) {
+        connect_to(c, c->addr_at++);
+        return;
+    }
+    HKY_ASSERT(c->host_at + 1 < c->params.n_hosts);
+    c->host_at++;
+    resolve(c);
+}
+
+static void on_addr(struct hky_dns_query *q, const struct hky_dns_addr_answer *a)
+{
+    struct hky_connection *c = HKY_CONTAINER(q, struct hky_connection, query);
+    if (c->is_closed)
+        return;
+    if (c->addrs == NULL)
+        c->addrs = hky_alloc(sizeof(*c->addrs));
+    *c->addrs = *a;
+    c->addr_at = 0;
+    if (a->status == HKY_DNS_OK && a->n > 0) {
+        next_target(c);
+        return;
+    }
+    c->addrs->n = 0;
+    hky_reply_local(&c->end_reply, HKY_ORIGIN_DNS, "%s: %s", hky_connection_host(c),
+                    a->text[0] != '\0' ? a->text : "no address");
+    c->end = (struct hky_dialogue_event){.kind = HKY_DIALOGUE_END, .stage = HKY_STAGE_CONNECT};
+    c->class = HKY_CLASS_NETWORK;
+    conclude(c);
+}
+
+static void on_begin(struct hky_task *task)
+{
+    struct hky_connection *c = HKY_CONTAINER(task, struct hky_connection, task);
+    if (!c->is_closed)
+        resolve(c);
+}
+
+/* ---- the owner's side ---- */
+
+struct hky_connection *hky_connection_new(const struct hky_connection_params *p)
+{
+    HKY_ASSERT(p->n_hosts > 0);
+    struct hky_connection *c = hky_calloc(1, sizeof(*c));
+    c->params = *p;
+    c->params.policy = p->policy != NULL ? hky_policy_ref(p->policy) : NULL;
+    c->hosts = hky_alloc(p->n_hosts * sizeof(*c->hosts));
+    memcpy(c->hosts, p->hosts, p->n_hosts * sizeof(*c->hosts));
+    c->params.hosts = c->hosts;
+    c->bound = p->bound;
+    c->is_plain = p->is_plain;
+    c->class = HKY_CLASS_N;
+    c->auth = HKY_AUTH_NONE;
+    c->query.on_addr = on_addr;
+    hky_buf_init(&c->scratch, 4 * 1024 * 1024);
+    hky_timer_init(&c->timer, p->loop, on_timer);
+    if (c->bound != NULL) {
+        c->bound->on_piece = on_piece;
+        c->bound->ctx = c;
+    }
+    c->task.run = on_begin;
+    hky_loop_defer(p->loop, &c->task);
+    return c;
+}
+
+void hky_connection_kick(struct hky_connection *c)
+{
+    if (!c->is_pumping)
+        pump(c);
+}
+
+void hky_connection_retire(struct hky_connection *c)
+{
+    c->is_retiring = true;
+    if (!c->is_pumping)
+        pump(c);
+}
+
+void hky_connection_abandon(struct hky_connection **cp)
+{
+    struct hky_connection *c = *cp;
+    if (c == NULL)
+        return;
+    *cp = NULL;
+    let_go(c);
+    on_free(&c->free_task);
+}
+
+bool hky_connection_is_idle(const struct hky_connection *c)
+{
+    return !c->is_closed && c->is_dialogue && c->bound == NULL && !c->is_retiring && hky_dialogue_is_idle(&c->dialogue);
+}
+
+const char *hky_connection_host(const struct hky_connection *c)
+{
+    return c->hosts[c->host_at].host;
+}
+
+void *hky_connection_ctx(const struct hky_connection *c)
+{
+    return c->params.ctx;
+}
+
+const struct hky_capabilities *hky_connection_caps(const struct hky_connection *c)
+{
+    return &c->dialogue.caps;
+}

@@ -1,0 +1,129 @@
+#include "hikyaku/deliver.h"
+
+#include "deliver/pool.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+enum hky_err hky_deliver_new(const struct hky_deliver_params *p, struct hky_deliver **out, struct hky_error *e)
+{
+    (void)e;
+    struct hky_deliver *d = hky_calloc(1, sizeof(*d));
+    d->params = *p;
+    hky_map_init(&d->pools);
+    hky_map_init(&d->resolvers);
+    TAILQ_INIT(&d->unplaced);
+    *out = d;
+    return HKY_OK;
+}
+
+struct hky_dns *hky_deliver_dns(struct hky_deliver *d, const struct hky_policy *policy)
+{
+    const char *resolver = policy->engine.resolver != NULL ? policy->engine.resolver : "";
+    struct hky_dns *dns = hky_map_get(&d->resolvers, hky_str_z(resolver));
+    struct hky_error e;
+    if (dns != NULL)
+        return dns;
+    if (hky_dns_new(d->params.loop, resolver, &dns, &e) != HKY_OK) {
+        /* The policy's loader checks the form; what is left is a machine without a resolver: the system's defaults. */
+        hky_log(d->params.log, HKY_LOG_ERROR, "resolver", "why=\"%s\"", e.text);
+        HKY_ASSERT(hky_dns_new(d->params.loop, "", &dns, &e) == HKY_OK);
+    }
+    hky_map_put(&d->resolvers, hky_str_z(resolver), dns);
+    return dns;
+}
+
+static struct hky_lane_slot *slot_of(struct hky_deliver *d, struct hky_lane *lane)
+{
+    struct hky_lane_slot *slot = lane->deliver;
+    if (slot == NULL) {
+        slot = hky_calloc(1, sizeof(*slot));
+        slot->deliver = d;
+        slot->lane = lane;
+        lane->deliver = slot;
+    }
+    return slot;
+}
+
+static void place_relay(struct hky_lane_slot *slot)
+{
+    struct hky_lane *lane = slot->lane;
+    if (slot->pool == NULL || slot->policy != lane->policy) {
+        struct hky_dns_mx host = {0};
+        snprintf(host.host, sizeof(host.host), "%s", lane->relay->host);
+        struct hky_pool *pool = hky_pool_get(slot->deliver, lane, &host, 1);
+        slot->policy = lane->policy;
+        if (slot->pool != pool) {
+            hky_pool_detach(slot);
+            hky_pool_attach(pool, slot);
+        }
+    }
+    hky_pool_wake(slot->pool);
+}
+
+void hky_deliver_wake(struct hky_deliver *d, struct hky_lane *lane)
+{
+    if (d->is_draining)
+        return;
+    struct hky_lane_slot *slot = slot_of(d, lane);
+    if (lane->relay->is_mx)
+        hky_mx_place(slot);
+    else
+        place_relay(slot);
+}
+
+static void slot_free(struct hky_lane_slot *slot)
+{
+    hky_dns_cancel(&slot->query);
+    if (slot->pool != NULL)
+        hky_pool_detach(slot);
+    else if (slot->is_asking)
+        TAILQ_REMOVE(&slot->deliver->unplaced, slot, link);
+    slot->lane->deliver = NULL;
+    free(slot);
+}
+
+void hky_deliver_lane_gone(struct hky_deliver *d, struct hky_lane *lane)
+{
+    (void)d;
+    if (lane->deliver != NULL)
+        slot_free(lane->deliver);
+}
+
+void hky_deliver_drain(struct hky_deliver *d)
+{
+    d->is_draining = true;
+    size_t at = 0;
+    struct hky_map_entry *entry;
+    while ((entry = hky_map_next(&d->pools, &at)) != NULL)
+        hky_pool_drain(entry->value);
+}
+
+void hky_deliver_free(struct hky_deliver **dp)
+{
+    struct hky_deliver *d = *dp;
+    if (d == NULL)
+        return;
+    *dp = NULL;
+    d->is_draining = true;
+    size_t at = 0;
+    struct hky_map_entry *entry;
+    while ((entry = hky_map_next(&d->pools, &at)) != NULL)
+        hky_pool_free(entry->value);
+    hky_map_fini(&d->pools);
+    struct hky_lane_slot *slot;
+    while ((slot = TAILQ_FIRST(&d->unplaced)) != NULL)
+        slot_free(slot);
+    at = 0;
+    while ((entry = hky_map_next(&d->resolvers, &at)) != NULL) {
+        struct hky_dns *dns = entry->value;
+        hky_dns_free(&dns);
+    }
+    hky_map_fini(&d->resolvers);
+    while (d->free_deliveries != NULL) {
+        struct hky_delivery *x = d->free_deliveries;
+        d->free_deliveries = x->free_next;
+        hky_delivery_free(&x);
+    }
+    free(d);
+}

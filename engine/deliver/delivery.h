@@ -1,0 +1,57 @@
+/*
+ * delivery -- one message on its way through one connection: its transaction, its envelope as commands, and its
+ * content: header rewritten for this attempt, body by reference, dot-stuffed on the way.
+ */
+#ifndef HKY_DELIVER_DELIVERY_H
+#define HKY_DELIVER_DELIVERY_H
+
+#include "deliver/dialogue.h"
+#include "hikyaku/schedule.h"
+#include "net/stream.h"
+
+struct hky_delivery {
+    struct hky_transaction txn; /* first: the dialogue knows only this */
+    struct hky_job *job;        /* NULL in a probe */
+    struct hky_message *message;
+    const struct hky_identity *identity;
+    const struct hky_recipient *const *recipients; /* txn.n */
+    const char *hostname;                          /* for a Message-ID that is missing */
+    struct hky_str content;                        /* probe: header and body, instead of the journal's */
+    struct hky_journal *journal;
+    struct hky_loop *loop;
+    void (*on_piece)(void *ctx, struct hky_delivery *x); /* a piece that was waited for is there: write on */
+    void *ctx;
+    int64_t mail_at_ms; /* loop time at which MAIL was written */
+    /* body's */
+    struct hky_body_read read;
+    struct hky_buf gathered; /* the header section, when it comes in pieces */
+    uint64_t at;
+    uint8_t dot;
+    bool is_reading, has_piece, is_header_out, is_orphan;
+    size_t verdicts_cap;
+    struct hky_delivery *free_next;
+};
+
+struct hky_delivery *hky_delivery_new(void);
+/* n recipients; keeps the memory of the last use. */
+void hky_delivery_reset(struct hky_delivery *x, unsigned n);
+/* A piece may still be on its way from a reader thread: the memory goes when it has come. */
+void hky_delivery_free(struct hky_delivery **x);
+
+/* A verdict that needs no server: `recipient` of the message, or all (UINT32_MAX). */
+struct hky_refusal {
+    enum hky_class class;
+    char text[160];
+};
+/* Can this server take it? false: nobody, `why` says. Recipients that alone cannot be written are given to `refuse`. */
+bool hky_envelope_build(struct hky_delivery *x, const struct hky_capabilities *caps, bool is_raw,
+                        struct hky_refusal *why, void (*refuse)(void *ctx, unsigned i, const struct hky_refusal *why),
+                        void *ctx);
+
+enum hky_write { HKY_WRITE_DONE, HKY_WRITE_WAIT, HKY_WRITE_FAILED };
+/* Writes as much content as is there and as the stream has room for; DONE: the final dot, too. WAIT: call again on
+ * on_piece, or when the stream has drained. */
+enum hky_write hky_delivery_write(struct hky_delivery *x, struct hky_stream *s, struct hky_buf *scratch,
+                                  struct hky_error *e);
+
+#endif

@@ -1,0 +1,217 @@
+#include "deliver/delivery.h"
+
+#include "mail/address.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#define COMMANDS_MAX (2 * 1024 * 1024)
+
+struct hky_delivery *hky_delivery_new(void)
+{
+    struct hky_delivery *x = hky_calloc(1, sizeof(*x));
+    hky_buf_init(&x->txn.commands, COMMANDS_MAX);
+    hky_buf_init(&x->gathered, 4 * 1024 * 1024);
+    return x;
+}
+
+void hky_delivery_reset(struct hky_delivery *x, unsigned n)
+{
+    HKY_ASSERT(!x->is_reading && !x->has_piece);
+    if (n > x->verdicts_cap) {
+        free(x->txn.verdicts);
+        x->verdicts_cap = n < 16 ? 16 : n;
+        x->txn.verdicts = hky_alloc(x->verdicts_cap);
+    }
+    memset(x->txn.verdicts, HKY_VERDICT_OPEN, n);
+    hky_buf_clear(&x->txn.commands);
+    hky_buf_clear(&x->gathered);
+    x->txn.state = HKY_TRANSACTION_NEW;
+    x->txn.n = n;
+    x->txn.is_dry = false;
+    x->content = hky_str_of(NULL, 0);
+    x->mail_at_ms = 0;
+    x->at = 0;
+    x->dot = 1;
+    x->is_header_out = x->is_orphan = false;
+}
+
+static bool is_ascii(struct hky_str s)
+{
+    for (size_t i = 0; i < s.n; i++)
+        if ((unsigned char)s.p[i] >= 0x80)
+            return false;
+    return true;
+}
+
+/* Addresses were checked when they came in; a path that could end a line is a bug elsewhere, and stays harmless. */
+static bool is_one_line(struct hky_str s)
+{
+    for (size_t i = 0; i < s.n; i++)
+        if ((unsigned char)s.p[i] < 0x20 || s.p[i] == 0x7f)
+            return false;
+    return true;
+}
+
+static void add_xtext(struct hky_buf *out, struct hky_str s)
+{
+    static const char hex[] = "0123456789ABCDEF";
+    for (size_t i = 0; i < s.n; i++) {
+        unsigned char c = (unsigned char)s.p[i];
+        if (c > 0x20 && c < 0x7f && c != '+' && c != '=') {
+            hky_buf_add_c(out, (char)c);
+        } else {
+            char escaped[3] = {'+', hex[c >> 4], hex[c & 15]};
+            hky_buf_add(out, escaped, 3);
+        }
+    }
+}
+
+static void add_u64(struct hky_buf *out, uint64_t v)
+{
+    char digits[20];
+    size_t at = sizeof(digits);
+    do {
+        digits[--at] = (char)('0' + v % 10);
+        v /= 10;
+    } while (v > 0);
+    hky_buf_add(out, digits + at, sizeof(digits) - at);
+}
+
+static bool refuse_all(struct hky_refusal *why, enum hky_class class, const char *text)
+{
+    why->class = class;
+    snprintf(why->text, sizeof(why->text), "%s", text);
+    return false;
+}
+
+static bool check_message(const struct hky_delivery *x, const struct hky_capabilities *caps, bool *needs_utf8,
+                          struct hky_refusal *why)
+{
+    const struct hky_message *m = x->message;
+    struct hky_str sender = hky_str_z(x->identity->sender);
+    if (!is_one_line(sender))
+        return refuse_all(why, HKY_CLASS_SIZE_FORMAT, "the envelope sender has control octets");
+    *needs_utf8 = m->is_smtputf8 || !is_ascii(sender);
+    if (*needs_utf8 && !caps->smtputf8)
+        return refuse_all(why, HKY_CLASS_SIZE_FORMAT, "5.6.7 the server does not offer SMTPUTF8, which this needs");
+    if (m->is_binary)
+        return refuse_all(why, HKY_CLASS_SIZE_FORMAT, "5.6.1 binary content (BINARYMIME) is not sent on");
+    if (m->is_8bit && !caps->eightbit)
+        return refuse_all(why, HKY_CLASS_SIZE_FORMAT, "5.6.3 the server does not offer 8BITMIME, which this needs");
+    if (caps->has_size && caps->size > 0 && m->size > caps->size) {
+        why->class = HKY_CLASS_SIZE_FORMAT;
+        snprintf(why->text, sizeof(why->text), "5.3.4 the message has %llu octets, the server takes %llu",
+                 (unsigned long long)m->size, (unsigned long long)caps->size);
+        return false;
+    }
+    return true;
+}
+
+static void add_mail(struct hky_delivery *x, const struct hky_capabilities *caps, bool is_raw, bool needs_utf8)
+{
+    const struct hky_message *m = x->message;
+    struct hky_buf *out = &x->txn.commands;
+    hky_buf_add_str(out, HKY_STR("MAIL FROM:<"));
+    if (x->identity->sender[0] != '\0')
+        hky_address_format(hky_str_z(x->identity->sender), is_raw, out);
+    hky_buf_add_c(out, '>');
+    if (caps->has_size) {
+        hky_buf_add_str(out, HKY_STR(" SIZE="));
+        add_u64(out, m->size);
+    }
+    if (m->is_8bit)
+        hky_buf_add_str(out, HKY_STR(" BODY=8BITMIME"));
+    if (needs_utf8)
+        hky_buf_add_str(out, HKY_STR(" SMTPUTF8"));
+    if (caps->dsn && m->ret != HKY_RET_UNSET)
+        hky_buf_add_z(out, m->ret == HKY_RET_FULL ? " RET=FULL" : " RET=HDRS");
+    struct hky_str envid = hky_message_fact(m, HKY_FACT_ENVID);
+    if (caps->dsn && envid.n > 0) {
+        hky_buf_add_str(out, HKY_STR(" ENVID="));
+        add_xtext(out, envid);
+    }
+    hky_buf_add_str(out, HKY_STR("\r\n"));
+}
+
+static void add_notify(struct hky_buf *out, unsigned notify)
+{
+    static const struct {
+        unsigned bit;
+        const char *name;
+    } names[] = {{HKY_NOTIFY_NEVER, "NEVER"},
+                 {HKY_NOTIFY_SUCCESS, "SUCCESS"},
+                 {HKY_NOTIFY_FAILURE, "FAILURE"},
+                 {HKY_NOTIFY_DELAY, "DELAY"}};
+    const char *before = " NOTIFY=";
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        if ((notify & names[i].bit) == 0)
+            continue;
+        hky_buf_add_z(out, before);
+        hky_buf_add_z(out, names[i].name);
+        before = ",";
+        if (names[i].bit == HKY_NOTIFY_NEVER)
+            return;
+    }
+}
+
+static void add_orcpt(struct hky_buf *out, struct hky_str orcpt)
+{
+    const char *semi = memchr(orcpt.p, ';', orcpt.n);
+    if (semi == NULL || !is_one_line(hky_str_of(orcpt.p, (size_t)(semi - orcpt.p))))
+        return;
+    size_t type_n = (size_t)(semi - orcpt.p) + 1;
+    hky_buf_add_str(out, HKY_STR(" ORCPT="));
+    hky_buf_add(out, orcpt.p, type_n);
+    add_xtext(out, hky_str_of(orcpt.p + type_n, orcpt.n - type_n));
+}
+
+static void add_rcpt(struct hky_delivery *x, const struct hky_recipient *r, struct hky_str address,
+                     const struct hky_capabilities *caps, bool is_raw)
+{
+    struct hky_buf *out = &x->txn.commands;
+    hky_buf_add_str(out, HKY_STR("RCPT TO:<"));
+    hky_address_format(address, is_raw, out);
+    hky_buf_add_c(out, '>');
+    if (caps->dsn && r->notify != 0)
+        add_notify(out, r->notify);
+    if (caps->dsn && r->orcpt_n > 0)
+        add_orcpt(out, hky_recipient_orcpt(r));
+    hky_buf_add_str(out, HKY_STR("\r\n"));
+}
+
+bool hky_envelope_build(struct hky_delivery *x, const struct hky_capabilities *caps, bool is_raw,
+                        struct hky_refusal *why, void (*refuse)(void *ctx, unsigned i, const struct hky_refusal *why),
+                        void *ctx)
+{
+    bool needs_utf8;
+    if (!check_message(x, caps, &needs_utf8, why))
+        return false;
+    add_mail(x, caps, is_raw, needs_utf8);
+    unsigned n_written = 0;
+    for (unsigned i = 0; i < x->txn.n; i++) {
+        struct hky_str address = hky_recipient_address(x->recipients[i]);
+        struct hky_refusal one = {.class = HKY_CLASS_SIZE_FORMAT};
+        if (!is_ascii(address) && !needs_utf8)
+            snprintf(one.text, sizeof(one.text), "5.6.7 the address needs SMTPUTF8%s",
+                     caps->smtputf8 ? ", which the message did not ask for" : ", which the server does not offer");
+        else if (!is_one_line(address))
+            snprintf(one.text, sizeof(one.text), "5.1.3 the address has control octets");
+        if (one.text[0] != '\0') {
+            x->txn.verdicts[i] = HKY_VERDICT_REPORTED;
+            refuse(ctx, i, &one);
+            continue;
+        }
+        add_rcpt(x, x->recipients[i], address, caps, is_raw);
+        n_written++;
+    }
+    if (n_written == 0) {
+        why->text[0] = '\0'; /* everybody has a reason already */
+        return false;
+    }
+    if (!x->txn.is_dry)
+        hky_buf_add_str(&x->txn.commands, HKY_STR("DATA\r\n"));
+    if (x->txn.commands.is_over)
+        return refuse_all(why, HKY_CLASS_SIZE_FORMAT, "too many recipients for one envelope");
+    return true;
+}

@@ -1,0 +1,117 @@
+/*
+ * Own delivery: where a recipient domain takes its mail (RFC 5321 5.1, RFC 7505). Domains with the same MX hosts share
+ * one pool, because what the far side counts is connections of ours, not domains.
+ */
+#include "base/clock.h"
+#include "deliver/pool.h"
+
+#define FRESH_MS (5 * 60 * 1000) /* asked again when older; the resolver caches by TTL */
+
+static void unplace(struct hky_lane_slot *slot)
+{
+    slot->is_asking = false;
+    TAILQ_REMOVE(&slot->deliver->unplaced, slot, link);
+}
+
+static void place(struct hky_lane_slot *slot, const struct hky_dns_mx *hosts, unsigned n)
+{
+    struct hky_pool *pool = hky_pool_get(slot->deliver, slot->lane, hosts, n);
+    slot->policy = slot->lane->policy;
+    if (slot->pool != pool) {
+        hky_pool_detach(slot);
+        hky_pool_attach(pool, slot);
+    }
+    hky_pool_wake(pool);
+}
+
+static void fail_lane(struct hky_lane_slot *slot, const struct hky_dns_mx_answer *a)
+{
+    struct hky_reply reply;
+    const char *domain = slot->lane->destination;
+    enum hky_class class = HKY_CLASS_BAD_DOMAIN;
+    if (a->status == HKY_DNS_NULL_MX) {
+        hky_reply_local(&reply, HKY_ORIGIN_DNS, "%s accepts no mail (null MX)", domain);
+        reply.enhanced[0] = 5;
+        reply.enhanced[1] = 1;
+        reply.enhanced[2] = 10;
+        reply.enhanced_detail = 10;
+    } else if (a->status == HKY_DNS_NO_NAME || a->status == HKY_DNS_NO_DATA) {
+        hky_reply_local(&reply, HKY_ORIGIN_DNS, "%s: %s", domain, a->text[0] != '\0' ? a->text : "no such domain");
+        reply.enhanced[0] = 5;
+        reply.enhanced[1] = 1;
+        reply.enhanced[2] = 2;
+        reply.enhanced_detail = 2;
+    } else {
+        class = HKY_CLASS_NETWORK;
+        hky_reply_local(&reply, HKY_ORIGIN_DNS, "%s: %s", domain,
+                        a->text[0] != '\0' ? a->text : "the name servers do not answer");
+    }
+    /* The whole lane leads nowhere. */
+    struct hky_lane *lane = slot->lane;
+    for (uint32_t n = lane->n_ready; n > 0; n--)
+        if (!hky_lane_fail_one(lane, HKY_STAGE_CONNECT, class, &reply))
+            break;
+}
+
+/* "[192.0.2.1]" and "[IPv6:2001:db8::1]" name the host themselves (RFC 5321 4.1.3). */
+static bool is_literal(const char *domain, struct hky_dns_mx *out)
+{
+    struct hky_str s = hky_str_z(domain);
+    if (s.n < 3 || s.p[0] != '[' || s.p[s.n - 1] != ']')
+        return false;
+    s = hky_str_of(s.p + 1, s.n - 2);
+    if (hky_str_istarts(s, HKY_STR("IPv6:")))
+        s = hky_str_of(s.p + 5, s.n - 5);
+    if (s.n >= sizeof(out->host))
+        return false;
+    *out = (struct hky_dns_mx){0};
+    memcpy(out->host, s.p, s.n);
+    return true;
+}
+
+static void on_mx(struct hky_dns_query *q, const struct hky_dns_mx_answer *a)
+{
+    struct hky_lane_slot *slot = HKY_CONTAINER(q, struct hky_lane_slot, query);
+    bool was_placed = slot->pool != NULL;
+    if (was_placed)
+        slot->is_asking = false;
+    else
+        unplace(slot);
+    slot->asked_at_ms = hky_loop_now_ms(slot->deliver->params.loop);
+    if (a->status == HKY_DNS_OK && a->n > 0) {
+        place(slot, a->mx, a->n);
+        return;
+    }
+    if (was_placed && a->status == HKY_DNS_FAILED) {
+        hky_pool_wake(slot->pool); /* the old hosts are better than none */
+        return;
+    }
+    hky_pool_detach(slot);
+    if (!slot->deliver->is_draining)
+        fail_lane(slot, a);
+}
+
+void hky_mx_place(struct hky_lane_slot *slot)
+{
+    struct hky_deliver *d = slot->deliver;
+    struct hky_lane *lane = slot->lane;
+    const char *redirect = lane->policy->engine.redirect;
+    if (slot->is_asking)
+        return;
+    struct hky_dns_mx host = {0};
+    if ((redirect != NULL && redirect[0] != '\0') || is_literal(lane->destination, &host)) {
+        place(slot, &host, 1);
+        return;
+    }
+    bool is_fresh = slot->pool != NULL && slot->policy == lane->policy &&
+                    hky_loop_now_ms(d->params.loop) - slot->asked_at_ms < FRESH_MS;
+    if (is_fresh) {
+        hky_pool_wake(slot->pool);
+        return;
+    }
+    slot->is_asking = true;
+    if (slot->pool == NULL)
+        TAILQ_INSERT_TAIL(&d->unplaced, slot, link);
+    slot->query.on_mx = on_mx;
+    hky_dns_ask_mx(hky_deliver_dns(d, lane->policy), &slot->query, hky_str_z(lane->destination));
+}

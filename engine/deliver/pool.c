@@ -1,0 +1,550 @@
+#include "deliver/pool.h"
+
+#include "base/hash.h"
+#include "base/clock.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#define CONNECTIONS_DEFAULT 10
+#define FREE_DELIVERIES_MAX 256
+#define STRIKES_MAX         2
+#define LEARNED_FOR_MS      60000
+#define NO_TLS_FOR_MS       (60 * 60 * 1000)
+
+struct member { /* one connection */
+    struct hky_pool *pool;
+    struct hky_connection *connection;
+    struct hky_delivery *live[2]; /* what it has of ours, bound or under way */
+    bool is_open;
+    TAILQ_ENTRY(member) link;
+};
+
+struct hky_pool {
+    struct hky_deliver *deliver;
+    char *key;
+    struct hky_policy *policy; /* counted; `relay` is in it */
+    const struct hky_relay *relay;
+    const char *account;
+    struct hky_tls *tls;
+    char tls_problem[240];
+    struct hky_dns_mx *hosts;
+    unsigned n_hosts;
+    uint16_t port;
+    bool is_redirected;
+    TAILQ_HEAD(hky_lanes_head, hky_lane_slot) lanes;
+    TAILQ_HEAD(, member) members;
+    unsigned n_members, n_open;
+    bool is_proven; /* the last connection that ended its opening could send */
+    bool is_queued, no_overlap, no_pipelining;
+    uint8_t strikes;
+    uint64_t n_taken;      /* jobs */
+    unsigned learned_most; /* how many connections the far side bears, until learned_until_ms */
+    int64_t plain_until_ms, learned_until_ms;
+    struct hky_task task;
+};
+
+/* ---- deliveries ---- */
+
+static struct hky_delivery *delivery_get(struct hky_deliver *d)
+{
+    struct hky_delivery *x = d->free_deliveries;
+    if (x == NULL)
+        return hky_delivery_new();
+    d->free_deliveries = x->free_next;
+    d->n_free--;
+    return x;
+}
+
+static void delivery_put(struct hky_deliver *d, struct hky_delivery *x)
+{
+    if (x->is_reading || x->has_piece || d->n_free >= FREE_DELIVERIES_MAX) {
+        hky_delivery_free(&x);
+        return;
+    }
+    x->free_next = d->free_deliveries;
+    d->free_deliveries = x;
+    d->n_free++;
+}
+
+static struct hky_delivery *delivery_of_job(struct hky_pool *pool, struct hky_job *job)
+{
+    struct hky_deliver *d = pool->deliver;
+    struct hky_delivery *x = delivery_get(d);
+    hky_delivery_reset(x, job->n);
+    x->job = job;
+    x->message = hky_message_ref(job->message);
+    x->identity = &job->identity;
+    x->recipients = (const struct hky_recipient *const *)job->recipients;
+    x->hostname = pool->policy->engine.hostname;
+    x->journal = d->params.journal;
+    x->loop = d->params.loop;
+    return x;
+}
+
+static void delivery_over(struct hky_pool *pool, struct hky_delivery *x)
+{
+    /* A reader thread may still need the message for a piece: then its reference goes with the delivery. */
+    if (!x->is_reading)
+        hky_message_unref(&x->message);
+    delivery_put(pool->deliver, x);
+}
+
+/* ---- taking and reporting ---- */
+
+/* Lanes take turns: the one that gave goes to the end. */
+static struct hky_job *take_job(struct hky_pool *pool)
+{
+    if (pool->deliver->is_draining)
+        return NULL;
+    struct hky_lane_slot *slot = TAILQ_FIRST(&pool->lanes), *last = TAILQ_LAST(&pool->lanes, hky_lanes_head);
+    while (slot != NULL) {
+        struct hky_job *job = NULL;
+        bool is_last = slot == last;
+        struct hky_lane_slot *next = TAILQ_NEXT(slot, link);
+        if (hky_schedule_take(slot->lane, &job) == HKY_TAKE_JOB) {
+            TAILQ_REMOVE(&pool->lanes, slot, link);
+            TAILQ_INSERT_TAIL(&pool->lanes, slot, link);
+            pool->n_taken++;
+            return job;
+        }
+        slot = is_last ? NULL : next;
+    }
+    return NULL;
+}
+
+static void keep(struct member *m, struct hky_delivery *x)
+{
+    HKY_ASSERT(m->live[0] == NULL || m->live[1] == NULL);
+    m->live[m->live[0] == NULL ? 0 : 1] = x;
+}
+
+static void forget(struct member *m, struct hky_delivery *x)
+{
+    HKY_ASSERT(m->live[0] == x || m->live[1] == x);
+    m->live[m->live[0] == x ? 0 : 1] = NULL;
+}
+
+static struct hky_delivery *on_next(void *ctx, struct hky_connection *c)
+{
+    struct member *m = ctx;
+    (void)c;
+    struct hky_job *job = take_job(m->pool);
+    if (job == NULL)
+        return NULL;
+    struct hky_delivery *x = delivery_of_job(m->pool, job);
+    keep(m, x);
+    return x;
+}
+
+static void on_result(void *ctx, struct hky_connection *c, struct hky_delivery *x, unsigned i, enum hky_stage stage,
+                      enum hky_class class, const struct hky_reply *reply)
+{
+    struct member *m = ctx;
+    struct hky_pool *pool = m->pool;
+    struct hky_outcome o;
+    struct hky_classify_query q = {
+        .provider = pool->relay->is_mx ? "own" : pool->relay->preset,
+        .mx = hky_connection_host(c),
+        .is_own = pool->relay->is_mx,
+        .stage = stage,
+        .reply = reply,
+        .address = hky_recipient_address(x->recipients[i]),
+    };
+    hky_classify(pool->policy->rules, pool->policy->n_rules, &q, &o);
+    if (class != HKY_CLASS_N) {
+        o.class = class;
+        o.is_temporary = class == HKY_CLASS_NETWORK || class == HKY_CLASS_SYSTEM_TEMP;
+        o.scope = class == HKY_CLASS_RELAY_AUTH                                    ? HKY_SCOPE_RELAY
+                  : class == HKY_CLASS_SIZE_FORMAT || class == HKY_CLASS_AMBIGUOUS ? HKY_SCOPE_MESSAGE
+                                                                                   : HKY_SCOPE_PATH;
+    }
+    if (x->mail_at_ms > 0)
+        o.latency_ms = (uint32_t)(hky_loop_now_ms(pool->deliver->params.loop) - x->mail_at_ms);
+    hky_schedule_result(x->job, i, &o);
+}
+
+static void on_done(void *ctx, struct hky_connection *c, struct hky_delivery *x, bool mail_sent)
+{
+    struct member *m = ctx;
+    (void)c;
+    struct hky_job *job = x->job;
+    forget(m, x);
+    delivery_over(m->pool, x);
+    hky_schedule_done(&job, mail_sent);
+}
+
+static void on_give_back(void *ctx, struct hky_connection *c, struct hky_delivery *x)
+{
+    struct member *m = ctx;
+    (void)c;
+    struct hky_job *job = x->job;
+    forget(m, x);
+    delivery_over(m->pool, x);
+    hky_schedule_give_back(&job);
+    hky_pool_wake(m->pool);
+}
+
+/* With others open, a connection that is turned away says how many the far side bears, and nothing about its message.
+ */
+static bool on_spare(void *ctx, struct hky_connection *c, enum hky_stage stage)
+{
+    struct member *m = ctx;
+    struct hky_pool *pool = m->pool;
+    (void)c;
+    if (pool->n_open == 0 || (stage != HKY_STAGE_CONNECT && stage != HKY_STAGE_GREETING))
+        return false;
+    pool->learned_most = pool->n_open;
+    pool->learned_until_ms = hky_loop_now_ms(pool->deliver->params.loop) + LEARNED_FOR_MS;
+    return true;
+}
+
+static void on_open(void *ctx, struct hky_connection *c)
+{
+    struct member *m = ctx;
+    (void)c;
+    m->is_open = true;
+    m->pool->n_open++;
+    m->pool->is_proven = true;
+    hky_pool_wake(m->pool); /* others may follow now */
+}
+
+static void degrade(struct hky_pool *pool, const struct hky_connection_end *end)
+{
+    /* Once may be a restart of the server; an answer to the wrong command is never an accident. */
+    if (end->is_worn && ++pool->strikes < STRIKES_MAX)
+        return;
+    if (!end->is_worn && !end->is_out_of_step)
+        return;
+    if (end->is_out_of_step && pool->no_overlap)
+        pool->no_pipelining = true;
+    if (!pool->no_overlap)
+        hky_log(pool->deliver->params.log, HKY_LOG_WARN, "overlap_off", "relay=%s why=%s", pool->relay->name,
+                end->is_out_of_step ? "\"replies out of step\"" : "\"closes with messages under way\"");
+    pool->no_overlap = true;
+}
+
+static void on_closed(void *ctx, struct hky_connection *c, const struct hky_connection_end *end)
+{
+    struct member *m = ctx;
+    struct hky_pool *pool = m->pool;
+    (void)c;
+    HKY_ASSERT(m->live[0] == NULL && m->live[1] == NULL);
+    if (!end->was_open)
+        pool->is_proven = false;
+    if (end->no_tls)
+        pool->plain_until_ms = hky_loop_now_ms(pool->deliver->params.loop) + NO_TLS_FOR_MS;
+    degrade(pool, end);
+    if (m->is_open)
+        pool->n_open--;
+    pool->n_members--;
+    TAILQ_REMOVE(&pool->members, m, link);
+    free(m);
+    hky_pool_wake(pool);
+}
+
+static void on_want_secret(void *ctx, struct hky_connection *c, bool refresh,
+                           void (*done)(void *arg, struct hky_secret *s, const struct hky_error *e), void *arg)
+{
+    struct member *m = ctx;
+    (void)c;
+    const struct hky_deliver_params *p = &m->pool->deliver->params;
+    p->secret(p->ctx, p->worker, m->pool->relay, refresh, done, arg);
+}
+
+static const struct hky_connection_ops connection_ops = {
+    .next = on_next,
+    .result = on_result,
+    .done = on_done,
+    .give_back = on_give_back,
+    .spare = on_spare,
+    .open = on_open,
+    .closed = on_closed,
+    .secret = on_want_secret,
+};
+
+/* ---- opening ---- */
+
+static bool needs_tls(const struct hky_pool *pool)
+{
+    return !pool->is_redirected && pool->relay->tls != HKY_TLS_NONE;
+}
+
+static bool has_tls(struct hky_pool *pool)
+{
+    if (!needs_tls(pool) || pool->tls != NULL)
+        return true;
+    struct hky_error e;
+    struct hky_tls_client_params p = {
+        .is_verified = pool->relay->tls != HKY_TLS_OPPORTUNISTIC,
+        .ca_file = pool->relay->ca,
+        .pin = pool->relay->pin,
+    };
+    if (hky_tls_client_new(&p, &pool->tls, &e) == HKY_OK)
+        return true;
+    snprintf(pool->tls_problem, sizeof(pool->tls_problem), "%s", e.text);
+    return false;
+}
+
+static void open_one(struct hky_pool *pool, struct hky_job *job)
+{
+    struct hky_deliver *d = pool->deliver;
+    struct member *m = hky_calloc(1, sizeof(*m));
+    m->pool = pool;
+    const char *hello = pool->relay->hello != NULL && pool->relay->hello[0] != '\0' ? pool->relay->hello
+                                                                                    : pool->policy->engine.hostname;
+    struct hky_delivery *x = delivery_of_job(pool, job);
+    keep(m, x);
+    struct hky_connection_params p = {
+        .loop = d->params.loop,
+        .log = d->params.log,
+        .dns = hky_deliver_dns(d, pool->policy),
+        .policy = pool->policy,
+        .relay = pool->relay,
+        .hello = hello,
+        .hosts = pool->hosts,
+        .n_hosts = pool->n_hosts,
+        .port = pool->port,
+        .tls = needs_tls(pool) ? pool->tls : NULL,
+        .is_redirected = pool->is_redirected,
+        .is_plain = hky_loop_now_ms(d->params.loop) < pool->plain_until_ms,
+        .no_overlap = pool->no_overlap,
+        .no_pipelining = pool->no_pipelining,
+        .bound = x,
+        .ops = &connection_ops,
+        .ctx = m,
+    };
+    TAILQ_INSERT_TAIL(&pool->members, m, link);
+    pool->n_members++;
+    m->connection = hky_connection_new(&p);
+}
+
+static bool may_open(const struct hky_pool *pool)
+{
+    unsigned most = pool->relay->connections > 0 ? pool->relay->connections : CONNECTIONS_DEFAULT;
+    if (hky_loop_now_ms(pool->deliver->params.loop) < pool->learned_until_ms && pool->learned_most < most)
+        most = pool->learned_most > 0 ? pool->learned_most : 1;
+    if (pool->n_members >= most)
+        return false;
+    /* A place not known to work is tried by one connection: when it fails, one job has the outcome, not all. */
+    return pool->is_proven || pool->n_members == pool->n_open;
+}
+
+static void fail_job(struct hky_job *job, enum hky_stage stage, enum hky_class class, const struct hky_reply *reply)
+{
+    struct hky_outcome o = {
+        .class = class,
+        .scope = class == HKY_CLASS_BAD_DOMAIN ? HKY_SCOPE_DOMAIN : HKY_SCOPE_RELAY,
+        .stage = stage,
+        .is_temporary = class == HKY_CLASS_NETWORK || class == HKY_CLASS_SYSTEM_TEMP,
+        .reply = *reply,
+    };
+    for (unsigned i = 0; i < job->n; i++)
+        hky_schedule_result(job, i, &o);
+    hky_schedule_done(&job, false);
+}
+
+bool hky_lane_fail_one(struct hky_lane *lane, enum hky_stage stage, enum hky_class class, const struct hky_reply *reply)
+{
+    struct hky_job *job = NULL;
+    if (hky_schedule_take(lane, &job) != HKY_TAKE_JOB)
+        return false;
+    fail_job(job, stage, class, reply);
+    return true;
+}
+
+static void work(struct hky_pool *pool)
+{
+    struct member *m, *next;
+    for (m = TAILQ_FIRST(&pool->members); m != NULL; m = next) {
+        next = TAILQ_NEXT(m, link);
+        if (!hky_connection_is_idle(m->connection))
+            continue;
+        uint64_t before = pool->n_taken;
+        hky_connection_kick(m->connection); /* may close it: `m` is gone then */
+        if (pool->n_taken == before)
+            break;
+    }
+    while (!pool->deliver->is_draining && may_open(pool)) {
+        struct hky_job *job = take_job(pool);
+        if (job == NULL)
+            break;
+        if (has_tls(pool)) {
+            open_one(pool, job);
+            continue;
+        }
+        struct hky_reply reply;
+        hky_reply_local(&reply, HKY_ORIGIN_TLS, "%s", pool->tls_problem);
+        fail_job(job, HKY_STAGE_TLS, HKY_CLASS_TLS, &reply);
+    }
+}
+
+/* Nobody leads here and nothing is open: it goes. */
+static bool is_forsaken(const struct hky_pool *pool)
+{
+    return TAILQ_EMPTY(&pool->lanes) && pool->n_members == 0;
+}
+
+static void pool_release(struct hky_pool *pool)
+{
+    hky_tls_unref(&pool->tls);
+    hky_policy_unref(&pool->policy);
+    free(pool->hosts);
+    free(pool->key);
+    free(pool);
+}
+
+static void on_task(struct hky_task *task)
+{
+    struct hky_pool *pool = HKY_CONTAINER(task, struct hky_pool, task);
+    pool->is_queued = false;
+    work(pool);
+    if (is_forsaken(pool) && !pool->is_queued) {
+        hky_map_remove(&pool->deliver->pools, hky_str_z(pool->key));
+        pool_release(pool);
+    }
+}
+
+void hky_pool_wake(struct hky_pool *pool)
+{
+    if (pool->is_queued)
+        return;
+    pool->is_queued = true;
+    pool->task.run = on_task;
+    hky_loop_defer(pool->deliver->params.loop, &pool->task);
+}
+
+/* ---- which pool ---- */
+
+/* Everything a connection depends on; a difference in any makes another pool (no TLS session, login or connection is
+ * shared across). */
+static void format_key(struct hky_buf *out, const struct hky_lane *lane, const struct hky_dns_mx *hosts, unsigned n)
+{
+    const struct hky_relay *r = lane->relay;
+    const struct hky_engine_options *e = &lane->policy->engine;
+    hky_buf_printf(out, "%016llx|%s|%u|%d|%s|%s|%s", (unsigned long long)r->settings_hash,
+                   lane->account != NULL ? lane->account : "", r->port, (int)r->tls,
+                   e->redirect != NULL ? e->redirect : "", e->resolver != NULL ? e->resolver : "",
+                   e->hostname != NULL ? e->hostname : "");
+    /* Equal preferences come shuffled: the set is what makes the site. */
+    uint64_t site = 0;
+    for (unsigned i = 0; i < n; i++)
+        site += hky_hash64(hosts[i].host, strlen(hosts[i].host), hosts[i].preference);
+    hky_buf_printf(out, "|%016llx|%u", (unsigned long long)site, n);
+}
+
+static void set_hosts(struct hky_pool *pool, const struct hky_dns_mx *hosts, unsigned n)
+{
+    free(pool->hosts);
+    pool->hosts = hky_alloc(n * sizeof(*hosts));
+    memcpy(pool->hosts, hosts, n * sizeof(*hosts));
+    pool->n_hosts = n;
+}
+
+/* "host:port" or "[v6]:port" of engine.redirect. */
+static void set_redirect(struct hky_pool *pool, const char *redirect)
+{
+    struct hky_dns_mx host = {0};
+    const char *colon = strrchr(redirect, ':');
+    uint64_t port = 25;
+    struct hky_str name = hky_str_z(redirect);
+    if (colon != NULL && hky_str_u64(hky_str_z(colon + 1), 65535, &port))
+        name.n = (size_t)(colon - redirect);
+    if (name.n >= 2 && name.p[0] == '[' && name.p[name.n - 1] == ']')
+        name = hky_str_of(name.p + 1, name.n - 2);
+    if (name.n >= sizeof(host.host))
+        name.n = sizeof(host.host) - 1;
+    memcpy(host.host, name.p, name.n);
+    set_hosts(pool, &host, 1);
+    pool->port = (uint16_t)port;
+    pool->is_redirected = true;
+}
+
+static void adopt_policy(struct hky_pool *pool, const struct hky_lane *lane)
+{
+    if (pool->policy == lane->policy)
+        return;
+    struct hky_policy *old = pool->policy;
+    pool->policy = hky_policy_ref(lane->policy);
+    pool->relay = lane->relay;
+    hky_policy_unref(&old);
+}
+
+struct hky_pool *hky_pool_get(struct hky_deliver *d, struct hky_lane *lane, const struct hky_dns_mx *hosts,
+                              unsigned n_hosts)
+{
+    struct hky_buf key;
+    hky_buf_init(&key, 16 * 1024);
+    format_key(&key, lane, hosts, n_hosts);
+    struct hky_pool *pool = hky_map_get(&d->pools, hky_buf_str(&key));
+    if (pool == NULL) {
+        const char *redirect = lane->policy->engine.redirect;
+        pool = hky_calloc(1, sizeof(*pool));
+        pool->deliver = d;
+        pool->key = hky_strdup(hky_buf_z(&key));
+        TAILQ_INIT(&pool->lanes);
+        TAILQ_INIT(&pool->members);
+        pool->port = lane->relay->port;
+        if (redirect != NULL && redirect[0] != '\0')
+            set_redirect(pool, redirect);
+        else
+            set_hosts(pool, hosts, n_hosts);
+        hky_map_put(&d->pools, hky_str_z(pool->key), pool);
+    } else if (!pool->is_redirected) {
+        set_hosts(pool, hosts, n_hosts);
+    }
+    adopt_policy(pool, lane);
+    hky_buf_fini(&key);
+    return pool;
+}
+
+void hky_pool_attach(struct hky_pool *pool, struct hky_lane_slot *slot)
+{
+    HKY_ASSERT(slot->pool == NULL);
+    slot->pool = pool;
+    TAILQ_INSERT_TAIL(&pool->lanes, slot, link);
+}
+
+void hky_pool_detach(struct hky_lane_slot *slot)
+{
+    if (slot->pool == NULL)
+        return;
+    TAILQ_REMOVE(&slot->pool->lanes, slot, link);
+    hky_pool_wake(slot->pool); /* it may be forsaken now */
+    slot->pool = NULL;
+}
+
+void hky_pool_drain(struct hky_pool *pool)
+{
+    struct member *m, *next;
+    for (m = TAILQ_FIRST(&pool->members); m != NULL; m = next) {
+        next = TAILQ_NEXT(m, link);
+        hky_connection_retire(m->connection);
+    }
+}
+
+void hky_pool_free(struct hky_pool *pool)
+{
+    struct member *m;
+    while ((m = TAILQ_FIRST(&pool->members)) != NULL) {
+        hky_connection_abandon(&m->connection);
+        for (int i = 0; i < 2; i++) {
+            struct hky_delivery *x = m->live[i];
+            if (x == NULL)
+                continue;
+            struct hky_job *job = x->job;
+            delivery_over(pool, x);
+            hky_schedule_give_back(&job);
+        }
+        TAILQ_REMOVE(&pool->members, m, link);
+        free(m);
+    }
+    struct hky_lane_slot *slot;
+    while ((slot = TAILQ_FIRST(&pool->lanes)) != NULL) {
+        TAILQ_REMOVE(&pool->lanes, slot, link);
+        hky_dns_cancel(&slot->query);
+        slot->lane->deliver = NULL;
+        free(slot);
+    }
+    pool_release(pool);
+}

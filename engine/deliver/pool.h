@@ -1,0 +1,52 @@
+/*
+ * pool -- the connections of one place mail goes to: a relay's account, or the MX site of recipient domains. Lanes that
+ * lead to the same place share it. One worker, one thread.
+ */
+#ifndef HKY_DELIVER_POOL_H
+#define HKY_DELIVER_POOL_H
+
+#include "base/map.h"
+#include "deliver/connection.h"
+#include "hikyaku/deliver.h"
+
+struct hky_pool;
+
+/* What hangs on lane->deliver. */
+struct hky_lane_slot {
+    struct hky_deliver *deliver;
+    struct hky_lane *lane;
+    struct hky_pool *pool;     /* NULL while the MX is looked up */
+    struct hky_policy *policy; /* for which `pool` was chosen; only compared */
+    TAILQ_ENTRY(hky_lane_slot) link;
+    struct hky_dns_query query; /* mx.c */
+    int64_t asked_at_ms;
+    bool is_asking;
+};
+
+struct hky_deliver {
+    struct hky_deliver_params params;
+    struct hky_map pools;                 /* key -> pool */
+    struct hky_map resolvers;             /* "addr:port" -> hky_dns */
+    TAILQ_HEAD(, hky_lane_slot) unplaced; /* slots without a pool */
+    struct hky_delivery *free_deliveries;
+    unsigned n_free;
+    bool is_draining;
+};
+
+/* The pool for hosts in order of preference, made when there is none. */
+struct hky_pool *hky_pool_get(struct hky_deliver *d, struct hky_lane *lane, const struct hky_dns_mx *hosts,
+                              unsigned n_hosts);
+void hky_pool_attach(struct hky_pool *pool, struct hky_lane_slot *slot);
+void hky_pool_detach(struct hky_lane_slot *slot);
+void hky_pool_wake(struct hky_pool *pool); /* at the end of this turn */
+void hky_pool_drain(struct hky_pool *pool);
+void hky_pool_free(struct hky_pool *pool); /* the loop has stopped */
+
+struct hky_dns *hky_deliver_dns(struct hky_deliver *d, const struct hky_policy *policy);
+/* Own delivery: where does the lane's destination take its mail? Places the slot, or fails a job of the lane. */
+void hky_mx_place(struct hky_lane_slot *slot);
+/* Takes one job of the lane and gives all its recipients this outcome; false: there was none. */
+bool hky_lane_fail_one(struct hky_lane *lane, enum hky_stage stage, enum hky_class class,
+                       const struct hky_reply *reply);
+
+#endif
