@@ -61,6 +61,10 @@ void hky_schedule_enqueue(struct hky_schedule *s, unsigned worker, struct hky_me
  * are asked at once. Any thread. */
 void hky_schedule_set_policy(struct hky_schedule *s, struct hky_policy *policy);
 
+/* What is due by the clock now, on that worker's thread: for tests that move the clock. By itself the schedule looks at
+ * the clock at least once a second. */
+void hky_schedule_tick(struct hky_schedule *s, unsigned worker);
+
 /* No new transactions; `done(ctx)` on loop 0 when none is under way, or after grace_ms. */
 void hky_schedule_drain(struct hky_schedule *s, int64_t grace_ms, void (*done)(void *ctx), void *ctx);
 

@@ -1,0 +1,435 @@
+/*
+ * How a plan goes on after an outcome: POLICY.md 2b and the table of its section 5, and nothing else.
+ */
+#include "plan.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+
+#define MINUTE_MS         INT64_C(60000)
+#define MAILBOX_FULL_MS   (360 * MINUTE_MS)
+#define UNKNOWN_AGAIN_MS  (15 * MINUTE_MS)
+#define AMBIGUOUS_MS      (10 * MINUTE_MS)
+#define AMBIGUOUS_RETRIES 2
+#define TRIES_DEFAULT     3
+#define PAUSE_SEC         60
+#define RETRY_AFTER_MAX   86400
+#define NO_STEP           (-1)
+
+/* One question under way. */
+struct walk {
+    const struct hky_policy *policy;
+    const struct hky_recipient *r;
+    const struct hky_outcome *o;
+    enum hky_class cause;
+    int64_t now_ms, expire_at_ms;
+    struct hky_advance *out;
+};
+
+static const struct hky_step *step_of(const struct walk *w)
+{
+    return &w->r->plan->steps[w->r->step];
+}
+
+static void because(struct hky_advance *out, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+static void because(struct hky_advance *out, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(out->why, sizeof out->why, fmt, ap);
+    va_end(ap);
+}
+
+const struct hky_relay *plan_relay(const struct hky_policy *policy, const char *name)
+{
+    const struct hky_relay *relay = hky_policy_relay(policy, hky_str_z(name));
+    for (int i = 0; relay != NULL && relay->instead != NULL && relay->instead[0] != '\0' && i < RELAYS_FOLLOWED_MAX;
+         i++) {
+        relay = hky_policy_relay(policy, hky_str_z(relay->instead));
+    }
+    return relay;
+}
+
+bool plan_step_sends_as(const struct hky_policy *policy, const struct hky_recipient *r, uint8_t step)
+{
+    const struct hky_relay *relay = plan_relay(policy, r->plan->steps[step].relay);
+    if (relay == NULL) {
+        return true; /* another question: the schedule answers it */
+    }
+    struct hky_identity identity;
+    hky_identity_choose(policy, relay, r->plan, step, r->message, r, &identity);
+    return identity.is_allowed;
+}
+
+int64_t plan_expire_at(const struct hky_policy *policy, const struct hky_recipient *r)
+{
+    if (r->expire_at_ms != 0) {
+        return r->expire_at_ms;
+    }
+    uint32_t sec =
+        r->plan != NULL && r->plan->expire_sec != HKY_UNSET_SEC ? r->plan->expire_sec : policy->engine.expire_sec;
+    int64_t at = r->message->accepted_at_ms + (int64_t)sec * 1000;
+    int64_t deadline = r->message->deadline_ms;
+    return deadline != 0 && deadline < at ? deadline : at;
+}
+
+/* The step that would be entered next for `cause`; one that cannot send as the author is passed over, and its successor
+ * is entered for that reason as well as for the first one. */
+static int next_step(const struct hky_policy *policy, const struct hky_recipient *r, int from, enum hky_class cause)
+{
+    uint64_t causes = HKY_CLASS_BIT(cause);
+    if (r->left_steps >= HKY_PLAN_STEPS_MAX) {
+        return NO_STEP;
+    }
+    for (int i = from + 1; i < r->plan->n_steps; i++) {
+        const struct hky_step *s = &r->plan->steps[i];
+        if (s->on != 0 && (s->on & causes) == 0) {
+            continue;
+        }
+        if (plan_step_sends_as(policy, r, (uint8_t)i)) {
+            return i;
+        }
+        causes |= HKY_CLASS_BIT(HKY_CLASS_SENDS_AS);
+    }
+    return NO_STEP;
+}
+
+/* Next step whose `on` names the cause: what it takes for classes that fail by default. */
+static int next_step_naming(const struct walk *w)
+{
+    for (int i = w->r->step + 1; i < w->r->plan->n_steps && w->r->left_steps < HKY_PLAN_STEPS_MAX; i++) {
+        if ((w->r->plan->steps[i].on & HKY_CLASS_BIT(w->cause)) != 0 &&
+            plan_step_sends_as(w->policy, w->r, (uint8_t)i)) {
+            return i;
+        }
+    }
+    return NO_STEP;
+}
+
+static bool fails_by_default(enum hky_class c)
+{
+    return c == HKY_CLASS_BAD_MAILBOX || c == HKY_CLASS_BAD_DOMAIN || c == HKY_CLASS_INACTIVE ||
+           c == HKY_CLASS_MAILBOX_FULL || c == HKY_CLASS_REPUTATION_CONTENT || c == HKY_CLASS_SUPPRESSED;
+}
+
+static int next_for(const struct walk *w)
+{
+    return fails_by_default(w->cause) ? next_step_naming(w) : next_step(w->policy, w->r, w->r->step, w->cause);
+}
+
+static int64_t within_end(const struct walk *w, int next)
+{
+    const struct hky_step *s = step_of(w);
+    int64_t entered = w->r->step_at_ms != 0 ? w->r->step_at_ms : w->now_ms;
+    bool is_stated = s->within_sec != HKY_UNSET_SEC;
+    if (is_stated && (next != NO_STEP || w->cause == HKY_CLASS_MAILBOX_FULL)) {
+        return entered + (int64_t)s->within_sec * 1000;
+    }
+    if (is_stated || next == NO_STEP || w->expire_at_ms <= entered) {
+        return INT64_MAX;
+    }
+    return entered + (w->expire_at_ms - entered) / 2;
+}
+
+int64_t plan_within_end(const struct hky_policy *policy, const struct hky_recipient *r, enum hky_class cause)
+{
+    struct walk w = {policy, r, NULL, cause, r->step_at_ms, plan_expire_at(policy, r), NULL};
+    return within_end(&w, next_for(&w));
+}
+
+static int64_t usual_delay_ms(const struct walk *w)
+{
+    const struct hky_retry *list = &step_of(w)->retry;
+    list = list->n > 0 ? list : &w->r->plan->retry;
+    list = list->n > 0 ? list : &w->policy->engine.retry;
+    if (list->n == 0) {
+        return 5 * MINUTE_MS;
+    }
+    unsigned at = w->r->step_attempts < list->n ? w->r->step_attempts : list->n - 1u;
+    return (int64_t)list->after_sec[at] * 1000;
+}
+
+/* ---- the five ends of a question ---- */
+
+static void go_fail(struct walk *w, const char *why)
+{
+    w->out->action = HKY_ACTION_FAIL;
+    w->out->step = w->r->step;
+    w->out->at_ms = w->now_ms;
+    because(w->out, "%s", why);
+}
+
+static void go_hold(struct walk *w, const char *why)
+{
+    go_fail(w, why);
+    w->out->action = HKY_ACTION_HOLD;
+}
+
+static void go_next(struct walk *w, int next, const char *why)
+{
+    w->out->action = HKY_ACTION_NEXT;
+    w->out->step = (uint8_t)next;
+    w->out->at_ms = w->now_ms;
+    because(w->out, "step %s left: %s", step_of(w)->relay, why);
+}
+
+static void go_retry(struct walk *w, int64_t at_ms)
+{
+    w->out->action = HKY_ACTION_RETRY;
+    w->out->step = w->r->step;
+    w->out->at_ms = at_ms < w->expire_at_ms ? at_ms : w->expire_at_ms;
+    because(w->out, at_ms < w->expire_at_ms ? "again by %s" : "%s: would be tried again after it has expired",
+            step_of(w)->relay);
+}
+
+/* Retry the step, unless it is over before that; none left: it goes on here until expire. */
+static void retry_within(struct walk *w, int64_t at_ms)
+{
+    int next = next_for(w);
+    if (at_ms >= within_end(w, next)) {
+        char why[64];
+        int64_t sec = (within_end(w, next) - (w->r->step_at_ms != 0 ? w->r->step_at_ms : w->now_ms)) / 1000;
+        snprintf(why, sizeof why, "%lld min are over before the next retry", (long long)(sec / 60));
+        if (next != NO_STEP) {
+            go_next(w, next, why);
+        } else {
+            go_fail(w, why);
+        }
+        return;
+    }
+    go_retry(w, at_ms);
+}
+
+static void next_or_fail(struct walk *w, const char *why)
+{
+    int next = next_for(w);
+    if (next != NO_STEP) {
+        go_next(w, next, why);
+    } else {
+        go_fail(w, why);
+    }
+}
+
+/* ---- the table of section 5 ---- */
+
+static bool are_tries_used_up(const struct walk *w)
+{
+    unsigned tries = step_of(w)->tries != 0 ? step_of(w)->tries : TRIES_DEFAULT;
+    return w->r->tries + 1u >= tries;
+}
+
+static bool had_unknown_5xx_here(const struct walk *w)
+{
+    for (unsigned i = 0; i < hky_recipient_n_past(w->r); i++) {
+        struct hky_past p;
+        hky_recipient_past(w->r, i, &p);
+        if (p.step == w->r->step && p.class == HKY_CLASS_UNKNOWN && !p.is_temporary && p.at_ms >= w->r->step_at_ms) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void after_unknown_5xx(struct walk *w)
+{
+    if (had_unknown_5xx_here(w)) {
+        next_or_fail(w, "refused twice for a reason we do not know");
+    } else if (are_tries_used_up(w) && next_for(w) != NO_STEP) {
+        go_next(w, next_for(w), "its tries are used up");
+    } else if (w->now_ms + UNKNOWN_AGAIN_MS >= w->expire_at_ms) {
+        next_or_fail(w, "refused, and no time left to ask again");
+    } else {
+        retry_within(w, w->now_ms + UNKNOWN_AGAIN_MS);
+    }
+}
+
+static void after_temporary(struct walk *w)
+{
+    int next = next_for(w);
+    if (are_tries_used_up(w) && next != NO_STEP) {
+        go_next(w, next, "its tries are used up");
+        return;
+    }
+    retry_within(w, w->now_ms + usual_delay_ms(w));
+}
+
+static void after_rate_limited(struct walk *w)
+{
+    int64_t named = w->o->retry_after_sec < RETRY_AFTER_MAX ? w->o->retry_after_sec : RETRY_AFTER_MAX;
+    w->out->slow_lane = true;
+    retry_within(w, w->now_ms + (named > 0 ? named * 1000 : usual_delay_ms(w)));
+}
+
+/* The account cannot send for now: it is paused; the recipient takes another way, or waits for it. */
+static void after_account(struct walk *w)
+{
+    uint32_t named = w->o->retry_after_sec;
+    w->out->pause_account_sec = named == 0 ? PAUSE_SEC : named < RETRY_AFTER_MAX ? named : RETRY_AFTER_MAX;
+    int next = next_for(w);
+    if (next != NO_STEP) {
+        go_next(w, next, hky_class_name(w->cause));
+    } else {
+        go_retry(w, w->now_ms + (int64_t)w->out->pause_account_sec * 1000);
+    }
+}
+
+static void after_ambiguous(struct walk *w)
+{
+    int64_t at = w->now_ms + AMBIGUOUS_MS;
+    if (w->r->ambiguous >= AMBIGUOUS_RETRIES || at >= w->expire_at_ms) {
+        go_hold(w, "may have been delivered");
+    } else {
+        go_retry(w, at);
+    }
+}
+
+static void after_reason(struct walk *w)
+{
+    int next = next_for(w);
+    if (next != NO_STEP) {
+        go_next(w, next, hky_class_name(w->cause));
+    } else if (w->cause == HKY_CLASS_SENDS_AS) {
+        go_fail(w, "no step can send as this author");
+    } else {
+        go_retry(w, w->now_ms);
+        because(w->out, "waits for %s: %s", step_of(w)->relay, hky_class_name(w->cause));
+    }
+}
+
+static void by_class(struct walk *w)
+{
+    switch (w->cause) {
+    case HKY_CLASS_OK:
+        w->out->action = HKY_ACTION_DONE;
+        w->out->step = w->r->step;
+        w->out->at_ms = w->now_ms;
+        because(w->out, "delivered by %s", step_of(w)->relay);
+        break;
+    case HKY_CLASS_MAILBOX_FULL:
+        retry_within(w, w->now_ms + MAILBOX_FULL_MS);
+        break;
+    case HKY_CLASS_QUOTA_EXHAUSTED:
+    case HKY_CLASS_RELAY_AUTH:
+    case HKY_CLASS_RELAY_DENIED:
+        after_account(w);
+        break;
+    case HKY_CLASS_RATE_LIMITED:
+        after_rate_limited(w);
+        break;
+    case HKY_CLASS_NETWORK:
+    case HKY_CLASS_SYSTEM_TEMP:
+        after_temporary(w);
+        break;
+    case HKY_CLASS_UNKNOWN:
+        if (w->o->is_temporary) {
+            after_temporary(w);
+        } else {
+            after_unknown_5xx(w);
+        }
+        break;
+    case HKY_CLASS_AMBIGUOUS:
+        after_ambiguous(w);
+        break;
+    case HKY_CLASS_FULL:
+    case HKY_CLASS_PAUSED:
+    case HKY_CLASS_SENDS_AS:
+        after_reason(w);
+        break;
+    case HKY_CLASS_EXPIRED:
+        go_fail(w, "the time to deliver is over");
+        break;
+    default: /* theirs and content: another way only where `on` names them; the rest of ours: next, else fail */
+        next_or_fail(w, hky_class_name(w->cause));
+        break;
+    }
+}
+
+/* False: the route says nothing about this class. A delivered copy stays delivered whatever a route says. */
+static bool by_react(struct walk *w)
+{
+    enum hky_action action = w->r->plan->react[w->cause];
+    uint32_t after_sec = w->r->plan->react_after_sec[w->cause];
+    if (w->cause == HKY_CLASS_OK || w->cause == HKY_CLASS_EXPIRED) {
+        return false;
+    }
+    switch (action) {
+    case HKY_ACTION_NONE:
+        return false;
+    case HKY_ACTION_RETRY:
+        retry_within(w, w->now_ms + (after_sec > 0 ? (int64_t)after_sec * 1000 : usual_delay_ms(w)));
+        return true;
+    case HKY_ACTION_NEXT: {
+        int next = next_step(w->policy, w->r, w->r->step, w->cause);
+        if (next != NO_STEP) {
+            go_next(w, next, "the route's react says next");
+        }
+        return next != NO_STEP;
+    }
+    case HKY_ACTION_FAIL:
+        go_fail(w, "the route's react says fail");
+        return true;
+    case HKY_ACTION_HOLD:
+        go_hold(w, "the route's react says hold");
+        return true;
+    case HKY_ACTION_DONE:
+        go_fail(w, "the route's react says done");
+        w->out->action = HKY_ACTION_DONE;
+        return true;
+    }
+    return false;
+}
+
+void hky_plan_advance(const struct hky_advance_query *q, struct hky_advance *out)
+{
+    const struct hky_recipient *r = q->recipient;
+    HKY_ASSERT(r->plan != NULL && r->step < r->plan->n_steps);
+    memset(out, 0, sizeof *out);
+    struct walk w = {q->policy, r, q->outcome, q->outcome->class, q->now_ms, plan_expire_at(q->policy, r), out};
+    bool is_reacted = by_react(&w);
+    if (!is_reacted) {
+        by_class(&w);
+    } else if (w.cause == HKY_CLASS_RATE_LIMITED || w.cause == HKY_CLASS_QUOTA_EXHAUSTED ||
+               w.cause == HKY_CLASS_RELAY_AUTH || w.cause == HKY_CLASS_RELAY_DENIED) {
+        /* the route chose what becomes of the recipient; the relay is in trouble all the same */
+        struct hky_advance usual = {0};
+        struct walk u = w;
+        u.out = &usual;
+        by_class(&u);
+        out->slow_lane = usual.slow_lane;
+        out->pause_account_sec = usual.pause_account_sec;
+    }
+    bool goes_on = out->action == HKY_ACTION_RETRY || out->action == HKY_ACTION_NEXT;
+    if (goes_on && !hky_class_is_reason(w.cause) && r->attempts + 1 >= HKY_ATTEMPTS_MAX) {
+        go_fail(&w, "60 attempts are the most a recipient has");
+    }
+}
+
+void hky_plan_first(const struct hky_policy *policy, const struct hky_recipient *r, struct hky_advance *out)
+{
+    memset(out, 0, sizeof *out);
+    bool is_passed_over = false;
+    int conditional = NO_STEP;
+    for (uint8_t i = 0; i < r->plan->n_steps; i++) {
+        const struct hky_step *s = &r->plan->steps[i];
+        bool is_entered = s->on == 0 || (is_passed_over && (s->on & HKY_CLASS_BIT(HKY_CLASS_SENDS_AS)) != 0);
+        if (!is_entered && conditional != NO_STEP) {
+            continue;
+        }
+        if (!plan_step_sends_as(policy, r, i)) {
+            is_passed_over = true;
+            continue;
+        }
+        if (is_entered) {
+            out->action = HKY_ACTION_NEXT;
+            out->step = i;
+            because(out, "step %s", s->relay);
+            return;
+        }
+        conditional = i;
+    }
+    /* every step has an `on`: the first that can send is where the plan begins */
+    out->action = conditional != NO_STEP && !is_passed_over ? HKY_ACTION_NEXT : HKY_ACTION_FAIL;
+    out->step = conditional != NO_STEP && !is_passed_over ? (uint8_t)conditional : 0;
+    because(out, out->action == HKY_ACTION_NEXT ? "every step has a condition: begins with the first"
+                                                : "no step can send as this author");
+}

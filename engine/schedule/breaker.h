@@ -1,0 +1,36 @@
+/*
+ * breaker -- may this account (own delivery: this lane) be tried now? One rule for two causes: a breaker that opens
+ * after failures to get through, and a pause that a reply asked for. The caller holds the lock.
+ */
+#ifndef HKY_SCHEDULE_BREAKER_H
+#define HKY_SCHEDULE_BREAKER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum breaker_state { BREAKER_CLOSED, BREAKER_OPEN, BREAKER_PROBING };
+
+struct gate {
+    int is_troubled; /* atomic: 0 lets the common case go without the lock */
+    uint8_t breaker; /* enum breaker_state */
+    bool is_announced;
+    uint32_t failures; /* in a row */
+    int64_t open_until_ms, open_ms;
+    int64_t paused_until_ms;
+    uint32_t pause_sec;
+    char why[120];
+};
+
+enum gate_answer { GATE_GO, GATE_PROBE /* one job; tell its end */, GATE_WAIT };
+/* `take`: a probe begins with the answer. GATE_WAIT: not before *until_ms (INT64_MAX: when the probe ended). */
+enum gate_answer gate_ask(struct gate *g, int64_t now_ms, bool take, int64_t *until_ms);
+/* The end of a job. True: it was healthy (or paused) before and is the other now. */
+bool gate_on_good(struct gate *g);
+bool gate_on_failure(struct gate *g, bool was_probe, int64_t now_ms, const char *why);
+void gate_on_nothing(struct gate *g, bool was_probe, int64_t now_ms); /* given back */
+/* A reply says that the account cannot send for now. `named_sec` what it named, 0: grows by itself. */
+bool gate_pause(struct gate *g, uint32_t named_sec, int64_t now_ms, const char *why);
+bool gate_resume(struct gate *g); /* an operator knows better */
+int64_t gate_until_ms(const struct gate *g);
+
+#endif

@@ -1,0 +1,592 @@
+/*
+ * Why no window is ever over at the server: the server sees a message somewhere between the take and the reply. A slot
+ * counts from the take on, without an end, and from the reply (not earlier than the server's own time stamp) for one
+ * more window. So at any moment every message that the server counts is counted here.
+ *
+ * Why that holds over a crash: the newest durable record says which slots end when, and how many are `open`: in flight,
+ * or free to be taken without a further record. Whatever was taken after the record was taken from that number. A
+ * restart counts all of them as used at the time of the restart, which is later than any of their replies.
+ */
+#include "caps.h"
+
+#include "base/map.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+
+#define RUNS_MAX      512 /* runs of slots kept apart in a window; beyond it neighbours are joined, to the later end */
+#define FORMAT        1
+#define SPREAD_LAG    50   /* ms a late wake may catch up */
+#define RESERVE_AGAIN 1000 /* ms after a record that could not be written */
+#define BATCH_SMALL   20
+#define BATCH_MAX     500
+#define RECORD_MAX    (HKY_CAPS_MAX * (RUNS_MAX * 12 + 64))
+#define LONGEST_SPAN  (INT64_C(400) * 86400 * 1000)
+
+struct run { /* slots that end at the same time */
+    int64_t first_ms, end_ms;
+    uint32_t n;
+};
+
+struct window {
+    uint32_t n, window_sec;
+    bool counts_recipients, is_spread, is_stated; /* stated: by the policy in force */
+    char text[32];
+    struct run *runs; /* ring, oldest first */
+    uint32_t head, n_runs;
+    uint32_t used;         /* sum of the runs */
+    int64_t even_ms_x1024; /* spread: the earliest time of the next take, finer than a millisecond */
+};
+
+struct caps_account {
+    char *key;
+    struct window windows[HKY_CAPS_MAX];
+    unsigned n_windows;
+    uint32_t flying[2];   /* taken, no reply yet: messages, recipients */
+    uint32_t reserved[2]; /* durable and not taken */
+    uint32_t coming[2];   /* in the record under way */
+    /* Which set of windows: slots reserved by a record that does not hold a window are worth nothing for it. */
+    uint32_t shape, shape_under_way, shape_durable;
+    bool is_reserving, is_waited_for;
+    int64_t latest_ms; /* the clock never goes back here */
+    struct hky_buf record;
+};
+
+struct caps {
+    pthread_mutex_t lock;
+    struct hky_map accounts;
+    struct caps_ops ops;
+};
+
+struct caps *caps_new(const struct caps_ops *ops)
+{
+    struct caps *c = hky_calloc(1, sizeof *c);
+    pthread_mutex_init(&c->lock, NULL);
+    hky_map_init(&c->accounts);
+    c->ops = *ops;
+    return c;
+}
+
+void caps_free(struct caps **cp)
+{
+    struct caps *c = *cp;
+    if (c == NULL) {
+        return;
+    }
+    *cp = NULL;
+    size_t at = 0;
+    for (struct hky_map_entry *e; (e = hky_map_next(&c->accounts, &at)) != NULL;) {
+        struct caps_account *a = e->value;
+        for (unsigned i = 0; i < a->n_windows; i++) {
+            free(a->windows[i].runs);
+        }
+        hky_buf_fini(&a->record);
+        free(a->key);
+        free(a);
+    }
+    hky_map_fini(&c->accounts);
+    pthread_mutex_destroy(&c->lock);
+    free(c);
+}
+
+/* ---- one window ---- */
+
+static struct run *window_run(struct window *w, uint32_t i)
+{
+    return &w->runs[(w->head + i) % RUNS_MAX];
+}
+
+static void window_forget(struct window *w, int64_t now_ms)
+{
+    while (w->n_runs > 0 && window_run(w, 0)->end_ms <= now_ms) {
+        w->used -= window_run(w, 0)->n;
+        w->head = (w->head + 1) % RUNS_MAX;
+        w->n_runs--;
+    }
+}
+
+/* `n` slots end at end_ms, which is not before any end known so far. A run grows over at most a 256th of the window, so
+ * that a ring of 512 always holds a whole window; joined slots end with the last of them. */
+static void window_use(struct window *w, int64_t end_ms, uint32_t n)
+{
+    if (n == 0) {
+        return;
+    }
+    if (w->runs == NULL) {
+        w->runs = hky_calloc(RUNS_MAX, sizeof *w->runs);
+    }
+    w->used += n;
+    struct run *last = w->n_runs > 0 ? window_run(w, w->n_runs - 1) : NULL;
+    if (last != NULL && end_ms < last->end_ms) {
+        end_ms = last->end_ms;
+    }
+    int64_t grain = w->n <= RUNS_MAX / 2 ? 0 : (int64_t)w->window_sec * 1000 / 256;
+    if (last != NULL && (end_ms - last->first_ms <= grain || w->n_runs == RUNS_MAX)) {
+        last->end_ms = end_ms;
+        last->n += n;
+        return;
+    }
+    *window_run(w, w->n_runs++) = (struct run){end_ms, end_ms, n};
+}
+
+static uint32_t window_room(const struct window *w, const struct caps_account *a)
+{
+    uint64_t used = (uint64_t)w->used + a->flying[w->counts_recipients];
+    return used < w->n ? (uint32_t)(w->n - used) : 0;
+}
+
+static int64_t window_interval_x1024(const struct window *w)
+{
+    return (int64_t)w->window_sec * 1000 * 1024 / w->n;
+}
+
+/* When can something be taken again? Exact for used slots; slots in flight end at the earliest one window from now. */
+static int64_t window_free_at(const struct window *w, const struct caps_account *a, int64_t now_ms)
+{
+    if (window_room(w, a) > 0) {
+        return now_ms;
+    }
+    uint64_t over = (uint64_t)w->used + a->flying[w->counts_recipients] - w->n + 1;
+    for (uint32_t i = 0; i < w->n_runs; i++) {
+        const struct run *r = &w->runs[(w->head + i) % RUNS_MAX];
+        if (r->n >= over) {
+            return r->end_ms;
+        }
+        over -= r->n;
+    }
+    return now_ms + (int64_t)w->window_sec * 1000;
+}
+
+/* ---- accounts ---- */
+
+static struct caps_account *account_get(struct caps *c, struct hky_str key)
+{
+    struct caps_account *a = hky_map_get(&c->accounts, key);
+    if (a == NULL) {
+        a = hky_calloc(1, sizeof *a);
+        a->key = hky_str_dup(key);
+        hky_buf_init(&a->record, RECORD_MAX);
+        hky_map_put(&c->accounts, key, a);
+    }
+    return a;
+}
+
+static struct window *account_window(struct caps_account *a, uint32_t window_sec, bool counts_recipients)
+{
+    for (unsigned i = 0; i < a->n_windows; i++) {
+        struct window *w = &a->windows[i];
+        if (w->window_sec == window_sec && w->counts_recipients == counts_recipients) {
+            return w;
+        }
+    }
+    if (a->n_windows == HKY_CAPS_MAX) {
+        /* a policy before this one stated others: the emptiest of those makes room */
+        unsigned at = HKY_CAPS_MAX;
+        for (unsigned i = 0; i < a->n_windows; i++) {
+            if (!a->windows[i].is_stated && (at == HKY_CAPS_MAX || a->windows[i].used < a->windows[at].used)) {
+                at = i;
+            }
+        }
+        if (at == HKY_CAPS_MAX) {
+            return NULL;
+        }
+        free(a->windows[at].runs);
+        a->windows[at] = a->windows[--a->n_windows];
+    }
+    struct window *w = &a->windows[a->n_windows++];
+    *w = (struct window){.n = UINT32_MAX, .window_sec = window_sec, .counts_recipients = counts_recipients};
+    return w;
+}
+
+static int64_t account_now(struct caps_account *a, int64_t now_ms)
+{
+    if (now_ms > a->latest_ms) {
+        a->latest_ms = now_ms;
+    }
+    for (unsigned i = 0; i < a->n_windows; i++) {
+        window_forget(&a->windows[i], a->latest_ms);
+    }
+    return a->latest_ms;
+}
+
+/* A window that is new to an account knows nothing of what was sent before; what a longer or equal one of the same kind
+ * knows is the upper bound. */
+static void window_learn(struct caps_account *a, struct window *w)
+{
+    const struct window *from = NULL;
+    for (unsigned i = 0; i < a->n_windows; i++) {
+        const struct window *o = &a->windows[i];
+        if (o != w && o->counts_recipients == w->counts_recipients && o->window_sec > w->window_sec &&
+            (from == NULL || o->window_sec < from->window_sec)) {
+            from = o;
+        }
+    }
+    int64_t shorter_ms = from != NULL ? ((int64_t)from->window_sec - w->window_sec) * 1000 : 0;
+    for (uint32_t i = 0; from != NULL && i < from->n_runs; i++) {
+        const struct run *r = &from->runs[(from->head + i) % RUNS_MAX];
+        if (r->end_ms - shorter_ms > a->latest_ms) {
+            window_use(w, r->end_ms - shorter_ms, r->n);
+        }
+    }
+}
+
+struct caps_account *caps_set(struct caps *c, const struct hky_relay *relay, const char *account)
+{
+    if (relay->n_caps == 0) {
+        return NULL;
+    }
+    pthread_mutex_lock(&c->lock);
+    struct caps_account *a = account_get(c, hky_str_z(account));
+    for (unsigned i = 0; i < a->n_windows; i++) {
+        a->windows[i].is_stated = false;
+    }
+    for (unsigned i = 0; i < relay->n_caps && i < HKY_CAPS_MAX; i++) {
+        const struct hky_cap *cap = &relay->caps[i];
+        if (cap->n == 0 || cap->window_sec == 0) {
+            continue;
+        }
+        unsigned before = a->n_windows;
+        struct window *w = account_window(a, cap->window_sec, cap->counts_recipients);
+        if (w == NULL) {
+            continue;
+        }
+        bool is_second = w->is_stated; /* the same window twice: the smaller number holds */
+        w->n = is_second && w->n < cap->n ? w->n : cap->n;
+        w->is_spread = cap->is_spread;
+        w->is_stated = true;
+        strncpy(w->text, cap->text != NULL ? cap->text : "", sizeof w->text - 1);
+        if (a->n_windows > before) {
+            window_learn(a, w);
+            a->shape++;
+        }
+    }
+    pthread_mutex_unlock(&c->lock);
+    return a;
+}
+
+/* ---- durable form: FORMAT, open messages, open recipients, windows {sec, kind, runs {end, n}} ---- */
+
+static void account_encode(struct caps_account *a)
+{
+    struct hky_buf *b = &a->record;
+    hky_buf_clear(b);
+    hky_buf_add_u8(b, FORMAT);
+    for (int k = 0; k < 2; k++) {
+        hky_buf_add_u32(b, a->flying[k] + a->reserved[k] + a->coming[k]);
+    }
+    hky_buf_add_u8(b, (uint8_t)a->n_windows);
+    for (unsigned i = 0; i < a->n_windows; i++) {
+        struct window *w = &a->windows[i];
+        hky_buf_add_u32(b, w->window_sec);
+        hky_buf_add_u8(b, w->counts_recipients);
+        hky_buf_add_u32(b, w->n_runs);
+        for (uint32_t k = 0; k < w->n_runs; k++) {
+            hky_buf_add_u64(b, (uint64_t)window_run(w, k)->end_ms);
+            hky_buf_add_u32(b, window_run(w, k)->n);
+        }
+    }
+    HKY_ASSERT(!b->is_over);
+}
+
+static void restore_window(struct caps_account *a, struct hky_cursor *cur, const uint32_t open[2], int64_t now_ms)
+{
+    uint32_t window_sec = hky_cursor_u32(cur);
+    bool counts_recipients = hky_cursor_u8(cur) != 0;
+    uint32_t n_runs = hky_cursor_u32(cur);
+    if (cur->is_bad || n_runs > RUNS_MAX) {
+        cur->is_bad = true;
+        return;
+    }
+    struct window *w = account_window(a, window_sec, counts_recipients);
+    int64_t last_ms = now_ms + (int64_t)window_sec * 1000;
+    for (uint32_t i = 0; i < n_runs; i++) {
+        int64_t end_ms = (int64_t)hky_cursor_u64(cur);
+        uint32_t n = hky_cursor_u32(cur);
+        /* a clock that was set back since must not lock the account for longer than a window */
+        if (!cur->is_bad && w != NULL && end_ms > now_ms && end_ms < now_ms + LONGEST_SPAN) {
+            window_use(w, end_ms < last_ms ? end_ms : last_ms, n);
+        }
+    }
+    if (w != NULL) {
+        window_use(w, last_ms, open[counts_recipients]);
+    }
+}
+
+void caps_restore(struct caps *c, struct hky_str key, struct hky_str value, int64_t now_ms)
+{
+    struct hky_cursor cur = {value.p, value.n, false};
+    if (hky_cursor_u8(&cur) != FORMAT) {
+        return;
+    }
+    uint32_t open[2] = {hky_cursor_u32(&cur), 0};
+    open[1] = hky_cursor_u32(&cur);
+    unsigned n_windows = hky_cursor_u8(&cur);
+    pthread_mutex_lock(&c->lock);
+    struct caps_account *a = account_get(c, key);
+    a->latest_ms = now_ms;
+    for (unsigned i = 0; i < a->n_windows; i++) { /* the newest record supersedes */
+        free(a->windows[i].runs);
+    }
+    a->n_windows = 0;
+    for (unsigned i = 0; i < n_windows && i < HKY_CAPS_MAX && !cur.is_bad; i++) {
+        restore_window(a, &cur, open, now_ms);
+    }
+    pthread_mutex_unlock(&c->lock);
+}
+
+/* ---- take, done, give back ---- */
+
+/* Slots reserved by one record: few enough to lose in a crash, enough not to wait for the disk. */
+static uint32_t account_batch(const struct caps_account *a, bool of_recipients, uint32_t at_least)
+{
+    uint32_t n = UINT32_MAX;
+    for (unsigned i = 0; i < a->n_windows; i++) {
+        const struct window *w = &a->windows[i];
+        if (w->is_stated && w->counts_recipients == of_recipients && w->n < n) {
+            n = w->n;
+        }
+    }
+    if (n == UINT32_MAX) {
+        return 0;
+    }
+    uint32_t batch = n <= BATCH_SMALL ? 1 : n / BATCH_SMALL > BATCH_MAX ? BATCH_MAX : n / BATCH_SMALL;
+    return batch > at_least ? batch : at_least < n ? at_least : n;
+}
+
+/* With the lock held: prepares a record when reserves run low. True: the caller hands a->record on, unlocked. */
+static bool account_reserve(struct caps_account *a, uint32_t want)
+{
+    if (a->is_reserving) {
+        return false;
+    }
+    for (int k = 0; k < 2; k++) {
+        uint32_t batch = account_batch(a, k == 1, k == 1 ? want : 1);
+        a->coming[k] = batch > 0 && a->reserved[k] <= batch / 2 ? batch : 0;
+    }
+    if (a->coming[0] == 0 && a->coming[1] == 0 && a->shape == a->shape_durable) {
+        return false;
+    }
+    a->shape_under_way = a->shape;
+    account_encode(a);
+    a->is_reserving = true;
+    return true;
+}
+
+static uint32_t least(uint32_t a, uint32_t b)
+{
+    return a < b ? a : b;
+}
+
+struct room {   /* what an account can give */
+    uint32_t n; /* recipients; 0: not before until_ms */
+    bool is_unreserved;
+    int64_t until_ms;
+};
+
+static struct room account_room(struct caps_account *a, uint32_t want, int64_t now_ms)
+{
+    struct room room = {want, false, now_ms};
+    for (unsigned i = 0; i < a->n_windows; i++) {
+        struct window *w = &a->windows[i];
+        if (!w->is_stated) {
+            continue;
+        }
+        int64_t at = window_free_at(w, a, now_ms);
+        if (w->is_spread && w->even_ms_x1024 > now_ms * 1024 && at < (w->even_ms_x1024 + 1023) / 1024) {
+            at = (w->even_ms_x1024 + 1023) / 1024;
+        }
+        if (at > room.until_ms) {
+            room.until_ms = at;
+        }
+        if (at > now_ms) {
+            room.n = 0;
+        } else if (w->counts_recipients) {
+            room.n = least(room.n, window_room(w, a));
+        }
+    }
+    if (room.n > 0) {
+        bool counts[2] = {account_batch(a, false, 1) > 0, account_batch(a, true, 1) > 0};
+        room.n = counts[1] ? least(room.n, a->reserved[1]) : room.n;
+        room.is_unreserved = room.n == 0 || (counts[0] && a->reserved[0] == 0) || a->shape != a->shape_durable;
+    }
+    return room;
+}
+
+static void account_take(struct caps_account *a, uint32_t n, int64_t now_ms)
+{
+    for (unsigned i = 0; i < a->n_windows; i++) {
+        struct window *w = &a->windows[i];
+        if (!w->is_stated || !w->is_spread) {
+            continue;
+        }
+        int64_t interval = window_interval_x1024(w);
+        bool may_catch_up = w->even_ms_x1024 != 0 && interval <= SPREAD_LAG * 1024;
+        int64_t from = (now_ms - (may_catch_up ? SPREAD_LAG : 0)) * 1024;
+        if (w->even_ms_x1024 < from) {
+            w->even_ms_x1024 = from;
+        }
+        w->even_ms_x1024 += interval * (w->counts_recipients ? n : 1);
+    }
+    a->flying[0]++;
+    a->flying[1] += n;
+    a->reserved[0] -= a->reserved[0] > 0;
+    a->reserved[1] -= least(a->reserved[1], n);
+}
+
+enum caps_answer caps_take(struct caps *c, struct caps_account *a, unsigned worker, uint32_t want, int64_t now_ms,
+                           struct caps_slots *out, int64_t *until_ms)
+{
+    *out = (struct caps_slots){NULL, want};
+    if (a == NULL) {
+        return CAPS_TAKEN;
+    }
+    pthread_mutex_lock(&c->lock);
+    now_ms = account_now(a, now_ms);
+    struct room room = account_room(a, want, now_ms);
+    enum caps_answer answer = room.is_unreserved ? CAPS_RESERVING : room.n == 0 ? CAPS_WAIT : CAPS_TAKEN;
+    if (answer == CAPS_TAKEN) {
+        account_take(a, room.n, now_ms);
+        *out = (struct caps_slots){a, room.n};
+    } else {
+        a->is_waited_for = true;
+        *until_ms = answer == CAPS_RESERVING ? now_ms + RESERVE_AGAIN : room.until_ms;
+    }
+    bool is_record_due = account_reserve(a, want);
+    pthread_mutex_unlock(&c->lock);
+    if (is_record_due) {
+        c->ops.reserve(c->ops.ctx, a, worker, hky_str_z(a->key), hky_buf_str(&a->record));
+    }
+    return answer;
+}
+
+void caps_reserved(struct caps *c, struct caps_account *a, bool is_durable)
+{
+    pthread_mutex_lock(&c->lock);
+    for (int k = 0; k < 2; k++) {
+        a->reserved[k] += is_durable ? a->coming[k] : 0;
+        a->coming[k] = 0;
+    }
+    a->is_reserving = false;
+    a->shape_durable = is_durable ? a->shape_under_way : a->shape_durable;
+    bool tell = is_durable && a->is_waited_for;
+    a->is_waited_for = is_durable ? false : a->is_waited_for;
+    pthread_mutex_unlock(&c->lock);
+    if (tell) {
+        c->ops.free_again(c->ops.ctx, a);
+    }
+}
+
+void caps_done(struct caps *c, struct caps_slots *slots, int64_t now_ms)
+{
+    struct caps_account *a = slots->account;
+    if (a == NULL) {
+        return;
+    }
+    pthread_mutex_lock(&c->lock);
+    now_ms = account_now(a, now_ms);
+    a->flying[0]--;
+    a->flying[1] -= slots->n_recipients;
+    for (unsigned i = 0; i < a->n_windows; i++) {
+        struct window *w = &a->windows[i];
+        window_use(w, now_ms + (int64_t)w->window_sec * 1000, w->counts_recipients ? slots->n_recipients : 1);
+    }
+    pthread_mutex_unlock(&c->lock);
+    slots->account = NULL;
+}
+
+/* Nothing was sent: the slots are still reserved by the newest record, whatever it says, because it counted them as
+ * open. */
+void caps_give_back(struct caps *c, struct caps_slots *slots, int64_t now_ms)
+{
+    struct caps_account *a = slots->account;
+    if (a == NULL) {
+        return;
+    }
+    pthread_mutex_lock(&c->lock);
+    now_ms = account_now(a, now_ms);
+    a->flying[0]--;
+    a->flying[1] -= slots->n_recipients;
+    a->reserved[0] += account_batch(a, false, 1) > 0;
+    a->reserved[1] += account_batch(a, true, 1) > 0 ? slots->n_recipients : 0;
+    for (unsigned i = 0; i < a->n_windows; i++) {
+        struct window *w = &a->windows[i];
+        if (w->is_stated && w->is_spread) {
+            int64_t at = w->even_ms_x1024 - window_interval_x1024(w) * (w->counts_recipients ? slots->n_recipients : 1);
+            w->even_ms_x1024 = at > now_ms * 1024 ? at : now_ms * 1024;
+        }
+    }
+    bool tell = a->is_waited_for;
+    a->is_waited_for = false;
+    pthread_mutex_unlock(&c->lock);
+    slots->account = NULL;
+    if (tell) {
+        c->ops.free_again(c->ops.ctx, a);
+    }
+}
+
+/* ---- looking ahead ---- */
+
+static int64_t window_eta(const struct window *w, const struct caps_account *a, uint32_t ahead, int64_t now_ms)
+{
+    uint32_t room = window_room(w, a);
+    int64_t at = now_ms;
+    if (ahead >= room) {
+        uint64_t k = ahead - room;
+        at = now_ms + (int64_t)(k / w->n) * w->window_sec * 1000;
+        uint64_t rest = k % w->n;
+        uint32_t i = 0;
+        while (i < w->n_runs && w->runs[(w->head + i) % RUNS_MAX].n <= rest) {
+            rest -= w->runs[(w->head + i) % RUNS_MAX].n;
+            i++;
+        }
+        int64_t end = i < w->n_runs ? w->runs[(w->head + i) % RUNS_MAX].end_ms : now_ms + (int64_t)w->window_sec * 1000;
+        at += end > now_ms ? end - now_ms : 0;
+    }
+    if (w->is_spread) {
+        int64_t from = w->even_ms_x1024 > now_ms * 1024 ? w->even_ms_x1024 : now_ms * 1024;
+        int64_t even = (from + window_interval_x1024(w) * ahead) / 1024;
+        at = even > at ? even : at;
+    }
+    return at;
+}
+
+int64_t caps_eta(struct caps *c, struct caps_account *a, uint32_t ahead, int64_t now_ms)
+{
+    if (a == NULL) {
+        return now_ms;
+    }
+    pthread_mutex_lock(&c->lock);
+    now_ms = account_now(a, now_ms);
+    int64_t eta = now_ms;
+    for (unsigned i = 0; i < a->n_windows; i++) {
+        if (a->windows[i].is_stated) {
+            int64_t at = window_eta(&a->windows[i], a, ahead, now_ms);
+            eta = at > eta ? at : eta;
+        }
+    }
+    pthread_mutex_unlock(&c->lock);
+    return eta;
+}
+
+void caps_json(struct caps *c, struct caps_account *a, int64_t now_ms, struct hky_buf *out)
+{
+    hky_buf_add_c(out, '[');
+    if (a != NULL) {
+        pthread_mutex_lock(&c->lock);
+        account_now(a, now_ms);
+        bool is_first = true;
+        for (unsigned i = 0; i < a->n_windows; i++) {
+            const struct window *w = &a->windows[i];
+            if (!w->is_stated) {
+                continue;
+            }
+            hky_buf_add_z(out, is_first ? "{\"cap\":" : ",{\"cap\":");
+            hky_buf_add_json(out, hky_str_z(w->text));
+            hky_buf_printf(out, ",\"used\":%llu,\"n\":%u}",
+                           (unsigned long long)w->used + a->flying[w->counts_recipients], w->n);
+            is_first = false;
+        }
+        pthread_mutex_unlock(&c->lock);
+    }
+    hky_buf_add_c(out, ']');
+}

@@ -1,0 +1,41 @@
+#include "internal.h"
+
+void tell(struct hky_shard *sh, enum hky_event_kind kind, const struct hky_recipient *r, const struct note *n)
+{
+    int64_t now_ms = shard_now(sh);
+    struct hky_event ev = {
+        .kind = kind,
+        .at_ms = now_ms,
+        .message = r->message,
+        .recipient = r,
+        .outcome = n->outcome,
+        .relay = n->relay,
+        .account = n->account,
+        .route = r->plan != NULL ? r->plan->route : NULL,
+        .next_at_ms = n->next_at_ms,
+        .delay_ms = now_ms - r->message->accepted_at_ms,
+        .text = n->text,
+    };
+    if (n->job != NULL) {
+        ev.relay = n->job->pub.lane->relay_name;
+        ev.account = n->job->pub.lane->account;
+        ev.mx = n->job->pub.lane->destination[0] != '\0' ? n->job->pub.lane->destination : NULL;
+        ev.from = n->job->pub.identity.from;
+        ev.sender = n->job->pub.identity.sender;
+    }
+    sh->s->ops->event(sh->s->ops->ctx, sh->index, &ev);
+}
+
+void tell_lane(struct hky_shard *sh, enum hky_event_kind kind, const struct lane *l, int64_t until_ms, const char *why)
+{
+    struct hky_event ev = {
+        .kind = kind,
+        .at_ms = shard_now(sh),
+        .relay = l->pub.relay_name,
+        .account = l->pub.account,
+        .mx = l->pub.destination[0] != '\0' ? l->pub.destination : NULL,
+        .next_at_ms = until_ms,
+        .text = why,
+    };
+    sh->s->ops->event(sh->s->ops->ctx, sh->index, &ev);
+}

@@ -1,0 +1,234 @@
+/*
+ * internal -- the parts of the live queue and who owns them.
+ *
+ *   hky_schedule   shared: accounts and relays under `lock`, caps under their own
+ *   hky_shard      one worker's: lanes, timer heap, held and to-be-placed recipients; only its thread touches it, but
+ *                  for `inbox` (own lock) and the atomic counters
+ *   lane           queue of one (relay, account, destination) under one policy; at home in one shard
+ * A live recipient is in exactly one place: a lane's queue (and in the heap, for when it gives up waiting), the heap
+ * alone (deferred, parked), the held list, the place list (to be placed at the next turn), a job, or an inbox.
+ */
+#ifndef HKY_SCHEDULE_INTERNAL_H
+#define HKY_SCHEDULE_INTERNAL_H
+
+#include "base/hash.h"
+#include "breaker.h"
+#include "caps.h"
+#include "hikyaku/schedule.h"
+#include "plan.h"
+
+#include <pthread.h>
+
+#define counter_add(p, n) __atomic_fetch_add((p), (n), __ATOMIC_RELAXED)
+#define counter_get(p)    __atomic_load_n((p), __ATOMIC_RELAXED)
+
+TAILQ_HEAD(recipients, hky_recipient);
+
+/* ---- shared ---- */
+
+struct account { /* of relays; own delivery has its gate in the lane */
+    char *key;
+    struct gate gate;
+    struct caps_account *caps;
+    const struct hky_policy *caps_policy; /* whose caps those are; compared, never followed */
+    uint32_t n_queued, n_sending;         /* atomic: all lanes of the account */
+};
+
+struct relay_state { /* what operators said of a relay */
+    char *name;
+    bool is_paused;
+    int64_t paused_until_ms; /* 0: until resumed */
+    char *drained_to;        /* NULL: not drained */
+    int64_t drained_until_ms;
+};
+
+struct hky_schedule {
+    unsigned n_workers;
+    struct hky_shard *shards;
+    struct hky_journal *journal;
+    const struct hky_clock *clock;
+    struct hky_log *log;
+    const struct hky_schedule_ops *ops;
+    struct caps *caps;
+
+    pthread_mutex_t lock; /* what follows */
+    struct hky_policy *policy;
+    struct hky_map accounts; /* key -> struct account */
+    struct hky_map relays;   /* name -> struct relay_state */
+    uint32_t n_relay_states; /* atomic: 0 lets the common case go without the lock */
+
+    bool is_draining; /* atomic */
+    bool is_started;
+    struct hky_timer drain_timer;
+    struct hky_task drain_task;
+    int64_t drain_until_mono_ms;
+    void (*drain_done)(void *ctx);
+    void *drain_ctx;
+};
+
+/* ---- lanes ---- */
+
+struct scenario_queue {
+    char *name;
+    struct recipients recipients;
+    bool is_in_turn;
+    TAILQ_ENTRY(scenario_queue) link; /* in the rank's turn list while it holds recipients */
+};
+struct rank_queue {
+    TAILQ_HEAD(, scenario_queue) turn;
+    struct hky_map scenarios;
+    struct scenario_queue *last; /* most recipients belong to the same as the one before */
+    uint32_t n;
+};
+
+struct lane {
+    struct hky_lane pub; /* first */
+    struct hky_shard *shard;
+    char *key;
+    size_t key_n;
+    char *names; /* account, destination */
+    struct account *account;
+    struct gate own_gate; /* own delivery: of this destination; under the schedule's lock */
+    struct gate *gate;
+    struct rank_queue ranks[HKY_RANK_N];
+    uint32_t n_takes;
+    uint32_t n_jobs;
+    bool is_gone;          /* of an older policy, or idle: nothing comes in or out any more */
+    bool wants_wake;       /* in shard->woken */
+    bool is_waiting;       /* in shard->waiting: take said WAIT */
+    int64_t idle_since_ms; /* 0: not idle */
+    /* rate_limited: fewer at a time, and further apart */
+    uint32_t n_jobs_max; /* 0: no bound */
+    uint32_t n_good;     /* since the bound last grew */
+    int64_t gap_ms, next_take_ms;
+    struct hky_heap_node wake; /* shard->wakes */
+    TAILQ_ENTRY(lane) woken_link, waiting_link, all_link;
+};
+
+void rank_queues_init(struct lane *l);
+void rank_queues_fini(struct lane *l);
+void lane_push(struct lane *l, struct hky_recipient *r, bool at_front);
+void lane_remove(struct lane *l, struct hky_recipient *r);
+/* Who goes next, by rank and turn; stays in the queue. NULL when empty. */
+struct hky_recipient *lane_peek(struct lane *l);
+/* The one behind r in its queue, if it belongs to the same message. */
+struct hky_recipient *lane_peer(struct hky_recipient *r);
+/* A job was made of the peeked one: the turn goes on. */
+void lane_turn(struct lane *l, struct hky_recipient *r);
+/* Any one, for moving all out. */
+struct hky_recipient *lane_any(struct lane *l);
+
+/* ---- shards ---- */
+
+struct job {
+    struct hky_job pub; /* first */
+    struct lane *owner;
+    struct caps_slots slots;
+    bool is_probe;
+    bool got_through, failed_to_connect;
+    char why[120];
+    uint32_t cap;
+    struct hky_recipient **slots_of; /* cap pointers; reported ones become NULL */
+    TAILQ_ENTRY(job) link;
+};
+
+struct hky_shard {
+    struct hky_schedule *s;
+    unsigned index;
+    struct hky_loop *loop;
+    struct hky_policy *policy; /* in force here */
+    struct hky_map lanes;      /* key -> lane of the policy in force */
+    TAILQ_HEAD(, lane) all_lanes, woken, waiting;
+    struct hky_heap due;   /* recipients: deferred, parked, and queued ones for when they give up */
+    struct hky_heap wakes; /* lanes */
+    struct recipients held, place;
+    struct recipients *out; /* one a worker: on their way, handed over at the end of the turn */
+    uint64_t out_mask;      /* which of them hold some, bit = worker % 64 */
+    TAILQ_HEAD(, job) jobs, spare_jobs;
+    uint32_t n_spare;
+    struct hky_timer timer;
+    int64_t timer_at_ms;
+    struct hky_task turn; /* the end of this turn: hand over, place, wake */
+    bool is_turn_set;
+    int64_t next_sweep_ms;
+
+    pthread_mutex_t inbox_lock;
+    struct recipients inbox;
+    struct hky_task inbox_task;
+    bool is_inbox_posted;
+
+    struct hky_task recheck_task, policy_task;
+    uint32_t is_recheck_posted, is_policy_posted; /* atomic */
+    struct {
+        uint32_t queued, sending, deferred, parked, held;
+        uint64_t delivered, failed, attempts;
+    } n; /* atomic: written by the shard, read by anyone */
+};
+
+void shard_init(struct hky_shard *sh, struct hky_schedule *s, unsigned index, struct hky_loop *loop);
+int64_t shard_now(const struct hky_shard *sh);
+void shard_turn_later(struct hky_shard *sh);
+/* Wake the lane at the end of this turn. */
+void shard_wake(struct hky_shard *sh, struct lane *l);
+void shard_wake_at(struct hky_shard *sh, struct lane *l, int64_t at_ms);
+void shard_timer_soon(struct hky_shard *sh, int64_t at_ms);
+void shard_tick(struct hky_shard *sh);
+/* All shards: lanes that wait may go on (or must not: operators). Any thread. */
+void schedule_recheck(struct hky_schedule *s);
+
+/* lanes.c: the lane of a step at this shard, made when there is none. `relay` of the shard's policy. */
+struct lane *shard_lane(struct hky_shard *sh, const struct hky_relay *relay, const char *account,
+                        struct hky_str destination);
+unsigned lane_home(struct hky_schedule *s, const struct hky_relay *relay, const char *account,
+                   struct hky_str destination);
+void shard_sweep_lanes(struct hky_shard *sh, int64_t now_ms); /* idle ones go, paused ones are pulled from */
+void shard_retire_lanes(struct hky_shard *sh);                /* a new policy: all lanes are of an older one */
+void lane_free_if_over(struct lane *l);
+void lane_free(struct lane *l);
+
+/* take.c */
+void lane_wait(struct lane *l, int64_t until_ms);
+void jobs_free(struct hky_shard *sh);
+
+/* place.c: a live recipient without a place, whose time has come: to a lane, the heap, parking, hold or its end. */
+void place(struct hky_shard *sh, struct hky_recipient *r);
+void place_later(struct hky_shard *sh, struct hky_recipient *r); /* at the end of the turn, in portions */
+void defer_until(struct hky_shard *sh, struct hky_recipient *r, int64_t at_ms);
+void hold(struct hky_shard *sh, struct hky_recipient *r, const char *why);
+void park(struct hky_shard *sh, struct hky_recipient *r, const char *why); /* replan.c */
+void finish(struct hky_shard *sh, struct hky_recipient *r, enum hky_recipient_state state, const struct hky_outcome *o,
+            const char *why, const struct job *job);
+void expire(struct hky_shard *sh, struct hky_recipient *r);
+void remember(struct hky_shard *sh, struct hky_recipient *r); /* its state goes to the journal */
+void enter_step(struct hky_recipient *r, uint8_t step, enum hky_class cause, int64_t now_ms);
+void set_reason(struct hky_recipient *r, const char *why);
+/* Takes it out of queue, heap, held or place list; it has no place then. */
+void unplace(struct hky_shard *sh, struct hky_recipient *r);
+/* The policy of this shard has another plan for it, or it never had one. False: it is parked now. */
+bool plan_anew(struct hky_shard *sh, struct hky_recipient *r); /* replan.c */
+bool is_plan_stale(const struct hky_shard *sh, const struct hky_recipient *r, int64_t now_ms);
+/* A step's reason (full, paused, sends_as): true when the plan went on to another step or to its end. */
+bool leave_for_reason(struct hky_shard *sh, struct hky_recipient *r, enum hky_class reason);
+
+/* relays.c */
+struct account *schedule_account(struct hky_schedule *s, const struct hky_policy *policy, const struct hky_relay *relay,
+                                 const char *account);
+/* The relay a step uses now: `instead` and drains followed; NULL when there is none of that name. */
+const struct hky_relay *schedule_relay(struct hky_schedule *s, const struct hky_policy *policy, const char *name,
+                                       int64_t now_ms);
+/* Paused by policy or operator. */
+bool schedule_is_paused(struct hky_schedule *s, const struct hky_relay *relay, int64_t now_ms, int64_t *until_ms);
+/* Does anything keep this lane from sending now? */
+bool lane_is_paused(struct lane *l, int64_t now_ms, int64_t *until_ms);
+
+/* events.c */
+struct note { /* what an event says beyond the recipient */
+    const struct hky_outcome *outcome;
+    const struct job *job;
+    const char *relay, *account, *text;
+    int64_t next_at_ms;
+};
+void tell(struct hky_shard *sh, enum hky_event_kind kind, const struct hky_recipient *r, const struct note *n);
+void tell_lane(struct hky_shard *sh, enum hky_event_kind kind, const struct lane *l, int64_t until_ms, const char *why);
+
+#endif

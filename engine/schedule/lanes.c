@@ -1,0 +1,186 @@
+/*
+ * Lanes: made when the first recipient comes, gone when idle or when a new policy is in force.
+ */
+#include "internal.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#define IDLE_MS   (5 * 60 * 1000)
+#define KEY_MAX   1024
+#define PULL_LOOK 20000 /* recipients of a paused lane looked at in one sweep */
+#define PULL_MOVE 512
+
+/* relay \0 account \0 destination; names longer than the buffer are cut: they share a lane's home, not a lane (the
+ * hash of the rest follows). */
+static struct hky_str lane_key(char buf[KEY_MAX], const char *relay, const char *account, struct hky_str destination)
+{
+    int n = snprintf(buf, KEY_MAX, "%s%c%s%c%.*s", relay, 0, account, 0, HKY_STR_ARG(destination));
+    if (n >= KEY_MAX) {
+        uint64_t h = hky_hash64(relay, strlen(relay), hky_hash64(account, strlen(account), 1));
+        h = hky_hash64(destination.p, destination.n, h);
+        memcpy(buf, &h, sizeof h);
+        n = KEY_MAX - 1;
+    }
+    return hky_str_of(buf, (size_t)n);
+}
+
+unsigned lane_home(struct hky_schedule *s, const struct hky_relay *relay, const char *account,
+                   struct hky_str destination)
+{
+    if (s->n_workers == 1) {
+        return 0;
+    }
+    char buf[KEY_MAX];
+    struct hky_str key = lane_key(buf, relay->name, account, destination);
+    return (unsigned)(hky_hash64(key.p, key.n, 0x6c616e65) % s->n_workers);
+}
+
+static struct lane *lane_new(struct hky_shard *sh, struct hky_str key, const struct hky_relay *relay,
+                             const char *account, struct hky_str destination)
+{
+    struct lane *l = hky_calloc(1, sizeof *l);
+    size_t account_n = strlen(account);
+    l->shard = sh;
+    l->key = hky_alloc(key.n);
+    memcpy(l->key, key.p, key.n);
+    l->key_n = key.n;
+    l->names = hky_alloc(account_n + destination.n + 2);
+    memcpy(l->names, account, account_n + 1);
+    memcpy(l->names + account_n + 1, destination.p, destination.n);
+    l->names[account_n + 1 + destination.n] = '\0';
+    l->pub = (struct hky_lane){.relay = relay,
+                               .policy = hky_policy_ref(sh->policy),
+                               .relay_name = relay->name,
+                               .account = l->names,
+                               .destination = l->names + account_n + 1,
+                               .worker = sh->index};
+    l->account = schedule_account(sh->s, sh->policy, relay, account);
+    l->gate = relay->is_mx ? &l->own_gate : &l->account->gate;
+    rank_queues_init(l);
+    TAILQ_INSERT_TAIL(&sh->all_lanes, l, all_link);
+    hky_map_put(&sh->lanes, key, l);
+    return l;
+}
+
+struct lane *shard_lane(struct hky_shard *sh, const struct hky_relay *relay, const char *account,
+                        struct hky_str destination)
+{
+    char buf[KEY_MAX];
+    struct hky_str key = lane_key(buf, relay->name, account, destination);
+    struct lane *l = hky_map_get(&sh->lanes, key);
+    return l != NULL ? l : lane_new(sh, key, relay, account, destination);
+}
+
+void lane_free(struct lane *l)
+{
+    struct hky_shard *sh = l->shard;
+    TAILQ_REMOVE(&sh->all_lanes, l, all_link);
+    if (l->wants_wake) {
+        TAILQ_REMOVE(&sh->woken, l, woken_link);
+    }
+    if (l->is_waiting) {
+        TAILQ_REMOVE(&sh->waiting, l, waiting_link);
+    }
+    hky_heap_remove(&sh->wakes, &l->wake);
+    rank_queues_fini(l);
+    hky_policy_unref(&l->pub.policy);
+    free(l->key);
+    free(l->names);
+    free(l);
+}
+
+/* Only at the end of a turn: deliver may stand in a call with this lane. */
+void lane_free_if_over(struct lane *l)
+{
+    if (l->is_gone && l->n_jobs == 0 && l->pub.n_ready == 0) {
+        l->shard->s->ops->lane_gone(l->shard->s->ops->ctx, l->shard->index, &l->pub);
+        lane_free(l);
+    }
+}
+
+static void lane_retire(struct lane *l)
+{
+    struct hky_shard *sh = l->shard;
+    if (!l->is_gone) {
+        l->is_gone = true;
+        hky_map_remove(&sh->lanes, hky_str_of(l->key, l->key_n));
+    }
+}
+
+void shard_retire_lanes(struct hky_shard *sh)
+{
+    struct lane *l;
+    TAILQ_FOREACH (l, &sh->all_lanes, all_link) {
+        lane_retire(l);
+    }
+    shard_turn_later(sh);
+}
+
+/* What a paused lane holds goes on to relays that can take it now: they pull, nothing is pushed. */
+static void lane_pull(struct lane *l)
+{
+    unsigned looked = 0, moved = 0;
+    const struct hky_plan *stays = NULL; /* plan and step known to have no other way */
+    unsigned stays_step = 0;
+    for (int k = 0; k < HKY_RANK_N; k++) {
+        struct scenario_queue *q = TAILQ_FIRST(&l->ranks[k].turn), *q_next;
+        for (; q != NULL; q = q_next) {
+            q_next = TAILQ_NEXT(q, link);
+            struct hky_recipient *r = TAILQ_FIRST(&q->recipients), *next;
+            for (; r != NULL && looked < PULL_LOOK && moved < PULL_MOVE; r = next, looked++) {
+                next = TAILQ_NEXT(r, link);
+                if (r->plan == stays && r->step == stays_step) {
+                    continue;
+                }
+                if (leave_for_reason(l->shard, r, HKY_CLASS_PAUSED)) {
+                    moved++;
+                    if (next == NULL) {
+                        break; /* q may be gone with its last one */
+                    }
+                } else {
+                    stays = r->plan;
+                    stays_step = r->step;
+                }
+            }
+        }
+    }
+    if (moved > 0) {
+        shard_turn_later(l->shard);
+    }
+}
+
+/* Drained lanes and those whose relay has another name now hand everything back for placing. */
+static bool is_redirected(struct lane *l, int64_t now_ms)
+{
+    return schedule_relay(l->shard->s, l->pub.policy, l->pub.relay_name, now_ms) != l->pub.relay;
+}
+
+void shard_sweep_lanes(struct hky_shard *sh, int64_t now_ms)
+{
+    struct lane *l, *next;
+    bool is_idle_round = now_ms >= sh->next_sweep_ms;
+    for (l = TAILQ_FIRST(&sh->all_lanes); l != NULL; l = next) {
+        next = TAILQ_NEXT(l, all_link);
+        if (l->is_gone) {
+            continue;
+        }
+        int64_t until_ms;
+        if (l->pub.n_ready > 0 && is_redirected(l, now_ms)) {
+            lane_retire(l);
+            shard_turn_later(sh);
+        } else if (l->pub.n_ready > 0 && l->is_waiting && lane_is_paused(l, now_ms, &until_ms)) {
+            lane_pull(l);
+        } else if (is_idle_round && l->pub.n_ready == 0 && l->n_jobs == 0 && l->own_gate.is_troubled == 0) {
+            if (l->idle_since_ms == 0) {
+                l->idle_since_ms = now_ms;
+            } else if (now_ms - l->idle_since_ms >= IDLE_MS) {
+                lane_retire(l);
+                shard_turn_later(sh);
+            }
+        }
+    }
+    if (is_idle_round) {
+        sh->next_sweep_ms = now_ms + 20 * 1000;
+    }
+}

@@ -1,0 +1,345 @@
+/*
+ * Where a recipient belongs whose time has come.
+ */
+#include "internal.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#define FUNCTION_PLAN_MS (15 * 60 * 1000)
+#define PULL_ROOM_LEAST  64
+
+/* ---- places ---- */
+
+void set_reason(struct hky_recipient *r, const char *why)
+{
+    free(r->reason);
+    r->reason = why != NULL ? hky_strdup(why) : NULL;
+}
+
+void remember(struct hky_shard *sh, struct hky_recipient *r)
+{
+    hky_journal_attempt(sh->s->journal, r, NULL);
+}
+
+void unplace(struct hky_shard *sh, struct hky_recipient *r)
+{
+    if (r->lane != NULL) {
+        lane_remove(r->lane, r);
+        hky_heap_remove(&sh->due, &r->due);
+    } else if (r->state == HKY_RCPT_HELD) {
+        TAILQ_REMOVE(&sh->held, r, link);
+        counter_add(&sh->n.held, -1);
+    } else if (r->due.index != 0) {
+        hky_heap_remove(&sh->due, &r->due);
+        counter_add(r->state == HKY_RCPT_PARKED ? &sh->n.parked : &sh->n.deferred, -1);
+    } else {
+        TAILQ_REMOVE(&sh->place, r, link);
+    }
+}
+
+static void wait_in_heap(struct hky_shard *sh, struct hky_recipient *r, int64_t at_ms)
+{
+    r->next_at_ms = at_ms;
+    hky_heap_set(&sh->due, &r->due, at_ms);
+    shard_timer_soon(sh, at_ms);
+}
+
+void defer_until(struct hky_shard *sh, struct hky_recipient *r, int64_t at_ms)
+{
+    r->state = HKY_RCPT_QUEUED;
+    counter_add(&sh->n.deferred, 1);
+    wait_in_heap(sh, r, at_ms);
+}
+
+void place_later(struct hky_shard *sh, struct hky_recipient *r)
+{
+    TAILQ_INSERT_TAIL(&sh->place, r, link);
+    shard_turn_later(sh);
+}
+
+void hold(struct hky_shard *sh, struct hky_recipient *r, const char *why)
+{
+    if (why != r->reason) {
+        set_reason(r, why);
+    }
+    r->state = HKY_RCPT_HELD;
+    TAILQ_INSERT_TAIL(&sh->held, r, link);
+    counter_add(&sh->n.held, 1);
+    remember(sh, r);
+    tell(sh, HKY_EVENT_HELD, r, &(struct note){.text = r->reason});
+}
+
+/* The last attempt as an outcome again, for a notice that comes later. */
+static const struct hky_outcome *last_outcome(const struct hky_recipient *r, struct hky_outcome *o)
+{
+    unsigned n = hky_recipient_n_past(r);
+    if (n == 0) {
+        return NULL;
+    }
+    struct hky_past p;
+    hky_recipient_past(r, n - 1, &p);
+    memset(o, 0, sizeof *o);
+    o->class = p.class;
+    o->scope = p.scope;
+    o->stage = p.stage;
+    o->is_temporary = p.is_temporary;
+    o->retry_after_sec = p.retry_after_sec;
+    o->latency_ms = p.latency_ms;
+    o->reply.code = p.code;
+    o->reply.enhanced[0] = p.enhanced[0];
+    o->reply.enhanced[1] = p.enhanced[1];
+    o->reply.enhanced[2] = p.enhanced_detail < 256 ? (uint8_t)p.enhanced_detail : 0;
+    o->reply.enhanced_detail = p.enhanced_detail;
+    o->reply.n = (uint16_t)(p.reply.n < HKY_REPLY_TEXT ? p.reply.n : HKY_REPLY_TEXT - 1);
+    memcpy(o->reply.text, p.reply.p, o->reply.n);
+    return o;
+}
+
+void finish(struct hky_shard *sh, struct hky_recipient *r, enum hky_recipient_state state, const struct hky_outcome *o,
+            const char *why, const struct job *job)
+{
+    static const enum hky_event_kind KIND[HKY_RCPT_STATE_N] = {
+        [HKY_RCPT_DELIVERED] = HKY_EVENT_DELIVERED,
+        [HKY_RCPT_FAILED] = HKY_EVENT_FAILED,
+        [HKY_RCPT_EXPIRED] = HKY_EVENT_EXPIRED,
+        [HKY_RCPT_CANCELLED] = HKY_EVENT_CANCELLED,
+    };
+    struct hky_outcome last;
+    r->state = (uint8_t)state;
+    if (o == NULL && state != HKY_RCPT_CANCELLED) {
+        o = last_outcome(r, &last);
+    }
+    if (why != NULL && state != HKY_RCPT_DELIVERED) {
+        set_reason(r, why);
+    }
+    counter_add(state == HKY_RCPT_DELIVERED ? &sh->n.delivered : &sh->n.failed, 1);
+    tell(sh, KIND[state], r, &(struct note){.outcome = o, .job = job, .text = why});
+    sh->s->ops->finish(sh->s->ops->ctx, sh->index, r, o);
+}
+
+void enter_step(struct hky_recipient *r, uint8_t step, enum hky_class cause, int64_t now_ms)
+{
+    r->step = step;
+    r->left_steps++;
+    r->tries = 0;
+    r->step_attempts = 0;
+    r->ambiguous = 0;
+    r->last_class = (uint8_t)cause;
+    r->is_redirected = (r->plan->steps[step].on & HKY_CLASS_BIT(cause)) != 0;
+    r->step_at_ms = now_ms;
+    r->next_at_ms = now_ms;
+}
+
+void expire(struct hky_shard *sh, struct hky_recipient *r)
+{
+    finish(sh, r, HKY_RCPT_EXPIRED, NULL, "the time to deliver is over", NULL);
+}
+
+/* ---- engine.only_to ---- */
+
+static bool is_among(const char *const *list, const struct hky_recipient *r)
+{
+    struct hky_str address = hky_recipient_address(r), domain = hky_recipient_domain(r);
+    for (; *list != NULL; list++) {
+        struct hky_str item = hky_str_z(*list);
+        if (hky_str_ieq(item, address) || hky_str_ieq(item, domain) || hky_str_eq(item, HKY_STR("*")) ||
+            (item.n > 1 && item.p[0] == '.' && domain.n > item.n && hky_str_iends(domain, item))) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* ---- steps that are left without an attempt ---- */
+
+static struct hky_str destination_of(const struct hky_relay *relay, const struct hky_recipient *r)
+{
+    return relay->is_mx ? hky_recipient_domain(r) : HKY_STR("");
+}
+
+/* The step's account belongs to the relay it names; whoever stands in for it uses its own. */
+static const char *account_of(const struct hky_relay *relay, const struct hky_step *step)
+{
+    bool is_named = step->account != NULL && step->account[0] != '\0' && strcmp(relay->name, step->relay) == 0;
+    return is_named ? step->account : relay->account;
+}
+
+static bool can_take_now(struct hky_shard *sh, const struct hky_recipient *r, uint8_t step, int64_t now_ms)
+{
+    const struct hky_step *st = &r->plan->steps[step];
+    const struct hky_relay *relay = schedule_relay(sh->s, sh->policy, st->relay, now_ms);
+    int64_t until_ms;
+    if (relay == NULL || schedule_is_paused(sh->s, relay, now_ms, &until_ms)) {
+        return false;
+    }
+    struct account *a = schedule_account(sh->s, sh->policy, relay, account_of(relay, st));
+    uint32_t room = relay->connections * 4 > PULL_ROOM_LEAST ? relay->connections * 4 : PULL_ROOM_LEAST;
+    if (counter_get(&a->n_queued) >= room) {
+        return false;
+    }
+    if (relay->is_mx || __atomic_load_n(&a->gate.is_troubled, __ATOMIC_ACQUIRE) == 0) {
+        return true;
+    }
+    pthread_mutex_lock(&sh->s->lock);
+    enum gate_answer answer = gate_ask(&a->gate, now_ms, false, &until_ms);
+    pthread_mutex_unlock(&sh->s->lock);
+    return answer != GATE_WAIT;
+}
+
+bool leave_for_reason(struct hky_shard *sh, struct hky_recipient *r, enum hky_class reason)
+{
+    int64_t now_ms = shard_now(sh);
+    struct hky_outcome o = {.class = reason};
+    struct hky_recipient probe = *r; /* its plan, step and counters; walks ahead of the real one */
+    struct hky_advance a;
+    do {
+        hky_plan_advance(&(struct hky_advance_query){sh->policy, &probe, &o, now_ms}, &a);
+        probe.step = a.step;
+        probe.left_steps++;
+    } while (a.action == HKY_ACTION_NEXT && reason == HKY_CLASS_PAUSED && !can_take_now(sh, r, a.step, now_ms));
+    if (a.action == HKY_ACTION_RETRY || a.action == HKY_ACTION_NONE) {
+        return false;
+    }
+    if (r->state != HKY_RCPT_SENDING) {
+        unplace(sh, r);
+    }
+    if (a.action == HKY_ACTION_NEXT) {
+        const char *from = r->plan->steps[r->step].relay;
+        enter_step(r, a.step, reason, now_ms);
+        remember(sh, r);
+        tell(sh, HKY_EVENT_ROUTED, r, &(struct note){.outcome = &o, .relay = from, .text = a.why});
+        place_later(sh, r);
+    } else if (a.action == HKY_ACTION_HOLD) {
+        hold(sh, r, a.why);
+    } else {
+        r->last_class = (uint8_t)reason;
+        finish(sh, r, HKY_RCPT_FAILED, NULL, a.why, NULL);
+    }
+    return true;
+}
+
+/* ---- place ---- */
+
+static void send_home(struct hky_shard *sh, unsigned home, struct hky_recipient *r)
+{
+    TAILQ_INSERT_TAIL(&sh->out[home], r, link);
+    sh->out_mask |= UINT64_C(1) << (home % 64);
+    shard_turn_later(sh);
+}
+
+/* When it gives up waiting in the lane, or earlier: then the exact time is worked out. */
+static int64_t give_up_at(const struct hky_recipient *r, const struct hky_step *step, int64_t now_ms)
+{
+    int64_t at = r->expire_at_ms;
+    if (step->within_sec != HKY_UNSET_SEC) {
+        int64_t end = r->step_at_ms + (int64_t)step->within_sec * 1000;
+        at = end < at && end > now_ms ? end : at;
+    } else if (r->step + 1 < r->plan->n_steps) {
+        int64_t half = r->step_at_ms + (r->expire_at_ms - r->step_at_ms) / 2;
+        at = half < at && half > now_ms ? half : at;
+    }
+    if (step->wait_sec != HKY_UNSET_SEC) {
+        int64_t end = now_ms + (int64_t)step->wait_sec * 1000;
+        at = end < at && end > now_ms ? end : at;
+    }
+    return at;
+}
+
+static bool is_full(struct hky_shard *sh, const struct lane *l, const struct hky_step *step, int64_t now_ms)
+{
+    if (step->wait_sec == HKY_UNSET_SEC || l->account->caps == NULL) {
+        return false;
+    }
+    int64_t eta = caps_eta(sh->s->caps, l->account->caps, counter_get(&l->account->n_queued), now_ms);
+    return eta > now_ms + (int64_t)step->wait_sec * 1000;
+}
+
+static void place_in_lane(struct hky_shard *sh, struct hky_recipient *r, int64_t now_ms)
+{
+    const struct hky_step *step = &r->plan->steps[r->step];
+    const struct hky_relay *relay = schedule_relay(sh->s, sh->policy, step->relay, now_ms);
+    if (relay == NULL) {
+        char why[160];
+        snprintf(why, sizeof why, "policy_error: the plan names relay \"%.80s\", which the policy no longer has",
+                 step->relay);
+        park(sh, r, why);
+        return;
+    }
+    const char *account = account_of(relay, step);
+    struct hky_str destination = destination_of(relay, r);
+    unsigned home = lane_home(sh->s, relay, account, destination);
+    if (home != sh->index) {
+        send_home(sh, home, r);
+        return;
+    }
+    struct lane *l = shard_lane(sh, relay, account, destination);
+    bool is_late = is_full(sh, l, step, now_ms);
+    lane_push(l, r, false);
+    int64_t give_up_ms = give_up_at(r, step, now_ms), until_ms;
+    hky_heap_set(&sh->due, &r->due, give_up_ms);
+    shard_timer_soon(sh, give_up_ms);
+    if (is_late && leave_for_reason(sh, r, HKY_CLASS_FULL)) {
+        return;
+    }
+    if (lane_is_paused(l, now_ms, &until_ms) && leave_for_reason(sh, r, HKY_CLASS_PAUSED)) {
+        return;
+    }
+    shard_wake(sh, l);
+}
+
+static void begin_plan(struct hky_shard *sh, struct hky_recipient *r, int64_t now_ms, bool *is_over)
+{
+    struct hky_advance a;
+    hky_plan_first(sh->policy, r, &a);
+    *is_over = a.action != HKY_ACTION_NEXT;
+    if (*is_over) {
+        r->last_class = HKY_CLASS_SENDS_AS;
+        finish(sh, r, HKY_RCPT_FAILED, NULL, a.why, NULL);
+        return;
+    }
+    r->step = a.step;
+    r->step_at_ms = now_ms;
+}
+
+void place(struct hky_shard *sh, struct hky_recipient *r)
+{
+    int64_t now_ms = shard_now(sh);
+    if (is_plan_stale(sh, r, now_ms) && !plan_anew(sh, r)) {
+        return;
+    }
+    r->state = HKY_RCPT_QUEUED;
+    if (r->expire_at_ms == 0) {
+        r->expire_at_ms = plan_expire_at(sh->policy, r);
+    }
+    if (now_ms >= r->expire_at_ms) {
+        expire(sh, r);
+        return;
+    }
+    if (sh->policy->engine.only_to != NULL && !is_among(sh->policy->engine.only_to, r)) {
+        hold(sh, r, "engine.only_to does not name this recipient");
+        return;
+    }
+    bool is_over = false;
+    if (r->step_at_ms == 0) {
+        begin_plan(sh, r, now_ms, &is_over);
+    }
+    if (!is_over) {
+        place_in_lane(sh, r, now_ms);
+    }
+}
+
+bool is_plan_stale(const struct hky_shard *sh, const struct hky_recipient *r, int64_t now_ms)
+{
+    if (r->plan == NULL) {
+        return true;
+    }
+    if (r->copies > 0) {
+        return false;
+    }
+    if (r->policy != (uint32_t)sh->policy->hash) {
+        return true;
+    }
+    int64_t decided = r->step_at_ms > r->message->accepted_at_ms ? r->step_at_ms : r->message->accepted_at_ms;
+    return r->plan->is_from_function && r->attempts == 0 && r->left_steps == 0 && now_ms - decided > FUNCTION_PLAN_MS;
+}

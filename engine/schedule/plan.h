@@ -1,0 +1,20 @@
+/*
+ * plan -- what the schedule needs of a running plan beyond hikyaku/schedule.h. Pure.
+ */
+#ifndef HKY_SCHEDULE_PLAN_H
+#define HKY_SCHEDULE_PLAN_H
+
+#include "hikyaku/schedule.h"
+
+#define RELAYS_FOLLOWED_MAX 8 /* `instead` of `instead` ... */
+
+/* The relay a step names, by `instead`; NULL when the policy has none of that name. */
+const struct hky_relay *plan_relay(const struct hky_policy *policy, const char *name);
+/* May this recipient go by step `step`, as its author or rewritten? */
+bool plan_step_sends_as(const struct hky_policy *policy, const struct hky_recipient *r, uint8_t step);
+/* When step r->step is over (POLICY.md 2b `within`), seen for `cause`; INT64_MAX: never before expire. */
+int64_t plan_within_end(const struct hky_policy *policy, const struct hky_recipient *r, enum hky_class cause);
+/* When the recipient expires: as recorded, or by plan, engine and deadline. */
+int64_t plan_expire_at(const struct hky_policy *policy, const struct hky_recipient *r);
+
+#endif

@@ -1,0 +1,251 @@
+/*
+ * What operators see of the live queue, and do to it. Shards are asked one after the other, each on its own thread.
+ */
+#include "internal.h"
+
+#include <stdlib.h>
+
+struct asking { /* one query on its way through the shards */
+    struct hky_task task;
+    struct hky_schedule *s;
+    struct hky_queue_request *rq;
+    unsigned next; /* shard */
+};
+
+/* ---- selection ---- */
+
+static bool address_fits(const char *wanted, struct hky_str address)
+{
+    struct hky_str w = hky_str_z(wanted);
+    const char *at = memrchr(address.p, '@', address.n);
+    struct hky_str domain = at != NULL ? hky_str_of(at + 1, address.n - (size_t)(at + 1 - address.p)) : HKY_STR("");
+    if (hky_str_eq(w, HKY_STR("<>"))) {
+        return address.n == 0;
+    }
+    if (w.n > 1 && w.p[0] == '.') {
+        return domain.n > w.n && hky_str_iends(domain, w);
+    }
+    return hky_str_ieq(w, address) || hky_str_ieq(w, domain) || hky_str_eq(w, HKY_STR("*"));
+}
+
+static const char *relay_of(const struct hky_recipient *r)
+{
+    if (r->lane != NULL) {
+        return ((const struct lane *)r->lane)->pub.relay_name;
+    }
+    return r->plan != NULL && r->step < r->plan->n_steps ? r->plan->steps[r->step].relay : "";
+}
+
+static bool is_deferred(const struct hky_recipient *r)
+{
+    return r->state == HKY_RCPT_QUEUED && r->lane == NULL && r->due.index != 0;
+}
+
+static const char *state_of(const struct hky_recipient *r)
+{
+    return is_deferred(r) ? "deferred" : hky_recipient_state_name(r->state);
+}
+
+static bool is_selected(const struct hky_queue_request *rq, unsigned worker, const struct hky_recipient *r,
+                        int64_t now_ms)
+{
+    const struct hky_selection *x = &rq->selection;
+    const struct hky_message *m = r->message;
+    struct hky_str scenario = hky_message_fact(m, HKY_FACT_SCENARIO);
+    if ((x->message != 0 && m->id != x->message) || (x->older_ms != 0 && m->accepted_at_ms > now_ms - x->older_ms) ||
+        (x->state != NULL && strcmp(x->state, state_of(r)) != 0 &&
+         strcmp(x->state, hky_recipient_state_name(r->state)) != 0) ||
+        (x->class != NULL &&
+         (r->attempts + r->left_steps == 0 || strcmp(x->class, hky_class_name(r->last_class)) != 0)) ||
+        (x->relay != NULL && strcmp(x->relay, relay_of(r)) != 0) ||
+        (x->scenario != NULL && !hky_str_eq(scenario, hky_str_z(x->scenario))) ||
+        (x->tag != NULL && !hky_message_has_tag(m, hky_str_z(x->tag))) ||
+        (x->to != NULL && !address_fits(x->to, hky_recipient_address(r))) ||
+        (x->from != NULL && !address_fits(x->from, hky_message_fact(m, HKY_FACT_SENDER)) &&
+         !address_fits(x->from, hky_message_fact(m, HKY_FACT_AUTHOR)))) {
+        return false;
+    }
+    return rq->where_holds == NULL || x->where == NULL || rq->where_holds(rq->ctx, worker, r);
+}
+
+/* ---- one row ---- */
+
+static void add_key(struct hky_buf *b, const char *key, struct hky_str value)
+{
+    hky_buf_printf(b, ",\"%s\":", key);
+    hky_buf_add_json(b, value);
+}
+
+static void row(struct hky_buf *b, const struct hky_recipient *r, int64_t now_ms)
+{
+    char id[HKY_ID_TEXT];
+    hky_id_format(r->message->id, id);
+    hky_buf_printf(b, "{\"id\":\"%s\"", id);
+    add_key(b, "recipient", hky_recipient_address(r));
+    add_key(b, "sender", hky_message_fact(r->message, HKY_FACT_SENDER));
+    add_key(b, "state", hky_str_z(state_of(r)));
+    add_key(b, "route", hky_str_z(r->plan != NULL ? r->plan->route : ""));
+    add_key(b, "relay", hky_str_z(relay_of(r)));
+    hky_buf_printf(b, ",\"step\":%u,\"attempts\":%u,\"next_at\":%lld", r->step + 1u, r->attempts,
+                   (long long)(r->next_at_ms / 1000));
+    bool has_past = r->attempts + r->left_steps > 0;
+    add_key(b, "class", hky_str_z(has_past ? hky_class_name(r->last_class) : ""));
+    struct hky_past past = {0};
+    if (hky_recipient_n_past(r) > 0) {
+        hky_recipient_past(r, hky_recipient_n_past(r) - 1, &past);
+    }
+    hky_buf_printf(b, ",\"code\":%u", past.code);
+    add_key(b, "reply", past.reply);
+    add_key(b, "scenario", hky_message_fact(r->message, HKY_FACT_SCENARIO));
+    hky_buf_printf(b, ",\"age_sec\":%lld,\"expire_at\":%lld", (long long)((now_ms - r->message->accepted_at_ms) / 1000),
+                   (long long)(r->expire_at_ms / 1000));
+    add_key(b, "reason", hky_str_z(r->reason));
+    hky_buf_add_c(b, '}');
+}
+
+static bool is_possible(enum hky_queue_action action, const struct hky_recipient *r)
+{
+    switch (action) {
+    case HKY_QUEUE_LIST:
+        return true;
+    case HKY_QUEUE_RETRY:
+        return is_deferred(r) || r->state == HKY_RCPT_PARKED || r->state == HKY_RCPT_HELD;
+    case HKY_QUEUE_HOLD:
+        return r->state != HKY_RCPT_SENDING && r->state != HKY_RCPT_HELD;
+    case HKY_QUEUE_RELEASE:
+        return r->state == HKY_RCPT_HELD;
+    case HKY_QUEUE_CANCEL:
+        return r->state != HKY_RCPT_SENDING;
+    }
+    return false;
+}
+
+/* ---- doing ---- */
+
+static void go_again(struct hky_shard *sh, struct hky_recipient *r)
+{
+    unplace(sh, r);
+    bool was_held = r->state == HKY_RCPT_HELD;
+    if (r->state != HKY_RCPT_PARKED) {
+        r->state = HKY_RCPT_QUEUED;
+    }
+    if (was_held) {
+        set_reason(r, NULL);
+        r->ambiguous = 0;
+        r->unclean = 0;
+        /* it did not grow older while held */
+        int64_t left_ms = r->expire_at_ms - shard_now(sh);
+        r->expire_at_ms = left_ms < 3600 * 1000 && r->expire_at_ms != 0 ? shard_now(sh) + 3600 * 1000 : r->expire_at_ms;
+    }
+    r->next_at_ms = shard_now(sh);
+    remember(sh, r);
+    tell(sh, HKY_EVENT_RELEASED, r, &(struct note){.text = was_held ? "released" : "retried"});
+    place_later(sh, r);
+}
+
+static void act(struct hky_shard *sh, enum hky_queue_action action, struct hky_recipient *r)
+{
+    switch (action) {
+    case HKY_QUEUE_LIST:
+        break;
+    case HKY_QUEUE_RETRY:
+    case HKY_QUEUE_RELEASE:
+        go_again(sh, r);
+        break;
+    case HKY_QUEUE_HOLD:
+        unplace(sh, r);
+        if (r->parked_at_ms != 0) {
+            r->parked_at_ms = r->parked_times = 0;
+        }
+        hold(sh, r, "by an operator");
+        break;
+    case HKY_QUEUE_CANCEL:
+        unplace(sh, r);
+        finish(sh, r, HKY_RCPT_CANCELLED, NULL, "by an operator", NULL);
+        break;
+    }
+}
+
+struct found {
+    struct hky_recipient **items;
+    size_t n, cap;
+};
+
+static void consider(struct hky_shard *sh, struct hky_queue_request *rq, struct hky_recipient *r, int64_t now_ms,
+                     struct found *found)
+{
+    if (!is_possible(rq->action, r) || !is_selected(rq, sh->index, r, now_ms)) {
+        return;
+    }
+    if (rq->n++ < rq->limit || rq->limit == 0) {
+        if (rq->rows.n > 0) {
+            hky_buf_add_c(&rq->rows, ',');
+        }
+        row(&rq->rows, r, now_ms);
+    }
+    if (rq->action == HKY_QUEUE_LIST || rq->is_dry_run) {
+        return;
+    }
+    if (found->n == found->cap) {
+        found->cap = found->cap == 0 ? 256 : found->cap * 2;
+        found->items = hky_realloc(found->items, found->cap * sizeof *found->items);
+    }
+    found->items[found->n++] = r;
+}
+
+static void ask_shard(struct hky_shard *sh, struct hky_queue_request *rq)
+{
+    int64_t now_ms = shard_now(sh);
+    struct found found = {0};
+    struct hky_recipient *r;
+    for (uint32_t i = 1; i <= sh->due.n; i++) {
+        consider(sh, rq, HKY_CONTAINER(sh->due.nodes[i], struct hky_recipient, due), now_ms, &found);
+    }
+    TAILQ_FOREACH (r, &sh->held, link) {
+        consider(sh, rq, r, now_ms, &found);
+    }
+    TAILQ_FOREACH (r, &sh->place, link) {
+        consider(sh, rq, r, now_ms, &found);
+    }
+    struct job *j;
+    TAILQ_FOREACH (j, &sh->jobs, link) {
+        for (unsigned i = 0; i < j->pub.n; i++) {
+            if (j->slots_of[i] != NULL) {
+                consider(sh, rq, j->slots_of[i], now_ms, &found);
+            }
+        }
+    }
+    for (size_t i = 0; i < found.n; i++) {
+        act(sh, rq->action, found.items[i]);
+    }
+    free(found.items);
+}
+
+static void on_asked(struct hky_task *t)
+{
+    struct asking *a = HKY_CONTAINER(t, struct asking, task);
+    struct hky_queue_request *rq = a->rq;
+    if (a->next < a->s->n_workers) {
+        struct hky_shard *sh = &a->s->shards[a->next++];
+        ask_shard(sh, rq);
+        hky_loop_post(a->next < a->s->n_workers ? a->s->shards[a->next].loop : rq->loop, t);
+        return;
+    }
+    free(a);
+    rq->schedule = NULL;
+    rq->done(rq);
+}
+
+void hky_schedule_query(struct hky_schedule *s, struct hky_queue_request *rq)
+{
+    struct asking *a = hky_calloc(1, sizeof *a);
+    a->task.run = on_asked;
+    a->s = s;
+    a->rq = rq;
+    rq->n = 0;
+    rq->schedule = a;
+    if (rq->rows.max == 0) {
+        hky_buf_init(&rq->rows, 64 << 20);
+    }
+    hky_loop_post(s->shards[0].loop, &a->task);
+}

@@ -1,0 +1,152 @@
+/*
+ * Who goes first in a lane: by rank, a tenth kept for the lower ones; within a rank scenarios take turns.
+ */
+#include "internal.h"
+
+#include <stdlib.h>
+
+#define KEPT_FOR_OTHERS 10 /* one take of so many */
+#define SCENARIOS_KEPT  64 /* empty queues beyond that are freed */
+
+void rank_queues_init(struct lane *l)
+{
+    for (int k = 0; k < HKY_RANK_N; k++) {
+        TAILQ_INIT(&l->ranks[k].turn);
+        hky_map_init(&l->ranks[k].scenarios);
+    }
+}
+
+void rank_queues_fini(struct lane *l)
+{
+    for (int k = 0; k < HKY_RANK_N; k++) {
+        size_t at = 0;
+        for (struct hky_map_entry *e; (e = hky_map_next(&l->ranks[k].scenarios, &at)) != NULL;) {
+            struct scenario_queue *q = e->value;
+            free(q->name);
+            free(q);
+        }
+        hky_map_fini(&l->ranks[k].scenarios);
+    }
+}
+
+static struct scenario_queue *rank_scenario(struct rank_queue *rank, struct hky_str name)
+{
+    if (rank->last != NULL && hky_str_eq(hky_str_z(rank->last->name), name)) {
+        return rank->last;
+    }
+    struct scenario_queue *q = hky_map_get(&rank->scenarios, name);
+    if (q == NULL) {
+        q = hky_calloc(1, sizeof *q);
+        q->name = hky_str_dup(name);
+        TAILQ_INIT(&q->recipients);
+        hky_map_put(&rank->scenarios, name, q);
+    }
+    rank->last = q;
+    return q;
+}
+
+static struct scenario_queue *queue_of(struct lane *l, const struct hky_recipient *r, struct rank_queue **rank)
+{
+    *rank = &l->ranks[hky_recipient_rank(r)];
+    return rank_scenario(*rank, hky_message_fact(r->message, HKY_FACT_SCENARIO));
+}
+
+void lane_push(struct lane *l, struct hky_recipient *r, bool at_front)
+{
+    struct rank_queue *rank;
+    struct scenario_queue *q = queue_of(l, r, &rank);
+    if (at_front) {
+        TAILQ_INSERT_HEAD(&q->recipients, r, link);
+    } else {
+        TAILQ_INSERT_TAIL(&q->recipients, r, link);
+    }
+    if (!q->is_in_turn) {
+        q->is_in_turn = true;
+        TAILQ_INSERT_TAIL(&rank->turn, q, link);
+    }
+    r->lane = l;
+    rank->n++;
+    l->pub.n_ready++;
+    l->idle_since_ms = 0;
+    counter_add(&l->account->n_queued, 1);
+    counter_add(&l->shard->n.queued, 1);
+}
+
+void lane_remove(struct lane *l, struct hky_recipient *r)
+{
+    struct rank_queue *rank;
+    struct scenario_queue *q = queue_of(l, r, &rank);
+    TAILQ_REMOVE(&q->recipients, r, link);
+    if (TAILQ_EMPTY(&q->recipients)) {
+        q->is_in_turn = false;
+        TAILQ_REMOVE(&rank->turn, q, link);
+        if (rank->scenarios.n > SCENARIOS_KEPT) {
+            rank->last = NULL;
+            hky_map_remove(&rank->scenarios, hky_str_z(q->name));
+            free(q->name);
+            free(q);
+        }
+    }
+    r->lane = NULL;
+    rank->n--;
+    l->pub.n_ready--;
+    counter_add(&l->account->n_queued, -1);
+    counter_add(&l->shard->n.queued, -1);
+}
+
+static struct hky_recipient *rank_first(struct rank_queue *rank)
+{
+    struct scenario_queue *q = TAILQ_FIRST(&rank->turn);
+    return q != NULL ? TAILQ_FIRST(&q->recipients) : NULL;
+}
+
+struct hky_recipient *lane_peek(struct lane *l)
+{
+    bool is_for_others = l->n_takes % KEPT_FOR_OTHERS == KEPT_FOR_OTHERS - 1;
+    struct hky_recipient *best = NULL;
+    unsigned n_lower = 0;
+    for (int k = 0; k < HKY_RANK_N; k++) {
+        struct hky_recipient *r = rank_first(&l->ranks[k]);
+        if (r == NULL) {
+            continue;
+        }
+        if (best == NULL) {
+            best = r;
+            if (!is_for_others) {
+                return best;
+            }
+            continue;
+        }
+        /* two lower ranks share the kept takes */
+        if (n_lower++ == 0 || (l->n_takes / KEPT_FOR_OTHERS) % 2 == 1) {
+            best = r;
+        }
+    }
+    return best;
+}
+
+struct hky_recipient *lane_peer(struct hky_recipient *r)
+{
+    struct hky_recipient *next = TAILQ_NEXT(r, link);
+    return next != NULL && next->message == r->message ? next : NULL;
+}
+
+void lane_turn(struct lane *l, struct hky_recipient *r)
+{
+    struct rank_queue *rank;
+    struct scenario_queue *q = queue_of(l, r, &rank);
+    l->n_takes++;
+    if (TAILQ_NEXT(q, link) != NULL) {
+        TAILQ_REMOVE(&rank->turn, q, link);
+        TAILQ_INSERT_TAIL(&rank->turn, q, link);
+    }
+}
+
+struct hky_recipient *lane_any(struct lane *l)
+{
+    struct hky_recipient *r = NULL;
+    for (int k = 0; k < HKY_RANK_N && r == NULL; k++) {
+        r = rank_first(&l->ranks[k]);
+    }
+    return r;
+}

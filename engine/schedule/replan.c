@@ -1,0 +1,183 @@
+/*
+ * Asking the policy: afresh after a reload, for old plans of functions, and again and again while it cannot decide.
+ */
+#include "internal.h"
+
+#include <stdlib.h>
+
+static int64_t parked_delay_ms(uint32_t times)
+{
+    static const int64_t MINUTES[] = {5, 15, 60};
+    return (times < 3 ? MINUTES[times] : 60) * 60 * 1000;
+}
+
+void park(struct hky_shard *sh, struct hky_recipient *r, const char *why)
+{
+    int64_t now_ms = shard_now(sh);
+    bool is_new = r->state != HKY_RCPT_PARKED;
+    if (r->parked_at_ms == 0) {
+        r->parked_at_ms = now_ms;
+    }
+    set_reason(r, why);
+    hky_plan_unref(&r->plan);
+    r->state = HKY_RCPT_PARKED;
+    if (now_ms - r->parked_at_ms >= (int64_t)sh->policy->engine.parked_sec * 1000) {
+        finish(sh, r, HKY_RCPT_FAILED, NULL, why, NULL);
+        return;
+    }
+    r->next_at_ms = now_ms + parked_delay_ms(r->parked_times++);
+    counter_add(&sh->n.parked, 1);
+    hky_heap_set(&sh->due, &r->due, r->next_at_ms);
+    shard_timer_soon(sh, r->next_at_ms);
+    remember(sh, r);
+    if (is_new) {
+        tell(sh, HKY_EVENT_PARKED, r, &(struct note){.text = r->reason, .next_at_ms = r->next_at_ms});
+    }
+}
+
+static void unpark(struct hky_shard *sh, struct hky_recipient *r, int64_t now_ms)
+{
+    if (r->state != HKY_RCPT_PARKED && r->parked_at_ms == 0) {
+        return;
+    }
+    if (r->expire_at_ms != 0 && r->parked_at_ms != 0) {
+        r->expire_at_ms += now_ms - r->parked_at_ms; /* the clock stood still */
+    } else if (r->parked_at_ms != 0) {
+        r->expire_at_ms = plan_expire_at(sh->policy, r) + (now_ms - r->parked_at_ms);
+    }
+    r->parked_at_ms = 0;
+    r->parked_times = 0;
+    r->state = HKY_RCPT_QUEUED;
+    set_reason(r, NULL);
+    tell(sh, HKY_EVENT_UNPARKED, r, &(struct note){0});
+}
+
+/* ---- what was left already is not entered again ---- */
+
+static const char *account_name(const struct hky_step *s)
+{
+    return s->account != NULL ? s->account : "";
+}
+
+static bool are_same_way(const struct hky_step *a, const struct hky_step *b)
+{
+    return strcmp(a->relay, b->relay) == 0 && strcmp(account_name(a), account_name(b)) == 0;
+}
+
+static bool has_attempt(const struct hky_recipient *r, const char *relay, unsigned step)
+{
+    for (unsigned i = 0; i < hky_recipient_n_past(r); i++) {
+        struct hky_past p;
+        hky_recipient_past(r, i, &p);
+        if (p.step == step || hky_str_eq(p.relay, hky_str_z(relay))) {
+            return true;
+        }
+    }
+    return hky_recipient_n_past(r) == HKY_PAST_MAX; /* older ones are forgotten */
+}
+
+/* Left: a step of the old plan before the current one that was entered. Those passed over for their `on` were not. */
+static bool was_left(const struct hky_recipient *r, const struct hky_step *s)
+{
+    for (unsigned i = 0; r->plan != NULL && i < r->step; i++) {
+        const struct hky_step *old = &r->plan->steps[i];
+        if (are_same_way(old, s) && (old->on == 0 || has_attempt(r, old->relay, i))) {
+            return true;
+        }
+    }
+    if (r->plan == NULL) { /* parked since: only its attempts are known */
+        for (unsigned i = 0; i < hky_recipient_n_past(r); i++) {
+            struct hky_past p;
+            hky_recipient_past(r, i, &p);
+            if (p.step < r->step && hky_str_eq(p.relay, hky_str_z(s->relay))) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+/* The new plan without what was left; a reference. NULL: nothing is left of it. */
+static struct hky_plan *without_left_steps(const struct hky_recipient *r, struct hky_plan *plan)
+{
+    if (r->step == 0) {
+        return hky_plan_ref(plan);
+    }
+    struct hky_plan *draft = hky_alloc(sizeof *draft);
+    *draft = *plan;
+    draft->n_steps = 0;
+    for (unsigned i = 0; i < plan->n_steps; i++) {
+        if (!was_left(r, &plan->steps[i])) {
+            draft->steps[draft->n_steps++] = plan->steps[i];
+        }
+    }
+    struct hky_plan *rest = NULL;
+    struct hky_error e;
+    if (draft->n_steps == plan->n_steps) {
+        rest = hky_plan_ref(plan);
+    } else if (draft->n_steps > 0 && hky_plan_new(draft, &rest, &e) != HKY_OK) {
+        rest = NULL;
+    }
+    free(draft);
+    return rest;
+}
+
+static void adopt(struct hky_shard *sh, struct hky_recipient *r, struct hky_plan *plan)
+{
+    bool goes_on = r->plan != NULL && r->step_at_ms != 0 && r->step < r->plan->n_steps &&
+                   are_same_way(&r->plan->steps[r->step], &plan->steps[0]) && plan->steps[0].on == 0;
+    if (r->plan != NULL && r->attempts == 0 && r->left_steps == 0 && r->plan->expire_sec != plan->expire_sec &&
+        r->parked_at_ms == 0) {
+        r->expire_at_ms = 0; /* another route, another time to live */
+    }
+    hky_plan_unref(&r->plan);
+    r->plan = plan;
+    r->step = 0;
+    if (!goes_on) {
+        r->step_at_ms = 0;
+        r->tries = r->step_attempts = r->ambiguous = 0;
+        r->is_redirected = 0;
+    } else if (r->attempts == 0) {
+        r->step_at_ms = shard_now(sh); /* decided now: the age of a function's plan counts from here */
+    }
+}
+
+static void take_arms(struct hky_recipient *r, struct hky_decision *d)
+{
+    if (d->arms == NULL) {
+        return;
+    }
+    free(r->arms);
+    r->arms = d->arms;
+    r->arms_n = d->arms_n;
+    d->arms = NULL;
+}
+
+bool plan_anew(struct hky_shard *sh, struct hky_recipient *r)
+{
+    struct hky_decision d;
+    memset(&d, 0, sizeof d);
+    sh->s->ops->decide(sh->s->ops->ctx, sh->index, r, &d);
+    if (d.kind != HKY_DECIDED || d.plan == NULL) {
+        free(d.arms);
+        park(sh, r, d.text[0] != '\0' ? d.text : "no_route");
+        return false;
+    }
+    struct hky_plan *rest = without_left_steps(r, d.plan);
+    hky_plan_unref(&d.plan);
+    take_arms(r, &d);
+    free(d.arms);
+    if (rest == NULL && r->plan == NULL) {
+        park(sh, r, "no_route: the plan has only relays that were left already");
+        return false;
+    }
+    r->policy = (uint32_t)sh->policy->hash;
+    if (rest != NULL && r->plan != NULL && rest->hash == r->plan->hash && r->attempts + r->left_steps > 0) {
+        hky_plan_unref(&rest); /* the same: goes on as if nothing happened */
+    } else if (rest != NULL) {
+        adopt(sh, r, rest);
+    }
+    unpark(sh, r, shard_now(sh));
+    remember(sh, r);
+    return true;
+}

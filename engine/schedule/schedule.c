@@ -1,0 +1,301 @@
+/*
+ * The schedule as a whole: start, stop, what comes in, a new policy.
+ */
+#include "internal.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#define DRAIN_LOOK_MS 20
+#define UNCLEAN_MOST  3
+
+struct reserve { /* a cap record on its way to the disk */
+    struct hky_commit commit;
+    struct hky_schedule *s;
+    struct caps_account *account;
+};
+
+static void on_reserved(struct hky_commit *c, const struct hky_durable *durable, enum hky_err result)
+{
+    struct reserve *r = HKY_CONTAINER(c, struct reserve, commit);
+    caps_reserved(r->s->caps, r->account, result == HKY_OK && durable != NULL);
+    free(r);
+}
+
+static void reserve(void *ctx, struct caps_account *a, unsigned worker, struct hky_str key, struct hky_str value)
+{
+    struct hky_schedule *s = ctx;
+    struct reserve *r = hky_calloc(1, sizeof *r);
+    r->s = s;
+    r->account = a;
+    r->commit.loop = s->shards[worker].loop;
+    r->commit.done = on_reserved;
+    hky_journal_cap(s->journal, key, value, &r->commit);
+}
+
+static void free_again(void *ctx, struct caps_account *a)
+{
+    (void)a;
+    schedule_recheck(ctx);
+}
+
+enum hky_err hky_schedule_new(const struct hky_schedule_params *p, struct hky_schedule **out, struct hky_error *e)
+{
+    *out = NULL;
+    if (p->n_workers == 0) {
+        return hky_error_set(e, HKY_E_CONFIG, "a schedule needs at least one worker");
+    }
+    struct hky_schedule *s = hky_calloc(1, sizeof *s);
+    s->n_workers = p->n_workers;
+    s->journal = p->journal;
+    s->clock = p->clock;
+    s->log = p->log;
+    s->ops = p->ops;
+    s->policy = hky_policy_ref(p->policy);
+    s->caps = caps_new(&(struct caps_ops){s, reserve, free_again});
+    pthread_mutex_init(&s->lock, NULL);
+    hky_map_init(&s->accounts);
+    hky_map_init(&s->relays);
+    s->shards = hky_calloc(p->n_workers, sizeof *s->shards);
+    for (unsigned i = 0; i < p->n_workers; i++) {
+        shard_init(&s->shards[i], s, i, p->loops[i]);
+    }
+    *out = s;
+    return HKY_OK;
+}
+
+/* ---- the end ---- */
+
+static void drop_all(struct recipients *list)
+{
+    for (struct hky_recipient *r; (r = TAILQ_FIRST(list)) != NULL;) {
+        TAILQ_REMOVE(list, r, link);
+        struct hky_message *m = r->message;
+        hky_message_unref(&m);
+    }
+}
+
+static void drop_jobs(struct hky_shard *sh)
+{
+    struct job *j;
+    TAILQ_FOREACH (j, &sh->jobs, link) {
+        for (unsigned i = 0; i < j->pub.n; i++) {
+            if (j->slots_of[i] != NULL) {
+                struct hky_message *m = j->slots_of[i]->message;
+                hky_message_unref(&m);
+            }
+        }
+    }
+}
+
+static void shard_fini(struct hky_shard *sh)
+{
+    if (sh->s->is_started) {
+        hky_timer_cancel(&sh->timer);
+    }
+    drop_jobs(sh);
+    drop_all(&sh->held);
+    drop_all(&sh->place);
+    drop_all(&sh->inbox);
+    for (unsigned i = 0; i < sh->s->n_workers; i++) {
+        drop_all(&sh->out[i]);
+    }
+    for (struct hky_heap_node *n; (n = hky_heap_first(&sh->due)) != NULL;) { /* queued ones are here, too */
+        hky_heap_remove(&sh->due, n);
+        struct hky_message *m = HKY_CONTAINER(n, struct hky_recipient, due)->message;
+        hky_message_unref(&m);
+    }
+    jobs_free(sh);
+    for (struct lane *l; (l = TAILQ_FIRST(&sh->all_lanes)) != NULL;) {
+        lane_free(l);
+    }
+    hky_map_fini(&sh->lanes);
+    hky_heap_fini(&sh->due);
+    hky_heap_fini(&sh->wakes);
+    pthread_mutex_destroy(&sh->inbox_lock);
+    hky_policy_unref(&sh->policy);
+    free(sh->out);
+}
+
+void hky_schedule_free(struct hky_schedule **sp)
+{
+    struct hky_schedule *s = *sp;
+    if (s == NULL) {
+        return;
+    }
+    *sp = NULL;
+    for (unsigned i = 0; i < s->n_workers; i++) {
+        shard_fini(&s->shards[i]);
+    }
+    size_t at = 0;
+    for (struct hky_map_entry *e; (e = hky_map_next(&s->accounts, &at)) != NULL;) {
+        struct account *a = e->value;
+        free(a->key);
+        free(a);
+    }
+    at = 0;
+    for (struct hky_map_entry *e; (e = hky_map_next(&s->relays, &at)) != NULL;) {
+        struct relay_state *st = e->value;
+        free(st->name);
+        free(st->drained_to);
+        free(st);
+    }
+    hky_map_fini(&s->accounts);
+    hky_map_fini(&s->relays);
+    caps_free(&s->caps);
+    hky_policy_unref(&s->policy);
+    pthread_mutex_destroy(&s->lock);
+    free(s->shards);
+    free(s);
+}
+
+/* ---- what comes in ---- */
+
+static void restore(struct hky_shard *sh, struct hky_recipient *r, int64_t now_ms)
+{
+    r->lane = NULL;
+    r->due.index = 0;
+    if (r->state == HKY_RCPT_SENDING || r->state == HKY_RCPT_UNDECIDED) {
+        r->state = HKY_RCPT_QUEUED;
+    }
+    if (r->unclean >= UNCLEAN_MOST && r->state != HKY_RCPT_HELD) {
+        set_reason(r, "the engine stopped three times while this was being sent");
+        r->state = HKY_RCPT_HELD;
+    }
+    if (r->state == HKY_RCPT_HELD) {
+        TAILQ_INSERT_TAIL(&sh->held, r, link);
+        counter_add(&sh->n.held, 1);
+    } else if (r->next_at_ms > now_ms) {
+        counter_add(r->state == HKY_RCPT_PARKED ? &sh->n.parked : &sh->n.deferred, 1);
+        hky_heap_set(&sh->due, &r->due, r->next_at_ms);
+    } else {
+        TAILQ_INSERT_TAIL(&sh->place, r, link);
+    }
+}
+
+void hky_schedule_restore_message(struct hky_schedule *s, struct hky_message *m)
+{
+    int64_t now_ms = hky_clock_now_ms(s->clock);
+    struct hky_shard *sh = &s->shards[m->id % s->n_workers];
+    for (uint32_t i = 0; i < m->n_recipients; i++) {
+        if (!hky_recipient_state_is_final(m->recipients[i].state)) {
+            restore(sh, &m->recipients[i], now_ms);
+        }
+    }
+}
+
+void hky_schedule_restore_cap(struct hky_schedule *s, struct hky_str key, struct hky_str value)
+{
+    caps_restore(s->caps, key, value, hky_clock_now_ms(s->clock));
+}
+
+void hky_schedule_start(struct hky_schedule *s)
+{
+    s->is_started = true;
+    for (unsigned i = 0; i < s->n_workers; i++) {
+        s->shards[i].is_turn_set = true;
+        hky_loop_post(s->shards[i].loop, &s->shards[i].turn);
+    }
+}
+
+/* Accepted without a plan, or held: waits from the beginning. */
+static void stop_at_once(struct hky_shard *sh, struct hky_recipient *r)
+{
+    if (r->state == HKY_RCPT_HELD) {
+        hold(sh, r, r->reason != NULL ? r->reason : "held");
+        return;
+    }
+    char why[200];
+    snprintf(why, sizeof why, "%s", r->reason != NULL ? r->reason : "no_route");
+    r->state = HKY_RCPT_QUEUED; /* news for the log */
+    park(sh, r, why);
+}
+
+void hky_schedule_enqueue(struct hky_schedule *s, unsigned worker, struct hky_message *m)
+{
+    struct hky_shard *sh = &s->shards[worker];
+    for (uint32_t i = 0, n = m->n_recipients; i < n; i++) {
+        struct hky_recipient *r = &m->recipients[i];
+        if (hky_recipient_state_is_final(r->state)) {
+            continue;
+        }
+        if (r->plan != NULL && r->policy == 0) {
+            r->policy = (uint32_t)sh->policy->hash;
+        }
+        if (r->state == HKY_RCPT_PARKED || r->state == HKY_RCPT_HELD) {
+            stop_at_once(sh, r);
+        } else {
+            place(sh, r);
+        }
+    }
+}
+
+/* ---- policy ---- */
+
+void hky_schedule_set_policy(struct hky_schedule *s, struct hky_policy *policy)
+{
+    pthread_mutex_lock(&s->lock);
+    hky_policy_unref(&s->policy);
+    s->policy = hky_policy_ref(policy);
+    pthread_mutex_unlock(&s->lock);
+    for (unsigned i = 0; i < s->n_workers; i++) {
+        struct hky_shard *sh = &s->shards[i];
+        if (__atomic_exchange_n(&sh->is_policy_posted, 1, __ATOMIC_SEQ_CST) == 0) {
+            hky_loop_post(sh->loop, &sh->policy_task);
+        }
+    }
+}
+
+/* ---- drain ---- */
+
+static uint32_t sending(struct hky_schedule *s)
+{
+    uint32_t n = 0;
+    for (unsigned i = 0; i < s->n_workers; i++) {
+        n += counter_get(&s->shards[i].n.sending);
+    }
+    return n;
+}
+
+static void on_drain_look(struct hky_timer *t)
+{
+    struct hky_schedule *s = HKY_CONTAINER(t, struct hky_schedule, drain_timer);
+    if (sending(s) > 0 && hky_mono_ms() < s->drain_until_mono_ms) {
+        hky_timer_set(&s->drain_timer, DRAIN_LOOK_MS);
+        return;
+    }
+    s->drain_done(s->drain_ctx);
+}
+
+static void on_drain(struct hky_task *t)
+{
+    struct hky_schedule *s = HKY_CONTAINER(t, struct hky_schedule, drain_task);
+    hky_timer_init(&s->drain_timer, s->shards[0].loop, on_drain_look);
+    hky_timer_set(&s->drain_timer, 0);
+}
+
+void hky_schedule_drain(struct hky_schedule *s, int64_t grace_ms, void (*done)(void *ctx), void *ctx)
+{
+    s->drain_done = done;
+    s->drain_ctx = ctx;
+    s->drain_until_mono_ms = hky_mono_ms() + grace_ms;
+    s->drain_task.run = on_drain;
+    __atomic_store_n(&s->is_draining, true, __ATOMIC_SEQ_CST);
+    hky_loop_post(s->shards[0].loop, &s->drain_task);
+}
+
+void hky_schedule_stats(struct hky_schedule *s, struct hky_schedule_stats *out)
+{
+    memset(out, 0, sizeof *out);
+    for (unsigned i = 0; i < s->n_workers; i++) {
+        const struct hky_shard *sh = &s->shards[i];
+        out->queued += counter_get(&sh->n.queued);
+        out->sending += counter_get(&sh->n.sending);
+        out->deferred += counter_get(&sh->n.deferred);
+        out->parked += counter_get(&sh->n.parked);
+        out->held += counter_get(&sh->n.held);
+        out->delivered += counter_get(&sh->n.delivered);
+        out->failed += counter_get(&sh->n.failed);
+        out->attempts += counter_get(&sh->n.attempts);
+    }
+}

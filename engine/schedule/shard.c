@@ -1,0 +1,299 @@
+/*
+ * One worker's part: its clock, the end of its turns, what comes from other workers.
+ */
+#include "internal.h"
+
+#define PLACED_A_TURN 256
+#define DUE_A_TICK    1024
+#define SLEEP_MOST_MS 1000
+
+int64_t shard_now(const struct hky_shard *sh)
+{
+    return hky_clock_now_ms(sh->s->clock);
+}
+
+void shard_turn_later(struct hky_shard *sh)
+{
+    if (!sh->is_turn_set && sh->s->is_started) {
+        sh->is_turn_set = true;
+        hky_loop_defer(sh->loop, &sh->turn);
+    }
+}
+
+void shard_wake(struct hky_shard *sh, struct lane *l)
+{
+    hky_heap_remove(&sh->wakes, &l->wake);
+    if (l->is_waiting) {
+        l->is_waiting = false;
+        TAILQ_REMOVE(&sh->waiting, l, waiting_link);
+    }
+    if (!l->wants_wake) {
+        l->wants_wake = true;
+        TAILQ_INSERT_TAIL(&sh->woken, l, woken_link);
+    }
+    shard_turn_later(sh);
+}
+
+void shard_timer_soon(struct hky_shard *sh, int64_t at_ms)
+{
+    if (!sh->s->is_started || at_ms >= sh->timer_at_ms) {
+        return;
+    }
+    int64_t after_ms = at_ms - shard_now(sh);
+    sh->timer_at_ms = at_ms;
+    hky_timer_set(&sh->timer, after_ms > 0 ? after_ms : 0);
+}
+
+void shard_wake_at(struct hky_shard *sh, struct lane *l, int64_t at_ms)
+{
+    hky_heap_set(&sh->wakes, &l->wake, at_ms);
+    shard_timer_soon(sh, at_ms);
+}
+
+/* ---- due ---- */
+
+/* It waits in a lane and the time has come to ask whether it still should. */
+static void give_up_waiting(struct hky_shard *sh, struct hky_recipient *r, int64_t now_ms)
+{
+    if (now_ms >= r->expire_at_ms) {
+        unplace(sh, r);
+        expire(sh, r);
+        return;
+    }
+    const struct hky_step *step = &r->plan->steps[r->step];
+    int64_t until_ms;
+    enum hky_class reason = lane_is_paused(r->lane, now_ms, &until_ms) ? HKY_CLASS_PAUSED : HKY_CLASS_FULL;
+    int64_t end_ms = plan_within_end(sh->policy, r, reason);
+    bool is_over = now_ms >= end_ms || step->wait_sec != HKY_UNSET_SEC;
+    if (is_over && leave_for_reason(sh, r, reason)) {
+        return;
+    }
+    int64_t next_ms = end_ms > now_ms && end_ms < r->expire_at_ms ? end_ms : r->expire_at_ms;
+    /* it should go and cannot yet (the other way is full, too): asked again */
+    hky_heap_set(&sh->due, &r->due, is_over && now_ms + 60000 < next_ms ? now_ms + 60000 : next_ms);
+}
+
+static void on_due(struct hky_shard *sh, struct hky_recipient *r, int64_t now_ms)
+{
+    if (r->lane != NULL) {
+        give_up_waiting(sh, r, now_ms);
+        return;
+    }
+    unplace(sh, r);
+    place(sh, r);
+}
+
+static void set_timer(struct hky_shard *sh, int64_t now_ms)
+{
+    int64_t at = now_ms + SLEEP_MOST_MS;
+    struct hky_heap_node *due = hky_heap_first(&sh->due), *wake = hky_heap_first(&sh->wakes);
+    at = due != NULL && due->at < at ? due->at : at;
+    at = wake != NULL && wake->at < at ? wake->at : at;
+    sh->timer_at_ms = at;
+    hky_timer_set(&sh->timer, at > now_ms ? at - now_ms : 0);
+}
+
+void shard_tick(struct hky_shard *sh)
+{
+    int64_t now_ms = shard_now(sh);
+    struct hky_heap_node *node;
+    for (int n = 0; n < DUE_A_TICK && (node = hky_heap_first(&sh->due)) != NULL && node->at <= now_ms; n++) {
+        on_due(sh, HKY_CONTAINER(node, struct hky_recipient, due), now_ms);
+    }
+    while ((node = hky_heap_first(&sh->wakes)) != NULL && node->at <= now_ms) {
+        shard_wake(sh, HKY_CONTAINER(node, struct lane, wake));
+    }
+    shard_sweep_lanes(sh, now_ms);
+    set_timer(sh, now_ms);
+}
+
+void hky_schedule_tick(struct hky_schedule *s, unsigned worker)
+{
+    HKY_ASSERT(worker < s->n_workers);
+    shard_tick(&s->shards[worker]);
+}
+
+static void on_timer(struct hky_timer *t)
+{
+    struct hky_shard *sh = HKY_CONTAINER(t, struct hky_shard, timer);
+    shard_tick(sh);
+}
+
+/* ---- the end of a turn ---- */
+
+static void hand_over(struct hky_shard *from, unsigned to)
+{
+    struct hky_shard *sh = &from->s->shards[to];
+    if (TAILQ_EMPTY(&from->out[to])) {
+        return;
+    }
+    pthread_mutex_lock(&sh->inbox_lock);
+    TAILQ_CONCAT(&sh->inbox, &from->out[to], link);
+    bool is_post_due = !sh->is_inbox_posted;
+    sh->is_inbox_posted = true;
+    pthread_mutex_unlock(&sh->inbox_lock);
+    if (is_post_due) {
+        hky_loop_post(sh->loop, &sh->inbox_task);
+    }
+}
+
+static void hand_over_all(struct hky_shard *sh)
+{
+    for (unsigned to = 0; sh->out_mask != 0 && to < sh->s->n_workers; to++) {
+        if ((sh->out_mask >> (to % 64) & 1) != 0) {
+            hand_over(sh, to);
+        }
+    }
+    sh->out_mask = 0;
+}
+
+/* Lanes of an older policy hand back what they hold, in portions. True: there is more. */
+static bool empty_gone_lanes(struct hky_shard *sh)
+{
+    unsigned moved = 0;
+    struct lane *l, *next;
+    for (l = TAILQ_FIRST(&sh->all_lanes); l != NULL; l = next) {
+        next = TAILQ_NEXT(l, all_link);
+        if (!l->is_gone) {
+            continue;
+        }
+        for (struct hky_recipient *r; moved < PLACED_A_TURN && (r = lane_any(l)) != NULL; moved++) {
+            unplace(sh, r);
+            TAILQ_INSERT_TAIL(&sh->place, r, link);
+        }
+        lane_free_if_over(l);
+    }
+    return moved == PLACED_A_TURN;
+}
+
+static void wake_lanes(struct hky_shard *sh)
+{
+    for (struct lane *l; (l = TAILQ_FIRST(&sh->woken)) != NULL;) {
+        TAILQ_REMOVE(&sh->woken, l, woken_link);
+        l->wants_wake = false;
+        if (!l->is_gone && l->pub.n_ready > 0) {
+            sh->s->ops->wake(sh->s->ops->ctx, sh->index, &l->pub);
+        }
+    }
+}
+
+static void on_turn(struct hky_task *t)
+{
+    struct hky_shard *sh = HKY_CONTAINER(t, struct hky_shard, turn);
+    bool is_more = empty_gone_lanes(sh);
+    struct hky_recipient *r;
+    for (unsigned n = 0; n < PLACED_A_TURN && (r = TAILQ_FIRST(&sh->place)) != NULL; n++) {
+        TAILQ_REMOVE(&sh->place, r, link);
+        place(sh, r);
+    }
+    hand_over_all(sh);
+    wake_lanes(sh);
+    hand_over_all(sh); /* a take may have found other homes */
+    sh->is_turn_set = false;
+    if (sh->timer_at_ms == INT64_MAX) {
+        set_timer(sh, shard_now(sh)); /* the first turn */
+    }
+    if (is_more || !TAILQ_EMPTY(&sh->place) || !TAILQ_EMPTY(&sh->woken)) {
+        sh->is_turn_set = true;
+        hky_loop_post(sh->loop, &sh->turn); /* connections get their turn in between */
+    }
+}
+
+/* ---- from other threads ---- */
+
+static void on_inbox(struct hky_task *t)
+{
+    struct hky_shard *sh = HKY_CONTAINER(t, struct hky_shard, inbox_task);
+    struct recipients in = TAILQ_HEAD_INITIALIZER(in);
+    pthread_mutex_lock(&sh->inbox_lock);
+    TAILQ_CONCAT(&in, &sh->inbox, link);
+    sh->is_inbox_posted = false;
+    pthread_mutex_unlock(&sh->inbox_lock);
+    for (struct hky_recipient *r; (r = TAILQ_FIRST(&in)) != NULL;) {
+        TAILQ_REMOVE(&in, r, link);
+        place(sh, r);
+    }
+}
+
+static void on_recheck(struct hky_task *t)
+{
+    struct hky_shard *sh = HKY_CONTAINER(t, struct hky_shard, recheck_task);
+    __atomic_store_n(&sh->is_recheck_posted, 0, __ATOMIC_SEQ_CST);
+    shard_sweep_lanes(sh, shard_now(sh));
+    struct lane *l, *next;
+    for (l = TAILQ_FIRST(&sh->waiting); l != NULL; l = next) {
+        next = TAILQ_NEXT(l, waiting_link);
+        shard_wake(sh, l);
+    }
+}
+
+void schedule_recheck(struct hky_schedule *s)
+{
+    for (unsigned i = 0; i < s->n_workers; i++) {
+        struct hky_shard *sh = &s->shards[i];
+        if (__atomic_exchange_n(&sh->is_recheck_posted, 1, __ATOMIC_SEQ_CST) == 0) {
+            hky_loop_post(sh->loop, &sh->recheck_task);
+        }
+    }
+}
+
+/* Parked recipients are asked at once: a reload is what they wait for. */
+static void ask_parked(struct hky_shard *sh)
+{
+    struct recipients parked = TAILQ_HEAD_INITIALIZER(parked);
+    for (uint32_t i = 1; i <= sh->due.n; i++) {
+        struct hky_recipient *r = HKY_CONTAINER(sh->due.nodes[i], struct hky_recipient, due);
+        if (r->state == HKY_RCPT_PARKED) {
+            TAILQ_INSERT_TAIL(&parked, r, link);
+        }
+    }
+    for (struct hky_recipient *r; (r = TAILQ_FIRST(&parked)) != NULL;) {
+        TAILQ_REMOVE(&parked, r, link);
+        unplace(sh, r);
+        place_later(sh, r);
+    }
+}
+
+static void on_policy(struct hky_task *t)
+{
+    struct hky_shard *sh = HKY_CONTAINER(t, struct hky_shard, policy_task);
+    struct hky_schedule *s = sh->s;
+    __atomic_store_n(&sh->is_policy_posted, 0, __ATOMIC_SEQ_CST);
+    pthread_mutex_lock(&s->lock);
+    struct hky_policy *policy = hky_policy_ref(s->policy);
+    pthread_mutex_unlock(&s->lock);
+    hky_policy_unref(&sh->policy);
+    sh->policy = policy;
+    shard_retire_lanes(sh);
+    ask_parked(sh);
+}
+
+void shard_init(struct hky_shard *sh, struct hky_schedule *s, unsigned index, struct hky_loop *loop)
+{
+    sh->s = s;
+    sh->index = index;
+    sh->loop = loop;
+    sh->policy = hky_policy_ref(s->policy);
+    hky_map_init(&sh->lanes);
+    TAILQ_INIT(&sh->all_lanes);
+    TAILQ_INIT(&sh->woken);
+    TAILQ_INIT(&sh->waiting);
+    hky_heap_init(&sh->due);
+    hky_heap_init(&sh->wakes);
+    TAILQ_INIT(&sh->held);
+    TAILQ_INIT(&sh->place);
+    TAILQ_INIT(&sh->jobs);
+    TAILQ_INIT(&sh->spare_jobs);
+    TAILQ_INIT(&sh->inbox);
+    pthread_mutex_init(&sh->inbox_lock, NULL);
+    sh->out = hky_calloc(s->n_workers, sizeof *sh->out);
+    for (unsigned i = 0; i < s->n_workers; i++) {
+        TAILQ_INIT(&sh->out[i]);
+    }
+    hky_timer_init(&sh->timer, loop, on_timer);
+    sh->timer_at_ms = INT64_MAX;
+    sh->turn.run = on_turn;
+    sh->inbox_task.run = on_inbox;
+    sh->recheck_task.run = on_recheck;
+    sh->policy_task.run = on_policy;
+}

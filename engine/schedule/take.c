@@ -1,0 +1,452 @@
+/*
+ * A lane and its connections: the next job, and what became of it.
+ */
+#include "internal.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#define LOOKED_AT_MAX 64 /* recipients without a job in one call: then the loop gets its turn */
+#define SPARE_JOBS    64
+#define SPARE_CAP     16
+#define GAP_FIRST_MS  250
+#define GAP_MOST_MS   60000
+#define NAMED_MOST_MS (3600 * 1000)
+
+/* ---- jobs ---- */
+
+static struct job *job_new(struct hky_shard *sh, uint32_t n)
+{
+    struct job *j = TAILQ_FIRST(&sh->spare_jobs);
+    if (j != NULL && n <= j->cap) {
+        TAILQ_REMOVE(&sh->spare_jobs, j, link);
+        sh->n_spare--;
+        return j;
+    }
+    uint32_t cap = n > SPARE_CAP ? n : SPARE_CAP;
+    j = hky_calloc(1, sizeof *j);
+    j->cap = cap;
+    j->pub.recipients = hky_calloc(cap, sizeof *j->pub.recipients);
+    j->slots_of = hky_calloc(cap, sizeof *j->slots_of);
+    return j;
+}
+
+static void job_drop(struct job *j)
+{
+    free(j->pub.recipients);
+    free(j->slots_of);
+    free(j);
+}
+
+static void job_free(struct hky_shard *sh, struct job *j)
+{
+    if (sh->n_spare < SPARE_JOBS && j->cap == SPARE_CAP) {
+        TAILQ_INSERT_HEAD(&sh->spare_jobs, j, link);
+        sh->n_spare++;
+        return;
+    }
+    job_drop(j);
+}
+
+void jobs_free(struct hky_shard *sh)
+{
+    for (struct job *j; (j = TAILQ_FIRST(&sh->spare_jobs)) != NULL;) {
+        TAILQ_REMOVE(&sh->spare_jobs, j, link);
+        job_drop(j);
+    }
+    for (struct job *j; (j = TAILQ_FIRST(&sh->jobs)) != NULL;) {
+        TAILQ_REMOVE(&sh->jobs, j, link);
+        hky_message_unref(&j->pub.message);
+        job_drop(j);
+    }
+}
+
+/* ---- take ---- */
+
+void lane_wait(struct lane *l, int64_t until_ms)
+{
+    struct hky_shard *sh = l->shard;
+    if (!l->is_waiting) {
+        l->is_waiting = true;
+        TAILQ_INSERT_TAIL(&sh->waiting, l, waiting_link);
+    }
+    if (until_ms != INT64_MAX) {
+        shard_wake_at(sh, l, until_ms);
+    }
+}
+
+static bool is_lane_ready(struct lane *l, int64_t now_ms, int64_t *until_ms)
+{
+    if (__atomic_load_n(&l->shard->s->is_draining, __ATOMIC_RELAXED)) {
+        *until_ms = INT64_MAX;
+        return false;
+    }
+    if (lane_is_paused(l, now_ms, until_ms)) {
+        return false;
+    }
+    if (l->n_jobs_max > 0 && l->n_jobs >= l->n_jobs_max) {
+        *until_ms = INT64_MAX; /* done wakes */
+        return false;
+    }
+    *until_ms = l->next_take_ms;
+    return l->next_take_ms <= now_ms;
+}
+
+static bool has_recipient_in_sender(const struct hky_relay *relay, const struct hky_recipient *r)
+{
+    const char *envelope = r->plan->steps[r->step].envelope;
+    envelope = envelope != NULL ? envelope : r->plan->envelope;
+    envelope = envelope != NULL ? envelope : relay->envelope;
+    return envelope != NULL && strstr(envelope, "{rcpt}") != NULL;
+}
+
+/* How many of those behind r go along with it: same message, plan and step, hence the same identity. */
+static uint32_t count_peers(struct lane *l, struct hky_recipient *r, int64_t now_ms)
+{
+    const struct hky_relay *relay = l->pub.relay;
+    uint32_t most = relay->recipients_per_message;
+    if (most <= 1 || has_recipient_in_sender(relay, r)) {
+        return 1;
+    }
+    uint32_t n = 1;
+    for (struct hky_recipient *p = r; n < most && (p = lane_peer(p)) != NULL; n++) {
+        bool goes_along = p->step == r->step && p->plan != NULL && p->plan->hash == r->plan->hash &&
+                          p->expire_at_ms > now_ms && !is_plan_stale(l->shard, p, now_ms);
+        if (!goes_along) {
+            break;
+        }
+    }
+    return n;
+}
+
+/* Somebody at the head who cannot go now is dealt with; NULL: nobody left, or enough looked at. */
+static struct hky_recipient *next_candidate(struct lane *l, int64_t now_ms, struct hky_identity *identity,
+                                            unsigned *looked)
+{
+    struct hky_shard *sh = l->shard;
+    for (struct hky_recipient *r; (r = lane_peek(l)) != NULL && *looked < LOOKED_AT_MAX; ++*looked) {
+        if (r->expire_at_ms <= now_ms) {
+            unplace(sh, r);
+            expire(sh, r);
+            continue;
+        }
+        if (is_plan_stale(sh, r, now_ms)) {
+            unplace(sh, r);
+            place(sh, r);
+            continue;
+        }
+        hky_identity_choose(l->pub.policy, l->pub.relay, r->plan, r->step, r->message, r, identity);
+        if (identity->is_allowed) {
+            return r;
+        }
+        if (!leave_for_reason(sh, r, HKY_CLASS_SENDS_AS)) {
+            unplace(sh, r);
+            hold(sh, r, "no step can send as this author");
+        }
+    }
+    return NULL;
+}
+
+static bool pass_gate(struct lane *l, int64_t now_ms, bool *is_probe, int64_t *until_ms)
+{
+    *is_probe = false;
+    if (__atomic_load_n(&l->gate->is_troubled, __ATOMIC_ACQUIRE) == 0) {
+        return true;
+    }
+    pthread_mutex_lock(&l->shard->s->lock);
+    enum gate_answer answer = gate_ask(l->gate, now_ms, true, until_ms);
+    pthread_mutex_unlock(&l->shard->s->lock);
+    *is_probe = answer == GATE_PROBE;
+    return answer != GATE_WAIT;
+}
+
+static void fill(struct job *j, struct lane *l, struct hky_recipient *first, uint32_t n)
+{
+    struct hky_shard *sh = l->shard;
+    struct hky_recipient *r = first, *next;
+    lane_turn(l, first);
+    for (uint32_t i = 0; i < n; i++, r = next) {
+        next = i + 1 < n ? TAILQ_NEXT(r, link) : NULL;
+        unplace(sh, r);
+        r->state = HKY_RCPT_SENDING;
+        r->lane = NULL;
+        j->pub.recipients[i] = j->slots_of[i] = r;
+    }
+    j->pub.lane = &l->pub;
+    j->pub.message = hky_message_ref(first->message);
+    j->pub.n = n;
+    j->pub.schedule = j;
+    j->owner = l;
+    j->got_through = j->failed_to_connect = false;
+    j->why[0] = '\0';
+    l->n_jobs++;
+    TAILQ_INSERT_TAIL(&sh->jobs, j, link);
+    counter_add(&sh->n.sending, n);
+    counter_add(&l->account->n_sending, n);
+}
+
+enum hky_take hky_schedule_take(struct hky_lane *pub, struct hky_job **out)
+{
+    struct lane *l = (struct lane *)pub;
+    struct hky_shard *sh = l->shard;
+    int64_t now_ms = shard_now(sh), until_ms;
+    *out = NULL;
+    if (l->is_gone || pub->n_ready == 0) {
+        return HKY_TAKE_EMPTY;
+    }
+    if (!is_lane_ready(l, now_ms, &until_ms)) {
+        lane_wait(l, until_ms);
+        return HKY_TAKE_WAIT;
+    }
+    struct job *j = job_new(sh, pub->relay->recipients_per_message);
+    unsigned looked = 0;
+    struct hky_recipient *r = next_candidate(l, now_ms, &j->pub.identity, &looked);
+    if (r == NULL) {
+        job_free(sh, j);
+        if (pub->n_ready > 0) {
+            lane_wait(l, now_ms);
+            return HKY_TAKE_WAIT;
+        }
+        return HKY_TAKE_EMPTY;
+    }
+    uint32_t n = count_peers(l, r, now_ms);
+    enum caps_answer answer = caps_take(sh->s->caps, l->account->caps, sh->index, n, now_ms, &j->slots, &until_ms);
+    if (answer == CAPS_TAKEN && !pass_gate(l, now_ms, &j->is_probe, &until_ms)) {
+        caps_give_back(sh->s->caps, &j->slots, now_ms);
+        answer = CAPS_WAIT;
+    }
+    if (answer != CAPS_TAKEN) {
+        job_free(sh, j);
+        lane_wait(l, until_ms);
+        return HKY_TAKE_WAIT;
+    }
+    fill(j, l, r, j->slots.n_recipients);
+    if (l->gap_ms > 0) {
+        l->next_take_ms = now_ms + l->gap_ms;
+    }
+    *out = &j->pub;
+    return HKY_TAKE_JOB;
+}
+
+/* ---- result ---- */
+
+static void slow_down(struct lane *l, const struct hky_outcome *o, int64_t now_ms)
+{
+    l->n_jobs_max = l->n_jobs > 2 ? l->n_jobs / 2 : 1;
+    l->n_good = 0;
+    int64_t gap = l->gap_ms * 2 < GAP_MOST_MS ? l->gap_ms * 2 : GAP_MOST_MS;
+    l->gap_ms = l->gap_ms == 0 ? GAP_FIRST_MS : gap;
+    int64_t at = now_ms + l->gap_ms;
+    bool is_of_one = o->scope == HKY_SCOPE_RECIPIENT || o->scope == HKY_SCOPE_MESSAGE || o->scope == HKY_SCOPE_SENDER;
+    if (o->retry_after_sec > 0 && !is_of_one) {
+        int64_t named = (int64_t)o->retry_after_sec * 1000;
+        at = now_ms + (named < NAMED_MOST_MS ? named : NAMED_MOST_MS);
+    }
+    l->next_take_ms = at > l->next_take_ms ? at : l->next_take_ms;
+}
+
+static void speed_up(struct lane *l)
+{
+    if (l->n_jobs_max == 0 && l->gap_ms == 0) {
+        return;
+    }
+    l->gap_ms = l->gap_ms > 40 ? l->gap_ms * 3 / 4 : 0;
+    if (++l->n_good >= l->n_jobs_max) {
+        l->n_good = 0;
+        l->n_jobs_max = l->n_jobs_max < l->pub.relay->connections ? l->n_jobs_max + 1 : 0;
+    }
+}
+
+static void pause_account(struct lane *l, const struct hky_advance *a, const struct hky_outcome *o, int64_t now_ms)
+{
+    struct hky_schedule *s = l->shard->s;
+    char why[120];
+    snprintf(why, sizeof why, "%s: %.90s", hky_class_name(o->class), o->reply.text);
+    pthread_mutex_lock(&s->lock);
+    bool is_news = gate_pause(l->gate, o->retry_after_sec > 0 ? a->pause_account_sec : 0, now_ms, why);
+    int64_t until_ms = l->gate->paused_until_ms;
+    pthread_mutex_unlock(&s->lock);
+    if (is_news) {
+        tell_lane(l->shard, HKY_EVENT_RELAY_PAUSED, l, until_ms, why);
+    }
+    schedule_recheck(s);
+}
+
+static int64_t gate_end(struct lane *l)
+{
+    pthread_mutex_lock(&l->shard->s->lock);
+    int64_t until_ms = gate_until_ms(l->gate);
+    pthread_mutex_unlock(&l->shard->s->lock);
+    return until_ms;
+}
+
+static void count(struct hky_recipient *r, const struct hky_outcome *o, const struct job *j, int64_t now_ms)
+{
+    hky_recipient_remember(r, now_ms, j->pub.lane->relay_name, o);
+    r->attempts += r->attempts < UINT8_MAX;
+    r->step_attempts += r->step_attempts < UINT8_MAX;
+    bool uses_a_try =
+        o->class == HKY_CLASS_NETWORK || o->class == HKY_CLASS_SYSTEM_TEMP || o->class == HKY_CLASS_UNKNOWN;
+    r->tries += uses_a_try && r->tries < UINT8_MAX;
+    r->ambiguous += o->class == HKY_CLASS_AMBIGUOUS && r->ambiguous < UINT8_MAX;
+    r->last_class = (uint8_t)o->class;
+}
+
+static void go_on(struct job *j, struct hky_recipient *r, const struct hky_outcome *o, const struct hky_advance *a,
+                  int64_t now_ms)
+{
+    struct hky_shard *sh = j->owner->shard;
+    struct note n = {.outcome = o, .job = j, .text = a->why};
+    switch (a->action) {
+    case HKY_ACTION_DONE:
+        r->copies++;
+        finish(sh, r, HKY_RCPT_DELIVERED, o, NULL, j);
+        break;
+    case HKY_ACTION_RETRY: {
+        int64_t at = a->at_ms, end = a->pause_account_sec > 0 ? gate_end(j->owner) : 0;
+        at = at < end ? end : at;
+        at = at < r->expire_at_ms ? at : r->expire_at_ms;
+        n.next_at_ms = at;
+        defer_until(sh, r, at);
+        remember(sh, r);
+        tell(sh, HKY_EVENT_DEFERRED, r, &n);
+        break;
+    }
+    case HKY_ACTION_NEXT:
+        enter_step(r, a->step, o->class, now_ms);
+        remember(sh, r);
+        tell(sh, HKY_EVENT_ROUTED, r, &n);
+        place_later(sh, r);
+        break;
+    case HKY_ACTION_HOLD:
+        hold(sh, r, a->why);
+        break;
+    default:
+        finish(sh, r, o->class == HKY_CLASS_EXPIRED ? HKY_RCPT_EXPIRED : HKY_RCPT_FAILED, o, a->why, j);
+        break;
+    }
+}
+
+/* Did the server let us in? A refusal at the greeting is an answer; no answer is a failure of the way there. */
+static void judge_connection(struct job *j, const struct hky_outcome *o)
+{
+    if (o->class != HKY_CLASS_NETWORK || o->stage > HKY_STAGE_GREETING) {
+        j->got_through = true;
+    } else {
+        j->failed_to_connect = true;
+        snprintf(j->why, sizeof j->why, "%s: %.90s", hky_stage_name(o->stage), o->reply.text);
+    }
+}
+
+void hky_schedule_result(struct hky_job *pub, unsigned i, const struct hky_outcome *o)
+{
+    struct job *j = (struct job *)pub;
+    struct lane *l = j->owner;
+    struct hky_shard *sh = l->shard;
+    HKY_ASSERT(i < pub->n && j->slots_of[i] != NULL);
+    struct hky_recipient *r = j->slots_of[i];
+    j->slots_of[i] = NULL;
+    int64_t now_ms = shard_now(sh);
+    r->state = HKY_RCPT_QUEUED;
+    counter_add(&sh->n.sending, -1);
+    counter_add(&l->account->n_sending, -1);
+    counter_add(&sh->n.attempts, 1);
+    judge_connection(j, o);
+    struct hky_advance a;
+    hky_plan_advance(&(struct hky_advance_query){l->pub.policy, r, o, now_ms}, &a);
+    count(r, o, j, now_ms);
+    if (a.pause_account_sec > 0) {
+        pause_account(l, &a, o, now_ms);
+    }
+    if (a.slow_lane) {
+        slow_down(l, o, now_ms);
+    } else if (o->class == HKY_CLASS_OK) {
+        speed_up(l);
+    }
+    go_on(j, r, o, &a, now_ms);
+}
+
+/* ---- done ---- */
+
+static void settle_gate(struct job *j, int64_t now_ms)
+{
+    struct lane *l = j->owner;
+    struct hky_schedule *s = l->shard->s;
+    bool is_failure = j->failed_to_connect && !j->got_through;
+    if (!is_failure && !j->is_probe && __atomic_load_n(&l->gate->is_troubled, __ATOMIC_ACQUIRE) == 0) {
+        return;
+    }
+    enum hky_event_kind kind = is_failure ? HKY_EVENT_RELAY_PAUSED : HKY_EVENT_RELAY_RESUMED;
+    pthread_mutex_lock(&s->lock);
+    bool is_news = false;
+    if (is_failure) {
+        is_news = gate_on_failure(l->gate, j->is_probe, now_ms, j->why);
+    } else if (j->got_through) {
+        is_news = gate_on_good(l->gate);
+    } else {
+        gate_on_nothing(l->gate, j->is_probe, now_ms);
+    }
+    int64_t until_ms = gate_until_ms(l->gate);
+    pthread_mutex_unlock(&s->lock);
+    if (is_news) {
+        tell_lane(l->shard, kind, l, is_failure ? until_ms : 0, is_failure ? j->why : NULL);
+    }
+    if (is_news || j->is_probe) {
+        schedule_recheck(s);
+    }
+}
+
+static void put_back(struct job *j)
+{
+    struct hky_shard *sh = j->owner->shard;
+    for (unsigned i = j->pub.n; i-- > 0;) {
+        struct hky_recipient *r = j->slots_of[i];
+        if (r == NULL) {
+            continue;
+        }
+        r->state = HKY_RCPT_QUEUED;
+        counter_add(&sh->n.sending, -1);
+        counter_add(&j->owner->account->n_sending, -1);
+        if (j->owner->is_gone) {
+            place_later(sh, r);
+            continue;
+        }
+        lane_push(j->owner, r, true);
+        hky_heap_set(&sh->due, &r->due, r->expire_at_ms);
+    }
+}
+
+static void end(struct hky_job **pub, bool is_counted)
+{
+    struct job *j = (struct job *)*pub;
+    struct lane *l = j->owner;
+    struct hky_shard *sh = l->shard;
+    int64_t now_ms = shard_now(sh);
+    *pub = NULL;
+    put_back(j);
+    if (is_counted) {
+        caps_done(sh->s->caps, &j->slots, now_ms);
+    } else {
+        caps_give_back(sh->s->caps, &j->slots, now_ms);
+    }
+    settle_gate(j, now_ms);
+    TAILQ_REMOVE(&sh->jobs, j, link);
+    hky_message_unref(&j->pub.message);
+    job_free(sh, j);
+    l->n_jobs--;
+    if (l->pub.n_ready > 0 && !l->is_gone) {
+        shard_wake(sh, l);
+    } else if (l->is_gone) {
+        shard_turn_later(sh);
+    }
+}
+
+void hky_schedule_done(struct hky_job **job, bool mail_sent)
+{
+    end(job, mail_sent);
+}
+
+void hky_schedule_give_back(struct hky_job **job)
+{
+    end(job, false);
+}
