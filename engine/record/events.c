@@ -277,14 +277,28 @@ static void remove_oldest(struct hky_events *ev)
     }
 }
 
-static void rotate(struct hky_events *ev)
+/* Two rotations within one second must not share a name: the later would overwrite the earlier. */
+static int rename_aside(struct hky_events *ev)
 {
+    int stem = (int)(strlen(ev->path) - strlen(".jsonl"));
     char to[4096], second[32];
-    struct hky_error e;
 
     format_second(hky_clock_now_ms(ev->clock) / 1000, second);
-    snprintf(to, sizeof to, "%.*s-%s.jsonl", (int)(strlen(ev->path) - strlen(".jsonl")), ev->path, second);
-    if (rename(ev->path, to) != 0) {
+    for (int i = 0; i < 1000; i++) {
+        snprintf(to, sizeof to, "%.*s-%s.%03d.jsonl", stem, ev->path, second, i);
+        if (renameat2(AT_FDCWD, ev->path, AT_FDCWD, to, RENAME_NOREPLACE) == 0)
+            return 0;
+        if (errno != EEXIST)
+            return -1;
+    }
+    return -1;
+}
+
+static void rotate(struct hky_events *ev)
+{
+    struct hky_error e;
+
+    if (rename_aside(ev) != 0) {
         hky_log(ev->log, HKY_LOG_ERROR, "event_log", "what=rotate error=\"%s\"", strerror(errno));
         ev->written = 0; /* not again for every line */
         return;

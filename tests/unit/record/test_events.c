@@ -1,0 +1,187 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+#include <pthread.h>
+#include <cmocka.h>
+#include <jansson.h>
+
+#include "hikyaku/record.h"
+
+static char dir[64];
+static struct hky_clock the_clock = {0, 1764000000123};
+
+static struct hky_record *open_record(uint64_t buffer, uint64_t rotate)
+{
+    struct hky_record *r;
+    struct hky_error e = {0};
+
+    assert_int_equal(
+        hky_record_open(
+            &(struct hky_record_params){
+                .dir = dir, .n_workers = 2, .buffer_octets = buffer, .rotate_octets = rotate, .clock = &the_clock},
+            &r, &e),
+        HKY_OK);
+    return r;
+}
+
+static int make_dir(void **state)
+{
+    (void)state;
+    snprintf(dir, sizeof dir, "/tmp/hikyaku-record-XXXXXX");
+    return mkdtemp(dir) == NULL;
+}
+
+static int remove_dir(void **state)
+{
+    char command[128];
+
+    (void)state;
+    snprintf(command, sizeof command, "rm -rf '%s'", dir);
+    return system(command);
+}
+
+static json_t *read_line(FILE *f)
+{
+    char line[8192];
+
+    return fgets(line, sizeof line, f) != NULL ? json_loads(line, JSON_REJECT_DUPLICATES, NULL) : NULL;
+}
+
+static void a_line_has_its_keys_and_peer_text_is_inert(void **state)
+{
+    struct hky_rcpt_draft rcpt = {HKY_STR("a..b@docomo.ne.jp"), HKY_STR(""), 0};
+    struct hky_message_draft d = {.id = 77, .size = 10, .recipients = &rcpt, .n_recipients = 1};
+    struct hky_message *m;
+    struct hky_outcome o = {.class = HKY_CLASS_BLOCKED_IP, .scope = HKY_SCOPE_PATH, .stage = HKY_STAGE_DOT};
+    struct hky_record *r = open_record(0, 0);
+    char path[128];
+    json_t *row;
+    FILE *f;
+
+    (void)state;
+    d.facts[HKY_FACT_SCENARIO] = HKY_STR("spring");
+    m = hky_message_new(&d);
+    hky_reply_from_text(&o.reply, HKY_STR("550 5.7.1 \x1b[2J\"quoted\" \xe2\x80\xae blocked"));
+    m->recipients[0].arms = memcpy(hky_alloc(8), "exp\0arm\0", 8);
+    m->recipients[0].arms_n = 8;
+    hky_record_event(r, 0,
+                     &(struct hky_event){.kind = HKY_EVENT_DEFERRED,
+                                         .at_ms = 1764000000123,
+                                         .message = m,
+                                         .recipient = &m->recipients[0],
+                                         .outcome = &o,
+                                         .relay = "own",
+                                         .next_at_ms = 1764000300000});
+    hky_record_close(&r);
+    snprintf(path, sizeof path, "%s/events.jsonl", dir);
+    f = fopen(path, "r");
+    assert_non_null(f);
+    row = read_line(f);
+    assert_non_null(row);
+    assert_string_equal(json_string_value(json_object_get(row, "ev")), "deferred");
+    assert_string_equal(json_string_value(json_object_get(row, "time")), "2025-11-24T16:00:00.123Z");
+    assert_string_equal(json_string_value(json_object_get(row, "next_at")), "2025-11-24T16:05:00.000Z");
+    assert_string_equal(json_string_value(json_object_get(row, "rcpt")), "a..b@docomo.ne.jp");
+    assert_string_equal(json_string_value(json_object_get(row, "scenario")), "spring");
+    assert_string_equal(json_string_value(json_object_get(row, "class")), "blocked_ip");
+    assert_string_equal(json_string_value(json_object_get(row, "enhanced")), "5.7.1");
+    assert_int_equal(json_integer_value(json_object_get(row, "code")), 550);
+    assert_string_equal(json_string_value(json_object_get(json_object_get(row, "arms"), "exp")), "arm");
+    json_decref(row);
+    assert_null(read_line(f));
+    fclose(f);
+    hky_message_unref(&m);
+}
+
+static void *emit_many(void *arg)
+{
+    struct hky_record *r = arg;
+
+    for (int i = 0; i < 20000; i++)
+        hky_record_event(r, (unsigned)i % 3,
+                         &(struct hky_event){.kind = HKY_EVENT_STARTED, .at_ms = 1764000000000 + i, .text = "x"});
+    return NULL;
+}
+
+static void lines_of_threads_stay_whole_and_rotate(void **state)
+{
+    struct hky_record *r = open_record(0, 1u << 20);
+    pthread_t threads[3];
+    char command[256];
+
+    (void)state;
+    for (int i = 0; i < 3; i++)
+        pthread_create(&threads[i], NULL, emit_many, r);
+    for (int i = 0; i < 3; i++)
+        pthread_join(threads[i], NULL);
+    assert_int_equal(hky_record_dropped(r), 0);
+    hky_record_close(&r);
+    snprintf(
+        command, sizeof command,
+        "test $(cat %s/events*.jsonl | grep -c '^{\"ev\":\"started\".*}$') = 60000 && ls %s/events-*.jsonl >/dev/null",
+        dir, dir);
+    assert_int_equal(system(command), 0);
+}
+
+static void what_does_not_fit_is_counted(void **state)
+{
+    struct hky_record *r = open_record(3000, 0);
+    uint64_t dropped;
+    char command[256];
+
+    (void)state;
+    for (int i = 0; i < 500; i++)
+        hky_record_event(r, 0,
+                         &(struct hky_event){.kind = HKY_EVENT_STARTED, .at_ms = 1764000000000, .text = "some text"});
+    dropped = hky_record_dropped(r);
+    assert_true(dropped > 0);
+    hky_record_close(&r);
+    r = open_record(0, 0);
+    hky_record_close(&r);
+    snprintf(command, sizeof command, "grep -q '\"ev\":\"dropped\"' %s/events.jsonl", dir);
+    assert_int_equal(system(command), 0);
+}
+
+static void count_one(void *ctx, const char *key, const char *value)
+{
+    (void)key;
+    (void)value;
+    ++*(int *)ctx;
+}
+
+static void state_survives_a_restart(void **state)
+{
+    struct hky_record *r = open_record(0, 0);
+    char *value;
+    int n = 0;
+
+    (void)state;
+    hky_state_put(r, "paused", "gmail", "0 ");
+    hky_state_put(r, "paused", "ses", "5 ");
+    hky_state_put(r, "oauth", "gmail", "token");
+    hky_state_put(r, "paused", "ses", NULL);
+    hky_record_close(&r);
+    r = open_record(0, 0);
+    value = hky_state_get(r, "paused", "gmail");
+    assert_string_equal(value, "0 ");
+    free(value);
+    assert_null(hky_state_get(r, "paused", "ses"));
+    hky_state_each(r, "paused", count_one, &n);
+    assert_int_equal(n, 1);
+    hky_record_close(&r);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(a_line_has_its_keys_and_peer_text_is_inert, make_dir, remove_dir),
+        cmocka_unit_test_setup_teardown(lines_of_threads_stay_whole_and_rotate, make_dir, remove_dir),
+        cmocka_unit_test_setup_teardown(what_does_not_fit_is_counted, make_dir, remove_dir),
+        cmocka_unit_test_setup_teardown(state_survives_a_restart, make_dir, remove_dir),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
