@@ -133,7 +133,7 @@ static bool parse_moment(const char *z, int64_t *at_ms)
 {
     struct tm tm = {0};
     int used = 0, hours = 0, minutes = 0;
-    char sign = 0;
+    char sign[2] = "";
 
     if (sscanf(z, "%4d-%2d-%2d%*1[T ]%2d:%2d%n", &tm.tm_year, &tm.tm_mon, &tm.tm_mday, &tm.tm_hour, &tm.tm_min,
                &used) != 5)
@@ -143,19 +143,20 @@ static bool parse_moment(const char *z, int64_t *at_ms)
         z += used;
     if (strcmp(z, "Z") != 0) {
         used = 0;
-        if (sscanf(z, "%1[+-]%2d:%2d%n", &sign, &hours, &minutes, &used) != 3 &&
-            sscanf(z, "%1[+-]%2d%2d%n", &sign, &hours, &minutes, &used) != 3)
+        if (sscanf(z, "%1[+-]%2d:%2d%n", sign, &hours, &minutes, &used) != 3 &&
+            sscanf(z, "%1[+-]%2d%2d%n", sign, &hours, &minutes, &used) != 3)
             return false;
         if (z[used] != '\0')
             return false;
     }
     if (tm.tm_year < 1970 || tm.tm_mon < 1 || tm.tm_mon > 12 || tm.tm_mday < 1 || tm.tm_mday > 31 || tm.tm_hour > 23 ||
-        tm.tm_min > 59 || tm.tm_sec > 60 || hours > 14 || minutes > 59)
+        tm.tm_min > 59 || tm.tm_sec > 60 || hours < 0 || hours > 14 || minutes < 0 || minutes > 59 || tm.tm_hour < 0 ||
+        tm.tm_min < 0 || tm.tm_sec < 0)
         return false;
     tm.tm_year -= 1900;
     tm.tm_mon -= 1;
     int64_t offset_sec = (hours * 60 + minutes) * 60;
-    *at_ms = ((int64_t)timegm(&tm) - (sign == '-' ? -offset_sec : offset_sec)) * 1000;
+    *at_ms = ((int64_t)timegm(&tm) - (sign[0] == '-' ? -offset_sec : offset_sec)) * 1000;
     return true;
 }
 

@@ -1,0 +1,464 @@
+#include "fake.h"
+
+#define PRE       "EHLO t\r\nMAIL FROM:<a@x.test>\r\nRCPT TO:<b@y.test>\r\nDATA\r\n"
+#define HDR       "From: a@x.test\r\nTo: b@y.test\r\nSubject: t\r\nX-Test-ID: N\r\n\r\n"
+#define SMUG      "MAIL FROM:<admin@x.test>\r\nRCPT TO:<v@y.test>\r\nDATA\r\nSubject: smuggled\r\n\r\nevil\r\n.\r\n"
+#define SMUG_TEXT "MAIL FROM:<admin@x.test>\r\nRCPT TO:<v@y.test>\r\nDATA\r\nSubject: smuggled\r\n\r\nevil\r\n"
+#define OK_PRE    "220 250 250 250 354 "
+#define ENV       "EHLO t\r\nMAIL FROM:<a@x.test>\r\nRCPT TO:<b@y.test>\r\n"
+#define OK_ENV    "220 250 250 250 "
+
+/* Every case is sent whole, one octet at a time, and cut in two at every offset: the outcome is the same. */
+static const struct {
+    const char *name;
+    struct hky_str wire;
+    const char *codes;
+    unsigned n_messages;
+    const char *text; /* of the first message, NULL: not looked at */
+} cases[] = {
+    {"one message", HKY_STR(PRE HDR "hello\r\n.\r\nQUIT\r\n"), OK_PRE "250 221", 1, "hello\r\n"},
+    {"two messages", HKY_STR(PRE HDR "1\r\n.\r\nMAIL FROM:<>\r\nRCPT TO:<c@y.test>\r\nDATA\r\n" HDR "2\r\n.\r\n"),
+     OK_PRE "250 250 250 354 250", 2, "1\r\n"},
+    {"L01 LF . LF is content", HKY_STR(PRE HDR "one\n.\n" SMUG), OK_PRE "250", 1, "one\r\n.\r\n" SMUG_TEXT},
+    {"L02 LF . CRLF is content", HKY_STR(PRE HDR "one\n.\r\n" SMUG), OK_PRE "250", 1, "one\r\n.\r\n" SMUG_TEXT},
+    {"L04 CR . CR is refused", HKY_STR(PRE HDR "one\r.\r" SMUG), OK_PRE "550", 0, NULL},
+    {"L04 CR . LF is refused", HKY_STR(PRE HDR "one\r.\n" SMUG), OK_PRE "550", 0, NULL},
+    {"L04 LF . CR is refused", HKY_STR(PRE HDR "one\n.\r" SMUG), OK_PRE "550", 0, NULL},
+    {"L04 CR . CRLF is refused", HKY_STR(PRE HDR "one\r.\r\n" SMUG), OK_PRE "550", 0, NULL},
+    {"L04 CRLF . CR is refused", HKY_STR(PRE HDR "one\r\n.\r" SMUG), OK_PRE "550", 0, NULL},
+    {"L05 NUL before the dot", HKY_STR(PRE HDR "one\r\n\0.\r\n" SMUG), OK_PRE "550", 0, NULL},
+    {"L05 NUL behind the dot", HKY_STR(PRE HDR "one\r\n.\0\r\n" SMUG), OK_PRE "550", 0, NULL},
+    {"L08 dots are unstuffed", HKY_STR(PRE HDR "a\r\n.b\r\n..c\r\n\r\n.\r\n"), OK_PRE "250", 1, "a\r\nb\r\n.c\r\n\r\n"},
+    {"empty content", HKY_STR(PRE ".\r\n"), OK_PRE "250", 1, ""},
+    {"no header at all", HKY_STR(PRE "just text\r\nmore\r\n.\r\n"), OK_PRE "250", 1, "just text\r\nmore\r\n"},
+    {"a line that is no field ends the header", HKY_STR(PRE "From: a@x.test\r\nno field\r\nrest\r\n.\r\n"),
+     OK_PRE "250", 1, "no field\r\nrest\r\n"},
+    {"header without empty line", HKY_STR(PRE "From: a@x.test\r\nSubject: s\r\n.\r\n"), OK_PRE "250", 1, ""},
+    {"content that begins with the empty line", HKY_STR(PRE "\r\nbody\r\n.\r\n"), OK_PRE "250", 1, "body\r\n"},
+    {"L26 BDAT without MAIL is swallowed", HKY_STR("EHLO t\r\nBDAT 9 LAST\r\nMAIL FROMNOOP\r\n"), "220 250 503 250", 0,
+     NULL},
+    {"L28 chunks are opaque", HKY_STR(ENV "BDAT 13\r\na\r\n.\r\nMAIL \r\nBDAT 7 LAST\r\nQUIT\r\n\n"), OK_ENV "250 250",
+     1, "a\r\n.\r\nMAIL \r\nQUIT\r\n\r\n"},
+    {"L28 a command right behind a chunk", HKY_STR(ENV "BDAT 3\r\nabcBDAT 2 LAST\r\nde"), OK_ENV "250 250", 1, "abcde"},
+    {"BDAT 0 LAST ends", HKY_STR(ENV "BDAT 3\r\nabcBDAT 0 LAST\r\n"), OK_ENV "250 250", 1, "abc"},
+    {"L29 DATA inside chunks", HKY_STR(ENV "BDAT 5\r\nhelloDATA\r\n"), OK_ENV "250 503", 0, NULL},
+    {"L29 RCPT inside chunks", HKY_STR(ENV "BDAT 5\r\nhelloRCPT TO:<c@y.test>\r\nBDAT 0 LAST\r\n"),
+     OK_ENV "250 503 250", 1, "hello"},
+    {"L29 MAIL inside chunks", HKY_STR(ENV "BDAT 5\r\nhelloMAIL FROM:<c@x.test>\r\n"), OK_ENV "250 503", 0, NULL},
+    {"L29 RSET drops chunks", HKY_STR(ENV "BDAT 5\r\nhelloRSET\r\nBDAT 2 LAST\r\nxxNOOP\r\n"), OK_ENV "250 250 503 250",
+     0, NULL},
+    {"chunk that ends in CR", HKY_STR(ENV "BDAT 6 LAST\r\nabcde\r"), OK_ENV "550", 0, NULL},
+    {"L31 after a refused message a transaction begins anew",
+     HKY_STR(PRE HDR "x\ry\r\n.\r\nRCPT TO:<b@y.test>\r\nNOOP\r\n"), OK_PRE "550 503 250", 0, NULL},
+    {"L32 octets above 127 without SMTPUTF8",
+     HKY_STR("EHLO t\r\nMAIL FROM:<\xc3\xbc@x.test>\r\nRCPT TO:<b@y.test>\r\nVRFY \xc3\xbc@x.test\r\n"),
+     "220 250 553 503 252", 0, NULL},
+    {"L35 BDAT with a size that is none closes", HKY_STR(ENV "BDAT -1\r\nNOOP\r\n"), OK_ENV "501 421", 0, NULL},
+    {"a bare LF ends a command", HKY_STR("EHLO t\nNOOP\nQUIT\n"), "220 250 250 221", 0, NULL},
+    {"MAIL before EHLO", HKY_STR("MAIL FROM:<a@x.test>\r\n"), "220 503", 0, NULL},
+    {"HELO is enough", HKY_STR("HELO t\r\nMAIL FROM:<a@x.test>\r\n"), "220 250 250", 0, NULL},
+    {"EHLO resets", HKY_STR(ENV "EHLO u\r\nRCPT TO:<c@y.test>\r\n"), OK_ENV "250 503", 0, NULL},
+    {"two MAILs", HKY_STR("EHLO t\r\nMAIL FROM:<a@x.test>\r\nMAIL FROM:<a@x.test>\r\n"), "220 250 250 503", 0, NULL},
+    {"NOOP HELP VRFY EXPN RSET", HKY_STR("NOOP x\r\nHELP\r\nVRFY a\r\nEXPN a\r\nRSET\r\n"), "220 250 214 252 502 250",
+     0, NULL},
+    {"commands in any case", HKY_STR("ehlo t\r\nmail from:<a@x.test>\r\nrcpt to:<b@y.test>\r\nquit\r\n"),
+     "220 250 250 250 221", 0, NULL},
+    {"unknown command", HKY_STR("XYZZY\r\n\r\n"), "220 500 500", 0, NULL},
+    {"L23 a browser", HKY_STR("POST / HTTP/1.1\r\nHost: x\r\n\r\nMAIL FROM:<a@x.test>\r\n"), "220 421", 0, NULL},
+    {"L23 GET", HKY_STR("GET / HTTP/1.1\r\n\r\n"), "220 421", 0, NULL},
+    {"L23 a TLS ClientHello", HKY_STR("\x16\x03\x01\x02\x00\x01\x00\n"), "220", 0, NULL},
+    {"L46 PROXY and XCLIENT are unknown", HKY_STR("PROXY TCP4 127.0.0.1 127.0.0.1 1 25\r\nXCLIENT ADDR=127.0.0.1\r\n"),
+     "220 500 500", 0, NULL},
+    {"L52 BINARYMIME is not offered", HKY_STR("EHLO t\r\nMAIL FROM:<a@x.test> BODY=BINARYMIME\r\nDATA\r\n"),
+     "220 250 555 503", 0, NULL},
+    {"SIZE above the bound", HKY_STR("EHLO t\r\nMAIL FROM:<a@x.test> SIZE=999999999\r\n"), "220 250 552", 0, NULL},
+    {"STARTTLS where it is not offered", HKY_STR("EHLO t\r\nSTARTTLS\r\n"), "220 250 502", 0, NULL},
+    {"AUTH where nobody can log in", HKY_STR("EHLO t\r\nAUTH PLAIN AGFsaWNlAHNlY3JldA==\r\n"), "220 250 502", 0, NULL},
+    {"L37 postmaster without a domain", HKY_STR("EHLO t\r\nMAIL FROM:<>\r\nRCPT TO:<postmaster>\r\n"),
+     "220 250 250 250", 0, NULL},
+    {"L40 dots as carriers gave them out",
+     HKY_STR("EHLO t\r\nMAIL FROM:<>\r\nRCPT TO:<abc..def@docomo.ne.jp>\r\nRCPT TO:<\"abc..def\"@docomo.ne.jp>\r\n"),
+     "220 250 250 250 250", 0, NULL},
+};
+
+static void check(struct fake *f, size_t i, const char *how)
+{
+    char codes[4096];
+
+    fake_codes(f, codes, sizeof codes);
+    if (strcmp(codes, cases[i].codes) != 0 || f->n_messages != cases[i].n_messages)
+        fail_msg("%s (%s): got \"%s\" and %u messages", cases[i].name, how, codes, f->n_messages);
+    if (cases[i].text != NULL) {
+        struct hky_str text = fake_text(f, 0);
+        if (!hky_str_eq(text, hky_str_z(cases[i].text)))
+            fail_msg("%s (%s): content is \"" HKY_STR_FMT "\"", cases[i].name, how, HKY_STR_ARG(text));
+    }
+}
+
+static void test_transcripts(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct hky_str wire = cases[i].wire;
+        struct fake f;
+
+        fake_init(&f, false, HKY_LISTEN_PLAIN, NULL, "127.0.0.1");
+        fake_send(&f, wire);
+        check(&f, i, "whole");
+        fake_fini(&f);
+        fake_init(&f, false, HKY_LISTEN_PLAIN, NULL, "127.0.0.1");
+        for (size_t at = 0; at < wire.n; at++)
+            fake_send(&f, hky_str_of(wire.p + at, 1));
+        check(&f, i, "octet by octet");
+        fake_fini(&f);
+        for (size_t at = 1; at < wire.n; at++) {
+            fake_init(&f, false, HKY_LISTEN_PLAIN, NULL, "127.0.0.1");
+            fake_send_cut(&f, wire, at);
+            check(&f, i, "cut");
+            fake_fini(&f);
+        }
+    }
+}
+
+static void test_stored_message(void **state)
+{
+    struct fake f;
+    struct hky_str all;
+
+    (void)state;
+    fake_init(&f, false, HKY_LISTEN_PLAIN, NULL, "127.0.0.1");
+    fake_send(&f,
+              HKY_STR("EHLO web(1)\r\nMAIL FROM:<Shop@X.Test> ENVID=e1 RET=HDRS\r\n"
+                      "RCPT TO:<b@Y.test> NOTIFY=NEVER ORCPT=rfc822;o@y.test\r\nRCPT TO:<B@y.test>\r\nDATA\r\n"
+                      "From: =?UTF-8?B?5bqX?= <shop@x.test>\r\nX-Hikyaku-Scenario: spring\r\nSubject: hi\r\n there\r\n"
+                      "X-Hikyaku-Tag: red, blue\r\nX-Hikyaku-Var: n=1\r\nx-hikyaku-anything: x\r\nTo: b@y.test\r\n"
+                      "X-Hikyaku-Ref: r7\r\nX-Hikyaku-Deadline: 2025-12-01T10:00:00+09:00\r\n\r\nbody\r\n.\r\n"));
+    assert_int_equal(f.n_messages, 1);
+    struct hky_message *m = f.messages[0];
+    all = hky_buf_str(&f.bodies[0]);
+    assert_true(hky_str_istarts(all, HKY_STR("Received: from web?1? ([127.0.0.1])\r\n\tby mx.test with ESMTP id ")));
+    assert_null(hky_str_ifind(all, HKY_STR("X-Hikyaku")));
+    assert_non_null(hky_str_ifind(all, HKY_STR("\tfor <b@y.test>;\r\n\t")));
+    assert_non_null(hky_str_ifind(all, HKY_STR("\r\nSubject: hi\r\n there\r\nTo: b@y.test\r\nDate: ")));
+    assert_non_null(hky_str_ifind(all, HKY_STR("\r\nMessage-ID: <")));
+    assert_true(hky_str_iends(all, HKY_STR("@mx.test>\r\n\r\nbody\r\n")));
+    static const struct {
+        enum hky_fact fact;
+        struct hky_str value;
+    } facts[] = {{HKY_FACT_SENDER, HKY_STR("Shop@x.test")},
+                 {HKY_FACT_AUTHOR, HKY_STR("shop@x.test")},
+                 {HKY_FACT_AUTHOR_NAME, HKY_STR("\xe5\xba\x97")},
+                 {HKY_FACT_SCENARIO, HKY_STR("spring")},
+                 {HKY_FACT_CLIENT, HKY_STR("127.0.0.1")},
+                 {HKY_FACT_HELLO, HKY_STR("web(1)")},
+                 {HKY_FACT_ENVID, HKY_STR("e1")},
+                 {HKY_FACT_REF, HKY_STR("r7")},
+                 {HKY_FACT_SUBJECT, HKY_STR("hi there")},
+                 {HKY_FACT_TAGS, HKY_STR("red\0blue\0")},
+                 {HKY_FACT_VARS, HKY_STR("n\0"
+                                         "1\0")},
+                 {HKY_FACT_SOURCE, HKY_STR("smtp")},
+                 {HKY_FACT_USER, HKY_STR("")}};
+    for (size_t i = 0; i < sizeof facts / sizeof facts[0]; i++) {
+        struct hky_str got = hky_message_fact(m, facts[i].fact);
+        if (!hky_str_eq(got, facts[i].value))
+            fail_msg("fact %d is \"" HKY_STR_FMT "\"", facts[i].fact, HKY_STR_ARG(got));
+    }
+    assert_int_equal(m->n_recipients, 1); /* b and B are one mailbox */
+    assert_true(hky_str_eq(hky_recipient_address(&m->recipients[0]), HKY_STR("b@y.test")));
+    assert_true(hky_str_eq(hky_recipient_orcpt(&m->recipients[0]), HKY_STR("rfc822;o@y.test")));
+    assert_int_equal(m->recipients[0].notify, HKY_NOTIFY_NEVER);
+    assert_int_equal(m->ret, HKY_RET_HDRS);
+    assert_int_equal(m->deadline_ms, INT64_C(1764550800000));
+    assert_int_equal(m->n_received, 1);
+    fake_fini(&f);
+}
+
+static void test_own_fields_from_strangers(void **state)
+{
+    struct fake f;
+
+    (void)state;
+    /* allow-listed: believed; a login elsewhere: only its scenario */
+    fake_init(&f, true, HKY_LISTEN_PLAIN, NULL, "127.0.0.1");
+    fake_send(&f,
+              HKY_STR("EHLO t\r\nAUTH PLAIN AGFsaWNlAHNlY3JldA==\r\nMAIL FROM:<alice@x.test>\r\nRCPT TO:<b@y.test>\r\n"
+                      "DATA\r\nFrom: news@shop.test\r\nX-Hikyaku-Scenario: winter\r\n\r\nb\r\n.\r\n"));
+    assert_int_equal(f.n_messages, 1);
+    assert_int_equal(hky_message_fact(f.messages[0], HKY_FACT_SCENARIO).n, 0);
+    assert_null(hky_str_ifind(hky_buf_str(&f.bodies[0]), HKY_STR("winter")));
+    assert_non_null(strstr(f.noted, "scenario_not_allowed winter"));
+    assert_true(hky_str_eq(hky_message_fact(f.messages[0], HKY_FACT_USER), HKY_STR("alice")));
+    fake_fini(&f);
+}
+
+static void repeat(struct hky_buf *b, const char *z, unsigned n)
+{
+    while (n-- > 0)
+        hky_buf_add_z(b, z);
+}
+
+/* One message whose content is `head`, `n` times `unit`, `tail`. */
+static const char *codes_of(struct fake *f, const char *head, const char *unit, unsigned n, const char *tail)
+{
+    static char codes[256];
+    struct hky_buf wire;
+
+    hky_buf_init(&wire, 80 << 20);
+    hky_buf_add_z(&wire, PRE);
+    hky_buf_add_z(&wire, head);
+    repeat(&wire, unit, n);
+    hky_buf_add_z(&wire, tail);
+    hky_buf_add_z(&wire, "\r\n.\r\n");
+    fake_init(f, false, HKY_LISTEN_PLAIN, NULL, "127.0.0.1");
+    for (size_t at = 0; at < wire.n; at += 100000)
+        fake_send(f, hky_str_of(wire.p + at, wire.n - at < 100000 ? wire.n - at : 100000));
+    hky_buf_fini(&wire);
+    return fake_codes(f, codes, sizeof codes);
+}
+
+static void test_bounds_of_content(void **state)
+{
+    static const struct {
+        const char *name, *head, *unit, *tail;
+        unsigned n;
+        const char *codes, *refused;
+    } bounds[] = {
+        {"a small one", HDR, "x", "", 10, OK_PRE "250", ""},
+        {"just above 1 MiB goes to a file", HDR, "0123456789abcde\n", "", 66000, OK_PRE "250", ""},
+        {"a line of 3 MB", HDR, "A", "", 3000000, OK_PRE "250", ""},
+        {"above max_message", HDR, "0123456789abcdef", "", 300000, OK_PRE "552", "552 5.3.4"},
+        {"header of many lines", "", "To: a@x.test\r\n", "\r\nb", 1500, OK_PRE "552", "552 5.3.4"},
+        {"header of many octets", "", "X: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "\r\n\r\nb", 5000,
+         OK_PRE "552", "552 5.3.4"},
+        {"header of many octets and no end", "", "X: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "",
+         50000, OK_PRE "552", "552 5.3.4"},
+        {"no header, 3 MB of text", "text\r\n", "0123456789abcde\n", "", 180000, OK_PRE "250", ""},
+        {"50 hops", "", "Received: x\r\n", "\r\nb", 50, OK_PRE "250", ""},
+        {"51 hops are a loop", "", "Received: x\r\n", "\r\nb", 51, OK_PRE "554", "554 5.4.6"},
+        {"a NUL late in a big one", HDR, "0123456789abcde\n", "\rx", 100000, OK_PRE "550", "550 5.6.0"},
+        {"a variable without a name", "X-Hikyaku-Var: =1\r\n", "", "\r\nb", 0, OK_PRE "550", "550 5.6.0"},
+        {"a deadline that is none", "X-Hikyaku-Deadline: soon\r\n", "", "\r\nb", 0, OK_PRE "550", "550 5.6.0"},
+        {"too many tags", "", "X-Hikyaku-Tag: 0123456789012345678901234567890123456789\r\n", "\r\nb", 200, OK_PRE "552",
+         "552 5.3.4"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof bounds / sizeof bounds[0]; i++) {
+        struct fake f;
+        const char *codes = codes_of(&f, bounds[i].head, bounds[i].unit, bounds[i].n, bounds[i].tail);
+
+        if (strcmp(codes, bounds[i].codes) != 0 ||
+            strncmp(f.refused, bounds[i].refused, strlen(bounds[i].refused)) != 0)
+            fail_msg("%s: \"%s\", refused \"%s\"", bounds[i].name, codes, f.refused);
+        assert_false(f.is_big_open);
+        fake_fini(&f);
+    }
+}
+
+static void test_big_content_is_whole(void **state)
+{
+    struct fake f;
+    struct hky_str text;
+
+    (void)state;
+    codes_of(&f, HDR, "0123456789abcde\n", 100000, "end");
+    assert_int_equal(f.n_messages, 1);
+    assert_true(f.messages[0]->is_big);
+    text = fake_text(&f, 0);
+    assert_int_equal(text.n, 100000 * 17 + 5);
+    for (unsigned i = 0; i < 100000; i++)
+        assert_memory_equal(text.p + i * 17, "0123456789abcde\r\n", 17);
+    assert_memory_equal(text.p + 1700000, "end\r\n", 5);
+    fake_fini(&f);
+}
+
+static void test_journal_answers(void **state)
+{
+    static const struct {
+        enum hky_err room, commit;
+        const char *codes;
+    } answers[] = {{HKY_OK, HKY_OK, OK_PRE "250"},
+                   {HKY_OK, HKY_E_FULL, OK_PRE "452"},
+                   {HKY_OK, HKY_E_IO, OK_PRE "451"},
+                   {HKY_E_FULL, HKY_OK, "220 250 452"},
+                   {HKY_E_IO, HKY_OK, "220 250 451"}};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof answers / sizeof answers[0]; i++) {
+        struct fake f;
+        char codes[256];
+
+        fake_init(&f, false, HKY_LISTEN_PLAIN, NULL, "127.0.0.1");
+        f.room = answers[i].room;
+        f.commit = answers[i].commit;
+        if (answers[i].room == HKY_OK)
+            fake_send(&f, HKY_STR(PRE HDR "x\r\n.\r\n"));
+        else
+            fake_send(&f, HKY_STR("EHLO t\r\nMAIL FROM:<a@x.test>\r\n"));
+        assert_string_equal(fake_codes(&f, codes, sizeof codes), answers[i].codes);
+        fake_fini(&f);
+    }
+}
+
+static void test_waiting(void **state)
+{
+    struct fake f;
+    char codes[256];
+
+    (void)state;
+    /* too much unsynced: MAIL waits and is then read again */
+    fake_init(&f, false, HKY_LISTEN_PLAIN, NULL, "127.0.0.1");
+    f.n_room_busy = 3;
+    fake_send(&f, HKY_STR(PRE HDR "x\r\n.\r\n"));
+    assert_string_equal(fake_codes(&f, codes, sizeof codes), OK_PRE "250");
+    fake_fini(&f);
+    /* while a commit is pending nothing is read, and the 250 comes first */
+    fake_init(&f, false, HKY_LISTEN_PLAIN, NULL, "127.0.0.1");
+    f.is_commit_manual = true;
+    fake_send(&f, HKY_STR(PRE HDR "x\r\n.\r\nMAIL FROM:<>\r\nNOOP\r\n"));
+    assert_string_equal(fake_codes(&f, codes, sizeof codes), "220 250 250 250 354");
+    f.is_commit_manual = false;
+    fake_pump(&f);
+    assert_string_equal(fake_codes(&f, codes, sizeof codes), OK_PRE "250 250 250");
+    assert_non_null(strstr(hky_buf_z(&f.out), "\r\n250 2.0.0 queued as 0"));
+    /* draining: the transaction under way is the last */
+    fake_send(&f, HKY_STR("RCPT TO:<b@y.test>\r\nDATA\r\n"));
+    hky_session_drain(&f.session);
+    assert_false(f.is_closed);
+    fake_send(&f, HKY_STR(HDR "x\r\n.\r\n"));
+    assert_true(f.is_closed);
+    assert_string_equal(fake_codes(&f, codes, sizeof codes), OK_PRE "250 250 250 250 354 250 421");
+    fake_fini(&f);
+}
+
+static void test_pipelining_faults(void **state)
+{
+    struct fake f;
+    char codes[256];
+
+    (void)state;
+    /* L22: content behind a refused DATA is not run as commands */
+    fake_init(&f, false, HKY_LISTEN_PLAIN, NULL, "127.0.0.1");
+    fake_send(&f,
+              HKY_STR("EHLO t\r\nMAIL FROM:<a@x.test>\r\nRCPT TO:<nope@>\r\nDATA\r\nMAIL FROM:<evil@x.test>\r\n.\r\n"));
+    assert_string_equal(fake_codes(&f, codes, sizeof codes), "220 250 250 501 554 421");
+    assert_true(f.is_closed);
+    fake_fini(&f);
+    /* L10: octets behind STARTTLS */
+    fake_init(&f, false, HKY_LISTEN_STARTTLS, NULL, "127.0.0.1");
+    fake_send(&f, HKY_STR("EHLO t\r\nSTARTTLS\r\nMAIL FROM:<inj@x.test>\r\n"));
+    assert_true(f.is_closed);
+    assert_false(f.wants_tls);
+    fake_fini(&f);
+    /* L11: after TLS everything is forgotten, and STARTTLS is not offered twice */
+    fake_init(&f, false, HKY_LISTEN_STARTTLS, NULL, "127.0.0.1");
+    fake_send(&f, HKY_STR("EHLO t\r\nSTARTTLS foo\r\n"));
+    fake_send(&f, HKY_STR("MAIL FROM:<a@x.test>\r\nSTARTTLS\r\nRSET\r\n"));
+    fake_send(&f, HKY_STR("STARTTLS\r\n"));
+    fake_send(&f, HKY_STR("MAIL FROM:<a@x.test>\r\nEHLO t\r\nSTARTTLS\r\n"));
+    assert_string_equal(fake_codes(&f, codes, sizeof codes), "220 250 501 250 503 250 220 503 250 503");
+    fake_fini(&f);
+}
+
+static void test_bounds_of_dialogue(void **state)
+{
+    struct fake f;
+    struct hky_buf wire;
+    char *codes = malloc(1 << 16);
+
+    (void)state;
+    hky_buf_init(&wire, 8 << 20);
+    /* L17: a line above the bound is skipped; an endless one closes */
+    repeat(&wire, "A", 3000);
+    hky_buf_add_z(&wire, "\r\nNOOP\r\n");
+    fake_init(&f, false, HKY_LISTEN_PLAIN, NULL, "127.0.0.1");
+    fake_send(&f, hky_buf_str(&wire));
+    assert_string_equal(fake_codes(&f, codes, 1 << 16), "220 500 250");
+    hky_buf_clear(&wire);
+    repeat(&wire, "A", 70000);
+    for (size_t at = 0; at < wire.n; at += 1000)
+        fake_send(&f, hky_str_of(wire.p + at, 1000));
+    assert_true(f.is_closed);
+    fake_fini(&f);
+    /* L25: 1000 recipients are taken, more are refused one by one, and the message still goes to those */
+    hky_buf_clear(&wire);
+    hky_buf_add_z(&wire, "EHLO t\r\nMAIL FROM:<a@x.test>\r\n");
+    for (int i = 0; i < 1500; i++)
+        hky_buf_printf(&wire, "RCPT TO:<u%d@y.test>\r\n", i);
+    hky_buf_add_z(&wire, "DATA\r\n" HDR "x\r\n.\r\n");
+    fake_init(&f, false, HKY_LISTEN_PLAIN, NULL, "127.0.0.1");
+    fake_send(&f, hky_buf_str(&wire));
+    assert_int_equal(f.n_messages, 1);
+    assert_int_equal(f.messages[0]->n_recipients, 1000);
+    assert_non_null(strstr(fake_codes(&f, codes, 1 << 16), "452 354 250"));
+    fake_fini(&f);
+    hky_buf_clear(&wire);
+    hky_buf_add_z(&wire, "EHLO t\r\nMAIL FROM:<a@x.test>\r\n");
+    for (int i = 0; i < 3000; i++)
+        hky_buf_printf(&wire, "RCPT TO:<u%d@y.test>\r\n", i);
+    fake_init(&f, false, HKY_LISTEN_PLAIN, NULL, "127.0.0.1");
+    fake_send(&f, hky_buf_str(&wire));
+    assert_true(f.is_closed);
+    fake_fini(&f);
+    /* 20 errors */
+    hky_buf_clear(&wire);
+    repeat(&wire, "XYZZY\r\n", 30);
+    fake_init(&f, false, HKY_LISTEN_PLAIN, NULL, "127.0.0.1");
+    fake_send(&f, hky_buf_str(&wire));
+    assert_true(f.is_closed);
+    assert_string_equal(fake_codes(&f, codes, 1 << 16) + 4 * 20, "500 421");
+    fake_fini(&f);
+    hky_buf_fini(&wire);
+    free(codes);
+}
+
+static void test_who_may_send(void **state)
+{
+    static const struct {
+        const char *name;
+        bool has_users;
+        enum hky_listen_tls tls;
+        const char *client;
+        bool is_allowed;
+        const char *reply;
+    } who[] = {
+        {"loopback, no users", false, HKY_LISTEN_PLAIN, "127.0.0.1", false, "250 2.1.0"},
+        {"loopback where logins are wanted", true, HKY_LISTEN_PLAIN, "127.0.0.1", false, "530 5.7.0"},
+        {"a stranger, no users", false, HKY_LISTEN_PLAIN, "192.0.2.1", false, "550 5.7.1"},
+        {"a stranger, users", true, HKY_LISTEN_STARTTLS, "192.0.2.1", false, "530 5.7.0 log in first: STARTTLS"},
+        {"allow-listed", true, HKY_LISTEN_STARTTLS, "192.0.2.1", true, "250 2.1.0"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof who / sizeof who[0]; i++) {
+        struct fake f;
+
+        fake_init(&f, who[i].has_users, who[i].tls, NULL, who[i].client);
+        f.session.p.is_allowed = who[i].is_allowed;
+        fake_send(&f, HKY_STR("EHLO t\r\n"));
+        hky_buf_clear(&f.out);
+        fake_send(&f, HKY_STR("MAIL FROM:<a@x.test>\r\n"));
+        if (strncmp(hky_buf_z(&f.out), who[i].reply, strlen(who[i].reply)) != 0)
+            fail_msg("%s: %s", who[i].name, hky_buf_z(&f.out));
+        fake_fini(&f);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_transcripts),
+        cmocka_unit_test(test_stored_message),
+        cmocka_unit_test(test_own_fields_from_strangers),
+        cmocka_unit_test(test_bounds_of_content),
+        cmocka_unit_test(test_big_content_is_whole),
+        cmocka_unit_test(test_journal_answers),
+        cmocka_unit_test(test_waiting),
+        cmocka_unit_test(test_pipelining_faults),
+        cmocka_unit_test(test_bounds_of_dialogue),
+        cmocka_unit_test(test_who_may_send),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
