@@ -1,0 +1,364 @@
+#include "net/dns_internal.h"
+
+#include "base/heap.h"
+#include "base/map.h"
+
+#include <ares.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { SOCKETS_MAX = 64, CACHE_MAX = 8192, TRY_MS = 1000, TRIES = 3, CLASS_IN = 1, TYPE_MX = 15 };
+
+/* An asker, from the question to the call. */
+struct waiter {
+    struct waiter *next;
+    struct hky_dns_query *q;     /* NULL: cancelled */
+    struct hky_dns_entry *entry; /* the answer, once there is one */
+};
+
+/* What was asked of the resolver and is not answered yet. */
+struct question {
+    struct hky_dns *dns;
+    struct waiter *waiters;
+    bool is_mx;
+    char key[256]; /* 'm' or 'a', then the name */
+};
+
+struct dns_socket {
+    struct hky_dns *dns;
+    ares_socket_t fd;
+    struct hky_watch *watch; /* NULL: a free place */
+};
+
+struct hky_dns {
+    struct hky_loop *loop;
+    ares_channel channel;
+    struct hky_timer timer;
+    struct dns_socket sockets[SOCKETS_MAX];
+    struct hky_map cache, pending; /* struct hky_dns_entry, struct question */
+    struct waiter *ready, *ready_last;
+    struct hky_task task; /* tells the ready ones */
+    bool is_queued, is_closed;
+};
+
+/* After every call into c-ares: when does it want to be called if nothing comes? */
+static void set_timer(struct hky_dns *dns)
+{
+    struct timeval tv;
+    if (dns->is_closed)
+        return;
+    if (ares_timeout(dns->channel, NULL, &tv) == NULL)
+        hky_timer_cancel(&dns->timer);
+    else
+        hky_timer_set(&dns->timer, (int64_t)tv.tv_sec * 1000 + tv.tv_usec / 1000 + 1);
+}
+
+static void on_timer(struct hky_timer *t)
+{
+    struct hky_dns *dns = HKY_CONTAINER(t, struct hky_dns, timer);
+    ares_process_fd(dns->channel, ARES_SOCKET_BAD, ARES_SOCKET_BAD);
+    set_timer(dns);
+}
+
+static void on_ready(void *ctx, int bits)
+{
+    struct dns_socket *s = ctx;
+    struct hky_dns *dns = s->dns;
+    ares_socket_t fd = s->fd;
+    ares_process_fd(dns->channel, bits & HKY_READABLE ? fd : ARES_SOCKET_BAD,
+                    bits & HKY_WRITABLE ? fd : ARES_SOCKET_BAD);
+    set_timer(dns);
+}
+
+/* c-ares tells what it waits for; both false: the socket is about to be closed. */
+static void on_socket(void *ctx, ares_socket_t fd, int is_readable, int is_writable)
+{
+    struct hky_dns *dns = ctx;
+    struct dns_socket *s = NULL;
+    int bits = (is_readable ? HKY_READABLE : 0) | (is_writable ? HKY_WRITABLE : 0);
+    for (int i = 0; i < SOCKETS_MAX; i++) {
+        if (dns->sockets[i].watch != NULL && dns->sockets[i].fd == fd) {
+            s = &dns->sockets[i];
+            break;
+        }
+        if (s == NULL && dns->sockets[i].watch == NULL)
+            s = &dns->sockets[i];
+    }
+    if (s == NULL)
+        return; /* more servers than places: their questions time out and the next server is asked */
+    hky_watch_free(&s->watch);
+    *s = (struct dns_socket){.dns = dns, .fd = fd};
+    if (bits != 0)
+        s->watch = hky_watch_new_level(dns->loop, fd, bits, on_ready, s);
+}
+
+static void dns_destroy(struct hky_dns *dns)
+{
+    hky_map_fini(&dns->cache);
+    hky_map_fini(&dns->pending);
+    free(dns);
+}
+
+static void waiter_free(struct waiter *w)
+{
+    if (w->q != NULL)
+        w->q->priv = NULL;
+    hky_dns_entry_unref(&w->entry);
+    free(w);
+}
+
+static void tell(struct waiter *w)
+{
+    struct hky_dns_query *q = w->q;
+    q->priv = NULL;
+    w->q = NULL;
+    if (w->entry->is_mx) {
+        struct hky_dns_mx_answer a;
+        hky_dns_copy_mx(w->entry, &a);
+        q->on_mx(q, &a);
+    } else {
+        struct hky_dns_addr_answer a;
+        hky_dns_copy_addr(w->entry, &a);
+        q->on_addr(q, &a);
+    }
+}
+
+static void on_task(struct hky_task *task)
+{
+    struct hky_dns *dns = HKY_CONTAINER(task, struct hky_dns, task);
+    dns->is_queued = false;
+    if (dns->is_closed) {
+        dns_destroy(dns);
+        return;
+    }
+    dns->is_queued = true; /* so that hky_dns_free inside a callback leaves the memory to us */
+    for (struct waiter *w; !dns->is_closed && (w = dns->ready) != NULL;) {
+        dns->ready = w->next;
+        if (w->q != NULL)
+            tell(w);
+        waiter_free(w);
+    }
+    dns->is_queued = false;
+    if (dns->is_closed)
+        dns_destroy(dns);
+}
+
+static void queue_ready(struct hky_dns *dns, struct waiter *w, struct hky_dns_entry *entry)
+{
+    w->next = NULL;
+    w->entry = entry;
+    entry->refs++;
+    if (dns->ready != NULL)
+        dns->ready_last->next = w;
+    else
+        dns->ready = w;
+    dns->ready_last = w;
+    if (dns->is_queued)
+        return;
+    dns->is_queued = true;
+    hky_loop_defer(dns->loop, &dns->task);
+}
+
+static void cache_drop(struct hky_dns *dns, bool only_old)
+{
+    size_t at = 0;
+    int64_t now = hky_loop_now_ms(dns->loop);
+    for (struct hky_map_entry *m; (m = hky_map_next(&dns->cache, &at)) != NULL;) {
+        struct hky_dns_entry *entry = m->value;
+        if (only_old && entry->until_ms > now)
+            continue;
+        hky_map_remove(&dns->cache, hky_str_of(m->key, m->n));
+        hky_dns_entry_unref(&entry);
+    }
+}
+
+static void cache_put(struct hky_dns *dns, const char *key, struct hky_dns_entry *entry)
+{
+    unsigned ttl = entry->ttl_sec < HKY_DNS_TTL_MAX_SEC ? entry->ttl_sec : HKY_DNS_TTL_MAX_SEC;
+    entry->until_ms = hky_loop_now_ms(dns->loop) + (int64_t)ttl * 1000;
+    if (dns->cache.n >= CACHE_MAX)
+        cache_drop(dns, true);
+    if (dns->cache.n >= CACHE_MAX)
+        cache_drop(dns, false);
+    struct hky_dns_entry *old = hky_map_put(&dns->cache, hky_str_z(key), entry);
+    hky_dns_entry_unref(&old);
+}
+
+/* Takes the entry; the question is over. */
+static void answer(struct question *question, struct hky_dns_entry *entry)
+{
+    struct hky_dns *dns = question->dns;
+    entry->is_mx = question->is_mx;
+    hky_map_remove(&dns->pending, hky_str_z(question->key));
+    for (struct waiter *w; (w = question->waiters) != NULL;) {
+        question->waiters = w->next;
+        if (dns->is_closed)
+            waiter_free(w);
+        else
+            queue_ready(dns, w, entry);
+    }
+    if (dns->is_closed)
+        hky_dns_entry_unref(&entry);
+    else
+        cache_put(dns, question->key, entry);
+    free(question);
+}
+
+static void on_mx_reply(void *arg, int status, int timeouts, unsigned char *reply, int n)
+{
+    (void)timeouts;
+    struct question *question = arg;
+    answer(question, hky_dns_from_mx(question->key + 1, status, reply, n));
+}
+
+static void on_addrinfo(void *arg, int status, int timeouts, struct ares_addrinfo *ai)
+{
+    (void)timeouts;
+    answer(arg, hky_dns_from_addrinfo(status, ai));
+    if (ai != NULL)
+        ares_freeaddrinfo(ai);
+}
+
+enum hky_err hky_dns_new(struct hky_loop *loop, const char *resolver, struct hky_dns **out, struct hky_error *e)
+{
+    struct hky_dns *dns = hky_calloc(1, sizeof *dns);
+    char lookups[] = "fb"; /* the hosts file first */
+    struct ares_options options = {
+        .flags = ARES_FLAG_NOSEARCH | ARES_FLAG_NOALIASES,
+        .timeout = TRY_MS,
+        .tries = TRIES,
+        .ndots = 0,
+        .lookups = lookups,
+        .sock_state_cb = on_socket,
+        .sock_state_cb_data = dns,
+    };
+    dns->loop = loop;
+    dns->task.run = on_task;
+    hky_map_init(&dns->cache);
+    hky_map_init(&dns->pending);
+    hky_timer_init(&dns->timer, loop, on_timer);
+    int status = ares_init_options(&dns->channel, &options,
+                                   ARES_OPT_FLAGS | ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_NDOTS |
+                                       ARES_OPT_LOOKUPS | ARES_OPT_SOCK_STATE_CB);
+    if (status != ARES_SUCCESS) {
+        dns_destroy(dns);
+        return hky_error_set(e, HKY_E_DNS, "cannot set up name resolution: %s; is /etc/resolv.conf readable?",
+                             ares_strerror(status));
+    }
+    if (resolver != NULL && resolver[0] != 0 &&
+        (status = ares_set_servers_ports_csv(dns->channel, resolver)) != ARES_SUCCESS) {
+        hky_dns_free(&dns);
+        return hky_error_set(e, HKY_E_CONFIG, "the resolver %.100s is not \"address:port\": %s", resolver,
+                             ares_strerror(status));
+    }
+    *out = dns;
+    return HKY_OK;
+}
+
+void hky_dns_free(struct hky_dns **at)
+{
+    struct hky_dns *dns = *at;
+    if (dns == NULL)
+        return;
+    *at = NULL;
+    dns->is_closed = true;
+    ares_destroy(dns->channel); /* ends every question; askers are dropped without a call */
+    hky_timer_cancel(&dns->timer);
+    for (struct waiter *w; (w = dns->ready) != NULL;) {
+        dns->ready = w->next;
+        waiter_free(w);
+    }
+    for (int i = 0; i < SOCKETS_MAX; i++)
+        hky_watch_free(&dns->sockets[i].watch);
+    cache_drop(dns, false);
+    if (!dns->is_queued)
+        dns_destroy(dns);
+}
+
+static struct waiter *waiter_new(struct hky_dns_query *q)
+{
+    HKY_ASSERT(q->priv == NULL);
+    struct waiter *w = hky_calloc(1, sizeof *w);
+    w->q = q;
+    q->priv = w;
+    return w;
+}
+
+static void answer_at_once(struct hky_dns *dns, struct hky_dns_query *q, struct hky_dns_entry *entry, bool is_mx)
+{
+    entry->is_mx = is_mx;
+    queue_ready(dns, waiter_new(q), entry);
+    hky_dns_entry_unref(&entry);
+}
+
+/* From the cache, with those who asked the same, or newly; NULL when nothing new has to be asked. */
+static struct question *ask(struct hky_dns *dns, struct hky_dns_query *q, char kind, const char *name)
+{
+    char key[256];
+    snprintf(key, sizeof key, "%c%s", kind, name);
+    struct hky_dns_entry *entry = hky_map_get(&dns->cache, hky_str_z(key));
+    struct waiter *w = waiter_new(q);
+    if (entry != NULL && entry->until_ms > hky_loop_now_ms(dns->loop)) {
+        queue_ready(dns, w, entry);
+        return NULL;
+    }
+    struct question *question = hky_map_get(&dns->pending, hky_str_z(key));
+    bool is_new = question == NULL;
+    if (is_new) {
+        question = hky_calloc(1, sizeof *question);
+        question->dns = dns;
+        question->is_mx = kind == 'm';
+        memcpy(question->key, key, sizeof key);
+        hky_map_put(&dns->pending, hky_str_z(key), question);
+    }
+    w->next = question->waiters;
+    question->waiters = w;
+    return is_new ? question : NULL;
+}
+
+void hky_dns_ask_mx(struct hky_dns *dns, struct hky_dns_query *q, struct hky_str domain)
+{
+    char name[254];
+    if (!hky_dns_name(domain, name)) {
+        answer_at_once(dns, q, hky_dns_entry_failed(HKY_DNS_NO_NAME, "not a domain name"), true);
+        return;
+    }
+    struct question *question = ask(dns, q, 'm', name);
+    if (question == NULL)
+        return;
+    ares_query(dns->channel, name, CLASS_IN, TYPE_MX, on_mx_reply, question);
+    set_timer(dns);
+}
+
+void hky_dns_ask_addr(struct hky_dns *dns, struct hky_dns_query *q, struct hky_str host)
+{
+    char name[254];
+    if (host.n > 0 && host.n < sizeof name && memchr(host.p, 0, host.n) == NULL) {
+        memcpy(name, host.p, host.n);
+        name[host.n] = 0;
+        struct hky_dns_entry *literal = hky_dns_from_literal(name);
+        if (literal != NULL) {
+            answer_at_once(dns, q, literal, false);
+            return;
+        }
+    }
+    if (!hky_dns_name(host, name)) {
+        answer_at_once(dns, q, hky_dns_entry_failed(HKY_DNS_NO_NAME, "not a host name"), false);
+        return;
+    }
+    struct question *question = ask(dns, q, 'a', name);
+    if (question == NULL)
+        return;
+    struct ares_addrinfo_hints hints = {.ai_flags = ARES_AI_NOSORT, .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
+    ares_getaddrinfo(dns->channel, name, NULL, &hints, on_addrinfo, question);
+    set_timer(dns);
+}
+
+void hky_dns_cancel(struct hky_dns_query *q)
+{
+    struct waiter *w = q->priv;
+    if (w == NULL)
+        return;
+    w->q = NULL;
+    q->priv = NULL;
+}

@@ -1,0 +1,43 @@
+/*
+ * dns_internal -- cached answers (dns_answer.c makes them, dns.c asks and keeps them). net/ only.
+ */
+#ifndef HKY_NET_DNS_INTERNAL_H
+#define HKY_NET_DNS_INTERNAL_H
+
+#include "net/dns.h"
+
+enum { HKY_DNS_TTL_MAX_SEC = 3600, HKY_DNS_TTL_FAILED_SEC = 30 };
+
+/* One answer, as large as it needs to be; counted, because waiting askers hold it while the cache may drop it. */
+struct hky_dns_entry {
+    unsigned refs;
+    int64_t until_ms; /* of the loop's clock */
+    enum hky_dns_status status;
+    bool is_mx, is_implicit;
+    unsigned n;
+    struct hky_dns_mx *mx; /* one of the two, when n > 0 */
+    struct hky_dns_address {
+        struct sockaddr_storage ss;
+        socklen_t len;
+    } * addr;
+    unsigned ttl_sec;
+    char text[120];
+};
+
+struct hky_dns_entry *hky_dns_entry_failed(enum hky_dns_status status, const char *text);
+void hky_dns_entry_unref(struct hky_dns_entry **e);
+
+/* A domain or host name in lower case without its final dot; false: not one (253 octets, labels of 1 to 63). */
+bool hky_dns_name(struct hky_str text, char out[254]);
+
+struct hky_dns_entry *hky_dns_from_mx(const char *domain, int status, const unsigned char *reply, int n);
+struct hky_dns_entry *hky_dns_implicit_mx(const char *domain);
+struct ares_addrinfo;
+struct hky_dns_entry *hky_dns_from_addrinfo(int status, const struct ares_addrinfo *ai);
+struct hky_dns_entry *hky_dns_from_literal(const char *text); /* NULL: not an address */
+
+/* The asker's copy; equal preferences shuffled. */
+void hky_dns_copy_mx(const struct hky_dns_entry *e, struct hky_dns_mx_answer *a);
+void hky_dns_copy_addr(const struct hky_dns_entry *e, struct hky_dns_addr_answer *a);
+
+#endif

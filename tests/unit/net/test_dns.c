@@ -1,0 +1,440 @@
+#include "base/clock.h"
+#include "net/dns.h"
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+/* A name server of one thread: a table of names, one datagram at a time. */
+enum { T_A = 1, T_CNAME = 5, T_MX = 15, T_AAAA = 28 };
+struct record {
+    const char *name;
+    int type; /* 0: every type gets `rcode` */
+    int rcode;
+    int preference; /* MX */
+    const char *value;
+    unsigned ttl;
+};
+static const struct record zone[] = {
+    {"two.example", T_MX, 0, 20, "Backup.two.example", 600},
+    {"two.example", T_MX, 0, 10, "first.two.example", 600},
+    {"equal.example", T_MX, 0, 5, "a.equal.example", 600},
+    {"equal.example", T_MX, 0, 5, "b.equal.example", 600},
+    {"equal.example", T_MX, 0, 5, "c.equal.example", 600},
+    {"equal.example", T_MX, 0, 1, "best.equal.example", 600},
+    {"null.example", T_MX, 0, 0, "", 600},
+    {"short.example", T_MX, 0, 1, "mx.short.example", 0},
+    {"plain.example", T_A, 0, 0, "192.0.2.1", 600},
+    {"gone.example", 0, 3, 0, "", 0},
+    {"broken.example", 0, 2, 0, "", 0},
+    {"silent.example", 0, -1, 0, "", 0},
+    {"both.example", T_A, 0, 0, "192.0.2.1", 600},
+    {"both.example", T_A, 0, 0, "192.0.2.2", 600},
+    {"both.example", T_A, 0, 0, "192.0.2.3", 600},
+    {"both.example", T_AAAA, 0, 0, "2001:db8::1", 600},
+};
+
+static struct {
+    int fd;
+    pthread_t thread;
+    char address[32];
+    atomic_uint n_asked;
+} server;
+
+static size_t put_name(unsigned char *p, const char *name)
+{
+    size_t at = 0;
+    while (*name != 0) {
+        size_t n = strcspn(name, ".");
+        p[at++] = (unsigned char)n;
+        memcpy(p + at, name, n);
+        at += n;
+        name += n;
+        if (*name == '.')
+            name++;
+    }
+    p[at++] = 0;
+    return at;
+}
+
+static size_t put_record(unsigned char *p, const struct record *r)
+{
+    size_t at = 0, len_at;
+    p[at++] = 0xc0; /* the question's name */
+    p[at++] = 12;
+    p[at++] = 0;
+    p[at++] = (unsigned char)r->type;
+    p[at++] = 0;
+    p[at++] = 1;
+    for (int shift = 24; shift >= 0; shift -= 8)
+        p[at++] = (unsigned char)(r->ttl >> shift);
+    len_at = at;
+    at += 2;
+    if (r->type == T_MX) {
+        p[at++] = (unsigned char)(r->preference >> 8);
+        p[at++] = (unsigned char)r->preference;
+        at += put_name(p + at, r->value);
+    } else {
+        inet_pton(r->type == T_A ? AF_INET : AF_INET6, r->value, p + at);
+        at += r->type == T_A ? 4 : 16;
+    }
+    p[len_at] = (unsigned char)((at - len_at - 2) >> 8);
+    p[len_at + 1] = (unsigned char)(at - len_at - 2);
+    return at;
+}
+
+/* The question's name as text; its end. */
+static size_t get_name(const unsigned char *p, char out[256])
+{
+    size_t at = 12, n = 0;
+    while (p[at] != 0 && n + p[at] + 1 < 255) {
+        memcpy(out + n, p + at + 1, p[at]);
+        n += p[at];
+        out[n++] = '.';
+        at += p[at] + 1U;
+    }
+    out[n > 0 ? n - 1 : 0] = 0;
+    return at + 1;
+}
+
+static void *serve(void *arg)
+{
+    (void)arg;
+    for (;;) {
+        unsigned char q[1500], a[1500];
+        char name[256];
+        struct sockaddr_in from;
+        socklen_t from_n = sizeof from;
+        ssize_t n = recvfrom(server.fd, q, sizeof q, 0, (struct sockaddr *)&from, &from_n);
+        if (n < 17)
+            return NULL; /* the test's end is a short datagram */
+        size_t end = get_name(q, name) + 4;
+        int type = q[end - 4] << 8 | q[end - 3], rcode = 0, n_records = 0;
+        bool is_silent = false;
+        atomic_fetch_add(&server.n_asked, 1);
+        memcpy(a, q, end);
+        size_t at = end;
+        for (size_t i = 0; i < sizeof zone / sizeof *zone; i++) {
+            if (strcasecmp(zone[i].name, name) != 0)
+                continue;
+            if (zone[i].type == 0) {
+                is_silent = zone[i].rcode < 0;
+                rcode = zone[i].rcode;
+            } else if (zone[i].type == type) {
+                at += put_record(a + at, &zone[i]);
+                n_records++;
+            }
+        }
+        a[2] = 0x81;
+        a[3] = (unsigned char)(0x80 | (rcode & 15));
+        memset(a + 6, 0, 6);
+        a[7] = (unsigned char)n_records;
+        if (!is_silent)
+            sendto(server.fd, a, at, 0, (struct sockaddr *)&from, from_n);
+    }
+}
+
+static int set_up(void **state)
+{
+    (void)state;
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t n = sizeof at;
+    server.fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(bind(server.fd, (struct sockaddr *)&at, sizeof at), 0);
+    assert_int_equal(getsockname(server.fd, (struct sockaddr *)&at, &n), 0);
+    snprintf(server.address, sizeof server.address, "127.0.0.1:%d", ntohs(at.sin_port));
+    assert_int_equal(pthread_create(&server.thread, NULL, serve, NULL), 0);
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    struct sockaddr_in at;
+    socklen_t n = sizeof at;
+    getsockname(server.fd, (struct sockaddr *)&at, &n);
+    sendto(server.fd, "end", 3, 0, (struct sockaddr *)&at, n);
+    pthread_join(server.thread, NULL);
+    close(server.fd);
+    return 0;
+}
+
+struct asker {
+    struct hky_dns_query q;
+    unsigned n_calls;
+    struct hky_dns_mx_answer mx;
+    struct hky_dns_addr_answer addr;
+    struct hky_dns **frees; /* dns to free in the callback */
+};
+
+static void on_mx(struct hky_dns_query *q, const struct hky_dns_mx_answer *a)
+{
+    struct asker *k = HKY_CONTAINER(q, struct asker, q);
+    k->n_calls++;
+    k->mx = *a;
+    if (k->frees != NULL)
+        hky_dns_free(k->frees);
+}
+
+static void on_addr(struct hky_dns_query *q, const struct hky_dns_addr_answer *a)
+{
+    struct asker *k = HKY_CONTAINER(q, struct asker, q);
+    k->n_calls++;
+    k->addr = *a;
+}
+
+struct lab {
+    struct hky_loop *loop;
+    struct hky_dns *dns;
+};
+
+static void lab_up(struct lab *lab)
+{
+    struct hky_error e;
+    assert_int_equal(hky_loop_new(&lab->loop, &e), HKY_OK);
+    assert_int_equal(hky_dns_new(lab->loop, server.address, &lab->dns, &e), HKY_OK);
+}
+
+static void lab_down(struct lab *lab)
+{
+    hky_dns_free(&lab->dns);
+    hky_loop_free(&lab->loop);
+}
+
+static void ask_mx(struct lab *lab, struct asker *k, const char *name)
+{
+    memset(k, 0, sizeof *k);
+    k->q.on_mx = on_mx;
+    hky_dns_ask_mx(lab->dns, &k->q, hky_str_z(name));
+    assert_int_equal(k->n_calls, 0); /* never inside the question */
+    for (int i = 0; i < 400 && k->n_calls == 0; i++)
+        hky_loop_turn(lab->loop, 50);
+    assert_int_equal(k->n_calls, 1);
+    assert_null(k->q.priv);
+}
+
+static void ask_addr(struct lab *lab, struct asker *k, const char *name)
+{
+    memset(k, 0, sizeof *k);
+    k->q.on_addr = on_addr;
+    hky_dns_ask_addr(lab->dns, &k->q, hky_str_z(name));
+    assert_int_equal(k->n_calls, 0);
+    for (int i = 0; i < 400 && k->n_calls == 0; i++)
+        hky_loop_turn(lab->loop, 50);
+    assert_int_equal(k->n_calls, 1);
+}
+
+static void mx_answers(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *what, *name;
+        enum hky_dns_status status;
+        unsigned n;
+        bool is_implicit;
+        const char *first;
+    } cases[] = {
+        {"sorted by preference, lower case", "two.example", HKY_DNS_OK, 2, false, "first.two.example"},
+        {"any case and a final dot are the same name", "TWO.Example.", HKY_DNS_OK, 2, false, "first.two.example"},
+        {"null MX", "null.example", HKY_DNS_NULL_MX, 0, false, NULL},
+        {"no MX: the domain itself", "plain.example", HKY_DNS_OK, 1, true, "plain.example"},
+        {"no such domain", "gone.example", HKY_DNS_NO_NAME, 0, false, NULL},
+        {"a broken one", "broken.example", HKY_DNS_FAILED, 0, false, NULL},
+        {"an empty label", "a..example", HKY_DNS_NO_NAME, 0, false, NULL},
+        {"nothing", "", HKY_DNS_NO_NAME, 0, false, NULL},
+        {"not a name", "two.example\r\nx", HKY_DNS_NO_NAME, 0, false, NULL},
+    };
+    struct lab lab;
+    struct asker k;
+    lab_up(&lab);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        ask_mx(&lab, &k, cases[i].name);
+        if (k.mx.status != cases[i].status || k.mx.n != cases[i].n || k.mx.is_implicit != cases[i].is_implicit)
+            fail_msg("%s: status %d n %u implicit %d: %s", cases[i].what, k.mx.status, k.mx.n, k.mx.is_implicit,
+                     k.mx.text);
+        if (cases[i].first != NULL)
+            assert_string_equal(k.mx.mx[0].host, cases[i].first);
+        if (cases[i].status != HKY_DNS_OK)
+            assert_true(k.mx.text[0] != 0);
+    }
+    lab_down(&lab);
+}
+
+static void equal_preferences_are_shuffled_from_the_cache_too(void **state)
+{
+    (void)state;
+    struct lab lab;
+    struct asker k;
+    unsigned n_first[3] = {0}, before = server.n_asked;
+    lab_up(&lab);
+    for (int i = 0; i < 120; i++) {
+        ask_mx(&lab, &k, "equal.example");
+        assert_int_equal(k.mx.n, 4);
+        assert_string_equal(k.mx.mx[0].host, "best.equal.example");
+        unsigned which = (unsigned)(k.mx.mx[1].host[0] - 'a');
+        assert_true(which < 3);
+        n_first[which]++;
+    }
+    for (int i = 0; i < 3; i++)
+        assert_true(n_first[i] > 10);
+    assert_int_equal(server.n_asked - before, 1);
+    lab_down(&lab);
+}
+
+static void a_ttl_of_zero_is_asked_again(void **state)
+{
+    (void)state;
+    struct lab lab;
+    struct asker k;
+    unsigned before = server.n_asked;
+    lab_up(&lab);
+    ask_mx(&lab, &k, "short.example");
+    ask_mx(&lab, &k, "short.example");
+    assert_int_equal(server.n_asked - before, 2);
+    lab_down(&lab);
+}
+
+static void the_same_question_in_flight_is_asked_once_and_can_be_cancelled(void **state)
+{
+    (void)state;
+    struct lab lab;
+    struct asker k[3];
+    unsigned before = server.n_asked;
+    lab_up(&lab);
+    memset(k, 0, sizeof k);
+    for (int i = 0; i < 3; i++) {
+        k[i].q.on_mx = on_mx;
+        hky_dns_ask_mx(lab.dns, &k[i].q, HKY_STR("two.example"));
+    }
+    hky_dns_cancel(&k[1].q);
+    hky_dns_cancel(&k[1].q);
+    for (int i = 0; i < 100 && (k[0].n_calls == 0 || k[2].n_calls == 0); i++)
+        hky_loop_turn(lab.loop, 50);
+    assert_int_equal(k[0].n_calls, 1);
+    assert_int_equal(k[1].n_calls, 0);
+    assert_int_equal(k[2].n_calls, 1);
+    assert_int_equal(server.n_asked - before, 1);
+    lab_down(&lab);
+}
+
+static void addresses_are_interleaved(void **state)
+{
+    (void)state;
+    struct lab lab;
+    struct asker k;
+    lab_up(&lab);
+    ask_addr(&lab, &k, "both.example");
+    assert_int_equal(k.addr.status, HKY_DNS_OK);
+    assert_int_equal(k.addr.n, 4);
+    assert_int_equal(k.addr.addr[0].ss.ss_family, AF_INET6);
+    for (int i = 1; i < 4; i++)
+        assert_int_equal(k.addr.addr[i].ss.ss_family, AF_INET);
+    unsigned before = server.n_asked;
+    ask_addr(&lab, &k, "BOTH.example");
+    assert_int_equal(k.addr.n, 4);
+    assert_int_equal(server.n_asked, before);
+    lab_down(&lab);
+}
+
+static void addresses_come_from_literals_and_the_hosts_file(void **state)
+{
+    (void)state;
+    struct lab lab;
+    struct asker k;
+    lab_up(&lab);
+    unsigned before = server.n_asked;
+    ask_addr(&lab, &k, "127.0.0.1");
+    assert_int_equal(k.addr.n, 1);
+    struct sockaddr_in *v4 = (struct sockaddr_in *)&k.addr.addr[0].ss;
+    assert_int_equal(v4->sin_addr.s_addr, htonl(INADDR_LOOPBACK));
+    assert_int_equal(v4->sin_port, 0);
+    ask_addr(&lab, &k, "::1");
+    assert_int_equal(k.addr.n, 1);
+    assert_int_equal(k.addr.addr[0].ss.ss_family, AF_INET6);
+    ask_addr(&lab, &k, "localhost");
+    assert_true(k.addr.n >= 1);
+    assert_int_equal(server.n_asked, before);
+    ask_addr(&lab, &k, "gone.example");
+    assert_int_equal(k.addr.status, HKY_DNS_NO_NAME);
+    ask_addr(&lab, &k, "two.example");
+    assert_int_equal(k.addr.status, HKY_DNS_NO_DATA);
+    lab_down(&lab);
+}
+
+static void silence_ends_in_bounded_time(void **state)
+{
+    (void)state;
+    struct lab lab;
+    struct asker k;
+    lab_up(&lab);
+    int64_t start = hky_mono_ms();
+    ask_mx(&lab, &k, "silent.example");
+    int64_t took = hky_mono_ms() - start;
+    assert_int_equal(k.mx.status, HKY_DNS_FAILED);
+    assert_true(took >= 1000 && took < 15000);
+    ask_mx(&lab, &k, "silent.example"); /* the failure is kept for a while */
+    assert_true(hky_mono_ms() - start - took < 500);
+    lab_down(&lab);
+}
+
+static void free_drops_what_is_pending_also_inside_a_callback(void **state)
+{
+    (void)state;
+    struct lab lab;
+    struct asker k[3];
+    lab_up(&lab);
+    memset(k, 0, sizeof k);
+    for (int i = 0; i < 3; i++)
+        k[i].q.on_mx = on_mx;
+    k[0].frees = &lab.dns;
+    hky_dns_ask_mx(lab.dns, &k[0].q, HKY_STR("not a name"));
+    hky_dns_ask_mx(lab.dns, &k[1].q, HKY_STR("not a name"));
+    hky_dns_ask_mx(lab.dns, &k[2].q, HKY_STR("silent.example"));
+    for (int i = 0; i < 3; i++)
+        hky_loop_turn(lab.loop, 10);
+    assert_int_equal(k[0].n_calls, 1);
+    assert_int_equal(k[1].n_calls, 0);
+    assert_int_equal(k[2].n_calls, 0);
+    assert_null(k[2].q.priv);
+    assert_null(lab.dns);
+    lab_down(&lab);
+}
+
+static void a_wrong_resolver_is_refused(void **state)
+{
+    (void)state;
+    struct hky_loop *loop = NULL;
+    struct hky_dns *dns = NULL;
+    struct hky_error e;
+    assert_int_equal(hky_loop_new(&loop, &e), HKY_OK);
+    assert_int_equal(hky_dns_new(loop, "not an address", &dns, &e), HKY_E_CONFIG);
+    assert_null(dns);
+    hky_loop_free(&loop);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(mx_answers),
+        cmocka_unit_test(equal_preferences_are_shuffled_from_the_cache_too),
+        cmocka_unit_test(a_ttl_of_zero_is_asked_again),
+        cmocka_unit_test(the_same_question_in_flight_is_asked_once_and_can_be_cancelled),
+        cmocka_unit_test(addresses_are_interleaved),
+        cmocka_unit_test(addresses_come_from_literals_and_the_hosts_file),
+        cmocka_unit_test(silence_ends_in_bounded_time),
+        cmocka_unit_test(free_drops_what_is_pending_also_inside_a_callback),
+        cmocka_unit_test(a_wrong_resolver_is_refused),
+    };
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}
