@@ -103,7 +103,6 @@ relays = {}
 ---@field from? string|false
 ---@field envelope? string
 ---@field reply_to? string
----@field account? string
 ---@field retry? duration[]
 
 ---@class step
@@ -114,9 +113,18 @@ relays = {}
 ---@overload fun(relay: string|relay, options: step_options): step
 function step(relay) end
 
----@alias plan string|relay|step|(string|relay|step)[]  at most 16 steps
+---@alias plan string|relay|step|(string|relay|step)[]|split  at most 16 steps
 
----@class route_options
+---@class split
+
+---Divide recipients among plans, by a hash of name and address: the same recipient always has the same arm.
+---`split "name" { { arm = "a", share = 50, via = plan }, { arm = "b", share = 50, via = plan } }`; shares are per cent and
+---add up to 100, or one arm has "rest".
+---@param name string
+---@return fun(arms: { arm: string, share: number|"rest", via: plan }[]): split
+function split(name) end
+
+---@class conditions
 ---@field to condition  needed; "*" is everyone
 ---@field except? condition
 ---@field sender? condition  the envelope sender; "<>" the null sender
@@ -125,9 +133,11 @@ function step(relay) end
 ---@field tag? string|string[]
 ---@field header? table<string, string>  name and glob, decoded, case ignored
 ---@field when? string|fun(r: recipient): boolean  a matcher's name, or a function
----@field via plan|fun(r: recipient): plan|nil  nil: not mine, go on with the next route
 ---@field priority? integer  smaller first; default 100
 ---@field override? boolean  before everything else, scenarios included
+
+---@class route_options: conditions
+---@field via plan|fun(r: recipient): plan|nil  nil: not mine, go on with the next route
 ---@field rank? "urgent"|"normal"|"bulk"  who goes first where a lane is full; default bulk with a scenario, else normal
 ---@field from? string|false
 ---@field envelope? string
@@ -143,7 +153,7 @@ function step(relay) end
 ---@overload fun(name: string, options: route_options)
 function route(name) end
 
----@class row: relay_options, route_options
+---@class row: relay_options, conditions
 ---@field name string
 ---@field relay? string  use the server of that relay or row
 ---@field enabled? boolean

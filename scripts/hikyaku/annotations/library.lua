@@ -14,7 +14,7 @@ function secret(name, options) end
 ---The value of an environment variable at load.
 ---@param name string
 ---@param default? string|boolean
----@return string|boolean|nil  the default when it is not set; without a default that is an error
+---@return string|boolean|nil  the default, or nil, when it is not set
 function env(name, default) end
 
 ---Run another file of the policy's folder, once; returns what it returns.
@@ -96,7 +96,7 @@ function json.encode(value) end
 local recipient = {}
 
 ---A number in [0, 1) of salt and address, the same at every call and restart.
----@param salt string
+---@param salt? string
 ---@return number
 function recipient:hash(salt) end
 
