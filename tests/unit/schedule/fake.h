@@ -1,0 +1,202 @@
+/*
+ * fake -- what stands around the schedule in its tests: a policy of named relays, a journal that is always quick (or
+ * fails when told to), an identity that may be refused.
+ */
+#ifndef HKY_TESTS_SCHEDULE_FAKE_H
+#define HKY_TESTS_SCHEDULE_FAKE_H
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#include "hikyaku/schedule.h"
+
+#define MINUTE INT64_C(60000)
+#define HOUR   (60 * MINUTE)
+
+#define FAKE_RELAYS_MAX 8
+struct fake_policy {
+    struct hky_policy policy; /* first */
+    struct hky_relay relays[FAKE_RELAYS_MAX];
+};
+
+static const char *const fake_everyone[] = {"*", NULL};
+
+static inline void fake_policy_init(struct fake_policy *f, uint64_t hash)
+{
+    memset(f, 0, sizeof *f);
+    f->policy.refs = 1;
+    f->policy.hash = hash;
+    f->policy.relays = f->relays;
+    f->policy.engine.retry = (struct hky_retry){4, {300, 900, 3600, 14400}};
+    f->policy.engine.expire_sec = 2 * 86400;
+    f->policy.engine.parked_sec = 7 * 86400;
+}
+
+/* "name" or "name!" for a relay that can send as nobody. */
+static inline struct hky_relay *fake_relay(struct fake_policy *f, const char *name)
+{
+    struct hky_relay *r = &f->relays[f->policy.n_relays];
+    *r = (struct hky_relay){.name = name,
+                            .index = f->policy.n_relays++,
+                            .preset = "",
+                            .host = "relay.example",
+                            .user = "",
+                            .from = "",
+                            .sends_as = fake_everyone,
+                            .envelope = "",
+                            .connections = 10,
+                            .messages_per_connection = 100,
+                            .recipients_per_message = 50,
+                            .hello = "",
+                            .source = "",
+                            .instead = "",
+                            .account = name};
+    return r;
+}
+
+static inline void fake_cap(struct hky_relay *r, const char *text, uint32_t n, uint32_t window_sec, bool of_recipients)
+{
+    r->caps[r->n_caps++] = (struct hky_cap){n, window_sec, of_recipients, window_sec <= 3600, text};
+}
+
+static inline struct hky_step fake_step(const char *relay)
+{
+    return (struct hky_step){.relay = relay, .account = "", .within_sec = HKY_UNSET_SEC, .wait_sec = HKY_UNSET_SEC};
+}
+
+static inline struct hky_plan *fake_plan(const struct hky_step *steps, unsigned n)
+{
+    static const struct hky_plan EMPTY;
+    struct hky_plan *draft = malloc(sizeof *draft), *out = NULL;
+    struct hky_error e;
+    *draft = EMPTY;
+    draft->route = "test";
+    draft->file = "policy.lua";
+    draft->dsn = HKY_DSN_UNSET;
+    draft->expire_sec = HKY_UNSET_SEC;
+    draft->n_steps = (uint8_t)n;
+    memcpy(draft->steps, steps, n * sizeof *steps);
+    assert_int_equal(hky_plan_new(draft, &out, &e), HKY_OK);
+    free(draft);
+    return out;
+}
+
+static inline struct hky_message *fake_message(uint64_t id, int64_t at_ms, const char *scenario, unsigned n,
+                                               const char *const *to)
+{
+    struct hky_rcpt_draft rcpts[64];
+    assert_true(n <= 64);
+    for (unsigned i = 0; i < n; i++) {
+        rcpts[i] = (struct hky_rcpt_draft){.address = hky_str_z(to[i])};
+    }
+    struct hky_message_draft d = {
+        .id = id, .accepted_at_ms = at_ms, .size = 4096, .header_octets = 200, .recipients = rcpts, .n_recipients = n};
+    d.facts[HKY_FACT_SENDER] = HKY_STR("news@shop.example");
+    d.facts[HKY_FACT_AUTHOR] = HKY_STR("news@shop.example");
+    d.facts[HKY_FACT_SCENARIO] = hky_str_z(scenario);
+    return hky_message_new(&d);
+}
+
+static inline struct hky_outcome fake_outcome(enum hky_class class, bool is_temporary)
+{
+    struct hky_outcome o = {.class = class, .is_temporary = is_temporary, .stage = HKY_STAGE_RCPT};
+    if (class == HKY_CLASS_NETWORK) {
+        o.stage = HKY_STAGE_CONNECT;
+    } else {
+        o.reply.code = class == HKY_CLASS_OK ? 250 : is_temporary ? 451 : 550;
+    }
+    strcpy(o.reply.text, "said so");
+    o.reply.n = 7;
+    return o;
+}
+
+/* ---- stand-ins for other stages ---- */
+
+struct hky_policy *hky_policy_ref(struct hky_policy *p)
+{
+    __atomic_add_fetch(&p->refs, 1, __ATOMIC_RELAXED);
+    return p;
+}
+
+void hky_policy_unref(struct hky_policy **p)
+{
+    if (*p != NULL) {
+        __atomic_sub_fetch(&(*p)->refs, 1, __ATOMIC_ACQ_REL);
+        *p = NULL;
+    }
+}
+
+const struct hky_relay *hky_policy_relay(const struct hky_policy *p, struct hky_str name)
+{
+    for (uint32_t i = 0; i < p->n_relays; i++) {
+        if (hky_str_eq(hky_str_z(p->relays[i].name), name)) {
+            return &p->relays[i];
+        }
+    }
+    return NULL;
+}
+
+void hky_identity_choose(const struct hky_policy *policy, const struct hky_relay *relay, const struct hky_plan *plan,
+                         uint8_t step, const struct hky_message *message, const struct hky_recipient *recipient,
+                         struct hky_identity *out)
+{
+    (void)policy, (void)recipient;
+    const char *from = plan->steps[step].from;
+    out->is_allowed = !(relay->never_rewrite || (from != NULL && from[0] == '\0'));
+    out->is_rewritten = false;
+    struct hky_str author = hky_message_fact(message, HKY_FACT_AUTHOR);
+    snprintf(out->from, sizeof out->from, "%.*s", HKY_STR_ARG(author));
+    snprintf(out->sender, sizeof out->sender, "%.*s", HKY_STR_ARG(author));
+    out->reply_to[0] = '\0';
+    out->reply_to_forced = false;
+}
+
+struct fake_journal {
+    uint32_t n_attempts, n_caps; /* atomic */
+    bool is_broken;
+    char cap_key[128];
+    struct hky_buf cap_value; /* the newest durable one */
+};
+struct fake_commit { /* done a turn later, as the real one */
+    struct hky_task task;
+    struct hky_commit *commit;
+    enum hky_err result;
+};
+
+static inline void fake_commit_run(struct hky_task *t)
+{
+    struct fake_commit *f = HKY_CONTAINER(t, struct fake_commit, task);
+    f->commit->done(f->commit, f->result == HKY_OK ? (const struct hky_durable *)f : NULL, f->result);
+    free(f);
+}
+
+static inline void fake_commit_post(struct hky_commit *c, enum hky_err result)
+{
+    struct fake_commit *f = calloc(1, sizeof *f);
+    f->task.run = fake_commit_run;
+    f->commit = c;
+    f->result = result;
+    hky_loop_post(c->loop, &f->task);
+}
+
+void hky_journal_attempt(struct hky_journal *j, const struct hky_recipient *r, struct hky_commit *c)
+{
+    struct fake_journal *f = (struct fake_journal *)(void *)j;
+    assert_non_null(r->message);
+    __atomic_add_fetch(&f->n_attempts, 1, __ATOMIC_RELAXED);
+    assert_null(c);
+}
+
+void hky_journal_cap(struct hky_journal *j, struct hky_str key, struct hky_str value, struct hky_commit *c)
+{
+    struct fake_journal *f = (struct fake_journal *)(void *)j;
+    __atomic_add_fetch(&f->n_caps, 1, __ATOMIC_RELAXED);
+    (void)key, (void)value;
+    fake_commit_post(c, f->is_broken ? HKY_E_IO : HKY_OK);
+}
+
+#endif

@@ -1,0 +1,346 @@
+#include "unit/schedule/fake.h"
+
+#define START INT64_C(1764550800000) /* 2025-12-01 10:00 JST */
+#define OURS                                                                                                           \
+    (HKY_CLASS_BIT(HKY_CLASS_FILTERED) | HKY_CLASS_BIT(HKY_CLASS_AUTH_POLICY) | HKY_CLASS_BIT(HKY_CLASS_BLOCKED_IP) |   \
+     HKY_CLASS_BIT(HKY_CLASS_TLS) | HKY_CLASS_BIT(HKY_CLASS_NETWORK) | HKY_CLASS_BIT(HKY_CLASS_RATE_LIMITED))
+#define ON(c) HKY_CLASS_BIT(HKY_CLASS_##c)
+
+enum { FIVE_XX, FOUR_XX };
+
+struct says { /* a relay answers so, `times` times (0: always) */
+    const char *relay;
+    enum hky_class class;
+    bool is_temporary;
+    unsigned times;
+    uint32_t retry_after_sec;
+};
+struct react {
+    enum hky_class class;
+    enum hky_action action;
+    uint32_t after_sec;
+};
+struct run {
+    const char *name;
+    struct hky_step steps[4];
+    struct says says[4];
+    struct react react;
+    const char *expect; /* "relay class@minute ..." and the end */
+};
+
+#define STEP(name, ...)                                                                                                \
+    {                                                                                                                  \
+        .relay = name, .account = "", .within_sec = HKY_UNSET_SEC, .wait_sec = HKY_UNSET_SEC, __VA_ARGS__              \
+    }
+#define STEP_WITHIN(name, sec, ...)                                                                                    \
+    {                                                                                                                  \
+        .relay = name, .account = "", .within_sec = sec, .wait_sec = HKY_UNSET_SEC, __VA_ARGS__                        \
+    }
+
+static struct hky_outcome answer(const struct run *run, unsigned used[4], const char *relay)
+{
+    for (unsigned i = 0; i < 4 && run->says[i].relay != NULL; i++) {
+        const struct says *s = &run->says[i];
+        if (strcmp(s->relay, relay) == 0 && (s->times == 0 || used[i] < s->times)) {
+            used[i]++;
+            struct hky_outcome o = fake_outcome(s->class, s->is_temporary);
+            o.retry_after_sec = s->retry_after_sec;
+            return o;
+        }
+    }
+    return fake_outcome(HKY_CLASS_OK, false);
+}
+
+static struct hky_plan *plan_of(const struct run *run)
+{
+    static const struct hky_plan EMPTY;
+    struct hky_plan *draft = malloc(sizeof *draft), *plan = NULL;
+    struct hky_error e;
+    *draft = EMPTY;
+    draft->route = "test";
+    draft->file = "policy.lua";
+    draft->dsn = HKY_DSN_UNSET;
+    draft->expire_sec = HKY_UNSET_SEC;
+    while (draft->n_steps < 4 && run->steps[draft->n_steps].relay != NULL) {
+        draft->steps[draft->n_steps] = run->steps[draft->n_steps];
+        draft->n_steps++;
+    }
+    draft->react[run->react.class] = (uint8_t)run->react.action;
+    draft->react_after_sec[run->react.class] = run->react.after_sec;
+    assert_int_equal(hky_plan_new(draft, &plan, &e), HKY_OK);
+    free(draft);
+    return plan;
+}
+
+static void move(struct hky_recipient *r, const struct hky_outcome *o, const struct hky_advance *a, int64_t now)
+{
+    hky_recipient_remember(r, now, r->plan->steps[r->step].relay, o);
+    r->attempts++;
+    r->step_attempts++;
+    r->tries += o->class == HKY_CLASS_NETWORK || o->class == HKY_CLASS_SYSTEM_TEMP || o->class == HKY_CLASS_UNKNOWN;
+    r->ambiguous += o->class == HKY_CLASS_AMBIGUOUS;
+    if (a->action == HKY_ACTION_NEXT) {
+        r->step = a->step;
+        r->left_steps++;
+        r->tries = r->step_attempts = r->ambiguous = 0;
+        r->step_at_ms = a->at_ms;
+    }
+}
+
+static const char *const END[] = {"", "retry", "next", "fail", "hold", "done"};
+
+/* Plays the plan to its end; what happened, as text. */
+static void play(const struct fake_policy *f, const struct run *run, char *out, size_t n)
+{
+    struct hky_message *m = fake_message(1, START, "", 1, (const char *const[]){"a@example.com"});
+    struct hky_recipient *r = &m->recipients[0];
+    r->plan = plan_of(run);
+    r->expire_at_ms = START + 48 * HOUR;
+    struct hky_advance a;
+    hky_plan_first(&f->policy, r, &a);
+    r->step = a.step;
+    r->step_at_ms = START;
+    unsigned used[4] = {0};
+    size_t at = 0;
+    int64_t now = START;
+    out[0] = '\0';
+    while (a.action == HKY_ACTION_NEXT || a.action == HKY_ACTION_RETRY) {
+        if (now >= r->expire_at_ms) {
+            at += (size_t)snprintf(out + at, n - at, "expired@%d", (int)((now - START) / MINUTE));
+            goto end;
+        }
+        const char *relay = r->plan->steps[r->step].relay;
+        struct hky_outcome o = answer(run, used, relay);
+        at += (size_t)snprintf(out + at, n - at, "%s %s@%d, ", relay, hky_class_name(o.class), (int)((now - START) / MINUTE));
+        hky_plan_advance(&(struct hky_advance_query){&f->policy, r, &o, now}, &a);
+        assert_true(a.why[0] != '\0');
+        move(r, &o, &a, now);
+        now = a.at_ms;
+    }
+    snprintf(out + at, n - at, "%s", END[a.action]);
+end:
+    hky_message_unref(&m);
+}
+
+static const struct run RUNS[] = {
+    {"a delivered copy ends the plan", {STEP("own")}, {{0}}, {0}, "own ok@0, done"},
+    {"refused connection with one try: the next step at once",
+     {STEP_WITHIN("own", 7200, .tries = 1), STEP("rental")},
+     {{"own", HKY_CLASS_NETWORK, FOUR_XX, 0, 0}},
+     {0},
+     "own network@0, rental ok@0, done"},
+    {"later for two hours: left when the next retry would be after that",
+     {STEP_WITHIN("own", 7200, .tries = 1), STEP("rental")},
+     {{"own", HKY_CLASS_RATE_LIMITED, FOUR_XX, 0, 0}},
+     {0},
+     "own rate_limited@0, own rate_limited@5, own rate_limited@20, own rate_limited@80, rental ok@80, done"},
+    {"rate_limited honours the time that the text names",
+     {STEP("own")},
+     {{"own", HKY_CLASS_RATE_LIMITED, FOUR_XX, 2, 120}},
+     {0},
+     "own rate_limited@0, own rate_limited@2, own ok@4, done"},
+    {"filtered after DATA: the other way at once",
+     {STEP("own"), STEP("rental")},
+     {{"own", HKY_CLASS_FILTERED, FIVE_XX, 0, 0}},
+     {0},
+     "own filtered@0, rental ok@0, done"},
+    {"filtered with no way left fails", {STEP("own")}, {{"own", HKY_CLASS_FILTERED, FIVE_XX, 0, 0}}, {0},
+     "own filtered@0, fail"},
+    {"an unknown user stays unknown",
+     {STEP("own"), STEP("rental")},
+     {{"own", HKY_CLASS_BAD_MAILBOX, FIVE_XX, 0, 0}},
+     {0},
+     "own bad_mailbox@0, fail"},
+    {"an unknown user where `on` names it goes on at once",
+     {STEP("own"), STEP("rental", .on = ON(BAD_MAILBOX))},
+     {{"own", HKY_CLASS_BAD_MAILBOX, FIVE_XX, 0, 0}},
+     {0},
+     "own bad_mailbox@0, rental ok@0, done"},
+    {"a step without the cause in its `on` is passed over",
+     {STEP("own"), STEP("gmail", .on = ON(TLS)), STEP("ses")},
+     {{"own", HKY_CLASS_BLOCKED_IP, FIVE_XX, 0, 0}},
+     {0},
+     "own blocked_ip@0, ses ok@0, done"},
+    {"network trouble stays where the other step is for other classes",
+     {STEP("own"), STEP("gmail", .on = ON(BLOCKED_IP) | ON(FILTERED) | ON(AUTH_POLICY) | ON(TLS))},
+     {{"own", HKY_CLASS_NETWORK, FOUR_XX, 4, 0}},
+     {0},
+     "own network@0, own network@5, own network@20, own network@80, own ok@320, done"},
+    {"three tries by default",
+     {STEP("own"), STEP("ses")},
+     {{"own", HKY_CLASS_SYSTEM_TEMP, FOUR_XX, 0, 0}},
+     {0},
+     "own system_temp@0, own system_temp@5, own system_temp@20, ses ok@20, done"},
+    {"on the last step it goes on until it expires",
+     {STEP("own", .retry = {1, {36000}})},
+     {{"own", HKY_CLASS_NETWORK, FOUR_XX, 0, 0}},
+     {0},
+     "own network@0, own network@600, own network@1200, own network@1800, own network@2400, expired@2880"},
+    {"without `within` half of the time is for the others",
+     {STEP("own", .retry = {1, {36000}}), STEP("ses")},
+     {{"own", HKY_CLASS_RATE_LIMITED, FOUR_XX, 0, 0}},
+     {0},
+     "own rate_limited@0, own rate_limited@600, own rate_limited@1200, ses ok@1200, done"},
+    {"mailbox_full is asked every six hours until `within`, then fails",
+     {STEP_WITHIN("own", 54000), STEP("ses")},
+     {{"own", HKY_CLASS_MAILBOX_FULL, FOUR_XX, 0, 0}},
+     {0},
+     "own mailbox_full@0, own mailbox_full@360, own mailbox_full@720, fail"},
+    {"mailbox_full named by `on`: not sooner, but instead of failing",
+     {STEP_WITHIN("own", 54000), STEP("ses", .on = ON(MAILBOX_FULL))},
+     {{"own", HKY_CLASS_MAILBOX_FULL, FOUR_XX, 0, 0}},
+     {0},
+     "own mailbox_full@0, own mailbox_full@360, own mailbox_full@720, ses ok@720, done"},
+    {"an account that is refused is left at once",
+     {STEP("gmail"), STEP("ses")},
+     {{"gmail", HKY_CLASS_RELAY_AUTH, FIVE_XX, 0, 0}},
+     {0},
+     "gmail relay_auth@0, ses ok@0, done"},
+    {"and waited for where there is no other",
+     {STEP("gmail")},
+     {{"gmail", HKY_CLASS_QUOTA_EXHAUSTED, FOUR_XX, 2, 600}},
+     {0},
+     "gmail quota_exhausted@0, gmail quota_exhausted@10, gmail ok@20, done"},
+    {"an unknown 5xx is asked once more, then the next step",
+     {STEP("own"), STEP("ses")},
+     {{"own", HKY_CLASS_UNKNOWN, FIVE_XX, 0, 0}},
+     {0},
+     "own unknown@0, own unknown@15, ses ok@15, done"},
+    {"an unknown 5xx twice with no step left fails",
+     {STEP("own")},
+     {{"own", HKY_CLASS_UNKNOWN, FIVE_XX, 0, 0}},
+     {0},
+     "own unknown@0, own unknown@15, fail"},
+    {"an unknown 4xx is a try like others",
+     {STEP("own", .tries = 2), STEP("ses")},
+     {{"own", HKY_CLASS_UNKNOWN, FOUR_XX, 0, 0}},
+     {0},
+     "own unknown@0, own unknown@5, ses ok@5, done"},
+    {"ambiguous: the same step after ten minutes, at most twice, then held",
+     {STEP("own"), STEP("ses")},
+     {{"own", HKY_CLASS_AMBIGUOUS, FOUR_XX, 0, 0}},
+     {0},
+     "own ambiguous@0, own ambiguous@10, own ambiguous@20, hold"},
+    {"content is not tried elsewhere",
+     {STEP("own"), STEP("ses")},
+     {{"own", HKY_CLASS_REPUTATION_CONTENT, FIVE_XX, 0, 0}},
+     {0},
+     "own reputation_content@0, fail"},
+    {"content where the route's react says next",
+     {STEP("own"), STEP("ses")},
+     {{"own", HKY_CLASS_REPUTATION_CONTENT, FIVE_XX, 0, 0}},
+     {HKY_CLASS_REPUTATION_CONTENT, HKY_ACTION_NEXT, 0},
+     "own reputation_content@0, ses ok@0, done"},
+    {"react retry with its own delay",
+     {STEP("own")},
+     {{"own", HKY_CLASS_BAD_MAILBOX, FIVE_XX, 1, 0}},
+     {HKY_CLASS_BAD_MAILBOX, HKY_ACTION_RETRY, 1800},
+     "own bad_mailbox@0, own ok@30, done"},
+    {"react hold", {STEP("own")}, {{"own", HKY_CLASS_TLS, FIVE_XX, 0, 0}}, {HKY_CLASS_TLS, HKY_ACTION_HOLD, 0},
+     "own tls@0, hold"},
+    {"react fail on a class that would be retried",
+     {STEP("own"), STEP("ses")},
+     {{"own", HKY_CLASS_NETWORK, FOUR_XX, 0, 0}},
+     {HKY_CLASS_NETWORK, HKY_ACTION_FAIL, 0},
+     "own network@0, fail"},
+    {"a step that cannot send as the author is passed over",
+     {STEP("own"), STEP("gmail", .from = ""), STEP("ses")},
+     {{"own", HKY_CLASS_BLOCKED_IP, FIVE_XX, 0, 0}},
+     {0},
+     "own blocked_ip@0, ses ok@0, done"},
+    {"a plan begins with the first that can send", {STEP("gmail", .from = ""), STEP("ses")}, {{0}}, {0},
+     "ses ok@0, done"},
+    {"a plan begins with the first without a condition", {STEP("gmail", .on = OURS), STEP("own")}, {{0}}, {0},
+     "own ok@0, done"},
+    {"nobody can send as the author", {STEP("gmail", .from = "")}, {{0}}, {0}, "fail"},
+    {"the step's own retry list, the last repeats",
+     {STEP("own", .retry = {2, {60, 120}}, .tries = 5), STEP("ses")},
+     {{"own", HKY_CLASS_NETWORK, FOUR_XX, 4, 0}},
+     {0},
+     "own network@0, own network@1, own network@3, own network@5, own ok@7, done"},
+};
+
+static void plays_every_plan(void **state)
+{
+    (void)state;
+    struct fake_policy f;
+    fake_policy_init(&f, 1);
+    fake_relay(&f, "own");
+    fake_relay(&f, "rental");
+    fake_relay(&f, "gmail");
+    fake_relay(&f, "ses");
+    for (size_t i = 0; i < sizeof RUNS / sizeof RUNS[0]; i++) {
+        char got[2048];
+        play(&f, &RUNS[i], got, sizeof got);
+        if (strcmp(got, RUNS[i].expect) != 0) {
+            fail_msg("%s:\n  got    %s\n  wanted %s", RUNS[i].name, got, RUNS[i].expect);
+        }
+    }
+}
+
+static void reasons_leave_a_step_or_wait(void **state)
+{
+    (void)state;
+    struct fake_policy f;
+    fake_policy_init(&f, 1);
+    fake_relay(&f, "own");
+    fake_relay(&f, "ses");
+    static const struct {
+        const char *name;
+        struct hky_step steps[2];
+        enum hky_class reason;
+        enum hky_action expect;
+    } CASES[] = {
+        {"full goes on", {STEP("own"), STEP("ses")}, HKY_CLASS_FULL, HKY_ACTION_NEXT},
+        {"paused goes on", {STEP("own"), STEP("ses")}, HKY_CLASS_PAUSED, HKY_ACTION_NEXT},
+        {"paused stays where the next is for other things", {STEP("own"), STEP("ses", .on = OURS)}, HKY_CLASS_PAUSED,
+         HKY_ACTION_RETRY},
+        {"paused goes where the next names it", {STEP("own"), STEP("ses", .on = ON(PAUSED))}, HKY_CLASS_PAUSED,
+         HKY_ACTION_NEXT},
+        {"full waits on the last", {STEP("own")}, HKY_CLASS_FULL, HKY_ACTION_RETRY},
+        {"paused waits on the last", {STEP("own")}, HKY_CLASS_PAUSED, HKY_ACTION_RETRY},
+        {"sends_as fails on the last", {STEP("own")}, HKY_CLASS_SENDS_AS, HKY_ACTION_FAIL},
+        {"suppressed fails", {STEP("own"), STEP("ses")}, HKY_CLASS_SUPPRESSED, HKY_ACTION_FAIL},
+    };
+    for (size_t i = 0; i < sizeof CASES / sizeof CASES[0]; i++) {
+        struct run run = {.steps = {CASES[i].steps[0], CASES[i].steps[1]}};
+        struct hky_message *m = fake_message(1, START, "", 1, (const char *const[]){"a@example.com"});
+        struct hky_recipient *r = &m->recipients[0];
+        r->plan = plan_of(&run);
+        r->step_at_ms = START;
+        struct hky_outcome o = {.class = CASES[i].reason};
+        struct hky_advance a;
+        hky_plan_advance(&(struct hky_advance_query){&f.policy, r, &o, START}, &a);
+        if (a.action != CASES[i].expect) {
+            fail_msg("%s: got %s (%s)", CASES[i].name, END[a.action], a.why);
+        }
+        hky_message_unref(&m);
+    }
+}
+
+static void sixty_attempts_are_the_most(void **state)
+{
+    (void)state;
+    struct fake_policy f;
+    fake_policy_init(&f, 1);
+    fake_relay(&f, "own");
+    struct run run = {.steps = {STEP("own", .retry = {1, {1}})}, .says = {{"own", HKY_CLASS_NETWORK, FOUR_XX, 0, 0}}};
+    char got[8192];
+    play(&f, &run, got, sizeof got);
+    unsigned n = 0;
+    for (const char *p = got; (p = strstr(p, "network")) != NULL; p++) {
+        n++;
+    }
+    assert_int_equal(n, HKY_ATTEMPTS_MAX);
+    assert_non_null(strstr(got, "fail"));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(plays_every_plan),
+        cmocka_unit_test(reasons_leave_a_step_or_wait),
+        cmocka_unit_test(sixty_attempts_are_the_most),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

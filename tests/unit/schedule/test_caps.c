@@ -1,0 +1,374 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#include "schedule/caps.h"
+
+#define ACCOUNT "shop@smtp.rental.example:587"
+#define START   INT64_C(1764550800000)
+#define JOBS    256
+#define STAMPS  200000
+
+/* A server, a disk and a clock around the caps; random, and the same again for the same seed. */
+struct world {
+    struct caps *caps;
+    struct caps_account *account;
+    struct hky_relay relay;
+    uint64_t random;
+    int64_t now_ms;
+    struct hky_buf durable, under_way; /* the newest record on disk; one being written */
+    bool is_written;
+    bool is_reserving;
+    unsigned n_free_again, n_records, n_crashes;
+    struct {
+        struct caps_slots slots;
+        int64_t taken_ms;
+    } jobs[JOBS];
+    unsigned n_jobs;
+    struct stamp {
+        int64_t at_ms;
+        uint32_t n;
+    } * stamps; /* what the server saw */
+    size_t n_stamps;
+};
+
+static uint32_t pick(struct world *w, uint32_t n)
+{
+    w->random = w->random * 6364136223846793005u + 1442695040888963407u;
+    return (uint32_t)(w->random >> 33) % n;
+}
+
+static void reserve(void *ctx, struct caps_account *a, unsigned worker, struct hky_str key, struct hky_str value)
+{
+    struct world *w = ctx;
+    (void)worker;
+    assert_true(hky_str_eq(key, HKY_STR(ACCOUNT)));
+    assert_false(w->is_reserving);
+    w->is_reserving = true;
+    w->account = a;
+    w->n_records++;
+    hky_buf_clear(&w->under_way);
+    hky_buf_add_str(&w->under_way, value);
+}
+
+static void free_again(void *ctx, struct caps_account *a)
+{
+    (void)a;
+    ((struct world *)ctx)->n_free_again++;
+}
+
+static void start(struct world *w)
+{
+    w->caps = caps_new(&(struct caps_ops){w, reserve, free_again});
+    if (w->is_written) {
+        caps_restore(w->caps, HKY_STR(ACCOUNT), hky_buf_str(&w->durable), w->now_ms);
+    }
+    w->account = caps_set(w->caps, &w->relay, ACCOUNT);
+    w->is_reserving = false;
+}
+
+static void world_init(struct world *w, uint64_t seed, const struct hky_cap *caps, unsigned n)
+{
+    memset(w, 0, sizeof *w);
+    w->random = seed * 2654435761u + 1;
+    w->now_ms = START;
+    w->relay.n_caps = (uint8_t)n;
+    memcpy(w->relay.caps, caps, n * sizeof *caps);
+    hky_buf_init(&w->durable, 1 << 20);
+    hky_buf_init(&w->under_way, 1 << 20);
+    w->stamps = calloc(STAMPS, sizeof *w->stamps);
+    start(w);
+}
+
+static void world_fini(struct world *w)
+{
+    caps_free(&w->caps);
+    hky_buf_fini(&w->durable);
+    hky_buf_fini(&w->under_way);
+    free(w->stamps);
+}
+
+static void reach_disk(struct world *w)
+{
+    hky_buf_clear(&w->durable);
+    hky_buf_add_str(&w->durable, hky_buf_str(&w->under_way));
+    w->is_written = true;
+}
+
+static void commit(struct world *w)
+{
+    if (!w->is_reserving) {
+        return;
+    }
+    w->is_reserving = false;
+    bool is_good = pick(w, 8) != 0;
+    if (is_good) {
+        reach_disk(w);
+    }
+    caps_reserved(w->caps, w->account, is_good);
+}
+
+/* The server's own time for a message: anywhere from the take to the end, mostly at the ends. */
+static void stamp(struct world *w, int64_t taken_ms, uint32_t n)
+{
+    int64_t span = w->now_ms - taken_ms;
+    uint32_t where = pick(w, 3);
+    int64_t at = where == 0 ? taken_ms : where == 1 ? w->now_ms : taken_ms + (span > 0 ? pick(w, (uint32_t)span + 1) : 0);
+    if (w->n_stamps < STAMPS) {
+        w->stamps[w->n_stamps++] = (struct stamp){at, n};
+    }
+}
+
+static bool take(struct world *w, uint32_t want)
+{
+    struct caps_slots slots;
+    int64_t until_ms = 0;
+    if (w->n_jobs == JOBS || caps_take(w->caps, w->account, 0, want, w->now_ms, &slots, &until_ms) != CAPS_TAKEN) {
+        return false;
+    }
+    assert_true(slots.n_recipients >= 1 && slots.n_recipients <= want);
+    w->jobs[w->n_jobs].slots = slots;
+    w->jobs[w->n_jobs++].taken_ms = w->now_ms;
+    return true;
+}
+
+static void end_one(struct world *w)
+{
+    if (w->n_jobs == 0) {
+        return;
+    }
+    unsigned i = pick(w, w->n_jobs);
+    struct caps_slots slots = w->jobs[i].slots;
+    int64_t taken_ms = w->jobs[i].taken_ms;
+    w->jobs[i] = w->jobs[--w->n_jobs];
+    if (pick(w, 5) == 0) {
+        caps_give_back(w->caps, &slots, w->now_ms);
+        return;
+    }
+    stamp(w, taken_ms, slots.n_recipients);
+    caps_done(w->caps, &slots, w->now_ms);
+}
+
+static void crash(struct world *w)
+{
+    w->n_crashes++;
+    for (; w->n_jobs > 0; w->n_jobs--) { /* the server may have seen them, before the end */
+        stamp(w, w->jobs[w->n_jobs - 1].taken_ms, w->jobs[w->n_jobs - 1].slots.n_recipients);
+    }
+    if (w->is_reserving && pick(w, 2) == 0) {
+        reach_disk(w); /* on disk, and nobody was told any more */
+    }
+    caps_free(&w->caps);
+    w->now_ms += pick(w, 3) == 0 ? pick(w, 5000) : 0;
+    start(w);
+}
+
+static void step(struct world *w, uint32_t most_ms, uint32_t want)
+{
+    switch (pick(w, 12)) {
+    case 0:
+    case 1:
+    case 2:
+    case 3:
+        while (take(w, 1 + pick(w, want)) && pick(w, 4) != 0) {
+        }
+        break;
+    case 4:
+    case 5:
+    case 6:
+        end_one(w);
+        break;
+    case 7:
+    case 8:
+        commit(w);
+        break;
+    case 9:
+        if (pick(w, 60) == 0) {
+            crash(w);
+        }
+        break;
+    default:
+        w->now_ms += pick(w, most_ms);
+    }
+}
+
+static int by_time(const void *a, const void *b)
+{
+    const struct stamp *x = a, *y = b;
+    return x->at_ms < y->at_ms ? -1 : x->at_ms > y->at_ms;
+}
+
+/* The most that any window of this length holds. */
+static uint64_t fullest(struct world *w, const struct hky_cap *cap)
+{
+    qsort(w->stamps, w->n_stamps, sizeof *w->stamps, by_time);
+    uint64_t most = 0, in = 0;
+    size_t from = 0;
+    for (size_t i = 0; i < w->n_stamps; i++) {
+        in += cap->counts_recipients ? w->stamps[i].n : 1;
+        while (w->stamps[i].at_ms - w->stamps[from].at_ms >= (int64_t)cap->window_sec * 1000) {
+            in -= cap->counts_recipients ? w->stamps[from].n : 1;
+            from++;
+        }
+        most = in > most ? in : most;
+    }
+    return most;
+}
+
+static const struct {
+    const char *name;
+    struct hky_cap caps[3];
+    unsigned n;
+    uint32_t most_ms, want, seeds;
+} KINDS[] = {
+    {"10/min, evenly", {{10, 60, false, true, "10/min"}}, 1, 4000, 1, 12},
+    {"10/min, not evenly", {{10, 60, false, false, "10/min"}}, 1, 4000, 1, 12},
+    {"3/s", {{3, 1, false, true, "3/s"}}, 1, 300, 1, 12},
+    {"200/min by batches of 10", {{200, 60, false, false, "200/min"}}, 1, 300, 1, 8},
+    {"5000/10s in joined runs", {{5000, 10, false, false, "5000/10s"}}, 1, 6, 1, 4},
+    {"40 recipients/min", {{40, 60, true, false, "40 recipients/min"}}, 1, 3000, 7, 12},
+    {"both kinds and two windows",
+     {{6, 10, false, true, "6/10s"}, {20, 120, false, false, "20/2m"}, {30, 60, true, false, "30 recipients/min"}},
+     3,
+     2500,
+     5,
+     12},
+};
+
+static void no_window_is_ever_over(void **state)
+{
+    (void)state;
+    for (size_t k = 0; k < sizeof KINDS / sizeof KINDS[0]; k++) {
+        for (uint64_t seed = 1; seed <= KINDS[k].seeds; seed++) {
+            struct world w;
+            world_init(&w, seed + 1000 * k, KINDS[k].caps, KINDS[k].n);
+            for (int i = 0; i < 20000; i++) {
+                step(&w, KINDS[k].most_ms, KINDS[k].want);
+            }
+            assert_true(w.n_crashes > 3 && w.n_stamps > 20);
+            for (unsigned c = 0; c < KINDS[k].n; c++) {
+                uint64_t most = fullest(&w, &KINDS[k].caps[c]);
+                if (most > KINDS[k].caps[c].n) {
+                    fail_msg("%s, seed %llu: %llu in a window of %s", KINDS[k].name, (unsigned long long)seed,
+                             (unsigned long long)most, KINDS[k].caps[c].text);
+                }
+            }
+            world_fini(&w);
+        }
+    }
+}
+
+/* Nothing is lost either: with quick replies and a quick disk the whole cap is used. */
+static void the_whole_cap_is_used(void **state)
+{
+    (void)state;
+    static const struct hky_cap CAPS[] = {{10, 60, false, true, "10/min"}, {1000, 1, false, true, "1000/s"},
+                                          {300, 3600, false, true, "300/h"}};
+    static const struct {
+        int64_t for_ms, step_ms;
+        unsigned least;
+    } RUN[] = {{600000, 100, 99}, {10000, 1, 9900}, {7200000, 1000, 595}};
+    for (unsigned k = 0; k < 3; k++) {
+        struct world w;
+        world_init(&w, 1, &CAPS[k], 1);
+        unsigned n = 0;
+        for (int64_t t = 0; t < RUN[k].for_ms; t += RUN[k].step_ms) {
+            w.now_ms = START + t;
+            for (int again = 0; again < 8; again++) {
+                while (take(&w, 1)) {
+                    caps_done(w.caps, &w.jobs[--w.n_jobs].slots, w.now_ms);
+                    n++;
+                }
+                if (w.is_reserving) {
+                    w.is_reserving = false;
+                    reach_disk(&w);
+                    caps_reserved(w.caps, w.account, true);
+                }
+            }
+        }
+        if (n < RUN[k].least) {
+            fail_msg("%s: %u sent, at least %u expected", CAPS[k].text, n, RUN[k].least);
+        }
+        world_fini(&w);
+    }
+}
+
+static void ten_a_minute_is_one_every_six_seconds(void **state)
+{
+    (void)state;
+    struct world w;
+    world_init(&w, 1, (const struct hky_cap[]){{10, 60, false, true, "10/min"}}, 1);
+    assert_false(take(&w, 1)); /* not before the reservation is durable */
+    reach_disk(&w);
+    w.is_reserving = false;
+    caps_reserved(w.caps, w.account, true);
+    assert_int_equal(w.n_free_again, 1);
+    assert_true(take(&w, 1));
+    w.is_reserving = false;
+    caps_reserved(w.caps, w.account, true);
+    w.now_ms += 5999;
+    assert_false(take(&w, 1));
+    w.now_ms += 1;
+    assert_true(take(&w, 1));
+    assert_true(caps_eta(w.caps, w.account, 5, w.now_ms) >= w.now_ms + 36000);
+    world_fini(&w);
+}
+
+static void a_window_added_by_a_reload_needs_a_record_of_its_own(void **state)
+{
+    (void)state;
+    struct world w;
+    world_init(&w, 1, (const struct hky_cap[]){{1000, 60, false, false, "1000/min"}}, 1);
+    take(&w, 1);
+    w.is_reserving = false;
+    reach_disk(&w);
+    caps_reserved(w.caps, w.account, true);
+    assert_true(take(&w, 1));
+    w.relay.caps[w.relay.n_caps++] = (struct hky_cap){5, 3600, false, false, "5/h"};
+    caps_set(w.caps, &w.relay, ACCOUNT);
+    assert_false(take(&w, 1));
+    assert_true(w.is_reserving);
+    w.is_reserving = false;
+    reach_disk(&w);
+    caps_reserved(w.caps, w.account, true);
+    assert_true(take(&w, 1));
+    crash(&w);
+    struct hky_buf b;
+    hky_buf_init(&b, 4096);
+    caps_json(w.caps, w.account, w.now_ms, &b);
+    assert_null(strstr(hky_buf_z(&b), "\"used\":0"));
+    hky_buf_fini(&b);
+    world_fini(&w);
+}
+
+static void hostile_records_are_refused(void **state)
+{
+    (void)state;
+    struct world w;
+    world_init(&w, 7, (const struct hky_cap[]){{10, 60, false, false, "10/min"}}, 1);
+    for (int i = 0; i < 2000; i++) {
+        char junk[64];
+        for (size_t k = 0; k < sizeof junk; k++) {
+            junk[k] = (char)pick(&w, 256);
+        }
+        junk[0] = 1;
+        junk[9] = (char)pick(&w, 9);
+        caps_restore(w.caps, HKY_STR(ACCOUNT), hky_str_of(junk, pick(&w, sizeof junk + 1)), w.now_ms);
+    }
+    world_fini(&w);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(ten_a_minute_is_one_every_six_seconds),
+        cmocka_unit_test(no_window_is_ever_over),
+        cmocka_unit_test(the_whole_cap_is_used),
+        cmocka_unit_test(a_window_added_by_a_reload_needs_a_record_of_its_own),
+        cmocka_unit_test(hostile_records_are_refused),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
