@@ -172,7 +172,7 @@ static void answers_and_failures_are_told(void **state)
         {"a body above body_max", "/big", HKY_E_LIMIT, 0, NULL, 5000, 0},
         {"a body of body_max", "/ok", HKY_OK, 200, "hello", 5, 0},
         {"cut off in the body", "/cut", HKY_E_NET, 0, NULL, 0, 0},
-        {"not HTTP", "/junk", HKY_E_NET, 0, NULL, 0, 0},
+        {"not HTTP", "/junk", HKY_E_SYNTAX, 0, NULL, 0, 0},
         {"no answer in time", "/silent", HKY_E_TIMEOUT, 0, NULL, 0, 150},
     };
     struct lab lab;
