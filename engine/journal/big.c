@@ -1,0 +1,334 @@
+/*
+ * Large bodies: big/ID, streamed by one thread as they arrive. Written under ID.part, synced, renamed, the folder
+ * synced; only then their message may be submitted. What is left without a message after a crash is removed at start.
+ */
+#include "journal/internal.h"
+
+#include "base/hash.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { BIG_QUEUED_MAX = 1 << 20, BIG_QUEUED_LOW = 256 << 10 };
+
+struct chunk {
+    struct chunk *next;
+    size_t n;
+    char p[];
+};
+
+struct hky_big {
+    struct hky_big *next; /* in the writer's queue */
+    struct hky_journal *j;
+    struct hky_loop *loop;
+    void (*on_room)(void *ctx);
+    void *ctx;
+    struct hky_task room_task;
+    uint64_t id, at;
+    int fd; /* the writer's */
+    enum hky_err result;
+    /* under the writer's lock */
+    struct chunk *first, *last;
+    size_t queued;
+    bool is_listed, is_paused, is_aborted, is_committed, is_room_posted;
+    struct hky_commit *commit;
+};
+
+struct big_writer {
+    pthread_mutex_t lock;
+    pthread_cond_t cond;
+    struct hky_journal *j;
+    struct hky_big *first, *last;
+    bool is_stopping;
+    pthread_t thread;
+};
+
+static void names(uint64_t id, char name[HKY_ID_TEXT], char part[HKY_ID_TEXT + 8])
+{
+    hky_id_format(id, name);
+    snprintf(part, HKY_ID_TEXT + 8, "%s.part", name);
+}
+
+static void list_big(struct big_writer *w, struct hky_big *b)
+{
+    if (b->is_listed)
+        return;
+    b->is_listed = true;
+    b->next = NULL;
+    if (w->last != NULL)
+        w->last->next = b;
+    else
+        w->first = b;
+    w->last = b;
+    pthread_cond_signal(&w->cond);
+}
+
+enum hky_err hky_journal_big_open(struct hky_journal *j, uint64_t id, struct hky_loop *loop, void (*on_room)(void *ctx),
+                                  void *ctx, struct hky_big **out, struct hky_error *e)
+{
+    struct hky_big *b;
+
+    *out = NULL;
+    if (atomic_load(&j->is_low))
+        return hky_error_set(e, HKY_E_FULL, "less than min_free is left for the spool %.150s", j->dir);
+    b = hky_calloc(1, sizeof *b);
+    b->j = j;
+    b->id = id;
+    b->fd = -1;
+    b->loop = loop;
+    b->on_room = on_room;
+    b->ctx = ctx;
+    *out = b;
+    return HKY_OK;
+}
+
+bool hky_journal_big_write(struct hky_big *b, const void *p, size_t n)
+{
+    struct big_writer *w = b->j->big_writer;
+    struct chunk *c = hky_alloc(sizeof *c + n);
+    bool is_room;
+
+    c->next = NULL;
+    c->n = n;
+    memcpy(c->p, p, n);
+    pthread_mutex_lock(&w->lock);
+    if (b->last != NULL)
+        b->last->next = c;
+    else
+        b->first = c;
+    b->last = c;
+    b->queued += n;
+    list_big(w, b);
+    is_room = b->queued < BIG_QUEUED_MAX;
+    b->is_paused = !is_room;
+    pthread_mutex_unlock(&w->lock);
+    return is_room;
+}
+
+static void end_big(struct hky_big **big, struct hky_commit *c)
+{
+    struct hky_big *b = *big;
+    struct big_writer *w = b->j->big_writer;
+
+    *big = NULL;
+    pthread_mutex_lock(&w->lock);
+    b->commit = c;
+    b->is_committed = c != NULL;
+    b->is_aborted = c == NULL;
+    list_big(w, b);
+    pthread_mutex_unlock(&w->lock);
+}
+
+void hky_journal_big_commit(struct hky_big **b, struct hky_commit *c)
+{
+    end_big(b, c);
+}
+
+void hky_journal_big_abort(struct hky_big **b)
+{
+    if (*b != NULL)
+        end_big(b, NULL);
+}
+
+static void room_told(struct hky_task *task)
+{
+    struct hky_big *b = HKY_CONTAINER(task, struct hky_big, room_task);
+    struct big_writer *w = b->j->big_writer;
+    bool is_over;
+
+    pthread_mutex_lock(&w->lock);
+    b->is_room_posted = false;
+    is_over = b->is_aborted || b->is_committed;
+    if (is_over)
+        list_big(w, b); /* it waited for this task before it may go */
+    pthread_mutex_unlock(&w->lock);
+    if (!is_over && b->on_room != NULL)
+        b->on_room(b->ctx);
+}
+
+static void write_chunk(struct hky_big *b, const struct chunk *c)
+{
+    struct hky_journal *j = b->j;
+    struct iovec iov = {.iov_base = (void *)(uintptr_t)c->p, .iov_len = c->n};
+    char name[HKY_ID_TEXT], part[HKY_ID_TEXT + 8];
+
+    names(b->id, name, part);
+    if (b->fd < 0 && b->result == HKY_OK) {
+        b->fd = j->io.openat(j->io.ctx, j->big_fd, part, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+        if (b->fd < 0)
+            b->result = errno == ENOSPC ? HKY_E_FULL : HKY_E_IO;
+    }
+    while (b->result == HKY_OK && iov.iov_len > 0) {
+        ssize_t n = j->io.pwritev(j->io.ctx, b->fd, &iov, 1, (off_t)b->at);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0) {
+            b->result = n < 0 && (errno == ENOSPC || errno == EDQUOT) ? HKY_E_FULL : HKY_E_IO;
+            return;
+        }
+        iov.iov_base = (char *)iov.iov_base + n;
+        iov.iov_len -= (size_t)n;
+        b->at += (uint64_t)n;
+        atomic_fetch_add(&j->big_octets, (unsigned long long)n);
+    }
+}
+
+static void big_told(struct hky_task *task)
+{
+    struct hky_commit *c = HKY_CONTAINER(task, struct hky_commit, task);
+
+    c->done(c, NULL, c->result); /* the body alone is no acceptance: no token */
+}
+
+static void finish_big(struct hky_big *b)
+{
+    struct hky_journal *j = b->j;
+    struct hky_commit *c = b->commit;
+    char name[HKY_ID_TEXT], part[HKY_ID_TEXT + 8];
+
+    names(b->id, name, part);
+    if (c != NULL && b->fd < 0 && b->result == HKY_OK)
+        b->result = HKY_E_STATE; /* nothing was written */
+    if (c != NULL && b->result == HKY_OK && j->io.fdatasync(j->io.ctx, b->fd) < 0)
+        b->result = HKY_E_IO;
+    if (b->fd >= 0)
+        close(b->fd);
+    if (c != NULL && b->result == HKY_OK &&
+        (j->io.renameat(j->io.ctx, j->big_fd, part, j->big_fd, name) < 0 || j->io.fdatasync(j->io.ctx, j->big_fd) < 0))
+        b->result = HKY_E_IO;
+    if (c == NULL || b->result != HKY_OK) {
+        j->io.unlinkat(j->io.ctx, j->big_fd, part, 0);
+        if (c != NULL)
+            j->io.unlinkat(j->io.ctx, j->big_fd, name, 0);
+        atomic_fetch_sub(&j->big_octets, b->at);
+    }
+    if (c != NULL) {
+        c->result = b->result;
+        c->task.run = big_told;
+        hky_loop_post(c->loop, &c->task);
+    }
+    free(b);
+}
+
+/* One turn with one body; called with the lock held, which it gives up to write. */
+static void serve(struct big_writer *w, struct hky_big *b)
+{
+    struct chunk *c = b->first;
+    bool is_over;
+
+    b->first = b->last = NULL;
+    is_over = (b->is_aborted || b->is_committed) && !b->is_room_posted;
+    pthread_mutex_unlock(&w->lock);
+    while (c != NULL) {
+        struct chunk *next = c->next;
+        if (!b->is_aborted)
+            write_chunk(b, c);
+        pthread_mutex_lock(&w->lock);
+        b->queued -= c->n;
+        if (b->is_paused && b->queued <= BIG_QUEUED_LOW && !b->is_room_posted) {
+            b->is_paused = false;
+            b->is_room_posted = !is_over;
+            if (b->is_room_posted) {
+                b->room_task.run = room_told;
+                hky_loop_post(b->loop, &b->room_task);
+            }
+        }
+        pthread_mutex_unlock(&w->lock);
+        free(c);
+        c = next;
+    }
+    if (is_over)
+        finish_big(b);
+    pthread_mutex_lock(&w->lock);
+}
+
+static void *big_run(void *writer)
+{
+    struct big_writer *w = writer;
+
+    pthread_mutex_lock(&w->lock);
+    for (;;) {
+        struct hky_big *b;
+        while (w->first == NULL && !w->is_stopping)
+            pthread_cond_wait(&w->cond, &w->lock);
+        b = w->first;
+        if (b == NULL)
+            break;
+        if ((w->first = b->next) == NULL)
+            w->last = NULL;
+        b->is_listed = false;
+        serve(w, b);
+    }
+    pthread_mutex_unlock(&w->lock);
+    return NULL;
+}
+
+enum hky_err big_start(struct hky_journal *j, struct hky_error *e)
+{
+    struct big_writer *w = hky_calloc(1, sizeof *w);
+
+    w->j = j;
+    pthread_mutex_init(&w->lock, NULL);
+    pthread_cond_init(&w->cond, NULL);
+    if (pthread_create(&w->thread, NULL, big_run, w) != 0) {
+        free(w);
+        return hky_error_set(e, HKY_E_LIMIT, "cannot start the journal's thread for large bodies");
+    }
+    j->big_writer = w;
+    return HKY_OK;
+}
+
+void big_stop(struct hky_journal *j)
+{
+    struct big_writer *w = j->big_writer;
+
+    if (w == NULL)
+        return;
+    pthread_mutex_lock(&w->lock);
+    w->is_stopping = true;
+    pthread_cond_signal(&w->cond);
+    pthread_mutex_unlock(&w->lock);
+    pthread_join(w->thread, NULL);
+    pthread_mutex_destroy(&w->lock);
+    pthread_cond_destroy(&w->cond);
+    free(w);
+    j->big_writer = NULL;
+}
+
+void big_unlink(struct hky_journal *j, uint64_t id)
+{
+    char name[HKY_ID_TEXT];
+    struct stat st;
+
+    hky_id_format(id, name);
+    if (fstatat(j->big_fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && j->io.unlinkat(j->io.ctx, j->big_fd, name, 0) == 0)
+        atomic_fetch_sub(&j->big_octets, (unsigned long long)st.st_size);
+}
+
+void big_clean(struct hky_journal *j)
+{
+    int fd = openat(j->big_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
+
+    if (dir == NULL)
+        return;
+    for (struct dirent *d; (d = readdir(dir)) != NULL;) {
+        struct tracked *t;
+        struct stat st;
+        uint64_t id;
+        if (d->d_name[0] == '.')
+            continue;
+        if (hky_id_parse(hky_str_z(d->d_name), &id) && (t = index_get(&j->index, id)) != NULL && t->message->is_big) {
+            if (fstatat(j->big_fd, d->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0)
+                atomic_fetch_add(&j->big_octets, (unsigned long long)st.st_size);
+            continue;
+        }
+        j->io.unlinkat(j->io.ctx, j->big_fd, d->d_name, 0);
+    }
+    closedir(dir);
+}

@@ -1,0 +1,277 @@
+/*
+ * Bodies: from memory by reference, from the page cache at once, from the disk by a thread of its own.
+ * m->body is taken away while others read it, and a message moves while it is read: both under body_lock, which is held
+ * for a few instructions only. A segment that is being read is counted in `readers` and not given away.
+ */
+#include "journal/internal.h"
+
+#include "base/hash.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+struct reader {
+    pthread_mutex_t lock;
+    pthread_cond_t cond;
+    struct hky_journal *j;
+    struct hky_body_read *first, *last;
+    bool is_stopping;
+    pthread_t thread;
+};
+
+pthread_mutex_t *body_lock(struct hky_journal *j, uint64_t id)
+{
+    return &j->body_locks[(id * UINT64_C(0x9e3779b97f4a7c15)) >> 58];
+}
+
+void hky_journal_body_drop(struct hky_journal *j, struct hky_message *m)
+{
+    struct hky_body *b;
+
+    pthread_mutex_lock(body_lock(j, m->id));
+    /* Only what is on disk: before that it is the only copy. */
+    b = __atomic_load_n(&m->segment, __ATOMIC_ACQUIRE) != 0 && !m->is_big ? m->body : NULL;
+    if (b != NULL)
+        __atomic_store_n(&m->body, NULL, __ATOMIC_RELEASE);
+    pthread_mutex_unlock(body_lock(j, m->id));
+    if (b == NULL)
+        return;
+    atomic_fetch_sub(&j->body_memory, m->size);
+    hky_body_unref(&b);
+}
+
+void body_over_budget(struct hky_journal *j, struct hky_message *m)
+{
+    if (atomic_load_explicit(&j->body_memory, memory_order_relaxed) > j->params.body_memory)
+        hky_journal_body_drop(j, m);
+}
+
+/* The segment a message lies in, kept from being given away until `readers` goes down again. */
+static struct segment *hold_segment(struct hky_journal *j, struct hky_message *m, uint64_t *body_at)
+{
+    struct segment *s = NULL;
+    uint32_t segment;
+
+    pthread_mutex_lock(body_lock(j, m->id));
+    segment = __atomic_load_n(&m->segment, __ATOMIC_ACQUIRE);
+    *body_at = __atomic_load_n(&m->body_at, __ATOMIC_RELAXED);
+    if (segment != 0) {
+        s = j->slots[segment - 1];
+        atomic_fetch_add(&s->readers, 1);
+    }
+    pthread_mutex_unlock(body_lock(j, m->id));
+    return s;
+}
+
+static size_t piece_of(const struct hky_body_read *r)
+{
+    uint64_t left = r->message->size - r->at;
+
+    return left < PIECE_MAX ? (size_t)left : PIECE_MAX;
+}
+
+static void answer(struct hky_body_read *r, enum hky_err result, char *p, size_t at, size_t n)
+{
+    r->result = result;
+    r->body = NULL;
+    r->p = "";
+    r->n = 0;
+    if (result != HKY_OK) {
+        free(p);
+        return;
+    }
+    r->body = hky_body_new(p, at + n, at + n);
+    r->p = p + at;
+    r->n = n;
+}
+
+/* The header before the body says whose it is; read as a whole, the checksum says whether it is that. */
+static bool is_right(const struct segment *s, const struct hky_message *m, const char *p, size_t n)
+{
+    struct record rec;
+
+    if (!record_decode(p, s->octets, s->head.epoch, s->head.salt, &rec) || rec.key != m->id || rec.body_n != m->size)
+        return false;
+    return n < m->size || hky_crc32c(0, p + RECORD_HEADER, n) == rec.body_crc;
+}
+
+/* Reads the piece at r->at; 1 done, 0 would block (only with RWF_NOWAIT). */
+static int read_piece(struct hky_journal *j, struct hky_body_read *r, int flags)
+{
+    size_t head = r->at == 0 ? RECORD_HEADER : 0, n = piece_of(r), got = 0;
+    uint64_t body_at;
+    struct segment *s = hold_segment(j, r->message, &body_at);
+    enum hky_err err = HKY_OK;
+    char *p;
+
+    if (s == NULL) {
+        answer(r, HKY_E_MISSING, NULL, 0, 0);
+        return 1;
+    }
+    p = hky_alloc(head + n);
+    while (got < head + n && err == HKY_OK) {
+        struct iovec iov = {.iov_base = p + got, .iov_len = head + n - got};
+        ssize_t k = preadv2(s->fd, &iov, 1, (off_t)(body_at - head + r->at + got), flags);
+        if (k < 0 && errno == EINTR)
+            continue;
+        if (k <= 0 && flags != 0) {
+            atomic_fetch_sub(&s->readers, 1);
+            free(p);
+            return 0;
+        }
+        if (k <= 0)
+            err = HKY_E_IO;
+        else
+            got += (size_t)k;
+    }
+    if (err == HKY_OK && head > 0 && !is_right(s, r->message, p, n)) {
+        err = HKY_E_IO;
+        atomic_fetch_add(&j->n_damaged, 1);
+        hky_log(j->params.log, HKY_LOG_ERROR, "damaged", "segment=%u at=%llu why=body", s->slot,
+                (unsigned long long)body_at);
+    }
+    atomic_fetch_sub(&s->readers, 1);
+    answer(r, err, p, head, n);
+    return 1;
+}
+
+static void read_big(struct hky_journal *j, struct hky_body_read *r)
+{
+    size_t n = piece_of(r), got = 0;
+    char name[HKY_ID_TEXT], *p = hky_alloc(n);
+    int fd;
+
+    hky_id_format(r->message->id, name);
+    fd = openat(j->big_fd, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+    while (fd >= 0 && got < n) {
+        ssize_t k = pread(fd, p + got, n - got, (off_t)(r->at + got));
+        if (k < 0 && errno == EINTR)
+            continue;
+        if (k <= 0)
+            break;
+        got += (size_t)k;
+    }
+    if (fd >= 0)
+        posix_fadvise(fd, (off_t)(r->at + got), 2 * PIECE_MAX, POSIX_FADV_WILLNEED);
+    if (fd >= 0)
+        close(fd);
+    answer(r, got == n ? HKY_OK : HKY_E_IO, p, 0, n);
+}
+
+static bool read_memory(struct hky_journal *j, struct hky_body_read *r)
+{
+    struct hky_body *b;
+
+    if (r->message->is_big || __atomic_load_n(&r->message->body, __ATOMIC_RELAXED) == NULL)
+        return false;
+    pthread_mutex_lock(body_lock(j, r->message->id));
+    b = __atomic_load_n(&r->message->body, __ATOMIC_ACQUIRE);
+    if (b != NULL)
+        hky_body_ref(b);
+    pthread_mutex_unlock(body_lock(j, r->message->id));
+    if (b == NULL)
+        return false;
+    r->result = HKY_OK;
+    r->body = b;
+    r->p = b->p + r->at;
+    r->n = b->n - r->at;
+    return true;
+}
+
+bool hky_journal_body(struct hky_journal *j, struct hky_body_read *r)
+{
+    struct reader *rd = j->reader;
+
+    r->result = HKY_OK;
+    r->p = "";
+    r->n = 0;
+    r->body = NULL;
+    if (r->at >= r->message->size || read_memory(j, r))
+        return true;
+    if (!r->message->is_big && read_piece(j, r, RWF_NOWAIT) == 1)
+        return true;
+    r->next = NULL;
+    pthread_mutex_lock(&rd->lock);
+    if (rd->last != NULL)
+        rd->last->next = r;
+    else
+        rd->first = r;
+    rd->last = r;
+    pthread_cond_signal(&rd->cond);
+    pthread_mutex_unlock(&rd->lock);
+    return false;
+}
+
+void hky_body_read_release(struct hky_body_read *r)
+{
+    hky_body_unref(&r->body);
+    r->p = "";
+    r->n = 0;
+}
+
+static void body_told(struct hky_task *task)
+{
+    struct hky_body_read *r = HKY_CONTAINER(task, struct hky_body_read, task);
+
+    r->done(r);
+}
+
+static void *reader_run(void *reader)
+{
+    struct reader *rd = reader;
+
+    for (;;) {
+        struct hky_body_read *r;
+        pthread_mutex_lock(&rd->lock);
+        while (rd->first == NULL && !rd->is_stopping)
+            pthread_cond_wait(&rd->cond, &rd->lock);
+        r = rd->first;
+        if (r != NULL && (rd->first = r->next) == NULL)
+            rd->last = NULL;
+        pthread_mutex_unlock(&rd->lock);
+        if (r == NULL)
+            return NULL;
+        if (r->message->is_big)
+            read_big(rd->j, r);
+        else
+            read_piece(rd->j, r, 0);
+        r->task.run = body_told;
+        hky_loop_post(r->loop, &r->task);
+    }
+}
+
+enum hky_err reader_start(struct hky_journal *j, struct hky_error *e)
+{
+    struct reader *rd = hky_calloc(1, sizeof *rd);
+
+    rd->j = j;
+    pthread_mutex_init(&rd->lock, NULL);
+    pthread_cond_init(&rd->cond, NULL);
+    if (pthread_create(&rd->thread, NULL, reader_run, rd) != 0) {
+        free(rd);
+        return hky_error_set(e, HKY_E_LIMIT, "cannot start the journal's reader thread");
+    }
+    j->reader = rd;
+    return HKY_OK;
+}
+
+void reader_stop(struct hky_journal *j)
+{
+    struct reader *rd = j->reader;
+
+    if (rd == NULL)
+        return;
+    j->reader = NULL;
+    pthread_mutex_lock(&rd->lock);
+    rd->is_stopping = true;
+    pthread_cond_signal(&rd->cond);
+    pthread_mutex_unlock(&rd->lock);
+    pthread_join(rd->thread, NULL);
+    pthread_mutex_destroy(&rd->lock);
+    pthread_cond_destroy(&rd->cond);
+    free(rd);
+}

@@ -1,0 +1,523 @@
+/*
+ * The committer: takes what is queued, one gathered write, one fdatasync when anybody waits, then tells.
+ * Why a 250 is safe: `durable` is handed out in tell() only, for entries that settle() saw behind a sync that
+ * succeeded. After a write or sync that failed nothing more is asked of that file: see fail().
+ */
+#include "journal/internal.h"
+
+#include "base/hash.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <time.h>
+
+struct hky_durable {
+    char proof;
+};
+static const struct hky_durable durable = {1};
+
+struct gather {
+    struct iovec *iov;
+    int n, cap;
+    uint64_t at; /* where the gathered octets go */
+};
+
+static void gather_add(struct gather *g, const void *p, size_t n)
+{
+    if (n == 0)
+        return;
+    if (g->n == g->cap) {
+        g->cap = g->cap == 0 ? 256 : g->cap * 2;
+        g->iov = hky_realloc(g->iov, (size_t)g->cap * sizeof *g->iov);
+    }
+    g->iov[g->n++] = (struct iovec){.iov_base = (void *)(uintptr_t)p, .iov_len = n};
+}
+
+static void commit_told(struct hky_task *task)
+{
+    struct hky_commit *c = HKY_CONTAINER(task, struct hky_commit, task);
+
+    c->done(c, c->result == HKY_OK ? &durable : NULL, c->result);
+}
+
+static void tell(struct hky_journal *j)
+{
+    for (struct entry *e; (e = list_take(&j->done)) != NULL;) {
+        struct hky_commit *c = e->commit;
+        struct waiter *w = e->waiter;
+        enum hky_err result = e->result;
+
+        entry_free(j, e); /* before: who asks for room in `done` finds it */
+        if (w != NULL)
+            waiter_done(w, result);
+        if (c == NULL)
+            continue;
+        c->result = result;
+        c->task.run = commit_told;
+        hky_loop_post(c->loop, &c->task);
+    }
+}
+
+static void finish_with(struct hky_journal *j, struct entry *e, enum hky_err result)
+{
+    e->result = result;
+    list_add(&j->done, e);
+}
+
+/* --- what a durable record means for the index (under index_lock) --- */
+
+static void settle_message(struct hky_journal *j, struct entry *e)
+{
+    struct hky_message *m = e->message;
+    struct tracked *t = track(j, m, j->hot, e->ordinal, e->at, e->at + RECORD_HEADER);
+
+    e->message = NULL;
+    for (uint32_t i = 0; i < m->n_recipients; i++) /* a recipient may have ended before it was accepted */
+        if (e->type == RECORD_ACCEPTED &&
+            hky_recipient_state_is_final((enum hky_recipient_state)m->recipients[i].state) &&
+            track_finish(j, t, i, j->hot)) {
+            e->message = hky_message_ref(m);
+            untrack(j, t);
+            return;
+        }
+    body_over_budget(j, m);
+}
+
+static void settle_finished(struct hky_journal *j, struct entry *e)
+{
+    struct tracked *t = index_get(&j->index, e->id);
+    struct hky_message *gone = NULL;
+
+    if (t != NULL && track_finish(j, t, e->index, j->hot)) {
+        gone = hky_message_ref(t->message);
+        untrack(j, t);
+    }
+    if (e->flags & FLAG_NOTICE)
+        settle_message(j, e);
+    e->message = gone; /* its last reference goes with the entry, without the lock */
+}
+
+static void settle_attempt(struct hky_journal *j, struct entry *e)
+{
+    struct tracked *t = index_get(&j->index, e->id);
+
+    if (t != NULL && e->index < t->message->n_recipients)
+        t->attempts[e->index] = (struct place){.slot = j->hot->slot, .at8 = (uint32_t)(e->at / 8)};
+}
+
+static void settle(struct hky_journal *j, struct entry *e)
+{
+    switch (e->type) {
+    case RECORD_ACCEPTED:
+        settle_message(j, e);
+        atomic_fetch_add_explicit(&j->n_accepts, 1, memory_order_relaxed);
+        break;
+    case RECORD_FINISHED:
+        settle_finished(j, e);
+        atomic_fetch_add_explicit(&j->n_results, 1, memory_order_relaxed);
+        break;
+    case RECORD_ATTEMPT:
+        settle_attempt(j, e);
+        atomic_fetch_add_explicit(&j->n_results, 1, memory_order_relaxed);
+        break;
+    case RECORD_CAP:
+        cap_set(j, hky_buf_str(&e->meta), j->hot->slot);
+        break;
+    case RECORD_DEAD:
+    case RECORD_CUT:
+    case RECORD_VOID:
+        segment_hold(j->hot, e->about);
+        break;
+    default:
+        break;
+    }
+}
+
+/* --- writing --- */
+
+static enum hky_err flush_gathered(struct hky_journal *j, struct gather *g)
+{
+    enum hky_err err = g->n > 0 ? segment_write(j, j->hot, g->iov, g->n, g->at) : HKY_OK;
+
+    g->n = 0;
+    g->at = j->hot != NULL ? j->hot->at : 0;
+    return err;
+}
+
+static enum hky_err sync_hot(struct hky_journal *j)
+{
+    enum hky_err err;
+
+    if (j->unsynced.first == NULL)
+        return HKY_OK;
+    if (j->hot != NULL && j->hot->synced_seq + 1 != j->hot->next_seq) {
+        err = segment_sync(j, j->hot);
+        if (err != HKY_OK)
+            return err;
+        j->hot->synced_seq = j->hot->next_seq - 1;
+    }
+    atomic_fetch_add_explicit(&j->n_commits, 1, memory_order_relaxed);
+    pthread_mutex_lock(&j->index_lock);
+    for (struct entry *e; (e = list_take(&j->unsynced)) != NULL;) {
+        settle(j, e);
+        finish_with(j, e, HKY_OK);
+    }
+    pthread_mutex_unlock(&j->index_lock);
+    return HKY_OK;
+}
+
+static uint64_t entry_need(const struct entry *e)
+{
+    struct record r = {.meta_n = (uint32_t)e->meta.n, .body_n = e->body != NULL ? (uint32_t)e->body->n : 0};
+    uint64_t need = record_octets(&r) + FOOT_ENTRY + RECORD_ALIGN(r.meta_n);
+
+    for (uint32_t i = 0; i < e->n_plans; i++)
+        need += 2 * (RECORD_HEADER + RECORD_ALIGN(e->plans[i]->encoded_n));
+    return need;
+}
+
+static uint32_t entry_ordinals(const struct entry *e)
+{
+    return e->message != NULL ? e->message->n_recipients : 0;
+}
+
+static void place(struct hky_journal *j, struct entry *e, struct gather *g)
+{
+    struct segment *s = j->hot;
+    struct record r = {.type = e->type,
+                       .flags = e->flags,
+                       .meta_n = (uint32_t)e->meta.n,
+                       .body_n = e->body != NULL ? (uint32_t)e->body->n : 0,
+                       .ordinal = s->n_written,
+                       .epoch = s->head.epoch,
+                       .seq = s->next_seq,
+                       .synced_seq = s->synced_seq,
+                       .key = e->key,
+                       .body_crc = e->body_crc,
+                       .meta_crc = e->meta_crc};
+    uint64_t octets = record_octets(&r);
+
+    e->at = s->at;
+    e->seq = r.seq;
+    e->ordinal = r.ordinal;
+    record_encode(&r, s->head.salt, e->head);
+    gather_add(g, e->head, RECORD_HEADER);
+    if (r.body_n > 0)
+        gather_add(g, e->body->p, r.body_n);
+    gather_add(g, e->meta.p, (size_t)(octets - RECORD_HEADER - r.body_n)); /* the pad stands behind the meta */
+    foot_add(&s->foot, &r, s->at, e->meta.p);
+    s->at += octets;
+    s->next_seq++;
+    s->n_written += entry_ordinals(e);
+    j->next_seq = s->next_seq;
+    list_add(&j->unsynced, e);
+}
+
+static void place_plans(struct hky_journal *j, struct entry *e, struct gather *g)
+{
+    for (uint32_t i = 0; i < e->n_plans; i++) {
+        struct hky_plan *p = e->plans[i];
+        struct entry *plan;
+        if (hky_idmap_get(&j->hot->plans, p->hash) != NULL)
+            continue;
+        pthread_mutex_lock(&j->index_lock);
+        plan_used(j, j->hot, p);
+        pthread_mutex_unlock(&j->index_lock);
+        plan = entry_new(RECORD_PLAN);
+        plan->key = p->hash;
+        hky_buf_add(&plan->meta, p->encoded, p->encoded_n);
+        entry_seal(plan);
+        place(j, plan, g);
+    }
+}
+
+static enum hky_err close_hot(struct hky_journal *j, struct gather *g)
+{
+    enum hky_err err = flush_gathered(j, g);
+
+    if (err == HKY_OK)
+        err = sync_hot(j);
+    if (err != HKY_OK)
+        return err;
+    maintainer_close_segment(j, j->hot);
+    j->hot = NULL;
+    return HKY_OK;
+}
+
+/* A hot segment with room for `e`. HKY_E_FULL: none to be had for it. */
+static enum hky_err make_room(struct hky_journal *j, struct entry *e, struct gather *g)
+{
+    uint64_t need = entry_need(e);
+    bool is_reserved = false;
+
+    if (need + SEGMENT_HEADER + 2 * RECORD_HEADER > j->params.segment_octets)
+        return HKY_E_LIMIT;
+    if (e->is_accept && atomic_load(&j->is_full))
+        return HKY_E_FULL;
+    if (j->hot != NULL && need <= segment_room(j->hot))
+        return HKY_OK;
+    if (j->hot != NULL) {
+        enum hky_err err = close_hot(j, g);
+        if (err != HKY_OK)
+            return err;
+    }
+    j->hot = segment_take(j, SEGMENT_HOT, j->next_seq, true);
+    if (j->hot == NULL) {
+        j->hot = segment_take(j, SEGMENT_HOT, j->next_seq, false);
+        is_reserved = true;
+    }
+    if (j->hot == NULL)
+        return HKY_E_STATE;
+    j->hot->n_written = 0;
+    g->at = j->hot->at;
+    maintainer_poke(j); /* the next spare */
+    if (is_reserved) {
+        atomic_store(&j->is_full, true);
+        hky_log(j->params.log, HKY_LOG_WARN, "spool", "state=full segments=%zu: accepting stops until there is room",
+                j->n_segments);
+        if (e->is_accept)
+            return HKY_E_FULL;
+    }
+    return HKY_OK;
+}
+
+static bool is_stale_cap(struct hky_journal *j, const struct entry *e)
+{
+    struct hky_cursor c = {.p = e->meta.p, .n = e->meta.n};
+    const struct cap_value *v = hky_map_get(&j->caps, hky_cursor_lstr(&c));
+
+    return v == NULL || v->slot != e->from.slot;
+}
+
+/* Maintenance copies what was the newest when it looked; since then a newer one may have come. */
+static bool is_stale_copy(struct hky_journal *j, const struct entry *e)
+{
+    struct tracked *t;
+    bool is_stale;
+
+    if (!e->is_copy)
+        return false;
+    pthread_mutex_lock(&j->index_lock);
+    if (e->type == RECORD_CAP)
+        is_stale = is_stale_cap(j, e);
+    else if ((t = index_get(&j->index, e->id)) == NULL || e->index >= t->message->n_recipients)
+        is_stale = true;
+    else
+        is_stale = t->attempts[e->index].slot != e->from.slot || t->attempts[e->index].at8 != e->from.at8;
+    pthread_mutex_unlock(&j->index_lock);
+    for (const struct entry *u = j->unsynced.first; u != NULL && !is_stale; u = u->next)
+        is_stale = u->type == e->type && u->key == e->key && u->index == e->index;
+    return is_stale;
+}
+
+/* Writes all of `l`, syncs when somebody waits. An error leaves the rest in `l` and what was written in j->unsynced. */
+static enum hky_err write_list(struct hky_journal *j, struct entry_list *l, bool must_sync, struct gather *g)
+{
+    enum hky_err err = HKY_OK;
+
+    g->n = 0;
+    g->at = j->hot != NULL ? j->hot->at : 0;
+    for (struct entry *e; (e = l->first) != NULL;) {
+        must_sync = must_sync || e->is_durable;
+        if (e->result != HKY_OK) {
+            finish_with(j, list_take(l), e->result);
+            continue;
+        }
+        if (e->type == RECORD_END || is_stale_copy(j, e)) { /* only to be told, when what is written is durable */
+            e->type = RECORD_END;
+            list_add(&j->unsynced, list_take(l));
+            continue;
+        }
+        err = make_room(j, e, g);
+        if (err == HKY_E_FULL || err == HKY_E_LIMIT) {
+            HKY_ASSERT(e->is_accept || err == HKY_E_FULL); /* a result is never larger than a segment */
+            finish_with(j, list_take(l), HKY_E_FULL);
+            continue;
+        }
+        if (err != HKY_OK)
+            return err;
+        e = list_take(l);
+        place_plans(j, e, g);
+        place(j, e, g);
+    }
+    err = flush_gathered(j, g);
+    if (err == HKY_OK && must_sync)
+        err = sync_hot(j);
+    return err;
+}
+
+/* --- failure --- */
+
+static struct entry *void_entry(struct segment *s, const struct entry_list *refused)
+{
+    struct entry *e = entry_new(RECORD_VOID);
+
+    e->key = s->head.epoch;
+    e->about = s;
+    hky_buf_add_u64(&e->meta, s->cut_seq);
+    hky_buf_add_u32(&e->meta, (uint32_t)refused->n);
+    for (const struct entry *r = refused->first; r != NULL; r = r->next)
+        hky_buf_add_u64(&e->meta, r->key);
+    e->is_durable = true;
+    entry_seal(e);
+    return e;
+}
+
+/*
+ * The hot segment failed. What was synced in it stays good; its pages are never synced again, because the kernel drops
+ * them as clean after the first error. Accepts it held are refused, results are written again elsewhere, behind a
+ * `void` record that keeps the refused from coming back. Leaves what is to be written in `l`.
+ */
+static void fail(struct hky_journal *j, struct entry_list *l, struct entry_list *refused, enum hky_err err)
+{
+    struct segment *s = j->hot;
+    struct entry_list again = {0}, mine = {0};
+
+    for (struct entry *e; (e = list_take(&j->unsynced)) != NULL || (e = list_take(l)) != NULL;) {
+        if (e->type == RECORD_PLAN) {
+            entry_free(j, e); /* written again by whoever needs it */
+        } else if (e->is_accept) {
+            e->result = err == HKY_E_FULL || err == HKY_E_STATE ? HKY_E_FULL : HKY_E_IO;
+            list_add(&mine, e);
+        } else {
+            list_add(&again, e);
+        }
+    }
+    if (s != NULL) {
+        atomic_fetch_add(&j->n_write_errors, 1);
+        s->cut_seq = s->synced_seq + 1;
+        s->is_failed = true;
+        list_add(l, void_entry(s, &mine));
+        hky_log(j->params.log, HKY_LOG_ERROR, "disk",
+                "segment=%u error=%s: closed; %zu accepts refused, %zu results written again", s->slot,
+                err == HKY_E_FULL ? "no_space" : "io", mine.n, again.n);
+        maintainer_close_segment(j, s);
+        j->hot = NULL;
+    }
+    for (struct entry *e; (e = list_take(&again)) != NULL;)
+        list_add(l, e);
+    for (struct entry *e; (e = list_take(&mine)) != NULL;)
+        list_add(refused, e);
+}
+
+static void commit_round(struct hky_journal *j, struct entry_list *l, bool must_sync, struct gather *g)
+{
+    struct entry_list refused = {0};
+    enum hky_err err = HKY_OK;
+    bool was_waiting = j->waiting.first != NULL;
+
+    if (was_waiting && hky_mono_ms() < j->retry_at_ms && !must_sync) {
+        for (struct entry *e; (e = list_take(l)) != NULL;) {
+            if (e->is_accept)
+                finish_with(j, e, (enum hky_err)atomic_load(&j->health));
+            else
+                list_add(&j->waiting, e);
+        }
+        tell(j);
+        return;
+    }
+    if (was_waiting) {
+        struct entry_list all = j->waiting;
+        j->waiting = (struct entry_list){0};
+        for (struct entry *e; (e = list_take(l)) != NULL;)
+            list_add(&all, e);
+        *l = all;
+    }
+    for (int tries = 0; tries < 2; tries++) {
+        err = write_list(j, l, must_sync || was_waiting, g);
+        if (err == HKY_OK)
+            break;
+        fail(j, l, &refused, err);
+    }
+    if (err != HKY_OK) {
+        j->waiting = *l;
+        j->retry_at_ms = hky_mono_ms() + RETRY_AFTER_MS;
+    }
+    atomic_store(&j->health, err == HKY_OK ? HKY_OK : err == HKY_E_FULL || err == HKY_E_STATE ? HKY_E_FULL : HKY_E_IO);
+    for (struct entry *e; (e = list_take(&refused)) != NULL;)
+        finish_with(j, e, e->result);
+    tell(j);
+}
+
+bool commit_cut(struct hky_journal *j, struct entry_list *entries)
+{
+    struct gather g = {0};
+    struct waiter w;
+    bool ok;
+
+    waiter_init(&w);
+    for (struct entry *e = entries->first; e != NULL; e = e->next) {
+        w.n_left++;
+        e->waiter = &w;
+    }
+    commit_round(j, entries, true, &g);
+    ok = w.n_left == 0 && w.result == HKY_OK;
+    for (struct entry *e; (e = list_take(&j->waiting)) != NULL;)
+        entry_free(j, e);
+    waiter_fini(&w);
+    free(g.iov);
+    return ok;
+}
+
+/* How long to sleep; -1: until something comes. */
+static int64_t wait_ms(struct hky_journal *j)
+{
+    int64_t now = hky_mono_ms(), due = -1;
+
+    if (j->unsynced.first != NULL)
+        due = j->oldest_unsynced_ms + SYNC_AFTER_MS;
+    if (j->waiting.first != NULL && (due < 0 || j->retry_at_ms < due))
+        due = j->retry_at_ms;
+    return due < 0 ? -1 : due > now ? due - now : 0;
+}
+
+static bool take_queued(struct hky_journal *j, struct entry_list *l)
+{
+    int64_t ms = wait_ms(j);
+    bool is_stopping;
+
+    pthread_mutex_lock(&j->queue.lock);
+    while (j->queue.entries.first == NULL && !j->queue.is_stopping && ms != 0) {
+        struct timespec until;
+        if (ms < 0) {
+            pthread_cond_wait(&j->queue.cond, &j->queue.lock);
+            continue;
+        }
+        clock_gettime(CLOCK_MONOTONIC, &until);
+        until.tv_sec += ms / 1000;
+        until.tv_nsec += ms % 1000 * 1000000;
+        if (until.tv_nsec >= 1000000000) {
+            until.tv_sec++;
+            until.tv_nsec -= 1000000000;
+        }
+        if (pthread_cond_timedwait(&j->queue.cond, &j->queue.lock, &until) == ETIMEDOUT)
+            break;
+    }
+    *l = j->queue.entries;
+    j->queue.entries = (struct entry_list){0};
+    is_stopping = j->queue.is_stopping;
+    pthread_mutex_unlock(&j->queue.lock);
+    return is_stopping;
+}
+
+void *committer_run(void *journal)
+{
+    struct hky_journal *j = journal;
+    struct gather g = {0};
+
+    for (bool is_stopping = false; !is_stopping;) {
+        struct entry_list l;
+        bool had_unsynced = j->unsynced.first != NULL, is_due;
+
+        is_stopping = take_queued(j, &l);
+        is_due = had_unsynced && hky_mono_ms() - j->oldest_unsynced_ms >= SYNC_AFTER_MS;
+        commit_round(j, &l, is_stopping || is_due, &g);
+        if (!had_unsynced || j->unsynced.first == NULL)
+            j->oldest_unsynced_ms = hky_mono_ms();
+    }
+    for (struct entry *e; (e = list_take(&j->waiting)) != NULL;)
+        finish_with(j, e, HKY_E_IO);
+    tell(j);
+    free(g.iov);
+    return NULL;
+}

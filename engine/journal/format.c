@@ -1,0 +1,217 @@
+#include "journal/format.h"
+
+#include "base/hash.h"
+
+#define RECORD_MAGIC  0x6a796b48u /* "Hkyj" */
+#define SEGMENT_MAGIC UINT64_C(0x676553796b48000a)
+
+static void put32(char *p, uint32_t v)
+{
+    for (int i = 0; i < 4; i++)
+        p[i] = (char)(v >> (8 * i));
+}
+
+static void put64(char *p, uint64_t v)
+{
+    put32(p, (uint32_t)v);
+    put32(p + 4, (uint32_t)(v >> 32));
+}
+
+static uint32_t get32(const char *p)
+{
+    const unsigned char *u = (const unsigned char *)p;
+
+    return (uint32_t)u[0] | (uint32_t)u[1] << 8 | (uint32_t)u[2] << 16 | (uint32_t)u[3] << 24;
+}
+
+static uint64_t get64(const char *p)
+{
+    return get32(p) | (uint64_t)get32(p + 4) << 32;
+}
+
+const char *record_name(unsigned type)
+{
+    switch (type) {
+#define X(id, value, name, what)                                                                                       \
+    case value:                                                                                                        \
+        return name;
+        HKY_RECORDS(X)
+#undef X
+    default:
+        return NULL;
+    }
+}
+
+uint64_t record_octets(const struct record *r)
+{
+    return RECORD_ALIGN((uint64_t)RECORD_HEADER + r->body_n + r->meta_n);
+}
+
+/* magic 0 · type 4 · flags 5 · version 6 · meta_n 8 · body_n 12 · epoch 16 · seq 24 · synced 32 · key 40 · body_crc 48
+ * · meta_crc 52 · ordinal 56 · header crc 60 */
+void record_encode(const struct record *r, uint32_t salt, char out[RECORD_HEADER])
+{
+    put32(out, RECORD_MAGIC);
+    out[4] = (char)r->type;
+    out[5] = (char)r->flags;
+    out[6] = (char)FORMAT_VERSION;
+    out[7] = 0;
+    put32(out + 8, r->meta_n);
+    put32(out + 12, r->body_n);
+    put64(out + 16, r->epoch);
+    put64(out + 24, r->seq);
+    put64(out + 32, r->synced_seq);
+    put64(out + 40, r->key);
+    put32(out + 48, r->body_crc);
+    put32(out + 52, r->meta_crc);
+    put32(out + 56, r->ordinal);
+    put32(out + 60, hky_crc32c(salt, out, 60));
+}
+
+bool record_decode(const char *p, uint64_t room, uint64_t epoch, uint32_t salt, struct record *r)
+{
+    if (room < RECORD_HEADER || get32(p) != RECORD_MAGIC || get64(p + 16) != epoch ||
+        get32(p + 60) != hky_crc32c(salt, p, 60) || record_name((uint8_t)p[4]) == NULL)
+        return false;
+    *r = (struct record){.type = (uint8_t)p[4],
+                         .flags = (uint8_t)p[5],
+                         .meta_n = get32(p + 8),
+                         .body_n = get32(p + 12),
+                         .epoch = epoch,
+                         .seq = get64(p + 24),
+                         .synced_seq = get64(p + 32),
+                         .key = get64(p + 40),
+                         .body_crc = get32(p + 48),
+                         .meta_crc = get32(p + 52),
+                         .ordinal = get32(p + 56)};
+    return r->meta_n <= META_MAX && record_octets(r) <= room;
+}
+
+/* magic 0 · version 8 · number 12 · epoch 16 · first_seq 24 · octets 32 · state 40 · salt 44 · crc 48 */
+void segment_head_encode(const struct segment_head *h, char out[SEGMENT_HEADER])
+{
+    memset(out, 0, SEGMENT_HEADER);
+    put64(out, SEGMENT_MAGIC);
+    put32(out + 8, h->version);
+    put32(out + 12, h->number);
+    put64(out + 16, h->epoch);
+    put64(out + 24, h->first_seq);
+    put64(out + 32, h->octets);
+    put32(out + 40, h->state);
+    put32(out + 44, h->salt);
+    put32(out + 48, hky_crc32c(0, out, 48));
+}
+
+enum hky_err segment_head_decode(const char in[SEGMENT_HEADER], struct segment_head *h)
+{
+    if (get64(in) != SEGMENT_MAGIC || get32(in + 48) != hky_crc32c(0, in, 48))
+        return HKY_E_SYNTAX;
+    *h = (struct segment_head){.version = get32(in + 8),
+                               .number = get32(in + 12),
+                               .epoch = get64(in + 16),
+                               .first_seq = get64(in + 24),
+                               .octets = get64(in + 32),
+                               .state = get32(in + 40),
+                               .salt = get32(in + 44)};
+    if (h->version != FORMAT_VERSION)
+        return HKY_E_STATE;
+    if (h->state < SEGMENT_FREE || h->state > SEGMENT_COLD || h->octets < SEGMENT_MIN || h->octets > SEGMENT_MAX)
+        return HKY_E_SYNTAX;
+    return HKY_OK;
+}
+
+void foot_add(struct hky_buf *foot, const struct record *r, uint64_t at, const char *meta)
+{
+    char *p = hky_buf_reserve(foot, FOOT_ENTRY + RECORD_ALIGN(r->meta_n));
+
+    if (p == NULL)
+        return;
+    p[0] = (char)r->type;
+    p[1] = (char)r->flags;
+    p[2] = p[3] = 0;
+    put32(p + 4, r->meta_n);
+    put32(p + 8, r->body_n);
+    put32(p + 12, r->ordinal);
+    put64(p + 16, at);
+    put64(p + 24, r->seq);
+    put64(p + 32, r->key);
+    if (r->meta_n > 0)
+        memcpy(p + FOOT_ENTRY, meta, r->meta_n);
+    memset(p + FOOT_ENTRY + r->meta_n, 0, RECORD_ALIGN(r->meta_n) - r->meta_n);
+    foot->n += FOOT_ENTRY + RECORD_ALIGN(r->meta_n);
+}
+
+bool foot_next(struct hky_cursor *c, struct foot_entry *e)
+{
+    struct hky_str head;
+
+    if (c->n == 0)
+        return false;
+    head = hky_cursor_take(c, FOOT_ENTRY);
+    if (c->is_bad)
+        return false;
+    *e = (struct foot_entry){.type = (uint8_t)head.p[0],
+                             .flags = (uint8_t)head.p[1],
+                             .meta_n = get32(head.p + 4),
+                             .body_n = get32(head.p + 8),
+                             .ordinal = get32(head.p + 12),
+                             .at = get64(head.p + 16),
+                             .seq = get64(head.p + 24),
+                             .key = get64(head.p + 32)};
+    e->meta = hky_cursor_take(c, RECORD_ALIGN(e->meta_n)).p;
+    return !c->is_bad;
+}
+
+void message_meta_begin(struct hky_buf *b, uint32_t generation, uint32_t n_recipients, uint64_t id)
+{
+    hky_buf_add_u32(b, generation);
+    hky_buf_add_u32(b, n_recipients);
+    hky_buf_add_u64(b, id);
+}
+
+bool message_meta_parse(struct hky_str meta, struct message_meta *m)
+{
+    struct hky_cursor c = {.p = meta.p, .n = meta.n};
+
+    m->generation = hky_cursor_u32(&c);
+    m->n_recipients = hky_cursor_u32(&c);
+    m->id = hky_cursor_u64(&c);
+    m->message = hky_cursor_lstr(&c);
+    m->rcpts = c;
+    /* 21 octets is the least a recipient takes: a count that cannot be is refused before anything is sized by it */
+    return !c.is_bad && m->n_recipients > 0 && m->n_recipients <= JOURNAL_RCPT_MAX && m->n_recipients <= c.n / 21;
+}
+
+bool rcpt_meta_next(struct hky_cursor *c, struct rcpt_meta *r)
+{
+    r->state_seq = hky_cursor_u64(c);
+    r->plan = hky_cursor_u64(c);
+    r->final = hky_cursor_u8(c);
+    r->state = hky_cursor_lstr(c);
+    return !c->is_bad;
+}
+
+bool attempt_meta_parse(struct hky_str meta, struct attempt_meta *a)
+{
+    struct hky_cursor c = {.p = meta.p, .n = meta.n};
+
+    a->index = hky_cursor_u32(&c);
+    a->doing = hky_cursor_u8(&c);
+    a->plan = hky_cursor_u64(&c);
+    a->state_seq = hky_cursor_u64(&c);
+    a->state = hky_cursor_lstr(&c);
+    return !c.is_bad;
+}
+
+bool finished_meta_parse(struct hky_str meta, uint8_t flags, struct finished_meta *f)
+{
+    struct hky_cursor c = {.p = meta.p, .n = meta.n};
+
+    f->id = hky_cursor_u64(&c);
+    f->index = hky_cursor_u32(&c);
+    f->state = hky_cursor_u8(&c);
+    f->notice = hky_str_of(NULL, 0);
+    if (flags & FLAG_NOTICE)
+        f->notice = hky_str_of(c.p, c.n);
+    return !c.is_bad;
+}

@@ -1,0 +1,229 @@
+/* What lives where: messages by id, bitmaps of the finished a segment, plans and caps. All under index_lock. */
+#include "journal/internal.h"
+
+#include "base/hash.h"
+
+#include <stdlib.h>
+
+static size_t index_slot(const struct index *x, uint64_t id)
+{
+    return (size_t)((id * UINT64_C(0x9e3779b97f4a7c15)) >> 20) & (x->cap - 1);
+}
+
+struct tracked *index_get(const struct index *x, uint64_t id)
+{
+    if (x->cap == 0)
+        return NULL;
+    for (size_t i = index_slot(x, id); x->at[i] != NULL; i = (i + 1) & (x->cap - 1))
+        if (x->at[i]->id == id)
+            return x->at[i];
+    return NULL;
+}
+
+static void index_insert(struct index *x, struct tracked *t)
+{
+    size_t i = index_slot(x, t->id);
+
+    while (x->at[i] != NULL)
+        i = (i + 1) & (x->cap - 1);
+    x->at[i] = t;
+}
+
+void index_put(struct index *x, struct tracked *t)
+{
+    if (x->n + x->n / 3 + 1 > x->cap) {
+        struct index old = *x;
+        x->cap = old.cap == 0 ? 256 : old.cap * 2;
+        x->at = hky_calloc(x->cap, sizeof(struct tracked *));
+        for (size_t i = 0; i < old.cap; i++)
+            if (old.at[i] != NULL)
+                index_insert(x, old.at[i]);
+        free(old.at);
+    }
+    index_insert(x, t);
+    x->n++;
+}
+
+/* Linear probing without gravestones: what follows moves back into the gap. */
+void index_remove(struct index *x, uint64_t id)
+{
+    size_t gap, mask = x->cap - 1;
+
+    if (x->cap == 0)
+        return;
+    for (gap = index_slot(x, id); x->at[gap] != NULL && x->at[gap]->id != id;)
+        gap = (gap + 1) & mask;
+    if (x->at[gap] == NULL)
+        return;
+    for (size_t i = (gap + 1) & mask; x->at[i] != NULL; i = (i + 1) & mask) {
+        size_t home = index_slot(x, x->at[i]->id);
+        if (((i - home) & mask) >= ((i - gap) & mask)) {
+            x->at[gap] = x->at[i];
+            gap = i;
+        }
+    }
+    x->at[gap] = NULL;
+    x->n--;
+}
+
+void index_fini(struct index *x)
+{
+    for (size_t i = 0; i < x->cap; i++)
+        if (x->at[i] != NULL) {
+            hky_message_unref(&x->at[i]->message);
+            free(x->at[i]);
+        }
+    free(x->at);
+    *x = (struct index){0};
+}
+
+void segment_ordinals(struct segment *s, uint32_t n)
+{
+    size_t need = ((size_t)n + 7) / 8;
+
+    if (n <= s->n_ordinals)
+        return;
+    if (need > s->dead_cap) {
+        size_t cap = s->dead_cap * 2 < need ? need + 64 : s->dead_cap * 2;
+        s->dead = hky_realloc(s->dead, cap);
+        memset(s->dead + s->dead_cap, 0, cap - s->dead_cap);
+        s->dead_cap = cap;
+    }
+    s->n_ordinals = n;
+}
+
+void segment_mark_dead(struct segment *s, uint32_t ordinal)
+{
+    HKY_ASSERT(ordinal < s->n_ordinals);
+    s->dead[ordinal / 8] |= (uint8_t)(1u << (ordinal % 8));
+}
+
+bool segment_is_dead(const struct segment *s, uint32_t ordinal)
+{
+    return ordinal < s->n_ordinals && (s->dead[ordinal / 8] >> (ordinal % 8) & 1) != 0;
+}
+
+void segment_hold(struct segment *holder, const struct segment *other)
+{
+    if (holder == other)
+        return;
+    for (size_t i = holder->n_holds; i-- > 0;)
+        if (holder->holds[i].epoch == other->head.epoch)
+            return;
+    if (holder->n_holds == holder->holds_cap) {
+        holder->holds_cap = holder->holds_cap == 0 ? 4 : holder->holds_cap * 2;
+        holder->holds = hky_realloc(holder->holds, holder->holds_cap * sizeof *holder->holds);
+    }
+    holder->holds[holder->n_holds++] = (struct hold){.epoch = other->head.epoch, .slot = other->slot};
+}
+
+/* Octets a message takes in its segment, near enough to say "less than a quarter live". */
+static uint64_t weight(const struct hky_message *m)
+{
+    return RECORD_HEADER + m->packed_n + 64 * (uint64_t)m->n_recipients + (m->is_big ? 0 : m->size);
+}
+
+struct tracked *track(struct hky_journal *j, struct hky_message *m, struct segment *s, uint32_t ordinal, uint64_t at,
+                      uint64_t body_at)
+{
+    struct tracked *t = hky_alloc(sizeof *t + m->n_recipients * sizeof t->attempts[0]);
+
+    *t = (struct tracked){.id = m->id,
+                          .message = m,
+                          .slot = s->slot,
+                          .ordinal = ordinal,
+                          .at8 = (uint32_t)(at / 8),
+                          .n_live = m->n_recipients};
+    for (uint32_t i = 0; i < m->n_recipients; i++)
+        t->attempts[i] = PLACE_HOME;
+    segment_ordinals(s, ordinal + m->n_recipients);
+    s->n_live += m->n_recipients;
+    s->live_octets += weight(m);
+    index_put(&j->index, t);
+    pthread_mutex_lock(body_lock(j, m->id));
+    __atomic_store_n(&m->body_at, body_at, __ATOMIC_RELAXED);
+    __atomic_store_n(&m->segment, s->slot + 1, __ATOMIC_RELEASE);
+    pthread_mutex_unlock(body_lock(j, m->id));
+    atomic_fetch_add(&j->n_live, m->n_recipients);
+    atomic_fetch_add(&j->n_messages, 1);
+    return t;
+}
+
+bool track_finish(struct hky_journal *j, struct tracked *t, uint32_t index, struct segment *where)
+{
+    struct segment *home = j->slots[t->slot];
+
+    if (index >= t->message->n_recipients || segment_is_dead(home, t->ordinal + index))
+        return false;
+    segment_mark_dead(home, t->ordinal + index);
+    segment_hold(where, home);
+    HKY_ASSERT(home->n_live > 0 && t->n_live > 0);
+    home->n_live--;
+    t->n_live--;
+    __atomic_store_n(&t->message->n_live, t->n_live, __ATOMIC_RELAXED);
+    atomic_fetch_sub(&j->n_live, 1);
+    if (t->n_live > 0)
+        return false;
+    home->live_octets -= weight(t->message);
+    return true;
+}
+
+void untrack(struct hky_journal *j, struct tracked *t)
+{
+    index_remove(&j->index, t->id);
+    atomic_fetch_sub(&j->n_messages, 1);
+    hky_journal_body_drop(j, t->message);
+    if (t->message->is_big)
+        maintainer_unlink_big(j, t->id);
+    hky_message_unref(&t->message);
+    free(t);
+}
+
+void plan_used(struct hky_journal *j, struct segment *s, struct hky_plan *plan)
+{
+    struct plan_use *use = hky_idmap_get(&j->plans, plan->hash);
+
+    if (hky_idmap_get(&s->plans, plan->hash) != NULL)
+        return;
+    if (use == NULL) {
+        use = hky_calloc(1, sizeof *use);
+        use->plan = hky_plan_ref(plan);
+        hky_idmap_put(&j->plans, plan->hash, use);
+    }
+    use->n_segments++;
+    hky_idmap_put(&s->plans, plan->hash, use);
+}
+
+void plans_released(struct hky_journal *j, struct segment *s)
+{
+    size_t at = 0;
+
+    for (struct hky_idmap_entry *e; (e = hky_idmap_next(&s->plans, &at)) != NULL;) {
+        struct plan_use *use = e->value;
+        if (--use->n_segments == 0) {
+            hky_idmap_remove(&j->plans, e->key);
+            hky_plan_unref(&use->plan);
+            free(use);
+        }
+    }
+    hky_idmap_fini(&s->plans);
+    hky_idmap_init(&s->plans);
+}
+
+void cap_set(struct hky_journal *j, struct hky_str meta, uint32_t slot)
+{
+    struct hky_cursor c = {.p = meta.p, .n = meta.n};
+    struct hky_str key = hky_cursor_lstr(&c);
+    struct cap_value *v = hky_map_get(&j->caps, key);
+
+    if (c.is_bad)
+        return;
+    if (v == NULL) {
+        v = hky_calloc(1, sizeof *v);
+        hky_buf_init(&v->meta, META_MAX);
+        hky_map_put(&j->caps, key, v);
+    }
+    hky_buf_clear(&v->meta);
+    hky_buf_add_str(&v->meta, meta);
+    v->slot = slot;
+}

@@ -1,0 +1,275 @@
+/*
+ * internal -- the open journal. Threads: workers submit (submit.c), the committer writes and owns the hot segment
+ * (commit.c), maintenance closes, frees, prepares and copies (free.c, cold.c), the reader reads bodies (body.c), the
+ * big writer streams large ones (big.c).
+ * Locks, in the order they are taken: maintain.lock -> index_lock -> body_locks[k]; queue.lock and pool_lock alone.
+ */
+#ifndef HKY_JOURNAL_INTERNAL_H
+#define HKY_JOURNAL_INTERNAL_H
+
+#include "base/map.h"
+#include "hikyaku/journal.h"
+#include "journal/format.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+enum {
+    SLOTS_MAX = 65536,
+    RESERVED_SPARES = 2, /* kept for results and copying, so that a full disk drains */
+    FREE_KEPT = 16,      /* recycled files kept; more are removed */
+    SYNC_AFTER_MS = 20,
+    RETRY_AFTER_MS = 1000,
+    UNSYNCED_MAX = 16 << 20,
+    PIECE_MAX = 256 << 10,
+    BODY_LOCKS = 64,
+};
+
+/* Evidence kept in one segment about another one: must be written again before the holder is freed. */
+struct hold {
+    uint64_t epoch; /* of the other */
+    uint32_t slot;
+};
+
+struct segment {
+    uint32_t slot; /* file number; index in j->slots */
+    int fd;
+    uint64_t octets; /* file size */
+    struct segment_head head;
+    bool is_closed; /* nothing more is written but the footer */
+    bool is_failed; /* a write or sync failed: never recycled, no footer */
+    bool has_footer;
+    bool is_damaged;  /* replay found acknowledged records unreadable: never recycled */
+    uint64_t cut_seq; /* records from here on do not count; 0 none */
+    int64_t closed_mono_ms;
+    /* committer's (hot) or maintenance's (cold) while open */
+    uint64_t at, synced_seq, next_seq;
+    uint32_t n_written; /* recipients in its records */
+    struct hky_buf foot;
+    struct hky_idmap plans; /* hashes of the plans in it */
+    /* under index_lock */
+    uint32_t n_live; /* recipients at home here and not finished */
+    uint64_t live_octets;
+    uint32_t n_ordinals;
+    uint8_t *dead; /* bit a recipient */
+    size_t dead_cap;
+    struct hold *holds;
+    size_t n_holds, holds_cap;
+    atomic_uint readers; /* bodies being read; see body.c */
+};
+
+/* Where a recipient's newest `attempt` is; slot UINT32_MAX: the state in its message's own record. */
+struct place {
+    uint32_t slot, at8;
+};
+#define PLACE_HOME ((struct place){UINT32_MAX, 0})
+
+/* A live message in the index; 40 octets with one recipient. */
+struct tracked {
+    uint64_t id;
+    struct hky_message *message; /* counted */
+    uint32_t slot, ordinal, at8, n_live;
+    struct place attempts[];
+};
+struct index {
+    struct tracked **at;
+    size_t cap, n;
+};
+struct tracked *index_get(const struct index *x, uint64_t id);
+void index_put(struct index *x, struct tracked *t);
+void index_remove(struct index *x, uint64_t id);
+void index_fini(struct index *x); /* drops the messages' references */
+
+struct plan_use {
+    struct hky_plan *plan; /* counted */
+    uint32_t n_segments;
+};
+struct cap_value {
+    struct hky_buf meta;
+    uint32_t slot;
+};
+
+/* Something the committer writes. Everything a worker can do is done before it is queued. */
+struct entry {
+    struct entry *next;
+    struct hky_commit *commit;
+    struct waiter *waiter;
+    uint8_t type, flags, state;
+    bool is_accept;  /* may be refused */
+    bool is_durable; /* somebody waits: sync at once */
+    bool is_copy;    /* of an attempt: only when it is still the newest, at `from` */
+    uint32_t index, n_plans;
+    uint64_t id, key;
+    struct hky_message *message; /* accepted, or the notice; counted */
+    struct hky_body *body;       /* counted */
+    struct hky_buf meta;
+    uint32_t meta_crc, body_crc;
+    uint64_t octets; /* for the unsynced bound */
+    struct hky_plan **plans, *one_plan[1];
+    struct place from;
+    struct segment *about; /* DEAD, CUT: the other segment */
+    /* committer's */
+    uint64_t at, seq;
+    uint32_t ordinal;
+    enum hky_err result;
+    char head[RECORD_HEADER];
+};
+
+struct waiter {
+    pthread_mutex_t lock;
+    pthread_cond_t cond;
+    unsigned n_left;
+    enum hky_err result;
+};
+
+struct entry_list {
+    struct entry *first, *last;
+    size_t n;
+};
+
+struct hky_journal {
+    struct hky_journal_params params;
+    struct hky_journal_io io;
+    char *dir;
+    int root_fd, journal_fd, big_fd, damaged_fd, lock_fd;
+    struct hky_id_source ids;
+
+    struct {
+        pthread_mutex_t lock;
+        pthread_cond_t cond;
+        struct entry_list entries;
+        bool is_stopping;
+    } queue;
+    pthread_t committer, maintainer;
+    bool has_committer, has_maintainer;
+
+    /* committer's */
+    struct segment *hot;
+    struct entry_list unsynced; /* written to the hot segment, not yet synced */
+    struct entry_list waiting;  /* could not be written: no segment could be had */
+    int64_t oldest_unsynced_ms, retry_at_ms;
+    uint64_t next_seq;
+    struct entry_list done; /* outcomes to tell, after the locks are gone */
+
+    /* segments and epochs, under pool_lock */
+    pthread_mutex_t pool_lock;
+    struct segment *slots[SLOTS_MAX];
+    uint32_t n_slots; /* one past the last used */
+    struct segment **spare;
+    size_t n_spare, spare_cap, n_segments, n_cold;
+    uint64_t next_epoch, epoch_limit; /* counter values: next, and the first not covered by the state file */
+
+    pthread_mutex_t index_lock;
+    struct index index;
+    struct hky_idmap plans; /* hash -> struct plan_use */
+    struct hky_map caps;    /* key -> struct cap_value */
+    pthread_mutex_t body_locks[BODY_LOCKS];
+
+    struct {
+        pthread_mutex_t lock;
+        pthread_cond_t cond;
+        bool is_stopping, is_poked;
+        struct segment **to_close;
+        size_t n_to_close, to_close_cap;
+        uint64_t *to_unlink; /* big bodies of finished messages */
+        size_t n_to_unlink, to_unlink_cap;
+        struct segment *cold;
+    } maintain;
+    struct reader *reader;
+    struct big_writer *big_writer;
+
+    atomic_ullong body_memory, n_unsynced, n_commits, n_syncs, n_accepts, n_results, n_write_errors, n_damaged, n_live,
+        n_messages, big_octets, queued_flush;
+    atomic_int health;   /* enum hky_err */
+    atomic_bool is_low;  /* min_free is passed */
+    atomic_bool is_full; /* no segment for accepts */
+};
+
+/* format of names and the state file: spool.c */
+enum hky_err spool_open(struct hky_journal *j, struct hky_error *e); /* folders, permissions, lock */
+void spool_close(struct hky_journal *j);
+enum hky_err spool_state_read(struct hky_journal *j, bool *was_clean, bool *is_new, struct hky_error *e);
+enum hky_err spool_state_write(struct hky_journal *j, uint64_t epoch_limit, bool is_clean, struct hky_error *e);
+/* dir/name written whole: name.new, synced, renamed, folder synced. */
+enum hky_err spool_write_file(struct hky_journal *j, int dir, const char *name, const void *p, size_t n,
+                              struct hky_error *e);
+
+/* segment.c */
+enum hky_err segment_write(struct hky_journal *j, struct segment *s, struct iovec *iov, int n, uint64_t at);
+enum hky_err segment_sync(struct hky_journal *j, struct segment *s);
+enum hky_err segment_read(struct segment *s, uint64_t at, void *p, size_t n);
+struct segment *segment_new(struct hky_journal *j, uint32_t slot, int fd, const struct segment_head *head);
+void segment_free(struct segment **s);
+/* An opened segment of the wanted state, its header written but not yet synced. `is_accept`: not from the reserved. */
+struct segment *segment_take(struct hky_journal *j, enum segment_state state, uint64_t first_seq, bool is_accept);
+void segment_keep_spare(struct hky_journal *j, struct segment *s);
+bool segment_prepare(struct hky_journal *j); /* one more spare, zero-written; false: cannot, or not needed */
+enum hky_err segment_retire(struct hky_journal *j,
+                            struct segment *s); /* header says free; back to the pool, or removed */
+struct segment *segment_by_epoch(struct hky_journal *j, struct hold h);
+uint64_t segment_room(const struct segment *s); /* octets a record may still take, footer and trailer reserved */
+uint64_t segment_footer_octets(const struct segment *s);
+enum hky_err segment_write_footer(struct hky_journal *j, struct segment *s);
+/* The footer's entries of a closed segment, from disk or from its records; free() *out. */
+enum hky_err segment_load(struct hky_journal *j, struct segment *s, uint64_t floor, struct hky_buf *foot,
+                          struct scan_report *scan);
+
+/* index.c; under index_lock */
+void segment_mark_dead(struct segment *s, uint32_t ordinal);
+bool segment_is_dead(const struct segment *s, uint32_t ordinal);
+void segment_ordinals(struct segment *s, uint32_t n);
+void segment_hold(struct segment *holder, const struct segment *other);
+struct tracked *track(struct hky_journal *j, struct hky_message *m, struct segment *s, uint32_t ordinal, uint64_t at,
+                      uint64_t body_at);
+/* One recipient is finished; `where` holds the evidence. true: that was the message's last. */
+bool track_finish(struct hky_journal *j, struct tracked *t, uint32_t index, struct segment *where);
+void untrack(struct hky_journal *j, struct tracked *t); /* drops body memory and the reference */
+void plan_used(struct hky_journal *j, struct segment *s, struct hky_plan *plan); /* first use in this segment */
+void plans_released(struct hky_journal *j, struct segment *s);
+void cap_set(struct hky_journal *j, struct hky_str meta, uint32_t slot);
+
+/* submit.c */
+struct entry *entry_new(enum record_type type);
+void entry_free(struct hky_journal *j, struct entry *e);
+void entry_seal(struct entry *e); /* checksums */
+void entry_add_plan(struct entry *e, struct hky_plan *p);
+void entry_submit(struct hky_journal *j, struct entry *e);
+void list_add(struct entry_list *l, struct entry *e);
+struct entry *list_take(struct entry_list *l);
+void waiter_init(struct waiter *w);
+enum hky_err waiter_wait(struct waiter *w); /* until everything submitted with it is on disk */
+void waiter_done(struct waiter *w, enum hky_err result);
+void waiter_fini(struct waiter *w);
+
+/* commit.c */
+void *committer_run(void *journal);
+bool commit_cut(struct hky_journal *j, struct entry_list *entries); /* at open, before the thread runs */
+
+/* replay.c */
+enum hky_err replay_run(struct hky_journal *j, const struct hky_journal_replay *cb, struct hky_journal_report *report,
+                        bool was_clean, struct hky_error *e);
+
+/* free.c */
+void *maintainer_run(void *journal);
+void maintainer_poke(struct hky_journal *j);
+void maintainer_close_segment(struct hky_journal *j, struct segment *s);
+void maintainer_unlink_big(struct hky_journal *j, uint64_t id);
+void maintainer_finish(struct hky_journal *j); /* at the stop, other threads gone: the open segments get footers */
+
+/* cold.c */
+bool cold_copy_one(struct hky_journal *j); /* one segment's leftovers; false: nothing to do */
+void cold_close(struct hky_journal *j);    /* at the stop: the open cold segment gets its footer */
+
+/* body.c */
+pthread_mutex_t *body_lock(struct hky_journal *j, uint64_t id);
+void body_over_budget(struct hky_journal *j, struct hky_message *m);
+enum hky_err reader_start(struct hky_journal *j, struct hky_error *e);
+void reader_stop(struct hky_journal *j);
+
+/* big.c */
+enum hky_err big_start(struct hky_journal *j, struct hky_error *e);
+void big_stop(struct hky_journal *j);
+void big_unlink(struct hky_journal *j, uint64_t id);
+void big_clean(struct hky_journal *j); /* after replay: files of no message */
+
+#endif

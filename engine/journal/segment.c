@@ -1,0 +1,464 @@
+/* Segment files: written, read, taken from the pool, put back. */
+#include "journal/internal.h"
+
+#include "base/hash.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#define EPOCHS_A_TIME 1024
+
+enum hky_err segment_write(struct hky_journal *j, struct segment *s, struct iovec *iov, int n, uint64_t at)
+{
+    while (n > 0) {
+        int some = n < IOV_MAX ? n : IOV_MAX;
+        ssize_t wrote = j->io.pwritev(j->io.ctx, s->fd, iov, some, (off_t)at);
+        if (wrote < 0 && errno == EINTR)
+            continue;
+        if (wrote <= 0)
+            return wrote < 0 && (errno == ENOSPC || errno == EDQUOT) ? HKY_E_FULL : HKY_E_IO;
+        at += (uint64_t)wrote;
+        while (n > 0 && (size_t)wrote >= iov->iov_len) {
+            wrote -= (ssize_t)iov->iov_len;
+            iov++;
+            n--;
+        }
+        if (n > 0) {
+            iov->iov_base = (char *)iov->iov_base + wrote;
+            iov->iov_len -= (size_t)wrote;
+        }
+    }
+    return HKY_OK;
+}
+
+enum hky_err segment_sync(struct hky_journal *j, struct segment *s)
+{
+    atomic_fetch_add_explicit(&j->n_syncs, 1, memory_order_relaxed);
+    return j->io.fdatasync(j->io.ctx, s->fd) < 0 ? HKY_E_IO : HKY_OK;
+}
+
+enum hky_err segment_read(struct segment *s, uint64_t at, void *p, size_t n)
+{
+    char *to = p;
+
+    while (n > 0) {
+        ssize_t got = pread(s->fd, to, n, (off_t)at);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got <= 0)
+            return HKY_E_IO;
+        to += got;
+        at += (uint64_t)got;
+        n -= (size_t)got;
+    }
+    return HKY_OK;
+}
+
+struct segment *segment_new(struct hky_journal *j, uint32_t slot, int fd, const struct segment_head *head)
+{
+    struct segment *s = j->slots[slot];
+
+    if (s == NULL)
+        s = hky_calloc(1, sizeof *s);
+    s->slot = slot;
+    s->fd = fd;
+    s->head = *head;
+    s->octets = head->octets;
+    hky_buf_init(&s->foot, META_MAX * UINT64_C(2));
+    hky_idmap_init(&s->plans);
+    j->slots[slot] = s;
+    if (slot >= j->n_slots)
+        j->n_slots = slot + 1;
+    j->n_segments++;
+    return s;
+}
+
+void segment_free(struct segment **s)
+{
+    struct segment *it = *s;
+
+    *s = NULL;
+    if (it == NULL)
+        return;
+    if (it->fd >= 0)
+        close(it->fd);
+    hky_buf_fini(&it->foot);
+    hky_idmap_fini(&it->plans);
+    free(it->dead);
+    free(it->holds);
+    free(it);
+}
+
+static void file_name(uint32_t slot, char out[32])
+{
+    snprintf(out, 32, "seg-%05u", slot);
+}
+
+static bool has_space(struct hky_journal *j)
+{
+    struct statvfs fs;
+    uint64_t size = j->params.segment_octets, used = atomic_load(&j->big_octets) + j->n_segments * size;
+
+    if (j->params.spool_max != 0 && (used > j->params.spool_max || size > j->params.spool_max - used))
+        return false;
+    if (fstatvfs(j->journal_fd, &fs) < 0)
+        return false;
+    return (uint64_t)fs.f_bavail * fs.f_frsize >= size + j->params.min_free;
+}
+
+/* Zero octets to the end, so that later fdatasyncs find nothing of the file's shape to write. */
+static bool zero_fill(struct hky_journal *j, int fd, uint64_t octets)
+{
+    size_t piece = octets < (1 << 20) ? (size_t)octets : 1 << 20;
+    char *zeros = hky_calloc(1, piece);
+    uint64_t at = 0;
+
+    while (at < octets) {
+        struct iovec iov = {.iov_base = zeros, .iov_len = octets - at < piece ? (size_t)(octets - at) : piece};
+        ssize_t wrote = j->io.pwritev(j->io.ctx, fd, &iov, 1, (off_t)at);
+        if (wrote < 0 && errno == EINTR)
+            continue;
+        if (wrote <= 0)
+            break;
+        at += (uint64_t)wrote;
+    }
+    free(zeros);
+    return at == octets;
+}
+
+/* A new file. `is_quick`: the space is reserved but not written, for when somebody waits for it. */
+static int make_file(struct hky_journal *j, uint32_t slot, bool is_quick)
+{
+    uint64_t octets = j->params.segment_octets;
+    char name[32], fresh[40], header[SEGMENT_HEADER];
+    struct segment_head head = {.version = FORMAT_VERSION, .number = slot, .octets = octets, .state = SEGMENT_FREE};
+    struct iovec iov = {.iov_base = header, .iov_len = sizeof header};
+    bool ok;
+    int fd;
+
+    file_name(slot, name);
+    snprintf(fresh, sizeof fresh, "%s.new", name);
+    j->io.unlinkat(j->io.ctx, j->journal_fd, fresh, 0);
+    fd = j->io.openat(j->io.ctx, j->journal_fd, fresh, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return -1;
+    segment_head_encode(&head, header);
+    if (is_quick)
+        ok = fallocate(fd, 0, 0, (off_t)octets) == 0 || (errno == EOPNOTSUPP && ftruncate(fd, (off_t)octets) == 0);
+    else
+        ok = zero_fill(j, fd, octets);
+    ok = ok && j->io.pwritev(j->io.ctx, fd, &iov, 1, 0) == SEGMENT_HEADER && j->io.fdatasync(j->io.ctx, fd) == 0 &&
+         j->io.renameat(j->io.ctx, j->journal_fd, fresh, j->journal_fd, name) == 0;
+    if (ok && j->io.fdatasync(j->io.ctx, j->journal_fd) == 0)
+        return fd;
+    close(fd);
+    j->io.unlinkat(j->io.ctx, j->journal_fd, ok ? name : fresh, 0);
+    return -1;
+}
+
+#define FD_NONE     (-1) /* the file is gone, the struct stays for the next */
+#define FD_RESERVED (-2) /* being made */
+
+/* A number no file has; its struct may be left from one that was removed. */
+static struct segment *reserve_slot(struct hky_journal *j)
+{
+    struct segment *s = NULL;
+    uint32_t k;
+
+    pthread_mutex_lock(&j->pool_lock);
+    for (k = 0; k < SLOTS_MAX && j->slots[k] != NULL && j->slots[k]->fd != FD_NONE;)
+        k++;
+    if (k < SLOTS_MAX) {
+        s = j->slots[k] != NULL ? j->slots[k] : hky_calloc(1, sizeof *s);
+        s->slot = k;
+        s->fd = FD_RESERVED;
+        j->slots[k] = s;
+        if (k >= j->n_slots)
+            j->n_slots = k + 1;
+    }
+    pthread_mutex_unlock(&j->pool_lock);
+    return s;
+}
+
+void segment_keep_spare(struct hky_journal *j, struct segment *s)
+{
+    if (j->n_spare == j->spare_cap) {
+        j->spare_cap = j->spare_cap == 0 ? 8 : j->spare_cap * 2;
+        j->spare = hky_realloc(j->spare, j->spare_cap * sizeof(struct segment *));
+    }
+    j->spare[j->n_spare++] = s;
+}
+
+/* Without pool_lock: making a file takes long. */
+static struct segment *make_segment(struct hky_journal *j, bool is_quick)
+{
+    struct segment *s = has_space(j) ? reserve_slot(j) : NULL;
+    struct segment_head head = {.version = FORMAT_VERSION, .octets = j->params.segment_octets, .state = SEGMENT_FREE};
+    int fd;
+
+    if (s == NULL)
+        return NULL;
+    head.number = s->slot;
+    fd = make_file(j, s->slot, is_quick);
+    pthread_mutex_lock(&j->pool_lock);
+    s->fd = FD_NONE;
+    s = fd >= 0 ? segment_new(j, s->slot, fd, &head) : NULL;
+    pthread_mutex_unlock(&j->pool_lock);
+    return s;
+}
+
+static size_t n_spare(struct hky_journal *j)
+{
+    size_t n;
+
+    pthread_mutex_lock(&j->pool_lock);
+    n = j->n_spare;
+    pthread_mutex_unlock(&j->pool_lock);
+    return n;
+}
+
+bool segment_prepare(struct hky_journal *j)
+{
+    struct segment *s = NULL;
+
+    if (n_spare(j) < RESERVED_SPARES + 1)
+        s = make_segment(j, false);
+    if (s == NULL)
+        return false;
+    pthread_mutex_lock(&j->pool_lock);
+    segment_keep_spare(j, s);
+    pthread_mutex_unlock(&j->pool_lock);
+    return true;
+}
+
+/* The counter part is never used twice; the random part keeps a sender from writing records into a message. */
+static uint64_t new_epoch(struct hky_journal *j)
+{
+    uint32_t random;
+
+    if (j->next_epoch >= j->epoch_limit && spool_state_write(j, j->epoch_limit + EPOCHS_A_TIME, false, NULL) != HKY_OK)
+        return 0;
+    hky_random(&random, sizeof random);
+    return j->next_epoch++ << 32 | random;
+}
+
+static bool write_head(struct hky_journal *j, struct segment *s)
+{
+    char header[SEGMENT_HEADER];
+    struct iovec iov = {.iov_base = header, .iov_len = sizeof header};
+
+    segment_head_encode(&s->head, header);
+    return segment_write(j, s, &iov, 1, 0) == HKY_OK;
+}
+
+struct segment *segment_take(struct hky_journal *j, enum segment_state state, uint64_t first_seq, bool is_accept)
+{
+    struct segment *s = NULL;
+    uint64_t epoch;
+
+    if (n_spare(j) <= RESERVED_SPARES)
+        s = make_segment(j, true);
+    pthread_mutex_lock(&j->pool_lock);
+    epoch = new_epoch(j);
+    if (s == NULL && epoch != 0 && j->n_spare > (is_accept ? RESERVED_SPARES : 0))
+        s = j->spare[--j->n_spare];
+    if (s != NULL && epoch == 0) {
+        segment_keep_spare(j, s);
+        s = NULL;
+    }
+    pthread_mutex_unlock(&j->pool_lock);
+    if (s == NULL)
+        return NULL;
+    pthread_mutex_lock(&j->index_lock);
+    s->head.epoch = epoch;
+    s->head.first_seq = first_seq;
+    s->head.state = state;
+    hky_random(&s->head.salt, sizeof s->head.salt);
+    s->at = SEGMENT_HEADER;
+    s->next_seq = first_seq;
+    s->synced_seq = first_seq - 1;
+    s->is_closed = s->is_failed = s->has_footer = s->is_damaged = false;
+    s->cut_seq = 0;
+    s->n_ordinals = 0;
+    s->n_holds = 0;
+    if (s->dead != NULL)
+        memset(s->dead, 0, s->dead_cap);
+    hky_buf_clear(&s->foot);
+    pthread_mutex_unlock(&j->index_lock);
+    if (!write_head(j, s)) {
+        s->is_closed = s->is_failed = true;
+        return NULL; /* freed by maintenance: nobody lives in it */
+    }
+    if (state == SEGMENT_COLD)
+        j->n_cold++;
+    return s;
+}
+
+enum hky_err segment_retire(struct hky_journal *j, struct segment *s)
+{
+    bool is_kept = !s->is_failed && !s->is_damaged && s->octets == j->params.segment_octets;
+    char name[32];
+
+    pthread_mutex_lock(&j->pool_lock);
+    is_kept = is_kept && j->n_spare < FREE_KEPT;
+    pthread_mutex_unlock(&j->pool_lock);
+    if (is_kept) {
+        struct segment_head was = s->head;
+        s->head = (struct segment_head){.version = FORMAT_VERSION,
+                                        .number = s->slot,
+                                        .octets = s->octets,
+                                        .state = SEGMENT_FREE,
+                                        .epoch = was.epoch};
+        if (!write_head(j, s) || segment_sync(j, s) != HKY_OK) {
+            /* What the header says on disk is not known now; the file goes, and until it is gone it counts. */
+            s->head = was;
+            s->is_failed = true;
+            is_kept = false;
+        }
+    }
+    if (!is_kept) {
+        file_name(s->slot, name);
+        if ((j->io.unlinkat(j->io.ctx, j->journal_fd, name, 0) < 0 && errno != ENOENT) ||
+            j->io.fdatasync(j->io.ctx, j->journal_fd) < 0)
+            return HKY_E_IO;
+    }
+    pthread_mutex_lock(&j->pool_lock);
+    if (is_kept) {
+        segment_keep_spare(j, s);
+    } else {
+        close(s->fd);
+        s->fd = FD_NONE;
+        s->head.state = SEGMENT_FREE;
+        j->n_segments--;
+    }
+    pthread_mutex_unlock(&j->pool_lock);
+    return HKY_OK;
+}
+
+struct segment *segment_by_epoch(struct hky_journal *j, struct hold h)
+{
+    struct segment *s = h.slot < SLOTS_MAX ? j->slots[h.slot] : NULL;
+
+    return s != NULL && s->fd >= 0 && s->head.state != SEGMENT_FREE && s->head.epoch == h.epoch ? s : NULL;
+}
+
+uint64_t segment_footer_octets(const struct segment *s)
+{
+    return RECORD_HEADER + RECORD_ALIGN(s->foot.n) + RECORD_HEADER;
+}
+
+uint64_t segment_room(const struct segment *s)
+{
+    uint64_t used = s->at + segment_footer_octets(s);
+
+    return used < s->octets ? s->octets - used : 0;
+}
+
+enum hky_err segment_write_footer(struct hky_journal *j, struct segment *s)
+{
+    struct record footer = {.type = RECORD_FOOTER,
+                            .meta_n = (uint32_t)s->foot.n,
+                            .epoch = s->head.epoch,
+                            .seq = s->next_seq,
+                            .synced_seq = s->next_seq - 1,
+                            .meta_crc = hky_crc32c(0, s->foot.p, s->foot.n)};
+    struct record trailer = {.type = RECORD_TRAILER,
+                             .epoch = s->head.epoch,
+                             .seq = s->next_seq,
+                             .synced_seq = s->next_seq - 1,
+                             .key = s->at};
+    char head[RECORD_HEADER], tail[RECORD_HEADER];
+    struct iovec iov[2] = {{.iov_base = head, .iov_len = sizeof head}, {.iov_base = s->foot.p, .iov_len = s->foot.n}};
+    struct iovec last = {.iov_base = tail, .iov_len = sizeof tail};
+    enum hky_err err;
+
+    if (s->foot.is_over || s->at + segment_footer_octets(s) > s->octets)
+        return HKY_E_LIMIT;
+    record_encode(&footer, s->head.salt, head);
+    record_encode(&trailer, s->head.salt, tail);
+    err = segment_write(j, s, iov, s->foot.n > 0 ? 2 : 1, s->at);
+    if (err == HKY_OK)
+        err = segment_write(j, s, &last, 1, s->octets - RECORD_HEADER);
+    if (err == HKY_OK)
+        err = segment_sync(j, s);
+    s->has_footer = err == HKY_OK;
+    return err;
+}
+
+static bool load_footer(struct segment *s, struct hky_buf *foot)
+{
+    char head[RECORD_HEADER];
+    struct record trailer, footer;
+    char *to;
+
+    if (segment_read(s, s->octets - RECORD_HEADER, head, sizeof head) != HKY_OK ||
+        !record_decode(head, RECORD_HEADER, s->head.epoch, s->head.salt, &trailer) || trailer.type != RECORD_TRAILER ||
+        trailer.key < SEGMENT_HEADER || trailer.key > s->octets - 2 * RECORD_HEADER ||
+        segment_read(s, trailer.key, head, sizeof head) != HKY_OK ||
+        !record_decode(head, s->octets - RECORD_HEADER - trailer.key, s->head.epoch, s->head.salt, &footer) ||
+        footer.type != RECORD_FOOTER || footer.body_n != 0 || (to = hky_buf_reserve(foot, footer.meta_n)) == NULL ||
+        segment_read(s, trailer.key + RECORD_HEADER, to, footer.meta_n) != HKY_OK ||
+        hky_crc32c(0, to, footer.meta_n) != footer.meta_crc)
+        return false;
+    foot->n += footer.meta_n;
+    s->at = trailer.key;
+    s->next_seq = footer.seq;
+    return true;
+}
+
+struct damage_copy {
+    struct hky_journal *j;
+    struct segment *s;
+    const char *p;
+};
+
+static void copy_damage(void *ctx, uint64_t at, uint64_t octets)
+{
+    struct damage_copy *d = ctx;
+    char name[80];
+
+    snprintf(name, sizeof name, "seg-%05u-%llx-%llu", d->s->slot, (unsigned long long)d->s->head.epoch,
+             (unsigned long long)at);
+    d->s->is_damaged = true;
+    if (spool_write_file(d->j, d->j->damaged_fd, name, d->p + at, octets, NULL) != HKY_OK)
+        hky_log(d->j->params.log, HKY_LOG_ERROR, "damaged", "file=%s error=cannot_copy octets=%llu", name,
+                (unsigned long long)octets);
+    else
+        hky_log(d->j->params.log, HKY_LOG_ERROR, "damaged",
+                "file=damaged/%s octets=%llu: acknowledged records that cannot be read; the disk lost them", name,
+                (unsigned long long)octets);
+}
+
+enum hky_err segment_load(struct hky_journal *j, struct segment *s, uint64_t floor, struct hky_buf *foot,
+                          struct scan_report *scan)
+{
+    struct damage_copy d = {.j = j, .s = s};
+    char *p;
+
+    *scan = (struct scan_report){0};
+    hky_buf_clear(foot);
+    if (load_footer(s, foot)) {
+        s->has_footer = true;
+        *scan = (struct scan_report){.end = s->at, .next_seq = s->next_seq, .has_footer = true};
+        return HKY_OK;
+    }
+    hky_buf_clear(foot);
+    p = malloc(s->octets);
+    if (p == NULL)
+        return HKY_E_FULL;
+    if (segment_read(s, 0, p, s->octets) != HKY_OK) {
+        free(p);
+        return HKY_E_IO;
+    }
+    d.p = p;
+    segment_scan(p, s->octets, &s->head, floor, s->cut_seq, foot, copy_damage, &d, scan);
+    free(p);
+    s->at = scan->end;
+    s->next_seq = scan->next_seq;
+    return HKY_OK;
+}
