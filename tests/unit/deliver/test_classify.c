@@ -264,6 +264,12 @@ static const struct sample samples[] = {
     {"enhanced code that contradicts", "own", "mx.example.jp", S(RCPT), "450 5.1.1 not now", C(UNKNOWN), W(RECIPIENT),
      0},
     {"4xx that says nothing", "own", "mx.example.jp", S(RCPT), "450 no", C(UNKNOWN), W(RECIPIENT), 0},
+    {"sender's domain, said at RCPT", "own", "mx.example.jp", S(RCPT),
+     "550 5.1.8 <a@shop.example>: Sender address rejected: Domain not found", C(AUTH_POLICY), W(SENDER), 0},
+    {"sender that does not exist", "own", "mx.example.jp", S(RCPT), "550 Sender address a@shop.example does not exist",
+     C(AUTH_POLICY), W(SENDER), 0},
+    {"recipient that does not exist", "own", "mx.example.jp", S(RCPT), "550 The mailbox taro@example.jp does not exist",
+     C(BAD_MAILBOX), W(RECIPIENT), 0},
     {"system 4xx", "own", "mx.example.jp", S(DOT), "452 4.3.1 Insufficient system storage", C(SYSTEM_TEMP), W(PATH), 0},
 };
 
@@ -422,6 +428,31 @@ static void test_time_is_bounded(void **state)
     assert_true(us < 5000);
 }
 
+/* Whatever a peer says, the answer is one of ours and no wait is longer than three days. */
+static void test_any_octets(void **state)
+{
+    uint64_t seed = 88172645463325252;
+
+    (void)state;
+    for (int round = 0; round < 3000; round++) {
+        struct hky_reply reply = {.code = (uint16_t)(400 + round % 200), .enhanced = {5, 7}};
+        struct hky_outcome o;
+        static const char *const mx[] = {"", ".", "mfsmax.docomo.ne.jp", "smtp.gmail.com", "*"};
+
+        reply.n = (uint16_t)(round % HKY_REPLY_TEXT);
+        for (unsigned i = 0; i < reply.n; i++) {
+            seed ^= seed << 13;
+            seed ^= seed >> 7;
+            seed ^= seed << 17;
+            reply.text[i] = round % 2 != 0 ? (char)(seed >> 40) : "0123456789:- in after min hour*?|x"[seed % 34];
+        }
+        classify(round % 3 != 0 ? "own" : "gmail", mx[round % 5], (enum hky_stage)(1 + round % 10), &reply, &o);
+        assert_true(o.class > HKY_CLASS_OK && o.class < HKY_CLASS_FULL);
+        assert_true(o.scope < HKY_SCOPE_N);
+        assert_true(o.retry_after_sec <= 3 * 86400);
+    }
+}
+
 /* ---- the corpus ---- */
 
 static enum hky_stage stage_of_command(const char *command)
@@ -507,8 +538,7 @@ static void test_corpus(void **state)
         size_t i;
 
         assert_non_null(file);
-        json_array_foreach(json_object_get(file, "recipients"), i, row)
-        {
+        json_array_foreach (json_object_get(file, "recipients"), i, row) {
             if (!is_ours(member(row, "class")))
                 continue;
             n++;
@@ -528,7 +558,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_samples),         cmocka_unit_test(test_local_causes),
         cmocka_unit_test(test_without_rules),   cmocka_unit_test(test_rule_language),
-        cmocka_unit_test(test_time_is_bounded), cmocka_unit_test(test_corpus),
+        cmocka_unit_test(test_time_is_bounded), cmocka_unit_test(test_any_octets),
+        cmocka_unit_test(test_corpus),
     };
 
     return cmocka_run_group_tests(tests, load_rules, drop_rules);
