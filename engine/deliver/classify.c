@@ -313,6 +313,8 @@ static struct verdict judge_local(const struct view *v, bool *is_temporary)
         *is_temporary = false;
         return verdict_of(HKY_CLASS_TLS, way(v));
     case HKY_ORIGIN_LOCAL:
+        if (text_fits(v, "not an smtp reply")) /* a broken peer, not a message that is wrong */
+            return verdict_of(HKY_CLASS_NETWORK, way(v));
         *is_temporary = false;
         if (v->q->stage == HKY_STAGE_TLS)
             return verdict_of(HKY_CLASS_TLS, way(v));

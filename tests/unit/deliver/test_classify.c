@@ -327,6 +327,8 @@ static void test_local_causes(void **state)
         {"certificate", "", "x.example", "certificate does not match", HKY_ORIGIN_TLS, S(TLS), C(TLS), W(RELAY), false},
         {"AUTH is not offered", "", "x.example", "AUTH is not offered", HKY_ORIGIN_LOCAL, S(AUTH), C(RELAY_AUTH),
          W(RELAY), false},
+        {"no SMTP at all", "own", "x.example", "not an SMTP reply: no code", HKY_ORIGIN_LOCAL, S(GREETING), C(NETWORK),
+         W(PATH), true},
         {"too big for SIZE", "", "x.example", "the server takes 1000 octets", HKY_ORIGIN_LOCAL, S(MAIL), C(SIZE_FORMAT),
          W(MESSAGE), false},
     };
