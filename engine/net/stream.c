@@ -257,10 +257,8 @@ void hky_stream_set_ops(struct hky_stream *s, const struct hky_stream_ops *ops, 
 {
     s->ops = ops;
     s->ctx = ctx;
-    if (s->n_kept > 0) { /* the new owner may know what to do with them */
-        s->offer_kept = true;
-        hky_stream_at_end(s);
-    }
+    s->offer_kept = true; /* what the old owner left, perhaps only when its on_data has returned */
+    hky_stream_at_end(s);
 }
 
 void hky_stream_pause(struct hky_stream *s)

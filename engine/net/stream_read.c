@@ -116,9 +116,10 @@ void hky_stream_read_some(struct hky_stream *s)
     if (have > 0)
         memcpy(p, s->kept, have);
     s->n_kept = 0; /* they are on offer now, not kept: start_tls inside on_data must not count them */
-    if (s->offer_kept && have > 0)
+    bool offer_kept = s->offer_kept;
+    s->offer_kept = false; /* before the call: resume or a new owner inside it asks for another one */
+    if (offer_kept && have > 0)
         have = offer(s, p, have);
-    s->offer_kept = false;
     while (can_read(s) && s->is_readable && total < HKY_TURN_OCTETS && have < cap) {
         size_t n = 0;
         got = s->link == NULL ? get_plain(s, p + have, cap - have, &n) : get_secure(s, p + have, cap - have, &n);

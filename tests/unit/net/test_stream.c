@@ -492,6 +492,28 @@ static void a_new_owner_is_offered_what_was_kept(void **state)
     pair_down(&p);
 }
 
+static size_t hand_over(void *ctx, const char *p, size_t n)
+{
+    struct peer *other = ctx;
+    (void)p, (void)n;
+    hky_stream_set_ops(other->s, &ops, other);
+    return 4;
+}
+
+static void an_owner_set_inside_on_data_is_offered_the_rest(void **state)
+{
+    (void)state;
+    static const struct hky_stream_ops first = {hand_over, on_event};
+    struct pair p;
+    pair_up(&p);
+    p.peer.takes_all = true;
+    hky_stream_set_ops(p.peer.s, &first, &p.peer);
+    say(p.fd, "220\nrest", 8);
+    turns(p.loop, 3);
+    assert_string_equal(hky_buf_z(&p.peer.got), "rest");
+    pair_down(&p);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -511,6 +533,7 @@ int main(void)
         cmocka_unit_test(connect_refused_is_told_later),
         cmocka_unit_test(a_flood_does_not_hold_the_turn),
         cmocka_unit_test(a_new_owner_is_offered_what_was_kept),
+        cmocka_unit_test(an_owner_set_inside_on_data_is_offered_the_rest),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

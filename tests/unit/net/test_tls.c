@@ -447,6 +447,89 @@ static void an_end_without_close_notify_matters_only_in_the_middle(void **state)
     }
 }
 
+/* A loop of its own thread with the server side of some connections. */
+enum { CONNECTIONS = 12 };
+struct far_side {
+    struct hky_loop *loop;
+    struct hky_task start, stop;
+    int fds[CONNECTIONS];
+    struct peer peers[CONNECTIONS];
+};
+
+static void on_start(struct hky_task *task)
+{
+    struct far_side *far = HKY_CONTAINER(task, struct far_side, start);
+    for (int i = 0; i < CONNECTIONS; i++) {
+        struct peer *peer = &far->peers[i];
+        hky_buf_init(&peer->got, 1 << 20);
+        peer->is_echo = true;
+        struct hky_stream_params p = {.loop = far->loop, .ops = &ops, .ctx = peer};
+        peer->s = hky_stream_new(&p, far->fds[i]);
+        hky_stream_start_tls(peer->s, lab.server, NULL);
+    }
+}
+
+static void on_stop(struct hky_task *task)
+{
+    struct far_side *far = HKY_CONTAINER(task, struct far_side, stop);
+    for (int i = 0; i < CONNECTIONS; i++) {
+        hky_stream_close(&far->peers[i].s);
+        hky_buf_fini(&far->peers[i].got);
+    }
+    hky_loop_stop(far->loop);
+}
+
+static void *far_thread(void *arg)
+{
+    hky_loop_run(((struct far_side *)arg)->loop);
+    return NULL;
+}
+
+static void two_loops_in_two_threads_share_contexts(void **state)
+{
+    (void)state;
+    struct hky_error e;
+    pthread_t thread;
+    struct hky_loop *loop = NULL;
+    struct hky_tls *tls = client_tls(true, NULL);
+    struct far_side *far = calloc(1, sizeof *far);
+    struct peer *near = calloc(CONNECTIONS, sizeof *near);
+    far->start.run = on_start;
+    far->stop.run = on_stop;
+    assert_int_equal(hky_loop_new(&loop, &e), HKY_OK);
+    assert_int_equal(hky_loop_new(&far->loop, &e), HKY_OK);
+    assert_int_equal(pthread_create(&thread, NULL, far_thread, far), 0);
+    for (int i = 0; i < CONNECTIONS; i++) {
+        int fds[2];
+        assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
+        far->fds[i] = fds[1];
+        hky_buf_init(&near[i].got, 1 << 20);
+        struct hky_stream_params p = {.loop = loop, .ops = &ops, .ctx = &near[i]};
+        near[i].s = hky_stream_new(&p, fds[0]);
+        hky_stream_start_tls(near[i].s, tls, "mail.example");
+        hky_stream_write(near[i].s, "hello\n", 6);
+    }
+    hky_loop_post(far->loop, &far->start);
+    for (int k = 0, n_done = 0; k < 1000 && n_done < CONNECTIONS; k++) {
+        hky_loop_turn(loop, 20);
+        n_done = 0;
+        for (int i = 0; i < CONNECTIONS; i++)
+            n_done += near[i].got.n == 6;
+    }
+    for (int i = 0; i < CONNECTIONS; i++) {
+        assert_string_equal(hky_buf_z(&near[i].got), "hello\n");
+        hky_stream_close(&near[i].s);
+        hky_buf_fini(&near[i].got);
+    }
+    hky_loop_post(far->loop, &far->stop);
+    pthread_join(thread, NULL);
+    hky_loop_free(&far->loop);
+    hky_loop_free(&loop);
+    hky_tls_unref(&tls);
+    free(far);
+    free(near);
+}
+
 static void wrong_files_and_pins_are_explained(void **state)
 {
     (void)state;
@@ -475,6 +558,7 @@ int main(void)
         cmocka_unit_test(a_big_body_goes_through_with_small_writes_around),
         cmocka_unit_test(a_silent_peer_runs_into_the_handshake_deadline),
         cmocka_unit_test(an_end_without_close_notify_matters_only_in_the_middle),
+        cmocka_unit_test(two_loops_in_two_threads_share_contexts),
         cmocka_unit_test(wrong_files_and_pins_are_explained),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
