@@ -344,12 +344,6 @@ static bool is_loopback(const struct hky_connection *c)
     return strncmp(peer, "127.", 4) == 0 || strcmp(peer, "::1") == 0;
 }
 
-static bool has_oauth(const struct hky_relay *r)
-{
-    return (r->oauth.token_url != NULL && r->oauth.token_url[0] != '\0') || r->oauth.token_command != NULL ||
-           r->oauth.refresh.name != NULL || r->oauth.refresh.command != NULL || r->oauth.refresh.literal != NULL;
-}
-
 /* AUTH in the clear only where the policy says tls = "none", and then only when the mechanism is named or the server is
  * this machine. */
 static bool may_login(struct hky_connection *c)
@@ -403,7 +397,7 @@ static void login(struct hky_connection *c)
                    "the password is not sent without verified TLS: set tls = \"starttls\" or \"implicit\"");
         return;
     }
-    c->auth = hky_sasl_choose(r->auth, has_oauth(r), caps->auths, hky_stream_is_secure(c->stream));
+    c->auth = hky_sasl_choose(r->auth, hky_relay_has_oauth(r), caps->auths, hky_stream_is_secure(c->stream));
     if (c->auth == HKY_AUTH_NONE) {
         fail_local(c, HKY_STAGE_AUTH, HKY_CLASS_RELAY_AUTH, HKY_ORIGIN_LOCAL, "%s",
                    caps->has_auth ? "the server offers none of the AUTH mechanisms that may be used here"

@@ -31,6 +31,16 @@ const char *hky_auth_name(enum hky_auth a)
     return a <= HKY_AUTH_NONE ? auth_names[a] : "?";
 }
 
+static bool is_stated(const struct hky_secret_ref *ref)
+{
+    return ref->name != NULL || ref->command != NULL || ref->literal != NULL;
+}
+
+bool hky_relay_has_oauth(const struct hky_relay *r)
+{
+    return r->oauth.token_command != NULL || is_stated(&r->oauth.refresh);
+}
+
 enum hky_auth hky_sasl_choose(enum hky_auth asked, bool has_oauth, uint32_t offered, bool is_secure)
 {
     static const enum hky_auth by_token[] = {HKY_AUTH_XOAUTH2, HKY_AUTH_OAUTHBEARER, HKY_AUTH_NONE};

@@ -24,6 +24,7 @@ struct hky_sasl_params {
 /* The best of `offered` (bits 1 << hky_auth) for what is asked for; HKY_AUTH_NONE: none fits. Without TLS mechanisms
  * that show the password come last. */
 enum hky_auth hky_sasl_choose(enum hky_auth asked, bool has_oauth, uint32_t offered, bool is_secure);
+bool hky_relay_has_oauth(const struct hky_relay *r);
 const char *hky_auth_name(enum hky_auth a); /* "PLAIN" */
 
 enum hky_err hky_sasl_new(const struct hky_sasl_params *p, struct hky_sasl **out, struct hky_error *e);
