@@ -1,6 +1,7 @@
 #include "net/tls_internal.h"
 
 #include <openssl/err.h>
+#include <openssl/ssl.h>
 #include <openssl/pem.h>
 #include <stdio.h>
 #include <stdlib.h>
