@@ -18,8 +18,8 @@ static const struct hky_cli_option options[] = {
     {"message", "FILE", "take the header section from a message; - is standard input"},
     {"user", "LOGIN", "the login by which the message came"},
     {"at", "TIME", "when: '2026-12-01 10:00', '10:00' or Unix seconds (default: now)"},
-    {"after", "'RELAY [STAGE] REPLY'",
-     "then this happened; may be repeated: 'own rcpt 550 5.7.1 blocked', 'own timeout'"},
+    {"after", "ATTEMPT",
+     "then this happened: 'own rcpt 550 5.7.1 no', 'own timeout', 'own blocked_ip'; may be repeated"},
     {NULL, NULL, NULL},
 };
 
@@ -332,7 +332,9 @@ const struct hky_cli_command hky_cli_explain = {
     .summary = "say which way a recipient goes, and why",
     .help =
         "Prints the routes that were looked at, the plan with the From of each step, and what every class of failure\n"
-        "would do now. Nothing is sent and no secret is read. With --after the story goes on:\n\n"
+        "would do now. Nothing is sent and no secret is read. An ATTEMPT is 'RELAY [STAGE] REPLY', STAGE one of "
+        "connect\n"
+        "greeting hello tls auth mail rcpt data dot; with --after the story goes on:\n\n"
         "  hikyaku explain policy.lua --to a@docomo.ne.jp --author news@shop.example \\\n"
         "      --after 'own connect 554 5.7.1 blocked' --after 'docomo 250 ok'\n\n"
         "Exit code 0: a route decides; 1: none does, or the policy has errors; 2: wrong usage.",

@@ -100,22 +100,35 @@ static void add_word(struct hky_buf *out, const char *separator, const char *wor
     hky_buf_add_z(out, word);
 }
 
+/* A whole set by its name, else the classes. */
+static void describe_on(uint64_t on, struct hky_buf *out)
+{
+    static const char *const sets[] = {"ours", "theirs", "content", "temporary"};
+    bool is_first = true;
+    uint64_t mask;
+
+    for (size_t i = 0; i < sizeof sets / sizeof *sets; i++) {
+        if (hky_class_set_mask(hky_str_z(sets[i]), &mask) && mask == on) {
+            hky_buf_printf(out, "classes.%s", sets[i]);
+            return;
+        }
+    }
+    for (unsigned k = 0; k < HKY_CLASS_N; k++) {
+        if ((on & HKY_CLASS_BIT(k)) == 0)
+            continue;
+        hky_buf_printf(out, "%s%s", is_first ? "" : " ", hky_class_name((enum hky_class)k));
+        is_first = false;
+    }
+}
+
 /* When the step is entered and when it is left, as far as the policy states it. */
 static void describe_step(const struct hky_step *s, struct hky_buf *out)
 {
     char d[24], text[64];
 
     if (s->on != 0) {
-        struct hky_buf names;
-
-        hky_buf_init(&names, 1024);
-        for (unsigned k = 0; k < HKY_CLASS_N; k++) {
-            if ((s->on & HKY_CLASS_BIT(k)) != 0)
-                add_word(&names, " ", hky_class_name((enum hky_class)k));
-        }
         add_word(out, "; ", "only for ");
-        hky_buf_add_str(out, hky_buf_str(&names));
-        hky_buf_fini(&names);
+        describe_on(s->on, out);
     }
     if (s->tries != 0) {
         snprintf(text, sizeof text, "%u %s", s->tries, s->tries == 1 ? "try" : "tries");
