@@ -169,7 +169,7 @@ void shard_sweep_lanes(struct hky_shard *sh, int64_t now_ms)
         if (l->pub.n_ready > 0 && is_redirected(l, now_ms)) {
             lane_retire(l);
             shard_turn_later(sh);
-        } else if (l->pub.n_ready > 0 && l->is_waiting && lane_is_paused(l, now_ms, &until_ms)) {
+        } else if (l->pub.n_ready > 0 && lane_is_paused(l, now_ms, &until_ms)) {
             lane_pull(l);
         } else if (is_idle_round && l->pub.n_ready == 0 && l->n_jobs == 0 && l->own_gate.is_troubled == 0) {
             if (l->idle_since_ms == 0) {

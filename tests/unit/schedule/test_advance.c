@@ -2,7 +2,7 @@
 
 #define START INT64_C(1764550800000) /* 2025-12-01 10:00 JST */
 #define OURS                                                                                                           \
-    (HKY_CLASS_BIT(HKY_CLASS_FILTERED) | HKY_CLASS_BIT(HKY_CLASS_AUTH_POLICY) | HKY_CLASS_BIT(HKY_CLASS_BLOCKED_IP) |   \
+    (HKY_CLASS_BIT(HKY_CLASS_FILTERED) | HKY_CLASS_BIT(HKY_CLASS_AUTH_POLICY) | HKY_CLASS_BIT(HKY_CLASS_BLOCKED_IP) |  \
      HKY_CLASS_BIT(HKY_CLASS_TLS) | HKY_CLASS_BIT(HKY_CLASS_NETWORK) | HKY_CLASS_BIT(HKY_CLASS_RATE_LIMITED))
 #define ON(c) HKY_CLASS_BIT(HKY_CLASS_##c)
 
@@ -111,7 +111,8 @@ static void play(const struct fake_policy *f, const struct run *run, char *out, 
         }
         const char *relay = r->plan->steps[r->step].relay;
         struct hky_outcome o = answer(run, used, relay);
-        at += (size_t)snprintf(out + at, n - at, "%s %s@%d, ", relay, hky_class_name(o.class), (int)((now - START) / MINUTE));
+        at += (size_t)snprintf(out + at, n - at, "%s %s@%d, ", relay, hky_class_name(o.class),
+                               (int)((now - START) / MINUTE));
         hky_plan_advance(&(struct hky_advance_query){&f->policy, r, &o, now}, &a);
         assert_true(a.why[0] != '\0');
         move(r, &o, &a, now);
@@ -144,7 +145,10 @@ static const struct run RUNS[] = {
      {{"own", HKY_CLASS_FILTERED, FIVE_XX, 0, 0}},
      {0},
      "own filtered@0, rental ok@0, done"},
-    {"filtered with no way left fails", {STEP("own")}, {{"own", HKY_CLASS_FILTERED, FIVE_XX, 0, 0}}, {0},
+    {"filtered with no way left fails",
+     {STEP("own")},
+     {{"own", HKY_CLASS_FILTERED, FIVE_XX, 0, 0}},
+     {0},
      "own filtered@0, fail"},
     {"an unknown user stays unknown",
      {STEP("own"), STEP("rental")},
@@ -236,7 +240,10 @@ static const struct run RUNS[] = {
      {{"own", HKY_CLASS_BAD_MAILBOX, FIVE_XX, 1, 0}},
      {HKY_CLASS_BAD_MAILBOX, HKY_ACTION_RETRY, 1800},
      "own bad_mailbox@0, own ok@30, done"},
-    {"react hold", {STEP("own")}, {{"own", HKY_CLASS_TLS, FIVE_XX, 0, 0}}, {HKY_CLASS_TLS, HKY_ACTION_HOLD, 0},
+    {"react hold",
+     {STEP("own")},
+     {{"own", HKY_CLASS_TLS, FIVE_XX, 0, 0}},
+     {HKY_CLASS_TLS, HKY_ACTION_HOLD, 0},
      "own tls@0, hold"},
     {"react fail on a class that would be retried",
      {STEP("own"), STEP("ses")},
@@ -248,9 +255,15 @@ static const struct run RUNS[] = {
      {{"own", HKY_CLASS_BLOCKED_IP, FIVE_XX, 0, 0}},
      {0},
      "own blocked_ip@0, ses ok@0, done"},
-    {"a plan begins with the first that can send", {STEP("gmail", .from = ""), STEP("ses")}, {{0}}, {0},
+    {"a plan begins with the first that can send",
+     {STEP("gmail", .from = ""), STEP("ses")},
+     {{0}},
+     {0},
      "ses ok@0, done"},
-    {"a plan begins with the first without a condition", {STEP("gmail", .on = OURS), STEP("own")}, {{0}}, {0},
+    {"a plan begins with the first without a condition",
+     {STEP("gmail", .on = OURS), STEP("own")},
+     {{0}},
+     {0},
      "own ok@0, done"},
     {"nobody can send as the author", {STEP("gmail", .from = "")}, {{0}}, {0}, "fail"},
     {"the step's own retry list, the last repeats",
@@ -293,9 +306,13 @@ static void reasons_leave_a_step_or_wait(void **state)
     } CASES[] = {
         {"full goes on", {STEP("own"), STEP("ses")}, HKY_CLASS_FULL, HKY_ACTION_NEXT},
         {"paused goes on", {STEP("own"), STEP("ses")}, HKY_CLASS_PAUSED, HKY_ACTION_NEXT},
-        {"paused stays where the next is for other things", {STEP("own"), STEP("ses", .on = OURS)}, HKY_CLASS_PAUSED,
+        {"paused stays where the next is for other things",
+         {STEP("own"), STEP("ses", .on = OURS)},
+         HKY_CLASS_PAUSED,
          HKY_ACTION_RETRY},
-        {"paused goes where the next names it", {STEP("own"), STEP("ses", .on = ON(PAUSED))}, HKY_CLASS_PAUSED,
+        {"paused goes where the next names it",
+         {STEP("own"), STEP("ses", .on = ON(PAUSED))},
+         HKY_CLASS_PAUSED,
          HKY_ACTION_NEXT},
         {"full waits on the last", {STEP("own")}, HKY_CLASS_FULL, HKY_ACTION_RETRY},
         {"paused waits on the last", {STEP("own")}, HKY_CLASS_PAUSED, HKY_ACTION_RETRY},

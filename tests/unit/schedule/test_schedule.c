@@ -1,0 +1,917 @@
+#include "unit/schedule/fake.h"
+
+#define START INT64_C(1764550800000)
+
+/* The schedule with one worker, and a deliver that answers as the test says. */
+struct stage {
+    struct fake_policy policy, second;
+    struct hky_policy *decides; /* plans come from here; NULL: no route */
+    struct hky_plan *plan;      /* what `decide` gives */
+    unsigned n_decides;
+    struct hky_loop *loop;
+    struct hky_clock clock;
+    struct fake_journal journal;
+    struct hky_schedule *schedule;
+    struct hky_schedule_ops ops;
+    struct hky_lane *woken[64];
+    unsigned n_woken, n_gone;
+    char log[8192]; /* events and ends, in words */
+    uint64_t next_id;
+};
+
+static void wake(void *ctx, unsigned worker, struct hky_lane *lane)
+{
+    struct stage *st = ctx;
+    (void)worker;
+    for (unsigned i = 0; i < st->n_woken; i++) {
+        if (st->woken[i] == lane) {
+            return;
+        }
+    }
+    assert_true(st->n_woken < 64);
+    st->woken[st->n_woken++] = lane;
+}
+
+static void lane_gone(void *ctx, unsigned worker, struct hky_lane *lane)
+{
+    struct stage *st = ctx;
+    (void)worker;
+    st->n_gone++;
+    for (unsigned i = 0; i < st->n_woken; i++) {
+        if (st->woken[i] == lane) {
+            st->woken[i] = st->woken[--st->n_woken];
+        }
+    }
+}
+
+static void decide(void *ctx, unsigned worker, const struct hky_recipient *r, struct hky_decision *out)
+{
+    struct stage *st = ctx;
+    (void)worker, (void)r;
+    st->n_decides++;
+    out->kind = st->plan != NULL ? HKY_DECIDED : HKY_NO_ROUTE;
+    out->plan = st->plan != NULL ? hky_plan_ref(st->plan) : NULL;
+    snprintf(out->text, sizeof out->text, "%s", st->plan != NULL ? "" : "no_route");
+}
+
+static void say(struct stage *st, const char *what, const char *relay)
+{
+    size_t n = strlen(st->log);
+    snprintf(st->log + n, sizeof st->log - n, "%s%s%s%s", n > 0 ? " " : "", what, relay != NULL ? ":" : "",
+             relay != NULL ? relay : "");
+}
+
+static void finish(void *ctx, unsigned worker, struct hky_recipient *r, const struct hky_outcome *o)
+{
+    (void)ctx, (void)worker, (void)o;
+    assert_true(hky_recipient_state_is_final(r->state));
+    struct hky_message *m = r->message;
+    hky_message_unref(&m);
+}
+
+static void event(void *ctx, unsigned worker, const struct hky_event *ev)
+{
+    static const char *const NAMES[] = {
+#define X(id, name, doc) name,
+        HKY_EVENTS(X)
+#undef X
+    };
+    (void)worker;
+    say(ctx, NAMES[ev->kind], ev->relay);
+}
+
+static void stage_init(struct stage *st)
+{
+    struct hky_error e;
+    memset(st, 0, sizeof *st);
+    fake_policy_init(&st->policy, 11);
+    st->clock.stopped_at_ms = START;
+    st->next_id = 1;
+    assert_int_equal(hky_loop_new(&st->loop, &e), HKY_OK);
+    st->ops = (struct hky_schedule_ops){st, wake, lane_gone, decide, finish, event};
+}
+
+static void stage_open(struct stage *st)
+{
+    struct hky_error e;
+    assert_int_equal(hky_schedule_new(&(struct hky_schedule_params){.n_workers = 1,
+                                                                    .loops = &st->loop,
+                                                                    .journal = (void *)&st->journal,
+                                                                    .policy = &st->policy.policy,
+                                                                    .clock = &st->clock,
+                                                                    .ops = &st->ops},
+                                      &st->schedule, &e),
+                     HKY_OK);
+}
+
+static void turns(struct stage *st)
+{
+    for (int i = 0; i < 40; i++) {
+        hky_loop_turn(st->loop, 0);
+    }
+}
+
+static void stage_start(struct stage *st)
+{
+    stage_open(st);
+    hky_schedule_start(st->schedule);
+    turns(st);
+}
+
+static void stage_end(struct stage *st)
+{
+    turns(st);
+    hky_schedule_free(&st->schedule);
+    hky_loop_free(&st->loop);
+    hky_plan_unref(&st->plan);
+    assert_int_equal(st->policy.policy.refs, 1);
+}
+
+static void pass(struct stage *st, int64_t ms)
+{
+    st->clock.stopped_at_ms += ms;
+    hky_schedule_tick(st->schedule, 0);
+    turns(st);
+}
+
+static struct hky_message *send_to(struct stage *st, struct hky_plan *plan, const char *scenario, unsigned n,
+                                   const char *const *to)
+{
+    struct hky_message *m = fake_message(st->next_id++, st->clock.stopped_at_ms, scenario, n, to);
+    for (unsigned i = 0; i < n; i++) {
+        m->recipients[i].plan = hky_plan_ref(plan);
+        m->recipients[i].policy = (uint32_t)st->policy.policy.hash;
+        hky_message_ref(m);
+    }
+    hky_schedule_enqueue(st->schedule, 0, m);
+    struct hky_message *mine = m;
+    hky_message_unref(&mine);
+    turns(st);
+    return m; /* alive while a recipient is */
+}
+
+static struct hky_message *send(struct stage *st, struct hky_plan *plan)
+{
+    return send_to(st, plan, "", 1, (const char *const[]){"a@example.com"});
+}
+
+static enum hky_take take(struct stage *st, const char *relay, struct hky_job **job)
+{
+    enum hky_take last = HKY_TAKE_EMPTY;
+    *job = NULL;
+    for (unsigned i = 0; i < st->n_woken; i++) {
+        if (strcmp(st->woken[i]->relay_name, relay) == 0) {
+            last = hky_schedule_take(st->woken[i], job);
+            if (last != HKY_TAKE_EMPTY) {
+                return last;
+            }
+        }
+    }
+    return last;
+}
+
+/* One job of this relay ends so for all its recipients. */
+static void answer(struct stage *st, const char *relay, enum hky_class class, bool is_temporary, uint32_t retry_after)
+{
+    struct hky_job *job;
+    if (take(st, relay, &job) != HKY_TAKE_JOB) {
+        fail_msg("nothing to take from %s; so far: %s", relay, st->log);
+    }
+    struct hky_outcome o = fake_outcome(class, is_temporary);
+    o.retry_after_sec = retry_after;
+    unsigned n = job->n;
+    for (unsigned i = 0; i < n; i++) {
+        hky_schedule_result(job, i, &o);
+    }
+    hky_schedule_done(&job, class != HKY_CLASS_NETWORK);
+    turns(st);
+}
+
+static void expect_wait(struct stage *st, const char *relay)
+{
+    struct hky_job *job;
+    assert_int_equal(take(st, relay, &job), HKY_TAKE_WAIT);
+}
+
+static void expect(struct stage *st, const char *log)
+{
+    if (strcmp(st->log, log) != 0) {
+        fail_msg("\n  got    %s\n  wanted %s", st->log, log);
+    }
+    st->log[0] = '\0';
+}
+
+/* ---- the main way ---- */
+
+static void delivers_defers_and_goes_on(void **state)
+{
+    (void)state;
+    struct stage st;
+    stage_init(&st);
+    fake_relay(&st.policy, "own")->is_mx = true;
+    fake_relay(&st.policy, "ses");
+    stage_start(&st);
+    struct hky_step steps[2] = {fake_step("own"), fake_step("ses")};
+    struct hky_plan *plan = fake_plan(steps, 2);
+    send(&st, plan);
+    answer(&st, "own", HKY_CLASS_OK, false, 0);
+    expect(&st, "delivered:own");
+    send(&st, plan);
+    answer(&st, "own", HKY_CLASS_SYSTEM_TEMP, true, 0);
+    pass(&st, 5 * MINUTE - 1);
+    struct hky_job *job;
+    assert_int_equal(take(&st, "own", &job), HKY_TAKE_EMPTY);
+    pass(&st, 1);
+    answer(&st, "own", HKY_CLASS_BLOCKED_IP, false, 0);
+    answer(&st, "ses", HKY_CLASS_OK, false, 0);
+    expect(&st, "deferred:own routed:own delivered:ses");
+    struct hky_schedule_stats s;
+    hky_schedule_stats(st.schedule, &s);
+    assert_int_equal(s.delivered, 2);
+    assert_int_equal(s.attempts, 4);
+    assert_int_equal(s.queued + s.sending + s.deferred, 0);
+    hky_plan_unref(&plan);
+    stage_end(&st);
+}
+
+static void one_job_for_recipients_of_one_message(void **state)
+{
+    (void)state;
+    struct stage st;
+    stage_init(&st);
+    fake_relay(&st.policy, "ses")->recipients_per_message = 3;
+    stage_start(&st);
+    struct hky_plan *plan = fake_plan((struct hky_step[]){fake_step("ses")}, 1);
+    send_to(&st, plan, "", 4, (const char *const[]){"a@x.example", "b@y.example", "c@x.example", "d@x.example"});
+    send(&st, plan);
+    struct hky_job *job;
+    unsigned sizes[3];
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(take(&st, "ses", &job), HKY_TAKE_JOB);
+        sizes[i] = job->n;
+        struct hky_outcome o = fake_outcome(HKY_CLASS_OK, false);
+        for (unsigned k = job->n; k-- > 0;) {
+            hky_schedule_result(job, k, &o);
+        }
+        hky_schedule_done(&job, true);
+    }
+    assert_int_equal(sizes[0], 3);
+    assert_int_equal(sizes[1], 1);
+    assert_int_equal(sizes[2], 1);
+    hky_plan_unref(&plan);
+    stage_end(&st);
+}
+
+static void a_sender_per_recipient_goes_alone(void **state)
+{
+    (void)state;
+    struct stage st;
+    stage_init(&st);
+    fake_relay(&st.policy, "ses")->envelope = "bounce+{id}.{rcpt}@shop.example";
+    stage_start(&st);
+    struct hky_plan *plan = fake_plan((struct hky_step[]){fake_step("ses")}, 1);
+    send_to(&st, plan, "", 2, (const char *const[]){"a@x.example", "b@y.example"});
+    struct hky_job *job;
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(take(&st, "ses", &job), HKY_TAKE_JOB);
+        assert_int_equal(job->n, 1);
+        hky_schedule_give_back(&job);
+        answer(&st, "ses", HKY_CLASS_OK, false, 0);
+    }
+    hky_plan_unref(&plan);
+    stage_end(&st);
+}
+
+static void own_delivery_has_a_lane_for_each_domain(void **state)
+{
+    (void)state;
+    struct stage st;
+    stage_init(&st);
+    fake_relay(&st.policy, "own")->is_mx = true;
+    stage_start(&st);
+    struct hky_plan *plan = fake_plan((struct hky_step[]){fake_step("own")}, 1);
+    send_to(&st, plan, "", 3, (const char *const[]){"a@x.example", "b@y.example", "c@x.example"});
+    assert_int_equal(st.n_woken, 2);
+    assert_string_equal(st.woken[0]->destination, "x.example");
+    assert_int_equal(st.woken[0]->n_ready, 2);
+    for (int i = 0; i < 3; i++) {
+        if (i != 1) {
+            answer(&st, "own", HKY_CLASS_OK, false, 0); /* a and c together, then b */
+        }
+    }
+    expect(&st, "delivered:own delivered:own delivered:own");
+    pass(&st, 60000);
+    pass(&st, 6 * MINUTE);
+    assert_int_equal(st.n_gone, 2); /* idle */
+    hky_plan_unref(&plan);
+    stage_end(&st);
+}
+
+static void ranks_and_scenarios_take_turns(void **state)
+{
+    (void)state;
+    struct stage st;
+    stage_init(&st);
+    fake_relay(&st.policy, "ses");
+    stage_start(&st);
+    struct hky_plan *plan = fake_plan((struct hky_step[]){fake_step("ses")}, 1);
+    for (int i = 0; i < 6; i++) {
+        send_to(&st, plan, "spring", 1, (const char *const[]){"s@x.example"});
+    }
+    for (int i = 0; i < 3; i++) {
+        send_to(&st, plan, "autumn", 1, (const char *const[]){"a@x.example"});
+    }
+    for (int i = 0; i < 20; i++) {
+        send_to(&st, plan, "", 1, (const char *const[]){"n@x.example"});
+    }
+    char order[64] = "";
+    struct hky_job *job;
+    for (size_t i = 0; i < 29; i++) {
+        assert_int_equal(take(&st, "ses", &job), HKY_TAKE_JOB);
+        order[i] = hky_recipient_address(job->recipients[0]).p[0];
+        struct hky_outcome o = fake_outcome(HKY_CLASS_OK, false);
+        hky_schedule_result(job, 0, &o);
+        hky_schedule_done(&job, true);
+    }
+    assert_string_equal(order, "nnnnnnnnnsnnnnnnnnnannsasasss");
+    hky_plan_unref(&plan);
+    stage_end(&st);
+}
+
+static void given_back_is_uncounted_and_first_again(void **state)
+{
+    (void)state;
+    struct stage st;
+    stage_init(&st);
+    fake_cap(fake_relay(&st.policy, "rental"), "1/h", 1, 3600, false);
+    stage_start(&st);
+    struct hky_plan *plan = fake_plan((struct hky_step[]){fake_step("rental")}, 1);
+    struct hky_message *first = send(&st, plan);
+    send(&st, plan);
+    struct hky_job *job;
+    expect_wait(&st, "rental"); /* reserves */
+    turns(&st);
+    assert_int_equal(take(&st, "rental", &job), HKY_TAKE_JOB);
+    assert_ptr_equal(job->message, first);
+    hky_schedule_give_back(&job);
+    turns(&st);
+    assert_int_equal(take(&st, "rental", &job), HKY_TAKE_JOB);
+    assert_ptr_equal(job->message, first);
+    assert_int_equal(job->recipients[0]->attempts, 0);
+    struct hky_outcome o = fake_outcome(HKY_CLASS_OK, false);
+    hky_schedule_result(job, 0, &o);
+    hky_schedule_done(&job, true);
+    turns(&st);
+    expect_wait(&st, "rental");
+    pass(&st, HOUR);
+    turns(&st);
+    answer(&st, "rental", HKY_CLASS_OK, false, 0);
+    expect(&st, "delivered:rental delivered:rental");
+    hky_plan_unref(&plan);
+    stage_end(&st);
+}
+
+static void full_spills_over_when_its_turn_comes_too_late(void **state)
+{
+    (void)state;
+    struct stage st;
+    stage_init(&st);
+    fake_cap(fake_relay(&st.policy, "rental"), "10/min", 10, 60, false);
+    fake_relay(&st.policy, "ses");
+    stage_start(&st);
+    struct hky_step steps[2] = {fake_step("rental"), fake_step("ses")};
+    steps[0].wait_sec = 30;
+    struct hky_plan *plan = fake_plan(steps, 2);
+    for (int i = 0; i < 8; i++) {
+        send(&st, plan);
+    }
+    expect(&st, "routed:rental routed:rental"); /* 0 6 12 18 24 30 s are in time */
+    answer(&st, "ses", HKY_CLASS_OK, false, 0);
+    answer(&st, "ses", HKY_CLASS_OK, false, 0);
+    st.log[0] = '\0';
+    pass(&st, 31000); /* nobody took anything: what still waits has waited long enough */
+    expect(&st, "routed:rental routed:rental routed:rental routed:rental routed:rental routed:rental");
+    hky_plan_unref(&plan);
+    stage_end(&st);
+}
+
+/* ---- breakers and pauses ---- */
+
+static void a_breaker_opens_probes_and_closes(void **state)
+{
+    (void)state;
+    struct stage st;
+    stage_init(&st);
+    fake_relay(&st.policy, "own");
+    stage_start(&st);
+    struct hky_plan *plan = fake_plan((struct hky_step[]){fake_step("own")}, 1);
+    for (int i = 0; i < 7; i++) {
+        send(&st, plan);
+    }
+    for (int i = 0; i < 5; i++) {
+        answer(&st, "own", HKY_CLASS_NETWORK, true, 0);
+    }
+    expect(&st, "deferred:own deferred:own deferred:own deferred:own deferred:own relay_paused:own");
+    expect_wait(&st, "own");
+    pass(&st, 30000);
+    struct hky_job *probe, *other;
+    assert_int_equal(take(&st, "own", &probe), HKY_TAKE_JOB);
+    assert_int_equal(take(&st, "own", &other), HKY_TAKE_WAIT);
+    struct hky_outcome o = fake_outcome(HKY_CLASS_NETWORK, true);
+    hky_schedule_result(probe, 0, &o);
+    hky_schedule_done(&probe, false);
+    turns(&st);
+    expect(&st, "deferred:own"); /* still paused: no news */
+    pass(&st, 59999);
+    expect_wait(&st, "own");
+    pass(&st, 1);
+    answer(&st, "own", HKY_CLASS_OK, false, 0);
+    expect(&st, "delivered:own relay_resumed:own");
+    hky_plan_unref(&plan);
+    stage_end(&st);
+}
+
+static void a_paused_account_is_left_for_another(void **state)
+{
+    (void)state;
+    struct stage st;
+    stage_init(&st);
+    fake_relay(&st.policy, "gmail");
+    fake_relay(&st.policy, "ses");
+    stage_start(&st);
+    struct hky_step steps[2] = {fake_step("gmail"), fake_step("ses")};
+    struct hky_plan *plan = fake_plan(steps, 2), *alone = fake_plan(steps, 1);
+    send(&st, plan);
+    send(&st, plan);
+    send(&st, alone);
+    answer(&st, "gmail", HKY_CLASS_RELAY_AUTH, false, 0);
+    turns(&st);
+    expect(&st, "relay_paused:gmail routed:gmail routed:gmail");
+    send(&st, plan);
+    expect(&st, "routed:gmail");
+    for (int i = 0; i < 3; i++) {
+        answer(&st, "ses", HKY_CLASS_OK, false, 0);
+    }
+    expect_wait(&st, "gmail");
+    pass(&st, MINUTE);
+    answer(&st, "gmail", HKY_CLASS_OK, false, 0);
+    expect(&st, "delivered:ses delivered:ses delivered:ses delivered:gmail relay_resumed:gmail");
+    hky_plan_unref(&plan);
+    hky_plan_unref(&alone);
+    stage_end(&st);
+}
+
+static void an_operator_pauses_resumes_and_drains(void **state)
+{
+    (void)state;
+    struct stage st;
+    struct hky_error e;
+    stage_init(&st);
+    fake_relay(&st.policy, "gmail");
+    fake_relay(&st.policy, "ses");
+    stage_start(&st);
+    struct hky_plan *plan = fake_plan((struct hky_step[]){fake_step("gmail")}, 1);
+    assert_int_equal(hky_schedule_pause(st.schedule, "gmial", 0, &e), HKY_E_MISSING);
+    assert_int_equal(hky_schedule_pause(st.schedule, "gmail", 600, &e), HKY_OK);
+    send(&st, plan);
+    expect_wait(&st, "gmail");
+    pass(&st, 600000);
+    answer(&st, "gmail", HKY_CLASS_OK, false, 0);
+    expect(&st, "relay_paused:gmail delivered:gmail");
+    assert_int_equal(hky_schedule_pause(st.schedule, "gmail", 0, &e), HKY_OK);
+    send(&st, plan);
+    expect_wait(&st, "gmail");
+    assert_int_equal(hky_schedule_resume(st.schedule, "gmail", &e), HKY_OK);
+    turns(&st);
+    answer(&st, "gmail", HKY_CLASS_OK, false, 0);
+    st.log[0] = '\0';
+    send(&st, plan);
+    assert_int_equal(hky_schedule_drain_relay(st.schedule, "gmail", "ses", 0, &e), HKY_OK);
+    assert_int_equal(hky_schedule_drain_relay(st.schedule, "ses", "gmail", 0, &e), HKY_E_CONFIG);
+    turns(&st);
+    send(&st, plan);
+    answer(&st, "ses", HKY_CLASS_OK, false, 0);
+    answer(&st, "ses", HKY_CLASS_OK, false, 0);
+    expect(&st, "relay_drained:gmail delivered:ses delivered:ses");
+    struct hky_buf b;
+    hky_buf_init(&b, 65536);
+    hky_schedule_relays_json(st.schedule, &b);
+    assert_non_null(strstr(hky_buf_z(&b), "\"relay\":\"gmail\",\"account\":\"gmail\",\"state\":\"drained\",\"until\":0,"
+                                          "\"to\":\"ses\""));
+    hky_buf_fini(&b);
+    hky_plan_unref(&plan);
+    stage_end(&st);
+}
+
+static void rate_limited_slows_the_lane(void **state)
+{
+    (void)state;
+    struct stage st;
+    stage_init(&st);
+    fake_relay(&st.policy, "ses");
+    stage_start(&st);
+    struct hky_plan *plan = fake_plan((struct hky_step[]){fake_step("ses")}, 1);
+    for (int i = 0; i < 3; i++) {
+        send(&st, plan);
+    }
+    answer(&st, "ses", HKY_CLASS_RATE_LIMITED, true, 0);
+    expect_wait(&st, "ses");
+    pass(&st, 250);
+    struct hky_job *job, *second;
+    assert_int_equal(take(&st, "ses", &job), HKY_TAKE_JOB);
+    pass(&st, 1000);
+    assert_int_equal(take(&st, "ses", &second), HKY_TAKE_WAIT); /* one at a time now */
+    hky_schedule_give_back(&job);
+    turns(&st);
+    for (int i = 0; i < 2; i++) {
+        pass(&st, 1000);
+        answer(&st, "ses", HKY_CLASS_OK, false, 0);
+    }
+    expect(&st, "deferred:ses delivered:ses delivered:ses");
+    hky_plan_unref(&plan);
+    stage_end(&st);
+}
+
+/* ---- time ---- */
+
+static void expires_in_the_queue_and_between_attempts(void **state)
+{
+    (void)state;
+    struct stage st;
+    struct hky_error e;
+    stage_init(&st);
+    fake_relay(&st.policy, "ses");
+    stage_start(&st);
+    struct hky_plan *plan = fake_plan((struct hky_step[]){fake_step("ses")}, 1);
+    send(&st, plan);
+    answer(&st, "ses", HKY_CLASS_SYSTEM_TEMP, true, 0);
+    hky_schedule_pause(st.schedule, "ses", 0, &e);
+    send(&st, plan);
+    pass(&st, 47 * HOUR);
+    expect(&st, "deferred:ses relay_paused:ses");
+    pass(&st, 2 * HOUR);
+    expect(&st, "expired expired");
+    hky_plan_unref(&plan);
+    stage_end(&st);
+}
+
+static void parked_recipients_are_asked_again(void **state)
+{
+    (void)state;
+    struct stage st;
+    stage_init(&st);
+    fake_relay(&st.policy, "ses");
+    stage_start(&st);
+    struct hky_message *m = fake_message(99, START, "", 1, (const char *const[]){"a@example.com"});
+    m->recipients[0].state = HKY_RCPT_PARKED;
+    hky_message_ref(m);
+    hky_schedule_enqueue(st.schedule, 0, m);
+    turns(&st);
+    expect(&st, "parked");
+    static const int MINUTES[] = {5, 15, 60, 60, 60};
+    for (unsigned i = 0; i < 5; i++) {
+        pass(&st, MINUTES[i] * MINUTE - 1);
+        assert_int_equal(st.n_decides, i);
+        pass(&st, 1);
+        assert_int_equal(st.n_decides, i + 1);
+    }
+    expect(&st, "");
+    st.plan = fake_plan((struct hky_step[]){fake_step("ses")}, 1);
+    pass(&st, HOUR);
+    expect(&st, "unparked");
+    assert_int_equal(m->recipients[0].expire_at_ms, START + 48 * HOUR + 260 * MINUTE);
+    answer(&st, "ses", HKY_CLASS_OK, false, 0);
+    expect(&st, "delivered:ses");
+    hky_message_unref(&m);
+    stage_end(&st);
+}
+
+static void parked_too_long_fails(void **state)
+{
+    (void)state;
+    struct stage st;
+    stage_init(&st);
+    fake_relay(&st.policy, "ses");
+    stage_start(&st);
+    struct hky_message *m = fake_message(99, START, "", 1, (const char *const[]){"a@example.com"});
+    hky_message_ref(m);
+    hky_schedule_enqueue(st.schedule, 0, m); /* no plan: the policy is asked, and has none */
+    turns(&st);
+    for (int i = 0; i < 8 * 24; i++) {
+        pass(&st, HOUR);
+    }
+    expect(&st, "parked failed");
+    hky_message_unref(&m);
+    stage_end(&st);
+}
+
+/* ---- a new policy ---- */
+
+static void a_reload_plans_anew_and_passes_over_what_was_left(void **state)
+{
+    (void)state;
+    struct stage st;
+    stage_init(&st);
+    fake_relay(&st.policy, "own");
+    fake_relay(&st.policy, "ses");
+    fake_policy_init(&st.second, 22);
+    fake_relay(&st.second, "ses");
+    fake_relay(&st.second, "own");
+    fake_relay(&st.second, "rental");
+    stage_start(&st);
+    struct hky_step steps[2] = {fake_step("own"), fake_step("ses")};
+    struct hky_plan *plan = fake_plan(steps, 2);
+    struct hky_message *m = send(&st, plan);
+    answer(&st, "own", HKY_CLASS_BLOCKED_IP, false, 0);
+    answer(&st, "ses", HKY_CLASS_SYSTEM_TEMP, true, 0);
+    expect(&st, "routed:own deferred:ses");
+    struct hky_step after[3] = {fake_step("own"), fake_step("rental"), fake_step("ses")};
+    st.plan = fake_plan(after, 3);
+    hky_schedule_set_policy(st.schedule, &st.second.policy);
+    turns(&st);
+    assert_int_equal(st.n_decides, 0); /* at its next attempt, not before */
+    pass(&st, 5 * MINUTE);
+    assert_int_equal(st.n_decides, 1);
+    assert_int_equal(m->recipients[0].plan->n_steps, 2);
+    answer(&st, "rental", HKY_CLASS_TLS, false, 0);
+    answer(&st, "ses", HKY_CLASS_OK, false, 0);
+    expect(&st, "routed:rental delivered:ses");
+    hky_plan_unref(&plan);
+    stage_end(&st);
+    assert_int_equal(st.second.policy.refs, 1);
+}
+
+static void a_reload_moves_waiting_recipients_and_keeps_the_rest_when_nothing_is_left(void **state)
+{
+    (void)state;
+    struct stage st;
+    stage_init(&st);
+    fake_relay(&st.policy, "own");
+    fake_relay(&st.policy, "ses");
+    fake_policy_init(&st.second, 22);
+    fake_relay(&st.second, "own");
+    fake_relay(&st.second, "ses");
+    stage_start(&st);
+    struct hky_step steps[2] = {fake_step("own"), fake_step("ses")};
+    struct hky_plan *plan = fake_plan(steps, 2), *alone = fake_plan(steps + 1, 1);
+    send(&st, plan);
+    answer(&st, "own", HKY_CLASS_BLOCKED_IP, false, 0); /* waits for ses now */
+    send(&st, alone);
+    st.plan = fake_plan(steps, 1); /* only own, which the first one has left */
+    hky_schedule_set_policy(st.schedule, &st.second.policy);
+    turns(&st);
+    assert_true(st.n_gone >= 1);
+    answer(&st, "ses", HKY_CLASS_OK, false, 0);
+    answer(&st, "own", HKY_CLASS_OK, false, 0);
+    expect(&st, "routed:own delivered:ses delivered:own");
+    hky_plan_unref(&plan);
+    hky_plan_unref(&alone);
+    stage_end(&st);
+}
+
+static void a_relay_that_is_gone_parks(void **state)
+{
+    (void)state;
+    struct stage st;
+    stage_init(&st);
+    fake_relay(&st.policy, "ses");
+    stage_start(&st);
+    st.plan = fake_plan((struct hky_step[]){fake_step("ses")}, 1);
+    struct hky_plan *plan = fake_plan((struct hky_step[]){fake_step("gone")}, 1);
+    send(&st, plan);
+    expect(&st, "parked");
+    pass(&st, 5 * MINUTE);
+    answer(&st, "ses", HKY_CLASS_OK, false, 0);
+    expect(&st, "unparked delivered:ses");
+    hky_plan_unref(&plan);
+    stage_end(&st);
+}
+
+static void only_to_holds_the_others(void **state)
+{
+    (void)state;
+    struct stage st;
+    stage_init(&st);
+    fake_relay(&st.policy, "ses");
+    st.policy.policy.engine.only_to = (const char *const[]){"shop.example", "me@home.example", ".test", NULL};
+    stage_start(&st);
+    struct hky_plan *plan = fake_plan((struct hky_step[]){fake_step("ses")}, 1);
+    send_to(&st, plan, "", 5,
+            (const char *const[]){"a@shop.example", "me@home.example", "b@home.example", "c@x.test", "d@test"});
+    expect(&st, "held held");
+    hky_plan_unref(&plan);
+    stage_end(&st);
+}
+
+/* ---- operators ---- */
+
+static void on_rows(struct hky_queue_request *rq)
+{
+    *(bool *)rq->ctx = true;
+}
+
+static uint64_t ask(struct stage *st, enum hky_queue_action action, struct hky_selection x, char *rows, size_t n)
+{
+    bool is_done = false;
+    struct hky_queue_request rq = {
+        .selection = x, .action = action, .limit = 25, .loop = st->loop, .done = on_rows, .ctx = &is_done};
+    hky_buf_init(&rq.rows, 65536);
+    hky_schedule_query(st->schedule, &rq);
+    turns(st);
+    assert_true(is_done);
+    if (rows != NULL) {
+        snprintf(rows, n, "%s", hky_buf_z(&rq.rows));
+    }
+    hky_buf_fini(&rq.rows);
+    return rq.n;
+}
+
+static void the_queue_is_shown_held_released_and_cancelled(void **state)
+{
+    (void)state;
+    struct stage st;
+    char rows[8192];
+    stage_init(&st);
+    fake_relay(&st.policy, "ses");
+    stage_start(&st);
+    struct hky_plan *plan = fake_plan((struct hky_step[]){fake_step("ses")}, 1);
+    send_to(&st, plan, "", 1, (const char *const[]){"a@x.example"});
+    answer(&st, "ses", HKY_CLASS_SYSTEM_TEMP, true, 0);
+    send_to(&st, plan, "spring", 2, (const char *const[]){"b@x.example", "c@sub.y.example"});
+    assert_int_equal(ask(&st, HKY_QUEUE_LIST, (struct hky_selection){0}, rows, sizeof rows), 3);
+    assert_int_equal(ask(&st, HKY_QUEUE_LIST, (struct hky_selection){.to = "x.example"}, rows, sizeof rows), 2);
+    assert_int_equal(ask(&st, HKY_QUEUE_LIST, (struct hky_selection){.to = ".y.example"}, rows, sizeof rows), 1);
+    assert_int_equal(ask(&st, HKY_QUEUE_LIST, (struct hky_selection){.scenario = "spring"}, NULL, 0), 2);
+    assert_int_equal(ask(&st, HKY_QUEUE_LIST, (struct hky_selection){.from = "shop.example"}, NULL, 0), 3);
+    assert_int_equal(ask(&st, HKY_QUEUE_LIST, (struct hky_selection){.relay = "own"}, NULL, 0), 0);
+    assert_int_equal(ask(&st, HKY_QUEUE_LIST, (struct hky_selection){.older_ms = 1000}, NULL, 0), 0);
+    assert_int_equal(ask(&st, HKY_QUEUE_LIST, (struct hky_selection){.class = "system_temp", .state = "deferred"}, rows,
+                         sizeof rows),
+                     1);
+    assert_non_null(strstr(rows, "\"recipient\":\"a@x.example\""));
+    assert_non_null(strstr(rows, "\"reply\":\"said so\""));
+    assert_int_equal(ask(&st, HKY_QUEUE_RETRY, (struct hky_selection){.state = "deferred"}, NULL, 0), 1);
+    assert_int_equal(ask(&st, HKY_QUEUE_HOLD, (struct hky_selection){.scenario = "spring"}, NULL, 0), 2);
+    expect(&st, "deferred:ses released held held");
+    answer(&st, "ses", HKY_CLASS_OK, false, 0);
+    struct hky_job *job;
+    assert_int_equal(take(&st, "ses", &job), HKY_TAKE_EMPTY);
+    assert_int_equal(ask(&st, HKY_QUEUE_CANCEL, (struct hky_selection){.to = "b@x.example"}, NULL, 0), 1);
+    assert_int_equal(ask(&st, HKY_QUEUE_RELEASE, (struct hky_selection){.state = "held"}, NULL, 0), 1);
+    answer(&st, "ses", HKY_CLASS_OK, false, 0);
+    expect(&st, "delivered:ses cancelled released delivered:ses");
+    hky_plan_unref(&plan);
+    stage_end(&st);
+}
+
+static void ambiguous_three_times_is_held(void **state)
+{
+    (void)state;
+    struct stage st;
+    stage_init(&st);
+    fake_relay(&st.policy, "ses");
+    stage_start(&st);
+    struct hky_plan *plan = fake_plan((struct hky_step[]){fake_step("ses")}, 1);
+    send(&st, plan);
+    for (int i = 0; i < 3; i++) {
+        answer(&st, "ses", HKY_CLASS_AMBIGUOUS, true, 0);
+        pass(&st, 10 * MINUTE);
+    }
+    expect(&st, "deferred:ses deferred:ses held");
+    hky_plan_unref(&plan);
+    stage_end(&st);
+}
+
+static void what_was_restored_goes_on(void **state)
+{
+    (void)state;
+    struct stage st;
+    stage_init(&st);
+    fake_relay(&st.policy, "ses");
+    stage_open(&st);
+    struct hky_plan *plan = fake_plan((struct hky_step[]){fake_step("ses")}, 1);
+    struct hky_message *m = fake_message(
+        7, START - HOUR, "", 4, (const char *const[]){"a@x.example", "b@x.example", "c@x.example", "d@x.example"});
+    for (unsigned i = 0; i < 4; i++) {
+        m->recipients[i].plan = hky_plan_ref(plan);
+        m->recipients[i].policy = 11;
+    }
+    m->recipients[0].state = HKY_RCPT_DELIVERED;
+    m->recipients[1].state = HKY_RCPT_SENDING;
+    m->recipients[2].next_at_ms = START + HOUR;
+    m->recipients[3].unclean = 3;
+    for (int i = 0; i < 2; i++) { /* three live ones; the first reference is the third */
+        hky_message_ref(m);
+    }
+    hky_schedule_restore_message(st.schedule, m);
+    hky_schedule_start(st.schedule);
+    turns(&st);
+    struct hky_schedule_stats s;
+    hky_schedule_stats(st.schedule, &s);
+    assert_int_equal(s.queued, 1);
+    assert_int_equal(s.deferred, 1);
+    assert_int_equal(s.held, 1);
+    answer(&st, "ses", HKY_CLASS_OK, false, 0);
+    pass(&st, HOUR);
+    answer(&st, "ses", HKY_CLASS_OK, false, 0);
+    expect(&st, "delivered:ses delivered:ses");
+    hky_plan_unref(&plan);
+    stage_end(&st);
+}
+
+static void on_drained(void *ctx)
+{
+    *(bool *)ctx = true;
+}
+
+static void drain_waits_for_what_is_under_way(void **state)
+{
+    (void)state;
+    struct stage st;
+    stage_init(&st);
+    fake_relay(&st.policy, "ses");
+    stage_start(&st);
+    struct hky_plan *plan = fake_plan((struct hky_step[]){fake_step("ses")}, 1);
+    send(&st, plan);
+    send(&st, plan);
+    struct hky_job *job;
+    assert_int_equal(take(&st, "ses", &job), HKY_TAKE_JOB);
+    bool is_done = false;
+    hky_schedule_drain(st.schedule, 60000, on_drained, &is_done);
+    turns(&st);
+    assert_false(is_done);
+    expect_wait(&st, "ses");
+    struct hky_outcome o = fake_outcome(HKY_CLASS_OK, false);
+    hky_schedule_result(job, 0, &o);
+    hky_schedule_done(&job, true);
+    for (int i = 0; i < 100 && !is_done; i++) {
+        hky_loop_turn(st.loop, 10);
+    }
+    assert_true(is_done);
+    hky_plan_unref(&plan);
+    stage_end(&st);
+}
+
+static void take_and_result_are_quick(void **state)
+{
+    (void)state;
+    struct stage st;
+    stage_init(&st);
+    fake_relay(&st.policy, "ses");
+    st.ops.event = NULL;
+    st.ops = (struct hky_schedule_ops){&st, wake, lane_gone, decide, finish, event};
+    stage_start(&st);
+    struct hky_plan *plan = fake_plan((struct hky_step[]){fake_step("ses")}, 1);
+    enum { N = 2000 };
+    for (int i = 0; i < N; i++) {
+        struct hky_message *m = fake_message(st.next_id++, START, "", 1, (const char *const[]){"a@example.com"});
+        m->recipients[0].plan = hky_plan_ref(plan);
+        m->recipients[0].policy = 11;
+        hky_schedule_enqueue(st.schedule, 0, m);
+    }
+    turns(&st);
+    struct hky_outcome o = fake_outcome(HKY_CLASS_OK, false);
+    int64_t began = hky_thread_cpu_ns();
+    struct hky_job *job;
+    for (int i = 0; i < N; i++) {
+        st.log[0] = '\0';
+        assert_int_equal(hky_schedule_take(st.woken[0], &job), HKY_TAKE_JOB);
+        hky_schedule_result(job, 0, &o);
+        hky_schedule_done(&job, true);
+    }
+    print_message("%lld ns a recipient (take, result, done; sanitizers included)\n",
+                  (long long)((hky_thread_cpu_ns() - began) / N));
+    st.log[0] = '\0';
+    hky_plan_unref(&plan);
+    stage_end(&st);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(delivers_defers_and_goes_on),
+        cmocka_unit_test(one_job_for_recipients_of_one_message),
+        cmocka_unit_test(a_sender_per_recipient_goes_alone),
+        cmocka_unit_test(own_delivery_has_a_lane_for_each_domain),
+        cmocka_unit_test(ranks_and_scenarios_take_turns),
+        cmocka_unit_test(given_back_is_uncounted_and_first_again),
+        cmocka_unit_test(full_spills_over_when_its_turn_comes_too_late),
+        cmocka_unit_test(a_breaker_opens_probes_and_closes),
+        cmocka_unit_test(a_paused_account_is_left_for_another),
+        cmocka_unit_test(an_operator_pauses_resumes_and_drains),
+        cmocka_unit_test(rate_limited_slows_the_lane),
+        cmocka_unit_test(expires_in_the_queue_and_between_attempts),
+        cmocka_unit_test(parked_recipients_are_asked_again),
+        cmocka_unit_test(parked_too_long_fails),
+        cmocka_unit_test(a_reload_plans_anew_and_passes_over_what_was_left),
+        cmocka_unit_test(a_reload_moves_waiting_recipients_and_keeps_the_rest_when_nothing_is_left),
+        cmocka_unit_test(a_relay_that_is_gone_parks),
+        cmocka_unit_test(only_to_holds_the_others),
+        cmocka_unit_test(the_queue_is_shown_held_released_and_cancelled),
+        cmocka_unit_test(ambiguous_three_times_is_held),
+        cmocka_unit_test(what_was_restored_goes_on),
+        cmocka_unit_test(drain_waits_for_what_is_under_way),
+        cmocka_unit_test(take_and_result_are_quick),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
