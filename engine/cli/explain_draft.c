@@ -11,9 +11,9 @@
 #define MESSAGE_HEAD_MAX (1U << 20) /* of --message: the header section is what policies see */
 #define FACTS_MAX        (1U << 16)
 
-static bool complain(const char *what, const char *value, const char *hint)
+static bool complain(const char *what, const char *value, const char *why)
 {
-    fprintf(stderr, "hikyaku explain: %s%s%s%s\n", what, value, hint[0] != '\0' ? "; " : "", hint);
+    fprintf(stderr, "hikyaku explain: %s%s%s\n", what, value, why);
     return false;
 }
 
@@ -79,7 +79,7 @@ static bool read_header(const char *path, struct hky_buf *out)
     int c;
 
     if (f == NULL)
-        return complain("cannot read ", path, strerror(errno));
+        return complain(path, ": cannot read it: ", strerror(errno));
     while ((c = getc(f)) != EOF && !out->is_over) {
         if (c == '\r')
             continue;
@@ -97,7 +97,7 @@ static bool read_header(const char *path, struct hky_buf *out)
         hky_buf_add_z(out, "\r\n");
     if (f != stdin)
         fclose(f);
-    return !out->is_over || complain("the header of ", path, "is longer than 1 MiB");
+    return !out->is_over || complain("the header of ", path, " is longer than 1 MiB");
 }
 
 /* --header comes first, so that it is found before a field of the file. */
@@ -110,7 +110,7 @@ static bool build_header(const struct explain_wish *w, struct hky_buf *out)
         const char *colon = strchr(w->headers[i], ':');
 
         if (colon == NULL || colon == w->headers[i] || strpbrk(w->headers[i], "\r\n") != NULL)
-            return complain("--header ", w->headers[i], "must look like 'Name: value'");
+            return complain("--header ", w->headers[i], " must look like 'Name: value'");
         hky_buf_printf(out, "%s\r\n", w->headers[i]);
     }
     if (w->author != NULL)
@@ -137,7 +137,7 @@ static bool find_author(const struct explain_wish *w, struct hky_str header, str
         return true;
     if (hky_mailboxes_parse(field.value, &box, 1, &is_bad) == 0) {
         if (w->author != NULL)
-            return complain("--author ", w->author, "must look like news@shop.example");
+            return complain("--author ", w->author, " must look like news@shop.example");
         return true;
     }
     *address = box.address;
@@ -161,7 +161,7 @@ static bool pack_lists(const struct explain_wish *w, struct hky_buf *tags, struc
         const char *equals = strchr(w->vars[i], '=');
 
         if (equals == NULL || equals == w->vars[i])
-            return complain("--var ", w->vars[i], "must look like name=value");
+            return complain("--var ", w->vars[i], " must look like name=value");
         hky_buf_add(vars, w->vars[i], (size_t)(equals - w->vars[i]));
         hky_buf_add(vars, "", 1);
         hky_buf_add(vars, equals + 1, strlen(equals + 1) + 1);
