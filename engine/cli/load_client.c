@@ -1,0 +1,238 @@
+/* One connection of the load: blocking, pipelined MAIL RCPT DATA, one message after the other. */
+#include "cli/load.h"
+
+#include "base/clock.h"
+
+#include <errno.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+struct client {
+    struct hky_load *load;
+    int fd;
+    char in[8192];
+    size_t n_in;
+    char line[512]; /* last line of the last reply */
+    struct hky_buf out;
+    bool is_pipelining;
+};
+
+void hky_load_address(const struct hky_load *load, uint64_t seq, char *out, size_t n)
+{
+    unsigned at = (unsigned)(seq * 7919 % load->total_weight);
+
+    for (unsigned i = 0; i < load->n_domains; i++) {
+        if (at < load->domains[i].weight) {
+            snprintf(out, n, "user%lu@%s", (unsigned long)seq, load->domains[i].name);
+            return;
+        }
+        at -= load->domains[i].weight;
+    }
+}
+
+static int dial(const struct hky_load *load)
+{
+    struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM}, *all, *a;
+    struct timeval patience = {120, 0};
+    int fd = -1, one = 1;
+
+    if (getaddrinfo(load->host, load->port, &hints, &all) != 0)
+        return -1;
+    for (a = all; a != NULL && fd < 0; a = a->ai_next) {
+        fd = socket(a->ai_family, a->ai_socktype | SOCK_CLOEXEC, 0);
+        if (fd >= 0 && connect(fd, a->ai_addr, a->ai_addrlen) != 0) {
+            close(fd);
+            fd = -1;
+        }
+    }
+    freeaddrinfo(all);
+    if (fd >= 0) {
+        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+        setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+        setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
+    }
+    return fd;
+}
+
+/* Next reply's code (its last line is in c->line), or 0 when the connection ended. */
+static int read_reply(struct client *c)
+{
+    for (;;) {
+        char *end = memchr(c->in, '\n', c->n_in);
+        if (end != NULL) {
+            size_t n = (size_t)(end - c->in) + 1;
+            bool is_last = n < 5 || c->in[3] != '-';
+            size_t kept = n < sizeof c->line ? n : sizeof c->line - 1;
+            memcpy(c->line, c->in, kept);
+            while (kept > 0 && (c->line[kept - 1] == '\n' || c->line[kept - 1] == '\r'))
+                kept--;
+            c->line[kept] = '\0';
+            if (strstr(c->line, "PIPELINING") != NULL)
+                c->is_pipelining = true;
+            memmove(c->in, c->in + n, c->n_in - n);
+            c->n_in -= n;
+            if (is_last)
+                return (int)strtol(c->line, NULL, 10);
+            continue;
+        }
+        if (c->n_in == sizeof c->in)
+            return 0;
+        ssize_t k = recv(c->fd, c->in + c->n_in, sizeof c->in - c->n_in, 0);
+        if (k < 0 && errno == EINTR)
+            continue;
+        if (k <= 0)
+            return 0;
+        c->n_in += (size_t)k;
+    }
+}
+
+static bool send_out(struct client *c)
+{
+    for (size_t sent = 0; sent < c->out.n;) {
+        ssize_t k = send(c->fd, c->out.p + sent, c->out.n - sent, MSG_NOSIGNAL);
+        if (k < 0 && errno == EINTR)
+            continue;
+        if (k <= 0)
+            return false;
+        sent += (size_t)k;
+    }
+    hky_buf_clear(&c->out);
+    return true;
+}
+
+static int ask(struct client *c, const char *line)
+{
+    hky_buf_add_z(&c->out, line);
+    return send_out(c) ? read_reply(c) : 0;
+}
+
+static bool open_client(struct client *c)
+{
+    c->n_in = 0;
+    c->fd = dial(c->load);
+    if (c->fd < 0)
+        return false;
+    if (read_reply(c) == 220 && ask(c, "EHLO load.example\r\n") == 250)
+        return true;
+    close(c->fd);
+    c->fd = -1;
+    return false;
+}
+
+static void add_content(struct client *c, uint64_t seq, const char *to)
+{
+    static const char line[] = "The quick brown fox jumps over the lazy dog and runs on to the next relay.\r\n";
+    const struct hky_load *load = c->load;
+    size_t start = c->out.n;
+
+    hky_buf_printf(&c->out,
+                   "From: Load <%s>\r\nTo: <%s>\r\nSubject: load %lu\r\nMessage-ID: "
+                   "<%s.%lu@load.example>\r\nX-Load-Id: %s-%lu\r\n",
+                   load->from, to, (unsigned long)seq, load->run, (unsigned long)seq, load->run, (unsigned long)seq);
+    if (load->scenario != NULL)
+        hky_buf_printf(&c->out, "X-Hikyaku-Scenario: %s\r\n", load->scenario);
+    hky_buf_add(&c->out, "\r\n", 2);
+    while (c->out.n - start < load->size) {
+        size_t left = load->size - (c->out.n - start);
+        if (left < sizeof line)
+            hky_buf_printf(&c->out, "%.*s\r\n", (int)(left > 2 ? left - 2 : 0), line);
+        else
+            hky_buf_add(&c->out, line, sizeof line - 1);
+    }
+    hky_buf_add(&c->out, ".\r\n", 3);
+}
+
+static void note(struct client *c, uint64_t seq, enum hky_load_state state)
+{
+    struct hky_load *load = c->load;
+
+    load->states[seq] = (unsigned char)state;
+    __atomic_add_fetch(&load->done, 1, __ATOMIC_RELAXED);
+    pthread_mutex_lock(&load->lock);
+    if (state == HKY_LOAD_REFUSED && load->first_refusal[0] == '\0')
+        snprintf(load->first_refusal, sizeof load->first_refusal, "%.250s", c->line);
+    if (load->ids != NULL) {
+        const char *id = strstr(c->line, "queued as ");
+        fprintf(load->ids, "%lu %s %s\n", (unsigned long)seq,
+                state == HKY_LOAD_ACKED     ? "acked"
+                : state == HKY_LOAD_REFUSED ? "refused"
+                                            : "unknown",
+                state == HKY_LOAD_UNKNOWN ? ""
+                : id != NULL              ? id + 10
+                                          : c->line);
+        fflush(load->ids);
+    }
+    pthread_mutex_unlock(&load->lock);
+}
+
+/* False: the connection is of no use any more. */
+static bool send_one(struct client *c, uint64_t seq)
+{
+    char to[320];
+    int mail, rcpt, data, dot;
+    int64_t at;
+
+    hky_load_address(c->load, seq, to, sizeof to);
+    hky_buf_printf(&c->out, "MAIL FROM:<%s>\r\n", c->load->from);
+    if (c->is_pipelining) {
+        hky_buf_printf(&c->out, "RCPT TO:<%s>\r\nDATA\r\n", to);
+        if (!send_out(c) || (mail = read_reply(c)) == 0 || (rcpt = read_reply(c)) == 0 || (data = read_reply(c)) == 0) {
+            note(c, seq, HKY_LOAD_REFUSED);
+            return false;
+        }
+    } else {
+        mail = send_out(c) ? read_reply(c) : 0;
+        hky_buf_printf(&c->out, "RCPT TO:<%s>\r\n", to);
+        rcpt = mail == 250 && send_out(c) ? read_reply(c) : mail;
+        data = rcpt == 250 ? ask(c, "DATA\r\n") : rcpt;
+    }
+    if (data != 354) {
+        note(c, seq, HKY_LOAD_REFUSED);
+        hky_buf_clear(&c->out);
+        return mail != 0 && ask(c, "RSET\r\n") == 250;
+    }
+    add_content(c, seq, to);
+    at = hky_mono_ns();
+    dot = send_out(c) ? read_reply(c) : 0;
+    c->load->latency_us[seq] = (uint32_t)((hky_mono_ns() - at) / 1000);
+    note(c, seq, dot == 250 ? HKY_LOAD_ACKED : dot == 0 ? HKY_LOAD_UNKNOWN : HKY_LOAD_REFUSED);
+    return dot != 0 && dot != 421;
+}
+
+void *hky_load_client(void *arg)
+{
+    struct hky_load *load = arg;
+    struct client c = {.load = load, .fd = -1};
+    int failures = 0;
+
+    hky_buf_init(&c.out, load->size + 65536);
+    while (!__atomic_load_n(&load->is_stopping, __ATOMIC_RELAXED)) {
+        uint64_t seq;
+        if (c.fd < 0 && !open_client(&c)) {
+            /* The engine may be restarting: half a minute, then give up. */
+            if (++failures > 300)
+                break;
+            usleep(100000);
+            continue;
+        }
+        failures = 0;
+        seq = __atomic_fetch_add(&load->next, 1, __ATOMIC_RELAXED);
+        if (seq >= load->n)
+            break;
+        if (!send_one(&c, seq)) {
+            close(c.fd);
+            c.fd = -1;
+            hky_buf_clear(&c.out);
+        }
+    }
+    if (c.fd >= 0) {
+        (void)ask(&c, "QUIT\r\n");
+        close(c.fd);
+    }
+    hky_buf_fini(&c.out);
+    return NULL;
+}
