@@ -1,8 +1,8 @@
 -- presets -- what is known about the servers of mailbox providers and mail services, so that a relay needs a name, a
 -- user and a password. A key is a relay's key; a relay that states the key itself wins. "$user" stands for the account's
--- user. Each value is followed by its source and date. Values without evidence are left out, and where a provider
--- publishes no limit a careful one is stated as "careful default": raise it in the relay when you know better.
--- `oauth_only`: a password is an error. `note` is advice, `warn` is printed by check.
+-- user. Each value is followed by its source and the source's date, or when it was looked up. Values without evidence
+-- are left out, and where a provider publishes no limit a careful one is stated as "careful default": raise it in the
+-- relay when you know better. `oauth_only`: a password is an error. `note` is advice, `warn` is printed by check.
 return {
   gmail = {
     title = "Gmail and Google Workspace accounts",
@@ -12,10 +12,10 @@ return {
       { "host", "smtp.gmail.com", "Google, SMTP settings; EHLO captures 2016-2026", "2026-08" },
       { "port", 465, "Google, SMTP settings; EHLO captures 2016-2026", "2026-08" },
       { "tls", "implicit", "Google, SMTP settings; EHLO captures 2016-2026", "2026-08" },
-      { "from", "$user", "Gmail rewrites From to the account: gophish issue 1311, smtprelay issue 147", "2026-08" },
-      { "sends_as", "$user", "Gmail rewrites From to the account: gophish issue 1311, smtprelay issue 147", "2026-08" },
-      { "cap", "500 recipients/day", "Google, Gmail sending limits; rolling 24 hours", "2026-08" },
-      { "recipients_per_message", 100, "Google, Gmail sending limits (SMTP)", "2026-08" },
+      { "from", "$user", "Gmail rewrites From to the account: gophish issue 1311, smtprelay issue 147", "2026-11" },
+      { "sends_as", "$user", "Gmail rewrites From to the account: gophish issue 1311, smtprelay issue 147", "2026-11" },
+      { "cap", "500 recipients/day", "Google, Gmail sending limits; rolling 24 hours", "2026-11" },
+      { "recipients_per_message", 100, "Google, Gmail sending limits (SMTP)", "2026-11" },
       { "connections", 2, "careful default", "2026-11" },
     },
   },
@@ -24,9 +24,9 @@ return {
     note = "user is the Yahoo! JAPAN ID (not the address), from the address; IMAP/POP/SMTP access must be switched on "
       .. "in the mailbox settings.",
     keys = {
-      { "host", "smtp.mail.yahoo.co.jp", "Yahoo! JAPAN help H000007321, quoted by qiita.com/mironak", "2024-01" },
-      { "port", 465, "Yahoo! JAPAN help; port 587 offered no STARTTLS in a transcript (qiita.com/mironak)", "2024-01" },
-      { "tls", "implicit", "Yahoo! JAPAN help; port 587 offered no STARTTLS in a transcript", "2024-01" },
+      { "host", "smtp.mail.yahoo.co.jp", "Yahoo! JAPAN help H000007321, quoted by qiita.com/mironak", "2026-11" },
+      { "port", 465, "Yahoo! JAPAN help; port 587 offered no STARTTLS in a transcript (qiita.com/mironak)", "2026-11" },
+      { "tls", "implicit", "Yahoo! JAPAN help; port 587 offered no STARTTLS in a transcript", "2026-11" },
       { "cap", { "100/h", "500/day" }, "careful default; no published limit was found", "2026-11" },
       { "recipients_per_message", 10, "careful default", "2026-11" },
       { "connections", 1, "careful default", "2026-11" },
@@ -43,7 +43,7 @@ return {
       { "auth", "xoauth2", "Microsoft: end of Basic authentication 2024-09-16; EHLO says LOGIN XOAUTH2", "2024-09" },
       { "from", "$user", "Microsoft: 5.7.60, 5.2.252 SendAsDenied for others", "2026-08" },
       { "sends_as", "$user", "Microsoft: 5.7.60, 5.2.252 SendAsDenied for others", "2026-08" },
-      { "cap", "300 recipients/day", "Microsoft, sending limits in Outlook.com: 5000 for subscribers, less without", "2026-08" },
+      { "cap", "300 recipients/day", "Microsoft, sending limits in Outlook.com: 5000 for subscribers, less without", "2026-11" },
       { "recipients_per_message", 100, "careful default; Microsoft says 500 for subscribers", "2026-08" },
       { "connections", 2, "Microsoft: 3 concurrent connections a mailbox (client submission)", "2026-08" },
     },
@@ -55,10 +55,10 @@ return {
       { "host", "smtp.mail.me.com", "Thunderbird ISPDB; Apple support", "2026-03" },
       { "port", 587, "Thunderbird ISPDB; Apple support", "2026-03" },
       { "tls", "starttls", "Thunderbird ISPDB; Apple support", "2026-03" },
-      { "from", "$user", "Apple: 550 5.7.0 From address is not one of your addresses (Ghost issue 17012)", "2023-06" },
-      { "sends_as", "$user", "Apple: 550 5.7.0 From address is not one of your addresses (Ghost issue 17012)", "2023-06" },
-      { "cap", { "1000/day", "1000 recipients/day" }, "Apple support 102198", "2026-08" },
-      { "recipients_per_message", 100, "Apple support 102198 says 500; older copies 100", "2026-08" },
+      { "from", "$user", "Apple: 550 5.7.0 From address is not one of your addresses (Ghost issue 17012)", "2026-11" },
+      { "sends_as", "$user", "Apple: 550 5.7.0 From address is not one of your addresses (Ghost issue 17012)", "2026-11" },
+      { "cap", { "1000/day", "1000 recipients/day" }, "Apple support 102198", "2026-11" },
+      { "recipients_per_message", 100, "Apple support 102198 says 500; older copies 100", "2026-11" },
       { "connections", 2, "careful default", "2026-11" },
     },
   },
@@ -82,9 +82,9 @@ return {
       .. "the address. Evidence is thin: try `hikyaku probe` first.",
     warn = "au's terms forbid bulk mail, and the server's settings are known from few sources; run `hikyaku probe`",
     keys = {
-      { "host", "smtp.ezweb.ne.jp", "MyASP manual, external SMTP settings", "2026-08" },
-      { "port", 587, "MyASP manual, external SMTP settings; one user's configuration has 465", "2026-08" },
-      { "tls", "starttls", "MyASP manual, external SMTP settings", "2026-08" },
+      { "host", "smtp.ezweb.ne.jp", "MyASP manual, external SMTP settings", "2026-11" },
+      { "port", 587, "MyASP manual, external SMTP settings; one user's configuration has 465", "2026-11" },
+      { "tls", "starttls", "MyASP manual, external SMTP settings", "2026-11" },
       { "cap", "20/h", "careful default; no published limit was found", "2026-11" },
       { "connections", 1, "careful default", "2026-11" },
       { "recipients_per_message", 1, "careful default", "2026-11" },
@@ -100,7 +100,7 @@ return {
       { "port", 465, "Thunderbird ISPDB; 587 with STARTTLS in other manuals", "2026-03" },
       { "tls", "implicit", "Thunderbird ISPDB", "2026-03" },
       { "cap", { "20/h", "450 recipients/day" },
-        "SoftBank, measures against spam: 500 recipients in 24 hours, failed ones count; the rest is a careful margin", "2026-08" },
+        "SoftBank, measures against spam: 500 recipients in 24 hours, failed ones count; the rest is a careful margin", "2026-11" },
       { "connections", 1, "careful default", "2026-11" },
       { "recipients_per_message", 1, "careful default", "2026-11" },
     },
@@ -110,12 +110,12 @@ return {
     note = "password is an API key; sends_as must name your verified domain or sender identities. A 250 means that "
       .. "SendGrid took the mail, not that it was delivered.",
     keys = {
-      { "host", "smtp.sendgrid.net", "SendGrid documentation, SMTP ports", "2021-06" },
-      { "port", 587, "SendGrid documentation, SMTP ports", "2021-06" },
-      { "tls", "starttls", "SendGrid documentation, SMTP ports", "2021-06" },
-      { "user", "apikey", "SendGrid documentation: the user is the word apikey", "2021-06" },
-      { "recipients_per_message", 100, "careful default; SendGrid documentation says 1000", "2021-06" },
-      { "messages_per_connection", 1000, "careful default; SendGrid documentation says 5000", "2021-06" },
+      { "host", "smtp.sendgrid.net", "SendGrid documentation, SMTP ports", "2021" },
+      { "port", 587, "SendGrid documentation, SMTP ports", "2021" },
+      { "tls", "starttls", "SendGrid documentation, SMTP ports", "2021" },
+      { "user", "apikey", "SendGrid documentation: the user is the word apikey", "2021" },
+      { "recipients_per_message", 100, "careful default; SendGrid documentation says 1000", "2021" },
+      { "messages_per_connection", 1000, "careful default; SendGrid documentation says 5000", "2021" },
     },
   },
   m365 = {
@@ -148,9 +148,9 @@ return {
     title = "Xserver rental server",
     note = "state host = \"svNNNN.xserver.jp\" (your server's number); user is the full address.",
     keys = {
-      { "port", 465, "Xserver manual, mail program settings", "2026-08" },
-      { "tls", "implicit", "Xserver manual, mail program settings", "2026-08" },
-      { "cap", { "1500/h", "15000/day" }, "Xserver, sending limits, collected by ezhp.jp and click.jp", "2020-04" },
+      { "port", 465, "the host's usual settings; `hikyaku probe` tells", "2026-11" },
+      { "tls", "implicit", "the host's usual settings; `hikyaku probe` tells", "2026-11" },
+      { "cap", { "1500/h", "15000/day" }, "Xserver, sending limits, collected by ezhp.jp and click.jp", "2020" },
       { "recipients_per_message", 50, "careful default", "2026-11" },
       { "connections", 2, "careful default", "2026-11" },
     },
@@ -160,9 +160,9 @@ return {
     note = "state host = \"NAME.sakura.ne.jp\" (your initial domain). Limits: about 100 in 15 minutes (Lite, Standard, "
       .. "Premium), 250 (Business, Pro), 600 (Managed).",
     keys = {
-      { "port", 587, "Sakura support, mail program settings", "2026-08" },
-      { "tls", "starttls", "Sakura support, mail program settings", "2026-08" },
-      { "cap", "100/15m", "Sakura's answer, collected by click.jp: a guide value that varies with load", "2020-04" },
+      { "port", 587, "the host's usual settings; `hikyaku probe` tells", "2026-11" },
+      { "tls", "starttls", "the host's usual settings; `hikyaku probe` tells", "2026-11" },
+      { "cap", "100/15m", "Sakura's answer, collected by click.jp: a guide value that varies with load", "2020" },
       { "recipients_per_message", 20, "careful default", "2026-11" },
       { "connections", 1, "careful default", "2026-11" },
     },
@@ -172,10 +172,10 @@ return {
     note = "user is the full address. Limits are for the whole contract, not one address: Economy 100/hour and 1000/day, "
       .. "Lite 300 and 3000, Standard and above 1000 and 10000; state cap for a plan above Lite.",
     keys = {
-      { "host", "smtp.lolipop.jp", "Lolipop! manual, mail program settings", "2026-08" },
-      { "port", 465, "Lolipop! manual, mail program settings", "2026-08" },
-      { "tls", "implicit", "Lolipop! manual, mail program settings", "2026-08" },
-      { "cap", { "100/h", "1000/day" }, "Lolipop! terms, prohibited acts: the Economy plan", "2026-08" },
+      { "host", "smtp.lolipop.jp", "the host's usual settings; `hikyaku probe` tells", "2026-11" },
+      { "port", 465, "the host's usual settings; `hikyaku probe` tells", "2026-11" },
+      { "tls", "implicit", "the host's usual settings; `hikyaku probe` tells", "2026-11" },
+      { "cap", { "100/h", "1000/day" }, "Lolipop! terms, prohibited acts: the Economy plan", "2026-11" },
       { "recipients_per_message", 20, "careful default", "2026-11" },
       { "connections", 2, "careful default", "2026-11" },
     },
