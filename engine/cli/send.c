@@ -1,0 +1,91 @@
+/* hikyaku send: hands in a message. Called as sendmail, or with sendmail's one-letter options: send_sendmail.c. */
+#include "cli/send.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+static const struct hky_cli_option options[] = {
+    {"server", "ADDR:PORT", "where the engine listens (default $HIKYAKU_SERVER, else " HKY_SEND_SERVER ")"},
+    {"from", "ADDRESS", "envelope sender, and From where the message has none (default user@host)"},
+    {"scenario", "NAME", "the scenario it belongs to"},
+    {"tag", "TAG", "a tag; may be repeated"},
+    {NULL, NULL, NULL},
+};
+
+static int print_sent(const struct hky_sent *sent, bool is_json)
+{
+    if (is_json)
+        printf("{\"id\":\"%s\",\"queued\":%zu,\"refused\":%zu,\"code\":%d,\"enhanced\":\"%s\"}\n", sent->id,
+               sent->n_queued, sent->n_refused, sent->code, sent->enhanced);
+    else if (sent->n_queued > 0)
+        printf("queued as %s for %zu recipient%s\n", sent->id, sent->n_queued, sent->n_queued == 1 ? "" : "s");
+    if (sent->is_unreached)
+        return HKY_EXIT_UNREACHED;
+    return sent->code == 0 ? HKY_EXIT_GOOD : HKY_EXIT_NO;
+}
+
+static int run_native(const struct hky_cli_command *self, int argc, char **argv)
+{
+    const char *server = getenv("HIKYAKU_SERVER"), *name, *value;
+    struct hky_cli_args args;
+    struct hky_letter letter;
+    struct hky_error e = {0};
+    struct hky_sent sent = {0};
+    int rc;
+
+    hky_letter_init(&letter);
+    letter.server = server != NULL && server[0] != '\0' ? server : HKY_SEND_SERVER;
+    hky_cli_args_init(&args, self, argc, argv);
+    while ((name = hky_cli_next(&args, &value)) != NULL) {
+        if (strcmp(name, "server") == 0) {
+            letter.server = value;
+        } else if (strcmp(name, "from") == 0) {
+            letter.from = value;
+        } else if (strcmp(name, "scenario") == 0) {
+            letter.scenario = value;
+        } else {
+            letter.tags = (const char **)hky_realloc((void *)letter.tags, (letter.n_tags + 1) * sizeof *letter.tags);
+            letter.tags[letter.n_tags++] = value;
+        }
+    }
+    rc = hky_cli_args_done(&args, 1, 100000);
+    if (rc < 0) {
+        for (int i = 0; i < args.n_positional; i++)
+            hky_letter_add_recipient(&letter, hky_str_z(args.argv[i]));
+        if (isatty(STDIN_FILENO))
+            fputs("Type the message, header first; end with Ctrl-D.\n", stderr);
+        if (hky_letter_read(&letter, STDIN_FILENO, &e) != HKY_OK) {
+            fprintf(stderr, "hikyaku send: %s\n", e.text);
+            rc = e.code == HKY_E_IO ? HKY_EXIT_UNREACHED : HKY_EXIT_USAGE;
+        } else {
+            hky_letter_send(&letter, "hikyaku send", &sent);
+            rc = print_sent(&sent, args.is_json);
+        }
+    }
+    hky_letter_fini(&letter);
+    return rc;
+}
+
+static int run(const struct hky_cli_command *self, int argc, char **argv)
+{
+    const char *slash = strrchr(argv[0], '/');
+    const char *called = slash != NULL ? slash + 1 : argv[0];
+
+    if (strcmp(called, "send") != 0 || (argc > 1 && argv[1][0] == '-' && argv[1][1] != '-' && argv[1][1] != '\0'))
+        return hky_sendmail(argc, argv);
+    return run_native(self, argc, argv);
+}
+
+const struct hky_cli_command hky_cli_send = {
+    .name = "send",
+    .args = "RECIPIENT... < MESSAGE",
+    .summary = "Hands a message to the running engine.",
+    .help = "From, Date and Message-ID are added where they are missing, Bcc is removed.\n"
+            "Exit: 0 queued, 1 refused (the reply is shown), 2 wrong usage, 3 no engine there.\n\n"
+            "  printf 'Subject: hello\\n\\nhi\\n' | hikyaku send --from shop@shop.example you@example.com\n\n"
+            "As sendmail (ln -s hikyaku /usr/sbin/sendmail, or hikyaku send -t -i) it takes\n"
+            "  -t -i -oi -f ADDRESS -F NAME -bs -bp -q -N DSN -R RET -V ENVID and exits as sendmail does.",
+    .options = options,
+    .run = run,
+};

@@ -1,0 +1,66 @@
+/*
+ * send -- a message from standard input to a running engine: `hikyaku send`, and what programs expect of sendmail.
+ */
+#ifndef HKY_CLI_SEND_H
+#define HKY_CLI_SEND_H
+
+#include "cli/cli.h"
+
+#define HKY_SEND_SERVER "127.0.0.1:2525"
+
+/* sysexits(3), as callers of sendmail know them. */
+enum {
+    HKY_EX_USAGE = 64,
+    HKY_EX_DATAERR = 65,
+    HKY_EX_NOUSER = 67,
+    HKY_EX_UNAVAILABLE = 69,
+    HKY_EX_IOERR = 74,
+    HKY_EX_TEMPFAIL = 75,
+    HKY_EX_NOPERM = 77
+};
+
+struct hky_letter {
+    const char *server;    /* "host:port" */
+    const char *from;      /* envelope sender, NULL: user@origin; "" null sender */
+    const char *full_name; /* for a From that has to be made, NULL none */
+    const char *scenario;  /* NULL none */
+    const char **tags;     /* n_tags */
+    size_t n_tags;
+    const char *notify, *ret, *envid; /* DSN parameters as given, NULL none */
+    bool takes_header_recipients;     /* -t */
+    bool ends_at_dot;                 /* sendmail without -i: a line with only a dot ends */
+    bool is_sendmail;                 /* said to the engine: its door */
+    char origin[256];                 /* domain for names without one */
+    char **recipients;                /* n, owned */
+    size_t n_recipients;
+    char *sender;           /* resolved envelope sender, owned */
+    struct hky_buf content; /* CRLF, complete */
+    bool is_8bit;
+};
+
+/* What became of it. */
+struct hky_sent {
+    char id[64];     /* of the last message queued, "" none */
+    size_t n_queued; /* recipients */
+    size_t n_refused;
+    int code;          /* of the worst refusal, 0 none; 0 with is_unreached: no engine */
+    char enhanced[16]; /* of the same */
+    bool is_unreached, is_data_refused;
+};
+
+void hky_letter_init(struct hky_letter *l);
+void hky_letter_fini(struct hky_letter *l);
+void hky_letter_add_recipient(struct hky_letter *l, struct hky_str address); /* origin is added to a bare name */
+/* Reads `fd` to its end and completes the message; HKY_E_SYNTAX, HKY_E_LIMIT, HKY_E_MISSING (no recipient), HKY_E_IO.
+ */
+enum hky_err hky_letter_read(struct hky_letter *l, int fd, struct hky_error *e);
+
+/* Connects, speaks, prints refusals to stderr with `who` in front. */
+void hky_letter_send(const struct hky_letter *l, const char *who, struct hky_sent *sent);
+/* sendmail -bs: joins standard input and output with the engine. Exit code. */
+int hky_send_joined(const char *server, const char *who);
+
+/* send_sendmail.c */
+int hky_sendmail(int argc, char **argv);
+
+#endif
