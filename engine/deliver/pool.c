@@ -1,6 +1,7 @@
 #include "deliver/pool.h"
 
 #include "base/hash.h"
+#include "deliver/verdict.h"
 #include "base/clock.h"
 
 #include <stdio.h>
@@ -143,22 +144,16 @@ static void on_result(void *ctx, struct hky_connection *c, struct hky_delivery *
     struct member *m = ctx;
     struct hky_pool *pool = m->pool;
     struct hky_outcome o;
-    struct hky_classify_query q = {
-        .provider = pool->relay->is_mx ? "own" : pool->relay->preset,
-        .mx = hky_connection_host(c),
-        .is_own = pool->relay->is_mx,
+    struct hky_verdict_query q = {
+        .policy = pool->policy,
+        .relay = pool->relay,
+        .host = hky_connection_host(c),
         .stage = stage,
+        .class = class,
         .reply = reply,
         .address = hky_recipient_address(x->recipients[i]),
     };
-    hky_classify(pool->policy->rules, pool->policy->n_rules, &q, &o);
-    if (class != HKY_CLASS_N) {
-        o.class = class;
-        o.is_temporary = class == HKY_CLASS_NETWORK || class == HKY_CLASS_SYSTEM_TEMP;
-        o.scope = class == HKY_CLASS_RELAY_AUTH                                    ? HKY_SCOPE_RELAY
-                  : class == HKY_CLASS_SIZE_FORMAT || class == HKY_CLASS_AMBIGUOUS ? HKY_SCOPE_MESSAGE
-                                                                                   : HKY_SCOPE_PATH;
-    }
+    hky_verdict(&q, &o);
     if (x->mail_at_ms > 0)
         o.latency_ms = (uint32_t)(hky_loop_now_ms(pool->deliver->params.loop) - x->mail_at_ms);
     hky_schedule_result(x->job, i, &o);

@@ -1,0 +1,18 @@
+/* verdict -- from what happened at a stage to the outcome that everybody else sees. */
+#ifndef HKY_DELIVER_VERDICT_H
+#define HKY_DELIVER_VERDICT_H
+
+#include "hikyaku/policy.h"
+
+struct hky_verdict_query {
+    const struct hky_policy *policy;
+    const struct hky_relay *relay;
+    const char *host; /* spoken to */
+    enum hky_stage stage;
+    enum hky_class class; /* known for certain here, or HKY_CLASS_N: ask the classifier */
+    const struct hky_reply *reply;
+    struct hky_str address;
+};
+void hky_verdict(const struct hky_verdict_query *q, struct hky_outcome *out);
+
+#endif
