@@ -1,5 +1,6 @@
 /* argv: which subcommand, or sendmail by the name the program was called with. */
 #include "cli/cli.h"
+#include "cli/manual.h"
 
 #include <locale.h>
 #include <signal.h>
@@ -61,6 +62,8 @@ int main(int argc, char **argv)
         puts("hikyaku " HKY_VERSION);
         return HKY_EXIT_GOOD;
     }
+    if (strcmp(argv[1], "--manual") == 0)
+        return hky_cli_manual(commands, N_COMMANDS, argc > 2 ? argv[2] : "");
     for (size_t i = 0; i < N_COMMANDS; i++) {
         if (strcmp(argv[1], commands[i]->name) == 0) {
             signal(SIGXFSZ, SIG_IGN);

@@ -1,0 +1,97 @@
+/* hikyaku --manual commands|events: the parts of hikyaku(1) and hikyaku-events(5) that come from the program's own
+ * tables. */
+#include "cli/manual.h"
+
+#include "hikyaku/record.h"
+
+#include <stdio.h>
+
+/* roff: a backslash and a leading dot or quote are escaped, "-" stays a hyphen that can be searched for. */
+static void put_text(const char *z)
+{
+    bool is_line_start = true;
+
+    for (; *z != '\0'; z++) {
+        if (is_line_start && (*z == '.' || *z == '\''))
+            fputs("\\&", stdout);
+        if (*z == '\\')
+            fputs("\\e", stdout);
+        else if (*z == '-')
+            fputs("\\-", stdout);
+        else
+            putchar(*z);
+        is_line_start = *z == '\n';
+    }
+}
+
+static void put_options(const struct hky_cli_option *table)
+{
+    for (const struct hky_cli_option *o = table; o != NULL && o->name != NULL; o++) {
+        fputs(".TP 8\n\\fB", stdout);
+        put_text(o->name[1] == '\0' ? "-" : "--");
+        put_text(o->name);
+        fputs("\\fR", stdout);
+        if (o->value != NULL) {
+            fputs(" \\fI", stdout);
+            put_text(o->value);
+            fputs("\\fR", stdout);
+        }
+        putchar('\n');
+        put_text(o->doc);
+        putchar('\n');
+    }
+}
+
+static void put_command(const struct hky_cli_command *c)
+{
+    printf(".SS hikyaku %s ", c->name);
+    put_text(c->args);
+    fputs("\n", stdout);
+    put_text(c->summary);
+    putchar('\n');
+    put_options(c->options);
+    if (c->help != NULL) {
+        fputs(".PP\n.nf\n", stdout);
+        put_text(c->help);
+        fputs("\n.fi\n", stdout);
+    }
+}
+
+int hky_cli_manual(const struct hky_cli_command *const *commands, size_t n, const char *part)
+{
+    static const struct {
+        const char *name, *doc;
+    } events[] = {
+#define X(id, name, doc) {name, doc},
+        HKY_EVENTS(X)
+#undef X
+    };
+    static const struct {
+        const char *name;
+        char set;
+    } classes[] = {
+#define X(id, name, set, temporary) {name, set},
+        HKY_CLASSES(X)
+#undef X
+    };
+
+    if (strcmp(part, "commands") == 0) {
+        for (size_t i = 0; i < n; i++)
+            put_command(commands[i]);
+    } else if (strcmp(part, "events") == 0) {
+        for (size_t i = 0; i < sizeof events / sizeof events[0]; i++)
+            printf(".TP 16\n\\fB%s\\fR\n%s\n", events[i].name, events[i].doc);
+    } else if (strcmp(part, "classes") == 0) {
+        for (size_t i = 0; i < sizeof classes / sizeof classes[0]; i++)
+            printf(".TP 20\n\\fB%s\\fR\n%s\n", classes[i].name,
+                   classes[i].set == 'T'   ? "about the recipient (theirs)"
+                   : classes[i].set == 'O' ? "another way may cure it (ours)"
+                   : classes[i].set == 'C' ? "about the content"
+                   : classes[i].set == 'R' ? "a reason, without an attempt"
+                                           : "-");
+    } else {
+        fputs("hikyaku --manual: commands, events or classes\n", stderr);
+        return HKY_EXIT_USAGE;
+    }
+    return HKY_EXIT_GOOD;
+}
