@@ -27,6 +27,8 @@ return {
       { "host", "smtp.mail.yahoo.co.jp", "Yahoo! JAPAN help H000007321, quoted by qiita.com/mironak", "2026-11" },
       { "port", 465, "Yahoo! JAPAN help; port 587 offered no STARTTLS in a transcript (qiita.com/mironak)", "2026-11" },
       { "tls", "implicit", "Yahoo! JAPAN help; port 587 offered no STARTTLS in a transcript", "2026-11" },
+      -- the loader asks for `from` where the user is no address
+      { "from", "$user", "the user is no address, so the relay states its own: one sends as the account only", "2026-11" },
       { "cap", { "100/h", "500/day" }, "careful default; no published limit was found", "2026-11" },
       { "recipients_per_message", 10, "careful default", "2026-11" },
       { "connections", 1, "careful default", "2026-11" },
@@ -71,6 +73,8 @@ return {
       { "host", "smtp.spmode.ne.jp", "docomo, IMAP interface specification 4.3, quoted by qiita.com/garupon", "2024-10" },
       { "port", 465, "docomo, IMAP interface specification 4.3, quoted by qiita.com/garupon", "2024-10" },
       { "tls", "implicit", "docomo, IMAP interface specification 4.3: TLS 1.2", "2024-10" },
+      -- the loader asks for `from` where the user is no address
+      { "from", "$user", "the user is no address, so the relay states its own: one sends as the account only", "2026-11" },
       { "cap", "20/h", "careful default; no published limit was found", "2026-11" },
       { "connections", 1, "careful default", "2026-11" },
       { "recipients_per_message", 1, "careful default", "2026-11" },
@@ -85,6 +89,8 @@ return {
       { "host", "smtp.ezweb.ne.jp", "MyASP manual, external SMTP settings", "2026-11" },
       { "port", 587, "MyASP manual, external SMTP settings; one user's configuration has 465", "2026-11" },
       { "tls", "starttls", "MyASP manual, external SMTP settings", "2026-11" },
+      -- the loader asks for `from` where the user is no address
+      { "from", "$user", "the user is no address, so the relay states its own: one sends as the account only", "2026-11" },
       { "cap", "20/h", "careful default; no published limit was found", "2026-11" },
       { "connections", 1, "careful default", "2026-11" },
       { "recipients_per_message", 1, "careful default", "2026-11" },
@@ -99,6 +105,8 @@ return {
       { "host", "smtp.softbank.jp", "Thunderbird ISPDB", "2026-03" },
       { "port", 465, "Thunderbird ISPDB; 587 with STARTTLS in other manuals", "2026-03" },
       { "tls", "implicit", "Thunderbird ISPDB", "2026-03" },
+      -- the loader asks for `from` where the user is no address
+      { "from", "$user", "the user is no address, so the relay states its own: one sends as the account only", "2026-11" },
       { "cap", { "20/h", "450 recipients/day" },
         "SoftBank, measures against spam: 500 recipients in 24 hours, failed ones count; the rest is a careful margin", "2026-11" },
       { "connections", 1, "careful default", "2026-11" },
@@ -107,7 +115,7 @@ return {
   },
   sendgrid = {
     title = "Twilio SendGrid",
-    note = "password is an API key; sends_as must name your verified domain or sender identities. A 250 means that "
+    note = "user is the word apikey, password an API key; sends_as must name your verified domain or sender identities. A 250 means that "
       .. "SendGrid took the mail, not that it was delivered.",
     keys = {
       { "host", "smtp.sendgrid.net", "SendGrid documentation, SMTP ports", "2021" },

@@ -145,7 +145,7 @@ function split(name) end
 ---@field expire? duration
 ---@field retry? duration[]
 ---@field dsn? "each"|"digest"|"none"
----@field react? table<class, any>  what a class does on this route: "retry" "next" "fail" "hold" "done"
+---@field react? table<class, string>  what a class does on this route: "retry" "retry 30m" "next" "fail" "hold" "done"
 
 ---Declare who goes which way. The first route that matches and whose `via` yields something decides.
 ---@param name string
