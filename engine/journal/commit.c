@@ -166,7 +166,7 @@ static enum hky_err sync_hot(struct hky_journal *j)
     return HKY_OK;
 }
 
-static uint64_t entry_need(const struct entry *e)
+uint64_t entry_need(const struct entry *e)
 {
     struct record r = {.meta_n = (uint32_t)e->meta.n, .body_n = e->body != NULL ? (uint32_t)e->body->n : 0};
     uint64_t need = record_octets(&r) + FOOT_ENTRY + RECORD_ALIGN(r.meta_n);

@@ -146,7 +146,7 @@ static bool is_done_with(struct hky_journal *j, struct segment *s)
     return is_done;
 }
 
-static void submit_for(struct hky_journal *j, struct entry *e, struct waiter *w)
+void maintainer_submit(struct hky_journal *j, struct entry *e, struct waiter *w)
 {
     pthread_mutex_lock(&w->lock);
     w->n_left++;
@@ -170,14 +170,14 @@ static void renew_evidence(struct hky_journal *j, struct segment *s, struct wait
         pthread_mutex_lock(&j->index_lock);
         hky_buf_add(&e->meta, other->dead, (other->n_ordinals + 7) / 8);
         pthread_mutex_unlock(&j->index_lock);
-        submit_for(j, e, w);
+        maintainer_submit(j, e, w);
         if (other->cut_seq == 0 || other->has_footer)
             continue;
         e = entry_new(RECORD_CUT);
         e->key = other->head.epoch;
         e->about = other;
         hky_buf_add_u64(&e->meta, other->cut_seq);
-        submit_for(j, e, w);
+        maintainer_submit(j, e, w);
     }
 }
 
@@ -220,7 +220,7 @@ static enum hky_err renew_attempts(struct hky_journal *j, struct segment *s, str
     for (struct foot_entry f; err == HKY_OK && foot_next(&c, &f);) {
         struct entry *e = f.type == RECORD_ATTEMPT ? attempt_copy(j, s, &f) : NULL;
         if (e != NULL)
-            submit_for(j, e, w);
+            maintainer_submit(j, e, w);
     }
     hky_buf_fini(&foot);
     return err;
@@ -246,7 +246,7 @@ static void renew_caps(struct hky_journal *j, struct segment *s, struct waiter *
     }
     pthread_mutex_unlock(&j->index_lock);
     for (struct entry *e; (e = list_take(&l)) != NULL;)
-        submit_for(j, e, w);
+        maintainer_submit(j, e, w);
 }
 
 static bool free_segment(struct hky_journal *j, struct segment *s)
@@ -350,9 +350,9 @@ void *maintainer_run(void *journal)
 
 void maintainer_finish(struct hky_journal *j)
 {
+    cold_close(j);
     close_queued(j);
     unlink_bigs(j);
     if (j->hot != NULL && j->hot->synced_seq + 1 == j->hot->next_seq)
         close_segment(j, j->hot);
-    cold_close(j);
 }

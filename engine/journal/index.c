@@ -117,8 +117,7 @@ void segment_hold(struct segment *holder, const struct segment *other)
     holder->holds[holder->n_holds++] = (struct hold){.epoch = other->head.epoch, .slot = other->slot};
 }
 
-/* Octets a message takes in its segment, near enough to say "less than a quarter live". */
-static uint64_t weight(const struct hky_message *m)
+uint64_t message_weight(const struct hky_message *m)
 {
     return RECORD_HEADER + m->packed_n + 64 * (uint64_t)m->n_recipients + (m->is_big ? 0 : m->size);
 }
@@ -138,7 +137,7 @@ struct tracked *track(struct hky_journal *j, struct hky_message *m, struct segme
         t->attempts[i] = PLACE_HOME;
     segment_ordinals(s, ordinal + m->n_recipients);
     s->n_live += m->n_recipients;
-    s->live_octets += weight(m);
+    s->live_octets += message_weight(m);
     index_put(&j->index, t);
     pthread_mutex_lock(body_lock(j, m->id));
     __atomic_store_n(&m->body_at, body_at, __ATOMIC_RELAXED);
@@ -164,7 +163,7 @@ bool track_finish(struct hky_journal *j, struct tracked *t, uint32_t index, stru
     atomic_fetch_sub(&j->n_live, 1);
     if (t->n_live > 0)
         return false;
-    home->live_octets -= weight(t->message);
+    home->live_octets -= message_weight(t->message);
     return true;
 }
 

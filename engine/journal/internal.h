@@ -39,6 +39,7 @@ struct segment {
     bool is_closed; /* nothing more is written but the footer */
     bool is_failed; /* a write or sync failed: never recycled, no footer */
     bool has_footer;
+    bool is_stuck;    /* something in it cannot be read: its leftovers are not copied */
     bool is_damaged;  /* replay found acknowledged records unreadable: never recycled */
     uint64_t cut_seq; /* records from here on do not count; 0 none */
     int64_t closed_mono_ms;
@@ -215,6 +216,7 @@ enum hky_err segment_load(struct hky_journal *j, struct segment *s, uint64_t flo
                           struct scan_report *scan);
 
 /* index.c; under index_lock */
+uint64_t message_weight(const struct hky_message *m); /* octets it takes, near enough */
 void segment_mark_dead(struct segment *s, uint32_t ordinal);
 bool segment_is_dead(const struct segment *s, uint32_t ordinal);
 void segment_ordinals(struct segment *s, uint32_t n);
@@ -242,6 +244,7 @@ void waiter_done(struct waiter *w, enum hky_err result);
 void waiter_fini(struct waiter *w);
 
 /* commit.c */
+uint64_t entry_need(const struct entry *e); /* octets in a segment, footer and plans included */
 void *committer_run(void *journal);
 bool commit_cut(struct hky_journal *j, struct entry_list *entries); /* at open, before the thread runs */
 
@@ -253,6 +256,7 @@ enum hky_err replay_run(struct hky_journal *j, const struct hky_journal_replay *
 void *maintainer_run(void *journal);
 void maintainer_poke(struct hky_journal *j);
 void maintainer_close_segment(struct hky_journal *j, struct segment *s);
+void maintainer_submit(struct hky_journal *j, struct entry *e, struct waiter *w);
 void maintainer_unlink_big(struct hky_journal *j, uint64_t id);
 void maintainer_finish(struct hky_journal *j); /* at the stop, other threads gone: the open segments get footers */
 

@@ -256,10 +256,16 @@ static void mark_all_dead(struct segment *s, uint32_t ordinal, uint32_t n)
 static void note_copy(struct replay *r, struct segment *s, const struct foot_entry *f, struct hky_str meta)
 {
     struct replayed now = {.s = s, .at = f->at, .ordinal = f->ordinal}, *was;
+    struct hky_cursor c;
+    struct rcpt_meta rcpt;
 
     if (!message_meta_parse(meta, &now.meta) || f->ordinal > UINT32_MAX - now.meta.n_recipients)
         return;
     segment_ordinals(s, f->ordinal + now.meta.n_recipients);
+    c = now.meta.rcpts;
+    for (uint32_t i = 0; i < now.meta.n_recipients && rcpt_meta_next(&c, &rcpt); i++)
+        if (rcpt.final != 0) /* ended before this copy was made */
+            segment_mark_dead(s, f->ordinal + i);
     was = hky_idmap_get(&r->messages, now.meta.id);
     if (was == NULL) {
         HKY_ASSERT(r->n_pool < r->pool_cap);

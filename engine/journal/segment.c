@@ -282,7 +282,7 @@ struct segment *segment_take(struct hky_journal *j, enum segment_state state, ui
     s->at = SEGMENT_HEADER;
     s->next_seq = first_seq;
     s->synced_seq = first_seq - 1;
-    s->is_closed = s->is_failed = s->has_footer = s->is_damaged = false;
+    s->is_closed = s->is_failed = s->has_footer = s->is_damaged = s->is_stuck = false;
     s->cut_seq = 0;
     s->n_ordinals = 0;
     s->n_holds = 0;

@@ -25,6 +25,7 @@ struct hky_journal_params {
     uint64_t spool_max;      /* 0 = no bound */
     uint64_t min_free;       /* octets that must stay free on the file system */
     uint64_t body_memory;    /* bodies kept in memory at most */
+    uint32_t cold_after_ms;  /* how long a closed segment rests before its leftovers are copied; 0 = 60 s */
     const struct hky_clock *clock;
     struct hky_log *log;
     /* Fault injection for tests; NULL = the system's calls. Same contracts as pwritev, fdatasync, openat, renameat. */

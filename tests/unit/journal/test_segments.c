@@ -1,0 +1,320 @@
+#include "rig.h"
+
+static int set_up(void **state)
+{
+    struct rig *r = malloc(sizeof *r);
+
+    rig_init(r);
+    r->params.cold_after_ms = 3600 * 1000; /* no copying unless a test wants it */
+    rig_open(r);
+    *state = r;
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    rig_fini(*state);
+    free(*state);
+    return 0;
+}
+
+static uint64_t n_segments(struct rig *r)
+{
+    struct hky_journal_stats s;
+
+    hky_journal_stats(r->j, &s);
+    return s.segments - s.free_segments;
+}
+
+/* One deferred recipient in the oldest segment; everything after it is delivered over and over. */
+static void a_pinned_segment_never_brings_finished_mail_back(void **state)
+{
+    struct rig *r = *state;
+    struct hky_message *pinned = rig_put(r, 1, 1, 1000), *mates[20];
+    uint64_t id = 100;
+
+    for (int i = 0; i < 20; i++)
+        mates[i] = rig_put(r, (uint64_t)(2 + i), 1, 1000);
+    for (int restart = 0; restart < 5; restart++) {
+        for (int i = 0; i < 200; i++)
+            rig_finish(r, rig_put(r, id++, 1, 2000), 0);
+        if (restart == 0)
+            for (int i = 0; i < 20; i++) /* finished far from where they were accepted */
+                rig_finish(r, mates[i], 0);
+        pinned = hky_idmap_get(&r->found, 1);
+        pinned->recipients[0].tries = (uint8_t)(restart + 1);
+        hky_journal_attempt(r->j, &pinned->recipients[0], NULL);
+        hky_journal_flush(r->j);
+        for (int i = 0; i < 200; i++)
+            rig_finish(r, rig_put(r, id++, 1, 2000), 0);
+        hky_journal_flush(r->j);
+        RIG_UNTIL(n_segments(r) <= 3); /* the pinned, the hot, one on its way */
+        rig_close(r);
+        rig_open(r);
+        assert_int_equal(r->report.messages, 1);
+        pinned = hky_idmap_get(&r->found, 1);
+        assert_non_null(pinned);
+        assert_int_equal(pinned->recipients[0].tries, restart + 1);
+        rig_check_body(r, pinned);
+    }
+}
+
+static void what_the_disk_shows_after_a_crash_is_never_resent(void **state)
+{
+    struct rig *r = *state, crashed;
+    uint64_t id = 100;
+
+    rig_put(r, 1, 2, 1000);
+    for (int copy = 0; copy < 12; copy++) {
+        for (int i = 0; i < 60; i++)
+            rig_finish(r, rig_put(r, id++, 1, 3000), 0);
+        hky_journal_flush(r->j);
+        rig_init(&crashed);
+        copy_spool(r->dir, crashed.dir); /* maintenance may be at any point */
+        rig_open(&crashed);
+        assert_int_equal(crashed.report.messages, 1);
+        assert_non_null(hky_idmap_get(&crashed.found, 1));
+        rig_fini(&crashed);
+    }
+}
+
+static void caps_outlive_the_segments_they_were_written_in(void **state)
+{
+    struct rig *r = *state;
+    uint64_t id = 100;
+
+    hky_journal_cap(r->j, HKY_STR("relay"), HKY_STR("42"), NULL);
+    for (int i = 0; i < 300; i++)
+        rig_finish(r, rig_put(r, id++, 1, 2000), 0);
+    hky_journal_flush(r->j);
+    RIG_UNTIL(n_segments(r) <= 2);
+    rig_close(r);
+    rig_open(r);
+    assert_string_equal(hky_map_get(&r->caps, HKY_STR("relay")), "42");
+}
+
+static void a_deferred_message_is_copied_out_while_it_is_read(void **state)
+{
+    struct rig *r = *state;
+    struct hky_journal_stats stats;
+    struct hky_message *kept[8];
+    uint64_t id = 100;
+
+    rig_close(r);
+    r->params.cold_after_ms = 1;
+    rig_open(r);
+    for (int i = 0; i < 8; i++) {
+        kept[i] = rig_put(r, (uint64_t)(1 + i), 2, 1500);
+        hky_journal_body_drop(r->j, kept[i]);
+        rig_finish(r, kept[i], 1);
+        kept[i]->recipients[0].tries = (uint8_t)(i + 1);
+        hky_journal_attempt(r->j, &kept[i]->recipients[0], NULL);
+        for (int k = 0; k < 40; k++)
+            rig_finish(r, rig_put(r, id++, 1, 3000), 0);
+        for (int k = 0; k <= i; k++)
+            rig_check_body(r, kept[k]);
+    }
+    for (int round = 0; round < 400; round++) {
+        for (int i = 0; i < 8; i++)
+            rig_check_body(r, kept[i]);
+        usleep(5000);
+        hky_journal_stats(r->j, &stats);
+        if (round > 20 && stats.cold_segments > 0 && n_segments(r) <= 3)
+            break;
+    }
+    assert_true(stats.cold_segments > 0);
+    assert_true(n_segments(r) <= 3); /* hot, cold, one on its way */
+    for (int round = 0; round < 3; round++) {
+        rig_close(r);
+        rig_open(r);
+        assert_int_equal(r->report.messages, 8);
+        assert_int_equal(r->report.recipients, 8);
+        for (int i = 0; i < 8; i++) {
+            struct hky_message *m = hky_idmap_get(&r->found, (uint64_t)(1 + i));
+            assert_non_null(m);
+            assert_int_equal(m->recipients[0].tries, i + 1);
+            assert_int_equal(m->recipients[1].state, HKY_RCPT_DELIVERED);
+            rig_check_body(r, m);
+        }
+    }
+    for (int i = 0; i < 8; i++)
+        rig_finish(r, hky_idmap_get(&r->found, (uint64_t)(1 + i)), 0);
+    rig_close(r);
+    rig_open(r);
+    assert_int_equal(r->report.messages, 0);
+    RIG_UNTIL(n_segments(r) <= 1);
+}
+
+static void results_that_come_while_leftovers_move_are_not_lost(void **state)
+{
+    struct rig *r = *state, crashed;
+    uint64_t id = 1000;
+
+    rig_close(r);
+    r->params.cold_after_ms = 1;
+    rig_open(r);
+    for (int round = 0; round < 15; round++) {
+        uint64_t first = id;
+        for (int k = 0; k < 25; k++)
+            rig_put(r, id++, 2, 2000);
+        for (uint64_t k = first; k < id; k++) { /* one recipient of every fifth message stays */
+            struct hky_message *m = hky_idmap_get(&r->found, k);
+            rig_finish(r, m, 0);
+            if (k % 5 != 0)
+                rig_finish(r, m, 1);
+        }
+        for (uint64_t k = 1000; k < first; k += 15) { /* some of the older ones end now */
+            struct hky_message *m = hky_idmap_get(&r->found, k);
+            if (m != NULL && m->recipients[1].state == HKY_RCPT_QUEUED)
+                rig_finish(r, m, 1);
+        }
+        hky_journal_flush(r->j);
+        rig_init(&crashed);
+        copy_spool(r->dir, crashed.dir);
+        rig_open(&crashed);
+        assert_int_equal(crashed.report.damaged_records, 0);
+        assert_int_equal(crashed.report.messages, r->found.n);
+        for (uint64_t k = 1000; k < id; k++)
+            assert_int_equal(hky_idmap_get(&crashed.found, k) != NULL, hky_idmap_get(&r->found, k) != NULL);
+        rig_fini(&crashed);
+    }
+}
+
+static void large_bodies_live_in_their_own_file(void **state)
+{
+    struct rig *r = *state;
+    struct hky_message *m;
+    struct hky_big *big;
+    struct told t;
+    char name[128], text[HKY_ID_TEXT], *p = malloc(300000);
+    struct stat st;
+
+    hky_id_format(9, text);
+    snprintf(name, sizeof name, "%s/big/%s", r->dir, text);
+    for (size_t i = 0; i < 300000; i++)
+        p[i] = body_octet(9, i);
+    assert_int_equal(hky_journal_big_open(r->j, 9, r->loop, NULL, NULL, &big, &r->error), HKY_OK);
+    for (size_t i = 0; i < 300000; i += 50000)
+        assert_true(hky_journal_big_write(big, p + i, 50000));
+    free(p);
+    told_init(r, &t);
+    hky_journal_big_commit(&big, &t.commit);
+    told_wait(r, &t);
+    assert_int_equal(t.result, HKY_OK);
+    m = make_message(r, 9, 1, 300000);
+    m->is_big = 1;
+    hky_body_unref(&m->body);
+    assert_int_equal(rig_accept(r, m), HKY_OK);
+    rig_check_body(r, m);
+    hky_message_unref(&m);
+    for (int round = 0; round < 2; round++) {
+        rig_close(r);
+        rig_open(r);
+        m = hky_idmap_get(&r->found, 9);
+        assert_non_null(m);
+        rig_check_body(r, m);
+    }
+    rig_finish(r, m, 0);
+    hky_journal_flush(r->j);
+    RIG_UNTIL(stat(name, &st) < 0);
+}
+
+static void a_large_body_that_is_not_committed_leaves_nothing(void **state)
+{
+    struct rig *r = *state;
+    struct hky_big *big;
+    char name[128];
+    DIR *dir;
+    int n = 0;
+
+    assert_int_equal(hky_journal_big_open(r->j, 9, r->loop, NULL, NULL, &big, &r->error), HKY_OK);
+    hky_journal_big_write(big, "x", 1);
+    hky_journal_big_abort(&big);
+    assert_null(big);
+    snprintf(name, sizeof name, "%s/big/orphan.part", r->dir);
+    close(open(name, O_CREAT | O_WRONLY, 0600));
+    rig_close(r);
+    rig_open(r);
+    snprintf(name, sizeof name, "%s/big", r->dir);
+    dir = opendir(name);
+    for (struct dirent *d; (d = readdir(dir)) != NULL;)
+        n += d->d_name[0] != '.';
+    closedir(dir);
+    assert_int_equal(n, 0);
+}
+
+static int n_rooms;
+static void on_room(void *ctx)
+{
+    (void)ctx;
+    n_rooms++;
+}
+
+static void a_large_body_pauses_its_client_and_goes_on(void **state)
+{
+    struct rig *r = *state;
+    struct hky_big *big;
+    struct told t;
+    char *p = calloc(1, 600000);
+    bool is_paused = false;
+
+    assert_int_equal(hky_journal_big_open(r->j, 9, r->loop, on_room, NULL, &big, &r->error), HKY_OK);
+    for (int i = 0; i < 50 && !is_paused; i++)
+        is_paused = !hky_journal_big_write(big, p, 600000);
+    free(p);
+    if (is_paused) {
+        for (int i = 0; i < 500 && n_rooms == 0; i++)
+            hky_loop_turn(r->loop, 10);
+        assert_int_equal(n_rooms, 1);
+    }
+    told_init(r, &t);
+    hky_journal_big_commit(&big, &t.commit);
+    told_wait(r, &t);
+    assert_int_equal(t.result, HKY_OK);
+    assert_false(t.has_token); /* the body alone is no acceptance */
+}
+
+static void accepting_stops_at_spool_max_and_results_go_on(void **state)
+{
+    struct rig *r = *state;
+    uint64_t id = 1, n = 0;
+    enum hky_err err = HKY_OK;
+
+    rig_close(r);
+    r->params.spool_max = 8 * (64 << 10);
+    rig_open(r);
+    while (n < 1000 && err == HKY_OK) {
+        struct hky_message *m = make_message(r, id, 1, 4000);
+        err = rig_accept(r, m);
+        if (err == HKY_OK)
+            assert_null(hky_idmap_put(&r->found, id++, m));
+        else
+            hky_message_unref(&m);
+        n++;
+    }
+    assert_int_equal(err, HKY_E_FULL);
+    assert_int_equal(hky_journal_room(r->j, 4000), HKY_E_FULL);
+    assert_true(id > 60);
+    for (uint64_t k = 1; k < id; k++)
+        rig_finish(r, hky_idmap_get(&r->found, k), 0);
+    hky_journal_flush(r->j);
+    RIG_UNTIL(hky_journal_room(r->j, 4000) == HKY_OK);
+    rig_put(r, 5000, 1, 4000);
+    rig_close(r);
+    rig_open(r);
+    assert_int_equal(r->report.messages, 1);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+#define T(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
+        T(a_pinned_segment_never_brings_finished_mail_back),    T(what_the_disk_shows_after_a_crash_is_never_resent),
+        T(caps_outlive_the_segments_they_were_written_in),      T(a_deferred_message_is_copied_out_while_it_is_read),
+        T(results_that_come_while_leftovers_move_are_not_lost), T(large_bodies_live_in_their_own_file),
+        T(a_large_body_that_is_not_committed_leaves_nothing),   T(a_large_body_pauses_its_client_and_goes_on),
+        T(accepting_stops_at_spool_max_and_results_go_on),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
