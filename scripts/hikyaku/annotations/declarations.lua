@@ -119,10 +119,22 @@ function step(relay) end
 
 ---Divide recipients among plans, by a hash of name and address: the same recipient always has the same arm.
 ---`split "name" { { arm = "a", share = 50, via = plan }, { arm = "b", share = 50, via = plan } }`; shares are per cent and
----add up to 100, or one arm has "rest".
+---add up to 100, or one arm has "rest". `by = "message"` draws for each message instead of each address.
 ---@param name string
----@return fun(arms: { arm: string, share: number|"rest", via: plan }[]): split
+---@return fun(arms: split_arms): split
 function split(name) end
+
+---@class split_arms
+---@field [integer] { arm: string, share: number|"rest"|ramp, via: plan }
+---@field by? "recipient"|"message"
+
+---@class ramp
+
+---A share that goes by day: ramp { start = "2026-12-01", 5, 10, 20, 50, 100 }, the last one stays. Another arm then has
+---"rest".
+---@param days table
+---@return ramp
+function ramp(days) end
 
 ---@class conditions
 ---@field to condition  needed; "*" is everyone
