@@ -272,7 +272,7 @@ static const char *fake_codes(struct fake *f, char *out, size_t cap)
 }
 
 /* What follows the header section of message i. */
-static struct hky_str fake_text(const struct fake *f, unsigned i)
+static inline struct hky_str fake_text(const struct fake *f, unsigned i)
 {
     uint32_t n = f->messages[i]->header_octets;
 
