@@ -1,0 +1,425 @@
+/* Listeners and connections over real sockets, with a real journal in a folder of its own. */
+#include "hikyaku/accept.h"
+
+#include <arpa/inet.h>
+#include <ftw.h>
+#include <netinet/in.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+struct engine {
+    char dir[64];
+    struct hky_clock clock;
+    struct hky_policy policy;
+    struct hky_listen listen[2];
+    struct hky_user user;
+    struct hky_loop *loops[2];
+    pthread_t threads[2];
+    unsigned n_workers;
+    struct hky_journal *journal;
+    struct hky_accept *accept;
+    struct hky_accept_params params;
+    unsigned n_enqueued, n_recipients, n_events; /* atomic */
+    char sender[64], text[4096];
+    int is_drained;
+};
+
+static struct hky_policy *policy_of(void *ctx, unsigned worker)
+{
+    (void)worker;
+    return &((struct engine *)ctx)->policy;
+}
+static void decide(void *ctx, unsigned worker, struct hky_message *m, struct hky_str header)
+{
+    (void)ctx;
+    (void)worker;
+    assert_true(header.n == m->header_octets);
+    for (uint32_t i = 0; i < m->n_recipients; i++)
+        m->recipients[i].state = HKY_RCPT_PARKED;
+}
+static void enqueue(void *ctx, unsigned worker, struct hky_message *m)
+{
+    struct engine *en = ctx;
+
+    (void)worker;
+    struct hky_str sender = hky_message_fact(m, HKY_FACT_SENDER);
+    snprintf(en->sender, sizeof en->sender, HKY_STR_FMT, HKY_STR_ARG(sender));
+    if (m->body != NULL && m->body->n < sizeof en->text)
+        snprintf(en->text, sizeof en->text, "%.*s", (int)m->body->n, m->body->p);
+    __atomic_add_fetch(&en->n_recipients, m->n_recipients, __ATOMIC_SEQ_CST);
+    __atomic_add_fetch(&en->n_enqueued, 1, __ATOMIC_SEQ_CST);
+    for (uint32_t i = 0, n = m->n_recipients; i < n; i++) {
+        struct hky_message *mine = m;
+        hky_message_unref(&mine); /* the reference that came along */
+    }
+}
+static void secret(void *ctx, unsigned worker, const struct hky_secret_ref *ref,
+                   void (*done)(void *arg, struct hky_secret *s, const struct hky_error *e), void *arg)
+{
+    (void)ctx;
+    (void)worker;
+    (void)ref;
+    done(arg, hky_secret_new(HKY_STR("secret")), NULL);
+}
+static void event(void *ctx, unsigned worker, const struct hky_event *ev)
+{
+    (void)worker;
+    (void)ev;
+    __atomic_add_fetch(&((struct engine *)ctx)->n_events, 1, __ATOMIC_SEQ_CST);
+}
+static void on_message(void *ctx, struct hky_message *m)
+{
+    (void)ctx;
+    (void)m;
+    fail_msg("the journal was not empty");
+}
+
+static void *run_loop(void *arg)
+{
+    hky_loop_run(arg);
+    return NULL;
+}
+
+static void engine_init(struct engine *en, unsigned n_workers)
+{
+    static const struct hky_accept_ops ops = {
+        .policy = policy_of, .decide = decide, .enqueue = enqueue, .secret = secret, .event = event};
+    struct hky_error e = {0};
+    struct hky_journal_report report;
+
+    *en = (struct engine){.n_workers = n_workers};
+    snprintf(en->dir, sizeof en->dir, "/tmp/hky-accept-XXXXXX");
+    assert_non_null(mkdtemp(en->dir));
+    struct hky_journal_params jp = {
+        .dir = en->dir, .segment_octets = 1 << 20, .body_memory = 16 << 20, .clock = &en->clock};
+    struct hky_journal_replay replay = {.on_message = on_message};
+    if (hky_journal_open(&jp, &replay, &en->journal, &report, &e) != HKY_OK)
+        fail_msg("%s", e.text);
+    en->policy = (struct hky_policy){.refs = 1000,
+                                     .dir = en->dir,
+                                     .engine = {.hostname = "mx.test",
+                                                .listen = en->listen,
+                                                .n_listen = 1,
+                                                .max_message = 8 << 20,
+                                                .bounds = {.line_octets = 2048,
+                                                           .recipients = 1000,
+                                                           .header_octets = 256 << 10,
+                                                           .header_lines = 1000,
+                                                           .received = 50,
+                                                           .connections = 20,
+                                                           .connections_per_client = 4,
+                                                           .errors = 20,
+                                                           .auth_tries = 3,
+                                                           .command_ms = 400,
+                                                           .data_ms = 400}}};
+    en->listen[0] = (struct hky_listen){
+        .place = {"policy.lua", 3}, .addr = "127.0.0.1", .tls = HKY_LISTEN_PLAIN, .cert = "", .key = ""};
+    en->listen[1] = en->listen[0];
+    for (unsigned i = 0; i < n_workers; i++)
+        assert_int_equal(hky_loop_new(&en->loops[i], &e), HKY_OK);
+    en->params = (struct hky_accept_params){
+        .n_workers = n_workers, .loops = en->loops, .journal = en->journal, .clock = &en->clock, .ops = &ops};
+    static __thread struct hky_accept_ops mine;
+    mine = ops;
+    mine.ctx = en;
+    en->params.ops = &mine;
+}
+
+static void engine_run(struct engine *en)
+{
+    struct hky_error e = {0};
+
+    if (hky_accept_new(&en->params, &en->policy, &en->accept, &e) != HKY_OK)
+        fail_msg("%s", e.text);
+    hky_accept_start(en->accept);
+    for (unsigned i = 0; i < en->n_workers; i++)
+        assert_int_equal(pthread_create(&en->threads[i], NULL, run_loop, en->loops[i]), 0);
+}
+
+static int remove_one(const char *path, const struct stat *st, int flag, struct FTW *ftw)
+{
+    (void)st;
+    (void)flag;
+    (void)ftw;
+    return remove(path);
+}
+
+static void engine_fini(struct engine *en)
+{
+    if (en->accept != NULL)
+        for (unsigned i = 0; i < en->n_workers; i++) {
+            hky_loop_stop(en->loops[i]);
+            pthread_join(en->threads[i], NULL);
+        }
+    hky_accept_free(&en->accept);
+    hky_journal_close(&en->journal);
+    for (unsigned i = 0; i < en->n_workers; i++)
+        hky_loop_free(&en->loops[i]);
+    nftw(en->dir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+}
+
+static int dial(const struct engine *en)
+{
+    struct sockaddr_in to = {.sin_family = AF_INET,
+                             .sin_port = htons(hky_accept_port(en->accept, 0)),
+                             .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct timeval tv = {.tv_sec = 5};
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+    assert_int_equal(connect(fd, (struct sockaddr *)&to, sizeof to), 0);
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof tv);
+    return fd;
+}
+
+static void say(int fd, const char *z)
+{
+    assert_int_equal(send(fd, z, strlen(z), MSG_NOSIGNAL), (ssize_t)strlen(z));
+}
+
+/* Everything until the reply `last` was seen, or the end. */
+static const char *hear(int fd, const char *last)
+{
+    static char text[65536];
+    size_t n = 0;
+
+    text[0] = '\0';
+    while (n < sizeof text - 1) {
+        ssize_t r = recv(fd, text + n, sizeof text - 1 - n, 0);
+        if (r <= 0)
+            break;
+        n += (size_t)r;
+        text[n] = '\0';
+        if (last != NULL && strstr(text, last) != NULL)
+            break;
+    }
+    return text;
+}
+
+static void wait_for(unsigned *counter, unsigned n)
+{
+    for (int i = 0; i < 500 && __atomic_load_n(counter, __ATOMIC_SEQ_CST) < n; i++)
+        usleep(10000);
+    assert_int_equal(__atomic_load_n(counter, __ATOMIC_SEQ_CST), n);
+}
+
+static void test_message_goes_through(void **state)
+{
+    struct engine en;
+    struct hky_accept_stats stats;
+
+    (void)state;
+    engine_init(&en, 2);
+    engine_run(&en);
+    int fd = dial(&en);
+    say(fd, "EHLO t\r\nMAIL FROM:<a@x.test>\r\nRCPT TO:<b@y.test>\r\nRCPT TO:<c@y.test>\r\nDATA\r\n");
+    hear(fd, "354 ");
+    say(fd, "Subject: s\r\n\r\nhello\r\n.\r\nMAIL FROM:<n@x.test>\r\nRCPT TO:<b@y.test>\r\nDATA\r\n");
+    assert_non_null(strstr(hear(fd, "354 "), "250 2.0.0 queued as "));
+    wait_for(&en.n_enqueued, 1);
+    assert_string_equal(en.sender, "a@x.test");
+    assert_non_null(strstr(en.text, "\r\n\r\nhello\r\n"));
+    say(fd, "second\r\n.\r\nQUIT\r\n");
+    assert_non_null(strstr(hear(fd, NULL), "221 "));
+    close(fd);
+    wait_for(&en.n_enqueued, 2);
+    assert_int_equal(en.n_recipients, 3);
+    wait_for(&en.n_events, 3);
+    hky_accept_stats(en.accept, &stats);
+    assert_int_equal(stats.messages, 2);
+    assert_int_equal(stats.recipients, 3);
+    engine_fini(&en);
+}
+
+static void test_big_message(void **state)
+{
+    struct engine en;
+    char line[1001];
+
+    (void)state;
+    engine_init(&en, 1);
+    en.policy.engine.bounds.data_ms = en.policy.engine.bounds.command_ms = 30000;
+    engine_run(&en);
+    int fd = dial(&en);
+    memset(line, 'x', 998);
+    memcpy(line + 998, "\r\n", 3);
+    say(fd, "EHLO t\r\nMAIL FROM:<a@x.test>\r\nRCPT TO:<b@y.test>\r\nDATA\r\n");
+    hear(fd, "354 ");
+    say(fd, "Subject: s\r\n\r\n");
+    for (int i = 0; i < 4000; i++)
+        say(fd, line);
+    say(fd, ".\r\n");
+    assert_non_null(strstr(hear(fd, "\r\n"), "250 2.0.0 queued as "));
+    wait_for(&en.n_enqueued, 1);
+    /* one that is broken off leaves nothing behind */
+    say(fd, "MAIL FROM:<a@x.test>\r\nRCPT TO:<b@y.test>\r\nDATA\r\n");
+    hear(fd, "354 ");
+    say(fd, "Subject: s\r\n\r\n");
+    for (int i = 0; i < 2000; i++)
+        say(fd, line);
+    close(fd);
+    fd = dial(&en);
+    say(fd, "NOOP\r\nQUIT\r\n");
+    assert_non_null(strstr(hear(fd, NULL), "221 "));
+    close(fd);
+    assert_int_equal(en.n_enqueued, 1);
+    engine_fini(&en);
+}
+
+static void test_deadlines(void **state)
+{
+    struct engine en;
+
+    (void)state;
+    engine_init(&en, 1);
+    engine_run(&en);
+    int idle = dial(&en), slow = dial(&en);
+    say(slow, "EHLO t\r\nMAIL FROM:<a@x.test>\r\nRCPT TO:<b@y.test>\r\nDATA\r\n");
+    hear(slow, "354 ");
+    /* an octet now and then does not move the deadline of a command, nor much that of content */
+    bool was_closed = false;
+    for (int i = 0; i < 40 && !was_closed; i++) {
+        usleep(50000);
+        was_closed = send(slow, "x", 1, MSG_NOSIGNAL) < 0 && send(idle, "N", 1, MSG_NOSIGNAL) < 0;
+        (void)send(idle, "N", 1, MSG_NOSIGNAL);
+    }
+    assert_true(was_closed);
+    close(idle);
+    close(slow);
+    engine_fini(&en);
+}
+
+static void test_connections_are_bounded(void **state)
+{
+    struct engine en;
+    int fds[6];
+
+    (void)state;
+    engine_init(&en, 2);
+    engine_run(&en);
+    for (int i = 0; i < 4; i++) {
+        fds[i] = dial(&en);
+        assert_non_null(strstr(hear(fds[i], "\r\n"), "220 mx.test ESMTP"));
+    }
+    fds[4] = dial(&en);
+    assert_non_null(strstr(hear(fds[4], NULL), "421 4.3.2"));
+    say(fds[0], "QUIT\r\n");
+    hear(fds[0], NULL);
+    usleep(50000);
+    fds[5] = dial(&en);
+    assert_non_null(strstr(hear(fds[5], "\r\n"), "220 "));
+    for (int i = 0; i < 6; i++)
+        close(fds[i]);
+    engine_fini(&en);
+}
+
+static void on_drained(void *ctx)
+{
+    __atomic_store_n(&((struct engine *)ctx)->is_drained, 1, __ATOMIC_SEQ_CST);
+}
+
+static void test_drain(void **state)
+{
+    struct engine en;
+
+    (void)state;
+    engine_init(&en, 2);
+    en.policy.engine.bounds.command_ms = en.policy.engine.bounds.data_ms = 20000;
+    engine_run(&en);
+    int idle = dial(&en), busy = dial(&en);
+    hear(idle, "220 ");
+    say(busy, "EHLO t\r\nMAIL FROM:<a@x.test>\r\nRCPT TO:<b@y.test>\r\nDATA\r\n");
+    hear(busy, "354 ");
+    hky_accept_drain(en.accept, 10000, on_drained, &en);
+    assert_non_null(strstr(hear(idle, NULL), "421 4.3.2"));
+    assert_int_equal(__atomic_load_n(&en.is_drained, __ATOMIC_SEQ_CST), 0);
+    say(busy, "x\r\n.\r\n");
+    const char *rest = hear(busy, NULL);
+    assert_non_null(strstr(rest, "250 2.0.0 queued as "));
+    assert_non_null(strstr(rest, "421 4.3.2"));
+    for (int i = 0; i < 300 && !__atomic_load_n(&en.is_drained, __ATOMIC_SEQ_CST); i++)
+        usleep(10000);
+    assert_int_equal(__atomic_load_n(&en.is_drained, __ATOMIC_SEQ_CST), 1);
+    close(idle);
+    close(busy);
+    engine_fini(&en);
+}
+
+static void test_refused_listeners(void **state)
+{
+    static const struct hky_cidr everyone = {.bits = 0},
+                                 lan = {.addr = {[10] = 0xff, [11] = 0xff, [12] = 10}, .bits = 104};
+    static const struct {
+        const char *name, *addr;
+        unsigned n_users;
+        const struct hky_cidr *allow;
+        enum hky_err err;
+        const char *text;
+    } listeners[] = {{"open to all", "0.0.0.0", 0, NULL, HKY_E_CONFIG, "policy.lua:3: 0.0.0.0:0 can be reached"},
+                     {"open to all, v6", "::", 0, NULL, HKY_E_CONFIG, "users = {...} or allow"},
+                     {"everyone allowed", "0.0.0.0", 0, &everyone, HKY_E_CONFIG, "open relay"},
+                     {"passwords in clear", "0.0.0.0", 1, NULL, HKY_E_CONFIG, "need TLS"},
+                     {"no address", "mail.example", 0, NULL, HKY_E_CONFIG, "no IP address"},
+                     {"a network allowed", "0.0.0.0", 0, &lan, HKY_OK, NULL},
+                     {"loopback", "127.0.0.1", 0, NULL, HKY_OK, NULL}};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof listeners / sizeof listeners[0]; i++) {
+        struct engine en;
+        struct hky_accept *a = NULL;
+        struct hky_error e = {0};
+
+        engine_init(&en, 2);
+        en.user = (struct hky_user){.name = "u"};
+        en.listen[0].addr = listeners[i].addr;
+        en.listen[0].users = &en.user;
+        en.listen[0].n_users = listeners[i].n_users;
+        en.listen[0].allow = listeners[i].allow;
+        en.listen[0].n_allow = listeners[i].allow != NULL;
+        en.listen[0].has_allow = listeners[i].allow != NULL;
+        enum hky_err err = hky_accept_new(&en.params, &en.policy, &a, &e);
+        if (err != listeners[i].err || (listeners[i].text != NULL && strstr(e.text, listeners[i].text) == NULL))
+            fail_msg("%s: %d \"%s\"", listeners[i].name, err, e.text);
+        hky_accept_free(&a);
+        engine_fini(&en);
+    }
+}
+
+static void test_port_in_use(void **state)
+{
+    struct engine one, two;
+    struct hky_accept *a = NULL;
+    struct hky_error e = {0};
+
+    (void)state;
+    engine_init(&one, 2);
+    engine_run(&one);
+    engine_init(&two, 2);
+    two.listen[0].port = hky_accept_port(one.accept, 0);
+    assert_int_equal(hky_accept_new(&two.params, &two.policy, &a, &e), HKY_E_EXISTS);
+    assert_non_null(strstr(e.text, "policy.lua:3: port in use"));
+    engine_fini(&two);
+    engine_fini(&one);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_message_goes_through),
+        cmocka_unit_test(test_big_message),
+        cmocka_unit_test(test_deadlines),
+        cmocka_unit_test(test_connections_are_bounded),
+        cmocka_unit_test(test_drain),
+        cmocka_unit_test(test_refused_listeners),
+        cmocka_unit_test(test_port_in_use),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
