@@ -123,7 +123,11 @@ static bool is_phrase(struct hky_str s)
         } else if (c == '\0' || c == '\n' || strchr("()<>[]:;@\\,", c) != NULL) {
             return false;
         } else {
-            i += hky_raw_octets(hky_str_of(s.p + i, s.n - i), is_sjis);
+            n = hky_raw_octets(hky_str_of(s.p + i, s.n - i), is_sjis);
+            /* Two-octet text that is not ended would take in what follows the name. */
+            if (c == '\x1b' && n > 1 && i + n == s.n && s.p[i + 1] == '$')
+                return false;
+            i += n;
         }
     }
     return true;

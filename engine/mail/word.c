@@ -54,7 +54,12 @@ size_t hky_word_octets(struct hky_str s)
 {
     struct word w;
 
-    return parse_word(s, &w) ? w.octets : 0;
+    if (!parse_word(s, &w))
+        return 0;
+    for (size_t i = 0; i < w.text.n; i++)
+        if (strchr(" <>@\"()\\", w.text.p[i]) != NULL)
+            return 0;
+    return w.octets;
 }
 
 static int base64_value(char c)

@@ -36,6 +36,8 @@ static const struct {
      "From: \"Taro (T) Y\" <n@y.jp>\r\n" TAIL "Reply-To: a@x.test\r\n"},
     {"address as name", "From: a@x.test <a@x.test>\r\n" TAIL, "n@y.jp",
      "From: \"a@x.test\" <n@y.jp>\r\n" TAIL "Reply-To: a@x.test\r\n"},
+    {"comment with two-octet text left open", "From: a@x.test (/\x1b$Bab (T) Y)\r\n" TAIL, "n@y.jp",
+     "From: \"/ $Bab (T) Y\" <n@y.jp>\r\n" TAIL "Reply-To: a@x.test\r\n"},
     {"several authors", "From: A <a@x.test>, B <b@x.test>\r\n" TAIL, "n@y.jp",
      "From: A <n@y.jp>\r\n" TAIL "Reply-To: a@x.test\r\n"},
     {"group", "From: G: A <a@x.test>, b@x.test;\r\n" TAIL, "n@y.jp",
