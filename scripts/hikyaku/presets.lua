@@ -67,8 +67,7 @@ return {
   docomo = {
     title = "docomo mail",
     note = "user is the d ACCOUNT id (not the address), from the docomo.ne.jp address; password is the dedicated IMAP "
-      .. "password. For a handful of mails of one person: the terms forbid bulk mail.",
-    warn = "docomo's terms forbid bulk mail; the preset keeps to 20 mails an hour, one recipient each",
+      .. "password. For a handful of mails of one person: no bulk mail, 20 an hour, one recipient each.",
     keys = {
       { "host", "smtp.spmode.ne.jp", "docomo, IMAP interface specification 4.3, quoted by qiita.com/garupon", "2024-10" },
       { "port", 465, "docomo, IMAP interface specification 4.3, quoted by qiita.com/garupon", "2024-10" },
@@ -83,8 +82,7 @@ return {
   au = {
     title = "au mail (ezweb.ne.jp, au.com)",
     note = "user and password are those that the au mail settings show for other mail programs (not the address); from is "
-      .. "the address. Evidence is thin: try `hikyaku probe` first.",
-    warn = "au's terms forbid bulk mail, and the server's settings are known from few sources; run `hikyaku probe`",
+      .. "the address. Evidence is thin: try `hikyaku probe` first. No bulk mail.",
     keys = {
       { "host", "smtp.ezweb.ne.jp", "MyASP manual, external SMTP settings", "2026-11" },
       { "port", 587, "MyASP manual, external SMTP settings; one user's configuration has 465", "2026-11" },
@@ -100,7 +98,6 @@ return {
     title = "SoftBank mail (i.softbank.jp)",
     note = "user is the part before the @ of the address, from the address. 500 recipients in 24 hours, failed ones count; "
       .. "more, and sending is blocked for 24 hours.",
-    warn = "SoftBank blocks an account for 24 hours after 500 recipients a day, and its terms forbid bulk mail",
     keys = {
       { "host", "smtp.softbank.jp", "Thunderbird ISPDB", "2026-03" },
       { "port", 465, "Thunderbird ISPDB; 587 with STARTTLS in other manuals", "2026-03" },
