@@ -1,0 +1,237 @@
+#include "cli/cli.h"
+
+#include "base/clock.h"
+#include "hikyaku/deliver.h"
+#include "hikyaku/route.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+static const struct hky_cli_option options[] = {
+    {"all", NULL, "test every relay of the policy"},
+    {"to", "ADDRESS", "whom the test mail goes to; default: engine.owner"},
+    {"no-send", NULL, "stop after RCPT: no mail is sent"},
+    {"lang", "en|ja", "language of causes and cures; default: by $LANG"},
+    {NULL, NULL, NULL},
+};
+
+struct probe {
+    const char *to, *lang;
+    bool is_all, is_dry, is_json, is_ja;
+    struct hky_buf rows; /* of the relay under way */
+    unsigned n_rows;
+};
+
+static const char *stage_label(enum hky_stage stage, bool is_ja)
+{
+    static const char *const ja[HKY_STAGE_N] = {
+        [HKY_STAGE_CONNECT] = "接続", [HKY_STAGE_GREETING] = "応答",   [HKY_STAGE_HELLO] = "EHLO",
+        [HKY_STAGE_TLS] = "TLS",      [HKY_STAGE_AUTH] = "認証",       [HKY_STAGE_MAIL] = "差出人",
+        [HKY_STAGE_RCPT] = "宛先",    [HKY_STAGE_DATA] = "データ開始", [HKY_STAGE_DOT] = "送信",
+    };
+    const char *name = is_ja && stage < HKY_STAGE_N ? ja[stage] : NULL;
+    return name != NULL ? name : hky_stage_name(stage);
+}
+
+/* Columns by display width: a character beyond ASCII here is two wide. */
+static void print_padded(const char *text, int width)
+{
+    int used = 0;
+    for (const unsigned char *p = (const unsigned char *)text; *p != '\0'; p++)
+        if ((*p & 0xc0) != 0x80)
+            used += *p < 0x80 ? 1 : 2;
+    printf("%s%*s", text, used < width ? width - used : 0, "");
+}
+
+static void on_line(void *ctx, const struct hky_probe_line *line)
+{
+    struct probe *p = ctx;
+    if (p->is_json) {
+        hky_buf_printf(&p->rows,
+                       "%s{\"stage\":\"%s\",\"good\":%s,\"took_ms\":%lld,\"text\":", p->n_rows++ > 0 ? "," : "",
+                       hky_stage_name(line->stage), line->is_good ? "true" : "false", (long long)line->took_ms);
+        hky_buf_add_json(&p->rows, hky_str_z(line->text));
+        hky_buf_add_c(&p->rows, '}');
+        return;
+    }
+    printf("  %s%s%s ", hky_cli_colour(line->is_good ? "green" : "red"), line->is_good ? "ok  " : "FAIL",
+           hky_cli_colour("off"));
+    print_padded(stage_label(line->stage, p->is_ja), 11);
+    printf("%7lld ms  %s\n", (long long)line->took_ms, line->text);
+    fflush(stdout);
+}
+
+static void print_json(struct probe *p, const struct hky_relay *r, bool is_good, const struct hky_outcome *o,
+                       struct hky_buf *cure, bool is_first)
+{
+    struct hky_buf out;
+    hky_buf_init(&out, 1024 * 1024);
+    hky_buf_add_z(&out, is_first ? "{\"relay\":" : ",{\"relay\":");
+    hky_buf_add_json(&out, hky_str_z(r->name));
+    hky_buf_printf(&out, ",\"good\":%s,\"class\":\"%s\",\"stage\":\"%s\",\"lines\":[", is_good ? "true" : "false",
+                   hky_class_name(o->class), hky_stage_name(o->stage));
+    hky_buf_add_str(&out, hky_buf_str(&p->rows));
+    hky_buf_add_z(&out, "],\"cure\":");
+    if (cure->n > 0)
+        hky_buf_add_json(&out, hky_buf_str(cure));
+    else
+        hky_buf_add_z(&out, "null");
+    hky_buf_add_c(&out, '}');
+    printf("%s\n", hky_buf_z(&out));
+    hky_buf_fini(&out);
+}
+
+static void print_result(struct probe *p, const struct hky_relay *r, bool is_good, const struct hky_outcome *o,
+                         const struct hky_error *e, struct hky_buf *cure)
+{
+    if (is_good) {
+        printf("%s%s%s\n\n", hky_cli_colour("green"), p->is_ja ? "正常です。" : "It works.", hky_cli_colour("off"));
+        return;
+    }
+    bool has_reply = o->stage != HKY_STAGE_NONE;
+    printf("%s%s%s: %s (%s)\n", hky_cli_colour("red"), p->is_ja ? "失敗" : "failed", hky_cli_colour("off"),
+           has_reply ? stage_label(o->stage, p->is_ja) : e->text, has_reply ? hky_class_name(o->class) : r->name);
+    if (has_reply)
+        printf("%s: %s\n", p->is_ja ? "考えられる原因と対処" : "Likely cause and cure", hky_buf_z(cure));
+    printf("\n");
+}
+
+static bool probe_one(struct probe *p, struct hky_policy *policy, const struct hky_relay *r, bool is_first)
+{
+    struct hky_outcome o;
+    struct hky_error e = {0};
+    struct hky_probe_params params = {
+        .policy = policy, .relay = r, .to = p->to, .send = !p->is_dry, .on_line = on_line, .ctx = p};
+    hky_buf_init(&p->rows, 256 * 1024);
+    p->n_rows = 0;
+    if (!p->is_json)
+        printf("%s%s%s  %s%s%u\n", hky_cli_colour("bold"), r->name, hky_cli_colour("off"), r->is_mx ? "mx" : r->host,
+               ":", r->port);
+    bool is_good = hky_probe_run(&params, &o, &e) == HKY_OK;
+    struct hky_buf cure;
+    hky_buf_init(&cure, 4096);
+    if (!is_good && o.stage != HKY_STAGE_NONE)
+        hky_probe_cure(r, &o, p->is_ja ? "ja" : "en", &cure);
+    else if (!is_good)
+        hky_buf_add_z(&cure, e.text);
+    if (p->is_json)
+        print_json(p, r, is_good, &o, &cure, is_first);
+    else
+        print_result(p, r, is_good, &o, &e, &cure);
+    hky_buf_fini(&cure);
+    hky_buf_fini(&p->rows);
+    return is_good;
+}
+
+static int no_such_relay(const struct hky_policy *policy, const char *name)
+{
+    const char *nearest = NULL;
+    unsigned best = 4;
+    for (uint32_t i = 0; i < policy->n_relays; i++) {
+        unsigned d = hky_str_distance(hky_str_z(policy->relays[i].name), hky_str_z(name));
+        if (d < best) {
+            best = d;
+            nearest = policy->relays[i].name;
+        }
+    }
+    fprintf(stderr, "hikyaku: no relay \"%s\" in %s", name, policy->path);
+    if (nearest != NULL)
+        fprintf(stderr, "; did you mean \"%s\"?", nearest);
+    fprintf(stderr, "\n");
+    return HKY_EXIT_USAGE;
+}
+
+static int probe_named(struct probe *p, struct hky_policy *policy, char **names, int n_names)
+{
+    for (int i = 0; i < n_names; i++)
+        if (hky_policy_relay(policy, hky_str_z(names[i])) == NULL)
+            return no_such_relay(policy, names[i]);
+    int n = p->is_all ? (int)policy->n_relays : n_names, n_bad = 0;
+    if (p->is_json)
+        printf("[");
+    for (int i = 0; i < n; i++) {
+        const struct hky_relay *r = p->is_all ? &policy->relays[i] : hky_policy_relay(policy, hky_str_z(names[i]));
+        if (!probe_one(p, policy, r, i == 0))
+            n_bad++;
+    }
+    if (p->is_json)
+        printf("]\n");
+    else if (n > 1)
+        printf(p->is_ja ? "%d件中%d件が正常です。\n" : "%2$d of %1$d relays work.\n", n, n - n_bad);
+    return n_bad > 0 ? HKY_EXIT_NO : HKY_EXIT_GOOD;
+}
+
+static struct hky_policy *load(const char *path)
+{
+    struct hky_clock clock = HKY_CLOCK_REAL;
+    struct hky_load_params params = {.path = path, .now_ms = hky_clock_now_ms(&clock)};
+    struct hky_problems problems = {0};
+    struct hky_policy *policy = NULL;
+    if (hky_policy_load(&params, &policy, &problems) != HKY_OK) {
+        struct hky_buf text;
+        hky_buf_init(&text, 1024 * 1024);
+        for (size_t i = 0; i < problems.n; i++) {
+            hky_buf_clear(&text);
+            hky_problem_format(&problems.items[i], &text);
+            fprintf(stderr, "%s\n", hky_buf_z(&text));
+        }
+        hky_buf_fini(&text);
+    }
+    hky_problems_fini(&problems);
+    return policy;
+}
+
+static bool is_japanese(const char *lang)
+{
+    const char *names[] = {lang, getenv("LC_ALL"), getenv("LC_MESSAGES"), getenv("LANG")};
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+        if (names[i] != NULL && names[i][0] != '\0')
+            return strncmp(names[i], "ja", 2) == 0;
+    return false;
+}
+
+static int run(const struct hky_cli_command *self, int argc, char **argv)
+{
+    struct hky_cli_args args;
+    struct probe p = {0};
+    const char *name, *value;
+    hky_cli_args_init(&args, self, argc, argv);
+    while ((name = hky_cli_next(&args, &value)) != NULL) {
+        if (strcmp(name, "all") == 0)
+            p.is_all = true;
+        else if (strcmp(name, "to") == 0)
+            p.to = value;
+        else if (strcmp(name, "no-send") == 0)
+            p.is_dry = true;
+        else if (strcmp(name, "lang") == 0)
+            p.lang = value;
+    }
+    int code = hky_cli_args_done(&args, p.is_all ? 1 : 2, p.is_all ? 1 : 1000);
+    if (code >= 0)
+        return code;
+    p.is_json = args.is_json;
+    p.is_ja = is_japanese(p.lang);
+    if (p.lang != NULL && strcmp(p.lang, "en") != 0 && strcmp(p.lang, "ja") != 0) {
+        fprintf(stderr, "hikyaku: --lang is en or ja, not \"%s\"\n", p.lang);
+        return HKY_EXIT_USAGE;
+    }
+    struct hky_policy *policy = load(args.argv[0]);
+    if (policy == NULL)
+        return HKY_EXIT_UNREACHED;
+    code = probe_named(&p, policy, args.argv + 1, args.n_positional - 1);
+    hky_policy_unref(&policy);
+    return code;
+}
+
+const struct hky_cli_command hky_cli_probe = {
+    .name = "probe",
+    .args = "POLICY RELAY...",
+    .summary = "test the connection to relays, with a real test mail",
+    .help =
+        "Goes the whole way of a mail and shows each stage with its time and the server's words: resolve, connect,\n"
+        "greeting, TLS, login, sender, recipient, content. On failure it says what is likely wrong and what to do.\n\n"
+        "  hikyaku probe policy.lua gmail\n"
+        "  hikyaku probe policy.lua --all --to me@shop.example --lang ja\n",
+    .options = options,
+    .run = run,
+};
