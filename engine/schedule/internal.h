@@ -29,7 +29,7 @@ TAILQ_HEAD(recipients, hky_recipient);
 struct account { /* of relays; own delivery has its gate in the lane */
     char *key;
     struct gate gate;
-    struct caps_account *caps;
+    struct caps_account *caps;            /* under the schedule's lock; lanes have their own copy */
     const struct hky_policy *caps_policy; /* whose caps those are; compared, never followed */
     uint32_t n_queued, n_sending;         /* atomic: all lanes of the account */
 };
@@ -88,7 +88,8 @@ struct lane {
     size_t key_n;
     char *names; /* account, destination */
     struct account *account;
-    struct gate own_gate; /* own delivery: of this destination; under the schedule's lock */
+    struct caps_account *caps; /* by the lane's policy; NULL: none */
+    struct gate own_gate;      /* own delivery: of this destination; under the schedule's lock */
     struct gate *gate;
     struct rank_queue ranks[HKY_RANK_N];
     uint32_t n_takes;
@@ -212,7 +213,7 @@ bool leave_for_reason(struct hky_shard *sh, struct hky_recipient *r, enum hky_cl
 
 /* relays.c */
 struct account *schedule_account(struct hky_schedule *s, const struct hky_policy *policy, const struct hky_relay *relay,
-                                 const char *account);
+                                 const char *account, struct caps_account **caps);
 /* The relay a step uses now: `instead` and drains followed; NULL when there is none of that name. */
 const struct hky_relay *schedule_relay(struct hky_schedule *s, const struct hky_policy *policy, const char *name,
                                        int64_t now_ms);

@@ -55,7 +55,7 @@ static struct lane *lane_new(struct hky_shard *sh, struct hky_str key, const str
                                .account = l->names,
                                .destination = l->names + account_n + 1,
                                .worker = sh->index};
-    l->account = schedule_account(sh->s, sh->policy, relay, account);
+    l->account = schedule_account(sh->s, sh->policy, relay, account, &l->caps);
     l->gate = relay->is_mx ? &l->own_gate : &l->account->gate;
     rank_queues_init(l);
     TAILQ_INSERT_TAIL(&sh->all_lanes, l, all_link);

@@ -173,7 +173,7 @@ static bool can_take_now(struct hky_shard *sh, const struct hky_recipient *r, ui
     if (relay == NULL || schedule_is_paused(sh->s, relay, now_ms, &until_ms)) {
         return false;
     }
-    struct account *a = schedule_account(sh->s, sh->policy, relay, account_of(relay, st));
+    struct account *a = schedule_account(sh->s, sh->policy, relay, account_of(relay, st), NULL);
     uint32_t room = relay->connections * 4 > PULL_ROOM_LEAST ? relay->connections * 4 : PULL_ROOM_LEAST;
     if (counter_get(&a->n_queued) >= room) {
         return false;
@@ -248,10 +248,10 @@ static int64_t give_up_at(const struct hky_recipient *r, const struct hky_step *
 
 static bool is_full(struct hky_shard *sh, const struct lane *l, const struct hky_step *step, int64_t now_ms)
 {
-    if (step->wait_sec == HKY_UNSET_SEC || l->account->caps == NULL) {
+    if (step->wait_sec == HKY_UNSET_SEC || l->caps == NULL) {
         return false;
     }
-    int64_t eta = caps_eta(sh->s->caps, l->account->caps, counter_get(&l->account->n_queued), now_ms);
+    int64_t eta = caps_eta(sh->s->caps, l->caps, counter_get(&l->account->n_queued), now_ms);
     return eta > now_ms + (int64_t)step->wait_sec * 1000;
 }
 

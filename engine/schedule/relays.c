@@ -6,7 +6,7 @@
 #include <stdlib.h>
 
 struct account *schedule_account(struct hky_schedule *s, const struct hky_policy *policy, const struct hky_relay *relay,
-                                 const char *account)
+                                 const char *account, struct caps_account **caps)
 {
     pthread_mutex_lock(&s->lock);
     struct account *a = hky_map_get(&s->accounts, hky_str_z(account));
@@ -19,6 +19,9 @@ struct account *schedule_account(struct hky_schedule *s, const struct hky_policy
     if (is_current && (a->caps_policy != policy || a->caps == NULL)) {
         a->caps_policy = policy;
         a->caps = caps_set(s->caps, relay, account);
+    }
+    if (caps != NULL) {
+        *caps = a->caps;
     }
     pthread_mutex_unlock(&s->lock);
     return a;

@@ -103,8 +103,9 @@ static struct hky_plan *without_left_steps(const struct hky_recipient *r, struct
     if (r->step == 0) {
         return hky_plan_ref(plan);
     }
-    struct hky_plan *draft = hky_alloc(sizeof *draft);
-    *draft = *plan;
+    struct hky_plan *draft = hky_calloc(1, sizeof *draft);
+    size_t from = offsetof(struct hky_plan, hash); /* not the count, which others change */
+    memcpy((char *)draft + from, (const char *)plan + from, sizeof *plan - from);
     draft->n_steps = 0;
     for (unsigned i = 0; i < plan->n_steps; i++) {
         if (!was_left(r, &plan->steps[i])) {

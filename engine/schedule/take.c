@@ -210,7 +210,7 @@ enum hky_take hky_schedule_take(struct hky_lane *pub, struct hky_job **out)
         return HKY_TAKE_EMPTY;
     }
     uint32_t n = count_peers(l, r, now_ms);
-    enum caps_answer answer = caps_take(sh->s->caps, l->account->caps, sh->index, n, now_ms, &j->slots, &until_ms);
+    enum caps_answer answer = caps_take(sh->s->caps, l->caps, sh->index, n, now_ms, &j->slots, &until_ms);
     if (answer == CAPS_TAKEN && !pass_gate(l, now_ms, &j->is_probe, &until_ms)) {
         caps_give_back(sh->s->caps, &j->slots, now_ms);
         answer = CAPS_WAIT;

@@ -1,0 +1,252 @@
+#include "unit/schedule/fake.h"
+
+#include <pthread.h>
+#include <unistd.h>
+
+/* Four workers, a clock that runs fast, answers by chance, an operator who cannot sit still: every recipient gets to
+ * exactly one end, and nobody steps on another's data (run under TSan as well). */
+#define WORKERS  4
+#define MESSAGES 400 /* a worker */
+#define RCPTS    3
+
+struct crowd {
+    struct fake_policy policies[2];
+    struct hky_plan *plan;
+    struct hky_loop *loops[WORKERS];
+    pthread_t threads[WORKERS];
+    struct hky_clock clock;
+    struct fake_journal journal;
+    struct hky_schedule *schedule;
+    struct hky_schedule_ops ops;
+    struct sender {
+        struct hky_task task;
+        struct crowd *crowd;
+        unsigned worker;
+        unsigned n;
+        uint64_t random;
+    } senders[WORKERS];
+    uint32_t n_ended, n_wakes, n_events, n_rows, n_asked; /* atomic */
+};
+
+static uint32_t pick(uint64_t *random, uint32_t n)
+{
+    *random = *random * 6364136223846793005u + 1442695040888963407u;
+    return (uint32_t)(*random >> 33) % n;
+}
+
+static void wake(void *ctx, unsigned worker, struct hky_lane *lane)
+{
+    struct crowd *c = ctx;
+    __atomic_add_fetch(&c->n_wakes, 1, __ATOMIC_RELAXED);
+    assert_int_equal(lane->worker, worker);
+    assert_true(hky_loop_is_mine(c->loops[worker]));
+    static const struct {
+        enum hky_class class;
+        bool is_temporary;
+    } ANSWERS[] = {{HKY_CLASS_OK, false},          {HKY_CLASS_OK, false},        {HKY_CLASS_OK, false},
+                   {HKY_CLASS_SYSTEM_TEMP, true},  {HKY_CLASS_FILTERED, false},  {HKY_CLASS_NETWORK, true},
+                   {HKY_CLASS_RATE_LIMITED, true}, {HKY_CLASS_RELAY_AUTH, false}};
+    uint64_t *random = &c->senders[worker].random;
+    struct hky_job *job;
+    for (int n = 0; n < 20 && hky_schedule_take(lane, &job) == HKY_TAKE_JOB; n++) {
+        if (pick(random, 10) == 0) {
+            hky_schedule_give_back(&job);
+            return;
+        }
+        uint32_t which = pick(random, 8);
+        which = which == 7 && pick(random, 8) != 0 ? 0 : which;
+        struct hky_outcome o = fake_outcome(ANSWERS[which].class, ANSWERS[which].is_temporary);
+        for (unsigned i = 0; i < job->n; i++) {
+            hky_schedule_result(job, i, &o);
+        }
+        hky_schedule_done(&job, o.class != HKY_CLASS_NETWORK);
+    }
+}
+
+static void lane_gone(void *ctx, unsigned worker, struct hky_lane *lane)
+{
+    (void)ctx;
+    assert_int_equal(lane->worker, worker);
+}
+
+static void decide(void *ctx, unsigned worker, const struct hky_recipient *r, struct hky_decision *out)
+{
+    struct crowd *c = ctx;
+    out->kind = pick(&c->senders[worker].random, 50) == 0 ? HKY_NO_ROUTE : HKY_DECIDED;
+    out->plan = out->kind == HKY_DECIDED ? hky_plan_ref(c->plan) : NULL;
+    (void)r;
+}
+
+static void finish(void *ctx, unsigned worker, struct hky_recipient *r, const struct hky_outcome *o)
+{
+    struct crowd *c = ctx;
+    (void)worker, (void)o;
+    struct hky_message *m = r->message;
+    hky_message_unref(&m);
+    __atomic_add_fetch(&c->n_ended, 1, __ATOMIC_RELEASE);
+}
+
+static void event(void *ctx, unsigned worker, const struct hky_event *ev)
+{
+    (void)worker, (void)ev;
+    __atomic_add_fetch(&((struct crowd *)ctx)->n_events, 1, __ATOMIC_RELAXED);
+}
+
+static void send_some(struct hky_task *t)
+{
+    struct sender *s = HKY_CONTAINER(t, struct sender, task);
+    struct crowd *c = s->crowd;
+    for (int i = 0; i < 10 && s->n < MESSAGES; i++, s->n++) {
+        char to[RCPTS][40];
+        const char *list[RCPTS];
+        for (int k = 0; k < RCPTS; k++) {
+            snprintf(to[k], sizeof to[k], "u%u@d%u.example", pick(&s->random, 1000), pick(&s->random, 20));
+            list[k] = to[k];
+        }
+        struct hky_message *m = fake_message((uint64_t)s->worker << 32 | s->n, hky_clock_now_ms(&c->clock),
+                                             pick(&s->random, 2) ? "spring" : "", RCPTS, list);
+        for (int k = 0; k < RCPTS; k++) {
+            m->recipients[k].plan = hky_plan_ref(c->plan);
+            m->recipients[k].policy = 1;
+            hky_message_ref(m);
+        }
+        hky_schedule_enqueue(c->schedule, s->worker, m);
+        hky_message_unref(&m);
+    }
+    if (s->n < MESSAGES) {
+        hky_loop_post(c->loops[s->worker], t);
+    }
+}
+
+static void *run(void *arg)
+{
+    hky_loop_run(arg);
+    return NULL;
+}
+
+static void rows_came(struct hky_queue_request *rq)
+{
+    struct crowd *c = rq->ctx;
+    __atomic_add_fetch(&c->n_rows, (uint32_t)rq->n, __ATOMIC_RELAXED);
+    hky_buf_fini(&rq->rows);
+    free(rq);
+    __atomic_add_fetch(&c->n_asked, 1, __ATOMIC_RELEASE);
+}
+
+static void ask(struct crowd *c, enum hky_queue_action action)
+{
+    struct hky_queue_request *rq = calloc(1, sizeof *rq);
+    rq->action = action;
+    rq->limit = 5;
+    rq->loop = c->loops[1];
+    rq->done = rows_came;
+    rq->ctx = c;
+    hky_buf_init(&rq->rows, 1 << 20);
+    hky_schedule_query(c->schedule, rq);
+}
+
+static void crowd_init(struct crowd *c)
+{
+    struct hky_error e;
+    memset(c, 0, sizeof *c);
+    for (int i = 0; i < 2; i++) {
+        fake_policy_init(&c->policies[i], 1 + (unsigned)i);
+        fake_relay(&c->policies[i], "own")->is_mx = true;
+        fake_cap(fake_relay(&c->policies[i], "rental"), "6000/min", 6000, 60, false);
+        fake_relay(&c->policies[i], "ses");
+    }
+    struct hky_step steps[3] = {fake_step("own"), fake_step("rental"), fake_step("ses")};
+    c->plan = fake_plan(steps, 3);
+    for (int i = 0; i < WORKERS; i++) {
+        assert_int_equal(hky_loop_new(&c->loops[i], &e), HKY_OK);
+    }
+    c->ops = (struct hky_schedule_ops){c, wake, lane_gone, decide, finish, event};
+    assert_int_equal(hky_schedule_new(&(struct hky_schedule_params){.n_workers = WORKERS,
+                                                                    .loops = c->loops,
+                                                                    .journal = (void *)&c->journal,
+                                                                    .policy = &c->policies[0].policy,
+                                                                    .clock = &c->clock,
+                                                                    .ops = &c->ops},
+                                      &c->schedule, &e),
+                     HKY_OK);
+    hky_schedule_start(c->schedule);
+}
+
+static void everyone_gets_to_one_end(void **state)
+{
+    (void)state;
+    static struct crowd c;
+    struct hky_error e;
+    crowd_init(&c);
+    for (unsigned i = 0; i < WORKERS; i++) {
+        c.senders[i] = (struct sender){{send_some, NULL}, &c, i, 0, i + 1};
+        hky_loop_post(c.loops[i], &c.senders[i].task);
+        pthread_create(&c.threads[i], NULL, run, c.loops[i]);
+    }
+    uint32_t all = WORKERS * MESSAGES * RCPTS, asked = 0;
+    int64_t until = hky_mono_ms() + 60000;
+    for (int i = 0; __atomic_load_n(&c.n_ended, __ATOMIC_ACQUIRE) < all && hky_mono_ms() < until; i++) {
+        __atomic_add_fetch(&c.clock.shift_ms, 20000, __ATOMIC_RELAXED);
+        usleep(2000);
+        struct hky_schedule_stats s;
+        struct hky_buf b;
+        switch (i % 10) {
+        case 1:
+            hky_schedule_pause(c.schedule, "rental", 0, &e);
+            break;
+        case 3:
+            hky_schedule_resume(c.schedule, "rental", &e);
+            hky_schedule_resume(c.schedule, "own", &e);
+            break;
+        case 5:
+            hky_schedule_set_policy(c.schedule, &c.policies[i / 10 % 2].policy);
+            break;
+        case 6:
+            hky_schedule_stats(c.schedule, &s);
+            hky_buf_init(&b, 65536);
+            hky_schedule_relays_json(c.schedule, &b);
+            hky_buf_fini(&b);
+            break;
+        case 7:
+            ask(&c, i < 100 && i % 20 == 7 ? HKY_QUEUE_HOLD : HKY_QUEUE_LIST);
+            asked++;
+            break;
+        case 8:
+            ask(&c, HKY_QUEUE_RELEASE);
+            asked++;
+            break;
+        case 9:
+            if (i % 50 == 9) {
+                hky_schedule_drain_relay(c.schedule, "own", "ses", 1, &e);
+            }
+            break;
+        }
+    }
+    assert_int_equal(c.n_ended, all);
+    while (__atomic_load_n(&c.n_asked, __ATOMIC_ACQUIRE) < asked && hky_mono_ms() < until) {
+        usleep(1000);
+    }
+    assert_int_equal(c.n_asked, asked);
+    for (int i = 0; i < WORKERS; i++) {
+        hky_loop_stop(c.loops[i]);
+        pthread_join(c.threads[i], NULL);
+    }
+    struct hky_schedule_stats s;
+    hky_schedule_stats(c.schedule, &s);
+    assert_int_equal(s.delivered + s.failed, all);
+    assert_int_equal(s.queued + s.sending + s.deferred + s.parked + s.held, 0);
+    assert_true(c.n_rows > 0 && c.journal.n_caps > 0 && c.journal.n_attempts > 0);
+    hky_schedule_free(&c.schedule);
+    for (int i = 0; i < WORKERS; i++) {
+        hky_loop_free(&c.loops[i]);
+    }
+    hky_plan_unref(&c.plan);
+    assert_int_equal(c.policies[0].policy.refs, 1);
+    assert_int_equal(c.policies[1].policy.refs, 1);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(everyone_gets_to_one_end)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
