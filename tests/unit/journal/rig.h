@@ -166,7 +166,9 @@ static inline void rig_fini(struct rig *r)
 
 static inline char body_octet(uint64_t id, size_t i)
 {
-    return (char)('a' + (id * 31 + i * 7 + i / 97) % 26);
+    uint64_t x = (id * UINT64_C(0x9e3779b97f4a7c15)) ^ (i * UINT64_C(0xbf58476d1ce4e5b9));
+
+    return (char)('a' + (x ^ x >> 31) * UINT64_C(0x94d049bb133111eb) % 26);
 }
 
 static inline struct hky_message *make_message(struct rig *r, uint64_t id, uint32_t n_recipients, size_t size)

@@ -1,0 +1,318 @@
+#include "rig.h"
+
+#define SEG (64u << 10)
+
+/* A segment built by hand. */
+struct built {
+    char p[SEG];
+    struct segment_head head;
+    uint64_t at[64], end;
+    unsigned n;
+};
+
+static void build_begin(struct built *b, uint64_t epoch)
+{
+    b->head = (struct segment_head){.version = FORMAT_VERSION,
+                                    .epoch = epoch,
+                                    .first_seq = 10,
+                                    .octets = SEG,
+                                    .state = SEGMENT_HOT,
+                                    .salt = (uint32_t)epoch * 77};
+    segment_head_encode(&b->head, b->p);
+    b->end = SEGMENT_HEADER;
+    b->n = 0;
+}
+
+static void build_add(struct built *b, uint64_t synced_seq, size_t body_n)
+{
+    char meta[30], *body = b->p + b->end + RECORD_HEADER;
+    struct record r = {.type = RECORD_CAP,
+                       .meta_n = sizeof meta,
+                       .body_n = (uint32_t)body_n,
+                       .epoch = b->head.epoch,
+                       .seq = 10 + b->n,
+                       .synced_seq = synced_seq,
+                       .key = b->n};
+
+    memset(meta, 'm', sizeof meta);
+    memset(body, (int)('a' + b->n % 26), body_n);
+    memcpy(body + body_n, meta, sizeof meta);
+    r.body_crc = hky_crc32c(0, body, body_n);
+    r.meta_crc = hky_crc32c(0, meta, sizeof meta);
+    record_encode(&r, b->head.salt, b->p + b->end);
+    b->at[b->n++] = b->end;
+    b->end += record_octets(&r);
+    assert_true(b->end < SEG);
+}
+
+struct damage {
+    unsigned n;
+    uint64_t octets;
+};
+
+static void on_damage(void *ctx, uint64_t at, uint64_t octets)
+{
+    struct damage *d = ctx;
+
+    (void)at;
+    d->n++;
+    d->octets += octets;
+}
+
+static unsigned scan(const struct built *b, uint64_t floor, uint64_t cut, struct scan_report *out)
+{
+    struct damage d = {0};
+    struct hky_buf foot;
+    struct hky_cursor c;
+    unsigned n = 0;
+
+    hky_buf_init(&foot, 1 << 20);
+    segment_scan(b->p, SEG, &b->head, floor, cut, &foot, on_damage, &d, out);
+    c = (struct hky_cursor){.p = foot.p, .n = foot.n};
+    for (struct foot_entry f; foot_next(&c, &f);)
+        n++;
+    assert_false(c.is_bad);
+    assert_int_equal(d.n > 0, out->damaged > 0);
+    hky_buf_fini(&foot);
+    return n;
+}
+
+static void a_recycled_segment_cut_at_every_record_shows_nothing_old(void **state)
+{
+    static struct built old, fresh, both;
+    struct scan_report report;
+
+    (void)state;
+    build_begin(&old, 5);
+    build_begin(&fresh, 6);
+    for (int i = 0; i < 40; i++) {
+        build_add(&old, 9 + (uint64_t)i, 700);
+        build_add(&fresh, 9 + (uint64_t)i, 700);
+    }
+    for (unsigned cut = 0; cut <= 40; cut++) {
+        size_t upto = cut < 40 ? fresh.at[cut] : fresh.end;
+        both = old;
+        both.head = fresh.head;
+        memcpy(both.p, fresh.p, upto);
+        assert_int_equal(scan(&both, 0, 0, &report), cut);
+        assert_int_equal(report.damaged, 0);
+        assert_int_equal(report.next_seq, 10 + cut);
+    }
+}
+
+static void a_torn_tail_of_any_length_loses_only_the_torn(void **state)
+{
+    static struct built b, torn;
+    struct scan_report report;
+
+    (void)state;
+    build_begin(&b, 6);
+    for (int i = 0; i < 40; i++)
+        build_add(&b, 9, 300 + (size_t)i * 3);
+    for (uint64_t k = 1; k <= 4096; k++) {
+        unsigned whole = 0;
+        torn = b;
+        memset(torn.p + b.end - k, 0, k);
+        /* the pad of a record is no part of it */
+        while (whole < 40 && b.at[whole] + RECORD_HEADER + 300 + whole * 3 + 30 <= b.end - k)
+            whole++;
+        assert_int_equal(scan(&torn, 0, 0, &report), whole);
+        assert_int_equal(report.damaged, 0);
+    }
+}
+
+static void pages_that_came_in_another_order_are_the_tail_too(void **state)
+{
+    static struct built b;
+    struct scan_report report;
+
+    (void)state;
+    build_begin(&b, 6);
+    for (int i = 0; i < 20; i++)
+        build_add(&b, i < 10 ? 9 + (uint64_t)i : 19, 300); /* the last ten: one commit, never synced */
+    memset(b.p + b.at[12], 0, 100);
+    assert_int_equal(scan(&b, 0, 0, &report), 12);
+    assert_int_equal(report.damaged, 0);
+    assert_true(report.torn_octets > 0);
+    /* the next segment exists: then all of this one was durable, and the hole is damage */
+    assert_int_equal(scan(&b, 29, 0, &report), 19);
+    assert_int_equal(report.damaged, 1);
+    /* unless a cut said that it ended there */
+    assert_int_equal(scan(&b, 29, 22, &report), 12);
+    assert_int_equal(report.damaged, 0);
+}
+
+static void every_flipped_bit_is_seen_and_the_rest_loads(void **state)
+{
+    static struct built b, bad;
+    struct scan_report report;
+
+    (void)state;
+    build_begin(&b, 6);
+    for (int i = 0; i < 8; i++)
+        build_add(&b, 9 + (uint64_t)i, 90);
+    for (uint64_t at = b.at[3]; at < b.at[4]; at++)
+        for (int bit = 0; bit < 8; bit++) {
+            bool is_pad = at >= b.at[3] + RECORD_HEADER + 90 + 30;
+            bad = b;
+            bad.p[at] = (char)(bad.p[at] ^ 1 << bit);
+            assert_int_equal(scan(&bad, 0, 0, &report), is_pad ? 8 : 7);
+            assert_int_equal(report.damaged, is_pad ? 0 : 1);
+        }
+}
+
+static void records_written_into_a_message_are_not_records(void **state)
+{
+    static struct built b, inner;
+    struct scan_report report;
+
+    (void)state;
+    build_begin(&inner, 6);
+    for (int i = 0; i < 10; i++)
+        build_add(&inner, 12 + (uint64_t)i, 20);
+    build_begin(&b, 6);
+    b.head.salt = 4711; /* who writes the message does not know it */
+    for (int i = 0; i < 3; i++)
+        build_add(&b, 9 + (uint64_t)i, 4000);
+    memcpy(b.p + b.at[1] + RECORD_HEADER + 8, inner.p + SEGMENT_HEADER, 2000);
+    b.p[b.at[1]] ^= 1;
+    assert_int_equal(scan(&b, 0, 0, &report), 2);
+    assert_int_equal(report.damaged, 1);
+}
+
+static void flip(const char *dir, const char *needle)
+{
+    char path[500], journal[128], *p = malloc(SEG);
+    DIR *d;
+
+    snprintf(journal, sizeof journal, "%s/journal", dir);
+    d = opendir(journal);
+    for (struct dirent *it; (it = readdir(d)) != NULL;) {
+        char *hit;
+        int fd;
+        if (strncmp(it->d_name, "seg-", 4) != 0 || strchr(it->d_name, '.') != NULL) /* spares in the making */
+            continue;
+        snprintf(path, sizeof path, "%s/%s", journal, it->d_name);
+        fd = open(path, O_RDWR);
+        assert_int_equal(pread(fd, p, SEG, 0), SEG);
+        hit = memmem(p, SEG, needle, strlen(needle));
+        if (hit != NULL) {
+            *hit ^= 4;
+            assert_int_equal(pwrite(fd, hit, 1, hit - p), 1);
+        }
+        close(fd);
+    }
+    closedir(d);
+    free(p);
+}
+
+static void a_damaged_message_is_set_aside_and_reported(void **state)
+{
+    struct rig r, crashed;
+    char needle[128];
+    int n = 0;
+    DIR *d;
+
+    (void)state;
+    rig_init(&r);
+    rig_open(&r);
+    for (uint64_t id = 1; id <= 12; id++)
+        rig_put(&r, id, 1, 1000);
+    rig_init(&crashed);
+    copy_spool(r.dir, crashed.dir);
+    for (int i = 0; i < 40; i++)
+        needle[i] = body_octet(7, 500 + (size_t)i);
+    needle[40] = '\0';
+    flip(crashed.dir, needle);
+    rig_open(&crashed);
+    assert_int_equal(crashed.report.damaged_records, 1);
+    assert_int_equal(crashed.report.messages, 11);
+    assert_null(hky_idmap_get(&crashed.found, 7));
+    for (uint64_t id = 8; id <= 12; id++)
+        rig_check_body(&crashed, hky_idmap_get(&crashed.found, id));
+    snprintf(needle, sizeof needle, "%s/damaged", crashed.dir);
+    d = opendir(needle);
+    for (struct dirent *it; (it = readdir(d)) != NULL;)
+        n += it->d_name[0] != '.';
+    closedir(d);
+    assert_int_equal(n, 1);
+    rig_close(&crashed);
+    rig_open(&crashed); /* said once */
+    assert_int_equal(crashed.report.damaged_records, 0);
+    assert_int_equal(crashed.report.messages, 11);
+    rig_fini(&crashed);
+    rig_fini(&r);
+}
+
+static void a_body_that_rotted_later_is_an_error_not_mail(void **state)
+{
+    struct rig r;
+    struct hky_body_read read;
+    char needle[41];
+    struct hky_message *m;
+
+    (void)state;
+    rig_init(&r);
+    rig_open(&r);
+    m = rig_put(&r, 7, 1, 1000);
+    hky_journal_body_drop(r.j, m);
+    for (int i = 0; i < 40; i++)
+        needle[i] = body_octet(7, 500 + (size_t)i);
+    needle[40] = '\0';
+    flip(r.dir, needle);
+    read = (struct hky_body_read){.loop = r.loop, .message = m, .done = rig_on_body};
+    if (!hky_journal_body(r.j, &read))
+        for (int i = 0; i < 1000 && read.message != NULL; i++)
+            hky_loop_turn(r.loop, 10);
+    assert_int_equal(read.result, HKY_E_IO);
+    hky_body_read_release(&read);
+    rig_fini(&r);
+}
+
+static void a_dropped_tail_stays_dropped(void **state)
+{
+    struct rig r, crashed;
+    char needle[41];
+
+    (void)state;
+    rig_init(&r);
+    rig_open(&r);
+    for (uint64_t id = 1; id <= 5; id++)
+        rig_put(&r, id, 1, 1000);
+    rig_init(&crashed);
+    copy_spool(r.dir, crashed.dir);
+    for (int i = 0; i < 40; i++)
+        needle[i] = body_octet(5, 500 + (size_t)i);
+    needle[40] = '\0';
+    flip(crashed.dir, needle); /* the last record: nothing says that it was durable */
+    rig_open(&crashed);
+    assert_int_equal(crashed.report.messages, 4);
+    assert_int_equal(crashed.report.damaged_records, 0);
+    assert_true(crashed.report.torn_tail_octets > 0);
+    rig_put(&crashed, 50, 1, 1000);
+    needle[0] ^= 4;
+    flip(crashed.dir, needle); /* the page arrives after all */
+    rig_close(&crashed);
+    rig_open(&crashed);
+    assert_int_equal(crashed.report.messages, 5);
+    assert_null(hky_idmap_get(&crashed.found, 5));
+    assert_non_null(hky_idmap_get(&crashed.found, 50));
+    rig_fini(&crashed);
+    rig_fini(&r);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_recycled_segment_cut_at_every_record_shows_nothing_old),
+        cmocka_unit_test(a_torn_tail_of_any_length_loses_only_the_torn),
+        cmocka_unit_test(pages_that_came_in_another_order_are_the_tail_too),
+        cmocka_unit_test(every_flipped_bit_is_seen_and_the_rest_loads),
+        cmocka_unit_test(records_written_into_a_message_are_not_records),
+        cmocka_unit_test(a_damaged_message_is_set_aside_and_reported),
+        cmocka_unit_test(a_body_that_rotted_later_is_an_error_not_mail),
+        cmocka_unit_test(a_dropped_tail_stays_dropped),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,274 @@
+/* The n-th call fails, for every n of a short run: what was acknowledged is found again, what was refused is not. */
+#include "rig.h"
+
+#include <pthread.h>
+#include <sys/uio.h>
+
+enum call { PWRITE, SYNC, OPEN, RENAME, UNLINK, N_CALLS };
+static const char *const call_names[] = {"pwritev", "fdatasync", "openat", "renameat", "unlinkat"};
+
+struct faults {
+    pthread_mutex_t lock;
+    enum call call;
+    int at; /* fails at this call, counted from 1 */
+    int error;
+    bool is_lasting, is_short;
+    int n;
+    bool has_failed;
+};
+
+static bool fails(struct faults *f, enum call call)
+{
+    bool yes;
+
+    pthread_mutex_lock(&f->lock);
+    if (call == f->call)
+        f->n++;
+    yes = call == f->call && f->at > 0 && (f->n == f->at || (f->is_lasting && f->n > f->at));
+    f->has_failed = f->has_failed || yes;
+    pthread_mutex_unlock(&f->lock);
+    if (yes)
+        errno = f->error;
+    return yes;
+}
+
+static ssize_t fault_pwritev(void *ctx, int fd, const struct iovec *iov, int n, off_t at)
+{
+    struct faults *f = ctx;
+
+    if (fails(f, PWRITE)) {
+        if (f->is_short) /* a part goes, the rest does not */
+            (void)!pwritev(fd, iov, n > 1 ? n / 2 : 1, at);
+        errno = f->error;
+        return -1;
+    }
+    return pwritev(fd, iov, n, at);
+}
+
+static int fault_fdatasync(void *ctx, int fd)
+{
+    return fails(ctx, SYNC) ? -1 : fdatasync(fd);
+}
+
+static int fault_openat(void *ctx, int dir, const char *name, int flags, mode_t mode)
+{
+    return fails(ctx, OPEN) ? -1 : openat(dir, name, flags, mode);
+}
+
+static int fault_renameat(void *ctx, int from_dir, const char *from, int to_dir, const char *to)
+{
+    return fails(ctx, RENAME) ? -1 : renameat(from_dir, from, to_dir, to);
+}
+
+static int fault_unlinkat(void *ctx, int dir, const char *name, int flags)
+{
+    return fails(ctx, UNLINK) ? -1 : unlinkat(dir, name, flags);
+}
+
+enum { N_MESSAGES = 8 };
+
+struct run {
+    enum hky_err accepted[N_MESSAGES + 1];
+    bool was_submitted[N_MESSAGES + 1], is_finished[N_MESSAGES + 1];
+};
+
+/* Accept eight messages over several segments, finish every second one, tell of attempts; then stop. */
+static void short_run(struct rig *r, struct run *run, bool is_lasting)
+{
+    *run = (struct run){0};
+    if (rig_try_open(r) != HKY_OK) {
+        rig_forget(r);
+        return;
+    }
+    for (uint64_t id = 1; id <= N_MESSAGES; id++) {
+        struct hky_message *m = make_message(r, id, 1, 20000);
+        struct told t;
+        run->was_submitted[id] = true;
+        run->accepted[id] = rig_accept(r, m);
+        if (run->accepted[id] == HKY_OK) {
+            hky_journal_attempt(r->j, &m->recipients[0], NULL);
+            if (id % 2 == 0) {
+                m->recipients[0].state = HKY_RCPT_DELIVERED;
+                bool is_told = id % 4 == 0 && !is_lasting; /* results wait for the disk as long as it takes */
+                told_init(r, &t);
+                hky_journal_finish(r->j, &m->recipients[0], NULL, is_told ? &t.commit : NULL);
+                if (is_told)
+                    told_wait(r, &t);
+                run->is_finished[id] = !is_told || t.result == HKY_OK;
+            }
+        }
+        hky_message_unref(&m);
+    }
+    rig_close(r);
+}
+
+static void check_run(struct rig *r, const struct run *run, bool is_lasting, const char *what, int n)
+{
+    for (uint64_t id = 1; id <= N_MESSAGES; id++) {
+        bool is_found = hky_idmap_get(&r->found, id) != NULL;
+        if (!run->was_submitted[id]) {
+            assert_false(is_found);
+        } else if (run->accepted[id] != HKY_OK) {
+            if (is_found && !is_lasting)
+                fail_msg("%s %d: message %d was refused and is there", what, n, (int)id);
+        } else if (id % 2 != 0 && !is_found) {
+            fail_msg("%s %d: message %d was acknowledged and is gone", what, n, (int)id);
+        } else if (run->is_finished[id] && is_found && !is_lasting) {
+            fail_msg("%s %d: message %d was finished and came back", what, n, (int)id);
+        }
+    }
+}
+
+static void every_call_fails_once(enum call call, int error, bool is_lasting, bool is_short)
+{
+    bool has_failed = true;
+    int n;
+
+    for (n = 1; has_failed && n < 400; n++) {
+        struct faults f = {.lock = PTHREAD_MUTEX_INITIALIZER,
+                           .call = call,
+                           .at = n,
+                           .error = error,
+                           .is_lasting = is_lasting,
+                           .is_short = is_short};
+        struct hky_journal_io io = {.ctx = &f,
+                                    .pwritev = fault_pwritev,
+                                    .fdatasync = fault_fdatasync,
+                                    .openat = fault_openat,
+                                    .renameat = fault_renameat,
+                                    .unlinkat = fault_unlinkat};
+        struct rig r;
+        struct run run;
+        rig_init(&r);
+        r.params.io = &io;
+        short_run(&r, &run, is_lasting);
+        has_failed = f.has_failed;
+        r.params.io = NULL;
+        rig_open(&r);
+        assert_int_equal(r.report.damaged_records, 0);
+        check_run(&r, &run, is_lasting, call_names[call], n);
+        rig_put(&r, 1000, 1, 500); /* and it works again */
+        rig_close(&r);
+        rig_open(&r);
+        check_run(&r, &run, is_lasting, call_names[call], n);
+        assert_non_null(hky_idmap_get(&r.found, 1000));
+        rig_fini(&r);
+    }
+    assert_true(n > 2);
+    assert_true(n < 400);
+}
+
+static void the_nth_write_fails(void **state)
+{
+    (void)state;
+    every_call_fails_once(PWRITE, EIO, false, false);
+}
+
+static void the_nth_write_goes_half_way(void **state)
+{
+    (void)state;
+    every_call_fails_once(PWRITE, EIO, false, true);
+}
+
+static void the_disk_is_full_at_the_nth_write(void **state)
+{
+    (void)state;
+    every_call_fails_once(PWRITE, ENOSPC, false, true);
+}
+
+static void the_nth_sync_fails(void **state)
+{
+    (void)state;
+    every_call_fails_once(SYNC, EIO, false, false);
+}
+
+static void all_syncs_fail_from_the_nth_on(void **state)
+{
+    (void)state;
+    every_call_fails_once(SYNC, EIO, true, false);
+}
+
+static void all_writes_fail_from_the_nth_on(void **state)
+{
+    (void)state;
+    every_call_fails_once(PWRITE, ENOSPC, true, false);
+}
+
+static void the_nth_open_fails(void **state)
+{
+    (void)state;
+    every_call_fails_once(OPEN, EMFILE, false, false);
+}
+
+static void the_nth_rename_fails(void **state)
+{
+    (void)state;
+    every_call_fails_once(RENAME, EIO, false, false);
+}
+
+static void a_failing_disk_refuses_accepts_and_recovers_by_itself(void **state)
+{
+    struct faults f = {.lock = PTHREAD_MUTEX_INITIALIZER, .call = SYNC, .error = EIO, .is_lasting = true};
+    struct hky_journal_io io = {.ctx = &f,
+                                .pwritev = fault_pwritev,
+                                .fdatasync = fault_fdatasync,
+                                .openat = fault_openat,
+                                .renameat = fault_renameat,
+                                .unlinkat = fault_unlinkat};
+    struct rig r;
+    struct hky_message *m, *kept;
+    struct told t;
+
+    (void)state;
+    rig_init(&r);
+    r.params.io = &io;
+    rig_open(&r);
+    kept = rig_put(&r, 1, 2, 500);
+    pthread_mutex_lock(&f.lock);
+    f.at = f.n + 1;
+    pthread_mutex_unlock(&f.lock);
+    m = make_message(&r, 2, 1, 500);
+    assert_int_equal(rig_accept(&r, m), HKY_E_IO);
+    assert_int_equal(hky_journal_room(r.j, 100), HKY_E_IO);
+    hky_message_unref(&m);
+    kept->recipients[0].state = HKY_RCPT_DELIVERED; /* a result waits for the disk */
+    told_init(&r, &t);
+    hky_journal_finish(r.j, &kept->recipients[0], NULL, &t.commit);
+    m = kept;
+    hky_message_unref(&m);
+    for (int i = 0; i < 5; i++)
+        hky_loop_turn(r.loop, 10);
+    assert_false(t.is_done);
+    pthread_mutex_lock(&f.lock);
+    f.at = 0;
+    pthread_mutex_unlock(&f.lock);
+    told_wait(&r, &t);
+    assert_int_equal(t.result, HKY_OK);
+    RIG_UNTIL(hky_journal_room(r.j, 100) == HKY_OK); /* spares come back with the disk */
+    rig_put(&r, 3, 1, 500);
+    rig_close(&r);
+    r.params.io = NULL;
+    rig_open(&r);
+    assert_int_equal(r.report.messages, 2);
+    assert_null(hky_idmap_get(&r.found, 2));
+    kept = hky_idmap_get(&r.found, 1);
+    assert_int_equal(kept->recipients[0].state, HKY_RCPT_DELIVERED);
+    rig_fini(&r);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_nth_write_fails),
+        cmocka_unit_test(the_nth_write_goes_half_way),
+        cmocka_unit_test(the_disk_is_full_at_the_nth_write),
+        cmocka_unit_test(the_nth_sync_fails),
+        cmocka_unit_test(all_syncs_fail_from_the_nth_on),
+        cmocka_unit_test(all_writes_fail_from_the_nth_on),
+        cmocka_unit_test(the_nth_open_fails),
+        cmocka_unit_test(the_nth_rename_fails),
+        cmocka_unit_test(a_failing_disk_refuses_accepts_and_recovers_by_itself),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
