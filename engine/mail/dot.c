@@ -18,25 +18,31 @@ static uint64_t zeros(uint64_t w)
     return ~(((w & ~HIGHS) + ~HIGHS) | w | ~HIGHS);
 }
 
-/* NULs and octets above 127 are noted; gives the number of CRs. Eight octets a step: this runs over every body. */
+/* NULs and octets above 127 are noted; gives the number of CRs. Eight octets a step: this runs over every body. The CRs
+ * are counted in eight columns, which hold 255 each. */
 static size_t note_octets(struct hky_dot_reader *r, const char *p, size_t n)
 {
-    uint64_t nul = 0, high = 0;
+    uint64_t nul = 0, high = 0, w = ONES;
     size_t n_cr = 0;
 
-    while (n > 0) {
-        uint64_t w = ONES;
-        size_t step = n < 8 ? n : 8;
+    while (n >= 8) {
+        size_t words = n / 8 < 255 ? n / 8 : 255;
+        uint64_t columns = 0;
 
-        if (step == 8)
+        for (size_t i = 0; i < words; i++, p += 8) {
             memcpy(&w, p, 8);
-        else
-            memcpy(&w, p, step);
-        high |= w;
-        nul |= zeros(w);
-        n_cr += (size_t)__builtin_popcountll(zeros(w ^ ONES * '\r'));
-        p += step;
-        n -= step;
+            high |= w;
+            nul |= zeros(w);
+            columns += zeros(w ^ ONES * '\r') >> 7;
+        }
+        n -= words * 8;
+        for (; columns != 0; columns >>= 8)
+            n_cr += columns & 0xff;
+    }
+    for (size_t i = 0; i < n; i++) {
+        high |= (unsigned char)p[i];
+        nul |= p[i] == '\0';
+        n_cr += p[i] == '\r';
     }
     r->has_nul |= nul != 0;
     r->has_8bit |= (high & HIGHS) != 0;

@@ -24,7 +24,7 @@ void hky_reply_reader_fini(struct hky_reply_reader *r);
 enum hky_reply_status { HKY_REPLY_MORE, HKY_REPLY_WHOLE, HKY_REPLY_BAD };
 /* Consumes at most one reply from p; *used = octets. WHOLE: r->reply and r->lines hold it until the next call. BAD: not
  * SMTP (wrong code, mixed codes, too long, NUL): close. Enhanced code only when its class matches the code's; repeated
- * "5.7.26" prefixes of lines are removed; text printable UTF-8. */
+ * "5.7.26" prefixes of lines are removed; text printable UTF-8. A bare LF ends a line as well: some servers send it. */
 enum hky_reply_status hky_reply_read(struct hky_reply_reader *r, const char *p, size_t n, size_t *used,
                                      struct hky_error *e);
 
