@@ -339,11 +339,7 @@ void explain_print_text(const struct explain_case *c)
     print_considered(c);
     if (c->recipient->plan == NULL) {
         title("parked");
-        if (d->place.file != NULL && d->place.file[0] != '\0' && d->kind == HKY_POLICY_ERROR)
-            printf("  %s:%u: ", file_name(d->place.file), d->place.line);
-        else
-            printf("  ");
-        printf("%s\n  It would wait, visible in the queue, and be asked again: on reload, after 5m, 15m, 1h, then "
+        printf("  %s\n  It would wait, visible in the queue, and be asked again: on reload, after 5m, 15m, 1h, then "
                "hourly.\n",
                d->text);
         return;
