@@ -6,7 +6,7 @@
 #include "base/clock.h"
 #include "base/map.h"
 #include "deliver/oauth.h"
-#include "deliver/sasl.h"
+#include "deliver/login.h"
 #include "hikyaku/deliver.h"
 #include "net/http.h"
 

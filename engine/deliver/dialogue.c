@@ -455,15 +455,15 @@ static void send_auth(struct hky_dialogue *d)
     hky_buf_clear(&d->scratch);
 }
 
-void hky_dialogue_login(struct hky_dialogue *d, struct hky_sasl *sasl)
+void hky_dialogue_login(struct hky_dialogue *d, struct hky_login *sasl)
 {
     HKY_ASSERT(d->state == HKY_DIALOGUE_LOGIN);
     struct hky_error e;
     d->sasl = sasl;
     hky_buf_clear(&d->scratch);
-    hky_buf_printf(&d->scratch, "AUTH %s", hky_sasl_name(sasl));
+    hky_buf_printf(&d->scratch, "AUTH %s", hky_login_name(sasl));
     enter(d, HKY_DIALOGUE_AUTH);
-    if (hky_sasl_begin(sasl, &d->scratch, &e) != HKY_OK)
+    if (hky_login_begin(sasl, &d->scratch, &e) != HKY_OK)
         auth_fail_local(d, e.text);
     else
         send_auth(d);
@@ -473,18 +473,18 @@ static void on_auth(struct hky_dialogue *d, const struct hky_reply *r)
 {
     struct hky_error e;
     if (r->code == 235) {
-        if (!hky_sasl_is_satisfied(d->sasl)) {
+        if (!hky_login_is_satisfied(d->sasl)) {
             auth_fail_local(d, "the server said 235 without proving that it knows the password");
             return;
         }
-        hky_sasl_free(&d->sasl);
+        hky_login_free(&d->sasl);
         enter(d, HKY_DIALOGUE_READY);
         emit(d, &(struct hky_dialogue_event){.kind = HKY_DIALOGUE_OPEN});
     } else if (r->code == 334) {
         hky_buf_clear(&d->scratch);
         if (++d->n_auth_rounds > AUTH_ROUNDS_MAX)
             auth_fail_local(d, "AUTH does not come to an end");
-        else if (hky_sasl_step(d->sasl, hky_str_of(r->text, r->n), &d->scratch, &e) != HKY_OK)
+        else if (hky_login_step(d->sasl, hky_str_of(r->text, r->n), &d->scratch, &e) != HKY_OK)
             auth_fail_local(d, e.text);
         else
             send_auth(d);
@@ -776,7 +776,7 @@ void hky_dialogue_init(struct hky_dialogue *d, const struct hky_dialogue_params 
 
 void hky_dialogue_fini(struct hky_dialogue *d)
 {
-    hky_sasl_free(&d->sasl);
+    hky_login_free(&d->sasl);
     if (d->scratch.p != NULL)
         hky_secret_wipe(d->scratch.p, d->scratch.n);
     hky_buf_fini(&d->scratch);

@@ -8,7 +8,7 @@
 #define HKY_DELIVER_DIALOGUE_H
 
 #include "base/buf.h"
-#include "deliver/sasl.h"
+#include "deliver/login.h"
 #include "hikyaku/outcome.h"
 
 #define HKY_DIALOGUE_STATES(X)                                                                                         \
@@ -127,7 +127,7 @@ struct hky_dialogue {
     unsigned marks_cap, marks_at, n_marks;
     struct hky_transaction *current, *next; /* next: overlapped, its envelope follows the dot of current */
     unsigned n_begun;
-    struct hky_sasl *sasl;
+    struct hky_login *sasl;
     unsigned n_auth_rounds;
     struct hky_buf scratch;
     void (*trace)(void *ctx, enum hky_dialogue_state from, enum hky_dialogue_state to); /* may be NULL */
@@ -142,7 +142,7 @@ void hky_dialogue_reply(struct hky_dialogue *d, const struct hky_reply *reply, s
 /* TLS is up (after START_TLS). */
 void hky_dialogue_secured(struct hky_dialogue *d);
 /* The answer to ASK_LOGIN: taken over. */
-void hky_dialogue_login(struct hky_dialogue *d, struct hky_sasl *sasl);
+void hky_dialogue_login(struct hky_dialogue *d, struct hky_login *sasl);
 /* The connection ended or is given up: what is under way is settled, END follows. stage NONE: the one awaited.
  * dot_left: the dot of the current transaction may have reached the peer. */
 void hky_dialogue_fail(struct hky_dialogue *d, enum hky_stage stage, const struct hky_reply *reply, bool dot_left,

@@ -15,7 +15,7 @@
 
 struct member { /* one connection */
     struct hky_pool *pool;
-    struct hky_connection *connection;
+    struct hky_outbound *connection;
     struct hky_delivery *live[2]; /* what it has of ours, bound or under way */
     bool is_open;
     TAILQ_ENTRY(member) link;
@@ -126,7 +126,7 @@ static void forget(struct member *m, struct hky_delivery *x)
     m->live[m->live[0] == x ? 0 : 1] = NULL;
 }
 
-static struct hky_delivery *on_next(void *ctx, struct hky_connection *c)
+static struct hky_delivery *on_next(void *ctx, struct hky_outbound *c)
 {
     struct member *m = ctx;
     (void)c;
@@ -138,7 +138,7 @@ static struct hky_delivery *on_next(void *ctx, struct hky_connection *c)
     return x;
 }
 
-static void on_result(void *ctx, struct hky_connection *c, struct hky_delivery *x, unsigned i, enum hky_stage stage,
+static void on_result(void *ctx, struct hky_outbound *c, struct hky_delivery *x, unsigned i, enum hky_stage stage,
                       enum hky_class class, const struct hky_reply *reply)
 {
     struct member *m = ctx;
@@ -147,7 +147,7 @@ static void on_result(void *ctx, struct hky_connection *c, struct hky_delivery *
     struct hky_verdict_query q = {
         .policy = pool->policy,
         .relay = pool->relay,
-        .host = hky_connection_host(c),
+        .host = hky_outbound_host(c),
         .stage = stage,
         .class = class,
         .reply = reply,
@@ -159,7 +159,7 @@ static void on_result(void *ctx, struct hky_connection *c, struct hky_delivery *
     hky_schedule_result(x->job, i, &o);
 }
 
-static void on_done(void *ctx, struct hky_connection *c, struct hky_delivery *x, bool mail_sent)
+static void on_done(void *ctx, struct hky_outbound *c, struct hky_delivery *x, bool mail_sent)
 {
     struct member *m = ctx;
     (void)c;
@@ -169,7 +169,7 @@ static void on_done(void *ctx, struct hky_connection *c, struct hky_delivery *x,
     hky_schedule_done(&job, mail_sent);
 }
 
-static void on_give_back(void *ctx, struct hky_connection *c, struct hky_delivery *x)
+static void on_give_back(void *ctx, struct hky_outbound *c, struct hky_delivery *x)
 {
     struct member *m = ctx;
     (void)c;
@@ -182,7 +182,7 @@ static void on_give_back(void *ctx, struct hky_connection *c, struct hky_deliver
 
 /* With others open, a connection that is turned away says how many the far side bears, and nothing about its message.
  */
-static bool on_spare(void *ctx, struct hky_connection *c, enum hky_stage stage)
+static bool on_spare(void *ctx, struct hky_outbound *c, enum hky_stage stage)
 {
     struct member *m = ctx;
     struct hky_pool *pool = m->pool;
@@ -194,7 +194,7 @@ static bool on_spare(void *ctx, struct hky_connection *c, enum hky_stage stage)
     return true;
 }
 
-static void on_open(void *ctx, struct hky_connection *c)
+static void on_open(void *ctx, struct hky_outbound *c)
 {
     struct member *m = ctx;
     (void)c;
@@ -204,7 +204,7 @@ static void on_open(void *ctx, struct hky_connection *c)
     hky_pool_wake(m->pool); /* others may follow now */
 }
 
-static void degrade(struct hky_pool *pool, const struct hky_connection_end *end)
+static void degrade(struct hky_pool *pool, const struct hky_outbound_end *end)
 {
     /* Once may be a restart of the server; an answer to the wrong command is never an accident. */
     if (end->is_worn && ++pool->strikes < STRIKES_MAX)
@@ -219,7 +219,7 @@ static void degrade(struct hky_pool *pool, const struct hky_connection_end *end)
     pool->no_overlap = true;
 }
 
-static void on_closed(void *ctx, struct hky_connection *c, const struct hky_connection_end *end)
+static void on_closed(void *ctx, struct hky_outbound *c, const struct hky_outbound_end *end)
 {
     struct member *m = ctx;
     struct hky_pool *pool = m->pool;
@@ -238,7 +238,7 @@ static void on_closed(void *ctx, struct hky_connection *c, const struct hky_conn
     hky_pool_wake(pool);
 }
 
-static void on_want_secret(void *ctx, struct hky_connection *c, bool refresh,
+static void on_want_secret(void *ctx, struct hky_outbound *c, bool refresh,
                            void (*done)(void *arg, struct hky_secret *s, const struct hky_error *e), void *arg)
 {
     struct member *m = ctx;
@@ -247,7 +247,7 @@ static void on_want_secret(void *ctx, struct hky_connection *c, bool refresh,
     p->secret(p->ctx, p->worker, m->pool->relay, refresh, done, arg);
 }
 
-static const struct hky_connection_ops connection_ops = {
+static const struct hky_outbound_ops connection_ops = {
     .next = on_next,
     .result = on_result,
     .done = on_done,
@@ -290,7 +290,7 @@ static void open_one(struct hky_pool *pool, struct hky_job *job)
                                                                                     : pool->policy->engine.hostname;
     struct hky_delivery *x = delivery_of_job(pool, job);
     keep(m, x);
-    struct hky_connection_params p = {
+    struct hky_outbound_params p = {
         .loop = d->params.loop,
         .log = d->params.log,
         .dns = hky_deliver_dns(d, pool->policy),
@@ -311,7 +311,7 @@ static void open_one(struct hky_pool *pool, struct hky_job *job)
     };
     TAILQ_INSERT_TAIL(&pool->members, m, link);
     pool->n_members++;
-    m->connection = hky_connection_new(&p);
+    m->connection = hky_outbound_new(&p);
 }
 
 static bool may_open(const struct hky_pool *pool)
@@ -353,10 +353,10 @@ static void work(struct hky_pool *pool)
     struct member *m, *next;
     for (m = TAILQ_FIRST(&pool->members); m != NULL; m = next) {
         next = TAILQ_NEXT(m, link);
-        if (!hky_connection_is_idle(m->connection))
+        if (!hky_outbound_is_idle(m->connection))
             continue;
         uint64_t before = pool->n_taken;
-        hky_connection_kick(m->connection); /* may close it: `m` is gone then */
+        hky_outbound_kick(m->connection); /* may close it: `m` is gone then */
         if (pool->n_taken == before)
             break;
     }
@@ -514,7 +514,7 @@ void hky_pool_drain(struct hky_pool *pool)
     struct member *m, *next;
     for (m = TAILQ_FIRST(&pool->members); m != NULL; m = next) {
         next = TAILQ_NEXT(m, link);
-        hky_connection_retire(m->connection);
+        hky_outbound_retire(m->connection);
     }
 }
 
@@ -522,7 +522,7 @@ void hky_pool_free(struct hky_pool *pool)
 {
     struct member *m;
     while ((m = TAILQ_FIRST(&pool->members)) != NULL) {
-        hky_connection_abandon(&m->connection);
+        hky_outbound_abandon(&m->connection);
         for (int i = 0; i < 2; i++) {
             struct hky_delivery *x = m->live[i];
             if (x == NULL)

@@ -6,7 +6,7 @@
 #define HKY_DELIVER_POOL_H
 
 #include "base/map.h"
-#include "deliver/connection.h"
+#include "deliver/outbound.h"
 #include "hikyaku/deliver.h"
 
 struct hky_pool;

@@ -4,7 +4,7 @@
  */
 #include "base/clock.h"
 #include "base/hash.h"
-#include "deliver/connection.h"
+#include "deliver/outbound.h"
 #include "deliver/verdict.h"
 #include "hikyaku/deliver.h"
 #include "mail/address.h"
@@ -27,7 +27,7 @@ struct probe {
     unsigned n_hosts;
     uint16_t port;
     bool is_redirected;
-    struct hky_connection *connection;
+    struct hky_outbound *connection;
     struct hky_delivery *delivery;
     struct hky_message *message;
     struct hky_identity identity;
@@ -51,7 +51,7 @@ static void tell(struct probe *p, enum hky_stage stage, bool is_good, const char
 
 static void conclude(struct probe *p, enum hky_stage stage, enum hky_class class, const struct hky_reply *reply)
 {
-    const char *host = p->connection != NULL ? hky_connection_host(p->connection) : p->params->relay->host;
+    const char *host = p->connection != NULL ? hky_outbound_host(p->connection) : p->params->relay->host;
     struct hky_verdict_query q = {
         .policy = p->params->policy,
         .relay = p->params->relay,
@@ -73,14 +73,14 @@ static void conclude(struct probe *p, enum hky_stage stage, enum hky_class class
 
 /* ---- what the connection says ---- */
 
-static struct hky_delivery *on_next(void *ctx, struct hky_connection *c)
+static struct hky_delivery *on_next(void *ctx, struct hky_outbound *c)
 {
     (void)ctx;
     (void)c;
     return NULL;
 }
 
-static void on_result(void *ctx, struct hky_connection *c, struct hky_delivery *x, unsigned i, enum hky_stage stage,
+static void on_result(void *ctx, struct hky_outbound *c, struct hky_delivery *x, unsigned i, enum hky_stage stage,
                       enum hky_class class, const struct hky_reply *reply)
 {
     (void)c;
@@ -89,28 +89,28 @@ static void on_result(void *ctx, struct hky_connection *c, struct hky_delivery *
     conclude(ctx, stage, class, reply);
 }
 
-static void on_done(void *ctx, struct hky_connection *c, struct hky_delivery *x, bool mail_sent)
+static void on_done(void *ctx, struct hky_outbound *c, struct hky_delivery *x, bool mail_sent)
 {
     (void)ctx;
     (void)x;
     (void)mail_sent;
-    hky_connection_retire(c);
+    hky_outbound_retire(c);
 }
 
-static void on_give_back(void *ctx, struct hky_connection *c, struct hky_delivery *x)
+static void on_give_back(void *ctx, struct hky_outbound *c, struct hky_delivery *x)
 {
     (void)ctx;
     (void)c;
     (void)x;
 }
 
-static void on_open(void *ctx, struct hky_connection *c)
+static void on_open(void *ctx, struct hky_outbound *c)
 {
     (void)ctx;
     (void)c;
 }
 
-static void on_closed(void *ctx, struct hky_connection *c, const struct hky_connection_end *end)
+static void on_closed(void *ctx, struct hky_outbound *c, const struct hky_outbound_end *end)
 {
     struct probe *p = ctx;
     (void)c;
@@ -120,7 +120,7 @@ static void on_closed(void *ctx, struct hky_connection *c, const struct hky_conn
     p->is_over = true;
 }
 
-static void on_secret(void *ctx, struct hky_connection *c, bool refresh,
+static void on_secret(void *ctx, struct hky_outbound *c, bool refresh,
                       void (*done)(void *arg, struct hky_secret *s, const struct hky_error *e), void *arg)
 {
     struct probe *p = ctx;
@@ -130,7 +130,7 @@ static void on_secret(void *ctx, struct hky_connection *c, bool refresh,
     hky_credentials_get(p->credentials, p->params->policy, p->params->relay, refresh, p->loop, done, arg);
 }
 
-static void on_trace(void *ctx, struct hky_connection *c, enum hky_stage stage, bool is_good, const char *text)
+static void on_trace(void *ctx, struct hky_outbound *c, enum hky_stage stage, bool is_good, const char *text)
 {
     struct probe *p = ctx;
     (void)c;
@@ -138,7 +138,7 @@ static void on_trace(void *ctx, struct hky_connection *c, enum hky_stage stage, 
         tell(p, stage, true, text);
 }
 
-static const struct hky_connection_ops ops = {
+static const struct hky_outbound_ops ops = {
     .next = on_next,
     .result = on_result,
     .done = on_done,
@@ -249,7 +249,7 @@ static void go(struct probe *p)
 {
     const struct hky_relay *r = p->params->relay;
     const char *hello = r->hello != NULL && r->hello[0] != '\0' ? r->hello : p->params->policy->engine.hostname;
-    struct hky_connection_params cp = {
+    struct hky_outbound_params cp = {
         .loop = p->loop,
         .dns = p->dns,
         .policy = p->params->policy,
@@ -266,7 +266,7 @@ static void go(struct probe *p)
         .ops = &ops,
         .ctx = p,
     };
-    p->connection = hky_connection_new(&cp);
+    p->connection = hky_outbound_new(&cp);
 }
 
 static void on_mx(struct hky_dns_query *q, const struct hky_dns_mx_answer *a)
@@ -340,7 +340,7 @@ static void close_parts(struct probe *p)
 {
     hky_dns_cancel(&p->query);
     if (p->connection != NULL)
-        hky_connection_abandon(&p->connection);
+        hky_outbound_abandon(&p->connection);
     if (p->loop != NULL) /* what was closed goes at the end of a turn */
         hky_loop_turn(p->loop, 0);
     hky_credentials_free(&p->credentials);

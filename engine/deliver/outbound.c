@@ -1,4 +1,4 @@
-#include "deliver/connection.h"
+#include "deliver/outbound.h"
 
 #include "base/clock.h"
 #include "mail/reply.h"
@@ -21,12 +21,12 @@
 
 /* The answer of the credential store may come when the connection is gone. */
 struct login_wait {
-    struct hky_connection *connection;
+    struct hky_outbound *connection;
     struct hky_policy *policy; /* kept, because the relay is read elsewhere meanwhile */
 };
 
-struct hky_connection {
-    struct hky_connection_params params;
+struct hky_outbound {
+    struct hky_outbound_params params;
     struct hky_dns_mx *hosts;
     unsigned host_at, addr_at;
     struct hky_dns_addr_answer *addrs;
@@ -52,8 +52,8 @@ struct hky_connection {
     struct hky_reply end_reply;
 };
 
-static void pump(struct hky_connection *c);
-static void next_target(struct hky_connection *c);
+static void pump(struct hky_outbound *c);
+static void next_target(struct hky_outbound *c);
 
 /* ---- small things ---- */
 
@@ -62,18 +62,18 @@ static uint32_t or_default(uint32_t ms, uint32_t fallback)
     return ms > 0 ? ms : fallback;
 }
 
-static bool is_tried(const struct hky_connection *c)
+static bool is_tried(const struct hky_outbound *c)
 {
     return c->is_dialogue;
 }
 
-static void trace(struct hky_connection *c, enum hky_stage stage, bool is_good, const char *text)
+static void trace(struct hky_outbound *c, enum hky_stage stage, bool is_good, const char *text)
 {
     if (c->params.ops->trace != NULL)
         c->params.ops->trace(c->params.ctx, c, stage, is_good, text);
 }
 
-static void dialogue_end(struct hky_connection *c)
+static void dialogue_end(struct hky_outbound *c)
 {
     if (c->is_dialogue) {
         hky_dialogue_fini(&c->dialogue);
@@ -84,21 +84,21 @@ static void dialogue_end(struct hky_connection *c)
 }
 
 /* The dot (and all before it) went to the kernel: the peer may have the whole message. */
-static bool dot_has_left(const struct hky_connection *c)
+static bool dot_has_left(const struct hky_outbound *c)
 {
     return c->stream != NULL && hky_stream_sent(c->stream) >= c->dot_end;
 }
 
-static void fail(struct hky_connection *c, enum hky_stage stage, enum hky_class class, bool is_out_of_step,
+static void fail(struct hky_outbound *c, enum hky_stage stage, enum hky_class class, bool is_out_of_step,
                  const struct hky_reply *reply)
 {
     c->class = class;
     hky_dialogue_fail(&c->dialogue, stage, reply, dot_has_left(c), is_out_of_step);
 }
 
-static void fail_local(struct hky_connection *c, enum hky_stage stage, enum hky_class class, enum hky_origin origin,
+static void fail_local(struct hky_outbound *c, enum hky_stage stage, enum hky_class class, enum hky_origin origin,
                        const char *fmt, ...) __attribute__((format(printf, 5, 6)));
-static void fail_local(struct hky_connection *c, enum hky_stage stage, enum hky_class class, enum hky_origin origin,
+static void fail_local(struct hky_outbound *c, enum hky_stage stage, enum hky_class class, enum hky_origin origin,
                        const char *fmt, ...)
 {
     char text[400];
@@ -115,7 +115,7 @@ static void fail_local(struct hky_connection *c, enum hky_stage stage, enum hky_
 
 static void on_free(struct hky_task *task)
 {
-    struct hky_connection *c = HKY_CONTAINER(task, struct hky_connection, free_task);
+    struct hky_outbound *c = HKY_CONTAINER(task, struct hky_outbound, free_task);
     hky_buf_fini(&c->scratch);
     free(c->hosts);
     free(c->addrs);
@@ -123,7 +123,7 @@ static void on_free(struct hky_task *task)
     free(c);
 }
 
-static void let_go(struct hky_connection *c)
+static void let_go(struct hky_outbound *c)
 {
     c->is_closed = true;
     hky_dns_cancel(&c->query);
@@ -135,7 +135,7 @@ static void let_go(struct hky_connection *c)
 }
 
 /* No connection came about, or none that could send: the bound delivery gets the outcome. */
-static void fail_bound(struct hky_connection *c, enum hky_stage stage, enum hky_class class,
+static void fail_bound(struct hky_outbound *c, enum hky_stage stage, enum hky_class class,
                        const struct hky_reply *reply)
 {
     struct hky_delivery *x = c->bound;
@@ -151,14 +151,14 @@ static void fail_bound(struct hky_connection *c, enum hky_stage stage, enum hky_
     c->params.ops->done(c->params.ctx, c, x, false);
 }
 
-static void close_for_good(struct hky_connection *c, const struct hky_connection_end *end)
+static void close_for_good(struct hky_outbound *c, const struct hky_outbound_end *end)
 {
     fail_bound(c, end->stage, end->class, end->reply);
     let_go(c);
     if (hky_log_is_on(c->params.log, HKY_LOG_DEBUG)) {
         char quoted[HKY_LOG_QUOTED];
         hky_log(c->params.log, HKY_LOG_DEBUG, "closed", "relay=%s host=%s stage=%s sent=%u reply=%s",
-                c->params.relay->name, hky_connection_host(c), hky_stage_name(end->stage), c->n_taken,
+                c->params.relay->name, hky_outbound_host(c), hky_stage_name(end->stage), c->n_taken,
                 hky_log_quote(hky_str_of(end->reply->text, end->reply->n), quoted));
     }
     c->params.ops->closed(c->params.ctx, c, end);
@@ -166,23 +166,23 @@ static void close_for_good(struct hky_connection *c, const struct hky_connection
     hky_loop_defer(c->params.loop, &c->free_task);
 }
 
-static bool has_more_targets(const struct hky_connection *c)
+static bool has_more_targets(const struct hky_outbound *c)
 {
     return (c->addrs != NULL && c->addr_at < c->addrs->n) || c->host_at + 1 < c->params.n_hosts;
 }
 
 /* RFC 5321 5.1: the next address or host when nobody answers, or the one that answers is busy. */
-static bool may_try_next(const struct hky_connection *c, enum hky_stage stage, const struct hky_reply *r)
+static bool may_try_next(const struct hky_outbound *c, enum hky_stage stage, const struct hky_reply *r)
 {
     if (stage != HKY_STAGE_CONNECT && stage != HKY_STAGE_GREETING)
         return false;
     return (r->code == 0 || r->code < 500) && has_more_targets(c);
 }
 
-static void conclude(struct hky_connection *c)
+static void conclude(struct hky_outbound *c)
 {
     struct hky_reply reply = c->end_reply;
-    struct hky_connection_end end = {
+    struct hky_outbound_end end = {
         .stage = c->end.stage,
         .class = c->class,
         .reply = &reply,
@@ -222,7 +222,7 @@ static void conclude(struct hky_connection *c)
 
 /* ---- time-outs ---- */
 
-static uint32_t wait_ms(const struct hky_connection *c)
+static uint32_t wait_ms(const struct hky_outbound *c)
 {
     const struct hky_relay_timeouts *t = &c->params.relay->timeout;
     if (hky_dialogue_content(&c->dialogue) != NULL)
@@ -244,7 +244,7 @@ static uint32_t wait_ms(const struct hky_connection *c)
     return or_default(t->command_ms, DEFAULT_COMMAND);
 }
 
-static void arm(struct hky_connection *c)
+static void arm(struct hky_outbound *c)
 {
     c->is_moved = false;
     c->sent_at_arming = c->stream != NULL ? hky_stream_sent(c->stream) : 0;
@@ -252,7 +252,7 @@ static void arm(struct hky_connection *c)
     hky_timer_set(&c->timer, wait_ms(c));
 }
 
-static bool is_writing_on(struct hky_connection *c)
+static bool is_writing_on(struct hky_outbound *c)
 {
     if (hky_stream_unsent(c->stream) == 0)
         return false;
@@ -263,7 +263,7 @@ static bool is_writing_on(struct hky_connection *c)
 
 static void on_timer(struct hky_timer *timer)
 {
-    struct hky_connection *c = HKY_CONTAINER(timer, struct hky_connection, timer);
+    struct hky_outbound *c = HKY_CONTAINER(timer, struct hky_outbound, timer);
     struct hky_reply reply;
     if (c->is_closed)
         return;
@@ -277,7 +277,7 @@ static void on_timer(struct hky_timer *timer)
         return;
     }
     if (hky_dialogue_is_idle(&c->dialogue) && hky_dialogue_expects(&c->dialogue) == HKY_EXPECT_NOTHING) {
-        hky_connection_retire(c);
+        hky_outbound_retire(c);
         return;
     }
     if (is_writing_on(c)) {
@@ -300,8 +300,8 @@ static struct hky_delivery *delivery_of(struct hky_transaction *t)
 
 static void on_dialogue(void *ctx, const struct hky_dialogue_event *ev)
 {
-    struct hky_connection *c = ctx;
-    const struct hky_connection_ops *ops = c->params.ops;
+    struct hky_outbound *c = ctx;
+    const struct hky_outbound_ops *ops = c->params.ops;
     switch (ev->kind) {
     case HKY_DIALOGUE_SEND:
         hky_stream_write(c->stream, ev->octets.p, ev->octets.n);
@@ -337,7 +337,7 @@ static void on_dialogue(void *ctx, const struct hky_dialogue_event *ev)
 
 /* ---- AUTH ---- */
 
-static bool is_loopback(const struct hky_connection *c)
+static bool is_loopback(const struct hky_outbound *c)
 {
     char peer[64];
     hky_stream_peer(c->stream, peer, sizeof(peer));
@@ -346,7 +346,7 @@ static bool is_loopback(const struct hky_connection *c)
 
 /* AUTH in the clear only where the policy says tls = "none", and then only when the mechanism is named or the server is
  * this machine. */
-static bool may_login(struct hky_connection *c)
+static bool may_login(struct hky_outbound *c)
 {
     const struct hky_relay *r = c->params.relay;
     if (hky_stream_is_secure(c->stream))
@@ -357,7 +357,7 @@ static bool may_login(struct hky_connection *c)
 static void on_secret(void *arg, struct hky_secret *secret, const struct hky_error *e)
 {
     struct login_wait *w = arg;
-    struct hky_connection *c = w->connection;
+    struct hky_outbound *c = w->connection;
     hky_policy_unref(&w->policy);
     free(w);
     if (c == NULL || c->is_closed) {
@@ -365,17 +365,17 @@ static void on_secret(void *arg, struct hky_secret *secret, const struct hky_err
         return;
     }
     c->login = NULL;
-    struct hky_sasl *sasl = NULL;
+    struct hky_login *sasl = NULL;
     struct hky_error error = {0};
     if (secret == NULL) {
         error = *e;
     } else {
-        struct hky_sasl_params p = {.auth = c->auth,
-                                    .user = c->params.relay->user,
-                                    .host = hky_connection_host(c),
-                                    .port = c->params.port,
-                                    .secret = secret};
-        hky_sasl_new(&p, &sasl, &error);
+        struct hky_login_params p = {.auth = c->auth,
+                                     .user = c->params.relay->user,
+                                     .host = hky_outbound_host(c),
+                                     .port = c->params.port,
+                                     .secret = secret};
+        hky_login_new(&p, &sasl, &error);
     }
     hky_secret_unref(&secret);
     bool may_pass = error.code == HKY_E_NET || error.code == HKY_E_TIMEOUT || error.code == HKY_E_DNS;
@@ -387,7 +387,7 @@ static void on_secret(void *arg, struct hky_secret *secret, const struct hky_err
     pump(c);
 }
 
-static void login(struct hky_connection *c)
+static void login(struct hky_outbound *c)
 {
     const struct hky_relay *r = c->params.relay;
     const struct hky_capabilities *caps = &c->dialogue.caps;
@@ -397,7 +397,7 @@ static void login(struct hky_connection *c)
                    "the password is not sent without verified TLS: set tls = \"starttls\" or \"implicit\"");
         return;
     }
-    c->auth = hky_sasl_choose(r->auth, hky_relay_has_oauth(r), caps->auths, hky_stream_is_secure(c->stream));
+    c->auth = hky_login_choose(r->auth, hky_relay_has_oauth(r), caps->auths, hky_stream_is_secure(c->stream));
     if (c->auth == HKY_AUTH_NONE) {
         fail_local(c, HKY_STAGE_AUTH, HKY_CLASS_RELAY_AUTH, HKY_ORIGIN_LOCAL, "%s",
                    caps->has_auth ? "the server offers none of the AUTH mechanisms that may be used here"
@@ -413,10 +413,10 @@ static void login(struct hky_connection *c)
 
 static void on_start_tls(struct hky_task *task)
 {
-    struct hky_connection *c = HKY_CONTAINER(task, struct hky_connection, task);
+    struct hky_outbound *c = HKY_CONTAINER(task, struct hky_outbound, task);
     if (c->is_closed || c->stream == NULL || !c->is_dialogue)
         return;
-    hky_stream_start_tls(c->stream, c->params.tls, hky_connection_host(c));
+    hky_stream_start_tls(c->stream, c->params.tls, hky_outbound_host(c));
     arm(c);
 }
 
@@ -424,13 +424,13 @@ static void on_start_tls(struct hky_task *task)
 
 static void refuse_one(void *ctx, unsigned i, const struct hky_refusal *why)
 {
-    struct hky_connection *c = ctx;
+    struct hky_outbound *c = ctx;
     struct hky_reply reply;
     hky_reply_local(&reply, HKY_ORIGIN_LOCAL, "%s", why->text);
     c->params.ops->result(c->params.ctx, c, c->bound, i, HKY_STAGE_RCPT, why->class, &reply);
 }
 
-static void begin(struct hky_connection *c, struct hky_delivery *x)
+static void begin(struct hky_outbound *c, struct hky_delivery *x)
 {
     struct hky_refusal why;
     c->bound = x;
@@ -451,7 +451,7 @@ static void begin(struct hky_connection *c, struct hky_delivery *x)
 }
 
 /* false: nothing to do for now. */
-static bool write_content(struct hky_connection *c, struct hky_transaction *t)
+static bool write_content(struct hky_outbound *c, struct hky_transaction *t)
 {
     struct hky_error e;
     switch (hky_delivery_write(delivery_of(t), c->stream, &c->scratch, &e)) {
@@ -470,7 +470,7 @@ static bool write_content(struct hky_connection *c, struct hky_transaction *t)
     return false;
 }
 
-static bool may_take(struct hky_connection *c)
+static bool may_take(struct hky_outbound *c)
 {
     if (c->is_retiring || !hky_dialogue_can_begin(&c->dialogue) || hky_stream_unsent(c->stream) > OVERLAP_UNSENT)
         return false;
@@ -482,7 +482,7 @@ static bool may_take(struct hky_connection *c)
     return true;
 }
 
-static void pump(struct hky_connection *c)
+static void pump(struct hky_outbound *c)
 {
     if (c->is_pumping || c->is_closed || !c->is_dialogue)
         return;
@@ -529,7 +529,7 @@ static void on_piece(void *ctx, struct hky_delivery *x)
 
 static size_t on_data(void *ctx, const char *p, size_t n)
 {
-    struct hky_connection *c = ctx;
+    struct hky_outbound *c = ctx;
     size_t at = 0;
     while (at < n && c->is_dialogue && c->end.kind != HKY_DIALOGUE_END && !c->wants_tls) {
         size_t used = 0;
@@ -569,7 +569,7 @@ static size_t on_data(void *ctx, const char *p, size_t n)
     return at;
 }
 
-static void on_connected(struct hky_connection *c)
+static void on_connected(struct hky_outbound *c)
 {
     const struct hky_relay *r = c->params.relay;
     bool has_tls = c->params.tls != NULL && !c->params.is_redirected && !c->is_plain;
@@ -597,11 +597,11 @@ static void on_connected(struct hky_connection *c)
     hky_stream_peer(c->stream, peer, sizeof(peer));
     trace(c, HKY_STAGE_CONNECT, true, peer);
     if (p.is_secure)
-        hky_stream_start_tls(c->stream, c->params.tls, hky_connection_host(c));
+        hky_stream_start_tls(c->stream, c->params.tls, hky_outbound_host(c));
     arm(c);
 }
 
-static void on_secured(struct hky_connection *c)
+static void on_secured(struct hky_outbound *c)
 {
     char text[120];
     hky_stream_tls_text(c->stream, text, sizeof(text));
@@ -614,7 +614,7 @@ static void on_secured(struct hky_connection *c)
         arm(c);
 }
 
-static void on_lost(struct hky_connection *c, bool is_eof, const struct hky_error *e)
+static void on_lost(struct hky_outbound *c, bool is_eof, const struct hky_error *e)
 {
     struct hky_reply reply;
     enum hky_stage stage = HKY_STAGE_NONE;
@@ -644,7 +644,7 @@ static void on_lost(struct hky_connection *c, bool is_eof, const struct hky_erro
 
 static void on_event(void *ctx, enum hky_stream_event ev, const struct hky_error *e)
 {
-    struct hky_connection *c = ctx;
+    struct hky_outbound *c = ctx;
     switch (ev) {
     case HKY_STREAM_CONNECTED:
         on_connected(c);
@@ -690,7 +690,7 @@ static socklen_t source_address(const char *text, int family, struct sockaddr_st
     return 0;
 }
 
-static void connect_to(struct hky_connection *c, unsigned i)
+static void connect_to(struct hky_outbound *c, unsigned i)
 {
     struct sockaddr_storage from;
     struct sockaddr_storage *to = &c->addrs->addr[i].ss;
@@ -702,12 +702,12 @@ static void connect_to(struct hky_connection *c, unsigned i)
     hky_timer_set(&c->timer, or_default(c->params.relay->timeout.connect_ms, DEFAULT_CONNECT));
 }
 
-static void resolve(struct hky_connection *c)
+static void resolve(struct hky_outbound *c)
 {
     hky_dns_ask_addr(c->params.dns, &c->query, hky_str_z(c->hosts[c->host_at].host));
 }
 
-static void next_target(struct hky_connection *c)
+static void next_target(struct hky_outbound *c)
 {
     c->end = (struct hky_dialogue_event){.kind = HKY_DIALOGUE_SEND};
     if (c->addrs != NULL && c->addr_at < c->addrs->n) {
@@ -721,7 +721,7 @@ static void next_target(struct hky_connection *c)
 
 static void on_addr(struct hky_dns_query *q, const struct hky_dns_addr_answer *a)
 {
-    struct hky_connection *c = HKY_CONTAINER(q, struct hky_connection, query);
+    struct hky_outbound *c = HKY_CONTAINER(q, struct hky_outbound, query);
     if (c->is_closed)
         return;
     if (c->addrs == NULL)
@@ -733,7 +733,7 @@ static void on_addr(struct hky_dns_query *q, const struct hky_dns_addr_answer *a
         return;
     }
     c->addrs->n = 0;
-    hky_reply_local(&c->end_reply, HKY_ORIGIN_DNS, "%s: %s", hky_connection_host(c),
+    hky_reply_local(&c->end_reply, HKY_ORIGIN_DNS, "%s: %s", hky_outbound_host(c),
                     a->text[0] != '\0' ? a->text : "no address");
     c->end = (struct hky_dialogue_event){.kind = HKY_DIALOGUE_END, .stage = HKY_STAGE_CONNECT};
     c->class = HKY_CLASS_NETWORK;
@@ -742,17 +742,17 @@ static void on_addr(struct hky_dns_query *q, const struct hky_dns_addr_answer *a
 
 static void on_begin(struct hky_task *task)
 {
-    struct hky_connection *c = HKY_CONTAINER(task, struct hky_connection, task);
+    struct hky_outbound *c = HKY_CONTAINER(task, struct hky_outbound, task);
     if (!c->is_closed)
         resolve(c);
 }
 
 /* ---- the owner's side ---- */
 
-struct hky_connection *hky_connection_new(const struct hky_connection_params *p)
+struct hky_outbound *hky_outbound_new(const struct hky_outbound_params *p)
 {
     HKY_ASSERT(p->n_hosts > 0);
-    struct hky_connection *c = hky_calloc(1, sizeof(*c));
+    struct hky_outbound *c = hky_calloc(1, sizeof(*c));
     c->params = *p;
     c->params.policy = p->policy != NULL ? hky_policy_ref(p->policy) : NULL;
     c->hosts = hky_alloc(p->n_hosts * sizeof(*c->hosts));
@@ -774,22 +774,22 @@ struct hky_connection *hky_connection_new(const struct hky_connection_params *p)
     return c;
 }
 
-void hky_connection_kick(struct hky_connection *c)
+void hky_outbound_kick(struct hky_outbound *c)
 {
     if (!c->is_pumping)
         pump(c);
 }
 
-void hky_connection_retire(struct hky_connection *c)
+void hky_outbound_retire(struct hky_outbound *c)
 {
     c->is_retiring = true;
     if (!c->is_pumping)
         pump(c);
 }
 
-void hky_connection_abandon(struct hky_connection **cp)
+void hky_outbound_abandon(struct hky_outbound **cp)
 {
-    struct hky_connection *c = *cp;
+    struct hky_outbound *c = *cp;
     if (c == NULL)
         return;
     *cp = NULL;
@@ -797,22 +797,22 @@ void hky_connection_abandon(struct hky_connection **cp)
     on_free(&c->free_task);
 }
 
-bool hky_connection_is_idle(const struct hky_connection *c)
+bool hky_outbound_is_idle(const struct hky_outbound *c)
 {
     return !c->is_closed && c->is_dialogue && c->bound == NULL && !c->is_retiring && hky_dialogue_is_idle(&c->dialogue);
 }
 
-const char *hky_connection_host(const struct hky_connection *c)
+const char *hky_outbound_host(const struct hky_outbound *c)
 {
     return c->hosts[c->host_at].host;
 }
 
-void *hky_connection_ctx(const struct hky_connection *c)
+void *hky_outbound_ctx(const struct hky_outbound *c)
 {
     return c->params.ctx;
 }
 
-const struct hky_capabilities *hky_connection_caps(const struct hky_connection *c)
+const struct hky_capabilities *hky_outbound_caps(const struct hky_outbound *c)
 {
     return &c->dialogue.caps;
 }

@@ -1,11 +1,11 @@
-#include "deliver/sasl.h"
+#include "deliver/login.h"
 
 #include <gsasl.h>
 #include <stdlib.h>
 
 #define CHALLENGE_MAX 4096
 
-struct hky_sasl {
+struct hky_login {
     enum hky_auth auth;
     char *user, *host;
     uint16_t port;
@@ -41,7 +41,7 @@ bool hky_relay_has_oauth(const struct hky_relay *r)
     return r->oauth.token_command != NULL || is_stated(&r->oauth.refresh);
 }
 
-enum hky_auth hky_sasl_choose(enum hky_auth asked, bool has_oauth, uint32_t offered, bool is_secure)
+enum hky_auth hky_login_choose(enum hky_auth asked, bool has_oauth, uint32_t offered, bool is_secure)
 {
     static const enum hky_auth by_token[] = {HKY_AUTH_XOAUTH2, HKY_AUTH_OAUTHBEARER, HKY_AUTH_NONE};
     static const enum hky_auth over_tls[] = {HKY_AUTH_SCRAM_SHA_256, HKY_AUTH_PLAIN, HKY_AUTH_LOGIN, HKY_AUTH_CRAM_MD5,
@@ -70,7 +70,7 @@ static bool has_control(struct hky_str s)
     return false;
 }
 
-static enum hky_err open_session(struct hky_sasl *s, struct hky_error *e)
+static enum hky_err open_session(struct hky_login *s, struct hky_error *e)
 {
     int rc = gsasl_init(&s->library);
     if (rc == GSASL_OK)
@@ -85,7 +85,7 @@ static enum hky_err open_session(struct hky_sasl *s, struct hky_error *e)
     return HKY_OK;
 }
 
-enum hky_err hky_sasl_new(const struct hky_sasl_params *p, struct hky_sasl **out, struct hky_error *e)
+enum hky_err hky_login_new(const struct hky_login_params *p, struct hky_login **out, struct hky_error *e)
 {
     *out = NULL;
     struct hky_str secret = hky_secret_value(p->secret);
@@ -94,7 +94,7 @@ enum hky_err hky_sasl_new(const struct hky_sasl_params *p, struct hky_sasl **out
         return hky_error_set(e, HKY_E_SYNTAX, "the user name, password or token has control octets: write it anew");
     if (secret.n == 0)
         return hky_error_set(e, HKY_E_MISSING, "the password or token is empty");
-    struct hky_sasl *s = hky_calloc(1, sizeof(*s));
+    struct hky_login *s = hky_calloc(1, sizeof(*s));
     s->auth = p->auth;
     s->user = hky_strdup(p->user);
     s->host = hky_strdup(p->host != NULL ? p->host : "");
@@ -102,16 +102,16 @@ enum hky_err hky_sasl_new(const struct hky_sasl_params *p, struct hky_sasl **out
     s->secret = hky_secret_ref(p->secret);
     s->is_satisfied = p->auth != HKY_AUTH_SCRAM_SHA_256;
     if (!is_token(p->auth) && open_session(s, e) != HKY_OK) {
-        hky_sasl_free(&s);
+        hky_login_free(&s);
         return HKY_E_STATE;
     }
     *out = s;
     return HKY_OK;
 }
 
-void hky_sasl_free(struct hky_sasl **sp)
+void hky_login_free(struct hky_login **sp)
 {
-    struct hky_sasl *s = *sp;
+    struct hky_login *s = *sp;
     if (s == NULL)
         return;
     *sp = NULL;
@@ -125,12 +125,12 @@ void hky_sasl_free(struct hky_sasl **sp)
     free(s);
 }
 
-const char *hky_sasl_name(const struct hky_sasl *s)
+const char *hky_login_name(const struct hky_login *s)
 {
     return auth_names[s->auth];
 }
 
-static void add_token(struct hky_sasl *s, struct hky_buf *out)
+static void add_token(struct hky_login *s, struct hky_buf *out)
 {
     struct hky_str token = hky_secret_value(s->secret);
     struct hky_buf plain;
@@ -147,7 +147,8 @@ static void add_token(struct hky_sasl *s, struct hky_buf *out)
     hky_buf_fini(&plain);
 }
 
-static enum hky_err step(struct hky_sasl *s, struct hky_str in, struct hky_buf *out, size_t *n_out, struct hky_error *e)
+static enum hky_err step(struct hky_login *s, struct hky_str in, struct hky_buf *out, size_t *n_out,
+                         struct hky_error *e)
 {
     char *answer = NULL;
     *n_out = 0;
@@ -165,7 +166,7 @@ static enum hky_err step(struct hky_sasl *s, struct hky_str in, struct hky_buf *
     return HKY_OK;
 }
 
-enum hky_err hky_sasl_begin(struct hky_sasl *s, struct hky_buf *out, struct hky_error *e)
+enum hky_err hky_login_begin(struct hky_login *s, struct hky_buf *out, struct hky_error *e)
 {
     if (s->auth == HKY_AUTH_LOGIN || s->auth == HKY_AUTH_CRAM_MD5)
         return HKY_OK; /* the server speaks first */
@@ -199,7 +200,7 @@ static enum hky_err check_iterations(struct hky_str m, struct hky_error *e)
     return HKY_OK;
 }
 
-enum hky_err hky_sasl_step(struct hky_sasl *s, struct hky_str challenge, struct hky_buf *out, struct hky_error *e)
+enum hky_err hky_login_step(struct hky_login *s, struct hky_str challenge, struct hky_buf *out, struct hky_error *e)
 {
     if (s->auth == HKY_AUTH_XOAUTH2)
         return HKY_OK; /* an error in JSON: the empty line brings the 535 */
@@ -228,7 +229,7 @@ enum hky_err hky_sasl_step(struct hky_sasl *s, struct hky_str challenge, struct 
     return err;
 }
 
-bool hky_sasl_is_satisfied(const struct hky_sasl *s)
+bool hky_login_is_satisfied(const struct hky_login *s)
 {
     return s->is_satisfied;
 }

@@ -1,9 +1,9 @@
 /*
- * sasl -- the client's side of AUTH (RFC 4954): PLAIN, LOGIN, CRAM-MD5, SCRAM-SHA-256 by GNU SASL; XOAUTH2 and
+ * login -- the client's side of AUTH (RFC 4954): PLAIN, LOGIN, CRAM-MD5, SCRAM-SHA-256 by GNU SASL; XOAUTH2 and
  * OAUTHBEARER (RFC 7628) are one string each. No I/O.
  */
-#ifndef HKY_DELIVER_SASL_H
-#define HKY_DELIVER_SASL_H
+#ifndef HKY_DELIVER_LOGIN_H
+#define HKY_DELIVER_LOGIN_H
 
 #include "base/buf.h"
 #include "base/error.h"
@@ -12,8 +12,8 @@
 
 #define HKY_SCRAM_ITERATIONS_MAX 100000
 
-struct hky_sasl;
-struct hky_sasl_params {
+struct hky_login;
+struct hky_login_params {
     enum hky_auth auth; /* one that is a mechanism, not AUTO or NONE */
     const char *user;
     const char *host; /* OAUTHBEARER */
@@ -23,18 +23,18 @@ struct hky_sasl_params {
 
 /* The best of `offered` (bits 1 << hky_auth) for what is asked for; HKY_AUTH_NONE: none fits. Without TLS mechanisms
  * that show the password come last. */
-enum hky_auth hky_sasl_choose(enum hky_auth asked, bool has_oauth, uint32_t offered, bool is_secure);
+enum hky_auth hky_login_choose(enum hky_auth asked, bool has_oauth, uint32_t offered, bool is_secure);
 bool hky_relay_has_oauth(const struct hky_relay *r);
 const char *hky_auth_name(enum hky_auth a); /* "PLAIN" */
 
-enum hky_err hky_sasl_new(const struct hky_sasl_params *p, struct hky_sasl **out, struct hky_error *e);
-void hky_sasl_free(struct hky_sasl **s);
-const char *hky_sasl_name(const struct hky_sasl *s);
+enum hky_err hky_login_new(const struct hky_login_params *p, struct hky_login **out, struct hky_error *e);
+void hky_login_free(struct hky_login **s);
+const char *hky_login_name(const struct hky_login *s);
 /* Appends " INITIAL-RESPONSE" where the mechanism has one. */
-enum hky_err hky_sasl_begin(struct hky_sasl *s, struct hky_buf *out, struct hky_error *e);
+enum hky_err hky_login_begin(struct hky_login *s, struct hky_buf *out, struct hky_error *e);
 /* The text of a 334 reply: appends the answer, base64. Refuses SCRAM iteration counts above the bound. */
-enum hky_err hky_sasl_step(struct hky_sasl *s, struct hky_str challenge, struct hky_buf *out, struct hky_error *e);
+enum hky_err hky_login_step(struct hky_login *s, struct hky_str challenge, struct hky_buf *out, struct hky_error *e);
 /* May a 235 be believed? SCRAM: only after the server's signature fitted. */
-bool hky_sasl_is_satisfied(const struct hky_sasl *s);
+bool hky_login_is_satisfied(const struct hky_login *s);
 
 #endif

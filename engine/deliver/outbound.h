@@ -1,0 +1,75 @@
+/*
+  * outbound -- a connection: glue of dialogue and net/stream with time-outs. Resolves, connects, tries the next address
+ * or host, makes TLS, logs in, then takes one delivery after the other from its owner.
+ *
+ * All callbacks come on the loop's thread. After `closed` the connection is not touched again; its memory goes by
+ * itself.
+ */
+#ifndef HKY_DELIVER_OUTBOUND_H
+#define HKY_DELIVER_OUTBOUND_H
+
+#include "base/log.h"
+#include "deliver/delivery.h"
+#include "net/dns.h"
+
+struct hky_outbound;
+
+struct hky_outbound_end {
+    enum hky_stage stage;
+    enum hky_class class; /* HKY_CLASS_N: ask the classifier */
+    const struct hky_reply *reply;
+    bool was_open;       /* it could send */
+    bool is_idle;        /* nothing was under way */
+    bool is_out_of_step; /* do not pipeline or overlap with this peer */
+    bool is_worn;        /* it ended while an overlapped message was out */
+    bool no_tls;         /* opportunistic TLS failed with this peer */
+};
+
+struct hky_outbound_ops {
+    /* It can send one more: which? NULL: nothing now; hky_outbound_kick when there is. */
+    struct hky_delivery *(*next)(void *ctx, struct hky_outbound *c);
+    /* class HKY_CLASS_N: ask the classifier. */
+    void (*result)(void *ctx, struct hky_outbound *c, struct hky_delivery *x, unsigned i, enum hky_stage stage,
+                   enum hky_class class, const struct hky_reply *reply);
+    void (*done)(void *ctx, struct hky_outbound *c, struct hky_delivery *x, bool mail_sent);
+    void (*give_back)(void *ctx, struct hky_outbound *c, struct hky_delivery *x);
+    /* It could not be opened at this stage: give the bound delivery back instead of failing it? NULL: no. */
+    bool (*spare)(void *ctx, struct hky_outbound *c, enum hky_stage stage);
+    void (*open)(void *ctx, struct hky_outbound *c);
+    void (*closed)(void *ctx, struct hky_outbound *c, const struct hky_outbound_end *end);
+    /* done(arg, secret, error) later on the loop, once; also after the connection is gone. */
+    void (*secret)(void *ctx, struct hky_outbound *c, bool refresh,
+                   void (*done)(void *arg, struct hky_secret *s, const struct hky_error *e), void *arg);
+    /* A stage is over (probe); may be NULL. */
+    void (*trace)(void *ctx, struct hky_outbound *c, enum hky_stage stage, bool is_good, const char *text);
+};
+
+struct hky_outbound_params {
+    struct hky_loop *loop;
+    struct hky_log *log;
+    struct hky_dns *dns;
+    struct hky_policy *policy; /* a reference is taken; NULL in tests */
+    const struct hky_relay *relay;
+    const char *hello;
+    const struct hky_dns_mx *hosts; /* in the order to try; copied */
+    unsigned n_hosts;
+    uint16_t port;
+    struct hky_tls *tls; /* context; NULL: no TLS whatever the relay says */
+    bool is_redirected;  /* no AUTH, no TLS */
+    bool is_plain;       /* opportunistic TLS failed before: do without */
+    bool no_overlap, no_pipelining;
+    uint32_t idle_ms;           /* 0 = 30 s */
+    struct hky_delivery *bound; /* sent first; gets the outcome when no connection comes about */
+    const struct hky_outbound_ops *ops;
+    void *ctx;
+};
+struct hky_outbound *hky_outbound_new(const struct hky_outbound_params *p);
+void hky_outbound_kick(struct hky_outbound *c);     /* there is something to take */
+void hky_outbound_retire(struct hky_outbound *c);   /* takes nothing more; QUITs when idle */
+void hky_outbound_abandon(struct hky_outbound **c); /* the loop has stopped: give back what is under way, free */
+bool hky_outbound_is_idle(const struct hky_outbound *c);
+const char *hky_outbound_host(const struct hky_outbound *c); /* being spoken to */
+void *hky_outbound_ctx(const struct hky_outbound *c);
+const struct hky_capabilities *hky_outbound_caps(const struct hky_outbound *c);
+
+#endif
