@@ -227,6 +227,7 @@ static bool to_mailbox(const struct scan *s, const struct entry *e, struct hky_m
 size_t hky_mailboxes_parse(struct hky_str value, struct hky_mailbox *out, size_t max, bool *is_bad)
 {
     struct scan s = {.v = value, .is_sjis = !hky_utf8_is_valid(value)};
+    struct hky_mailbox beyond; /* what does not fit is parsed too, so that the number is the same for every max */
     struct entry e;
     size_t n = 0;
 
@@ -235,7 +236,7 @@ size_t hky_mailboxes_parse(struct hky_str value, struct hky_mailbox *out, size_t
         *is_bad |= e.is_bad;
         if (!e.has_text && !e.has_angle)
             continue;
-        if (n >= max || to_mailbox(&s, &e, &out[n]))
+        if (to_mailbox(&s, &e, n < max ? &out[n] : &beyond))
             n++;
         else
             *is_bad = true;

@@ -15,6 +15,7 @@ static void check_mailboxes(struct hky_str value)
     bool is_bad;
     size_t n = hky_mailboxes_parse(value, m, 4, &is_bad);
 
+    HKY_ASSERT(hky_mailboxes_parse(value, NULL, 0, &is_bad) == n);
     for (size_t i = 0; i < n && i < 4; i++) {
         check_inside(m[i].name, value);
         check_inside(m[i].span, value);

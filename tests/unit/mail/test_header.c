@@ -278,6 +278,9 @@ static void more_than_max_are_counted(void **state)
     assert_int_equal(hky_mailboxes_parse(HKY_STR("a@x.test, b@x.test, c@x.test"), m, 1, &is_bad), 3);
     assert_string_equal(m[0].address.text, "a@x.test");
     assert_int_equal(hky_mailboxes_parse(HKY_STR("a@x.test, b@x.test"), NULL, 0, &is_bad), 2);
+    assert_false(is_bad);
+    assert_int_equal(hky_mailboxes_parse(HKY_STR("a@x.test, bad, b@x.test"), m, 1, &is_bad), 2);
+    assert_true(is_bad);
 }
 
 /* Each of these made some program quadratic or recursive. The bound is wide: sanitizers and busy machines are slow. */
