@@ -102,8 +102,8 @@ struct lane {
     uint32_t n_jobs_max; /* 0: no bound */
     uint32_t n_good;     /* since the bound last grew */
     int64_t gap_ms, next_take_ms;
-    struct hky_heap_node wake; /* shard->wakes */
-    TAILQ_ENTRY(lane) woken_link, waiting_link, all_link;
+    struct hky_heap_node wake;                            /* shard->wakes */
+    TAILQ_ENTRY(lane) woken_link, waiting_link, all_link; /* all: in all_lanes, or gone_lanes */
 };
 
 void rank_queues_init(struct lane *l);
@@ -133,13 +133,19 @@ struct job {
     TAILQ_ENTRY(job) link;
 };
 
+/* A loop that is freed still runs what was deferred, maybe after the schedule is gone: hence its own memory. */
+struct turn_task {
+    struct hky_task task;
+    struct hky_shard *shard; /* NULL: the schedule is gone */
+};
+
 struct hky_shard {
     struct hky_schedule *s;
     unsigned index;
     struct hky_loop *loop;
     struct hky_policy *policy; /* in force here */
     struct hky_map lanes;      /* key -> lane of the policy in force */
-    TAILQ_HEAD(, lane) all_lanes, woken, waiting;
+    TAILQ_HEAD(, lane) all_lanes, gone_lanes, woken, waiting;
     struct hky_heap due;   /* recipients: deferred, parked, and queued ones for when they give up */
     struct hky_heap wakes; /* lanes */
     struct recipients held, place;
@@ -149,9 +155,10 @@ struct hky_shard {
     uint32_t n_spare;
     struct hky_timer timer;
     int64_t timer_at_ms;
-    struct hky_task turn; /* the end of this turn: hand over, place, wake */
-    bool is_turn_set;
-    int64_t next_sweep_ms;
+    struct turn_task *turn;             /* the end of this turn: hand over, place, wake */
+    bool is_turn_set, is_turn_deferred; /* deferred, or again_task is posted; the first of them */
+    struct hky_task again_task;         /* there was more than one turn should do */
+    int64_t next_sweep_ms, next_idle_round_ms;
 
     pthread_mutex_t inbox_lock;
     struct recipients inbox;
@@ -159,7 +166,7 @@ struct hky_shard {
     bool is_inbox_posted;
 
     struct hky_task recheck_task, policy_task;
-    uint32_t is_recheck_posted, is_policy_posted; /* atomic */
+    uint32_t is_recheck_posted, is_sweep_due, is_policy_posted; /* atomic */
     struct {
         uint32_t queued, sending, deferred, parked, held;
         uint64_t delivered, failed, attempts;
@@ -167,6 +174,7 @@ struct hky_shard {
 };
 
 void shard_init(struct hky_shard *sh, struct hky_schedule *s, unsigned index, struct hky_loop *loop);
+void shard_fini_turn(struct hky_shard *sh);
 int64_t shard_now(const struct hky_shard *sh);
 void shard_turn_later(struct hky_shard *sh);
 /* Wake the lane at the end of this turn. */
@@ -174,8 +182,9 @@ void shard_wake(struct hky_shard *sh, struct lane *l);
 void shard_wake_at(struct hky_shard *sh, struct lane *l, int64_t at_ms);
 void shard_timer_soon(struct hky_shard *sh, int64_t at_ms);
 void shard_tick(struct hky_shard *sh);
-/* All shards: lanes that wait may go on (or must not: operators). Any thread. */
-void schedule_recheck(struct hky_schedule *s);
+/* All shards: lanes that wait ask again; `is_changed`: relays stand otherwise than before, so that lanes may have to be
+ * pulled from or redirected. Any thread. */
+void schedule_recheck(struct hky_schedule *s, bool is_changed);
 
 /* lanes.c: the lane of a step at this shard, made when there is none. `relay` of the shard's policy. */
 struct lane *shard_lane(struct hky_shard *sh, const struct hky_relay *relay, const char *account,

@@ -6,10 +6,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define IDLE_MS   (5 * 60 * 1000)
-#define KEY_MAX   1024
-#define PULL_LOOK 20000 /* recipients of a paused lane looked at in one sweep */
-#define PULL_MOVE 512
+#define IDLE_MS       (5 * 60 * 1000)
+#define IDLE_ROUND_MS (20 * 1000)
+#define KEY_MAX       1024
+#define PULL_LOOK     20000 /* recipients of a paused lane looked at in one sweep */
+#define PULL_MOVE     512
 
 /* relay \0 account \0 destination; names longer than the buffer are cut: they share a lane's home, not a lane (the
  * hash of the rest follows). */
@@ -75,7 +76,11 @@ struct lane *shard_lane(struct hky_shard *sh, const struct hky_relay *relay, con
 void lane_free(struct lane *l)
 {
     struct hky_shard *sh = l->shard;
-    TAILQ_REMOVE(&sh->all_lanes, l, all_link);
+    if (l->is_gone) {
+        TAILQ_REMOVE(&sh->gone_lanes, l, all_link);
+    } else {
+        TAILQ_REMOVE(&sh->all_lanes, l, all_link);
+    }
     if (l->wants_wake) {
         TAILQ_REMOVE(&sh->woken, l, woken_link);
     }
@@ -104,14 +109,15 @@ static void lane_retire(struct lane *l)
     struct hky_shard *sh = l->shard;
     if (!l->is_gone) {
         l->is_gone = true;
+        TAILQ_REMOVE(&sh->all_lanes, l, all_link);
+        TAILQ_INSERT_TAIL(&sh->gone_lanes, l, all_link);
         hky_map_remove(&sh->lanes, hky_str_of(l->key, l->key_n));
     }
 }
 
 void shard_retire_lanes(struct hky_shard *sh)
 {
-    struct lane *l;
-    TAILQ_FOREACH (l, &sh->all_lanes, all_link) {
+    for (struct lane *l; (l = TAILQ_FIRST(&sh->all_lanes)) != NULL;) {
         lane_retire(l);
     }
     shard_turn_later(sh);
@@ -153,25 +159,29 @@ static void lane_pull(struct lane *l)
 /* Drained lanes and those whose relay has another name now hand everything back for placing. */
 static bool is_redirected(struct lane *l, int64_t now_ms)
 {
-    return schedule_relay(l->shard->s, l->pub.policy, l->pub.relay_name, now_ms) != l->pub.relay;
+    return __atomic_load_n(&l->shard->s->n_relay_states, __ATOMIC_ACQUIRE) > 0 &&
+           schedule_relay(l->shard->s, l->pub.policy, l->pub.relay_name, now_ms) != l->pub.relay;
+}
+
+/* What a breaker of own delivery knows is kept for an hour after it would have let the next one through. */
+static bool is_forgettable(const struct lane *l, int64_t now_ms)
+{
+    return gate_until_ms(&l->own_gate) + 12 * IDLE_MS <= now_ms;
 }
 
 void shard_sweep_lanes(struct hky_shard *sh, int64_t now_ms)
 {
     struct lane *l, *next;
-    bool is_idle_round = now_ms >= sh->next_sweep_ms;
+    bool is_idle_round = now_ms >= sh->next_idle_round_ms;
     for (l = TAILQ_FIRST(&sh->all_lanes); l != NULL; l = next) {
         next = TAILQ_NEXT(l, all_link);
-        if (l->is_gone) {
-            continue;
-        }
         int64_t until_ms;
         if (l->pub.n_ready > 0 && is_redirected(l, now_ms)) {
             lane_retire(l);
             shard_turn_later(sh);
         } else if (l->pub.n_ready > 0 && lane_is_paused(l, now_ms, &until_ms)) {
             lane_pull(l);
-        } else if (is_idle_round && l->pub.n_ready == 0 && l->n_jobs == 0 && l->own_gate.is_troubled == 0) {
+        } else if (is_idle_round && l->pub.n_ready == 0 && l->n_jobs == 0 && is_forgettable(l, now_ms)) {
             if (l->idle_since_ms == 0) {
                 l->idle_since_ms = now_ms;
             } else if (now_ms - l->idle_since_ms >= IDLE_MS) {
@@ -181,6 +191,6 @@ void shard_sweep_lanes(struct hky_shard *sh, int64_t now_ms)
         }
     }
     if (is_idle_round) {
-        sh->next_sweep_ms = now_ms + 20 * 1000;
+        sh->next_idle_round_ms = now_ms + IDLE_ROUND_MS;
     }
 }

@@ -334,7 +334,7 @@ bool is_plan_stale(const struct hky_shard *sh, const struct hky_recipient *r, in
     if (r->plan == NULL) {
         return true;
     }
-    if (r->copies > 0) {
+    if (r->copies > 0 || r->ambiguous > 0) { /* a copy is out, or may be: the stored plan stays */
         return false;
     }
     if (r->policy != (uint32_t)sh->policy->hash) {

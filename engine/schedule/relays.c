@@ -154,7 +154,7 @@ enum hky_err hky_schedule_pause(struct hky_schedule *s, const char *relay, uint3
     pthread_mutex_unlock(&s->lock);
     if (err == HKY_OK) {
         tell_operator(s, HKY_EVENT_RELAY_PAUSED, relay, until(s, for_sec), "by an operator");
-        schedule_recheck(s);
+        schedule_recheck(s, true);
     }
     return err;
 }
@@ -177,7 +177,7 @@ enum hky_err hky_schedule_resume(struct hky_schedule *s, const char *relay, stru
     pthread_mutex_unlock(&s->lock);
     if (err == HKY_OK) {
         tell_operator(s, HKY_EVENT_RELAY_RESUMED, relay, 0, "by an operator");
-        schedule_recheck(s);
+        schedule_recheck(s, true);
     }
     return err;
 }
@@ -217,7 +217,7 @@ enum hky_err hky_schedule_drain_relay(struct hky_schedule *s, const char *relay,
     pthread_mutex_unlock(&s->lock);
     if (err == HKY_OK) {
         tell_operator(s, HKY_EVENT_RELAY_DRAINED, relay, until(s, for_sec), to);
-        schedule_recheck(s);
+        schedule_recheck(s, true);
     }
     return err;
 }

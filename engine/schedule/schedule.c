@@ -36,7 +36,7 @@ static void reserve(void *ctx, struct caps_account *a, unsigned worker, struct h
 static void free_again(void *ctx, struct caps_account *a)
 {
     (void)a;
-    schedule_recheck(ctx);
+    schedule_recheck(ctx, false);
 }
 
 enum hky_err hky_schedule_new(const struct hky_schedule_params *p, struct hky_schedule **out, struct hky_error *e)
@@ -106,7 +106,9 @@ static void shard_fini(struct hky_shard *sh)
         hky_message_unref(&m);
     }
     jobs_free(sh);
-    for (struct lane *l; (l = TAILQ_FIRST(&sh->all_lanes)) != NULL;) {
+    shard_retire_lanes(sh);
+    shard_fini_turn(sh);
+    for (struct lane *l; (l = TAILQ_FIRST(&sh->gone_lanes)) != NULL;) {
         lane_free(l);
     }
     hky_map_fini(&sh->lanes);
@@ -194,7 +196,7 @@ void hky_schedule_start(struct hky_schedule *s)
     s->is_started = true;
     for (unsigned i = 0; i < s->n_workers; i++) {
         s->shards[i].is_turn_set = true;
-        hky_loop_post(s->shards[i].loop, &s->shards[i].turn);
+        hky_loop_post(s->shards[i].loop, &s->shards[i].again_task);
     }
 }
 
@@ -214,7 +216,8 @@ static void stop_at_once(struct hky_shard *sh, struct hky_recipient *r)
 void hky_schedule_enqueue(struct hky_schedule *s, unsigned worker, struct hky_message *m)
 {
     struct hky_shard *sh = &s->shards[worker];
-    for (uint32_t i = 0, n = m->n_recipients; i < n; i++) {
+    hky_message_ref(m); /* all of them may come to their end in here, or at other workers */
+    for (uint32_t i = 0; i < m->n_recipients; i++) {
         struct hky_recipient *r = &m->recipients[i];
         if (hky_recipient_state_is_final(r->state)) {
             continue;
@@ -228,6 +231,7 @@ void hky_schedule_enqueue(struct hky_schedule *s, unsigned worker, struct hky_me
             place(sh, r);
         }
     }
+    hky_message_unref(&m);
 }
 
 /* ---- policy ---- */

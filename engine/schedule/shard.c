@@ -3,6 +3,8 @@
  */
 #include "internal.h"
 
+#include <stdlib.h>
+
 #define PLACED_A_TURN 256
 #define DUE_A_TICK    1024
 #define SLEEP_MOST_MS 1000
@@ -15,8 +17,8 @@ int64_t shard_now(const struct hky_shard *sh)
 void shard_turn_later(struct hky_shard *sh)
 {
     if (!sh->is_turn_set && sh->s->is_started) {
-        sh->is_turn_set = true;
-        hky_loop_defer(sh->loop, &sh->turn);
+        sh->is_turn_set = sh->is_turn_deferred = true;
+        hky_loop_defer(sh->loop, &sh->turn->task);
     }
 }
 
@@ -103,7 +105,10 @@ void shard_tick(struct hky_shard *sh)
     while ((node = hky_heap_first(&sh->wakes)) != NULL && node->at <= now_ms) {
         shard_wake(sh, HKY_CONTAINER(node, struct lane, wake));
     }
-    shard_sweep_lanes(sh, now_ms);
+    if (now_ms >= sh->next_sweep_ms || sh->next_sweep_ms > now_ms + SLEEP_MOST_MS) {
+        sh->next_sweep_ms = now_ms + SLEEP_MOST_MS;
+        shard_sweep_lanes(sh, now_ms);
+    }
     set_timer(sh, now_ms);
 }
 
@@ -152,11 +157,8 @@ static bool empty_gone_lanes(struct hky_shard *sh)
 {
     unsigned moved = 0;
     struct lane *l, *next;
-    for (l = TAILQ_FIRST(&sh->all_lanes); l != NULL; l = next) {
+    for (l = TAILQ_FIRST(&sh->gone_lanes); l != NULL; l = next) {
         next = TAILQ_NEXT(l, all_link);
-        if (!l->is_gone) {
-            continue;
-        }
         for (struct hky_recipient *r; moved < PLACED_A_TURN && (r = lane_any(l)) != NULL; moved++) {
             unplace(sh, r);
             TAILQ_INSERT_TAIL(&sh->place, r, link);
@@ -177,9 +179,8 @@ static void wake_lanes(struct hky_shard *sh)
     }
 }
 
-static void on_turn(struct hky_task *t)
+static void run_turn(struct hky_shard *sh)
 {
-    struct hky_shard *sh = HKY_CONTAINER(t, struct hky_shard, turn);
     bool is_more = empty_gone_lanes(sh);
     struct hky_recipient *r;
     for (unsigned n = 0; n < PLACED_A_TURN && (r = TAILQ_FIRST(&sh->place)) != NULL; n++) {
@@ -189,14 +190,40 @@ static void on_turn(struct hky_task *t)
     hand_over_all(sh);
     wake_lanes(sh);
     hand_over_all(sh); /* a take may have found other homes */
-    sh->is_turn_set = false;
     if (sh->timer_at_ms == INT64_MAX) {
         set_timer(sh, shard_now(sh)); /* the first turn */
     }
     if (is_more || !TAILQ_EMPTY(&sh->place) || !TAILQ_EMPTY(&sh->woken)) {
-        sh->is_turn_set = true;
-        hky_loop_post(sh->loop, &sh->turn); /* connections get their turn in between */
+        hky_loop_post(sh->loop, &sh->again_task); /* connections get their turn in between */
+    } else {
+        sh->is_turn_set = false;
     }
+}
+
+static void on_turn(struct hky_task *t)
+{
+    struct turn_task *turn = HKY_CONTAINER(t, struct turn_task, task);
+    if (turn->shard == NULL) {
+        free(turn);
+        return;
+    }
+    turn->shard->is_turn_deferred = false;
+    run_turn(turn->shard);
+}
+
+static void on_again(struct hky_task *t)
+{
+    run_turn(HKY_CONTAINER(t, struct hky_shard, again_task));
+}
+
+void shard_fini_turn(struct hky_shard *sh)
+{
+    if (sh->is_turn_deferred) {
+        sh->turn->shard = NULL;
+    } else {
+        free(sh->turn);
+    }
+    sh->turn = NULL;
 }
 
 /* ---- from other threads ---- */
@@ -219,7 +246,9 @@ static void on_recheck(struct hky_task *t)
 {
     struct hky_shard *sh = HKY_CONTAINER(t, struct hky_shard, recheck_task);
     __atomic_store_n(&sh->is_recheck_posted, 0, __ATOMIC_SEQ_CST);
-    shard_sweep_lanes(sh, shard_now(sh));
+    if (__atomic_exchange_n(&sh->is_sweep_due, 0, __ATOMIC_SEQ_CST) != 0) {
+        shard_sweep_lanes(sh, shard_now(sh));
+    }
     struct lane *l, *next;
     for (l = TAILQ_FIRST(&sh->waiting); l != NULL; l = next) {
         next = TAILQ_NEXT(l, waiting_link);
@@ -227,10 +256,13 @@ static void on_recheck(struct hky_task *t)
     }
 }
 
-void schedule_recheck(struct hky_schedule *s)
+void schedule_recheck(struct hky_schedule *s, bool is_changed)
 {
     for (unsigned i = 0; i < s->n_workers; i++) {
         struct hky_shard *sh = &s->shards[i];
+        if (is_changed) {
+            __atomic_store_n(&sh->is_sweep_due, 1, __ATOMIC_SEQ_CST);
+        }
         if (__atomic_exchange_n(&sh->is_recheck_posted, 1, __ATOMIC_SEQ_CST) == 0) {
             hky_loop_post(sh->loop, &sh->recheck_task);
         }
@@ -276,6 +308,7 @@ void shard_init(struct hky_shard *sh, struct hky_schedule *s, unsigned index, st
     sh->policy = hky_policy_ref(s->policy);
     hky_map_init(&sh->lanes);
     TAILQ_INIT(&sh->all_lanes);
+    TAILQ_INIT(&sh->gone_lanes);
     TAILQ_INIT(&sh->woken);
     TAILQ_INIT(&sh->waiting);
     hky_heap_init(&sh->due);
@@ -292,7 +325,10 @@ void shard_init(struct hky_shard *sh, struct hky_schedule *s, unsigned index, st
     }
     hky_timer_init(&sh->timer, loop, on_timer);
     sh->timer_at_ms = INT64_MAX;
-    sh->turn.run = on_turn;
+    sh->turn = hky_calloc(1, sizeof *sh->turn);
+    sh->turn->task.run = on_turn;
+    sh->turn->shard = sh;
+    sh->again_task.run = on_again;
     sh->inbox_task.run = on_inbox;
     sh->recheck_task.run = on_recheck;
     sh->policy_task.run = on_policy;

@@ -268,8 +268,8 @@ static void pause_account(struct lane *l, const struct hky_advance *a, const str
     pthread_mutex_unlock(&s->lock);
     if (is_news) {
         tell_lane(l->shard, HKY_EVENT_RELAY_PAUSED, l, until_ms, why);
+        schedule_recheck(s, true);
     }
-    schedule_recheck(s);
 }
 
 static int64_t gate_end(struct lane *l)
@@ -392,7 +392,7 @@ static void settle_gate(struct job *j, int64_t now_ms)
         tell_lane(l->shard, kind, l, is_failure ? until_ms : 0, is_failure ? j->why : NULL);
     }
     if (is_news || j->is_probe) {
-        schedule_recheck(s);
+        schedule_recheck(s, is_news);
     }
 }
 
