@@ -61,9 +61,9 @@ return {
   { mx = AU, text = "account is disabled", class = "inactive", scope = "recipient", why = "Sisimai Lhost::EZweb" },
   { mx = AU, text = "temporarily limited", class = "inactive", scope = "recipient", why = "Sisimai Lhost::EZweb" },
   { mx = AU, text = "over quota", class = "mailbox_full", scope = "recipient", why = "Sisimai Lhost::EZweb" },
-  -- au answers a block or congestion with TCP: reset or refused.
-  { provider = "own", mx = AU, stage = { "connect", "greeting", "hello" }, text = { "reset", "refused", "closed" },
-    class = "rate_limited", scope = "path", retry_after = "30m", why = KDDI },
+  -- au answers a block or congestion with TCP: a reset. Refused is like anywhere: the next step after its tries.
+  { provider = "own", mx = AU, stage = { "connect", "greeting", "hello" }, text = "reset", class = "rate_limited",
+    scope = "path", retry_after = "30m", why = KDDI },
   { provider = "own", mx = AU, stage = { "connect", "greeting", "hello" }, code = { 400, 599 }, class = "rate_limited",
     scope = "path", retry_after = "30m", why = KDDI },
   { provider = "own", mx = SOFTBANK, stage = { "rcpt", "dot", "dsn" }, code = 550, text = "invalid recipient",
@@ -308,7 +308,7 @@ return {
       "throttl", "too fast", "too quickly", "too many recipients this hour", "too many recipients per",
       "sending rate", "message rate", "excessive rate", "slow down", "too much mail from", "excessive volume",
       "unexpected volume", "has sent to too many", "too many mails", "temporarily deferred due to",
-      "recipient limit exceeded", "try again later, closing connection" },
+      "recipient limit exceeded", "try again later, closing connection", "too much" },
     class = "rate_limited", scope = "path", why = "Postfix, Exim, Sisimai RateLimited" },
   { code = { 400, 599 }, enhanced = "x.5.3", class = "rate_limited", scope = "path",
     why = "RFC 3463: too many recipients" },
@@ -449,6 +449,8 @@ return {
       "not a relay", "not configured to relay", "relaying prohibited", "no relaying", "cannot relay",
       "relay not allowed" },
     class = "relay_denied", scope = "relay", why = "Sisimai NoRelaying" },
+  { code = { 400, 599 }, text = { "blocked", "blacklist" }, class = "blocked_ip", scope = "path",
+    why = "said without saying what: another way is the cheapest cure" },
 
   --------------------------------------------------------------------------------------------- everybody: the system
   { code = { 400, 599 }, text = { "connection timed out", "connection refused", "no route to host",
