@@ -76,6 +76,13 @@ static void connection_close(struct hky_connection *c)
     hky_loop_defer(c->worker->loop, &c->gone);
 }
 
+/* The peer is gone. What the session holds (a big file) goes now: the rest may outlive the stage's other parts. */
+static void connection_lost(struct hky_connection *c)
+{
+    hky_session_fini(&c->session);
+    connection_close(c);
+}
+
 /* --- deadlines --- */
 
 static void set_deadline(struct hky_connection *c, uint8_t kind, int64_t ms)
@@ -438,7 +445,7 @@ static void on_event(void *ctx, enum hky_stream_event ev, const struct hky_error
         settle(c, 0);
         break;
     case HKY_STREAM_EOF:
-        connection_close(c);
+        connection_lost(c);
         break;
     case HKY_STREAM_FAILED:
         if (e != NULL && e->code == HKY_E_TIMEOUT && c->is_greeted && c->session.state != HKY_SESSION_TLS)
@@ -446,7 +453,7 @@ static void on_event(void *ctx, enum hky_stream_event ev, const struct hky_error
         if (e != NULL)
             hky_log(c->worker->accept->params.log, HKY_LOG_DEBUG, "client_lost", "client=%s why=\"%s\"", c->peer.text,
                     e->text);
-        connection_close(c);
+        connection_lost(c);
         break;
     }
 }

@@ -277,7 +277,7 @@ class World:
     def delivered(self, seconds=10.0):
         """The content as it came out, checked for clean line ends, unstuffed, without its header."""
         raw = self.sink.wait(self.marker.strip(), seconds)
-        assert re.fullmatch(rb"([^\r\n]|\r\n)*", raw), "bare CR or LF came out"
+        assert not re.search(rb"\r(?!\n)|(?<!\r)\n", raw), "bare CR or LF came out"
         assert raw.count(b"\r\n.\r\n") == 1, "an end of data inside"
         body = raw[:-3].split(b"\r\n\r\n", 1)[1]
         return re.sub(rb"^\.", b"", body, flags=re.M)
@@ -307,7 +307,6 @@ def smuggle(w, middle, body):
     else:
         assert codes == [250], codes
         assert w.delivered() == body
-    assert not w.sink.has(b"<admin@x.test>\r\n") or body is not None
     with w.sink.changed:
         assert not any(b"admin@" in sender for sender, _, _ in w.sink.messages), "a second envelope"
 
