@@ -1,0 +1,143 @@
+/* Does a route match? Cheap conditions first, Lua last. */
+#include "mail/header.h"
+#include "route/decide.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+static bool no(char *why, size_t n, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+
+static bool no(char *why, size_t n, const char *fmt, ...)
+{
+    va_list ap;
+
+    if (why == NULL)
+        return false;
+    va_start(ap, fmt);
+    vsnprintf(why, n, fmt, ap);
+    va_end(ap);
+    return false;
+}
+
+void hky_asking_begin(struct hky_asking *a, struct hky_vm *vm, const struct hky_route_query *q)
+{
+    a->vm = vm;
+    a->q = q;
+    a->has_sender = a->has_author = false;
+    a->failed = NULL;
+    vm->query = q;
+    vm->generation++;
+    hky_match_key_init(&vm->key, hky_recipient_address(q->recipient));
+}
+
+void hky_asking_end(struct hky_asking *a)
+{
+    a->vm->query = NULL;
+    if (a->vm->temp.blocks != NULL)
+        hky_arena_fini(&a->vm->temp);
+}
+
+static bool sender_holds(struct hky_asking *a, const struct hky_match *m)
+{
+    if (!a->has_sender)
+        hky_match_key_init(&a->sender, hky_message_fact(a->q->message, HKY_FACT_SENDER));
+    a->has_sender = true;
+    return hky_match_holds(m, &a->sender);
+}
+
+static bool author_holds(struct hky_asking *a, const struct hky_match *m)
+{
+    if (!a->has_author)
+        hky_match_key_init(&a->author, hky_message_fact(a->q->message, HKY_FACT_AUTHOR));
+    a->has_author = true;
+    return hky_match_holds(m, &a->author);
+}
+
+static bool scenario_holds(const struct hky_asking *a, const struct hky_route *r)
+{
+    struct hky_str scenario = hky_message_fact(a->q->message, HKY_FACT_SCENARIO);
+
+    for (size_t i = 0; r->scenarios[i] != NULL; i++)
+        if (hky_str_eq(scenario, hky_str_z(r->scenarios[i])))
+            return true;
+    return false;
+}
+
+static bool tag_holds(const struct hky_asking *a, const struct hky_route *r)
+{
+    for (size_t i = 0; r->tags[i] != NULL; i++)
+        if (hky_message_has_tag(a->q->message, hky_str_z(r->tags[i])))
+            return true;
+    return false;
+}
+
+static bool header_holds(const struct hky_asking *a, const struct hky_header_condition *c)
+{
+    struct hky_field f;
+    struct hky_buf value;
+    size_t at = 0;
+    bool holds = false;
+
+    while (!holds && a->q->header.p != NULL && hky_field_next(a->q->header, &at, &f)) {
+        if (!hky_str_ieq(f.name, hky_str_z(c->name)))
+            continue;
+        hky_buf_init(&value, 65536);
+        hky_field_decode(f.value, &value);
+        holds = hky_str_glob(hky_str_z(c->glob), hky_str_trim(hky_buf_str(&value)));
+        hky_buf_fini(&value);
+    }
+    return holds;
+}
+
+struct when_run {
+    int ref;
+    bool holds;
+};
+
+static int when_body(lua_State *L)
+{
+    struct when_run *run = lua_touserdata(L, 1);
+
+    lua_rawgeti(L, LUA_REGISTRYINDEX, run->ref);
+    hky_handles_push_r(L);
+    lua_call(L, 1, 1);
+    run->holds = lua_toboolean(L, -1);
+    return 0;
+}
+
+static bool when_holds(struct hky_asking *a, const struct hky_route *r)
+{
+    struct hky_vm *vm = a->vm;
+    struct when_run run = {vm->fns[r->when].ref, false};
+
+    if (hky_vm_run_fn(vm, r->when, when_body, &run))
+        return run.holds;
+    a->failed = vm->error;
+    a->failed_fn = r->when;
+    return false;
+}
+
+bool hky_asking_matches(struct hky_asking *a, const struct hky_route *r, char *why, size_t n)
+{
+    if (r->scenarios != NULL && !scenario_holds(a, r))
+        return no(why, n, "is for scenario \"%s\"%s", r->scenarios[0], r->scenarios[1] != NULL ? " and others" : "");
+    if (!hky_match_holds(&r->to, &a->vm->key))
+        return no(why, n, "to does not have %.60s", a->vm->key.text);
+    if (r->except.is_stated && hky_match_holds(&r->except, &a->vm->key))
+        return no(why, n, "except has %.60s", a->vm->key.text);
+    if (r->sender.is_stated && !sender_holds(a, &r->sender))
+        return no(why, n, "sender does not have %.60s", a->sender.is_null ? "<>" : a->sender.text);
+    if (r->author.is_stated && !author_holds(a, &r->author))
+        return no(why, n, "author does not have %.60s", a->author.text);
+    if (r->tags != NULL && !tag_holds(a, r))
+        return no(why, n, "needs the tag \"%.60s\"%s", r->tags[0], r->tags[1] != NULL ? " or others" : "");
+    for (uint32_t i = 0; i < r->n_headers; i++)
+        if (!header_holds(a, &r->headers[i]))
+            return no(why, n, "header %.40s is not \"%.60s\"", r->headers[i].name, r->headers[i].glob);
+    if (r->when == HKY_NO_FN || when_holds(a, r))
+        return true;
+    if (a->failed != NULL)
+        return no(why, n, "when failed: %.120s", a->failed);
+    return no(why, n, "when gave false");
+}

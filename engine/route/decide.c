@@ -1,0 +1,331 @@
+/* The decision: candidates in order, the first that gives a plan. */
+#include "route/decide.h"
+#include "route/loader.h"
+
+#include "base/hash.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#define PLANS_MAX    4096
+#define OVERRUNS_MAX 10
+#define OVERRUNS_MS  60000
+#define CALL_OCTETS  (UINT64_C(64) << 20)
+
+bool hky_vm_run_fn(struct hky_vm *vm, uint32_t slot, lua_CFunction body, void *ctx)
+{
+    const struct hky_bounds *b = &vm->policy->engine.bounds;
+    struct hky_budget budget = {b->lua_instructions, b->lua_ms, CALL_OCTETS};
+    struct hky_fn *fn = &vm->fns[slot];
+    int64_t now = vm->query->now_ms;
+
+    if (fn->is_suspended) {
+        snprintf(vm->error, sizeof vm->error, "%.100s:%u: %.100s is suspended until reload: over its budget %u times",
+                 vm->table->fns[slot].place.file, vm->table->fns[slot].place.line, vm->table->fns[slot].what,
+                 OVERRUNS_MAX);
+        return false;
+    }
+    switch (hky_vm_call(vm, &budget, body, ctx)) {
+    case HKY_VM_OK:
+        return true;
+    case HKY_VM_OVER:
+        if (fn->overruns == 0 || now - fn->first_overrun_ms > OVERRUNS_MS || now < fn->first_overrun_ms) {
+            fn->first_overrun_ms = now;
+            fn->overruns = 0;
+        }
+        fn->is_suspended = ++fn->overruns >= OVERRUNS_MAX;
+        return false;
+    case HKY_VM_ERROR:
+        break;
+    }
+    return false;
+}
+
+static void plans_clear(struct hky_vm *vm)
+{
+    size_t at = 0;
+    struct hky_map_entry *e;
+
+    while ((e = hky_map_next(&vm->plans, &at)) != NULL) {
+        struct hky_plan *p = e->value;
+        hky_plan_unref(&p);
+    }
+    hky_map_fini(&vm->plans);
+    hky_map_init(&vm->plans);
+}
+
+static void plan_keep(struct hky_vm *vm, struct hky_plan *plan)
+{
+    if (vm->plans.n >= PLANS_MAX)
+        plans_clear(vm);
+    hky_map_put(&vm->plans, hky_buf_str(&vm->scratch), hky_plan_ref(plan));
+}
+
+/* --- rows: all that match, in order, as one plan --- */
+
+struct chain {
+    const struct hky_route *rows[HKY_PLAN_STEPS_MAX];
+    uint32_t positions[HKY_PLAN_STEPS_MAX];
+    unsigned n;
+};
+
+static const char *account_of_row(const struct hky_vm *vm, const struct hky_route *row)
+{
+    const struct hky_relay *r = hky_policy_relay(vm->policy, hky_str_z(row->row_relay));
+
+    return r != NULL && !r->is_mx ? r->account : row->row_relay;
+}
+
+static void chain_add(const struct hky_vm *vm, struct chain *c, const struct hky_route *row, uint32_t position)
+{
+    for (unsigned i = 0; i < c->n; i++)
+        if (strcmp(c->rows[i]->row_relay, row->row_relay) == 0 ||
+            strcmp(account_of_row(vm, c->rows[i]), account_of_row(vm, row)) == 0)
+            return; /* one account once: asking it again gives the same answer */
+    if (c->n < HKY_PLAN_STEPS_MAX) {
+        c->rows[c->n] = row;
+        c->positions[c->n++] = position;
+    }
+}
+
+static struct hky_plan *chain_plan(struct hky_vm *vm, const struct chain *c, struct hky_error *e)
+{
+    struct hky_plan draft, *plan;
+
+    if (c->n == 1)
+        return hky_plan_ref(c->rows[0]->plan);
+    hky_buf_clear(&vm->scratch);
+    hky_buf_add_z(&vm->scratch, "rows");
+    hky_buf_add(&vm->scratch, c->positions, c->n * sizeof c->positions[0]);
+    if ((plan = hky_map_get(&vm->plans, hky_buf_str(&vm->scratch))) != NULL)
+        return hky_plan_ref(plan);
+    draft = *c->rows[0]->plan;
+    for (unsigned i = 1; i < c->n; i++)
+        draft.steps[draft.n_steps++] = c->rows[i]->plan->steps[0];
+    if (hky_plan_new(&draft, &plan, e) != HKY_OK)
+        return NULL;
+    plan_keep(vm, plan);
+    return plan;
+}
+
+/* --- experiments --- */
+
+static void arms_set(struct hky_decision *out, const struct hky_recipient *r, const char *experiment, const char *arm)
+{
+    struct hky_str old = hky_str_of(r->arms, r->arms_n), name, value;
+    struct hky_buf b;
+    size_t at = 0, n;
+
+    hky_buf_init(&b, 65536);
+    while (old.p != NULL && hky_packed_next(old, &at, &name) && hky_packed_next(old, &at, &value)) {
+        if (hky_str_eq(name, hky_str_z(experiment)))
+            continue;
+        hky_buf_add_str(&b, name);
+        hky_buf_add_c(&b, 0);
+        hky_buf_add_str(&b, value);
+        hky_buf_add_c(&b, 0);
+    }
+    hky_buf_add(&b, experiment, strlen(experiment) + 1);
+    hky_buf_add(&b, arm, strlen(arm) + 1);
+    out->arms = hky_buf_take(&b, &n);
+    out->arms_n = (uint32_t)n;
+}
+
+static const struct hky_arm *arm_choose(const struct hky_asking *a, const struct hky_split *s)
+{
+    const struct hky_recipient *r = a->q->recipient;
+    struct hky_str recorded = r->arms != NULL ? hky_str_of(r->arms, r->arms_n) : hky_str_of("", 0);
+    char id[HKY_ID_TEXT];
+
+    if (!s->is_by_message)
+        return hky_split_choose(s, a->vm->table->zone, a->q->now_ms, recorded,
+                                hky_str_of(a->vm->key.text, a->vm->key.n));
+    hky_id_format(a->q->message->id, id);
+    return hky_split_choose(s, a->vm->table->zone, a->q->now_ms, recorded, hky_str_z(id));
+}
+
+/* --- plans that functions give --- */
+
+struct via_run {
+    struct hky_asking *a;
+    const struct hky_route *route;
+    uint32_t position;
+    int ref;
+    struct hky_plan *plan; /* counted */
+    char experiment[128], arm[64];
+};
+
+static void plan_give(lua_State *L, struct via_run *run, int index)
+{
+    struct hky_vm *vm = run->a->vm;
+    struct hky_plan draft, *plan;
+    struct hky_error e;
+
+    draft.n_steps = 0;
+    if (!hky_read_plan(L, index, (struct hky_place){"", 0}, &draft))
+        return;
+    hky_buf_clear(&vm->scratch);
+    hky_buf_add_u32(&vm->scratch, run->position);
+    hky_plan_key(&draft, &vm->scratch);
+    if ((plan = hky_map_get(&vm->plans, hky_buf_str(&vm->scratch))) != NULL) {
+        run->plan = hky_plan_ref(plan);
+        return;
+    }
+    {
+        struct hky_plan whole = *run->route->draft;
+        whole.n_steps = draft.n_steps;
+        memcpy(whole.steps, draft.steps, draft.n_steps * sizeof draft.steps[0]);
+        if (hky_plan_new(&whole, &plan, &e) != HKY_OK)
+            luaL_error(L, "via: %s", e.text);
+    }
+    plan_keep(vm, plan);
+    run->plan = plan;
+}
+
+static void split_give(lua_State *L, struct via_run *run, int index)
+{
+    struct hky_split_ud *ud = lua_touserdata(L, index);
+    struct hky_split *s = hky_read_split(L, &run->a->vm->temp, index, run->route->draft, (struct hky_place){"", 0});
+    const struct hky_arm *arm = s != NULL ? arm_choose(run->a, s) : NULL;
+
+    if (arm == NULL)
+        luaL_error(L, "split \"%s\": no arm has a share", ud->name);
+    lua_getiuservalue(L, index, 1);
+    lua_rawgeti(L, -1, (lua_Integer)(arm - s->arms) + 1);
+    hky_get(L, lua_gettop(L), "via");
+    plan_give(L, run, lua_gettop(L));
+    snprintf(run->experiment, sizeof run->experiment, "%s", s->name);
+    snprintf(run->arm, sizeof run->arm, "%s", arm->name);
+}
+
+static int via_body(lua_State *L)
+{
+    struct via_run *run = lua_touserdata(L, 1);
+    int result;
+
+    lua_rawgeti(L, LUA_REGISTRYINDEX, run->ref);
+    hky_handles_push_r(L);
+    lua_call(L, 1, 1);
+    result = lua_gettop(L);
+    if (lua_isnil(L, result))
+        return 0;
+    if (hky_is_kind(L, result, HKY_UD_SPLIT))
+        split_give(L, run, result);
+    else
+        plan_give(L, run, result);
+    return 0;
+}
+
+/* --- the decision --- */
+
+static void failed(struct hky_decision *out, const struct hky_vm *vm, uint32_t fn)
+{
+    const struct hky_fn_decl *d = &vm->table->fns[fn];
+    const char *text = vm->error;
+    size_t n = strlen(d->place.file);
+
+    out->kind = HKY_POLICY_ERROR;
+    out->place = d->place;
+    if (strncmp(text, d->place.file, n) == 0 && text[n] == ':') {
+        unsigned long line = strtoul(text + n + 1, NULL, 10);
+        if (line > 0)
+            out->place.line = (uint32_t)line;
+        snprintf(out->text, sizeof out->text, "%.199s", text);
+    } else {
+        snprintf(out->text, sizeof out->text, "%.60s:%u: %.130s", d->place.file, d->place.line, text);
+    }
+}
+
+static void decided(struct hky_decision *out, struct hky_plan *plan, const struct hky_route *r)
+{
+    out->kind = HKY_DECIDED;
+    out->plan = plan;
+    out->place = r->place;
+}
+
+/* True when this route ends the search. */
+static bool route_ask(struct hky_asking *a, const struct hky_route *r, uint32_t position, struct hky_decision *out)
+{
+    struct via_run run;
+
+    switch (r->via) {
+    case HKY_VIA_PLAN:
+        decided(out, hky_plan_ref(r->plan), r);
+        return true;
+    case HKY_VIA_SPLIT: {
+        const struct hky_arm *arm = arm_choose(a, r->split);
+        if (arm == NULL)
+            return false;
+        arms_set(out, a->q->recipient, r->split->name, arm->name);
+        decided(out, hky_plan_ref(arm->plan), r);
+        return true;
+    }
+    case HKY_VIA_FUNCTION:
+        run = (struct via_run){.a = a, .route = r, .position = position, .ref = a->vm->fns[r->via_fn].ref};
+        if (!hky_vm_run_fn(a->vm, r->via_fn, via_body, &run)) {
+            hky_plan_unref(&run.plan);
+            failed(out, a->vm, r->via_fn);
+            return true;
+        }
+        if (run.plan == NULL)
+            return false;
+        if (run.experiment[0] != 0)
+            arms_set(out, a->q->recipient, run.experiment, run.arm);
+        decided(out, run.plan, r);
+        return true;
+    case HKY_VIA_ROW:
+        break;
+    }
+    return false;
+}
+
+void hky_route_decide(struct hky_vm *vm, const struct hky_route_query *q, struct hky_decision *out)
+{
+    struct hky_asking a;
+    struct hky_candidates c;
+    struct chain chain;
+    const struct hky_route *r;
+    struct hky_error e = {0};
+    uint32_t position;
+
+    out->kind = HKY_NO_ROUTE;
+    out->plan = NULL;
+    out->arms = NULL;
+    out->arms_n = 0;
+    out->place = (struct hky_place){"", 0};
+    snprintf(out->text, sizeof out->text, "no_route");
+    chain.n = 0;
+    hky_asking_begin(&a, vm, q);
+    hky_candidates_init(&c, vm->table, &vm->key, hky_message_fact(q->message, HKY_FACT_SCENARIO));
+    while ((r = hky_candidates_next(&c, vm->table, &position)) != NULL) {
+        if (chain.n > 0 && !r->is_row)
+            continue;
+        if (!hky_asking_matches(&a, r, NULL, 0)) {
+            if (a.failed == NULL)
+                continue;
+            failed(out, vm, a.failed_fn);
+            chain.n = 0;
+            break;
+        }
+        if (!r->is_row) {
+            if (route_ask(&a, r, position, out))
+                break;
+            continue;
+        }
+        chain_add(vm, &chain, r, position);
+        if (r->is_stop)
+            break;
+    }
+    if (chain.n > 0) {
+        struct hky_plan *plan = chain_plan(vm, &chain, &e);
+        if (plan != NULL) {
+            decided(out, plan, chain.rows[0]);
+        } else {
+            out->kind = HKY_POLICY_ERROR;
+            snprintf(out->text, sizeof out->text, "%.199s", e.text);
+        }
+    }
+    if (out->kind == HKY_DECIDED)
+        out->text[0] = 0;
+    hky_asking_end(&a);
+}

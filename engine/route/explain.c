@@ -1,0 +1,76 @@
+/* explain: the decision, and each route with the reason why it matched or not. */
+#include "route/decide.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+void hky_explanation_fini(struct hky_explanation *x)
+{
+    hky_plan_unref(&x->decision.plan);
+    free(x->decision.arms);
+    free(x->considered);
+    for (size_t i = 0; i < x->n_notes; i++)
+        free(x->notes[i]);
+    free(x->notes);
+    *x = (struct hky_explanation){0};
+}
+
+static void note_add(struct hky_explanation *x, const char *text)
+{
+    x->notes = hky_realloc(x->notes, (x->n_notes + 1) * sizeof *x->notes);
+    x->notes[x->n_notes++] = hky_strdup(text);
+}
+
+static void consider(struct hky_asking *a, const struct hky_route *r, const struct hky_explanation *x, bool *is_past,
+                     bool *in_chain, struct hky_considered *out)
+{
+    const struct hky_plan *plan = x->decision.plan;
+    bool decides = x->decision.kind == HKY_DECIDED && strcmp(plan->route, r->name) == 0;
+
+    *out = (struct hky_considered){.route = r->name, .place = r->place};
+    a->failed = NULL;
+    out->matched = hky_asking_matches(a, r, out->why, sizeof out->why);
+    if (!out->matched)
+        return;
+    if (decides) {
+        snprintf(out->why, sizeof out->why, "decides");
+        *is_past = true;
+        *in_chain = r->is_row && !r->is_stop;
+    } else if (*in_chain && r->is_row) {
+        bool is_step = false;
+        for (unsigned i = 0; i < plan->n_steps; i++)
+            is_step |= strcmp(plan->steps[i].relay, r->row_relay) == 0;
+        snprintf(out->why, sizeof out->why, is_step ? "is the fallback of the rows before" : "the plan is full");
+        *in_chain = !r->is_stop;
+    } else if (*is_past) {
+        snprintf(out->why, sizeof out->why, "comes after \"%.100s\", which decides", plan->route);
+    } else if (x->decision.kind == HKY_POLICY_ERROR) {
+        snprintf(out->why, sizeof out->why, "matches, but a script failed");
+    } else {
+        snprintf(out->why, sizeof out->why, "matches, but via gave nothing");
+    }
+}
+
+void hky_route_explain(struct hky_vm *vm, const struct hky_route_query *q, struct hky_explanation *out)
+{
+    struct hky_asking a;
+    bool is_past = false, in_chain = false;
+    const struct hky_route_table *t = vm->table;
+
+    *out = (struct hky_explanation){0};
+    vm->wants_notes = true;
+    hky_route_decide(vm, q, &out->decision);
+    vm->wants_notes = false;
+    for (uint32_t i = 0; i < t->n_notes; i++)
+        note_add(out, t->notes[i]);
+    for (size_t i = 0; i < vm->n_notes; i++) {
+        note_add(out, vm->notes[i]);
+        free(vm->notes[i]);
+    }
+    vm->n_notes = 0;
+    out->considered = hky_calloc(t->n_routes + 1, sizeof *out->considered);
+    hky_asking_begin(&a, vm, q);
+    for (uint32_t i = 0; i < t->n_routes; i++)
+        consider(&a, t->routes[i], out, &is_past, &in_chain, &out->considered[out->n_considered++]);
+    hky_asking_end(&a);
+}

@@ -1,0 +1,123 @@
+/* The From of an attempt (POLICY.md 2c). */
+#include "base/hash.h"
+#include "hikyaku/route.h"
+#include "mail/address.h"
+
+#include <stdio.h>
+
+static void put(char out[322], struct hky_str s)
+{
+    size_t n = s.n < 321 ? s.n : 321;
+
+    if (n > 0)
+        memcpy(out, s.p, n);
+    out[n] = 0;
+}
+
+static bool entry_has(const char *entry, struct hky_str address, struct hky_str domain)
+{
+    struct hky_str e = hky_str_z(entry);
+
+    if (hky_str_eq(e, HKY_STR("*")))
+        return true;
+    if (memchr(e.p, '@', e.n) != NULL)
+        return hky_str_ieq(e, address);
+    if (e.n > 0 && e.p[0] == '.')
+        return domain.n > e.n && hky_str_iends(domain, e);
+    return domain.n > 0 && hky_str_ieq(e, domain);
+}
+
+static bool may_send_as(const struct hky_relay *relay, struct hky_str author)
+{
+    const char *at = memrchr(author.p, '@', author.n);
+    struct hky_str domain = at != NULL ? hky_str_of(at + 1, author.n - (size_t)(at - author.p) - 1) : hky_str_of("", 0);
+
+    for (size_t i = 0; relay->sends_as[i] != NULL; i++)
+        if (entry_has(relay->sends_as[i], author, domain))
+            return true;
+    return false;
+}
+
+/* {id} and {rcpt} replaced; false when the result is no address. {rcpt} is local=domain, as VERP writes it. */
+static bool fill(const char *pattern, const struct hky_message *m, const struct hky_recipient *r, char out[322])
+{
+    struct hky_buf b;
+    struct hky_str address = hky_recipient_address(r);
+    const char *at = memrchr(address.p, '@', address.n);
+    struct hky_address checked;
+    char id[HKY_ID_TEXT];
+    bool ok;
+
+    hky_id_format(m->id, id);
+    hky_buf_init(&b, 321);
+    while (*pattern != 0) {
+        if (strncmp(pattern, "{id}", 4) == 0) {
+            hky_buf_add_z(&b, id);
+            pattern += 4;
+        } else if (strncmp(pattern, "{rcpt}", 6) == 0) {
+            for (size_t i = 0; i < address.n; i++)
+                hky_buf_add_c(&b, address.p + i == at ? '=' : address.p[i]);
+            pattern += 6;
+        } else {
+            hky_buf_add_c(&b, *pattern++);
+        }
+    }
+    ok = !b.is_over && hky_mailbox_parse(hky_buf_str(&b), &checked, NULL) == HKY_OK;
+    if (ok)
+        put(out, hky_address_str(&checked));
+    hky_buf_fini(&b);
+    return ok;
+}
+
+static void choose_sender(const struct hky_relay *relay, const struct hky_plan *plan, const struct hky_step *step,
+                          const struct hky_message *m, const struct hky_recipient *r, struct hky_identity *out)
+{
+    struct hky_str sender = hky_message_fact(m, HKY_FACT_SENDER);
+    const char *envelope = step->envelope != NULL   ? step->envelope
+                           : plan->envelope != NULL ? plan->envelope
+                                                    : relay->envelope;
+
+    out->sender[0] = 0;
+    if (sender.n == 0)
+        return; /* the null sender stays null */
+    if (envelope != NULL && envelope[0] != 0 && fill(envelope, m, r, out->sender))
+        return;
+    if (out->is_rewritten)
+        put(out->sender, hky_str_z(out->from));
+    else
+        put(out->sender, sender);
+}
+
+void hky_identity_choose(const struct hky_policy *policy, const struct hky_relay *relay, const struct hky_plan *plan,
+                         uint8_t step_index, const struct hky_message *message, const struct hky_recipient *recipient,
+                         struct hky_identity *out)
+{
+    const struct hky_step *step = &plan->steps[step_index];
+    struct hky_str author = hky_message_fact(message, HKY_FACT_AUTHOR);
+    const char *from = step->from != NULL ? step->from : plan->from;
+    const char *reply_to = step->reply_to != NULL ? step->reply_to : plan->reply_to;
+    bool may = may_send_as(relay, author);
+
+    (void)policy;
+    HKY_ASSERT(step_index < plan->n_steps);
+    *out = (struct hky_identity){.is_allowed = true};
+    put(out->from, author);
+    if (from != NULL && from[0] != 0) {
+        put(out->from, hky_str_z(from));
+    } else if (!may) {
+        bool never = from != NULL || relay->never_rewrite;
+        out->is_allowed = !never && relay->from[0] != 0;
+        if (out->is_allowed)
+            put(out->from, hky_str_z(relay->from));
+    }
+    out->is_rewritten = !hky_str_ieq(hky_str_z(out->from), author);
+    if (!out->is_rewritten)
+        put(out->from, author);
+    choose_sender(relay, plan, step, message, recipient, out);
+    if (reply_to != NULL && reply_to[0] != 0) {
+        put(out->reply_to, hky_str_z(reply_to));
+        out->reply_to_forced = true;
+    } else if (out->is_rewritten) {
+        put(out->reply_to, author);
+    }
+}

@@ -1,0 +1,420 @@
+#include "route/keys.h"
+
+#include "route/loader.h"
+#include "route/value.h"
+
+#include <stdio.h>
+
+#define S     HKY_KEY_STRING, 0, 0
+#define B     HKY_KEY_BOOL, 0, 0
+#define LATER HKY_KEY_LATER, 0, 0
+#define DAYS  86400
+
+const struct hky_key hky_keys_engine[] = {
+    {"hostname", S, "name of this machine in EHLO and Received"},
+    {"spool", S, "folder of the queue, from the policy's folder"},
+    {"listen", HKY_KEY_ANY, 0, 0, "where mail comes in: \"addr:port\", a listener, or a list"},
+    {"http", S, "address of the HTTP interface"},
+    {"owner", S, "who gets test mail and notices"},
+    {"timezone", S, "of times of day, such as \"Asia/Tokyo\""},
+    {"workers", HKY_KEY_INT, 0, 256, "threads; 0: cores - 1"},
+    {"resolver", S, "DNS server, \"addr:port\""},
+    {"retry", HKY_KEY_ANY, 0, 0, "list of waits, the last repeats"},
+    {"expire", HKY_KEY_DURATION, 60, 30 * DAYS, "how long a recipient is tried"},
+    {"parked", HKY_KEY_DURATION, 60, 90 * DAYS, "how long a recipient waits for a policy that can decide"},
+    {"max_message", HKY_KEY_OCTETS, 1024, INT64_C(2) << 30, "largest message"},
+    {"dsn", S, "failure notices: each, digest, none"},
+    {"bounds", HKY_KEY_TABLE, 0, 0, "limits"},
+    {"log", S, "error, warn, info, debug"},
+    {"redirect", S, "all connections go here, without AUTH"},
+    {"only_to", HKY_KEY_MATCH, 0, 0, "others are held"},
+    {"history", LATER, ""},
+    {"suppress", LATER, ""},
+    {"keep", LATER, ""},
+    {"signals", LATER, ""},
+    {0},
+};
+const struct hky_key hky_keys_bounds[] = {
+    {"line_octets", HKY_KEY_INT, 512, 65536, "command line"},
+    {"recipients", HKY_KEY_INT, 1, 100000, "per message"},
+    {"header_octets", HKY_KEY_OCTETS, 4096, 16 << 20, "header section"},
+    {"header_lines", HKY_KEY_INT, 10, 100000, "header section"},
+    {"received", HKY_KEY_INT, 1, 1000, "Received lines: more is a loop"},
+    {"connections", HKY_KEY_INT, 1, 100000, "to the listeners"},
+    {"connections_per_client", HKY_KEY_INT, 1, 100000, "from one address"},
+    {"errors", HKY_KEY_INT, 1, 1000, "of a client, then it is let go"},
+    {"auth_tries", HKY_KEY_INT, 1, 100, "per connection"},
+    {"body_memory", HKY_KEY_OCTETS, 1 << 20, INT64_C(1) << 40, "bodies kept in memory"},
+    {"spool_max", HKY_KEY_OCTETS, 0, INT64_C(1) << 50, "largest queue; 0: no bound"},
+    {"min_free", HKY_KEY_OCTETS, 0, INT64_C(1) << 50, "free space of the disk below which nothing is accepted"},
+    {"lua_instructions", HKY_KEY_INT, 1000, 1000000000, "per call"},
+    {"lua_ms", HKY_KEY_INT, 1, 1000, "per call"},
+    {"lua_memory", HKY_KEY_OCTETS, 4 << 20, INT64_C(4) << 30, "per worker"},
+    {"command", HKY_KEY_DURATION, 1, 3600, "how long a client may be silent"},
+    {"data", HKY_KEY_DURATION, 1, 3600, "the same within content"},
+    {0},
+};
+const struct hky_key hky_keys_listen[] = {
+    {"addr", S, "\"addr:port\""},
+    {"tls", S, "starttls or implicit"},
+    {"cert", S, "certificate, PEM file"},
+    {"key", S, "its key, PEM file"},
+    {"users", HKY_KEY_TABLE, 0, 0, "NAME = { password =, scenario =, sender = }"},
+    {"allow", HKY_KEY_STRINGS, 0, 0, "networks that need no login"},
+    {0},
+};
+const struct hky_key hky_keys_user[] = {
+    {"password", HKY_KEY_SECRET, 0, 0, "secret \"name\""},
+    {"scenario", HKY_KEY_STRINGS, 0, 0, "scenarios the login may use"},
+    {"sender", HKY_KEY_STRINGS, 0, 0, "as whom it may send: addresses, domains"},
+    {0},
+};
+const struct hky_key hky_keys_relay[] = {
+    {"preset", S, "settings of a known provider: hikyaku presets"},
+    {"host", S, "name of the server; ssl://host for TLS from the start"},
+    {"port", HKY_KEY_INT, 1, 65535, "465, 587, 25"},
+    {"tls", S, "implicit, starttls, opportunistic, none"},
+    {"ca", S, "PEM file of the authorities to trust"},
+    {"pin", S, "SHA-256 of the certificate's public key, hex"},
+    {"user", S, "login"},
+    {"password", HKY_KEY_SECRET, 0, 0, "secret \"name\""},
+    {"auth", S, "auto plain login cram-md5 scram-sha-256 xoauth2 oauthbearer none"},
+    {"oauth", HKY_KEY_TABLE, 0, 0, "OAuth2 tokens"},
+    {"from", HKY_KEY_ANY, 0, 0, "the address it sends as; false: never rewrite"},
+    {"sends_as", HKY_KEY_STRINGS, 0, 0, "as whom it may send: addresses, domains, \"*\""},
+    {"envelope", S, "envelope sender; {id} and {rcpt} are replaced"},
+    {"cap", HKY_KEY_STRINGS, 0, 0, "\"N/WINDOW\" or a list"},
+    {"connections", HKY_KEY_INT, 1, 1000, "at the same time"},
+    {"messages_per_connection", HKY_KEY_INT, 1, 1000000, ""},
+    {"recipients_per_message", HKY_KEY_INT, 1, 10000, ""},
+    {"hello", S, "EHLO name"},
+    {"source", S, "local address to connect from"},
+    {"mx", B, "deliver to the recipient's own servers"},
+    {"overlap", B, "overlap messages on a connection"},
+    {"timeout", HKY_KEY_TABLE, 0, 0, "connect, greeting, command, data, dot"},
+    {"localpart", S, "quoted or raw"},
+    {"paused", B, "nothing goes by it"},
+    {"instead", S, "another relay that all steps use"},
+    {"accounts", LATER, ""},
+    {"dkim", LATER, ""},
+    {"bounces", LATER, ""},
+    {"http", LATER, ""},
+    {0},
+};
+const struct hky_key hky_keys_oauth[] = {
+    {"client", S, "client id"},
+    {"client_secret", HKY_KEY_SECRET, 0, 0, "secret \"name\""},
+    {"refresh", HKY_KEY_SECRET, 0, 0, "refresh token: secret \"name\""},
+    {"token_command", HKY_KEY_STRINGS, 0, 0, "program and arguments that print a token"},
+    {"token_url", S, "where tokens are fetched"},
+    {"scope", S, "scopes to ask for"},
+    {0},
+};
+const struct hky_key hky_keys_timeout[] = {
+    {"connect", HKY_KEY_DURATION, 1, 3600, ""}, {"greeting", HKY_KEY_DURATION, 1, 3600, ""},
+    {"command", HKY_KEY_DURATION, 1, 3600, ""}, {"data", HKY_KEY_DURATION, 1, 3600, ""},
+    {"dot", HKY_KEY_DURATION, 1, 3600, ""},     {0},
+};
+#define CONDITIONS                                                                                                     \
+    {"override", B, "before all others"}, {"priority", HKY_KEY_INT, -1000000, 1000000, "smaller first, 100"},          \
+        {"to", HKY_KEY_MATCH, 0, 0, "recipients; \"*\" everyone"}, {"except", HKY_KEY_MATCH, 0, 0, "but not these"},   \
+        {"sender", HKY_KEY_MATCH, 0, 0, "envelope sender; \"<>\" the null sender"},                                    \
+        {"author", HKY_KEY_MATCH, 0, 0, "address in From"}, {"scenario", HKY_KEY_STRINGS, 0, 0, "of these scenarios"}, \
+        {"tag", HKY_KEY_STRINGS, 0, 0, "with one of these"},                                                           \
+        {"header", HKY_KEY_TABLE, 0, 0, "{ [\"X-Foo\"] = \"glob*\" }"},                                                \
+    {                                                                                                                  \
+        "when", HKY_KEY_FUNCTION, 0, 0, "function(r) or the name of a matcher"                                         \
+    }
+const struct hky_key hky_keys_route[] = {
+    CONDITIONS,
+    {"via", HKY_KEY_VIA, 0, 0, "a plan, split, or function(r)"},
+    {"rank", S, "urgent, normal, bulk"},
+    {"from", HKY_KEY_ANY, 0, 0, "From of all attempts; false: never rewrite"},
+    {"envelope", S, "envelope sender; {id} and {rcpt} are replaced"},
+    {"reply_to", S, "Reply-To"},
+    {"expire", HKY_KEY_DURATION, 60, 30 * DAYS, "how long it is tried"},
+    {"retry", HKY_KEY_ANY, 0, 0, "list of waits, the last repeats"},
+    {"dsn", S, "failure notices: each, digest, none"},
+    {"react", HKY_KEY_TABLE, 0, 0, "{ class = action }"},
+    {0},
+};
+const struct hky_key hky_keys_row[] = {
+    CONDITIONS,
+    {"name", S, "name of the row"},
+    {"enabled", B, "false: as if it were not there"},
+    {"note", S, "for people"},
+    {"relay", S, "a relay declared elsewhere"},
+    {"stop", B, "the chain ends here"},
+    {0},
+};
+const struct hky_key hky_keys_step[] = {
+    {"on", HKY_KEY_ANY, 0, 0, "classes for which it is entered"},
+    {"tries", HKY_KEY_INT, 1, 60, "failures before it is left"},
+    {"within", HKY_KEY_DURATION, 1, 30 * DAYS, "how long it may take"},
+    {"wait", HKY_KEY_DURATION, 0, 30 * DAYS, "how long it may wait for its turn"},
+    {"from", HKY_KEY_ANY, 0, 0, "From of its attempts; false: never rewrite"},
+    {"envelope", S, "envelope sender; {id} and {rcpt} are replaced"},
+    {"reply_to", S, "Reply-To"},
+    {"retry", HKY_KEY_ANY, 0, 0, "list of waits, the last repeats"},
+    {"account", LATER, ""},
+    {0},
+};
+const struct hky_key hky_keys_arm[] = {
+    {"arm", S, "name of the arm"},
+    {"share", HKY_KEY_ANY, 0, 0, "per cent, \"rest\", or ramp { }"},
+    {"via", HKY_KEY_VIA, 0, 0, "a plan"},
+    {0},
+};
+
+const struct hky_key *hky_key_find(const struct hky_key *keys, struct hky_str name)
+{
+    for (; keys->name != NULL; keys++)
+        if (hky_str_eq(hky_str_z(keys->name), name))
+            return keys;
+    return NULL;
+}
+
+static const char *expected(const struct hky_key *k, char out[120])
+{
+    switch (k->type) {
+    case HKY_KEY_STRING:
+        return "a string";
+    case HKY_KEY_BOOL:
+        return "true or false";
+    case HKY_KEY_INT:
+        snprintf(out, 120, "a whole number from %lld to %lld", (long long)k->min, (long long)k->max);
+        return out;
+    case HKY_KEY_DURATION:
+        snprintf(out, 120, "a duration such as \"90s\" \"10m\" \"2h\" \"3d\", from %lld to %lld seconds",
+                 (long long)k->min, (long long)k->max);
+        return out;
+    case HKY_KEY_OCTETS:
+        snprintf(out, 120, "a size such as \"25M\", from %lld to %lld octets", (long long)k->min, (long long)k->max);
+        return out;
+    case HKY_KEY_MATCH:
+        return "an address, a domain, a set, a list, or a table of these";
+    case HKY_KEY_FUNCTION:
+        return "function(r) or the name of a matcher";
+    case HKY_KEY_VIA:
+        return "a relay, a table of steps, split, or function(r)";
+    case HKY_KEY_SECRET:
+        return "secret \"name\"";
+    case HKY_KEY_STRINGS:
+        return "a string or a table of strings";
+    case HKY_KEY_TABLE:
+        return "a table { }";
+    case HKY_KEY_ANY:
+    case HKY_KEY_LATER:
+        break;
+    }
+    return "another value";
+}
+
+static bool in_range(const struct hky_key *k, lua_State *L)
+{
+    struct hky_str s = {0};
+    uint32_t sec;
+    uint64_t octets;
+
+    if (lua_type(L, -1) == LUA_TSTRING)
+        s.p = lua_tolstring(L, -1, &s.n);
+    if (s.p == NULL) {
+        lua_Integer n;
+        int ok;
+        n = lua_tointegerx(L, -1, &ok);
+        return lua_type(L, -1) == LUA_TNUMBER && ok && n >= k->min && n <= k->max;
+    }
+    if (k->type == HKY_KEY_DURATION)
+        return hky_duration_parse(s, &sec) && sec >= k->min && sec <= k->max;
+    return k->type == HKY_KEY_OCTETS && hky_octets_parse(s, &octets) && octets >= (uint64_t)k->min &&
+           octets <= (uint64_t)k->max;
+}
+
+static bool is_strings(lua_State *L)
+{
+    int index = lua_gettop(L);
+    bool ok = true;
+
+    if (lua_type(L, index) == LUA_TSTRING)
+        return true;
+    if (lua_type(L, index) != LUA_TTABLE)
+        return false;
+    lua_pushnil(L);
+    while (lua_next(L, index) != 0) {
+        ok = ok && lua_type(L, -2) == LUA_TNUMBER &&
+             (lua_type(L, -1) == LUA_TSTRING || hky_is_kind(L, lua_gettop(L), HKY_UD_POISON));
+        lua_pop(L, 1);
+    }
+    return ok;
+}
+
+/* Is the value on top one of the key's type? */
+static bool has_type(lua_State *L, const struct hky_key *k)
+{
+    int type = lua_type(L, -1);
+
+    if (type == LUA_TBOOLEAN && !lua_toboolean(L, -1))
+        return true; /* env("X", false): not stated */
+    if (hky_is_kind(L, lua_gettop(L), HKY_UD_POISON))
+        return true; /* told where it was read */
+    if (hky_is_kind(L, lua_gettop(L), HKY_UD_PENDING))
+        return true; /* told at the end */
+    switch (k->type) {
+    case HKY_KEY_STRING:
+        return type == LUA_TSTRING || (strcmp(k->name, "relay") == 0 && hky_is_kind(L, lua_gettop(L), HKY_UD_RELAY)) ||
+               (strcmp(k->name, "instead") == 0 && hky_is_kind(L, lua_gettop(L), HKY_UD_RELAY));
+    case HKY_KEY_BOOL:
+        return type == LUA_TBOOLEAN;
+    case HKY_KEY_INT:
+    case HKY_KEY_DURATION:
+    case HKY_KEY_OCTETS:
+        return in_range(k, L);
+    case HKY_KEY_MATCH:
+        return type == LUA_TSTRING || type == LUA_TTABLE || hky_is_kind(L, lua_gettop(L), HKY_UD_SET);
+    case HKY_KEY_FUNCTION:
+        return type == LUA_TSTRING || type == LUA_TFUNCTION;
+    case HKY_KEY_VIA:
+        return type == LUA_TSTRING || type == LUA_TTABLE || type == LUA_TFUNCTION || type == LUA_TUSERDATA;
+    case HKY_KEY_SECRET:
+        return type == LUA_TSTRING || type == LUA_TTABLE || hky_is_kind(L, lua_gettop(L), HKY_UD_SECRET);
+    case HKY_KEY_STRINGS:
+        return is_strings(L);
+    case HKY_KEY_TABLE:
+        return type == LUA_TTABLE;
+    case HKY_KEY_ANY:
+    case HKY_KEY_LATER:
+        break;
+    }
+    return true;
+}
+
+static void unknown_key(lua_State *L, const struct hky_key *const *keys, struct hky_str name, const char *what,
+                        struct hky_place place)
+{
+    const char *names[96];
+    size_t n = 0;
+    const char *near;
+
+    for (; *keys != NULL; keys++)
+        for (const struct hky_key *k = *keys; k->name != NULL && n < sizeof names / sizeof names[0]; k++)
+            names[n++] = k->name;
+    near = hky_nearest(name, names, n);
+    if (near != NULL)
+        hky_script_problem(L, place, "%s: unknown key \"%.*s\", did you mean \"%s\"?", what,
+                           (int)(name.n < 60 ? name.n : 60), name.p, near);
+    else
+        hky_script_problem(L, place, "%s: unknown key \"%.*s\"", what, (int)(name.n < 60 ? name.n : 60), name.p);
+}
+
+static void check_one(lua_State *L, const struct hky_key *const *keys, bool array, const char *what,
+                      struct hky_place place)
+{
+    struct hky_vm *vm = hky_vm_of(L);
+    struct hky_str name;
+    const struct hky_key *k = NULL;
+    char text[120];
+
+    if (lua_type(L, -2) != LUA_TSTRING) {
+        if (!array || lua_type(L, -2) != LUA_TNUMBER)
+            hky_script_problem(L, place, "%s: a value without a key; write key = value", what);
+        return;
+    }
+    name.p = lua_tolstring(L, -2, &name.n);
+    if (vm->loader != NULL)
+        place = hky_place_of(vm->loader, place, name.p, true);
+    for (const struct hky_key *const *set = keys; *set != NULL && k == NULL; set++)
+        k = hky_key_find(*set, name);
+    if (k == NULL)
+        unknown_key(L, keys, name, what, place);
+    else if (k->type == HKY_KEY_LATER)
+        hky_script_problem(L, place, "%s: %s is not available in this version", what, k->name);
+    else if (!has_type(L, k))
+        hky_script_problem(L, place, "%s: %s must be %s, not %s", what, k->name, expected(k, text),
+                           hky_kind_name(L, lua_gettop(L)));
+}
+
+void hky_keys_check(lua_State *L, int index, const struct hky_key *const *keys, bool array, const char *what,
+                    struct hky_place place)
+{
+    luaL_checkstack(L, 8, NULL);
+    lua_pushnil(L);
+    while (lua_next(L, index) != 0) {
+        check_one(L, keys, array, what, place);
+        lua_pop(L, 1);
+    }
+}
+
+int hky_get(lua_State *L, int index, const char *key)
+{
+    lua_pushstring(L, key);
+    return lua_rawget(L, index);
+}
+
+const char *hky_get_string(lua_State *L, int index, const char *key, const char *otherwise)
+{
+    const char *s = otherwise;
+
+    if (hky_get(L, index, key) == LUA_TSTRING)
+        s = lua_tostring(L, -1);
+    else if (hky_is_kind(L, lua_gettop(L), HKY_UD_RELAY))
+        s = ((struct hky_relay_ud *)lua_touserdata(L, -1))->name;
+    lua_pop(L, 1); /* the table holds it */
+    return s;
+}
+
+bool hky_get_bool(lua_State *L, int index, const char *key, bool otherwise)
+{
+    if (hky_get(L, index, key) == LUA_TBOOLEAN)
+        otherwise = lua_toboolean(L, -1);
+    lua_pop(L, 1);
+    return otherwise;
+}
+
+int64_t hky_get_int(lua_State *L, int index, const char *key, int64_t otherwise)
+{
+    int ok = 0;
+    lua_Integer n = 0;
+
+    if (hky_get(L, index, key) == LUA_TNUMBER)
+        n = lua_tointegerx(L, -1, &ok);
+    lua_pop(L, 1);
+    return ok ? n : otherwise;
+}
+
+uint32_t hky_get_duration(lua_State *L, int index, const char *key, uint32_t otherwise)
+{
+    int type = hky_get(L, index, key), ok;
+    struct hky_str s;
+    uint32_t sec = otherwise;
+
+    if (type == LUA_TSTRING) {
+        s.p = lua_tolstring(L, -1, &s.n);
+        if (!hky_duration_parse(s, &sec))
+            sec = otherwise;
+    } else if (type == LUA_TNUMBER) {
+        lua_Integer n = lua_tointegerx(L, -1, &ok);
+        if (ok && n >= 0 && n < UINT32_MAX)
+            sec = (uint32_t)n;
+    }
+    lua_pop(L, 1);
+    return sec;
+}
+
+uint64_t hky_get_octets(lua_State *L, int index, const char *key, uint64_t otherwise)
+{
+    int type = hky_get(L, index, key), ok;
+    struct hky_str s;
+    uint64_t n = otherwise;
+
+    if (type == LUA_TSTRING) {
+        s.p = lua_tolstring(L, -1, &s.n);
+        if (!hky_octets_parse(s, &n))
+            n = otherwise;
+    } else if (type == LUA_TNUMBER) {
+        lua_Integer v = lua_tointegerx(L, -1, &ok);
+        if (ok && v >= 0)
+            n = (uint64_t)v;
+    }
+    lua_pop(L, 1);
+    return n;
+}

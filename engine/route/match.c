@@ -1,0 +1,303 @@
+#include "route/match.h"
+
+#include "mail/address.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define PRESENT ((void *)1)
+
+void hky_match_key_init(struct hky_match_key *k, struct hky_str canonical)
+{
+    size_t n = canonical.n < sizeof k->text - 1 ? canonical.n : sizeof k->text - 1;
+
+    k->domain_at = (uint16_t)n;
+    for (size_t i = 0; i < n; i++) {
+        k->text[i] = hky_lower(canonical.p[i]);
+        if (canonical.p[i] == '@')
+            k->domain_at = (uint16_t)(i + 1);
+    }
+    k->text[n] = 0;
+    k->n = (uint16_t)n;
+    k->is_null = n == 0;
+}
+
+static void lower_into(char *to, struct hky_str s)
+{
+    for (size_t i = 0; i < s.n; i++)
+        to[i] = hky_lower(s.p[i]);
+    to[s.n] = 0;
+}
+
+enum hky_err hky_entry_parse(struct hky_str s, struct hky_entry *out, struct hky_error *e)
+{
+    struct hky_address address;
+    char domain[HKY_DOMAIN_MAX + 1];
+    enum hky_err err;
+
+    *out = (struct hky_entry){0};
+    if (hky_str_eq(s, HKY_STR("*"))) {
+        out->kind = HKY_ENTRY_EVERYONE;
+        return HKY_OK;
+    }
+    if (hky_str_eq(s, HKY_STR("<>"))) {
+        out->kind = HKY_ENTRY_NULL;
+        return HKY_OK;
+    }
+    if (memchr(s.p, '@', s.n) != NULL) {
+        if ((err = hky_mailbox_parse(s, &address, e)) != HKY_OK)
+            return err;
+        out->kind = HKY_ENTRY_ADDRESS;
+        lower_into(out->text, hky_address_str(&address));
+        return HKY_OK;
+    }
+    out->kind = HKY_ENTRY_DOMAIN;
+    if (s.n > 0 && s.p[0] == '.') {
+        out->kind = HKY_ENTRY_PARENT;
+        s.p++, s.n--;
+    }
+    if (s.n == 0 || memchr(s.p, '*', s.n) != NULL || memchr(s.p, ' ', s.n) != NULL)
+        return hky_error_set(e, HKY_E_SYNTAX, "write an address, a domain, .domain or \"*\"");
+    if ((err = hky_domain_normalise(s, domain, e)) != HKY_OK)
+        return err;
+    lower_into(out->text, hky_str_z(domain));
+    return HKY_OK;
+}
+
+struct hky_set *hky_set_new(void)
+{
+    struct hky_set *s = hky_calloc(1, sizeof *s);
+
+    s->refs = 1;
+    hky_map_init(&s->addresses);
+    hky_map_init(&s->domains);
+    hky_map_init(&s->parents);
+    return s;
+}
+
+void hky_set_unref(struct hky_set **s)
+{
+    struct hky_set *it = *s;
+
+    *s = NULL;
+    if (it == NULL || __atomic_sub_fetch(&it->refs, 1, __ATOMIC_ACQ_REL) > 0)
+        return;
+    hky_map_fini(&it->addresses);
+    hky_map_fini(&it->domains);
+    hky_map_fini(&it->parents);
+    free(it);
+}
+
+void hky_set_add(struct hky_set *s, const struct hky_entry *entry)
+{
+    struct hky_str text = hky_str_z(entry->text);
+
+    switch (entry->kind) {
+    case HKY_ENTRY_EVERYONE:
+        s->is_everyone = true;
+        break;
+    case HKY_ENTRY_NULL:
+        s->has_null = true;
+        break;
+    case HKY_ENTRY_ADDRESS:
+        hky_map_put(&s->addresses, text, PRESENT);
+        break;
+    case HKY_ENTRY_DOMAIN:
+        hky_map_put(&s->domains, text, PRESENT);
+        break;
+    case HKY_ENTRY_PARENT:
+        hky_map_put(&s->parents, text, PRESENT);
+        break;
+    }
+}
+
+static void map_add_all(struct hky_map *to, const struct hky_map *from)
+{
+    size_t at = 0;
+    struct hky_map_entry *it;
+
+    while ((it = hky_map_next(from, &at)) != NULL)
+        hky_map_put(to, hky_str_of(it->key, it->n), PRESENT);
+}
+
+void hky_set_add_all(struct hky_set *to, const struct hky_set *from)
+{
+    to->is_everyone |= from->is_everyone;
+    to->has_null |= from->has_null;
+    map_add_all(&to->addresses, &from->addresses);
+    map_add_all(&to->domains, &from->domains);
+    map_add_all(&to->parents, &from->parents);
+}
+
+static bool map_is_subset(const struct hky_map *inner, const struct hky_map *outer)
+{
+    size_t at = 0;
+    struct hky_map_entry *it;
+
+    while ((it = hky_map_next(inner, &at)) != NULL)
+        if (outer->n == 0 || hky_map_get(outer, hky_str_of(it->key, it->n)) == NULL)
+            return false;
+    return true;
+}
+
+bool hky_set_is_subset(const struct hky_set *inner, const struct hky_set *outer)
+{
+    if (outer->is_everyone)
+        return true;
+    return !inner->is_everyone && (!inner->has_null || outer->has_null) &&
+           map_is_subset(&inner->addresses, &outer->addresses) && map_is_subset(&inner->domains, &outer->domains) &&
+           map_is_subset(&inner->parents, &outer->parents);
+}
+
+size_t hky_set_n(const struct hky_set *s)
+{
+    return s->addresses.n + s->domains.n + s->parents.n;
+}
+
+bool hky_set_has(const struct hky_set *s, const struct hky_match_key *k)
+{
+    struct hky_str domain = hky_str_of(k->text + k->domain_at, (size_t)(k->n - k->domain_at));
+
+    if (s->is_everyone)
+        return true;
+    if (k->is_null)
+        return s->has_null;
+    if (s->addresses.n > 0 && hky_map_get(&s->addresses, hky_str_of(k->text, k->n)) != NULL)
+        return true;
+    if (s->domains.n > 0 && hky_map_get(&s->domains, domain) != NULL)
+        return true;
+    if (s->parents.n == 0)
+        return false;
+    for (size_t i = 0; i < domain.n; i++)
+        if (domain.p[i] == '.' && hky_map_get(&s->parents, hky_str_of(domain.p + i + 1, domain.n - i - 1)) != NULL)
+            return true;
+    return false;
+}
+
+static enum hky_err list_parse(struct hky_str text, const char *name, struct hky_set *set, struct hky_error *e)
+{
+    unsigned line = 0;
+
+    while (text.n > 0) {
+        const char *end = memchr(text.p, '\n', text.n);
+        size_t n = end != NULL ? (size_t)(end - text.p) : text.n;
+        struct hky_str s = hky_str_trim(hky_str_of(text.p, n));
+        struct hky_entry entry;
+        struct hky_error why = {0};
+        line++;
+        text.p += end != NULL ? n + 1 : n;
+        text.n -= end != NULL ? n + 1 : n;
+        if (line == 1 && s.n >= 3 && memcmp(s.p, "\xef\xbb\xbf", 3) == 0)
+            s.p += 3, s.n -= 3;
+        if (s.n == 0 || s.p[0] == '#')
+            continue;
+        if (hky_entry_parse(s, &entry, &why) != HKY_OK)
+            return hky_error_set(e, HKY_E_SYNTAX, "%s:%u: \"%.*s\" is no address, domain or .domain: %s", name, line,
+                                 (int)(s.n < 60 ? s.n : 60), s.p, why.text);
+        hky_set_add(set, &entry);
+    }
+    return HKY_OK;
+}
+
+static enum hky_err file_read(const char *path, size_t max, char **p, size_t *n, struct stat *st, struct hky_error *e)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    enum hky_err err = HKY_OK;
+
+    *p = NULL;
+    *n = 0;
+    if (fd < 0)
+        return hky_error_sys(e, errno == ENOENT ? HKY_E_MISSING : HKY_E_IO, errno, "%s", path);
+    if (fstat(fd, st) != 0 || !S_ISREG(st->st_mode)) {
+        err = hky_error_set(e, HKY_E_IO, "%s is not a regular file", path);
+    } else if (st->st_size < 0 || (uint64_t)st->st_size > max) {
+        err = hky_error_set(e, HKY_E_LIMIT, "%s is larger than %zu octets", path, max);
+    } else {
+        size_t size = (size_t)st->st_size;
+        char *text = hky_alloc(size + 1);
+        while (*n < size) {
+            ssize_t got = read(fd, text + *n, size - *n);
+            if (got < 0 && errno == EINTR)
+                continue;
+            if (got < 0)
+                err = hky_error_sys(e, HKY_E_IO, errno, "%s", path);
+            if (got <= 0)
+                break;
+            *n += (size_t)got;
+        }
+        text[*n] = 0;
+        *p = text;
+    }
+    close(fd);
+    if (err != HKY_OK) {
+        free(*p);
+        *p = NULL;
+    }
+    return err;
+}
+
+enum hky_err hky_list_read(struct hky_list *l, bool *is_changed, struct hky_error *e)
+{
+    struct stat st;
+    struct hky_set *set, *was;
+    char *text;
+    size_t n;
+    enum hky_err err;
+
+    *is_changed = false;
+    if (l->set != NULL && stat(l->path, &st) == 0 && st.st_size == l->size && st.st_mtim.tv_sec == l->mtime.tv_sec &&
+        st.st_mtim.tv_nsec == l->mtime.tv_nsec)
+        return HKY_OK;
+    if ((err = file_read(l->path, HKY_LIST_OCTETS_MAX, &text, &n, &st, e)) != HKY_OK)
+        return err;
+    set = hky_set_new();
+    err = list_parse(hky_str_of(text, n), l->name, set, e);
+    free(text);
+    l->mtime = st.st_mtim;
+    l->size = st.st_size;
+    if (err != HKY_OK) {
+        hky_set_unref(&set);
+        return err;
+    }
+    pthread_mutex_lock(&l->lock);
+    was = l->set;
+    l->set = set;
+    pthread_mutex_unlock(&l->lock);
+    hky_set_unref(&was);
+    *is_changed = true;
+    return HKY_OK;
+}
+
+struct hky_set *hky_list_set(struct hky_list *l)
+{
+    struct hky_set *set;
+
+    pthread_mutex_lock(&l->lock);
+    set = l->set;
+    if (set != NULL)
+        __atomic_add_fetch(&set->refs, 1, __ATOMIC_RELAXED);
+    pthread_mutex_unlock(&l->lock);
+    return set;
+}
+
+bool hky_list_has(struct hky_list *l, const struct hky_match_key *k)
+{
+    struct hky_set *set = hky_list_set(l);
+    bool has = set != NULL && hky_set_has(set, k);
+
+    hky_set_unref(&set);
+    return has;
+}
+
+bool hky_match_holds(const struct hky_match *m, const struct hky_match_key *k)
+{
+    if (m->set != NULL && hky_set_has(m->set, k))
+        return true;
+    for (uint32_t i = 0; i < m->n_lists; i++)
+        if (hky_list_has(m->lists[i], k))
+            return true;
+    return false;
+}

@@ -1,0 +1,66 @@
+/*
+ * match -- sets of addresses, domains and .domains, and the conditions made of them (`to`, `except`, `sender`,
+ * `author`). Pure; lists are counted and swapped whole when their file changes.
+ */
+#ifndef HKY_ROUTE_MATCH_H
+#define HKY_ROUTE_MATCH_H
+
+#include "base/error.h"
+#include "base/map.h"
+#include "route/arena.h"
+
+#include <pthread.h>
+#include <time.h>
+
+/* An address as sets see it: ASCII lower case, split at the last @. */
+struct hky_match_key {
+    char text[330];
+    uint16_t n, domain_at; /* domain_at == n: no domain */
+    bool is_null;
+};
+void hky_match_key_init(struct hky_match_key *k, struct hky_str canonical);
+
+enum hky_entry_kind { HKY_ENTRY_EVERYONE, HKY_ENTRY_NULL, HKY_ENTRY_ADDRESS, HKY_ENTRY_DOMAIN, HKY_ENTRY_PARENT };
+struct hky_entry {
+    enum hky_entry_kind kind;
+    char text[330]; /* lower case; PARENT without its first dot */
+};
+/* "*", "<>", "a@b", "domain", ".domain". HKY_E_SYNTAX with text. */
+enum hky_err hky_entry_parse(struct hky_str s, struct hky_entry *out, struct hky_error *e);
+
+struct hky_set {
+    int refs; /* atomic */
+    bool is_everyone, has_null;
+    struct hky_map addresses, domains, parents;
+};
+struct hky_set *hky_set_new(void);
+void hky_set_add(struct hky_set *s, const struct hky_entry *entry);
+void hky_set_add_all(struct hky_set *to, const struct hky_set *from);
+bool hky_set_has(const struct hky_set *s, const struct hky_match_key *k);
+bool hky_set_is_subset(const struct hky_set *inner, const struct hky_set *outer); /* exact entries only */
+size_t hky_set_n(const struct hky_set *s);
+void hky_set_unref(struct hky_set **s);
+
+/* list "file": one entry a line, # comments. */
+struct hky_list {
+    const char *name, *path;
+    pthread_mutex_t lock;
+    struct hky_set *set; /* under lock */
+    struct timespec mtime;
+    int64_t size;
+};
+#define HKY_LIST_OCTETS_MAX (256u << 20)
+/* Read (again, if changed). The first bad line is HKY_E_SYNTAX with its number and nothing changes. */
+enum hky_err hky_list_read(struct hky_list *l, bool *is_changed, struct hky_error *e);
+bool hky_list_has(struct hky_list *l, const struct hky_match_key *k);
+struct hky_set *hky_list_set(struct hky_list *l); /* counted */
+
+struct hky_match {
+    bool is_stated;
+    struct hky_set *set; /* owned */
+    struct hky_list **lists;
+    uint32_t n_lists;
+};
+bool hky_match_holds(const struct hky_match *m, const struct hky_match_key *k);
+
+#endif

@@ -1,0 +1,26 @@
+#include "base/buf.h"
+#include "hikyaku/route.h"
+
+#include <stdlib.h>
+
+void hky_problems_fini(struct hky_problems *p)
+{
+    for (size_t i = 0; i < p->n; i++) {
+        free((char *)p->items[i].place.file);
+        free(p->items[i].text);
+    }
+    free(p->items);
+    *p = (struct hky_problems){0};
+}
+
+void hky_problem_format(const struct hky_problem *p, struct hky_buf *out)
+{
+    if (p->place.file != NULL && p->place.file[0] != 0) {
+        hky_buf_add_z(out, p->place.file);
+        if (p->place.line > 0)
+            hky_buf_printf(out, ":%u", p->place.line);
+        hky_buf_add_z(out, ": ");
+    }
+    hky_buf_add_z(out, p->is_warning ? "warning: " : "error: ");
+    hky_buf_add_z(out, p->text);
+}

@@ -1,0 +1,192 @@
+/* Reading a secret: never while loading, never on a loop. */
+#include "hikyaku/policy.h"
+
+#include "base/buf.h"
+#include "base/clock.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define SECRET_MAX 65536
+#define COMMAND_MS 10000
+
+extern char **environ;
+
+/* The octets without the final line end. */
+static struct hky_secret *secret_of(char *p, size_t n)
+{
+    struct hky_secret *s;
+
+    while (n > 0 && (p[n - 1] == '\n' || p[n - 1] == '\r'))
+        n--;
+    s = hky_secret_new(hky_str_of(p, n));
+    return s;
+}
+
+static enum hky_err read_fd(int fd, int64_t end_ms, char buf[SECRET_MAX], size_t *n, struct hky_error *e)
+{
+    *n = 0;
+    for (;;) {
+        struct pollfd p = {.fd = fd, .events = POLLIN};
+        int64_t left = end_ms - hky_mono_ms();
+        ssize_t got;
+        if (left <= 0)
+            return hky_error_set(e, HKY_E_TIMEOUT, "took longer than %d s", COMMAND_MS / 1000);
+        if (poll(&p, 1, (int)left) < 0 && errno != EINTR)
+            return hky_error_sys(e, HKY_E_IO, errno, "poll");
+        if (p.revents == 0)
+            continue;
+        got = read(fd, buf + *n, SECRET_MAX - *n);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0)
+            return hky_error_sys(e, HKY_E_IO, errno, "cannot read it");
+        if (got == 0)
+            return HKY_OK;
+        *n += (size_t)got;
+        if (*n == SECRET_MAX)
+            return hky_error_set(e, HKY_E_LIMIT, "more than %d octets", SECRET_MAX);
+    }
+}
+
+static enum hky_err run_command(const char *name, const char *const *argv, char buf[SECRET_MAX], size_t *n,
+                                struct hky_error *e)
+{
+    posix_spawn_file_actions_t actions;
+    posix_spawnattr_t attr;
+    sigset_t none;
+    int out[2], status = 0, rc;
+    pid_t pid;
+    struct hky_error why = {0};
+    enum hky_err err;
+
+    if (pipe2(out, O_CLOEXEC) != 0)
+        return hky_error_sys(e, HKY_E_IO, errno, "secret \"%s\": pipe", name);
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_adddup2(&actions, out[1], 1);
+    posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
+    posix_spawnattr_init(&attr);
+    sigemptyset(&none);
+    posix_spawnattr_setsigmask(&attr, &none);
+    posix_spawnattr_setpgroup(&attr, 0);
+    posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETPGROUP);
+    rc = posix_spawnp(&pid, argv[0], &actions, &attr, (char *const *)argv, environ);
+    posix_spawn_file_actions_destroy(&actions);
+    posix_spawnattr_destroy(&attr);
+    close(out[1]);
+    if (rc != 0) {
+        close(out[0]);
+        return hky_error_sys(e, HKY_E_MISSING, rc, "secret \"%s\": cannot run %.80s", name, argv[0]);
+    }
+    err = read_fd(out[0], hky_mono_ms() + COMMAND_MS, buf, n, &why);
+    close(out[0]);
+    if (err != HKY_OK)
+        kill(-pid, SIGKILL); /* its own group, so what it started goes too */
+    while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+        ;
+    if (err != HKY_OK)
+        return hky_error_set(e, err, "secret \"%s\": %.80s: %s", name, argv[0], why.text);
+    if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
+        return hky_error_set(e, HKY_E_DENIED, "secret \"%s\": %.80s ended with status %d", name, argv[0],
+                             WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
+    return HKY_OK;
+}
+
+static enum hky_err read_file(const char *path, bool owner_only, char buf[SECRET_MAX], size_t *n, struct hky_error *e)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    struct stat st;
+    enum hky_err err;
+
+    if (fd < 0)
+        return hky_error_sys(e, errno == ENOENT || errno == ENOTDIR ? HKY_E_MISSING : HKY_E_DENIED, errno, "%s", path);
+    if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode))
+        err = hky_error_set(e, HKY_E_DENIED, "%.150s is not a regular file", path);
+    else if (owner_only && (st.st_mode & 077) != 0)
+        err = hky_error_set(e, HKY_E_DENIED, "%.150s can be read by others: chmod 600 it", path);
+    else if (owner_only && st.st_uid != geteuid() && geteuid() != 0)
+        err = hky_error_set(e, HKY_E_DENIED, "%.150s belongs to somebody else", path);
+    else
+        err = read_fd(fd, hky_mono_ms() + COMMAND_MS, buf, n, e);
+    close(fd);
+    return err;
+}
+
+/* HIKYAKU_SECRET_NAME: upper case, other characters as _ */
+static const char *environment_value(const char *name)
+{
+    char key[160] = "HIKYAKU_SECRET_";
+    size_t n = strlen(key);
+
+    for (; *name != 0 && n < sizeof key - 1; name++)
+        key[n++] = isalnum((unsigned char)*name) ? (char)toupper((unsigned char)*name) : '_';
+    key[n] = 0;
+    return getenv(key);
+}
+
+static enum hky_err look_up(const struct hky_policy *p, const struct hky_secret_ref *ref, char buf[SECRET_MAX],
+                            size_t *n, struct hky_error *e)
+{
+    const char *folder = getenv("CREDENTIALS_DIRECTORY"), *value = environment_value(ref->name);
+    char path[PATH_MAX];
+    enum hky_err err;
+
+    if (value != NULL) {
+        *n = strlen(value) < SECRET_MAX ? strlen(value) : SECRET_MAX;
+        memcpy(buf, value, *n);
+        return HKY_OK;
+    }
+    if (folder != NULL && (size_t)snprintf(path, sizeof path, "%s/%s", folder, ref->name) < sizeof path) {
+        err = read_file(path, false, buf, n, e);
+        if (err != HKY_E_MISSING)
+            return err;
+    }
+    if ((size_t)snprintf(path, sizeof path, "%s/secrets/%s", p->dir, ref->name) >= sizeof path)
+        return hky_error_set(e, HKY_E_LIMIT, "secret \"%s\": the path is too long", ref->name);
+    err = read_file(path, true, buf, n, e);
+    if (err == HKY_E_MISSING)
+        return hky_error_set(e, err,
+                             "secret \"%.60s\" is not there: looked for $HIKYAKU_SECRET_NAME, "
+                             "$CREDENTIALS_DIRECTORY/%.30s and %.90s",
+                             ref->name, ref->name, path);
+    return err;
+}
+
+enum hky_err hky_policy_read_secret(const struct hky_policy *p, const struct hky_secret_ref *ref,
+                                    struct hky_secret **out, struct hky_error *e)
+{
+    char *buf;
+    size_t n = 0;
+    enum hky_err err;
+
+    *out = NULL;
+    if (ref->literal != NULL) {
+        *out = hky_secret_new(hky_str_z(ref->literal));
+        return HKY_OK;
+    }
+    if (ref->name == NULL)
+        return hky_error_set(e, HKY_E_MISSING, "no secret is named");
+    buf = hky_alloc(SECRET_MAX);
+    err = ref->command != NULL ? run_command(ref->name, ref->command, buf, &n, e) : look_up(p, ref, buf, &n, e);
+    if (err == HKY_OK) {
+        struct hky_secret *s = secret_of(buf, n);
+        if (hky_secret_value(s).n == 0) {
+            hky_secret_unref(&s);
+            err = hky_error_set(e, HKY_E_MISSING, "secret \"%s\" is empty", ref->name);
+        }
+        *out = s;
+    }
+    hky_secret_wipe(buf, SECRET_MAX);
+    free(buf);
+    return err;
+}

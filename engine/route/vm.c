@@ -1,0 +1,203 @@
+#include "route/vm.h"
+
+#include "base/clock.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#define HOOK_STEP   500u
+#define LARGE_PIECE 16384u
+
+static bool over_budget(struct hky_vm *vm)
+{
+    if (vm->is_dead)
+        return true;
+    if (hky_mono_ns() >= vm->wall_end_ns || hky_thread_cpu_ns() >= vm->cpu_end_ns) {
+        vm->is_dead = true;
+        vm->why_dead = "took too long";
+    }
+    return vm->is_dead;
+}
+
+static void hook(lua_State *L, lua_Debug *ar)
+{
+    struct hky_vm *vm = hky_vm_of(L);
+
+    (void)ar;
+    hky_vm_charge(L, vm->hook_step);
+}
+
+void hky_vm_rethrow(lua_State *L)
+{
+    struct hky_vm *vm = hky_vm_of(L);
+
+    if (!vm->is_dead)
+        return;
+    /* From here every instruction raises: no handler of a script's own outlives it. */
+    vm->hook_step = 1;
+    lua_sethook(L, hook, LUA_MASKCOUNT, 1);
+    luaL_error(L, "%s", vm->why_dead);
+}
+
+void hky_vm_charge(lua_State *L, uint64_t instructions)
+{
+    struct hky_vm *vm = hky_vm_of(L);
+
+    if (!vm->is_running)
+        return;
+    if (instructions >= vm->left) {
+        vm->left = 0;
+        if (!vm->is_dead) {
+            vm->is_dead = true;
+            vm->why_dead = "used up its instructions";
+        }
+    } else {
+        vm->left -= instructions;
+    }
+    if (over_budget(vm))
+        hky_vm_rethrow(L);
+}
+
+static void *allocate(void *ud, void *p, size_t was, size_t want)
+{
+    struct hky_vm *vm = ud;
+    void *q;
+
+    if (p == NULL)
+        was = 0;
+    if (want == 0) {
+        free(p);
+        vm->used -= was;
+        return NULL;
+    }
+    if (want > was) {
+        if (want - was > vm->limit || vm->used > vm->limit - (want - was))
+            return NULL;
+        if (want > LARGE_PIECE && vm->is_running) {
+            /* Few instructions can copy gigabytes; large pieces count. */
+            if (want > vm->octets_left || over_budget(vm)) {
+                vm->is_dead = true;
+                if (vm->why_dead == NULL)
+                    vm->why_dead = "allocated too much";
+                return NULL;
+            }
+            vm->octets_left -= want;
+        }
+    }
+    q = realloc(p, want);
+    if (q == NULL && want <= was)
+        return p; /* shrinking never fails */
+    if (q != NULL)
+        vm->used = vm->used - was + want;
+    return q;
+}
+
+static int panic(lua_State *L)
+{
+    (void)L;
+    HKY_ASSERT(!"Lua raised outside hky_vm_call");
+    return 0;
+}
+
+struct hky_vm *hky_vm_open(size_t memory_limit)
+{
+    struct hky_vm *vm = hky_calloc(1, sizeof *vm);
+
+    vm->limit = memory_limit;
+    vm->r_ref = LUA_NOREF;
+    hky_map_init(&vm->plans);
+    hky_buf_init(&vm->scratch, 1 << 20);
+    vm->L = lua_newstate(allocate, vm);
+    HKY_ASSERT(vm->L != NULL);
+    lua_atpanic(vm->L, panic);
+    *(struct hky_vm **)lua_getextraspace(vm->L) = vm;
+    return vm;
+}
+
+void hky_vm_close(struct hky_vm *vm)
+{
+    size_t at = 0;
+    struct hky_map_entry *e;
+
+    vm->is_running = false;
+    lua_close(vm->L);
+    while ((e = hky_map_next(&vm->plans, &at)) != NULL) {
+        struct hky_plan *p = e->value;
+        hky_plan_unref(&p);
+    }
+    hky_map_fini(&vm->plans);
+    for (size_t i = 0; i < vm->n_notes; i++)
+        free(vm->notes[i]);
+    free(vm->notes);
+    hky_buf_fini(&vm->scratch);
+    hky_arena_fini(&vm->temp);
+    free(vm->fns);
+    free(vm);
+}
+
+static void error_keep(struct hky_vm *vm, enum hky_vm_result result)
+{
+    lua_State *L = vm->L;
+
+    if (result == HKY_VM_OVER) {
+        const char *at = lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : "";
+        const char *end = strstr(at, vm->why_dead);
+        snprintf(vm->error, sizeof vm->error, "%.*s%s", end != NULL ? (int)(end - at) : 0, at, vm->why_dead);
+    } else if (lua_type(L, -1) == LUA_TSTRING) {
+        snprintf(vm->error, sizeof vm->error, "%s", lua_tostring(L, -1));
+    } else {
+        snprintf(vm->error, sizeof vm->error, "the error is %s, not a text", luaL_typename(L, -1));
+    }
+    for (char *p = vm->error; *p != 0; p++)
+        if ((unsigned char)*p < ' ' || *p == 0x7f)
+            *p = ' ';
+}
+
+enum hky_vm_result hky_vm_call(struct hky_vm *vm, const struct hky_budget *budget, lua_CFunction body, void *ctx)
+{
+    lua_State *L = vm->L;
+    int top = lua_gettop(L), status;
+    enum hky_vm_result result = HKY_VM_OK;
+
+    HKY_ASSERT(!vm->is_running);
+    vm->is_running = true;
+    vm->is_dead = false;
+    vm->why_dead = NULL;
+    vm->left = budget->instructions;
+    vm->octets_left = budget->octets;
+    vm->wall_end_ns = hky_mono_ns() + (int64_t)budget->wall_ms * 1000000;
+    vm->cpu_end_ns = hky_thread_cpu_ns() + (int64_t)budget->wall_ms * 1000000;
+    vm->hook_step = HOOK_STEP;
+    lua_sethook(L, hook, LUA_MASKCOUNT, HOOK_STEP);
+    lua_pushcfunction(L, body);
+    lua_pushlightuserdata(L, ctx);
+    status = lua_pcall(L, 1, 0, 0);
+    lua_sethook(L, NULL, 0, 0);
+    vm->is_running = false;
+    if (status != LUA_OK || vm->is_dead) {
+        result = vm->is_dead ? HKY_VM_OVER : HKY_VM_ERROR;
+        if (status == LUA_OK)
+            lua_pushnil(L);
+        error_keep(vm, result);
+    }
+    lua_settop(L, top);
+    return result;
+}
+
+void hky_vm_free(struct hky_vm **vm)
+{
+    struct hky_vm *it = *vm;
+    struct hky_policy *policy;
+
+    *vm = NULL;
+    if (it == NULL)
+        return;
+    policy = it->policy;
+    hky_vm_close(it);
+    hky_policy_unref(&policy);
+}
+
+struct hky_policy *hky_vm_policy(const struct hky_vm *vm)
+{
+    return vm->policy;
+}

@@ -1,0 +1,140 @@
+/*
+ * vm -- one Lua state with its limits. Every entry goes through hky_vm_call(); Lua API that can raise is used inside it
+ * only. While loading, `loader` collects declarations and problems; afterwards the state only runs functions.
+ */
+#ifndef HKY_ROUTE_VM_H
+#define HKY_ROUTE_VM_H
+
+#include "base/buf.h"
+#include "hikyaku/route.h"
+#include "route/table.h"
+
+#include <lauxlib.h>
+#include <lua.h>
+
+struct hky_budget {
+    uint64_t instructions; /* also charged for work in C: pattern steps, octets copied */
+    uint32_t wall_ms;      /* also of the thread's CPU */
+    uint64_t octets;       /* allocated in large pieces */
+};
+
+struct hky_fn {
+    int ref; /* LUA_NOREF: not declared in this state */
+    uint32_t overruns;
+    int64_t first_overrun_ms;
+    bool is_suspended;
+};
+
+struct hky_loader;
+
+struct hky_vm {
+    lua_State *L;
+    struct hky_policy *policy; /* counted */
+    struct hky_route_table *table;
+    struct hky_loader *loader; /* NULL once loaded */
+    size_t used, limit;        /* octets of the state */
+    /* the call that runs */
+    bool is_running, is_dead;
+    const char *why_dead;
+    uint64_t left, octets_left;
+    int64_t wall_end_ns, cpu_end_ns;
+    uint32_t hook_step;
+    char error[300];
+    /* r */
+    const struct hky_route_query *query;
+    uint32_t generation;
+    int r_ref;
+    struct hky_match_key key; /* of the recipient */
+    /* functions, by slot of the policy's table */
+    struct hky_fn *fns;
+    uint32_t n_fns;
+    /* plans made of functions' answers and of rows, by their content */
+    struct hky_map plans;
+    struct hky_buf scratch; /* of one decision */
+    struct hky_arena temp;  /* likewise, emptied after it */
+    /* notes of the last decision, only for explain */
+    bool wants_notes;
+    char **notes;
+    size_t n_notes;
+};
+
+static inline struct hky_vm *hky_vm_of(lua_State *L)
+{
+    return *(struct hky_vm **)lua_getextraspace(L);
+}
+
+/* A function of the policy by its slot, under the policy's limits and counting its overruns. False: vm->error. */
+bool hky_vm_run_fn(struct hky_vm *vm, uint32_t slot, lua_CFunction body, void *ctx);
+
+enum hky_vm_result { HKY_VM_OK, HKY_VM_ERROR, HKY_VM_OVER };
+/* Run `body` protected and limited; `ctx` is its only argument (light userdata). The message is in vm->error. */
+enum hky_vm_result hky_vm_call(struct hky_vm *vm, const struct hky_budget *budget, lua_CFunction body, void *ctx);
+struct hky_vm *hky_vm_open(size_t memory_limit);
+void hky_vm_close(struct hky_vm *vm);
+/* Work done in C on a script's behalf: raises when the budget is used up. */
+void hky_vm_charge(lua_State *L, uint64_t instructions);
+/* Raise what ended this call again, if something did: for pcall. */
+void hky_vm_rethrow(lua_State *L);
+
+/* Registers of kinds of userdata: metatable names. */
+#define HKY_UD_STEP    "step"
+#define HKY_UD_SPLIT   "split"
+#define HKY_UD_RAMP    "ramp"
+#define HKY_UD_RELAY   "relay"
+#define HKY_UD_SET     "set"
+#define HKY_UD_SECRET  "secret"
+#define HKY_UD_PENDING "declaration without its braces"
+#define HKY_UD_POISON  "undefined"
+#define HKY_UD_R       "recipient"
+
+struct hky_set_ud { /* exactly one */
+    struct hky_set *set;
+    struct hky_list *list;
+};
+struct hky_secret_ud {
+    bool is_from_rows;
+    uint32_t n_command;
+    char name[96];
+    /* command: user value 1, a table of strings */
+};
+struct hky_relay_ud {
+    char name[128];
+};
+struct hky_split_ud {
+    struct hky_place place;
+    char name[128];
+    /* body: user value 1 */
+};
+struct hky_ramp_ud {
+    int32_t start;
+    uint16_t n;
+    float share[HKY_RAMP_MAX];
+};
+struct hky_step_ud {
+    struct hky_step step; /* strings point into text */
+    struct hky_place place;
+    uint32_t text_n;
+    char text[];
+};
+
+/* sandbox.c: the environment of scripts, left on the stack. [-0, +1, m] */
+void hky_sandbox_open(lua_State *L);
+void hky_sandbox_lock(lua_State *L, const char *kind); /* seal the metatable on top: name, no __metatable */
+void hky_sandbox_readonly(lua_State *L, const char *what, bool is_strict); /* table on top -> its read-only view */
+void hky_strings_open(lua_State *L);                                       /* [-0, +1, m] the string library */
+void hky_tables_open(lua_State *L);
+void hky_time_open(lua_State *L);
+void hky_json_open(lua_State *L);
+void hky_handles_open(lua_State *L); /* metatables of handles */
+void hky_words_open(lua_State *L);   /* the declaration words into the table on top */
+/* Push r for the query that runs. [-0, +1, m] */
+void hky_handles_push_r(lua_State *L);
+/* The nearest of the names that `next` gives, or NULL. */
+const char *hky_nearest(struct hky_str name, const char *const *names, size_t n);
+const char *hky_nearest_key(lua_State *L, int index, struct hky_str name);
+void hky_json_push(lua_State *L, struct hky_str text, bool is_rows);
+/* A value's kind in words: "a table", "a secret". */
+const char *hky_kind_name(lua_State *L, int index);
+bool hky_is_kind(lua_State *L, int index, const char *kind);
+
+#endif
