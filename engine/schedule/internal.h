@@ -106,6 +106,8 @@ struct lane {
     TAILQ_ENTRY(lane) woken_link, waiting_link, all_link; /* all: in all_lanes, or gone_lanes */
 };
 
+TAILQ_HEAD(lanes, lane);
+
 void rank_queues_init(struct lane *l);
 void rank_queues_fini(struct lane *l);
 void lane_push(struct lane *l, struct hky_recipient *r, bool at_front);
@@ -145,7 +147,7 @@ struct hky_shard {
     struct hky_loop *loop;
     struct hky_policy *policy; /* in force here */
     struct hky_map lanes;      /* key -> lane of the policy in force */
-    TAILQ_HEAD(, lane) all_lanes, gone_lanes, woken, waiting;
+    struct lanes all_lanes, gone_lanes, woken, waiting;
     struct hky_heap due;   /* recipients: deferred, parked, and queued ones for when they give up */
     struct hky_heap wakes; /* lanes */
     struct recipients held, place;

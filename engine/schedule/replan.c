@@ -40,6 +40,9 @@ static void unpark(struct hky_shard *sh, struct hky_recipient *r, int64_t now_ms
     if (r->state != HKY_RCPT_PARKED && r->parked_at_ms == 0) {
         return;
     }
+    if (r->attempts + r->left_steps == 0) {
+        r->expire_at_ms = 0; /* the plan that came at last says how long */
+    }
     if (r->expire_at_ms != 0 && r->parked_at_ms != 0) {
         r->expire_at_ms += now_ms - r->parked_at_ms; /* the clock stood still */
     } else if (r->parked_at_ms != 0) {

@@ -168,9 +168,12 @@ static bool empty_gone_lanes(struct hky_shard *sh)
     return moved == PLACED_A_TURN;
 }
 
+/* Those that stand there now: a wake may end in another one of the same lane, which is for the next turn. */
 static void wake_lanes(struct hky_shard *sh)
 {
-    for (struct lane *l; (l = TAILQ_FIRST(&sh->woken)) != NULL;) {
+    struct lane *l, *last = TAILQ_LAST(&sh->woken, lanes);
+    for (bool is_last = last == NULL; !is_last && (l = TAILQ_FIRST(&sh->woken)) != NULL;) {
+        is_last = l == last;
         TAILQ_REMOVE(&sh->woken, l, woken_link);
         l->wants_wake = false;
         if (!l->is_gone && l->pub.n_ready > 0) {

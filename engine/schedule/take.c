@@ -8,27 +8,32 @@
 
 #define LOOKED_AT_MAX 64 /* recipients without a job in one call: then the loop gets its turn */
 #define SPARE_JOBS    64
-#define SPARE_CAP     16
+#define SPARE_CAP     256 /* recipients; larger ones are not kept */
+#define FIT_LEAST     8
 #define GAP_FIRST_MS  250
 #define GAP_MOST_MS   60000
 #define NAMED_MOST_MS (3600 * 1000)
 
 /* ---- jobs ---- */
 
-static struct job *job_new(struct hky_shard *sh, uint32_t n)
+static struct job *job_new(struct hky_shard *sh)
 {
     struct job *j = TAILQ_FIRST(&sh->spare_jobs);
-    if (j != NULL && n <= j->cap) {
-        TAILQ_REMOVE(&sh->spare_jobs, j, link);
-        sh->n_spare--;
-        return j;
+    if (j == NULL) {
+        return hky_calloc(1, sizeof *j);
     }
-    uint32_t cap = n > SPARE_CAP ? n : SPARE_CAP;
-    j = hky_calloc(1, sizeof *j);
-    j->cap = cap;
-    j->pub.recipients = hky_calloc(cap, sizeof *j->pub.recipients);
-    j->slots_of = hky_calloc(cap, sizeof *j->slots_of);
+    TAILQ_REMOVE(&sh->spare_jobs, j, link);
+    sh->n_spare--;
     return j;
+}
+
+static void job_fit(struct job *j, uint32_t n)
+{
+    if (n > j->cap) {
+        j->cap = n > FIT_LEAST ? n : FIT_LEAST;
+        j->pub.recipients = hky_realloc(j->pub.recipients, j->cap * sizeof *j->pub.recipients);
+        j->slots_of = hky_realloc(j->slots_of, j->cap * sizeof *j->slots_of);
+    }
 }
 
 static void job_drop(struct job *j)
@@ -40,7 +45,7 @@ static void job_drop(struct job *j)
 
 static void job_free(struct hky_shard *sh, struct job *j)
 {
-    if (sh->n_spare < SPARE_JOBS && j->cap == SPARE_CAP) {
+    if (sh->n_spare < SPARE_JOBS && j->cap <= SPARE_CAP) {
         TAILQ_INSERT_HEAD(&sh->spare_jobs, j, link);
         sh->n_spare++;
         return;
@@ -165,6 +170,7 @@ static void fill(struct job *j, struct lane *l, struct hky_recipient *first, uin
     struct hky_shard *sh = l->shard;
     struct hky_recipient *r = first, *next;
     lane_turn(l, first);
+    job_fit(j, n);
     for (uint32_t i = 0; i < n; i++, r = next) {
         next = i + 1 < n ? TAILQ_NEXT(r, link) : NULL;
         unplace(sh, r);
@@ -198,7 +204,7 @@ enum hky_take hky_schedule_take(struct hky_lane *pub, struct hky_job **out)
         lane_wait(l, until_ms);
         return HKY_TAKE_WAIT;
     }
-    struct job *j = job_new(sh, pub->relay->recipients_per_message);
+    struct job *j = job_new(sh);
     unsigned looked = 0;
     struct hky_recipient *r = next_candidate(l, now_ms, &j->pub.identity, &looked);
     if (r == NULL) {
