@@ -41,6 +41,7 @@ static struct hky_lane_slot *slot_of(struct hky_deliver *d, struct hky_lane *lan
         slot->deliver = d;
         slot->lane = lane;
         lane->deliver = slot;
+        TAILQ_INSERT_TAIL(&d->unplaced, slot, link);
     }
     return slot;
 }
@@ -75,10 +76,8 @@ void hky_deliver_wake(struct hky_deliver *d, struct hky_lane *lane)
 static void slot_free(struct hky_lane_slot *slot)
 {
     hky_dns_cancel(&slot->query);
-    if (slot->pool != NULL)
-        hky_pool_detach(slot);
-    else if (slot->is_asking)
-        TAILQ_REMOVE(&slot->deliver->unplaced, slot, link);
+    hky_pool_detach(slot);
+    TAILQ_REMOVE(&slot->deliver->unplaced, slot, link);
     slot->lane->deliver = NULL;
     free(slot);
 }

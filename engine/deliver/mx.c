@@ -7,12 +7,6 @@
 
 #define FRESH_MS (5 * 60 * 1000) /* asked again when older; the resolver caches by TTL */
 
-static void unplace(struct hky_lane_slot *slot)
-{
-    slot->is_asking = false;
-    TAILQ_REMOVE(&slot->deliver->unplaced, slot, link);
-}
-
 static void place(struct hky_lane_slot *slot, const struct hky_dns_mx *hosts, unsigned n)
 {
     struct hky_pool *pool = hky_pool_get(slot->deliver, slot->lane, hosts, n);
@@ -73,10 +67,7 @@ static void on_mx(struct hky_dns_query *q, const struct hky_dns_mx_answer *a)
 {
     struct hky_lane_slot *slot = HKY_CONTAINER(q, struct hky_lane_slot, query);
     bool was_placed = slot->pool != NULL;
-    if (was_placed)
-        slot->is_asking = false;
-    else
-        unplace(slot);
+    slot->is_asking = false;
     slot->asked_at_ms = hky_loop_now_ms(slot->deliver->params.loop);
     if (a->status == HKY_DNS_OK && a->n > 0) {
         place(slot, a->mx, a->n);
@@ -110,8 +101,6 @@ void hky_mx_place(struct hky_lane_slot *slot)
         return;
     }
     slot->is_asking = true;
-    if (slot->pool == NULL)
-        TAILQ_INSERT_TAIL(&d->unplaced, slot, link);
     slot->query.on_mx = on_mx;
     hky_dns_ask_mx(hky_deliver_dns(d, lane->policy), &slot->query, hky_str_z(lane->destination));
 }

@@ -496,6 +496,7 @@ struct hky_pool *hky_pool_get(struct hky_deliver *d, struct hky_lane *lane, cons
 void hky_pool_attach(struct hky_pool *pool, struct hky_lane_slot *slot)
 {
     HKY_ASSERT(slot->pool == NULL);
+    TAILQ_REMOVE(&slot->deliver->unplaced, slot, link);
     slot->pool = pool;
     TAILQ_INSERT_TAIL(&pool->lanes, slot, link);
 }
@@ -507,6 +508,7 @@ void hky_pool_detach(struct hky_lane_slot *slot)
     TAILQ_REMOVE(&slot->pool->lanes, slot, link);
     hky_pool_wake(slot->pool); /* it may be forsaken now */
     slot->pool = NULL;
+    TAILQ_INSERT_TAIL(&slot->deliver->unplaced, slot, link);
 }
 
 void hky_pool_drain(struct hky_pool *pool)

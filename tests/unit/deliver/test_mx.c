@@ -1,0 +1,287 @@
+/* Own delivery: names are answered by a fake, connections go to a server on loopback. */
+#include "net/dns.h"
+#include "unit/deliver/harness.h"
+
+/* ---- the fake resolver ---- */
+
+struct hky_dns {
+    struct hky_loop *loop;
+};
+struct pending {
+    struct hky_task task;
+    struct hky_dns_query *q;
+    char name[256];
+    bool is_mx;
+};
+static enum hky_dns_status mx_status;
+static const char *mx_hosts;  /* "10 a.example,20 b.example" */
+static const char *addresses; /* "a.example=127.0.0.1+::1,b.example=" */
+static unsigned n_mx_asked;
+
+enum hky_err hky_dns_new(struct hky_loop *loop, const char *resolver, struct hky_dns **out, struct hky_error *e)
+{
+    (void)resolver;
+    (void)e;
+    *out = calloc(1, sizeof(**out));
+    (*out)->loop = loop;
+    return HKY_OK;
+}
+
+void hky_dns_free(struct hky_dns **dns)
+{
+    free(*dns);
+    *dns = NULL;
+}
+
+void hky_dns_cancel(struct hky_dns_query *q)
+{
+    struct pending *p = q->priv;
+    if (p != NULL)
+        p->q = NULL;
+    q->priv = NULL;
+}
+
+static void answer_mx(struct hky_dns_query *q)
+{
+    struct hky_dns_mx_answer a = {.status = mx_status};
+    for (const char *at = mx_hosts; mx_status == HKY_DNS_OK && *at != '\0';) {
+        unsigned preference;
+        char host[200];
+        int n = 0;
+        assert_int_equal(sscanf(at, "%u %199[^,]%n", &preference, host, &n), 2);
+        a.mx[a.n].preference = (uint16_t)preference;
+        snprintf(a.mx[a.n++].host, sizeof(a.mx[0].host), "%s", host);
+        at += n + (at[n] == ',');
+    }
+    snprintf(a.text, sizeof(a.text), "%s", mx_status == HKY_DNS_OK ? "" : "the fake says no");
+    q->on_mx(q, &a);
+}
+
+static void add_address(struct hky_dns_addr_answer *a, const char *text)
+{
+    struct sockaddr_in v4 = {.sin_family = AF_INET};
+    struct sockaddr_in6 v6 = {.sin6_family = AF_INET6};
+    if (inet_pton(AF_INET, text, &v4.sin_addr) == 1) {
+        memcpy(&a->addr[a->n].ss, &v4, sizeof(v4));
+        a->addr[a->n++].len = sizeof(v4);
+    } else {
+        assert_int_equal(inet_pton(AF_INET6, text, &v6.sin6_addr), 1);
+        memcpy(&a->addr[a->n].ss, &v6, sizeof(v6));
+        a->addr[a->n++].len = sizeof(v6);
+    }
+}
+
+static void answer_addr(struct hky_dns_query *q, const char *name)
+{
+    struct hky_dns_addr_answer a = {.status = HKY_DNS_NO_NAME, .text = "no such name"};
+    char wanted[300], one[100];
+    snprintf(wanted, sizeof(wanted), "%s=", name);
+    const char *at = strstr(addresses, wanted);
+    for (at = at != NULL ? at + strlen(wanted) : ""; *at != '\0' && *at != ',';) {
+        int n = 0;
+        assert_int_equal(sscanf(at, "%99[^+,]%n", one, &n), 1);
+        add_address(&a, one);
+        at += n + (at[n] == '+');
+    }
+    if (a.n > 0)
+        a.status = HKY_DNS_OK;
+    q->on_addr(q, &a);
+}
+
+static void on_pending(struct hky_task *task)
+{
+    struct pending *p = HKY_CONTAINER(task, struct pending, task);
+    struct hky_dns_query *q = p->q;
+    if (q != NULL) {
+        q->priv = NULL;
+        if (p->is_mx)
+            answer_mx(q);
+        else
+            answer_addr(q, p->name);
+    }
+    free(p);
+}
+
+static void ask(struct hky_dns *dns, struct hky_dns_query *q, struct hky_str name, bool is_mx)
+{
+    struct pending *p = calloc(1, sizeof(*p));
+    p->q = q;
+    p->is_mx = is_mx;
+    snprintf(p->name, sizeof(p->name), HKY_STR_FMT, HKY_STR_ARG(name));
+    q->priv = p;
+    p->task.run = on_pending;
+    hky_loop_post(dns->loop, &p->task);
+}
+
+void hky_dns_ask_mx(struct hky_dns *dns, struct hky_dns_query *q, struct hky_str domain)
+{
+    n_mx_asked++;
+    ask(dns, q, domain, true);
+}
+
+void hky_dns_ask_addr(struct hky_dns *dns, struct hky_dns_query *q, struct hky_str host)
+{
+    ask(dns, q, host, false);
+}
+
+/* ---- cases ---- */
+
+static void own_init(struct fake *f, uint16_t port, enum hky_dns_status status, const char *hosts, const char *addrs)
+{
+    fake_init(f, port);
+    f->relay.is_mx = true;
+    f->relay.host = "";
+    f->lanes[0].destination = "b.example";
+    f->lanes[1].destination = "c.example";
+    mx_status = status;
+    mx_hosts = hosts;
+    addresses = addrs;
+    n_mx_asked = 0;
+}
+
+static void test_domains_without_mail(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *name;
+        enum hky_dns_status status;
+        enum hky_class class;
+        bool is_temporary;
+        uint8_t detail;
+    } rows[] = {
+        {"null MX", HKY_DNS_NULL_MX, HKY_CLASS_BAD_DOMAIN, false, 10},
+        {"no such domain", HKY_DNS_NO_NAME, HKY_CLASS_BAD_DOMAIN, false, 2},
+        {"neither MX nor address", HKY_DNS_NO_DATA, HKY_CLASS_BAD_DOMAIN, false, 2},
+        {"the name servers fail", HKY_DNS_FAILED, HKY_CLASS_NETWORK, true, 0},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct fake f;
+        own_init(&f, 1, rows[i].status, "", "");
+        add(&f, 2);
+        run_until(&f, 2); /* the whole lane leads nowhere */
+        for (unsigned k = 0; k < 2; k++) {
+            const struct hky_outcome *o = &f.outcomes[k][0];
+            if (o->class != rows[i].class || o->is_temporary != rows[i].is_temporary ||
+                o->reply.enhanced[2] != rows[i].detail || f.mail_sent[k])
+                fail_msg("%s: %s %d", rows[i].name, hky_class_name(o->class), o->reply.enhanced[2]);
+            assert_int_equal(o->stage, HKY_STAGE_CONNECT);
+            assert_int_equal(o->reply.origin, HKY_ORIGIN_DNS);
+        }
+        assert_int_equal(n_mx_asked, 1);
+        finish(&f, NULL);
+    }
+}
+
+#define GOOD OPEN GROUP("0") YES "S: 250 ok\nEOF\n"
+
+static void test_the_next_host_is_tried(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *name, *hosts, *addrs, *first;
+    } rows[] = {
+        {"the first host refuses the connection", "10 a.example,20 b.example",
+         "a.example=127.0.0.9,b.example=127.0.0.1", NULL},
+        {"the first host has no address", "10 a.example,20 b.example", "b.example=127.0.0.1", NULL},
+        {"the first address refuses", "10 a.example", "a.example=::1+127.0.0.1", NULL},
+        {"the first host is busy", "10 a.example,20 b.example", "a.example=127.0.0.1,b.example=127.0.0.1",
+         "S: 421 busy\nEOF\n"},
+        {"the first host hangs up", "10 a.example,20 b.example", "a.example=127.0.0.1,b.example=127.0.0.1", "CLOSE\n"},
+        {"the first host says nothing", "10 a.example,20 b.example", "a.example=127.0.0.1,b.example=127.0.0.1",
+         "EOF\n"},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct server s;
+        struct fake f;
+        const char *scripts[] = {rows[i].first != NULL ? rows[i].first : GOOD, rows[i].first != NULL ? GOOD : NULL,
+                                 NULL};
+        server_start(&s, scripts);
+        own_init(&f, s.port, HKY_DNS_OK, rows[i].hosts, rows[i].addrs);
+        add(&f, 1);
+        run_until(&f, 1);
+        if (f.outcomes[0][0].class != HKY_CLASS_OK)
+            fail_msg("%s: %s", rows[i].name, f.outcomes[0][0].reply.text);
+        finish(&f, &s);
+    }
+}
+
+static void test_a_refusal_for_good_is_final(void **state)
+{
+    (void)state;
+    struct server s;
+    struct fake f;
+    const char *scripts[] = {"S: 554 5.7.1 blocked\nEOF\n", NULL};
+    server_start(&s, scripts);
+    own_init(&f, s.port, HKY_DNS_OK, "10 a.example,20 b.example", "a.example=127.0.0.1,b.example=127.0.0.1");
+    add(&f, 1);
+    run_until(&f, 1);
+    assert_int_equal(f.outcomes[0][0].reply.code, 554);
+    assert_int_equal(f.outcomes[0][0].stage, HKY_STAGE_GREETING);
+    finish(&f, &s);
+}
+
+static void test_domains_of_one_site_share_connections(void **state)
+{
+    (void)state;
+    struct server s;
+    struct fake f;
+    const char *scripts[] = {OPEN GROUP("0") YES GROUP("1") "S: 250 ok|250 m|250 r|354 go\nBODY\nS: 250 ok\nEOF\n",
+                             NULL};
+    server_start(&s, scripts);
+    own_init(&f, s.port, HKY_DNS_OK, "10 a.example", "a.example=127.0.0.1");
+    f.n_lanes = 2;
+    add(&f, 2);
+    run_until(&f, 2);
+    assert_int_equal(f.outcomes[0][0].class, HKY_CLASS_OK);
+    assert_int_equal(f.outcomes[1][0].class, HKY_CLASS_OK);
+    assert_int_equal(n_mx_asked, 2);
+    hky_deliver_lane_gone(f.deliver, &f.lanes[1]);
+    assert_null(f.lanes[1].deliver);
+    finish(&f, &s);
+}
+
+static void test_a_lane_may_go_while_its_mx_is_asked(void **state)
+{
+    (void)state;
+    struct fake f;
+    own_init(&f, 1, HKY_DNS_OK, "10 a.example", "a.example=127.0.0.1");
+    add(&f, 1);
+    hky_deliver_lane_gone(f.deliver, &f.lanes[0]);
+    run_for(&f, 50);
+    assert_int_equal(f.n_done, 0);
+    finish(&f, NULL);
+}
+
+static void test_redirect_takes_everything(void **state)
+{
+    (void)state;
+    struct server s;
+    struct fake f;
+    char redirect[40];
+    const char *scripts[] = {GOOD, NULL};
+    server_start(&s, scripts);
+    own_init(&f, 1, HKY_DNS_NO_NAME, "", "127.0.0.1=127.0.0.1");
+    snprintf(redirect, sizeof(redirect), "127.0.0.1:%u", s.port);
+    f.policy.engine.redirect = redirect;
+    f.relay.tls = HKY_TLS_STARTTLS; /* asked of the relay, not of the sink */
+    f.relay.user = "user";
+    add(&f, 1);
+    run_until(&f, 1);
+    assert_int_equal(f.outcomes[0][0].class, HKY_CLASS_OK);
+    assert_int_equal(n_mx_asked, 0);
+    assert_int_equal(f.n_secrets, 0);
+    finish(&f, &s);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_domains_without_mail),
+        cmocka_unit_test(test_the_next_host_is_tried),
+        cmocka_unit_test(test_a_refusal_for_good_is_final),
+        cmocka_unit_test(test_domains_of_one_site_share_connections),
+        cmocka_unit_test(test_a_lane_may_go_while_its_mx_is_asked),
+        cmocka_unit_test(test_redirect_takes_everything),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
