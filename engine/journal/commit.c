@@ -268,13 +268,11 @@ static enum hky_err make_room(struct hky_journal *j, struct entry *e, struct gat
     }
     if (j->hot == NULL)
         return HKY_E_STATE;
-    j->hot->n_written = 0;
     g->at = j->hot->at;
     maintainer_poke(j); /* the next spare */
     if (is_reserved) {
         atomic_store(&j->is_full, true);
-        hky_log(j->params.log, HKY_LOG_WARN, "spool", "state=full segments=%zu: accepting stops until there is room",
-                j->n_segments);
+        hky_log(j->params.log, HKY_LOG_WARN, "spool", "state=full: accepting stops until there is room");
         if (e->is_accept)
             return HKY_E_FULL;
     }

@@ -84,7 +84,7 @@ bool record_decode(const char *p, uint64_t room, uint64_t epoch, uint32_t salt, 
                          .body_crc = get32(p + 48),
                          .meta_crc = get32(p + 52),
                          .ordinal = get32(p + 56)};
-    return r->meta_n <= META_MAX && record_octets(r) <= room;
+    return r->meta_n <= META_MAX && record_octets(r) <= room && r->seq < SEQ_MAX && r->synced_seq < r->seq;
 }
 
 /* magic 0 · version 8 · number 12 · epoch 16 · first_seq 24 · octets 32 · state 40 · salt 44 · crc 48 */

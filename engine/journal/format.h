@@ -18,6 +18,7 @@
 #define FORMAT_VERSION   1u /* this writes; FORMAT_VERSION - 1 is read too, once there is one */
 #define SEGMENT_HEADER   4096u
 #define RECORD_HEADER    64u
+#define SEQ_MAX          (UINT64_C(1) << 62)
 #define META_MAX         (64u << 20)
 #define RECORD_ALIGN(n)  (((uint64_t)(n) + 7) & ~UINT64_C(7))
 #define SEGMENT_MIN      (16u << 10)

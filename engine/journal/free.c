@@ -112,8 +112,10 @@ static void close_segment(struct hky_journal *j, struct segment *s)
     }
     hky_buf_fini(&s->foot);
     hky_buf_init(&s->foot, META_MAX * UINT64_C(2));
+    pthread_mutex_lock(&j->index_lock);
     s->closed_mono_ms = hky_mono_ms();
     s->is_closed = true;
+    pthread_mutex_unlock(&j->index_lock);
 }
 
 static void close_queued(struct hky_journal *j)
@@ -134,16 +136,20 @@ static void close_queued(struct hky_journal *j)
 
 /* --- freeing --- */
 
-static bool is_done_with(struct hky_journal *j, struct segment *s)
+/* The oldest nobody lives in, after `last`. Oldest first: then the newer ones have less to say again. */
+static struct segment *oldest_done(struct hky_journal *j, uint64_t last)
 {
-    bool is_done;
+    struct segment *s = NULL;
 
-    if (s == NULL || s->fd < 0 || !s->is_closed || s->head.state == SEGMENT_FREE)
-        return false;
     pthread_mutex_lock(&j->index_lock);
-    is_done = s->n_live == 0 && atomic_load(&s->readers) == 0;
+    for (uint32_t k = 0; k < j->n_slots; k++) {
+        struct segment *it = j->slots[k];
+        if (it != NULL && it->fd >= 0 && it->is_closed && it->head.state != SEGMENT_FREE && it->head.epoch > last &&
+            (s == NULL || it->head.epoch < s->head.epoch) && it->n_live == 0 && atomic_load(&it->readers) == 0)
+            s = it;
+    }
     pthread_mutex_unlock(&j->index_lock);
-    return is_done;
+    return s;
 }
 
 void maintainer_submit(struct hky_journal *j, struct entry *e, struct waiter *w)
@@ -160,24 +166,27 @@ void maintainer_submit(struct hky_journal *j, struct entry *e, struct waiter *w)
 static void renew_evidence(struct hky_journal *j, struct segment *s, struct waiter *w)
 {
     for (size_t i = 0; i < s->n_holds; i++) {
-        struct segment *other = segment_by_epoch(j, s->holds[i]);
-        struct entry *e;
-        if (other == NULL)
-            continue;
-        e = entry_new(RECORD_DEAD);
-        e->key = other->head.epoch;
-        e->about = other;
+        struct entry *dead = entry_new(RECORD_DEAD), *cut = NULL;
+        struct segment *other;
         pthread_mutex_lock(&j->index_lock);
-        hky_buf_add(&e->meta, other->dead, (other->n_ordinals + 7) / 8);
+        other = segment_by_epoch(j, s->holds[i]);
+        if (other != NULL)
+            hky_buf_add(&dead->meta, other->dead, (other->n_ordinals + 7) / 8);
         pthread_mutex_unlock(&j->index_lock);
-        maintainer_submit(j, e, w);
-        if (other->cut_seq == 0 || other->has_footer)
+        if (other == NULL) { /* gone before: nothing of it can come back */
+            entry_free(j, dead);
             continue;
-        e = entry_new(RECORD_CUT);
-        e->key = other->head.epoch;
-        e->about = other;
-        hky_buf_add_u64(&e->meta, other->cut_seq);
-        maintainer_submit(j, e, w);
+        }
+        if (other->cut_seq != 0 && !other->has_footer) {
+            cut = entry_new(RECORD_CUT);
+            hky_buf_add_u64(&cut->meta, other->cut_seq);
+            cut->key = other->head.epoch;
+            cut->about = other;
+            maintainer_submit(j, cut, w);
+        }
+        dead->key = other->head.epoch;
+        dead->about = other;
+        maintainer_submit(j, dead, w);
     }
 }
 
@@ -269,23 +278,13 @@ static bool free_segment(struct hky_journal *j, struct segment *s)
     return segment_retire(j, s) == HKY_OK;
 }
 
-/* Oldest first: then the newer ones have less to say again. */
-static bool free_all(struct hky_journal *j)
+static void free_all(struct hky_journal *j)
 {
-    bool any = false;
+    uint64_t last = 0;
 
-    for (uint64_t last = 0;;) {
-        struct segment *s = NULL;
-        for (uint32_t k = 0; k < j->n_slots; k++) {
-            struct segment *it = j->slots[k];
-            if (it != NULL && it->head.epoch > last && (s == NULL || it->head.epoch < s->head.epoch) &&
-                is_done_with(j, it))
-                s = it;
-        }
-        if (s == NULL)
-            return any;
+    for (struct segment *s; (s = oldest_done(j, last)) != NULL;) {
         last = s->head.epoch;
-        any = free_segment(j, s) || any;
+        free_segment(j, s);
     }
 }
 
@@ -313,12 +312,12 @@ static void watch_space(struct hky_journal *j)
 
     if (fstatvfs(j->journal_fd, &fs) == 0)
         atomic_store(&j->is_low, (uint64_t)fs.f_bavail * fs.f_frsize < j->params.min_free);
-    pthread_mutex_lock(&j->pool_lock);
+    pthread_mutex_lock(&j->index_lock);
     if (atomic_load(&j->is_full) && j->n_spare > RESERVED_SPARES) {
         atomic_store(&j->is_full, false);
         hky_log(j->params.log, HKY_LOG_INFO, "spool", "state=room segments=%zu spare=%zu", j->n_segments, j->n_spare);
     }
-    pthread_mutex_unlock(&j->pool_lock);
+    pthread_mutex_unlock(&j->index_lock);
 }
 
 void *maintainer_run(void *journal)

@@ -2,7 +2,8 @@
  * internal -- the open journal. Threads: workers submit (submit.c), the committer writes and owns the hot segment
  * (commit.c), maintenance closes, frees, prepares and copies (free.c, cold.c), the reader reads bodies (body.c), the
  * big writer streams large ones (big.c).
- * Locks, in the order they are taken: maintain.lock -> index_lock -> body_locks[k]; queue.lock and pool_lock alone.
+ * Locks, in the order they are taken: index_lock -> maintain.lock | body_locks[k]; queue.lock and epoch_lock
+ * alone.
  */
 #ifndef HKY_JOURNAL_INTERNAL_H
 #define HKY_JOURNAL_INTERNAL_H
@@ -152,12 +153,12 @@ struct hky_journal {
     uint64_t next_seq;
     struct entry_list done; /* outcomes to tell, after the locks are gone */
 
-    /* segments and epochs, under pool_lock */
-    pthread_mutex_t pool_lock;
+    /* segments, their states and the pool: under index_lock */
     struct segment *slots[SLOTS_MAX];
     uint32_t n_slots; /* one past the last used */
     struct segment **spare;
     size_t n_spare, spare_cap, n_segments, n_cold;
+    pthread_mutex_t epoch_lock;
     uint64_t next_epoch, epoch_limit; /* counter values: next, and the first not covered by the state file */
 
     pthread_mutex_t index_lock;

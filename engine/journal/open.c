@@ -65,8 +65,8 @@ static struct hky_journal *journal_new(const struct hky_journal_params *params)
     pthread_mutex_init(&j->maintain.lock, NULL);
     pthread_cond_init(&j->maintain.cond, &monotonic);
     pthread_condattr_destroy(&monotonic);
-    pthread_mutex_init(&j->pool_lock, NULL);
     pthread_mutex_init(&j->index_lock, NULL);
+    pthread_mutex_init(&j->epoch_lock, NULL);
     for (int i = 0; i < BODY_LOCKS; i++)
         pthread_mutex_init(&j->body_locks[i], NULL);
     hky_idmap_init(&j->plans);
@@ -101,8 +101,8 @@ static void journal_free(struct hky_journal **journal)
     pthread_cond_destroy(&j->queue.cond);
     pthread_mutex_destroy(&j->maintain.lock);
     pthread_cond_destroy(&j->maintain.cond);
-    pthread_mutex_destroy(&j->pool_lock);
     pthread_mutex_destroy(&j->index_lock);
+    pthread_mutex_destroy(&j->epoch_lock);
     for (int i = 0; i < BODY_LOCKS; i++)
         pthread_mutex_destroy(&j->body_locks[i]);
     free(j->dir);

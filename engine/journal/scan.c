@@ -28,7 +28,8 @@ static uint64_t look_on(const struct scan *s, uint64_t at, uint64_t seq, uint64_
     while (s->n - at >= RECORD_HEADER) {
         uint64_t step = 8;
 
-        if (record_decode(s->p + at, s->n - at, s->head->epoch, s->head->salt, &r) && r.seq >= seq) {
+        if (record_decode(s->p + at, s->n - at, s->head->epoch, s->head->salt, &r) && r.seq >= seq &&
+            r.seq - seq <= s->n / RECORD_HEADER) {
             if (r.synced_seq > *floor && r.synced_seq < r.seq)
                 *floor = r.synced_seq;
             if (r.seq > seq || r.type == RECORD_FOOTER) {

@@ -102,8 +102,11 @@ static void file_name(uint32_t slot, char out[32])
 static bool has_space(struct hky_journal *j)
 {
     struct statvfs fs;
-    uint64_t size = j->params.segment_octets, used = atomic_load(&j->big_octets) + j->n_segments * size;
+    uint64_t size = j->params.segment_octets, used;
 
+    pthread_mutex_lock(&j->index_lock);
+    used = atomic_load(&j->big_octets) + j->n_segments * size;
+    pthread_mutex_unlock(&j->index_lock);
     if (j->params.spool_max != 0 && (used > j->params.spool_max || size > j->params.spool_max - used))
         return false;
     if (fstatvfs(j->journal_fd, &fs) < 0)
@@ -170,7 +173,7 @@ static struct segment *reserve_slot(struct hky_journal *j)
     struct segment *s = NULL;
     uint32_t k;
 
-    pthread_mutex_lock(&j->pool_lock);
+    pthread_mutex_lock(&j->index_lock);
     for (k = 0; k < SLOTS_MAX && j->slots[k] != NULL && j->slots[k]->fd != FD_NONE;)
         k++;
     if (k < SLOTS_MAX) {
@@ -181,7 +184,7 @@ static struct segment *reserve_slot(struct hky_journal *j)
         if (k >= j->n_slots)
             j->n_slots = k + 1;
     }
-    pthread_mutex_unlock(&j->pool_lock);
+    pthread_mutex_unlock(&j->index_lock);
     return s;
 }
 
@@ -194,7 +197,7 @@ void segment_keep_spare(struct hky_journal *j, struct segment *s)
     j->spare[j->n_spare++] = s;
 }
 
-/* Without pool_lock: making a file takes long. */
+/* Without index_lock: making a file takes long. */
 static struct segment *make_segment(struct hky_journal *j, bool is_quick)
 {
     struct segment *s = has_space(j) ? reserve_slot(j) : NULL;
@@ -205,10 +208,10 @@ static struct segment *make_segment(struct hky_journal *j, bool is_quick)
         return NULL;
     head.number = s->slot;
     fd = make_file(j, s->slot, is_quick);
-    pthread_mutex_lock(&j->pool_lock);
+    pthread_mutex_lock(&j->index_lock);
     s->fd = FD_NONE;
     s = fd >= 0 ? segment_new(j, s->slot, fd, &head) : NULL;
-    pthread_mutex_unlock(&j->pool_lock);
+    pthread_mutex_unlock(&j->index_lock);
     return s;
 }
 
@@ -216,9 +219,9 @@ static size_t n_spare(struct hky_journal *j)
 {
     size_t n;
 
-    pthread_mutex_lock(&j->pool_lock);
+    pthread_mutex_lock(&j->index_lock);
     n = j->n_spare;
-    pthread_mutex_unlock(&j->pool_lock);
+    pthread_mutex_unlock(&j->index_lock);
     return n;
 }
 
@@ -230,21 +233,24 @@ bool segment_prepare(struct hky_journal *j)
         s = make_segment(j, false);
     if (s == NULL)
         return false;
-    pthread_mutex_lock(&j->pool_lock);
+    pthread_mutex_lock(&j->index_lock);
     segment_keep_spare(j, s);
-    pthread_mutex_unlock(&j->pool_lock);
+    pthread_mutex_unlock(&j->index_lock);
     return true;
 }
 
 /* The counter part is never used twice; the random part keeps a sender from writing records into a message. */
 static uint64_t new_epoch(struct hky_journal *j)
 {
+    uint64_t epoch = 0;
     uint32_t random;
 
-    if (j->next_epoch >= j->epoch_limit && spool_state_write(j, j->epoch_limit + EPOCHS_A_TIME, false, NULL) != HKY_OK)
-        return 0;
     hky_random(&random, sizeof random);
-    return j->next_epoch++ << 32 | random;
+    pthread_mutex_lock(&j->epoch_lock);
+    if (j->next_epoch < j->epoch_limit || spool_state_write(j, j->epoch_limit + EPOCHS_A_TIME, false, NULL) == HKY_OK)
+        epoch = j->next_epoch++ << 32 | random;
+    pthread_mutex_unlock(&j->epoch_lock);
+    return epoch;
 }
 
 static bool write_head(struct hky_journal *j, struct segment *s)
@@ -256,25 +262,9 @@ static bool write_head(struct hky_journal *j, struct segment *s)
     return segment_write(j, s, &iov, 1, 0) == HKY_OK;
 }
 
-struct segment *segment_take(struct hky_journal *j, enum segment_state state, uint64_t first_seq, bool is_accept)
+/* Under index_lock. */
+static void start_segment(struct segment *s, enum segment_state state, uint64_t epoch, uint64_t first_seq)
 {
-    struct segment *s = NULL;
-    uint64_t epoch;
-
-    if (n_spare(j) <= RESERVED_SPARES)
-        s = make_segment(j, true);
-    pthread_mutex_lock(&j->pool_lock);
-    epoch = new_epoch(j);
-    if (s == NULL && epoch != 0 && j->n_spare > (is_accept ? RESERVED_SPARES : 0))
-        s = j->spare[--j->n_spare];
-    if (s != NULL && epoch == 0) {
-        segment_keep_spare(j, s);
-        s = NULL;
-    }
-    pthread_mutex_unlock(&j->pool_lock);
-    if (s == NULL)
-        return NULL;
-    pthread_mutex_lock(&j->index_lock);
     s->head.epoch = epoch;
     s->head.first_seq = first_seq;
     s->head.state = state;
@@ -284,59 +274,80 @@ struct segment *segment_take(struct hky_journal *j, enum segment_state state, ui
     s->synced_seq = first_seq - 1;
     s->is_closed = s->is_failed = s->has_footer = s->is_damaged = s->is_stuck = false;
     s->cut_seq = 0;
+    s->n_written = 0;
     s->n_ordinals = 0;
     s->n_holds = 0;
     if (s->dead != NULL)
         memset(s->dead, 0, s->dead_cap);
     hky_buf_clear(&s->foot);
-    pthread_mutex_unlock(&j->index_lock);
-    if (!write_head(j, s)) {
-        s->is_closed = s->is_failed = true;
-        return NULL; /* freed by maintenance: nobody lives in it */
-    }
-    if (state == SEGMENT_COLD)
+}
+
+struct segment *segment_take(struct hky_journal *j, enum segment_state state, uint64_t first_seq, bool is_accept)
+{
+    uint64_t epoch = new_epoch(j);
+    struct segment *s = NULL;
+
+    if (epoch == 0)
+        return NULL;
+    if (n_spare(j) <= RESERVED_SPARES)
+        s = make_segment(j, true);
+    pthread_mutex_lock(&j->index_lock);
+    if (s == NULL && j->n_spare > (is_accept ? RESERVED_SPARES : 0))
+        s = j->spare[--j->n_spare];
+    if (s != NULL)
+        start_segment(s, state, epoch, first_seq);
+    if (s != NULL && state == SEGMENT_COLD)
         j->n_cold++;
+    pthread_mutex_unlock(&j->index_lock);
+    if (s == NULL)
+        return NULL;
+    if (!write_head(j, s)) {
+        s->is_failed = true;
+        maintainer_close_segment(j, s); /* and freed: nobody lives in it */
+        return NULL;
+    }
     return s;
+}
+
+static void set_head(struct hky_journal *j, struct segment *s, const struct segment_head *head)
+{
+    pthread_mutex_lock(&j->index_lock);
+    s->head = *head;
+    pthread_mutex_unlock(&j->index_lock);
 }
 
 enum hky_err segment_retire(struct hky_journal *j, struct segment *s)
 {
-    bool is_kept = !s->is_failed && !s->is_damaged && s->octets == j->params.segment_octets;
+    bool is_kept = !s->is_failed && !s->is_damaged && s->octets == j->params.segment_octets && n_spare(j) < FREE_KEPT;
+    struct segment_head was = s->head, none = was;
     char name[32];
 
-    pthread_mutex_lock(&j->pool_lock);
-    is_kept = is_kept && j->n_spare < FREE_KEPT;
-    pthread_mutex_unlock(&j->pool_lock);
+    none.state = SEGMENT_FREE;
     if (is_kept) {
-        struct segment_head was = s->head;
-        s->head = (struct segment_head){.version = FORMAT_VERSION,
-                                        .number = s->slot,
-                                        .octets = s->octets,
-                                        .state = SEGMENT_FREE,
-                                        .epoch = was.epoch};
+        set_head(j, s, &none);
         if (!write_head(j, s) || segment_sync(j, s) != HKY_OK) {
             /* What the header says on disk is not known now; the file goes, and until it is gone it counts. */
-            s->head = was;
+            set_head(j, s, &was);
             s->is_failed = true;
             is_kept = false;
         }
     }
-    if (!is_kept) {
-        file_name(s->slot, name);
-        if ((j->io.unlinkat(j->io.ctx, j->journal_fd, name, 0) < 0 && errno != ENOENT) ||
-            j->io.fdatasync(j->io.ctx, j->journal_fd) < 0)
-            return HKY_E_IO;
-    }
-    pthread_mutex_lock(&j->pool_lock);
+    file_name(s->slot, name);
+    if (!is_kept && ((j->io.unlinkat(j->io.ctx, j->journal_fd, name, 0) < 0 && errno != ENOENT) ||
+                     j->io.fdatasync(j->io.ctx, j->journal_fd) < 0))
+        return HKY_E_IO;
+    pthread_mutex_lock(&j->index_lock);
+    s->head = none;
+    if (was.state == SEGMENT_COLD)
+        j->n_cold--;
     if (is_kept) {
         segment_keep_spare(j, s);
     } else {
         close(s->fd);
         s->fd = FD_NONE;
-        s->head.state = SEGMENT_FREE;
         j->n_segments--;
     }
-    pthread_mutex_unlock(&j->pool_lock);
+    pthread_mutex_unlock(&j->index_lock);
     return HKY_OK;
 }
 

@@ -290,10 +290,10 @@ void hky_journal_stats(struct hky_journal *j, struct hky_journal_stats *out)
                                       .write_errors = atomic_load(&j->n_write_errors),
                                       .damaged = atomic_load(&j->n_damaged),
                                       .health = (enum hky_err)atomic_load(&j->health)};
-    pthread_mutex_lock(&j->pool_lock);
+    pthread_mutex_lock(&j->index_lock);
     out->segments = j->n_segments;
     out->free_segments = j->n_spare;
     out->cold_segments = j->n_cold;
     out->octets = j->n_segments * j->params.segment_octets + atomic_load(&j->big_octets);
-    pthread_mutex_unlock(&j->pool_lock);
+    pthread_mutex_unlock(&j->index_lock);
 }
