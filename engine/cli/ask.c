@@ -4,6 +4,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 
 #define ANSWER_MOST (128u << 20)
 
@@ -56,5 +57,23 @@ const char *hky_cli_age(int64_t sec, char out[24])
         snprintf(out, 24, "%ldh", (long)(sec / 3600));
     else
         snprintf(out, 24, "%ldd", (long)(sec / 86400));
+    return out;
+}
+
+const char *hky_cli_relay_note(const json_t *relay, char out[400])
+{
+    const char *to = json_string_value(json_object_get(relay, "to"));
+    const char *why = json_string_value(json_object_get(relay, "why"));
+    int64_t left = json_integer_value(json_object_get(relay, "until")) - (int64_t)time(NULL);
+    char age[24];
+    int n = 0;
+
+    out[0] = '\0';
+    if (to != NULL && to[0] != '\0')
+        n += snprintf(out, 400, "its mail goes by %.120s", to);
+    if (left > 0)
+        n += snprintf(out + n, 400 - (size_t)n, "%sfor %s", n > 0 ? ", " : "", hky_cli_age(left, age));
+    if (why != NULL && why[0] != '\0')
+        snprintf(out + n, 400 - (size_t)n, "%s%.200s", n > 0 ? ": " : "", why);
     return out;
 }

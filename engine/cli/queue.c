@@ -32,8 +32,8 @@ static const char *text_of(const json_t *row, const char *key)
 
 static const char *format_next(const json_t *row, char out[24])
 {
-    json_int_t at = json_integer_value(json_object_get(row, "next_at")); /* ms */
-    int64_t left = at / 1000 - (int64_t)time(NULL);
+    json_int_t at = json_integer_value(json_object_get(row, "next_at")); /* seconds since 1970 */
+    int64_t left = at - (int64_t)time(NULL);
 
     if (at == 0 || left <= 0)
         return "";

@@ -17,7 +17,7 @@ static void print_relays(const json_t *relays)
 
     hky_cli_table_row(t, (const char *const[]){"RELAY", "ACCOUNT", "STATE", "QUEUED", "CAPS", "NOTE"});
     json_array_foreach (relays, i, relay) {
-        char queued[24], caps[256] = "";
+        char queued[24], caps[256] = "", note[400];
         const json_t *cap;
         size_t k, n = 0;
 
@@ -28,10 +28,10 @@ static void print_relays(const json_t *relays)
                                       json_integer_value(json_object_get(cap, "used")),
                                       json_string_value(json_object_get(cap, "cap")));
         }
-        hky_cli_table_row(t, (const char *const[]){json_string_value(json_object_get(relay, "name")),
+        hky_cli_table_row(t, (const char *const[]){json_string_value(json_object_get(relay, "relay")),
                                                    json_string_value(json_object_get(relay, "account")),
                                                    json_string_value(json_object_get(relay, "state")), queued, caps,
-                                                   json_string_value(json_object_get(relay, "note"))});
+                                                   hky_cli_relay_note(relay, note)});
     }
     hky_cli_table_print(&t);
 }

@@ -21,11 +21,11 @@ static void print_relays(const json_t *relays)
 
     hky_cli_table_row(t, (const char *const[]){"RELAY", "STATE", "QUEUED", "NOTE"});
     json_array_foreach (relays, i, relay) {
-        char queued[24];
-        const char *note = json_string_value(json_object_get(relay, "note"));
+        char queued[24], note[400];
         snprintf(queued, sizeof queued, "%" JSON_INTEGER_FORMAT, json_integer_value(json_object_get(relay, "queued")));
-        hky_cli_table_row(t, (const char *const[]){json_string_value(json_object_get(relay, "name")),
-                                                   json_string_value(json_object_get(relay, "state")), queued, note});
+        hky_cli_table_row(t, (const char *const[]){json_string_value(json_object_get(relay, "relay")),
+                                                   json_string_value(json_object_get(relay, "state")), queued,
+                                                   hky_cli_relay_note(relay, note)});
     }
     hky_cli_table_print(&t);
 }
