@@ -145,20 +145,41 @@ static bool is_bare_name(struct hky_str s)
     return s.n > 0;
 }
 
+/* Where "@origin" belongs in one mailbox: behind "root", "root (Cron Daemon)", in "Admin <root>"; 0 = it is complete.
+ */
+static size_t bare_name_end(struct hky_str piece)
+{
+    const char *open = memchr(piece.p, '<', piece.n), *close = memchr(piece.p, '>', piece.n);
+    size_t start = 0, end, rest;
+
+    if (memchr(piece.p, '@', piece.n) != NULL)
+        return 0;
+    if (open != NULL && close != NULL && close > open)
+        return is_bare_name(hky_str_of(open + 1, (size_t)(close - open - 1))) ? (size_t)(close - piece.p) : 0;
+    while (start < piece.n && strchr(" \t\r\n", piece.p[start]) != NULL)
+        start++;
+    for (end = start; end < piece.n && strchr(" \t\r\n(", piece.p[end]) == NULL;)
+        end++;
+    for (rest = end; rest < piece.n && strchr(" \t\r\n", piece.p[rest]) != NULL;)
+        rest++;
+    if (rest < piece.n && piece.p[rest] != '(')
+        return 0;
+    return is_bare_name(hky_str_of(piece.p + start, end - start)) ? end : 0;
+}
+
 /* "root, a@x" -> "root@origin, a@x": names without a domain are of this machine. */
 static void complete_names(const struct hky_letter *l, struct hky_str value, struct hky_buf *out)
 {
     while (value.n > 0) {
         const char *comma = memchr(value.p, ',', value.n);
         size_t n = comma != NULL ? (size_t)(comma - value.p) : value.n;
-        struct hky_str piece = hky_str_trim(hky_str_of(value.p, n));
+        size_t at = bare_name_end(hky_str_of(value.p, n));
 
-        hky_buf_add(out, value.p, n);
-        if (is_bare_name(piece))
+        hky_buf_add(out, value.p, at);
+        if (at > 0)
             hky_buf_printf(out, "@%s", l->origin);
-        if (comma != NULL)
-            hky_buf_add_c(out, ',');
         n += comma != NULL;
+        hky_buf_add(out, value.p + at, n - at);
         value = hky_str_of(value.p + n, value.n - n);
     }
 }
@@ -277,8 +298,14 @@ static enum hky_err complete(struct hky_letter *l, struct hky_error *e)
             hky_buf_fini(&out);
             return e->code;
         }
-        if (!is_named(&f, "Bcc") && !is_named(&f, "Resent-Bcc"))
+        if (is_named(&f, "From") || is_named(&f, "To") || is_named(&f, "Cc") || is_named(&f, "Sender")) {
+            size_t before = (size_t)(f.value.p - f.whole.p);
+            hky_buf_add(&out, f.whole.p, before);
+            complete_names(l, f.value, &out);
+            hky_buf_add(&out, f.value.p + f.value.n, f.whole.n - before - f.value.n);
+        } else if (!is_named(&f, "Bcc") && !is_named(&f, "Resent-Bcc")) {
             hky_buf_add_str(&out, f.whole);
+        }
     }
     if (!has_empty_line)
         hky_buf_add_z(&out, "\r\n");

@@ -155,6 +155,15 @@ static int run_mode(struct call *c)
     }
 }
 
+/* "a@x, b@y" in one word, as mailx may give it. */
+static void add_words(struct hky_letter *letter, char *words)
+{
+    char *save = NULL;
+
+    for (char *word = strtok_r(words, ", \t", &save); word != NULL; word = strtok_r(NULL, ", \t", &save))
+        hky_letter_add_recipient(letter, hky_str_z(word));
+}
+
 int hky_sendmail(int argc, char **argv)
 {
     const char *slash = strrchr(argv[0], '/'), *server = getenv("HIKYAKU_SERVER");
@@ -167,23 +176,17 @@ int hky_sendmail(int argc, char **argv)
     c.letter.ends_at_dot = true;
     if (strcmp(slash != NULL ? slash + 1 : argv[0], "mailq") == 0)
         c.mode = 'p';
-    for (; at < argc && argv[at][0] == '-' && argv[at][1] != '\0'; at++) {
-        if (strcmp(argv[at], "--") == 0) {
-            at++;
-            break;
-        }
-        if (strncmp(argv[at], "--server=", 9) == 0) {
+    for (bool is_option_end = false; at < argc; at++) {
+        if (is_option_end || argv[at][0] != '-' || argv[at][1] == '\0') {
+            add_words(&c.letter, argv[at]);
+        } else if (strcmp(argv[at], "--") == 0) {
+            is_option_end = true;
+        } else if (strncmp(argv[at], "--server=", 9) == 0) {
             c.letter.server = argv[at] + 9;
         } else if (!take_word(&c, argc, argv, &at)) {
             hky_letter_fini(&c.letter);
             return HKY_EX_USAGE;
         }
-    }
-    for (; at < argc; at++) {
-        /* "a@x, b@y" in one word, as mailx may give it */
-        char *save = NULL;
-        for (char *word = strtok_r(argv[at], ", \t", &save); word != NULL; word = strtok_r(NULL, ", \t", &save))
-            hky_letter_add_recipient(&c.letter, hky_str_z(word));
     }
     rc = run_mode(&c);
     hky_letter_fini(&c.letter);
