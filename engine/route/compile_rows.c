@@ -173,6 +173,37 @@ static void row_relay(struct hky_loader *l, int row, const char *name, struct hk
     lua_rawset(L, row);
 }
 
+static int json_body(lua_State *L)
+{
+    const struct hky_file *f = lua_touserdata(L, 1);
+
+    hky_json_push(L, hky_str_of(f->text, f->n), true);
+    return 1;
+}
+
+/* The rows of a file on the stack; an empty list when it is no JSON, told with its line. */
+static void json_push(struct hky_loader *l, const struct hky_file *f)
+{
+    lua_State *L = l->vm->L;
+    struct hky_place place = {f->name, 1};
+    const char *text;
+    int line = 0, used = 0;
+
+    lua_pushcfunction(L, json_body);
+    lua_pushlightuserdata(L, (void *)f);
+    if (lua_pcall(L, 1, 1, 0) == LUA_OK)
+        return;
+    hky_vm_rethrow(L);
+    text = lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : "no memory";
+    if (sscanf(text, "line %d: %n", &line, &used) == 1 && line > 0 && used > 0) {
+        place.line = (uint32_t)line;
+        text += used;
+    }
+    hky_complain(l, place, false, "rows \"%s\" is no JSON: %s", f->name, text);
+    lua_pop(L, 1);
+    lua_newtable(L);
+}
+
 static void rows_read(struct hky_loader *l, struct hky_decl *d)
 {
     lua_State *L = l->vm->L;
@@ -182,8 +213,8 @@ static void rows_read(struct hky_loader *l, struct hky_decl *d)
     if (d->rows != NULL) {
         struct hky_error e;
         const struct hky_file *f = hky_loader_file(l, d->rows, &e);
-        hky_json_push(L, hky_str_of(f->text, f->n), true);
         d->place = (struct hky_place){f->name, 1};
+        json_push(l, f);
         if (lua_type(L, -1) != LUA_TTABLE) {
             hky_complain(l, d->place, false, "write a list of rows: [ { \"name\": ... } ]");
             lua_newtable(L);

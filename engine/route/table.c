@@ -138,7 +138,8 @@ static int route_order(const void *a, const void *b)
 
 void hky_table_index(struct hky_route_table *t)
 {
-    qsort(t->routes, t->n_routes, sizeof t->routes[0], route_order);
+    if (t->n_routes > 1)
+        qsort(t->routes, t->n_routes, sizeof t->routes[0], route_order);
     for (uint32_t i = 0; i < t->n_routes; i++) {
         const struct hky_route *r = t->routes[i];
         if (r->to.set->is_everyone || r->to.n_lists > 0) {

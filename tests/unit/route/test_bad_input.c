@@ -1,0 +1,237 @@
+/* Bad policies: each problem with file:line and the nearest name. */
+#include "fixture.h"
+
+static const struct {
+    const char *name, *policy;
+    uint32_t line;
+    const char *text; /* part of a problem */
+} cases[] = {
+    {"unknown key of a relay", "relay 'a' {\n host = 'a.example',\n prot = 25 }", 3,
+     "unknown key \"prot\", did you mean \"port\"?"},
+    {"unknown key of a route", RELAYS "route 'r' { to = '*', priorty = 3, via = 'a' }", 4,
+     "unknown key \"priorty\", did you mean \"priority\"?"},
+    {"unknown key of engine", "engine { hostnam = 'x' }", 1, "did you mean \"hostname\"?"},
+    {"unknown key of a step", RELAYS "route 'r' { to = '*', via = { step 'a' { trys = 3 } } }", 4,
+     "did you mean \"tries\"?"},
+    {"unknown bound", "engine { bounds = { recipiens = 3 } }", 1, "did you mean \"recipients\"?"},
+    {"unknown relay", RELAYS "relay 'gmail' { host = 'g.example' }\nroute 'r' { to = '*', via = 'gmial' }", 5,
+     "no relay \"gmial\", did you mean \"gmail\"?"},
+    {"unknown relay in a step", RELAYS "route 'r' { to = '*', via = { step 'owm' { tries = 1 } } }", 4,
+     "no relay \"owm\", did you mean \"own\"?"},
+    {"unknown relay in relays", RELAYS "route 'r' { to = '*', via = relays.oen }", 4, "no relay \"oen\""},
+    {"unknown instead", "relay 'a' { host = 'a.example', instead = 'bb' }", 1, "no relay \"bb\""},
+    {"instead in a circle",
+     "relay 'a' { host = 'a.example', instead = 'b' }\nrelay 'b' { host = 'b.example', instead = 'a' }", 1, "circle"},
+    {"unknown class", RELAYS "route 'r' { to = '*', via = { step 'a' { on = 'blocked_ipp' } } }", 4,
+     "no class \"blocked_ipp\", did you mean \"blocked_ip\"?"},
+    {"unknown set of classes", RELAYS "route 'r' { to = '*', via = { step 'a' { on = classes.our } } }", 4,
+     "classes.our is not defined, did you mean classes.ours?"},
+    {"unknown set", RELAYS "route 'r' { to = carriers.docmo, via = 'a' }", 4,
+     "carriers.docmo is not defined, did you mean carriers.docomo?"},
+    {"unknown global", RELAYS "route 'r' { to = '*', via = stepp }", 4, "stepp is not defined, did you mean step?"},
+    {"unknown matcher",
+     RELAYS "matcher('night', function(r) return true end)\nroute 'r' { to = '*', when = 'nihgt', via = 'a' }", 5,
+     "no matcher \"nihgt\", did you mean \"night\"?"},
+    {"unknown preset", "relay 'a' { preset = 'gmial', user = 'x@y.example', password = secret 'p' }", 1,
+     "no preset \"gmial\", did you mean \"gmail\"?"},
+    {"unknown file", "include 'missing.lua'", 1, "include \"missing.lua\""},
+    {"file outside", "include '../other.lua'", 1, "inside the policy's folder"},
+    {"absolute file", "list '/etc/passwd'", 1, "inside the policy's folder"},
+    {"unknown list", RELAYS "route 'r' { to = list 'vip.txt', via = 'a' }", 4, "list \"vip.txt\""},
+    {"relay twice", RELAYS "relay 'a' { host = 'c.example' }", 4,
+     "relay \"a\" is declared twice, first at policy.lua:2"},
+    {"route twice", RELAYS "route 'r' { to = '*', via = 'a' }\nroute 'r' { to = '*', via = 'b' }", 5,
+     "route \"r\" is declared twice, first at policy.lua:4"},
+    {"engine twice", "engine { }\nengine { }", 2, "engine is declared twice"},
+    {"matcher twice", "matcher('m', function() end)\nmatcher('m', function() end)", 2, "declared twice"},
+    {"relay without braces", RELAYS "relay 'c'", 4, "relay \"c\" has no braces"},
+    {"route without braces", RELAYS "route 'c'", 4, "route \"c\" has no braces"},
+    {"step without braces", RELAYS "route 'r' { to = '*', via = { step 'a' } }", 4, "step \"a\" has no braces"},
+    {"assignment to a global", "x = 3", 1, "assignment to the global \"x\""},
+    {"assignment to a word", "relay = 3", 1, "assignment to the global \"relay\""},
+    {"assignment to a library", "string.find = 3", 1, "string is read-only"},
+    {"syntax error", "relay 'a' {\n host = \n}", 3, "unexpected symbol"},
+    {"run-time error", "local t = nil\nlocal x = t.y", 2, "attempt to index a nil value"},
+    {"endless loop", "while true do end", 1, "used up its instructions"},
+    {"endless loop in pcall", "while true do pcall(function() while true do end end) end", 1,
+     "used up its instructions"},
+    {"no to", RELAYS "route 'r' { via = 'a' }", 4, "to must be stated"},
+    {"no via", RELAYS "route 'r' { to = '*' }", 4, "needs via"},
+    {"empty plan", RELAYS "route 'r' { to = '*', via = { } }", 4, "at least one step"},
+    {"17 steps",
+     RELAYS "route 'r' { to = '*', via = { 'a','b','a','b','a','b','a','b','a','b','a','b','a','b','a','b','a' } }", 4,
+     "at most 16 steps"},
+    {"bad address", RELAYS "route 'r' { to = 'a@', via = 'a' }", 4, "\"a@\""},
+    {"bad duration", RELAYS "route 'r' { to = '*', via = { step 'a' { within = '2 hours' } } }", 4,
+     "within must be a duration"},
+    {"bad port", "relay 'a' { host = 'x.example', port = 70000 }", 1, "port must be a whole number from 1 to 65535"},
+    {"bad cap", "relay 'a' { host = 'x.example', cap = '10 per min' }", 1, "write \"N/WINDOW\""},
+    {"bad tls", "relay 'a' { host = 'x.example', tls = 'starttsl' }", 1, "did you mean \"starttls\"?"},
+    {"bad size", "engine { max_message = 'big' }", 1, "max_message must be a size"},
+    {"bad listen", "engine { listen = 'localhost' }", 1, "listen: write \"address:port\""},
+    {"open listener", "engine { listen = '0.0.0.0:2525' }", 1, "reachable by others"},
+    {"TLS without certificate", "engine { listen = { addr = '127.0.0.1:2525', tls = 'starttls' } }", 1, "needs cert"},
+    {"bad time zone", "engine { timezone = 'Asia/Tokio' }", 1, "no time zone \"Asia/Tokio\""},
+    {"hotmail with a password", "relay 'h' { preset = 'hotmail', user = 'x@outlook.jp', password = secret 'h' }", 1,
+     "takes no password"},
+    {"user without password", "relay 'a' { host = 'x.example', user = 'u' }", 1, "no password"},
+    {"relay without server", "relay 'a' { }", 1, "state host"},
+    {"mx with host", "relay 'a' { mx = true, host = 'x.example' }", 1, "has no host"},
+    {"shares", RELAYS "route 'r' { to = '*', via = split 's' { { arm = 'x', share = 50, via = 'a' } } }", 4,
+     "shares add up to 50, not 100"},
+    {"guard is later",
+     RELAYS "route 'r' { to = '*', via = split 's' { { arm = 'x', share = 100, via = 'a' }, guard = {} } }", 4,
+     "guard is not available in this version"},
+    {"limit is later", "limit 'x' { cap = '1/s' }", 1, "limit is not available in this version"},
+    {"on is later", "on.result(function() end)", 1, "on is not available in this version"},
+    {"history is later", "engine { history = '30d' }", 1, "history is not available in this version"},
+    {"dkim is later", "relay 'a' { host = 'x.example', dkim = {} }", 1, "dkim is not available in this version"},
+    {"secret of a bad name", "relay 'a' { host = 'x.example', user = 'u', password = secret '../x' }", 1,
+     "secret needs a name"},
+    {"secret joined", "local x = 'a' .. secret 'x'", 1, "cannot be read, joined or compared"},
+    {"secret printed through tostring", "error(tostring(secret 'x') == 'secret' and 'opaque' or 'leaked')", 1,
+     "opaque"},
+    {"clock while loading", "local d = time.days_since '2026-01-01'", 1, "no clock while loading"},
+    {"random while loading", "local d = math.random()", 1, "not available while loading"},
+    {"type of a key", RELAYS "route 'r' { to = '*', via = 'a', override = 'yes' }", 4,
+     "override must be true or false"},
+    {"row of an account with other settings",
+     "rows {\n{ name = 'x', host = 'h.example', user = 'u', password = secret 'p', cap = '1/s', to = '*' },\n"
+     "{ name = 'y', host = 'H.example', user = 'U', password = secret 'p', cap = '2/s', to = '*' } }",
+     3, "cap differs from that of \"x\""},
+    {"row with a relay and a server", RELAYS "rows { { name = 'x', relay = 'a', port = 3, to = '*' } }", 4,
+     "state one of them"},
+    {"row without name", "rows { { to = '*' } }", 1, "needs a name"},
+};
+
+static void each_problem_has_its_place_and_says_what(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct folder f;
+        struct hky_problems problems = {0};
+        struct hky_policy *p;
+        bool found = false;
+        int64_t start = hky_mono_ms();
+        folder_open(&f);
+        folder_write(&f, "policy.lua", cases[i].policy);
+        p = load_folder(&f, &problems);
+        for (size_t k = 0; k < problems.n; k++)
+            found |= !problems.items[k].is_warning && strstr(problems.items[k].text, cases[i].text) != NULL &&
+                     problems.items[k].place.line == cases[i].line &&
+                     strcmp(problems.items[k].place.file, "policy.lua") == 0;
+        if (p != NULL || !found) {
+            problems_print(&problems);
+            fail_msg("%s: loaded %d, expected policy.lua:%u: ... %s", cases[i].name, p != NULL, cases[i].line,
+                     cases[i].text);
+        }
+        assert_true(hky_mono_ms() - start < 15000);
+        hky_policy_unref(&p);
+        hky_problems_fini(&problems);
+        folder_close(&f);
+    }
+}
+
+static void all_problems_are_collected(void **state)
+{
+    struct folder f;
+    struct hky_problems problems = {0};
+    struct hky_policy *p;
+
+    (void)state;
+    folder_open(&f);
+    folder_write(&f, "policy.lua",
+                 "relay 'a' { hst = 'x' }\nroute 'r' { to = carriers.docmo, via = 'b' }\nroute 'q' { via = 'a' }\n"
+                 "limit 'x' { }\nx = 1\nroute 'z'\n");
+    p = load_folder(&f, &problems);
+    assert_null(p);
+    assert_true(problems.n_errors >= 7);
+    hky_problems_fini(&problems);
+    folder_close(&f);
+}
+
+static void rows_file_problems(void **state)
+{
+    static const struct {
+        const char *json, *text;
+        uint32_t line;
+    } rows[] = {
+        {"[\n { \"name\": \"x\", \"host\": \"h.example\", \"to\": \"@carriers.docmo\" } ]",
+         "no set \"@carriers.docmo\"", 2},
+        {"[\n { \"name\": \"x\", \"host\": \"h.example\", \"tu\": \"*\" } ]", "did you mean \"to\"?", 2},
+        {"[ { \"name\": \"x\", \"host\": \"h.example\", \"user\": \"u\", \"to\": \"*\",\n"
+         "\"password\": { \"secret\": \"gmail\" } } ]",
+         "secrets named row-", 1},
+        {"[\n { \"name\": ", "unexpected token", 2},
+        {"{ }", "", 0},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0] - 1; i++) {
+        struct folder f;
+        struct hky_problems problems = {0};
+        struct hky_policy *p;
+        bool found = false;
+        folder_open(&f);
+        folder_write(&f, "policy.lua", "rows 'rows.json'");
+        folder_write(&f, "rows.json", rows[i].json);
+        p = load_folder(&f, &problems);
+        for (size_t k = 0; k < problems.n; k++)
+            found |= (strstr(problems.items[k].text, rows[i].text) != NULL ||
+                      strcmp(problems.items[k].place.file, rows[i].text) == 0) &&
+                     problems.items[k].place.line == rows[i].line;
+        if (p != NULL || !found) {
+            problems_print(&problems);
+            fail_msg("rows case %zu", i);
+        }
+        hky_problems_fini(&problems);
+        folder_close(&f);
+    }
+}
+
+static void warnings_do_not_stop(void **state)
+{
+    static const struct {
+        const char *policy, *text;
+    } warnings[] = {
+        {RELAYS "route 'r' { priority = 1, to = '*', via = 'a' }\nroute 'q' { to = 'x.example', via = 'b' }",
+         "route \"q\" is never reached"},
+        {RELAYS
+         "route 's' { to = '*', scenario = 'spring', via = 'a' }\nroute 'r' { priority = 10, to = '*', via = 'b' }",
+         "hides \"r\""},
+        {"relay 'a' { host = 'h.example', user = 'u', password = 'hunter2' }", "write secret"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof warnings / sizeof warnings[0]; i++) {
+        struct folder f;
+        struct hky_problems problems = {0};
+        struct hky_policy *p;
+        bool found = false;
+        folder_open(&f);
+        folder_write(&f, "policy.lua", warnings[i].policy);
+        p = load_folder(&f, &problems);
+        assert_non_null(p);
+        for (size_t k = 0; k < problems.n; k++)
+            found |= problems.items[k].is_warning && strstr(problems.items[k].text, warnings[i].text) != NULL;
+        if (!found) {
+            problems_print(&problems);
+            fail_msg("no warning: %s", warnings[i].text);
+        }
+        hky_policy_unref(&p);
+        hky_problems_fini(&problems);
+        folder_close(&f);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(each_problem_has_its_place_and_says_what),
+        cmocka_unit_test(all_problems_are_collected),
+        cmocka_unit_test(rows_file_problems),
+        cmocka_unit_test(warnings_do_not_stop),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
