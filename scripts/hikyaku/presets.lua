@@ -28,7 +28,7 @@ return {
       { "port", 465, "Yahoo! JAPAN help; port 587 offered no STARTTLS in a transcript (qiita.com/mironak)", "2026-11" },
       { "tls", "implicit", "Yahoo! JAPAN help; port 587 offered no STARTTLS in a transcript", "2026-11" },
       -- the loader asks for `from` where the user is no address
-      { "from", "$user", "the user is no address, so the relay states its own: one sends as the account only", "2026-11" },
+      { "from", "$user", "to be stated in the relay: the user is no address, and it sends as the account only", "2026-11" },
       { "cap", { "100/h", "500/day" }, "careful default; no published limit was found", "2026-11" },
       { "recipients_per_message", 10, "careful default", "2026-11" },
       { "connections", 1, "careful default", "2026-11" },
@@ -73,7 +73,7 @@ return {
       { "port", 465, "docomo, IMAP interface specification 4.3, quoted by qiita.com/garupon", "2024-10" },
       { "tls", "implicit", "docomo, IMAP interface specification 4.3: TLS 1.2", "2024-10" },
       -- the loader asks for `from` where the user is no address
-      { "from", "$user", "the user is no address, so the relay states its own: one sends as the account only", "2026-11" },
+      { "from", "$user", "to be stated in the relay: the user is no address, and it sends as the account only", "2026-11" },
       { "cap", "20/h", "careful default; no published limit was found", "2026-11" },
       { "connections", 1, "careful default", "2026-11" },
       { "recipients_per_message", 1, "careful default", "2026-11" },
@@ -88,7 +88,7 @@ return {
       { "port", 587, "MyASP manual, external SMTP settings; one user's configuration has 465", "2026-11" },
       { "tls", "starttls", "MyASP manual, external SMTP settings", "2026-11" },
       -- the loader asks for `from` where the user is no address
-      { "from", "$user", "the user is no address, so the relay states its own: one sends as the account only", "2026-11" },
+      { "from", "$user", "to be stated in the relay: the user is no address, and it sends as the account only", "2026-11" },
       { "cap", "20/h", "careful default; no published limit was found", "2026-11" },
       { "connections", 1, "careful default", "2026-11" },
       { "recipients_per_message", 1, "careful default", "2026-11" },
@@ -103,7 +103,7 @@ return {
       { "port", 465, "Thunderbird ISPDB; 587 with STARTTLS in other manuals", "2026-03" },
       { "tls", "implicit", "Thunderbird ISPDB", "2026-03" },
       -- the loader asks for `from` where the user is no address
-      { "from", "$user", "the user is no address, so the relay states its own: one sends as the account only", "2026-11" },
+      { "from", "$user", "to be stated in the relay: the user is no address, and it sends as the account only", "2026-11" },
       { "cap", { "20/h", "450 recipients/day" },
         "SoftBank, measures against spam: 500 recipients in 24 hours, failed ones count; the rest is a careful margin", "2026-11" },
       { "connections", 1, "careful default", "2026-11" },
