@@ -202,13 +202,13 @@ void hky_field_decode(struct hky_str value, struct hky_buf *out)
     plain = 0; /* value.p[plain..i) is text not yet added */
     while (i < value.n && !out->is_over) {
         struct word w;
-        size_t k = i;
+        size_t k = plain;
 
         if (value.p[i] != '=' || !parse_word(hky_str_of(value.p + i, value.n - i), &w)) {
             i++;
             continue;
         }
-        for (k = plain; k < i && is_blank(value.p[k]);)
+        while (k < i && is_blank(value.p[k]))
             k++;
         if (k < i || !run.is_on) { /* something stands between, or nothing went before */
             end_run(&run, out);
