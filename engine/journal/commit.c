@@ -72,6 +72,7 @@ static void settle_message(struct hky_journal *j, struct entry *e)
     struct tracked *t = track(j, m, j->hot, e->ordinal, e->at, e->at + RECORD_HEADER);
 
     e->message = NULL;
+    e->has_body_memory = false;
     for (uint32_t i = 0; i < m->n_recipients; i++) /* a recipient may have ended before it was accepted */
         if (e->type == RECORD_ACCEPTED &&
             hky_recipient_state_is_final((enum hky_recipient_state)m->recipients[i].state) &&
@@ -398,6 +399,20 @@ static void fail(struct hky_journal *j, struct entry_list *l, struct entry_list 
         list_add(refused, e);
 }
 
+/* At the stop maintenance is joined first; it must not wait for what will not come. */
+static void give_up(struct hky_journal *j)
+{
+    struct entry_list l = j->waiting;
+
+    j->waiting = (struct entry_list){0};
+    for (struct entry *e; (e = list_take(&l)) != NULL;) {
+        if (e->waiter != NULL)
+            finish_with(j, e, HKY_E_IO);
+        else
+            list_add(&j->waiting, e);
+    }
+}
+
 static void commit_round(struct hky_journal *j, struct entry_list *l, bool must_sync, struct gather *g)
 {
     struct entry_list refused = {0};
@@ -430,6 +445,8 @@ static void commit_round(struct hky_journal *j, struct entry_list *l, bool must_
     if (err != HKY_OK) {
         j->waiting = *l;
         j->retry_at_ms = hky_mono_ms() + RETRY_AFTER_MS;
+        if (atomic_load(&j->is_closing))
+            give_up(j);
     }
     atomic_store(&j->health, err == HKY_OK ? HKY_OK : err == HKY_E_FULL || err == HKY_E_STATE ? HKY_E_FULL : HKY_E_IO);
     for (struct entry *e; (e = list_take(&refused)) != NULL;)

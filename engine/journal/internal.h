@@ -97,9 +97,10 @@ struct entry {
     struct hky_commit *commit;
     struct waiter *waiter;
     uint8_t type, flags, state;
-    bool is_accept;  /* may be refused */
-    bool is_durable; /* somebody waits: sync at once */
-    bool is_copy;    /* of an attempt: only when it is still the newest, at `from` */
+    bool is_accept;       /* may be refused */
+    bool is_durable;      /* somebody waits: sync at once */
+    bool has_body_memory; /* its body is counted, and not yet the index's to uncount */
+    bool is_copy;         /* of an attempt: only when it is still the newest, at `from` */
     uint32_t index, n_plans;
     uint64_t id, key;
     struct hky_message *message; /* accepted, or the notice; counted */
@@ -182,9 +183,10 @@ struct hky_journal {
 
     atomic_ullong body_memory, n_unsynced, n_commits, n_syncs, n_accepts, n_results, n_write_errors, n_damaged, n_live,
         n_messages, big_octets, queued_flush;
-    atomic_int health;   /* enum hky_err */
-    atomic_bool is_low;  /* min_free is passed */
-    atomic_bool is_full; /* no segment for accepts */
+    atomic_bool is_closing; /* maintenance is not kept waiting for a disk that fails */
+    atomic_int health;      /* enum hky_err */
+    atomic_bool is_low;     /* min_free is passed */
+    atomic_bool is_full;    /* no segment for accepts */
 };
 
 /* format of names and the state file: spool.c */

@@ -129,6 +129,7 @@ static enum hky_err start_threads(struct hky_journal *j, struct hky_error *e)
 /* Maintenance first: it submits to the committer. */
 static void stop_threads(struct hky_journal *j)
 {
+    atomic_store(&j->is_closing, true);
     big_stop(j);
     if (j->has_maintainer) {
         pthread_mutex_lock(&j->maintain.lock);

@@ -426,7 +426,7 @@ static void give(struct replay *r, struct replayed *m)
     struct tracked *t;
     uint32_t n_live = live_of(m), n_dead = m->meta.n_recipients - n_live;
     struct rcpt_meta meta;
-    struct hky_error e;
+    struct hky_error e = {.text = "recipients do not match"};
 
     hky_id_seen(&j->ids, m->meta.id);
     if (n_live == 0)
@@ -451,7 +451,6 @@ static void give(struct replay *r, struct replayed *m)
     r->cb->on_message(r->cb->ctx, msg);
 }
 
-/* Under index_lock the message is tracked; the callback must not hold it up, so it is taken a message at a time. */
 static void give_all(struct replay *r)
 {
     for (size_t i = 0; i < r->n_pool; i++)

@@ -462,9 +462,12 @@ enum hky_err segment_load(struct hky_journal *j, struct segment *s, uint64_t flo
     p = malloc(s->octets);
     if (p == NULL)
         return HKY_E_FULL;
-    if (segment_read(s, 0, p, s->octets) != HKY_OK) {
-        free(p);
-        return HKY_E_IO;
+    for (uint64_t at = 0; at < s->octets; at += 4096) { /* what the disk cannot read is a hole, not the end */
+        size_t n = s->octets - at < (1 << 20) ? (size_t)(s->octets - at) : 1 << 20;
+        if (at % (1 << 20) == 0 && segment_read(s, at, p + at, n) == HKY_OK)
+            at += n - 4096;
+        else if (segment_read(s, at, p + at, 4096) != HKY_OK)
+            memset(p + at, 0, 4096);
     }
     d.p = p;
     segment_scan(p, s->octets, &s->head, floor, s->cut_seq, foot, copy_damage, &d, scan);

@@ -25,6 +25,8 @@ void entry_free(struct hky_journal *j, struct entry *e)
         free(e->plans);
     if (e->octets > 0)
         atomic_fetch_sub(&j->n_unsynced, e->octets);
+    if (e->has_body_memory) /* refused */
+        atomic_fetch_sub(&j->body_memory, e->message->size);
     hky_message_unref(&e->message);
     hky_body_unref(&e->body);
     hky_buf_fini(&e->meta);
@@ -174,6 +176,7 @@ static void add_message(struct hky_journal *j, struct entry *e, struct hky_messa
     if (!m->is_big) {
         HKY_ASSERT(m->body != NULL && m->body->n == m->size);
         e->body = hky_body_ref(m->body);
+        e->has_body_memory = true;
         atomic_fetch_add(&j->body_memory, m->size);
     }
 }

@@ -206,6 +206,42 @@ static void the_nth_rename_fails(void **state)
     every_call_fails_once(RENAME, EIO, false, false);
 }
 
+/* Segments are waiting to be freed, their evidence cannot be written: the stop must not wait for it. */
+static void the_stop_does_not_wait_for_a_disk_that_fails(void **state)
+{
+    struct faults f = {.lock = PTHREAD_MUTEX_INITIALIZER, .call = SYNC, .error = EIO, .is_lasting = true};
+    struct hky_journal_io io = {.ctx = &f,
+                                .pwritev = fault_pwritev,
+                                .fdatasync = fault_fdatasync,
+                                .openat = fault_openat,
+                                .renameat = fault_renameat,
+                                .unlinkat = fault_unlinkat};
+    struct rig r;
+    struct hky_message *m;
+
+    (void)state;
+    rig_init(&r);
+    r.params.io = &io;
+    rig_open(&r);
+    rig_put(&r, 1, 1, 500);
+    for (uint64_t id = 10; id < 20; id++)
+        rig_put(&r, id, 1, 20000);
+    pthread_mutex_lock(&f.lock);
+    f.at = f.n + 1;
+    pthread_mutex_unlock(&f.lock);
+    for (uint64_t id = 10; id < 20; id++)
+        rig_finish(&r, hky_idmap_get(&r.found, id), 0);
+    m = make_message(&r, 2, 1, 500);
+    assert_int_equal(rig_accept(&r, m), HKY_E_IO);
+    hky_message_unref(&m);
+    rig_close(&r);
+    r.params.io = NULL;
+    rig_open(&r);
+    assert_int_equal(r.report.unclean_stops, 1);
+    assert_non_null(hky_idmap_get(&r.found, 1));
+    rig_fini(&r);
+}
+
 static void a_failing_disk_refuses_accepts_and_recovers_by_itself(void **state)
 {
     struct faults f = {.lock = PTHREAD_MUTEX_INITIALIZER, .call = SYNC, .error = EIO, .is_lasting = true};
@@ -217,6 +253,7 @@ static void a_failing_disk_refuses_accepts_and_recovers_by_itself(void **state)
                                 .unlinkat = fault_unlinkat};
     struct rig r;
     struct hky_message *m, *kept;
+    struct hky_journal_stats stats;
     struct told t;
 
     (void)state;
@@ -230,6 +267,8 @@ static void a_failing_disk_refuses_accepts_and_recovers_by_itself(void **state)
     m = make_message(&r, 2, 1, 500);
     assert_int_equal(rig_accept(&r, m), HKY_E_IO);
     assert_int_equal(hky_journal_room(r.j, 100), HKY_E_IO);
+    hky_journal_stats(r.j, &stats);
+    assert_int_equal(stats.body_memory, 500); /* of the one that is there */
     hky_message_unref(&m);
     kept->recipients[0].state = HKY_RCPT_DELIVERED; /* a result waits for the disk */
     told_init(&r, &t);
@@ -267,6 +306,7 @@ int main(void)
         cmocka_unit_test(all_writes_fail_from_the_nth_on),
         cmocka_unit_test(the_nth_open_fails),
         cmocka_unit_test(the_nth_rename_fails),
+        cmocka_unit_test(the_stop_does_not_wait_for_a_disk_that_fails),
         cmocka_unit_test(a_failing_disk_refuses_accepts_and_recovers_by_itself),
     };
 
