@@ -79,6 +79,27 @@ static bool has_attempt(const struct hky_recipient *r, const char *relay, unsign
     return hky_recipient_n_past(r) == HKY_PAST_MAX; /* older ones are forgotten */
 }
 
+static bool ends_for_good(const struct hky_past *p)
+{
+    return p->class == HKY_CLASS_FILTERED || p->class == HKY_CLASS_AUTH_POLICY || p->class == HKY_CLASS_BLOCKED_IP ||
+           p->class == HKY_CLASS_TLS || p->class == HKY_CLASS_SIZE_FORMAT;
+}
+
+/* By its attempts alone: what an older plan than the present one left is known from nothing else. */
+static bool was_refused_by(const struct hky_recipient *r, const char *relay)
+{
+    bool is_current = r->plan != NULL && strcmp(r->plan->steps[r->step].relay, relay) == 0;
+    for (unsigned i = 0; !is_current && i < hky_recipient_n_past(r); i++) {
+        struct hky_past p;
+        hky_recipient_past(r, i, &p);
+        bool is_of_left_step = r->plan == NULL && p.step < r->step; /* parked since */
+        if (hky_str_eq(p.relay, hky_str_z(relay)) && (ends_for_good(&p) || is_of_left_step)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* Left: a step of the old plan before the current one that was entered. Those passed over for their `on` were not. */
 static bool was_left(const struct hky_recipient *r, const struct hky_step *s)
 {
@@ -88,22 +109,13 @@ static bool was_left(const struct hky_recipient *r, const struct hky_step *s)
             return true;
         }
     }
-    if (r->plan == NULL) { /* parked since: only its attempts are known */
-        for (unsigned i = 0; i < hky_recipient_n_past(r); i++) {
-            struct hky_past p;
-            hky_recipient_past(r, i, &p);
-            if (p.step < r->step && hky_str_eq(p.relay, hky_str_z(s->relay))) {
-                return true;
-            }
-        }
-    }
-    return false;
+    return was_refused_by(r, s->relay);
 }
 
 /* The new plan without what was left; a reference. NULL: nothing is left of it. */
 static struct hky_plan *without_left_steps(const struct hky_recipient *r, struct hky_plan *plan)
 {
-    if (r->step == 0) {
+    if (r->step == 0 && hky_recipient_n_past(r) == 0) {
         return hky_plan_ref(plan);
     }
     struct hky_plan *draft = hky_calloc(1, sizeof *draft);
