@@ -277,18 +277,18 @@ static void on_big_room(void *ctx)
     settle(c, 0);
 }
 
-static void *big_open(void *ctx, uint64_t id)
+static enum hky_err big_open(void *ctx, uint64_t id, void **out)
 {
     struct hky_connection *c = ctx;
+    struct hky_accept *a = c->worker->accept;
     struct hky_error e;
     struct hky_big *big = NULL;
+    enum hky_err err = hky_journal_big_open(a->params.journal, id, c->worker->loop, on_big_room, c, &big, &e);
 
-    if (hky_journal_big_open(c->worker->accept->params.journal, id, c->worker->loop, on_big_room, c, &big, &e) !=
-        HKY_OK) {
-        hky_log(c->worker->accept->params.log, HKY_LOG_ERROR, "big_open", "%s", e.text);
-        return NULL;
-    }
-    return big;
+    if (err != HKY_OK)
+        hky_log(a->params.log, HKY_LOG_ERROR, "big_open", "%s", e.text);
+    *out = big;
+    return err;
 }
 
 static bool big_write(void *ctx, void *big, const char *p, size_t n)
@@ -535,9 +535,8 @@ void hky_connections_free(struct hky_accept_worker *w)
         free(c->ask); /* its answer can no longer come */
         connection_free(c);
     }
-    while ((p = LIST_FIRST(&w->pending)) != NULL) {
+    /* Only after a stop without drain: the journal still holds these and will post them to a loop that has stopped, so
+     * their memory stays. What it makes durable is sent after the next start. */
+    while ((p = LIST_FIRST(&w->pending)) != NULL)
         LIST_REMOVE(p, link);
-        hky_message_unref(&p->message);
-        free(p);
-    }
 }

@@ -92,9 +92,11 @@ static void flush_big(struct hky_content *c)
     if (c->big == NULL) {
         c->header = hky_alloc(c->header_n);
         memcpy(c->header, c->buf.p, c->header_n);
-        c->big = c->big_ops.open(c->big_ops.ctx, c->id);
-        if (c->big == NULL) {
-            hky_content_refuse(c, 451, "4.3.0", "the message could not be stored; try again later");
+        enum hky_err err = c->big_ops.open(c->big_ops.ctx, c->id, &c->big);
+        if (err != HKY_OK) {
+            hky_content_refuse(c, err == HKY_E_FULL ? 452 : 451, err == HKY_E_FULL ? "4.3.1" : "4.3.0",
+                               err == HKY_E_FULL ? "no space for the message; try again later"
+                                                 : "the message could not be stored; try again later");
             return;
         }
     }

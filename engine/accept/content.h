@@ -41,7 +41,7 @@ struct hky_refusal {
 
 struct hky_big_ops {
     void *ctx;
-    void *(*open)(void *ctx, uint64_t id);
+    enum hky_err (*open)(void *ctx, uint64_t id, void **big);
     bool (*write)(void *ctx, void *big, const char *p, size_t n);
     void (*abort)(void *ctx, void *big);
 };

@@ -340,6 +340,8 @@ static size_t line_input(struct hky_session *s, const char *p, size_t n)
         s->is_skipping = lf == NULL;
         if (s->n_skipped >= LINE_HARD_MAX)
             hky_session_close(s, "4.7.0", "endless line");
+        else if (!was_skipping && s->state == HKY_SESSION_AUTH)
+            hky_auth_line(s, HKY_STR("*")); /* no response of a login is that long */
         else if (!was_skipping)
             hky_session_error(s, 500, "5.5.2", "line too long, at most %zu octets", max);
         if (!s->is_skipping) {

@@ -53,7 +53,8 @@ struct hky_session_ops {
     enum hky_err (*room)(void *ctx, uint64_t size); /* as hky_journal_room */
     /* Decide and journal; takes the reference. hky_session_on_commit follows, never from inside. */
     void (*submit)(void *ctx, struct hky_message *m, struct hky_str header, void *big);
-    void *(*big_open)(void *ctx, uint64_t id); /* NULL: failed; hky_session_resume(WAIT_BIG) when there is room again */
+    /* As hky_journal_big_open; hky_session_resume(WAIT_BIG) when there is room again. */
+    enum hky_err (*big_open)(void *ctx, uint64_t id, void **big);
     bool (*big_write)(void *ctx, void *big, const char *p, size_t n);
     void (*big_abort)(void *ctx, void *big);
     void (*secret)(void *ctx, const struct hky_secret_ref *ref); /* hky_session_on_secret follows, never from inside */

@@ -201,10 +201,12 @@ static void trace_field(const struct hky_session *s, struct hky_buf *out)
     hello[n] = '\0';
     hky_id_format(tx->id, id);
     hky_date_format(tx->at_ms, 0, date);
-    hky_buf_printf(out, "Received: from %s ([%s%s])\r\n\tby %s with %s%s%s%s id %s", hello,
+    hky_buf_printf(out, "Received: from %s ([%s%s])\r\n\tby %s with %s%s%s id %s", hello,
                    strchr(s->client, ':') != NULL ? "IPv6:" : "", s->client, s->p.policy->engine.hostname,
-                   tx->is_smtputf8 ? "UTF8" : "", s->is_esmtp ? "ESMTP" : "SMTP", s->p.is_secure ? "S" : "",
-                   s->user != NULL ? "A" : "", id);
+                   tx->is_smtputf8 ? "UTF8SMTP"
+                   : s->is_esmtp   ? "ESMTP"
+                                   : "SMTP",
+                   s->p.is_secure ? "S" : "", s->user != NULL ? "A" : "", id);
     if (only != NULL && only->n < 200) {
         hky_buf_add_z(out, "\r\n\tfor <");
         hky_address_format(hky_str_of(tx->arena.p + only->at, only->n), false, out);
@@ -213,11 +215,11 @@ static void trace_field(const struct hky_session *s, struct hky_buf *out)
     hky_buf_printf(out, ";\r\n\t%s\r\n", date);
 }
 
-static void *big_open(void *ctx, uint64_t id)
+static enum hky_err big_open(void *ctx, uint64_t id, void **big)
 {
     struct hky_session *s = ctx;
 
-    return s->p.ops->big_open(s->p.ctx, id);
+    return s->p.ops->big_open(s->p.ctx, id, big);
 }
 
 static bool big_write(void *ctx, void *big, const char *p, size_t n)

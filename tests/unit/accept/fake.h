@@ -31,7 +31,7 @@ struct fake {
     struct hky_buf big; /* the big file being written */
     bool is_big_open, is_closed, has_secret_request, wants_tls, is_commit_manual, has_commit;
     unsigned n_big_aborted, n_noted, n_room_busy;
-    enum hky_err room, commit;
+    enum hky_err room, commit, big_room;
     const struct hky_secret_ref *secret_ref;
     char noted[200], refused[200];
     uint64_t last_id;
@@ -89,14 +89,17 @@ static void fake_submit(void *ctx, struct hky_message *m, struct hky_str header,
     f->messages[f->n_messages++] = m;
     f->has_commit = true;
 }
-static void *fake_big_open(void *ctx, uint64_t id)
+static enum hky_err fake_big_open(void *ctx, uint64_t id, void **big)
 {
     struct fake *f = ctx;
 
     (void)id;
     assert_false(f->is_big_open);
+    if (f->big_room != HKY_OK)
+        return f->big_room;
     f->is_big_open = true;
-    return &f->big;
+    *big = &f->big;
+    return HKY_OK;
 }
 static bool fake_big_write(void *ctx, void *big, const char *p, size_t n)
 {

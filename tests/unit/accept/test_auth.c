@@ -63,6 +63,21 @@ static void test_dialogues(void **state)
         }
 }
 
+static void test_endless_response(void **state)
+{
+    struct fake f;
+    char codes[64], line[4000];
+
+    (void)state;
+    memset(line, 'A', sizeof line);
+    fake_init(&f, true, HKY_LISTEN_PLAIN, sasl, "127.0.0.1");
+    fake_send(&f, HKY_STR(GREETED "AUTH PLAIN\r\n"));
+    fake_send(&f, hky_str_of(line, sizeof line));
+    fake_send(&f, HKY_STR("\r\nNOOP\r\n"));
+    assert_string_equal(fake_codes(&f, codes, sizeof codes), "220 250 334 501 250");
+    fake_fini(&f);
+}
+
 /* L13: without TLS, from elsewhere, AUTH is neither offered nor taken, and what was sent is not repeated. */
 static void test_only_over_tls(void **state)
 {
@@ -198,9 +213,8 @@ static int teardown(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_dialogues),
-        cmocka_unit_test(test_only_over_tls),
-        cmocka_unit_test(test_author_of_login),
+        cmocka_unit_test(test_dialogues),     cmocka_unit_test(test_endless_response),
+        cmocka_unit_test(test_only_over_tls), cmocka_unit_test(test_author_of_login),
         cmocka_unit_test(test_scram),
     };
 

@@ -301,6 +301,51 @@ static void test_journal_answers(void **state)
     }
 }
 
+/* The big file cannot be opened: what is still to come is read and thrown away, then refused. */
+static void test_no_room_for_a_big_file(void **state)
+{
+    static const struct {
+        enum hky_err err;
+        const char *codes;
+    } answers[] = {{HKY_E_FULL, OK_PRE "452 250"}, {HKY_E_IO, OK_PRE "451 250"}};
+    struct hky_buf wire;
+
+    (void)state;
+    hky_buf_init(&wire, 8 << 20);
+    hky_buf_add_z(&wire, PRE HDR);
+    repeat(&wire, "0123456789abcde\n", 150000);
+    hky_buf_add_z(&wire, "\r\n.\r\nNOOP\r\n");
+    for (size_t i = 0; i < 2; i++) {
+        struct fake f;
+        char codes[256];
+
+        fake_init(&f, false, HKY_LISTEN_PLAIN, NULL, "127.0.0.1");
+        f.big_room = answers[i].err;
+        fake_send(&f, hky_buf_str(&wire));
+        assert_string_equal(fake_codes(&f, codes, sizeof codes), answers[i].codes);
+        assert_int_equal(f.n_messages, 0);
+        fake_fini(&f);
+    }
+    hky_buf_fini(&wire);
+}
+
+static void test_utf8_addresses(void **state)
+{
+    struct fake f;
+
+    (void)state;
+    fake_init(&f, false, HKY_LISTEN_PLAIN, NULL, "127.0.0.1");
+    fake_send(&f, HKY_STR("EHLO t\r\nMAIL FROM:<a@x.test> SMTPUTF8\r\nRCPT TO:<\xc3\xbc@y.test>\r\nDATA\r\n" HDR
+                          "x\r\n.\r\nMAIL FROM:<a@x.test> SMTPUTF8\r\nRCPT TO:<b@y.test>\r\nDATA\r\n" HDR
+                          "\xc3\xbc\r\n.\r\n"));
+    assert_int_equal(f.n_messages, 2);
+    assert_true(f.messages[0]->is_smtputf8);
+    assert_non_null(hky_str_ifind(hky_buf_str(&f.bodies[0]), HKY_STR("with UTF8SMTP id")));
+    assert_false(f.messages[1]->is_smtputf8); /* said, but nothing needs it: more relays can take it */
+    assert_true(f.messages[1]->is_8bit);
+    fake_fini(&f);
+}
+
 static void test_waiting(void **state)
 {
     struct fake f;
@@ -454,6 +499,8 @@ int main(void)
         cmocka_unit_test(test_bounds_of_content),
         cmocka_unit_test(test_big_content_is_whole),
         cmocka_unit_test(test_journal_answers),
+        cmocka_unit_test(test_no_room_for_a_big_file),
+        cmocka_unit_test(test_utf8_addresses),
         cmocka_unit_test(test_waiting),
         cmocka_unit_test(test_pipelining_faults),
         cmocka_unit_test(test_bounds_of_dialogue),
