@@ -396,17 +396,13 @@ static void compile_matchers(struct hky_loader *l)
 
 void hky_compile_routes(struct hky_loader *l)
 {
-    struct hky_map by_name;
-
-    hky_map_init(&by_name);
     compile_matchers(l);
     for (size_t i = 0; i < l->n_decls; i++) {
         if (l->decls[i].kind == HKY_DECL_ROUTE)
-            compile_route(l, &by_name, &l->decls[i]);
+            compile_route(l, &l->route_by_name, &l->decls[i]);
         else if (l->decls[i].kind == HKY_DECL_ROWS)
-            compile_rows(l, &by_name, &l->decls[i]);
+            compile_rows(l, &l->route_by_name, &l->decls[i]);
     }
-    hky_map_fini(&by_name);
     if (l->table->n_routes == 0)
         hky_complain(l, (struct hky_place){l->table->files[0].name, 1}, true,
                      "no routes: every message will be parked; write route \"rest\" { to = \"*\", via = ... }");

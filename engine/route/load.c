@@ -380,6 +380,7 @@ static void loader_fini(struct hky_loader *l)
     free(l->pendings);
     hky_map_fini(&l->spec_by_name);
     hky_map_fini(&l->spec_by_account);
+    hky_map_fini(&l->route_by_name);
 }
 
 static bool loader_run(struct hky_loader *l)
@@ -426,6 +427,7 @@ static bool policy_open(const struct hky_load_params *params, struct hky_loader 
     *l = (struct hky_loader){.policy = p, .table = p->table, .problems = problems, .environment = params->env};
     hky_map_init(&l->spec_by_name);
     hky_map_init(&l->spec_by_account);
+    hky_map_init(&l->route_by_name);
     if (realpath(params->path, path) == NULL) {
         hky_complain(l, (struct hky_place){params->path, 0}, false, "cannot read the policy: %s", strerror(errno));
         return false;
@@ -487,6 +489,7 @@ enum hky_err hky_vm_new(struct hky_policy *policy, struct hky_vm **out, struct h
     *out = NULL;
     hky_map_init(&l.spec_by_name);
     hky_map_init(&l.spec_by_account);
+    hky_map_init(&l.route_by_name);
     l.vm = vm;
     vm->table = policy->table;
     vm->policy = hky_policy_ref(policy);

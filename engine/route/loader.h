@@ -44,7 +44,7 @@ struct hky_loader {
     unsigned include_depth;
     struct hky_relay_spec *specs;
     size_t n_specs;
-    struct hky_map spec_by_name, spec_by_account;
+    struct hky_map spec_by_name, spec_by_account, route_by_name;
 };
 
 void hky_complain(struct hky_loader *l, struct hky_place place, bool is_warning, const char *fmt, ...)

@@ -59,15 +59,22 @@ const char *hky_kind_name(lua_State *L, int index)
 {
     static const char *const kinds[] = {HKY_UD_STEP, HKY_UD_SPLIT,  HKY_UD_RAMP,    HKY_UD_RELAY,
                                         HKY_UD_SET,  HKY_UD_SECRET, HKY_UD_PENDING, HKY_UD_POISON};
+    struct hky_vm *vm = hky_vm_of(L);
 
     for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++)
         if (hky_is_kind(L, index, kinds[i]))
             return kinds[i];
-    if (lua_type(L, index) == LUA_TSTRING || lua_type(L, index) == LUA_TNUMBER) {
-        lua_pushvalue(L, index);
-        lua_pushfstring(L, lua_type(L, index) == LUA_TSTRING ? "\"%s\"" : "%s", lua_tostring(L, -1));
-        lua_remove(L, -2);
-        return lua_rawlen(L, -1) < 60 ? lua_tostring(L, -1) : "a long string";
+    if (lua_type(L, index) == LUA_TSTRING) { /* nothing stays on the stack: callers walk tables */
+        snprintf(vm->kind, sizeof vm->kind, "\"%.60s\"%s", lua_tostring(L, index),
+                 lua_rawlen(L, index) > 60 ? "..." : "");
+        return vm->kind;
+    }
+    if (lua_type(L, index) == LUA_TNUMBER) {
+        if (lua_isinteger(L, index))
+            snprintf(vm->kind, sizeof vm->kind, "%lld", (long long)lua_tointeger(L, index));
+        else
+            snprintf(vm->kind, sizeof vm->kind, "%g", lua_tonumber(L, index));
+        return vm->kind;
     }
     return luaL_typename(L, index);
 }

@@ -6,7 +6,7 @@
 #include <stdio.h>
 
 #define STRING_MAX (1u << 20)
-#define STEPS_MAX  1000000u
+#define STEPS_MAX  500000u
 
 static struct hky_str string_arg(lua_State *L, int i)
 {

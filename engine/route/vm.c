@@ -7,6 +7,7 @@
 
 #define HOOK_STEP   500u
 #define LARGE_PIECE 16384u
+#define WALL_FACTOR 10
 
 static bool over_budget(struct hky_vm *vm)
 {
@@ -27,6 +28,21 @@ static void hook(lua_State *L, lua_Debug *ar)
     hky_vm_charge(L, vm->hook_step);
 }
 
+/* With the line of the innermost Lua function: in a hook that is level 0, in a C function a deeper one. */
+static void raise_here(lua_State *L, const char *why)
+{
+    lua_Debug ar;
+
+    for (int level = 0; level < 8 && lua_getstack(L, level, &ar); level++) {
+        if (!lua_getinfo(L, "Sl", &ar) || ar.currentline <= 0)
+            continue;
+        lua_pushfstring(L, "%s:%d: %s", ar.short_src, ar.currentline, why);
+        lua_error(L);
+    }
+    lua_pushstring(L, why);
+    lua_error(L);
+}
+
 void hky_vm_rethrow(lua_State *L)
 {
     struct hky_vm *vm = hky_vm_of(L);
@@ -36,7 +52,7 @@ void hky_vm_rethrow(lua_State *L)
     /* From here every instruction raises: no handler of a script's own outlives it. */
     vm->hook_step = 1;
     lua_sethook(L, hook, LUA_MASKCOUNT, 1);
-    luaL_error(L, "%s", vm->why_dead);
+    raise_here(L, vm->why_dead);
 }
 
 void hky_vm_charge(lua_State *L, uint64_t instructions)
@@ -165,8 +181,9 @@ enum hky_vm_result hky_vm_call(struct hky_vm *vm, const struct hky_budget *budge
     vm->why_dead = NULL;
     vm->left = budget->instructions;
     vm->octets_left = budget->octets;
-    vm->wall_end_ns = hky_mono_ns() + (int64_t)budget->wall_ms * 1000000;
-    vm->cpu_end_ns = hky_thread_cpu_ns() + (int64_t)budget->wall_ms * 1000000;
+    /* A busy machine takes the processor away in the middle of an innocent call: the wall is farther off. */
+    vm->wall_end_ns = hky_mono_ns() + (int64_t)budget->cpu_ms * 1000000 * WALL_FACTOR;
+    vm->cpu_end_ns = hky_thread_cpu_ns() + (int64_t)budget->cpu_ms * 1000000;
     vm->hook_step = HOOK_STEP;
     lua_sethook(L, hook, LUA_MASKCOUNT, HOOK_STEP);
     lua_pushcfunction(L, body);

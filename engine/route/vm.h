@@ -14,7 +14,7 @@
 
 struct hky_budget {
     uint64_t instructions; /* also charged for work in C: pattern steps, octets copied */
-    uint32_t wall_ms;      /* also of the thread's CPU */
+    uint32_t cpu_ms;       /* of the thread; ten times as long by the clock on the wall */
     uint64_t octets;       /* allocated in large pieces */
 };
 
@@ -40,6 +40,7 @@ struct hky_vm {
     int64_t wall_end_ns, cpu_end_ns;
     uint32_t hook_step;
     char error[300];
+    char kind[80]; /* of hky_kind_name */
     /* r */
     const struct hky_route_query *query;
     uint32_t generation;

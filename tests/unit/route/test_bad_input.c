@@ -120,6 +120,8 @@ static void each_problem_has_its_place_and_says_what(void **state)
             found |= !problems.items[k].is_warning && strstr(problems.items[k].text, cases[i].text) != NULL &&
                      problems.items[k].place.line == cases[i].line &&
                      strcmp(problems.items[k].place.file, "policy.lua") == 0;
+        for (size_t k = 0; k < problems.n; k++)
+            found = found && problems.items[k].place.line > 0;
         if (p != NULL || !found) {
             problems_print(&problems);
             fail_msg("%s: loaded %d, expected policy.lua:%u: ... %s", cases[i].name, p != NULL, cases[i].line,
