@@ -79,6 +79,21 @@ void hky_connections_drain(struct hky_accept_worker *w);
 void hky_connections_free(struct hky_accept_worker *w); /* the loop has stopped */
 bool hky_peer_is_loopback(const struct in6_addr *addr);
 
+/* sockets.c */
+union hky_sockaddr {
+    struct sockaddr sa;
+    struct sockaddr_in in;
+    struct sockaddr_in6 in6;
+};
+void hky_peer_of(const union hky_sockaddr *from, struct hky_connection_peer *peer);
+/* No open relay, no passwords in clear beyond loopback: HKY_E_CONFIG with file:line and what to do. */
+enum hky_err hky_listen_check(const struct hky_listen *l, struct hky_error *e);
+enum hky_err hky_listen_certificate(const struct hky_policy *policy, const struct hky_listen *l, struct hky_tls **out,
+                                    struct hky_error *e); /* NULL for a plain one */
+/* Fills door->fds, one a worker; on failure some may be open. */
+enum hky_err hky_door_sockets(struct hky_accept *a, const struct hky_listen *l, struct hky_door *door,
+                              struct hky_error *e);
+
 /* listener.c */
 void hky_door_unref(struct hky_door **door);
 struct hky_tls *hky_door_tls(struct hky_accept *a, struct hky_door *door); /* counted */

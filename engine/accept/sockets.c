@@ -1,0 +1,176 @@
+/* What a listener may be, and its sockets. */
+#include "accept/internal.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <stdio.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define BACKLOG 1024
+
+static bool parse_address(const char *text, uint16_t port, union hky_sockaddr *out, socklen_t *n)
+{
+    *out = (union hky_sockaddr){0};
+    if (strcmp(text, "localhost") == 0)
+        text = "127.0.0.1";
+    if (text[0] == '\0' || strcmp(text, "*") == 0)
+        text = "0.0.0.0";
+    if (inet_pton(AF_INET, text, &out->in.sin_addr) == 1) {
+        out->in.sin_family = AF_INET;
+        out->in.sin_port = htons(port);
+        *n = sizeof out->in;
+        return true;
+    }
+    if (inet_pton(AF_INET6, text, &out->in6.sin6_addr) == 1) {
+        out->in6.sin6_family = AF_INET6;
+        out->in6.sin6_port = htons(port);
+        *n = sizeof out->in6;
+        return true;
+    }
+    return false;
+}
+
+static void map_v4(const struct in_addr *v4, struct in6_addr *out)
+{
+    *out = (struct in6_addr){.s6_addr = {[10] = 0xff, [11] = 0xff}};
+    memcpy(out->s6_addr + 12, v4, 4);
+}
+
+void hky_peer_of(const union hky_sockaddr *from, struct hky_connection_peer *peer)
+{
+    if (from->sa.sa_family == AF_INET)
+        map_v4(&from->in.sin_addr, &peer->addr);
+    else
+        peer->addr = from->in6.sin6_addr;
+    if (IN6_IS_ADDR_V4MAPPED(&peer->addr))
+        inet_ntop(AF_INET, peer->addr.s6_addr + 12, peer->text, sizeof peer->text);
+    else
+        inet_ntop(AF_INET6, &peer->addr, peer->text, sizeof peer->text);
+}
+
+static bool is_loopback(const union hky_sockaddr *a)
+{
+    struct hky_connection_peer peer = {0};
+
+    hky_peer_of(a, &peer);
+    return hky_peer_is_loopback(&peer.addr);
+}
+
+static int bound_socket(const union hky_sockaddr *at, socklen_t n, bool is_shared)
+{
+    int one = 1, fd = socket(at->sa.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+
+    if (fd < 0)
+        return -1;
+    (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+    if (is_shared)
+        (void)setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &one, sizeof one);
+    if (at->sa.sa_family == AF_INET6)
+        (void)setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof one);
+    if (bind(fd, &at->sa, n) == 0 && (is_shared || listen(fd, BACKLOG) == 0))
+        return fd;
+    int saved = errno;
+    close(fd);
+    errno = saved;
+    return -1;
+}
+
+static enum hky_err bind_failed(const struct hky_listen *l, int sys, struct hky_error *e)
+{
+    if (sys == EADDRINUSE)
+        return hky_error_set(e, HKY_E_EXISTS,
+                             "%s:%u: port in use: something else listens on %s:%u; stop it, or choose another port",
+                             l->place.file, l->place.line, l->addr, l->port);
+    if (sys == EACCES)
+        return hky_error_set(e, HKY_E_DENIED,
+                             "%s:%u: %s:%u needs a privilege: choose a port above 1023, or give CAP_NET_BIND_SERVICE",
+                             l->place.file, l->place.line, l->addr, l->port);
+    return hky_error_sys(e, HKY_E_CONFIG, sys, "%s:%u: cannot listen on %s:%u", l->place.file, l->place.line, l->addr,
+                         l->port);
+}
+
+/* First alone, so that another process on the port is seen (two with SO_REUSEPORT would share it silently). */
+enum hky_err hky_door_sockets(struct hky_accept *a, const struct hky_listen *l, struct hky_door *door,
+                              struct hky_error *e)
+{
+    union hky_sockaddr at;
+    socklen_t n = 0, got = sizeof at;
+    unsigned n_workers = a->params.n_workers;
+
+    if (!parse_address(l->addr, l->port, &at, &n))
+        return hky_error_set(e, HKY_E_CONFIG, "%s:%u: listen: \"%s\" is no IP address; write 127.0.0.1, ::1 or 0.0.0.0",
+                             l->place.file, l->place.line, l->addr);
+    int fd = bound_socket(&at, n, false);
+    if (fd < 0)
+        return bind_failed(l, errno, e);
+    (void)getsockname(fd, &at.sa, &got);
+    door->bound_port = ntohs(at.sa.sa_family == AF_INET ? at.in.sin_port : at.in6.sin6_port);
+    if (n_workers == 1) {
+        door->fds[0] = fd;
+        return HKY_OK;
+    }
+    close(fd);
+    for (unsigned i = 0; i < n_workers; i++) {
+        door->fds[i] = bound_socket(&at, n, true);
+        if (door->fds[i] < 0)
+            return bind_failed(l, errno, e);
+    }
+    for (unsigned i = 0; i < n_workers; i++) /* all or none: what a silent socket got would wait for ever */
+        if (listen(door->fds[i], BACKLOG) != 0)
+            return bind_failed(l, errno, e);
+    return HKY_OK;
+}
+
+/* --- what is allowed at all --- */
+
+static bool is_everyone(const struct hky_cidr *cidr)
+{
+    static const uint8_t v4[12] = {[10] = 0xff, [11] = 0xff};
+
+    return cidr->bits == 0 || (cidr->bits <= 96 && memcmp(cidr->addr, v4, cidr->bits / 8) == 0);
+}
+
+enum hky_err hky_listen_check(const struct hky_listen *l, struct hky_error *e)
+{
+    union hky_sockaddr at;
+    socklen_t n = 0;
+
+    if (!parse_address(l->addr, l->port, &at, &n) || is_loopback(&at))
+        return HKY_OK; /* a wrong address is reported when it is opened */
+    for (uint32_t i = 0; i < l->n_allow; i++)
+        if (is_everyone(&l->allow[i]))
+            return hky_error_set(
+                e, HKY_E_CONFIG,
+                "%s:%u: allow lets everyone send through %s:%u (an open relay): name your own networks", l->place.file,
+                l->place.line, l->addr, l->port);
+    if (l->n_users == 0 && l->n_allow == 0)
+        return hky_error_set(e, HKY_E_CONFIG,
+                             "%s:%u: %s:%u can be reached from other machines and would take mail from anyone: give it "
+                             "users = {...} or allow = {...}, or listen on 127.0.0.1",
+                             l->place.file, l->place.line, l->addr, l->port);
+    if (l->n_users > 0 && l->n_allow == 0 && l->tls == HKY_LISTEN_PLAIN)
+        return hky_error_set(e, HKY_E_CONFIG,
+                             "%s:%u: logins on %s:%u need TLS: give it tls = \"starttls\", cert and key", l->place.file,
+                             l->place.line, l->addr, l->port);
+    return HKY_OK;
+}
+
+enum hky_err hky_listen_certificate(const struct hky_policy *policy, const struct hky_listen *l, struct hky_tls **out,
+                                    struct hky_error *e)
+{
+    char cert[4096], key[4096];
+
+    *out = NULL;
+    if (l->tls == HKY_LISTEN_PLAIN)
+        return HKY_OK;
+    if (l->cert[0] == '\0')
+        return hky_error_set(e, HKY_E_CONFIG, "%s:%u: tls on %s:%u needs cert and key (PEM files)", l->place.file,
+                             l->place.line, l->addr, l->port);
+    snprintf(cert, sizeof cert, "%s%s%s", l->cert[0] == '/' ? "" : policy->dir, l->cert[0] == '/' ? "" : "/", l->cert);
+    if (l->key[0] == '\0')
+        memcpy(key, cert, sizeof key);
+    else
+        snprintf(key, sizeof key, "%s%s%s", l->key[0] == '/' ? "" : policy->dir, l->key[0] == '/' ? "" : "/", l->key);
+    return hky_tls_server_new(cert, key, out, e);
+}
