@@ -1,13 +1,12 @@
-#include "deliver/dialogue.h"
+#include "deliver/dialogue_internal.h"
 
 #include "base/error.h"
 #include "base/secret.h"
 
 #include <stdlib.h>
 
-#define MARKS_FIRST     16
-#define AUTH_ROUNDS_MAX 8
-#define SCRATCH_MAX     (64 * 1024)
+#define MARKS_FIRST 16
+#define SCRATCH_MAX (64 * 1024)
 
 static const char *const state_names[] = {
 #define X(id) #id,
@@ -40,7 +39,7 @@ static const uint16_t edges[HKY_DIALOGUE_N] = {
 };
 #undef TO
 
-static void enter(struct hky_dialogue *d, enum hky_dialogue_state s)
+void hky_dialogue_enter(struct hky_dialogue *d, enum hky_dialogue_state s)
 {
     HKY_ASSERT((edges[d->state] & (1u << s)) != 0);
     if (d->trace != NULL)
@@ -48,7 +47,7 @@ static void enter(struct hky_dialogue *d, enum hky_dialogue_state s)
     d->state = s;
 }
 
-static void emit(struct hky_dialogue *d, const struct hky_dialogue_event *ev)
+void hky_dialogue_emit(struct hky_dialogue *d, const struct hky_dialogue_event *ev)
 {
     d->params.emit(d->params.ctx, ev);
 }
@@ -67,7 +66,7 @@ static void marks_grow(struct hky_dialogue *d)
     d->marks_at = 0;
 }
 
-static void expect(struct hky_dialogue *d, enum hky_expect e, struct hky_transaction *txn, unsigned recipient)
+void hky_dialogue_expect(struct hky_dialogue *d, enum hky_expect e, struct hky_transaction *txn, unsigned recipient)
 {
     if (d->n_marks == d->marks_cap)
         marks_grow(d);
@@ -88,81 +87,14 @@ static struct hky_mark take_mark(struct hky_dialogue *d)
     return m;
 }
 
-static void send_octets(struct hky_dialogue *d, const char *p, size_t n)
+void hky_dialogue_send(struct hky_dialogue *d, const char *p, size_t n)
 {
-    emit(d, &(struct hky_dialogue_event){.kind = HKY_DIALOGUE_SEND, .octets = hky_str_of(p, n)});
+    hky_dialogue_emit(d, &(struct hky_dialogue_event){.kind = HKY_DIALOGUE_SEND, .octets = hky_str_of(p, n)});
 }
 
-static void send_z(struct hky_dialogue *d, const char *z)
+void hky_dialogue_send_z(struct hky_dialogue *d, const char *z)
 {
-    send_octets(d, z, strlen(z));
-}
-
-/* ---- capabilities ---- */
-
-static void auth_keywords(struct hky_str words, struct hky_capabilities *out)
-{
-    static const struct {
-        const char *name;
-        enum hky_auth auth;
-    } names[] = {
-        {"PLAIN", HKY_AUTH_PLAIN},       {"LOGIN", HKY_AUTH_LOGIN},
-        {"CRAM-MD5", HKY_AUTH_CRAM_MD5}, {"SCRAM-SHA-256", HKY_AUTH_SCRAM_SHA_256},
-        {"XOAUTH2", HKY_AUTH_XOAUTH2},   {"OAUTHBEARER", HKY_AUTH_OAUTHBEARER},
-    };
-    out->has_auth = true;
-    while (words.n > 0) {
-        size_t k = 0;
-        while (k < words.n && words.p[k] != ' ' && words.p[k] != '\t')
-            k++;
-        for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
-            if (hky_str_ieq(hky_str_of(words.p, k), hky_str_z(names[i].name)))
-                out->auths |= 1u << names[i].auth;
-        words = hky_str_trim(hky_str_of(words.p + k, words.n - k));
-    }
-}
-
-void hky_capabilities_parse(struct hky_str lines, struct hky_capabilities *out)
-{
-    *out = (struct hky_capabilities){0};
-    bool is_first = true;
-    while (lines.n > 0) {
-        const char *lf = memchr(lines.p, '\n', lines.n);
-        size_t n = lf != NULL ? (size_t)(lf - lines.p) : lines.n;
-        struct hky_str line = hky_str_trim(hky_str_of(lines.p, n));
-        size_t skip = lf != NULL ? n + 1 : n;
-        lines = hky_str_of(lines.p + skip, lines.n - skip);
-        if (is_first) {
-            is_first = false;
-            continue;
-        }
-        size_t k = 0;
-        while (k < line.n && line.p[k] != ' ' && line.p[k] != '=')
-            k++;
-        struct hky_str word = hky_str_of(line.p, k);
-        struct hky_str rest = k < line.n ? hky_str_trim(hky_str_of(line.p + k + 1, line.n - k - 1)) : hky_str_of("", 0);
-        if (hky_str_ieq(word, HKY_STR("PIPELINING")))
-            out->pipelining = true;
-        else if (hky_str_ieq(word, HKY_STR("STARTTLS")))
-            out->starttls = true;
-        else if (hky_str_ieq(word, HKY_STR("8BITMIME")))
-            out->eightbit = true;
-        else if (hky_str_ieq(word, HKY_STR("SMTPUTF8")))
-            out->smtputf8 = true;
-        else if (hky_str_ieq(word, HKY_STR("BINARYMIME")))
-            out->binarymime = true;
-        else if (hky_str_ieq(word, HKY_STR("CHUNKING")))
-            out->chunking = true;
-        else if (hky_str_ieq(word, HKY_STR("DSN")))
-            out->dsn = true;
-        else if (hky_str_ieq(word, HKY_STR("AUTH")))
-            auth_keywords(rest, out);
-        else if (hky_str_ieq(word, HKY_STR("SIZE"))) {
-            out->has_size = true;
-            if (!hky_str_u64(rest, UINT64_MAX / 2, &out->size))
-                out->size = 0;
-        }
-    }
+    hky_dialogue_send(d, z, strlen(z));
 }
 
 /* ---- transactions ---- */
@@ -172,12 +104,12 @@ static void report(struct hky_dialogue *d, struct hky_transaction *t, unsigned i
 {
     HKY_ASSERT(i < t->n && t->verdicts[i] != HKY_VERDICT_REPORTED);
     t->verdicts[i] = HKY_VERDICT_REPORTED;
-    emit(d, &(struct hky_dialogue_event){.kind = HKY_DIALOGUE_RESULT,
-                                         .txn = t,
-                                         .recipient = i,
-                                         .stage = stage,
-                                         .reply = reply,
-                                         .is_ambiguous = is_ambiguous});
+    hky_dialogue_emit(d, &(struct hky_dialogue_event){.kind = HKY_DIALOGUE_RESULT,
+                                                      .txn = t,
+                                                      .recipient = i,
+                                                      .stage = stage,
+                                                      .reply = reply,
+                                                      .is_ambiguous = is_ambiguous});
 }
 
 static void report_rest(struct hky_dialogue *d, struct hky_transaction *t, enum hky_stage stage,
@@ -198,14 +130,14 @@ static void txn_end(struct hky_dialogue *d, struct hky_transaction *t, enum hky_
         d->next = NULL;
     }
     t->state = HKY_TRANSACTION_DONE;
-    emit(d, &(struct hky_dialogue_event){.kind = how, .txn = t});
+    hky_dialogue_emit(d, &(struct hky_dialogue_event){.kind = how, .txn = t});
 }
 
 /* The server holds an envelope that we do not use: RSET, then it is over. RSET may lead the next group (RFC 2920). */
 static void txn_reset(struct hky_dialogue *d, struct hky_transaction *t)
 {
-    send_z(d, "RSET\r\n");
-    expect(d, HKY_EXPECT_RSET, NULL, 0);
+    hky_dialogue_send_z(d, "RSET\r\n");
+    hky_dialogue_expect(d, HKY_EXPECT_RSET, NULL, 0);
     txn_end(d, t, HKY_DIALOGUE_DONE);
 }
 
@@ -220,18 +152,18 @@ static bool txn_expect_next(struct hky_dialogue *d, struct hky_transaction *t)
 {
     if (!t->is_mail_out) {
         t->is_mail_out = true;
-        expect(d, HKY_EXPECT_MAIL, t, 0);
+        hky_dialogue_expect(d, HKY_EXPECT_MAIL, t, 0);
         return true;
     }
     skip_reported(t);
     if (t->next_rcpt < t->n) {
-        expect(d, HKY_EXPECT_RCPT, t, t->next_rcpt++);
+        hky_dialogue_expect(d, HKY_EXPECT_RCPT, t, t->next_rcpt++);
         return true;
     }
     if (t->is_dry || t->is_data_out)
         return false;
     t->is_data_out = true;
-    expect(d, HKY_EXPECT_DATA, t, 0);
+    hky_dialogue_expect(d, HKY_EXPECT_DATA, t, 0);
     return true;
 }
 
@@ -241,7 +173,7 @@ static void txn_send_group(struct hky_dialogue *d, struct hky_transaction *t)
     while (txn_expect_next(d, t))
         ;
     t->sent = t->commands.n;
-    send_octets(d, t->commands.p, t->commands.n);
+    hky_dialogue_send(d, t->commands.p, t->commands.n);
 }
 
 static bool is_pipelined(const struct hky_dialogue *d)
@@ -257,7 +189,7 @@ static bool txn_send_one(struct hky_dialogue *d, struct hky_transaction *t)
         return false;
     size_t n = (size_t)(lf - p) + 1;
     t->sent += n;
-    send_octets(d, p, n);
+    hky_dialogue_send(d, p, n);
     return true;
 }
 
@@ -305,194 +237,39 @@ static enum hky_stage stage_of_txn(const struct hky_dialogue *d, const struct hk
     return t->state == HKY_TRANSACTION_CONTENT ? HKY_STAGE_DATA : HKY_STAGE_MAIL;
 }
 
-static void finish(struct hky_dialogue *d, enum hky_stage stage, const struct hky_reply *reply, bool dot_left,
-                   bool is_out_of_step)
+void hky_dialogue_finish(struct hky_dialogue *d, enum hky_stage stage, const struct hky_reply *reply, bool dot_left,
+                         bool is_out_of_step)
 {
     if (d->state == HKY_DIALOGUE_CLOSED)
         return;
     bool is_idle = d->current == NULL && (d->state == HKY_DIALOGUE_READY || d->state == HKY_DIALOGUE_QUITTING);
     enum hky_stage at = stage != HKY_STAGE_NONE ? stage : hky_dialogue_stage(d);
     /* Settled before the state changes hands: no event may start anything new. */
-    enter(d, HKY_DIALOGUE_CLOSED);
+    hky_dialogue_enter(d, HKY_DIALOGUE_CLOSED);
     while (d->current != NULL) {
         enum hky_stage own = stage_of_txn(d, d->current);
         settle(d, d->current, own, reply, dot_left);
     }
     d->n_marks = 0;
-    emit(d, &(struct hky_dialogue_event){.kind = HKY_DIALOGUE_END,
-                                         .stage = at,
-                                         .reply = reply,
-                                         .is_idle = is_idle,
-                                         .is_out_of_step = is_out_of_step});
+    hky_dialogue_emit(d, &(struct hky_dialogue_event){.kind = HKY_DIALOGUE_END,
+                                                      .stage = at,
+                                                      .reply = reply,
+                                                      .is_idle = is_idle,
+                                                      .is_out_of_step = is_out_of_step});
 }
 
 void hky_dialogue_fail(struct hky_dialogue *d, enum hky_stage stage, const struct hky_reply *reply, bool dot_left,
                        bool is_out_of_step)
 {
-    finish(d, stage, reply, dot_left, is_out_of_step);
+    hky_dialogue_finish(d, stage, reply, dot_left, is_out_of_step);
 }
 
 /* The peer speaks, but not SMTP, or not to this command. */
-static void misfit(struct hky_dialogue *d, const char *command, const struct hky_reply *reply)
+void hky_dialogue_misfit(struct hky_dialogue *d, const char *command, const struct hky_reply *reply)
 {
     struct hky_reply local;
     hky_reply_local(&local, HKY_ORIGIN_LOCAL, "unexpected reply to %s: %u %.200s", command, reply->code, reply->text);
-    finish(d, HKY_STAGE_NONE, &local, true, true);
-}
-
-/* ---- opening ---- */
-
-static void hello(struct hky_dialogue *d, const char *verb, enum hky_expect e)
-{
-    enter(d, HKY_DIALOGUE_HELLO);
-    hky_buf_clear(&d->scratch);
-    hky_buf_printf(&d->scratch, "%s %s\r\n", verb, d->params.hello);
-    expect(d, e, NULL, 0);
-    send_octets(d, d->scratch.p, d->scratch.n);
-}
-
-static void open_or_login(struct hky_dialogue *d)
-{
-    if (d->params.wants_auth) {
-        enter(d, HKY_DIALOGUE_LOGIN);
-        emit(d, &(struct hky_dialogue_event){.kind = HKY_DIALOGUE_ASK_LOGIN});
-        return;
-    }
-    enter(d, HKY_DIALOGUE_READY);
-    emit(d, &(struct hky_dialogue_event){.kind = HKY_DIALOGUE_OPEN});
-}
-
-static void after_hello(struct hky_dialogue *d)
-{
-    if (d->params.starttls == HKY_DIALOGUE_TLS_OFF || d->params.is_secure) {
-        open_or_login(d);
-        return;
-    }
-    if (d->caps.starttls) {
-        enter(d, HKY_DIALOGUE_STARTTLS);
-        expect(d, HKY_EXPECT_STARTTLS, NULL, 0);
-        send_z(d, "STARTTLS\r\n");
-        return;
-    }
-    if (d->params.starttls == HKY_DIALOGUE_TLS_MAY) {
-        open_or_login(d);
-        return;
-    }
-    struct hky_reply local;
-    hky_reply_local(&local, HKY_ORIGIN_TLS, "the server does not offer STARTTLS");
-    finish(d, HKY_STAGE_TLS, &local, false, false);
-}
-
-static void on_greeting(struct hky_dialogue *d, const struct hky_reply *r)
-{
-    if (r->code == 220)
-        hello(d, "EHLO", HKY_EXPECT_EHLO);
-    else if (r->code >= 400)
-        finish(d, HKY_STAGE_GREETING, r, false, false);
-    else
-        misfit(d, "connect", r);
-}
-
-static void on_hello(struct hky_dialogue *d, const struct hky_reply *r, struct hky_str lines, bool is_ehlo)
-{
-    if (r->code == 250) {
-        d->caps = (struct hky_capabilities){0};
-        if (is_ehlo)
-            hky_capabilities_parse(lines, &d->caps);
-        after_hello(d);
-    } else if (r->code < 400) {
-        misfit(d, "EHLO", r);
-    } else if (is_ehlo && r->code >= 500 && !d->params.wants_auth &&
-               (d->params.is_secure || d->params.starttls != HKY_DIALOGUE_TLS_MUST)) {
-        hello(d, "HELO", HKY_EXPECT_HELO);
-    } else {
-        finish(d, HKY_STAGE_HELLO, r, false, false);
-    }
-}
-
-static void on_starttls(struct hky_dialogue *d, const struct hky_reply *r)
-{
-    if (r->code == 220) {
-        enter(d, HKY_DIALOGUE_HANDSHAKE);
-        emit(d, &(struct hky_dialogue_event){.kind = HKY_DIALOGUE_START_TLS});
-    } else if (r->code < 400) {
-        misfit(d, "STARTTLS", r);
-    } else if (d->params.starttls == HKY_DIALOGUE_TLS_MAY && r->code != 421) {
-        open_or_login(d);
-    } else {
-        finish(d, HKY_STAGE_TLS, r, false, false);
-    }
-}
-
-void hky_dialogue_secured(struct hky_dialogue *d)
-{
-    HKY_ASSERT(d->state == HKY_DIALOGUE_HANDSHAKE);
-    d->params.is_secure = true;
-    d->caps = (struct hky_capabilities){0}; /* what was said in the clear is worth nothing */
-    hello(d, "EHLO", HKY_EXPECT_EHLO);
-}
-
-/* ---- AUTH ---- */
-
-static void auth_fail_local(struct hky_dialogue *d, const char *text)
-{
-    struct hky_reply local;
-    hky_reply_local(&local, HKY_ORIGIN_LOCAL, "%s", text);
-    finish(d, HKY_STAGE_AUTH, &local, false, false);
-}
-
-static void send_auth(struct hky_dialogue *d)
-{
-    hky_buf_add_z(&d->scratch, "\r\n");
-    if (d->scratch.is_over) {
-        auth_fail_local(d, "the AUTH line is too long");
-    } else {
-        expect(d, HKY_EXPECT_AUTH, NULL, 0);
-        send_octets(d, d->scratch.p, d->scratch.n);
-    }
-    if (d->scratch.p != NULL)
-        hky_secret_wipe(d->scratch.p, d->scratch.n);
-    hky_buf_clear(&d->scratch);
-}
-
-void hky_dialogue_login(struct hky_dialogue *d, struct hky_login *sasl)
-{
-    HKY_ASSERT(d->state == HKY_DIALOGUE_LOGIN);
-    struct hky_error e;
-    d->sasl = sasl;
-    hky_buf_clear(&d->scratch);
-    hky_buf_printf(&d->scratch, "AUTH %s", hky_login_name(sasl));
-    enter(d, HKY_DIALOGUE_AUTH);
-    if (hky_login_begin(sasl, &d->scratch, &e) != HKY_OK)
-        auth_fail_local(d, e.text);
-    else
-        send_auth(d);
-}
-
-static void on_auth(struct hky_dialogue *d, const struct hky_reply *r)
-{
-    struct hky_error e;
-    if (r->code == 235) {
-        if (!hky_login_is_satisfied(d->sasl)) {
-            auth_fail_local(d, "the server said 235 without proving that it knows the password");
-            return;
-        }
-        hky_login_free(&d->sasl);
-        enter(d, HKY_DIALOGUE_READY);
-        emit(d, &(struct hky_dialogue_event){.kind = HKY_DIALOGUE_OPEN});
-    } else if (r->code == 334) {
-        hky_buf_clear(&d->scratch);
-        if (++d->n_auth_rounds > AUTH_ROUNDS_MAX)
-            auth_fail_local(d, "AUTH does not come to an end");
-        else if (hky_login_step(d->sasl, hky_str_of(r->text, r->n), &d->scratch, &e) != HKY_OK)
-            auth_fail_local(d, e.text);
-        else
-            send_auth(d);
-    } else if (r->code < 400) {
-        misfit(d, "AUTH", r);
-    } else {
-        finish(d, HKY_STAGE_AUTH, r, false, false);
-    }
+    hky_dialogue_finish(d, HKY_STAGE_NONE, &local, true, true);
 }
 
 /* ---- the replies of a transaction ---- */
@@ -548,8 +325,8 @@ static void on_data(struct hky_dialogue *d, struct hky_transaction *t, const str
             return;
         }
         t->state = HKY_TRANSACTION_VOID;
-        expect(d, HKY_EXPECT_DOT, t, 0);
-        send_z(d, ".\r\n");
+        hky_dialogue_expect(d, HKY_EXPECT_DOT, t, 0);
+        hky_dialogue_send_z(d, ".\r\n");
         return;
     }
     report_rest(d, t, HKY_STAGE_DATA, r, false);
@@ -569,7 +346,7 @@ static void on_dot(struct hky_dialogue *d, struct hky_transaction *t, const stru
     txn_end(d, t, HKY_DIALOGUE_DONE);
     /* It took an empty message for nobody: who knows what it thinks the next reply is about. */
     if (r->code < 300)
-        misfit(d, "an empty message for nobody", r);
+        hky_dialogue_misfit(d, "an empty message for nobody", r);
 }
 
 static bool is_fitting(enum hky_expect e, uint16_t code)
@@ -598,14 +375,14 @@ static void unasked(struct hky_dialogue *d, const struct hky_reply *r)
     struct hky_transaction *t = d->current;
     if (t != NULL && t->state == HKY_TRANSACTION_CONTENT && r->code >= 400) {
         report_rest(d, t, HKY_STAGE_DOT, r, false); /* a verdict before the end: valid, but the rest is unread */
-        finish(d, HKY_STAGE_DOT, r, false, false);
+        hky_dialogue_finish(d, HKY_STAGE_DOT, r, false, false);
         return;
     }
     if (t == NULL && r->code >= 400) {
-        finish(d, HKY_STAGE_NONE, r, false, false); /* "421 idle too long" */
+        hky_dialogue_finish(d, HKY_STAGE_NONE, r, false, false); /* "421 idle too long" */
         return;
     }
-    misfit(d, "nothing", r);
+    hky_dialogue_misfit(d, "nothing", r);
 }
 
 void hky_dialogue_reply(struct hky_dialogue *d, const struct hky_reply *r, struct hky_str lines, bool is_early)
@@ -618,7 +395,7 @@ void hky_dialogue_reply(struct hky_dialogue *d, const struct hky_reply *r, struc
         return;
     }
     if (!is_fitting(first->expect, r->code)) {
-        misfit(d, expect_name(first->expect), r);
+        hky_dialogue_misfit(d, expect_name(first->expect), r);
         return;
     }
     /* It cannot have read a dot that has not left. */
@@ -626,31 +403,31 @@ void hky_dialogue_reply(struct hky_dialogue *d, const struct hky_reply *r, struc
         struct hky_reply local;
         hky_reply_local(&local, HKY_ORIGIN_LOCAL, "answered before the end of the message: %u %.200s", r->code,
                         r->text);
-        finish(d, HKY_STAGE_DATA, &local, false, true);
+        hky_dialogue_finish(d, HKY_STAGE_DATA, &local, false, true);
         return;
     }
     /* The server closes; on a used connection that says nothing about this message. */
     if (first->expect == HKY_EXPECT_MAIL && r->code == 421 && first->txn->ordinal > 1) {
-        finish(d, HKY_STAGE_MAIL, r, false, false);
+        hky_dialogue_finish(d, HKY_STAGE_MAIL, r, false, false);
         return;
     }
     struct hky_mark m = take_mark(d);
     switch ((enum hky_expect)m.expect) {
     case HKY_EXPECT_GREETING:
-        on_greeting(d, r);
+        hky_dialogue_on_greeting(d, r);
         break;
     case HKY_EXPECT_EHLO:
     case HKY_EXPECT_HELO:
         if (r->code == 421)
-            finish(d, HKY_STAGE_HELLO, r, false, false);
+            hky_dialogue_finish(d, HKY_STAGE_HELLO, r, false, false);
         else
-            on_hello(d, r, lines, m.expect == HKY_EXPECT_EHLO);
+            hky_dialogue_on_hello(d, r, lines, m.expect == HKY_EXPECT_EHLO);
         break;
     case HKY_EXPECT_STARTTLS:
-        on_starttls(d, r);
+        hky_dialogue_on_starttls(d, r);
         break;
     case HKY_EXPECT_AUTH:
-        on_auth(d, r);
+        hky_dialogue_on_auth(d, r);
         break;
     case HKY_EXPECT_MAIL:
         on_mail(d, m.txn, r);
@@ -664,19 +441,20 @@ void hky_dialogue_reply(struct hky_dialogue *d, const struct hky_reply *r, struc
     case HKY_EXPECT_DOT:
         on_dot(d, m.txn, r);
         if (is_early && d->state == HKY_DIALOGUE_READY)
-            finish(d, HKY_STAGE_DOT, r, false, false); /* it may take the rest of the content for commands */
+            hky_dialogue_finish(d, HKY_STAGE_DOT, r, false,
+                                false); /* it may take the rest of the content for commands */
         break;
     case HKY_EXPECT_RSET:
         if (r->code >= 400)
-            finish(d, HKY_STAGE_MAIL, r, false, true);
+            hky_dialogue_finish(d, HKY_STAGE_MAIL, r, false, true);
         break;
     case HKY_EXPECT_QUIT:
     case HKY_EXPECT_NOTHING:
-        finish(d, HKY_STAGE_NONE, r, false, false);
+        hky_dialogue_finish(d, HKY_STAGE_NONE, r, false, false);
         break;
     }
     if (r->code == 421 && d->state != HKY_DIALOGUE_CLOSED)
-        finish(d, HKY_STAGE_NONE, r, false, false);
+        hky_dialogue_finish(d, HKY_STAGE_NONE, r, false, false);
 }
 
 /* ---- what the owner does ---- */
@@ -719,17 +497,17 @@ void hky_dialogue_content_written(struct hky_dialogue *d)
     struct hky_transaction *t = hky_dialogue_content(d);
     HKY_ASSERT(t != NULL && d->n_marks == 0);
     t->state = HKY_TRANSACTION_DOT;
-    expect(d, HKY_EXPECT_DOT, t, 0);
+    hky_dialogue_expect(d, HKY_EXPECT_DOT, t, 0);
 }
 
 void hky_dialogue_quit(struct hky_dialogue *d)
 {
     HKY_ASSERT(d->state == HKY_DIALOGUE_READY && d->current == NULL);
-    enter(d, HKY_DIALOGUE_QUITTING);
+    hky_dialogue_enter(d, HKY_DIALOGUE_QUITTING);
     /* Marks of a RSET may be before it; a reply to QUIT is not worth waiting for in any case. */
     d->n_marks = 0;
-    expect(d, HKY_EXPECT_QUIT, NULL, 0);
-    send_z(d, "QUIT\r\n");
+    hky_dialogue_expect(d, HKY_EXPECT_QUIT, NULL, 0);
+    hky_dialogue_send_z(d, "QUIT\r\n");
 }
 
 bool hky_dialogue_is_idle(const struct hky_dialogue *d)
@@ -771,7 +549,7 @@ void hky_dialogue_init(struct hky_dialogue *d, const struct hky_dialogue_params 
 {
     *d = (struct hky_dialogue){.params = *p, .state = HKY_DIALOGUE_GREETING};
     hky_buf_init(&d->scratch, SCRATCH_MAX);
-    expect(d, HKY_EXPECT_GREETING, NULL, 0);
+    hky_dialogue_expect(d, HKY_EXPECT_GREETING, NULL, 0);
 }
 
 void hky_dialogue_fini(struct hky_dialogue *d)

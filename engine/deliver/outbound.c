@@ -1,71 +1,15 @@
-#include "deliver/outbound.h"
+#include "deliver/outbound_internal.h"
 
 #include "base/clock.h"
 #include "mail/reply.h"
 
-#include <arpa/inet.h>
-#include <netinet/in.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-#define IDLE_MS           30000
-#define SLOWEST_PER_SEC   500          /* octets; a peer that takes less than this while we write has stalled */
-#define OVERLAP_UNSENT    (256 * 1024) /* with more of the body unsent the next message is not bound yet */
-#define DEFAULT_CONNECT   30000
-#define DEFAULT_GREETING  60000
-#define DEFAULT_COMMAND   60000
-#define DEFAULT_DATA      120000
-#define DEFAULT_DOT       600000
-#define REDIRECT_HOST_MAX 254
-
-/* The answer of the credential store may come when the connection is gone. */
-struct login_wait {
-    struct hky_outbound *connection;
-    struct hky_policy *policy; /* kept, because the relay is read elsewhere meanwhile */
-};
-
-struct hky_outbound {
-    struct hky_outbound_params params;
-    struct hky_dns_mx *hosts;
-    unsigned host_at, addr_at;
-    struct hky_dns_addr_answer *addrs;
-    struct hky_dns_query query;
-    struct hky_stream *stream;
-    struct hky_dialogue dialogue;
-    struct hky_reply_reader reader;
-    struct hky_timer timer;
-    struct hky_task task; /* begin, start TLS */
-    struct hky_task free_task;
-    struct hky_delivery *bound;
-    struct hky_buf scratch; /* rewritten headers */
-    struct login_wait *login;
-    enum hky_auth auth;
-    uint64_t dot_end;        /* octets of the stream that end with the newest dot */
-    uint64_t sent_at_arming; /* progress since the timer was set */
-    int64_t armed_at_ms;
-    uint32_t n_taken;
-    bool is_dialogue, is_pumping, is_open, is_retiring, is_closed, wants_tls, wants_login, was_given_back;
-    bool has_refreshed, is_moved, is_plain;
-    enum hky_class class;          /* of a local failure */
-    struct hky_dialogue_event end; /* kind END when over */
-    struct hky_reply end_reply;
-};
-
-static void pump(struct hky_outbound *c);
-static void next_target(struct hky_outbound *c);
+#define OVERLAP_UNSENT (256 * 1024) /* with more of the body unsent the next message is not bound yet */
 
 /* ---- small things ---- */
-
-static uint32_t or_default(uint32_t ms, uint32_t fallback)
-{
-    return ms > 0 ? ms : fallback;
-}
-
-static bool is_tried(const struct hky_outbound *c)
-{
-    return c->is_dialogue;
-}
 
 static void trace(struct hky_outbound *c, enum hky_stage stage, bool is_good, const char *text)
 {
@@ -89,17 +33,15 @@ static bool dot_has_left(const struct hky_outbound *c)
     return c->stream != NULL && hky_stream_sent(c->stream) >= c->dot_end;
 }
 
-static void fail(struct hky_outbound *c, enum hky_stage stage, enum hky_class class, bool is_out_of_step,
-                 const struct hky_reply *reply)
+void hky_outbound_fail(struct hky_outbound *c, enum hky_stage stage, enum hky_class class, bool is_out_of_step,
+                       const struct hky_reply *reply)
 {
     c->class = class;
     hky_dialogue_fail(&c->dialogue, stage, reply, dot_has_left(c), is_out_of_step);
 }
 
-static void fail_local(struct hky_outbound *c, enum hky_stage stage, enum hky_class class, enum hky_origin origin,
-                       const char *fmt, ...) __attribute__((format(printf, 5, 6)));
-static void fail_local(struct hky_outbound *c, enum hky_stage stage, enum hky_class class, enum hky_origin origin,
-                       const char *fmt, ...)
+void hky_outbound_fail_local(struct hky_outbound *c, enum hky_stage stage, enum hky_class class, enum hky_origin origin,
+                             const char *fmt, ...)
 {
     char text[400];
     va_list ap;
@@ -108,7 +50,7 @@ static void fail_local(struct hky_outbound *c, enum hky_stage stage, enum hky_cl
     va_end(ap);
     struct hky_reply reply;
     hky_reply_local(&reply, origin, "%s", text);
-    fail(c, stage, class, false, &reply);
+    hky_outbound_fail(c, stage, class, false, &reply);
 }
 
 /* ---- the end ---- */
@@ -179,7 +121,7 @@ static bool may_try_next(const struct hky_outbound *c, enum hky_stage stage, con
     return (r->code == 0 || r->code < 500) && has_more_targets(c);
 }
 
-static void conclude(struct hky_outbound *c)
+void hky_outbound_conclude(struct hky_outbound *c)
 {
     struct hky_reply reply = c->end_reply;
     struct hky_outbound_end end = {
@@ -195,7 +137,7 @@ static void conclude(struct hky_outbound *c)
     c->end.kind = HKY_DIALOGUE_SEND;
     if (!c->is_open && may_try_next(c, end.stage, &reply)) {
         dialogue_end(c);
-        next_target(c);
+        hky_outbound_next_target(c);
         return;
     }
     if (!c->is_open && end.stage == HKY_STAGE_TLS && reply.origin == HKY_ORIGIN_TLS && !c->is_plain &&
@@ -205,7 +147,7 @@ static void conclude(struct hky_outbound *c)
         c->class = HKY_CLASS_N;
         trace(c, HKY_STAGE_TLS, false, reply.text);
         dialogue_end(c);
-        next_target(c);
+        hky_outbound_next_target(c);
         return;
     }
     bool is_token = c->auth == HKY_AUTH_XOAUTH2 || c->auth == HKY_AUTH_OAUTHBEARER;
@@ -213,82 +155,11 @@ static void conclude(struct hky_outbound *c)
         c->has_refreshed = true; /* the token may have been revoked before its time */
         c->addr_at = c->addr_at > 0 ? c->addr_at - 1 : 0;
         dialogue_end(c);
-        next_target(c);
+        hky_outbound_next_target(c);
         return;
     }
     trace(c, end.stage, end.is_idle, reply.text);
     close_for_good(c, &end);
-}
-
-/* ---- time-outs ---- */
-
-static uint32_t wait_ms(const struct hky_outbound *c)
-{
-    const struct hky_relay_timeouts *t = &c->params.relay->timeout;
-    if (hky_dialogue_content(&c->dialogue) != NULL)
-        return or_default(t->data_ms, DEFAULT_DATA);
-    switch (hky_dialogue_expects(&c->dialogue)) {
-    case HKY_EXPECT_GREETING:
-        return or_default(t->greeting_ms, DEFAULT_GREETING);
-    case HKY_EXPECT_DATA:
-        return or_default(t->data_ms, DEFAULT_DATA);
-    case HKY_EXPECT_DOT:
-        return or_default(t->dot_ms, DEFAULT_DOT);
-    case HKY_EXPECT_NOTHING:
-        if (hky_dialogue_is_idle(&c->dialogue))
-            return or_default(c->params.idle_ms, IDLE_MS);
-        break;
-    default:
-        break;
-    }
-    return or_default(t->command_ms, DEFAULT_COMMAND);
-}
-
-static void arm(struct hky_outbound *c)
-{
-    c->is_moved = false;
-    c->sent_at_arming = c->stream != NULL ? hky_stream_sent(c->stream) : 0;
-    c->armed_at_ms = hky_loop_now_ms(c->params.loop);
-    hky_timer_set(&c->timer, wait_ms(c));
-}
-
-static bool is_writing_on(struct hky_outbound *c)
-{
-    if (hky_stream_unsent(c->stream) == 0)
-        return false;
-    int64_t took_ms = hky_loop_now_ms(c->params.loop) - c->armed_at_ms;
-    uint64_t sent = hky_stream_sent(c->stream) - c->sent_at_arming;
-    return sent > 0 && sent * 1000 >= (uint64_t)(took_ms > 0 ? took_ms : 1) * SLOWEST_PER_SEC;
-}
-
-static void on_timer(struct hky_timer *timer)
-{
-    struct hky_outbound *c = HKY_CONTAINER(timer, struct hky_outbound, timer);
-    struct hky_reply reply;
-    if (c->is_closed)
-        return;
-    if (!is_tried(c)) {
-        hky_reply_local(&reply, HKY_ORIGIN_TIMEOUT, "no answer in %u s",
-                        or_default(c->params.relay->timeout.connect_ms, DEFAULT_CONNECT) / 1000);
-        c->end = (struct hky_dialogue_event){.kind = HKY_DIALOGUE_END, .stage = HKY_STAGE_CONNECT};
-        c->end_reply = reply;
-        hky_stream_close(&c->stream);
-        conclude(c);
-        return;
-    }
-    if (hky_dialogue_is_idle(&c->dialogue) && hky_dialogue_expects(&c->dialogue) == HKY_EXPECT_NOTHING) {
-        hky_outbound_retire(c);
-        return;
-    }
-    if (is_writing_on(c)) {
-        arm(c);
-        return;
-    }
-    bool is_group = c->dialogue.n_marks > 1 && hky_dialogue_expects(&c->dialogue) != HKY_EXPECT_DOT;
-    hky_reply_local(&reply, HKY_ORIGIN_TIMEOUT, "timed out after %u s: %s", wait_ms(c) / 1000,
-                    hky_stream_unsent(c->stream) > 0 ? "the server stopped reading" : "no reply");
-    fail(c, HKY_STAGE_NONE, HKY_CLASS_N, is_group, &reply);
-    pump(c);
 }
 
 /* ---- events of the dialogue ---- */
@@ -335,89 +206,13 @@ static void on_dialogue(void *ctx, const struct hky_dialogue_event *ev)
     }
 }
 
-/* ---- AUTH ---- */
-
-static bool is_loopback(const struct hky_outbound *c)
-{
-    char peer[64];
-    hky_stream_peer(c->stream, peer, sizeof(peer));
-    return strncmp(peer, "127.", 4) == 0 || strcmp(peer, "::1") == 0;
-}
-
-/* AUTH in the clear only where the policy says tls = "none", and then only when the mechanism is named or the server is
- * this machine. */
-static bool may_login(struct hky_outbound *c)
-{
-    const struct hky_relay *r = c->params.relay;
-    if (hky_stream_is_secure(c->stream))
-        return hky_stream_tls_is_verified(c->stream);
-    return r->tls == HKY_TLS_NONE && (r->auth != HKY_AUTH_AUTO || is_loopback(c));
-}
-
-static void on_secret(void *arg, struct hky_secret *secret, const struct hky_error *e)
-{
-    struct login_wait *w = arg;
-    struct hky_outbound *c = w->connection;
-    hky_policy_unref(&w->policy);
-    free(w);
-    if (c == NULL || c->is_closed) {
-        hky_secret_unref(&secret);
-        return;
-    }
-    c->login = NULL;
-    struct hky_login *sasl = NULL;
-    struct hky_error error = {0};
-    if (secret == NULL) {
-        error = *e;
-    } else {
-        struct hky_login_params p = {.auth = c->auth,
-                                     .user = c->params.relay->user,
-                                     .host = hky_outbound_host(c),
-                                     .port = c->params.port,
-                                     .secret = secret};
-        hky_login_new(&p, &sasl, &error);
-    }
-    hky_secret_unref(&secret);
-    bool may_pass = error.code == HKY_E_NET || error.code == HKY_E_TIMEOUT || error.code == HKY_E_DNS;
-    if (sasl != NULL)
-        hky_dialogue_login(&c->dialogue, sasl);
-    else
-        fail_local(c, HKY_STAGE_AUTH, may_pass ? HKY_CLASS_NETWORK : HKY_CLASS_RELAY_AUTH, HKY_ORIGIN_LOCAL, "%s",
-                   error.text);
-    pump(c);
-}
-
-static void login(struct hky_outbound *c)
-{
-    const struct hky_relay *r = c->params.relay;
-    const struct hky_capabilities *caps = &c->dialogue.caps;
-    c->wants_login = false;
-    if (!may_login(c)) {
-        fail_local(c, HKY_STAGE_AUTH, HKY_CLASS_RELAY_AUTH, HKY_ORIGIN_LOCAL,
-                   "the password is not sent without verified TLS: set tls = \"starttls\" or \"implicit\"");
-        return;
-    }
-    c->auth = hky_login_choose(r->auth, hky_relay_has_oauth(r), caps->auths, hky_stream_is_secure(c->stream));
-    if (c->auth == HKY_AUTH_NONE) {
-        fail_local(c, HKY_STAGE_AUTH, HKY_CLASS_RELAY_AUTH, HKY_ORIGIN_LOCAL, "%s",
-                   caps->has_auth ? "the server offers none of the AUTH mechanisms that may be used here"
-                                  : "the server does not offer AUTH here");
-        return;
-    }
-    c->login = hky_calloc(1, sizeof(*c->login));
-    c->login->connection = c;
-    if (c->params.policy != NULL)
-        c->login->policy = hky_policy_ref(c->params.policy);
-    c->params.ops->secret(c->params.ctx, c, c->has_refreshed, on_secret, c->login);
-}
-
 static void on_start_tls(struct hky_task *task)
 {
     struct hky_outbound *c = HKY_CONTAINER(task, struct hky_outbound, task);
     if (c->is_closed || c->stream == NULL || !c->is_dialogue)
         return;
     hky_stream_start_tls(c->stream, c->params.tls, hky_outbound_host(c));
-    arm(c);
+    hky_outbound_arm(c);
 }
 
 /* ---- sending ---- */
@@ -462,7 +257,7 @@ static bool write_content(struct hky_outbound *c, struct hky_transaction *t)
         return true;
     case HKY_WRITE_FAILED:
         /* Without a final dot nothing was sent; only closing says so. */
-        fail_local(c, HKY_STAGE_DATA, HKY_CLASS_SYSTEM_TEMP, HKY_ORIGIN_LOCAL, "%s", e.text);
+        hky_outbound_fail_local(c, HKY_STAGE_DATA, HKY_CLASS_SYSTEM_TEMP, HKY_ORIGIN_LOCAL, "%s", e.text);
         return true;
     case HKY_WRITE_WAIT:
         break;
@@ -482,7 +277,7 @@ static bool may_take(struct hky_outbound *c)
     return true;
 }
 
-static void pump(struct hky_outbound *c)
+void hky_outbound_pump(struct hky_outbound *c)
 {
     if (c->is_pumping || c->is_closed || !c->is_dialogue)
         return;
@@ -492,7 +287,7 @@ static void pump(struct hky_outbound *c)
         if (c->end.kind == HKY_DIALOGUE_END)
             break;
         if (c->wants_login) {
-            login(c);
+            hky_outbound_login(c);
             continue;
         }
         t = hky_dialogue_content(&c->dialogue);
@@ -509,20 +304,20 @@ static void pump(struct hky_outbound *c)
     }
     c->is_pumping = false;
     if (c->end.kind == HKY_DIALOGUE_END) {
-        conclude(c);
+        hky_outbound_conclude(c);
         return;
     }
     if (c->is_retiring && hky_dialogue_is_idle(&c->dialogue))
         hky_dialogue_quit(&c->dialogue);
     hky_stream_flush(c->stream);
     if (c->is_moved || !hky_timer_is_set(&c->timer))
-        arm(c);
+        hky_outbound_arm(c);
 }
 
 static void on_piece(void *ctx, struct hky_delivery *x)
 {
     (void)x;
-    pump(ctx);
+    hky_outbound_pump(ctx);
 }
 
 /* ---- events of the stream ---- */
@@ -541,7 +336,7 @@ static size_t on_data(void *ctx, const char *p, size_t n)
         if (status == HKY_REPLY_BAD) {
             struct hky_reply reply;
             hky_reply_local(&reply, HKY_ORIGIN_LOCAL, "not an SMTP reply: %s", e.text);
-            fail(c, HKY_STAGE_NONE, HKY_CLASS_N, true, &reply);
+            hky_outbound_fail(c, HKY_STAGE_NONE, HKY_CLASS_N, true, &reply);
             break;
         }
         c->is_moved = true;
@@ -557,15 +352,15 @@ static size_t on_data(void *ctx, const char *p, size_t n)
     }
     if (c->wants_tls && at < n) {
         c->wants_tls = false;
-        fail_local(c, HKY_STAGE_TLS, HKY_CLASS_TLS, HKY_ORIGIN_LOCAL,
-                   "octets before the TLS handshake: somebody may have put them there");
+        hky_outbound_fail_local(c, HKY_STAGE_TLS, HKY_CLASS_TLS, HKY_ORIGIN_LOCAL,
+                                "octets before the TLS handshake: somebody may have put them there");
     } else if (c->wants_tls) {
         c->wants_tls = false;
         c->task.run = on_start_tls;
         hky_loop_defer(c->params.loop, &c->task);
         return at;
     }
-    pump(c);
+    hky_outbound_pump(c);
     return at;
 }
 
@@ -598,7 +393,7 @@ static void on_connected(struct hky_outbound *c)
     trace(c, HKY_STAGE_CONNECT, true, peer);
     if (p.is_secure)
         hky_stream_start_tls(c->stream, c->params.tls, hky_outbound_host(c));
-    arm(c);
+    hky_outbound_arm(c);
 }
 
 static void on_secured(struct hky_outbound *c)
@@ -609,9 +404,9 @@ static void on_secured(struct hky_outbound *c)
     c->is_moved = true;
     if (c->dialogue.state == HKY_DIALOGUE_HANDSHAKE)
         hky_dialogue_secured(&c->dialogue);
-    pump(c);
+    hky_outbound_pump(c);
     if (!c->is_closed && c->is_dialogue)
-        arm(c);
+        hky_outbound_arm(c);
 }
 
 static void on_lost(struct hky_outbound *c, bool is_eof, const struct hky_error *e)
@@ -620,7 +415,7 @@ static void on_lost(struct hky_outbound *c, bool is_eof, const struct hky_error 
     enum hky_stage stage = HKY_STAGE_NONE;
     enum hky_class class = HKY_CLASS_N;
     if (is_eof) {
-        bool is_handshake = is_tried(c) && c->dialogue.state == HKY_DIALOGUE_HANDSHAKE;
+        bool is_handshake = hky_outbound_is_tried(c) && c->dialogue.state == HKY_DIALOGUE_HANDSHAKE;
         hky_reply_local(&reply, is_handshake ? HKY_ORIGIN_TLS : HKY_ORIGIN_LOST, "the server closed the connection");
     } else if (e->code == HKY_E_TLS) {
         hky_reply_local(&reply, HKY_ORIGIN_TLS, "%s", e->text);
@@ -629,17 +424,17 @@ static void on_lost(struct hky_outbound *c, bool is_eof, const struct hky_error 
             class = HKY_CLASS_TLS;
         }
     } else {
-        hky_reply_local(&reply, is_tried(c) ? HKY_ORIGIN_LOST : HKY_ORIGIN_CONNECT, "%s", e->text);
+        hky_reply_local(&reply, hky_outbound_is_tried(c) ? HKY_ORIGIN_LOST : HKY_ORIGIN_CONNECT, "%s", e->text);
     }
-    if (is_tried(c)) {
-        fail(c, stage, class, false, &reply);
-        pump(c);
+    if (hky_outbound_is_tried(c)) {
+        hky_outbound_fail(c, stage, class, false, &reply);
+        hky_outbound_pump(c);
         return;
     }
     hky_stream_close(&c->stream);
     c->end = (struct hky_dialogue_event){.kind = HKY_DIALOGUE_END, .stage = HKY_STAGE_CONNECT};
     c->end_reply = reply;
-    conclude(c);
+    hky_outbound_conclude(c);
 }
 
 static void on_event(void *ctx, enum hky_stream_event ev, const struct hky_error *e)
@@ -653,7 +448,7 @@ static void on_event(void *ctx, enum hky_stream_event ev, const struct hky_error
         on_secured(c);
         break;
     case HKY_STREAM_DRAINED:
-        pump(c);
+        hky_outbound_pump(c);
         break;
     case HKY_STREAM_EOF:
         on_lost(c, true, NULL);
@@ -664,87 +459,13 @@ static void on_event(void *ctx, enum hky_stream_event ev, const struct hky_error
     }
 }
 
-static const struct hky_stream_ops stream_ops = {.on_data = on_data, .on_event = on_event};
-
-/* ---- which address next ---- */
-
-static void set_port(struct sockaddr_storage *ss, uint16_t port)
-{
-    if (ss->ss_family == AF_INET6)
-        ((struct sockaddr_in6 *)ss)->sin6_port = htons(port);
-    else
-        ((struct sockaddr_in *)ss)->sin_port = htons(port);
-}
-
-/* The local address to come from, when it is of the same family. */
-static socklen_t source_address(const char *text, int family, struct sockaddr_storage *out)
-{
-    memset(out, 0, sizeof(*out));
-    if (text == NULL || text[0] == '\0')
-        return 0;
-    out->ss_family = (sa_family_t)family;
-    if (family == AF_INET6 && inet_pton(AF_INET6, text, &((struct sockaddr_in6 *)out)->sin6_addr) == 1)
-        return sizeof(struct sockaddr_in6);
-    if (family == AF_INET && inet_pton(AF_INET, text, &((struct sockaddr_in *)out)->sin_addr) == 1)
-        return sizeof(struct sockaddr_in);
-    return 0;
-}
-
-static void connect_to(struct hky_outbound *c, unsigned i)
-{
-    struct sockaddr_storage from;
-    struct sockaddr_storage *to = &c->addrs->addr[i].ss;
-    set_port(to, c->params.port);
-    socklen_t from_n = source_address(c->params.relay->source, to->ss_family, &from);
-    struct hky_stream_params p = {.loop = c->params.loop, .ops = &stream_ops, .ctx = c};
-    c->stream = hky_stream_connect(&p, (struct sockaddr *)to, c->addrs->addr[i].len,
-                                   from_n > 0 ? (struct sockaddr *)&from : NULL, from_n);
-    hky_timer_set(&c->timer, or_default(c->params.relay->timeout.connect_ms, DEFAULT_CONNECT));
-}
-
-static void resolve(struct hky_outbound *c)
-{
-    hky_dns_ask_addr(c->params.dns, &c->query, hky_str_z(c->hosts[c->host_at].host));
-}
-
-static void next_target(struct hky_outbound *c)
-{
-    c->end = (struct hky_dialogue_event){.kind = HKY_DIALOGUE_SEND};
-    if (c->addrs != NULL && c->addr_at < c->addrs->n) {
-        connect_to(c, c->addr_at++);
-        return;
-    }
-    HKY_ASSERT(c->host_at + 1 < c->params.n_hosts);
-    c->host_at++;
-    resolve(c);
-}
-
-static void on_addr(struct hky_dns_query *q, const struct hky_dns_addr_answer *a)
-{
-    struct hky_outbound *c = HKY_CONTAINER(q, struct hky_outbound, query);
-    if (c->is_closed)
-        return;
-    if (c->addrs == NULL)
-        c->addrs = hky_alloc(sizeof(*c->addrs));
-    *c->addrs = *a;
-    c->addr_at = 0;
-    if (a->status == HKY_DNS_OK && a->n > 0) {
-        next_target(c);
-        return;
-    }
-    c->addrs->n = 0;
-    hky_reply_local(&c->end_reply, HKY_ORIGIN_DNS, "%s: %s", hky_outbound_host(c),
-                    a->text[0] != '\0' ? a->text : "no address");
-    c->end = (struct hky_dialogue_event){.kind = HKY_DIALOGUE_END, .stage = HKY_STAGE_CONNECT};
-    c->class = HKY_CLASS_NETWORK;
-    conclude(c);
-}
+const struct hky_stream_ops hky_outbound_stream_ops = {.on_data = on_data, .on_event = on_event};
 
 static void on_begin(struct hky_task *task)
 {
     struct hky_outbound *c = HKY_CONTAINER(task, struct hky_outbound, task);
     if (!c->is_closed)
-        resolve(c);
+        hky_outbound_resolve(c);
 }
 
 /* ---- the owner's side ---- */
@@ -762,9 +483,9 @@ struct hky_outbound *hky_outbound_new(const struct hky_outbound_params *p)
     c->is_plain = p->is_plain;
     c->class = HKY_CLASS_N;
     c->auth = HKY_AUTH_NONE;
-    c->query.on_addr = on_addr;
+    c->query.on_addr = hky_outbound_on_addr;
     hky_buf_init(&c->scratch, 4 * 1024 * 1024);
-    hky_timer_init(&c->timer, p->loop, on_timer);
+    hky_timer_init(&c->timer, p->loop, hky_outbound_on_timer);
     if (c->bound != NULL) {
         c->bound->on_piece = on_piece;
         c->bound->ctx = c;
@@ -777,14 +498,14 @@ struct hky_outbound *hky_outbound_new(const struct hky_outbound_params *p)
 void hky_outbound_kick(struct hky_outbound *c)
 {
     if (!c->is_pumping)
-        pump(c);
+        hky_outbound_pump(c);
 }
 
 void hky_outbound_retire(struct hky_outbound *c)
 {
     c->is_retiring = true;
     if (!c->is_pumping)
-        pump(c);
+        hky_outbound_pump(c);
 }
 
 void hky_outbound_abandon(struct hky_outbound **cp)

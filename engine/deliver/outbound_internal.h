@@ -1,0 +1,76 @@
+/* outbound_internal -- what the files of a connection share. */
+#ifndef HKY_DELIVER_OUTBOUND_INTERNAL_H
+#define HKY_DELIVER_OUTBOUND_INTERNAL_H
+
+#include "deliver/outbound.h"
+#include "mail/reply.h"
+
+/* The answer of the credential store may come when the connection is gone. */
+struct login_wait {
+    struct hky_outbound *connection;
+    struct hky_policy *policy; /* kept, because the relay is read elsewhere meanwhile */
+};
+
+struct hky_outbound {
+    struct hky_outbound_params params;
+    struct hky_dns_mx *hosts;
+    unsigned host_at, addr_at;
+    struct hky_dns_addr_answer *addrs;
+    struct hky_dns_query query;
+    struct hky_stream *stream;
+    struct hky_dialogue dialogue;
+    struct hky_reply_reader reader;
+    struct hky_timer timer;
+    struct hky_task task; /* begin, start TLS */
+    struct hky_task free_task;
+    struct hky_delivery *bound;
+    struct hky_buf scratch; /* rewritten headers */
+    struct login_wait *login;
+    enum hky_auth auth;
+    uint64_t dot_end;        /* octets of the stream that end with the newest dot */
+    uint64_t sent_at_arming; /* progress since the timer was set */
+    int64_t armed_at_ms;
+    uint32_t n_taken;
+    bool is_dialogue, is_pumping, is_open, is_retiring, is_closed, wants_tls, wants_login, was_given_back;
+    bool has_refreshed, is_moved, is_plain;
+    enum hky_class class;          /* of a local failure */
+    struct hky_dialogue_event end; /* kind END when over */
+    struct hky_reply end_reply;
+};
+
+static inline uint32_t hky_outbound_or_default(uint32_t ms, uint32_t fallback)
+{
+    return ms > 0 ? ms : fallback;
+}
+
+/* Connected: the dialogue has begun. */
+static inline bool hky_outbound_is_tried(const struct hky_outbound *c)
+{
+    return c->is_dialogue;
+}
+
+extern const struct hky_stream_ops hky_outbound_stream_ops;
+
+#define HKY_CONNECT_DEFAULT_MS 30000
+
+/* Does what can be done now: writes content, takes the next delivery, ends. The way out of every event. */
+void hky_outbound_pump(struct hky_outbound *c);
+/* A local failure: the dialogue settles, pump concludes. */
+void hky_outbound_fail(struct hky_outbound *c, enum hky_stage stage, enum hky_class class, bool is_out_of_step,
+                       const struct hky_reply *reply);
+void hky_outbound_fail_local(struct hky_outbound *c, enum hky_stage stage, enum hky_class class, enum hky_origin origin,
+                             const char *fmt, ...) __attribute__((format(printf, 5, 6)));
+/* c->end and c->end_reply say why: another target, or the end. */
+void hky_outbound_conclude(struct hky_outbound *c);
+
+/* outbound_target.c */
+void hky_outbound_resolve(struct hky_outbound *c);
+void hky_outbound_next_target(struct hky_outbound *c);
+void hky_outbound_on_addr(struct hky_dns_query *q, const struct hky_dns_addr_answer *a);
+/* outbound_login.c */
+void hky_outbound_login(struct hky_outbound *c);
+/* outbound_timer.c */
+void hky_outbound_arm(struct hky_outbound *c);
+void hky_outbound_on_timer(struct hky_timer *timer);
+
+#endif

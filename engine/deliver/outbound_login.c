@@ -1,0 +1,79 @@
+/* AUTH: whether, how, and with which credential. Fails closed. */
+#include "deliver/outbound_internal.h"
+
+#include <stdlib.h>
+
+static bool is_loopback(const struct hky_outbound *c)
+{
+    char peer[64];
+    hky_stream_peer(c->stream, peer, sizeof(peer));
+    return strncmp(peer, "127.", 4) == 0 || strcmp(peer, "::1") == 0;
+}
+
+/* AUTH in the clear only where the policy says tls = "none", and then only when the mechanism is named or the server is
+ * this machine. */
+static bool may_login(struct hky_outbound *c)
+{
+    const struct hky_relay *r = c->params.relay;
+    if (hky_stream_is_secure(c->stream))
+        return hky_stream_tls_is_verified(c->stream);
+    return r->tls == HKY_TLS_NONE && (r->auth != HKY_AUTH_AUTO || is_loopback(c));
+}
+
+static void on_secret(void *arg, struct hky_secret *secret, const struct hky_error *e)
+{
+    struct login_wait *w = arg;
+    struct hky_outbound *c = w->connection;
+    hky_policy_unref(&w->policy);
+    free(w);
+    if (c == NULL || c->is_closed) {
+        hky_secret_unref(&secret);
+        return;
+    }
+    c->login = NULL;
+    struct hky_login *sasl = NULL;
+    struct hky_error error = {0};
+    if (secret == NULL) {
+        error = *e;
+    } else {
+        struct hky_login_params p = {.auth = c->auth,
+                                     .user = c->params.relay->user,
+                                     .host = hky_outbound_host(c),
+                                     .port = c->params.port,
+                                     .secret = secret};
+        hky_login_new(&p, &sasl, &error);
+    }
+    hky_secret_unref(&secret);
+    bool may_pass = error.code == HKY_E_NET || error.code == HKY_E_TIMEOUT || error.code == HKY_E_DNS;
+    if (sasl != NULL)
+        hky_dialogue_login(&c->dialogue, sasl);
+    else
+        hky_outbound_fail_local(c, HKY_STAGE_AUTH, may_pass ? HKY_CLASS_NETWORK : HKY_CLASS_RELAY_AUTH,
+                                HKY_ORIGIN_LOCAL, "%s", error.text);
+    hky_outbound_pump(c);
+}
+
+void hky_outbound_login(struct hky_outbound *c)
+{
+    const struct hky_relay *r = c->params.relay;
+    const struct hky_capabilities *caps = &c->dialogue.caps;
+    c->wants_login = false;
+    if (!may_login(c)) {
+        hky_outbound_fail_local(
+            c, HKY_STAGE_AUTH, HKY_CLASS_RELAY_AUTH, HKY_ORIGIN_LOCAL,
+            "the password is not sent without verified TLS: set tls = \"starttls\" or \"implicit\"");
+        return;
+    }
+    c->auth = hky_login_choose(r->auth, hky_relay_has_oauth(r), caps->auths, hky_stream_is_secure(c->stream));
+    if (c->auth == HKY_AUTH_NONE) {
+        hky_outbound_fail_local(c, HKY_STAGE_AUTH, HKY_CLASS_RELAY_AUTH, HKY_ORIGIN_LOCAL, "%s",
+                                caps->has_auth ? "the server offers none of the AUTH mechanisms that may be used here"
+                                               : "the server does not offer AUTH here");
+        return;
+    }
+    c->login = hky_calloc(1, sizeof(*c->login));
+    c->login->connection = c;
+    if (c->params.policy != NULL)
+        c->login->policy = hky_policy_ref(c->params.policy);
+    c->params.ops->secret(c->params.ctx, c, c->has_refreshed, on_secret, c->login);
+}

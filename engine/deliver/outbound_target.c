@@ -1,0 +1,77 @@
+/* Which address next. */
+#include "deliver/outbound_internal.h"
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+
+static void set_port(struct sockaddr_storage *ss, uint16_t port)
+{
+    if (ss->ss_family == AF_INET6)
+        ((struct sockaddr_in6 *)ss)->sin6_port = htons(port);
+    else
+        ((struct sockaddr_in *)ss)->sin_port = htons(port);
+}
+
+/* The local address to come from, when it is of the same family. */
+static socklen_t source_address(const char *text, int family, struct sockaddr_storage *out)
+{
+    memset(out, 0, sizeof(*out));
+    if (text == NULL || text[0] == '\0')
+        return 0;
+    out->ss_family = (sa_family_t)family;
+    if (family == AF_INET6 && inet_pton(AF_INET6, text, &((struct sockaddr_in6 *)out)->sin6_addr) == 1)
+        return sizeof(struct sockaddr_in6);
+    if (family == AF_INET && inet_pton(AF_INET, text, &((struct sockaddr_in *)out)->sin_addr) == 1)
+        return sizeof(struct sockaddr_in);
+    return 0;
+}
+
+static void connect_to(struct hky_outbound *c, unsigned i)
+{
+    struct sockaddr_storage from;
+    struct sockaddr_storage *to = &c->addrs->addr[i].ss;
+    set_port(to, c->params.port);
+    socklen_t from_n = source_address(c->params.relay->source, to->ss_family, &from);
+    struct hky_stream_params p = {.loop = c->params.loop, .ops = &hky_outbound_stream_ops, .ctx = c};
+    c->stream = hky_stream_connect(&p, (struct sockaddr *)to, c->addrs->addr[i].len,
+                                   from_n > 0 ? (struct sockaddr *)&from : NULL, from_n);
+    hky_timer_set(&c->timer, hky_outbound_or_default(c->params.relay->timeout.connect_ms, HKY_CONNECT_DEFAULT_MS));
+}
+
+void hky_outbound_resolve(struct hky_outbound *c)
+{
+    hky_dns_ask_addr(c->params.dns, &c->query, hky_str_z(c->hosts[c->host_at].host));
+}
+
+void hky_outbound_next_target(struct hky_outbound *c)
+{
+    c->end = (struct hky_dialogue_event){.kind = HKY_DIALOGUE_SEND};
+    if (c->addrs != NULL && c->addr_at < c->addrs->n) {
+        connect_to(c, c->addr_at++);
+        return;
+    }
+    HKY_ASSERT(c->host_at + 1 < c->params.n_hosts);
+    c->host_at++;
+    hky_outbound_resolve(c);
+}
+
+void hky_outbound_on_addr(struct hky_dns_query *q, const struct hky_dns_addr_answer *a)
+{
+    struct hky_outbound *c = HKY_CONTAINER(q, struct hky_outbound, query);
+    if (c->is_closed)
+        return;
+    if (c->addrs == NULL)
+        c->addrs = hky_alloc(sizeof(*c->addrs));
+    *c->addrs = *a;
+    c->addr_at = 0;
+    if (a->status == HKY_DNS_OK && a->n > 0) {
+        hky_outbound_next_target(c);
+        return;
+    }
+    c->addrs->n = 0;
+    hky_reply_local(&c->end_reply, HKY_ORIGIN_DNS, "%s: %s", hky_outbound_host(c),
+                    a->text[0] != '\0' ? a->text : "no address");
+    c->end = (struct hky_dialogue_event){.kind = HKY_DIALOGUE_END, .stage = HKY_STAGE_CONNECT};
+    c->class = HKY_CLASS_NETWORK;
+    hky_outbound_conclude(c);
+}
