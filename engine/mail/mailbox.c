@@ -28,15 +28,11 @@ static bool is_blank(char c)
 }
 
 /* Behind the closing quote of the string that starts at `at`, or 0. */
-static size_t quoted_end(struct hky_str v, size_t at)
+static size_t quoted_end(struct hky_str v, size_t at, bool is_sjis)
 {
-    for (at++; at < v.n; at++) {
-        if (v.p[at] == '\\')
-            at++;
-        else if (v.p[at] == '"')
-            return at + 1;
-    }
-    return 0;
+    size_t n = hky_raw_quoted(hky_str_of(v.p + at, v.n - at), is_sjis);
+
+    return n > 0 ? at + n : 0;
 }
 
 /* Behind the closing parenthesis, or 0. Nesting is counted, not followed. */
@@ -63,7 +59,7 @@ static size_t piece_end(struct scan *s)
 
     switch (rest.p[0]) {
     case '"':
-        n = s->has_no_quote ? 0 : quoted_end(v, s->at);
+        n = s->has_no_quote ? 0 : quoted_end(v, s->at, s->is_sjis);
         s->has_no_quote = n == 0;
         return n > 0 ? n : s->at + 1;
     case '=':
@@ -178,7 +174,7 @@ static size_t compact(struct hky_str spec, char out[ADDR_SPEC_MAX - 1])
             i = end;
             continue;
         }
-        if (c == '"' && (end = quoted_end(spec, i)) == 0)
+        if (c == '"' && (end = quoted_end(spec, i, false)) == 0)
             return 0;
         if (is_apart && n > 0 && strchr(".@,:", out[n - 1]) == NULL && strchr(".@,:", c) == NULL)
             return 0;

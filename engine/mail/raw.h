@@ -25,4 +25,28 @@ static inline size_t hky_raw_octets(struct hky_str s, bool is_sjis)
     return 1;
 }
 
+/* One reading of hky_raw_quoted: raw text kept together (`is_whole`) or octet by octet. */
+static inline size_t hky_raw_quoted_end(struct hky_str s, bool is_sjis, bool is_whole)
+{
+    for (size_t i = 1; i < s.n;) {
+        if (s.p[i] == '"')
+            return i + 1;
+        if (s.p[i] == '\\')
+            i += 2;
+        else
+            i += is_whole ? hky_raw_octets(hky_str_of(s.p + i, s.n - i), is_sjis) : 1;
+    }
+    return 0;
+}
+
+/* Octets of the quoted string that `s` begins with, quotes included; 0: it does not end. The second octet of a raw
+ * character may look like a quote or a backslash; where the string does not end when read so, the octets are taken
+ * each by itself. */
+static inline size_t hky_raw_quoted(struct hky_str s, bool is_sjis)
+{
+    size_t n = hky_raw_quoted_end(s, is_sjis, true);
+
+    return n > 0 ? n : hky_raw_quoted_end(s, is_sjis, false);
+}
+
 #endif

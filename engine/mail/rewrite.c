@@ -111,11 +111,10 @@ static bool is_phrase(struct hky_str s)
         if (n > 0) {
             i += n;
         } else if (c == '"') {
-            for (i++; i < s.n && s.p[i] != '"'; i++)
-                i += s.p[i] == '\\';
-            if (i >= s.n)
+            n = hky_raw_quoted(hky_str_of(s.p + i, s.n - i), is_sjis);
+            if (n == 0)
                 return false;
-            i++;
+            i += n;
         } else if (c == '\r') {
             if (s.n - i < 3 || s.p[i + 1] != '\n' || (s.p[i + 2] != ' ' && s.p[i + 2] != '\t'))
                 return false;
