@@ -98,7 +98,6 @@ static int headers_of(lua_State *L, bool all)
     const struct handle *h = handle_of(L);
     struct hky_str name, section = vm->query->header;
     struct hky_field f;
-    struct hky_buf value;
     size_t at = 0;
     lua_Integer n = 0;
 
@@ -108,19 +107,11 @@ static int headers_of(lua_State *L, bool all)
         lua_newtable(L);
     hky_vm_charge(L, section.n / 32);
     while (section.p != NULL && hky_field_next(section, &at, &f)) {
-        char *text;
-        size_t text_n;
         if (!hky_str_ieq(f.name, name) || n >= 100)
             continue;
-        hky_buf_init(&value, 65536);
-        hky_field_decode(f.value, &value);
-        text = hky_buf_take(&value, &text_n);
-        if (text_n > hky_vm_of(L)->limit / 4) {
-            free(text);
-            return luaL_error(L, "header too large");
-        }
-        lua_pushlstring(L, text != NULL ? text : "", text_n);
-        free(text);
+        hky_buf_clear(&vm->scratch); /* the vm's: nothing leaks when Lua has no memory for the string */
+        hky_field_decode(f.value, &vm->scratch);
+        str_push(L, hky_buf_str(&vm->scratch));
         n++;
         if (!all)
             return 1;

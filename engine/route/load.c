@@ -544,3 +544,19 @@ const struct hky_relay *hky_policy_relay(const struct hky_policy *p, struct hky_
 {
     return hky_map_get(&p->relay_by_name, name);
 }
+
+unsigned hky_policy_refresh_lists(struct hky_policy *p, struct hky_error *e)
+{
+    unsigned n = 0;
+    bool is_changed, is_told = false;
+
+    for (uint32_t i = 0; i < p->table->n_lists; i++) {
+        struct hky_error why = {0};
+        if (hky_list_read(p->table->lists[i], &is_changed, &why) != HKY_OK && !is_told) {
+            hky_error_set(e, why.code, "%s", why.text);
+            is_told = true;
+        }
+        n += is_changed;
+    }
+    return n;
+}

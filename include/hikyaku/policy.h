@@ -173,6 +173,11 @@ void hky_policy_unref(struct hky_policy **p);
 /* By name, or NULL. `instead` is not followed. */
 const struct hky_relay *hky_policy_relay(const struct hky_policy *p, struct hky_str name);
 
+/* Read the policy's lists again whose files changed; how many did. A file that cannot be read or has a bad line keeps
+ * what was read before, and `e` tells of the first one. Blocks (files): every few seconds from a thread that may. One
+ * caller at a time. */
+unsigned hky_policy_refresh_lists(struct hky_policy *p, struct hky_error *e);
+
 /* Read a secret now: $HIKYAKU_SECRET_NAME, $CREDENTIALS_DIRECTORY/name, secrets/name beside the policy (owner only),
  * or its command (no shell, 10 s, 64 KiB). May block: never on a loop. One reference. HKY_E_MISSING: says where it was
  * looked for; HKY_E_DENIED: file readable by others. */

@@ -86,6 +86,35 @@ static void every_condition_decides(void **state)
     hky_policy_unref(&p);
 }
 
+static void a_list_is_read_again_when_its_file_changes(void **state)
+{
+    struct folder f;
+    struct hky_problems problems = {0};
+    struct hky_error e = {0};
+    struct hky_policy *p;
+    struct hky_vm *vm;
+
+    (void)state;
+    folder_open(&f);
+    folder_write(&f, "policy.lua", RELAYS "route 'vip' { to = list 'vip.txt', via = 'a' }");
+    folder_write(&f, "vip.txt", "x.example\n");
+    p = load_folder(&f, &problems);
+    vm = vm_of(p);
+    expect_decision(vm, &(struct mail){.to = "a@y.example"}, "no_route");
+    assert_int_equal(hky_policy_refresh_lists(p, &e), 0);
+    folder_write(&f, "vip.txt", "y.example\nz.example\n");
+    assert_int_equal(hky_policy_refresh_lists(p, &e), 1);
+    expect_decision(vm, &(struct mail){.to = "a@y.example"}, "vip: a");
+    folder_write(&f, "vip.txt", "q.example\nnot a domain\n");
+    assert_int_equal(hky_policy_refresh_lists(p, &e), 0);
+    assert_non_null(strstr(e.text, "vip.txt:2"));
+    expect_decision(vm, &(struct mail){.to = "a@y.example"}, "vip: a");
+    hky_vm_free(&vm);
+    hky_policy_unref(&p);
+    hky_problems_fini(&problems);
+    folder_close(&f);
+}
+
 static void two_workers_and_a_reload_decide_alike(void **state)
 {
     struct hky_policy *p = load_conditions(), *q = load_conditions();
@@ -448,6 +477,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_condition_decides),
+        cmocka_unit_test(a_list_is_read_again_when_its_file_changes),
         cmocka_unit_test(two_workers_and_a_reload_decide_alike),
         cmocka_unit_test(order_is_override_scenario_priority_written),
         cmocka_unit_test(rows_chain_and_stop),
