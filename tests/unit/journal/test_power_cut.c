@@ -7,7 +7,7 @@
 #include <pthread.h>
 #include <sys/uio.h>
 
-enum { SECTOR = 512, IDS = 2000 };
+enum { SECTOR = 512, IDS = 4000 };
 
 struct undo { /* a write that may be lost */
     struct undo *next;
@@ -203,32 +203,57 @@ static void check_cut(struct rig *crashed, const struct known *known, uint64_t s
     }
 }
 
-static void step(struct rig *r, struct disk *d, struct known *known, uint64_t *next)
+/* Every sixteenth message waits for ever with its first recipient. */
+static bool is_over(const struct known *k, uint64_t id)
 {
-    uint64_t x = dice(d), pick = *next > 1 ? (x % 7 == 0 ? 1 + x / 7 % (*next - 1)
-                                                         : *next - 1 - x / 7 % (*next < 20 ? *next - 1 : 19))
-                                           : 0;
-    struct known *k = &known[pick];
+    return k->may_be_finished[1] && (k->may_be_finished[0] || id % 16 == 0);
+}
 
-    if (*next < IDS && (pick == 0 || x % 5 < 2)) {
-        k = &known[(*next)++];
-        k->m = make_message(r, (uint64_t)(k - known), 2, 200 + x % 4000);
-        hky_message_ref(k->m);
-        hky_journal_accept(r->j, k->m, event(r, k, 0));
-    } else if (k->is_acknowledged && x % 5 == 2 && !k->may_be_finished[0]) {
+static void accept_one(struct rig *r, struct disk *d, struct known *known, uint64_t id)
+{
+    struct known *k = &known[id];
+
+    k->m = make_message(r, id, 2, 200 + dice(d) % 4000);
+    hky_message_ref(k->m);
+    hky_journal_accept(r->j, k->m, event(r, k, 0));
+}
+
+static void finish_one(struct rig *r, struct disk *d, struct known *k, uint64_t id)
+{
+    int i = k->may_be_finished[1] ? 0 : k->may_be_finished[0] ? 1 : (int)(dice(d) % 2);
+    struct hky_message *one = k->m;
+
+    if (k->may_be_finished[i] || (id % 16 == 0 && i == 0))
+        return;
+    k->may_be_finished[i] = true;
+    k->m->recipients[i].state = HKY_RCPT_DELIVERED;
+    hky_journal_finish(r->j, &k->m->recipients[i], NULL, dice(d) % 2 ? event(r, k, 1 + i) : NULL);
+    if (k->may_be_finished[0] && k->may_be_finished[1])
+        k->m = NULL;
+    hky_message_unref(&one);
+}
+
+/* About ten messages are on their way at any time; what is over is over after a while. */
+static void step(struct rig *r, struct disk *d, struct known *known, uint64_t *next, uint64_t *oldest)
+{
+    uint64_t id;
+    struct known *k;
+
+    while (*oldest < *next && is_over(&known[*oldest], *oldest))
+        (*oldest)++;
+    if (*next < IDS && *next - *oldest < 12) {
+        accept_one(r, d, known, (*next)++);
+        return;
+    }
+    id = dice(d) % 8 == 0 ? 1 + dice(d) % (*next - 1) : *oldest + dice(d) % (*next - *oldest);
+    k = &known[id];
+    if (k->m == NULL || !k->is_acknowledged) {
+        hky_loop_turn(r->loop, 1);
+    } else if (dice(d) % 4 == 0 && !k->may_be_finished[0]) {
         k->m->recipients[0].tries = ++k->tries_asked;
-        hky_journal_attempt(r->j, &k->m->recipients[0], x % 2 ? event(r, k, 3) : NULL);
-    } else if (k->is_acknowledged && k->m != NULL) {
-        int i = (int)(x >> 20 & 1);
-        struct hky_message *one = k->m;
-        if (k->may_be_finished[i] || (pick % 16 == 0 && i == 0)) /* some wait for ever */
-            return;
-        k->may_be_finished[i] = true;
-        k->m->recipients[i].state = HKY_RCPT_DELIVERED;
-        hky_journal_finish(r->j, &k->m->recipients[i], NULL, x >> 30 & 1 ? event(r, k, 1 + i) : NULL);
-        if (k->may_be_finished[0] && k->may_be_finished[1])
-            k->m = NULL;
-        hky_message_unref(&one);
+        hky_journal_attempt(r->j, &k->m->recipients[0], dice(d) % 2 ? event(r, k, 3) : NULL);
+    } else {
+        finish_one(r, d, k, id);
     }
 }
 
@@ -243,7 +268,7 @@ static void whatever_is_lost_nothing_told_is_untrue(void **state)
                                 .renameat = cut_renameat,
                                 .unlinkat = cut_unlinkat};
     struct known *known = calloc(IDS, sizeof *known);
-    uint64_t next = 1;
+    uint64_t next = 1, oldest = 1;
     struct rig r;
 
     (void)state;
@@ -251,10 +276,10 @@ static void whatever_is_lost_nothing_told_is_untrue(void **state)
     r.params.io = &io;
     r.params.cold_after_ms = 1;
     rig_open(&r);
-    for (int cut = 0; cut < 40; cut++) {
+    for (int cut = 0; cut < 20; cut++) {
         struct rig crashed;
-        for (int i = 0; i < 80; i++) {
-            step(&r, &d, known, &next);
+        for (int i = 0; i < 250; i++) {
+            step(&r, &d, known, &next, &oldest);
             if (dice(&d) % 8 == 0)
                 hky_loop_turn(r.loop, (int)(dice(&d) % 3));
         }
