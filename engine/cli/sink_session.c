@@ -367,7 +367,7 @@ static size_t on_input(void *ctx, const char *p, size_t n)
             used += hky_dot_read(&s->dots, p + used, n - used, &s->body, &is_end);
             if (is_end)
                 on_message(s, &is_gone);
-            if (hky_timer_is_set(&s->late))
+            if (!is_gone && hky_timer_is_set(&s->late))
                 break;
             continue;
         }
