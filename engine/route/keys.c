@@ -320,15 +320,17 @@ static void check_one(lua_State *L, const struct hky_key *const *keys, bool arra
         return;
     }
     name.p = lua_tolstring(L, -2, &name.n);
-    if (vm->loader != NULL)
-        place = hky_place_of(vm->loader, place, name.p, true);
     for (const struct hky_key *const *set = keys; *set != NULL && k == NULL; set++)
         k = hky_key_find(*set, name);
+    if (k != NULL && k->type != HKY_KEY_LATER && has_type(L, k))
+        return;
+    if (vm->loader != NULL)
+        place = hky_place_of(vm->loader, place, name.p, true);
     if (k == NULL)
         unknown_key(L, keys, name, what, place);
     else if (k->type == HKY_KEY_LATER)
         hky_script_problem(L, place, "%s: %s is not available in this version", what, k->name);
-    else if (!has_type(L, k))
+    else
         hky_script_problem(L, place, "%s: %s must be %s, not %s", what, k->name, expected(k, text),
                            hky_kind_name(L, lua_gettop(L)));
 }

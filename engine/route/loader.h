@@ -42,6 +42,11 @@ struct hky_loader {
     } * pendings;
     size_t n_pendings, cap_pendings;
     unsigned include_depth;
+    struct {
+        const char *file; /* where hky_place_of looked last: mostly a little before the next */
+        uint32_t line;
+        size_t at;
+    } cursor;
     struct hky_relay_spec *specs;
     size_t n_specs;
     struct hky_map spec_by_name, spec_by_account, route_by_name;

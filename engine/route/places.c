@@ -109,6 +109,10 @@ struct hky_place hky_place_of(struct hky_loader *l, struct hky_place place, cons
         last = place.line + 50;
     p = f->text;
     end = p + f->n;
+    if (l->cursor.file == place.file && l->cursor.line <= place.line) {
+        p += l->cursor.at;
+        line = l->cursor.line;
+    }
     while (line < place.line && p < end) {
         const char *nl = memchr(p, '\n', (size_t)(end - p));
         if (nl == NULL)
@@ -116,6 +120,9 @@ struct hky_place hky_place_of(struct hky_loader *l, struct hky_place place, cons
         p = nl + 1;
         line++;
     }
+    l->cursor.file = place.file;
+    l->cursor.line = line;
+    l->cursor.at = (size_t)(p - f->text);
     while (p < end && line < last) {
         const char *nl = memchr(p, '\n', (size_t)(end - p));
         const char *stop = nl != NULL ? nl : end;
