@@ -528,6 +528,11 @@ const char *hky_outbound_host(const struct hky_outbound *c)
     return c->hosts[c->host_at].host;
 }
 
+const struct hky_relay *hky_outbound_relay(const struct hky_outbound *c)
+{
+    return c->params.relay;
+}
+
 void *hky_outbound_ctx(const struct hky_outbound *c)
 {
     return c->params.ctx;

@@ -1,5 +1,5 @@
 /*
-  * outbound -- a connection: glue of dialogue and net/stream with time-outs. Resolves, connects, tries the next address
+ * outbound -- a connection: glue of dialogue and net/stream with time-outs. Resolves, connects, tries the next address
  * or host, makes TLS, logs in, then takes one delivery after the other from its owner.
  *
  * All callbacks come on the loop's thread. After `closed` the connection is not touched again; its memory goes by
@@ -69,6 +69,7 @@ void hky_outbound_retire(struct hky_outbound *c);   /* takes nothing more; QUITs
 void hky_outbound_abandon(struct hky_outbound **c); /* the loop has stopped: give back what is under way, free */
 bool hky_outbound_is_idle(const struct hky_outbound *c);
 const char *hky_outbound_host(const struct hky_outbound *c); /* being spoken to */
+const struct hky_relay *hky_outbound_relay(const struct hky_outbound *c);
 void *hky_outbound_ctx(const struct hky_outbound *c);
 const struct hky_capabilities *hky_outbound_caps(const struct hky_outbound *c);
 

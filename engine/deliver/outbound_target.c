@@ -12,11 +12,17 @@ static void set_port(struct sockaddr_storage *ss, uint16_t port)
         ((struct sockaddr_in *)ss)->sin_port = htons(port);
 }
 
+static const char *source_of(const struct hky_outbound *c)
+{
+    const char *source = c->params.relay->source;
+    return source != NULL && !c->params.is_redirected ? source : "";
+}
+
 /* The local address to come from, when it is of the same family. */
 static socklen_t source_address(const char *text, int family, struct sockaddr_storage *out)
 {
     memset(out, 0, sizeof(*out));
-    if (text == NULL || text[0] == '\0')
+    if (text[0] == '\0')
         return 0;
     out->ss_family = (sa_family_t)family;
     if (family == AF_INET6 && inet_pton(AF_INET6, text, &((struct sockaddr_in6 *)out)->sin6_addr) == 1)
@@ -31,7 +37,7 @@ static void connect_to(struct hky_outbound *c, unsigned i)
     struct sockaddr_storage from;
     struct sockaddr_storage *to = &c->addrs->addr[i].ss;
     set_port(to, c->params.port);
-    socklen_t from_n = source_address(c->params.relay->source, to->ss_family, &from);
+    socklen_t from_n = source_address(source_of(c), to->ss_family, &from);
     struct hky_stream_params p = {.loop = c->params.loop, .ops = &hky_outbound_stream_ops, .ctx = c};
     c->stream = hky_stream_connect(&p, (struct sockaddr *)to, c->addrs->addr[i].len,
                                    from_n > 0 ? (struct sockaddr *)&from : NULL, from_n);
@@ -46,6 +52,7 @@ void hky_outbound_resolve(struct hky_outbound *c)
 void hky_outbound_next_target(struct hky_outbound *c)
 {
     c->end = (struct hky_dialogue_event){.kind = HKY_DIALOGUE_SEND};
+    c->class = HKY_CLASS_N; /* what the last target was guilty of */
     if (c->addrs != NULL && c->addr_at < c->addrs->n) {
         connect_to(c, c->addr_at++);
         return;
@@ -53,6 +60,21 @@ void hky_outbound_next_target(struct hky_outbound *c)
     HKY_ASSERT(c->host_at + 1 < c->params.n_hosts);
     c->host_at++;
     hky_outbound_resolve(c);
+}
+
+/* From an IPv4 address nothing of IPv6 can be reached, and the other way round. */
+static void keep_reachable(const struct hky_outbound *c, struct hky_dns_addr_answer *a)
+{
+    const char *source = source_of(c);
+    unsigned n = 0;
+    if (source[0] == '\0')
+        return;
+    for (unsigned i = 0; i < a->n; i++) {
+        struct sockaddr_storage from;
+        if (source_address(source, a->addr[i].ss.ss_family, &from) > 0)
+            a->addr[n++] = a->addr[i];
+    }
+    a->n = n;
 }
 
 void hky_outbound_on_addr(struct hky_dns_query *q, const struct hky_dns_addr_answer *a)
@@ -64,13 +86,14 @@ void hky_outbound_on_addr(struct hky_dns_query *q, const struct hky_dns_addr_ans
         c->addrs = hky_alloc(sizeof(*c->addrs));
     *c->addrs = *a;
     c->addr_at = 0;
-    if (a->status == HKY_DNS_OK && a->n > 0) {
+    keep_reachable(c, c->addrs);
+    if (a->status == HKY_DNS_OK && c->addrs->n > 0) {
         hky_outbound_next_target(c);
         return;
     }
     c->addrs->n = 0;
     hky_reply_local(&c->end_reply, HKY_ORIGIN_DNS, "%s: %s", hky_outbound_host(c),
-                    a->text[0] != '\0' ? a->text : "no address");
+                    a->text[0] != '\0' ? a->text : "no address that can be reached from `source`");
     c->end = (struct hky_dialogue_event){.kind = HKY_DIALOGUE_END, .stage = HKY_STAGE_CONNECT};
     c->class = HKY_CLASS_NETWORK;
     hky_outbound_conclude(c);

@@ -2,7 +2,8 @@
 #include "deliver/outbound_internal.h"
 
 #define IDLE_MS          30000
-#define SLOWEST_PER_SEC  500 /* octets; a peer that takes less than this while we write has stalled */
+#define SLOWEST_PER_SEC  500  /* octets; a peer that takes less than this while we write has stalled */
+#define QUIT_MS          3000 /* politeness; the slot is wanted */
 #define DEFAULT_GREETING 60000
 #define DEFAULT_COMMAND  60000
 #define DEFAULT_DATA     120000
@@ -20,6 +21,8 @@ static uint32_t wait_ms(const struct hky_outbound *c)
         return hky_outbound_or_default(t->data_ms, DEFAULT_DATA);
     case HKY_EXPECT_DOT:
         return hky_outbound_or_default(t->dot_ms, DEFAULT_DOT);
+    case HKY_EXPECT_QUIT:
+        return QUIT_MS;
     case HKY_EXPECT_NOTHING:
         if (hky_dialogue_is_idle(&c->dialogue))
             return hky_outbound_or_default(c->params.idle_ms, IDLE_MS);

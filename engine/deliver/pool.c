@@ -242,9 +242,9 @@ static void on_want_secret(void *ctx, struct hky_outbound *c, bool refresh,
                            void (*done)(void *arg, struct hky_secret *s, const struct hky_error *e), void *arg)
 {
     struct member *m = ctx;
-    (void)c;
     const struct hky_deliver_params *p = &m->pool->deliver->params;
-    p->secret(p->ctx, p->worker, m->pool->relay, refresh, done, arg);
+    /* The connection's relay, not the pool's: its policy is kept until the answer, whatever is loaded meanwhile. */
+    p->secret(p->ctx, p->worker, hky_outbound_relay(c), refresh, done, arg);
 }
 
 static const struct hky_outbound_ops connection_ops = {

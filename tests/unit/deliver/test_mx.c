@@ -212,11 +212,13 @@ static void test_a_refusal_for_good_is_final(void **state)
     struct fake f;
     const char *scripts[] = {"S: 554 5.7.1 blocked\nEOF\n", NULL};
     server_start(&s, scripts);
-    own_init(&f, s.port, HKY_DNS_OK, "10 a.example,20 b.example", "a.example=127.0.0.1,b.example=127.0.0.1");
+    own_init(&f, s.port, HKY_DNS_OK, "5 gone.example,10 a.example,20 b.example",
+             "a.example=127.0.0.1,b.example=127.0.0.1");
     add(&f, 1);
     run_until(&f, 1);
     assert_int_equal(f.outcomes[0][0].reply.code, 554);
     assert_int_equal(f.outcomes[0][0].stage, HKY_STAGE_GREETING);
+    assert_int_not_equal(f.outcomes[0][0].class, HKY_CLASS_NETWORK); /* that was the host without an address */
     finish(&f, &s);
 }
 
