@@ -129,7 +129,7 @@ bool hky_asking_matches(struct hky_asking *a, const struct hky_route *r, char *w
     if (r->sender.is_stated && !sender_holds(a, &r->sender))
         return no(why, n, "sender does not have %.60s", a->sender.is_null ? "<>" : a->sender.text);
     if (r->author.is_stated && !author_holds(a, &r->author))
-        return no(why, n, "author does not have %.60s", a->author.text);
+        return no(why, n, "author does not have %.60s", a->author.is_null ? "this one: there is none" : a->author.text);
     if (r->tags != NULL && !tag_holds(a, r))
         return no(why, n, "needs the tag \"%.60s\"%s", r->tags[0], r->tags[1] != NULL ? " or others" : "");
     for (uint32_t i = 0; i < r->n_headers; i++)
