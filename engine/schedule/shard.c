@@ -184,8 +184,12 @@ static void wake_lanes(struct hky_shard *sh)
 
 static void run_turn(struct hky_shard *sh)
 {
-    bool is_more = empty_gone_lanes(sh);
+    bool is_more;
     struct hky_recipient *r;
+    if (sh->timer_at_ms == INT64_MAX) {
+        set_timer(sh, shard_now(sh)); /* the first turn: restored ones are due before anything placed now */
+    }
+    is_more = empty_gone_lanes(sh);
     for (unsigned n = 0; n < PLACED_A_TURN && (r = TAILQ_FIRST(&sh->place)) != NULL; n++) {
         TAILQ_REMOVE(&sh->place, r, link);
         place(sh, r);
@@ -193,9 +197,6 @@ static void run_turn(struct hky_shard *sh)
     hand_over_all(sh);
     wake_lanes(sh);
     hand_over_all(sh); /* a take may have found other homes */
-    if (sh->timer_at_ms == INT64_MAX) {
-        set_timer(sh, shard_now(sh)); /* the first turn */
-    }
     if (is_more || !TAILQ_EMPTY(&sh->place) || !TAILQ_EMPTY(&sh->woken)) {
         hky_loop_post(sh->loop, &sh->again_task); /* connections get their turn in between */
     } else {
