@@ -149,6 +149,17 @@ static void stop_threads(struct hky_journal *j)
     reader_stop(j);
 }
 
+/* Below that, what is freed would go to the reserve for ever and no mail could come in again. */
+static enum hky_err check_bounds(struct hky_journal *j, struct hky_error *e)
+{
+    uint64_t least = (RESERVED_SPARES + 2) * j->params.segment_octets;
+
+    if (j->params.spool_max == 0 || j->params.spool_max >= least)
+        return HKY_OK;
+    return hky_error_set(e, HKY_E_CONFIG, "spool_max is %llu octets: at least %llu (four segments) are needed",
+                         (unsigned long long)j->params.spool_max, (unsigned long long)least);
+}
+
 enum hky_err hky_journal_open(const struct hky_journal_params *params, const struct hky_journal_replay *replay,
                               struct hky_journal **out, struct hky_journal_report *report, struct hky_error *e)
 {
@@ -159,7 +170,9 @@ enum hky_err hky_journal_open(const struct hky_journal_params *params, const str
 
     *out = NULL;
     *report = (struct hky_journal_report){0};
-    err = spool_open(j, e);
+    err = check_bounds(j, e);
+    if (err == HKY_OK)
+        err = spool_open(j, e);
     if (err == HKY_OK)
         err = spool_state_read(j, &was_clean, &is_new, e);
     if (err == HKY_OK)

@@ -22,7 +22,7 @@ struct hky_durable;
 struct hky_journal_params {
     const char *dir;         /* the spool; journal files in dir/journal, big bodies in dir/big, damage in dir/damaged */
     uint64_t segment_octets; /* default 64 MiB; tests use small ones */
-    uint64_t spool_max;      /* 0 = no bound */
+    uint64_t spool_max;      /* 0 = no bound; else at least four segments (HKY_E_CONFIG) */
     uint64_t min_free;       /* octets that must stay free on the file system */
     uint64_t body_memory;    /* bodies kept in memory at most */
     uint32_t cold_after_ms;  /* how long a closed segment rests before its leftovers are copied; 0 = 60 s */
@@ -83,7 +83,8 @@ enum hky_err hky_journal_room(struct hky_journal *j, uint64_t size);
 
 /*
  * Submit one accepted message with its recipients' plans and states; `done` is called when it is on disk.
- *   m   the caller's reference stays the caller's. Its body is in m->body, or in a committed big file (m->is_big).
+ *   m   the caller's reference stays the caller's. Its body is in m->body (m->body->n == m->size, at most 1 MiB), or in
+ *       a committed big file (m->is_big). From here on read it with hky_journal_body() only: m->body may go any time.
  * done(HKY_OK) with a token · done(HKY_E_FULL) no space: 452 4.3.1 · done(HKY_E_IO) disk failed: 451 4.3.0; the message
  * will not come back after a restart.        RFC 5321 6.1: responsibility starts with the 250.
  */

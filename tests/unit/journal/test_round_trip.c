@@ -185,6 +185,19 @@ static void a_spool_others_may_write_to_is_refused(void **state)
     assert_int_equal(chmod(r->dir, 0700), 0);
 }
 
+static void a_spool_max_that_cannot_work_is_refused(void **state)
+{
+    struct rig *r = *state;
+
+    rig_close(r);
+    r->params.spool_max = 4 * r->params.segment_octets - 1;
+    assert_int_equal(rig_try_open(r), HKY_E_CONFIG);
+    assert_non_null(strstr(r->error.text, "spool_max"));
+    r->params.spool_max++;
+    rig_open(r);
+    rig_put(r, 1, 1, 100);
+}
+
 static void a_copy_taken_while_it_runs_holds_all_that_was_acknowledged(void **state)
 {
     struct rig *r = *state, second;
@@ -228,6 +241,7 @@ int main(void)
         T(bodies_above_the_budget_are_dropped_once_durable),
         T(a_second_engine_is_refused_with_the_reason),
         T(a_spool_others_may_write_to_is_refused),
+        T(a_spool_max_that_cannot_work_is_refused),
         T(a_copy_taken_while_it_runs_holds_all_that_was_acknowledged),
     };
 
