@@ -87,13 +87,13 @@ enum hky_err hky_tls_client_new(const struct hky_tls_client_params *params, stru
 {
     struct hky_tls *t = tls_alloc(false);
     bool has_file = params->ca_file != NULL && params->ca_file[0] != 0;
-    t->is_verified = params->is_verified;
     t->has_pin = params->pin != NULL && params->pin[0] != 0;
+    t->is_verified = params->is_verified && (has_file || !t->has_pin);
     if (t->has_pin && !parse_pin(params->pin, t->pin)) {
         hky_tls_unref(&t);
         return hky_error_set(e, HKY_E_CONFIG, "a TLS pin is the SHA-256 of the public key: 64 hex digits");
     }
-    if (params->is_verified) {
+    if (t->is_verified) {
         int ok = has_file ? SSL_CTX_load_verify_locations(t->ctx, params->ca_file, NULL)
                           : SSL_CTX_set_default_verify_paths(t->ctx);
         if (ok != 1) {
@@ -104,7 +104,7 @@ enum hky_err hky_tls_client_new(const struct hky_tls_client_params *params, stru
                                  has_file ? params->ca_file : "the system's store", why);
         }
     }
-    SSL_CTX_set_verify(t->ctx, params->is_verified ? SSL_VERIFY_PEER : SSL_VERIFY_NONE, NULL);
+    SSL_CTX_set_verify(t->ctx, t->is_verified ? SSL_VERIFY_PEER : SSL_VERIFY_NONE, NULL);
     SSL_CTX_set_session_cache_mode(t->ctx, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
     SSL_CTX_sess_set_new_cb(t->ctx, hky_tls_link_on_session);
     *out = t;

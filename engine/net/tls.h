@@ -17,7 +17,8 @@ enum hky_err hky_tls_server_new(const char *cert_file, const char *key_file, str
 struct hky_tls_client_params {
     bool is_verified;    /* false: opportunistic, any certificate */
     const char *ca_file; /* NULL or "": the system's */
-    const char *pin;     /* SHA-256 of the public key (SPKI), 64 hex digits, or NULL/"" */
+    const char *pin; /* SHA-256 of the public key (SPKI), 64 hex digits, or NULL/"". Without ca_file it alone decides,
+                      * so that a self-signed server can be named; with one, both must hold */
 };
 /* Sessions are cached inside for resumption, keyed by verified name and peer; a context belongs to one TLS policy and
  * account, so none is used across them. */

@@ -255,6 +255,33 @@ static void an_untrusted_certificate_is_named(void **state)
     both_down(&b);
 }
 
+static void a_pin_alone_is_enough_for_a_self_signed_server(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *what;
+        bool is_pin_wrong;
+    } cases[] = {{"the right pin", false}, {"a wrong pin", true}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct both b;
+        struct hky_error e;
+        struct hky_tls *tls = NULL;
+        char pin[65];
+        memcpy(pin, lab.pin, sizeof pin);
+        if (cases[i].is_pin_wrong)
+            pin[5] = pin[5] == '0' ? '1' : '0';
+        struct hky_tls_client_params p = {.is_verified = true, .pin = pin};
+        both_up(&b);
+        assert_int_equal(hky_tls_client_new(&p, &tls, &e), HKY_OK);
+        shake(&b, tls, "mail.example");
+        if (strcmp(b.client.events, cases[i].is_pin_wrong ? "f" : "sd") != 0)
+            fail_msg("%s: events %s, %s", cases[i].what, b.client.events, b.client.error.text);
+        assert_int_equal(hky_stream_tls_is_verified(b.client.s), !cases[i].is_pin_wrong);
+        hky_tls_unref(&tls);
+        both_down(&b);
+    }
+}
+
 static void a_second_connection_resumes_and_is_still_checked(void **state)
 {
     (void)state;
@@ -551,6 +578,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_server_is_checked),
         cmocka_unit_test(an_untrusted_certificate_is_named),
+        cmocka_unit_test(a_pin_alone_is_enough_for_a_self_signed_server),
         cmocka_unit_test(a_second_connection_resumes_and_is_still_checked),
         cmocka_unit_test(octets_after_starttls_in_clear_are_refused),
         cmocka_unit_test(the_client_refuses_octets_after_the_220),
