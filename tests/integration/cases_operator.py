@@ -1,0 +1,175 @@
+"""What an operator does to a running engine."""
+import os
+
+from common import case, end, event, holds, mail, restart, rewrite, same, send, shown, sink_at
+from harness import free_ports, wait_for
+
+HEAD = 'engine { hostname = "mail.shop.example", listen = "127.0.0.1:{port}", retry = { "1h" }, dsn = "none" }\n'
+
+
+def relay_state(world, engine, name):
+    for relay in shown(world, "relay", "list", "--spool", engine.spool)["relays"]:
+        if relay["relay"] == name:
+            return relay
+    raise AssertionError(f"no relay {name}")
+
+
+@case("operator", "queue list, show, hold, release, cancel, retry; by domain, class, id and Lua; --dry-run changes nothing", 90)
+def queue_commands(world):
+    port = free_ports(1)[0]
+    engine = world.engine(HEAD + f"""
+        relay "r" {{ host = "127.0.0.1", port = {port}, tls = "none" }}
+        route "all" {{ to = "*", via = "r" }}
+    """)
+    ids = {d: send(engine, [f"u@{d}.example"], extra_tag(d)) for d in "abcd"}
+
+    def queue(*args, check=True):
+        return world.run("queue", *args, "--spool", engine.spool, check=check)
+
+    def rows(*select):
+        return {r["recipient"]: r for r in engine.queue(*select)["rows"]}
+    wait_for(lambda: len(rows("--state", "deferred")) == 4, why="four deferred")
+    same(rows()["u@a.example"]["class"], "network", "class")
+    same(set(rows("--tag", "red")), {"u@a.example"}, "by tag")
+    same(set(rows("--where", "r.domain == 'b.example' or r.tags.red")), {"u@a.example", "u@b.example"}, "by expression")
+    same(queue("list", "--where", "r.domain ==", check=False)[0], 1, "a broken expression")
+    text = queue("list")[1]
+    holds("u@a.example" in text and "deferred" in text and "4 recipients" in text, text)
+    line = next(x for x in text.splitlines() if "u@a.example" in x)
+    holds("59m" in line or "60m" in line or "1h" in line, f"the next try is not shown: {line}")
+    holds("u@c.example" in queue("show", ids["c"])[1], "show")
+
+    code, text, _ = queue("hold", "--to", "a.example", "--dry-run")
+    holds("1 recipient" in text and "nothing was changed" in text, text)
+    same(len(rows("--state", "held")), 0, "after the dry run")
+    queue("hold", "--to", "a.example")
+    same(set(rows("--state", "held")), {"u@a.example"}, "held")
+    queue("cancel", "--where", "r.domain == 'b.example'")
+    same(set(rows()), {"u@a.example", "u@c.example", "u@d.example"}, "after cancel")
+    event(engine, "cancelled", rcpt="u@b.example")
+    same(queue("cancel", "--to", "nobody.example", check=False)[0], 1, "nothing matched")
+    same(queue("cancel", check=False)[0], 2, "cancel without a selection")
+
+    sink_at(world, port)
+    queue("retry", ids["c"])
+    same(mail(world, 1)[0][0]["to"], ["u@c.example"], "retried by id")
+    queue("retry", "--class", "network", "--to", "d.example")
+    same({row["to"][0] for row, _ in mail(world, 2)}, {"u@c.example", "u@d.example"}, "retried by class")
+    queue("release", "--to", "a.example")
+    same({row["to"][0] for row, _ in mail(world, 3)}, {"u@a.example", "u@c.example", "u@d.example"}, "released")
+    engine.wait_empty()
+    end(engine)
+
+
+def extra_tag(domain):
+    from common import message
+    return message(f"u@{domain}.example", extra="X-Hikyaku-Tag: red\r\n" if domain == "a" else "")
+
+
+@case("operator", "what is held stays held over a restart and a kill -9")
+def held_over_restart(world):
+    sink = world.sink()
+    engine = world.engine(HEAD.replace("retry", 'only_to = "b.example", retry') + f"""
+        relay "r" {{ host = "127.0.0.1", port = {sink.ports[0]}, tls = "none" }}
+        route "all" {{ to = "*", via = "r" }}
+    """)
+    send(engine, "u@a.example")
+    event(engine, "held", rcpt="u@a.example")
+    end(engine)
+    restart(engine)
+    same([r["state"] for r in engine.queue()["rows"]], ["held"], "after a restart")
+    engine.kill()
+    restart(engine)
+    same([r["state"] for r in engine.queue()["rows"]], ["held"], "after kill -9")
+    world.run("queue", "cancel", "--state", "held", "--spool", engine.spool)
+    engine.kill()
+    restart(engine)
+    same(engine.queue()["n"], 0, "cancelled, then kill -9")
+    same(len(world.received()), 0, "messages at the sink")
+    end(engine)
+
+
+@case("operator", "relay pause, resume, drain --to: kept over restarts; the other relay's From rule holds", 90)
+def relay_commands(world):
+    sink = world.sink(ports=3)
+    engine = world.engine(HEAD + f"""
+        relay "a" {{ host = "127.0.0.1", port = {sink.ports[0]}, tls = "none" }}
+        relay "b" {{ host = "127.0.0.1", port = {sink.ports[1]}, tls = "none", from = "shop@docomo.ne.jp" }}
+        relay "c" {{ host = "127.0.0.1", port = {sink.ports[2]}, tls = "none" }}
+        route "wait" {{ to = "wait.example", via = "a" }}
+        route "next" {{ to = "next.example", via = {{ "a", "c" }} }}
+    """)
+
+    def relay(*args, check=True):
+        return world.run("relay", *args, "--spool", engine.spool, check=check)
+
+    def arrived():
+        return {row["to"][0]: sink.ports.index(row["port"]) for row in world.received()}
+    relay("pause", "a")
+    same(relay_state(world, engine, "a")["state"], "paused", "state")
+    holds("paused" in relay("list")[1], "the table does not show it")
+    send(engine, "one@wait.example")
+    send(engine, "one@next.example")
+    wait_for(lambda: arrived() == {"one@next.example": 2}, why="the next step when paused")
+    same(engine.queue()["n"], 1, "waiting")
+    end(engine)
+    restart(engine)
+    same(relay_state(world, engine, "a")["state"], "paused", "after a restart")
+    same(engine.queue()["n"], 1, "still waiting")
+    relay("resume", "a")
+    wait_for(lambda: arrived().get("one@wait.example") == 0, why="resumed")
+
+    relay("drain", "a", "--to", "b")
+    same(relay_state(world, engine, "a")["state"], "drained", "state")
+    send(engine, "two@wait.example")
+    wait_for(lambda: arrived().get("two@wait.example") == 1, why="drained to b")
+    row = next(r for r in world.received() if r["to"] == ["two@wait.example"])
+    holds("shop@docomo.ne.jp" in row["from"], f"From by b's rule: {row['from']}")
+    engine.kill()
+    restart(engine)
+    same(relay_state(world, engine, "a")["state"], "drained", "after kill -9")
+    send(engine, "three@wait.example")
+    wait_for(lambda: arrived().get("three@wait.example") == 1, why="still drained to b")
+    relay("resume", "a")
+    send(engine, "four@wait.example")
+    wait_for(lambda: arrived().get("four@wait.example") == 0, why="resumed again")
+    code, _, err = relay("pause", "nobody", check=False)
+    holds(code == 1 and "nobody" in err, f"an unknown relay: {code} {err}")
+    end(engine)
+
+
+@case("operator", "a broken file on reload: refused with file:line, the old policy stays in force and says so")
+def broken_reload(world):
+    sink = world.sink()
+    policy = HEAD + f"""
+        relay "r" {{ host = "127.0.0.1", port = {sink.ports[0]}, tls = "none" }}
+        route "all" {{ to = "*", via = "r" }}
+    """
+    engine = world.engine(policy)
+    for broken, words in ((policy + "route {", "engine.lua:"), (policy.replace('via = "r"', 'via = "q"'), "engine.lua:4"),
+                          (policy.replace("route", "rout"), "rout"), (policy + "while true do end", "engine.lua:")):
+        rewrite(engine, broken)
+        code, out, err = world.run("reload", "--spool", engine.spool, check=False)
+        holds(code == 1 and words in out + err, f"reload: {code} {out} {err}")
+        holds(words in engine.status()["reload_error"], "status does not say so")
+        send(engine, "u@a.example")
+    holds("refused" in world.run("status", "--spool", engine.spool)[1], "status for people")
+    mail(world, 4)
+    rewrite(engine, policy)
+    engine.p.send_signal(1)
+    wait_for(lambda: "reload_error" not in engine.status(), why="SIGHUP with the good file")
+    event(engine, "reloaded")
+    end(engine)
+
+
+@case("operator", "commands say what to do when no engine runs there, and the files are the owner's alone")
+def no_engine(world):
+    code, _, err = world.run("status", "--spool", world.path("nowhere"), check=False)
+    holds(code == 3 and "nowhere" in err and len(err.strip().splitlines()) <= 2, f"{code} {err}")
+    engine = world.engine(HEAD + 'relay "r" { host = "127.0.0.1", port = 9, tls = "none" }\nroute "all" { to = "*", via = "r" }')
+    same(os.stat(engine.spool).st_mode & 0o077, 0, "mode of the spool")
+    for table in ("status", "relay"):
+        args = [table] + (["list"] if table == "relay" else [])
+        text = world.run(*args, "--spool", engine.spool)[1]
+        holds("127.0.0.1:9" in text or " r " in f" {text} ".replace("\n", " "), text)
+    end(engine)

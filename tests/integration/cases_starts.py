@@ -1,0 +1,92 @@
+"""Bad starts: one line that says what to do, and exit code 1."""
+import os
+import shutil
+import socket
+import subprocess
+
+from common import case, certificate, end, holds, same
+from harness import free_ports
+
+GOOD = 'engine { hostname = "m.example", listen = "127.0.0.1:{port}" }\nrelay "r" { host = "127.0.0.1", port = 9, tls = "none" }\n' \
+       'route "all" { to = "*", via = "r" }\n'
+
+
+def refused(world, policy, *words, port=None, spool="spool", seconds=20, **kw):
+    """The engine does not start, and says these words in at most two lines (the second: that nothing was started)."""
+    path = world.write("bad.lua", policy.replace("{port}", str(port or free_ports(1)[0])))
+    p = subprocess.run([world.binary, "run", path, "--spool", world.path(spool), "--log", "error"], capture_output=True, timeout=seconds,
+                       text=True, cwd=world.dir, **kw)
+    same(p.returncode, 1, f"exit code; it said {p.stderr!r}")
+    lines = p.stderr.strip().splitlines()
+    holds(1 <= len(lines) <= 2, f"not one line: {p.stderr!r}")
+    for word in words:
+        holds(word in p.stderr, f"{word!r} is not in {p.stderr!r}")
+    return p.stderr
+
+
+@case("starts", "the port is in use")
+def port_in_use(world):
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        s.listen()
+        refused(world, GOOD, str(s.getsockname()[1]), "in use", port=s.getsockname()[1])
+
+
+@case("starts", "the spool cannot be written: a file in its place, or another user's")
+def spool_not_writable(world):
+    world.write("file", "x")
+    refused(world, GOOD, world.path("file"), spool="file")
+    refused(world, GOOD, world.path("no"), spool="no/such/folder")
+    if os.getuid() == 0:
+        os.mkdir(world.path("roots"), 0o700)
+        binary = world.path("program")
+        shutil.copy(world.binary, binary)
+        os.chmod(binary, 0o755)
+        if subprocess.run([binary, "--version"], user="nobody", capture_output=True).returncode == 0:
+            world.binary = binary
+            refused(world, GOOD, "roots", "writable", spool="roots", user="nobody", group="nogroup", extra_groups=[])
+
+
+@case("starts", "a second engine on one spool, and after it the first still works")
+def second_engine(world):
+    engine = world.engine(GOOD)
+    refused(world, GOOD, "spool")
+    same(engine.status()["state"], "running", "the first")
+    end(engine)
+
+
+@case("starts", "a secret is missing, or readable by others")
+def secrets(world):
+    policy = GOOD.replace('tls = "none"', 'user = "x", password = secret "the-word"')
+    refused(world, policy, "bad.lua:2", "the-word")
+    world.write("secrets/the-word", "word\n", 0o644)
+    refused(world, policy, "the-word")
+
+
+@case("starts", "a certificate that is missing, is none, or does not fit its key")
+def bad_certificate(world):
+    cert, key = certificate(world)
+    other_key = certificate(world, "other.example")[1]
+    junk = world.write("junk.pem", "junk")
+
+    def listener(c, k):
+        return GOOD.replace('"127.0.0.1:{port}"', f'{{ addr = "127.0.0.1:{{port}}", tls = "starttls", cert = "{c}", key = "{k}" }}')
+    refused(world, listener(world.path("missing.pem"), key), "missing.pem")
+    refused(world, listener(junk, key), "junk.pem")
+    refused(world, listener(cert, other_key), "other.example.key")
+
+
+@case("starts", "a listener for the world without login or allow-list is no relay for everyone")
+def open_relay(world):
+    refused(world, GOOD.replace("127.0.0.1:{port}", "0.0.0.0:{port}"), "bad.lua:1", "allow")
+
+
+@case("starts", "errors in the policy: syntax, an unknown key, an unknown relay, a script without end")
+def policy_errors(world):
+    refused(world, GOOD + 'route "x" { to = }', "bad.lua:4")
+    refused(world, GOOD.replace("hostname", "hostnam"), "bad.lua:1", "hostnam", "hostname")
+    refused(world, GOOD.replace('via = "r"', 'via = "rr"'), "bad.lua:3", "rr")
+    refused(world, GOOD + "while true do end", "bad.lua:4", seconds=15)
+    refused(world, GOOD.replace('to = "*", ', ""), "bad.lua:3", "to")
+    code, _, err = world.run("run", world.path("nowhere.lua"), check=False)
+    holds(code == 1 and "nowhere.lua" in err, f"no such file: {code} {err}")
