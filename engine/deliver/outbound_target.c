@@ -86,6 +86,7 @@ void hky_outbound_on_addr(struct hky_dns_query *q, const struct hky_dns_addr_ans
         c->addrs = hky_alloc(sizeof(*c->addrs));
     *c->addrs = *a;
     c->addr_at = 0;
+    c->may_exist |= a->status != HKY_DNS_NO_NAME && a->status != HKY_DNS_NO_DATA;
     keep_reachable(c, c->addrs);
     if (a->status == HKY_DNS_OK && c->addrs->n > 0) {
         hky_outbound_next_target(c);
@@ -96,5 +97,13 @@ void hky_outbound_on_addr(struct hky_dns_query *q, const struct hky_dns_addr_ans
                     a->text[0] != '\0' ? a->text : "no address that can be reached from `source`");
     c->end = (struct hky_dialogue_event){.kind = HKY_DIALOGUE_END, .stage = HKY_STAGE_CONNECT};
     c->class = HKY_CLASS_NETWORK;
+    /* A domain whose mail hosts all have no address takes no mail; a relay of ours without one is our mistake. */
+    if (c->params.relay->is_mx && !c->params.is_redirected && !c->may_exist) {
+        c->class = HKY_CLASS_BAD_DOMAIN;
+        c->end_reply.enhanced[0] = 5;
+        c->end_reply.enhanced[1] = 1;
+        c->end_reply.enhanced[2] = 2;
+        c->end_reply.enhanced_detail = 2;
+    }
     hky_outbound_conclude(c);
 }
