@@ -19,7 +19,7 @@ void tell(struct hky_shard *sh, enum hky_event_kind kind, const struct hky_recip
     if (n->job != NULL) {
         ev.relay = n->job->pub.lane->relay_name;
         ev.account = n->job->pub.lane->account;
-        ev.mx = n->job->pub.lane->destination[0] != '\0' ? n->job->pub.lane->destination : NULL;
+        ev.mx = n->outcome != NULL ? n->outcome->host : NULL;
         ev.from = n->job->pub.identity.from;
         ev.sender = n->job->pub.identity.sender;
     }

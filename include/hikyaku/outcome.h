@@ -115,6 +115,7 @@ struct hky_outcome {
     bool is_temporary;        /* by the server's own code: 4xx, or a local cause that may pass */
     uint32_t retry_after_sec; /* what the text named, 0 = nothing */
     uint32_t latency_ms;      /* MAIL written to final reply */
+    const char *host;         /* MX host spoken to by own delivery, borrowed for the call; NULL unknown or a relay's */
     struct hky_reply reply;
 };
 
