@@ -15,6 +15,7 @@ static const struct hky_cli_option options[] = {
     {"server", "ADDR:PORT", "where to hand in (default $HIKYAKU_SERVER, else 127.0.0.1:2525)"},
     {"n", "N", "how many messages (default 1000)"},
     {"c", "N", "over how many connections (default 10)"},
+    {"rate", "N", "at most N messages a second"},
     {"size", "SIZE", "octets a message, also as 4K or 1M (default 4K)"},
     {"domains", "LIST", "recipient domains with weights: docomo.ne.jp=3,au.com=2,gmail.com (default example.com)"},
     {"from", "ADDRESS", "sender and author (default load@shop.example)"},
@@ -193,7 +194,9 @@ static int run(const struct hky_cli_command *self, int argc, char **argv)
         else if (strcmp(name, "c") == 0) {
             is_good = hky_str_u64(hky_str_z(value), CONNECTIONS_MAX, &n) && n > 0;
             load.connections = is_good ? (unsigned)n : 1;
-        } else if (strcmp(name, "size") == 0)
+        } else if (strcmp(name, "rate") == 0)
+            is_good = hky_str_u64(hky_str_z(value), 1000000, &load.rate);
+        else if (strcmp(name, "size") == 0)
             is_good = take_size(value, &load.size);
         else if (strcmp(name, "domains") == 0)
             is_good = take_domains(&load, value);

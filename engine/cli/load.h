@@ -20,6 +20,7 @@ struct hky_load {
     const char *host, *port;
     uint64_t n, size;
     unsigned connections;
+    uint64_t rate; /* messages a second at most, over all connections; 0 = as fast as it goes */
     const char *from, *scenario;
     struct {
         char *name;

@@ -169,6 +169,19 @@ static void note(struct client *c, uint64_t seq, enum hky_load_state state)
     pthread_mutex_unlock(&load->lock);
 }
 
+/* Message `seq` has its time; nobody sends before it. */
+static void wait_for_turn(const struct hky_load *load, uint64_t seq)
+{
+    int64_t due_ns, left_ns;
+
+    if (load->rate == 0)
+        return;
+    due_ns = load->started_ns + (int64_t)(seq * 1000000000u / load->rate);
+    left_ns = due_ns - hky_mono_ns();
+    if (left_ns > 0)
+        usleep((useconds_t)(left_ns / 1000));
+}
+
 /* False: the connection is of no use any more. */
 static bool send_one(struct client *c, uint64_t seq)
 {
@@ -223,6 +236,7 @@ void *hky_load_client(void *arg)
         seq = __atomic_fetch_add(&load->next, 1, __ATOMIC_RELAXED);
         if (seq >= load->n)
             break;
+        wait_for_turn(load, seq);
         if (!send_one(&c, seq)) {
             close(c.fd);
             c.fd = -1;
