@@ -1,7 +1,7 @@
 """What an operator does to a running engine."""
 import os
 
-from common import case, end, event, holds, mail, restart, rewrite, same, send, shown, sink_at
+from common import case, end, event, holds, mail, message, restart, rewrite, same, send, shown, sink_at
 from harness import free_ports, wait_for
 
 HEAD = 'engine { hostname = "mail.shop.example", listen = "127.0.0.1:{port}", retry = { "1h" }, dsn = "none" }\n'
@@ -21,7 +21,7 @@ def queue_commands(world):
         relay "r" {{ host = "127.0.0.1", port = {port}, tls = "none" }}
         route "all" {{ to = "*", via = "r" }}
     """)
-    ids = {d: send(engine, [f"u@{d}.example"], extra_tag(d)) for d in "abcd"}
+    ids = {d: send(engine, f"u@{d}.example", message(extra="X-Hikyaku-Tag: red\r\n" if d == "a" else "")) for d in "abcd"}
 
     def queue(*args, check=True):
         return world.run("queue", *args, "--spool", engine.spool, check=check)
@@ -59,11 +59,6 @@ def queue_commands(world):
     same({row["to"][0] for row, _ in mail(world, 3)}, {"u@a.example", "u@c.example", "u@d.example"}, "released")
     engine.wait_empty()
     end(engine)
-
-
-def extra_tag(domain):
-    from common import message
-    return message(f"u@{domain}.example", extra="X-Hikyaku-Tag: red\r\n" if domain == "a" else "")
 
 
 @case("operator", "what is held stays held over a restart and a kill -9")

@@ -1,4 +1,6 @@
 """Own delivery: a real name server (knotd) says where the sinks on 127.0.0.x are."""
+import socket
+
 from common import case, end, event, holds, need, same, send, sink_at
 from harness import free_ports, wait_for
 
@@ -53,8 +55,7 @@ zone:
 
 
 def resolves(port):
-    """Does it answer for hosts.test?"""
-    import socket
+    """Does the name server answer for hosts.test?"""
     question = b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x02mx\x05hosts\x04test\x00\x00\x01\x00\x01"
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
         s.settimeout(1)

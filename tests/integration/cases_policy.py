@@ -2,7 +2,7 @@
 import email
 import email.policy
 
-from common import Wire, case, end, event, field, fields, holds, mail, message, rewrite, same, send
+from common import Wire, case, end, event, events, field, fields, holds, mail, message, rewrite, same, send
 from harness import wait_for
 
 ENGINE = 'engine { hostname = "mail.shop.example", listen = "127.0.0.1:{port}", owner = "owner@shop.example", retry = { "1s" } }\n'
@@ -189,7 +189,7 @@ def parked(world):
     world.run("reload", "--spool", engine.spool)
     engine.wait_empty(20)
     same(sorted(row["to"][0] for row, _ in mail(world, 3)), ["u@a.example", "u@b.example", "u@c.example"], "delivered")
-    holds(len(engine.events("unparked")) == 2, "no unparked events")
+    same(len(events(engine, "unparked", 2)), 2, "unparked")
     end(engine)
 
 

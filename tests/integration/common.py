@@ -9,7 +9,7 @@ import socket
 import subprocess
 import threading
 
-from harness import free_ports, wait_for
+from harness import answers, free_ports, wait_for
 
 CASES = []
 
@@ -117,6 +117,12 @@ def event(engine, kind, seconds=20, **having):
     return wait_for(look, seconds, 0.05, f"event {kind} {having}")
 
 
+def events(engine, kind, n, seconds=20):
+    """The events of a kind when there are n; the log is written a little later than the mail goes."""
+    wait_for(lambda: len(engine.events(kind)) >= n, seconds, 0.05, f"{n} events {kind}; there are {len(engine.events(kind))}")
+    return engine.events(kind)
+
+
 def end(engine):
     """A clean stop: exit code 0 and no report of a sanitizer."""
     same(engine.stop(), 0, "exit code")
@@ -124,7 +130,6 @@ def end(engine):
 
 def restart(engine):
     """The same engine again, after its end."""
-    from harness import answers
     engine.spawn()
     wait_for(lambda: engine.is_alive() and answers(engine.port), 60, why="the engine listens again")
 
