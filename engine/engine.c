@@ -251,6 +251,8 @@ static enum hky_err open_journal(struct hky_engine *engine, struct replayed *all
 {
     const struct hky_bounds *bounds = &engine->policy->engine.bounds;
     struct hky_journal_params params = {.dir = engine->spool,
+                                        .segment_octets = bounds->segment_octets,
+                                        .cold_after_ms = bounds->cold_after_ms,
                                         .spool_max = bounds->spool_max,
                                         .min_free = bounds->min_free,
                                         .body_memory = bounds->body_memory,
@@ -271,7 +273,9 @@ static enum hky_err open_schedule(struct hky_engine *engine, struct hky_error *e
                                                           .policy = engine->policy,
                                                           .clock = engine->clock,
                                                           .log = engine->log,
-                                                          .ops = &engine->schedule_ops},
+                                                          .ops = &engine->schedule_ops,
+                                                          .dir = engine->spool,
+                                                          .was_unclean = engine->report.unclean_stops > 0},
                             &engine->schedule, e);
 }
 
@@ -331,6 +335,8 @@ static enum hky_err open_stages(struct hky_engine *engine, struct hky_error *e)
     if (err == HKY_OK)
         err = open_schedule(engine, e);
     hand_over(engine, &all);
+    if (err == HKY_OK)
+        engine->report.maybe_duplicates += hky_schedule_maybe_duplicates(engine->schedule);
     if (err != HKY_OK)
         return err;
     engine->credentials = hky_credentials_new(engine->aux, engine->record, engine->log);

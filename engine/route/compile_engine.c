@@ -83,6 +83,8 @@ static void read_bounds(struct hky_loader *l, int body, struct hky_place place, 
     b->body_memory = hky_get_octets(L, body, "body_memory", b->body_memory);
     b->spool_max = hky_get_octets(L, body, "spool_max", b->spool_max);
     b->min_free = hky_get_octets(L, body, "min_free", b->min_free);
+    b->segment_octets = hky_get_octets(L, body, "segment", b->segment_octets);
+    b->cold_after_ms = hky_get_duration(L, body, "cold_after", b->cold_after_ms / 1000) * 1000;
     b->lua_memory = hky_get_octets(L, body, "lua_memory", b->lua_memory);
     b->command_ms = hky_get_duration(L, body, "command", b->command_ms / 1000) * 1000;
     b->data_ms = hky_get_duration(L, body, "data", b->data_ms / 1000) * 1000;

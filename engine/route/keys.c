@@ -47,6 +47,8 @@ const struct hky_key hky_keys_bounds[] = {
     {"body_memory", HKY_KEY_OCTETS, 1 << 20, INT64_C(1) << 40, "bodies kept in memory"},
     {"spool_max", HKY_KEY_OCTETS, 0, INT64_C(1) << 50, "largest queue; 0: no bound"},
     {"min_free", HKY_KEY_OCTETS, 0, INT64_C(1) << 50, "free space of the disk below which nothing is accepted"},
+    {"segment", HKY_KEY_OCTETS, 1 << 20, INT64_C(4) << 30, "one file of the journal; 64M, smaller in tests"},
+    {"cold_after", HKY_KEY_DURATION, 1, 86400, "how long a journal file rests before what is left in it is copied"},
     {"lua_instructions", HKY_KEY_INT, 1000, 1000000000, "per call"},
     {"lua_ms", HKY_KEY_INT, 1, 1000, "per call"},
     {"lua_memory", HKY_KEY_OCTETS, 4 << 20, INT64_C(4) << 30, "per worker"},

@@ -124,6 +124,8 @@ struct hky_bounds {                  /* engine.bounds; defaults from facts/relia
     uint64_t body_memory;            /* 256 MiB */
     uint64_t spool_max;              /* 0 = no bound */
     uint64_t min_free;               /* 256 MiB */
+    uint64_t segment_octets;         /* 0 = the journal's own; tests use small ones */
+    uint32_t cold_after_ms;          /* 0 = the journal's own */
     uint32_t lua_instructions;       /* 100000 per call */
     uint32_t lua_ms;                 /* 5 per call */
     uint64_t lua_memory;             /* 64 MiB per worker */
