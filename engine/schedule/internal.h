@@ -15,12 +15,15 @@
 #include "breaker.h"
 #include "caps.h"
 #include "hikyaku/schedule.h"
+#include "inflight.h"
 #include "plan.h"
 
 #include <pthread.h>
 
 #define counter_add(p, n) __atomic_fetch_add((p), (n), __ATOMIC_RELAXED)
 #define counter_get(p)    __atomic_load_n((p), __ATOMIC_RELAXED)
+
+#define UNCLEAN_MOST 3
 
 TAILQ_HEAD(recipients, hky_recipient);
 
@@ -50,6 +53,8 @@ struct hky_schedule {
     struct hky_log *log;
     const struct hky_schedule_ops *ops;
     struct caps *caps;
+    struct inflight *inflight; /* NULL: none; each worker its part */
+    uint64_t n_maybe_duplicates;
 
     pthread_mutex_t lock; /* what follows */
     struct hky_policy *policy;
@@ -131,6 +136,7 @@ struct job {
     bool got_through, failed_to_connect;
     char why[120];
     uint32_t cap;
+    uint32_t noted;                  /* slot of `inflight` */
     struct hky_recipient **slots_of; /* cap pointers; reported ones become NULL */
     TAILQ_ENTRY(job) link;
 };

@@ -305,6 +305,12 @@ static void begin_plan(struct hky_shard *sh, struct hky_recipient *r, int64_t no
 void place(struct hky_shard *sh, struct hky_recipient *r)
 {
     int64_t now_ms = shard_now(sh);
+    if (r->unclean >= UNCLEAN_MOST) {
+        hold(sh, r,
+             "the engine ended without warning three times while this message was being sent, maybe because of it; "
+             "hikyaku queue release sends it after all");
+        return;
+    }
     if (is_plan_stale(sh, r, now_ms) && !plan_anew(sh, r)) {
         return;
     }

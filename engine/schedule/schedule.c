@@ -7,7 +7,6 @@
 #include <stdlib.h>
 
 #define DRAIN_LOOK_MS 20
-#define UNCLEAN_MOST  3
 
 struct reserve { /* a cap record on its way to the disk */
     struct hky_commit commit;
@@ -53,6 +52,10 @@ enum hky_err hky_schedule_new(const struct hky_schedule_params *p, struct hky_sc
     s->ops = p->ops;
     s->policy = hky_policy_ref(p->policy);
     s->caps = caps_new(&(struct caps_ops){s, reserve, free_again});
+    struct hky_error why;
+    if (p->dir != NULL && inflight_open(p->dir, p->n_workers, p->was_unclean, &s->inflight, &why) != HKY_OK) {
+        hky_log(s->log, HKY_LOG_WARN, "inflight", "error=\"%s\"", why.text);
+    }
     pthread_mutex_init(&s->lock, NULL);
     hky_map_init(&s->accounts);
     hky_map_init(&s->relays);
@@ -145,6 +148,7 @@ void hky_schedule_free(struct hky_schedule **sp)
     hky_map_fini(&s->accounts);
     hky_map_fini(&s->relays);
     caps_free(&s->caps);
+    inflight_close(&s->inflight);
     hky_policy_unref(&s->policy);
     pthread_mutex_destroy(&s->lock);
     free(s->shards);
@@ -160,13 +164,16 @@ static void restore(struct hky_shard *sh, struct hky_recipient *r, int64_t now_m
     if (r->state == HKY_RCPT_SENDING || r->state == HKY_RCPT_UNDECIDED) {
         r->state = HKY_RCPT_QUEUED;
     }
-    if (r->unclean >= UNCLEAN_MOST && r->state != HKY_RCPT_HELD) {
-        set_reason(r, "the engine stopped three times while this was being sent");
-        r->state = HKY_RCPT_HELD;
+    if (r->state == HKY_RCPT_QUEUED && inflight_was(sh->s->inflight, r->message->id)) {
+        sh->s->n_maybe_duplicates++;
+        r->unclean += r->unclean < UINT8_MAX;
+        remember(sh, r);
     }
     if (r->state == HKY_RCPT_HELD) {
         TAILQ_INSERT_TAIL(&sh->held, r, link);
         counter_add(&sh->n.held, 1);
+    } else if (r->state == HKY_RCPT_QUEUED && r->unclean >= UNCLEAN_MOST) {
+        TAILQ_INSERT_TAIL(&sh->place, r, link); /* to be held there */
     } else if (r->next_at_ms > now_ms) {
         counter_add(r->state == HKY_RCPT_PARKED ? &sh->n.parked : &sh->n.deferred, 1);
         hky_heap_set(&sh->due, &r->due, r->next_at_ms);
@@ -191,8 +198,17 @@ void hky_schedule_restore_cap(struct hky_schedule *s, struct hky_str key, struct
     caps_restore(s->caps, key, value, hky_clock_now_ms(s->clock));
 }
 
+uint64_t hky_schedule_maybe_duplicates(const struct hky_schedule *s)
+{
+    return s->n_maybe_duplicates;
+}
+
 void hky_schedule_start(struct hky_schedule *s)
 {
+    if (s->n_maybe_duplicates > 0) {
+        hky_journal_flush(s->journal); /* counted durably before the note of it goes */
+    }
+    inflight_forget(s->inflight);
     s->is_started = true;
     for (unsigned i = 0; i < s->n_workers; i++) {
         s->shards[i].is_turn_set = true;

@@ -185,6 +185,7 @@ static void fill(struct job *j, struct lane *l, struct hky_recipient *first, uin
     j->owner = l;
     j->got_through = j->failed_to_connect = false;
     j->why[0] = '\0';
+    j->noted = inflight_put(sh->s->inflight, sh->index, first->message->id);
     l->n_jobs++;
     TAILQ_INSERT_TAIL(&sh->jobs, j, link);
     counter_add(&sh->n.sending, n);
@@ -436,6 +437,7 @@ static void end(struct hky_job **pub, bool is_counted)
         caps_give_back(sh->s->caps, &j->slots, now_ms);
     }
     settle_gate(j, now_ms);
+    inflight_clear(sh->s->inflight, sh->index, j->noted);
     TAILQ_REMOVE(&sh->jobs, j, link);
     hky_message_unref(&j->pub.message);
     job_free(sh, j);

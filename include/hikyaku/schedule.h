@@ -42,6 +42,8 @@ struct hky_schedule_params {
     const struct hky_clock *clock;
     struct hky_log *log;
     const struct hky_schedule_ops *ops;
+    const char *dir;  /* the spool: dir/inflight notes what is being sent; NULL: nothing is noted */
+    bool was_unclean; /* the last stop was not clean: the note of that run counts */
 };
 
 enum hky_err hky_schedule_new(const struct hky_schedule_params *p, struct hky_schedule **out, struct hky_error *e);
@@ -50,6 +52,9 @@ void hky_schedule_free(struct hky_schedule **s); /* loops have stopped */
 /* From replay, before the loops run. */
 void hky_schedule_restore_message(struct hky_schedule *s, struct hky_message *m);
 void hky_schedule_restore_cap(struct hky_schedule *s, struct hky_str key, struct hky_str value);
+/* Recipients restored so far whose message was being sent when the last run ended without warning: at most so many got
+ * it twice. Three such ends hold the message. */
+uint64_t hky_schedule_maybe_duplicates(const struct hky_schedule *s);
 /* After replay: builds lanes; on `run` of the loops work begins. */
 void hky_schedule_start(struct hky_schedule *s);
 

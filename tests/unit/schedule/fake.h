@@ -156,7 +156,7 @@ void hky_identity_choose(const struct hky_policy *policy, const struct hky_relay
 }
 
 struct fake_journal {
-    uint32_t n_attempts, n_caps; /* atomic */
+    uint32_t n_attempts, n_caps, n_flushes; /* atomic */
     bool is_broken;
     char cap_key[128];
     struct hky_buf cap_value; /* the newest durable one */
@@ -189,6 +189,12 @@ void hky_journal_attempt(struct hky_journal *j, const struct hky_recipient *r, s
     assert_non_null(r->message);
     __atomic_add_fetch(&f->n_attempts, 1, __ATOMIC_RELAXED);
     assert_null(c);
+}
+
+void hky_journal_flush(struct hky_journal *j)
+{
+    struct fake_journal *f = (struct fake_journal *)(void *)j;
+    __atomic_add_fetch(&f->n_flushes, 1, __ATOMIC_RELAXED);
 }
 
 void hky_journal_cap(struct hky_journal *j, struct hky_str key, struct hky_str value, struct hky_commit *c)

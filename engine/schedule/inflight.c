@@ -1,0 +1,168 @@
+#include "inflight.h"
+
+#include "base/map.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define AREA_OCTETS (INFLIGHT_SLOTS * sizeof(uint64_t)) /* a worker's: whole pages, no line shared with another */
+#define READ_MOST   (1024 * AREA_OCTETS)
+
+struct area { /* a worker's */
+    uint64_t *slots;
+    uint16_t free[INFLIGHT_SLOTS];
+    uint32_t n_free;
+};
+
+struct inflight {
+    int fd;
+    uint64_t *ids; /* the file */
+    size_t octets;
+    struct hky_idmap was;
+    unsigned n_areas;
+    struct area areas[];
+};
+
+/* The file of the last run may be larger: it had more workers. */
+static enum hky_err read_last(struct inflight *f, uint64_t octets)
+{
+    uint64_t ids[512];
+    for (uint64_t at = 0; at < octets && at < READ_MOST; at += sizeof ids) {
+        ssize_t n = pread(f->fd, ids, sizeof ids, (off_t)at);
+        if (n < 0) {
+            return HKY_E_IO;
+        }
+        for (size_t i = 0; i < (size_t)n / sizeof ids[0]; i++) {
+            if (ids[i] != 0) {
+                hky_idmap_put(&f->was, ids[i], f);
+            }
+        }
+    }
+    return HKY_OK;
+}
+
+static int open_file(const char *dir)
+{
+    int dir_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC), fd;
+    if (dir_fd < 0) {
+        return -1;
+    }
+    fd = openat(dir_fd, "inflight", O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600);
+    int why = errno;
+    close(dir_fd);
+    errno = why;
+    return fd;
+}
+
+static enum hky_err map_file(struct inflight *f, bool was_unclean)
+{
+    struct stat st;
+    if (fstat(f->fd, &st) != 0) {
+        return HKY_E_IO;
+    }
+    if (!S_ISREG(st.st_mode)) {
+        errno = EINVAL;
+        return HKY_E_IO;
+    }
+    if (was_unclean && read_last(f, (uint64_t)st.st_size) != HKY_OK) {
+        return HKY_E_IO;
+    }
+    /* Room now: a store into a hole of a full disk would be a signal. */
+    if ((errno = posix_fallocate(f->fd, 0, (off_t)f->octets)) != 0) {
+        return HKY_E_IO;
+    }
+    void *p = mmap(NULL, f->octets, PROT_READ | PROT_WRITE, MAP_SHARED, f->fd, 0);
+    if (p == MAP_FAILED) {
+        return HKY_E_IO;
+    }
+    f->ids = p;
+    return HKY_OK;
+}
+
+enum hky_err inflight_open(const char *dir, unsigned n_workers, bool was_unclean, struct inflight **out,
+                           struct hky_error *e)
+{
+    struct inflight *f = hky_calloc(1, sizeof *f + n_workers * sizeof f->areas[0]);
+    *out = NULL;
+    f->n_areas = n_workers;
+    f->octets = n_workers * AREA_OCTETS;
+    hky_idmap_init(&f->was);
+    f->fd = open_file(dir);
+    if (f->fd < 0 || map_file(f, was_unclean) != HKY_OK) {
+        int why = errno;
+        inflight_close(&f);
+        return hky_error_sys(e, HKY_E_IO, why,
+                             "%.150s/inflight cannot be used; a message that ends the engine would not be noticed",
+                             dir);
+    }
+    for (unsigned k = 0; k < n_workers; k++) {
+        struct area *a = &f->areas[k];
+        a->slots = f->ids + (size_t)k * INFLIGHT_SLOTS;
+        for (uint32_t i = 0; i < INFLIGHT_SLOTS; i++) {
+            a->free[i] = (uint16_t)(INFLIGHT_SLOTS - 1 - i); /* the first ones first: few pages are touched */
+        }
+        a->n_free = INFLIGHT_SLOTS;
+    }
+    *out = f;
+    return HKY_OK;
+}
+
+bool inflight_was(const struct inflight *f, uint64_t message)
+{
+    return f != NULL && f->was.n > 0 && hky_idmap_get(&f->was, message) != NULL;
+}
+
+void inflight_forget(struct inflight *f)
+{
+    if (f == NULL) {
+        return;
+    }
+    memset(f->ids, 0, f->octets);
+    (void)!ftruncate(f->fd, (off_t)f->octets);
+    hky_idmap_fini(&f->was);
+    hky_idmap_init(&f->was);
+}
+
+uint32_t inflight_put(struct inflight *f, unsigned worker, uint64_t message)
+{
+    if (f == NULL || f->areas[worker].n_free == 0) {
+        return 0;
+    }
+    struct area *a = &f->areas[worker];
+    uint32_t at = a->free[--a->n_free];
+    __atomic_store_n(&a->slots[at], message, __ATOMIC_RELAXED);
+    return at + 1;
+}
+
+void inflight_clear(struct inflight *f, unsigned worker, uint32_t slot)
+{
+    if (f == NULL || slot == 0) {
+        return;
+    }
+    struct area *a = &f->areas[worker];
+    __atomic_store_n(&a->slots[slot - 1], 0, __ATOMIC_RELAXED);
+    a->free[a->n_free++] = (uint16_t)(slot - 1);
+}
+
+void inflight_close(struct inflight **out)
+{
+    struct inflight *f = *out;
+    *out = NULL;
+    if (f == NULL) {
+        return;
+    }
+    if (f->ids != NULL) {
+        memset(f->ids, 0, f->octets);
+        munmap(f->ids, f->octets);
+    }
+    if (f->fd >= 0) {
+        close(f->fd);
+    }
+    hky_idmap_fini(&f->was);
+    free(f);
+}

@@ -1,0 +1,196 @@
+#include "unit/schedule/stage.h"
+
+#include "schedule/inflight.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* A run of the engine ends as kill -9 ends it: the file stays as the kernel has it. */
+
+static char dir[64];
+
+static int make_dir(void **state)
+{
+    (void)state;
+    strcpy(dir, "/tmp/hky-inflight-XXXXXX");
+    assert_non_null(mkdtemp(dir));
+    return 0;
+}
+
+static const char *file(void)
+{
+    static char path[96];
+    snprintf(path, sizeof path, "%s/inflight", dir);
+    return path;
+}
+
+static int remove_dir(void **state)
+{
+    (void)state;
+    unlink(file());
+    rmdir(dir);
+    return 0;
+}
+
+static void keep_file(char *p, size_t n)
+{
+    int fd = open(file(), O_RDONLY);
+    assert_int_equal(read(fd, p, n), n);
+    close(fd);
+}
+
+static void put_file(const char *p, size_t n)
+{
+    int fd = open(file(), O_WRONLY);
+    assert_int_equal(write(fd, p, n), n);
+    close(fd);
+}
+
+enum { OCTETS = 32768 };
+
+/* A run with this message restored; `sends` takes a job and is killed with it. What the recipient looks like then. */
+static struct hky_recipient run(bool was_unclean, uint8_t unclean, bool sends, unsigned *n_maybe, char log[128])
+{
+    struct stage st;
+    static char kept[OCTETS];
+    struct hky_job *job = NULL;
+    stage_init(&st);
+    fake_relay(&st.policy, "ses");
+    st.dir = dir;
+    st.was_unclean = was_unclean;
+    stage_open(&st);
+    struct hky_plan *plan = fake_plan((struct hky_step[]){fake_step("ses")}, 1);
+    struct hky_message *m = fake_message(7, START, "", 1, (const char *const[]){"a@x.example"});
+    m->recipients[0].plan = hky_plan_ref(plan);
+    m->recipients[0].policy = 11;
+    m->recipients[0].unclean = unclean;
+    hky_message_ref(m); /* the test's */
+    hky_schedule_restore_message(st.schedule, m);
+    *n_maybe = (unsigned)hky_schedule_maybe_duplicates(st.schedule);
+    assert_int_equal(st.journal.n_attempts, *n_maybe);
+    hky_schedule_start(st.schedule);
+    assert_int_equal(st.journal.n_flushes, *n_maybe > 0); /* durable before the note goes */
+    turns(&st);
+    if (sends) {
+        assert_int_equal(take(&st, "ses", &job), HKY_TAKE_JOB);
+    }
+    keep_file(kept, sizeof kept);
+    struct hky_recipient now = m->recipients[0];
+    if (sends) {
+        assert_int_equal(now.state, HKY_RCPT_SENDING);
+        hky_schedule_give_back(&job);
+    }
+    snprintf(log, 128, "%.127s", st.log);
+    if (now.state == HKY_RCPT_HELD) {
+        assert_non_null(strstr(m->recipients[0].reason, "three times"));
+    }
+    hky_plan_unref(&plan);
+    stage_end(&st);
+    hky_message_unref(&m);
+    put_file(kept, sizeof kept);
+    return now;
+}
+
+static void three_unclean_stops_while_sending_hold(void **state)
+{
+    char log[128];
+    unsigned n;
+    (void)state;
+    assert_int_equal(run(false, 0, true, &n, log).unclean, 0);
+    assert_int_equal(run(true, 0, true, &n, log).unclean, 1);
+    assert_int_equal(n, 1);
+    assert_int_equal(run(true, 1, true, &n, log).unclean, 2);
+    assert_string_equal(log, "");
+    struct hky_recipient held = run(true, 2, false, &n, log);
+    assert_int_equal(held.unclean, 3);
+    assert_int_equal(held.state, HKY_RCPT_HELD);
+    assert_string_equal(log, "held");
+}
+
+static void what_was_not_being_sent_counts_nothing(void **state)
+{
+    char log[128];
+    unsigned n;
+    (void)state;
+    run(false, 0, false, &n, log);
+    assert_int_equal(run(true, 2, false, &n, log).unclean, 2);
+    assert_int_equal(n, 0);
+    assert_int_equal(run(true, 2, false, &n, log).state, HKY_RCPT_QUEUED);
+}
+
+static void a_clean_stop_counts_nothing(void **state)
+{
+    char log[128];
+    unsigned n;
+    (void)state;
+    run(false, 0, true, &n, log);
+    assert_int_equal(run(false, 2, true, &n, log).unclean, 2);
+    assert_int_equal(n, 0);
+}
+
+static void the_file_itself(void **state)
+{
+    struct inflight *f;
+    struct hky_error e;
+    struct stat st;
+    (void)state;
+    assert_int_equal(inflight_open(dir, 3, true, &f, &e), HKY_OK);
+    assert_int_equal(stat(file(), &st), 0);
+    assert_int_equal(st.st_mode & 07777, 0600);
+    assert_int_equal(st.st_size, 3 * OCTETS);
+    inflight_forget(f);
+    uint32_t first = inflight_put(f, 2, 41), second = inflight_put(f, 2, 42);
+    assert_true(first != 0 && second != 0 && first != second);
+    inflight_clear(f, 2, first);
+    for (int i = 0; i < INFLIGHT_SLOTS - 1; i++) {
+        assert_true(inflight_put(f, 2, 1000 + (uint64_t)i) != 0);
+    }
+    assert_int_equal(inflight_put(f, 2, 5), 0); /* full: not noted, and nothing happens */
+    inflight_clear(f, 2, 0);
+    assert_true(inflight_put(f, 0, 43) != 0);
+    static char kept[3 * OCTETS];
+    keep_file(kept, sizeof kept);
+    inflight_close(&f);
+    put_file(kept, sizeof kept);
+    assert_int_equal(inflight_open(dir, 1, true, &f, &e), HKY_OK); /* fewer workers than before */
+    assert_false(inflight_was(f, 41));
+    assert_true(inflight_was(f, 42));
+    assert_true(inflight_was(f, 43));
+    assert_false(inflight_was(f, 0));
+    inflight_forget(f);
+    assert_false(inflight_was(f, 42));
+    assert_int_equal(stat(file(), &st), 0);
+    assert_int_equal(st.st_size, OCTETS);
+    inflight_close(&f);
+}
+
+static void what_stands_in_the_way(void **state)
+{
+    struct inflight *f;
+    struct hky_error e;
+    (void)state;
+    assert_int_equal(symlink("/etc/hostname", file()), 0);
+    assert_int_equal(inflight_open(dir, 1, true, &f, &e), HKY_E_IO);
+    assert_null(f);
+    unlink(file());
+    assert_int_equal(mkfifo(file(), 0600), 0);
+    assert_int_equal(inflight_open(dir, 1, true, &f, &e), HKY_E_IO);
+    unlink(file());
+    assert_int_equal(inflight_put(NULL, 0, 1), 0);
+    inflight_clear(NULL, 0, 1);
+    inflight_forget(NULL);
+    assert_false(inflight_was(NULL, 1));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(the_file_itself, make_dir, remove_dir),
+        cmocka_unit_test_setup_teardown(what_stands_in_the_way, make_dir, remove_dir),
+        cmocka_unit_test_setup_teardown(three_unclean_stops_while_sending_hold, make_dir, remove_dir),
+        cmocka_unit_test_setup_teardown(what_was_not_being_sent_counts_nothing, make_dir, remove_dir),
+        cmocka_unit_test_setup_teardown(a_clean_stop_counts_nothing, make_dir, remove_dir),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
