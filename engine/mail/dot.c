@@ -56,11 +56,12 @@ static void grow_line(struct hky_dot_reader *r, size_t n)
         r->longest_line = r->line;
 }
 
-/* One call's work: p[run..i) is content that waits to be appended in one piece. */
+/* One call's work: p[run..i) is content that waits to be appended in one piece; p[noted..i) was read octet by octet and
+ * has not been through note_octets yet. */
 struct pass {
     struct hky_dot_reader *r;
     const char *p;
-    size_t n, i, run, n_crlf; /* n_crlf: pairs that lie in this piece */
+    size_t n, i, run, noted, n_crlf; /* n_crlf: pairs that lie in p[noted..i) */
     struct hky_buf *out;
 };
 
@@ -76,6 +77,98 @@ static void end_line(struct pass *k)
     k->r->line = 0;
     k->r->state = AT_START;
 }
+
+/* Every CR must have its LF behind it, in this stretch or as the first octet of the next. */
+static void note_stretch(struct pass *k)
+{
+    size_t n_cr = note_octets(k->r, k->p + k->noted, k->i - k->noted);
+
+    if (n_cr != k->n_crlf + (k->i > k->noted && k->p[k->i - 1] == '\r'))
+        k->r->has_bare_cr = true;
+    k->noted = k->i;
+    k->n_crlf = 0;
+}
+
+#if defined(__SSE2__)
+#include <emmintrin.h>
+
+/* Bit i of each: octet i of the 64 at `p` is LF, CR, NUL, above 127, a dot. */
+struct block {
+    uint64_t lf, cr, nul, high, dot;
+};
+
+static uint64_t equal(const __m128i v[4], char c)
+{
+    __m128i want = _mm_set1_epi8(c);
+    uint64_t bits = 0;
+
+    for (int i = 0; i < 4; i++)
+        bits |= (uint64_t)(uint16_t)_mm_movemask_epi8(_mm_cmpeq_epi8(v[i], want)) << (16 * i);
+    return bits;
+}
+
+static struct block look_at(const char *p)
+{
+    __m128i v[4];
+    struct block b = {0};
+
+    for (int i = 0; i < 4; i++) {
+        v[i] = _mm_loadu_si128((const __m128i *)(const void *)(p + 16 * i));
+        b.high |= (uint64_t)(uint16_t)_mm_movemask_epi8(v[i]) << (16 * i);
+    }
+    b.lf = equal(v, '\n');
+    b.cr = equal(v, '\r');
+    b.nul = equal(v, '\0');
+    b.dot = equal(v, '.');
+    return b;
+}
+
+/*
+ * Most of a body is lines that end in CRLF and begin with no dot: those go by in blocks of 64, all in one look. From
+ * the middle of a line; stops before the first block that holds anything else, so that the careful reader sees it
+ * whole.
+ */
+static void skip_plain(struct pass *k, bool has_dots)
+{
+    uint64_t was_cr = 0, was_lf = 0; /* the octet before the block */
+    size_t start = k->i;
+
+    if (k->n - k->i < 64)
+        return;
+    note_stretch(k);
+    for (; k->n - k->i >= 64; k->i += 64) {
+        struct block b = look_at(k->p + k->i);
+        uint64_t after_cr = b.cr << 1 | was_cr, after_lf = b.lf << 1 | was_lf;
+
+        if (b.lf != after_cr || b.nul != 0 || (has_dots && (b.dot & after_lf) != 0))
+            break;
+        k->r->has_8bit |= b.high != 0;
+        was_cr = b.cr >> 63;
+        was_lf = b.lf >> 63;
+        for (uint64_t lf = b.lf, from = 0; lf != 0; lf &= lf - 1) {
+            uint64_t at = (uint64_t)__builtin_ctzll(lf);
+            /* the CR is no part of the line; it may have been the last octet of the block before */
+            grow_line(k->r, at > from ? at - from - 1 : 0);
+            k->r->line = 0;
+            from = at + 1;
+            if ((lf & (lf - 1)) == 0)
+                grow_line(k->r, 64 - from - was_cr);
+        }
+        if (b.lf == 0)
+            grow_line(k->r, 64 - was_cr);
+    }
+    if (k->i == start)
+        return;
+    k->noted = k->i;
+    k->r->state = was_cr ? AFTER_CR : was_lf ? AT_START : IN_LINE;
+}
+#else
+static void skip_plain(struct pass *k, bool has_dots)
+{
+    (void)k;
+    (void)has_dots;
+}
+#endif
 
 /* From the middle of a line to behind its end, or to the end of the piece. */
 static void read_line(struct pass *k)
@@ -109,7 +202,7 @@ static void read_line(struct pass *k)
 static void after_cr(struct pass *k)
 {
     if (k->p[k->i] == '\n') {
-        if (k->i > 0)
+        if (k->i > k->noted)
             k->n_crlf++;
         k->i++;
         end_line(k);
@@ -141,7 +234,7 @@ static void after_dot(struct pass *k)
 static bool after_dot_cr(struct pass *k)
 {
     if (k->p[k->i] == '\n') {
-        if (k->i > 0)
+        if (k->i > k->noted)
             k->n_crlf++;
         k->run = ++k->i;
         end_line(k);
@@ -171,7 +264,9 @@ static bool read_piece(struct pass *k, bool has_dots)
             }
             break;
         case IN_LINE:
-            read_line(k);
+            skip_plain(k, has_dots);
+            if (k->r->state == IN_LINE && k->i < k->n)
+                read_line(k);
             break;
         case AFTER_CR:
             after_cr(k);
@@ -186,10 +281,7 @@ static bool read_piece(struct pass *k, bool has_dots)
     }
     if (k->r->state != AFTER_DOT && k->r->state != AFTER_DOT_CR)
         flush(k);
-    /* Every CR must have its LF behind it, in this piece or as the first octet of the next. */
-    size_t n_cr = note_octets(k->r, k->p, k->i);
-    if (n_cr != k->n_crlf + (k->i > 0 && k->p[k->i - 1] == '\r'))
-        k->r->has_bare_cr = true;
+    note_stretch(k);
     return is_end;
 }
 
