@@ -43,6 +43,12 @@ static const struct record zone[] = {
     {"both.example", T_A, 0, 0, "192.0.2.2", 600},
     {"both.example", T_A, 0, 0, "192.0.2.3", 600},
     {"both.example", T_AAAA, 0, 0, "2001:db8::1", 600},
+    {"alias.example", T_CNAME, 0, 0, "next.example", 600},
+    {"next.example", T_CNAME, 0, 0, "plain.example", 600},
+    {"mail-alias.example", T_CNAME, 0, 0, "two.example", 600},
+    {"dead-end.example", T_CNAME, 0, 0, "nothing.example", 600},
+    {"round.example", T_CNAME, 0, 0, "about.example", 600},
+    {"about.example", T_CNAME, 0, 0, "round.example", 600},
 };
 
 static struct {
@@ -70,9 +76,7 @@ static size_t put_name(unsigned char *p, const char *name)
 
 static size_t put_record(unsigned char *p, const struct record *r)
 {
-    size_t at = 0, len_at;
-    p[at++] = 0xc0; /* the question's name */
-    p[at++] = 12;
+    size_t at = put_name(p, r->name), len_at;
     p[at++] = 0;
     p[at++] = (unsigned char)r->type;
     p[at++] = 0;
@@ -84,6 +88,8 @@ static size_t put_record(unsigned char *p, const struct record *r)
     if (r->type == T_MX) {
         p[at++] = (unsigned char)(r->preference >> 8);
         p[at++] = (unsigned char)r->preference;
+        at += put_name(p + at, r->value);
+    } else if (r->type == T_CNAME) {
         at += put_name(p + at, r->value);
     } else {
         inet_pton(r->type == T_A ? AF_INET : AF_INET6, r->value, p + at);
@@ -108,11 +114,37 @@ static size_t get_name(const unsigned char *p, char out[256])
     return at + 1;
 }
 
+struct answer {
+    unsigned char *p;
+    size_t at;
+    int rcode, n_records;
+    bool is_silent;
+};
+
+/* Like a recursive server: the aliases on the way and what is at their end. */
+static void look_up(struct answer *a, const char *name, int type, int n_aliases)
+{
+    for (size_t i = 0; i < sizeof zone / sizeof *zone; i++) {
+        const struct record *r = &zone[i];
+        if (strcasecmp(r->name, name) != 0)
+            continue;
+        if (r->type == 0) {
+            a->is_silent = r->rcode < 0;
+            a->rcode = r->rcode;
+        } else if (r->type == type || r->type == T_CNAME) {
+            a->at += put_record(a->p + a->at, r);
+            a->n_records++;
+        }
+        if (r->type == T_CNAME && n_aliases < 8)
+            look_up(a, r->value, type, n_aliases + 1);
+    }
+}
+
 static void *serve(void *arg)
 {
     (void)arg;
     for (;;) {
-        unsigned char q[1500], a[1500];
+        unsigned char q[1500], p[1500];
         char name[256];
         struct sockaddr_in from;
         socklen_t from_n = sizeof from;
@@ -120,28 +152,17 @@ static void *serve(void *arg)
         if (n < 17)
             return NULL; /* the test's end is a short datagram */
         size_t end = get_name(q, name) + 4;
-        int type = q[end - 4] << 8 | q[end - 3], rcode = 0, n_records = 0;
-        bool is_silent = false;
+        int type = q[end - 4] << 8 | q[end - 3];
+        struct answer a = {.p = p, .at = end};
         atomic_fetch_add(&server.n_asked, 1);
-        memcpy(a, q, end);
-        size_t at = end;
-        for (size_t i = 0; i < sizeof zone / sizeof *zone; i++) {
-            if (strcasecmp(zone[i].name, name) != 0)
-                continue;
-            if (zone[i].type == 0) {
-                is_silent = zone[i].rcode < 0;
-                rcode = zone[i].rcode;
-            } else if (zone[i].type == type) {
-                at += put_record(a + at, &zone[i]);
-                n_records++;
-            }
-        }
-        a[2] = 0x81;
-        a[3] = (unsigned char)(0x80 | (rcode & 15));
-        memset(a + 6, 0, 6);
-        a[7] = (unsigned char)n_records;
-        if (!is_silent)
-            sendto(server.fd, a, at, 0, (struct sockaddr *)&from, from_n);
+        memcpy(p, q, end);
+        look_up(&a, name, type, 0);
+        p[2] = 0x81;
+        p[3] = (unsigned char)(0x80 | (a.rcode & 15));
+        memset(p + 6, 0, 6);
+        p[7] = (unsigned char)a.n_records;
+        if (!a.is_silent)
+            sendto(server.fd, p, a.at, 0, (struct sockaddr *)&from, from_n);
     }
 }
 
@@ -249,6 +270,8 @@ static void mx_answers(void **state)
         {"any case and a final dot are the same name", "TWO.Example.", HKY_DNS_OK, 2, false, "first.two.example"},
         {"null MX", "null.example", HKY_DNS_NULL_MX, 0, false, NULL},
         {"no MX: the domain itself", "plain.example", HKY_DNS_OK, 1, true, "plain.example"},
+        {"the MX of an alias", "mail-alias.example", HKY_DNS_OK, 2, false, "first.two.example"},
+        {"an alias without MX", "alias.example", HKY_DNS_OK, 1, true, "alias.example"},
         {"no such domain", "gone.example", HKY_DNS_NO_NAME, 0, false, NULL},
         {"a broken one", "broken.example", HKY_DNS_FAILED, 0, false, NULL},
         {"an empty label", "a..example", HKY_DNS_NO_NAME, 0, false, NULL},
@@ -347,6 +370,25 @@ static void addresses_are_interleaved(void **state)
     lab_down(&lab);
 }
 
+static void addresses_are_found_behind_aliases(void **state)
+{
+    (void)state;
+    struct lab lab;
+    struct asker k;
+    lab_up(&lab);
+    ask_addr(&lab, &k, "alias.example");
+    assert_int_equal(k.addr.status, HKY_DNS_OK);
+    assert_int_equal(k.addr.n, 1);
+    assert_int_equal(((struct sockaddr_in *)&k.addr.addr[0].ss)->sin_addr.s_addr, htonl(0xc0000201));
+    ask_addr(&lab, &k, "dead-end.example");
+    assert_int_equal(k.addr.n, 0);
+    assert_int_equal(k.addr.status, HKY_DNS_NO_DATA);
+    ask_addr(&lab, &k, "round.example");
+    assert_int_equal(k.addr.n, 0);
+    assert_int_not_equal(k.addr.status, HKY_DNS_OK);
+    lab_down(&lab);
+}
+
 static void addresses_come_from_literals_and_the_hosts_file(void **state)
 {
     (void)state;
@@ -431,6 +473,7 @@ int main(void)
         cmocka_unit_test(a_ttl_of_zero_is_asked_again),
         cmocka_unit_test(the_same_question_in_flight_is_asked_once_and_can_be_cancelled),
         cmocka_unit_test(addresses_are_interleaved),
+        cmocka_unit_test(addresses_are_found_behind_aliases),
         cmocka_unit_test(addresses_come_from_literals_and_the_hosts_file),
         cmocka_unit_test(silence_ends_in_bounded_time),
         cmocka_unit_test(free_drops_what_is_pending_also_inside_a_callback),

@@ -433,6 +433,40 @@ static void connect_talks_and_names_its_peer(void **state)
     hky_loop_free(&loop);
 }
 
+static void connect_speaks_ipv6(void **state)
+{
+    (void)state;
+    struct hky_loop *loop = NULL;
+    struct hky_error e;
+    struct sockaddr_in6 at = {.sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT}, from = at, seen;
+    struct peer peer = {0};
+    socklen_t n = sizeof at;
+    int listener = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (listener < 0 || bind(listener, (struct sockaddr *)&at, n) != 0) {
+        print_message("SKIP: this machine has no IPv6 loopback\n");
+        skip();
+    }
+    assert_int_equal(listen(listener, 8), 0);
+    assert_int_equal(getsockname(listener, (struct sockaddr *)&at, &n), 0);
+    assert_int_equal(hky_loop_new(&loop, &e), HKY_OK);
+    struct hky_stream_params sp = params(loop, &peer);
+    peer.s = hky_stream_connect(&sp, (struct sockaddr *)&at, sizeof at, (struct sockaddr *)&from, sizeof from);
+    hky_stream_write(peer.s, "early\n", 6);
+    for (int i = 0; i < 20 && peer.events[0] == 0; i++)
+        hky_loop_turn(loop, 50);
+    assert_int_equal(peer.events[0], 'c');
+    int fd = accept(listener, (struct sockaddr *)&seen, &n);
+    char back[8], text[64];
+    assert_int_equal(recv(fd, back, sizeof back, 0), 6);
+    hky_stream_peer(peer.s, text, sizeof text);
+    assert_string_equal(text, "::1");
+    close(fd);
+    close(listener);
+    hky_stream_close(&peer.s);
+    hky_buf_fini(&peer.got);
+    hky_loop_free(&loop);
+}
+
 static void connect_refused_is_told_later(void **state)
 {
     (void)state;
@@ -530,6 +564,7 @@ int main(void)
         cmocka_unit_test(a_write_to_a_dead_peer_fails_after_its_last_words_are_read),
         cmocka_unit_test(a_deadline_fails_once_unless_moved_or_cleared),
         cmocka_unit_test(connect_talks_and_names_its_peer),
+        cmocka_unit_test(connect_speaks_ipv6),
         cmocka_unit_test(connect_refused_is_told_later),
         cmocka_unit_test(a_flood_does_not_hold_the_turn),
         cmocka_unit_test(a_new_owner_is_offered_what_was_kept),
