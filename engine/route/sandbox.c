@@ -6,7 +6,6 @@
 #include <stdlib.h>
 
 #define TABLE_MAX 100000
-#define NOTES_MAX 50
 
 const char *hky_nearest(struct hky_str name, const char *const *names, size_t n)
 {
@@ -238,26 +237,13 @@ static int l_tostring(lua_State *L)
 
 static int l_note(lua_State *L)
 {
-    struct hky_vm *vm = hky_vm_of(L);
-    size_t n;
-    const char *p;
+    struct hky_str text;
 
     lua_pushcfunction(L, l_tostring);
     lua_pushvalue(L, 1);
     lua_call(L, 1, 1);
-    p = lua_tolstring(L, -1, &n);
-    if (n > 200)
-        n = 200;
-    if (vm->loader != NULL && !vm->loader->is_worker) {
-        struct hky_route_table *t = vm->table;
-        if (t->n_notes < NOTES_MAX) {
-            t->notes = hky_realloc(t->notes, (t->n_notes + 1) * sizeof *t->notes);
-            t->notes[t->n_notes++] = hky_str_dup(hky_str_of(p, n));
-        }
-    } else if (vm->wants_notes && vm->n_notes < NOTES_MAX) {
-        vm->notes = hky_realloc(vm->notes, (vm->n_notes + 1) * sizeof *vm->notes);
-        vm->notes[vm->n_notes++] = hky_str_dup(hky_str_of(p, n));
-    }
+    text.p = lua_tolstring(L, -1, &text.n);
+    hky_vm_note(hky_vm_of(L), text);
     return 0;
 }
 

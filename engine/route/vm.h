@@ -57,6 +57,10 @@ struct hky_vm {
     bool wants_notes;
     char **notes;
     size_t n_notes;
+    /* and of this second, for the log */
+    struct hky_log *log; /* borrowed, or NULL */
+    int64_t note_second_ms;
+    uint32_t n_noted;
 };
 
 static inline struct hky_vm *hky_vm_of(lua_State *L)
@@ -76,6 +80,8 @@ void hky_vm_close(struct hky_vm *vm);
 void hky_vm_charge(lua_State *L, uint64_t instructions);
 /* Raise what ended this call again, if something did: for pcall. */
 void hky_vm_rethrow(lua_State *L);
+
+void hky_vm_note(struct hky_vm *vm, struct hky_str text);
 
 /* Registers of kinds of userdata: metatable names. */
 #define HKY_UD_STEP    "step"

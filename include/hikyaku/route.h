@@ -5,6 +5,7 @@
 #ifndef HIKYAKU_ROUTE_H
 #define HIKYAKU_ROUTE_H
 
+#include "base/log.h"
 #include "hikyaku/message.h"
 #include "hikyaku/policy.h"
 
@@ -38,6 +39,9 @@ struct hky_vm;
 enum hky_err hky_vm_new(struct hky_policy *policy, struct hky_vm **out,
                         struct hky_error *e); /* takes a reference of its own */
 void hky_vm_free(struct hky_vm **vm);
+/* Where note "text" of a running script goes too, at level info: quoted, cut, at most ten lines a second and how many
+ * were left out. NULL, as at first: nowhere. Borrowed. */
+void hky_vm_set_log(struct hky_vm *vm, struct hky_log *log);
 struct hky_policy *hky_vm_policy(const struct hky_vm *vm);
 
 /* The header section for r.message:header(); called only when a script asks. NULL p = not in memory. */
