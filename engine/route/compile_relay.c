@@ -156,7 +156,7 @@ static void read_login(struct relay_read *r)
     bool has_password, has_oauth, is_oauth_only = false;
     const char *preset = hky_get_string(L, r->body, "preset", NULL);
 
-    o->user = keep(r->l, hky_get_string(L, r->body, "user", ""));
+    o->user = keep(r->l, hky_get_string(L, r->merged, "user", ""));
     hky_get(L, r->body, "password");
     o->password = hky_read_secret(r->l, lua_gettop(L), r->what, r->spec->place);
     read_oauth(r);

@@ -42,6 +42,8 @@ static void account_of(lua_State *L, int body, char out[600])
         luaL_getsubtable(L, LUA_REGISTRYINDEX, "hky.presets");
         if (hky_get(L, lua_gettop(L), preset) == LUA_TTABLE && hky_get(L, lua_gettop(L), "values") == LUA_TTABLE) {
             int values = lua_gettop(L);
+            if (user[0] == 0)
+                user = hky_get_string(L, values, "user", "");
             if (host[0] == 0) {
                 host = hky_get_string(L, values, "host", "");
                 if (port == 0)

@@ -26,7 +26,7 @@ rows {
     to = "gmail.com" },
 
   -- everyone else, and whomever an account above could not serve
-  { name = "sendgrid", priority = 90, preset = "sendgrid", user = "apikey", password = secret "sendgrid",
+  { name = "sendgrid", priority = 90, preset = "sendgrid", password = secret "sendgrid",
     sends_as = "shop.example", to = "*" },
   { name = "rental", priority = 95, host = "smtp.rental.example", port = 587, user = "shop",
     password = secret "rental", cap = "10/min", to = "*" },

@@ -337,6 +337,23 @@ static void relay_defaults(void **state)
     hky_policy_unref(&p);
 }
 
+static void a_preset_may_bring_the_user(void **state)
+{
+    struct hky_policy *p =
+        load_text("relay 'grid' { preset = 'sendgrid', password = secret 'g' }\n"
+                  "rows { { name = 'row', preset = 'sendgrid', user = 'APIKEY', password = secret 'g', to = '*' },\n"
+                  "       { name = 'own', preset = 'sendgrid', host = 'grid.example', user = 'me', password = secret "
+                  "'g', to = '*' } }");
+
+    (void)state;
+    assert_int_equal(p->n_relays, 2); /* the first row is the account of relay "grid" */
+    assert_string_equal(p->relays[0].user, "apikey");
+    assert_string_equal(p->relays[0].account, "apikey@smtp.sendgrid.net:587");
+    assert_int_equal(p->relays[0].auth, HKY_AUTH_AUTO);
+    assert_string_equal(p->relays[1].user, "me");
+    hky_policy_unref(&p);
+}
+
 static void engine_options(void **state)
 {
     struct hky_policy *p = load_text(
@@ -344,7 +361,8 @@ static void engine_options(void **state)
         "},\n"
         " redirect = env('NOT_THERE', false), owner = env('OWNER', 'o@shop.example'), expire = '1d', only_to = { "
         "'x.example', '.y.example' },\n"
-        " bounds = { recipients = 5, body_memory = '10M', command = '30s' },\n"
+        " bounds = { recipients = 5, body_memory = '10M', command = '30s', segment = '1M',\n"
+        "  cold_after = '2s' },\n"
         " listen = { '127.0.0.1:0', { addr = '[::1]:2525', allow = { '::1', '10.0.0.0/8' },\n"
         "   users = { bob = { password = secret 'bob', scenario = 'spring', sender = { 'shop.example' } } } } } }");
     const struct hky_engine_options *o = &p->engine;
@@ -357,6 +375,7 @@ static void engine_options(void **state)
     assert_true(o->retry.n == 2 && o->retry.after_sec[0] == 60 && o->retry.after_sec[1] == 30);
     assert_int_equal(o->expire_sec, 86400);
     assert_true(o->bounds.recipients == 5 && o->bounds.body_memory == 10u << 20 && o->bounds.command_ms == 30000);
+    assert_true(o->bounds.segment_octets == 1u << 20 && o->bounds.cold_after_ms == 2000);
     assert_int_equal(o->n_listen, 2);
     assert_true(o->listen[0].port == 0 && !o->listen[0].has_allow);
     assert_true(o->listen[1].n_allow == 2 && o->listen[1].allow[1].bits == 104);
@@ -397,6 +416,45 @@ static void explain_says_why_not(void **state)
     hky_message_unref(&m);
     hky_vm_free(&vm);
     hky_policy_unref(&p);
+}
+
+static void notes_go_to_the_log_so_many_a_second(void **state)
+{
+    struct hky_policy *p = load_text(RELAYS "route 'x' { to = '*', via = 'a', when = function(r)\n"
+                                            "  note('line\\n\"' .. ('x'):rep(500)) return true end }\n");
+    struct hky_vm *vm = vm_of(p);
+    struct hky_message *m = message_of(&(struct mail){.to = "a@y.example"});
+    struct hky_log *log;
+    int fds[2];
+    char text[16384];
+    ssize_t n;
+    unsigned lines = 0;
+
+    (void)state;
+    assert_int_equal(pipe(fds), 0);
+    log = hky_log_new(fds[1], HKY_LOG_INFO);
+    hky_vm_set_log(vm, log);
+    for (int i = 0; i < 40; i++) { /* thirty in the first second, ten later */
+        struct hky_route_query q = {m, &m->recipients[0], {NULL, 0}, NOW_MS + (i < 30 ? i : 5000 + i)};
+        struct hky_decision d;
+        hky_route_decide(vm, &q, &d);
+        decision_fini(&d);
+    }
+    close(fds[1]);
+    n = read(fds[0], text, sizeof text - 1);
+    assert_true(n > 0);
+    text[n] = 0;
+    for (char *l = text; (l = strstr(l, "ev=note ")) != NULL; l++)
+        lines++;
+    assert_int_equal(lines, 10 + 1 + 10);
+    assert_non_null(strstr(text, "left_out=20"));
+    assert_non_null(strstr(text, "rcpt=\"a@y.example\" text=\"line\\x0a\\\"xxx"));
+    assert_true(n < 21 * 400);
+    close(fds[0]);
+    hky_message_unref(&m);
+    hky_vm_free(&vm);
+    hky_policy_unref(&p);
+    hky_log_free(&log);
 }
 
 static void where_selects(void **state)
@@ -485,8 +543,10 @@ int main(void)
         cmocka_unit_test(identity_follows_the_table),
         cmocka_unit_test(route_from_is_for_all_its_steps),
         cmocka_unit_test(relay_defaults),
+        cmocka_unit_test(a_preset_may_bring_the_user),
         cmocka_unit_test(engine_options),
         cmocka_unit_test(explain_says_why_not),
+        cmocka_unit_test(notes_go_to_the_log_so_many_a_second),
         cmocka_unit_test(where_selects),
         cmocka_unit_test(secrets_are_read_late_and_guarded),
     };
