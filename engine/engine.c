@@ -121,7 +121,7 @@ static void ask_password(void *ctx, unsigned worker, const struct hky_secret_ref
     hky_loop_post(engine->aux, &ask->task);
 }
 
-static void forget_passwords(struct hky_engine *engine)
+void hky_engine_forget_passwords(struct hky_engine *engine)
 {
     struct hky_map_entry *entry;
     size_t at = 0;
@@ -196,30 +196,6 @@ static enum hky_err make_spool(const char *spool, struct hky_error *e)
     return HKY_OK;
 }
 
-/* Every password that lies in the environment or a file is read once now, so that a missing one is known at the start
- * and not with the first mail. Commands may ask a person or a keyring: they run when needed. */
-static enum hky_err check_secrets(const struct hky_policy *policy, struct hky_error *e)
-{
-    if (policy->engine.redirect[0] != '\0')
-        return HKY_OK;
-    for (uint32_t i = 0; i < policy->n_relays; i++) {
-        const struct hky_relay *relay = &policy->relays[i];
-        const struct hky_secret_ref *refs[] = {&relay->password, &relay->oauth.client_secret, &relay->oauth.refresh};
-        for (size_t k = 0; k < 3; k++) {
-            struct hky_secret *s = NULL;
-            struct hky_error why;
-            if (refs[k]->name == NULL || refs[k]->command != NULL)
-                continue;
-            enum hky_err err = hky_policy_read_secret(policy, refs[k], &s, &why);
-            hky_secret_unref(&s);
-            if (err != HKY_OK)
-                return hky_error_set(e, err, "%s:%u: relay \"%s\": %s", relay->place.file, relay->place.line,
-                                     relay->name, why.text);
-        }
-    }
-    return HKY_OK;
-}
-
 static unsigned count_workers(const struct hky_policy *policy)
 {
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
@@ -242,6 +218,8 @@ static enum hky_err open_loops(struct hky_engine *engine, struct hky_error *e)
         w->index = i;
         if ((err = hky_loop_new(&w->loop, e)) == HKY_OK)
             err = hky_vm_new(engine->policy, &w->vm, e);
+        if (err == HKY_OK)
+            hky_vm_set_log(w->vm, engine->log);
         engine->loops[i] = w->loop;
     }
     return err == HKY_OK ? hky_vm_new(engine->policy, &engine->vm, e) : err;
@@ -370,11 +348,16 @@ enum hky_err hky_engine_new(const struct hky_engine_params *p, struct hky_engine
     level_name = p->log_level != NULL ? p->log_level : engine->policy->engine.log;
     if (level_name[0] != '\0' && !hky_log_level_parse(hky_str_z(level_name), &level)) {
         hky_engine_free(&engine);
-        return hky_error_set(e, HKY_E_CONFIG, "no log level \"%s\": error, warn, info or debug", p->log_level);
+        return hky_error_set(e, HKY_E_CONFIG, "no log level \"%s\": error, warn, info or debug", level_name);
     }
     engine->log = hky_log_new(p->log_fd, level);
     engine->spool = hky_strdup(p->spool != NULL ? p->spool : engine->policy->engine.spool);
-    if ((err = check_secrets(engine->policy, e)) == HKY_OK)
+    engine->at_start = (struct hky_start_options){.is_spool_given = p->spool != NULL,
+                                                  .is_log_level_given = p->log_level != NULL,
+                                                  .workers = engine->policy->engine.workers,
+                                                  .http = hky_strdup(engine->policy->engine.http),
+                                                  .bounds = engine->policy->engine.bounds};
+    if ((err = hky_engine_check_secrets(engine->policy, e)) == HKY_OK)
         err = open_stages(engine, e);
     if (err != HKY_OK) {
         hky_engine_free(&engine);
@@ -532,6 +515,7 @@ enum hky_err hky_engine_run(struct hky_engine *engine, struct hky_error *e)
     }
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (err == HKY_OK) {
+        hky_engine_watch_lists(engine);
         hky_loop_on_signal(engine->aux, SIGHUP, on_signal, engine);
         hky_loop_on_signal(engine->aux, SIGTERM, on_signal, engine);
         hky_loop_on_signal(engine->aux, SIGINT, on_signal, engine);
@@ -547,108 +531,6 @@ enum hky_err hky_engine_run(struct hky_engine *engine, struct hky_error *e)
     }
     record_stop(engine);
     return err;
-}
-
-/* ---- reload ---- */
-
-/* The new vm on its way to a worker; on worker 0 the listeners follow. */
-struct swap {
-    struct hky_task task;
-    struct hky_worker *worker;
-    struct hky_vm *vm;
-};
-
-static void swap_vm(struct hky_task *task)
-{
-    struct swap *s = HKY_CONTAINER(task, struct swap, task);
-    struct hky_worker *w = s->worker;
-    struct hky_error e;
-
-    hky_where_free(&w->where);
-    w->where_for = NULL;
-    hky_vm_free(&w->vm);
-    w->vm = s->vm;
-    if (w->index == 0 && hky_accept_set_policy(w->engine->accept, hky_vm_policy(w->vm), &e) != HKY_OK)
-        hky_log(w->engine->log, HKY_LOG_ERROR, "reload", "what=listeners error=\"%s\"", e.text);
-    free(s);
-}
-
-static void tell_problems(struct hky_engine *engine, const struct hky_problems *problems)
-{
-    struct hky_buf line;
-
-    hky_buf_init(&line, 1024);
-    for (size_t i = 0; i < problems->n; i++) {
-        hky_buf_clear(&line);
-        hky_problem_format(&problems->items[i], &line);
-        hky_log(engine->log, problems->items[i].is_warning ? HKY_LOG_WARN : HKY_LOG_ERROR, "policy", "%s",
-                hky_buf_z(&line));
-        if (!problems->items[i].is_warning && engine->reload_error[0] == '\0')
-            snprintf(engine->reload_error, sizeof engine->reload_error, "%s", hky_buf_z(&line));
-    }
-    hky_buf_fini(&line);
-}
-
-static enum hky_err load_anew(struct hky_engine *engine, struct hky_policy **policy, struct hky_vm **vms,
-                              struct hky_error *e)
-{
-    struct hky_problems problems = {0};
-    enum hky_err err = hky_policy_load(
-        &(struct hky_load_params){.path = engine->policy_path, .now_ms = hky_clock_now_ms(engine->clock)}, policy,
-        &problems);
-
-    tell_problems(engine, &problems);
-    hky_problems_fini(&problems);
-    if (err != HKY_OK)
-        return hky_error_set(e, err, "%s", engine->reload_error);
-    if ((err = check_secrets(*policy, e)) != HKY_OK)
-        return err;
-    for (unsigned i = 0; i <= engine->n_workers && err == HKY_OK; i++)
-        err = hky_vm_new(*policy, &vms[i], e);
-    return err;
-}
-
-enum hky_err hky_engine_reload(struct hky_engine *engine, struct hky_error *e)
-{
-    struct hky_vm **vms = (struct hky_vm **)hky_calloc(engine->n_workers + 1, sizeof *vms);
-    struct hky_event ev = {
-        .kind = HKY_EVENT_RELOADED, .at_ms = hky_clock_now_ms(engine->clock), .text = "a new policy is in force"};
-    struct hky_policy *policy = NULL;
-    enum hky_err err;
-
-    engine->reload_error[0] = '\0';
-    err = load_anew(engine, &policy, vms, e);
-    if (err != HKY_OK) {
-        char text[sizeof e->text + 64];
-        snprintf(engine->reload_error, sizeof engine->reload_error, "%s", e->text);
-        snprintf(text, sizeof text, "refused, the old policy stays: %s", e->text);
-        ev.text = text;
-        hky_record_event(engine->record, HKY_RECORD_OTHER, &ev);
-        hky_log(engine->log, HKY_LOG_ERROR, "reload", "what=\"the old policy stays\" error=\"%s\"", e->text);
-        for (unsigned i = 0; i <= engine->n_workers; i++)
-            hky_vm_free(&vms[i]);
-        hky_policy_unref(&policy);
-        free((void *)vms);
-        return err;
-    }
-    forget_passwords(engine);
-    for (unsigned i = 0; i < engine->n_workers; i++) {
-        struct swap *s = hky_calloc(1, sizeof *s);
-        s->task.run = swap_vm;
-        s->worker = &engine->workers[i];
-        s->vm = vms[i];
-        hky_loop_post(engine->workers[i].loop, &s->task);
-    }
-    hky_vm_free(&engine->vm);
-    engine->vm = vms[engine->n_workers];
-    free((void *)vms);
-    hky_schedule_set_policy(engine->schedule, policy);
-    hky_policy_unref(&engine->policy);
-    engine->policy = policy;
-    hky_record_event(engine->record, HKY_RECORD_OTHER, &ev);
-    hky_log(engine->log, HKY_LOG_INFO, "reload", "what=\"a new policy is in force\" hash=%016lx",
-            (unsigned long)policy->hash);
-    return HKY_OK;
 }
 
 /* ---- stop ---- */
@@ -677,12 +559,13 @@ void hky_engine_free(struct hky_engine **out)
     }
     hky_vm_free(&engine->vm);
     hky_loop_free(&engine->aux);
-    forget_passwords(engine);
+    hky_engine_forget_passwords(engine);
     hky_policy_unref(&engine->policy);
     hky_log_free(&engine->log);
     free(engine->workers);
     free((void *)engine->loops);
     free(engine->policy_path);
     free(engine->spool);
+    free(engine->at_start.http);
     free(engine);
 }

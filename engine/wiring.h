@@ -1,5 +1,5 @@
-/* Private to engine: the whole, as its three files see it (engine.c wires, planning.c asks the policy, operate.c
- * answers operators). */
+/* Private to engine: the whole, as its four files see it (engine.c wires, planning.c asks the policy, operate.c answers
+ * operators, reload.c brings a new policy). */
 #ifndef HKY_WIRING_H
 #define HKY_WIRING_H
 
@@ -24,6 +24,14 @@ struct hky_worker {
     struct hky_where *where; /* of the queue request under way, or NULL */
     const void *where_for;
     bool is_where_told;
+};
+
+/* What was opened once: a reload cannot change it, and says so. */
+struct hky_start_options {
+    bool is_spool_given, is_log_level_given; /* on the command line: the policy's does not count */
+    uint32_t workers;
+    char *http;
+    struct hky_bounds bounds;
 };
 
 struct hky_engine {
@@ -53,6 +61,9 @@ struct hky_engine {
     int stop_asked;           /* atomic: stop_task is posted once */
     struct hky_map passwords; /* of listeners: secret's name -> struct hky_secret *; aux's thread */
     char reload_error[512];   /* why the last reload was refused, "" none; aux's thread */
+    struct hky_start_options at_start;
+    struct hky_timer lists_timer;
+    char list_error[240]; /* told last, "" none */
 };
 
 /* One queue request of an operator. `rq.ctx` is the whole. */
@@ -75,6 +86,13 @@ void hky_engine_metrics(void *ctx, struct hky_buf *out);
 void hky_engine_restore_relays(struct hky_engine *engine);
 
 /* engine.c */
-enum hky_err hky_engine_reload(struct hky_engine *engine, struct hky_error *e); /* aux's thread */
+void hky_engine_forget_passwords(struct hky_engine *engine);
+
+/* reload.c, on aux's thread */
+/* Every password that lies in the environment or a file is read once, so that a missing one is known at the start and
+ * not with the first mail. Commands may ask a person or a keyring: they run when needed. */
+enum hky_err hky_engine_check_secrets(const struct hky_policy *policy, struct hky_error *e);
+enum hky_err hky_engine_reload(struct hky_engine *engine, struct hky_error *e);
+void hky_engine_watch_lists(struct hky_engine *engine);
 
 #endif

@@ -465,15 +465,15 @@ static const struct hky_listen *find_listen(const struct hky_policy *policy, con
 {
     for (uint32_t i = 0; i < policy->engine.n_listen; i++) {
         const struct hky_listen *l = &policy->engine.listen[i];
-        if (l->port == door->port && strcmp(l->addr, door->addr) == 0 && l->tls == door->tls_mode)
+        if (l->port == door->port && strcmp(l->addr, door->addr) == 0)
             return l;
     }
     return NULL;
 }
 
-static void turn_away(int fd, const struct hky_door *door, const char *line)
+static void turn_away(int fd, const struct hky_listen *listen, const char *line)
 {
-    if (door->tls_mode != HKY_LISTEN_IMPLICIT)
+    if (listen != NULL && listen->tls != HKY_LISTEN_IMPLICIT)
         (void)!send(fd, line, strlen(line), MSG_DONTWAIT | MSG_NOSIGNAL);
     close(fd);
 }
@@ -485,7 +485,7 @@ void hky_connection_new(struct hky_gate *gate, int fd, const struct hky_connecti
     const struct hky_listen *listen = find_listen(policy, gate->door);
 
     if (listen == NULL || !hky_client_enter(w->accept, peer->text, &policy->engine.bounds)) {
-        turn_away(fd, gate->door, "421 4.3.2 too many connections; try again later\r\n");
+        turn_away(fd, listen, "421 4.3.2 too many connections; try again later\r\n");
         return;
     }
     struct hky_connection *c = hky_calloc(1, sizeof *c);
@@ -501,7 +501,7 @@ void hky_connection_new(struct hky_gate *gate, int fd, const struct hky_connecti
     __atomic_add_fetch(&w->sessions_total, 1, __ATOMIC_RELAXED);
     struct hky_stream_params params = {.loop = w->loop, .ops = &stream_ops, .ctx = c, .read_max = READ_MAX};
     c->stream = hky_stream_new(&params, fd);
-    if (gate->door->tls_mode == HKY_LISTEN_IMPLICIT) {
+    if (listen->tls == HKY_LISTEN_IMPLICIT) {
         set_deadline(c, DEADLINE_COMMAND, c->policy->engine.bounds.command_ms);
         start_tls(c);
     } else {

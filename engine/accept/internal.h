@@ -46,7 +46,7 @@ struct hky_door {
     int refs; /* atomic */
     char addr[64];
     uint16_t port, bound_port;
-    enum hky_listen_tls tls_mode;
+    enum hky_listen_tls tls_mode; /* for the log; sessions go by their policy */
     struct hky_tls *tls; /* under accept->lock: a reload may bring a new certificate */
     int *fds;            /* one a worker, until its gate takes it; -1 taken */
     bool is_kept;        /* mark during a reload */
@@ -56,7 +56,7 @@ struct hky_accept {
     struct hky_accept_params params;
     struct hky_accept_ops ops;
     struct hky_accept_worker *workers;
-    struct hky_door **doors; /* worker 0's thread */
+    struct hky_door **doors; /* the engine's thread */
     unsigned n_doors;
     bool is_started;
     uint64_t n_connections; /* all; atomic */

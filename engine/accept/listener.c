@@ -366,70 +366,112 @@ void hky_accept_start(struct hky_accept *a)
         door_start(a, a->doors[i]);
 }
 
+/* A listener whose kind of TLS changes is the same socket. */
 static struct hky_door *find_door(struct hky_accept *a, const struct hky_listen *l)
 {
     for (unsigned i = 0; i < a->n_doors; i++)
-        if (a->doors[i]->port == l->port && a->doors[i]->tls_mode == l->tls && strcmp(a->doors[i]->addr, l->addr) == 0)
+        if (a->doors[i]->port == l->port && strcmp(a->doors[i]->addr, l->addr) == 0)
             return a->doors[i];
     return NULL;
 }
 
-/* Everything that can fail comes first: on an error all listeners stay as they were. */
-enum hky_err hky_accept_set_policy(struct hky_accept *a, const struct hky_policy *policy, struct hky_error *e)
+/* --- a new policy: everything that can fail comes first --- */
+
+struct hky_accept_change {
+    const struct hky_policy *policy;
+    uint32_t n;
+    struct change_item {
+        struct hky_door *kept, *opened; /* one of them */
+        struct hky_tls *tls;            /* of the kept one */
+    } items[];
+};
+
+void hky_accept_abandon(struct hky_accept *a, struct hky_accept_change **pchange)
 {
-    uint32_t n = policy->engine.n_listen, n_done = 0;
-    struct hky_door **opened = hky_calloc(n + 1, sizeof *opened);
-    struct hky_tls **tls = hky_calloc(n + 1, sizeof(struct hky_tls *));
+    struct hky_accept_change *change = *pchange;
+
+    *pchange = NULL;
+    if (change == NULL)
+        return;
+    for (uint32_t i = 0; i < change->n; i++) {
+        struct change_item *item = &change->items[i];
+        hky_tls_unref(&item->tls);
+        if (item->opened != NULL)
+            close_sockets(a, item->opened);
+        hky_door_unref(&item->opened);
+    }
+    free(change);
+}
+
+enum hky_err hky_accept_prepare(struct hky_accept *a, const struct hky_policy *policy, struct hky_accept_change **out,
+                                struct hky_error *e)
+{
+    uint32_t n = policy->engine.n_listen;
+    struct hky_accept_change *change = hky_calloc(1, sizeof *change + n * sizeof change->items[0]);
     enum hky_err err = HKY_OK;
 
-    for (; n_done < n && err == HKY_OK; n_done++) {
-        const struct hky_listen *l = &policy->engine.listen[n_done];
-        if (find_door(a, l) == NULL)
-            err = door_open(a, policy, l, &opened[n_done], e);
+    change->policy = policy;
+    for (uint32_t i = 0; i < n && err == HKY_OK; i++) {
+        const struct hky_listen *l = &policy->engine.listen[i];
+        struct change_item *item = &change->items[i];
+        change->n = i + 1;
+        item->kept = find_door(a, l);
+        if (item->kept == NULL)
+            err = door_open(a, policy, l, &item->opened, e);
         else if ((err = hky_listen_check(l, e)) == HKY_OK)
-            err = hky_listen_certificate(policy, l, &tls[n_done], e);
+            err = hky_listen_certificate(policy, l, &item->tls, e);
     }
+    if (err != HKY_OK)
+        hky_accept_abandon(a, &change);
+    *out = change;
+    return err;
+}
+
+static void close_dropped_doors(struct hky_accept *a)
+{
+    unsigned n_kept = 0;
+
+    for (unsigned i = 0; i < a->n_doors; i++) {
+        struct hky_door *door = a->doors[i];
+        if (door->is_kept) {
+            a->doors[n_kept++] = door;
+            continue;
+        }
+        for (unsigned w = 0; w < a->params.n_workers; w++)
+            post(a, w, door, run_close);
+        hky_door_unref(&door);
+    }
+    a->n_doors = n_kept;
+}
+
+void hky_accept_commit(struct hky_accept *a, struct hky_accept_change **pchange)
+{
+    struct hky_accept_change *change = *pchange;
+
+    *pchange = NULL;
     for (unsigned i = 0; i < a->n_doors; i++)
         a->doors[i]->is_kept = false;
-    for (uint32_t i = 0; i < n_done; i++) {
-        struct hky_door *door = find_door(a, &policy->engine.listen[i]);
-        if (err != HKY_OK) {
-            hky_tls_unref(&tls[i]);
-            if (opened[i] != NULL)
-                close_sockets(a, opened[i]);
-            hky_door_unref(&opened[i]);
-        } else if (door != NULL) {
-            door->is_kept = true;
-            pthread_mutex_lock(&a->lock);
-            struct hky_tls *old = door->tls;
-            door->tls = tls[i];
-            pthread_mutex_unlock(&a->lock);
-            hky_tls_unref(&old);
-        }
+    for (uint32_t i = 0; i < change->n; i++) {
+        struct hky_door *door = change->items[i].kept;
+        if (door == NULL)
+            continue;
+        door->is_kept = true;
+        door->tls_mode = change->policy->engine.listen[i].tls;
+        pthread_mutex_lock(&a->lock);
+        struct hky_tls *old = door->tls;
+        door->tls = change->items[i].tls;
+        pthread_mutex_unlock(&a->lock);
+        hky_tls_unref(&old);
     }
-    if (err == HKY_OK) {
-        unsigned kept = 0;
-        for (unsigned i = 0; i < a->n_doors; i++) {
-            struct hky_door *door = a->doors[i];
-            if (door->is_kept) {
-                a->doors[kept++] = door;
-                continue;
-            }
-            for (unsigned w = 0; w < a->params.n_workers; w++)
-                post(a, w, door, run_close);
-            hky_door_unref(&door);
-        }
-        a->n_doors = kept;
-        for (uint32_t i = 0; i < n; i++)
-            if (opened[i] != NULL) {
-                accept_add(a, opened[i]);
-                if (a->is_started)
-                    door_start(a, opened[i]);
-            }
+    close_dropped_doors(a);
+    for (uint32_t i = 0; i < change->n; i++) {
+        if (change->items[i].opened == NULL)
+            continue;
+        accept_add(a, change->items[i].opened);
+        if (a->is_started)
+            door_start(a, change->items[i].opened);
     }
-    free(opened);
-    free(tls);
-    return err;
+    free(change);
 }
 
 void hky_accept_free(struct hky_accept **pa)

@@ -40,8 +40,17 @@ struct hky_accept_params {
 enum hky_err hky_accept_new(const struct hky_accept_params *p, const struct hky_policy *policy, struct hky_accept **out,
                             struct hky_error *e);
 void hky_accept_start(struct hky_accept *a); /* begin to take connections */
-/* After a reload: opens and closes listeners as the new policy says; sessions go on. On worker 0's thread. */
-enum hky_err hky_accept_set_policy(struct hky_accept *a, const struct hky_policy *policy, struct hky_error *e);
+
+/* A reload, in two halves, on the thread that called start. Prepare does all that can fail (as in new: addresses,
+ * certificates, open relay) and changes nothing; new sockets are bound. Commit, when the new policy is on its way to
+ * the workers, opens and closes listeners; sessions go on. `policy` is borrowed until then. Abandon: on second thought.
+ */
+struct hky_accept_change;
+enum hky_err hky_accept_prepare(struct hky_accept *a, const struct hky_policy *policy, struct hky_accept_change **out,
+                                struct hky_error *e);
+void hky_accept_commit(struct hky_accept *a, struct hky_accept_change **change);
+void hky_accept_abandon(struct hky_accept *a, struct hky_accept_change **change); /* NULL is fine */
+
 /* No new sessions; idle ones get 421; running transactions finish. `done(ctx)` on loop 0, at the latest after grace_ms.
  */
 void hky_accept_drain(struct hky_accept *a, int64_t grace_ms, void (*done)(void *ctx), void *ctx);

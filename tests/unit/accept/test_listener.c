@@ -19,6 +19,7 @@ struct engine {
     char dir[64];
     struct hky_clock clock;
     struct hky_policy policy;
+    struct hky_policy *in_force; /* atomic; NULL: policy */
     struct hky_listen listen[2];
     struct hky_user user;
     struct hky_loop *loops[2];
@@ -34,8 +35,11 @@ struct engine {
 
 static struct hky_policy *policy_of(void *ctx, unsigned worker)
 {
+    struct engine *en = ctx;
+    struct hky_policy *p = __atomic_load_n(&en->in_force, __ATOMIC_ACQUIRE);
+
     (void)worker;
-    return &((struct engine *)ctx)->policy;
+    return p != NULL ? p : &en->policy;
 }
 static void decide(void *ctx, unsigned worker, struct hky_message *m, struct hky_str header)
 {
@@ -166,16 +170,26 @@ static void engine_fini(struct engine *en)
     nftw(en->dir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
 }
 
-static int dial(const struct engine *en)
+/* -1: nobody listens. */
+static int dial_port(uint16_t port)
 {
-    struct sockaddr_in to = {.sin_family = AF_INET,
-                             .sin_port = htons(hky_accept_port(en->accept, 0)),
-                             .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     struct timeval tv = {.tv_sec = 5};
     int fd = socket(AF_INET, SOCK_STREAM, 0);
 
-    assert_int_equal(connect(fd, (struct sockaddr *)&to, sizeof to), 0);
+    if (connect(fd, (struct sockaddr *)&to, sizeof to) != 0) {
+        close(fd);
+        return -1;
+    }
     setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof tv);
+    return fd;
+}
+
+static int dial(const struct engine *en)
+{
+    int fd = dial_port(hky_accept_port(en->accept, 0));
+
+    assert_true(fd >= 0);
     return fd;
 }
 
@@ -409,6 +423,114 @@ static void test_port_in_use(void **state)
     engine_fini(&one);
 }
 
+static uint16_t unused_port(void)
+{
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t n = sizeof at;
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+    assert_int_equal(bind(fd, (struct sockaddr *)&at, sizeof at), 0);
+    assert_int_equal(getsockname(fd, (struct sockaddr *)&at, &n), 0);
+    close(fd);
+    return ntohs(at.sin_port);
+}
+
+static void expect_greeting(uint16_t port)
+{
+    int fd = dial_port(port);
+
+    assert_true(fd >= 0);
+    assert_non_null(strstr(hear(fd, "\r\n"), "220 mx.test ESMTP"));
+    close(fd);
+}
+
+/* One listener stays, one is added that cannot be: nothing changes, whatever was opened before is closed again. */
+static void test_a_change_that_fails_changes_nothing(void **state)
+{
+    struct engine en, other;
+    struct hky_listen listen[3];
+    struct hky_policy policy;
+    struct hky_accept_change *change;
+    struct hky_error e = {0};
+    uint16_t first = unused_port(), second = unused_port();
+
+    (void)state;
+    engine_init(&other, 1);
+    engine_run(&other);
+    engine_init(&en, 2);
+    en.listen[0].port = first;
+    engine_run(&en);
+    struct hky_listen bad[] = {en.listen[0], en.listen[0], en.listen[0], en.listen[0]};
+    bad[0].port = hky_accept_port(other.accept, 0);
+    bad[1].port = 0;
+    bad[1].addr = "0.0.0.0";
+    bad[2].port = 0;
+    bad[2].tls = HKY_LISTEN_STARTTLS;
+    bad[2].cert = "missing.pem";
+    bad[3].tls = HKY_LISTEN_IMPLICIT; /* the one that stays, with a certificate that is not there */
+    bad[3].cert = "missing.pem";
+    static const char *const texts[] = {"policy.lua:3: port in use", "can be reached from other machines",
+                                        "missing.pem", "missing.pem"};
+    for (size_t i = 0; i < 4; i++) {
+        memset(&e, 0, sizeof e);
+        policy = en.policy;
+        listen[0] = en.listen[0];
+        listen[1] = en.listen[0];
+        listen[1].port = second;
+        listen[i == 3 ? 0 : 2] = bad[i];
+        policy.engine.listen = listen;
+        policy.engine.n_listen = i == 3 ? 2 : 3;
+        assert_int_not_equal(hky_accept_prepare(en.accept, &policy, &change, &e), HKY_OK);
+        assert_null(change);
+        if (strstr(e.text, texts[i]) == NULL)
+            fail_msg("case %zu: %s", i, e.text);
+        expect_greeting(first);
+        assert_int_equal(dial_port(second), -1);
+    }
+    engine_fini(&en);
+    engine_fini(&other);
+}
+
+static void test_a_change_opens_and_closes(void **state)
+{
+    struct engine en;
+    struct hky_listen listen;
+    struct hky_policy policy;
+    struct hky_accept_change *change;
+    struct hky_error e = {0};
+    uint16_t first = unused_port(), second = unused_port();
+    int fd = -1;
+
+    (void)state;
+    engine_init(&en, 2);
+    en.listen[0].port = first;
+    engine_run(&en);
+    int running = dial(&en);
+    hear(running, "\r\n");
+    policy = en.policy;
+    listen = en.listen[0];
+    listen.port = second;
+    policy.engine.listen = &listen;
+    assert_int_equal(hky_accept_prepare(en.accept, &policy, &change, &e), HKY_OK);
+    hky_accept_abandon(en.accept, &change);
+    assert_int_equal(dial_port(second), -1);
+    expect_greeting(first);
+    assert_int_equal(hky_accept_prepare(en.accept, &policy, &change, &e), HKY_OK);
+    __atomic_store_n(&en.in_force, &policy, __ATOMIC_RELEASE);
+    hky_accept_commit(en.accept, &change);
+    assert_null(change);
+    expect_greeting(second);
+    for (int i = 0; i < 200 && (fd = dial_port(first)) >= 0; i++) {
+        close(fd);
+        usleep(10000);
+    }
+    assert_int_equal(fd, -1);
+    say(running, "NOOP\r\nQUIT\r\n"); /* sessions go on */
+    assert_non_null(strstr(hear(running, NULL), "221 "));
+    close(running);
+    engine_fini(&en);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -419,6 +541,8 @@ int main(void)
         cmocka_unit_test(test_drain),
         cmocka_unit_test(test_refused_listeners),
         cmocka_unit_test(test_port_in_use),
+        cmocka_unit_test(test_a_change_that_fails_changes_nothing),
+        cmocka_unit_test(test_a_change_opens_and_closes),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,214 @@
+/* A new policy for a running engine, all or nothing; and its lists, read again when their files change. On aux's
+ * thread, which may wait for files. */
+#include "wiring.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#define LISTS_EVERY_MS 5000
+
+/* ---- what is needed before anything changes ---- */
+
+enum hky_err hky_engine_check_secrets(const struct hky_policy *policy, struct hky_error *e)
+{
+    if (policy->engine.redirect[0] != '\0')
+        return HKY_OK;
+    for (uint32_t i = 0; i < policy->n_relays; i++) {
+        const struct hky_relay *relay = &policy->relays[i];
+        const struct hky_secret_ref *refs[] = {&relay->password, &relay->oauth.client_secret, &relay->oauth.refresh};
+        for (size_t k = 0; k < 3; k++) {
+            struct hky_secret *s = NULL;
+            struct hky_error why;
+            if (refs[k]->name == NULL || refs[k]->command != NULL)
+                continue;
+            enum hky_err err = hky_policy_read_secret(policy, refs[k], &s, &why);
+            hky_secret_unref(&s);
+            if (err != HKY_OK)
+                return hky_error_set(e, err, "%s:%u: relay \"%s\": %s", relay->place.file, relay->place.line,
+                                     relay->name, why.text);
+        }
+    }
+    return HKY_OK;
+}
+
+struct reload {
+    struct hky_engine *engine;
+    struct hky_policy *policy;
+    struct hky_vm **vms; /* one a worker, and aux's */
+    struct hky_accept_change *listeners;
+    char restart[160]; /* keys that changed and need one, ", " between */
+};
+
+static void tell_problems(struct hky_engine *engine, const struct hky_problems *problems)
+{
+    struct hky_buf line;
+
+    hky_buf_init(&line, 1024);
+    for (size_t i = 0; i < problems->n; i++) {
+        hky_buf_clear(&line);
+        hky_problem_format(&problems->items[i], &line);
+        hky_log(engine->log, problems->items[i].is_warning ? HKY_LOG_WARN : HKY_LOG_ERROR, "policy", "%s",
+                hky_buf_z(&line));
+        if (!problems->items[i].is_warning && engine->reload_error[0] == '\0')
+            snprintf(engine->reload_error, sizeof engine->reload_error, "%s", hky_buf_z(&line));
+    }
+    hky_buf_fini(&line);
+}
+
+static void note_restart(struct reload *r, bool is_changed, const char *key)
+{
+    size_t n = strlen(r->restart);
+
+    if (is_changed)
+        snprintf(r->restart + n, sizeof r->restart - n, "%s%s", n > 0 ? ", " : "", key);
+}
+
+/* What is opened once, at the start. Compared with what the engine was started with, not with the last reload. */
+static void find_restart_keys(struct reload *r)
+{
+    const struct hky_engine_options *o = &r->policy->engine;
+    const struct hky_start_options *at_start = &r->engine->at_start;
+    const struct hky_bounds *b = &o->bounds, *was = &at_start->bounds;
+
+    note_restart(r, !at_start->is_spool_given && strcmp(o->spool, r->engine->spool) != 0, "engine.spool");
+    note_restart(r, o->workers != at_start->workers, "engine.workers");
+    note_restart(r, strcmp(o->http, at_start->http) != 0, "engine.http");
+    note_restart(r, b->spool_max != was->spool_max, "bounds.spool_max");
+    note_restart(r, b->min_free != was->min_free, "bounds.min_free");
+    note_restart(r, b->body_memory != was->body_memory, "bounds.body_memory");
+    note_restart(r, b->segment_octets != was->segment_octets, "bounds.segment");
+    note_restart(r, b->cold_after_ms != was->cold_after_ms, "bounds.cold_after");
+}
+
+static enum hky_err prepare(struct reload *r, struct hky_error *e)
+{
+    struct hky_engine *engine = r->engine;
+    struct hky_problems problems = {0};
+    enum hky_err err = hky_policy_load(
+        &(struct hky_load_params){.path = engine->policy_path, .now_ms = hky_clock_now_ms(engine->clock)}, &r->policy,
+        &problems);
+
+    tell_problems(engine, &problems);
+    hky_problems_fini(&problems);
+    if (err != HKY_OK)
+        return hky_error_set(e, err, "%s", engine->reload_error);
+    if ((err = hky_engine_check_secrets(r->policy, e)) != HKY_OK)
+        return err;
+    for (unsigned i = 0; i <= engine->n_workers; i++) {
+        if ((err = hky_vm_new(r->policy, &r->vms[i], e)) != HKY_OK)
+            return err;
+        hky_vm_set_log(r->vms[i], engine->log);
+    }
+    find_restart_keys(r);
+    return hky_accept_prepare(engine->accept, r->policy, &r->listeners, e);
+}
+
+/* ---- the swap: nothing here can fail ---- */
+
+/* The new vm on its way to a worker. */
+struct swap {
+    struct hky_task task;
+    struct hky_worker *worker;
+    struct hky_vm *vm;
+};
+
+static void swap_vm(struct hky_task *task)
+{
+    struct swap *s = HKY_CONTAINER(task, struct swap, task);
+    struct hky_worker *w = s->worker;
+
+    hky_where_free(&w->where);
+    w->where_for = NULL;
+    hky_vm_free(&w->vm);
+    w->vm = s->vm;
+    free(s);
+}
+
+static void commit(struct reload *r)
+{
+    struct hky_engine *engine = r->engine;
+    enum hky_log_level level;
+
+    hky_engine_forget_passwords(engine);
+    for (unsigned i = 0; i < engine->n_workers; i++) {
+        struct swap *s = hky_calloc(1, sizeof *s);
+        s->task.run = swap_vm;
+        s->worker = &engine->workers[i];
+        s->vm = r->vms[i];
+        hky_loop_post(engine->workers[i].loop, &s->task);
+    }
+    hky_accept_commit(engine->accept, &r->listeners); /* behind the swaps in the workers' queues */
+    hky_vm_free(&engine->vm);
+    engine->vm = r->vms[engine->n_workers];
+    hky_schedule_set_policy(engine->schedule, r->policy);
+    if (!engine->at_start.is_log_level_given && hky_log_level_parse(hky_str_z(r->policy->engine.log), &level))
+        hky_log_set_level(engine->log, level);
+    hky_policy_unref(&engine->policy);
+    engine->policy = r->policy;
+    engine->list_error[0] = '\0';
+}
+
+static void abandon(struct reload *r)
+{
+    for (unsigned i = 0; i <= r->engine->n_workers; i++)
+        hky_vm_free(&r->vms[i]);
+    hky_policy_unref(&r->policy);
+}
+
+static void record_reload(struct hky_engine *engine, const char *text)
+{
+    struct hky_event ev = {.kind = HKY_EVENT_RELOADED, .at_ms = hky_clock_now_ms(engine->clock), .text = text};
+
+    hky_record_event(engine->record, HKY_RECORD_OTHER, &ev);
+}
+
+enum hky_err hky_engine_reload(struct hky_engine *engine, struct hky_error *e)
+{
+    struct reload r = {.engine = engine};
+    char text[sizeof e->text + 200];
+    enum hky_err err;
+
+    if (engine->stopping > 0)
+        return hky_error_set(e, HKY_E_STATE, "the engine is stopping");
+    engine->reload_error[0] = '\0';
+    r.vms = (struct hky_vm **)hky_calloc(engine->n_workers + 1, sizeof *r.vms);
+    if ((err = prepare(&r, e)) == HKY_OK) {
+        commit(&r);
+        snprintf(text, sizeof text, "a new policy is in force%s%s",
+                 r.restart[0] != '\0' ? "; not before a restart: " : "", r.restart);
+        hky_log(engine->log, HKY_LOG_INFO, "reload", "what=\"a new policy is in force\" hash=%016lx",
+                (unsigned long)engine->policy->hash);
+        if (r.restart[0] != '\0')
+            hky_log(engine->log, HKY_LOG_WARN, "reload", "what=\"these keys need a restart\" keys=\"%s\"", r.restart);
+    } else {
+        abandon(&r);
+        snprintf(engine->reload_error, sizeof engine->reload_error, "%s", e->text);
+        snprintf(text, sizeof text, "refused, the old policy stays: %s", e->text);
+        hky_log(engine->log, HKY_LOG_ERROR, "reload", "what=\"the old policy stays\" error=\"%s\"", e->text);
+    }
+    record_reload(engine, text);
+    free((void *)r.vms);
+    return err;
+}
+
+/* ---- lists ---- */
+
+static void look_at_lists(struct hky_timer *timer)
+{
+    struct hky_engine *engine = HKY_CONTAINER(timer, struct hky_engine, lists_timer);
+    struct hky_error e = {0};
+    unsigned n = hky_policy_refresh_lists(engine->policy, &e);
+
+    if (n > 0)
+        hky_log(engine->log, HKY_LOG_INFO, "lists", "read_again=%u", n);
+    if (e.text[0] != '\0' && strcmp(e.text, engine->list_error) != 0)
+        hky_log(engine->log, HKY_LOG_ERROR, "lists", "what=\"the list stays as it was\" error=\"%s\"", e.text);
+    snprintf(engine->list_error, sizeof engine->list_error, "%s", e.text);
+    hky_timer_set(timer, LISTS_EVERY_MS);
+}
+
+void hky_engine_watch_lists(struct hky_engine *engine)
+{
+    hky_timer_init(&engine->lists_timer, engine->aux, look_at_lists);
+    hky_timer_set(&engine->lists_timer, LISTS_EVERY_MS);
+}

@@ -1,0 +1,131 @@
+"""A new policy for a running engine: all of it or nothing; lists; what needs a restart; notes."""
+import os
+import smtplib
+import socket
+
+from common import case, certificate, end, event, holds, mail, same, send
+from harness import answers, free_ports, wait_for
+
+HEAD = 'engine {{ hostname = "mail.shop.example", listen = {{ "127.0.0.1:{{port}}"{more} }}, dsn = "none"{keys} }}\n'
+
+
+def policy(sink, more="", keys="", route='route "all" { to = "*", via = "r" }'):
+    relays = "".join(f'relay "{name}" {{ host = "127.0.0.1", port = {port}, tls = "none" }}\n' for name, port in zip("rq", sink.ports))
+    return HEAD.format(more=more and ", " + more, keys=keys and ", " + keys) + relays + route
+
+
+def rewrite(engine, text):
+    with open(engine.policy, "w") as f:
+        f.write(text.replace("{port}", str(engine.port)))
+
+
+def reload(world, engine, code):
+    got, out, err = world.run("reload", "--spool", engine.spool, check=False)
+    same(got, code, f"exit code of reload: {out}{err}")
+    return out + err
+
+
+@case("reload", "a port in use, a certificate that is not there, an open relay: the old policy stays whole and says so")
+def all_or_nothing(world):
+    sink = world.sink(ports=2)
+    engine = world.engine(policy(sink))
+    other = free_ports(1)[0]
+    busy = socket.socket()
+    busy.bind(("127.0.0.1", 0))
+    busy.listen(1)
+    new_route = 'route "all" { to = "*", via = "q" }'
+    added = f'"127.0.0.1:{other}"'
+    for listener, words in ((f'"127.0.0.1:{busy.getsockname()[1]}"', "port in use"),
+                            ('{ addr = "127.0.0.1:0", tls = "starttls", cert = "no.pem", key = "no.key" }', "no.pem"),
+                            ('{ addr = "0.0.0.0:2526", allow = { "0.0.0.0/0" } }', "open relay")):
+        rewrite(engine, policy(sink, f"{added}, {listener}", route=new_route))
+        said = reload(world, engine, 1)
+        holds(words in said, f"{words!r} is not in {said!r}")
+        holds(words in engine.status()["reload_error"], "status does not say so")
+        holds(not answers(other), "a listener of the refused policy is open")
+        send(engine, "u@a.example")
+    refused = [e["text"] for e in engine.events("reloaded")]
+    holds(len(refused) == 3 and all("the old policy stays" in t for t in refused) and "port in use" in refused[0], f"event log: {refused}")
+    for row, _ in mail(world, 3):
+        same(row["port"] if "port" in row else sink.ports[0], sink.ports[0], "the relay of the old policy")
+    rewrite(engine, policy(sink, added, route=new_route))
+    reload(world, engine, 0)
+    wait_for(lambda: answers(other), why="the new listener answers")
+    send(engine, "u@a.example")
+    wait_for(lambda: engine.events("delivered") and engine.events("delivered")[-1].get("relay") == "q", why="the new route")
+    same([e["text"] for e in engine.events("reloaded")][-1], "a new policy is in force", "event log")
+    rewrite(engine, policy(sink, route=new_route))
+    reload(world, engine, 0)
+    wait_for(lambda: not answers(other), why="the listener is gone")
+    busy.close()
+    end(engine)
+
+
+@case("reload", "a listener that gets STARTTLS keeps its socket")
+def listener_gets_tls(world):
+    sink = world.sink()
+    cert, key = certificate(world)
+    engine = world.engine(policy(sink))
+    text = policy(sink).replace('"127.0.0.1:{port}"', f'{{ addr = "127.0.0.1:{{port}}", tls = "starttls", cert = "{cert}", key = "{key}" }}')
+    rewrite(engine, text)
+    reload(world, engine, 0)
+
+    def offered():
+        with smtplib.SMTP("127.0.0.1", engine.port, timeout=10) as s:
+            s.ehlo()
+            return s.has_extn("starttls") and s.starttls()[0] == 220
+    wait_for(offered, why="STARTTLS is offered")
+    rewrite(engine, policy(sink))
+    reload(world, engine, 0)
+    wait_for(lambda: not offered(), why="STARTTLS is gone")
+    end(engine)
+
+
+@case("reload", "keys that need a restart are named; the log level is not one of them")
+def restart_keys(world):
+    sink = world.sink()
+    engine = world.engine(policy(sink))
+    rewrite(engine, policy(sink, keys='spool = "elsewhere", workers = 7, bounds = { min_free = "1M" }'))
+    reload(world, engine, 0)
+    wait_for(lambda: "these keys need a restart" in engine.text(), why="a warning in the log")
+    said = event(engine, "reloaded")["text"]
+    holds("engine.workers" in said and "bounds.min_free" in said, said)
+    holds("engine.spool" not in said, "the spool of the command line holds")
+    rewrite(engine, policy(sink))
+    reload(world, engine, 0)
+    same(engine.events("reloaded")[-1]["text"], "a new policy is in force", "nothing differs from the start any more")
+    end(engine)
+
+
+@case("reload", "a list whose file changes routes new mail differently; a bad one stays as it was and is named")
+def lists(world):
+    sink = world.sink(ports=2)
+    world.write("vip.txt", "# who is important\nvip.example\n")
+    engine = world.engine(policy(sink, route='''
+        route "vip" { priority = 10, to = list "vip.txt", via = "q" }
+        route "all" { to = "*", via = "r" }'''))
+
+    def relay_of(rcpt):
+        seen = len(engine.events("delivered"))
+        send(engine, rcpt)
+        wait_for(lambda: len(engine.events("delivered")) > seen, why=f"delivered to {rcpt}")
+        return engine.events("delivered")[-1]["relay"]
+    same(relay_of("u@vip.example"), "q", "on the list")
+    same(relay_of("u@new.example"), "r", "not on the list")
+    world.write("vip.txt.new", "vip.example\nnew.example\n")
+    os.rename(world.path("vip.txt.new"), world.path("vip.txt"))
+    wait_for(lambda: "read_again=1" in engine.text(), 20, why="the list is read again")
+    same(relay_of("u@new.example"), "q", "on the list now")
+    world.write("vip.txt", "not a domain at all\n")
+    wait_for(lambda: "vip.txt:1" in engine.text(), 20, why="the bad line is named")
+    same(relay_of("u@new.example"), "q", "the list stays as it was")
+    end(engine)
+
+
+@case("reload", "note goes to the log")
+def notes(world):
+    sink = world.sink()
+    engine = world.engine(policy(sink, route='route "all" { to = "*", via = function(r) note("way of " .. r.domain) return "r" end }'))
+    ident = send(engine, "u@a.example")
+    wait_for(lambda: f'ev=note msg={ident} rcpt="u@a.example" text="way of a.example"' in engine.text(), why="the note in the log")
+    end(engine)
