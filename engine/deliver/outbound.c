@@ -187,6 +187,7 @@ static void on_dialogue(void *ctx, const struct hky_dialogue_event *ev)
     case HKY_DIALOGUE_OPEN:
         c->is_open = true;
         c->class = HKY_CLASS_N;
+        ops->open(c->params.ctx, c);
         break;
     case HKY_DIALOGUE_RESULT:
         ops->result(c->params.ctx, c, delivery_of(ev->txn), ev->recipient, ev->stage,

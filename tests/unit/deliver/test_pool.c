@@ -268,6 +268,28 @@ static void test_messages_per_connection(void **state)
     finish(&f, &s);
 }
 
+static void test_others_follow_once_one_connection_is_open(void **state)
+{
+    (void)state;
+    struct server s;
+    struct fake f;
+    const char *silent[] = {"EOF\n", NULL}, *open[] = {OPEN GROUP("0") "EOF\n", NULL};
+    server_start(&s, silent);
+    fake_init(&f, s.port);
+    f.relay.connections = 3;
+    add(&f, 5);
+    run_for(&f, 200);
+    assert_int_equal(f.n_queue, 4); /* a place that is not known to work has one try at a time */
+    finish(&f, &s);
+    server_start(&s, open);
+    fake_init(&f, s.port);
+    f.relay.connections = 3;
+    add(&f, 5);
+    run_for(&f, 200);
+    assert_int_equal(f.n_queue, 2);
+    finish(&f, &s);
+}
+
 static void test_open_jobs_are_given_back_at_the_end(void **state)
 {
     (void)state;
@@ -299,6 +321,7 @@ int main(void)
         cmocka_unit_test(test_opportunistic_tls_falls_back_once),
         cmocka_unit_test(test_limits_of_the_server_are_kept),
         cmocka_unit_test(test_messages_per_connection),
+        cmocka_unit_test(test_others_follow_once_one_connection_is_open),
         cmocka_unit_test(test_open_jobs_are_given_back_at_the_end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
