@@ -299,15 +299,23 @@ static int message_field(lua_State *L, enum field f)
 
 static int attempt_field(lua_State *L, const struct handle *h, enum field f)
 {
+    const struct hky_relay *relay;
     struct hky_past p;
 
     hky_recipient_past(hky_vm_of(L)->query->recipient, h->index, &p);
     switch (f) {
     case F_RELAY:
         return str_push(L, p.relay);
-    case F_ACCOUNT:
+    case F_ACCOUNT: /* of the relay of that name now; one that is gone has none */
+        relay = hky_policy_relay(hky_vm_of(L)->policy, p.relay);
+        if (relay == NULL)
+            return 0;
+        lua_pushstring(L, relay->account);
+        return 1;
     case F_COPY:
-    case F_DEFAULT:
+        lua_pushinteger(L, 1);
+        return 1;
+    case F_DEFAULT: /* of the attempt that on.result is asked about; the past has happened */
         return 0;
     case F_STEP:
         lua_pushinteger(L, p.step + 1);

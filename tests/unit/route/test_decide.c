@@ -418,6 +418,57 @@ static void explain_says_why_not(void **state)
     hky_policy_unref(&p);
 }
 
+static void attempts_are_seen_as_they_were(void **state)
+{
+    static const char *const holds[] = {
+        "#r.attempts == 3 and r.attempts[4] == nil and r.attempts[0] == nil",
+        "r.attempts[1].relay == 'b' and r.attempts[1].class == 'blocked_ip' and r.attempts[1].stage == 'rcpt'",
+        "r.attempts[1].code == 550 and r.attempts[1].enhanced == '5.7.1' and r.attempts[1].text == 'go away'",
+        "r.attempts[1].scope == 'path' and not r.attempts[1].temporary and r.attempts[1].step == 1",
+        "r.attempts[1].account == 'u@b.example:465' and r.attempts[1].copy == 1 and r.attempts[1].default == nil",
+        "r.attempts[2].temporary and r.attempts[2].retry_after == 90 and r.attempts[2].latency == 1234",
+        "r.attempts[2].at == r.now - 60 and r.attempts[2].enhanced == nil",
+        "r.attempts[3].relay == 'gone' and r.attempts[3].account == nil",
+    };
+    struct hky_policy *p = load_text("relay 'b' { host = 'b.example', port = 465, user = 'U', password = secret 'x' }");
+    struct hky_vm *vm = vm_of(p);
+    struct hky_message *m = message_of(&(struct mail){.to = "a@y.example"});
+    struct hky_route_query q = {m, &m->recipients[0], {NULL, 0}, NOW_MS};
+    struct hky_outcome first = {.class = HKY_CLASS_BLOCKED_IP, .scope = HKY_SCOPE_PATH, .stage = HKY_STAGE_RCPT},
+                       second = {.class = HKY_CLASS_SYSTEM_TEMP,
+                                 .is_temporary = true,
+                                 .retry_after_sec = 90,
+                                 .latency_ms = 1234};
+    struct hky_error e = {0};
+
+    (void)state;
+    hky_reply_from_text(&first.reply, HKY_STR("550 5.7.1 go away"));
+    hky_reply_from_text(&second.reply, HKY_STR("451 busy"));
+    hky_recipient_remember(&m->recipients[0], NOW_MS - 120000, "b", &first);
+    hky_recipient_remember(&m->recipients[0], NOW_MS - 60000, "b", &second);
+    hky_recipient_remember(&m->recipients[0], NOW_MS, "gone", &second);
+    for (size_t i = 0; i < sizeof holds / sizeof holds[0]; i++) {
+        struct hky_where *w;
+        assert_int_equal(hky_where_new(vm, hky_str_z(holds[i]), &w, &e), HKY_OK);
+        if (!hky_where_holds(w, &q, &e))
+            fail_msg("%s: %s", holds[i], e.text);
+        hky_where_free(&w);
+    }
+    for (unsigned i = 0; i < HKY_PAST_MAX; i++)
+        hky_recipient_remember(&m->recipients[0], NOW_MS + 1000 * (int64_t)i, "b", &first);
+    {
+        struct hky_where *w;
+        assert_int_equal(
+            hky_where_new(vm, HKY_STR("r.attempts[1].at == r.now and r.attempts[#r.attempts].relay == 'b'"), &w, &e),
+            HKY_OK);
+        assert_true(hky_where_holds(w, &q, &e));
+        hky_where_free(&w);
+    }
+    hky_message_unref(&m);
+    hky_vm_free(&vm);
+    hky_policy_unref(&p);
+}
+
 static void notes_go_to_the_log_so_many_a_second(void **state)
 {
     struct hky_policy *p = load_text(RELAYS "route 'x' { to = '*', via = 'a', when = function(r)\n"
@@ -546,6 +597,7 @@ int main(void)
         cmocka_unit_test(a_preset_may_bring_the_user),
         cmocka_unit_test(engine_options),
         cmocka_unit_test(explain_says_why_not),
+        cmocka_unit_test(attempts_are_seen_as_they_were),
         cmocka_unit_test(notes_go_to_the_log_so_many_a_second),
         cmocka_unit_test(where_selects),
         cmocka_unit_test(secrets_are_read_late_and_guarded),
