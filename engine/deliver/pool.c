@@ -155,6 +155,7 @@ static void on_result(void *ctx, struct hky_outbound *c, struct hky_delivery *x,
     };
     hky_verdict(&q, &o);
     o.host = pool->relay->is_mx ? q.host : NULL;
+    o.takes_dsn = hky_outbound_caps(c)->dsn;
     if (x->mail_at_ms > 0)
         o.latency_ms = (uint32_t)(hky_loop_now_ms(pool->deliver->params.loop) - x->mail_at_ms);
     hky_schedule_result(x->job, i, &o);

@@ -86,7 +86,7 @@ static bool is_about_success(const struct hky_recipient *r)
 }
 
 /* NONE: nobody is told. */
-static enum hky_dsn_mode mode_for(struct hky_notice *n, const struct hky_recipient *r)
+static enum hky_dsn_mode mode_for(struct hky_notice *n, const struct hky_recipient *r, const struct hky_outcome *o)
 {
     const struct hky_message *m = r->message;
     struct hky_policy *policy = n->p.policy(n->p.ctx, n->p.worker);
@@ -95,7 +95,7 @@ static enum hky_dsn_mode mode_for(struct hky_notice *n, const struct hky_recipie
     if (m->is_notice || hky_message_fact(m, HKY_FACT_SENDER).n == 0 || r->state == HKY_RCPT_CANCELLED)
         return HKY_DSN_NONE;
     if (is_about_success(r))
-        return (r->notify & HKY_NOTIFY_SUCCESS) != 0 ? HKY_DSN_EACH : HKY_DSN_NONE;
+        return (r->notify & HKY_NOTIFY_SUCCESS) != 0 && !(o != NULL && o->takes_dsn) ? HKY_DSN_EACH : HKY_DSN_NONE;
     if (r->notify != 0 && (r->notify & HKY_NOTIFY_FAILURE) == 0)
         return HKY_DSN_NONE;
     if (mode == HKY_DSN_UNSET)
@@ -251,7 +251,7 @@ static struct making *making_for(struct hky_notice *n, struct hky_message *about
 
 void hky_notice_finish(struct hky_notice *n, struct hky_recipient *r, const struct hky_outcome *o)
 {
-    enum hky_dsn_mode mode = mode_for(n, r);
+    enum hky_dsn_mode mode = mode_for(n, r, o);
     struct making *k;
     struct ended *x;
 

@@ -116,6 +116,7 @@ struct hky_outcome {
     uint32_t retry_after_sec; /* what the text named, 0 = nothing */
     uint32_t latency_ms;      /* MAIL written to final reply */
     const char *host;         /* MX host spoken to by own delivery, borrowed for the call; NULL unknown or a relay's */
+    bool takes_dsn; /* the relay offers DSN and got NOTIFY: success notices are its business (RFC 3461 5.2.1) */
     struct hky_reply reply;
 };
 

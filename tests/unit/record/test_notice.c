@@ -1,0 +1,263 @@
+/* Who is told of what became of a recipient, and how the notice reads; with a real journal. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <cmocka.h>
+
+#include "hikyaku/record.h"
+
+static const char original[] =
+    "From: Shop <news@shop.example>\r\nTo: <a@x.example>\r\nSubject: spring\r\n\r\nHello\r\n";
+
+struct world {
+    char dir[64];
+    struct hky_clock clock;
+    struct hky_loop *loop;
+    struct hky_journal *journal;
+    struct hky_record *record;
+    struct hky_notice *notice;
+    struct hky_policy policy;
+    struct hky_message *made[8]; /* what enqueue got */
+    int n_made;
+    bool is_committed;
+};
+
+static struct hky_policy *policy_of(void *ctx, unsigned worker)
+{
+    (void)worker;
+    return &((struct world *)ctx)->policy;
+}
+
+static void decide(void *ctx, unsigned worker, struct hky_message *m)
+{
+    (void)ctx;
+    (void)worker;
+    m->recipients[0].state = HKY_RCPT_PARKED;
+}
+
+static void enqueue(void *ctx, unsigned worker, struct hky_message *m)
+{
+    struct world *w = ctx;
+
+    (void)worker;
+    assert_true(w->n_made < 8);
+    w->made[w->n_made++] = m;
+}
+
+static void ignore_message(void *ctx, struct hky_message *m)
+{
+    (void)ctx;
+    hky_message_unref(&m);
+}
+
+static void ignore_cap(void *ctx, struct hky_str key, struct hky_str value)
+{
+    (void)ctx;
+    (void)key;
+    (void)value;
+}
+
+static int setup(void **state)
+{
+    struct world *w = hky_calloc(1, sizeof *w);
+    struct hky_journal_report report;
+    struct hky_journal_replay replay = {w, ignore_message, ignore_cap};
+    struct hky_error e;
+
+    snprintf(w->dir, sizeof w->dir, "/tmp/hikyaku-notice-XXXXXX");
+    assert_non_null(mkdtemp(w->dir));
+    w->clock = HKY_CLOCK_REAL;
+    w->policy.engine.hostname = "mail.shop.example";
+    w->policy.engine.dsn = HKY_DSN_UNSET;
+    assert_int_equal(hky_loop_new(&w->loop, &e), HKY_OK);
+    assert_int_equal(hky_journal_open(
+                         &(struct hky_journal_params){
+                             .dir = w->dir, .segment_octets = 1u << 20, .body_memory = 1u << 20, .clock = &w->clock},
+                         &replay, &w->journal, &report, &e),
+                     HKY_OK);
+    assert_int_equal(
+        hky_record_open(&(struct hky_record_params){.dir = w->dir, .n_workers = 1, .clock = &w->clock}, &w->record, &e),
+        HKY_OK);
+    w->notice = hky_notice_new(&(struct hky_notice_params){.loop = w->loop,
+                                                           .journal = w->journal,
+                                                           .record = w->record,
+                                                           .clock = &w->clock,
+                                                           .ctx = w,
+                                                           .policy = policy_of,
+                                                           .decide = decide,
+                                                           .enqueue = enqueue});
+    *state = w;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct world *w = *state;
+    char command[128];
+
+    for (int i = 0; i < w->n_made; i++) {
+        struct hky_message *m = w->made[i];
+        hky_message_unref(&m); /* the live recipient's */
+    }
+    hky_notice_free(&w->notice);
+    hky_journal_close(&w->journal);
+    hky_record_close(&w->record);
+    hky_loop_free(&w->loop);
+    snprintf(command, sizeof command, "rm -rf '%s'", w->dir);
+    free(w);
+    return system(command);
+}
+
+static void on_committed(struct hky_commit *c, const struct hky_durable *durable, enum hky_err result)
+{
+    (void)c;
+    assert_non_null(durable);
+    assert_int_equal(result, HKY_OK);
+}
+
+/* A message in the journal with n recipients; one reference for each goes to the caller. */
+static struct hky_message *accepted(struct world *w, const char *sender, const char *scenario, uint8_t notify,
+                                    unsigned n, enum hky_ret ret)
+{
+    struct hky_rcpt_draft rcpts[2] = {{HKY_STR("a..b@docomo.ne.jp"), HKY_STR("rfc822;a..b@docomo.ne.jp"), notify},
+                                      {HKY_STR("c@x.example"), HKY_STR(""), notify}};
+    struct hky_message_draft d = {.accepted_at_ms = hky_clock_now_ms(&w->clock),
+                                  .size = sizeof original - 1,
+                                  .recipients = rcpts,
+                                  .n_recipients = n,
+                                  .ret = ret};
+    struct hky_commit c = {.loop = w->loop, .done = on_committed};
+    struct hky_message *m;
+
+    d.id = hky_id_next(hky_journal_ids(w->journal), d.accepted_at_ms);
+    d.header_octets = (uint32_t)(strstr(original, "\r\n\r\n") + 4 - original);
+    d.facts[HKY_FACT_SENDER] = hky_str_z(sender);
+    d.facts[HKY_FACT_SCENARIO] = hky_str_z(scenario);
+    d.facts[HKY_FACT_ENVID] = HKY_STR("env-1");
+    m = hky_message_new(&d);
+    m->body = hky_body_new(hky_strdup(original), sizeof original - 1, sizeof original);
+    hky_journal_accept(w->journal, m, &c);
+    hky_journal_flush(w->journal);
+    hky_loop_turn(w->loop, 0);
+    for (unsigned i = 1; i < n; i++)
+        hky_message_ref(m);
+    return m;
+}
+
+static void finish(struct world *w, struct hky_recipient *r, enum hky_recipient_state state, const char *reply,
+                   bool takes_dsn)
+{
+    struct hky_outcome o = {.class = HKY_CLASS_BAD_MAILBOX, .stage = HKY_STAGE_RCPT, .takes_dsn = takes_dsn};
+
+    hky_reply_from_text(&o.reply, hky_str_z(reply));
+    r->state = (uint8_t)state;
+    hky_notice_finish(w->notice, r, &o);
+}
+
+static void settle(struct world *w)
+{
+    for (int i = 0; i < 4; i++) {
+        hky_journal_flush(w->journal);
+        hky_loop_turn(w->loop, 20);
+    }
+}
+
+static void a_failure_is_reported_as_rfc_3464_says(void **state)
+{
+    struct world *w = *state;
+    struct hky_message *m = accepted(w, "news@shop.example", "", 0, 1, HKY_RET_UNSET);
+    const char *body;
+
+    finish(w, &m->recipients[0], HKY_RCPT_FAILED, "550 5.1.1 Unknown user\r\nX-Injected: yes", false);
+    settle(w);
+    assert_int_equal(w->n_made, 1);
+    assert_true(hky_str_eq(hky_recipient_address(&w->made[0]->recipients[0]), HKY_STR("news@shop.example")));
+    assert_int_equal(hky_message_fact(w->made[0], HKY_FACT_SENDER).n, 0);
+    assert_true(w->made[0]->is_notice);
+    body = hky_str_dup(hky_str_of(w->made[0]->body->p, w->made[0]->body->n));
+    assert_non_null(strstr(body, "Auto-Submitted: auto-replied"));
+    assert_non_null(strstr(body, "report-type=delivery-status"));
+    assert_non_null(strstr(body, "Reporting-MTA: dns;mail.shop.example") != NULL
+                        ? body
+                        : strstr(body, "Reporting-MTA: dns; mail.shop.example"));
+    assert_non_null(strstr(body, "Original-Envelope-Id: env-1"));
+    assert_non_null(strstr(body, "Original-Recipient: rfc822;a..b@docomo.ne.jp"));
+    assert_non_null(strstr(body, "Action: failed"));
+    assert_non_null(strstr(body, "Status: 5.1.1"));
+    assert_non_null(strstr(body, "Subject: spring"));
+    assert_null(strstr(body, "\nX-Injected"));
+    assert_null(strstr(body, "Hello"));
+    free((void *)(uintptr_t)body);
+}
+
+static void ret_full_gives_the_whole_back(void **state)
+{
+    struct world *w = *state;
+    struct hky_message *m = accepted(w, "news@shop.example", "", 0, 1, HKY_RET_FULL);
+
+    finish(w, &m->recipients[0], HKY_RCPT_EXPIRED, "450 4.2.1 later", false);
+    settle(w);
+    assert_int_equal(w->n_made, 1);
+    assert_non_null(memmem(w->made[0]->body->p, w->made[0]->body->n, "Hello", 5));
+    assert_non_null(memmem(w->made[0]->body->p, w->made[0]->body->n, "Status: 4.4.7", 13));
+}
+
+static void nobody_is_told_who_does_not_want_it(void **state)
+{
+    static const struct {
+        const char *sender, *scenario;
+        uint8_t notify;
+        enum hky_recipient_state state;
+        bool takes_dsn;
+        int want;
+    } cases[] = {
+        {"", "", 0, HKY_RCPT_FAILED, false, 0},                                   /* the null sender */
+        {"n@shop.example", "", HKY_NOTIFY_NEVER, HKY_RCPT_FAILED, false, 0},      /* NOTIFY=NEVER */
+        {"n@shop.example", "", HKY_NOTIFY_SUCCESS, HKY_RCPT_FAILED, false, 0},    /* only success asked for */
+        {"n@shop.example", "spring", 0, HKY_RCPT_FAILED, false, 0},               /* none by default in a scenario */
+        {"n@shop.example", "", 0, HKY_RCPT_CANCELLED, false, 0},                  /* an operator removed it */
+        {"n@shop.example", "", 0, HKY_RCPT_DELIVERED, false, 0},                  /* success not asked for */
+        {"n@shop.example", "", HKY_NOTIFY_SUCCESS, HKY_RCPT_DELIVERED, true, 0},  /* the relay will tell */
+        {"n@shop.example", "", HKY_NOTIFY_SUCCESS, HKY_RCPT_DELIVERED, false, 1}, /* relayed to one that cannot */
+        {"n@shop.example", "", HKY_NOTIFY_FAILURE, HKY_RCPT_FAILED, false, 1},
+    };
+    struct world *w = *state;
+    int n = 0;
+
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct hky_message *m = accepted(w, cases[i].sender, cases[i].scenario, cases[i].notify, 1, HKY_RET_UNSET);
+        finish(w, &m->recipients[0], cases[i].state, "550 5.1.1 no", cases[i].takes_dsn);
+        settle(w);
+        n += cases[i].want;
+        if (w->n_made != n)
+            print_error("case %zu\n", i);
+        assert_int_equal(w->n_made, n);
+    }
+}
+
+static void digest_gathers_the_recipients_of_one_message(void **state)
+{
+    struct world *w = *state;
+    struct hky_message *m;
+
+    w->policy.engine.dsn = HKY_DSN_DIGEST;
+    m = accepted(w, "news@shop.example", "", 0, 2, HKY_RET_UNSET);
+    finish(w, &m->recipients[0], HKY_RCPT_FAILED, "550 5.1.1 no", false);
+    finish(w, &m->recipients[1], HKY_RCPT_FAILED, "550 5.1.1 no", false);
+    settle(w);
+    assert_int_equal(w->n_made, 0); /* it waits for more */
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(a_failure_is_reported_as_rfc_3464_says, setup, teardown),
+        cmocka_unit_test_setup_teardown(ret_full_gives_the_whole_back, setup, teardown),
+        cmocka_unit_test_setup_teardown(nobody_is_told_who_does_not_want_it, setup, teardown),
+        cmocka_unit_test_setup_teardown(digest_gathers_the_recipients_of_one_message, setup, teardown),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
