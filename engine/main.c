@@ -25,7 +25,7 @@ static void print_usage(FILE *to)
 static int complain_of_command(const char *name)
 {
     const char *nearest = NULL;
-    unsigned best = 4;
+    unsigned best = strlen(name) < 4 ? 2 : 3;
 
     for (size_t i = 0; i < N_COMMANDS; i++) {
         unsigned d = hky_str_distance(hky_str_z(commands[i]->name), hky_str_z(name));

@@ -18,6 +18,11 @@ static const struct hky_cli_option common_options[] = {
     {NULL, NULL, NULL},
 };
 
+static const char *dash(const struct hky_cli_option *o)
+{
+    return o->name[1] == '\0' ? "-" : "--";
+}
+
 static const struct hky_cli_option *find_option(const struct hky_cli_option *table, struct hky_str name)
 {
     for (const struct hky_cli_option *o = table; o != NULL && o->name != NULL; o++)
@@ -26,21 +31,28 @@ static const struct hky_cli_option *find_option(const struct hky_cli_option *tab
     return NULL;
 }
 
+static void look_for_nearest(const struct hky_cli_option *table, struct hky_str name, unsigned *best,
+                             const char **nearest)
+{
+    for (const struct hky_cli_option *o = table; o != NULL && o->name != NULL; o++) {
+        unsigned d = hky_str_distance(hky_str_z(o->name), name);
+        if (d < *best) {
+            *best = d;
+            *nearest = o->name;
+        }
+    }
+}
+
 static void complain_of_option(struct hky_cli_args *a, struct hky_str name)
 {
     const char *nearest = NULL;
-    unsigned best = 3;
+    unsigned best = name.n < 4 ? 2 : 3;
 
-    for (const struct hky_cli_option *o = a->command->options; o != NULL && o->name != NULL; o++) {
-        unsigned d = hky_str_distance(hky_str_z(o->name), name);
-        if (d < best) {
-            best = d;
-            nearest = o->name;
-        }
-    }
-    fprintf(stderr, "hikyaku %s: no option --%.*s", a->command->name, HKY_STR_ARG(name));
+    look_for_nearest(a->command->options, name, &best, &nearest);
+    look_for_nearest(common_options, name, &best, &nearest);
+    fprintf(stderr, "hikyaku %s: no option %s%.*s", a->command->name, name.n == 1 ? "-" : "--", HKY_STR_ARG(name));
     if (nearest != NULL)
-        fprintf(stderr, "; did you mean --%s?", nearest);
+        fprintf(stderr, "; did you mean %s%s?", nearest[1] == '\0' ? "-" : "--", nearest);
     fprintf(stderr, " (hikyaku %s --help lists them)\n", a->command->name);
     a->is_bad = true;
 }
@@ -67,7 +79,7 @@ static const char *take_option(struct hky_cli_args *a, char *word, const char **
     *value = "";
     if (o->value == NULL) {
         if (equals != NULL) {
-            fprintf(stderr, "hikyaku %s: --%s takes no value\n", a->command->name, o->name);
+            fprintf(stderr, "hikyaku %s: %s%s takes no value\n", a->command->name, dash(o), o->name);
             a->is_bad = true;
             return NULL;
         }
@@ -78,7 +90,8 @@ static const char *take_option(struct hky_cli_args *a, char *word, const char **
     } else if (a->at < a->argc) {
         *value = a->argv[a->at++];
     } else {
-        fprintf(stderr, "hikyaku %s: --%s needs a value: --%s %s\n", a->command->name, o->name, o->name, o->value);
+        fprintf(stderr, "hikyaku %s: %s%s needs a value: %s%s %s\n", a->command->name, dash(o), o->name, dash(o),
+                o->name, o->value);
         a->is_bad = true;
         return NULL;
     }
@@ -115,8 +128,8 @@ int hky_cli_args_done(struct hky_cli_args *a, int min_positional, int max_positi
     if (a->is_bad)
         return HKY_EXIT_USAGE;
     if (a->n_positional < min_positional || a->n_positional > max_positional) {
-        fprintf(stderr, "usage: hikyaku %s %s   (hikyaku %s --help says more)\n", a->command->name, a->command->args,
-                a->command->name);
+        fprintf(stderr, "usage: hikyaku %s%s%s   (hikyaku %s --help says more)\n", a->command->name,
+                a->command->args[0] != '\0' ? " " : "", a->command->args, a->command->name);
         return HKY_EXIT_USAGE;
     }
     return -1;
@@ -126,7 +139,7 @@ static void print_options(const struct hky_cli_option *table)
 {
     for (const struct hky_cli_option *o = table; o != NULL && o->name != NULL; o++) {
         char left[64];
-        snprintf(left, sizeof left, "%s%s%s%s", o->name[1] == '\0' ? "-" : "--", o->name, o->value != NULL ? " " : "",
+        snprintf(left, sizeof left, "%s%s%s%s", dash(o), o->name, o->value != NULL ? " " : "",
                  o->value != NULL ? o->value : "");
         printf("  %-28s %s\n", left, o->doc);
     }
@@ -134,7 +147,8 @@ static void print_options(const struct hky_cli_option *table)
 
 void hky_cli_print_help(const struct hky_cli_command *command)
 {
-    printf("usage: hikyaku %s %s\n\n%s\n\noptions:\n", command->name, command->args, command->summary);
+    printf("usage: hikyaku %s%s%s\n\n%s\n\noptions:\n", command->name, command->args[0] != '\0' ? " " : "",
+           command->args, command->summary);
     print_options(command->options);
     print_options(common_options);
     if (command->help != NULL)
@@ -189,14 +203,37 @@ void hky_cli_table_row(struct hky_cli_table *t, const char *const *cells)
 /* Display columns of UTF-8 text: East Asian wide letters take two. Escapes are not expected inside cells. */
 static int display_width(const char *z)
 {
+    size_t left = strlen(z);
+    mbstate_t state = {0};
     int width = 0;
 
-    for (const unsigned char *p = (const unsigned char *)z; *p != '\0'; p++) {
-        if ((*p & 0xc0) == 0x80)
-            continue;
-        width += *p >= 0xe2 && *p <= 0xef && *p != 0xe2 ? 2 : 1;
+    while (left > 0) {
+        wchar_t c;
+        size_t n = mbrtowc(&c, z, left, &state);
+        int columns;
+
+        if (n == 0 || n > left) {
+            state = (mbstate_t){0};
+            n = 1;
+            columns = 1;
+        } else {
+            columns = wcwidth(c);
+        }
+        width += columns > 0 ? columns : 0;
+        z += n;
+        left -= n;
     }
     return width;
+}
+
+/* The last cell of a row that says something: nothing is padded behind it. */
+static int last_cell(const struct hky_cli_table *t, size_t row)
+{
+    int last = t->n_columns - 1;
+
+    while (last > 0 && t->cells[row * (size_t)t->n_columns + (size_t)last][0] == '\0')
+        last--;
+    return last;
 }
 
 void hky_cli_table_print(struct hky_cli_table **t)
@@ -211,17 +248,20 @@ void hky_cli_table_print(struct hky_cli_table **t)
                 widths[i] = w;
         }
     for (size_t row = 0; row < it->n_rows; row++) {
-        for (int i = 0; i < it->n_columns; i++) {
-            char *cell = it->cells[row * (size_t)it->n_columns + (size_t)i];
+        int last = last_cell(it, row);
+
+        for (int i = 0; i <= last; i++) {
+            const char *cell = it->cells[row * (size_t)it->n_columns + (size_t)i];
             fputs(row == 0 ? hky_cli_colour("bold") : "", stdout);
             fputs(cell, stdout);
             fputs(row == 0 ? hky_cli_colour("off") : "", stdout);
-            if (i + 1 < it->n_columns)
+            if (i < last)
                 printf("%*s", widths[i] - display_width(cell) + 2, "");
-            free(cell);
         }
         putchar('\n');
     }
+    for (size_t i = 0; i < it->n_rows * (size_t)it->n_columns; i++)
+        free(it->cells[i]);
     free(widths);
     free((void *)it->cells);
     free(it);

@@ -5,7 +5,8 @@
 #include <stdio.h>
 #include <time.h>
 
-#define TITLE_COLUMN 9
+#define TITLE_COLUMN    9
+#define CLASSES_COLUMNS 60
 
 /* "90s" "15m" "2h" "3d": the largest unit that is exact, so that it can be typed back into a policy. */
 static const char *duration(int64_t sec, char out[24])
@@ -278,6 +279,28 @@ static void note_consequence(struct consequence *list, size_t *n, const char *cl
     add_word(&list[i].classes, " ", class);
 }
 
+/* A row whose second cell goes on in rows below rather than beyond CLASSES_COLUMNS. */
+static void add_wrapped(struct hky_cli_table *t, const char *first, const char *words)
+{
+    while (*words != '\0') {
+        char line[CLASSES_COLUMNS + 1];
+        size_t n = strlen(words);
+
+        if (n > CLASSES_COLUMNS) {
+            n = CLASSES_COLUMNS;
+            while (n > 0 && words[n] != ' ')
+                n--;
+            if (n == 0)
+                n = CLASSES_COLUMNS;
+        }
+        snprintf(line, sizeof line, "%.*s", (int)n, words);
+        hky_cli_table_row(t, (const char *const[]){first, line});
+        words += n;
+        words += strspn(words, " ");
+        first = "";
+    }
+}
+
 static void print_consequences(const struct explain_case *c)
 {
     struct consequence list[CASES_MAX];
@@ -311,7 +334,7 @@ static void print_consequences(const struct explain_case *c)
     hky_cli_table_row(t, (const char *const[]){heading, "if it ends as"});
     for (size_t i = 0; i < n; i++) {
         snprintf(cell, sizeof cell, "  %s", hky_buf_z(&list[i].text));
-        hky_cli_table_row(t, (const char *const[]){cell, hky_buf_z(&list[i].classes)});
+        add_wrapped(t, cell, hky_buf_z(&list[i].classes));
         hky_buf_fini(&list[i].text);
         hky_buf_fini(&list[i].classes);
     }

@@ -110,7 +110,9 @@ static int print_report(struct hky_load *load, double took, const struct hky_loa
             load->latency_us[n++] = load->latency_us[i];
     }
     qsort(load->latency_us, n, sizeof *load->latency_us, compare_u32);
-    if (is_json) {
+    if (!load->is_answered && !is_json) {
+        /* nothing to report */
+    } else if (is_json) {
         printf("{\"run\":\"%s\",\"acked\":%lu,\"refused\":%lu,\"unknown\":%lu,\"unsent\":%lu,\"seconds\":%.3f,\"per_"
                "second\":%.1f,"
                "\"p50_ms\":%.2f,\"p99_ms\":%.2f",
@@ -136,7 +138,11 @@ static int print_report(struct hky_load *load, double took, const struct hky_loa
                    (unsigned long)arrivals->lost, arrivals->lost > 0 ? " (yet)" : "", (unsigned long)arrivals->twice);
     }
     if (counts[HKY_LOAD_ACKED] == 0 && counts[HKY_LOAD_REFUSED] == 0) {
-        fprintf(stderr, "hikyaku load: no connection to %s:%s; is the engine running there?\n", load->host, load->port);
+        fprintf(
+            stderr,
+            "hikyaku load: no engine answers at %s:%s. Start it with: hikyaku run POLICY; or say where it listens with "
+            "--server or HIKYAKU_SERVER\n",
+            load->host, load->port);
         return HKY_EXIT_UNREACHED;
     }
     return counts[HKY_LOAD_ACKED] == load->n && (arrivals == NULL || arrivals->lost == 0) ? HKY_EXIT_GOOD : HKY_EXIT_NO;
@@ -211,7 +217,8 @@ static int run(const struct hky_cli_command *self, int argc, char **argv)
         else
             is_good = hky_cli_duration(value, &patience_ms);
         if (!is_good)
-            fprintf(stderr, "hikyaku load: \"%s\" is no value for --%s (hikyaku load --help)\n", value, name);
+            fprintf(stderr, "hikyaku load: \"%s\" is no value for %s%s (hikyaku load --help)\n", value,
+                    name[1] == '\0' ? "-" : "--", name);
     }
     code = is_good ? hky_cli_args_done(&args, 0, 0) : HKY_EXIT_USAGE;
     if (code < 0 && !take_server(&load, server, where, sizeof where)) {

@@ -36,7 +36,7 @@ struct hky_load {
     pthread_mutex_t lock;  /* ids, first_refusal */
     char first_refusal[256];
     int64_t started_ns;
-    bool is_stopping; /* atomic */
+    bool is_stopping, is_answered; /* atomic */
 };
 
 /* The address of message `seq`: spread over the domains by weight. */

@@ -226,13 +226,14 @@ void *hky_load_client(void *arg)
     while (!__atomic_load_n(&load->is_stopping, __ATOMIC_RELAXED)) {
         uint64_t seq;
         if (c.fd < 0 && !open_client(&c)) {
-            /* The engine may be restarting: half a minute, then give up. */
-            if (++failures > 300)
+            /* The engine may be restarting: half a minute, then give up; where nobody ever answered, at once. */
+            if (++failures > (__atomic_load_n(&load->is_answered, __ATOMIC_RELAXED) ? 300 : 10))
                 break;
             usleep(100000);
             continue;
         }
         failures = 0;
+        __atomic_store_n(&load->is_answered, true, __ATOMIC_RELAXED);
         seq = __atomic_fetch_add(&load->next, 1, __ATOMIC_RELAXED);
         if (seq >= load->n)
             break;

@@ -81,11 +81,17 @@ static void print_json(struct probe *p, const struct hky_relay *r, bool is_good,
     hky_buf_fini(&out);
 }
 
-static void print_result(struct probe *p, const struct hky_relay *r, bool is_good, const struct hky_outcome *o,
-                         const struct hky_error *e, struct hky_buf *cure)
+static void print_result(struct probe *p, const struct hky_policy *policy, const struct hky_relay *r, bool is_good,
+                         const struct hky_outcome *o, const struct hky_error *e, struct hky_buf *cure)
 {
     if (is_good) {
-        printf("%s%s%s\n\n", hky_cli_colour("green"), p->is_ja ? "正常です。" : "It works.", hky_cli_colour("off"));
+        const char *to = p->to != NULL ? p->to : policy->engine.owner;
+        printf("%s%s%s", hky_cli_colour("green"), p->is_ja ? "正常です。" : "It works.", hky_cli_colour("off"));
+        if (!p->is_dry)
+            printf(p->is_ja ? "%s 宛てのテストメールが届くか、迷惑メールに入っていないか確認してください。"
+                            : " See whether the test mail to %s arrives, and not among the spam.",
+                   to);
+        printf("\n\n");
         return;
     }
     bool has_reply = o->stage != HKY_STAGE_NONE;
@@ -94,6 +100,15 @@ static void print_result(struct probe *p, const struct hky_relay *r, bool is_goo
     if (has_reply)
         printf("%s: %s\n", p->is_ja ? "考えられる原因と対処" : "Likely cause and cure", hky_buf_z(cure));
     printf("\n");
+}
+
+static void print_heading(const struct hky_relay *r)
+{
+    printf("%s%s%s  ", hky_cli_colour("bold"), r->name, hky_cli_colour("off"));
+    if (r->is_mx)
+        printf("own delivery (MX)\n");
+    else
+        printf("%s:%u\n", r->host, r->port);
 }
 
 static bool probe_one(struct probe *p, struct hky_policy *policy, const struct hky_relay *r, bool is_first)
@@ -105,8 +120,7 @@ static bool probe_one(struct probe *p, struct hky_policy *policy, const struct h
     hky_buf_init(&p->rows, 256 * 1024);
     p->n_rows = 0;
     if (!p->is_json)
-        printf("%s%s%s  %s%s%u\n", hky_cli_colour("bold"), r->name, hky_cli_colour("off"), r->is_mx ? "mx" : r->host,
-               ":", r->port);
+        print_heading(r);
     bool is_good = hky_probe_run(&params, &o, &e) == HKY_OK;
     struct hky_buf cure;
     hky_buf_init(&cure, 4096);
@@ -117,7 +131,7 @@ static bool probe_one(struct probe *p, struct hky_policy *policy, const struct h
     if (p->is_json)
         print_json(p, r, is_good, &o, &cure, is_first);
     else
-        print_result(p, r, is_good, &o, &e, &cure);
+        print_result(p, policy, r, is_good, &o, &e, &cure);
     hky_buf_fini(&cure);
     hky_buf_fini(&p->rows);
     return is_good;
@@ -217,7 +231,7 @@ static int run(const struct hky_cli_command *self, int argc, char **argv)
     }
     struct hky_policy *policy = load(args.argv[0]);
     if (policy == NULL)
-        return HKY_EXIT_UNREACHED;
+        return HKY_EXIT_NO;
     code = probe_named(&p, policy, args.argv + 1, args.n_positional - 1);
     hky_policy_unref(&policy);
     return code;
@@ -225,13 +239,14 @@ static int run(const struct hky_cli_command *self, int argc, char **argv)
 
 const struct hky_cli_command hky_cli_probe = {
     .name = "probe",
-    .args = "POLICY RELAY...",
+    .args = "POLICY RELAY... | POLICY --all",
     .summary = "test the connection to relays, with a real test mail",
     .help =
         "Goes the whole way of a mail and shows each stage with its time and the server's words: resolve, connect,\n"
         "greeting, TLS, login, sender, recipient, content. On failure it says what is likely wrong and what to do.\n\n"
         "  hikyaku probe policy.lua gmail\n"
-        "  hikyaku probe policy.lua --all --to me@shop.example --lang ja\n",
+        "  hikyaku probe policy.lua --all --to me@shop.example --lang ja\n\n"
+        "Exit code 0: all of them work; 1: not all; 2: wrong usage.",
     .options = options,
     .run = run,
 };

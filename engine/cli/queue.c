@@ -5,7 +5,8 @@
 #include <stdlib.h>
 #include <time.h>
 
-#define SHOWN_BY_DRY_RUN 25
+#define SHOWN_BY_DRY_RUN 25u
+#define LIMIT_MAX        1000000u
 
 static const struct hky_cli_option options[] = {
     {"spool", "DIR", "the engine's spool (default: $HIKYAKU_SPOOL, else ./spool)"},
@@ -128,6 +129,14 @@ static bool take_selection(json_t *select, const char *name, const char *value)
     return true;
 }
 
+static bool take_limit(const char *value, uint64_t *limit)
+{
+    if (hky_str_u64(hky_str_z(value), LIMIT_MAX, limit))
+        return true;
+    fprintf(stderr, "hikyaku queue: --limit takes a number up to %u, not \"%s\"\n", LIMIT_MAX, value);
+    return false;
+}
+
 static bool is_action(const char *name)
 {
     static const char *const actions[] = {"list", "show", "retry", "hold", "release", "cancel"};
@@ -136,6 +145,15 @@ static bool is_action(const char *name)
         if (strcmp(name, actions[i]) == 0)
             return true;
     fprintf(stderr, "hikyaku queue: no action \"%s\": list, show, retry, hold, release, cancel\n", name);
+    return false;
+}
+
+static bool is_enough(const char *action, const json_t *select)
+{
+    if (strcmp(action, "list") == 0 || json_object_size(select) > 0)
+        return true;
+    fprintf(stderr, "hikyaku queue %s: which? an ID, or a selection such as --to DOMAIN (hikyaku queue --help)\n",
+            action);
     return false;
 }
 
@@ -155,7 +173,7 @@ static int run(const struct hky_cli_command *self, int argc, char **argv)
         else if (strcmp(name, "dry-run") == 0)
             is_dry_run = true;
         else if (strcmp(name, "limit") == 0)
-            code = hky_str_u64(hky_str_z(value), 1000000, &limit) ? -1 : HKY_EXIT_USAGE;
+            code = take_limit(value, &limit) ? -1 : HKY_EXIT_USAGE;
         else
             code = take_selection(select, name, value) ? -1 : HKY_EXIT_USAGE;
     }
@@ -166,11 +184,7 @@ static int run(const struct hky_cli_command *self, int argc, char **argv)
     action = args.n_positional > 0 ? argv[0] : "list";
     if (args.n_positional > 1)
         json_object_set_new(select, "id", json_string(argv[1]));
-    if (!is_action(action) || (strcmp(action, "list") != 0 && json_object_size(select) == 0)) {
-        if (json_object_size(select) == 0 && strcmp(action, "list") != 0)
-            fprintf(stderr,
-                    "hikyaku queue %s: which? an ID, or a selection such as --to DOMAIN (hikyaku queue --help)\n",
-                    action);
+    if (!is_action(action) || !is_enough(action, select)) {
         json_decref(select);
         return HKY_EXIT_USAGE;
     }

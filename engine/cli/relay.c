@@ -36,6 +36,24 @@ static void print_relays(const json_t *relays)
     hky_cli_table_print(&t);
 }
 
+/* False after a complaint. */
+static bool is_sensible(const char *action, int n_words, bool has_to, bool has_for)
+{
+    bool is_list = strcmp(action, "list") == 0, is_drain = strcmp(action, "drain") == 0;
+
+    if (!is_list && !is_drain && strcmp(action, "pause") != 0 && strcmp(action, "resume") != 0)
+        fprintf(stderr, "hikyaku relay: no action \"%s\": list, pause, resume, drain\n", action);
+    else if (!is_list && n_words != 2)
+        fprintf(stderr, "hikyaku relay %s: which? %s NAME (hikyaku relay list shows them)\n", action, action);
+    else if (has_to && !is_drain)
+        fprintf(stderr, "hikyaku relay %s: --to belongs to drain\n", action);
+    else if (has_for && !is_drain && strcmp(action, "pause") != 0)
+        fprintf(stderr, "hikyaku relay %s: --for belongs to pause and drain\n", action);
+    else
+        return true;
+    return false;
+}
+
 static int run(const struct hky_cli_command *self, int argc, char **argv)
 {
     struct hky_cli_args args;
@@ -58,10 +76,8 @@ static int run(const struct hky_cli_command *self, int argc, char **argv)
     if ((code = hky_cli_args_done(&args, 0, 2)) >= 0)
         return code;
     action = args.n_positional > 0 ? argv[0] : "list";
-    if (strcmp(action, "list") != 0 && args.n_positional != 2) {
-        fprintf(stderr, "usage: hikyaku relay %s NAME\n", action);
+    if (!is_sensible(action, args.n_positional, to != NULL, for_ms > 0))
         return HKY_EXIT_USAGE;
-    }
     request = json_pack("{s:s, s:s, s:I}", "cmd", "relay", "action", action, "for_sec", (json_int_t)(for_ms / 1000));
     if (args.n_positional == 2)
         json_object_set_new(request, "name", json_string(argv[1]));

@@ -80,7 +80,7 @@ static int run(const struct hky_cli_command *self, int argc, char **argv)
 const struct hky_cli_command hky_cli_send = {
     .name = "send",
     .args = "RECIPIENT... < MESSAGE",
-    .summary = "Hands a message to the running engine.",
+    .summary = "hand a message to the running engine; as sendmail too",
     .help = "From, Date and Message-ID are added where they are missing, Bcc is removed.\n"
             "Exit: 0 queued, 1 refused (the reply is shown), 2 wrong usage, 3 no engine there.\n\n"
             "  printf 'Subject: hello\\n\\nhi\\n' | hikyaku send --from shop@shop.example you@example.com\n\n"

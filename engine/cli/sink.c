@@ -91,7 +91,8 @@ static bool listen_at(struct hky_sink *sink, const char *where)
     l->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     setsockopt(l->fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
     if (bind(l->fd, (struct sockaddr *)&in, sizeof in) != 0 || listen(l->fd, 1024) != 0) {
-        fprintf(stderr, "hikyaku sink: cannot listen on %s: %s\n", where, strerror(errno));
+        fprintf(stderr, "hikyaku sink: cannot listen on %s: %s%s\n", where, strerror(errno),
+                errno == EADDRINUSE ? "; name another with --listen" : "");
         close(l->fd);
         return false;
     }

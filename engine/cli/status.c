@@ -36,7 +36,7 @@ static void print_status(const json_t *s)
     const char *refused = json_string_value(json_object_get(s, "reload_error"));
     const char *health = json_string_value(json_object_get(json_object_get(s, "journal"), "health"));
 
-    printf("%s%s%s since %s, version %s, policy %s (%s), %" JSON_INTEGER_FORMAT " workers\n", hky_cli_colour("bold"),
+    printf("%s%s%s for %s, version %s, policy %s (%s), %" JSON_INTEGER_FORMAT " workers\n", hky_cli_colour("bold"),
            json_string_value(json_object_get(s, "state")), hky_cli_colour("off"),
            hky_cli_age(json_integer_value(json_object_get(s, "uptime_sec")), up),
            json_string_value(json_object_get(s, "version")), json_string_value(json_object_get(s, "policy")),
@@ -105,8 +105,9 @@ static int run_reload(const struct hky_cli_command *self, int argc, char **argv)
     code = hky_cli_ask(self->name, hky_cli_spool(spool), json_pack("{s:s}", "cmd", "reload"), &answer);
     if (code != HKY_EXIT_GOOD)
         return code;
-    if (!args.is_json)
-        puts("the new policy is in force");
+    if (args.is_json)
+        return hky_cli_print_json(answer);
+    puts("the new policy is in force");
     json_decref(answer);
     return HKY_EXIT_GOOD;
 }
