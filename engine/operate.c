@@ -85,6 +85,9 @@ static void on_queue_done(struct hky_queue_request *rq)
     struct hky_queue_ask *ask = rq->ctx;
     struct hky_buf b;
 
+    /* What an operator was told is done stays done over a crash. */
+    if (rq->action != HKY_QUEUE_LIST && !rq->is_dry_run && rq->n > 0)
+        hky_journal_flush(ask->engine->journal);
     hky_buf_init(&b, ANSWER_MOST);
     hky_buf_printf(&b, "{\"ok\":true,\"n\":%" PRIu64 ",\"rows\":[", rq->n);
     hky_buf_add_str(&b, hky_buf_str(&rq->rows));
