@@ -226,9 +226,17 @@ static void refuse_one(void *ctx, unsigned i, const struct hky_refusal *why)
     c->params.ops->result(c->params.ctx, c, c->bound, i, HKY_STAGE_RCPT, why->class, &reply);
 }
 
+static void on_piece(void *ctx, struct hky_delivery *x)
+{
+    (void)x;
+    hky_outbound_pump(ctx);
+}
+
 static void begin(struct hky_outbound *c, struct hky_delivery *x)
 {
     struct hky_refusal why;
+    x->on_piece = on_piece;
+    x->ctx = c;
     c->bound = x;
     bool is_fit = hky_envelope_build(x, &c->dialogue.caps, c->params.relay->is_localpart_raw, &why, refuse_one, c);
     c->bound = NULL;
@@ -313,12 +321,6 @@ void hky_outbound_pump(struct hky_outbound *c)
     hky_stream_flush(c->stream);
     if (c->is_moved || !hky_timer_is_set(&c->timer))
         hky_outbound_arm(c);
-}
-
-static void on_piece(void *ctx, struct hky_delivery *x)
-{
-    (void)x;
-    hky_outbound_pump(ctx);
 }
 
 /* ---- events of the stream ---- */
@@ -487,10 +489,6 @@ struct hky_outbound *hky_outbound_new(const struct hky_outbound_params *p)
     c->query.on_addr = hky_outbound_on_addr;
     hky_buf_init(&c->scratch, 4 * 1024 * 1024);
     hky_timer_init(&c->timer, p->loop, hky_outbound_on_timer);
-    if (c->bound != NULL) {
-        c->bound->on_piece = on_piece;
-        c->bound->ctx = c;
-    }
     c->task.run = on_begin;
     hky_loop_defer(p->loop, &c->task);
     return c;

@@ -38,6 +38,23 @@ static void test_body_in_pieces_from_another_thread(void **state)
     assert_non_null(strstr(s.body, "\nline\n..dot\n"));
 }
 
+static void test_second_body_in_pieces_goes_on_its_connection(void **state)
+{
+    (void)state;
+    struct server s;
+    struct fake f;
+    const char *scripts[] = {OPEN GROUP("0") YES GROUP("1") "S: 250 ok|250 m|250 r|354 go\nBODY\nS: 250 ok\nEOF\n",
+                             NULL};
+    server_start(&s, scripts);
+    fake_init(&f, s.port);
+    f.is_piecewise = true;
+    add(&f, 2);
+    run_until(&f, 2);
+    assert_int_equal(f.outcomes[0][0].class, HKY_CLASS_OK);
+    assert_int_equal(f.outcomes[1][0].class, HKY_CLASS_OK);
+    finish(&f, &s);
+}
+
 static void test_closed_after_the_dot_is_ambiguous(void **state)
 {
     (void)state;
@@ -310,6 +327,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_overlapped_messages_share_a_connection),
         cmocka_unit_test(test_body_in_pieces_from_another_thread),
+        cmocka_unit_test(test_second_body_in_pieces_goes_on_its_connection),
         cmocka_unit_test(test_closed_after_the_dot_is_ambiguous),
         cmocka_unit_test(test_silence_after_the_dot_is_ambiguous),
         cmocka_unit_test(test_stale_connection_is_not_an_attempt),
