@@ -63,6 +63,23 @@ static enum hky_err take_lock(struct hky_journal *j, struct hky_error *e)
     return HKY_OK;
 }
 
+/* A new spool is an entry of its parent: that, too, must be on disk before anything in it counts. */
+static enum hky_err sync_parent(struct hky_journal *j, struct hky_error *e)
+{
+    int fd = openat(j->root_fd, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC), rc;
+
+    if (fd < 0 && errno == EACCES) /* a parent we may only pass through was made by somebody else */
+        return HKY_OK;
+    rc = fd < 0 ? -1 : j->io.fdatasync(j->io.ctx, fd);
+    if (rc < 0 && (errno == EROFS || errno == EINVAL)) /* the spool is a mount point: its entry is not new */
+        rc = 0;
+    if (rc < 0)
+        hky_error_sys(e, HKY_E_IO, errno, "cannot sync the folder that holds the spool %.150s", j->dir);
+    if (fd >= 0)
+        close(fd);
+    return rc < 0 ? HKY_E_IO : HKY_OK;
+}
+
 enum hky_err spool_open(struct hky_journal *j, struct hky_error *e)
 {
     enum hky_err err;
@@ -73,6 +90,8 @@ enum hky_err spool_open(struct hky_journal *j, struct hky_error *e)
     if (j->root_fd < 0)
         return hky_error_sys(e, HKY_E_IO, errno, "cannot open the spool %.150s", j->dir);
     err = check_owner(j->dir, j->root_fd, e);
+    if (err == HKY_OK)
+        err = sync_parent(j, e);
     if (err == HKY_OK)
         err = take_lock(j, e);
     if (err == HKY_OK)
