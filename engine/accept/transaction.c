@@ -419,7 +419,7 @@ size_t hky_tx_data_input(struct hky_session *s, const char *p, size_t n)
 
 /* --- BDAT (RFC 3030) --- */
 
-static void end_chunk(struct hky_session *s, uint64_t n)
+static void end_chunk(struct hky_session *s)
 {
     struct hky_transaction *tx = s->tx;
 
@@ -429,7 +429,7 @@ static void end_chunk(struct hky_session *s, uint64_t n)
         refuse_content(s);
     } else {
         hky_session_enter(s, HKY_SESSION_CHUNKS);
-        hky_session_reply(s, 250, "2.0.0", "%llu octets received", (unsigned long long)n);
+        hky_session_reply(s, 250, "2.0.0", "chunk received");
     }
 }
 
@@ -471,7 +471,7 @@ void hky_tx_bdat(struct hky_session *s, struct hky_command *c)
         s->is_last_chunk = c->is_last;
         hky_session_enter(s, HKY_SESSION_CHUNK);
         if (c->size == 0)
-            end_chunk(s, 0);
+            end_chunk(s);
         return;
     }
     swallow(s, c->size);
@@ -485,6 +485,6 @@ size_t hky_tx_chunk_input(struct hky_session *s, const char *p, size_t n)
     wait_if_full(s, &s->tx->content);
     s->chunk_left -= used;
     if (s->chunk_left == 0)
-        end_chunk(s, used);
+        end_chunk(s);
     return used;
 }
