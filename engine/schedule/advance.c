@@ -13,7 +13,9 @@
 #define AMBIGUOUS_RETRIES 2
 #define TRIES_DEFAULT     3
 #define PAUSE_SEC         60
-#define RETRY_AFTER_MAX   86400
+#define HOUR_SEC          3600
+#define DAY_SEC           86400
+#define RETRY_AFTER_MAX   DAY_SEC
 #define NO_STEP           (-1)
 
 /* One question under way. */
@@ -260,10 +262,26 @@ static void after_rate_limited(struct walk *w)
     retry_within(w, w->now_ms + (named > 0 ? named * 1000 : usual_delay_ms(w)));
 }
 
+uint32_t plan_quota_window_sec(const struct hky_relay *relay)
+{
+    uint32_t sec = 0;
+    for (unsigned i = 0; i < relay->n_caps && i < HKY_CAPS_MAX; i++) {
+        uint32_t window_sec = relay->caps[i].window_sec;
+        if (window_sec >= HOUR_SEC && window_sec <= DAY_SEC && window_sec > sec) {
+            sec = window_sec;
+        }
+    }
+    return sec;
+}
+
 /* The account cannot send for now: it is paused; the recipient takes another way, or waits for it. */
 static void after_account(struct walk *w)
 {
     uint32_t named = w->o->retry_after_sec;
+    const struct hky_relay *relay = plan_relay(w->policy, step_of(w)->relay);
+    if (named == 0 && w->cause == HKY_CLASS_QUOTA_EXHAUSTED && relay != NULL) {
+        named = plan_quota_window_sec(relay);
+    }
     w->out->pause_account_sec = named == 0 ? PAUSE_SEC : named < RETRY_AFTER_MAX ? named : RETRY_AFTER_MAX;
     int next = next_for(w);
     if (next != NO_STEP) {
@@ -356,6 +374,9 @@ static bool by_react(struct walk *w)
     case HKY_ACTION_NONE:
         return false;
     case HKY_ACTION_RETRY:
+        if (hky_class_is_reason(w->cause)) {
+            return false; /* nothing was attempted */
+        }
         retry_within(w, w->now_ms + (after_sec > 0 ? (int64_t)after_sec * 1000 : usual_delay_ms(w)));
         return true;
     case HKY_ACTION_NEXT: {

@@ -187,6 +187,17 @@ static bool can_take_now(struct hky_shard *sh, const struct hky_recipient *r, ui
     return answer != GATE_WAIT;
 }
 
+/* No way is left that may send as the author: a verdict of ours, told to the sender as one of a server is. */
+static void fail_for_author(struct hky_shard *sh, struct hky_recipient *r)
+{
+    struct hky_outcome o = {.class = HKY_CLASS_SENDS_AS, .scope = HKY_SCOPE_SENDER};
+    struct hky_str author = hky_message_fact(r->message, HKY_FACT_AUTHOR);
+    hky_reply_local(&o.reply, HKY_ORIGIN_POLICY, "no step can send as %.*s", author.n < 200 ? (int)author.n : 200,
+                    author.p);
+    r->last_class = HKY_CLASS_SENDS_AS;
+    finish(sh, r, HKY_RCPT_FAILED, &o, o.reply.text, NULL);
+}
+
 bool leave_for_reason(struct hky_shard *sh, struct hky_recipient *r, enum hky_class reason)
 {
     int64_t now_ms = shard_now(sh);
@@ -212,6 +223,8 @@ bool leave_for_reason(struct hky_shard *sh, struct hky_recipient *r, enum hky_cl
         place_later(sh, r);
     } else if (a.action == HKY_ACTION_HOLD) {
         hold(sh, r, a.why);
+    } else if (reason == HKY_CLASS_SENDS_AS) {
+        fail_for_author(sh, r);
     } else {
         r->last_class = (uint8_t)reason;
         finish(sh, r, HKY_RCPT_FAILED, NULL, a.why, NULL);
@@ -294,8 +307,7 @@ static void begin_plan(struct hky_shard *sh, struct hky_recipient *r, int64_t no
     hky_plan_first(sh->policy, r, &a);
     *is_over = a.action != HKY_ACTION_NEXT;
     if (*is_over) {
-        r->last_class = HKY_CLASS_SENDS_AS;
-        finish(sh, r, HKY_RCPT_FAILED, NULL, a.why, NULL);
+        fail_for_author(sh, r);
         return;
     }
     r->step = a.step;

@@ -16,5 +16,8 @@ bool plan_step_sends_as(const struct hky_policy *policy, const struct hky_recipi
 int64_t plan_within_end(const struct hky_policy *policy, const struct hky_recipient *r, enum hky_class cause);
 /* When the recipient expires: as recorded, or by plan, engine and deadline. */
 int64_t plan_expire_at(const struct hky_policy *policy, const struct hky_recipient *r);
+/* How long an account that has used up its quota is paused: the relay's own cap of an hour up to a day, the longest of
+ * them; 0: it has none. */
+uint32_t plan_quota_window_sec(const struct hky_relay *relay);
 
 #endif

@@ -144,10 +144,8 @@ static struct hky_recipient *next_candidate(struct lane *l, int64_t now_ms, stru
         if (identity->is_allowed) {
             return r;
         }
-        if (!leave_for_reason(sh, r, HKY_CLASS_SENDS_AS)) {
-            unplace(sh, r);
-            hold(sh, r, "no step can send as this author");
-        }
+        bool is_left = leave_for_reason(sh, r, HKY_CLASS_SENDS_AS);
+        HKY_ASSERT(is_left); /* nothing changes by waiting: it goes on, fails, or a route's react holds it */
     }
     return NULL;
 }
@@ -270,7 +268,9 @@ static void pause_account(struct lane *l, const struct hky_advance *a, const str
     char why[120];
     snprintf(why, sizeof why, "%s: %.90s", hky_class_name(o->class), o->reply.text);
     pthread_mutex_lock(&s->lock);
-    bool is_news = gate_pause(l->gate, o->retry_after_sec > 0 ? a->pause_account_sec : 0, now_ms, why);
+    /* its own window, not that of the relay which the step names: that one may be drained to this */
+    uint32_t window_sec = o->class == HKY_CLASS_QUOTA_EXHAUSTED ? plan_quota_window_sec(l->pub.relay) : 0;
+    bool is_news = gate_pause(l->gate, o->retry_after_sec > 0 ? a->pause_account_sec : window_sec, now_ms, why);
     int64_t until_ms = l->gate->paused_until_ms;
     pthread_mutex_unlock(&s->lock);
     if (is_news) {

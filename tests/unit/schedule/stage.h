@@ -24,6 +24,7 @@ struct stage {
     const char *dir; /* of `inflight`; NULL: none */
     bool was_unclean;
     char log[8192]; /* events and ends, in words */
+    char ended[64]; /* class and text of the last end's outcome */
     uint64_t next_id;
 };
 
@@ -71,8 +72,11 @@ static inline void say(struct stage *st, const char *what, const char *relay)
 
 static inline void finish(void *ctx, unsigned worker, struct hky_recipient *r, const struct hky_outcome *o)
 {
-    (void)ctx, (void)worker, (void)o;
+    struct stage *st = ctx;
+    (void)worker;
     assert_true(hky_recipient_state_is_final(r->state));
+    snprintf(st->ended, sizeof st->ended, "%s %.40s", o != NULL ? hky_class_name(o->class) : "-",
+             o != NULL ? o->reply.text : "");
     struct hky_message *m = r->message;
     hky_message_unref(&m);
 }

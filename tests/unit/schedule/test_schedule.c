@@ -194,6 +194,43 @@ static void full_spills_over_when_its_turn_comes_too_late(void **state)
     stage_end(&st);
 }
 
+static void nobody_may_send_as_the_author_fails(void **state)
+{
+    (void)state;
+    struct stage st;
+    stage_init(&st);
+    struct hky_relay *gmail = fake_relay(&st.policy, "gmail");
+    gmail->never_rewrite = true;
+    stage_start(&st);
+    struct hky_plan *plan = fake_plan((struct hky_step[]){fake_step("gmail")}, 1);
+    send(&st, plan);
+    expect(&st, "failed");
+    assert_string_equal(st.ended, "sends_as no step can send as news@shop.example");
+    gmail->never_rewrite = false;
+    send(&st, plan);
+    answer(&st, "gmail", HKY_CLASS_SYSTEM_TEMP, true, 0);
+    gmail->never_rewrite = true; /* found out at its turn, after an attempt */
+    pass(&st, 5 * MINUTE);
+    struct hky_job *job;
+    assert_int_equal(take(&st, "gmail", &job), HKY_TAKE_EMPTY);
+    expect(&st, "deferred:gmail failed");
+    assert_string_equal(st.ended, "sends_as no step can send as news@shop.example");
+    gmail->never_rewrite = false;
+    struct hky_plan *draft = malloc(sizeof *draft), *patient;
+    struct hky_error e;
+    *draft = *plan;
+    draft->react[HKY_CLASS_SENDS_AS] = HKY_ACTION_RETRY; /* nothing changes by waiting */
+    assert_int_equal(hky_plan_new(draft, &patient, &e), HKY_OK);
+    free(draft);
+    send(&st, patient);
+    hky_plan_unref(&patient);
+    gmail->never_rewrite = true;
+    assert_int_equal(take(&st, "gmail", &job), HKY_TAKE_EMPTY);
+    expect(&st, "failed");
+    hky_plan_unref(&plan);
+    stage_end(&st);
+}
+
 /* ---- breakers and pauses ---- */
 
 static void a_breaker_opens_probes_and_closes(void **state)
@@ -258,6 +295,49 @@ static void a_paused_account_is_left_for_another(void **state)
     hky_plan_unref(&plan);
     hky_plan_unref(&alone);
     stage_end(&st);
+}
+
+static void an_exhausted_quota_waits_for_its_window(void **state)
+{
+    static const struct {
+        const char *name;
+        uint32_t n, window_sec, retry_after;
+        int64_t waits_ms;
+    } CASES[] = {
+        {"a day's cap", 500, 86400, 0, 24 * HOUR},
+        {"an hour's cap", 100, 3600, 0, HOUR},
+        {"the reply names a time", 500, 86400, 120, 2 * MINUTE},
+        {"a minute's cap says nothing of a quota", 10, 60, 0, MINUTE},
+        {"no cap", 0, 0, 0, MINUTE},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof CASES / sizeof CASES[0]; i++) {
+        struct stage st;
+        stage_init(&st);
+        struct hky_relay *relay = fake_relay(&st.policy, "gmail");
+        if (CASES[i].n > 0) {
+            fake_cap(relay, "cap", CASES[i].n, CASES[i].window_sec, false);
+        }
+        stage_start(&st);
+        struct hky_plan *plan = fake_plan((struct hky_step[]){fake_step("gmail")}, 1);
+        struct hky_job *job;
+        send(&st, plan);
+        take(&st, "gmail", &job); /* reserves */
+        if (job != NULL) {
+            hky_schedule_give_back(&job);
+        }
+        turns(&st);
+        answer(&st, "gmail", HKY_CLASS_QUOTA_EXHAUSTED, false, CASES[i].retry_after);
+        send(&st, plan);
+        pass(&st, CASES[i].waits_ms - 1);
+        if (take(&st, "gmail", &job) != HKY_TAKE_WAIT) {
+            fail_msg("%s: the pause is too short", CASES[i].name);
+        }
+        pass(&st, 1);
+        answer(&st, "gmail", HKY_CLASS_OK, false, 0);
+        hky_plan_unref(&plan);
+        stage_end(&st);
+    }
 }
 
 static void an_operator_pauses_resumes_and_drains(void **state)
@@ -618,7 +698,7 @@ static void what_was_restored_goes_on(void **state)
     answer(&st, "ses", HKY_CLASS_OK, false, 0);
     pass(&st, HOUR);
     answer(&st, "ses", HKY_CLASS_OK, false, 0);
-    expect(&st, "delivered:ses delivered:ses");
+    expect(&st, "held delivered:ses delivered:ses");
     hky_plan_unref(&plan);
     stage_end(&st);
 }
@@ -700,8 +780,10 @@ int main(void)
         cmocka_unit_test(ranks_and_scenarios_take_turns),
         cmocka_unit_test(given_back_is_uncounted_and_first_again),
         cmocka_unit_test(full_spills_over_when_its_turn_comes_too_late),
+        cmocka_unit_test(nobody_may_send_as_the_author_fails),
         cmocka_unit_test(a_breaker_opens_probes_and_closes),
         cmocka_unit_test(a_paused_account_is_left_for_another),
+        cmocka_unit_test(an_exhausted_quota_waits_for_its_window),
         cmocka_unit_test(an_operator_pauses_resumes_and_drains),
         cmocka_unit_test(rate_limited_slows_the_lane),
         cmocka_unit_test(expires_in_the_queue_and_between_attempts),
