@@ -224,6 +224,7 @@ static void on_relay(struct hky_engine *engine, struct hky_console_request *rq, 
                              for_sec > 0 && for_sec < UINT32_MAX ? (uint32_t)for_sec : 0, &e) != HKY_OK) {
         hky_console_refuse(&rq, "refused", e.text, "hikyaku relay list shows the relays");
     } else {
+        hky_state_flush(engine->record);
         answer_ok(&rq, "");
     }
 }

@@ -55,6 +55,11 @@ void hky_state_put(struct hky_record *r, const char *kind, const char *key, cons
     hky_state_write(r->state, kind, key, value);
 }
 
+void hky_state_flush(struct hky_record *r)
+{
+    hky_state_wait(r->state);
+}
+
 void hky_state_each(struct hky_record *r, const char *kind, void (*each)(void *ctx, const char *key, const char *value),
                     void *ctx)
 {

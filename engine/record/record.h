@@ -22,6 +22,7 @@ enum hky_err hky_state_open(const char *dir, struct hky_log *log, struct hky_sta
 void hky_state_close(struct hky_state **s);
 char *hky_state_read(struct hky_state *s, const char *kind, const char *key);
 void hky_state_write(struct hky_state *s, const char *kind, const char *key, const char *value);
+void hky_state_wait(struct hky_state *s);
 void hky_state_walk(struct hky_state *s, const char *kind, void (*each)(void *ctx, const char *key, const char *value),
                     void *ctx);
 

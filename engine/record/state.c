@@ -21,7 +21,8 @@ struct hky_state {
     struct hky_log *log;
     pthread_t thread;
     pthread_mutex_t lock;
-    pthread_cond_t wake;
+    pthread_cond_t wake, written;
+    unsigned n_unwritten;
     bool is_stopping;
     struct hky_map values; /* "kind\0key" -> malloc'ed value */
     STAILQ_HEAD(, change) changes;
@@ -120,6 +121,10 @@ static void *writer(void *arg)
             return NULL;
         store(s, c);
         free_change(c);
+        pthread_mutex_lock(&s->lock);
+        if (--s->n_unwritten == 0)
+            pthread_cond_broadcast(&s->written);
+        pthread_mutex_unlock(&s->lock);
     }
 }
 
@@ -136,6 +141,7 @@ enum hky_err hky_state_open(const char *dir, struct hky_log *log, struct hky_sta
     hky_map_init(&s->values);
     pthread_mutex_init(&s->lock, NULL);
     pthread_cond_init(&s->wake, NULL);
+    pthread_cond_init(&s->written, NULL);
     snprintf(path, sizeof path, "%s/state.db", dir);
     err = load(s, path, e);
     umask(mask);
@@ -171,6 +177,7 @@ void hky_state_close(struct hky_state **state)
     }
     hky_map_fini(&s->values);
     pthread_cond_destroy(&s->wake);
+    pthread_cond_destroy(&s->written);
     pthread_mutex_destroy(&s->lock);
     free(s);
 }
@@ -200,7 +207,16 @@ void hky_state_write(struct hky_state *s, const char *kind, const char *key, con
     pthread_mutex_lock(&s->lock);
     remember(s, kind, key, value);
     STAILQ_INSERT_TAIL(&s->changes, c, link);
+    s->n_unwritten++;
     pthread_cond_signal(&s->wake);
+    pthread_mutex_unlock(&s->lock);
+}
+
+void hky_state_wait(struct hky_state *s)
+{
+    pthread_mutex_lock(&s->lock);
+    while (s->n_unwritten > 0)
+        pthread_cond_wait(&s->written, &s->lock);
     pthread_mutex_unlock(&s->lock);
 }
 

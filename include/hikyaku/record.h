@@ -76,6 +76,7 @@ const char *hky_event_name(enum hky_event_kind k);
 /* state.db: loaded at open, written through by its own thread. Kinds: "paused" "drained" "oauth". Values are text. */
 char *hky_state_get(struct hky_record *r, const char *kind, const char *key); /* copy or NULL; any thread */
 void hky_state_put(struct hky_record *r, const char *kind, const char *key, const char *value); /* value NULL removes */
+void hky_state_flush(struct hky_record *r); /* what was put is on disk when it returns. Blocks: not for workers */
 void hky_state_each(struct hky_record *r, const char *kind, void (*each)(void *ctx, const char *key, const char *value),
                     void *ctx);
 

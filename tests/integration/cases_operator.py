@@ -133,6 +133,26 @@ def relay_commands(world):
     end(engine)
 
 
+@case("operator", "what was answered is kept, however soon a kill -9 follows")
+def answered_is_kept(world):
+    engine = world.engine(HEAD + """
+        relay "a" { host = "127.0.0.1", port = 9, tls = "none", paused = false }
+        route "all" { to = "*", via = "a" }
+    """)
+    id_ = send(engine, "u@a.example")
+    for command, state in (("pause", "paused"), ("resume", "ok"), ("pause", "paused")):
+        world.run("relay", command, "a", "--spool", engine.spool)
+        engine.kill()
+        restart(engine)
+        same(relay_state(world, engine, "a")["state"], state, f"relay {command}")
+    for command, state in (("hold", "held"), ("release", "queued"), ("hold", "held")):
+        world.run("queue", command, id_, "--spool", engine.spool)
+        engine.kill()
+        restart(engine)
+        same([r["state"] for r in engine.queue()["rows"]], [state], f"queue {command}")
+    end(engine)
+
+
 @case("operator", "a broken file on reload: refused with file:line, the old policy stays in force and says so")
 def broken_reload(world):
     sink = world.sink()
