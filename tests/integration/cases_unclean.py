@@ -1,0 +1,36 @@
+"""A message that ends the engine again and again, as far as the engine can tell."""
+import json
+import os
+
+from common import case, event, events, holds, restart, same, send
+from harness import wait_for
+
+POLICY = """
+engine { hostname = "mail.shop.example", listen = "127.0.0.1:{port}", retry = { "1s" } }
+relay "slow" { host = "127.0.0.1", port = PORT, tls = "none" }
+route "all" { to = "*", via = "slow" }
+"""
+
+
+@case("unclean", "killed three times while a relay stalls: the message is held and says why; released, it goes", 120)
+def held_after_three_stops(world):
+    stalls = world.sink("stalls", rules=["* dot stall"])
+    engine = world.engine(POLICY.replace("PORT", str(stalls.ports[0])))
+    id = send(engine, "stalled@a.example")
+    for n in range(3):
+        wait_for(lambda: engine.status()["queue"]["sending"] == 1, 20, why=f"being sent, round {n}")
+        engine.kill()
+        restart(engine)
+        started = events(engine, "started", n + 2)[-1]["text"]
+        holds("at most 1 duplicates" in started, started)
+    row = event(engine, "held", id=id)
+    holds("three times" in json.dumps(row), row)
+    rows = engine.queue()["rows"]
+    same([r["state"] for r in rows], ["held"], "state")
+    holds("ended without warning three times" in rows[0]["reason"], rows[0])
+    send(engine, "other@a.example")
+    wait_for(lambda: engine.status()["queue"]["sending"] == 1, 20, why="other mail goes on")
+    world.run("queue", "release", "--spool", engine.spool, "--to", "stalled@a.example")
+    wait_for(lambda: engine.status()["queue"]["sending"] == 2, 20, why="released, it goes after all")
+    same(os.stat(world.path("spool", "inflight")).st_mode & 0o777, 0o600, "mode of inflight")
+    engine.kill()
