@@ -99,25 +99,30 @@ char *hky_str_dup(struct hky_str s)
     return z;
 }
 
+/* Two neighbours in the wrong order are one mistake. */
 unsigned hky_str_distance(struct hky_str a, struct hky_str b)
 {
-    unsigned row[65];
+    unsigned rows[3][65], *before = rows[0], *above = rows[1], *row = rows[2];
     size_t na = a.n < 64 ? a.n : 64, nb = b.n < 64 ? b.n : 64;
 
     for (size_t j = 0; j <= nb; j++)
         row[j] = (unsigned)j;
     for (size_t i = 1; i <= na; i++) {
-        unsigned diagonal = row[0];
+        unsigned *oldest = before;
+        before = above;
+        above = row;
+        row = oldest;
         row[0] = (unsigned)i;
         for (size_t j = 1; j <= nb; j++) {
-            unsigned above = row[j];
-            unsigned best = diagonal + (hky_lower(a.p[i - 1]) != hky_lower(b.p[j - 1]));
-            if (above + 1 < best)
-                best = above + 1;
+            char x = hky_lower(a.p[i - 1]), y = hky_lower(b.p[j - 1]);
+            unsigned best = above[j - 1] + (x != y);
+            if (above[j] + 1 < best)
+                best = above[j] + 1;
             if (row[j - 1] + 1 < best)
                 best = row[j - 1] + 1;
+            if (i > 1 && j > 1 && x == hky_lower(b.p[j - 2]) && y == hky_lower(a.p[i - 2]) && before[j - 2] + 1 < best)
+                best = before[j - 2] + 1;
             row[j] = best;
-            diagonal = above;
         }
     }
     return row[nb];

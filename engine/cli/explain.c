@@ -166,10 +166,22 @@ static struct hky_str next_word(struct hky_str *rest)
     return word;
 }
 
+const struct hky_relay *explain_relay(const struct explain_case *c, uint8_t step)
+{
+    return hky_policy_serving_relay(c->policy, hky_str_z(c->recipient->plan->steps[step].relay));
+}
+
+const char *explain_relay_name(const struct explain_case *c, uint8_t step)
+{
+    const struct hky_relay *relay = explain_relay(c, step);
+
+    return relay != NULL ? relay->name : c->recipient->plan->steps[step].relay;
+}
+
 /* [STAGE] REPLY, or a class, at the present step. */
 static bool read_outcome(const struct explain_case *c, struct hky_str text, struct hky_outcome *out)
 {
-    const struct hky_relay *relay = hky_policy_relay(c->policy, hky_str_z(step_now(c)->relay));
+    const struct hky_relay *relay = explain_relay(c, c->recipient->step);
     struct hky_str domain = hky_recipient_domain(c->recipient), rest = text;
     struct hky_str word = next_word(&rest);
     struct hky_classify_query q = {.provider = "", .mx = ""};
@@ -217,7 +229,7 @@ static bool apply_after(struct explain_case *c, const char *text, struct explain
         fprintf(stderr, "hikyaku explain: --after '%s': the plan has ended before that\n", text);
         return false;
     }
-    relay = step_now(c)->relay;
+    relay = explain_relay_name(c, c->recipient->step);
     n = strlen(relay);
     if (strncmp(text, relay, n) != 0 || text[n] != ' ') {
         fprintf(stderr, "hikyaku explain: --after '%s': now it is the turn of %s; say '%s [STAGE] REPLY'\n", text,

@@ -41,6 +41,10 @@ bool explain_invent(struct explain_case *c, const struct explain_wish *w);
 /* "2026-12-01 10:00", "10:00" (today), "2026-12-01" or Unix seconds, in the policy's timezone. */
 bool explain_time(const char *text, int64_t now_ms, int64_t *out_ms);
 
+/* The relay that serves a step (`instead` followed), NULL when there is none; its name, else the one written. */
+const struct hky_relay *explain_relay(const struct explain_case *c, uint8_t step);
+const char *explain_relay_name(const struct explain_case *c, uint8_t step);
+
 /* What an outcome of this class would do at the recipient's present step. Pure. */
 void explain_if(const struct explain_case *c, enum hky_class class, bool is_temporary, struct hky_advance *out);
 

@@ -35,7 +35,7 @@ static void key_sec(struct hky_buf *out, const char *name, uint32_t sec)
 static bool identity_of(const struct explain_case *c, uint8_t step, struct hky_identity *id)
 {
     const struct hky_plan *plan = c->recipient->plan;
-    const struct hky_relay *relay = hky_policy_relay(c->policy, hky_str_z(plan->steps[step].relay));
+    const struct hky_relay *relay = explain_relay(c, step);
 
     *id = (struct hky_identity){0};
     if (relay == NULL)
@@ -74,7 +74,9 @@ static void add_step(const struct explain_case *c, uint8_t i, struct hky_buf *ou
     hky_buf_add_z(out, i > 0 ? ",{" : "{");
     key(out, "step");
     hky_buf_printf(out, "%u", i + 1U);
-    key_z(out, "relay", s->relay);
+    key_z(out, "relay", explain_relay_name(c, i));
+    if (strcmp(explain_relay_name(c, i), s->relay) != 0)
+        key_z(out, "instead_of", s->relay);
     key_z(out, "account", s->account);
     key_z(out, "from", can ? id.from : NULL);
     key_z(out, "sender", can ? id.sender : NULL);

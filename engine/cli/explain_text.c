@@ -148,7 +148,7 @@ static void describe_step(const struct hky_step *s, struct hky_buf *out)
 static void describe_identity(const struct explain_case *c, uint8_t step, struct hky_buf *out)
 {
     const struct hky_plan *plan = c->recipient->plan;
-    const struct hky_relay *relay = hky_policy_relay(c->policy, hky_str_z(plan->steps[step].relay));
+    const struct hky_relay *relay = explain_relay(c, step);
     struct hky_identity id = {0};
 
     if (relay == NULL) {
@@ -184,7 +184,10 @@ static void print_plan(const struct explain_case *c)
         hky_buf_clear(&identity);
         describe_step(&plan->steps[i], &left);
         describe_identity(c, i, &identity);
-        snprintf(name, sizeof name, "  %u  %s", i + 1U, plan->steps[i].relay);
+        const char *relay = explain_relay_name(c, i);
+        bool is_other = strcmp(relay, plan->steps[i].relay) != 0;
+        snprintf(name, sizeof name, "  %u  %.60s%s%.50s", i + 1U, relay, is_other ? " instead of " : "",
+                 is_other ? plan->steps[i].relay : "");
         hky_cli_table_row(t,
                           (const char *const[]){name, plan->steps[i].account, hky_buf_z(&identity), hky_buf_z(&left)});
     }
@@ -206,18 +209,18 @@ static void print_arms(const struct explain_case *c)
 static void describe_advance(const struct explain_case *c, const struct hky_advance *a, int64_t now_ms,
                              struct hky_buf *out)
 {
-    const struct hky_plan *plan = c->recipient->plan;
     char d[24];
 
     switch (a->action) {
     case HKY_ACTION_NEXT:
-        hky_buf_printf(out, "on to %u %s", a->step + 1U, plan->steps[a->step].relay);
+        hky_buf_printf(out, "on to %u %s", a->step + 1U, explain_relay_name(c, a->step));
         break;
     case HKY_ACTION_RETRY:
         if (a->at_ms > now_ms)
-            hky_buf_printf(out, "%s again in %s", plan->steps[a->step].relay, duration((a->at_ms - now_ms) / 1000, d));
+            hky_buf_printf(out, "%s again in %s", explain_relay_name(c, a->step),
+                           duration((a->at_ms - now_ms) / 1000, d));
         else
-            hky_buf_printf(out, "waits for %s", plan->steps[a->step].relay);
+            hky_buf_printf(out, "waits for %s", explain_relay_name(c, a->step));
         break;
     case HKY_ACTION_HOLD:
         hky_buf_add_z(out, "held");
@@ -330,7 +333,7 @@ static void print_consequences(const struct explain_case *c)
     }
     printf("\n");
     snprintf(heading, sizeof heading, "from step %u %s", c->recipient->step + 1U,
-             c->recipient->plan->steps[c->recipient->step].relay);
+             explain_relay_name(c, c->recipient->step));
     hky_cli_table_row(t, (const char *const[]){heading, "if it ends as"});
     for (size_t i = 0; i < n; i++) {
         snprintf(cell, sizeof cell, "  %s", hky_buf_z(&list[i].text));

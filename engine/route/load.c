@@ -6,108 +6,12 @@
 
 #include <errno.h>
 #include <limits.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #define LOAD_MEMORY (256u << 20)
-#define FILE_MAX    (16u << 20)
-#define FILES_MAX   256u
 
 static const struct hky_budget load_budget = {200000000, 10000, UINT64_C(4) << 30};
-
-/* --- files --- */
-
-static bool is_inside(const char *name)
-{
-    return name[0] != 0 && name[0] != '/' && strlen(name) < 200 && strcmp(name, "..") != 0 &&
-           strncmp(name, "../", 3) != 0 && strstr(name, "/../") == NULL &&
-           (strlen(name) < 3 || strcmp(name + strlen(name) - 3, "/..") != 0);
-}
-
-/* Inside the policy's folder also after symbolic links. */
-static bool path_of(const struct hky_loader *l, const char *name, char out[PATH_MAX], struct hky_error *e)
-{
-    char path[PATH_MAX];
-    size_t n = strlen(l->policy->dir);
-
-    if (!is_inside(name)) {
-        hky_error_set(e, HKY_E_DENIED, "paths are inside the policy's folder: no leading /, no ..");
-        return false;
-    }
-    if ((size_t)snprintf(path, sizeof path, "%s/%s", l->policy->dir, name) >= sizeof path ||
-        realpath(path, out) == NULL) {
-        hky_error_set(e, HKY_E_MISSING, "no such file in %.100s", l->policy->dir);
-        return false;
-    }
-    if (strcmp(l->policy->dir, "/") != 0 && (strncmp(out, l->policy->dir, n) != 0 || out[n] != '/')) {
-        hky_error_set(e, HKY_E_DENIED, "the file leads out of the policy's folder");
-        return false;
-    }
-    return true;
-}
-
-static enum hky_err text_read(const char *path, char **text, size_t *n, struct hky_error *e)
-{
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-    struct stat st;
-    enum hky_err err = HKY_OK;
-
-    *text = NULL;
-    *n = 0;
-    if (fd < 0)
-        return hky_error_sys(e, errno == ENOENT ? HKY_E_MISSING : HKY_E_IO, errno, "cannot read it");
-    if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode))
-        err = hky_error_set(e, HKY_E_IO, "not a regular file");
-    else if (st.st_size > (off_t)FILE_MAX)
-        err = hky_error_set(e, HKY_E_LIMIT, "larger than %u octets", FILE_MAX);
-    else {
-        *text = hky_alloc((size_t)st.st_size + 1);
-        while (*n < (size_t)st.st_size) {
-            ssize_t got = read(fd, *text + *n, (size_t)st.st_size - *n);
-            if (got < 0 && errno == EINTR)
-                continue;
-            if (got <= 0)
-                break;
-            *n += (size_t)got;
-        }
-        (*text)[*n] = 0;
-    }
-    close(fd);
-    return err;
-}
-
-const struct hky_file *hky_loader_file(struct hky_loader *l, const char *name, struct hky_error *e)
-{
-    struct hky_route_table *t = l->table;
-    char path[PATH_MAX];
-    char *text;
-    size_t n;
-
-    for (uint32_t i = 0; i < t->n_files; i++)
-        if (strcmp(t->files[i].name, name) == 0)
-            return &t->files[i];
-    if (l->is_worker) {
-        hky_error_set(e, HKY_E_MISSING, "was not read when the policy was loaded");
-        return NULL;
-    }
-    if (t->n_files >= FILES_MAX) {
-        hky_error_set(e, HKY_E_LIMIT, "more than %u files", FILES_MAX);
-        return NULL;
-    }
-    if (!path_of(l, name, path, e) || text_read(path, &text, &n, e) != HKY_OK)
-        return NULL;
-    if (t->n_files == t->cap_files) {
-        t->cap_files = t->cap_files ? t->cap_files * 2 : 8;
-        t->files = hky_realloc(t->files, t->cap_files * sizeof *t->files);
-    }
-    t->files[t->n_files] =
-        (struct hky_file){hky_arena_z(&t->arena, name), hky_arena_str(&t->arena, hky_str_of(text, n)), n};
-    free(text);
-    return &t->files[t->n_files++];
-}
 
 const char *hky_loader_env(struct hky_loader *l, const char *name)
 {
@@ -132,35 +36,6 @@ const char *hky_loader_env(struct hky_loader *l, const char *name)
     t->env[t->n_env].name = hky_arena_z(&t->arena, name);
     t->env[t->n_env].value = value != NULL ? hky_arena_z(&t->arena, value) : NULL;
     return t->env[t->n_env++].value;
-}
-
-struct hky_list *hky_loader_list(struct hky_loader *l, const char *name, struct hky_error *e)
-{
-    struct hky_route_table *t = l->table;
-    struct hky_list *list;
-    char path[PATH_MAX];
-    bool is_changed;
-
-    for (uint32_t i = 0; i < t->n_lists; i++)
-        if (strcmp(t->lists[i]->name, name) == 0)
-            return t->lists[i];
-    if (l->is_worker) {
-        hky_error_set(e, HKY_E_MISSING, "was not read when the policy was loaded");
-        return NULL;
-    }
-    if (!path_of(l, name, path, e))
-        return NULL;
-    list = hky_arena_alloc(&t->arena, sizeof *list);
-    list->name = hky_arena_z(&t->arena, name);
-    list->path = hky_arena_z(&t->arena, path);
-    if (hky_list_read(list, &is_changed, e) != HKY_OK)
-        return NULL;
-    pthread_mutex_init(&list->lock, NULL);
-    if (t->n_lists == t->cap_lists) {
-        t->cap_lists = t->cap_lists ? t->cap_lists * 2 : 8;
-        t->lists = hky_realloc(t->lists, t->cap_lists * sizeof *t->lists);
-    }
-    return t->lists[t->n_lists++] = list;
 }
 
 void hky_loader_mention(struct hky_loader *l, bool is_matcher, const char *name, struct hky_place place)
@@ -543,6 +418,15 @@ void hky_policy_unref(struct hky_policy **policy)
 const struct hky_relay *hky_policy_relay(const struct hky_policy *p, struct hky_str name)
 {
     return hky_map_get(&p->relay_by_name, name);
+}
+
+const struct hky_relay *hky_policy_serving_relay(const struct hky_policy *p, struct hky_str name)
+{
+    const struct hky_relay *relay = hky_policy_relay(p, name);
+
+    while (relay != NULL && relay->instead[0] != 0) /* no circles: checked at load */
+        relay = hky_policy_relay(p, hky_str_z(relay->instead));
+    return relay;
 }
 
 unsigned hky_policy_refresh_lists(struct hky_policy *p, struct hky_error *e)

@@ -62,6 +62,9 @@ void hky_script_problem(lua_State *L, struct hky_place place, const char *fmt, .
 struct hky_place hky_place_here(lua_State *L, int level);
 /* The octets of a policy's file, read once; NULL with the reason. */
 const struct hky_file *hky_loader_file(struct hky_loader *l, const char *name, struct hky_error *e);
+/* ', did you mean "NAME"?' when a file beside has nearly that name, else "". */
+#define HKY_SUGGESTION 140
+void hky_file_suggest(const char *dir, const char *name, char out[HKY_SUGGESTION]);
 const char *hky_loader_env(struct hky_loader *l, const char *name);
 struct hky_list *hky_loader_list(struct hky_loader *l, const char *name, struct hky_error *e);
 void hky_loader_mention(struct hky_loader *l, bool is_matcher, const char *name, struct hky_place place);

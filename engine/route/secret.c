@@ -3,6 +3,7 @@
 
 #include "base/buf.h"
 #include "base/clock.h"
+#include "route/loader.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -123,24 +124,24 @@ static enum hky_err read_file(const char *path, bool owner_only, char buf[SECRET
 }
 
 /* HIKYAKU_SECRET_NAME: upper case, other characters as _ */
-static const char *environment_value(const char *name)
+static void environment_key(const char *name, char key[160])
 {
-    char key[160] = "HIKYAKU_SECRET_";
-    size_t n = strlen(key);
+    size_t n = (size_t)snprintf(key, 160, "HIKYAKU_SECRET_");
 
-    for (; *name != 0 && n < sizeof key - 1; name++)
+    for (; *name != 0 && n < 159; name++)
         key[n++] = isalnum((unsigned char)*name) ? (char)toupper((unsigned char)*name) : '_';
     key[n] = 0;
-    return getenv(key);
 }
 
 static enum hky_err look_up(const struct hky_policy *p, const struct hky_secret_ref *ref, char buf[SECRET_MAX],
                             size_t *n, struct hky_error *e)
 {
-    const char *folder = getenv("CREDENTIALS_DIRECTORY"), *value = environment_value(ref->name);
-    char path[PATH_MAX];
+    const char *folder = getenv("CREDENTIALS_DIRECTORY"), *value;
+    char path[PATH_MAX], key[160];
     enum hky_err err;
 
+    environment_key(ref->name, key);
+    value = getenv(key);
     if (value != NULL) {
         *n = strlen(value) < SECRET_MAX ? strlen(value) : SECRET_MAX;
         memcpy(buf, value, *n);
@@ -154,11 +155,15 @@ static enum hky_err look_up(const struct hky_policy *p, const struct hky_secret_
     if ((size_t)snprintf(path, sizeof path, "%s/secrets/%s", p->dir, ref->name) >= sizeof path)
         return hky_error_set(e, HKY_E_LIMIT, "secret \"%s\": the path is too long", ref->name);
     err = read_file(path, true, buf, n, e);
-    if (err == HKY_E_MISSING)
+    if (err == HKY_E_MISSING) {
+        char near[HKY_SUGGESTION], secrets[PATH_MAX];
+        snprintf(secrets, sizeof secrets, "%s/secrets", p->dir);
+        hky_file_suggest(secrets, ref->name, near);
         return hky_error_set(e, err,
-                             "secret \"%.60s\" is not there: looked for $HIKYAKU_SECRET_NAME, "
-                             "$CREDENTIALS_DIRECTORY/%.30s and %.90s",
-                             ref->name, ref->name, path);
+                             "secret \"%.40s\" is not there%.40s: looked for $%.50s, $CREDENTIALS_DIRECTORY/ and "
+                             "%.80s",
+                             ref->name, near, key, path);
+    }
     return err;
 }
 

@@ -174,6 +174,8 @@ struct hky_policy *hky_policy_ref(struct hky_policy *p);
 void hky_policy_unref(struct hky_policy **p);
 /* By name, or NULL. `instead` is not followed. */
 const struct hky_relay *hky_policy_relay(const struct hky_policy *p, struct hky_str name);
+/* The one that serves a step of that name: `instead` is followed. */
+const struct hky_relay *hky_policy_serving_relay(const struct hky_policy *p, struct hky_str name);
 
 /* Read the policy's lists again whose files changed; how many did. A file that cannot be read or has a bad line keeps
  * what was read before, and `e` tells of the first one. Blocks (files): every few seconds from a thread that may. One

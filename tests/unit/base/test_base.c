@@ -161,6 +161,9 @@ static void strings_as_the_field_compares_them(void **state)
     assert_true(hky_str_glob(HKY_STR("*"), HKY_STR("")));
     assert_true(hky_str_ieq(HKY_STR("DoCoMo"), HKY_STR("docomo")));
     assert_int_equal(hky_str_distance(HKY_STR("docmo"), HKY_STR("docomo")), 1);
+    assert_int_equal(hky_str_distance(HKY_STR("hots"), HKY_STR("Host")), 1);
+    assert_int_equal(hky_str_distance(HKY_STR("hots"), HKY_STR("note")), 2);
+    assert_int_equal(hky_str_distance(HKY_STR(""), HKY_STR("abc")), 3);
     assert_false(hky_str_u64(HKY_STR("18446744073709551616"), UINT64_MAX, &v));
     assert_true(hky_str_u64(HKY_STR("18446744073709551615"), UINT64_MAX, &v));
     assert_string_equal(hky_log_quote(HKY_STR("a\x1b\"b"), quoted), "\"a\\x1b\\\"b\"");
