@@ -23,7 +23,7 @@ static struct hky_policy *load(const char *file, struct hky_problems *problems)
     static const char *const env[] = {NULL};
     char path[400];
 
-    snprintf(path, sizeof path, "%s/tests/unit/route/policies/%s", HKY_SOURCE_DIR, file);
+    snprintf(path, sizeof path, "%s/tests/policy/%s", HKY_SOURCE_DIR, file);
     return load_file(path, env, problems);
 }
 

@@ -1,0 +1,260 @@
+#!/usr/bin/python3
+"""Policies as users have them, through the program: check, explain and run.
+
+  tests/policy/run.py BINARY [--only WORD]
+
+The policies beside this file: `check` is clean, and `explain --json` says route, relays in order and From as expected
+after what --after tells. The folders of examples/: `check`, and every command of their README. The likely mistakes:
+file:line, what, the nearest right thing, exit code 1 of `check` and of `run`. Python's standard library only.
+"""
+import argparse
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(os.path.dirname(HERE))
+NEWS = "news@shop.example"
+TIMEOUT = 60
+
+# Policy, words, the message, what happened (--after), and what must come of it: `story` is each attempt with its class,
+# then the relay whose turn it is.
+CASES = [
+    ("01_myasp_table", "docomo by the docomo account, then sendgrid", {"to": "taro@docomo.ne.jp"}, ["docomo 550 5.7.1 blocked"],
+     {"story": ["docomo blocked_ip", "sendgrid"], "plan": ["docomo", "sendgrid", "rental"], "from": NEWS}),
+    ("01_myasp_table", "dead address: no fallback", {"to": "taro@docomo.ne.jp"}, ["docomo rcpt 550 Unknown user: User unknown"],
+     {"story": ["docomo bad_mailbox"]}),
+    ("01_myasp_table", "everyone else", {"to": "a@example.com"}, [], {"route": "sendgrid", "story": ["sendgrid"], "from": NEWS}),
+    ("01_myasp_table", "spring goes by gmail, and falls over to the rows for all", {"to": "a@example.com", "scenario": "spring"},
+     ["gmail auth 535 5.7.8"], {"story": ["gmail relay_auth", "sendgrid"], "plan": ["gmail", "sendgrid", "rental"]}),
+    ("01_myasp_table", "spring softbank", {"to": "a@i.softbank.jp", "scenario": "spring"}, [], {"route": "spring softbank"}),
+    ("01_myasp_table", "written as the Gmail account: by Gmail, even to docomo", {"to": "a@docomo.ne.jp", "author": "shop@gmail.com"}, [],
+     {"route": "as gmail", "from": "shop@gmail.com"}),
+    ("03_ab_two_relays", "an arm is a plan", {"to": "u1@example.com"}, [], {"route": "ab"}),
+    ("05_own_then_relay", "blocked: gmail, with gmail's From", {"to": "a@example.com"}, ["own connect 554 5.7.1 blocked by DNSBL"],
+     {"story": ["own blocked_ip", "gmail"], "from": "shop@gmail.com"}),
+    ("05_own_then_relay", "not blocked: own, with ours", {"to": "a@example.com"}, [], {"story": ["own"], "from": NEWS}),
+    ("05_own_then_relay", "network trouble stays with own: gmail is only for these four", {"to": "a@example.com"},
+     ["own connect timeout"] * 4, {"story": ["own network"] * 4 + ["own"]}),
+    ("06_rental_spill", "free: rental", {"to": "a@example.com"}, [], {"story": ["rental"]}),
+    ("06_rental_spill", "full: ses", {"to": "a@example.com"}, ["rental full"], {"story": ["rental full", "ses"]}),
+    ("06_rental_spill", "broken: ses", {"to": "a@example.com"}, ["rental paused"], {"story": ["rental paused", "ses"]}),
+    ("07_from_rewrite", "gmail author", {"to": "a@example.com", "author": "taro@gmail.com"}, [], {"route": "freemail", "from": "members@shop.example"}),
+    ("07_from_rewrite", "own author", {"to": "a@example.com"}, [], {"route": "rest", "from": NEWS}),
+    ("08_account_per_scenario", "spring", {"to": "a@x.example", "scenario": "spring"}, [], {"route": "spring", "from": "a@gmail.com"}),
+    ("08_account_per_scenario", "summer", {"to": "a@x.example", "scenario": "summer"}, [], {"route": "autumn", "from": "b@gmail.com"}),
+    ("08_account_per_scenario", "urgent beats scenarios: override", {"to": "a@x.example", "scenario": "spring", "tag": "urgent"}, [], {"route": "urgent"}),
+    ("08_account_per_scenario", "none", {"to": "a@x.example"}, [], {"route": "rest", "from": NEWS}),
+    ("10_warmup", "the day before: all by the old address", {"to": "u1@example.com", "at": "2026-11-30 12:00"}, [],
+     {"story": ["old"], "arms": {"warm-2026": "old"}}),
+    ("10_warmup", "after the last day: all by the new one", {"to": "u1@example.com", "at": "2027-03-01 12:00"}, [],
+     {"plan": ["new", "old"], "arms": {"warm-2026": "new"}}),
+    ("11_drain", "gmail is drained", {"to": "a@example.com"}, [], {"story": ["ses"], "from": NEWS}),
+]
+
+# What check has to say about a policy that is right.
+WARNINGS = {"08_account_per_scenario": 'route "spring" of scenario "spring" hides "rest"'}
+# Policies of the second issue: refused for the word that is not there yet, and for nothing else.
+LATER = {"02_carrier_fallback": "limit", "04_resend_not_opened": "resend", "09_night": "limit"}
+
+RELAY = 'relay "docomo" { preset = "docomo", user = "u", password = secret "docomo", from = "s@docomo.ne.jp" }\n'
+REST = 'route "rest" { to = "*", via = "docomo" }\n'
+# Words, files, and a pattern for a line of the output.
+MISTAKES = [
+    ("an unknown key", {"policy.lua": RELAY.replace("user =", "usr =") + REST}, r'policy\.lua:1: error: relay "docomo": unknown key "usr", did you mean "user"\?'),
+    ("a relay that is not declared", {"policy.lua": RELAY + REST.replace('"docomo"', '"docmo"')}, r'policy\.lua:2: error: no relay "docmo", did you mean "docomo"\?'),
+    ("a cap that cannot be read", {"policy.lua": RELAY.replace("from =", 'cap = "10 per min", from =') + REST},
+     r'policy\.lua:1: error: .*cap "10 per min": write "N/WINDOW" or "N recipients/WINDOW"'),
+    ("a name twice", {"policy.lua": RELAY + REST + REST}, r'policy\.lua:3: error: route "rest" is declared twice, first at policy\.lua:2'),
+    ("a set that is not there", {"policy.lua": RELAY + 'route "d" {\n  to = carriers.docmo,\n  via = "docomo",\n}\n' + REST},
+     r"policy\.lua:3: error: carriers\.docmo is not defined, did you mean carriers\.docomo\?"),
+    ("a comma is missing", {"policy.lua": RELAY + 'route "rest" {\n  to = "*"\n  via = "docomo",\n}\n'}, r"policy\.lua:4: error: .*'}' expected \(to close '{' at line 2\) near 'via'"),
+    ("an endless loop", {"policy.lua": RELAY + REST + "local n = 0\nwhile true do\n  n = n + 1\nend\n"}, r"policy\.lua:[456]: error: .*used up its instructions"),
+    ("a row that is wrong", {"policy.lua": 'rows "rows.json"\n',
+                             "rows.json": '[\n  { "name": "a", "host": "h.example", "to": "*" },\n  { "name": "b", "hots": "h.example", "to": "*" }\n]\n'},
+     r'rows\.json:3: error: row "b": unknown key "hots", did you mean "host"\?'),
+    ("an included file that is not there", {"policy.lua": RELAY + REST + 'include "rotes.lua"\n', "routes.lua": "return 1\n"},
+     r'policy\.lua:3: error: include "rotes\.lua".*did you mean "routes\.lua"\?'),
+    ("a secret's name that cannot be one", {"policy.lua": RELAY.replace('secret "docomo"', 'secret "do como"') + REST},
+     r"policy\.lua:1: error: secret needs a name"),
+]
+
+# A line of an example's README with these words has these in its answer too.
+PROMISES = [
+    ("docomo greeting 554", "rental"), ("own greeting 554 5.7.1 blocked' #", "on to 2 rental"), ("Unknown user", "fails"),
+    ("own connection reset", "slower from now on"), ("Taro <taro@gmail.com>", "members@shop.example"), ("--author shop@gmail.com", "From shop@gmail.com"),
+    ("docomo auth 535", "the account pauses"), ("ours dot 550", "docomo"),
+]
+
+
+class Failed(Exception):
+    pass
+
+
+def holds(condition, what):
+    if not condition:
+        raise Failed(what)
+
+
+def run(binary, *args, cwd=HERE):
+    p = subprocess.run([binary, *args], capture_output=True, text=True, errors="replace", timeout=TIMEOUT, cwd=cwd, stdin=subprocess.DEVNULL,
+                       env={k: v for k, v in os.environ.items() if not k.startswith("HIKYAKU_")})
+    holds("Sanitizer" not in p.stderr and "runtime error" not in p.stderr, p.stderr)
+    return p.returncode, p.stdout, p.stderr
+
+
+def explain(binary, policy, mail, after=()):
+    args = ["explain", f"{policy}.lua", "--json", "--author", mail.get("author", NEWS)]
+    for key, value in mail.items():
+        if key != "author":
+            args += [f"--{key}", value]
+    for one in after:
+        args += ["--after", one]
+    code, out, err = run(binary, *args)
+    holds(code == 0, f"exit {code}: {err}")
+    return json.loads(out)
+
+
+def check_policy(binary, name):
+    code, out, err = run(binary, "check", f"{name}.lua")
+    if name in LATER:
+        errors = [line for line in (out + err).splitlines() if " error: " in line]
+        holds(code == 1 and len(errors) == 1 and f"{LATER[name]} is not available in this version" in errors[0], out + err)
+    else:
+        warnings = [line for line in (out + err).splitlines() if " warning: " in line]
+        holds(code == 0 and " error: " not in out + err and len(warnings) == (name in WARNINGS), out + err)
+        holds(not warnings or WARNINGS[name] in warnings[0], out + err)
+
+
+def explain_case(binary, policy, mail, after, expected):
+    got = explain(binary, policy, mail, after)
+    relays = [s["relay"] for s in got["plan"]]
+    story, step = [], 1
+    for a in got.get("after", []):
+        story.append(f"{a['relay']} {a['class']}")
+        step = {"next": a["step"], "retry": step}.get(a["action"])
+    if step is not None:
+        story.append(relays[step - 1])
+    for key, value in expected.items():
+        mine = {"story": story, "plan": relays, "from": got["plan"][(step or 1) - 1]["from"]}.get(key, got.get(key))
+        holds(mine == value, f"{key} is {mine!r}, expected {value!r}")
+
+
+def same_half(binary):
+    for i in range(8):
+        one = explain(binary, "03_ab_two_relays", {"to": f"u{i}@example.com"})
+        other = explain(binary, "03_ab_two_relays", {"to": f"U{i}@Example.com"})
+        arm = one["arms"]["own-or-gmail"]
+        holds(arm == other["arms"]["own-or-gmail"], f"u{i} has two arms")
+        holds([s["relay"] for s in one["plan"]] == (["own", "gmail"] if arm == "own" else ["gmail", "own"]), f"plan of arm {arm}")
+
+
+def who_was_in_stays_in(binary):
+    for i in range(8):
+        arms = [explain(binary, "10_warmup", {"to": f"u{i}@example.com", "at": f"2026-12-0{day} 12:00"})["arms"]["warm-2026"] for day in (2, 4, 6)]
+        holds("old" not in arms[arms.index("new"):] and arms[-1] == "new", f"u{i}: {arms}")
+
+
+def commands_of(path):
+    """The commands in code blocks of a README; a backslash continues a line, # begins a comment."""
+    with open(path) as f:
+        text = f.read()
+    blocks = re.findall(r"^```\w*\n(.*?)^```", text, re.S | re.M) + ["\n".join(re.findall(r"^    (.*)$", text, re.M))]
+    lines = re.sub(r"\\\n\s*", "", "\n".join(blocks)).splitlines()
+    return [line for line in lines if line.startswith("hikyaku ")]
+
+
+def example(binary, folder):
+    path = os.path.join(ROOT, "examples", folder)
+    code, out, err = run(binary, "check", "policy.lua", cwd=path)
+    holds(code == 0 and "warning" not in out + err, f"check: {out}{err}")
+    commands = commands_of(os.path.join(path, "README.md"))
+    holds(len(commands) > 0, "its README has no command")
+    for line in commands:
+        args = shlex.split(line, comments=True)[1:]
+        holds(args[0] in ("check", "explain"), f"README runs {args[0]}: say here what it should do")
+        from_root = any(a.startswith("examples/") for a in args)
+        code, out, err = run(binary, *args, cwd=ROOT if from_root else path)
+        holds(code == 0, f"{line}\nexit {code}: {out}{err}")
+        for words, answer in PROMISES:
+            if words in line:
+                holds(answer in out, f"{line}\nsays nothing of {answer!r}:\n{out}")
+
+
+def mistake(binary, files, pattern):
+    folder = tempfile.mkdtemp(prefix="hikyaku-policy-")
+    try:
+        for name, text in files.items():
+            with open(os.path.join(folder, name), "w") as f:
+                f.write(text)
+        for args in (["check", "policy.lua"], ["run", "policy.lua", "--spool", os.path.join(folder, "spool")]):
+            code, out, err = run(binary, *args, cwd=folder)
+            holds(code == 1, f"{args[0]}: exit {code}: {out}{err}")
+            holds(re.search(pattern, out + err), f"{args[0]} says:\n{out}{err}expected: {pattern}")
+            for line in (out + err).splitlines():
+                holds(" error: " not in line or re.match(r"[^ :]+:[0-9]+: error: ", line), f"no place: {line}")
+        holds(not os.path.exists(os.path.join(folder, "spool")), "something was started")
+    finally:
+        shutil.rmtree(folder)
+
+
+def missing_secret(binary):
+    """`check` reads no secret; `run` names relay, line and the file that was probably meant."""
+    folder = tempfile.mkdtemp(prefix="hikyaku-policy-")
+    try:
+        os.mkdir(os.path.join(folder, "secrets"))
+        for name, text, mode in (("policy.lua", RELAY.replace('secret "docomo"', 'secret "docmo"') + REST, 0o644), ("secrets/docomo", "x\n", 0o600)):
+            with open(os.path.join(folder, name), "w") as f:
+                f.write(text)
+            os.chmod(os.path.join(folder, name), mode)
+        code, out, err = run(binary, "check", "policy.lua", cwd=folder)
+        holds(code == 0, f"check: {out}{err}")
+        code, out, err = run(binary, "run", "policy.lua", "--spool", os.path.join(folder, "spool"), cwd=folder)
+        holds(code == 1 and re.search(r'policy\.lua:1: relay "docomo": secret "docmo" is not there, did you mean "docomo"\?: looked for '
+                                      r"\$HIKYAKU_SECRET_DOCMO, \$CREDENTIALS_DIRECTORY/ and .*secrets/docmo", err), f"run: exit {code}: {err}")
+    finally:
+        shutil.rmtree(folder)
+
+
+def all_cases(binary):
+    for name in sorted(f[:-4] for f in os.listdir(HERE) if f.endswith(".lua")):
+        yield f"check {name}", lambda name=name: check_policy(binary, name)
+    for policy, words, mail, after, expected in CASES:
+        yield f"{policy}: {words}", lambda p=policy, m=mail, a=after, e=expected: explain_case(binary, p, m, a, e)
+    yield "03_ab_two_relays: always the same half", lambda: same_half(binary)
+    yield "10_warmup: who was in stays in", lambda: who_was_in_stays_in(binary)
+    for folder in sorted(os.listdir(os.path.join(ROOT, "examples"))):
+        if os.path.isdir(os.path.join(ROOT, "examples", folder)):
+            yield f"example {folder}", lambda f=folder: example(binary, f)
+    for words, files, pattern in MISTAKES:
+        yield f"mistake: {words}", lambda f=files, p=pattern: mistake(binary, f, p)
+    yield "mistake: a secret that is not there", lambda: missing_secret(binary)
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("binary", nargs="?", default="build/asan/hikyaku")
+    p.add_argument("--only", default="", help="cases whose name holds this")
+    options = p.parse_args()
+    binary = os.path.abspath(options.binary)
+    n = n_failed = 0
+    for name, case in all_cases(binary):
+        if options.only not in name:
+            continue
+        n += 1
+        try:
+            case()
+        except (Failed, subprocess.TimeoutExpired) as why:
+            n_failed += 1
+            print(f"FAIL  {name}\n      {why}")
+    print(f"{n - n_failed} of {n} policy cases good")
+    return 1 if n_failed or n == 0 else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
