@@ -1,4 +1,5 @@
 #include "cli/ask.h"
+#include "hikyaku/outcome.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -6,7 +7,7 @@
 #include <time.h>
 
 #define SHOWN_BY_DRY_RUN 25u
-#define LIMIT_MAX        1000000u
+#define LIMIT_MAX        10000u
 
 static const struct hky_cli_option options[] = {
     {"spool", "DIR", "the engine's spool (default: $HIKYAKU_SPOOL, else ./spool)"},
@@ -41,15 +42,28 @@ static const char *format_next(const json_t *row, char out[24])
     return hky_cli_age(left, out);
 }
 
+/* Ids are in the order of acceptance. */
+static int compare_rows(const void *a, const void *b)
+{
+    const json_t *x = *(const json_t *const *)a, *y = *(const json_t *const *)b;
+    int order = strcmp(text_of(x, "id"), text_of(y, "id"));
+
+    return order != 0 ? order : strcmp(text_of(x, "recipient"), text_of(y, "recipient"));
+}
+
 static void print_rows(const json_t *rows)
 {
     struct hky_cli_table *t = hky_cli_table_new(9);
-    const json_t *row;
-    size_t i;
+    size_t n = json_array_size(rows);
+    const json_t **sorted = hky_calloc(n + 1, sizeof *sorted);
 
     hky_cli_table_row(
         t, (const char *const[]){"ID", "RECIPIENT", "STATE", "AGE", "NEXT IN", "ROUTE", "RELAY", "TRIES", "LAST"});
-    json_array_foreach (rows, i, row) {
+    for (size_t i = 0; i < n; i++)
+        sorted[i] = json_array_get(rows, i);
+    qsort((void *)sorted, n, sizeof *sorted, compare_rows);
+    for (size_t i = 0; i < n; i++) {
+        const json_t *row = sorted[i];
         char age[24], next[24], tries[24], last[160];
 
         snprintf(tries, sizeof tries, "%" JSON_INTEGER_FORMAT, json_integer_value(json_object_get(row, "attempts")));
@@ -60,7 +74,39 @@ static void print_rows(const json_t *rows)
                                  hky_cli_age(json_integer_value(json_object_get(row, "age_sec")), age),
                                  format_next(row, next), text_of(row, "route"), text_of(row, "relay"), tries, last});
     }
+    free((void *)sorted);
     hky_cli_table_print(&t);
+}
+
+static void print_time(const char *key, const json_t *value, int64_t now)
+{
+    time_t at = (time_t)json_integer_value(value);
+    char when[32], left[24];
+    struct tm tm;
+
+    if (at == 0)
+        return;
+    localtime_r(&at, &tm);
+    strftime(when, sizeof when, "%Y-%m-%d %H:%M:%S", &tm);
+    printf("%-12s %s", key, when);
+    if (at > now)
+        printf(" (in %s)", hky_cli_age(at - now, left));
+    putchar('\n');
+}
+
+/* What is known of a recipient, one key a line; keys that say nothing are left out. */
+static void print_fact(const char *key, const json_t *value, int64_t now)
+{
+    char age[24];
+
+    if (strcmp(key, "next_at") == 0 || strcmp(key, "expire_at") == 0)
+        print_time(key, value, now);
+    else if (strcmp(key, "age_sec") == 0)
+        printf("%-12s %s\n", "age", hky_cli_age(json_integer_value(value), age));
+    else if (json_is_string(value) && json_string_value(value)[0] != '\0')
+        printf("%-12s %s\n", key, json_string_value(value));
+    else if (json_is_integer(value) && json_integer_value(value) != 0)
+        printf("%-12s %" JSON_INTEGER_FORMAT "\n", key, json_integer_value(value));
 }
 
 static void print_show(const json_t *rows)
@@ -72,12 +118,11 @@ static void print_show(const json_t *rows)
     json_array_foreach (rows, i, row) {
         if (i > 0)
             putchar('\n');
-        json_object_foreach ((json_t *)row, key, value) {
-            char *text = json_is_string(value) ? NULL : json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT);
-            printf("%-12s %s\n", key, text != NULL ? text : json_string_value(value));
-            free(text);
-        }
+        json_object_foreach ((json_t *)row, key, value)
+            print_fact(key, value, (int64_t)time(NULL));
     }
+    if (json_array_size(rows) == 0)
+        puts("it is not in the queue (any more); what became of it is in SPOOL/events.jsonl");
 }
 
 static const char *past_of(const char *action)
@@ -106,17 +151,46 @@ static void print_answer(const char *action, const json_t *answer, bool is_dry_r
             print_rows(rows);
         if ((size_t)n > json_array_size(rows))
             printf("... and %" JSON_INTEGER_FORMAT " more\n", n - (json_int_t)json_array_size(rows));
-        printf("%" JSON_INTEGER_FORMAT " recipient%s%s\n", n, n == 1 ? "" : "s",
-               is_list ? "" : " would be meant; nothing was changed");
+        if (is_list)
+            printf("%" JSON_INTEGER_FORMAT " recipient%s\n", n, n == 1 ? "" : "s");
+        else
+            printf("%" JSON_INTEGER_FORMAT " recipient%s would be %s; nothing was changed\n", n, n == 1 ? "" : "s",
+                   past_of(action));
     } else {
         printf("%" JSON_INTEGER_FORMAT " recipient%s %s\n", n, n == 1 ? "" : "s", past_of(action));
     }
+}
+
+static bool is_state(const char *name)
+{
+    static const char *const states[] = {"queued", "sending", "deferred", "parked", "held"};
+
+    for (size_t i = 0; i < sizeof states / sizeof states[0]; i++)
+        if (strcmp(name, states[i]) == 0)
+            return true;
+    fprintf(stderr, "hikyaku queue: no state \"%s\": queued, sending, deferred, parked, held\n", name);
+    return false;
+}
+
+static bool is_class(const char *name)
+{
+    enum hky_class class;
+
+    if (hky_class_parse(hky_str_z(name), &class))
+        return true;
+    fprintf(stderr, "hikyaku queue: no class \"%s\":", name);
+    for (unsigned i = HKY_CLASS_BAD_MAILBOX; i < HKY_CLASS_N; i++)
+        fprintf(stderr, " %s", hky_class_name((enum hky_class)i));
+    fputc('\n', stderr);
+    return false;
 }
 
 static bool take_selection(json_t *select, const char *name, const char *value)
 {
     int64_t ms;
 
+    if ((strcmp(name, "state") == 0 && !is_state(value)) || (strcmp(name, "class") == 0 && !is_class(value)))
+        return false;
     if (strcmp(name, "older") != 0) {
         json_object_set_new(select, name, json_string(value));
         return true;
@@ -131,9 +205,9 @@ static bool take_selection(json_t *select, const char *name, const char *value)
 
 static bool take_limit(const char *value, uint64_t *limit)
 {
-    if (hky_str_u64(hky_str_z(value), LIMIT_MAX, limit))
+    if (hky_str_u64(hky_str_z(value), LIMIT_MAX, limit) && *limit > 0)
         return true;
-    fprintf(stderr, "hikyaku queue: --limit takes a number up to %u, not \"%s\"\n", LIMIT_MAX, value);
+    fprintf(stderr, "hikyaku queue: --limit takes a number from 1 to %u, not \"%s\"\n", LIMIT_MAX, value);
     return false;
 }
 
@@ -194,6 +268,11 @@ static int run(const struct hky_cli_command *self, int argc, char **argv)
         return code;
     if (strcmp(action, "list") != 0 && json_integer_value(json_object_get(answer, "n")) == 0)
         code = HKY_EXIT_NO;
+    if (text_of(answer, "where_error")[0] != '\0') {
+        fprintf(stderr, "hikyaku queue: --where failed for some, which count as not meant: %s\n",
+                text_of(answer, "where_error"));
+        code = HKY_EXIT_NO;
+    }
     if (args.is_json) {
         hky_cli_print_json(answer);
         return code;

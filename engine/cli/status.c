@@ -36,27 +36,29 @@ static void print_status(const json_t *s)
     const char *refused = json_string_value(json_object_get(s, "reload_error"));
     const char *health = json_string_value(json_object_get(json_object_get(s, "journal"), "health"));
 
-    printf("%s%s%s for %s, version %s, policy %s (%s), %" JSON_INTEGER_FORMAT " workers\n", hky_cli_colour("bold"),
+    json_int_t workers = json_integer_value(json_object_get(s, "workers"));
+
+    printf("%s%s%s for %s, version %s, policy %s (%s), %" JSON_INTEGER_FORMAT " worker%s\n", hky_cli_colour("bold"),
            json_string_value(json_object_get(s, "state")), hky_cli_colour("off"),
            hky_cli_age(json_integer_value(json_object_get(s, "uptime_sec")), up),
            json_string_value(json_object_get(s, "version")), json_string_value(json_object_get(s, "policy")),
-           json_string_value(json_object_get(s, "policy_hash")), json_integer_value(json_object_get(s, "workers")));
+           json_string_value(json_object_get(s, "policy_hash")), workers, workers == 1 ? "" : "s");
     if (refused != NULL)
         printf("%sthe last reload was refused: %s%s\n", hky_cli_colour("red"), refused, hky_cli_colour("off"));
-    printf("queue     %" JSON_INTEGER_FORMAT " queued, %" JSON_INTEGER_FORMAT " sending, %" JSON_INTEGER_FORMAT
+    printf("queue        %" JSON_INTEGER_FORMAT " queued, %" JSON_INTEGER_FORMAT " sending, %" JSON_INTEGER_FORMAT
            " deferred, %" JSON_INTEGER_FORMAT " parked, %" JSON_INTEGER_FORMAT " held\n",
            number(s, "queue", "queued"), number(s, "queue", "sending"), number(s, "queue", "deferred"),
            number(s, "queue", "parked"), number(s, "queue", "held"));
-    printf("since     start: %" JSON_INTEGER_FORMAT " messages in, %" JSON_INTEGER_FORMAT
+    printf("since start  %" JSON_INTEGER_FORMAT " messages in, %" JSON_INTEGER_FORMAT
            " recipients, %" JSON_INTEGER_FORMAT " delivered, %" JSON_INTEGER_FORMAT " failed, %" JSON_INTEGER_FORMAT
            " attempts\n",
            number(s, "since_start", "messages"), number(s, "since_start", "recipients"),
            number(s, "since_start", "delivered"), number(s, "since_start", "failed"),
            number(s, "since_start", "attempts"));
-    printf("journal   %s, %" JSON_INTEGER_FORMAT " segments (%" JSON_INTEGER_FORMAT " cold, %" JSON_INTEGER_FORMAT
-           " free), %" JSON_INTEGER_FORMAT " octets, %" JSON_INTEGER_FORMAT " commits\n\n",
+    printf("journal      %s, %" JSON_INTEGER_FORMAT " segments (%" JSON_INTEGER_FORMAT " cold, %" JSON_INTEGER_FORMAT
+           " free), %" JSON_INTEGER_FORMAT " MB, %" JSON_INTEGER_FORMAT " commits\n\n",
            health, number(s, "journal", "segments"), number(s, "journal", "cold"), number(s, "journal", "free"),
-           number(s, "journal", "octets"), number(s, "journal", "commits"));
+           number(s, "journal", "octets") >> 20, number(s, "journal", "commits"));
     print_relays(json_object_get(s, "relays"));
 }
 
