@@ -142,6 +142,7 @@ static void on_queue(struct hky_engine *engine, struct hky_console_request *rq, 
         if (name != NULL && strcmp(name, queue_actions[i].name) == 0)
             action = (int)queue_actions[i].action;
     ask->engine = engine;
+    ask->number = ++engine->n_queue_asks;
     if (action < 0)
         hky_error_set(&e, HKY_E_SYNTAX, "no queue action \"%.40s\": list show retry hold release cancel",
                       name != NULL ? name : "");

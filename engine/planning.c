@@ -80,9 +80,9 @@ bool hky_worker_where_holds(void *ctx, unsigned worker, const struct hky_recipie
     struct hky_error e = {0};
     bool holds;
 
-    if (w->where_for != ask) {
+    if (w->where_for != ask->number) {
         hky_where_free(&w->where);
-        w->where_for = ask;
+        w->where_for = ask->number;
         w->is_where_told = false;
         if (hky_where_new(w->vm, hky_str_z(ask->rq.selection.where), &w->where, &e) != HKY_OK)
             hky_log(engine->log, HKY_LOG_WARN, "where", "error=\"%s\"", e.text);

@@ -118,7 +118,7 @@ static void swap_vm(struct hky_task *task)
     struct hky_worker *w = s->worker;
 
     hky_where_free(&w->where);
-    w->where_for = NULL;
+    w->where_for = 0;
     hky_vm_free(&w->vm);
     w->vm = s->vm;
     free(s);

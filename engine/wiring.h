@@ -22,7 +22,7 @@ struct hky_worker {
     struct hky_deliver *deliver;
     struct hky_notice *notice;
     struct hky_where *where; /* of the queue request under way, or NULL */
-    const void *where_for;
+    uint64_t where_for;      /* its number, 0 none */
     bool is_where_told;
 };
 
@@ -42,6 +42,7 @@ struct hky_engine {
     char *spool;
     struct hky_policy *policy; /* the newest; aux's thread */
     struct hky_vm *vm;         /* aux's, for syntax checks of --where */
+    uint64_t n_queue_asks;     /* aux's */
     unsigned n_workers;
     struct hky_worker *workers;
     struct hky_loop **loops;
@@ -68,6 +69,7 @@ struct hky_engine {
 
 /* One queue request of an operator. `rq.ctx` is the whole. */
 struct hky_queue_ask {
+    uint64_t number; /* an address may come again, this does not */
     struct hky_queue_request rq;
     struct hky_engine *engine;
     struct hky_console_request *request;
