@@ -100,9 +100,9 @@ class Tail:
             self.f = None
 
 
-def start_sink(world, name, port):
+def start_sink(world, name, port, latency=5):
     """Only accepts: no store, so that disk and sink do not become the load."""
-    sink = world.start(name, [world.binary, "sink", "--quiet", "--listen", f"127.0.0.1:{port}", "--latency", "5"])
+    sink = world.start(name, [world.binary, "sink", "--quiet", "--listen", f"127.0.0.1:{port}", "--latency", str(latency)])
     wait_for(lambda: answers(port), why=f"sink on {port}")
     return sink
 
@@ -120,6 +120,7 @@ def main():
     parser.add_argument("binary")
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--rate", type=int, default=0, help="messages a second; default: half of what it can")
+    parser.add_argument("--latency", type=int, default=5, help="milliseconds a relay takes for a message")
     parser.add_argument("--keep", action="store_true")
     args = parser.parse_args()
     with World(args.binary, keep=args.keep) as world:
@@ -128,7 +129,7 @@ def main():
 
 def run(args, world):
     a, b = free_ports(2)
-    sinks = {"a": start_sink(world, "sink-a", a), "b": start_sink(world, "sink-b", b)}
+    sinks = {"a": start_sink(world, "sink-a", a, args.latency), "b": start_sink(world, "sink-b", b, args.latency)}
     ports = {"a": a, "b": b}
     engine = world.engine(POLICY % {"a": a, "b": b, "raises": "false"}, log="error")
     tail = Tail(engine.spool)
@@ -169,13 +170,13 @@ def run(args, world):
             down = ("a" if outages % 2 else "b", at)
             sinks[down[0]].stop(signal.SIGTERM)
         elif down is not None and at - down[1] > 10:
-            sinks[down[0]] = start_sink(world, f"sink-{down[0]}", ports[down[0]])
+            sinks[down[0]] = start_sink(world, f"sink-{down[0]}", ports[down[0]], args.latency)
             down = None
         time.sleep(1)
     result = json.loads(generator.communicate()[0].splitlines()[-1])
     n_acked += result["acked"]
     if down is not None:
-        sinks[down[0]] = start_sink(world, f"sink-{down[0]}", ports[down[0]])
+        sinks[down[0]] = start_sink(world, f"sink-{down[0]}", ports[down[0]], args.latency)
     world.write("engine.lua", (POLICY % {"a": a, "b": b, "raises": "false"}).replace("{port}", str(engine.port)))
     engine.p.send_signal(signal.SIGHUP)
     engine.wait_empty(180)
