@@ -58,9 +58,10 @@ struct hky_schedule {
 
     pthread_mutex_t lock; /* what follows */
     struct hky_policy *policy;
-    struct hky_map accounts; /* key -> struct account */
-    struct hky_map relays;   /* name -> struct relay_state */
-    uint32_t n_relay_states; /* atomic: 0 lets the common case go without the lock */
+    struct hky_map accounts;     /* key -> struct account */
+    struct hky_map relays;       /* name -> struct relay_state */
+    TAILQ_HEAD(, lane) troubled; /* own delivery: lanes whose breaker is open or that are paused */
+    uint32_t n_relay_states;     /* atomic: 0 lets the common case go without the lock */
 
     bool is_draining; /* atomic */
     bool is_started;
@@ -96,6 +97,8 @@ struct lane {
     struct caps_account *caps; /* by the lane's policy; NULL: none */
     struct gate own_gate;      /* own delivery: of this destination; under the schedule's lock */
     struct gate *gate;
+    TAILQ_ENTRY(lane) troubled_link; /* in the schedule's list, under its lock */
+    bool is_troubled;
     struct rank_queue ranks[HKY_RANK_N];
     uint32_t n_takes;
     uint32_t n_jobs;
@@ -213,6 +216,9 @@ void place(struct hky_shard *sh, struct hky_recipient *r);
 void place_later(struct hky_shard *sh, struct hky_recipient *r); /* at the end of the turn, in portions */
 void defer_until(struct hky_shard *sh, struct hky_recipient *r, int64_t at_ms);
 void hold(struct hky_shard *sh, struct hky_recipient *r, const char *why);
+/* The same at the end of an attempt. */
+void hold_after(struct hky_shard *sh, struct hky_recipient *r, const char *why, const struct hky_outcome *o,
+                const struct job *job);
 void park(struct hky_shard *sh, struct hky_recipient *r, const char *why); /* replan.c */
 void finish(struct hky_shard *sh, struct hky_recipient *r, enum hky_recipient_state state, const struct hky_outcome *o,
             const char *why, const struct job *job);
@@ -238,6 +244,10 @@ const struct hky_relay *schedule_relay(struct hky_schedule *s, const struct hky_
 bool schedule_is_paused(struct hky_schedule *s, const struct hky_relay *relay, int64_t now_ms, int64_t *until_ms);
 /* Does anything keep this lane from sending now? */
 bool lane_is_paused(struct lane *l, int64_t now_ms, int64_t *until_ms);
+
+/* With the schedule's lock held, after a change of its gate: a lane of own delivery is known to all while it cannot
+ * send. */
+void lane_note_trouble(struct lane *l);
 
 /* events.c */
 struct note { /* what an event says beyond the recipient */

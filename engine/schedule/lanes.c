@@ -112,6 +112,11 @@ static void lane_retire(struct lane *l)
         TAILQ_REMOVE(&sh->all_lanes, l, all_link);
         TAILQ_INSERT_TAIL(&sh->gone_lanes, l, all_link);
         hky_map_remove(&sh->lanes, hky_str_of(l->key, l->key_n));
+        if (l->gate == &l->own_gate) {
+            pthread_mutex_lock(&sh->s->lock);
+            lane_note_trouble(l);
+            pthread_mutex_unlock(&sh->s->lock);
+        }
     }
 }
 

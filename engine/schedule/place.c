@@ -58,7 +58,8 @@ void place_later(struct hky_shard *sh, struct hky_recipient *r)
     shard_turn_later(sh);
 }
 
-void hold(struct hky_shard *sh, struct hky_recipient *r, const char *why)
+void hold_after(struct hky_shard *sh, struct hky_recipient *r, const char *why, const struct hky_outcome *o,
+                const struct job *job)
 {
     if (why != r->reason) {
         set_reason(r, why);
@@ -67,7 +68,12 @@ void hold(struct hky_shard *sh, struct hky_recipient *r, const char *why)
     TAILQ_INSERT_TAIL(&sh->held, r, link);
     counter_add(&sh->n.held, 1);
     remember(sh, r);
-    tell(sh, HKY_EVENT_HELD, r, &(struct note){.text = r->reason});
+    tell(sh, HKY_EVENT_HELD, r, &(struct note){.outcome = o, .job = job, .text = r->reason});
+}
+
+void hold(struct hky_shard *sh, struct hky_recipient *r, const char *why)
+{
+    hold_after(sh, r, why, NULL, NULL);
 }
 
 /* The last attempt as an outcome again, for a notice that comes later. */

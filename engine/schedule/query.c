@@ -99,7 +99,11 @@ static void row(struct hky_buf *b, const struct hky_recipient *r, int64_t now_ms
     add_key(b, "scenario", hky_message_fact(r->message, HKY_FACT_SCENARIO));
     hky_buf_printf(b, ",\"age_sec\":%lld,\"expire_at\":%lld", (long long)((now_ms - r->message->accepted_at_ms) / 1000),
                    (long long)(r->expire_at_ms / 1000));
-    add_key(b, "reason", hky_str_z(r->reason));
+    const char *wish = r->state != HKY_RCPT_SENDING  ? NULL
+                       : r->wish == HKY_QUEUE_HOLD   ? "to be held when this attempt ends without a delivery"
+                       : r->wish == HKY_QUEUE_CANCEL ? "to be cancelled when this attempt ends without a delivery"
+                                                     : NULL;
+    add_key(b, "reason", hky_str_z(wish != NULL ? wish : r->reason));
     hky_buf_add_c(b, '}');
 }
 
@@ -111,11 +115,11 @@ static bool is_possible(enum hky_queue_action action, const struct hky_recipient
     case HKY_QUEUE_RETRY:
         return is_deferred(r) || r->state == HKY_RCPT_PARKED || r->state == HKY_RCPT_HELD;
     case HKY_QUEUE_HOLD:
-        return r->state != HKY_RCPT_SENDING && r->state != HKY_RCPT_HELD;
+        return r->state != HKY_RCPT_HELD;
     case HKY_QUEUE_RELEASE:
-        return r->state == HKY_RCPT_HELD;
+        return r->state == HKY_RCPT_HELD || (r->state == HKY_RCPT_SENDING && r->wish != 0);
     case HKY_QUEUE_CANCEL:
-        return r->state != HKY_RCPT_SENDING;
+        return true;
     }
     return false;
 }
@@ -145,6 +149,10 @@ static void go_again(struct hky_shard *sh, struct hky_recipient *r)
 
 static void act(struct hky_shard *sh, enum hky_queue_action action, struct hky_recipient *r)
 {
+    if (r->state == HKY_RCPT_SENDING) {
+        r->wish = action == HKY_QUEUE_RELEASE ? 0 : (uint8_t)action;
+        return;
+    }
     switch (action) {
     case HKY_QUEUE_LIST:
         break;

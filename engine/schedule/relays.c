@@ -3,7 +3,10 @@
  */
 #include "internal.h"
 
+#include <stdio.h>
 #include <stdlib.h>
+
+#define BROKEN_SHOWN 5
 
 struct account *schedule_account(struct hky_schedule *s, const struct hky_policy *policy, const struct hky_relay *relay,
                                  const char *account, struct caps_account **caps)
@@ -112,6 +115,18 @@ bool lane_is_paused(struct lane *l, int64_t now_ms, int64_t *until_ms)
     return answer == GATE_WAIT;
 }
 
+void lane_note_trouble(struct lane *l)
+{
+    struct hky_schedule *s = l->shard->s;
+    bool is_troubled = l->gate == &l->own_gate && l->own_gate.is_announced && !l->is_gone;
+    if (is_troubled && !l->is_troubled) {
+        TAILQ_INSERT_TAIL(&s->troubled, l, troubled_link);
+    } else if (!is_troubled && l->is_troubled) {
+        TAILQ_REMOVE(&s->troubled, l, troubled_link);
+    }
+    l->is_troubled = is_troubled;
+}
+
 /* ---- operators ---- */
 
 static enum hky_err state_open(struct hky_schedule *s, const char *relay, struct relay_state **out, struct hky_error *e)
@@ -172,6 +187,14 @@ enum hky_err hky_schedule_resume(struct hky_schedule *s, const char *relay, stru
         struct account *a = hky_map_get(&s->accounts, hky_str_z(r->account));
         if (a != NULL) {
             gate_resume(&a->gate);
+        }
+        struct lane *l, *next;
+        for (l = TAILQ_FIRST(&s->troubled); l != NULL; l = next) {
+            next = TAILQ_NEXT(l, troubled_link);
+            if (strcmp(l->pub.relay_name, relay) == 0) {
+                gate_resume(&l->own_gate);
+                lane_note_trouble(l);
+            }
         }
     }
     pthread_mutex_unlock(&s->lock);
@@ -248,6 +271,45 @@ static const char *state_name(const struct hky_relay *relay, const struct relay_
     return "ok";
 }
 
+/* Destinations of own delivery that cannot be sent to for now: how many, and the first few. */
+static uint32_t broken_domains(struct hky_schedule *s, const struct hky_relay *relay, const struct lane *some[])
+{
+    uint32_t n = 0;
+    const struct lane *l;
+    TAILQ_FOREACH (l, &s->troubled, troubled_link) {
+        if (strcmp(l->pub.relay_name, relay->name) == 0) {
+            if (n < BROKEN_SHOWN) {
+                some[n] = l;
+            }
+            n++;
+        }
+    }
+    return n;
+}
+
+static void broken_json(const struct lane *const some[], uint32_t n, struct hky_buf *out)
+{
+    hky_buf_printf(out, ",\"broken\":{\"n\":%u,\"domains\":[", n);
+    for (uint32_t i = 0; i < n && i < BROKEN_SHOWN; i++) {
+        if (i > 0) {
+            hky_buf_add_c(out, ',');
+        }
+        hky_buf_add_json(out, hky_str_z(some[i]->pub.destination));
+    }
+    hky_buf_add_z(out, "]}");
+}
+
+static void broken_text(const struct lane *const some[], uint32_t n, char *out, size_t out_n)
+{
+    size_t at = (size_t)snprintf(out, out_n, "%u domain%s: ", n, n == 1 ? " waits" : "s wait");
+    for (uint32_t i = 0; i < n && i < BROKEN_SHOWN && at < out_n; i++) {
+        at += (size_t)snprintf(out + at, out_n - at, "%s%s", i > 0 ? ", " : "", some[i]->pub.destination);
+    }
+    if (n > BROKEN_SHOWN && at < out_n) {
+        snprintf(out + at, out_n - at, ", ...");
+    }
+}
+
 static void relay_json(struct hky_schedule *s, const struct hky_relay *relay, int64_t now_ms, struct hky_buf *out)
 {
     struct relay_state *st = state_get(s, relay->name, now_ms);
@@ -261,8 +323,19 @@ static void relay_json(struct hky_schedule *s, const struct hky_relay *relay, in
     hky_buf_add_json(out, hky_str_z(relay->account));
     hky_buf_printf(out, ",\"state\":\"%s\",\"until\":%lld,\"to\":", state, (long long)(until_ms / 1000));
     hky_buf_add_json(out, hky_str_z(strcmp(state, "drained") == 0 ? to : ""));
+    const struct lane *some[BROKEN_SHOWN];
+    uint32_t n_broken = relay->is_mx ? broken_domains(s, relay, some) : 0;
+    char why[300] = "";
+    if (n_broken > 0) {
+        broken_text(some, n_broken, why, sizeof why);
+    } else if (a != NULL && a->gate.is_announced) {
+        snprintf(why, sizeof why, "%s", a->gate.why);
+    }
     hky_buf_add_z(out, ",\"why\":");
-    hky_buf_add_json(out, hky_str_z(a != NULL && a->gate.is_announced ? a->gate.why : ""));
+    hky_buf_add_json(out, hky_str_z(why));
+    if (relay->is_mx) {
+        broken_json(some, n_broken, out);
+    }
     hky_buf_printf(out,
                    ",\"queued\":%u,\"sending\":%u,\"failures\":%u,\"caps\":", a != NULL ? counter_get(&a->n_queued) : 0,
                    a != NULL ? counter_get(&a->n_sending) : 0, a != NULL ? a->gate.failures : 0);

@@ -59,6 +59,7 @@ enum hky_err hky_schedule_new(const struct hky_schedule_params *p, struct hky_sc
     pthread_mutex_init(&s->lock, NULL);
     hky_map_init(&s->accounts);
     hky_map_init(&s->relays);
+    TAILQ_INIT(&s->troubled);
     s->shards = hky_calloc(p->n_workers, sizeof *s->shards);
     for (unsigned i = 0; i < p->n_workers; i++) {
         shard_init(&s->shards[i], s, i, p->loops[i]);

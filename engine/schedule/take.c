@@ -272,6 +272,7 @@ static void pause_account(struct lane *l, const struct hky_advance *a, const str
     uint32_t window_sec = o->class == HKY_CLASS_QUOTA_EXHAUSTED ? plan_quota_window_sec(l->pub.relay) : 0;
     bool is_news = gate_pause(l->gate, o->retry_after_sec > 0 ? a->pause_account_sec : window_sec, now_ms, why);
     int64_t until_ms = l->gate->paused_until_ms;
+    lane_note_trouble(l);
     pthread_mutex_unlock(&s->lock);
     if (is_news) {
         tell_lane(l->shard, HKY_EVENT_RELAY_PAUSED, l, until_ms, why);
@@ -299,11 +300,30 @@ static void count(struct hky_recipient *r, const struct hky_outcome *o, const st
     r->last_class = (uint8_t)o->class;
 }
 
+/* What an operator wanted while it was being sent. False: nothing. */
+static bool grant_wish(struct hky_shard *sh, struct hky_recipient *r, const struct hky_outcome *o, const struct job *j)
+{
+    enum hky_queue_action wish = r->wish;
+    r->wish = 0;
+    if (wish == HKY_QUEUE_CANCEL) {
+        finish(sh, r, HKY_RCPT_CANCELLED, o, "by an operator", j);
+    } else if (wish == HKY_QUEUE_HOLD) {
+        hold_after(sh, r, "by an operator", o, j);
+    }
+    return wish != 0;
+}
+
 static void go_on(struct job *j, struct hky_recipient *r, const struct hky_outcome *o, const struct hky_advance *a,
                   int64_t now_ms)
 {
     struct hky_shard *sh = j->owner->shard;
     struct note n = {.outcome = o, .job = j, .text = a->why};
+    if (r->wish == HKY_QUEUE_HOLD && a->action == HKY_ACTION_NEXT) {
+        enter_step(r, a->step, o->class, now_ms); /* released, it goes on there */
+    }
+    if (a->action != HKY_ACTION_DONE && grant_wish(sh, r, o, j)) {
+        return;
+    }
     switch (a->action) {
     case HKY_ACTION_DONE:
         r->copies++;
@@ -326,7 +346,7 @@ static void go_on(struct job *j, struct hky_recipient *r, const struct hky_outco
         place_later(sh, r);
         break;
     case HKY_ACTION_HOLD:
-        hold(sh, r, a->why);
+        hold_after(sh, r, a->why, o, j);
         break;
     default:
         finish(sh, r, o->class == HKY_CLASS_EXPIRED ? HKY_RCPT_EXPIRED : HKY_RCPT_FAILED, o, a->why, j);
@@ -394,6 +414,7 @@ static void settle_gate(struct job *j, int64_t now_ms)
         gate_on_nothing(l->gate, j->is_probe, now_ms);
     }
     int64_t until_ms = gate_until_ms(l->gate);
+    lane_note_trouble(l);
     pthread_mutex_unlock(&s->lock);
     if (is_news) {
         tell_lane(l->shard, kind, l, is_failure ? until_ms : 0, is_failure ? j->why : NULL);
@@ -414,6 +435,9 @@ static void put_back(struct job *j)
         r->state = HKY_RCPT_QUEUED;
         counter_add(&sh->n.sending, -1);
         counter_add(&j->owner->account->n_sending, -1);
+        if (grant_wish(sh, r, NULL, NULL)) {
+            continue;
+        }
         if (j->owner->is_gone) {
             place_later(sh, r);
             continue;

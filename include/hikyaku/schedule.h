@@ -133,6 +133,9 @@ struct hky_selection { /* all that are stated must hold */
     int64_t older_ms;  /* accepted before now - this; 0 any */
     uint64_t message;  /* id, 0 any */
 };
+/* Hold and cancel of one that is being sent come true when the attempt ends without a delivery; release takes that
+ * back.
+ */
 enum hky_queue_action { HKY_QUEUE_LIST, HKY_QUEUE_RETRY, HKY_QUEUE_HOLD, HKY_QUEUE_RELEASE, HKY_QUEUE_CANCEL };
 /* One selected recipient as JSON object text in `rows` (at most `limit` rows), count in n. `done` on `loop`. */
 struct hky_queue_request {

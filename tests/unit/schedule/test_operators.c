@@ -1,0 +1,214 @@
+#include "unit/schedule/stage.h"
+
+/* ---- holding and cancelling what is being sent ---- */
+
+static struct hky_job *being_sent(struct stage *st, struct hky_plan *plan)
+{
+    struct hky_job *job;
+    send(st, plan);
+    assert_int_equal(take(st, "ses", &job), HKY_TAKE_JOB);
+    return job;
+}
+
+static void ends(struct stage *st, struct hky_job *job, enum hky_class class, bool is_temporary)
+{
+    struct hky_outcome o = fake_outcome(class, is_temporary);
+    hky_schedule_result(job, 0, &o);
+    hky_schedule_done(&job, true);
+    turns(st);
+}
+
+static const struct hky_selection EVERYTHING;
+
+static void a_wish_is_kept_until_the_attempt_ends(void **state)
+{
+    static const struct {
+        const char *name;
+        enum hky_queue_action wish;
+        enum hky_class class;
+        bool is_temporary;
+        const char *log, *after_release;
+    } CASES[] = {
+        {"hold, deferred", HKY_QUEUE_HOLD, HKY_CLASS_SYSTEM_TEMP, true, "held:ses", "released delivered:ses"},
+        {"hold, delivered", HKY_QUEUE_HOLD, HKY_CLASS_OK, false, "delivered:ses", NULL},
+        {"hold, the next step's turn", HKY_QUEUE_HOLD, HKY_CLASS_BLOCKED_IP, false, "held:ses",
+         "released delivered:own"},
+        {"hold, refused for good", HKY_QUEUE_HOLD, HKY_CLASS_BAD_MAILBOX, false, "held:ses", "released delivered:ses"},
+        {"cancel, deferred", HKY_QUEUE_CANCEL, HKY_CLASS_SYSTEM_TEMP, true, "cancelled:ses", NULL},
+        {"cancel, delivered", HKY_QUEUE_CANCEL, HKY_CLASS_OK, false, "delivered:ses", NULL},
+        {"cancel, refused for good", HKY_QUEUE_CANCEL, HKY_CLASS_BAD_MAILBOX, false, "cancelled:ses", NULL},
+        {"cancel, may have been delivered", HKY_QUEUE_CANCEL, HKY_CLASS_AMBIGUOUS, true, "cancelled:ses", NULL},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof CASES / sizeof CASES[0]; i++) {
+        struct stage st;
+        char rows[4096];
+        stage_init(&st);
+        fake_relay(&st.policy, "ses");
+        fake_relay(&st.policy, "own");
+        stage_start(&st);
+        struct hky_plan *plan = fake_plan((struct hky_step[]){fake_step("ses"), fake_step("own")}, 2);
+        struct hky_job *job = being_sent(&st, plan);
+        assert_int_equal(ask(&st, CASES[i].wish, EVERYTHING, NULL, 0), 1);
+        expect(&st, ""); /* not yet */
+        assert_int_equal(ask(&st, HKY_QUEUE_LIST, EVERYTHING, rows, sizeof rows), 1);
+        assert_non_null(strstr(rows, "\"state\":\"sending\""));
+        assert_non_null(strstr(rows, CASES[i].wish == HKY_QUEUE_HOLD ? "held when this attempt ends"
+                                                                     : "cancelled when this attempt ends"));
+        ends(&st, job, CASES[i].class, CASES[i].is_temporary);
+        print_message("%s\n", CASES[i].name);
+        expect(&st, CASES[i].log);
+        if (CASES[i].after_release != NULL) {
+            assert_int_equal(ask(&st, HKY_QUEUE_RELEASE, EVERYTHING, NULL, 0), 1);
+            answer(&st, strstr(CASES[i].after_release, "ses") != NULL ? "ses" : "own", HKY_CLASS_OK, false, 0);
+            expect(&st, CASES[i].after_release);
+        }
+        assert_int_equal(ask(&st, HKY_QUEUE_LIST, EVERYTHING, NULL, 0), 0);
+        hky_plan_unref(&plan);
+        stage_end(&st);
+    }
+}
+
+static void a_wish_comes_true_when_the_job_is_given_back(void **state)
+{
+    (void)state;
+    struct stage st;
+    stage_init(&st);
+    fake_relay(&st.policy, "ses");
+    stage_start(&st);
+    struct hky_plan *plan = fake_plan((struct hky_step[]){fake_step("ses")}, 1);
+    struct hky_job *job = being_sent(&st, plan);
+    assert_int_equal(ask(&st, HKY_QUEUE_CANCEL, EVERYTHING, NULL, 0), 1);
+    hky_schedule_give_back(&job);
+    turns(&st);
+    expect(&st, "cancelled");
+    job = being_sent(&st, plan);
+    assert_int_equal(ask(&st, HKY_QUEUE_HOLD, EVERYTHING, NULL, 0), 1);
+    hky_schedule_give_back(&job);
+    turns(&st);
+    expect(&st, "held");
+    struct hky_schedule_stats s;
+    hky_schedule_stats(st.schedule, &s);
+    assert_int_equal(s.held, 1);
+    assert_int_equal(s.sending + s.queued, 0);
+    hky_plan_unref(&plan);
+    stage_end(&st);
+}
+
+static void a_wish_can_be_taken_back(void **state)
+{
+    (void)state;
+    struct stage st;
+    stage_init(&st);
+    fake_relay(&st.policy, "ses");
+    stage_start(&st);
+    struct hky_plan *plan = fake_plan((struct hky_step[]){fake_step("ses")}, 1);
+    struct hky_job *job = being_sent(&st, plan);
+    assert_int_equal(ask(&st, HKY_QUEUE_RELEASE, EVERYTHING, NULL, 0), 0); /* nothing to take back */
+    assert_int_equal(ask(&st, HKY_QUEUE_CANCEL, EVERYTHING, NULL, 0), 1);
+    assert_int_equal(ask(&st, HKY_QUEUE_RELEASE, EVERYTHING, NULL, 0), 1);
+    ends(&st, job, HKY_CLASS_SYSTEM_TEMP, true);
+    expect(&st, "deferred:ses");
+    hky_plan_unref(&plan);
+    stage_end(&st);
+}
+
+/* ---- breakers of own delivery ---- */
+
+static void relays_json(struct stage *st, char *out, size_t n)
+{
+    struct hky_buf b;
+    hky_buf_init(&b, 65536);
+    hky_schedule_relays_json(st->schedule, &b);
+    snprintf(out, n, "%s", hky_buf_z(&b));
+    hky_buf_fini(&b);
+}
+
+static void break_lane(struct stage *st, struct hky_plan *plan, const char *address)
+{
+    for (int i = 0; i < 5; i++) {
+        send_to(st, plan, "", 1, (const char *const[]){address});
+        answer(st, "own", HKY_CLASS_NETWORK, true, 0);
+    }
+    st->log[0] = '\0';
+}
+
+static void broken_domains_are_shown_and_resumed(void **state)
+{
+    (void)state;
+    struct stage st;
+    struct hky_error e;
+    char json[4096];
+    stage_init(&st);
+    fake_relay(&st.policy, "own")->is_mx = true;
+    fake_relay(&st.policy, "ses");
+    stage_start(&st);
+    struct hky_plan *plan = fake_plan((struct hky_step[]){fake_step("own")}, 1);
+    relays_json(&st, json, sizeof json);
+    assert_non_null(strstr(json, "\"broken\":{\"n\":0,\"domains\":[]}"));
+    for (int i = 0; i < 7; i++) {
+        char address[32];
+        snprintf(address, sizeof address, "a@d%d.example", i);
+        break_lane(&st, plan, address);
+    }
+    relays_json(&st, json, sizeof json);
+    assert_non_null(strstr(json, "\"broken\":{\"n\":7,\"domains\":[\"d0.example\",\"d1.example\",\"d2.example\","
+                                 "\"d3.example\",\"d4.example\"]}"));
+    assert_non_null(strstr(json, "\"why\":\"7 domains wait: d0.example, d1.example, d2.example, d3.example, "
+                                 "d4.example, ...\""));
+    assert_null(strstr(strstr(json, "\"relay\":\"ses\""), "\"broken\"")); /* only own delivery has domains */
+    pass(&st, 30000);
+    send_to(&st, plan, "", 1, (const char *const[]){"b@d0.example"});
+    answer(&st, "own", HKY_CLASS_OK, false, 0); /* the probe of one of them */
+    relays_json(&st, json, sizeof json);
+    assert_non_null(strstr(json, "\"broken\":{\"n\":6,"));
+    break_lane(&st, plan, "a@late.example");
+    send_to(&st, plan, "", 1, (const char *const[]){"c@late.example"});
+    struct hky_job *job;
+    assert_int_equal(take(&st, "own", &job), HKY_TAKE_WAIT);
+    assert_int_equal(hky_schedule_resume(st.schedule, "own", &e), HKY_OK);
+    turns(&st);
+    relays_json(&st, json, sizeof json);
+    assert_non_null(strstr(json, "\"broken\":{\"n\":0,\"domains\":[]}"));
+    answer(&st, "own", HKY_CLASS_OK, false, 0);
+    expect(&st, "relay_resumed:own delivered:own");
+    break_lane(&st, plan, "a@late.example"); /* and it can break again */
+    relays_json(&st, json, sizeof json);
+    assert_non_null(strstr(json, "\"broken\":{\"n\":1,"));
+    hky_plan_unref(&plan);
+    stage_end(&st);
+}
+
+static void a_lane_that_goes_takes_its_breaker_along(void **state)
+{
+    (void)state;
+    struct stage st;
+    char json[4096];
+    stage_init(&st);
+    fake_relay(&st.policy, "own")->is_mx = true;
+    fake_policy_init(&st.second, 22);
+    fake_relay(&st.second, "own")->is_mx = true;
+    stage_start(&st);
+    struct hky_plan *plan = fake_plan((struct hky_step[]){fake_step("own")}, 1);
+    st.plan = hky_plan_ref(plan);
+    break_lane(&st, plan, "a@x.example");
+    hky_schedule_set_policy(st.schedule, &st.second.policy);
+    turns(&st);
+    relays_json(&st, json, sizeof json);
+    assert_non_null(strstr(json, "\"broken\":{\"n\":0,\"domains\":[]}"));
+    hky_plan_unref(&plan);
+    stage_end(&st);
+    assert_int_equal(st.second.policy.refs, 1);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_wish_is_kept_until_the_attempt_ends),
+        cmocka_unit_test(a_wish_comes_true_when_the_job_is_given_back),
+        cmocka_unit_test(a_wish_can_be_taken_back),
+        cmocka_unit_test(broken_domains_are_shown_and_resumed),
+        cmocka_unit_test(a_lane_that_goes_takes_its_breaker_along),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
