@@ -4,6 +4,8 @@
 #include <arpa/inet.h>
 #include <netinet/in.h>
 
+#define MX_PORT 25
+
 static void set_port(struct sockaddr_storage *ss, uint16_t port)
 {
     if (ss->ss_family == AF_INET6)
@@ -62,6 +64,39 @@ void hky_outbound_next_target(struct hky_outbound *c)
     hky_outbound_resolve(c);
 }
 
+/* 127/8, 0/8, ::1, :: and the same mapped. */
+static bool is_this_machine(const struct sockaddr_storage *ss)
+{
+    if (ss->ss_family == AF_INET) {
+        uint32_t addr = ntohl(((const struct sockaddr_in *)ss)->sin_addr.s_addr);
+        return addr >> 24 == 127 || addr >> 24 == 0;
+    }
+    const struct in6_addr *addr = &((const struct sockaddr_in6 *)ss)->sin6_addr;
+    if (IN6_IS_ADDR_V4MAPPED(addr))
+        return addr->s6_addr[12] == 127 || addr->s6_addr[12] == 0;
+    return IN6_IS_ADDR_LOOPBACK(addr) || IN6_IS_ADDR_UNSPECIFIED(addr);
+}
+
+/* A domain that names this machine as its mail host would reach servers that trust whoever comes from here. A relay's
+ * own `port` is for tests, whose hosts are here. */
+static bool is_kept_from_loopback(const struct hky_outbound *c)
+{
+    return c->params.relay->is_mx && !c->params.is_redirected && c->params.port == MX_PORT;
+}
+
+/* Drops addresses of this machine; how many there were. */
+static unsigned drop_loopback(const struct hky_outbound *c, struct hky_dns_addr_answer *a)
+{
+    unsigned n = 0, was = a->n;
+    if (!is_kept_from_loopback(c))
+        return 0;
+    for (unsigned i = 0; i < was; i++)
+        if (!is_this_machine(&a->addr[i].ss))
+            a->addr[n++] = a->addr[i];
+    a->n = n;
+    return was - n;
+}
+
 /* From an IPv4 address nothing of IPv6 can be reached, and the other way round. */
 static void keep_reachable(const struct hky_outbound *c, struct hky_dns_addr_answer *a)
 {
@@ -86,7 +121,8 @@ void hky_outbound_on_addr(struct hky_dns_query *q, const struct hky_dns_addr_ans
         c->addrs = hky_alloc(sizeof(*c->addrs));
     *c->addrs = *a;
     c->addr_at = 0;
-    c->may_exist |= a->status != HKY_DNS_NO_NAME && a->status != HKY_DNS_NO_DATA;
+    bool is_here = drop_loopback(c, c->addrs) > 0 && c->addrs->n == 0;
+    c->may_exist |= !is_here && a->status != HKY_DNS_NO_NAME && a->status != HKY_DNS_NO_DATA;
     keep_reachable(c, c->addrs);
     if (a->status == HKY_DNS_OK && c->addrs->n > 0) {
         hky_outbound_next_target(c);
@@ -94,7 +130,9 @@ void hky_outbound_on_addr(struct hky_dns_query *q, const struct hky_dns_addr_ans
     }
     c->addrs->n = 0;
     hky_reply_local(&c->end_reply, HKY_ORIGIN_DNS, "%s: %s", hky_outbound_host(c),
-                    a->text[0] != '\0' ? a->text : "no address that can be reached from `source`");
+                    is_here              ? "its address is this machine's own (loopback)"
+                    : a->text[0] != '\0' ? a->text
+                                         : "no address that can be reached from `source`");
     c->end = (struct hky_dialogue_event){.kind = HKY_DIALOGUE_END, .stage = HKY_STAGE_CONNECT};
     c->class = HKY_CLASS_NETWORK;
     /* A domain whose mail hosts all have no address takes no mail; a relay of ours without one is our mistake. */
