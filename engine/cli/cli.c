@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 #include <wchar.h>
+#include <wctype.h>
 
 void hky_cli_args_init(struct hky_cli_args *a, const struct hky_cli_command *command, int argc, char **argv)
 {
@@ -175,6 +176,45 @@ const char *hky_cli_colour(const char *name)
     return "";
 }
 
+/* Octets of the next character at z (left > 0), and whether a terminal may have it: no controls, no direction marks. */
+static size_t next_character(const char *z, size_t left, wchar_t *c, bool *is_good)
+{
+    mbstate_t state = {0};
+    size_t n = mbrtowc(c, z, left, &state);
+
+    *is_good = n > 0 && n <= left && iswprint((wint_t)*c) != 0 && !(*c >= 0x202a && *c <= 0x202e) &&
+               !(*c >= 0x2066 && *c <= 0x2069) && *c != 0x200e && *c != 0x200f;
+    return n > 0 && n <= left ? n : 1;
+}
+
+void hky_cli_add_printable(struct hky_buf *out, struct hky_str s)
+{
+    while (s.n > 0) {
+        wchar_t c;
+        bool is_good;
+        size_t n = next_character(s.p, s.n, &c, &is_good);
+
+        if (is_good)
+            hky_buf_add(out, s.p, n);
+        else
+            hky_buf_add_c(out, '?');
+        s = hky_str_of(s.p + n, s.n - n);
+    }
+}
+
+static char *printable(const char *z)
+{
+    struct hky_buf b;
+    size_t n = strlen(z);
+    char *out;
+
+    hky_buf_init(&b, n + 1);
+    hky_cli_add_printable(&b, hky_str_of(z, n));
+    out = hky_strdup(hky_buf_z(&b));
+    hky_buf_fini(&b);
+    return out;
+}
+
 struct hky_cli_table {
     int n_columns;
     size_t n_rows, cap;
@@ -196,32 +236,21 @@ void hky_cli_table_row(struct hky_cli_table *t, const char *const *cells)
         t->cells = (char **)hky_realloc((void *)t->cells, t->cap * (size_t)t->n_columns * sizeof *t->cells);
     }
     for (int i = 0; i < t->n_columns; i++)
-        t->cells[t->n_rows * (size_t)t->n_columns + (size_t)i] = hky_strdup(cells[i] != NULL ? cells[i] : "");
+        t->cells[t->n_rows * (size_t)t->n_columns + (size_t)i] = printable(cells[i] != NULL ? cells[i] : "");
     t->n_rows++;
 }
 
-/* Display columns of UTF-8 text: East Asian wide letters take two. Escapes are not expected inside cells. */
+/* Display columns of printable text: East Asian wide letters take two. */
 static int display_width(const char *z)
 {
-    size_t left = strlen(z);
-    mbstate_t state = {0};
     int width = 0;
 
-    while (left > 0) {
+    for (size_t left = strlen(z), n; left > 0; z += n, left -= n) {
         wchar_t c;
-        size_t n = mbrtowc(&c, z, left, &state);
-        int columns;
+        bool is_good;
 
-        if (n == 0 || n > left) {
-            state = (mbstate_t){0};
-            n = 1;
-            columns = 1;
-        } else {
-            columns = wcwidth(c);
-        }
-        width += columns > 0 ? columns : 0;
-        z += n;
-        left -= n;
+        n = next_character(z, left, &c, &is_good);
+        width += is_good && wcwidth(c) > 0 ? wcwidth(c) : 0;
     }
     return width;
 }

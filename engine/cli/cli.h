@@ -46,7 +46,9 @@ void hky_cli_print_help(const struct hky_cli_command *command);
 bool hky_cli_is_terminal(void); /* stdout: colours and progress bars only there; NO_COLOR is honoured */
 /* "bold" "red" "green" "yellow" "dim" "off" as an escape, or "" when not on a terminal. */
 const char *hky_cli_colour(const char *name);
-/* Columns aligned by display width (East Asian wide = 2). Cells are copied. */
+/* Text of peers for a terminal: "?" for controls, direction marks and octets that are not UTF-8. */
+void hky_cli_add_printable(struct hky_buf *out, struct hky_str s);
+/* Columns aligned by display width (East Asian wide = 2). Cells are copied, and made printable. */
 struct hky_cli_table;
 struct hky_cli_table *hky_cli_table_new(int n_columns);
 void hky_cli_table_row(struct hky_cli_table *t, const char *const *cells);

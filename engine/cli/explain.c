@@ -15,7 +15,7 @@ static const struct hky_cli_option options[] = {
     {"tag", "TAG", "a tag; may be repeated"},
     {"var", "NAME=VALUE", "a variable; may be repeated"},
     {"header", "'NAME: VALUE'", "a header field; may be repeated"},
-    {"message", "FILE", "take the header section from a message; - is standard input"},
+    {"message", "FILE", "the header section of a message, X-Hikyaku fields included; - is standard input"},
     {"user", "LOGIN", "the login by which the message came"},
     {"at", "TIME", "when: '2026-12-01 10:00', '10:00' or Unix seconds (default: now)"},
     {"after", "ATTEMPT",

@@ -171,13 +171,87 @@ static bool pack_lists(const struct explain_wish *w, struct hky_buf *tags, struc
 
 struct pieces {
     struct hky_address to, sender, author;
-    struct hky_buf name, subject, tags, vars;
+    struct hky_buf name, subject, tags, vars, scenario;
 };
 
-static bool gather(const struct explain_case *c, const struct explain_wish *w, struct pieces *p)
+static void take_own_tags(struct hky_str list, struct hky_buf *tags)
 {
-    struct hky_str header = hky_buf_str(&c->header);
+    while (list.n > 0) {
+        const char *comma = memchr(list.p, ',', list.n);
+        size_t n = comma != NULL ? (size_t)(comma - list.p) : list.n;
+        struct hky_str tag = hky_str_trim(hky_str_of(list.p, n));
 
+        if (tag.n > 0) {
+            hky_buf_add_str(tags, tag);
+            hky_buf_add_c(tags, '\0');
+        }
+        n += comma != NULL;
+        list = hky_str_of(list.p + n, list.n - n);
+    }
+}
+
+static bool take_own_var(struct hky_str pair, struct hky_buf *vars)
+{
+    const char *equals = memchr(pair.p, '=', pair.n);
+    size_t n = equals != NULL ? (size_t)(equals - pair.p) : 0;
+
+    if (n == 0)
+        return complain("X-Hikyaku-Var", "", ": expected name=value");
+    hky_buf_add_str(vars, hky_str_trim(hky_str_of(pair.p, n)));
+    hky_buf_add_c(vars, '\0');
+    hky_buf_add_str(vars, hky_str_trim(hky_str_of(equals + 1, pair.n - n - 1)));
+    hky_buf_add_c(vars, '\0');
+    return true;
+}
+
+static bool take_own_field(struct hky_str name, struct hky_str value, struct pieces *p)
+{
+    if (hky_str_ieq(name, HKY_STR("Scenario")) && p->scenario.n == 0)
+        hky_buf_add_str(&p->scenario, value);
+    else if (hky_str_ieq(name, HKY_STR("Tag")))
+        take_own_tags(value, &p->tags);
+    else if (hky_str_ieq(name, HKY_STR("Var")))
+        return take_own_var(value, &p->vars);
+    return true;
+}
+
+/* What the application says in X-Hikyaku-* is believed, as from loopback, and leaves the header. */
+static bool take_own_fields(struct explain_case *c, struct pieces *p)
+{
+    static const struct hky_str own = {"X-Hikyaku-", 10};
+    struct hky_str header = hky_buf_str(&c->header);
+    struct hky_buf rest, value;
+    struct hky_field f;
+    bool is_good = true;
+    size_t at = 0;
+
+    hky_buf_init(&rest, MESSAGE_HEAD_MAX);
+    hky_buf_init(&value, FACTS_MAX);
+    while (is_good && hky_field_next(header, &at, &f)) {
+        if (f.name.n <= own.n || !hky_str_istarts(f.name, own)) {
+            hky_buf_add_str(&rest, f.whole);
+            continue;
+        }
+        hky_buf_clear(&value);
+        hky_field_decode(f.value, &value);
+        is_good = take_own_field(hky_str_of(f.name.p + own.n, f.name.n - own.n), hky_str_trim(hky_buf_str(&value)), p);
+    }
+    hky_buf_add_z(&rest, "\r\n");
+    hky_buf_fini(&value);
+    hky_buf_fini(&c->header);
+    c->header = rest;
+    return is_good;
+}
+
+static bool gather(struct explain_case *c, const struct explain_wish *w, struct pieces *p)
+{
+    struct hky_str header;
+
+    if (w->scenario != NULL)
+        hky_buf_add_z(&p->scenario, w->scenario);
+    if (!take_own_fields(c, p))
+        return false;
+    header = hky_buf_str(&c->header);
     if (!parse_address("to", w->to, &p->to) || !find_author(w, header, &p->author, &p->name) ||
         !pack_lists(w, &p->tags, &p->vars))
         return false;
@@ -203,7 +277,7 @@ static void make(struct explain_case *c, const struct explain_wish *w, const str
     draft.facts[HKY_FACT_SENDER] = hky_address_str(&p->sender);
     draft.facts[HKY_FACT_AUTHOR] = hky_address_str(&p->author);
     draft.facts[HKY_FACT_AUTHOR_NAME] = hky_buf_str(&p->name);
-    draft.facts[HKY_FACT_SCENARIO] = hky_str_z(w->scenario);
+    draft.facts[HKY_FACT_SCENARIO] = hky_buf_str(&p->scenario);
     draft.facts[HKY_FACT_USER] = hky_str_z(w->user);
     draft.facts[HKY_FACT_CLIENT] = HKY_STR("127.0.0.1");
     draft.facts[HKY_FACT_SOURCE] = HKY_STR("smtp");
@@ -224,6 +298,7 @@ bool explain_invent(struct explain_case *c, const struct explain_wish *w)
     hky_buf_init(&c->header, MESSAGE_HEAD_MAX);
     hky_buf_init(&p.name, FACTS_MAX);
     hky_buf_init(&p.subject, FACTS_MAX);
+    hky_buf_init(&p.scenario, FACTS_MAX);
     hky_buf_init(&p.tags, FACTS_MAX);
     hky_buf_init(&p.vars, FACTS_MAX);
     is_good = build_header(w, &c->header) && gather(c, w, &p);
@@ -231,6 +306,7 @@ bool explain_invent(struct explain_case *c, const struct explain_wish *w)
         make(c, w, &p);
     hky_buf_fini(&p.name);
     hky_buf_fini(&p.subject);
+    hky_buf_fini(&p.scenario);
     hky_buf_fini(&p.tags);
     hky_buf_fini(&p.vars);
     return is_good;

@@ -7,6 +7,7 @@
 
 #define TITLE_COLUMN    9
 #define CLASSES_COLUMNS 60
+#define FACT_MAX        65536
 
 /* "90s" "15m" "2h" "3d": the largest unit that is exact, so that it can be typed back into a policy. */
 static const char *duration(int64_t sec, char out[24])
@@ -53,8 +54,34 @@ static void title(const char *text)
 
 static void fact(const char *name, struct hky_str value)
 {
-    if (value.n > 0)
-        printf("%-*s%.*s\n", TITLE_COLUMN, name, HKY_STR_ARG(value));
+    struct hky_buf text;
+
+    if (value.n == 0)
+        return;
+    hky_buf_init(&text, FACT_MAX);
+    hky_cli_add_printable(&text, value);
+    printf("%-*s%s\n", TITLE_COLUMN, name, hky_buf_z(&text));
+    hky_buf_fini(&text);
+}
+
+/* Tags, or variables with their values, a line each. */
+static void print_packed(const char *name, struct hky_str packed, bool has_values)
+{
+    struct hky_str one, value;
+    struct hky_buf line;
+    size_t at = 0;
+
+    hky_buf_init(&line, FACT_MAX);
+    while (packed.n > 0 && hky_packed_next(packed, &at, &one)) {
+        hky_buf_clear(&line);
+        hky_buf_add_str(&line, one);
+        if (has_values && hky_packed_next(packed, &at, &value)) {
+            hky_buf_add_c(&line, '=');
+            hky_buf_add_str(&line, value);
+        }
+        fact(name, hky_buf_str(&line));
+    }
+    hky_buf_fini(&line);
 }
 
 static void print_facts(const struct explain_case *c)
@@ -67,6 +94,8 @@ static void print_facts(const struct explain_case *c)
     fact("author", author.n > 0 ? author : HKY_STR("(none; --author says who writes)"));
     fact("sender", sender.n > 0 ? sender : HKY_STR("<>"));
     fact("scenario", hky_message_fact(m, HKY_FACT_SCENARIO));
+    print_packed("tag", hky_message_fact(m, HKY_FACT_TAGS), false);
+    print_packed("var", hky_message_fact(m, HKY_FACT_VARS), true);
     fact("subject", hky_message_fact(m, HKY_FACT_SUBJECT));
     fact("at", hky_str_z(clock_time(m->accepted_at_ms, when)));
 }
@@ -91,7 +120,7 @@ static void print_considered(const struct explain_case *c)
     }
     hky_cli_table_print(&t);
     for (size_t i = 0; i < x->n_notes; i++)
-        printf("  note: %s\n", x->notes[i]);
+        fact("  note:", hky_str_z(x->notes[i]));
 }
 
 static void add_word(struct hky_buf *out, const char *separator, const char *word)
