@@ -4,6 +4,7 @@ Python's standard library only. Every wait is bounded; a failure shows the logs.
 """
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -15,16 +16,17 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 
 
 def free_ports(n):
-    """n ports that are free now."""
-    socks = []
-    for _ in range(n):
-        s = socket.socket()
-        s.bind(("127.0.0.1", 0))
-        socks.append(s)
-    ports = [s.getsockname()[1] for s in socks]
-    for s in socks:
-        s.close()
-    return ports
+    """n ports that are free now, below those that the kernel gives to outgoing connections of cases beside this one."""
+    ports = set()
+    while len(ports) < n:
+        with socket.socket() as s:
+            try:
+                port = random.randrange(10240, 32768)
+                s.bind(("127.0.0.1", port))
+                ports.add(port)
+            except OSError:
+                pass
+    return list(ports)
 
 
 def wait_for(what, seconds=30, every=0.02, why="condition"):
@@ -189,6 +191,7 @@ class Process:
         return [r for r in rows if kind is None or r["ev"] == kind]
 
     def status(self):
+        self.is_alive()
         return json.loads(self.world.run("status", "--json", "--spool", self.spool)[1])
 
     def queue(self, *select):
