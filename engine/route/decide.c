@@ -10,12 +10,11 @@
 #define PLANS_MAX    4096
 #define OVERRUNS_MAX 10
 #define OVERRUNS_MS  60000
-#define CALL_OCTETS  (UINT64_C(64) << 20)
 
 bool hky_vm_run_fn(struct hky_vm *vm, uint32_t slot, lua_CFunction body, void *ctx)
 {
     const struct hky_bounds *b = &vm->policy->engine.bounds;
-    struct hky_budget budget = {b->lua_instructions, b->lua_ms, CALL_OCTETS};
+    struct hky_budget budget = {b->lua_instructions, b->lua_ms, HKY_CALL_OCTETS};
     struct hky_fn *fn = &vm->fns[slot];
     int64_t now = vm->query->now_ms;
 

@@ -177,7 +177,7 @@ bool hky_set_has(const struct hky_set *s, const struct hky_match_key *k)
     return false;
 }
 
-static enum hky_err list_parse(struct hky_str text, const char *name, struct hky_set *set, struct hky_error *e)
+enum hky_err hky_list_parse(struct hky_str text, const char *name, struct hky_set *set, struct hky_error *e)
 {
     unsigned line = 0;
 
@@ -254,7 +254,7 @@ enum hky_err hky_list_read(struct hky_list *l, bool *is_changed, struct hky_erro
     if ((err = file_read(l->path, HKY_LIST_OCTETS_MAX, &text, &n, &st, e)) != HKY_OK)
         return err;
     set = hky_set_new();
-    err = list_parse(hky_str_of(text, n), l->name, set, e);
+    err = hky_list_parse(hky_str_of(text, n), l->name, set, e);
     free(text);
     l->mtime = st.st_mtim;
     l->size = st.st_size;

@@ -50,6 +50,8 @@ struct hky_list {
     int64_t size;
 };
 #define HKY_LIST_OCTETS_MAX (256u << 20)
+/* The entries of a list's text into `set`; HKY_E_SYNTAX: "name:line: ...", what came before is in the set. */
+enum hky_err hky_list_parse(struct hky_str text, const char *name, struct hky_set *set, struct hky_error *e);
 /* Read (again, if changed). The first bad line is HKY_E_SYNTAX with its number and nothing changes. */
 enum hky_err hky_list_read(struct hky_list *l, bool *is_changed, struct hky_error *e);
 bool hky_list_has(struct hky_list *l, const struct hky_match_key *k);

@@ -21,10 +21,19 @@ static const char *subject_end(const struct hky_pattern *m)
     return m->subject.p + m->subject.n;
 }
 
+/* Looking through a set takes time by its length. */
+static bool set_steps(struct hky_pattern *m, const char *p, const char *end)
+{
+    m->steps += (uint64_t)(end - p) / 8;
+    if (m->steps > m->steps_max)
+        fail(m, "pattern takes too many steps");
+    return m->fault == NULL;
+}
+
 /* After the single item at p: a character, %x, or [set]. */
 static const char *item_end(struct hky_pattern *m, const char *p)
 {
-    const char *end = pattern_end(m);
+    const char *end = pattern_end(m), *start = p;
 
     if (*p == '%') {
         if (p + 1 == end)
@@ -45,7 +54,7 @@ static const char *item_end(struct hky_pattern *m, const char *p)
             p++;
         }
     } while (p == end || *p != ']');
-    return p + 1;
+    return set_steps(m, start, p + 1) ? p + 1 : NULL;
 }
 
 static bool class_has(int c, int class)
@@ -131,7 +140,7 @@ static bool item_has(struct hky_pattern *m, const char *s, const char *p, const 
     case '%':
         return class_has(c, (unsigned char)p[1]);
     case '[':
-        return set_has(c, p, end - 1);
+        return set_steps(m, p, end) && set_has(c, p, end - 1);
     default:
         return (unsigned char)*p == c;
     }

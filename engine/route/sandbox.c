@@ -478,6 +478,7 @@ void hky_tables_open(lua_State *L)
 
 /* --- the environment --- */
 
+/* A stock function with its first argument's octets charged. Upvalue: the function. */
 static int u_charged(lua_State *L)
 {
     lua_CFunction f = lua_tocfunction(L, lua_upvalueindex(1));
@@ -539,8 +540,8 @@ static int poison_self(lua_State *L)
 
 void hky_sandbox_open(lua_State *L)
 {
-    static const char *const base[] = {"assert", "ipairs", "next",   "pairs",    "rawequal",
-                                       "rawget", "rawlen", "select", "tonumber", "type"};
+    static const char *const base[] = {"assert", "ipairs", "next",   "pairs", "rawequal",
+                                       "rawget", "rawlen", "select", "type"};
     static const luaL_Reg own[] = {
         {"pcall", l_pcall}, {"xpcall", l_xpcall}, {"error", l_error}, {"tostring", l_tostring},
         {"note", l_note},   {"print", l_note},    {NULL, NULL}};
@@ -549,6 +550,9 @@ void hky_sandbox_open(lua_State *L)
     lua_call(L, 0, 1);
     luaL_newlib(L, own);
     copy(L, base, sizeof base / sizeof base[0]);
+    lua_getfield(L, -2, "tonumber");
+    lua_pushcclosure(L, u_charged, 1);
+    lua_setfield(L, -2, "tonumber");
     lua_remove(L, -2);
     luaL_newmetatable(L, HKY_UD_POISON);
     lua_pushcfunction(L, poison_self);

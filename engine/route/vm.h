@@ -18,6 +18,9 @@ struct hky_budget {
     uint64_t octets;       /* allocated in large pieces */
 };
 
+/* Of one call: what an instruction does with a string takes time by its length, so no string is very long. */
+#define HKY_CALL_OCTETS (UINT64_C(16) << 20)
+
 struct hky_fn {
     int ref; /* LUA_NOREF: not declared in this state */
     uint32_t overruns;
@@ -37,7 +40,7 @@ struct hky_vm {
     bool is_running, is_dead;
     const char *why_dead;
     uint64_t left, octets_left;
-    int64_t wall_end_ns, cpu_end_ns;
+    int64_t cpu_look_ns, wall_end_ns, cpu_end_ns; /* the first: before it the second need not be asked */
     uint32_t hook_step;
     char error[300];
     char kind[80]; /* of hky_kind_name */

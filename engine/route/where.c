@@ -43,7 +43,7 @@ static struct hky_budget where_budget(const struct hky_vm *vm)
 {
     const struct hky_bounds *b = &vm->policy->engine.bounds;
 
-    return (struct hky_budget){b->lua_instructions, b->lua_ms, UINT64_C(64) << 20};
+    return (struct hky_budget){b->lua_instructions, b->lua_ms, HKY_CALL_OCTETS};
 }
 
 enum hky_err hky_where_new(struct hky_vm *vm, struct hky_str expression, struct hky_where **out, struct hky_error *e)
