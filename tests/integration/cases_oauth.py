@@ -8,7 +8,7 @@ import threading
 import urllib.parse
 
 from common import case, certificate, end, events, holds, message, same, send
-from harness import wait_for
+from harness import answers, wait_for
 
 HEAD = 'engine { hostname = "mail.shop.example", listen = "127.0.0.1:{port}", retry = { "1s" }, dsn = "none" }\n'
 
@@ -142,7 +142,7 @@ def refresh(world):
     n = len(tokens.requests)
     end(engine)
     engine.spawn()
-    wait_for(lambda: engine.is_alive() and engine.status(), 30, why="restarted")
+    wait_for(lambda: engine.is_alive() and answers(engine.port), 30, why="restarted")
     send(engine, ["again@x.example"])
     events(engine, "delivered", 11)
     holds(all(r["refresh_token"] != "refresh-0" for r in tokens.requests[n:]), f"the newest refresh token is used: {tokens.requests[n:]}")
