@@ -63,6 +63,9 @@ struct hky_schedule {
     TAILQ_HEAD(, lane) troubled; /* own delivery: lanes whose breaker is open or that are paused */
     uint32_t n_relay_states;     /* atomic: 0 lets the common case go without the lock */
 
+    TAILQ_HEAD(, asking) askings; /* under the lock: queries, the first one is under way */
+    uint32_t n_looks;
+
     bool is_draining; /* atomic */
     bool is_started;
     struct hky_timer drain_timer;
@@ -176,6 +179,9 @@ struct hky_shard {
     struct hky_task inbox_task;
     bool is_inbox_posted;
 
+    struct look *look;        /* under way, or NULL */
+    struct recipients parked; /* in the heap, too */
+    uint32_t n_to_ask;        /* of the parked ones, oldest first: a new policy is in force */
     struct hky_task recheck_task, policy_task;
     uint32_t is_recheck_posted, is_sweep_due, is_policy_posted; /* atomic */
     struct {
@@ -206,6 +212,21 @@ void shard_sweep_lanes(struct hky_shard *sh, int64_t now_ms); /* idle ones go, p
 void shard_retire_lanes(struct hky_shard *sh);                /* a new policy: all lanes are of an older one */
 void lane_free_if_over(struct lane *l);
 void lane_free(struct lane *l);
+
+/* look.c: see there. One at a time in a shard. */
+struct look {
+    struct hky_shard *shard;
+    void (*each)(void *ctx, struct hky_shard *sh, struct hky_recipient *r, int64_t now_ms); /* may move or finish r */
+    void *ctx;
+    uint32_t mark;
+    unsigned phase, n_passes;
+    uint32_t at;                /* in the heap */
+    struct hky_recipient *next; /* in the held or place list */
+    uint64_t n_new;
+};
+void look_begin(struct look *k, struct hky_shard *sh, uint32_t mark);  /* then set each, ctx */
+bool look_on(struct look *k);                                          /* one portion; false: it was the last */
+void look_leaves(struct hky_shard *sh, const struct hky_recipient *r); /* before r leaves the held or place list */
 
 /* take.c */
 void lane_wait(struct lane *l, int64_t until_ms);
@@ -248,6 +269,8 @@ bool lane_is_paused(struct lane *l, int64_t now_ms, int64_t *until_ms);
 /* With the schedule's lock held, after a change of its gate: a lane of own delivery is known to all while it cannot
  * send. */
 void lane_note_trouble(struct lane *l);
+
+void askings_free(struct hky_schedule *s); /* query.c: at the stop */
 
 /* events.c */
 struct note { /* what an event says beyond the recipient */

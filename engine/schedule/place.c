@@ -28,12 +28,17 @@ void unplace(struct hky_shard *sh, struct hky_recipient *r)
         lane_remove(r->lane, r);
         hky_heap_remove(&sh->due, &r->due);
     } else if (r->state == HKY_RCPT_HELD) {
+        look_leaves(sh, r);
         TAILQ_REMOVE(&sh->held, r, link);
         counter_add(&sh->n.held, -1);
     } else if (r->due.index != 0) {
         hky_heap_remove(&sh->due, &r->due);
+        if (r->state == HKY_RCPT_PARKED) {
+            TAILQ_REMOVE(&sh->parked, r, link);
+        }
         counter_add(r->state == HKY_RCPT_PARKED ? &sh->n.parked : &sh->n.deferred, -1);
     } else {
+        look_leaves(sh, r);
         TAILQ_REMOVE(&sh->place, r, link);
     }
 }

@@ -1,5 +1,6 @@
 /*
- * What operators see of the live queue, and do to it. Shards are asked one after the other, each on its own thread.
+ * What operators see of the live queue, and do to it. Shards are asked one after the other, each on its own thread and
+ * in portions; one query at a time.
  */
 #include "internal.h"
 
@@ -10,6 +11,10 @@ struct asking { /* one query on its way through the shards */
     struct hky_schedule *s;
     struct hky_queue_request *rq;
     unsigned next; /* shard */
+    bool is_looking;
+    struct look look;
+    uint32_t mark;
+    TAILQ_ENTRY(asking) link;
 };
 
 /* ---- selection ---- */
@@ -174,14 +179,9 @@ static void act(struct hky_shard *sh, enum hky_queue_action action, struct hky_r
     }
 }
 
-struct found {
-    struct hky_recipient **items;
-    size_t n, cap;
-};
-
-static void consider(struct hky_shard *sh, struct hky_queue_request *rq, struct hky_recipient *r, int64_t now_ms,
-                     struct found *found)
+static void consider(void *ctx, struct hky_shard *sh, struct hky_recipient *r, int64_t now_ms)
 {
+    struct hky_queue_request *rq = ctx;
     if (!is_possible(rq->action, r) || !is_selected(rq, sh->index, r, now_ms)) {
         return;
     }
@@ -191,57 +191,49 @@ static void consider(struct hky_shard *sh, struct hky_queue_request *rq, struct 
         }
         row(&rq->rows, r, now_ms);
     }
-    if (rq->action == HKY_QUEUE_LIST || rq->is_dry_run) {
-        return;
+    if (rq->action != HKY_QUEUE_LIST && !rq->is_dry_run) {
+        act(sh, rq->action, r);
     }
-    if (found->n == found->cap) {
-        found->cap = found->cap == 0 ? 256 : found->cap * 2;
-        found->items = hky_realloc(found->items, found->cap * sizeof *found->items);
-    }
-    found->items[found->n++] = r;
 }
 
-static void ask_shard(struct hky_shard *sh, struct hky_queue_request *rq)
+static void on_answered(struct hky_task *t)
 {
-    int64_t now_ms = shard_now(sh);
-    struct found found = {0};
-    struct hky_recipient *r;
-    for (uint32_t i = 1; i <= sh->due.n; i++) {
-        consider(sh, rq, HKY_CONTAINER(sh->due.nodes[i], struct hky_recipient, due), now_ms, &found);
+    struct asking *a = HKY_CONTAINER(t, struct asking, task);
+    struct hky_schedule *s = a->s;
+    struct hky_queue_request *rq = a->rq;
+    pthread_mutex_lock(&s->lock);
+    TAILQ_REMOVE(&s->askings, a, link);
+    struct asking *next = TAILQ_FIRST(&s->askings);
+    pthread_mutex_unlock(&s->lock);
+    if (next != NULL) {
+        hky_loop_post(s->shards[0].loop, &next->task);
     }
-    TAILQ_FOREACH (r, &sh->held, link) {
-        consider(sh, rq, r, now_ms, &found);
-    }
-    TAILQ_FOREACH (r, &sh->place, link) {
-        consider(sh, rq, r, now_ms, &found);
-    }
-    struct job *j;
-    TAILQ_FOREACH (j, &sh->jobs, link) {
-        for (unsigned i = 0; i < j->pub.n; i++) {
-            if (j->slots_of[i] != NULL) {
-                consider(sh, rq, j->slots_of[i], now_ms, &found);
-            }
-        }
-    }
-    for (size_t i = 0; i < found.n; i++) {
-        act(sh, rq->action, found.items[i]);
-    }
-    free(found.items);
+    free(a);
+    rq->schedule = NULL;
+    rq->done(rq);
 }
 
 static void on_asked(struct hky_task *t)
 {
     struct asking *a = HKY_CONTAINER(t, struct asking, task);
-    struct hky_queue_request *rq = a->rq;
-    if (a->next < a->s->n_workers) {
-        struct hky_shard *sh = &a->s->shards[a->next++];
-        ask_shard(sh, rq);
-        hky_loop_post(a->next < a->s->n_workers ? a->s->shards[a->next].loop : rq->loop, t);
+    struct hky_shard *sh = &a->s->shards[a->next];
+    if (!a->is_looking) {
+        a->is_looking = true;
+        look_begin(&a->look, sh, a->mark);
+        a->look.each = consider;
+        a->look.ctx = a->rq;
+    }
+    if (look_on(&a->look)) {
+        hky_loop_post(sh->loop, t);
         return;
     }
-    free(a);
-    rq->schedule = NULL;
-    rq->done(rq);
+    a->is_looking = false;
+    if (++a->next < a->s->n_workers) {
+        hky_loop_post(a->s->shards[a->next].loop, t);
+        return;
+    }
+    t->run = on_answered;
+    hky_loop_post(a->rq->loop, t);
 }
 
 void hky_schedule_query(struct hky_schedule *s, struct hky_queue_request *rq)
@@ -255,5 +247,21 @@ void hky_schedule_query(struct hky_schedule *s, struct hky_queue_request *rq)
     if (rq->rows.max == 0) {
         hky_buf_init(&rq->rows, 64 << 20);
     }
-    hky_loop_post(s->shards[0].loop, &a->task);
+    pthread_mutex_lock(&s->lock);
+    bool is_first = TAILQ_EMPTY(&s->askings);
+    s->n_looks += s->n_looks == UINT32_MAX ? 2 : 1; /* 0 marks those never looked at */
+    a->mark = s->n_looks;
+    TAILQ_INSERT_TAIL(&s->askings, a, link);
+    pthread_mutex_unlock(&s->lock);
+    if (is_first) {
+        hky_loop_post(s->shards[0].loop, &a->task);
+    }
+}
+
+void askings_free(struct hky_schedule *s)
+{
+    for (struct asking *a; (a = TAILQ_FIRST(&s->askings)) != NULL;) {
+        TAILQ_REMOVE(&s->askings, a, link);
+        free(a);
+    }
 }

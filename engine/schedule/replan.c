@@ -27,6 +27,7 @@ void park(struct hky_shard *sh, struct hky_recipient *r, const char *why)
     }
     r->next_at_ms = now_ms + parked_delay_ms(r->parked_times++);
     counter_add(&sh->n.parked, 1);
+    TAILQ_INSERT_TAIL(&sh->parked, r, link);
     hky_heap_set(&sh->due, &r->due, r->next_at_ms);
     shard_timer_soon(sh, r->next_at_ms);
     remember(sh, r);

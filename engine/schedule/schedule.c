@@ -60,6 +60,7 @@ enum hky_err hky_schedule_new(const struct hky_schedule_params *p, struct hky_sc
     hky_map_init(&s->accounts);
     hky_map_init(&s->relays);
     TAILQ_INIT(&s->troubled);
+    TAILQ_INIT(&s->askings);
     s->shards = hky_calloc(p->n_workers, sizeof *s->shards);
     for (unsigned i = 0; i < p->n_workers; i++) {
         shard_init(&s->shards[i], s, i, p->loops[i]);
@@ -149,6 +150,7 @@ void hky_schedule_free(struct hky_schedule **sp)
     hky_map_fini(&s->accounts);
     hky_map_fini(&s->relays);
     caps_free(&s->caps);
+    askings_free(s);
     inflight_close(&s->inflight);
     hky_policy_unref(&s->policy);
     pthread_mutex_destroy(&s->lock);
@@ -176,6 +178,9 @@ static void restore(struct hky_shard *sh, struct hky_recipient *r, int64_t now_m
     } else if (r->state == HKY_RCPT_QUEUED && r->unclean >= UNCLEAN_MOST) {
         TAILQ_INSERT_TAIL(&sh->place, r, link); /* to be held there */
     } else if (r->next_at_ms > now_ms) {
+        if (r->state == HKY_RCPT_PARKED) {
+            TAILQ_INSERT_TAIL(&sh->parked, r, link);
+        }
         counter_add(r->state == HKY_RCPT_PARKED ? &sh->n.parked : &sh->n.deferred, 1);
         hky_heap_set(&sh->due, &r->due, r->next_at_ms);
     } else {

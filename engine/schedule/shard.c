@@ -157,15 +157,32 @@ static bool empty_gone_lanes(struct hky_shard *sh)
 {
     unsigned moved = 0;
     struct lane *l, *next;
-    for (l = TAILQ_FIRST(&sh->gone_lanes); l != NULL; l = next) {
+    for (l = TAILQ_FIRST(&sh->gone_lanes); l != NULL && moved < PLACED_A_TURN; l = next) {
         next = TAILQ_NEXT(l, all_link);
         for (struct hky_recipient *r; moved < PLACED_A_TURN && (r = lane_any(l)) != NULL; moved++) {
             unplace(sh, r);
             TAILQ_INSERT_TAIL(&sh->place, r, link);
         }
+        moved += l->n_jobs == 0; /* to free one is work as well */
         lane_free_if_over(l);
     }
-    return moved == PLACED_A_TURN;
+    return moved >= PLACED_A_TURN;
+}
+
+/* Parked recipients are asked at once after a reload, which is what they wait for; those that are parked again stand
+ * behind. True: there is more. */
+static bool ask_parked(struct hky_shard *sh)
+{
+    struct hky_recipient *r;
+    for (unsigned n = 0; n < PLACED_A_TURN && sh->n_to_ask > 0; n++, sh->n_to_ask--) {
+        if ((r = TAILQ_FIRST(&sh->parked)) == NULL) {
+            sh->n_to_ask = 0;
+            break;
+        }
+        unplace(sh, r);
+        place(sh, r);
+    }
+    return sh->n_to_ask > 0;
 }
 
 /* Those that stand there now: a wake may end in another one of the same lane, which is for the next turn. */
@@ -190,7 +207,9 @@ static void run_turn(struct hky_shard *sh)
         set_timer(sh, shard_now(sh)); /* the first turn: restored ones are due before anything placed now */
     }
     is_more = empty_gone_lanes(sh);
+    is_more = ask_parked(sh) || is_more;
     for (unsigned n = 0; n < PLACED_A_TURN && (r = TAILQ_FIRST(&sh->place)) != NULL; n++) {
+        look_leaves(sh, r);
         TAILQ_REMOVE(&sh->place, r, link);
         place(sh, r);
     }
@@ -273,23 +292,6 @@ void schedule_recheck(struct hky_schedule *s, bool is_changed)
     }
 }
 
-/* Parked recipients are asked at once: a reload is what they wait for. */
-static void ask_parked(struct hky_shard *sh)
-{
-    struct recipients parked = TAILQ_HEAD_INITIALIZER(parked);
-    for (uint32_t i = 1; i <= sh->due.n; i++) {
-        struct hky_recipient *r = HKY_CONTAINER(sh->due.nodes[i], struct hky_recipient, due);
-        if (r->state == HKY_RCPT_PARKED) {
-            TAILQ_INSERT_TAIL(&parked, r, link);
-        }
-    }
-    for (struct hky_recipient *r; (r = TAILQ_FIRST(&parked)) != NULL;) {
-        TAILQ_REMOVE(&parked, r, link);
-        unplace(sh, r);
-        place_later(sh, r);
-    }
-}
-
 static void on_policy(struct hky_task *t)
 {
     struct hky_shard *sh = HKY_CONTAINER(t, struct hky_shard, policy_task);
@@ -301,7 +303,8 @@ static void on_policy(struct hky_task *t)
     hky_policy_unref(&sh->policy);
     sh->policy = policy;
     shard_retire_lanes(sh);
-    ask_parked(sh);
+    sh->n_to_ask = counter_get(&sh->n.parked);
+    shard_turn_later(sh);
 }
 
 void shard_init(struct hky_shard *sh, struct hky_schedule *s, unsigned index, struct hky_loop *loop)
@@ -318,6 +321,7 @@ void shard_init(struct hky_shard *sh, struct hky_schedule *s, unsigned index, st
     hky_heap_init(&sh->due);
     hky_heap_init(&sh->wakes);
     TAILQ_INIT(&sh->held);
+    TAILQ_INIT(&sh->parked);
     TAILQ_INIT(&sh->place);
     TAILQ_INIT(&sh->jobs);
     TAILQ_INIT(&sh->spare_jobs);

@@ -100,6 +100,7 @@ struct hky_recipient {
     uint8_t is_redirected; /* entered this step for a class named by `on` */
     uint8_t unclean;       /* stops of the engine while this was being sent */
     uint8_t wish;          /* schedule's: enum hky_queue_action wanted when the attempt ends; 0 none; not durable */
+    uint32_t looked;       /* schedule's: the look at the queue that has seen it */
     int64_t next_at_ms;    /* not before */
     int64_t step_at_ms;    /* when the step was entered (0: not yet) */
     int64_t expire_at_ms;  /* wall; moved on by the time spent parked */

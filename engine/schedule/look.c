@@ -1,0 +1,111 @@
+/*
+ * Looking at every recipient of a shard, each once, in portions: between them the queue goes on, so that nobody waits
+ * for an operator's question over a million. Nothing is pointed at between portions but the next one of a list, and
+ * whoever takes that one out moves the pointer on. What was looked at carries the mark of the look. Recipients move
+ * from place to place meanwhile, so all places are gone through again until nothing new turns up.
+ */
+#include "internal.h"
+
+#define LOOKED_A_PORTION 2048
+#define PORTION_MS       1
+#define PASSES_MOST      8
+
+enum look_phase { LOOK_PLACE, LOOK_HELD, LOOK_HEAP, LOOK_JOBS, LOOK_PHASES };
+
+static void enter_phase(struct look *k, unsigned phase)
+{
+    struct hky_shard *sh = k->shard;
+    k->phase = phase;
+    k->next = phase == LOOK_PLACE ? TAILQ_FIRST(&sh->place) : phase == LOOK_HELD ? TAILQ_FIRST(&sh->held) : NULL;
+    k->at = 1;
+}
+
+void look_begin(struct look *k, struct hky_shard *sh, uint32_t mark)
+{
+    *k = (struct look){.shard = sh, .mark = mark};
+    sh->look = k;
+    enter_phase(k, LOOK_PLACE);
+}
+
+void look_leaves(struct hky_shard *sh, const struct hky_recipient *r)
+{
+    if (sh->look != NULL && sh->look->next == r) {
+        sh->look->next = TAILQ_NEXT(r, link);
+    }
+}
+
+/* The next one that was not looked at, NULL: the portion or the phase is over. */
+static struct hky_recipient *next_in_list(struct look *k, unsigned *n)
+{
+    for (struct hky_recipient *r; *n < LOOKED_A_PORTION && (r = k->next) != NULL; ++*n) {
+        k->next = TAILQ_NEXT(r, link);
+        if (r->looked != k->mark) {
+            return r;
+        }
+    }
+    return NULL;
+}
+
+static struct hky_recipient *next_in_heap(struct look *k, unsigned *n)
+{
+    for (struct hky_heap *h = &k->shard->due; *n < LOOKED_A_PORTION && k->at <= h->n; k->at++, ++*n) {
+        struct hky_recipient *r = HKY_CONTAINER(h->nodes[k->at], struct hky_recipient, due);
+        if (r->looked != k->mark) {
+            return r; /* stays the place: what comes there when this one leaves is looked at, too */
+        }
+    }
+    return NULL;
+}
+
+static void look_at(struct look *k, struct hky_recipient *r, int64_t now_ms)
+{
+    r->looked = k->mark;
+    k->n_new++;
+    k->each(k->ctx, k->shard, r, now_ms);
+}
+
+static void look_at_jobs(struct look *k, int64_t now_ms)
+{
+    struct job *j;
+    TAILQ_FOREACH (j, &k->shard->jobs, link) {
+        for (unsigned i = 0; i < j->pub.n; i++) {
+            if (j->slots_of[i] != NULL && j->slots_of[i]->looked != k->mark) {
+                look_at(k, j->slots_of[i], now_ms);
+            }
+        }
+    }
+}
+
+static bool is_phase_over(const struct look *k)
+{
+    return k->phase == LOOK_HEAP ? k->at > k->shard->due.n : k->next == NULL;
+}
+
+bool look_on(struct look *k)
+{
+    int64_t now_ms = shard_now(k->shard), began_ms = hky_mono_ms();
+    for (unsigned n = 0; k->phase < LOOK_PHASES;) {
+        if (k->phase == LOOK_JOBS) {
+            look_at_jobs(k, now_ms);
+        } else {
+            struct hky_recipient *r = k->phase == LOOK_HEAP ? next_in_heap(k, &n) : next_in_list(k, &n);
+            if (r != NULL) {
+                n++;
+                look_at(k, r, now_ms);
+            }
+            if (n >= LOOKED_A_PORTION || (n % 64 == 0 && hky_mono_ms() - began_ms > PORTION_MS)) {
+                return true;
+            }
+            if (!is_phase_over(k)) {
+                continue;
+            }
+        }
+        enter_phase(k, k->phase + 1);
+        if (k->phase == LOOK_PHASES && k->n_new > 0 && ++k->n_passes < PASSES_MOST) {
+            k->n_new = 0;
+            enter_phase(k, LOOK_PLACE);
+        }
+    }
+    k->shard->look = NULL;
+    return false;
+}
