@@ -85,6 +85,7 @@ class Tail:
         self.path = os.path.join(spool, "events.jsonl")
         self.f = None
         self.counts = {}
+        self.rest = b""
 
     def read(self):
         while True:
@@ -92,7 +93,9 @@ class Tail:
                 if not os.path.exists(self.path):
                     return
                 self.f = open(self.path, "rb")
-            for line in self.f:
+            whole, newline, rest = (self.rest + self.f.read()).rpartition(b"\n")
+            self.rest = rest
+            for line in whole.split(b"\n") if newline else ():
                 kind = json.loads(line)["ev"]
                 self.counts[kind] = self.counts.get(kind, 0) + 1
             if os.stat(self.path).st_ino == os.fstat(self.f.fileno()).st_ino:
