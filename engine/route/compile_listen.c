@@ -174,6 +174,9 @@ static void read_one(struct hky_loader *l, int index, struct hky_place place, st
     if (out->addr[0] != 0 && !is_loopback(out->addr) && out->n_users == 0 && !out->has_allow)
         hky_complain(l, place, false,
                      "listen: %s is reachable by others: state users = { ... } or allow = { \"network\" }", out->addr);
+    if (out->addr[0] != 0 && !is_loopback(out->addr) && out->n_users > 0 && out->tls == HKY_LISTEN_PLAIN)
+        hky_complain(l, place, out->has_allow,
+                     "listen: nobody can log in at %s without TLS: state tls = \"starttls\", cert and key", out->addr);
     (*n)++;
 }
 

@@ -11,6 +11,12 @@
 ---@alias reason "full"|"paused"|"sends_as"
 
 ---@class set  a set of addresses and domains: carriers.docomo, domains.freemail, list "vip.txt"
+local set = {}
+
+---Is the address or domain in the set?
+---@param address string
+---@return boolean
+function set:has(address) end
 
 ---@class listen
 ---@field addr string  "127.0.0.1:2525", "[::1]:2525"
@@ -22,8 +28,29 @@
 
 ---@class listen_user
 ---@field password secret
----@field scenario? string|string[]  scenarios this login may name
----@field sender? string|string[]  addresses and domains this login may send as
+---@field scenario? string|string[]  scenarios this login may name; default: any
+---@field sender? string|string[]  addresses and domains this login may send as; default: any
+
+---@class bounds  maxima
+---@field line_octets? integer  a command line of a client; default 2048
+---@field recipients? integer  of a message; default 1000
+---@field header_octets? size  default "256K"
+---@field header_lines? integer  default 1000
+---@field received? integer  Received lines, more is a loop; default 50
+---@field connections? integer  to the listeners; default 2000
+---@field connections_per_client? integer  default 200
+---@field errors? integer  of a client, then it is let go; default 20
+---@field auth_tries? integer  default 3
+---@field command? duration  how long a client may be silent; default "5m"
+---@field data? duration  the same within content; default "5m"
+---@field body_memory? size  bodies kept in memory; default "256M"
+---@field spool_max? size  largest queue; default 0: no bound
+---@field min_free? size  free space of the disk below which nothing is accepted; default "256M"
+---@field segment? size  one file of the journal; default "64M"
+---@field cold_after? duration  how long it rests before what is left in it is copied together
+---@field lua_instructions? integer  of one call; default 100000
+---@field lua_ms? integer  of one call; default 5
+---@field lua_memory? size  of all scripts of a thread; default "64M"
 
 ---@class engine_options
 ---@field hostname string  name in EHLO, Received and Message-ID; a full domain name
@@ -39,7 +66,7 @@
 ---@field parked? duration  how long a recipient that no route takes is kept; default "7d"
 ---@field max_message? size  default "35M"
 ---@field dsn? "each"|"digest"|"none"  failure notices; default each, none where a scenario is set
----@field bounds? table<string, integer|size|duration>  see hikyaku-policy(5)
+---@field bounds? bounds
 ---@field log? "error"|"warn"|"info"|"debug"
 ---@field redirect? string|false  "127.0.0.1:2526": every connection goes there, without AUTH (staging)
 ---@field only_to? condition  all other recipients are held
@@ -71,9 +98,9 @@ function engine(options) end
 ---@field sends_as? string|string[]  addresses, domains, "*"; default "*" without `from`, else `from` alone
 ---@field envelope? string  envelope sender; {id} and {rcpt} are replaced
 ---@field cap? cap|cap[]  of the account: host, port and user together
----@field connections? integer  at once; own delivery: to one site
----@field messages_per_connection? integer
----@field recipients_per_message? integer
+---@field connections? integer  at once; own delivery: to one site; default 10
+---@field messages_per_connection? integer  default 100
+---@field recipients_per_message? integer  default 50
 ---@field hello? string  name in EHLO; default engine.hostname
 ---@field source? string  local address to connect from
 ---@field mx? boolean  own delivery to the recipients' servers
