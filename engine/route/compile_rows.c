@@ -210,6 +210,7 @@ static void rows_read(struct hky_loader *l, struct hky_decl *d)
 {
     lua_State *L = l->vm->L;
     struct hky_place from;
+    lua_Integer n = 0;
     int table;
 
     if (d->rows != NULL) {
@@ -228,7 +229,7 @@ static void rows_read(struct hky_loader *l, struct hky_decl *d)
     }
     table = lua_gettop(L);
     from = d->place;
-    for (lua_Integer i = 1; lua_rawgeti(L, table, i) != LUA_TNIL; i++) {
+    for (lua_Integer i = 1; lua_rawgeti(L, table, i) != LUA_TNIL; n = i++) {
         int row = lua_gettop(L);
         const char *name = lua_type(L, row) == LUA_TTABLE ? hky_get_string(L, row, "name", NULL) : NULL;
         if (name != NULL && name[0] != 0 && strlen(name) <= 120) {
@@ -244,6 +245,9 @@ static void rows_read(struct hky_loader *l, struct hky_decl *d)
     while (lua_next(L, table) != 0) {
         if (lua_type(L, -2) != LUA_TNUMBER)
             hky_complain(l, d->place, false, "rows: write a list of rows, { { name = ... }, { name = ... } }");
+        else if (lua_tointeger(L, -2) > n || lua_tointeger(L, -2) < 1)
+            hky_complain(l, d->place, false, "rows: the list has a hole: nil stands before row %d",
+                         (int)lua_tointeger(L, -2));
         lua_pop(L, 1);
     }
     lua_settop(L, table - 1);

@@ -197,6 +197,8 @@ static void script_failed(struct hky_loader *l, const char *message)
     }
     if (place.line == 0)
         place.file = l->table->n_files > 0 ? l->table->files[0].name : "";
+    if (strcmp(message, "C stack overflow") == 0) /* of the compiler, which says no line */
+        message = "nested too deep: at most about 200 parentheses, tables or functions in one another";
     hky_complain(l, place, false, "%s", message);
 }
 

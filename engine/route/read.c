@@ -295,6 +295,9 @@ bool hky_read_plan(lua_State *L, int index, struct hky_place place, struct hky_p
             hky_script_problem(L, place, "via: a plan is a list of steps, \"%.60s\" has no place in it",
                                lua_tostring(L, -2));
             ok = false;
+        } else if (lua_type(L, -2) == LUA_TNUMBER && (lua_Unsigned)lua_tointeger(L, -2) - 1 >= n) {
+            hky_script_problem(L, place, "via: the list of steps has a hole: nil stands in it");
+            ok = false;
         }
         lua_pop(L, 1);
     }

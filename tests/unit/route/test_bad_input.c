@@ -70,8 +70,8 @@ static const struct {
     {"bad size", "engine { max_message = 'big' }", 1, "max_message must be a size"},
     {"bad listen", "engine { listen = 'localhost' }", 1, "listen: write \"address:port\""},
     {"open listener", "engine { listen = '0.0.0.0:2525' }", 1, "reachable by others"},
-    {"logins in the clear", "engine { listen = { addr = '0.0.0.0:2525', users = { a = { password = secret 'x' } } } }", 1,
-     "nobody can log in at 0.0.0.0 without TLS"},
+    {"logins in the clear", "engine { listen = { addr = '0.0.0.0:2525', users = { a = { password = secret 'x' } } } }",
+     1, "nobody can log in at 0.0.0.0 without TLS"},
     {"TLS without certificate", "engine { listen = { addr = '127.0.0.1:2525', tls = 'starttls' } }", 1, "needs cert"},
     {"bad time zone", "engine { timezone = 'Asia/Tokio' }", 1, "no time zone \"Asia/Tokio\""},
     {"hotmail with a password", "relay 'h' { preset = 'hotmail', user = 'x@outlook.jp', password = secret 'h' }", 1,
@@ -103,6 +103,10 @@ static const struct {
      3, "cap differs from that of \"x\""},
     {"row with a relay and a server", RELAYS "rows { { name = 'x', relay = 'a', port = 3, to = '*' } }", 4,
      "state one of them"},
+    {"hole in a plan", RELAYS "route 'r' { to = '*', via = { 'a', nil, 'b', [5] = 'own' } }", 4, "has a hole"},
+    {"hole in rows",
+     RELAYS "rows { { name = 'x', relay = 'a', to = '*' }, nil, { name = 'y', relay = 'b', to = '*' } }", 4,
+     "has a hole"},
     {"row without name", "rows { { to = '*' } }", 1, "needs a name"},
 };
 

@@ -13,6 +13,8 @@ static const struct {
      "local function h(e) return xpcall(error, h, e) end while true do xpcall(error, h, 'x') end", "policy.lua:5: "},
     {"U02 no closing", "local c <close> = {}", "closable"},
     {"U04 no coroutines", "return coroutine.create(function() end)", "coroutine is not defined"},
+    {"U04 no resume", "return coroutine.resume", "coroutine is not defined"},
+    {"U05 no closing of coroutines", "return coroutine.close(coroutine.running())", "coroutine is not defined"},
     {"U06 catastrophic find", "return (('a'):rep(26)):find(('a-'):rep(26) .. 'b')", "too many steps"},
     {"U07 quadratic find", "return (('a'):rep(65536)):find('.-b')", "too many steps"},
     {"U07 nested match", "return (('x'):rep(100000)):match('.-.-.-.-y$')", "too many steps"},
@@ -33,6 +35,10 @@ static const struct {
     {"U10 doubling", "local s = 'x' while true do s = s .. s end", ""},
     {"U10 table", "local t = {} while true do t[#t + 1] = {} end", ""},
     {"U10 format", "return string.format('%99d', 1):rep(1000000)", "too large"},
+    {"U10 no pack", "return string.pack('c2147483647', '')", "nil value"},
+    {"U10 json", "local s = '[' .. ('1,'):rep(500000) .. '1]' while true do json.decode(s) end", ""},
+    {"U11 comparing long strings",
+     "local a, b = ('x'):rep(1000000) .. '1', ('x'):rep(1000000) .. '1' while true do local c = a == b end", "used up"},
     {"U11 appending", "local s = '' for i = 1, 1e5 do s = s .. 'xxxxxxxxxx' end", ""},
     {"U11 gsub growing", "local s = 'x' while true do s = s:gsub('.', '%0%0') end", ""},
     {"U11 repeated rep", "for i = 1, 2000 do pcall(string.rep, 'x', 1000000) end", ""},
@@ -42,9 +48,27 @@ static const struct {
     {"U14 sealed against table.insert", "table.insert(string, 3)", "read-only"},
     {"U16 recursion", "local function f() return 1 + f() end return f()", ""},
     {"U16 gsub recursion", "local function f() return (('x'):gsub('x', f)) end return f()", ""},
+    {"U16 deep table as a plan", "local t = {} for i = 1, 1000 do t = { t } end return t", NULL},
+    {"U16 deep table to json", "local t = {} for i = 1, 1000 do t = { t } end return json.encode(t)",
+     "not a value of JSON"},
     {"U16 no load", "return load('return 1')", "load is not defined"},
     {"U17 error with a table", "error({})", "error needs a text"},
     {"U17 error with nil", "error()", "error needs a text"},
+    {"U17 error of an error", "xpcall(error, function(e) error(e) end, 'x') return true", "policy.lua:5: x"},
+    {"U19 wrong arguments", "return r:hash({})", "string expected"},
+    {"U19 a header's name with a line end", "return r.message:header('X\\r\\nY') == nil", NULL},
+    {"U19 nothing to write to", "r.message:set_header('X', 'v')", "there is no \"set_header\" here"},
+    {"U19 no recipients to add", "r:add_rcpt('x@y.example')", "there is no \"add_rcpt\" here"},
+    {"U19 a method on something else", "return r.hash({}, 'x')", "with a colon"},
+    {"U19 not a number", "return r.attempts[0/0] == nil and r.attempts[2^63] == nil and r.attempts['\\0'] == nil",
+     NULL},
+    {"U19 a relay's name of a million letters", "return relays[('a'):rep(1000000)]", "no relay"},
+    {"U20 no require", "return require 'x'", "require is not defined"},
+    {"U20 no files", "return dofile('/etc/passwd')", "dofile is not defined"},
+    {"U20 no loadfile", "return loadfile('/etc/passwd')", "loadfile is not defined"},
+    {"U20 no package", "return package.path", "package is not defined"},
+    {"U20 print is note", "print('x') return true", NULL},
+    {"U20 no environment", "return _G ~= nil", "_G is not defined"},
     {"U20 no io", "return io.open('/etc/passwd')", "io is not defined"},
     {"U20 no os", "os.exit()", "os is not defined"},
     {"U20 no debug", "debug.sethook()", "debug is not defined"},
@@ -65,6 +89,7 @@ static const struct {
      "('THE (quick) fox'):find('%((%a+)%)') == 5 and ('x'):rep(3, '-') == 'x-x-x' and "
      "('f(a(b)c)d'):match('%b()') == '(a(b)c)' and ('THE (q) fox'):gsub('%f[%a]%a+', string.lower) == 'the (q) fox'",
      NULL},
+    {"zero is a class", "return ('a\\0b'):find('%z') == 2 and ('a\\0b'):match('%Z+') == 'a'", NULL},
     {"gmatch and captures",
      "local n = 0 for k, v in ('a=1, b=2'):gmatch('(%w+)=(%w+)') do n = n + v end return n == 3 and "
      "('hello'):find('l', 1, true) == 3 and ('abc'):gsub('%w', '%0%0') == 'aabbcc' and ('abc'):match('()b()') == 2 and "
@@ -118,7 +143,7 @@ static void hostile_scripts_are_stopped(void **state)
     }
 }
 
-static void an_earlier_r_is_refused(void **state)
+static void u19_an_earlier_r_is_refused(void **state)
 {
     struct hky_policy *p = load_text(RELAYS "local kept = {}\nroute 'x' { to = '*', via = 'a', when = function(r)\n"
                                             "  kept[#kept + 1] = r\n  return kept[1].address end }\n");
@@ -172,6 +197,11 @@ static void wrong_answers_of_via_are_errors(void **state)
         {"return { 'a', x = 1 }", "has no place in it"},
         {"local t = {} t[1] = t return t", "is no relay and no step"},
         {"return carriers.docomo", "is no relay and no step"},
+        {"local t = 'a' for i = 1, 1000 do t = { t } end return t", "is no relay and no step"}, /* U16 */
+        {"return { ('a'):rep(1000000) }", "no relay \"aaaa"},                                   /* U19 */
+        {"return { step 'a' { within = 0/0 } }", "within"},
+        {"return { step 'a' { tries = 2^63 } }", "tries"},
+        {"return { [1] = 'a', [3] = 'b' }", "has a hole"},
     };
 
     (void)state;
@@ -180,7 +210,9 @@ static void wrong_answers_of_via_are_errors(void **state)
         struct hky_policy *p;
         struct hky_vm *vm;
         struct hky_decision d;
-        snprintf(text, sizeof text, RELAYS "route 'x' { to = '*', via = function(r) %s end }\n", answers[i].via);
+        snprintf(text, sizeof text,
+                 "engine { bounds = { lua_ms = 300 } } " RELAYS "route 'x' { to = '*', via = function(r) %s end }\n",
+                 answers[i].via);
         p = load_text(text);
         vm = vm_of(p);
         decide(vm, &(struct mail){.to = "x@y.example"}, &d);
@@ -189,6 +221,34 @@ static void wrong_answers_of_via_are_errors(void **state)
         decision_fini(&d);
         hky_vm_free(&vm);
         hky_policy_unref(&p);
+    }
+}
+
+/* U16, while loading: the compiler's own depth, not the C stack's. */
+static void u16_a_deep_source_is_a_problem(void **state)
+{
+    static const char *const texts[] = {"(", "{", "- ", "not ", "function() return ", "a.b[", "f("};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
+        struct folder f;
+        struct hky_problems problems = {0};
+        struct hky_policy *p;
+        char *text = hky_calloc(1, 100000 * strlen(texts[i]) + 100);
+        size_t n = (size_t)sprintf(text, "local x = ");
+        for (size_t k = 0; k < 100000; k++, n += strlen(texts[i]))
+            memcpy(text + n, texts[i], strlen(texts[i]));
+        folder_open(&f);
+        folder_write(&f, "policy.lua", text);
+        p = load_folder(&f, &problems);
+        assert_null(p);
+        assert_int_equal(problems.n_errors, 1);
+        assert_string_equal(problems.items[0].place.file, "policy.lua");
+        if (strstr(problems.items[0].text, "nested too deep") == NULL)
+            fail_msg("%s: %s", texts[i], problems.items[0].text);
+        hky_problems_fini(&problems);
+        folder_close(&f);
+        free(text);
     }
 }
 
@@ -236,8 +296,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(hostile_scripts_are_stopped),
-        cmocka_unit_test(an_earlier_r_is_refused),
+        cmocka_unit_test(u19_an_earlier_r_is_refused),
         cmocka_unit_test(a_function_over_budget_ten_times_is_suspended),
+        cmocka_unit_test(u16_a_deep_source_is_a_problem),
         cmocka_unit_test(wrong_answers_of_via_are_errors),
         cmocka_unit_test(plans_of_functions_follow_what_the_function_says),
         cmocka_unit_test(split_given_by_a_function),
