@@ -92,6 +92,9 @@ static bool class_has(int c, int class)
     case 'x':
         has = isxdigit(c);
         break;
+    case 'z': /* Lua's older name of %0 */
+        has = c == 0;
+        break;
     default:
         return class == c;
     }
