@@ -265,7 +265,9 @@ class Postfix:
 
     def start(self, sink_port):
         self.world.write("postfix/main.cf", MAIN.format(queue=self.world.path("postfix-queue"), data=self.world.path("postfix-data"), sink=sink_port))
-        self.p = spawn(["postfix", "-c", self.dir, "start-fg"])
+        # Without -d it would leave our process group, and nobody would end it.
+        subprocess.run(["postfix", "-c", self.dir, "check"], check=True, capture_output=True)
+        self.p = spawn(["/usr/lib/postfix/sbin/master", "-c", self.dir, "-d"])
         wait_for(lambda: answers(self.port), 60, why="Postfix listens")
 
     def stop(self):
