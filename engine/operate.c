@@ -89,7 +89,12 @@ static void on_queue_done(struct hky_queue_request *rq)
     if (rq->action != HKY_QUEUE_LIST && !rq->is_dry_run && rq->n > 0)
         hky_journal_flush(ask->engine->journal);
     hky_buf_init(&b, ANSWER_MOST);
-    hky_buf_printf(&b, "{\"ok\":true,\"n\":%" PRIu64 ",\"rows\":[", rq->n);
+    hky_buf_printf(&b, "{\"ok\":true,\"n\":%" PRIu64, rq->n);
+    if (ask->where_error[0] != '\0') {
+        hky_buf_add_z(&b, ",\"where_error\":");
+        hky_buf_add_json(&b, hky_str_z(ask->where_error));
+    }
+    hky_buf_add_z(&b, ",\"rows\":[");
     hky_buf_add_str(&b, hky_buf_str(&rq->rows));
     hky_buf_add_z(&b, "]}");
     if (rq->error.text[0] != '\0')

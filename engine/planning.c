@@ -1,6 +1,8 @@
 /* The policy's decisions as the stages ask for them: on the worker's own vm, never waiting. */
 #include "wiring.h"
 
+#include <stdio.h>
+
 #include <stdlib.h>
 
 static int64_t expiry(const struct hky_policy *policy, const struct hky_recipient *r)
@@ -78,21 +80,16 @@ bool hky_worker_where_holds(void *ctx, unsigned worker, const struct hky_recipie
                                 .header = header_of(r->message),
                                 .now_ms = hky_clock_now_ms(engine->clock)};
     struct hky_error e = {0};
-    bool holds;
+    bool holds = false;
 
     if (w->where_for != ask->number) {
         hky_where_free(&w->where);
         w->where_for = ask->number;
-        w->is_where_told = false;
-        if (hky_where_new(w->vm, hky_str_z(ask->rq.selection.where), &w->where, &e) != HKY_OK)
-            hky_log(engine->log, HKY_LOG_WARN, "where", "error=\"%s\"", e.text);
+        (void)hky_where_new(w->vm, hky_str_z(ask->rq.selection.where), &w->where, &e);
     }
-    if (w->where == NULL)
-        return false;
-    holds = hky_where_holds(w->where, &q, &e);
-    if (e.text[0] != '\0' && !w->is_where_told) {
-        hky_log(engine->log, HKY_LOG_WARN, "where", "error=\"%s\"", e.text);
-        w->is_where_told = true;
-    }
+    if (w->where != NULL)
+        holds = hky_where_holds(w->where, &q, &e);
+    if (e.text[0] != '\0' && !__atomic_exchange_n(&ask->is_where_wrong, true, __ATOMIC_RELAXED))
+        snprintf(ask->where_error, sizeof ask->where_error, "%s", e.text);
     return holds;
 }

@@ -23,7 +23,6 @@ struct hky_worker {
     struct hky_notice *notice;
     struct hky_where *where; /* of the queue request under way, or NULL */
     uint64_t where_for;      /* its number, 0 none */
-    bool is_where_told;
 };
 
 /* What was opened once: a reload cannot change it, and says so. */
@@ -73,7 +72,9 @@ struct hky_queue_ask {
     struct hky_queue_request rq;
     struct hky_engine *engine;
     struct hky_console_request *request;
-    void *json; /* keeps the selection's strings */
+    void *json;          /* keeps the selection's strings */
+    bool is_where_wrong; /* atomic: the first worker on which the expression failed tells */
+    char where_error[240];
 };
 
 /* planning.c */

@@ -133,7 +133,7 @@ static enum hky_err state_open(struct hky_schedule *s, const char *relay, struct
 {
     *out = hky_map_get(&s->relays, hky_str_z(relay));
     if (hky_policy_relay(s->policy, hky_str_z(relay)) == NULL) {
-        return hky_error_set(e, HKY_E_MISSING, "no relay \"%s\" in the policy; `hikyaku relay list` shows them", relay);
+        return hky_error_set(e, HKY_E_MISSING, "no relay \"%s\" in the policy", relay);
     }
     if (*out == NULL) {
         *out = hky_calloc(1, sizeof **out);

@@ -1,0 +1,67 @@
+"""What the commands say when something is wrong, and to whom the exit code is an answer."""
+import json
+import os
+
+from common import case, holds, message, same, send
+from harness import free_ports, wait_for
+
+POLICY = """
+engine { hostname = "mail.shop.example", listen = "127.0.0.1:{port}", dsn = "none" }
+relay "r" { host = "127.0.0.1", port = 1, tls = "none", paused = true }
+route "spring" { to = "*", scenario = "spring", when = function(r) return r.vars.plan == "gold" end, via = "r" }
+route "all" { to = "*", via = "r" }
+"""
+
+
+@case("commands", "wrong usage is 2 with the nearest word, no engine is 3, a policy with mistakes is 1")
+def exit_codes(world):
+    nowhere = f"127.0.0.1:{free_ports(1)[0]}"
+    world.write("bad.lua", 'relay "own" { mx = true }\nroute "all" { to = "*", via = "owm" }\n')
+    for args, code, words in (
+            (["chek"], 2, "did you mean check?"),
+            (["check", "--jsn", "bad.lua"], 2, "did you mean --json?"),
+            (["check"], 2, "usage: hikyaku check POLICY"),
+            (["status", "word"], 2, "usage: hikyaku status  "),
+            (["queue", "lits"], 2, "list, show, retry, hold, release, cancel"),
+            (["queue", "list", "--state", "stuck"], 2, "queued, sending, deferred, parked, held"),
+            (["queue", "list", "--class", "full_mailbox"], 2, "mailbox_full"),
+            (["queue", "list", "--limit", "many"], 2, "--limit takes a number"),
+            (["queue", "cancel"], 2, "which?"),
+            (["relay", "pasue", "r"], 2, "list, pause, resume, drain"),
+            (["relay", "pause", "r", "--to", "o"], 2, "--to belongs to drain"),
+            (["load", "-n", "none"], 2, "for -n"),
+            (["status", "--spool", "nowhere"], 3, "no engine runs on the spool"),
+            (["send", "--server", nowhere, "a@x.example"], 3, "no engine answers"),
+            (["load", "-n", "3", "--server", nowhere], 3, "no engine answers"),
+            (["probe", "bad.lua", "own"], 1, "bad.lua:2: error:"),
+            (["explain", "bad.lua", "--to", "a@x.example"], 1, "bad.lua:2: error:")):
+        got, out, err = world.run(*args, check=False, timeout=20)
+        holds(got == code and words in err, f"{args}: exit {got} instead of {code}\n{out}{err}")
+
+
+@case("commands", "queue --where that fails for a recipient selects it not, is told, and is answered with 1")
+def where_that_fails(world):
+    engine = world.engine(POLICY)
+    for name in "abc":
+        send(engine, f"{name}@x.example", message(extra="X-Hikyaku-Tag: red\r\n" if name == "a" else ""))
+    wait_for(lambda: engine.queue()["n"] == 3, why="three queued")
+    same(engine.queue("--where", "r.localpart == 'a'")["n"], 1, "an expression before")
+    for words in ("r.nosuch", "r.vars.x.y"):
+        code, out, err = world.run("queue", "cancel", "--where", words, "--spool", engine.spool, check=False)
+        holds(code == 1 and "0 recipients cancelled" in out and "--where failed" in err, f"{words}: {code} {out}{err}")
+    same(engine.queue()["n"], 3, "still there")
+    rows = [line.split()[1] for line in world.run("queue", "list", "--spool", engine.spool)[1].splitlines()[1:-1]]
+    same(rows, ["a@x.example", "b@x.example", "c@x.example"], "order of acceptance")
+
+
+@case("commands", "explain of a message believes its X-Hikyaku fields, as the engine does from loopback")
+def explain_a_message(world):
+    world.write("policy.lua", POLICY.replace("{port}", "2525"))
+    path = os.path.join(world.dir, "mail.eml")
+    with open(path, "wb") as f:
+        f.write(message(subject="=?ISO-2022-JP?B?GyRCPVUbKEI=?= =?utf-8?Q?=1b[31mred?=", extra="X-Hikyaku-Scenario: spring\r\nX-Hikyaku-Var: plan=gold\r\n"))
+    answer = json.loads(world.run("explain", "policy.lua", "--to", "a@x.example", "--message", path, "--json")[1])
+    same(answer["route"], "spring", "route")
+    text = world.run("explain", "policy.lua", "--to", "a@x.example", "--message", path)[1]
+    holds("春" in text and "plan=gold" in text and "\x1b" not in text, text)
+    holds(not any(line.endswith(" ") or len(line) > 100 for line in text.splitlines()), text)
