@@ -42,11 +42,42 @@ void hky_body_unref(struct hky_body **b)
     free(it);
 }
 
+/* Facts stand one behind the other, each behind its length: an octet, or LONG and four. */
+#define LONG 255
+
+static char *packed(const struct hky_message *m)
+{
+    return (char *)m + sizeof *m + m->n_recipients * sizeof m->recipients[0];
+}
+
+static size_t fact_octets(size_t n)
+{
+    return n < LONG ? 1 + n : 5 + n;
+}
+
+static size_t fact_length(const unsigned char *at, size_t *head)
+{
+    *head = at[0] < LONG ? 1 : 5;
+    return at[0] < LONG ? at[0] : at[1] | (size_t)at[2] << 8 | (size_t)at[3] << 16 | (size_t)at[4] << 24;
+}
+
 static char *put(char *at, struct hky_str s)
 {
     if (s.n > 0)
         memcpy(at, s.p, s.n);
     return at + s.n;
+}
+
+static char *put_fact(char *at, struct hky_str s)
+{
+    if (s.n < LONG) {
+        *at++ = (char)s.n;
+    } else {
+        *at++ = (char)LONG;
+        for (int i = 0; i < 4; i++)
+            *at++ = (char)(s.n >> (8 * i));
+    }
+    return put(at, s);
 }
 
 struct hky_message *hky_message_new(const struct hky_message_draft *d)
@@ -56,7 +87,7 @@ struct hky_message *hky_message_new(const struct hky_message_draft *d)
     char *at;
 
     for (int k = 0; k < HKY_FACT_N; k++)
-        packed_n += d->facts[k].n;
+        packed_n += fact_octets(d->facts[k].n);
     for (uint32_t i = 0; i < d->n_recipients; i++) {
         HKY_ASSERT(d->recipients[i].address.n <= UINT16_MAX && d->recipients[i].orcpt.n <= UINT16_MAX);
         packed_n += d->recipients[i].address.n + d->recipients[i].orcpt.n;
@@ -79,19 +110,15 @@ struct hky_message *hky_message_new(const struct hky_message_draft *d)
     m->n_received = d->n_received;
     m->n_recipients = d->n_recipients;
     m->n_live = d->n_recipients;
-    m->recipients = (struct hky_recipient *)(m + 1);
-    m->packed = (char *)m + head;
     m->packed_n = (uint32_t)packed_n;
-    at = m->packed;
-    for (int k = 0; k < HKY_FACT_N; k++) {
-        at = put(at, d->facts[k]);
-        m->fact_end[k] = (uint32_t)(at - m->packed);
-    }
+    at = packed(m);
+    for (int k = 0; k < HKY_FACT_N; k++)
+        at = put_fact(at, d->facts[k]);
     for (uint32_t i = 0; i < d->n_recipients; i++) {
         struct hky_recipient *r = &m->recipients[i];
         r->message = m;
         r->index = i;
-        r->address_at = (uint32_t)(at - m->packed);
+        r->address_at = (uint32_t)(at - packed(m));
         r->address_n = (uint16_t)d->recipients[i].address.n;
         r->orcpt_n = (uint16_t)d->recipients[i].orcpt.n;
         r->notify = d->recipients[i].notify;
@@ -128,14 +155,19 @@ void hky_message_unref(struct hky_message **m)
 
 struct hky_str hky_message_fact(const struct hky_message *m, enum hky_fact f)
 {
-    uint32_t from = f == 0 ? 0 : m->fact_end[f - 1];
+    const char *at = packed(m);
 
-    return hky_str_of(m->packed + from, m->fact_end[f] - from);
+    for (int k = 0;; k++) {
+        size_t head, n = fact_length((const unsigned char *)at, &head);
+        if (k == (int)f)
+            return hky_str_of(at + head, n);
+        at += head + n;
+    }
 }
 
 struct hky_str hky_recipient_address(const struct hky_recipient *r)
 {
-    return hky_str_of(r->message->packed + r->address_at, r->address_n);
+    return hky_str_of(packed(r->message) + r->address_at, r->address_n);
 }
 
 struct hky_str hky_recipient_domain(const struct hky_recipient *r)
@@ -148,7 +180,7 @@ struct hky_str hky_recipient_domain(const struct hky_recipient *r)
 
 struct hky_str hky_recipient_orcpt(const struct hky_recipient *r)
 {
-    return hky_str_of(r->message->packed + r->address_at + r->address_n, r->orcpt_n);
+    return hky_str_of(packed(r->message) + r->address_at + r->address_n, r->orcpt_n);
 }
 
 bool hky_packed_next(struct hky_str packed, size_t *at, struct hky_str *item)

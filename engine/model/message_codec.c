@@ -43,7 +43,8 @@ void hky_message_encode(const struct hky_message *m, struct hky_buf *b)
         hky_buf_add_u8(b, r->notify);
         hky_buf_add_u16(b, r->address_n);
         hky_buf_add_u16(b, r->orcpt_n);
-        hky_buf_add(b, m->packed + r->address_at, (size_t)r->address_n + r->orcpt_n);
+        hky_buf_add_str(b, hky_recipient_address(r));
+        hky_buf_add_str(b, hky_recipient_orcpt(r));
     }
 }
 
@@ -259,6 +260,7 @@ enum hky_err hky_recipient_decode_state(struct hky_recipient *r, struct hky_str 
     uint8_t format = hky_cursor_u8(&c);
     uint64_t hash = hky_cursor_u64(&c);
     struct hky_plan *plan = hash != 0 ? plan_of(ctx, hash) : NULL;
+    uint32_t parked_times;
 
     r->state = hky_cursor_u8(&c);
     r->step = hky_cursor_u8(&c);
@@ -276,7 +278,8 @@ enum hky_err hky_recipient_decode_state(struct hky_recipient *r, struct hky_str 
     r->expire_at_ms = (int64_t)hky_cursor_u64(&c);
     r->parked_at_ms = (int64_t)hky_cursor_u64(&c);
     r->policy = hky_cursor_u32(&c);
-    r->parked_times = hky_cursor_u32(&c);
+    parked_times = hky_cursor_u32(&c);
+    r->parked_times = parked_times < UINT8_MAX ? (uint8_t)parked_times : UINT8_MAX;
     arms = hky_cursor_lstr(&c);
     reason = hky_cursor_lstr(&c);
     history = hky_cursor_lstr(&c);

@@ -25,7 +25,8 @@ void park(struct hky_shard *sh, struct hky_recipient *r, const char *why)
         finish(sh, r, HKY_RCPT_FAILED, NULL, why, NULL);
         return;
     }
-    r->next_at_ms = now_ms + parked_delay_ms(r->parked_times++);
+    r->next_at_ms = now_ms + parked_delay_ms(r->parked_times);
+    r->parked_times += r->parked_times < UINT8_MAX;
     counter_add(&sh->n.parked, 1);
     TAILQ_INSERT_TAIL(&sh->parked, r, link);
     hky_heap_set(&sh->due, &r->due, r->next_at_ms);

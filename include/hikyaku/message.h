@@ -16,7 +16,7 @@
 
 #include <sys/queue.h>
 
-/* Facts of the one parse at acceptance, kept packed. All may be "". */
+/* Facts of the one parse at acceptance, kept packed. All may be "". A million messages wait: most facts are empty. */
 enum hky_fact {
     HKY_FACT_SENDER,      /* envelope sender, raw local part, A-label domain in lower case; "" = null sender */
     HKY_FACT_AUTHOR,      /* first address of From, same form */
@@ -60,7 +60,7 @@ bool hky_recipient_state_is_final(enum hky_recipient_state s);
 
 /* One past attempt, unpacked. */
 #define HKY_PAST_REPLY 120
-#define HKY_PAST_MAX   8
+#define HKY_PAST_MAX   16 /* typically 60 to 100 octets each, at most 217; only who was tried has any */
 struct hky_past {
     int64_t at_ms;
     struct hky_str relay; /* borrowed from the recipient, until its next change */
@@ -100,15 +100,15 @@ struct hky_recipient {
     uint8_t is_redirected; /* entered this step for a class named by `on` */
     uint8_t unclean;       /* stops of the engine while this was being sent */
     uint8_t wish;          /* schedule's: enum hky_queue_action wanted when the attempt ends; 0 none; not durable */
+    uint8_t parked_times;  /* how often asked again: 5m 15m 1h then hourly */
     uint32_t looked;       /* schedule's: the look at the queue that has seen it */
     int64_t next_at_ms;    /* not before */
     int64_t step_at_ms;    /* when the step was entered (0: not yet) */
     int64_t expire_at_ms;  /* wall; moved on by the time spent parked */
     int64_t parked_at_ms;  /* 0 = not parked */
     uint32_t policy;       /* low 32 bits of the hash of the policy that planned it */
-    uint32_t parked_times; /* how often asked again: 5m 15m 1h then hourly */
-    char *arms;            /* "experiment\0arm\0..." or NULL; owned */
     uint32_t arms_n;
+    char *arms;   /* "experiment\0arm\0..." or NULL; owned */
     char *reason; /* why parked or held, or NULL; owned */
 };
 
@@ -134,15 +134,12 @@ struct hky_message {
     uint8_t is_notice; /* a failure notice of ours: never causes another */
     uint8_t is_big;    /* body in spool/big/ID */
     uint16_t n_received;
-    struct hky_recipient *recipients; /* n_recipients, same allocation as the message */
-    char *packed;                     /* all facts and addresses; inside the same allocation */
     uint32_t packed_n;
-    uint32_t fact_end[HKY_FACT_N]; /* fact k = packed[fact_end[k-1] .. fact_end[k]) */
-    struct hky_body *body;         /* atomic pointer; NULL: read it from the journal. Use hky_journal_body(). */
-    /* journal's: where the body lies */
-    uint32_t segment; /* atomic; 0 = not yet written; moves when leftovers are copied */
-    uint64_t body_at; /* atomic; offset in the segment */
-    uint32_t n_live;  /* atomic; recipients not finished, for freeing */
+    uint32_t segment;                  /* journal's: atomic; 0 = not yet written; moves when leftovers are copied */
+    struct hky_body *body;             /* atomic pointer; NULL: read it from the journal. Use hky_journal_body(). */
+    uint64_t body_at;                  /* journal's: atomic; where the body lies in the segment */
+    uint32_t n_live;                   /* journal's: atomic; recipients not finished, for freeing */
+    struct hky_recipient recipients[]; /* n_recipients; behind them, packed_n octets: facts, addresses */
 };
 
 /* What accept (or a notice) says when it makes a message. All borrowed. */

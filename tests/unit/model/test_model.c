@@ -116,7 +116,7 @@ static void message_and_state_survive(void **state)
     r->step = 1;
     r->reason = hky_strdup("because");
     hky_reply_from_text(&o.reply, HKY_STR("550 5.7.1 blocked by DNSBL"));
-    for (int i = 0; i < 12; i++) {
+    for (int i = 0; i < 20; i++) {
         r->attempts++;
         o.latency_ms = (uint32_t)i;
         hky_recipient_remember(r, 1000 + i, "own", &o);
@@ -125,11 +125,13 @@ static void message_and_state_survive(void **state)
     hky_recipient_encode_state(r, &b);
     assert_int_equal(hky_recipient_decode_state(s, hky_buf_str(&b), only_plan, p, NULL), HKY_OK);
     assert_int_equal(s->step, 1);
-    assert_int_equal(s->attempts, 12);
+    assert_int_equal(s->attempts, 20);
     assert_string_equal(s->reason, "because");
-    assert_int_equal(hky_recipient_n_past(s), HKY_PAST_MAX);
-    hky_recipient_past(s, HKY_PAST_MAX - 1, &past);
-    assert_int_equal(past.latency_ms, 11);
+    assert_int_equal(hky_recipient_n_past(s), 16); /* r.attempts of POLICY: the last 16 */
+    hky_recipient_past(s, 0, &past);
+    assert_int_equal(past.latency_ms, 4);
+    hky_recipient_past(s, 15, &past);
+    assert_int_equal(past.latency_ms, 19);
     assert_int_equal(past.code, 550);
     assert_true(hky_str_eq(past.relay, HKY_STR("own")));
     assert_true(hky_str_eq(past.reply, HKY_STR("blocked by DNSBL")));
@@ -142,6 +144,47 @@ static void message_and_state_survive(void **state)
     hky_plan_unref(&p);
     hky_message_unref(&m);
     hky_message_unref(&n);
+}
+
+static void facts_of_any_length(void **state)
+{
+    static const size_t LENGTHS[] = {0, 1, 254, 255, 256, 70000};
+    char *text = malloc(70000);
+    struct hky_buf b;
+
+    (void)state;
+    for (size_t i = 0; i < 70000; i++)
+        text[i] = (char)('a' + i % 26);
+    hky_buf_init(&b, 1 << 20);
+    for (size_t i = 0; i < sizeof LENGTHS / sizeof LENGTHS[0]; i++) {
+        struct hky_rcpt_draft rcpts[2] = {{.address = HKY_STR("a@x.example"), .orcpt = HKY_STR("rfc822;a@y")},
+                                          {.address = HKY_STR("b@x.example")}};
+        struct hky_message_draft d = {.id = 1, .recipients = rcpts, .n_recipients = 2};
+        struct hky_message *m, *n;
+        for (int k = 0; k < HKY_FACT_N; k += 3)
+            d.facts[k] = hky_str_of(text, LENGTHS[i]);
+        m = hky_message_new(&d);
+        hky_buf_clear(&b);
+        hky_message_encode(m, &b);
+        assert_int_equal(hky_message_decode(hky_buf_str(&b), &n, NULL), HKY_OK);
+        for (int k = 0; k < HKY_FACT_N; k++) {
+            struct hky_str fact = hky_message_fact(n, (enum hky_fact)k);
+            assert_true(hky_str_eq(fact, hky_str_of(text, k % 3 == 0 ? LENGTHS[i] : 0)));
+        }
+        assert_true(hky_str_eq(hky_recipient_orcpt(&n->recipients[0]), HKY_STR("rfc822;a@y")));
+        assert_true(hky_str_eq(hky_recipient_address(&n->recipients[1]), HKY_STR("b@x.example")));
+        hky_message_unref(&m);
+        hky_message_unref(&n);
+    }
+    hky_buf_fini(&b);
+    free(text);
+}
+
+/* 512 octets a queued recipient, its facts, the journal's index and the allocator's own included. */
+static void a_million_fit(void **state)
+{
+    (void)state;
+    assert_true(sizeof(struct hky_message) + sizeof(struct hky_recipient) <= 256);
 }
 
 static void replies_as_people_type_them(void **state)
@@ -191,6 +234,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(plan_survives_its_durable_form),
         cmocka_unit_test(cut_plans_are_refused),
+        cmocka_unit_test(facts_of_any_length),
+        cmocka_unit_test(a_million_fit),
         cmocka_unit_test(message_and_state_survive),
         cmocka_unit_test(replies_as_people_type_them),
         cmocka_unit_test(ids_only_grow),
