@@ -1,10 +1,13 @@
 #include "net/tls_internal.h"
 
+#include <errno.h>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 #include <openssl/pem.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
 
 void hky_tls_last_error(char *out, size_t n)
 {
@@ -38,6 +41,14 @@ static struct hky_tls *tls_alloc(bool is_server)
     return t;
 }
 
+/* Why OpenSSL did not take a file: its "system lib" does not say that there is none. */
+static void why_not(const char *file, char *why, size_t n)
+{
+    hky_tls_last_error(why, n);
+    if (access(file, R_OK) != 0)
+        snprintf(why, n, "%s", strerror(errno));
+}
+
 enum hky_err hky_tls_server_new(const char *cert_file, const char *key_file, struct hky_tls **out, struct hky_error *e)
 {
     struct hky_tls *t = tls_alloc(true);
@@ -48,14 +59,14 @@ enum hky_err hky_tls_server_new(const char *cert_file, const char *key_file, str
     SSL_CTX_set_session_id_context(t->ctx, id, sizeof id - 1);
     SSL_CTX_set_num_tickets(t->ctx, 1);
     if (SSL_CTX_use_certificate_chain_file(t->ctx, cert_file) != 1) {
-        hky_tls_last_error(why, sizeof why);
+        why_not(cert_file, why, sizeof why);
         hky_tls_unref(&t);
         return hky_error_set(e, HKY_E_TLS, "cannot use the certificate %.90s: %s; give a PEM file with the chain",
                              cert_file, why);
     }
     if (SSL_CTX_use_PrivateKey_file(t->ctx, key_file, SSL_FILETYPE_PEM) != 1 ||
         SSL_CTX_check_private_key(t->ctx) != 1) {
-        hky_tls_last_error(why, sizeof why);
+        why_not(key_file, why, sizeof why);
         hky_tls_unref(&t);
         return hky_error_set(
             e, HKY_E_TLS, "cannot use the key %.90s: %s; give the certificate's own key, PEM, readable", key_file, why);
@@ -98,7 +109,7 @@ enum hky_err hky_tls_client_new(const struct hky_tls_client_params *params, stru
                           : SSL_CTX_set_default_verify_paths(t->ctx);
         if (ok != 1) {
             char why[120];
-            hky_tls_last_error(why, sizeof why);
+            why_not(has_file ? params->ca_file : "/", why, sizeof why);
             hky_tls_unref(&t);
             return hky_error_set(e, HKY_E_TLS, "cannot read CA certificates from %.90s: %s; give a PEM file",
                                  has_file ? params->ca_file : "the system's store", why);

@@ -69,7 +69,7 @@ void hky_vm_charge(lua_State *L, uint64_t instructions)
         vm->left = 0;
         if (!vm->is_dead) {
             vm->is_dead = true;
-            vm->why_dead = "used up its instructions";
+            vm->why_dead = "used up its instructions (an endless loop?)";
         }
     } else {
         vm->left -= instructions;
