@@ -362,6 +362,20 @@ static struct entry *void_entry(struct segment *s, const struct entry_list *refu
     return e;
 }
 
+/* Until the `void` record is durable only this keeps a refused message from coming back: its header goes, as far as the
+ * disk takes that. Replay then ends there; what stood behind it is written again elsewhere. */
+static void blot_refused(struct hky_journal *j, struct segment *s)
+{
+    static const char none[RECORD_HEADER];
+    struct iovec iov = {.iov_base = (void *)(uintptr_t)none, .iov_len = sizeof none};
+
+    for (const struct entry *e = j->unsynced.first; e != NULL; e = e->next)
+        if (e->is_accept && e->at != 0) {
+            (void)segment_write(j, s, &iov, 1, e->at);
+            return;
+        }
+}
+
 /*
  * The hot segment failed. What was synced in it stays good; its pages are never synced again, because the kernel drops
  * them as clean after the first error. Accepts it held are refused, results are written again elsewhere, behind a
@@ -372,6 +386,8 @@ static void fail(struct hky_journal *j, struct entry_list *l, struct entry_list 
     struct segment *s = j->hot;
     struct entry_list again = {0}, mine = {0};
 
+    if (s != NULL)
+        blot_refused(j, s);
     for (struct entry *e; (e = list_take(&j->unsynced)) != NULL || (e = list_take(l)) != NULL;) {
         if (e->type == RECORD_PLAN) {
             entry_free(j, e); /* written again by whoever needs it */

@@ -109,7 +109,7 @@ static void check_run(struct rig *r, const struct run *run, bool is_lasting, con
         if (!run->was_submitted[id]) {
             assert_false(is_found);
         } else if (run->accepted[id] != HKY_OK) {
-            if (is_found && !is_lasting)
+            if (is_found)
                 fail_msg("%s %d: message %d was refused and is there", what, n, (int)id);
         } else if (id % 2 != 0 && !is_found) {
             fail_msg("%s %d: message %d was acknowledged and is gone", what, n, (int)id);
@@ -254,6 +254,8 @@ static void a_failing_disk_refuses_accepts_and_recovers_by_itself(void **state)
     struct rig r;
     struct hky_message *m, *kept;
     struct hky_journal_stats stats;
+    enum hky_err refused;
+    struct rig crashed;
     struct told t;
 
     (void)state;
@@ -265,8 +267,9 @@ static void a_failing_disk_refuses_accepts_and_recovers_by_itself(void **state)
     f.at = f.n + 1;
     pthread_mutex_unlock(&f.lock);
     m = make_message(&r, 2, 1, 500);
-    assert_int_equal(rig_accept(&r, m), HKY_E_IO);
-    assert_int_equal(hky_journal_room(r.j, 100), HKY_E_IO);
+    refused = rig_accept(&r, m);
+    assert_true(refused == HKY_E_IO || refused == HKY_E_FULL); /* FULL: no spare can be made to try again in */
+    assert_int_not_equal(hky_journal_room(r.j, 100), HKY_OK);
     hky_journal_stats(r.j, &stats);
     assert_int_equal(stats.body_memory, 500); /* of the one that is there */
     hky_message_unref(&m);
@@ -278,6 +281,12 @@ static void a_failing_disk_refuses_accepts_and_recovers_by_itself(void **state)
     for (int i = 0; i < 5; i++)
         hky_loop_turn(r.loop, 10);
     assert_false(t.is_done);
+    rig_init(&crashed); /* killed now: what was refused does not come back */
+    copy_spool(r.dir, crashed.dir);
+    rig_open(&crashed);
+    assert_non_null(hky_idmap_get(&crashed.found, 1));
+    assert_null(hky_idmap_get(&crashed.found, 2));
+    rig_fini(&crashed);
     pthread_mutex_lock(&f.lock);
     f.at = 0;
     pthread_mutex_unlock(&f.lock);
