@@ -47,9 +47,9 @@ struct hky_door {
     char addr[64];
     uint16_t port, bound_port;
     enum hky_listen_tls tls_mode; /* for the log; sessions go by their policy */
-    struct hky_tls *tls; /* under accept->lock: a reload may bring a new certificate */
-    int *fds;            /* one a worker, until its gate takes it; -1 taken */
-    bool is_kept;        /* mark during a reload */
+    struct hky_tls *tls;          /* under accept->lock: a reload may bring a new certificate */
+    int *fds;                     /* one a worker, until its gate takes it; -1 taken */
+    bool is_kept;                 /* mark during a reload */
 };
 
 struct hky_accept {
@@ -65,8 +65,10 @@ struct hky_accept {
     void (*drained)(void *ctx);
     void *drained_ctx;
     struct hky_timer grace;
-    struct hky_task drain_check;
-    int n_draining; /* workers with connections; atomic */
+    struct hky_task drain_start, drain_check;
+    int64_t grace_ms;
+    LIST_HEAD(, order) orders; /* to workers, not run yet; under the lock */
+    int n_draining;            /* workers with connections; atomic */
 };
 
 /* connection.c */

@@ -192,7 +192,8 @@ void hky_client_leave(struct hky_accept_worker *w, const char *client)
 struct order {
     struct hky_task task;
     struct hky_accept_worker *worker;
-    struct hky_door *door; /* counted */
+    struct hky_door *door;  /* counted */
+    LIST_ENTRY(order) link; /* accept->orders, until it is run: a loop may end before that */
 };
 
 static void post(struct hky_accept *a, unsigned worker, struct hky_door *door, void (*run)(struct hky_task *))
@@ -204,12 +205,27 @@ static void post(struct hky_accept *a, unsigned worker, struct hky_door *door, v
     o->door = door;
     if (door != NULL)
         __atomic_add_fetch(&door->refs, 1, __ATOMIC_RELAXED);
+    pthread_mutex_lock(&a->lock);
+    LIST_INSERT_HEAD(&a->orders, o, link);
+    pthread_mutex_unlock(&a->lock);
     hky_loop_post(a->params.loops[worker], &o->task);
+}
+
+/* It is being run, and the caller's. */
+static struct order *order_of(struct hky_task *task)
+{
+    struct order *o = HKY_CONTAINER(task, struct order, task);
+    struct hky_accept *a = o->worker->accept;
+
+    pthread_mutex_lock(&a->lock);
+    LIST_REMOVE(o, link);
+    pthread_mutex_unlock(&a->lock);
+    return o;
 }
 
 static void run_open(struct hky_task *task)
 {
-    struct order *o = HKY_CONTAINER(task, struct order, task);
+    struct order *o = order_of(task);
     struct hky_gate *gate = hky_calloc(1, sizeof *gate);
 
     gate->worker = o->worker;
@@ -224,7 +240,7 @@ static void run_open(struct hky_task *task)
 
 static void run_close(struct hky_task *task)
 {
-    struct order *o = HKY_CONTAINER(task, struct order, task);
+    struct order *o = order_of(task);
     struct hky_gate *gate, *next;
 
     for (gate = LIST_FIRST(&o->worker->gates); gate != NULL; gate = next) {
@@ -238,7 +254,7 @@ static void run_close(struct hky_task *task)
 
 static void run_drain(struct hky_task *task)
 {
-    struct order *o = HKY_CONTAINER(task, struct order, task);
+    struct order *o = order_of(task);
     struct hky_accept_worker *w = o->worker;
     struct hky_accept *a = w->accept;
 
@@ -272,34 +288,23 @@ static void on_grace_over(struct hky_timer *timer)
     drained(HKY_CONTAINER(timer, struct hky_accept, grace));
 }
 
-struct drain_start {
-    struct hky_task task;
-    struct hky_accept *accept;
-    int64_t grace_ms;
-};
-
 static void run_drain_start(struct hky_task *task)
 {
-    struct drain_start *d = HKY_CONTAINER(task, struct drain_start, task);
-    struct hky_accept *a = d->accept;
+    struct hky_accept *a = HKY_CONTAINER(task, struct hky_accept, drain_start);
 
-    hky_timer_set(&a->grace, d->grace_ms > 0 ? d->grace_ms : 1);
-    free(d);
+    hky_timer_set(&a->grace, a->grace_ms > 0 ? a->grace_ms : 1);
     for (unsigned i = 0; i < a->params.n_workers; i++)
         post(a, i, NULL, run_drain);
 }
 
 void hky_accept_drain(struct hky_accept *a, int64_t grace_ms, void (*done)(void *ctx), void *ctx)
 {
-    struct drain_start *d = hky_calloc(1, sizeof *d);
-
-    d->task.run = run_drain_start;
-    d->accept = a;
-    d->grace_ms = grace_ms;
+    a->drain_start.run = run_drain_start;
+    a->grace_ms = grace_ms;
     a->drained = done;
     a->drained_ctx = ctx;
     a->n_draining = (int)a->params.n_workers;
-    hky_loop_post(a->params.loops[0], &d->task);
+    hky_loop_post(a->params.loops[0], &a->drain_start);
 }
 
 /* --- the whole --- */
@@ -496,6 +501,11 @@ void hky_accept_free(struct hky_accept **pa)
         hky_door_unref(&a->doors[i]);
     }
     free(a->doors);
+    for (struct order *o; (o = LIST_FIRST(&a->orders)) != NULL;) {
+        LIST_REMOVE(o, link);
+        hky_door_unref(&o->door);
+        free(o);
+    }
     hky_timer_cancel(&a->grace);
     hky_map_fini(&a->clients);
     pthread_mutex_destroy(&a->lock);
