@@ -91,8 +91,8 @@ const struct hky_cli_command hky_cli_check = {
     .name = "check",
     .args = "POLICY",
     .summary = "load a policy as run would, and say what is wrong with it",
-    .help = "Every problem is printed as FILE:LINE: what is wrong, and what to do. Warnings do not keep a policy from\n"
-            "running. No secret is read and nothing is connected to; `hikyaku probe` tries the relays.\n"
-            "Exit code 0: it would run; 1: it would not; 2: wrong usage.",
+    .help = "Every problem is printed as FILE:LINE: what is wrong, and what to do. Warnings do not keep a\n"
+            "policy from running. No secret is read and nothing is connected to; `hikyaku probe` tries the\n"
+            "relays. Exit code 0: it would run; 1: it would not; 2: wrong usage.",
     .run = run,
 };

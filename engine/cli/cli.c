@@ -136,13 +136,39 @@ int hky_cli_args_done(struct hky_cli_args *a, int min_positional, int max_positi
     return -1;
 }
 
+#define HELP_COLUMNS 100
+#define DOC_COLUMN   31
+
+static void print_doc(const char *doc)
+{
+    int column = DOC_COLUMN;
+
+    for (const char *p = doc; *p != '\0';) {
+        int n = (int)strcspn(p, " ");
+
+        if (column > DOC_COLUMN && column + 1 + n > HELP_COLUMNS) {
+            printf("\n%*s", DOC_COLUMN, "");
+            column = DOC_COLUMN;
+        } else if (column > DOC_COLUMN) {
+            putchar(' ');
+            column++;
+        }
+        printf("%.*s", n, p);
+        column += n;
+        p += n;
+        p += strspn(p, " ");
+    }
+    putchar('\n');
+}
+
 static void print_options(const struct hky_cli_option *table)
 {
     for (const struct hky_cli_option *o = table; o != NULL && o->name != NULL; o++) {
         char left[64];
         snprintf(left, sizeof left, "%s%s%s%s", dash(o), o->name, o->value != NULL ? " " : "",
                  o->value != NULL ? o->value : "");
-        printf("  %-28s %s\n", left, o->doc);
+        printf("  %-28s ", left);
+        print_doc(o->doc);
     }
 }
 

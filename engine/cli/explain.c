@@ -342,14 +342,14 @@ const struct hky_cli_command hky_cli_explain = {
     .name = "explain",
     .args = "POLICY --to ADDRESS [OPTION]...",
     .summary = "say which way a recipient goes, and why",
-    .help =
-        "Prints the routes that were looked at, the plan with the From of each step, and what every class of failure\n"
-        "would do now. Nothing is sent and no secret is read. An ATTEMPT is 'RELAY [STAGE] REPLY', STAGE one of "
-        "connect\n"
-        "greeting hello tls auth mail rcpt data dot; with --after the story goes on:\n\n"
-        "  hikyaku explain policy.lua --to a@docomo.ne.jp --author news@shop.example \\\n"
-        "      --after 'own connect 554 5.7.1 blocked' --after 'docomo 250 ok'\n\n"
-        "Exit code 0: a route decides; 1: none does, or the policy has errors; 2: wrong usage.",
+    .help = "Prints the routes that were looked at, the plan with the From of each step, and what every class\n"
+            "of failure would do now. Nothing is sent and no secret is read. An ATTEMPT is 'RELAY [STAGE] REPLY',\n"
+            "STAGE one of connect greeting hello tls auth mail rcpt data dot; with --after the story goes on:\n"
+            "\n"
+            "  hikyaku explain policy.lua --to a@docomo.ne.jp --author news@shop.example \\\n"
+            "      --after 'own connect 554 5.7.1 blocked' --after 'docomo 250 ok'\n"
+            "\n"
+            "Exit code 0: a route decides; 1: none does, or the policy has errors; 2: wrong usage.",
     .options = options,
     .run = run,
 };

@@ -20,7 +20,7 @@ static const struct hky_cli_option options[] = {
     {"domains", "LIST", "recipient domains with weights: docomo.ne.jp=3,au.com=2,gmail.com (default example.com)"},
     {"from", "ADDRESS", "sender and author (default load@shop.example)"},
     {"scenario", "NAME", "of this scenario"},
-    {"store", "DIR", "DIR of `hikyaku sink --store DIR`: afterwards compare what was acknowledged with what arrived"},
+    {"store", "DIR", "the same as of `hikyaku sink --store DIR`: compares what was acknowledged with what arrived"},
     {"wait", "DURATION", "with --store: give up when nothing new arrived for so long (default 30s)"},
     {"ids", "FILE", "write a line per message: number, acked|refused|unknown, id or reply"},
     {NULL, NULL, NULL},

@@ -241,12 +241,14 @@ const struct hky_cli_command hky_cli_probe = {
     .name = "probe",
     .args = "POLICY RELAY... | POLICY --all",
     .summary = "test the connection to relays, with a real test mail",
-    .help =
-        "Goes the whole way of a mail and shows each stage with its time and the server's words: resolve, connect,\n"
-        "greeting, TLS, login, sender, recipient, content. On failure it says what is likely wrong and what to do.\n\n"
-        "  hikyaku probe policy.lua gmail\n"
-        "  hikyaku probe policy.lua --all --to me@shop.example --lang ja\n\n"
-        "Exit code 0: all of them work; 1: not all; 2: wrong usage.",
+    .help = "Goes the whole way of a mail and shows each stage with its time and the server's words: connect,\n"
+            "greeting, TLS, login, sender, recipient, content. On failure it says what is likely wrong and what\n"
+            "to do.\n"
+            "\n"
+            "  hikyaku probe policy.lua gmail\n"
+            "  hikyaku probe policy.lua --all --to me@shop.example --lang ja\n"
+            "\n"
+            "Exit code 0: all of them work; 1: not all, or the policy has errors; 2: wrong usage.",
     .options = options,
     .run = run,
 };

@@ -103,9 +103,11 @@ const struct hky_cli_command hky_cli_relay = {
     .name = "relay",
     .args = "list | pause NAME | resume NAME | drain NAME [--to OTHER]",
     .summary = "the relays: list, pause, resume, drain to another",
-    .help = "What is said here is kept over restarts, until resumed or until --for is over. A paused relay's mail "
-            "waits, or\n"
-            "goes the next way of its plan; a drained one's goes by OTHER.",
+    .help = "What is said here is kept over restarts, until resumed or until --for is over. A paused relay's\n"
+            "mail waits, or goes the next way of its plan; a drained one's goes by OTHER. Examples:\n"
+            "  hikyaku relay pause rental --for 2h\n"
+            "  hikyaku relay drain gmail --to ses\n"
+            "  hikyaku relay resume gmail",
     .options = options,
     .run = run,
 };

@@ -82,7 +82,7 @@ const struct hky_cli_command hky_cli_send = {
     .args = "RECIPIENT... < MESSAGE",
     .summary = "hand a message to the running engine; as sendmail too",
     .help = "From, Date and Message-ID are added where they are missing, Bcc is removed.\n"
-            "Exit: 0 queued, 1 refused (the reply is shown), 2 wrong usage, 3 no engine there.\n\n"
+            "Exit code 0: queued; 1: refused (the reply is shown); 2: wrong usage; 3: no engine there.\n\n"
             "  printf 'Subject: hello\\n\\nhi\\n' | hikyaku send --from shop@shop.example you@example.com\n\n"
             "As sendmail (ln -s hikyaku /usr/sbin/sendmail, or hikyaku send -t -i) it takes\n"
             "  -t -i -oi -f ADDRESS -F NAME -bs -bp -q -N DSN -R RET -V ENVID and exits as sendmail does.",

@@ -18,8 +18,7 @@
 
 static const struct hky_cli_option options[] = {
     {"listen", "ADDR:PORT", "listen there (default 127.0.0.1:2526); may be given several times"},
-    {"rule", "RULE",
-     "a fault: 'PATTERN STAGE [SHARE%] REPLY', see below; may be given several times, the first that fits counts"},
+    {"rule", "RULE", "a fault, see below; may be given several times, the first that fits counts"},
     {"latency", "MS", "wait so long before each reply to the end of data"},
     {"store", "DIR", "keep every message as DIR/NUMBER.eml and a line in DIR/index.jsonl"},
     {"cert", "FILE", "offer STARTTLS with this certificate (PEM); with --key"},
@@ -205,17 +204,18 @@ const struct hky_cli_command hky_cli_sink = {
     .name = "sink",
     .args = "",
     .summary = "a receiving server for trying things out, with faults by domain, stage and share",
-    .help =
-        "A rule is  PATTERN STAGE [SHARE%] REPLY\n"
-        "  PATTERN  recipient domain (docomo.ne.jp), address, .domain for subdomains, :PORT for one --listen, or *\n"
-        "  STAGE    connect, hello, auth, mail, rcpt, data or dot\n"
-        "  SHARE%   in so many per cent of the cases (default 100%)\n"
-        "  REPLY    what to answer (550 5.1.1 Unknown user), or close: the connection ends without a word, or\n"
-        "           stall: no answer at all\n"
-        "Examples:\n"
-        "  hikyaku sink --rule 'docomo.ne.jp rcpt 550 Unknown user' --rule '* dot 5% 451 4.3.0 busy'\n"
-        "  hikyaku sink --listen 127.0.0.1:2526 --listen 127.0.0.1:2527 --rule ':2527 connect 554 5.7.1 blocked'\n"
-        "  hikyaku sink --rule '* dot 1% close' --store received",
+    .help = "A rule is  PATTERN STAGE [SHARE%] REPLY\n"
+            "  PATTERN  recipient domain, address, .domain for its subdomains, :PORT for one --listen,\n"
+            "           DOMAIN:PORT, or *\n"
+            "  STAGE    connect, hello, auth, mail, rcpt, data or dot\n"
+            "  SHARE%   in so many per cent of the cases (default 100%)\n"
+            "  REPLY    what to answer (550 5.1.1 Unknown user), or close: the connection ends without a word, or\n"
+            "           stall: no answer at all\n"
+            "Examples:\n"
+            "  hikyaku sink --rule 'docomo.ne.jp rcpt 550 Unknown user' --rule '* dot 5% 451 4.3.0 busy'\n"
+            "  hikyaku sink --listen 127.0.0.1:2526 --listen 127.0.0.1:2527 \\\n"
+            "      --rule ':2527 connect 554 5.7.1 blocked'\n"
+            "  hikyaku sink --rule '* dot 1% close' --store received",
     .options = options,
     .run = run,
 };

@@ -118,8 +118,8 @@ const struct hky_cli_command hky_cli_reload = {
     .name = "reload",
     .args = "",
     .summary = "load the policy again; a bad file changes nothing",
-    .help =
-        "Recipients without a delivered copy are planned anew at their next attempt; parked ones are asked at once.",
+    .help = "Recipients without a delivered copy are planned anew at their next attempt; parked ones are asked\n"
+            "at once. Exit code 1: the file has errors, and the old policy stays in force.",
     .options = options,
     .run = run_reload,
 };
