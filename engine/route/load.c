@@ -392,6 +392,8 @@ enum hky_err hky_vm_new(struct hky_policy *policy, struct hky_vm **out, struct h
         hky_vm_free(&vm);
     }
     loader_fini(&l);
+    if (vm != NULL)
+        hky_arena_fini(&vm->temp);
     hky_problems_fini(&problems);
     *out = vm;
     return err;

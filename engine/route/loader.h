@@ -52,6 +52,12 @@ struct hky_loader {
     struct hky_map spec_by_name, spec_by_account, route_by_name;
 };
 
+/* Where names of declarations are kept: the policy is others' too once it is loaded, so a worker has its own. */
+static inline struct hky_arena *hky_loader_names(struct hky_loader *l)
+{
+    return l->is_worker ? &l->vm->temp : &l->table->arena;
+}
+
 void hky_complain(struct hky_loader *l, struct hky_place place, bool is_warning, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
 /* Where `word` stands at or after `place` in the same file, up to the next declaration; else `place`. */

@@ -49,7 +49,7 @@ static void decl_add(lua_State *L, enum hky_decl_kind kind, const char *name, in
     }
     lua_pushvalue(L, body);
     l->decls[l->n_decls++] =
-        (struct hky_decl){kind, hky_arena_z(&l->table->arena, name), place, luaL_ref(L, LUA_REGISTRYINDEX), rows};
+        (struct hky_decl){kind, hky_arena_z(hky_loader_names(l), name), place, luaL_ref(L, LUA_REGISTRYINDEX), rows};
 }
 
 static int relay_handle(lua_State *L, const char *name)
@@ -229,7 +229,7 @@ static void pending_add(lua_State *L, enum word word, const char *name, struct h
     }
     *index = l->n_pendings;
     l->pendings[l->n_pendings++] =
-        (struct hky_pending){words[word].name, hky_arena_z(&l->table->arena, name), place, false};
+        (struct hky_pending){words[word].name, hky_arena_z(hky_loader_names(l), name), place, false};
 }
 
 static int l_word(lua_State *L)

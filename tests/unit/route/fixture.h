@@ -116,7 +116,7 @@ struct mail {
 
 static inline struct hky_message *message_of(const struct mail *m)
 {
-    static uint64_t id = 1000;
+    static _Thread_local uint64_t id = 1000;
     struct hky_rcpt_draft rcpt = {hky_str_z(m->to), HKY_STR(""), 0};
     struct hky_message_draft d = {
         .id = id++, .accepted_at_ms = NOW_MS, .size = 1000, .recipients = &rcpt, .n_recipients = 1};
