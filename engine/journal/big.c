@@ -219,14 +219,14 @@ static void finish_big(struct hky_big *b)
 static void serve(struct big_writer *w, struct hky_big *b)
 {
     struct chunk *c = b->first;
-    bool is_over;
+    bool is_over, is_aborted = b->is_aborted;
 
     b->first = b->last = NULL;
     is_over = (b->is_aborted || b->is_committed) && !b->is_room_posted;
     pthread_mutex_unlock(&w->lock);
     while (c != NULL) {
         struct chunk *next = c->next;
-        if (!b->is_aborted)
+        if (!is_aborted)
             write_chunk(b, c);
         pthread_mutex_lock(&w->lock);
         b->queued -= c->n;
