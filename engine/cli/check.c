@@ -4,20 +4,39 @@
 #include "hikyaku/route.h"
 
 #include <stdio.h>
+#include <stdlib.h>
+
+/* By file and line; those of one line as they were found. */
+static int compare_problems(const void *a, const void *b)
+{
+    const struct hky_problem *x = *(const struct hky_problem *const *)a, *y = *(const struct hky_problem *const *)b;
+    int order = strcmp(x->place.file != NULL ? x->place.file : "", y->place.file != NULL ? y->place.file : "");
+
+    if (order != 0)
+        return order;
+    if (x->place.line != y->place.line)
+        return x->place.line < y->place.line ? -1 : 1;
+    return x < y ? -1 : 1;
+}
 
 static void print_text(const struct hky_problems *problems)
 {
+    const struct hky_problem **sorted = hky_calloc(problems->n + 1, sizeof *sorted);
     struct hky_buf line;
 
+    for (size_t i = 0; i < problems->n; i++)
+        sorted[i] = &problems->items[i];
+    qsort((void *)sorted, problems->n, sizeof *sorted, compare_problems);
     hky_buf_init(&line, 8192);
     for (size_t i = 0; i < problems->n; i++) {
-        const char *colour = hky_cli_colour(problems->items[i].is_warning ? "yellow" : "red");
+        const char *colour = hky_cli_colour(sorted[i]->is_warning ? "yellow" : "red");
 
         hky_buf_clear(&line);
-        hky_problem_format(&problems->items[i], &line);
+        hky_problem_format(sorted[i], &line);
         printf("%s%s%s\n", colour, hky_buf_z(&line), colour[0] != '\0' ? hky_cli_colour("off") : "");
     }
     hky_buf_fini(&line);
+    free((void *)sorted);
 }
 
 static void print_summary(const struct hky_policy *policy, const struct hky_problems *problems, const char *path)
