@@ -9,26 +9,40 @@
 
 /* ---- what is needed before anything changes ---- */
 
+static enum hky_err check_secret(const struct hky_policy *policy, const struct hky_secret_ref *ref,
+                                 const struct hky_place *place, const char *what, const char *name, struct hky_error *e)
+{
+    struct hky_secret *s = NULL;
+    struct hky_error why;
+    enum hky_err err;
+
+    if (ref->name == NULL || ref->command != NULL)
+        return HKY_OK;
+    err = hky_policy_read_secret(policy, ref, &s, &why);
+    hky_secret_unref(&s);
+    return err == HKY_OK
+               ? HKY_OK
+               : hky_error_set(e, err, "%s:%u: %s \"%.60s\": %s", place->file, place->line, what, name, why.text);
+}
+
 enum hky_err hky_engine_check_secrets(const struct hky_policy *policy, struct hky_error *e)
 {
+    enum hky_err err = HKY_OK;
+
+    for (uint32_t i = 0; i < policy->engine.n_listen && err == HKY_OK; i++) {
+        const struct hky_listen *l = &policy->engine.listen[i];
+        for (uint32_t k = 0; k < l->n_users && err == HKY_OK; k++)
+            err = check_secret(policy, &l->users[k].password, &l->place, "login", l->users[k].name, e);
+    }
     if (policy->engine.redirect[0] != '\0')
-        return HKY_OK;
-    for (uint32_t i = 0; i < policy->n_relays; i++) {
+        return err;
+    for (uint32_t i = 0; i < policy->n_relays && err == HKY_OK; i++) {
         const struct hky_relay *relay = &policy->relays[i];
         const struct hky_secret_ref *refs[] = {&relay->password, &relay->oauth.client_secret, &relay->oauth.refresh};
-        for (size_t k = 0; k < 3; k++) {
-            struct hky_secret *s = NULL;
-            struct hky_error why;
-            if (refs[k]->name == NULL || refs[k]->command != NULL)
-                continue;
-            enum hky_err err = hky_policy_read_secret(policy, refs[k], &s, &why);
-            hky_secret_unref(&s);
-            if (err != HKY_OK)
-                return hky_error_set(e, err, "%s:%u: relay \"%s\": %s", relay->place.file, relay->place.line,
-                                     relay->name, why.text);
-        }
+        for (size_t k = 0; k < 3 && err == HKY_OK; k++)
+            err = check_secret(policy, refs[k], &relay->place, "relay", relay->name, e);
     }
-    return HKY_OK;
+    return err;
 }
 
 struct reload {

@@ -59,6 +59,9 @@ def second_engine(world):
 def secrets(world):
     policy = GOOD.replace('tls = "none"', 'user = "x", password = secret "the-word"')
     refused(world, policy, "bad.lua:2", "the-word")
+    login = GOOD.replace('listen = "127.0.0.1:{port}"', 'listen = { addr = "127.0.0.1:{port}", users = { shop = { password = secret "the-login" } } }')
+    holds(login != GOOD, "no listener to give a login to")
+    refused(world, login, 'login "shop"', "the-login", "secrets/")
     world.write("secrets/the-word", "word\n", 0o644)
     refused(world, policy, "the-word")
 
