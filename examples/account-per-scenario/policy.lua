@@ -1,5 +1,5 @@
--- Each campaign sends by its own account, and its application can name no other. Mail that a customer waits for overtakes
--- all of them.
+-- Each scenario (a campaign, a step-mail series) sends by its own account, and its application can name no other. Mail
+-- that a customer waits for overtakes all of them.
 engine {
   hostname = "mail.shop.example",
   owner = "owner@shop.example",
