@@ -27,6 +27,7 @@ struct hky_sink_session {
     char sender[HKY_ADDRESS_MAX + 1];
     char hello[256], user[256];
     bool has_mail, is_in_data;
+    int64_t mail_at_ms;
     int auth_left; /* lines of an AUTH dialogue still to come */
     struct hky_timer late;
     const char *late_reply;
@@ -103,9 +104,9 @@ static void write_index(struct hky_sink_session *s, const char *verdict)
     bool is_first = true;
 
     hky_buf_init(&b, 1u << 20);
-    hky_buf_printf(&b, "{\"at_ms\":%ld,\"n\":%lu,\"port\":%u,\"size\":%zu,\"tls\":%s", (long)hky_clock_now_ms(&clock),
-                   (unsigned long)sink->n_messages, s->listener->port, body.n,
-                   hky_stream_is_secure(s->stream) ? "true" : "false");
+    hky_buf_printf(&b, "{\"at_ms\":%ld,\"mail_at_ms\":%ld,\"n\":%lu,\"port\":%u,\"size\":%zu,\"tls\":%s",
+                   (long)hky_clock_now_ms(&clock), (long)s->mail_at_ms, (unsigned long)sink->n_messages,
+                   s->listener->port, body.n, hky_stream_is_secure(s->stream) ? "true" : "false");
     add_field(&b, "hello", hky_str_z(s->hello));
     add_field(&b, "user", hky_str_z(s->user));
     add_field(&b, "sender", hky_str_z(s->sender));
@@ -309,6 +310,7 @@ static void on_command(struct hky_sink_session *s, struct hky_str line, bool *is
         if (!give_fault(s, HKY_STAGE_MAIL, HKY_STR(""), is_gone)) {
             reset(s);
             s->has_mail = true;
+            s->mail_at_ms = hky_clock_now_ms(&HKY_CLOCK_REAL);
             snprintf(s->sender, sizeof s->sender, "%s", c.path.text);
             answer(s, "250 2.1.0 ok");
         }
