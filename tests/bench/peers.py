@@ -2,6 +2,7 @@
 
 Everything started here leads a process group of its own; `end_all` ends what is left of them.
 """
+import glob
 import json
 import os
 import shutil
@@ -155,7 +156,7 @@ def policy(sink_port, tls=None, workers=0):
 
 
 class Hikyaku:
-    """A fresh engine with an empty spool for every run."""
+    """A fresh process for every run, over one spool: empty between runs, its journal files written before, as in service."""
 
     name, least = "Hikyaku", 0
 
@@ -163,24 +164,39 @@ class Hikyaku:
         self.world, self.tls, self.workers, self.why_not = world, tls, workers, None
 
     def start(self, sink_port):
-        name = f"engine-{time.monotonic_ns()}"
-        return self.world.engine(policy(sink_port, self.tls, self.workers), name=name, spool=f"spool-{name}", log="error")
+        for name in glob.glob(self.world.path("spool", "events*")):
+            os.unlink(name)
+        return self.world.engine(policy(sink_port, self.tls, self.workers), name=f"engine-{time.monotonic_ns()}", spool="spool", log="error")
 
     def finish(self, engine):
-        code = engine.stop()
-        self.world.processes.remove(engine)
-        shutil.rmtree(engine.spool, ignore_errors=True)
-        if code != 0:
-            raise Wrong(f"the engine ended with {code}")
+        """Ends an engine that has sent everything."""
+        try:
+            engine.wait_empty(20)
+            code = engine.stop()
+            if code != 0:
+                raise Wrong(f"the engine ended with {code}")
+        except AssertionError as e:
+            engine.kill()
+            shutil.rmtree(engine.spool, ignore_errors=True)  # the next run must not send what this one left
+            raise Wrong(f"the engine did not finish: {e}") from None
+        finally:
+            self.world.processes.remove(engine)
+
+    def warm(self):
+        """Some 250 MB through the journal, so that no run pays for making its files."""
+        try:
+            self.measure(Shape(2500, 102400, 20))
+        except (Wrong, AssertionError) as e:
+            print(f"the warm-up went wrong: {e}")
 
     def measure(self, shape):
         sink = Sink(self.world, shape.n, self.tls)
         engine = self.start(sink.port)
         try:
-            before = Cost(engine.p.pid)
+            before, syncs = Cost(engine.p.pid), engine.status()["journal"]["syncs"]
             rate = timed(engine.port, sink, shape, is_alive=engine.is_alive)
             cost = Cost(engine.p.pid) - before
-            syncs = engine.status()["journal"]["syncs"]
+            syncs = engine.status()["journal"]["syncs"] - syncs
         finally:
             self.finish(engine)
         n = shape.n

@@ -53,11 +53,11 @@ def count_calls(engine, shape, out):
     try:
         calls = Calls(running.p.pid, out)
         if calls.why_not:
-            sink.end()
             return None, calls.why_not
         timed(running.port, sink, shape, is_alive=running.is_alive)
         counts = calls.stop()
     finally:
+        sink.end()
         engine.finish(running)
     return ({k: v / shape.n for k, v in counts.items() if v}, None) if counts else (None, calls.why_not)
 
