@@ -5,7 +5,7 @@
 #include <unistd.h>
 
 #define READ_MAX      (1u << 20) /* what a pipelining client may have sent ahead while a commit is pending */
-#define UNSENT_MAX    65536      /* more unsent replies: reading stops */
+#define UNSENT_MAX    65536      /* more unsent replies: no further command is looked at */
 #define RATE_MIN      500        /* octets a second of content, over time */
 #define ROOM_AGAIN_MS 5          /* the journal had too much unsynced */
 
@@ -97,7 +97,7 @@ static void move_deadline(struct hky_connection *c, size_t n_read)
     const struct hky_bounds *bounds = &c->policy->engine.bounds;
     const struct hky_session *s = &c->session;
 
-    if (s->waits & ~(unsigned)HKY_WAIT_TLS) {
+    if (s->waits & ~(unsigned)(HKY_WAIT_TLS | HKY_WAIT_OUTPUT)) {
         if (c->deadline != DEADLINE_NONE)
             set_deadline(c, DEADLINE_NONE, 0);
         return;
@@ -124,9 +124,15 @@ static void settle(struct hky_connection *c, size_t n_read)
 {
     if (c->stream == NULL)
         return;
-    bool pause = c->session.waits != 0 && c->session.waits != HKY_WAIT_TLS;
-    if (hky_stream_unsent(c->stream) > UNSENT_MAX)
-        pause = true;
+    if (c->session.waits & HKY_WAIT_OUTPUT) {
+        hky_stream_flush(c->stream);
+        if (hky_stream_unsent(c->stream) <= UNSENT_MAX) {
+            hky_session_resume(&c->session, HKY_WAIT_OUTPUT);
+            hky_stream_pause(c->stream); /* so that the commands left are offered again */
+            c->is_paused = true;
+        }
+    }
+    bool pause = (c->session.waits & ~(unsigned)HKY_WAIT_TLS) != 0;
     if (pause && !c->is_paused)
         hky_stream_pause(c->stream);
     else if (!pause && c->is_paused)
@@ -153,8 +159,11 @@ static void on_write(void *ctx, const char *p, size_t n)
 {
     struct hky_connection *c = ctx;
 
-    if (c->stream != NULL)
-        hky_stream_write(c->stream, p, n);
+    if (c->stream == NULL)
+        return;
+    hky_stream_write(c->stream, p, n);
+    if (hky_stream_unsent(c->stream) > UNSENT_MAX)
+        c->session.waits |= HKY_WAIT_OUTPUT;
 }
 
 static int64_t now_ms(void *ctx)

@@ -42,8 +42,9 @@ enum {
     HKY_WAIT_COMMIT = 1,
     HKY_WAIT_SECRET = 2,
     HKY_WAIT_TLS = 4,
-    HKY_WAIT_BIG = 8,     /* the big body's writer has no room */
-    HKY_WAIT_JOURNAL = 16 /* too much unsynced: ask again in a moment */
+    HKY_WAIT_BIG = 8,      /* the big body's writer has no room */
+    HKY_WAIT_JOURNAL = 16, /* too much unsynced: ask again in a moment */
+    HKY_WAIT_OUTPUT = 32   /* the client does not read its replies; set by the owner */
 };
 
 struct hky_session_ops {
@@ -99,7 +100,7 @@ size_t hky_session_input(struct hky_session *s, const char *p, size_t n);
 void hky_session_on_commit(struct hky_session *s, const struct hky_durable *durable, enum hky_err result, uint64_t id);
 void hky_session_on_secret(struct hky_session *s, struct hky_secret *secret); /* takes the reference; NULL: failed */
 void hky_session_on_tls(struct hky_session *s);
-void hky_session_resume(struct hky_session *s, unsigned wait); /* WAIT_BIG, WAIT_JOURNAL: try again */
+void hky_session_resume(struct hky_session *s, unsigned wait); /* WAIT_BIG, _JOURNAL, _OUTPUT: go on */
 void hky_session_timeout(struct hky_session *s);               /* 421 and close */
 /* No more transactions: an idle session is closed with 421 now, a busy one after its transaction. */
 void hky_session_drain(struct hky_session *s);
