@@ -19,6 +19,7 @@
 #define REQUEST_MOST (64u << 10)
 #define IDLE_MS      60000
 #define CLIENTS_MOST 64
+#define REST_MS      200 /* without a descriptor to take a client with */
 
 struct client {
     TAILQ_ENTRY(client) link;
@@ -39,6 +40,7 @@ struct hky_console {
     int fd;
     char *path;
     struct hky_watch *watch;
+    struct hky_timer rest;
     struct hky_console_http *http;
     unsigned n_clients;
     TAILQ_HEAD(, client) clients;
@@ -134,6 +136,10 @@ static void on_readable(void *ctx, int bits)
     struct client *c;
 
     (void)bits;
+    if (fd < 0 && errno != EAGAIN) {
+        hky_watch_free(&console->watch);
+        hky_timer_set(&console->rest, REST_MS);
+    }
     if (fd < 0)
         return;
     if (console->n_clients >= CLIENTS_MOST) {
@@ -146,6 +152,13 @@ static void on_readable(void *ctx, int bits)
     hky_stream_set_deadline(c->stream, IDLE_MS);
     TAILQ_INSERT_TAIL(&console->clients, c, link);
     console->n_clients++;
+}
+
+static void on_rested(struct hky_timer *timer)
+{
+    struct hky_console *console = HKY_CONTAINER(timer, struct hky_console, rest);
+
+    console->watch = hky_watch_new_level(console->loop, console->fd, HKY_READABLE, on_readable, console);
 }
 
 /* sun_path holds 108 octets: longer paths are reached through the folder's descriptor. */
@@ -192,7 +205,8 @@ enum hky_err hky_console_new(struct hky_loop *aux, const char *spool, const char
         free(c);
         return err;
     }
-    c->watch = hky_watch_new_level(aux, c->fd, HKY_READABLE, on_readable, c);
+    hky_timer_init(&c->rest, aux, on_rested);
+    on_rested(&c->rest);
     if (http != NULL && http[0] != '\0')
         err = hky_console_http_new(aux, http, ops, &c->http, e);
     *out = c;
@@ -211,6 +225,7 @@ void hky_console_free(struct hky_console **console)
     if (c == NULL)
         return;
     hky_console_http_free(&c->http);
+    hky_timer_cancel(&c->rest);
     hky_watch_free(&c->watch);
     while ((client = TAILQ_FIRST(&c->clients)) != NULL)
         close_client(client);

@@ -16,6 +16,7 @@
 #define REQUEST_MOST (16u << 10)
 #define WHOLE_MS     10000 /* for the whole exchange */
 #define PEERS_MOST   64
+#define REST_MS      200 /* without a descriptor to take a client with */
 
 struct peer {
     TAILQ_ENTRY(peer) link;
@@ -29,6 +30,7 @@ struct hky_console_http {
     struct hky_console_ops ops;
     int fd;
     struct hky_watch *watch;
+    struct hky_timer rest;
     unsigned n_peers;
     TAILQ_HEAD(, peer) peers;
 };
@@ -98,9 +100,10 @@ static size_t on_data(void *ctx, const char *data, size_t n)
 
     if (p->is_answered)
         return n;
-    if (memmem(data, n, "\r\n\r\n", 4) == NULL)
+    const char *end = memmem(data, n, "\r\n\r\n", 4);
+    if (end == NULL)
         return 0;
-    on_request(p, hky_str_of(data, n));
+    on_request(p, hky_str_of(data, (size_t)(end - data) + 2)); /* what follows is no part of the header */
     return n;
 }
 
@@ -120,6 +123,10 @@ static void on_readable(void *ctx, int bits)
     struct peer *p;
 
     (void)bits;
+    if (fd < 0 && errno != EAGAIN) {
+        hky_watch_free(&h->watch);
+        hky_timer_set(&h->rest, REST_MS);
+    }
     if (fd < 0)
         return;
     if (h->n_peers >= PEERS_MOST) {
@@ -132,6 +139,13 @@ static void on_readable(void *ctx, int bits)
     hky_stream_set_deadline(p->stream, WHOLE_MS);
     TAILQ_INSERT_TAIL(&h->peers, p, link);
     h->n_peers++;
+}
+
+static void on_rested(struct hky_timer *timer)
+{
+    struct hky_console_http *h = HKY_CONTAINER(timer, struct hky_console_http, rest);
+
+    h->watch = hky_watch_new_level(h->loop, h->fd, HKY_READABLE, on_readable, h);
 }
 
 static enum hky_err parse_loopback(const char *addr, struct sockaddr_in *in, struct hky_error *e)
@@ -177,7 +191,8 @@ enum hky_err hky_console_http_new(struct hky_loop *loop, const char *addr, const
         free(h);
         return err;
     }
-    h->watch = hky_watch_new_level(loop, h->fd, HKY_READABLE, on_readable, h);
+    hky_timer_init(&h->rest, loop, on_rested);
+    on_rested(&h->rest);
     *out = h;
     return HKY_OK;
 }
@@ -190,6 +205,7 @@ void hky_console_http_free(struct hky_console_http **http)
     *http = NULL;
     if (h == NULL)
         return;
+    hky_timer_cancel(&h->rest);
     hky_watch_free(&h->watch);
     while ((p = TAILQ_FIRST(&h->peers)) != NULL)
         close_peer(p);
