@@ -163,8 +163,9 @@ struct hky_shard {
     struct hky_heap due;   /* recipients: deferred, parked, and queued ones for when they give up */
     struct hky_heap wakes; /* lanes */
     struct recipients held, place;
-    struct recipients *out; /* one a worker: on their way, handed over at the end of the turn */
-    uint64_t out_mask;      /* which of them hold some, bit = worker % 64 */
+    const struct lane *keeps_place; /* whose head is asked anew just now: it stays the head */
+    struct recipients *out;         /* one a worker: on their way, handed over at the end of the turn */
+    uint64_t out_mask;              /* which of them hold some, bit = worker % 64 */
     TAILQ_HEAD(, job) jobs, spare_jobs;
     uint32_t n_spare;
     struct hky_timer timer;

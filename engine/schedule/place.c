@@ -299,7 +299,7 @@ static void place_in_lane(struct hky_shard *sh, struct hky_recipient *r, int64_t
     }
     struct lane *l = shard_lane(sh, relay, account, destination);
     bool is_late = is_full(sh, l, step, now_ms);
-    lane_push(l, r, false);
+    lane_push(l, r, l == sh->keeps_place);
     int64_t give_up_ms = give_up_at(r, step, now_ms), until_ms;
     hky_heap_set(&sh->due, &r->due, give_up_ms);
     shard_timer_soon(sh, give_up_ms);
@@ -369,6 +369,7 @@ bool is_plan_stale(const struct hky_shard *sh, const struct hky_recipient *r, in
     if (r->policy != (uint32_t)sh->policy->hash) {
         return true;
     }
-    int64_t decided = r->step_at_ms > r->message->accepted_at_ms ? r->step_at_ms : r->message->accepted_at_ms;
-    return r->plan->is_from_function && r->attempts == 0 && r->left_steps == 0 && now_ms - decided > FUNCTION_PLAN_MS;
+    int64_t decided = r->message->accepted_at_ms + (int64_t)r->decided_min * 60000;
+    return r->plan->is_from_function && r->attempts == 0 && r->left_steps == 0 && r->decided_min < UINT16_MAX &&
+           now_ms - decided > FUNCTION_PLAN_MS;
 }

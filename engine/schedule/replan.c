@@ -42,6 +42,7 @@ static void unpark(struct hky_shard *sh, struct hky_recipient *r, int64_t now_ms
     if (r->state != HKY_RCPT_PARKED && r->parked_at_ms == 0) {
         return;
     }
+    int64_t deadline_ms = r->message->deadline_ms;
     if (r->attempts + r->left_steps == 0) {
         r->expire_at_ms = 0; /* the plan that came at last says how long */
     }
@@ -49,6 +50,9 @@ static void unpark(struct hky_shard *sh, struct hky_recipient *r, int64_t now_ms
         r->expire_at_ms += now_ms - r->parked_at_ms; /* the clock stood still */
     } else if (r->parked_at_ms != 0) {
         r->expire_at_ms = plan_expire_at(sh->policy, r) + (now_ms - r->parked_at_ms);
+    }
+    if (deadline_ms != 0 && r->expire_at_ms > deadline_ms) {
+        r->expire_at_ms = deadline_ms; /* that one does not stand still */
     }
     r->parked_at_ms = 0;
     r->parked_times = 0;
@@ -140,7 +144,7 @@ static struct hky_plan *without_left_steps(const struct hky_recipient *r, struct
     return rest;
 }
 
-static void adopt(struct hky_shard *sh, struct hky_recipient *r, struct hky_plan *plan)
+static void adopt(struct hky_recipient *r, struct hky_plan *plan)
 {
     bool goes_on = r->plan != NULL && r->step_at_ms != 0 && r->step < r->plan->n_steps &&
                    are_same_way(&r->plan->steps[r->step], &plan->steps[0]) && plan->steps[0].on == 0;
@@ -155,9 +159,14 @@ static void adopt(struct hky_shard *sh, struct hky_recipient *r, struct hky_plan
         r->step_at_ms = 0;
         r->tries = r->step_attempts = r->ambiguous = 0;
         r->is_redirected = 0;
-    } else if (r->attempts == 0) {
-        r->step_at_ms = shard_now(sh); /* decided now: the age of a function's plan counts from here */
     }
+}
+
+/* Rounded up: asked again after a quarter of an hour, not before. */
+static void note_decision(struct hky_recipient *r, int64_t now_ms)
+{
+    int64_t minutes = (now_ms - r->message->accepted_at_ms + 59999) / 60000;
+    r->decided_min = (uint16_t)(minutes < 0 ? 0 : minutes < UINT16_MAX ? minutes : UINT16_MAX);
 }
 
 static void take_arms(struct hky_recipient *r, struct hky_decision *d)
@@ -190,10 +199,11 @@ bool plan_anew(struct hky_shard *sh, struct hky_recipient *r)
         return false;
     }
     r->policy = (uint32_t)sh->policy->hash;
+    note_decision(r, shard_now(sh));
     if (rest != NULL && r->plan != NULL && rest->hash == r->plan->hash && r->attempts + r->left_steps > 0) {
         hky_plan_unref(&rest); /* the same: goes on as if nothing happened */
     } else if (rest != NULL) {
-        adopt(sh, r, rest);
+        adopt(r, rest);
     }
     unpark(sh, r, shard_now(sh));
     remember(sh, r);

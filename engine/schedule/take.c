@@ -137,7 +137,9 @@ static struct hky_recipient *next_candidate(struct lane *l, int64_t now_ms, stru
         }
         if (is_plan_stale(sh, r, now_ms)) {
             unplace(sh, r);
+            sh->keeps_place = l; /* behind the others it would be stale again when its turn comes, and never go */
             place(sh, r);
+            sh->keeps_place = NULL;
             continue;
         }
         hky_identity_choose(l->pub.policy, l->pub.relay, r->plan, r->step, r->message, r, identity);

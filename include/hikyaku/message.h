@@ -101,6 +101,7 @@ struct hky_recipient {
     uint8_t unclean;       /* stops of the engine while this was being sent */
     uint8_t wish;          /* schedule's: enum hky_queue_action wanted when the attempt ends; 0 none; not durable */
     uint8_t parked_times;  /* how often asked again: 5m 15m 1h then hourly */
+    uint16_t decided_min;  /* minutes from acceptance to the last time a policy was asked; not durable */
     uint32_t looked;       /* schedule's: the look at the queue that has seen it */
     int64_t next_at_ms;    /* not before */
     int64_t step_at_ms;    /* when the step was entered (0: not yet) */

@@ -1,0 +1,238 @@
+/* What depends on the hour: a clock that the test moves. */
+#include "unit/schedule/stage.h"
+
+#define DAY (24 * HOUR)
+
+static struct hky_plan *function_plan(const struct hky_step *steps, unsigned n)
+{
+    struct hky_plan *plain = fake_plan(steps, n), *draft = malloc(sizeof *draft), *plan;
+    struct hky_error e;
+    *draft = *plain;
+    draft->is_from_function = true;
+    assert_int_equal(hky_plan_new(draft, &plan, &e), HKY_OK);
+    free(draft);
+    hky_plan_unref(&plain);
+    return plan;
+}
+
+static struct hky_message *parked(struct stage *st, int64_t deadline_ms)
+{
+    struct hky_rcpt_draft rcpt = {.address = HKY_STR("a@example.com")};
+    struct hky_message_draft d = {.id = 99,
+                                  .accepted_at_ms = st->clock.stopped_at_ms,
+                                  .deadline_ms = deadline_ms,
+                                  .recipients = &rcpt,
+                                  .n_recipients = 1};
+    d.facts[HKY_FACT_AUTHOR] = HKY_STR("news@shop.example");
+    struct hky_message *m = hky_message_new(&d);
+    m->recipients[0].state = HKY_RCPT_PARKED;
+    m->recipients[0].parked_at_ms = st->clock.stopped_at_ms;
+    hky_message_ref(m);
+    hky_schedule_enqueue(st->schedule, 0, m);
+    turns(st);
+    return m;
+}
+
+static void parked_for_so_long_is_bounced(void **state)
+{
+    static const struct {
+        const char *name;
+        uint32_t parked_sec;
+        int64_t stays_ms, goes_ms;
+    } CASES[] = {
+        {"seven days", 7 * 86400, 7 * DAY - 2 * HOUR, 7 * DAY + HOUR},
+        {"ten minutes, at the next asking", 600, 5 * MINUTE, 20 * MINUTE},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof CASES / sizeof CASES[0]; i++) {
+        struct stage st;
+        stage_init(&st);
+        fake_relay(&st.policy, "ses");
+        st.policy.policy.engine.parked_sec = CASES[i].parked_sec;
+        stage_start(&st);
+        struct hky_message *m = parked(&st, 0);
+        st.log[0] = '\0';
+        while (st.clock.stopped_at_ms < START + CASES[i].stays_ms) {
+            pass(&st, MINUTE);
+        }
+        expect(&st, "");
+        assert_int_equal(m->recipients[0].state, HKY_RCPT_PARKED);
+        while (st.clock.stopped_at_ms < START + CASES[i].goes_ms) {
+            pass(&st, MINUTE);
+        }
+        expect(&st, "failed");
+        assert_int_equal(m->recipients[0].state, HKY_RCPT_FAILED);
+        hky_message_unref(&m);
+        stage_end(&st);
+    }
+}
+
+static void expire_stands_still_while_parked(void **state)
+{
+    (void)state;
+    struct stage st;
+    stage_init(&st);
+    fake_relay(&st.policy, "ses");
+    stage_start(&st);
+    struct hky_message *m = parked(&st, 0);
+    for (int i = 0; i < 72; i++) {
+        pass(&st, HOUR); /* three days, of which expire has two */
+    }
+    st.plan = fake_plan((struct hky_step[]){fake_step("ses")}, 1);
+    pass(&st, HOUR);
+    expect(&st, "parked unparked");
+    answer(&st, "ses", HKY_CLASS_SYSTEM_TEMP, true, 0);
+    expect(&st, "deferred:ses");
+    int64_t expires = m->recipients[0].expire_at_ms;
+    assert_int_equal(expires, START + 73 * HOUR + 48 * HOUR);
+    /* parked once more, between two attempts: a reload that has nothing for it, then one that has */
+    hky_plan_unref(&st.plan);
+    fake_policy_init(&st.second, 22);
+    fake_relay(&st.second, "ses");
+    hky_schedule_set_policy(st.schedule, &st.second.policy);
+    pass(&st, 5 * MINUTE);
+    expect(&st, "parked");
+    pass(&st, 4 * MINUTE);
+    st.plan = fake_plan((struct hky_step[]){fake_step("ses")}, 1);
+    pass(&st, MINUTE);
+    expect(&st, "unparked");
+    assert_int_equal(m->recipients[0].expire_at_ms, expires + 5 * MINUTE);
+    hky_message_unref(&m);
+    stage_end(&st);
+    assert_int_equal(st.second.policy.refs, 1);
+}
+
+static void a_deadline_does_not_stand_still(void **state)
+{
+    (void)state;
+    struct stage st;
+    stage_init(&st);
+    fake_relay(&st.policy, "ses");
+    stage_start(&st);
+    struct hky_message *late = parked(&st, START + 10 * MINUTE), *early = parked(&st, START + HOUR);
+    st.plan = fake_plan((struct hky_step[]){fake_step("ses")}, 1);
+    st.log[0] = '\0';
+    pass(&st, 5 * MINUTE);
+    expect(&st, "unparked unparked");
+    assert_int_equal(late->recipients[0].expire_at_ms, START + 10 * MINUTE); /* the code in it is worthless then */
+    assert_int_equal(early->recipients[0].expire_at_ms, START + HOUR);
+    pass(&st, 5 * MINUTE);
+    expect(&st, "expired");
+    hky_message_unref(&late);
+    hky_message_unref(&early);
+    stage_end(&st);
+}
+
+static void a_function_is_asked_again_after_a_quarter_of_an_hour(void **state)
+{
+    (void)state;
+    struct stage st;
+    struct hky_error e;
+    stage_init(&st);
+    fake_relay(&st.policy, "own");
+    fake_relay(&st.policy, "ses");
+    stage_start(&st);
+    struct hky_plan *fixed = fake_plan((struct hky_step[]){fake_step("own")}, 1);
+    struct hky_plan *plan = function_plan((struct hky_step[]){fake_step("own")}, 1);
+    hky_schedule_pause(st.schedule, "own", 0, &e);
+    send(&st, fixed);
+    send(&st, plan);
+    st.plan = function_plan((struct hky_step[]){fake_step("ses")}, 1);
+    pass(&st, 14 * MINUTE);
+    hky_schedule_resume(st.schedule, "own", &e);
+    turns(&st);
+    assert_int_equal(st.n_decides, 0);
+    hky_schedule_pause(st.schedule, "own", 0, &e);
+    pass(&st, 2 * MINUTE);
+    hky_schedule_resume(st.schedule, "own", &e);
+    turns(&st);
+    answer(&st, "own", HKY_CLASS_OK, false, 0); /* the plan that no function gave */
+    struct hky_job *job;
+    assert_int_equal(take(&st, "own", &job), HKY_TAKE_EMPTY);
+    turns(&st);
+    assert_int_equal(st.n_decides, 1);
+    answer(&st, "ses", HKY_CLASS_SYSTEM_TEMP, true, 0); /* where it goes now */
+    pass(&st, HOUR);
+    assert_int_equal(st.n_decides, 1); /* it has begun: the plan stays */
+    answer(&st, "ses", HKY_CLASS_OK, false, 0);
+    hky_plan_unref(&fixed);
+    hky_plan_unref(&plan);
+    stage_end(&st);
+}
+
+/* One a day: everybody waits longer than a quarter of an hour, is asked again, and keeps the place and `within`. */
+static void asked_again_it_keeps_its_place(void **state)
+{
+    (void)state;
+    struct stage st;
+    stage_init(&st);
+    fake_cap(fake_relay(&st.policy, "rental"), "1/h", 1, 3600, false);
+    fake_relay(&st.policy, "ses");
+    stage_start(&st);
+    struct hky_step steps[2] = {fake_step("rental"), fake_step("ses")};
+    steps[0].within_sec = 5 * 3600;
+    struct hky_plan *plan = function_plan(steps, 2);
+    st.plan = hky_plan_ref(plan);
+    struct hky_message *first = send(&st, plan), *second = send(&st, plan);
+    struct hky_job *job;
+    take(&st, "rental", &job);
+    turns(&st);
+    for (int i = 0; i < 3; i++) {
+        send(&st, plan);
+        pass(&st, 20 * MINUTE);
+        if (take(&st, "rental", &job) == HKY_TAKE_JOB) {
+            assert_ptr_equal(job->message, i == 0 ? first : second);
+            struct hky_outcome o = fake_outcome(HKY_CLASS_OK, false);
+            hky_schedule_result(job, 0, &o);
+            hky_schedule_done(&job, true);
+        }
+        turns(&st);
+    }
+    pass(&st, 20 * MINUTE);
+    assert_int_equal(take(&st, "rental", &job), HKY_TAKE_JOB);
+    assert_ptr_equal(job->message, second); /* not one that came an hour later */
+    assert_int_equal(job->recipients[0]->step_at_ms, START);
+    hky_schedule_give_back(&job);
+    second->recipients[0].expire_at_ms = START + 60 * DAY;
+    pass(&st, 50 * DAY); /* longer than the minutes count: it goes all the same */
+    turns(&st);
+    assert_int_equal(take(&st, "ses", &job), HKY_TAKE_JOB); /* `within` is over */
+    assert_ptr_equal(job->message, second);
+    hky_schedule_give_back(&job);
+    hky_plan_unref(&plan);
+    stage_end(&st);
+}
+
+static void a_very_old_one_is_not_asked_for_ever(void **state)
+{
+    (void)state;
+    struct stage st;
+    struct hky_error e;
+    stage_init(&st);
+    st.policy.policy.engine.expire_sec = 90 * 86400;
+    fake_relay(&st.policy, "own");
+    stage_start(&st);
+    struct hky_plan *plan = function_plan((struct hky_step[]){fake_step("own")}, 1);
+    st.plan = hky_plan_ref(plan);
+    hky_schedule_pause(st.schedule, "own", 0, &e);
+    send(&st, plan);
+    pass(&st, 50 * DAY);
+    hky_schedule_resume(st.schedule, "own", &e);
+    turns(&st);
+    answer(&st, "own", HKY_CLASS_OK, false, 0);
+    hky_plan_unref(&plan);
+    stage_end(&st);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(parked_for_so_long_is_bounced),
+        cmocka_unit_test(expire_stands_still_while_parked),
+        cmocka_unit_test(a_deadline_does_not_stand_still),
+        cmocka_unit_test(a_function_is_asked_again_after_a_quarter_of_an_hour),
+        cmocka_unit_test(asked_again_it_keeps_its_place),
+        cmocka_unit_test(a_very_old_one_is_not_asked_for_ever),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
