@@ -92,9 +92,40 @@ static bool is_same(lua_State *L, int a, int b, int depth)
     return same;
 }
 
+/* Rows of a file are written through the web page: they reach secrets of their own only, run nothing, and do not weaken
+ * how an account of the policy is reached. */
+static void check_row_of_file(struct hky_loader *l, int row, const char *name, struct hky_place place)
+{
+    static const char *const secrets[] = {"password", "client_secret", "refresh"};
+    lua_State *L = l->vm->L;
+    int top = lua_gettop(L);
+    bool has_oauth = hky_get(L, row, "oauth") == LUA_TTABLE;
+
+    for (size_t i = 0; i < sizeof secrets / sizeof secrets[0]; i++) {
+        int type = i == 0 ? hky_get(L, row, secrets[i]) : has_oauth ? hky_get(L, top + 1, secrets[i]) : LUA_TNIL;
+        if (type != LUA_TNIL && !hky_is_kind(L, lua_gettop(L), HKY_UD_SECRET))
+            hky_complain(l, hky_place_of(l, place, secrets[i], true), false,
+                         "row \"%s\": %s is { \"secret\": \"row-NAME\" } and nothing else", name, secrets[i]);
+    }
+    if (has_oauth && hky_get(L, top + 1, "token_command") != LUA_TNIL)
+        hky_complain(l, hky_place_of(l, place, "token_command", true), false,
+                     "row \"%s\": token_command is for relays of the policy: rows of a file run nothing", name);
+    lua_settop(L, top);
+}
+
+static bool is_security_key(const char *key)
+{
+    static const char *const keys[] = {"tls", "ca", "pin", "auth", "oauth", "password", "preset", "source"};
+    bool is = false;
+
+    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++)
+        is |= strcmp(key, keys[i]) == 0;
+    return is;
+}
+
 /* A second row of an account: what only one of them states holds for both. */
 static void row_merge(struct hky_loader *l, const struct hky_relay_spec *s, int row, const char *name,
-                      struct hky_place place)
+                      struct hky_place place, bool is_of_file)
 {
     static const char *const by_account[] = {"host", "port", "user", "preset"};
     lua_State *L = l->vm->L;
@@ -109,7 +140,11 @@ static void row_merge(struct hky_loader *l, const struct hky_relay_spec *s, int 
         if (hky_get(L, row, k->name) != LUA_TNIL) {
             int mine = lua_gettop(L);
             if (hky_get(L, body, k->name) == LUA_TNIL) {
-                if (!is_key || strcmp(k->name, "preset") == 0) {
+                if (is_of_file && is_security_key(k->name) && strcmp(s->place.file, place.file) != 0) {
+                    hky_complain(l, hky_place_of(l, place, k->name, true), false,
+                                 "row \"%s\": %s of this account is for \"%s\" (%s:%u) to say", name, k->name, s->name,
+                                 s->place.file, s->place.line);
+                } else if (!is_key || strcmp(k->name, "preset") == 0) {
                     lua_pushstring(L, k->name);
                     lua_pushvalue(L, mine);
                     lua_rawset(L, body);
@@ -136,7 +171,7 @@ static bool has_relay_keys(lua_State *L, int row)
     return has;
 }
 
-static void row_relay(struct hky_loader *l, int row, const char *name, struct hky_place place)
+static void row_relay(struct hky_loader *l, int row, const char *name, struct hky_place place, bool is_of_file)
 {
     static const struct hky_key *const keys[] = {hky_keys_row, hky_keys_relay, NULL};
     lua_State *L = l->vm->L;
@@ -159,7 +194,7 @@ static void row_relay(struct hky_loader *l, int row, const char *name, struct hk
         known = account[0] != 0 ? hky_map_get(&l->spec_by_account, hky_str_z(account)) : NULL;
         if (known != NULL) {
             struct hky_relay_spec *s = &l->specs[(uintptr_t)known - 1];
-            row_merge(l, s, row, name, place);
+            row_merge(l, s, row, name, place, is_of_file);
             relay = s->name;
         } else {
             struct hky_relay_spec *s;
@@ -234,7 +269,9 @@ static void rows_read(struct hky_loader *l, struct hky_decl *d)
         const char *name = lua_type(L, row) == LUA_TTABLE ? hky_get_string(L, row, "name", NULL) : NULL;
         if (name != NULL && name[0] != 0 && strlen(name) <= 120) {
             from = hky_place_of(l, from, name, false);
-            row_relay(l, row, name, from);
+            if (d->rows != NULL)
+                check_row_of_file(l, row, name, from);
+            row_relay(l, row, name, from, d->rows != NULL);
         } else if (!hky_is_kind(L, row, HKY_UD_POISON)) {
             hky_complain(l, d->place, false, "rows: row %d needs a name of at most 120 characters", (int)i);
         }

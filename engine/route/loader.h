@@ -98,6 +98,7 @@ void hky_compile_rows_specs(struct hky_loader *l); /* rows' relays, before hky_c
 void hky_compile_listen(struct hky_loader *l, int index, struct hky_place place, struct hky_engine_options *o);
 void hky_compile_rules(struct hky_loader *l);
 void hky_check_reach(struct hky_loader *l);
+bool hky_is_secret_name(const char *s);
 struct hky_secret_ref hky_read_secret(struct hky_loader *l, int index, const char *what, struct hky_place place);
 const char *const *hky_read_strings(struct hky_loader *l, int index);
 void hky_register_functions(struct hky_loader *l); /* worker: functions into vm->fns */

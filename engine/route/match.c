@@ -177,6 +177,20 @@ bool hky_set_has(const struct hky_set *s, const struct hky_match_key *k)
     return false;
 }
 
+/* A # begins a comment at the start and behind a blank; within an address it is a character like others. */
+static struct hky_str without_comment(struct hky_str s)
+{
+    bool is_quoted = false;
+
+    for (size_t i = 0; i < s.n; i++) {
+        if (s.p[i] == '"')
+            is_quoted = !is_quoted;
+        if (s.p[i] == '#' && !is_quoted && (i == 0 || s.p[i - 1] == ' ' || s.p[i - 1] == '\t'))
+            return hky_str_trim(hky_str_of(s.p, i));
+    }
+    return s;
+}
+
 enum hky_err hky_list_parse(struct hky_str text, const char *name, struct hky_set *set, struct hky_error *e)
 {
     unsigned line = 0;
@@ -192,7 +206,8 @@ enum hky_err hky_list_parse(struct hky_str text, const char *name, struct hky_se
         text.n -= end != NULL ? n + 1 : n;
         if (line == 1 && s.n >= 3 && memcmp(s.p, "\xef\xbb\xbf", 3) == 0)
             s.p += 3, s.n -= 3;
-        if (s.n == 0 || s.p[0] == '#')
+        s = without_comment(s);
+        if (s.n == 0)
             continue;
         if (hky_entry_parse(s, &entry, &why) != HKY_OK)
             return hky_error_set(e, HKY_E_SYNTAX, "%s:%u: \"%.*s\" is no address, domain or .domain: %s", name, line,

@@ -41,7 +41,7 @@ bool hky_set_is_subset(const struct hky_set *inner, const struct hky_set *outer)
 size_t hky_set_n(const struct hky_set *s);
 void hky_set_unref(struct hky_set **s);
 
-/* list "file": one entry a line, # comments. */
+/* list "file": one entry a line, # begins a comment. */
 struct hky_list {
     const char *name, *path;
     pthread_mutex_t lock;

@@ -506,7 +506,7 @@ struct hky_secret_ref hky_read_secret(struct hky_loader *l, int index, const cha
         return ref;
     }
     s = lua_touserdata(L, index);
-    if (s->is_from_rows && strncmp(s->name, "row-", 4) != 0)
+    if (s->is_from_rows && (strncmp(s->name, "row-", 4) != 0 || !hky_is_secret_name(s->name)))
         hky_complain(l, place, false, "%s: a row reaches secrets named row-... only, not \"%s\"", what, s->name);
     ref.name = hky_arena_z(&l->table->arena, s->name);
     if (s->n_command > 0) {

@@ -317,7 +317,7 @@ static int l_rows(lua_State *L)
 
 /* --- secret, env, include, list, ramp --- */
 
-static bool is_secret_name(const char *s)
+bool hky_is_secret_name(const char *s)
 {
     if (s[0] == 0 || strlen(s) >= sizeof((struct hky_secret_ud *)0)->name || strstr(s, "..") != NULL || s[0] == '/')
         return false;
@@ -330,7 +330,7 @@ static int l_secret(lua_State *L)
     struct hky_secret_ud *s;
 
     lua_settop(L, 2);
-    if (lua_type(L, 1) != LUA_TSTRING || !is_secret_name(lua_tostring(L, 1))) {
+    if (lua_type(L, 1) != LUA_TSTRING || !hky_is_secret_name(lua_tostring(L, 1))) {
         hky_script_problem(L, place, "secret needs a name of letters, digits and ._/- such as secret \"gmail\"");
         return poison(L);
     }

@@ -342,6 +342,31 @@ static void declarations(struct writer *w)
     }
 }
 
+/* Routes that load, so that what functions do is tried. */
+static void functions(struct writer *w)
+{
+    static const char *const vias[] = {"'a'", "{ 'a', step 'b' { tries = 1 } }",
+                                       "split 's' { { arm = 'x', share = 'rest', via = 'a' } }"};
+    char line[80];
+
+    put(w, "relay 'own' { mx = true } relay 'a' { host = 'a.example' } relay 'b' { host = 'b.example', port = 465 }\n"
+           "local t, kept = {}, {}\n");
+    for (unsigned i = 0; i < 4 && w->at < w->size; i++) {
+        snprintf(line, sizeof line, "route 'r%u' { to = '*', priority = %u, when = ", i, take(w, 4));
+        put(w, line);
+        if (take(w, 4) == 0)
+            put(w, "function(r) return true end");
+        else
+            function(w, DEPTH_MAX);
+        put(w, ", via = ");
+        if (take(w, 2) == 0)
+            put(w, CHOICE(w, vias));
+        else
+            function(w, DEPTH_MAX);
+        put(w, " }\n");
+    }
+}
+
 static const char *folder(void)
 {
     static char path[64];
@@ -433,7 +458,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         write_text("policy.lua", "rows 'rows.json'");
         write_file("rows.json", (const char *)data + 1, size - 1);
     } else {
-        declarations(&w);
+        if (data[0] & 1)
+            functions(&w);
+        else
+            declarations(&w);
         write_file("policy.lua", w.text, w.n);
         write_text("rows.json",
                    "[ { \"name\": \"j\", \"host\": \"j.example\", \"to\": \"@carriers.all\", \"when\": \"m\" } ]");
