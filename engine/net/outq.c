@@ -1,5 +1,7 @@
 #include "net/outq.h"
 
+#include "base/secret.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -16,10 +18,13 @@ void hky_outq_init(struct hky_outq *q, struct hky_loop *loop)
     q->segs = q->few;
 }
 
+/* It may have held a login: nothing of that is left behind in memory that waits for other uses. */
 static void chunk_unref(struct hky_outq *q, struct hky_chunk *c)
 {
-    if (--c->refs == 0)
-        hky_loop_chunk_put(q->loop, c);
+    if (--c->refs > 0)
+        return;
+    hky_secret_wipe(c->data, c->used);
+    hky_loop_chunk_put(q->loop, c);
 }
 
 static void chunk_let_go(struct hky_outq *q)

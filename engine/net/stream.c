@@ -350,6 +350,13 @@ void hky_stream_peer(const struct hky_stream *s, char *out, size_t n)
         out[0] = 0;
 }
 
+void hky_stream_cut(struct hky_stream **at)
+{
+    if (*at != NULL)
+        (*at)->is_broken = true;
+    hky_stream_close(at);
+}
+
 void hky_stream_close(struct hky_stream **at)
 {
     struct hky_stream *s = *at;

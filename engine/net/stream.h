@@ -75,5 +75,6 @@ bool hky_stream_tls_is_verified(const struct hky_stream *s);
 
 void hky_stream_peer(const struct hky_stream *s, char *out, size_t n); /* numeric address, no port */
 void hky_stream_close(struct hky_stream **s); /* sends what the kernel takes now, close_notify; idempotent */
+void hky_stream_cut(struct hky_stream **s);   /* as close, but what is unsent stays unsent */
 
 #endif

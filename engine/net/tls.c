@@ -22,6 +22,13 @@ void hky_tls_last_error(char *out, size_t n)
     ERR_clear_error();
 }
 
+/* A key with a pass phrase is an error, not a question on the terminal that a running engine would wait for. */
+static int no_pass_phrase(char *buf, int size, int is_writing, void *ctx)
+{
+    (void)buf, (void)size, (void)is_writing, (void)ctx;
+    return -1;
+}
+
 static struct hky_tls *tls_alloc(bool is_server)
 {
     struct hky_tls *t = hky_calloc(1, sizeof *t);
@@ -37,6 +44,7 @@ static struct hky_tls *tls_alloc(bool is_server)
     SSL_CTX_set_options(t->ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION);
     SSL_CTX_set_mode(t->ctx,
                      SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS);
+    SSL_CTX_set_default_passwd_cb(t->ctx, no_pass_phrase);
     SSL_CTX_set_read_ahead(t->ctx, 1); /* a record's head and body in one system call */
     return t;
 }

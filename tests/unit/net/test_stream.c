@@ -321,6 +321,23 @@ static void close_releases_references_and_silences(void **state)
     pair_down(&p);
 }
 
+static void cut_sends_nothing_more(void **state)
+{
+    (void)state;
+    struct pair p;
+    pair_up(&p);
+    hky_stream_write(p.peer.s, "first\n", 6);
+    hky_stream_flush(p.peer.s);
+    hky_stream_write(p.peer.s, "second\n", 7);
+    hky_stream_cut(&p.peer.s);
+    assert_null(p.peer.s);
+    turns(p.loop, 2);
+    char got[64];
+    assert_int_equal(recv(p.fd, got, sizeof got, 0), 6);
+    assert_int_equal(recv(p.fd, got, sizeof got, 0), 0);
+    pair_down(&p);
+}
+
 static void close_inside_on_data_sends_what_was_written(void **state)
 {
     (void)state;
@@ -560,6 +577,7 @@ int main(void)
         cmocka_unit_test(a_big_write_by_reference_waits_for_the_reader),
         cmocka_unit_test(many_small_writes_and_references_keep_their_order),
         cmocka_unit_test(close_releases_references_and_silences),
+        cmocka_unit_test(cut_sends_nothing_more),
         cmocka_unit_test(close_inside_on_data_sends_what_was_written),
         cmocka_unit_test(a_write_to_a_dead_peer_fails_after_its_last_words_are_read),
         cmocka_unit_test(a_deadline_fails_once_unless_moved_or_cleared),
