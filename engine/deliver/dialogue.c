@@ -446,7 +446,7 @@ void hky_dialogue_reply(struct hky_dialogue *d, const struct hky_reply *r, struc
         break;
     case HKY_EXPECT_RSET:
         if (r->code >= 400)
-            hky_dialogue_finish(d, HKY_STAGE_MAIL, r, false, true);
+            hky_dialogue_finish(d, HKY_STAGE_MAIL, r, false, r->code != 421);
         break;
     case HKY_EXPECT_QUIT:
     case HKY_EXPECT_NOTHING:

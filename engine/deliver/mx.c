@@ -5,7 +5,8 @@
 #include "base/clock.h"
 #include "deliver/pool.h"
 
-#define FRESH_MS (5 * 60 * 1000) /* asked again when older; the resolver caches by TTL */
+#define FRESH_MS      (5 * 60 * 1000) /* asked again when older; the resolver caches by TTL */
+#define FAILED_A_TURN 100             /* jobs of a lane that leads nowhere */
 
 static void place(struct hky_lane_slot *slot, const struct hky_dns_mx *hosts, unsigned n)
 {
@@ -40,11 +41,13 @@ static void fail_lane(struct hky_lane_slot *slot, const struct hky_dns_mx_answer
         hky_reply_local(&reply, HKY_ORIGIN_DNS, "%s: %s", domain,
                         a->text[0] != '\0' ? a->text : "the name servers do not answer");
     }
-    /* The whole lane leads nowhere. */
+    /* The whole lane leads nowhere; others have their turn in between, the answer stays in the resolver's cache. */
     struct hky_lane *lane = slot->lane;
-    for (uint32_t n = lane->n_ready; n > 0; n--)
-        if (!hky_lane_fail_one(lane, HKY_STAGE_CONNECT, class, &reply))
-            break;
+    unsigned n = 0;
+    while (n < FAILED_A_TURN && hky_lane_fail_one(lane, HKY_STAGE_CONNECT, class, &reply))
+        n++;
+    if (n == FAILED_A_TURN && lane->n_ready > 0)
+        hky_mx_place(slot);
 }
 
 /* "[192.0.2.1]" and "[IPv6:2001:db8::1]" name the host themselves (RFC 5321 4.1.3). */

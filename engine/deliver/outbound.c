@@ -17,6 +17,12 @@ static void trace(struct hky_outbound *c, enum hky_stage stage, bool is_good, co
         c->params.ops->trace(c->params.ctx, c, stage, is_good, text);
 }
 
+/* The dot (and all before it) went to the kernel: the peer may have the whole message. */
+static bool dot_has_left(const struct hky_outbound *c)
+{
+    return c->stream != NULL && hky_stream_sent(c->stream) >= c->dot_end;
+}
+
 static void dialogue_end(struct hky_outbound *c)
 {
     if (c->is_dialogue) {
@@ -24,13 +30,10 @@ static void dialogue_end(struct hky_outbound *c)
         hky_reply_reader_fini(&c->reader);
         c->is_dialogue = false;
     }
-    hky_stream_close(&c->stream);
-}
-
-/* The dot (and all before it) went to the kernel: the peer may have the whole message. */
-static bool dot_has_left(const struct hky_outbound *c)
-{
-    return c->stream != NULL && hky_stream_sent(c->stream) >= c->dot_end;
+    if (dot_has_left(c))
+        hky_stream_close(&c->stream);
+    else
+        hky_stream_cut(&c->stream); /* what was said of the message rests on its dot not having left */
 }
 
 void hky_outbound_fail(struct hky_outbound *c, enum hky_stage stage, enum hky_class class, bool is_out_of_step,
@@ -420,12 +423,10 @@ static void on_lost(struct hky_outbound *c, bool is_eof, const struct hky_error 
     if (is_eof) {
         bool is_handshake = hky_outbound_is_tried(c) && c->dialogue.state == HKY_DIALOGUE_HANDSHAKE;
         hky_reply_local(&reply, is_handshake ? HKY_ORIGIN_TLS : HKY_ORIGIN_LOST, "the server closed the connection");
-    } else if (e->code == HKY_E_TLS) {
+    } else if (e->code == HKY_E_TLS && !c->is_open) { /* later it is a connection that was lost like any other */
         hky_reply_local(&reply, HKY_ORIGIN_TLS, "%s", e->text);
-        if (!c->is_open) {
-            stage = HKY_STAGE_TLS;
-            class = HKY_CLASS_TLS;
-        }
+        stage = HKY_STAGE_TLS;
+        class = HKY_CLASS_TLS;
     } else {
         hky_reply_local(&reply, hky_outbound_is_tried(c) ? HKY_ORIGIN_LOST : HKY_ORIGIN_CONNECT, "%s", e->text);
     }
@@ -513,8 +514,13 @@ void hky_outbound_abandon(struct hky_outbound **cp)
     if (c == NULL)
         return;
     *cp = NULL;
+    /* A message whose dot is out is not the next start's as if nothing had happened. */
+    struct hky_transaction *t = c->is_dialogue ? c->dialogue.current : NULL;
+    if (t != NULL && t->state == HKY_TRANSACTION_DOT && dot_has_left(c))
+        hky_outbound_fail_local(c, HKY_STAGE_NONE, HKY_CLASS_N, HKY_ORIGIN_LOST, "stopped before the server answered");
     let_go(c);
-    on_free(&c->free_task);
+    c->free_task.run = on_free; /* not at once: `task` may be queued */
+    hky_loop_defer(c->params.loop, &c->free_task);
 }
 
 bool hky_outbound_is_idle(const struct hky_outbound *c)

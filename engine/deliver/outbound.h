@@ -64,9 +64,10 @@ struct hky_outbound_params {
     void *ctx;
 };
 struct hky_outbound *hky_outbound_new(const struct hky_outbound_params *p);
-void hky_outbound_kick(struct hky_outbound *c);     /* there is something to take */
-void hky_outbound_retire(struct hky_outbound *c);   /* takes nothing more; QUITs when idle */
-void hky_outbound_abandon(struct hky_outbound **c); /* the loop has stopped: give back what is under way, free */
+void hky_outbound_kick(struct hky_outbound *c);   /* there is something to take */
+void hky_outbound_retire(struct hky_outbound *c); /* takes nothing more; QUITs when idle */
+/* The loop has stopped: reports what may have arrived, drops the rest without a call; the memory goes with the loop. */
+void hky_outbound_abandon(struct hky_outbound **c);
 bool hky_outbound_is_idle(const struct hky_outbound *c);
 const char *hky_outbound_host(const struct hky_outbound *c); /* being spoken to */
 const struct hky_relay *hky_outbound_relay(const struct hky_outbound *c);

@@ -395,6 +395,10 @@ static void on_task(struct hky_task *task)
 {
     struct hky_pool *pool = HKY_CONTAINER(task, struct hky_pool, task);
     pool->is_queued = false;
+    if (pool->deliver == NULL) { /* freed meanwhile */
+        pool_release(pool);
+        return;
+    }
     work(pool);
     if (is_forsaken(pool) && !pool->is_queued) {
         hky_map_remove(&pool->deliver->pools, hky_str_z(pool->key));
@@ -545,5 +549,7 @@ void hky_pool_free(struct hky_pool *pool)
         slot->lane->deliver = NULL;
         free(slot);
     }
-    pool_release(pool);
+    pool->deliver = NULL;
+    if (!pool->is_queued)
+        pool_release(pool);
 }

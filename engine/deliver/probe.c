@@ -83,10 +83,12 @@ static struct hky_delivery *on_next(void *ctx, struct hky_outbound *c)
 static void on_result(void *ctx, struct hky_outbound *c, struct hky_delivery *x, unsigned i, enum hky_stage stage,
                       enum hky_class class, const struct hky_reply *reply)
 {
+    struct probe *p = ctx;
     (void)c;
     (void)x;
     (void)i;
-    conclude(ctx, stage, class, reply);
+    if (!p->has_outcome) /* its time may be over */
+        conclude(p, stage, class, reply);
 }
 
 static void on_done(void *ctx, struct hky_outbound *c, struct hky_delivery *x, bool mail_sent)
@@ -94,7 +96,8 @@ static void on_done(void *ctx, struct hky_outbound *c, struct hky_delivery *x, b
     (void)ctx;
     (void)x;
     (void)mail_sent;
-    hky_outbound_retire(c);
+    if (((struct probe *)ctx)->connection != NULL) /* else it is being abandoned */
+        hky_outbound_retire(c);
 }
 
 static void on_give_back(void *ctx, struct hky_outbound *c, struct hky_delivery *x)

@@ -242,7 +242,7 @@ static const struct row rows[] = {
     {"421 to RSET gives the follower back", "",
      PIPELINED
      "> begin A1\nC: MAIL A\nC: RCPT A0\nC: DATA A\n> 250 m\n> 550 a\nA0 rcpt 550\n> 503 d\nC: RSET\ndone A\n" OVER_B
-     "> 421 x\nback B\nend mail 421 step\n"},
+     "> 421 x\nback B\nend mail 421\n"},
     {"421 when idle", "", PIPELINED "> 421 idle too long\nend mail 421 idle\n"},
     {"lost when idle", "", PIPELINED "> lost\nend mail 0 idle\n"},
     {"lost before the greeting", "", "> lost\nend greeting 0\n"},

@@ -322,6 +322,25 @@ static void test_open_jobs_are_given_back_at_the_end(void **state)
     finish(&f, &s);
 }
 
+static void test_a_stop_after_the_dot_is_ambiguous(void **state)
+{
+    (void)state;
+    struct server s;
+    struct fake f;
+    /* The envelope behind the dot is out, too: that message comes back uncounted. */
+    const char *scripts[] = {OPEN GROUP("0") YES GROUP("1") "EOF\n", NULL};
+    server_start(&s, scripts);
+    fake_init(&f, s.port);
+    add(&f, 2);
+    run_for(&f, 200);
+    hky_deliver_free(&f.deliver);
+    assert_int_equal(f.n_done, 1);
+    assert_int_equal(f.outcomes[0][0].class, HKY_CLASS_AMBIGUOUS);
+    assert_int_equal(f.n_back, 1);
+    assert_false(f.has_outcome[1][0]);
+    finish(&f, &s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -341,6 +360,7 @@ int main(void)
         cmocka_unit_test(test_messages_per_connection),
         cmocka_unit_test(test_others_follow_once_one_connection_is_open),
         cmocka_unit_test(test_open_jobs_are_given_back_at_the_end),
+        cmocka_unit_test(test_a_stop_after_the_dot_is_ambiguous),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
