@@ -162,17 +162,24 @@ static void read_big(struct hky_journal *j, struct hky_body_read *r)
     answer(r, got == n ? HKY_OK : HKY_E_IO, p, 0, n);
 }
 
-static bool read_memory(struct hky_journal *j, struct hky_body_read *r)
+struct hky_body *hky_journal_body_in_memory(struct hky_journal *j, struct hky_message *m)
 {
     struct hky_body *b;
 
-    if (r->message->is_big || __atomic_load_n(&r->message->body, __ATOMIC_RELAXED) == NULL)
-        return false;
-    pthread_mutex_lock(body_lock(j, r->message->id));
-    b = __atomic_load_n(&r->message->body, __ATOMIC_ACQUIRE);
+    if (m->is_big || __atomic_load_n(&m->body, __ATOMIC_RELAXED) == NULL)
+        return NULL;
+    pthread_mutex_lock(body_lock(j, m->id));
+    b = __atomic_load_n(&m->body, __ATOMIC_ACQUIRE);
     if (b != NULL)
         hky_body_ref(b);
-    pthread_mutex_unlock(body_lock(j, r->message->id));
+    pthread_mutex_unlock(body_lock(j, m->id));
+    return b;
+}
+
+static bool read_memory(struct hky_journal *j, struct hky_body_read *r)
+{
+    struct hky_body *b = hky_journal_body_in_memory(j, r->message);
+
     if (b == NULL)
         return false;
     r->result = HKY_OK;

@@ -119,6 +119,8 @@ struct hky_body_read {
 /* true: answered at once (result, p, n are set, done is not called). false: done will be called on r->loop. */
 bool hky_journal_body(struct hky_journal *j, struct hky_body_read *r);
 void hky_body_read_release(struct hky_body_read *r); /* p is invalid after this */
+/* The body, counted, when it is in memory; else NULL. */
+struct hky_body *hky_journal_body_in_memory(struct hky_journal *j, struct hky_message *m);
 /* The body is not needed in memory for now (deferred, parked, held). */
 void hky_journal_body_drop(struct hky_journal *j, struct hky_message *m);
 
