@@ -117,7 +117,7 @@ static void read_server(struct relay_read *r)
         hky_complain(r->l, place_of(r, "source"), false, "%s: source \"%.60s\" is no address of this machine", r->what,
                      o->source);
     o->hello = keep(r->l, hky_get_string(L, r->merged, "hello", ""));
-    if (strpbrk(o->hello, " \t<>") != NULL)
+    if (strpbrk(o->hello, " \t\r\n<>") != NULL)
         hky_complain(r->l, place_of(r, "hello"), false, "%s: hello must be one name", r->what);
 }
 
