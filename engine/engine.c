@@ -95,12 +95,14 @@ static void read_password(struct hky_task *task)
 {
     struct password_ask *ask = HKY_CONTAINER(task, struct password_ask, task);
     struct hky_engine *engine = ask->engine;
-    const char *name = ask->ref->name != NULL ? ask->ref->name : ask->ref->literal;
-    struct hky_secret *known = hky_map_get(&engine->passwords, hky_str_z(name));
+    /* One written in the policy needs no remembering, and its text must not be taken for a name. */
+    bool is_named = ask->ref->literal == NULL && ask->ref->name != NULL;
+    struct hky_secret *known = is_named ? hky_map_get(&engine->passwords, hky_str_z(ask->ref->name)) : NULL;
 
-    if (known == NULL && hky_policy_read_secret(ask->policy, ask->ref, &known, &ask->error) == HKY_OK)
-        hky_map_put(&engine->passwords, hky_str_z(name), known);
-    ask->secret = hky_secret_ref(known);
+    if (known != NULL)
+        ask->secret = hky_secret_ref(known);
+    else if (hky_policy_read_secret(ask->policy, ask->ref, &ask->secret, &ask->error) == HKY_OK && is_named)
+        hky_map_put(&engine->passwords, hky_str_z(ask->ref->name), hky_secret_ref(ask->secret));
     task->run = deliver_password;
     hky_loop_post(ask->worker->loop, task);
 }
