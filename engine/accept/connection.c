@@ -493,7 +493,7 @@ void hky_connection_new(struct hky_gate *gate, int fd, const struct hky_connecti
     struct hky_policy *policy = w->accept->ops.policy(w->accept->ops.ctx, w->index);
     const struct hky_listen *listen = find_listen(policy, gate->door);
 
-    if (listen == NULL || !hky_client_enter(w->accept, peer->text, &policy->engine.bounds)) {
+    if (listen == NULL || fd > w->accept->fd_most || !hky_client_enter(w->accept, peer->text, &policy->engine.bounds)) {
         turn_away(fd, listen, "421 4.3.2 too many connections; try again later\r\n");
         return;
     }

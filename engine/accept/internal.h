@@ -59,6 +59,7 @@ struct hky_accept {
     struct hky_door **doors; /* the engine's thread */
     unsigned n_doors;
     bool is_started;
+    int fd_most;            /* the quarter of the descriptors above this is left to deliveries, files and operators */
     uint64_t n_connections; /* all; atomic */
     pthread_mutex_t lock;   /* clients, doors' tls */
     struct hky_map clients; /* address -> number of connections */

@@ -2,8 +2,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -366,6 +368,11 @@ static void door_start(struct hky_accept *a, struct hky_door *door)
 
 void hky_accept_start(struct hky_accept *a)
 {
+    struct rlimit lim = {0};
+
+    /* The kernel gives out the lowest free number, so the number says how many are taken. */
+    a->fd_most = getrlimit(RLIMIT_NOFILE, &lim) == 0 && lim.rlim_cur < INT_MAX ? (int)(lim.rlim_cur - lim.rlim_cur / 4)
+                                                                               : INT_MAX;
     a->is_started = true;
     for (unsigned i = 0; i < a->n_doors; i++)
         door_start(a, a->doors[i]);

@@ -9,6 +9,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <unistd.h>
@@ -334,6 +335,37 @@ static void test_connections_are_bounded(void **state)
     engine_fini(&en);
 }
 
+static void test_clients_leave_descriptors_to_others(void **state)
+{
+    struct engine en;
+    struct rlimit was, few;
+    int fds[60], n = 0;
+
+    (void)state;
+    engine_init(&en, 1);
+    en.policy.engine.bounds.connections = en.policy.engine.bounds.connections_per_client = 1000;
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &was), 0);
+    few = was;
+    few.rlim_cur = 120;
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &few), 0);
+    engine_run(&en);
+    bool is_turned_away = false;
+    while (n < 60 && !is_turned_away) {
+        fds[n++] = dial(&en);
+        is_turned_away = strstr(hear(fds[n - 1], "\r\n"), "421 4.3.2") != NULL;
+    }
+    assert_true(is_turned_away);
+    int more[20];
+    for (int i = 0; i < 20; i++)
+        assert_true((more[i] = dup(fds[0])) >= 0);
+    for (int i = 0; i < 20; i++)
+        close(more[i]);
+    while (n > 0)
+        close(fds[--n]);
+    engine_fini(&en);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &was), 0);
+}
+
 static void on_drained(void *ctx)
 {
     __atomic_store_n(&((struct engine *)ctx)->is_drained, 1, __ATOMIC_SEQ_CST);
@@ -560,6 +592,7 @@ int main(void)
         cmocka_unit_test(test_big_message),
         cmocka_unit_test(test_deadlines),
         cmocka_unit_test(test_connections_are_bounded),
+        cmocka_unit_test(test_clients_leave_descriptors_to_others),
         cmocka_unit_test(test_drain),
         cmocka_unit_test(test_free_with_orders_left),
         cmocka_unit_test(test_refused_listeners),
