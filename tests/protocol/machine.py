@@ -256,7 +256,7 @@ def no_descriptor_left(world):
     arrives(world, engine)
     inside = smtplib.SMTP("127.0.0.1", engine.port, timeout=20)
     n = len(os.listdir(f"/proc/{engine.p.pid}/fd"))
-    subprocess.run(["prlimit", f"--pid={engine.p.pid}", f"--nofile={n + 20}:{n + 20}"], check=True)
+    resource.prlimit(engine.p.pid, resource.RLIMIT_NOFILE, (n + 20, n + 20))
     held = []
     for _ in range(100):
         s = socket.socket()
