@@ -145,15 +145,30 @@ enum hky_err spool_write_file(struct hky_journal *j, int dir, const char *name, 
     j->io.unlinkat(j->io.ctx, dir, fresh, 0);
     fd = j->io.openat(j->io.ctx, dir, fresh, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (fd < 0)
-        return hky_error_sys(e, HKY_E_IO, errno, "cannot make %s in the spool %.120s", fresh, j->dir);
+        return hky_error_sys(e, errno == ENOSPC || errno == EDQUOT ? HKY_E_FULL : HKY_E_IO, errno,
+                             "cannot make %s in the spool %.120s", fresh, j->dir);
     err = fill_file(j, fd, p, n);
     if (close(fd) < 0 && err == HKY_OK)
         err = HKY_E_IO;
     if (err == HKY_OK && (j->io.renameat(j->io.ctx, dir, fresh, dir, name) < 0 || j->io.fdatasync(j->io.ctx, dir) < 0))
-        err = HKY_E_IO;
+        err = errno == ENOSPC || errno == EDQUOT ? HKY_E_FULL : HKY_E_IO;
     if (err != HKY_OK)
         return hky_error_sys(e, err, errno, "cannot write %s in the spool %.120s", name, j->dir);
     return HKY_OK;
+}
+
+/* On a disk without a free octet the engine still starts, to deliver: over the old state, in its place. It fits in one
+ * sector; were it torn all the same, its checksum says so and the segments' headers are asked. */
+static enum hky_err overwrite_state(struct hky_journal *j, const void *p, size_t n)
+{
+    int fd = j->io.openat(j->io.ctx, j->journal_fd, "state", O_WRONLY | O_NOFOLLOW | O_CLOEXEC, 0);
+    enum hky_err err;
+
+    if (fd < 0)
+        return HKY_E_FULL;
+    err = fill_file(j, fd, p, n);
+    close(fd);
+    return err;
 }
 
 /* magic, format, is_clean, first epoch counter that may be given out after a start, next id, CRC */
@@ -170,6 +185,8 @@ enum hky_err spool_state_write(struct hky_journal *j, uint64_t epoch_limit, bool
     hky_buf_add_u64(&b, __atomic_load_n(&j->ids.last, __ATOMIC_RELAXED));
     hky_buf_add_u32(&b, hky_crc32c(0, b.p, b.n));
     err = spool_write_file(j, j->journal_fd, "state", b.p, b.n, e);
+    if (err == HKY_E_FULL)
+        err = overwrite_state(j, b.p, b.n);
     hky_buf_fini(&b);
     if (err == HKY_OK)
         j->epoch_limit = epoch_limit;

@@ -304,6 +304,45 @@ static void a_failing_disk_refuses_accepts_and_recovers_by_itself(void **state)
     rig_fini(&r);
 }
 
+static int no_new_files(void *ctx, int dir, const char *name, int flags, mode_t mode)
+{
+    (void)ctx;
+    if ((flags & O_CREAT) != 0) {
+        errno = ENOSPC;
+        return -1;
+    }
+    return openat(dir, name, flags, mode);
+}
+
+static void it_starts_where_no_file_can_be_made(void **state)
+{
+    struct faults f = {.lock = PTHREAD_MUTEX_INITIALIZER, .call = N_CALLS};
+    struct hky_journal_io io = {.ctx = &f,
+                                .pwritev = fault_pwritev,
+                                .fdatasync = fault_fdatasync,
+                                .openat = no_new_files,
+                                .renameat = fault_renameat,
+                                .unlinkat = fault_unlinkat};
+    struct hky_message *m;
+    struct rig r;
+
+    (void)state;
+    rig_init(&r);
+    rig_open(&r);
+    rig_put(&r, 1, 1, 500);
+    rig_close(&r);
+    r.params.io = &io;
+    rig_open(&r);
+    m = hky_idmap_get(&r.found, 1);
+    assert_non_null(m);
+    rig_finish(&r, m, 0); /* and delivers: results go where the reserve is */
+    rig_close(&r);
+    rig_open(&r);
+    assert_int_equal(r.report.unclean_stops, 0); /* the stop could be noted, too */
+    assert_int_equal(r.report.messages, 0);
+    rig_fini(&r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -316,6 +355,7 @@ int main(void)
         cmocka_unit_test(the_nth_open_fails),
         cmocka_unit_test(the_nth_rename_fails),
         cmocka_unit_test(the_stop_does_not_wait_for_a_disk_that_fails),
+        cmocka_unit_test(it_starts_where_no_file_can_be_made),
         cmocka_unit_test(a_failing_disk_refuses_accepts_and_recovers_by_itself),
     };
 
