@@ -1,0 +1,133 @@
+"""The n-th call to the disk fails, on the whole engine: once, for a while, or from then on.
+
+disk.so, loaded before the C library, lets the n-th write, sync, open, rename, unlink or fallocate below the spool fail
+with EIO or ENOSPC. Whatever happens: no crash; what was acknowledged is delivered, by this engine or the next on a sound
+disk; what was refused never arrives; and the queue drains.
+"""
+import os
+import signal
+import struct
+import subprocess
+import threading
+
+from common import Came, Sent, check_sums, disk_library, drained, holds, note, part, policy_of, restart, sound_log, start_load, with_disk
+from harness import answers, wait_for
+
+MESSAGES = 60
+EIO, ENOSPC = 5, 28
+KINDS = ("write", "sync", "open", "rename", "unlink", "fallocate")
+
+POLICY = """
+engine { hostname = "failing.example", listen = "127.0.0.1:{port}", owner = "o@failing.example", retry = { "1s" }, workers = 2, dsn = "none",
+         bounds = { segment = "1M", cold_after = "1s", min_free = "1M" } }
+relay "takes" { host = "127.0.0.1", port = P0, tls = "none", connections = 4 }
+relay "defers" { host = "127.0.0.1", port = P1, tls = "none", connections = 4 }
+route "later" { to = "later.example", via = "defers" }
+route "rest" { to = "*", via = "takes" }
+"""
+
+
+class Bench:
+    """A sink of its own; one run of the engine after the other, each with a fresh spool."""
+
+    def __init__(self, world, number, library):
+        self.world, self.number, self.library = world, number, library
+        self.sink = world.sink(f"sink{number}", ports=2, rules=["*:{1} dot 50% 451 4.3.0 busy"])
+        self.policy = policy_of(POLICY, self.sink.ports)
+        self.n, self.seen = 0, 0
+
+    def fresh_rows(self):
+        rows = self.world.received(f"sink{self.number}")
+        fresh, self.seen = rows[self.seen:], len(rows)
+        return fresh
+
+    def run(self, fail):
+        """One engine with this failure (None: none); calls made by kind."""
+        self.n += 1
+        name = f"failing{self.number}-{self.n}"
+        root, counts = self.world.path(name), self.world.path(f"{name}.counts")
+        os.mkdir(root, 0o700)
+        env = with_disk(self.library, root, counts=counts, **({"fail": fail} if fail else {}))
+        engine = self.world.engine(self.policy, name=name, spool=f"{name}/spool", env=env, wait=False, log="error")
+        ids = f"{name}.ids"
+        wait_for(lambda: engine.p.poll() is not None or answers(engine.port), 30, 0.01, "the engine starts, or says why not")
+        is_up = engine.p.poll() is None
+        if is_up:
+            load = start_load(self.world, engine, MESSAGES, size=20000, domains="a.example=2,later.example", connections=4, name=ids)
+            try:
+                load.p.wait(20)
+            except subprocess.TimeoutExpired:  # refused again and again, or left without a word
+                load.p.send_signal(signal.SIGKILL)
+                load.p.wait()
+        else:
+            holds(engine.p.returncode == 1 and engine.text().strip() != "", f"ended with {engine.p.returncode} and says nothing")
+        used = struct.unpack("7Q", open(counts, "rb").read(56))
+        code = None
+        if is_up:
+            engine.is_alive()
+            code = engine.stop(timeout=60) if self.n % 2 == 0 else None
+            engine.kill()
+        for variable in [k for k in engine.env if k.startswith("DISK_")] + ["LD_PRELOAD"]:
+            engine.env.pop(variable, None)
+        restart(engine)
+        drained(self.world, engine, 40)
+        holds(engine.stop() == 0, "the next engine stops cleanly")
+        text = sound_log(engine)
+        if os.path.exists(self.world.path(ids)):
+            sent = Sent(self.world.path(ids))
+            came = Came(self.fresh_rows())
+            if fail is None:
+                holds(len(sent.acked) == MESSAGES and not sent.refused, f"without failures {len(sent.acked)} of {MESSAGES} are acknowledged: {text[-2000:]}")
+            if sent.acked:
+                check_sums(sent, came)
+            holds(not set(came.copies) & sent.refused, "delivered although refused")
+        for path in (root,):
+            subprocess.run(["rm", "-rf", path], check=True)
+        return used, code
+
+
+def plans(used, options, rng):
+    """What to let fail: every n of every kind with --long, a sample otherwise."""
+    out = []
+    for kind, total in zip(KINDS, used):
+        errnos = {"sync": (EIO,), "rename": (EIO, ENOSPC), "unlink": (EIO,)}.get(kind, (EIO, ENOSPC))
+        for n in range(1, total + 1):
+            for errno in errnos:
+                for count in (1, 5, 0):
+                    out.append(f"{kind}:{n}:{errno}:{count}")
+    if options.long:
+        return out
+    by_kind = {k: [p for p in out if p.startswith(k + ":")] for k in KINDS}
+    sample = []
+    for kind, wanted in (("write", 12), ("sync", 10), ("open", 8), ("rename", 5), ("unlink", 2), ("fallocate", 3)):
+        sample += rng.sample(by_kind[kind], min(wanted, len(by_kind[kind])))
+    return sample
+
+
+@part("the n-th write, sync, open, rename fails, once or for ever: acknowledged is delivered, refused never is", 170)
+def failing(world, options, rng):
+    library = disk_library(world)
+    benches = [Bench(world, k, library) for k in range(2)]
+    used, _ = benches[0].run(None)
+    todo = plans(used, options, rng)
+    n, failures, lock = len(todo), [], threading.Lock()
+    rng.shuffle(todo)
+
+    def work(bench):
+        while True:
+            with lock:
+                if not todo or failures:
+                    return
+                fail = todo.pop()
+            try:
+                bench.run(fail)
+            except BaseException as why:
+                failures.append(f"{fail}: {why}")
+
+    threads = [threading.Thread(target=work, args=(b,)) for b in benches]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    holds(not failures, "\n".join(failures))
+    note(f"failing calls: {n} runs; a run makes " + ", ".join(f"{u} {k}" for k, u in zip(KINDS, used)))

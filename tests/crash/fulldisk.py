@@ -1,0 +1,82 @@
+"""A disk that is really full: 452 to clients, deliveries go on, and mail comes in again when there is room."""
+import os
+import signal
+import subprocess
+
+from common import Came, Sent, Skip, ask, check_sums, drained, end_load, holds, n_queued, none, note, part, policy_of, sound_log, start_load
+from harness import wait_for
+
+POLICY = """
+engine { hostname = "full.example", listen = "127.0.0.1:{port}", owner = "o@full.example", retry = { "1s" }, workers = 2, dsn = "none",
+         bounds = { segment = "1M", cold_after = "1s", min_free = "1M" } }
+relay "takes" { host = "127.0.0.1", port = P0, tls = "none", connections = 4 }
+route "rest" { to = "*", via = "takes" }
+"""
+
+
+def refusals(world, name):
+    with open(world.path(name)) as f:
+        return [line.split(" ", 2)[2].strip() for line in f if line.split()[1] == "refused"]
+
+
+def mount(world, octets):
+    root = world.path("small")
+    os.mkdir(root)
+    if os.geteuid() != 0:
+        raise Skip("needs root, for a small tmpfs")
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={octets},mode=700", "tmpfs", root], capture_output=True, text=True)
+    if done.returncode != 0:
+        raise Skip(f"no tmpfs can be mounted: {done.stderr.strip()}")
+    return root
+
+
+@part("a full disk: 452, deliveries go on, mail comes in again when there is room", 120)
+def fulldisk(world, options, rng):
+    root = mount(world, 16 << 20)
+    try:
+        run(world, root)
+    finally:
+        for p in world.processes:
+            p.kill()
+        subprocess.run(["umount", "-l", root], check=False)
+
+
+def run(world, root):
+    sink = world.sink("sink")
+    engine = world.engine(policy_of(POLICY, sink.ports), spool="small/spool", log="warn")
+    world.run("relay", "pause", "takes", "--spool", engine.spool)
+    load = start_load(world, engine, 1200, size=20000, connections=8, name="first.ids")
+    end_load(load, 60)
+    first, said = Sent(world.path("first.ids")), refusals(world, "first.ids")
+    holds(100 < len(first.acked) < 800, f"{len(first.acked)} of 24 MB go on a disk of 16 MB")
+    none({s for s in said if not s.startswith(("452", "503"))}, "other answers than 452 to a full disk")
+    holds(any(s.startswith("452") for s in said), "nobody was told 452")
+    # a folder without a free octet: results still find room, in the reserve
+    filler = os.path.join(root, "filler")
+    with open(filler, "wb", buffering=0) as f:
+        try:
+            while True:
+                f.write(bytes(4096))
+        except OSError:
+            pass
+    engine.kill()  # and it starts on a full disk
+    engine.spawn()
+    wait_for(lambda: engine.is_alive() and n_queued(engine.spool) is not None, 30, why="the engine starts on a full disk")
+    world.run("relay", "resume", "takes", "--spool", engine.spool, check=False)
+    wait_for(lambda: len(world.received()) >= len(first.acked), 60, 0.1, "everything is delivered although the disk is full")
+    os.unlink(filler)
+    wait_for(lambda: ask(engine.spool, {"cmd": "status"})["journal"]["health"] == "good", 30, 0.1, "the journal is well again")
+
+    def takes_again():
+        load = start_load(world, engine, 20, size=20000, connections=2, name="second.ids")
+        end_load(load, 30)
+        return len(Sent(world.path("second.ids")).acked) == 20
+    copies = Came(world.received()).copies
+    wait_for(takes_again, 30, 0.5, "mail comes in again")
+    drained(world, engine, 60)
+    holds(engine.stop() == 0, "the engine stops cleanly")
+    sound_log(engine)
+    sink.stop(signal.SIGTERM)
+    none(first.acked - set(copies), "acknowledged and lost")
+    none(set(copies) & first.refused, "delivered although refused")
+    note(f"full disk: {len(first.acked)} acknowledged, {sum(s.startswith('452') for s in said)} times 452, all delivered with no octet free, then 20 more")
