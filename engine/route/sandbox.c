@@ -247,13 +247,15 @@ static int l_note(lua_State *L)
     return 0;
 }
 
+/* Upvalue: the stock function, which has one of its own and so must be called. */
 static int l_random(lua_State *L)
 {
-    lua_CFunction stock = lua_tocfunction(L, lua_upvalueindex(1));
-
     if (hky_vm_of(L)->loader != NULL)
         return luaL_error(L, "math.random is not available while loading");
-    return stock(L);
+    lua_pushvalue(L, lua_upvalueindex(1));
+    lua_insert(L, 1);
+    lua_call(L, lua_gettop(L) - 1, 1);
+    return 1;
 }
 
 /* --- tables: raw, with bounded length --- */

@@ -42,122 +42,200 @@ static void put(struct writer *w, const char *z)
 
 static void value(struct writer *w, unsigned depth);
 
-static void body(struct writer *w, unsigned depth)
+static void block(struct writer *w, unsigned depth);
+
+/* %e an expression, %b a block. */
+static void expand(struct writer *w, const char *form, unsigned depth);
+
+static void expression(struct writer *w, unsigned depth)
 {
-    static const char *const words[] = {"r",
-                                        ".",
-                                        "address",
-                                        "domain",
-                                        "tags",
-                                        "vars",
-                                        "attempts",
-                                        "message",
-                                        ":header('X')",
-                                        ":headers('X')",
-                                        "arms",
-                                        "author",
-                                        "now",
-                                        "#",
-                                        "[1]",
-                                        "(",
-                                        ")",
-                                        "{",
-                                        "}",
-                                        ",",
-                                        "=",
-                                        "==",
-                                        "~=",
-                                        "..",
-                                        "+",
-                                        "-",
-                                        "*",
-                                        "//",
-                                        "%",
-                                        "<",
-                                        "and",
-                                        "or",
-                                        "not",
-                                        "nil",
+    static const char *const plain[] = {"nil",
                                         "true",
-                                        "1",
+                                        "false",
                                         "0",
+                                        "1",
+                                        "-1",
                                         "2^53|0",
                                         "0/0",
+                                        "''",
                                         "'x'",
+                                        "'a.b'",
                                         "'%a+'",
                                         "'(.-)b'",
-                                        "('a'):rep(9999)",
-                                        "function(...)",
-                                        "end",
-                                        "return",
-                                        "if",
-                                        "then",
-                                        "else",
-                                        "while true do",
-                                        "for i = 1, 9 do",
-                                        "for k, v in pairs(r.vars) do",
-                                        "local x =",
-                                        "x",
+                                        "'%f[%w]'",
+                                        "('a'):rep(999)",
+                                        "('1,'):rep(99)",
+                                        "{}",
+                                        "{ 'a', 'b' }",
                                         "t",
-                                        "local t = {}",
-                                        "t[#t + 1] =",
-                                        "pcall(",
-                                        "xpcall(",
-                                        "error(",
-                                        "string.rep(",
-                                        "string.format(",
-                                        "string.find(",
-                                        "string.gsub(",
-                                        "string.gmatch(",
-                                        "table.insert(t,",
-                                        "table.concat(t)",
-                                        "table.unpack(t)",
-                                        "table.sort(t)",
-                                        "select('#',",
-                                        "tostring(",
-                                        "tonumber(",
-                                        "json.encode(",
-                                        "json.decode(",
-                                        "time.date(",
-                                        "time.parse(",
-                                        "utf8.len(",
-                                        "math.floor(",
-                                        "note(",
-                                        "r:hash('s')",
+                                        "kept",
+                                        "x",
+                                        "r",
+                                        "r.address",
+                                        "r.domain",
+                                        "r.tags",
+                                        "r.vars",
+                                        "r.vars.shoe",
+                                        "r.arms",
+                                        "r.attempts",
+                                        "r.author",
+                                        "r.author.name",
+                                        "r.message",
+                                        "r.message.size",
+                                        "r.message.id",
+                                        "r.deadline",
+                                        "r.now",
+                                        "r.user",
                                         "relays.a",
                                         "carriers.all",
-                                        ":has(",
-                                        "step 'a' {",
-                                        "split 's' {",
-                                        "resend",
+                                        "domains.freemail",
+                                        "classes.ours",
                                         "secret 'x'",
-                                        "goto l",
-                                        "::l::",
-                                        "repeat",
-                                        "until",
-                                        "break",
                                         "...",
-                                        ";"};
-    unsigned n = take(w, 24);
+                                        "string",
+                                        "math.huge",
+                                        "utf8.charpattern"};
+    static const char *const forms[] = {"(%e .. %e)",
+                                        "(%e + %e)",
+                                        "(%e * %e)",
+                                        "(%e // %e)",
+                                        "(%e % %e)",
+                                        "(%e < %e)",
+                                        "(%e == %e)",
+                                        "(%e and %e)",
+                                        "(%e or %e)",
+                                        "(not %e)",
+                                        "#(%e)",
+                                        "(-%e)",
+                                        "(%e)[%e]",
+                                        "{ %e, %e, x = %e, [%e] = %e }",
+                                        "function(...) %b end",
+                                        "(function(...) %b end)(%e, %e)",
+                                        "pcall(function() %b end)",
+                                        "xpcall(function() %b end, function(e) %b end)",
+                                        "pcall(%e, %e)",
+                                        "select('#', %e, %e)",
+                                        "select(%e, %e)",
+                                        "tostring(%e)",
+                                        "tonumber(%e)",
+                                        "tonumber(%e, %e)",
+                                        "type(%e)",
+                                        "next(%e)",
+                                        "rawget(%e, %e)",
+                                        "rawequal(%e, %e)",
+                                        "string.rep(%e, %e)",
+                                        "string.rep(%e, %e, %e)",
+                                        "string.format(%e, %e)",
+                                        "string.format('%q', %e)",
+                                        "string.find(%e, %e)",
+                                        "string.find(%e, %e, %e, %e)",
+                                        "string.match(%e, %e)",
+                                        "string.gsub(%e, %e, %e)",
+                                        "string.gsub(%e, %e, %e, %e)",
+                                        "string.gmatch(%e, %e)()",
+                                        "string.byte(%e, %e)",
+                                        "string.char(%e)",
+                                        "string.sub(%e, %e, %e)",
+                                        "string.lower(%e)",
+                                        "table.concat(%e, %e)",
+                                        "table.unpack(%e, %e, %e)",
+                                        "table.remove(t, %e)",
+                                        "table.move and table.move(%e, %e, %e, %e)",
+                                        "json.encode(%e)",
+                                        "json.decode(%e)",
+                                        "time.date(%e)",
+                                        "time.parse(%e)",
+                                        "time.days_since(%e)",
+                                        "utf8.len(%e)",
+                                        "utf8.char(%e)",
+                                        "utf8.codepoint(%e, %e)",
+                                        "math.floor(%e)",
+                                        "math.random(%e)",
+                                        "math.max(%e, %e)",
+                                        "r:hash(%e)",
+                                        "r.message:header(%e)",
+                                        "r.message:headers(%e)",
+                                        "carriers.all:has(%e)",
+                                        "relays[%e]",
+                                        "step 'a' { tries = %e, within = %e, on = %e }",
+                                        "step(%e)(%e)",
+                                        "split 's' { { arm = 'x', share = 'rest', via = %e } }"};
 
-    for (unsigned i = 0; i < n; i++) {
-        put(w, CHOICE(w, words));
-        put(w, " ");
-        if (depth < DEPTH_MAX && take(w, 32) == 31)
-            value(w, depth + 1);
+    if (depth >= DEPTH_MAX || take(w, 3) == 0)
+        put(w, CHOICE(w, plain));
+    else
+        expand(w, CHOICE(w, forms), depth + 1);
+}
+
+static void block(struct writer *w, unsigned depth)
+{
+    static const char *const forms[] = {"local x = %e ",
+                                        "local x <const> = %e ",
+                                        "t[#t + 1] = %e ",
+                                        "t[%e] = %e ",
+                                        "kept.r = r ",
+                                        "t = %e ",
+                                        "x = %e ",
+                                        "if %e then %b else %b end ",
+                                        "while %e do %b end ",
+                                        "while true do %b end ",
+                                        "for i = %e, %e do %b end ",
+                                        "for i = 1, 30 do %b end ",
+                                        "for k, v in pairs(%e) do %b end ",
+                                        "for i, v in ipairs(%e) do %b end ",
+                                        "for w in string.gmatch(%e, %e) do %b end ",
+                                        "repeat %b until %e ",
+                                        "do %b end ",
+                                        "note(%e) ",
+                                        "print(%e) ",
+                                        "error(%e) ",
+                                        "error(%e, %e) ",
+                                        "assert(%e, %e) ",
+                                        "table.insert(t, %e) ",
+                                        "table.insert(t, 1, %e) ",
+                                        "table.sort(t) ",
+                                        "table.sort(t, function(a, b) return %e end) ",
+                                        "string.x = %e ",
+                                        "r.x = %e ",
+                                        "pcall(function() %b end) ",
+                                        "local function f(...) %b return f(%e) end f(%e) "};
+    unsigned n = depth < DEPTH_MAX ? take(w, 4) : 0;
+
+    put(w, " ");
+    for (unsigned i = 0; i < n; i++)
+        expand(w, CHOICE(w, forms), depth + 1);
+    if (take(w, 3) == 0)
+        expand(w, "return %e ", depth + 1);
+}
+
+static void expand(struct writer *w, const char *form, unsigned depth)
+{
+    char octet[2] = {0};
+
+    for (const char *p = form; *p != 0; p++) {
+        if (p[0] == '%' && p[1] == 'e') {
+            expression(w, depth);
+            p++;
+        } else if (p[0] == '%' && p[1] == 'b') {
+            block(w, depth);
+            p++;
+        } else {
+            octet[0] = *p;
+            put(w, octet);
+        }
     }
 }
 
 static void function(struct writer *w, unsigned depth)
 {
-    static const char *const starts[] = {"", "return ", "return r.domain == ", "local x = ", "if r.now then "};
-    static const char *const ends[] = {
-        "", " return true", " return 'a'", " return { 'b', 'own' }", " end", " return step 'a' { tries = 2 }"};
+    static const char *const ends[] = {"", "do return true end", "do return 'a' end", "do return { 'b', 'own' } end",
+                                       "do return step 'a' { tries = 2 } end"};
 
-    put(w, "function(r) ");
-    put(w, CHOICE(w, starts));
-    body(w, depth);
-    put(w, CHOICE(w, ends));
+    put(w, "function(r, ...) local x ");
+    block(w, depth);
+    /* a return ends its block: what follows would be no Lua */
+    if (w->n > 4 && strstr(w->text + (w->n > 200 ? w->n - 200 : 0), "return") == NULL)
+        put(w, CHOICE(w, ends));
     put(w, " end");
 }
 
@@ -355,14 +433,14 @@ static void functions(struct writer *w)
         snprintf(line, sizeof line, "route 'r%u' { to = '*', priority = %u, when = ", i, take(w, 4));
         put(w, line);
         if (take(w, 4) == 0)
-            put(w, "function(r) return true end");
+            put(w, "function() return true end");
         else
-            function(w, DEPTH_MAX);
+            function(w, 1);
         put(w, ", via = ");
         if (take(w, 2) == 0)
             put(w, CHOICE(w, vias));
         else
-            function(w, DEPTH_MAX);
+            function(w, 1);
         put(w, " }\n");
     }
 }

@@ -95,6 +95,8 @@ static const struct {
      "('hello'):find('l', 1, true) == 3 and ('abc'):gsub('%w', '%0%0') == 'aabbcc' and ('abc'):match('()b()') == 2 and "
      "('x'):gsub('', '-') == '-x-'",
      NULL},
+    {"random works",
+     "local x = math.random() return x >= 0 and x < 1 and math.random(3) <= 3 and math.random(5, 5) == 5", NULL},
     {"tables work",
      "local t = { 3, 1, 2 } table.sort(t) table.insert(t, 1, 0) table.remove(t) return table.concat(t, ',') == '0,1,2' "
      "and "
