@@ -32,9 +32,9 @@ TAILQ_HEAD(recipients, hky_recipient);
 struct account { /* of relays; own delivery has its gate in the lane */
     char *key;
     struct gate gate;
-    struct caps_account *caps;            /* under the schedule's lock; lanes have their own copy */
-    const struct hky_policy *caps_policy; /* whose caps those are; compared, never followed */
-    uint32_t n_queued, n_sending;         /* atomic: all lanes of the account */
+    struct caps_account *caps;    /* under the schedule's lock; lanes have their own copy */
+    uint64_t caps_of;             /* whose caps those are: the policy in force with this number; 0: an older one's */
+    uint32_t n_queued, n_sending; /* atomic: all lanes of the account */
 };
 
 struct relay_state { /* what operators said of a relay */
@@ -58,6 +58,7 @@ struct hky_schedule {
 
     pthread_mutex_t lock; /* what follows */
     struct hky_policy *policy;
+    uint64_t n_policies;         /* how many were in force, this one included */
     struct hky_map accounts;     /* key -> struct account */
     struct hky_map relays;       /* name -> struct relay_state */
     TAILQ_HEAD(, lane) troubled; /* own delivery: lanes whose breaker is open or that are paused */

@@ -18,9 +18,11 @@ struct account *schedule_account(struct hky_schedule *s, const struct hky_policy
         a->key = hky_strdup(account);
         hky_map_put(&s->accounts, hky_str_z(account), a);
     }
+    /* A shard may still be under the policy before: its lanes have caps, too; those of the new one come with the first
+     * lane under it. */
     bool is_current = policy == s->policy;
-    if (is_current && (a->caps_policy != policy || a->caps == NULL)) {
-        a->caps_policy = policy;
+    if (a->caps == NULL || (is_current && a->caps_of != s->n_policies)) {
+        a->caps_of = is_current ? s->n_policies : 0;
         a->caps = caps_set(s->caps, relay, account);
     }
     if (caps != NULL) {

@@ -51,6 +51,7 @@ enum hky_err hky_schedule_new(const struct hky_schedule_params *p, struct hky_sc
     s->log = p->log;
     s->ops = p->ops;
     s->policy = hky_policy_ref(p->policy);
+    s->n_policies = 1;
     s->caps = caps_new(&(struct caps_ops){s, reserve, free_again});
     struct hky_error why;
     if (p->dir != NULL && inflight_open(p->dir, p->n_workers, p->was_unclean, &s->inflight, &why) != HKY_OK) {
@@ -263,6 +264,7 @@ void hky_schedule_set_policy(struct hky_schedule *s, struct hky_policy *policy)
     pthread_mutex_lock(&s->lock);
     hky_policy_unref(&s->policy);
     s->policy = hky_policy_ref(policy);
+    s->n_policies++;
     pthread_mutex_unlock(&s->lock);
     for (unsigned i = 0; i < s->n_workers; i++) {
         struct hky_shard *sh = &s->shards[i];

@@ -201,6 +201,44 @@ static void a_lane_that_goes_takes_its_breaker_along(void **state)
     assert_int_equal(st.second.policy.refs, 1);
 }
 
+/* ---- caps and reloads ---- */
+
+static struct hky_schedule *reloads; /* at the next decision */
+static struct hky_policy *reload_to;
+
+static void decide_and_reload(void *ctx, unsigned worker, const struct hky_recipient *r, struct hky_decision *out)
+{
+    decide(ctx, worker, r, out);
+    hky_schedule_set_policy(reloads, reload_to);
+}
+
+static void a_lane_made_while_a_reload_is_on_its_way_has_its_caps(void **state)
+{
+    (void)state;
+    struct stage st;
+    stage_init(&st);
+    fake_cap(fake_relay(&st.policy, "rental"), "1/h", 1, 3600, false);
+    fake_policy_init(&st.second, 22);
+    fake_cap(fake_relay(&st.second, "rental"), "2/h", 2, 3600, false);
+    st.ops.decide = decide_and_reload;
+    stage_start(&st);
+    reloads = st.schedule;
+    reload_to = &st.second.policy;
+    st.plan = fake_plan((struct hky_step[]){fake_step("rental")}, 1);
+    struct hky_message *m = fake_message(1, START, "", 1, (const char *const[]){"a@x.example"});
+    hky_schedule_enqueue(st.schedule, 0, m); /* no plan: asked, and placed under the policy that is on its way out */
+    char json[4096];
+    relays_json(&st, json, sizeof json);
+    assert_non_null(strstr(json, "\"caps\":[{\"cap\":\"1/h\""));
+    st.ops.decide = decide;
+    turns(&st);
+    send(&st, st.plan);
+    relays_json(&st, json, sizeof json);
+    assert_non_null(strstr(json, "\"caps\":[{\"cap\":\"2/h\""));
+    stage_end(&st);
+    assert_int_equal(st.second.policy.refs, 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -209,6 +247,7 @@ int main(void)
         cmocka_unit_test(a_wish_can_be_taken_back),
         cmocka_unit_test(broken_domains_are_shown_and_resumed),
         cmocka_unit_test(a_lane_that_goes_takes_its_breaker_along),
+        cmocka_unit_test(a_lane_made_while_a_reload_is_on_its_way_has_its_caps),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
