@@ -15,9 +15,11 @@ static const struct hky_cli_option options[] = {
 
 static int print_sent(const struct hky_sent *sent, bool is_json)
 {
+    bool is_taken = sent->code == 0 && sent->n_queued > 0;
+
     if (is_json)
         printf("{\"id\":\"%s\",\"queued\":%zu,\"refused\":%zu,\"code\":%d,\"enhanced\":\"%s\"}\n", sent->id,
-               sent->n_queued, sent->n_refused, sent->code, sent->enhanced);
+               sent->n_queued, sent->n_refused, is_taken ? 250 : sent->code, is_taken ? "2.0.0" : sent->enhanced);
     else if (sent->n_queued > 0)
         printf("queued as %s for %zu recipient%s\n", sent->id, sent->n_queued, sent->n_queued == 1 ? "" : "s");
     if (sent->is_unreached)

@@ -125,6 +125,36 @@ static void on_notice_durable(struct hky_commit *c, const struct hky_durable *du
     free_making(k);
 }
 
+/* The class in words, where nothing better is known: a notice is read by people. */
+static const char *words_of(const struct hky_recipient *r)
+{
+    static const struct {
+        enum hky_class class;
+        const char *words;
+    } table[] = {
+        {HKY_CLASS_BAD_MAILBOX, "There is no such address. / 宛先のアドレスが存在しません。"},
+        {HKY_CLASS_BAD_DOMAIN, "The domain takes no mail. / 宛先のドメインがメールを受け付けていません。"},
+        {HKY_CLASS_INACTIVE, "The mailbox is closed or not in use. / このメールボックスは現在使われていません。"},
+        {HKY_CLASS_MAILBOX_FULL, "The mailbox is full. / メールボックスの容量がいっぱいです。"},
+        {HKY_CLASS_FILTERED,
+         "The recipient's filter refused it. / 受信者の受信設定（フィルター）により拒否されました。"},
+        {HKY_CLASS_AUTH_POLICY, "The sender could not be verified. / 送信ドメイン認証により拒否されました。"},
+        {HKY_CLASS_BLOCKED_IP, "The receiving server blocks ours. / 受信側のサーバーが送信元を拒否しています。"},
+        {HKY_CLASS_TLS, "No secure connection could be made. / 暗号化された接続ができませんでした。"},
+        {HKY_CLASS_SIZE_FORMAT,
+         "Its size or format was refused. / メールのサイズまたは形式が受け付けられませんでした。"},
+        {HKY_CLASS_REPUTATION_CONTENT, "Its content was refused. / メールの内容により拒否されました。"},
+        {HKY_CLASS_QUOTA_EXHAUSTED, "Our account may send no more. / 送信アカウントの上限に達しています。"},
+        {HKY_CLASS_RELAY_AUTH, "Our account could not log in. / 送信アカウントの認証に失敗しました。"},
+        {HKY_CLASS_RELAY_DENIED, "Our server may not send it. / 送信サーバーに配信を拒否されました。"},
+    };
+
+    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++)
+        if (r->reason != NULL && strcmp(r->reason, hky_class_name(table[i].class)) == 0)
+            return table[i].words;
+    return r->reason;
+}
+
 static char *format_notice(struct making *k, uint64_t id, struct hky_str original, size_t *octets)
 {
     const struct hky_message *m = k->about;
@@ -146,7 +176,7 @@ static char *format_notice(struct making *k, uint64_t id, struct hky_str origina
         r->action = x->action;
         r->reply = x->has_reply ? &x->reply : NULL;
         r->status = x->recipient->state == HKY_RCPT_EXPIRED ? "4.4.7" : NULL;
-        r->why = x->recipient->reason;
+        r->why = words_of(x->recipient);
         r->remote_mta = "";
         r->last_attempt_ms = hky_clock_now_ms(k->owner->p.clock);
     }

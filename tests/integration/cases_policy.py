@@ -138,6 +138,7 @@ def failure_notice(world):
     same((row["sender"], row["to"]), ("", ["maker@shop.example"]), "envelope of the notice")
     m, text, about, people, attached = report_of(content)
     holds("nobody@b.example" in text and "No such user here" in text, f"text: {text}")
+    holds("There is no such address. / 宛先のアドレスが存在しません。" in text, f"text: {text}")
     same(about["Original-Envelope-Id"], "order+42", "envelope id")
     holds(about["Reporting-MTA"].replace(" ", "").startswith("dns;"), about["Reporting-MTA"])
     same(len(people), 1, "recipients")
