@@ -549,10 +549,12 @@ void hky_engine_free(struct hky_engine **out)
     for (unsigned i = 0; i < engine->n_workers && engine->workers != NULL; i++)
         hky_deliver_free(&engine->workers[i].deliver);
     for (unsigned i = 0; i < engine->n_workers && engine->workers != NULL; i++)
-        hky_notice_free(&engine->workers[i].notice);
+        hky_notice_stop(engine->workers[i].notice);
     hky_credentials_free(&engine->credentials);
     hky_schedule_free(&engine->schedule);
     hky_journal_close(&engine->journal);
+    for (unsigned i = 0; i < engine->n_workers && engine->workers != NULL; i++)
+        hky_notice_free(&engine->workers[i].notice);
     hky_record_close(&engine->record);
     for (unsigned i = 0; i < engine->n_workers && engine->workers != NULL; i++) {
         hky_where_free(&engine->workers[i].where);

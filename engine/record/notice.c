@@ -67,13 +67,28 @@ static void free_making(struct making *k)
     free(k);
 }
 
+void hky_notice_stop(struct hky_notice *n)
+{
+    struct making *k;
+
+    if (n == NULL)
+        return;
+    TAILQ_FOREACH (k, &n->makings, link) {
+        struct ended *x;
+        TAILQ_FOREACH (x, &k->ended, link) {
+            bool is_with_notice = k->notice != NULL && x == TAILQ_FIRST(&k->ended); /* in one record with it */
+            if (!is_with_notice && (k->notice != NULL || x->recipient->state == HKY_RCPT_DELIVERED))
+                hky_journal_finish(n->p.journal, x->recipient, NULL, NULL);
+        }
+    }
+}
+
 void hky_notice_free(struct hky_notice **n)
 {
     struct making *k;
 
     if (*n == NULL)
         return;
-    /* Recipients still here are not `finished` in the journal: they come back at the next start. */
     while ((k = TAILQ_FIRST(&(*n)->makings)) != NULL)
         free_making(k);
     free(*n);

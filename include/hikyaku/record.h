@@ -95,6 +95,10 @@ struct hky_notice_params {
                     struct hky_message *notice); /* the notice is durable; its references go along */
 };
 struct hky_notice *hky_notice_new(const struct hky_notice_params *p);
+/* The loops have stopped, the journal is open: what was delivered is finished there, with or without its notice. What
+ * failed and has no notice yet comes back at the next start. */
+void hky_notice_stop(struct hky_notice *n);
+/* The journal is closed: until then it may hold what is under way. */
 void hky_notice_free(struct hky_notice **n);
 /* `finish` of the schedule: decides whether a notice is due (NOTIFY, null sender, engine.dsn, route's dsn; success
  * notices on NOTIFY=SUCCESS; digest: one a sender and minute), makes it, journals both, emits the event, drops the

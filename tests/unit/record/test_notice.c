@@ -21,7 +21,7 @@ struct world {
     struct hky_notice *notice;
     struct hky_policy policy;
     struct hky_message *made[8]; /* what enqueue got */
-    int n_made;
+    int n_made, n_replayed, n_notices;
     bool is_committed;
 };
 
@@ -49,8 +49,17 @@ static void enqueue(void *ctx, unsigned worker, struct hky_message *m)
 
 static void ignore_message(void *ctx, struct hky_message *m)
 {
-    (void)ctx;
-    hky_message_unref(&m);
+    struct world *w = ctx;
+    uint32_t n = m->n_recipients;
+
+    if (m->is_notice)
+        w->n_notices++;
+    else
+        w->n_replayed++;
+    for (uint32_t i = 0; i < n; i++) { /* all of them live */
+        struct hky_message *one = m;
+        hky_message_unref(&one);
+    }
 }
 
 static void ignore_cap(void *ctx, struct hky_str key, struct hky_str value)
@@ -60,11 +69,22 @@ static void ignore_cap(void *ctx, struct hky_str key, struct hky_str value)
     (void)value;
 }
 
+static void open_journal(struct world *w)
+{
+    struct hky_journal_report report;
+    struct hky_journal_replay replay = {w, ignore_message, ignore_cap};
+    struct hky_error e;
+
+    assert_int_equal(hky_journal_open(
+                         &(struct hky_journal_params){
+                             .dir = w->dir, .segment_octets = 1u << 20, .body_memory = 1u << 20, .clock = &w->clock},
+                         &replay, &w->journal, &report, &e),
+                     HKY_OK);
+}
+
 static int setup(void **state)
 {
     struct world *w = hky_calloc(1, sizeof *w);
-    struct hky_journal_report report;
-    struct hky_journal_replay replay = {w, ignore_message, ignore_cap};
     struct hky_error e;
 
     snprintf(w->dir, sizeof w->dir, "/tmp/hikyaku-notice-XXXXXX");
@@ -73,11 +93,7 @@ static int setup(void **state)
     w->policy.engine.hostname = "mail.shop.example";
     w->policy.engine.dsn = HKY_DSN_UNSET;
     assert_int_equal(hky_loop_new(&w->loop, &e), HKY_OK);
-    assert_int_equal(hky_journal_open(
-                         &(struct hky_journal_params){
-                             .dir = w->dir, .segment_octets = 1u << 20, .body_memory = 1u << 20, .clock = &w->clock},
-                         &replay, &w->journal, &report, &e),
-                     HKY_OK);
+    open_journal(w);
     assert_int_equal(
         hky_record_open(&(struct hky_record_params){.dir = w->dir, .n_workers = 1, .clock = &w->clock}, &w->record, &e),
         HKY_OK);
@@ -102,8 +118,9 @@ static int teardown(void **state)
         struct hky_message *m = w->made[i];
         hky_message_unref(&m); /* the live recipient's */
     }
-    hky_notice_free(&w->notice);
+    hky_notice_stop(w->notice);
     hky_journal_close(&w->journal);
+    hky_notice_free(&w->notice);
     hky_record_close(&w->record);
     hky_loop_free(&w->loop);
     snprintf(command, sizeof command, "rm -rf '%s'", w->dir);
@@ -193,6 +210,49 @@ static void a_failure_is_reported_as_rfc_3464_says(void **state)
     free((void *)(uintptr_t)body);
 }
 
+/* The engine stops right after a recipient's end; how many messages are there at the next start, but notices? */
+static int messages_after_a_stop(struct world *w)
+{
+    hky_notice_stop(w->notice);
+    hky_journal_close(&w->journal);
+    hky_notice_free(&w->notice);
+    w->n_replayed = w->n_notices = 0;
+    open_journal(w);
+    return w->n_replayed;
+}
+
+static void a_stop_with_a_notice_on_its_way_to_the_disk(void **state)
+{
+    struct world *w = *state;
+    struct hky_message *m = accepted(w, "news@shop.example", "", 0, 1, HKY_RET_UNSET);
+
+    finish(w, &m->recipients[0], HKY_RCPT_FAILED, "550 5.1.1 Unknown user", false);
+    assert_int_equal(messages_after_a_stop(w), 0);
+    assert_int_equal(w->n_notices, 1);
+}
+
+static void what_was_delivered_does_not_come_back_for_want_of_its_notice(void **state)
+{
+    struct world *w = *state;
+    struct hky_message *m = accepted(w, "news@shop.example", "", HKY_NOTIFY_SUCCESS, 1, HKY_RET_UNSET);
+
+    hky_journal_body_drop(w->journal, m); /* the notice waits for the original to be read */
+    finish(w, &m->recipients[0], HKY_RCPT_DELIVERED, "250 ok", false);
+    assert_int_equal(messages_after_a_stop(w), 0);
+}
+
+static void a_digest_that_is_still_open_at_the_stop(void **state)
+{
+    struct world *w = *state;
+    struct hky_message *m;
+
+    w->policy.engine.dsn = HKY_DSN_DIGEST;
+    m = accepted(w, "news@shop.example", "", 0, 2, HKY_RET_UNSET);
+    finish(w, &m->recipients[0], HKY_RCPT_FAILED, "550 5.1.1 Unknown user", false);
+    finish(w, &m->recipients[1], HKY_RCPT_FAILED, "550 5.1.1 Unknown user", false);
+    assert_int_equal(messages_after_a_stop(w), 1); /* tried again, and reported then */
+}
+
 static void ret_full_gives_the_whole_back(void **state)
 {
     struct world *w = *state;
@@ -255,6 +315,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(a_failure_is_reported_as_rfc_3464_says, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_stop_with_a_notice_on_its_way_to_the_disk, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_was_delivered_does_not_come_back_for_want_of_its_notice, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_digest_that_is_still_open_at_the_stop, setup, teardown),
         cmocka_unit_test_setup_teardown(ret_full_gives_the_whole_back, setup, teardown),
         cmocka_unit_test_setup_teardown(nobody_is_told_who_does_not_want_it, setup, teardown),
         cmocka_unit_test_setup_teardown(digest_gathers_the_recipients_of_one_message, setup, teardown),
