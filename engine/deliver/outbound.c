@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "mail/reply.h"
 
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -415,6 +416,12 @@ static void on_secured(struct hky_outbound *c)
         hky_outbound_arm(c);
 }
 
+/* We have no descriptor, port or memory left: that says nothing about the relay. */
+static bool is_our_lack(const struct hky_error *e)
+{
+    return e->sys == EMFILE || e->sys == ENFILE || e->sys == ENOBUFS || e->sys == ENOMEM || e->sys == EADDRNOTAVAIL;
+}
+
 static void on_lost(struct hky_outbound *c, bool is_eof, const struct hky_error *e)
 {
     struct hky_reply reply;
@@ -428,7 +435,11 @@ static void on_lost(struct hky_outbound *c, bool is_eof, const struct hky_error 
         stage = HKY_STAGE_TLS;
         class = HKY_CLASS_TLS;
     } else {
-        hky_reply_local(&reply, hky_outbound_is_tried(c) ? HKY_ORIGIN_LOST : HKY_ORIGIN_CONNECT, "%s", e->text);
+        hky_reply_local(&reply,
+                        hky_outbound_is_tried(c) ? HKY_ORIGIN_LOST
+                        : is_our_lack(e)         ? HKY_ORIGIN_LOCAL
+                                                 : HKY_ORIGIN_CONNECT,
+                        "%s", e->text);
     }
     if (hky_outbound_is_tried(c)) {
         hky_outbound_fail(c, stage, class, false, &reply);

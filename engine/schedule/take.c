@@ -356,9 +356,12 @@ static void go_on(struct job *j, struct hky_recipient *r, const struct hky_outco
     }
 }
 
-/* Did the server let us in? A refusal at the greeting is an answer; no answer is a failure of the way there. */
+/* Did the server let us in? A refusal at the greeting is an answer; no answer is a failure of the way there. What we
+ * lack ourselves is neither. */
 static void judge_connection(struct job *j, const struct hky_outcome *o)
 {
+    if (o->reply.origin == HKY_ORIGIN_LOCAL && o->stage <= HKY_STAGE_CONNECT)
+        return;
     if (o->class != HKY_CLASS_NETWORK || o->stage > HKY_STAGE_GREETING) {
         j->got_through = true;
     } else {
