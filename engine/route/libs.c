@@ -196,16 +196,23 @@ static int json_decode_l(lua_State *L)
     return 1;
 }
 
-static json_t *value_tree(lua_State *L, int index, int depth);
+static bool spend(size_t *left, size_t n)
+{
+    *left = n < *left ? *left - n : 0;
+    return *left > 0;
+}
 
-static json_t *table_tree(lua_State *L, int index, int depth)
+/* `left` is what may still be written: a few tables that share others stand for endless text. */
+static json_t *value_tree(lua_State *L, int index, int depth, size_t *left);
+
+static json_t *table_tree(lua_State *L, int index, int depth, size_t *left)
 {
     lua_Unsigned n = lua_rawlen(L, index);
     json_t *tree = n > 0 ? json_array() : json_object(), *item;
 
     for (lua_Unsigned i = 1; i <= n && tree != NULL; i++) {
         lua_rawgeti(L, index, (lua_Integer)i);
-        item = value_tree(L, lua_gettop(L), depth + 1);
+        item = value_tree(L, lua_gettop(L), depth + 1, left);
         lua_pop(L, 1);
         if (item == NULL || json_array_append_new(tree, item) != 0) {
             json_decref(tree);
@@ -216,7 +223,9 @@ static json_t *table_tree(lua_State *L, int index, int depth)
         return tree;
     lua_pushnil(L);
     while (lua_next(L, index) != 0) {
-        item = lua_type(L, -2) == LUA_TSTRING ? value_tree(L, lua_gettop(L), depth + 1) : NULL;
+        item = lua_type(L, -2) == LUA_TSTRING && spend(left, lua_rawlen(L, -2))
+                   ? value_tree(L, lua_gettop(L), depth + 1, left)
+                   : NULL;
         if (item == NULL || json_object_setn_new(tree, lua_tostring(L, -2), lua_rawlen(L, -2), item) != 0) {
             json_decref(tree);
             lua_pop(L, 2);
@@ -227,10 +236,13 @@ static json_t *table_tree(lua_State *L, int index, int depth)
     return tree;
 }
 
-/* NULL: not a value of JSON, or too deep. Raises nothing but a full stack, checked before. */
-static json_t *value_tree(lua_State *L, int index, int depth)
+/* NULL: not a value of JSON, too deep, or too much (then nothing is left). Raises nothing but a full stack, checked
+ * before. */
+static json_t *value_tree(lua_State *L, int index, int depth, size_t *left)
 {
-    if (depth > JSON_DEPTH || !lua_checkstack(L, 4))
+    size_t n = lua_type(L, index) == LUA_TSTRING ? lua_rawlen(L, index) : 0;
+
+    if (depth > JSON_DEPTH || !lua_checkstack(L, 4) || !spend(left, n + 1))
         return NULL;
     switch (lua_type(L, index)) {
     case LUA_TNIL:
@@ -240,9 +252,9 @@ static json_t *value_tree(lua_State *L, int index, int depth)
     case LUA_TNUMBER:
         return lua_isinteger(L, index) ? json_integer(lua_tointeger(L, index)) : json_real(lua_tonumber(L, index));
     case LUA_TSTRING:
-        return json_stringn(lua_tostring(L, index), lua_rawlen(L, index));
+        return json_stringn(lua_tostring(L, index), n);
     case LUA_TTABLE:
-        return table_tree(L, index, depth);
+        return table_tree(L, index, depth, left);
     default:
         return NULL;
     }
@@ -250,14 +262,16 @@ static json_t *value_tree(lua_State *L, int index, int depth)
 
 static int json_encode_l(lua_State *L)
 {
+    size_t n, left = JSON_OCTETS;
     json_t **tree;
-    size_t n;
     luaL_Buffer b;
 
     luaL_checkany(L, 1);
     lua_settop(L, 1);
     tree = tree_new(L);
-    *tree = value_tree(L, 1, 0);
+    *tree = value_tree(L, 1, 0, &left);
+    if (*tree == NULL && left == 0)
+        return luaL_error(L, "JSON text above %d octets", (int)JSON_OCTETS);
     if (*tree == NULL)
         return luaL_error(L,
                           "not a value of JSON: texts in UTF-8, numbers, true, false, tables of these, at most %d deep",

@@ -15,12 +15,15 @@ static bool is_told(lua_State *L, int index)
 
 /* --- sets --- */
 
+#define MATCH_MAX 100000
+
 struct match_read {
     struct hky_loader *l;
     const char *what;
     struct hky_place place;
     bool may_be_null;
     struct hky_match *out;
+    size_t n; /* entries so far: tables may share tables, and stand for endless many */
 };
 
 static void match_set(struct match_read *m, const struct hky_set_ud *ud)
@@ -95,6 +98,12 @@ static void match_value(struct match_read *m, int index, int depth)
     lua_State *L = m->l->vm->L;
     struct hky_str s;
 
+    if (m->n++ >= MATCH_MAX) {
+        if (m->n == MATCH_MAX + 1)
+            hky_complain(m->l, m->place, false, "%s: more than %d entries: write them into a file and list \"file\"",
+                         m->what, MATCH_MAX);
+        return;
+    }
     if (lua_type(L, index) == LUA_TSTRING) {
         s.p = lua_tolstring(L, index, &s.n);
         match_string(m, s);
@@ -108,6 +117,10 @@ static void match_value(struct match_read *m, int index, int depth)
                 hky_complain(m->l, m->place, false, "%s: a list of addresses and domains has no keys", m->what);
             match_value(m, lua_gettop(L), depth + 1);
             lua_pop(L, 1);
+            if (m->n > MATCH_MAX) {
+                lua_pop(L, 1);
+                return;
+            }
         }
     } else if (!is_told(L, index)) {
         hky_complain(m->l, m->place, false, "%s: %s is no address, domain or set", m->what, hky_kind_name(L, index));
@@ -117,7 +130,7 @@ static void match_value(struct match_read *m, int index, int depth)
 void hky_read_match(struct hky_loader *l, int index, const char *what, struct hky_place place, bool may_be_null,
                     struct hky_match *out)
 {
-    struct match_read m = {l, what, place, may_be_null, out};
+    struct match_read m = {l, what, place, may_be_null, out, 0};
 
     out->is_stated = true;
     out->set = hky_set_new();

@@ -107,6 +107,10 @@ static const struct {
     {"hole in rows",
      RELAYS "rows { { name = 'x', relay = 'a', to = '*' }, nil, { name = 'y', relay = 'b', to = '*' } }", 4,
      "has a hole"},
+    {"tables that share tables",
+     RELAYS "local t = {} for i = 1, 60 do t[i] = 'x' .. i .. '.example' end\n"
+            "for n = 1, 6 do local u = {} for i = 1, 60 do u[i] = t end t = u end route 'r' { to = t, via = 'a' }",
+     5, "more than 100000 entries"},
     {"row without name", "rows { { to = '*' } }", 1, "needs a name"},
 };
 
