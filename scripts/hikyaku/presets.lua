@@ -112,7 +112,7 @@ return {
   },
   sendgrid = {
     title = "Twilio SendGrid",
-    note = "user is the word apikey, password an API key; sends_as must name your verified domain or sender identities. A 250 means that "
+    note = "password is an API key (the user, the word apikey, need not be stated); sends_as must name your verified domain or sender identities. A 250 means that "
       .. "SendGrid took the mail, not that it was delivered.",
     keys = {
       { "host", "smtp.sendgrid.net", "SendGrid documentation, SMTP ports", "2021" },
