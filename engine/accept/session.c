@@ -8,6 +8,7 @@
 
 #define REPLY_MAX     512   /* RFC 5321 4.5.3.1.5 */
 #define LINE_HARD_MAX 65536 /* an endless line closes the connection */
+#define IDLE_MAX      100   /* commands of a client that has not logged in; more count as errors */
 
 static const unsigned edges[HKY_SESSION_N] = {
 #define B(id)       (1u << HKY_SESSION_##id)
@@ -268,6 +269,15 @@ static bool is_other_protocol(struct hky_str line)
     return false;
 }
 
+/* Good commands are free for who may send; a stranger has no business that takes so many. */
+static bool is_lingering(struct hky_session *s)
+{
+    if (hky_session_may_send(s) || s->n_idle++ < IDLE_MAX)
+        return false;
+    s->n_idle = IDLE_MAX;
+    return true;
+}
+
 /* `behind`: octets that follow the line in what was received. */
 static void on_command(struct hky_session *s, struct hky_str line, size_t behind)
 {
@@ -286,7 +296,10 @@ static void on_command(struct hky_session *s, struct hky_str line, size_t behind
     enum hky_verb verb = c.verb;
     uint8_t before = s->state;
 
-    if (!(commands[verb].legal & 1u << s->state))
+    /* BDAT is refused by its own handler, which reads its octets away. */
+    if (verb != HKY_VERB_QUIT && verb != HKY_VERB_BDAT && is_lingering(s))
+        hky_session_error(s, 503, "5.5.1", "too many commands without a login");
+    else if (!(commands[verb].legal & 1u << s->state))
         refuse_state(s, verb);
     else if (commands[verb].needs_login && !hky_session_may_send(s))
         refuse_client(s);

@@ -81,7 +81,7 @@ struct hky_session {
     uint8_t state, after_swallow;
     uint8_t waits; /* HKY_WAIT_ */
     bool is_esmtp, is_draining, is_skipping, is_last_chunk;
-    uint16_t n_errors, n_auth_failed;
+    uint16_t n_errors, n_auth_failed, n_idle; /* n_idle: commands of a client that may not send */
     uint32_t n_skipped;
     uint32_t n_commands; /* lines dealt with: the connection's deadline moves with it */
     uint64_t chunk_left; /* octets of the chunk still to come (CHUNK, SWALLOW) */

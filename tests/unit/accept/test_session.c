@@ -454,6 +454,19 @@ static void test_bounds_of_dialogue(void **state)
     assert_true(f.is_closed);
     assert_string_equal(fake_codes(&f, codes, 1 << 16) + 4 * 20, "500 421");
     fake_fini(&f);
+    /* 100 commands of a stranger, then 20 errors; a client that may send is not counted */
+    hky_buf_clear(&wire);
+    repeat(&wire, "NOOP\r\n", 200);
+    fake_init(&f, true, HKY_LISTEN_STARTTLS, NULL, "192.0.2.1");
+    fake_send(&f, hky_buf_str(&wire));
+    assert_true(f.is_closed);
+    assert_string_equal(fake_codes(&f, codes, 1 << 16) + 4 * 100, "250 503 503 503 503 503 503 503 503 503 503 503 503 "
+                                                                  "503 503 503 503 503 503 503 503 421");
+    fake_fini(&f);
+    fake_init(&f, false, HKY_LISTEN_PLAIN, NULL, "127.0.0.1");
+    fake_send(&f, hky_buf_str(&wire));
+    assert_false(f.is_closed);
+    fake_fini(&f);
     hky_buf_fini(&wire);
     free(codes);
 }
