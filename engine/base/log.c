@@ -76,7 +76,11 @@ void hky_log(struct hky_log *log, enum hky_log_level level, const char *ev, cons
     va_end(ap);
     if (k < 0)
         return;
+    size_t from = n;
     n = (size_t)k < sizeof line - n - 1 ? n + (size_t)k : sizeof line - 2;
+    for (size_t i = from; i < n; i++) /* one event, one line, whoever wrote its text */
+        if ((unsigned char)line[i] < 0x20 || line[i] == 0x7f)
+            line[i] = '?';
     line[n++] = '\n';
     writable = (struct pollfd){.fd = log->fd, .events = POLLOUT};
     if (poll(&writable, 1, 0) != 1 || write(log->fd, line, n) != (ssize_t)n)

@@ -4,6 +4,8 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
+
 #include <cmocka.h>
 
 #include "base/buf.h"
@@ -169,10 +171,29 @@ static void strings_as_the_field_compares_them(void **state)
     assert_string_equal(hky_log_quote(HKY_STR("a\x1b\"b"), quoted), "\"a\\x1b\\\"b\"");
 }
 
+static void a_log_event_is_one_line(void **state)
+{
+    (void)state;
+    int fds[2];
+    char line[256];
+    assert_int_equal(pipe(fds), 0);
+    struct hky_log *log = hky_log_new(fds[1], HKY_LOG_INFO);
+    hky_log(log, HKY_LOG_INFO, "test", "why=\"%s\"", "a\nev=other\x1b[2J b");
+    ssize_t n = read(fds[0], line, sizeof line - 1);
+    assert_true(n > 0);
+    line[n] = '\0';
+    assert_non_null(strstr(line, "ev=test why=\"a?ev=other?[2J b\"\n"));
+    assert_ptr_equal(strchr(line, '\n'), line + n - 1);
+    hky_log_free(&log);
+    close(fds[0]);
+    close(fds[1]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(buffers_stop_at_their_maximum),
+        cmocka_unit_test(a_log_event_is_one_line),
         cmocka_unit_test(base64_both_ways_and_strict),
         cmocka_unit_test(json_strings_are_inert),
         cmocka_unit_test(utf8_is_checked),
