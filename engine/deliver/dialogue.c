@@ -385,33 +385,9 @@ static void unasked(struct hky_dialogue *d, const struct hky_reply *r)
     hky_dialogue_misfit(d, "nothing", r);
 }
 
-void hky_dialogue_reply(struct hky_dialogue *d, const struct hky_reply *r, struct hky_str lines, bool is_early)
+static void on_reply(struct hky_dialogue *d, struct hky_mark m, const struct hky_reply *r, struct hky_str lines,
+                     bool is_early)
 {
-    if (d->state == HKY_DIALOGUE_CLOSED)
-        return;
-    const struct hky_mark *first = head(d);
-    if (first == NULL) {
-        unasked(d, r);
-        return;
-    }
-    if (!is_fitting(first->expect, r->code)) {
-        hky_dialogue_misfit(d, expect_name(first->expect), r);
-        return;
-    }
-    /* It cannot have read a dot that has not left. */
-    if (first->expect == HKY_EXPECT_DOT && is_early && r->code < 400) {
-        struct hky_reply local;
-        hky_reply_local(&local, HKY_ORIGIN_LOCAL, "answered before the end of the message: %u %.200s", r->code,
-                        r->text);
-        hky_dialogue_finish(d, HKY_STAGE_DATA, &local, false, true);
-        return;
-    }
-    /* The server closes; on a used connection that says nothing about this message. */
-    if (first->expect == HKY_EXPECT_MAIL && r->code == 421 && first->txn->ordinal > 1) {
-        hky_dialogue_finish(d, HKY_STAGE_MAIL, r, false, false);
-        return;
-    }
-    struct hky_mark m = take_mark(d);
     switch ((enum hky_expect)m.expect) {
     case HKY_EXPECT_GREETING:
         hky_dialogue_on_greeting(d, r);
@@ -453,6 +429,35 @@ void hky_dialogue_reply(struct hky_dialogue *d, const struct hky_reply *r, struc
         hky_dialogue_finish(d, HKY_STAGE_NONE, r, false, false);
         break;
     }
+}
+
+void hky_dialogue_reply(struct hky_dialogue *d, const struct hky_reply *r, struct hky_str lines, bool is_early)
+{
+    if (d->state == HKY_DIALOGUE_CLOSED)
+        return;
+    const struct hky_mark *first = head(d);
+    if (first == NULL) {
+        unasked(d, r);
+        return;
+    }
+    if (!is_fitting(first->expect, r->code)) {
+        hky_dialogue_misfit(d, expect_name(first->expect), r);
+        return;
+    }
+    /* It cannot have read a dot that has not left. */
+    if (first->expect == HKY_EXPECT_DOT && is_early && r->code < 400) {
+        struct hky_reply local;
+        hky_reply_local(&local, HKY_ORIGIN_LOCAL, "answered before the end of the message: %u %.200s", r->code,
+                        r->text);
+        hky_dialogue_finish(d, HKY_STAGE_DATA, &local, false, true);
+        return;
+    }
+    /* The server closes; on a used connection that says nothing about this message. */
+    if (first->expect == HKY_EXPECT_MAIL && r->code == 421 && first->txn->ordinal > 1) {
+        hky_dialogue_finish(d, HKY_STAGE_MAIL, r, false, false);
+        return;
+    }
+    on_reply(d, take_mark(d), r, lines, is_early);
     if (r->code == 421 && d->state != HKY_DIALOGUE_CLOSED)
         hky_dialogue_finish(d, HKY_STAGE_NONE, r, false, false);
 }
