@@ -185,7 +185,7 @@ enum hky_err hky_engine_reload(struct hky_engine *engine, struct hky_error *e)
     if (engine->stopping > 0)
         return hky_error_set(e, HKY_E_STATE, "the engine is stopping");
     engine->reload_error[0] = '\0';
-    r.vms = (struct hky_vm **)hky_calloc(engine->n_workers + 1, sizeof *r.vms);
+    r.vms = (struct hky_vm **)hky_calloc(engine->n_workers + 1, sizeof(void *));
     if ((err = prepare(&r, e)) == HKY_OK) {
         commit(&r);
         snprintf(text, sizeof text, "a new policy is in force%s%s",

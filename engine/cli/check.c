@@ -21,12 +21,12 @@ static int compare_problems(const void *a, const void *b)
 
 static void print_text(const struct hky_problems *problems)
 {
-    const struct hky_problem **sorted = hky_calloc(problems->n + 1, sizeof *sorted);
+    const struct hky_problem **sorted = hky_calloc(problems->n + 1, sizeof(void *));
     struct hky_buf line;
 
     for (size_t i = 0; i < problems->n; i++)
         sorted[i] = &problems->items[i];
-    qsort((void *)sorted, problems->n, sizeof *sorted, compare_problems);
+    qsort((void *)sorted, problems->n, sizeof(void *), compare_problems);
     hky_buf_init(&line, 8192);
     for (size_t i = 0; i < problems->n; i++) {
         const char *colour = hky_cli_colour(sorted[i]->is_warning ? "yellow" : "red");

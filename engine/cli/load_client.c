@@ -193,7 +193,7 @@ static bool send_one(struct client *c, uint64_t seq)
     hky_buf_printf(&c->out, "MAIL FROM:<%s>\r\n", c->load->from);
     if (c->is_pipelining) {
         hky_buf_printf(&c->out, "RCPT TO:<%s>\r\nDATA\r\n", to);
-        if (!send_out(c) || (mail = read_reply(c)) == 0 || (rcpt = read_reply(c)) == 0 || (data = read_reply(c)) == 0) {
+        if (!send_out(c) || (mail = read_reply(c)) == 0 || read_reply(c) == 0 || (data = read_reply(c)) == 0) {
             note(c, seq, HKY_LOAD_REFUSED);
             return false;
         }

@@ -55,13 +55,13 @@ static void print_rows(const json_t *rows)
 {
     struct hky_cli_table *t = hky_cli_table_new(9);
     size_t n = json_array_size(rows);
-    const json_t **sorted = hky_calloc(n + 1, sizeof *sorted);
+    const json_t **sorted = hky_calloc(n + 1, sizeof(void *));
 
     hky_cli_table_row(
         t, (const char *const[]){"ID", "RECIPIENT", "STATE", "AGE", "NEXT IN", "ROUTE", "RELAY", "TRIES", "LAST"});
     for (size_t i = 0; i < n; i++)
         sorted[i] = json_array_get(rows, i);
-    qsort((void *)sorted, n, sizeof *sorted, compare_rows);
+    qsort((void *)sorted, n, sizeof(void *), compare_rows);
     for (size_t i = 0; i < n; i++) {
         const json_t *row = sorted[i];
         char age[24], next[24], tries[24], last[160];
