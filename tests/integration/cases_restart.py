@@ -1,8 +1,10 @@
 """Crashes and starts again. (tests/crash kills the engine under load, many times.)"""
 import collections
 import json
+import signal
+import time
 
-from common import case, end, restart, same, sink_at
+from common import case, end, event, restart, same, send, sink_at
 from harness import free_ports, wait_for
 
 POLICY = """
@@ -30,4 +32,22 @@ def killed_with_a_queue(world):
     restart(engine)
     engine.wait_empty(5)
     same(len(world.received()), 500, "arrivals after another start")
+    end(engine)
+
+
+@case("restart", "stopped at once while the answer to the dot is awaited: ambiguous, not sent again at the next start")
+def stopped_behind_the_dot(world):
+    sink = world.sink(rules=("* dot stall",))
+    engine = world.engine(POLICY.replace("PORT", str(sink.ports[0])))
+    send(engine, ["a@a.example"])
+    wait_for(lambda: engine.status()["queue"]["sending"] == 1, 10, why="the message is being sent")
+    time.sleep(0.5)  # until the dot is out
+    engine.p.send_signal(signal.SIGTERM)
+    wait_for(lambda: "no new mail" in engine.text(), why="the stop has begun")
+    end(engine)
+    restart(engine)
+    row = event(engine, "deferred", **{"class": "ambiguous"})
+    same((row["stage"], row["attempts"]), ("dot", 1), "what is remembered")
+    time.sleep(1.5)
+    same(len(engine.events("deferred")), 1, "attempts")
     end(engine)
