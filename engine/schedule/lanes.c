@@ -108,15 +108,13 @@ static void lane_retire(struct lane *l)
 {
     struct hky_shard *sh = l->shard;
     if (!l->is_gone) {
+        pthread_mutex_lock(&sh->s->lock);
         l->is_gone = true;
+        lane_note_trouble(l); /* operators may have it in hand */
+        pthread_mutex_unlock(&sh->s->lock);
         TAILQ_REMOVE(&sh->all_lanes, l, all_link);
         TAILQ_INSERT_TAIL(&sh->gone_lanes, l, all_link);
         hky_map_remove(&sh->lanes, hky_str_of(l->key, l->key_n));
-        if (l->gate == &l->own_gate) {
-            pthread_mutex_lock(&sh->s->lock);
-            lane_note_trouble(l);
-            pthread_mutex_unlock(&sh->s->lock);
-        }
     }
 }
 
@@ -169,9 +167,15 @@ static bool is_redirected(struct lane *l, int64_t now_ms)
 }
 
 /* What a breaker of own delivery knows is kept for an hour after it would have let the next one through. */
-static bool is_forgettable(const struct lane *l, int64_t now_ms)
+static bool is_forgettable(struct lane *l, int64_t now_ms)
 {
-    return gate_until_ms(&l->own_gate) + 12 * IDLE_MS <= now_ms;
+    if (__atomic_load_n(&l->own_gate.is_troubled, __ATOMIC_ACQUIRE) == 0) {
+        return true;
+    }
+    pthread_mutex_lock(&l->shard->s->lock);
+    int64_t until_ms = gate_until_ms(&l->own_gate);
+    pthread_mutex_unlock(&l->shard->s->lock);
+    return until_ms + 12 * IDLE_MS <= now_ms;
 }
 
 void shard_sweep_lanes(struct hky_shard *sh, int64_t now_ms)
