@@ -82,10 +82,16 @@ static void succeed(struct hky_session *s)
     hky_session_reply(s, 235, "2.7.0", "logged in");
 }
 
+/* The refusal comes late: who tries passwords, or makes us compute SCRAM proofs, has few tries a second. */
 static void fail(struct hky_session *s)
 {
     s->p.ops->note(s->p.ctx, "login_failed", hky_buf_str(&s->auth->name));
     done(s);
+    s->waits |= HKY_WAIT_PENALTY;
+}
+
+void hky_auth_refuse(struct hky_session *s)
+{
     hky_session_error(s, 535, "5.7.8", "wrong user name or password");
     if (++s->n_auth_failed >= s->p.policy->engine.bounds.auth_tries)
         hky_session_close(s, "4.7.0", "too many failed logins");

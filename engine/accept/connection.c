@@ -8,6 +8,7 @@
 #define UNSENT_MAX    65536      /* more unsent replies: no further command is looked at */
 #define RATE_MIN      500        /* octets a second of content, over time */
 #define ROOM_AGAIN_MS 5          /* the journal had too much unsynced */
+#define PENALTY_MS    1000       /* for a failed login */
 
 /* A client. `session` is the dialogue; here are its socket, deadlines and what it waits for. */
 struct hky_connection {
@@ -141,6 +142,8 @@ static void settle(struct hky_connection *c, size_t n_read)
     move_deadline(c, n_read);
     if (c->session.waits & HKY_WAIT_JOURNAL)
         hky_timer_set(&c->again, ROOM_AGAIN_MS);
+    else if (c->session.waits & HKY_WAIT_PENALTY && !hky_timer_is_set(&c->again))
+        hky_timer_set(&c->again, PENALTY_MS);
 }
 
 static void on_again(struct hky_timer *timer)
@@ -149,7 +152,7 @@ static void on_again(struct hky_timer *timer)
 
     if (c->stream == NULL)
         return;
-    hky_session_resume(&c->session, HKY_WAIT_JOURNAL);
+    hky_session_resume(&c->session, HKY_WAIT_JOURNAL | HKY_WAIT_PENALTY);
     settle(c, 0);
 }
 

@@ -443,7 +443,11 @@ void hky_session_on_tls(struct hky_session *s)
 
 void hky_session_resume(struct hky_session *s, unsigned wait)
 {
+    bool is_penalty_over = (s->waits & wait & HKY_WAIT_PENALTY) != 0;
+
     s->waits &= (uint8_t)~wait;
+    if (is_penalty_over && s->state != HKY_SESSION_CLOSED)
+        hky_auth_refuse(s);
 }
 
 void hky_session_timeout(struct hky_session *s)

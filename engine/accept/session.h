@@ -44,6 +44,7 @@ enum {
     HKY_WAIT_TLS = 4,
     HKY_WAIT_BIG = 8,      /* the big body's writer has no room */
     HKY_WAIT_JOURNAL = 16, /* too much unsynced: ask again in a moment */
+    HKY_WAIT_PENALTY = 64, /* a login failed: its refusal is kept back for a while */
     HKY_WAIT_OUTPUT = 32   /* the client does not read its replies; set by the owner */
 };
 
@@ -100,7 +101,7 @@ size_t hky_session_input(struct hky_session *s, const char *p, size_t n);
 void hky_session_on_commit(struct hky_session *s, const struct hky_durable *durable, enum hky_err result, uint64_t id);
 void hky_session_on_secret(struct hky_session *s, struct hky_secret *secret); /* takes the reference; NULL: failed */
 void hky_session_on_tls(struct hky_session *s);
-void hky_session_resume(struct hky_session *s, unsigned wait); /* WAIT_BIG, _JOURNAL, _OUTPUT: go on */
+void hky_session_resume(struct hky_session *s, unsigned wait); /* WAIT_BIG, _JOURNAL, _OUTPUT, _PENALTY: go on */
 void hky_session_timeout(struct hky_session *s);               /* 421 and close */
 /* No more transactions: an idle session is closed with 421 now, a busy one after its transaction. */
 void hky_session_drain(struct hky_session *s);
@@ -136,6 +137,7 @@ struct hky_sasl *hky_sasl_new(void); /* NULL: GNU SASL failed */
 void hky_sasl_free(struct hky_sasl **sasl);
 void hky_auth_begin(struct hky_session *s, struct hky_str arg);
 void hky_auth_line(struct hky_session *s, struct hky_str line);
+void hky_auth_refuse(struct hky_session *s); /* the penalty is over */
 void hky_auth_free(struct hky_auth_dialogue **a);
 
 #endif

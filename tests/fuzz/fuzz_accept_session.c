@@ -219,8 +219,8 @@ static bool answer(struct world *w)
     } else if (w->wants_tls) {
         w->wants_tls = false;
         hky_session_on_tls(&w->session);
-    } else if (w->session.waits & HKY_WAIT_JOURNAL) {
-        hky_session_resume(&w->session, HKY_WAIT_JOURNAL);
+    } else if (w->session.waits & (HKY_WAIT_JOURNAL | HKY_WAIT_PENALTY)) {
+        hky_session_resume(&w->session, HKY_WAIT_JOURNAL | HKY_WAIT_PENALTY);
     } else {
         return false;
     }

@@ -224,8 +224,8 @@ static bool fake_answer(struct fake *f)
         hky_session_on_tls(&f->session);
         return true;
     }
-    if (f->session.waits & HKY_WAIT_JOURNAL) {
-        hky_session_resume(&f->session, HKY_WAIT_JOURNAL);
+    if (f->session.waits & (HKY_WAIT_JOURNAL | HKY_WAIT_PENALTY)) {
+        hky_session_resume(&f->session, HKY_WAIT_JOURNAL | HKY_WAIT_PENALTY);
         return true;
     }
     return false;

@@ -196,6 +196,26 @@ static void test_scram(void **state)
     gsasl_done(client);
 }
 
+static void test_a_refusal_is_kept_back(void **state)
+{
+    static const char wrong[] = "AUTH PLAIN AGFsaWNlAHdyb25n\r\nNOOP\r\n";
+    struct fake f;
+
+    (void)state;
+    fake_init(&f, true, HKY_LISTEN_PLAIN, sasl, "127.0.0.1");
+    fake_send(&f, HKY_STR(GREETED));
+    size_t used = hky_session_input(&f.session, wrong, sizeof wrong - 1), said = f.out.n;
+    hky_session_on_secret(&f.session, hky_secret_new(HKY_STR("secret")));
+    assert_int_equal(f.session.waits, HKY_WAIT_PENALTY);
+    assert_int_equal(hky_session_input(&f.session, wrong + used, sizeof wrong - 1 - used), 0);
+    assert_int_equal(f.out.n, said);
+    hky_session_resume(&f.session, HKY_WAIT_PENALTY);
+    assert_memory_equal(f.out.p + said, "535 5.7.8", 9);
+    assert_int_equal(hky_session_input(&f.session, wrong + used, sizeof wrong - 1 - used), 6);
+    f.has_secret_request = false;
+    fake_fini(&f);
+}
+
 static int setup(void **state)
 {
     (void)state;
@@ -215,7 +235,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_dialogues),     cmocka_unit_test(test_endless_response),
         cmocka_unit_test(test_only_over_tls), cmocka_unit_test(test_author_of_login),
-        cmocka_unit_test(test_scram),
+        cmocka_unit_test(test_scram),         cmocka_unit_test(test_a_refusal_is_kept_back),
     };
 
     return cmocka_run_group_tests(tests, setup, teardown);
