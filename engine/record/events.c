@@ -44,6 +44,7 @@ struct hky_events {
     pthread_mutex_t lock;
     pthread_cond_t wake;
     bool is_stopping, is_reopening, is_awake;
+    bool is_torn; /* the writer's */
 };
 
 static const char *const names[] = {
@@ -311,11 +312,20 @@ static void rotate(struct hky_events *ev)
 
 static void write_all(struct hky_events *ev, const char *p, size_t n, uint64_t n_lines)
 {
+    const char *start = p;
+    struct hky_error e;
+
+    if (ev->fd < 0)
+        (void)open_file(ev, &e); /* it was told when that failed first */
+    if (ev->is_torn && ev->fd >= 0 && write(ev->fd, "\n", 1) == 1)
+        ev->is_torn = false;
     while (n > 0) {
         ssize_t k = ev->fd >= 0 ? write(ev->fd, p, n) : -1;
         if (k < 0 && ev->fd >= 0 && errno == EINTR)
             continue;
         if (k <= 0) {
+            if (p != start)
+                ev->is_torn = p[-1] != '\n'; /* the next line must not join it */
             __atomic_add_fetch(&ev->dropped, n_lines, __ATOMIC_RELAXED);
             hky_log(ev->log, HKY_LOG_ERROR, "event_log", "what=write error=\"%s\" lost_lines=%lu", strerror(errno),
                     (unsigned long)n_lines);

@@ -146,6 +146,40 @@ static void what_does_not_fit_is_counted(void **state)
     assert_int_equal(system(command), 0);
 }
 
+/* Somebody's link stands where the log is to be opened again: nothing is written through it, and when it is gone the
+ * log goes on by itself. */
+static void a_log_that_could_not_be_opened_is_tried_again(void **state)
+{
+    struct hky_record *r = open_record(0, 0);
+    struct hky_event ev = {.kind = HKY_EVENT_STARTED, .at_ms = 1764000000123};
+    char path[128], other[128];
+    json_t *line;
+    FILE *f;
+
+    (void)state;
+    snprintf(path, sizeof path, "%s/events.jsonl", dir);
+    snprintf(other, sizeof other, "%s/other", dir);
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(symlink(other, path), 0);
+    hky_record_reopen(r);
+    usleep(300000);
+    hky_record_event(r, 0, &ev);
+    usleep(300000);
+    assert_int_equal(hky_record_dropped(r), 1);
+    assert_int_equal(access(other, F_OK), -1);
+    assert_int_equal(unlink(path), 0);
+    ev.kind = HKY_EVENT_STOPPED;
+    hky_record_event(r, 0, &ev);
+    hky_record_close(&r);
+    f = fopen(path, "r");
+    assert_non_null(f);
+    line = read_line(f);
+    assert_non_null(line);
+    assert_string_equal(json_string_value(json_object_get(line, "ev")), "stopped");
+    json_decref(line);
+    fclose(f);
+}
+
 static void count_one(void *ctx, const char *key, const char *value)
 {
     (void)key;
@@ -181,6 +215,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_line_has_its_keys_and_peer_text_is_inert, make_dir, remove_dir),
         cmocka_unit_test_setup_teardown(lines_of_threads_stay_whole_and_rotate, make_dir, remove_dir),
         cmocka_unit_test_setup_teardown(what_does_not_fit_is_counted, make_dir, remove_dir),
+        cmocka_unit_test_setup_teardown(a_log_that_could_not_be_opened_is_tried_again, make_dir, remove_dir),
         cmocka_unit_test_setup_teardown(state_survives_a_restart, make_dir, remove_dir),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
