@@ -11,6 +11,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/queue.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -24,6 +25,7 @@ struct chunk {
 
 struct hky_big {
     struct hky_big *next; /* in the writer's queue */
+    LIST_ENTRY(hky_big) all;
     struct hky_journal *j;
     struct hky_loop *loop;
     void (*on_room)(void *ctx);
@@ -44,6 +46,7 @@ struct big_writer {
     pthread_cond_t cond;
     struct hky_journal *j;
     struct hky_big *first, *last;
+    LIST_HEAD(, hky_big) all;
     bool is_stopping;
     pthread_t thread;
 };
@@ -83,6 +86,9 @@ enum hky_err hky_journal_big_open(struct hky_journal *j, uint64_t id, struct hky
     b->loop = loop;
     b->on_room = on_room;
     b->ctx = ctx;
+    pthread_mutex_lock(&j->big_writer->lock);
+    LIST_INSERT_HEAD(&j->big_writer->all, b, all);
+    pthread_mutex_unlock(&j->big_writer->lock);
     *out = b;
     return HKY_OK;
 }
@@ -212,6 +218,9 @@ static void finish_big(struct hky_big *b)
         c->task.run = big_told;
         hky_loop_post(c->loop, &c->task);
     }
+    pthread_mutex_lock(&j->big_writer->lock);
+    LIST_REMOVE(b, all);
+    pthread_mutex_unlock(&j->big_writer->lock);
     free(b);
 }
 
@@ -283,6 +292,21 @@ enum hky_err big_start(struct hky_journal *j, struct hky_error *e)
     return HKY_OK;
 }
 
+/* Given up while word of room was on its way to a loop that has stopped since. The next start removes the file. */
+static void free_left(struct big_writer *w)
+{
+    struct hky_big *b, *next;
+
+    for (b = LIST_FIRST(&w->all); b != NULL; b = next) {
+        next = LIST_NEXT(b, all);
+        if (!b->is_aborted && !b->is_committed)
+            continue;
+        if (b->fd >= 0)
+            close(b->fd);
+        free(b);
+    }
+}
+
 void big_stop(struct hky_journal *j)
 {
     struct big_writer *w = j->big_writer;
@@ -294,6 +318,7 @@ void big_stop(struct hky_journal *j)
     pthread_cond_signal(&w->cond);
     pthread_mutex_unlock(&w->lock);
     pthread_join(w->thread, NULL);
+    free_left(w);
     pthread_mutex_destroy(&w->lock);
     pthread_cond_destroy(&w->cond);
     free(w);
