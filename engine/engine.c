@@ -183,8 +183,12 @@ static void hand_over(struct hky_engine *engine, struct replayed *all)
         free(b);
     }
     hky_map_fini(&all->caps);
-    for (size_t i = 0; i < all->n && engine->schedule != NULL; i++)
-        hky_schedule_restore_message(engine->schedule, all->messages[i]);
+    for (size_t i = 0; i < all->n; i++) {
+        if (engine->schedule != NULL)
+            hky_schedule_restore_message(engine->schedule, all->messages[i]);
+        else
+            hky_message_unref(&all->messages[i]);
+    }
     free((void *)all->messages);
 }
 
