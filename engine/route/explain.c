@@ -61,7 +61,7 @@ void hky_route_explain(struct hky_vm *vm, const struct hky_route_query *q, struc
     vm->wants_notes = true;
     hky_route_decide(vm, q, &out->decision);
     vm->wants_notes = false;
-    for (uint32_t i = 0; i < t->n_notes; i++)
+    for (size_t i = 0; i < t->n_notes; i++)
         note_add(out, t->notes[i]);
     for (size_t i = 0; i < vm->n_notes; i++) {
         note_add(out, vm->notes[i]);

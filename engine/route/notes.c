@@ -41,15 +41,13 @@ static void note_log(struct hky_vm *vm, struct hky_str text)
 void hky_vm_note(struct hky_vm *vm, struct hky_str text)
 {
     struct hky_route_table *t = vm->table;
-    size_t n = t->n_notes;
 
     if (text.n > NOTE_MAX)
         text.n = NOTE_MAX;
     if (vm->loader != NULL) {
         if (vm->loader->is_worker)
             return; /* said when the policy was loaded */
-        note_keep(&t->notes, &n, text);
-        t->n_notes = (uint32_t)n;
+        note_keep(&t->notes, &t->n_notes, text);
         return;
     }
     if (vm->wants_notes)

@@ -57,7 +57,7 @@ void hky_table_free(struct hky_route_table **table)
     }
     for (uint32_t i = 0; i < t->n_sets; i++)
         hky_set_unref(&t->sets[i].set);
-    for (uint32_t i = 0; i < t->n_notes; i++)
+    for (size_t i = 0; i < t->n_notes; i++)
         free(t->notes[i]);
     free(t->notes);
     free(t->routes);

@@ -100,7 +100,7 @@ struct hky_route_table {
     struct hky_map by_address, by_domain, by_parent, by_scenario; /* -> struct hky_positions * */
     struct hky_positions others;
     char **notes;
-    uint32_t n_notes;
+    size_t n_notes;
     struct hky_zone *zone;
 };
 
