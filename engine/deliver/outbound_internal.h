@@ -33,7 +33,7 @@ struct hky_outbound {
     uint32_t n_taken;
     bool is_dialogue, is_pumping, is_open, is_retiring, is_closed, wants_tls, wants_login, was_given_back;
     bool has_refreshed, is_moved, is_plain;
-    bool may_exist; /* a host tried so far has addresses, or nobody could say */
+    bool may_exist;                /* a host tried so far has addresses, or nobody could say */
     enum hky_class class;          /* of a local failure */
     struct hky_dialogue_event end; /* kind END when over */
     struct hky_reply end_reply;

@@ -430,7 +430,8 @@ static void finish(struct fake *f, struct server *s)
 #define GROUP(k) "C: MAIL FROM:<sender@a.example>\nC: RCPT TO:<m" k ".r0@b.example>\nC: DATA\n"
 #define YES      "S: 250 m|250 r|354 go\nBODY\n"
 
-static inline void one(struct fake *f, struct server *s, const char *const *scripts, unsigned n_messages, unsigned n_done)
+static inline void one(struct fake *f, struct server *s, const char *const *scripts, unsigned n_messages,
+                       unsigned n_done)
 {
     server_start(s, scripts);
     fake_init(f, s->port);
