@@ -40,7 +40,7 @@ struct hky_vm {
     bool is_running, is_dead;
     const char *why_dead;
     uint64_t left, octets_left;
-    int64_t cpu_look_ns, wall_end_ns, cpu_end_ns; /* the first: before it the second need not be asked */
+    int64_t half_ns, cpu_look_ns, wall_end_ns, cpu_end_ns; /* the last: 0 until cpu_look_ns */
     uint32_t hook_step;
     char error[300];
     char kind[80]; /* of hky_kind_name */
