@@ -6,6 +6,7 @@
 #include <event2/event.h>
 #include <event2/event_struct.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
@@ -52,6 +53,7 @@ struct hky_loop {
     unsigned n_chunks;
 
     _Atomic uintptr_t owner; /* written under `lock`, so that a post without a wake is seen before the wait */
+    atomic_uint n_posting;   /* posts under way that may still wake; the free waits for them */
     pthread_mutex_t lock;    /* guards what follows */
     struct task_list posted;
     bool is_stopping;
@@ -131,6 +133,8 @@ void hky_loop_free(struct hky_loop **at)
     if (loop == NULL)
         return;
     *at = NULL;
+    while (atomic_load(&loop->n_posting) > 0)
+        sched_yield();
     loop->owner = (uintptr_t)pthread_self();
     for (int i = 0; (loop->deferred.first != NULL || loop->next_turn.first != NULL) && i < FREE_ROUNDS; i++) {
         list_run(&loop->deferred);
@@ -278,13 +282,15 @@ bool hky_loop_is_mine(const struct hky_loop *loop)
 
 void hky_loop_post(struct hky_loop *loop, struct hky_task *task)
 {
+    atomic_fetch_add(&loop->n_posting, 1);
     pthread_mutex_lock(&loop->lock);
     /* With tasks waiting somebody has woken the loop already; the loop's own thread looks before it waits. */
     bool is_first = loop->posted.first == NULL && !hky_loop_is_mine(loop);
     list_push(&loop->posted, task);
-    if (is_first)
-        loop_wake(loop);
     pthread_mutex_unlock(&loop->lock);
+    if (is_first)
+        loop_wake(loop); /* not under the lock: whom it wakes wants that first of all */
+    atomic_fetch_sub(&loop->n_posting, 1);
 }
 
 void hky_loop_defer(struct hky_loop *loop, struct hky_task *task)
