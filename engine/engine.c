@@ -170,6 +170,19 @@ static void on_replayed_cap(void *ctx, struct hky_str key, struct hky_str value)
     hky_buf_add_str(b, value);
 }
 
+/* A message comes with one reference for each recipient that is not finished. */
+static void drop_message(struct hky_message *m)
+{
+    uint32_t n_live = 0;
+
+    for (uint32_t i = 0; i < m->n_recipients; i++)
+        n_live += !hky_recipient_state_is_final((enum hky_recipient_state)m->recipients[i].state);
+    for (; n_live > 0; n_live--) {
+        struct hky_message *it = m;
+        hky_message_unref(&it);
+    }
+}
+
 static void hand_over(struct hky_engine *engine, struct replayed *all)
 {
     struct hky_map_entry *entry;
@@ -187,7 +200,7 @@ static void hand_over(struct hky_engine *engine, struct replayed *all)
         if (engine->schedule != NULL)
             hky_schedule_restore_message(engine->schedule, all->messages[i]);
         else
-            hky_message_unref(&all->messages[i]);
+            drop_message(all->messages[i]);
     }
     free((void *)all->messages);
 }
