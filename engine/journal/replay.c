@@ -205,6 +205,16 @@ static enum hky_err load_all(struct replay *r, struct hky_error *e)
     return HKY_OK;
 }
 
+/* After a kill what was read may be in memory only. It counts as durable from now on (the cut says up to where), so it
+ * must be that: else a power cut soon after would look like damage. */
+static void sync_tail(struct replay *r, struct loaded *l)
+{
+    if (l->scan.next_seq == l->s->head.first_seq || segment_sync(r->j, l->s) == HKY_OK)
+        return;
+    l->s->is_failed = true; /* no footer: its pages are not synced again */
+    hky_log(r->j->params.log, HKY_LOG_WARN, "journal", "segment=%u error=cannot_sync", l->s->slot);
+}
+
 /* Every segment that was not closed ends where it was read to, for good: made durable before anything is built on it.
  */
 static enum hky_err cut_tails(struct replay *r, struct hky_error *e)
@@ -216,6 +226,7 @@ static enum hky_err cut_tails(struct replay *r, struct hky_error *e)
         struct entry *cut;
         if (l->s->has_footer || (l->s->cut_seq != 0 && l->s->cut_seq <= l->scan.next_seq))
             continue;
+        sync_tail(r, l);
         l->s->cut_seq = l->scan.next_seq;
         cut = entry_new(RECORD_CUT);
         cut->key = l->s->head.epoch;

@@ -190,7 +190,7 @@ def record(world, options, rng):
     engine = world.engine(policy, name="recorded", spool="disk/spool", env=env, wait=False, log="warn")
     wait_for(lambda: os.path.exists(os.path.join(engine.spool, "control.sock")) or engine.p.poll() is not None, 30, why="the engine starts")
     load = start_load(world, engine, n, rate=150, size=16000, domains="a.example=6,later.example=3,stay.example=1", connections=12)
-    for kill in (rng.randrange(1500, 4000), None):
+    for kill in (rng.randrange(200, 500), rng.randrange(200, 500), rng.randrange(800, 2000), None):
         wait_for(lambda: engine.p.poll() is not None or load.p.poll() is not None, 120, why="the engine kills itself")
         if engine.p.poll() is None:
             break
