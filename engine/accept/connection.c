@@ -72,7 +72,7 @@ static void connection_close(struct hky_connection *c)
     if (c->ask != NULL)
         c->ask->connection = NULL;
     LIST_REMOVE(c, link);
-    hky_client_leave(c->worker, c->peer.text);
+    hky_client_leave(c->worker, &c->peer.addr);
     c->gone.run = on_gone;
     hky_loop_defer(c->worker->loop, &c->gone);
 }
@@ -496,7 +496,8 @@ void hky_connection_new(struct hky_gate *gate, int fd, const struct hky_connecti
     struct hky_policy *policy = w->accept->ops.policy(w->accept->ops.ctx, w->index);
     const struct hky_listen *listen = find_listen(policy, gate->door);
 
-    if (listen == NULL || fd > w->accept->fd_most || !hky_client_enter(w->accept, peer->text, &policy->engine.bounds)) {
+    if (listen == NULL || fd > w->accept->fd_most ||
+        !hky_client_enter(w->accept, &peer->addr, &policy->engine.bounds)) {
         turn_away(fd, listen, "421 4.3.2 too many connections; try again later\r\n");
         return;
     }

@@ -62,7 +62,7 @@ struct hky_accept {
     int fd_most;            /* the quarter of the descriptors above this is left to deliveries, files and operators */
     uint64_t n_connections; /* all; atomic */
     pthread_mutex_t lock;   /* clients, doors' tls */
-    struct hky_map clients; /* address -> number of connections */
+    struct hky_map clients; /* address or network -> number of connections */
     void (*drained)(void *ctx);
     void *drained_ctx;
     struct hky_timer grace;
@@ -100,7 +100,8 @@ enum hky_err hky_door_sockets(struct hky_accept *a, const struct hky_listen *l, 
 /* listener.c */
 void hky_door_unref(struct hky_door **door);
 struct hky_tls *hky_door_tls(struct hky_accept *a, struct hky_door *door); /* counted */
-bool hky_client_enter(struct hky_accept *a, const char *client, const struct hky_bounds *bounds);
-void hky_client_leave(struct hky_accept_worker *w, const char *client); /* also tells a drain */
+/* Counts a client; one that holds a /64 of IPv6 is one client. false: there are too many. */
+bool hky_client_enter(struct hky_accept *a, const struct in6_addr *client, const struct hky_bounds *bounds);
+void hky_client_leave(struct hky_accept_worker *w, const struct in6_addr *client); /* also tells a drain */
 
 #endif

@@ -155,9 +155,14 @@ static void gate_close(struct hky_gate *gate)
     free(gate);
 }
 
-bool hky_client_enter(struct hky_accept *a, const char *client, const struct hky_bounds *bounds)
+static struct hky_str client_key(const struct in6_addr *client)
 {
-    struct hky_str key = hky_str_z(client);
+    return hky_str_of((const char *)client->s6_addr, IN6_IS_ADDR_V4MAPPED(client) ? 16 : 8);
+}
+
+bool hky_client_enter(struct hky_accept *a, const struct in6_addr *client, const struct hky_bounds *bounds)
+{
+    struct hky_str key = client_key(client);
     bool is_good = false;
 
     pthread_mutex_lock(&a->lock);
@@ -171,10 +176,10 @@ bool hky_client_enter(struct hky_accept *a, const char *client, const struct hky
     return is_good;
 }
 
-void hky_client_leave(struct hky_accept_worker *w, const char *client)
+void hky_client_leave(struct hky_accept_worker *w, const struct in6_addr *client)
 {
     struct hky_accept *a = w->accept;
-    struct hky_str key = hky_str_z(client);
+    struct hky_str key = client_key(client);
 
     pthread_mutex_lock(&a->lock);
     uintptr_t n = (uintptr_t)hky_map_get(&a->clients, key);

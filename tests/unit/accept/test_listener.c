@@ -1,5 +1,5 @@
 /* Listeners and connections over real sockets, with a real journal in a folder of its own. */
-#include "hikyaku/accept.h"
+#include "accept/internal.h"
 
 #include <arpa/inet.h>
 #include <ftw.h>
@@ -335,6 +335,31 @@ static void test_connections_are_bounded(void **state)
     engine_fini(&en);
 }
 
+static void test_a_network_of_ipv6_is_one_client(void **state)
+{
+    struct engine en;
+    struct hky_bounds bounds = {.connections = 100, .connections_per_client = 2};
+    struct in6_addr a, same, other, v4, v4_other;
+
+    (void)state;
+    engine_init(&en, 1);
+    engine_run(&en);
+    assert_int_equal(inet_pton(AF_INET6, "2001:db8:0:1::1", &a), 1);
+    assert_int_equal(inet_pton(AF_INET6, "2001:db8:0:1:ffff::2", &same), 1);
+    assert_int_equal(inet_pton(AF_INET6, "2001:db8:0:2::1", &other), 1);
+    assert_int_equal(inet_pton(AF_INET6, "::ffff:192.0.2.1", &v4), 1);
+    assert_int_equal(inet_pton(AF_INET6, "::ffff:192.0.2.2", &v4_other), 1);
+    assert_true(hky_client_enter(en.accept, &a, &bounds));
+    assert_true(hky_client_enter(en.accept, &same, &bounds));
+    assert_false(hky_client_enter(en.accept, &same, &bounds));
+    assert_true(hky_client_enter(en.accept, &other, &bounds));
+    assert_true(hky_client_enter(en.accept, &v4, &bounds));
+    assert_true(hky_client_enter(en.accept, &v4, &bounds));
+    assert_false(hky_client_enter(en.accept, &v4, &bounds));
+    assert_true(hky_client_enter(en.accept, &v4_other, &bounds));
+    engine_fini(&en);
+}
+
 static void test_clients_leave_descriptors_to_others(void **state)
 {
     struct engine en;
@@ -592,6 +617,7 @@ int main(void)
         cmocka_unit_test(test_big_message),
         cmocka_unit_test(test_deadlines),
         cmocka_unit_test(test_connections_are_bounded),
+        cmocka_unit_test(test_a_network_of_ipv6_is_one_client),
         cmocka_unit_test(test_clients_leave_descriptors_to_others),
         cmocka_unit_test(test_drain),
         cmocka_unit_test(test_free_with_orders_left),
