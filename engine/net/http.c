@@ -1,5 +1,7 @@
 #include "net/http.h"
 
+#include "base/secret.h"
+
 #include <curl/curl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -38,6 +40,8 @@ static void request_free(struct request *r)
     if (r->easy != NULL)
         curl_easy_cleanup(r->easy);
     curl_slist_free_all(r->headers);
+    if (r->body.p != NULL) /* a token, perhaps */
+        hky_secret_wipe(r->body.p, r->body.n);
     hky_buf_fini(&r->body);
     free(r);
 }
