@@ -193,8 +193,11 @@ static void compose(struct probe *p, uint64_t id, const char *from, const char *
     hky_address_format(hky_str_z(from), false, out);
     hky_buf_add_z(out, ">\r\nTo: <");
     hky_address_format(hky_str_z(to), false, out);
-    hky_buf_printf(out, ">\r\nSubject: Hikyaku test mail by %.60s\r\nDate: %s\r\nMessage-ID: <probe.%s@%s>\r\n",
-                   p->params->relay->name, date, text, p->params->policy->engine.hostname);
+    hky_buf_add_z(out, ">\r\nSubject: ");
+    snprintf(body, sizeof(body), "Hikyaku test mail by %s", p->params->relay->name);
+    hky_text_encode(hky_str_z(body), strlen("Subject: "), out);
+    hky_buf_printf(out, "\r\nDate: %s\r\nMessage-ID: <probe.%s@%s>\r\n", date, text,
+                   p->params->policy->engine.hostname);
     hky_buf_add_z(out,
                   "Auto-Submitted: auto-generated\r\nMIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\n"
                   "Content-Transfer-Encoding: base64\r\n\r\n");
