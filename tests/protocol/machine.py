@@ -505,35 +505,63 @@ def odd_files(world):
     return engine
 
 
+def crc32c(data):
+    crc = 0xffffffff
+    for octet in data:
+        crc ^= octet
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82f63b78 if crc & 1 else 0)
+    return crc ^ 0xffffffff
+
+
+def patch(path, at, octets):
+    """Writes octets there; what was there before."""
+    with open(path, "r+b") as f:
+        f.seek(at)
+        was = f.read(len(octets))
+        f.seek(at)
+        f.write(octets)
+    return was
+
+
 @case("D13")
 def future_version(world):
-    """A journal of a later format: the engine says so and does not start over it."""
+    """A journal of a later format: refused, with nothing changed. A broken header: set aside whole and told, so that it can be put back."""
     engine, _ = stopped_engine_with_mail(world)
-    journal = os.path.join(engine.spool, "journal")
-    name = max(os.listdir(journal), key=lambda n: os.path.getmtime(os.path.join(journal, n)))
-    path = os.path.join(journal, name)
-    with open(path, "rb") as f:
-        head = f.read(64)
-    before = {n: os.path.getsize(os.path.join(journal, n)) for n in os.listdir(journal)}
-    print(f"NOTE a segment begins {head[:24].hex()}")
-    # every octet of the header in turn: refused, set aside, or ignored, but the others' mail stays
-    for at in (8, 9, 12, 16):
-        with open(path, "r+b") as f:
-            f.seek(at)
-            was = f.read(1)
-            f.seek(at)
-            f.write(bytes([was[0] ^ 0xff]))
-        engine.spawn()
-        wait_for(lambda: engine.p.poll() is not None or answers(engine.port), 30, 0.05, "start or refusal")
-        if engine.p.poll() is None:
-            n_queued(engine)
-            check(engine.stop() == 0, "stop")
-        else:
-            check(engine.p.returncode > 0, f"exit {engine.p.returncode}: {engine.text()[-500:]}")
-        with open(path, "r+b") as f:
-            f.seek(at)
-            f.write(was)
-    check(set(before) <= set(os.listdir(journal)) | set(os.listdir(os.path.join(engine.spool, "damaged"))), "a segment vanished")
+    journal, damaged = os.path.join(engine.spool, "journal"), os.path.join(engine.spool, "damaged")
+    live = None
+    for name in sorted(os.listdir(journal)):
+        with open(os.path.join(journal, name), "rb") as f:
+            head = f.read(52)
+        if name.startswith("seg-") and head[40] != 1:  # not a free one
+            live = name
+            check(crc32c(head[:48]) == int.from_bytes(head[48:52], "little"), "the header is not as this test knows it")
+            later = head[:8] + b"\x02" + head[9:48]
+            break
+    check(live is not None, "no segment holds the mail")
+    path = os.path.join(journal, live)
+    was = patch(path, 0, later + crc32c(later).to_bytes(4, "little"))
+    restart(world, engine, ok=False)
+    check("has format 2, this engine reads 1" in engine.text(), engine.text()[-500:])
+    patch(path, 0, was)
+    restart(world, engine)
+    check(n_queued(engine) == 3 and engine.stop() == 0, "the mail is there")
+    for name in sorted(os.listdir(journal)):
+        with open(os.path.join(journal, name), "rb") as f:
+            if name.startswith("seg-") and f.read(52)[40] != 1:
+                live = name
+    for at in (0, 8, 12, 16, 40, 48):
+        path = os.path.join(journal, live)
+        was = patch(path, at, bytes([open(path, "rb").read(at + 1)[at] ^ 0xff]))
+        restart(world, engine)
+        check(live in os.listdir(damaged) and f"damaged/{live}" in engine.text(), f"octet {at}: not set aside and told: {os.listdir(damaged)}")
+        check(engine.stop() == 0, "stop")
+        patch(os.path.join(damaged, live), at, was)
+        os.rename(os.path.join(damaged, live), os.path.join(journal, live))
+        restart(world, engine)
+        check(n_queued(engine) == 3, f"octet {at}: {n_queued(engine)} of 3 after it was put back")
+        check(engine.stop() == 0, "stop")
+        live = [n for n in sorted(os.listdir(journal)) if n.startswith("seg-") and open(os.path.join(journal, n), "rb").read(52)[40] != 1][-1]
     return None
 
 
