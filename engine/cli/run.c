@@ -1,6 +1,7 @@
 #include "cli/cli.h"
 #include "hikyaku/engine.h"
 
+#include <signal.h>
 #include <stdio.h>
 
 static const struct hky_cli_option options[] = {
@@ -29,6 +30,7 @@ static int run(const struct hky_cli_command *self, int argc, char **argv)
     struct hky_engine *engine = NULL;
     struct hky_error e = {0};
     struct hky_cli_args args;
+    sigset_t stops;
     const char *value;
     enum hky_err err;
     int code;
@@ -48,6 +50,13 @@ static int run(const struct hky_cli_command *self, int argc, char **argv)
     hky_problems_fini(&problems);
     if (err == HKY_OK)
         err = hky_engine_run(engine, &e);
+    /* Once the engine no longer listens to them, an impatient second signal would end the process amid its last steps.
+     */
+    sigemptyset(&stops);
+    sigaddset(&stops, SIGTERM);
+    sigaddset(&stops, SIGINT);
+    sigaddset(&stops, SIGHUP);
+    sigprocmask(SIG_BLOCK, &stops, NULL);
     hky_engine_free(&engine);
     if (err == HKY_OK)
         return HKY_EXIT_GOOD;
