@@ -41,7 +41,7 @@ const struct hky_key hky_keys_bounds[] = {
     {"header_lines", HKY_KEY_INT, 10, 100000, "header section"},
     {"received", HKY_KEY_INT, 1, 1000, "Received lines: more is a loop"},
     {"connections", HKY_KEY_INT, 1, 100000, "to the listeners"},
-    {"connections_per_client", HKY_KEY_INT, 1, 100000, "from one address"},
+    {"connections_per_client", HKY_KEY_INT, 1, 100000, "from one address, of IPv6 from one /64"},
     {"errors", HKY_KEY_INT, 1, 1000, "of a client, then it is let go"},
     {"auth_tries", HKY_KEY_INT, 1, 100, "per connection"},
     {"body_memory", HKY_KEY_OCTETS, 1 << 20, INT64_C(1) << 40, "bodies kept in memory"},
