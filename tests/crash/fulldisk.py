@@ -3,7 +3,7 @@ import os
 import signal
 import subprocess
 
-from common import Came, Sent, Skip, ask, check_sums, drained, end_load, holds, n_queued, none, note, part, policy_of, sound_log, start_load
+from common import Came, Sent, Skip, ask, drained, end_load, holds, n_queued, none, note, part, policy_of, sound_log, start_load
 from harness import wait_for
 
 POLICY = """

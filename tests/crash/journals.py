@@ -11,7 +11,7 @@ import shutil
 import tempfile
 import threading
 
-from common import Sent, fast_folder, holds, none, note, part, policy_of, queue_rows, seq_of, start_load
+from common import Sent, fast_folder, holds, none, note, part, policy_of, queue_rows, seq_of
 from harness import Process, free_ports, wait_for
 
 MESSAGES = 24

@@ -12,12 +12,11 @@ import random
 import shutil
 import signal
 import struct
-import subprocess
 import tempfile
 import threading
 import time
 
-from common import (Came, Sent, Skip, ask, disk_library, end_load, fast_folder, holds, none, note, part, policy_of, queue_rows, restart,
+from common import (Came, Sent, ask, disk_library, end_load, fast_folder, holds, none, note, part, policy_of, queue_rows,
                     retry_all, seq_of, sound_log, start_load, with_disk)
 from harness import Process, free_ports, wait_for
 

@@ -10,6 +10,7 @@ import argparse
 import concurrent.futures
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -43,6 +44,9 @@ def arguments():
 
 def run_here(part, options):
     """In this process; its exit code."""
+    def stop(signo, frame):
+        raise AssertionError("the part's time is over")
+    signal.signal(signal.SIGTERM, stop)
     try:
         with World(options.binary, keep=options.keep) as world:
             if options.keep:
