@@ -162,6 +162,7 @@ static void on_queue(struct hky_engine *engine, struct hky_console_request *rq, 
     ask->request = rq;
     ask->json = json_incref(args);
     ask->rq.action = (enum hky_queue_action)action;
+    ask->rq.is_story = strcmp(name, "show") == 0;
     ask->rq.is_dry_run = json_is_true(json_object_get(args, "dry_run"));
     ask->rq.limit = limit > 0 && limit < ROWS_MOST ? (unsigned)limit : ROWS_MOST;
     ask->rq.loop = engine->aux;

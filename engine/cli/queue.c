@@ -1,10 +1,11 @@
 #include "cli/ask.h"
+#include "cli/queue.h"
 #include "hikyaku/outcome.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
+#include <string.h>
 
 #define SHOWN_BY_DRY_RUN 25u
 #define LIMIT_MAX        10000u
@@ -25,30 +26,13 @@ static const struct hky_cli_option options[] = {
     {NULL, NULL, NULL},
 };
 
-static const char *text_of(const json_t *row, const char *key)
-{
-    const char *z = json_string_value(json_object_get(row, key));
-
-    return z != NULL ? z : "";
-}
-
-static const char *format_next(const json_t *row, char out[24])
-{
-    json_int_t at = json_integer_value(json_object_get(row, "next_at")); /* seconds since 1970 */
-    int64_t left = at - (int64_t)time(NULL);
-
-    if (at == 0 || left <= 0)
-        return "";
-    return hky_cli_age(left, out);
-}
-
 /* Ids are in the order of acceptance. */
 static int compare_rows(const void *a, const void *b)
 {
     const json_t *x = *(const json_t *const *)a, *y = *(const json_t *const *)b;
-    int order = strcmp(text_of(x, "id"), text_of(y, "id"));
+    int order = strcmp(hky_cli_row_text(x, "id"), hky_cli_row_text(y, "id"));
 
-    return order != 0 ? order : strcmp(text_of(x, "recipient"), text_of(y, "recipient"));
+    return order != 0 ? order : strcmp(hky_cli_row_text(x, "recipient"), hky_cli_row_text(y, "recipient"));
 }
 
 static void print_rows(const json_t *rows)
@@ -64,65 +48,21 @@ static void print_rows(const json_t *rows)
     qsort((void *)sorted, n, sizeof(void *), compare_rows);
     for (size_t i = 0; i < n; i++) {
         const json_t *row = sorted[i];
-        char age[24], next[24], tries[24], last[160];
+        char age[24], next[48], tries[24], last[160];
 
         snprintf(tries, sizeof tries, "%" JSON_INTEGER_FORMAT, json_integer_value(json_object_get(row, "attempts")));
-        snprintf(last, sizeof last, "%s%s%.100s", text_of(row, "class"), text_of(row, "class")[0] != '\0' ? " " : "",
-                 text_of(row, "reason")[0] != '\0' ? text_of(row, "reason") : text_of(row, "reply"));
-        hky_cli_table_row(t, (const char *const[]){
-                                 text_of(row, "id"), text_of(row, "recipient"), text_of(row, "state"),
-                                 hky_cli_age(json_integer_value(json_object_get(row, "age_sec")), age),
-                                 format_next(row, next), text_of(row, "route"), text_of(row, "relay"), tries, last});
+        snprintf(last, sizeof last, "%s%s%.100s", hky_cli_row_text(row, "class"),
+                 hky_cli_row_text(row, "class")[0] != '\0' ? " " : "",
+                 hky_cli_row_text(row, "reason")[0] != '\0' ? hky_cli_row_text(row, "reason")
+                                                            : hky_cli_row_text(row, "reply"));
+        hky_cli_table_row(
+            t, (const char *const[]){
+                   hky_cli_row_text(row, "id"), hky_cli_row_text(row, "recipient"), hky_cli_row_text(row, "state"),
+                   hky_cli_age(json_integer_value(json_object_get(row, "age_sec")), age), hky_cli_row_next(row, next),
+                   hky_cli_row_text(row, "route"), hky_cli_row_text(row, "relay"), tries, last});
     }
     free((void *)sorted);
     hky_cli_table_print(&t);
-}
-
-static void print_time(const char *key, const json_t *value, int64_t now)
-{
-    time_t at = (time_t)json_integer_value(value);
-    char when[32], left[24];
-    struct tm tm;
-
-    if (at == 0)
-        return;
-    localtime_r(&at, &tm);
-    strftime(when, sizeof when, "%Y-%m-%d %H:%M:%S", &tm);
-    printf("%-12s %s", key, when);
-    if (at > now)
-        printf(" (in %s)", hky_cli_age(at - now, left));
-    putchar('\n');
-}
-
-/* What is known of a recipient, one key a line; keys that say nothing are left out. */
-static void print_fact(const char *key, const json_t *value, int64_t now)
-{
-    char age[24];
-
-    if (strcmp(key, "next_at") == 0 || strcmp(key, "expire_at") == 0)
-        print_time(key, value, now);
-    else if (strcmp(key, "age_sec") == 0)
-        printf("%-12s %s\n", "age", hky_cli_age(json_integer_value(value), age));
-    else if (json_is_string(value) && json_string_value(value)[0] != '\0')
-        printf("%-12s %s\n", key, json_string_value(value));
-    else if (json_is_integer(value) && json_integer_value(value) != 0)
-        printf("%-12s %" JSON_INTEGER_FORMAT "\n", key, json_integer_value(value));
-}
-
-static void print_show(const json_t *rows)
-{
-    const json_t *row, *value;
-    const char *key;
-    size_t i;
-
-    json_array_foreach (rows, i, row) {
-        if (i > 0)
-            putchar('\n');
-        json_object_foreach ((json_t *)row, key, value)
-            print_fact(key, value, (int64_t)time(NULL));
-    }
-    if (json_array_size(rows) == 0)
-        puts("it is not in the queue (any more); what became of it is in SPOOL/events.jsonl");
 }
 
 static const char *past_of(const char *action)
@@ -143,7 +83,7 @@ static void print_answer(const char *action, const json_t *answer, bool is_dry_r
     bool is_list = strcmp(action, "list") == 0;
 
     if (strcmp(action, "show") == 0) {
-        print_show(rows);
+        hky_cli_print_stories(rows);
         return;
     }
     if (is_list || is_dry_run) {
@@ -268,9 +208,9 @@ static int run(const struct hky_cli_command *self, int argc, char **argv)
         return code;
     if (strcmp(action, "list") != 0 && json_integer_value(json_object_get(answer, "n")) == 0)
         code = HKY_EXIT_NO;
-    if (text_of(answer, "where_error")[0] != '\0') {
+    if (hky_cli_row_text(answer, "where_error")[0] != '\0') {
         fprintf(stderr, "hikyaku queue: --where failed for some, which count as not meant: %s\n",
-                text_of(answer, "where_error"));
+                hky_cli_row_text(answer, "where_error"));
         code = HKY_EXIT_NO;
     }
     if (args.is_json) {

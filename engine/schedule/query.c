@@ -81,7 +81,7 @@ static void add_key(struct hky_buf *b, const char *key, struct hky_str value)
     hky_buf_add_json(b, value);
 }
 
-static void row(struct hky_buf *b, const struct hky_recipient *r, int64_t now_ms)
+static void row(struct hky_buf *b, const struct hky_recipient *r, bool is_story, int64_t now_ms)
 {
     char id[HKY_ID_TEXT];
     hky_id_format(r->message->id, id);
@@ -109,6 +109,9 @@ static void row(struct hky_buf *b, const struct hky_recipient *r, int64_t now_ms
                        : r->wish == HKY_QUEUE_CANCEL ? "to be cancelled when this attempt ends without a delivery"
                                                      : NULL;
     add_key(b, "reason", hky_str_z(wish != NULL ? wish : r->reason));
+    if (is_story) {
+        add_story(b, r);
+    }
     hky_buf_add_c(b, '}');
 }
 
@@ -189,7 +192,7 @@ static void consider(void *ctx, struct hky_shard *sh, struct hky_recipient *r, i
         if (rq->rows.n > 0) {
             hky_buf_add_c(&rq->rows, ',');
         }
-        row(&rq->rows, r, now_ms);
+        row(&rq->rows, r, rq->is_story, now_ms);
     }
     if (rq->action != HKY_QUEUE_LIST && !rq->is_dry_run) {
         act(sh, rq->action, r);

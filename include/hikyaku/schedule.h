@@ -142,6 +142,7 @@ struct hky_queue_request {
     struct hky_selection selection;
     enum hky_queue_action action;
     bool is_dry_run; /* list only */
+    bool is_story;   /* rows with everything known: the message, the plan's steps, every attempt kept */
     unsigned limit;
     struct hky_loop *loop;
     void (*done)(struct hky_queue_request *rq);

@@ -61,6 +61,42 @@ def queue_commands(world):
     end(engine)
 
 
+@case("operator", "queue show tells the whole story: every attempt with its reply, the plan, the message")
+def queue_show(world):
+    sink = world.sink(rules=["* rcpt 451 4.3.0 busy"])
+    engine = world.engine(HEAD.replace('retry = { "1h" }', 'retry = { "1s", "1h" }') + f"""
+        relay "a" {{ host = "127.0.0.1", port = {sink.ports[0]}, tls = "none" }}
+        relay "b" {{ host = "127.0.0.1", port = {free_ports(1)[0]}, tls = "none" }}
+        route "ab" {{ to = "*", via = {{ step "a" {{ tries = 2 }}, step "b" {{ on = {{ "system_temp" }} }} }} }}
+    """)
+    id_ = send(engine, "u@a.example", message(
+        subject="spring", extra="X-Hikyaku-Tag: red, vip\r\nX-Hikyaku-Scenario: sale\r\n"), sender="bounce@shop.example")
+
+    def story():
+        return shown(world, "queue", "show", id_, "--spool", engine.spool)["rows"][0]
+    row = wait_for(lambda: (r := story())["attempts"] == 3 and r, why="three attempts")
+    same([(a["step"], a["relay"], a["stage"], a["class"], a["code"], a["enhanced"]) for a in row["past"]],
+         [(1, "a", "rcpt", "system_temp", 451, "4.3.0")] * 2 + [(2, "b", "connect", "network", 0, "")], "attempts")
+    holds("busy" in row["past"][0]["reply"] and row["past"][2]["reply"], row["past"])
+    same([(s["relay"], s["current"], s["on"]) for s in row["plan"]],
+         [("a", False, []), ("b", True, ["system_temp"])], "plan")
+    same((row["author"], row["sender"], row["subject"], row["tags"], row["scenario"], row["arms"]),
+         ("shop@shop.example", "bounce@shop.example", "spring", ["red", "vip"], "sale", {}), "message")
+    holds(row["size"] > 100 and row["expire_at"] > row["next_at"] > row["accepted_at"] > 0, row)
+    holds("past" not in engine.queue()["rows"][0], "a list stays short")
+    text = world.run("queue", "show", id_, "--spool", engine.spool)[1]
+    for words in ("from         Shop <shop@shop.example>", "sender       bounce@shop.example", "tags         red, vip",
+                  "scenario     sale", "subject      spring", "next try     ", "expires      ", "plan           1 a: tries 2",
+                  "> 2 b: on system_temp", "attempts     3", "451 4.3.0 busy"):
+        holds(words in text, f"no {words!r} in\n{text}")
+    table = text[text.index("TIME"):].splitlines()
+    same(len({line.index(word) for line, word in zip(table, ("REPLY", "451", "451"))}), 1, f"not aligned:\n{text}")
+    world.run("queue", "hold", id_, "--spool", engine.spool)
+    text = world.run("queue", "show", id_, "--spool", engine.spool)[1]
+    holds("state        held" in text and "reason       by an operator" in text, text)
+    end(engine)
+
+
 @case("operator", "what is held stays held over a restart and a kill -9")
 def held_over_restart(world):
     sink = world.sink()

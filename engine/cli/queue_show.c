@@ -1,0 +1,243 @@
+/* queue show: everything known of a recipient, for people; what says nothing is left out. */
+#include "cli/ask.h"
+#include "cli/queue.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+const char *hky_cli_row_text(const json_t *row, const char *key)
+{
+    const char *z = json_string_value(json_object_get(row, key));
+
+    return z != NULL ? z : "";
+}
+
+static json_int_t number(const json_t *row, const char *key)
+{
+    return json_integer_value(json_object_get(row, key));
+}
+
+const char *hky_cli_row_next(const json_t *row, char out[48])
+{
+    json_int_t at = number(row, "next_at"); /* seconds since 1970 */
+    int64_t left = at - (int64_t)time(NULL);
+    const char *waits = hky_cli_row_text(row, "waits");
+    char age[24] = "";
+
+    if (at != 0 && left > 0)
+        hky_cli_age(left, age);
+    snprintf(out, 48, "%s%s%.20s", age, age[0] != '\0' && waits[0] != '\0' ? " " : "", waits);
+    return out;
+}
+
+/* ---- lines ---- */
+
+static void print_line(const char *key, const char *value)
+{
+    struct hky_buf b;
+
+    if (value[0] == '\0')
+        return;
+    hky_buf_init(&b, 1U << 20);
+    hky_cli_add_printable(&b, hky_str_z(value));
+    printf("%-12s %s\n", key, hky_buf_z(&b));
+    hky_buf_fini(&b);
+}
+
+static void format_time(json_int_t sec, char out[32])
+{
+    time_t at = (time_t)sec;
+    struct tm tm;
+
+    localtime_r(&at, &tm);
+    strftime(out, 32, "%Y-%m-%d %H:%M:%S", &tm);
+}
+
+static void print_time(const char *key, json_int_t at)
+{
+    int64_t now = (int64_t)time(NULL);
+    char when[32], age[24];
+
+    if (at == 0)
+        return;
+    format_time(at, when);
+    if (at > now)
+        printf("%-12s %s (in %s)\n", key, when, hky_cli_age(at - now, age));
+    else
+        printf("%-12s %s (%s ago)\n", key, when, hky_cli_age(now - at, age));
+}
+
+static void print_next(const json_t *row)
+{
+    static const struct {
+        const char *waits, *words;
+    } table[] = {{"cap", "its cap is full"},
+                 {"paused", "its relay is paused"},
+                 {"breaker", "its relay could not be reached"},
+                 {"slowed", "its relay asked for less"}};
+    const char *waits = hky_cli_row_text(row, "waits"), *words = "";
+    int64_t now = (int64_t)time(NULL), at = number(row, "next_at");
+    char when[32] = "", age[24];
+
+    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++)
+        if (strcmp(waits, table[i].waits) == 0)
+            words = table[i].words;
+    if (at > now) {
+        format_time(at, when);
+        printf("%-12s %s (in %s)%s%s\n", "next try", when, hky_cli_age(at - now, age), words[0] != '\0' ? ": " : "",
+               words);
+    } else {
+        print_line("waits", words);
+    }
+}
+
+static void print_author(const json_t *row)
+{
+    const char *name = hky_cli_row_text(row, "author_name"), *address = hky_cli_row_text(row, "author");
+    char text[1024];
+
+    snprintf(text, sizeof text, name[0] != '\0' ? "%s <%s>" : "%s%s", name, address);
+    print_line("from", text);
+}
+
+static void print_lists(const json_t *row)
+{
+    const json_t *value;
+    const char *key;
+    struct hky_buf b;
+    size_t i;
+
+    hky_buf_init(&b, 65536);
+    json_array_foreach (json_object_get(row, "tags"), i, value)
+        hky_buf_printf(&b, "%s%s", i > 0 ? ", " : "", json_string_value(value));
+    print_line("tags", hky_buf_z(&b));
+    hky_buf_clear(&b);
+    json_object_foreach (json_object_get(row, "arms"), key, value)
+        hky_buf_printf(&b, "%s%s: %s", b.n > 0 ? ", " : "", key, json_string_value(value));
+    print_line("arms", hky_buf_z(&b));
+    hky_buf_fini(&b);
+}
+
+static void print_message(const json_t *row)
+{
+    char text[64];
+
+    print_author(row);
+    print_line("sender", hky_cli_row_text(row, "sender"));
+    print_line("subject", hky_cli_row_text(row, "subject"));
+    snprintf(text, sizeof text, "%" JSON_INTEGER_FORMAT " octets", number(row, "size"));
+    print_line("size", text);
+    print_line("scenario", hky_cli_row_text(row, "scenario"));
+    print_lists(row);
+    print_line("ref", hky_cli_row_text(row, "ref"));
+    print_line("login", hky_cli_row_text(row, "user"));
+    print_line("client", hky_cli_row_text(row, "client"));
+    print_line("message id", hky_cli_row_text(row, "message_id"));
+}
+
+/* ---- the plan ---- */
+
+static void add_duration(struct hky_buf *b, const char *word, const json_t *sec)
+{
+    char age[24];
+
+    if (sec != NULL)
+        hky_buf_printf(b, "%s%s %s", b->n > 0 ? ", " : "", word, hky_cli_age(json_integer_value(sec), age));
+}
+
+static void print_step(const json_t *step)
+{
+    const json_t *class;
+    struct hky_buf b, line;
+    size_t i;
+
+    hky_buf_init(&b, 4096);
+    json_array_foreach (json_object_get(step, "on"), i, class)
+        hky_buf_printf(&b, "%s%s", i > 0 ? " " : "on ", json_string_value(class));
+    if (number(step, "tries") > 0)
+        hky_buf_printf(&b, "%stries %" JSON_INTEGER_FORMAT, b.n > 0 ? ", " : "", number(step, "tries"));
+    add_duration(&b, "within", json_object_get(step, "within_sec"));
+    add_duration(&b, "wait", json_object_get(step, "wait_sec"));
+    hky_buf_init(&line, 8192);
+    hky_buf_printf(&line, "%s %" JSON_INTEGER_FORMAT " %s%s%s%s%s",
+                   json_is_true(json_object_get(step, "current")) ? ">" : " ", number(step, "step"),
+                   hky_cli_row_text(step, "relay"), hky_cli_row_text(step, "account")[0] != '\0' ? " as " : "",
+                   hky_cli_row_text(step, "account"), b.n > 0 ? ": " : "", hky_buf_z(&b));
+    print_line(number(step, "step") == 1 ? "plan" : "", hky_buf_z(&line));
+    hky_buf_fini(&line);
+    hky_buf_fini(&b);
+}
+
+static void print_plan(const json_t *row)
+{
+    const json_t *step;
+    char where[600];
+    size_t i;
+
+    snprintf(where, sizeof where, "%.200s (%.300s:%" JSON_INTEGER_FORMAT ")", hky_cli_row_text(row, "route"),
+             hky_cli_row_text(row, "plan_file"), number(row, "plan_line"));
+    print_line("route", hky_cli_row_text(row, "plan_file")[0] != '\0' ? where : hky_cli_row_text(row, "route"));
+    json_array_foreach (json_object_get(row, "plan"), i, step)
+        print_step(step);
+}
+
+/* ---- attempts ---- */
+
+static void print_past(const json_t *row)
+{
+    const json_t *past = json_object_get(row, "past"), *a;
+    json_int_t n = number(row, "attempts"), kept = (json_int_t)json_array_size(past);
+    struct hky_cli_table *t;
+    size_t i;
+
+    printf("%-12s %" JSON_INTEGER_FORMAT, "attempts", n);
+    if (n > kept)
+        printf("; of the last %" JSON_INTEGER_FORMAT " is kept what came of them, of all in SPOOL/events.jsonl", kept);
+    putchar('\n');
+    if (kept == 0)
+        return;
+    putchar('\n');
+    t = hky_cli_table_new(7);
+    hky_cli_table_row(t, (const char *const[]){"TIME", "STEP", "RELAY", "STAGE", "CLASS", "TOOK", "REPLY"});
+    json_array_foreach (past, i, a) {
+        char when[32], step[24], took[24] = "", reply[400], code[24] = "";
+        const char *enhanced = hky_cli_row_text(a, "enhanced");
+
+        format_time(number(a, "at"), when);
+        snprintf(step, sizeof step, "%" JSON_INTEGER_FORMAT, number(a, "step"));
+        if (number(a, "latency_ms") > 0)
+            snprintf(took, sizeof took, "%" JSON_INTEGER_FORMAT " ms", number(a, "latency_ms"));
+        if (number(a, "code") > 0)
+            snprintf(code, sizeof code, "%" JSON_INTEGER_FORMAT " ", number(a, "code"));
+        snprintf(reply, sizeof reply, "%s%s%s%.300s", code, enhanced, enhanced[0] != '\0' ? " " : "",
+                 hky_cli_row_text(a, "reply"));
+        hky_cli_table_row(t,
+                          (const char *const[]){when, step, hky_cli_row_text(a, "relay"), hky_cli_row_text(a, "stage"),
+                                                hky_cli_row_text(a, "class"), took, reply});
+    }
+    hky_cli_table_print(&t);
+}
+
+void hky_cli_print_stories(const json_t *rows)
+{
+    const json_t *row;
+    size_t i;
+
+    json_array_foreach (rows, i, row) {
+        if (i > 0)
+            putchar('\n');
+        print_line("id", hky_cli_row_text(row, "id"));
+        print_line("recipient", hky_cli_row_text(row, "recipient"));
+        print_line("state", hky_cli_row_text(row, "state"));
+        print_line("reason", hky_cli_row_text(row, "reason"));
+        print_next(row);
+        print_time("accepted", number(row, "accepted_at"));
+        print_time("expires", number(row, "expire_at"));
+        print_message(row);
+        print_plan(row);
+        print_past(row);
+    }
+    if (json_array_size(rows) == 0)
+        puts("it is not in the queue (any more); what became of it is in SPOOL/events.jsonl");
+}
