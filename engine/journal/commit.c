@@ -502,32 +502,57 @@ static int64_t wait_ms(struct hky_journal *j)
     return due < 0 ? -1 : due > now ? due - now : 0;
 }
 
+static struct timespec in_ms(int64_t ms)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    t.tv_sec += ms / 1000;
+    t.tv_nsec += ms % 1000 * 1000000;
+    if (t.tv_nsec >= 1000000000) {
+        t.tv_sec++;
+        t.tv_nsec -= 1000000000;
+    }
+    return t;
+}
+
+/* Until somebody is waited for, at most `ms`; true when the time is over. Under the queue's lock. */
+static bool linger(struct hky_journal *j, int64_t ms)
+{
+    struct timespec until = in_ms(ms);
+    int rc = 0;
+
+    j->queue.is_lingering = true;
+    while (!j->queue.is_urgent && !j->queue.is_stopping && rc != ETIMEDOUT)
+        rc = pthread_cond_timedwait(&j->queue.cond, &j->queue.lock, &until);
+    j->queue.is_lingering = false;
+    return rc == ETIMEDOUT;
+}
+
 static bool take_queued(struct hky_journal *j, struct entry_list *l)
 {
     int64_t ms = wait_ms(j);
     bool is_stopping;
 
     pthread_mutex_lock(&j->queue.lock);
+    if (j->lingers && linger(j, ms >= 0 && ms < LINGER_MS ? ms : LINGER_MS) && ms > 0)
+        ms = ms > LINGER_MS ? ms - LINGER_MS : 0;
     while (j->queue.entries.first == NULL && !j->queue.is_stopping && ms != 0) {
         struct timespec until;
         if (ms < 0) {
             pthread_cond_wait(&j->queue.cond, &j->queue.lock);
             continue;
         }
-        clock_gettime(CLOCK_MONOTONIC, &until);
-        until.tv_sec += ms / 1000;
-        until.tv_nsec += ms % 1000 * 1000000;
-        if (until.tv_nsec >= 1000000000) {
-            until.tv_sec++;
-            until.tv_nsec -= 1000000000;
-        }
+        until = in_ms(ms);
         if (pthread_cond_timedwait(&j->queue.cond, &j->queue.lock, &until) == ETIMEDOUT)
             break;
     }
     *l = j->queue.entries;
     j->queue.entries = (struct entry_list){0};
+    j->queue.is_urgent = false;
     is_stopping = j->queue.is_stopping;
     pthread_mutex_unlock(&j->queue.lock);
+    j->lingers = l->first != NULL;
     return is_stopping;
 }
 

@@ -20,6 +20,7 @@ enum {
     RESERVED_SPARES = 2, /* kept for results and copying, so that a full disk drains */
     FREE_KEPT = 16,      /* recycled files kept; more are removed */
     SYNC_AFTER_MS = 20,
+    LINGER_MS = 2,
     RETRY_AFTER_MS = 1000,
     UNSYNCED_MAX = 16 << 20,
     PIECE_MAX = 256 << 10,
@@ -142,7 +143,10 @@ struct hky_journal {
         pthread_cond_t cond;
         struct entry_list entries;
         bool is_stopping;
+        bool is_urgent;    /* somebody waits for an entry */
+        bool is_lingering; /* the committer wakes by itself soon: results need not wake it */
     } queue;
+    bool lingers; /* the committer's: the last round had entries */
     pthread_t committer, maintainer;
     bool has_committer, has_maintainer;
 

@@ -83,16 +83,21 @@ struct entry *list_take(struct entry_list *l)
     return e;
 }
 
+/*
+ * Who is waited for wakes the committer at once. Results nobody waits for ride along: with steady mail the next accept
+ * is there within a millisecond or two, and waking a thread for each would cost more than writing it.
+ */
 void entry_submit(struct hky_journal *j, struct entry *e)
 {
-    bool was_empty;
+    bool is_waited_for = e->commit != NULL || e->waiter != NULL, wakes;
 
     pthread_mutex_lock(&j->queue.lock);
     HKY_ASSERT(!j->queue.is_stopping);
-    was_empty = j->queue.entries.first == NULL;
+    wakes = is_waited_for ? !j->queue.is_urgent : j->queue.entries.first == NULL && !j->queue.is_lingering;
+    j->queue.is_urgent |= is_waited_for;
     list_add(&j->queue.entries, e);
     pthread_mutex_unlock(&j->queue.lock);
-    if (was_empty)
+    if (wakes)
         pthread_cond_signal(&j->queue.cond);
 }
 
