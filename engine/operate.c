@@ -99,7 +99,7 @@ static void on_queue_done(struct hky_queue_request *rq)
     hky_buf_add_z(&b, "]}");
     if (rq->error.text[0] != '\0')
         hky_console_refuse(&ask->request, "bad_request", rq->error.text, "hikyaku queue --help");
-    else if (b.is_over)
+    else if (b.is_over || rq->rows.is_over)
         hky_console_refuse(&ask->request, "too_many", "the answer is too large", "select fewer, or give --limit");
     else
         hky_console_answer(&ask->request, hky_buf_str(&b));

@@ -230,6 +230,8 @@ const struct hky_cli_command hky_cli_queue = {
             "  hikyaku queue list --to docomo.ne.jp --state deferred\n"
             "  hikyaku queue retry --relay rental --class network\n"
             "  hikyaku queue cancel --scenario spring --older 2h --dry-run\n"
+            "NEXT IN says when it may be tried, and what its lane waits for: cap (a full one), paused (the relay or\n"
+            "account), breaker (the relay cannot be reached), slowed (the relay asked for less).\n"
             "Cancelled recipients are gone without a failure notice. Exit code 1: nothing matched.",
     .options = options,
     .run = run,

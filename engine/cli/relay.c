@@ -1,6 +1,7 @@
 #include "cli/ask.h"
 
 #include <stdio.h>
+#include <time.h>
 
 static const struct hky_cli_option options[] = {
     {"spool", "DIR", "the engine's spool (default: $HIKYAKU_SPOOL, else ./spool)"},
@@ -23,10 +24,14 @@ static void print_relays(const json_t *relays)
 
         snprintf(queued, sizeof queued, "%" JSON_INTEGER_FORMAT, json_integer_value(json_object_get(relay, "queued")));
         json_array_foreach (json_object_get(relay, "caps"), k, cap) {
+            int64_t left = json_integer_value(json_object_get(cap, "next_at")) - (int64_t)time(NULL);
+            char age[24];
+
             if (n < sizeof caps)
-                n += (size_t)snprintf(caps + n, sizeof caps - n, "%s%" JSON_INTEGER_FORMAT " of %s", k > 0 ? ", " : "",
-                                      json_integer_value(json_object_get(cap, "used")),
-                                      json_string_value(json_object_get(cap, "cap")));
+                n += (size_t)snprintf(caps + n, sizeof caps - n, "%s%" JSON_INTEGER_FORMAT " of %s%s%s",
+                                      k > 0 ? "; " : "", json_integer_value(json_object_get(cap, "used")),
+                                      json_string_value(json_object_get(cap, "cap")), left > 0 ? ", next in " : "",
+                                      left > 0 ? hky_cli_age(left, age) : "");
         }
         hky_cli_table_row(t, (const char *const[]){json_string_value(json_object_get(relay, "relay")),
                                                    json_string_value(json_object_get(relay, "account")),

@@ -157,6 +157,14 @@ static int64_t window_free_at(const struct window *w, const struct caps_account 
     return now_ms + (int64_t)w->window_sec * 1000;
 }
 
+/* The same, and evenly spread where that is wanted. */
+static int64_t window_next_at(const struct window *w, const struct caps_account *a, int64_t now_ms)
+{
+    int64_t at = window_free_at(w, a, now_ms);
+    int64_t even_ms = w->is_spread && w->even_ms_x1024 > now_ms * 1024 ? (w->even_ms_x1024 + 1023) / 1024 : now_ms;
+    return at < even_ms ? even_ms : at;
+}
+
 /* ---- accounts ---- */
 
 static struct caps_account *account_get(struct caps *c, struct hky_str key)
@@ -391,10 +399,7 @@ static struct room account_room(struct caps_account *a, uint32_t want, int64_t n
         if (!w->is_stated) {
             continue;
         }
-        int64_t at = window_free_at(w, a, now_ms);
-        if (w->is_spread && w->even_ms_x1024 > now_ms * 1024 && at < (w->even_ms_x1024 + 1023) / 1024) {
-            at = (w->even_ms_x1024 + 1023) / 1024;
-        }
+        int64_t at = window_next_at(w, a, now_ms);
         if (at > room.until_ms) {
             room.until_ms = at;
         }
@@ -568,12 +573,23 @@ int64_t caps_eta(struct caps *c, struct caps_account *a, uint32_t ahead, int64_t
     return eta;
 }
 
+int64_t caps_free_at(struct caps *c, struct caps_account *a, int64_t now_ms)
+{
+    if (a == NULL) {
+        return now_ms;
+    }
+    pthread_mutex_lock(&c->lock);
+    int64_t at = account_room(a, 1, account_now(a, now_ms)).until_ms;
+    pthread_mutex_unlock(&c->lock);
+    return at;
+}
+
 void caps_json(struct caps *c, struct caps_account *a, int64_t now_ms, struct hky_buf *out)
 {
     hky_buf_add_c(out, '[');
     if (a != NULL) {
         pthread_mutex_lock(&c->lock);
-        account_now(a, now_ms);
+        now_ms = account_now(a, now_ms);
         bool is_first = true;
         for (unsigned i = 0; i < a->n_windows; i++) {
             const struct window *w = &a->windows[i];
@@ -582,8 +598,13 @@ void caps_json(struct caps *c, struct caps_account *a, int64_t now_ms, struct hk
             }
             hky_buf_add_z(out, is_first ? "{\"cap\":" : ",{\"cap\":");
             hky_buf_add_json(out, hky_str_z(w->text));
-            hky_buf_printf(out, ",\"used\":%llu,\"n\":%u}",
+            hky_buf_printf(out, ",\"used\":%llu,\"n\":%u",
                            (unsigned long long)w->used + a->flying[w->counts_recipients], w->n);
+            int64_t next_ms = window_next_at(w, a, now_ms);
+            if (next_ms > now_ms) {
+                hky_buf_printf(out, ",\"next_at\":%lld", (long long)((next_ms + 999) / 1000));
+            }
+            hky_buf_add_c(out, '}');
             is_first = false;
         }
         pthread_mutex_unlock(&c->lock);

@@ -44,7 +44,9 @@ void caps_reserved(struct caps *c, struct caps_account *a, bool is_durable);
 
 /* When would the message behind `ahead` others be sent, by the windows alone? */
 int64_t caps_eta(struct caps *c, struct caps_account *a, uint32_t ahead, int64_t now_ms);
-/* `[{"cap":"10/min","used":3,"n":10}]` */
+/* When the next slot comes, by the windows alone; now_ms: one is free. */
+int64_t caps_free_at(struct caps *c, struct caps_account *a, int64_t now_ms);
+/* `[{"cap":"10/min","used":10,"n":10,"next_at":1764550804}]`; next_at, in seconds, only when no slot is free. */
 void caps_json(struct caps *c, struct caps_account *a, int64_t now_ms, struct hky_buf *out);
 
 #endif

@@ -231,6 +231,9 @@ bool look_on(struct look *k);                                          /* one po
 void look_leaves(struct hky_shard *sh, const struct hky_recipient *r); /* before r leaves the held or place list */
 
 /* take.c */
+/* What a lane with mail waits for, in one word: paused breaker slowed cap, and until when (INT64_MAX: nobody knows).
+ * NULL: nothing keeps it from sending. */
+const char *lane_waits_for(struct lane *l, int64_t now_ms, int64_t *until_ms);
 void lane_wait(struct lane *l, int64_t until_ms);
 void jobs_free(struct hky_shard *sh);
 

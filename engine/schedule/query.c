@@ -91,8 +91,11 @@ static void row(struct hky_buf *b, const struct hky_recipient *r, bool is_story,
     add_key(b, "state", hky_str_z(state_of(r)));
     add_key(b, "route", hky_str_z(r->plan != NULL ? r->plan->route : ""));
     add_key(b, "relay", hky_str_z(relay_of(r)));
-    hky_buf_printf(b, ",\"step\":%u,\"attempts\":%u,\"next_at\":%lld", r->step + 1u, r->attempts,
-                   (long long)(r->next_at_ms / 1000));
+    int64_t next_ms = r->next_at_ms;
+    const char *waits = r->lane != NULL ? lane_waits_for(r->lane, now_ms, &next_ms) : NULL;
+    next_ms = next_ms == INT64_MAX ? 0 : next_ms;
+    hky_buf_printf(b, ",\"step\":%u,\"attempts\":%u,\"next_at\":%lld,\"waits\":\"%s\"", r->step + 1u, r->attempts,
+                   (long long)((next_ms + (waits != NULL ? 999 : 0)) / 1000), waits != NULL ? waits : "");
     bool has_past = r->attempts + r->left_steps > 0;
     add_key(b, "class", hky_str_z(has_past ? hky_class_name(r->last_class) : ""));
     struct hky_past past = {0};

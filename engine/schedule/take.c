@@ -97,6 +97,39 @@ static bool is_lane_ready(struct lane *l, int64_t now_ms, int64_t *until_ms)
     return l->next_take_ms <= now_ms;
 }
 
+static const char *gate_waits_for(struct lane *l, int64_t now_ms, int64_t *until_ms)
+{
+    if (__atomic_load_n(&l->gate->is_troubled, __ATOMIC_ACQUIRE) == 0) {
+        return NULL;
+    }
+    pthread_mutex_lock(&l->shard->s->lock);
+    bool waits = gate_ask(l->gate, now_ms, false, until_ms) == GATE_WAIT;
+    bool is_paused = l->gate->paused_until_ms > now_ms;
+    pthread_mutex_unlock(&l->shard->s->lock);
+    return !waits ? NULL : is_paused ? "paused" : "breaker";
+}
+
+const char *lane_waits_for(struct lane *l, int64_t now_ms, int64_t *until_ms)
+{
+    int64_t at;
+    const char *what = schedule_is_paused(l->shard->s, l->pub.relay, now_ms, until_ms) ? "paused" : NULL;
+    const char *gate = gate_waits_for(l, now_ms, &at);
+    if (gate != NULL && (what == NULL || at > *until_ms)) {
+        what = gate;
+        *until_ms = at;
+    }
+    if (l->next_take_ms > now_ms && (what == NULL || l->next_take_ms > *until_ms)) {
+        what = "slowed";
+        *until_ms = l->next_take_ms;
+    }
+    at = caps_free_at(l->shard->s->caps, l->caps, now_ms);
+    if (at > now_ms && (what == NULL || at > *until_ms)) {
+        what = "cap";
+        *until_ms = at;
+    }
+    return what;
+}
+
 static bool has_recipient_in_sender(const struct hky_relay *relay, const struct hky_recipient *r)
 {
     const char *envelope = r->plan->steps[r->step].envelope;

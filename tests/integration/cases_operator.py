@@ -1,5 +1,7 @@
 """What an operator does to a running engine."""
 import os
+import re
+import time
 
 from common import case, end, event, holds, mail, message, restart, rewrite, same, send, shown, sink_at
 from harness import free_ports, wait_for
@@ -94,6 +96,54 @@ def queue_show(world):
     world.run("queue", "hold", id_, "--spool", engine.spool)
     text = world.run("queue", "show", id_, "--spool", engine.spool)[1]
     holds("state        held" in text and "reason       by an operator" in text, text)
+    end(engine)
+
+
+@case("operator", "what waits behind a full cap, a pause or a breaker says so, and until when")
+def what_lanes_wait_for(world):
+    sink = world.sink(ports=3)
+    engine = world.engine(HEAD + f"""
+        relay "capped" {{ host = "127.0.0.1", port = {sink.ports[0]}, tls = "none", cap = "2/2h" }}
+        relay "even"   {{ host = "127.0.0.1", port = {sink.ports[1]}, tls = "none", cap = "2/80s" }}
+        relay "paused" {{ host = "127.0.0.1", port = {sink.ports[2]}, tls = "none" }}
+        relay "broken" {{ host = "127.0.0.1", port = {free_ports(1)[0]}, tls = "none" }}
+        route "cap"   {{ to = "cap.example", via = "capped" }}
+        route "even"  {{ to = "even.example", via = "even" }}
+        route "pause" {{ to = "pause.example", via = "paused" }}
+        route "break" {{ to = "break.example", via = "broken" }}
+    """)
+
+    def waiting(domain, waits, seconds):
+        """The row of one that waits so; it may go within these seconds (0: nobody knows)."""
+        row = wait_for(lambda: next((r for r in engine.queue("--to", domain, "--state", "queued")["rows"]
+                                     if r.get("waits") == waits), None), 20, why=f"one at {domain} waits for {waits}")
+        left = row["next_at"] - time.time()
+        holds(row["next_at"] == 0 if seconds == 0 else 0 < left <= seconds + 2, f"{waits}: {left} s left, {row}")
+        holds(row["state"] == "queued" and "deferred" not in row, row)
+        line = next(x for x in world.run("queue", "list", "--spool", engine.spool)[1].splitlines() if row["id"] in x)
+        holds(re.search(rf"\d[smh]  +(\d+[smh] ){{{int(seconds > 0)}}}{waits}  ", line), line)
+        return row
+    for i in range(4):
+        send(engine, f"u{i}@cap.example")
+    waiting("cap.example", "cap", 7200)
+    mail(world, 2)
+    caps = wait_for(lambda: (c := relay_state(world, engine, "capped")["caps"][0])["used"] == 2 and c, why="a full cap")
+    holds(7000 < caps["next_at"] - time.time() <= 7202, caps)
+    listed = world.run("relay", "list", "--spool", engine.spool)[1]
+    holds("2 of 2/2h, next in 119m" in listed or "2 of 2/2h, next in 2h" in listed, listed)
+    for i in range(2):
+        send(engine, f"u{i}@even.example")
+    waiting("even.example", "cap", 40)  # spread: the next slot is half a window after the first
+    world.run("relay", "pause", "paused", "--for", "10m", "--spool", engine.spool)
+    send(engine, "u@pause.example")
+    row = waiting("pause.example", "paused", 600)
+    holds("its relay is paused" in world.run("queue", "show", row["id"], "--spool", engine.spool)[1], "show")
+    world.run("relay", "pause", "paused", "--spool", engine.spool)
+    waiting("pause.example", "paused", 0)
+    for i in range(7):
+        send(engine, f"u{i}@break.example")
+    waiting("break.example", "breaker", 30)
+    holds("next_at" not in str(relay_state(world, engine, "broken")["caps"]), "a relay without caps")
     end(engine)
 
 

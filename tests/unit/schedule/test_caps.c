@@ -346,6 +346,55 @@ static void a_window_added_by_a_reload_needs_a_record_of_its_own(void **state)
     world_fini(&w);
 }
 
+static void the_next_slot_of_a_full_cap_is_told(void **state)
+{
+    static const struct {
+        const char *name;
+        struct hky_cap cap;
+        unsigned n_sent;
+        int64_t later_ms, next_ms; /* from START; next_ms 0: there is room */
+    } CASES[] = {
+        {"room", {2, 60, false, false, "2/min"}, 1, 0, 0},
+        {"full", {2, 60, false, false, "2/min"}, 2, 0, 60000},
+        {"full, half a window later", {2, 60, false, false, "2/min"}, 2, 30000, 60000},
+        {"a window later", {2, 60, false, false, "2/min"}, 2, 60000, 0},
+        {"evenly spread", {2, 60, false, true, "2/min"}, 1, 0, 30000},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof CASES / sizeof CASES[0]; i++) {
+        struct world w;
+        struct hky_buf b;
+        char next[64];
+        world_init(&w, 1, &CASES[i].cap, 1);
+        for (unsigned k = 0; k < CASES[i].n_sent;) {
+            struct caps_slots slots;
+            int64_t until_ms;
+            if (caps_take(w.caps, w.account, 0, 1, w.now_ms, &slots, &until_ms) == CAPS_TAKEN) {
+                caps_done(w.caps, &slots, w.now_ms);
+                k++;
+            }
+            if (w.is_reserving) {
+                w.is_reserving = false;
+                caps_reserved(w.caps, w.account, true);
+            }
+        }
+        w.now_ms += CASES[i].later_ms;
+        hky_buf_init(&b, 4096);
+        caps_json(w.caps, w.account, w.now_ms, &b);
+        print_message("%s: %s\n", CASES[i].name, hky_buf_z(&b));
+        snprintf(next, sizeof next, "\"next_at\":%lld}", (long long)((START + CASES[i].next_ms) / 1000));
+        if (CASES[i].next_ms == 0) {
+            assert_null(strstr(hky_buf_z(&b), "next_at"));
+        } else {
+            assert_non_null(strstr(hky_buf_z(&b), next));
+        }
+        assert_int_equal(caps_free_at(w.caps, w.account, w.now_ms),
+                         CASES[i].next_ms != 0 ? START + CASES[i].next_ms : w.now_ms);
+        hky_buf_fini(&b);
+        world_fini(&w);
+    }
+}
+
 static void hostile_records_are_refused(void **state)
 {
     (void)state;
@@ -370,6 +419,7 @@ int main(void)
         cmocka_unit_test(no_window_is_ever_over),
         cmocka_unit_test(the_whole_cap_is_used),
         cmocka_unit_test(a_window_added_by_a_reload_needs_a_record_of_its_own),
+        cmocka_unit_test(the_next_slot_of_a_full_cap_is_told),
         cmocka_unit_test(hostile_records_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
