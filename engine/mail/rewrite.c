@@ -99,8 +99,9 @@ static void add_line(struct hky_buf *out, const char *name, const char *value)
     hky_buf_add_z(out, "\r\n");
 }
 
-/* Can the raw name stand before an angle bracket as it is: atoms, dots, quoted strings, encoded words, folds? */
-static bool is_phrase(struct hky_str s)
+/* Can the raw name stand before an angle bracket as it is: atoms, dots, quoted strings, encoded words, folds?
+ * has_quote: the address behind it has quotes. */
+static bool is_phrase(struct hky_str s, bool has_quote)
 {
     bool is_sjis = !hky_utf8_is_valid(s);
 
@@ -112,7 +113,8 @@ static bool is_phrase(struct hky_str s)
             i += n;
         } else if (c == '"') {
             n = hky_raw_quoted(hky_str_of(s.p + i, s.n - i), is_sjis);
-            if (n == 0)
+            /* One that ends only octet by octet would take its closing quote from the address. */
+            if (n == 0 || (has_quote && hky_raw_quoted_end(hky_str_of(s.p + i, s.n - i), is_sjis, true) == 0))
                 return false;
             i += n;
         } else if (c == '\r') {
@@ -147,11 +149,11 @@ static bool has_only_folds(struct hky_str s)
     return true;
 }
 
-static void add_name(struct hky_str raw, struct hky_buf *out)
+static void add_name(struct hky_str raw, bool has_quote, struct hky_buf *out)
 {
     struct hky_buf utf8;
 
-    if (is_phrase(raw) && has_only_folds(raw)) {
+    if (is_phrase(raw, has_quote) && has_only_folds(raw)) {
         hky_buf_add_str(out, raw);
         return;
     }
@@ -175,13 +177,18 @@ static void add_from(struct hky_buf *out, const struct facts *f, const char *fro
     const char *fold = name.n > 0 ? memchr(name.p, '\r', name.n) : NULL;
     size_t first_n = fold != NULL ? (size_t)(fold - name.p) : name.n, start = out->n;
 
+    struct hky_buf address;
+
+    hky_buf_init(&address, 2 * HKY_ADDRESS_MAX + 2);
+    hky_address_format(hky_str_z(from), false, &address);
     hky_buf_add_z(out, first_n > LINE_MAX_OCTETS - 6 ? "From:\r\n " : "From: ");
     if (name.n > 0) {
-        add_name(name, out);
+        add_name(name, address.n > 0 && memchr(address.p, '"', address.n) != NULL, out);
         hky_buf_add_z(out, column_of(out, start) + strlen(from) + 5 > LINE_SOFT ? "\r\n " : " ");
         hky_buf_add_c(out, '<');
     }
-    hky_address_format(hky_str_z(from), false, out);
+    hky_buf_add_str(out, hky_buf_str(&address));
+    hky_buf_fini(&address);
     hky_buf_add_z(out, name.n > 0 ? ">\r\n" : "\r\n");
 }
 
