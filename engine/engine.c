@@ -316,15 +316,32 @@ static enum hky_err open_accept(struct hky_engine *engine, struct hky_error *e)
                           engine->policy, &engine->accept, e);
 }
 
+/* Ports are open before the journal is read: with a long queue clients wait for the greeting instead of being refused.
+ * Of two engines on one spool the second hears of the spool rather than of the port. */
+static enum hky_err open_ports_and_journal(struct hky_engine *engine, struct replayed *all, struct hky_error *e)
+{
+    enum hky_err err = open_accept(engine, e);
+    struct hky_error locked;
+
+    if (err == HKY_E_EXISTS && open_journal(engine, all, &locked) == HKY_E_EXISTS)
+        *e = locked;
+    if (err == HKY_OK && (err = open_journal(engine, all, e)) == HKY_OK)
+        hky_accept_set_journal(engine->accept, engine->journal);
+    return err;
+}
+
 static enum hky_err open_stages(struct hky_engine *engine, struct hky_error *e)
 {
     struct replayed all = {0};
     enum hky_err err;
 
     hky_map_init(&all.caps);
-    if ((err = make_spool(engine->spool, e)) != HKY_OK || (err = open_loops(engine, e)) != HKY_OK ||
-        (err = open_journal(engine, &all, e)) != HKY_OK)
+    if ((err = make_spool(engine->spool, e)) != HKY_OK || (err = open_loops(engine, e)) != HKY_OK)
         return err;
+    if ((err = open_ports_and_journal(engine, &all, e)) != HKY_OK) {
+        hand_over(engine, &all);
+        return err;
+    }
     err = hky_record_open(
         &(struct hky_record_params){
             .dir = engine->spool, .n_workers = engine->n_workers, .log = engine->log, .clock = engine->clock},
@@ -337,7 +354,7 @@ static enum hky_err open_stages(struct hky_engine *engine, struct hky_error *e)
     if (err != HKY_OK)
         return err;
     engine->credentials = hky_credentials_new(engine->aux, engine->record, engine->log);
-    if ((err = open_workers(engine, e)) != HKY_OK || (err = open_accept(engine, e)) != HKY_OK)
+    if ((err = open_workers(engine, e)) != HKY_OK)
         return err;
     return hky_console_new(engine->aux, engine->spool, engine->policy->engine.http,
                            &(struct hky_console_ops){engine, hky_engine_request, hky_engine_metrics}, &engine->console,

@@ -371,6 +371,11 @@ static void door_start(struct hky_accept *a, struct hky_door *door)
                                                     : "implicit");
 }
 
+void hky_accept_set_journal(struct hky_accept *a, struct hky_journal *journal)
+{
+    a->params.journal = journal;
+}
+
 void hky_accept_start(struct hky_accept *a)
 {
     struct rlimit lim = {0};

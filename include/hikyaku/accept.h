@@ -39,6 +39,8 @@ struct hky_accept_params {
  * certificates, refuses an open relay: a listener beyond loopback with neither users nor allow (HKY_E_CONFIG). */
 enum hky_err hky_accept_new(const struct hky_accept_params *p, const struct hky_policy *policy, struct hky_accept **out,
                             struct hky_error *e);
+/* The journal, where params.journal was NULL: clients may wait at the open port while it is read. Before start. */
+void hky_accept_set_journal(struct hky_accept *a, struct hky_journal *journal);
 void hky_accept_start(struct hky_accept *a); /* begin to take connections */
 
 /* A reload, in two halves, on the thread that called start. Prepare does all that can fail (as in new: addresses,
