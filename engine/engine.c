@@ -253,6 +253,7 @@ static enum hky_err open_journal(struct hky_engine *engine, struct replayed *all
                                         .spool_max = bounds->spool_max,
                                         .min_free = bounds->min_free,
                                         .body_memory = bounds->body_memory,
+                                        .spares_after_ms = 1000,
                                         .clock = engine->clock,
                                         .log = engine->log};
     struct hky_journal_replay replay = {all, on_replayed_message, on_replayed_cap};
@@ -585,8 +586,8 @@ void hky_engine_free(struct hky_engine **out)
     for (unsigned i = 0; i < engine->n_workers && engine->workers != NULL; i++)
         hky_notice_stop(engine->workers[i].notice);
     hky_credentials_free(&engine->credentials);
+    hky_journal_close(&engine->journal); /* it still tells loops, whose queues hold tasks of the schedule */
     hky_schedule_free(&engine->schedule);
-    hky_journal_close(&engine->journal);
     for (unsigned i = 0; i < engine->n_workers && engine->workers != NULL; i++)
         hky_notice_free(&engine->workers[i].notice);
     hky_record_close(&engine->record);

@@ -146,7 +146,8 @@ struct hky_journal {
         bool is_urgent;    /* somebody waits for an entry */
         bool is_lingering; /* the committer wakes by itself soon: results need not wake it */
     } queue;
-    bool lingers; /* the committer's: the last round had entries */
+    int64_t opened_ms; /* monotonic */
+    bool lingers;      /* the committer's: the last round had entries */
     pthread_t committer, maintainer;
     bool has_committer, has_maintainer;
 

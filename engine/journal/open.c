@@ -120,6 +120,7 @@ static enum hky_err start_threads(struct hky_journal *j, struct hky_error *e)
     if (pthread_create(&j->committer, NULL, committer_run, j) != 0)
         return hky_error_set(e, HKY_E_LIMIT, "cannot start the journal's thread");
     j->has_committer = true;
+    j->opened_ms = hky_mono_ms();
     if (pthread_create(&j->maintainer, NULL, maintainer_run, j) != 0)
         return hky_error_set(e, HKY_E_LIMIT, "cannot start the journal's maintenance thread");
     j->has_maintainer = true;
