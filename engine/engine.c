@@ -5,6 +5,7 @@
 #include "wiring.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,6 +16,8 @@
 
 #define ACCEPT_GRACE_MS  10000
 #define DELIVER_GRACE_MS 30000
+#define MEMORY_EVERY_MS  5000
+#define BACKLOG_LEAST    2000
 
 /* ---- the way back: callbacks of the stages ---- */
 
@@ -405,6 +408,33 @@ enum hky_err hky_engine_new(const struct hky_engine_params *p, struct hky_engine
     return HKY_OK;
 }
 
+/* ---- memory ---- */
+
+/* The C library keeps what a long queue has used. Once the queue is gone the rest is small, so giving it back is quick;
+ * in the middle of a queue it would hold the workers up. */
+static void look_at_memory(struct hky_timer *timer)
+{
+    struct hky_engine *engine = HKY_CONTAINER(timer, struct hky_engine, memory_timer);
+    struct hky_schedule_stats stats;
+    uint64_t queued;
+
+    hky_schedule_stats(engine->schedule, &stats);
+    queued = stats.queued + stats.sending + stats.deferred + stats.parked + stats.held;
+    if (queued > engine->queued_most)
+        engine->queued_most = queued;
+    if (engine->queued_most >= BACKLOG_LEAST && queued < engine->queued_most / 8) {
+        malloc_trim(0);
+        engine->queued_most = queued;
+    }
+    hky_timer_set(timer, MEMORY_EVERY_MS);
+}
+
+static void watch_memory(struct hky_engine *engine)
+{
+    hky_timer_init(&engine->memory_timer, engine->aux, look_at_memory);
+    hky_timer_set(&engine->memory_timer, MEMORY_EVERY_MS);
+}
+
 /* ---- run ---- */
 
 static void *run_worker(void *arg)
@@ -553,6 +583,7 @@ enum hky_err hky_engine_run(struct hky_engine *engine, struct hky_error *e)
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (err == HKY_OK) {
         hky_engine_watch_lists(engine);
+        watch_memory(engine);
         hky_loop_on_signal(engine->aux, SIGHUP, on_signal, engine);
         hky_loop_on_signal(engine->aux, SIGTERM, on_signal, engine);
         hky_loop_on_signal(engine->aux, SIGINT, on_signal, engine);

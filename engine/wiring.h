@@ -63,6 +63,8 @@ struct hky_engine {
     char reload_error[512];   /* why the last reload was refused, "" none; aux's thread */
     struct hky_start_options at_start;
     struct hky_timer lists_timer;
+    struct hky_timer memory_timer;
+    uint64_t queued_most; /* since memory was last given back */
     char list_error[240]; /* told last, "" none */
 };
 
