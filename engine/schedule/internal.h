@@ -19,6 +19,7 @@
 #include "plan.h"
 
 #include <pthread.h>
+#include <sys/queue.h>
 
 #define counter_add(p, n) __atomic_fetch_add((p), (n), __ATOMIC_RELAXED)
 #define counter_get(p)    __atomic_load_n((p), __ATOMIC_RELAXED)
@@ -74,6 +75,8 @@ struct hky_schedule {
     int64_t drain_until_mono_ms;
     void (*drain_done)(void *ctx);
     void *drain_ctx;
+    pthread_mutex_t reserves_lock;
+    LIST_HEAD(, reserve) reserves; /* on their way to the journal */
 };
 
 /* ---- lanes ---- */

@@ -12,12 +12,16 @@ struct reserve { /* a cap record on its way to the disk */
     struct hky_commit commit;
     struct hky_schedule *s;
     struct caps_account *account;
+    LIST_ENTRY(reserve) link;
 };
 
 static void on_reserved(struct hky_commit *c, const struct hky_durable *durable, enum hky_err result)
 {
     struct reserve *r = HKY_CONTAINER(c, struct reserve, commit);
     caps_reserved(r->s->caps, r->account, result == HKY_OK && durable != NULL);
+    pthread_mutex_lock(&r->s->reserves_lock);
+    LIST_REMOVE(r, link);
+    pthread_mutex_unlock(&r->s->reserves_lock);
     free(r);
 }
 
@@ -29,6 +33,9 @@ static void reserve(void *ctx, struct caps_account *a, unsigned worker, struct h
     r->account = a;
     r->commit.loop = s->shards[worker].loop;
     r->commit.done = on_reserved;
+    pthread_mutex_lock(&s->reserves_lock);
+    LIST_INSERT_HEAD(&s->reserves, r, link);
+    pthread_mutex_unlock(&s->reserves_lock);
     hky_journal_cap(s->journal, key, value, &r->commit);
 }
 
@@ -58,6 +65,8 @@ enum hky_err hky_schedule_new(const struct hky_schedule_params *p, struct hky_sc
         hky_log(s->log, HKY_LOG_WARN, "inflight", "error=\"%s\"", why.text);
     }
     pthread_mutex_init(&s->lock, NULL);
+    pthread_mutex_init(&s->reserves_lock, NULL);
+    LIST_INIT(&s->reserves);
     hky_map_init(&s->accounts);
     hky_map_init(&s->relays);
     TAILQ_INIT(&s->troubled);
@@ -154,6 +163,11 @@ void hky_schedule_free(struct hky_schedule **sp)
     askings_free(s);
     inflight_close(&s->inflight);
     hky_policy_unref(&s->policy);
+    for (struct reserve *r; (r = LIST_FIRST(&s->reserves)) != NULL;) { /* told after the loops had stopped */
+        LIST_REMOVE(r, link);
+        free(r);
+    }
+    pthread_mutex_destroy(&s->reserves_lock);
     pthread_mutex_destroy(&s->lock);
     free(s->shards);
     free(s);

@@ -47,7 +47,8 @@ struct hky_schedule_params {
 };
 
 enum hky_err hky_schedule_new(const struct hky_schedule_params *p, struct hky_schedule **out, struct hky_error *e);
-void hky_schedule_free(struct hky_schedule **s); /* loops have stopped */
+void hky_schedule_free(
+    struct hky_schedule **s); /* loops have stopped, the journal is closed: nothing is told any more */
 
 /* From replay, before the loops run. */
 void hky_schedule_restore_message(struct hky_schedule *s, struct hky_message *m);
