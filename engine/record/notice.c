@@ -5,6 +5,7 @@
 #include "record/record.h"
 
 #include "base/hash.h"
+#include "base/map.h"
 #include "mail/dsn.h"
 
 #include <stdio.h>
@@ -40,6 +41,7 @@ struct making {
 struct hky_notice {
     struct hky_notice_params p;
     TAILQ_HEAD(, making) makings;
+    struct hky_idmap open; /* message id -> the making that still gathers */
 };
 
 struct hky_notice *hky_notice_new(const struct hky_notice_params *p)
@@ -48,13 +50,22 @@ struct hky_notice *hky_notice_new(const struct hky_notice_params *p)
 
     n->p = *p;
     TAILQ_INIT(&n->makings);
+    hky_idmap_init(&n->open);
     return n;
+}
+
+static void close_digest(struct making *k)
+{
+    if (k->is_open)
+        hky_idmap_remove(&k->owner->open, k->about->id);
+    k->is_open = false;
 }
 
 static void free_making(struct making *k)
 {
     struct ended *x;
 
+    close_digest(k);
     TAILQ_REMOVE(&k->owner->makings, k, link);
     hky_timer_cancel(&k->timer);
     while ((x = TAILQ_FIRST(&k->ended)) != NULL) {
@@ -91,6 +102,7 @@ void hky_notice_free(struct hky_notice **n)
         return;
     while ((k = TAILQ_FIRST(&(*n)->makings)) != NULL)
         free_making(k);
+    hky_idmap_fini(&(*n)->open);
     free(*n);
     *n = NULL;
 }
@@ -263,7 +275,7 @@ static void on_original(struct hky_body_read *read)
 
 static void start_making(struct making *k)
 {
-    k->is_open = false;
+    close_digest(k);
     k->read = (struct hky_body_read){.loop = k->owner->p.loop, .message = k->about, .done = on_original};
     if (hky_journal_body(k->owner->p.journal, &k->read))
         on_original(&k->read);
@@ -276,11 +288,10 @@ static void on_digest_due(struct hky_timer *timer)
 
 static struct making *making_for(struct hky_notice *n, struct hky_message *about, enum hky_dsn_mode mode)
 {
-    struct making *k;
+    struct making *k = mode == HKY_DSN_DIGEST ? hky_idmap_get(&n->open, about->id) : NULL;
 
-    TAILQ_FOREACH (k, &n->makings, link)
-        if (mode == HKY_DSN_DIGEST && k->is_open && k->about == about)
-            return k;
+    if (k != NULL)
+        return k;
     k = hky_calloc(1, sizeof *k);
     k->owner = n;
     k->about = about;
@@ -289,6 +300,7 @@ static struct making *making_for(struct hky_notice *n, struct hky_message *about
     TAILQ_INSERT_TAIL(&n->makings, k, link);
     if (mode == HKY_DSN_DIGEST) {
         k->is_open = true;
+        hky_idmap_put(&n->open, about->id, k);
         hky_timer_set(&k->timer, DIGEST_MS);
     }
     return k;

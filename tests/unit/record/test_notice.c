@@ -5,6 +5,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 #include <cmocka.h>
 
 #include "hikyaku/record.h"
@@ -311,6 +312,46 @@ static void digest_gathers_the_recipients_of_one_message(void **state)
     assert_int_equal(w->n_made, 0); /* it waits for more */
 }
 
+/* A message with one recipient that the journal does not know: its open digest never gets as far. */
+static void fail_in_digest(struct world *w, uint64_t id)
+{
+    struct hky_rcpt_draft rcpt = {HKY_STR("a@x.example"), HKY_STR(""), 0};
+    struct hky_message_draft d = {.id = id, .recipients = &rcpt, .n_recipients = 1};
+
+    d.facts[HKY_FACT_SENDER] = HKY_STR("news@shop.example");
+    finish(w, &hky_message_new(&d)->recipients[0], HKY_RCPT_FAILED, "550 5.1.1 no", false);
+}
+
+static int64_t cpu_us(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
+}
+
+/* Mail to many whose relay refuses all: one more end costs the same, however many notices are open. */
+static void open_digests_are_found_quickly(void **state)
+{
+    struct world *w = *state;
+    int64_t at, few_us, many_us;
+    uint64_t id = 1000;
+
+    w->policy.engine.dsn = HKY_DSN_DIGEST;
+    at = cpu_us();
+    while (id < 3000)
+        fail_in_digest(w, id++);
+    few_us = cpu_us() - at;
+    while (id < 40000)
+        fail_in_digest(w, id++);
+    at = cpu_us();
+    while (id < 42000)
+        fail_in_digest(w, id++);
+    many_us = cpu_us() - at;
+    print_message("2000 ends: %ld us with few notices open, %ld us with 40000\n", (long)few_us, (long)many_us);
+    assert_true(many_us < 5 * few_us + 5000);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -320,6 +361,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_digest_that_is_still_open_at_the_stop, setup, teardown),
         cmocka_unit_test_setup_teardown(ret_full_gives_the_whole_back, setup, teardown),
         cmocka_unit_test_setup_teardown(nobody_is_told_who_does_not_want_it, setup, teardown),
+        cmocka_unit_test_setup_teardown(digest_gathers_the_recipients_of_one_message, setup, teardown),
+        cmocka_unit_test_setup_teardown(open_digests_are_found_quickly, setup, teardown),
         cmocka_unit_test_setup_teardown(digest_gathers_the_recipients_of_one_message, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
