@@ -285,6 +285,20 @@ static bool may_use_scenario(const struct hky_user *user, struct hky_str scenari
     return false;
 }
 
+/* A login with one scenario has it without naming it. */
+static struct hky_str scenario_of(struct hky_session *s, struct hky_str named)
+{
+    const char *const *may = s->user != NULL ? s->user->scenarios : NULL;
+
+    if (named.n > 0 && !may_use_scenario(s->user, named)) {
+        s->p.ops->note(s->p.ctx, "scenario_not_allowed", named);
+        return HKY_STR("");
+    }
+    if (named.n == 0 && may != NULL && may[0] != NULL && may[1] == NULL && strcmp(may[0], "*") != 0)
+        return hky_str_z(may[0]);
+    return named;
+}
+
 static void check_author(const struct hky_session *s, struct hky_content *content)
 {
     const struct hky_facts *f = &content->facts;
@@ -328,10 +342,7 @@ static struct hky_message *make_message(struct hky_session *s)
     draft.facts[HKY_FACT_VARS] = hky_buf_str(&f->vars);
     if (draft.facts[HKY_FACT_SOURCE].n == 0)
         draft.facts[HKY_FACT_SOURCE] = HKY_STR("smtp");
-    if (!may_use_scenario(s->user, draft.facts[HKY_FACT_SCENARIO])) {
-        s->p.ops->note(s->p.ctx, "scenario_not_allowed", draft.facts[HKY_FACT_SCENARIO]);
-        draft.facts[HKY_FACT_SCENARIO] = HKY_STR("");
-    }
+    draft.facts[HKY_FACT_SCENARIO] = scenario_of(s, draft.facts[HKY_FACT_SCENARIO]);
     if (tx->n_rcpts > sizeof few / sizeof few[0])
         rcpts = hky_alloc(tx->n_rcpts * sizeof *rcpts);
     for (uint32_t i = 0; i < tx->n_rcpts; i++) {

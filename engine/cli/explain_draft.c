@@ -263,6 +263,23 @@ static bool gather(struct explain_case *c, const struct explain_wish *w, struct 
     return true;
 }
 
+/* Mail of a login with one scenario has it without naming it, as at the door. */
+static const char *only_scenario(const struct hky_engine_options *engine, const char *login)
+{
+    for (uint32_t i = 0; login != NULL && i < engine->n_listen; i++) {
+        const struct hky_listen *l = &engine->listen[i];
+
+        for (uint32_t k = 0; k < l->n_users; k++) {
+            const char *const *may = l->users[k].scenarios;
+            bool has_one = may != NULL && may[0] != NULL && may[1] == NULL && strcmp(may[0], "*") != 0;
+
+            if (has_one && strcmp(l->users[k].name, login) == 0)
+                return may[0];
+        }
+    }
+    return "";
+}
+
 static void make(struct explain_case *c, const struct explain_wish *w, const struct pieces *p)
 {
     struct hky_rcpt_draft rcpt = {.address = hky_address_str(&p->to)};
@@ -277,7 +294,8 @@ static void make(struct explain_case *c, const struct explain_wish *w, const str
     draft.facts[HKY_FACT_SENDER] = hky_address_str(&p->sender);
     draft.facts[HKY_FACT_AUTHOR] = hky_address_str(&p->author);
     draft.facts[HKY_FACT_AUTHOR_NAME] = hky_buf_str(&p->name);
-    draft.facts[HKY_FACT_SCENARIO] = hky_buf_str(&p->scenario);
+    draft.facts[HKY_FACT_SCENARIO] =
+        p->scenario.n > 0 ? hky_buf_str(&p->scenario) : hky_str_z(only_scenario(&c->policy->engine, w->user));
     draft.facts[HKY_FACT_USER] = hky_str_z(w->user);
     draft.facts[HKY_FACT_CLIENT] = HKY_STR("127.0.0.1");
     draft.facts[HKY_FACT_SOURCE] = HKY_STR("smtp");

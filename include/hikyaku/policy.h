@@ -90,7 +90,7 @@ struct hky_relay {
 struct hky_user { /* of a listener */
     const char *name;
     struct hky_secret_ref password;
-    const char *const *scenarios; /* allowed; NULL = any */
+    const char *const *scenarios; /* allowed; NULL = any. The only one is that of mail which names none */
     const char *const *senders;   /* allowed envelope senders and authors: addresses, domains; NULL = any */
 };
 struct hky_cidr {

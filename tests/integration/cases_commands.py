@@ -54,6 +54,21 @@ def where_that_fails(world):
     same(rows, ["a@x.example", "b@x.example", "c@x.example"], "order of acceptance")
 
 
+@case("commands", "explain --user: mail of a login with one scenario is of that one, as at the door")
+def explain_a_login(world):
+    world.write("policy.lua", """
+        engine { listen = { addr = "127.0.0.1:2525", users = { one = { password = secret "p", scenario = "spring" },
+          two = { password = secret "p", scenario = { "spring", "autumn" } } } } }
+        relay "r" { host = "127.0.0.1", port = 1, tls = "none" }
+        route "spring" { to = "*", scenario = "spring", via = "r" }
+        route "all" { to = "*", via = "r" }
+    """)
+    for args, route in ((["one"], "spring"), (["two"], "all"), (["one", "--scenario", "autumn"], "all"), (["nobody"], "all")):
+        answer = json.loads(world.run("explain", "policy.lua", "--to", "a@x.example", "--author", "b@y.example", "--json",
+                                      "--user", *args)[1])
+        same(answer["route"], route, f"--user {args}")
+
+
 @case("commands", "explain of a message believes its X-Hikyaku fields, as the engine does from loopback")
 def explain_a_message(world):
     world.write("policy.lua", POLICY.replace("{port}", "2525"))

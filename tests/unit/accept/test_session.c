@@ -192,6 +192,47 @@ static void test_own_fields_from_strangers(void **state)
     fake_fini(&f);
 }
 
+static void test_scenario_of_a_login(void **state)
+{
+    static const char *const two[] = {"spring", "autumn", NULL}, *const all[] = {"*", NULL}, *const none[] = {NULL};
+    static const struct {
+        const char *name;
+        const char *const *may;
+        const char *field, *scenario, *noted;
+    } logins[] = {
+        {"one, none named", only_spring, "", "spring", ""},
+        {"one, that one named", only_spring, "X-Hikyaku-Scenario: spring\r\n", "spring", ""},
+        {"one, another named", only_spring, "X-Hikyaku-Scenario: winter\r\n", "", "scenario_not_allowed winter"},
+        {"two, none named", two, "", "", ""},
+        {"two, one of them named", two, "X-Hikyaku-Scenario: autumn\r\n", "autumn", ""},
+        {"all, none named", all, "", "", ""},
+        {"all, one named", all, "X-Hikyaku-Scenario: winter\r\n", "winter", ""},
+        {"no bound, none named", NULL, "", "", ""},
+        {"none, none named", none, "", "", ""},
+        {"none, one named", none, "X-Hikyaku-Scenario: winter\r\n", "", "scenario_not_allowed winter"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof logins / sizeof logins[0]; i++) {
+        struct fake f;
+        char text[400];
+
+        fake_init(&f, true, HKY_LISTEN_PLAIN, NULL, "127.0.0.1");
+        f.users[0].scenarios = logins[i].may;
+        snprintf(text, sizeof text,
+                 "EHLO t\r\nAUTH PLAIN AGFsaWNlAHNlY3JldA==\r\nMAIL FROM:<alice@x.test>\r\nRCPT TO:<b@y.test>\r\n"
+                 "DATA\r\nFrom: news@shop.test\r\n%s\r\nb\r\n.\r\n",
+                 logins[i].field);
+        fake_send(&f, hky_str_z(text));
+        print_message("%s\n", logins[i].name);
+        assert_int_equal(f.n_messages, 1);
+        assert_true(hky_str_eq(hky_message_fact(f.messages[0], HKY_FACT_SCENARIO), hky_str_z(logins[i].scenario)));
+        assert_true((strstr(f.noted, "scenario_not_allowed") != NULL) == (logins[i].noted[0] != '\0'));
+        assert_non_null(strstr(f.noted, logins[i].noted));
+        fake_fini(&f);
+    }
+}
+
 static void repeat(struct hky_buf *b, const char *z, unsigned n)
 {
     while (n-- > 0)
@@ -509,6 +550,7 @@ int main(void)
         cmocka_unit_test(test_transcripts),
         cmocka_unit_test(test_stored_message),
         cmocka_unit_test(test_own_fields_from_strangers),
+        cmocka_unit_test(test_scenario_of_a_login),
         cmocka_unit_test(test_bounds_of_content),
         cmocka_unit_test(test_big_content_is_whole),
         cmocka_unit_test(test_journal_answers),
