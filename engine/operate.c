@@ -35,10 +35,10 @@ static void add_counts(struct hky_engine *engine, struct hky_buf *b)
     hky_buf_printf(b,
                    "\"queue\":{\"queued\":%" PRIu64 ",\"sending\":%" PRIu64 ",\"deferred\":%" PRIu64
                    ",\"parked\":%" PRIu64 ",\"held\":%" PRIu64 "},\"since_start\":{\"delivered\":%" PRIu64
-                   ",\"failed\":%" PRIu64 ",\"attempts\":%" PRIu64 ",\"messages\":%" PRIu64 ",\"recipients\":%" PRIu64
-                   ",\"refused\":%" PRIu64 "},\"sessions\":%" PRIu64,
-                   s.queued, s.sending, s.deferred, s.parked, s.held, s.delivered, s.failed, s.attempts, a.messages,
-                   a.recipients, a.refused, a.sessions);
+                   ",\"failed\":%" PRIu64 ",\"cancelled\":%" PRIu64 ",\"attempts\":%" PRIu64 ",\"messages\":%" PRIu64
+                   ",\"recipients\":%" PRIu64 ",\"refused\":%" PRIu64 "},\"sessions\":%" PRIu64,
+                   s.queued, s.sending, s.deferred, s.parked, s.held, s.delivered, s.failed, s.cancelled, s.attempts,
+                   a.messages, a.recipients, a.refused, a.sessions);
     hky_buf_printf(b,
                    ",\"journal\":{\"health\":\"%s\",\"recipients\":%" PRIu64 ",\"segments\":%" PRIu64
                    ",\"cold\":%" PRIu64 ",\"free\":%" PRIu64 ",\"octets\":%" PRIu64 ",\"commits\":%" PRIu64
@@ -336,6 +336,7 @@ void hky_engine_metrics(void *ctx, struct hky_buf *b)
     add_metric(b, "recipients_held", "gauge", "recipients waiting for an operator", s.held);
     add_metric(b, "delivered_total", "counter", "recipients delivered", s.delivered);
     add_metric(b, "failed_total", "counter", "recipients failed", s.failed);
+    add_metric(b, "cancelled_total", "counter", "recipients cancelled by operators", s.cancelled);
     add_metric(b, "attempts_total", "counter", "attempts made", s.attempts);
     add_metric(b, "journal_commits_total", "counter", "commits written", j.commits);
     add_metric(b, "journal_syncs_total", "counter", "fdatasync calls", j.syncs);

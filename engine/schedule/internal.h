@@ -191,7 +191,7 @@ struct hky_shard {
     uint32_t is_recheck_posted, is_sweep_due, is_policy_posted; /* atomic */
     struct {
         uint32_t queued, sending, deferred, parked, held;
-        uint64_t delivered, failed, attempts;
+        uint64_t delivered, failed, cancelled, attempts;
     } n; /* atomic: written by the shard, read by anyone */
 };
 

@@ -124,7 +124,10 @@ void finish(struct hky_shard *sh, struct hky_recipient *r, enum hky_recipient_st
     if (why != NULL && state != HKY_RCPT_DELIVERED) {
         set_reason(r, why);
     }
-    counter_add(state == HKY_RCPT_DELIVERED ? &sh->n.delivered : &sh->n.failed, 1);
+    counter_add(state == HKY_RCPT_DELIVERED   ? &sh->n.delivered
+                : state == HKY_RCPT_CANCELLED ? &sh->n.cancelled
+                                              : &sh->n.failed,
+                1);
     tell(sh, KIND[state], r, &(struct note){.outcome = o, .job = job, .text = why});
     sh->s->ops->finish(sh->s->ops->ctx, sh->index, r, o);
 }

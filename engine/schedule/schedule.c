@@ -338,6 +338,7 @@ void hky_schedule_stats(struct hky_schedule *s, struct hky_schedule_stats *out)
         out->held += counter_get(&sh->n.held);
         out->delivered += counter_get(&sh->n.delivered);
         out->failed += counter_get(&sh->n.failed);
+        out->cancelled += counter_get(&sh->n.cancelled);
         out->attempts += counter_get(&sh->n.attempts);
     }
 }

@@ -168,7 +168,7 @@ enum hky_err hky_schedule_drain_relay(struct hky_schedule *s, const char *relay,
  * snapshots under short locks. */
 void hky_schedule_relays_json(struct hky_schedule *s, struct hky_buf *out);
 struct hky_schedule_stats {
-    uint64_t queued, sending, deferred, parked, held, delivered, failed, attempts;
+    uint64_t queued, sending, deferred, parked, held, delivered, failed /* or expired */, cancelled, attempts;
 };
 void hky_schedule_stats(struct hky_schedule *s, struct hky_schedule_stats *out);
 

@@ -49,6 +49,9 @@ def queue_commands(world):
     queue("cancel", "--where", "r.domain == 'b.example'")
     same(set(rows()), {"u@a.example", "u@c.example", "u@d.example"}, "after cancel")
     event(engine, "cancelled", rcpt="u@b.example")
+    since = engine.status()["since_start"]
+    same((since["failed"], since.get("cancelled")), (0, 1), "failed, cancelled")
+    holds("0 delivered, 0 failed, 1 cancelled" in world.run("status", "--spool", engine.spool)[1], "status for people")
     same(queue("cancel", "--to", "nobody.example", check=False)[0], 1, "nothing matched")
     same(queue("cancel", check=False)[0], 2, "cancel without a selection")
 
