@@ -513,17 +513,20 @@ static void on_signal(void *ctx, int signo)
     (void)hky_engine_reload(engine, &e);
 }
 
+/* For "%lu stop%s". */
+#define COUNTED(n) (unsigned long)(n), (n) == 1 ? "" : "s"
+
 static void record_start(struct hky_engine *engine)
 {
     const struct hky_journal_report *r = &engine->report;
     char text[200];
     struct hky_event ev = {.kind = HKY_EVENT_STARTED, .at_ms = hky_clock_now_ms(engine->clock), .text = text};
 
-    snprintf(
-        text, sizeof text,
-        "%lu messages, %lu recipients in the journal; %lu unclean stop; %lu damaged records; at most %lu duplicates",
-        (unsigned long)r->messages, (unsigned long)r->recipients, (unsigned long)r->unclean_stops,
-        (unsigned long)r->damaged_records, (unsigned long)r->maybe_duplicates);
+    snprintf(text, sizeof text,
+             "%lu message%s, %lu recipient%s in the journal; %lu unclean stop%s; %lu damaged record%s; "
+             "at most %lu duplicate%s",
+             COUNTED(r->messages), COUNTED(r->recipients), COUNTED(r->unclean_stops), COUNTED(r->damaged_records),
+             COUNTED(r->maybe_duplicates));
     hky_record_event(engine->record, HKY_RECORD_OTHER, &ev);
     hky_log(engine->log, HKY_LOG_INFO, "started", "policy=%s spool=%s workers=%u journal=\"%s\" replay_ms=%ld",
             engine->policy_path, engine->spool, engine->n_workers, text, (long)r->took_ms);

@@ -1,6 +1,8 @@
 /* The policy's decisions as the stages ask for them: on the worker's own vm, never waiting. */
 #include "wiring.h"
 
+#include "base/hash.h"
+
 #include <stdio.h>
 
 static int64_t expiry(const struct hky_policy *policy, const struct hky_recipient *r)
@@ -29,6 +31,15 @@ static void apply(const struct hky_policy *policy, struct hky_recipient *r, stru
     r->expire_at_ms = expiry(policy, r);
 }
 
+static void log_parked(struct hky_engine *engine, const struct hky_recipient *r, const char *why)
+{
+    char id[HKY_ID_TEXT];
+
+    hky_id_format(r->message->id, id);
+    hky_log(engine->log, HKY_LOG_WARN, "parked", "msg=%s rcpt=" HKY_STR_FMT " why=\"%s\"", id,
+            HKY_STR_ARG(hky_recipient_address(r)), why);
+}
+
 void hky_worker_plan(void *ctx, unsigned worker, struct hky_message *m, struct hky_str header)
 {
     struct hky_engine *engine = ctx;
@@ -40,8 +51,7 @@ void hky_worker_plan(void *ctx, unsigned worker, struct hky_message *m, struct h
         struct hky_decision d = {0};
         hky_route_decide(vm, &q, &d);
         if (d.kind != HKY_DECIDED)
-            hky_log(engine->log, HKY_LOG_WARN, "parked", "rcpt=" HKY_STR_FMT " why=\"%s\"",
-                    HKY_STR_ARG(hky_recipient_address(&m->recipients[i])), d.text);
+            log_parked(engine, &m->recipients[i], d.text);
         apply(hky_vm_policy(vm), &m->recipients[i], &d, now_ms);
     }
 }

@@ -199,6 +199,7 @@ static void add_recipient(struct hky_buf *b, const struct hky_event *ev)
 static void add_line(struct lines *l, const struct hky_event *ev)
 {
     struct hky_buf *b = &l->buf;
+    bool is_until = ev->kind == HKY_EVENT_RELAY_PAUSED || ev->kind == HKY_EVENT_RELAY_DRAINED;
 
     if (ev->at_ms / 1000 != l->second) {
         l->second = ev->at_ms / 1000;
@@ -214,6 +215,7 @@ static void add_line(struct lines *l, const struct hky_event *ev)
     else
         add_text(b, "route", hky_str_z(ev->route));
     add_text(b, "relay", hky_str_z(ev->relay));
+    add_text(b, "to", hky_str_z(ev->to));
     add_text(b, "account", hky_str_z(ev->account));
     add_text(b, "mx", hky_str_z(ev->mx));
     add_text(b, "from", hky_str_z(ev->from));
@@ -221,7 +223,7 @@ static void add_line(struct lines *l, const struct hky_event *ev)
     if (ev->outcome != NULL)
         add_outcome(b, ev->outcome);
     if (ev->next_at_ms > 0)
-        add_time(b, ev->kind == HKY_EVENT_RELAY_PAUSED ? "until" : "next_at", ev->next_at_ms);
+        add_time(b, is_until ? "until" : "next_at", ev->next_at_ms);
     if (ev->delay_ms > 0)
         add_number(b, "delay_ms", ev->delay_ms);
     add_text(b, "text", hky_str_z(ev->text));

@@ -147,10 +147,14 @@ static enum hky_err state_open(struct hky_schedule *s, const char *relay, struct
 }
 
 static void tell_operator(struct hky_schedule *s, enum hky_event_kind kind, const char *relay, int64_t until_ms,
-                          const char *text)
+                          const char *to)
 {
-    struct hky_event ev = {
-        .kind = kind, .at_ms = hky_clock_now_ms(s->clock), .relay = relay, .next_at_ms = until_ms, .text = text};
+    struct hky_event ev = {.kind = kind,
+                           .at_ms = hky_clock_now_ms(s->clock),
+                           .relay = relay,
+                           .next_at_ms = until_ms,
+                           .to = to,
+                           .text = "by an operator"};
     s->ops->event(s->ops->ctx, HKY_RECORD_OTHER, &ev);
 }
 
@@ -170,7 +174,7 @@ enum hky_err hky_schedule_pause(struct hky_schedule *s, const char *relay, uint3
     }
     pthread_mutex_unlock(&s->lock);
     if (err == HKY_OK) {
-        tell_operator(s, HKY_EVENT_RELAY_PAUSED, relay, until(s, for_sec), "by an operator");
+        tell_operator(s, HKY_EVENT_RELAY_PAUSED, relay, until(s, for_sec), NULL);
         schedule_recheck(s, true);
     }
     return err;
@@ -201,7 +205,7 @@ enum hky_err hky_schedule_resume(struct hky_schedule *s, const char *relay, stru
     }
     pthread_mutex_unlock(&s->lock);
     if (err == HKY_OK) {
-        tell_operator(s, HKY_EVENT_RELAY_RESUMED, relay, 0, "by an operator");
+        tell_operator(s, HKY_EVENT_RELAY_RESUMED, relay, 0, NULL);
         schedule_recheck(s, true);
     }
     return err;

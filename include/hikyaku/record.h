@@ -51,6 +51,7 @@ struct hky_event {
     const char *sender; /* envelope sender as sent */
     int64_t next_at_ms; /* deferred; relay_paused: until */
     int64_t delay_ms;   /* since acceptance */
+    const char *to;     /* relay_drained: the other relay */
     const char *text;   /* reason */
 };
 

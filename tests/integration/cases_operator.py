@@ -204,6 +204,8 @@ def relay_commands(world):
     wait_for(lambda: arrived().get("one@wait.example") == 0, why="resumed")
 
     relay("drain", "a", "--to", "b")
+    drained = event(engine, "relay_drained", relay="a")
+    same((drained.get("to"), drained["text"], "until" in drained), ("b", "by an operator", False), "event")
     same(relay_state(world, engine, "a")["state"], "drained", "state")
     send(engine, "two@wait.example")
     wait_for(lambda: arrived().get("two@wait.example") == 1, why="drained to b")

@@ -177,9 +177,9 @@ def parked(world):
         route "good"   { to = "b.example", via = "r" }
     """
     engine = start(world, broken, n_ports=1)
-    for domain in "abc":
-        send(engine, f"u@{domain}.example")
+    ids = {domain: send(engine, f"u@{domain}.example") for domain in "abc"}
     same(mail(world, 1)[0][0]["to"], ["u@b.example"], "the others go out")
+    holds(f"ev=parked msg={ids['a']} rcpt=u@a.example why=" in engine.text(), "the log line has no id")
     why = event(engine, "parked", rcpt="u@a.example")["text"]
     holds("engine.lua:4" in why, f"no file:line in {why!r}")
     holds("no_route" in event(engine, "parked", rcpt="u@c.example")["text"] or "route" in event(engine, "parked", rcpt="u@c.example")["text"],

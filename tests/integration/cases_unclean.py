@@ -17,12 +17,14 @@ def held_after_three_stops(world):
     stalls = world.sink("stalls", rules=["* dot stall"])
     engine = world.engine(POLICY.replace("PORT", str(stalls.ports[0])))
     id = send(engine, "stalled@a.example")
+    holds("0 unclean stops; " in events(engine, "started", 1)[0]["text"], "the first start")
     for n in range(3):
         wait_for(lambda: engine.status()["queue"]["sending"] == 1, 20, why=f"being sent, round {n}")
         engine.kill()
         restart(engine)
         started = events(engine, "started", n + 2)[-1]["text"]
-        holds("at most 1 duplicates" in started, started)
+        holds(started.startswith("1 message, 1 recipient in the journal; 1 unclean stop; 0 damaged records; ")
+              and started.endswith("at most 1 duplicate"), started)
     row = event(engine, "held", id=id)
     holds("three times" in json.dumps(row), row)
     rows = engine.queue()["rows"]
