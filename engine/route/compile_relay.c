@@ -23,6 +23,8 @@ struct relay_read {
     int body, merged;
     char what[160];
     struct hky_relay *out;
+    bool has_no_preset; /* an unknown one is named */
+    bool lacks_user;    /* said already */
 };
 
 static struct hky_place place_of(struct relay_read *r, const char *key)
@@ -37,6 +39,32 @@ static bool is_stated(struct relay_read *r, const char *key)
 
     lua_pop(L, 1);
     return type != LUA_TNIL;
+}
+
+/* It is there as something else, or under a misspelt name, which was complained of already: that it is missing is no
+ * mistake of its own. */
+static bool is_attempted(struct relay_read *r, const char *key, int wanted_type)
+{
+    lua_State *L = r->l->vm->L;
+    int type = hky_get(L, r->body, key);
+    bool is_misspelt = false;
+
+    lua_pop(L, 1);
+    if (r->l->problems->n_errors == 0)
+        return false;
+    if (type != LUA_TNIL)
+        return type != wanted_type;
+    lua_pushnil(L);
+    while (lua_next(L, r->body) != 0) {
+        lua_pop(L, 1);
+        if (lua_type(L, -1) == LUA_TSTRING) {
+            struct hky_str name;
+            name.p = lua_tolstring(L, -1, &name.n);
+            is_misspelt |= hky_key_find(hky_keys_relay, name) == NULL && hky_key_find(hky_keys_row, name) == NULL &&
+                           hky_nearest(name, &key, 1) != NULL;
+        }
+    }
+    return is_misspelt;
 }
 
 /* The index into `names`, or -1 with a problem; `otherwise` when not stated. */
@@ -76,7 +104,8 @@ static void read_server(struct relay_read *r)
     o->port = (uint16_t)hky_get_int(L, r->merged, "port", o->is_mx ? 25 : is_ssl ? 465 : 0);
     if (o->is_mx && host[0] != 0)
         hky_complain(r->l, place_of(r, "host"), false, "%s: mx = true has no host: state one of them", r->what);
-    if (!o->is_mx && host[0] == 0)
+    if (!o->is_mx && host[0] == 0 && !r->has_no_preset && !is_attempted(r, "host", LUA_TSTRING) &&
+        !is_attempted(r, "preset", LUA_TSTRING) && !is_attempted(r, "mx", LUA_TBOOLEAN))
         hky_complain(r->l, r->spec->place, false, "%s: state host = \"server\", preset = \"name\" or mx = true",
                      r->what);
     if (strpbrk(host, " \t/@\"<>") != NULL || strlen(host) > 253)
@@ -147,6 +176,33 @@ static void read_oauth(struct relay_read *r)
                      "%s: oauth needs client and refresh = secret \"name\", or token_command = { ... }", r->what);
 }
 
+/* The first thing that is wrong with the login; the others would follow from it. */
+static void check_login(struct relay_read *r, bool has_password, bool has_oauth, bool is_oauth_only)
+{
+    const struct hky_relay *o = r->out;
+    bool needs_oauth = o->auth == HKY_AUTH_XOAUTH2 || o->auth == HKY_AUTH_OAUTHBEARER;
+    bool needs_login = o->auth != HKY_AUTH_NONE || has_password || has_oauth;
+
+    r->lacks_user = o->user[0] == 0 && (needs_login || is_attempted(r, "user", LUA_TSTRING));
+    if (is_oauth_only && has_password)
+        hky_complain(
+            r->l, place_of(r, "password"), false,
+            "%s: preset %s takes no password any more: use oauth = { client = ..., refresh = secret \"name\" }",
+            r->what, o->preset);
+    else if (r->lacks_user && is_attempted(r, "user", LUA_TSTRING))
+        return;
+    else if (r->lacks_user && (has_password || has_oauth))
+        hky_complain(r->l, r->spec->place, false, "%s: has a password but no user", r->what);
+    else if (r->lacks_user)
+        hky_complain(r->l, place_of(r, "auth"), false, "%s: auth needs user and password", r->what);
+    else if (needs_oauth && !has_oauth && !is_attempted(r, "oauth", LUA_TNIL))
+        hky_complain(r->l, place_of(r, "auth"), false, "%s: OAuth2 needs oauth = { ... }", r->what);
+    else if (!needs_oauth && o->auth != HKY_AUTH_NONE && !has_password && !has_oauth &&
+             !is_attempted(r, "password", LUA_TNIL) && !is_attempted(r, "oauth", LUA_TNIL))
+        hky_complain(r->l, r->spec->place, false, "%s: has a user but no password: password = secret \"name\"",
+                     r->what);
+}
+
 static void read_login(struct relay_read *r)
 {
     static const char *const names[] = {"auto",          "plain",   "login",       "cram-md5",
@@ -168,20 +224,7 @@ static void read_login(struct relay_read *r)
         if (hky_get(L, lua_gettop(L), preset) == LUA_TTABLE)
             is_oauth_only = hky_get_bool(L, lua_gettop(L), "oauth_only", false);
     }
-    if (is_oauth_only && has_password)
-        hky_complain(
-            r->l, place_of(r, "password"), false,
-            "%s: preset %s takes no password any more: use oauth = { client = ..., refresh = secret \"name\" }",
-            r->what, preset);
-    if (o->user[0] == 0 && (has_password || has_oauth))
-        hky_complain(r->l, r->spec->place, false, "%s: has a password but no user", r->what);
-    if (o->auth != HKY_AUTH_NONE && o->user[0] == 0)
-        hky_complain(r->l, place_of(r, "auth"), false, "%s: auth needs user and password", r->what);
-    if (o->auth != HKY_AUTH_NONE && o->user[0] != 0 && !has_password && !has_oauth)
-        hky_complain(r->l, r->spec->place, false, "%s: has a user but no password: password = secret \"name\"",
-                     r->what);
-    if ((o->auth == HKY_AUTH_XOAUTH2 || o->auth == HKY_AUTH_OAUTHBEARER) && !has_oauth)
-        hky_complain(r->l, place_of(r, "auth"), false, "%s: OAuth2 needs oauth = { ... }", r->what);
+    check_login(r, has_password, has_oauth, is_oauth_only);
     if (o->tls == HKY_TLS_NONE && has_password && strncmp(o->host, "127.", 4) != 0 && strcmp(o->host, "localhost") != 0)
         hky_complain(r->l, place_of(r, "tls"), true,
                      "%s: the password goes over the network unprotected (tls = \"none\")", r->what);
@@ -196,6 +239,8 @@ static const char *identity_entry(struct relay_read *r, const char *s)
 
     if (strcmp(s, "$user") == 0)
         s = r->out->user;
+    if (s[0] == 0 && r->lacks_user)
+        return NULL;
     if (hky_entry_parse(hky_str_z(s), &entry, &e) != HKY_OK || entry.kind == HKY_ENTRY_NULL) {
         hky_complain(r->l, place_of(r, "sends_as"), false, "%s: sends_as: \"%.80s\": %s", r->what, s, e.text);
         return NULL;
@@ -224,6 +269,8 @@ static void read_from(struct relay_read *r)
         return;
     }
     if (strcmp(lua_tostring(L, -1), "$user") == 0) {
+        if (o->user[0] == 0 && r->lacks_user)
+            return;
         if (strchr(o->user, '@') == NULL) {
             hky_complain(r->l, r->spec->place, false,
                          "%s: user is no address, so state the account's address: from = \"...\"", r->what);
@@ -331,6 +378,7 @@ static void read_preset(struct relay_read *r)
         presets = lua_gettop(L);
         if (hky_get(L, presets, name) != LUA_TTABLE) {
             near = hky_nearest_key(L, presets, hky_str_z(name));
+            r->has_no_preset = true;
             hky_complain(r->l, place_of(r, "preset"), false, "%s: no preset \"%.60s\"%s%s%s", r->what, name,
                          near ? ", did you mean \"" : "", near ? near : "", near ? "\"?" : "");
         } else {

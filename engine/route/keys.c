@@ -67,7 +67,7 @@ const struct hky_key hky_keys_listen[] = {
 };
 const struct hky_key hky_keys_user[] = {
     {"password", HKY_KEY_SECRET, 0, 0, "secret \"name\""},
-    {"scenario", HKY_KEY_STRINGS, 0, 0, "scenarios the login may use"},
+    {"scenario", HKY_KEY_STRINGS, 0, 0, "scenarios the login may name; mail that names none has the only one"},
     {"sender", HKY_KEY_STRINGS, 0, 0, "as whom it may send: addresses, domains"},
     {0},
 };

@@ -144,6 +144,52 @@ static void each_problem_has_its_place_and_says_what(void **state)
     }
 }
 
+/* What follows from the first mistake would send people looking in the wrong place. */
+static void one_mistake_is_one_problem(void **state)
+{
+    static const struct {
+        const char *policy, *text;
+    } mistakes[] = {
+        {"relay 'a' { preset = 'gmial' }", "no preset \"gmial\""},
+        {"relay 'a' { preset = 'gmial', user = 'u@gmail.com', password = secret 'x' }", "no preset \"gmial\""},
+        {"relay 'a' { prset = 'gmail', user = 'u@gmail.com', password = secret 'x' }", "did you mean \"preset\"?"},
+        {"relay 'a' { hots = 'x.example' }", "did you mean \"host\"?"},
+        {"relay 'a' { host = 5 }", "host must be"},
+        {"relay 'a' { host = '' }", "state host"},
+        {"relay 'a' { mx = false }", "state host"},
+        {"relay 'a' { mx = 'yes' }", "mx must be"},
+        {"relay 'a' { host = 'x.example', user = '', password = secret 'x' }", "has a password but no user"},
+        {"relay 'a' { host = 'x.example', user = 'u', oauth = { } }", "oauth needs client"},
+        {"relay 'a' { preset = 'hotmail', user = 'u@hotmail.com', password = secret 'x' }", "takes no password"},
+        {"relay 'a' { preset = 'hotmail', user = 'u@hotmail.com' }", "OAuth2 needs oauth"},
+        {"relay 'a' { preset = 'hotmail' }", "auth needs user"},
+        {"relay 'a' { host = 'x.example', auth = 'xoauth2' }", "auth needs user"},
+        {"relay 'a' { host = 'x.example', auth = 'xoauth2', user = 'u@x.example', password = secret 'x' }",
+         "OAuth2 needs oauth"},
+        {"relay 'a' { host = 'x.example', user = 'u', pasword = secret 'x' }", "did you mean \"password\"?"},
+        {"relay 'a' { host = 'x.example', usr = 'u', password = secret 'x' }", "did you mean \"user\"?"},
+        {"relay 'a' { host = 'x.example', password = secret 'x' }", "has a password but no user"},
+        {"relay 'a' { preset = 'gmail', password = secret 'x' }", "has a password but no user"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof mistakes / sizeof mistakes[0]; i++) {
+        struct folder f;
+        struct hky_problems problems = {0};
+        struct hky_policy *p;
+
+        folder_open(&f);
+        folder_write(&f, "policy.lua", mistakes[i].policy);
+        p = load_folder(&f, &problems);
+        if (p != NULL || problems.n_errors != 1 || strstr(problems.items[0].text, mistakes[i].text) == NULL) {
+            problems_print(&problems);
+            fail_msg("%s: %zu errors, expected one: ... %s", mistakes[i].policy, problems.n_errors, mistakes[i].text);
+        }
+        hky_problems_fini(&problems);
+        folder_close(&f);
+    }
+}
+
 static void all_problems_are_collected(void **state)
 {
     struct folder f;
@@ -240,6 +286,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(each_problem_has_its_place_and_says_what),
+        cmocka_unit_test(one_mistake_is_one_problem),
         cmocka_unit_test(all_problems_are_collected),
         cmocka_unit_test(rows_file_problems),
         cmocka_unit_test(warnings_do_not_stop),
