@@ -80,11 +80,22 @@ static const struct {
 } queue_actions[] = {{"list", HKY_QUEUE_LIST}, {"show", HKY_QUEUE_LIST},       {"retry", HKY_QUEUE_RETRY},
                      {"hold", HKY_QUEUE_HOLD}, {"release", HKY_QUEUE_RELEASE}, {"cancel", HKY_QUEUE_CANCEL}};
 
+static void ask_free(struct hky_queue_ask *ask)
+{
+    hky_buf_fini(&ask->rq.rows);
+    json_decref(ask->json);
+    free(ask);
+}
+
 static void on_queue_done(struct hky_queue_request *rq)
 {
     struct hky_queue_ask *ask = rq->ctx;
     struct hky_buf b;
 
+    if (ask->engine->console == NULL) { /* stopped meanwhile: nobody waits for it, the request is gone */
+        ask_free(ask);
+        return;
+    }
     /* What an operator was told is done stays done over a crash. */
     if (rq->action != HKY_QUEUE_LIST && !rq->is_dry_run && rq->n > 0)
         hky_journal_flush(ask->engine->journal);
@@ -104,9 +115,7 @@ static void on_queue_done(struct hky_queue_request *rq)
     else
         hky_console_answer(&ask->request, hky_buf_str(&b));
     hky_buf_fini(&b);
-    hky_buf_fini(&rq->rows);
-    json_decref(ask->json);
-    free(ask);
+    ask_free(ask);
 }
 
 static const char *text_of(const json_t *object, const char *key)

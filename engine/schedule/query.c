@@ -267,7 +267,11 @@ void hky_schedule_query(struct hky_schedule *s, struct hky_queue_request *rq)
 void askings_free(struct hky_schedule *s)
 {
     for (struct asking *a; (a = TAILQ_FIRST(&s->askings)) != NULL;) {
+        struct hky_queue_request *rq = a->rq;
         TAILQ_REMOVE(&s->askings, a, link);
         free(a);
+        rq->schedule = NULL;
+        hky_error_set(&rq->error, HKY_E_CLOSED, "the queue was closed before this was answered");
+        rq->done(rq);
     }
 }
