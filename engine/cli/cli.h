@@ -42,6 +42,9 @@ const char *hky_cli_next(struct hky_cli_args *a, const char **value);
 /* After the walk: exit code to return at once, or -1 to go on; checks the number of positionals. */
 int hky_cli_args_done(struct hky_cli_args *a, int min_positional, int max_positional);
 
+/* For "%lu message%s". */
+#define HKY_CLI_COUNT(n) (unsigned long)(n), (n) == 1 ? "" : "s"
+
 void hky_cli_print_help(const struct hky_cli_command *command);
 bool hky_cli_is_terminal(void); /* stdout: colours and progress bars only there; NO_COLOR is honoured */
 /* "bold" "red" "green" "yellow" "dim" "off" as an escape, or "" when not on a terminal. */

@@ -36,8 +36,9 @@ static void report(struct hky_sink *sink)
                (unsigned long)sink->n_messages, (unsigned long)sink->n_recipients, (unsigned long)sink->n_faults,
                (unsigned long)sink->n_connections);
     else
-        printf("%lu messages, %lu recipients, %lu faults by rule, %lu connections\n", (unsigned long)sink->n_messages,
-               (unsigned long)sink->n_recipients, (unsigned long)sink->n_faults, (unsigned long)sink->n_connections);
+        printf("%lu message%s, %lu recipient%s, %lu fault%s by rule, %lu connection%s\n",
+               HKY_CLI_COUNT(sink->n_messages), HKY_CLI_COUNT(sink->n_recipients), HKY_CLI_COUNT(sink->n_faults),
+               HKY_CLI_COUNT(sink->n_connections));
 }
 
 static void on_signal(void *ctx, int signo)

@@ -49,12 +49,10 @@ static void print_status(const json_t *s)
            " deferred, %" JSON_INTEGER_FORMAT " parked, %" JSON_INTEGER_FORMAT " held\n",
            number(s, "queue", "queued"), number(s, "queue", "sending"), number(s, "queue", "deferred"),
            number(s, "queue", "parked"), number(s, "queue", "held"));
-    printf("since start  %" JSON_INTEGER_FORMAT " messages in, %" JSON_INTEGER_FORMAT
-           " recipients, %" JSON_INTEGER_FORMAT " delivered, %" JSON_INTEGER_FORMAT " failed, %" JSON_INTEGER_FORMAT
-           " cancelled, %" JSON_INTEGER_FORMAT " attempts\n",
-           number(s, "since_start", "messages"), number(s, "since_start", "recipients"),
-           number(s, "since_start", "delivered"), number(s, "since_start", "failed"),
-           number(s, "since_start", "cancelled"), number(s, "since_start", "attempts"));
+    printf("since start  %lu message%s in, %lu recipient%s, %lu delivered, %lu failed, %lu cancelled, %lu attempt%s\n",
+           HKY_CLI_COUNT(number(s, "since_start", "messages")), HKY_CLI_COUNT(number(s, "since_start", "recipients")),
+           (unsigned long)number(s, "since_start", "delivered"), (unsigned long)number(s, "since_start", "failed"),
+           (unsigned long)number(s, "since_start", "cancelled"), HKY_CLI_COUNT(number(s, "since_start", "attempts")));
     printf("journal      %s, %" JSON_INTEGER_FORMAT " segments (%" JSON_INTEGER_FORMAT " cold, %" JSON_INTEGER_FORMAT
            " free), %" JSON_INTEGER_FORMAT " MB, %" JSON_INTEGER_FORMAT " commits\n\n",
            health, number(s, "journal", "segments"), number(s, "journal", "cold"), number(s, "journal", "free"),

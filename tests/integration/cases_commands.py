@@ -1,6 +1,7 @@
 """What the commands say when something is wrong, and to whom the exit code is an answer."""
 import json
 import os
+import signal
 
 from common import case, holds, message, same, send
 from harness import free_ports, wait_for
@@ -52,6 +53,19 @@ def where_that_fails(world):
     same(engine.queue()["n"], 3, "still there")
     rows = [line.split()[1] for line in world.run("queue", "list", "--spool", engine.spool)[1].splitlines()[1:-1]]
     same(rows, ["a@x.example", "b@x.example", "c@x.example"], "order of acceptance")
+
+
+@case("commands", "what is one is told as one: status and the sink's report")
+def one_is_one(world):
+    sink = world.sink()
+    engine = world.engine(POLICY.replace("port = 1,", f"port = {sink.ports[0]},").replace(", paused = true", ""))
+    send(engine, "u@x.example")
+    engine.wait_empty()
+    text = world.run("status", "--spool", engine.spool)[1]
+    holds("1 message in, 1 recipient, 1 delivered, 0 failed, 0 cancelled, 1 attempt\n" in text, text)
+    same(engine.stop(), 0, "exit code")
+    sink.stop(signal.SIGINT)
+    holds("1 message, 1 recipient, 0 faults by rule, " in sink.text(), sink.text())
 
 
 @case("commands", "explain --user: mail of a login with one scenario is of that one, as at the door")
