@@ -590,6 +590,7 @@ enum hky_err hky_engine_run(struct hky_engine *engine, struct hky_error *e)
         hky_loop_on_signal(engine->aux, SIGHUP, on_signal, engine);
         hky_loop_on_signal(engine->aux, SIGTERM, on_signal, engine);
         hky_loop_on_signal(engine->aux, SIGINT, on_signal, engine);
+        pthread_sigmask(SIG_UNBLOCK, &ours, NULL); /* one that came before now waits for this */
         hky_loop_run(engine->aux);
     }
     for (unsigned i = 0; i < engine->n_workers; i++) {

@@ -30,7 +30,7 @@ static int run(const struct hky_cli_command *self, int argc, char **argv)
     struct hky_engine *engine = NULL;
     struct hky_error e = {0};
     struct hky_cli_args args;
-    sigset_t stops;
+    sigset_t stops, reloads;
     const char *value;
     enum hky_err err;
     int code;
@@ -45,6 +45,10 @@ static int run(const struct hky_cli_command *self, int argc, char **argv)
     if ((code = hky_cli_args_done(&args, 1, 1)) >= 0)
         return code;
     params.policy_path = argv[0];
+    /* A long journal takes a while to read: a reload asked for meanwhile waits until the engine runs. */
+    sigemptyset(&reloads);
+    sigaddset(&reloads, SIGHUP);
+    sigprocmask(SIG_BLOCK, &reloads, NULL);
     err = hky_engine_new(&params, &engine, &problems, &e);
     print_problems(&problems);
     hky_problems_fini(&problems);

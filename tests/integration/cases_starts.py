@@ -1,11 +1,12 @@
 """Bad starts: one line that says what to do, and exit code 1."""
 import os
 import shutil
+import signal
 import socket
 import subprocess
 
 from common import case, certificate, end, holds, same
-from harness import free_ports
+from harness import free_ports, wait_for
 
 GOOD = 'engine { hostname = "m.example", listen = "127.0.0.1:{port}" }\nrelay "r" { host = "127.0.0.1", port = 9, tls = "none" }\n' \
        'route "all" { to = "*", via = "r" }\n'
@@ -53,6 +54,21 @@ def second_engine(world):
     refused(world, GOOD, "spool")
     same(engine.status()["state"], "running", "the first")
     end(engine)
+
+
+@case("starts", "a reload asked for before the journal is read comes when it is")
+def early_reload(world):
+    for i in range(5):
+        engine = world.engine(GOOD, name=f"early{i}", wait=False)
+        while True:  # the port is open before the journal is read, the greeting comes behind it
+            with socket.socket() as s:
+                if s.connect_ex(("127.0.0.1", engine.port)) == 0:
+                    engine.p.send_signal(signal.SIGHUP)
+                    break
+            engine.is_alive()
+        wait_for(lambda: engine.is_alive() and engine.events("reloaded"), 20, why="reloaded")
+        end(engine)
+        os.remove(os.path.join(engine.spool, "events.jsonl"))
 
 
 @case("starts", "a secret is missing, or readable by others")
