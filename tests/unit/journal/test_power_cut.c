@@ -298,20 +298,27 @@ static void check_kill_and_cut(struct disk *d, const struct hky_journal_io *io, 
 {
     struct rig crashed;
 
+    bool was_cut;
+
     rig_init(&crashed);
+    pthread_mutex_lock(&d->lock); /* threads of the journal that is open now look at it, too */
     d->cut_from = killed->dir;
     d->cut_to = crashed.dir;
     d->syncs_left = 1 + (int)(dice(d) % 12);
+    pthread_mutex_unlock(&d->lock);
     killed->params.io = io;
     rig_open(killed);
     rig_fini(killed);
-    if (d->cut_to == NULL) {
+    pthread_mutex_lock(&d->lock);
+    was_cut = d->cut_to == NULL;
+    d->cut_to = NULL;
+    pthread_mutex_unlock(&d->lock);
+    if (was_cut) {
         rig_open(&crashed);
         if (crashed.report.damaged_records != 0)
             fail_msg("seed %llu: damage where only the unsynced was lost after a kill", (unsigned long long)seed);
         check_cut(&crashed, known, seed);
     }
-    d->cut_to = NULL;
     rig_fini(&crashed);
 }
 
