@@ -149,9 +149,11 @@ struct hky_list *hky_loader_list(struct hky_loader *l, const char *name, struct 
     list = hky_arena_alloc(&t->arena, sizeof *list);
     list->name = hky_arena_z(&t->arena, name);
     list->path = hky_arena_z(&t->arena, path);
-    if (hky_list_read(list, &is_changed, e) != HKY_OK)
-        return NULL;
     pthread_mutex_init(&list->lock, NULL);
+    if (hky_list_read(list, &is_changed, e) != HKY_OK) {
+        pthread_mutex_destroy(&list->lock);
+        return NULL;
+    }
     if (t->n_lists == t->cap_lists) {
         t->cap_lists = t->cap_lists ? t->cap_lists * 2 : 8;
         t->lists = hky_realloc(t->lists, t->cap_lists * sizeof *t->lists);
