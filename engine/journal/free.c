@@ -330,9 +330,8 @@ void *maintainer_run(void *journal)
         close_queued(j);
         unlink_bigs(j);
         free_all(j);
-        if (hky_mono_ms() - j->opened_ms >= j->params.spares_after_ms)
-            while (segment_prepare(j))
-                continue;
+        while (segment_prepare(j))
+            continue;
         watch_space(j);
         if (cold_copy_one(j))
             maintainer_poke(j);

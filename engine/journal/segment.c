@@ -227,10 +227,13 @@ static size_t n_spare(struct hky_journal *j)
 
 bool segment_prepare(struct hky_journal *j)
 {
+    /* The reserve is there from the start, so that a full disk drains; its zeros would hold up the first mail, so in
+     * the first moments the space is only reserved. */
+    bool is_early = hky_mono_ms() - j->opened_ms < j->params.spares_after_ms;
     struct segment *s = NULL;
 
-    if (n_spare(j) < RESERVED_SPARES + 1)
-        s = make_segment(j, false);
+    if (n_spare(j) < RESERVED_SPARES + (is_early ? 0 : 1))
+        s = make_segment(j, is_early);
     if (s == NULL)
         return false;
     pthread_mutex_lock(&j->index_lock);
