@@ -122,7 +122,7 @@ static bool may_try_next(const struct hky_outbound *c, enum hky_stage stage, con
 {
     if (stage != HKY_STAGE_CONNECT && stage != HKY_STAGE_GREETING)
         return false;
-    return (r->code == 0 || r->code < 500) && has_more_targets(c);
+    return r->code < 500 && has_more_targets(c); /* 0: nobody answered */
 }
 
 void hky_outbound_conclude(struct hky_outbound *c)

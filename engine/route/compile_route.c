@@ -169,7 +169,6 @@ static void read_react(struct route_read *r)
                          near ? near : "", near ? "\"?" : "");
         } else if (lua_type(L, -1) == LUA_TSTRING) {
             text.p = lua_tolstring(L, -1, &text.n);
-            wait = text;
             if (text.n > 6 && memcmp(text.p, "retry ", 6) == 0) {
                 wait = hky_str_trim(hky_str_of(text.p + 6, text.n - 6));
                 text.n = 5;

@@ -303,7 +303,7 @@ bool hky_date_parse(const char *p, size_t n, int64_t *day_number, int32_t *sec_o
             return false;
         used = 11 + more;
         if ((size_t)used < n) {
-            if (sscanf(text + used, ":%2d%n", &s, &more) != 1 || (size_t)(used + more) != n)
+            if (sscanf(text + used, ":%2d%n", &s, &more) != 1 || (size_t)used + (size_t)more != n)
                 return false;
         }
     }

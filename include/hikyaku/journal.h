@@ -26,8 +26,7 @@ struct hky_journal_params {
     uint64_t min_free;       /* octets that must stay free on the file system */
     uint64_t body_memory;    /* bodies kept in memory at most */
     uint32_t cold_after_ms;  /* how long a closed segment rests before its leftovers are copied; 0 = 60 s */
-    uint32_t
-        spares_after_ms; /* spare segments are made so long after open: the first mail does not wait behind zeros */
+    uint32_t spares_after_ms; /* so long after open spares are reserved, not written: mail does not wait behind zeros */
     const struct hky_clock *clock;
     struct hky_log *log;
     /* Fault injection for tests; NULL = the system's calls. Same contracts as pwritev, fdatasync, openat, renameat. */

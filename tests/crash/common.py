@@ -100,8 +100,9 @@ def retry_all(spool, **select):
 
 
 def n_queued(spool):
+    """Recipients that are not finished; the journal counts those on the way from one worker to another, too."""
     answer = ask(spool, {"cmd": "status"})
-    return None if answer is None else sum(answer["queue"].values())
+    return None if answer is None else max(sum(answer["queue"].values()), answer["journal"]["recipients"])
 
 
 def restart(engine, seconds=60):

@@ -91,7 +91,7 @@ def queue_show(world):
     holds("past" not in engine.queue()["rows"][0], "a list stays short")
     text = world.run("queue", "show", id_, "--spool", engine.spool)[1]
     for words in ("from         Shop <shop@shop.example>", "sender       bounce@shop.example", "tags         red, vip",
-                  "scenario     sale", "subject      spring", "next try     ", "expires      ", "plan           1 a: tries 2",
+                  "scenario     sale", "subject      spring", "expires      ", "plan           1 a: tries 2",
                   "> 2 b: on system_temp", "attempts     3", "451 4.3.0 busy"):
         holds(words in text, f"no {words!r} in\n{text}")
     table = text[text.index("TIME"):].splitlines()

@@ -198,8 +198,9 @@ class Process:
         return json.loads(self.world.run("queue", "list", "--json", "--spool", self.spool, *select)[1])
 
     def is_empty(self):
-        q = self.status()["queue"]
-        return sum(q.values()) == 0
+        # the journal counts who is on the way from one worker to another, too
+        status = self.status()
+        return sum(status["queue"].values()) == 0 and status["journal"]["recipients"] == 0
 
     def wait_empty(self, seconds=60):
         wait_for(self.is_empty, seconds, 0.1, f"{self.name}'s queue is empty; {self.status()['queue']}")
