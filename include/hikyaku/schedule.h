@@ -138,8 +138,8 @@ struct hky_selection { /* all that are stated must hold */
  * back.
  */
 enum hky_queue_action { HKY_QUEUE_LIST, HKY_QUEUE_RETRY, HKY_QUEUE_HOLD, HKY_QUEUE_RELEASE, HKY_QUEUE_CANCEL };
-/* One selected recipient as JSON object text in `rows` (at most `limit` rows), count in n. `done` on `loop`; or, with an
- * error, from hky_schedule_free, when that comes first. */
+/* One selected recipient as JSON object text in `rows` (at most `limit` rows), count in n. `done` on `loop`; or, with
+ * an error, from hky_schedule_free, when that comes first. */
 struct hky_queue_request {
     struct hky_selection selection;
     enum hky_queue_action action;
