@@ -31,7 +31,7 @@ class Bench:
     """A sink of its own; one run of the engine after the other, each with a fresh spool."""
 
     def __init__(self, world, number, library):
-        self.world, self.number, self.library = world, number, library
+        self.world, self.number, self.shim = world, number, library
         self.sink = world.sink(f"sink{number}", ports=2, rules=["*:{1} dot 50% 451 4.3.0 busy"])
         self.policy = policy_of(POLICY, self.sink.ports)
         self.n, self.seen = 0, 0
@@ -47,7 +47,7 @@ class Bench:
         name = f"failing{self.number}-{self.n}"
         root, counts = self.world.path(name), self.world.path(f"{name}.counts")
         os.mkdir(root, 0o700)
-        env = with_disk(self.library, root, counts=counts, **({"fail": fail} if fail else {}))
+        env = with_disk(self.shim, root, counts=counts, **({"fail": fail} if fail else {}))
         engine = self.world.engine(self.policy, name=name, spool=f"{name}/spool", env=env, wait=False, log="error")
         ids = f"{name}.ids"
         wait_for(lambda: engine.p.poll() is not None or answers(engine.port), 30, 0.01, "the engine starts, or says why not")
