@@ -1,10 +1,12 @@
 /*
  * The event log: workers format a line into their own buffer under a lock that only the writer contends for; the writer
- * thread swaps buffers and writes. What does not fit is dropped and counted, mail is never held up.
+ * thread swaps buffers and writes. The buffers outlive a kill of the process (pending.h). What does not fit is dropped
+ * and counted, mail is never held up.
  */
 #include "record/record.h"
 
 #include "base/hash.h"
+#include "record/pending.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -32,6 +34,7 @@ struct lines {
 };
 
 struct hky_events {
+    struct pending pending;
     struct lines *lines; /* n_workers and one for the others */
     unsigned n_lines;
     char *path;
@@ -244,6 +247,7 @@ void hky_events_add(struct hky_events *ev, unsigned worker, const struct hky_eve
         l->dropped++;
         __atomic_add_fetch(&ev->dropped, 1, __ATOMIC_RELAXED);
     }
+    pending_keep(&l->buf);
     after = l->buf.n;
     pthread_mutex_unlock(&l->lock);
     if (before < WAKE_OCTETS && after >= WAKE_OCTETS) {
@@ -260,7 +264,7 @@ static enum hky_err open_file(struct hky_events *ev, struct hky_error *e)
 {
     struct stat st;
 
-    ev->fd = open(ev->path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0640);
+    ev->fd = open(ev->path, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0640);
     if (ev->fd < 0)
         return hky_error_sys(e, HKY_E_IO, errno, "cannot open the event log %s", ev->path);
     ev->written = fstat(ev->fd, &st) == 0 ? (uint64_t)st.st_size : 0;
@@ -312,15 +316,17 @@ static void rotate(struct hky_events *ev)
     remove_oldest(ev);
 }
 
-static void write_all(struct hky_events *ev, const char *p, size_t n, uint64_t n_lines)
+static void write_all(struct hky_events *ev, const struct hky_buf *lines, uint64_t n_lines)
 {
-    const char *start = p;
+    const char *start = lines->p, *p = start;
+    size_t n = lines->n;
     struct hky_error e;
 
     if (ev->fd < 0)
         (void)open_file(ev, &e); /* it was told when that failed first */
     if (ev->is_torn && ev->fd >= 0 && write(ev->fd, "\n", 1) == 1)
         ev->is_torn = false;
+    pending_begin(lines, ev->fd);
     while (n > 0) {
         ssize_t k = ev->fd >= 0 ? write(ev->fd, p, n) : -1;
         if (k < 0 && ev->fd >= 0 && errno == EINTR)
@@ -353,23 +359,20 @@ static void flush(struct hky_events *ev, struct hky_buf *spare)
     for (unsigned i = 0; i < ev->n_lines; i++) {
         struct lines *l = &ev->lines[i];
         uint64_t dropped;
-        char *swap_p;
-        size_t swap_cap;
+        struct hky_buf swap;
 
         pthread_mutex_lock(&l->lock);
-        swap_p = spare->p;
-        swap_cap = spare->cap;
-        spare->p = l->buf.p;
-        spare->n = l->buf.n;
-        spare->cap = l->buf.cap;
-        l->buf.p = swap_p;
-        l->buf.cap = swap_cap;
-        l->buf.n = 0;
+        swap = l->buf;
+        l->buf = *spare;
+        *spare = swap;
         dropped = l->dropped;
         l->dropped = 0;
         pthread_mutex_unlock(&l->lock);
-        if (spare->n > 0)
-            write_all(ev, spare->p, spare->n, count_lines(hky_buf_str(spare)));
+        if (spare->n > 0) {
+            write_all(ev, spare, count_lines(hky_buf_str(spare)));
+            pending_end(spare);
+            hky_buf_clear(spare);
+        }
         if (dropped > 0) {
             char text[64];
             struct hky_event lost = {.kind = HKY_EVENT_DROPPED, .at_ms = hky_clock_now_ms(ev->clock), .text = text};
@@ -385,10 +388,9 @@ static void flush(struct hky_events *ev, struct hky_buf *spare)
 static void *writer(void *arg)
 {
     struct hky_events *ev = arg;
-    struct hky_buf spare;
+    struct hky_buf spare = pending_buf(&ev->pending, ev->n_lines, ev->lines[0].buf.max);
     bool is_stopping = false;
 
-    hky_buf_init(&spare, DEFAULT_BUFFER);
     while (!is_stopping) {
         struct timespec until;
         struct hky_error e;
@@ -413,7 +415,6 @@ static void *writer(void *arg)
                 hky_log(ev->log, HKY_LOG_ERROR, "event_log", "what=reopen error=\"%s\"", e.text);
         }
     }
-    hky_buf_fini(&spare);
     return NULL;
 }
 
@@ -422,6 +423,7 @@ enum hky_err hky_events_open(const struct hky_record_params *p, struct hky_event
     struct hky_events *ev = hky_calloc(1, sizeof *ev);
     size_t most = p->buffer_octets > 0 ? p->buffer_octets : DEFAULT_BUFFER;
     pthread_condattr_t attr;
+    uint64_t n_left;
     enum hky_err err;
 
     *out = NULL;
@@ -436,10 +438,15 @@ enum hky_err hky_events_open(const struct hky_record_params *p, struct hky_event
         return err;
     }
     ev->n_lines = p->n_workers + 1;
+    most /= ev->n_lines;
+    if (pending_open(&ev->pending, p->dir, ev->n_lines + 1, most, ev->fd, &n_left, e) != HKY_OK)
+        hky_log(ev->log, HKY_LOG_WARN, "event_log", "what=pending error=\"%s\"", e->text);
+    if (n_left > 0)
+        hky_log(ev->log, HKY_LOG_INFO, "event_log", "what=recovered lines=%lu", (unsigned long)n_left);
     ev->lines = hky_calloc(ev->n_lines, sizeof *ev->lines);
     for (unsigned i = 0; i < ev->n_lines; i++) {
         pthread_mutex_init(&ev->lines[i].lock, NULL);
-        hky_buf_init(&ev->lines[i].buf, most / ev->n_lines);
+        ev->lines[i].buf = pending_buf(&ev->pending, i, most);
     }
     pthread_mutex_init(&ev->lock, NULL);
     pthread_condattr_init(&attr);
@@ -463,10 +470,9 @@ void hky_events_close(struct hky_events **events)
     pthread_cond_signal(&ev->wake);
     pthread_mutex_unlock(&ev->lock);
     pthread_join(ev->thread, NULL);
-    for (unsigned i = 0; i < ev->n_lines; i++) {
-        hky_buf_fini(&ev->lines[i].buf);
+    for (unsigned i = 0; i < ev->n_lines; i++)
         pthread_mutex_destroy(&ev->lines[i].lock);
-    }
+    pending_close(&ev->pending);
     if (ev->fd >= 0)
         close(ev->fd);
     pthread_cond_destroy(&ev->wake);

@@ -51,3 +51,15 @@ def stopped_behind_the_dot(world):
     time.sleep(1.5)
     same(len(engine.events("deferred")), 1, "attempts")
     end(engine)
+
+
+@case("restart", "kill -9 at the last 250: the event log has every message once")
+def killed_with_lines_waiting(world):
+    port = free_ports(1)[0]
+    engine = world.engine(POLICY.replace("PORT", str(port)), log="warn")
+    ids = [send(engine, [f"n{n}@a.example"]) for n in range(20)]
+    engine.kill()
+    restart(engine)
+    rows = collections.Counter(row["id"] for row in engine.events("accepted"))
+    same(rows, collections.Counter(ids), "accepted lines")
+    end(engine)

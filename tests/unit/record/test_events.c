@@ -8,6 +8,8 @@
 #include <pthread.h>
 #include <cmocka.h>
 #include <jansson.h>
+#include <signal.h>
+#include <sys/wait.h>
 
 #include "hikyaku/record.h"
 
@@ -180,6 +182,71 @@ static void a_log_that_could_not_be_opened_is_tried_again(void **state)
     fclose(f);
 }
 
+/* Kills the process with `n` lines in it, most of them still waiting. */
+static void killed_after(int n)
+{
+    pid_t pid = fork();
+
+    if (pid == 0) {
+        struct hky_record *r = open_record(0, 0);
+        for (int i = 0; i < n; i++)
+            hky_record_event(r, (unsigned)i % 3,
+                             &(struct hky_event){.kind = HKY_EVENT_FAILED, .at_ms = 1764000000000, .delay_ms = i + 1});
+        raise(SIGKILL);
+    }
+    waitpid(pid, NULL, 0);
+}
+
+static void a_kill_loses_no_line_and_doubles_none(void **state)
+{
+    char command[256];
+
+    (void)state;
+    for (int i = 0; i < 20; i++) {
+        snprintf(command, sizeof command, "rm -f %s/events.jsonl", dir);
+        assert_int_equal(system(command), 0);
+        killed_after(1000 + i * 500);
+        for (int k = 0; k < 2; k++) {
+            struct hky_record *r = open_record(0, 0);
+            hky_record_close(&r);
+        }
+        snprintf(command, sizeof command,
+                 "test $(grep -c '^{\"ev\":\"failed\".*}$' %s/events.jsonl) = %d && "
+                 "test $(sort -u %s/events.jsonl | wc -l) = %d",
+                 dir, 1000 + i * 500, dir, 1000 + i * 500);
+        assert_int_equal(system(command), 0);
+    }
+}
+
+/* Its lines, the boot it speaks of, its lengths: whatever is damaged, nothing but whole lines come to the log. */
+static void a_damaged_file_adds_no_rubbish(void **state)
+{
+    static const struct {
+        int at;
+        const char *octet;
+        int lines;
+    } cases[] = {{16, "x", 0}, {4096 + 6, "\\377", 0}, {8192 + 1, "\\001", 9}, {8192 + 12, "\\377", 9}};
+    char command[512];
+
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct hky_record *r;
+        snprintf(command, sizeof command, "rm -f %s/events.*", dir);
+        assert_int_equal(system(command), 0);
+        killed_after(28); /* worker 0: ten of them */
+        snprintf(command, sizeof command, "printf '%s' | dd of=%s/events.pending bs=1 seek=%d conv=notrunc status=none",
+                 cases[i].octet, dir, cases[i].at);
+        assert_int_equal(system(command), 0);
+        r = open_record(0, 0);
+        hky_record_close(&r);
+        snprintf(command, sizeof command,
+                 "test $(wc -l <%s/events.jsonl) = $(grep -c '^{\"ev\":\"failed\".*}$' %s/events.jsonl) && "
+                 "test $(grep -cE '\"delay_ms\":(1|4|7|10|13|16|19|22|25|28)}' %s/events.jsonl) = %d",
+                 dir, dir, dir, cases[i].lines);
+        assert_int_equal(system(command), 0);
+    }
+}
+
 static void count_one(void *ctx, const char *key, const char *value)
 {
     (void)key;
@@ -216,6 +283,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(lines_of_threads_stay_whole_and_rotate, make_dir, remove_dir),
         cmocka_unit_test_setup_teardown(what_does_not_fit_is_counted, make_dir, remove_dir),
         cmocka_unit_test_setup_teardown(a_log_that_could_not_be_opened_is_tried_again, make_dir, remove_dir),
+        cmocka_unit_test_setup_teardown(a_kill_loses_no_line_and_doubles_none, make_dir, remove_dir),
+        cmocka_unit_test_setup_teardown(a_damaged_file_adds_no_rubbish, make_dir, remove_dir),
         cmocka_unit_test_setup_teardown(state_survives_a_restart, make_dir, remove_dir),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

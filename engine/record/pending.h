@@ -1,0 +1,36 @@
+/*
+ * pending -- where lines wait for the event log: a mapped file of the spool, whose stores outlive the process. What a
+ * killed engine left there is appended to the log at the next start. After a power cut it is not trusted.
+ */
+#ifndef HKY_RECORD_PENDING_H
+#define HKY_RECORD_PENDING_H
+
+#include "base/buf.h"
+#include "base/error.h"
+
+struct pending_head {
+    uint64_t n;          /* octets of whole lines that wait */
+    uint64_t is_writing; /* they are being appended to the file `dev`, `ino` from offset `at` on */
+    uint64_t dev, ino, at;
+};
+
+struct pending {
+    int fd; /* -1: plain memory */
+    char *map;
+    size_t area_octets, octets;
+    unsigned n_areas;
+};
+
+/* Takes over what the last run left: appends it to `log_fd`, whose file was opened for reading too. An error says why
+ * the lines wait in plain memory; `p` can be used all the same. */
+enum hky_err pending_open(struct pending *p, const char *dir, unsigned n_areas, size_t most, int log_fd,
+                          uint64_t *n_recovered, struct hky_error *e);
+void pending_close(struct pending *p);
+/* Area `i` as an empty buffer that never allocates. */
+struct hky_buf pending_buf(const struct pending *p, unsigned i, size_t most);
+/* The lines up to b->n are whole. */
+void pending_keep(const struct hky_buf *b);
+void pending_begin(const struct hky_buf *b, int log_fd);
+void pending_end(const struct hky_buf *b);
+
+#endif
