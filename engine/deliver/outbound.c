@@ -544,6 +544,11 @@ const char *hky_outbound_host(const struct hky_outbound *c)
     return c->hosts[c->host_at].host;
 }
 
+struct hky_policy *hky_outbound_policy(const struct hky_outbound *c)
+{
+    return c->params.policy;
+}
+
 const struct hky_relay *hky_outbound_relay(const struct hky_outbound *c)
 {
     return c->params.relay;

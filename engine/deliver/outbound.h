@@ -70,6 +70,7 @@ void hky_outbound_retire(struct hky_outbound *c); /* takes nothing more; QUITs w
 void hky_outbound_abandon(struct hky_outbound **c);
 bool hky_outbound_is_idle(const struct hky_outbound *c);
 const char *hky_outbound_host(const struct hky_outbound *c); /* being spoken to */
+struct hky_policy *hky_outbound_policy(const struct hky_outbound *c);
 const struct hky_relay *hky_outbound_relay(const struct hky_outbound *c);
 void *hky_outbound_ctx(const struct hky_outbound *c);
 const struct hky_capabilities *hky_outbound_caps(const struct hky_outbound *c);

@@ -245,8 +245,9 @@ static void on_want_secret(void *ctx, struct hky_outbound *c, bool refresh,
 {
     struct member *m = ctx;
     const struct hky_deliver_params *p = &m->pool->deliver->params;
-    /* The connection's relay, not the pool's: its policy is kept until the answer, whatever is loaded meanwhile. */
-    p->secret(p->ctx, p->worker, hky_outbound_relay(c), refresh, done, arg);
+    /* The connection's policy and relay, not the pool's: they are kept until the answer, whatever is loaded meanwhile.
+     */
+    p->secret(p->ctx, p->worker, hky_outbound_policy(c), hky_outbound_relay(c), refresh, done, arg);
 }
 
 static const struct hky_outbound_ops connection_ops = {

@@ -17,8 +17,8 @@ struct hky_deliver_params {
     const struct hky_clock *clock;
     void *ctx;
     /* Secrets and OAuth tokens are read by another thread; done comes on this loop. `refresh`: the old token was
-     * refused. One reference goes to done. */
-    void (*secret)(void *ctx, unsigned worker, const struct hky_relay *relay, bool refresh,
+     * refused. `policy`: the one `relay` is in, after a reload not always the newest. One reference goes to done. */
+    void (*secret)(void *ctx, unsigned worker, struct hky_policy *policy, const struct hky_relay *relay, bool refresh,
                    void (*done)(void *arg, struct hky_secret *s, const struct hky_error *e), void *arg);
 };
 enum hky_err hky_deliver_new(const struct hky_deliver_params *p, struct hky_deliver **out, struct hky_error *e);

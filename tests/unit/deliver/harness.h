@@ -313,13 +313,15 @@ void hky_body_read_release(struct hky_body_read *r)
     hky_body_unref(&r->body);
 }
 
-static void give_secret(void *ctx, unsigned worker, const struct hky_relay *relay, bool refresh,
-                        void (*done)(void *arg, struct hky_secret *s, const struct hky_error *e), void *arg)
+static void give_secret(void *ctx, unsigned worker, struct hky_policy *policy, const struct hky_relay *relay,
+                        bool refresh, void (*done)(void *arg, struct hky_secret *s, const struct hky_error *e),
+                        void *arg)
 {
     struct fake *f = ctx;
     struct hky_error e = {.code = HKY_E_MISSING, .text = "no secret named x"};
     (void)worker;
     (void)refresh;
+    assert_ptr_equal(policy, &f->policy);
     assert_ptr_equal(relay, &f->relay);
     f->n_secrets++;
     done(arg, f->secret != NULL ? hky_secret_new(hky_str_z(f->secret)) : NULL, &e);

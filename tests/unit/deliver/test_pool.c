@@ -222,6 +222,37 @@ static void test_login(void **state)
     }
 }
 
+static void test_a_connection_logs_in_by_its_own_policy(void **state)
+{
+    (void)state;
+    struct server s;
+    struct fake f;
+    const char *scripts[] = {"S: 220 hi\nC: EHLO\nPAUSE\nPAUSE\nPAUSE\nS: 250-x|250-PIPELINING|250 AUTH PLAIN\n"
+                             "C: AUTH PLAIN\nS: 235 ok\n" GROUP("0") YES "S: 250 ok\nEOF\n",
+                             NULL};
+    server_start(&s, scripts);
+    fake_init(&f, s.port);
+    f.relay.user = "user";
+    f.relay.auth = HKY_AUTH_PLAIN;
+    f.secret = "pw";
+    add(&f, 1);
+    run_for(&f, 100);
+    assert_int_equal(f.n_secrets, 0);
+    /* A reload that changes nothing of the relay: the pool is the same, and has the newer policy. */
+    struct hky_policy newer = f.policy;
+    struct hky_relay relay = f.relay;
+    newer.refs = 1000;
+    f.lanes[0].policy = &newer;
+    f.lanes[0].relay = &relay;
+    hky_deliver_wake(f.deliver, &f.lanes[0]);
+    assert_int_equal(newer.refs, 1001);
+    run_until(&f, 1); /* give_secret looks at policy and relay */
+    assert_int_equal(f.n_secrets, 1);
+    assert_int_equal(f.outcomes[0][0].class, HKY_CLASS_OK);
+    finish(&f, &s);
+    assert_int_equal(newer.refs, 1000);
+}
+
 static void test_starttls_injection_is_refused(void **state)
 {
     (void)state;
@@ -354,6 +385,7 @@ int main(void)
         cmocka_unit_test(test_refused_connection_costs_one_message),
         cmocka_unit_test(test_every_stage_can_fail),
         cmocka_unit_test(test_login),
+        cmocka_unit_test(test_a_connection_logs_in_by_its_own_policy),
         cmocka_unit_test(test_starttls_injection_is_refused),
         cmocka_unit_test(test_opportunistic_tls_falls_back_once),
         cmocka_unit_test(test_limits_of_the_server_are_kept),
