@@ -111,18 +111,22 @@ static unsigned mx_ttl(const unsigned char *p, size_t n)
     return least;
 }
 
-/* Keep the best HKY_DNS_MX_MAX in order; later equals behind earlier ones. */
-static void insert_mx(struct hky_dns_entry *e, const struct hky_dns_mx *mx)
+/* Keep the best HKY_DNS_MX_MAX in order; of equals at the cut those with the lowest `rank`, a random number, so that
+ * no host of a large set is always left out. */
+static void insert_mx(struct hky_dns_entry *e, uint64_t *ranks, const struct hky_dns_mx *mx, uint64_t rank)
 {
-    unsigned i = e->n < HKY_DNS_MX_MAX ? e->n++ : HKY_DNS_MX_MAX;
-    if (i == HKY_DNS_MX_MAX) {
-        if (e->mx[i - 1].preference <= mx->preference)
-            return;
+    unsigned i = e->n;
+    while (i > 0 && (e->mx[i - 1].preference > mx->preference ||
+                     (e->mx[i - 1].preference == mx->preference && ranks[i - 1] > rank)))
         i--;
-    }
-    for (; i > 0 && e->mx[i - 1].preference > mx->preference; i--)
-        e->mx[i] = e->mx[i - 1];
+    if (i == HKY_DNS_MX_MAX)
+        return;
+    if (e->n < HKY_DNS_MX_MAX)
+        e->n++;
+    memmove(e->mx + i + 1, e->mx + i, (e->n - 1 - i) * sizeof *e->mx);
+    memmove(ranks + i + 1, ranks + i, (e->n - 1 - i) * sizeof *ranks);
     e->mx[i] = *mx;
+    ranks[i] = rank;
 }
 
 struct hky_dns_entry *hky_dns_implicit_mx(const char *domain)
@@ -152,12 +156,14 @@ struct hky_dns_entry *hky_dns_from_mx(const char *domain, int status, const unsi
     e->refs = 1;
     e->ttl_sec = mx_ttl(reply, (size_t)n);
     e->mx = hky_calloc(HKY_DNS_MX_MAX, sizeof *e->mx);
+    uint64_t seed, ranks[HKY_DNS_MX_MAX];
+    hky_random(&seed, sizeof seed);
     for (struct ares_mx_reply *m = list; m != NULL; m = m->next) {
         struct hky_dns_mx mx = {.preference = m->priority};
         if (m->host[0] == 0 || strcmp(m->host, ".") == 0)
             has_null = true;
         else if (hky_dns_name(hky_str_z(m->host), mx.host))
-            insert_mx(e, &mx);
+            insert_mx(e, ranks, &mx, hky_hash64(mx.host, strlen(mx.host), seed));
         else
             has_bad = true;
     }

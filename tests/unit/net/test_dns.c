@@ -52,10 +52,10 @@ static const struct record zone[] = {
 };
 
 static struct {
-    int fd;
-    pthread_t thread;
+    int fd, tcp_fd; /* the same port */
+    pthread_t thread, tcp_thread;
     char address[32];
-    atomic_uint n_asked;
+    atomic_uint n_asked, n_asked_tcp;
 } server;
 
 static size_t put_name(unsigned char *p, const char *name)
@@ -121,6 +121,9 @@ struct answer {
     bool is_silent;
 };
 
+#define LARGE_HOSTS 60 /* three times what is kept; too much for a datagram */
+#define LARGE_FIRST 5  /* of them with the better preference, at the end of the answer */
+
 /* Like a recursive server: the aliases on the way and what is at their end. */
 static void look_up(struct answer *a, const char *name, int type, int n_aliases)
 {
@@ -140,30 +143,71 @@ static void look_up(struct answer *a, const char *name, int type, int n_aliases)
     }
 }
 
+/* "large.example": over UDP nothing but the TC bit, over TCP every host. */
+static void look_up_large(struct answer *a, bool is_tcp)
+{
+    for (int i = 0; is_tcp && i < LARGE_HOSTS; i++) {
+        char host[40];
+        struct record r = {"large.example", T_MX, 0, i < LARGE_HOSTS - LARGE_FIRST ? 20 : 10, host, 0};
+        snprintf(host, sizeof host, "mx%d.large.example", i);
+        a->at += put_record(a->p + a->at, &r);
+        a->n_records++;
+    }
+}
+
+/* The answer in `p`; its length, 0 for none. */
+static size_t make_answer(const unsigned char *q, unsigned char *p, bool is_tcp)
+{
+    char name[256];
+    size_t end = get_name(q, name) + 4;
+    int type = q[end - 4] << 8 | q[end - 3];
+    struct answer a = {.p = p, .at = end};
+    bool is_large = strcasecmp(name, "large.example") == 0;
+    atomic_fetch_add(is_tcp ? &server.n_asked_tcp : &server.n_asked, 1);
+    memcpy(p, q, end);
+    if (is_large)
+        look_up_large(&a, is_tcp);
+    else
+        look_up(&a, name, type, 0);
+    p[2] = is_large && !is_tcp ? 0x83 : 0x81;
+    p[3] = (unsigned char)(0x80 | (a.rcode & 15));
+    memset(p + 6, 0, 6);
+    p[7] = (unsigned char)a.n_records;
+    return a.is_silent ? 0 : a.at;
+}
+
 static void *serve(void *arg)
 {
     (void)arg;
     for (;;) {
         unsigned char q[1500], p[1500];
-        char name[256];
         struct sockaddr_in from;
         socklen_t from_n = sizeof from;
         ssize_t n = recvfrom(server.fd, q, sizeof q, 0, (struct sockaddr *)&from, &from_n);
         if (n < 17)
             return NULL; /* the test's end is a short datagram */
-        size_t end = get_name(q, name) + 4;
-        int type = q[end - 4] << 8 | q[end - 3];
-        struct answer a = {.p = p, .at = end};
-        atomic_fetch_add(&server.n_asked, 1);
-        memcpy(p, q, end);
-        look_up(&a, name, type, 0);
-        p[2] = 0x81;
-        p[3] = (unsigned char)(0x80 | (a.rcode & 15));
-        memset(p + 6, 0, 6);
-        p[7] = (unsigned char)a.n_records;
-        if (!a.is_silent)
-            sendto(server.fd, p, a.at, 0, (struct sockaddr *)&from, from_n);
+        size_t length = make_answer(q, p, false);
+        if (length > 0)
+            sendto(server.fd, p, length, 0, (struct sockaddr *)&from, from_n);
     }
+}
+
+static void *serve_tcp(void *arg)
+{
+    (void)arg;
+    for (int fd; (fd = accept(server.tcp_fd, NULL, NULL)) >= 0; close(fd)) {
+        unsigned char q[1500], p[8192];
+        while (recv(fd, q, 2, MSG_WAITALL) == 2) {
+            size_t n = (size_t)(q[0] << 8 | q[1]);
+            if (n < 17 || n > sizeof q || recv(fd, q, n, MSG_WAITALL) != (ssize_t)n)
+                break;
+            n = make_answer(q, p + 2, true);
+            p[0] = (unsigned char)(n >> 8);
+            p[1] = (unsigned char)n;
+            send(fd, p, n + 2, MSG_NOSIGNAL);
+        }
+    }
+    return NULL;
 }
 
 static int set_up(void **state)
@@ -175,7 +219,11 @@ static int set_up(void **state)
     assert_int_equal(bind(server.fd, (struct sockaddr *)&at, sizeof at), 0);
     assert_int_equal(getsockname(server.fd, (struct sockaddr *)&at, &n), 0);
     snprintf(server.address, sizeof server.address, "127.0.0.1:%d", ntohs(at.sin_port));
+    server.tcp_fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(bind(server.tcp_fd, (struct sockaddr *)&at, sizeof at), 0);
+    assert_int_equal(listen(server.tcp_fd, 5), 0);
     assert_int_equal(pthread_create(&server.thread, NULL, serve, NULL), 0);
+    assert_int_equal(pthread_create(&server.tcp_thread, NULL, serve_tcp, NULL), 0);
     return 0;
 }
 
@@ -188,6 +236,9 @@ static int tear_down(void **state)
     sendto(server.fd, "end", 3, 0, (struct sockaddr *)&at, n);
     pthread_join(server.thread, NULL);
     close(server.fd);
+    shutdown(server.tcp_fd, SHUT_RDWR);
+    pthread_join(server.tcp_thread, NULL);
+    close(server.tcp_fd);
     return 0;
 }
 
@@ -312,6 +363,32 @@ static void equal_preferences_are_shuffled_from_the_cache_too(void **state)
     for (int i = 0; i < 3; i++)
         assert_true(n_first[i] > 10);
     assert_int_equal(server.n_asked - before, 1);
+    lab_down(&lab);
+}
+
+static void a_large_set_comes_over_tcp_and_is_cut_behind_the_best(void **state)
+{
+    (void)state;
+    struct lab lab;
+    struct asker k;
+    bool was_kept[LARGE_HOSTS] = {false};
+    unsigned n_kept = 0, before = server.n_asked_tcp;
+    lab_up(&lab);
+    for (int i = 0; i < 40; i++) {
+        ask_mx(&lab, &k, "large.example"); /* TTL 0: asked anew */
+        assert_int_equal(k.mx.status, HKY_DNS_OK);
+        assert_int_equal(k.mx.n, HKY_DNS_MX_MAX);
+        for (unsigned j = 0; j < k.mx.n; j++) {
+            unsigned host = (unsigned)atoi(k.mx.mx[j].host + 2);
+            assert_true(host < LARGE_HOSTS);
+            assert_int_equal(k.mx.mx[j].preference, j < LARGE_FIRST ? 10 : 20);
+            was_kept[host] = true;
+        }
+    }
+    for (int i = 0; i < LARGE_HOSTS; i++)
+        n_kept += was_kept[i];
+    assert_true(n_kept > LARGE_HOSTS - 5); /* each is left out of all 40 with probability (40/55)^40 */
+    assert_int_equal(server.n_asked_tcp - before, 40);
     lab_down(&lab);
 }
 
@@ -470,6 +547,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(mx_answers),
         cmocka_unit_test(equal_preferences_are_shuffled_from_the_cache_too),
+        cmocka_unit_test(a_large_set_comes_over_tcp_and_is_cut_behind_the_best),
         cmocka_unit_test(a_ttl_of_zero_is_asked_again),
         cmocka_unit_test(the_same_question_in_flight_is_asked_once_and_can_be_cancelled),
         cmocka_unit_test(addresses_are_interleaved),
