@@ -20,6 +20,7 @@
 
 #define SECRET_MAX 65536
 #define COMMAND_MS 10000
+#define ENDED_MS   5 /* between two looks whether a command has ended */
 
 extern char **environ;
 
@@ -34,7 +35,12 @@ static struct hky_secret *secret_of(char *p, size_t n)
     return s;
 }
 
-static enum hky_err read_fd(int fd, int64_t end_ms, char buf[SECRET_MAX], size_t *n, struct hky_error *e)
+static enum hky_err too_long(struct hky_error *e)
+{
+    return hky_error_set(e, HKY_E_TIMEOUT, "took longer than %d s", COMMAND_MS / 1000);
+}
+
+static enum hky_err read_fd(int fd, int64_t end_ms, char buf[SECRET_MAX + 1], size_t *n, struct hky_error *e)
 {
     *n = 0;
     for (;;) {
@@ -42,12 +48,12 @@ static enum hky_err read_fd(int fd, int64_t end_ms, char buf[SECRET_MAX], size_t
         int64_t left = end_ms - hky_mono_ms();
         ssize_t got;
         if (left <= 0)
-            return hky_error_set(e, HKY_E_TIMEOUT, "took longer than %d s", COMMAND_MS / 1000);
+            return too_long(e);
         if (poll(&p, 1, (int)left) < 0 && errno != EINTR)
             return hky_error_sys(e, HKY_E_IO, errno, "poll");
         if (p.revents == 0)
             continue;
-        got = read(fd, buf + *n, SECRET_MAX - *n);
+        got = read(fd, buf + *n, SECRET_MAX + 1 - *n);
         if (got < 0 && errno == EINTR)
             continue;
         if (got < 0)
@@ -55,12 +61,25 @@ static enum hky_err read_fd(int fd, int64_t end_ms, char buf[SECRET_MAX], size_t
         if (got == 0)
             return HKY_OK;
         *n += (size_t)got;
-        if (*n == SECRET_MAX)
+        if (*n > SECRET_MAX)
             return hky_error_set(e, HKY_E_LIMIT, "more than %d octets", SECRET_MAX);
     }
 }
 
-static enum hky_err run_command(const char *name, const char *const *argv, char buf[SECRET_MAX], size_t *n,
+/* It may close its output and live on. */
+static enum hky_err wait_until(pid_t pid, int64_t end_ms, int *status, struct hky_error *e)
+{
+    pid_t ended;
+
+    while ((ended = waitpid(pid, status, WNOHANG)) == 0 || (ended < 0 && errno == EINTR)) {
+        if (hky_mono_ms() >= end_ms)
+            return too_long(e);
+        poll(NULL, 0, ENDED_MS);
+    }
+    return HKY_OK;
+}
+
+static enum hky_err run_command(const char *name, const char *const *argv, char buf[SECRET_MAX + 1], size_t *n,
                                 struct hky_error *e)
 {
     posix_spawn_file_actions_t actions;
@@ -70,6 +89,7 @@ static enum hky_err run_command(const char *name, const char *const *argv, char 
     pid_t pid;
     struct hky_error why = {0};
     enum hky_err err;
+    int64_t end_ms = hky_mono_ms() + COMMAND_MS;
 
     if (pipe2(out, O_CLOEXEC) != 0)
         return hky_error_sys(e, HKY_E_IO, errno, "secret \"%s\": pipe", name);
@@ -89,21 +109,24 @@ static enum hky_err run_command(const char *name, const char *const *argv, char 
         close(out[0]);
         return hky_error_sys(e, HKY_E_MISSING, rc, "secret \"%s\": cannot run %.80s", name, argv[0]);
     }
-    err = read_fd(out[0], hky_mono_ms() + COMMAND_MS, buf, n, &why);
+    err = read_fd(out[0], end_ms, buf, n, &why);
     close(out[0]);
-    if (err != HKY_OK)
+    if (err == HKY_OK)
+        err = wait_until(pid, end_ms, &status, &why);
+    if (err != HKY_OK) {
         kill(-pid, SIGKILL); /* its own group, so what it started goes too */
-    while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
-        ;
-    if (err != HKY_OK)
+        while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+            ;
         return hky_error_set(e, err, "secret \"%s\": %.80s: %s", name, argv[0], why.text);
+    }
     if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
         return hky_error_set(e, HKY_E_DENIED, "secret \"%s\": %.80s ended with status %d", name, argv[0],
                              WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
     return HKY_OK;
 }
 
-static enum hky_err read_file(const char *path, bool owner_only, char buf[SECRET_MAX], size_t *n, struct hky_error *e)
+static enum hky_err read_file(const char *path, bool owner_only, char buf[SECRET_MAX + 1], size_t *n,
+                              struct hky_error *e)
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     struct stat st;
@@ -133,7 +156,7 @@ static void environment_key(const char *name, char key[160])
     key[n] = 0;
 }
 
-static enum hky_err look_up(const struct hky_policy *p, const struct hky_secret_ref *ref, char buf[SECRET_MAX],
+static enum hky_err look_up(const struct hky_policy *p, const struct hky_secret_ref *ref, char buf[SECRET_MAX + 1],
                             size_t *n, struct hky_error *e)
 {
     const char *folder = getenv("CREDENTIALS_DIRECTORY"), *value;
@@ -143,7 +166,9 @@ static enum hky_err look_up(const struct hky_policy *p, const struct hky_secret_
     environment_key(ref->name, key);
     value = getenv(key);
     if (value != NULL) {
-        *n = strlen(value) < SECRET_MAX ? strlen(value) : SECRET_MAX;
+        if (strlen(value) > SECRET_MAX)
+            return hky_error_set(e, HKY_E_LIMIT, "$%.160s has more than %d octets", key, SECRET_MAX);
+        *n = strlen(value);
         memcpy(buf, value, *n);
         return HKY_OK;
     }
@@ -181,7 +206,7 @@ enum hky_err hky_policy_read_secret(const struct hky_policy *p, const struct hky
     }
     if (ref->name == NULL)
         return hky_error_set(e, HKY_E_MISSING, "no secret is named");
-    buf = hky_alloc(SECRET_MAX);
+    buf = hky_alloc(SECRET_MAX + 1);
     err = ref->command != NULL ? run_command(ref->name, ref->command, buf, &n, e) : look_up(p, ref, buf, &n, e);
     if (err == HKY_OK) {
         struct hky_secret *s = secret_of(buf, n);
@@ -191,7 +216,7 @@ enum hky_err hky_policy_read_secret(const struct hky_policy *p, const struct hky
         }
         *out = s;
     }
-    hky_secret_wipe(buf, SECRET_MAX);
+    hky_secret_wipe(buf, SECRET_MAX + 1);
     free(buf);
     return err;
 }

@@ -543,45 +543,6 @@ static void where_selects(void **state)
     hky_policy_unref(&p);
 }
 
-static void secrets_are_read_late_and_guarded(void **state)
-{
-    struct folder f;
-    struct hky_problems problems = {0};
-    struct hky_policy *p;
-    struct hky_secret *s = NULL;
-    struct hky_error e = {0};
-    struct hky_secret_ref cmd = {.name = "c", .command = (const char *const[]){"printf", "from-command\\n", NULL}};
-    char path[100];
-
-    (void)state;
-    folder_open(&f);
-    folder_write(&f, "policy.lua", "relay 'a' { host = 'a.example', user = 'u', password = secret 'one' }");
-    p = load_folder(&f, &problems);
-    assert_non_null(p);
-    assert_int_equal(hky_policy_read_secret(p, &p->relays[0].password, &s, &e), HKY_E_MISSING);
-    snprintf(path, sizeof path, "%s/secrets", f.path);
-    assert_int_equal(mkdir(path, 0700), 0);
-    folder_write(&f, "secrets/one", "hunter2\n");
-    snprintf(path, sizeof path, "%s/secrets/one", f.path);
-    chmod(path, 0644);
-    assert_int_equal(hky_policy_read_secret(p, &p->relays[0].password, &s, &e), HKY_E_DENIED);
-    chmod(path, 0600);
-    assert_int_equal(hky_policy_read_secret(p, &p->relays[0].password, &s, &e), HKY_OK);
-    assert_true(hky_str_eq(hky_secret_value(s), HKY_STR("hunter2")));
-    hky_secret_unref(&s);
-    assert_int_equal(hky_policy_read_secret(p, &cmd, &s, &e), HKY_OK);
-    assert_true(hky_str_eq(hky_secret_value(s), HKY_STR("from-command")));
-    hky_secret_unref(&s);
-    setenv("HIKYAKU_SECRET_ONE", "from-environment", 1);
-    assert_int_equal(hky_policy_read_secret(p, &p->relays[0].password, &s, &e), HKY_OK);
-    assert_true(hky_str_eq(hky_secret_value(s), HKY_STR("from-environment")));
-    hky_secret_unref(&s);
-    unsetenv("HIKYAKU_SECRET_ONE");
-    hky_policy_unref(&p);
-    hky_problems_fini(&problems);
-    folder_close(&f);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -600,7 +561,6 @@ int main(void)
         cmocka_unit_test(attempts_are_seen_as_they_were),
         cmocka_unit_test(notes_go_to_the_log_so_many_a_second),
         cmocka_unit_test(where_selects),
-        cmocka_unit_test(secrets_are_read_late_and_guarded),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
