@@ -1,5 +1,6 @@
 #include "record/pending.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -9,6 +10,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#define FILE_NAME  "events.pending"
+#define BOOT_ID    "/proc/sys/kernel/random/boot_id"
 #define PAGE       4096u
 #define AREAS_MOST 1026u
 #define AREA_MOST  (64u << 20)
@@ -31,9 +34,8 @@ void pending_keep(const struct hky_buf *b)
     __atomic_store_n(&head_of(b)->n, b->n, __ATOMIC_RELEASE);
 }
 
-void pending_begin(const struct hky_buf *b, int log_fd)
+static void note(struct pending_head *h, int log_fd)
 {
-    struct pending_head *h = head_of(b);
     struct stat st;
 
     if (fstat(log_fd, &st) != 0)
@@ -42,6 +44,11 @@ void pending_begin(const struct hky_buf *b, int log_fd)
     h->ino = st.st_ino;
     h->at = (uint64_t)st.st_size;
     __atomic_store_n(&h->is_writing, 1, __ATOMIC_RELEASE);
+}
+
+void pending_begin(const struct hky_buf *b, int log_fd)
+{
+    note(head_of(b), log_fd);
 }
 
 void pending_end(const struct hky_buf *b)
@@ -57,11 +64,16 @@ struct hky_buf pending_buf(const struct pending *p, unsigned i, size_t most)
     return (struct hky_buf){.p = p->map + PAGE + i * p->area_octets + PAGE, .cap = p->area_octets - PAGE, .max = most};
 }
 
-/* ---- what the last run left ---- */
+/* ---- what the last run left ----
+ *
+ * Lines that waited are appended to the log. Lines that were being written go on where they stopped, in the file they
+ * were written to, also when it was renamed since. When that file is gone, cannot be read or was added to, those not
+ * found there are appended to the log: rather a line twice than none, and never half a one. Until a line is in a file
+ * it stays here. */
 
 static bool read_boot(char out[48])
 {
-    int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+    int fd = open(BOOT_ID, O_RDONLY | O_CLOEXEC);
     ssize_t n = fd >= 0 ? read(fd, out, 47) : -1;
 
     if (fd >= 0)
@@ -79,31 +91,87 @@ static bool is_line(struct hky_str s)
     return true;
 }
 
-/* How much of the area the log has already. */
-static size_t n_written(const struct pending_head *h, const char *text, int log_fd)
+/* Takes out what is no line; returns what is left, all of it ended by a newline. */
+static size_t keep_lines(char *text, size_t n, struct pending_left *left)
 {
-    struct stat st;
-    size_t n;
-    char *there;
+    size_t kept = 0;
 
-    if (h->is_writing != 1 || fstat(log_fd, &st) != 0 || h->dev != st.st_dev || h->ino != st.st_ino ||
-        (uint64_t)st.st_size <= h->at)
-        return 0;
-    n = (uint64_t)st.st_size - h->at < h->n ? (size_t)((uint64_t)st.st_size - h->at) : (size_t)h->n;
-    there = hky_alloc(n);
-    if (pread(log_fd, there, n, (off_t)h->at) != (ssize_t)n || memcmp(there, text, n) != 0)
-        n = 0;
-    free(there);
-    return n;
+    for (size_t at = 0, next; at < n; at = next) {
+        const char *end = memchr(text + at, '\n', n - at);
+        next = end != NULL ? (size_t)(end - text) + 1 : n;
+        if (end != NULL && is_line((struct hky_str){text + at, next - 1 - at})) {
+            memmove(text + kept, text + at, next - at);
+            kept += next - at;
+            left->n_lines++;
+        } else {
+            left->n_damaged++;
+        }
+    }
+    return kept;
 }
 
-static void end_torn_line(int log_fd)
+static size_t line_start(const char *text, size_t at)
+{
+    while (at > 0 && text[at - 1] != '\n')
+        at--;
+    return at;
+}
+
+static bool is_noted(const struct pending_head *h, int fd)
+{
+    struct stat st;
+
+    return fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && h->dev == st.st_dev && h->ino == st.st_ino;
+}
+
+/* The file that was being written, under whatever name; -1: it is gone. */
+static int open_noted(const struct pending *p, const struct pending_head *h)
+{
+    int at = openat(p->dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), fd = -1;
+    DIR *d = at >= 0 ? fdopendir(at) : NULL;
+    const struct dirent *entry;
+
+    while (d != NULL && fd < 0 && (entry = readdir(d)) != NULL) {
+        if (strncmp(entry->d_name, "events", 6) != 0 || strcmp(entry->d_name, FILE_NAME) == 0)
+            continue;
+        fd = openat(at, entry->d_name, O_RDWR | O_APPEND | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+        if (fd >= 0 && !is_noted(h, fd)) {
+            close(fd);
+            fd = -1;
+        }
+    }
+    if (d != NULL)
+        closedir(d);
+    return fd;
+}
+
+/* How many octets of `text` stand in the file from `at` on, and whether the file ends there. */
+static size_t n_written(int fd, uint64_t at, const char *text, size_t n, bool *is_last)
+{
+    struct stat st;
+    size_t same = 0;
+    ssize_t k;
+    char *there;
+
+    *is_last = false;
+    if (fd < 0 || fstat(fd, &st) != 0 || (uint64_t)st.st_size <= at)
+        return 0;
+    there = hky_alloc(n + 1);
+    k = pread(fd, there, n, (off_t)at);
+    while (k > 0 && same < (size_t)k && there[same] == text[same])
+        same++;
+    free(there);
+    *is_last = at + same == (uint64_t)st.st_size;
+    return same;
+}
+
+/* A log that cannot be read may end in half a line. */
+bool pending_is_torn(int log_fd)
 {
     struct stat st;
     char last;
 
-    if (fstat(log_fd, &st) == 0 && st.st_size > 0 && pread(log_fd, &last, 1, st.st_size - 1) == 1 && last != '\n')
-        (void)!write(log_fd, "\n", 1);
+    return fstat(log_fd, &st) == 0 && st.st_size > 0 && (pread(log_fd, &last, 1, st.st_size - 1) != 1 || last != '\n');
 }
 
 static bool write_out(int fd, const char *p, size_t n)
@@ -120,130 +188,152 @@ static bool write_out(int fd, const char *p, size_t n)
     return true;
 }
 
-static uint64_t append_lines(const char *text, size_t n, size_t done, int log_fd)
+static bool recover_lines(struct pending *p, off_t area, struct pending_head *h, const char *text, size_t n, int log_fd)
 {
-    uint64_t n_lines = 0;
+    int fd = h->is_writing == 1 ? open_noted(p, h) : -1;
+    size_t done = h->is_writing == 1 && h->from < n ? (size_t)h->from : 0, same;
+    bool is_last, is_out = false;
 
-    for (size_t at = 0; at < n;) {
-        const char *end = memchr(text + at, '\n', n - at);
-        size_t next;
-        if (end == NULL)
-            break;
-        next = (size_t)(end - text) + 1;
-        if (next > done && is_line((struct hky_str){text + at, next - 1 - at})) {
-            size_t from = at < done ? done : at;
-            if (from == at)
-                end_torn_line(log_fd);
-            if (!write_out(log_fd, text + from, next - from))
-                break;
-            n_lines++;
-        }
-        at = next;
+    same = n_written(fd, h->at, text + done, n - done, &is_last);
+    done += same;
+    if (same > 0 && is_last) {
+        is_out = write_out(fd, text + done, n - done);
+    } else if (!pending_is_torn(log_fd) || write_out(log_fd, "\n", 1)) {
+        done = line_start(text, done);
+        h->from = done;
+        note(h, log_fd); /* killed again, or no room: the next time goes on from here */
+        (void)!pwrite(p->fd, h, sizeof *h, area);
+        is_out = write_out(log_fd, text + done, n - done);
     }
-    return n_lines;
+    if (fd >= 0)
+        close(fd);
+    return is_out;
 }
 
-static uint64_t recover_area(int fd, off_t at, uint64_t octets, int log_fd, bool of_writing)
+static bool recover_area(struct pending *p, off_t area, uint64_t octets, int log_fd, bool of_writing,
+                         struct pending_left *left)
 {
+    struct pending_left here = {0};
     struct pending_head h;
-    struct stat st;
-    uint64_t n_lines = 0;
+    bool is_out = true;
     char *text;
 
-    if (pread(fd, &h, sizeof h, at) != (ssize_t)sizeof h || h.n == 0 || h.n > octets - PAGE ||
+    if (pread(p->fd, &h, sizeof h, area) != (ssize_t)sizeof h || h.n == 0 || h.n > octets - PAGE ||
         (h.is_writing == 1) != of_writing)
-        return 0;
+        return true;
     text = hky_alloc((size_t)h.n);
-    if (pread(fd, text, (size_t)h.n, at + PAGE) == (ssize_t)h.n) {
-        size_t done = n_written(&h, text, log_fd);
-        if (h.is_writing != 1 && fstat(log_fd, &st) == 0) { /* killed again: the next start goes on from here */
-            end_torn_line(log_fd);
-            fstat(log_fd, &st);
-            h.dev = st.st_dev;
-            h.ino = st.st_ino;
-            h.at = (uint64_t)st.st_size;
-            h.is_writing = 1;
-            (void)!pwrite(fd, &h, sizeof h, at);
-        }
-        n_lines = append_lines(text, (size_t)h.n, done, log_fd);
+    if (pread(p->fd, text, (size_t)h.n, area + PAGE) == (ssize_t)h.n) {
+        size_t n = keep_lines(text, (size_t)h.n, &here);
+        is_out = n == 0 || recover_lines(p, area, &h, text, n, log_fd);
     }
     free(text);
-    h = (struct pending_head){0};
-    (void)!pwrite(fd, &h, sizeof h, at);
-    return n_lines;
+    if (!is_out)
+        return false;
+    left->n_lines += here.n_lines;
+    left->n_damaged += here.n_damaged;
+    (void)!pwrite(p->fd, &(struct pending_head){0}, sizeof h, area);
+    return true;
 }
 
 /* What is being written is older than what waits. */
-static uint64_t recover(int fd, int log_fd)
+bool pending_recover(struct pending *p, int log_fd, struct pending_left *left)
 {
     struct file_head f;
     char boot[48] = {0};
-    uint64_t n = 0;
 
-    if (pread(fd, &f, sizeof f, 0) != (ssize_t)sizeof f || memcmp(f.magic, magic, sizeof magic) != 0 ||
+    *left = (struct pending_left){0};
+    p->has_left = false;
+    if (pread(p->fd, &f, sizeof f, 0) != (ssize_t)sizeof f || memcmp(f.magic, magic, sizeof magic) != 0 ||
         !read_boot(boot) || memcmp(f.boot, boot, sizeof boot) != 0 || f.n_areas > AREAS_MOST || f.area_octets <= PAGE ||
         f.area_octets > AREA_MOST)
-        return 0;
+        return true;
     for (int k = 0; k < 2; k++)
         for (uint64_t i = 0; i < f.n_areas; i++)
-            n += recover_area(fd, (off_t)(PAGE + i * f.area_octets), f.area_octets, log_fd, k == 0);
-    return n;
+            if (!recover_area(p, (off_t)(PAGE + i * f.area_octets), f.area_octets, log_fd, k == 0, left)) {
+                p->has_left = true;
+                return false;
+            }
+    return true;
 }
 
-static bool map_file(struct pending *p, int log_fd, uint64_t *n_recovered)
+/* ---- open and close ---- */
+
+static bool map_file(struct pending *p, const char boot[48])
 {
     struct file_head f = {.n_areas = p->n_areas, .area_octets = p->area_octets};
-    struct stat st;
     void *map;
 
-    if (fstat(p->fd, &st) != 0 || flock(p->fd, LOCK_EX | LOCK_NB) != 0)
-        return false;
-    if (!S_ISREG(st.st_mode)) {
-        errno = EINVAL;
-        return false;
-    }
-    *n_recovered = recover(p->fd, log_fd);
     /* Room now: a store into a hole of a full disk would be a signal. */
     if (pwrite(p->fd, &(struct file_head){{0}}, sizeof f, 0) != (ssize_t)sizeof f ||
-        (errno = posix_fallocate(p->fd, 0, (off_t)p->octets)) != 0)
+        ftruncate(p->fd, (off_t)p->octets) != 0)
         return false;
-    map = mmap(NULL, p->octets, PROT_READ | PROT_WRITE, MAP_SHARED, p->fd, 0);
-    if (map == MAP_FAILED)
+    if ((errno = posix_fallocate(p->fd, 0, (off_t)p->octets)) != 0 ||
+        (map = mmap(NULL, p->octets, PROT_READ | PROT_WRITE, MAP_SHARED, p->fd, 0)) == MAP_FAILED) {
+        int why = errno;
+        (void)!ftruncate(p->fd, 0);
+        errno = why;
         return false;
+    }
     p->map = map;
     for (unsigned i = 0; i < p->n_areas; i++)
         memset(p->map + PAGE + i * p->area_octets, 0, sizeof(struct pending_head));
     memcpy(f.magic, magic, sizeof magic);
-    if (read_boot(f.boot))
-        memcpy(p->map, &f, sizeof f);
+    memcpy(f.boot, boot, sizeof f.boot);
+    memcpy(p->map, &f, sizeof f);
     return true;
 }
 
-enum hky_err pending_open(struct pending *p, const char *dir, unsigned n_areas, size_t most, int log_fd,
-                          uint64_t *n_recovered, struct hky_error *e)
+static bool lock_file(struct pending *p, const char *dir)
 {
-    char path[4096];
-    int why;
+    struct stat st;
 
-    *n_recovered = 0;
-    *p = (struct pending){.n_areas = n_areas, .area_octets = PAGE + (most + 1 + PAGE - 1) / PAGE * PAGE};
-    p->octets = PAGE + n_areas * p->area_octets;
-    snprintf(path, sizeof path, "%s/events.pending", dir);
-    p->fd = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600);
-    if (p->fd >= 0 && map_file(p, log_fd, n_recovered))
-        return HKY_OK;
-    why = errno;
+    if ((p->dir_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0 ||
+        (p->fd = openat(p->dir_fd, FILE_NAME, O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600)) < 0 ||
+        fstat(p->fd, &st) != 0 || flock(p->fd, LOCK_EX | LOCK_NB) != 0)
+        return false;
+    errno = EINVAL;
+    return S_ISREG(st.st_mode);
+}
+
+static void close_files(struct pending *p)
+{
     if (p->fd >= 0)
         close(p->fd);
-    p->fd = -1;
+    if (p->dir_fd >= 0)
+        close(p->dir_fd);
+    p->fd = p->dir_fd = -1;
+}
+
+enum hky_err pending_open(struct pending *p, const char *dir, unsigned n_areas, size_t most, int log_fd,
+                          struct pending_left *left, struct hky_error *e)
+{
+    char boot[48] = {0};
+    int why;
+
+    *left = (struct pending_left){0};
+    *p = (struct pending){
+        .fd = -1, .dir_fd = -1, .n_areas = n_areas, .area_octets = PAGE + (most + 1 + PAGE - 1) / PAGE * PAGE};
+    p->octets = PAGE + n_areas * p->area_octets;
+    if (!read_boot(boot))
+        hky_error_sys(e, HKY_E_IO, errno, "cannot read " BOOT_ID "; a kill may lose 100 ms of the event log");
+    else if (lock_file(p, dir) && pending_recover(p, log_fd, left) && map_file(p, boot))
+        return HKY_OK;
+    else if (why = errno, p->has_left)
+        hky_error_sys(e, HKY_E_IO, why, "the log takes no line; those of the last run stay in %.150s/" FILE_NAME, dir);
+    else
+        hky_error_sys(e, HKY_E_IO, why, "%.150s/" FILE_NAME " cannot be used; a kill may lose 100 ms of the event log",
+                      dir);
+    if (!p->has_left)
+        close_files(p);
     p->map = mmap(NULL, p->octets, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     HKY_ASSERT(p->map != MAP_FAILED);
-    return hky_error_sys(e, HKY_E_IO, why, "%.150s cannot be used; a kill may lose 100 ms of the event log", path);
+    return HKY_E_IO;
 }
 
 void pending_close(struct pending *p)
 {
     munmap(p->map, p->octets);
-    if (p->fd >= 0)
-        close(p->fd);
+    if (p->fd >= 0 && !p->has_left)
+        unlinkat(p->dir_fd, FILE_NAME, 0);
+    close_files(p);
 }

@@ -59,8 +59,7 @@ struct hky_record;
 struct hky_record_params {
     const char *dir; /* spool: events in dir/events.jsonl, state in dir/state.db */
     unsigned n_workers;
-    uint64_t
-        buffer_octets; /* between workers and the writer, default 16 MiB; beyond it events are dropped and counted */
+    uint64_t buffer_octets; /* between workers and the writer, default 2 MiB each; what is beyond is dropped, counted */
     uint64_t rotate_octets; /* events.jsonl is renamed to events-TIME.jsonl at this size, default 256 MiB, 8 kept */
     struct hky_log *log;
     const struct hky_clock *clock;

@@ -9,9 +9,12 @@
 #include <cmocka.h>
 #include <jansson.h>
 #include <signal.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 
 #include "hikyaku/record.h"
+#include "record/pending.h"
 
 static char dir[64];
 static struct hky_clock the_clock = {0, 1764000000123};
@@ -247,6 +250,187 @@ static void a_damaged_file_adds_no_rubbish(void **state)
     }
 }
 
+/* ---- a flush that was half done, by hand ---- */
+
+#define LINE(n) "{\"ev\":\"failed\",\"delay_ms\":" #n "}\n"
+#define OLD     LINE(1)
+#define WRITING LINE(11) LINE(12) LINE(13)
+#define WAITING LINE(21)
+#define HALF    LINE(11) "{\"ev\":\"fai"
+
+static void write_file(const char *name, const char *mode, const char *text)
+{
+    char path[128];
+    FILE *f;
+
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    f = fopen(path, mode);
+    assert_non_null(f);
+    assert_int_equal(fputs(text, f) >= 0, 1);
+    assert_int_equal(fclose(f), 0);
+}
+
+static void assert_file(const char *what, const char *name, const char *text)
+{
+    char path[128], is[4096] = "";
+    FILE *f;
+
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    f = fopen(path, "r");
+    assert_int_equal(f != NULL, text != NULL);
+    if (f == NULL)
+        return;
+    is[fread(is, 1, sizeof is - 1, f)] = '\0';
+    fclose(f);
+    if (strcmp(is, text) != 0)
+        fail_msg("%s: %s is\n%snot\n%s", what, name, is, text);
+}
+
+/* A mapping of this boot: WAITING waits, WRITING is being appended to the log as it is now. */
+static void write_pending(void)
+{
+    struct {
+        char magic[16], boot[48];
+        uint64_t n_areas, area_octets;
+    } file = {"hikyaku-events1", "", 2, 8192};
+    struct pending_head waits = {.n = sizeof WAITING - 1}, writes = {.n = sizeof WRITING - 1, .is_writing = 1};
+    struct stat st;
+    char path[128];
+    FILE *f = fopen("/proc/sys/kernel/random/boot_id", "r");
+
+    assert_non_null(f);
+    assert_true(fread(file.boot, 1, 47, f) > 0);
+    fclose(f);
+    snprintf(path, sizeof path, "%s/events.jsonl", dir);
+    assert_int_equal(stat(path, &st), 0);
+    writes.dev = st.st_dev;
+    writes.ino = st.st_ino;
+    writes.at = (uint64_t)st.st_size;
+    snprintf(path, sizeof path, "%s/events.pending", dir);
+    f = fopen(path, "w");
+    assert_non_null(f);
+    fwrite(&file, sizeof file, 1, f);
+    fseek(f, 4096, SEEK_SET);
+    fwrite(&waits, sizeof waits, 1, f);
+    fseek(f, 8192, SEEK_SET);
+    fputs(WAITING, f);
+    fseek(f, 4096 + 8192, SEEK_SET);
+    fwrite(&writes, sizeof writes, 1, f);
+    fseek(f, 8192 + 8192, SEEK_SET);
+    fputs(WRITING, f);
+    assert_int_equal(fclose(f), 0);
+}
+
+static void half_a_flush_goes_on_where_it_stopped(void **state)
+{
+    static const struct {
+        const char *what, *written, *after; /* `after`: a command, the directory is its $D */
+        const char *log, *renamed;
+    } cases[] = {
+        {"nothing written", "", ":", OLD WRITING WAITING, NULL},
+        {"half a line", HALF, ":", OLD WRITING WAITING, NULL},
+        {"whole lines", LINE(11) LINE(12), ":", OLD WRITING WAITING, NULL},
+        {"all written, not cleared", WRITING, ":", OLD WRITING WAITING, NULL},
+        {"log truncated", HALF, ": >$D/events.jsonl", WRITING WAITING, NULL},
+        {"log rotated at half a line", HALF, "mv $D/events.jsonl $D/events.jsonl.1", WAITING, OLD WRITING},
+        {"log rotated, all written", WRITING, "mv $D/events.jsonl $D/events.jsonl.1", WAITING, OLD WRITING},
+        {"log rotated, nothing written", "", "mv $D/events.jsonl $D/events.jsonl.1", WRITING WAITING, OLD},
+        {"log rotated and gone", HALF, "rm $D/events.jsonl", WRITING WAITING, NULL},
+        {"log rotated, something added", LINE(11), "echo x >>$D/events.jsonl; mv $D/events.jsonl $D/events.jsonl.1",
+         LINE(12) LINE(13) WAITING, OLD LINE(11) "x\n"},
+        {"half a line, something added", HALF, "echo >>$D/events.jsonl", OLD HALF "\n" LINE(12) LINE(13) WAITING, NULL},
+    };
+    char command[256];
+
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        snprintf(command, sizeof command, "rm -f %s/events.*", dir);
+        assert_int_equal(system(command), 0);
+        write_file("events.jsonl", "w", OLD);
+        write_pending();
+        write_file("events.jsonl", "a", cases[i].written);
+        snprintf(command, sizeof command, "D=%s; %s", dir, cases[i].after);
+        assert_int_equal(system(command), 0);
+        for (int k = 0; k < 2; k++) {
+            struct hky_record *r = open_record(0, 0);
+            hky_record_close(&r);
+        }
+        assert_file(cases[i].what, "events.jsonl", cases[i].log);
+        assert_file(cases[i].what, "events.jsonl.1", cases[i].renamed);
+        assert_file(cases[i].what, "events.pending", NULL);
+    }
+}
+
+/* The disk is full at the start, and has room later: in this run, or in the next. */
+static void a_full_disk_at_the_start_loses_nothing(void **state)
+{
+    struct rlimit was, full;
+    char command[512];
+
+    (void)state;
+    signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &was), 0);
+    for (int is_next_run = 0; is_next_run < 2; is_next_run++) {
+        struct hky_event ev = {.kind = HKY_EVENT_STARTED, .at_ms = 1764000000123};
+        struct hky_record *r;
+        snprintf(command, sizeof command, "rm -f %s/events.* && truncate -s 1M %s/events.jsonl", dir, dir);
+        assert_int_equal(system(command), 0);
+        write_file("events.jsonl", "a", "\n");
+        write_pending();
+        full = (struct rlimit){(1u << 20) + 60, was.rlim_max};
+        assert_int_equal(setrlimit(RLIMIT_FSIZE, &full), 0);
+        r = open_record(0, 0);
+        usleep(300000);
+        hky_record_event(r, 0, &ev);
+        if (is_next_run) {
+            hky_record_close(&r);
+            assert_int_equal(setrlimit(RLIMIT_FSIZE, &was), 0);
+            r = open_record(0, 0);
+        } else {
+            usleep(300000);
+            assert_int_equal(hky_record_dropped(r), 1); /* the one of now */
+            assert_int_equal(setrlimit(RLIMIT_FSIZE, &was), 0);
+        }
+        ev.kind = HKY_EVENT_STOPPED;
+        hky_record_event(r, 0, &ev);
+        hky_record_close(&r);
+        snprintf(command, sizeof command,
+                 "cd %s && tail -c +1048577 events.jsonl | grep . >rest; test ! -e events.pending && "
+                 "test \"$(grep -c '^{.*}$' rest)\" = 5 && test $(wc -l <rest) = 5 && tail -n 1 rest | grep -q stopped",
+                 dir);
+        assert_int_equal(system(command), 0);
+    }
+    signal(SIGXFSZ, SIG_DFL);
+}
+
+/* It is appended to; what a kill left goes there too, once more as it cannot be told what stands there. */
+static void a_log_that_may_not_be_read_is_written(void **state)
+{
+    struct hky_record *r;
+    char path[128];
+
+    (void)state;
+    write_file("events.jsonl", "w", OLD);
+    write_pending();
+    write_file("events.jsonl", "a", LINE(11));
+    snprintf(path, sizeof path, "%s/events.jsonl", dir);
+    assert_int_equal(chmod(path, 0200), 0);
+    if (geteuid() == 0) { /* who may read everything */
+        assert_int_equal(chown(path, 65534, 65534), 0);
+        snprintf(path, sizeof path, "%s/events.pending", dir);
+        assert_int_equal(chown(path, 65534, 65534), 0);
+        assert_int_equal(chown(dir, 65534, 65534), 0);
+        assert_int_equal(seteuid(65534), 0);
+    }
+    r = open_record(0, 0);
+    hky_record_close(&r);
+    if (getuid() == 0)
+        assert_int_equal(seteuid(0), 0);
+    snprintf(path, sizeof path, "%s/events.jsonl", dir);
+    assert_int_equal(chmod(path, 0600), 0);
+    assert_file("log", "events.jsonl", OLD LINE(11) "\n" WRITING "\n" WAITING);
+}
+
 static void count_one(void *ctx, const char *key, const char *value)
 {
     (void)key;
@@ -285,6 +469,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_log_that_could_not_be_opened_is_tried_again, make_dir, remove_dir),
         cmocka_unit_test_setup_teardown(a_kill_loses_no_line_and_doubles_none, make_dir, remove_dir),
         cmocka_unit_test_setup_teardown(a_damaged_file_adds_no_rubbish, make_dir, remove_dir),
+        cmocka_unit_test_setup_teardown(half_a_flush_goes_on_where_it_stopped, make_dir, remove_dir),
+        cmocka_unit_test_setup_teardown(a_full_disk_at_the_start_loses_nothing, make_dir, remove_dir),
+        cmocka_unit_test_setup_teardown(a_log_that_may_not_be_read_is_written, make_dir, remove_dir),
         cmocka_unit_test_setup_teardown(state_survives_a_restart, make_dir, remove_dir),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
