@@ -299,6 +299,7 @@ void hky_engine_request(void *ctx, struct hky_console_request *rq, const char *c
     if (strcmp(cmd, "status") == 0) {
         on_status(engine, rq);
     } else if (strcmp(cmd, "reload") == 0) {
+        hky_record_reopen(engine->record);
         if (hky_engine_reload(engine, &e) == HKY_OK)
             answer_ok(&rq, "");
         else

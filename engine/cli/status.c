@@ -117,7 +117,8 @@ const struct hky_cli_command hky_cli_reload = {
     .args = "",
     .summary = "load the policy again; a bad file changes nothing",
     .help = "Recipients without a delivered copy are planned anew at their next attempt; parked ones are asked\n"
-            "at once. Exit code 1: the file has errors, and the old policy stays in force.",
+            "at once. Exit code 1: the file has errors, and the old policy stays in force. The event log is\n"
+            "opened anew in any case, for logrotate.",
     .options = options,
     .run = run_reload,
 };

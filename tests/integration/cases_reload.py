@@ -1,5 +1,6 @@
 """A new policy for a running engine: all of it or nothing; lists; what needs a restart; notes."""
 import os
+import signal
 import smtplib
 import socket
 
@@ -130,4 +131,24 @@ def notes(world):
     engine = world.engine(policy(sink, route='route "all" { to = "*", via = function(r) note("way of " .. r.domain) return "r" end }'))
     ident = send(engine, "u@a.example")
     wait_for(lambda: f'ev=note msg={ident} rcpt="u@a.example" text="way of a.example"' in engine.text(), why="the note in the log")
+    end(engine)
+
+
+@case("reload", "the event log is opened anew for logrotate, by the command and by SIGHUP, with a mistake in the file too")
+def reopens_the_event_log(world):
+    sink = world.sink(ports=2)
+    engine = world.engine(policy(sink))
+    log = os.path.join(engine.spool, "events.jsonl")
+    asks = (
+        lambda: reload(world, engine, 0),
+        lambda: engine.p.send_signal(signal.SIGHUP),
+        lambda: (rewrite(engine, "oops"), reload(world, engine, 1)),
+    )
+    for n, ask in enumerate(asks):
+        wait_for(lambda: os.path.exists(log), 10, why="an event log before it is moved")
+        os.rename(log, f"{log}.{n}")
+        ask()
+        wait_for(lambda: os.path.exists(log), 10, why=f"a new event log, {n}")
+    send(engine, ["a@a.example"])
+    event(engine, "delivered")
     end(engine)
