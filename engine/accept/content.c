@@ -67,11 +67,13 @@ struct hky_str hky_facts_get(const struct hky_facts *f, enum hky_fact which)
     return s.n > 0 ? hky_str_of(f->text.p + s.at, s.n) : hky_str_of("", 0);
 }
 
-/* The header section ends at its empty line; it may also begin with it, or never come. */
+/* The header section ends at its empty line; it may also begin with it, or never come. The decision hangs on the octets
+ * alone, not on the pieces they come in: an end within the bound counts, else one octet above the bound is looked at.
+ */
 static void look_for_header_end(struct hky_content *c)
 {
     const char *p = c->buf.p + c->trace_n, *end = NULL;
-    size_t n = c->buf.n - c->trace_n;
+    size_t n = c->buf.n - c->trace_n, section_n = SIZE_MAX, max = c->limits.header_octets;
 
     if (n >= 2 && p[0] == '\r' && p[1] == '\n') {
         hky_content_header_done(c, 0);
@@ -80,9 +82,11 @@ static void look_for_header_end(struct hky_content *c)
     if (c->buf.n - c->scan >= 4)
         end = memmem(c->buf.p + c->scan, c->buf.n - c->scan, "\r\n\r\n", 4);
     if (end != NULL)
-        hky_content_header_done(c, (size_t)(end - p) + 2);
-    else if (n > c->limits.header_octets)
-        hky_content_header_done(c, n);
+        section_n = (size_t)(end - p) + 2;
+    if (section_n <= max)
+        hky_content_header_done(c, section_n);
+    else if (n >= max + 2) /* the empty line behind a section of `max` octets would be here */
+        hky_content_header_done(c, max + 1);
     else if (c->buf.n - c->scan > 3)
         c->scan = c->buf.n - 3;
 }
@@ -105,22 +109,29 @@ static void flush_big(struct hky_content *c)
     hky_buf_clear(&c->buf);
 }
 
-/* After every slice: bounds, the header's end, the way to the big file. */
-static void took(struct hky_content *c)
+/* What the client sent counts, not what the header section became. */
+static void check_size(struct hky_content *c)
 {
-    if (c->refusal.code != 0) {
-        hky_buf_clear(&c->buf);
-        return;
-    }
-    if (c->flushed + c->buf.n - (c->flushed == 0 ? c->trace_n : 0) > c->limits.max_message) {
+    if (c->octets > c->limits.max_message)
         hky_content_refuse(c, 552, "5.3.4", "message too big, at most %llu octets",
                            (unsigned long long)c->limits.max_message);
+}
+
+/* After every slice: the header's end, bounds, the way to the big file. The size is judged once the header section was,
+ * which is bounded itself: so the reason is the same however the octets came. */
+static void took(struct hky_content *c, size_t grown)
+{
+    c->octets += grown;
+    if (c->refusal.code != 0) {
+        hky_buf_clear(&c->buf);
         return;
     }
     if (c->buf.n > 0)
         c->last = c->buf.p[c->buf.n - 1];
     if (c->header_n == 0)
         look_for_header_end(c);
+    if (c->refusal.code == 0 && c->header_n > 0)
+        check_size(c);
     if (c->refusal.code == 0 && c->header_n > 0 && c->buf.n > (c->big == NULL ? HKY_CONTENT_BIG : FLUSH))
         flush_big(c);
     HKY_ASSERT(!c->buf.is_over);
@@ -133,8 +144,9 @@ size_t hky_content_dots(struct hky_content *c, const char *p, size_t n, bool *is
     *is_end = false;
     while (at < n && !*is_end && !c->is_full) {
         size_t slice = n - at < SLICE ? n - at : SLICE;
+        size_t before = c->buf.n;
         at += hky_dot_read(&c->lines, p + at, slice, &c->buf, is_end);
-        took(c);
+        took(c, c->buf.n - before);
     }
     return at;
 }
@@ -145,9 +157,10 @@ size_t hky_content_chunk(struct hky_content *c, const char *p, size_t n)
 
     while (at < n && !c->is_full) {
         size_t slice = n - at < SLICE ? n - at : SLICE;
+        size_t before = c->buf.n;
         hky_bdat_read(&c->lines, p + at, slice, &c->buf);
         at += slice;
-        took(c);
+        took(c, c->buf.n - before);
     }
     return at;
 }
@@ -156,6 +169,8 @@ void hky_content_end(struct hky_content *c)
 {
     if (c->refusal.code == 0 && c->header_n == 0)
         hky_content_header_done(c, c->buf.n - c->trace_n);
+    if (c->refusal.code == 0)
+        check_size(c);
     if (c->lines.has_nul)
         hky_content_refuse(c, 550, "5.6.0", "the content has a NUL octet");
     if (c->lines.has_bare_cr || c->last == '\r')

@@ -53,6 +53,7 @@ struct hky_content {
     struct hky_buf buf; /* trace field and content; with `big`: what is not yet handed to it */
     size_t trace_n;     /* octets of the trace field in front */
     size_t scan;        /* where to go on looking for the end of the header section */
+    uint64_t octets;    /* of content that came, dots unstuffed */
     uint64_t flushed;   /* octets handed to `big` */
     uint64_t id;
     int64_t now_ms;

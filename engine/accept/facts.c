@@ -309,11 +309,12 @@ void hky_content_header_done(struct hky_content *c, size_t section_n)
 
     if (hky_buf_reserve(&f->text, 512) == NULL)
         f->text.is_over = true;
-    while (!is_cut && c->refusal.code == 0 && hky_field_next(section, &at, &field)) {
+    while (c->refusal.code == 0 && hky_field_next(section, &at, &field)) {
         if (field.name.n == 0) { /* no field: the body begins here, as if the empty line had been sent */
-            rest = (size_t)(field.whole.p - c->buf.p);
-            is_cut = true;
-            break;
+            is_cut = at < section_n || section_n <= c->limits.header_octets;
+            if (is_cut)
+                rest = (size_t)(field.whole.p - c->buf.p);
+            break; /* the line that was cut at the bound may be a field: too long */
         }
         f->n_lines += count_lines(field.whole);
         f->has_8bit = f->has_8bit || is_8bit(field.whole);

@@ -339,7 +339,8 @@ static size_t line_input(struct hky_session *s, const char *p, size_t n)
     size_t max = s->p.policy->engine.bounds.line_octets;
     const char *lf;
 
-    if (s->state == HKY_SESSION_CONNECTED && s->hello == NULL && s->n_commands == 0 && p[0] == 0x16) {
+    if (s->state == HKY_SESSION_CONNECTED && s->hello == NULL && s->n_commands == 0 && !s->is_skipping &&
+        p[0] == 0x16) {
         s->p.ops->note(s->p.ctx, "other_protocol", HKY_STR("TLS on a plain port"));
         hky_session_close(s, "", NULL);
         return n;
@@ -351,12 +352,12 @@ static size_t line_input(struct hky_session *s, const char *p, size_t n)
         s->n_skipped += (uint32_t)(line_n > LINE_HARD_MAX ? LINE_HARD_MAX : line_n);
         bool was_skipping = s->is_skipping;
         s->is_skipping = lf == NULL;
-        if (s->n_skipped >= LINE_HARD_MAX)
-            hky_session_close(s, "4.7.0", "endless line");
-        else if (!was_skipping && s->state == HKY_SESSION_AUTH)
+        if (!was_skipping && s->state == HKY_SESSION_AUTH)
             hky_auth_line(s, HKY_STR("*")); /* no response of a login is that long */
         else if (!was_skipping)
             hky_session_error(s, 500, "5.5.2", "line too long, at most %zu octets", max);
+        if (s->n_skipped >= LINE_HARD_MAX)
+            hky_session_close(s, "4.7.0", "endless line");
         if (!s->is_skipping) {
             s->n_skipped = 0;
             s->n_commands++;

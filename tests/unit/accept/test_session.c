@@ -297,6 +297,65 @@ static void test_bounds_of_content(void **state)
     }
 }
 
+/* Bounds of 64 octets of header and 128 of content: which of them is named does not hang on how the octets come. */
+static void test_bounds_in_pieces(void **state)
+{
+#define X50 "X: 345678901234567890123456789012345678901234567\r\n"
+    static const struct {
+        const char *name, *content, *refused; /* "": accepted */
+    } pieces[] = {
+        {"a header of 64 octets", X50 "Y: 345678901\r\n\r\nb\r\n", ""},
+        {"a header of 65 octets", X50 "Y: 3456789012\r\n\r\nb\r\n", "552 5.3.4 header too long, at most 64 octets"},
+        {"a header of 65 octets, with a line that is no field", X50 "Y: 3456789012\r\nno field\r\nb\r\n",
+         "552 5.3.4 header too long, at most 64 octets"},
+        {"no field at 64 octets", X50 "no field\r\nmore text, more text\r\n", ""},
+        {"a field whose name goes over the bound, then a NUL", X50 "Long-Name-Of-A-Field: x\r\n\r\n\1\r\n",
+         "552 5.3.4 header too long, at most 64 octets"},
+        {"a bad field before a header that is too long", "X-Hikyaku-Var: =1\r\n" X50 X50 "\r\nb\r\n",
+         "550 5.6.0 X-Hikyaku-Var: expected name=value"},
+        {"a bad field and too many octets", "X-Hikyaku-Var: =1\r\n\r\n" X50 X50 X50,
+         "550 5.6.0 X-Hikyaku-Var: expected name=value"},
+        {"128 octets, header completed", "X: 1\r\n\r\n" X50 X50 "345678901234567890\r\n", ""},
+        {"129 octets", "X: 1\r\n\r\n" X50 X50 "3456789012345678901\r\n",
+         "552 5.3.4 message too big, at most 128 octets"},
+        {"133 octets, ours removed",
+         "X-Hikyaku-Tag: 1234567890123456789012345678901234567890\r\n\r\n" X50 "34567890123\r\n"
+         "567890123\r\n",
+         "552 5.3.4 message too big, at most 128 octets"},
+        {"no header, 129 octets", "text only\r\n" X50 X50 "3456789012345678\r\n",
+         "552 5.3.4 message too big, at most 128 octets"},
+        {"a loop and too many octets", "Received: 1\r\nReceived: 2\r\n\r\n" X50 X50 X50,
+         "554 5.4.6 mail loop: more than 1 Received fields"},
+        {"a NUL and too many octets", "X: 1\r\n\r\n\1" X50 X50 X50, "552 5.3.4 message too big, at most 128 octets"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof pieces / sizeof pieces[0]; i++) {
+        size_t n = strlen(pieces[i].content), pre = sizeof PRE - 1;
+        char wire[512];
+        int wire_n = snprintf(wire, sizeof wire, PRE "%s.\r\n", pieces[i].content);
+
+        for (size_t k = 0; k < (size_t)wire_n; k++)
+            wire[k] = wire[k] == '\1' ? '\0' : wire[k];
+        for (size_t at = 0; at <= n + 1; at++) { /* 0: in one piece; the last: octet by octet */
+            struct fake f;
+
+            fake_init(&f, false, HKY_LISTEN_PLAIN, NULL, "127.0.0.1");
+            f.policy.engine.bounds.header_octets = 64;
+            f.policy.engine.bounds.received = 1;
+            f.policy.engine.max_message = 128;
+            if (at <= n)
+                fake_send_cut(&f, hky_str_of(wire, (size_t)wire_n), pre + at);
+            for (size_t k = 0; at > n && k < (size_t)wire_n; k++)
+                fake_send(&f, hky_str_of(wire + k, 1));
+            if (strcmp(f.refused, pieces[i].refused) != 0 || (f.n_messages == 1) != (pieces[i].refused[0] == '\0'))
+                fail_msg("%s, cut at %zu of %zu: refused \"%s\"", pieces[i].name, at, n, f.refused);
+            fake_fini(&f);
+        }
+    }
+#undef X50
+}
+
 static void test_big_content_is_whole(void **state)
 {
     struct fake f;
@@ -461,11 +520,24 @@ static void test_bounds_of_dialogue(void **state)
     fake_init(&f, false, HKY_LISTEN_PLAIN, NULL, "127.0.0.1");
     fake_send(&f, hky_buf_str(&wire));
     assert_string_equal(fake_codes(&f, codes, 1 << 16), "220 500 250");
+    fake_fini(&f);
     hky_buf_clear(&wire);
     repeat(&wire, "A", 70000);
-    for (size_t at = 0; at < wire.n; at += 1000)
-        fake_send(&f, hky_str_of(wire.p + at, 1000));
-    assert_true(f.is_closed);
+    for (size_t piece = 1000; piece <= 70000; piece *= 70) {
+        fake_init(&f, false, HKY_LISTEN_PLAIN, NULL, "127.0.0.1");
+        for (size_t at = 0; at < wire.n; at += piece)
+            fake_send(&f, hky_str_of(wire.p + at, piece));
+        assert_true(f.is_closed);
+        assert_string_equal(fake_codes(&f, codes, 1 << 16), "220 500 421");
+        fake_fini(&f);
+    }
+    /* an octet 22 where a piece of a long line begins is no TLS */
+    hky_buf_clear(&wire);
+    repeat(&wire, "A", 3000);
+    hky_buf_add_z(&wire, "\x16\r\nNOOP\r\n");
+    fake_init(&f, false, HKY_LISTEN_PLAIN, NULL, "127.0.0.1");
+    fake_send_cut(&f, hky_buf_str(&wire), 3000);
+    assert_string_equal(fake_codes(&f, codes, 1 << 16), "220 500 250");
     fake_fini(&f);
     /* L25: 1000 recipients are taken, more are refused one by one, and the message still goes to those */
     hky_buf_clear(&wire);
@@ -552,6 +624,7 @@ int main(void)
         cmocka_unit_test(test_own_fields_from_strangers),
         cmocka_unit_test(test_scenario_of_a_login),
         cmocka_unit_test(test_bounds_of_content),
+        cmocka_unit_test(test_bounds_in_pieces),
         cmocka_unit_test(test_big_content_is_whole),
         cmocka_unit_test(test_journal_answers),
         cmocka_unit_test(test_no_room_for_a_big_file),
