@@ -65,4 +65,10 @@ static inline char hky_lower(char c)
 /* Is `s` well-formed UTF-8 (RFC 3629: no surrogates, no overlong forms)? */
 bool hky_utf8_is_valid(struct hky_str s);
 
+/* Without the byte order mark that some editors put before UTF-8. */
+static inline struct hky_str hky_utf8_unmarked(struct hky_str s)
+{
+    return s.n >= 3 && memcmp(s.p, "\xef\xbb\xbf", 3) == 0 ? hky_str_of(s.p + 3, s.n - 3) : s;
+}
+
 #endif

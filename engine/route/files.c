@@ -100,11 +100,28 @@ static enum hky_err text_read(const char *path, char **text, size_t *n, struct h
     return err;
 }
 
+/* Lua and JSON know neither a mark at the beginning nor other charsets. */
+static enum hky_err text_check(struct hky_str *text, struct hky_error *e)
+{
+    struct hky_str rest = *text = hky_utf8_unmarked(*text);
+
+    if (hky_utf8_is_valid(rest))
+        return HKY_OK;
+    for (unsigned line = 1;; line++) {
+        const char *end = memchr(rest.p, '\n', rest.n);
+        size_t n = end != NULL ? (size_t)(end - rest.p) + 1 : rest.n;
+        if (!hky_utf8_is_valid(hky_str_of(rest.p, n)))
+            return hky_error_set(e, HKY_E_SYNTAX, "line %u is not UTF-8: save the file as UTF-8", line);
+        rest = hky_str_of(rest.p + n, rest.n - n);
+    }
+}
+
 const struct hky_file *hky_loader_file(struct hky_loader *l, const char *name, struct hky_error *e)
 {
     struct hky_route_table *t = l->table;
     char path[PATH_MAX];
-    char *text;
+    struct hky_str text;
+    char *octets;
     size_t n;
 
     for (uint32_t i = 0; i < t->n_files; i++)
@@ -118,15 +135,19 @@ const struct hky_file *hky_loader_file(struct hky_loader *l, const char *name, s
         hky_error_set(e, HKY_E_LIMIT, "more than %u files", FILES_MAX);
         return NULL;
     }
-    if (!path_of(l, name, path, e) || text_read(path, &text, &n, e) != HKY_OK)
+    if (!path_of(l, name, path, e) || text_read(path, &octets, &n, e) != HKY_OK)
         return NULL;
+    text = hky_str_of(octets, n);
+    if (text_check(&text, e) != HKY_OK) {
+        free(octets);
+        return NULL;
+    }
     if (t->n_files == t->cap_files) {
         t->cap_files = t->cap_files ? t->cap_files * 2 : 8;
         t->files = hky_realloc(t->files, t->cap_files * sizeof *t->files);
     }
-    t->files[t->n_files] =
-        (struct hky_file){hky_arena_z(&t->arena, name), hky_arena_str(&t->arena, hky_str_of(text, n)), n};
-    free(text);
+    t->files[t->n_files] = (struct hky_file){hky_arena_z(&t->arena, name), hky_arena_str(&t->arena, text), text.n};
+    free(octets);
     return &t->files[t->n_files++];
 }
 

@@ -204,11 +204,13 @@ enum hky_err hky_list_parse(struct hky_str text, const char *name, struct hky_se
         line++;
         text.p += end != NULL ? n + 1 : n;
         text.n -= end != NULL ? n + 1 : n;
-        if (line == 1 && s.n >= 3 && memcmp(s.p, "\xef\xbb\xbf", 3) == 0)
-            s.p += 3, s.n -= 3;
+        if (line == 1)
+            s = hky_utf8_unmarked(s);
         s = without_comment(s);
         if (s.n == 0)
             continue;
+        if (!hky_utf8_is_valid(s))
+            return hky_error_set(e, HKY_E_SYNTAX, "%s:%u: not UTF-8: save the file as UTF-8", name, line);
         if (hky_entry_parse(s, &entry, &why) != HKY_OK)
             return hky_error_set(e, HKY_E_SYNTAX, "%s:%u: \"%.*s\" is no address, domain or .domain: %s", name, line,
                                  (int)(s.n < 60 ? s.n : 60), s.p, why.text);

@@ -1,22 +1,38 @@
 /* Problems and where they are. */
 #include "route/loader.h"
 
+#include "mail/charset.h"
+
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 
+#define PROBLEM_MAX 600
+
+/* Scripts and files say a part of it, and it may be cut within a character: what comes out can be shown. */
+static void text_format(char out[3 * PROBLEM_MAX], const char *fmt, va_list ap)
+{
+    struct hky_buf shown;
+
+    vsnprintf(out, PROBLEM_MAX, fmt, ap);
+    for (char *c = out; *c != 0; c++)
+        if ((unsigned char)*c < ' ' || *c == 0x7f)
+            *c = ' ';
+    hky_buf_init(&shown, 3 * PROBLEM_MAX);
+    hky_utf8_repair(hky_str_z(out), &shown);
+    snprintf(out, 3 * PROBLEM_MAX, "%s", hky_buf_z(&shown));
+    hky_buf_fini(&shown);
+}
+
 void hky_complain(struct hky_loader *l, struct hky_place place, bool is_warning, const char *fmt, ...)
 {
     struct hky_problems *p = l->problems;
-    char text[600];
+    char text[3 * PROBLEM_MAX];
     va_list ap;
 
     va_start(ap, fmt);
-    vsnprintf(text, sizeof text, fmt, ap);
+    text_format(text, fmt, ap);
     va_end(ap);
-    for (char *c = text; *c != 0; c++)
-        if ((unsigned char)*c < ' ' || *c == 0x7f)
-            *c = ' ';
     for (size_t i = 0; i < p->n; i++)
         if (p->items[i].place.line == place.line && strcmp(p->items[i].text, text) == 0)
             return;

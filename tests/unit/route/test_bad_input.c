@@ -282,6 +282,81 @@ static void warnings_do_not_stop(void **state)
     }
 }
 
+/* What Windows programs save. Shift_JIS is never shown: a terminal would show something else, or nothing. */
+static void files_are_utf_8_with_or_without_a_mark(void **state)
+{
+#define BOM  "\xef\xbb\xbf"
+#define SJIS "\x93\xfa\x96\x7b"
+    static const struct {
+        const char *policy, *file, *text, *expected; /* NULL loads */
+        uint32_t line;
+    } cases_of_files[] = {
+        {BOM RELAYS "route 'r' { to = '*', via = 'a' }", NULL, NULL, NULL, 0},
+        {BOM RELAYS "x = 1", NULL, NULL, "assignment to the global", 4},
+        {BOM "include 'f.lua'", "f.lua", BOM RELAYS, NULL, 0},
+        {"rows 'f.json'", "f.json", BOM "[ { \"name\": \"x\", \"host\": \"h.example\", \"to\": \"*\" } ]", NULL, 0},
+        {RELAYS "route 'r' { to = list 'f.txt', via = 'a' }", "f.txt", BOM "x.example\n", NULL, 0},
+        {RELAYS "route 'r' { to = list 'f.txt', via = 'a' }", "f.txt", "x.example # " SJIS "\n", NULL, 0},
+        {RELAYS "-- " SJIS "\nx = 1", NULL, NULL, "line 4 is not UTF-8: save the file as UTF-8", 0},
+        {"include 'f.lua'", "f.lua", RELAYS "local x = '" SJIS "'",
+         "include \"f.lua\": line 4 is not UTF-8: save the file as UTF-8", 1},
+        {"rows 'f.json'", "f.json", "[\n{ \"name\": \"" SJIS "\", \"host\": \"h.example\", \"to\": \"*\" } ]",
+         "rows \"f.json\": line 2 is not UTF-8: save the file as UTF-8", 1},
+        {RELAYS "route 'r' { to = list 'f.txt', via = 'a' }", "f.txt", "x.example\n" SJIS "@y.example\n",
+         "f.txt:2: not UTF-8: save the file as UTF-8", 4},
+        {RELAYS "x = '"
+                "\xff\xfe"
+                "'",
+         NULL, NULL, "line 4 is not UTF-8", 0},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof cases_of_files / sizeof cases_of_files[0]; i++) {
+        struct folder f;
+        struct hky_problems problems = {0};
+        struct hky_policy *p;
+        bool found = false;
+        folder_open(&f);
+        folder_write(&f, "policy.lua", cases_of_files[i].policy);
+        if (cases_of_files[i].file != NULL)
+            folder_write(&f, cases_of_files[i].file, cases_of_files[i].text);
+        p = load_folder(&f, &problems);
+        for (size_t k = 0; k < problems.n; k++) {
+            found |= cases_of_files[i].expected != NULL && strstr(problems.items[k].text, cases_of_files[i].expected) &&
+                     problems.items[k].place.line == cases_of_files[i].line;
+            assert_true(hky_utf8_is_valid(hky_str_z(problems.items[k].text)));
+        }
+        if ((p != NULL) != (cases_of_files[i].expected == NULL) || (p == NULL && !found)) {
+            problems_print(&problems);
+            fail_msg("case %zu: loaded %d, expected %s", i, p != NULL, cases_of_files[i].expected);
+        }
+        hky_policy_unref(&p);
+        hky_problems_fini(&problems);
+        folder_close(&f);
+    }
+}
+
+/* A text is cut where it is too long: not in the middle of a character. */
+static void problems_are_utf_8(void **state)
+{
+    struct folder f;
+    struct hky_problems problems = {0};
+    char policy[600] = RELAYS "route 'r' { to = '";
+
+    (void)state;
+    for (int i = 0; i < 60; i++)
+        strcat(policy, "\xe6\x97\xa5");
+    strcat(policy, "@', via = 'a' } route 's' { to = '\\xff@', via = 'a' }");
+    folder_open(&f);
+    folder_write(&f, "policy.lua", policy);
+    assert_null(load_folder(&f, &problems));
+    assert_true(problems.n_errors >= 2);
+    for (size_t k = 0; k < problems.n; k++)
+        assert_true(hky_utf8_is_valid(hky_str_z(problems.items[k].text)));
+    hky_problems_fini(&problems);
+    folder_close(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -289,6 +364,8 @@ int main(void)
         cmocka_unit_test(one_mistake_is_one_problem),
         cmocka_unit_test(all_problems_are_collected),
         cmocka_unit_test(rows_file_problems),
+        cmocka_unit_test(files_are_utf_8_with_or_without_a_mark),
+        cmocka_unit_test(problems_are_utf_8),
         cmocka_unit_test(warnings_do_not_stop),
     };
 
