@@ -367,6 +367,8 @@ static struct verdict judge_enhanced(const struct view *v)
             return verdict_of(HKY_CLASS_RATE_LIMITED, way(v));
         if (detail == 4 && is_permanent)
             return verdict_of(HKY_CLASS_BAD_DOMAIN, HKY_SCOPE_DOMAIN);
+        if (detail == 6 && is_permanent) /* a loop: it would go round again */
+            break;
         return verdict_of(HKY_CLASS_NETWORK, way(v));
     case 5:
         if (detail == 3)

@@ -19,30 +19,71 @@ static void place(struct hky_lane_slot *slot, const struct hky_dns_mx *hosts, un
     hky_pool_wake(pool);
 }
 
+static bool is_listening_on(const struct hky_engine_options *o, uint16_t port)
+{
+    for (uint32_t i = 0; i < o->n_listen; i++)
+        if (o->listen[i].port == port)
+            return true;
+    return false;
+}
+
+/* RFC 5321 5.1: where this engine is a mail host of the domain itself, only better ones than it come into question;
+ * how many those are. A host of our name without a listener of ours on the port is another server's. */
+static unsigned n_better_than_us(const struct hky_lane *lane, const struct hky_dns_mx_answer *a)
+{
+    const struct hky_engine_options *o = &lane->policy->engine;
+    if (!is_listening_on(o, lane->relay->port))
+        return a->n;
+    for (unsigned i = 0; i < a->n; i++) {
+        if (!hky_str_ieq(hky_str_z(a->mx[i].host), hky_str_z(o->hostname)))
+            continue;
+        while (i > 0 && a->mx[i - 1].preference == a->mx[i].preference)
+            i--;
+        return i;
+    }
+    return a->n;
+}
+
+static void set_enhanced(struct hky_reply *reply, uint8_t subject, uint8_t detail)
+{
+    reply->enhanced[0] = 5;
+    reply->enhanced[1] = subject;
+    reply->enhanced[2] = detail;
+    reply->enhanced_detail = detail;
+}
+
+/* Why the domain's mail goes nowhere. */
+static enum hky_class explain(const struct hky_lane *lane, const struct hky_dns_mx_answer *a, struct hky_reply *reply)
+{
+    const char *domain = lane->destination, *text = a->text;
+    switch (a->status) {
+    case HKY_DNS_NULL_MX:
+        hky_reply_local(reply, HKY_ORIGIN_DNS, "%s accepts no mail (null MX)", domain);
+        set_enhanced(reply, 1, 10);
+        return HKY_CLASS_BAD_DOMAIN;
+    case HKY_DNS_NO_NAME:
+    case HKY_DNS_NO_DATA:
+        hky_reply_local(reply, HKY_ORIGIN_DNS, "%s: %s", domain, text[0] != '\0' ? text : "no such domain");
+        set_enhanced(reply, 1, 2);
+        return HKY_CLASS_BAD_DOMAIN;
+    case HKY_DNS_OK: /* a mistake of the DNS or the policy, not the recipient's: another step may know the way */
+        hky_reply_local(reply, HKY_ORIGIN_DNS, "%s: its best mail host is this engine, %s: the mail would come back",
+                        domain, lane->policy->engine.hostname);
+        set_enhanced(reply, 4, 6);
+        return HKY_CLASS_UNKNOWN;
+    case HKY_DNS_FAILED:
+        break;
+    }
+    hky_reply_local(reply, HKY_ORIGIN_DNS, "%s: %s", domain, text[0] != '\0' ? text : "the name servers do not answer");
+    return HKY_CLASS_NETWORK;
+}
+
 static void fail_lane(struct hky_lane_slot *slot, const struct hky_dns_mx_answer *a)
 {
-    struct hky_reply reply;
-    const char *domain = slot->lane->destination;
-    enum hky_class class = HKY_CLASS_BAD_DOMAIN;
-    if (a->status == HKY_DNS_NULL_MX) {
-        hky_reply_local(&reply, HKY_ORIGIN_DNS, "%s accepts no mail (null MX)", domain);
-        reply.enhanced[0] = 5;
-        reply.enhanced[1] = 1;
-        reply.enhanced[2] = 10;
-        reply.enhanced_detail = 10;
-    } else if (a->status == HKY_DNS_NO_NAME || a->status == HKY_DNS_NO_DATA) {
-        hky_reply_local(&reply, HKY_ORIGIN_DNS, "%s: %s", domain, a->text[0] != '\0' ? a->text : "no such domain");
-        reply.enhanced[0] = 5;
-        reply.enhanced[1] = 1;
-        reply.enhanced[2] = 2;
-        reply.enhanced_detail = 2;
-    } else {
-        class = HKY_CLASS_NETWORK;
-        hky_reply_local(&reply, HKY_ORIGIN_DNS, "%s: %s", domain,
-                        a->text[0] != '\0' ? a->text : "the name servers do not answer");
-    }
-    /* The whole lane leads nowhere; others have their turn in between, the answer stays in the resolver's cache. */
     struct hky_lane *lane = slot->lane;
+    struct hky_reply reply;
+    enum hky_class class = explain(lane, a, &reply);
+    /* The whole lane leads nowhere; others have their turn in between, the answer stays in the resolver's cache. */
     unsigned n = 0;
     while (n < FAILED_A_TURN && hky_lane_fail_one(lane, HKY_STAGE_CONNECT, class, &reply))
         n++;
@@ -72,8 +113,9 @@ static void on_mx(struct hky_dns_query *q, const struct hky_dns_mx_answer *a)
     bool was_placed = slot->pool != NULL;
     slot->is_asking = false;
     slot->asked_at_ms = hky_loop_now_ms(slot->deliver->params.loop);
-    if (a->status == HKY_DNS_OK && a->n > 0) {
-        place(slot, a->mx, a->n);
+    unsigned n = a->status == HKY_DNS_OK ? n_better_than_us(slot->lane, a) : 0;
+    if (n > 0) {
+        place(slot, a->mx, n);
         return;
     }
     if (was_placed && a->status == HKY_DNS_FAILED) {

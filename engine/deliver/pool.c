@@ -332,7 +332,7 @@ static void fail_job(struct hky_job *job, enum hky_stage stage, enum hky_class c
 {
     struct hky_outcome o = {
         .class = class,
-        .scope = class == HKY_CLASS_BAD_DOMAIN ? HKY_SCOPE_DOMAIN : HKY_SCOPE_RELAY,
+        .scope = class == HKY_CLASS_BAD_DOMAIN || class == HKY_CLASS_UNKNOWN ? HKY_SCOPE_DOMAIN : HKY_SCOPE_RELAY,
         .stage = stage,
         .is_temporary = class == HKY_CLASS_NETWORK || class == HKY_CLASS_SYSTEM_TEMP,
         .reply = *reply,

@@ -453,6 +453,9 @@ return {
     why = "said without saying what: another way is the cheapest cure" },
 
   --------------------------------------------------------------------------------------------- everybody: the system
+  -- Of all refusals for good: sent again by the same way it goes round again. The address is not to blame.
+  { code = P, text = { "mail loop", "routing loop", "loop detected", "too many hops", "hop count exceeded" },
+    class = "unknown", scope = "recipient", why = "Postfix, Exim, Sendmail, Exchange bounce it; RFC 3463 3.5: 5.4.6" },
   { code = { 400, 599 }, text = { "connection timed out", "connection refused", "no route to host",
       "did not accept our requests to connect", "host not reachable", "network is unreachable", "network error",
       "lost connection with", "host name lookup failure", "mail loop", "routing loop", "loop detected",

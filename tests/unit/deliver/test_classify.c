@@ -278,6 +278,13 @@ static const struct sample samples[] = {
      C(AUTH_POLICY), W(SENDER), 0},
     {"recipient that does not exist", "own", "mx.example.jp", S(RCPT), "550 The mailbox taro@example.jp does not exist",
      C(BAD_MAILBOX), W(RECIPIENT), 0},
+    {"mail loop", "own", "mx.example.jp", S(DOT), "554 Too many hops", C(UNKNOWN), W(RECIPIENT), 0},
+    {"mail loop, and a word about the network", "", "smtp.rental.example", S(DOT),
+     "554 5.4.6 Hop count exceeded - possible mail loop: network error", C(UNKNOWN), W(RECIPIENT), 0},
+    {"mail loop by its status", "own", "mx.example.jp", S(RCPT), "550 5.4.6 no", C(UNKNOWN), W(RECIPIENT), 0},
+    {"mail loop that may end", "own", "mx.example.jp", S(RCPT), "451 4.4.6 mail loop detected", C(NETWORK), W(PATH), 0},
+    {"no way there, for good", "own", "mx.example.jp", S(RCPT), "550 5.4.1 no answer from host", C(NETWORK), W(PATH),
+     0},
     {"system 4xx", "own", "mx.example.jp", S(DOT), "452 4.3.1 Insufficient system storage", C(SYSTEM_TEMP), W(PATH), 0},
 };
 

@@ -16,7 +16,7 @@ struct pending {
 static enum hky_dns_status mx_status;
 static const char *mx_hosts;  /* "10 a.example,20 b.example" */
 static const char *addresses; /* "a.example=127.0.0.1+::1,b.example=" */
-static unsigned n_mx_asked;
+static unsigned n_mx_asked, n_addr_asked;
 
 enum hky_err hky_dns_new(struct hky_loop *loop, const char *resolver, struct hky_dns **out, struct hky_error *e)
 {
@@ -121,6 +121,7 @@ void hky_dns_ask_mx(struct hky_dns *dns, struct hky_dns_query *q, struct hky_str
 
 void hky_dns_ask_addr(struct hky_dns *dns, struct hky_dns_query *q, struct hky_str host)
 {
+    n_addr_asked++;
     ask(dns, q, host, false);
 }
 
@@ -137,6 +138,7 @@ static void own_init(struct fake *f, uint16_t port, enum hky_dns_status status, 
     mx_hosts = hosts;
     addresses = addrs;
     n_mx_asked = 0;
+    n_addr_asked = 0;
 }
 
 static void test_domains_without_mail(void **state)
@@ -202,6 +204,42 @@ static void test_the_next_host_is_tried(void **state)
         if (f.outcomes[0][0].class != HKY_CLASS_OK)
             fail_msg("%s: %s", rows[i].name, f.outcomes[0][0].reply.text);
         finish(&f, &s);
+    }
+}
+
+static void test_mail_does_not_come_back_to_ourselves(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *name, *hosts;
+        bool is_elsewhere; /* our name, but the port is not ours */
+        unsigned n_tried;  /* 0: it would come back */
+    } rows[] = {
+        {"we are the only one", "10 me.example", false, 0},
+        {"we are the best", "10 Me.Example,20 a.example", false, 0},
+        {"we are as good as another", "10 a.example,10 me.example,20 b.example", false, 0},
+        {"there is a better one", "5 a.example,10 b.example,10 me.example,20 c.example", false, 1},
+        {"we are not among them", "10 a.example,20 b.example,30 some.example", false, 3},
+        {"another server has our name", "10 me.example,20 a.example", true, 2},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct fake f;
+        own_init(&f, 1, HKY_DNS_OK, rows[i].hosts, "");
+        const struct hky_listen listen = {.addr = "127.0.0.1", .port = rows[i].is_elsewhere ? 587 : 1};
+        f.policy.engine.listen = &listen;
+        f.policy.engine.n_listen = 1;
+        add(&f, 2);
+        run_until(&f, 2);
+        for (unsigned k = 0; k < 2; k++) {
+            const struct hky_outcome *o = &f.outcomes[k][0];
+            bool is_loop = o->class == HKY_CLASS_UNKNOWN && o->scope == HKY_SCOPE_DOMAIN && !o->is_temporary &&
+                           o->reply.enhanced[1] == 4 && o->reply.enhanced_detail == 6;
+            if (is_loop != (rows[i].n_tried == 0))
+                fail_msg("%s: %s %s", rows[i].name, hky_class_name(o->class), o->reply.text);
+        }
+        if (n_addr_asked != rows[i].n_tried * 2)
+            fail_msg("%s: %u hosts tried", rows[i].name, n_addr_asked / 2);
+        finish(&f, NULL);
     }
 }
 
@@ -280,6 +318,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_domains_without_mail),
         cmocka_unit_test(test_the_next_host_is_tried),
+        cmocka_unit_test(test_mail_does_not_come_back_to_ourselves),
         cmocka_unit_test(test_a_refusal_for_good_is_final),
         cmocka_unit_test(test_domains_of_one_site_share_connections),
         cmocka_unit_test(test_a_lane_may_go_while_its_mx_is_asked),
