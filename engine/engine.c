@@ -64,12 +64,12 @@ static void on_enqueue(void *ctx, unsigned worker, struct hky_message *m)
 }
 
 static void ask_relay_secret(void *ctx, unsigned worker, struct hky_policy *policy, const struct hky_relay *relay,
-                             bool refresh, void (*done)(void *arg, struct hky_secret *s, const struct hky_error *e),
-                             void *arg)
+                             struct hky_secret *refused,
+                             void (*done)(void *arg, struct hky_secret *s, const struct hky_error *e), void *arg)
 {
     struct hky_engine *engine = ctx;
 
-    hky_credentials_get(engine->credentials, policy, relay, refresh, engine->workers[worker].loop, done, arg);
+    hky_credentials_get(engine->credentials, policy, relay, refused, engine->workers[worker].loop, done, arg);
 }
 
 /* A listener's password: read on aux, remembered until the next reload, brought back to the worker. */

@@ -25,7 +25,7 @@ struct question {
     struct hky_credentials *credentials;
     struct hky_policy *policy;
     const struct hky_relay *relay;
-    bool is_refresh;
+    struct hky_secret *refused; /* NULL: none */
     struct hky_loop *loop;
     void (*done)(void *arg, struct hky_secret *s, const struct hky_error *e);
     void *arg;
@@ -115,6 +115,7 @@ static void *thread_main(void *arg)
 static void question_free(struct question *q)
 {
     hky_secret_unref(&q->answer);
+    hky_secret_unref(&q->refused);
     hky_policy_unref(&q->policy);
     free(q);
 }
@@ -289,12 +290,20 @@ static struct entry *entry_of(struct hky_credentials *c, const struct hky_relay 
     return en;
 }
 
+/* Not when it is the one that was refused; whoever else was refused it may have had it replaced already. */
+static bool is_usable(const struct entry *en, const struct question *q)
+{
+    if (en->secret == NULL || hky_mono_ms() >= en->until_ms)
+        return false;
+    return q->refused == NULL || !hky_str_eq(hky_secret_value(q->refused), hky_secret_value(en->secret));
+}
+
 static void on_question(struct hky_task *task)
 {
     struct question *q = HKY_CONTAINER(task, struct question, task);
     struct hky_credentials *c = q->credentials;
     struct entry *en = entry_of(c, q->relay);
-    if (en->secret != NULL && !q->is_refresh && hky_mono_ms() < en->until_ms) {
+    if (is_usable(en, q)) {
         answer(q, en->secret, NULL);
         return;
     }
@@ -312,14 +321,14 @@ static void on_question(struct hky_task *task)
 }
 
 void hky_credentials_get(struct hky_credentials *c, struct hky_policy *policy, const struct hky_relay *relay,
-                         bool refresh, struct hky_loop *loop,
+                         struct hky_secret *refused, struct hky_loop *loop,
                          void (*done)(void *arg, struct hky_secret *s, const struct hky_error *e), void *arg)
 {
     struct question *q = hky_calloc(1, sizeof(*q));
     q->credentials = c;
     q->policy = hky_policy_ref(policy);
     q->relay = relay;
-    q->is_refresh = refresh;
+    q->refused = refused != NULL ? hky_secret_ref(refused) : NULL;
     q->loop = loop;
     q->done = done;
     q->arg = arg;

@@ -63,6 +63,7 @@ static void on_free(struct hky_task *task)
 {
     struct hky_outbound *c = HKY_CONTAINER(task, struct hky_outbound, free_task);
     hky_buf_fini(&c->scratch);
+    hky_secret_unref(&c->token);
     free(c->hosts);
     free(c->addrs);
     hky_policy_unref(&c->params.policy);

@@ -38,7 +38,7 @@ struct hky_outbound_ops {
     void (*open)(void *ctx, struct hky_outbound *c);
     void (*closed)(void *ctx, struct hky_outbound *c, const struct hky_outbound_end *end);
     /* done(arg, secret, error) later on the loop, once; also after the connection is gone. */
-    void (*secret)(void *ctx, struct hky_outbound *c, bool refresh,
+    void (*secret)(void *ctx, struct hky_outbound *c, struct hky_secret *refused,
                    void (*done)(void *arg, struct hky_secret *s, const struct hky_error *e), void *arg);
     /* A stage is over (probe); may be NULL. */
     void (*trace)(void *ctx, struct hky_outbound *c, enum hky_stage stage, bool is_good, const char *text);

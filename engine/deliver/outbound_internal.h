@@ -26,6 +26,7 @@ struct hky_outbound {
     struct hky_delivery *bound;
     struct hky_buf scratch; /* rewritten headers */
     struct login_wait *login;
+    struct hky_secret *token; /* the last one tried */
     enum hky_auth auth;
     uint64_t dot_end;        /* octets of the stream that end with the newest dot */
     uint64_t sent_at_arming; /* progress since the timer was set */

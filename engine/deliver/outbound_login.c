@@ -43,7 +43,8 @@ static void on_secret(void *arg, struct hky_secret *secret, const struct hky_err
                                      .secret = secret};
         hky_login_new(&p, &sasl, &error);
     }
-    hky_secret_unref(&secret);
+    hky_secret_unref(&c->token);
+    c->token = secret;
     bool may_pass = error.code == HKY_E_NET || error.code == HKY_E_TIMEOUT || error.code == HKY_E_DNS;
     if (sasl != NULL)
         hky_dialogue_login(&c->dialogue, sasl);
@@ -75,5 +76,5 @@ void hky_outbound_login(struct hky_outbound *c)
     c->login->connection = c;
     if (c->params.policy != NULL)
         c->login->policy = hky_policy_ref(c->params.policy);
-    c->params.ops->secret(c->params.ctx, c, c->has_refreshed, on_secret, c->login);
+    c->params.ops->secret(c->params.ctx, c, c->has_refreshed ? c->token : NULL, on_secret, c->login);
 }

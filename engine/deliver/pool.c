@@ -240,14 +240,14 @@ static void on_closed(void *ctx, struct hky_outbound *c, const struct hky_outbou
     hky_pool_wake(pool);
 }
 
-static void on_want_secret(void *ctx, struct hky_outbound *c, bool refresh,
+static void on_want_secret(void *ctx, struct hky_outbound *c, struct hky_secret *refused,
                            void (*done)(void *arg, struct hky_secret *s, const struct hky_error *e), void *arg)
 {
     struct member *m = ctx;
     const struct hky_deliver_params *p = &m->pool->deliver->params;
     /* The connection's policy and relay, not the pool's: they are kept until the answer, whatever is loaded meanwhile.
      */
-    p->secret(p->ctx, p->worker, hky_outbound_policy(c), hky_outbound_relay(c), refresh, done, arg);
+    p->secret(p->ctx, p->worker, hky_outbound_policy(c), hky_outbound_relay(c), refused, done, arg);
 }
 
 static const struct hky_outbound_ops connection_ops = {

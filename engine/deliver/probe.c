@@ -123,14 +123,14 @@ static void on_closed(void *ctx, struct hky_outbound *c, const struct hky_outbou
     p->is_over = true;
 }
 
-static void on_secret(void *ctx, struct hky_outbound *c, bool refresh,
+static void on_secret(void *ctx, struct hky_outbound *c, struct hky_secret *refused,
                       void (*done)(void *arg, struct hky_secret *s, const struct hky_error *e), void *arg)
 {
     struct probe *p = ctx;
     (void)c;
     if (p->credentials == NULL)
         p->credentials = hky_credentials_new(p->loop, NULL, NULL);
-    hky_credentials_get(p->credentials, p->params->policy, p->params->relay, refresh, p->loop, done, arg);
+    hky_credentials_get(p->credentials, p->params->policy, p->params->relay, refused, p->loop, done, arg);
 }
 
 static void on_trace(void *ctx, struct hky_outbound *c, enum hky_stage stage, bool is_good, const char *text)

@@ -16,10 +16,12 @@ struct hky_deliver_params {
     struct hky_log *log;
     const struct hky_clock *clock;
     void *ctx;
-    /* Secrets and OAuth tokens are read by another thread; done comes on this loop. `refresh`: the old token was
-     * refused. `policy`: the one `relay` is in, after a reload not always the newest. One reference goes to done. */
-    void (*secret)(void *ctx, unsigned worker, struct hky_policy *policy, const struct hky_relay *relay, bool refresh,
-                   void (*done)(void *arg, struct hky_secret *s, const struct hky_error *e), void *arg);
+    /* Secrets and OAuth tokens are read by another thread; done comes on this loop. `refused`: the token
+     * that the relay refused, borrowed for the call, or NULL. `policy`: the one `relay` is in, after a reload not
+     * always the newest. One reference goes to done. */
+    void (*secret)(void *ctx, unsigned worker, struct hky_policy *policy, const struct hky_relay *relay,
+                   struct hky_secret *refused, void (*done)(void *arg, struct hky_secret *s, const struct hky_error *e),
+                   void *arg);
 };
 enum hky_err hky_deliver_new(const struct hky_deliver_params *p, struct hky_deliver **out, struct hky_error *e);
 /* Stops opening connections; QUITs idle ones; running transactions go on. */
@@ -34,9 +36,10 @@ void hky_deliver_lane_gone(struct hky_deliver *d, struct hky_lane *lane); /* sch
 struct hky_credentials;
 struct hky_credentials *hky_credentials_new(struct hky_loop *aux, struct hky_record *record, struct hky_log *log);
 void hky_credentials_free(struct hky_credentials **c);
-/* Any thread; the policy is kept referenced until done. done on `loop`. */
+/* Any thread; the policy is kept referenced until done. done on `loop`. With `refused` the answer is newer than that
+ * one: fetched, unless another asker's question has fetched it already. */
 void hky_credentials_get(struct hky_credentials *c, struct hky_policy *policy, const struct hky_relay *relay,
-                         bool refresh, struct hky_loop *loop,
+                         struct hky_secret *refused, struct hky_loop *loop,
                          void (*done)(void *arg, struct hky_secret *s, const struct hky_error *e), void *arg);
 
 /* The connection test: every stage with time and verbatim reply. Runs on its own loop, blocking the caller (CLI). */

@@ -208,7 +208,7 @@ struct fake {
     bool has_outcome[16][4], mail_sent[16];
     unsigned n_done, n_back;
     const char *secret;
-    unsigned n_secrets;
+    unsigned n_secrets, n_refused;
     bool is_piecewise;
 };
 static struct fake *fake; /* the schedule's functions have no context of ours */
@@ -314,16 +314,19 @@ void hky_body_read_release(struct hky_body_read *r)
 }
 
 static void give_secret(void *ctx, unsigned worker, struct hky_policy *policy, const struct hky_relay *relay,
-                        bool refresh, void (*done)(void *arg, struct hky_secret *s, const struct hky_error *e),
-                        void *arg)
+                        struct hky_secret *refused,
+                        void (*done)(void *arg, struct hky_secret *s, const struct hky_error *e), void *arg)
 {
     struct fake *f = ctx;
     struct hky_error e = {.code = HKY_E_MISSING, .text = "no secret named x"};
     (void)worker;
-    (void)refresh;
     assert_ptr_equal(policy, &f->policy);
     assert_ptr_equal(relay, &f->relay);
     f->n_secrets++;
+    if (refused != NULL) {
+        assert_true(hky_str_eq(hky_secret_value(refused), hky_str_z(f->secret)));
+        f->n_refused++;
+    }
     done(arg, f->secret != NULL ? hky_secret_new(hky_str_z(f->secret)) : NULL, &e);
 }
 

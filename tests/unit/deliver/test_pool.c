@@ -253,6 +253,27 @@ static void test_a_connection_logs_in_by_its_own_policy(void **state)
     assert_int_equal(newer.refs, 1000);
 }
 
+static void test_a_refused_token_is_replaced_once(void **state)
+{
+    (void)state;
+    struct server s;
+    struct fake f;
+    const char *scripts[] = {"S: 220 hi\nC: EHLO\nS: 250-x|250 AUTH XOAUTH2\nC: AUTH XOAUTH2\nS: 535 5.7.8 no\nEOF\n",
+                             "S: 220 hi\nC: EHLO\nS: 250-x|250 AUTH XOAUTH2\nC: AUTH XOAUTH2\nS: 535 5.7.8 no\nEOF\n",
+                             NULL};
+    server_start(&s, scripts);
+    fake_init(&f, s.port);
+    f.relay.user = "user";
+    f.relay.auth = HKY_AUTH_XOAUTH2;
+    f.secret = "token";
+    add(&f, 1);
+    run_until(&f, 1);
+    assert_int_equal(f.outcomes[0][0].class, HKY_CLASS_RELAY_AUTH);
+    assert_int_equal(f.n_secrets, 2);
+    assert_int_equal(f.n_refused, 1);
+    finish(&f, &s);
+}
+
 static void test_starttls_injection_is_refused(void **state)
 {
     (void)state;
@@ -386,6 +407,7 @@ int main(void)
         cmocka_unit_test(test_every_stage_can_fail),
         cmocka_unit_test(test_login),
         cmocka_unit_test(test_a_connection_logs_in_by_its_own_policy),
+        cmocka_unit_test(test_a_refused_token_is_replaced_once),
         cmocka_unit_test(test_starttls_injection_is_refused),
         cmocka_unit_test(test_opportunistic_tls_falls_back_once),
         cmocka_unit_test(test_limits_of_the_server_are_kept),

@@ -1,0 +1,76 @@
+/* The store of credentials with a token command that counts its runs. */
+#include "base/clock.h"
+#include "hikyaku/deliver.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+struct asker {
+    struct hky_secret *secret;
+    bool is_told;
+};
+
+static void on_secret(void *arg, struct hky_secret *s, const struct hky_error *e)
+{
+    struct asker *a = arg;
+    if (s == NULL)
+        print_error("%s\n", e->text);
+    a->secret = s;
+    a->is_told = true;
+}
+
+static void test_a_token_refused_twice_is_fetched_once(void **state)
+{
+    (void)state;
+    char file[] = "/tmp/hikyaku-token-XXXXXX", command[200];
+    int fd = mkstemp(file);
+    assert_true(fd >= 0);
+    close(fd);
+    snprintf(command, sizeof(command), "echo >> %s; wc -l < %s", file, file);
+    const char *const argv[] = {"/bin/sh", "-c", command, NULL};
+    struct hky_policy policy = {.refs = 1000, .dir = "/tmp", .path = "/tmp/policy.lua"};
+    struct hky_relay relay = {.name = "r", .account = "a", .oauth = {.token_command = argv}};
+    struct hky_secret *first = hky_secret_new(HKY_STR("1")), *second = hky_secret_new(HKY_STR("2"));
+    const struct {
+        const char *name;
+        struct hky_secret *refused;
+        const char *token;
+    } rows[] = {
+        {"the first question", NULL, "1"},       {"from the cache", NULL, "1"},
+        {"refused: fetched", first, "2"},        {"another connection was refused the old one, too", first, "2"},
+        {"the new one is refused", second, "3"},
+    };
+    struct hky_loop *loop;
+    struct hky_error e;
+    assert_int_equal(hky_loop_new(&loop, &e), HKY_OK);
+    struct hky_credentials *c = hky_credentials_new(loop, NULL, NULL);
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct asker a = {0};
+        int64_t until = hky_mono_ms() + 8000;
+        hky_credentials_get(c, &policy, &relay, rows[i].refused, loop, on_secret, &a);
+        while (!a.is_told && hky_mono_ms() < until)
+            hky_loop_turn(loop, 20);
+        if (a.secret == NULL || !hky_str_eq(hky_secret_value(a.secret), hky_str_z(rows[i].token)))
+            fail_msg("%s: " HKY_STR_FMT, rows[i].name, HKY_STR_ARG(hky_secret_value(a.secret)));
+        hky_secret_unref(&a.secret);
+    }
+    hky_credentials_free(&c);
+    hky_secret_unref(&first);
+    hky_secret_unref(&second);
+    hky_loop_free(&loop);
+    unlink(file);
+    assert_int_equal(policy.refs, 1000);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_token_refused_twice_is_fetched_once),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
