@@ -135,6 +135,33 @@ static void heap_gives_the_earliest(void **state)
     hky_heap_fini(&h);
 }
 
+/* The definition, a bit at a time. */
+static uint32_t crc32c_defined(uint32_t crc, const unsigned char *p, size_t n)
+{
+    crc = ~crc;
+    for (size_t i = 0; i < n; i++)
+        for (int k = 0; k < 8; k++)
+            crc = crc >> 1 ^ (((crc ^ (uint32_t)p[i] >> k) & 1) != 0 ? 0x82f63b78u : 0);
+    return ~crc;
+}
+
+static void checksum_is_as_defined_for_every_length(void **state)
+{
+    static const size_t lengths[] = {0, 1, 7, 8, 9, 511, 1535, 1536, 1537, 1543, 1544, 3071, 3072, 3073, 4608, 10001};
+    unsigned char p[10001 + 8];
+    unsigned seed = 3;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof p; i++)
+        p[i] = (unsigned char)rand_r(&seed);
+    for (size_t i = 0; i < sizeof lengths / sizeof lengths[0]; i++)
+        for (size_t at = 0; at < 8; at++) {
+            uint32_t start = i % 2 == 0 ? 0 : 0x12345678u, want = crc32c_defined(start, p + at, lengths[i]);
+            if (hky_crc32c(start, p + at, lengths[i]) != want)
+                fail_msg("%zu octets from %zu on", lengths[i], at);
+        }
+}
+
 static void checksums_and_ids(void **state)
 {
     char text[HKY_ID_TEXT];
@@ -200,6 +227,7 @@ int main(void)
         cmocka_unit_test(maps_keep_what_they_are_given),
         cmocka_unit_test(heap_gives_the_earliest),
         cmocka_unit_test(checksums_and_ids),
+        cmocka_unit_test(checksum_is_as_defined_for_every_length),
         cmocka_unit_test(strings_as_the_field_compares_them),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
