@@ -73,10 +73,9 @@ const struct hky_cli_command hky_cli_run = {
     .name = "run",
     .args = "POLICY",
     .summary = "run the engine in the foreground",
-    .help = "SIGHUP reloads the policy (a bad file changes nothing) and opens the event log anew, like\n"
-            "hikyaku reload. SIGTERM and SIGINT finish what is under\n"
-            "way and stop; a second one stops at once. What was answered 250 is on disk and goes on at the next\n"
-            "start. Exit code 1: it could not start, and said why.",
+    .help = "SIGHUP, like hikyaku reload, reloads the policy (a bad file changes nothing) and opens the event log\n"
+            "anew. SIGTERM and SIGINT finish what is under way and stop; a second one stops at once. What was\n"
+            "answered 250 is on disk and goes on at the next start. Exit code 1: it could not start, and said why.",
     .options = options,
     .run = run,
 };
