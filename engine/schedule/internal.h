@@ -191,6 +191,7 @@ struct hky_shard {
     uint32_t is_recheck_posted, is_sweep_due, is_policy_posted; /* atomic */
     struct {
         uint32_t queued, sending, deferred, parked, held;
+        int32_t moving; /* to be placed, or on their way to another worker, which takes them off: a sum over all */
         uint64_t delivered, failed, cancelled, attempts;
     } n; /* atomic: written by the shard, read by anyone */
 };
@@ -204,6 +205,8 @@ void shard_wake(struct hky_shard *sh, struct lane *l);
 void shard_wake_at(struct hky_shard *sh, struct lane *l, int64_t at_ms);
 void shard_timer_soon(struct hky_shard *sh, int64_t at_ms);
 void shard_tick(struct hky_shard *sh);
+/* What is on its way to and from other workers goes there now: nobody is out of sight. */
+void shard_settle(struct hky_shard *sh);
 /* All shards: lanes that wait ask again; `is_changed`: relays stand otherwise than before, so that lanes may have to be
  * pulled from or redirected. Any thread. */
 void schedule_recheck(struct hky_schedule *s, bool is_changed);
@@ -227,9 +230,11 @@ struct look {
     unsigned phase, n_passes;
     uint32_t at;                /* in the heap */
     struct hky_recipient *next; /* in the held or place list */
-    uint64_t n_new;
+    uint64_t n_new;             /* in this pass */
+    int64_t asked_at_ms;
+    uint64_t n_found; /* in all, of those accepted before asked_at_ms */
 };
-void look_begin(struct look *k, struct hky_shard *sh, uint32_t mark);  /* then set each, ctx */
+void look_begin(struct look *k, struct hky_shard *sh, uint32_t mark);  /* then set each, ctx, asked_at_ms */
 bool look_on(struct look *k);                                          /* one portion; false: it was the last */
 void look_leaves(struct hky_shard *sh, const struct hky_recipient *r); /* before r leaves the held or place list */
 
@@ -243,6 +248,7 @@ void jobs_free(struct hky_shard *sh);
 /* place.c: a live recipient without a place, whose time has come: to a lane, the heap, parking, hold or its end. */
 void place(struct hky_shard *sh, struct hky_recipient *r);
 void place_later(struct hky_shard *sh, struct hky_recipient *r); /* at the end of the turn, in portions */
+void place_push(struct hky_shard *sh, struct hky_recipient *r);  /* the same, when a turn is sure to come */
 void defer_until(struct hky_shard *sh, struct hky_recipient *r, int64_t at_ms);
 void hold(struct hky_shard *sh, struct hky_recipient *r, const char *why);
 /* The same at the end of an attempt. */

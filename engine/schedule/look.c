@@ -61,6 +61,7 @@ static void look_at(struct look *k, struct hky_recipient *r, int64_t now_ms)
 {
     r->looked = k->mark;
     k->n_new++;
+    k->n_found += r->message->accepted_at_ms <= k->asked_at_ms;
     k->each(k->ctx, k->shard, r, now_ms);
 }
 

@@ -40,6 +40,7 @@ void unplace(struct hky_shard *sh, struct hky_recipient *r)
     } else {
         look_leaves(sh, r);
         TAILQ_REMOVE(&sh->place, r, link);
+        counter_add(&sh->n.moving, -1);
     }
 }
 
@@ -57,9 +58,15 @@ void defer_until(struct hky_shard *sh, struct hky_recipient *r, int64_t at_ms)
     wait_in_heap(sh, r, at_ms);
 }
 
-void place_later(struct hky_shard *sh, struct hky_recipient *r)
+void place_push(struct hky_shard *sh, struct hky_recipient *r)
 {
     TAILQ_INSERT_TAIL(&sh->place, r, link);
+    counter_add(&sh->n.moving, 1);
+}
+
+void place_later(struct hky_shard *sh, struct hky_recipient *r)
+{
+    place_push(sh, r);
     shard_turn_later(sh);
 }
 
@@ -251,6 +258,7 @@ bool leave_for_reason(struct hky_shard *sh, struct hky_recipient *r, enum hky_cl
 static void send_home(struct hky_shard *sh, unsigned home, struct hky_recipient *r)
 {
     TAILQ_INSERT_TAIL(&sh->out[home], r, link);
+    counter_add(&sh->n.moving, 1);
     sh->out_mask |= UINT64_C(1) << (home % 64);
     shard_turn_later(sh);
 }

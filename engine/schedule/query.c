@@ -1,10 +1,12 @@
 /*
  * What operators see of the live queue, and do to it. Shards are asked one after the other, each on its own thread and
- * in portions; one query at a time.
+ * in portions; one query at a time. Whoever moves to a shard that was asked already is found in the next round.
  */
 #include "internal.h"
 
 #include <stdlib.h>
+
+#define ROUNDS_MOST 4
 
 struct asking { /* one query on its way through the shards */
     struct hky_task task;
@@ -14,6 +16,9 @@ struct asking { /* one query on its way through the shards */
     bool is_looking;
     struct look look;
     uint32_t mark;
+    int64_t asked_at_ms;
+    unsigned n_rounds;
+    uint64_t n_found; /* in this round */
     TAILQ_ENTRY(asking) link;
 };
 
@@ -225,16 +230,23 @@ static void on_asked(struct hky_task *t)
     struct hky_shard *sh = &a->s->shards[a->next];
     if (!a->is_looking) {
         a->is_looking = true;
+        shard_settle(sh);
         look_begin(&a->look, sh, a->mark);
         a->look.each = consider;
         a->look.ctx = a->rq;
+        a->look.asked_at_ms = a->asked_at_ms;
     }
     if (look_on(&a->look)) {
         hky_loop_post(sh->loop, t);
         return;
     }
     a->is_looking = false;
-    if (++a->next < a->s->n_workers) {
+    a->n_found += a->look.n_found;
+    if (++a->next == a->s->n_workers && a->n_found > 0 && a->s->n_workers > 1 && ++a->n_rounds < ROUNDS_MOST) {
+        a->next = 0;
+        a->n_found = 0;
+    }
+    if (a->next < a->s->n_workers) {
         hky_loop_post(a->s->shards[a->next].loop, t);
         return;
     }
@@ -248,6 +260,7 @@ void hky_schedule_query(struct hky_schedule *s, struct hky_queue_request *rq)
     a->task.run = on_asked;
     a->s = s;
     a->rq = rq;
+    a->asked_at_ms = hky_clock_now_ms(s->clock);
     rq->n = 0;
     rq->schedule = a;
     if (rq->rows.max == 0) {

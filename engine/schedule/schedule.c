@@ -191,7 +191,7 @@ static void restore(struct hky_shard *sh, struct hky_recipient *r, int64_t now_m
         TAILQ_INSERT_TAIL(&sh->held, r, link);
         counter_add(&sh->n.held, 1);
     } else if (r->state == HKY_RCPT_QUEUED && r->unclean >= UNCLEAN_MOST) {
-        TAILQ_INSERT_TAIL(&sh->place, r, link); /* to be held there */
+        place_push(sh, r); /* to be held there */
     } else if (r->next_at_ms > now_ms) {
         if (r->state == HKY_RCPT_PARKED) {
             TAILQ_INSERT_TAIL(&sh->parked, r, link);
@@ -199,7 +199,7 @@ static void restore(struct hky_shard *sh, struct hky_recipient *r, int64_t now_m
         counter_add(r->state == HKY_RCPT_PARKED ? &sh->n.parked : &sh->n.deferred, 1);
         hky_heap_set(&sh->due, &r->due, r->next_at_ms);
     } else {
-        TAILQ_INSERT_TAIL(&sh->place, r, link);
+        place_push(sh, r);
     }
 }
 
@@ -329,8 +329,10 @@ void hky_schedule_drain(struct hky_schedule *s, int64_t grace_ms, void (*done)(v
 void hky_schedule_stats(struct hky_schedule *s, struct hky_schedule_stats *out)
 {
     memset(out, 0, sizeof *out);
+    int64_t moving = 0;
     for (unsigned i = 0; i < s->n_workers; i++) {
         const struct hky_shard *sh = &s->shards[i];
+        moving += counter_get(&sh->n.moving);
         out->queued += counter_get(&sh->n.queued);
         out->sending += counter_get(&sh->n.sending);
         out->deferred += counter_get(&sh->n.deferred);
@@ -341,4 +343,5 @@ void hky_schedule_stats(struct hky_schedule *s, struct hky_schedule_stats *out)
         out->cancelled += counter_get(&sh->n.cancelled);
         out->attempts += counter_get(&sh->n.attempts);
     }
+    out->queued += moving > 0 ? (uint64_t)moving : 0; /* read one after the other: below 0 for a moment */
 }

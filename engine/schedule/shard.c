@@ -161,7 +161,7 @@ static bool empty_gone_lanes(struct hky_shard *sh)
         next = TAILQ_NEXT(l, all_link);
         for (struct hky_recipient *r; moved < PLACED_A_TURN && (r = lane_any(l)) != NULL; moved++) {
             unplace(sh, r);
-            TAILQ_INSERT_TAIL(&sh->place, r, link);
+            place_push(sh, r);
         }
         moved += l->n_jobs == 0; /* to free one is work as well */
         lane_free_if_over(l);
@@ -212,6 +212,7 @@ static void run_turn(struct hky_shard *sh)
         look_leaves(sh, r);
         TAILQ_REMOVE(&sh->place, r, link);
         place(sh, r);
+        counter_add(&sh->n.moving, -1); /* only now: it is never in nobody's count */
     }
     hand_over_all(sh);
     wake_lanes(sh);
@@ -251,18 +252,29 @@ void shard_fini_turn(struct hky_shard *sh)
 
 /* ---- from other threads ---- */
 
-static void on_inbox(struct hky_task *t)
+static void take_inbox(struct hky_shard *sh, bool is_early)
 {
-    struct hky_shard *sh = HKY_CONTAINER(t, struct hky_shard, inbox_task);
     struct recipients in = TAILQ_HEAD_INITIALIZER(in);
     pthread_mutex_lock(&sh->inbox_lock);
     TAILQ_CONCAT(&in, &sh->inbox, link);
-    sh->is_inbox_posted = false;
+    sh->is_inbox_posted = is_early && sh->is_inbox_posted; /* its task comes still, and may find nothing */
     pthread_mutex_unlock(&sh->inbox_lock);
     for (struct hky_recipient *r; (r = TAILQ_FIRST(&in)) != NULL;) {
         TAILQ_REMOVE(&in, r, link);
         place(sh, r);
+        counter_add(&sh->n.moving, -1);
     }
+}
+
+static void on_inbox(struct hky_task *t)
+{
+    take_inbox(HKY_CONTAINER(t, struct hky_shard, inbox_task), false);
+}
+
+void shard_settle(struct hky_shard *sh)
+{
+    take_inbox(sh, true);
+    hand_over_all(sh);
 }
 
 static void on_recheck(struct hky_task *t)
