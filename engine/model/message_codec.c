@@ -81,7 +81,8 @@ enum hky_err hky_message_decode(struct hky_str encoded, struct hky_message **out
     take_facts(&c, &d);
     d.n_recipients = hky_cursor_u32(&c);
     /* A recipient takes at least five octets, so the count is bounded by what is there. */
-    if (format != FACTS_FORMAT || c.is_bad || d.n_recipients > c.n / 5)
+    if (format != FACTS_FORMAT || c.is_bad || d.ret > HKY_RET_HDRS || d.header_octets > d.size ||
+        d.n_recipients > c.n / 5)
         return hky_error_set(e, HKY_E_SYNTAX, "not an accepted record of format %d", FACTS_FORMAT);
     if (d.n_recipients > 4)
         rcpts = hky_calloc(d.n_recipients, sizeof *rcpts);
@@ -139,7 +140,7 @@ static bool unpack_past(struct hky_str packed, struct hky_past *p)
     p->latency_ms = hky_cursor_u32(&c);
     p->relay = hky_cursor_take(&c, hky_cursor_u8(&c));
     p->reply = hky_cursor_take(&c, hky_cursor_u8(&c));
-    return !c.is_bad && p->class < HKY_CLASS_N && p->stage < HKY_STAGE_N && p->scope < HKY_SCOPE_N;
+    return !c.is_bad && c.n == 0 && p->class < HKY_CLASS_N && p->stage < HKY_STAGE_N && p->scope < HKY_SCOPE_N;
 }
 
 static uint16_t entry_octets(const char *p)
@@ -260,53 +261,57 @@ enum hky_err hky_recipient_decode_state(struct hky_recipient *r, struct hky_str 
     uint8_t format = hky_cursor_u8(&c);
     uint64_t hash = hky_cursor_u64(&c);
     struct hky_plan *plan = hash != 0 ? plan_of(ctx, hash) : NULL;
+    struct hky_recipient k = *r; /* becomes *r when all is well */
     uint32_t parked_times;
 
-    r->state = hky_cursor_u8(&c);
-    r->step = hky_cursor_u8(&c);
-    r->left_steps = hky_cursor_u8(&c);
-    r->copies = hky_cursor_u8(&c);
-    r->tries = hky_cursor_u8(&c);
-    r->attempts = hky_cursor_u8(&c);
-    r->step_attempts = hky_cursor_u8(&c);
-    r->ambiguous = hky_cursor_u8(&c);
-    r->last_class = hky_cursor_u8(&c);
-    r->is_redirected = hky_cursor_u8(&c);
-    r->unclean = hky_cursor_u8(&c);
-    r->next_at_ms = (int64_t)hky_cursor_u64(&c);
-    r->step_at_ms = (int64_t)hky_cursor_u64(&c);
-    r->expire_at_ms = (int64_t)hky_cursor_u64(&c);
-    r->parked_at_ms = (int64_t)hky_cursor_u64(&c);
-    r->policy = hky_cursor_u32(&c);
+    k.plan = NULL;
+    k.arms = k.reason = NULL;
+    k.history = NULL;
+    k.state = hky_cursor_u8(&c);
+    k.step = hky_cursor_u8(&c);
+    k.left_steps = hky_cursor_u8(&c);
+    k.copies = hky_cursor_u8(&c);
+    k.tries = hky_cursor_u8(&c);
+    k.attempts = hky_cursor_u8(&c);
+    k.step_attempts = hky_cursor_u8(&c);
+    k.ambiguous = hky_cursor_u8(&c);
+    k.last_class = hky_cursor_u8(&c);
+    k.is_redirected = hky_cursor_u8(&c);
+    k.unclean = hky_cursor_u8(&c);
+    k.next_at_ms = (int64_t)hky_cursor_u64(&c);
+    k.step_at_ms = (int64_t)hky_cursor_u64(&c);
+    k.expire_at_ms = (int64_t)hky_cursor_u64(&c);
+    k.parked_at_ms = (int64_t)hky_cursor_u64(&c);
+    k.policy = hky_cursor_u32(&c);
     parked_times = hky_cursor_u32(&c);
-    r->parked_times = parked_times < UINT8_MAX ? (uint8_t)parked_times : UINT8_MAX;
+    k.parked_times = parked_times < UINT8_MAX ? (uint8_t)parked_times : UINT8_MAX;
     arms = hky_cursor_lstr(&c);
     reason = hky_cursor_lstr(&c);
     history = hky_cursor_lstr(&c);
+    if (format != STATE_FORMAT || c.is_bad || c.n != 0 || k.state >= HKY_RCPT_STATE_N || k.last_class >= HKY_CLASS_N ||
+        !restore_history(&k, history)) {
+        free(k.history);
+        return hky_error_set(e, HKY_E_SYNTAX, "not a recipient state of format %d", STATE_FORMAT);
+    }
+    if (arms.n > 0)
+        k.arms = hky_str_dup(arms);
+    k.arms_n = (uint32_t)arms.n;
+    if (reason.n > 0)
+        k.reason = hky_str_dup(reason);
+    if (plan != NULL && k.step < plan->n_steps) {
+        k.plan = hky_plan_ref(plan);
+    } else if (!hky_recipient_state_is_final((enum hky_recipient_state)k.state)) {
+        /* Without its plan nobody may guess a way: the policy is asked again. */
+        k.state = HKY_RCPT_PARKED;
+        k.step = 0;
+    }
+    /* Nothing is under way after a restart. */
+    if (k.state == HKY_RCPT_SENDING)
+        k.state = HKY_RCPT_QUEUED;
+    hky_plan_unref(&r->plan);
     free(r->arms);
     free(r->reason);
     free(r->history);
-    r->arms = r->reason = NULL;
-    r->history = NULL;
-    if (format != STATE_FORMAT || c.is_bad || c.n != 0 || r->state >= HKY_RCPT_STATE_N ||
-        r->last_class >= HKY_CLASS_N || !restore_history(r, history))
-        return hky_error_set(e, HKY_E_SYNTAX, "not a recipient state of format %d", STATE_FORMAT);
-    if (arms.n > 0) {
-        r->arms = hky_str_dup(arms);
-        r->arms_n = (uint32_t)arms.n;
-    }
-    if (reason.n > 0)
-        r->reason = hky_str_dup(reason);
-    hky_plan_unref(&r->plan);
-    if (plan != NULL && r->step < plan->n_steps) {
-        r->plan = hky_plan_ref(plan);
-    } else if (!hky_recipient_state_is_final((enum hky_recipient_state)r->state)) {
-        /* Without its plan nobody may guess a way: the policy is asked again. */
-        r->state = HKY_RCPT_PARKED;
-        r->step = 0;
-    }
-    /* Nothing is under way after a restart. */
-    if (r->state == HKY_RCPT_SENDING)
-        r->state = HKY_RCPT_QUEUED;
+    *r = k;
     return HKY_OK;
 }

@@ -146,6 +146,47 @@ static void message_and_state_survive(void **state)
     hky_message_unref(&n);
 }
 
+/* A record whose checksum is right and whose content is not: entries with octets behind their end would overrun the
+ * 16-bit counters of a history. Nothing of it is taken over. */
+static void a_padded_history_is_refused(void **state)
+{
+    static const char padding[60000];
+    struct hky_message *m = sample_message();
+    struct hky_recipient *r = &m->recipients[0];
+    struct hky_plan *p = sample_plan();
+    struct hky_outcome o = {.class = HKY_CLASS_BLOCKED_IP, .stage = HKY_STAGE_CONNECT};
+    struct hky_buf entry, history, encoded;
+
+    (void)state;
+    hky_buf_init(&entry, 1 << 20);
+    hky_buf_init(&history, 2 << 20);
+    hky_buf_init(&encoded, 4 << 20);
+    r->plan = hky_plan_ref(p);
+    hky_recipient_encode_state(r, &encoded);
+    size_t before = encoded.n; /* the last four octets say that the history is empty */
+    hky_buf_clear(&encoded);
+    hky_recipient_remember(r, 1000, "own", &o);
+    hky_recipient_encode_state(r, &encoded);
+    assert_int_equal(hky_recipient_decode_state(r, hky_buf_str(&encoded), only_plan, p, NULL), HKY_OK);
+    hky_buf_add(&entry, encoded.p + before + 2, encoded.n - before - 2);
+    hky_buf_add(&entry, padding, sizeof padding);
+    for (int i = 0; i < HKY_PAST_MAX + 1; i++) {
+        hky_buf_add_u16(&history, (uint16_t)entry.n);
+        hky_buf_add_str(&history, hky_buf_str(&entry));
+    }
+    encoded.n = before - 4;
+    hky_buf_add_lstr(&encoded, hky_buf_str(&history));
+    r->last_class = HKY_CLASS_FULL;
+    assert_int_equal(hky_recipient_decode_state(r, hky_buf_str(&encoded), only_plan, p, NULL), HKY_E_SYNTAX);
+    assert_int_equal(hky_recipient_n_past(r), 1);
+    assert_int_equal(r->last_class, HKY_CLASS_FULL);
+    hky_buf_fini(&entry);
+    hky_buf_fini(&history);
+    hky_buf_fini(&encoded);
+    hky_plan_unref(&p);
+    hky_message_unref(&m);
+}
+
 static void facts_of_any_length(void **state)
 {
     static const size_t LENGTHS[] = {0, 1, 254, 255, 256, 70000};
@@ -237,6 +278,7 @@ int main(void)
         cmocka_unit_test(facts_of_any_length),
         cmocka_unit_test(a_million_fit),
         cmocka_unit_test(message_and_state_survive),
+        cmocka_unit_test(a_padded_history_is_refused),
         cmocka_unit_test(replies_as_people_type_them),
         cmocka_unit_test(ids_only_grow),
     };
