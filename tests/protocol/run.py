@@ -641,7 +641,8 @@ def commands_between_chunks(w):
     c = w.client()
     c.hello()
     c.envelope()
-    c.send(b"BDAT 1500000\r\n" + b"x" * 1500000)
+    big = b"Subject: big\r\n\r\n" + b"x" * 1500000
+    c.send(b"BDAT %d\r\n" % len(big) + big)
     c.expect(250)
     assert w.n_sessions_files(), "a big body has its file"
     c.do("RSET", 250)
