@@ -47,7 +47,7 @@ struct hky_events {
     pthread_mutex_t lock;
     pthread_cond_t wake;
     bool is_stopping, is_reopening, is_awake;
-    bool is_torn; /* the writer's */
+    bool is_torn; /* the file ends in half a line; the writer's */
 };
 
 static const char *const names[] = {
@@ -270,6 +270,7 @@ static enum hky_err open_file(struct hky_events *ev, struct hky_error *e)
     if (ev->fd < 0)
         return hky_error_sys(e, HKY_E_IO, errno, "cannot open the event log %s", ev->path);
     ev->written = fstat(ev->fd, &st) == 0 ? (uint64_t)st.st_size : 0;
+    ev->is_torn = pending_is_torn(ev->fd);
     return HKY_OK;
 }
 
@@ -364,8 +365,7 @@ static void tell_left(struct hky_events *ev, const struct pending_left *left)
         __atomic_add_fetch(&ev->dropped, left->n_damaged, __ATOMIC_RELAXED);
         hky_log(ev->log, HKY_LOG_WARN, "event_log", "what=recovered damaged_lines=%lu", (unsigned long)left->n_damaged);
     }
-    if (ev->pending.has_left)
-        ev->is_torn = pending_is_torn(ev->fd);
+    ev->is_torn = pending_is_torn(ev->fd);
 }
 
 static void flush(struct hky_events *ev, struct hky_buf *spare)

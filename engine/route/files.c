@@ -101,17 +101,20 @@ static enum hky_err text_read(const char *path, char **text, size_t *n, struct h
 }
 
 /* Lua and JSON know neither a mark at the beginning nor other charsets. */
-static enum hky_err text_check(struct hky_str *text, struct hky_error *e)
+static enum hky_err text_check(struct hky_str *text, uint32_t *bad_line, struct hky_error *e)
 {
     struct hky_str rest = *text = hky_utf8_unmarked(*text);
 
+    *bad_line = 0;
     if (hky_utf8_is_valid(rest))
         return HKY_OK;
-    for (unsigned line = 1;; line++) {
+    for (uint32_t line = 1;; line++) {
         const char *end = memchr(rest.p, '\n', rest.n);
         size_t n = end != NULL ? (size_t)(end - rest.p) + 1 : rest.n;
-        if (!hky_utf8_is_valid(hky_str_of(rest.p, n)))
+        if (!hky_utf8_is_valid(hky_str_of(rest.p, n))) {
+            *bad_line = line;
             return hky_error_set(e, HKY_E_SYNTAX, "line %u is not UTF-8: save the file as UTF-8", line);
+        }
         rest = hky_str_of(rest.p + n, rest.n - n);
     }
 }
@@ -138,7 +141,7 @@ const struct hky_file *hky_loader_file(struct hky_loader *l, const char *name, s
     if (!path_of(l, name, path, e) || text_read(path, &octets, &n, e) != HKY_OK)
         return NULL;
     text = hky_str_of(octets, n);
-    if (text_check(&text, e) != HKY_OK) {
+    if (text_check(&text, &l->bad_line, e) != HKY_OK) {
         free(octets);
         return NULL;
     }

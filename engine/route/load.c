@@ -313,7 +313,7 @@ static bool policy_open(const struct hky_load_params *params, struct hky_loader 
     slash = strrchr(path, '/');
     p->dir = slash == path ? "/" : hky_arena_str(&p->table->arena, hky_str_of(path, (size_t)(slash - path)));
     if (hky_loader_file(l, slash + 1, &e) == NULL) {
-        hky_complain(l, (struct hky_place){params->path, 0}, false, "%s", e.text);
+        hky_complain(l, (struct hky_place){params->path, l->bad_line}, false, "%s", e.text);
         return false;
     }
     return true;

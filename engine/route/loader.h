@@ -42,6 +42,7 @@ struct hky_loader {
     } * pendings;
     size_t n_pendings, cap_pendings;
     unsigned include_depth;
+    uint32_t bad_line; /* of the file that was read last: it is not UTF-8 there; 0 = it is */
     struct {
         const char *file; /* where hky_place_of looked last: mostly a little before the next */
         uint32_t line;

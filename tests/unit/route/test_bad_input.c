@@ -297,7 +297,7 @@ static void files_are_utf_8_with_or_without_a_mark(void **state)
         {"rows 'f.json'", "f.json", BOM "[ { \"name\": \"x\", \"host\": \"h.example\", \"to\": \"*\" } ]", NULL, 0},
         {RELAYS "route 'r' { to = list 'f.txt', via = 'a' }", "f.txt", BOM "x.example\n", NULL, 0},
         {RELAYS "route 'r' { to = list 'f.txt', via = 'a' }", "f.txt", "x.example # " SJIS "\n", NULL, 0},
-        {RELAYS "-- " SJIS "\nx = 1", NULL, NULL, "line 4 is not UTF-8: save the file as UTF-8", 0},
+        {RELAYS "-- " SJIS "\nx = 1", NULL, NULL, "line 4 is not UTF-8: save the file as UTF-8", 4},
         {"include 'f.lua'", "f.lua", RELAYS "local x = '" SJIS "'",
          "include \"f.lua\": line 4 is not UTF-8: save the file as UTF-8", 1},
         {"rows 'f.json'", "f.json", "[\n{ \"name\": \"" SJIS "\", \"host\": \"h.example\", \"to\": \"*\" } ]",
@@ -307,7 +307,7 @@ static void files_are_utf_8_with_or_without_a_mark(void **state)
         {RELAYS "x = '"
                 "\xff\xfe"
                 "'",
-         NULL, NULL, "line 4 is not UTF-8", 0},
+         NULL, NULL, "line 4 is not UTF-8", 4},
     };
 
     (void)state;
