@@ -11,7 +11,10 @@ import time
 
 from harness import free_ports, read_lines, wait_for
 from measure import anon_octets, fdatasync_seconds, median, percentile
-from peers import Sink, Wrong, policy, spawn, end
+from peers import Shape, Sink, Wrong, end, policy, spawn, timed
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+TAKEN_LEAST = 0.05  # a mutex taken less often, times a message, is no matter
 
 
 class Catcher:
@@ -235,6 +238,27 @@ def latency(world, engine, rate, seconds):
             "reply_p99_ms": report["p99_ms"],
             **{f"p{str(p * 100).rstrip('0').rstrip('.')}_ms": round(percentile(waits, p), 1) for p in (0.5, 0.9, 0.99, 0.999)},
             "most_ms": round(max(waits), 1)}
+
+
+def locks(world, engine, n):
+    """Mutexes of the engine's own code under full load, the most contended first: [{"where", "taken", "contended"}], a message."""
+    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if compiler is None:
+        raise Wrong("no C compiler")
+    library, out = world.path("locks.so"), world.path("locks.out")
+    subprocess.run([compiler, "-O2", "-shared", "-fPIC", "-D_GNU_SOURCE", "-o", library, os.path.join(HERE, "locks.c"), "-ldl"], check=True)
+    shape, sink = Shape(n, 4096, 50), Sink(world, n)
+    running = engine.start(sink.port, env={"LD_PRELOAD": library, "LOCKS_OUT": out})
+    try:
+        timed(running.port, sink, shape, is_alive=running.is_alive)
+    finally:
+        engine.finish(running)
+    found = []
+    for taken, contended, path, at in (line.split() for line in open(out)):
+        if int(taken) >= n * TAKEN_LEAST and os.path.realpath(path) == os.path.realpath(world.binary):
+            where = subprocess.run(["addr2line", "-s", "-e", path, at], check=True, capture_output=True, text=True).stdout.split()[0]
+            found.append({"where": where, "taken": int(taken) / n, "contended": int(contended) / int(taken)})
+    return sorted(found, key=lambda m: -m["contended"])
 
 
 def decisions(program):

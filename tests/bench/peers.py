@@ -163,10 +163,10 @@ class Hikyaku:
     def __init__(self, world, tls=None, workers=0):
         self.world, self.tls, self.workers, self.why_not = world, tls, workers, None
 
-    def start(self, sink_port):
+    def start(self, sink_port, env=None):
         for name in glob.glob(self.world.path("spool", "events*")):
             os.unlink(name)
-        return self.world.engine(policy(sink_port, self.tls, self.workers), name=f"engine-{time.monotonic_ns()}", spool="spool", log="error")
+        return self.world.engine(policy(sink_port, self.tls, self.workers), name=f"engine-{time.monotonic_ns()}", spool="spool", log="error", env=env)
 
     def finish(self, engine):
         """Ends an engine that has sent everything."""
