@@ -66,7 +66,8 @@ class Operator(threading.Thread):
             ["reload"],
         ])
         if action == ["reload"]:
-            self.world.write(f"{self.engine.name}.lua", self.policy.replace("VERSION", f"version {self.done}"))
+            # at once: an engine that starts just now must not read half of it
+            os.replace(self.world.write("next.lua", self.policy.replace("VERSION", f"version {self.done}")), self.engine.policy)
         code, _, err = self.world.run(*action, "--spool", self.engine.spool, check=False)
         self.done += code == 0
         if "unknown" in err or "usage" in err.lower():
