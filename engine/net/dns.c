@@ -6,7 +6,11 @@
 #include <ares.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 
+#define SYSTEM_FILE "/etc/resolv.conf"
+
+enum { LOOK_EVERY_MS = 1000, DNS_PORT = 53 };
 enum { SOCKETS_MAX = 64, CACHE_MAX = 8192, TRY_MS = 1000, TRIES = 3, CLASS_IN = 1, TYPE_MX = 15 };
 
 /* An asker, from the question to the call. */
@@ -33,6 +37,11 @@ struct dns_socket {
 struct hky_dns {
     struct hky_loop *loop;
     ares_channel channel;
+    ares_channel old; /* NULL, or with the servers before the last change, until its questions are over */
+    const char *file; /* names the servers; NULL: they were given */
+    unsigned short port;
+    struct stat seen; /* of the file, when it was read */
+    int64_t look_at_ms;
     struct hky_timer timer;
     struct dns_socket sockets[SOCKETS_MAX];
     struct hky_map cache, pending; /* struct hky_dns_entry, struct question */
@@ -44,20 +53,34 @@ struct hky_dns {
 /* After every call into c-ares: when does it want to be called if nothing comes? */
 static void set_timer(struct hky_dns *dns)
 {
-    struct timeval tv;
+    struct timeval room, room_old, *next;
     if (dns->is_closed)
         return;
-    if (ares_timeout(dns->channel, NULL, &tv) == NULL)
+    next = ares_timeout(dns->channel, NULL, &room);
+    if (dns->old != NULL && ares_timeout(dns->old, NULL, &room_old) == NULL) {
+        ares_destroy(dns->old);
+        dns->old = NULL;
+    }
+    if (dns->old != NULL)
+        next = ares_timeout(dns->old, next, &room_old);
+    if (next == NULL)
         hky_timer_cancel(&dns->timer);
     else
-        hky_timer_set(&dns->timer, (int64_t)tv.tv_sec * 1000 + tv.tv_usec / 1000 + 1);
+        hky_timer_set(&dns->timer, (int64_t)next->tv_sec * 1000 + next->tv_usec / 1000 + 1);
+}
+
+static void process(struct hky_dns *dns, ares_socket_t readable, ares_socket_t writable)
+{
+    ares_process_fd(dns->channel, readable, writable);
+    if (dns->old != NULL)
+        ares_process_fd(dns->old, readable, writable);
+    set_timer(dns);
 }
 
 static void on_timer(struct hky_timer *t)
 {
     struct hky_dns *dns = HKY_CONTAINER(t, struct hky_dns, timer);
-    ares_process_fd(dns->channel, ARES_SOCKET_BAD, ARES_SOCKET_BAD);
-    set_timer(dns);
+    process(dns, ARES_SOCKET_BAD, ARES_SOCKET_BAD);
 }
 
 static void on_ready(void *ctx, int bits)
@@ -65,9 +88,7 @@ static void on_ready(void *ctx, int bits)
     struct dns_socket *s = ctx;
     struct hky_dns *dns = s->dns;
     ares_socket_t fd = s->fd;
-    ares_process_fd(dns->channel, bits & HKY_READABLE ? fd : ARES_SOCKET_BAD,
-                    bits & HKY_WRITABLE ? fd : ARES_SOCKET_BAD);
-    set_timer(dns);
+    process(dns, bits & HKY_READABLE ? fd : ARES_SOCKET_BAD, bits & HKY_WRITABLE ? fd : ARES_SOCKET_BAD);
 }
 
 /* c-ares tells what it waits for; both false: the socket is about to be closed. */
@@ -219,10 +240,10 @@ static void on_addrinfo(void *arg, int status, int timeouts, struct ares_addrinf
         ares_freeaddrinfo(ai);
 }
 
-enum hky_err hky_dns_new(struct hky_loop *loop, const char *resolver, struct hky_dns **out, struct hky_error *e)
+static enum hky_err channel_open(struct hky_dns *dns, ares_channel *out, struct hky_error *e)
 {
-    struct hky_dns *dns = hky_calloc(1, sizeof *dns);
     char lookups[] = "fb"; /* the hosts file first */
+    char *file = dns->file != NULL ? hky_strdup(dns->file) : NULL;
     struct ares_options options = {
         .flags = ARES_FLAG_NOSEARCH | ARES_FLAG_NOALIASES,
         .timeout = TRY_MS,
@@ -231,22 +252,87 @@ enum hky_err hky_dns_new(struct hky_loop *loop, const char *resolver, struct hky
         .lookups = lookups,
         .sock_state_cb = on_socket,
         .sock_state_cb_data = dns,
+        .resolvconf_path = file,
+        .udp_port = dns->port,
+        .tcp_port = dns->port,
     };
+    int mask = ARES_OPT_FLAGS | ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_NDOTS | ARES_OPT_LOOKUPS |
+               ARES_OPT_SOCK_STATE_CB | ARES_OPT_UDP_PORT | ARES_OPT_TCP_PORT;
+    int status = ares_init_options(out, &options, file != NULL ? mask | ARES_OPT_RESOLVCONF : mask);
+    free(file);
+    if (status != ARES_SUCCESS)
+        return hky_error_set(e, HKY_E_DNS, "cannot set up name resolution: %s; is " SYSTEM_FILE " readable?",
+                             ares_strerror(status));
+    return HKY_OK;
+}
+
+static bool is_same(const struct stat *a, const struct stat *b)
+{
+    return a->st_dev == b->st_dev && a->st_ino == b->st_ino && a->st_size == b->st_size &&
+           a->st_mtim.tv_sec == b->st_mtim.tv_sec && a->st_mtim.tv_nsec == b->st_mtim.tv_nsec;
+}
+
+/* Goes over to the servers that the file names now; questions under way stay with those they were asked of. */
+static void follow_file(struct hky_dns *dns)
+{
+    struct hky_error e;
+    struct stat now;
+    ares_channel channel;
+    int64_t at = hky_loop_now_ms(dns->loop);
+
+    if (dns->file == NULL || dns->old != NULL || at < dns->look_at_ms)
+        return;
+    dns->look_at_ms = at + LOOK_EVERY_MS;
+    if (stat(dns->file, &now) != 0 || now.st_size == 0 || is_same(&now, &dns->seen) ||
+        channel_open(dns, &channel, &e) != HKY_OK)
+        return; /* it is just being written: the next time */
+    dns->seen = now;
+    dns->old = dns->channel;
+    dns->channel = channel;
+    cache_drop(dns, false);
+}
+
+static struct hky_dns *dns_alloc(struct hky_loop *loop)
+{
+    struct hky_dns *dns = hky_calloc(1, sizeof *dns);
     dns->loop = loop;
+    dns->port = DNS_PORT;
     dns->task.run = on_task;
     hky_map_init(&dns->cache);
     hky_map_init(&dns->pending);
     hky_timer_init(&dns->timer, loop, on_timer);
-    int status = ares_init_options(&dns->channel, &options,
-                                   ARES_OPT_FLAGS | ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_NDOTS |
-                                       ARES_OPT_LOOKUPS | ARES_OPT_SOCK_STATE_CB);
-    if (status != ARES_SUCCESS) {
+    return dns;
+}
+
+enum hky_err hky_dns_new_from(struct hky_loop *loop, const char *file, unsigned short port, struct hky_dns **out,
+                              struct hky_error *e)
+{
+    struct hky_dns *dns = dns_alloc(loop);
+    dns->file = file;
+    dns->port = port;
+    dns->look_at_ms = hky_loop_now_ms(loop) + LOOK_EVERY_MS;
+    (void)stat(file, &dns->seen); /* none: this machine asks itself, until there is one */
+    if (channel_open(dns, &dns->channel, e) != HKY_OK) {
         dns_destroy(dns);
-        return hky_error_set(e, HKY_E_DNS, "cannot set up name resolution: %s; is /etc/resolv.conf readable?",
-                             ares_strerror(status));
+        return HKY_E_DNS;
     }
-    if (resolver != NULL && resolver[0] != 0 &&
-        (status = ares_set_servers_ports_csv(dns->channel, resolver)) != ARES_SUCCESS) {
+    *out = dns;
+    return HKY_OK;
+}
+
+enum hky_err hky_dns_new(struct hky_loop *loop, const char *resolver, struct hky_dns **out, struct hky_error *e)
+{
+    struct hky_dns *dns;
+    int status;
+
+    if (resolver == NULL || resolver[0] == 0)
+        return hky_dns_new_from(loop, SYSTEM_FILE, DNS_PORT, out, e);
+    dns = dns_alloc(loop);
+    if (channel_open(dns, &dns->channel, e) != HKY_OK) {
+        dns_destroy(dns);
+        return HKY_E_DNS;
+    }
+    if ((status = ares_set_servers_ports_csv(dns->channel, resolver)) != ARES_SUCCESS) {
         hky_dns_free(&dns);
         return hky_error_set(e, HKY_E_CONFIG, "the resolver %.100s is not \"address:port\": %s", resolver,
                              ares_strerror(status));
@@ -263,6 +349,8 @@ void hky_dns_free(struct hky_dns **at)
     *at = NULL;
     dns->is_closed = true;
     ares_destroy(dns->channel); /* ends every question; askers are dropped without a call */
+    if (dns->old != NULL)
+        ares_destroy(dns->old);
     hky_timer_cancel(&dns->timer);
     for (struct waiter *w; (w = dns->ready) != NULL;) {
         dns->ready = w->next;
@@ -326,6 +414,7 @@ void hky_dns_ask_mx(struct hky_dns *dns, struct hky_dns_query *q, struct hky_str
     struct question *question = ask(dns, q, 'm', name);
     if (question == NULL)
         return;
+    follow_file(dns);
     ares_query(dns->channel, name, CLASS_IN, TYPE_MX, on_mx_reply, question);
     set_timer(dns);
 }
@@ -349,6 +438,7 @@ void hky_dns_ask_addr(struct hky_dns *dns, struct hky_dns_query *q, struct hky_s
     struct question *question = ask(dns, q, 'a', name);
     if (question == NULL)
         return;
+    follow_file(dns);
     struct ares_addrinfo_hints hints = {.ai_flags = ARES_AI_NOSORT, .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
     ares_getaddrinfo(dns->channel, name, NULL, &hints, on_addrinfo, question);
     set_timer(dns);

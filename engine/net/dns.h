@@ -12,7 +12,7 @@
 
 struct hky_dns;
 
-/* `resolver`: "addr:port" of one server, or "" for the system's. */
+/* `resolver`: "addr:port" of one server, or "" for those of /etc/resolv.conf, which is read again when it changes. */
 enum hky_err hky_dns_new(struct hky_loop *loop, const char *resolver, struct hky_dns **out, struct hky_error *e);
 void hky_dns_free(struct hky_dns **dns); /* pending questions are dropped without a call */
 

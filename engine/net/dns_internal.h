@@ -27,6 +27,10 @@ struct hky_dns_entry {
 struct hky_dns_entry *hky_dns_entry_failed(enum hky_dns_status status, const char *text);
 void hky_dns_entry_unref(struct hky_dns_entry **e);
 
+/* With the servers that `file` names, at this port; `file` is borrowed. */
+enum hky_err hky_dns_new_from(struct hky_loop *loop, const char *file, unsigned short port, struct hky_dns **out,
+                              struct hky_error *e);
+
 /* A domain or host name in lower case without its final dot; false: not one (253 octets, labels of 1 to 63). */
 bool hky_dns_name(struct hky_str text, char out[254]);
 

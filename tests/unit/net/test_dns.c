@@ -1,5 +1,5 @@
 #include "base/clock.h"
-#include "net/dns.h"
+#include "net/dns_internal.h"
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
@@ -530,6 +530,53 @@ static void free_drops_what_is_pending_also_inside_a_callback(void **state)
     lab_down(&lab);
 }
 
+static void write_servers(const char *path, const char *line)
+{
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    fprintf(f, "%s\n", line);
+    fclose(f);
+}
+
+static void a_changed_file_of_the_system_is_followed(void **state)
+{
+    (void)state;
+    char path[] = "/tmp/hky_resolv_XXXXXX";
+    struct hky_error e;
+    struct lab lab = {0};
+    struct asker waits = {.q.on_mx = on_mx}, k;
+    close(mkstemp(path));
+    write_servers(path, "nameserver 127.0.0.1");
+    assert_int_equal(hky_loop_new(&lab.loop, &e), HKY_OK);
+    assert_int_equal(
+        hky_dns_new_from(lab.loop, path, (unsigned short)atoi(strrchr(server.address, ':') + 1), &lab.dns, &e), HKY_OK);
+    ask_mx(&lab, &k, "two.example");
+    assert_int_equal(k.mx.status, HKY_DNS_OK);
+    hky_dns_ask_mx(lab.dns, &waits.q, HKY_STR("silent.example"));
+    write_servers(path, "nameserver 127.0.0.9"); /* nobody there: what comes is not from the cache either */
+    sleep(1);
+    hky_loop_turn(lab.loop, 100);
+    ask_mx(&lab, &k, "null.example");
+    assert_int_equal(k.mx.status, HKY_DNS_FAILED);
+    ask_mx(&lab, &k, "two.example");
+    assert_int_equal(k.mx.status, HKY_DNS_FAILED);
+    assert_int_equal(waits.n_calls, 0); /* still with the server it was asked of */
+    for (int i = 0; i < 200 && waits.n_calls == 0; i++)
+        hky_loop_turn(lab.loop, 50);
+    assert_int_equal(waits.n_calls, 1);
+    write_servers(path, "nameserver 127.0.0.1 # back");
+    sleep(1);
+    hky_loop_turn(lab.loop, 100);
+    ask_mx(&lab, &k, "equal.example");
+    assert_int_equal(k.mx.status, HKY_DNS_OK);
+    unlink(path); /* gone: as before */
+    sleep(1);
+    hky_loop_turn(lab.loop, 100);
+    ask_mx(&lab, &k, "short.example");
+    assert_int_equal(k.mx.status, HKY_DNS_OK);
+    lab_down(&lab);
+}
+
 static void a_wrong_resolver_is_refused(void **state)
 {
     (void)state;
@@ -555,6 +602,7 @@ int main(void)
         cmocka_unit_test(addresses_come_from_literals_and_the_hosts_file),
         cmocka_unit_test(silence_ends_in_bounded_time),
         cmocka_unit_test(free_drops_what_is_pending_also_inside_a_callback),
+        cmocka_unit_test(a_changed_file_of_the_system_is_followed),
         cmocka_unit_test(a_wrong_resolver_is_refused),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
