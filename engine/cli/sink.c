@@ -6,9 +6,8 @@
 
 #include "base/clock.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
-#include <netinet/in.h>
+#include <netdb.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,7 +16,7 @@
 #include <unistd.h>
 
 static const struct hky_cli_option options[] = {
-    {"listen", "ADDR:PORT", "listen there (default 127.0.0.1:2526); may be given several times"},
+    {"listen", "ADDR:PORT", "listen there (default 127.0.0.1:2526; IPv6: [::1]:2526); may be given several times"},
     {"rule", "RULE", "a fault, see below; may be given several times, the first that fits counts"},
     {"latency", "MS", "wait so long before each reply to the end of data"},
     {"store", "DIR", "keep every message as DIR/NUMBER.eml and a line in DIR/index.jsonl"},
@@ -62,40 +61,51 @@ static void on_readable(void *ctx, int bits)
     }
 }
 
-static bool listen_at(struct hky_sink *sink, const char *where)
+/* ADDR:PORT, an IPv6 address in brackets; NULL: told what is wrong. */
+static struct addrinfo *address_of(const char *where)
 {
-    struct hky_sink_listener *l;
-    struct sockaddr_in in = {.sin_family = AF_INET};
+    const struct addrinfo hints = {
+        .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICHOST | AI_NUMERICSERV};
     const char *colon = strrchr(where, ':');
+    size_t n = colon != NULL ? (size_t)(colon - where) : 0;
+    bool is_v6 = n > 2 && where[0] == '[' && where[n - 1] == ']';
+    struct addrinfo *found = NULL;
     char host[64];
     uint64_t port;
+
+    if (n > 0 && n < sizeof host && hky_str_u64(hky_str_z(colon + 1), 65535, &port)) {
+        snprintf(host, sizeof host, "%.*s", (int)(is_v6 ? n - 2 : n), is_v6 ? where + 1 : where);
+        if ((is_v6 || strchr(host, ':') == NULL) && getaddrinfo(host, colon + 1, &hints, &found) == 0)
+            return found;
+    }
+    fprintf(stderr, "hikyaku sink: --listen takes ADDR:PORT such as 127.0.0.1:2526 or [::1]:2526, not \"%s\"\n", where);
+    return NULL;
+}
+
+static bool listen_at(struct hky_sink *sink, const char *where)
+{
+    struct hky_sink_listener *l = &sink->listeners[sink->n_listeners];
+    struct addrinfo *at;
     int one = 1;
 
     if (sink->n_listeners == HKY_SINK_LISTENERS_MAX) {
         fprintf(stderr, "hikyaku sink: at most %d --listen\n", HKY_SINK_LISTENERS_MAX);
         return false;
     }
-    if (colon == NULL || (size_t)(colon - where) >= sizeof host || !hky_str_u64(hky_str_z(colon + 1), 65535, &port)) {
-        fprintf(stderr, "hikyaku sink: --listen takes ADDR:PORT such as 127.0.0.1:2526, not \"%s\"\n", where);
+    if ((at = address_of(where)) == NULL)
         return false;
-    }
-    snprintf(host, sizeof host, "%.*s", (int)(colon - where), where);
-    if (inet_pton(AF_INET, host, &in.sin_addr) != 1) {
-        fprintf(stderr, "hikyaku sink: \"%s\" is no IPv4 address\n", host);
-        return false;
-    }
-    in.sin_port = htons((uint16_t)port);
-    l = &sink->listeners[sink->n_listeners];
     l->sink = sink;
-    l->port = (uint16_t)port;
-    l->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    l->port = (uint16_t)strtoul(strrchr(where, ':') + 1, NULL, 10);
+    l->fd = socket(at->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     setsockopt(l->fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-    if (bind(l->fd, (struct sockaddr *)&in, sizeof in) != 0 || listen(l->fd, 1024) != 0) {
+    if (bind(l->fd, at->ai_addr, at->ai_addrlen) != 0 || listen(l->fd, 1024) != 0) {
         fprintf(stderr, "hikyaku sink: cannot listen on %s: %s%s\n", where, strerror(errno),
                 errno == EADDRINUSE ? "; name another with --listen" : "");
+        freeaddrinfo(at);
         close(l->fd);
         return false;
     }
+    freeaddrinfo(at);
     l->watch = hky_watch_new_level(sink->loop, l->fd, HKY_READABLE, on_readable, l);
     sink->n_listeners++;
     return true;

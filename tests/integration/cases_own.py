@@ -1,7 +1,7 @@
 """Own delivery: a real name server (knotd) says where the sinks on 127.0.0.x are."""
 import socket
 
-from common import case, end, event, holds, need, same, send, sink_at
+from common import Skip, case, end, event, holds, need, same, send, sink_at
 from harness import free_ports, wait_for
 
 ZONES = {
@@ -14,6 +14,7 @@ ZONES = {
     "two.test": "@ MX 10 mx.hosts.test.\n",
     "alias.test": "@ MX 10 chain\nchain CNAME next\nnext CNAME last\nlast A 127.0.0.2\n",
     "six.test": "@ MX 10 m\nm AAAA ::1\nm A 127.0.0.4\n",
+    "only-six.test": "@ MX 10 m\nm AAAA ::1\n",
     "broken-mx.test": "@ MX 10 nowhere.hosts.test.\n@ MX 20 mx.hosts.test.\n",
     "all-gone.test": "@ MX 10 nowhere.hosts.test.\n",
     "refusing.test": "@ MX 10 a\n@ MX 20 b\na A 127.0.0.5\nb A 127.0.0.2\n",
@@ -112,6 +113,28 @@ def refusing_mx(world):
     """)
     send(engine, "u@refusing.test")
     wait_for(lambda: world.received("two"), 30, why="a 421 in the greeting sends us to the next MX")
+    engine.wait_empty()
+    end(engine)
+
+
+@case("own", "an MX that has an IPv6 address only gets its mail there")
+def ipv6_only(world):
+    with socket.socket(socket.AF_INET6) as probe:
+        try:
+            probe.bind(("::1", 0))
+        except OSError:
+            raise Skip("no IPv6 on the loopback") from None
+    resolver = name_server(world)
+    port = free_ports(1)[0]
+    sink_at(world, port, "six", ["[::1]"])
+    engine = world.engine(f"""
+        engine {{ hostname = "mail.shop.example", listen = "127.0.0.1:{{port}}", resolver = "127.0.0.1:{resolver}", retry = {{ "1s" }}, dsn = "none" }}
+        relay "own" {{ mx = true, port = {port} }}
+        route "all" {{ to = "*", via = "own" }}
+    """)
+    send(engine, "u@only-six.test")
+    wait_for(lambda: world.received("six"), 30, why="mail over IPv6")
+    same(event(engine, "delivered", rcpt="u@only-six.test")["mx"], "m.only-six.test", "mx")
     engine.wait_empty()
     end(engine)
 

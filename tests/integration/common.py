@@ -150,7 +150,7 @@ def sink_at(world, port, name="sink", addresses=("127.0.0.1",), rules=(), extra=
 
     def up():
         try:
-            with socket.create_connection((addresses[-1], port), timeout=1) as s:
+            with socket.create_connection((addresses[-1].strip("[]"), port), timeout=1) as s:
                 return len(s.recv(4)) > 0
         except OSError:
             return False
