@@ -1,0 +1,57 @@
+"""The engine's binary called as sendmail."""
+import os
+import re
+import subprocess
+
+from peers import POLICY, case, free_ports
+
+
+def sendmail(w, arguments, text, code, server=None):
+    """The engine's binary called as sendmail."""
+    link = f"{w.engine.dir}/sendmail"
+    if not os.path.exists(link):
+        os.symlink(os.path.abspath(w.engine.program), link)
+    environment = dict(os.environ, HIKYAKU_SERVER=server or f"127.0.0.1:{w.engine.plain}")
+    run = subprocess.run([link, *arguments], input=text, env=environment, capture_output=True, timeout=30)
+    assert run.returncode == code, f"exit {run.returncode}: {run.stderr.decode(errors='replace')}"
+    return run
+
+
+@case("S01")
+def sendmail_t(w):
+    """PHP mail(): recipients from the header, Bcc removed, LF line ends."""
+    head = w.header().replace(b"\r\n", b"\n").replace(b"To: b@y.test", b"To: A <a@y.test>, b@y.test\nBcc: h@y.test")
+    sendmail(w, ["-t", "-i"], head + b"one\n.\ntwo\n", 0)
+    assert w.delivered() == b"one\r\n.\r\ntwo\r\n"
+    with w.sink.changed:
+        sender, recipients, raw = next(m for m in w.sink.messages if w.marker.strip() in m[2])
+    assert b"Bcc" not in raw and b"\r\nDate: " in raw and b"\r\nMessage-ID: " in raw
+    assert sorted(recipients) == [b"RCPT TO:<%s@y.test>\r\n" % n for n in (b"a", b"b", b"h")], recipients
+
+
+@case("S02")
+def sendmail_of_cron(w):
+    """A lone dot ends the message without -i; names without a domain get this machine's."""
+    head = w.header().replace(b"\r\n", b"\n").replace(b"From: a@x.test", b"From: root (Cron Daemon)")
+    sendmail(w, ["-FCronDaemon", "-B8BITMIME", "-oem", "-fa@x.test", "root"], head + b"out\n.\nlost\n", 0)
+    assert w.delivered() == b"out\r\n"
+    raw = w.sink.wait(w.marker.strip())
+    assert re.search(rb"\r\nFrom: root@\S+ \(Cron Daemon\)\r\n", raw), raw
+
+
+@case("S03")
+def sendmail_exit_codes(w):
+    sendmail(w, [], b"x\n", 64)
+    sendmail(w, ["-Z"], b"x\n", 64)
+    sendmail(w, ["-t"], b"Subject: nobody\n\nx\n", 65)
+    sendmail(w, ["a@-y..test"], b"x\n", 67)
+    sendmail(w, ["a@y.test"], b"bare\rcr\n", 65)
+    unused = free_ports(1)[0]
+    run = sendmail(w, ["a@y.test"], b"x\n", 75, server=f"127.0.0.1:{unused}")
+    assert b"hikyaku run POLICY" in run.stderr, run.stderr
+
+
+@case("S04")
+def sendmail_bs(w):
+    run = sendmail(w, ["-bs"], b"EHLO t\r\nQUIT\r\n", 0)
+    assert run.stdout.startswith(b"220 mx.test") and b"\r\n221 " in run.stdout, run.stdout
