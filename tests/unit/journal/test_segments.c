@@ -1,5 +1,8 @@
 #include "rig.h"
 
+#include <pthread.h>
+#include <sys/uio.h>
+
 static int set_up(void **state)
 {
     struct rig *r = malloc(sizeof *r);
@@ -180,6 +183,100 @@ static void results_that_come_while_leftovers_move_are_not_lost(void **state)
     }
 }
 
+/* Holds back the sync of cold segments while it is shut. */
+struct gate {
+    pthread_mutex_t lock;
+    pthread_cond_t cond;
+    bool is_shut, is_reached;
+};
+
+static int gate_fdatasync(void *ctx, int fd)
+{
+    struct gate *g = ctx;
+    char header[SEGMENT_HEADER];
+    struct segment_head head;
+
+    if (pread(fd, header, sizeof header, 0) == SEGMENT_HEADER && segment_head_decode(header, &head) == HKY_OK &&
+        head.state == SEGMENT_COLD) {
+        pthread_mutex_lock(&g->lock);
+        g->is_reached = true;
+        pthread_cond_broadcast(&g->cond);
+        while (g->is_shut)
+            pthread_cond_wait(&g->cond, &g->lock);
+        pthread_mutex_unlock(&g->lock);
+    }
+    return fdatasync(fd);
+}
+
+static ssize_t gate_pwritev(void *ctx, int fd, const struct iovec *iov, int n, off_t at)
+{
+    (void)ctx;
+    return pwritev(fd, iov, n, at);
+}
+
+static int gate_openat(void *ctx, int dir, const char *name, int flags, mode_t mode)
+{
+    (void)ctx;
+    return openat(dir, name, flags, mode);
+}
+
+static int gate_renameat(void *ctx, int from_dir, const char *from, int to_dir, const char *to)
+{
+    (void)ctx;
+    return renameat(from_dir, from, to_dir, to);
+}
+
+static int gate_unlinkat(void *ctx, int dir, const char *name, int flags)
+{
+    (void)ctx;
+    return unlinkat(dir, name, flags);
+}
+
+/* Its result is evidence about the old copy only, and goes with its segment: the new copy must be told, too. */
+static void who_ends_between_the_copy_and_its_sync_stays_ended(void **state)
+{
+    struct gate g = {.lock = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER, .is_shut = true};
+    struct hky_journal_io io = {.ctx = &g,
+                                .pwritev = gate_pwritev,
+                                .fdatasync = gate_fdatasync,
+                                .openat = gate_openat,
+                                .renameat = gate_renameat,
+                                .unlinkat = gate_unlinkat};
+    struct rig *r = *state;
+    struct hky_message *m;
+    uint64_t id = 100;
+
+    rig_close(r);
+    r->params.cold_after_ms = 1;
+    r->params.io = &io;
+    rig_open(r);
+    m = rig_put(r, 1, 2, 1000);
+    for (int i = 0; i < 30; i++)
+        rig_finish(r, rig_put(r, id++, 1, 3000), 0);
+    pthread_mutex_lock(&g.lock);
+    while (!g.is_reached)
+        pthread_cond_wait(&g.cond, &g.lock);
+    pthread_mutex_unlock(&g.lock);
+    rig_finish(r, m, 0);
+    hky_journal_flush(r->j);
+    pthread_mutex_lock(&g.lock);
+    g.is_shut = false;
+    pthread_cond_broadcast(&g.cond);
+    pthread_mutex_unlock(&g.lock);
+    for (int i = 0; i < 60; i++)
+        rig_finish(r, rig_put(r, id++, 1, 3000), 0);
+    hky_journal_flush(r->j);
+    RIG_UNTIL(n_segments(r) <= 2); /* hot and cold: the one with the result is gone */
+    rig_close(r);
+    r->params.io = NULL;
+    rig_open(r);
+    m = hky_idmap_get(&r->found, 1);
+    assert_non_null(m);
+    assert_int_equal(r->report.recipients, 1);
+    assert_int_equal(m->recipients[0].state, HKY_RCPT_DELIVERED);
+    rig_check_body(r, m);
+}
+
 static void large_bodies_live_in_their_own_file(void **state)
 {
     struct rig *r = *state;
@@ -313,7 +410,7 @@ int main(void)
         T(caps_outlive_the_segments_they_were_written_in),      T(a_deferred_message_is_copied_out_while_it_is_read),
         T(results_that_come_while_leftovers_move_are_not_lost), T(large_bodies_live_in_their_own_file),
         T(a_large_body_that_is_not_committed_leaves_nothing),   T(a_large_body_pauses_its_client_and_goes_on),
-        T(accepting_stops_at_spool_max_and_results_go_on),
+        T(accepting_stops_at_spool_max_and_results_go_on),      T(who_ends_between_the_copy_and_its_sync_stays_ended),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
