@@ -245,16 +245,19 @@ static enum hky_err close_hot(struct hky_journal *j, struct gather *g)
     return HKY_OK;
 }
 
-/* A hot segment with room for `e`. HKY_E_FULL: none to be had for it. */
+/* A hot segment with room for `e`, or e->result says why there is none for it. Otherwise the disk failed: HKY_E_FULL is
+ * then what a write was answered, and what is gathered is not on disk. */
 static enum hky_err make_room(struct hky_journal *j, struct entry *e, struct gather *g)
 {
     uint64_t need = entry_need(e);
     bool is_reserved = false;
 
-    if (need + SEGMENT_HEADER + 2 * RECORD_HEADER > j->params.segment_octets)
-        return HKY_E_LIMIT;
-    if (e->is_accept && atomic_load(&j->is_full))
-        return HKY_E_FULL;
+    if (need + SEGMENT_HEADER + 2 * RECORD_HEADER > j->params.segment_octets ||
+        (e->is_accept && atomic_load(&j->is_full))) {
+        HKY_ASSERT(e->is_accept); /* a result is never larger than a segment */
+        e->result = HKY_E_FULL;
+        return HKY_OK;
+    }
     if (j->hot != NULL && need <= segment_room(j->hot))
         return HKY_OK;
     if (j->hot != NULL) {
@@ -275,7 +278,7 @@ static enum hky_err make_room(struct hky_journal *j, struct entry *e, struct gat
         atomic_store(&j->is_full, true);
         hky_log(j->params.log, HKY_LOG_WARN, "spool", "state=full: accepting stops until there is room");
         if (e->is_accept)
-            return HKY_E_FULL;
+            e->result = HKY_E_FULL;
     }
     return HKY_OK;
 }
@@ -328,14 +331,13 @@ static enum hky_err write_list(struct hky_journal *j, struct entry_list *l, bool
             continue;
         }
         err = make_room(j, e, g);
-        if (err == HKY_E_FULL || err == HKY_E_LIMIT) {
-            HKY_ASSERT(e->is_accept || err == HKY_E_FULL); /* a result is never larger than a segment */
-            finish_with(j, list_take(l), HKY_E_FULL);
-            continue;
-        }
         if (err != HKY_OK)
             return err;
         e = list_take(l);
+        if (e->result != HKY_OK) {
+            finish_with(j, e, e->result);
+            continue;
+        }
         place_plans(j, e, g);
         place(j, e, g);
     }

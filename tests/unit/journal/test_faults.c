@@ -206,6 +206,18 @@ static void the_nth_rename_fails(void **state)
     every_call_fails_once(RENAME, EIO, false, false);
 }
 
+static void the_nth_unlink_fails(void **state)
+{
+    (void)state;
+    every_call_fails_once(UNLINK, EIO, false, false);
+}
+
+static void all_unlinks_fail_from_the_nth_on(void **state)
+{
+    (void)state;
+    every_call_fails_once(UNLINK, EIO, true, false);
+}
+
 /* Segments are waiting to be freed, their evidence cannot be written: the stop must not wait for it. */
 static void the_stop_does_not_wait_for_a_disk_that_fails(void **state)
 {
@@ -304,6 +316,74 @@ static void a_failing_disk_refuses_accepts_and_recovers_by_itself(void **state)
     rig_fini(&r);
 }
 
+/* Body writes are held up until a batch is together, larger than what is left of the segment; the next is refused. */
+struct batch {
+    struct faults faults;
+    pthread_mutex_t lock;
+    pthread_cond_t cond;
+    bool is_together;
+    int n;
+};
+
+static ssize_t batch_pwritev(void *ctx, int fd, const struct iovec *iov, int n, off_t at)
+{
+    struct batch *b = ctx;
+    bool is_refused = false;
+
+    if (at > 0 && n > 1) {
+        pthread_mutex_lock(&b->lock);
+        while (!b->is_together)
+            pthread_cond_wait(&b->cond, &b->lock);
+        is_refused = ++b->n == 2;
+        pthread_mutex_unlock(&b->lock);
+    }
+    errno = ENOSPC;
+    return is_refused ? -1 : pwritev(fd, iov, n, at);
+}
+
+static void a_disk_that_is_full_at_the_end_of_a_segment_loses_nothing(void **state)
+{
+    struct batch b = {.faults = {.lock = PTHREAD_MUTEX_INITIALIZER, .call = N_CALLS},
+                      .lock = PTHREAD_MUTEX_INITIALIZER,
+                      .cond = PTHREAD_COND_INITIALIZER};
+    struct hky_journal_io io = {.ctx = &b,
+                                .pwritev = batch_pwritev,
+                                .fdatasync = fault_fdatasync,
+                                .openat = fault_openat,
+                                .renameat = fault_renameat,
+                                .unlinkat = fault_unlinkat};
+    struct told told[N_MESSAGES + 1];
+    struct hky_message *m;
+    struct rig r;
+
+    (void)state;
+    rig_init(&r);
+    r.params.io = &io;
+    rig_open(&r);
+    for (uint64_t id = 1; id <= N_MESSAGES; id++) {
+        m = make_message(&r, id, 1, 20000);
+        told_init(&r, &told[id]);
+        hky_journal_accept(r.j, m, &told[id].commit);
+        hky_message_unref(&m);
+        if (id == 1)
+            usleep(50000); /* the first goes alone, the others are one batch over three segments */
+    }
+    pthread_mutex_lock(&b.lock);
+    b.is_together = true;
+    pthread_cond_signal(&b.cond);
+    pthread_mutex_unlock(&b.lock);
+    for (int id = 1; id <= N_MESSAGES; id++)
+        told_wait(&r, &told[id]);
+    assert_int_equal(told[1].result, HKY_OK);
+    assert_int_equal(told[2].result, HKY_E_FULL);
+    rig_close(&r);
+    r.params.io = NULL;
+    rig_open(&r);
+    for (uint64_t id = 1; id <= N_MESSAGES; id++)
+        assert_int_equal(hky_idmap_get(&r.found, id) != NULL, told[id].result == HKY_OK);
+    rig_fini(&r);
+}
+
 static int no_new_files(void *ctx, int dir, const char *name, int flags, mode_t mode)
 {
     (void)ctx;
@@ -354,7 +434,10 @@ int main(void)
         cmocka_unit_test(all_writes_fail_from_the_nth_on),
         cmocka_unit_test(the_nth_open_fails),
         cmocka_unit_test(the_nth_rename_fails),
+        cmocka_unit_test(the_nth_unlink_fails),
+        cmocka_unit_test(all_unlinks_fail_from_the_nth_on),
         cmocka_unit_test(the_stop_does_not_wait_for_a_disk_that_fails),
+        cmocka_unit_test(a_disk_that_is_full_at_the_end_of_a_segment_loses_nothing),
         cmocka_unit_test(it_starts_where_no_file_can_be_made),
         cmocka_unit_test(a_failing_disk_refuses_accepts_and_recovers_by_itself),
     };
