@@ -334,6 +334,20 @@ static enum hky_err open_ports_and_journal(struct hky_engine *engine, struct rep
     return err;
 }
 
+static enum hky_err open_console(struct hky_engine *engine, struct hky_error *e)
+{
+    const char *http = engine->policy->engine.http;
+    const struct hky_console_ops ops = {engine, hky_engine_request, hky_engine_unwell, hky_engine_metrics};
+    enum hky_err err = hky_console_new(engine->aux, engine->spool, http, &ops, &engine->console, e);
+
+    if (err == HKY_OK && http[0] != '\0') {
+        int n = (int)(strrchr(http, ':') - http);
+        hky_log(engine->log, HKY_LOG_INFO, "listening", "addr=%.*s port=%s http=\"/healthz /metrics\"", n, http,
+                http + n + 1);
+    }
+    return err;
+}
+
 static enum hky_err open_stages(struct hky_engine *engine, struct hky_error *e)
 {
     struct replayed all = {0};
@@ -360,9 +374,7 @@ static enum hky_err open_stages(struct hky_engine *engine, struct hky_error *e)
     engine->credentials = hky_credentials_new(engine->aux, engine->record, engine->log);
     if ((err = open_workers(engine, e)) != HKY_OK)
         return err;
-    return hky_console_new(engine->aux, engine->spool, engine->policy->engine.http,
-                           &(struct hky_console_ops){engine, hky_engine_request, hky_engine_metrics}, &engine->console,
-                           e);
+    return open_console(engine, e);
 }
 
 enum hky_err hky_engine_new(const struct hky_engine_params *p, struct hky_engine **out, struct hky_problems *problems,

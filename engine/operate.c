@@ -21,17 +21,20 @@ static void answer_ok(struct hky_console_request **rq, const char *fields)
 
 /* ---- status ---- */
 
+static const char *health_name(enum hky_err health)
+{
+    return health == HKY_OK ? "good" : health == HKY_E_FULL ? "full" : "failing";
+}
+
 static void add_counts(struct hky_engine *engine, struct hky_buf *b)
 {
     struct hky_schedule_stats s;
     struct hky_journal_stats j;
     struct hky_accept_stats a;
-    const char *health;
 
     hky_schedule_stats(engine->schedule, &s);
     hky_journal_stats(engine->journal, &j);
     hky_accept_stats(engine->accept, &a);
-    health = j.health == HKY_OK ? "good" : j.health == HKY_E_FULL ? "full" : "failing";
     hky_buf_printf(b,
                    "\"queue\":{\"queued\":%" PRIu64 ",\"sending\":%" PRIu64 ",\"deferred\":%" PRIu64
                    ",\"parked\":%" PRIu64 ",\"held\":%" PRIu64 "},\"since_start\":{\"delivered\":%" PRIu64
@@ -44,8 +47,8 @@ static void add_counts(struct hky_engine *engine, struct hky_buf *b)
                    ",\"cold\":%" PRIu64 ",\"free\":%" PRIu64 ",\"octets\":%" PRIu64 ",\"commits\":%" PRIu64
                    ",\"syncs\":%" PRIu64 ",\"body_memory\":%" PRIu64 ",\"write_errors\":%" PRIu64
                    ",\"damaged\":%" PRIu64 "}",
-                   health, j.recipients_live, j.segments, j.cold_segments, j.free_segments, j.octets, j.commits,
-                   j.syncs, j.body_memory, j.write_errors, j.damaged);
+                   health_name(j.health), j.recipients_live, j.segments, j.cold_segments, j.free_segments, j.octets,
+                   j.commits, j.syncs, j.body_memory, j.write_errors, j.damaged);
 }
 
 static void on_status(struct hky_engine *engine, struct hky_console_request *rq)
@@ -318,6 +321,17 @@ void hky_engine_request(void *ctx, struct hky_console_request *rq, const char *c
     json_decref(args);
 }
 
+const char *hky_engine_unwell(void *ctx)
+{
+    struct hky_engine *engine = ctx;
+    struct hky_journal_stats j;
+
+    hky_journal_stats(engine->journal, &j);
+    if (engine->stopping > 0)
+        return "stopping";
+    return j.health == HKY_OK ? NULL : health_name(j.health);
+}
+
 static void add_metric(struct hky_buf *b, const char *name, const char *type, const char *help, uint64_t value)
 {
     hky_buf_printf(b, "# HELP hikyaku_%s %s\n# TYPE hikyaku_%s %s\nhikyaku_%s %" PRIu64 "\n", name, help, name, type,
@@ -350,6 +364,8 @@ void hky_engine_metrics(void *ctx, struct hky_buf *b)
     add_metric(b, "attempts_total", "counter", "attempts made", s.attempts);
     add_metric(b, "journal_commits_total", "counter", "commits written", j.commits);
     add_metric(b, "journal_syncs_total", "counter", "fdatasync calls", j.syncs);
+    add_metric(b, "spool_full", "gauge", "1 while no mail is taken in for want of space", j.health == HKY_E_FULL);
+    add_metric(b, "spool_failing", "gauge", "1 while no mail is taken in because writing fails", j.health == HKY_E_IO);
     add_metric(b, "journal_octets", "gauge", "octets of journal in use", j.octets);
     add_metric(b, "journal_segments", "gauge", "segments in use", j.segments);
     add_metric(b, "journal_write_errors_total", "counter", "failed writes and syncs", j.write_errors);

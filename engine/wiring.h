@@ -87,6 +87,7 @@ bool hky_worker_where_holds(void *ctx, unsigned worker, const struct hky_recipie
 
 /* operate.c */
 void hky_engine_request(void *ctx, struct hky_console_request *rq, const char *cmd, struct hky_str args);
+const char *hky_engine_unwell(void *ctx);
 void hky_engine_metrics(void *ctx, struct hky_buf *out);
 void hky_engine_restore_relays(struct hky_engine *engine);
 

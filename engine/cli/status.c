@@ -30,6 +30,14 @@ static void print_relays(const json_t *relays)
     hky_cli_table_print(&t);
 }
 
+/* What is wrong with the journal, in words; "" while it is good. */
+static const char *health_note(const char *health)
+{
+    if (strcmp(health, "full") == 0)
+        return ": no mail is taken in (452) until there is room";
+    return strcmp(health, "good") == 0 ? "" : ": no mail is taken in (451), writing fails";
+}
+
 static void print_status(const json_t *s)
 {
     char up[24];
@@ -53,10 +61,10 @@ static void print_status(const json_t *s)
            HKY_CLI_COUNT(number(s, "since_start", "messages")), HKY_CLI_COUNT(number(s, "since_start", "recipients")),
            (unsigned long)number(s, "since_start", "delivered"), (unsigned long)number(s, "since_start", "failed"),
            (unsigned long)number(s, "since_start", "cancelled"), HKY_CLI_COUNT(number(s, "since_start", "attempts")));
-    printf("journal      %s, %" JSON_INTEGER_FORMAT " segments (%" JSON_INTEGER_FORMAT " cold, %" JSON_INTEGER_FORMAT
+    printf("journal      %s%s, %" JSON_INTEGER_FORMAT " segments (%" JSON_INTEGER_FORMAT " cold, %" JSON_INTEGER_FORMAT
            " free), %" JSON_INTEGER_FORMAT " MB, %" JSON_INTEGER_FORMAT " commits\n\n",
-           health, number(s, "journal", "segments"), number(s, "journal", "cold"), number(s, "journal", "free"),
-           number(s, "journal", "octets") >> 20, number(s, "journal", "commits"));
+           health, health_note(health), number(s, "journal", "segments"), number(s, "journal", "cold"),
+           number(s, "journal", "free"), number(s, "journal", "octets") >> 20, number(s, "journal", "commits"));
     print_relays(json_object_get(s, "relays"));
 }
 

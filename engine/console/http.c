@@ -76,6 +76,14 @@ static bool is_local_host(struct hky_str request)
     return false;
 }
 
+static void answer_health(struct peer *p, struct hky_buf *body)
+{
+    const char *why = p->http->ops.unwell(p->http->ops.ctx);
+
+    hky_buf_printf(body, "%s\n", why == NULL ? "ok" : why);
+    answer(p, why == NULL ? "200 OK" : "503 Service Unavailable", "text/plain", hky_buf_str(body));
+}
+
 static void on_request(struct peer *p, struct hky_str request)
 {
     struct hky_buf body;
@@ -84,7 +92,7 @@ static void on_request(struct peer *p, struct hky_str request)
     if (!is_local_host(request)) {
         answer(p, "421 Misdirected Request", "text/plain", HKY_STR("Host must be localhost\n"));
     } else if (hky_str_istarts(request, HKY_STR("GET /healthz "))) {
-        answer(p, "200 OK", "text/plain", HKY_STR("ok\n"));
+        answer_health(p, &body);
     } else if (hky_str_istarts(request, HKY_STR("GET /metrics "))) {
         p->http->ops.metrics(p->http->ops.ctx, &body);
         answer(p, "200 OK", "text/plain; version=0.0.4", hky_buf_str(&body));

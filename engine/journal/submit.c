@@ -287,6 +287,8 @@ void hky_journal_flush(struct hky_journal *j)
 
 void hky_journal_stats(struct hky_journal *j, struct hky_journal_stats *out)
 {
+    enum hky_err health = (enum hky_err)atomic_load(&j->health);
+
     *out = (struct hky_journal_stats){.recipients_live = atomic_load(&j->n_live),
                                       .messages_live = atomic_load(&j->n_messages),
                                       .commits = atomic_load(&j->n_commits),
@@ -297,7 +299,7 @@ void hky_journal_stats(struct hky_journal *j, struct hky_journal_stats *out)
                                       .unsynced = atomic_load(&j->n_unsynced),
                                       .write_errors = atomic_load(&j->n_write_errors),
                                       .damaged = atomic_load(&j->n_damaged),
-                                      .health = (enum hky_err)atomic_load(&j->health)};
+                                      .health = health == HKY_OK && atomic_load(&j->is_full) ? HKY_E_FULL : health};
     pthread_mutex_lock(&j->index_lock);
     out->segments = j->n_segments;
     out->free_segments = j->n_spare;

@@ -20,6 +20,8 @@ struct hky_console_ops {
     void *ctx;
     /* cmd: "status" "reload" "queue" "relay" "stop"; args is the whole request object as text. */
     void (*request)(void *ctx, struct hky_console_request *rq, const char *cmd, struct hky_str args);
+    /* For GET /healthz: NULL while mail is taken in, else why not, one word. */
+    const char *(*unwell)(void *ctx);
     /* For GET /metrics (Prometheus text). Any of console's threads. */
     void (*metrics)(void *ctx, struct hky_buf *out);
 };

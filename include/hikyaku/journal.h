@@ -138,7 +138,7 @@ struct hky_journal_stats { /* atomically read, for status and metrics */
     uint64_t recipients_live, messages_live, segments, cold_segments, free_segments, octets, commits, syncs, accepts,
         results;
     uint64_t body_memory, unsynced, write_errors, damaged;
-    enum hky_err health; /* HKY_OK, HKY_E_FULL, HKY_E_IO */
+    enum hky_err health; /* HKY_OK; HKY_E_FULL, HKY_E_IO: nothing is accepted */
 };
 void hky_journal_stats(struct hky_journal *j, struct hky_journal_stats *out);
 /* Tests and shutdown: returns when everything submitted before is on disk. Blocks. */

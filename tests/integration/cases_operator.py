@@ -1,6 +1,8 @@
 """What an operator does to a running engine."""
 import os
 import re
+import smtplib
+import socket
 import time
 
 from common import case, end, event, holds, mail, message, restart, rewrite, same, send, shown, sink_at
@@ -278,4 +280,50 @@ def no_engine(world):
         args = [table] + (["list"] if table == "relay" else [])
         text = world.run(*args, "--spool", engine.spool)[1]
         holds("127.0.0.1:9" in text or " r " in f" {text} ".replace("\n", " "), text)
+    end(engine)
+
+
+def answer(port, path):
+    """The status and the body of GET."""
+    with socket.create_connection(("127.0.0.1", port), 10) as s:
+        s.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+        head, _, body = b"".join(iter(lambda: s.recv(65536), b"")).decode().partition("\r\n\r\n")
+    return int(head.split()[1]), body
+
+
+@case("operator", "a full spool takes no mail: status, /healthz and /metrics say so, and that it takes mail again", 120)
+def full_spool(world):
+    sink = world.sink()
+    http = free_ports(1)[0]
+    engine = world.engine(f"""
+        engine {{ hostname = "mail.shop.example", listen = "127.0.0.1:{{port}}", http = "127.0.0.1:{http}", dsn = "none", workers = 1,
+                  bounds = {{ segment = "1M", spool_max = "8M", cold_after = "1s", min_free = 0 }} }}
+        relay "r" {{ host = "127.0.0.1", port = {sink.ports[0]}, tls = "none" }}
+        route "all" {{ to = "*", via = "r" }}
+    """)
+    holds(f"port={http} http=" in next(x for x in engine.text().splitlines() if "http=" in x), engine.text())
+
+    def said():
+        gauge = next(x for x in answer(http, "/metrics")[1].splitlines() if x.startswith("hikyaku_spool_full "))
+        text = world.run("status", "--spool", engine.spool)[1]
+        return (engine.status()["journal"]["health"], answer(http, "/healthz"), gauge,
+                next(x for x in text.splitlines() if x.startswith("journal")).split(",")[0].split()[1])
+    same(said(), ("good", (200, "ok\n"), "hikyaku_spool_full 0", "good"), "with room")
+    world.run("relay", "pause", "r", "--spool", engine.spool)
+    big = message(body=("x" * 70 + "\r\n") * 1400)
+    with smtplib.SMTP("127.0.0.1", engine.port, "client.example", timeout=60) as s:
+        s.ehlo()
+        for n in range(200):
+            try:
+                s.sendmail("shop@shop.example", ["u@a.example"], big)
+            except (smtplib.SMTPSenderRefused, smtplib.SMTPDataError) as e:
+                same(e.smtp_code, 452, "a full spool")
+                break
+    holds(20 < n < 120, f"{n} messages of 100 kB in 8 MB")
+    same(said(), ("full", (503, "full\n"), "hikyaku_spool_full 1", "full:"), "full")
+    holds("no mail is taken in" in world.run("status", "--spool", engine.spool)[1], "what it means")
+    world.run("relay", "resume", "r", "--spool", engine.spool)
+    wait_for(lambda: engine.status()["journal"]["health"] == "good", 60, 0.2, "room again")
+    same(said(), ("good", (200, "ok\n"), "hikyaku_spool_full 0", "good"), "with room again")
+    send(engine, "u@a.example")
     end(engine)
