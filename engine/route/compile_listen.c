@@ -61,13 +61,14 @@ static void read_user(struct hky_loader *l, int body, struct hky_place place, st
 {
     static const struct hky_key *const keys[] = {hky_keys_user, NULL};
     lua_State *L = l->vm->L;
+    size_t n_told = l->problems->n_errors;
     char what[160];
 
     snprintf(what, sizeof what, "user \"%.100s\"", out->name);
     hky_keys_check(L, body, keys, false, what, place);
     hky_get(L, body, "password");
     out->password = hky_read_secret(l, lua_gettop(L), what, place);
-    if (out->password.name == NULL && out->password.literal == NULL)
+    if (out->password.name == NULL && out->password.literal == NULL && l->problems->n_errors == n_told)
         hky_complain(l, place, false, "%s: needs a password: password = secret \"name\"", what);
     if (hky_get(L, body, "scenario") != LUA_TNIL)
         out->scenarios = hky_read_strings(l, lua_gettop(L));
@@ -128,14 +129,15 @@ static void read_listener(struct hky_loader *l, int body, struct hky_listen *out
 {
     static const struct hky_key *const keys[] = {hky_keys_listen, NULL};
     lua_State *L = l->vm->L;
+    size_t n_told = l->problems->n_errors; /* what is missing may be what a mistake was made in */
     const char *s;
 
     hky_keys_check(L, body, keys, false, "listen", out->place);
     s = hky_get_string(L, body, "addr", NULL);
-    if (s == NULL)
-        hky_complain(l, out->place, false, "listen: needs addr = \"address:port\"");
-    else
+    if (s != NULL)
         address(l, s, out);
+    else if (l->problems->n_errors == n_told)
+        hky_complain(l, out->place, false, "listen: needs addr = \"address:port\"");
     out->cert = file(l, body, "cert");
     out->key = file(l, body, "key");
     s = hky_get_string(L, body, "tls", "");
@@ -145,7 +147,7 @@ static void read_listener(struct hky_loader *l, int body, struct hky_listen *out
         out->tls = HKY_LISTEN_IMPLICIT;
     else if (s[0] != 0)
         hky_complain(l, out->place, false, "listen: tls must be starttls or implicit, not \"%.60s\"", s);
-    if (out->tls != HKY_LISTEN_PLAIN && (out->cert[0] == 0 || out->key[0] == 0))
+    if (out->tls != HKY_LISTEN_PLAIN && (out->cert[0] == 0 || out->key[0] == 0) && l->problems->n_errors == n_told)
         hky_complain(l, out->place, false, "listen: tls needs cert = \"file.pem\" and key = \"file.pem\"");
     read_users(l, body, out);
     read_allow(l, body, out);
@@ -160,6 +162,7 @@ static void read_one(struct hky_loader *l, int index, struct hky_place place, st
 {
     lua_State *L = l->vm->L;
     struct hky_listen *out = &all[*n];
+    size_t n_told = l->problems->n_errors;
 
     *out = (struct hky_listen){.place = place, .addr = "", .cert = "", .key = ""};
     if (lua_type(L, index) == LUA_TSTRING)
@@ -171,13 +174,15 @@ static void read_one(struct hky_loader *l, int index, struct hky_place place, st
             hky_complain(l, place, false, "listen: write \"address:port\" or { addr = \"address:port\", ... }");
         return;
     }
-    if (out->addr[0] != 0 && !is_loopback(out->addr) && out->n_users == 0 && !out->has_allow)
+    (*n)++;
+    if (out->addr[0] == 0 || is_loopback(out->addr) || l->problems->n_errors > n_told)
+        return;
+    if (out->n_users == 0 && !out->has_allow)
         hky_complain(l, place, false,
                      "listen: %s is reachable by others: state users = { ... } or allow = { \"network\" }", out->addr);
-    if (out->addr[0] != 0 && !is_loopback(out->addr) && out->n_users > 0 && out->tls == HKY_LISTEN_PLAIN)
+    if (out->n_users > 0 && out->tls == HKY_LISTEN_PLAIN)
         hky_complain(l, place, out->has_allow,
                      "listen: nobody can log in at %s without TLS: state tls = \"starttls\", cert and key", out->addr);
-    (*n)++;
 }
 
 void hky_compile_listen(struct hky_loader *l, int index, struct hky_place place, struct hky_engine_options *o)

@@ -402,7 +402,7 @@ void hky_compile_routes(struct hky_loader *l)
         else if (l->decls[i].kind == HKY_DECL_ROWS)
             compile_rows(l, &l->route_by_name, &l->decls[i]);
     }
-    if (l->table->n_routes == 0)
+    if (l->table->n_routes == 0 && l->problems->n_errors == 0)
         hky_complain(l, (struct hky_place){l->table->files[0].name, 1}, true,
                      "no routes: every message will be parked; write route \"rest\" { to = \"*\", via = ... }");
 }

@@ -502,9 +502,7 @@ static int relay_index(lua_State *L)
             hky_script_problem(L, hky_place_here(L, 1), "relay:%s() is not available in this version", name);
             if (hky_vm_of(L)->loader == NULL)
                 return 0;
-            lua_newuserdatauv(L, 0, 0);
-            luaL_setmetatable(L, HKY_UD_POISON);
-            return 1;
+            return hky_push_poison(L);
         }
     return luaL_error(L, "a relay has no \"%s\"", name);
 }

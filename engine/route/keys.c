@@ -308,13 +308,24 @@ static void unknown_key(lua_State *L, const struct hky_key *const *keys, struct 
         hky_script_problem(L, place, "%s: unknown key \"%.*s\"", what, (int)(name.n < 60 ? name.n : 60), name.p);
 }
 
-static void check_one(lua_State *L, const struct hky_key *const *keys, bool array, const char *what,
+/* The value on top is not of the key's type: told here, and so not again by whoever reads it. */
+static void wrong_type(lua_State *L, int index, const struct hky_key *k, const char *what, struct hky_place place)
+{
+    char text[120];
+
+    hky_script_problem(L, place, "%s: %s must be %s, not %s", what, k->name, expected(k, text),
+                       hky_kind_name(L, lua_gettop(L)));
+    lua_pushstring(L, k->name);
+    hky_push_poison(L);
+    lua_rawset(L, index);
+}
+
+static void check_one(lua_State *L, int index, const struct hky_key *const *keys, bool array, const char *what,
                       struct hky_place place)
 {
     struct hky_vm *vm = hky_vm_of(L);
     struct hky_str name;
     const struct hky_key *k = NULL;
-    char text[120];
 
     if (lua_type(L, -2) != LUA_TSTRING) {
         if (!array || lua_type(L, -2) != LUA_TNUMBER)
@@ -333,8 +344,7 @@ static void check_one(lua_State *L, const struct hky_key *const *keys, bool arra
     else if (k->type == HKY_KEY_LATER)
         hky_script_problem(L, place, "%s: %s is not available in this version", what, k->name);
     else
-        hky_script_problem(L, place, "%s: %s must be %s, not %s", what, k->name, expected(k, text),
-                           hky_kind_name(L, lua_gettop(L)));
+        wrong_type(L, index, k, what, place);
 }
 
 void hky_keys_check(lua_State *L, int index, const struct hky_key *const *keys, bool array, const char *what,
@@ -343,7 +353,7 @@ void hky_keys_check(lua_State *L, int index, const struct hky_key *const *keys, 
     luaL_checkstack(L, 8, NULL);
     lua_pushnil(L);
     while (lua_next(L, index) != 0) {
-        check_one(L, keys, array, what, place);
+        check_one(L, index, keys, array, what, place);
         lua_pop(L, 1);
     }
 }

@@ -49,6 +49,12 @@ void hky_loader_mention(struct hky_loader *l, bool is_matcher, const char *name,
     l->mentions[l->n_mentions++] = (struct hky_mention){is_matcher, hky_arena_z(&l->table->arena, name), place};
 }
 
+void hky_loader_lose(struct hky_loader *l, const char *name)
+{
+    if (l->lost.n < HKY_DECLS_MAX)
+        hky_map_put(&l->lost, hky_str_z(name), l);
+}
+
 /* --- the shipped data --- */
 
 static void embedded_load(lua_State *L, const char *name)
@@ -216,10 +222,13 @@ static int compile_body(lua_State *L)
 
 static void check_pendings(struct hky_loader *l)
 {
-    for (size_t i = 0; i < l->n_pendings; i++)
-        if (!l->pendings[i].is_done)
-            hky_complain(l, l->pendings[i].place, false, "%s \"%s\" has no braces: write %s \"%s\" { ... }",
-                         l->pendings[i].word, l->pendings[i].name, l->pendings[i].word, l->pendings[i].name);
+    for (size_t i = 0; i < l->n_pendings; i++) {
+        if (l->pendings[i].is_done)
+            continue;
+        hky_complain(l, l->pendings[i].place, false, "%s \"%s\" has no braces: write %s \"%s\" { ... }",
+                     l->pendings[i].word, l->pendings[i].name, l->pendings[i].word, l->pendings[i].name);
+        hky_loader_lose(l, l->pendings[i].name);
+    }
 }
 
 static void check_mentions(struct hky_loader *l)
@@ -231,10 +240,12 @@ static void check_mentions(struct hky_loader *l)
         size_t n = 0, at = 0;
         struct hky_map_entry *e;
         struct hky_map *known = &l->spec_by_name;
-        char key[160];
+        char key[160], cure[240];
         snprintf(key, sizeof key, "matcher/%s", m->name);
         if (m->is_matcher ? hky_map_get(&l->table->fn_by_key, hky_str_z(key)) != NULL
                           : hky_map_get(known, hky_str_z(m->name)) != NULL)
+            continue;
+        if (hky_map_get(&l->lost, hky_str_z(m->name)) != NULL)
             continue;
         if (m->is_matcher)
             known = &l->table->fn_by_key;
@@ -243,9 +254,14 @@ static void check_mentions(struct hky_loader *l)
             if (!m->is_matcher || strncmp(e->key, "matcher/", 8) == 0)
                 names[n++] = m->is_matcher ? e->key + 8 : e->key;
         near = hky_nearest(hky_str_z(m->name), names, n);
-        hky_complain(l, hky_place_of(l, m->place, m->name, false), false, "no %s \"%s\"%s%s%s",
-                     m->is_matcher ? "matcher" : "relay", m->name, near != NULL ? ", did you mean \"" : "",
-                     near != NULL ? near : "", near != NULL ? "\"?" : "");
+        if (near != NULL)
+            snprintf(cure, sizeof cure, ", did you mean \"%s\"?", near);
+        else if (m->is_matcher)
+            snprintf(cure, sizeof cure, ": declare it with matcher(\"%s\", function(r) ... end)", m->name);
+        else
+            snprintf(cure, sizeof cure, ": declare it with relay \"%s\" { ... }", m->name);
+        hky_complain(l, hky_place_of(l, m->place, m->name, false), false, "no %s \"%s\"%s",
+                     m->is_matcher ? "matcher" : "relay", m->name, cure);
         free(names);
     }
 }
@@ -258,6 +274,7 @@ static void loader_fini(struct hky_loader *l)
     hky_map_fini(&l->spec_by_name);
     hky_map_fini(&l->spec_by_account);
     hky_map_fini(&l->route_by_name);
+    hky_map_fini(&l->lost);
 }
 
 static bool loader_run(struct hky_loader *l)
@@ -305,6 +322,7 @@ static bool policy_open(const struct hky_load_params *params, struct hky_loader 
     hky_map_init(&l->spec_by_name);
     hky_map_init(&l->spec_by_account);
     hky_map_init(&l->route_by_name);
+    hky_map_init(&l->lost);
     if (realpath(params->path, path) == NULL) {
         hky_complain(l, (struct hky_place){params->path, 0}, false, "cannot read the policy: %s", strerror(errno));
         return false;
@@ -367,6 +385,7 @@ enum hky_err hky_vm_new(struct hky_policy *policy, struct hky_vm **out, struct h
     hky_map_init(&l.spec_by_name);
     hky_map_init(&l.spec_by_account);
     hky_map_init(&l.route_by_name);
+    hky_map_init(&l.lost);
     l.vm = vm;
     vm->table = policy->table;
     vm->policy = hky_policy_ref(policy);

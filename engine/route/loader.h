@@ -51,6 +51,7 @@ struct hky_loader {
     struct hky_relay_spec *specs;
     size_t n_specs;
     struct hky_map spec_by_name, spec_by_account, route_by_name;
+    struct hky_map lost; /* names whose declaration is not one: told there, not where they are used */
 };
 
 /* Where names of declarations are kept: the policy is others' too once it is loaded, so a worker has its own. */
@@ -74,6 +75,7 @@ const struct hky_file *hky_loader_file(struct hky_loader *l, const char *name, s
 void hky_file_suggest(const char *dir, const char *name, char out[HKY_SUGGESTION]);
 const char *hky_loader_env(struct hky_loader *l, const char *name);
 struct hky_list *hky_loader_list(struct hky_loader *l, const char *name, struct hky_error *e);
+void hky_loader_lose(struct hky_loader *l, const char *name);
 void hky_loader_mention(struct hky_loader *l, bool is_matcher, const char *name, struct hky_place place);
 
 /* Reading values. All raw; `index` absolute. They complain through hky_script_problem. */

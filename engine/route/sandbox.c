@@ -109,9 +109,7 @@ static int strict_index(lua_State *L)
     hky_script_problem(L, here, "%s%s%.60s is not defined%s", what, what[0] != 0 ? "." : "", name.p, text);
     if (vm->loader == NULL)
         return 0;
-    lua_newuserdatauv(L, 0, 0);
-    luaL_setmetatable(L, HKY_UD_POISON);
-    return 1;
+    return hky_push_poison(L);
 }
 
 /* Upvalue: name. */
@@ -540,6 +538,23 @@ static int poison_self(lua_State *L)
     return 1;
 }
 
+/* Relay "name" { ... }: what names it finds no such relay, which says nothing new. */
+static int poison_call(lua_State *L)
+{
+    struct hky_loader *l = hky_vm_of(L)->loader;
+
+    if (l != NULL && lua_type(L, 2) == LUA_TSTRING)
+        hky_loader_lose(l, lua_tostring(L, 2));
+    return poison_self(L);
+}
+
+int hky_push_poison(lua_State *L)
+{
+    lua_newuserdatauv(L, 0, 0);
+    luaL_setmetatable(L, HKY_UD_POISON);
+    return 1;
+}
+
 void hky_sandbox_open(lua_State *L)
 {
     static const char *const base[] = {"assert", "ipairs", "next",   "pairs", "rawequal",
@@ -559,7 +574,7 @@ void hky_sandbox_open(lua_State *L)
     luaL_newmetatable(L, HKY_UD_POISON);
     lua_pushcfunction(L, poison_self);
     lua_setfield(L, -2, "__index");
-    lua_pushcfunction(L, poison_self);
+    lua_pushcfunction(L, poison_call);
     lua_setfield(L, -2, "__call");
     hky_sandbox_lock(L, HKY_UD_POISON);
     lua_pop(L, 1);

@@ -97,6 +97,9 @@ void hky_vm_note(struct hky_vm *vm, struct hky_str text);
 #define HKY_UD_POISON  "undefined"
 #define HKY_UD_R       "recipient"
 
+/* What an expression is worth that was complained of: nothing more is said about it. [-0, +1, m]; returns 1. */
+int hky_push_poison(lua_State *L);
+
 struct hky_set_ud { /* exactly one */
     struct hky_set *set;
     struct hky_list *list;

@@ -20,13 +20,6 @@ struct pending_ud {
     size_t index; /* in loader->pendings */
 };
 
-static int poison(lua_State *L)
-{
-    lua_newuserdatauv(L, 0, 0);
-    luaL_setmetatable(L, HKY_UD_POISON);
-    return 1;
-}
-
 static struct hky_loader *loader_of(lua_State *L, const char *word)
 {
     struct hky_loader *l = hky_vm_of(L)->loader;
@@ -124,7 +117,7 @@ static int step_make(lua_State *L, int name_index, int body, struct hky_place pl
     snprintf(what, sizeof what, "step \"%s\"", s.relay);
     if (lua_type(L, body) != LUA_TTABLE) {
         hky_script_problem(L, place, "%s: write step \"%s\" { ... }", what, s.relay);
-        return poison(L);
+        return hky_push_poison(L);
     }
     hky_keys_check(L, body, keys, false, what, place);
     if (vm->loader != NULL)
@@ -166,7 +159,7 @@ static int split_make(lua_State *L, int name, int body, struct hky_place place)
     if (lua_type(L, body) != LUA_TTABLE) {
         hky_script_problem(L, place, "split \"%s\": write split \"%s\" { ... }", lua_tostring(L, name),
                            lua_tostring(L, name));
-        return poison(L);
+        return hky_push_poison(L);
     }
     ud = lua_newuserdatauv(L, sizeof *ud, 1);
     ud->place = place;
@@ -188,11 +181,12 @@ static int complete(lua_State *L, enum word word, int name, int body, struct hky
     if (word == W_SPLIT)
         return split_make(L, name, body, place);
     if (hky_is_kind(L, body, HKY_UD_POISON))
-        return poison(L);
+        return hky_push_poison(L);
     if (word == W_MATCHER ? lua_type(L, body) != LUA_TFUNCTION : lua_type(L, body) != LUA_TTABLE) {
         hky_script_problem(L, place, "%s \"%s\": write %s \"%s\" %s, not %s", words[word].name, text, words[word].name,
                            text, words[word].body, hky_kind_name(L, body));
-        return poison(L);
+        hky_loader_lose(hky_vm_of(L)->loader, text);
+        return hky_push_poison(L);
     }
     decl_add(L,
              word == W_RELAY   ? HKY_DECL_RELAY
@@ -244,7 +238,7 @@ static int l_word(lua_State *L)
         loader_of(L, words[word].name);
     lua_settop(L, 2);
     if (hky_is_kind(L, 1, HKY_UD_POISON))
-        return poison(L);
+        return hky_push_poison(L);
     if (word == W_STEP && hky_is_kind(L, 1, HKY_UD_RELAY)) {
         lua_pushstring(L, ((struct hky_relay_ud *)lua_touserdata(L, 1))->name);
         lua_replace(L, 1);
@@ -252,12 +246,12 @@ static int l_word(lua_State *L)
     if (lua_type(L, 1) != LUA_TSTRING) {
         hky_script_problem(L, place, "%s needs a name: write %s \"name\" %s", words[word].name, words[word].name,
                            words[word].body);
-        return poison(L);
+        return hky_push_poison(L);
     }
     name.p = lua_tolstring(L, 1, &name.n);
     if (!is_name(name)) {
         hky_script_problem(L, place, "%s: a name has 1 to 120 printable characters", words[word].name);
-        return poison(L);
+        return hky_push_poison(L);
     }
     if (n >= 2)
         return complete(L, word, 1, 2, place);
@@ -332,7 +326,7 @@ static int l_secret(lua_State *L)
     lua_settop(L, 2);
     if (lua_type(L, 1) != LUA_TSTRING || !hky_is_secret_name(lua_tostring(L, 1))) {
         hky_script_problem(L, place, "secret needs a name of letters, digits and ._/- such as secret \"gmail\"");
-        return poison(L);
+        return hky_push_poison(L);
     }
     s = lua_newuserdatauv(L, sizeof *s, 1);
     *s = (struct hky_secret_ud){0};
@@ -348,7 +342,7 @@ static int l_secret(lua_State *L)
         }
         if (!ok) {
             hky_script_problem(L, place, "secret: write { command = { \"program\", \"argument\" } }");
-            return poison(L);
+            return hky_push_poison(L);
         }
         s->n_command = (uint32_t)n;
         lua_setiuservalue(L, -2, 1);
@@ -383,11 +377,11 @@ static int l_list(lua_State *L)
 
     if (lua_type(L, 1) != LUA_TSTRING) {
         hky_script_problem(L, place, "write list \"file.txt\"");
-        return poison(L);
+        return hky_push_poison(L);
     }
     if ((list = hky_loader_list(l, lua_tostring(L, 1), &e)) == NULL) {
         hky_script_problem(L, place, "list \"%s\": %s", lua_tostring(L, 1), e.text);
-        return poison(L);
+        return hky_push_poison(L);
     }
     ud = lua_newuserdatauv(L, sizeof *ud, 0);
     *ud = (struct hky_set_ud){.list = list};
@@ -414,7 +408,7 @@ static int l_include(lua_State *L)
     lua_pop(L, 1);
     if ((f = hky_loader_file(l, name, &e)) == NULL) {
         hky_script_problem(L, place, "include \"%s\": %s", name, e.text);
-        return poison(L);
+        return hky_push_poison(L);
     }
     if (l->include_depth >= 20)
         return luaL_error(L, "includes are nested more than 20 deep");
@@ -451,7 +445,7 @@ static int l_ramp(lua_State *L)
     lua_settop(L, 1);
     if (lua_type(L, 1) != LUA_TTABLE) {
         hky_script_problem(L, place, "write ramp { start = \"2026-12-01\", 5, 10, 20 }");
-        return poison(L);
+        return hky_push_poison(L);
     }
     hky_keys_check(L, 1, keys, true, "ramp", place);
     ramp = lua_newuserdatauv(L, sizeof *ramp, 0);
@@ -463,7 +457,7 @@ static int l_ramp(lua_State *L)
     if (start.p == NULL || start.n != 10 || !hky_date_parse(start.p, start.n, &day, &sec) || n == 0 ||
         n > HKY_RAMP_MAX) {
         hky_script_problem(L, place, "ramp needs start = \"2026-12-01\" and 1 to %d shares", HKY_RAMP_MAX);
-        return poison(L);
+        return hky_push_poison(L);
     }
     lua_pop(L, 1);
     ramp->start = (int32_t)day;
@@ -474,7 +468,7 @@ static int l_ramp(lua_State *L)
         share = lua_type(L, -1) == LUA_TNUMBER ? lua_tonumber(L, -1) : -1;
         if (!(share >= 0 && share <= 100)) {
             hky_script_problem(L, place, "ramp: shares are per cent, 0 to 100");
-            return poison(L);
+            return hky_push_poison(L);
         }
         ramp->share[i - 1] = (float)share;
         lua_pop(L, 1);
@@ -500,7 +494,7 @@ static int later_use(lua_State *L)
 {
     hky_script_problem(L, hky_place_here(L, 1), "%s is not available in this version",
                        lua_tostring(L, lua_upvalueindex(1)));
-    return poison(L);
+    return hky_push_poison(L);
 }
 
 static void later_open(lua_State *L, const char *name)
