@@ -369,6 +369,7 @@ static void give_body(struct hky_message *m, struct hky_content *content)
         cap = n;
     }
     m->body = hky_body_new(p, n, cap);
+    m->body->has_no_dot_lines = !content->lines.may_have_dot_lines;
 }
 
 static void refuse_content(struct hky_session *s)

@@ -105,7 +105,12 @@ static enum hky_err write_piece(struct hky_delivery *x, const char *p, size_t n,
     }
     if (n > used) {
         struct run run = {.stream = s, .body = body};
-        hky_dot_write(p + used, n - used, &x->dot, emit_run, &run);
+        if (body != NULL && body->has_no_dot_lines) {
+            emit_run(&run, p + used, n - used);
+            x->dot = p[n - 1] == '\n';
+        } else {
+            hky_dot_write(p + used, n - used, &x->dot, emit_run, &run);
+        }
     }
     x->at += n;
     return HKY_OK;

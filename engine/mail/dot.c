@@ -195,6 +195,7 @@ static void read_line(struct pass *k)
     hky_buf_add(k->out, "\r\n", 2);
     k->run = ++k->i;
     k->r->has_bare_lf = true;
+    k->r->may_have_dot_lines = true;
     k->r->line = 0;
     k->r->state = IN_LINE;
 }
@@ -221,6 +222,7 @@ static void after_dot(struct pass *k)
         k->r->state = AFTER_DOT_CR;
         return;
     }
+    k->r->may_have_dot_lines = true;
     /* A lone dot before a bare LF is a line of content and keeps its dot; else the dot was stuffed. */
     if (k->p[k->i] == '\n') {
         hky_buf_add_c(k->out, '.');
@@ -297,6 +299,7 @@ void hky_bdat_read(struct hky_dot_reader *r, const char *p, size_t n, struct hky
 {
     struct pass k = {.r = r, .p = p, .n = n, .out = out};
 
+    r->may_have_dot_lines = true;
     read_piece(&k, false);
 }
 

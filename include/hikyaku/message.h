@@ -118,6 +118,9 @@ struct hky_body {
     int refs;
     size_t n, cap;
     char *p; /* inside this allocation or malloc'ed by the maker; freed with it */
+    /* Known by whoever took it in: no line begins with a dot, so it goes out as it is. false: not known. Nothing but
+     * the reader of DATA may set it: were it wrong, content would end the message at the next server. */
+    bool has_no_dot_lines;
 };
 struct hky_body *hky_body_new(char *p, size_t n, size_t cap); /* takes p (malloc) */
 struct hky_body *hky_body_ref(struct hky_body *b);

@@ -38,6 +38,7 @@ static void check_same(const struct result *a, const struct result *b)
     HKY_ASSERT(a->r.has_bare_cr == b->r.has_bare_cr && a->r.has_nul == b->r.has_nul);
     HKY_ASSERT(a->r.has_bare_lf == b->r.has_bare_lf && a->r.has_8bit == b->r.has_8bit);
     HKY_ASSERT(a->r.longest_line == b->r.longest_line && a->r.state == b->r.state);
+    HKY_ASSERT(a->r.may_have_dot_lines == b->r.may_have_dot_lines);
 }
 
 /* An end of data that was not CRLF.CRLF would be smuggling. */
@@ -57,6 +58,7 @@ static void check_content(const struct result *k)
         char c = k->out.p[i];
         HKY_ASSERT(c != '\n' || (i > 0 && k->out.p[i - 1] == '\r'));
         HKY_ASSERT(c != '\r' || i + 1 == k->out.n || k->out.p[i + 1] == '\n');
+        HKY_ASSERT(c != '.' || (i > 0 && k->out.p[i - 1] != '\n') || k->r.may_have_dot_lines);
         line = c == '\n' ? 0 : line + (c != '\r');
         longest = line > longest ? line : longest;
     }

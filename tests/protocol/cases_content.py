@@ -87,6 +87,32 @@ def split_everywhere(w):
         assert w.delivered() == b"a\r\nb\r\n.c\r\n\r\n"
 
 
+@case("L08")
+def dot_lines_come_out_stuffed_again(w):
+    """What the relay gets, octet by octet, whether the engine knows that there are no dot lines or has to look."""
+    block = b"0123456789abcde.0123456789abcdef0123456789abcdef0123456789abcd\r\n" * 40
+    texts = (b"plain\r\n", block, block[:-70] + b"\r\n", b"\r\n\r\n", b".\r\n", b"..\r\n", b".first\r\n", block + b".\r\n" + block,
+             block + b"a\r\n.b\r\n" + block, b".\r\n.\r\n")
+    for text in texts:
+        stuffed = re.sub(rb"^\.", b"..", text, flags=re.M) + b".\r\n"
+        bare = (b"." if text[:1] == b"." else b"") + re.sub(rb"\r\n(?=\.)", b"\n", text) + b".\r\n"  # behind a bare LF a dot is content
+        for how, data in (("DATA", stuffed), ("bare LF", bare), ("BDAT", text)):
+            c = w.client()
+            c.hello()
+            c.envelope()
+            content = w.header() + data
+            if how == "BDAT":
+                c.send(b"BDAT %d LAST\r\n" % len(content))
+            else:
+                c.do("DATA", 354)
+            for at in range(0, len(content), 61):
+                c.send(content[at:at + 61])
+            c.expect(250)
+            c.close()
+            raw = w.sink.wait(w.marker.strip(), 10.0).split(b"\r\n\r\n", 1)[1]
+            assert raw == stuffed, f"{how}: {raw[:80]!r} for {text[:80]!r}"
+
+
 @case("L26")
 def chunk_in_the_wrong_place(w):
     c = w.client()

@@ -82,6 +82,9 @@ static void fake_submit(void *ctx, struct hky_message *m, struct hky_str header,
         hky_buf_clear(&f->big);
     } else {
         hky_buf_add(body, m->body->p, m->body->n);
+        /* it would go out as it is */
+        if (m->body->has_no_dot_lines)
+            assert_true(body->p[0] != '.' && memmem(body->p, body->n, "\n.", 2) == NULL);
     }
     assert_int_equal(body->n, m->size);
     assert_int_equal(header.n, m->header_octets);

@@ -120,6 +120,41 @@ static void test_transcripts(void **state)
     }
 }
 
+/* Sent whole and octet by octet: what is known of the body, so that it need not be looked through on its way out. */
+static void test_dot_lines_are_noted(void **state)
+{
+    static const struct {
+        const char *name;
+        struct hky_str wire;
+        bool has_none;
+    } bodies[] = {
+        {"plain", HKY_STR(PRE HDR "a\r\nb.c\r\n.\r\n"), true},
+        {"nothing", HKY_STR(PRE ".\r\n"), true},
+        {"no header", HKY_STR(PRE "just text\r\nmore\r\n.\r\n"), true},
+        {"a dot line", HKY_STR(PRE HDR "a\r\n..b\r\n.\r\n"), false},
+        {"a dot line that ends the header", HKY_STR(PRE "From: a@x.test\r\n..b\r\n.\r\n"), false},
+        {"a dot that was not stuffed", HKY_STR(PRE HDR "a\r\n.b\r\n.\r\n"), false},
+        {"a bare LF", HKY_STR(PRE HDR "a\nb\r\n.\r\n"), false},
+        {"a bare LF in the header", HKY_STR(PRE "From: a@x.test\nTo: b@x.test\r\n\r\nb\r\n.\r\n"), false},
+        {"a chunk", HKY_STR(ENV "BDAT 5 LAST\r\nabc\r\n"), false},
+        {"two chunks, a dot line between them", HKY_STR(ENV "BDAT 5\r\nabc\r\nBDAT 3 LAST\r\n.\r\n"), false},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof bodies / sizeof bodies[0]; i++)
+        for (size_t step = 1; step <= bodies[i].wire.n; step += bodies[i].wire.n - 1) {
+            struct fake f;
+
+            fake_init(&f, false, HKY_LISTEN_PLAIN, NULL, "127.0.0.1");
+            for (size_t at = 0; at < bodies[i].wire.n; at += step)
+                fake_send(&f, hky_str_of(bodies[i].wire.p + at, step));
+            assert_int_equal(f.n_messages, 1);
+            if (f.messages[0]->body->has_no_dot_lines != bodies[i].has_none)
+                fail_msg("%s, %zu at once: no dot lines %d", bodies[i].name, step, !bodies[i].has_none);
+            fake_fini(&f);
+        }
+}
+
 static void test_stored_message(void **state)
 {
     struct fake f;
@@ -619,19 +654,13 @@ static void test_who_may_send(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_transcripts),
-        cmocka_unit_test(test_stored_message),
-        cmocka_unit_test(test_own_fields_from_strangers),
-        cmocka_unit_test(test_scenario_of_a_login),
-        cmocka_unit_test(test_bounds_of_content),
-        cmocka_unit_test(test_bounds_in_pieces),
-        cmocka_unit_test(test_big_content_is_whole),
-        cmocka_unit_test(test_journal_answers),
-        cmocka_unit_test(test_no_room_for_a_big_file),
-        cmocka_unit_test(test_utf8_addresses),
-        cmocka_unit_test(test_waiting),
-        cmocka_unit_test(test_pipelining_faults),
-        cmocka_unit_test(test_bounds_of_dialogue),
+        cmocka_unit_test(test_transcripts),         cmocka_unit_test(test_dot_lines_are_noted),
+        cmocka_unit_test(test_stored_message),      cmocka_unit_test(test_own_fields_from_strangers),
+        cmocka_unit_test(test_scenario_of_a_login), cmocka_unit_test(test_bounds_of_content),
+        cmocka_unit_test(test_bounds_in_pieces),    cmocka_unit_test(test_big_content_is_whole),
+        cmocka_unit_test(test_journal_answers),     cmocka_unit_test(test_no_room_for_a_big_file),
+        cmocka_unit_test(test_utf8_addresses),      cmocka_unit_test(test_waiting),
+        cmocka_unit_test(test_pipelining_faults),   cmocka_unit_test(test_bounds_of_dialogue),
         cmocka_unit_test(test_who_may_send),
     };
 

@@ -210,6 +210,8 @@ struct fake {
     const char *secret;
     unsigned n_secrets, n_refused;
     bool is_piecewise;
+    const char *text; /* of every message, behind the header */
+    bool has_no_dot_lines;
 };
 static struct fake *fake; /* the schedule's functions have no context of ours */
 
@@ -332,10 +334,11 @@ static void give_secret(void *ctx, unsigned worker, struct hky_policy *policy, c
 
 static struct hky_message *message_make(unsigned k, unsigned n_rcpts)
 {
-    char text[400], addresses[4][40];
+    char text[8000], addresses[4][40];
     struct hky_rcpt_draft rcpts[4] = {0};
-    int n = snprintf(text, sizeof(text),
-                     "From: a@a.example\r\nSubject: %u\r\nDate: x\r\nMessage-ID: <%u@x>\r\n\r\nline\r\n.dot\r\n", k, k);
+    int n = snprintf(text, sizeof(text), "From: a@a.example\r\nSubject: %u\r\nDate: x\r\nMessage-ID: <%u@x>\r\n\r\n%s",
+                     k, k, fake->text);
+    assert_true((size_t)n < sizeof(text));
     for (unsigned i = 0; i < n_rcpts; i++) {
         snprintf(addresses[i], sizeof(addresses[i]), "m%u.r%u@b.example", k, i);
         rcpts[i].address = hky_str_z(addresses[i]);
@@ -348,6 +351,7 @@ static struct hky_message *message_make(unsigned k, unsigned n_rcpts)
     char *p = malloc((size_t)n);
     memcpy(p, text, (size_t)n);
     m->body = hky_body_new(p, (size_t)n, (size_t)n);
+    m->body->has_no_dot_lines = fake->has_no_dot_lines;
     return m;
 }
 
@@ -358,6 +362,7 @@ static void fake_init(struct fake *f, uint16_t port)
     memset(f, 0, sizeof(*f));
     fake = f;
     f->rcpts = 1;
+    f->text = "line\r\n.dot\r\n";
     f->policy.refs = 1000;
     f->policy.engine.hostname = "me.example";
     f->policy.engine.resolver = "";

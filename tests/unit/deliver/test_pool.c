@@ -1,6 +1,9 @@
 /* Pools and connections against a server that follows a script. */
 #include "unit/deliver/harness.h"
 
+#define L100  "123456789 123456789 123456789 123456789 123456789 123456789 123456789 123456789 123456789 12345678\r\n"
+#define L1000 L100 L100 L100 L100 L100 L100 L100 L100 L100 L100
+
 static void test_overlapped_messages_share_a_connection(void **state)
 {
     (void)state;
@@ -36,6 +39,42 @@ static void test_body_in_pieces_from_another_thread(void **state)
     s.body[s.n_body] = '\0';
     assert_non_null(strstr(s.body, "Subject: 0\n"));
     assert_non_null(strstr(s.body, "\nline\n..dot\n"));
+}
+
+/* Whether it is known or not that no line begins with a dot: the same octets, whole and in pieces. */
+static void test_known_to_have_no_dot_lines(void **state)
+{
+    static const char *const texts[] = {
+        "", "line\r\n", "a.b\r\n\r\n c\r\n", "no line end", L1000 L1000 L1000, "x" L1000 "\r\n" L1000 "no line end"};
+    (void)state;
+    for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++)
+        for (unsigned how = 0; how < 4; how++) {
+            const char *scripts[] = {OPEN GROUP("0") YES "S: 250 ok\nEOF\n", NULL};
+            struct server s;
+            struct fake f;
+            char want[8000];
+            size_t n = strlen(texts[i]), n_want = 0;
+
+            server_start(&s, scripts);
+            fake_init(&f, s.port);
+            f.is_piecewise = (how & 1) != 0;
+            f.has_no_dot_lines = (how & 2) != 0;
+            f.text = texts[i];
+            add(&f, 1);
+            run_until(&f, 1);
+            assert_int_equal(f.outcomes[0][0].class, HKY_CLASS_OK);
+            finish(&f, &s);
+            s.body[s.n_body] = '\0';
+            for (size_t at = 0; at < n; at++)
+                if (texts[i][at] != '\r')
+                    want[n_want++] = texts[i][at];
+            if (n > 0 && texts[i][n - 1] != '\n')
+                want[n_want++] = '\n';
+            want[n_want] = '\0';
+            char *body = strstr(s.body, "\n\n");
+            assert_non_null(body);
+            assert_string_equal(body + 2, want);
+        }
 }
 
 static void test_second_body_in_pieces_goes_on_its_connection(void **state)
@@ -398,6 +437,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_overlapped_messages_share_a_connection),
         cmocka_unit_test(test_body_in_pieces_from_another_thread),
+        cmocka_unit_test(test_known_to_have_no_dot_lines),
         cmocka_unit_test(test_second_body_in_pieces_goes_on_its_connection),
         cmocka_unit_test(test_closed_after_the_dot_is_ambiguous),
         cmocka_unit_test(test_silence_after_the_dot_is_ambiguous),

@@ -6,6 +6,7 @@
 
 #define SMUG "MAIL FROM:<admin@x.test>\r\nRCPT TO:<v@y.test>\r\nDATA\r\nSubject: smuggled\r\n\r\nevil\r\n.\r\n"
 #define S(x) x, sizeof(x) - 1
+#define LINE "0123456789012345678901234567890123456789012345678901234567890.23" /* 64 octets */
 
 static const struct {
     const char *what, *in;
@@ -142,7 +143,7 @@ static void bdat_has_no_dots_and_no_end(void **state)
         hky_bdat_read(&r, in + cut, sizeof in - 1 - cut, &out);
         hky_bdat_end(&r);
         assert_string_equal(hky_buf_z(&out), "a\r\n.\r\n..b\r\nc");
-        assert_true(r.has_bare_lf && !r.has_bare_cr);
+        assert_true(r.has_bare_lf && !r.has_bare_cr && r.may_have_dot_lines);
         hky_buf_fini(&out);
     }
 }
@@ -174,6 +175,53 @@ static void on_emit(void *ctx, const char *p, size_t n)
     assert_true(n > 0);
     hky_buf_add(&w->octets, p, n);
     w->n_emits++;
+}
+
+/* The one thing that the note must never do: say that there are no dot lines where the writer would stuff one. */
+static void a_body_without_dot_lines_goes_out_as_it_is(void **state)
+{
+    static const struct {
+        const char *what;
+        struct hky_str in;
+        bool may_have;
+    } contents[] = {
+        {"no line at all", HKY_STR(".\r\n"), false},
+        {"plain", HKY_STR("a\r\nb.c\r\n\r\n.\r\n"), false},
+        {"a line longer than a block", HKY_STR(LINE LINE "\r\n" LINE "x\r\n.\r\n"), false},
+        {"a needless dot", HKY_STR("a\r\n.b\r\n.\r\n"), true},
+        {"a stuffed dot", HKY_STR("a\r\n..b\r\n.\r\n"), true},
+        {"a stuffed dot first", HKY_STR("..a\r\n.\r\n"), true},
+        {"a stuffed dot among plain blocks", HKY_STR(LINE LINE "\r\n..\r\n" LINE LINE "\r\n.\r\n"), true},
+        {"a stuffed dot where a block begins", HKY_STR("a" LINE "\r\n..b" LINE LINE "\r\n.\r\n"), true},
+        {"a bare LF", HKY_STR("a\nb\r\n.\r\n"), true},
+        {"a dot behind a bare LF", HKY_STR("a\n.b\r\n.\r\n"), true},
+        {"a dot behind a bare LF among plain blocks", HKY_STR(LINE LINE "\n.b" LINE LINE "\r\n.\r\n"), true},
+        {"a lone dot behind a bare LF", HKY_STR("a\n.\r\nb\r\n.\r\n"), true},
+        {"a lone dot before a bare LF", HKY_STR("a\r\n.\nb\r\n.\r\n"), true},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof contents / sizeof contents[0]; i++)
+        for (size_t cut = 0; cut <= contents[i].in.n; cut++) {
+            struct wire w = {0};
+            struct hky_dot_reader r;
+            struct hky_buf out;
+            uint8_t at_start = true;
+            bool is_end = false;
+
+            hky_dot_reader_init(&r);
+            hky_buf_init(&out, 4096);
+            hky_buf_init(&w.octets, 4096);
+            read_split(&r, contents[i].in, cut, &out, &is_end);
+            assert_true(is_end);
+            if (r.may_have_dot_lines != contents[i].may_have)
+                fail_msg("%s cut at %zu: dot lines %d", contents[i].what, cut, r.may_have_dot_lines);
+            hky_dot_write(out.p, out.n, &at_start, on_emit, &w);
+            if (!r.may_have_dot_lines && !hky_str_eq(hky_buf_str(&out), hky_buf_str(&w.octets)))
+                fail_msg("%s cut at %zu: would be stuffed", contents[i].what, cut);
+            hky_buf_fini(&w.octets);
+            hky_buf_fini(&out);
+        }
 }
 
 static const struct {
@@ -218,7 +266,7 @@ int main(void)
         cmocka_unit_test(one_message_for_every_split),   cmocka_unit_test(what_follows_is_not_consumed),
         cmocka_unit_test(lines_and_octets_are_noted),    cmocka_unit_test(content_over_the_maximum_is_read_on),
         cmocka_unit_test(bdat_has_no_dots_and_no_end),   cmocka_unit_test(bdat_notes_a_last_bare_cr),
-        cmocka_unit_test(writer_stuffs_for_every_split),
+        cmocka_unit_test(writer_stuffs_for_every_split), cmocka_unit_test(a_body_without_dot_lines_goes_out_as_it_is),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
