@@ -53,6 +53,11 @@ struct reload {
     char restart[160]; /* keys that changed and need one, ", " between */
 };
 
+static enum hky_log_level log_level(enum hky_problem_level level)
+{
+    return level == HKY_PROBLEM_ERROR ? HKY_LOG_ERROR : level == HKY_PROBLEM_WARNING ? HKY_LOG_WARN : HKY_LOG_INFO;
+}
+
 static void tell_problems(struct hky_engine *engine, const struct hky_problems *problems)
 {
     struct hky_buf line;
@@ -61,9 +66,8 @@ static void tell_problems(struct hky_engine *engine, const struct hky_problems *
     for (size_t i = 0; i < problems->n; i++) {
         hky_buf_clear(&line);
         hky_problem_format(&problems->items[i], &line);
-        hky_log(engine->log, problems->items[i].is_warning ? HKY_LOG_WARN : HKY_LOG_ERROR, "policy", "%s",
-                hky_buf_z(&line));
-        if (!problems->items[i].is_warning && engine->reload_error[0] == '\0')
+        hky_log(engine->log, log_level(problems->items[i].level), "policy", "%s", hky_buf_z(&line));
+        if (problems->items[i].level == HKY_PROBLEM_ERROR && engine->reload_error[0] == '\0')
             snprintf(engine->reload_error, sizeof engine->reload_error, "%s", hky_buf_z(&line));
     }
     hky_buf_fini(&line);

@@ -19,6 +19,11 @@ static int compare_problems(const void *a, const void *b)
     return x < y ? -1 : 1;
 }
 
+static const char *level_colour(enum hky_problem_level level)
+{
+    return level == HKY_PROBLEM_NOTE ? "" : hky_cli_colour(level == HKY_PROBLEM_WARNING ? "yellow" : "red");
+}
+
 static void print_text(const struct hky_problems *problems)
 {
     const struct hky_problem **sorted = hky_calloc(problems->n + 1, sizeof(void *));
@@ -29,7 +34,7 @@ static void print_text(const struct hky_problems *problems)
     qsort((void *)sorted, problems->n, sizeof(void *), compare_problems);
     hky_buf_init(&line, 8192);
     for (size_t i = 0; i < problems->n; i++) {
-        const char *colour = hky_cli_colour(sorted[i]->is_warning ? "yellow" : "red");
+        const char *colour = level_colour(sorted[i]->level);
 
         hky_buf_clear(&line);
         hky_problem_format(sorted[i], &line);
@@ -41,7 +46,7 @@ static void print_text(const struct hky_problems *problems)
 
 static void print_summary(const struct hky_policy *policy, const struct hky_problems *problems, const char *path)
 {
-    size_t warnings = problems->n - problems->n_errors;
+    size_t warnings = problems->n_warnings;
 
     if (policy == NULL) {
         printf("%s: %zu error%s, %zu warning%s: would not run\n", path, problems->n_errors,
@@ -61,14 +66,14 @@ static void print_json(const struct hky_policy *policy, const struct hky_problem
 
     hky_buf_init(&out, 16U << 20);
     hky_buf_printf(&out, "{\"good\":%s,\"errors\":%zu,\"warnings\":%zu,\"problems\":[",
-                   policy != NULL ? "true" : "false", problems->n_errors, problems->n - problems->n_errors);
+                   policy != NULL ? "true" : "false", problems->n_errors, problems->n_warnings);
     for (size_t i = 0; i < problems->n; i++) {
         const struct hky_problem *p = &problems->items[i];
 
         hky_buf_add_z(&out, i > 0 ? ",{\"file\":" : "{\"file\":");
         hky_buf_add_json(&out, hky_str_z(p->place.file));
         hky_buf_printf(&out, ",\"line\":%u,\"level\":\"%s\",\"text\":", p->place.line,
-                       p->is_warning ? "warning" : "error");
+                       hky_problem_level_name(p->level));
         hky_buf_add_json(&out, hky_str_z(p->text));
         hky_buf_add_c(&out, '}');
     }

@@ -82,7 +82,7 @@ static bool load(struct explain_case *c, const struct explain_wish *w)
 
     hky_buf_init(&line, 4096);
     for (size_t i = 0; i < problems.n; i++) {
-        if (problems.items[i].is_warning)
+        if (problems.items[i].level != HKY_PROBLEM_ERROR)
             continue; /* check's business */
         hky_buf_clear(&line);
         hky_problem_format(&problems.items[i], &line);

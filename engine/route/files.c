@@ -10,15 +10,38 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define FILE_MAX  (16u << 20)
-#define FILES_MAX 256u
-#define NAMES_MAX 200
+#define FILE_MAX        (16u << 20)
+#define FILES_MAX       256u
+#define LISTS_MAX       1024u
+#define NAMES_MAX       200
+#define NAME_MAX_OCTETS 200
 
 static bool is_inside(const char *name)
 {
-    return name[0] != 0 && name[0] != '/' && strlen(name) < 200 && strcmp(name, "..") != 0 &&
+    return name[0] != 0 && name[0] != '/' && strlen(name) < NAME_MAX_OCTETS && strcmp(name, "..") != 0 &&
            strncmp(name, "../", 3) != 0 && strstr(name, "/../") == NULL &&
            (strlen(name) < 3 || strcmp(name + strlen(name) - 3, "/..") != 0);
+}
+
+/* "./vip.txt" and "lists//vip.txt" are "vip.txt" and "lists/vip.txt": one file has one name. */
+static const char *name_clean(const char *name, char out[NAME_MAX_OCTETS])
+{
+    size_t n = 0;
+
+    if (!is_inside(name))
+        return name; /* refused where it is opened */
+    while (*name != 0) {
+        size_t part = strcspn(name, "/");
+        if (part > 0 && !(part == 1 && name[0] == '.')) {
+            if (n > 0)
+                out[n++] = '/';
+            memcpy(out + n, name, part);
+            n += part;
+        }
+        name += part + (name[part] == '/');
+    }
+    out[n] = 0;
+    return out;
 }
 
 /* Folders within `name` stay as they are: what is compared are the names in its own. */
@@ -124,9 +147,10 @@ const struct hky_file *hky_loader_file(struct hky_loader *l, const char *name, s
     struct hky_route_table *t = l->table;
     char path[PATH_MAX];
     struct hky_str text;
-    char *octets;
+    char *octets, clean[NAME_MAX_OCTETS];
     size_t n;
 
+    name = name_clean(name, clean);
     for (uint32_t i = 0; i < t->n_files; i++)
         if (strcmp(t->files[i].name, name) == 0)
             return &t->files[i];
@@ -158,14 +182,19 @@ struct hky_list *hky_loader_list(struct hky_loader *l, const char *name, struct 
 {
     struct hky_route_table *t = l->table;
     struct hky_list *list;
-    char path[PATH_MAX];
+    char path[PATH_MAX], clean[NAME_MAX_OCTETS];
     bool is_changed;
 
+    name = name_clean(name, clean);
     for (uint32_t i = 0; i < t->n_lists; i++)
         if (strcmp(t->lists[i]->name, name) == 0)
             return t->lists[i];
     if (l->is_worker) {
         hky_error_set(e, HKY_E_MISSING, "was not read when the policy was loaded");
+        return NULL;
+    }
+    if (t->n_lists >= LISTS_MAX) {
+        hky_error_set(e, HKY_E_LIMIT, "more than %u lists", LISTS_MAX);
         return NULL;
     }
     if (!path_of(l, name, path, e))

@@ -62,6 +62,9 @@ static inline struct hky_arena *hky_loader_names(struct hky_loader *l)
 
 void hky_complain(struct hky_loader *l, struct hky_place place, bool is_warning, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
+/* What the policy says while it is loaded: shown among the problems, and none. */
+void hky_loader_note(struct hky_loader *l, struct hky_place place, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
 /* Where `word` stands at or after `place` in the same file, up to the next declaration; else `place`. */
 struct hky_place hky_place_of(struct hky_loader *l, struct hky_place place, const char *word, bool is_key);
 /* A problem of a script: collected while loading, raised while running (then it does not return). */

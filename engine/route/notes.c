@@ -1,4 +1,4 @@
-/* note "text": what scripts say goes to explain and, so much a second, to the log. */
+/* note "text": what scripts say goes to explain and, so much a second, to the log; while loading to the problems. */
 #include "route/loader.h"
 
 #include "base/hash.h"
@@ -38,7 +38,7 @@ static void note_log(struct hky_vm *vm, struct hky_str text)
             hky_log_quote(hky_recipient_address(q->recipient), rcpt), hky_log_quote(text, quoted));
 }
 
-void hky_vm_note(struct hky_vm *vm, struct hky_str text)
+void hky_vm_note(struct hky_vm *vm, struct hky_place place, struct hky_str text)
 {
     struct hky_route_table *t = vm->table;
 
@@ -47,6 +47,8 @@ void hky_vm_note(struct hky_vm *vm, struct hky_str text)
     if (vm->loader != NULL) {
         if (vm->loader->is_worker)
             return; /* said when the policy was loaded */
+        if (t->n_notes < NOTES_MAX)
+            hky_loader_note(vm->loader, place, "%.*s", (int)text.n, text.p);
         note_keep(&t->notes, &t->n_notes, text);
         return;
     }

@@ -242,7 +242,9 @@ static bool is_frontier(struct hky_pattern *m, const char *s, const char *p, con
     int before = s == m->subject.p ? 0 : (unsigned char)s[-1];
     int here = s == subject_end(m) ? 0 : (unsigned char)*s;
 
-    return !set_has(before, p, end - 1) && set_has(here, p, end - 1);
+    if (!set_steps(m, p, end) || set_has(before, p, end - 1))
+        return false;
+    return set_steps(m, p, end) && set_has(here, p, end - 1);
 }
 
 static const char *match_body(struct hky_pattern *m, const char *s, const char *p)

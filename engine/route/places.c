@@ -24,28 +24,45 @@ static void text_format(char out[3 * PROBLEM_MAX], const char *fmt, va_list ap)
     hky_buf_fini(&shown);
 }
 
-void hky_complain(struct hky_loader *l, struct hky_place place, bool is_warning, const char *fmt, ...)
+static void problem_add(struct hky_loader *l, struct hky_place place, enum hky_problem_level level, const char *text)
 {
     struct hky_problems *p = l->problems;
-    char text[3 * PROBLEM_MAX];
-    va_list ap;
 
-    va_start(ap, fmt);
-    text_format(text, fmt, ap);
-    va_end(ap);
     for (size_t i = 0; i < p->n; i++)
         if (p->items[i].place.line == place.line && strcmp(p->items[i].text, text) == 0)
             return;
-    if (!is_warning)
-        p->n_errors++;
+    p->n_errors += level == HKY_PROBLEM_ERROR;
+    p->n_warnings += level == HKY_PROBLEM_WARNING;
     if (p->n >= HKY_PROBLEMS_MAX)
         return;
     if (p->n == p->cap) {
         p->cap = p->cap ? p->cap * 2 : 8;
         p->items = hky_realloc(p->items, p->cap * sizeof *p->items);
     }
-    p->items[p->n++] = (struct hky_problem){
-        {hky_strdup(place.file != NULL ? place.file : ""), place.line}, is_warning, hky_strdup(text)};
+    p->items[p->n++] =
+        (struct hky_problem){{hky_strdup(place.file != NULL ? place.file : ""), place.line}, level, hky_strdup(text)};
+}
+
+void hky_complain(struct hky_loader *l, struct hky_place place, bool is_warning, const char *fmt, ...)
+{
+    char text[3 * PROBLEM_MAX];
+    va_list ap;
+
+    va_start(ap, fmt);
+    text_format(text, fmt, ap);
+    va_end(ap);
+    problem_add(l, place, is_warning ? HKY_PROBLEM_WARNING : HKY_PROBLEM_ERROR, text);
+}
+
+void hky_loader_note(struct hky_loader *l, struct hky_place place, const char *fmt, ...)
+{
+    char text[3 * PROBLEM_MAX];
+    va_list ap;
+
+    va_start(ap, fmt);
+    text_format(text, fmt, ap);
+    va_end(ap);
+    problem_add(l, place, HKY_PROBLEM_NOTE, text);
 }
 
 void hky_script_problem(lua_State *L, struct hky_place place, const char *fmt, ...)

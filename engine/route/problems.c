@@ -13,6 +13,11 @@ void hky_problems_fini(struct hky_problems *p)
     *p = (struct hky_problems){0};
 }
 
+const char *hky_problem_level_name(enum hky_problem_level level)
+{
+    return level == HKY_PROBLEM_ERROR ? "error" : level == HKY_PROBLEM_WARNING ? "warning" : "note";
+}
+
 void hky_problem_format(const struct hky_problem *p, struct hky_buf *out)
 {
     if (p->place.file != NULL && p->place.file[0] != 0) {
@@ -21,6 +26,6 @@ void hky_problem_format(const struct hky_problem *p, struct hky_buf *out)
             hky_buf_printf(out, ":%u", p->place.line);
         hky_buf_add_z(out, ": ");
     }
-    hky_buf_add_z(out, p->is_warning ? "warning: " : "error: ");
+    hky_buf_printf(out, "%s: ", hky_problem_level_name(p->level));
     hky_buf_add_z(out, p->text);
 }

@@ -86,6 +86,38 @@ void hky_sandbox_lock(lua_State *L, const char *kind)
     lua_setfield(L, -2, "__metatable");
 }
 
+#define BY_FILES "a policy reads files by include, list, rows and secret"
+#define NO_META  "tables have no metatables here; write a function"
+
+/* What other programs in Lua have, and what to write instead. */
+static const struct {
+    const char *name, *instead;
+} left_out[] = {
+    {"io", BY_FILES},
+    {"dofile", "include \"file.lua\" runs a file"},
+    {"loadfile", "include \"file.lua\" runs a file"},
+    {"require", "include \"file.lua\" runs a file and returns what it returns"},
+    {"package", "include \"file.lua\" runs a file and returns what it returns"},
+    {"load", "a policy runs no code from texts; include \"file.lua\" runs a file"},
+    {"loadstring", "a policy runs no code from texts; include \"file.lua\" runs a file"},
+    {"os", "time is read by time.date, time.parse and time.days_since, the environment by env"},
+    {"setmetatable", NO_META},
+    {"getmetatable", NO_META},
+    {"rawset", NO_META},
+    {"coroutine", "look-ups that wait need none; write a function"},
+    {"debug", "note \"text\" shows what goes on, hikyaku explain why"},
+    {"collectgarbage", "memory is bounded by engine.bounds.lua_memory"},
+    {"_G", "names are local: local x = ..."},
+};
+
+static const char *instead_of(const char *name)
+{
+    for (size_t i = 0; i < sizeof left_out / sizeof left_out[0]; i++)
+        if (strcmp(left_out[i].name, name) == 0)
+            return left_out[i].instead;
+    return NULL;
+}
+
 /* Upvalues: the table, its name. */
 static int strict_index(lua_State *L)
 {
@@ -101,7 +133,9 @@ static int strict_index(lua_State *L)
         return 1;
     name.p = luaL_tolstring(L, 2, &name.n);
     near = hky_nearest_key(L, lua_upvalueindex(1), name);
-    if (near != NULL)
+    if (what[0] == 0 && instead_of(name.p) != NULL)
+        snprintf(text, sizeof text, " in a policy: %s", instead_of(name.p));
+    else if (near != NULL)
         snprintf(text, sizeof text, ", did you mean %s%s%.60s?", what, what[0] != 0 ? "." : "", near);
     else
         text[0] = 0;
@@ -241,7 +275,7 @@ static int l_note(lua_State *L)
     lua_pushvalue(L, 1);
     lua_call(L, 1, 1);
     text.p = lua_tolstring(L, -1, &text.n);
-    hky_vm_note(hky_vm_of(L), text);
+    hky_vm_note(hky_vm_of(L), hky_place_here(L, 1), text);
     return 0;
 }
 

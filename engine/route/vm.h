@@ -84,7 +84,7 @@ void hky_vm_charge(lua_State *L, uint64_t instructions);
 /* Raise what ended this call again, if something did: for pcall. */
 void hky_vm_rethrow(lua_State *L);
 
-void hky_vm_note(struct hky_vm *vm, struct hky_str text);
+void hky_vm_note(struct hky_vm *vm, struct hky_place place, struct hky_str text);
 
 /* Registers of kinds of userdata: metatable names. */
 #define HKY_UD_STEP    "step"

@@ -397,7 +397,12 @@ static int l_include(lua_State *L)
     const char *name = luaL_checkstring(L, 1);
     const struct hky_file *f;
 
-    lua_settop(L, 1);
+    if ((f = hky_loader_file(l, name, &e)) == NULL) {
+        hky_script_problem(L, place, "include \"%s\": %s", name, e.text);
+        return hky_push_poison(L);
+    }
+    lua_settop(L, 0);
+    lua_pushstring(L, f->name);
     luaL_getsubtable(L, LUA_REGISTRYINDEX, "hky.includes");
     lua_pushvalue(L, 1);
     if (lua_rawget(L, 2) != LUA_TNIL) { /* each file runs once */
@@ -406,10 +411,6 @@ static int l_include(lua_State *L)
         return 1;
     }
     lua_pop(L, 1);
-    if ((f = hky_loader_file(l, name, &e)) == NULL) {
-        hky_script_problem(L, place, "include \"%s\": %s", name, e.text);
-        return hky_push_poison(L);
-    }
     if (l->include_depth >= 20)
         return luaL_error(L, "includes are nested more than 20 deep");
     lua_pushvalue(L, 1);

@@ -9,18 +9,20 @@
 #include "hikyaku/message.h"
 #include "hikyaku/policy.h"
 
+enum hky_problem_level { HKY_PROBLEM_ERROR, HKY_PROBLEM_WARNING, HKY_PROBLEM_NOTE }; /* the last: note "text" at load */
 /* One line of what `check` prints. */
 struct hky_problem {
     struct hky_place place; /* file "" = not tied to a file */
-    bool is_warning;
+    enum hky_problem_level level;
     char *text; /* what is wrong, and what to do */
 };
 struct hky_problems {
     struct hky_problem *items;
     size_t n, cap;
-    size_t n_errors;
+    size_t n_errors, n_warnings;
 };
 void hky_problems_fini(struct hky_problems *p);
+const char *hky_problem_level_name(enum hky_problem_level level);
 /* "policy.lua:12: error: ..." */
 void hky_problem_format(const struct hky_problem *p, struct hky_buf *out);
 

@@ -550,7 +550,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         HKY_ASSERT(problems.n_errors > 0 && policy == NULL);
     for (size_t i = 0; i < problems.n; i++)
         HKY_ASSERT(problems.items[i].text[0] != 0 &&
-                   (problems.items[i].is_warning || problems.items[i].place.line > 0 ||
+                   (problems.items[i].level != HKY_PROBLEM_ERROR || problems.items[i].place.line > 0 ||
                     strncmp(problems.items[i].text, "nested too deep", 15) == 0));
     HKY_ASSERT(data[0] == 'L' || hky_mono_ms() - start < LOAD_MS);
     if (policy != NULL && hky_vm_new(policy, &vm, &e) == HKY_OK) {

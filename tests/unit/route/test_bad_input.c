@@ -1,6 +1,8 @@
 /* Bad policies: each problem with file:line and the nearest name. */
 #include "fixture.h"
 
+#include "route/table.h"
+
 static const struct {
     const char *name, *policy;
     uint32_t line;
@@ -127,7 +129,8 @@ static void each_problem_has_its_place_and_says_what(void **state)
         folder_write(&f, "policy.lua", cases[i].policy);
         p = load_folder(&f, &problems);
         for (size_t k = 0; k < problems.n; k++)
-            found |= !problems.items[k].is_warning && strstr(problems.items[k].text, cases[i].text) != NULL &&
+            found |= problems.items[k].level == HKY_PROBLEM_ERROR &&
+                     strstr(problems.items[k].text, cases[i].text) != NULL &&
                      problems.items[k].place.line == cases[i].line &&
                      strcmp(problems.items[k].place.file, "policy.lua") == 0;
         for (size_t k = 0; k < problems.n; k++)
@@ -194,6 +197,12 @@ static void one_mistake_is_one_problem(void **state)
         {RELAYS "route 'r' { to = '*', via = { step 'a' { retry = 5 } } }", "retry: write 1 to 16 durations"},
         {RELAYS "route 'r' { to = '*', via = { step 'a' { from = 5 } } }", "from must be an address, or false"},
         {RELAYS "route 'r' { to = '*', via = split('s', 5) }", "write split \"s\" { ... }"},
+        {"local t = setmetatable({}, {})", "setmetatable is not defined in a policy: tables have no metatables here"},
+        {"local f = io.open('x')", "io is not defined in a policy: a policy reads files by include, list, rows"},
+        {"local t = os.time()", "os is not defined in a policy: time is read by time.date"},
+        {"local m = require 'm'", "require is not defined in a policy: include \"file.lua\" runs a file"},
+        {"load('x = 1')()", "load is not defined in a policy: a policy runs no code from texts"},
+        {"dofile 'x.lua'", "dofile is not defined in a policy: include \"file.lua\" runs a file"},
         {RELAYS "Route 'r' { to = '*', via = 'a' }", "did you mean route?"},
         {"Relay 'a' { host = 'x.example' }\nroute 'r' { to = '*', via = 'a' }", "did you mean relay?"},
         {"relay 'a'\nroute 'r' { to = '*', via = 'a' }", "relay \"a\" has no braces"},
@@ -335,7 +344,8 @@ static void warnings_do_not_stop(void **state)
         p = load_folder(&f, &problems);
         assert_non_null(p);
         for (size_t k = 0; k < problems.n; k++)
-            found |= problems.items[k].is_warning && strstr(problems.items[k].text, warnings[i].text) != NULL;
+            found |= problems.items[k].level == HKY_PROBLEM_WARNING &&
+                     strstr(problems.items[k].text, warnings[i].text) != NULL;
         if (!found) {
             problems_print(&problems);
             fail_msg("no warning: %s", warnings[i].text);
@@ -344,6 +354,66 @@ static void warnings_do_not_stop(void **state)
         hky_problems_fini(&problems);
         folder_close(&f);
     }
+}
+
+/* By whatever path it is named: read once, run once. */
+static void one_file_has_one_name(void **state)
+{
+    struct folder f;
+    struct hky_problems problems = {0};
+    struct hky_policy *p;
+
+    (void)state;
+    folder_open(&f);
+    folder_write(&f, "vip.txt", "x.example\n");
+    folder_write(&f, "more.lua", "relay 'c' { host = 'c.example' }");
+    folder_write(&f, "policy.lua",
+                 RELAYS "include 'more.lua' include './more.lua' include './/./more.lua'\n"
+                        "route 'r' { to = { list 'vip.txt', list './vip.txt', list './/vip.txt' }, via = 'c' }");
+    p = load_folder(&f, &problems);
+    assert_non_null(p);
+    assert_int_equal(p->table->n_lists, 1);
+    assert_int_equal(p->table->n_files, 2);
+    hky_policy_unref(&p);
+    folder_write(&f, "policy.lua", "for i = 1, 1100 do list('l' .. i .. '.txt') end");
+    for (int i = 1; i <= 1100; i++) {
+        char name[20];
+        snprintf(name, sizeof name, "l%d.txt", i);
+        folder_write(&f, name, "x.example\n");
+    }
+    assert_null(load_folder(&f, &problems));
+    assert_non_null(strstr(problems.items[0].text, "more than 1024 lists"));
+    hky_problems_fini(&problems);
+    folder_close(&f);
+}
+
+/* Notes at load stand where problems do, and are none; however many there are, errors stay. */
+static void notes_are_shown_and_are_no_problems(void **state)
+{
+    struct folder f;
+    struct hky_problems problems = {0};
+    struct hky_policy *p;
+
+    (void)state;
+    folder_open(&f);
+    folder_write(&f, "policy.lua", RELAYS "route 'r' { to = '*', via = 'a' }\nnote('stage ' .. env 'STAGE')\nprint(2)");
+    p = load_folder(&f, &problems);
+    assert_non_null(p);
+    assert_int_equal(problems.n, 2);
+    assert_int_equal(problems.n_errors + problems.n_warnings, 0);
+    assert_int_equal(problems.items[0].level, HKY_PROBLEM_NOTE);
+    assert_int_equal(problems.items[0].place.line, 5);
+    assert_string_equal(problems.items[0].text, "stage test");
+    assert_string_equal(problems.items[1].text, "2");
+    hky_policy_unref(&p);
+    hky_problems_fini(&problems);
+    folder_write(&f, "policy.lua", "for i = 1, 1000 do note(i) end x = 1");
+    assert_null(load_folder(&f, &problems));
+    assert_int_equal(problems.n_errors, 1);
+    assert_int_equal(problems.n, 51);
+    assert_int_equal(problems.items[50].level, HKY_PROBLEM_ERROR);
+    hky_problems_fini(&problems);
+    folder_close(&f);
 }
 
 /* What Windows programs save. Shift_JIS is never shown: a terminal would show something else, or nothing. */
@@ -431,6 +501,8 @@ int main(void)
         cmocka_unit_test(files_are_utf_8_with_or_without_a_mark),
         cmocka_unit_test(problems_are_utf_8),
         cmocka_unit_test(warnings_do_not_stop),
+        cmocka_unit_test(one_file_has_one_name),
+        cmocka_unit_test(notes_are_shown_and_are_no_problems),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

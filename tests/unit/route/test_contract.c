@@ -449,7 +449,8 @@ static void what_is_refused_says_why(void **state)
         struct hky_policy *p = load_files(refusals[i].policy, &refusals[i].file, 1, &problems);
         bool found = false;
         for (size_t k = 0; k < problems.n; k++)
-            found |= !problems.items[k].is_warning && strstr(problems.items[k].text, refusals[i].text) != NULL;
+            found |= problems.items[k].level == HKY_PROBLEM_ERROR &&
+                     strstr(problems.items[k].text, refusals[i].text) != NULL;
         if (p != NULL || !found) {
             problems_print(&problems);
             fail_msg("%s: %s", refusals[i].words, p != NULL ? "loads" : "says something else");

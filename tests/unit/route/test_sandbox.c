@@ -1,6 +1,8 @@
 /* Hostile scripts: each is stopped in time, raises a plain error, and leaves the state usable. */
 #include "fixture.h"
 
+#include "route/pattern.h"
+
 #define WALL_MS 4000 /* under sanitizers, on a busy machine, with 300 ms of CPU: instructions decide, not the clock */
 
 static const struct {
@@ -298,6 +300,20 @@ static void split_given_by_a_function(void **state)
     hky_policy_unref(&p);
 }
 
+/* A set is looked through for what stands before and for what stands here. */
+static void a_frontier_costs_what_its_sets_cost(void **state)
+{
+    static struct hky_pattern m;
+    char pattern[8100], subject[] = "b";
+
+    (void)state;
+    snprintf(pattern, sizeof pattern, "%%f[%08000d]", 0);
+    m = (struct hky_pattern){.subject = hky_str_z(subject), .pattern = hky_str_z(pattern), .steps_max = 1000000};
+    assert_null(hky_pattern_at(&m, m.subject.p, m.pattern.p));
+    assert_null(m.fault);
+    assert_true(m.steps >= 3 * 8000 / 8); /* and once to find its end */
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -308,6 +324,7 @@ int main(void)
         cmocka_unit_test(wrong_answers_of_via_are_errors),
         cmocka_unit_test(plans_of_functions_follow_what_the_function_says),
         cmocka_unit_test(split_given_by_a_function),
+        cmocka_unit_test(a_frontier_costs_what_its_sets_cost),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
