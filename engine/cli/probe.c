@@ -102,13 +102,16 @@ static void print_result(struct probe *p, const struct hky_policy *policy, const
     printf("\n");
 }
 
-static void print_heading(const struct hky_relay *r, const char *to)
+static void print_heading(const struct hky_policy *policy, const struct hky_relay *r, const char *to)
 {
     printf("%s%s%s  ", hky_cli_colour("bold"), r->name, hky_cli_colour("off"));
     if (r->is_mx)
-        printf("own delivery (MX) to %s\n", to != NULL ? to : "");
+        printf("own delivery (MX) to %s", to != NULL ? to : "");
     else
-        printf("%s:%u\n", r->host, r->port);
+        printf("%s:%u", r->host, r->port);
+    if (policy->engine.redirect[0] != '\0')
+        printf(" at %s (engine.redirect)", policy->engine.redirect);
+    printf("\n");
 }
 
 static bool probe_one(struct probe *p, struct hky_policy *policy, const struct hky_relay *r, bool is_first)
@@ -120,7 +123,7 @@ static bool probe_one(struct probe *p, struct hky_policy *policy, const struct h
     hky_buf_init(&p->rows, 256 * 1024);
     p->n_rows = 0;
     if (!p->is_json)
-        print_heading(r, p->to != NULL ? p->to : policy->engine.owner);
+        print_heading(policy, r, p->to != NULL ? p->to : policy->engine.owner);
     bool is_good = hky_probe_run(&params, &o, &e) == HKY_OK;
     struct hky_buf cure;
     hky_buf_init(&cure, 4096);

@@ -94,3 +94,15 @@ def explain_a_message(world):
     text = world.run("explain", "policy.lua", "--to", "a@x.example", "--message", path)[1]
     holds("春" in text and "plan=gold" in text and "\x1b" not in text, text)
     holds(not any(line.endswith(" ") or len(line) > 100 for line in text.splitlines()), text)
+
+
+@case("commands", "probe where engine.redirect is set says whom it asks instead")
+def probe_redirected(world):
+    sink = world.sink()
+    world.write("policy.lua", f"""
+        engine {{ hostname = "mail.shop.example", owner = "o@shop.example", redirect = "127.0.0.1:{sink.ports[0]}" }}
+        relay "far" {{ host = "smtp.far.example", user = "u", password = secret "far" }}
+        route "all" {{ to = "*", via = "far" }}
+    """)
+    code, out, err = world.run("probe", "policy.lua", "far", check=False)
+    holds(code == 0 and f"smtp.far.example:587 at 127.0.0.1:{sink.ports[0]} (engine.redirect)" in out.splitlines()[0], f"{code}\n{out}{err}")
