@@ -87,24 +87,29 @@ bool record_decode(const char *p, uint64_t room, uint64_t epoch, uint32_t salt, 
     return r->meta_n <= META_MAX && record_octets(r) <= room && r->seq < SEQ_MAX && r->synced_seq < r->seq;
 }
 
-/* magic 0 · version 8 · number 12 · epoch 16 · first_seq 24 · octets 32 · state 40 · salt 44 · crc 48 */
+/* magic 0 · version 8 · number 12 · epoch 16 · first_seq 24 · octets 32 · state 40 · salt 44 · previous 48 · crc 56;
+ * format 1 has no previous, its crc at 48, and no copy */
 void segment_head_encode(const struct segment_head *h, char out[SEGMENT_HEADER])
 {
     memset(out, 0, SEGMENT_HEADER);
     put64(out, SEGMENT_MAGIC);
-    put32(out + 8, h->version);
+    put32(out + 8, FORMAT_VERSION);
     put32(out + 12, h->number);
     put64(out + 16, h->epoch);
     put64(out + 24, h->first_seq);
     put64(out + 32, h->octets);
     put32(out + 40, h->state);
     put32(out + 44, h->salt);
-    put32(out + 48, hky_crc32c(0, out, 48));
+    put64(out + 48, h->previous);
+    put32(out + 56, hky_crc32c(0, out, 56));
+    memcpy(out + HEAD_COPY, out, 60);
 }
 
-enum hky_err segment_head_decode(const char in[SEGMENT_HEADER], struct segment_head *h)
+static enum hky_err head_decode(const char *in, struct segment_head *h)
 {
-    if (get64(in) != SEGMENT_MAGIC || get32(in + 48) != hky_crc32c(0, in, 48))
+    size_t n = get32(in + 8) == 1 ? 48 : 56;
+
+    if (get64(in) != SEGMENT_MAGIC || get32(in + n) != hky_crc32c(0, in, n))
         return HKY_E_SYNTAX;
     *h = (struct segment_head){.version = get32(in + 8),
                                .number = get32(in + 12),
@@ -112,12 +117,20 @@ enum hky_err segment_head_decode(const char in[SEGMENT_HEADER], struct segment_h
                                .first_seq = get64(in + 24),
                                .octets = get64(in + 32),
                                .state = get32(in + 40),
-                               .salt = get32(in + 44)};
-    if (h->version != FORMAT_VERSION)
+                               .salt = get32(in + 44),
+                               .previous = n == 56 ? get64(in + 48) : 0};
+    if (h->version != FORMAT_VERSION && h->version != FORMAT_VERSION - 1)
         return HKY_E_STATE;
     if (h->state < SEGMENT_FREE || h->state > SEGMENT_COLD || h->octets < SEGMENT_MIN || h->octets > SEGMENT_MAX)
         return HKY_E_SYNTAX;
     return HKY_OK;
+}
+
+enum hky_err segment_head_decode(const char in[SEGMENT_HEADER], struct segment_head *h)
+{
+    enum hky_err err = head_decode(in, h);
+
+    return err == HKY_E_SYNTAX ? head_decode(in + HEAD_COPY, h) : err;
 }
 
 void foot_add(struct hky_buf *foot, const struct record *r, uint64_t at, const char *meta)

@@ -1,10 +1,10 @@
 /*
  * format -- what stands on disk: segment headers, records, footers. Pure: octets in, values out; fuzzed.
  *
- * A segment is 4096 octets of header, then records back to back, each 8-aligned: 64 octets of header, body, meta, pad.
- * The body stands first so that its header is always the 64 octets before it: a reader of a body needs no index. A
- * closed segment ends with a footer record (every record without its body) and, in its last 64 octets, a trailer that
- * says where the footer is.
+ * A segment is 4096 octets with the header, twice, then records back to back, each 8-aligned: 64 octets of header,
+ * body, meta, pad. The body stands first so that its header is always the 64 octets before it: a reader of a body needs
+ * no index. A closed segment ends with a footer record (every record without its body) and, in its last 64 octets, a
+ * trailer that says where the footer is.
  *
  * The header's CRC is seeded with the segment's salt and covers epoch, seq and the CRCs of body and meta; so an old
  * record in a recycled file, or one forged inside a message, is not one of this segment.
@@ -15,8 +15,9 @@
 #include "base/buf.h"
 #include "base/error.h"
 
-#define FORMAT_VERSION   1u /* this writes; FORMAT_VERSION - 1 is read too, once there is one */
+#define FORMAT_VERSION   2u /* this writes; FORMAT_VERSION - 1 is read too */
 #define SEGMENT_HEADER   4096u
+#define HEAD_COPY        2048u /* where the header stands once more, in a sector of its own */
 #define RECORD_HEADER    64u
 #define SEQ_MAX          (UINT64_C(1) << 62)
 #define META_MAX         (64u << 20)
@@ -65,9 +66,12 @@ enum segment_state { SEGMENT_FREE = 1, SEGMENT_HOT, SEGMENT_COLD };
 struct segment_head {
     uint32_t version, number, salt;
     uint64_t epoch, first_seq, octets;
+    uint64_t previous; /* epoch of the segment its seqs follow; 0: none, or not known (format 1) */
     enum segment_state state;
 };
-void segment_head_encode(const struct segment_head *h, char out[SEGMENT_HEADER]);
+void segment_head_encode(const struct segment_head *h, char out[SEGMENT_HEADER]); /* in FORMAT_VERSION */
+/* From whichever copy is sound. HKY_E_SYNTAX: neither is. HKY_E_STATE: of a format this does not read, in h->version.
+ */
 enum hky_err segment_head_decode(const char in[SEGMENT_HEADER], struct segment_head *h);
 
 /* One entry of a footer: what a record says, where it is. Followed by its meta, padded to 8. */

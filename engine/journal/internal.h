@@ -156,8 +156,8 @@ struct hky_journal {
     struct entry_list unsynced; /* written to the hot segment, not yet synced */
     struct entry_list waiting;  /* could not be written: no segment could be had */
     int64_t oldest_unsynced_ms, retry_at_ms;
-    uint64_t next_seq;
-    struct entry_list done; /* outcomes to tell, after the locks are gone */
+    uint64_t next_seq, hot_epoch; /* of what is written next; of the newest segment written to */
+    struct entry_list done;       /* outcomes to tell, after the locks are gone */
 
     /* segments, their states and the pool: under index_lock */
     struct segment *slots[SLOTS_MAX];

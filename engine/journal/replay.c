@@ -177,9 +177,18 @@ static void note_cuts(struct replay *r, struct loaded *l)
     }
 }
 
+/* A segment was durable to its end before the next got a record: up to which seq that is. 0: what followed it is gone.
+ */
+static uint64_t floor_of(const struct segment *s, const struct segment *newer)
+{
+    bool follows = newer != NULL && (newer->head.version < 2 || newer->head.previous == s->head.epoch);
+
+    return follows ? newer->head.first_seq - 1 : 0;
+}
+
 static enum hky_err load_all(struct replay *r, struct hky_error *e)
 {
-    uint64_t floor = 0;
+    const struct segment *newer = NULL; /* that has records, or has a newer one that has */
 
     for (int cold = 0; cold < 2; cold++)
         for (size_t i = r->n; i-- > 0;) {
@@ -187,7 +196,7 @@ static enum hky_err load_all(struct replay *r, struct hky_error *e)
             enum hky_err err;
             if ((l->s->head.state == SEGMENT_COLD) != (cold == 1))
                 continue;
-            err = segment_load(r->j, l->s, cold == 1 ? 0 : floor, &l->foot, &l->scan);
+            err = segment_load(r->j, l->s, cold == 1 ? 0 : floor_of(l->s, newer), &l->foot, &l->scan);
             if (err != HKY_OK)
                 return hky_error_sys(e, err, errno, "cannot read %.120s/journal/seg-%05u", r->j->dir, l->s->slot);
             r->report->damaged_records += l->scan.damaged;
@@ -196,8 +205,10 @@ static enum hky_err load_all(struct replay *r, struct hky_error *e)
             r->report->octets_read += l->s->has_footer ? l->foot.n : l->s->octets;
             note_cuts(r, l);
             if (cold == 0) {
-                if (l->has_entries)
-                    floor = l->s->head.first_seq - 1;
+                if (l->has_entries || newer != NULL)
+                    newer = l->s;
+                if (l->s->head.epoch > r->j->hot_epoch)
+                    r->j->hot_epoch = l->s->head.epoch;
                 if (l->scan.next_seq > r->j->next_seq)
                     r->j->next_seq = l->scan.next_seq;
             }

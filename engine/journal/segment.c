@@ -139,7 +139,7 @@ static int make_file(struct hky_journal *j, uint32_t slot, bool is_quick)
 {
     uint64_t octets = j->params.segment_octets;
     char name[32], fresh[40], header[SEGMENT_HEADER];
-    struct segment_head head = {.version = FORMAT_VERSION, .number = slot, .octets = octets, .state = SEGMENT_FREE};
+    struct segment_head head = {.number = slot, .octets = octets, .state = SEGMENT_FREE};
     struct iovec iov = {.iov_base = header, .iov_len = sizeof header};
     bool ok;
     int fd;
@@ -201,7 +201,7 @@ void segment_keep_spare(struct hky_journal *j, struct segment *s)
 static struct segment *make_segment(struct hky_journal *j, bool is_quick)
 {
     struct segment *s = has_space(j) ? reserve_slot(j) : NULL;
-    struct segment_head head = {.version = FORMAT_VERSION, .octets = j->params.segment_octets, .state = SEGMENT_FREE};
+    struct segment_head head = {.octets = j->params.segment_octets, .state = SEGMENT_FREE};
     int fd;
 
     if (s == NULL)
@@ -266,8 +266,10 @@ static bool write_head(struct hky_journal *j, struct segment *s)
 }
 
 /* Under index_lock. */
-static void start_segment(struct segment *s, enum segment_state state, uint64_t epoch, uint64_t first_seq)
+static void start_segment(struct segment *s, enum segment_state state, uint64_t epoch, uint64_t first_seq,
+                          uint64_t previous)
 {
+    s->head.previous = previous;
     s->head.epoch = epoch;
     s->head.first_seq = first_seq;
     s->head.state = state;
@@ -298,7 +300,7 @@ struct segment *segment_take(struct hky_journal *j, enum segment_state state, ui
     if (s == NULL && j->n_spare > (is_accept ? RESERVED_SPARES : 0))
         s = j->spare[--j->n_spare];
     if (s != NULL)
-        start_segment(s, state, epoch, first_seq);
+        start_segment(s, state, epoch, first_seq, state == SEGMENT_HOT ? j->hot_epoch : 0);
     if (s != NULL && state == SEGMENT_COLD)
         j->n_cold++;
     pthread_mutex_unlock(&j->index_lock);
@@ -309,6 +311,8 @@ struct segment *segment_take(struct hky_journal *j, enum segment_state state, ui
         maintainer_close_segment(j, s); /* and freed: nobody lives in it */
         return NULL;
     }
+    if (state == SEGMENT_HOT)
+        j->hot_epoch = epoch;
     return s;
 }
 

@@ -220,7 +220,7 @@ enum hky_err spool_state_read(struct hky_journal *j, bool *was_clean, bool *is_n
     id = hky_cursor_u64(&c);
     if (magic != STATE_MAGIC || hky_cursor_u32(&c) != hky_crc32c(0, in, STATE_OCTETS - 4))
         return HKY_OK;
-    if (format != FORMAT_VERSION)
+    if (format != FORMAT_VERSION && format != FORMAT_VERSION - 1)
         return hky_error_set(e, HKY_E_STATE, "the spool %.120s has format %u, this engine reads %u", j->dir, format,
                              FORMAT_VERSION);
     *was_clean = clean == 1;

@@ -119,6 +119,14 @@ class Tester:
             holds(aside, f"bit {bit} of {at} flipped: {seq} is gone and nothing is set aside")
             holds("ev=damaged" in text and re.search(r"[1-9]\d* damaged record", text), f"not reported: {text}")
 
+    def header(self, at, bit):
+        """A bit rots in the segment's header: its copy is read, everything is there and nothing is set aside."""
+        data = bytearray(self.journal.data)
+        data[at] ^= 1 << bit
+        known, _, aside = self.start(bytes(data), f"bit {bit} of the header's {at} flipped")
+        none(self.journal.seqs - known, f"bit {bit} of the header's {at} flipped: records lost")
+        holds(not aside, f"a header that stands twice is called damaged: {aside}")
+
 
 def plan(journal, options, rng):
     out = []
@@ -133,6 +141,7 @@ def plan(journal, options, rng):
         at, to, _ = rng.choice(middle)
         where = rng.randrange(at, at + RECORD_HEADER) if rng.random() < 0.5 else rng.randrange(at, to)
         out.append(("flip", where, rng.randrange(8)))
+    out += [("header", where, rng.randrange(8)) for where in (range(60) if options.long else rng.sample(range(60), 6))]
     rng.shuffle(out)
     return out
 
