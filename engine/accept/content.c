@@ -4,9 +4,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define SLICE   65536u        /* octets looked at in one go; a bare LF doubles, so at most twice that comes out */
-#define FLUSH   (256u * 1024) /* handed to the big file in runs of about this */
-#define BUF_MAX (HKY_CONTENT_BIG + FLUSH + 4 * SLICE)
+#define SLICE      65536u /* octets looked at in one go; a bare LF doubles, so at most twice that comes out */
+#define HEAD_SLICE 4096u  /* while the header section lasts: what comes with its end is moved when fields come or go */
+#define FLUSH      (256u * 1024) /* handed to the big file in runs of about this */
+#define BUF_MAX    (HKY_CONTENT_BIG + FLUSH + 4 * SLICE)
 
 void hky_content_init(struct hky_content *c, uint64_t hint, struct hky_str trace)
 {
@@ -137,13 +138,20 @@ static void took(struct hky_content *c, size_t grown)
     HKY_ASSERT(!c->buf.is_over);
 }
 
+static size_t slice_of(const struct hky_content *c, size_t n)
+{
+    size_t max = c->header_n == 0 && c->refusal.code == 0 ? HEAD_SLICE : SLICE;
+
+    return n < max ? n : max;
+}
+
 size_t hky_content_dots(struct hky_content *c, const char *p, size_t n, bool *is_end)
 {
     size_t at = 0;
 
     *is_end = false;
     while (at < n && !*is_end && !c->is_full) {
-        size_t slice = n - at < SLICE ? n - at : SLICE;
+        size_t slice = slice_of(c, n - at);
         size_t before = c->buf.n;
         at += hky_dot_read(&c->lines, p + at, slice, &c->buf, is_end);
         took(c, c->buf.n - before);
@@ -156,7 +164,7 @@ size_t hky_content_chunk(struct hky_content *c, const char *p, size_t n)
     size_t at = 0;
 
     while (at < n && !c->is_full) {
-        size_t slice = n - at < SLICE ? n - at : SLICE;
+        size_t slice = slice_of(c, n - at);
         size_t before = c->buf.n;
         hky_bdat_read(&c->lines, p + at, slice, &c->buf);
         at += slice;

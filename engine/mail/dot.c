@@ -49,13 +49,6 @@ static size_t note_octets(struct hky_dot_reader *r, const char *p, size_t n)
     return n_cr;
 }
 
-static void grow_line(struct hky_dot_reader *r, size_t n)
-{
-    r->line = n > UINT32_MAX - r->line ? UINT32_MAX : r->line + (uint32_t)n;
-    if (r->line > r->longest_line)
-        r->longest_line = r->line;
-}
-
 /* One call's work: p[run..i) is content that waits to be appended in one piece; p[noted..i) was read octet by octet and
  * has not been through note_octets yet. */
 struct pass {
@@ -72,12 +65,6 @@ static void flush(struct pass *k)
     k->run = k->i;
 }
 
-static void end_line(struct pass *k)
-{
-    k->r->line = 0;
-    k->r->state = AT_START;
-}
-
 /* Every CR must have its LF behind it, in this stretch or as the first octet of the next. */
 static void note_stretch(struct pass *k)
 {
@@ -92,81 +79,58 @@ static void note_stretch(struct pass *k)
 #if defined(__SSE2__)
 #include <emmintrin.h>
 
-/* Bit i of each: octet i of the 64 at `p` is LF, CR, NUL, above 127, a dot. */
-struct block {
-    uint64_t lf, cr, nul, high, dot;
-};
-
-static uint64_t equal(const __m128i v[4], char c)
+static __m128i load(const char *p)
 {
-    __m128i want = _mm_set1_epi8(c);
-    uint64_t bits = 0;
-
-    for (int i = 0; i < 4; i++)
-        bits |= (uint64_t)(uint16_t)_mm_movemask_epi8(_mm_cmpeq_epi8(v[i], want)) << (16 * i);
-    return bits;
+    return _mm_loadu_si128((const __m128i *)(const void *)p);
 }
 
-static struct block look_at(const char *p)
+/* All ones for every octet `here` that is not plain: an LF without a CR before it, anything else behind a CR, a NUL, a
+ * dot that begins a line. `before` are the octets one further to the left. */
+static __m128i odd(__m128i here, __m128i before)
 {
-    __m128i v[4];
-    struct block b = {0};
+    const __m128i lf = _mm_set1_epi8('\n'), cr = _mm_set1_epi8('\r'), dot = _mm_set1_epi8('.');
+    __m128i ends = _mm_xor_si128(_mm_cmpeq_epi8(here, lf), _mm_cmpeq_epi8(before, cr));
+    __m128i dots = _mm_and_si128(_mm_cmpeq_epi8(here, dot), _mm_cmpeq_epi8(before, lf));
 
-    for (int i = 0; i < 4; i++) {
-        v[i] = _mm_loadu_si128((const __m128i *)(const void *)(p + 16 * i));
-        b.high |= (uint64_t)(uint16_t)_mm_movemask_epi8(v[i]) << (16 * i);
-    }
-    b.lf = equal(v, '\n');
-    b.cr = equal(v, '\r');
-    b.nul = equal(v, '\0');
-    b.dot = equal(v, '.');
-    return b;
+    return _mm_or_si128(_mm_or_si128(ends, dots), _mm_cmpeq_epi8(here, _mm_setzero_si128()));
 }
 
 /*
  * Most of a body is lines that end in CRLF and begin with no dot: those go by in blocks of 64, all in one look. From
- * the middle of a line; stops before the first block that holds anything else, so that the careful reader sees it
- * whole.
+ * the middle of a line, with an octet to the left of it; stops before the first block that holds anything else, so
+ * that the careful reader sees it whole.
  */
-static void skip_plain(struct pass *k, bool has_dots)
+static void skip_plain(struct pass *k)
 {
-    uint64_t was_cr = 0, was_lf = 0; /* the octet before the block */
+    __m128i high = _mm_setzero_si128();
     size_t start = k->i;
 
-    if (k->n - k->i < 64)
+    if (k->i == 0 || k->n - k->i < 64)
         return;
     note_stretch(k);
     for (; k->n - k->i >= 64; k->i += 64) {
-        struct block b = look_at(k->p + k->i);
-        uint64_t after_cr = b.cr << 1 | was_cr, after_lf = b.lf << 1 | was_lf;
+        __m128i octets = _mm_setzero_si128(), odds = octets;
 
-        if (b.lf != after_cr || b.nul != 0 || (has_dots && (b.dot & after_lf) != 0))
-            break;
-        k->r->has_8bit |= b.high != 0;
-        was_cr = b.cr >> 63;
-        was_lf = b.lf >> 63;
-        for (uint64_t lf = b.lf, from = 0; lf != 0; lf &= lf - 1) {
-            uint64_t at = (uint64_t)__builtin_ctzll(lf);
-            /* the CR is no part of the line; it may have been the last octet of the block before */
-            grow_line(k->r, at > from ? at - from - 1 : 0);
-            k->r->line = 0;
-            from = at + 1;
-            if ((lf & (lf - 1)) == 0)
-                grow_line(k->r, 64 - from - was_cr);
+        for (size_t at = k->i; at < k->i + 64; at += 16) {
+            __m128i here = load(k->p + at);
+            octets = _mm_or_si128(octets, here);
+            odds = _mm_or_si128(odds, odd(here, load(k->p + at - 1)));
         }
-        if (b.lf == 0)
-            grow_line(k->r, 64 - was_cr);
+        if (_mm_movemask_epi8(odds) != 0)
+            break;
+        high = _mm_or_si128(high, octets);
     }
     if (k->i == start)
         return;
+    k->r->has_8bit |= _mm_movemask_epi8(high) != 0;
     k->noted = k->i;
-    k->r->state = was_cr ? AFTER_CR : was_lf ? AT_START : IN_LINE;
+    char last = k->p[k->i - 1];
+    k->r->state = last == '\r' ? AFTER_CR : last == '\n' ? AT_START : IN_LINE;
 }
 #else
-static void skip_plain(struct pass *k, bool has_dots)
+static void skip_plain(struct pass *k)
 {
     (void)k;
-    (void)has_dots;
 }
 #endif
 
@@ -177,17 +141,15 @@ static void read_line(struct pass *k)
     size_t len = lf != NULL ? (size_t)(lf - at) : k->n - k->i;
 
     if (len > 0 && at[len - 1] == '\r') {
-        grow_line(k->r, len - 1);
         k->i += len;
         k->r->state = AFTER_CR;
         if (lf != NULL) {
             k->i++;
             k->n_crlf++;
-            end_line(k);
+            k->r->state = AT_START;
         }
         return;
     }
-    grow_line(k->r, len);
     k->i += len;
     if (lf == NULL)
         return;
@@ -196,7 +158,6 @@ static void read_line(struct pass *k)
     k->run = ++k->i;
     k->r->has_bare_lf = true;
     k->r->may_have_dot_lines = true;
-    k->r->line = 0;
     k->r->state = IN_LINE;
 }
 
@@ -206,11 +167,10 @@ static void after_cr(struct pass *k)
         if (k->i > k->noted)
             k->n_crlf++;
         k->i++;
-        end_line(k);
+        k->r->state = AT_START;
         return;
     }
     k->r->has_bare_cr = true;
-    grow_line(k->r, 1);
     k->r->state = IN_LINE;
 }
 
@@ -226,7 +186,6 @@ static void after_dot(struct pass *k)
     /* A lone dot before a bare LF is a line of content and keeps its dot; else the dot was stuffed. */
     if (k->p[k->i] == '\n') {
         hky_buf_add_c(k->out, '.');
-        grow_line(k->r, 1);
     }
     k->run = k->i;
     k->r->state = IN_LINE;
@@ -239,12 +198,11 @@ static bool after_dot_cr(struct pass *k)
         if (k->i > k->noted)
             k->n_crlf++;
         k->run = ++k->i;
-        end_line(k);
+        k->r->state = AT_START;
         return true;
     }
     hky_buf_add_c(k->out, '\r');
     k->r->has_bare_cr = true;
-    grow_line(k->r, 1);
     k->run = k->i;
     k->r->state = IN_LINE;
     return false;
@@ -266,7 +224,7 @@ static bool read_piece(struct pass *k, bool has_dots)
             }
             break;
         case IN_LINE:
-            skip_plain(k, has_dots);
+            skip_plain(k);
             if (k->r->state == IN_LINE && k->i < k->n)
                 read_line(k);
             break;

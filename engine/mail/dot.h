@@ -12,8 +12,6 @@ struct hky_dot_reader {
     uint8_t state;
     bool has_bare_cr, has_nul, has_bare_lf, has_8bit;
     bool may_have_dot_lines; /* false: no line of the content begins with a dot */
-    uint32_t longest_line;   /* octets without CRLF */
-    uint32_t line;
 };
 void hky_dot_reader_init(struct hky_dot_reader *r);
 /* Consumes from p, appends content to out (out over its max: content is dropped, reading goes on). Returns octets

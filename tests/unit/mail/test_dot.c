@@ -97,21 +97,66 @@ static void what_follows_is_not_consumed(void **state)
     hky_buf_fini(&out);
 }
 
-static void lines_and_octets_are_noted(void **state)
+/* Every octet of an oddity at every place of blocks that are plain otherwise. */
+static void oddities_among_plain_blocks_are_noted(void **state)
+{
+    static const struct {
+        const char *in, *out;
+        size_t n;
+        bool has_cr, has_nul, has_lf, has_8bit;
+    } odd[] = {
+        {"ab", "ab", 2, 0, 0, 0, 0},         {"\r\n", "\r\n", 2, 0, 0, 0, 0},
+        {"\n", "\r\n", 1, 0, 0, 1, 0},       {"a\rb", NULL, 3, 1, 0, 0, 0},
+        {"a\0b", NULL, 3, 0, 1, 0, 0},       {"\xe3", "\xe3", 1, 0, 0, 0, 1},
+        {"\n\n", "\r\n\r\n", 2, 0, 0, 1, 0}, {"\r\r\n", NULL, 3, 1, 0, 0, 0},
+        {"\r\n.x", "\r\nx", 4, 0, 0, 0, 0},  {"\n.x", "\r\n.x", 3, 0, 0, 1, 0},
+        {"\r\n..", "\r\n.", 4, 0, 0, 0, 0},  {"\r\n.\n", "\r\n.\r\n", 4, 0, 0, 1, 0},
+        {"\r\n.\rx", NULL, 5, 1, 0, 0, 0},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof odd / sizeof odd[0]; i++)
+        for (size_t before = 1; before < 200; before++)
+            for (size_t cut = before; cut <= before + odd[i].n; cut++) {
+                struct hky_dot_reader r;
+                struct hky_buf in, out, want;
+                bool is_end = false;
+
+                hky_buf_init(&in, 1000);
+                hky_buf_init(&out, 1000);
+                hky_buf_init(&want, 1000);
+                hky_buf_add(&in, LINE LINE LINE LINE, before);
+                hky_buf_add(&in, odd[i].in, odd[i].n);
+                hky_buf_add_z(&in, LINE LINE "\r\n.\r\n");
+                hky_dot_reader_init(&r);
+                read_split(&r, hky_buf_str(&in), cut, &out, &is_end);
+                if (!is_end || r.has_bare_cr != odd[i].has_cr || r.has_nul != odd[i].has_nul ||
+                    r.has_bare_lf != odd[i].has_lf || r.has_8bit != odd[i].has_8bit)
+                    fail_msg("%zu behind %zu octets, cut at %zu: cr %d nul %d lf %d 8bit %d", i, before, cut,
+                             r.has_bare_cr, r.has_nul, r.has_bare_lf, r.has_8bit);
+                hky_buf_add(&want, LINE LINE LINE LINE, before);
+                hky_buf_add_z(&want, odd[i].out != NULL ? odd[i].out : "");
+                hky_buf_add_z(&want, LINE LINE "\r\n");
+                if (odd[i].out != NULL && !hky_str_eq(hky_buf_str(&out), hky_buf_str(&want)))
+                    fail_msg("%zu behind %zu octets, cut at %zu: %s", i, before, cut, hky_buf_z(&out));
+                hky_buf_fini(&in);
+                hky_buf_fini(&out);
+                hky_buf_fini(&want);
+            }
+}
+
+/* What a client sends behind the end is no content: it does not count as 8-bit. */
+static void octets_behind_the_end_are_not_noted(void **state)
 {
     struct hky_dot_reader r;
     struct hky_buf out;
     bool is_end;
 
     (void)state;
-    hky_buf_init(&out, 100);
     hky_dot_reader_init(&r);
-    hky_dot_read(&r, S("..ab\r\nabcd\xe3\r\n\r\n"), &out, &is_end);
-    assert_int_equal(r.longest_line, 5);
-    assert_true(r.has_8bit);
-    hky_dot_read(&r, S("abc"), &out, &is_end);
-    hky_dot_read(&r, S("defg\r"), &out, &is_end);
-    assert_int_equal(r.longest_line, 7);
+    hky_buf_init(&out, 1000);
+    assert_int_equal(hky_dot_read(&r, S(LINE LINE "\r\n.\r\n\xe3\n\r\0" LINE LINE), &out, &is_end), 133);
+    assert_true(is_end && !r.has_8bit && !r.has_bare_lf && !r.has_bare_cr && !r.has_nul);
     hky_buf_fini(&out);
 }
 
@@ -263,10 +308,15 @@ static void writer_stuffs_for_every_split(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(one_message_for_every_split),   cmocka_unit_test(what_follows_is_not_consumed),
-        cmocka_unit_test(lines_and_octets_are_noted),    cmocka_unit_test(content_over_the_maximum_is_read_on),
-        cmocka_unit_test(bdat_has_no_dots_and_no_end),   cmocka_unit_test(bdat_notes_a_last_bare_cr),
-        cmocka_unit_test(writer_stuffs_for_every_split), cmocka_unit_test(a_body_without_dot_lines_goes_out_as_it_is),
+        cmocka_unit_test(one_message_for_every_split),
+        cmocka_unit_test(what_follows_is_not_consumed),
+        cmocka_unit_test(oddities_among_plain_blocks_are_noted),
+        cmocka_unit_test(octets_behind_the_end_are_not_noted),
+        cmocka_unit_test(content_over_the_maximum_is_read_on),
+        cmocka_unit_test(bdat_has_no_dots_and_no_end),
+        cmocka_unit_test(bdat_notes_a_last_bare_cr),
+        cmocka_unit_test(writer_stuffs_for_every_split),
+        cmocka_unit_test(a_body_without_dot_lines_goes_out_as_it_is),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
