@@ -102,6 +102,8 @@ static void print_result(struct probe *p, const struct hky_policy *policy, const
     printf("\n");
 }
 
+#define NAMES_SHOWN 10
+
 static void print_heading(const struct hky_policy *policy, const struct hky_relay *r, const char *to)
 {
     printf("%s%s%s  ", hky_cli_colour("bold"), r->name, hky_cli_colour("off"));
@@ -154,6 +156,8 @@ static int no_such_relay(const struct hky_policy *policy, const char *name)
     fprintf(stderr, "hikyaku: no relay \"%s\" in %s", name, policy->path);
     if (nearest != NULL)
         fprintf(stderr, "; did you mean \"%s\"?", nearest);
+    for (uint32_t i = 0; i < policy->n_relays && i < NAMES_SHOWN && nearest == NULL; i++)
+        fprintf(stderr, "%s%s", i == 0 ? "; there are " : ", ", policy->relays[i].name);
     fprintf(stderr, "\n");
     return HKY_EXIT_USAGE;
 }

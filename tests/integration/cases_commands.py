@@ -18,7 +18,10 @@ route "all" { to = "*", via = "r" }
 def exit_codes(world):
     nowhere = f"127.0.0.1:{free_ports(1)[0]}"
     world.write("bad.lua", 'relay "own" { mx = true }\nroute "all" { to = "*", via = "owm" }\n')
+    world.write("good.lua", 'relay "own" { mx = true }\nroute "all" { to = "*", via = "own" }\n')
     for args, code, words in (
+            (["probe", "good.lua", "rental"], 2, "; there are own\n"),
+            (["probe", "good.lua", "onw"], 2, 'did you mean "own"?'),
             (["chek"], 2, "did you mean check?"),
             (["check", "--jsn", "bad.lua"], 2, "did you mean --json?"),
             (["check"], 2, "usage: hikyaku check POLICY"),
