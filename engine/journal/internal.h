@@ -27,6 +27,9 @@ enum {
     BODY_LOCKS = 64,
 };
 
+#define FD_NONE     (-1) /* the file is gone, the struct stays for the next */
+#define FD_RESERVED (-2) /* being made, or in the way and not ours: the number is not given out */
+
 /* Evidence kept in one segment about another one: must be written again before the holder is freed. */
 struct hold {
     uint64_t epoch; /* of the other */

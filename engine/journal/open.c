@@ -38,11 +38,18 @@ static int sys_unlinkat(void *ctx, int dir, const char *name, int flags)
     return unlinkat(dir, name, flags);
 }
 
+static int sys_fallocate(void *ctx, int fd, int mode, off_t at, off_t n)
+{
+    (void)ctx;
+    return fallocate(fd, mode, at, n);
+}
+
 static const struct hky_journal_io sys_io = {.pwritev = sys_pwritev,
                                              .fdatasync = sys_fdatasync,
                                              .openat = sys_openat,
                                              .renameat = sys_renameat,
-                                             .unlinkat = sys_unlinkat};
+                                             .unlinkat = sys_unlinkat,
+                                             .fallocate = sys_fallocate};
 
 static struct hky_journal *journal_new(const struct hky_journal_params *params)
 {

@@ -48,18 +48,45 @@ struct replay {
     size_t n_pool, pool_cap;
 };
 
+enum { ASIDE_MAX = 1000 }; /* files of one name in damaged/ */
+
 /* --- finding the files --- */
 
-static void set_aside(struct replay *r, const char *name, const char *why)
+static void count_damage(struct replay *r)
+{
+    r->report->damaged_records++;
+    atomic_fetch_add(&r->j->n_damaged, 1);
+}
+
+/* Under a name of its own: what was set aside before stays. */
+static bool move_aside(struct hky_journal *j, const char *name, char to[32])
+{
+    struct stat st;
+    int k = 0;
+
+    snprintf(to, 32, "%.12s", name);
+    while (fstatat(j->damaged_fd, to, &st, AT_SYMLINK_NOFOLLOW) == 0 && k < ASIDE_MAX)
+        snprintf(to, 32, "%.12s.%d", name, ++k);
+    return k < ASIDE_MAX && j->io.renameat(j->io.ctx, j->journal_fd, name, j->damaged_fd, to) == 0 &&
+           j->io.fdatasync(j->io.ctx, j->damaged_fd) == 0 && j->io.fdatasync(j->io.ctx, j->journal_fd) == 0;
+}
+
+static void set_aside(struct replay *r, const char *name, uint32_t slot, const char *why)
 {
     struct hky_journal *j = r->j;
+    char to[32];
 
-    r->report->damaged_records++;
-    atomic_fetch_add(&j->n_damaged, 1);
-    if (j->io.renameat(j->io.ctx, j->journal_fd, name, j->damaged_fd, name) < 0)
-        hky_log(j->params.log, HKY_LOG_ERROR, "damaged", "file=journal/%s why=%s error=cannot_move", name, why);
-    else
-        hky_log(j->params.log, HKY_LOG_ERROR, "damaged", "file=damaged/%s why=%s", name, why);
+    count_damage(r);
+    if (move_aside(j, name, to)) {
+        hky_log(j->params.log, HKY_LOG_ERROR, "damaged", "file=damaged/%s why=%s", to, why);
+        return;
+    }
+    hky_log(j->params.log, HKY_LOG_ERROR, "damaged", "file=journal/%s why=%s error=cannot_move", name, why);
+    j->slots[slot] = hky_calloc(1, sizeof *j->slots[slot]); /* it may stand there still: no new file takes its place */
+    j->slots[slot]->slot = slot;
+    j->slots[slot]->fd = FD_RESERVED;
+    if (slot >= j->n_slots)
+        j->n_slots = slot + 1;
 }
 
 static enum hky_err found_segment(struct replay *r, const char *name, uint32_t slot, struct hky_error *e)
@@ -84,7 +111,7 @@ static enum hky_err found_segment(struct replay *r, const char *name, uint32_t s
     }
     if (err != HKY_OK || (uint64_t)st.st_size < head.octets || head.number != slot) {
         close(fd);
-        set_aside(r, name, "header");
+        set_aside(r, name, slot, "header");
         return HKY_OK;
     }
     if (head.state == SEGMENT_FREE && head.octets != j->params.segment_octets) {
@@ -275,14 +302,30 @@ static void mark_all_dead(struct segment *s, uint32_t ordinal, uint32_t n)
         segment_mark_dead(s, ordinal + i);
 }
 
+/* Its checksum fits; does it say what a message says, of every recipient? */
+static bool is_whole(struct hky_str meta, struct message_meta *m)
+{
+    bool ok = message_meta_parse(meta, m);
+    struct hky_cursor c = m->rcpts;
+    struct rcpt_meta rcpt;
+
+    for (uint32_t i = 0; ok && i < m->n_recipients; i++)
+        ok = rcpt_meta_next(&c, &rcpt);
+    return ok;
+}
+
 static void note_copy(struct replay *r, struct segment *s, const struct foot_entry *f, struct hky_str meta)
 {
     struct replayed now = {.s = s, .at = f->at, .ordinal = f->ordinal}, *was;
     struct hky_cursor c;
     struct rcpt_meta rcpt;
 
-    if (!message_meta_parse(meta, &now.meta) || f->ordinal > UINT32_MAX - now.meta.n_recipients)
+    if (!is_whole(meta, &now.meta) || f->ordinal > UINT32_MAX - now.meta.n_recipients) {
+        count_damage(r);
+        hky_log(r->j->params.log, HKY_LOG_ERROR, "damaged", "segment=%u at=%llu why=meta", s->slot,
+                (unsigned long long)f->at);
         return;
+    }
     segment_ordinals(s, f->ordinal + now.meta.n_recipients);
     c = now.meta.rcpts;
     for (uint32_t i = 0; i < now.meta.n_recipients && rcpt_meta_next(&c, &rcpt); i++)
@@ -456,7 +499,7 @@ static void give(struct replay *r, struct replayed *m)
     if (hky_message_decode(m->meta.message, &msg, &e) != HKY_OK || msg->n_recipients != m->meta.n_recipients) {
         hky_log(j->params.log, HKY_LOG_ERROR, "replay", "segment=%u at=%llu error=\"%s\"", m->s->slot,
                 (unsigned long long)m->at, e.text);
-        r->report->damaged_records++;
+        count_damage(r);
         return;
     }
     t = track(j, msg, m->s, m->ordinal, m->at, m->at + RECORD_HEADER);

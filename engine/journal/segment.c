@@ -134,6 +134,17 @@ static bool zero_fill(struct hky_journal *j, int fd, uint64_t octets)
     return at == octets;
 }
 
+/* The space without its zeros; a file system that knows no fallocate gives it as it is written. */
+static bool reserve_space(struct hky_journal *j, int fd, uint64_t octets)
+{
+    int rc;
+
+    do
+        rc = j->io.fallocate(j->io.ctx, fd, 0, 0, (off_t)octets);
+    while (rc < 0 && errno == EINTR);
+    return rc == 0 || (errno == EOPNOTSUPP && ftruncate(fd, (off_t)octets) == 0);
+}
+
 /* A new file. `is_quick`: the space is reserved but not written, for when somebody waits for it. */
 static int make_file(struct hky_journal *j, uint32_t slot, bool is_quick)
 {
@@ -151,10 +162,7 @@ static int make_file(struct hky_journal *j, uint32_t slot, bool is_quick)
     if (fd < 0)
         return -1;
     segment_head_encode(&head, header);
-    if (is_quick)
-        ok = fallocate(fd, 0, 0, (off_t)octets) == 0 || (errno == EOPNOTSUPP && ftruncate(fd, (off_t)octets) == 0);
-    else
-        ok = zero_fill(j, fd, octets);
+    ok = is_quick ? reserve_space(j, fd, octets) : zero_fill(j, fd, octets);
     ok = ok && j->io.pwritev(j->io.ctx, fd, &iov, 1, 0) == SEGMENT_HEADER && j->io.fdatasync(j->io.ctx, fd) == 0 &&
          j->io.renameat(j->io.ctx, j->journal_fd, fresh, j->journal_fd, name) == 0;
     if (ok && j->io.fdatasync(j->io.ctx, j->journal_fd) == 0)
@@ -163,9 +171,6 @@ static int make_file(struct hky_journal *j, uint32_t slot, bool is_quick)
     j->io.unlinkat(j->io.ctx, j->journal_fd, ok ? name : fresh, 0);
     return -1;
 }
-
-#define FD_NONE     (-1) /* the file is gone, the struct stays for the next */
-#define FD_RESERVED (-2) /* being made */
 
 /* A number no file has; its struct may be left from one that was removed. */
 static struct segment *reserve_slot(struct hky_journal *j)

@@ -29,7 +29,7 @@ struct hky_journal_params {
     uint32_t spares_after_ms; /* so long after open spares are reserved, not written: mail does not wait behind zeros */
     const struct hky_clock *clock;
     struct hky_log *log;
-    /* Fault injection for tests; NULL = the system's calls. Same contracts as pwritev, fdatasync, openat, renameat. */
+    /* Fault injection for tests; NULL = the system's calls. Same contracts as pwritev, fdatasync, openat ... */
     const struct hky_journal_io *io;
 };
 
@@ -40,6 +40,7 @@ struct hky_journal_io {
     int (*openat)(void *ctx, int dir, const char *name, int flags, mode_t mode);
     int (*renameat)(void *ctx, int from_dir, const char *from, int to_dir, const char *to);
     int (*unlinkat)(void *ctx, int dir, const char *name, int flags);
+    int (*fallocate)(void *ctx, int fd, int mode, off_t at, off_t n);
 };
 
 /* What the past holds, given at open, before it returns, on the calling thread. */

@@ -1,5 +1,7 @@
 #include "rig.h"
 
+#include <sys/uio.h>
+
 #define SEG (64u << 10)
 
 /* A segment built by hand. */
@@ -286,6 +288,117 @@ static void segments_of_format_1_are_read(void **state)
     changed_headers_lose_nothing(make_format_1);
 }
 
+static void destroy_both_copies(char p[SEGMENT_HEADER])
+{
+    memset(p, 0xff, SEGMENT_HEADER);
+}
+
+static unsigned n_files(const char *dir, const char *folder)
+{
+    char path[128];
+    unsigned n = 0;
+    DIR *d;
+
+    snprintf(path, sizeof path, "%s/%s", dir, folder);
+    d = opendir(path);
+    assert_non_null(d);
+    for (struct dirent *it; (it = readdir(d)) != NULL;)
+        n += strncmp(it->d_name, "seg-", 4) == 0;
+    closedir(d);
+    return n;
+}
+
+static void a_second_segment_of_a_number_leaves_the_first_in_damaged(void **state)
+{
+    unsigned n_aside = 0;
+    struct rig r;
+
+    (void)state;
+    rig_init(&r);
+    for (int k = 0; k < 3; k++) {
+        rig_open(&r);
+        assert_int_equal(r.report.damaged_records, 0);
+        rig_put(&r, (uint64_t)k + 1, 1, 500);
+        rig_close(&r);
+        n_aside += n_files(r.dir, "journal");
+        change_headers(r.dir, destroy_both_copies);
+        rig_open(&r);
+        rig_close(&r);
+        assert_int_equal(n_files(r.dir, "damaged"), n_aside);
+    }
+    rig_fini(&r);
+}
+
+static ssize_t plain_pwritev(void *ctx, int fd, const struct iovec *iov, int n, off_t at)
+{
+    (void)ctx;
+    return pwritev(fd, iov, n, at);
+}
+
+static int plain_fdatasync(void *ctx, int fd)
+{
+    (void)ctx;
+    return fdatasync(fd);
+}
+
+static int plain_openat(void *ctx, int dir, const char *name, int flags, mode_t mode)
+{
+    (void)ctx;
+    return openat(dir, name, flags, mode);
+}
+
+static int plain_unlinkat(void *ctx, int dir, const char *name, int flags)
+{
+    (void)ctx;
+    return unlinkat(dir, name, flags);
+}
+
+static int plain_fallocate(void *ctx, int fd, int mode, off_t at, off_t n)
+{
+    (void)ctx;
+    return fallocate(fd, mode, at, n);
+}
+
+static int no_renames_aside(void *ctx, int from_dir, const char *from, int to_dir, const char *to)
+{
+    (void)ctx;
+    errno = EIO;
+    return from_dir == to_dir ? renameat(from_dir, from, to_dir, to) : -1;
+}
+
+static void what_cannot_be_moved_aside_is_not_written_over(void **state)
+{
+    struct hky_journal_io io;
+    char path[160], first[4] = "";
+    struct rig r;
+    int fd;
+
+    (void)state;
+    rig_init(&r);
+    rig_open(&r);
+    rig_put(&r, 1, 1, 500);
+    rig_close(&r);
+    change_headers(r.dir, destroy_both_copies);
+    io = (struct hky_journal_io){.pwritev = plain_pwritev,
+                                 .fdatasync = plain_fdatasync,
+                                 .openat = plain_openat,
+                                 .renameat = no_renames_aside,
+                                 .unlinkat = plain_unlinkat,
+                                 .fallocate = plain_fallocate};
+    r.params.io = &io;
+    rig_open(&r);
+    assert_true(r.report.damaged_records > 0);
+    rig_put(&r, 2, 1, 500);
+    rig_close(&r);
+    snprintf(path, sizeof path, "%s/journal/seg-00000", r.dir);
+    fd = open(path, O_RDONLY);
+    assert_int_equal(pread(fd, first, sizeof first, 0), sizeof first);
+    close(fd);
+    assert_memory_equal(first, "\xff\xff\xff\xff", sizeof first);
+    r.params.io = NULL;
+    rig_fini(&r);
+}
+
 static void flip(const char *dir, const char *needle)
 {
     char path[500], journal[128], *p = malloc(SEG);
@@ -413,6 +526,8 @@ int main(void)
         cmocka_unit_test(a_header_is_read_from_whichever_copy_is_sound),
         cmocka_unit_test(a_segment_whose_first_sector_is_gone_loses_nothing),
         cmocka_unit_test(segments_of_format_1_are_read),
+        cmocka_unit_test(a_second_segment_of_a_number_leaves_the_first_in_damaged),
+        cmocka_unit_test(what_cannot_be_moved_aside_is_not_written_over),
         cmocka_unit_test(a_recycled_segment_cut_at_every_record_shows_nothing_old),
         cmocka_unit_test(a_torn_tail_of_any_length_loses_only_the_torn),
         cmocka_unit_test(pages_that_came_in_another_order_are_the_tail_too),

@@ -4,8 +4,8 @@
 #include <pthread.h>
 #include <sys/uio.h>
 
-enum call { PWRITE, SYNC, OPEN, RENAME, UNLINK, N_CALLS };
-static const char *const call_names[] = {"pwritev", "fdatasync", "openat", "renameat", "unlinkat"};
+enum call { PWRITE, SYNC, OPEN, RENAME, UNLINK, FALLOCATE, N_CALLS };
+static const char *const call_names[] = {"pwritev", "fdatasync", "openat", "renameat", "unlinkat", "fallocate"};
 
 struct faults {
     pthread_mutex_t lock;
@@ -63,6 +63,11 @@ static int fault_renameat(void *ctx, int from_dir, const char *from, int to_dir,
 static int fault_unlinkat(void *ctx, int dir, const char *name, int flags)
 {
     return fails(ctx, UNLINK) ? -1 : unlinkat(dir, name, flags);
+}
+
+static int fault_fallocate(void *ctx, int fd, int mode, off_t at, off_t n)
+{
+    return fails(ctx, FALLOCATE) ? -1 : fallocate(fd, mode, at, n);
 }
 
 enum { N_MESSAGES = 8 };
@@ -136,7 +141,8 @@ static void every_call_fails_once(enum call call, int error, bool is_lasting, bo
                                     .fdatasync = fault_fdatasync,
                                     .openat = fault_openat,
                                     .renameat = fault_renameat,
-                                    .unlinkat = fault_unlinkat};
+                                    .unlinkat = fault_unlinkat,
+                                    .fallocate = fault_fallocate};
         struct rig r;
         struct run run;
         rig_init(&r);
@@ -218,6 +224,12 @@ static void all_unlinks_fail_from_the_nth_on(void **state)
     every_call_fails_once(UNLINK, EIO, true, false);
 }
 
+static void the_nth_reservation_of_space_fails(void **state)
+{
+    (void)state;
+    every_call_fails_once(FALLOCATE, ENOSPC, false, false);
+}
+
 /* Segments are waiting to be freed, their evidence cannot be written: the stop must not wait for it. */
 static void the_stop_does_not_wait_for_a_disk_that_fails(void **state)
 {
@@ -227,7 +239,8 @@ static void the_stop_does_not_wait_for_a_disk_that_fails(void **state)
                                 .fdatasync = fault_fdatasync,
                                 .openat = fault_openat,
                                 .renameat = fault_renameat,
-                                .unlinkat = fault_unlinkat};
+                                .unlinkat = fault_unlinkat,
+                                .fallocate = fault_fallocate};
     struct rig r;
     struct hky_message *m;
 
@@ -262,7 +275,8 @@ static void a_failing_disk_refuses_accepts_and_recovers_by_itself(void **state)
                                 .fdatasync = fault_fdatasync,
                                 .openat = fault_openat,
                                 .renameat = fault_renameat,
-                                .unlinkat = fault_unlinkat};
+                                .unlinkat = fault_unlinkat,
+                                .fallocate = fault_fallocate};
     struct rig r;
     struct hky_message *m, *kept;
     struct hky_journal_stats stats;
@@ -351,7 +365,8 @@ static void a_disk_that_is_full_at_the_end_of_a_segment_loses_nothing(void **sta
                                 .fdatasync = fault_fdatasync,
                                 .openat = fault_openat,
                                 .renameat = fault_renameat,
-                                .unlinkat = fault_unlinkat};
+                                .unlinkat = fault_unlinkat,
+                                .fallocate = fault_fallocate};
     struct told told[N_MESSAGES + 1];
     struct hky_message *m;
     struct rig r;
@@ -402,7 +417,8 @@ static void it_starts_where_no_file_can_be_made(void **state)
                                 .fdatasync = fault_fdatasync,
                                 .openat = no_new_files,
                                 .renameat = fault_renameat,
-                                .unlinkat = fault_unlinkat};
+                                .unlinkat = fault_unlinkat,
+                                .fallocate = fault_fallocate};
     struct hky_message *m;
     struct rig r;
 
@@ -435,6 +451,7 @@ int main(void)
         cmocka_unit_test(the_nth_open_fails),
         cmocka_unit_test(the_nth_rename_fails),
         cmocka_unit_test(the_nth_unlink_fails),
+        cmocka_unit_test(the_nth_reservation_of_space_fails),
         cmocka_unit_test(all_unlinks_fail_from_the_nth_on),
         cmocka_unit_test(the_stop_does_not_wait_for_a_disk_that_fails),
         cmocka_unit_test(a_disk_that_is_full_at_the_end_of_a_segment_loses_nothing),

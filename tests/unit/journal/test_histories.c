@@ -10,7 +10,7 @@
 #include <sys/wait.h>
 #include <time.h>
 
-enum call { PWRITE, SYNC, OPEN, RENAME, UNLINK, N_CALLS };
+enum call { PWRITE, SYNC, OPEN, RENAME, UNLINK, FALLOCATE, N_CALLS };
 enum {
     N_FAULTS = 3,
     N_MESSAGES = 240,
@@ -157,6 +157,11 @@ static int disk_unlinkat(void *ctx, int dir, const char *name, int flags)
     return may(ctx, UNLINK) ? leave(ctx, unlinkat(dir, name, flags)) : -1;
 }
 
+static int disk_fallocate(void *ctx, int fd, int mode, off_t at, off_t n)
+{
+    return may(ctx, FALLOCATE) ? leave(ctx, fallocate(fd, mode, at, n)) : -1;
+}
+
 static struct hky_journal_io disk_io(struct disk *d)
 {
     return (struct hky_journal_io){.ctx = d,
@@ -164,7 +169,8 @@ static struct hky_journal_io disk_io(struct disk *d)
                                    .fdatasync = disk_fdatasync,
                                    .openat = disk_openat,
                                    .renameat = disk_renameat,
-                                   .unlinkat = disk_unlinkat};
+                                   .unlinkat = disk_unlinkat,
+                                   .fallocate = disk_fallocate};
 }
 
 static void draw_faults(struct disk *d, uint64_t *rng)
@@ -173,7 +179,7 @@ static void draw_faults(struct disk *d, uint64_t *rng)
 
     for (int i = 0; i < N_FAULTS; i++) {
         enum call call =
-            (enum call)(uint32_t[]){PWRITE, PWRITE, PWRITE, SYNC, SYNC, OPEN, RENAME, UNLINK}[draw(rng, 8)];
+            (enum call)(uint32_t[]){PWRITE, PWRITE, PWRITE, SYNC, SYNC, OPEN, RENAME, UNLINK, FALLOCATE}[draw(rng, 9)];
         d->faults[i] = (struct fault){.call = call,
                                       .from = 1 + (int)draw(rng, call == PWRITE ? 150
                                                                  : call == SYNC ? 120

@@ -113,6 +113,12 @@ static int cut_renameat(void *ctx, int from_dir, const char *from, int to_dir, c
     return rc;
 }
 
+static int cut_fallocate(void *ctx, int fd, int mode, off_t at, off_t n)
+{
+    (void)ctx;
+    return fallocate(fd, mode, at, n);
+}
+
 static int cut_unlinkat(void *ctx, int dir, const char *name, int flags)
 {
     struct disk *d = ctx;
@@ -331,7 +337,8 @@ static void whatever_is_lost_nothing_told_is_untrue(void **state)
                                 .fdatasync = cut_fdatasync,
                                 .openat = cut_openat,
                                 .renameat = cut_renameat,
-                                .unlinkat = cut_unlinkat};
+                                .unlinkat = cut_unlinkat,
+                                .fallocate = cut_fallocate};
     struct known *known = calloc(IDS, sizeof *known);
     uint64_t next = 1, oldest = 1;
     struct rig r;

@@ -226,6 +226,12 @@ static int gate_renameat(void *ctx, int from_dir, const char *from, int to_dir, 
     return renameat(from_dir, from, to_dir, to);
 }
 
+static int gate_fallocate(void *ctx, int fd, int mode, off_t at, off_t n)
+{
+    (void)ctx;
+    return fallocate(fd, mode, at, n);
+}
+
 static int gate_unlinkat(void *ctx, int dir, const char *name, int flags)
 {
     (void)ctx;
@@ -241,7 +247,8 @@ static void who_ends_between_the_copy_and_its_sync_stays_ended(void **state)
                                 .fdatasync = gate_fdatasync,
                                 .openat = gate_openat,
                                 .renameat = gate_renameat,
-                                .unlinkat = gate_unlinkat};
+                                .unlinkat = gate_unlinkat,
+                                .fallocate = gate_fallocate};
     struct rig *r = *state;
     struct hky_message *m;
     uint64_t id = 100;
