@@ -213,6 +213,23 @@ static uint64_t floor_of(const struct segment *s, const struct segment *newer)
     return follows ? newer->head.first_seq - 1 : 0;
 }
 
+/* A copy tells of records by their seq when the segment they stood in may be gone: new ones must be newer than these.
+ */
+static void pass_seqs(struct replay *r, const struct loaded *l)
+{
+    struct hky_cursor c = {.p = l->foot.p, .n = l->foot.n};
+
+    for (struct foot_entry f; foot_next(&c, &f);) {
+        struct message_meta m;
+        struct rcpt_meta rcpt;
+        if (f.type != RECORD_MOVED || !message_meta_parse(hky_str_of(f.meta, f.meta_n), &m))
+            continue;
+        for (uint32_t i = 0; i < m.n_recipients && rcpt_meta_next(&m.rcpts, &rcpt); i++)
+            if (rcpt.state_seq >= r->j->next_seq && rcpt.state_seq < SEQ_MAX)
+                r->j->next_seq = rcpt.state_seq + 1;
+    }
+}
+
 static enum hky_err load_all(struct replay *r, struct hky_error *e)
 {
     const struct segment *newer = NULL; /* that has records, or has a newer one that has */
@@ -231,7 +248,9 @@ static enum hky_err load_all(struct replay *r, struct hky_error *e)
             r->report->torn_tail_octets += l->scan.torn_octets;
             r->report->octets_read += l->s->has_footer ? l->foot.n : l->s->octets;
             note_cuts(r, l);
-            if (cold == 0) {
+            if (cold == 1) {
+                pass_seqs(r, l);
+            } else {
                 if (l->has_entries || newer != NULL)
                     newer = l->s;
                 if (l->s->head.epoch > r->j->hot_epoch)

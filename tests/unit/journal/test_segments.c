@@ -140,6 +140,20 @@ static void a_deferred_message_is_copied_out_while_it_is_read(void **state)
             rig_check_body(r, m);
         }
     }
+    RIG_UNTIL(n_segments(r) <= 1); /* the cold one: what is written next is newer than what is told there */
+    rig_close(r);
+    rig_open(r);
+    for (int i = 0; i < 8; i++) {
+        struct hky_message *m = hky_idmap_get(&r->found, (uint64_t)(1 + i));
+        m->recipients[0].tries = (uint8_t)(20 + i);
+        hky_journal_attempt(r->j, &m->recipients[0], NULL);
+    }
+    rig_close(r);
+    rig_open(r);
+    for (int i = 0; i < 8; i++) {
+        struct hky_message *m = hky_idmap_get(&r->found, (uint64_t)(1 + i));
+        assert_int_equal(m->recipients[0].tries, 20 + i);
+    }
     for (int i = 0; i < 8; i++)
         rig_finish(r, hky_idmap_get(&r->found, (uint64_t)(1 + i)), 0);
     rig_close(r);
