@@ -279,12 +279,27 @@ static void drop_moves(struct mover *v)
     v->octets = 0;
 }
 
+/* The record that says where the segment ends may not reach the disk either; the first copy is made unreadable where it
+ * stands, for what a restart reads may be in memory only. */
+static void blot_copies(struct mover *v, struct segment *s)
+{
+    static const char none[RECORD_HEADER];
+    struct iovec iov = {.iov_base = (void *)(uintptr_t)none, .iov_len = sizeof none};
+    uint64_t first = UINT64_MAX;
+
+    for (const struct move *m = v->moves; m != NULL; m = m->next)
+        first = m->at < first ? m->at : first;
+    if (first != UINT64_MAX)
+        (void)segment_write(v->j, s, &iov, 1, first);
+}
+
 /* Copies that are not surely durable must not come back either: the segment ends before them. */
 static void fail_cold(struct mover *v)
 {
     struct segment *s = v->j->maintain.cold;
 
     atomic_fetch_add(&v->j->n_write_errors, 1);
+    blot_copies(v, s);
     drop_moves(v);
     v->j->maintain.cold = NULL;
     s->is_failed = true;

@@ -1,6 +1,7 @@
 #include "rig.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <sys/uio.h>
 
 static int set_up(void **state)
@@ -197,6 +198,15 @@ static void results_that_come_while_leftovers_move_are_not_lost(void **state)
     }
 }
 
+static bool is_cold(int fd)
+{
+    char header[SEGMENT_HEADER];
+    struct segment_head head;
+
+    return pread(fd, header, sizeof header, 0) == SEGMENT_HEADER && segment_head_decode(header, &head) == HKY_OK &&
+           head.state == SEGMENT_COLD;
+}
+
 /* Holds back the sync of cold segments while it is shut. */
 struct gate {
     pthread_mutex_t lock;
@@ -207,11 +217,8 @@ struct gate {
 static int gate_fdatasync(void *ctx, int fd)
 {
     struct gate *g = ctx;
-    char header[SEGMENT_HEADER];
-    struct segment_head head;
 
-    if (pread(fd, header, sizeof header, 0) == SEGMENT_HEADER && segment_head_decode(header, &head) == HKY_OK &&
-        head.state == SEGMENT_COLD) {
+    if (is_cold(fd)) {
         pthread_mutex_lock(&g->lock);
         g->is_reached = true;
         pthread_cond_broadcast(&g->cond);
@@ -250,6 +257,60 @@ static int gate_unlinkat(void *ctx, int dir, const char *name, int flags)
 {
     (void)ctx;
     return unlinkat(dir, name, flags);
+}
+
+/* The sync of a cold segment fails; from then on no sync is good and nothing new finds room. */
+static int dying_fdatasync(void *ctx, int fd)
+{
+    atomic_bool *is_dying = ctx;
+
+    if (is_cold(fd))
+        atomic_store(is_dying, true);
+    errno = EIO;
+    return atomic_load(is_dying) ? -1 : fdatasync(fd);
+}
+
+static ssize_t dying_pwritev(void *ctx, int fd, const struct iovec *iov, int n, off_t at)
+{
+    atomic_bool *is_dying = ctx;
+
+    errno = ENOSPC;
+    return atomic_load(is_dying) && !is_cold(fd) ? -1 : pwritev(fd, iov, n, at);
+}
+
+/* What a restart reads of it may be in memory only: the message lives where it was. */
+static void copies_that_were_not_synced_are_not_believed(void **state)
+{
+    atomic_bool is_dying = false;
+    struct hky_journal_io io = {.ctx = &is_dying,
+                                .pwritev = dying_pwritev,
+                                .fdatasync = dying_fdatasync,
+                                .openat = gate_openat,
+                                .renameat = gate_renameat,
+                                .unlinkat = gate_unlinkat,
+                                .fallocate = gate_fallocate};
+    struct rig *r = *state;
+    struct hky_message *m;
+    uint64_t id = 100;
+    uint32_t lives;
+
+    rig_close(r);
+    r->params.cold_after_ms = 1;
+    r->params.io = &io;
+    rig_open(r);
+    m = rig_put(r, 1, 2, 1000);
+    lives = __atomic_load_n(&m->segment, __ATOMIC_ACQUIRE);
+    for (int i = 0; i < 30 && !atomic_load(&is_dying); i++)
+        rig_finish(r, rig_put(r, id++, 1, 3000), 0);
+    RIG_UNTIL(atomic_load(&is_dying));
+    rig_close(r);
+    r->params.cold_after_ms = 3600 * 1000;
+    r->params.io = NULL;
+    rig_open(r);
+    m = hky_idmap_get(&r->found, 1);
+    assert_non_null(m);
+    assert_int_equal(m->segment, lives);
+    rig_check_body(r, m);
 }
 
 /* Its result is evidence about the old copy only, and goes with its segment: the new copy must be told, too. */
@@ -432,6 +493,7 @@ int main(void)
         T(results_that_come_while_leftovers_move_are_not_lost), T(large_bodies_live_in_their_own_file),
         T(a_large_body_that_is_not_committed_leaves_nothing),   T(a_large_body_pauses_its_client_and_goes_on),
         T(accepting_stops_at_spool_max_and_results_go_on),      T(who_ends_between_the_copy_and_its_sync_stays_ended),
+        T(copies_that_were_not_synced_are_not_believed),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
