@@ -568,7 +568,7 @@ static void raise_descriptors(void)
 
 enum hky_err hky_engine_run(struct hky_engine *engine, struct hky_error *e)
 {
-    sigset_t ours, before;
+    sigset_t ours;
     enum hky_err err = HKY_OK;
 
     engine->stop_task.run = on_stop_asked;
@@ -576,15 +576,15 @@ enum hky_err hky_engine_run(struct hky_engine *engine, struct hky_error *e)
     engine->schedule_drained.run = on_schedule_drained;
     raise_descriptors();
     (void)prctl(PR_SET_DUMPABLE, 0); /* no core file with passwords in it */
-    hky_schedule_start(engine->schedule);
-    hky_accept_start(engine->accept);
-    record_start(engine);
-    /* Signals are aux's: workers start with them blocked. */
+    /* From the first mail on a stop is an orderly one: signals wait until aux, whose they are, listens to them. */
     sigemptyset(&ours);
     sigaddset(&ours, SIGHUP);
     sigaddset(&ours, SIGTERM);
     sigaddset(&ours, SIGINT);
-    pthread_sigmask(SIG_BLOCK, &ours, &before);
+    pthread_sigmask(SIG_BLOCK, &ours, NULL);
+    hky_schedule_start(engine->schedule);
+    hky_accept_start(engine->accept);
+    record_start(engine);
     for (unsigned i = 0; i < engine->n_workers; i++) {
         struct hky_worker *w = &engine->workers[i];
         int rc = pthread_create(&w->thread, NULL, run_worker, w);
@@ -595,7 +595,6 @@ enum hky_err hky_engine_run(struct hky_engine *engine, struct hky_error *e)
         }
         w->is_running = true;
     }
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (err == HKY_OK) {
         hky_engine_watch_lists(engine);
         watch_memory(engine);

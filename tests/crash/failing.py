@@ -104,7 +104,7 @@ def plans(used, options, rng):
     return sample
 
 
-@part("the n-th write, sync, open, rename fails, once or for ever: acknowledged is delivered, refused never is", 170)
+@part("the n-th write, sync, open, rename fails, once or for ever: acknowledged is delivered, refused never is", 300)
 def failing(world, options, rng):
     library = disk_library(world)
     benches = [Bench(world, k, library) for k in range(2)]

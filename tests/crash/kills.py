@@ -82,7 +82,7 @@ class Operator(threading.Thread):
             raise self.failure
 
 
-@part("kill -9 under load with bad relays, reloads, pauses, drains and retries: 0 lost, duplicates within the bound", 170)
+@part("kill -9 under load with bad relays, reloads, pauses, drains and retries: 0 lost, duplicates within the bound", 300)
 def kills(world, options, rng):
     wanted = options.kills or (500 if options.long else 50)
     rate = 500

@@ -312,9 +312,9 @@ class Tester:
         wait_for(is_empty, 60, 0.1, f"{label}: everything known is delivered")
 
 
-@part("power cuts: any subset of what was not synced is lost; nothing acknowledged is", 150)
+@part("power cuts: any subset of what was not synced is lost; nothing acknowledged is", 300)
 def powercut(world, options, rng):
-    n = options.states or (10000 if options.long else 300)
+    n = options.states or (10000 if options.long else 240)
     log, root, came, ids, ended_ms = record(world, options, rng)
     disk = Disk(log, root)
     cuts = choose_cuts(log, n, rng)

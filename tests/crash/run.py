@@ -37,7 +37,7 @@ def arguments():
     p.add_argument("--keep", action="store_true", help="keep the folders")
     p.add_argument("--jobs", type=int, default=3, help="parts at the same time")
     p.add_argument("--kills", type=int, default=0, help="of the part kills (50)")
-    p.add_argument("--states", type=int, default=0, help="of the part powercut (300)")
+    p.add_argument("--states", type=int, default=0, help="of the part powercut (240)")
     p.add_argument("--here", help=argparse.SUPPRESS)
     return p.parse_args()
 

@@ -514,6 +514,21 @@ def crc32c(data):
     return crc ^ 0xffffffff
 
 
+HEAD, HEAD_COPY = 60, 2048  # octets of a segment's header with its checksum; where it stands once more
+SEGMENT_FREE = 1
+
+
+def live_segments(journal):
+    """[(name, header)] of the segments that are in use."""
+    found = []
+    for name in sorted(os.listdir(journal)):
+        with open(os.path.join(journal, name), "rb") as f:
+            head = f.read(HEAD)
+        if name.startswith("seg-") and head[40] != SEGMENT_FREE:
+            found.append((name, head))
+    return found
+
+
 def patch(path, at, octets):
     """Writes octets there; what was there before."""
     with open(path, "r+b") as f:
@@ -526,42 +541,40 @@ def patch(path, at, octets):
 
 @case("D13")
 def future_version(world):
-    """A journal of a later format: refused, with nothing changed. A broken header: set aside whole and told, so that it can be put back."""
+    """A journal of a later format: refused, with nothing changed. A broken header: its copy is read. Both broken: set aside whole
+    and told, so that it can be put back."""
     engine, _ = stopped_engine_with_mail(world)
     journal, damaged = os.path.join(engine.spool, "journal"), os.path.join(engine.spool, "damaged")
-    live = None
-    for name in sorted(os.listdir(journal)):
-        with open(os.path.join(journal, name), "rb") as f:
-            head = f.read(52)
-        if name.startswith("seg-") and head[40] != 1:  # not a free one
-            live = name
-            check(crc32c(head[:48]) == int.from_bytes(head[48:52], "little"), "the header is not as this test knows it")
-            later = head[:8] + b"\x02" + head[9:48]
-            break
-    check(live is not None, "no segment holds the mail")
+    check(live_segments(journal), "no segment holds the mail")
+    live, head = live_segments(journal)[0]
+    check(crc32c(head[:56]) == int.from_bytes(head[56:60], "little"), "the header is not as this test knows it")
+    later = head[:8] + b"\x03" + head[9:56]
     path = os.path.join(journal, live)
     was = patch(path, 0, later + crc32c(later).to_bytes(4, "little"))
     restart(world, engine, ok=False)
-    check("has format 2, this engine reads 1" in engine.text(), engine.text()[-500:])
+    check("has format 3, this engine reads 2" in engine.text(), engine.text()[-500:])
     patch(path, 0, was)
     restart(world, engine)
     check(n_queued(engine) == 3 and engine.stop() == 0, "the mail is there")
-    for name in sorted(os.listdir(journal)):
-        with open(os.path.join(journal, name), "rb") as f:
-            if name.startswith("seg-") and f.read(52)[40] != 1:
-                live = name
-    for at in (0, 8, 12, 16, 40, 48):
+    for at in (0, 16, 56):
+        live, head = live_segments(journal)[-1]
         path = os.path.join(journal, live)
-        was = patch(path, at, bytes([open(path, "rb").read(at + 1)[at] ^ 0xff]))
+        patch(path, at, bytes([head[at] ^ 0xff]))
+        restart(world, engine)
+        check(n_queued(engine) == 3 and not os.listdir(damaged) and engine.stop() == 0, f"octet {at}: the copy is not read")
+        live, head = live_segments(journal)[-1]
+        path = os.path.join(journal, live)
+        for start in (0, HEAD_COPY):
+            patch(path, start + at, bytes([head[at] ^ 0xff]))
         restart(world, engine)
         check(live in os.listdir(damaged) and f"damaged/{live}" in engine.text(), f"octet {at}: not set aside and told: {os.listdir(damaged)}")
-        check(engine.stop() == 0, "stop")
-        patch(os.path.join(damaged, live), at, was)
+        check(n_queued(engine) in (0, 3) and engine.stop() == 0, "stop")
+        for start in (0, HEAD_COPY):
+            patch(os.path.join(damaged, live), start + at, head[at:at + 1])
         os.rename(os.path.join(damaged, live), os.path.join(journal, live))
         restart(world, engine)
         check(n_queued(engine) == 3, f"octet {at}: {n_queued(engine)} of 3 after it was put back")
         check(engine.stop() == 0, "stop")
-        live = [n for n in sorted(os.listdir(journal)) if n.startswith("seg-") and open(os.path.join(journal, n), "rb").read(52)[40] != 1][-1]
     return None
 
 
