@@ -68,6 +68,15 @@ def resolves(port):
         return answer[3] & 15 == 0 and answer[7] > 0
 
 
+def own_engine(world, resolver, port):
+    """Delivers everything itself, to this port of the hosts that the name server names."""
+    return world.engine(f"""
+        engine {{ hostname = "mail.shop.example", listen = "127.0.0.1:{{port}}", resolver = "127.0.0.1:{resolver}", retry = {{ "1s" }}, dsn = "none" }}
+        relay "own" {{ mx = true, port = {port} }}
+        route "all" {{ to = "*", via = "own" }}
+    """)
+
+
 @case("own", "MX by preference, dead hosts passed over, null MX, no MX but an address, no such name, CNAMEs, IPv6", 90)
 def own_delivery(world):
     resolver = name_server(world)
@@ -76,11 +85,7 @@ def own_delivery(world):
     sink_at(world, port, "three", ["127.0.0.3"])
     sink_at(world, port, "four", ["127.0.0.4"])
     sink_at(world, port, "five", ["127.0.0.5"], ["* connect 554 5.7.1 go away"])
-    engine = world.engine(f"""
-        engine {{ hostname = "mail.shop.example", listen = "127.0.0.1:{{port}}", resolver = "127.0.0.1:{resolver}", retry = {{ "1s" }}, dsn = "none" }}
-        relay "own" {{ mx = true, port = {port} }}
-        route "all" {{ to = "*", via = "own" }}
-    """)
+    engine = own_engine(world, resolver, port)
     good = {"dead-first.test": "two", "no-mx.test": "three", "one.test": "two", "two.test": "two", "alias.test": "two", "six.test": "four",
             "broken-mx.test": "two"}
     bad = ["null-mx.test", "empty.test", "all-gone.test", "nobody.hosts.test"]
@@ -106,11 +111,7 @@ def refusing_mx(world):
     port = free_ports(1)[0]
     sink_at(world, port, "two", ["127.0.0.2"])
     sink_at(world, port, "five", ["127.0.0.5"], ["* connect 421 4.3.2 shutting down"])
-    engine = world.engine(f"""
-        engine {{ hostname = "mail.shop.example", listen = "127.0.0.1:{{port}}", resolver = "127.0.0.1:{resolver}", retry = {{ "1s" }}, dsn = "none" }}
-        relay "own" {{ mx = true, port = {port} }}
-        route "all" {{ to = "*", via = "own" }}
-    """)
+    engine = own_engine(world, resolver, port)
     send(engine, "u@refusing.test")
     wait_for(lambda: world.received("two"), 30, why="a 421 in the greeting sends us to the next MX")
     engine.wait_empty()
@@ -127,11 +128,7 @@ def ipv6_only(world):
     resolver = name_server(world)
     port = free_ports(1)[0]
     sink_at(world, port, "six", ["[::1]"])
-    engine = world.engine(f"""
-        engine {{ hostname = "mail.shop.example", listen = "127.0.0.1:{{port}}", resolver = "127.0.0.1:{resolver}", retry = {{ "1s" }}, dsn = "none" }}
-        relay "own" {{ mx = true, port = {port} }}
-        route "all" {{ to = "*", via = "own" }}
-    """)
+    engine = own_engine(world, resolver, port)
     send(engine, "u@only-six.test")
     wait_for(lambda: world.received("six"), 30, why="mail over IPv6")
     same(event(engine, "delivered", rcpt="u@only-six.test")["mx"], "m.only-six.test", "mx")

@@ -259,6 +259,18 @@ static int gate_unlinkat(void *ctx, int dir, const char *name, int flags)
     return unlinkat(dir, name, flags);
 }
 
+static struct hky_journal_io io_with(void *ctx, ssize_t (*write)(void *, int, const struct iovec *, int, off_t),
+                                     int (*sync)(void *, int))
+{
+    return (struct hky_journal_io){.ctx = ctx,
+                                   .pwritev = write,
+                                   .fdatasync = sync,
+                                   .openat = gate_openat,
+                                   .renameat = gate_renameat,
+                                   .unlinkat = gate_unlinkat,
+                                   .fallocate = gate_fallocate};
+}
+
 /* The sync of a cold segment fails; from then on no sync is good and nothing new finds room. */
 static int dying_fdatasync(void *ctx, int fd)
 {
@@ -282,13 +294,7 @@ static ssize_t dying_pwritev(void *ctx, int fd, const struct iovec *iov, int n, 
 static void copies_that_were_not_synced_are_not_believed(void **state)
 {
     atomic_bool is_dying = false;
-    struct hky_journal_io io = {.ctx = &is_dying,
-                                .pwritev = dying_pwritev,
-                                .fdatasync = dying_fdatasync,
-                                .openat = gate_openat,
-                                .renameat = gate_renameat,
-                                .unlinkat = gate_unlinkat,
-                                .fallocate = gate_fallocate};
+    struct hky_journal_io io = io_with(&is_dying, dying_pwritev, dying_fdatasync);
     struct rig *r = *state;
     struct hky_message *m;
     uint64_t id = 100;
@@ -324,13 +330,7 @@ static void copies_that_were_not_synced_are_not_believed(void **state)
 static void who_ends_between_the_copy_and_its_sync_stays_ended(void **state)
 {
     struct gate g = {.lock = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER, .is_shut = true};
-    struct hky_journal_io io = {.ctx = &g,
-                                .pwritev = gate_pwritev,
-                                .fdatasync = gate_fdatasync,
-                                .openat = gate_openat,
-                                .renameat = gate_renameat,
-                                .unlinkat = gate_unlinkat,
-                                .fallocate = gate_fallocate};
+    struct hky_journal_io io = io_with(&g, gate_pwritev, gate_fdatasync);
     struct rig *r = *state;
     struct hky_message *m;
     uint64_t id = 100;
