@@ -4,8 +4,9 @@
  */
 #include "wiring.h"
 
+#include "base/memory.h"
+
 #include <errno.h>
-#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -386,6 +387,7 @@ enum hky_err hky_engine_new(const struct hky_engine_params *p, struct hky_engine
     enum hky_err err;
 
     *out = NULL;
+    hky_memory_settle();
     engine->own_clock = HKY_CLOCK_REAL;
     engine->clock = p->clock != NULL ? p->clock : &engine->own_clock;
     engine->policy_path = hky_strdup(p->policy_path);
@@ -435,7 +437,7 @@ static void look_at_memory(struct hky_timer *timer)
     if (queued > engine->queued_most)
         engine->queued_most = queued;
     if (engine->queued_most >= BACKLOG_LEAST && queued < engine->queued_most / 8) {
-        malloc_trim(0);
+        hky_memory_trim();
         engine->queued_most = queued;
     }
     hky_timer_set(timer, MEMORY_EVERY_MS);

@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "base/hash.h"
+#include "base/memory.h"
 
 #include <stdlib.h>
 
@@ -168,6 +169,18 @@ static void idmap_resize(struct hky_idmap *m, size_t cap)
         m->entries[i] = old[k];
     }
     free(old);
+}
+
+void hky_idmap_reserve(struct hky_idmap *m, size_t n)
+{
+    size_t cap = 16;
+
+    while (n * 4 > cap * 3)
+        cap *= 2;
+    if (cap <= m->cap)
+        return;
+    idmap_resize(m, cap);
+    hky_memory_ready(m->entries, cap * sizeof *m->entries);
 }
 
 void *hky_idmap_get(const struct hky_idmap *m, uint64_t key)

@@ -38,6 +38,7 @@ struct hky_idmap {
 };
 void hky_idmap_init(struct hky_idmap *m);
 void hky_idmap_fini(struct hky_idmap *m);
+void hky_idmap_reserve(struct hky_idmap *m, size_t n); /* no growing before it holds n */
 void *hky_idmap_get(const struct hky_idmap *m, uint64_t key);
 void *hky_idmap_put(struct hky_idmap *m, uint64_t key, void *value);
 void *hky_idmap_remove(struct hky_idmap *m, uint64_t key);

@@ -2,6 +2,7 @@
 #include "journal/internal.h"
 
 #include "base/hash.h"
+#include "base/memory.h"
 
 #include <stdlib.h>
 
@@ -29,17 +30,25 @@ static void index_insert(struct index *x, struct tracked *t)
     x->at[i] = t;
 }
 
+void index_reserve(struct index *x, size_t n)
+{
+    struct index old = *x;
+
+    if (n + n / 3 + 1 <= x->cap)
+        return;
+    for (x->cap = old.cap == 0 ? 256 : old.cap; n + n / 3 + 1 > x->cap;)
+        x->cap *= 2;
+    x->at = hky_calloc(x->cap, sizeof(struct tracked *));
+    hky_memory_ready(x->at, x->cap * sizeof(struct tracked *));
+    for (size_t i = 0; i < old.cap; i++)
+        if (old.at[i] != NULL)
+            index_insert(x, old.at[i]);
+    free(old.at);
+}
+
 void index_put(struct index *x, struct tracked *t)
 {
-    if (x->n + x->n / 3 + 1 > x->cap) {
-        struct index old = *x;
-        x->cap = old.cap == 0 ? 256 : old.cap * 2;
-        x->at = hky_calloc(x->cap, sizeof(struct tracked *));
-        for (size_t i = 0; i < old.cap; i++)
-            if (old.at[i] != NULL)
-                index_insert(x, old.at[i]);
-        free(old.at);
-    }
+    index_reserve(x, x->n);
     index_insert(x, t);
     x->n++;
 }

@@ -82,6 +82,7 @@ struct index {
     size_t cap, n;
 };
 struct tracked *index_get(const struct index *x, uint64_t id);
+void index_reserve(struct index *x, size_t n); /* no growing before it holds n */
 void index_put(struct index *x, struct tracked *t);
 void index_remove(struct index *x, uint64_t id);
 void index_fini(struct index *x); /* drops the messages' references */

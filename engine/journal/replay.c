@@ -5,6 +5,8 @@
  */
 #include "journal/internal.h"
 
+#include "base/memory.h"
+
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -48,7 +50,11 @@ struct replay {
     size_t n_pool, pool_cap;
 };
 
-enum { ASIDE_MAX = 1000 }; /* files of one name in damaged/ */
+enum {
+    ASIDE_MAX = 1000,  /* files of one name in damaged/ */
+    LIVE_OCTETS = 512, /* about what a message with one recipient takes */
+    MALLOC_HEAD = 16,
+};
 
 /* --- finding the files --- */
 
@@ -502,7 +508,8 @@ static uint32_t live_of(const struct replayed *m)
     return n;
 }
 
-static void give(struct replay *r, struct replayed *m)
+/* Octets taken for it, near enough. */
+static size_t give(struct replay *r, struct replayed *m)
 {
     struct hky_journal *j = r->j;
     struct hky_cursor c = m->meta.rcpts;
@@ -514,12 +521,12 @@ static void give(struct replay *r, struct replayed *m)
 
     hky_id_seen(&j->ids, m->meta.id);
     if (n_live == 0)
-        return;
+        return 0;
     if (hky_message_decode(m->meta.message, &msg, &e) != HKY_OK || msg->n_recipients != m->meta.n_recipients) {
         hky_log(j->params.log, HKY_LOG_ERROR, "replay", "segment=%u at=%llu error=\"%s\"", m->s->slot,
                 (unsigned long long)m->at, e.text);
         count_damage(r);
-        return;
+        return 0;
     }
     t = track(j, msg, m->s, m->ordinal, m->at, m->at + RECORD_HEADER);
     for (uint32_t i = 0; i < msg->n_recipients && rcpt_meta_next(&c, &meta); i++)
@@ -533,13 +540,26 @@ static void give(struct replay *r, struct replayed *m)
     for (uint32_t i = 0; i < n_live; i++)
         hky_message_ref(msg);
     r->cb->on_message(r->cb->ctx, msg);
+    return sizeof *msg + msg->packed_n + sizeof *t + 2 * MALLOC_HEAD +
+           msg->n_recipients * (sizeof msg->recipients[0] + sizeof t->attempts[0]);
 }
 
 static void give_all(struct replay *r)
 {
-    for (size_t i = 0; i < r->n_pool; i++)
-        give(r, &r->pool[i]);
-    size_t at = 0;
+    size_t at = 0, expected = 0;
+
+    index_reserve(&r->j->index, r->n_pool);
+    for (size_t i = 0; i < r->n_pool; i++) {
+        size_t took;
+        if (expected < LIVE_OCTETS) {
+            expected = (r->n_pool - i) * LIVE_OCTETS;
+            if (expected > HKY_MEMORY_EXPECT_MAX)
+                expected = HKY_MEMORY_EXPECT_MAX;
+            hky_memory_expect(expected);
+        }
+        took = give(r, &r->pool[i]);
+        expected -= took < expected ? took : expected;
+    }
     for (struct hky_map_entry *c; (c = hky_map_next(&r->j->caps, &at)) != NULL;) {
         struct cap_value *v = c->value;
         struct hky_cursor meta = {.p = v->meta.p, .n = v->meta.n};
@@ -558,6 +578,8 @@ static void count_messages(struct replay *r)
             r->pool_cap += entry_message(&f, &meta);
     }
     r->pool = hky_calloc(r->pool_cap + 1, sizeof *r->pool);
+    hky_memory_ready(r->pool, r->pool_cap * sizeof *r->pool);
+    hky_idmap_reserve(&r->messages, r->pool_cap);
 }
 
 /* Old segments are closed from here on; those without a footer get one from maintenance, where nothing failed. */

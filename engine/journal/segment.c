@@ -2,6 +2,7 @@
 #include "journal/internal.h"
 
 #include "base/hash.h"
+#include "base/memory.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -424,8 +425,10 @@ static bool load_footer(struct segment *s, struct hky_buf *foot)
         trailer.key < SEGMENT_HEADER || trailer.key > s->octets - 2 * RECORD_HEADER ||
         segment_read(s, trailer.key, head, sizeof head) != HKY_OK ||
         !record_decode(head, s->octets - RECORD_HEADER - trailer.key, s->head.epoch, s->head.salt, &footer) ||
-        footer.type != RECORD_FOOTER || footer.body_n != 0 || (to = hky_buf_reserve(foot, footer.meta_n)) == NULL ||
-        segment_read(s, trailer.key + RECORD_HEADER, to, footer.meta_n) != HKY_OK ||
+        footer.type != RECORD_FOOTER || footer.body_n != 0 || (to = hky_buf_reserve(foot, footer.meta_n)) == NULL)
+        return false;
+    hky_memory_ready(to, footer.meta_n);
+    if (segment_read(s, trailer.key + RECORD_HEADER, to, footer.meta_n) != HKY_OK ||
         hky_crc32c(0, to, footer.meta_n) != footer.meta_crc)
         return false;
     foot->n += footer.meta_n;
@@ -474,6 +477,7 @@ enum hky_err segment_load(struct hky_journal *j, struct segment *s, uint64_t flo
     p = malloc(s->octets);
     if (p == NULL)
         return HKY_E_FULL;
+    hky_memory_ready(p, s->octets);
     for (uint64_t at = 0; at < s->octets; at += 4096) { /* what the disk cannot read is a hole, not the end */
         size_t n = s->octets - at < (1 << 20) ? (size_t)(s->octets - at) : 1 << 20;
         if (at % (1 << 20) == 0 && segment_read(s, at, p + at, n) == HKY_OK)

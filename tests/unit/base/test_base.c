@@ -1,3 +1,4 @@
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -9,10 +10,12 @@
 #include <cmocka.h>
 
 #include "base/buf.h"
+#include "base/error.h"
 #include "base/hash.h"
 #include "base/heap.h"
 #include "base/log.h"
 #include "base/map.h"
+#include "base/memory.h"
 
 static void buffers_stop_at_their_maximum(void **state)
 {
@@ -109,6 +112,49 @@ static void maps_keep_what_they_are_given(void **state)
     assert_int_equal(ids.n, 500);
     hky_map_fini(&m);
     hky_idmap_fini(&ids);
+}
+
+static void a_reserved_table_keeps_what_it_had_and_does_not_move(void **state)
+{
+    struct hky_idmap ids;
+    struct hky_idmap_entry *entries;
+    size_t cap;
+    (void)state;
+
+    hky_idmap_init(&ids);
+    for (uintptr_t i = 1; i <= 10; i++)
+        hky_idmap_put(&ids, i, (void *)i);
+    hky_idmap_reserve(&ids, 300000); /* large enough for huge pages */
+    entries = ids.entries;
+    cap = ids.cap;
+    for (uintptr_t i = 11; i <= 300000; i++)
+        assert_null(hky_idmap_put(&ids, i, (void *)i));
+    assert_ptr_equal(ids.entries, entries);
+    hky_idmap_reserve(&ids, 5);
+    assert_int_equal(ids.cap, cap);
+    for (uintptr_t i = 1; i <= 300000; i++)
+        assert_ptr_equal(hky_idmap_get(&ids, i), (void *)i);
+    hky_idmap_fini(&ids);
+}
+
+static void memory_made_ready_keeps_its_octets(void **state)
+{
+    enum { N = 9 << 20 };
+    char *p = hky_alloc(N);
+    (void)state;
+
+    for (size_t i = 0; i < N; i++)
+        p[i] = (char)(i * 31 >> 3);
+    errno = EEXIST;
+    hky_memory_ready(p + 1, 0);
+    hky_memory_ready(p + 1, 4096); /* not one whole page */
+    hky_memory_ready(p + 1, N - 1);
+    hky_memory_expect(0);
+    hky_memory_expect(SIZE_MAX);
+    assert_int_equal(errno, EEXIST);
+    for (size_t i = 0; i < N; i++)
+        assert_true(p[i] == (char)(i * 31 >> 3));
+    free(p);
 }
 
 static void heap_gives_the_earliest(void **state)
@@ -228,6 +274,8 @@ int main(void)
         cmocka_unit_test(heap_gives_the_earliest),
         cmocka_unit_test(checksums_and_ids),
         cmocka_unit_test(checksum_is_as_defined_for_every_length),
+        cmocka_unit_test(a_reserved_table_keeps_what_it_had_and_does_not_move),
+        cmocka_unit_test(memory_made_ready_keeps_its_octets),
         cmocka_unit_test(strings_as_the_field_compares_them),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
