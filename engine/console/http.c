@@ -112,14 +112,18 @@ static size_t on_data(void *ctx, const char *data, size_t n)
     if (end == NULL)
         return 0;
     on_request(p, hky_str_of(data, (size_t)(end - data) + 2)); /* what follows is no part of the header */
+    if (hky_stream_unsent(p->stream) == 0)
+        close_peer(p);
     return n;
 }
 
 static void on_event(void *ctx, enum hky_stream_event ev, const struct hky_error *e)
 {
+    struct peer *p = ctx;
+
     (void)e;
-    if (ev == HKY_STREAM_EOF || ev == HKY_STREAM_FAILED)
-        close_peer(ctx);
+    if (ev == HKY_STREAM_EOF || ev == HKY_STREAM_FAILED || (ev == HKY_STREAM_DRAINED && p->is_answered))
+        close_peer(p);
 }
 
 static const struct hky_stream_ops stream_ops = {on_data, on_event};

@@ -1,6 +1,7 @@
 """What an operator does to a running engine."""
 import os
 import re
+import signal
 import smtplib
 import socket
 import time
@@ -284,9 +285,9 @@ def no_engine(world):
 
 
 def answer(port, path):
-    """The status and the body of GET."""
-    with socket.create_connection(("127.0.0.1", port), 10) as s:
-        s.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+    """The status and the body of GET; the end of the connection is the end of the answer."""
+    with socket.create_connection(("127.0.0.1", port), 5) as s:
+        s.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode())
         head, _, body = b"".join(iter(lambda: s.recv(65536), b"")).decode().partition("\r\n\r\n")
     return int(head.split()[1]), body
 
@@ -326,4 +327,25 @@ def full_spool(world):
     wait_for(lambda: engine.status()["journal"]["health"] == "good", 60, 0.2, "room again")
     same(said(), ("good", (200, "ok\n"), "hikyaku_spool_full 0", "good"), "with room again")
     send(engine, "u@a.example")
+    end(engine)
+
+
+@case("operator", "an engine that stops: /healthz answers 503 stopping, a reload is refused, the second signal ends it")
+def stopping(world):
+    sink = world.sink(rules=("* dot stall",))
+    http = free_ports(1)[0]
+    engine = world.engine(f"""
+        engine {{ hostname = "mail.shop.example", listen = "127.0.0.1:{{port}}", http = "127.0.0.1:{http}", dsn = "none" }}
+        relay "r" {{ host = "127.0.0.1", port = {sink.ports[0]}, tls = "none" }}
+        route "all" {{ to = "*", via = "r" }}
+    """)
+    send(engine, "u@a.example")
+    wait_for(lambda: engine.status()["queue"]["sending"] == 1, 10, why="the message is being sent")
+    same(answer(http, "/healthz"), (200, "ok\n"), "before")
+    engine.p.send_signal(signal.SIGTERM)
+    wait_for(lambda: answer(http, "/healthz") == (503, "stopping\n"), 10, 0.05, "/healthz says that the engine stops")
+    holds(world.run("status", "--spool", engine.spool)[1].startswith("stopping"), "status says so, too")
+    code, out, err = world.run("reload", "--spool", engine.spool, check=False)
+    holds(code != 0 and "stopping" in out + err, f"a reload: {code} {out}{err}")
+    holds(engine.is_alive(), "it waits for the delivery under way")
     end(engine)
