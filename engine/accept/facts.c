@@ -155,6 +155,10 @@ static bool parse_moment(const char *z, int64_t *at_ms)
         return false;
     tm.tm_year -= 1900;
     tm.tm_mon -= 1;
+    struct tm day = {.tm_year = tm.tm_year, .tm_mon = tm.tm_mon, .tm_mday = tm.tm_mday};
+    (void)timegm(&day);
+    if (day.tm_mon != tm.tm_mon) /* 31 February became a day of March */
+        return false;
     int64_t offset_sec = (hours * 60 + minutes) * 60;
     *at_ms = ((int64_t)timegm(&tm) - (sign[0] == '-' ? -offset_sec : offset_sec)) * 1000;
     return true;

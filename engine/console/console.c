@@ -284,7 +284,8 @@ enum hky_err hky_console_call(const char *spool, struct hky_str request, struct 
     if (fd < 0 || connect(fd, (struct sockaddr *)&un, sizeof un) != 0) {
         err = hky_error_set(
             e, HKY_E_MISSING,
-            "no engine runs on the spool %s (start it: hikyaku run POLICY; or name its spool with --spool DIR)", spool);
+            "no engine runs on the spool \"%s\" (start it: hikyaku run POLICY; or name its spool with --spool DIR)",
+            spool);
         if (fd >= 0)
             close(fd);
         return err;

@@ -34,7 +34,7 @@ def exit_codes(world):
             (["relay", "pasue", "r"], 2, "list, pause, resume, drain"),
             (["relay", "pause", "r", "--to", "o"], 2, "--to belongs to drain"),
             (["load", "-n", "none"], 2, "for -n"),
-            (["status", "--spool", "nowhere"], 3, "no engine runs on the spool"),
+            (["status", "--spool", "nowhere"], 3, "no engine runs on the spool \"nowhere\""),
             (["send", "--server", nowhere, "a@x.example"], 3, "no engine answers"),
             (["load", "-n", "3", "--server", nowhere], 3, "no engine answers"),
             (["probe", "bad.lua", "own"], 1, "bad.lua:2: error:"),

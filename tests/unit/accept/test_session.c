@@ -315,6 +315,8 @@ static void test_bounds_of_content(void **state)
         {"a NUL late in a big one", HDR, "0123456789abcde\n", "\rx", 100000, OK_PRE "550", "550 5.6.0"},
         {"a variable without a name", "X-Hikyaku-Var: =1\r\n", "", "\r\nb", 0, OK_PRE "550", "550 5.6.0"},
         {"a deadline that is none", "X-Hikyaku-Deadline: soon\r\n", "", "\r\nb", 0, OK_PRE "550", "550 5.6.0"},
+        {"a deadline on a day that is none", "X-Hikyaku-Deadline: 2027-02-29T10:00:00Z\r\n", "", "\r\nb", 0,
+         OK_PRE "550", "550 5.6.0"},
         {"too many tags", "", "X-Hikyaku-Tag: 0123456789012345678901234567890123456789\r\n", "\r\nb", 200, OK_PRE "552",
          "552 5.3.4"},
     };
