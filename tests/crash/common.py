@@ -157,6 +157,24 @@ class Sent:
                     self.ids[words[2]] = seq
 
 
+class Fresh:
+    """The lines a sink's index got since the last look; a long run looks thousands of times."""
+
+    def __init__(self, world, name):
+        self.path, self.at = world.path(name, "index.jsonl"), 0
+
+    def rows(self):
+        if not os.path.exists(self.path):
+            return []
+        with open(self.path, "rb") as f:
+            f.seek(self.at)
+            whole = f.read().rpartition(b"\n")[0]
+        if not whole:
+            return []
+        self.at += len(whole) + 1
+        return [json.loads(line) for line in whole.split(b"\n")]
+
+
 def seq_of(recipient):
     """user17@example.com -> 17"""
     return int(recipient.split("@")[0][4:])

@@ -12,7 +12,7 @@ import threading
 import urllib.error
 import urllib.request
 
-from common import Came, Sent, ask, check_sums, disk_library, drained, holds, note, part, policy_of, restart, sound_log, start_load, with_disk
+from common import Came, Fresh, Sent, ask, check_sums, disk_library, drained, holds, note, part, policy_of, restart, sound_log, start_load, with_disk
 from harness import answers, free_ports, wait_for
 
 MESSAGES = 60
@@ -36,12 +36,8 @@ class Bench:
         self.world, self.number, self.shim = world, number, library
         self.sink = world.sink(f"sink{number}", ports=2, rules=["*:{1} dot 50% 451 4.3.0 busy"])
         self.policy = policy_of(POLICY, self.sink.ports)
-        self.n, self.seen = 0, 0
-
-    def fresh_rows(self):
-        rows = self.world.received(f"sink{self.number}")
-        fresh, self.seen = rows[self.seen:], len(rows)
-        return fresh
+        self.fresh = Fresh(world, f"sink{number}")
+        self.n = 0
 
     def run(self, fail):
         """One engine with this failure (None: none); calls made by kind."""
@@ -77,7 +73,7 @@ class Bench:
         text = sound_log(engine)
         if os.path.exists(self.world.path(ids)):
             sent = Sent(self.world.path(ids))
-            came = Came(self.fresh_rows())
+            came = Came(self.fresh.rows())
             if fail is None:
                 holds(len(sent.acked) == MESSAGES and not sent.refused, f"without failures {len(sent.acked)} of {MESSAGES} are acknowledged: {text[-2000:]}")
             if sent.acked:

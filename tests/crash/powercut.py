@@ -16,7 +16,7 @@ import tempfile
 import threading
 import time
 
-from common import (Came, Sent, ask, disk_library, end_load, fast_folder, holds, none, note, part, policy_of, queue_rows,
+from common import (Came, Fresh, Sent, ask, disk_library, end_load, fast_folder, holds, none, note, part, policy_of, queue_rows,
                     retry_all, seq_of, sound_log, start_load, with_disk)
 from harness import Process, free_ports, wait_for
 
@@ -254,13 +254,8 @@ class Tester:
         self.world, self.number, self.came, self.ids, self.ended_ms = world, number, came, ids, ended_ms
         self.sink = world.sink(f"after{number}")
         self.policy = policy_of(POLICY, [self.sink.ports[0]] * 3).replace('"1h"', '"1s"')
-        self.seen = 0
+        self.fresh = Fresh(world, f"after{number}")
         self.slowest = 0
-
-    def new_rows(self):
-        rows = self.world.received(f"after{self.number}")
-        fresh, self.seen = rows[self.seen:], len(rows)
-        return fresh
 
     def start(self, spool):
         """The engine on this spool; on another port when somebody took the free one in the meantime."""
@@ -290,7 +285,7 @@ class Tester:
             engine.kill()
         text = sound_log(engine)
         holds("ev=damaged" not in text and "damaged/" not in text, f"{label}: damage is reported: {text[-3000:]}")
-        fresh = Came(self.new_rows())
+        fresh = Came(self.fresh.rows())
         before = {s for s, times in self.came.at_ms.items() if min(times) <= cut_ms}
         long_ago = {s for s, ms in self.ended_ms.items() if ms <= cut_ms - ALL_SYNCED_MS}
         want = {self.ids[i] for i in acked if i in self.ids} - before
