@@ -371,7 +371,7 @@ def stops_reading(code):
 
 v("R16", "552-and-stops", (("failed", "deferred"), "size_format", "dot"), on={"DATA": stops_reading(b"552 5.3.4 too big\r\n")}, size=20_000_000)
 v("R16", "452-and-stops", ("deferred", TEMPORARY, "dot"), on={"DATA": stops_reading(b"452 4.3.1 full\r\n")}, size=20_000_000)
-v("R16", "never-reads", ("deferred", "network", "data"), on={"DATA": lambda c: (c.say(b"354 go\r\n"), c.stall())}, size=20_000_000, receive_buffer=4096, keys=SHORT)
+v("R16", "never-reads", ("deferred", "network", "data"), on={"DATA": lambda c: (c.say(b"354 go\r\n"), c.stall())}, size=20_000_000, receive_buffer=4096, keys='timeout = { data = "1s", dot = "2s" }')
 v("R16", "reads-nothing-at-all", ("deferred", "network", None), on={"greeting": lambda c: (c.say(b"220 x\r\n"), c.stall())}, keys=SHORT)
 v("R16", "says-nothing", ("deferred", "network", "greeting"), on={"greeting": lambda c: c.stall()}, keys='timeout = { greeting = "1s" }')
 
