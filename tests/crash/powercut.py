@@ -201,8 +201,12 @@ def record(world, options, rng):
         engine.spawn()
     end_load(load, 300)
     time.sleep(2.5)  # freeing and copying go on
-    stats = ask(engine.spool, {"cmd": "status"})
-    holds(engine.stop() == 0, "the recorded engine stops cleanly")
+    stats = ask(engine.spool, {"cmd": "status"}) or {}
+    code = engine.stop()
+    if code == -signal.SIGKILL and "DISK_KILL" in engine.env:  # the load was over before the last of the calls to be killed at
+        killed_ms.append(time.time() * 1000)
+    else:
+        holds(code == 0, f"the recorded engine stops cleanly: {code}")
     sink.stop(signal.SIGTERM)
     sent = Sent(world.path("ids.txt"))
     ids, ended_ms = dict(sent.ids), {}
