@@ -1,0 +1,193 @@
+#include "unit/schedule/stage.h"
+
+/* ---- breakers and pauses ---- */
+
+static void a_breaker_opens_probes_and_closes(void **state)
+{
+    (void)state;
+    struct stage st;
+    stage_init(&st);
+    fake_relay(&st.policy, "own");
+    stage_start(&st);
+    struct hky_plan *plan = fake_plan((struct hky_step[]){fake_step("own")}, 1);
+    for (int i = 0; i < 7; i++) {
+        send(&st, plan);
+    }
+    for (int i = 0; i < 5; i++) {
+        answer(&st, "own", HKY_CLASS_NETWORK, true, 0);
+    }
+    expect(&st, "deferred:own deferred:own deferred:own deferred:own deferred:own relay_paused:own");
+    expect_wait(&st, "own");
+    pass(&st, 30000);
+    struct hky_job *probe, *other;
+    assert_int_equal(take(&st, "own", &probe), HKY_TAKE_JOB);
+    assert_int_equal(take(&st, "own", &other), HKY_TAKE_WAIT);
+    struct hky_outcome o = fake_outcome(HKY_CLASS_NETWORK, true);
+    hky_schedule_result(probe, 0, &o);
+    hky_schedule_done(&probe, false);
+    turns(&st);
+    expect(&st, "deferred:own"); /* still paused: no news */
+    pass(&st, 59999);
+    expect_wait(&st, "own");
+    pass(&st, 1);
+    answer(&st, "own", HKY_CLASS_OK, false, 0);
+    expect(&st, "delivered:own relay_resumed:own");
+    hky_plan_unref(&plan);
+    stage_end(&st);
+}
+
+static void a_paused_account_is_left_for_another(void **state)
+{
+    (void)state;
+    struct stage st;
+    stage_init(&st);
+    fake_relay(&st.policy, "gmail");
+    fake_relay(&st.policy, "ses");
+    stage_start(&st);
+    struct hky_step steps[2] = {fake_step("gmail"), fake_step("ses")};
+    struct hky_plan *plan = fake_plan(steps, 2), *alone = fake_plan(steps, 1);
+    send(&st, plan);
+    send(&st, plan);
+    send(&st, alone);
+    answer(&st, "gmail", HKY_CLASS_RELAY_AUTH, false, 0);
+    turns(&st);
+    expect(&st, "relay_paused:gmail routed:gmail routed:gmail");
+    send(&st, plan);
+    expect(&st, "routed:gmail");
+    for (int i = 0; i < 3; i++) {
+        answer(&st, "ses", HKY_CLASS_OK, false, 0);
+    }
+    expect_wait(&st, "gmail");
+    pass(&st, MINUTE);
+    answer(&st, "gmail", HKY_CLASS_OK, false, 0);
+    expect(&st, "delivered:ses delivered:ses delivered:ses delivered:gmail relay_resumed:gmail");
+    hky_plan_unref(&plan);
+    hky_plan_unref(&alone);
+    stage_end(&st);
+}
+
+static void an_exhausted_quota_waits_for_its_window(void **state)
+{
+    static const struct {
+        const char *name;
+        uint32_t n, window_sec, retry_after;
+        int64_t waits_ms;
+    } CASES[] = {
+        {"a day's cap", 500, 86400, 0, 24 * HOUR},
+        {"an hour's cap", 100, 3600, 0, HOUR},
+        {"the reply names a time", 500, 86400, 120, 2 * MINUTE},
+        {"a minute's cap says nothing of a quota", 10, 60, 0, MINUTE},
+        {"no cap", 0, 0, 0, MINUTE},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof CASES / sizeof CASES[0]; i++) {
+        struct stage st;
+        stage_init(&st);
+        struct hky_relay *relay = fake_relay(&st.policy, "gmail");
+        if (CASES[i].n > 0) {
+            fake_cap(relay, "cap", CASES[i].n, CASES[i].window_sec, false);
+        }
+        stage_start(&st);
+        struct hky_plan *plan = fake_plan((struct hky_step[]){fake_step("gmail")}, 1);
+        struct hky_job *job;
+        send(&st, plan);
+        take(&st, "gmail", &job); /* reserves */
+        if (job != NULL) {
+            hky_schedule_give_back(&job);
+        }
+        turns(&st);
+        answer(&st, "gmail", HKY_CLASS_QUOTA_EXHAUSTED, false, CASES[i].retry_after);
+        send(&st, plan);
+        pass(&st, CASES[i].waits_ms - 1);
+        if (take(&st, "gmail", &job) != HKY_TAKE_WAIT) {
+            fail_msg("%s: the pause is too short", CASES[i].name);
+        }
+        pass(&st, 1);
+        answer(&st, "gmail", HKY_CLASS_OK, false, 0);
+        hky_plan_unref(&plan);
+        stage_end(&st);
+    }
+}
+
+static void an_operator_pauses_resumes_and_drains(void **state)
+{
+    (void)state;
+    struct stage st;
+    struct hky_error e;
+    stage_init(&st);
+    fake_relay(&st.policy, "gmail");
+    fake_relay(&st.policy, "ses");
+    stage_start(&st);
+    struct hky_plan *plan = fake_plan((struct hky_step[]){fake_step("gmail")}, 1);
+    assert_int_equal(hky_schedule_pause(st.schedule, "gmial", 0, &e), HKY_E_MISSING);
+    assert_int_equal(hky_schedule_pause(st.schedule, "gmail", 600, &e), HKY_OK);
+    send(&st, plan);
+    expect_wait(&st, "gmail");
+    pass(&st, 600000);
+    answer(&st, "gmail", HKY_CLASS_OK, false, 0);
+    expect(&st, "relay_paused:gmail delivered:gmail");
+    assert_int_equal(hky_schedule_pause(st.schedule, "gmail", 0, &e), HKY_OK);
+    send(&st, plan);
+    expect_wait(&st, "gmail");
+    assert_int_equal(hky_schedule_resume(st.schedule, "gmail", &e), HKY_OK);
+    turns(&st);
+    answer(&st, "gmail", HKY_CLASS_OK, false, 0);
+    st.log[0] = '\0';
+    send(&st, plan);
+    assert_int_equal(hky_schedule_drain_relay(st.schedule, "gmail", "ses", 0, &e), HKY_OK);
+    assert_int_equal(hky_schedule_drain_relay(st.schedule, "ses", "gmail", 0, &e), HKY_E_CONFIG);
+    turns(&st);
+    send(&st, plan);
+    answer(&st, "ses", HKY_CLASS_OK, false, 0);
+    answer(&st, "ses", HKY_CLASS_OK, false, 0);
+    expect(&st, "relay_drained:gmail delivered:ses delivered:ses");
+    struct hky_buf b;
+    hky_buf_init(&b, 65536);
+    hky_schedule_relays_json(st.schedule, &b);
+    assert_non_null(strstr(hky_buf_z(&b), "\"relay\":\"gmail\",\"account\":\"gmail\",\"state\":\"drained\",\"until\":0,"
+                                          "\"to\":\"ses\""));
+    hky_buf_fini(&b);
+    hky_plan_unref(&plan);
+    stage_end(&st);
+}
+
+static void rate_limited_slows_the_lane(void **state)
+{
+    (void)state;
+    struct stage st;
+    stage_init(&st);
+    fake_relay(&st.policy, "ses");
+    stage_start(&st);
+    struct hky_plan *plan = fake_plan((struct hky_step[]){fake_step("ses")}, 1);
+    for (int i = 0; i < 3; i++) {
+        send(&st, plan);
+    }
+    answer(&st, "ses", HKY_CLASS_RATE_LIMITED, true, 0);
+    expect_wait(&st, "ses");
+    pass(&st, 250);
+    struct hky_job *job, *second;
+    assert_int_equal(take(&st, "ses", &job), HKY_TAKE_JOB);
+    pass(&st, 1000);
+    assert_int_equal(take(&st, "ses", &second), HKY_TAKE_WAIT); /* one at a time now */
+    hky_schedule_give_back(&job);
+    turns(&st);
+    for (int i = 0; i < 2; i++) {
+        pass(&st, 1000);
+        answer(&st, "ses", HKY_CLASS_OK, false, 0);
+    }
+    expect(&st, "deferred:ses delivered:ses delivered:ses");
+    hky_plan_unref(&plan);
+    stage_end(&st);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_breaker_opens_probes_and_closes),
+        cmocka_unit_test(a_paused_account_is_left_for_another),
+        cmocka_unit_test(an_exhausted_quota_waits_for_its_window),
+        cmocka_unit_test(an_operator_pauses_resumes_and_drains),
+        cmocka_unit_test(rate_limited_slows_the_lane),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
