@@ -12,6 +12,7 @@ import argparse
 import base64
 import hashlib
 import json
+import multiprocessing
 import os
 import re
 import smtplib
@@ -517,27 +518,44 @@ def hand_in(port, sender, recipients, size=0, text="hello"):
         return reply.decode().split()[-1]
 
 
-class Healthy(threading.Thread):
-    """A message every 100 ms by a sound relay; how long each took."""
+class Healthy:
+    """A message every 100 ms by a sound relay; how long each took. In a process of its own: the misbehaving relays' threads take turns with one another."""
 
-    def __init__(self, port, relay):
-        super().__init__(daemon=True)
-        self.port, self.relay, self.took, self.sent, self.is_on = port, relay, [], {}, True
+    def __init__(self):
+        fork = multiprocessing.get_context("fork")
+        self.end, other = fork.Pipe()
+        self.process = fork.Process(target=self.run, args=(other,), daemon=True)
+        self.process.start()
+        other.close()
+        self.port = self.end.recv()
 
-    def run(self):
-        n = 0
-        while self.is_on:
+    def start(self, engine_port):
+        self.end.send(engine_port)
+
+    def stop(self):
+        """Seconds each message took, sorted; 99 for one that did not come."""
+        self.end.send("stop")
+        took = self.end.recv() if self.end.poll(20) else [99.0]
+        self.process.join(20)
+        return sorted(took)
+
+    def run(self, end):
+        self.end.close()
+        relay = Relay(extensions=PIPELINING)
+        end.send(relay.port)
+        port, n, took = end.recv(), 0, []
+        while not end.poll(0.1):
             n += 1
             at = time.monotonic()
             try:
-                hand_in(self.port, "a@x.test", [f"h{n}@healthy.test"], text=f"number {n} end")
-                wait_for(lambda: any(f"number {n} end".encode() in m[3] for m in self.relay.messages[-8:]), 15, 0.005, f"healthy mail {n}")
-                self.took.append(time.monotonic() - at)
+                hand_in(port, "a@x.test", [f"h{n}@healthy.test"], text=f"number {n} end")
+                wait_for(lambda: any(f"number {n} end".encode() in m[3] for m in relay.messages[-8:]), 15, 0.005, f"healthy mail {n}")
+                took.append(time.monotonic() - at)
             except (AssertionError, OSError, smtplib.SMTPException) as e:
-                self.took.append(99.0)
-                print(f"healthy mail {n}: {e}")
-                return
-            time.sleep(0.1)
+                took.append(99.0)
+                print(f"healthy mail {n}: {e}", flush=True)
+                break
+        end.send(took or [99.0])
 
 
 def fits(want, event):
@@ -737,7 +755,7 @@ def special_relays(world, context, dns):
     return pairs
 
 
-def special_policy(pairs, pin):
+def special_policy(pairs, pin, healthy):
     r10 = pairs["r10"].port
     return f"""
 relay "r10-plain" {{ host = "127.0.0.1", port = {r10}, tls = "none", auth = "plain", user = "{USER}", password = secret "relay" }}
@@ -758,7 +776,7 @@ relay "self" {{ host = "127.0.0.1", port = {{port}}, tls = "none" }}
 route "dns" {{ to = ".dns.test", via = "own" }}
 route "dns2" {{ to = ".dns2.test", via = "own-self" }}
 route "self" {{ to = "self-relay.test", via = "self" }}
-relay "healthy" {{ host = "127.0.0.1", port = {pairs['healthy'].port}, tls = "none" }}
+relay "healthy" {{ host = "127.0.0.1", port = {healthy}, tls = "none" }}
 route "healthy" {{ to = "healthy.test", via = "healthy" }}
 """
 
@@ -778,16 +796,15 @@ def main():
     bad = []
     with World(args.binary, keep=args.keep) as world:
         context, pin = certificate(world)
+        healthy = Healthy()
         dns = Dns()
         for x in variants:
             x.relay = x.make(context)
         pairs = special_relays(world, context, dns)
-        pairs["healthy"] = Relay(extensions=PIPELINING)
         os.makedirs(world.path("secrets"), mode=0o700)
         world.write("secrets/relay", PASSWORD + "\n", mode=0o600)
-        engine = world.engine(policy(variants, pin, dns, special_policy(pairs, pin)), log="debug")
-        healthy = Healthy(engine.port, pairs["healthy"])
-        healthy.start()
+        engine = world.engine(policy(variants, pin, dns, special_policy(pairs, pin, healthy.port)), log="debug")
+        healthy.start(engine.port)
         before = rss_mib(engine.p.pid)
         at = time.monotonic()
         bad += run_variants(world, engine, variants)
@@ -800,14 +817,12 @@ def main():
             except (AssertionError, OSError, smtplib.SMTPException) as e:
                 bad.append(f"{name}: {e}")
                 print(f"{name} {run.__doc__.split(':')[0].strip():44} FAILED: {e}", flush=True)
-        healthy.is_on = False
-        healthy.join(20)
-        took = sorted(healthy.took)
-        p99 = took[int(len(took) * 0.99)] if took else 99.0
+        took = healthy.stop()
+        p99 = took[int(len(took) * 0.99)]
         grown = rss_mib(engine.p.pid) - before
         print(f"NOTE {len(variants)} relays in {time.monotonic() - at:.1f} s; healthy mail meanwhile: {len(took)} messages, p50 {took[len(took) // 2] * 1000:.0f} ms, "
               f"p99 {p99 * 1000:.0f} ms; memory grew by {grown:.0f} MiB")
-        if p99 > 5:
+        if p99 > 2:
             bad.append(f"healthy mail took {p99:.1f} s")
         if grown > 500:
             bad.append(f"memory grew by {grown:.0f} MiB")
