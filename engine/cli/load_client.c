@@ -16,7 +16,8 @@ struct client {
     int fd;
     char in[8192];
     size_t n_in;
-    char line[512]; /* last line of the last reply */
+    char line[512];    /* last line of the last reply */
+    char refusal[512]; /* the same of the first reply to this message that says no; with pipelining others follow it */
     struct hky_buf out;
     bool is_pipelining;
 };
@@ -75,9 +76,11 @@ static int read_reply(struct client *c)
                 c->is_pipelining = true;
             memmove(c->in, c->in + n, c->n_in - n);
             c->n_in -= n;
-            if (is_last)
-                return (int)strtol(c->line, NULL, 10);
-            continue;
+            if (!is_last)
+                continue;
+            if (c->refusal[0] == '\0' && c->line[0] >= '4')
+                memcpy(c->refusal, c->line, sizeof c->refusal);
+            return (int)strtol(c->line, NULL, 10);
         }
         if (c->n_in == sizeof c->in)
             return 0;
@@ -149,21 +152,23 @@ static void add_content(struct client *c, uint64_t seq, const char *to)
 static void note(struct client *c, uint64_t seq, enum hky_load_state state)
 {
     struct hky_load *load = c->load;
+    const char *why = c->refusal[0] != '\0' ? c->refusal : "the connection ended";
 
     load->states[seq] = (unsigned char)state;
     __atomic_add_fetch(&load->done, 1, __ATOMIC_RELAXED);
     pthread_mutex_lock(&load->lock);
     if (state == HKY_LOAD_REFUSED && load->first_refusal[0] == '\0')
-        snprintf(load->first_refusal, sizeof load->first_refusal, "%.250s", c->line);
+        snprintf(load->first_refusal, sizeof load->first_refusal, "%.250s", why);
     if (load->ids != NULL) {
         const char *id = strstr(c->line, "queued as ");
         fprintf(load->ids, "%lu %s %s\n", (unsigned long)seq,
                 state == HKY_LOAD_ACKED     ? "acked"
                 : state == HKY_LOAD_REFUSED ? "refused"
                                             : "unknown",
-                state == HKY_LOAD_UNKNOWN ? ""
-                : id != NULL              ? id + 10
-                                          : c->line);
+                state == HKY_LOAD_UNKNOWN   ? ""
+                : state == HKY_LOAD_REFUSED ? why
+                : id != NULL                ? id + 10
+                                            : c->line);
         fflush(load->ids);
     }
     pthread_mutex_unlock(&load->lock);
@@ -189,6 +194,7 @@ static bool send_one(struct client *c, uint64_t seq)
     int mail, rcpt, data, dot;
     int64_t at;
 
+    c->refusal[0] = '\0';
     hky_load_address(c->load, seq, to, sizeof to);
     hky_buf_printf(&c->out, "MAIL FROM:<%s>\r\n", c->load->from);
     if (c->is_pipelining) {

@@ -167,14 +167,14 @@ static void write_chunk(struct hky_big *b, const struct chunk *c)
     if (b->fd < 0 && b->result == HKY_OK) {
         b->fd = j->io.openat(j->io.ctx, j->big_fd, part, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
         if (b->fd < 0)
-            b->result = errno == ENOSPC ? HKY_E_FULL : HKY_E_IO;
+            b->result = disk_error(errno);
     }
     while (b->result == HKY_OK && iov.iov_len > 0) {
         ssize_t n = j->io.pwritev(j->io.ctx, b->fd, &iov, 1, (off_t)b->at);
         if (n < 0 && errno == EINTR)
             continue;
         if (n <= 0) {
-            b->result = n < 0 && (errno == ENOSPC || errno == EDQUOT) ? HKY_E_FULL : HKY_E_IO;
+            b->result = n < 0 ? disk_error(errno) : HKY_E_IO;
             return;
         }
         iov.iov_base = (char *)iov.iov_base + n;

@@ -245,17 +245,20 @@ static enum hky_err close_hot(struct hky_journal *j, struct gather *g)
     return HKY_OK;
 }
 
-/* A hot segment with room for `e`, or e->result says why there is none for it. Otherwise the disk failed: HKY_E_FULL is
- * then what a write was answered, and what is gathered is not on disk. */
+/* A hot segment with room for `e`, or e->result says why there is none for it. Otherwise HKY_E_FULL or HKY_E_IO is what
+ * the disk answered, and what is gathered is not on it. */
 static enum hky_err make_room(struct hky_journal *j, struct entry *e, struct gather *g)
 {
     uint64_t need = entry_need(e);
     bool is_reserved = false;
 
-    if (need + SEGMENT_HEADER + 2 * RECORD_HEADER > j->params.segment_octets ||
-        (e->is_accept && atomic_load(&j->is_full))) {
+    if (need + SEGMENT_HEADER + 2 * RECORD_HEADER > j->params.segment_octets) {
         HKY_ASSERT(e->is_accept); /* a result is never larger than a segment */
         e->result = HKY_E_FULL;
+        return HKY_OK;
+    }
+    if (e->is_accept && atomic_load(&j->is_full)) {
+        e->result = segment_lack(j);
         return HKY_OK;
     }
     if (j->hot != NULL && need <= segment_room(j->hot))
@@ -271,14 +274,15 @@ static enum hky_err make_room(struct hky_journal *j, struct entry *e, struct gat
         is_reserved = true;
     }
     if (j->hot == NULL)
-        return HKY_E_STATE;
+        return segment_lack(j);
     g->at = j->hot->at;
     maintainer_poke(j); /* the next spare */
     if (is_reserved) {
         atomic_store(&j->is_full, true);
-        hky_log(j->params.log, HKY_LOG_WARN, "spool", "state=full: accepting stops until there is room");
+        hky_log(j->params.log, HKY_LOG_WARN, "spool", "state=%s: accepting stops until there is room",
+                segment_lack(j) == HKY_E_IO ? "failing" : "full");
         if (e->is_accept)
-            e->result = HKY_E_FULL;
+            e->result = segment_lack(j);
     }
     return HKY_OK;
 }
@@ -394,7 +398,7 @@ static void fail(struct hky_journal *j, struct entry_list *l, struct entry_list 
         if (e->type == RECORD_PLAN) {
             entry_free(j, e); /* written again by whoever needs it */
         } else if (e->is_accept) {
-            e->result = err == HKY_E_FULL || err == HKY_E_STATE ? HKY_E_FULL : HKY_E_IO;
+            e->result = err;
             list_add(&mine, e);
         } else {
             list_add(&again, e);
@@ -466,7 +470,7 @@ static void commit_round(struct hky_journal *j, struct entry_list *l, bool must_
         if (atomic_load(&j->is_closing))
             give_up(j);
     }
-    atomic_store(&j->health, err == HKY_OK ? HKY_OK : err == HKY_E_FULL || err == HKY_E_STATE ? HKY_E_FULL : HKY_E_IO);
+    atomic_store(&j->health, err);
     for (struct entry *e; (e = list_take(&refused)) != NULL;)
         finish_with(j, e, e->result);
     tell(j);

@@ -196,9 +196,11 @@ struct hky_journal {
     atomic_int health;      /* enum hky_err */
     atomic_bool is_low;     /* min_free is passed */
     atomic_bool is_full;    /* no segment for accepts */
+    atomic_int last_make;   /* enum hky_err of the last segment that was to be made: why there is none */
 };
 
 /* format of names and the state file: spool.c */
+enum hky_err disk_error(int number); /* errno of a failed call to the disk: HKY_E_FULL or HKY_E_IO */
 enum hky_err spool_open(struct hky_journal *j, struct hky_error *e); /* folders, permissions, lock */
 void spool_close(struct hky_journal *j);
 enum hky_err spool_state_read(struct hky_journal *j, bool *was_clean, bool *is_new, struct hky_error *e);
@@ -217,6 +219,7 @@ void segment_free(struct segment **s);
 struct segment *segment_take(struct hky_journal *j, enum segment_state state, uint64_t first_seq, bool is_accept);
 void segment_keep_spare(struct hky_journal *j, struct segment *s);
 bool segment_prepare(struct hky_journal *j); /* one more spare, zero-written; false: cannot, or not needed */
+enum hky_err segment_lack(const struct hky_journal *j); /* why there is no segment: HKY_E_FULL, HKY_E_IO */
 enum hky_err segment_retire(struct hky_journal *j,
                             struct segment *s); /* header says free; back to the pool, or removed */
 struct segment *segment_by_epoch(struct hky_journal *j, struct hold h);

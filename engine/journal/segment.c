@@ -22,7 +22,7 @@ enum hky_err segment_write(struct hky_journal *j, struct segment *s, struct iove
         if (wrote < 0 && errno == EINTR)
             continue;
         if (wrote <= 0)
-            return wrote < 0 && (errno == ENOSPC || errno == EDQUOT) ? HKY_E_FULL : HKY_E_IO;
+            return wrote < 0 ? disk_error(errno) : HKY_E_IO;
         at += (uint64_t)wrote;
         while (n > 0 && (size_t)wrote >= iov->iov_len) {
             wrote -= (ssize_t)iov->iov_len;
@@ -146,7 +146,7 @@ static bool reserve_space(struct hky_journal *j, int fd, uint64_t octets)
     return rc == 0 || (errno == EOPNOTSUPP && ftruncate(fd, (off_t)octets) == 0);
 }
 
-/* A new file. `is_quick`: the space is reserved but not written, for when somebody waits for it. */
+/* A new file, or -1 with errno. `is_quick`: the space is reserved but not written, for when somebody waits for it. */
 static int make_file(struct hky_journal *j, uint32_t slot, bool is_quick)
 {
     uint64_t octets = j->params.segment_octets;
@@ -154,7 +154,7 @@ static int make_file(struct hky_journal *j, uint32_t slot, bool is_quick)
     struct segment_head head = {.number = slot, .octets = octets, .state = SEGMENT_FREE};
     struct iovec iov = {.iov_base = header, .iov_len = sizeof header};
     bool ok;
-    int fd;
+    int fd, why;
 
     file_name(slot, name);
     snprintf(fresh, sizeof fresh, "%s.new", name);
@@ -168,8 +168,10 @@ static int make_file(struct hky_journal *j, uint32_t slot, bool is_quick)
          j->io.renameat(j->io.ctx, j->journal_fd, fresh, j->journal_fd, name) == 0;
     if (ok && j->io.fdatasync(j->io.ctx, j->journal_fd) == 0)
         return fd;
+    why = errno;
     close(fd);
     j->io.unlinkat(j->io.ctx, j->journal_fd, ok ? name : fresh, 0);
+    errno = why;
     return -1;
 }
 
@@ -210,15 +212,23 @@ static struct segment *make_segment(struct hky_journal *j, bool is_quick)
     struct segment_head head = {.octets = j->params.segment_octets, .state = SEGMENT_FREE};
     int fd;
 
-    if (s == NULL)
+    if (s == NULL) {
+        atomic_store(&j->last_make, HKY_E_FULL);
         return NULL;
+    }
     head.number = s->slot;
     fd = make_file(j, s->slot, is_quick);
+    atomic_store(&j->last_make, fd >= 0 ? HKY_OK : disk_error(errno));
     pthread_mutex_lock(&j->index_lock);
     s->fd = FD_NONE;
     s = fd >= 0 ? segment_new(j, s->slot, fd, &head) : NULL;
     pthread_mutex_unlock(&j->index_lock);
     return s;
+}
+
+enum hky_err segment_lack(const struct hky_journal *j)
+{
+    return atomic_load(&j->last_make) == HKY_E_IO ? HKY_E_IO : HKY_E_FULL;
 }
 
 static size_t n_spare(struct hky_journal *j)
@@ -256,19 +266,21 @@ static uint64_t new_epoch(struct hky_journal *j)
 
     hky_random(&random, sizeof random);
     pthread_mutex_lock(&j->epoch_lock);
-    if (j->next_epoch < j->epoch_limit || spool_state_write(j, j->epoch_limit + EPOCHS_A_TIME, false, NULL) == HKY_OK)
+    if (j->next_epoch == j->epoch_limit)
+        atomic_store(&j->last_make, spool_state_write(j, j->epoch_limit + EPOCHS_A_TIME, false, NULL));
+    if (j->next_epoch < j->epoch_limit)
         epoch = j->next_epoch++ << 32 | random;
     pthread_mutex_unlock(&j->epoch_lock);
     return epoch;
 }
 
-static bool write_head(struct hky_journal *j, struct segment *s)
+static enum hky_err write_head(struct hky_journal *j, struct segment *s)
 {
     char header[SEGMENT_HEADER];
     struct iovec iov = {.iov_base = header, .iov_len = sizeof header};
 
     segment_head_encode(&s->head, header);
-    return segment_write(j, s, &iov, 1, 0) == HKY_OK;
+    return segment_write(j, s, &iov, 1, 0);
 }
 
 /* Under index_lock. */
@@ -297,6 +309,7 @@ struct segment *segment_take(struct hky_journal *j, enum segment_state state, ui
 {
     uint64_t epoch = new_epoch(j);
     struct segment *s = NULL;
+    enum hky_err err;
 
     if (epoch == 0)
         return NULL;
@@ -312,7 +325,9 @@ struct segment *segment_take(struct hky_journal *j, enum segment_state state, ui
     pthread_mutex_unlock(&j->index_lock);
     if (s == NULL)
         return NULL;
-    if (!write_head(j, s)) {
+    err = write_head(j, s);
+    if (err != HKY_OK) {
+        atomic_store(&j->last_make, err);
         s->is_failed = true;
         maintainer_close_segment(j, s); /* and freed: nobody lives in it */
         return NULL;
@@ -338,7 +353,7 @@ enum hky_err segment_retire(struct hky_journal *j, struct segment *s)
     none.state = SEGMENT_FREE;
     if (is_kept) {
         set_head(j, s, &none);
-        if (!write_head(j, s) || segment_sync(j, s) != HKY_OK) {
+        if (write_head(j, s) != HKY_OK || segment_sync(j, s) != HKY_OK) {
             /* What the header says on disk is not known now; the file goes, and until it is gone it counts. */
             set_head(j, s, &was);
             s->is_failed = true;

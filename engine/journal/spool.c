@@ -116,6 +116,11 @@ void spool_close(struct hky_journal *j)
     }
 }
 
+enum hky_err disk_error(int number)
+{
+    return number == ENOSPC || number == EDQUOT ? HKY_E_FULL : HKY_E_IO;
+}
+
 static enum hky_err fill_file(struct hky_journal *j, int fd, const void *p, size_t n)
 {
     struct iovec iov = {.iov_base = (void *)(uintptr_t)p, .iov_len = n};
@@ -126,7 +131,7 @@ static enum hky_err fill_file(struct hky_journal *j, int fd, const void *p, size
         if (wrote < 0 && errno == EINTR)
             continue;
         if (wrote <= 0)
-            return errno == ENOSPC || errno == EDQUOT ? HKY_E_FULL : HKY_E_IO;
+            return disk_error(errno);
         iov.iov_base = (char *)iov.iov_base + wrote;
         iov.iov_len -= (size_t)wrote;
         at += wrote;
@@ -145,13 +150,12 @@ enum hky_err spool_write_file(struct hky_journal *j, int dir, const char *name, 
     j->io.unlinkat(j->io.ctx, dir, fresh, 0);
     fd = j->io.openat(j->io.ctx, dir, fresh, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (fd < 0)
-        return hky_error_sys(e, errno == ENOSPC || errno == EDQUOT ? HKY_E_FULL : HKY_E_IO, errno,
-                             "cannot make %s in the spool %.120s", fresh, j->dir);
+        return hky_error_sys(e, disk_error(errno), errno, "cannot make %s in the spool %.120s", fresh, j->dir);
     err = fill_file(j, fd, p, n);
     if (close(fd) < 0 && err == HKY_OK)
         err = HKY_E_IO;
     if (err == HKY_OK && (j->io.renameat(j->io.ctx, dir, fresh, dir, name) < 0 || j->io.fdatasync(j->io.ctx, dir) < 0))
-        err = errno == ENOSPC || errno == EDQUOT ? HKY_E_FULL : HKY_E_IO;
+        err = disk_error(errno);
     if (err != HKY_OK)
         return hky_error_sys(e, err, errno, "cannot write %s in the spool %.120s", name, j->dir);
     return HKY_OK;

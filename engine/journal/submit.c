@@ -258,8 +258,9 @@ enum hky_err hky_journal_room(struct hky_journal *j, uint64_t size)
 
     if (health != HKY_OK)
         return health;
-    if (atomic_load_explicit(&j->is_full, memory_order_relaxed) ||
-        (size > j->params.segment_octets && atomic_load_explicit(&j->is_low, memory_order_relaxed)))
+    if (atomic_load_explicit(&j->is_full, memory_order_relaxed))
+        return segment_lack(j);
+    if (size > j->params.segment_octets && atomic_load_explicit(&j->is_low, memory_order_relaxed))
         return HKY_E_FULL;
     if (atomic_load_explicit(&j->n_unsynced, memory_order_relaxed) > UNSYNCED_MAX)
         return HKY_E_STATE;
@@ -289,17 +290,18 @@ void hky_journal_stats(struct hky_journal *j, struct hky_journal_stats *out)
 {
     enum hky_err health = (enum hky_err)atomic_load(&j->health);
 
-    *out = (struct hky_journal_stats){.recipients_live = atomic_load(&j->n_live),
-                                      .messages_live = atomic_load(&j->n_messages),
-                                      .commits = atomic_load(&j->n_commits),
-                                      .syncs = atomic_load(&j->n_syncs),
-                                      .accepts = atomic_load(&j->n_accepts),
-                                      .results = atomic_load(&j->n_results),
-                                      .body_memory = atomic_load(&j->body_memory),
-                                      .unsynced = atomic_load(&j->n_unsynced),
-                                      .write_errors = atomic_load(&j->n_write_errors),
-                                      .damaged = atomic_load(&j->n_damaged),
-                                      .health = health == HKY_OK && atomic_load(&j->is_full) ? HKY_E_FULL : health};
+    *out =
+        (struct hky_journal_stats){.recipients_live = atomic_load(&j->n_live),
+                                   .messages_live = atomic_load(&j->n_messages),
+                                   .commits = atomic_load(&j->n_commits),
+                                   .syncs = atomic_load(&j->n_syncs),
+                                   .accepts = atomic_load(&j->n_accepts),
+                                   .results = atomic_load(&j->n_results),
+                                   .body_memory = atomic_load(&j->body_memory),
+                                   .unsynced = atomic_load(&j->n_unsynced),
+                                   .write_errors = atomic_load(&j->n_write_errors),
+                                   .damaged = atomic_load(&j->n_damaged),
+                                   .health = health == HKY_OK && atomic_load(&j->is_full) ? segment_lack(j) : health};
     pthread_mutex_lock(&j->index_lock);
     out->segments = j->n_segments;
     out->free_segments = j->n_spare;

@@ -9,9 +9,11 @@ import signal
 import struct
 import subprocess
 import threading
+import urllib.error
+import urllib.request
 
-from common import Came, Fresh, Sent, check_sums, disk_library, drained, holds, note, part, policy_of, restart, sound_log, start_load, with_disk
-from harness import answers, wait_for
+from common import Came, Fresh, Sent, ask, check_sums, disk_library, drained, holds, note, part, policy_of, restart, sound_log, start_load, with_disk
+from harness import answers, free_ports, wait_for
 
 MESSAGES = 60
 EIO, ENOSPC = 5, 28
@@ -98,6 +100,55 @@ def plans(used, options, rng):
     for kind, wanted in (("write", 12), ("sync", 10), ("open", 8), ("rename", 5), ("unlink", 2), ("fallocate", 3)):
         sample += rng.sample(by_kind[kind], min(wanted, len(by_kind[kind])))
     return sample
+
+
+def answer(port, path):
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as r:
+        return r.status, r.read().decode()
+
+
+def healthz(port):
+    try:
+        return answer(port, "/healthz")
+    except urllib.error.HTTPError as e:
+        return e.code, e.read().decode()
+
+
+@part("a disk that fails from some sync on: mail is refused with 451; status, /healthz and /metrics say why", 120)
+def unwell(world, options, rng):
+    sink, http = world.sink("sink", ports=2), free_ports(1)[0]
+    policy = policy_of(POLICY, sink.ports).replace("workers = 2", f'workers = 2, http = "127.0.0.1:{http}"')
+    os.mkdir(world.path("bad"), 0o700)
+    engine = world.engine(policy, spool="bad/spool", log="error",
+                          env=with_disk(disk_library(world), world.path("bad"), fail=f"sync:{rng.randrange(30, 50)}:{EIO}:0"))
+
+    def gauge():
+        return "hikyaku_spool_failing 1\n" in answer(http, "/metrics")[1]
+    holds(healthz(http) == (200, "ok\n") and not gauge(), "sound at the start")
+    load = start_load(world, engine, 200, size=20000, connections=4, name="bad.ids")
+    wait_for(lambda: healthz(http) == (503, "failing\n"), 30, 0.05, "/healthz says failing")
+    holds(gauge(), "hikyaku_spool_failing")
+    holds(ask(engine.spool, {"cmd": "status"})["journal"]["health"] == "failing", "status says failing")
+
+    def refusals():
+        with open(world.path("bad.ids")) as f:
+            return {line.split(" ", 2)[2].strip() for line in f if line.endswith("\n") and line.split()[1] == "refused"}
+    wait_for(refusals, 30, 0.05, "somebody is refused")
+    load.p.send_signal(signal.SIGKILL)
+    load.p.wait()
+    holds(all(s.startswith("451 4.3.0 ") for s in refusals()), f"answers to a disk that fails: {refusals()}")
+    holds(ask(engine.spool, {"cmd": "status"})["journal"]["health"] == "failing", "status still says failing, not full")
+    engine.kill()
+    for variable in [k for k in engine.env if k.startswith("DISK_")] + ["LD_PRELOAD"]:
+        engine.env.pop(variable, None)
+    restart(engine)
+    drained(world, engine, 40)
+    sent, came = Sent(world.path("bad.ids")), Came(world.received("sink"))
+    check_sums(sent, came)
+    holds(not set(came.copies) & sent.refused, "delivered although refused")
+    holds(healthz(http) == (200, "ok\n") and not gauge(), "sound again")
+    holds(engine.stop() == 0, "a clean stop")
+    note(f"a failing disk: {len(sent.acked)} acknowledged, {len(sent.refused)} refused, {len(sent.acked - set(came.copies))} lost")
 
 
 @part("the n-th write, sync, open, rename fails, once or for ever: acknowledged is delivered, refused never is", 300)
