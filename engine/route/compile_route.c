@@ -159,14 +159,10 @@ static void read_react(struct route_read *r)
         uint32_t sec = 0;
         int action = -1;
         if (lua_type(L, -2) != LUA_TSTRING || !hky_class_parse(hky_str_z(lua_tostring(L, -2)), &c)) {
-            const char *names[HKY_CLASS_N], *near = NULL;
-            for (int i = 0; i < HKY_CLASS_N; i++)
-                names[i] = hky_class_name(i);
-            if (lua_type(L, -2) == LUA_TSTRING)
-                near = hky_nearest(hky_str_z(lua_tostring(L, -2)), names, HKY_CLASS_N);
-            hky_complain(r->l, place, false, "%s: react: no class \"%.60s\"%s%s%s", r->what,
-                         lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : "?", near ? ", did you mean \"" : "",
-                         near ? near : "", near ? "\"?" : "");
+            const char *name = lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : "?";
+            char hint[HKY_CLASS_HINT];
+            hky_complain(r->l, place, false, "%s: react: no class \"%.60s\"%s", r->what, name,
+                         hky_class_hint(hky_str_z(name), false, hint, sizeof hint));
         } else if (lua_type(L, -1) == LUA_TSTRING) {
             text.p = lua_tolstring(L, -1, &text.n);
             if (text.n > 6 && memcmp(text.p, "retry ", 6) == 0) {

@@ -89,6 +89,9 @@ void hky_read_match(struct hky_loader *l, int index, const char *what, struct hk
 bool hky_read_plan(lua_State *L, int index, struct hky_place place, struct hky_plan *draft);
 bool hky_read_retry(lua_State *L, int index, struct hky_place place, struct hky_retry *out);
 bool hky_read_on(lua_State *L, int index, struct hky_place place, uint64_t *mask);
+/* How "no class NAME" goes on: the one that was meant, the set of that name, or all there are. */
+#define HKY_CLASS_HINT 480
+const char *hky_class_hint(struct hky_str name, bool may_be_set, char *out, size_t room);
 /* A mailbox in canonical form pushed as a string; false told. [-0, +1|0, m] */
 bool hky_push_mailbox(lua_State *L, int index, const char *what, struct hky_place place);
 /* Key of a plan: draft's steps as octets, for interning. */

@@ -187,11 +187,32 @@ bool hky_read_retry(lua_State *L, int index, struct hky_place place, struct hky_
     return false;
 }
 
+const char *hky_class_hint(struct hky_str name, bool may_be_set, char *out, size_t room)
+{
+    const char *names[HKY_CLASS_N], *near;
+    uint64_t mask;
+    size_t n;
+
+    for (int i = 0; i < HKY_CLASS_N; i++)
+        names[i] = hky_class_name(i);
+    near = hky_nearest(name, names, HKY_CLASS_N);
+    if (may_be_set && hky_class_set_mask(name, &mask)) {
+        snprintf(out, room, "; the set of that name is classes.%.*s", (int)name.n, name.p);
+    } else if (near != NULL) {
+        snprintf(out, room, ", did you mean \"%s\"?", near);
+    } else {
+        n = (size_t)snprintf(out, room, "; there are");
+        for (int i = 0; i < HKY_CLASS_N && n < room; i++)
+            n += (size_t)snprintf(out + n, room - n, " %s", names[i]);
+    }
+    return out;
+}
+
 static void on_one(lua_State *L, int index, struct hky_place place, uint64_t *mask)
 {
     enum hky_class c;
     struct hky_str name;
-    const char *names[HKY_CLASS_N], *near;
+    char hint[HKY_CLASS_HINT];
 
     if (is_told(L, index))
         return;
@@ -204,11 +225,7 @@ static void on_one(lua_State *L, int index, struct hky_place place, uint64_t *ma
         *mask |= HKY_CLASS_BIT(c);
         return;
     }
-    for (int i = 0; i < HKY_CLASS_N; i++)
-        names[i] = hky_class_name(i);
-    near = hky_nearest(name, names, HKY_CLASS_N);
-    hky_script_problem(L, place, "on: no class \"%.60s\"%s%s%s", name.p, near ? ", did you mean \"" : "",
-                       near ? near : "", near ? "\"?" : "");
+    hky_script_problem(L, place, "on: no class \"%.60s\"%s", name.p, hky_class_hint(name, true, hint, sizeof hint));
 }
 
 bool hky_read_on(lua_State *L, int index, struct hky_place place, uint64_t *mask)
