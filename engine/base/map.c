@@ -4,6 +4,7 @@
 #include "base/hash.h"
 #include "base/memory.h"
 
+#include <stdatomic.h>
 #include <stdlib.h>
 
 #define GRAVE_HASH 1u
@@ -11,6 +12,18 @@
 void hky_map_init(struct hky_map *m)
 {
     *m = (struct hky_map){0};
+}
+
+void hky_map_init_outside(struct hky_map *m)
+{
+    static atomic_ullong seed; /* one for the process: asking the kernel for each lane's maps takes long */
+    unsigned long long was = 0, fresh;
+
+    if (atomic_load(&seed) == 0) {
+        hky_random(&fresh, sizeof fresh);
+        atomic_compare_exchange_strong(&seed, &was, fresh | 1);
+    }
+    *m = (struct hky_map){.seed = atomic_load(&seed)};
 }
 
 void hky_map_fini(struct hky_map *m)
@@ -21,9 +34,9 @@ void hky_map_fini(struct hky_map *m)
     *m = (struct hky_map){0};
 }
 
-static uint64_t key_hash(struct hky_str key)
+static uint64_t key_hash(const struct hky_map *m, struct hky_str key)
 {
-    uint64_t h = hky_hash64(key.p, key.n, 0);
+    uint64_t h = hky_hash64(key.p, key.n, m->seed);
 
     return h > GRAVE_HASH ? h : h + 2;
 }
@@ -64,14 +77,14 @@ static void map_resize(struct hky_map *m, size_t cap)
 
 void *hky_map_get(const struct hky_map *m, struct hky_str key)
 {
-    struct hky_map_entry *e = map_find(m, key, key_hash(key));
+    struct hky_map_entry *e = map_find(m, key, key_hash(m, key));
 
     return e != NULL ? e->value : NULL;
 }
 
 void *hky_map_put(struct hky_map *m, struct hky_str key, void *value)
 {
-    uint64_t hash = key_hash(key);
+    uint64_t hash = key_hash(m, key);
     struct hky_map_entry *e;
     size_t i;
 
@@ -96,7 +109,7 @@ void *hky_map_put(struct hky_map *m, struct hky_str key, void *value)
 
 void *hky_map_remove(struct hky_map *m, struct hky_str key)
 {
-    struct hky_map_entry *e = map_find(m, key, key_hash(key));
+    struct hky_map_entry *e = map_find(m, key, key_hash(m, key));
     void *was;
 
     if (e == NULL)

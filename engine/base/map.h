@@ -16,9 +16,12 @@ struct hky_map_entry {
 struct hky_map {
     struct hky_map_entry *entries;
     size_t cap, n, n_graves;
+    uint64_t seed;
 };
 
 void hky_map_init(struct hky_map *m);
+void hky_map_init_outside(
+    struct hky_map *m);               /* keys chosen by others: which of them share a slot is not known to them */
 void hky_map_fini(struct hky_map *m); /* keys are freed, values are not */
 void *hky_map_get(const struct hky_map *m, struct hky_str key);
 void *hky_map_put(struct hky_map *m, struct hky_str key, void *value); /* value not NULL; returns the one replaced */

@@ -10,7 +10,7 @@ enum hky_err hky_deliver_new(const struct hky_deliver_params *p, struct hky_deli
     (void)e;
     struct hky_deliver *d = hky_calloc(1, sizeof(*d));
     d->params = *p;
-    hky_map_init(&d->pools);
+    hky_map_init_outside(&d->pools);
     hky_map_init(&d->resolvers);
     TAILQ_INIT(&d->unplaced);
     *out = d;

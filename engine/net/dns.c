@@ -298,8 +298,8 @@ static struct hky_dns *dns_alloc(struct hky_loop *loop)
     dns->loop = loop;
     dns->port = DNS_PORT;
     dns->task.run = on_task;
-    hky_map_init(&dns->cache);
-    hky_map_init(&dns->pending);
+    hky_map_init_outside(&dns->cache);
+    hky_map_init_outside(&dns->pending);
     hky_timer_init(&dns->timer, loop, on_timer);
     return dns;
 }

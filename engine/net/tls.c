@@ -35,7 +35,7 @@ static struct hky_tls *tls_alloc(bool is_server)
     t->refs = 1;
     t->is_server = is_server;
     pthread_mutex_init(&t->lock, NULL);
-    hky_map_init(&t->sessions);
+    hky_map_init_outside(&t->sessions);
     ERR_clear_error();
     t->bio = hky_tls_bio_method();
     t->ctx = SSL_CTX_new(is_server ? TLS_server_method() : TLS_client_method());
@@ -162,7 +162,7 @@ void hky_tls_session_keep(struct hky_tls *t, struct hky_str key, SSL_SESSION *se
     pthread_mutex_lock(&t->lock);
     if (t->sessions.n >= HKY_TLS_SESSIONS_MAX && hky_map_get(&t->sessions, key) == NULL) {
         sessions_clear(t); /* rare, and only costs full handshakes */
-        hky_map_init(&t->sessions);
+        hky_map_init_outside(&t->sessions);
     }
     SSL_SESSION *old = hky_map_put(&t->sessions, key, session);
     pthread_mutex_unlock(&t->lock);

@@ -12,7 +12,7 @@ void rank_queues_init(struct lane *l)
 {
     for (int k = 0; k < HKY_RANK_N; k++) {
         TAILQ_INIT(&l->ranks[k].turn);
-        hky_map_init(&l->ranks[k].scenarios);
+        hky_map_init_outside(&l->ranks[k].scenarios);
     }
 }
 

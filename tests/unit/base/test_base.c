@@ -80,6 +80,31 @@ static void utf8_is_checked(void **state)
     assert_false(hky_utf8_is_valid(HKY_STR("\xf4\x90\x80\x80")));
 }
 
+static void maps_with_keys_from_outside_hide_their_slots(void **state)
+{
+    struct hky_map inside, outside;
+    size_t at = 0, same = 0;
+
+    (void)state;
+    hky_map_init(&inside);
+    hky_map_init_outside(&outside);
+    for (uintptr_t i = 1; i <= 100; i++) {
+        char key[16];
+        snprintf(key, sizeof key, "k%u", (unsigned)i);
+        hky_map_put(&inside, hky_str_z(key), (void *)i);
+        hky_map_put(&outside, hky_str_z(key), (void *)i);
+        assert_ptr_equal(hky_map_get(&outside, hky_str_z(key)), (void *)i);
+    }
+    for (struct hky_map_entry *a, *b; (a = hky_map_next(&inside, &at)) != NULL;) {
+        size_t from = 0;
+        while ((b = hky_map_next(&outside, &from)) != NULL)
+            same += b->hash == a->hash;
+    }
+    assert_int_equal(same, 0);
+    hky_map_fini(&inside);
+    hky_map_fini(&outside);
+}
+
 static void maps_keep_what_they_are_given(void **state)
 {
     struct hky_map m;
@@ -271,6 +296,7 @@ int main(void)
         cmocka_unit_test(json_strings_are_inert),
         cmocka_unit_test(utf8_is_checked),
         cmocka_unit_test(maps_keep_what_they_are_given),
+        cmocka_unit_test(maps_with_keys_from_outside_hide_their_slots),
         cmocka_unit_test(heap_gives_the_earliest),
         cmocka_unit_test(checksums_and_ids),
         cmocka_unit_test(checksum_is_as_defined_for_every_length),
