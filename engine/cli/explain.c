@@ -178,6 +178,19 @@ const char *explain_relay_name(const struct explain_case *c, uint8_t step)
     return relay != NULL ? relay->name : c->recipient->plan->steps[step].relay;
 }
 
+/* Neither a reply code nor one of the words for what goes wrong before one comes: most likely a class misspelt. */
+static bool says_nothing(const struct hky_reply *reply)
+{
+    static const char *const words[] = {"refused", "reset", "unreachable", "connect", "closed"};
+
+    if (reply->code != 0 || reply->origin != HKY_ORIGIN_CONNECT)
+        return false;
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+        if (hky_str_ifind(hky_str_of(reply->text, reply->n), hky_str_z(words[i])) != NULL)
+            return false;
+    return true;
+}
+
 /* [STAGE] REPLY, or a class, at the present step. */
 static bool read_outcome(const struct explain_case *c, struct hky_str text, struct hky_outcome *out)
 {
@@ -200,6 +213,8 @@ static bool read_outcome(const struct explain_case *c, struct hky_str text, stru
     if (hky_str_trim(text).n == 0)
         return false;
     hky_reply_from_text(&reply, text);
+    if (says_nothing(&reply))
+        return false;
     if (stage == HKY_STAGE_NONE)
         stage = reply.code == 0 ? HKY_STAGE_CONNECT : reply.code < 300 ? HKY_STAGE_DOT : HKY_STAGE_RCPT;
     q.stage = stage;
@@ -239,7 +254,9 @@ static bool apply_after(struct explain_case *c, const char *text, struct explain
     snprintf(a->relay, sizeof a->relay, "%s", relay);
     a->at_ms = c->now_ms;
     if (!read_outcome(c, hky_str_z(text + n), &a->outcome)) {
-        fprintf(stderr, "hikyaku explain: --after '%s': what did %s say? A reply, a class, or refused, timeout, lost\n",
+        fprintf(stderr,
+                "hikyaku explain: --after '%s': what did %s say? A reply (550 5.1.1 no), a class (mailbox_full), or "
+                "refused, reset, unreachable, timeout, lost, tls, dns\n",
                 text, relay);
         return false;
     }

@@ -221,6 +221,16 @@ def missing_secret(binary):
         shutil.rmtree(folder)
 
 
+def what_was_said(binary):
+    """--after takes replies, classes and what goes wrong before a reply; a misspelt class is none of these."""
+    for words in ("no_such_class", "999 what", "rcpt", "hello world"):
+        code, _, err = run(binary, "explain", "05_own_then_relay.lua", "--to", "u@example.com", "--author", NEWS, "--after", f"own {words}")
+        holds(code != 0 and "what did own say?" in err, f"{words}: exit {code}: {err}")
+    for words, event in (("refused", "network"), ("connect timeout", "network"), ("lost", "network"), ("550 5.1.1 no", "bad_mailbox"), ("mailbox_full", "mailbox_full")):
+        got = explain(binary, "05_own_then_relay", {"to": "u@example.com"}, [f"own {words}"])
+        holds(got["after"][0]["class"] == event, f"{words}: {got['after']}")
+
+
 def all_cases(binary):
     for name in sorted(f[:-4] for f in os.listdir(HERE) if f.endswith(".lua")):
         yield f"check {name}", lambda name=name: check_policy(binary, name)
@@ -233,6 +243,7 @@ def all_cases(binary):
             yield f"example {folder}", lambda f=folder: example(binary, f)
     for words, files, pattern in MISTAKES:
         yield f"mistake: {words}", lambda f=files, p=pattern: mistake(binary, f, p)
+    yield "explain --after: what can be said", lambda: what_was_said(binary)
     yield "mistake: a secret that is not there", lambda: missing_secret(binary)
 
 
