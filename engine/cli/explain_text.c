@@ -225,19 +225,6 @@ static void print_plan(const struct explain_case *c)
     hky_cli_table_print(&t);
 }
 
-static bool is_among(const char *const *list, const struct hky_recipient *r)
-{
-    struct hky_str address = hky_recipient_address(r), domain = hky_recipient_domain(r);
-
-    for (; *list != NULL; list++) {
-        struct hky_str item = hky_str_z(*list);
-        if (hky_str_ieq(item, address) || hky_str_ieq(item, domain) ||
-            (item.n > 1 && item.p[0] == '.' && domain.n > item.n && hky_str_iends(domain, item)))
-            return true;
-    }
-    return false;
-}
-
 /* What engine.redirect and engine.only_to do to the plan. */
 static void print_staging(const struct explain_case *c)
 {
@@ -245,7 +232,7 @@ static void print_staging(const struct explain_case *c)
 
     if (o->redirect != NULL && o->redirect[0] != '\0')
         printf("  every connection goes to %s (engine.redirect)\n", o->redirect);
-    if (o->only_to != NULL && !is_among(o->only_to, c->recipient))
+    if (o->reaches != NULL && !o->reaches(c->policy, c->recipient))
         printf("  %sheld instead: engine.only_to does not name this recipient%s\n", hky_cli_colour("yellow"),
                hky_cli_colour("off"));
 }

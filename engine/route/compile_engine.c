@@ -108,41 +108,23 @@ static const char *endpoint(struct hky_loader *l, int body, const char *key, boo
     return keep(l, s);
 }
 
-static void add_keys(struct hky_loader *l, const struct hky_map *m, const char *prefix, const char **all, size_t *n)
+static bool is_named(const struct hky_policy *p, const struct hky_recipient *r)
 {
-    size_t at = 0;
-    struct hky_map_entry *e;
-    char text[340];
+    struct hky_match_key key;
 
-    while ((e = hky_map_next(m, &at)) != NULL) {
-        snprintf(text, sizeof text, "%s%s", prefix, e->key);
-        all[(*n)++] = keep(l, text);
-    }
+    hky_match_key_init(&key, hky_recipient_address(r));
+    return hky_match_holds(&p->table->only_to, &key);
 }
 
 static void read_only_to(struct hky_loader *l, int body, struct hky_place place, struct hky_engine_options *o)
 {
     lua_State *L = l->vm->L;
-    struct hky_match m = {0};
-    const char **all;
-    size_t n = 0;
     int type = hky_get(L, body, "only_to");
 
     if (type != LUA_TNIL && type != LUA_TBOOLEAN) {
-        hky_read_match(l, lua_gettop(L), "engine: only_to", hky_place_of(l, place, "only_to", true), false, &m);
-        for (uint32_t i = 0; i < m.n_lists; i++) {
-            struct hky_set *set = hky_list_set(m.lists[i]);
-            hky_set_add_all(m.set, set);
-            hky_set_unref(&set);
-        }
-        if (!m.set->is_everyone) {
-            all = hky_arena_alloc(&l->table->arena, (hky_set_n(m.set) + 1) * sizeof *all);
-            add_keys(l, &m.set->addresses, "", all, &n);
-            add_keys(l, &m.set->domains, "", all, &n);
-            add_keys(l, &m.set->parents, ".", all, &n);
-            o->only_to = all;
-        }
-        hky_set_unref(&m.set);
+        hky_read_match(l, lua_gettop(L), "engine: only_to", hky_place_of(l, place, "only_to", true), false,
+                       &l->table->only_to);
+        o->reaches = is_named;
     }
     lua_pop(L, 1);
 }

@@ -51,6 +51,7 @@ void hky_table_free(struct hky_route_table **table)
         return;
     for (uint32_t i = 0; i < t->n_routes; i++)
         route_fini(t->routes[i]);
+    hky_set_unref(&t->only_to.set);
     for (uint32_t i = 0; i < t->n_lists; i++) {
         hky_set_unref(&t->lists[i]->set);
         pthread_mutex_destroy(&t->lists[i]->lock);

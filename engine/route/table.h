@@ -92,6 +92,7 @@ struct hky_route_table {
     uint32_t n_lists, cap_lists;
     struct hky_named_set *sets;
     uint32_t n_sets, cap_sets;
+    struct hky_match only_to;  /* engine.only_to, lists included */
     struct hky_route **routes; /* in the order of POLICY.md 2 */
     uint32_t n_routes;
     struct hky_fn_decl *fns;

@@ -157,21 +157,6 @@ void expire(struct hky_shard *sh, struct hky_recipient *r)
     finish(sh, r, HKY_RCPT_EXPIRED, NULL, "the time to deliver is over", NULL);
 }
 
-/* ---- engine.only_to ---- */
-
-static bool is_among(const char *const *list, const struct hky_recipient *r)
-{
-    struct hky_str address = hky_recipient_address(r), domain = hky_recipient_domain(r);
-    for (; *list != NULL; list++) {
-        struct hky_str item = hky_str_z(*list);
-        if (hky_str_ieq(item, address) || hky_str_ieq(item, domain) || hky_str_eq(item, HKY_STR("*")) ||
-            (item.n > 1 && item.p[0] == '.' && domain.n > item.n && hky_str_iends(domain, item))) {
-            return true;
-        }
-    }
-    return false;
-}
-
 /* ---- steps that are left without an attempt ---- */
 
 static struct hky_str destination_of(const struct hky_relay *relay, const struct hky_recipient *r)
@@ -356,7 +341,7 @@ void place(struct hky_shard *sh, struct hky_recipient *r)
         expire(sh, r);
         return;
     }
-    if (sh->policy->engine.only_to != NULL && !is_among(sh->policy->engine.only_to, r)) {
+    if (sh->policy->engine.reaches != NULL && !sh->policy->engine.reaches(sh->policy, r)) {
         hold(sh, r, "engine.only_to does not name this recipient");
         return;
     }

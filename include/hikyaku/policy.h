@@ -132,6 +132,8 @@ struct hky_bounds {                  /* engine.bounds; defaults from facts/relia
     uint32_t command_ms, data_ms;    /* listener: 300 s each */
 };
 
+struct hky_policy;
+struct hky_recipient;
 struct hky_engine_options {
     struct hky_place place;
     const char *hostname;
@@ -147,9 +149,9 @@ struct hky_engine_options {
     uint32_t expire_sec, parked_sec;
     uint64_t max_message;
     enum hky_dsn_mode dsn;
-    const char *log;            /* level */
-    const char *redirect;       /* "host:port" or "" */
-    const char *const *only_to; /* NULL = everyone; addresses, domains, .domains */
+    const char *log;                                                            /* level */
+    const char *redirect;                                                       /* "host:port" or "" */
+    bool (*reaches)(const struct hky_policy *p, const struct hky_recipient *r); /* only_to; NULL = everyone */
     struct hky_bounds bounds;
 };
 

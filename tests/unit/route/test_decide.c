@@ -115,6 +115,48 @@ static void a_list_is_read_again_when_its_file_changes(void **state)
     folder_close(&f);
 }
 
+static bool reaches(const struct hky_policy *p, const char *address)
+{
+    struct hky_message *m = message_of(&(struct mail){.to = address});
+    bool it_does = p->engine.reaches(p, &m->recipients[0]);
+
+    hky_message_unref(&m);
+    return it_does;
+}
+
+static void only_to_names_by_address_domain_and_list(void **state)
+{
+    struct folder f;
+    struct hky_problems problems = {0};
+    struct hky_error e = {0};
+    struct hky_policy *p;
+
+    (void)state;
+    folder_open(&f);
+    folder_write(&f, "policy.lua",
+                 "engine { only_to = { 'Me@home.example', 'shop.example', '.y.example', list 'staff.txt' } }\n" RELAYS
+                 "route 'r' { to = '*', via = 'a' }");
+    folder_write(&f, "staff.txt", "x.example\n");
+    p = load_folder(&f, &problems);
+    assert_true(reaches(p, "me@home.example") && reaches(p, "a@shop.example") && reaches(p, "a@b.y.example") &&
+                reaches(p, "a@x.example"));
+    assert_false(reaches(p, "you@home.example") || reaches(p, "a@b.shop.example") || reaches(p, "a@y.example") ||
+                 reaches(p, "a@z.example"));
+    folder_write(&f, "staff.txt", "z.example\nq.example\n");
+    assert_int_equal(hky_policy_refresh_lists(p, &e), 1);
+    assert_true(reaches(p, "a@z.example"));
+    assert_false(reaches(p, "a@x.example"));
+    hky_policy_unref(&p);
+    hky_problems_fini(&problems);
+    p = load_text("engine { only_to = {} }\n" RELAYS "route 'r' { to = '*', via = 'a' }");
+    assert_false(reaches(p, "me@home.example"));
+    hky_policy_unref(&p);
+    p = load_text("engine { only_to = '*' }\n" RELAYS "route 'r' { to = '*', via = 'a' }");
+    assert_true(reaches(p, "me@home.example"));
+    hky_policy_unref(&p);
+    folder_close(&f);
+}
+
 static void two_workers_and_a_reload_decide_alike(void **state)
 {
     struct hky_policy *p = load_conditions(), *q = load_conditions();
@@ -381,7 +423,7 @@ static void engine_options(void **state)
     assert_true(o->listen[1].n_allow == 2 && o->listen[1].allow[1].bits == 104);
     assert_string_equal(o->listen[1].users[0].name, "bob");
     assert_string_equal(o->listen[1].users[0].scenarios[0], "spring");
-    assert_non_null(o->only_to);
+    assert_non_null(o->reaches);
     hky_policy_unref(&p);
 }
 
@@ -548,6 +590,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_condition_decides),
         cmocka_unit_test(a_list_is_read_again_when_its_file_changes),
+        cmocka_unit_test(only_to_names_by_address_domain_and_list),
         cmocka_unit_test(two_workers_and_a_reload_decide_alike),
         cmocka_unit_test(order_is_override_scenario_priority_written),
         cmocka_unit_test(rows_chain_and_stop),
