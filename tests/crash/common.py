@@ -158,10 +158,10 @@ class Sent:
 
 
 class Fresh:
-    """The lines a sink's index got since the last look; a long run looks thousands of times."""
+    """The lines a sink's index got since the last look; a long run looks thousands of times, so the letters themselves go."""
 
     def __init__(self, world, name):
-        self.path, self.at = world.path(name, "index.jsonl"), 0
+        self.folder, self.path, self.at = world.path(name), world.path(name, "index.jsonl"), 0
 
     def rows(self):
         if not os.path.exists(self.path):
@@ -172,7 +172,10 @@ class Fresh:
         if not whole:
             return []
         self.at += len(whole) + 1
-        return [json.loads(line) for line in whole.split(b"\n")]
+        rows = [json.loads(line) for line in whole.split(b"\n")]
+        for row in rows:
+            os.unlink(os.path.join(self.folder, f"{row['n']}.eml"))
+        return rows
 
 
 def seq_of(recipient):

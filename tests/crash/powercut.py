@@ -327,6 +327,8 @@ def powercut(world, options, rng):
             if i >= len(cuts) or failures:
                 return None
             done[0] += 1
+            if i % 1000 == 0 and i > 0:
+                note(f"power cut: {i} of {n} states")
             seed = rng.randrange(1 << 62)
             dice = random.Random(seed)
             keep = dice.choice((0, 0, 0.1, 0.5, 0.5, 0.9, 1))
