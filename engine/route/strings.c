@@ -210,7 +210,7 @@ static void replacement_text(lua_State *L, luaL_Buffer *b, size_t *total, struct
     }
 }
 
-/* The replacement of one match by a table or function: pushes it, or returns false for "keep". */
+/* One match replaced by what a table or function says; nil or false: it stays. */
 static void replacement_value(lua_State *L, luaL_Buffer *b, size_t *total, struct hky_pattern *m, const char *s,
                               const char *end)
 {

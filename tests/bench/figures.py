@@ -240,13 +240,23 @@ def latency(world, engine, rate, seconds):
             "most_ms": round(max(waits), 1)}
 
 
-def locks(world, engine, n):
-    """Mutexes of the engine's own code under full load, the most contended first: [{"where", "taken", "contended"}], a message."""
+def compiled(source, out, *options):
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
         raise Wrong("no C compiler")
-    library, out = world.path("locks.so"), world.path("locks.out")
-    subprocess.run([compiler, "-O2", "-shared", "-fPIC", "-D_GNU_SOURCE", "-o", library, os.path.join(HERE, "locks.c"), "-ldl"], check=True)
+    subprocess.run([compiler, "-O2", "-D_GNU_SOURCE", *options, "-o", out, os.path.join(HERE, source), "-ldl"], check=True)
+    return out
+
+
+def machine(world):
+    """{what the way into the kernel costs: microseconds}"""
+    out = subprocess.run([compiled("machine.c", world.path("machine"))], check=True, capture_output=True, text=True, timeout=120).stdout
+    return {name: float(us) for name, us in (line.split("\t") for line in out.splitlines())}
+
+
+def locks(world, engine, n):
+    """Mutexes of the engine's own code under full load, the most contended first: [{"where", "taken", "contended"}], a message."""
+    library, out = compiled("locks.c", world.path("locks.so"), "-shared", "-fPIC"), world.path("locks.out")
     shape, sink = Shape(n, 4096, 50), Sink(world, n)
     running = engine.start(sink.port, env={"LD_PRELOAD": library, "LOCKS_OUT": out})
     try:
