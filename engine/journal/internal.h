@@ -218,7 +218,7 @@ void segment_free(struct segment **s);
 /* An opened segment of the wanted state, its header written but not yet synced. `is_accept`: not from the reserved. */
 struct segment *segment_take(struct hky_journal *j, enum segment_state state, uint64_t first_seq, bool is_accept);
 void segment_keep_spare(struct hky_journal *j, struct segment *s);
-bool segment_prepare(struct hky_journal *j); /* one more spare, zero-written; false: cannot, or not needed */
+bool segment_prepare(struct hky_journal *j);            /* one more spare, zero-written; false: cannot, or not needed */
 enum hky_err segment_lack(const struct hky_journal *j); /* why there is no segment: HKY_E_FULL, HKY_E_IO */
 enum hky_err segment_retire(struct hky_journal *j,
                             struct segment *s); /* header says free; back to the pool, or removed */
