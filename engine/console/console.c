@@ -282,10 +282,14 @@ enum hky_err hky_console_call(const char *spool, struct hky_str request, struct 
         return err;
     fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd < 0 || connect(fd, (struct sockaddr *)&un, sizeof un) != 0) {
-        err = hky_error_set(
-            e, HKY_E_MISSING,
-            "no engine runs on the spool \"%s\" (start it: hikyaku run POLICY; or name its spool with --spool DIR)",
-            spool);
+        if (errno == EACCES)
+            err = hky_error_set(e, HKY_E_DENIED,
+                                "the spool \"%s\" is not for this user; ask as the engine's user or as root", spool);
+        else
+            err = hky_error_set(
+                e, HKY_E_MISSING,
+                "no engine runs on the spool \"%s\" (start it: hikyaku run POLICY; or name its spool with --spool DIR)",
+                spool);
         if (fd >= 0)
             close(fd);
         return err;

@@ -21,7 +21,8 @@ static enum hky_err check_owner(const char *path, int fd, struct hky_error *e)
     if (fstat(fd, &st) < 0)
         return hky_error_sys(e, HKY_E_IO, errno, "%s", path);
     if (st.st_uid != geteuid())
-        return hky_error_set(e, HKY_E_DENIED, "%s belongs to user %u, the engine runs as %u: chown it", path,
+        return hky_error_set(e, HKY_E_DENIED,
+                             "%s belongs to user %u, the engine runs as %u: start it as that user, or chown it", path,
                              (unsigned)st.st_uid, (unsigned)geteuid());
     if ((st.st_mode & 022) != 0)
         return hky_error_set(e, HKY_E_DENIED, "%s may be written by others (mode %04o): chmod go-w %s", path,
