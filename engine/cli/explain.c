@@ -364,7 +364,7 @@ const struct hky_cli_command hky_cli_explain = {
             "STAGE one of connect greeting hello tls auth mail rcpt data dot; with --after the story goes on:\n"
             "\n"
             "  hikyaku explain policy.lua --to a@docomo.ne.jp --author news@shop.example \\\n"
-            "      --after 'own connect 554 5.7.1 blocked' --after 'docomo 250 ok'\n"
+            "      --after 'own connect 554 5.7.1 blocked' --after 'rental 250 ok'\n"
             "\n"
             "Exit code 0: a route decides; 1: none does, or the policy has errors; 2: wrong usage.",
     .options = options,
