@@ -11,8 +11,8 @@
 
 /* X(id, name, what it means) -- the event log's vocabulary, documented from here in hikyaku-events(5). */
 #define HKY_EVENTS(X)                                                                                                  \
-    X(ACCEPTED, "accepted", "a recipient is on disk and has a plan")                                                   \
-    X(REFUSED, "refused", "a message or recipient was not taken; reply says why")                                      \
+    X(ACCEPTED, "accepted", "a recipient is on disk; without a plan parked follows")                                   \
+    X(REFUSED, "refused", "a message was not taken after its content; text says why")                                  \
     X(DELIVERED, "delivered", "a relay took responsibility (2xx after the dot)")                                       \
     X(DEFERRED, "deferred", "an attempt failed; the same step is tried again at next_at")                              \
     X(ROUTED, "routed", "the plan went on to another step")                                                            \
