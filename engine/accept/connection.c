@@ -293,12 +293,9 @@ static enum hky_err big_open(void *ctx, uint64_t id, void **out)
 {
     struct hky_connection *c = ctx;
     struct hky_accept *a = c->worker->accept;
-    struct hky_error e;
     struct hky_big *big = NULL;
-    enum hky_err err = hky_journal_big_open(a->params.journal, id, c->worker->loop, on_big_room, c, &big, &e);
+    enum hky_err err = hky_journal_big_open(a->params.journal, id, c->worker->loop, on_big_room, c, &big);
 
-    if (err != HKY_OK)
-        hky_log(a->params.log, HKY_LOG_ERROR, "big_open", "%s", e.text);
     *out = big;
     return err;
 }

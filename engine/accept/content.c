@@ -7,7 +7,7 @@
 #define SLICE      65536u /* octets looked at in one go; a bare LF doubles, so at most twice that comes out */
 #define HEAD_SLICE 4096u  /* while the header section lasts: what comes with its end is moved when fields come or go */
 #define FLUSH      (256u * 1024) /* handed to the big file in runs of about this */
-#define BUF_MAX    (HKY_CONTENT_BIG + FLUSH + 4 * SLICE)
+#define BUF_MAX    (HKY_BIG_BODY + FLUSH + 4 * SLICE)
 
 void hky_content_init(struct hky_content *c, uint64_t hint, struct hky_str trace)
 {
@@ -17,7 +17,7 @@ void hky_content_init(struct hky_content *c, uint64_t hint, struct hky_str trace
     hky_buf_init(&c->facts.tags, 4096);
     hky_buf_init(&c->facts.vars, 16384);
     c->trace_n = c->scan = trace.n;
-    hky_buf_reserve(&c->buf, trace.n + (hint < HKY_CONTENT_BIG ? (size_t)hint : HKY_CONTENT_BIG) + 512);
+    hky_buf_reserve(&c->buf, trace.n + (hint < HKY_BIG_BODY ? (size_t)hint : HKY_BIG_BODY) + 512);
     hky_buf_add_str(&c->buf, trace);
 }
 
@@ -133,7 +133,7 @@ static void took(struct hky_content *c, size_t grown)
         look_for_header_end(c);
     if (c->refusal.code == 0 && c->header_n > 0)
         check_size(c);
-    if (c->refusal.code == 0 && c->header_n > 0 && c->buf.n > (c->big == NULL ? HKY_CONTENT_BIG : FLUSH))
+    if (c->refusal.code == 0 && c->header_n > 0 && c->buf.n > (c->big == NULL ? HKY_BIG_BODY : FLUSH))
         flush_big(c);
     HKY_ASSERT(!c->buf.is_over);
 }

@@ -10,8 +10,6 @@
 #include "hikyaku/message.h"
 #include "mail/dot.h"
 
-#define HKY_CONTENT_BIG (1u << 20) /* above, content goes to a file */
-
 struct hky_span {
     uint32_t at, n;
 };

@@ -72,13 +72,13 @@ static void list_big(struct big_writer *w, struct hky_big *b)
 }
 
 enum hky_err hky_journal_big_open(struct hky_journal *j, uint64_t id, struct hky_loop *loop, void (*on_room)(void *ctx),
-                                  void *ctx, struct hky_big **out, struct hky_error *e)
+                                  void *ctx, struct hky_big **out)
 {
     struct hky_big *b;
 
     *out = NULL;
-    if (atomic_load(&j->is_low))
-        return hky_error_set(e, HKY_E_FULL, "less than min_free is left for the spool %.150s", j->dir);
+    if (!spool_has_room_for_large(j, HKY_BIG_BODY))
+        return HKY_E_FULL;
     b = hky_calloc(1, sizeof *b);
     b->j = j;
     b->id = id;
@@ -164,6 +164,8 @@ static void write_chunk(struct hky_big *b, const struct chunk *c)
     char name[HKY_ID_TEXT], part[HKY_ID_TEXT + 8];
 
     names(b->id, name, part);
+    if (b->result == HKY_OK && !spool_has_room_for_large(j, c->n))
+        b->result = HKY_E_FULL;
     if (b->fd < 0 && b->result == HKY_OK) {
         b->fd = j->io.openat(j->io.ctx, j->big_fd, part, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
         if (b->fd < 0)

@@ -279,7 +279,7 @@ static enum hky_err make_room(struct hky_journal *j, struct entry *e, struct gat
     maintainer_poke(j); /* the next spare */
     if (is_reserved) {
         atomic_store(&j->is_full, true);
-        hky_log(j->params.log, HKY_LOG_WARN, "spool", "state=%s: accepting stops until there is room",
+        hky_log(j->params.log, HKY_LOG_ERROR, "spool", "state=%s: accepting stops until there is room",
                 segment_lack(j) == HKY_E_IO ? "failing" : "full");
         if (e->is_accept)
             e->result = segment_lack(j);

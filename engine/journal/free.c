@@ -11,7 +11,6 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/statvfs.h>
 #include <time.h>
 
 void maintainer_poke(struct hky_journal *j)
@@ -308,10 +307,10 @@ static void unlink_bigs(struct hky_journal *j)
 
 static void watch_space(struct hky_journal *j)
 {
-    struct statvfs fs;
-
-    if (fstatvfs(j->journal_fd, &fs) == 0)
-        atomic_store(&j->is_low, (uint64_t)fs.f_bavail * fs.f_frsize < j->params.min_free);
+    if (atomic_load(&j->is_low) && spool_has_room(j, HKY_BIG_BODY)) {
+        atomic_store(&j->is_low, false);
+        hky_log(j->params.log, HKY_LOG_INFO, "spool", "state=room_for_large");
+    }
     pthread_mutex_lock(&j->index_lock);
     if (atomic_load(&j->is_full) && j->n_spare > RESERVED_SPARES) {
         atomic_store(&j->is_full, false);

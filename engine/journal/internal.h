@@ -194,12 +194,14 @@ struct hky_journal {
         n_messages, big_octets, queued_flush;
     atomic_bool is_closing; /* maintenance is not kept waiting for a disk that fails */
     atomic_int health;      /* enum hky_err */
-    atomic_bool is_low;     /* min_free is passed */
+    atomic_bool is_low;     /* a large body was refused for want of room; for the log */
     atomic_bool is_full;    /* no segment for accepts */
     atomic_int last_make;   /* enum hky_err of the last segment that was to be made: why there is none */
 };
 
 /* format of names and the state file: spool.c */
+bool spool_has_room(struct hky_journal *j, uint64_t octets); /* within spool_max, min_free left; without index_lock */
+bool spool_has_room_for_large(struct hky_journal *j, uint64_t octets); /* the same; the log says when not */
 enum hky_err disk_error(int number); /* errno of a failed call to the disk: HKY_E_FULL or HKY_E_IO */
 enum hky_err spool_open(struct hky_journal *j, struct hky_error *e); /* folders, permissions, lock */
 void spool_close(struct hky_journal *j);

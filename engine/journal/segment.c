@@ -9,7 +9,6 @@
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/statvfs.h>
 #include <unistd.h>
 
 #define EPOCHS_A_TIME 1024
@@ -98,21 +97,6 @@ void segment_free(struct segment **s)
 static void file_name(uint32_t slot, char out[32])
 {
     snprintf(out, 32, "seg-%05u", slot);
-}
-
-static bool has_space(struct hky_journal *j)
-{
-    struct statvfs fs;
-    uint64_t size = j->params.segment_octets, used;
-
-    pthread_mutex_lock(&j->index_lock);
-    used = atomic_load(&j->big_octets) + j->n_segments * size;
-    pthread_mutex_unlock(&j->index_lock);
-    if (j->params.spool_max != 0 && (used > j->params.spool_max || size > j->params.spool_max - used))
-        return false;
-    if (fstatvfs(j->journal_fd, &fs) < 0)
-        return false;
-    return (uint64_t)fs.f_bavail * fs.f_frsize >= size + j->params.min_free;
 }
 
 /* Zero octets to the end, so that later fdatasyncs find nothing of the file's shape to write. */
@@ -208,7 +192,7 @@ void segment_keep_spare(struct hky_journal *j, struct segment *s)
 /* Without index_lock: making a file takes long. */
 static struct segment *make_segment(struct hky_journal *j, bool is_quick)
 {
-    struct segment *s = has_space(j) ? reserve_slot(j) : NULL;
+    struct segment *s = spool_has_room(j, j->params.segment_octets) ? reserve_slot(j) : NULL;
     struct segment_head head = {.octets = j->params.segment_octets, .state = SEGMENT_FREE};
     int fd;
 

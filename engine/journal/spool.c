@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #define STATE_MAGIC  UINT64_C(0x65746174736b480a)
@@ -115,6 +116,31 @@ void spool_close(struct hky_journal *j)
             close(*fds[i]);
         *fds[i] = -1;
     }
+}
+
+bool spool_has_room(struct hky_journal *j, uint64_t octets)
+{
+    struct statvfs fs;
+    uint64_t used;
+
+    pthread_mutex_lock(&j->index_lock);
+    used = atomic_load(&j->big_octets) + j->n_segments * j->params.segment_octets;
+    pthread_mutex_unlock(&j->index_lock);
+    if (j->params.spool_max != 0 && (used > j->params.spool_max || octets > j->params.spool_max - used))
+        return false;
+    if (fstatvfs(j->journal_fd, &fs) < 0)
+        return false;
+    return (uint64_t)fs.f_bavail * fs.f_frsize >= octets + j->params.min_free;
+}
+
+bool spool_has_room_for_large(struct hky_journal *j, uint64_t octets)
+{
+    if (spool_has_room(j, octets))
+        return true;
+    if (!atomic_exchange(&j->is_low, true))
+        hky_log(j->params.log, HKY_LOG_WARN, "spool",
+                "state=low: messages above 1 MiB are refused until there is room");
+    return false;
 }
 
 enum hky_err disk_error(int number)

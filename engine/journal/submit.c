@@ -260,7 +260,7 @@ enum hky_err hky_journal_room(struct hky_journal *j, uint64_t size)
         return health;
     if (atomic_load_explicit(&j->is_full, memory_order_relaxed))
         return segment_lack(j);
-    if (size > j->params.segment_octets && atomic_load_explicit(&j->is_low, memory_order_relaxed))
+    if (size > HKY_BIG_BODY && !spool_has_room_for_large(j, size))
         return HKY_E_FULL;
     if (atomic_load_explicit(&j->n_unsynced, memory_order_relaxed) > UNSYNCED_MAX)
         return HKY_E_STATE;

@@ -85,10 +85,10 @@ enum hky_err hky_journal_room(struct hky_journal *j, uint64_t size);
 
 /*
  * Submit one accepted message with its recipients' plans and states; `done` is called when it is on disk.
- *   m   the caller's reference stays the caller's. Its body is in m->body (m->body->n == m->size, at most 1 MiB), or in
- *       a committed big file (m->is_big). From here on read it with hky_journal_body() only: m->body may go any time.
- * done(HKY_OK) with a token · done(HKY_E_FULL) no space: 452 4.3.1 · done(HKY_E_IO) disk failed: 451 4.3.0; the message
- * will not come back after a restart.        RFC 5321 6.1: responsibility starts with the 250.
+ *   m   the caller's reference stays the caller's. Its body is in m->body (m->body->n == m->size, at most
+ * HKY_BIG_BODY), or in a committed big file (m->is_big). From here on read it with hky_journal_body() only: m->body
+ * may go any time. done(HKY_OK) with a token · done(HKY_E_FULL) no space: 452 4.3.1 · done(HKY_E_IO) disk failed:
+ * 451 4.3.0; the message will not come back after a restart.        RFC 5321 6.1: responsibility starts with the 250.
  */
 void hky_journal_accept(struct hky_journal *j, struct hky_message *m, struct hky_commit *c);
 
@@ -126,11 +126,12 @@ struct hky_body *hky_journal_body_in_memory(struct hky_journal *j, struct hky_me
 /* The body is not needed in memory for now (deferred, parked, held). */
 void hky_journal_body_drop(struct hky_journal *j, struct hky_message *m);
 
-/* A body above 1 MiB, streamed to big/ID as it arrives by a second thread. Write copies; false: pause the client until
- * on_room. Commit syncs file and folder, then `done`; abort (also after failure) removes the file. */
+/* A body above HKY_BIG_BODY, streamed to big/ID as it arrives by a second thread. Write copies; false: pause the client
+ * until on_room. HKY_E_FULL: spool_max or min_free would be passed; found on the way, `done` says it. Commit syncs file
+ * and folder, then `done`; abort (also after failure) removes the file. */
 struct hky_big;
 enum hky_err hky_journal_big_open(struct hky_journal *j, uint64_t id, struct hky_loop *loop, void (*on_room)(void *ctx),
-                                  void *ctx, struct hky_big **out, struct hky_error *e);
+                                  void *ctx, struct hky_big **out);
 bool hky_journal_big_write(struct hky_big *b, const void *p, size_t n);
 void hky_journal_big_commit(struct hky_big **b, struct hky_commit *c);
 void hky_journal_big_abort(struct hky_big **b);

@@ -126,6 +126,8 @@ struct hky_body *hky_body_new(char *p, size_t n, size_t cap); /* takes p (malloc
 struct hky_body *hky_body_ref(struct hky_body *b);
 void hky_body_unref(struct hky_body **b);
 
+#define HKY_BIG_BODY (1u << 20) /* octets; a larger body lies in a file of its own */
+
 struct hky_message {
     int refs; /* atomic */
     uint32_t n_recipients;

@@ -41,6 +41,44 @@ def fulldisk(world, options, rng):
         subprocess.run(["umount", "-l", root], check=False)
 
 
+@part("large mail on a disk that fills: min_free stays free, small mail goes on", 60)
+def largemail(world, options, rng):
+    root = mount(world, 96 << 20)
+    try:
+        fill_with_large(world, root)
+    finally:
+        for p in world.processes:
+            p.kill()
+        subprocess.run(["umount", "-l", root], check=False)
+
+
+def fill_with_large(world, root):
+    sink = world.sink("sink")
+    engine = world.engine(policy_of(POLICY.replace('min_free = "1M"', 'min_free = "32M"'), sink.ports), spool="small/spool", log="info")
+    world.run("relay", "pause", "takes", "--spool", engine.spool)
+    load = start_load(world, engine, 60, size=2 << 20, connections=6, name="large.ids")
+    least = 96 << 20
+    while load.p.poll() is None:
+        fs = os.statvfs(root)
+        least = min(least, fs.f_bavail * fs.f_frsize)
+    end_load(load, 60)
+    sent, said = Sent(world.path("large.ids")), refusals(world, "large.ids")
+    holds(10 < len(sent.acked) < 32, f"{len(sent.acked)} of 2 MB go on a disk of 96 MB that keeps 32")
+    none({s for s in said if not s.startswith("452")}, "other answers than 452 to a disk that is full for large mail")
+    holds(least > 31 << 20, f"{least >> 10} KiB were left free; min_free is 32 MiB")
+    small = start_load(world, engine, 20, size=2000, connections=2, name="small.ids")
+    end_load(small, 30)
+    holds(len(Sent(world.path("small.ids")).acked) == 20, "small mail goes on")
+    world.run("relay", "resume", "takes", "--spool", engine.spool)
+    drained(world, engine, 60)
+    wait_for(lambda: "state=room_for_large" in engine.text(), 20, 0.1, "there is room again")
+    holds(engine.text().count("state=low") < 5, "the log says it for each")
+    holds(engine.stop() == 0, "the engine stops cleanly")
+    sound_log(engine)
+    none(sent.acked - set(Came(world.received()).copies), "acknowledged and lost")
+    note(f"large mail: {len(sent.acked)} of 2 MB taken, {len(said)} refused, {least >> 20} MiB free at the least")
+
+
 def run(world, root):
     sink = world.sink("sink")
     engine = world.engine(policy_of(POLICY, sink.ports), spool="small/spool", log="warn")

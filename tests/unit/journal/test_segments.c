@@ -379,7 +379,7 @@ static void large_bodies_live_in_their_own_file(void **state)
     snprintf(name, sizeof name, "%s/big/%s", r->dir, text);
     for (size_t i = 0; i < 300000; i++)
         p[i] = body_octet(9, i);
-    assert_int_equal(hky_journal_big_open(r->j, 9, r->loop, NULL, NULL, &big, &r->error), HKY_OK);
+    assert_int_equal(hky_journal_big_open(r->j, 9, r->loop, NULL, NULL, &big), HKY_OK);
     for (size_t i = 0; i < 300000; i += 50000)
         assert_true(hky_journal_big_write(big, p + i, 50000));
     free(p);
@@ -413,7 +413,7 @@ static void a_large_body_that_is_not_committed_leaves_nothing(void **state)
     DIR *dir;
     int n = 0;
 
-    assert_int_equal(hky_journal_big_open(r->j, 9, r->loop, NULL, NULL, &big, &r->error), HKY_OK);
+    assert_int_equal(hky_journal_big_open(r->j, 9, r->loop, NULL, NULL, &big), HKY_OK);
     hky_journal_big_write(big, "x", 1);
     hky_journal_big_abort(&big);
     assert_null(big);
@@ -444,7 +444,7 @@ static void a_large_body_pauses_its_client_and_goes_on(void **state)
     char *p = calloc(1, 600000);
     bool is_paused = false;
 
-    assert_int_equal(hky_journal_big_open(r->j, 9, r->loop, on_room, NULL, &big, &r->error), HKY_OK);
+    assert_int_equal(hky_journal_big_open(r->j, 9, r->loop, on_room, NULL, &big), HKY_OK);
     for (int i = 0; i < 50 && !is_paused; i++)
         is_paused = !hky_journal_big_write(big, p, 600000);
     free(p);
@@ -458,6 +458,46 @@ static void a_large_body_pauses_its_client_and_goes_on(void **state)
     told_wait(r, &t);
     assert_int_equal(t.result, HKY_OK);
     assert_false(t.has_token); /* the body alone is no acceptance */
+}
+
+/* `pieces` of 512 KiB as one large body; what its commit says. */
+static enum hky_err put_big(struct rig *r, uint64_t id, int pieces)
+{
+    char *p = calloc(1, 512 << 10);
+    struct hky_big *big;
+    struct told t;
+
+    assert_int_equal(hky_journal_big_open(r->j, id, r->loop, on_room, NULL, &big), HKY_OK);
+    for (int i = 0; i < pieces; i++)
+        hky_journal_big_write(big, p, 512 << 10);
+    free(p);
+    told_init(r, &t);
+    hky_journal_big_commit(&big, &t.commit);
+    told_wait(r, &t);
+    return t.result;
+}
+
+static void large_bodies_keep_to_spool_max(void **state)
+{
+    struct rig *r = *state;
+    struct hky_big *big;
+    struct stat st;
+    char name[128], text[HKY_ID_TEXT];
+
+    rig_close(r);
+    r->params.spool_max = 8 * (64 << 10) + (3 << 20);
+    rig_open(r);
+    assert_int_equal(hky_journal_room(r->j, 2 << 20), HKY_OK);
+    assert_int_equal(hky_journal_room(r->j, 4 << 20), HKY_E_FULL);
+    assert_int_equal(put_big(r, 9, 16), HKY_E_FULL); /* no size was said: it ends where it does not fit any more */
+    hky_id_format(9, text);
+    snprintf(name, sizeof name, "%s/big/%s.part", r->dir, text);
+    assert_int_equal(stat(name, &st), -1);
+    assert_int_equal(put_big(r, 10, 4), HKY_OK); /* and what it had taken is there again */
+    assert_int_equal(hky_journal_room(r->j, 2 << 20), HKY_E_FULL);
+    assert_int_equal(put_big(r, 11, 1), HKY_OK);
+    assert_int_equal(hky_journal_big_open(r->j, 12, r->loop, NULL, NULL, &big), HKY_E_FULL);
+    rig_put(r, 5000, 1, 4000); /* small mail goes on */
 }
 
 static void accepting_stops_at_spool_max_and_results_go_on(void **state)
@@ -495,11 +535,17 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
 #define T(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
-        T(a_pinned_segment_never_brings_finished_mail_back),    T(what_the_disk_shows_after_a_crash_is_never_resent),
-        T(caps_outlive_the_segments_they_were_written_in),      T(a_deferred_message_is_copied_out_while_it_is_read),
-        T(results_that_come_while_leftovers_move_are_not_lost), T(large_bodies_live_in_their_own_file),
-        T(a_large_body_that_is_not_committed_leaves_nothing),   T(a_large_body_pauses_its_client_and_goes_on),
-        T(accepting_stops_at_spool_max_and_results_go_on),      T(who_ends_between_the_copy_and_its_sync_stays_ended),
+        T(a_pinned_segment_never_brings_finished_mail_back),
+        T(what_the_disk_shows_after_a_crash_is_never_resent),
+        T(caps_outlive_the_segments_they_were_written_in),
+        T(a_deferred_message_is_copied_out_while_it_is_read),
+        T(results_that_come_while_leftovers_move_are_not_lost),
+        T(large_bodies_live_in_their_own_file),
+        T(a_large_body_that_is_not_committed_leaves_nothing),
+        T(a_large_body_pauses_its_client_and_goes_on),
+        T(large_bodies_keep_to_spool_max),
+        T(accepting_stops_at_spool_max_and_results_go_on),
+        T(who_ends_between_the_copy_and_its_sync_stays_ended),
         T(copies_that_were_not_synced_are_not_believed),
     };
 
