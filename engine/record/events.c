@@ -47,7 +47,11 @@ struct hky_events {
     pthread_mutex_t lock;
     pthread_cond_t wake;
     bool is_stopping, is_reopening, is_awake;
-    bool is_torn; /* the file ends in half a line; the writer's */
+    /* the writer's: */
+    struct hky_buf out; /* lines being written; octets up to n_out are in the file */
+    size_t n_out;
+    bool is_torn;  /* the file ends in half a line */
+    bool is_stuck; /* it takes nothing at the moment */
 };
 
 static const char *const names[] = {
@@ -319,33 +323,71 @@ static void rotate(struct hky_events *ev)
     remove_oldest(ev);
 }
 
-static void write_all(struct hky_events *ev, const struct hky_buf *lines, uint64_t n_lines)
+/* The file shows whole lines also while it takes no more. `end` is where it ends if nobody else writes to it. */
+static void cut_back(struct hky_events *ev, uint64_t end)
 {
-    const char *start = lines->p, *p = start;
-    size_t n = lines->n;
-    struct hky_error e;
+    const char *p = ev->out.p;
+    size_t start = ev->n_out;
+    struct stat st;
 
-    if (ev->fd < 0)
-        (void)open_file(ev, &e); /* it was told when that failed first */
-    if (ev->is_torn && ev->fd >= 0 && write(ev->fd, "\n", 1) == 1)
+    while (start > 0 && p[start - 1] != '\n')
+        start--;
+    if (start == ev->n_out)
+        return;
+    if (fstat(ev->fd, &st) == 0 && (uint64_t)st.st_size == end &&
+        ftruncate(ev->fd, st.st_size - (off_t)(ev->n_out - start)) == 0)
+        ev->written -= ev->n_out - start;
+    else
+        ev->is_torn = true;
+    ev->n_out = start;
+}
+
+/* False: the file takes no more just now; the rest waits in ev->out. */
+static bool write_out(struct hky_events *ev)
+{
+    struct hky_error e;
+    struct stat st;
+    uint64_t end;
+
+    if (ev->fd < 0 && open_file(ev, &e) != HKY_OK) /* it was told when that failed first */
+        return false;
+    if (ev->is_torn && write(ev->fd, "\n", 1) == 1)
         ev->is_torn = false;
-    pending_begin(lines, ev->fd);
-    while (n > 0) {
-        ssize_t k = ev->fd >= 0 ? write(ev->fd, p, n) : -1;
-        if (k < 0 && ev->fd >= 0 && errno == EINTR)
+    end = fstat(ev->fd, &st) == 0 ? (uint64_t)st.st_size : 0;
+    pending_begin(&ev->out, ev->n_out, ev->fd);
+    while (ev->n_out < ev->out.n) {
+        ssize_t k = write(ev->fd, ev->out.p + ev->n_out, ev->out.n - ev->n_out);
+        if (k < 0 && errno == EINTR)
             continue;
         if (k <= 0) {
-            if (p != start)
-                ev->is_torn = p[-1] != '\n'; /* the next line must not join it */
-            __atomic_add_fetch(&ev->dropped, n_lines, __ATOMIC_RELAXED);
-            hky_log(ev->log, HKY_LOG_ERROR, "event_log", "what=write error=\"%s\" lost_lines=%lu", strerror(errno),
-                    (unsigned long)n_lines);
-            return;
+            int why = errno;
+            cut_back(ev, end);
+            errno = why;
+            return false;
         }
-        p += k;
-        n -= (size_t)k;
+        ev->n_out += (size_t)k;
         ev->written += (uint64_t)k;
+        end += (uint64_t)k;
     }
+    pending_end(&ev->out);
+    hky_buf_clear(&ev->out);
+    ev->n_out = 0;
+    return true;
+}
+
+/* Said once when it begins and once when it is over, not for each try. */
+static bool write_all(struct hky_events *ev)
+{
+    bool is_out = write_out(ev);
+
+    if (!is_out && !ev->is_stuck)
+        hky_log(ev->log, HKY_LOG_ERROR, "event_log",
+                "what=write error=\"%s\": lines wait; when their buffer is full they are dropped and counted",
+                strerror(errno));
+    else if (is_out && ev->is_stuck)
+        hky_log(ev->log, HKY_LOG_INFO, "event_log", "what=written_again");
+    ev->is_stuck = !is_out;
+    return is_out;
 }
 
 static uint64_t count_lines(struct hky_str s)
@@ -368,14 +410,18 @@ static void tell_left(struct hky_events *ev, const struct pending_left *left)
     ev->is_torn = pending_is_torn(ev->fd);
 }
 
-static void flush(struct hky_events *ev, struct hky_buf *spare)
+static void flush(struct hky_events *ev)
 {
     struct pending_left left;
 
-    if (ev->pending.has_left && ev->fd >= 0) {
-        pending_recover(&ev->pending, ev->fd, &left);
+    if (ev->pending.has_left) { /* they are older than those that wait */
+        struct hky_error e;
+        if ((ev->fd < 0 && open_file(ev, &e) != HKY_OK) || !pending_recover(&ev->pending, ev->fd, &left))
+            return;
         tell_left(ev, &left);
     }
+    if (ev->out.n > 0 && !write_all(ev))
+        return;
     for (unsigned i = 0; i < ev->n_lines; i++) {
         struct lines *l = &ev->lines[i];
         uint64_t dropped;
@@ -383,16 +429,11 @@ static void flush(struct hky_events *ev, struct hky_buf *spare)
 
         pthread_mutex_lock(&l->lock);
         swap = l->buf;
-        l->buf = *spare;
-        *spare = swap;
+        l->buf = ev->out;
+        ev->out = swap;
         dropped = l->dropped;
         l->dropped = 0;
         pthread_mutex_unlock(&l->lock);
-        if (spare->n > 0) {
-            write_all(ev, spare, count_lines(hky_buf_str(spare)));
-            pending_end(spare);
-            hky_buf_clear(spare);
-        }
         if (dropped > 0) {
             char text[64];
             struct hky_event lost = {.kind = HKY_EVENT_DROPPED, .at_ms = hky_clock_now_ms(ev->clock), .text = text};
@@ -400,6 +441,8 @@ static void flush(struct hky_events *ev, struct hky_buf *spare)
             hky_events_add(ev, UINT32_MAX, &lost);
             hky_log(ev->log, HKY_LOG_WARN, "event_log", "what=dropped n=%lu", (unsigned long)dropped);
         }
+        if (ev->out.n > 0 && !write_all(ev))
+            return;
         if (ev->written >= ev->rotate_octets)
             rotate(ev);
     }
@@ -408,7 +451,6 @@ static void flush(struct hky_events *ev, struct hky_buf *spare)
 static void *writer(void *arg)
 {
     struct hky_events *ev = arg;
-    struct hky_buf spare = pending_buf(&ev->pending, ev->n_lines, ev->lines[0].buf.max);
     bool is_stopping = false;
 
     while (!is_stopping) {
@@ -428,9 +470,10 @@ static void *writer(void *arg)
         is_reopening = ev->is_reopening;
         ev->is_reopening = ev->is_awake = false;
         pthread_mutex_unlock(&ev->lock);
-        flush(ev, &spare);
+        flush(ev);
         if (is_reopening) {
-            close(ev->fd);
+            if (ev->fd >= 0)
+                close(ev->fd);
             if (open_file(ev, &e) != HKY_OK)
                 hky_log(ev->log, HKY_LOG_ERROR, "event_log", "what=reopen error=\"%s\"", e.text);
         }
@@ -467,6 +510,7 @@ enum hky_err hky_events_open(const struct hky_record_params *p, struct hky_event
         pthread_mutex_init(&ev->lines[i].lock, NULL);
         ev->lines[i].buf = pending_buf(&ev->pending, i, most);
     }
+    ev->out = pending_buf(&ev->pending, ev->n_lines, most);
     pthread_mutex_init(&ev->lock, NULL);
     pthread_condattr_init(&attr);
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
@@ -477,9 +521,25 @@ enum hky_err hky_events_open(const struct hky_record_params *p, struct hky_event
     return HKY_OK;
 }
 
+/* What the file did not take before the end waits for the next start, if it lies in a file. */
+static bool keep_rest(struct hky_events *ev)
+{
+    uint64_t n = count_lines(hky_str_of(ev->out.p + ev->n_out, ev->out.n - ev->n_out));
+    bool can_keep = ev->pending.fd >= 0 && !ev->pending.has_left;
+
+    for (unsigned i = 0; i < ev->n_lines; i++)
+        n += count_lines(hky_buf_str(&ev->lines[i].buf));
+    if (n == 0)
+        return false;
+    hky_log(ev->log, can_keep ? HKY_LOG_WARN : HKY_LOG_ERROR, "event_log", "what=%s n=%lu",
+            can_keep ? "kept_for_the_next_start" : "lost_lines", (unsigned long)n);
+    return can_keep;
+}
+
 void hky_events_close(struct hky_events **events)
 {
     struct hky_events *ev = *events;
+    bool is_kept;
 
     *events = NULL;
     if (ev == NULL)
@@ -489,9 +549,10 @@ void hky_events_close(struct hky_events **events)
     pthread_cond_signal(&ev->wake);
     pthread_mutex_unlock(&ev->lock);
     pthread_join(ev->thread, NULL);
+    is_kept = keep_rest(ev);
     for (unsigned i = 0; i < ev->n_lines; i++)
         pthread_mutex_destroy(&ev->lines[i].lock);
-    pending_close(&ev->pending);
+    pending_close(&ev->pending, is_kept);
     if (ev->fd >= 0)
         close(ev->fd);
     pthread_cond_destroy(&ev->wake);

@@ -46,9 +46,13 @@ static void note(struct pending_head *h, int log_fd)
     __atomic_store_n(&h->is_writing, 1, __ATOMIC_RELEASE);
 }
 
-void pending_begin(const struct hky_buf *b, int log_fd)
+void pending_begin(const struct hky_buf *b, size_t from, int log_fd)
 {
-    note(head_of(b), log_fd);
+    struct pending_head *h = head_of(b);
+
+    __atomic_store_n(&h->is_writing, 0, __ATOMIC_RELEASE); /* killed in between: rather all of them once more */
+    h->from = from;
+    note(h, log_fd);
 }
 
 void pending_end(const struct hky_buf *b)
@@ -330,10 +334,10 @@ enum hky_err pending_open(struct pending *p, const char *dir, unsigned n_areas, 
     return HKY_E_IO;
 }
 
-void pending_close(struct pending *p)
+void pending_close(struct pending *p, bool is_kept)
 {
     munmap(p->map, p->octets);
-    if (p->fd >= 0 && !p->has_left)
+    if (p->fd >= 0 && !p->has_left && !is_kept)
         unlinkat(p->dir_fd, FILE_NAME, 0);
     close_files(p);
 }

@@ -33,13 +33,14 @@ enum hky_err pending_open(struct pending *p, const char *dir, unsigned n_areas, 
 /* While p->has_left: tries again. */
 bool pending_recover(struct pending *p, int log_fd, struct pending_left *left);
 bool pending_is_torn(int log_fd);
-/* All lines are written. */
-void pending_close(struct pending *p);
+/* `is_kept`: lines wait; the file stays for the next start. */
+void pending_close(struct pending *p, bool is_kept);
 /* Area `i` as an empty buffer that never allocates. */
 struct hky_buf pending_buf(const struct pending *p, unsigned i, size_t most);
 /* The lines up to b->n are whole. */
 void pending_keep(const struct hky_buf *b);
-void pending_begin(const struct hky_buf *b, int log_fd);
+/* Lines from octet `from` on are appended to the file as it is now. */
+void pending_begin(const struct hky_buf *b, size_t from, int log_fd);
 void pending_end(const struct hky_buf *b);
 
 #endif
