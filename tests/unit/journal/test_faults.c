@@ -230,6 +230,67 @@ static void the_nth_reservation_of_space_fails(void **state)
     every_call_fails_once(FALLOCATE, ENOSPC, false, false);
 }
 
+/* A file system that is hit by a signal at every other call, or has no fallocate at all. */
+struct reserve {
+    struct faults faults;
+    bool is_unknown;
+    int n; /* atomic */
+};
+
+static int reserve_fallocate(void *ctx, int fd, int mode, off_t at, off_t n)
+{
+    struct reserve *r = ctx;
+    int k = __atomic_fetch_add(&r->n, 1, __ATOMIC_RELAXED);
+
+    errno = r->is_unknown ? EOPNOTSUPP : EINTR;
+    return r->is_unknown || k % 2 == 0 ? -1 : fallocate(fd, mode, at, n);
+}
+
+static void space_is_reserved_all_the_same(struct reserve *reserve)
+{
+    struct hky_journal_io io = {.ctx = reserve,
+                                .pwritev = fault_pwritev,
+                                .fdatasync = fault_fdatasync,
+                                .openat = fault_openat,
+                                .renameat = fault_renameat,
+                                .unlinkat = fault_unlinkat,
+                                .fallocate = reserve_fallocate};
+    struct rig r, crashed;
+
+    rig_init(&r);
+    r.params.io = &io;
+    r.params.spares_after_ms = 60000; /* spares, too, are only reserved */
+    rig_open(&r);
+    for (uint64_t id = 1; id <= N_MESSAGES; id++)
+        rig_put(&r, id, 1, 20000);
+    assert_true(__atomic_load_n(&reserve->n, __ATOMIC_RELAXED) > 0);
+    rig_init(&crashed); /* the last segment has no footer that would have made it whole */
+    copy_spool(r.dir, crashed.dir);
+    rig_open(&crashed);
+    assert_int_equal(crashed.report.damaged_records, 0);
+    assert_int_equal(crashed.report.messages, N_MESSAGES);
+    rig_fini(&crashed);
+    rig_close(&r);
+    r.params.io = NULL;
+    rig_fini(&r);
+}
+
+static void a_reservation_that_a_signal_interrupts_is_tried_again(void **state)
+{
+    struct reserve reserve = {.faults = {.lock = PTHREAD_MUTEX_INITIALIZER, .call = N_CALLS}};
+
+    (void)state;
+    space_is_reserved_all_the_same(&reserve);
+}
+
+static void files_have_their_full_length_where_no_space_can_be_reserved(void **state)
+{
+    struct reserve reserve = {.faults = {.lock = PTHREAD_MUTEX_INITIALIZER, .call = N_CALLS}, .is_unknown = true};
+
+    (void)state;
+    space_is_reserved_all_the_same(&reserve);
+}
+
 /* Segments are waiting to be freed, their evidence cannot be written: the stop must not wait for it. */
 static void the_stop_does_not_wait_for_a_disk_that_fails(void **state)
 {
@@ -452,6 +513,8 @@ int main(void)
         cmocka_unit_test(the_nth_rename_fails),
         cmocka_unit_test(the_nth_unlink_fails),
         cmocka_unit_test(the_nth_reservation_of_space_fails),
+        cmocka_unit_test(a_reservation_that_a_signal_interrupts_is_tried_again),
+        cmocka_unit_test(files_have_their_full_length_where_no_space_can_be_reserved),
         cmocka_unit_test(all_unlinks_fail_from_the_nth_on),
         cmocka_unit_test(the_stop_does_not_wait_for_a_disk_that_fails),
         cmocka_unit_test(a_disk_that_is_full_at_the_end_of_a_segment_loses_nothing),
