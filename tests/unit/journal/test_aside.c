@@ -1,0 +1,288 @@
+/* What is set aside in damaged/ is durable there before its original may go. */
+#include "rig.h"
+
+#include <pthread.h>
+#include <sys/uio.h>
+
+enum { TRACE_MAX = 4096, TRACE_LINE = 160 };
+
+/* The disk calls in their order, one line each: "sync damaged/seg-00000". */
+struct trace {
+    pthread_mutex_t lock;
+    const char *dir;
+    int n;
+    char lines[TRACE_MAX][TRACE_LINE];
+};
+
+/* The path below the spool. */
+static void path_of(const struct trace *t, int fd, const char *name, char out[TRACE_LINE])
+{
+    char link[32], path[TRACE_LINE];
+    size_t below = strlen(t->dir);
+    ssize_t n;
+
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    n = readlink(link, path, sizeof path - 1);
+    assert_true(n > 0);
+    path[n] = '\0';
+    if (strncmp(path, t->dir, below) != 0)
+        below = 0; /* the folder that holds the spool */
+    else if (path[below] == '/')
+        below++;
+    snprintf(out, TRACE_LINE, "%s%s%s", path + below, name != NULL ? "/" : "", name != NULL ? name : "");
+}
+
+static void trace_begin(struct trace *t)
+{
+    pthread_mutex_lock(&t->lock);
+    assert_true(t->n < TRACE_MAX);
+}
+
+static void trace_end(struct trace *t, bool ok, const char *verb, const char *path, const char *to)
+{
+    int why = errno;
+
+    if (ok)
+        snprintf(t->lines[t->n++], TRACE_LINE, "%.8s %.70s%s%.70s", verb, path, to[0] != '\0' ? " " : "", to);
+    pthread_mutex_unlock(&t->lock);
+    errno = why;
+}
+
+static ssize_t trace_pwritev(void *ctx, int fd, const struct iovec *iov, int n, off_t at)
+{
+    char path[TRACE_LINE];
+    ssize_t wrote;
+
+    trace_begin(ctx);
+    path_of(ctx, fd, NULL, path);
+    wrote = pwritev(fd, iov, n, at);
+    trace_end(ctx, wrote >= 0, "write", path, "");
+    return wrote;
+}
+
+static int trace_fdatasync(void *ctx, int fd)
+{
+    char path[TRACE_LINE];
+    int rc;
+
+    trace_begin(ctx);
+    path_of(ctx, fd, NULL, path);
+    rc = fdatasync(fd);
+    trace_end(ctx, rc == 0, "sync", path, "");
+    return rc;
+}
+
+static int trace_openat(void *ctx, int dir, const char *name, int flags, mode_t mode)
+{
+    char path[TRACE_LINE];
+    int fd;
+
+    trace_begin(ctx);
+    path_of(ctx, dir, name, path);
+    fd = openat(dir, name, flags, mode);
+    trace_end(ctx, fd >= 0, (flags & O_CREAT) != 0 ? "make" : "open", path, "");
+    return fd;
+}
+
+static int trace_renameat(void *ctx, int from_dir, const char *from, int to_dir, const char *to)
+{
+    char path[TRACE_LINE], to_path[TRACE_LINE];
+    int rc;
+
+    trace_begin(ctx);
+    path_of(ctx, from_dir, from, path);
+    path_of(ctx, to_dir, to, to_path);
+    rc = renameat(from_dir, from, to_dir, to);
+    trace_end(ctx, rc == 0, "rename", path, to_path);
+    return rc;
+}
+
+static int trace_unlinkat(void *ctx, int dir, const char *name, int flags)
+{
+    char path[TRACE_LINE];
+    int rc;
+
+    trace_begin(ctx);
+    path_of(ctx, dir, name, path);
+    rc = unlinkat(dir, name, flags);
+    trace_end(ctx, rc == 0, "unlink", path, "");
+    return rc;
+}
+
+static int trace_fallocate(void *ctx, int fd, int mode, off_t at, off_t n)
+{
+    (void)ctx;
+    return fallocate(fd, mode, at, n);
+}
+
+static struct hky_journal_io trace_io(struct trace *t)
+{
+    return (struct hky_journal_io){.ctx = t,
+                                   .pwritev = trace_pwritev,
+                                   .fdatasync = trace_fdatasync,
+                                   .openat = trace_openat,
+                                   .renameat = trace_renameat,
+                                   .unlinkat = trace_unlinkat,
+                                   .fallocate = trace_fallocate};
+}
+
+/* Where the first line from `from` on stands that begins so (is so, unless `is_start`); -1. */
+static int line_of(struct trace *t, int from, const char *line, bool is_start)
+{
+    int at = -1;
+
+    pthread_mutex_lock(&t->lock);
+    for (int i = from; i < t->n && at < 0; i++)
+        if (is_start ? strncmp(t->lines[i], line, strlen(line)) == 0 : strcmp(t->lines[i], line) == 0)
+            at = i;
+    pthread_mutex_unlock(&t->lock);
+    return at;
+}
+
+/* The same, of "VERB PATH"; it must be there. */
+static int after(struct trace *t, int from, const char *verb, const char *path)
+{
+    char line[TRACE_LINE];
+    int at;
+
+    snprintf(line, sizeof line, "%.8s %.140s", verb, path);
+    at = line_of(t, from, line, false);
+    if (at < 0) {
+        for (int i = 0; i < t->n; i++)
+            print_error("%d: %s\n", i, t->lines[i]);
+        fail_msg("no \"%s\" from line %d on", line, from);
+    }
+    return at;
+}
+
+/* The segment that has the body of a message; overwritten there with `n` octets, at `at` or in the body. */
+static void spoil(const struct rig *r, uint64_t id, off_t at, const void *with, size_t n, char name[32])
+{
+    char path[128], needle[40], *p = malloc(r->params.segment_octets), *hit = NULL;
+    int fd = -1;
+
+    for (size_t i = 0; i < sizeof needle; i++)
+        needle[i] = body_octet(id, 500 + i);
+    for (unsigned k = 0; hit == NULL; k++) {
+        if (fd >= 0)
+            close(fd);
+        snprintf(name, 32, "seg-%05u", k);
+        snprintf(path, sizeof path, "%s/journal/%s", r->dir, name);
+        fd = open(path, O_RDWR);
+        assert_true(fd >= 0);
+        assert_int_equal(pread(fd, p, r->params.segment_octets, 0), r->params.segment_octets);
+        hit = memmem(p, r->params.segment_octets, needle, sizeof needle);
+    }
+    assert_int_equal(pwrite(fd, with, n, at >= 0 ? at : hit - p), n);
+    close(fd);
+    free(p);
+}
+
+static bool holds_body(const struct rig *r, const char *name, uint64_t id)
+{
+    char path[200], needle[40], *p = malloc(r->params.segment_octets);
+    ssize_t n;
+    bool is_there;
+    int fd;
+
+    for (size_t i = 0; i < sizeof needle; i++)
+        needle[i] = body_octet(id, 600 + i);
+    snprintf(path, sizeof path, "%s/%s", r->dir, name);
+    fd = open(path, O_RDONLY);
+    assert_true(fd >= 0);
+    n = read(fd, p, r->params.segment_octets);
+    is_there = n > 0 && memmem(p, (size_t)n, needle, sizeof needle) != NULL;
+    close(fd);
+    free(p);
+    return is_there;
+}
+
+static void a_copy_of_the_damaged_is_durable_before_its_segment_is_touched(void **state)
+{
+    static struct trace t;
+    struct hky_journal_io io = trace_io(&t);
+    struct rig r, crashed;
+    char segment[32], original[64], copy[80], line[200];
+    int at, written, synced, named, in_folder;
+
+    (void)state;
+    rig_init(&r);
+    rig_open(&r);
+    for (uint64_t id = 1; id <= 12; id++)
+        rig_put(&r, id, 1, 1000);
+    rig_init(&crashed);
+    copy_spool(r.dir, crashed.dir);
+    rig_fini(&r);
+    spoil(&crashed, 7, -1, "#", 1, segment);
+    t = (struct trace){.lock = PTHREAD_MUTEX_INITIALIZER, .dir = crashed.dir};
+    crashed.params.io = &io;
+    rig_open(&crashed);
+    assert_int_equal(crashed.report.damaged_records, 1);
+    for (uint64_t id = 1; id <= 12; id++)
+        if (id != 7)
+            rig_finish(&crashed, hky_idmap_get(&crashed.found, id), 0);
+    hky_journal_flush(crashed.j);
+    snprintf(original, sizeof original, "journal/%s", segment);
+    snprintf(line, sizeof line, "unlink %s", original);
+    RIG_UNTIL(line_of(&t, 0, line, false) >= 0); /* damaged: not used again */
+    snprintf(line, sizeof line, "make damaged/%s-", segment);
+    at = line_of(&t, 0, line, true);
+    assert_true(at >= 0);
+    snprintf(line, sizeof line, "%s", t.lines[at] + strlen("make "));
+    snprintf(copy, sizeof copy, "%.*s", (int)(strlen(line) - strlen(".new")), line);
+    written = after(&t, at, "write", line);
+    synced = after(&t, written, "sync", line);
+    snprintf(line, sizeof line, "%s.new %s", copy, copy);
+    named = after(&t, synced, "rename", line);
+    in_folder = after(&t, named, "sync", "damaged");
+    assert_true(after(&t, 0, "write", original) > in_folder);
+    assert_true(after(&t, 0, "unlink", original) > in_folder);
+    assert_true(holds_body(&crashed, copy, 7));
+    rig_close(&crashed);
+    crashed.params.io = NULL;
+    rig_fini(&crashed);
+}
+
+static void a_segment_is_durable_in_damaged_before_another_takes_its_name(void **state)
+{
+    static struct trace t;
+    struct hky_journal_io io = trace_io(&t);
+    char segment[32], line[200], junk[SEGMENT_HEADER];
+    int moved, in_damaged, in_journal;
+    struct rig r;
+
+    (void)state;
+    rig_init(&r);
+    rig_open(&r);
+    rig_put(&r, 1, 1, 1000);
+    rig_close(&r);
+    memset(junk, 0xff, sizeof junk);
+    spoil(&r, 1, 0, junk, sizeof junk, segment);
+    t = (struct trace){.lock = PTHREAD_MUTEX_INITIALIZER, .dir = r.dir};
+    r.params.io = &io;
+    rig_open(&r);
+    for (uint64_t id = 10; id < 20; id++) /* over more segments than there were */
+        rig_put(&r, id, 1, 20000);
+    snprintf(line, sizeof line, "make journal/%s.new", segment);
+    RIG_UNTIL(line_of(&t, 0, line, false) >= 0);
+    snprintf(line, sizeof line, "journal/%s damaged/%s", segment, segment);
+    moved = after(&t, 0, "rename", line);
+    in_damaged = after(&t, moved, "sync", "damaged");
+    in_journal = after(&t, in_damaged, "sync", "journal");
+    assert_true(line_of(&t, moved, "make journal/", true) > in_journal);
+    snprintf(line, sizeof line, "damaged/%s", segment);
+    assert_true(holds_body(&r, line, 1));
+    rig_close(&r);
+    r.params.io = NULL;
+    rig_fini(&r);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_copy_of_the_damaged_is_durable_before_its_segment_is_touched),
+        cmocka_unit_test(a_segment_is_durable_in_damaged_before_another_takes_its_name),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
