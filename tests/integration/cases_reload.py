@@ -134,6 +134,27 @@ def notes(world):
     end(engine)
 
 
+@case("reload", "what the policy notes while it is loaded is in the log once a load, at the start and at every reload")
+def notes_of_the_load(world):
+    def noted(what):
+        return [line for line in engine.text().splitlines() if f"note: loaded {what}" in line]
+    sink = world.sink()
+    text = policy(sink, keys="workers = 3")
+    engine = world.engine(text + '\nnote("loaded " .. "first")')
+    same(len(noted("first")), 1, "of the start")
+    holds("engine.lua:4: note" in noted("first")[0], noted("first")[0])
+    rewrite(engine, text + '\nnote "loaded again"')
+    for n in (1, 2):
+        reload(world, engine, 0)
+        same(len(noted("again")), n, "of reloads")
+    holds("ev=policy" in noted("again")[0] and "engine.lua:4: note" in noted("again")[0], noted("again")[0])
+    same(len(noted("first")), 1, "of the start, after reloads")
+    ident = send(engine, "u@a.example")
+    event(engine, "delivered", id=ident)
+    same((len(noted("first")), len(noted("again"))), (1, 2), "when mail comes")
+    end(engine)
+
+
 @case("reload", "the event log is opened anew for logrotate, by the command and by SIGHUP, with a mistake in the file too")
 def reopens_the_event_log(world):
     sink = world.sink(ports=2)
