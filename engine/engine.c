@@ -5,6 +5,7 @@
 #include "wiring.h"
 
 #include "base/memory.h"
+#include "base/thread.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -589,7 +590,7 @@ enum hky_err hky_engine_run(struct hky_engine *engine, struct hky_error *e)
     record_start(engine);
     for (unsigned i = 0; i < engine->n_workers; i++) {
         struct hky_worker *w = &engine->workers[i];
-        int rc = pthread_create(&w->thread, NULL, run_worker, w);
+        int rc = hky_thread_start(&w->thread, run_worker, w);
         if (rc != 0) {
             err = hky_error_sys(e, HKY_E_STATE, rc, "cannot start worker %u of %u; lower engine.workers", i,
                                 engine->n_workers);

@@ -5,6 +5,7 @@
  */
 #include "base/clock.h"
 #include "base/map.h"
+#include "base/thread.h"
 #include "deliver/oauth.h"
 #include "deliver/login.h"
 #include "hikyaku/deliver.h"
@@ -346,7 +347,7 @@ struct hky_credentials *hky_credentials_new(struct hky_loop *aux, struct hky_rec
     pthread_mutex_init(&c->lock, NULL);
     pthread_cond_init(&c->more, NULL);
     TAILQ_INIT(&c->to_read);
-    HKY_ASSERT(pthread_create(&c->thread, NULL, thread_main, c) == 0);
+    HKY_ASSERT(hky_thread_start(&c->thread, thread_main, c) == 0);
     return c;
 }
 

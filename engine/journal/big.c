@@ -5,6 +5,7 @@
 #include "journal/internal.h"
 
 #include "base/hash.h"
+#include "base/thread.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -286,7 +287,7 @@ enum hky_err big_start(struct hky_journal *j, struct hky_error *e)
     w->j = j;
     pthread_mutex_init(&w->lock, NULL);
     pthread_cond_init(&w->cond, NULL);
-    if (pthread_create(&w->thread, NULL, big_run, w) != 0) {
+    if (hky_thread_start(&w->thread, big_run, w) != 0) {
         free(w);
         return hky_error_set(e, HKY_E_LIMIT, "cannot start the journal's thread for large bodies");
     }

@@ -6,6 +6,7 @@
 #include "journal/internal.h"
 
 #include "base/hash.h"
+#include "base/thread.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -258,7 +259,7 @@ enum hky_err reader_start(struct hky_journal *j, struct hky_error *e)
     rd->j = j;
     pthread_mutex_init(&rd->lock, NULL);
     pthread_cond_init(&rd->cond, NULL);
-    if (pthread_create(&rd->thread, NULL, reader_run, rd) != 0) {
+    if (hky_thread_start(&rd->thread, reader_run, rd) != 0) {
         free(rd);
         return hky_error_set(e, HKY_E_LIMIT, "cannot start the journal's reader thread");
     }

@@ -1,6 +1,8 @@
 /* Opening and closing, in order and in reverse. */
 #include "journal/internal.h"
 
+#include "base/thread.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -124,11 +126,11 @@ static enum hky_err start_threads(struct hky_journal *j, struct hky_error *e)
         err = big_start(j, e);
     if (err != HKY_OK)
         return err;
-    if (pthread_create(&j->committer, NULL, committer_run, j) != 0)
+    if (hky_thread_start(&j->committer, committer_run, j) != 0)
         return hky_error_set(e, HKY_E_LIMIT, "cannot start the journal's thread");
     j->has_committer = true;
     j->opened_ms = hky_mono_ms();
-    if (pthread_create(&j->maintainer, NULL, maintainer_run, j) != 0)
+    if (hky_thread_start(&j->maintainer, maintainer_run, j) != 0)
         return hky_error_set(e, HKY_E_LIMIT, "cannot start the journal's maintenance thread");
     j->has_maintainer = true;
     return HKY_OK;

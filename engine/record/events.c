@@ -6,6 +6,7 @@
 #include "record/record.h"
 
 #include "base/hash.h"
+#include "base/thread.h"
 #include "record/pending.h"
 
 #include <errno.h>
@@ -516,7 +517,7 @@ enum hky_err hky_events_open(const struct hky_record_params *p, struct hky_event
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     pthread_cond_init(&ev->wake, &attr);
     pthread_condattr_destroy(&attr);
-    HKY_ASSERT(pthread_create(&ev->thread, NULL, writer, ev) == 0);
+    HKY_ASSERT(hky_thread_start(&ev->thread, writer, ev) == 0);
     *out = ev;
     return HKY_OK;
 }

@@ -4,6 +4,8 @@
  */
 #include "record/record.h"
 
+#include "base/thread.h"
+
 #include <pthread.h>
 #include <sqlite3.h>
 #include <stdio.h>
@@ -146,7 +148,7 @@ enum hky_err hky_state_open(const char *dir, struct hky_log *log, struct hky_sta
     err = load(s, path, e);
     umask(mask);
     if (err == HKY_OK) {
-        HKY_ASSERT(pthread_create(&s->thread, NULL, writer, s) == 0);
+        HKY_ASSERT(hky_thread_start(&s->thread, writer, s) == 0);
         *out = s;
         return HKY_OK;
     }

@@ -5,7 +5,7 @@ import signal
 import socket
 import subprocess
 
-from common import case, certificate, end, holds, same
+from common import Skip, case, certificate, end, holds, same
 from harness import free_ports, wait_for
 
 GOOD = 'engine { hostname = "m.example", listen = "127.0.0.1:{port}" }\nrelay "r" { host = "127.0.0.1", port = 9, tls = "none" }\n' \
@@ -69,6 +69,71 @@ def early_reload(world):
         wait_for(lambda: engine.is_alive() and engine.events("reloaded"), 20, why="reloaded")
         end(engine)
         os.remove(os.path.join(engine.spool, "events.jsonl"))
+
+
+@case("starts", "a signal that was sent before there was an engine to take it: an orderly stop, a reload")
+def signal_before_the_start(world):
+    def begin(name, signo):
+        def signal_first():
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signo])  # kept over the exec, as is what waits
+            os.kill(os.getpid(), signo)
+        path = world.write(f"{name}.lua", GOOD.replace("{port}", str(free_ports(1)[0])))
+        engine = world.start(name, [world.binary, "run", path, "--spool", world.path(name)], before=signal_first)
+        engine.spool = world.path(name)
+        return engine
+    for signo in (signal.SIGTERM, signal.SIGINT):
+        engine = begin(f"stopped{int(signo)}", signo)
+        same(engine.p.wait(30), 0, f"exit code; {engine.text()}")
+        same([e["ev"] for e in engine.events()], ["started", "stopped"], "events")
+    engine = begin("reloaded", signal.SIGHUP)
+    wait_for(lambda: engine.is_alive() and engine.events("reloaded"), 20, why="reloaded")
+    end(engine)
+
+
+def threads(pid):
+    """The names of an engine's threads and the signals they hold back, by thread."""
+    found = {}
+    for tid in os.listdir(f"/proc/{pid}/task"):
+        try:
+            with open(f"/proc/{pid}/task/{tid}/status") as f:
+                rows = dict(line.split(":", 1) for line in f)
+            found[int(tid)] = rows["Name"].strip(), int(rows["SigBlk"], 16)
+        except OSError:
+            pass  # it ended meanwhile
+    return found
+
+
+def n_workers(engine):
+    return sum(name.startswith("worker-") for name, _ in threads(engine.p.pid).values())
+
+
+@case("starts", "SIGTERM while the workers are being started is an orderly stop", 180)
+def stopped_while_starting(world):
+    n_hit = 0
+    for i in range(20):
+        engine = world.engine(GOOD.replace("hostname", "workers = 100, hostname"), name=f"starting{i}", wait=False)
+        while n_workers(engine) == 0:
+            engine.is_alive()
+        engine.p.send_signal(signal.SIGSTOP)
+        n_hit += n_workers(engine) < 100
+        engine.p.send_signal(signal.SIGTERM)
+        engine.p.send_signal(signal.SIGCONT)
+        end(engine)
+        if n_hit == 3:
+            return
+    if n_hit == 0:
+        raise Skip("no start could be stopped half way")
+
+
+@case("starts", "only the first thread takes signals that ask for something")
+def who_takes_signals(world):
+    asked = sum(1 << (signo - 1) for signo in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM))
+    engine = world.engine(GOOD.replace("hostname", "workers = 3, hostname"))
+    wait_for(lambda: n_workers(engine) == 3, why="three workers")
+    wait_for(lambda: threads(engine.p.pid)[engine.p.pid][1] & asked == 0, why="the first thread takes them")
+    others = [row for tid, row in threads(engine.p.pid).items() if tid != engine.p.pid]
+    same([name for name, held_back in others if held_back & asked != asked], [], "others that take them")
+    end(engine)
 
 
 @case("starts", "a secret is missing, or readable by others")

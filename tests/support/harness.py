@@ -145,16 +145,18 @@ def read_lines(path):
 
 
 class Process:
-    def __init__(self, world, name, argv, env=None, cwd=None):
+    def __init__(self, world, name, argv, env=None, cwd=None, before=None):
         self.world, self.name, self.argv = world, name, argv
         self.env = {**os.environ, **(env or {})}
         self.cwd = cwd or world.dir
+        self.before = before  # called in the new process before the program is
         self.log = world.path(f"{name}.log")
         self.spawn()
 
     def spawn(self):
         with open(self.log, "ab") as log:
-            self.p = subprocess.Popen([str(a) for a in self.argv], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.env, cwd=self.cwd)
+            self.p = subprocess.Popen([str(a) for a in self.argv], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.env, cwd=self.cwd,
+                                      preexec_fn=self.before)
 
     def is_alive(self):
         code = self.p.poll()
