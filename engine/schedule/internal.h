@@ -247,6 +247,8 @@ void jobs_free(struct hky_shard *sh);
 
 /* place.c: a live recipient without a place, whose time has come: to a lane, the heap, parking, hold or its end. */
 void place(struct hky_shard *sh, struct hky_recipient *r);
+/* The same for one that stands somewhere already. */
+void place_anew(struct hky_shard *sh, struct hky_recipient *r);
 void place_later(struct hky_shard *sh, struct hky_recipient *r); /* at the end of the turn, in portions */
 void place_push(struct hky_shard *sh, struct hky_recipient *r);  /* the same, when a turn is sure to come */
 void defer_until(struct hky_shard *sh, struct hky_recipient *r, int64_t at_ms);

@@ -354,6 +354,14 @@ void place(struct hky_shard *sh, struct hky_recipient *r)
     }
 }
 
+void place_anew(struct hky_shard *sh, struct hky_recipient *r)
+{
+    counter_add(&sh->n.moving, 1); /* the policy may be asked meanwhile: it is never in nobody's count */
+    unplace(sh, r);
+    place(sh, r);
+    counter_add(&sh->n.moving, -1);
+}
+
 bool is_plan_stale(const struct hky_shard *sh, const struct hky_recipient *r, int64_t now_ms)
 {
     if (r->plan == NULL) {

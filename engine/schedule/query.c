@@ -242,7 +242,9 @@ static void on_asked(struct hky_task *t)
     }
     a->is_looking = false;
     a->n_found += a->look.n_found;
-    if (++a->next == a->s->n_workers && a->n_found > 0 && a->s->n_workers > 1 && ++a->n_rounds < ROUNDS_MOST) {
+    /* a first round that found nobody may have missed the only one there is */
+    bool is_more = a->n_found > 0 || a->n_rounds == 0;
+    if (++a->next == a->s->n_workers && is_more && a->s->n_workers > 1 && ++a->n_rounds < ROUNDS_MOST) {
         a->next = 0;
         a->n_found = 0;
     }

@@ -81,8 +81,7 @@ static void on_due(struct hky_shard *sh, struct hky_recipient *r, int64_t now_ms
         give_up_waiting(sh, r, now_ms);
         return;
     }
-    unplace(sh, r);
-    place(sh, r);
+    place_anew(sh, r);
 }
 
 static void set_timer(struct hky_shard *sh, int64_t now_ms)
@@ -179,8 +178,7 @@ static bool ask_parked(struct hky_shard *sh)
             sh->n_to_ask = 0;
             break;
         }
-        unplace(sh, r);
-        place(sh, r);
+        place_anew(sh, r);
     }
     return sh->n_to_ask > 0;
 }

@@ -169,9 +169,8 @@ static struct hky_recipient *next_candidate(struct lane *l, int64_t now_ms, stru
             continue;
         }
         if (is_plan_stale(sh, r, now_ms)) {
-            unplace(sh, r);
             sh->keeps_place = l; /* behind the others it would be stale again when its turn comes, and never go */
-            place(sh, r);
+            place_anew(sh, r);
             sh->keeps_place = NULL;
             continue;
         }

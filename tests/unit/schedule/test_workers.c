@@ -25,6 +25,7 @@ struct crowd {
         unsigned n;
         uint64_t random;
     } senders[WORKERS];
+    unsigned n_there;                                     /* of a crowd turned by hand */
     uint32_t n_ended, n_wakes, n_events, n_rows, n_asked; /* atomic */
 };
 
@@ -169,7 +170,17 @@ static void crowd_init(struct crowd *c)
                                                                     .ops = &c->ops},
                                       &c->schedule, &e),
                      HKY_OK);
-    hky_schedule_start(c->schedule);
+}
+
+static void crowd_fini(struct crowd *c)
+{
+    hky_schedule_free(&c->schedule);
+    for (int i = 0; i < WORKERS; i++) {
+        hky_loop_free(&c->loops[i]);
+    }
+    hky_plan_unref(&c->plan);
+    assert_int_equal(c->policies[0].policy.refs, 1);
+    assert_int_equal(c->policies[1].policy.refs, 1);
 }
 
 static void everyone_gets_to_one_end(void **state)
@@ -178,6 +189,7 @@ static void everyone_gets_to_one_end(void **state)
     static struct crowd c;
     struct hky_error e;
     crowd_init(&c);
+    hky_schedule_start(c.schedule);
     for (unsigned i = 0; i < WORKERS; i++) {
         c.senders[i] = (struct sender){{send_some, NULL}, &c, i, 0, i + 1};
         hky_loop_post(c.loops[i], &c.senders[i].task);
@@ -236,17 +248,225 @@ static void everyone_gets_to_one_end(void **state)
     assert_int_equal(s.delivered + s.failed, all);
     assert_int_equal(s.queued + s.sending + s.deferred + s.parked + s.held, 0);
     assert_true(c.n_rows > 0 && c.journal.n_caps > 0 && c.journal.n_attempts > 0);
-    hky_schedule_free(&c.schedule);
-    for (int i = 0; i < WORKERS; i++) {
-        hky_loop_free(&c.loops[i]);
+    crowd_fini(&c);
+}
+
+/* ---- on the way from one worker to another; all loops on this thread, one turn after the other ---- */
+
+static void wake_nobody(void *ctx, unsigned worker, struct hky_lane *lane)
+{
+    (void)ctx, (void)worker, (void)lane;
+}
+
+/* All that are in the queue are in the count, once, whenever somebody looks. */
+static void expect_there(struct crowd *c, unsigned n, const char *when)
+{
+    struct hky_schedule_stats s;
+    hky_schedule_stats(c->schedule, &s);
+    if (s.queued + s.sending + s.deferred + s.parked + s.held != n) {
+        fail_msg("%s: %u queued, %u deferred, %u parked, %u held instead of %u together", when, (unsigned)s.queued,
+                 (unsigned)s.deferred, (unsigned)s.parked, (unsigned)s.held, n);
     }
-    hky_plan_unref(&c.plan);
-    assert_int_equal(c.policies[0].policy.refs, 1);
-    assert_int_equal(c.policies[1].policy.refs, 1);
+}
+
+static void decide_and_count(void *ctx, unsigned worker, const struct hky_recipient *r, struct hky_decision *out)
+{
+    struct crowd *c = ctx;
+    (void)worker, (void)r;
+    c->n_asked++;
+    expect_there(c, c->n_there, "while the policy is asked");
+    out->kind = HKY_DECIDED;
+    out->plan = hky_plan_ref(c->plan);
+}
+
+static void hand_crowd_init(struct crowd *c)
+{
+    crowd_init(c);
+    c->ops.wake = wake_nobody;
+    c->ops.decide = decide_and_count;
+    c->clock.stopped_at_ms = hky_clock_now_ms(&c->clock);
+}
+
+static void turn_all(struct crowd *c, int rounds)
+{
+    for (int i = 0; i < rounds * WORKERS; i++) {
+        hky_loop_turn(c->loops[i % WORKERS], 0);
+        expect_there(c, c->n_there, "after a turn");
+    }
+}
+
+static struct hky_message *to_domains(struct crowd *c, unsigned id, unsigned n, unsigned first)
+{
+    char to[RCPTS][40];
+    const char *list[RCPTS];
+    for (unsigned k = 0; k < n; k++) {
+        snprintf(to[k], sizeof to[k], "u%u.%u@d%u.example", id, k, first + k);
+        list[k] = to[k];
+    }
+    struct hky_message *m = fake_message(id, hky_clock_now_ms(&c->clock), "", n, list);
+    for (unsigned k = 0; k < n; k++) {
+        m->recipients[k].plan = hky_plan_ref(c->plan);
+        m->recipients[k].policy = 1;
+        if (k > 0) {
+            hky_message_ref(m);
+        }
+    }
+    return m;
+}
+
+static void the_policy_is_asked_about_recipients_that_are_counted(void **state)
+{
+    (void)state;
+    static struct crowd c;
+    hand_crowd_init(&c);
+    for (unsigned id = 1; id <= 60; id++, c.n_there += RCPTS) {
+        struct hky_message *m = to_domains(&c, id, RCPTS, id);
+        for (unsigned k = 0; k < RCPTS && id % 3 > 0; k++) { /* ready, deferred, parked */
+            m->recipients[k].next_at_ms = c.clock.stopped_at_ms + HOUR;
+            if (id % 3 == 2) {
+                m->recipients[k].state = HKY_RCPT_PARKED;
+                m->recipients[k].parked_at_ms = c.clock.stopped_at_ms;
+                hky_plan_unref(&m->recipients[k].plan);
+            }
+        }
+        hky_schedule_restore_message(c.schedule, m);
+    }
+    expect_there(&c, c.n_there, "restored");
+    hky_schedule_start(c.schedule);
+    turn_all(&c, 10);
+    assert_int_equal(c.n_asked, 0);
+    unsigned n_asked = c.n_there / 3 * 2; /* those in lanes and the parked */
+    hky_schedule_set_policy(c.schedule, &c.policies[1].policy);
+    for (unsigned id = 100; id < 120; id++) { /* by the old policy to homes that have the new one when they come */
+        c.n_there += RCPTS;
+        n_asked += RCPTS;
+        hky_schedule_enqueue(c.schedule, id % WORKERS, to_domains(&c, id, RCPTS, id));
+    }
+    turn_all(&c, 10);
+    assert_int_equal(c.n_asked, n_asked);
+    c.clock.stopped_at_ms += HOUR;
+    for (unsigned i = 0; i < WORKERS; i++) {
+        hky_schedule_tick(c.schedule, i);
+    }
+    turn_all(&c, 10);
+    assert_int_equal(c.n_asked, c.n_there); /* and the deferred */
+    crowd_fini(&c);
+}
+
+static void on_walk_answer(struct hky_queue_request *rq)
+{
+    *(bool *)rq->ctx = true;
+}
+
+static unsigned ask_by_hand(struct crowd *c, enum hky_queue_action action, struct hky_buf *rows)
+{
+    bool is_done = false;
+    struct hky_queue_request rq = {.action = action, .loop = c->loops[1], .done = on_walk_answer, .ctx = &is_done};
+    hky_buf_init(&rq.rows, 1 << 20);
+    hky_schedule_query(c->schedule, &rq);
+    for (int i = 0; i < 100 * WORKERS && !is_done; i++) {
+        hky_loop_turn(c->loops[i % WORKERS], 0);
+        if (action == HKY_QUEUE_LIST) {
+            expect_there(c, c->n_there, "while the queue is listed");
+        }
+    }
+    assert_true(is_done);
+    if (rows != NULL) {
+        hky_buf_clear(rows);
+        hky_buf_add_str(rows, hky_str_of(rq.rows.p, rq.rows.n));
+    }
+    hky_buf_fini(&rq.rows);
+    return (unsigned)rq.n;
+}
+
+/* To all homes from all workers, asked for after so many turns of the loops. */
+static void the_list_has_those_on_their_way(void **state)
+{
+    (void)state;
+    static struct crowd c;
+    hand_crowd_init(&c);
+    hky_schedule_start(c.schedule);
+    turn_all(&c, 3);
+    for (unsigned id = 1; id <= 20 * WORKERS * WORKERS; id++) {
+        unsigned from = id % WORKERS, n_turns = id / WORKERS % WORKERS;
+        struct hky_message *m = to_domains(&c, id, 1, id / WORKERS / WORKERS);
+        hky_schedule_enqueue(c.schedule, from, m);
+        c.n_there = 1;
+        for (unsigned i = 0; i < n_turns; i++) {
+            hky_loop_turn(c.loops[(from + i) % WORKERS], 0);
+            expect_there(&c, 1, "on its way");
+        }
+        unsigned n = ask_by_hand(&c, HKY_QUEUE_LIST, NULL);
+        if (n != 1) {
+            fail_msg("from worker %u, %u turns later: %u rows instead of 1", from, n_turns, n);
+        }
+        assert_int_equal(ask_by_hand(&c, HKY_QUEUE_CANCEL, NULL), 1);
+        expect_there(&c, 0, "cancelled");
+    }
+    crowd_fini(&c);
+}
+
+static void the_list_has_nobody_twice(void **state)
+{
+    (void)state;
+    static struct crowd c;
+    struct hky_buf rows;
+    hand_crowd_init(&c);
+    hky_buf_init(&rows, 1 << 20);
+    hky_schedule_start(c.schedule);
+    for (unsigned id = 1; id <= 60; id++) {
+        c.n_there += RCPTS;
+        hky_schedule_enqueue(c.schedule, id % WORKERS, to_domains(&c, id, RCPTS, id));
+        expect_there(&c, c.n_there, "enqueued");
+    }
+    for (unsigned i = 0; i < 3; i++) { /* on their way, on their way again to the lanes of a new policy, at home */
+        assert_int_equal(ask_by_hand(&c, HKY_QUEUE_LIST, &rows), c.n_there);
+        for (unsigned id = 1; id <= 60; id++) {
+            for (unsigned k = 0; k < RCPTS; k++) {
+                char address[48];
+                snprintf(address, sizeof address, "\"u%u.%u@d%u.example\"", id, k, id + k);
+                if (strstr(hky_buf_z(&rows), address) == NULL) {
+                    fail_msg("%s is not in the list", address);
+                }
+            }
+        }
+        if (i == 0) {
+            hky_schedule_set_policy(c.schedule, &c.policies[1].policy);
+        }
+    }
+    turn_all(&c, 10);
+    hky_buf_fini(&rows);
+    crowd_fini(&c);
+}
+
+/* More than one turn places: the others are held where they wait for theirs. */
+static void those_that_wait_to_be_placed_are_held_and_released(void **state)
+{
+    (void)state;
+    static struct crowd c;
+    hand_crowd_init(&c);
+    for (unsigned id = 1; id <= 500; id++, c.n_there += RCPTS) {
+        hky_schedule_restore_message(c.schedule, to_domains(&c, id, RCPTS, id));
+    }
+    hky_schedule_start(c.schedule);
+    assert_int_equal(ask_by_hand(&c, HKY_QUEUE_HOLD, NULL), c.n_there);
+    expect_there(&c, c.n_there, "held");
+    assert_int_equal(ask_by_hand(&c, HKY_QUEUE_LIST, NULL), c.n_there);
+    assert_int_equal(ask_by_hand(&c, HKY_QUEUE_RELEASE, NULL), c.n_there);
+    expect_there(&c, c.n_there, "released");
+    turn_all(&c, 20);
+    assert_int_equal(ask_by_hand(&c, HKY_QUEUE_LIST, NULL), c.n_there);
+    crowd_fini(&c);
 }
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(everyone_gets_to_one_end)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(everyone_gets_to_one_end),
+        cmocka_unit_test(the_policy_is_asked_about_recipients_that_are_counted),
+        cmocka_unit_test(the_list_has_those_on_their_way),
+        cmocka_unit_test(the_list_has_nobody_twice),
+        cmocka_unit_test(those_that_wait_to_be_placed_are_held_and_released),
+    };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
