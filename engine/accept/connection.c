@@ -1,5 +1,6 @@
 #include "accept/internal.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -196,12 +197,26 @@ static void event(struct hky_accept_worker *w, const struct hky_event *ev)
         w->accept->ops.event(w->accept->ops.ctx, w->index, ev);
 }
 
-static void on_refused(void *ctx, const char *reply)
+static void refused(struct hky_accept_worker *w, struct hky_event *ev)
+{
+    ev->kind = HKY_EVENT_REFUSED;
+    ev->at_ms = hky_clock_now_ms(w->accept->params.clock);
+    __atomic_add_fetch(&w->refused, 1, __ATOMIC_RELAXED);
+    event(w, ev);
+}
+
+static void on_refused(void *ctx, struct hky_str sender, struct hky_str rcpt, const char *reply)
 {
     struct hky_connection *c = ctx;
+    char from[HKY_ADDRESS_MAX + 1], to[HKY_ADDRESS_MAX + 1];
 
-    __atomic_add_fetch(&c->worker->refused, 1, __ATOMIC_RELAXED);
-    event(c->worker, &(struct hky_event){.kind = HKY_EVENT_REFUSED, .at_ms = now_ms(ctx), .text = reply});
+    snprintf(from, sizeof from, "%.*s", HKY_STR_ARG(sender));
+    snprintf(to, sizeof to, "%.*s", HKY_STR_ARG(rcpt));
+    refused(c->worker, &(struct hky_event){.sender = from,
+                                           .rcpt = to,
+                                           .client = c->session.client,
+                                           .user = c->session.user != NULL ? c->session.user->name : NULL,
+                                           .text = reply});
 }
 
 /* Durable: from here on the mail is ours. Events first: behind enqueue the recipients belong to their lanes. */
@@ -239,7 +254,7 @@ static void on_durable(struct hky_commit *commit, const struct hky_durable *dura
     if (result == HKY_OK)
         hand_on(w, p->message);
     else
-        __atomic_add_fetch(&w->refused, 1, __ATOMIC_RELAXED);
+        refused(w, &(struct hky_event){.message = p->message, .text = hky_session_not_stored(result)});
     hky_message_unref(&p->message);
     free(p);
 }

@@ -58,6 +58,23 @@ void hky_session_error(struct hky_session *s, int code, const char *enhanced, co
         hky_session_close(s, "4.7.0", "too many errors; goodbye");
 }
 
+void hky_session_refuse(struct hky_session *s, struct hky_str sender, struct hky_str rcpt, int code,
+                        const char *enhanced, const char *fmt, ...)
+{
+    char text[256], reply[300];
+    va_list ap;
+
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    snprintf(reply, sizeof reply, "%d %s %s", code, enhanced, text);
+    s->p.ops->refused(s->p.ctx, sender, rcpt, reply);
+    if (code / 100 == 4)
+        hky_session_reply(s, code, enhanced, "%s", text);
+    else
+        hky_session_error(s, code, enhanced, "%s", text);
+}
+
 /* The only place that says 250 to content: without the journal's token it cannot be called. */
 static void reply_queued(struct hky_session *s, const struct hky_durable *durable, uint64_t id)
 {
@@ -303,6 +320,8 @@ static void on_command(struct hky_session *s, struct hky_str line, size_t behind
         refuse_state(s, verb);
     else if (commands[verb].needs_login && !hky_session_may_send(s))
         refuse_client(s);
+    else if (err != HKY_OK && (verb == HKY_VERB_MAIL || verb == HKY_VERB_RCPT))
+        hky_session_refuse(s, hky_tx_sender(s), HKY_STR(""), code, enhanced, "%s", e.text);
     else if (err != HKY_OK)
         hky_session_error(s, code, enhanced, "%s", e.text);
     else
@@ -410,6 +429,12 @@ size_t hky_session_input(struct hky_session *s, const char *p, size_t n)
 
 /* --- what was waited for --- */
 
+const char *hky_session_not_stored(enum hky_err result)
+{
+    return result == HKY_E_FULL ? "452 4.3.1 no space for the message; try again later"
+                                : "451 4.3.0 the message could not be stored; try again later";
+}
+
 void hky_session_on_commit(struct hky_session *s, const struct hky_durable *durable, enum hky_err result, uint64_t id)
 {
     HKY_ASSERT(s->waits & HKY_WAIT_COMMIT);
@@ -420,10 +445,9 @@ void hky_session_on_commit(struct hky_session *s, const struct hky_durable *dura
         s->n_errors = 0;
         s->n_accepted++;
         reply_queued(s, durable, id);
-    } else if (result == HKY_E_FULL) {
-        hky_session_reply(s, 452, "4.3.1", "no space for the message; try again later");
     } else {
-        hky_session_reply(s, 451, "4.3.0", "the message could not be stored; try again later");
+        s->p.ops->write(s->p.ctx, hky_session_not_stored(result), strlen(hky_session_not_stored(result)));
+        s->p.ops->write(s->p.ctx, "\r\n", 2);
     }
     hky_session_tx_reset(s);
 }

@@ -63,7 +63,8 @@ struct hky_session_ops {
     void (*start_tls)(void *ctx);                                /* hky_session_on_tls follows */
     void (*close)(void *ctx);                                    /* what was written goes out first */
     void (*note)(void *ctx, const char *what, struct hky_str text); /* for the log */
-    void (*refused)(void *ctx, const char *reply);                  /* a message was not taken */
+    /* A message, or this recipient of it (else empty), was not taken. */
+    void (*refused)(void *ctx, struct hky_str sender, struct hky_str rcpt, const char *reply);
 };
 
 struct hky_session_params {
@@ -99,6 +100,7 @@ void hky_session_fini(struct hky_session *s);
 size_t hky_session_input(struct hky_session *s, const char *p, size_t n);
 /* The journal's answer. `durable` is the proof without which no 250 is written. */
 void hky_session_on_commit(struct hky_session *s, const struct hky_durable *durable, enum hky_err result, uint64_t id);
+const char *hky_session_not_stored(enum hky_err result);                      /* its reply when that is not HKY_OK */
 void hky_session_on_secret(struct hky_session *s, struct hky_secret *secret); /* takes the reference; NULL: failed */
 void hky_session_on_tls(struct hky_session *s);
 void hky_session_resume(struct hky_session *s, unsigned wait); /* WAIT_BIG, _JOURNAL, _OUTPUT, _PENALTY: go on */
@@ -113,6 +115,9 @@ void hky_session_enter(struct hky_session *s, enum hky_session_state to); /* the
 void hky_session_reply(struct hky_session *s, int code, const char *enhanced, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
 /* Counts against engine.bounds.errors; above: 421 and close. */
+/* As error (5xx) or reply (4xx), and told to the owner. */
+void hky_session_refuse(struct hky_session *s, struct hky_str sender, struct hky_str rcpt, int code,
+                        const char *enhanced, const char *fmt, ...) __attribute__((format(printf, 6, 7)));
 void hky_session_error(struct hky_session *s, int code, const char *enhanced, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
 void hky_session_close(struct hky_session *s, const char *enhanced, const char *text); /* 421 text, or silent if NULL */
@@ -123,6 +128,7 @@ bool hky_session_may_send(const struct hky_session *s);    /* without a (further
 bool hky_session_offers_auth(const struct hky_session *s); /* now */
 
 /* transaction.c */
+struct hky_str hky_tx_sender(const struct hky_session *s); /* empty outside a transaction */
 void hky_tx_mail(struct hky_session *s, struct hky_command *c);
 void hky_tx_rcpt(struct hky_session *s, struct hky_command *c);
 void hky_tx_data(struct hky_session *s, struct hky_command *c);

@@ -72,18 +72,19 @@ static bool may_use(const struct hky_user *user, struct hky_str address)
 void hky_tx_mail(struct hky_session *s, struct hky_command *c)
 {
     const struct hky_engine_options *engine = &s->p.policy->engine;
+    struct hky_str sender = hky_address_str(&c->path), none = HKY_STR("");
 
     if (c->body == HKY_BODY_BINARYMIME) {
-        hky_session_error(s, 555, "5.5.4", "BODY=BINARYMIME is not offered here");
+        hky_session_refuse(s, sender, none, 555, "5.5.4", "BODY=BINARYMIME is not offered here");
         return;
     }
     if (c->has_size && c->size > engine->max_message) {
-        hky_session_error(s, 552, "5.3.4", "message too big, at most %llu octets",
-                          (unsigned long long)engine->max_message);
+        hky_session_refuse(s, sender, none, 552, "5.3.4", "message too big, at most %llu octets",
+                           (unsigned long long)engine->max_message);
         return;
     }
     if (!c->is_null && !may_use(s->user, hky_address_str(&c->path))) {
-        hky_session_error(s, 553, "5.7.1", "login %.60s may not send as this address", s->user->name);
+        hky_session_refuse(s, sender, none, 553, "5.7.1", "login %.60s may not send as this address", s->user->name);
         return;
     }
     switch (s->p.ops->room(s->p.ctx, c->has_size ? c->size : 0)) {
@@ -93,10 +94,10 @@ void hky_tx_mail(struct hky_session *s, struct hky_command *c)
         s->waits |= HKY_WAIT_JOURNAL;
         return;
     case HKY_E_FULL:
-        hky_session_reply(s, 452, "4.3.1", "no space for mail at the moment; try again later");
+        hky_session_refuse(s, sender, none, 452, "4.3.1", "no space for mail at the moment; try again later");
         return;
     default:
-        hky_session_reply(s, 451, "4.3.0", "mail cannot be stored at the moment; try again later");
+        hky_session_refuse(s, sender, none, 451, "4.3.0", "mail cannot be stored at the moment; try again later");
         return;
     }
 
@@ -136,9 +137,20 @@ static bool has_rcpt(const struct hky_transaction *tx, struct hky_str address, u
     return false;
 }
 
-/* Refused recipients do not count as errors of the client: a campaign may well name more than are taken at once. */
-static void refuse_rcpt(struct hky_session *s, int code, const char *enhanced, const char *text)
+struct hky_str hky_tx_sender(const struct hky_session *s)
 {
+    return s->tx != NULL ? hky_str_of(s->tx->arena.p, s->tx->sender_n) : HKY_STR("");
+}
+
+/* Refused recipients do not count as errors of the client: a campaign may well name more than are taken at once. The
+ * first of them is told of. */
+static void refuse_rcpt(struct hky_session *s, struct hky_str rcpt, int code, const char *enhanced, const char *text)
+{
+    char reply[120];
+
+    snprintf(reply, sizeof reply, "%d %s %s", code, enhanced, text);
+    if (s->tx->n_refused == 0)
+        s->p.ops->refused(s->p.ctx, hky_tx_sender(s), rcpt, reply);
     hky_session_reply(s, code, enhanced, "%s", text);
     if (++s->tx->n_refused > OVERSHOOT)
         hky_session_close(s, "4.7.0", "too many recipients refused");
@@ -156,7 +168,7 @@ void hky_tx_rcpt(struct hky_session *s, struct hky_command *c)
         address = hky_str_of(postmaster, n < (int)sizeof postmaster ? (size_t)n : sizeof postmaster - 1);
     }
     if (c->path.is_utf8 && !tx->is_smtputf8) {
-        refuse_rcpt(s, 553, "5.6.7", "this address needs SMTPUTF8 in MAIL");
+        refuse_rcpt(s, address, 553, "5.6.7", "this address needs SMTPUTF8 in MAIL");
         return;
     }
     uint32_t hash = hash_address(address);
@@ -167,7 +179,7 @@ void hky_tx_rcpt(struct hky_session *s, struct hky_command *c)
     if (tx->n_rcpts >= engine->bounds.recipients) {
         char text[80];
         snprintf(text, sizeof text, "too many recipients, at most %u a message", engine->bounds.recipients);
-        refuse_rcpt(s, 452, "4.5.3", text);
+        refuse_rcpt(s, address, 452, "4.5.3", text);
         return;
     }
     if (tx->n_rcpts == tx->cap_rcpts) {
@@ -375,14 +387,8 @@ static void give_body(struct hky_message *m, struct hky_content *content)
 static void refuse_content(struct hky_session *s)
 {
     const struct hky_refusal *r = &s->tx->content.refusal;
-    char text[160];
 
-    snprintf(text, sizeof text, "%d %s %s", r->code, r->enhanced, r->text);
-    s->p.ops->refused(s->p.ctx, text);
-    if (r->code / 100 == 4)
-        hky_session_reply(s, r->code, r->enhanced, "%s", r->text);
-    else
-        hky_session_error(s, r->code, r->enhanced, "%s", r->text);
+    hky_session_refuse(s, hky_tx_sender(s), HKY_STR(""), r->code, r->enhanced, "%s", r->text);
     hky_session_tx_reset(s);
 }
 
@@ -470,7 +476,8 @@ void hky_tx_bdat(struct hky_session *s, struct hky_command *c)
     } else if (s->tx->n_rcpts == 0) {
         hky_session_error(s, 554, "5.5.1", "no valid recipients");
     } else if (c->size > max) {
-        hky_session_error(s, 552, "5.3.4", "message too big, at most %llu octets", (unsigned long long)max);
+        hky_session_refuse(s, hky_tx_sender(s), HKY_STR(""), 552, "5.3.4", "message too big, at most %llu octets",
+                           (unsigned long long)max);
         if (s->state != HKY_SESSION_CLOSED)
             hky_session_tx_reset(s);
     } else {

@@ -227,7 +227,10 @@ static void add_line(struct lines *l, const struct hky_event *ev)
     add_text(b, "account", hky_str_z(ev->account));
     add_text(b, "mx", hky_str_z(ev->mx));
     add_text(b, "from", hky_str_z(ev->from));
-    add_text(b, "envelope", hky_str_z(ev->sender));
+    add_text(b, ev->kind == HKY_EVENT_REFUSED ? "sender" : "envelope", hky_str_z(ev->sender));
+    add_text(b, "rcpt", hky_str_z(ev->rcpt));
+    add_text(b, "user", hky_str_z(ev->user));
+    add_text(b, "client", hky_str_z(ev->client));
     if (ev->outcome != NULL)
         add_outcome(b, ev->outcome);
     if (ev->next_at_ms > 0)

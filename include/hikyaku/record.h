@@ -12,7 +12,7 @@
 /* X(id, name, what it means) -- the event log's vocabulary, documented from here in hikyaku-events(5). */
 #define HKY_EVENTS(X)                                                                                                  \
     X(ACCEPTED, "accepted", "a recipient is on disk; without a plan parked follows")                                   \
-    X(REFUSED, "refused", "a message was not taken after its content; text says why")                                  \
+    X(REFUSED, "refused", "a message or recipient of a known client was not taken; text is the reply")                 \
     X(DELIVERED, "delivered", "a relay took responsibility (2xx after the dot)")                                       \
     X(DEFERRED, "deferred", "an attempt failed; the same step is tried again at next_at")                              \
     X(ROUTED, "routed", "the plan went on to another step")                                                            \
@@ -47,12 +47,13 @@ struct hky_event {
     const struct hky_recipient *recipient;
     const struct hky_outcome *outcome;
     const char *relay, *account, *mx, *route;
-    const char *from;   /* From as sent */
-    const char *sender; /* envelope sender as sent */
-    int64_t next_at_ms; /* deferred; relay_paused: until */
-    int64_t delay_ms;   /* since acceptance */
-    const char *to;     /* relay_drained: the other relay */
-    const char *text;   /* reason */
+    const char *from;                 /* From as sent */
+    const char *sender;               /* envelope sender as sent */
+    int64_t next_at_ms;               /* deferred; relay_paused: until */
+    int64_t delay_ms;                 /* since acceptance */
+    const char *to;                   /* relay_drained: the other relay */
+    const char *client, *user, *rcpt; /* refused: whose; the recipient that was refused */
+    const char *text;                 /* reason */
 };
 
 struct hky_record;

@@ -140,9 +140,9 @@ static void note(void *ctx, const char *what, struct hky_str text)
     (void)ctx, (void)what, (void)text;
 }
 
-static void refused(void *ctx, const char *reply)
+static void refused(void *ctx, struct hky_str sender, struct hky_str rcpt, const char *reply)
 {
-    (void)ctx;
+    (void)ctx, (void)sender, (void)rcpt;
     HKY_ASSERT(reply[0] == '4' || reply[0] == '5');
 }
 

@@ -322,6 +322,9 @@ def full_spool(world):
                 break
     holds(20 < n < 120, f"{n} messages of 100 kB in 8 MB")
     same(said(), ("full", (503, "full\n"), "hikyaku_spool_full 1", "full:"), "full")
+    row = event(engine, "refused")
+    same((row["text"].split(" ", 2)[:2], row["sender"], row["client"]), (["452", "4.3.1"], "shop@shop.example", "127.0.0.1"), "the event of a refusal")
+    same(next(x for x in answer(http, "/metrics")[1].splitlines() if x.startswith("hikyaku_refused_total ")), f"hikyaku_refused_total {len(engine.events('refused'))}", "metric")
     holds("no mail is taken in" in world.run("status", "--spool", engine.spool)[1], "what it means")
     world.run("relay", "resume", "r", "--spool", engine.spool)
     wait_for(lambda: engine.status()["journal"]["health"] == "good", 60, 0.2, "room again")

@@ -33,7 +33,8 @@ struct fake {
     unsigned n_big_aborted, n_noted, n_room_busy;
     enum hky_err room, commit, big_room;
     const struct hky_secret_ref *secret_ref;
-    char noted[200], refused[200];
+    char noted[200], refused[200], refused_of[200];
+    unsigned n_refused;
     uint64_t last_id;
 };
 
@@ -140,9 +141,13 @@ static void fake_note(void *ctx, const char *what, struct hky_str text)
     f->n_noted++;
     snprintf(f->noted, sizeof f->noted, "%s " HKY_STR_FMT, what, HKY_STR_ARG(text));
 }
-static void fake_refused(void *ctx, const char *reply)
+static void fake_refused(void *ctx, struct hky_str sender, struct hky_str rcpt, const char *reply)
 {
-    snprintf(((struct fake *)ctx)->refused, 200, "%s", reply);
+    struct fake *f = ctx;
+
+    snprintf(f->refused, sizeof f->refused, "%s", reply);
+    snprintf(f->refused_of, sizeof f->refused_of, "%.*s %.*s", HKY_STR_ARG(sender), HKY_STR_ARG(rcpt));
+    f->n_refused++;
 }
 
 static const struct hky_session_ops fake_ops = {

@@ -653,16 +653,61 @@ static void test_who_may_send(void **state)
     }
 }
 
+static void what_is_refused_is_told_of(void **state)
+{
+    static const struct {
+        const char *wire, *of, *text;
+        enum hky_err room;
+        unsigned n;
+    } rows[] = {
+        {"MAIL FROM:<a@x.test> SIZE=99999999999\r\n", "a@x.test ", "552 5.3.4 message too big", HKY_OK, 1},
+        {"MAIL FROM:<a@x.test>\r\n", "a@x.test ", "452 4.3.1 no space", HKY_E_FULL, 1},
+        {"MAIL FROM:<a@x.test>\r\n", "a@x.test ", "451 4.3.0 mail cannot be stored", HKY_E_IO, 1},
+        {"MAIL FROM:<a x>\r\n", " ", "501 5.1.7", HKY_OK, 1},
+        {"MAIL FROM:<a@x.test>\r\nRCPT TO:<b y>\r\n", "a@x.test ", "501 5.1.3", HKY_OK, 1},
+        {"MAIL FROM:<a@x.test>\r\nRCPT TO:<\xe6\x97\xa5@y.test>\r\nRCPT TO:<\xe6\x97\xa5@z.test>\r\n",
+         "a@x.test \xe6\x97\xa5@y.test", "553 5.6.7", HKY_OK, 1},
+        {"MAIL FROM:<a@x.test>\r\nRCPT TO:<b@y.test>\r\nBDAT 99999999\r\n", "a@x.test ", "552 5.3.4", HKY_OK, 1},
+        {"RCPT TO:<b@y.test>\r\nDATA\r\nXYZZY\r\n", "", "", HKY_OK, 0}, /* of the dialogue, not of a message */
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct fake f;
+        fake_init(&f, false, HKY_LISTEN_PLAIN, NULL, "127.0.0.1");
+        f.room = rows[i].room;
+        fake_send(&f, HKY_STR("EHLO t\r\n"));
+        fake_send(&f, hky_str_z(rows[i].wire));
+        if (f.n_refused != rows[i].n || strcmp(f.refused_of, rows[i].of) != 0 ||
+            strncmp(f.refused, rows[i].text, strlen(rows[i].text)) != 0)
+            fail_msg("%s: %u, \"%s\" of \"%s\"", rows[i].wire, f.n_refused, f.refused, f.refused_of);
+        fake_fini(&f);
+    }
+    struct fake f; /* who may not send tells the owner nothing */
+    fake_init(&f, true, HKY_LISTEN_PLAIN, NULL, "192.0.2.1");
+    fake_send(&f, HKY_STR("EHLO t\r\nMAIL FROM:<a@x.test>\r\nMAIL FROM:<a x>\r\n"));
+    assert_int_equal(f.n_refused, 0);
+    fake_fini(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_transcripts),         cmocka_unit_test(test_dot_lines_are_noted),
-        cmocka_unit_test(test_stored_message),      cmocka_unit_test(test_own_fields_from_strangers),
-        cmocka_unit_test(test_scenario_of_a_login), cmocka_unit_test(test_bounds_of_content),
-        cmocka_unit_test(test_bounds_in_pieces),    cmocka_unit_test(test_big_content_is_whole),
-        cmocka_unit_test(test_journal_answers),     cmocka_unit_test(test_no_room_for_a_big_file),
-        cmocka_unit_test(test_utf8_addresses),      cmocka_unit_test(test_waiting),
-        cmocka_unit_test(test_pipelining_faults),   cmocka_unit_test(test_bounds_of_dialogue),
+        cmocka_unit_test(what_is_refused_is_told_of),
+        cmocka_unit_test(test_transcripts),
+        cmocka_unit_test(test_dot_lines_are_noted),
+        cmocka_unit_test(test_stored_message),
+        cmocka_unit_test(test_own_fields_from_strangers),
+        cmocka_unit_test(test_scenario_of_a_login),
+        cmocka_unit_test(test_bounds_of_content),
+        cmocka_unit_test(test_bounds_in_pieces),
+        cmocka_unit_test(test_big_content_is_whole),
+        cmocka_unit_test(test_journal_answers),
+        cmocka_unit_test(test_no_room_for_a_big_file),
+        cmocka_unit_test(test_utf8_addresses),
+        cmocka_unit_test(test_waiting),
+        cmocka_unit_test(test_pipelining_faults),
+        cmocka_unit_test(test_bounds_of_dialogue),
         cmocka_unit_test(test_who_may_send),
     };
 
