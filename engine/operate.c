@@ -104,6 +104,8 @@ static void on_queue_done(struct hky_queue_request *rq)
         hky_journal_flush(ask->engine->journal);
     hky_buf_init(&b, ANSWER_MOST);
     hky_buf_printf(&b, "{\"ok\":true,\"n\":%" PRIu64, rq->n);
+    if (rq->n_kept > 0)
+        hky_buf_printf(&b, ",\"kept\":%" PRIu64, rq->n_kept);
     if (ask->where_error[0] != '\0') {
         hky_buf_add_z(&b, ",\"where_error\":");
         hky_buf_add_json(&b, hky_str_z(ask->where_error));

@@ -80,6 +80,7 @@ static void print_answer(const char *action, const json_t *answer, bool is_dry_r
 {
     const json_t *rows = json_object_get(answer, "rows");
     json_int_t n = json_integer_value(json_object_get(answer, "n"));
+    json_int_t kept = json_integer_value(json_object_get(answer, "kept"));
     bool is_list = strcmp(action, "list") == 0;
 
     if (strcmp(action, "show") == 0) {
@@ -99,6 +100,9 @@ static void print_answer(const char *action, const json_t *answer, bool is_dry_r
     } else {
         printf("%" JSON_INTEGER_FORMAT " recipient%s %s\n", n, n == 1 ? "" : "s", past_of(action));
     }
+    if (kept > 0)
+        printf("%" JSON_INTEGER_FORMAT " stay%s held: engine.only_to does not name %s\n", kept, kept == 1 ? "s" : "",
+               kept == 1 ? "it" : "them");
 }
 
 static bool is_state(const char *name)

@@ -190,10 +190,20 @@ static void act(struct hky_shard *sh, enum hky_queue_action action, struct hky_r
     }
 }
 
+static bool is_kept_by_only_to(const struct hky_shard *sh, enum hky_queue_action action, const struct hky_recipient *r)
+{
+    return (action == HKY_QUEUE_RELEASE || action == HKY_QUEUE_RETRY) && r->state == HKY_RCPT_HELD &&
+           sh->policy->engine.reaches != NULL && !sh->policy->engine.reaches(sh->policy, r);
+}
+
 static void consider(void *ctx, struct hky_shard *sh, struct hky_recipient *r, int64_t now_ms)
 {
     struct hky_queue_request *rq = ctx;
     if (!is_possible(rq->action, r) || !is_selected(rq, sh->index, r, now_ms)) {
+        return;
+    }
+    if (is_kept_by_only_to(sh, rq->action, r)) {
+        rq->n_kept++;
         return;
     }
     if (rq->n++ < rq->limit || rq->limit == 0) {
@@ -263,7 +273,7 @@ void hky_schedule_query(struct hky_schedule *s, struct hky_queue_request *rq)
     a->s = s;
     a->rq = rq;
     a->asked_at_ms = hky_clock_now_ms(s->clock);
-    rq->n = 0;
+    rq->n = rq->n_kept = 0;
     rq->schedule = a;
     if (rq->rows.max == 0) {
         hky_buf_init(&rq->rows, 64 << 20);

@@ -152,7 +152,7 @@ struct hky_queue_request {
     /* Evaluates `where` on a worker; NULL when where is NULL. */
     bool (*where_holds)(void *ctx, unsigned worker, const struct hky_recipient *r);
     /* out */
-    uint64_t n;
+    uint64_t n, n_kept;  /* n_kept: asked to go, but engine.only_to would hold them again */
     struct hky_buf rows; /* JSON objects separated by commas, no brackets */
     struct hky_error error;
     void *schedule;

@@ -255,6 +255,8 @@ def only_to(world):
     same(sorted(a for row in world.received() for a in row["to"]), ["staff@b.example", "u@ok.example"], "sent")
     event(engine, "held", rcpt="customer@b.example")
     same([r["recipient"] for r in engine.queue("--state", "held")["rows"]], ["customer@b.example"], "held")
+    said = world.run("queue", "release", "--state", "held", "--spool", engine.spool, check=False)[1]
+    holds("0 recipients released" in said and "1 stays held: engine.only_to does not name it" in said, said)
     end(engine)
 
 

@@ -429,6 +429,12 @@ static void only_to_holds_the_others(void **state)
     struct hky_plan *plan = fake_plan((struct hky_step[]){fake_step("ses")}, 1);
     send_to(&st, plan, "", 3, (const char *const[]){"a@shop.example", "b@home.example", "c@sub.shop.example"});
     expect(&st, "held held");
+    /* as long as it does not name them, no word of an operator lets them go */
+    assert_int_equal(ask(&st, HKY_QUEUE_RELEASE, (struct hky_selection){0}, NULL, 0), 0);
+    assert_int_equal(ask(&st, HKY_QUEUE_RETRY, (struct hky_selection){0}, NULL, 0), 0);
+    assert_int_equal(ask(&st, HKY_QUEUE_LIST, (struct hky_selection){.state = "held"}, NULL, 0), 2);
+    st.policy.policy.engine.reaches = NULL;
+    assert_int_equal(ask(&st, HKY_QUEUE_RELEASE, (struct hky_selection){0}, NULL, 0), 2);
     hky_plan_unref(&plan);
     stage_end(&st);
 }
