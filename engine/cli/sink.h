@@ -42,7 +42,7 @@ struct hky_sink {
     const char *store;
     FILE *index;
     bool offers_auth, is_quiet, is_json;
-    uint64_t max, n_messages, n_recipients, n_faults, n_connections;
+    uint64_t max, n_messages, n_settled, n_recipients, n_faults, n_connections;
     TAILQ_HEAD(, hky_sink_session) sessions;
 };
 

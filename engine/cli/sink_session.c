@@ -33,9 +33,18 @@ struct hky_sink_session {
     const char *late_reply;
 };
 
+/* A message has its answer, or nobody waits for it any more. */
+static void settled(struct hky_sink *sink)
+{
+    if (sink->max > 0 && ++sink->n_settled >= sink->max)
+        hky_loop_stop(sink->loop);
+}
+
 static void close_session(struct hky_sink_session *s)
 {
     TAILQ_REMOVE(&s->listener->sink->sessions, s, link);
+    if (hky_timer_is_set(&s->late))
+        settled(s->listener->sink);
     hky_timer_cancel(&s->late);
     hky_stream_close(&s->stream);
     hky_buf_fini(&s->body);
@@ -150,11 +159,19 @@ static void print_message(struct hky_sink_session *s)
            s->n_rcpts > 1 ? " ..." : "", s->body.n, s->listener->port, hky_stream_is_secure(s->stream) ? ", TLS" : "");
 }
 
+static void reply_now(struct hky_sink_session *s, const char *reply)
+{
+    answer(s, reply);
+    if (s->listener->sink->max > 0)
+        hky_stream_flush(s->stream); /* it may be the last */
+    settled(s->listener->sink);
+}
+
 static void on_late(struct hky_timer *timer)
 {
     struct hky_sink_session *s = HKY_CONTAINER(timer, struct hky_sink_session, late);
 
-    answer(s, s->late_reply);
+    reply_now(s, s->late_reply);
     hky_stream_resume(s->stream);
 }
 
@@ -163,7 +180,7 @@ static void reply_to_dot(struct hky_sink_session *s, const char *reply)
     struct hky_sink *sink = s->listener->sink;
 
     if (sink->latency_ms == 0) {
-        answer(s, reply);
+        reply_now(s, reply);
         return;
     }
     s->late_reply = reply;
@@ -191,10 +208,6 @@ static void on_message(struct hky_sink_session *s, bool *is_gone)
         print_message(s);
     reset(s);
     reply_to_dot(s, "250 2.0.0 ok");
-    if (sink->max > 0 && sink->n_messages >= sink->max) {
-        hky_stream_flush(s->stream);
-        hky_loop_stop(sink->loop);
-    }
 }
 
 /* ---- commands ---- */

@@ -2,9 +2,11 @@
 import json
 import os
 import signal
+import smtplib
+import subprocess
 
 from common import case, holds, message, same, send
-from harness import free_ports, wait_for
+from harness import answers, free_ports, wait_for
 
 POLICY = """
 engine { hostname = "mail.shop.example", listen = "127.0.0.1:{port}", dsn = "none" }
@@ -109,3 +111,19 @@ def probe_redirected(world):
     """)
     code, out, err = world.run("probe", "policy.lua", "far", check=False)
     holds(code == 0 and f"smtp.far.example:587 at 127.0.0.1:{sink.ports[0]} (engine.redirect)" in out.splitlines()[0], f"{code}\n{out}{err}")
+
+
+@case("commands", "sink --max: the last message has its answer before the end, late as it may be")
+def sink_ends_politely(world):
+    for options in ([], ["--latency", "300"]):
+        port = free_ports(1)[0]
+        sink = subprocess.Popen([world.binary, "sink", "--quiet", "--json", "--max", "2", "--listen", f"127.0.0.1:{port}", *options],
+                                stdout=subprocess.PIPE, text=True)
+        try:
+            wait_for(lambda: answers(port), why="the sink listens")
+            for _ in range(2):
+                with smtplib.SMTP("127.0.0.1", port, "client.example", timeout=10) as s:
+                    s.sendmail("a@x.example", ["b@y.example"], "Subject: x\r\n\r\nx\r\n")
+            same(sink.wait(10), 0, "exit code")
+        finally:
+            sink.kill()
