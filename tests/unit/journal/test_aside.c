@@ -29,7 +29,7 @@ static void path_of(const struct trace *t, int fd, const char *name, char out[TR
         below = 0; /* the folder that holds the spool */
     else if (path[below] == '/')
         below++;
-    snprintf(out, TRACE_LINE, "%s%s%s", path + below, name != NULL ? "/" : "", name != NULL ? name : "");
+    snprintf(out, TRACE_LINE, "%.80s%s%.70s", path + below, name != NULL ? "/" : "", name != NULL ? name : "");
 }
 
 static void trace_begin(struct trace *t)
