@@ -355,8 +355,9 @@ static bool write_out(struct hky_events *ev)
 
     if (ev->fd < 0 && open_file(ev, &e) != HKY_OK) /* it was told when that failed first */
         return false;
-    if (ev->is_torn && write(ev->fd, "\n", 1) == 1)
-        ev->is_torn = false;
+    if (ev->is_torn && write(ev->fd, "\n", 1) != 1)
+        return false;
+    ev->is_torn = false;
     end = fstat(ev->fd, &st) == 0 ? (uint64_t)st.st_size : 0;
     pending_begin(&ev->out, ev->n_out, ev->fd);
     while (ev->n_out < ev->out.n) {
