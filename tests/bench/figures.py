@@ -282,5 +282,5 @@ def decisions(program):
     return found
 
 
-def disk(world, rounds):
-    return statistics.median(fdatasync_seconds(world.dir) for _ in range(rounds))
+def disk(world, rounds, pause=0):
+    return statistics.median(fdatasync_seconds(world.dir, pause=pause) for _ in range(rounds))

@@ -139,8 +139,9 @@ class Calls:
         return counts
 
 
-def fdatasync_seconds(folder, samples=200):
-    """p50 of 4 KB and fdatasync, one after the other, into a file that was written before."""
+def fdatasync_seconds(folder, samples=200, pause=0):
+    """p50 of fdatasync after 4 KB into a file that was written before; `pause` seconds between them, since a disk that was left
+    alone for a moment may take longer."""
     path = os.path.join(folder, "sync-probe")
     block = os.urandom(4096)
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -155,6 +156,7 @@ def fdatasync_seconds(folder, samples=200):
             start = time.perf_counter()
             os.fdatasync(fd)
             took.append(time.perf_counter() - start)
+            time.sleep(pause)
     finally:
         os.close(fd)
         os.unlink(path)
