@@ -114,10 +114,10 @@ bool hky_session_is_content(const struct hky_session *s); /* reading content: th
 void hky_session_enter(struct hky_session *s, enum hky_session_state to); /* the only writer of `state` */
 void hky_session_reply(struct hky_session *s, int code, const char *enhanced, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
-/* Counts against engine.bounds.errors; above: 421 and close. */
 /* As error (5xx) or reply (4xx), and told to the owner. */
 void hky_session_refuse(struct hky_session *s, struct hky_str sender, struct hky_str rcpt, int code,
                         const char *enhanced, const char *fmt, ...) __attribute__((format(printf, 6, 7)));
+/* Counts against engine.bounds.errors; above: 421 and close. */
 void hky_session_error(struct hky_session *s, int code, const char *enhanced, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
 void hky_session_close(struct hky_session *s, const char *enhanced, const char *text); /* 421 text, or silent if NULL */

@@ -1,4 +1,5 @@
 """A disk that is really full: 452 to clients, deliveries go on, and mail comes in again when there is room."""
+import contextlib
 import os
 import signal
 import subprocess
@@ -19,7 +20,9 @@ def refusals(world, name):
         return [line.split(" ", 2)[2].strip() for line in f if line.split()[1] == "refused"]
 
 
-def mount(world, octets):
+@contextlib.contextmanager
+def small_disk(world, octets):
+    """A tmpfs of so many octets; it and what runs on it end with the block."""
     root = world.path("small")
     os.mkdir(root)
     if os.geteuid() != 0:
@@ -27,29 +30,24 @@ def mount(world, octets):
     done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={octets},mode=700", "tmpfs", root], capture_output=True, text=True)
     if done.returncode != 0:
         raise Skip(f"no tmpfs can be mounted: {done.stderr.strip()}")
-    return root
+    try:
+        yield root
+    finally:
+        for p in world.processes:
+            p.kill()
+        subprocess.run(["umount", "-l", root], check=False)
 
 
 @part("a full disk: 452, deliveries go on, mail comes in again when there is room", 120)
 def fulldisk(world, options, rng):
-    root = mount(world, 16 << 20)
-    try:
+    with small_disk(world, 16 << 20) as root:
         run(world, root)
-    finally:
-        for p in world.processes:
-            p.kill()
-        subprocess.run(["umount", "-l", root], check=False)
 
 
 @part("large mail on a disk that fills: min_free stays free, small mail goes on", 60)
 def largemail(world, options, rng):
-    root = mount(world, 96 << 20)
-    try:
+    with small_disk(world, 96 << 20) as root:
         fill_with_large(world, root)
-    finally:
-        for p in world.processes:
-            p.kill()
-        subprocess.run(["umount", "-l", root], check=False)
 
 
 def fill_with_large(world, root):
