@@ -29,13 +29,20 @@ void hky_session_enter(struct hky_session *s, enum hky_session_state to)
 static void reply_v(struct hky_session *s, int code, const char *enhanced, const char *fmt, va_list ap)
 {
     char line[REPLY_MAX];
-    int at = snprintf(line, sizeof line, "%d %s%s", code, enhanced, enhanced[0] != '\0' ? " " : "");
-    int n = vsnprintf(line + at, sizeof line - (size_t)at - 2, fmt, ap);
-    size_t room = sizeof line - (size_t)at - 3;
+    char *at = hky_decimal_padded(line, (unsigned)code, 3);
+    size_t enhanced_n = strlen(enhanced), room;
+    int n;
 
-    at += n < 0 ? 0 : (size_t)n > room ? (int)room : n;
-    memcpy(line + at, "\r\n", 2);
-    s->p.ops->write(s->p.ctx, line, (size_t)at + 2);
+    *at++ = ' ';
+    memcpy(at, enhanced, enhanced_n);
+    at += enhanced_n;
+    if (enhanced_n > 0)
+        *at++ = ' ';
+    room = (size_t)(line + sizeof line - at) - 3;
+    n = vsnprintf(at, room + 1, fmt, ap);
+    at += n < 0 ? 0 : (size_t)n > room ? room : (size_t)n;
+    memcpy(at, "\r\n", 2);
+    s->p.ops->write(s->p.ctx, line, (size_t)(at + 2 - line));
 }
 
 void hky_session_reply(struct hky_session *s, int code, const char *enhanced, const char *fmt, ...)

@@ -87,6 +87,7 @@ struct hky_session {
     uint32_t n_skipped;
     uint32_t n_commands; /* lines dealt with: the connection's deadline moves with it */
     uint64_t chunk_left; /* octets of the chunk still to come (CHUNK, SWALLOW) */
+    uint64_t last_size;  /* of the message before: who announces none sends the like again */
     char *hello;         /* what EHLO said, NULL before */
     const struct hky_user *user;
     struct hky_transaction *tx;     /* MAIL to the end of the content */

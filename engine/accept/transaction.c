@@ -213,18 +213,24 @@ static void trace_field(const struct hky_session *s, struct hky_buf *out)
     hello[n] = '\0';
     hky_id_format(tx->id, id);
     hky_date_format(tx->at_ms, 0, date);
-    hky_buf_printf(out, "Received: from %s ([%s%s])\r\n\tby %s with %s%s%s id %s", hello,
-                   strchr(s->client, ':') != NULL ? "IPv6:" : "", s->client, s->p.policy->engine.hostname,
-                   tx->is_smtputf8 ? "UTF8SMTP"
-                   : s->is_esmtp   ? "ESMTP"
-                                   : "SMTP",
-                   s->p.is_secure ? "S" : "", s->user != NULL ? "A" : "", id);
+    hky_buf_add_z(out, "Received: from ");
+    hky_buf_add_z(out, hello);
+    hky_buf_add_z(out, strchr(s->client, ':') != NULL ? " ([IPv6:" : " ([");
+    hky_buf_add_z(out, s->client);
+    hky_buf_add_z(out, "])\r\n\tby ");
+    hky_buf_add_z(out, s->p.policy->engine.hostname);
+    hky_buf_add_z(out, tx->is_smtputf8 ? " with UTF8SMTP" : s->is_esmtp ? " with ESMTP" : " with SMTP");
+    hky_buf_add_z(out, s->p.is_secure ? "S" : "");
+    hky_buf_add_z(out, s->user != NULL ? "A id " : " id ");
+    hky_buf_add_z(out, id);
     if (only != NULL && only->n < 200) {
         hky_buf_add_z(out, "\r\n\tfor <");
         hky_address_format(hky_str_of(tx->arena.p + only->at, only->n), false, out);
         hky_buf_add_c(out, '>');
     }
-    hky_buf_printf(out, ";\r\n\t%s\r\n", date);
+    hky_buf_add_z(out, ";\r\n\t");
+    hky_buf_add_z(out, date);
+    hky_buf_add_z(out, "\r\n");
 }
 
 static enum hky_err big_open(void *ctx, uint64_t id, void **big)
@@ -268,7 +274,7 @@ static void begin_content(struct hky_session *s)
         .hostname = engine->hostname,
         .is_trusted = hky_session_is_trusted(s),
     };
-    hky_content_init(&tx->content, tx->size_hint, hky_buf_str(&trace));
+    hky_content_init(&tx->content, tx->size_hint != 0 ? tx->size_hint : s->last_size, hky_buf_str(&trace));
     tx->has_content = true;
     hky_buf_fini(&trace);
 }
@@ -404,6 +410,7 @@ static void end_content(struct hky_session *s)
         return;
     }
     struct hky_message *m = make_message(s);
+    s->last_size = m->size;
     struct hky_str header = hky_content_header(content);
     void *big = content->big;
     content->big = NULL;

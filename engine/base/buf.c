@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 
+#include <endian.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -40,7 +41,7 @@ char *hky_buf_reserve(struct hky_buf *b, size_t n)
     return b->p + b->n;
 }
 
-void hky_buf_add(struct hky_buf *b, const void *p, size_t n)
+void hky_buf_add_slowly(struct hky_buf *b, const void *p, size_t n)
 {
     char *to;
 
@@ -50,19 +51,14 @@ void hky_buf_add(struct hky_buf *b, const void *p, size_t n)
     b->n += n;
 }
 
-void hky_buf_add_str(struct hky_buf *b, struct hky_str s)
+void hky_buf_add_decimal(struct hky_buf *b, int64_t v)
 {
-    hky_buf_add(b, s.p, s.n);
-}
+    char text[1 + HKY_DECIMAL_MAX], *to = text;
 
-void hky_buf_add_z(struct hky_buf *b, const char *z)
-{
-    hky_buf_add(b, z, strlen(z));
-}
-
-void hky_buf_add_c(struct hky_buf *b, char c)
-{
-    hky_buf_add(b, &c, 1);
+    if (v < 0)
+        *to++ = '-';
+    to = hky_decimal(to, v < 0 ? 0 - (uint64_t)v : (uint64_t)v);
+    hky_buf_add(b, text, (size_t)(to - text));
 }
 
 void hky_buf_printf(struct hky_buf *b, const char *fmt, ...)
@@ -126,11 +122,9 @@ void hky_buf_drop(struct hky_buf *b, size_t n)
 
 static void add_le(struct hky_buf *b, uint64_t v, unsigned octets)
 {
-    unsigned char le[8];
+    uint64_t le = htole64(v);
 
-    for (unsigned i = 0; i < octets; i++)
-        le[i] = (unsigned char)(v >> (8 * i));
-    hky_buf_add(b, le, octets);
+    hky_buf_add(b, &le, octets);
 }
 
 void hky_buf_add_u8(struct hky_buf *b, uint8_t v)

@@ -21,10 +21,35 @@ void hky_buf_clear(struct hky_buf *b); /* empty again, memory kept, is_over rese
 
 /* Room for `n` more octets at the end, or NULL when that passes max; then add what was written to b->n. */
 char *hky_buf_reserve(struct hky_buf *b, size_t n);
-void hky_buf_add(struct hky_buf *b, const void *p, size_t n);
-void hky_buf_add_str(struct hky_buf *b, struct hky_str s);
-void hky_buf_add_z(struct hky_buf *b, const char *z);
-void hky_buf_add_c(struct hky_buf *b, char c);
+void hky_buf_add_slowly(struct hky_buf *b, const void *p, size_t n); /* hky_buf_add's, when there may be no room */
+
+/* Lines and records are made of hundreds of small pieces: where there is room already, no call is made. */
+static inline void hky_buf_add(struct hky_buf *b, const void *p, size_t n)
+{
+    if (n == 0 || b->is_over || n >= b->cap - b->n || n > b->max - b->n) {
+        hky_buf_add_slowly(b, p, n);
+        return;
+    }
+    memcpy(b->p + b->n, p, n);
+    b->n += n;
+}
+
+static inline void hky_buf_add_str(struct hky_buf *b, struct hky_str s)
+{
+    hky_buf_add(b, s.p, s.n);
+}
+
+static inline void hky_buf_add_z(struct hky_buf *b, const char *z)
+{
+    hky_buf_add(b, z, strlen(z));
+}
+
+static inline void hky_buf_add_c(struct hky_buf *b, char c)
+{
+    hky_buf_add(b, &c, 1);
+}
+
+void hky_buf_add_decimal(struct hky_buf *b, int64_t v);
 void hky_buf_printf(struct hky_buf *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 /* NUL-terminated view (the NUL is not counted); "" when empty. Valid until the next change. */

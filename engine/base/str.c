@@ -89,6 +89,22 @@ bool hky_str_u64(struct hky_str s, uint64_t max, uint64_t *out)
     return true;
 }
 
+char *hky_decimal_padded(char *to, uint64_t v, unsigned n)
+{
+    for (unsigned i = n; i-- > 0; v /= 10)
+        to[i] = (char)('0' + v % 10);
+    return to + n;
+}
+
+char *hky_decimal(char *to, uint64_t v)
+{
+    unsigned n = 1;
+
+    for (uint64_t rest = v; rest >= 10; rest /= 10)
+        n++;
+    return hky_decimal_padded(to, v, n);
+}
+
 char *hky_str_dup(struct hky_str s)
 {
     char *z = hky_alloc(s.n + 1);

@@ -7,6 +7,9 @@ enum { AT_START, IN_LINE, AFTER_CR, AFTER_DOT, AFTER_DOT_CR };
 void hky_dot_reader_init(struct hky_dot_reader *r)
 {
     *r = (struct hky_dot_reader){.state = AT_START};
+#if defined(__x86_64__)
+    r->is_wide = __builtin_cpu_supports("avx2");
+#endif
 }
 
 #define ONES  UINT64_C(0x0101010101010101)
@@ -76,23 +79,66 @@ static void note_stretch(struct pass *k)
     k->n_crlf = 0;
 }
 
-#if defined(__SSE2__)
-#include <emmintrin.h>
+#if defined(__x86_64__)
+#include <immintrin.h>
 
-static __m128i load(const char *p)
-{
-    return _mm_loadu_si128((const __m128i *)(const void *)p);
-}
+#define BLOCK 64
 
-/* All ones for every octet `here` that is not plain: an LF without a CR before it, anything else behind a CR, a NUL, a
- * dot that begins a line. `before` are the octets one further to the left. */
-static __m128i odd(__m128i here, __m128i before)
+/* Octets of plain content at `p`, in whole blocks; p[-1] is looked at. *has_high: some are above 127. The two say the
+ * same, four times 16 octets a block or twice 32.
+ *
+ * An octet is not plain that is an LF without a CR before it, anything else behind a CR, a NUL, a dot that begins a
+ * line: `odds` has all ones there; `before` are the octets one further to the left. */
+static size_t plain_sse2(const char *p, size_t n, bool *has_high)
 {
     const __m128i lf = _mm_set1_epi8('\n'), cr = _mm_set1_epi8('\r'), dot = _mm_set1_epi8('.');
-    __m128i ends = _mm_xor_si128(_mm_cmpeq_epi8(here, lf), _mm_cmpeq_epi8(before, cr));
-    __m128i dots = _mm_and_si128(_mm_cmpeq_epi8(here, dot), _mm_cmpeq_epi8(before, lf));
+    __m128i high = _mm_setzero_si128();
+    size_t i = 0;
 
-    return _mm_or_si128(_mm_or_si128(ends, dots), _mm_cmpeq_epi8(here, _mm_setzero_si128()));
+    for (; n - i >= BLOCK; i += BLOCK) {
+        __m128i octets = _mm_setzero_si128(), odds = octets;
+
+        for (const char *at = p + i; at < p + i + BLOCK; at += sizeof odds) {
+            __m128i here = _mm_loadu_si128((const __m128i *)(const void *)at);
+            __m128i before = _mm_loadu_si128((const __m128i *)(const void *)(at - 1));
+            __m128i ends = _mm_xor_si128(_mm_cmpeq_epi8(here, lf), _mm_cmpeq_epi8(before, cr));
+            __m128i dots = _mm_and_si128(_mm_cmpeq_epi8(here, dot), _mm_cmpeq_epi8(before, lf));
+            __m128i nuls = _mm_cmpeq_epi8(here, _mm_setzero_si128());
+            odds = _mm_or_si128(_mm_or_si128(odds, nuls), _mm_or_si128(ends, dots));
+            octets = _mm_or_si128(octets, here);
+        }
+        if (_mm_movemask_epi8(odds) != 0)
+            break;
+        high = _mm_or_si128(high, octets);
+    }
+    *has_high = _mm_movemask_epi8(high) != 0;
+    return i;
+}
+
+__attribute__((target("avx2"))) static size_t plain_avx2(const char *p, size_t n, bool *has_high)
+{
+    const __m256i lf = _mm256_set1_epi8('\n'), cr = _mm256_set1_epi8('\r'), dot = _mm256_set1_epi8('.');
+    __m256i high = _mm256_setzero_si256();
+    size_t i = 0;
+
+    for (; n - i >= BLOCK; i += BLOCK) {
+        __m256i octets = _mm256_setzero_si256(), odds = octets;
+
+        for (const char *at = p + i; at < p + i + BLOCK; at += sizeof odds) {
+            __m256i here = _mm256_loadu_si256((const __m256i *)(const void *)at);
+            __m256i before = _mm256_loadu_si256((const __m256i *)(const void *)(at - 1));
+            __m256i ends = _mm256_xor_si256(_mm256_cmpeq_epi8(here, lf), _mm256_cmpeq_epi8(before, cr));
+            __m256i dots = _mm256_and_si256(_mm256_cmpeq_epi8(here, dot), _mm256_cmpeq_epi8(before, lf));
+            __m256i nuls = _mm256_cmpeq_epi8(here, _mm256_setzero_si256());
+            odds = _mm256_or_si256(_mm256_or_si256(odds, nuls), _mm256_or_si256(ends, dots));
+            octets = _mm256_or_si256(octets, here);
+        }
+        if (_mm256_movemask_epi8(odds) != 0)
+            break;
+        high = _mm256_or_si256(high, octets);
+    }
+    *has_high = _mm256_movemask_epi8(high) != 0;
+    return i;
 }
 
 /*
@@ -102,27 +148,18 @@ static __m128i odd(__m128i here, __m128i before)
  */
 static void skip_plain(struct pass *k)
 {
-    __m128i high = _mm_setzero_si128();
-    size_t start = k->i;
+    bool has_high;
+    size_t n;
 
-    if (k->i == 0 || k->n - k->i < 64)
+    if (k->i == 0 || k->n - k->i < BLOCK)
         return;
     note_stretch(k);
-    for (; k->n - k->i >= 64; k->i += 64) {
-        __m128i octets = _mm_setzero_si128(), odds = octets;
-
-        for (size_t at = k->i; at < k->i + 64; at += 16) {
-            __m128i here = load(k->p + at);
-            octets = _mm_or_si128(octets, here);
-            odds = _mm_or_si128(odds, odd(here, load(k->p + at - 1)));
-        }
-        if (_mm_movemask_epi8(odds) != 0)
-            break;
-        high = _mm_or_si128(high, octets);
-    }
-    if (k->i == start)
+    n = k->r->is_wide ? plain_avx2(k->p + k->i, k->n - k->i, &has_high)
+                      : plain_sse2(k->p + k->i, k->n - k->i, &has_high);
+    if (n == 0)
         return;
-    k->r->has_8bit |= _mm_movemask_epi8(high) != 0;
+    k->i += n;
+    k->r->has_8bit |= has_high;
     k->noted = k->i;
     char last = k->p[k->i - 1];
     k->r->state = last == '\r' ? AFTER_CR : last == '\n' ? AT_START : IN_LINE;

@@ -12,6 +12,7 @@ struct hky_dot_reader {
     uint8_t state;
     bool has_bare_cr, has_nul, has_bare_lf, has_8bit;
     bool may_have_dot_lines; /* false: no line of the content begins with a dot */
+    bool is_wide;            /* looks at 32 octets at a time, where the processor can (AVX2); else at 16 */
 };
 void hky_dot_reader_init(struct hky_dot_reader *r);
 /* Consumes from p, appends content to out (out over its max: content is dropped, reading goes on). Returns octets

@@ -21,9 +21,23 @@ void hky_date_format(int64_t at_ms, int offset_min, char out[40])
     struct tm tm;
 
     gmtime_r(&t, &tm);
-    snprintf(out, 40, "%s, %02u %s %04u %02u:%02u:%02u %c%02u%02u", days[tm.tm_wday], (unsigned)tm.tm_mday & 31,
-             months[tm.tm_mon], (unsigned)(tm.tm_year + 1900) % 10000, (unsigned)tm.tm_hour % 24,
-             (unsigned)tm.tm_min % 60, (unsigned)tm.tm_sec % 61, offset < 0 ? '-' : '+', distance / 60, distance % 60);
+    memcpy(out, days[tm.tm_wday], 3);
+    memcpy(out + 3, ", ", 2);
+    hky_decimal_padded(out + 5, (unsigned)tm.tm_mday, 2);
+    out[7] = ' ';
+    memcpy(out + 8, months[tm.tm_mon], 3);
+    out[11] = ' ';
+    hky_decimal_padded(out + 12, (unsigned)tm.tm_year + 1900, 4);
+    out[16] = ' ';
+    hky_decimal_padded(out + 17, (unsigned)tm.tm_hour, 2);
+    out[19] = ':';
+    hky_decimal_padded(out + 20, (unsigned)tm.tm_min, 2);
+    out[22] = ':';
+    hky_decimal_padded(out + 23, (unsigned)tm.tm_sec, 2);
+    out[25] = ' ';
+    out[26] = offset < 0 ? '-' : '+';
+    hky_decimal_padded(out + 27, distance / 60 * 100 + distance % 60, 4);
+    out[31] = '\0';
 }
 
 /* Printable ASCII; everything else as \xNN. So nothing from a peer can begin a line, a field or a MIME part. */

@@ -85,17 +85,8 @@ static void add_text(struct hky_buf *b, const char *key, struct hky_str value)
 
 static void add_number(struct hky_buf *b, const char *key, int64_t value)
 {
-    char digits[24];
-    char *at = digits + sizeof digits;
-    uint64_t v = value < 0 ? 0 - (uint64_t)value : (uint64_t)value;
-
-    do {
-        *--at = (char)('0' + v % 10);
-    } while ((v /= 10) > 0);
-    if (value < 0)
-        *--at = '-';
     add_key(b, key);
-    hky_buf_add(b, at, (size_t)(digits + sizeof digits - at));
+    hky_buf_add_decimal(b, value);
 }
 
 static void format_second(int64_t second, char out[32])
@@ -107,13 +98,26 @@ static void format_second(int64_t second, char out[32])
     strftime(out, 32, "%Y-%m-%dT%H:%M:%S", &tm);
 }
 
+/* `second` is the text of at_ms / 1000. */
+static void add_instant(struct hky_buf *b, const char *second, int64_t at_ms)
+{
+    char ms[3];
+
+    hky_decimal_padded(ms, (uint64_t)(at_ms % 1000), 3);
+    hky_buf_add_c(b, '"');
+    hky_buf_add_z(b, second);
+    hky_buf_add_c(b, '.');
+    hky_buf_add(b, ms, sizeof ms);
+    hky_buf_add(b, "Z\"", 2);
+}
+
 static void add_time(struct hky_buf *b, const char *key, int64_t at_ms)
 {
     char second[32];
 
     format_second(at_ms / 1000, second);
     add_key(b, key);
-    hky_buf_printf(b, "\"%s.%03dZ\"", second, (int)(at_ms % 1000));
+    add_instant(b, second, at_ms);
 }
 
 static void add_pairs(struct hky_buf *b, const char *key, struct hky_str packed)
@@ -149,8 +153,6 @@ static void add_plan(struct hky_buf *b, const struct hky_plan *plan)
 
 static void add_outcome(struct hky_buf *b, const struct hky_outcome *o)
 {
-    char enhanced[24];
-
     add_text(b, "class", hky_str_z(hky_class_name(o->class)));
     if (o->class != HKY_CLASS_OK)
         add_text(b, "scope", hky_str_z(hky_scope_name(o->scope)));
@@ -158,9 +160,14 @@ static void add_outcome(struct hky_buf *b, const struct hky_outcome *o)
     if (o->reply.code != 0)
         add_number(b, "code", o->reply.code);
     if (o->reply.enhanced[0] != 0) {
-        snprintf(enhanced, sizeof enhanced, "%u.%u.%u", o->reply.enhanced[0], o->reply.enhanced[1],
-                 o->reply.enhanced_detail);
-        add_text(b, "enhanced", hky_str_z(enhanced));
+        add_key(b, "enhanced");
+        hky_buf_add_c(b, '"');
+        hky_buf_add_decimal(b, o->reply.enhanced[0]);
+        hky_buf_add_c(b, '.');
+        hky_buf_add_decimal(b, o->reply.enhanced[1]);
+        hky_buf_add_c(b, '.');
+        hky_buf_add_decimal(b, o->reply.enhanced_detail);
+        hky_buf_add_c(b, '"');
     }
     add_text(b, "reply", hky_str_of(o->reply.text, o->reply.n));
     if (o->latency_ms > 0)
@@ -215,7 +222,8 @@ static void add_line(struct lines *l, const struct hky_event *ev)
     }
     hky_buf_add_z(b, "{\"ev\":\"");
     hky_buf_add_z(b, hky_event_name(ev->kind));
-    hky_buf_printf(b, "\",\"time\":\"%s.%03dZ\"", l->stamp, (int)(ev->at_ms % 1000));
+    hky_buf_add_z(b, "\",\"time\":");
+    add_instant(b, l->stamp, ev->at_ms);
     if (ev->message != NULL)
         add_message(b, ev);
     if (ev->recipient != NULL)

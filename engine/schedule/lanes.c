@@ -3,7 +3,6 @@
  */
 #include "internal.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 
 #define IDLE_MS       (5 * 60 * 1000)
@@ -12,18 +11,21 @@
 #define PULL_LOOK     20000 /* recipients of a paused lane looked at in one sweep */
 #define PULL_MOVE     512
 
-/* relay \0 account \0 destination; names longer than the buffer are cut: they share a lane's home, not a lane (the
- * hash of the rest follows). */
+/* relay \0 account \0 destination; where that is too long, a hash of it, as long as no other key is. */
 static struct hky_str lane_key(char buf[KEY_MAX], const char *relay, const char *account, struct hky_str destination)
 {
-    int n = snprintf(buf, KEY_MAX, "%s%c%s%c%.*s", relay, 0, account, 0, HKY_STR_ARG(destination));
-    if (n >= KEY_MAX) {
-        uint64_t h = hky_hash64(relay, strlen(relay), hky_hash64(account, strlen(account), 1));
-        h = hky_hash64(destination.p, destination.n, h);
-        memcpy(buf, &h, sizeof h);
-        n = KEY_MAX - 1;
+    size_t relay_n = strlen(relay), account_n = strlen(account), n = relay_n + 1 + account_n + 1 + destination.n;
+    if (n < KEY_MAX) {
+        memcpy(buf, relay, relay_n + 1);
+        memcpy(buf + relay_n + 1, account, account_n + 1);
+        memcpy(buf + n - destination.n, destination.p, destination.n);
+        return hky_str_of(buf, n);
     }
-    return hky_str_of(buf, (size_t)n);
+    uint64_t h = hky_hash64(relay, relay_n, hky_hash64(account, account_n, 1));
+    h = hky_hash64(destination.p, destination.n, h);
+    memset(buf, 0, KEY_MAX);
+    memcpy(buf, &h, sizeof h);
+    return hky_str_of(buf, KEY_MAX);
 }
 
 unsigned lane_home(struct hky_schedule *s, const struct hky_relay *relay, const char *account,

@@ -70,6 +70,37 @@ static void json_strings_are_inert(void **state)
     hky_buf_fini(&b);
 }
 
+static void numbers_as_text(void **state)
+{
+    static const struct {
+        int64_t v;
+        const char *text;
+    } cases[] = {{0, "0"},
+                 {9, "9"},
+                 {10, "10"},
+                 {-1, "-1"},
+                 {1234567890123, "1234567890123"},
+                 {INT64_MAX, "9223372036854775807"},
+                 {INT64_MIN, "-9223372036854775808"}};
+    char text[HKY_DECIMAL_MAX];
+    struct hky_buf b;
+
+    (void)state;
+    hky_buf_init(&b, 100);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        hky_buf_clear(&b);
+        hky_buf_add_decimal(&b, cases[i].v);
+        assert_string_equal(hky_buf_z(&b), cases[i].text);
+    }
+    hky_buf_fini(&b);
+    assert_ptr_equal(hky_decimal(text, UINT64_MAX), text + sizeof text);
+    assert_memory_equal(text, "18446744073709551615", sizeof text);
+    assert_ptr_equal(hky_decimal_padded(text, 1207, 3), text + 3);
+    assert_memory_equal(text, "207", 3);
+    hky_decimal_padded(text, 7, 3);
+    assert_memory_equal(text, "007", 3);
+}
+
 static void utf8_is_checked(void **state)
 {
     (void)state;
@@ -294,6 +325,7 @@ int main(void)
         cmocka_unit_test(a_log_event_is_one_line),
         cmocka_unit_test(base64_both_ways_and_strict),
         cmocka_unit_test(json_strings_are_inert),
+        cmocka_unit_test(numbers_as_text),
         cmocka_unit_test(utf8_is_checked),
         cmocka_unit_test(maps_keep_what_they_are_given),
         cmocka_unit_test(maps_with_keys_from_outside_hide_their_slots),

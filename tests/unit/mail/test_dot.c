@@ -57,6 +57,13 @@ static size_t read_split(struct hky_dot_reader *r, struct hky_str in, size_t cut
     return cut + hky_dot_read(r, in.p + cut, in.n - cut, out, is_end);
 }
 
+/* A reader of the width the processor has, and the narrower one of others. */
+static void reader_init(struct hky_dot_reader *r, bool is_narrow)
+{
+    hky_dot_reader_init(r);
+    r->is_wide = r->is_wide && !is_narrow;
+}
+
 static void one_message_for_every_split(void **state)
 {
     (void)state;
@@ -98,7 +105,7 @@ static void what_follows_is_not_consumed(void **state)
 }
 
 /* Every octet of an oddity at every place of blocks that are plain otherwise. */
-static void oddities_among_plain_blocks_are_noted(void **state)
+static void oddities_among_plain_blocks_are_noted(bool is_narrow)
 {
     static const struct {
         const char *in, *out;
@@ -114,7 +121,6 @@ static void oddities_among_plain_blocks_are_noted(void **state)
         {"\r\n.\rx", NULL, 5, 1, 0, 0, 0},
     };
 
-    (void)state;
     for (size_t i = 0; i < sizeof odd / sizeof odd[0]; i++)
         for (size_t before = 1; before < 200; before++)
             for (size_t cut = before; cut <= before + odd[i].n; cut++) {
@@ -128,7 +134,7 @@ static void oddities_among_plain_blocks_are_noted(void **state)
                 hky_buf_add(&in, LINE LINE LINE LINE, before);
                 hky_buf_add(&in, odd[i].in, odd[i].n);
                 hky_buf_add_z(&in, LINE LINE "\r\n.\r\n");
-                hky_dot_reader_init(&r);
+                reader_init(&r, is_narrow);
                 read_split(&r, hky_buf_str(&in), cut, &out, &is_end);
                 if (!is_end || r.has_bare_cr != odd[i].has_cr || r.has_nul != odd[i].has_nul ||
                     r.has_bare_lf != odd[i].has_lf || r.has_8bit != odd[i].has_8bit)
@@ -143,6 +149,18 @@ static void oddities_among_plain_blocks_are_noted(void **state)
                 hky_buf_fini(&out);
                 hky_buf_fini(&want);
             }
+}
+
+static void oddities_are_noted_in_blocks(void **state)
+{
+    (void)state;
+    oddities_among_plain_blocks_are_noted(false);
+}
+
+static void oddities_are_noted_in_narrow_blocks(void **state)
+{
+    (void)state;
+    oddities_among_plain_blocks_are_noted(true);
 }
 
 /* What a client sends behind the end is no content: it does not count as 8-bit. */
@@ -310,7 +328,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(one_message_for_every_split),
         cmocka_unit_test(what_follows_is_not_consumed),
-        cmocka_unit_test(oddities_among_plain_blocks_are_noted),
+        cmocka_unit_test(oddities_are_noted_in_blocks),
+        cmocka_unit_test(oddities_are_noted_in_narrow_blocks),
         cmocka_unit_test(octets_behind_the_end_are_not_noted),
         cmocka_unit_test(content_over_the_maximum_is_read_on),
         cmocka_unit_test(bdat_has_no_dots_and_no_end),
