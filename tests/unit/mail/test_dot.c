@@ -104,7 +104,9 @@ static void what_follows_is_not_consumed(void **state)
     hky_buf_fini(&out);
 }
 
-/* Every octet of an oddity at every place of blocks that are plain otherwise. */
+/* Every octet of an oddity at every place of blocks that are plain otherwise. Blocks are looked at from the second line
+ * of a piece on. */
+#define FIRST "x\r\n"
 static void oddities_among_plain_blocks_are_noted(bool is_narrow)
 {
     static const struct {
@@ -123,7 +125,7 @@ static void oddities_among_plain_blocks_are_noted(bool is_narrow)
 
     for (size_t i = 0; i < sizeof odd / sizeof odd[0]; i++)
         for (size_t before = 1; before < 200; before++)
-            for (size_t cut = before; cut <= before + odd[i].n; cut++) {
+            for (size_t cut = 0; cut <= before + odd[i].n; cut += cut < before ? before : 1) {
                 struct hky_dot_reader r;
                 struct hky_buf in, out, want;
                 bool is_end = false;
@@ -131,15 +133,17 @@ static void oddities_among_plain_blocks_are_noted(bool is_narrow)
                 hky_buf_init(&in, 1000);
                 hky_buf_init(&out, 1000);
                 hky_buf_init(&want, 1000);
+                hky_buf_add_z(&in, FIRST);
                 hky_buf_add(&in, LINE LINE LINE LINE, before);
                 hky_buf_add(&in, odd[i].in, odd[i].n);
                 hky_buf_add_z(&in, LINE LINE "\r\n.\r\n");
                 reader_init(&r, is_narrow);
-                read_split(&r, hky_buf_str(&in), cut, &out, &is_end);
+                read_split(&r, hky_buf_str(&in), cut > 0 ? sizeof FIRST - 1 + cut : 0, &out, &is_end);
                 if (!is_end || r.has_bare_cr != odd[i].has_cr || r.has_nul != odd[i].has_nul ||
                     r.has_bare_lf != odd[i].has_lf || r.has_8bit != odd[i].has_8bit)
                     fail_msg("%zu behind %zu octets, cut at %zu: cr %d nul %d lf %d 8bit %d", i, before, cut,
                              r.has_bare_cr, r.has_nul, r.has_bare_lf, r.has_8bit);
+                hky_buf_add_z(&want, FIRST);
                 hky_buf_add(&want, LINE LINE LINE LINE, before);
                 hky_buf_add_z(&want, odd[i].out != NULL ? odd[i].out : "");
                 hky_buf_add_z(&want, LINE LINE "\r\n");
