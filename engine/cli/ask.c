@@ -60,6 +60,12 @@ const char *hky_cli_age(int64_t sec, char out[24])
     return out;
 }
 
+const char *hky_cli_count(const json_t *from, const char *key, char out[24])
+{
+    snprintf(out, 24, "%" JSON_INTEGER_FORMAT, json_integer_value(json_object_get(from, key)));
+    return out;
+}
+
 const char *hky_cli_relay_note(const json_t *relay, char out[400])
 {
     const char *to = json_string_value(json_object_get(relay, "to"));

@@ -13,6 +13,8 @@ int hky_cli_ask(const char *command, const char *spool, json_t *request, json_t 
 int hky_cli_print_json(json_t *answer);
 /* "2h", "35m", "12s" of seconds. */
 const char *hky_cli_age(int64_t sec, char out[24]);
+/* The number that `from` has under `key`, for a table. */
+const char *hky_cli_count(const json_t *from, const char *key, char out[24]);
 /* What a table says beside a relay's state: where its mail goes, how long, why. */
 const char *hky_cli_relay_note(const json_t *relay, char out[400]);
 

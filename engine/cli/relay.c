@@ -12,17 +12,16 @@ static const struct hky_cli_option options[] = {
 
 static void print_relays(const json_t *relays)
 {
-    struct hky_cli_table *t = hky_cli_table_new(6);
+    struct hky_cli_table *t = hky_cli_table_new(7);
     const json_t *relay;
     size_t i;
 
-    hky_cli_table_row(t, (const char *const[]){"RELAY", "ACCOUNT", "STATE", "QUEUED", "CAPS", "NOTE"});
+    hky_cli_table_row(t, (const char *const[]){"RELAY", "ACCOUNT", "STATE", "QUEUED", "DEFERRED", "CAPS", "NOTE"});
     json_array_foreach (relays, i, relay) {
-        char queued[24], caps[256] = "", note[400];
+        char queued[24], deferred[24], caps[256] = "", note[400];
         const json_t *cap;
         size_t k, n = 0;
 
-        snprintf(queued, sizeof queued, "%" JSON_INTEGER_FORMAT, json_integer_value(json_object_get(relay, "queued")));
         json_array_foreach (json_object_get(relay, "caps"), k, cap) {
             int64_t left = json_integer_value(json_object_get(cap, "next_at")) - (int64_t)time(NULL);
             char age[24];
@@ -35,7 +34,9 @@ static void print_relays(const json_t *relays)
         }
         hky_cli_table_row(t, (const char *const[]){json_string_value(json_object_get(relay, "relay")),
                                                    json_string_value(json_object_get(relay, "account")),
-                                                   json_string_value(json_object_get(relay, "state")), queued, caps,
+                                                   json_string_value(json_object_get(relay, "state")),
+                                                   hky_cli_count(relay, "queued", queued),
+                                                   hky_cli_count(relay, "deferred", deferred), caps,
                                                    hky_cli_relay_note(relay, note)});
     }
     hky_cli_table_print(&t);

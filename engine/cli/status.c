@@ -15,16 +15,17 @@ static json_int_t number(const json_t *from, const char *group, const char *key)
 
 static void print_relays(const json_t *relays)
 {
-    struct hky_cli_table *t = hky_cli_table_new(4);
+    struct hky_cli_table *t = hky_cli_table_new(5);
     const json_t *relay;
     size_t i;
 
-    hky_cli_table_row(t, (const char *const[]){"RELAY", "STATE", "QUEUED", "NOTE"});
+    hky_cli_table_row(t, (const char *const[]){"RELAY", "STATE", "QUEUED", "DEFERRED", "NOTE"});
     json_array_foreach (relays, i, relay) {
-        char queued[24], note[400];
-        snprintf(queued, sizeof queued, "%" JSON_INTEGER_FORMAT, json_integer_value(json_object_get(relay, "queued")));
+        char queued[24], deferred[24], note[400];
         hky_cli_table_row(t, (const char *const[]){json_string_value(json_object_get(relay, "relay")),
-                                                   json_string_value(json_object_get(relay, "state")), queued,
+                                                   json_string_value(json_object_get(relay, "state")),
+                                                   hky_cli_count(relay, "queued", queued),
+                                                   hky_cli_count(relay, "deferred", deferred),
                                                    hky_cli_relay_note(relay, note)});
     }
     hky_cli_table_print(&t);

@@ -163,6 +163,7 @@ struct hky_shard {
     struct hky_loop *loop;
     struct hky_policy *policy; /* in force here */
     struct hky_map lanes;      /* key -> lane of the policy in force */
+    struct hky_map deferred;   /* relay of the step -> uint32_t, atomic; grows under the schedule's lock */
     struct lanes all_lanes, gone_lanes, woken, waiting;
     struct hky_heap due;   /* recipients: deferred, parked, and queued ones for when they give up */
     struct hky_heap wakes; /* lanes */
@@ -252,6 +253,7 @@ void place_anew(struct hky_shard *sh, struct hky_recipient *r);
 void place_later(struct hky_shard *sh, struct hky_recipient *r); /* at the end of the turn, in portions */
 void place_push(struct hky_shard *sh, struct hky_recipient *r);  /* the same, when a turn is sure to come */
 void defer_until(struct hky_shard *sh, struct hky_recipient *r, int64_t at_ms);
+void count_deferred(struct hky_shard *sh, const struct hky_recipient *r, int by); /* +1 before, -1 after it waits */
 void hold(struct hky_shard *sh, struct hky_recipient *r, const char *why);
 /* The same at the end of an attempt. */
 void hold_after(struct hky_shard *sh, struct hky_recipient *r, const char *why, const struct hky_outcome *o,

@@ -22,6 +22,25 @@ void remember(struct hky_shard *sh, struct hky_recipient *r)
     hky_journal_attempt(sh->s->journal, r, NULL);
 }
 
+/* By the relay that its step names, which says the same when it leaves: plan and step change only of those without a
+ * place. */
+void count_deferred(struct hky_shard *sh, const struct hky_recipient *r, int by)
+{
+    counter_add(&sh->n.deferred, (uint32_t)by);
+    if (r->plan == NULL) {
+        return;
+    }
+    struct hky_str relay = hky_str_z(r->plan->steps[r->step].relay);
+    uint32_t *n = hky_map_get(&sh->deferred, relay);
+    if (n == NULL) {
+        n = hky_calloc(1, sizeof *n);
+        pthread_mutex_lock(&sh->s->lock);
+        hky_map_put(&sh->deferred, relay, n);
+        pthread_mutex_unlock(&sh->s->lock);
+    }
+    counter_add(n, (uint32_t)by);
+}
+
 void unplace(struct hky_shard *sh, struct hky_recipient *r)
 {
     if (r->lane != NULL) {
@@ -35,8 +54,10 @@ void unplace(struct hky_shard *sh, struct hky_recipient *r)
         hky_heap_remove(&sh->due, &r->due);
         if (r->state == HKY_RCPT_PARKED) {
             TAILQ_REMOVE(&sh->parked, r, link);
+            counter_add(&sh->n.parked, -1);
+        } else {
+            count_deferred(sh, r, -1);
         }
-        counter_add(r->state == HKY_RCPT_PARKED ? &sh->n.parked : &sh->n.deferred, -1);
     } else {
         look_leaves(sh, r);
         TAILQ_REMOVE(&sh->place, r, link);
@@ -54,7 +75,7 @@ static void wait_in_heap(struct hky_shard *sh, struct hky_recipient *r, int64_t 
 void defer_until(struct hky_shard *sh, struct hky_recipient *r, int64_t at_ms)
 {
     r->state = HKY_RCPT_QUEUED;
-    counter_add(&sh->n.deferred, 1);
+    count_deferred(sh, r, 1);
     wait_in_heap(sh, r, at_ms);
 }
 

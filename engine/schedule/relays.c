@@ -316,6 +316,17 @@ static void broken_text(const struct lane *const some[], uint32_t n, char *out, 
     }
 }
 
+/* Recipients that wait for their next attempt, with this relay as their step. */
+static uint32_t n_deferred(const struct hky_schedule *s, const struct hky_relay *relay)
+{
+    uint32_t sum = 0;
+    for (unsigned i = 0; i < s->n_workers; i++) {
+        const uint32_t *n = hky_map_get(&s->shards[i].deferred, hky_str_z(relay->name));
+        sum += n != NULL ? counter_get(n) : 0;
+    }
+    return sum;
+}
+
 static void relay_json(struct hky_schedule *s, const struct hky_relay *relay, int64_t now_ms, struct hky_buf *out)
 {
     struct relay_state *st = state_get(s, relay->name, now_ms);
@@ -342,8 +353,8 @@ static void relay_json(struct hky_schedule *s, const struct hky_relay *relay, in
     if (relay->is_mx) {
         broken_json(some, n_broken, out);
     }
-    hky_buf_printf(out,
-                   ",\"queued\":%u,\"sending\":%u,\"failures\":%u,\"caps\":", a != NULL ? counter_get(&a->n_queued) : 0,
+    hky_buf_printf(out, ",\"queued\":%u,\"deferred\":%u,\"sending\":%u,\"failures\":%u,\"caps\":",
+                   a != NULL ? counter_get(&a->n_queued) : 0, n_deferred(s, relay),
                    a != NULL ? counter_get(&a->n_sending) : 0, a != NULL ? a->gate.failures : 0);
     caps_json(s->caps, a != NULL ? a->caps : NULL, now_ms, out);
     hky_buf_add_c(out, '}');

@@ -127,6 +127,11 @@ static void shard_fini(struct hky_shard *sh)
         lane_free(l);
     }
     hky_map_fini(&sh->lanes);
+    size_t at = 0;
+    for (struct hky_map_entry *e; (e = hky_map_next(&sh->deferred, &at)) != NULL;) {
+        free(e->value);
+    }
+    hky_map_fini(&sh->deferred);
     hky_heap_fini(&sh->due);
     hky_heap_fini(&sh->wakes);
     pthread_mutex_destroy(&sh->inbox_lock);
@@ -195,8 +200,10 @@ static void restore(struct hky_shard *sh, struct hky_recipient *r, int64_t now_m
     } else if (r->next_at_ms > now_ms) {
         if (r->state == HKY_RCPT_PARKED) {
             TAILQ_INSERT_TAIL(&sh->parked, r, link);
+            counter_add(&sh->n.parked, 1);
+        } else {
+            count_deferred(sh, r, 1);
         }
-        counter_add(r->state == HKY_RCPT_PARKED ? &sh->n.parked : &sh->n.deferred, 1);
         hky_heap_set(&sh->due, &r->due, r->next_at_ms);
     } else {
         place_push(sh, r);

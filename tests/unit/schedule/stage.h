@@ -216,6 +216,23 @@ static inline void expect(struct stage *st, const char *log)
     st->log[0] = '\0';
 }
 
+/* How many `relay list` says wait for their next attempt by `relay`. */
+static inline unsigned deferred_by(struct stage *st, const char *relay)
+{
+    char name[64];
+    const char *at;
+    struct hky_buf b;
+    unsigned n;
+    hky_buf_init(&b, 65536);
+    hky_schedule_relays_json(st->schedule, &b);
+    snprintf(name, sizeof name, "{\"relay\":\"%s\"", relay);
+    at = strstr(hky_buf_z(&b), name);
+    assert_non_null(at);
+    assert_int_equal(sscanf(strstr(at, "\"deferred\":"), "\"deferred\":%u", &n), 1);
+    hky_buf_fini(&b);
+    return n;
+}
+
 static inline void on_rows(struct hky_queue_request *rq)
 {
     *(bool *)rq->ctx = true;

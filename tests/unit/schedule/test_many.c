@@ -140,6 +140,7 @@ static void nobody_waits_for_a_look_at_all(void **state)
     hky_schedule_start(st.schedule);
     turns_until(&st, is_settled, &n, "start");
     size_t after = mallinfo2().uordblks;
+    assert_int_equal(deferred_by(&st, "own"), (n + 1) / 3);
     if (after > before) { /* not with a sanitizer's own memory */
         print_message("%zu octets a recipient in the schedule\n", (after - before) / n);
     }
@@ -150,6 +151,7 @@ static void nobody_waits_for_a_look_at_all(void **state)
     turns_until(&st, is_asked, &n, "reload");
     assert_int_equal(ask_all(&st, HKY_QUEUE_LIST, (struct hky_selection){0}, "list"), n);
     assert_int_equal(ask_all(&st, HKY_QUEUE_HOLD, (struct hky_selection){0}, "hold"), n);
+    assert_int_equal(deferred_by(&st, "own"), 0);
     assert_int_equal(ask_all(&st, HKY_QUEUE_RELEASE, (struct hky_selection){0}, "release"), n);
     assert_int_equal(ask_all(&st, HKY_QUEUE_CANCEL, (struct hky_selection){0}, "cancel"), n);
     struct hky_schedule_stats s;

@@ -113,6 +113,44 @@ static void a_wish_can_be_taken_back(void **state)
     stage_end(&st);
 }
 
+/* ---- who waits by whom ---- */
+
+static void relays_tell_who_waits_for_the_next_attempt(void **state)
+{
+    (void)state;
+    struct stage st;
+    struct hky_error e;
+    stage_init(&st);
+    fake_relay(&st.policy, "ses");
+    fake_relay(&st.policy, "own");
+    stage_start(&st);
+    struct hky_plan *plan = fake_plan((struct hky_step[]){fake_step("ses"), fake_step("own")}, 2);
+    for (int i = 0; i < 4; i++) {
+        send(&st, plan);
+        answer(&st, "ses", HKY_CLASS_SYSTEM_TEMP, true, 0);
+    }
+    assert_int_equal(deferred_by(&st, "ses"), 4);
+    assert_int_equal(deferred_by(&st, "own"), 0);
+    assert_int_equal(ask(&st, HKY_QUEUE_RETRY, EVERYTHING, NULL, 0), 4);
+    assert_int_equal(deferred_by(&st, "ses"), 0); /* they are queued now */
+    answer(&st, "ses", HKY_CLASS_OK, false, 0);
+    answer(&st, "ses", HKY_CLASS_SYSTEM_TEMP, true, 0);
+    for (int i = 0; i < 2; i++) { /* two go on to the second step, and wait there */
+        answer(&st, "ses", HKY_CLASS_BLOCKED_IP, false, 0);
+        answer(&st, "own", HKY_CLASS_SYSTEM_TEMP, true, 0);
+    }
+    assert_int_equal(deferred_by(&st, "ses"), 1);
+    assert_int_equal(deferred_by(&st, "own"), 2);
+    assert_int_equal(hky_schedule_drain_relay(st.schedule, "ses", "own", 0, &e), HKY_OK);
+    turns(&st);
+    assert_int_equal(deferred_by(&st, "ses"), 1); /* its step still names it */
+    assert_int_equal(ask(&st, HKY_QUEUE_HOLD, EVERYTHING, NULL, 0), 3);
+    assert_int_equal(deferred_by(&st, "ses") + deferred_by(&st, "own"), 0);
+    assert_int_equal(ask(&st, HKY_QUEUE_CANCEL, EVERYTHING, NULL, 0), 3);
+    hky_plan_unref(&plan);
+    stage_end(&st);
+}
+
 /* ---- breakers of own delivery ---- */
 
 static void relays_json(struct stage *st, char *out, size_t n)
@@ -245,6 +283,7 @@ int main(void)
         cmocka_unit_test(a_wish_is_kept_until_the_attempt_ends),
         cmocka_unit_test(a_wish_comes_true_when_the_job_is_given_back),
         cmocka_unit_test(a_wish_can_be_taken_back),
+        cmocka_unit_test(relays_tell_who_waits_for_the_next_attempt),
         cmocka_unit_test(broken_domains_are_shown_and_resumed),
         cmocka_unit_test(a_lane_that_goes_takes_its_breaker_along),
         cmocka_unit_test(a_lane_made_while_a_reload_is_on_its_way_has_its_caps),
