@@ -46,6 +46,7 @@ struct segment {
     bool has_footer;
     bool is_stuck;    /* something in it cannot be read: its leftovers are not copied */
     bool is_damaged;  /* replay found acknowledged records unreadable: never recycled */
+    bool is_evidence; /* and could not copy them: the file is set aside instead of removed */
     uint64_t cut_seq; /* records from here on do not count; 0 none */
     int64_t closed_mono_ms;
     /* committer's (hot) or maintenance's (cold) while open */
@@ -210,6 +211,8 @@ enum hky_err spool_state_write(struct hky_journal *j, uint64_t epoch_limit, bool
 /* dir/name written whole: name.new, synced, renamed, folder synced. */
 enum hky_err spool_write_file(struct hky_journal *j, int dir, const char *name, const void *p, size_t n,
                               struct hky_error *e);
+/* journal/name to damaged/, under a name of its own (`to`): what was set aside before stays. Durable when true. */
+bool spool_set_aside(struct hky_journal *j, const char *name, char to[32]);
 
 /* segment.c */
 enum hky_err segment_write(struct hky_journal *j, struct segment *s, struct iovec *iov, int n, uint64_t at);

@@ -51,7 +51,6 @@ struct replay {
 };
 
 enum {
-    ASIDE_MAX = 1000,  /* files of one name in damaged/ */
     LIVE_OCTETS = 512, /* about what a message with one recipient takes */
     MALLOC_HEAD = 16,
 };
@@ -64,26 +63,13 @@ static void count_damage(struct replay *r)
     atomic_fetch_add(&r->j->n_damaged, 1);
 }
 
-/* Under a name of its own: what was set aside before stays. */
-static bool move_aside(struct hky_journal *j, const char *name, char to[32])
-{
-    struct stat st;
-    int k = 0;
-
-    snprintf(to, 32, "%.12s", name);
-    while (fstatat(j->damaged_fd, to, &st, AT_SYMLINK_NOFOLLOW) == 0 && k < ASIDE_MAX)
-        snprintf(to, 32, "%.12s.%d", name, ++k);
-    return k < ASIDE_MAX && j->io.renameat(j->io.ctx, j->journal_fd, name, j->damaged_fd, to) == 0 &&
-           j->io.fdatasync(j->io.ctx, j->damaged_fd) == 0 && j->io.fdatasync(j->io.ctx, j->journal_fd) == 0;
-}
-
 static void set_aside(struct replay *r, const char *name, uint32_t slot, const char *why)
 {
     struct hky_journal *j = r->j;
     char to[32];
 
     count_damage(r);
-    if (move_aside(j, name, to)) {
+    if (spool_set_aside(j, name, to)) {
         hky_log(j->params.log, HKY_LOG_ERROR, "damaged", "file=damaged/%s why=%s", to, why);
         return;
     }

@@ -279,7 +279,7 @@ static void start_segment(struct segment *s, enum segment_state state, uint64_t 
     s->at = SEGMENT_HEADER;
     s->next_seq = first_seq;
     s->synced_seq = first_seq - 1;
-    s->is_closed = s->is_failed = s->has_footer = s->is_damaged = s->is_stuck = false;
+    s->is_closed = s->is_failed = s->has_footer = s->is_damaged = s->is_evidence = s->is_stuck = false;
     s->cut_seq = 0;
     s->n_written = 0;
     s->n_ordinals = 0;
@@ -328,6 +328,23 @@ static void set_head(struct hky_journal *j, struct segment *s, const struct segm
     pthread_mutex_unlock(&j->index_lock);
 }
 
+static bool remove_file(struct hky_journal *j, const char *name)
+{
+    return (j->io.unlinkat(j->io.ctx, j->journal_fd, name, 0) == 0 || errno == ENOENT) &&
+           j->io.fdatasync(j->io.ctx, j->journal_fd) == 0;
+}
+
+static bool give_evidence(struct hky_journal *j, const char *name)
+{
+    char to[32];
+
+    if (!spool_set_aside(j, name, to))
+        return false;
+    hky_log(j->params.log, HKY_LOG_ERROR, "damaged",
+            "file=damaged/%s: the whole segment, its parts could not be copied", to);
+    return true;
+}
+
 enum hky_err segment_retire(struct hky_journal *j, struct segment *s)
 {
     bool is_kept = !s->is_failed && !s->is_damaged && s->octets == j->params.segment_octets && n_spare(j) < FREE_KEPT;
@@ -345,8 +362,7 @@ enum hky_err segment_retire(struct hky_journal *j, struct segment *s)
         }
     }
     file_name(s->slot, name);
-    if (!is_kept && ((j->io.unlinkat(j->io.ctx, j->journal_fd, name, 0) < 0 && errno != ENOENT) ||
-                     j->io.fdatasync(j->io.ctx, j->journal_fd) < 0))
+    if (!is_kept && !(s->is_evidence ? give_evidence(j, name) : remove_file(j, name)))
         return HKY_E_IO;
     pthread_mutex_lock(&j->index_lock);
     s->head = none;
@@ -450,13 +466,16 @@ static void copy_damage(void *ctx, uint64_t at, uint64_t octets)
     snprintf(name, sizeof name, "seg-%05u-%llx-%llu", d->s->slot, (unsigned long long)d->s->head.epoch,
              (unsigned long long)at);
     d->s->is_damaged = true;
-    if (spool_write_file(d->j, d->j->damaged_fd, name, d->p + at, octets, NULL) != HKY_OK)
-        hky_log(d->j->params.log, HKY_LOG_ERROR, "damaged", "file=%s error=cannot_copy octets=%llu", name,
+    if (spool_write_file(d->j, d->j->damaged_fd, name, d->p + at, octets, NULL) != HKY_OK) {
+        d->s->is_evidence = true;
+        hky_log(d->j->params.log, HKY_LOG_ERROR, "damaged",
+                "file=%s error=cannot_copy octets=%llu: its segment goes to damaged/ when the mail in it is done", name,
                 (unsigned long long)octets);
-    else
+    } else {
         hky_log(d->j->params.log, HKY_LOG_ERROR, "damaged",
                 "file=damaged/%s octets=%llu: acknowledged records that cannot be read; the disk lost them", name,
                 (unsigned long long)octets);
+    }
 }
 
 enum hky_err segment_load(struct hky_journal *j, struct segment *s, uint64_t floor, struct hky_buf *foot,

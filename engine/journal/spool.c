@@ -13,6 +13,7 @@
 
 #define STATE_MAGIC  UINT64_C(0x65746174736b480a)
 #define STATE_OCTETS 36
+#define ASIDE_MAX    1000 /* files of one name in damaged/ */
 
 /* What others may write to is not a place for other people's mail. */
 static enum hky_err check_owner(const char *path, int fd, struct hky_error *e)
@@ -186,6 +187,20 @@ enum hky_err spool_write_file(struct hky_journal *j, int dir, const char *name, 
     if (err != HKY_OK)
         return hky_error_sys(e, err, errno, "cannot write %s in the spool %.120s", name, j->dir);
     return HKY_OK;
+}
+
+bool spool_set_aside(struct hky_journal *j, const char *name, char to[32])
+{
+    struct stat st;
+    int k = 0;
+
+    snprintf(to, 32, "%.12s", name);
+    while (fstatat(j->damaged_fd, to, &st, AT_SYMLINK_NOFOLLOW) == 0 && k < ASIDE_MAX)
+        snprintf(to, 32, "%.12s.%d", name, ++k);
+    /* Gone: it was moved before, and a folder could not be synced then. */
+    return k < ASIDE_MAX &&
+           (j->io.renameat(j->io.ctx, j->journal_fd, name, j->damaged_fd, to) == 0 || errno == ENOENT) &&
+           j->io.fdatasync(j->io.ctx, j->damaged_fd) == 0 && j->io.fdatasync(j->io.ctx, j->journal_fd) == 0;
 }
 
 /* On a disk without a free octet the engine still starts, to deliver: over the old state, in its place. It fits in one

@@ -10,6 +10,7 @@ enum { TRACE_MAX = 4096, TRACE_LINE = 160 };
 struct trace {
     pthread_mutex_t lock;
     const char *dir;
+    const char *full; /* the folder that no file can be made in */
     int n;
     char lines[TRACE_MAX][TRACE_LINE];
 };
@@ -74,12 +75,17 @@ static int trace_fdatasync(void *ctx, int fd)
 
 static int trace_openat(void *ctx, int dir, const char *name, int flags, mode_t mode)
 {
+    const struct trace *t = ctx;
     char path[TRACE_LINE];
     int fd;
 
     trace_begin(ctx);
     path_of(ctx, dir, name, path);
-    fd = openat(dir, name, flags, mode);
+    fd = -1;
+    if (t->full != NULL && (flags & O_CREAT) != 0 && strncmp(path, t->full, strlen(t->full)) == 0)
+        errno = ENOSPC;
+    else
+        fd = openat(dir, name, flags, mode);
     trace_end(ctx, fd >= 0, (flags & O_CREAT) != 0 ? "make" : "open", path, "");
     return fd;
 }
@@ -243,6 +249,47 @@ static void a_copy_of_the_damaged_is_durable_before_its_segment_is_touched(void 
     rig_fini(&crashed);
 }
 
+static void what_cannot_be_copied_goes_to_damaged_whole(void **state)
+{
+    static struct trace t;
+    struct hky_journal_io io = trace_io(&t);
+    struct rig r, crashed;
+    char segment[32], line[200];
+    int moved;
+
+    (void)state;
+    rig_init(&r);
+    rig_open(&r);
+    for (uint64_t id = 1; id <= 12; id++)
+        rig_put(&r, id, 1, 1000);
+    rig_init(&crashed);
+    copy_spool(r.dir, crashed.dir);
+    rig_fini(&r);
+    spoil(&crashed, 7, -1, "#", 1, segment);
+    t = (struct trace){.lock = PTHREAD_MUTEX_INITIALIZER, .dir = crashed.dir, .full = "damaged/"};
+    crashed.params.io = &io;
+    rig_open(&crashed);
+    assert_int_equal(crashed.report.damaged_records, 1);
+    snprintf(line, sizeof line, "journal/%s damaged/%s", segment, segment);
+    assert_int_equal(line_of(&t, 0, line, false), -1); /* there is mail in it */
+    for (uint64_t id = 1; id <= 12; id++)
+        if (id != 7)
+            rig_finish(&crashed, hky_idmap_get(&crashed.found, id), 0);
+    hky_journal_flush(crashed.j);
+    snprintf(line, sizeof line, "rename journal/%s damaged/%s", segment, segment);
+    RIG_UNTIL(line_of(&t, 0, line, false) >= 0);
+    moved = line_of(&t, 0, line, false);
+    RIG_UNTIL(line_of(&t, moved, "sync damaged", false) >= 0);
+    RIG_UNTIL(line_of(&t, moved, "sync journal", false) >= 0);
+    snprintf(line, sizeof line, "unlink journal/%s", segment);
+    assert_int_equal(line_of(&t, 0, line, false), -1);
+    snprintf(line, sizeof line, "damaged/%s", segment);
+    assert_true(holds_body(&crashed, line, 7));
+    rig_close(&crashed);
+    crashed.params.io = NULL;
+    rig_fini(&crashed);
+}
+
 static void a_segment_is_durable_in_damaged_before_another_takes_its_name(void **state)
 {
     static struct trace t;
@@ -281,6 +328,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_copy_of_the_damaged_is_durable_before_its_segment_is_touched),
+        cmocka_unit_test(what_cannot_be_copied_goes_to_damaged_whole),
         cmocka_unit_test(a_segment_is_durable_in_damaged_before_another_takes_its_name),
     };
 
