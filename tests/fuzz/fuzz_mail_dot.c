@@ -1,5 +1,5 @@
-/* Content on the wire: the same for every split; clean content has CRLF only, and what is written is read again as one
- * message with nothing behind it. First octet: the split. */
+/* Content on the wire: the same for every split and both widths the reader looks at; clean content has CRLF only, and
+ * what is written is read again as one message with nothing behind it. First octet: the split. */
 #include "base/error.h"
 #include "mail/dot.h"
 
@@ -12,22 +12,25 @@ struct result {
     bool is_end;
 };
 
-static void run(const char *p, size_t n, size_t piece, bool is_bdat, struct result *k)
+enum { NARROW = 1, BDAT = 2 };
+
+static void run(const char *p, size_t n, size_t piece, int how, struct result *k)
 {
     *k = (struct result){0};
     hky_dot_reader_init(&k->r);
+    k->r.is_wide = k->r.is_wide && !(how & NARROW);
     hky_buf_init(&k->out, 1 << 24);
     while (k->used < n && !k->is_end) {
         size_t give = piece < n - k->used ? piece : n - k->used, used = give;
 
-        if (is_bdat)
+        if (how & BDAT)
             hky_bdat_read(&k->r, p + k->used, give, &k->out);
         else
             used = hky_dot_read(&k->r, p + k->used, give, &k->out, &k->is_end);
         HKY_ASSERT(used <= give && (k->is_end || used == give));
         k->used += used;
     }
-    if (is_bdat)
+    if (how & BDAT)
         hky_bdat_end(&k->r);
 }
 
@@ -76,7 +79,7 @@ static void check_written(struct hky_str content, size_t piece)
     for (size_t at = 0; at < content.n; at += piece)
         hky_dot_write(content.p + at, piece < content.n - at ? piece : content.n - at, &at_start, on_emit, &wire);
     hky_buf_add_z(&wire, hky_dot_end(at_start));
-    run(wire.p, wire.n, wire.n, false, &back);
+    run(wire.p, wire.n, wire.n, 0, &back);
     HKY_ASSERT(back.is_end && back.used == wire.n && !back.r.has_bare_lf && !back.r.has_bare_cr);
     HKY_ASSERT(back.out.n >= content.n && (content.n == 0 || memcmp(back.out.p, content.p, content.n) == 0));
     HKY_ASSERT(back.out.n == content.n + (at_start ? 0 : 2));
@@ -91,11 +94,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     const char *p = (const char *)data + 1;
     size_t n = size - 1, piece = data[0] % 32 + 1u;
 
-    for (int is_bdat = 0; is_bdat <= 1; is_bdat++) {
-        struct result whole, split;
+    for (int how = 0; how <= BDAT; how += BDAT) {
+        struct result whole, narrow, split;
 
-        run(p, n, n, is_bdat, &whole);
-        run(p, n, piece, is_bdat, &split);
+        run(p, n, n, how, &whole);
+        run(p, n, n, how | NARROW, &narrow);
+        run(p, n, piece, how, &split);
+        check_same(&whole, &narrow);
         check_same(&whole, &split);
         check_end(p, &whole);
         if (!whole.r.has_bare_cr) {
@@ -105,6 +110,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                 check_written(hky_buf_str(&whole.out), piece);
         }
         hky_buf_fini(&whole.out);
+        hky_buf_fini(&narrow.out);
         hky_buf_fini(&split.out);
     }
     return 0;
