@@ -289,6 +289,8 @@ class Postfix:
     def stop(self):
         end(self.p)
         self.p = None
+        # The sink ends with its last message: what it could not answer any more would be sent to the next.
+        subprocess.run(["postsuper", "-c", self.dir, "-d", "ALL"], check=False, capture_output=True)
 
     def measure(self, shape):
         # Fewer messages, since each takes longer; but never so few that starting processes is all there is.
