@@ -206,9 +206,12 @@ static enum hky_err take_recipients(struct hky_letter *l, const struct hky_field
     }
     free(boxes);
     hky_buf_fini(&value);
-    if (is_bad)
+    if (is_bad) {
+        struct hky_str shown = hky_str_trim(f->value);
+        shown.n = shown.n < 120 ? shown.n : 120;
         return hky_error_set(e, HKY_E_SYNTAX, "the " HKY_STR_FMT " field has an address that cannot be read: %.*s",
-                             HKY_STR_ARG(f->name), (int)(f->value.n < 120 ? f->value.n : 120), f->value.p);
+                             HKY_STR_ARG(f->name), HKY_STR_ARG(shown));
+    }
     return HKY_OK;
 }
 
