@@ -133,6 +133,11 @@ def timed(port, sink, shape, limit=300, is_alive=lambda: True):
     return shape.n / took
 
 
+def fewer(shape, divisor):
+    """For those who take longer a message; but never so few that starting processes is all there is."""
+    return shape.of(max(500 if shape.connections > 1 else 150, shape.n // divisor))
+
+
 def direct(world, shape):
     sink = Sink(world, shape.n)
     return timed(sink.port, sink, shape)
@@ -158,7 +163,7 @@ def policy(sink_port, tls=None, workers=0):
 class Hikyaku:
     """A fresh process for every run, over one spool: empty between runs, its journal files written before, as in service."""
 
-    name, least = "Hikyaku", 0
+    name = "Hikyaku"
 
     def __init__(self, world, tls=None, workers=0):
         self.world, self.tls, self.workers, self.why_not = world, tls, workers, None
@@ -262,7 +267,7 @@ local_recipient_maps =
 class Postfix:
     """An instance of its own in the foreground; relays everything to one sink."""
 
-    name, least = "Postfix", 10  # with one connection it only waits for the disk
+    name = "Postfix"
 
     def __init__(self, world):
         self.world, self.dir = world, world.path("postfix")
@@ -293,8 +298,7 @@ class Postfix:
         subprocess.run(["postsuper", "-c", self.dir, "-d", "ALL"], check=False, capture_output=True)
 
     def measure(self, shape):
-        # Fewer messages, since each takes longer; but never so few that starting processes is all there is.
-        few = shape.of(max(500, shape.n // 20))
+        few = fewer(shape, 20)
         sink = Sink(self.world, few.n)
         self.start(sink.port)
         try:
@@ -328,7 +332,7 @@ exports.way = function (next) {
 class Haraka:
     """Accepts into its own queue (without fsync: its 250 does not mean "on disk"); a process for each core."""
 
-    name, least = "Haraka", 10
+    name = "Haraka"
     VERSION = "3.3.0"  # the last that runs with Node 20
 
     def __init__(self, world):
@@ -392,7 +396,7 @@ class Haraka:
         os.makedirs(os.path.join(self.dir, "queue"))
 
     def measure(self, shape):
-        few = shape.of(max(500, shape.n // 10))
+        few = fewer(shape, 10)
         sink = Sink(self.world, few.n)
         self.start(sink.port)
         try:

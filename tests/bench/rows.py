@@ -74,7 +74,7 @@ def measure_group(world, group, args, tls, others):
     """{variant or peer: row}; prints a line for each."""
     shape = group.shape.of(group.shape.n // args.scale)
     players = [(v, engine_of(world, v, tls)) for v in group.variants]
-    players += [(p.name, p) for p in others if p.why_not is None and shape.connections >= p.least]
+    players += [(p.name, p) for p in others if p.why_not is None]
     rounds = {name: [] for name, _ in players}
     directs = []
     for _ in range(args.rounds):
