@@ -26,6 +26,10 @@ static bool dot_has_left(const struct hky_outbound *c)
 
 static void dialogue_end(struct hky_outbound *c)
 {
+    if (c->login != NULL)
+        c->login->connection = NULL; /* its answer is for this dialogue, not for the next one */
+    c->login = NULL;
+    c->wants_login = c->wants_tls = false;
     if (c->is_dialogue) {
         hky_dialogue_fini(&c->dialogue);
         hky_reply_reader_fini(&c->reader);
@@ -75,9 +79,6 @@ static void let_go(struct hky_outbound *c)
     c->is_closed = true;
     hky_dns_cancel(&c->query);
     hky_timer_cancel(&c->timer);
-    if (c->login != NULL)
-        c->login->connection = NULL;
-    c->login = NULL;
     dialogue_end(c);
 }
 
@@ -156,7 +157,8 @@ void hky_outbound_conclude(struct hky_outbound *c)
         return;
     }
     bool is_token = c->auth == HKY_AUTH_XOAUTH2 || c->auth == HKY_AUTH_OAUTHBEARER;
-    if (!c->is_open && end.stage == HKY_STAGE_AUTH && reply.code >= 500 && is_token && !c->has_refreshed) {
+    if (!c->is_open && end.stage == HKY_STAGE_AUTH && reply.code >= 500 && is_token && c->token != NULL &&
+        !c->has_refreshed) {
         c->has_refreshed = true; /* the token may have been revoked before its time */
         c->addr_at = c->addr_at > 0 ? c->addr_at - 1 : 0;
         dialogue_end(c);

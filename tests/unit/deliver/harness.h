@@ -209,6 +209,10 @@ struct fake {
     unsigned n_done, n_back;
     const char *secret;
     unsigned n_secrets, n_refused;
+    struct hky_timer late; /* is_late: the first answer comes 300 ms after the question */
+    void (*late_done)(void *arg, struct hky_secret *s, const struct hky_error *e);
+    void *late_arg;
+    bool is_late;
     bool is_piecewise;
     const char *text; /* of every message, behind the header */
     bool has_no_dot_lines;
@@ -315,6 +319,12 @@ void hky_body_read_release(struct hky_body_read *r)
     hky_body_unref(&r->body);
 }
 
+static void on_late(struct hky_timer *t)
+{
+    struct fake *f = HKY_CONTAINER(t, struct fake, late);
+    f->late_done(f->late_arg, hky_secret_new(hky_str_z(f->secret)), NULL);
+}
+
 static void give_secret(void *ctx, unsigned worker, struct hky_policy *policy, const struct hky_relay *relay,
                         struct hky_secret *refused,
                         void (*done)(void *arg, struct hky_secret *s, const struct hky_error *e), void *arg)
@@ -328,6 +338,13 @@ static void give_secret(void *ctx, unsigned worker, struct hky_policy *policy, c
     if (refused != NULL) {
         assert_true(hky_str_eq(hky_secret_value(refused), hky_str_z(f->secret)));
         f->n_refused++;
+    }
+    if (f->is_late && f->n_secrets == 1) {
+        f->late_done = done;
+        f->late_arg = arg;
+        hky_timer_init(&f->late, f->loop, on_late);
+        hky_timer_set(&f->late, 300);
+        return;
     }
     done(arg, f->secret != NULL ? hky_secret_new(hky_str_z(f->secret)) : NULL, &e);
 }

@@ -313,6 +313,28 @@ static void test_a_refused_token_is_replaced_once(void **state)
     finish(&f, &s);
 }
 
+static void test_a_refusal_while_the_token_is_fetched_ends_the_connection(void **state)
+{
+    (void)state;
+    struct server s;
+    struct fake f;
+    const char *scripts[] = {"S: 220 hi\nC: EHLO\nS: 250-x|250 AUTH XOAUTH2\nPAUSE\nS: 554 5.7.0 too slow\nEOF\n",
+                             NULL};
+    server_start(&s, scripts);
+    fake_init(&f, s.port);
+    f.relay.user = "user";
+    f.relay.auth = HKY_AUTH_XOAUTH2;
+    f.secret = "token";
+    f.is_late = true;
+    add(&f, 1);
+    run_until(&f, 1);
+    assert_int_equal(f.outcomes[0][0].reply.code, 554); /* no token was refused: no other is worth a connection */
+    run_for(&f, 400);                                   /* the answer comes when nobody waits for it */
+    assert_int_equal(f.n_secrets, 1);
+    assert_int_equal(f.n_refused, 0);
+    finish(&f, &s);
+}
+
 static void test_starttls_injection_is_refused(void **state)
 {
     (void)state;
@@ -448,6 +470,7 @@ int main(void)
         cmocka_unit_test(test_login),
         cmocka_unit_test(test_a_connection_logs_in_by_its_own_policy),
         cmocka_unit_test(test_a_refused_token_is_replaced_once),
+        cmocka_unit_test(test_a_refusal_while_the_token_is_fetched_ends_the_connection),
         cmocka_unit_test(test_starttls_injection_is_refused),
         cmocka_unit_test(test_opportunistic_tls_falls_back_once),
         cmocka_unit_test(test_limits_of_the_server_are_kept),
