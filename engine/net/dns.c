@@ -25,6 +25,7 @@ struct question {
     struct hky_dns *dns;
     struct waiter *waiters;
     bool is_mx;
+    int family;    /* of an address: AF_UNSPEC is both */
     char key[256]; /* 'm' or 'a', then the name */
 };
 
@@ -232,12 +233,39 @@ static void on_mx_reply(void *arg, int status, int timeouts, unsigned char *repl
     answer(question, hky_dns_from_mx(question->key + 1, status, reply, n));
 }
 
+static void ask_addrinfo(struct question *question, int family);
+
+/* Asked for both, c-ares says that there is nothing when only the family whose answer came last has nothing, and
+ * forgets that the other one could not be found out. So what ends a recipient for good is asked again, one family at a
+ * time. Returns the one to ask now, AF_UNSPEC: it is certain. A name that does not exist has none of either. */
+static int family_to_confirm(const struct question *question, enum hky_dns_status status)
+{
+    if (question->family == AF_UNSPEC && (status == HKY_DNS_NO_NAME || status == HKY_DNS_NO_DATA))
+        return AF_INET;
+    return question->family == AF_INET && status == HKY_DNS_NO_DATA ? AF_INET6 : AF_UNSPEC;
+}
+
 static void on_addrinfo(void *arg, int status, int timeouts, struct ares_addrinfo *ai)
 {
     (void)timeouts;
-    answer(arg, hky_dns_from_addrinfo(status, ai));
+    struct question *question = arg;
+    struct hky_dns_entry *entry = hky_dns_from_addrinfo(status, ai);
     if (ai != NULL)
         ares_freeaddrinfo(ai);
+    int next = question->dns->is_closed ? AF_UNSPEC : family_to_confirm(question, entry->status);
+    if (next == AF_UNSPEC) {
+        answer(question, entry);
+        return;
+    }
+    hky_dns_entry_unref(&entry);
+    ask_addrinfo(question, next);
+}
+
+static void ask_addrinfo(struct question *question, int family)
+{
+    struct ares_addrinfo_hints hints = {.ai_flags = ARES_AI_NOSORT, .ai_family = family, .ai_socktype = SOCK_STREAM};
+    question->family = family;
+    ares_getaddrinfo(question->dns->channel, question->key + 1, NULL, &hints, on_addrinfo, question);
 }
 
 static enum hky_err channel_open(struct hky_dns *dns, ares_channel *out, struct hky_error *e)
@@ -439,8 +467,7 @@ void hky_dns_ask_addr(struct hky_dns *dns, struct hky_dns_query *q, struct hky_s
     if (question == NULL)
         return;
     follow_file(dns);
-    struct ares_addrinfo_hints hints = {.ai_flags = ARES_AI_NOSORT, .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
-    ares_getaddrinfo(dns->channel, name, NULL, &hints, on_addrinfo, question);
+    ask_addrinfo(question, AF_UNSPEC);
     set_timer(dns);
 }
 
