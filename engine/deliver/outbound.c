@@ -425,14 +425,23 @@ static bool is_our_lack(const struct hky_error *e)
     return e->sys == EMFILE || e->sys == ENFILE || e->sys == ENOBUFS || e->sys == ENOMEM || e->sys == EADDRNOTAVAIL;
 }
 
+static bool is_shaking_hands(const struct hky_outbound *c)
+{
+    return hky_outbound_is_tried(c) && !hky_stream_is_secure(c->stream) &&
+           (c->dialogue.state == HKY_DIALOGUE_HANDSHAKE || c->dialogue.params.is_secure);
+}
+
 static void on_lost(struct hky_outbound *c, bool is_eof, const struct hky_error *e)
 {
     struct hky_reply reply;
     enum hky_stage stage = HKY_STAGE_NONE;
     enum hky_class class = HKY_CLASS_N;
-    if (is_eof) {
-        bool is_handshake = hky_outbound_is_tried(c) && c->dialogue.state == HKY_DIALOGUE_HANDSHAKE;
-        hky_reply_local(&reply, is_handshake ? HKY_ORIGIN_TLS : HKY_ORIGIN_LOST, "the server closed the connection");
+    if (is_shaking_hands(c) && (is_eof || e->sys != 0)) {
+        /* A server that stops or has too much to do: the next attempt, or address, may be welcome. */
+        hky_reply_local(&reply, HKY_ORIGIN_TLS, "%s", is_eof ? "the server closed the connection" : e->text);
+        class = HKY_CLASS_NETWORK;
+    } else if (is_eof) {
+        hky_reply_local(&reply, HKY_ORIGIN_LOST, "the server closed the connection");
     } else if (e->code == HKY_E_TLS && !c->is_open) { /* later it is a connection that was lost like any other */
         hky_reply_local(&reply, HKY_ORIGIN_TLS, "%s", e->text);
         stage = HKY_STAGE_TLS;

@@ -69,6 +69,7 @@ static void shake_hands(struct hky_stream *s)
     case HKY_TLS_EOF:
     case HKY_TLS_CUT:
         hky_error_set(&s->error, HKY_E_TLS, "the peer closed the connection during the TLS handshake");
+        s->error.sys = ECONNRESET; /* nothing was said against the handshake itself */
         break;
     case HKY_TLS_BAD:
         break;

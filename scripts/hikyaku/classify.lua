@@ -314,6 +314,7 @@ return {
     why = "RFC 3463: too many recipients" },
   { code = { 400, 599 }, text = "too many recipients", class = "rate_limited", scope = "path",
     why = "RFC 5321 4.5.3.1.10" },
+  { stage = "tls", code = 421, class = "system_temp", scope = "path", why = "RFC 5321 3.8: it closes" },
   { stage = "tls", code = { 400, 599 }, class = "tls", scope = "path", why = "RFC 3207" },
   { code = { 400, 599 }, text = { "must issue a starttls", "tls required", "requires tls", "encryption required",
       "tls is required", "require tls", "starttls is required", "tls not available", "encryption needed" },

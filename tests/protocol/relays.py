@@ -302,7 +302,7 @@ def alert_after_220(c):
 
 v("R08", "plain-after-220", NO_TLS, on={"STARTTLS": plain_after_220}, extensions=TLS, keys=f"{STARTTLS}, {LOGIN}", see=nothing_in_clear)
 v("R08", "alert", NO_TLS, on={"STARTTLS": alert_after_220}, extensions=TLS, keys=STARTTLS, see=nothing_in_clear)
-v("R08", "close", (("deferred", "failed"), ("tls", "network"), "tls"), on={"STARTTLS": lambda c: (_ for _ in ()).throw(Gone())}, extensions=TLS, keys=STARTTLS,
+v("R08", "close", ("deferred", "network", "tls"), on={"STARTTLS": lambda c: (_ for _ in ()).throw(Gone())}, extensions=TLS, keys=STARTTLS,
   see=nothing_in_clear)
 v("R08", "wrong-pin", NO_TLS, extensions=TLS, keys=f'tls = "starttls", pin = "{"ab" * 32}", {LOGIN}', see=nothing_in_clear)
 v("R08", "unknown-authority", NO_TLS, extensions=TLS, keys=f'tls = "starttls", {LOGIN}', see=nothing_in_clear)
@@ -324,7 +324,7 @@ def says_421(c):
 TEMPORARY = ("system_temp", "network", "rate_limited")
 v("R11", "greeting", ("deferred", TEMPORARY, "greeting"), on={"greeting": says_421})
 v("R11", "ehlo", ("deferred", TEMPORARY, "hello"), on={"EHLO": says_421})
-v("R11", "starttls", (("deferred", "failed"), ("tls",) + TEMPORARY, "tls"), on={"STARTTLS": says_421}, extensions=TLS, keys=STARTTLS)
+v("R11", "starttls", ("deferred", TEMPORARY, "tls"), on={"STARTTLS": says_421}, extensions=TLS, keys=STARTTLS)
 v("R11", "auth", ("deferred", ("relay_auth",) + TEMPORARY, "auth"), on={"AUTH": says_421}, extensions=(b"AUTH PLAIN",), keys=f'auth = "plain", {LOGIN}')
 v("R11", "mail", ("deferred", TEMPORARY, "mail"), on={"MAIL": says_421}, n=2)
 v("R11", "rcpt", ("deferred", TEMPORARY, "rcpt"), on={"RCPT": [b"250 ok\r\n", says_421]}, n=3)

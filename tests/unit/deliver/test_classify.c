@@ -259,6 +259,7 @@ static const struct sample samples[] = {
     {"our account suspended", "", "smtp.rental.example", S(DOT), "550 Your account has been suspended", C(RELAY_DENIED),
      W(RELAY), 0},
     {"STARTTLS refused", "", "smtp.rental.example", S(TLS), "454 4.7.0 TLS not available", C(TLS), W(RELAY), 0},
+    {"closing at STARTTLS", "", "smtp.rental.example", S(TLS), "421 4.3.2 closing", C(SYSTEM_TEMP), W(RELAY), 0},
     {"null MX said by a server", "own", "mx.example.jp", S(RCPT), "556 5.1.10 Recipient address has null MX",
      C(BAD_DOMAIN), W(DOMAIN), 0},
     {"enhanced code that contradicts", "own", "mx.example.jp", S(RCPT), "450 5.1.1 not now", C(UNKNOWN), W(RECIPIENT),

@@ -369,6 +369,43 @@ static void test_opportunistic_tls_falls_back_once(void **state)
     finish(&f, &s);
 }
 
+static void test_a_handshake_cut_short_is_tried_again(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *name, *script;
+        enum hky_tls_mode tls;
+    } rows[] = {
+        {"closed", "S: 220 hi\nC: EHLO\nS: 250-x|250 STARTTLS\nC: STARTTLS\nS: 220 go\nPAUSE\nCLOSE\n",
+         HKY_TLS_STARTTLS},
+        {"reset", "S: 220 hi\nC: EHLO\nS: 250-x|250 STARTTLS\nC: STARTTLS\nS: 220 go\nPAUSE\nRST\n", HKY_TLS_STARTTLS},
+        {"closed at once", "S: 220 hi\nC: EHLO\nS: 250-x|250 STARTTLS\nC: STARTTLS\nS: 220 go\nCLOSE\n",
+         HKY_TLS_STARTTLS},
+        {"implicit", "PAUSE\nCLOSE\n", HKY_TLS_IMPLICIT},
+        {"in clear after a reset", "S: 220 hi\nC: EHLO\nS: 250-x|250 STARTTLS\nC: STARTTLS\nS: 220 go\nPAUSE\nRST\n",
+         HKY_TLS_OPPORTUNISTIC},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct server s;
+        struct fake f;
+        bool is_clear = rows[i].tls == HKY_TLS_OPPORTUNISTIC;
+        /* Where TLS comes first nobody was met yet: counts as no connection. */
+        enum hky_stage stage = rows[i].tls == HKY_TLS_IMPLICIT ? HKY_STAGE_GREETING : HKY_STAGE_TLS;
+        const char *scripts[] = {rows[i].script, is_clear ? OPEN GROUP("0") YES "S: 250 ok\nEOF\n" : NULL, NULL};
+        server_start(&s, scripts);
+        fake_init(&f, s.port);
+        f.relay.tls = rows[i].tls;
+        add(&f, 1);
+        run_until(&f, 1);
+        const struct hky_outcome *o = &f.outcomes[0][0];
+        if (is_clear ? o->class != HKY_CLASS_OK
+                     : o->class != HKY_CLASS_NETWORK || !o->is_temporary || o->stage != stage)
+            fail_msg("%s: %s at %s: %s", rows[i].name, hky_class_name(o->class), hky_stage_name(o->stage),
+                     o->reply.text);
+        finish(&f, &s);
+    }
+}
+
 static void test_limits_of_the_server_are_kept(void **state)
 {
     (void)state;
@@ -473,6 +510,7 @@ int main(void)
         cmocka_unit_test(test_a_refusal_while_the_token_is_fetched_ends_the_connection),
         cmocka_unit_test(test_starttls_injection_is_refused),
         cmocka_unit_test(test_opportunistic_tls_falls_back_once),
+        cmocka_unit_test(test_a_handshake_cut_short_is_tried_again),
         cmocka_unit_test(test_limits_of_the_server_are_kept),
         cmocka_unit_test(test_messages_per_connection),
         cmocka_unit_test(test_others_follow_once_one_connection_is_open),
