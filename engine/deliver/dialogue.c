@@ -440,16 +440,16 @@ void hky_dialogue_reply(struct hky_dialogue *d, const struct hky_reply *r, struc
         unasked(d, r);
         return;
     }
-    if (!is_fitting(first->expect, r->code)) {
-        hky_dialogue_misfit(d, expect_name(first->expect), r);
-        return;
-    }
     /* It cannot have read a dot that has not left. */
     if (first->expect == HKY_EXPECT_DOT && is_early && r->code < 400) {
         struct hky_reply local;
         hky_reply_local(&local, HKY_ORIGIN_LOCAL, "answered before the end of the message: %u %.200s", r->code,
                         r->text);
         hky_dialogue_finish(d, HKY_STAGE_DATA, &local, false, true);
+        return;
+    }
+    if (!is_fitting(first->expect, r->code)) {
+        hky_dialogue_misfit(d, expect_name(first->expect), r);
         return;
     }
     /* The server closes; on a used connection that says nothing about this message. */

@@ -281,6 +281,8 @@ static const struct row rows[] = {
      PIPELINED SENT_A OVER_B "> 354 go\nA0 dot 0 ambiguous\ndone A\nback B\nend dot 0 step\n"},
     {"250 before the dot has left is no delivery", "",
      PIPELINED SENT_A "> early 250 ok\nA0 data 0\ndone A\nend data 0 step\n"},
+    {"354 before the dot has left hides no delivery", "",
+     PIPELINED SENT_A "> early 354 go\nA0 data 0\ndone A\nend data 0 step\n"},
     {"552 before the dot has left is a verdict, then the connection ends", "",
      PIPELINED SENT_A "> early 552 big\nA0 dot 552\ndone A\nend dot 552 idle\n"},
     {"552 in the middle of the body", "",
