@@ -57,6 +57,13 @@ void hky_dialogue_on_greeting(struct hky_dialogue *d, const struct hky_reply *r)
         hky_dialogue_misfit(d, "connect", r);
 }
 
+/* RFC 5321 4.1.1.1: HELO is for those who do not know EHLO. Any other 5xx is about us, and is the reason: asked once
+ * more, many only close. */
+static bool is_unknown_command(uint16_t code)
+{
+    return code >= 500 && code <= 504;
+}
+
 void hky_dialogue_on_hello(struct hky_dialogue *d, const struct hky_reply *r, struct hky_str lines, bool is_ehlo)
 {
     if (r->code == 250) {
@@ -66,7 +73,7 @@ void hky_dialogue_on_hello(struct hky_dialogue *d, const struct hky_reply *r, st
         after_hello(d);
     } else if (r->code < 400) {
         hky_dialogue_misfit(d, "EHLO", r);
-    } else if (is_ehlo && r->code >= 500 && !d->params.wants_auth &&
+    } else if (is_ehlo && is_unknown_command(r->code) && !d->params.wants_auth &&
                (d->params.is_secure || d->params.starttls != HKY_DIALOGUE_TLS_MUST)) {
         hello(d, "HELO", HKY_EXPECT_HELO);
     } else {

@@ -293,6 +293,7 @@ static const struct row rows[] = {
     {"334 to EHLO", "", "> 220 hi\nC: EHLO me\n> 334 x\nend hello 0 step\n"},
     /* opening */
     {"HELO when EHLO is unknown", "", "> 220 hi\nC: EHLO me\n> 502 what\nC: HELO me\n> 250 ok\nopen\n"},
+    {"no HELO when the refusal is of us", "", "> 220 hi\nC: EHLO me\n> 554 blocked\nend hello 554\n"},
     {"no HELO when AUTH is needed", "a", "> 220 hi\nC: EHLO me\n> 502 what\nend hello 502\n"},
     {"no HELO when TLS is needed", "t", "> 220 hi\nC: EHLO me\n> 500 what\nend hello 500\n"},
     {"STARTTLS, capabilities only from the second EHLO", "t",

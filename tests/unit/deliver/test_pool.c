@@ -190,6 +190,8 @@ static void test_every_stage_can_fail(void **state)
         {"999 instead of a greeting", "S: 999 x\nEOF\n", HKY_STAGE_GREETING, 0, true, false, HKY_CLASS_N},
         {"EHLO and HELO refused", "S: 220 hi\nC: EHLO\nS: 502 no\nC: HELO\nS: 550 no\nEOF\n", HKY_STAGE_HELLO, 550,
          false, false, HKY_CLASS_N},
+        {"EHLO refused, and the end", "S: 220 hi\nC: EHLO\nS: 554 5.7.1 blocked\nCLOSE\n", HKY_STAGE_HELLO, 554, false,
+         false, HKY_CLASS_BLOCKED_IP},
         {"MAIL refused", OPEN GROUP("0") "S: 550 5.7.1 no|503 r|503 d\nEOF\n", HKY_STAGE_MAIL, 550, false, true,
          HKY_CLASS_N},
         {"DATA refused", OPEN GROUP("0") "S: 250 m|250 r|451 d\nC: RSET\nS: 250 ok\nEOF\n", HKY_STAGE_DATA, 451, true,
