@@ -282,7 +282,7 @@ def second_hello(relay, events):
 v("R07", "sound", OK, extensions=TLS, keys=STARTTLS, see=second_hello)
 v("R07", "size-only-before-tls", OK, on={"EHLO": [b"250-x\r\n250-SIZE 10\r\n250 STARTTLS\r\n", b"250 x\r\n"]}, extensions=TLS, keys=STARTTLS, see=second_hello)
 v("R08", "not-offered", NO_TLS, keys=f"{STARTTLS}, {LOGIN}", see=nothing_in_clear)
-v("R08", "454", NO_TLS, on={"STARTTLS": b"454 4.7.0 no\r\n"}, extensions=TLS, keys=f"{STARTTLS}, {LOGIN}", see=nothing_in_clear)
+v("R08", "454", ("deferred", "system_temp", "tls"), on={"STARTTLS": b"454 4.7.0 no\r\n"}, extensions=TLS, keys=f"{STARTTLS}, {LOGIN}", see=nothing_in_clear)
 v("R08", "502", NO_TLS, on={"STARTTLS": b"502 no\r\n"}, extensions=TLS, keys=STARTTLS, see=nothing_in_clear)
 
 
