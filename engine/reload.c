@@ -9,40 +9,19 @@
 
 /* ---- what is needed before anything changes ---- */
 
-static enum hky_err check_secret(const struct hky_policy *policy, const struct hky_secret_ref *ref,
-                                 const struct hky_place *place, const char *what, const char *name, struct hky_error *e)
+static void on_missing(void *ctx, enum hky_err err, struct hky_place place, const char *text)
 {
-    struct hky_secret *s = NULL;
-    struct hky_error why;
-    enum hky_err err;
+    struct hky_error *e = ctx;
 
-    if (ref->name == NULL || ref->command != NULL)
-        return HKY_OK;
-    err = hky_policy_read_secret(policy, ref, &s, &why);
-    hky_secret_unref(&s);
-    return err == HKY_OK
-               ? HKY_OK
-               : hky_error_set(e, err, "%s:%u: %s \"%.60s\": %s", place->file, place->line, what, name, why.text);
+    if (e->code == HKY_OK) /* the first one */
+        hky_error_set(e, err, "%s:%u: %s", place.file, place.line, text);
 }
 
 enum hky_err hky_engine_check_secrets(const struct hky_policy *policy, struct hky_error *e)
 {
-    enum hky_err err = HKY_OK;
-
-    for (uint32_t i = 0; i < policy->engine.n_listen && err == HKY_OK; i++) {
-        const struct hky_listen *l = &policy->engine.listen[i];
-        for (uint32_t k = 0; k < l->n_users && err == HKY_OK; k++)
-            err = check_secret(policy, &l->users[k].password, &l->place, "login", l->users[k].name, e);
-    }
-    if (policy->engine.redirect[0] != '\0')
-        return err;
-    for (uint32_t i = 0; i < policy->n_relays && err == HKY_OK; i++) {
-        const struct hky_relay *relay = &policy->relays[i];
-        const struct hky_secret_ref *refs[] = {&relay->password, &relay->oauth.client_secret, &relay->oauth.refresh};
-        for (size_t k = 0; k < 3 && err == HKY_OK; k++)
-            err = check_secret(policy, refs[k], &relay->place, "relay", relay->name, e);
-    }
-    return err;
+    *e = (struct hky_error){0};
+    hky_policy_check_secrets(policy, on_missing, e);
+    return e->code;
 }
 
 struct reload {

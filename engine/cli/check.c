@@ -82,6 +82,16 @@ static void print_json(const struct hky_policy *policy, const struct hky_problem
     hky_buf_fini(&out);
 }
 
+/* A warning: the policy may be meant for another machine. */
+static void on_missing(void *ctx, enum hky_err err, struct hky_place place, const char *text)
+{
+    char warning[1000];
+
+    (void)err;
+    snprintf(warning, sizeof warning, "%s; run and reload refuse the policy without it", text);
+    hky_problems_add(ctx, place, HKY_PROBLEM_WARNING, warning);
+}
+
 static int run(const struct hky_cli_command *self, int argc, char **argv)
 {
     struct hky_clock clock = HKY_CLOCK_REAL;
@@ -100,6 +110,8 @@ static int run(const struct hky_cli_command *self, int argc, char **argv)
         return code;
     params.path = argv[0];
     is_good = hky_policy_load(&params, &policy, &problems) == HKY_OK;
+    if (is_good)
+        hky_policy_check_secrets(policy, on_missing, &problems);
     if (args.is_json) {
         print_json(policy, &problems);
     } else {
@@ -116,7 +128,9 @@ const struct hky_cli_command hky_cli_check = {
     .args = "POLICY",
     .summary = "load a policy as run would, and say what is wrong with it",
     .help = "Every problem is printed as FILE:LINE: what is wrong, and what to do. Warnings do not keep a\n"
-            "policy from running. No secret is read and nothing is connected to; `hikyaku probe` tries the\n"
-            "relays. Exit code 0: it would run; 1: it would not; 2: wrong usage.",
+            "policy from running, but for a secret that is missing: run refuses then, and check only warns,\n"
+            "since the secrets may be on another machine. No command of a secret is run, and nothing is\n"
+            "connected to; `hikyaku probe` tries the relays. Exit code 0: it would run, with its secrets;\n"
+            "1: it would not; 2: wrong usage.",
     .run = run,
 };

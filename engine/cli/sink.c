@@ -23,7 +23,7 @@ static const struct hky_cli_option options[] = {
     {"cert", "FILE", "offer STARTTLS with this certificate (PEM); with --key"},
     {"key", "FILE", "its key (PEM)"},
     {"auth", NULL, "offer AUTH PLAIN LOGIN and take any user and password"},
-    {"max", "N", "stop after N messages"},
+    {"max", "N", "stop after N messages (0: never, the default)"},
     {"quiet", NULL, "do not print a line per message"},
     {NULL, NULL, NULL},
 };

@@ -264,6 +264,7 @@ static bool route_ask(struct hky_asking *a, const struct hky_route *r, uint32_t 
         if (!hky_vm_run_fn(a->vm, r->via_fn, via_body, &run)) {
             hky_plan_unref(&run.plan);
             failed(out, a->vm, r->via_fn);
+            out->failed_route = r->name;
             return true;
         }
         if (run.plan == NULL)
@@ -291,6 +292,7 @@ void hky_route_decide(struct hky_vm *vm, const struct hky_route_query *q, struct
     out->plan = NULL;
     out->arms = NULL;
     out->arms_n = 0;
+    out->failed_route = NULL;
     out->place = (struct hky_place){"", 0};
     snprintf(out->text, sizeof out->text, "no_route");
     chain.n = 0;
@@ -303,6 +305,7 @@ void hky_route_decide(struct hky_vm *vm, const struct hky_route_query *q, struct
             if (a.failed == NULL)
                 continue;
             failed(out, vm, a.failed_fn);
+            out->failed_route = r->name;
             chain.n = 0;
             break;
         }

@@ -25,14 +25,21 @@ static void consider(struct hky_asking *a, const struct hky_route *r, const stru
                      bool *in_chain, struct hky_considered *out)
 {
     const struct hky_plan *plan = x->decision.plan;
+    const char *failed = x->decision.failed_route;
     bool decides = x->decision.kind == HKY_DECIDED && strcmp(plan->route, r->name) == 0;
+    bool fails = failed != NULL && !*is_past && strcmp(failed, r->name) == 0;
 
     *out = (struct hky_considered){.route = r->name, .place = r->place};
     a->failed = NULL;
     out->matched = hky_asking_matches(a, r, out->why, sizeof out->why);
+    *is_past |= fails;
     if (!out->matched)
         return;
-    if (decides) {
+    if (fails) {
+        snprintf(out->why, sizeof out->why, "matches, but its script failed");
+    } else if (failed != NULL && *is_past) {
+        snprintf(out->why, sizeof out->why, "comes after \"%.100s\", whose script failed", failed);
+    } else if (decides) {
         snprintf(out->why, sizeof out->why, "decides");
         *is_past = true;
         *in_chain = r->is_row && !r->is_stop;
@@ -44,8 +51,8 @@ static void consider(struct hky_asking *a, const struct hky_route *r, const stru
         *in_chain = !r->is_stop;
     } else if (*is_past) {
         snprintf(out->why, sizeof out->why, "comes after \"%.100s\", which decides", plan->route);
-    } else if (x->decision.kind == HKY_POLICY_ERROR) {
-        snprintf(out->why, sizeof out->why, "matches, but a script failed");
+    } else if (x->decision.kind == HKY_POLICY_ERROR && failed == NULL) {
+        snprintf(out->why, sizeof out->why, "matches, but no plan can be made");
     } else {
         snprintf(out->why, sizeof out->why, "matches, but via gave nothing");
     }

@@ -24,25 +24,6 @@ static void text_format(char out[3 * PROBLEM_MAX], const char *fmt, va_list ap)
     hky_buf_fini(&shown);
 }
 
-static void problem_add(struct hky_loader *l, struct hky_place place, enum hky_problem_level level, const char *text)
-{
-    struct hky_problems *p = l->problems;
-
-    for (size_t i = 0; i < p->n; i++)
-        if (p->items[i].place.line == place.line && strcmp(p->items[i].text, text) == 0)
-            return;
-    p->n_errors += level == HKY_PROBLEM_ERROR;
-    p->n_warnings += level == HKY_PROBLEM_WARNING;
-    if (p->n >= HKY_PROBLEMS_MAX)
-        return;
-    if (p->n == p->cap) {
-        p->cap = p->cap ? p->cap * 2 : 8;
-        p->items = hky_realloc(p->items, p->cap * sizeof *p->items);
-    }
-    p->items[p->n++] =
-        (struct hky_problem){{hky_strdup(place.file != NULL ? place.file : ""), place.line}, level, hky_strdup(text)};
-}
-
 void hky_complain(struct hky_loader *l, struct hky_place place, bool is_warning, const char *fmt, ...)
 {
     char text[3 * PROBLEM_MAX];
@@ -51,7 +32,7 @@ void hky_complain(struct hky_loader *l, struct hky_place place, bool is_warning,
     va_start(ap, fmt);
     text_format(text, fmt, ap);
     va_end(ap);
-    problem_add(l, place, is_warning ? HKY_PROBLEM_WARNING : HKY_PROBLEM_ERROR, text);
+    hky_problems_add(l->problems, place, is_warning ? HKY_PROBLEM_WARNING : HKY_PROBLEM_ERROR, text);
 }
 
 void hky_loader_note(struct hky_loader *l, struct hky_place place, const char *fmt, ...)
@@ -62,7 +43,7 @@ void hky_loader_note(struct hky_loader *l, struct hky_place place, const char *f
     va_start(ap, fmt);
     text_format(text, fmt, ap);
     va_end(ap);
-    problem_add(l, place, HKY_PROBLEM_NOTE, text);
+    hky_problems_add(l->problems, place, HKY_PROBLEM_NOTE, text);
 }
 
 void hky_script_problem(lua_State *L, struct hky_place place, const char *fmt, ...)

@@ -1,5 +1,6 @@
 #include "base/buf.h"
 #include "hikyaku/route.h"
+#include "route/loader.h"
 
 #include <stdlib.h>
 
@@ -11,6 +12,23 @@ void hky_problems_fini(struct hky_problems *p)
     }
     free(p->items);
     *p = (struct hky_problems){0};
+}
+
+void hky_problems_add(struct hky_problems *p, struct hky_place place, enum hky_problem_level level, const char *text)
+{
+    for (size_t i = 0; i < p->n; i++)
+        if (p->items[i].place.line == place.line && strcmp(p->items[i].text, text) == 0)
+            return;
+    p->n_errors += level == HKY_PROBLEM_ERROR;
+    p->n_warnings += level == HKY_PROBLEM_WARNING;
+    if (p->n >= HKY_PROBLEMS_MAX)
+        return;
+    if (p->n == p->cap) {
+        p->cap = p->cap ? p->cap * 2 : 8;
+        p->items = hky_realloc(p->items, p->cap * sizeof *p->items);
+    }
+    p->items[p->n++] =
+        (struct hky_problem){{hky_strdup(place.file != NULL ? place.file : ""), place.line}, level, hky_strdup(text)};
 }
 
 const char *hky_problem_level_name(enum hky_problem_level level)

@@ -185,9 +185,9 @@ static enum hky_err look_up(const struct hky_policy *p, const struct hky_secret_
         snprintf(secrets, sizeof secrets, "%s/secrets", p->dir);
         hky_file_suggest(secrets, ref->name, near);
         return hky_error_set(e, err,
-                             "secret \"%.40s\" is not there%.40s: looked for $%.50s, $CREDENTIALS_DIRECTORY/ and "
-                             "%.80s",
-                             ref->name, near, key, path);
+                             "secret \"%.40s\" is not there%.40s: looked for $%.50s, $CREDENTIALS_DIRECTORY/%.40s "
+                             "and %.80s",
+                             ref->name, near, key, ref->name, path);
     }
     return err;
 }
@@ -219,4 +219,47 @@ enum hky_err hky_policy_read_secret(const struct hky_policy *p, const struct hky
     hky_secret_wipe(buf, SECRET_MAX + 1);
     free(buf);
     return err;
+}
+
+struct secret_check {
+    const struct hky_policy *policy;
+    void (*missing)(void *ctx, enum hky_err err, struct hky_place place, const char *text);
+    void *ctx;
+};
+
+static void check_secret(const struct secret_check *k, const struct hky_secret_ref *ref, struct hky_place place,
+                         const char *what, const char *name)
+{
+    struct hky_secret *s = NULL;
+    struct hky_error e;
+    enum hky_err err;
+    char text[sizeof e.text + 80];
+
+    if (ref->name == NULL || ref->command != NULL)
+        return;
+    err = hky_policy_read_secret(k->policy, ref, &s, &e);
+    hky_secret_unref(&s);
+    if (err == HKY_OK)
+        return;
+    snprintf(text, sizeof text, "%s \"%.60s\": %s", what, name, e.text);
+    k->missing(k->ctx, err, place, text);
+}
+
+void hky_policy_check_secrets(const struct hky_policy *p,
+                              void (*missing)(void *ctx, enum hky_err err, struct hky_place place, const char *text),
+                              void *ctx)
+{
+    const struct secret_check k = {p, missing, ctx};
+
+    for (uint32_t i = 0; i < p->engine.n_listen; i++) {
+        const struct hky_listen *l = &p->engine.listen[i];
+        for (uint32_t u = 0; u < l->n_users; u++)
+            check_secret(&k, &l->users[u].password, l->place, "login", l->users[u].name);
+    }
+    for (uint32_t i = 0; i < p->n_relays && p->engine.redirect[0] == '\0'; i++) {
+        const struct hky_relay *relay = &p->relays[i];
+        check_secret(&k, &relay->password, relay->place, "relay", relay->name);
+        check_secret(&k, &relay->oauth.client_secret, relay->place, "relay", relay->name);
+        check_secret(&k, &relay->oauth.refresh, relay->place, "relay", relay->name);
+    }
 }

@@ -22,6 +22,8 @@ struct hky_problems {
     size_t n_errors, n_warnings;
 };
 void hky_problems_fini(struct hky_problems *p);
+/* Once for the same line and text; above 200 they are only counted. */
+void hky_problems_add(struct hky_problems *p, struct hky_place place, enum hky_problem_level level, const char *text);
 const char *hky_problem_level_name(enum hky_problem_level level);
 /* "policy.lua:12: error: ..." */
 void hky_problem_format(const struct hky_problem *p, struct hky_buf *out);
@@ -60,7 +62,8 @@ struct hky_decision {
     struct hky_plan *plan; /* counted reference for the caller when DECIDED */
     char *arms;            /* "experiment\0arm\0" malloc'ed or NULL */
     uint32_t arms_n;
-    char text[200]; /* why not: "no_route" or "policy.lua:12: attempt to index nil" */
+    char text[200];           /* why not: "no_route" or "policy.lua:12: attempt to index nil" */
+    const char *failed_route; /* HKY_POLICY_ERROR: the one whose script failed, as long as the table lives; else NULL */
     struct hky_place place;
 };
 /* Decide for one recipient, under the limits of instructions, time and memory. Never blocks. The plan has at least one

@@ -101,6 +101,28 @@ def explain_a_message(world):
     holds(not any(line.endswith(" ") or len(line) > 100 for line in text.splitlines()), text)
 
 
+@case("commands", "check warns of a secret that is missing, by which run would refuse; it runs no command of one")
+def check_looks_for_secrets(world):
+    made = world.path("made")
+    world.write("policy.lua", f"""
+        engine {{ hostname = "mail.shop.example", owner = "o@shop.example" }}
+        relay "far" {{ host = "smtp.far.example", user = "u", password = secret "far" }}
+        relay "asks" {{ host = "smtp.far.example", user = "u", password = secret("asks", {{ command = {{ "/usr/bin/touch", "{made}" }} }}) }}
+        route "all" {{ to = "*", via = {{ "far", "asks" }} }}
+    """)
+    code, out, err = world.run("check", "policy.lua", check=False)
+    holds(code == 0 and 'policy.lua:3: warning: relay "far": secret "far" is not there' in out and "run and reload refuse" in out, f"{code}\n{out}{err}")
+    same(out.count("warning"), 2, out)  # and in the last line
+    code, out, err = world.run("run", "policy.lua", check=False)
+    holds(code == 1 and 'policy.lua:3: relay "far": secret "far" is not there' in err, f"{code}\n{out}{err}")
+    os.makedirs(world.path("secrets"))
+    world.write("secrets/far", "word\n")
+    os.chmod(world.path("secrets/far"), 0o600)
+    code, out, err = world.run("check", "policy.lua", check=False)
+    holds(code == 0 and "warning" not in out, f"{code}\n{out}{err}")
+    holds(not os.path.exists(made), "the command was run")
+
+
 @case("commands", "probe where engine.redirect is set says whom it asks instead")
 def probe_redirected(world):
     sink = world.sink()

@@ -429,6 +429,49 @@ static void engine_options(void **state)
 
 /* --- explain, where --- */
 
+/* Only the route whose script failed is said to have failed. */
+static void explain_names_the_route_that_failed(void **state)
+{
+    static const struct {
+        const char *how, *why[4];
+    } cases[] = {
+        {"via = function(r) return r.vars.none.x end",
+         {"matches, but via gave nothing", "matches, but its script failed", "comes after \"bad\", whose script failed",
+          "comes after \"bad\", whose script failed"}},
+        {"when = function(r) return r.vars.none.x end, via = 'a'",
+         {"matches, but via gave nothing", NULL, "comes after \"bad\", whose script failed",
+          "comes after \"bad\", whose script failed"}},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char text[1000];
+        snprintf(text, sizeof text,
+                 RELAYS "route 'none' { priority = 1, to = '*', via = function(r) return nil end }\n"
+                        "route 'bad' { priority = 2, to = '*', %s }\n"
+                        "route 'fn' { priority = 3, to = '*', via = function(r) return 'a' end }\n"
+                        "route 'rest' { priority = 4, to = '*', via = 'own' }\n",
+                 cases[i].how);
+        struct hky_policy *p = load_text(text);
+        struct hky_vm *vm = vm_of(p);
+        struct hky_message *m = message_of(&(struct mail){.to = "a@q.example"});
+        struct hky_route_query q = {m, &m->recipients[0], {NULL, 0}, NOW_MS};
+        struct hky_explanation x;
+
+        hky_route_explain(vm, &q, &x);
+        assert_int_equal(x.decision.kind, HKY_POLICY_ERROR);
+        for (size_t k = 0; k < 4; k++)
+            if (cases[i].why[k] != NULL)
+                assert_string_equal(x.considered[k].why, cases[i].why[k]);
+            else
+                assert_false(x.considered[k].matched);
+        hky_explanation_fini(&x);
+        hky_message_unref(&m);
+        hky_vm_free(&vm);
+        hky_policy_unref(&p);
+    }
+}
+
 static void explain_says_why_not(void **state)
 {
     struct hky_policy *p =
@@ -601,6 +644,7 @@ int main(void)
         cmocka_unit_test(a_preset_may_bring_the_user),
         cmocka_unit_test(engine_options),
         cmocka_unit_test(explain_says_why_not),
+        cmocka_unit_test(explain_names_the_route_that_failed),
         cmocka_unit_test(attempts_are_seen_as_they_were),
         cmocka_unit_test(notes_go_to_the_log_so_many_a_second),
         cmocka_unit_test(where_selects),
