@@ -9,18 +9,18 @@
 
 /* ---- what is needed before anything changes ---- */
 
-static void on_missing(void *ctx, enum hky_err err, struct hky_place place, const char *text)
+static void on_lacking(void *ctx, const struct hky_lacking_secret *s)
 {
     struct hky_error *e = ctx;
 
     if (e->code == HKY_OK) /* the first one */
-        hky_error_set(e, err, "%s:%u: %s", place.file, place.line, text);
+        hky_error_set(e, s->err, "%s:%u: %s", s->place.file, s->place.line, s->text);
 }
 
 enum hky_err hky_engine_check_secrets(const struct hky_policy *policy, struct hky_error *e)
 {
     *e = (struct hky_error){0};
-    hky_policy_check_secrets(policy, on_missing, e);
+    hky_policy_check_secrets(policy, on_lacking, e);
     return e->code;
 }
 

@@ -60,7 +60,8 @@ static void print_summary(const struct hky_policy *policy, const struct hky_prob
     putchar('\n');
 }
 
-static void print_json(const struct hky_policy *policy, const struct hky_problems *problems)
+static void print_json(const struct hky_policy *policy, const struct hky_problems *problems,
+                       const struct hky_buf *missing)
 {
     struct hky_buf out;
 
@@ -77,19 +78,48 @@ static void print_json(const struct hky_policy *policy, const struct hky_problem
         hky_buf_add_json(&out, hky_str_z(p->text));
         hky_buf_add_c(&out, '}');
     }
+    hky_buf_add_z(&out, "],\"missing_secrets\":[");
+    for (size_t at = 0; at < missing->n; at += strlen(missing->p + at) + 1) {
+        hky_buf_add_z(&out, at > 0 ? "," : "");
+        hky_buf_add_json(&out, hky_str_z(missing->p + at));
+    }
     hky_buf_add_z(&out, "]}");
     puts(hky_buf_z(&out));
     hky_buf_fini(&out);
 }
 
-/* A warning: the policy may be meant for another machine. */
-static void on_missing(void *ctx, enum hky_err err, struct hky_place place, const char *text)
-{
-    char warning[1000];
+struct lacking {
+    struct hky_problems *problems;
+    struct hky_buf names; /* of what is missing, each behind the other with its NUL */
+};
 
-    (void)err;
-    snprintf(warning, sizeof warning, "%s; run and reload refuse the policy without it", text);
-    hky_problems_add(ctx, place, HKY_PROBLEM_WARNING, warning);
+static bool is_named(const struct hky_buf *names, const char *name)
+{
+    for (size_t at = 0; at < names->n; at += strlen(names->p + at) + 1)
+        if (strcmp(names->p + at, name) == 0)
+            return true;
+    return false;
+}
+
+/* A missing one is no warning: the policy may be meant for another machine, or its secrets not be made yet. */
+static void on_lacking(void *ctx, const struct hky_lacking_secret *s)
+{
+    struct lacking *k = ctx;
+
+    if (s->err != HKY_E_MISSING)
+        hky_problems_add(k->problems, s->place, HKY_PROBLEM_WARNING, s->text);
+    else if (!is_named(&k->names, s->name))
+        hky_buf_add(&k->names, s->name, strlen(s->name) + 1);
+}
+
+static void print_missing(const struct hky_buf *names)
+{
+    if (names->n == 0)
+        return;
+    fputs("not here, and needed by run and reload:", stdout);
+    for (size_t at = 0; at < names->n; at += strlen(names->p + at) + 1)
+        printf("%s secret \"%s\"", at > 0 ? "," : "", names->p + at);
+    putchar('\n');
 }
 
 static int run(const struct hky_cli_command *self, int argc, char **argv)
@@ -99,6 +129,7 @@ static int run(const struct hky_cli_command *self, int argc, char **argv)
     struct hky_problems problems = {0};
     struct hky_policy *policy = NULL;
     struct hky_cli_args args;
+    struct lacking lacking = {.problems = &problems};
     const char *value;
     bool is_good;
     int code;
@@ -110,14 +141,17 @@ static int run(const struct hky_cli_command *self, int argc, char **argv)
         return code;
     params.path = argv[0];
     is_good = hky_policy_load(&params, &policy, &problems) == HKY_OK;
+    hky_buf_init(&lacking.names, 1U << 20);
     if (is_good)
-        hky_policy_check_secrets(policy, on_missing, &problems);
+        hky_policy_check_secrets(policy, on_lacking, &lacking);
     if (args.is_json) {
-        print_json(policy, &problems);
+        print_json(policy, &problems, &lacking.names);
     } else {
         print_text(&problems);
         print_summary(policy, &problems, argv[0]);
+        print_missing(&lacking.names);
     }
+    hky_buf_fini(&lacking.names);
     hky_problems_fini(&problems);
     hky_policy_unref(&policy);
     return is_good ? HKY_EXIT_GOOD : HKY_EXIT_NO;
@@ -128,8 +162,8 @@ const struct hky_cli_command hky_cli_check = {
     .args = "POLICY",
     .summary = "load a policy as run would, and say what is wrong with it",
     .help = "Every problem is printed as FILE:LINE: what is wrong, and what to do. Warnings do not keep a\n"
-            "policy from running, but for a secret that is missing: run refuses then, and check only warns,\n"
-            "since the secrets may be on another machine. No command of a secret is run, and nothing is\n"
+            "policy from running. Secrets that are not here are named: they may be on another machine, but\n"
+            "run and reload refuse the policy without them. No command of a secret is run, and nothing is\n"
             "connected to; `hikyaku probe` tries the relays. Exit code 0: it would run, with its secrets;\n"
             "1: it would not; 2: wrong usage.",
     .run = run,

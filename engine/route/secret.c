@@ -223,7 +223,7 @@ enum hky_err hky_policy_read_secret(const struct hky_policy *p, const struct hky
 
 struct secret_check {
     const struct hky_policy *policy;
-    void (*missing)(void *ctx, enum hky_err err, struct hky_place place, const char *text);
+    void (*lacking)(void *ctx, const struct hky_lacking_secret *s);
     void *ctx;
 };
 
@@ -242,14 +242,13 @@ static void check_secret(const struct secret_check *k, const struct hky_secret_r
     if (err == HKY_OK)
         return;
     snprintf(text, sizeof text, "%s \"%.60s\": %s", what, name, e.text);
-    k->missing(k->ctx, err, place, text);
+    k->lacking(k->ctx, &(struct hky_lacking_secret){.err = err, .place = place, .name = ref->name, .text = text});
 }
 
 void hky_policy_check_secrets(const struct hky_policy *p,
-                              void (*missing)(void *ctx, enum hky_err err, struct hky_place place, const char *text),
-                              void *ctx)
+                              void (*lacking)(void *ctx, const struct hky_lacking_secret *s), void *ctx)
 {
-    const struct secret_check k = {p, missing, ctx};
+    const struct secret_check k = {p, lacking, ctx};
 
     for (uint32_t i = 0; i < p->engine.n_listen; i++) {
         const struct hky_listen *l = &p->engine.listen[i];

@@ -190,10 +190,15 @@ unsigned hky_policy_refresh_lists(struct hky_policy *p, struct hky_error *e);
 enum hky_err hky_policy_read_secret(const struct hky_policy *p, const struct hky_secret_ref *ref,
                                     struct hky_secret **out, struct hky_error *e);
 
-/* Calls `missing` for every secret of logins and relays that cannot be read now ("relay \"x\": secret ... is not
- * there"). Those of a command are not asked for, those of relays not when all mail is redirected. Blocks, as above. */
+struct hky_lacking_secret {
+    enum hky_err err; /* HKY_E_MISSING: not there or empty; else it may not or cannot be read */
+    struct hky_place place;
+    const char *name;
+    const char *text; /* "relay \"x\": secret ..." */
+};
+/* Calls `lacking` for every secret of logins and relays that cannot be read now. Those of a command are not asked for,
+ * those of relays not when all mail is redirected. Blocks, as above. */
 void hky_policy_check_secrets(const struct hky_policy *p,
-                              void (*missing)(void *ctx, enum hky_err err, struct hky_place place, const char *text),
-                              void *ctx);
+                              void (*lacking)(void *ctx, const struct hky_lacking_secret *s), void *ctx);
 
 #endif

@@ -216,7 +216,7 @@ def missing_secret(binary):
         holds(code == 0, f"check: {out}{err}")
         code, out, err = run(binary, "run", "policy.lua", "--spool", os.path.join(folder, "spool"), cwd=folder)
         holds(code == 1 and re.search(r'policy\.lua:1: relay "docomo": secret "docmo" is not there, did you mean "docomo"\?: looked for '
-                                      r"\$HIKYAKU_SECRET_DOCMO, \$CREDENTIALS_DIRECTORY/ and .*secrets/docmo", err), f"run: exit {code}: {err}")
+                                      r"\$HIKYAKU_SECRET_DOCMO, \$CREDENTIALS_DIRECTORY/docmo and .*secrets/docmo", err), f"run: exit {code}: {err}")
     finally:
         shutil.rmtree(folder)
 

@@ -6,7 +6,7 @@
 
 ---Name a secret. It is read when it is first needed: $HIKYAKU_SECRET_NAME, $CREDENTIALS_DIRECTORY/name, secrets/name beside
 ---the policy (readable by the owner only), or the output of `command` (no shell, 10 s). A policy of which one is missing is
----refused by run and reload; check warns of it.
+---refused by run and reload; check names it.
 ---@param name string  letters, digits, "." "_" "/" "-", no ".."
 ---@param options? { command?: string[] }
 ---@return secret
