@@ -497,6 +497,37 @@ static void ambiguous_three_times_is_held(void **state)
     stage_end(&st);
 }
 
+/* Steps of one relay that name accounts of their own: none's mail goes by the account of the other. */
+static void each_account_has_its_lane(void **state)
+{
+    static const char *const accounts[] = {"one", "two"};
+    struct hky_plan *plans[2];
+    struct stage st;
+    (void)state;
+    stage_init(&st);
+    fake_relay(&st.policy, "ses");
+    stage_start(&st);
+    for (int i = 0; i < 2; i++) {
+        struct hky_step step = fake_step("ses");
+        step.account = accounts[i];
+        plans[i] = fake_plan(&step, 1);
+        send(&st, plans[i]);
+    }
+    assert_int_equal(st.n_woken, 2);
+    for (unsigned i = 0; i < 2; i++) {
+        struct hky_job *job;
+        assert_string_equal(st.woken[i]->account, accounts[i]);
+        assert_int_equal(hky_schedule_take(st.woken[i], &job), HKY_TAKE_JOB);
+        assert_int_equal(job->n, 1);
+        assert_string_equal(job->recipients[0]->plan->steps[0].account, accounts[i]);
+        hky_schedule_done(&job, true);
+    }
+    for (int i = 0; i < 2; i++) {
+        hky_plan_unref(&plans[i]);
+    }
+    stage_end(&st);
+}
+
 static void what_was_restored_goes_on(void **state)
 {
     (void)state;
@@ -622,6 +653,7 @@ int main(void)
         cmocka_unit_test(only_to_holds_the_others),
         cmocka_unit_test(the_queue_is_shown_held_released_and_cancelled),
         cmocka_unit_test(ambiguous_three_times_is_held),
+        cmocka_unit_test(each_account_has_its_lane),
         cmocka_unit_test(what_was_restored_goes_on),
         cmocka_unit_test(drain_waits_for_what_is_under_way),
         cmocka_unit_test(take_and_result_are_quick),
