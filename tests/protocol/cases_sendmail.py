@@ -3,7 +3,8 @@ import os
 import re
 import subprocess
 
-from peers import POLICY, case, free_ports
+from harness import free_ports
+from peers import POLICY, case
 
 
 def sendmail(w, arguments, text, code, server=None):

@@ -7,10 +7,13 @@ import signal
 import socket
 import ssl
 import subprocess
+import sys
 import tempfile
 import threading
 import time
 
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
+from harness import free_ports  # noqa: E402
 
 PASSWORD = "canary-7Jw2"
 PLAIN = base64.b64encode(b"\0alice\0" + PASSWORD.encode()).decode()
@@ -111,14 +114,6 @@ def outside_address():
             return s.getsockname()[0]
         except OSError:
             return "127.0.0.2"
-
-
-def free_ports(n):
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(n)]
-    ports = [s.getsockname()[1] for s in sockets]
-    for s in sockets:
-        s.close()
-    return ports
 
 
 class Engine:

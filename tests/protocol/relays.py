@@ -430,9 +430,9 @@ class Dns:
     def __init__(self, address="127.0.0.1"):
         self.address = address
         self.questions = {}
+        self.port = free_ports(1)[0]
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.socket.bind(("127.0.0.1", 0))
-        self.port = self.socket.getsockname()[1]
+        self.socket.bind(("127.0.0.1", self.port))
         self.tcp = socket.socket()
         self.tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.tcp.bind(("127.0.0.1", self.port))
