@@ -219,8 +219,7 @@ static void *serve_tcp(void *arg)
     return NULL;
 }
 
-/* Binds server.fd and server.tcp_fd to one number; false where another program's TCP has the number that UDP was given.
- */
+/* Binds server.fd and server.tcp_fd to one number; false where TCP has lost it to another program. */
 static bool bind_both(void)
 {
     struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};

@@ -440,7 +440,10 @@ static void a_disk_that_fills_loses_nothing(void **state)
                  "cd %s && tail -c +1048578 events.jsonl >rest && test $(wc -l <rest) = 2 && "
                  "test \"$(grep -c '^{.*}$' rest)\" = 2 && test $(wc -c <rest) -lt 150",
                  dir);
-        assert_int_equal(system(command), 0);
+        for (unsigned tries = 100; system(command) != 0; tries--) { /* a third line begins and is cut off again */
+            assert_int_not_equal(tries, 0);
+            usleep(20000);
+        }
         if (kind == 1) {
             hky_record_close(&r);
             assert_int_equal(setrlimit(RLIMIT_FSIZE, &was), 0);
