@@ -129,6 +129,8 @@ int hky_cli_args_done(struct hky_cli_args *a, int min_positional, int max_positi
     if (a->is_bad)
         return HKY_EXIT_USAGE;
     if (a->n_positional < min_positional || a->n_positional > max_positional) {
+        if (a->n_positional > max_positional)
+            fprintf(stderr, "hikyaku %s: one word too many: %s\n", a->command->name, a->argv[max_positional]);
         fprintf(stderr, "usage: hikyaku %s%s%s   (hikyaku %s --help says more)\n", a->command->name,
                 a->command->args[0] != '\0' ? " " : "", a->command->args, a->command->name);
         return HKY_EXIT_USAGE;

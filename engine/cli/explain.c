@@ -233,10 +233,24 @@ static bool read_outcome(const struct explain_case *c, struct hky_str text, stru
     return true;
 }
 
+/* The relay with whose name the text begins. */
+static const char *relay_named(const struct hky_policy *policy, const char *text)
+{
+    const char *found = NULL;
+
+    for (uint32_t i = 0; i < policy->n_relays; i++) {
+        const char *name = policy->relays[i].name;
+        size_t n = strlen(name);
+        if (strncmp(text, name, n) == 0 && (text[n] == ' ' || text[n] == '\0') && (found == NULL || n > strlen(found)))
+            found = name;
+    }
+    return found;
+}
+
 /* "own rcpt 550 5.7.1 blocked": the relay must be the one whose turn it is; names may hold spaces. */
 static bool apply_after(struct explain_case *c, const char *text, struct explain_after *a)
 {
-    const char *relay;
+    const char *relay, *named = relay_named(c->policy, text);
     size_t n;
     struct hky_advance_query q;
 
@@ -246,9 +260,9 @@ static bool apply_after(struct explain_case *c, const char *text, struct explain
     }
     relay = explain_relay_name(c, c->recipient->step);
     n = strlen(relay);
-    if (strncmp(text, relay, n) != 0 || text[n] != ' ') {
-        fprintf(stderr, "hikyaku explain: --after '%s': now it is the turn of %s; say '%s [STAGE] REPLY'\n", text,
-                relay, relay);
+    if (strncmp(text, relay, n) != 0 || text[n] != ' ' || (named != NULL && strlen(named) > n)) {
+        fprintf(stderr, "hikyaku explain: --after '%s': %s; now it is the turn of %s: say '%s [STAGE] REPLY'\n", text,
+                named == NULL ? "it begins with the name of no relay" : "that relay is not asked now", relay, relay);
         return false;
     }
     snprintf(a->relay, sizeof a->relay, "%s", relay);

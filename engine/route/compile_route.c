@@ -260,7 +260,7 @@ static void read_via(struct route_read *r)
     } else if (hky_is_kind(L, via, HKY_UD_SPLIT)) {
         r->out->via = HKY_VIA_SPLIT;
         r->out->split = hky_read_split(L, &r->l->table->arena, via, &r->draft, place);
-    } else if (hky_read_plan(L, via, place, &r->draft)) {
+    } else if (hky_read_plan(L, via, r->what, place, &r->draft)) {
         r->out->via = HKY_VIA_PLAN;
         if (hky_plan_new(&r->draft, &r->out->plan, &e) != HKY_OK)
             hky_complain(r->l, place, false, "%s: %s", r->what, e.text);

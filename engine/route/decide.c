@@ -159,9 +159,11 @@ static void plan_give(lua_State *L, struct via_run *run, int index)
     struct hky_vm *vm = run->a->vm;
     struct hky_plan draft, *plan;
     struct hky_error e;
+    char what[140];
 
     draft.n_steps = 0;
-    if (!hky_read_plan(L, index, (struct hky_place){"", 0}, &draft))
+    snprintf(what, sizeof what, "route \"%.120s\"", run->route->name);
+    if (!hky_read_plan(L, index, what, (struct hky_place){"", 0}, &draft))
         return;
     hky_buf_clear(&vm->scratch);
     hky_buf_add_u32(&vm->scratch, run->position);
@@ -175,7 +177,7 @@ static void plan_give(lua_State *L, struct via_run *run, int index)
         whole.n_steps = draft.n_steps;
         memcpy(whole.steps, draft.steps, draft.n_steps * sizeof draft.steps[0]);
         if (hky_plan_new(&whole, &plan, &e) != HKY_OK)
-            luaL_error(L, "via: %s", e.text);
+            luaL_error(L, "%s: via: %s", what, e.text);
     }
     plan_keep(vm, plan);
     run->plan = plan;

@@ -349,7 +349,8 @@ enum hky_err hky_policy_load(const struct hky_load_params *params, struct hky_po
         l.vm->loader = &l;
         l.vm->table = l.table;
         ok = loader_run(&l);
-        check_pendings(&l);
+        if (ok) /* else what the error interrupted would be among them */
+            check_pendings(&l);
         if (ok && hky_vm_call(l.vm, &load_budget, compile_body, &l) != HKY_VM_OK)
             script_failed(&l, l.vm->error);
         if (ok)

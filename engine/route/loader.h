@@ -86,7 +86,7 @@ void hky_loader_mention(struct hky_loader *l, bool is_matcher, const char *name,
 void hky_read_match(struct hky_loader *l, int index, const char *what, struct hky_place place, bool may_be_null,
                     struct hky_match *out);
 /* Fill steps of `draft` from a plan value; false: nothing usable (told). Strings are borrowed from Lua. */
-bool hky_read_plan(lua_State *L, int index, struct hky_place place, struct hky_plan *draft);
+bool hky_read_plan(lua_State *L, int index, const char *what, struct hky_place place, struct hky_plan *draft);
 bool hky_read_retry(lua_State *L, int index, struct hky_place place, struct hky_retry *out);
 bool hky_read_on(lua_State *L, int index, struct hky_place place, uint64_t *mask);
 /* How "no class NAME" goes on: the one that was meant, the set of that name, or all there are. */

@@ -32,6 +32,22 @@ static void lower_into(char *to, struct hky_str s)
     to[s.n] = 0;
 }
 
+/* "*@shop.example" would be the mailbox of that name, which nobody means. */
+static enum hky_err refuse_glob(struct hky_str s, struct hky_error *e)
+{
+    const char *at = memrchr(s.p, '@', s.n), *domain = at + 1;
+    size_t local_n = (size_t)(at - s.p);
+
+    if (s.p[0] == '"' || memchr(s.p, '*', local_n) == NULL)
+        return HKY_OK;
+    if (local_n == 1)
+        return hky_error_set(e, HKY_E_SYNTAX, "all addresses of a domain are written \"%.*s\"",
+                             (int)(s.n - local_n - 1 < 80 ? s.n - local_n - 1 : 80), domain);
+    return hky_error_set(e, HKY_E_SYNTAX,
+                         "an address is no pattern: write it whole, or its domain, or a matcher "
+                         "(a * that is meant stands in quotes: '\"a*b\"@shop.example')");
+}
+
 enum hky_err hky_entry_parse(struct hky_str s, struct hky_entry *out, struct hky_error *e)
 {
     struct hky_address address;
@@ -48,6 +64,8 @@ enum hky_err hky_entry_parse(struct hky_str s, struct hky_entry *out, struct hky
         return HKY_OK;
     }
     if (memchr(s.p, '@', s.n) != NULL) {
+        if ((err = refuse_glob(s, e)) != HKY_OK)
+            return err;
         if ((err = hky_mailbox_parse(s, &address, e)) != HKY_OK)
             return err;
         out->kind = HKY_ENTRY_ADDRESS;

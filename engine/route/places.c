@@ -59,9 +59,10 @@ void hky_script_problem(lua_State *L, struct hky_place place, const char *fmt, .
         hky_complain(vm->loader, place, false, "%s", text);
         return;
     }
-    if (place.file != NULL && place.file[0] != 0)
-        luaL_error(L, "%s:%d: %s", place.file, (int)place.line, text);
-    luaL_error(L, "%s", text);
+    if (place.file == NULL || place.file[0] == 0)
+        luaL_error(L, "%s", text);
+    lua_pushfstring(L, "%s:%d: %s", place.file, (int)place.line, text); /* luaL_error would say the place once more */
+    lua_error(L);
 }
 
 struct hky_place hky_place_here(lua_State *L, int level)

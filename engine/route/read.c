@@ -257,7 +257,7 @@ bool hky_read_on(lua_State *L, int index, struct hky_place place, uint64_t *mask
 
 /* --- plans --- */
 
-static bool plan_step(lua_State *L, int index, struct hky_place place, struct hky_plan *draft)
+static bool plan_step(lua_State *L, int index, const char *what, struct hky_place place, struct hky_plan *draft)
 {
     struct hky_vm *vm = hky_vm_of(L);
     struct hky_step *s;
@@ -266,11 +266,11 @@ static bool plan_step(lua_State *L, int index, struct hky_place place, struct hk
         return false;
     if (hky_is_kind(L, index, HKY_UD_PENDING)) {
         if (vm->loader == NULL)
-            luaL_error(L, "a step has no braces: write step \"name\" { ... }");
+            luaL_error(L, "%s: a step has no braces: write step \"name\" { ... }", what);
         return false;
     }
     if (draft->n_steps >= HKY_PLAN_STEPS_MAX) {
-        hky_script_problem(L, place, "a plan has at most %d steps", HKY_PLAN_STEPS_MAX);
+        hky_script_problem(L, place, "%s: a plan has at most %d steps", what, HKY_PLAN_STEPS_MAX);
         return false;
     }
     s = &draft->steps[draft->n_steps];
@@ -285,48 +285,48 @@ static bool plan_step(lua_State *L, int index, struct hky_place place, struct hk
     } else if (hky_is_kind(L, index, HKY_UD_RELAY)) {
         s->relay = ((struct hky_relay_ud *)lua_touserdata(L, index))->name;
     } else {
-        hky_script_problem(L, place, "via: %s is no relay and no step", hky_kind_name(L, index));
+        hky_script_problem(L, place, "%s: via: %s is no relay and no step", what, hky_kind_name(L, index));
         return false;
     }
     if (vm->loader != NULL)
         hky_loader_mention(vm->loader, false, s->relay, place);
     else if (hky_policy_relay(vm->policy, hky_str_z(s->relay)) == NULL)
-        luaL_error(L, "via: no relay \"%s\"", s->relay);
+        luaL_error(L, "%s: via: no relay \"%s\"", what, s->relay);
     draft->n_steps++;
     return true;
 }
 
-bool hky_read_plan(lua_State *L, int index, struct hky_place place, struct hky_plan *draft)
+bool hky_read_plan(lua_State *L, int index, const char *what, struct hky_place place, struct hky_plan *draft)
 {
     lua_Unsigned n;
     bool ok = true;
 
     draft->n_steps = 0;
     if (lua_type(L, index) != LUA_TTABLE)
-        return plan_step(L, index, place, draft);
+        return plan_step(L, index, what, place, draft);
     luaL_checkstack(L, 6, NULL);
     n = lua_rawlen(L, index);
     if (n == 0) {
-        hky_script_problem(L, place, "via: a plan needs at least one step");
+        hky_script_problem(L, place, "%s: via: a plan needs at least one step", what);
         return false;
     }
     for (lua_Unsigned i = 1; i <= n; i++) {
         lua_rawgeti(L, index, (lua_Integer)i);
-        ok = plan_step(L, lua_gettop(L), place, draft) && ok;
+        ok = plan_step(L, lua_gettop(L), what, place, draft) && ok;
         lua_pop(L, 1); /* held by the table */
         if (draft->n_steps >= HKY_PLAN_STEPS_MAX && i < n) {
-            hky_script_problem(L, place, "a plan has at most %d steps", HKY_PLAN_STEPS_MAX);
+            hky_script_problem(L, place, "%s: a plan has at most %d steps", what, HKY_PLAN_STEPS_MAX);
             return false;
         }
     }
     lua_pushnil(L);
     while (lua_next(L, index) != 0) {
         if (lua_type(L, -2) == LUA_TSTRING) {
-            hky_script_problem(L, place, "via: a plan is a list of steps, \"%.60s\" has no place in it",
+            hky_script_problem(L, place, "%s: via: a plan is a list of steps, \"%.60s\" has no place in it", what,
                                lua_tostring(L, -2));
             ok = false;
         } else if (lua_type(L, -2) == LUA_TNUMBER && (lua_Unsigned)lua_tointeger(L, -2) - 1 >= n) {
-            hky_script_problem(L, place, "via: the list of steps has a hole: nil stands in it");
+            hky_script_problem(L, place, "%s: via: the list of steps has a hole: nil stands in it", what);
             ok = false;
         }
         lua_pop(L, 1);
@@ -410,7 +410,7 @@ static bool arm_read(lua_State *L, struct hky_arena *arena, int index, const str
     if (hky_get(L, index, "via") == LUA_TNIL) {
         hky_script_problem(L, place, "%s: arm \"%s\" needs via", what, name);
         ok = false;
-    } else if (!hky_read_plan(L, lua_gettop(L), place, &plan)) {
+    } else if (!hky_read_plan(L, lua_gettop(L), what, place, &plan)) {
         ok = false;
     } else if (hky_vm_of(L)->loader != NULL && hky_plan_new(&plan, &arm->plan, &e) != HKY_OK) {
         hky_script_problem(L, place, "%s: arm \"%s\": %s", what, name, e.text);

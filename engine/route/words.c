@@ -455,8 +455,11 @@ static int l_ramp(lua_State *L)
     hky_get(L, 1, "start");
     start.p = lua_type(L, -1) == LUA_TSTRING ? lua_tolstring(L, -1, &start.n) : NULL;
     n = lua_rawlen(L, 1);
-    if (start.p == NULL || start.n != 10 || !hky_date_parse(start.p, start.n, &day, &sec) || n == 0 ||
-        n > HKY_RAMP_MAX) {
+    if (start.p != NULL && (start.n != 10 || !hky_date_parse(start.p, start.n, &day, &sec))) {
+        hky_script_problem(L, place, "ramp: start must be a day such as \"2026-12-01\", not \"%.40s\"", start.p);
+        return hky_push_poison(L);
+    }
+    if (start.p == NULL || n == 0 || n > HKY_RAMP_MAX) {
         hky_script_problem(L, place, "ramp needs start = \"2026-12-01\" and 1 to %d shares", HKY_RAMP_MAX);
         return hky_push_poison(L);
     }
@@ -468,7 +471,7 @@ static int l_ramp(lua_State *L)
         lua_rawgeti(L, 1, (lua_Integer)i);
         share = lua_type(L, -1) == LUA_TNUMBER ? lua_tonumber(L, -1) : -1;
         if (!(share >= 0 && share <= 100)) {
-            hky_script_problem(L, place, "ramp: shares are per cent, 0 to 100");
+            hky_script_problem(L, place, "ramp: shares are per cent, 0 to 100, not %s", hky_kind_name(L, -1));
             return hky_push_poison(L);
         }
         ramp->share[i - 1] = (float)share;

@@ -88,6 +88,26 @@ def explain_a_login(world):
         same(answer["route"], route, f"--user {args}")
 
 
+@case("commands", "explain names what is missing or misspelt: the author, a relay of --after, one word too many")
+def explain_what_is_wrong(world):
+    world.write("policy.lua", """
+        relay "gmail" { host = "a.example", tls = "none", sends_as = "a@gmail.com" }
+        relay "gmail two" { host = "b.example", tls = "none" }
+        route "fails" { to = "f.example", via = function(r) return plan end }
+        route "all" { to = "*", via = { "gmail", "gmail two" } }
+    """)
+    for args, code, words in (
+            (["--to", "a@x.example"], 0, "passed over: cannot send for a message that names no author; say --author"),
+            (["--to", "a@x.example", "--author", "b@y.example"], 0, "passed over: cannot send as this author"),
+            (["--to", "a@f.example"], 1, "\n  policy.lua:4: plan is not defined"),
+            (["--to", "a@x.example", "--author", "a@gmail.com", "--after", "gmial 550 no"], 2, "the name of no relay; now"),
+            (["--to", "a@x.example", "--author", "a@gmail.com", "--after", "gmail two 550 no"], 2,
+             "that relay is not asked now; now it is the turn of gmail: say 'gmail [STAGE] REPLY'"),
+            (["--to", "a@x.example", "a@y.example"], 2, "one word too many: a@y.example")):
+        got, out, err = world.run("explain", "policy.lua", *args, check=False, timeout=20)
+        holds(got == code and words in out + err, f"{args}: exit {got} instead of {code}\n{out}{err}")
+
+
 @case("commands", "explain of a message believes its X-Hikyaku fields, as the engine does from loopback")
 def explain_a_message(world):
     world.write("policy.lua", POLICY.replace("{port}", "2525"))

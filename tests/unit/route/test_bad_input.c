@@ -55,6 +55,24 @@ static const struct {
     {"relay without braces", RELAYS "relay 'c'", 4, "relay \"c\" has no braces"},
     {"route without braces", RELAYS "route 'c'", 4, "route \"c\" has no braces"},
     {"step without braces", RELAYS "route 'r' { to = '*', via = { step 'a' } }", 4, "step \"a\" has no braces"},
+    {"a glob for an address", RELAYS "route 'r' { to = '*@shop.example', via = 'a' }", 4,
+     "to: \"*@shop.example\": all addresses of a domain are written \"shop.example\""},
+    {"a glob in an address", RELAYS "route 'r' { to = '*', except = 'info*@shop.example', via = 'a' }", 4,
+     "except: \"info*@shop.example\": an address is no pattern"},
+    {"a glob for an identity", "relay 'a' { host = 'a.example', sends_as = '*@shop.example' }", 1,
+     "sends_as: \"*@shop.example\": all addresses of a domain are written \"shop.example\""},
+    {"a step of a split", RELAYS "route 'r' { to = '*', via = split 's' { { arm = 'x', share = 100, via = { 5 } } } }",
+     4, "split \"s\": via: 5 is no relay and no step"},
+    {"a day that is none",
+     RELAYS
+     "route 'r' { to = '*', via = split 's' { { arm = 'x', share = ramp { start = '2026-13-40', 5 }, via = 'a' },"
+     " { arm = 'y', share = 'rest', via = 'b' } } }",
+     4, "ramp: start must be a day such as \"2026-12-01\", not \"2026-13-40\""},
+    {"a share that is none",
+     RELAYS
+     "route 'r' { to = '*', via = split 's' { { arm = 'x', share = ramp { start = '2026-12-01', 500 }, via = 'a' },"
+     " { arm = 'y', share = 'rest', via = 'b' } } }",
+     4, "ramp: shares are per cent, 0 to 100, not 500"},
     {"assignment to a global", "x = 3", 1, "assignment to the global \"x\""},
     {"assignment to a word", "relay = 3", 1, "assignment to the global \"relay\""},
     {"assignment to a library", "string.find = 3", 1, "string is read-only"},
@@ -159,6 +177,7 @@ static void one_mistake_is_one_problem(void **state)
     static const struct {
         const char *policy, *text;
     } mistakes[] = {
+        {"relay 'a' {\n password = 'x' .. secret 'y' }", "a secret cannot be read, joined or compared"},
         {"relay 'a' { preset = 'gmial' }", "no preset \"gmial\""},
         {"relay 'a' { preset = 'gmial', user = 'u@gmail.com', password = secret 'x' }", "no preset \"gmial\""},
         {"relay 'a' { prset = 'gmail', user = 'u@gmail.com', password = secret 'x' }", "did you mean \"preset\"?"},
@@ -192,7 +211,7 @@ static void one_mistake_is_one_problem(void **state)
         {RELAYS "route 'r' { to = 5, via = 'a' }", "to must be an address"},
         {RELAYS "route 'r' { to = '*', author = 5, via = 'a' }", "author must be an address"},
         {RELAYS "route 'r' { to = '*', via = 5 }", "via must be a relay"},
-        {RELAYS "route 'r' { to = '*', via = { 5 } }", "via: 5 is no relay and no step"},
+        {RELAYS "route 'r' { to = '*', via = { 5 } }", "route \"r\": via: 5 is no relay and no step"},
         {RELAYS "route 'r' { to = '*', when = 5, via = 'a' }", "when must be"},
         {RELAYS "route 'r' { to = '*', header = 5, via = 'a' }", "header must be"},
         {RELAYS "route 'r' { to = '*', rank = 5, via = 'a' }", "rank must be"},
