@@ -126,10 +126,11 @@ static void check_run(struct rig *r, const struct run *run, bool is_lasting, con
 
 static void every_call_fails_once(enum call call, int error, bool is_lasting, bool is_short)
 {
-    bool has_failed = true;
-    int n;
+    /* How many calls a run makes differs with the threads: a segment that is wanted before it was prepared is reserved
+     * and not written. So a run without the n-th call is the end only when the next two have none either. */
+    int n = 1, n_without = 0;
 
-    for (n = 1; has_failed && n < 400; n++) {
+    while (n_without < 3 && n < 400) {
         struct faults f = {.lock = PTHREAD_MUTEX_INITIALIZER,
                            .call = call,
                            .at = n,
@@ -148,7 +149,6 @@ static void every_call_fails_once(enum call call, int error, bool is_lasting, bo
         rig_init(&r);
         r.params.io = &io;
         short_run(&r, &run, is_lasting);
-        has_failed = f.has_failed;
         r.params.io = NULL;
         rig_open(&r);
         assert_int_equal(r.report.damaged_records, 0);
@@ -159,8 +159,10 @@ static void every_call_fails_once(enum call call, int error, bool is_lasting, bo
         check_run(&r, &run, is_lasting, call_names[call], n);
         assert_non_null(hky_idmap_get(&r.found, 1000));
         rig_fini(&r);
+        n_without = f.has_failed ? 0 : n_without + 1;
+        n += f.has_failed;
     }
-    assert_true(n > 2);
+    assert_true(n > 1);
     assert_true(n < 400);
 }
 

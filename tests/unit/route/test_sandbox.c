@@ -3,7 +3,9 @@
 
 #include "route/pattern.h"
 
-#define WALL_MS 4000 /* under sanitizers, on a busy machine, with 300 ms of CPU: instructions decide, not the clock */
+#include <time.h>
+
+#define CPU_MS 4000 /* under sanitizers, with 300 ms allowed: instructions decide, not the clock */
 
 static const struct {
     const char *name, *body; /* of function(r) */
@@ -118,6 +120,15 @@ static const struct {
     {"pairs of tags", "local n = 0 for k, v in pairs(r.tags) do n = n + 1 end return n == 1 and r.tags.one", NULL},
 };
 
+/* Of this thread: what else runs on the machine does not count. */
+static int64_t cpu_ms(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
 static void hostile_scripts_are_stopped(void **state)
 {
     (void)state;
@@ -135,9 +146,9 @@ static void hostile_scripts_are_stopped(void **state)
                  scripts[i].body);
         p = load_text(text);
         vm = vm_of(p);
-        start = hky_mono_ms();
+        start = cpu_ms();
         decide(vm, &(struct mail){.to = "x@bad.example", .tag = "one"}, &d);
-        assert_true(hky_mono_ms() - start < WALL_MS);
+        assert_true(cpu_ms() - start < CPU_MS);
         decision_text(&d, got);
         if (scripts[i].text == NULL && d.kind != HKY_DECIDED)
             fail_msg("%s: %s", scripts[i].name, got);
@@ -196,7 +207,7 @@ static void wrong_answers_of_via_are_errors(void **state)
         const char *via, *text;
     } answers[] = {
         {"return 'nobody'", "no relay \"nobody\""},
-        {"return 42", "is no relay and no step"},
+        {"return 42", "route \"x\": via: 42 is no relay and no step"},
         {"return {}", "at least one step"},
         {"return { 'a', {} }", "is no relay and no step"},
         {"return { step 'a' }", "no braces"},
