@@ -130,7 +130,7 @@ static int route_order(const void *a, const void *b)
 
     if (x->is_override != y->is_override)
         return x->is_override ? -1 : 1;
-    if ((x->scenarios != NULL) != (y->scenarios != NULL))
+    if (!x->is_override && (x->scenarios != NULL) != (y->scenarios != NULL))
         return x->scenarios != NULL ? -1 : 1;
     if (x->priority != y->priority)
         return x->priority < y->priority ? -1 : 1;

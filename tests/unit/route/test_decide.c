@@ -203,6 +203,22 @@ static void order_is_override_scenario_priority_written(void **state)
     hky_policy_unref(&p);
 }
 
+static void overrides_go_by_priority_whatever_their_scenario(void **state)
+{
+    struct hky_policy *p =
+        load_text(RELAYS "route 'mine' { override = true, priority = 50, to = '*', scenario = 'spring', via = 'a' }\n"
+                         "route 'stop' { override = true, priority = 1, to = 'x.example', via = 'b' }\n"
+                         "route 'all' { override = true, priority = 90, to = '*', via = 'own' }\n");
+    struct hky_vm *vm = vm_of(p);
+
+    (void)state;
+    expect_decision(vm, &(struct mail){.to = "a@x.example", .scenario = "spring"}, "stop: b");
+    expect_decision(vm, &(struct mail){.to = "a@y.example", .scenario = "spring"}, "mine: a");
+    expect_decision(vm, &(struct mail){.to = "a@y.example"}, "all: own");
+    hky_vm_free(&vm);
+    hky_policy_unref(&p);
+}
+
 static void rows_chain_and_stop(void **state)
 {
     struct hky_policy *p =
@@ -636,6 +652,7 @@ int main(void)
         cmocka_unit_test(only_to_names_by_address_domain_and_list),
         cmocka_unit_test(two_workers_and_a_reload_decide_alike),
         cmocka_unit_test(order_is_override_scenario_priority_written),
+        cmocka_unit_test(overrides_go_by_priority_whatever_their_scenario),
         cmocka_unit_test(rows_chain_and_stop),
         cmocka_unit_test(rows_of_a_file),
         cmocka_unit_test(identity_follows_the_table),
