@@ -28,14 +28,33 @@ static void read_set(struct route_read *r, const char *key, bool may_be_null, st
     lua_pop(L, 1);
 }
 
+/* How many values the list on top holds, wherever they stand. */
+static size_t n_values(lua_State *L)
+{
+    size_t n = 0;
+
+    lua_pushnil(L);
+    while (lua_next(L, -2) != 0) {
+        n++;
+        lua_pop(L, 1);
+    }
+    return n;
+}
+
+/* A condition of names. One without any is no condition: the route would take what it was not meant for. */
 static const char *const *read_strings(struct route_read *r, const char *key)
 {
     lua_State *L = r->l->vm->L;
     int type = hky_get(L, r->body, key);
     const char *const *all = NULL;
+    struct hky_place place = hky_place_of(r->l, r->place, key, true);
 
     if (type == LUA_TSTRING || type == LUA_TTABLE)
         all = hky_read_strings(r->l, lua_gettop(L));
+    if (type == LUA_TTABLE && n_values(L) == 0)
+        hky_complain(r->l, place, false, "%s: %s: the list is empty: name one, or leave the key out", r->what, key);
+    else if (type == LUA_TTABLE && n_values(L) > lua_rawlen(L, -1))
+        hky_complain(r->l, place, false, "%s: %s: the list has a hole: nil stands in it", r->what, key);
     lua_pop(L, 1);
     return all != NULL && all[0] != NULL ? all : NULL;
 }
@@ -129,7 +148,8 @@ static void read_conditions(struct route_read *r)
     read_set(r, "sender", true, &o->sender);
     read_set(r, "author", true, &o->author);
     if (o->to.set == NULL) {
-        if (hky_get(L, r->body, "to") == LUA_TNIL)
+        int type = hky_get(L, r->body, "to");
+        if (type == LUA_TNIL || (type == LUA_TBOOLEAN && !lua_toboolean(L, -1)))
             hky_complain(r->l, r->place, false, "%s: to must be stated; to = \"*\" is everyone", r->what);
         lua_pop(L, 1);
         o->to.set = hky_set_new();

@@ -123,6 +123,13 @@ static const struct {
     {"random while loading", "local d = math.random()", 1, "not available while loading"},
     {"type of a key", RELAYS "route 'r' { to = '*', via = 'a', override = 'yes' }", 4,
      "override must be true or false"},
+    {"to that is not stated after all", RELAYS "route 'r' { to = env('NOPE', false), via = 'a' }", 4,
+     "route \"r\": to must be stated"},
+    {"tag of no name", RELAYS "route 'r' { to = '*', via = 'a', tag = {} }", 4, "tag: the list is empty"},
+    {"scenario of the environment that is not set",
+     RELAYS "route 'r' { to = '*', via = 'a',\nscenario = { env 'NOPE' } }", 5, "scenario: the list is empty"},
+    {"tag behind a hole", RELAYS "route 'r' { to = '*', via = 'a', tag = { [2] = 'gold' } }", 4,
+     "tag: the list has a hole"},
     {"row of an account with other settings",
      "rows {\n{ name = 'x', host = 'h.example', user = 'u', password = secret 'p', cap = '1/s', to = '*' },\n"
      "{ name = 'y', host = 'H.example', user = 'U', password = secret 'p', cap = '2/s', to = '*' } }",
@@ -138,6 +145,8 @@ static const struct {
             "for n = 1, 6 do local u = {} for i = 1, 60 do u[i] = t end t = u end route 'r' { to = t, via = 'a' }",
      5, "more than 100000 entries"},
     {"row without name", "rows { { to = '*' } }", 1, "needs a name"},
+    {"row of no scenario", RELAYS "rows { { name = 'x', relay = 'a', to = '*', scenario = {} } }", 4,
+     "row \"x\": scenario: the list is empty"},
 };
 
 static void each_problem_has_its_place_and_says_what(void **state)
