@@ -67,17 +67,32 @@ void hky_worker_plan_notice(void *ctx, unsigned worker, struct hky_message *m)
     hky_worker_plan(ctx, worker, m, header_in(m, m->body));
 }
 
+/* Of a message that is the journal's: read when the policy asks for it. */
+struct header_of {
+    struct hky_journal *journal;
+    struct hky_message *message;
+    struct hky_body *body;
+};
+
+static bool header_read(void *ctx, struct hky_str *out)
+{
+    struct header_of *h = ctx;
+
+    return hky_journal_header(h->journal, h->message, &h->body, out);
+}
+
 void hky_worker_decide(void *ctx, unsigned worker, const struct hky_recipient *r, struct hky_decision *out)
 {
     struct hky_engine *engine = ctx;
-    struct hky_body *body = hky_journal_body_in_memory(engine->journal, r->message);
+    struct header_of header = {engine->journal, r->message, NULL};
     struct hky_route_query q = {.message = r->message,
                                 .recipient = r,
-                                .header = header_in(r->message, body),
-                                .now_ms = hky_clock_now_ms(engine->clock)};
+                                .now_ms = hky_clock_now_ms(engine->clock),
+                                .header_read = header_read,
+                                .header_ctx = &header};
 
     hky_route_decide(engine->workers[worker].vm, &q, out);
-    hky_body_unref(&body);
+    hky_body_unref(&header.body);
 }
 
 bool hky_worker_where_holds(void *ctx, unsigned worker, const struct hky_recipient *r)
@@ -85,11 +100,12 @@ bool hky_worker_where_holds(void *ctx, unsigned worker, const struct hky_recipie
     struct hky_queue_ask *ask = ctx;
     struct hky_engine *engine = ask->engine;
     struct hky_worker *w = &engine->workers[worker];
-    struct hky_body *body = hky_journal_body_in_memory(engine->journal, r->message);
+    struct header_of header = {engine->journal, r->message, NULL};
     struct hky_route_query q = {.message = r->message,
                                 .recipient = r,
-                                .header = header_in(r->message, body),
-                                .now_ms = hky_clock_now_ms(engine->clock)};
+                                .now_ms = hky_clock_now_ms(engine->clock),
+                                .header_read = header_read,
+                                .header_ctx = &header};
     struct hky_error e = {0};
     bool holds = false;
 
@@ -100,7 +116,7 @@ bool hky_worker_where_holds(void *ctx, unsigned worker, const struct hky_recipie
     }
     if (w->where != NULL)
         holds = hky_where_holds(w->where, &q, &e);
-    hky_body_unref(&body);
+    hky_body_unref(&header.body);
     if (e.text[0] != '\0' && !__atomic_exchange_n(&ask->is_where_wrong, true, __ATOMIC_RELAXED))
         snprintf(ask->where_error, sizeof ask->where_error, "%s", e.text);
     return holds;

@@ -177,6 +177,72 @@ struct hky_body *hky_journal_body_in_memory(struct hky_journal *j, struct hky_me
     return b;
 }
 
+/* What the page cache has of n octets at `at`, all of it; else the disk is asked for it and nothing waits. */
+static bool read_cached(int fd, char *p, size_t n, uint64_t at)
+{
+    size_t got = 0;
+
+    while (got < n) {
+        struct iovec iov = {.iov_base = p + got, .iov_len = n - got};
+        ssize_t k = preadv2(fd, &iov, 1, (off_t)(at + got), RWF_NOWAIT);
+        if (k < 0 && errno == EINTR)
+            continue;
+        if (k <= 0)
+            break;
+        got += (size_t)k;
+    }
+    if (got < n)
+        posix_fadvise(fd, (off_t)(at + got), (off_t)(n - got), POSIX_FADV_WILLNEED);
+    return got == n;
+}
+
+static bool read_big_header(struct hky_journal *j, const struct hky_message *m, char *p)
+{
+    char name[HKY_ID_TEXT];
+    bool ok = false;
+    int fd;
+
+    hky_id_format(m->id, name);
+    if ((fd = openat(j->big_fd, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC)) >= 0) {
+        ok = read_cached(fd, p + RECORD_HEADER, m->header_octets, 0);
+        close(fd);
+    }
+    return ok;
+}
+
+static bool read_header(struct hky_journal *j, struct hky_message *m, char *p)
+{
+    uint64_t body_at;
+    struct segment *s = hold_segment(j, m, &body_at);
+    bool ok;
+
+    if (s == NULL)
+        return false;
+    ok = read_cached(s->fd, p, RECORD_HEADER + m->header_octets, body_at - RECORD_HEADER) &&
+         is_right(s, m, p, m->header_octets);
+    atomic_fetch_sub(&s->readers, 1);
+    return ok;
+}
+
+bool hky_journal_header(struct hky_journal *j, struct hky_message *m, struct hky_body **body, struct hky_str *out)
+{
+    size_t n = RECORD_HEADER + m->header_octets;
+    char *p;
+
+    if ((*body = hky_journal_body_in_memory(j, m)) != NULL) {
+        *out = hky_str_of((*body)->p, m->header_octets < (*body)->n ? m->header_octets : (*body)->n);
+        return true;
+    }
+    p = hky_alloc(n);
+    if (m->is_big ? !read_big_header(j, m, p) : !read_header(j, m, p)) {
+        free(p);
+        return false;
+    }
+    *body = hky_body_new(p, n, n);
+    *out = hky_str_of(p + RECORD_HEADER, m->header_octets);
+    return true;
+}
+
 static bool read_memory(struct hky_journal *j, struct hky_body_read *r)
 {
     struct hky_body *b = hky_journal_body_in_memory(j, r->message);

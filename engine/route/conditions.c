@@ -27,6 +27,8 @@ void hky_asking_begin(struct hky_asking *a, struct hky_vm *vm, const struct hky_
     a->has_sender = a->has_author = false;
     a->failed = NULL;
     vm->query = q;
+    vm->header = q->header;
+    vm->is_header_missing = false;
     vm->generation++;
     hky_match_key_init(&vm->key, hky_recipient_address(q->recipient));
 }
@@ -36,6 +38,15 @@ void hky_asking_end(struct hky_asking *a)
     a->vm->query = NULL;
     if (a->vm->temp.blocks != NULL)
         hky_arena_fini(&a->vm->temp);
+}
+
+struct hky_str hky_asking_header(struct hky_vm *vm)
+{
+    const struct hky_route_query *q = vm->query;
+
+    if (vm->header.p == NULL && q->header_read != NULL && !vm->is_header_missing)
+        vm->is_header_missing = !q->header_read(q->header_ctx, &vm->header);
+    return vm->header;
 }
 
 static bool sender_holds(struct hky_asking *a, const struct hky_match *m)
@@ -74,12 +85,13 @@ static bool tag_holds(const struct hky_asking *a, const struct hky_route *r)
 
 static bool header_holds(const struct hky_asking *a, const struct hky_header_condition *c)
 {
+    struct hky_str section = hky_asking_header(a->vm);
     struct hky_field f;
     struct hky_buf value;
     size_t at = 0;
     bool holds = false;
 
-    while (!holds && a->q->header.p != NULL && hky_field_next(a->q->header, &at, &f)) {
+    while (!holds && section.p != NULL && hky_field_next(section, &at, &f)) {
         if (!hky_str_ieq(f.name, hky_str_z(c->name)))
             continue;
         hky_buf_init(&value, 65536);

@@ -329,6 +329,14 @@ void hky_route_decide(struct hky_vm *vm, const struct hky_route_query *q, struct
             snprintf(out->text, sizeof out->text, "%.199s", e.text);
         }
     }
+    if (vm->is_header_missing) { /* whatever came out: a header that was asked for was not looked at */
+        hky_plan_unref(&out->plan);
+        free(out->arms);
+        out->arms = NULL;
+        out->arms_n = 0;
+        out->kind = HKY_UNREAD;
+        snprintf(out->text, sizeof out->text, "the header of the message is being read");
+    }
     if (out->kind == HKY_DECIDED)
         out->text[0] = 0;
     hky_asking_end(&a);

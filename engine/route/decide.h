@@ -17,6 +17,8 @@ struct hky_asking {
 };
 void hky_asking_begin(struct hky_asking *a, struct hky_vm *vm, const struct hky_route_query *q);
 void hky_asking_end(struct hky_asking *a);
+/* The header section of the query that runs; NULL p: there is none, or it is not at hand (vm->is_header_missing). */
+struct hky_str hky_asking_header(struct hky_vm *vm);
 /* Do all conditions hold? `why` (may be NULL) says which does not. With a->failed set: not known. */
 bool hky_asking_matches(struct hky_asking *a, const struct hky_route *r, char *why, size_t n);
 

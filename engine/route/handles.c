@@ -2,6 +2,7 @@
 #include "base/buf.h"
 #include "base/hash.h"
 #include "mail/header.h"
+#include "route/decide.h"
 #include "route/loader.h"
 
 #include <math.h>
@@ -96,7 +97,7 @@ static int headers_of(lua_State *L, bool all)
 {
     struct hky_vm *vm = hky_vm_of(L);
     const struct handle *h = handle_of(L);
-    struct hky_str name, section = vm->query->header;
+    struct hky_str name, section;
     struct hky_field f;
     size_t at = 0;
     lua_Integer n = 0;
@@ -105,6 +106,7 @@ static int headers_of(lua_State *L, bool all)
     name.p = luaL_checklstring(L, 2, &name.n);
     if (all)
         lua_newtable(L);
+    section = hky_asking_header(vm);
     hky_vm_charge(L, section.n / 32);
     while (section.p != NULL && hky_field_next(section, &at, &f)) {
         if (!hky_str_ieq(f.name, name) || n >= 100)

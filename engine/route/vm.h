@@ -46,6 +46,8 @@ struct hky_vm {
     char kind[80]; /* of hky_kind_name */
     /* r */
     const struct hky_route_query *query;
+    struct hky_str header; /* of the query, read when it is asked for */
+    bool is_header_missing;
     uint32_t generation;
     int r_ref;
     struct hky_match_key key; /* of the recipient */

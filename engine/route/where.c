@@ -87,6 +87,9 @@ bool hky_where_holds(struct hky_where *w, const struct hky_route_query *q, struc
     if (hky_vm_call(w->vm, &budget, hold_body, &run) != HKY_VM_OK) {
         hky_error_set(e, HKY_E_SCRIPT, "%s", w->vm->error);
         run.holds = false;
+    } else if (w->vm->is_header_missing) {
+        hky_error_set(e, HKY_E_STATE, "the headers of some messages are being read from the disk: ask again");
+        run.holds = false;
     }
     hky_asking_end(&a);
     return run.holds;

@@ -5,13 +5,15 @@
 
 #include <stdlib.h>
 
+#define UNREAD_MS 1000
+
 static int64_t parked_delay_ms(uint32_t times)
 {
     static const int64_t MINUTES[] = {5, 15, 60};
     return (times < 3 ? MINUTES[times] : 60) * 60 * 1000;
 }
 
-void park(struct hky_shard *sh, struct hky_recipient *r, const char *why)
+static void park_for(struct hky_shard *sh, struct hky_recipient *r, const char *why, int64_t delay_ms)
 {
     int64_t now_ms = shard_now(sh);
     bool is_new = r->state != HKY_RCPT_PARKED;
@@ -25,7 +27,7 @@ void park(struct hky_shard *sh, struct hky_recipient *r, const char *why)
         finish(sh, r, HKY_RCPT_FAILED, NULL, why, NULL);
         return;
     }
-    r->next_at_ms = now_ms + parked_delay_ms(r->parked_times);
+    r->next_at_ms = now_ms + delay_ms;
     r->parked_times += r->parked_times < UINT8_MAX;
     counter_add(&sh->n.parked, 1);
     TAILQ_INSERT_TAIL(&sh->parked, r, link);
@@ -35,6 +37,17 @@ void park(struct hky_shard *sh, struct hky_recipient *r, const char *why)
     if (is_new) {
         tell(sh, HKY_EVENT_PARKED, r, &(struct note){.text = r->reason, .next_at_ms = r->next_at_ms});
     }
+}
+
+void park(struct hky_shard *sh, struct hky_recipient *r, const char *why)
+{
+    park_for(sh, r, why, parked_delay_ms(r->parked_times));
+}
+
+/* What the policy wants to see comes from the disk in no time; a disk that does not give it is asked like a policy. */
+static void park_unread(struct hky_shard *sh, struct hky_recipient *r, const char *why)
+{
+    park_for(sh, r, why, r->parked_times == 0 ? UNREAD_MS : parked_delay_ms(r->parked_times - 1U));
 }
 
 static void unpark(struct hky_shard *sh, struct hky_recipient *r, int64_t now_ms)
@@ -187,6 +200,10 @@ bool plan_anew(struct hky_shard *sh, struct hky_recipient *r)
     sh->s->ops->decide(sh->s->ops->ctx, sh->index, r, &d);
     if (d.kind != HKY_DECIDED || d.plan == NULL) {
         free(d.arms);
+        if (d.kind == HKY_UNREAD) {
+            park_unread(sh, r, d.text);
+            return false;
+        }
         park(sh, r, d.text[0] != '\0' ? d.text : "no_route");
         return false;
     }

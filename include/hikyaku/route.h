@@ -48,15 +48,19 @@ void hky_vm_free(struct hky_vm **vm);
 void hky_vm_set_log(struct hky_vm *vm, struct hky_log *log);
 struct hky_policy *hky_vm_policy(const struct hky_vm *vm);
 
-/* The header section for r.message:header(); called only when a script asks. NULL p = not in memory. */
 struct hky_route_query {
     const struct hky_message *message;
     const struct hky_recipient *recipient;
-    struct hky_str header; /* header section, may be {NULL,0}: then headers read as absent */
+    struct hky_str header; /* header section; {NULL,0}: asked for by the next */
     int64_t now_ms;
+    /* Called once, when a script or a condition asks for the header: fills `out` for the time of the decision. False:
+     * it is not at hand, and nothing is decided without it. NULL: there are no headers. */
+    bool (*header_read)(void *ctx, struct hky_str *out);
+    void *header_ctx;
 };
 
-enum hky_decision_kind { HKY_DECIDED, HKY_NO_ROUTE, HKY_POLICY_ERROR };
+/* UNREAD: the header was asked for and is not at hand; ask again soon. */
+enum hky_decision_kind { HKY_DECIDED, HKY_NO_ROUTE, HKY_POLICY_ERROR, HKY_UNREAD };
 struct hky_decision {
     enum hky_decision_kind kind;
     struct hky_plan *plan; /* counted reference for the caller when DECIDED */

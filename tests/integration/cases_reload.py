@@ -4,7 +4,7 @@ import signal
 import smtplib
 import socket
 
-from common import case, certificate, end, event, holds, mail, same, send
+from common import case, certificate, end, event, holds, mail, message, restart, same, send
 from harness import answers, free_ports, wait_for
 
 HEAD = 'engine {{ hostname = "mail.shop.example", listen = {{ "127.0.0.1:{{port}}"{more} }}, dsn = "none"{keys} }}\n'
@@ -172,4 +172,27 @@ def reopens_the_event_log(world):
         wait_for(lambda: os.path.exists(log), 10, why=f"a new event log, {n}")
     send(engine, ["a@a.example"])
     event(engine, "delivered")
+    end(engine)
+
+
+@case("reload", "headers decide the same of what waited through a restart as of new mail, large messages too", 90)
+def headers_after_a_restart(world):
+    sink = world.sink(ports=2, rules=["* rcpt 451 4.3.0 busy"])
+    text = policy(sink, keys='retry = { "1h" }', route='''
+        route "gold" { priority = 10, to = "*", header = { ["X-Rank"] = "gold" }, via = "q" }
+        route "all" { to = "*", via = "r" }''')
+    engine = world.engine(text)
+    long = "x" * 70 + "\r\n"
+    send(engine, "small@a.example", message(extra="X-Rank: gold\r\n"))
+    send(engine, "large@a.example", message(extra="X-Rank: gold\r\n", body=long * 20000))
+    wait_for(lambda: len(engine.events("deferred")) == 2, why="both tried")
+    end(engine)
+    restart(engine)
+    found = world.run("queue", "list", "--spool", engine.spool, "--where", 'r.message:header "X-Rank" == "gold"')[1]
+    holds("small@a.example" in found and "large@a.example" in found, f"queue list --where: {found}")
+    rewrite(engine, text + "\n-- another policy")
+    reload(world, engine, 0)
+    world.run("queue", "retry", "--spool", engine.spool, "--to", "a.example")
+    wait_for(lambda: len(engine.events("deferred")) == 4, why="both tried again")
+    same([(e["route"], e["relay"]) for e in engine.events("deferred")], [("gold", "q")] * 4, "route and relay")
     end(engine)

@@ -609,6 +609,76 @@ static void notes_go_to_the_log_so_many_a_second(void **state)
     hky_log_free(&log);
 }
 
+struct shelf {
+    struct hky_str header;
+    unsigned n_asked;
+};
+
+static bool shelf_read(void *ctx, struct hky_str *out)
+{
+    struct shelf *s = ctx;
+
+    s->n_asked++;
+    *out = s->header;
+    return s->header.p != NULL;
+}
+
+static void a_header_is_read_when_asked_for_and_nothing_is_decided_without(void **state)
+{
+    struct hky_policy *p =
+        load_text(RELAYS "route 'plain' { to = 'x.example', via = 'own' }\n"
+                         "route 'gold' { to = 'y.example', header = { ['X-Rank'] = 'gold' }, via = 'a' }\n"
+                         "route 'lua' { to = 'z.example', when = function(r)\n"
+                         "return r.message:header 'X-Rank' == 'gold' end, via = 'a' }\n"
+                         "route 'rest' { to = '*', via = 'b' }\n");
+    struct hky_vm *vm = vm_of(p);
+    struct hky_where *w;
+    struct hky_error e = {0};
+    char text[400];
+    static const struct {
+        const char *to, *with, *without;
+    } mails[] = {{"u@x.example", "plain: own", "plain: own"},
+                 {"u@y.example", "gold: a", "unread"},
+                 {"u@z.example", "lua: a", "unread"},
+                 {"u@other.example", "rest: b", "rest: b"}};
+
+    (void)state;
+    assert_int_equal(hky_where_new(vm, HKY_STR("r.message:header 'X-Rank' == 'gold'"), &w, &e), HKY_OK);
+    for (size_t i = 0; i < sizeof mails / sizeof mails[0]; i++) {
+        struct hky_message *m = message_of(&(struct mail){.to = mails[i].to});
+        struct shelf shelf = {HKY_STR("X-Rank: gold\r\n"), 0};
+        struct hky_route_query q = {.message = m,
+                                    .recipient = &m->recipients[0],
+                                    .now_ms = NOW_MS,
+                                    .header_read = shelf_read,
+                                    .header_ctx = &shelf};
+        struct hky_decision d;
+        bool asks = strcmp(mails[i].without, "unread") == 0;
+
+        hky_route_decide(vm, &q, &d);
+        assert_string_equal(decision_text(&d, text), mails[i].with);
+        assert_int_equal(shelf.n_asked, asks);
+        decision_fini(&d);
+        assert_true(hky_where_holds(w, &q, &e));
+        assert_int_equal(e.code, HKY_OK);
+        shelf.header = (struct hky_str){0};
+        hky_route_decide(vm, &q, &d);
+        assert_int_equal(d.kind, asks ? HKY_UNREAD : HKY_DECIDED);
+        if (asks)
+            assert_null(d.plan);
+        else
+            assert_string_equal(decision_text(&d, text), mails[i].without);
+        decision_fini(&d);
+        assert_false(hky_where_holds(w, &q, &e));
+        assert_non_null(strstr(e.text, "ask again"));
+        e = (struct hky_error){0};
+        hky_message_unref(&m);
+    }
+    hky_where_free(&w);
+    hky_vm_free(&vm);
+    hky_policy_unref(&p);
+}
+
 static void where_selects(void **state)
 {
     static const struct {
@@ -664,6 +734,7 @@ int main(void)
         cmocka_unit_test(explain_names_the_route_that_failed),
         cmocka_unit_test(attempts_are_seen_as_they_were),
         cmocka_unit_test(notes_go_to_the_log_so_many_a_second),
+        cmocka_unit_test(a_header_is_read_when_asked_for_and_nothing_is_decided_without),
         cmocka_unit_test(where_selects),
     };
 

@@ -14,6 +14,7 @@ struct stage {
     struct hky_policy *decides; /* plans come from here; NULL: no route */
     struct hky_plan *plan;      /* what `decide` gives */
     unsigned n_decides;
+    bool is_unread; /* `decide` lacks the header */
     struct hky_loop *loop;
     struct hky_clock clock;
     struct fake_journal journal;
@@ -61,6 +62,10 @@ static inline void decide(void *ctx, unsigned worker, const struct hky_recipient
     out->kind = st->plan != NULL ? HKY_DECIDED : HKY_NO_ROUTE;
     out->plan = st->plan != NULL ? hky_plan_ref(st->plan) : NULL;
     snprintf(out->text, sizeof out->text, "%s", st->plan != NULL ? "" : "no_route");
+    if (st->is_unread) {
+        hky_plan_unref(&out->plan);
+        out->kind = HKY_UNREAD;
+    }
 }
 
 static inline void say(struct stage *st, const char *what, const char *relay)

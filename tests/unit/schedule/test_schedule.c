@@ -285,6 +285,36 @@ static void parked_recipients_are_asked_again(void **state)
     stage_end(&st);
 }
 
+static void a_header_that_is_being_read_is_waited_for_shortly(void **state)
+{
+    (void)state;
+    struct stage st;
+    stage_init(&st);
+    fake_relay(&st.policy, "ses");
+    stage_start(&st);
+    st.plan = fake_plan((struct hky_step[]){fake_step("ses")}, 1);
+    st.is_unread = true;
+    struct hky_message *m = fake_message(99, START, "", 1, (const char *const[]){"a@example.com"});
+    hky_message_ref(m);
+    hky_schedule_enqueue(st.schedule, 0, m);
+    turns(&st);
+    expect(&st, "parked");
+    assert_int_equal(st.n_decides, 1);
+    pass(&st, 999);
+    assert_int_equal(st.n_decides, 1);
+    pass(&st, 1);
+    assert_int_equal(st.n_decides, 2);
+    pass(&st, 5 * MINUTE - 1); /* a disk that does not give it is no reason to ask every second */
+    assert_int_equal(st.n_decides, 2);
+    st.is_unread = false;
+    pass(&st, 1);
+    expect(&st, "unparked");
+    answer(&st, "ses", HKY_CLASS_OK, false, 0);
+    expect(&st, "delivered:ses");
+    hky_message_unref(&m);
+    stage_end(&st);
+}
+
 static void parked_too_long_fails(void **state)
 {
     (void)state;
@@ -645,6 +675,7 @@ int main(void)
         cmocka_unit_test(nobody_may_send_as_the_author_fails),
         cmocka_unit_test(expires_in_the_queue_and_between_attempts),
         cmocka_unit_test(parked_recipients_are_asked_again),
+        cmocka_unit_test(a_header_that_is_being_read_is_waited_for_shortly),
         cmocka_unit_test(parked_too_long_fails),
         cmocka_unit_test(a_reload_plans_anew_and_passes_over_what_was_left),
         cmocka_unit_test(a_reload_moves_waiting_recipients_and_keeps_the_rest_when_nothing_is_left),
