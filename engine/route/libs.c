@@ -260,6 +260,24 @@ static json_t *value_tree(lua_State *L, int index, int depth, size_t *left)
     }
 }
 
+/* What the tree will take, charged before there is one that an error would lose. Ends with what value_tree refuses. */
+static void value_charge(lua_State *L, int index, int depth, size_t *left)
+{
+    size_t n = lua_type(L, index) == LUA_TSTRING ? lua_rawlen(L, index) : 0;
+    int top = lua_gettop(L);
+
+    hky_vm_charge(L, 1 + n / 16);
+    if (depth > JSON_DEPTH || !spend(left, n + 1) || lua_type(L, index) != LUA_TTABLE)
+        return;
+    luaL_checkstack(L, 4, NULL);
+    lua_pushnil(L);
+    while (*left > 0 && lua_next(L, index) != 0) {
+        value_charge(L, lua_gettop(L), depth + 1, left);
+        lua_pop(L, 1);
+    }
+    lua_settop(L, top);
+}
+
 static int json_encode_l(lua_State *L)
 {
     size_t n, left = JSON_OCTETS;
@@ -268,6 +286,8 @@ static int json_encode_l(lua_State *L)
 
     luaL_checkany(L, 1);
     lua_settop(L, 1);
+    value_charge(L, 1, 0, &left);
+    left = JSON_OCTETS;
     tree = tree_new(L);
     *tree = value_tree(L, 1, 0, &left);
     if (*tree == NULL && left == 0)
