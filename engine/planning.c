@@ -5,6 +5,8 @@
 
 #include <stdio.h>
 
+#define VM_RENEWAL_MS 10000 /* between two: it takes as long as loading the policy */
+
 static int64_t expiry(const struct hky_policy *policy, const struct hky_recipient *r)
 {
     const struct hky_message *m = r->message;
@@ -40,10 +42,32 @@ static void log_parked(struct hky_engine *engine, const struct hky_recipient *r,
             HKY_STR_ARG(hky_recipient_address(r)), why);
 }
 
+/* The worker's vm; a new one when scripts have filled it, so that they cost nobody else's mail for long. */
+static struct hky_vm *vm_of(struct hky_worker *w)
+{
+    struct hky_vm *vm;
+    struct hky_error e;
+    int64_t now_ms = hky_mono_ms();
+
+    if (!hky_vm_is_full(w->vm) || (w->vm_renewed_ms != 0 && now_ms - w->vm_renewed_ms < VM_RENEWAL_MS))
+        return w->vm;
+    w->vm_renewed_ms = now_ms;
+    if (hky_vm_new(hky_vm_policy(w->vm), &vm, &e) != HKY_OK)
+        return w->vm;
+    hky_log(w->engine->log, HKY_LOG_WARN, "policy",
+            "worker=%u what=\"the scripts' variables took all of engine.bounds.lua_memory and begin anew\"", w->index);
+    hky_vm_set_log(vm, w->engine->log);
+    hky_where_free(&w->where);
+    w->where_for = 0;
+    hky_vm_free(&w->vm);
+    w->vm = vm;
+    return vm;
+}
+
 void hky_worker_plan(void *ctx, unsigned worker, struct hky_message *m, struct hky_str header)
 {
     struct hky_engine *engine = ctx;
-    struct hky_vm *vm = engine->workers[worker].vm;
+    struct hky_vm *vm = vm_of(&engine->workers[worker]);
     int64_t now_ms = hky_clock_now_ms(engine->clock);
 
     for (uint32_t i = 0; i < m->n_recipients; i++) {
@@ -91,7 +115,7 @@ void hky_worker_decide(void *ctx, unsigned worker, const struct hky_recipient *r
                                 .header_read = header_read,
                                 .header_ctx = &header};
 
-    hky_route_decide(engine->workers[worker].vm, &q, out);
+    hky_route_decide(vm_of(&engine->workers[worker]), &q, out);
     hky_body_unref(&header.body);
 }
 

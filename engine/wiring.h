@@ -18,7 +18,8 @@ struct hky_worker {
     struct hky_loop *loop;
     pthread_t thread;
     bool is_running;
-    struct hky_vm *vm; /* owned; the policy in force on this worker is its policy */
+    struct hky_vm *vm;     /* owned; the policy in force on this worker is its policy */
+    int64_t vm_renewed_ms; /* by hky_mono_ms, 0 never */
     struct hky_deliver *deliver;
     struct hky_notice *notice;
     struct hky_where *where; /* of the queue request under way, or NULL */

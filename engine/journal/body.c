@@ -177,16 +177,22 @@ struct hky_body *hky_journal_body_in_memory(struct hky_journal *j, struct hky_me
     return b;
 }
 
-/* What the page cache has of n octets at `at`, all of it; else the disk is asked for it and nothing waits. */
+/* What the page cache has of n octets at `at`, all of it; else the disk is asked for it and nothing waits, but on a
+ * file system that cannot say what is in the cache (NFS). */
 static bool read_cached(int fd, char *p, size_t n, uint64_t at)
 {
     size_t got = 0;
+    int flags = RWF_NOWAIT;
 
     while (got < n) {
         struct iovec iov = {.iov_base = p + got, .iov_len = n - got};
-        ssize_t k = preadv2(fd, &iov, 1, (off_t)(at + got), RWF_NOWAIT);
+        ssize_t k = preadv2(fd, &iov, 1, (off_t)(at + got), flags);
         if (k < 0 && errno == EINTR)
             continue;
+        if (k < 0 && errno == EOPNOTSUPP && flags != 0) {
+            flags = 0;
+            continue;
+        }
         if (k <= 0)
             break;
         got += (size_t)k;

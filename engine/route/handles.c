@@ -489,6 +489,15 @@ static int handle_pairs(lua_State *L)
 
 /* --- relays, sets, secrets --- */
 
+/* relays.own is a new handle each time it is named. */
+static int relay_eq(lua_State *L)
+{
+    const struct hky_relay_ud *a = luaL_testudata(L, 1, HKY_UD_RELAY), *b = luaL_testudata(L, 2, HKY_UD_RELAY);
+
+    lua_pushboolean(L, a != NULL && b != NULL && strcmp(a->name, b->name) == 0);
+    return 1;
+}
+
 static int relay_index(lua_State *L)
 {
     static const char *const later[] = {"usable", "remaining", "eta", "stats"};
@@ -577,6 +586,8 @@ void hky_handles_open(lua_State *L)
     luaL_newmetatable(L, HKY_UD_RELAY);
     lua_pushcfunction(L, relay_index);
     lua_setfield(L, -2, "__index");
+    lua_pushcfunction(L, relay_eq);
+    lua_setfield(L, -2, "__eq");
     hky_sandbox_lock(L, HKY_UD_RELAY);
     lua_pop(L, 1);
     luaL_newmetatable(L, HKY_UD_SET);

@@ -420,6 +420,30 @@ static bool arm_read(lua_State *L, struct hky_arena *arena, int index, const str
     return ok;
 }
 
+static double share_of_day(const struct hky_arm *arm, int32_t day)
+{
+    if (!arm->is_ramp)
+        return arm->share;
+    if (day < arm->ramp_start)
+        return 0;
+    return (double)arm->ramp[day - arm->ramp_start < arm->n_ramp ? day - arm->ramp_start : arm->n_ramp - 1];
+}
+
+/* Shares change on the days of the ramps only: the most that they add up to on one of these. */
+static double most_of_a_day(const struct hky_split *s)
+{
+    double most = 0;
+
+    for (uint32_t i = 0; i < s->n_arms; i++)
+        for (int32_t k = 0; s->arms[i].is_ramp && k < s->arms[i].n_ramp; k++) {
+            double sum = 0;
+            for (uint32_t o = 0; o < s->n_arms; o++)
+                sum += share_of_day(&s->arms[o], s->arms[i].ramp_start + k);
+            most = fmax(most, sum);
+        }
+    return most;
+}
+
 static void split_check(lua_State *L, const struct hky_split *s, const char *what, struct hky_place place)
 {
     double sum = 0;
@@ -441,6 +465,9 @@ static void split_check(lua_State *L, const struct hky_split *s, const char *wha
         hky_script_problem(L, place, "%s: shares add up to %g, not 100", what, sum);
     if (sum > 100 + 1e-6)
         hky_script_problem(L, place, "%s: shares add up to more than 100", what);
+    else if (most_of_a_day(s) > 100 + 1e-4)
+        hky_script_problem(L, place, "%s: on some day of the ramps the shares add up to %g, more than 100", what,
+                           most_of_a_day(s));
 }
 
 struct hky_split *hky_read_split(lua_State *L, struct hky_arena *arena, int index, const struct hky_plan *draft,

@@ -118,6 +118,18 @@ static const char *instead_of(const char *name)
     return NULL;
 }
 
+/* The list on top -> a copy of it: what a script does to classes.ours is not done to everybody's. */
+static void copy_list(lua_State *L)
+{
+    lua_Integer n = (lua_Integer)lua_rawlen(L, -1);
+
+    lua_createtable(L, (int)n, 0);
+    for (lua_Integer i = 1; i <= n; i++) {
+        lua_rawgeti(L, -2, i);
+        lua_rawseti(L, -2, i);
+    }
+}
+
 /* Upvalues: the table, its name. */
 static int strict_index(lua_State *L)
 {
@@ -129,8 +141,15 @@ static int strict_index(lua_State *L)
 
     lua_settop(L, 2);
     lua_pushvalue(L, 2);
-    if (lua_rawget(L, lua_upvalueindex(1)) != LUA_TNIL)
+    if (lua_rawget(L, lua_upvalueindex(1)) != LUA_TNIL) {
+        if (lua_type(L, -1) != LUA_TTABLE)
+            return 1;
+        if (lua_getmetatable(L, -1))
+            lua_pop(L, 1); /* read-only itself */
+        else
+            copy_list(L);
         return 1;
+    }
     name.p = luaL_tolstring(L, 2, &name.n);
     near = hky_nearest_key(L, lua_upvalueindex(1), name);
     if (what[0] == 0 && instead_of(name.p) != NULL)

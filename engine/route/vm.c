@@ -200,6 +200,10 @@ enum hky_vm_result hky_vm_call(struct hky_vm *vm, const struct hky_budget *budge
     status = lua_pcall(L, 1, 0, 0);
     lua_sethook(L, NULL, 0, 0);
     vm->is_running = false;
+    if (status == LUA_ERRMEM) {
+        lua_gc(L, LUA_GCCOLLECT);
+        vm->is_full = vm->used > vm->limit / 2;
+    }
     if (status != LUA_OK || vm->is_dead) {
         result = vm->is_dead ? HKY_VM_OVER : HKY_VM_ERROR;
         if (status == LUA_OK)
@@ -221,6 +225,11 @@ void hky_vm_free(struct hky_vm **vm)
     policy = it->policy;
     hky_vm_close(it);
     hky_policy_unref(&policy);
+}
+
+bool hky_vm_is_full(const struct hky_vm *vm)
+{
+    return vm->is_full;
 }
 
 struct hky_policy *hky_vm_policy(const struct hky_vm *vm)

@@ -48,6 +48,7 @@ struct hky_vm {
     const struct hky_route_query *query;
     struct hky_str header; /* of the query, read when it is asked for */
     bool is_header_missing;
+    bool is_full;
     uint32_t generation;
     int r_ref;
     struct hky_match_key key; /* of the recipient */

@@ -202,9 +202,9 @@ bool plan_anew(struct hky_shard *sh, struct hky_recipient *r)
         free(d.arms);
         if (d.kind == HKY_UNREAD) {
             park_unread(sh, r, d.text);
-            return false;
+        } else {
+            park(sh, r, d.text[0] != '\0' ? d.text : "no_route");
         }
-        park(sh, r, d.text[0] != '\0' ? d.text : "no_route");
         return false;
     }
     struct hky_plan *rest = without_left_steps(r, d.plan);

@@ -124,7 +124,7 @@ void hky_body_read_release(struct hky_body_read *r); /* p is invalid after this 
 /* The body, counted, when it is in memory; else NULL. */
 struct hky_body *hky_journal_body_in_memory(struct hky_journal *j, struct hky_message *m);
 /* The header section, from memory or the page cache; *body is counted, *out borrowed from it. False: it is on the disk
- * alone, and asked for from there: here before long. Never blocks. */
+ * alone, and asked for from there: here before long. Blocks only on a file system without RWF_NOWAIT. */
 bool hky_journal_header(struct hky_journal *j, struct hky_message *m, struct hky_body **body, struct hky_str *out);
 /* The body is not needed in memory for now (deferred, parked, held). */
 void hky_journal_body_drop(struct hky_journal *j, struct hky_message *m);

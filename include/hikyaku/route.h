@@ -47,6 +47,8 @@ void hky_vm_free(struct hky_vm **vm);
  * were left out. NULL, as at first: nowhere. Borrowed. */
 void hky_vm_set_log(struct hky_vm *vm, struct hky_log *log);
 struct hky_policy *hky_vm_policy(const struct hky_vm *vm);
+/* Scripts keep so much in their variables that calls find no memory: only a new vm is of use. */
+bool hky_vm_is_full(const struct hky_vm *vm);
 
 struct hky_route_query {
     const struct hky_message *message;

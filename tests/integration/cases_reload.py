@@ -196,3 +196,26 @@ def headers_after_a_restart(world):
     wait_for(lambda: len(engine.events("deferred")) == 4, why="both tried again")
     same([(e["route"], e["relay"]) for e in engine.events("deferred")], [("gold", "q")] * 4, "route and relay")
     end(engine)
+
+
+@case("policy", "a script that hoards memory begins anew: it costs nobody else's mail for long", 90)
+def hoarding_script(world):
+    sink = world.sink()
+    engine = world.engine(f"""
+        engine {{ listen = "127.0.0.1:{{port}}", workers = 1, bounds = {{ lua_memory = "8M", lua_ms = 300 }} }}
+        relay "r" {{ host = "127.0.0.1", port = {sink.ports[0]}, tls = "none" }}
+        local kept = {{}}
+        route "hoards" {{ priority = 1, to = "h.example", via = function(r)
+          for i = 1, 40 do kept[#kept + 1] = ("x"):rep(20000) .. #kept end
+          return "r"
+        end }}
+        route "asks" {{ priority = 2, to = "*", via = function(r) return #("y"):rep(100000) == 100000 and "r" end }}
+    """)
+    for n in range(14):  # the tenth finds no room
+        send(engine, f"{n}@h.example", message())
+    wait_for(lambda: "begin anew" in engine.text(), why="a new vm")
+    send(engine, "other@x.example", message())
+    wait_for(lambda: any(e["rcpt"] == "other@x.example" for e in engine.events("delivered")), why="other mail")
+    holds(engine.text().count("begin anew") == 1, engine.text())
+    holds(len(engine.events("delivered")) >= 12, "all but who met the full vm")
+    end(engine)

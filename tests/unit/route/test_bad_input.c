@@ -73,6 +73,11 @@ static const struct {
      "route 'r' { to = '*', via = split 's' { { arm = 'x', share = ramp { start = '2026-12-01', 500 }, via = 'a' },"
      " { arm = 'y', share = 'rest', via = 'b' } } }",
      4, "ramp: shares are per cent, 0 to 100, not 500"},
+    {"ramps that meet above 100",
+     RELAYS "local function up(day) return ramp { start = day, 20, 60 } end\n"
+            "route 'r' { to = '*', via = split 's' { { arm = 'x', share = up '2026-12-01', via = 'a' },\n"
+            " { arm = 'y', share = up '2026-12-03', via = 'b' }, { arm = 'z', share = 'rest', via = 'own' } } }",
+     5, "on some day of the ramps the shares add up to 120, more than 100"},
     {"assignment to a global", "x = 3", 1, "assignment to the global \"x\""},
     {"assignment to a word", "relay = 3", 1, "assignment to the global \"relay\""},
     {"assignment to a library", "string.find = 3", 1, "string is read-only"},

@@ -65,6 +65,21 @@ static const struct sentence {
      {{0}},
      {.to = "x@y.example"},
      "p: p, q"},
+    {"a set of classes is everybody's own",
+     RELAYS
+     "local mine = classes.ours table.remove(mine, 1) for i = 1, 9 do mine[#mine + 1] = 'mailbox_full' end\n"
+     "local n = #classes.ours\n"
+     "route 'x' { to = '*', via = function(r) table.remove(classes.ours) return #classes.ours == n and 'a' or 'b' "
+     "end }",
+     {{0}},
+     {.to = "x@y.example"},
+     "x: a"},
+    {"handles of one relay are equal",
+     RELAYS "route 'x' { to = '*', via = function(r) return relays.a == relays.a and relays.a ~= relays.b and 'a' or "
+            "'b' end }",
+     {{0}},
+     {.to = "x@y.example"},
+     "x: a"},
     {"a row may name a relay, and a matcher",
      RELAYS "matcher('m', function(r) return r.localpart == 'x' end) rows { { name = 'p', relay = 'b', to = '*', when "
             "= 'm' } }",
