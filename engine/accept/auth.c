@@ -318,6 +318,7 @@ void hky_session_on_secret(struct hky_session *s, struct hky_secret *secret)
         s->p.ops->note(s->p.ctx, "secret_missing", hky_str_z(a->user->name));
         done(s);
         hky_session_reply(s, 454, "4.7.0", "login is not possible at the moment");
+        hky_session_rest(s);
         return;
     }
     if (a->mechanism == MECH_SCRAM) {
@@ -334,5 +335,6 @@ void hky_session_on_secret(struct hky_session *s, struct hky_secret *secret)
         else
             fail(s);
     }
+    hky_session_rest(s);
     hky_secret_unref(&secret);
 }

@@ -557,7 +557,9 @@ void hky_connections_free(struct hky_accept_worker *w)
         LIST_REMOVE(c, link);
         if (c->pending != NULL)
             c->pending->connection = NULL;
-        free(c->ask); /* its answer can no longer come */
+        if (c->ask != NULL) /* its answer can no longer come */
+            hky_policy_unref(&c->ask->policy);
+        free(c->ask);
         connection_free(c);
     }
     /* Only after a stop without drain: the journal still holds these and will post them to a loop that has stopped, so

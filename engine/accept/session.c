@@ -380,6 +380,8 @@ static size_t line_input(struct hky_session *s, const char *p, size_t n)
         s->is_skipping = lf == NULL;
         if (!was_skipping && s->state == HKY_SESSION_AUTH)
             hky_auth_line(s, HKY_STR("*")); /* no response of a login is that long */
+        else if (!was_skipping && hky_str_istarts(hky_str_of(p, n), HKY_STR("BDAT ")))
+            hky_session_close(s, "4.5.2", "lost count of the chunk"); /* else it would be run as commands */
         else if (!was_skipping)
             hky_session_error(s, 500, "5.5.2", "line too long, at most %zu octets", max);
         if (s->n_skipped >= LINE_HARD_MAX)
@@ -407,6 +409,12 @@ static size_t swallow_input(struct hky_session *s, size_t n)
     return used;
 }
 
+void hky_session_rest(struct hky_session *s)
+{
+    if (s->is_draining && s->waits == 0)
+        hky_session_drain(s);
+}
+
 size_t hky_session_input(struct hky_session *s, const char *p, size_t n)
 {
     size_t at = 0;
@@ -430,6 +438,7 @@ size_t hky_session_input(struct hky_session *s, const char *p, size_t n)
         if (used == 0)
             break;
         at += used;
+        hky_session_rest(s);
     }
     return s->state == HKY_SESSION_CLOSED ? n : at;
 }
@@ -471,6 +480,7 @@ void hky_session_on_tls(struct hky_session *s)
     s->user = NULL;
     s->p.is_secure = true;
     s->n_commands++;
+    hky_session_rest(s);
 }
 
 void hky_session_resume(struct hky_session *s, unsigned wait)
@@ -480,6 +490,7 @@ void hky_session_resume(struct hky_session *s, unsigned wait)
     s->waits &= (uint8_t)~wait;
     if (is_penalty_over && s->state != HKY_SESSION_CLOSED)
         hky_auth_refuse(s);
+    hky_session_rest(s);
 }
 
 void hky_session_timeout(struct hky_session *s)

@@ -122,6 +122,8 @@ void hky_session_refuse(struct hky_session *s, struct hky_str sender, struct hky
 void hky_session_error(struct hky_session *s, int code, const char *enhanced, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
 void hky_session_close(struct hky_session *s, const char *enhanced, const char *text); /* 421 text, or silent if NULL */
+/* Going down, what was under way was the last: back at rest is the way out. */
+void hky_session_rest(struct hky_session *s);
 /* The one way out of a transaction: forgets it, drops a big file, back to READY; 421 when draining. */
 void hky_session_tx_reset(struct hky_session *s);
 bool hky_session_is_trusted(const struct hky_session *s);  /* X-Hikyaku-* are believed */

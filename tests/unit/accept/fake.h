@@ -29,7 +29,7 @@ struct fake {
     struct hky_buf bodies[16]; /* of each message, as stored */
     unsigned n_messages;
     struct hky_buf big; /* the big file being written */
-    bool is_big_open, is_closed, has_secret_request, wants_tls, is_commit_manual, has_commit;
+    bool is_big_open, is_closed, has_secret_request, wants_tls, is_tls_manual, is_commit_manual, has_commit;
     unsigned n_big_aborted, n_noted, n_room_busy;
     enum hky_err room, commit, big_room;
     const struct hky_secret_ref *secret_ref;
@@ -227,7 +227,7 @@ static bool fake_answer(struct fake *f)
                                                                                                  : HKY_STR("hunter2")));
         return true;
     }
-    if (f->wants_tls) {
+    if (f->wants_tls && !f->is_tls_manual) {
         f->wants_tls = false;
         hky_session_on_tls(&f->session);
         return true;

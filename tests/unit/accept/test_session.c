@@ -514,6 +514,40 @@ static void test_waiting(void **state)
     fake_fini(&f);
 }
 
+/* A login, a chunk that is swallowed and TLS end, and with them the session: no new transaction begins. */
+static void test_drain_is_the_end_of_what_is_no_transaction(void **state)
+{
+    static const struct {
+        const char *before, *after, *codes;
+    } ways[] = {
+        {"EHLO t\r\nAUTH LOGIN\r\n", "*\r\nMAIL FROM:<a@x.test>\r\n", "220 250 334 501 421"},
+        {"EHLO t\r\nAUTH LOGIN\r\nYm9i\r\n", "aHVudGVyMg==\r\n", "220 250 334 334 235 421"},
+        {"EHLO t\r\nAUTH LOGIN\r\nYm9i\r\n", "c2VjcmV0\r\n", "220 250 334 334 535 421"},
+        {"EHLO t\r\nBDAT 9 LAST\r\nMAIL", " FROM", "220 250 503 421"},
+        {"EHLO t\r\nMAIL FROM:<a@x.test>\r\n", "RSET\r\n", "220 250 250 250 421"},
+        {"EHLO t\r\nSTARTTLS\r\n", "", "220 250 220 421"},
+    };
+    char codes[256];
+
+    (void)state;
+    for (size_t i = 0; i < sizeof ways / sizeof ways[0]; i++) {
+        struct fake f;
+        bool is_tls = strstr(ways[i].before, "STARTTLS") != NULL;
+        fake_init(&f, !is_tls, is_tls ? HKY_LISTEN_STARTTLS : HKY_LISTEN_PLAIN, NULL, "127.0.0.1");
+        f.session.user = strstr(ways[i].before, "AUTH") == NULL && !is_tls ? &f.users[1] : NULL;
+        f.is_tls_manual = true;
+        fake_send(&f, hky_str_z(ways[i].before));
+        hky_session_drain(&f.session);
+        assert_false(f.is_closed);
+        fake_send(&f, hky_str_z(ways[i].after));
+        if (is_tls)
+            hky_session_on_tls(&f.session);
+        assert_true(f.is_closed);
+        assert_string_equal(fake_codes(&f, codes, sizeof codes), ways[i].codes);
+        fake_fini(&f);
+    }
+}
+
 static void test_pipelining_faults(void **state)
 {
     struct fake f;
@@ -551,6 +585,16 @@ static void test_bounds_of_dialogue(void **state)
 
     (void)state;
     hky_buf_init(&wire, 8 << 20);
+    /* a line above the bound that would have begun a chunk */
+    hky_buf_add_z(&wire, "EHLO t\r\nMAIL FROM:<a@x.test>\r\nRCPT TO:<b@y.test>\r\nBDAT 6 ");
+    repeat(&wire, "A", 3000);
+    hky_buf_add_z(&wire, "\r\nNOOP\r\n");
+    fake_init(&f, false, HKY_LISTEN_PLAIN, NULL, "127.0.0.1");
+    fake_send(&f, hky_buf_str(&wire));
+    assert_string_equal(fake_codes(&f, codes, 1 << 16), "220 250 250 250 421");
+    assert_true(f.is_closed);
+    fake_fini(&f);
+    hky_buf_clear(&wire);
     /* L17: a line above the bound is skipped; an endless one closes */
     repeat(&wire, "A", 3000);
     hky_buf_add_z(&wire, "\r\nNOOP\r\n");
@@ -706,6 +750,7 @@ int main(void)
         cmocka_unit_test(test_no_room_for_a_big_file),
         cmocka_unit_test(test_utf8_addresses),
         cmocka_unit_test(test_waiting),
+        cmocka_unit_test(test_drain_is_the_end_of_what_is_no_transaction),
         cmocka_unit_test(test_pipelining_faults),
         cmocka_unit_test(test_bounds_of_dialogue),
         cmocka_unit_test(test_who_may_send),
