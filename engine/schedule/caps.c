@@ -179,8 +179,9 @@ static struct caps_account *account_get(struct caps *c, struct hky_str key)
     return a;
 }
 
-static struct window *account_window(struct caps_account *a, uint32_t window_sec, bool counts_recipients)
+static struct window *account_window(struct caps_account *a, uint32_t window_sec, bool counts_recipients, bool *is_new)
 {
+    *is_new = false;
     for (unsigned i = 0; i < a->n_windows; i++) {
         struct window *w = &a->windows[i];
         if (w->window_sec == window_sec && w->counts_recipients == counts_recipients) {
@@ -201,6 +202,7 @@ static struct window *account_window(struct caps_account *a, uint32_t window_sec
         free(a->windows[at].runs);
         a->windows[at] = a->windows[--a->n_windows];
     }
+    *is_new = true;
     struct window *w = &a->windows[a->n_windows++];
     *w = (struct window){.n = UINT32_MAX, .window_sec = window_sec, .counts_recipients = counts_recipients};
     return w;
@@ -253,8 +255,8 @@ struct caps_account *caps_set(struct caps *c, const struct hky_relay *relay, con
         if (cap->n == 0 || cap->window_sec == 0) {
             continue;
         }
-        unsigned before = a->n_windows;
-        struct window *w = account_window(a, cap->window_sec, cap->counts_recipients);
+        bool is_new;
+        struct window *w = account_window(a, cap->window_sec, cap->counts_recipients, &is_new);
         if (w == NULL) {
             continue;
         }
@@ -263,7 +265,7 @@ struct caps_account *caps_set(struct caps *c, const struct hky_relay *relay, con
         w->is_spread = cap->is_spread;
         w->is_stated = true;
         strncpy(w->text, cap->text != NULL ? cap->text : "", sizeof w->text - 1);
-        if (a->n_windows > before) {
+        if (is_new) {
             window_learn(a, w);
             a->shape++;
         }
@@ -305,7 +307,8 @@ static void restore_window(struct caps_account *a, struct hky_cursor *cur, const
         cur->is_bad = true;
         return;
     }
-    struct window *w = account_window(a, window_sec, counts_recipients);
+    bool is_new;
+    struct window *w = account_window(a, window_sec, counts_recipients, &is_new);
     int64_t last_ms = now_ms + (int64_t)window_sec * 1000;
     for (uint32_t i = 0; i < n_runs; i++) {
         int64_t end_ms = (int64_t)hky_cursor_u64(cur);

@@ -248,6 +248,8 @@ void jobs_free(struct hky_shard *sh);
 
 /* place.c: a live recipient without a place, whose time has come: to a lane, the heap, parking, hold or its end. */
 void place(struct hky_shard *sh, struct hky_recipient *r);
+/* When it gives up waiting in the lane, or earlier: then the exact time is worked out. */
+int64_t give_up_at(const struct hky_recipient *r, const struct hky_step *step, int64_t now_ms);
 /* The same for one that stands somewhere already. */
 void place_anew(struct hky_shard *sh, struct hky_recipient *r);
 void place_later(struct hky_shard *sh, struct hky_recipient *r); /* at the end of the turn, in portions */

@@ -269,8 +269,7 @@ static void send_home(struct hky_shard *sh, unsigned home, struct hky_recipient 
     shard_turn_later(sh);
 }
 
-/* When it gives up waiting in the lane, or earlier: then the exact time is worked out. */
-static int64_t give_up_at(const struct hky_recipient *r, const struct hky_step *step, int64_t now_ms)
+int64_t give_up_at(const struct hky_recipient *r, const struct hky_step *step, int64_t now_ms)
 {
     int64_t at = r->expire_at_ms;
     if (step->within_sec != HKY_UNSET_SEC) {

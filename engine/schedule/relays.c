@@ -211,13 +211,13 @@ enum hky_err hky_schedule_resume(struct hky_schedule *s, const char *relay, stru
     return err;
 }
 
-static bool leads_back(struct hky_schedule *s, const char *relay, const char *to)
+static bool leads_back(struct hky_schedule *s, const char *relay, const char *to, int64_t now_ms)
 {
     for (int i = 0; i < RELAYS_FOLLOWED_MAX && to != NULL; i++) {
         if (strcmp(relay, to) == 0) {
             return true;
         }
-        struct relay_state *st = hky_map_get(&s->relays, hky_str_z(to));
+        struct relay_state *st = state_get(s, to, now_ms);
         const struct hky_relay *r = hky_policy_relay(s->policy, hky_str_z(to));
         to = st != NULL && st->drained_to != NULL                       ? st->drained_to
              : r != NULL && r->instead != NULL && r->instead[0] != '\0' ? r->instead
@@ -235,7 +235,7 @@ enum hky_err hky_schedule_drain_relay(struct hky_schedule *s, const char *relay,
     if (err == HKY_OK && hky_policy_relay(s->policy, hky_str_z(to)) == NULL) {
         err = hky_error_set(e, HKY_E_MISSING, "no relay \"%s\" in the policy to drain to", to);
     }
-    if (err == HKY_OK && leads_back(s, relay, to)) {
+    if (err == HKY_OK && leads_back(s, relay, to, hky_clock_now_ms(s->clock))) {
         err = hky_error_set(e, HKY_E_CONFIG, "\"%s\" leads back to \"%s\"; resume that one first", to, relay);
     }
     if (err == HKY_OK) {

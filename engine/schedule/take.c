@@ -480,7 +480,9 @@ static void put_back(struct job *j)
             continue;
         }
         lane_push(j->owner, r, true);
-        hky_heap_set(&sh->due, &r->due, r->expire_at_ms);
+        int64_t give_up_ms = give_up_at(r, &r->plan->steps[r->step], shard_now(sh));
+        hky_heap_set(&sh->due, &r->due, give_up_ms);
+        shard_timer_soon(sh, give_up_ms);
     }
 }
 

@@ -158,7 +158,7 @@ def held_over_restart(world):
     sink = world.sink()
     engine = world.engine(HEAD.replace("retry", 'only_to = "b.example", retry') + f"""
         relay "r" {{ host = "127.0.0.1", port = {sink.ports[0]}, tls = "none" }}
-        route "all" {{ to = "*", via = "r" }}
+        route "all" {{ to = "*", except = "b.example", via = "r" }}
     """)
     send(engine, "u@a.example")
     event(engine, "held", rcpt="u@a.example")
@@ -172,6 +172,15 @@ def held_over_restart(world):
     engine.kill()
     restart(engine)
     same(engine.queue()["n"], 0, "cancelled, then kill -9")
+    send(engine, "u@b.example")
+    event(engine, "parked", rcpt="u@b.example")
+    world.run("queue", "hold", "--state", "parked", "--spool", engine.spool)
+    end(engine)
+    restart(engine)
+    same([r["state"] for r in engine.queue()["rows"]], ["held"], "one that no route decided, after a restart")
+    world.run("queue", "release", "--state", "held", "--spool", engine.spool)
+    wait_for(lambda: engine.queue()["rows"][0]["state"] == "parked", why="asked again when released")
+    world.run("queue", "cancel", "--state", "parked", "--spool", engine.spool)
     same(len(world.received()), 0, "messages at the sink")
     end(engine)
 

@@ -139,6 +139,14 @@ static void message_and_state_survive(void **state)
     p->hash ^= 1;
     assert_int_equal(hky_recipient_decode_state(s, hky_buf_str(&b), only_plan, p, NULL), HKY_OK);
     assert_int_equal(s->state, HKY_RCPT_PARKED);
+    /* but what is held stays so: a hold of the operator's, of one that was parked */
+    hky_plan_unref(&r->plan);
+    r->state = HKY_RCPT_HELD;
+    hky_buf_clear(&b);
+    hky_recipient_encode_state(r, &b);
+    assert_int_equal(hky_recipient_decode_state(s, hky_buf_str(&b), only_plan, p, NULL), HKY_OK);
+    assert_int_equal(s->state, HKY_RCPT_HELD);
+    assert_null(s->plan);
     p->hash ^= 1;
     hky_buf_fini(&b);
     hky_plan_unref(&p);

@@ -346,6 +346,35 @@ static void a_window_added_by_a_reload_needs_a_record_of_its_own(void **state)
     world_fini(&w);
 }
 
+/* As many as an account keeps, all of an earlier policy: the new one takes the place of one of them. */
+static void a_window_that_takes_the_place_of_another_is_new(void **state)
+{
+    (void)state;
+    struct world w;
+    struct hky_cap caps[HKY_CAPS_MAX];
+    struct hky_buf b;
+    for (unsigned i = 0; i < HKY_CAPS_MAX; i++) {
+        caps[i] = (struct hky_cap){1000, 60 + i, false, false, "1000/min"};
+    }
+    world_init(&w, 1, caps, HKY_CAPS_MAX);
+    take(&w, 1);
+    w.is_reserving = false;
+    reach_disk(&w);
+    caps_reserved(w.caps, w.account, true);
+    assert_true(take(&w, 1));
+    caps_done(w.caps, &w.jobs[--w.n_jobs].slots, w.now_ms);
+    w.relay.n_caps = 1;
+    w.relay.caps[0] = (struct hky_cap){5, 50, false, false, "5/50s"};
+    caps_set(w.caps, &w.relay, ACCOUNT);
+    hky_buf_init(&b, 4096);
+    caps_json(w.caps, w.account, w.now_ms, &b);
+    assert_non_null(strstr(hky_buf_z(&b), "\"used\":1")); /* what the longer ones know */
+    hky_buf_fini(&b);
+    assert_false(take(&w, 1)); /* the record that was reserved by has no such window */
+    assert_true(w.is_reserving);
+    world_fini(&w);
+}
+
 static void the_next_slot_of_a_full_cap_is_told(void **state)
 {
     static const struct {
@@ -419,6 +448,7 @@ int main(void)
         cmocka_unit_test(no_window_is_ever_over),
         cmocka_unit_test(the_whole_cap_is_used),
         cmocka_unit_test(a_window_added_by_a_reload_needs_a_record_of_its_own),
+        cmocka_unit_test(a_window_that_takes_the_place_of_another_is_new),
         cmocka_unit_test(the_next_slot_of_a_full_cap_is_told),
         cmocka_unit_test(hostile_records_are_refused),
     };

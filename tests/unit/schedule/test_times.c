@@ -203,6 +203,36 @@ static void asked_again_it_keeps_its_place(void **state)
     stage_end(&st);
 }
 
+/* Given back by a connection that ended, it waits at a cap that is used up: `within` holds as before. */
+static void within_holds_for_one_that_was_given_back(void **state)
+{
+    (void)state;
+    struct stage st;
+    stage_init(&st);
+    fake_cap(fake_relay(&st.policy, "rental"), "1/day", 1, 86400, false);
+    fake_relay(&st.policy, "ses");
+    stage_start(&st);
+    struct hky_step steps[2] = {fake_step("rental"), fake_step("ses")};
+    steps[0].within_sec = 2 * 3600;
+    struct hky_plan *plan = fake_plan(steps, 2);
+    struct hky_message *m = send(&st, plan);
+    struct hky_job *job;
+    take(&st, "rental", &job);
+    turns(&st);
+    assert_int_equal(take(&st, "rental", &job), HKY_TAKE_JOB);
+    hky_schedule_done(&job, true); /* its slot is gone, without an answer */
+    turns(&st);
+    for (int i = 0; i < 7; i++) {
+        pass(&st, 20 * MINUTE);
+    }
+    turns(&st);
+    assert_int_equal(take(&st, "ses", &job), HKY_TAKE_JOB);
+    assert_ptr_equal(job->message, m);
+    hky_schedule_give_back(&job);
+    hky_plan_unref(&plan);
+    stage_end(&st);
+}
+
 static void a_very_old_one_is_not_asked_for_ever(void **state)
 {
     (void)state;
@@ -232,6 +262,7 @@ int main(void)
         cmocka_unit_test(a_deadline_does_not_stand_still),
         cmocka_unit_test(a_function_is_asked_again_after_a_quarter_of_an_hour),
         cmocka_unit_test(asked_again_it_keeps_its_place),
+        cmocka_unit_test(within_holds_for_one_that_was_given_back),
         cmocka_unit_test(a_very_old_one_is_not_asked_for_ever),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
