@@ -234,7 +234,7 @@ static bool relocate(struct mover *v, struct segment *to, const struct move *m)
         n_live++;
         segment_mark_dead(v->from, old_ordinal + i);
         if (t->attempts[i].slot == m->places[i].slot && t->attempts[i].at8 == m->places[i].at8)
-            t->attempts[i] = PLACE_HOME;
+            track_attempt(j, t, i, PLACE_HOME);
     }
     v->from->n_live -= n_live;
     v->from->live_octets -= w;

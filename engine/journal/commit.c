@@ -102,8 +102,8 @@ static void settle_attempt(struct hky_journal *j, struct entry *e)
 {
     struct tracked *t = index_get(&j->index, e->id);
 
-    if (t != NULL && e->index < t->message->n_recipients)
-        t->attempts[e->index] = (struct place){.slot = j->hot->slot, .at8 = (uint32_t)(e->at / 8)};
+    if (t != NULL && e->index < t->message->n_recipients && !segment_is_dead(j->slots[t->slot], t->ordinal + e->index))
+        track_attempt(j, t, e->index, (struct place){.slot = j->hot->slot, .at8 = (uint32_t)(e->at / 8)});
 }
 
 static void settle(struct hky_journal *j, struct entry *e)
@@ -207,6 +207,8 @@ static void place(struct hky_journal *j, struct entry *e, struct gather *g)
         gather_add(g, e->body->p, r.body_n);
     gather_add(g, e->meta.p, (size_t)(octets - RECORD_HEADER - r.body_n)); /* the pad stands behind the meta */
     foot_add(&s->foot, &r, s->at, e->meta.p);
+    if (e->type == RECORD_ATTEMPT)
+        segment_count_attempt(s, r.meta_n);
     s->at += octets;
     s->next_seq++;
     s->n_written += entry_ordinals(e);

@@ -13,6 +13,8 @@
 #include <stdlib.h>
 #include <time.h>
 
+enum { RENEWED_AT_ONCE = 256 };
+
 void maintainer_poke(struct hky_journal *j)
 {
     pthread_mutex_lock(&j->maintain.lock);
@@ -135,6 +137,13 @@ static void close_queued(struct hky_journal *j)
 
 /* --- freeing --- */
 
+/* Half of it or more would only be written again elsewhere. With more newest attempts than a segment holds that would
+ * never end: each segment full of them is emptied into the next. It waits until they are overtaken or done. */
+static bool is_mostly_newest(const struct segment *s)
+{
+    return s->n_newest > 0 && s->attempt_octets / s->n_attempts * s->n_newest >= s->octets / 2;
+}
+
 /* The oldest nobody lives in, after `last`. Oldest first: then the newer ones have less to say again. */
 static struct segment *oldest_done(struct hky_journal *j, uint64_t last)
 {
@@ -144,7 +153,8 @@ static struct segment *oldest_done(struct hky_journal *j, uint64_t last)
     for (uint32_t k = 0; k < j->n_slots; k++) {
         struct segment *it = j->slots[k];
         if (it != NULL && it->fd >= 0 && it->is_closed && it->head.state != SEGMENT_FREE && it->head.epoch > last &&
-            (s == NULL || it->head.epoch < s->head.epoch) && it->n_live == 0 && atomic_load(&it->readers) == 0)
+            (s == NULL || it->head.epoch < s->head.epoch) && it->n_live == 0 && !is_mostly_newest(it) &&
+            atomic_load(&it->readers) == 0)
             s = it;
     }
     pthread_mutex_unlock(&j->index_lock);
@@ -215,20 +225,26 @@ static struct entry *attempt_copy(struct hky_journal *j, struct segment *s, cons
     return e;
 }
 
+/* A portion at a time: the committer looks for a newer one of each copy among all that is not synced yet, and mail
+ * waits for it meanwhile. */
 static enum hky_err renew_attempts(struct hky_journal *j, struct segment *s, struct waiter *w)
 {
     struct scan_report scan;
     struct hky_buf foot;
     struct hky_cursor c;
     enum hky_err err;
+    unsigned n = 0;
 
     hky_buf_init(&foot, META_MAX * UINT64_C(2));
     err = segment_load(j, s, 0, &foot, &scan);
     c = (struct hky_cursor){.p = foot.p, .n = foot.n};
     for (struct foot_entry f; err == HKY_OK && foot_next(&c, &f);) {
         struct entry *e = f.type == RECORD_ATTEMPT ? attempt_copy(j, s, &f) : NULL;
-        if (e != NULL)
-            maintainer_submit(j, e, w);
+        if (e == NULL)
+            continue;
+        maintainer_submit(j, e, w);
+        if (++n % RENEWED_AT_ONCE == 0)
+            err = waiter_wait(w);
     }
     hky_buf_fini(&foot);
     return err;

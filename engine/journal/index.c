@@ -157,6 +157,24 @@ struct tracked *track(struct hky_journal *j, struct hky_message *m, struct segme
     return t;
 }
 
+void track_attempt(struct hky_journal *j, struct tracked *t, uint32_t index, struct place to)
+{
+    struct place *at = &t->attempts[index];
+
+    /* Where a record could not be read again, its segment may have gone with the count. */
+    if (at->slot != PLACE_HOME.slot && j->slots[at->slot]->n_newest > 0)
+        j->slots[at->slot]->n_newest--;
+    if (to.slot != PLACE_HOME.slot)
+        j->slots[to.slot]->n_newest++;
+    *at = to;
+}
+
+void segment_count_attempt(struct segment *s, uint32_t meta_n)
+{
+    s->n_attempts++;
+    s->attempt_octets += RECORD_HEADER + FOOT_ENTRY + 2 * RECORD_ALIGN(meta_n);
+}
+
 bool track_finish(struct hky_journal *j, struct tracked *t, uint32_t index, struct segment *where)
 {
     struct segment *home = j->slots[t->slot];
@@ -165,6 +183,7 @@ bool track_finish(struct hky_journal *j, struct tracked *t, uint32_t index, stru
         return false;
     segment_mark_dead(home, t->ordinal + index);
     segment_hold(where, home);
+    track_attempt(j, t, index, PLACE_HOME);
     HKY_ASSERT(home->n_live > 0 && t->n_live > 0);
     home->n_live--;
     t->n_live--;

@@ -54,9 +54,12 @@ struct segment {
     uint32_t n_written; /* recipients in its records */
     struct hky_buf foot;
     struct hky_idmap plans; /* hashes of the plans in it */
+    uint32_t n_attempts;    /* records of attempts in it, and what they and their footer entries take */
+    uint64_t attempt_octets;
     /* under index_lock */
     uint32_t n_live; /* recipients at home here and not finished */
     uint64_t live_octets;
+    uint32_t n_newest; /* unfinished recipients whose newest attempt is here */
     uint32_t n_ordinals;
     uint8_t *dead; /* bit a recipient */
     size_t dead_cap;
@@ -243,6 +246,9 @@ void segment_ordinals(struct segment *s, uint32_t n);
 void segment_hold(struct segment *holder, const struct segment *other);
 struct tracked *track(struct hky_journal *j, struct hky_message *m, struct segment *s, uint32_t ordinal, uint64_t at,
                       uint64_t body_at);
+/* A recipient's newest attempt is `to` from now on. */
+void track_attempt(struct hky_journal *j, struct tracked *t, uint32_t index, struct place to);
+void segment_count_attempt(struct segment *s, uint32_t meta_n);
 /* One recipient is finished; `where` holds the evidence. true: that was the message's last. */
 bool track_finish(struct hky_journal *j, struct tracked *t, uint32_t index, struct segment *where);
 void untrack(struct hky_journal *j, struct tracked *t); /* drops body memory and the reference */

@@ -426,6 +426,7 @@ static void note_attempt(struct replay *r, struct segment *s, const struct foot_
     struct replayed *m = hky_idmap_get(&r->messages, f->key);
     struct newest *n;
 
+    segment_count_attempt(s, f->meta_n);
     if (m == NULL || !attempt_meta_parse(hky_str_of(f->meta, f->meta_n), &a) || (n = newest_of(m, a.index)) == NULL ||
         n->seq > f->seq)
         return;
@@ -477,7 +478,7 @@ static void restore_recipient(struct replay *r, struct replayed *m, struct hky_r
         return;
     }
     if (is_newer)
-        t->attempts[rcpt->index] = n->place;
+        track_attempt(r->j, t, rcpt->index, n->place);
     if (is_newer && n->doing == HKY_RCPT_SENDING && !r->was_clean) {
         r->report->maybe_duplicates++;
         if (rcpt->unclean < UINT8_MAX)

@@ -282,6 +282,8 @@ static void start_segment(struct segment *s, enum segment_state state, uint64_t 
     s->is_closed = s->is_failed = s->has_footer = s->is_damaged = s->is_evidence = s->is_stuck = false;
     s->cut_seq = 0;
     s->n_written = 0;
+    s->n_attempts = s->n_newest = 0;
+    s->attempt_octets = 0;
     s->n_ordinals = 0;
     s->n_holds = 0;
     if (s->dead != NULL)

@@ -531,6 +531,48 @@ static void accepting_stops_at_spool_max_and_results_go_on(void **state)
     assert_int_equal(r->report.messages, 1);
 }
 
+/* Who waits has its newest attempt somewhere: more of them than a segment holds would be written again without end,
+ * were each segment full of them emptied at once. */
+static void many_who_wait_leave_the_journal_at_rest(void **state)
+{
+    struct rig *r = *state;
+    struct hky_journal_stats was, is;
+    enum { N = 600 };
+    int round = 0;
+
+    for (uint64_t id = 1; id <= N; id++)
+        rig_put(r, id, 1, 500);
+    for (uint64_t id = 1; id <= N; id++) {
+        struct hky_recipient *rcpt = &((struct hky_message *)hky_idmap_get(&r->found, id))->recipients[0];
+        rcpt->tries = (uint8_t)(id % 100 + 1);
+        hky_journal_attempt(r->j, rcpt, NULL);
+    }
+    hky_journal_flush(r->j);
+    do {
+        hky_journal_stats(r->j, &was);
+        usleep(300000);
+        hky_journal_stats(r->j, &is);
+    } while (is.results != was.results && ++round < 10);
+    assert_true(round < 10);
+    assert_true(is.results < 3 * N);
+    for (int again = 0; again < 2; again++) {
+        rig_close(r);
+        rig_open(r);
+        assert_int_equal(r->report.messages, N);
+        for (uint64_t id = 1; id <= N; id++) {
+            struct hky_message *m = hky_idmap_get(&r->found, id);
+            assert_int_equal(m->recipients[0].tries, id % 100 + 1);
+        }
+        usleep(300000); /* the counts hold after a restart, too */
+        hky_journal_stats(r->j, &is);
+        assert_true(is.results < N);
+    }
+    for (uint64_t id = 1; id <= N; id++)
+        rig_finish(r, hky_idmap_get(&r->found, id), 0);
+    hky_journal_flush(r->j);
+    RIG_UNTIL(n_segments(r) <= 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -540,6 +582,7 @@ int main(void)
         T(caps_outlive_the_segments_they_were_written_in),
         T(a_deferred_message_is_copied_out_while_it_is_read),
         T(results_that_come_while_leftovers_move_are_not_lost),
+        T(many_who_wait_leave_the_journal_at_rest),
         T(large_bodies_live_in_their_own_file),
         T(a_large_body_that_is_not_committed_leaves_nothing),
         T(a_large_body_pauses_its_client_and_goes_on),
