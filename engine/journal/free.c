@@ -52,7 +52,8 @@ void maintainer_unlink_big(struct hky_journal *j, uint64_t id)
 /* --- closing --- */
 
 /* Under index_lock. What the footer may leave out: messages that are finished as a whole (leaving them out says as
- * much), and with them their results, and attempts that are not the newest. */
+ * much), and with them their results, and attempts that are not the newest. Not copies: one says of the original, whose
+ * segment may stand for longer, that it is dead. */
 static bool foot_needs(struct hky_journal *j, struct segment *s, const struct foot_entry *f, struct hky_idmap *gone)
 {
     static char mark;
@@ -61,7 +62,6 @@ static bool foot_needs(struct hky_journal *j, struct segment *s, const struct fo
 
     switch (f->type) {
     case RECORD_ACCEPTED:
-    case RECORD_MOVED:
         if (!message_meta_parse(hky_str_of(f->meta, f->meta_n), &m))
             return false;
         for (uint32_t i = 0; i < m.n_recipients; i++)

@@ -573,6 +573,58 @@ static void many_who_wait_leave_the_journal_at_rest(void **state)
     RIG_UNTIL(n_segments(r) <= 1);
 }
 
+/* An octet of its body on the disk is not what it was. */
+static void spoil_body(struct rig *r, const struct hky_message *m)
+{
+    char path[120], c;
+    int fd;
+
+    snprintf(path, sizeof path, "%s/journal/seg-%05u", r->dir, m->segment - 1);
+    fd = open(path, O_RDWR);
+    assert_true(fd >= 0);
+    assert_int_equal(pread(fd, &c, 1, (off_t)m->body_at + 100), 1);
+    c = (char)~c;
+    assert_int_equal(pwrite(fd, &c, 1, (off_t)m->body_at + 100), 1);
+    close(fd);
+}
+
+static void fill(struct rig *r, uint64_t *id)
+{
+    for (int k = 0; k < 40; k++)
+        rig_finish(r, rig_put(r, (*id)++, 1, 2000), 0);
+}
+
+/* A mate that cannot be read keeps the segment the copy is from, and only the copy says that the original is dead. */
+static void a_finished_copy_does_not_come_back_from_where_it_was(void **state)
+{
+    struct rig *r = *state;
+    uint64_t id = 1000;
+    struct hky_message *moved;
+    uint32_t home;
+
+    rig_close(r);
+    r->params.cold_after_ms = 1;
+    rig_open(r);
+    moved = rig_put(r, 1, 1, 1000);
+    home = __atomic_load_n(&moved->segment, __ATOMIC_ACQUIRE);
+    spoil_body(r, rig_put(r, 2, 1, 1000));
+    fill(r, &id);
+    RIG_UNTIL(__atomic_load_n(&moved->segment, __ATOMIC_ACQUIRE) != home);
+    rig_finish(r, moved, 0);
+    for (uint64_t k = 0; k < 40; k++) { /* others behind it, until its cold segment is closed */
+        struct hky_message *m = rig_put(r, 10 + k, 1, 3000);
+        uint32_t was = __atomic_load_n(&m->segment, __ATOMIC_ACQUIRE);
+        fill(r, &id);
+        RIG_UNTIL(__atomic_load_n(&m->segment, __ATOMIC_ACQUIRE) != was);
+    }
+    hky_journal_flush(r->j);
+    rig_close(r);
+    rig_open(r);
+    assert_non_null(hky_idmap_get(&r->found, 2));
+    assert_null(hky_idmap_get(&r->found, 1));
+    assert_int_equal(r->report.messages, 41);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -583,6 +635,7 @@ int main(void)
         T(a_deferred_message_is_copied_out_while_it_is_read),
         T(results_that_come_while_leftovers_move_are_not_lost),
         T(many_who_wait_leave_the_journal_at_rest),
+        T(a_finished_copy_does_not_come_back_from_where_it_was),
         T(large_bodies_live_in_their_own_file),
         T(a_large_body_that_is_not_committed_leaves_nothing),
         T(a_large_body_pauses_its_client_and_goes_on),
