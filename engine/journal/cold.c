@@ -116,7 +116,8 @@ static bool add_newest(struct mover *v, struct entry *e, const struct move *m, u
     return ok;
 }
 
-/* The `moved` record of a message, its body and plans by reference. NULL: something of it cannot be read. */
+/* The `moved` record of a message, its body and plans by reference. NULL: something of it cannot be read, or with all
+ * its states it is larger than a segment. */
 static struct entry *moved_entry(struct mover *v, const struct foot_entry *f, const struct move *m)
 {
     struct finished_meta fin;
@@ -147,7 +148,7 @@ static struct entry *moved_entry(struct mover *v, const struct foot_entry *f, co
         ok = ok && add_newest(v, e, m, i, &r);
     }
     e->body = hky_body_new(p, rec.body_n, rec.body_n);
-    if (!ok || e->meta.is_over) {
+    if (!ok || e->meta.is_over || !entry_fits(v->j, e)) {
         entry_free(v->j, e);
         return NULL;
     }
@@ -357,7 +358,7 @@ static bool move_one(struct mover *v, const struct foot_entry *f)
     if (m == NULL)
         return true;
     e = moved_entry(v, f, m);
-    if (e == NULL) { /* unreadable: it stays where it is, and so does its segment */
+    if (e == NULL) { /* it stays where it is, and so does its segment */
         v->from->is_stuck = true;
         move_free(m);
         return true;

@@ -177,6 +177,11 @@ uint64_t entry_need(const struct entry *e)
     return need;
 }
 
+bool entry_fits(const struct hky_journal *j, const struct entry *e)
+{
+    return entry_need(e) + SEGMENT_HEADER + 2 * RECORD_HEADER <= j->params.segment_octets;
+}
+
 static uint32_t entry_ordinals(const struct entry *e)
 {
     return e->message != NULL ? e->message->n_recipients : 0;
@@ -254,7 +259,7 @@ static enum hky_err make_room(struct hky_journal *j, struct entry *e, struct gat
     uint64_t need = entry_need(e);
     bool is_reserved = false;
 
-    if (need + SEGMENT_HEADER + 2 * RECORD_HEADER > j->params.segment_octets) {
+    if (!entry_fits(j, e)) {
         HKY_ASSERT(e->is_accept); /* a result is never larger than a segment */
         e->result = HKY_E_FULL;
         return HKY_OK;

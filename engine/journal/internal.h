@@ -44,7 +44,7 @@ struct segment {
     bool is_closed; /* nothing more is written but the footer */
     bool is_failed; /* a write or sync failed: never recycled, no footer */
     bool has_footer;
-    bool is_stuck;    /* something in it cannot be read: its leftovers are not copied */
+    bool is_stuck;    /* something in it cannot be copied: its leftovers stay */
     bool is_damaged;  /* replay found acknowledged records unreadable: never recycled */
     bool is_evidence; /* and could not copy them: the file is set aside instead of removed */
     uint64_t cut_seq; /* records from here on do not count; 0 none */
@@ -271,6 +271,7 @@ void waiter_fini(struct waiter *w);
 
 /* commit.c */
 uint64_t entry_need(const struct entry *e); /* octets in a segment, footer and plans included */
+bool entry_fits(const struct hky_journal *j, const struct entry *e); /* into an empty one */
 void *committer_run(void *journal);
 bool commit_cut(struct hky_journal *j, struct entry_list *entries); /* at open, before the thread runs */
 

@@ -625,6 +625,43 @@ static void a_finished_copy_does_not_come_back_from_where_it_was(void **state)
     assert_int_equal(r->report.messages, 41);
 }
 
+/* With its newest states it takes more than a segment: it stays, and the others go on. */
+static void a_message_too_large_to_copy_does_not_hold_up_others(void **state)
+{
+    struct rig *r = *state;
+    uint64_t id = 1000, syncs;
+    struct hky_message *large, *small;
+    struct hky_journal_stats stats;
+    char why[700];
+    uint32_t home;
+
+    rig_close(r);
+    r->params.cold_after_ms = 1;
+    rig_open(r);
+    memset(why, 'x', sizeof why);
+    large = rig_put(r, 1, 60, 1000);
+    for (uint32_t i = 0; i < 60; i++) {
+        large->recipients[i].reason = hky_str_dup(hky_str_of(why, sizeof why));
+        hky_journal_attempt(r->j, &large->recipients[i], NULL);
+    }
+    fill(r, &id);
+    small = rig_put(r, 2, 1, 1000);
+    home = __atomic_load_n(&small->segment, __ATOMIC_ACQUIRE);
+    fill(r, &id);
+    RIG_UNTIL(__atomic_load_n(&small->segment, __ATOMIC_ACQUIRE) != home);
+    hky_journal_flush(r->j);
+    usleep(100000);
+    hky_journal_stats(r->j, &stats);
+    syncs = stats.syncs;
+    usleep(2500000); /* maintenance looks every second */
+    hky_journal_stats(r->j, &stats);
+    assert_int_equal(stats.syncs, syncs);
+    rig_close(r);
+    rig_open(r);
+    assert_int_equal(r->report.messages, 2);
+    assert_int_equal(r->report.recipients, 61);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -636,6 +673,7 @@ int main(void)
         T(results_that_come_while_leftovers_move_are_not_lost),
         T(many_who_wait_leave_the_journal_at_rest),
         T(a_finished_copy_does_not_come_back_from_where_it_was),
+        T(a_message_too_large_to_copy_does_not_hold_up_others),
         T(large_bodies_live_in_their_own_file),
         T(a_large_body_that_is_not_committed_leaves_nothing),
         T(a_large_body_pauses_its_client_and_goes_on),
