@@ -60,6 +60,8 @@ static void tell(struct hky_journal *j)
 
 static void finish_with(struct hky_journal *j, struct entry *e, enum hky_err result)
 {
+    if (result != HKY_OK && e->is_accept && e->message != NULL && e->message->is_big) /* its body was there first */
+        maintainer_unlink_big(j, e->message->id);
     e->result = result;
     list_add(&j->done, e);
 }

@@ -509,6 +509,64 @@ static void it_starts_where_no_file_can_be_made(void **state)
     rig_fini(&r);
 }
 
+static uint64_t octets_beside_segments(struct rig *r)
+{
+    struct hky_journal_stats s;
+
+    hky_journal_stats(r->j, &s);
+    return s.octets - s.segments * r->params.segment_octets;
+}
+
+/* Its body is on disk before the record is refused: it must not stay there, and not count against spool_max. */
+static void the_body_of_a_refused_large_message_goes(void **state)
+{
+    struct faults f = {.lock = PTHREAD_MUTEX_INITIALIZER, .call = N_CALLS, .error = EIO};
+    struct hky_journal_io io = {.ctx = &f,
+                                .pwritev = fault_pwritev,
+                                .fdatasync = fault_fdatasync,
+                                .openat = fault_openat,
+                                .renameat = fault_renameat,
+                                .unlinkat = fault_unlinkat,
+                                .fallocate = fault_fallocate};
+    char path[128], name[HKY_ID_TEXT], text[1000] = "";
+    struct hky_message *m;
+    struct hky_big *big;
+    struct told t;
+    struct rig r;
+
+    (void)state;
+    rig_init(&r);
+    r.params.io = &io;
+    rig_open(&r);
+    rig_put(&r, 1, 1, 500);
+    m = make_message(&r, 7, 1, sizeof text);
+    m->is_big = true;
+    hky_body_unref(&m->body);
+    assert_int_equal(hky_journal_big_open(r.j, 7, r.loop, NULL, NULL, &big), HKY_OK);
+    hky_journal_big_write(big, text, sizeof text);
+    told_init(&r, &t);
+    hky_journal_big_commit(&big, &t.commit);
+    told_wait(&r, &t);
+    assert_int_equal(t.result, HKY_OK);
+    hky_id_format(7, name);
+    snprintf(path, sizeof path, "%s/big/%s", r.dir, name);
+    assert_int_equal(access(path, F_OK), 0);
+    pthread_mutex_lock(&f.lock);
+    f.call = SYNC;
+    f.at = 1;
+    f.n = 0;
+    pthread_mutex_unlock(&f.lock);
+    assert_int_equal(rig_accept(&r, m), HKY_E_IO);
+    hky_message_unref(&m);
+    RIG_UNTIL(access(path, F_OK) < 0);
+    RIG_UNTIL(octets_beside_segments(&r) == 0);
+    rig_close(&r);
+    r.params.io = NULL;
+    rig_open(&r);
+    assert_int_equal(r.report.messages, 1);
+    rig_fini(&r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -529,6 +587,7 @@ int main(void)
         cmocka_unit_test(a_disk_that_is_full_at_the_end_of_a_segment_loses_nothing),
         cmocka_unit_test(it_starts_where_no_file_can_be_made),
         cmocka_unit_test(a_failing_disk_refuses_accepts_and_recovers_by_itself),
+        cmocka_unit_test(the_body_of_a_refused_large_message_goes),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
