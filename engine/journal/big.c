@@ -338,6 +338,20 @@ void big_unlink(struct hky_journal *j, uint64_t id)
         atomic_fetch_sub(&j->big_octets, (unsigned long long)st.st_size);
 }
 
+/* A whole body without a message. Where records were damaged, one of them may be the message. */
+static bool is_evidence(struct hky_journal *j, const char *name)
+{
+    char to[32];
+
+    if (atomic_load(&j->n_damaged) == 0)
+        return false;
+    if (spool_set_aside(j, j->big_fd, name, to))
+        hky_log(j->params.log, HKY_LOG_ERROR, "damaged", "file=damaged/%s: a large body, its message is not known", to);
+    else
+        hky_log(j->params.log, HKY_LOG_ERROR, "damaged", "file=big/%s error=cannot_move", name);
+    return true;
+}
+
 void big_clean(struct hky_journal *j)
 {
     int fd = openat(j->big_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -349,14 +363,17 @@ void big_clean(struct hky_journal *j)
         struct tracked *t;
         struct stat st;
         uint64_t id;
+        bool is_body;
         if (d->d_name[0] == '.')
             continue;
-        if (hky_id_parse(hky_str_z(d->d_name), &id) && (t = index_get(&j->index, id)) != NULL && t->message->is_big) {
+        is_body = hky_id_parse(hky_str_z(d->d_name), &id);
+        if (is_body && (t = index_get(&j->index, id)) != NULL && t->message->is_big) {
             if (fstatat(j->big_fd, d->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0)
                 atomic_fetch_add(&j->big_octets, (unsigned long long)st.st_size);
             continue;
         }
-        j->io.unlinkat(j->io.ctx, j->big_fd, d->d_name, 0);
+        if (!is_body || !is_evidence(j, d->d_name))
+            j->io.unlinkat(j->io.ctx, j->big_fd, d->d_name, 0);
     }
     closedir(dir);
 }

@@ -214,8 +214,8 @@ enum hky_err spool_state_write(struct hky_journal *j, uint64_t epoch_limit, bool
 /* dir/name written whole: name.new, synced, renamed, folder synced. */
 enum hky_err spool_write_file(struct hky_journal *j, int dir, const char *name, const void *p, size_t n,
                               struct hky_error *e);
-/* journal/name to damaged/, under a name of its own (`to`): what was set aside before stays. Durable when true. */
-bool spool_set_aside(struct hky_journal *j, const char *name, char to[32]);
+/* from/name to damaged/, under a name of its own (`to`): what was set aside before stays. Durable when true. */
+bool spool_set_aside(struct hky_journal *j, int from, const char *name, char to[32]);
 
 /* segment.c */
 enum hky_err segment_write(struct hky_journal *j, struct segment *s, struct iovec *iov, int n, uint64_t at);

@@ -69,7 +69,7 @@ static void set_aside(struct replay *r, const char *name, uint32_t slot, const c
     char to[32];
 
     count_damage(r);
-    if (spool_set_aside(j, name, to)) {
+    if (spool_set_aside(j, j->journal_fd, name, to)) {
         hky_log(j->params.log, HKY_LOG_ERROR, "damaged", "file=damaged/%s why=%s", to, why);
         return;
     }

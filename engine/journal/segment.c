@@ -340,7 +340,7 @@ static bool give_evidence(struct hky_journal *j, const char *name)
 {
     char to[32];
 
-    if (!spool_set_aside(j, name, to))
+    if (!spool_set_aside(j, j->journal_fd, name, to))
         return false;
     hky_log(j->params.log, HKY_LOG_ERROR, "damaged",
             "file=damaged/%s: the whole segment, its parts could not be copied", to);

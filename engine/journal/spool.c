@@ -189,18 +189,17 @@ enum hky_err spool_write_file(struct hky_journal *j, int dir, const char *name, 
     return HKY_OK;
 }
 
-bool spool_set_aside(struct hky_journal *j, const char *name, char to[32])
+bool spool_set_aside(struct hky_journal *j, int from, const char *name, char to[32])
 {
     struct stat st;
     int k = 0;
 
-    snprintf(to, 32, "%.12s", name);
+    snprintf(to, 32, "%.16s", name);
     while (fstatat(j->damaged_fd, to, &st, AT_SYMLINK_NOFOLLOW) == 0 && k < ASIDE_MAX)
-        snprintf(to, 32, "%.12s.%d", name, ++k);
+        snprintf(to, 32, "%.16s.%d", name, ++k);
     /* Gone: it was moved before, and a folder could not be synced then. */
-    return k < ASIDE_MAX &&
-           (j->io.renameat(j->io.ctx, j->journal_fd, name, j->damaged_fd, to) == 0 || errno == ENOENT) &&
-           j->io.fdatasync(j->io.ctx, j->damaged_fd) == 0 && j->io.fdatasync(j->io.ctx, j->journal_fd) == 0;
+    return k < ASIDE_MAX && (j->io.renameat(j->io.ctx, from, name, j->damaged_fd, to) == 0 || errno == ENOENT) &&
+           j->io.fdatasync(j->io.ctx, j->damaged_fd) == 0 && j->io.fdatasync(j->io.ctx, from) == 0;
 }
 
 /* On a disk without a free octet the engine still starts, to deliver: over the old state, in its place. It fits in one

@@ -324,12 +324,49 @@ static void a_segment_is_durable_in_damaged_before_another_takes_its_name(void *
     rig_fini(&r);
 }
 
+static void the_body_of_a_damaged_large_message_is_kept(void **state)
+{
+    char segment[32], junk[SEGMENT_HEADER], name[HKY_ID_TEXT], path[64];
+    struct hky_message *m;
+    struct hky_big *big;
+    struct told t;
+    struct rig r;
+
+    (void)state;
+    rig_init(&r);
+    rig_open(&r);
+    rig_put(&r, 1, 1, 1000);
+    m = make_message(&r, 7, 1, 1000);
+    assert_int_equal(hky_journal_big_open(r.j, 7, r.loop, NULL, NULL, &big), HKY_OK);
+    hky_journal_big_write(big, m->body->p, m->body->n);
+    m->is_big = true;
+    hky_body_unref(&m->body);
+    told_init(&r, &t);
+    hky_journal_big_commit(&big, &t.commit);
+    told_wait(&r, &t);
+    assert_int_equal(rig_accept(&r, m), HKY_OK);
+    hky_message_unref(&m);
+    rig_close(&r);
+    memset(junk, 0xff, sizeof junk);
+    spoil(&r, 1, 0, junk, sizeof junk, segment); /* the record that names it goes to damaged/ with its segment */
+    rig_open(&r);
+    assert_int_equal(r.report.damaged_records, 1);
+    hky_id_format(7, name);
+    snprintf(path, sizeof path, "damaged/%s", name);
+    assert_true(holds_body(&r, path, 7));
+    rig_close(&r);
+    rig_open(&r);
+    assert_true(holds_body(&r, path, 7));
+    rig_fini(&r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_copy_of_the_damaged_is_durable_before_its_segment_is_touched),
         cmocka_unit_test(what_cannot_be_copied_goes_to_damaged_whole),
         cmocka_unit_test(a_segment_is_durable_in_damaged_before_another_takes_its_name),
+        cmocka_unit_test(the_body_of_a_damaged_large_message_is_kept),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
