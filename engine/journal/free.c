@@ -63,7 +63,7 @@ static bool foot_needs(struct hky_journal *j, struct segment *s, const struct fo
     switch (f->type) {
     case RECORD_ACCEPTED:
         if (!message_meta_parse(hky_str_of(f->meta, f->meta_n), &m))
-            return false;
+            return true; /* the next start, too, must know that it is there */
         for (uint32_t i = 0; i < m.n_recipients; i++)
             if (!segment_is_dead(s, f->ordinal + i))
                 return true;

@@ -63,6 +63,16 @@ static void count_damage(struct replay *r)
     atomic_fetch_add(&r->j->n_damaged, 1);
 }
 
+/* The octets are sound, another engine may know what they say: they are not written over. */
+static void keep_unread(struct replay *r, struct segment *s, uint64_t at, const char *why)
+{
+    count_damage(r);
+    s->is_damaged = s->is_evidence = true;
+    hky_log(r->j->params.log, HKY_LOG_ERROR, "damaged",
+            "segment=%u at=%llu why=\"%s\": it goes to damaged/ when the mail in it is done", s->slot,
+            (unsigned long long)at, why);
+}
+
 static void set_aside(struct replay *r, const char *name, uint32_t slot, const char *why)
 {
     struct hky_journal *j = r->j;
@@ -332,9 +342,7 @@ static void note_copy(struct replay *r, struct segment *s, const struct foot_ent
     struct rcpt_meta rcpt;
 
     if (!is_whole(meta, &now.meta) || f->ordinal > UINT32_MAX - now.meta.n_recipients) {
-        count_damage(r);
-        hky_log(r->j->params.log, HKY_LOG_ERROR, "damaged", "segment=%u at=%llu why=meta", s->slot,
-                (unsigned long long)f->at);
+        keep_unread(r, s, f->at, "meta");
         return;
     }
     segment_ordinals(s, f->ordinal + now.meta.n_recipients);
@@ -510,9 +518,7 @@ static size_t give(struct replay *r, struct replayed *m)
     if (n_live == 0)
         return 0;
     if (hky_message_decode(m->meta.message, &msg, &e) != HKY_OK || msg->n_recipients != m->meta.n_recipients) {
-        hky_log(j->params.log, HKY_LOG_ERROR, "replay", "segment=%u at=%llu error=\"%s\"", m->s->slot,
-                (unsigned long long)m->at, e.text);
-        count_damage(r);
+        keep_unread(r, m->s, m->at, e.text);
         return 0;
     }
     t = track(j, msg, m->s, m->ordinal, m->at, m->at + RECORD_HEADER);
