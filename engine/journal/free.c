@@ -138,7 +138,8 @@ static void close_queued(struct hky_journal *j)
 /* --- freeing --- */
 
 /* Half of it or more would only be written again elsewhere. With more newest attempts than a segment holds that would
- * never end: each segment full of them is emptied into the next. It waits until they are overtaken or done. */
+ * never end: each segment full of them is emptied into the next. It waits until they are overtaken or done, or results
+ * need the room. */
 static bool is_mostly_newest(const struct segment *s)
 {
     return s->n_newest > 0 && s->attempt_octets / s->n_attempts * s->n_newest >= s->octets / 2;
@@ -148,12 +149,14 @@ static bool is_mostly_newest(const struct segment *s)
 static struct segment *oldest_done(struct hky_journal *j, uint64_t last)
 {
     struct segment *s = NULL;
+    bool is_short;
 
     pthread_mutex_lock(&j->index_lock);
+    is_short = atomic_load(&j->is_full) && j->n_spare < RESERVED_SPARES;
     for (uint32_t k = 0; k < j->n_slots; k++) {
         struct segment *it = j->slots[k];
         if (it != NULL && it->fd >= 0 && it->is_closed && it->head.state != SEGMENT_FREE && it->head.epoch > last &&
-            (s == NULL || it->head.epoch < s->head.epoch) && it->n_live == 0 && !is_mostly_newest(it) &&
+            (s == NULL || it->head.epoch < s->head.epoch) && it->n_live == 0 && (is_short || !is_mostly_newest(it)) &&
             atomic_load(&it->readers) == 0)
             s = it;
     }

@@ -218,6 +218,7 @@ enum hky_err spool_write_file(struct hky_journal *j, int dir, const char *name, 
 bool spool_set_aside(struct hky_journal *j, int from, const char *name, char to[32]);
 
 /* segment.c */
+void segment_name(uint32_t slot, char out[32]); /* of its file in journal/ */
 enum hky_err segment_write(struct hky_journal *j, struct segment *s, struct iovec *iov, int n, uint64_t at);
 enum hky_err segment_sync(struct hky_journal *j, struct segment *s);
 enum hky_err segment_read(struct segment *s, uint64_t at, void *p, size_t n);

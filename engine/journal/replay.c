@@ -156,11 +156,14 @@ static enum hky_err find_segments(struct replay *r, struct hky_error *e)
     if (dir == NULL)
         return hky_error_sys(e, HKY_E_IO, errno, "cannot list %.150s/journal", j->dir);
     for (struct dirent *d; err == HKY_OK && (d = readdir(dir)) != NULL;) {
+        char canonical[32];
         unsigned slot;
-        int n = 0;
         if (strlen(d->d_name) > 4 && strcmp(d->d_name + strlen(d->d_name) - 4, ".new") == 0)
             j->io.unlinkat(j->io.ctx, j->journal_fd, d->d_name, 0);
-        else if (sscanf(d->d_name, "seg-%5u%n", &slot, &n) == 1 && d->d_name[n] == '\0' && slot < SLOTS_MAX)
+        if (sscanf(d->d_name, "seg-%5u", &slot) != 1 || slot >= SLOTS_MAX)
+            continue;
+        segment_name(slot, canonical);
+        if (strcmp(d->d_name, canonical) == 0)
             err = found_segment(r, d->d_name, slot, e);
     }
     closedir(dir);

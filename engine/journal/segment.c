@@ -94,7 +94,7 @@ void segment_free(struct segment **s)
     free(it);
 }
 
-static void file_name(uint32_t slot, char out[32])
+void segment_name(uint32_t slot, char out[32])
 {
     snprintf(out, 32, "seg-%05u", slot);
 }
@@ -140,7 +140,7 @@ static int make_file(struct hky_journal *j, uint32_t slot, bool is_quick)
     bool ok;
     int fd, why;
 
-    file_name(slot, name);
+    segment_name(slot, name);
     snprintf(fresh, sizeof fresh, "%s.new", name);
     j->io.unlinkat(j->io.ctx, j->journal_fd, fresh, 0);
     fd = j->io.openat(j->io.ctx, j->journal_fd, fresh, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
@@ -189,10 +189,11 @@ void segment_keep_spare(struct hky_journal *j, struct segment *s)
     j->spare[j->n_spare++] = s;
 }
 
-/* Without index_lock: making a file takes long. */
-static struct segment *make_segment(struct hky_journal *j, bool is_quick)
+/* Without index_lock: making a file takes long. `is_last_resort`: beyond spool_max and min_free, as far as the disk
+ * goes. */
+static struct segment *make_segment(struct hky_journal *j, bool is_quick, bool is_last_resort)
 {
-    struct segment *s = spool_has_room(j, j->params.segment_octets) ? reserve_slot(j) : NULL;
+    struct segment *s = is_last_resort || spool_has_room(j, j->params.segment_octets) ? reserve_slot(j) : NULL;
     struct segment_head head = {.octets = j->params.segment_octets, .state = SEGMENT_FREE};
     int fd;
 
@@ -233,7 +234,7 @@ bool segment_prepare(struct hky_journal *j)
     struct segment *s = NULL;
 
     if (n_spare(j) < RESERVED_SPARES + (is_early ? 0 : 1))
-        s = make_segment(j, is_early);
+        s = make_segment(j, is_early, false);
     if (s == NULL)
         return false;
     pthread_mutex_lock(&j->index_lock);
@@ -300,7 +301,10 @@ struct segment *segment_take(struct hky_journal *j, enum segment_state state, ui
     if (epoch == 0)
         return NULL;
     if (n_spare(j) <= RESERVED_SPARES)
-        s = make_segment(j, true);
+        s = make_segment(j, true, false);
+    /* What becomes of accepted mail is not bounded by spool_max: it would never be known, and nothing freed. */
+    if (s == NULL && !is_accept && n_spare(j) == 0)
+        s = make_segment(j, true, true);
     pthread_mutex_lock(&j->index_lock);
     if (s == NULL && j->n_spare > (is_accept ? RESERVED_SPARES : 0))
         s = j->spare[--j->n_spare];
@@ -363,7 +367,7 @@ enum hky_err segment_retire(struct hky_journal *j, struct segment *s)
             is_kept = false;
         }
     }
-    file_name(s->slot, name);
+    segment_name(s->slot, name);
     if (!is_kept && !(s->is_evidence ? give_evidence(j, name) : remove_file(j, name)))
         return HKY_E_IO;
     pthread_mutex_lock(&j->index_lock);

@@ -573,6 +573,47 @@ static void many_who_wait_leave_the_journal_at_rest(void **state)
     RIG_UNTIL(n_segments(r) <= 1);
 }
 
+/* Segments that wait for half of their attempts to be overtaken must not take the room of results. */
+static void results_find_room_in_a_spool_full_of_attempts(void **state)
+{
+    struct rig *r = *state;
+    enum { N = 200 };
+    char why[600];
+    struct told t;
+
+    rig_close(r);
+    r->params.spool_max = 10 * (64 << 10);
+    rig_open(r);
+    memset(why, 'x', sizeof why);
+    for (uint64_t id = 1; id <= N; id++)
+        rig_put(r, id, 1, 500);
+    for (unsigned round = 0; round < 8; round++) {
+        for (uint64_t id = 1; id <= N; id++) {
+            struct hky_recipient *rcpt = &((struct hky_message *)hky_idmap_get(&r->found, id))->recipients[0];
+            if (round > 0 && id % 3 != 0)
+                continue;
+            if (round == 0)
+                rcpt->reason = hky_str_dup(hky_str_of(why, sizeof why));
+            rcpt->tries = (uint8_t)(round + 1);
+            hky_journal_attempt(r->j, rcpt, NULL);
+        }
+        told_init(r, &t);
+        hky_journal_cap(r->j, HKY_STR("relay"), HKY_STR("1"), &t.commit); /* all before it is written */
+        told_wait(r, &t);
+        assert_int_equal(t.result, HKY_OK);
+    }
+    rig_close(r);
+    rig_open(r);
+    assert_int_equal(r->report.messages, N);
+    for (uint64_t id = 1; id <= N; id++) {
+        struct hky_message *m = hky_idmap_get(&r->found, id);
+        assert_int_equal(m->recipients[0].tries, id % 3 == 0 ? 8 : 1);
+        rig_finish(r, m, 0);
+    }
+    hky_journal_flush(r->j);
+    RIG_UNTIL(hky_journal_room(r->j, 4000) == HKY_OK && n_segments(r) <= 1);
+}
+
 /* An octet of its body on the disk is not what it was. */
 static void spoil_body(struct rig *r, const struct hky_message *m)
 {
@@ -672,6 +713,7 @@ int main(void)
         T(a_deferred_message_is_copied_out_while_it_is_read),
         T(results_that_come_while_leftovers_move_are_not_lost),
         T(many_who_wait_leave_the_journal_at_rest),
+        T(results_find_room_in_a_spool_full_of_attempts),
         T(a_finished_copy_does_not_come_back_from_where_it_was),
         T(a_message_too_large_to_copy_does_not_hold_up_others),
         T(large_bodies_live_in_their_own_file),
