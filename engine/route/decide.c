@@ -292,6 +292,7 @@ void hky_route_decide(struct hky_vm *vm, const struct hky_route_query *q, struct
 
     out->kind = HKY_NO_ROUTE;
     out->plan = NULL;
+    out->policy = (uint32_t)vm->policy->hash;
     out->arms = NULL;
     out->arms_n = 0;
     out->failed_route = NULL;

@@ -118,6 +118,16 @@ bool gate_pause(struct gate *g, uint32_t named_sec, int64_t now_ms, const char *
     return is_news;
 }
 
+void gate_login_anew(struct gate *g, int64_t now_ms)
+{
+    if (!g->is_login || g->paused_until_ms <= now_ms) {
+        return;
+    }
+    g->paused_until_ms = now_ms; /* the next one is the probe */
+    g->pause_sec = 0;
+    note(g);
+}
+
 bool gate_resume(struct gate *g)
 {
     g->paused_until_ms = 0;

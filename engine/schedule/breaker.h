@@ -18,6 +18,7 @@ struct gate {
     int64_t open_until_ms, open_ms;
     int64_t paused_until_ms;
     uint32_t pause_sec;
+    bool is_login; /* paused because the relay did not let us in */
     char why[120];
 };
 
@@ -30,6 +31,9 @@ bool gate_on_failure(struct gate *g, bool was_probe, int64_t now_ms, const char 
 void gate_on_nothing(struct gate *g, bool was_probe, int64_t now_ms); /* given back */
 /* A reply says that the account cannot send for now. `named_sec` what it named, 0: grows by itself. */
 bool gate_pause(struct gate *g, uint32_t named_sec, int64_t now_ms, const char *why);
+/* Another policy, another password maybe: a pause for a login is over, and grows from the start if it was not mended.
+ */
+void gate_login_anew(struct gate *g, int64_t now_ms);
 bool gate_resume(struct gate *g); /* an operator knows better */
 int64_t gate_until_ms(const struct gate *g);
 

@@ -215,7 +215,8 @@ bool plan_anew(struct hky_shard *sh, struct hky_recipient *r)
         park(sh, r, "no_route: the plan has only relays that were left already");
         return false;
     }
-    r->policy = (uint32_t)sh->policy->hash;
+    /* the worker's vm may still be that of the policy before: then it is asked again */
+    r->policy = d.policy != 0 ? d.policy : (uint32_t)sh->policy->hash;
     note_decision(r, shard_now(sh));
     if (rest != NULL && r->plan != NULL && rest->hash == r->plan->hash && r->attempts + r->left_steps > 0) {
         hky_plan_unref(&rest); /* the same: goes on as if nothing happened */

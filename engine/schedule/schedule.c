@@ -286,7 +286,13 @@ void hky_schedule_set_policy(struct hky_schedule *s, struct hky_policy *policy)
     hky_policy_unref(&s->policy);
     s->policy = hky_policy_ref(policy);
     s->n_policies++;
+    int64_t now_ms = hky_clock_now_ms(s->clock);
+    size_t at = 0;
+    for (struct hky_map_entry *e; (e = hky_map_next(&s->accounts, &at)) != NULL;) {
+        gate_login_anew(&((struct account *)e->value)->gate, now_ms);
+    }
     pthread_mutex_unlock(&s->lock);
+    schedule_recheck(s, true);
     for (unsigned i = 0; i < s->n_workers; i++) {
         struct hky_shard *sh = &s->shards[i];
         if (__atomic_exchange_n(&sh->is_policy_posted, 1, __ATOMIC_SEQ_CST) == 0) {

@@ -66,6 +66,7 @@ enum hky_decision_kind { HKY_DECIDED, HKY_NO_ROUTE, HKY_POLICY_ERROR, HKY_UNREAD
 struct hky_decision {
     enum hky_decision_kind kind;
     struct hky_plan *plan; /* counted reference for the caller when DECIDED */
+    uint32_t policy;       /* of the hash of the policy that decided; 0: the one in force */
     char *arms;            /* "experiment\0arm\0" malloc'ed or NULL */
     uint32_t arms_n;
     char text[200];           /* why not: "no_route" or "policy.lua:12: attempt to index nil" */

@@ -151,6 +151,48 @@ static void an_operator_pauses_resumes_and_drains(void **state)
     stage_end(&st);
 }
 
+/* Who mends a password and reloads does not wait for the end of the pause; without a mend it begins from the start. */
+static void a_reload_tries_a_login_again(void **state)
+{
+    static const struct {
+        enum hky_class class;
+        bool is_tried;
+    } CASES[] = {{HKY_CLASS_RELAY_AUTH, true}, {HKY_CLASS_RELAY_DENIED, false}};
+    (void)state;
+    for (size_t i = 0; i < sizeof CASES / sizeof CASES[0]; i++) {
+        struct stage st;
+        struct hky_job *job;
+        stage_init(&st);
+        fake_relay(&st.policy, "gmail");
+        stage_start(&st);
+        struct hky_plan *plan = fake_plan((struct hky_step[]){fake_step("gmail")}, 1);
+        for (int k = 0; k < 3; k++) {
+            send(&st, plan);
+        }
+        for (int k = 0; k < 2; k++) { /* the second is the probe: two minutes now */
+            answer(&st, "gmail", CASES[i].class, false, 0);
+            expect_wait(&st, "gmail");
+            pass(&st, k == 0 ? 60000 : 1000);
+        }
+        hky_schedule_set_policy(st.schedule, &st.policy.policy);
+        turns(&st);
+        if (!CASES[i].is_tried) {
+            expect_wait(&st, "gmail");
+            pass(&st, 119000);
+        }
+        answer(&st, "gmail", CASES[i].class, false, 0);
+        pass(&st, 59000);
+        expect_wait(&st, "gmail");
+        pass(&st, 1000);
+        assert_int_equal(take(&st, "gmail", &job), CASES[i].is_tried ? HKY_TAKE_JOB : HKY_TAKE_WAIT);
+        if (CASES[i].is_tried) {
+            hky_schedule_give_back(&job);
+        }
+        hky_plan_unref(&plan);
+        stage_end(&st);
+    }
+}
+
 static void rate_limited_slows_the_lane(void **state)
 {
     (void)state;
@@ -187,6 +229,7 @@ int main(void)
         cmocka_unit_test(a_paused_account_is_left_for_another),
         cmocka_unit_test(an_exhausted_quota_waits_for_its_window),
         cmocka_unit_test(an_operator_pauses_resumes_and_drains),
+        cmocka_unit_test(a_reload_tries_a_login_again),
         cmocka_unit_test(rate_limited_slows_the_lane),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
