@@ -47,11 +47,10 @@ static struct hky_vm *vm_of(struct hky_worker *w)
 {
     struct hky_vm *vm;
     struct hky_error e;
-    int64_t now_ms = hky_mono_ms();
 
-    if (!hky_vm_is_full(w->vm) || (w->vm_renewed_ms != 0 && now_ms - w->vm_renewed_ms < VM_RENEWAL_MS))
+    if (!hky_vm_is_full(w->vm) || (w->vm_renewed_ms != 0 && hky_mono_ms() - w->vm_renewed_ms < VM_RENEWAL_MS))
         return w->vm;
-    w->vm_renewed_ms = now_ms;
+    w->vm_renewed_ms = hky_mono_ms();
     if (hky_vm_new(hky_vm_policy(w->vm), &vm, &e) != HKY_OK)
         return w->vm;
     hky_log(w->engine->log, HKY_LOG_WARN, "policy",

@@ -21,35 +21,51 @@ static void note_add(struct hky_explanation *x, const char *text)
     x->notes[x->n_notes++] = hky_strdup(text);
 }
 
-static void consider(struct hky_asking *a, const struct hky_route *r, const struct hky_explanation *x, bool *is_past,
-                     bool *in_chain, struct hky_considered *out)
+struct considering {
+    bool is_past, in_chain;
+    uint32_t claimed; /* steps of the plan that have their row */
+};
+
+static bool claim_step(struct considering *c, const struct hky_plan *plan, const char *relay)
+{
+    for (unsigned i = 0; i < plan->n_steps; i++)
+        if ((c->claimed >> i & 1) == 0 && strcmp(plan->steps[i].relay, relay) == 0) {
+            c->claimed |= UINT32_C(1) << i;
+            return true;
+        }
+    return false;
+}
+
+static void consider(struct hky_asking *a, const struct hky_route *r, const struct hky_explanation *x,
+                     struct considering *c, struct hky_considered *out)
 {
     const struct hky_plan *plan = x->decision.plan;
     const char *failed = x->decision.failed_route;
     bool decides = x->decision.kind == HKY_DECIDED && strcmp(plan->route, r->name) == 0;
-    bool fails = failed != NULL && !*is_past && strcmp(failed, r->name) == 0;
+    bool fails = failed != NULL && !c->is_past && strcmp(failed, r->name) == 0;
 
     *out = (struct hky_considered){.route = r->name, .place = r->place};
     a->failed = NULL;
     out->matched = hky_asking_matches(a, r, out->why, sizeof out->why);
-    *is_past |= fails;
+    c->is_past |= fails;
     if (!out->matched)
         return;
     if (fails) {
         snprintf(out->why, sizeof out->why, "matches, but its script failed");
-    } else if (failed != NULL && *is_past) {
+    } else if (failed != NULL && c->is_past) {
         snprintf(out->why, sizeof out->why, "comes after \"%.100s\", whose script failed", failed);
     } else if (decides) {
         snprintf(out->why, sizeof out->why, "decides");
-        *is_past = true;
-        *in_chain = r->is_row && !r->is_stop;
-    } else if (*in_chain && r->is_row) {
-        bool is_step = false;
-        for (unsigned i = 0; i < plan->n_steps; i++)
-            is_step |= strcmp(plan->steps[i].relay, r->row_relay) == 0;
-        snprintf(out->why, sizeof out->why, is_step ? "is the fallback of the rows before" : "the plan is full");
-        *in_chain = !r->is_stop;
-    } else if (*is_past) {
+        c->is_past = true;
+        c->in_chain = r->is_row && !r->is_stop;
+        c->claimed = 1;
+    } else if (c->in_chain && r->is_row) {
+        snprintf(out->why, sizeof out->why, "%s",
+                 claim_step(c, plan, r->row_relay)    ? "is the fallback of the rows before"
+                 : plan->n_steps < HKY_PLAN_STEPS_MAX ? "its account is in the plan already"
+                                                      : "the plan is full");
+        c->in_chain = !r->is_stop;
+    } else if (c->is_past) {
         snprintf(out->why, sizeof out->why, "comes after \"%.100s\", which decides", plan->route);
     } else if (x->decision.kind == HKY_POLICY_ERROR && failed == NULL) {
         snprintf(out->why, sizeof out->why, "matches, but no plan can be made");
@@ -61,7 +77,7 @@ static void consider(struct hky_asking *a, const struct hky_route *r, const stru
 void hky_route_explain(struct hky_vm *vm, const struct hky_route_query *q, struct hky_explanation *out)
 {
     struct hky_asking a;
-    bool is_past = false, in_chain = false;
+    struct considering c = {0};
     const struct hky_route_table *t = vm->table;
 
     *out = (struct hky_explanation){0};
@@ -78,6 +94,6 @@ void hky_route_explain(struct hky_vm *vm, const struct hky_route_query *q, struc
     out->considered = hky_calloc(t->n_routes + 1, sizeof *out->considered);
     hky_asking_begin(&a, vm, q);
     for (uint32_t i = 0; i < t->n_routes; i++)
-        consider(&a, t->routes[i], out, &is_past, &in_chain, &out->considered[out->n_considered++]);
+        consider(&a, t->routes[i], out, &c, &out->considered[out->n_considered++]);
     hky_asking_end(&a);
 }

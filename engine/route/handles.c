@@ -1,6 +1,7 @@
 /* r and its parts, relays and sets as scripts see them: handles, valid in the call only, read lazily. */
 #include "base/buf.h"
 #include "base/hash.h"
+#include "mail/address.h"
 #include "mail/header.h"
 #include "route/decide.h"
 #include "route/loader.h"
@@ -523,16 +524,17 @@ static int set_has(lua_State *L)
     struct hky_set_ud *s = luaL_checkudata(L, 1, HKY_UD_SET);
     struct hky_str text;
     struct hky_match_key k;
+    struct hky_address address;
+    char with[1 + HKY_DOMAIN_MAX + 1] = "@";
 
     text.p = luaL_checklstring(L, 2, &text.n);
-    if (memchr(text.p, '@', text.n) == NULL && text.n > 0 && text.n < 256) {
-        char with[260];
-        with[0] = '@';
-        memcpy(with + 1, text.p, text.n);
-        hky_match_key_init(&k, hky_str_of(with, text.n + 1));
-    } else {
-        hky_match_key_init(&k, text);
-    }
+    hky_vm_charge(L, 1 + text.n / 16);
+    if (memchr(text.p, '@', text.n) != NULL && hky_mailbox_parse(text, &address, NULL) == HKY_OK)
+        hky_match_key_init(&k, hky_address_str(&address));
+    else if (text.n > 0 && hky_domain_normalise(text, with + 1, NULL) == HKY_OK)
+        hky_match_key_init(&k, hky_str_z(with));
+    else
+        hky_match_key_init(&k, text); /* not an address: as it is */
     lua_pushboolean(L, s->list != NULL ? hky_list_has(s->list, &k) : hky_set_has(s->set, &k));
     return 1;
 }

@@ -106,6 +106,13 @@ def explain_what_is_wrong(world):
             (["--to", "a@x.example", "a@y.example"], 2, "one word too many: a@y.example")):
         got, out, err = world.run("explain", "policy.lua", *args, check=False, timeout=20)
         holds(got == code and words in out + err, f"{args}: exit {got} instead of {code}\n{out}{err}")
+    world.write("rows.lua", """
+        rows { { name = "a", host = "a.example", tls = "none", to = "*" }, { name = "again", relay = "a", to = "*" },
+          { name = "b", host = "b.example", tls = "none", to = "*", stop = true }, { name = "c", host = "c.example", tls = "none", to = "*" } }
+    """)
+    said = json.loads(world.run("explain", "rows.lua", "--to", "u@x.example", "--author", "a@y.example", "--json")[1])["considered"]
+    same([row["why"] for row in said], ["decides", "its account is in the plan already", "is the fallback of the rows before",
+                                        "comes after \"a\", which decides"], "rows")
 
 
 @case("commands", "explain of a message believes its X-Hikyaku fields, as the engine does from loopback")

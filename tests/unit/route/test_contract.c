@@ -237,6 +237,7 @@ static const char *const holds[] = {
     "'ezweb.ne.jp'",
     "carriers.au:has 'ezweb.ne.jp' and carriers.softbank:has 'i.softbank.jp' and carriers.ymobile and carriers.rakuten "
     "and domains.freemail:has 'x@gmail.com'",
+    "carriers.docomo:has '\"x\"@DOCOMO.ne.jp' and carriers.docomo:has 'DOCOMO.NE.JP' and not carriers.docomo:has ''",
     "time.date(r.now).hour == 9 and time.date(r.now).day == 1",
     "time.parse '2026-12-01' == r.now - 9 * 3600 and time.parse '2026-12-01 10:30' == r.now + 5400",
     "time.days_since '2026-11-01' == 30 and time.days_since '2026-12-02' == -1",
