@@ -614,6 +614,27 @@ static void results_find_room_in_a_spool_full_of_attempts(void **state)
     RIG_UNTIL(hky_journal_room(r->j, 4000) == HKY_OK && n_segments(r) <= 1);
 }
 
+/* A copy that somebody left there under another name of the same number is not taken for a segment. */
+static void a_name_that_is_not_canonical_is_not_a_segment(void **state)
+{
+    struct rig *r = *state;
+    char command[300];
+
+    for (uint64_t id = 1; id <= 3; id++)
+        rig_put(r, id, 1, 500);
+    rig_close(r);
+    snprintf(command, sizeof command, "cd %s/journal && for f in seg-0000?; do cp $f seg-${f#seg-0000}; done", r->dir);
+    assert_int_equal(system(command), 0);
+    rig_open(r);
+    assert_int_equal(r->report.messages, 3);
+    assert_int_equal(r->report.damaged_records, 0);
+    rig_put(r, 4, 1, 500);
+    rig_close(r);
+    rig_open(r);
+    assert_int_equal(r->report.messages, 4);
+    assert_int_equal(r->report.damaged_records, 0);
+}
+
 /* An octet of its body on the disk is not what it was. */
 static void spoil_body(struct rig *r, const struct hky_message *m)
 {
@@ -714,6 +735,7 @@ int main(void)
         T(results_that_come_while_leftovers_move_are_not_lost),
         T(many_who_wait_leave_the_journal_at_rest),
         T(results_find_room_in_a_spool_full_of_attempts),
+        T(a_name_that_is_not_canonical_is_not_a_segment),
         T(a_finished_copy_does_not_come_back_from_where_it_was),
         T(a_message_too_large_to_copy_does_not_hold_up_others),
         T(large_bodies_live_in_their_own_file),
