@@ -52,11 +52,11 @@ const char *hky_cli_age(int64_t sec, char out[24])
     if (sec < 120)
         snprintf(out, 24, "%lds", (long)sec);
     else if (sec < 7200)
-        snprintf(out, 24, "%ldm", (long)(sec / 60));
+        snprintf(out, 24, "%ldm", (long)((sec + 30) / 60));
     else if (sec < 172800)
-        snprintf(out, 24, "%ldh", (long)(sec / 3600));
+        snprintf(out, 24, "%ldh", (long)((sec + 1800) / 3600));
     else
-        snprintf(out, 24, "%ldd", (long)(sec / 86400));
+        snprintf(out, 24, "%ldd", (long)((sec + 43200) / 86400));
     return out;
 }
 

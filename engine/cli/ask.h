@@ -12,7 +12,7 @@ int hky_cli_ask(const char *command, const char *spool, json_t *request, json_t 
 /* Prints the object as JSON and frees it. */
 int hky_cli_print_json(json_t *answer);
 /* "2h", "35m", "12s" of seconds. */
-const char *hky_cli_age(int64_t sec, char out[24]);
+const char *hky_cli_age(int64_t sec, char out[24]); /* to the nearest: 90s 2m 24h 3d */
 /* The number that `from` has under `key`, for a table. */
 const char *hky_cli_count(const json_t *from, const char *key, char out[24]);
 /* What a table says beside a relay's state: where its mail goes, how long, why. */
