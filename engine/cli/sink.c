@@ -103,6 +103,7 @@ static bool listen_at(struct hky_sink *sink, const char *where)
                 errno == EADDRINUSE ? "; name another with --listen" : "");
         freeaddrinfo(at);
         close(l->fd);
+        sink->is_unable = true;
         return false;
     }
     freeaddrinfo(at);
@@ -117,12 +118,14 @@ static bool open_store(struct hky_sink *sink, const char *dir)
 
     if (mkdir(dir, 0755) != 0 && errno != EEXIST) {
         fprintf(stderr, "hikyaku sink: cannot make %s: %s\n", dir, strerror(errno));
+        sink->is_unable = true;
         return false;
     }
     snprintf(path, sizeof path, "%s/index.jsonl", dir);
     sink->index = fopen(path, "a");
     if (sink->index == NULL) {
         fprintf(stderr, "hikyaku sink: cannot write %s: %s\n", path, strerror(errno));
+        sink->is_unable = true;
         return false;
     }
     sink->store = dir;
@@ -174,7 +177,7 @@ static int run(const struct hky_cli_command *self, int argc, char **argv)
     TAILQ_INIT(&sink.sessions);
     hky_cli_args_init(&args, self, argc, argv);
     while (code < 0 && (name = hky_cli_next(&args, &value)) != NULL)
-        code = take(&sink, name, value, &cert, &key) ? -1 : HKY_EXIT_USAGE;
+        code = take(&sink, name, value, &cert, &key) ? -1 : sink.is_unable ? HKY_EXIT_NO : HKY_EXIT_USAGE;
     sink.is_json = args.is_json;
     if (code < 0)
         code = hky_cli_args_done(&args, 0, 0);

@@ -41,7 +41,7 @@ struct hky_sink {
     int64_t latency_ms;
     const char *store;
     FILE *index;
-    bool offers_auth, is_quiet, is_json;
+    bool offers_auth, is_quiet, is_json, is_unable; /* what was asked for is no mistake, but cannot be had */
     uint64_t max, n_messages, n_settled, n_recipients, n_faults, n_connections;
     TAILQ_HEAD(, hky_sink_session) sessions;
 };

@@ -3,6 +3,7 @@ import json
 import os
 import signal
 import smtplib
+import socket
 import subprocess
 
 from common import case, holds, message, same, send
@@ -16,9 +17,11 @@ route "all" { to = "*", via = "r" }
 """
 
 
-@case("commands", "wrong usage is 2 with the nearest word, no engine is 3, a policy with mistakes is 1")
+@case("commands", "wrong usage is 2 with the nearest word, no engine is 3, a policy with mistakes or a busy port is 1")
 def exit_codes(world):
     nowhere = f"127.0.0.1:{free_ports(1)[0]}"
+    listener = socket.create_server(("127.0.0.1", 0))
+    busy = f"127.0.0.1:{listener.getsockname()[1]}"
     world.write("bad.lua", 'relay "own" { mx = true }\nroute "all" { to = "*", via = "owm" }\n')
     world.write("good.lua", 'relay "own" { mx = true }\nroute "all" { to = "*", via = "own" }\n')
     for args, code, words in (
@@ -39,6 +42,9 @@ def exit_codes(world):
             (["status", "--spool", "nowhere"], 3, "no engine runs on the spool \"nowhere\""),
             (["send", "--server", nowhere, "a@x.example"], 3, "no engine answers"),
             (["load", "-n", "3", "--server", nowhere], 3, "no engine answers"),
+            (["sink", "--listen", busy], 1, "; name another with --listen"),
+            (["sink", "--listen", "here"], 2, "takes ADDR:PORT"),
+            (["sink", "--store", "bad.lua"], 1, "cannot write bad.lua/index.jsonl"),
             (["probe", "bad.lua", "own"], 1, "bad.lua:2: error:"),
             (["explain", "bad.lua", "--to", "a@x.example"], 1, "bad.lua:2: error:")):
         got, out, err = world.run(*args, check=False, timeout=20)
