@@ -130,6 +130,8 @@ static void settle(struct hky_connection *c, size_t n_read)
         hky_stream_flush(c->stream);
         if (hky_stream_unsent(c->stream) <= UNSENT_MAX) {
             hky_session_resume(&c->session, HKY_WAIT_OUTPUT);
+            if (c->stream == NULL) /* going down, it was the end */
+                return;
             hky_stream_pause(c->stream); /* so that the commands left are offered again */
             c->is_paused = true;
         }

@@ -303,7 +303,7 @@ struct segment *segment_take(struct hky_journal *j, enum segment_state state, ui
     if (n_spare(j) <= RESERVED_SPARES)
         s = make_segment(j, true, false);
     /* What becomes of accepted mail is not bounded by spool_max: it would never be known, and nothing freed. */
-    if (s == NULL && !is_accept && n_spare(j) == 0)
+    if (s == NULL && !is_accept && state == SEGMENT_HOT && n_spare(j) == 0)
         s = make_segment(j, true, true);
     pthread_mutex_lock(&j->index_lock);
     if (s == NULL && j->n_spare > (is_accept ? RESERVED_SPARES : 0))

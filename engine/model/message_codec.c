@@ -301,8 +301,7 @@ enum hky_err hky_recipient_decode_state(struct hky_recipient *r, struct hky_str 
     if (plan != NULL && k.step < plan->n_steps) {
         k.plan = hky_plan_ref(plan);
     } else if (!hky_recipient_state_is_final((enum hky_recipient_state)k.state)) {
-        /* Without its plan nobody may guess a way: the policy is asked again, for one that is held when it is released.
-         */
+        /* Without its plan nobody may guess a way: the policy is asked again, of who is held when that is released. */
         if (k.state != HKY_RCPT_HELD)
             k.state = HKY_RCPT_PARKED;
         k.step = 0;

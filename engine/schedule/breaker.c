@@ -100,7 +100,7 @@ void gate_on_nothing(struct gate *g, bool was_probe, int64_t now_ms)
     }
 }
 
-bool gate_pause(struct gate *g, uint32_t named_sec, int64_t now_ms, const char *why)
+bool gate_pause(struct gate *g, uint32_t named_sec, bool is_login, int64_t now_ms, const char *why)
 {
     if (g->paused_until_ms > now_ms && named_sec == 0) {
         return false; /* replies to jobs that were under way when the first came */
@@ -110,6 +110,7 @@ bool gate_pause(struct gate *g, uint32_t named_sec, int64_t now_ms, const char *
     int64_t until_ms = now_ms + (int64_t)(named_sec > 0 ? named_sec : g->pause_sec) * 1000;
     if (until_ms > g->paused_until_ms) {
         g->paused_until_ms = until_ms;
+        g->is_login = is_login;
     }
     g->breaker = BREAKER_CLOSED;
     because(g, why);

@@ -30,9 +30,8 @@ bool gate_on_good(struct gate *g);
 bool gate_on_failure(struct gate *g, bool was_probe, int64_t now_ms, const char *why);
 void gate_on_nothing(struct gate *g, bool was_probe, int64_t now_ms); /* given back */
 /* A reply says that the account cannot send for now. `named_sec` what it named, 0: grows by itself. */
-bool gate_pause(struct gate *g, uint32_t named_sec, int64_t now_ms, const char *why);
-/* Another policy, another password maybe: a pause for a login is over, and grows from the start if it was not mended.
- */
+bool gate_pause(struct gate *g, uint32_t named_sec, bool is_login, int64_t now_ms, const char *why);
+/* Another policy, another password maybe: a pause for a login is over, and grows from the start the next time. */
 void gate_login_anew(struct gate *g, int64_t now_ms);
 bool gate_resume(struct gate *g); /* an operator knows better */
 int64_t gate_until_ms(const struct gate *g);

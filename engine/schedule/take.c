@@ -304,8 +304,8 @@ static void pause_account(struct lane *l, const struct hky_advance *a, const str
     pthread_mutex_lock(&s->lock);
     /* its own window, not that of the relay which the step names: that one may be drained to this */
     uint32_t window_sec = o->class == HKY_CLASS_QUOTA_EXHAUSTED ? plan_quota_window_sec(l->pub.relay) : 0;
-    l->gate->is_login = o->class == HKY_CLASS_RELAY_AUTH;
-    bool is_news = gate_pause(l->gate, o->retry_after_sec > 0 ? a->pause_account_sec : window_sec, now_ms, why);
+    bool is_news = gate_pause(l->gate, o->retry_after_sec > 0 ? a->pause_account_sec : window_sec,
+                              o->class == HKY_CLASS_RELAY_AUTH, now_ms, why);
     int64_t until_ms = l->gate->paused_until_ms;
     lane_note_trouble(l);
     pthread_mutex_unlock(&s->lock);

@@ -1,5 +1,7 @@
 #include "unit/schedule/stage.h"
 
+#include "schedule/breaker.h"
+
 /* ---- breakers and pauses ---- */
 
 static void a_breaker_opens_probes_and_closes(void **state)
@@ -193,6 +195,21 @@ static void a_reload_tries_a_login_again(void **state)
     }
 }
 
+/* A login that is refused while a quota keeps the account does not make that pause one of the login. */
+static void a_reload_leaves_the_pause_of_a_quota(void **state)
+{
+    struct gate g = {0};
+
+    (void)state;
+    gate_pause(&g, 86400, false, START, "quota_exhausted");
+    gate_pause(&g, 900, true, START, "relay_auth");
+    gate_login_anew(&g, START + 1000);
+    assert_int_equal(gate_until_ms(&g), START + INT64_C(86400) * 1000);
+    gate_pause(&g, 2 * 86400, true, START, "relay_auth");
+    gate_login_anew(&g, START + 1000);
+    assert_int_equal(gate_until_ms(&g), START + 1000);
+}
+
 static void rate_limited_slows_the_lane(void **state)
 {
     (void)state;
@@ -230,6 +247,7 @@ int main(void)
         cmocka_unit_test(an_exhausted_quota_waits_for_its_window),
         cmocka_unit_test(an_operator_pauses_resumes_and_drains),
         cmocka_unit_test(a_reload_tries_a_login_again),
+        cmocka_unit_test(a_reload_leaves_the_pause_of_a_quota),
         cmocka_unit_test(rate_limited_slows_the_lane),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
