@@ -420,15 +420,6 @@ static bool arm_read(lua_State *L, struct hky_arena *arena, int index, const str
     return ok;
 }
 
-static double share_of_day(const struct hky_arm *arm, int32_t day)
-{
-    if (!arm->is_ramp)
-        return arm->share;
-    if (day < arm->ramp_start)
-        return 0;
-    return (double)arm->ramp[day - arm->ramp_start < arm->n_ramp ? day - arm->ramp_start : arm->n_ramp - 1];
-}
-
 /* Shares change on the days of the ramps only: the most that they add up to on one of these. */
 static double most_of_a_day(const struct hky_split *s)
 {
@@ -438,7 +429,7 @@ static double most_of_a_day(const struct hky_split *s)
         for (int32_t k = 0; s->arms[i].is_ramp && k < s->arms[i].n_ramp; k++) {
             double sum = 0;
             for (uint32_t o = 0; o < s->n_arms; o++)
-                sum += share_of_day(&s->arms[o], s->arms[i].ramp_start + k);
+                sum += hky_arm_share_on(&s->arms[o], s->arms[i].ramp_start + k);
             most = fmax(most, sum);
         }
     return most;

@@ -212,16 +212,19 @@ double hky_unit_hash(struct hky_str salt, struct hky_str text)
     return (double)(h >> 11) * 0x1.0p-53;
 }
 
-double hky_arm_share(const struct hky_arm *a, const struct hky_zone *zone, int64_t now_ms)
+double hky_arm_share_on(const struct hky_arm *a, int64_t day)
 {
-    int64_t day;
-
     if (!a->is_ramp)
         return a->share;
-    day = hky_zone_day(zone, now_ms / 1000) - a->ramp_start;
+    day -= a->ramp_start;
     if (day < 0)
         return 0;
     return (double)a->ramp[day < a->n_ramp ? day : a->n_ramp - 1];
+}
+
+double hky_arm_share(const struct hky_arm *a, const struct hky_zone *zone, int64_t now_ms)
+{
+    return a->is_ramp ? hky_arm_share_on(a, hky_zone_day(zone, now_ms / 1000)) : a->share;
 }
 
 static const struct hky_arm *arm_recorded(const struct hky_split *s, struct hky_str arms)

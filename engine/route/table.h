@@ -125,6 +125,8 @@ const struct hky_route *hky_candidates_next(struct hky_candidates *c, const stru
 /* Which arm: the recorded one while it exists, else by hash. NULL: no arm has a share today. */
 const struct hky_arm *hky_split_choose(const struct hky_split *s, const struct hky_zone *zone, int64_t now_ms,
                                        struct hky_str recorded_arms, struct hky_str subject);
+/* Per cent on a day, counted as ramp_start is. */
+double hky_arm_share_on(const struct hky_arm *a, int64_t day);
 double hky_arm_share(const struct hky_arm *a, const struct hky_zone *zone, int64_t now_ms);
 double hky_unit_hash(struct hky_str salt, struct hky_str text); /* [0,1) */
 
