@@ -5,7 +5,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define LISTS_EVERY_MS 5000
+#define LISTS_EVERY_MS   5000
+#define LISTS_WAITING_MS 1000 /* while a file that changed has to be still */
 
 /* ---- what is needed before anything changes ---- */
 
@@ -193,15 +194,18 @@ enum hky_err hky_engine_reload(struct hky_engine *engine, struct hky_error *e)
 static void look_at_lists(struct hky_timer *timer)
 {
     struct hky_engine *engine = HKY_CONTAINER(timer, struct hky_engine, lists_timer);
-    struct hky_error e = {0};
-    unsigned n = hky_policy_refresh_lists(engine->policy, &e);
+    struct hky_lists_news news;
+    const char *error = news.error.text;
 
-    if (n > 0)
-        hky_log(engine->log, HKY_LOG_INFO, "lists", "read_again=%u", n);
-    if (e.text[0] != '\0' && strcmp(e.text, engine->list_error) != 0)
-        hky_log(engine->log, HKY_LOG_ERROR, "lists", "what=\"the list stays as it was\" error=\"%s\"", e.text);
-    snprintf(engine->list_error, sizeof engine->list_error, "%s", e.text);
-    hky_timer_set(timer, LISTS_EVERY_MS);
+    hky_policy_refresh_lists(engine->policy, hky_mono_ms(), &news);
+    if (news.n_taken > 0)
+        hky_log(engine->log, HKY_LOG_INFO, "lists", "read_again=%u", news.n_taken);
+    if (news.warning.code != HKY_OK)
+        hky_log(engine->log, HKY_LOG_WARN, "lists", "what=\"a list has shrunk\" warning=\"%s\"", news.warning.text);
+    if (error[0] != '\0' && strcmp(error, engine->list_error) != 0)
+        hky_log(engine->log, HKY_LOG_ERROR, "lists", "what=\"the list stays as it was\" error=\"%s\"", error);
+    snprintf(engine->list_error, sizeof engine->list_error, "%s", error);
+    hky_timer_set(timer, news.n_waiting > 0 ? LISTS_WAITING_MS : LISTS_EVERY_MS);
 }
 
 void hky_engine_watch_lists(struct hky_engine *engine)

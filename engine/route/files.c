@@ -1,14 +1,12 @@
 /* The policy's own files: inside its folder, bounded, each read once. */
+#include "route/inside.h"
 #include "route/loader.h"
 
 #include <dirent.h>
-#include <errno.h>
-#include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #define FILE_MAX        (16u << 20)
 #define FILES_MAX       256u
@@ -16,19 +14,12 @@
 #define NAMES_MAX       200
 #define NAME_MAX_OCTETS 200
 
-static bool is_inside(const char *name)
-{
-    return name[0] != 0 && name[0] != '/' && strlen(name) < NAME_MAX_OCTETS && strcmp(name, "..") != 0 &&
-           strncmp(name, "../", 3) != 0 && strstr(name, "/../") == NULL &&
-           (strlen(name) < 3 || strcmp(name + strlen(name) - 3, "/..") != 0);
-}
-
 /* "./vip.txt" and "lists//vip.txt" are "vip.txt" and "lists/vip.txt": one file has one name. */
 static const char *name_clean(const char *name, char out[NAME_MAX_OCTETS])
 {
     size_t n = 0;
 
-    if (!is_inside(name))
+    if (!hky_inside_is_name(name))
         return name; /* refused where it is opened */
     while (*name != 0) {
         size_t part = strcspn(name, "/");
@@ -69,58 +60,16 @@ void hky_file_suggest(const char *dir, const char *name, char out[HKY_SUGGESTION
         free(names[--n]);
 }
 
-/* Inside the policy's folder also after symbolic links. */
-static bool path_of(const struct hky_loader *l, const char *name, char out[PATH_MAX], struct hky_error *e)
+/* A file that is missing may be one beside it, misspelt. */
+static void add_suggestion(const struct hky_loader *l, const char *name, struct hky_error *e)
 {
-    char path[PATH_MAX];
-    size_t n = strlen(l->policy->dir);
+    char near[HKY_SUGGESTION];
+    size_t n = strlen(e->text);
 
-    if (!is_inside(name)) {
-        hky_error_set(e, HKY_E_DENIED, "paths are inside the policy's folder: no leading /, no ..");
-        return false;
-    }
-    if ((size_t)snprintf(path, sizeof path, "%s/%s", l->policy->dir, name) >= sizeof path ||
-        realpath(path, out) == NULL) {
-        char near[HKY_SUGGESTION];
-        hky_file_suggest(l->policy->dir, name, near);
-        hky_error_set(e, HKY_E_MISSING, "no such file in %.100s%s", l->policy->dir, near);
-        return false;
-    }
-    if (strcmp(l->policy->dir, "/") != 0 && (strncmp(out, l->policy->dir, n) != 0 || out[n] != '/')) {
-        hky_error_set(e, HKY_E_DENIED, "the file leads out of the policy's folder");
-        return false;
-    }
-    return true;
-}
-
-static enum hky_err text_read(const char *path, char **text, size_t *n, struct hky_error *e)
-{
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-    struct stat st;
-    enum hky_err err = HKY_OK;
-
-    *text = NULL;
-    *n = 0;
-    if (fd < 0)
-        return hky_error_sys(e, errno == ENOENT ? HKY_E_MISSING : HKY_E_IO, errno, "cannot read it");
-    if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode))
-        err = hky_error_set(e, HKY_E_IO, "not a regular file");
-    else if (st.st_size > (off_t)FILE_MAX)
-        err = hky_error_set(e, HKY_E_LIMIT, "larger than %u octets", FILE_MAX);
-    else {
-        *text = hky_alloc((size_t)st.st_size + 1);
-        while (*n < (size_t)st.st_size) {
-            ssize_t got = read(fd, *text + *n, (size_t)st.st_size - *n);
-            if (got < 0 && errno == EINTR)
-                continue;
-            if (got <= 0)
-                break;
-            *n += (size_t)got;
-        }
-        (*text)[*n] = 0;
-    }
-    close(fd);
-    return err;
+    if (e->code != HKY_E_MISSING)
+        return;
+    hky_file_suggest(l->policy->dir, name, near);
+    snprintf(e->text + n, sizeof e->text - n, "%s", near);
 }
 
 /* Lua and JSON know neither a mark at the beginning nor other charsets. */
@@ -145,7 +94,7 @@ static enum hky_err text_check(struct hky_str *text, uint32_t *bad_line, struct 
 const struct hky_file *hky_loader_file(struct hky_loader *l, const char *name, struct hky_error *e)
 {
     struct hky_route_table *t = l->table;
-    char path[PATH_MAX];
+    struct stat st;
     struct hky_str text;
     char *octets, clean[NAME_MAX_OCTETS];
     size_t n;
@@ -162,8 +111,10 @@ const struct hky_file *hky_loader_file(struct hky_loader *l, const char *name, s
         hky_error_set(e, HKY_E_LIMIT, "more than %u files", FILES_MAX);
         return NULL;
     }
-    if (!path_of(l, name, path, e) || text_read(path, &octets, &n, e) != HKY_OK)
+    if (hky_inside_read(l->policy->dir, name, FILE_MAX, &octets, &n, &st, e) != HKY_OK) {
+        add_suggestion(l, name, e);
         return NULL;
+    }
     text = hky_str_of(octets, n);
     if (text_check(&text, &l->bad_line, e) != HKY_OK) {
         free(octets);
@@ -182,8 +133,7 @@ struct hky_list *hky_loader_list(struct hky_loader *l, const char *name, struct 
 {
     struct hky_route_table *t = l->table;
     struct hky_list *list;
-    char path[PATH_MAX], clean[NAME_MAX_OCTETS];
-    bool is_changed;
+    char clean[NAME_MAX_OCTETS];
 
     name = name_clean(name, clean);
     for (uint32_t i = 0; i < t->n_lists; i++)
@@ -197,14 +147,11 @@ struct hky_list *hky_loader_list(struct hky_loader *l, const char *name, struct 
         hky_error_set(e, HKY_E_LIMIT, "more than %u lists", LISTS_MAX);
         return NULL;
     }
-    if (!path_of(l, name, path, e))
-        return NULL;
     list = hky_arena_alloc(&t->arena, sizeof *list);
     list->name = hky_arena_z(&t->arena, name);
-    list->path = hky_arena_z(&t->arena, path);
-    pthread_mutex_init(&list->lock, NULL);
-    if (hky_list_read(list, &is_changed, e) != HKY_OK) {
-        pthread_mutex_destroy(&list->lock);
+    list->dir = l->policy->dir;
+    if (hky_list_open(list, e) != HKY_OK) {
+        add_suggestion(l, name, e);
         return NULL;
     }
     if (t->n_lists == t->cap_lists) {

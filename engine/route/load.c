@@ -453,18 +453,17 @@ const struct hky_relay *hky_policy_serving_relay(const struct hky_policy *p, str
     return relay;
 }
 
-unsigned hky_policy_refresh_lists(struct hky_policy *p, struct hky_error *e)
+void hky_policy_refresh_lists(struct hky_policy *p, int64_t mono_ms, struct hky_lists_news *news)
 {
-    unsigned n = 0;
-    bool is_changed, is_told = false;
-
+    *news = (struct hky_lists_news){0};
     for (uint32_t i = 0; i < p->table->n_lists; i++) {
-        struct hky_error why = {0};
-        if (hky_list_read(p->table->lists[i], &is_changed, &why) != HKY_OK && !is_told) {
-            hky_error_set(e, why.code, "%s", why.text);
-            is_told = true;
-        }
-        n += is_changed;
+        struct hky_error warning = {0}, e = {0};
+        enum hky_list_look look = hky_list_look(p->table->lists[i], mono_ms, &warning, &e);
+        news->n_taken += look == HKY_LIST_TAKEN;
+        news->n_waiting += look == HKY_LIST_WAITS;
+        if (warning.code != HKY_OK && news->warning.code == HKY_OK)
+            news->warning = warning;
+        if (e.code != HKY_OK && news->error.code == HKY_OK)
+            news->error = e;
     }
-    return n;
 }

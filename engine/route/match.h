@@ -10,7 +10,7 @@
 #include "route/arena.h"
 
 #include <pthread.h>
-#include <time.h>
+#include <sys/stat.h>
 
 /* An address as sets see it: ASCII lower case, split at the last @. */
 struct hky_match_key {
@@ -43,17 +43,33 @@ void hky_set_unref(struct hky_set **s);
 
 /* list "file": one entry a line, # begins a comment. */
 struct hky_list {
-    const char *name, *path;
+    const char *name, *dir; /* the file below the policy's folder */
     pthread_mutex_t lock;
     struct hky_set *set; /* under lock */
-    struct timespec mtime;
-    int64_t size;
+    struct stat seen;    /* the file that was read last */
+    uint64_t hash;       /* of its octets */
+    struct {             /* a change that has not been still for long enough */
+        bool is_there, is_told;
+        struct stat seen;
+        uint64_t hash;
+        int64_t since_ms;
+    } change;
 };
 #define HKY_LIST_OCTETS_MAX (256u << 20)
-/* The entries of a list's text into `set`; HKY_E_SYNTAX: "name:line: ...", what came before is in the set. */
+/* The entries of a list's text into `set`; HKY_E_SYNTAX: "name:line: ...", what came before is in the set. The text of
+ * `e` holds nothing of the file: whoever may name a list need not be allowed to read it. */
 enum hky_err hky_list_parse(struct hky_str text, const char *name, struct hky_set *set, struct hky_error *e);
-/* Read (again, if changed). The first bad line is HKY_E_SYNTAX with its number and nothing changes. */
-enum hky_err hky_list_read(struct hky_list *l, bool *is_changed, struct hky_error *e);
+/* Read it for the first time. A bad line is HKY_E_SYNTAX with its number. */
+enum hky_err hky_list_open(struct hky_list *l, struct hky_error *e);
+
+enum hky_list_look { HKY_LIST_SAME, HKY_LIST_WAITS, HKY_LIST_TAKEN };
+/*
+ * Look at the file again. A program may be writing it: a change counts (HKY_LIST_TAKEN) once the file has been the same
+ * for two seconds by `mono_ms`, or for fifteen when it has less than half of the entries that it had, and reads the
+ * same octets as it did at first; until then HKY_LIST_WAITS. `warning` tells of a list that shrank so much, once a
+ * change. `e` tells of a file that cannot be read or has a bad line: the list stays as it is.
+ */
+enum hky_list_look hky_list_look(struct hky_list *l, int64_t mono_ms, struct hky_error *warning, struct hky_error *e);
 bool hky_list_has(struct hky_list *l, const struct hky_match_key *k);
 struct hky_set *hky_list_set(struct hky_list *l); /* counted */
 

@@ -179,10 +179,15 @@ const struct hky_relay *hky_policy_relay(const struct hky_policy *p, struct hky_
 /* The one that serves a step of that name: `instead` is followed. */
 const struct hky_relay *hky_policy_serving_relay(const struct hky_policy *p, struct hky_str name);
 
-/* Read the policy's lists again whose files changed; how many did. A file that cannot be read or has a bad line keeps
- * what was read before, and `e` tells of the first one. Blocks (files): every few seconds from a thread that may. One
- * caller at a time. */
-unsigned hky_policy_refresh_lists(struct hky_policy *p, struct hky_error *e);
+struct hky_lists_news {
+    unsigned n_taken;         /* lists that changed */
+    unsigned n_waiting;       /* files that changed and have not been still for long enough: look again soon */
+    struct hky_error warning; /* HKY_OK: none; the first list that lost more than half of its entries */
+    struct hky_error error;   /* HKY_OK: none; the first file that cannot be read or has a bad line: its list stays */
+};
+/* Look at the files of the policy's lists, and take those that changed and are complete; `mono_ms` is a clock that does
+ * not go back. Blocks (files): every few seconds from a thread that may. One caller at a time. */
+void hky_policy_refresh_lists(struct hky_policy *p, int64_t mono_ms, struct hky_lists_news *news);
 
 /* Read a secret now: $HIKYAKU_SECRET_NAME, $CREDENTIALS_DIRECTORY/name, secrets/name beside the policy (owner only),
  * or its command (no shell, 10 s, 64 KiB). May block: never on a loop. One reference. HKY_E_MISSING: says where it was

@@ -23,7 +23,8 @@ function env(name, default) end
 ---@return any
 function include(path) end
 
----A set from a file: addresses, domains and .domains, one a line, # comments. Read again when the file changes.
+---A set from a file: addresses, domains and .domains, one a line, # comments. It is read again when the file changes and
+---has been still for two seconds; write another file and rename it, so that nobody reads half a list.
 ---@param path string  relative, inside the policy's folder
 ---@return set
 function list(path) end

@@ -97,6 +97,17 @@ static inline struct hky_policy *load_text(const char *text)
     return p;
 }
 
+/* Two looks at the lists, between which their files are still for long enough. */
+static inline void lists_settle(struct hky_policy *p, struct hky_lists_news *news)
+{
+    static int64_t mono_ms = 1000;
+
+    hky_policy_refresh_lists(p, mono_ms, news);
+    mono_ms += 60000;
+    if (news->n_waiting > 0)
+        hky_policy_refresh_lists(p, mono_ms, news);
+}
+
 static inline struct hky_vm *vm_of(struct hky_policy *p)
 {
     struct hky_vm *vm = NULL;

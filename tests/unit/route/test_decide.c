@@ -90,7 +90,7 @@ static void a_list_is_read_again_when_its_file_changes(void **state)
 {
     struct folder f;
     struct hky_problems problems = {0};
-    struct hky_error e = {0};
+    struct hky_lists_news news;
     struct hky_policy *p;
     struct hky_vm *vm;
 
@@ -101,13 +101,16 @@ static void a_list_is_read_again_when_its_file_changes(void **state)
     p = load_folder(&f, &problems);
     vm = vm_of(p);
     expect_decision(vm, &(struct mail){.to = "a@y.example"}, "no_route");
-    assert_int_equal(hky_policy_refresh_lists(p, &e), 0);
+    lists_settle(p, &news);
+    assert_int_equal(news.n_taken, 0);
     folder_write(&f, "vip.txt", "y.example\nz.example\n");
-    assert_int_equal(hky_policy_refresh_lists(p, &e), 1);
+    lists_settle(p, &news);
+    assert_int_equal(news.n_taken, 1);
     expect_decision(vm, &(struct mail){.to = "a@y.example"}, "vip: a");
     folder_write(&f, "vip.txt", "q.example\nnot a domain\n");
-    assert_int_equal(hky_policy_refresh_lists(p, &e), 0);
-    assert_non_null(strstr(e.text, "vip.txt:2"));
+    lists_settle(p, &news);
+    assert_int_equal(news.n_taken, 0);
+    assert_non_null(strstr(news.error.text, "vip.txt:2"));
     expect_decision(vm, &(struct mail){.to = "a@y.example"}, "vip: a");
     hky_vm_free(&vm);
     hky_policy_unref(&p);
@@ -128,7 +131,7 @@ static void only_to_names_by_address_domain_and_list(void **state)
 {
     struct folder f;
     struct hky_problems problems = {0};
-    struct hky_error e = {0};
+    struct hky_lists_news news;
     struct hky_policy *p;
 
     (void)state;
@@ -143,7 +146,8 @@ static void only_to_names_by_address_domain_and_list(void **state)
     assert_false(reaches(p, "you@home.example") || reaches(p, "a@b.shop.example") || reaches(p, "a@y.example") ||
                  reaches(p, "a@z.example"));
     folder_write(&f, "staff.txt", "z.example\nq.example\n");
-    assert_int_equal(hky_policy_refresh_lists(p, &e), 1);
+    lists_settle(p, &news);
+    assert_int_equal(news.n_taken, 1);
     assert_true(reaches(p, "a@z.example"));
     assert_false(reaches(p, "a@x.example"));
     hky_policy_unref(&p);

@@ -35,7 +35,7 @@ static void workers_decide_while_lists_change(void **state)
 {
     struct folder f;
     struct hky_problems problems = {0};
-    struct hky_error e = {0};
+    struct hky_lists_news news;
     struct worker workers[2] = {0};
     struct hky_policy *p;
     unsigned n_changed = 0;
@@ -64,7 +64,8 @@ static void workers_decide_while_lists_change(void **state)
         for (int k = 0; k <= i % 7; k++) /* another size: the clock of a file system may be coarse */
             n += snprintf(text + n, sizeof text - (size_t)n, "more%d.example\n", k);
         folder_write(&f, "vip.txt", text);
-        n_changed += hky_policy_refresh_lists(p, &e);
+        lists_settle(p, &news);
+        n_changed += news.n_taken;
         usleep(2000);
     }
     for (int i = 0; i < 2; i++) {

@@ -1,0 +1,351 @@
+/* Files that policies and rows name: which are read, which never, and what is told of them. */
+#include "fixture.h"
+
+#include "base/clock.h"
+
+#include <fcntl.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#define KEY_LINE "s3cr3t-key-line"
+
+static void folder_make(struct folder *f)
+{
+    char path[200];
+
+    folder_open(f);
+    snprintf(path, sizeof path, "%s/secrets", f->path);
+    assert_int_equal(mkdir(path, 0700), 0);
+    snprintf(path, sizeof path, "%s/lists", f->path);
+    assert_int_equal(mkdir(path, 0700), 0);
+    folder_write(f, "secrets/gmail", KEY_LINE "\n");
+    folder_write(f, "lists/vip.txt", "x.example\n");
+}
+
+static void link_to(const struct folder *f, const char *to, const char *name)
+{
+    char path[200];
+
+    snprintf(path, sizeof path, "%s/%s", f->path, name);
+    assert_int_equal(symlink(to, path), 0);
+}
+
+/* Every problem of the policy of `f` as one text; it must have errors. */
+static void problems_of(const struct folder *f, char out[4000])
+{
+    struct hky_problems problems = {0};
+    struct hky_policy *p = load_folder(f, &problems);
+    size_t n = 0;
+
+    out[0] = 0;
+    for (size_t i = 0; i < problems.n; i++)
+        n += (size_t)snprintf(out + n, 4000 - n, "%s:%u: %s\n", problems.items[i].place.file,
+                              problems.items[i].place.line, problems.items[i].text);
+    if (p != NULL)
+        fail_msg("it loads: %s", out);
+    hky_problems_fini(&problems);
+}
+
+/* A name of a file in each place where a policy or its rows can name one. */
+static const char *const places[] = {
+    RELAYS "route 'r' { to = list '%s', via = 'a' }",
+    RELAYS "rows { { name = 'r', host = 'h.example', to = '@list/%s' } }",
+    RELAYS "include '%s'",
+    RELAYS "rows '%s'",
+};
+
+static void refused_everywhere(const struct folder *f, const char *name, const char *why)
+{
+    for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
+        char policy[600], said[4000];
+        int64_t begun_ms = hky_mono_ms();
+        snprintf(policy, sizeof policy, places[i], name, name);
+        folder_write(f, "policy.lua", policy);
+        problems_of(f, said);
+        if (strstr(said, why) == NULL)
+            fail_msg("%s as %s: said \"%s\", not \"%s\"", name, policy, said, why);
+        if (strstr(said, KEY_LINE) != NULL)
+            fail_msg("%s as %s: tells the secret: %s", name, policy, said);
+        assert_true(hky_mono_ms() - begun_ms < 10000);
+    }
+}
+
+static void secrets_are_no_lists_rows_or_scripts(void **state)
+{
+    struct folder f;
+
+    (void)state;
+    folder_make(&f);
+    link_to(&f, "secrets/gmail", "inside.txt");
+    link_to(&f, "../secrets", "lists/more");
+    refused_everywhere(&f, "secrets/gmail", "by secret \"name\" only");
+    refused_everywhere(&f, "./secrets/gmail", "by secret \"name\" only");
+    refused_everywhere(&f, "secrets//gmail", "by secret \"name\" only");
+    refused_everywhere(&f, "inside.txt", "by secret \"name\" only");
+    refused_everywhere(&f, "lists/more/gmail", "by secret \"name\" only");
+    refused_everywhere(&f, "lists/../secrets/gmail", "inside the policy's folder");
+    folder_close(&f);
+}
+
+static void a_folder_of_secrets_that_is_a_link_is_one(void **state)
+{
+    struct folder f;
+    char from[200], to[200];
+
+    (void)state;
+    folder_make(&f);
+    snprintf(from, sizeof from, "%s/secrets", f.path);
+    snprintf(to, sizeof to, "%s/kept", f.path);
+    assert_int_equal(rename(from, to), 0);
+    link_to(&f, "kept", "secrets");
+    refused_everywhere(&f, "kept/gmail", "by secret \"name\" only");
+    refused_everywhere(&f, "secrets/gmail", "by secret \"name\" only");
+    folder_close(&f);
+}
+
+static void files_outside_are_not_read(void **state)
+{
+    struct folder f;
+
+    (void)state;
+    folder_make(&f);
+    link_to(&f, "/etc/passwd", "absolute.txt");
+    link_to(&f, "../../../../etc/passwd", "relative.txt");
+    link_to(&f, "/etc", "lists/etc");
+    link_to(&f, "/proc/self/root/etc/passwd", "magic.txt");
+    link_to(&f, "loop.txt", "loop.txt");
+    refused_everywhere(&f, "absolute.txt", "leads out of the policy's folder");
+    refused_everywhere(&f, "relative.txt", "leads out of the policy's folder");
+    refused_everywhere(&f, "lists/etc/passwd", "leads out of the policy's folder");
+    refused_everywhere(&f, "magic.txt", "leads out of the policy's folder");
+    refused_everywhere(&f, "loop.txt", "leads out of the policy's folder");
+    refused_everywhere(&f, "/etc/passwd", "inside the policy's folder");
+    refused_everywhere(&f, "..", "inside the policy's folder");
+    refused_everywhere(&f, "lists/../../x", "inside the policy's folder");
+    folder_close(&f);
+}
+
+static void what_is_no_file_is_not_waited_for(void **state)
+{
+    struct folder f;
+    char path[200];
+    struct sockaddr_un at = {.sun_family = AF_UNIX};
+    int s = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), huge;
+
+    (void)state;
+    folder_make(&f);
+    snprintf(path, sizeof path, "%s/pipe", f.path);
+    assert_int_equal(mkfifo(path, 0600), 0);
+    snprintf(at.sun_path, sizeof at.sun_path, "%s/socket", f.path);
+    assert_int_equal(bind(s, (struct sockaddr *)&at, sizeof at), 0);
+    snprintf(path, sizeof path, "%s/huge", f.path);
+    huge = open(path, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+    assert_int_equal(ftruncate(huge, (off_t)1 << 40), 0);
+    close(huge);
+    refused_everywhere(&f, "pipe", "it is not a regular file");
+    refused_everywhere(&f, "socket", "it is not a regular file");
+    refused_everywhere(&f, "lists", "it is not a regular file");
+    refused_everywhere(&f, "huge", "the file is larger than");
+    close(s);
+    folder_close(&f);
+}
+
+static void lines_of_a_list_are_not_shown(void **state)
+{
+    static const char *const bad[] = {
+        KEY_LINE " x", "*@" KEY_LINE ".example", KEY_LINE "*@x.example", "<" KEY_LINE ">", KEY_LINE "@", "@" KEY_LINE};
+    struct folder f;
+    char said[4000];
+
+    (void)state;
+    folder_make(&f);
+    folder_write(&f, "policy.lua", RELAYS "rows { { name = 'r', host = 'h.example', to = '@list/keys' } }");
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        char text[200];
+        snprintf(text, sizeof text, "x.example\n%s\n", bad[i]);
+        folder_write(&f, "keys", text);
+        problems_of(&f, said);
+        if (strstr(said, "keys:2: ") == NULL || strstr(said, KEY_LINE) != NULL)
+            fail_msg("\"%s\": %s", bad[i], said);
+    }
+    folder_close(&f);
+}
+
+static void links_inside_the_folder_are_followed(void **state)
+{
+    struct folder f;
+    struct hky_problems problems = {0};
+    struct hky_policy *p;
+
+    (void)state;
+    folder_make(&f);
+    link_to(&f, "lists/vip.txt", "vip.txt");
+    link_to(&f, "../lists", "lists/same");
+    folder_write(&f, "policy.lua",
+                 RELAYS "route 'r' { to = { list 'vip.txt', list 'lists/same/vip.txt', '*' }, via = 'a' }");
+    p = load_folder(&f, &problems);
+    problems_print(&problems);
+    assert_non_null(p);
+    hky_policy_unref(&p);
+    hky_problems_fini(&problems);
+    folder_close(&f);
+}
+
+/* --- lists that change --- */
+
+struct lists {
+    struct folder f;
+    struct hky_problems problems;
+    struct hky_policy *p;
+    struct hky_lists_news news;
+};
+
+static void lists_open(struct lists *l, const char *text)
+{
+    *l = (struct lists){0};
+    folder_open(&l->f);
+    folder_write(&l->f, "policy.lua",
+                 "engine { only_to = list 'vip.txt' }\n" RELAYS "route 'r' { to = '*', via = 'a' }");
+    folder_write(&l->f, "vip.txt", text);
+    l->p = load_folder(&l->f, &l->problems);
+    assert_non_null(l->p);
+}
+
+static void lists_close(struct lists *l)
+{
+    hky_policy_unref(&l->p);
+    hky_problems_fini(&l->problems);
+    folder_close(&l->f);
+}
+
+static bool is_on(const struct lists *l, const char *address)
+{
+    struct hky_message *m = message_of(&(struct mail){.to = address});
+    bool is = l->p->engine.reaches(l->p, &m->recipients[0]);
+
+    hky_message_unref(&m);
+    return is;
+}
+
+static unsigned look(struct lists *l, int64_t mono_ms)
+{
+    hky_policy_refresh_lists(l->p, mono_ms, &l->news);
+    return l->news.n_taken;
+}
+
+static void a_list_that_is_being_written_does_not_count(void **state)
+{
+    struct lists l;
+
+    (void)state;
+    lists_open(&l, "one.example\ntwo.example\nthree.example\n");
+    assert_int_equal(look(&l, 0), 0);
+    folder_write(&l.f, "vip.txt", "one.example\ntwo.example\n"); /* in place: the rest is to come */
+    assert_int_equal(look(&l, 1000), 0);
+    assert_int_equal(l.news.n_waiting, 1);
+    assert_true(is_on(&l, "u@three.example"));
+    folder_write(&l.f, "vip.txt", "one.example\ntwo.example\nthree.example\nfour.example\n");
+    assert_int_equal(look(&l, 4000), 0); /* another one than before: it has to be still once more */
+    assert_int_equal(look(&l, 5000), 0);
+    assert_true(is_on(&l, "u@three.example") && !is_on(&l, "u@four.example"));
+    assert_int_equal(look(&l, 6000), 1);
+    assert_true(is_on(&l, "u@three.example") && is_on(&l, "u@four.example"));
+    assert_int_equal(look(&l, 7000), 0);
+    assert_int_equal(l.news.n_waiting, 0);
+    lists_close(&l);
+}
+
+static void octets_count_where_time_and_size_stay(void **state)
+{
+    struct lists l;
+    struct timespec times[2] = {{.tv_sec = 1700000000}, {.tv_sec = 1700000000}};
+    char path[200];
+
+    (void)state;
+    lists_open(&l, "one.example\ntwo.example\n");
+    snprintf(path, sizeof path, "%s/vip.txt", l.f.path);
+    folder_write(&l.f, "vip.txt", "six.example\ntwo.example\n");
+    utimensat(AT_FDCWD, path, times, 0);
+    assert_int_equal(look(&l, 0), 0);
+    folder_write(&l.f, "vip.txt", "one.example\nsix.example\n");
+    utimensat(AT_FDCWD, path, times, 0);
+    assert_int_equal(look(&l, 3000), 0); /* the same file, other octets */
+    assert_int_equal(look(&l, 6000), 1);
+    assert_true(is_on(&l, "u@one.example") && is_on(&l, "u@six.example") && !is_on(&l, "u@two.example"));
+    lists_close(&l);
+}
+
+static void a_list_that_shrinks_by_more_than_half_warns(void **state)
+{
+    struct lists l;
+
+    (void)state;
+    lists_open(&l, "one.example\ntwo.example\nthree.example\nfour.example\n");
+    folder_write(&l.f, "vip.txt", "one.example\n");
+    assert_int_equal(look(&l, 0), 0);
+    assert_int_equal(look(&l, 3000), 0);
+    assert_int_equal(l.news.n_waiting, 1);
+    assert_non_null(strstr(l.news.warning.text, "vip.txt has lost more than half of its entries (1 are left of 4)"));
+    assert_true(is_on(&l, "u@two.example"));
+    assert_int_equal(look(&l, 4000), 0);
+    assert_int_equal(l.news.warning.code, HKY_OK); /* once a change */
+    assert_int_equal(look(&l, 15000), 1);
+    assert_false(is_on(&l, "u@two.example"));
+    folder_write(&l.f, "vip.txt", "");
+    (void)look(&l, 20000);
+    (void)look(&l, 22000);
+    assert_non_null(strstr(l.news.warning.text, "0 are left of 1"));
+    lists_close(&l);
+}
+
+static void half_of_a_list_may_go_in_silence(void **state)
+{
+    struct lists l;
+
+    (void)state;
+    lists_open(&l, "one.example\ntwo.example\nthree.example\nfour.example\n");
+    folder_write(&l.f, "vip.txt", "one.example\ntwo.example\n");
+    (void)look(&l, 0);
+    assert_int_equal(look(&l, 2000), 1);
+    assert_int_equal(l.news.warning.code, HKY_OK);
+    lists_close(&l);
+}
+
+static void a_list_that_becomes_a_secret_is_not_read(void **state)
+{
+    struct lists l;
+    char path[200];
+
+    (void)state;
+    lists_open(&l, "one.example\n");
+    snprintf(path, sizeof path, "%s/secrets", l.f.path);
+    assert_int_equal(mkdir(path, 0700), 0);
+    folder_write(&l.f, "secrets/gmail", "two.example\n");
+    snprintf(path, sizeof path, "%s/vip.txt", l.f.path);
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(look(&l, 0), 0);
+    assert_non_null(strstr(l.news.error.text, "vip.txt: no such file"));
+    link_to(&l.f, "secrets/gmail", "vip.txt");
+    assert_int_equal(look(&l, 60000), 0);
+    assert_non_null(strstr(l.news.error.text, "by secret \"name\" only"));
+    assert_true(is_on(&l, "u@one.example") && !is_on(&l, "u@two.example"));
+    lists_close(&l);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(secrets_are_no_lists_rows_or_scripts),
+        cmocka_unit_test(a_folder_of_secrets_that_is_a_link_is_one),
+        cmocka_unit_test(files_outside_are_not_read),
+        cmocka_unit_test(what_is_no_file_is_not_waited_for),
+        cmocka_unit_test(lines_of_a_list_are_not_shown),
+        cmocka_unit_test(links_inside_the_folder_are_followed),
+        cmocka_unit_test(a_list_that_is_being_written_does_not_count),
+        cmocka_unit_test(octets_count_where_time_and_size_stay),
+        cmocka_unit_test(a_list_that_shrinks_by_more_than_half_warns),
+        cmocka_unit_test(half_of_a_list_may_go_in_silence),
+        cmocka_unit_test(a_list_that_becomes_a_secret_is_not_read),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
