@@ -1,6 +1,7 @@
 /* check: loads a policy as `run` would and says everything that is wrong with it. */
 #include "cli/cli.h"
 #include "base/clock.h"
+#include "base/json.h"
 #include "hikyaku/route.h"
 
 #include <stdio.h>
@@ -63,27 +64,32 @@ static void print_summary(const struct hky_policy *policy, const struct hky_prob
 static void print_json(const struct hky_policy *policy, const struct hky_problems *problems,
                        const struct hky_buf *missing)
 {
+    struct hky_json j;
     struct hky_buf out;
 
     hky_buf_init(&out, 16U << 20);
-    hky_buf_printf(&out, "{\"good\":%s,\"errors\":%zu,\"warnings\":%zu,\"problems\":[",
-                   policy != NULL ? "true" : "false", problems->n_errors, problems->n_warnings);
+    j = hky_json_to(&out);
+    hky_json_begin_object(&j, NULL);
+    hky_json_bool(&j, "good", policy != NULL);
+    hky_json_uint(&j, "errors", problems->n_errors);
+    hky_json_uint(&j, "warnings", problems->n_warnings);
+    hky_json_begin_array(&j, "problems");
     for (size_t i = 0; i < problems->n; i++) {
         const struct hky_problem *p = &problems->items[i];
 
-        hky_buf_add_z(&out, i > 0 ? ",{\"file\":" : "{\"file\":");
-        hky_buf_add_json(&out, hky_str_z(p->place.file));
-        hky_buf_printf(&out, ",\"line\":%u,\"level\":\"%s\",\"text\":", p->place.line,
-                       hky_problem_level_name(p->level));
-        hky_buf_add_json(&out, hky_str_z(p->text));
-        hky_buf_add_c(&out, '}');
+        hky_json_begin_object(&j, NULL);
+        hky_json_str(&j, "file", hky_str_z(p->place.file));
+        hky_json_uint(&j, "line", p->place.line);
+        hky_json_z(&j, "level", hky_problem_level_name(p->level));
+        hky_json_z(&j, "text", p->text);
+        hky_json_end_object(&j);
     }
-    hky_buf_add_z(&out, "],\"missing_secrets\":[");
-    for (size_t at = 0; at < missing->n; at += strlen(missing->p + at) + 1) {
-        hky_buf_add_z(&out, at > 0 ? "," : "");
-        hky_buf_add_json(&out, hky_str_z(missing->p + at));
-    }
-    hky_buf_add_z(&out, "]}");
+    hky_json_end_array(&j);
+    hky_json_begin_array(&j, "missing_secrets");
+    for (size_t at = 0; at < missing->n; at += strlen(missing->p + at) + 1)
+        hky_json_z(&j, NULL, missing->p + at);
+    hky_json_end_array(&j);
+    hky_json_end_object(&j);
     puts(hky_buf_z(&out));
     hky_buf_fini(&out);
 }

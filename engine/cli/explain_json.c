@@ -1,34 +1,17 @@
 /* `explain --json`: one object. */
+#include "base/json.h"
 #include "cli/explain.h"
 
 #include <stdio.h>
 
 #define OUTPUT_MAX (4U << 20)
 
-static void key(struct hky_buf *out, const char *name)
+static void key_sec(struct hky_json *out, const char *name, uint32_t sec)
 {
-    if (out->n > 0 && out->p[out->n - 1] != '{')
-        hky_buf_add_c(out, ',');
-    hky_buf_add_json(out, hky_str_z(name));
-    hky_buf_add_c(out, ':');
-}
-
-static void key_z(struct hky_buf *out, const char *name, const char *value)
-{
-    key(out, name);
-    if (value == NULL)
-        hky_buf_add_z(out, "null");
-    else
-        hky_buf_add_json(out, hky_str_z(value));
-}
-
-static void key_sec(struct hky_buf *out, const char *name, uint32_t sec)
-{
-    key(out, name);
     if (sec == HKY_UNSET_SEC)
-        hky_buf_add_z(out, "null");
+        hky_json_null(out, name);
     else
-        hky_buf_printf(out, "%u", sec);
+        hky_json_uint(out, name, sec);
 }
 
 /* False: the step is passed over, or its relay is unknown. */
@@ -44,111 +27,93 @@ static bool identity_of(const struct explain_case *c, uint8_t step, struct hky_i
     return id->is_allowed;
 }
 
-static void add_on(struct hky_buf *out, uint64_t on)
+static void add_on(struct hky_json *out, uint64_t on)
 {
-    bool is_first = true;
-
-    key(out, "on");
     if (on == 0) {
-        hky_buf_add_z(out, "null");
+        hky_json_null(out, "on");
         return;
     }
-    hky_buf_add_c(out, '[');
-    for (unsigned k = 0; k < HKY_CLASS_N; k++) {
-        if ((on & HKY_CLASS_BIT(k)) == 0)
-            continue;
-        if (!is_first)
-            hky_buf_add_c(out, ',');
-        is_first = false;
-        hky_buf_add_json(out, hky_str_z(hky_class_name((enum hky_class)k)));
-    }
-    hky_buf_add_c(out, ']');
+    hky_json_begin_array(out, "on");
+    for (unsigned k = 0; k < HKY_CLASS_N; k++)
+        if ((on & HKY_CLASS_BIT(k)) != 0)
+            hky_json_z(out, NULL, hky_class_name((enum hky_class)k));
+    hky_json_end_array(out);
 }
 
-static void add_step(const struct explain_case *c, uint8_t i, struct hky_buf *out)
+static void add_step(const struct explain_case *c, uint8_t i, struct hky_json *out)
 {
     const struct hky_step *s = &c->recipient->plan->steps[i];
     struct hky_identity id;
     bool can = identity_of(c, i, &id);
 
-    hky_buf_add_z(out, i > 0 ? ",{" : "{");
-    key(out, "step");
-    hky_buf_printf(out, "%u", i + 1U);
-    key_z(out, "relay", explain_relay_name(c, i));
+    hky_json_begin_object(out, NULL);
+    hky_json_uint(out, "step", i + 1U);
+    hky_json_z(out, "relay", explain_relay_name(c, i));
     if (strcmp(explain_relay_name(c, i), s->relay) != 0)
-        key_z(out, "instead_of", s->relay);
-    key_z(out, "account", s->account);
-    key_z(out, "from", can ? id.from : NULL);
-    key_z(out, "sender", can ? id.sender : NULL);
+        hky_json_z(out, "instead_of", s->relay);
+    hky_json_z(out, "account", s->account);
+    hky_json_z(out, "from", can ? id.from : NULL);
+    hky_json_z(out, "sender", can ? id.sender : NULL);
     add_on(out, s->on);
-    key(out, "tries");
     if (s->tries == 0)
-        hky_buf_add_z(out, "null");
+        hky_json_null(out, "tries");
     else
-        hky_buf_printf(out, "%u", s->tries);
+        hky_json_uint(out, "tries", s->tries);
     key_sec(out, "within", s->within_sec);
     key_sec(out, "wait", s->wait_sec);
-    key_z(out, "eta", NULL); /* only a running engine knows the queue */
-    hky_buf_add_c(out, '}');
+    hky_json_null(out, "eta"); /* only a running engine knows the queue */
+    hky_json_end_object(out);
 }
 
-static void add_arms(const struct explain_case *c, struct hky_buf *out)
+static void add_arms(const struct explain_case *c, struct hky_json *out)
 {
     struct hky_str packed = hky_str_of(c->explanation.decision.arms, c->explanation.decision.arms_n), experiment, arm;
     size_t at = 0;
 
-    key(out, "arms");
-    hky_buf_add_c(out, '{');
+    hky_json_begin_object(out, "arms");
     while (packed.p != NULL && hky_packed_next(packed, &at, &experiment) && hky_packed_next(packed, &at, &arm)) {
-        if (out->p[out->n - 1] != '{')
-            hky_buf_add_c(out, ',');
-        hky_buf_add_json(out, experiment);
-        hky_buf_add_c(out, ':');
-        hky_buf_add_json(out, arm);
+        hky_json_key(out, experiment);
+        hky_json_str(out, NULL, arm);
     }
-    hky_buf_add_c(out, '}');
+    hky_json_end_object(out);
 }
 
-static void add_decision(const struct explain_case *c, struct hky_buf *out)
+static void add_decision(const struct explain_case *c, struct hky_json *out)
 {
     const struct hky_plan *plan = c->recipient->plan;
     struct hky_identity id = {0};
     bool can = plan != NULL && identity_of(c, c->first.step, &id);
 
-    key_z(out, "route", plan != NULL ? plan->route : NULL);
-    key_z(out, "file", plan != NULL ? plan->file : c->explanation.decision.place.file);
-    key(out, "line");
-    hky_buf_printf(out, "%u", plan != NULL ? plan->line : c->explanation.decision.place.line);
+    hky_json_z(out, "route", plan != NULL ? plan->route : NULL);
+    hky_json_z(out, "file", plan != NULL ? plan->file : c->explanation.decision.place.file);
+    hky_json_uint(out, "line", plan != NULL ? plan->line : c->explanation.decision.place.line);
     add_arms(c, out);
-    key_z(out, "parked", plan != NULL ? NULL : c->explanation.decision.text);
-    key_z(out, "from", can ? id.from : NULL);
-    key_z(out, "sender", can ? id.sender : NULL);
-    key(out, "limits");
-    hky_buf_add_z(out, "[]");
-    key(out, "plan");
-    hky_buf_add_c(out, '[');
+    hky_json_z(out, "parked", plan != NULL ? NULL : c->explanation.decision.text);
+    hky_json_z(out, "from", can ? id.from : NULL);
+    hky_json_z(out, "sender", can ? id.sender : NULL);
+    hky_json_begin_array(out, "limits");
+    hky_json_end_array(out);
+    hky_json_begin_array(out, "plan");
     for (uint8_t i = 0; plan != NULL && i < plan->n_steps; i++)
         add_step(c, i, out);
-    hky_buf_add_c(out, ']');
-    key(out, "resend");
-    hky_buf_add_z(out, "[]");
+    hky_json_end_array(out);
+    hky_json_begin_array(out, "resend");
+    hky_json_end_array(out);
 }
 
-static void add_considered(const struct explain_case *c, struct hky_buf *out)
+static void add_considered(const struct explain_case *c, struct hky_json *out)
 {
-    key(out, "considered");
-    hky_buf_add_c(out, '[');
+    hky_json_begin_array(out, "considered");
     for (size_t i = 0; i < c->explanation.n_considered; i++) {
         const struct hky_considered *one = &c->explanation.considered[i];
 
-        hky_buf_add_z(out, i > 0 ? ",{" : "{");
-        key_z(out, "route", one->route);
-        key(out, "matched");
-        hky_buf_add_z(out, one->matched ? "true" : "false");
-        key_z(out, "why", one->why);
-        hky_buf_add_c(out, '}');
+        hky_json_begin_object(out, NULL);
+        hky_json_z(out, "route", one->route);
+        hky_json_bool(out, "matched", one->matched);
+        hky_json_z(out, "why", one->why);
+        hky_json_end_object(out);
     }
-    hky_buf_add_c(out, ']');
+    hky_json_end_array(out);
 }
 
 static const char *action_name(enum hky_action a)
@@ -159,43 +124,39 @@ static const char *action_name(enum hky_action a)
 }
 
 /* Only where --after was said. */
-static void add_after(const struct explain_case *c, struct hky_buf *out)
+static void add_after(const struct explain_case *c, struct hky_json *out)
 {
-    key(out, "after");
-    hky_buf_add_c(out, '[');
+    hky_json_begin_array(out, "after");
     for (size_t i = 0; i < c->n_after; i++) {
         const struct explain_after *a = &c->after[i];
 
-        hky_buf_add_z(out, i > 0 ? ",{" : "{");
-        key_z(out, "relay", a->relay);
-        key_z(out, "stage", hky_stage_name(a->outcome.stage));
-        key_z(out, "class", hky_class_name(a->outcome.class));
-        key_z(out, "scope", hky_scope_name(a->outcome.scope));
-        key_z(out, "action", action_name(a->advance.action));
-        key(out, "step");
-        hky_buf_printf(out, "%u", a->advance.step + 1U);
-        key(out, "in");
-        hky_buf_printf(out, "%lld",
-                       a->advance.at_ms > a->at_ms ? (long long)(a->advance.at_ms - a->at_ms) / 1000 : 0LL);
-        key_z(out, "why", a->advance.why);
-        hky_buf_add_c(out, '}');
+        hky_json_begin_object(out, NULL);
+        hky_json_z(out, "relay", a->relay);
+        hky_json_z(out, "stage", hky_stage_name(a->outcome.stage));
+        hky_json_z(out, "class", hky_class_name(a->outcome.class));
+        hky_json_z(out, "scope", hky_scope_name(a->outcome.scope));
+        hky_json_z(out, "action", action_name(a->advance.action));
+        hky_json_uint(out, "step", a->advance.step + 1U);
+        hky_json_int(out, "in", a->advance.at_ms > a->at_ms ? (a->advance.at_ms - a->at_ms) / 1000 : 0);
+        hky_json_z(out, "why", a->advance.why);
+        hky_json_end_object(out);
     }
-    hky_buf_add_c(out, ']');
+    hky_json_end_array(out);
 }
 
 void explain_print_json(const struct explain_case *c)
 {
-    struct hky_buf out;
+    struct hky_buf text;
+    struct hky_json out = hky_json_to(&text);
 
-    hky_buf_init(&out, OUTPUT_MAX);
-    hky_buf_add_c(&out, '{');
-    key(&out, "recipient");
-    hky_buf_add_json(&out, hky_recipient_address(c->recipient));
+    hky_buf_init(&text, OUTPUT_MAX);
+    hky_json_begin_object(&out, NULL);
+    hky_json_str(&out, "recipient", hky_recipient_address(c->recipient));
     add_decision(c, &out);
     add_considered(c, &out);
     if (c->n_after > 0)
         add_after(c, &out);
-    hky_buf_add_c(&out, '}');
-    puts(hky_buf_z(&out));
-    hky_buf_fini(&out);
+    hky_json_end_object(&out);
+    puts(hky_buf_z(&text));
+    hky_buf_fini(&text);
 }

@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "base/hash.h"
+#include "base/json.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -100,6 +101,34 @@ static double percentile(const uint32_t *sorted, uint64_t n, double p)
     return n > 0 ? sorted[(uint64_t)((double)(n - 1) * p)] / 1000.0 : 0;
 }
 
+static void print_json(const struct hky_load *load, const uint64_t counts[4], uint64_t n,
+                       const struct hky_load_arrivals *arrivals, double took)
+{
+    struct hky_buf b;
+    struct hky_json j = hky_json_to(&b);
+
+    hky_buf_init(&b, 4000);
+    hky_json_begin_object(&j, NULL);
+    hky_json_z(&j, "run", load->run);
+    hky_json_uint(&j, "acked", counts[HKY_LOAD_ACKED]);
+    hky_json_uint(&j, "refused", counts[HKY_LOAD_REFUSED]);
+    hky_json_uint(&j, "unknown", counts[HKY_LOAD_UNKNOWN]);
+    hky_json_uint(&j, "unsent", counts[HKY_LOAD_UNSENT]);
+    hky_json_real(&j, "seconds", took, 3);
+    hky_json_real(&j, "per_second", (double)counts[HKY_LOAD_ACKED] / took, 1);
+    hky_json_real(&j, "p50_ms", percentile(load->latency_us, n, 0.5), 2);
+    hky_json_real(&j, "p99_ms", percentile(load->latency_us, n, 0.99), 2);
+    if (arrivals != NULL) {
+        hky_json_uint(&j, "arrived", arrivals->arrived);
+        hky_json_uint(&j, "lost", arrivals->lost);
+        hky_json_uint(&j, "twice", arrivals->twice);
+        hky_json_uint(&j, "unexpected", arrivals->unexpected);
+    }
+    hky_json_end_object(&j);
+    puts(hky_buf_z(&b));
+    hky_buf_fini(&b);
+}
+
 static int print_report(struct hky_load *load, double took, const struct hky_load_arrivals *arrivals, bool is_json)
 {
     uint64_t counts[4] = {0}, n = 0;
@@ -113,17 +142,7 @@ static int print_report(struct hky_load *load, double took, const struct hky_loa
     if (!load->is_answered && !is_json) {
         /* nothing to report */
     } else if (is_json) {
-        printf("{\"run\":\"%s\",\"acked\":%lu,\"refused\":%lu,\"unknown\":%lu,\"unsent\":%lu,\"seconds\":%.3f,\"per_"
-               "second\":%.1f,"
-               "\"p50_ms\":%.2f,\"p99_ms\":%.2f",
-               load->run, (unsigned long)counts[HKY_LOAD_ACKED], (unsigned long)counts[HKY_LOAD_REFUSED],
-               (unsigned long)counts[HKY_LOAD_UNKNOWN], (unsigned long)counts[HKY_LOAD_UNSENT], took,
-               (double)counts[HKY_LOAD_ACKED] / took, percentile(load->latency_us, n, 0.5),
-               percentile(load->latency_us, n, 0.99));
-        if (arrivals != NULL)
-            printf(",\"arrived\":%lu,\"lost\":%lu,\"twice\":%lu,\"unexpected\":%lu", (unsigned long)arrivals->arrived,
-                   (unsigned long)arrivals->lost, (unsigned long)arrivals->twice, (unsigned long)arrivals->unexpected);
-        puts("}");
+        print_json(load, counts, n, arrivals, took);
     } else {
         printf("%lu acknowledged in %.2f s (%.0f/s; reply to the dot p50 %.2f ms, p99 %.2f ms), %lu refused, %lu "
                "unknown, %lu not sent\n",

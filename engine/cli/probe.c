@@ -1,6 +1,7 @@
 #include "cli/cli.h"
 
 #include "base/clock.h"
+#include "base/json.h"
 #include "hikyaku/deliver.h"
 #include "hikyaku/route.h"
 
@@ -18,8 +19,8 @@ static const struct hky_cli_option options[] = {
 struct probe {
     const char *to, *lang;
     bool is_all, is_dry, is_json, is_ja;
-    struct hky_buf rows; /* of the relay under way */
-    unsigned n_rows;
+    struct hky_buf rows;  /* of the relay under way, an array */
+    struct hky_json json; /* writes them */
 };
 
 static const char *stage_label(enum hky_stage stage, bool is_ja)
@@ -47,11 +48,12 @@ static void on_line(void *ctx, const struct hky_probe_line *line)
 {
     struct probe *p = ctx;
     if (p->is_json) {
-        hky_buf_printf(&p->rows,
-                       "%s{\"stage\":\"%s\",\"good\":%s,\"took_ms\":%lld,\"text\":", p->n_rows++ > 0 ? "," : "",
-                       hky_stage_name(line->stage), line->is_good ? "true" : "false", (long long)line->took_ms);
-        hky_buf_add_json(&p->rows, hky_str_z(line->text));
-        hky_buf_add_c(&p->rows, '}');
+        hky_json_begin_object(&p->json, NULL);
+        hky_json_z(&p->json, "stage", hky_stage_name(line->stage));
+        hky_json_bool(&p->json, "good", line->is_good);
+        hky_json_int(&p->json, "took_ms", line->took_ms);
+        hky_json_str(&p->json, "text", hky_str_z(line->text));
+        hky_json_end_object(&p->json);
         return;
     }
     printf("  %s%s%s ", hky_cli_colour(line->is_good ? "green" : "red"), line->is_good ? "ok  " : "FAIL",
@@ -65,19 +67,18 @@ static void print_json(struct probe *p, const struct hky_relay *r, bool is_good,
                        struct hky_buf *cure, bool is_first)
 {
     struct hky_buf out;
+    struct hky_json j = hky_json_to(&out);
     hky_buf_init(&out, 1024 * 1024);
-    hky_buf_add_z(&out, is_first ? "{\"relay\":" : ",{\"relay\":");
-    hky_buf_add_json(&out, hky_str_z(r->name));
-    hky_buf_printf(&out, ",\"good\":%s,\"class\":\"%s\",\"stage\":\"%s\",\"lines\":[", is_good ? "true" : "false",
-                   hky_class_name(o->class), hky_stage_name(o->stage));
-    hky_buf_add_str(&out, hky_buf_str(&p->rows));
-    hky_buf_add_z(&out, "],\"cure\":");
-    if (cure->n > 0)
-        hky_buf_add_json(&out, hky_buf_str(cure));
-    else
-        hky_buf_add_z(&out, "null");
-    hky_buf_add_c(&out, '}');
-    printf("%s\n", hky_buf_z(&out));
+    hky_json_end_array(&p->json);
+    hky_json_begin_object(&j, NULL);
+    hky_json_z(&j, "relay", r->name);
+    hky_json_bool(&j, "good", is_good);
+    hky_json_z(&j, "class", hky_class_name(o->class));
+    hky_json_z(&j, "stage", hky_stage_name(o->stage));
+    hky_json_made(&j, "lines", hky_buf_str(&p->rows));
+    hky_json_z(&j, "cure", cure->n > 0 ? hky_buf_z(cure) : NULL);
+    hky_json_end_object(&j);
+    printf("%s%s\n", is_first ? "" : ",", hky_buf_z(&out));
     hky_buf_fini(&out);
 }
 
@@ -123,7 +124,8 @@ static bool probe_one(struct probe *p, struct hky_policy *policy, const struct h
     struct hky_probe_params params = {
         .policy = policy, .relay = r, .to = p->to, .send = !p->is_dry, .on_line = on_line, .ctx = p};
     hky_buf_init(&p->rows, 256 * 1024);
-    p->n_rows = 0;
+    p->json = hky_json_to(&p->rows);
+    hky_json_begin_array(&p->json, NULL);
     if (!p->is_json)
         print_heading(policy, r, p->to != NULL ? p->to : policy->engine.owner);
     bool is_good = hky_probe_run(&params, &o, &e) == HKY_OK;

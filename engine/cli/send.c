@@ -1,4 +1,5 @@
 /* hikyaku send: hands in a message. Called as sendmail, or with sendmail's one-letter options: send_sendmail.c. */
+#include "base/json.h"
 #include "cli/send.h"
 
 #include <stdio.h>
@@ -13,13 +14,29 @@ static const struct hky_cli_option options[] = {
     {NULL, NULL, NULL},
 };
 
+static void print_json(const struct hky_sent *sent, bool is_taken)
+{
+    struct hky_buf b;
+    struct hky_json j = hky_json_to(&b);
+
+    hky_buf_init(&b, 4000);
+    hky_json_begin_object(&j, NULL);
+    hky_json_z(&j, "id", sent->id);
+    hky_json_uint(&j, "queued", sent->n_queued);
+    hky_json_uint(&j, "refused", sent->n_refused);
+    hky_json_int(&j, "code", is_taken ? 250 : sent->code);
+    hky_json_z(&j, "enhanced", is_taken ? "2.0.0" : sent->enhanced);
+    hky_json_end_object(&j);
+    puts(hky_buf_z(&b));
+    hky_buf_fini(&b);
+}
+
 static int print_sent(const struct hky_sent *sent, bool is_json)
 {
     bool is_taken = sent->code == 0 && sent->n_queued > 0;
 
     if (is_json)
-        printf("{\"id\":\"%s\",\"queued\":%zu,\"refused\":%zu,\"code\":%d,\"enhanced\":\"%s\"}\n", sent->id,
-               sent->n_queued, sent->n_refused, is_taken ? 250 : sent->code, is_taken ? "2.0.0" : sent->enhanced);
+        print_json(sent, is_taken);
     else if (sent->n_queued > 0)
         printf("queued as %s for %zu recipient%s\n", sent->id, sent->n_queued, sent->n_queued == 1 ? "" : "s");
     if (sent->is_unreached)

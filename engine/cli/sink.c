@@ -5,6 +5,7 @@
 #include "cli/sink.h"
 
 #include "base/clock.h"
+#include "base/json.h"
 
 #include <errno.h>
 #include <netdb.h>
@@ -28,12 +29,26 @@ static const struct hky_cli_option options[] = {
     {NULL, NULL, NULL},
 };
 
+static void print_json(const struct hky_sink *sink)
+{
+    struct hky_buf b;
+    struct hky_json j = hky_json_to(&b);
+
+    hky_buf_init(&b, 1000);
+    hky_json_begin_object(&j, NULL);
+    hky_json_uint(&j, "messages", sink->n_messages);
+    hky_json_uint(&j, "recipients", sink->n_recipients);
+    hky_json_uint(&j, "refused", sink->n_faults);
+    hky_json_uint(&j, "connections", sink->n_connections);
+    hky_json_end_object(&j);
+    puts(hky_buf_z(&b));
+    hky_buf_fini(&b);
+}
+
 static void report(struct hky_sink *sink)
 {
     if (sink->is_json)
-        printf("{\"messages\":%lu,\"recipients\":%lu,\"refused\":%lu,\"connections\":%lu}\n",
-               (unsigned long)sink->n_messages, (unsigned long)sink->n_recipients, (unsigned long)sink->n_faults,
-               (unsigned long)sink->n_connections);
+        print_json(sink);
     else
         printf("%lu message%s, %lu recipient%s, %lu fault%s by rule, %lu connection%s\n",
                HKY_CLI_COUNT(sink->n_messages), HKY_CLI_COUNT(sink->n_recipients), HKY_CLI_COUNT(sink->n_faults),

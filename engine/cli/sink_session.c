@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "base/hash.h"
+#include "base/json.h"
 #include "mail/command.h"
 #include "mail/dot.h"
 #include "mail/header.h"
@@ -97,12 +98,6 @@ static bool give_fault(struct hky_sink_session *s, enum hky_stage stage, struct 
 
 /* ---- a whole message ---- */
 
-static void add_field(struct hky_buf *b, const char *key, struct hky_str value)
-{
-    hky_buf_printf(b, ",\"%s\":", key);
-    hky_buf_add_json(b, value);
-}
-
 static void write_index(struct hky_sink_session *s, const char *verdict)
 {
     struct hky_sink *sink = s->listener->sink;
@@ -110,29 +105,34 @@ static void write_index(struct hky_sink_session *s, const char *verdict)
     struct hky_field field;
     struct hky_buf b;
     struct hky_clock clock = HKY_CLOCK_REAL;
-    bool is_first = true;
+    struct hky_json j;
 
     hky_buf_init(&b, 1u << 20);
-    hky_buf_printf(&b, "{\"at_ms\":%ld,\"mail_at_ms\":%ld,\"n\":%lu,\"port\":%u,\"size\":%zu,\"tls\":%s",
-                   (long)hky_clock_now_ms(&clock), (long)s->mail_at_ms, (unsigned long)sink->n_messages,
-                   s->listener->port, body.n, hky_stream_is_secure(s->stream) ? "true" : "false");
-    add_field(&b, "hello", hky_str_z(s->hello));
-    add_field(&b, "user", hky_str_z(s->user));
-    add_field(&b, "sender", hky_str_z(s->sender));
-    add_field(&b, "reply", hky_str_z(verdict));
+    j = hky_json_to(&b);
+    hky_json_begin_object(&j, NULL);
+    hky_json_int(&j, "at_ms", hky_clock_now_ms(&clock));
+    hky_json_int(&j, "mail_at_ms", s->mail_at_ms);
+    hky_json_uint(&j, "n", sink->n_messages);
+    hky_json_uint(&j, "port", s->listener->port);
+    hky_json_uint(&j, "size", body.n);
+    hky_json_bool(&j, "tls", hky_stream_is_secure(s->stream));
+    hky_json_z(&j, "hello", s->hello);
+    hky_json_z(&j, "user", s->user);
+    hky_json_z(&j, "sender", s->sender);
+    hky_json_z(&j, "reply", verdict);
     if (hky_field_find(header, "From", &field))
-        add_field(&b, "from", hky_str_trim(field.value));
+        hky_json_str(&j, "from", hky_str_trim(field.value));
     if (hky_field_find(header, "X-Load-Id", &field))
-        add_field(&b, "load", hky_str_trim(field.value));
-    hky_buf_printf(&b, ",\"hash\":\"%016lx\",\"to\":[",
-                   (unsigned long)hky_hash64(body.p + header.n, body.n - header.n, 0));
-    for (size_t at = 0; at < s->rcpts.n; at += item.n + 1, is_first = false) {
+        hky_json_str(&j, "load", hky_str_trim(field.value));
+    hky_json_hex(&j, "hash", hky_hash64(body.p + header.n, body.n - header.n, 0));
+    hky_json_begin_array(&j, "to");
+    for (size_t at = 0; at < s->rcpts.n; at += item.n + 1) {
         item = hky_str_z(s->rcpts.p + at);
-        if (!is_first)
-            hky_buf_add_c(&b, ',');
-        hky_buf_add_json(&b, item);
+        hky_json_str(&j, NULL, item);
     }
-    hky_buf_add_z(&b, "]}\n");
+    hky_json_end_array(&j);
+    hky_json_end_object(&j);
+    hky_buf_add_c(&b, '\n');
     /* One write a line, before the reply: a test may kill us after it. */
     if (write(fileno(sink->index), b.p, b.n) != (ssize_t)b.n)
         fputs("hikyaku sink: cannot write the index\n", stderr);

@@ -4,6 +4,7 @@
  */
 #include "console/console.h"
 
+#include "base/json.h"
 #include "net/stream.h"
 
 #include <errno.h>
@@ -76,16 +77,19 @@ void hky_console_answer(struct hky_console_request **request, struct hky_str jso
 
 void hky_console_refuse(struct hky_console_request **rq, const char *code, const char *message, const char *hint)
 {
+    struct hky_json j;
     struct hky_buf b;
 
     hky_buf_init(&b, REQUEST_MOST);
-    hky_buf_add_z(&b, "{\"ok\":false,\"error\":{\"code\":");
-    hky_buf_add_json(&b, hky_str_z(code));
-    hky_buf_add_z(&b, ",\"message\":");
-    hky_buf_add_json(&b, hky_str_z(message));
-    hky_buf_add_z(&b, ",\"hint\":");
-    hky_buf_add_json(&b, hky_str_z(hint));
-    hky_buf_add_z(&b, "}}");
+    j = hky_json_to(&b);
+    hky_json_begin_object(&j, NULL);
+    hky_json_bool(&j, "ok", false);
+    hky_json_begin_object(&j, "error");
+    hky_json_z(&j, "code", code);
+    hky_json_z(&j, "message", message);
+    hky_json_z(&j, "hint", hint);
+    hky_json_end_object(&j);
+    hky_json_end_object(&j);
     hky_console_answer(rq, hky_buf_str(&b));
     hky_buf_fini(&b);
 }

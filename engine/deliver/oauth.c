@@ -1,6 +1,7 @@
 #include "deliver/oauth.h"
 
 #include "base/hash.h"
+#include "base/json.h"
 
 #include <jansson.h>
 #include <stdio.h>
@@ -111,11 +112,11 @@ void hky_token_store(const struct hky_token *t, struct hky_str original, struct 
     char from[17];
     fingerprint(original, from);
     struct hky_str refresh = t->refresh != NULL ? hky_secret_value(t->refresh) : hky_str_of("", 0);
-    hky_buf_add_z(out, "{\"from\":\"");
-    hky_buf_add_z(out, from);
-    hky_buf_add_z(out, "\",\"refresh\":");
-    hky_buf_add_json(out, refresh);
-    hky_buf_add_z(out, "}");
+    struct hky_json j = hky_json_to(out);
+    hky_json_begin_object(&j, NULL);
+    hky_json_z(&j, "from", from);
+    hky_json_str(&j, "refresh", refresh);
+    hky_json_end_object(&j);
 }
 
 struct hky_secret *hky_token_stored_refresh(const char *stored, struct hky_str original)

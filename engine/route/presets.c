@@ -1,4 +1,5 @@
 /* presets [NAME]: the shipped data, with sources. */
+#include "base/json.h"
 #include "route/embedded.h"
 #include "route/loader.h"
 
@@ -13,20 +14,21 @@ struct print_run {
     char near[64];
 };
 
-static void value_print(lua_State *L, int index, bool as_json, struct hky_buf *out)
+/* As it is written in a policy. */
+static void value_print(lua_State *L, int index, struct hky_buf *out)
 {
     struct hky_str s;
 
     if (lua_type(L, index) == LUA_TTABLE) {
-        hky_buf_add_z(out, as_json ? "[" : "{ ");
+        hky_buf_add_z(out, "{ ");
         for (lua_Integer i = 1; lua_rawgeti(L, index, i) != LUA_TNIL; i++) {
             if (i > 1)
                 hky_buf_add_z(out, ", ");
-            value_print(L, lua_gettop(L), as_json, out);
+            value_print(L, lua_gettop(L), out);
             lua_pop(L, 1);
         }
         lua_pop(L, 1);
-        hky_buf_add_z(out, as_json ? "]" : " }");
+        hky_buf_add_z(out, " }");
     } else if (lua_type(L, index) == LUA_TBOOLEAN) {
         hky_buf_add_z(out, lua_toboolean(L, index) ? "true" : "false");
     } else if (lua_type(L, index) == LUA_TNUMBER) {
@@ -37,44 +39,62 @@ static void value_print(lua_State *L, int index, bool as_json, struct hky_buf *o
     }
 }
 
-static void field_json(lua_State *L, int body, const char *key, struct hky_buf *out)
+static void value_json(lua_State *L, int index, const char *key, struct hky_json *out)
+{
+    struct hky_str s;
+
+    if (lua_type(L, index) == LUA_TTABLE) {
+        hky_json_begin_array(out, key);
+        for (lua_Integer i = 1; lua_rawgeti(L, index, i) != LUA_TNIL; i++) {
+            value_json(L, lua_gettop(L), NULL, out);
+            lua_pop(L, 1);
+        }
+        lua_pop(L, 1);
+        hky_json_end_array(out);
+    } else if (lua_type(L, index) == LUA_TBOOLEAN) {
+        hky_json_bool(out, key, lua_toboolean(L, index));
+    } else if (lua_type(L, index) == LUA_TNUMBER) {
+        hky_json_int(out, key, (int64_t)lua_tointeger(L, index));
+    } else {
+        s.p = lua_tolstring(L, index, &s.n);
+        hky_json_str(out, key, hky_str_of(s.p != NULL ? s.p : "", s.p != NULL ? s.n : 0));
+    }
+}
+
+static void field_json(lua_State *L, int body, const char *key, struct hky_json *out)
 {
     int type = hky_get(L, body, key);
 
-    if (type == LUA_TSTRING || type == LUA_TBOOLEAN) {
-        hky_buf_add_c(out, ',');
-        hky_buf_add_json(out, hky_str_z(key));
-        hky_buf_add_c(out, ':');
-        value_print(L, lua_gettop(L), true, out);
-    }
+    if (type == LUA_TSTRING || type == LUA_TBOOLEAN)
+        value_json(L, lua_gettop(L), key, out);
     lua_pop(L, 1);
 }
 
-static void preset_json(lua_State *L, const char *name, int body, struct hky_buf *out)
+static void preset_json(lua_State *L, const char *name, int body, struct hky_json *out)
 {
-    hky_buf_add_z(out, "{\"name\":");
-    hky_buf_add_json(out, hky_str_z(name));
+    hky_json_begin_object(out, NULL);
+    hky_json_z(out, "name", name);
     field_json(L, body, "title", out);
     field_json(L, body, "note", out);
     field_json(L, body, "warn", out);
     field_json(L, body, "oauth_only", out);
-    hky_buf_add_z(out, ",\"keys\":[");
+    hky_json_begin_array(out, "keys");
     hky_get(L, body, "keys");
     for (lua_Integer i = 1; lua_rawgeti(L, -1, i) == LUA_TTABLE; i++) {
         static const char *const names[] = {"key", "value", "source", "date"};
         int key = lua_gettop(L);
-        hky_buf_add_z(out, i > 1 ? ",{" : "{");
+        hky_json_begin_object(out, NULL);
         for (int k = 0; k < 4; k++) {
-            hky_buf_printf(out, "%s\"%s\":", k > 0 ? "," : "", names[k]);
             lua_rawgeti(L, key, k + 1);
-            value_print(L, key + 1, true, out);
+            value_json(L, key + 1, names[k], out);
             lua_settop(L, key);
         }
-        hky_buf_add_c(out, '}');
+        hky_json_end_object(out);
         lua_pop(L, 1);
     }
     lua_pop(L, 2);
-    hky_buf_add_z(out, "]}");
+    hky_json_end_array(out);
+    hky_json_end_object(out);
 }
 
 static void preset_text(lua_State *L, const char *name, int body, struct hky_buf *out)
@@ -92,7 +112,7 @@ static void preset_text(lua_State *L, const char *name, int body, struct hky_buf
         for (int k = 1; k <= 4; k++)
             lua_rawgeti(L, key, k);
         hky_buf_printf(out, "  %-24s= ", lua_type(L, key + 1) == LUA_TSTRING ? lua_tostring(L, key + 1) : "?");
-        value_print(L, key + 2, false, out);
+        value_print(L, key + 2, out);
         hky_buf_printf(out, "  -- %s, %s\n", lua_type(L, key + 3) == LUA_TSTRING ? lua_tostring(L, key + 3) : "",
                        lua_type(L, key + 4) == LUA_TSTRING ? lua_tostring(L, key + 4) : "");
         lua_settop(L, key - 1);
@@ -108,6 +128,7 @@ static int name_order(const void *a, const void *b)
 static int print_body(lua_State *L)
 {
     struct print_run *run = lua_touserdata(L, 1);
+    struct hky_json json = hky_json_to(run->out);
     const struct hky_embedded_script *s = hky_embedded_scripts;
     const char *names[200], *near;
     size_t n = 0;
@@ -137,13 +158,11 @@ static int print_body(lua_State *L)
     }
     run->is_found = true;
     if (run->as_json && run->name == NULL)
-        hky_buf_add_c(run->out, '[');
+        hky_json_begin_array(&json, NULL);
     for (size_t i = 0; i < n; i++) {
         hky_get(L, presets, names[i]);
         if (run->as_json) {
-            if (i > 0)
-                hky_buf_add_c(run->out, ',');
-            preset_json(L, names[i], lua_gettop(L), run->out);
+            preset_json(L, names[i], lua_gettop(L), &json);
         } else if (run->name == NULL) {
             hky_buf_printf(run->out, "%-12s %s\n", names[i], hky_get_string(L, lua_gettop(L), "title", ""));
         } else {
@@ -151,8 +170,10 @@ static int print_body(lua_State *L)
         }
         lua_pop(L, 1);
     }
+    if (run->as_json && run->name == NULL)
+        hky_json_end_array(&json);
     if (run->as_json)
-        hky_buf_add_z(run->out, run->name == NULL ? "]\n" : "\n");
+        hky_buf_add_c(run->out, '\n');
     return 0;
 }
 
