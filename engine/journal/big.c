@@ -72,8 +72,8 @@ static void list_big(struct big_writer *w, struct hky_big *b)
     pthread_cond_signal(&w->cond);
 }
 
-enum hky_err hky_journal_big_open(struct hky_journal *j, uint64_t id, struct hky_loop *loop, void (*on_room)(void *ctx),
-                                  void *ctx, struct hky_big **out)
+enum hky_err journal_disk_big_open(struct hky_journal *j, uint64_t id, struct hky_loop *loop,
+                                   void (*on_room)(void *ctx), void *ctx, struct hky_big **out)
 {
     struct hky_big *b;
 

@@ -29,7 +29,7 @@ pthread_mutex_t *body_lock(struct hky_journal *j, uint64_t id)
     return &j->body_locks[(id * UINT64_C(0x9e3779b97f4a7c15)) >> 58];
 }
 
-void hky_journal_body_drop(struct hky_journal *j, struct hky_message *m)
+void journal_disk_body_drop(struct hky_journal *j, struct hky_message *m)
 {
     struct hky_body *b;
 
@@ -48,7 +48,7 @@ void hky_journal_body_drop(struct hky_journal *j, struct hky_message *m)
 void body_over_budget(struct hky_journal *j, struct hky_message *m)
 {
     if (atomic_load_explicit(&j->body_memory, memory_order_relaxed) > j->params.body_memory)
-        hky_journal_body_drop(j, m);
+        journal_disk_body_drop(j, m);
 }
 
 /* The segment a message lies in, kept from being given away until `readers` goes down again. */
@@ -163,7 +163,7 @@ static void read_big(struct hky_journal *j, struct hky_body_read *r)
     answer(r, got == n ? HKY_OK : HKY_E_IO, p, 0, n);
 }
 
-struct hky_body *hky_journal_body_in_memory(struct hky_journal *j, struct hky_message *m)
+struct hky_body *journal_disk_body_in_memory(struct hky_journal *j, struct hky_message *m)
 {
     struct hky_body *b;
 
@@ -230,12 +230,12 @@ static bool read_header(struct hky_journal *j, struct hky_message *m, char *p)
     return ok;
 }
 
-bool hky_journal_header(struct hky_journal *j, struct hky_message *m, struct hky_body **body, struct hky_str *out)
+bool journal_disk_header(struct hky_journal *j, struct hky_message *m, struct hky_body **body, struct hky_str *out)
 {
     size_t n = RECORD_HEADER + m->header_octets;
     char *p;
 
-    if ((*body = hky_journal_body_in_memory(j, m)) != NULL) {
+    if ((*body = journal_disk_body_in_memory(j, m)) != NULL) {
         *out = hky_str_of((*body)->p, m->header_octets < (*body)->n ? m->header_octets : (*body)->n);
         return true;
     }
@@ -251,7 +251,7 @@ bool hky_journal_header(struct hky_journal *j, struct hky_message *m, struct hky
 
 static bool read_memory(struct hky_journal *j, struct hky_body_read *r)
 {
-    struct hky_body *b = hky_journal_body_in_memory(j, r->message);
+    struct hky_body *b = journal_disk_body_in_memory(j, r->message);
 
     if (b == NULL)
         return false;
@@ -262,7 +262,7 @@ static bool read_memory(struct hky_journal *j, struct hky_body_read *r)
     return true;
 }
 
-bool hky_journal_body(struct hky_journal *j, struct hky_body_read *r)
+bool journal_disk_body(struct hky_journal *j, struct hky_body_read *r)
 {
     struct reader *rd = j->reader;
 

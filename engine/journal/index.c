@@ -199,7 +199,7 @@ void untrack(struct hky_journal *j, struct tracked *t)
 {
     index_remove(&j->index, t->id);
     atomic_fetch_sub(&j->n_messages, 1);
-    hky_journal_body_drop(j, t->message);
+    journal_disk_body_drop(j, t->message);
     if (t->message->is_big)
         maintainer_unlink_big(j, t->id);
     hky_message_unref(&t->message);

@@ -10,6 +10,7 @@
 
 #include "base/map.h"
 #include "hikyaku/journal.h"
+#include "journal/backend.h"
 #include "journal/format.h"
 
 #include <pthread.h>
@@ -140,6 +141,7 @@ struct entry_list {
 };
 
 struct hky_journal {
+    struct journal_head head; /* first */
     struct hky_journal_params params;
     struct hky_journal_io io;
     char *dir;
@@ -303,5 +305,22 @@ enum hky_err big_start(struct hky_journal *j, struct hky_error *e);
 void big_stop(struct hky_journal *j);
 void big_unlink(struct hky_journal *j, uint64_t id);
 void big_clean(struct hky_journal *j); /* after replay: files of no message */
+
+/* The backend on disk: submit.c, body.c, big.c. */
+struct hky_id_source *journal_disk_ids(struct hky_journal *j);
+enum hky_err journal_disk_room(struct hky_journal *j, uint64_t size);
+void journal_disk_accept(struct hky_journal *j, struct hky_message *m, struct hky_commit *c);
+void journal_disk_attempt(struct hky_journal *j, const struct hky_recipient *r, struct hky_commit *c);
+void journal_disk_finish(struct hky_journal *j, const struct hky_recipient *r, struct hky_message *notice,
+                         struct hky_commit *c);
+void journal_disk_cap(struct hky_journal *j, struct hky_str key, struct hky_str value, struct hky_commit *c);
+bool journal_disk_body(struct hky_journal *j, struct hky_body_read *r);
+struct hky_body *journal_disk_body_in_memory(struct hky_journal *j, struct hky_message *m);
+bool journal_disk_header(struct hky_journal *j, struct hky_message *m, struct hky_body **body, struct hky_str *out);
+void journal_disk_body_drop(struct hky_journal *j, struct hky_message *m);
+enum hky_err journal_disk_big_open(struct hky_journal *j, uint64_t id, struct hky_loop *loop,
+                                   void (*on_room)(void *ctx), void *ctx, struct hky_big **out);
+void journal_disk_stats(struct hky_journal *j, struct hky_journal_stats *out);
+void journal_disk_flush(struct hky_journal *j);
 
 #endif

@@ -53,11 +53,29 @@ static const struct hky_journal_io sys_io = {.pwritev = sys_pwritev,
                                              .unlinkat = sys_unlinkat,
                                              .fallocate = sys_fallocate};
 
+static void journal_close(struct hky_journal *j);
+
+static const struct journal_backend on_disk = {.close = journal_close,
+                                               .ids = journal_disk_ids,
+                                               .room = journal_disk_room,
+                                               .accept = journal_disk_accept,
+                                               .attempt = journal_disk_attempt,
+                                               .finish = journal_disk_finish,
+                                               .cap = journal_disk_cap,
+                                               .body = journal_disk_body,
+                                               .body_in_memory = journal_disk_body_in_memory,
+                                               .header = journal_disk_header,
+                                               .body_drop = journal_disk_body_drop,
+                                               .big_open = journal_disk_big_open,
+                                               .stats = journal_disk_stats,
+                                               .flush = journal_disk_flush};
+
 static struct hky_journal *journal_new(const struct hky_journal_params *params)
 {
     struct hky_journal *j = hky_calloc(1, sizeof *j);
     pthread_condattr_t monotonic;
 
+    j->head.backend = &on_disk;
     j->params = *params;
     if (j->params.segment_octets == 0)
         j->params.segment_octets = 64 << 20;
@@ -205,14 +223,10 @@ enum hky_err hky_journal_open(const struct hky_journal_params *params, const str
     return HKY_OK;
 }
 
-void hky_journal_close(struct hky_journal **journal)
+static void journal_close(struct hky_journal *j)
 {
-    struct hky_journal *j = *journal;
     bool is_whole;
 
-    if (j == NULL)
-        return;
-    *journal = NULL;
     stop_threads(j);
     maintainer_finish(j);
     is_whole = atomic_load(&j->health) == HKY_OK;

@@ -198,7 +198,7 @@ static void submit_sealed(struct hky_journal *j, struct entry *e, struct hky_com
     entry_submit(j, e);
 }
 
-void hky_journal_accept(struct hky_journal *j, struct hky_message *m, struct hky_commit *c)
+void journal_disk_accept(struct hky_journal *j, struct hky_message *m, struct hky_commit *c)
 {
     struct entry *e = entry_new(RECORD_ACCEPTED);
 
@@ -207,7 +207,7 @@ void hky_journal_accept(struct hky_journal *j, struct hky_message *m, struct hky
     submit_sealed(j, e, c);
 }
 
-void hky_journal_attempt(struct hky_journal *j, const struct hky_recipient *r, struct hky_commit *c)
+void journal_disk_attempt(struct hky_journal *j, const struct hky_recipient *r, struct hky_commit *c)
 {
     struct entry *e = entry_new(RECORD_ATTEMPT);
 
@@ -223,8 +223,8 @@ void hky_journal_attempt(struct hky_journal *j, const struct hky_recipient *r, s
     submit_sealed(j, e, c);
 }
 
-void hky_journal_finish(struct hky_journal *j, const struct hky_recipient *r, struct hky_message *notice,
-                        struct hky_commit *c)
+void journal_disk_finish(struct hky_journal *j, const struct hky_recipient *r, struct hky_message *notice,
+                         struct hky_commit *c)
 {
     struct entry *e = entry_new(RECORD_FINISHED);
 
@@ -242,7 +242,7 @@ void hky_journal_finish(struct hky_journal *j, const struct hky_recipient *r, st
     submit_sealed(j, e, c);
 }
 
-void hky_journal_cap(struct hky_journal *j, struct hky_str key, struct hky_str value, struct hky_commit *c)
+void journal_disk_cap(struct hky_journal *j, struct hky_str key, struct hky_str value, struct hky_commit *c)
 {
     struct entry *e = entry_new(RECORD_CAP);
 
@@ -252,7 +252,7 @@ void hky_journal_cap(struct hky_journal *j, struct hky_str key, struct hky_str v
     submit_sealed(j, e, c);
 }
 
-enum hky_err hky_journal_room(struct hky_journal *j, uint64_t size)
+enum hky_err journal_disk_room(struct hky_journal *j, uint64_t size)
 {
     enum hky_err health = (enum hky_err)atomic_load_explicit(&j->health, memory_order_relaxed);
 
@@ -267,12 +267,12 @@ enum hky_err hky_journal_room(struct hky_journal *j, uint64_t size)
     return HKY_OK;
 }
 
-struct hky_id_source *hky_journal_ids(struct hky_journal *j)
+struct hky_id_source *journal_disk_ids(struct hky_journal *j)
 {
     return &j->ids;
 }
 
-void hky_journal_flush(struct hky_journal *j)
+void journal_disk_flush(struct hky_journal *j)
 {
     struct waiter w;
     struct entry *e = entry_new(RECORD_END);
@@ -286,7 +286,7 @@ void hky_journal_flush(struct hky_journal *j)
     waiter_fini(&w);
 }
 
-void hky_journal_stats(struct hky_journal *j, struct hky_journal_stats *out)
+void journal_disk_stats(struct hky_journal *j, struct hky_journal_stats *out)
 {
     enum hky_err health = (enum hky_err)atomic_load(&j->health);
 
