@@ -18,6 +18,7 @@ enum hky_err {
     HKY_E_DENIED,  /* not allowed */
     HKY_E_FULL,    /* no space: disk, spool_max, memory budget */
     HKY_E_IO,      /* the disk or a file failed */
+    HKY_E_DAMAGED, /* what was stored is gone, or is not what comes back: its checksum does not fit */
     HKY_E_NET,     /* the network failed: connect, read, write */
     HKY_E_DNS,     /* name resolution failed */
     HKY_E_TLS,     /* handshake or verification failed */

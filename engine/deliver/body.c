@@ -146,7 +146,9 @@ enum hky_write hky_delivery_write(struct hky_delivery *x, struct hky_stream *s, 
         if (x->is_reading || hky_stream_unsent(s) > UNSENT_HIGH)
             return HKY_WRITE_WAIT;
         if (!x->has_piece) {
-            x->read = (struct hky_body_read){.loop = x->loop, .message = x->message, .at = x->at, .done = on_read};
+            if (x->at == 0)
+                x->read = (struct hky_body_read){.loop = x->loop, .message = x->message, .done = on_read};
+            x->read.at = x->at; /* one struct for all pieces: the journal compares the checksum of them all */
             if (!hky_journal_body(x->journal, &x->read)) {
                 x->is_reading = true;
                 return HKY_WRITE_WAIT;
@@ -156,7 +158,9 @@ enum hky_write hky_delivery_write(struct hky_delivery *x, struct hky_stream *s, 
         enum hky_err err = x->read.result;
         size_t n = x->read.n;
         if (err != HKY_OK)
-            hky_error_set(e, err, "the message cannot be read from the spool");
+            hky_error_set(e, err, "the message %s",
+                          err == HKY_E_DAMAGED ? "is damaged in the spool (the log says where)"
+                                               : "cannot be read from the spool");
         else if (n == 0)
             err = hky_error_set(e, HKY_E_IO, "the message is shorter in the spool than it was");
         else if (n > x->message->size - x->at)

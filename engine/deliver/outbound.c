@@ -273,7 +273,8 @@ static bool write_content(struct hky_outbound *c, struct hky_transaction *t)
         return true;
     case HKY_WRITE_FAILED:
         /* Without a final dot nothing was sent; only closing says so. */
-        hky_outbound_fail_local(c, HKY_STAGE_DATA, HKY_CLASS_SYSTEM_TEMP, HKY_ORIGIN_LOCAL, "%s", e.text);
+        hky_outbound_fail_local(c, HKY_STAGE_DATA, HKY_CLASS_SYSTEM_TEMP,
+                                e.code == HKY_E_DAMAGED ? HKY_ORIGIN_SPOOL : HKY_ORIGIN_LOCAL, "%s", e.text);
         return true;
     case HKY_WRITE_WAIT:
         break;

@@ -1,6 +1,7 @@
 /*
- * Large bodies: big/ID, streamed by one thread as they arrive. Written under ID.part, synced, renamed, the folder
- * synced; only then their message may be submitted. What is left without a message after a crash is removed at start.
+ * Large bodies: big/ID, streamed by one thread as they arrive. Written under ID.part, closed with a trailer that holds
+ * the body's checksum, synced, renamed, the folder synced; only then their message may be submitted. What is left
+ * without a message after a crash is removed at start.
  */
 #include "journal/internal.h"
 
@@ -32,8 +33,10 @@ struct hky_big {
     void (*on_room)(void *ctx);
     void *ctx;
     struct hky_task room_task;
-    uint64_t id, at;
-    int fd; /* the writer's */
+    /* the writer's */
+    uint64_t id, at; /* at: octets in the file */
+    uint32_t crc;    /* of these octets */
+    int fd;
     enum hky_err result;
     /* under the writer's lock */
     struct chunk *first, *last;
@@ -158,10 +161,29 @@ static void room_told(struct hky_task *task)
         b->on_room(b->ctx);
 }
 
+static void write_octets(struct hky_big *b, const char *p, size_t n)
+{
+    struct hky_journal *j = b->j;
+    struct iovec iov = {.iov_base = (void *)(uintptr_t)p, .iov_len = n};
+
+    while (b->result == HKY_OK && iov.iov_len > 0) {
+        ssize_t wrote = j->io.pwritev(j->io.ctx, b->fd, &iov, 1, (off_t)b->at);
+        if (wrote < 0 && errno == EINTR)
+            continue;
+        if (wrote <= 0) {
+            b->result = wrote < 0 ? disk_error(errno) : HKY_E_IO;
+            return;
+        }
+        iov.iov_base = (char *)iov.iov_base + wrote;
+        iov.iov_len -= (size_t)wrote;
+        b->at += (uint64_t)wrote;
+        atomic_fetch_add(&j->big_octets, (unsigned long long)wrote);
+    }
+}
+
 static void write_chunk(struct hky_big *b, const struct chunk *c)
 {
     struct hky_journal *j = b->j;
-    struct iovec iov = {.iov_base = (void *)(uintptr_t)c->p, .iov_len = c->n};
     char name[HKY_ID_TEXT], part[HKY_ID_TEXT + 8];
 
     names(b->id, name, part);
@@ -172,19 +194,17 @@ static void write_chunk(struct hky_big *b, const struct chunk *c)
         if (b->fd < 0)
             b->result = disk_error(errno);
     }
-    while (b->result == HKY_OK && iov.iov_len > 0) {
-        ssize_t n = j->io.pwritev(j->io.ctx, b->fd, &iov, 1, (off_t)b->at);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0) {
-            b->result = n < 0 ? disk_error(errno) : HKY_E_IO;
-            return;
-        }
-        iov.iov_base = (char *)iov.iov_base + n;
-        iov.iov_len -= (size_t)n;
-        b->at += (uint64_t)n;
-        atomic_fetch_add(&j->big_octets, (unsigned long long)n);
-    }
+    b->crc = hky_crc32c(b->crc, c->p, c->n);
+    write_octets(b, c->p, c->n);
+}
+
+static void write_trailer(struct hky_big *b)
+{
+    struct big_trailer t = {.id = b->id, .size = b->at, .crc = b->crc};
+    char out[BIG_TRAILER];
+
+    big_trailer_encode(&t, out);
+    write_octets(b, out, sizeof out);
 }
 
 static void big_told(struct hky_task *task)
@@ -203,6 +223,8 @@ static void finish_big(struct hky_big *b)
     names(b->id, name, part);
     if (c != NULL && b->fd < 0 && b->result == HKY_OK)
         b->result = HKY_E_STATE; /* nothing was written */
+    if (c != NULL && b->result == HKY_OK)
+        write_trailer(b);
     if (c != NULL && b->result == HKY_OK && j->io.fdatasync(j->io.ctx, b->fd) < 0)
         b->result = HKY_E_IO;
     if (b->fd >= 0)

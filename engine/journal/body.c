@@ -1,5 +1,6 @@
 /*
- * Bodies: from memory by reference, from the page cache at once, from the disk by a thread of its own.
+ * Bodies: from memory by reference, from the page cache at once, from the disk by a thread of its own. What comes from
+ * the disk is compared with its checksum before its last piece is given; one that does not fit is copied to damaged/.
  * m->body is taken away while others read it, and a message moves while it is read: both under body_lock, which is held
  * for a few instructions only. A segment that is being read is counted in `readers` and not given away.
  */
@@ -90,77 +91,183 @@ static void answer(struct hky_body_read *r, enum hky_err result, char *p, size_t
     r->n = n;
 }
 
-/* The header before the body says whose it is; read as a whole, the checksum says whether it is that. */
-static bool is_right(const struct segment *s, const struct hky_message *m, const char *p, size_t n)
+/* The header before the body says whose it is, and what its checksum is. */
+static bool is_right(const struct segment *s, const struct hky_message *m, const char *p, uint32_t *stored_crc)
 {
     struct record rec;
 
     if (!record_decode(p, s->octets, s->head.epoch, s->head.salt, &rec) || rec.key != m->id || rec.body_n != m->size)
         return false;
-    return n < m->size || hky_crc32c(0, p + RECORD_HEADER, n) == rec.body_crc;
+    *stored_crc = rec.body_crc;
+    return true;
 }
 
-/* Reads the piece at r->at; 1 done, 0 would block (only with RWF_NOWAIT). */
-static int read_piece(struct hky_journal *j, struct hky_body_read *r, int flags)
+/* The checksum over the pieces so far, this one included. False: it was the last one, and they are not the body. A
+ * piece out of turn is not checked. */
+static bool is_sound(struct hky_body_read *r, const char *p, size_t n)
 {
-    size_t head = r->at == 0 ? RECORD_HEADER : 0, n = piece_of(r), got = 0;
+    uint32_t crc;
+
+    if (!r->has_stored_crc || r->at != r->checked)
+        return true;
+    crc = hky_crc32c(r->crc, p, n);
+    if (r->at + n >= r->message->size && crc != r->stored_crc)
+        return false;
+    r->crc = crc;
+    r->checked = r->at + n;
+    return true;
+}
+
+static void begin_check(struct hky_body_read *r, bool is_known, uint32_t stored_crc)
+{
+    r->checked = 0;
+    r->crc = 0;
+    r->has_stored_crc = is_known;
+    r->stored_crc = stored_crc;
+}
+
+/* Copied to damaged/, where it stays when the message goes. On the reader's thread. */
+static void set_body_aside(struct hky_journal *j, const struct hky_message *m, const char *p, size_t n, const char *why)
+{
+    char id[HKY_ID_TEXT], name[HKY_ID_TEXT + 8], to[32] = "";
+    bool is_kept;
+
+    hky_id_format(m->id, id);
+    snprintf(name, sizeof name, "%s.body", id);
+    atomic_fetch_add(&j->n_damaged, 1);
+    if (m->is_big)
+        is_kept = linkat(j->big_fd, id, j->damaged_fd, name, 0) == 0 || errno == EEXIST;
+    else
+        is_kept = p != NULL && spool_write_file(j, j->damaged_fd, name, p, n, NULL) == HKY_OK;
+    if (is_kept)
+        snprintf(to, sizeof to, "damaged/%s", name);
+    hky_log(j->params.log, HKY_LOG_ERROR, "damaged", "msg=%s what=body why=\"%s\" copy=%s", id, why,
+            is_kept ? to : "none");
+}
+
+/* The record of a body in a segment as it stands on disk: for damaged/, and to say where it is. */
+static void set_record_aside(struct hky_journal *j, struct hky_message *m, const char *why)
+{
     uint64_t body_at;
+    struct segment *s = hold_segment(j, m, &body_at);
+    char *p;
+
+    if (s == NULL)
+        return;
+    p = hky_alloc(m->size + 1);
+    if (segment_read(s, body_at, p, m->size) == HKY_OK)
+        set_body_aside(j, m, p, m->size, why);
+    else
+        set_body_aside(j, m, NULL, 0, why);
+    atomic_fetch_sub(&s->readers, 1);
+    free(p);
+}
+
+/* n octets at `at` of a segment: HKY_OK, HKY_E_IO, or HKY_E_STATE: would block (only with RWF_NOWAIT). */
+static enum hky_err read_octets(const struct segment *s, char *p, size_t n, uint64_t at, int flags)
+{
+    for (size_t got = 0; got < n;) {
+        struct iovec iov = {.iov_base = p + got, .iov_len = n - got};
+        ssize_t k = preadv2(s->fd, &iov, 1, (off_t)(at + got), flags);
+        if (k < 0 && errno == EINTR)
+            continue;
+        if (k <= 0)
+            return flags != 0 ? HKY_E_STATE : HKY_E_IO;
+        got += (size_t)k;
+    }
+    return HKY_OK;
+}
+
+/* Reads the piece at r->at. False: it would block, or what came is not right, which the reader's thread looks into. */
+static bool read_piece(struct hky_journal *j, struct hky_body_read *r, int flags)
+{
+    size_t head = r->at == 0 ? RECORD_HEADER : 0, n = piece_of(r);
+    uint64_t body_at;
+    uint32_t stored_crc;
     struct segment *s = hold_segment(j, r->message, &body_at);
-    enum hky_err err = HKY_OK;
+    const char *why = NULL;
+    enum hky_err err;
     char *p;
 
     if (s == NULL) {
         answer(r, HKY_E_MISSING, NULL, 0, 0);
-        return 1;
+        return true;
     }
     p = hky_alloc(head + n);
-    while (got < head + n && err == HKY_OK) {
-        struct iovec iov = {.iov_base = p + got, .iov_len = head + n - got};
-        ssize_t k = preadv2(s->fd, &iov, 1, (off_t)(body_at - head + r->at + got), flags);
-        if (k < 0 && errno == EINTR)
-            continue;
-        if (k <= 0 && flags != 0) {
-            atomic_fetch_sub(&s->readers, 1);
-            free(p);
-            return 0;
-        }
-        if (k <= 0)
-            err = HKY_E_IO;
+    err = read_octets(s, p, head + n, body_at - head + r->at, flags);
+    if (err == HKY_OK && head > 0) {
+        if (is_right(s, r->message, p, &stored_crc))
+            begin_check(r, true, stored_crc);
         else
-            got += (size_t)k;
-    }
-    if (err == HKY_OK && head > 0 && !is_right(s, r->message, p, n)) {
-        err = HKY_E_IO;
-        atomic_fetch_add(&j->n_damaged, 1);
-        hky_log(j->params.log, HKY_LOG_ERROR, "damaged", "segment=%u at=%llu why=body", s->slot,
-                (unsigned long long)body_at);
+            why = "its record is not readable";
     }
     atomic_fetch_sub(&s->readers, 1);
+    if (err == HKY_OK && why == NULL && !is_sound(r, p + head, n))
+        why = "its checksum does not fit";
+    if (flags != 0 && (err != HKY_OK || why != NULL)) {
+        free(p);
+        return false;
+    }
+    if (why != NULL) {
+        set_record_aside(j, r->message, why);
+        err = HKY_E_DAMAGED;
+    }
     answer(r, err, p, head, n);
-    return 1;
+    return true;
+}
+
+/* What the trailer says; a file that ends with its body has none. NULL, or what is wrong. */
+static const char *read_trailer(struct hky_body_read *r, int fd)
+{
+    const struct hky_message *m = r->message;
+    struct big_trailer t;
+    char in[BIG_TRAILER];
+    ssize_t n = pread(fd, in, sizeof in, (off_t)m->size);
+
+    begin_check(r, n == BIG_TRAILER, 0);
+    if (n <= 0)
+        return NULL;
+    if (n != BIG_TRAILER || !big_trailer_decode(in, &t) || t.id != m->id || t.size != m->size)
+        return "the checksum at its end is not readable";
+    r->stored_crc = t.crc;
+    return NULL;
 }
 
 static void read_big(struct hky_journal *j, struct hky_body_read *r)
 {
     size_t n = piece_of(r), got = 0;
+    const char *why = NULL;
     char name[HKY_ID_TEXT], *p = hky_alloc(n);
+    bool is_gone, is_failing = false;
     int fd;
 
     hky_id_format(r->message->id, name);
     fd = openat(j->big_fd, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+    is_gone = fd < 0 && errno == ENOENT;
     while (fd >= 0 && got < n) {
         ssize_t k = pread(fd, p + got, n - got, (off_t)(r->at + got));
         if (k < 0 && errno == EINTR)
             continue;
+        is_failing = k < 0;
         if (k <= 0)
             break;
         got += (size_t)k;
     }
-    if (fd >= 0)
+    if (fd >= 0) {
         posix_fadvise(fd, (off_t)(r->at + got), 2 * PIECE_MAX, POSIX_FADV_WILLNEED);
-    if (fd >= 0)
+        if (got < n && !is_failing)
+            why = "its file is shorter than it was";
+        else if (got == n && r->at == 0)
+            why = read_trailer(r, fd);
         close(fd);
-    answer(r, got == n ? HKY_OK : HKY_E_IO, p, 0, n);
+    }
+    if (is_gone)
+        why = "its file is gone";
+    if (why == NULL && got == n && !is_sound(r, p, n))
+        why = "its checksum does not fit";
+    if (why != NULL)
+        set_body_aside(j, r->message, NULL, 0, why);
+    answer(r, why != NULL ? HKY_E_DAMAGED : got == n ? HKY_OK : HKY_E_IO, p, 0, n);
 }
 
 struct hky_body *journal_disk_body_in_memory(struct hky_journal *j, struct hky_message *m)
@@ -216,35 +323,37 @@ static bool read_big_header(struct hky_journal *j, const struct hky_message *m, 
     return ok;
 }
 
-static bool read_header(struct hky_journal *j, struct hky_message *m, char *p)
+/* The whole body where it is not large: a damaged one must not decide which way its message goes. */
+static bool read_header(struct hky_journal *j, struct hky_message *m, char *p, size_t n)
 {
     uint64_t body_at;
+    uint32_t stored_crc;
     struct segment *s = hold_segment(j, m, &body_at);
     bool ok;
 
     if (s == NULL)
         return false;
-    ok = read_cached(s->fd, p, RECORD_HEADER + m->header_octets, body_at - RECORD_HEADER) &&
-         is_right(s, m, p, m->header_octets);
+    ok = read_cached(s->fd, p, RECORD_HEADER + n, body_at - RECORD_HEADER) && is_right(s, m, p, &stored_crc) &&
+         (n < m->size || hky_crc32c(0, p + RECORD_HEADER, n) == stored_crc);
     atomic_fetch_sub(&s->readers, 1);
     return ok;
 }
 
 bool journal_disk_header(struct hky_journal *j, struct hky_message *m, struct hky_body **body, struct hky_str *out)
 {
-    size_t n = RECORD_HEADER + m->header_octets;
+    size_t n = !m->is_big && m->size <= PIECE_MAX ? (size_t)m->size : m->header_octets;
     char *p;
 
     if ((*body = journal_disk_body_in_memory(j, m)) != NULL) {
         *out = hky_str_of((*body)->p, m->header_octets < (*body)->n ? m->header_octets : (*body)->n);
         return true;
     }
-    p = hky_alloc(n);
-    if (m->is_big ? !read_big_header(j, m, p) : !read_header(j, m, p)) {
+    p = hky_alloc(RECORD_HEADER + n);
+    if (m->is_big ? !read_big_header(j, m, p) : !read_header(j, m, p, n)) {
         free(p);
         return false;
     }
-    *body = hky_body_new(p, n, n);
+    *body = hky_body_new(p, RECORD_HEADER + n, RECORD_HEADER + n);
     *out = hky_str_of(p + RECORD_HEADER, m->header_octets);
     return true;
 }
@@ -272,7 +381,7 @@ bool journal_disk_body(struct hky_journal *j, struct hky_body_read *r)
     r->body = NULL;
     if (r->at >= r->message->size || read_memory(j, r))
         return true;
-    if (!r->message->is_big && read_piece(j, r, RWF_NOWAIT) == 1)
+    if (!r->message->is_big && read_piece(j, r, RWF_NOWAIT))
         return true;
     r->next = NULL;
     pthread_mutex_lock(&rd->lock);

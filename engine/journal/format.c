@@ -4,6 +4,7 @@
 
 #define RECORD_MAGIC  0x6a796b48u /* "Hkyj" */
 #define SEGMENT_MAGIC UINT64_C(0x676553796b48000a)
+#define BIG_MAGIC     UINT64_C(0x676942796b48000a)
 
 static void put32(char *p, uint32_t v)
 {
@@ -227,4 +228,22 @@ bool finished_meta_parse(struct hky_str meta, uint8_t flags, struct finished_met
     if (flags & FLAG_NOTICE)
         f->notice = hky_str_of(c.p, c.n);
     return !c.is_bad;
+}
+
+/* magic 0 · id 8 · size 16 · crc 24 · crc of these 28 octets 28 */
+void big_trailer_encode(const struct big_trailer *t, char out[BIG_TRAILER])
+{
+    put64(out, BIG_MAGIC);
+    put64(out + 8, t->id);
+    put64(out + 16, t->size);
+    put32(out + 24, t->crc);
+    put32(out + 28, hky_crc32c(0, out, 28));
+}
+
+bool big_trailer_decode(const char in[BIG_TRAILER], struct big_trailer *t)
+{
+    t->id = get64(in + 8);
+    t->size = get64(in + 16);
+    t->crc = get32(in + 24);
+    return get64(in) == BIG_MAGIC && get32(in + 28) == hky_crc32c(0, in, 28);
 }

@@ -118,6 +118,16 @@ struct finished_meta {
 };
 bool finished_meta_parse(struct hky_str meta, uint8_t flags, struct finished_meta *f);
 
+/* What stands behind a large body in its file big/ID: whose body it is, and its checksum. A file that ends with its
+ * body is of an older engine: nothing is known of its octets then. */
+#define BIG_TRAILER 32u
+struct big_trailer {
+    uint64_t id, size;
+    uint32_t crc; /* CRC32C of the body */
+};
+void big_trailer_encode(const struct big_trailer *t, char out[BIG_TRAILER]);
+bool big_trailer_decode(const char in[BIG_TRAILER], struct big_trailer *t); /* false: not one */
+
 /* Walk the records of a segment that has no footer. `p` is the whole file, `n` its octets. */
 struct scan_report {
     uint64_t end;      /* offset after the last sound record */

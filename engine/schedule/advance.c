@@ -406,8 +406,11 @@ void hky_plan_advance(const struct hky_advance_query *q, struct hky_advance *out
     HKY_ASSERT(r->plan != NULL && r->step < r->plan->n_steps);
     memset(out, 0, sizeof *out);
     struct walk w = {q->policy, r, q->outcome, q->outcome->class, q->now_ms, plan_expire_at(q->policy, r), out};
-    bool is_reacted = by_react(&w);
-    if (!is_reacted) {
+    bool is_damaged = q->outcome->reply.origin == HKY_ORIGIN_SPOOL;
+    bool is_reacted = !is_damaged && by_react(&w);
+    if (is_damaged) {
+        go_hold(&w, "the stored message is damaged"); /* neither another way nor time mends it */
+    } else if (!is_reacted) {
         by_class(&w);
     } else if (w.cause == HKY_CLASS_RATE_LIMITED || w.cause == HKY_CLASS_QUOTA_EXHAUSTED ||
                w.cause == HKY_CLASS_RELAY_AUTH || w.cause == HKY_CLASS_RELAY_DENIED) {

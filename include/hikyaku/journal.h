@@ -104,7 +104,10 @@ void hky_journal_finish(struct hky_journal *j, const struct hky_recipient *r, st
 /* The newest value of a cap (reserved slots); survives segments. Durable when done. */
 void hky_journal_cap(struct hky_journal *j, struct hky_str key, struct hky_str value, struct hky_commit *c);
 
-/* A body, in pieces of at most 256 KiB or, when in memory, all that is left. Never blocks. */
+/* A body, in pieces of at most 256 KiB or, when in memory, all that is left. Never blocks. Whoever reads it whole uses
+ * one struct for all pieces in order and changes only `at`: so its checksum is compared before the last piece is given.
+ * result HKY_E_DAMAGED: the stored body is not the one that was accepted, or it is gone; it was copied to damaged/ and
+ * logged, and what was read so far must not be used · HKY_E_IO: the disk did not answer; asking again may help. */
 struct hky_body_read {
     struct hky_loop *loop;
     struct hky_message *message; /* the caller keeps a reference until done */
@@ -115,6 +118,10 @@ struct hky_body_read {
     const char *p;
     size_t n;              /* >= 1 unless at the end or failed */
     struct hky_body *body; /* what p points into; counted */
+    /* the journal's: the checksum so far, of the octets before `checked`, and the one that was stored */
+    uint64_t checked;
+    uint32_t crc, stored_crc;
+    bool has_stored_crc;
     struct hky_task task;
     struct hky_body_read *next;
 };
@@ -130,8 +137,8 @@ bool hky_journal_header(struct hky_journal *j, struct hky_message *m, struct hky
 void hky_journal_body_drop(struct hky_journal *j, struct hky_message *m);
 
 /* A body above HKY_BIG_BODY, streamed to big/ID as it arrives by a second thread. Write copies; false: pause the client
- * until on_room. HKY_E_FULL: spool_max or min_free would be passed; found on the way, `done` says it. Commit syncs file
- * and folder, then `done`; abort (also after failure) removes the file. */
+ * until on_room. HKY_E_FULL: spool_max or min_free would be passed; found on the way, `done` says it. Commit appends
+ * the body's checksum and syncs file and folder, then `done`; abort (also after failure) removes the file. */
 struct hky_big;
 enum hky_err hky_journal_big_open(struct hky_journal *j, uint64_t id, struct hky_loop *loop, void (*on_room)(void *ctx),
                                   void *ctx, struct hky_big **out);

@@ -87,7 +87,8 @@ enum hky_origin {
     HKY_ORIGIN_TIMEOUT,
     HKY_ORIGIN_LOST,
     HKY_ORIGIN_LOCAL,
-    HKY_ORIGIN_POLICY
+    HKY_ORIGIN_POLICY,
+    HKY_ORIGIN_SPOOL /* our own copy of the message is damaged: it is held, whatever the plan says */
 };
 #define HKY_REPLY_TEXT 1000
 struct hky_reply {

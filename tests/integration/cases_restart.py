@@ -1,10 +1,12 @@
 """Crashes and starts again. (tests/crash kills the engine under load, many times.)"""
 import collections
+import glob
 import json
+import os
 import signal
 import time
 
-from common import case, end, event, restart, same, send, sink_at
+from common import case, end, event, holds, message, restart, same, send, sink_at
 from harness import free_ports, wait_for
 
 POLICY = """
@@ -62,4 +64,40 @@ def killed_with_lines_waiting(world):
     restart(engine)
     rows = collections.Counter(row["id"] for row in engine.events("accepted"))
     same(rows, collections.Counter(ids), "accepted lines")
+    end(engine)
+
+
+def change(path, wanted):
+    """Turns one letter of a text in a file on its head, as a bad sector would."""
+    with open(path, "r+b") as f:
+        at = f.read().rindex(wanted)
+        f.seek(at)
+        f.write(bytes([wanted[0] ^ 0x20]))
+
+
+@case("restart", "one octet of a waiting message changes on the disk, in a segment or a large file: it is held, not sent", 120)
+def changed_on_the_disk(world):
+    port = free_ports(1)[0]
+    engine = world.engine(POLICY.replace("PORT", str(port)), log="warn")
+    filler = ("x" * 70 + "\r\n")
+    medium = send(engine, "medium@a.example", message("medium", body=filler * 8000 + "medium end\r\n" + filler * 100))
+    large = send(engine, "large@b.example", message("large", body=filler * 40000 + "large end\r\n" + filler * 100))
+    sound = send(engine, "sound@c.example", message("sound", body=filler * 8000))
+    for id in (medium, large, sound):
+        event(engine, "deferred", id=id)
+    end(engine)
+    segment, = [name for name in glob.glob(world.path("spool", "journal", "seg-*"))
+                if b"medium end" in open(name, "rb").read()]
+    change(segment, b"medium end")
+    change(world.path("spool", "big", large), b"large end")
+    sink_at(world, port)
+    restart(engine)
+    world.run("queue", "retry", "--spool", engine.spool, "--relay", "r")
+    for id in (medium, large):
+        row = event(engine, "held", id=id)
+        holds("damaged" in json.dumps(row), row)
+        holds(f"msg={id}" in engine.text() and "checksum" in engine.text(), engine.text())
+        holds(os.path.exists(world.path("spool", "damaged", f"{id}.body")), "a copy in damaged/")
+    event(engine, "delivered", id=sound)
+    same([row["to"] for row in world.received()], [["sound@c.example"]], "arrivals")
     end(engine)

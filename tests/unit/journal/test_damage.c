@@ -483,7 +483,7 @@ static void a_body_that_rotted_later_is_an_error_not_mail(void **state)
     if (!hky_journal_body(r.j, &read))
         for (int i = 0; i < 1000 && read.message != NULL; i++)
             hky_loop_turn(r.loop, 10);
-    assert_int_equal(read.result, HKY_E_IO);
+    assert_int_equal(read.result, HKY_E_DAMAGED);
     hky_body_read_release(&read);
     rig_fini(&r);
 }
