@@ -201,7 +201,8 @@ static bool is_last_rcpt(struct hky_transaction *t)
 
 /* ---- the end of a connection ---- */
 
-static void settle(struct hky_dialogue *d, struct hky_transaction *t, enum hky_stage stage,
+/* True: it was given back. */
+static bool settle(struct hky_dialogue *d, struct hky_transaction *t, enum hky_stage stage,
                    const struct hky_reply *reply, bool dot_left)
 {
     switch (t->state) {
@@ -209,7 +210,7 @@ static void settle(struct hky_dialogue *d, struct hky_transaction *t, enum hky_s
         /* Not the first here and no reply of its own: the connection was worn out, not the message. */
         if (!t->has_reply && t->ordinal > 1) {
             txn_end(d, t, HKY_DIALOGUE_GIVE_BACK);
-            return;
+            return true;
         }
         report_rest(d, t, stage, reply, false);
         break;
@@ -225,6 +226,7 @@ static void settle(struct hky_dialogue *d, struct hky_transaction *t, enum hky_s
         break;
     }
     txn_end(d, t, HKY_DIALOGUE_DONE);
+    return false;
 }
 
 static enum hky_stage stage_of_txn(const struct hky_dialogue *d, const struct hky_transaction *t)
@@ -246,15 +248,17 @@ void hky_dialogue_finish(struct hky_dialogue *d, enum hky_stage stage, const str
     enum hky_stage at = stage != HKY_STAGE_NONE ? stage : hky_dialogue_stage(d);
     /* Settled before the state changes hands: no event may start anything new. */
     hky_dialogue_enter(d, HKY_DIALOGUE_CLOSED);
+    bool is_worn = false;
     while (d->current != NULL) {
         enum hky_stage own = stage_of_txn(d, d->current);
-        settle(d, d->current, own, reply, dot_left);
+        is_worn |= settle(d, d->current, own, reply, dot_left);
     }
     d->n_marks = 0;
     hky_dialogue_emit(d, &(struct hky_dialogue_event){.kind = HKY_DIALOGUE_END,
                                                       .stage = at,
                                                       .reply = reply,
                                                       .is_idle = is_idle,
+                                                      .is_worn = is_worn,
                                                       .is_out_of_step = is_out_of_step});
 }
 

@@ -101,6 +101,7 @@ struct hky_dialogue_event {
     bool is_ambiguous;   /* the dot may have left and its reply is missing */
     bool is_out_of_step; /* END: replies did not fit the commands: do not overlap or pipeline with this peer */
     bool is_idle;        /* END: nothing was under way */
+    bool is_worn;        /* END: a message that was not the first of the connection was given back */
     struct hky_str octets;
 };
 

@@ -10,6 +10,36 @@
 
 #define OVERLAP_UNSENT (256 * 1024) /* with more of the body unsent the next message is not bound yet */
 
+static const char *const state_names[] = {
+#define X(id) #id,
+    HKY_OUTBOUND_STATES(X)
+#undef X
+};
+
+#define TO(s) (1u << HKY_OUTBOUND_##s)
+#define ANEW  (TO(RESOLVING) | TO(CONNECTING)) /* the next address, the next host */
+static const uint16_t edges[HKY_OUTBOUND_N] = {
+    [HKY_OUTBOUND_NEW] = TO(RESOLVING) | TO(CLOSED),
+    [HKY_OUTBOUND_RESOLVING] = ANEW | TO(CLOSED),
+    [HKY_OUTBOUND_CONNECTING] = ANEW | TO(OPENING) | TO(SECURING) | TO(CLOSED),
+    [HKY_OUTBOUND_OPENING] = ANEW | TO(SECURING) | TO(LOGIN) | TO(READY) | TO(CLOSED),
+    [HKY_OUTBOUND_SECURING] = ANEW | TO(OPENING) | TO(CLOSED),
+    [HKY_OUTBOUND_LOGIN] = ANEW | TO(READY) | TO(CLOSED),
+    [HKY_OUTBOUND_READY] = TO(CLOSED),
+    [HKY_OUTBOUND_CLOSED] = 0,
+};
+#undef ANEW
+#undef TO
+
+void hky_outbound_enter(struct hky_outbound *c, enum hky_outbound_state s)
+{
+    HKY_ASSERT((edges[c->state] & (1u << s)) != 0);
+    if (hky_log_is_on(c->params.log, HKY_LOG_DEBUG))
+        hky_log(c->params.log, HKY_LOG_DEBUG, "connection", "relay=%s host=%s from=%s to=%s", c->params.relay->name,
+                hky_outbound_host(c), state_names[c->state], state_names[s]);
+    c->state = s;
+}
+
 /* ---- small things ---- */
 
 static void trace(struct hky_outbound *c, enum hky_stage stage, bool is_good, const char *text)
@@ -29,11 +59,9 @@ static void dialogue_end(struct hky_outbound *c)
     if (c->login != NULL)
         c->login->connection = NULL; /* its answer is for this dialogue, not for the next one */
     c->login = NULL;
-    c->wants_login = c->wants_tls = false;
-    if (c->is_dialogue) {
+    if (hky_outbound_is_talking(c)) {
         hky_dialogue_fini(&c->dialogue);
         hky_reply_reader_fini(&c->reader);
-        c->is_dialogue = false;
     }
     if (dot_has_left(c))
         hky_stream_close(&c->stream);
@@ -76,10 +104,10 @@ static void on_free(struct hky_task *task)
 
 static void let_go(struct hky_outbound *c)
 {
-    c->is_closed = true;
     hky_dns_cancel(&c->query);
     hky_timer_cancel(&c->timer);
     dialogue_end(c);
+    hky_outbound_enter(c, HKY_OUTBOUND_CLOSED);
 }
 
 /* No connection came about, or none that could send: the bound delivery gets the outcome. */
@@ -134,19 +162,19 @@ void hky_outbound_conclude(struct hky_outbound *c)
         .stage = c->end.stage,
         .class = c->class,
         .reply = &reply,
-        .was_open = c->is_open,
+        .was_open = c->state == HKY_OUTBOUND_READY,
         .is_idle = c->end.is_idle,
         .is_out_of_step = c->end.is_out_of_step,
-        .is_worn = c->was_given_back && reply.code == 0,
+        .is_worn = c->end.is_worn && reply.code == 0,
         .no_tls = c->is_plain && !c->params.is_plain,
     };
     c->end.kind = HKY_DIALOGUE_SEND;
-    if (!c->is_open && may_try_next(c, end.stage, &reply)) {
+    if (!end.was_open && may_try_next(c, end.stage, &reply)) {
         dialogue_end(c);
         hky_outbound_next_target(c);
         return;
     }
-    if (!c->is_open && end.stage == HKY_STAGE_TLS && reply.origin == HKY_ORIGIN_TLS && !c->is_plain &&
+    if (!end.was_open && end.stage == HKY_STAGE_TLS && reply.origin == HKY_ORIGIN_TLS && !c->is_plain &&
         c->params.relay->tls == HKY_TLS_OPPORTUNISTIC) {
         c->is_plain = true;
         c->addr_at = c->addr_at > 0 ? c->addr_at - 1 : 0;
@@ -157,7 +185,7 @@ void hky_outbound_conclude(struct hky_outbound *c)
         return;
     }
     bool is_token = c->auth == HKY_AUTH_XOAUTH2 || c->auth == HKY_AUTH_OAUTHBEARER;
-    if (!c->is_open && end.stage == HKY_STAGE_AUTH && reply.code >= 500 && is_token && c->token != NULL &&
+    if (!end.was_open && end.stage == HKY_STAGE_AUTH && reply.code >= 500 && is_token && c->token != NULL &&
         !c->has_refreshed) {
         c->has_refreshed = true; /* the token may have been revoked before its time */
         c->addr_at = c->addr_at > 0 ? c->addr_at - 1 : 0;
@@ -186,13 +214,13 @@ static void on_dialogue(void *ctx, const struct hky_dialogue_event *ev)
         c->is_moved = true;
         break;
     case HKY_DIALOGUE_START_TLS:
-        c->wants_tls = true;
+        hky_outbound_enter(c, HKY_OUTBOUND_SECURING);
         break;
     case HKY_DIALOGUE_ASK_LOGIN:
-        c->wants_login = true;
+        hky_outbound_enter(c, HKY_OUTBOUND_LOGIN);
         break;
     case HKY_DIALOGUE_OPEN:
-        c->is_open = true;
+        hky_outbound_enter(c, HKY_OUTBOUND_READY);
         c->class = HKY_CLASS_N;
         ops->open(c->params.ctx, c);
         break;
@@ -204,7 +232,6 @@ static void on_dialogue(void *ctx, const struct hky_dialogue_event *ev)
         ops->done(c->params.ctx, c, delivery_of(ev->txn), true);
         break;
     case HKY_DIALOGUE_GIVE_BACK:
-        c->was_given_back = ev->txn->ordinal > 1;
         ops->give_back(c->params.ctx, c, delivery_of(ev->txn));
         break;
     case HKY_DIALOGUE_END:
@@ -217,7 +244,7 @@ static void on_dialogue(void *ctx, const struct hky_dialogue_event *ev)
 static void on_start_tls(struct hky_task *task)
 {
     struct hky_outbound *c = HKY_CONTAINER(task, struct hky_outbound, task);
-    if (c->is_closed || c->stream == NULL || !c->is_dialogue)
+    if (c->state != HKY_OUTBOUND_SECURING)
         return;
     hky_stream_start_tls(c->stream, c->params.tls, hky_outbound_host(c));
     hky_outbound_arm(c);
@@ -245,11 +272,11 @@ static void begin(struct hky_outbound *c, struct hky_delivery *x)
     x->on_piece = on_piece;
     x->ctx = c;
     c->bound = x;
+    c->n_taken++;
     bool is_fit = hky_envelope_build(x, &c->dialogue.caps, c->params.relay->is_localpart_raw, &why, refuse_one, c);
     c->bound = NULL;
     if (is_fit) {
         x->mail_at_ms = hky_loop_now_ms(c->params.loop);
-        c->n_taken++;
         hky_dialogue_begin(&c->dialogue, &x->txn);
         return;
     }
@@ -282,28 +309,27 @@ static bool write_content(struct hky_outbound *c, struct hky_transaction *t)
     return false;
 }
 
-static bool may_take(struct hky_outbound *c)
+static bool may_take(const struct hky_outbound *c)
 {
-    if (c->is_retiring || !hky_dialogue_can_begin(&c->dialogue) || hky_stream_unsent(c->stream) > OVERLAP_UNSENT)
-        return false;
-    uint32_t most = c->params.relay->messages_per_connection;
-    if (most > 0 && c->n_taken >= most) {
-        c->is_retiring = true;
-        return false;
-    }
-    return true;
+    return !hky_outbound_is_retiring(c) && hky_dialogue_can_begin(&c->dialogue) &&
+           hky_stream_unsent(c->stream) <= OVERLAP_UNSENT;
+}
+
+static bool wants_credential(const struct hky_outbound *c)
+{
+    return c->dialogue.state == HKY_DIALOGUE_LOGIN && c->login == NULL;
 }
 
 void hky_outbound_pump(struct hky_outbound *c)
 {
-    if (c->is_pumping || c->is_closed || !c->is_dialogue)
+    if (c->is_pumping || !hky_outbound_is_talking(c))
         return;
     c->is_pumping = true;
     for (;;) {
         struct hky_transaction *t;
         if (c->end.kind == HKY_DIALOGUE_END)
             break;
-        if (c->wants_login) {
+        if (wants_credential(c)) {
             hky_outbound_login(c);
             continue;
         }
@@ -324,7 +350,7 @@ void hky_outbound_pump(struct hky_outbound *c)
         hky_outbound_conclude(c);
         return;
     }
-    if (c->is_retiring && hky_dialogue_is_idle(&c->dialogue))
+    if (hky_outbound_is_retiring(c) && hky_dialogue_is_idle(&c->dialogue))
         hky_dialogue_quit(&c->dialogue);
     hky_stream_flush(c->stream);
     if (c->is_moved || !hky_timer_is_set(&c->timer))
@@ -337,7 +363,7 @@ static size_t on_data(void *ctx, const char *p, size_t n)
 {
     struct hky_outbound *c = ctx;
     size_t at = 0;
-    while (at < n && c->is_dialogue && c->end.kind != HKY_DIALOGUE_END && !c->wants_tls) {
+    while (at < n && c->state != HKY_OUTBOUND_SECURING && c->end.kind != HKY_DIALOGUE_END) {
         size_t used = 0;
         struct hky_error e;
         enum hky_reply_status status = hky_reply_read(&c->reader, p + at, n - at, &used, &e);
@@ -361,12 +387,11 @@ static size_t on_data(void *ctx, const char *p, size_t n)
          * a 354 cannot be taken for the answer to a dot that was not out yet. */
         hky_dialogue_reply(&c->dialogue, r, hky_buf_str(&c->reader.lines), !dot_has_left(c));
     }
-    if (c->wants_tls && at < n) {
-        c->wants_tls = false;
+    bool is_securing = c->state == HKY_OUTBOUND_SECURING && c->end.kind != HKY_DIALOGUE_END;
+    if (is_securing && at < n) {
         hky_outbound_fail_local(c, HKY_STAGE_TLS, HKY_CLASS_TLS, HKY_ORIGIN_LOCAL,
                                 "octets before the TLS handshake: somebody may have put them there");
-    } else if (c->wants_tls) {
-        c->wants_tls = false;
+    } else if (is_securing) {
         c->task.run = on_start_tls;
         hky_loop_defer(c->params.loop, &c->task);
         return at;
@@ -397,7 +422,7 @@ static void on_connected(struct hky_outbound *c)
         p.starttls = HKY_DIALOGUE_TLS_MAY;
     hky_dialogue_init(&c->dialogue, &p);
     hky_reply_reader_init(&c->reader);
-    c->is_dialogue = true;
+    hky_outbound_enter(c, p.is_secure ? HKY_OUTBOUND_SECURING : HKY_OUTBOUND_OPENING);
     c->dot_end = 0;
     char peer[80];
     hky_stream_peer(c->stream, peer, sizeof(peer));
@@ -413,10 +438,11 @@ static void on_secured(struct hky_outbound *c)
     hky_stream_tls_text(c->stream, text, sizeof(text));
     trace(c, HKY_STAGE_TLS, true, text);
     c->is_moved = true;
+    hky_outbound_enter(c, HKY_OUTBOUND_OPENING);
     if (c->dialogue.state == HKY_DIALOGUE_HANDSHAKE)
         hky_dialogue_secured(&c->dialogue);
     hky_outbound_pump(c);
-    if (!c->is_closed && c->is_dialogue)
+    if (hky_outbound_is_talking(c))
         hky_outbound_arm(c);
 }
 
@@ -428,8 +454,7 @@ static bool is_our_lack(const struct hky_error *e)
 
 static bool is_shaking_hands(const struct hky_outbound *c)
 {
-    return hky_outbound_is_tried(c) && !hky_stream_is_secure(c->stream) &&
-           (c->dialogue.state == HKY_DIALOGUE_HANDSHAKE || c->dialogue.params.is_secure);
+    return c->state == HKY_OUTBOUND_SECURING && !hky_stream_is_secure(c->stream);
 }
 
 static void on_lost(struct hky_outbound *c, bool is_eof, const struct hky_error *e)
@@ -443,18 +468,19 @@ static void on_lost(struct hky_outbound *c, bool is_eof, const struct hky_error 
         class = HKY_CLASS_NETWORK;
     } else if (is_eof) {
         hky_reply_local(&reply, HKY_ORIGIN_LOST, "the server closed the connection");
-    } else if (e->code == HKY_E_TLS && !c->is_open) { /* later it is a connection that was lost like any other */
+    } else if (e->code == HKY_E_TLS &&
+               c->state != HKY_OUTBOUND_READY) { /* later it is a connection that was lost like any other */
         hky_reply_local(&reply, HKY_ORIGIN_TLS, "%s", e->text);
         stage = HKY_STAGE_TLS;
         class = HKY_CLASS_TLS;
     } else {
         hky_reply_local(&reply,
-                        hky_outbound_is_tried(c) ? HKY_ORIGIN_LOST
-                        : is_our_lack(e)         ? HKY_ORIGIN_LOCAL
-                                                 : HKY_ORIGIN_CONNECT,
+                        hky_outbound_is_talking(c) ? HKY_ORIGIN_LOST
+                        : is_our_lack(e)           ? HKY_ORIGIN_LOCAL
+                                                   : HKY_ORIGIN_CONNECT,
                         "%s", e->text);
     }
-    if (hky_outbound_is_tried(c)) {
+    if (hky_outbound_is_talking(c)) {
         hky_outbound_fail(c, stage, class, false, &reply);
         hky_outbound_pump(c);
         return;
@@ -492,7 +518,7 @@ const struct hky_stream_ops hky_outbound_stream_ops = {.on_data = on_data, .on_e
 static void on_begin(struct hky_task *task)
 {
     struct hky_outbound *c = HKY_CONTAINER(task, struct hky_outbound, task);
-    if (!c->is_closed)
+    if (c->state == HKY_OUTBOUND_NEW)
         hky_outbound_resolve(c);
 }
 
@@ -508,6 +534,7 @@ struct hky_outbound *hky_outbound_new(const struct hky_outbound_params *p)
     memcpy(c->hosts, p->hosts, p->n_hosts * sizeof(*c->hosts));
     c->params.hosts = c->hosts;
     c->bound = p->bound;
+    c->most = p->relay->messages_per_connection > 0 ? p->relay->messages_per_connection : UINT32_MAX;
     c->is_plain = p->is_plain;
     c->class = HKY_CLASS_N;
     c->auth = HKY_AUTH_NONE;
@@ -527,7 +554,7 @@ void hky_outbound_kick(struct hky_outbound *c)
 
 void hky_outbound_retire(struct hky_outbound *c)
 {
-    c->is_retiring = true;
+    c->most = c->n_taken + (c->bound != NULL ? 1 : 0);
     if (!c->is_pumping)
         hky_outbound_pump(c);
 }
@@ -539,7 +566,7 @@ void hky_outbound_abandon(struct hky_outbound **cp)
         return;
     *cp = NULL;
     /* A message whose dot is out is not the next start's as if nothing had happened. */
-    struct hky_transaction *t = c->is_dialogue ? c->dialogue.current : NULL;
+    struct hky_transaction *t = hky_outbound_is_talking(c) ? c->dialogue.current : NULL;
     if (t != NULL && t->state == HKY_TRANSACTION_DOT && dot_has_left(c))
         hky_outbound_fail_local(c, HKY_STAGE_NONE, HKY_CLASS_N, HKY_ORIGIN_LOST, "stopped before the server answered");
     let_go(c);
@@ -549,7 +576,8 @@ void hky_outbound_abandon(struct hky_outbound **cp)
 
 bool hky_outbound_is_idle(const struct hky_outbound *c)
 {
-    return !c->is_closed && c->is_dialogue && c->bound == NULL && !c->is_retiring && hky_dialogue_is_idle(&c->dialogue);
+    return c->state == HKY_OUTBOUND_READY && c->bound == NULL && !hky_outbound_is_retiring(c) &&
+           hky_dialogue_is_idle(&c->dialogue);
 }
 
 const char *hky_outbound_host(const struct hky_outbound *c)

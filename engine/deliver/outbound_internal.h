@@ -5,6 +5,23 @@
 #include "deliver/outbound.h"
 #include "mail/reply.h"
 
+/* Where a connection is. The dialogue has states of its own within OPENING to READY. */
+#define HKY_OUTBOUND_STATES(X)                                                                                         \
+    X(NEW)        /* made; begins at the end of this turn of the loop */                                               \
+    X(RESOLVING)  /* the addresses of a host are asked for */                                                          \
+    X(CONNECTING) /* TCP */                                                                                            \
+    X(OPENING)    /* greeting and EHLO */                                                                              \
+    X(SECURING)   /* the TLS handshake is about to begin, or under way */                                              \
+    X(LOGIN)      /* the credential is fetched, or AUTH is under way */                                                \
+    X(READY)      /* it sends one message after the other */                                                           \
+    X(CLOSED)     /* only the memory is left */
+enum hky_outbound_state {
+#define X(id) HKY_OUTBOUND_##id,
+    HKY_OUTBOUND_STATES(X)
+#undef X
+        HKY_OUTBOUND_N
+};
+
 /* The answer of the credential store may come when the connection is gone. */
 struct login_wait {
     struct hky_outbound *connection;
@@ -31,10 +48,14 @@ struct hky_outbound {
     uint64_t dot_end;        /* octets of the stream that end with the newest dot */
     uint64_t sent_at_arming; /* progress since the timer was set */
     int64_t armed_at_ms;
-    uint32_t n_taken;
-    bool is_dialogue, is_pumping, is_open, is_retiring, is_closed, wants_tls, wants_login, was_given_back;
-    bool has_refreshed, is_moved, is_plain;
-    bool may_exist;                /* a host tried so far has addresses, or nobody could say */
+    enum hky_outbound_state state;
+    uint32_t n_taken, most; /* messages; with `most` taken it says QUIT */
+    bool is_pumping;        /* pump is on the stack: events that come meanwhile do not call it again */
+    bool is_moved;          /* something went on since the timer was set */
+    /* What the targets tried so far have shown. */
+    bool is_plain;                 /* TLS that is only opportunistic failed */
+    bool has_refreshed;            /* the token was refused once, and fetched again */
+    bool may_exist;                /* a host has addresses, or nobody could say */
     enum hky_class class;          /* of a local failure */
     struct hky_dialogue_event end; /* kind END when over */
     struct hky_reply end_reply;
@@ -45,11 +66,20 @@ static inline uint32_t hky_outbound_or_default(uint32_t ms, uint32_t fallback)
     return ms > 0 ? ms : fallback;
 }
 
-/* Connected: the dialogue has begun. */
-static inline bool hky_outbound_is_tried(const struct hky_outbound *c)
+/* Connected: the dialogue runs. */
+static inline bool hky_outbound_is_talking(const struct hky_outbound *c)
 {
-    return c->is_dialogue;
+    return c->state >= HKY_OUTBOUND_OPENING && c->state <= HKY_OUTBOUND_READY;
 }
+
+/* It takes no further message. */
+static inline bool hky_outbound_is_retiring(const struct hky_outbound *c)
+{
+    return c->n_taken >= c->most;
+}
+
+/* The only writer of the state; asserts the edge. */
+void hky_outbound_enter(struct hky_outbound *c, enum hky_outbound_state s);
 
 extern const struct hky_stream_ops hky_outbound_stream_ops;
 

@@ -26,7 +26,7 @@ static void on_secret(void *arg, struct hky_secret *secret, const struct hky_err
     struct hky_outbound *c = w->connection;
     hky_policy_unref(&w->policy);
     free(w);
-    if (c == NULL || c->is_closed) {
+    if (c == NULL || c->state == HKY_OUTBOUND_CLOSED) {
         hky_secret_unref(&secret);
         return;
     }
@@ -58,7 +58,6 @@ void hky_outbound_login(struct hky_outbound *c)
 {
     const struct hky_relay *r = c->params.relay;
     const struct hky_capabilities *caps = &c->dialogue.caps;
-    c->wants_login = false;
     if (!may_login(c)) {
         hky_outbound_fail_local(
             c, HKY_STAGE_AUTH, HKY_CLASS_RELAY_AUTH, HKY_ORIGIN_LOCAL,

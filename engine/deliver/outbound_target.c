@@ -38,6 +38,7 @@ static void connect_to(struct hky_outbound *c, unsigned i)
 {
     struct sockaddr_storage from;
     struct sockaddr_storage *to = &c->addrs->addr[i].ss;
+    hky_outbound_enter(c, HKY_OUTBOUND_CONNECTING);
     set_port(to, c->params.port);
     socklen_t from_n = source_address(source_of(c), to->ss_family, &from);
     struct hky_stream_params p = {.loop = c->params.loop, .ops = &hky_outbound_stream_ops, .ctx = c};
@@ -48,6 +49,7 @@ static void connect_to(struct hky_outbound *c, unsigned i)
 
 void hky_outbound_resolve(struct hky_outbound *c)
 {
+    hky_outbound_enter(c, HKY_OUTBOUND_RESOLVING);
     hky_dns_ask_addr(c->params.dns, &c->query, hky_str_z(c->hosts[c->host_at].host));
 }
 
@@ -115,7 +117,7 @@ static void keep_reachable(const struct hky_outbound *c, struct hky_dns_addr_ans
 void hky_outbound_on_addr(struct hky_dns_query *q, const struct hky_dns_addr_answer *a)
 {
     struct hky_outbound *c = HKY_CONTAINER(q, struct hky_outbound, query);
-    if (c->is_closed)
+    if (c->state == HKY_OUTBOUND_CLOSED)
         return;
     if (c->addrs == NULL)
         c->addrs = hky_alloc(sizeof(*c->addrs));

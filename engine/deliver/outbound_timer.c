@@ -54,9 +54,9 @@ void hky_outbound_on_timer(struct hky_timer *timer)
 {
     struct hky_outbound *c = HKY_CONTAINER(timer, struct hky_outbound, timer);
     struct hky_reply reply;
-    if (c->is_closed)
+    if (c->state == HKY_OUTBOUND_CLOSED)
         return;
-    if (!hky_outbound_is_tried(c)) {
+    if (!hky_outbound_is_talking(c)) {
         hky_reply_local(&reply, HKY_ORIGIN_TIMEOUT, "no answer in %u s",
                         hky_outbound_or_default(c->params.relay->timeout.connect_ms, HKY_CONNECT_DEFAULT_MS) / 1000);
         c->end = (struct hky_dialogue_event){.kind = HKY_DIALOGUE_END, .stage = HKY_STAGE_CONNECT};
