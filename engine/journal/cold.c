@@ -344,7 +344,7 @@ static bool have_room(struct mover *v, const struct entry *e)
         j->maintain.cold = NULL;
         maintainer_close_segment(j, s);
     }
-    j->maintain.cold = segment_take(j, SEGMENT_COLD, 1, false);
+    j->maintain.cold = segment_take(j, SEGMENT_COLD, 1, entry_need(e), false);
     return j->maintain.cold != NULL && entry_need(e) <= segment_room(j->maintain.cold);
 }
 

@@ -181,7 +181,7 @@ uint64_t entry_need(const struct entry *e)
 
 bool entry_fits(const struct hky_journal *j, const struct entry *e)
 {
-    return entry_need(e) + SEGMENT_HEADER + 2 * RECORD_HEADER <= j->params.segment_octets;
+    return segment_octets_for(entry_need(e)) <= j->params.segment_octets;
 }
 
 static uint32_t entry_ordinals(const struct entry *e)
@@ -276,10 +276,11 @@ static enum hky_err make_room(struct hky_journal *j, struct entry *e, struct gat
         enum hky_err err = close_hot(j, g);
         if (err != HKY_OK)
             return err;
+        segment_grow(j);
     }
-    j->hot = segment_take(j, SEGMENT_HOT, j->next_seq, true);
+    j->hot = segment_take(j, SEGMENT_HOT, j->next_seq, need, true);
     if (j->hot == NULL) {
-        j->hot = segment_take(j, SEGMENT_HOT, j->next_seq, false);
+        j->hot = segment_take(j, SEGMENT_HOT, j->next_seq, need, false);
         is_reserved = true;
     }
     if (j->hot == NULL)

@@ -18,8 +18,10 @@
 
 enum {
     SLOTS_MAX = 65536,
-    RESERVED_SPARES = 2, /* kept for results and copying, so that a full disk drains */
-    FREE_KEPT = 16,      /* recycled files kept; more are removed */
+    RESERVED_SPARES = 2,    /* kept for results and copying, so that a full disk drains */
+    FIRST_OCTETS = 4 << 20, /* of the first segments: a spool that holds little takes little of the disk */
+    GROWTH = 4,             /* each time a hot segment fills up, the next one is so many times as large */
+    FREE_KEPT = 16,         /* recycled files kept; more are removed */
     SYNC_AFTER_MS = 20,
     LINGER_MS = 2,
     RETRY_AFTER_MS = 1000,
@@ -174,6 +176,8 @@ struct hky_journal {
     uint32_t n_slots; /* one past the last used */
     struct segment **spare;
     size_t n_spare, spare_cap, n_segments, n_cold;
+    uint64_t segment_octets;   /* of all files */
+    atomic_ullong octets_next; /* of the next new file; only grows */
     pthread_mutex_t epoch_lock;
     uint64_t next_epoch, epoch_limit; /* counter values: next, and the first not covered by the state file */
 
@@ -226,14 +230,19 @@ enum hky_err segment_sync(struct hky_journal *j, struct segment *s);
 enum hky_err segment_read(struct segment *s, uint64_t at, void *p, size_t n);
 struct segment *segment_new(struct hky_journal *j, uint32_t slot, int fd, const struct segment_head *head);
 void segment_free(struct segment **s);
-/* An opened segment of the wanted state, its header written but not yet synced. `is_accept`: not from the reserved. */
-struct segment *segment_take(struct hky_journal *j, enum segment_state state, uint64_t first_seq, bool is_accept);
+/* An opened segment of the wanted state with room for `need` octets of records, its header written but not yet synced.
+ * `is_accept`: not from the reserved. */
+struct segment *segment_take(struct hky_journal *j, enum segment_state state, uint64_t first_seq, uint64_t need,
+                             bool is_accept);
+void segment_grow(struct hky_journal *j);         /* a hot segment is full: larger ones from now on */
+void segment_drop_misfits(struct hky_journal *j); /* spares of another size than the next one's */
 void segment_keep_spare(struct hky_journal *j, struct segment *s);
 bool segment_prepare(struct hky_journal *j);            /* one more spare, zero-written; false: cannot, or not needed */
 enum hky_err segment_lack(const struct hky_journal *j); /* why there is no segment: HKY_E_FULL, HKY_E_IO */
 enum hky_err segment_retire(struct hky_journal *j,
                             struct segment *s); /* header says free; back to the pool, or removed */
 struct segment *segment_by_epoch(struct hky_journal *j, struct hold h);
+uint64_t segment_octets_for(uint64_t need);     /* of a file that has room for so many octets of records */
 uint64_t segment_room(const struct segment *s); /* octets a record may still take, footer and trailer reserved */
 uint64_t segment_footer_octets(const struct segment *s);
 enum hky_err segment_write_footer(struct hky_journal *j, struct segment *s);

@@ -81,6 +81,7 @@ static struct hky_journal *journal_new(const struct hky_journal_params *params)
         j->params.segment_octets = 64 << 20;
     j->params.segment_octets &= ~UINT64_C(4095);
     HKY_ASSERT(j->params.segment_octets >= SEGMENT_MIN && j->params.segment_octets <= SEGMENT_MAX);
+    atomic_store(&j->octets_next, j->params.segment_octets < FIRST_OCTETS ? j->params.segment_octets : FIRST_OCTETS);
     j->io = params->io != NULL ? *params->io : sys_io;
     j->dir = hky_strdup(params->dir);
     j->root_fd = j->journal_fd = j->big_fd = j->damaged_fd = j->lock_fd = -1;

@@ -116,12 +116,9 @@ static enum hky_err found_segment(struct replay *r, const char *name, uint32_t s
         set_aside(r, name, slot, "header");
         return HKY_OK;
     }
-    if (head.state == SEGMENT_FREE && head.octets != j->params.segment_octets) {
-        close(fd);
-        j->io.unlinkat(j->io.ctx, j->journal_fd, name, 0);
-        return HKY_OK;
-    }
     s = segment_new(j, slot, fd, &head);
+    if (head.octets > atomic_load(&j->octets_next) && head.octets <= j->params.segment_octets)
+        atomic_store(&j->octets_next, head.octets); /* what grew under load stays large */
     if (head.epoch >> 32 >= j->next_epoch)
         j->next_epoch = j->epoch_limit = (head.epoch >> 32) + 1;
     if (head.state == SEGMENT_FREE) {
@@ -167,6 +164,7 @@ static enum hky_err find_segments(struct replay *r, struct hky_error *e)
             err = found_segment(r, d->d_name, slot, e);
     }
     closedir(dir);
+    segment_drop_misfits(j);
     if (r->n > 0)
         qsort(r->loaded, r->n, sizeof *r->loaded, by_epoch);
     return err;

@@ -75,6 +75,7 @@ struct segment *segment_new(struct hky_journal *j, uint32_t slot, int fd, const 
     if (slot >= j->n_slots)
         j->n_slots = slot + 1;
     j->n_segments++;
+    j->segment_octets += s->octets;
     return s;
 }
 
@@ -131,9 +132,8 @@ static bool reserve_space(struct hky_journal *j, int fd, uint64_t octets)
 }
 
 /* A new file, or -1 with errno. `is_quick`: the space is reserved but not written, for when somebody waits for it. */
-static int make_file(struct hky_journal *j, uint32_t slot, bool is_quick)
+static int make_file(struct hky_journal *j, uint32_t slot, uint64_t octets, bool is_quick)
 {
-    uint64_t octets = j->params.segment_octets;
     char name[32], fresh[40], header[SEGMENT_HEADER];
     struct segment_head head = {.number = slot, .octets = octets, .state = SEGMENT_FREE};
     struct iovec iov = {.iov_base = header, .iov_len = sizeof header};
@@ -191,10 +191,10 @@ void segment_keep_spare(struct hky_journal *j, struct segment *s)
 
 /* Without index_lock: making a file takes long. `is_last_resort`: beyond spool_max and min_free, as far as the disk
  * goes. */
-static struct segment *make_segment(struct hky_journal *j, bool is_quick, bool is_last_resort)
+static struct segment *make_segment(struct hky_journal *j, uint64_t octets, bool is_quick, bool is_last_resort)
 {
-    struct segment *s = is_last_resort || spool_has_room(j, j->params.segment_octets) ? reserve_slot(j) : NULL;
-    struct segment_head head = {.octets = j->params.segment_octets, .state = SEGMENT_FREE};
+    struct segment *s = is_last_resort || spool_has_room(j, octets) ? reserve_slot(j) : NULL;
+    struct segment_head head = {.octets = octets, .state = SEGMENT_FREE};
     int fd;
 
     if (s == NULL) {
@@ -202,7 +202,7 @@ static struct segment *make_segment(struct hky_journal *j, bool is_quick, bool i
         return NULL;
     }
     head.number = s->slot;
-    fd = make_file(j, s->slot, is_quick);
+    fd = make_file(j, s->slot, octets, is_quick);
     atomic_store(&j->last_make, fd >= 0 ? HKY_OK : disk_error(errno));
     pthread_mutex_lock(&j->index_lock);
     s->fd = FD_NONE;
@@ -234,7 +234,7 @@ bool segment_prepare(struct hky_journal *j)
     struct segment *s = NULL;
 
     if (n_spare(j) < RESERVED_SPARES + (is_early ? 0 : 1))
-        s = make_segment(j, is_early, false);
+        s = make_segment(j, atomic_load(&j->octets_next), is_early, false);
     if (s == NULL)
         return false;
     pthread_mutex_lock(&j->index_lock);
@@ -292,7 +292,48 @@ static void start_segment(struct segment *s, enum segment_state state, uint64_t 
     hky_buf_clear(&s->foot);
 }
 
-struct segment *segment_take(struct hky_journal *j, enum segment_state state, uint64_t first_seq, bool is_accept)
+uint64_t segment_octets_for(uint64_t need)
+{
+    return SEGMENT_HEADER + need + 2 * RECORD_HEADER;
+}
+
+void segment_grow(struct hky_journal *j)
+{
+    uint64_t now = atomic_load(&j->octets_next), most = j->params.segment_octets;
+
+    if (now < most)
+        atomic_store(&j->octets_next, now > most / GROWTH ? most : now * GROWTH);
+}
+
+/* The smallest spare with `octets`, so that the reserve grows with the rest; `n_left` stay in the pool. NULL: none. */
+static struct segment *take_spare(struct hky_journal *j, size_t n_left, uint64_t octets)
+{
+    struct segment *s = NULL;
+    size_t at;
+
+    pthread_mutex_lock(&j->index_lock);
+    at = j->n_spare;
+    for (size_t i = 0; i < j->n_spare; i++)
+        if (j->spare[i]->octets >= octets && (at == j->n_spare || j->spare[i]->octets < j->spare[at]->octets))
+            at = i;
+    if (at < j->n_spare && j->n_spare > n_left) {
+        s = j->spare[at];
+        j->spare[at] = j->spare[--j->n_spare];
+    }
+    pthread_mutex_unlock(&j->index_lock);
+    return s;
+}
+
+static uint64_t octets_to_make(struct hky_journal *j, uint64_t need)
+{
+    uint64_t octets = (segment_octets_for(need) + 4095) & ~UINT64_C(4095), next = atomic_load(&j->octets_next);
+
+    octets = octets > next ? octets : next;
+    return octets < j->params.segment_octets ? octets : j->params.segment_octets;
+}
+
+struct segment *segment_take(struct hky_journal *j, enum segment_state state, uint64_t first_seq, uint64_t need,
+                             bool is_accept)
 {
     uint64_t epoch = new_epoch(j);
     struct segment *s = NULL;
@@ -300,14 +341,15 @@ struct segment *segment_take(struct hky_journal *j, enum segment_state state, ui
 
     if (epoch == 0)
         return NULL;
-    if (n_spare(j) <= RESERVED_SPARES)
-        s = make_segment(j, true, false);
+    s = take_spare(j, RESERVED_SPARES, segment_octets_for(need));
+    if (s == NULL)
+        s = make_segment(j, octets_to_make(j, need), true, false);
+    if (s == NULL && !is_accept)
+        s = take_spare(j, 0, segment_octets_for(need));
     /* What becomes of accepted mail is not bounded by spool_max: it would never be known, and nothing freed. */
-    if (s == NULL && !is_accept && state == SEGMENT_HOT && n_spare(j) == 0)
-        s = make_segment(j, true, true);
+    if (s == NULL && !is_accept && state == SEGMENT_HOT)
+        s = make_segment(j, octets_to_make(j, need), true, true);
     pthread_mutex_lock(&j->index_lock);
-    if (s == NULL && j->n_spare > (is_accept ? RESERVED_SPARES : 0))
-        s = j->spare[--j->n_spare];
     if (s != NULL)
         start_segment(s, state, epoch, first_seq, state == SEGMENT_HOT ? j->hot_epoch : 0);
     if (s != NULL && state == SEGMENT_COLD)
@@ -351,9 +393,37 @@ static bool give_evidence(struct hky_journal *j, const char *name)
     return true;
 }
 
+/* Under index_lock, or at the start. */
+static void forget_file(struct hky_journal *j, struct segment *s)
+{
+    close(s->fd);
+    s->fd = FD_NONE;
+    j->n_segments--;
+    j->segment_octets -= s->octets;
+}
+
+void segment_drop_misfits(struct hky_journal *j)
+{
+    size_t n_kept = 0;
+    char name[32];
+
+    for (size_t i = 0; i < j->n_spare; i++) {
+        struct segment *s = j->spare[i];
+        if (s->octets == atomic_load(&j->octets_next)) {
+            j->spare[n_kept++] = s;
+            continue;
+        }
+        segment_name(s->slot, name);
+        j->io.unlinkat(j->io.ctx, j->journal_fd, name, 0);
+        forget_file(j, s);
+    }
+    j->n_spare = n_kept;
+}
+
 enum hky_err segment_retire(struct hky_journal *j, struct segment *s)
 {
-    bool is_kept = !s->is_failed && !s->is_damaged && s->octets == j->params.segment_octets && n_spare(j) < FREE_KEPT;
+    bool is_kept =
+        !s->is_failed && !s->is_damaged && s->octets == atomic_load(&j->octets_next) && n_spare(j) < FREE_KEPT;
     struct segment_head was = s->head, none = was;
     char name[32];
 
@@ -377,9 +447,7 @@ enum hky_err segment_retire(struct hky_journal *j, struct segment *s)
     if (is_kept) {
         segment_keep_spare(j, s);
     } else {
-        close(s->fd);
-        s->fd = FD_NONE;
-        j->n_segments--;
+        forget_file(j, s);
     }
     pthread_mutex_unlock(&j->index_lock);
     return HKY_OK;

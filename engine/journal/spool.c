@@ -125,7 +125,7 @@ bool spool_has_room(struct hky_journal *j, uint64_t octets)
     uint64_t used;
 
     pthread_mutex_lock(&j->index_lock);
-    used = atomic_load(&j->big_octets) + j->n_segments * j->params.segment_octets;
+    used = atomic_load(&j->big_octets) + j->segment_octets;
     pthread_mutex_unlock(&j->index_lock);
     if (j->params.spool_max != 0 && (used > j->params.spool_max || octets > j->params.spool_max - used))
         return false;

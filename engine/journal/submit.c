@@ -306,6 +306,6 @@ void journal_disk_stats(struct hky_journal *j, struct hky_journal_stats *out)
     out->segments = j->n_segments;
     out->free_segments = j->n_spare;
     out->cold_segments = j->n_cold;
-    out->octets = j->n_segments * j->params.segment_octets + atomic_load(&j->big_octets);
+    out->octets = j->segment_octets + atomic_load(&j->big_octets);
     pthread_mutex_unlock(&j->index_lock);
 }

@@ -21,7 +21,7 @@ struct hky_durable;
 
 struct hky_journal_params {
     const char *dir;         /* the spool; journal files in dir/journal, big bodies in dir/big, damage in dir/damaged */
-    uint64_t segment_octets; /* default 64 MiB; tests use small ones */
+    uint64_t segment_octets; /* of the largest segment, default 64 MiB; the first ones are smaller, at most 4 MiB */
     uint64_t spool_max;      /* 0 = no bound; else at least four segments (HKY_E_CONFIG) */
     uint64_t min_free;       /* octets that must stay free on the file system */
     uint64_t body_memory;    /* bodies kept in memory at most */

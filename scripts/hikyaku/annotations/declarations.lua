@@ -46,7 +46,7 @@ function set:has(address) end
 ---@field body_memory? size  bodies kept in memory; default "256M"
 ---@field spool_max? size  largest queue; default 0: no bound
 ---@field min_free? size  free space of the disk below which nothing is accepted; default "256M"
----@field segment? size  one file of the journal; default "64M"
+---@field segment? size  the largest file of the journal; default "64M"
 ---@field cold_after? duration  how long it rests before what is left in it is copied together
 ---@field lua_instructions? integer  of one call; default 100000
 ---@field lua_ms? integer  of one call; default 5

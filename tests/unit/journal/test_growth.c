@@ -1,0 +1,133 @@
+/* Segments that grow: a spool that holds little takes little of the disk. */
+#include "rig.h"
+
+#define FIRST (4u << 20)
+#define MOST  (64u << 20)
+
+static uint64_t taken(struct rig *r)
+{
+    struct hky_journal_stats s;
+
+    hky_journal_stats(r->j, &s);
+    return s.octets;
+}
+
+static uint64_t largest_file(struct rig *r)
+{
+    char path[400];
+    uint64_t most = 0;
+    struct stat st;
+    DIR *dir;
+
+    snprintf(path, sizeof path, "%s/journal", r->dir);
+    dir = opendir(path);
+    assert_non_null(dir);
+    for (struct dirent *d; (d = readdir(dir)) != NULL;) {
+        snprintf(path, sizeof path, "%s/journal/%s", r->dir, d->d_name);
+        if (strncmp(d->d_name, "seg-", 4) == 0 && stat(path, &st) == 0 && (uint64_t)st.st_size > most)
+            most = (uint64_t)st.st_size;
+    }
+    closedir(dir);
+    return most;
+}
+
+static void set_up(struct rig *r)
+{
+    rig_init(r);
+    r->params.segment_octets = 0; /* the default */
+    rig_open(r);
+}
+
+static void put_megabytes(struct rig *r, uint64_t first_id, unsigned n)
+{
+    for (unsigned i = 0; i < n; i++)
+        rig_put(r, first_id + i, 1, 1 << 20);
+}
+
+static void an_idle_engine_takes_little(void **state)
+{
+    struct hky_journal_stats s;
+    struct rig r;
+
+    (void)state;
+    set_up(&r);
+    rig_put(&r, 1, 1, 1000);
+    do
+        hky_journal_stats(r.j, &s);
+    while (s.free_segments < 2); /* the reserve is there all the same */
+    assert_true(taken(&r) <= 5 * FIRST);
+    rig_fini(&r);
+}
+
+static void segments_grow_with_what_comes_in(void **state)
+{
+    struct rig r;
+
+    (void)state;
+    set_up(&r);
+    put_megabytes(&r, 1, 3);
+    assert_int_equal(largest_file(&r), FIRST);
+    put_megabytes(&r, 10, 40);
+    RIG_UNTIL(largest_file(&r) > FIRST);
+    put_megabytes(&r, 100, 60);
+    RIG_UNTIL(largest_file(&r) == MOST);
+    rig_close(&r);
+    rig_open(&r);
+    assert_int_equal(r.report.messages, 103);
+    for (uint64_t id = 1; id <= 3; id++)
+        rig_check_body(&r, hky_idmap_get(&r.found, id));
+    rig_fini(&r);
+}
+
+static void a_message_larger_than_the_first_segments_gets_a_larger_one(void **state)
+{
+    struct rig r;
+    struct hky_message *m;
+
+    (void)state;
+    set_up(&r);
+    m = rig_put(&r, 7, 1, 6 << 20); /* accept never gives one: it stands for one with thousands of recipients */
+    hky_journal_body_drop(r.j, m);
+    rig_check_body(&r, m);
+    rig_close(&r);
+    rig_open(&r);
+    rig_check_body(&r, hky_idmap_get(&r.found, 7));
+    rig_fini(&r);
+}
+
+static void a_restart_keeps_the_size_and_drops_other_spares(void **state)
+{
+    struct hky_journal_stats s;
+    struct rig r;
+
+    (void)state;
+    set_up(&r);
+    put_megabytes(&r, 1, 30); /* fills several: the next ones are of the largest size */
+    RIG_UNTIL(largest_file(&r) == MOST);
+    rig_close(&r);
+    r.params.segment_octets = FIRST; /* an operator makes them small again */
+    rig_open(&r);
+    assert_int_equal(r.report.messages, 30);
+    hky_journal_stats(r.j, &s);
+    put_megabytes(&r, 50, 10);
+    for (uint64_t id = 50; id < 60; id++)
+        assert_true(hky_idmap_get(&r.found, id) != NULL);
+    rig_close(&r);
+    rig_open(&r);
+    assert_int_equal(r.report.messages, 40);
+    for (uint64_t id = 1; id <= 30; id++)
+        rig_check_body(&r, hky_idmap_get(&r.found, id));
+    rig_fini(&r);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(an_idle_engine_takes_little),
+        cmocka_unit_test(segments_grow_with_what_comes_in),
+        cmocka_unit_test(a_message_larger_than_the_first_segments_gets_a_larger_one),
+        cmocka_unit_test(a_restart_keeps_the_size_and_drops_other_spares),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
