@@ -70,7 +70,7 @@ static bool foot_needs(struct hky_journal *j, struct segment *s, const struct fo
         hky_idmap_put(gone, f->key, &mark);
         return false;
     case RECORD_FINISHED:
-        return (f->flags & FLAG_NOTICE) != 0 || hky_idmap_get(gone, f->key) == NULL;
+        return hky_idmap_get(gone, f->key) == NULL; /* one with a notice has the notice's id as its key, and stays */
     case RECORD_ATTEMPT:
         t = index_get(&j->index, f->key);
         if (t == NULL)

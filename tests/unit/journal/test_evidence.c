@@ -1,0 +1,259 @@
+/* What keeps the past from coming back, and the present from going too early: each test fails when one line of that is
+ * broken. */
+#include "rig.h"
+
+#include "journal/internal.h"
+
+/* ---- a disk whose calls are watched ---- */
+
+struct disk {
+    atomic_int syncs_that_fail, writes_that_fail; /* the next ones */
+    atomic_bool fails_writes_after_sync;          /* a failed sync makes the next write fail, too */
+    atomic_int part_fd;                           /* of the large body that is being written */
+    atomic_bool is_part_synced, was_renamed_unsynced;
+};
+
+static bool takes_one(atomic_int *n)
+{
+    int was = atomic_load(n);
+
+    while (was > 0)
+        if (atomic_compare_exchange_weak(n, &was, was - 1))
+            return true;
+    return false;
+}
+
+static ssize_t disk_pwritev(void *ctx, int fd, const struct iovec *iov, int n, off_t at)
+{
+    struct disk *d = ctx;
+
+    if (takes_one(&d->writes_that_fail)) {
+        errno = EIO;
+        return -1;
+    }
+    if (fd == atomic_load(&d->part_fd))
+        atomic_store(&d->is_part_synced, false);
+    return pwritev(fd, iov, n, at);
+}
+
+static int disk_fdatasync(void *ctx, int fd)
+{
+    struct disk *d = ctx;
+
+    if (takes_one(&d->syncs_that_fail)) {
+        if (atomic_load(&d->fails_writes_after_sync))
+            atomic_store(&d->writes_that_fail, 1);
+        errno = EIO;
+        return -1;
+    }
+    if (fd == atomic_load(&d->part_fd))
+        atomic_store(&d->is_part_synced, true);
+    return fdatasync(fd);
+}
+
+static bool is_part(const char *name)
+{
+    size_t n = strlen(name);
+
+    return n > 5 && strcmp(name + n - 5, ".part") == 0;
+}
+
+static int disk_openat(void *ctx, int dir, const char *name, int flags, mode_t mode)
+{
+    struct disk *d = ctx;
+    int fd = openat(dir, name, flags, mode);
+
+    if (is_part(name))
+        atomic_store(&d->part_fd, fd);
+    return fd;
+}
+
+static int disk_renameat(void *ctx, int from_dir, const char *from, int to_dir, const char *to)
+{
+    struct disk *d = ctx;
+
+    if (is_part(from) && !atomic_load(&d->is_part_synced))
+        atomic_store(&d->was_renamed_unsynced, true);
+    return renameat(from_dir, from, to_dir, to);
+}
+
+static int disk_unlinkat(void *ctx, int dir, const char *name, int flags)
+{
+    (void)ctx;
+    return unlinkat(dir, name, flags);
+}
+
+static int disk_fallocate(void *ctx, int fd, int mode, off_t at, off_t n)
+{
+    (void)ctx;
+    return fallocate(fd, mode, at, n);
+}
+
+static void set_up(struct rig *r, struct disk *d, struct hky_journal_io *io)
+{
+    *d = (struct disk){.part_fd = -1};
+    *io = (struct hky_journal_io){.ctx = d,
+                                  .pwritev = disk_pwritev,
+                                  .fdatasync = disk_fdatasync,
+                                  .openat = disk_openat,
+                                  .renameat = disk_renameat,
+                                  .unlinkat = disk_unlinkat,
+                                  .fallocate = disk_fallocate};
+    rig_init(r);
+    r->params.io = io;
+    rig_open(r);
+}
+
+/* Puts and finishes mail until another segment is the hot one. */
+static void fill_segment(struct rig *r, uint64_t *id)
+{
+    uint32_t slot = 0;
+
+    for (int i = 0; i < 6; i++) {
+        struct hky_message *m = rig_put(r, ++*id, 1, 20000);
+        if (slot != 0 && m->segment != slot)
+            i = 6;
+        slot = m->segment;
+        rig_finish(r, m, 0);
+    }
+    hky_journal_flush(r->j);
+}
+
+/* 0 once it was given away. */
+static uint64_t epoch_of(struct rig *r, uint32_t slot)
+{
+    const struct segment *s;
+    uint64_t epoch;
+
+    pthread_mutex_lock(&r->j->index_lock);
+    s = r->j->slots[slot];
+    epoch = s->fd >= 0 && s->head.state != SEGMENT_FREE ? s->head.epoch : 0;
+    pthread_mutex_unlock(&r->j->index_lock);
+    return epoch;
+}
+
+/* ---- the tests ---- */
+
+static void a_large_file_has_its_name_only_when_it_is_synced(void **state)
+{
+    struct hky_journal_io io;
+    struct hky_big *big;
+    struct disk d;
+    struct told t;
+    struct rig r;
+
+    (void)state;
+    set_up(&r, &d, &io);
+    assert_int_equal(hky_journal_big_open(r.j, 9, r.loop, NULL, NULL, &big), HKY_OK);
+    for (int i = 0; i < 20; i++)
+        hky_journal_big_write(big, "0123456789", 10);
+    told_init(&r, &t);
+    hky_journal_big_commit(&big, &t.commit);
+    told_wait(&r, &t);
+    assert_int_equal(t.result, HKY_OK);
+    assert_true(atomic_load(&d.is_part_synced));
+    assert_false(atomic_load(&d.was_renamed_unsynced));
+    rig_fini(&r);
+}
+
+static void a_segment_that_is_being_read_is_not_given_away(void **state)
+{
+    struct hky_journal_io io;
+    struct disk d;
+    struct rig r;
+    uint32_t read_slot, other_slot;
+    uint64_t id = 0, read_epoch, other_epoch;
+
+    (void)state;
+    set_up(&r, &d, &io);
+    rig_put(&r, ++id, 1, 20000);
+    read_slot = ((struct hky_message *)hky_idmap_get(&r.found, 1))->segment - 1;
+    read_epoch = epoch_of(&r, read_slot);
+    atomic_fetch_add(&r.j->slots[read_slot]->readers, 1);
+    rig_finish(&r, hky_idmap_get(&r.found, 1), 0);
+    fill_segment(&r, &id);
+    rig_put(&r, ++id, 1, 20000);
+    other_slot = ((struct hky_message *)hky_idmap_get(&r.found, id))->segment - 1;
+    assert_int_not_equal(other_slot, read_slot);
+    other_epoch = epoch_of(&r, other_slot);
+    rig_finish(&r, hky_idmap_get(&r.found, id), 0);
+    fill_segment(&r, &id);
+    fill_segment(&r, &id);
+    /* The younger one goes; the older one, which maintenance looks at before it, does not. */
+    RIG_UNTIL(epoch_of(&r, other_slot) != other_epoch);
+    assert_int_equal(epoch_of(&r, read_slot), read_epoch);
+    atomic_fetch_sub(&r.j->slots[read_slot]->readers, 1);
+    fill_segment(&r, &id); /* maintenance is woken */
+    RIG_UNTIL(epoch_of(&r, read_slot) != read_epoch);
+    rig_fini(&r);
+}
+
+static void what_was_refused_stays_refused_when_the_word_of_it_moves(void **state)
+{
+    struct hky_journal_io io;
+    struct hky_message *refused;
+    struct disk d;
+    struct rig r;
+    uint32_t void_slot;
+    uint64_t id = 10, void_epoch;
+
+    (void)state;
+    set_up(&r, &d, &io);
+    rig_put(&r, 1, 1, 1000); /* it lives in the segment that fails, which therefore stays */
+    refused = make_message(&r, 2, 1, 1000);
+    atomic_store(&d.fails_writes_after_sync, true); /* nor can the refused record be made unreadable */
+    atomic_store(&d.syncs_that_fail, 1);
+    assert_int_equal(rig_accept(&r, refused), HKY_E_IO);
+    hky_message_unref(&refused);
+    rig_put(&r, 3, 1, 1000);
+    void_slot = ((struct hky_message *)hky_idmap_get(&r.found, 3))->segment - 1;
+    void_epoch = epoch_of(&r, void_slot);
+    rig_finish(&r, hky_idmap_get(&r.found, 3), 0);
+    fill_segment(&r, &id);
+    fill_segment(&r, &id);
+    /* the segment with the `void` record goes; what it said must be said again */
+    RIG_UNTIL(epoch_of(&r, void_slot) != void_epoch);
+    rig_close(&r);
+    rig_open(&r);
+    assert_non_null(hky_idmap_get(&r.found, 1));
+    assert_null(hky_idmap_get(&r.found, 2));
+    rig_fini(&r);
+}
+
+static void a_notice_outlives_the_footer_that_leaves_its_cause_out(void **state)
+{
+    struct hky_journal_io io;
+    struct hky_message *m, *notice;
+    struct disk d;
+    struct rig r;
+
+    (void)state;
+    set_up(&r, &d, &io);
+    m = rig_put(&r, 5, 1, 100);
+    notice = make_message(&r, 900, 1, 300);
+    m->recipients[0].state = HKY_RCPT_FAILED;
+    hky_journal_finish(r.j, &m->recipients[0], notice, NULL);
+    hky_idmap_remove(&r.found, 5);
+    hky_message_unref(&m);
+    hky_journal_flush(r.j);
+    hky_message_unref(&notice);
+    for (int round = 0; round < 2; round++) { /* from the footer, and from the footer of what was read from it */
+        rig_close(&r);
+        rig_open(&r);
+        assert_non_null(hky_idmap_get(&r.found, 900));
+        assert_null(hky_idmap_get(&r.found, 5));
+    }
+    rig_fini(&r);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_large_file_has_its_name_only_when_it_is_synced),
+        cmocka_unit_test(a_segment_that_is_being_read_is_not_given_away),
+        cmocka_unit_test(what_was_refused_stays_refused_when_the_word_of_it_moves),
+        cmocka_unit_test(a_notice_outlives_the_footer_that_leaves_its_cause_out),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
