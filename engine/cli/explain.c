@@ -95,55 +95,11 @@ static bool load(struct explain_case *c, const struct explain_wish *w)
     return err == HKY_OK;
 }
 
-/* ---- how the plan goes on ---- */
-
-static const struct hky_step *step_now(const struct explain_case *c)
-{
-    return &c->recipient->plan->steps[c->recipient->step];
-}
+/* ---- how the plan goes on: the schedule itself says it, on a clock that is moved (hikyaku/rehearse.h) ---- */
 
 static bool is_going_on(const struct explain_case *c)
 {
     return c->state == HKY_ACTION_NEXT || c->state == HKY_ACTION_RETRY;
-}
-
-static void enter_step(struct explain_case *c, const struct hky_advance *a, enum hky_class cause)
-{
-    struct hky_recipient *r = c->recipient;
-
-    r->step = a->step;
-    r->tries = r->step_attempts = r->ambiguous = 0;
-    r->is_redirected = (step_now(c)->on & HKY_CLASS_BIT(cause)) != 0;
-    r->step_at_ms = a->at_ms;
-    r->next_at_ms = a->at_ms;
-}
-
-static bool counts_as_try(enum hky_class class)
-{
-    return class == HKY_CLASS_NETWORK || class == HKY_CLASS_SYSTEM_TEMP || class == HKY_CLASS_UNKNOWN;
-}
-
-/* The recipient after an outcome, as the schedule keeps it; time goes on to the next attempt. */
-static void live_through(struct explain_case *c, const struct explain_after *a)
-{
-    struct hky_recipient *r = c->recipient;
-    bool is_attempt = !hky_class_is_reason(a->outcome.class);
-
-    if (is_attempt) {
-        hky_recipient_remember(r, c->now_ms, a->relay, &a->outcome);
-        r->attempts++;
-        r->step_attempts++;
-        r->tries = (uint8_t)(r->tries + counts_as_try(a->outcome.class));
-        r->ambiguous = (uint8_t)(r->ambiguous + (a->outcome.class == HKY_CLASS_AMBIGUOUS));
-        r->copies = (uint8_t)(r->copies + (a->outcome.class == HKY_CLASS_OK));
-    }
-    c->state = a->advance.action;
-    if (a->advance.action == HKY_ACTION_NEXT) {
-        r->left_steps++;
-        enter_step(c, &a->advance, a->outcome.class);
-    }
-    if (is_going_on(c) && a->advance.at_ms > c->now_ms)
-        c->now_ms = a->advance.at_ms;
 }
 
 void explain_if(const struct explain_case *c, enum hky_class class, bool is_temporary, struct hky_advance *out)
@@ -152,18 +108,6 @@ void explain_if(const struct explain_case *c, enum hky_class class, bool is_temp
     struct hky_advance_query q = {.policy = c->policy, .recipient = c->recipient, .outcome = &o, .now_ms = c->now_ms};
 
     hky_plan_advance(&q, out);
-}
-
-static struct hky_str next_word(struct hky_str *rest)
-{
-    struct hky_str word = *rest = hky_str_trim(*rest);
-    const char *space = rest->n > 0 ? memchr(rest->p, ' ', rest->n) : NULL;
-
-    if (space != NULL)
-        word.n = (size_t)(space - rest->p);
-    rest->p += word.n;
-    rest->n -= word.n;
-    return word;
 }
 
 const struct hky_relay *explain_relay(const struct explain_case *c, uint8_t step)
@@ -178,81 +122,125 @@ const char *explain_relay_name(const struct explain_case *c, uint8_t step)
     return relay != NULL ? relay->name : c->recipient->plan->steps[step].relay;
 }
 
-/* Neither a reply code nor one of the words for what goes wrong before one comes: most likely a class misspelt. */
-static bool says_nothing(const struct hky_reply *reply)
+static enum hky_action action_of(enum hky_event_kind kind)
 {
-    static const char *const words[] = {"refused", "reset", "unreachable", "connect", "closed"};
-
-    if (reply->code != 0 || reply->origin != HKY_ORIGIN_CONNECT)
-        return false;
-    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
-        if (hky_str_ifind(hky_str_of(reply->text, reply->n), hky_str_z(words[i])) != NULL)
-            return false;
-    return true;
+    switch (kind) {
+    case HKY_EVENT_DELIVERED:
+        return HKY_ACTION_DONE;
+    case HKY_EVENT_DEFERRED:
+        return HKY_ACTION_RETRY;
+    case HKY_EVENT_ROUTED:
+        return HKY_ACTION_NEXT;
+    case HKY_EVENT_HELD:
+        return HKY_ACTION_HOLD;
+    default:
+        return HKY_ACTION_FAIL;
+    }
 }
 
-/* [STAGE] REPLY, or a class, at the present step. */
-static bool read_outcome(const struct explain_case *c, struct hky_str text, struct hky_outcome *out)
+static struct explain_after *add_after(struct explain_case *c, const char *relay, const struct hky_outcome *o)
 {
-    const struct hky_relay *relay = explain_relay(c, c->recipient->step);
-    struct hky_str domain = hky_recipient_domain(c->recipient), rest = text;
-    struct hky_str word = next_word(&rest);
-    struct hky_classify_query q = {.provider = "", .mx = ""};
-    enum hky_stage stage = HKY_STAGE_NONE;
-    struct hky_reply reply;
-    char mx[256];
+    struct explain_after *a;
 
-    *out = (struct hky_outcome){.stage = HKY_STAGE_DOT};
-    if (hky_str_trim(rest).n == 0 && hky_class_parse(word, &out->class)) {
-        out->is_temporary = out->class == HKY_CLASS_RATE_LIMITED || out->class == HKY_CLASS_NETWORK ||
-                            out->class == HKY_CLASS_SYSTEM_TEMP;
-        return true;
-    }
-    if (hky_stage_parse(word, &stage))
-        text = rest;
-    if (hky_str_trim(text).n == 0)
-        return false;
-    hky_reply_from_text(&reply, text);
-    if (says_nothing(&reply))
-        return false;
-    if (stage == HKY_STAGE_NONE)
-        stage = reply.code == 0 ? HKY_STAGE_CONNECT : reply.code < 300 ? HKY_STAGE_DOT : HKY_STAGE_RCPT;
-    q.stage = stage;
-    q.reply = &reply;
-    q.address = hky_recipient_address(c->recipient);
-    if (relay != NULL) {
-        q.is_own = relay->is_mx;
-        q.provider = relay->is_mx ? "own" : relay->preset;
-        snprintf(mx, sizeof mx, "%.*s", HKY_STR_ARG(domain));
-        q.mx = relay->is_mx ? mx : relay->host;
-    }
-    hky_classify(c->policy->rules, c->policy->n_rules, &q, out);
-    if (stage == HKY_STAGE_DOT && reply.code == 0 &&
-        (reply.origin == HKY_ORIGIN_LOST || reply.origin == HKY_ORIGIN_TIMEOUT))
-        out->class = HKY_CLASS_AMBIGUOUS;
-    return true;
+    c->after = hky_realloc(c->after, (c->n_after + 1) * sizeof *c->after);
+    a = &c->after[c->n_after++];
+    *a = (struct explain_after){.outcome = *o, .at_ms = hky_rehearsal_now_ms(&c->rehearsal)};
+    snprintf(a->relay, sizeof a->relay, "%s", relay);
+    return a;
 }
 
-/* The relay with whose name the text begins. */
-static const char *relay_named(const struct hky_policy *policy, const char *text)
+/* What the rehearsal did since it had `from` acts. True: there was an attempt, or a step was left. */
+static bool note_acts(struct explain_case *c, size_t from)
 {
-    const char *found = NULL;
+    const struct hky_recipient *r = c->recipient;
+    bool is_any = false;
 
-    for (uint32_t i = 0; i < policy->n_relays; i++) {
-        const char *name = policy->relays[i].name;
-        size_t n = strlen(name);
-        if (strncmp(text, name, n) == 0 && (text[n] == ' ' || text[n] == '\0') && (found == NULL || n > strlen(found)))
-            found = name;
+    for (size_t i = from; i < c->rehearsal.n_acts; i++) {
+        const struct hky_rehearsal_act *act = &c->rehearsal.acts[i];
+        if (!act->has_outcome)
+            continue;
+        struct explain_after *a = add_after(c, act->relay, &act->outcome);
+        a->at_ms = act->at_ms;
+        a->advance = (struct hky_advance){.action = action_of(act->kind),
+                                          .step = act->step,
+                                          .at_ms = act->next_at_ms > act->at_ms ? act->next_at_ms : act->at_ms,
+                                          .pause_account_sec = act->pauses_account,
+                                          .slow_lane = act->slows_lane};
+        snprintf(a->advance.why, sizeof a->advance.why, "%.*s", (int)sizeof a->advance.why - 1, act->text);
+        is_any = true;
     }
-    return found;
+    c->state = r->state == HKY_RCPT_DELIVERED                                     ? HKY_ACTION_DONE
+               : r->state == HKY_RCPT_HELD                                        ? HKY_ACTION_HOLD
+               : hky_recipient_state_is_final((enum hky_recipient_state)r->state) ? HKY_ACTION_FAIL
+                                                                                  : HKY_ACTION_NEXT;
+    c->now_ms = hky_rehearsal_now_ms(&c->rehearsal);
+    if (is_going_on(c) && r->next_at_ms > c->now_ms)
+        c->now_ms = r->next_at_ms;
+    return is_any;
+}
+
+/* Time goes on until this relay can be asked. NULL: it never is. */
+static struct hky_job *wait_for_turn(struct explain_case *c, const char *relay)
+{
+    struct hky_rehearsal *r = &c->rehearsal;
+    struct hky_job *job = NULL;
+
+    while (!hky_recipient_state_is_final((enum hky_recipient_state)c->recipient->state)) {
+        hky_rehearsal_settle(r);
+        if (hky_rehearsal_take(r, relay, &job) == HKY_TAKE_JOB)
+            return job;
+        hky_rehearsal_settle(r); /* a cap's slot may have been on its way from the journal */
+        if (hky_rehearsal_take(r, relay, &job) == HKY_TAKE_JOB)
+            return job;
+        int64_t next_ms = hky_rehearsal_next_at(r), now_ms = hky_rehearsal_now_ms(r);
+        if (next_ms == INT64_MAX)
+            break;
+        hky_rehearsal_advance_to(r, next_ms > now_ms ? next_ms : now_ms + 1);
+    }
+    return NULL;
+}
+
+/* A step is left without an attempt, or waits. */
+static bool apply_reason(struct explain_case *c, const char *text, const char *relay, const struct hky_outcome *o)
+{
+    struct hky_rehearsal *r = &c->rehearsal;
+    struct hky_error e = {0};
+    enum hky_err err = HKY_OK;
+    size_t from = r->n_acts;
+    struct explain_after *a;
+    uint32_t wait_sec;
+
+    if (o->class == HKY_CLASS_SENDS_AS)
+        err = hky_error_set(&e, HKY_E_SYNTAX, "whether a relay can send as this author does not change: see the plan");
+    else if (o->class == HKY_CLASS_PAUSED)
+        err = hky_rehearsal_set_paused(r, relay, &e);
+    else
+        err = hky_rehearsal_set_full(r, relay, &e);
+    if (err != HKY_OK) {
+        fprintf(stderr, "hikyaku explain: --after '%s': %s\n", text, e.text);
+        return false;
+    }
+    hky_rehearsal_advance_to(r, c->now_ms);
+    wait_sec = c->recipient->plan->steps[c->recipient->step].wait_sec;
+    if (r->n_acts == from && wait_sec != HKY_UNSET_SEC) /* it waits there already, and leaves when that is over */
+        hky_rehearsal_advance_to(r, c->now_ms + (int64_t)wait_sec * 1000);
+    if (!note_acts(c, from)) {
+        a = add_after(c, relay, o);
+        a->advance = (struct hky_advance){.action = HKY_ACTION_RETRY, .step = c->recipient->step, .at_ms = c->now_ms};
+        snprintf(a->advance.why, sizeof a->advance.why, "waits for %.64s: %s", relay, hky_class_name(o->class));
+    }
+    return true;
 }
 
 /* "own rcpt 550 5.7.1 blocked": the relay must be the one whose turn it is; names may hold spaces. */
-static bool apply_after(struct explain_case *c, const char *text, struct explain_after *a)
+static bool apply_after(struct explain_case *c, const char *text)
 {
-    const char *relay, *named = relay_named(c->policy, text);
-    size_t n;
-    struct hky_advance_query q;
+    const struct hky_relay *named = hky_rehearsal_relay_named(c->policy, hky_str_z(text));
+    const char *relay;
+    struct hky_outcome o;
+    struct hky_error e = {0};
+    struct hky_job *job;
+    size_t from = c->rehearsal.n_acts, n;
 
     if (!is_going_on(c)) {
         fprintf(stderr, "hikyaku explain: --after '%s': the plan has ended before that\n", text);
@@ -260,48 +248,68 @@ static bool apply_after(struct explain_case *c, const char *text, struct explain
     }
     relay = explain_relay_name(c, c->recipient->step);
     n = strlen(relay);
-    if (strncmp(text, relay, n) != 0 || text[n] != ' ' || (named != NULL && strlen(named) > n)) {
+    if (strncmp(text, relay, n) != 0 || text[n] != ' ' || (named != NULL && strlen(named->name) > n)) {
         fprintf(stderr, "hikyaku explain: --after '%s': %s; now it is the turn of %s: say '%s [STAGE] REPLY'\n", text,
                 named == NULL ? "it begins with the name of no relay" : "that relay is not asked now", relay, relay);
         return false;
     }
-    snprintf(a->relay, sizeof a->relay, "%s", relay);
-    a->at_ms = c->now_ms;
-    if (!read_outcome(c, hky_str_z(text + n), &a->outcome)) {
-        fprintf(stderr,
-                "hikyaku explain: --after '%s': what did %s say? A reply (550 5.1.1 no), a class (mailbox_full), or "
-                "refused, reset, unreachable, timeout, lost, tls, dns\n",
-                text, relay);
+    if (hky_rehearsal_read_reply(c->policy, explain_relay(c, c->recipient->step), c->recipient, hky_str_z(text + n), &o,
+                                 &e) != HKY_OK) {
+        fprintf(stderr, "hikyaku explain: --after '%s': what did %s say? %s\n", text, relay, e.text);
         return false;
     }
-    q = (struct hky_advance_query){
-        .policy = c->policy, .recipient = c->recipient, .outcome = &a->outcome, .now_ms = c->now_ms};
-    hky_plan_advance(&q, &a->advance);
-    live_through(c, a);
+    if (hky_class_is_reason(o.class))
+        return apply_reason(c, text, relay, &o);
+    job = wait_for_turn(c, relay);
+    if (job == NULL) {
+        note_acts(c, from);
+        fprintf(stderr, "hikyaku explain: --after '%s': before %s can be asked the time to deliver is over\n", text,
+                relay);
+        return false;
+    }
+    hky_rehearsal_answer(&c->rehearsal, &job, &o);
+    note_acts(c, from);
     return true;
 }
 
-static void plan_recipient(struct explain_case *c)
+/* The message is sent, and waits for what the relays will say. */
+static bool rehearse(struct explain_case *c)
+{
+    struct hky_message *m = c->message;
+    struct hky_error e = {0};
+    char *header = hky_alloc(c->header.n + 1);
+
+    memcpy(header, hky_buf_z(&c->header), c->header.n + 1);
+    m->body = hky_body_new(header, c->header.n, c->header.n + 1);
+    c->is_rehearsing = hky_rehearsal_init(&c->rehearsal, c->policy, c->now_ms, &e) == HKY_OK;
+    c->rehearsal.decide = hky_rehearsal_decide_by_vm;
+    c->rehearsal.ctx = c->vm;
+    c->rehearsal.is_by_hand = true;
+    c->rehearsal.is_everyone_reached = true; /* what engine.only_to holds is said, and what would come of it as well */
+    if (!c->is_rehearsing || hky_rehearsal_open(&c->rehearsal, &e) != HKY_OK) {
+        fprintf(stderr, "hikyaku explain: %s\n", e.text);
+        return false;
+    }
+    hky_rehearsal_start(&c->rehearsal);
+    hky_rehearsal_send(&c->rehearsal, m);
+    hky_rehearsal_settle(&c->rehearsal);
+    note_acts(c, 0);
+    return true;
+}
+
+static bool plan_recipient(struct explain_case *c)
 {
     struct hky_decision *d = &c->explanation.decision;
     struct hky_recipient *r = c->recipient;
-    uint32_t expire;
 
     if (d->kind != HKY_DECIDED) {
         r->state = HKY_RCPT_PARKED;
-        return;
+        return true;
     }
     r->plan = hky_plan_ref(d->plan);
-    r->state = HKY_RCPT_QUEUED;
-    expire = d->plan->expire_sec != HKY_UNSET_SEC ? d->plan->expire_sec : c->policy->engine.expire_sec;
-    r->expire_at_ms = c->now_ms + (int64_t)expire * 1000;
+    r->policy = (uint32_t)c->policy->hash;
     hky_plan_first(c->policy, r, &c->first);
-    c->state =
-        c->first.action == HKY_ACTION_FAIL || c->first.action == HKY_ACTION_HOLD ? c->first.action : HKY_ACTION_NEXT;
-    if (is_going_on(c)) {
-        c->first.at_ms = c->now_ms;
-        enter_step(c, &c->first, HKY_CLASS_OK);
-    }
+    return rehearse(c);
 }
 
 static int explain(struct explain_case *c, const struct explain_wish *w, bool is_json)
@@ -328,14 +336,14 @@ static int explain(struct explain_case *c, const struct explain_wish *w, bool is
     q = (struct hky_route_query){
         .message = c->message, .recipient = c->recipient, .header = hky_buf_str(&c->header), .now_ms = c->now_ms};
     hky_route_explain(c->vm, &q, &c->explanation);
-    plan_recipient(c);
-    c->after = hky_calloc(w->n_after + 1, sizeof *c->after);
-    for (; c->n_after < w->n_after; c->n_after++) {
+    if (!plan_recipient(c))
+        return HKY_EXIT_UNREACHED;
+    for (size_t i = 0; i < w->n_after; i++) {
         if (c->recipient->plan == NULL) {
             fputs("hikyaku explain: --after: no route decides, so nothing was attempted\n", stderr);
             break;
         }
-        if (!apply_after(c, w->after[c->n_after], &c->after[c->n_after]))
+        if (!apply_after(c, w->after[i]))
             return HKY_EXIT_USAGE;
     }
     if (is_json)
@@ -355,6 +363,8 @@ static int run(const struct hky_cli_command *self, int argc, char **argv)
 
     if (code < 0) {
         code = explain(&c, &w, is_json);
+        if (c.is_rehearsing)
+            hky_rehearsal_fini(&c.rehearsal);
         hky_explanation_fini(&c.explanation);
         hky_message_unref(&c.message);
         hky_buf_fini(&c.header);

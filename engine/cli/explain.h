@@ -4,8 +4,8 @@
 #ifndef HKY_CLI_EXPLAIN_H
 #define HKY_CLI_EXPLAIN_H
 
+#include "hikyaku/rehearse.h"
 #include "hikyaku/route.h"
-#include "hikyaku/schedule.h"
 
 /* As the options say it; NULL = not said. Lists are borrowed from argv. */
 struct explain_wish {
@@ -14,9 +14,9 @@ struct explain_wish {
     size_t n_tags, n_vars, n_headers, n_after;
 };
 
-/* One --after: what was said, how it was read, what the plan makes of it. */
+/* An attempt that --after tells of, or a step that was left without one: what the schedule made of it. */
 struct explain_after {
-    char relay[64];
+    char relay[HKY_REHEARSAL_RELAY];
     struct hky_outcome outcome;
     struct hky_advance advance;
     int64_t at_ms;
@@ -32,6 +32,8 @@ struct explain_case {
     int64_t now_ms;           /* moves with --after */
     struct hky_advance first; /* the step that is entered first */
     enum hky_action state;    /* NEXT or RETRY: goes on; DONE FAIL HOLD: ended */
+    struct hky_rehearsal rehearsal;
+    bool is_rehearsing;
     struct explain_after *after;
     size_t n_after;
 };

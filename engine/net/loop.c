@@ -253,6 +253,14 @@ void hky_loop_turn(struct hky_loop *loop, int max_ms)
     turn(loop, max_ms < 0 ? 0 : max_ms);
 }
 
+bool hky_loop_has_work(struct hky_loop *loop)
+{
+    pthread_mutex_lock(&loop->lock);
+    bool has_work = loop->posted.first != NULL;
+    pthread_mutex_unlock(&loop->lock);
+    return has_work || loop->deferred.first != NULL || loop->next_turn.first != NULL;
+}
+
 static void loop_wake(struct hky_loop *loop)
 {
     uint64_t one = 1;

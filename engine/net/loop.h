@@ -20,6 +20,7 @@ void hky_loop_run(struct hky_loop *loop);  /* until hky_loop_stop */
 void hky_loop_stop(struct hky_loop *loop); /* any thread; tasks posted before it run first */
 /* Tests: one non-blocking turn (what is ready now), or wait at most max_ms for something. */
 void hky_loop_turn(struct hky_loop *loop, int max_ms);
+bool hky_loop_has_work(struct hky_loop *loop);        /* something was posted or deferred and did not run yet */
 int64_t hky_loop_now_ms(const struct hky_loop *loop); /* monotonic, cached for the turn */
 bool hky_loop_is_mine(const struct hky_loop *loop);   /* is the calling thread the one that runs it? */
 

@@ -48,7 +48,8 @@ struct caps_account {
     /* Which set of windows: slots reserved by a record that does not hold a window are worth nothing for it. */
     uint32_t shape, shape_under_way, shape_durable;
     bool is_reserving, is_waited_for;
-    int64_t latest_ms; /* the clock never goes back here */
+    int64_t latest_ms;        /* the clock never goes back here */
+    int64_t used_up_until_ms; /* by others, as a rehearsal says; 0: not */
     struct hky_buf record;
 };
 
@@ -397,6 +398,9 @@ struct room {   /* what an account can give */
 static struct room account_room(struct caps_account *a, uint32_t want, int64_t now_ms)
 {
     struct room room = {want, false, now_ms};
+    if (a->used_up_until_ms > now_ms) {
+        return (struct room){0, false, a->used_up_until_ms};
+    }
     for (unsigned i = 0; i < a->n_windows; i++) {
         struct window *w = &a->windows[i];
         if (!w->is_stated) {
@@ -532,6 +536,13 @@ void caps_give_back(struct caps *c, struct caps_slots *slots, int64_t now_ms)
     }
 }
 
+void caps_use_up(struct caps *c, struct caps_account *a, int64_t until_ms)
+{
+    pthread_mutex_lock(&c->lock);
+    a->used_up_until_ms = until_ms;
+    pthread_mutex_unlock(&c->lock);
+}
+
 /* ---- looking ahead ---- */
 
 static int64_t window_eta(const struct window *w, const struct caps_account *a, uint32_t ahead, int64_t now_ms)
@@ -565,7 +576,7 @@ int64_t caps_eta(struct caps *c, struct caps_account *a, uint32_t ahead, int64_t
     }
     pthread_mutex_lock(&c->lock);
     now_ms = account_now(a, now_ms);
-    int64_t eta = now_ms;
+    int64_t eta = a->used_up_until_ms > now_ms ? a->used_up_until_ms : now_ms;
     for (unsigned i = 0; i < a->n_windows; i++) {
         if (a->windows[i].is_stated) {
             int64_t at = window_eta(&a->windows[i], a, ahead, now_ms);

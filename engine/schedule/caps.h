@@ -42,6 +42,9 @@ void caps_give_back(struct caps *c, struct caps_slots *slots, int64_t now_ms);
 /* The record handed to `reserve` is durable (or was not written). */
 void caps_reserved(struct caps *c, struct caps_account *a, bool is_durable);
 
+/* As if others had taken all that is free, until then. */
+void caps_use_up(struct caps *c, struct caps_account *a, int64_t until_ms);
+
 /* When would the message behind `ahead` others be sent, by the windows alone? */
 int64_t caps_eta(struct caps *c, struct caps_account *a, uint32_t ahead, int64_t now_ms);
 /* When the next slot comes, by the windows alone; now_ms: one is free. */

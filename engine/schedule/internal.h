@@ -53,6 +53,7 @@ struct hky_schedule {
     const struct hky_clock *clock;
     struct hky_log *log;
     const struct hky_schedule_ops *ops;
+    bool is_everyone_reached;
     struct caps *caps;
     struct inflight *inflight; /* NULL: none; each worker its part */
     uint64_t n_maybe_duplicates;

@@ -361,7 +361,8 @@ void place(struct hky_shard *sh, struct hky_recipient *r)
         expire(sh, r);
         return;
     }
-    if (sh->policy->engine.reaches != NULL && !sh->policy->engine.reaches(sh->policy, r)) {
+    if (sh->policy->engine.reaches != NULL && !sh->s->is_everyone_reached &&
+        !sh->policy->engine.reaches(sh->policy, r)) {
         hold(sh, r, "engine.only_to does not name this recipient");
         return;
     }

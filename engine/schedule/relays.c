@@ -211,6 +211,22 @@ enum hky_err hky_schedule_resume(struct hky_schedule *s, const char *relay, stru
     return err;
 }
 
+enum hky_err hky_schedule_use_up(struct hky_schedule *s, const char *relay, uint32_t for_sec, struct hky_error *e)
+{
+    const struct hky_relay *r = hky_policy_relay(s->policy, hky_str_z(relay));
+    struct caps_account *caps = NULL;
+    if (r == NULL) {
+        return hky_error_set(e, HKY_E_MISSING, "no relay \"%s\" in the policy", relay);
+    }
+    schedule_account(s, s->policy, r, r->account, &caps);
+    if (caps == NULL) {
+        return hky_error_set(e, HKY_E_STATE, "relay \"%s\" has no cap, so it is never full", relay);
+    }
+    caps_use_up(s->caps, caps, hky_clock_now_ms(s->clock) + (int64_t)for_sec * 1000);
+    schedule_recheck(s, true);
+    return HKY_OK;
+}
+
 static bool leads_back(struct hky_schedule *s, const char *relay, const char *to, int64_t now_ms)
 {
     for (int i = 0; i < RELAYS_FOLLOWED_MAX && to != NULL; i++) {

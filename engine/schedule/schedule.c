@@ -57,6 +57,7 @@ enum hky_err hky_schedule_new(const struct hky_schedule_params *p, struct hky_sc
     s->clock = p->clock;
     s->log = p->log;
     s->ops = p->ops;
+    s->is_everyone_reached = p->is_everyone_reached;
     s->policy = hky_policy_ref(p->policy);
     s->n_policies = 1;
     s->caps = caps_new(&(struct caps_ops){s, reserve, free_again});

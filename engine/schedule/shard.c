@@ -111,9 +111,25 @@ void shard_tick(struct hky_shard *sh)
     set_timer(sh, now_ms);
 }
 
+int64_t hky_schedule_next_at(const struct hky_schedule *s)
+{
+    int64_t at = INT64_MAX, now_ms = hky_clock_now_ms(s->clock);
+    for (unsigned i = 0; i < s->n_workers; i++) {
+        const struct hky_shard *sh = &s->shards[i];
+        const struct hky_heap_node *due = hky_heap_first(&sh->due), *wake = hky_heap_first(&sh->wakes);
+        if (sh->is_turn_set) {
+            return now_ms;
+        }
+        at = due != NULL && due->at < at ? due->at : at;
+        at = wake != NULL && wake->at < at ? wake->at : at;
+    }
+    return at < now_ms ? now_ms : at;
+}
+
 void hky_schedule_tick(struct hky_schedule *s, unsigned worker)
 {
     HKY_ASSERT(worker < s->n_workers);
+    s->shards[worker].next_sweep_ms = 0; /* paused lanes are looked at, too */
     shard_tick(&s->shards[worker]);
 }
 

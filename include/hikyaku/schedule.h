@@ -42,8 +42,9 @@ struct hky_schedule_params {
     const struct hky_clock *clock;
     struct hky_log *log;
     const struct hky_schedule_ops *ops;
-    const char *dir;  /* the spool: dir/inflight notes what is being sent; NULL: nothing is noted */
-    bool was_unclean; /* the last stop was not clean: the note of that run counts */
+    bool is_everyone_reached; /* engine.only_to holds nobody: for rehearsals */
+    const char *dir;          /* the spool: dir/inflight notes what is being sent; NULL: nothing is noted */
+    bool was_unclean;         /* the last stop was not clean: the note of that run counts */
 };
 
 enum hky_err hky_schedule_new(const struct hky_schedule_params *p, struct hky_schedule **out, struct hky_error *e);
@@ -70,6 +71,14 @@ void hky_schedule_set_policy(struct hky_schedule *s, struct hky_policy *policy);
 /* What is due by the clock now, on that worker's thread: for tests that move the clock. By itself the schedule looks at
  * the clock at least once a second. */
 void hky_schedule_tick(struct hky_schedule *s, unsigned worker);
+
+/* The next moment at which something is due; now, when there is work already; INT64_MAX: nothing is due. Only where the
+ * caller is the thread of all loops, which are at rest (rehearsals). */
+int64_t hky_schedule_next_at(const struct hky_schedule *s);
+
+/* As if others had used up all that the caps of a relay's account allow, for so long from now on (rehearsals).
+ * HKY_E_MISSING: no such relay. HKY_E_STATE: it has no cap. */
+enum hky_err hky_schedule_use_up(struct hky_schedule *s, const char *relay, uint32_t for_sec, struct hky_error *e);
 
 /* No new transactions; `done(ctx)` on loop 0 when none is under way, or after grace_ms. */
 void hky_schedule_drain(struct hky_schedule *s, int64_t grace_ms, void (*done)(void *ctx), void *ctx);

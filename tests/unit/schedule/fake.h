@@ -1,6 +1,6 @@
 /*
- * fake -- what stands around the schedule in its tests: a policy of named relays, a journal that is always quick (or
- * fails when told to), an identity that may be refused.
+ * fake -- what stands around the schedule in its tests beside the rehearsal: a policy of named relays, an identity that
+ * may be refused.
  */
 #ifndef HKY_TESTS_SCHEDULE_FAKE_H
 #define HKY_TESTS_SCHEDULE_FAKE_H
@@ -12,7 +12,7 @@
 
 #include <cmocka.h>
 
-#include "hikyaku/schedule.h"
+#include "hikyaku/rehearse.h"
 
 #define MINUTE INT64_C(60000)
 #define HOUR   (60 * MINUTE)
@@ -153,56 +153,6 @@ void hky_identity_choose(const struct hky_policy *policy, const struct hky_relay
     snprintf(out->sender, sizeof out->sender, "%.*s", HKY_STR_ARG(author));
     out->reply_to[0] = '\0';
     out->reply_to_forced = false;
-}
-
-struct fake_journal {
-    uint32_t n_attempts, n_caps, n_flushes; /* atomic */
-    bool is_broken;
-    char cap_key[128];
-    struct hky_buf cap_value; /* the newest durable one */
-};
-struct fake_commit { /* done a turn later, as the real one */
-    struct hky_task task;
-    struct hky_commit *commit;
-    enum hky_err result;
-};
-
-static inline void fake_commit_run(struct hky_task *t)
-{
-    struct fake_commit *f = HKY_CONTAINER(t, struct fake_commit, task);
-    f->commit->done(f->commit, f->result == HKY_OK ? (const struct hky_durable *)f : NULL, f->result);
-    free(f);
-}
-
-static inline void fake_commit_post(struct hky_commit *c, enum hky_err result)
-{
-    struct fake_commit *f = calloc(1, sizeof *f);
-    f->task.run = fake_commit_run;
-    f->commit = c;
-    f->result = result;
-    hky_loop_post(c->loop, &f->task);
-}
-
-void hky_journal_attempt(struct hky_journal *j, const struct hky_recipient *r, struct hky_commit *c)
-{
-    struct fake_journal *f = (struct fake_journal *)(void *)j;
-    assert_non_null(r->message);
-    __atomic_add_fetch(&f->n_attempts, 1, __ATOMIC_RELAXED);
-    assert_null(c);
-}
-
-void hky_journal_flush(struct hky_journal *j)
-{
-    struct fake_journal *f = (struct fake_journal *)(void *)j;
-    __atomic_add_fetch(&f->n_flushes, 1, __ATOMIC_RELAXED);
-}
-
-void hky_journal_cap(struct hky_journal *j, struct hky_str key, struct hky_str value, struct hky_commit *c)
-{
-    struct fake_journal *f = (struct fake_journal *)(void *)j;
-    __atomic_add_fetch(&f->n_caps, 1, __ATOMIC_RELAXED);
-    (void)key, (void)value;
-    fake_commit_post(c, f->is_broken ? HKY_E_IO : HKY_OK);
 }
 
 #endif

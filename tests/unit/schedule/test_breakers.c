@@ -121,23 +121,23 @@ static void an_operator_pauses_resumes_and_drains(void **state)
     fake_relay(&st.policy, "ses");
     stage_start(&st);
     struct hky_plan *plan = fake_plan((struct hky_step[]){fake_step("gmail")}, 1);
-    assert_int_equal(hky_schedule_pause(st.schedule, "gmial", 0, &e), HKY_E_MISSING);
-    assert_int_equal(hky_schedule_pause(st.schedule, "gmail", 600, &e), HKY_OK);
+    assert_int_equal(hky_schedule_pause(st.r.schedule, "gmial", 0, &e), HKY_E_MISSING);
+    assert_int_equal(hky_schedule_pause(st.r.schedule, "gmail", 600, &e), HKY_OK);
     send(&st, plan);
     expect_wait(&st, "gmail");
     pass(&st, 600000);
     answer(&st, "gmail", HKY_CLASS_OK, false, 0);
     expect(&st, "relay_paused:gmail delivered:gmail");
-    assert_int_equal(hky_schedule_pause(st.schedule, "gmail", 0, &e), HKY_OK);
+    assert_int_equal(hky_schedule_pause(st.r.schedule, "gmail", 0, &e), HKY_OK);
     send(&st, plan);
     expect_wait(&st, "gmail");
-    assert_int_equal(hky_schedule_resume(st.schedule, "gmail", &e), HKY_OK);
+    assert_int_equal(hky_schedule_resume(st.r.schedule, "gmail", &e), HKY_OK);
     turns(&st);
     answer(&st, "gmail", HKY_CLASS_OK, false, 0);
     st.log[0] = '\0';
     send(&st, plan);
-    assert_int_equal(hky_schedule_drain_relay(st.schedule, "gmail", "ses", 0, &e), HKY_OK);
-    assert_int_equal(hky_schedule_drain_relay(st.schedule, "ses", "gmail", 0, &e), HKY_E_CONFIG);
+    assert_int_equal(hky_schedule_drain_relay(st.r.schedule, "gmail", "ses", 0, &e), HKY_OK);
+    assert_int_equal(hky_schedule_drain_relay(st.r.schedule, "ses", "gmail", 0, &e), HKY_E_CONFIG);
     turns(&st);
     send(&st, plan);
     answer(&st, "ses", HKY_CLASS_OK, false, 0);
@@ -145,7 +145,7 @@ static void an_operator_pauses_resumes_and_drains(void **state)
     expect(&st, "relay_drained:gmail delivered:ses delivered:ses");
     struct hky_buf b;
     hky_buf_init(&b, 65536);
-    hky_schedule_relays_json(st.schedule, &b);
+    hky_schedule_relays_json(st.r.schedule, &b);
     assert_non_null(strstr(hky_buf_z(&b), "\"relay\":\"gmail\",\"account\":\"gmail\",\"state\":\"drained\",\"until\":0,"
                                           "\"to\":\"ses\""));
     hky_buf_fini(&b);
@@ -176,7 +176,7 @@ static void a_reload_tries_a_login_again(void **state)
             expect_wait(&st, "gmail");
             pass(&st, k == 0 ? 60000 : 1000);
         }
-        hky_schedule_set_policy(st.schedule, &st.policy.policy);
+        hky_schedule_set_policy(st.r.schedule, &st.policy.policy);
         turns(&st);
         if (!CASES[i].is_tried) {
             expect_wait(&st, "gmail");

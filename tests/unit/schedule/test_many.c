@@ -20,7 +20,7 @@ static struct hky_message *one(struct stage *st, struct hky_plan *plan, unsigned
     snprintf(id, sizeof id, "<20261201100000.%u.ab12cd34@mail.shop.example>", i);
     struct hky_rcpt_draft rcpt = {.address = hky_str_z(address)};
     struct hky_message_draft d = {.id = i + 1,
-                                  .accepted_at_ms = st->clock.stopped_at_ms,
+                                  .accepted_at_ms = st->r.clock.stopped_at_ms,
                                   .size = 4096,
                                   .header_octets = 400,
                                   .recipients = &rcpt,
@@ -40,11 +40,6 @@ static struct hky_message *one(struct stage *st, struct hky_plan *plan, unsigned
     return m;
 }
 
-static void be_quiet(void *ctx, unsigned worker, const struct hky_event *ev)
-{
-    (void)ctx, (void)worker, (void)ev;
-}
-
 static void wake_nobody(void *ctx, unsigned worker, struct hky_lane *lane)
 {
     (void)ctx, (void)worker, (void)lane;
@@ -55,20 +50,28 @@ static void let_go(void *ctx, unsigned worker, struct hky_lane *lane)
     (void)ctx, (void)worker, (void)lane;
 }
 
+static void be_quiet(struct stage *st)
+{
+    st->r.ops.wake = wake_nobody;
+    st->r.ops.lane_gone = let_go;
+    st->r.event = NULL;
+    st->r.is_forgetful = true;
+}
+
 /* A third waits in lanes, a third is deferred, a third parked. */
 static void fill(struct stage *st, struct hky_plan *plan, unsigned n)
 {
     for (unsigned i = 0; i < n; i++) {
         struct hky_message *m = one(st, plan, i);
         if (i % 3 != 0) {
-            m->recipients[0].next_at_ms = st->clock.stopped_at_ms + HOUR + i;
+            m->recipients[0].next_at_ms = st->r.clock.stopped_at_ms + HOUR + i;
         }
         if (i % 3 == 2) {
             m->recipients[0].state = HKY_RCPT_PARKED;
-            m->recipients[0].parked_at_ms = st->clock.stopped_at_ms;
+            m->recipients[0].parked_at_ms = st->r.clock.stopped_at_ms;
             hky_plan_unref(&m->recipients[0].plan);
         }
-        hky_schedule_restore_message(st->schedule, m);
+        hky_schedule_restore_message(st->r.schedule, m);
     }
 }
 
@@ -80,7 +83,7 @@ static void turns_until(struct stage *st, bool (*is_over)(struct stage *st, void
     unsigned n = 0;
     for (bool is_last = false; !is_last; n++) {
         int64_t began = hky_thread_cpu_ns();
-        hky_loop_turn(st->loop, 0);
+        hky_loop_turn(st->r.loop, 0);
         int64_t took = hky_thread_cpu_ns() - began;
         longest = took > longest ? took : longest;
         all += took;
@@ -100,14 +103,14 @@ static bool is_answered(struct stage *st, void *ctx)
 static bool is_settled(struct stage *st, void *ctx)
 {
     struct hky_schedule_stats s;
-    hky_schedule_stats(st->schedule, &s);
+    hky_schedule_stats(st->r.schedule, &s);
     return s.queued + s.deferred + s.parked + s.held >= *(unsigned *)ctx;
 }
 
 static bool is_asked(struct stage *st, void *ctx)
 {
     struct hky_schedule_stats s;
-    hky_schedule_stats(st->schedule, &s);
+    hky_schedule_stats(st->r.schedule, &s);
     return s.parked == 0 && s.queued + s.deferred + s.held >= *(unsigned *)ctx;
 }
 
@@ -115,9 +118,9 @@ static uint64_t ask_all(struct stage *st, enum hky_queue_action action, struct h
 {
     bool is_done = false;
     struct hky_queue_request rq = {
-        .selection = x, .action = action, .limit = 25, .loop = st->loop, .done = on_rows, .ctx = &is_done};
+        .selection = x, .action = action, .limit = 25, .loop = st->r.loop, .done = on_rows, .ctx = &is_done};
     hky_buf_init(&rq.rows, 65536);
-    hky_schedule_query(st->schedule, &rq);
+    hky_schedule_query(st->r.schedule, &rq);
     turns_until(st, is_answered, &is_done, what);
     hky_buf_fini(&rq.rows);
     return rq.n;
@@ -132,12 +135,12 @@ static void nobody_waits_for_a_look_at_all(void **state)
     fake_relay(&st.policy, "own")->is_mx = true;
     fake_policy_init(&st.second, 22);
     fake_relay(&st.second, "own")->is_mx = true;
-    st.ops = (struct hky_schedule_ops){&st, wake_nobody, let_go, decide, finish, be_quiet};
+    be_quiet(&st);
     stage_open(&st);
     st.plan = fake_plan((struct hky_step[]){fake_step("own")}, 1);
     size_t before = mallinfo2().uordblks;
     fill(&st, st.plan, n);
-    hky_schedule_start(st.schedule);
+    hky_schedule_start(st.r.schedule);
     turns_until(&st, is_settled, &n, "start");
     size_t after = mallinfo2().uordblks;
     assert_int_equal(deferred_by(&st, "own"), (n + 1) / 3);
@@ -146,8 +149,8 @@ static void nobody_waits_for_a_look_at_all(void **state)
     }
     assert_int_equal(ask_all(&st, HKY_QUEUE_LIST, (struct hky_selection){0}, "list"), n);
     assert_int_equal(ask_all(&st, HKY_QUEUE_LIST, (struct hky_selection){.to = "d7.example"}, "list --to"), n / 500);
-    hky_schedule_set_policy(st.schedule, &st.second.policy);
-    hky_loop_turn(st.loop, 0);
+    hky_schedule_set_policy(st.r.schedule, &st.second.policy);
+    hky_loop_turn(st.r.loop, 0);
     turns_until(&st, is_asked, &n, "reload");
     assert_int_equal(ask_all(&st, HKY_QUEUE_LIST, (struct hky_selection){0}, "list"), n);
     assert_int_equal(ask_all(&st, HKY_QUEUE_HOLD, (struct hky_selection){0}, "hold"), n);
@@ -155,7 +158,7 @@ static void nobody_waits_for_a_look_at_all(void **state)
     assert_int_equal(ask_all(&st, HKY_QUEUE_RELEASE, (struct hky_selection){0}, "release"), n);
     assert_int_equal(ask_all(&st, HKY_QUEUE_CANCEL, (struct hky_selection){0}, "cancel"), n);
     struct hky_schedule_stats s;
-    hky_schedule_stats(st.schedule, &s);
+    hky_schedule_stats(st.r.schedule, &s);
     assert_int_equal(s.queued + s.deferred + s.parked + s.held, 0);
     stage_end(&st);
     assert_int_equal(st.second.policy.refs, 1);
@@ -170,19 +173,19 @@ static void what_moves_is_seen_once(void **state)
     (void)state;
     stage_init(&st);
     fake_relay(&st.policy, "own")->is_mx = true;
-    st.ops = (struct hky_schedule_ops){&st, wake_nobody, let_go, decide, finish, be_quiet};
+    be_quiet(&st);
     stage_open(&st);
     st.plan = fake_plan((struct hky_step[]){fake_step("own")}, 1);
     fill(&st, st.plan, n);
-    hky_schedule_start(st.schedule);
+    hky_schedule_start(st.r.schedule);
     turns_until(&st, is_settled, &n, "start");
-    struct hky_queue_request rq = {.limit = 25, .loop = st.loop, .done = on_rows, .ctx = &is_done};
+    struct hky_queue_request rq = {.limit = 25, .loop = st.r.loop, .done = on_rows, .ctx = &is_done};
     hky_buf_init(&rq.rows, 65536);
-    hky_schedule_query(st.schedule, &rq);
+    hky_schedule_query(st.r.schedule, &rq);
     for (unsigned i = 0; !is_done; i++) {
-        hky_loop_turn(st.loop, 0);
-        st.clock.stopped_at_ms = START + HOUR + i * 500; /* deferred and parked ones come due, and move */
-        hky_schedule_tick(st.schedule, 0);
+        hky_loop_turn(st.r.loop, 0);
+        st.r.clock.stopped_at_ms = START + HOUR + i * 500; /* deferred and parked ones come due, and move */
+        hky_schedule_tick(st.r.schedule, 0);
     }
     assert_int_equal(rq.n, n);
     hky_buf_fini(&rq.rows);
@@ -198,16 +201,16 @@ static void two_queries_wait_for_each_other(void **state)
     (void)state;
     stage_init(&st);
     fake_relay(&st.policy, "own")->is_mx = true;
-    st.ops = (struct hky_schedule_ops){&st, wake_nobody, let_go, decide, finish, be_quiet};
+    be_quiet(&st);
     stage_open(&st);
     st.plan = fake_plan((struct hky_step[]){fake_step("own")}, 1);
     fill(&st, st.plan, n);
-    hky_schedule_start(st.schedule);
+    hky_schedule_start(st.r.schedule);
     turns_until(&st, is_settled, &n, "start");
     for (int i = 0; i < 2; i++) {
-        rq[i] = (struct hky_queue_request){.limit = 1, .loop = st.loop, .done = on_rows, .ctx = &is_done[i]};
+        rq[i] = (struct hky_queue_request){.limit = 1, .loop = st.r.loop, .done = on_rows, .ctx = &is_done[i]};
         hky_buf_init(&rq[i].rows, 65536);
-        hky_schedule_query(st.schedule, &rq[i]);
+        hky_schedule_query(st.r.schedule, &rq[i]);
     }
     turns_until(&st, is_answered, &is_done[1], "two lists");
     assert_true(is_done[0]);
@@ -219,20 +222,19 @@ static void two_queries_wait_for_each_other(void **state)
     struct hky_queue_request late[2];
     bool is_over[2] = {false, false};
     for (int i = 0; i < 2; i++) {
-        late[i] = (struct hky_queue_request){.limit = 1, .loop = st.loop, .done = on_rows, .ctx = &is_over[i]};
+        late[i] = (struct hky_queue_request){.limit = 1, .loop = st.r.loop, .done = on_rows, .ctx = &is_over[i]};
         hky_buf_init(&late[i].rows, 65536);
-        hky_schedule_query(st.schedule, &late[i]);
+        hky_schedule_query(st.r.schedule, &late[i]);
     }
-    hky_loop_turn(st.loop, 0);
+    hky_loop_turn(st.r.loop, 0);
     assert_false(is_over[0]);
-    hky_schedule_free(&st.schedule);
+    hky_schedule_free(&st.r.schedule);
     for (int i = 0; i < 2; i++) {
         assert_true(is_over[i]);
         assert_int_equal(late[i].error.code, HKY_E_CLOSED);
         hky_buf_fini(&late[i].rows);
     }
-    hky_loop_free(&st.loop);
-    hky_plan_unref(&st.plan);
+    stage_end(&st);
     assert_true(longest_ns > 0);
 }
 

@@ -88,7 +88,7 @@ static void a_wish_comes_true_when_the_job_is_given_back(void **state)
     turns(&st);
     expect(&st, "held");
     struct hky_schedule_stats s;
-    hky_schedule_stats(st.schedule, &s);
+    hky_schedule_stats(st.r.schedule, &s);
     assert_int_equal(s.held, 1);
     assert_int_equal(s.sending + s.queued, 0);
     hky_plan_unref(&plan);
@@ -141,7 +141,7 @@ static void relays_tell_who_waits_for_the_next_attempt(void **state)
     }
     assert_int_equal(deferred_by(&st, "ses"), 1);
     assert_int_equal(deferred_by(&st, "own"), 2);
-    assert_int_equal(hky_schedule_drain_relay(st.schedule, "ses", "own", 0, &e), HKY_OK);
+    assert_int_equal(hky_schedule_drain_relay(st.r.schedule, "ses", "own", 0, &e), HKY_OK);
     turns(&st);
     assert_int_equal(deferred_by(&st, "ses"), 1); /* its step still names it */
     assert_int_equal(ask(&st, HKY_QUEUE_HOLD, EVERYTHING, NULL, 0), 3);
@@ -157,7 +157,7 @@ static void relays_json(struct stage *st, char *out, size_t n)
 {
     struct hky_buf b;
     hky_buf_init(&b, 65536);
-    hky_schedule_relays_json(st->schedule, &b);
+    hky_schedule_relays_json(st->r.schedule, &b);
     snprintf(out, n, "%s", hky_buf_z(&b));
     hky_buf_fini(&b);
 }
@@ -204,7 +204,7 @@ static void broken_domains_are_shown_and_resumed(void **state)
     send_to(&st, plan, "", 1, (const char *const[]){"c@late.example"});
     struct hky_job *job;
     assert_int_equal(take(&st, "own", &job), HKY_TAKE_WAIT);
-    assert_int_equal(hky_schedule_resume(st.schedule, "own", &e), HKY_OK);
+    assert_int_equal(hky_schedule_resume(st.r.schedule, "own", &e), HKY_OK);
     turns(&st);
     relays_json(&st, json, sizeof json);
     assert_non_null(strstr(json, "\"broken\":{\"n\":0,\"domains\":[]}"));
@@ -230,7 +230,7 @@ static void a_lane_that_goes_takes_its_breaker_along(void **state)
     struct hky_plan *plan = fake_plan((struct hky_step[]){fake_step("own")}, 1);
     st.plan = hky_plan_ref(plan);
     break_lane(&st, plan, "a@x.example");
-    hky_schedule_set_policy(st.schedule, &st.second.policy);
+    hky_schedule_set_policy(st.r.schedule, &st.second.policy);
     turns(&st);
     relays_json(&st, json, sizeof json);
     assert_non_null(strstr(json, "\"broken\":{\"n\":0,\"domains\":[]}"));
@@ -244,9 +244,9 @@ static void a_lane_that_goes_takes_its_breaker_along(void **state)
 static struct hky_schedule *reloads; /* at the next decision */
 static struct hky_policy *reload_to;
 
-static void decide_and_reload(void *ctx, unsigned worker, const struct hky_recipient *r, struct hky_decision *out)
+static void decide_and_reload(void *ctx, const struct hky_recipient *r, int64_t now_ms, struct hky_decision *out)
 {
-    decide(ctx, worker, r, out);
+    decide(ctx, r, now_ms, out);
     hky_schedule_set_policy(reloads, reload_to);
 }
 
@@ -258,17 +258,17 @@ static void a_lane_made_while_a_reload_is_on_its_way_has_its_caps(void **state)
     fake_cap(fake_relay(&st.policy, "rental"), "1/h", 1, 3600, false);
     fake_policy_init(&st.second, 22);
     fake_cap(fake_relay(&st.second, "rental"), "2/h", 2, 3600, false);
-    st.ops.decide = decide_and_reload;
+    st.r.decide = decide_and_reload;
     stage_start(&st);
-    reloads = st.schedule;
+    reloads = st.r.schedule;
     reload_to = &st.second.policy;
     st.plan = fake_plan((struct hky_step[]){fake_step("rental")}, 1);
     struct hky_message *m = fake_message(1, START, "", 1, (const char *const[]){"a@x.example"});
-    hky_schedule_enqueue(st.schedule, 0, m); /* no plan: asked, and placed under the policy that is on its way out */
+    hky_schedule_enqueue(st.r.schedule, 0, m); /* no plan: asked, and placed under the policy that is on its way out */
     char json[4096];
     relays_json(&st, json, sizeof json);
     assert_non_null(strstr(json, "\"caps\":[{\"cap\":\"1/h\""));
-    st.ops.decide = decide;
+    st.r.decide = decide;
     turns(&st);
     send(&st, st.plan);
     relays_json(&st, json, sizeof json);

@@ -25,7 +25,7 @@ static void delivers_defers_and_goes_on(void **state)
     answer(&st, "ses", HKY_CLASS_OK, false, 0);
     expect(&st, "deferred:own routed:own delivered:ses");
     struct hky_schedule_stats s;
-    hky_schedule_stats(st.schedule, &s);
+    hky_schedule_stats(st.r.schedule, &s);
     assert_int_equal(s.delivered, 2);
     assert_int_equal(s.attempts, 4);
     assert_int_equal(s.queued + s.sending + s.deferred, 0);
@@ -90,9 +90,9 @@ static void own_delivery_has_a_lane_for_each_domain(void **state)
     stage_start(&st);
     struct hky_plan *plan = fake_plan((struct hky_step[]){fake_step("own")}, 1);
     send_to(&st, plan, "", 3, (const char *const[]){"a@x.example", "b@y.example", "c@x.example"});
-    assert_int_equal(st.n_woken, 2);
-    assert_string_equal(st.woken[0]->destination, "x.example");
-    assert_int_equal(st.woken[0]->n_ready, 2);
+    assert_int_equal(st.r.n_woken, 2);
+    assert_string_equal(st.r.woken[0]->destination, "x.example");
+    assert_int_equal(st.r.woken[0]->n_ready, 2);
     for (int i = 0; i < 3; i++) {
         if (i != 1) {
             answer(&st, "own", HKY_CLASS_OK, false, 0); /* a and c together, then b */
@@ -101,7 +101,7 @@ static void own_delivery_has_a_lane_for_each_domain(void **state)
     expect(&st, "delivered:own delivered:own delivered:own");
     pass(&st, 60000);
     pass(&st, 6 * MINUTE);
-    assert_int_equal(st.n_gone, 2); /* idle */
+    assert_int_equal(st.r.n_lanes_gone, 2); /* idle */
     hky_plan_unref(&plan);
     stage_end(&st);
 }
@@ -244,7 +244,7 @@ static void expires_in_the_queue_and_between_attempts(void **state)
     struct hky_plan *plan = fake_plan((struct hky_step[]){fake_step("ses")}, 1);
     send(&st, plan);
     answer(&st, "ses", HKY_CLASS_SYSTEM_TEMP, true, 0);
-    hky_schedule_pause(st.schedule, "ses", 0, &e);
+    hky_schedule_pause(st.r.schedule, "ses", 0, &e);
     send(&st, plan);
     pass(&st, 47 * HOUR);
     expect(&st, "deferred:ses relay_paused:ses");
@@ -264,7 +264,7 @@ static void parked_recipients_are_asked_again(void **state)
     struct hky_message *m = fake_message(99, START, "", 1, (const char *const[]){"a@example.com"});
     m->recipients[0].state = HKY_RCPT_PARKED;
     hky_message_ref(m);
-    hky_schedule_enqueue(st.schedule, 0, m);
+    hky_schedule_enqueue(st.r.schedule, 0, m);
     turns(&st);
     expect(&st, "parked");
     static const int MINUTES[] = {5, 15, 60, 60, 60};
@@ -296,7 +296,7 @@ static void a_header_that_is_being_read_is_waited_for_shortly(void **state)
     st.is_unread = true;
     struct hky_message *m = fake_message(99, START, "", 1, (const char *const[]){"a@example.com"});
     hky_message_ref(m);
-    hky_schedule_enqueue(st.schedule, 0, m);
+    hky_schedule_enqueue(st.r.schedule, 0, m);
     turns(&st);
     expect(&st, "parked");
     assert_int_equal(st.n_decides, 1);
@@ -324,7 +324,7 @@ static void parked_too_long_fails(void **state)
     stage_start(&st);
     struct hky_message *m = fake_message(99, START, "", 1, (const char *const[]){"a@example.com"});
     hky_message_ref(m);
-    hky_schedule_enqueue(st.schedule, 0, m); /* no plan: the policy is asked, and has none */
+    hky_schedule_enqueue(st.r.schedule, 0, m); /* no plan: the policy is asked, and has none */
     turns(&st);
     for (int i = 0; i < 8 * 24; i++) {
         pass(&st, HOUR);
@@ -356,7 +356,7 @@ static void a_reload_plans_anew_and_passes_over_what_was_left(void **state)
     expect(&st, "routed:own deferred:ses");
     struct hky_step after[3] = {fake_step("own"), fake_step("rental"), fake_step("ses")};
     st.plan = fake_plan(after, 3);
-    hky_schedule_set_policy(st.schedule, &st.second.policy);
+    hky_schedule_set_policy(st.r.schedule, &st.second.policy);
     turns(&st);
     assert_int_equal(st.n_decides, 0); /* at its next attempt, not before */
     pass(&st, 5 * MINUTE);
@@ -386,10 +386,10 @@ static void a_second_reload_still_knows(void **state)
     send(&st, st.plan);
     answer(&st, "own", HKY_CLASS_BLOCKED_IP, false, 0);
     answer(&st, "ses", HKY_CLASS_SYSTEM_TEMP, true, 0);
-    hky_schedule_set_policy(st.schedule, &st.second.policy);
+    hky_schedule_set_policy(st.r.schedule, &st.second.policy);
     pass(&st, 5 * MINUTE);
     answer(&st, "ses", HKY_CLASS_SYSTEM_TEMP, true, 0);
-    hky_schedule_set_policy(st.schedule, &st.policy.policy);
+    hky_schedule_set_policy(st.r.schedule, &st.policy.policy);
     pass(&st, 15 * MINUTE);
     answer(&st, "ses", HKY_CLASS_OK, false, 0);
     expect(&st, "routed:own deferred:ses deferred:ses delivered:ses");
@@ -413,9 +413,9 @@ static void a_reload_moves_waiting_recipients_and_keeps_the_rest_when_nothing_is
     answer(&st, "own", HKY_CLASS_BLOCKED_IP, false, 0); /* waits for ses now */
     send(&st, alone);
     st.plan = fake_plan(steps, 1); /* only own, which the first one has left */
-    hky_schedule_set_policy(st.schedule, &st.second.policy);
+    hky_schedule_set_policy(st.r.schedule, &st.second.policy);
     turns(&st);
-    assert_true(st.n_gone >= 1);
+    assert_true(st.r.n_lanes_gone >= 1);
     answer(&st, "ses", HKY_CLASS_OK, false, 0);
     answer(&st, "own", HKY_CLASS_OK, false, 0);
     expect(&st, "routed:own delivered:ses delivered:own");
@@ -543,11 +543,11 @@ static void each_account_has_its_lane(void **state)
         plans[i] = fake_plan(&step, 1);
         send(&st, plans[i]);
     }
-    assert_int_equal(st.n_woken, 2);
+    assert_int_equal(st.r.n_woken, 2);
     for (unsigned i = 0; i < 2; i++) {
         struct hky_job *job;
-        assert_string_equal(st.woken[i]->account, accounts[i]);
-        assert_int_equal(hky_schedule_take(st.woken[i], &job), HKY_TAKE_JOB);
+        assert_string_equal(st.r.woken[i]->account, accounts[i]);
+        assert_int_equal(hky_schedule_take(st.r.woken[i], &job), HKY_TAKE_JOB);
         assert_int_equal(job->n, 1);
         assert_string_equal(job->recipients[0]->plan->steps[0].account, accounts[i]);
         hky_schedule_done(&job, true);
@@ -579,11 +579,11 @@ static void what_was_restored_goes_on(void **state)
     for (int i = 0; i < 2; i++) { /* three live ones; the first reference is the third */
         hky_message_ref(m);
     }
-    hky_schedule_restore_message(st.schedule, m);
-    hky_schedule_start(st.schedule);
+    hky_schedule_restore_message(st.r.schedule, m);
+    hky_schedule_start(st.r.schedule);
     turns(&st);
     struct hky_schedule_stats s;
-    hky_schedule_stats(st.schedule, &s);
+    hky_schedule_stats(st.r.schedule, &s);
     assert_int_equal(s.queued, 1);
     assert_int_equal(s.deferred, 1);
     assert_int_equal(s.held, 1);
@@ -613,7 +613,7 @@ static void drain_waits_for_what_is_under_way(void **state)
     struct hky_job *job;
     assert_int_equal(take(&st, "ses", &job), HKY_TAKE_JOB);
     bool is_done = false;
-    hky_schedule_drain(st.schedule, 60000, on_drained, &is_done);
+    hky_schedule_drain(st.r.schedule, 60000, on_drained, &is_done);
     turns(&st);
     assert_false(is_done);
     expect_wait(&st, "ses");
@@ -621,7 +621,7 @@ static void drain_waits_for_what_is_under_way(void **state)
     hky_schedule_result(job, 0, &o);
     hky_schedule_done(&job, true);
     for (int i = 0; i < 100 && !is_done; i++) {
-        hky_loop_turn(st.loop, 10);
+        hky_loop_turn(st.r.loop, 10);
     }
     assert_true(is_done);
     hky_plan_unref(&plan);
@@ -634,8 +634,7 @@ static void take_and_result_are_quick(void **state)
     struct stage st;
     stage_init(&st);
     fake_relay(&st.policy, "ses");
-    st.ops.event = NULL;
-    st.ops = (struct hky_schedule_ops){&st, wake, lane_gone, decide, finish, event};
+    st.r.is_forgetful = true;
     stage_start(&st);
     struct hky_plan *plan = fake_plan((struct hky_step[]){fake_step("ses")}, 1);
     enum { N = 2000 };
@@ -643,7 +642,7 @@ static void take_and_result_are_quick(void **state)
         struct hky_message *m = fake_message(st.next_id++, START, "", 1, (const char *const[]){"a@example.com"});
         m->recipients[0].plan = hky_plan_ref(plan);
         m->recipients[0].policy = 11;
-        hky_schedule_enqueue(st.schedule, 0, m);
+        hky_schedule_enqueue(st.r.schedule, 0, m);
     }
     turns(&st);
     struct hky_outcome o = fake_outcome(HKY_CLASS_OK, false);
@@ -651,7 +650,7 @@ static void take_and_result_are_quick(void **state)
     struct hky_job *job;
     for (int i = 0; i < N; i++) {
         st.log[0] = '\0';
-        assert_int_equal(hky_schedule_take(st.woken[0], &job), HKY_TAKE_JOB);
+        assert_int_equal(hky_schedule_take(st.r.woken[0], &job), HKY_TAKE_JOB);
         hky_schedule_result(job, 0, &o);
         hky_schedule_done(&job, true);
     }

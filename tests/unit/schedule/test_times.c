@@ -19,16 +19,16 @@ static struct hky_message *parked(struct stage *st, int64_t deadline_ms)
 {
     struct hky_rcpt_draft rcpt = {.address = HKY_STR("a@example.com")};
     struct hky_message_draft d = {.id = 99,
-                                  .accepted_at_ms = st->clock.stopped_at_ms,
+                                  .accepted_at_ms = st->r.clock.stopped_at_ms,
                                   .deadline_ms = deadline_ms,
                                   .recipients = &rcpt,
                                   .n_recipients = 1};
     d.facts[HKY_FACT_AUTHOR] = HKY_STR("news@shop.example");
     struct hky_message *m = hky_message_new(&d);
     m->recipients[0].state = HKY_RCPT_PARKED;
-    m->recipients[0].parked_at_ms = st->clock.stopped_at_ms;
+    m->recipients[0].parked_at_ms = st->r.clock.stopped_at_ms;
     hky_message_ref(m);
-    hky_schedule_enqueue(st->schedule, 0, m);
+    hky_schedule_enqueue(st->r.schedule, 0, m);
     turns(st);
     return m;
 }
@@ -52,12 +52,12 @@ static void parked_for_so_long_is_bounced(void **state)
         stage_start(&st);
         struct hky_message *m = parked(&st, 0);
         st.log[0] = '\0';
-        while (st.clock.stopped_at_ms < START + CASES[i].stays_ms) {
+        while (st.r.clock.stopped_at_ms < START + CASES[i].stays_ms) {
             pass(&st, MINUTE);
         }
         expect(&st, "");
         assert_int_equal(m->recipients[0].state, HKY_RCPT_PARKED);
-        while (st.clock.stopped_at_ms < START + CASES[i].goes_ms) {
+        while (st.r.clock.stopped_at_ms < START + CASES[i].goes_ms) {
             pass(&st, MINUTE);
         }
         expect(&st, "failed");
@@ -89,7 +89,7 @@ static void expire_stands_still_while_parked(void **state)
     hky_plan_unref(&st.plan);
     fake_policy_init(&st.second, 22);
     fake_relay(&st.second, "ses");
-    hky_schedule_set_policy(st.schedule, &st.second.policy);
+    hky_schedule_set_policy(st.r.schedule, &st.second.policy);
     pass(&st, 5 * MINUTE);
     expect(&st, "parked");
     pass(&st, 4 * MINUTE);
@@ -134,17 +134,17 @@ static void a_function_is_asked_again_after_a_quarter_of_an_hour(void **state)
     stage_start(&st);
     struct hky_plan *fixed = fake_plan((struct hky_step[]){fake_step("own")}, 1);
     struct hky_plan *plan = function_plan((struct hky_step[]){fake_step("own")}, 1);
-    hky_schedule_pause(st.schedule, "own", 0, &e);
+    hky_schedule_pause(st.r.schedule, "own", 0, &e);
     send(&st, fixed);
     send(&st, plan);
     st.plan = function_plan((struct hky_step[]){fake_step("ses")}, 1);
     pass(&st, 14 * MINUTE);
-    hky_schedule_resume(st.schedule, "own", &e);
+    hky_schedule_resume(st.r.schedule, "own", &e);
     turns(&st);
     assert_int_equal(st.n_decides, 0);
-    hky_schedule_pause(st.schedule, "own", 0, &e);
+    hky_schedule_pause(st.r.schedule, "own", 0, &e);
     pass(&st, 2 * MINUTE);
-    hky_schedule_resume(st.schedule, "own", &e);
+    hky_schedule_resume(st.r.schedule, "own", &e);
     turns(&st);
     answer(&st, "own", HKY_CLASS_OK, false, 0); /* the plan that no function gave */
     struct hky_job *job;
@@ -244,10 +244,10 @@ static void a_very_old_one_is_not_asked_for_ever(void **state)
     stage_start(&st);
     struct hky_plan *plan = function_plan((struct hky_step[]){fake_step("own")}, 1);
     st.plan = hky_plan_ref(plan);
-    hky_schedule_pause(st.schedule, "own", 0, &e);
+    hky_schedule_pause(st.r.schedule, "own", 0, &e);
     send(&st, plan);
     pass(&st, 50 * DAY);
-    hky_schedule_resume(st.schedule, "own", &e);
+    hky_schedule_resume(st.r.schedule, "own", &e);
     turns(&st);
     answer(&st, "own", HKY_CLASS_OK, false, 0);
     hky_plan_unref(&plan);
