@@ -151,12 +151,10 @@ static void on_next(struct hky_task *task)
 static void on_edge(void *ctx, int bits)
 {
     struct hky_stream *s = ctx;
-    if (bits & HKY_HANGUP)
-        s->is_hung_up = true;
-    if (bits & (HKY_READABLE | HKY_HANGUP)) {
+    if (bits & HKY_READABLE) {
         s->is_readable = true;
         if (s->link != NULL)
-            hky_tls_link_on_readable(s->link, s->is_hung_up);
+            hky_tls_link_on_readable(s->link);
     }
     if (bits & HKY_WRITABLE)
         s->is_writable = true;
@@ -300,7 +298,6 @@ void hky_stream_start_tls(struct hky_stream *s, struct hky_tls *tls, const char 
         hky_stream_fail(s);
         return;
     }
-    hky_tls_link_on_readable(s->link, s->is_hung_up);
     if (s->n_kept > 0) {
         hky_error_set(&s->error, HKY_E_TLS, "the peer sent %zu octets in clear after STARTTLS", s->n_kept);
         hky_stream_fail(s);

@@ -19,7 +19,7 @@ struct hky_stream {
     int64_t deadline_ms; /* 0: none; the timer itself is left alone when a deadline is cleared */
 
     /* The socket. Edges are remembered here until a call says EAGAIN. */
-    bool is_connecting, is_readable, is_writable, is_hung_up;
+    bool is_connecting, is_readable, is_writable;
     /* What the owner must still hear, in this order. */
     bool say_connected, say_drained;
     bool is_failing; /* `error` waits to be told */

@@ -14,10 +14,9 @@ static enum got get_plain(struct hky_stream *s, char *p, size_t cap, size_t *n)
         r = recv(s->fd, p, cap, 0);
     while (r < 0 && errno == EINTR);
     if (r > 0) {
+        /* A short read does not mean that the edge is used up: a reset that came with these octets has no edge of its
+         * own. Only EAGAIN says that there is nothing more. */
         *n = (size_t)r;
-        /* A short read emptied the socket. Only the end of stream gives no new edge when it was seen already. */
-        if (*n < cap && !s->is_hung_up)
-            s->is_readable = false;
         return GOT_SOME;
     }
     s->is_readable = false;

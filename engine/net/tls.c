@@ -41,7 +41,8 @@ static struct hky_tls *tls_alloc(bool is_server)
     t->ctx = SSL_CTX_new(is_server ? TLS_server_method() : TLS_client_method());
     HKY_ASSERT(t->bio != NULL && t->ctx != NULL); /* only memory can be missing here */
     SSL_CTX_set_min_proto_version(t->ctx, TLS1_2_VERSION);
-    SSL_CTX_set_options(t->ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION);
+    /* An end without close_notify is ours to judge (tls_link.c); OpenSSL would also refuse to send the last replies. */
+    SSL_CTX_set_options(t->ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION | SSL_OP_IGNORE_UNEXPECTED_EOF);
     SSL_CTX_set_mode(t->ctx,
                      SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS);
     SSL_CTX_set_default_passwd_cb(t->ctx, no_pass_phrase);

@@ -16,8 +16,8 @@ struct hky_tls_link {
     struct hky_tls *tls;
     int fd;
     int sys;        /* errno of the socket's failure */
-    bool is_dry;    /* the last read emptied the socket: none is tried before the next edge */
-    bool is_ending; /* the peer has hung up: only the end itself says that there is nothing more */
+    bool is_dry;    /* the socket said EAGAIN: no read is tried before the next edge */
+    bool has_ended; /* the socket's end was read: without a close_notify before it */
     bool is_verified, is_shaken;
     char key[HKY_TLS_KEY_MAX]; /* of the session cache */
 };
@@ -54,9 +54,10 @@ static int bio_read(BIO *bio, char *p, int n)
         }
     }
     if (r >= 0) {
-        link->is_dry = r > 0 && r < n && !link->is_ending;
-        if (r == 0)
+        if (r == 0) {
+            link->has_ended = true;
             BIO_set_flags(bio, BIO_FLAGS_IN_EOF);
+        }
         return (int)r;
     }
     link->is_dry = true;
@@ -169,10 +170,9 @@ void hky_tls_link_free(struct hky_tls_link **at)
     free(link);
 }
 
-void hky_tls_link_on_readable(struct hky_tls_link *link, bool is_ending)
+void hky_tls_link_on_readable(struct hky_tls_link *link)
 {
     link->is_dry = false;
-    link->is_ending = is_ending;
 }
 
 /* Why the SSL call returned `r`. */
@@ -184,17 +184,13 @@ static enum hky_tls_io result(struct hky_tls_link *link, int r, const char *doin
     case SSL_ERROR_WANT_WRITE:
         return HKY_TLS_AGAIN;
     case SSL_ERROR_ZERO_RETURN:
-        return HKY_TLS_EOF;
+        return link->has_ended ? HKY_TLS_CUT : HKY_TLS_EOF;
     case SSL_ERROR_SYSCALL:
         if (link->sys == 0)
             return HKY_TLS_CUT;
         hky_error_sys(e, HKY_E_NET, link->sys, "%s failed", doing);
         return HKY_TLS_BAD;
     default:
-        if (ERR_GET_REASON(ERR_peek_last_error()) == SSL_R_UNEXPECTED_EOF_WHILE_READING) {
-            ERR_clear_error();
-            return HKY_TLS_CUT;
-        }
         hky_tls_last_error(why, sizeof why);
         hky_error_set(e, HKY_E_TLS, "%s failed: %s", doing, why);
         return HKY_TLS_BAD;

@@ -1,5 +1,8 @@
 """Clients that send too much, too long, too early or not at all."""
+import json
 import socket
+import struct
+import subprocess
 import threading
 import time
 
@@ -175,3 +178,36 @@ def many_idle_connections(w):
     for c in idle:
         c.close()
     assert grown < 150 * 64, f"{grown} KiB for 150 idle connections"
+
+
+@case("L56")
+def clients_that_go_in_every_way(w):
+    """400 that go in the middle of a command, of DATA, behind the dot, in clear and in TLS: no session stays."""
+    def sessions():
+        out = subprocess.run([w.engine.program, "status", "--json", "--spool", f"{w.engine.dir}/spool"], check=True, capture_output=True)
+        return json.loads(out.stdout)["sessions"]
+
+    def go(c, how):
+        if how == "reset":
+            c.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        elif how == "half-close":
+            c.socket.shutdown(socket.SHUT_WR)
+        c.close()  # with what it was answered unread
+
+    said = [b"NOO", b"NOOP\r\n" * 20, b"MAIL FROM:<a@x.test>\r\nRCPT TO:<b@y.test>\r\nDATA\r\n",
+            b"MAIL FROM:<a@x.test>\r\nRCPT TO:<b@y.test>\r\nBDAT 1000\r\nSubject: x\r\n\r\nhalf"]
+    for i in range(400):
+        how = ("reset", "half-close", "close")[i % 3]
+        c = w.client(port=w.engine.implicit, secure=True) if i % 8 == 0 else w.client()
+        c.hello()
+        c.send(said[i % 4])
+        if i % 4 == 2:
+            c.expect(250)
+            c.expect(250)
+            c.expect(354)
+            c.send(b"Subject: half\r\n\r\n" + b"x" * (i * 50) + (b"\r\n.\r\n" if i % 5 == 0 else b""))
+        go(c, how)
+    deadline = time.monotonic() + 20
+    while sessions() > 0:
+        assert time.monotonic() < deadline, f"{sessions()} sessions stay"
+        time.sleep(0.05)

@@ -260,8 +260,8 @@ class World:
     def __init__(self, engine):
         self.engine, self.sink, self.n = engine, engine.sink, 0
 
-    def client(self, **options):
-        return Client(self.engine.plain, **options)
+    def client(self, port=None, **options):
+        return Client(port or self.engine.plain, **options)
 
     def header(self):
         self.n += 1

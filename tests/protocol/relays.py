@@ -15,6 +15,7 @@ import json
 import multiprocessing
 import os
 import re
+import signal
 import smtplib
 import socket
 import ssl
@@ -332,6 +333,58 @@ v("R11", "rcpt-pipelined", ("deferred", TEMPORARY, "rcpt"), on={"RCPT": [b"250 o
 v("R11", "data", ("deferred", TEMPORARY, "data"), on={"DATA": says_421}, n=2)
 v("R11", "dot", ("deferred", TEMPORARY, "dot"), on={"dot": says_421}, n=2, extensions=PIPELINING)
 v("R11", "rset", ("failed", "bad_mailbox", "rcpt"), on={"RCPT": b"550 5.1.1 no\r\n", "RSET": says_421}, n=2)
+
+
+# R12: every way to go, together with the reply of every stage: the connection ends at once, not with its time-out, and
+# what was said counts. (Where the reply asks for more, the next command finds nobody.) The engine is stopped meanwhile,
+# so that it always sees the two as one.
+PAUSING = threading.Lock()
+ENGINE = []
+
+
+def paused_engine():
+    os.kill(ENGINE[0], signal.SIGSTOP)
+    wait_for(lambda: open(f"/proc/{ENGINE[0]}/stat").read().rsplit(")", 1)[1].split()[0] == "T", 10, 0.001, "the engine stops")
+
+
+def goes(how, reply=b""):
+    def run(c):
+        with PAUSING:
+            paused_engine()
+            try:
+                leave(c)
+            finally:
+                os.kill(ENGINE[0], signal.SIGCONT)
+        if how == "half":
+            time.sleep(20)
+        raise Gone()
+
+    def leave(c):
+        if reply:
+            c.say(reply)
+        if how == "reset":
+            c.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            c.sock.close()
+        elif how == "half":
+            c.sock.shutdown(socket.SHUT_WR)  # in TLS without close_notify
+        else:
+            c.sock.close()
+    return run
+
+
+GONE = ("deferred", TEMPORARY, None)
+PATIENT = 'timeout = { greeting = "60s", command = "60s", data = "60s", dot = "60s" }'
+for how in ("close", "half", "reset"):
+    for secure in (False, True):
+        keys, name = (f"connections = 1, {PATIENT}, " + (STARTTLS if secure else ""), f"{how}{'-tls' if secure else ''}")
+        for stage, reply, want in (("greeting", b"220 x\r\n", GONE), ("EHLO", b"250-x\r\n250-STARTTLS\r\n250 HELP\r\n", GONE), ("MAIL", b"250 ok\r\n", GONE),
+                                   ("RCPT", b"250 ok\r\n", GONE), ("DATA", b"354 go\r\n", (("deferred",), TEMPORARY + ("ambiguous",), None)),
+                                   ("dot", b"250 2.0.0 taken\r\n", OK), ("dot", b"", LOST), ("dot", b"25", LOST), ("QUIT", b"221", OK)):
+            if secure and stage == "greeting":
+                continue
+            for pipelining in (False, True):
+                v("R12", f"{name}-{stage.lower()}{len(reply)}{'-p' if pipelining else ''}", want, on={stage: goes(how, reply)}, keys=keys, seconds=15,
+                  extensions=(PIPELINING if pipelining else (b"8BITMIME",)) + ((b"STARTTLS",) if secure else ()))
 
 
 # R13: nobody accepted, and yet 354
@@ -804,6 +857,7 @@ def main():
         os.makedirs(world.path("secrets"), mode=0o700)
         world.write("secrets/relay", PASSWORD + "\n", mode=0o600)
         engine = world.engine(policy(variants, pin, dns, special_policy(pairs, pin, healthy.port)), log="debug")
+        ENGINE.append(engine.p.pid)
         healthy.start(engine.port)
         before = rss_mib(engine.p.pid)
         at = time.monotonic()
