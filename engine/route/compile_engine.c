@@ -183,6 +183,12 @@ static void read_engine(struct hky_loader *l, const struct hky_decl *d, struct h
     hky_keys_check(L, body, keys, false, "engine", d->place);
     read_names(l, body, d->place, o);
     o->http = endpoint(l, body, "http", true, d->place);
+    if (o->http[0] != 0 && strncmp(o->http, "127.", 4) != 0) {
+        hky_complain(l, hky_place_of(l, d->place, "http", true), false,
+                     "engine: http is for this machine only: write \"127.0.0.1%s\", not \"%.80s\"",
+                     strrchr(o->http, ':'), o->http);
+        o->http = "";
+    }
     o->resolver = endpoint(l, body, "resolver", true, d->place);
     o->redirect = endpoint(l, body, "redirect", false, d->place);
     o->workers = (uint32_t)hky_get_int(L, body, "workers", 0);

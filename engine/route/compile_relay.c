@@ -1,6 +1,8 @@
 /* relay { } and the relays of rows: one account, one relay. */
+#include "route/inside.h"
 #include "route/loader.h"
 #include "route/relay_spec.h"
+#include "route/typed.h"
 #include "route/value.h"
 
 #include "base/hash.h"
@@ -88,56 +90,76 @@ static int choice(struct relay_read *r, const char *key, const char *const *name
     return otherwise;
 }
 
-static void read_server(struct relay_read *r)
+/* A server's name or address. What else may have been meant is said. */
+static const char *host_of(struct relay_read *r, const char *host)
 {
-    static const char *const modes[] = {"implicit", "starttls", "opportunistic", "none"};
+    char domain[HKY_DOMAIN_MAX + 1], name[256], hint[HKY_TYPED_HINT];
+    struct hky_error e = {0};
+    uint16_t port;
+
+    if (host[0] == 0 || hky_ip_is_valid(host))
+        return host;
+    if (hky_endpoint_parse(hky_str_z(host), name, &port))
+        hky_complain(r->l, place_of(r, "host"), false,
+                     "%s: host \"%.80s\" is a host and a port: write host = \"%.80s\", port = %u", r->what, host, name,
+                     port);
+    else if (strstr(host, "://") != NULL)
+        hky_complain(r->l, place_of(r, "host"), false,
+                     "%s: host \"%.80s\": write the name of the server; ssl://NAME is TLS from the start", r->what,
+                     host);
+    else if (hky_domain_normalise(hky_str_z(host), domain, &e) == HKY_OK)
+        return keep(r->l, domain);
+    else {
+        hky_typed_hint(hky_str_z(host), hint);
+        hky_complain(r->l, place_of(r, "host"), false,
+                     "%s: host \"%.80s\" is no name of a server%s%s; the port is a key of its own", r->what, host,
+                     hint[0] != 0 ? "" : ": ", hint[0] != 0 ? hint : e.text);
+    }
+    return "";
+}
+
+/* By the port, or by ssl:// in front of the host. */
+static enum hky_tls_mode tls_by_port(struct relay_read *r, bool is_ssl)
+{
+    switch (r->out->port) {
+    case 465:
+        return HKY_TLS_IMPLICIT;
+    case 587:
+        return HKY_TLS_STARTTLS;
+    case 25:
+        return is_ssl ? HKY_TLS_IMPLICIT : HKY_TLS_OPPORTUNISTIC;
+    default:
+        return is_ssl                                                       ? HKY_TLS_IMPLICIT
+               : hky_get_string(r->l->vm->L, r->merged, "user", "")[0] != 0 ? HKY_TLS_STARTTLS
+                                                                            : HKY_TLS_OPPORTUNISTIC;
+    }
+}
+
+static void read_authority(struct relay_read *r)
+{
+    struct hky_relay *o = r->out;
+    const char *ca = hky_get_string(r->l->vm->L, r->merged, "ca", "");
+    char path[PATH_MAX * 2];
+    struct hky_error e = {0};
+
+    o->ca = "";
+    if (ca[0] == 0)
+        return;
+    if (r->spec->is_of_file && !hky_inside_is_name(ca)) {
+        hky_complain(r->l, place_of(r, "ca"), false, "%s: ca: files of rows are inside the policy's folder", r->what);
+        return;
+    }
+    snprintf(path, sizeof path, "%s%s%s", ca[0] == '/' ? "" : r->l->policy->dir, ca[0] == '/' ? "" : "/", ca);
+    o->ca = keep(r->l, path);
+    if (hky_loader_authority(r->l, o->ca, &e) != HKY_OK)
+        hky_complain(r->l, place_of(r, "ca"), false, "%s: ca \"%.100s\": %s", r->what, ca, e.text);
+}
+
+static void read_local(struct relay_read *r)
+{
     lua_State *L = r->l->vm->L;
     struct hky_relay *o = r->out;
-    const char *host = hky_get_string(L, r->merged, "host", "");
-    bool is_ssl = strncmp(host, "ssl://", 6) == 0;
-    int mode = -1;
 
-    if (is_ssl)
-        host += 6;
-    o->is_mx = hky_get_bool(L, r->merged, "mx", false);
-    o->host = keep(r->l, host);
-    o->port = (uint16_t)hky_get_int(L, r->merged, "port", o->is_mx ? 25 : is_ssl ? 465 : 0);
-    if (o->is_mx && host[0] != 0)
-        hky_complain(r->l, place_of(r, "host"), false, "%s: mx = true has no host: state one of them", r->what);
-    if (!o->is_mx && host[0] == 0 && !r->has_no_preset && !is_attempted(r, "host", LUA_TSTRING) &&
-        !is_attempted(r, "preset", LUA_TSTRING) && !is_attempted(r, "mx", LUA_TBOOLEAN))
-        hky_complain(r->l, r->spec->place, false, "%s: state host = \"server\", preset = \"name\" or mx = true",
-                     r->what);
-    if (strpbrk(host, " \t/@\"<>") != NULL || strlen(host) > 253)
-        hky_complain(r->l, place_of(r, "host"), false,
-                     "%s: host \"%.80s\" is no name of a server; the port is a key of its own", r->what, host);
-    if (o->port == 0)
-        o->port = 587;
-    switch (o->port) {
-    case 465:
-        mode = HKY_TLS_IMPLICIT;
-        break;
-    case 587:
-        mode = HKY_TLS_STARTTLS;
-        break;
-    case 25:
-        mode = HKY_TLS_OPPORTUNISTIC;
-        break;
-    default:
-        mode = is_ssl                                             ? HKY_TLS_IMPLICIT
-               : hky_get_string(L, r->merged, "user", "")[0] != 0 ? HKY_TLS_STARTTLS
-                                                                  : HKY_TLS_OPPORTUNISTIC;
-    }
-    o->tls = (enum hky_tls_mode)choice(r, "tls", modes, 4, mode);
-    if (is_ssl && o->tls != HKY_TLS_IMPLICIT)
-        hky_complain(r->l, place_of(r, "tls"), false, "%s: ssl:// is TLS from the start and tls says something else",
-                     r->what);
-    o->ca = keep(r->l, hky_get_string(L, r->merged, "ca", ""));
-    if (o->ca[0] != 0 && o->ca[0] != '/') {
-        char path[PATH_MAX * 2];
-        snprintf(path, sizeof path, "%s/%s", r->l->policy->dir, o->ca);
-        o->ca = keep(r->l, path);
-    }
     o->pin = keep(r->l, hky_get_string(L, r->merged, "pin", ""));
     if (o->pin[0] != 0 && (strlen(o->pin) != 64 || strspn(o->pin, "0123456789abcdefABCDEF") != 64))
         hky_complain(r->l, place_of(r, "pin"), false, "%s: pin must be 64 hexadecimal digits (SHA-256)", r->what);
@@ -146,8 +168,43 @@ static void read_server(struct relay_read *r)
         hky_complain(r->l, place_of(r, "source"), false, "%s: source \"%.60s\" is no address of this machine", r->what,
                      o->source);
     o->hello = keep(r->l, hky_get_string(L, r->merged, "hello", ""));
-    if (strpbrk(o->hello, " \t\r\n<>") != NULL)
-        hky_complain(r->l, place_of(r, "hello"), false, "%s: hello must be one name", r->what);
+    for (const char *c = o->hello; *c != 0; c++)
+        if (*c <= ' ' || *c > '~' || strchr("<>\"", *c) != NULL) {
+            hky_complain(r->l, place_of(r, "hello"), false, "%s: hello must be one name such as \"mail.shop.example\"",
+                         r->what);
+            break;
+        }
+}
+
+static void read_server(struct relay_read *r)
+{
+    static const char *const modes[] = {"implicit", "starttls", "opportunistic", "none"};
+    lua_State *L = r->l->vm->L;
+    struct hky_relay *o = r->out;
+    const char *host = hky_get_string(L, r->merged, "host", "");
+    bool is_ssl = strncmp(host, "ssl://", 6) == 0;
+
+    if (is_ssl)
+        host += 6;
+    o->is_mx = hky_get_bool(L, r->merged, "mx", false);
+    o->port = (uint16_t)hky_get_int(L, r->merged, "port", o->is_mx ? 25 : is_ssl ? 465 : 0);
+    if (o->is_mx && host[0] != 0)
+        hky_complain(r->l, place_of(r, "host"), false, "%s: mx = true has no host: state one of them", r->what);
+    if (!o->is_mx && host[0] == 0 && !r->has_no_preset && !is_attempted(r, "host", LUA_TSTRING) &&
+        !is_attempted(r, "preset", LUA_TSTRING) && !is_attempted(r, "mx", LUA_TBOOLEAN))
+        hky_complain(r->l, r->spec->place, false, "%s: state host = \"server\", preset = \"name\" or mx = true",
+                     r->what);
+    o->host = keep(r->l, host_of(r, host));
+    if (o->port == 0)
+        o->port = 587;
+    o->tls = (enum hky_tls_mode)choice(r, "tls", modes, 4, (int)tls_by_port(r, is_ssl));
+    if (is_ssl && o->tls != HKY_TLS_IMPLICIT)
+        hky_complain(r->l, place_of(r, "tls"), false,
+                     "%s: ssl:// in host means TLS from the start, and tls = \"%s\" means something else: state one of "
+                     "them",
+                     r->what, modes[o->tls]);
+    read_authority(r);
+    read_local(r);
 }
 
 static void read_oauth(struct relay_read *r)
@@ -177,7 +234,7 @@ static void read_oauth(struct relay_read *r)
 }
 
 /* The first thing that is wrong with the login; the others would follow from it. */
-static void check_login(struct relay_read *r, bool has_password, bool has_oauth, bool is_oauth_only)
+static void check_login(struct relay_read *r, bool has_password, bool has_oauth, bool is_oauth_only, const char *preset)
 {
     const struct hky_relay *o = r->out;
     bool needs_oauth = o->auth == HKY_AUTH_XOAUTH2 || o->auth == HKY_AUTH_OAUTHBEARER;
@@ -187,8 +244,9 @@ static void check_login(struct relay_read *r, bool has_password, bool has_oauth,
     if (is_oauth_only && has_password)
         hky_complain(
             r->l, place_of(r, "password"), false,
-            "%s: preset %s takes no password any more: use oauth = { client = ..., refresh = secret \"name\" }",
-            r->what, o->preset);
+            "%s: %s takes no password any more: write preset = \"%s\", oauth = { client = ..., refresh = secret "
+            "\"name\" }",
+            r->what, o->preset[0] != 0 ? o->preset : o->host, preset);
     else if (r->lacks_user && is_attempted(r, "user", LUA_TSTRING))
         return;
     else if (r->lacks_user && (has_password || has_oauth))
@@ -203,6 +261,49 @@ static void check_login(struct relay_read *r, bool has_password, bool has_oauth,
                      r->what);
 }
 
+/* The preset whose server is typed by hand, or NULL. ".xserver.jp" among a preset's hosts are those below it. */
+static const char *preset_of_host(struct relay_read *r)
+{
+    lua_State *L = r->l->vm->L;
+    int top = lua_gettop(L);
+    const char *found = NULL, *domain;
+
+    if (r->out->host[0] == 0)
+        return NULL;
+    lua_getfield(L, LUA_REGISTRYINDEX, "hky.preset_hosts");
+    for (const char *at = r->out->host; at != NULL && found == NULL; at = strchr(at + 1, '.'))
+        found = hky_get_string(L, top + 1, at, NULL);
+    if (found != NULL && (domain = strchr(r->out->user, '@')) != NULL)
+        found = hky_get_string(L, top + 1, domain, found); /* one host for companies and persons */
+    if (found != NULL)
+        found = keep(r->l, found);
+    lua_settop(L, top);
+    return found;
+}
+
+/* A password that is never sent: the relay could not deliver anything. */
+static void check_unsent_login(struct relay_read *r, bool has_login)
+{
+    const struct hky_relay *o = r->out;
+    bool is_here = strncmp(o->host, "127.", 4) == 0 || strcmp(o->host, "localhost") == 0 || strcmp(o->host, "::1") == 0;
+
+    if (!has_login || o->is_mx || o->host[0] == 0)
+        return;
+    if (o->tls == HKY_TLS_OPPORTUNISTIC)
+        hky_complain(r->l, place_of(r, is_stated(r, "tls") ? "tls" : "port"), false,
+                     "%s: %s is opportunistic TLS, which checks no certificate, so the password is never sent: write "
+                     "port = 587, or tls = \"starttls\" if the server offers it at port %u",
+                     r->what, is_stated(r, "tls") ? "this" : "port 25", o->port);
+    else if (o->tls == HKY_TLS_NONE && !is_here && o->auth == HKY_AUTH_AUTO)
+        hky_complain(r->l, place_of(r, "tls"), true,
+                     "%s: with tls = \"none\" the password is sent to this machine only: write tls = \"starttls\", or "
+                     "name a mechanism, auth = \"login\", if everybody on the network may read it",
+                     r->what);
+    else if (o->tls == HKY_TLS_NONE && !is_here)
+        hky_complain(r->l, place_of(r, "tls"), true,
+                     "%s: the password goes over the network unprotected (tls = \"none\")", r->what);
+}
+
 static void read_login(struct relay_read *r)
 {
     static const char *const names[] = {"auto",          "plain",   "login",       "cram-md5",
@@ -210,7 +311,7 @@ static void read_login(struct relay_read *r)
     lua_State *L = r->l->vm->L;
     struct hky_relay *o = r->out;
     bool has_password, has_oauth, is_oauth_only = false;
-    const char *preset = hky_get_string(L, r->body, "preset", NULL);
+    const char *preset = hky_get_string(L, r->body, "preset", NULL), *by_host;
 
     o->user = keep(r->l, hky_get_string(L, r->merged, "user", ""));
     hky_get(L, r->body, "password");
@@ -219,15 +320,20 @@ static void read_login(struct relay_read *r)
     has_password = o->password.name != NULL || o->password.literal != NULL;
     has_oauth = o->oauth.client[0] != 0 || o->oauth.token_command != NULL;
     o->auth = (enum hky_auth)choice(r, "auth", names, 8, o->user[0] != 0 ? HKY_AUTH_AUTO : HKY_AUTH_NONE);
-    if (preset != NULL) {
+    by_host = preset == NULL ? preset_of_host(r) : NULL;
+    if (preset != NULL || by_host != NULL) {
         luaL_getsubtable(L, LUA_REGISTRYINDEX, "hky.presets");
-        if (hky_get(L, lua_gettop(L), preset) == LUA_TTABLE)
+        if (hky_get(L, lua_gettop(L), preset != NULL ? preset : by_host) == LUA_TTABLE)
             is_oauth_only = hky_get_bool(L, lua_gettop(L), "oauth_only", false);
     }
-    check_login(r, has_password, has_oauth, is_oauth_only);
-    if (o->tls == HKY_TLS_NONE && has_password && strncmp(o->host, "127.", 4) != 0 && strcmp(o->host, "localhost") != 0)
-        hky_complain(r->l, place_of(r, "tls"), true,
-                     "%s: the password goes over the network unprotected (tls = \"none\")", r->what);
+    check_login(r, has_password, has_oauth, is_oauth_only, preset != NULL ? preset : by_host);
+    if (by_host != NULL && !(is_oauth_only && has_password))
+        hky_complain(
+            r->l, place_of(r, "host"), true,
+            "%s: %s is a server of preset \"%s\", which knows its limits and as whom it may send: add preset = "
+            "\"%s\" (`hikyaku presets %s` shows it)",
+            r->what, o->host, by_host, by_host, by_host);
+    check_unsent_login(r, has_password || has_oauth);
 }
 
 /* An address, a domain, .domain or "*" as sends_as has it; NULL told. */
@@ -292,8 +398,8 @@ static void read_identity(struct relay_read *r)
 
     read_from(r);
     o->envelope = keep(r->l, hky_get_string(L, r->merged, "envelope", ""));
-    if (o->envelope[0] != 0 && strchr(o->envelope, '@') == NULL)
-        hky_complain(r->l, place_of(r, "envelope"), false, "%s: envelope must be an address", r->what);
+    if (o->envelope[0] != 0)
+        hky_check_envelope(L, o->envelope, r->what, place_of(r, "envelope"));
     if (hky_get(L, r->merged, "sends_as") != LUA_TNIL)
         stated = hky_read_strings(r->l, lua_gettop(L));
     while (stated != NULL && stated[n] != NULL)
@@ -499,6 +605,45 @@ static void check_instead(struct hky_loader *l, const struct hky_relay *relays, 
     }
 }
 
+static bool are_same_caps(const struct hky_relay *a, const struct hky_relay *b)
+{
+    bool same = a->n_caps == b->n_caps;
+
+    for (unsigned i = 0; same && i < a->n_caps; i++)
+        same = a->caps[i].n == b->caps[i].n && a->caps[i].window_sec == b->caps[i].window_sec &&
+               a->caps[i].counts_recipients == b->caps[i].counts_recipients;
+    return same;
+}
+
+/* A cap belongs to the account: what only one of its relays states holds for all, and two different ones are a mistake
+ * that would show as mail refused by the provider. */
+static void check_caps(struct hky_loader *l, struct hky_relay *relays, uint32_t n)
+{
+    struct hky_map first; /* account -> the first relay that states caps */
+
+    hky_map_init(&first);
+    for (uint32_t i = 0; i < n; i++) {
+        const struct hky_relay *was = hky_map_get(&first, hky_str_z(relays[i].account));
+        if (relays[i].n_caps == 0)
+            continue;
+        if (was == NULL)
+            hky_map_put(&first, hky_str_z(relays[i].account), &relays[i]);
+        else if (!are_same_caps(was, &relays[i]))
+            hky_complain(l, hky_place_of(l, relays[i].place, "cap", true), false,
+                         "relay \"%s\": cap differs from that of \"%s\" (%s:%u), which is the same account (%s): state "
+                         "it in one of them",
+                         relays[i].name, was->name, was->place.file, was->place.line, relays[i].account);
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        const struct hky_relay *of = relays[i].n_caps == 0 ? hky_map_get(&first, hky_str_z(relays[i].account)) : NULL;
+        if (of != NULL) {
+            memcpy(relays[i].caps, of->caps, sizeof relays[i].caps);
+            relays[i].n_caps = of->n_caps;
+        }
+    }
+    hky_map_fini(&first);
+}
+
 void hky_compile_relays(struct hky_loader *l)
 {
     struct hky_relay *relays = hky_arena_alloc(&l->table->arena, (l->n_specs + 1) * sizeof *relays);
@@ -511,4 +656,5 @@ void hky_compile_relays(struct hky_loader *l)
     l->policy->relays = relays;
     l->policy->n_relays = (uint32_t)l->n_specs;
     check_instead(l, relays, l->policy->n_relays);
+    check_caps(l, relays, l->policy->n_relays);
 }

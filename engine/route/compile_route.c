@@ -24,6 +24,10 @@ static void read_set(struct route_read *r, const char *key, bool may_be_null, st
     if (type != LUA_TNIL && type != LUA_TBOOLEAN) {
         snprintf(what, sizeof what, "%s: %s", r->what, key);
         hky_read_match(r->l, lua_gettop(L), what, hky_place_of(r->l, r->place, key, true), may_be_null, out);
+        if (out->is_empty && strcmp(key, "except") != 0)
+            hky_complain(r->l, hky_place_of(r->l, r->place, key, true), false,
+                         "%s: the list is empty, so that nobody matches it: name somebody, or disable the %s", what,
+                         r->out->is_row ? "row" : "route");
     }
     lua_pop(L, 1);
 }
@@ -251,7 +255,8 @@ static void read_draft(struct route_read *r)
     }
     lua_pop(L, 1);
     s = hky_get_string(L, r->body, "envelope", NULL);
-    d->envelope = s != NULL ? hky_arena_z(&r->l->table->arena, s) : NULL;
+    if (s != NULL && hky_check_envelope(L, s, r->what, hky_place_of(r->l, r->place, "envelope", true)))
+        d->envelope = hky_arena_z(&r->l->table->arena, s);
     if (hky_get(L, r->body, "reply_to") == LUA_TSTRING &&
         hky_push_mailbox(L, lua_gettop(L), r->what, hky_place_of(r->l, r->place, "reply_to", true))) {
         d->reply_to = hky_arena_z(&r->l->table->arena, lua_tostring(L, -1));
@@ -418,9 +423,11 @@ void hky_compile_routes(struct hky_loader *l)
         else if (l->decls[i].kind == HKY_DECL_ROWS)
             compile_rows(l, &l->route_by_name, &l->decls[i]);
     }
-    if (l->table->n_routes == 0 && l->problems->n_errors == 0)
-        hky_complain(l, (struct hky_place){l->table->files[0].name, 1}, true,
-                     "no routes: every message will be parked; write route \"rest\" { to = \"*\", via = ... }");
+    if (l->table->n_routes == 0 && l->problems->n_errors == 0 && !l->may_lack_routes)
+        hky_complain(l, (struct hky_place){l->table->files[0].name, 1}, false,
+                     "the policy has no route, so that all mail would wait and be returned in the end: write route "
+                     "\"rest\" { to = \"*\", via = \"%s\" }",
+                     l->n_specs > 0 ? l->specs[0].name : "RELAY");
 }
 
 /* --- in a worker: the functions of the same declarations --- */

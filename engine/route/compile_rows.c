@@ -25,7 +25,7 @@ static struct hky_relay_spec *spec_add(struct hky_loader *l, const char *name, s
         l->specs = more;
     }
     s = &l->specs[l->n_specs++];
-    *s = (struct hky_relay_spec){hky_arena_z(&l->table->arena, name), place, ref, is_row};
+    *s = (struct hky_relay_spec){hky_arena_z(&l->table->arena, name), place, ref, is_row, false};
     hky_map_put(&l->spec_by_name, hky_str_z(name), (void *)(uintptr_t)l->n_specs);
     return s;
 }
@@ -184,10 +184,12 @@ static void row_relay(struct hky_loader *l, int row, const char *name, struct hk
     relay = hky_get_string(L, row, "relay", NULL);
     if (relay != NULL) {
         hky_loader_mention(l, false, relay, place);
+        l->mentions[l->n_mentions - 1].is_disabled = !hky_get_bool(L, row, "enabled", true);
         if (has_relay_keys(L, row))
             hky_complain(l, place, false, "%s: relay = \"%s\" and settings of a server: state one of them", what,
                          relay);
     } else if (!hky_get_bool(L, row, "enabled", true)) {
+        hky_map_put(&l->disabled, hky_str_z(name), l);
         return;
     } else {
         account_of(L, row, account);
@@ -200,6 +202,8 @@ static void row_relay(struct hky_loader *l, int row, const char *name, struct hk
             struct hky_relay_spec *s;
             lua_pushvalue(L, row);
             s = spec_add(l, name, place, luaL_ref(L, LUA_REGISTRYINDEX), true);
+            if (s != NULL)
+                s->is_of_file = is_of_file;
             relay = name;
             if (s != NULL && account[0] != 0)
                 hky_map_put(&l->spec_by_account, hky_str_z(account), (void *)(uintptr_t)l->n_specs);
@@ -241,6 +245,18 @@ static void json_push(struct hky_loader *l, const struct hky_file *f)
     lua_newtable(L);
 }
 
+/* What else is wrong with it is said at once. */
+static void row_without_name(struct hky_loader *l, int row, int number, struct hky_place place)
+{
+    static const struct hky_key *const keys[] = {hky_keys_row, hky_keys_relay, NULL};
+    char what[40];
+
+    hky_complain(l, place, false, "rows: row %d needs a name of at most 120 characters", number);
+    snprintf(what, sizeof what, "row %d", number);
+    if (lua_type(l->vm->L, row) == LUA_TTABLE)
+        hky_keys_check(l->vm->L, row, keys, false, what, place);
+}
+
 static void rows_read(struct hky_loader *l, struct hky_decl *d)
 {
     lua_State *L = l->vm->L;
@@ -273,7 +289,7 @@ static void rows_read(struct hky_loader *l, struct hky_decl *d)
                 check_row_of_file(l, row, name, from);
             row_relay(l, row, name, from, d->rows != NULL);
         } else if (!hky_is_kind(L, row, HKY_UD_POISON)) {
-            hky_complain(l, d->place, false, "rows: row %d needs a name of at most 120 characters", (int)i);
+            row_without_name(l, row, (int)i, d->place);
         }
         lua_settop(L, table);
     }

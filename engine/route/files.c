@@ -2,7 +2,10 @@
 #include "route/inside.h"
 #include "route/loader.h"
 
+#include "net/tls.h"
+
 #include <dirent.h>
+#include <errno.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -159,4 +162,25 @@ struct hky_list *hky_loader_list(struct hky_loader *l, const char *name, struct 
         t->lists = hky_realloc(t->lists, t->cap_lists * sizeof *t->lists);
     }
     return t->lists[t->n_lists++] = list;
+}
+
+enum hky_err hky_loader_authority(struct hky_loader *l, const char *path, struct hky_error *e)
+{
+    struct hky_tls *tls = NULL;
+    struct stat st;
+    enum hky_err err;
+
+    if (hky_map_get(&l->authorities, hky_str_z(path)) != NULL)
+        return HKY_OK; /* thousands of rows may name one */
+    if (stat(path, &st) != 0)
+        return hky_error_sys(e, HKY_E_MISSING, errno, "it cannot be read");
+    if (!S_ISREG(st.st_mode)) /* OpenSSL would wait for what a pipe says */
+        return hky_error_set(e, HKY_E_IO, "it is not a regular file");
+    if (st.st_size > (off_t)FILE_MAX)
+        return hky_error_set(e, HKY_E_LIMIT, "it is larger than %u octets", FILE_MAX);
+    err = hky_tls_client_new(&(struct hky_tls_client_params){.is_verified = true, .ca_file = path}, &tls, e);
+    hky_tls_unref(&tls);
+    if (err == HKY_OK)
+        hky_map_put(&l->authorities, hky_str_z(path), l);
+    return err;
 }

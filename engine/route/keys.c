@@ -1,6 +1,7 @@
 #include "route/keys.h"
 
 #include "route/loader.h"
+#include "route/typed.h"
 #include "route/value.h"
 
 #include <stdio.h>
@@ -320,12 +321,89 @@ static void wrong_type(lua_State *L, int index, const struct hky_key *k, const c
     lua_rawset(L, index);
 }
 
+#define STRINGS_MAX 400000 /* more in one value is refused elsewhere */
+
+static const char *string_fault(struct hky_str s, bool may_have_lines)
+{
+    if (!may_have_lines)
+        return hky_typed_fault(s);
+    while (s.n > 0) {
+        const char *end = s.p, *fault;
+        while (end < s.p + s.n && *end != '\n' && *end != '\r' && *end != '\t')
+            end++;
+        if ((fault = hky_typed_fault(hky_str_of(s.p, (size_t)(end - s.p)))) != NULL)
+            return fault;
+        end += end < s.p + s.n;
+        s = hky_str_of(end, (size_t)(s.p + s.n - end));
+    }
+    return NULL;
+}
+
+static const char *strings_fault(lua_State *L, int index, bool may_have_lines, int depth, unsigned *n)
+{
+    const char *fault = NULL;
+    struct hky_str s;
+
+    if (lua_type(L, index) == LUA_TSTRING) {
+        s.p = lua_tolstring(L, index, &s.n);
+        return string_fault(s, may_have_lines);
+    }
+    if (lua_type(L, index) != LUA_TTABLE || depth > 8)
+        return NULL;
+    luaL_checkstack(L, 8, NULL);
+    lua_pushnil(L);
+    while (lua_next(L, index) != 0) {
+        int key = lua_gettop(L) - 1;
+        if (++*n < STRINGS_MAX && lua_type(L, key) == LUA_TSTRING)
+            fault = strings_fault(L, key, false, depth + 1, n);
+        if (fault == NULL && *n < STRINGS_MAX)
+            fault = strings_fault(L, key + 1, may_have_lines, depth + 1, n);
+        lua_pop(L, 1);
+        if (fault != NULL) {
+            lua_pop(L, 1);
+            return fault;
+        }
+    }
+    return NULL;
+}
+
+const char *hky_strings_fault(lua_State *L, int index, bool may_have_lines)
+{
+    unsigned n = 0;
+
+    return strings_fault(L, index, may_have_lines, 0, &n);
+}
+
+const char *hky_whole_string(lua_State *L, int index, const char *what, struct hky_place place)
+{
+    const char *fault;
+
+    if (lua_type(L, index) != LUA_TSTRING)
+        return NULL;
+    fault = hky_strings_fault(L, index, false);
+    if (fault == NULL)
+        return lua_tostring(L, index);
+    hky_script_problem(L, place, "%s: there %s in \"%.60s\"", what, fault, lua_tostring(L, index));
+    return NULL;
+}
+
+/* A string in the value on top would be cut, or end a line, where it is used. */
+static void bad_string(lua_State *L, int index, const struct hky_key *k, const char *fault, const char *what,
+                       struct hky_place place)
+{
+    hky_script_problem(L, place, "%s: %s: there %s in it", what, k->name, fault);
+    lua_pushstring(L, k->name);
+    hky_push_poison(L);
+    lua_rawset(L, index);
+}
+
 static void check_one(lua_State *L, int index, const struct hky_key *const *keys, bool array, const char *what,
                       struct hky_place place)
 {
     struct hky_vm *vm = hky_vm_of(L);
     struct hky_str name;
     const struct hky_key *k = NULL;
+    const char *fault = NULL;
 
     if (lua_type(L, -2) != LUA_TSTRING) {
         if (!array || lua_type(L, -2) != LUA_TNUMBER)
@@ -335,14 +413,19 @@ static void check_one(lua_State *L, int index, const struct hky_key *const *keys
     name.p = lua_tolstring(L, -2, &name.n);
     for (const struct hky_key *const *set = keys; *set != NULL && k == NULL; set++)
         k = hky_key_find(*set, name);
-    if (k != NULL && k->type != HKY_KEY_LATER && has_type(L, k))
-        return;
+    if (k != NULL && k->type != HKY_KEY_LATER && has_type(L, k)) {
+        fault = hky_strings_fault(L, lua_gettop(L), strcmp(k->name, "note") == 0);
+        if (fault == NULL)
+            return;
+    }
     if (vm->loader != NULL)
         place = hky_place_of(vm->loader, place, name.p, true);
     if (k == NULL)
         unknown_key(L, keys, name, what, place);
     else if (k->type == HKY_KEY_LATER)
         hky_script_problem(L, place, "%s: %s is not available in this version", what, k->name);
+    else if (fault != NULL)
+        bad_string(L, index, k, fault, what, place);
     else
         wrong_type(L, index, k, what, place);
 }

@@ -41,6 +41,13 @@ const struct hky_key *hky_key_find(const struct hky_key *keys, struct hky_str na
 void hky_keys_check(lua_State *L, int index, const struct hky_key *const *keys, bool array, const char *what,
                     struct hky_place place);
 
+/* Why a string in the value at `index` (itself, or anywhere in a table) cannot be used: see hky_typed_fault. NULL:
+ * every one can. */
+const char *hky_strings_fault(lua_State *L, int index, bool may_have_lines);
+
+/* The string at `index`, whole: NULL when it is none or cannot be used, which is a problem of `what`. */
+const char *hky_whole_string(lua_State *L, int index, const char *what, struct hky_place place);
+
 /* Values of a checked table: raw, the default where the key is absent, false or wrong. */
 const char *hky_get_string(lua_State *L, int index, const char *key, const char *otherwise); /* in Lua's memory */
 bool hky_get_bool(lua_State *L, int index, const char *key, bool otherwise);

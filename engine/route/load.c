@@ -1,6 +1,7 @@
 /* Loading: the policy's files run once in a scratch state; what they declare becomes one immutable table. */
 #include "route/embedded.h"
 #include "route/loader.h"
+#include "route/typed.h"
 
 #include "base/hash.h"
 
@@ -46,7 +47,8 @@ void hky_loader_mention(struct hky_loader *l, bool is_matcher, const char *name,
         l->cap_mentions = l->cap_mentions ? l->cap_mentions * 2 : 32;
         l->mentions = hky_realloc(l->mentions, l->cap_mentions * sizeof *l->mentions);
     }
-    l->mentions[l->n_mentions++] = (struct hky_mention){is_matcher, hky_arena_z(&l->table->arena, name), place};
+    l->mentions[l->n_mentions++] =
+        (struct hky_mention){.is_matcher = is_matcher, .name = hky_arena_z(&l->table->arena, name), .place = place};
 }
 
 void hky_loader_lose(struct hky_loader *l, const char *name)
@@ -139,6 +141,26 @@ static void sets_open(lua_State *L, struct hky_loader *l, int env)
     }
 }
 
+/* hky.preset_hosts: host, .domain of hosts or @domain of users -> the preset that it belongs to. [-0, +0, m] */
+static void preset_hosts(lua_State *L, int presets)
+{
+    int hosts;
+
+    lua_newtable(L);
+    hosts = lua_gettop(L);
+    lua_pushnil(L);
+    while (lua_next(L, presets) != 0) {
+        int preset = lua_gettop(L);
+        if (hky_get(L, preset, "hosts") == LUA_TTABLE)
+            for (lua_Integer i = 1; lua_rawgeti(L, preset + 1, i) == LUA_TSTRING; i++) {
+                lua_pushvalue(L, preset - 1);
+                lua_rawset(L, hosts);
+            }
+        lua_settop(L, preset - 1);
+    }
+    lua_setfield(L, LUA_REGISTRYINDEX, "hky.preset_hosts");
+}
+
 static int environment_body(lua_State *L)
 {
     struct hky_loader *l = lua_touserdata(L, 1);
@@ -159,6 +181,7 @@ static int environment_body(lua_State *L)
     sets_open(L, l, raw);
     lua_settop(L, raw + 2);
     lua_pushvalue(L, raw + 1);
+    preset_hosts(L, raw + 1);
     lua_setfield(L, LUA_REGISTRYINDEX, "hky.presets");
     if (!l->is_worker) {
         embedded_load(L, "classify");
@@ -182,10 +205,50 @@ static int policy_body(lua_State *L)
     return 0;
 }
 
+/* Lua names an octet only: the character that it met, and what to write. */
+static bool stray_character(const struct hky_loader *l, struct hky_place place, char out[200])
+{
+    const struct hky_file *f = NULL;
+    struct hky_str line;
+    const char *p, *end;
+    size_t n, length;
+    int ascii;
+
+    for (uint32_t i = 0; i < l->table->n_files && f == NULL; i++)
+        if (l->table->files[i].name == place.file)
+            f = &l->table->files[i];
+    if (f == NULL)
+        return false;
+    p = f->text;
+    for (uint32_t at = 1; at < place.line && (p = memchr(p, '\n', f->n - (size_t)(p - f->text))) != NULL; at++)
+        p++;
+    if (p == NULL)
+        return false;
+    end = memchr(p, '\n', f->n - (size_t)(p - f->text));
+    line = hky_str_of(p, end != NULL ? (size_t)(end - p) : f->n - (size_t)(p - f->text));
+    if ((p = hky_typed_stray(line, &n)) == NULL)
+        return false;
+    ascii = hky_typed_ascii(hky_str_of(p, n), &length);
+    if (ascii < 0)
+        for (length = 1; length < n && ((unsigned char)p[length] & 0xc0) == 0x80;)
+            length++;
+    if (ascii == ' ')
+        snprintf(out, 200, "there is a full-width blank outside of a text: write an ordinary blank");
+    else if (ascii > 0)
+        snprintf(out, 200, "%.*s is a full-width or curly character: write %c", (int)length, p, ascii);
+    else if (ascii == 0)
+        snprintf(out, 200, "there is an invisible character outside of a text: remove it");
+    else
+        snprintf(out, 200, "%.*s stands outside of a text: names outside of \"\" have letters a-z, digits and _",
+                 (int)length, p);
+    return true;
+}
+
 /* "policy.lua:12: text" of Lua into a place and text. */
 static void script_failed(struct hky_loader *l, const char *message)
 {
     struct hky_place place = {"", 0};
+    char stray[200];
 
     for (uint32_t i = 0; i < l->table->n_files; i++) {
         const char *name = l->table->files[i].name;
@@ -203,6 +266,8 @@ static void script_failed(struct hky_loader *l, const char *message)
     }
     if (place.line == 0)
         place.file = l->table->n_files > 0 ? l->table->files[0].name : "";
+    if (strstr(message, "near '<\\") != NULL && stray_character(l, place, stray))
+        message = stray;
     if (strcmp(message, "C stack overflow") == 0) /* of the compiler, which says no line */
         message = "nested too deep: at most about 200 parentheses, tables or functions in one another";
     hky_complain(l, place, false, "%s", message);
@@ -247,6 +312,8 @@ static void check_mentions(struct hky_loader *l)
             continue;
         if (hky_map_get(&l->lost, hky_str_z(m->name)) != NULL)
             continue;
+        if (m->is_disabled && hky_map_get(&l->disabled, hky_str_z(m->name)) != NULL)
+            continue;
         if (m->is_matcher)
             known = &l->table->fn_by_key;
         names = hky_calloc(known->n + 1, sizeof *names);
@@ -275,6 +342,8 @@ static void loader_fini(struct hky_loader *l)
     hky_map_fini(&l->spec_by_account);
     hky_map_fini(&l->route_by_name);
     hky_map_fini(&l->lost);
+    hky_map_fini(&l->authorities);
+    hky_map_fini(&l->disabled);
 }
 
 static bool loader_run(struct hky_loader *l)
@@ -318,11 +387,17 @@ static bool policy_open(const struct hky_load_params *params, struct hky_loader 
     p->table = hky_table_new();
     p->loaded_at_ms = params->now_ms;
     hky_map_init(&p->relay_by_name);
-    *l = (struct hky_loader){.policy = p, .table = p->table, .problems = problems, .environment = params->env};
+    *l = (struct hky_loader){.policy = p,
+                             .table = p->table,
+                             .problems = problems,
+                             .environment = params->env,
+                             .may_lack_routes = params->may_lack_routes};
     hky_map_init(&l->spec_by_name);
     hky_map_init(&l->spec_by_account);
     hky_map_init(&l->route_by_name);
     hky_map_init(&l->lost);
+    hky_map_init(&l->authorities);
+    hky_map_init(&l->disabled);
     if (realpath(params->path, path) == NULL) {
         hky_complain(l, (struct hky_place){params->path, 0}, false, "cannot read the policy: %s", strerror(errno));
         return false;
@@ -360,6 +435,7 @@ enum hky_err hky_policy_load(const struct hky_load_params *params, struct hky_po
     if (problems->n_errors == 0) {
         hky_table_index(l.table);
         hky_check_reach(&l);
+        hky_check_losses(&l);
         l.policy->hash = policy_hash(l.table);
         *out = l.policy;
     } else {
@@ -387,6 +463,8 @@ enum hky_err hky_vm_new(struct hky_policy *policy, struct hky_vm **out, struct h
     hky_map_init(&l.spec_by_account);
     hky_map_init(&l.route_by_name);
     hky_map_init(&l.lost);
+    hky_map_init(&l.authorities);
+    hky_map_init(&l.disabled);
     l.vm = vm;
     vm->table = policy->table;
     vm->policy = hky_policy_ref(policy);

@@ -18,8 +18,9 @@ struct hky_decl {
     int ref;          /* body: a table or function */
     const char *rows; /* file of a rows declaration, or NULL */
 };
-struct hky_mention { /* a name that must exist once everything is loaded */
-    bool is_matcher; /* else a relay */
+struct hky_mention {  /* a name that must exist once everything is loaded */
+    bool is_matcher;  /* else a relay */
+    bool is_disabled; /* by a row that is disabled: another disabled row will do */
     const char *name;
     struct hky_place place;
 };
@@ -30,6 +31,7 @@ struct hky_loader {
     struct hky_route_table *table;
     struct hky_problems *problems;
     const char *const *environment;
+    bool may_lack_routes;
     bool is_worker; /* the files are there already, only functions are wanted */
     struct hky_decl *decls;
     size_t n_decls, cap_decls;
@@ -51,7 +53,9 @@ struct hky_loader {
     struct hky_relay_spec *specs;
     size_t n_specs;
     struct hky_map spec_by_name, spec_by_account, route_by_name;
-    struct hky_map lost; /* names whose declaration is not one: told there, not where they are used */
+    struct hky_map authorities; /* files of `ca` that were found good */
+    struct hky_map disabled;    /* names of rows that are disabled */
+    struct hky_map lost;        /* names whose declaration is not one: told there, not where they are used */
 };
 
 /* Where names of declarations are kept: the policy is others' too once it is loaded, so a worker has its own. */
@@ -77,6 +81,8 @@ const struct hky_file *hky_loader_file(struct hky_loader *l, const char *name, s
 #define HKY_SUGGESTION 140
 void hky_file_suggest(const char *dir, const char *name, char out[HKY_SUGGESTION]);
 const char *hky_loader_env(struct hky_loader *l, const char *name);
+/* HKY_OK: the file at `path` holds certificates of authorities; else why not. */
+enum hky_err hky_loader_authority(struct hky_loader *l, const char *path, struct hky_error *e);
 struct hky_list *hky_loader_list(struct hky_loader *l, const char *name, struct hky_error *e);
 void hky_loader_lose(struct hky_loader *l, const char *name);
 void hky_loader_mention(struct hky_loader *l, bool is_matcher, const char *name, struct hky_place place);
@@ -94,6 +100,8 @@ bool hky_read_on(lua_State *L, int index, struct hky_place place, uint64_t *mask
 const char *hky_class_hint(struct hky_str name, bool may_be_set, char *out, size_t room);
 /* A mailbox in canonical form pushed as a string; false told. [-0, +1|0, m] */
 bool hky_push_mailbox(lua_State *L, int index, const char *what, struct hky_place place);
+/* An envelope sender with {id} and {rcpt} is an address whatever these are; false told. */
+bool hky_check_envelope(lua_State *L, const char *pattern, const char *what, struct hky_place place);
 /* Key of a plan: draft's steps as octets, for interning. */
 void hky_plan_key(const struct hky_plan *draft, struct hky_buf *out);
 struct hky_split *hky_read_split(lua_State *L, struct hky_arena *arena, int index, const struct hky_plan *draft,
@@ -107,6 +115,8 @@ void hky_compile_rows_specs(struct hky_loader *l); /* rows' relays, before hky_c
 void hky_compile_listen(struct hky_loader *l, int index, struct hky_place place, struct hky_engine_options *o);
 void hky_compile_rules(struct hky_loader *l);
 void hky_check_reach(struct hky_loader *l);
+/* Warnings: policies that look right and lose mail. */
+void hky_check_losses(struct hky_loader *l);
 bool hky_is_secret_name(const char *s);
 struct hky_secret_ref hky_read_secret(struct hky_loader *l, int index, const char *what, struct hky_place place);
 const char *const *hky_read_strings(struct hky_loader *l, int index);

@@ -74,8 +74,8 @@ bool hky_list_has(struct hky_list *l, const struct hky_match_key *k);
 struct hky_set *hky_list_set(struct hky_list *l); /* counted */
 
 struct hky_match {
-    bool is_stated;
-    struct hky_set *set; /* owned */
+    bool is_stated, is_empty; /* the second: { }, which nobody is in */
+    struct hky_set *set;      /* owned */
     struct hky_list **lists;
     uint32_t n_lists;
 };

@@ -1,5 +1,6 @@
 /* Reading values of the policy language: sets, plans, retry lists, masks, shares. All raw. */
 #include "route/loader.h"
+#include "route/typed.h"
 #include "route/value.h"
 
 #include "mail/address.h"
@@ -73,23 +74,56 @@ static void match_named(struct match_read *m, const char *name)
                  near ? near : "", near ? "\"?" : "");
 }
 
+/* "softbank": no address ends with it. The name of a set is what was meant, else it is a name inside some network. */
+static void check_label(struct match_read *m, const struct hky_entry *entry)
+{
+    const struct hky_route_table *t = m->l->table;
+
+    if (strchr(entry->text, '.') != NULL || entry->text[0] == '[')
+        return;
+    for (uint32_t i = 0; i < t->n_sets; i++) {
+        const char *dot = strchr(t->sets[i].name, '.');
+        if (dot != NULL && strcmp(dot + 1, entry->text) == 0) {
+            hky_complain(m->l, m->place, false,
+                         "%s: \"%s\" has no dot, so no address ends with it: write %s without quotes, or \"@%s\" "
+                         "in rows",
+                         m->what, entry->text, t->sets[i].name, t->sets[i].name);
+            return;
+        }
+    }
+    if (entry->kind == HKY_ENTRY_DOMAIN)
+        hky_complain(m->l, m->place, true,
+                     "%s: \"%s\" has no dot: only addresses such as user@%s match it; write the whole domain", m->what,
+                     entry->text, entry->text);
+}
+
 static void match_string(struct match_read *m, struct hky_str s)
 {
     struct hky_entry entry;
     struct hky_error e = {0};
+    char hint[HKY_TYPED_HINT];
+    const char *fault = hky_typed_fault(s);
 
+    if (fault != NULL) {
+        hky_complain(m->l, m->place, false, "%s: there %s in \"%.80s\"", m->what, fault, s.p);
+        return;
+    }
     if (s.n > 1 && s.p[0] == '@') {
         match_named(m, s.p);
         return;
     }
     if (hky_entry_parse(s, &entry, &e) != HKY_OK) {
-        hky_complain(m->l, m->place, false, "%s: \"%.*s\": %s", m->what, (int)(s.n < 80 ? s.n : 80), s.p, e.text);
+        hky_typed_hint(s, hint);
+        hky_complain(m->l, m->place, false, "%s: \"%.*s\"%s%s", m->what, (int)(s.n < 80 ? s.n : 80), s.p,
+                     hint[0] != 0 ? "" : ": ", hint[0] != 0 ? hint : e.text);
         return;
     }
     if (entry.kind == HKY_ENTRY_NULL && !m->may_be_null) {
         hky_complain(m->l, m->place, false, "%s: \"<>\" is for sender only", m->what);
         return;
     }
+    if (entry.kind == HKY_ENTRY_DOMAIN || entry.kind == HKY_ENTRY_PARENT)
+        check_label(m, &entry);
     hky_set_add(m->out->set, &entry);
 }
 
@@ -135,6 +169,9 @@ void hky_read_match(struct hky_loader *l, int index, const char *what, struct hk
     out->is_stated = true;
     out->set = hky_set_new();
     match_value(&m, index, 0);
+    out->is_empty = (m.n == 1 && lua_type(l->vm->L, index) == LUA_TTABLE) ||
+                    (l->problems->n_errors == 0 && out->n_lists == 0 && !out->set->is_everyone && !out->set->has_null &&
+                     hky_set_n(out->set) == 0);
 }
 
 /* --- small values --- */
@@ -146,13 +183,43 @@ bool hky_push_mailbox(lua_State *L, int index, const char *what, struct hky_plac
     struct hky_str s;
 
     s.p = lua_tolstring(L, index, &s.n);
-    if (s.p == NULL || hky_mailbox_parse(s, &a, &e) != HKY_OK || hky_address_domain(&a).n == 0) {
+    if (s.p == NULL || hky_typed_fault(s) != NULL || hky_mailbox_parse(s, &a, &e) != HKY_OK ||
+        hky_address_domain(&a).n == 0) {
+        char hint[HKY_TYPED_HINT] = "";
+        if (s.p != NULL)
+            hky_typed_hint(s, hint);
         hky_script_problem(L, place, "%s: \"%.80s\" is no address%s%s", what, s.p != NULL ? s.p : "",
-                           e.text[0] != 0 ? ": " : "", e.text);
+                           hint[0] == 0 && e.text[0] != 0 ? ": " : "", hint[0] != 0 ? hint : e.text);
         return false;
     }
     lua_pushlstring(L, a.text, a.n);
     return true;
+}
+
+bool hky_check_envelope(lua_State *L, const char *pattern, const char *what, struct hky_place place)
+{
+    struct hky_address a;
+    struct hky_error e = {0};
+    struct hky_buf b;
+    bool ok;
+
+    hky_buf_init(&b, 400);
+    for (const char *p = pattern; *p != 0;) {
+        bool is_id = strncmp(p, "{id}", 4) == 0, is_rcpt = strncmp(p, "{rcpt}", 6) == 0;
+        if (is_id || is_rcpt) {
+            hky_buf_add_z(&b, "x");
+            p += is_id ? 4 : 6;
+        } else {
+            hky_buf_add_c(&b, *p++);
+        }
+    }
+    ok = !b.is_over && hky_mailbox_parse(hky_buf_str(&b), &a, &e) == HKY_OK && hky_address_domain(&a).n > 0;
+    if (!ok)
+        hky_script_problem(
+            L, place, "%s: envelope must be an address, in which {id} and {rcpt} are replaced: \"%.80s\" is none%s%s",
+            what, pattern, e.text[0] != 0 ? ": " : "", e.text);
+    hky_buf_fini(&b);
+    return ok;
 }
 
 bool hky_read_retry(lua_State *L, int index, struct hky_place place, struct hky_retry *out)
@@ -208,28 +275,32 @@ const char *hky_class_hint(struct hky_str name, bool may_be_set, char *out, size
     return out;
 }
 
-static void on_one(lua_State *L, int index, struct hky_place place, uint64_t *mask)
+/* False: it is no class, which was told. */
+static bool on_one(lua_State *L, int index, struct hky_place place, uint64_t *mask)
 {
     enum hky_class c;
     struct hky_str name;
     char hint[HKY_CLASS_HINT];
 
     if (is_told(L, index))
-        return;
+        return false;
     if (lua_type(L, index) != LUA_TSTRING) {
         hky_script_problem(L, place, "on: %s is no class", hky_kind_name(L, index));
-        return;
+        return false;
     }
     name.p = lua_tolstring(L, index, &name.n);
     if (hky_class_parse(name, &c)) {
         *mask |= HKY_CLASS_BIT(c);
-        return;
+        return true;
     }
     hky_script_problem(L, place, "on: no class \"%.60s\"%s", name.p, hky_class_hint(name, true, hint, sizeof hint));
+    return false;
 }
 
 bool hky_read_on(lua_State *L, int index, struct hky_place place, uint64_t *mask)
 {
+    bool is_good = true;
+
     *mask = 0;
     if (lua_type(L, index) == LUA_TTABLE) {
         luaL_checkstack(L, 8, NULL);
@@ -238,16 +309,16 @@ bool hky_read_on(lua_State *L, int index, struct hky_place place, uint64_t *mask
             int item = lua_gettop(L);
             if (lua_type(L, item) == LUA_TTABLE) { /* { classes.ours, "mailbox_full" } */
                 for (lua_Integer i = 1; lua_rawgeti(L, item, i) != LUA_TNIL; i++) {
-                    on_one(L, lua_gettop(L), place, mask);
+                    is_good = on_one(L, lua_gettop(L), place, mask) && is_good;
                     lua_pop(L, 1);
                 }
                 lua_pop(L, 1);
             } else {
-                on_one(L, item, place, mask);
+                is_good = on_one(L, item, place, mask) && is_good;
             }
             lua_settop(L, item - 1);
         }
-        if (*mask == 0)
+        if (*mask == 0 && is_good)
             hky_script_problem(L, place, "on: names no class: the step would never be entered");
     } else {
         on_one(L, index, place, mask);
@@ -281,7 +352,9 @@ static bool plan_step(lua_State *L, int index, const char *what, struct hky_plac
     }
     *s = (struct hky_step){.account = "", .within_sec = HKY_UNSET_SEC, .wait_sec = HKY_UNSET_SEC};
     if (lua_type(L, index) == LUA_TSTRING) {
-        s->relay = lua_tostring(L, index);
+        s->relay = hky_whole_string(L, index, what, place);
+        if (s->relay == NULL)
+            return false;
     } else if (hky_is_kind(L, index, HKY_UD_RELAY)) {
         s->relay = ((struct hky_relay_ud *)lua_touserdata(L, index))->name;
     } else {

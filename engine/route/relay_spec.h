@@ -9,8 +9,8 @@
 struct hky_relay_spec {
     const char *name;
     struct hky_place place;
-    int ref; /* its table */
-    bool is_row;
+    int ref;                 /* its table */
+    bool is_row, is_of_file; /* the second: of rows "file.json" */
 };
 
 /* The key under which a row's relay is kept in the row's table; no key of a policy can be it. */

@@ -1,5 +1,6 @@
 /* The words of the policy language. While loading they collect declarations; step and split work in functions too. */
 #include "route/loader.h"
+#include "route/typed.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -56,12 +57,7 @@ static int relay_handle(lua_State *L, const char *name)
 
 static bool is_name(struct hky_str s)
 {
-    if (s.n == 0 || s.n > 120)
-        return false;
-    for (size_t i = 0; i < s.n; i++)
-        if ((unsigned char)s.p[i] < ' ' || s.p[i] == 0x7f)
-            return false;
-    return hky_utf8_is_valid(s);
+    return s.n > 0 && s.n <= 120 && hky_typed_fault(s) == NULL;
 }
 
 /* --- step --- */
@@ -134,6 +130,8 @@ static int step_make(lua_State *L, int name_index, int body, struct hky_place pl
     push_from(L, body, "from", "from", place);
     s.from = lua_tostring(L, -1);
     s.envelope = hky_get_string(L, body, "envelope", NULL);
+    if (s.envelope != NULL && !hky_check_envelope(L, s.envelope, what, place))
+        s.envelope = NULL;
     if (hky_get(L, body, "reply_to") == LUA_TSTRING && hky_push_mailbox(L, lua_gettop(L), "reply_to", place))
         s.reply_to = lua_tostring(L, -1);
     at = text_n(s.relay) + text_n(s.from) + text_n(s.envelope) + text_n(s.reply_to);
@@ -297,7 +295,8 @@ static int l_rows(lua_State *L)
             hky_script_problem(L, place, "write rows { {...}, {...} } or rows \"file.json\"");
         return 0;
     }
-    name = lua_tostring(L, 1);
+    if ((name = hky_whole_string(L, 1, "rows", place)) == NULL)
+        return 0;
     if ((f = hky_loader_file(l, name, &e)) == NULL) {
         hky_script_problem(L, place, "rows \"%s\": %s", name, e.text);
         return 0;
@@ -324,7 +323,8 @@ static int l_secret(lua_State *L)
     struct hky_secret_ud *s;
 
     lua_settop(L, 2);
-    if (lua_type(L, 1) != LUA_TSTRING || !hky_is_secret_name(lua_tostring(L, 1))) {
+    if (lua_type(L, 1) != LUA_TSTRING || hky_strings_fault(L, 1, false) != NULL ||
+        !hky_is_secret_name(lua_tostring(L, 1))) {
         hky_script_problem(L, place, "secret needs a name of letters, digits and ._/- such as secret \"gmail\"");
         return hky_push_poison(L);
     }
@@ -335,7 +335,7 @@ static int l_secret(lua_State *L)
     if (lua_type(L, 2) == LUA_TTABLE) {
         int type = hky_get(L, 2, "command");
         lua_Unsigned n = type == LUA_TTABLE ? lua_rawlen(L, -1) : 0;
-        bool ok = n >= 1 && n <= 32;
+        bool ok = n >= 1 && n <= 32 && hky_strings_fault(L, lua_gettop(L), true) == NULL;
         for (lua_Unsigned i = 1; ok && i <= n; i++) {
             ok = lua_rawgeti(L, -1, (lua_Integer)i) == LUA_TSTRING;
             lua_pop(L, 1);
@@ -355,9 +355,12 @@ static int l_secret(lua_State *L)
 static int l_env(lua_State *L)
 {
     struct hky_loader *l = loader_of(L, "env");
-    const char *name = luaL_checkstring(L, 1), *value;
+    const char *name, *value;
 
+    luaL_checkstring(L, 1);
     lua_settop(L, 2);
+    if ((name = hky_whole_string(L, 1, "env", hky_place_here(L, 1))) == NULL)
+        return hky_push_poison(L);
     if (strncmp(name, "HIKYAKU_SECRET_", 15) == 0)
         return luaL_error(L, "env cannot read secrets: write secret \"name\"");
     value = hky_loader_env(l, name);
@@ -374,13 +377,16 @@ static int l_list(lua_State *L)
     struct hky_error e = {0};
     struct hky_list *list;
     struct hky_set_ud *ud;
+    const char *name;
 
     if (lua_type(L, 1) != LUA_TSTRING) {
         hky_script_problem(L, place, "write list \"file.txt\"");
         return hky_push_poison(L);
     }
-    if ((list = hky_loader_list(l, lua_tostring(L, 1), &e)) == NULL) {
-        hky_script_problem(L, place, "list \"%s\": %s", lua_tostring(L, 1), e.text);
+    if ((name = hky_whole_string(L, 1, "list", place)) == NULL)
+        return hky_push_poison(L);
+    if ((list = hky_loader_list(l, name, &e)) == NULL) {
+        hky_script_problem(L, place, "list \"%s\": %s", name, e.text);
         return hky_push_poison(L);
     }
     ud = lua_newuserdatauv(L, sizeof *ud, 0);
@@ -394,9 +400,12 @@ static int l_include(lua_State *L)
     struct hky_loader *l = loader_of(L, "include");
     struct hky_place place = hky_place_here(L, 1);
     struct hky_error e = {0};
-    const char *name = luaL_checkstring(L, 1);
+    const char *name;
     const struct hky_file *f;
 
+    luaL_checkstring(L, 1);
+    if ((name = hky_whole_string(L, 1, "include", place)) == NULL)
+        return hky_push_poison(L);
     if ((f = hky_loader_file(l, name, &e)) == NULL) {
         hky_script_problem(L, place, "include \"%s\": %s", name, e.text);
         return hky_push_poison(L);
@@ -483,8 +492,11 @@ static int l_ramp(lua_State *L)
 static int relays_index(lua_State *L)
 {
     struct hky_vm *vm = hky_vm_of(L);
-    const char *name = luaL_checkstring(L, 2);
+    const char *name;
 
+    luaL_checkstring(L, 2);
+    if ((name = hky_whole_string(L, 2, "relays", hky_place_here(L, 1))) == NULL)
+        return hky_push_poison(L);
     if (vm->loader != NULL)
         hky_loader_mention(vm->loader, false, name, hky_place_here(L, 1));
     else if (hky_policy_relay(vm->policy, hky_str_z(name)) == NULL)

@@ -32,9 +32,11 @@ struct hky_load_params {
     const char *path;
     const char *const *env; /* "NAME=value" ended by NULL: stands in for the environment; NULL = the real one */
     int64_t now_ms;
+    bool may_lack_routes; /* for those who ask about relays only: else a policy without any route is an error */
 };
 /* Load and check as `run` would. All problems are collected; on any error *out is NULL and HKY_E_CONFIG comes back.
- * No secret is read, nothing is opened but the policy's own files. Blocks (files): not on a worker. */
+ * No secret is read, nothing is opened but the policy's own files and those of `ca`. Blocks (files): not on a worker.
+ */
 enum hky_err hky_policy_load(const struct hky_load_params *params, struct hky_policy **out,
                              struct hky_problems *problems);
 

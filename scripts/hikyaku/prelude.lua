@@ -1,13 +1,16 @@
 -- prelude -- brings the shipped data into the shape that the loader reads. Runs in every Lua state before the policy.
 --   presets   NAME -> { title, note, warn, oauth_only, keys = { { key, value, source, date }, ... } }
 --   carriers, domains   NAME -> array of domains and .domains
--- returns the presets with `values` (key -> value) added, and the sets in a fixed order with `carriers.all` among them.
+-- returns the presets with `values` (key -> value) and `hosts` (its own, and `also`) added, and the sets in a fixed order with `carriers.all` among them.
 local presets, carriers, domains = ...
 
 for _, preset in pairs(presets) do
   local values = {}
   for _, key in ipairs(preset.keys) do values[key[1]] = key[2] end
   preset.values = values
+  local hosts = { values.host }
+  for _, host in ipairs(preset.also or {}) do hosts[#hosts + 1] = host end
+  preset.hosts = hosts
 end
 
 local all, seen = {}, {}

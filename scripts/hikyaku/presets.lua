@@ -2,10 +2,12 @@
 -- user and a password. A key is a relay's key; a relay that states the key itself wins. "$user" stands for the account's
 -- user. Each value is followed by its source and the source's date, or when it was looked up. Values without evidence
 -- are left out, and where a provider publishes no limit a careful one is stated as "careful default": raise it in the
--- relay when you know better. `oauth_only`: a password is an error. `note` is advice, `warn` is printed by check.
+-- relay when you know better. `oauth_only`: a password is an error. `note` is advice, `warn` is printed by check. `also`:
+-- other hosts of it, .domains of hosts, and @domains of users that share a host with another preset.
 return {
   gmail = {
     title = "Gmail and Google Workspace accounts",
+    also = { "smtp.googlemail.com" },
     note = "user is the full address; password is a 16-letter app password (needs 2-step verification), or use oauth. "
       .. "Google replaces any other From by the account's address. Workspace accounts: cap = \"2000 recipients/day\".",
     keys = {
@@ -37,6 +39,8 @@ return {
   hotmail = {
     title = "Outlook.com, Hotmail, Live (personal accounts)",
     oauth_only = true,
+    also = { "smtp.live.com", "smtp.outlook.com", "smtp.hotmail.com", "@outlook.com", "@outlook.jp", "@hotmail.com",
+      "@hotmail.co.jp", "@live.com", "@live.jp", "@msn.com" },
     note = "OAuth2 only: Microsoft switched passwords (app passwords too) off on 2024-09-16. user is the full address.",
     keys = {
       { "host", "smtp-mail.outlook.com", "Microsoft, POP/IMAP/SMTP settings for Outlook.com; EHLO captures", "2026-08" },
@@ -140,6 +144,8 @@ return {
   },
   ses = {
     title = "Amazon SES",
+    also = { "email-smtp.ap-northeast-3.amazonaws.com", "email-smtp.us-east-1.amazonaws.com",
+      "email-smtp.us-west-2.amazonaws.com", "email-smtp.eu-west-1.amazonaws.com" },
     note = "user and password are SMTP credentials of the region; host is Tokyo's, state another for another region. "
       .. "sends_as must name your verified domain. SES replaces Message-ID and Date. State cap: your sending quota.",
     keys = {
@@ -151,6 +157,7 @@ return {
   },
   xserver = {
     title = "Xserver rental server",
+    also = { ".xserver.jp" },
     note = "state host = \"svNNNN.xserver.jp\" (your server's number); user is the full address.",
     keys = {
       { "port", 465, "the host's usual settings; `hikyaku probe` tells", "2026-11" },
@@ -162,6 +169,7 @@ return {
   },
   sakura = {
     title = "Sakura rental server",
+    also = { ".sakura.ne.jp" },
     note = "state host = \"NAME.sakura.ne.jp\" (your initial domain). Limits: about 100 in 15 minutes (Lite, Standard, "
       .. "Premium), 250 (Business, Pro), 600 (Managed).",
     keys = {

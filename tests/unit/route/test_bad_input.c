@@ -414,6 +414,7 @@ static void one_file_has_one_name(void **state)
     assert_int_equal(p->table->n_lists, 1);
     assert_int_equal(p->table->n_files, 2);
     hky_policy_unref(&p);
+    hky_problems_fini(&problems);
     folder_write(&f, "policy.lua", "for i = 1, 1100 do list('l' .. i .. '.txt') end");
     for (int i = 1; i <= 1100; i++) {
         char name[20];
