@@ -81,7 +81,7 @@ enum hky_err journal_disk_big_open(struct hky_journal *j, uint64_t id, struct hk
     struct hky_big *b;
 
     *out = NULL;
-    if (!spool_has_room_for_large(j, HKY_BIG_BODY))
+    if (!journal_spool_has_room_for_large(j, HKY_BIG_BODY))
         return HKY_E_FULL;
     b = hky_calloc(1, sizeof *b);
     b->j = j;
@@ -171,7 +171,7 @@ static void write_octets(struct hky_big *b, const char *p, size_t n)
         if (wrote < 0 && errno == EINTR)
             continue;
         if (wrote <= 0) {
-            b->result = wrote < 0 ? disk_error(errno) : HKY_E_IO;
+            b->result = wrote < 0 ? journal_disk_error(errno) : HKY_E_IO;
             return;
         }
         iov.iov_base = (char *)iov.iov_base + wrote;
@@ -187,12 +187,12 @@ static void write_chunk(struct hky_big *b, const struct chunk *c)
     char name[HKY_ID_TEXT], part[HKY_ID_TEXT + 8];
 
     names(b->id, name, part);
-    if (b->result == HKY_OK && !spool_has_room_for_large(j, c->n))
+    if (b->result == HKY_OK && !journal_spool_has_room_for_large(j, c->n))
         b->result = HKY_E_FULL;
     if (b->fd < 0 && b->result == HKY_OK) {
         b->fd = j->io.openat(j->io.ctx, j->big_fd, part, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
         if (b->fd < 0)
-            b->result = disk_error(errno);
+            b->result = journal_disk_error(errno);
     }
     b->crc = hky_crc32c(b->crc, c->p, c->n);
     write_octets(b, c->p, c->n);
@@ -203,7 +203,7 @@ static void write_trailer(struct hky_big *b)
     struct big_trailer t = {.id = b->id, .size = b->at, .crc = b->crc};
     char out[BIG_TRAILER];
 
-    big_trailer_encode(&t, out);
+    journal_big_trailer_encode(&t, out);
     write_octets(b, out, sizeof out);
 }
 
@@ -302,7 +302,7 @@ static void *big_run(void *writer)
     return NULL;
 }
 
-enum hky_err big_start(struct hky_journal *j, struct hky_error *e)
+enum hky_err journal_big_start(struct hky_journal *j, struct hky_error *e)
 {
     struct big_writer *w = hky_calloc(1, sizeof *w);
 
@@ -332,7 +332,7 @@ static void free_left(struct big_writer *w)
     }
 }
 
-void big_stop(struct hky_journal *j)
+void journal_big_stop(struct hky_journal *j)
 {
     struct big_writer *w = j->big_writer;
 
@@ -350,7 +350,7 @@ void big_stop(struct hky_journal *j)
     j->big_writer = NULL;
 }
 
-void big_unlink(struct hky_journal *j, uint64_t id)
+void journal_big_unlink(struct hky_journal *j, uint64_t id)
 {
     char name[HKY_ID_TEXT];
     struct stat st;
@@ -367,14 +367,14 @@ static bool is_evidence(struct hky_journal *j, const char *name)
 
     if (atomic_load(&j->n_damaged) == 0)
         return false;
-    if (spool_set_aside(j, j->big_fd, name, to))
+    if (journal_spool_set_aside(j, j->big_fd, name, to))
         hky_log(j->params.log, HKY_LOG_ERROR, "damaged", "file=damaged/%s: a large body, its message is not known", to);
     else
         hky_log(j->params.log, HKY_LOG_ERROR, "damaged", "file=big/%s error=cannot_move", name);
     return true;
 }
 
-void big_clean(struct hky_journal *j)
+void journal_big_clean(struct hky_journal *j)
 {
     int fd = openat(j->big_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
@@ -389,7 +389,7 @@ void big_clean(struct hky_journal *j)
         if (d->d_name[0] == '.')
             continue;
         is_body = hky_id_parse(hky_str_z(d->d_name), &id);
-        if (is_body && (t = index_get(&j->index, id)) != NULL && t->message->is_big) {
+        if (is_body && (t = journal_index_get(&j->index, id)) != NULL && t->message->is_big) {
             if (fstatat(j->big_fd, d->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0)
                 atomic_fetch_add(&j->big_octets, (unsigned long long)st.st_size);
             continue;

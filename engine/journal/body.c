@@ -25,7 +25,7 @@ struct reader {
     pthread_t thread;
 };
 
-pthread_mutex_t *body_lock(struct hky_journal *j, uint64_t id)
+pthread_mutex_t *journal_body_lock(struct hky_journal *j, uint64_t id)
 {
     return &j->body_locks[(id * UINT64_C(0x9e3779b97f4a7c15)) >> 58];
 }
@@ -34,38 +34,38 @@ void journal_disk_body_drop(struct hky_journal *j, struct hky_message *m)
 {
     struct hky_body *b;
 
-    pthread_mutex_lock(body_lock(j, m->id));
+    pthread_mutex_lock(journal_body_lock(j, m->id));
     /* Only what is on disk: before that it is the only copy. */
     b = __atomic_load_n(&m->segment, __ATOMIC_ACQUIRE) != 0 && !m->is_big ? m->body : NULL;
     if (b != NULL)
         __atomic_store_n(&m->body, NULL, __ATOMIC_RELEASE);
-    pthread_mutex_unlock(body_lock(j, m->id));
+    pthread_mutex_unlock(journal_body_lock(j, m->id));
     if (b == NULL)
         return;
     atomic_fetch_sub(&j->body_memory, m->size);
     hky_body_unref(&b);
 }
 
-void body_over_budget(struct hky_journal *j, struct hky_message *m)
+void journal_body_over_budget(struct hky_journal *j, struct hky_message *m)
 {
     if (atomic_load_explicit(&j->body_memory, memory_order_relaxed) > j->params.body_memory)
         journal_disk_body_drop(j, m);
 }
 
 /* The segment a message lies in, kept from being given away until `readers` goes down again. */
-static struct segment *hold_segment(struct hky_journal *j, struct hky_message *m, uint64_t *body_at)
+static struct segment *pin_segment(struct hky_journal *j, struct hky_message *m, uint64_t *body_at)
 {
     struct segment *s = NULL;
     uint32_t segment;
 
-    pthread_mutex_lock(body_lock(j, m->id));
+    pthread_mutex_lock(journal_body_lock(j, m->id));
     segment = __atomic_load_n(&m->segment, __ATOMIC_ACQUIRE);
     *body_at = __atomic_load_n(&m->body_at, __ATOMIC_RELAXED);
     if (segment != 0) {
         s = j->slots[segment - 1];
         atomic_fetch_add(&s->readers, 1);
     }
-    pthread_mutex_unlock(body_lock(j, m->id));
+    pthread_mutex_unlock(journal_body_lock(j, m->id));
     return s;
 }
 
@@ -96,7 +96,8 @@ static bool is_right(const struct segment *s, const struct hky_message *m, const
 {
     struct record rec;
 
-    if (!record_decode(p, s->octets, s->head.epoch, s->head.salt, &rec) || rec.key != m->id || rec.body_n != m->size)
+    if (!journal_record_decode(p, s->octets, s->head.epoch, s->head.salt, &rec) || rec.key != m->id ||
+        rec.body_n != m->size)
         return false;
     *stored_crc = rec.body_crc;
     return true;
@@ -138,7 +139,7 @@ static void set_body_aside(struct hky_journal *j, const struct hky_message *m, c
     if (m->is_big)
         is_kept = linkat(j->big_fd, id, j->damaged_fd, name, 0) == 0 || errno == EEXIST;
     else
-        is_kept = p != NULL && spool_write_file(j, j->damaged_fd, name, p, n, NULL) == HKY_OK;
+        is_kept = p != NULL && journal_spool_write_file(j, j->damaged_fd, name, p, n, NULL) == HKY_OK;
     if (is_kept)
         snprintf(to, sizeof to, "damaged/%s", name);
     hky_log(j->params.log, HKY_LOG_ERROR, "damaged", "msg=%s what=body why=\"%s\" copy=%s", id, why,
@@ -149,13 +150,13 @@ static void set_body_aside(struct hky_journal *j, const struct hky_message *m, c
 static void set_record_aside(struct hky_journal *j, struct hky_message *m, const char *why)
 {
     uint64_t body_at;
-    struct segment *s = hold_segment(j, m, &body_at);
+    struct segment *s = pin_segment(j, m, &body_at);
     char *p;
 
     if (s == NULL)
         return;
     p = hky_alloc(m->size + 1);
-    if (segment_read(s, body_at, p, m->size) == HKY_OK)
+    if (journal_segment_read(s, body_at, p, m->size) == HKY_OK)
         set_body_aside(j, m, p, m->size, why);
     else
         set_body_aside(j, m, NULL, 0, why);
@@ -184,7 +185,7 @@ static bool read_piece(struct hky_journal *j, struct hky_body_read *r, int flags
     size_t head = r->at == 0 ? RECORD_HEADER : 0, n = piece_of(r);
     uint64_t body_at;
     uint32_t stored_crc;
-    struct segment *s = hold_segment(j, r->message, &body_at);
+    struct segment *s = pin_segment(j, r->message, &body_at);
     const char *why = NULL;
     enum hky_err err;
     char *p;
@@ -227,7 +228,7 @@ static const char *read_trailer(struct hky_body_read *r, int fd)
     begin_check(r, n == BIG_TRAILER, 0);
     if (n <= 0)
         return NULL;
-    if (n != BIG_TRAILER || !big_trailer_decode(in, &t) || t.id != m->id || t.size != m->size)
+    if (n != BIG_TRAILER || !journal_big_trailer_decode(in, &t) || t.id != m->id || t.size != m->size)
         return "the checksum at its end is not readable";
     r->stored_crc = t.crc;
     return NULL;
@@ -276,11 +277,11 @@ struct hky_body *journal_disk_body_in_memory(struct hky_journal *j, struct hky_m
 
     if (m->is_big || __atomic_load_n(&m->body, __ATOMIC_RELAXED) == NULL)
         return NULL;
-    pthread_mutex_lock(body_lock(j, m->id));
+    pthread_mutex_lock(journal_body_lock(j, m->id));
     b = __atomic_load_n(&m->body, __ATOMIC_ACQUIRE);
     if (b != NULL)
         hky_body_ref(b);
-    pthread_mutex_unlock(body_lock(j, m->id));
+    pthread_mutex_unlock(journal_body_lock(j, m->id));
     return b;
 }
 
@@ -328,7 +329,7 @@ static bool read_header(struct hky_journal *j, struct hky_message *m, char *p, s
 {
     uint64_t body_at;
     uint32_t stored_crc;
-    struct segment *s = hold_segment(j, m, &body_at);
+    struct segment *s = pin_segment(j, m, &body_at);
     bool ok;
 
     if (s == NULL)
@@ -433,7 +434,7 @@ static void *reader_run(void *reader)
     }
 }
 
-enum hky_err reader_start(struct hky_journal *j, struct hky_error *e)
+enum hky_err journal_reader_start(struct hky_journal *j, struct hky_error *e)
 {
     struct reader *rd = hky_calloc(1, sizeof *rd);
 
@@ -448,7 +449,7 @@ enum hky_err reader_start(struct hky_journal *j, struct hky_error *e)
     return HKY_OK;
 }
 
-void reader_stop(struct hky_journal *j)
+void journal_reader_stop(struct hky_journal *j)
 {
     struct reader *rd = j->reader;
 

@@ -18,7 +18,7 @@ struct move {
     struct hky_message *message; /* counted */
     uint64_t at;                 /* in the cold segment */
     uint32_t ordinal;
-    struct place *places; /* where each state was taken from */
+    struct record_at *places; /* where each state was taken from */
     bool *was_live;
 };
 
@@ -45,7 +45,7 @@ static struct move *take_move(struct mover *v, const struct foot_entry *f)
     struct tracked *t;
 
     pthread_mutex_lock(&j->index_lock);
-    t = index_get(&j->index, f->key);
+    t = journal_index_get(&j->index, f->key);
     if (t != NULL && t->slot == v->from->slot && t->at8 == f->at / 8) {
         uint32_t n = t->message->n_recipients;
         m = hky_calloc(1, sizeof *m);
@@ -54,7 +54,7 @@ static struct move *take_move(struct mover *v, const struct foot_entry *f)
         m->was_live = hky_calloc(n, sizeof *m->was_live);
         memcpy(m->places, t->attempts, n * sizeof *m->places);
         for (uint32_t i = 0; i < n; i++)
-            m->was_live[i] = !segment_is_dead(v->from, t->ordinal + i);
+            m->was_live[i] = !journal_segment_is_dead(v->from, t->ordinal + i);
     }
     pthread_mutex_unlock(&j->index_lock);
     return m;
@@ -67,12 +67,12 @@ static bool read_record(struct hky_journal *j, uint32_t slot, uint64_t at, struc
     size_t n;
 
     *out = NULL;
-    if (segment_read(s, at, head, sizeof head) != HKY_OK ||
-        !record_decode(head, s->octets - at, s->head.epoch, s->head.salt, rec))
+    if (journal_segment_read(s, at, head, sizeof head) != HKY_OK ||
+        !journal_record_decode(head, s->octets - at, s->head.epoch, s->head.salt, rec))
         return false;
     n = (size_t)rec->body_n + rec->meta_n;
     p = hky_alloc(n + 8);
-    if (segment_read(s, at + RECORD_HEADER, p, n) != HKY_OK || hky_crc32c(0, p, rec->body_n) != rec->body_crc ||
+    if (journal_segment_read(s, at + RECORD_HEADER, p, n) != HKY_OK || hky_crc32c(0, p, rec->body_n) != rec->body_crc ||
         hky_crc32c(0, p + rec->body_n, rec->meta_n) != rec->meta_crc) {
         free(p);
         return false;
@@ -98,9 +98,9 @@ static bool add_newest(struct mover *v, struct entry *e, const struct move *m, u
 
     if (!m->was_live[i] && meta->final == 0)
         meta->final = HKY_RCPT_DELIVERED; /* how it ended is not kept, that it ended is */
-    if (m->was_live[i] && m->places[i].slot != PLACE_HOME.slot) {
+    if (m->was_live[i] && m->places[i].slot != AT_HOME.slot) {
         ok = read_record(v->j, m->places[i].slot, (uint64_t)m->places[i].at8 * 8, &rec, &p) &&
-             rec.type == RECORD_ATTEMPT && attempt_meta_parse(hky_str_of(p + rec.body_n, rec.meta_n), &a);
+             rec.type == RECORD_ATTEMPT && journal_attempt_meta_parse(hky_str_of(p + rec.body_n, rec.meta_n), &a);
         if (ok)
             *meta = (struct rcpt_meta){.state_seq = rec.seq, .plan = a.plan, .state = a.state};
     }
@@ -109,7 +109,7 @@ static bool add_newest(struct mover *v, struct entry *e, const struct move *m, u
         add_rcpt(&e->meta, meta);
         pthread_mutex_lock(&v->j->index_lock);
         use = hky_idmap_get(&v->j->plans, meta->plan);
-        entry_add_plan(e, use != NULL ? use->plan : NULL);
+        journal_entry_add_plan(e, use != NULL ? use->plan : NULL);
         pthread_mutex_unlock(&v->j->index_lock);
     }
     free(p);
@@ -132,27 +132,27 @@ static struct entry *moved_entry(struct mover *v, const struct foot_entry *f, co
         return NULL;
     said = hky_str_of(p + rec.body_n, rec.meta_n);
     if (rec.type == RECORD_FINISHED)
-        said = finished_meta_parse(said, rec.flags, &fin) ? fin.notice : HKY_STR("");
-    ok = message_meta_parse(said, &meta) && meta.n_recipients == m->message->n_recipients;
-    e = entry_new(RECORD_MOVED);
+        said = journal_finished_meta_parse(said, rec.flags, &fin) ? fin.notice : HKY_STR("");
+    ok = journal_message_meta_parse(said, &meta) && meta.n_recipients == m->message->n_recipients;
+    e = journal_entry_new(RECORD_MOVED);
     e->key = f->key;
     if (ok) {
-        message_meta_begin(&e->meta, meta.generation + 1, meta.n_recipients, meta.id);
+        journal_message_meta_begin(&e->meta, meta.generation + 1, meta.n_recipients, meta.id);
         hky_buf_add_lstr(&e->meta, meta.message);
     }
     for (uint32_t i = 0; ok && i < meta.n_recipients; i++) {
         struct rcpt_meta r;
-        ok = rcpt_meta_next(&meta.rcpts, &r);
+        ok = journal_rcpt_meta_next(&meta.rcpts, &r);
         if (r.state_seq == 0)
             r.state_seq = rec.seq;
         ok = ok && add_newest(v, e, m, i, &r);
     }
     e->body = hky_body_new(p, rec.body_n, rec.body_n);
-    if (!ok || e->meta.is_over || !entry_fits(v->j, e)) {
-        entry_free(v->j, e);
+    if (!ok || e->meta.is_over || !journal_entry_fits(v->j, e)) {
+        journal_entry_free(v->j, e);
         return NULL;
     }
-    entry_seal(e);
+    journal_entry_seal(e);
     return e;
 }
 
@@ -173,15 +173,15 @@ static enum hky_err write_record(struct hky_journal *j, struct segment *s, const
     int n = 1;
     enum hky_err err;
 
-    record_encode(&r, s->head.salt, head);
+    journal_record_encode(&r, s->head.salt, head);
     if (r.body_n > 0)
         iov[n++] = (struct iovec){.iov_base = e->body->p, .iov_len = r.body_n};
-    iov[n++] = (struct iovec){.iov_base = e->meta.p, .iov_len = record_octets(&r) - RECORD_HEADER - r.body_n};
-    err = segment_write(j, s, iov, n, s->at);
+    iov[n++] = (struct iovec){.iov_base = e->meta.p, .iov_len = journal_record_octets(&r) - RECORD_HEADER - r.body_n};
+    err = journal_segment_write(j, s, iov, n, s->at);
     if (err != HKY_OK)
         return err;
-    foot_add(&s->foot, &r, s->at, e->meta.p);
-    s->at += record_octets(&r);
+    journal_foot_add(&s->foot, &r, s->at, e->meta.p);
+    s->at += journal_record_octets(&r);
     s->next_seq++;
     return HKY_OK;
 }
@@ -196,14 +196,14 @@ static enum hky_err write_plans(struct hky_journal *j, struct segment *s, const 
         if (hky_idmap_get(&s->plans, p->hash) != NULL)
             continue;
         pthread_mutex_lock(&j->index_lock);
-        plan_used(j, s, p);
+        journal_plan_used(j, s, p);
         pthread_mutex_unlock(&j->index_lock);
-        plan = entry_new(RECORD_PLAN);
+        plan = journal_entry_new(RECORD_PLAN);
         plan->key = p->hash;
         hky_buf_add(&plan->meta, p->encoded, p->encoded_n);
-        entry_seal(plan);
+        journal_entry_seal(plan);
         err = write_record(j, s, plan);
-        entry_free(j, plan);
+        journal_entry_free(j, plan);
     }
     return err;
 }
@@ -213,29 +213,29 @@ static enum hky_err write_plans(struct hky_journal *j, struct segment *s, const 
 static bool relocate(struct mover *v, struct segment *to, const struct move *m)
 {
     struct hky_journal *j = v->j;
-    struct tracked *t = index_get(&j->index, m->message->id);
+    struct tracked *t = journal_index_get(&j->index, m->message->id);
     uint32_t n = m->message->n_recipients, n_live = 0, old_ordinal;
     bool has_ended = false;
-    uint64_t w = message_weight(m->message);
+    uint64_t w = journal_message_weight(m->message);
 
-    segment_ordinals(to, m->ordinal + n);
-    segment_hold(to, v->from);
+    journal_segment_ordinals(to, m->ordinal + n);
+    journal_segment_add_evidence(to, v->from);
     if (t == NULL || t->slot != v->from->slot) {
         for (uint32_t i = 0; i < n; i++)
-            segment_mark_dead(to, m->ordinal + i);
+            journal_segment_mark_dead(to, m->ordinal + i);
         return true;
     }
     old_ordinal = t->ordinal;
     for (uint32_t i = 0; i < n; i++) {
-        if (segment_is_dead(v->from, old_ordinal + i)) {
-            segment_mark_dead(to, m->ordinal + i);
+        if (journal_segment_is_dead(v->from, old_ordinal + i)) {
+            journal_segment_mark_dead(to, m->ordinal + i);
             has_ended = has_ended || m->was_live[i];
             continue;
         }
         n_live++;
-        segment_mark_dead(v->from, old_ordinal + i);
+        journal_segment_mark_dead(v->from, old_ordinal + i);
         if (t->attempts[i].slot == m->places[i].slot && t->attempts[i].at8 == m->places[i].at8)
-            track_attempt(j, t, i, PLACE_HOME);
+            journal_track_attempt(j, t, i, AT_HOME);
     }
     v->from->n_live -= n_live;
     v->from->live_octets -= w;
@@ -244,16 +244,16 @@ static bool relocate(struct mover *v, struct segment *to, const struct move *m)
     t->slot = to->slot;
     t->ordinal = m->ordinal;
     t->at8 = (uint32_t)(m->at / 8);
-    pthread_mutex_lock(body_lock(j, t->id));
+    pthread_mutex_lock(journal_body_lock(j, t->id));
     __atomic_store_n(&t->message->body_at, m->at + RECORD_HEADER, __ATOMIC_RELAXED);
     __atomic_store_n(&t->message->segment, to->slot + 1, __ATOMIC_RELEASE);
-    pthread_mutex_unlock(body_lock(j, t->id));
+    pthread_mutex_unlock(journal_body_lock(j, t->id));
     return has_ended;
 }
 
 static void submit_about(struct hky_journal *j, enum record_type type, struct segment *s)
 {
-    struct entry *e = entry_new(type);
+    struct entry *e = journal_entry_new(type);
     struct waiter w;
 
     e->key = s->head.epoch;
@@ -265,10 +265,10 @@ static void submit_about(struct hky_journal *j, enum record_type type, struct se
         hky_buf_add(&e->meta, s->dead, (s->n_ordinals + 7) / 8);
         pthread_mutex_unlock(&j->index_lock);
     }
-    waiter_init(&w);
-    maintainer_submit(j, e, &w);
-    waiter_wait(&w);
-    waiter_fini(&w);
+    journal_waiter_init(&w);
+    journal_entry_submit_for(j, e, &w);
+    journal_waiter_wait(&w);
+    journal_waiter_fini(&w);
 }
 
 static void drop_moves(struct mover *v)
@@ -291,7 +291,7 @@ static void blot_copies(struct mover *v, struct segment *s)
     for (const struct move *m = v->moves; m != NULL; m = m->next)
         first = m->at < first ? m->at : first;
     if (first != UINT64_MAX)
-        (void)segment_write(v->j, s, &iov, 1, first);
+        (void)journal_segment_write(v->j, s, &iov, 1, first);
 }
 
 /* Copies that are not surely durable must not come back either: the segment ends before them. */
@@ -306,7 +306,7 @@ static void fail_cold(struct mover *v)
     s->is_failed = true;
     s->cut_seq = s->synced_seq + 1;
     submit_about(v->j, RECORD_CUT, s);
-    maintainer_close_segment(v->j, s);
+    journal_upkeep_close_segment(v->j, s);
 }
 
 static bool settle_moves(struct mover *v)
@@ -316,7 +316,7 @@ static bool settle_moves(struct mover *v)
 
     if (v->moves == NULL)
         return true;
-    if (segment_sync(v->j, s) != HKY_OK) {
+    if (journal_segment_sync(v->j, s) != HKY_OK) {
         fail_cold(v);
         return false;
     }
@@ -336,16 +336,16 @@ static bool have_room(struct mover *v, const struct entry *e)
     struct hky_journal *j = v->j;
     struct segment *s = j->maintain.cold;
 
-    if (s != NULL && entry_need(e) <= segment_room(s))
+    if (s != NULL && journal_entry_need(e) <= journal_segment_room(s))
         return true;
     if (s != NULL) {
         if (!settle_moves(v))
             return false;
         j->maintain.cold = NULL;
-        maintainer_close_segment(j, s);
+        journal_upkeep_close_segment(j, s);
     }
-    j->maintain.cold = segment_take(j, SEGMENT_COLD, 1, entry_need(e), false);
-    return j->maintain.cold != NULL && entry_need(e) <= segment_room(j->maintain.cold);
+    j->maintain.cold = journal_segment_take(j, SEGMENT_COLD, 1, journal_entry_need(e), false);
+    return j->maintain.cold != NULL && journal_entry_need(e) <= journal_segment_room(j->maintain.cold);
 }
 
 /* false: the disk does not take it now. */
@@ -381,7 +381,7 @@ static bool move_one(struct mover *v, const struct foot_entry *f)
     } else {
         move_free(m);
     }
-    entry_free(v->j, e);
+    journal_entry_free(v->j, e);
     return ok && (v->octets < BATCH_OCTETS || settle_moves(v));
 }
 
@@ -401,7 +401,7 @@ static struct segment *pick(struct hky_journal *j)
     return s;
 }
 
-bool cold_copy_one(struct hky_journal *j)
+bool journal_cold_copy_one(struct hky_journal *j)
 {
     struct mover v = {.j = j, .from = pick(j)};
     struct scan_report scan;
@@ -412,9 +412,9 @@ bool cold_copy_one(struct hky_journal *j)
     if (v.from == NULL)
         return false;
     hky_buf_init(&foot, META_MAX * UINT64_C(2));
-    ok = segment_load(j, v.from, 0, &foot, &scan) == HKY_OK;
+    ok = journal_segment_load(j, v.from, 0, &foot, &scan) == HKY_OK;
     c = (struct hky_cursor){.p = foot.p, .n = foot.n};
-    for (struct foot_entry f; ok && foot_next(&c, &f);)
+    for (struct foot_entry f; ok && journal_foot_next(&c, &f);)
         if (f.type == RECORD_ACCEPTED || f.type == RECORD_MOVED ||
             (f.type == RECORD_FINISHED && (f.flags & FLAG_NOTICE) != 0))
             ok = move_one(&v, &f);
@@ -425,11 +425,11 @@ bool cold_copy_one(struct hky_journal *j)
     return ok;
 }
 
-void cold_close(struct hky_journal *j)
+void journal_cold_close(struct hky_journal *j)
 {
     struct segment *s = j->maintain.cold;
 
     j->maintain.cold = NULL;
     if (s != NULL)
-        maintainer_close_segment(j, s);
+        journal_upkeep_close_segment(j, s);
 }

@@ -42,14 +42,14 @@ static void commit_told(struct hky_task *task)
 
 static void tell(struct hky_journal *j)
 {
-    for (struct entry *e; (e = list_take(&j->done)) != NULL;) {
+    for (struct entry *e; (e = journal_list_take(&j->done)) != NULL;) {
         struct hky_commit *c = e->commit;
         struct waiter *w = e->waiter;
         enum hky_err result = e->result;
 
-        entry_free(j, e); /* before: who asks for room in `done` finds it */
+        journal_entry_free(j, e); /* before: who asks for room in `done` finds it */
         if (w != NULL)
-            waiter_done(w, result);
+            journal_waiter_done(w, result);
         if (c == NULL)
             continue;
         c->result = result;
@@ -61,9 +61,9 @@ static void tell(struct hky_journal *j)
 static void finish_with(struct hky_journal *j, struct entry *e, enum hky_err result)
 {
     if (result != HKY_OK && e->is_accept && e->message != NULL && e->message->is_big) /* its body was there first */
-        maintainer_unlink_big(j, e->message->id);
+        journal_upkeep_unlink_big(j, e->message->id);
     e->result = result;
-    list_add(&j->done, e);
+    journal_list_add(&j->done, e);
 }
 
 /* --- what a durable record means for the index (under index_lock) --- */
@@ -71,29 +71,29 @@ static void finish_with(struct hky_journal *j, struct entry *e, enum hky_err res
 static void settle_message(struct hky_journal *j, struct entry *e)
 {
     struct hky_message *m = e->message;
-    struct tracked *t = track(j, m, j->hot, e->ordinal, e->at, e->at + RECORD_HEADER);
+    struct tracked *t = journal_track(j, m, j->hot, e->ordinal, e->at, e->at + RECORD_HEADER);
 
     e->message = NULL;
     e->has_body_memory = false;
     for (uint32_t i = 0; i < m->n_recipients; i++) /* a recipient may have ended before it was accepted */
         if (e->type == RECORD_ACCEPTED &&
             hky_recipient_state_is_final((enum hky_recipient_state)m->recipients[i].state) &&
-            track_finish(j, t, i, j->hot)) {
+            journal_track_finish(j, t, i, j->hot)) {
             e->message = hky_message_ref(m);
-            untrack(j, t);
+            journal_untrack(j, t);
             return;
         }
-    body_over_budget(j, m);
+    journal_body_over_budget(j, m);
 }
 
 static void settle_finished(struct hky_journal *j, struct entry *e)
 {
-    struct tracked *t = index_get(&j->index, e->id);
+    struct tracked *t = journal_index_get(&j->index, e->id);
     struct hky_message *gone = NULL;
 
-    if (t != NULL && track_finish(j, t, e->index, j->hot)) {
+    if (t != NULL && journal_track_finish(j, t, e->index, j->hot)) {
         gone = hky_message_ref(t->message);
-        untrack(j, t);
+        journal_untrack(j, t);
     }
     if (e->flags & FLAG_NOTICE)
         settle_message(j, e);
@@ -102,10 +102,11 @@ static void settle_finished(struct hky_journal *j, struct entry *e)
 
 static void settle_attempt(struct hky_journal *j, struct entry *e)
 {
-    struct tracked *t = index_get(&j->index, e->id);
+    struct tracked *t = journal_index_get(&j->index, e->id);
 
-    if (t != NULL && e->index < t->message->n_recipients && !segment_is_dead(j->slots[t->slot], t->ordinal + e->index))
-        track_attempt(j, t, e->index, (struct place){.slot = j->hot->slot, .at8 = (uint32_t)(e->at / 8)});
+    if (t != NULL && e->index < t->message->n_recipients &&
+        !journal_segment_is_dead(j->slots[t->slot], t->ordinal + e->index))
+        journal_track_attempt(j, t, e->index, (struct record_at){.slot = j->hot->slot, .at8 = (uint32_t)(e->at / 8)});
 }
 
 static void settle(struct hky_journal *j, struct entry *e)
@@ -124,12 +125,12 @@ static void settle(struct hky_journal *j, struct entry *e)
         atomic_fetch_add_explicit(&j->n_results, 1, memory_order_relaxed);
         break;
     case RECORD_CAP:
-        cap_set(j, hky_buf_str(&e->meta), j->hot->slot);
+        journal_cap_set(j, hky_buf_str(&e->meta), j->hot->slot);
         break;
     case RECORD_DEAD:
     case RECORD_CUT:
     case RECORD_VOID:
-        segment_hold(j->hot, e->about);
+        journal_segment_add_evidence(j->hot, e->about);
         break;
     default:
         break;
@@ -140,7 +141,7 @@ static void settle(struct hky_journal *j, struct entry *e)
 
 static enum hky_err flush_gathered(struct hky_journal *j, struct gather *g)
 {
-    enum hky_err err = g->n > 0 ? segment_write(j, j->hot, g->iov, g->n, g->at) : HKY_OK;
+    enum hky_err err = g->n > 0 ? journal_segment_write(j, j->hot, g->iov, g->n, g->at) : HKY_OK;
 
     g->n = 0;
     g->at = j->hot != NULL ? j->hot->at : 0;
@@ -154,14 +155,14 @@ static enum hky_err sync_hot(struct hky_journal *j)
     if (j->unsynced.first == NULL)
         return HKY_OK;
     if (j->hot != NULL && j->hot->synced_seq + 1 != j->hot->next_seq) {
-        err = segment_sync(j, j->hot);
+        err = journal_segment_sync(j, j->hot);
         if (err != HKY_OK)
             return err;
         j->hot->synced_seq = j->hot->next_seq - 1;
     }
     atomic_fetch_add_explicit(&j->n_commits, 1, memory_order_relaxed);
     pthread_mutex_lock(&j->index_lock);
-    for (struct entry *e; (e = list_take(&j->unsynced)) != NULL;) {
+    for (struct entry *e; (e = journal_list_take(&j->unsynced)) != NULL;) {
         settle(j, e);
         finish_with(j, e, HKY_OK);
     }
@@ -169,27 +170,12 @@ static enum hky_err sync_hot(struct hky_journal *j)
     return HKY_OK;
 }
 
-uint64_t entry_need(const struct entry *e)
-{
-    struct record r = {.meta_n = (uint32_t)e->meta.n, .body_n = e->body != NULL ? (uint32_t)e->body->n : 0};
-    uint64_t need = record_octets(&r) + FOOT_ENTRY + RECORD_ALIGN(r.meta_n);
-
-    for (uint32_t i = 0; i < e->n_plans; i++)
-        need += 2 * (RECORD_HEADER + RECORD_ALIGN(e->plans[i]->encoded_n));
-    return need;
-}
-
-bool entry_fits(const struct hky_journal *j, const struct entry *e)
-{
-    return segment_octets_for(entry_need(e)) <= j->params.segment_octets;
-}
-
 static uint32_t entry_ordinals(const struct entry *e)
 {
     return e->message != NULL ? e->message->n_recipients : 0;
 }
 
-static void place(struct hky_journal *j, struct entry *e, struct gather *g)
+static void put_record(struct hky_journal *j, struct entry *e, struct gather *g)
 {
     struct segment *s = j->hot;
     struct record r = {.type = e->type,
@@ -203,27 +189,27 @@ static void place(struct hky_journal *j, struct entry *e, struct gather *g)
                        .key = e->key,
                        .body_crc = e->body_crc,
                        .meta_crc = e->meta_crc};
-    uint64_t octets = record_octets(&r);
+    uint64_t octets = journal_record_octets(&r);
 
     e->at = s->at;
     e->seq = r.seq;
     e->ordinal = r.ordinal;
-    record_encode(&r, s->head.salt, e->head);
+    journal_record_encode(&r, s->head.salt, e->head);
     gather_add(g, e->head, RECORD_HEADER);
     if (r.body_n > 0)
         gather_add(g, e->body->p, r.body_n);
     gather_add(g, e->meta.p, (size_t)(octets - RECORD_HEADER - r.body_n)); /* the pad stands behind the meta */
-    foot_add(&s->foot, &r, s->at, e->meta.p);
+    journal_foot_add(&s->foot, &r, s->at, e->meta.p);
     if (e->type == RECORD_ATTEMPT)
-        segment_count_attempt(s, r.meta_n);
+        journal_segment_count_attempt(s, r.meta_n);
     s->at += octets;
     s->next_seq++;
     s->n_written += entry_ordinals(e);
     j->next_seq = s->next_seq;
-    list_add(&j->unsynced, e);
+    journal_list_add(&j->unsynced, e);
 }
 
-static void place_plans(struct hky_journal *j, struct entry *e, struct gather *g)
+static void put_plans(struct hky_journal *j, struct entry *e, struct gather *g)
 {
     for (uint32_t i = 0; i < e->n_plans; i++) {
         struct hky_plan *p = e->plans[i];
@@ -231,13 +217,13 @@ static void place_plans(struct hky_journal *j, struct entry *e, struct gather *g
         if (hky_idmap_get(&j->hot->plans, p->hash) != NULL)
             continue;
         pthread_mutex_lock(&j->index_lock);
-        plan_used(j, j->hot, p);
+        journal_plan_used(j, j->hot, p);
         pthread_mutex_unlock(&j->index_lock);
-        plan = entry_new(RECORD_PLAN);
+        plan = journal_entry_new(RECORD_PLAN);
         plan->key = p->hash;
         hky_buf_add(&plan->meta, p->encoded, p->encoded_n);
-        entry_seal(plan);
-        place(j, plan, g);
+        journal_entry_seal(plan);
+        put_record(j, plan, g);
     }
 }
 
@@ -249,7 +235,7 @@ static enum hky_err close_hot(struct hky_journal *j, struct gather *g)
         err = sync_hot(j);
     if (err != HKY_OK)
         return err;
-    maintainer_close_segment(j, j->hot);
+    journal_upkeep_close_segment(j, j->hot);
     j->hot = NULL;
     return HKY_OK;
 }
@@ -258,41 +244,41 @@ static enum hky_err close_hot(struct hky_journal *j, struct gather *g)
  * the disk answered, and what is gathered is not on it. */
 static enum hky_err make_room(struct hky_journal *j, struct entry *e, struct gather *g)
 {
-    uint64_t need = entry_need(e);
+    uint64_t need = journal_entry_need(e);
     bool is_reserved = false;
 
-    if (!entry_fits(j, e)) {
+    if (!journal_entry_fits(j, e)) {
         HKY_ASSERT(e->is_accept); /* a result is never larger than a segment */
         e->result = HKY_E_FULL;
         return HKY_OK;
     }
     if (e->is_accept && atomic_load(&j->is_full)) {
-        e->result = segment_lack(j);
+        e->result = journal_segment_lack(j);
         return HKY_OK;
     }
-    if (j->hot != NULL && need <= segment_room(j->hot))
+    if (j->hot != NULL && need <= journal_segment_room(j->hot))
         return HKY_OK;
     if (j->hot != NULL) {
         enum hky_err err = close_hot(j, g);
         if (err != HKY_OK)
             return err;
-        segment_grow(j);
+        journal_segment_grow(j);
     }
-    j->hot = segment_take(j, SEGMENT_HOT, j->next_seq, need, true);
+    j->hot = journal_segment_take(j, SEGMENT_HOT, j->next_seq, need, true);
     if (j->hot == NULL) {
-        j->hot = segment_take(j, SEGMENT_HOT, j->next_seq, need, false);
+        j->hot = journal_segment_take(j, SEGMENT_HOT, j->next_seq, need, false);
         is_reserved = true;
     }
     if (j->hot == NULL)
-        return segment_lack(j);
+        return journal_segment_lack(j);
     g->at = j->hot->at;
-    maintainer_poke(j); /* the next spare */
+    journal_upkeep_poke(j); /* the next spare */
     if (is_reserved) {
         atomic_store(&j->is_full, true);
         hky_log(j->params.log, HKY_LOG_ERROR, "spool", "state=%s: accepting stops until there is room",
-                segment_lack(j) == HKY_E_IO ? "failing" : "full");
+                journal_segment_lack(j) == HKY_E_IO ? "failing" : "full");
         if (e->is_accept)
-            e->result = segment_lack(j);
+            e->result = journal_segment_lack(j);
     }
     return HKY_OK;
 }
@@ -316,7 +302,7 @@ static bool is_stale_copy(struct hky_journal *j, const struct entry *e)
     pthread_mutex_lock(&j->index_lock);
     if (e->type == RECORD_CAP)
         is_stale = is_stale_cap(j, e);
-    else if ((t = index_get(&j->index, e->id)) == NULL || e->index >= t->message->n_recipients)
+    else if ((t = journal_index_get(&j->index, e->id)) == NULL || e->index >= t->message->n_recipients)
         is_stale = true;
     else
         is_stale = t->attempts[e->index].slot != e->from.slot || t->attempts[e->index].at8 != e->from.at8;
@@ -336,24 +322,24 @@ static enum hky_err write_list(struct hky_journal *j, struct entry_list *l, bool
     for (struct entry *e; (e = l->first) != NULL;) {
         must_sync = must_sync || e->is_durable;
         if (e->result != HKY_OK) {
-            finish_with(j, list_take(l), e->result);
+            finish_with(j, journal_list_take(l), e->result);
             continue;
         }
         if (e->type == RECORD_END || is_stale_copy(j, e)) { /* only to be told, when what is written is durable */
             e->type = RECORD_END;
-            list_add(&j->unsynced, list_take(l));
+            journal_list_add(&j->unsynced, journal_list_take(l));
             continue;
         }
         err = make_room(j, e, g);
         if (err != HKY_OK)
             return err;
-        e = list_take(l);
+        e = journal_list_take(l);
         if (e->result != HKY_OK) {
             finish_with(j, e, e->result);
             continue;
         }
-        place_plans(j, e, g);
-        place(j, e, g);
+        put_plans(j, e, g);
+        put_record(j, e, g);
     }
     err = flush_gathered(j, g);
     if (err == HKY_OK && must_sync)
@@ -365,7 +351,7 @@ static enum hky_err write_list(struct hky_journal *j, struct entry_list *l, bool
 
 static struct entry *void_entry(struct segment *s, const struct entry_list *refused)
 {
-    struct entry *e = entry_new(RECORD_VOID);
+    struct entry *e = journal_entry_new(RECORD_VOID);
 
     e->key = s->head.epoch;
     e->about = s;
@@ -374,7 +360,7 @@ static struct entry *void_entry(struct segment *s, const struct entry_list *refu
     for (const struct entry *r = refused->first; r != NULL; r = r->next)
         hky_buf_add_u64(&e->meta, r->key);
     e->is_durable = true;
-    entry_seal(e);
+    journal_entry_seal(e);
     return e;
 }
 
@@ -387,7 +373,7 @@ static void blot_refused(struct hky_journal *j, struct segment *s)
 
     for (const struct entry *e = j->unsynced.first; e != NULL; e = e->next)
         if (e->is_accept && e->at != 0) {
-            (void)segment_write(j, s, &iov, 1, e->at);
+            (void)journal_segment_write(j, s, &iov, 1, e->at);
             return;
         }
 }
@@ -404,31 +390,31 @@ static void fail(struct hky_journal *j, struct entry_list *l, struct entry_list 
 
     if (s != NULL)
         blot_refused(j, s);
-    for (struct entry *e; (e = list_take(&j->unsynced)) != NULL || (e = list_take(l)) != NULL;) {
+    for (struct entry *e; (e = journal_list_take(&j->unsynced)) != NULL || (e = journal_list_take(l)) != NULL;) {
         if (e->type == RECORD_PLAN) {
-            entry_free(j, e); /* written again by whoever needs it */
+            journal_entry_free(j, e); /* written again by whoever needs it */
         } else if (e->is_accept) {
             e->result = err;
-            list_add(&mine, e);
+            journal_list_add(&mine, e);
         } else {
-            list_add(&again, e);
+            journal_list_add(&again, e);
         }
     }
     if (s != NULL) {
         atomic_fetch_add(&j->n_write_errors, 1);
         s->cut_seq = s->synced_seq + 1;
         s->is_failed = true;
-        list_add(l, void_entry(s, &mine));
+        journal_list_add(l, void_entry(s, &mine));
         hky_log(j->params.log, HKY_LOG_ERROR, "disk",
                 "segment=%u error=%s: closed; %zu accepts refused, %zu results written again", s->slot,
                 err == HKY_E_FULL ? "no_space" : "io", mine.n, again.n);
-        maintainer_close_segment(j, s);
+        journal_upkeep_close_segment(j, s);
         j->hot = NULL;
     }
-    for (struct entry *e; (e = list_take(&again)) != NULL;)
-        list_add(l, e);
-    for (struct entry *e; (e = list_take(&mine)) != NULL;)
-        list_add(refused, e);
+    for (struct entry *e; (e = journal_list_take(&again)) != NULL;)
+        journal_list_add(l, e);
+    for (struct entry *e; (e = journal_list_take(&mine)) != NULL;)
+        journal_list_add(refused, e);
 }
 
 /* At the stop maintenance is joined first; it must not wait for what will not come. */
@@ -437,11 +423,11 @@ static void give_up(struct hky_journal *j)
     struct entry_list l = j->waiting;
 
     j->waiting = (struct entry_list){0};
-    for (struct entry *e; (e = list_take(&l)) != NULL;) {
+    for (struct entry *e; (e = journal_list_take(&l)) != NULL;) {
         if (e->waiter != NULL)
             finish_with(j, e, HKY_E_IO);
         else
-            list_add(&j->waiting, e);
+            journal_list_add(&j->waiting, e);
     }
 }
 
@@ -452,11 +438,11 @@ static void commit_round(struct hky_journal *j, struct entry_list *l, bool must_
     bool was_waiting = j->waiting.first != NULL;
 
     if (was_waiting && hky_mono_ms() < j->retry_at_ms && !must_sync) {
-        for (struct entry *e; (e = list_take(l)) != NULL;) {
+        for (struct entry *e; (e = journal_list_take(l)) != NULL;) {
             if (e->is_accept)
                 finish_with(j, e, (enum hky_err)atomic_load(&j->health));
             else
-                list_add(&j->waiting, e);
+                journal_list_add(&j->waiting, e);
         }
         tell(j);
         return;
@@ -464,8 +450,8 @@ static void commit_round(struct hky_journal *j, struct entry_list *l, bool must_
     if (was_waiting) {
         struct entry_list all = j->waiting;
         j->waiting = (struct entry_list){0};
-        for (struct entry *e; (e = list_take(l)) != NULL;)
-            list_add(&all, e);
+        for (struct entry *e; (e = journal_list_take(l)) != NULL;)
+            journal_list_add(&all, e);
         *l = all;
     }
     for (int tries = 0; tries < 2; tries++) {
@@ -481,27 +467,27 @@ static void commit_round(struct hky_journal *j, struct entry_list *l, bool must_
             give_up(j);
     }
     atomic_store(&j->health, err);
-    for (struct entry *e; (e = list_take(&refused)) != NULL;)
+    for (struct entry *e; (e = journal_list_take(&refused)) != NULL;)
         finish_with(j, e, e->result);
     tell(j);
 }
 
-bool commit_cut(struct hky_journal *j, struct entry_list *entries)
+bool journal_commit_cut(struct hky_journal *j, struct entry_list *entries)
 {
     struct gather g = {0};
     struct waiter w;
     bool ok;
 
-    waiter_init(&w);
+    journal_waiter_init(&w);
     for (struct entry *e = entries->first; e != NULL; e = e->next) {
         w.n_left++;
         e->waiter = &w;
     }
     commit_round(j, entries, true, &g);
     ok = w.n_left == 0 && w.result == HKY_OK;
-    for (struct entry *e; (e = list_take(&j->waiting)) != NULL;)
-        entry_free(j, e);
-    waiter_fini(&w);
+    for (struct entry *e; (e = journal_list_take(&j->waiting)) != NULL;)
+        journal_entry_free(j, e);
+    journal_waiter_fini(&w);
     free(g.iov);
     return ok;
 }
@@ -572,7 +558,7 @@ static bool take_queued(struct hky_journal *j, struct entry_list *l)
     return is_stopping;
 }
 
-void *committer_run(void *journal)
+void *journal_committer_run(void *journal)
 {
     struct hky_journal *j = journal;
     struct gather g = {0};
@@ -587,7 +573,7 @@ void *committer_run(void *journal)
         if (!had_unsynced || j->unsynced.first == NULL)
             j->oldest_unsynced_ms = hky_mono_ms();
     }
-    for (struct entry *e; (e = list_take(&j->waiting)) != NULL;)
+    for (struct entry *e; (e = journal_list_take(&j->waiting)) != NULL;)
         finish_with(j, e, HKY_E_IO);
     tell(j);
     free(g.iov);

@@ -30,7 +30,7 @@ static uint64_t get64(const char *p)
     return get32(p) | (uint64_t)get32(p + 4) << 32;
 }
 
-const char *record_name(unsigned type)
+const char *journal_record_name(unsigned type)
 {
     switch (type) {
 #define X(id, value, name, what)                                                                                       \
@@ -43,14 +43,14 @@ const char *record_name(unsigned type)
     }
 }
 
-uint64_t record_octets(const struct record *r)
+uint64_t journal_record_octets(const struct record *r)
 {
     return RECORD_ALIGN((uint64_t)RECORD_HEADER + r->body_n + r->meta_n);
 }
 
 /* magic 0 · type 4 · flags 5 · version 6 · meta_n 8 · body_n 12 · epoch 16 · seq 24 · synced 32 · key 40 · body_crc 48
  * · meta_crc 52 · ordinal 56 · header crc 60 */
-void record_encode(const struct record *r, uint32_t salt, char out[RECORD_HEADER])
+void journal_record_encode(const struct record *r, uint32_t salt, char out[RECORD_HEADER])
 {
     put32(out, RECORD_MAGIC);
     out[4] = (char)r->type;
@@ -69,10 +69,10 @@ void record_encode(const struct record *r, uint32_t salt, char out[RECORD_HEADER
     put32(out + 60, hky_crc32c(salt, out, 60));
 }
 
-bool record_decode(const char *p, uint64_t room, uint64_t epoch, uint32_t salt, struct record *r)
+bool journal_record_decode(const char *p, uint64_t room, uint64_t epoch, uint32_t salt, struct record *r)
 {
     if (room < RECORD_HEADER || get32(p) != RECORD_MAGIC || get64(p + 16) != epoch ||
-        get32(p + 60) != hky_crc32c(salt, p, 60) || record_name((uint8_t)p[4]) == NULL)
+        get32(p + 60) != hky_crc32c(salt, p, 60) || journal_record_name((uint8_t)p[4]) == NULL)
         return false;
     *r = (struct record){.type = (uint8_t)p[4],
                          .flags = (uint8_t)p[5],
@@ -85,12 +85,12 @@ bool record_decode(const char *p, uint64_t room, uint64_t epoch, uint32_t salt, 
                          .body_crc = get32(p + 48),
                          .meta_crc = get32(p + 52),
                          .ordinal = get32(p + 56)};
-    return r->meta_n <= META_MAX && record_octets(r) <= room && r->seq < SEQ_MAX && r->synced_seq < r->seq;
+    return r->meta_n <= META_MAX && journal_record_octets(r) <= room && r->seq < SEQ_MAX && r->synced_seq < r->seq;
 }
 
 /* magic 0 · version 8 · number 12 · epoch 16 · first_seq 24 · octets 32 · state 40 · salt 44 · previous 48 · crc 56;
  * format 1 has no previous, its crc at 48, and no copy */
-void segment_head_encode(const struct segment_head *h, char out[SEGMENT_HEADER])
+void journal_segment_head_encode(const struct segment_head *h, char out[SEGMENT_HEADER])
 {
     memset(out, 0, SEGMENT_HEADER);
     put64(out, SEGMENT_MAGIC);
@@ -127,14 +127,14 @@ static enum hky_err head_decode(const char *in, struct segment_head *h)
     return HKY_OK;
 }
 
-enum hky_err segment_head_decode(const char in[SEGMENT_HEADER], struct segment_head *h)
+enum hky_err journal_segment_head_decode(const char in[SEGMENT_HEADER], struct segment_head *h)
 {
     enum hky_err err = head_decode(in, h);
 
     return err == HKY_E_SYNTAX ? head_decode(in + HEAD_COPY, h) : err;
 }
 
-void foot_add(struct hky_buf *foot, const struct record *r, uint64_t at, const char *meta)
+void journal_foot_add(struct hky_buf *foot, const struct record *r, uint64_t at, const char *meta)
 {
     char *p = hky_buf_reserve(foot, FOOT_ENTRY + RECORD_ALIGN(r->meta_n));
 
@@ -155,7 +155,7 @@ void foot_add(struct hky_buf *foot, const struct record *r, uint64_t at, const c
     foot->n += FOOT_ENTRY + RECORD_ALIGN(r->meta_n);
 }
 
-bool foot_next(struct hky_cursor *c, struct foot_entry *e)
+bool journal_foot_next(struct hky_cursor *c, struct foot_entry *e)
 {
     struct hky_str head;
 
@@ -176,14 +176,14 @@ bool foot_next(struct hky_cursor *c, struct foot_entry *e)
     return !c->is_bad;
 }
 
-void message_meta_begin(struct hky_buf *b, uint32_t generation, uint32_t n_recipients, uint64_t id)
+void journal_message_meta_begin(struct hky_buf *b, uint32_t generation, uint32_t n_recipients, uint64_t id)
 {
     hky_buf_add_u32(b, generation);
     hky_buf_add_u32(b, n_recipients);
     hky_buf_add_u64(b, id);
 }
 
-bool message_meta_parse(struct hky_str meta, struct message_meta *m)
+bool journal_message_meta_parse(struct hky_str meta, struct message_meta *m)
 {
     struct hky_cursor c = {.p = meta.p, .n = meta.n};
 
@@ -196,7 +196,7 @@ bool message_meta_parse(struct hky_str meta, struct message_meta *m)
     return !c.is_bad && m->n_recipients > 0 && m->n_recipients <= JOURNAL_RCPT_MAX && m->n_recipients <= c.n / 21;
 }
 
-bool rcpt_meta_next(struct hky_cursor *c, struct rcpt_meta *r)
+bool journal_rcpt_meta_next(struct hky_cursor *c, struct rcpt_meta *r)
 {
     r->state_seq = hky_cursor_u64(c);
     r->plan = hky_cursor_u64(c);
@@ -205,7 +205,7 @@ bool rcpt_meta_next(struct hky_cursor *c, struct rcpt_meta *r)
     return !c->is_bad;
 }
 
-bool attempt_meta_parse(struct hky_str meta, struct attempt_meta *a)
+bool journal_attempt_meta_parse(struct hky_str meta, struct attempt_meta *a)
 {
     struct hky_cursor c = {.p = meta.p, .n = meta.n};
 
@@ -217,7 +217,7 @@ bool attempt_meta_parse(struct hky_str meta, struct attempt_meta *a)
     return !c.is_bad;
 }
 
-bool finished_meta_parse(struct hky_str meta, uint8_t flags, struct finished_meta *f)
+bool journal_finished_meta_parse(struct hky_str meta, uint8_t flags, struct finished_meta *f)
 {
     struct hky_cursor c = {.p = meta.p, .n = meta.n};
 
@@ -231,7 +231,7 @@ bool finished_meta_parse(struct hky_str meta, uint8_t flags, struct finished_met
 }
 
 /* magic 0 · id 8 · size 16 · crc 24 · crc of these 28 octets 28 */
-void big_trailer_encode(const struct big_trailer *t, char out[BIG_TRAILER])
+void journal_big_trailer_encode(const struct big_trailer *t, char out[BIG_TRAILER])
 {
     put64(out, BIG_MAGIC);
     put64(out + 8, t->id);
@@ -240,7 +240,7 @@ void big_trailer_encode(const struct big_trailer *t, char out[BIG_TRAILER])
     put32(out + 28, hky_crc32c(0, out, 28));
 }
 
-bool big_trailer_decode(const char in[BIG_TRAILER], struct big_trailer *t)
+bool journal_big_trailer_decode(const char in[BIG_TRAILER], struct big_trailer *t)
 {
     t->id = get64(in + 8);
     t->size = get64(in + 16);

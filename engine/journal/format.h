@@ -48,7 +48,7 @@ enum record_type {
 #undef X
         RECORD_END
 };
-const char *record_name(unsigned type); /* NULL: no such type */
+const char *journal_record_name(unsigned type); /* NULL: no such type */
 
 struct record {
     uint8_t type, flags;
@@ -57,10 +57,10 @@ struct record {
     uint64_t epoch, seq, synced_seq, key;
     uint32_t body_crc, meta_crc;
 };
-uint64_t record_octets(const struct record *r); /* whole, with padding */
-void record_encode(const struct record *r, uint32_t salt, char out[RECORD_HEADER]);
+uint64_t journal_record_octets(const struct record *r); /* whole, with padding */
+void journal_record_encode(const struct record *r, uint32_t salt, char out[RECORD_HEADER]);
 /* false: not a record header of this epoch. Lengths are bounded by `room`, the octets from the header on. */
-bool record_decode(const char *p, uint64_t room, uint64_t epoch, uint32_t salt, struct record *r);
+bool journal_record_decode(const char *p, uint64_t room, uint64_t epoch, uint32_t salt, struct record *r);
 
 enum segment_state { SEGMENT_FREE = 1, SEGMENT_HOT, SEGMENT_COLD };
 struct segment_head {
@@ -69,10 +69,10 @@ struct segment_head {
     uint64_t previous; /* epoch of the segment its seqs follow; 0: none, or not known (format 1) */
     enum segment_state state;
 };
-void segment_head_encode(const struct segment_head *h, char out[SEGMENT_HEADER]); /* in FORMAT_VERSION */
+void journal_segment_head_encode(const struct segment_head *h, char out[SEGMENT_HEADER]); /* in FORMAT_VERSION */
 /* From whichever copy is sound. HKY_E_SYNTAX: neither is. HKY_E_STATE: of a format this does not read, in h->version.
  */
-enum hky_err segment_head_decode(const char in[SEGMENT_HEADER], struct segment_head *h);
+enum hky_err journal_segment_head_decode(const char in[SEGMENT_HEADER], struct segment_head *h);
 
 /* One entry of a footer: what a record says, where it is. Followed by its meta, padded to 8. */
 #define FOOT_ENTRY 40u
@@ -82,8 +82,8 @@ struct foot_entry {
     uint64_t at, seq, key;
     const char *meta; /* into the footer */
 };
-void foot_add(struct hky_buf *foot, const struct record *r, uint64_t at, const char *meta);
-bool foot_next(struct hky_cursor *c, struct foot_entry *e); /* false at the end; c->is_bad: not a footer */
+void journal_foot_add(struct hky_buf *foot, const struct record *r, uint64_t at, const char *meta);
+bool journal_foot_next(struct hky_cursor *c, struct foot_entry *e); /* false at the end; c->is_bad: not a footer */
 
 /* Metas. What `accepted`, `moved` and a notice say of a message: */
 struct message_meta {
@@ -99,9 +99,9 @@ struct rcpt_meta {
     uint8_t final;      /* 0 live, else enum hky_recipient_state */
     struct hky_str state;
 };
-void message_meta_begin(struct hky_buf *b, uint32_t generation, uint32_t n_recipients, uint64_t id);
-bool message_meta_parse(struct hky_str meta, struct message_meta *m);
-bool rcpt_meta_next(struct hky_cursor *c, struct rcpt_meta *r);
+void journal_message_meta_begin(struct hky_buf *b, uint32_t generation, uint32_t n_recipients, uint64_t id);
+bool journal_message_meta_parse(struct hky_str meta, struct message_meta *m);
+bool journal_rcpt_meta_next(struct hky_cursor *c, struct rcpt_meta *r);
 
 struct attempt_meta {
     uint32_t index;
@@ -109,14 +109,14 @@ struct attempt_meta {
     uint64_t plan, state_seq;
     struct hky_str state;
 };
-bool attempt_meta_parse(struct hky_str meta, struct attempt_meta *a);
+bool journal_attempt_meta_parse(struct hky_str meta, struct attempt_meta *a);
 struct finished_meta {
     uint64_t id;
     uint32_t index;
     uint8_t state;
     struct hky_str notice; /* a message_meta, or empty */
 };
-bool finished_meta_parse(struct hky_str meta, uint8_t flags, struct finished_meta *f);
+bool journal_finished_meta_parse(struct hky_str meta, uint8_t flags, struct finished_meta *f);
 
 /* What stands behind a large body in its file big/ID: whose body it is, and its checksum. A file that ends with its
  * body is of an older engine: nothing is known of its octets then. */
@@ -125,8 +125,8 @@ struct big_trailer {
     uint64_t id, size;
     uint32_t crc; /* CRC32C of the body */
 };
-void big_trailer_encode(const struct big_trailer *t, char out[BIG_TRAILER]);
-bool big_trailer_decode(const char in[BIG_TRAILER], struct big_trailer *t); /* false: not one */
+void journal_big_trailer_encode(const struct big_trailer *t, char out[BIG_TRAILER]);
+bool journal_big_trailer_decode(const char in[BIG_TRAILER], struct big_trailer *t); /* false: not one */
 
 /* Walk the records of a segment that has no footer. `p` is the whole file, `n` its octets. */
 struct scan_report {
@@ -139,8 +139,8 @@ struct scan_report {
 };
 /* `floor`: seqs up to here are known to have been durable. Sound records go to `foot` as footer entries; a damaged
  * range to `on_damage`. Records from cut_seq on (0: none) do not count. */
-void segment_scan(const char *p, uint64_t n, const struct segment_head *h, uint64_t floor, uint64_t cut_seq,
-                  struct hky_buf *foot, void (*on_damage)(void *ctx, uint64_t at, uint64_t octets), void *ctx,
-                  struct scan_report *out);
+void journal_segment_scan(const char *p, uint64_t n, const struct segment_head *h, uint64_t floor, uint64_t cut_seq,
+                          struct hky_buf *foot, void (*on_damage)(void *ctx, uint64_t at, uint64_t octets), void *ctx,
+                          struct scan_report *out);
 
 #endif

@@ -11,7 +11,7 @@ static size_t index_slot(const struct index *x, uint64_t id)
     return (size_t)((id * UINT64_C(0x9e3779b97f4a7c15)) >> 20) & (x->cap - 1);
 }
 
-struct tracked *index_get(const struct index *x, uint64_t id)
+struct tracked *journal_index_get(const struct index *x, uint64_t id)
 {
     if (x->cap == 0)
         return NULL;
@@ -30,7 +30,7 @@ static void index_insert(struct index *x, struct tracked *t)
     x->at[i] = t;
 }
 
-void index_reserve(struct index *x, size_t n)
+void journal_index_reserve(struct index *x, size_t n)
 {
     struct index old = *x;
 
@@ -46,15 +46,15 @@ void index_reserve(struct index *x, size_t n)
     free(old.at);
 }
 
-void index_put(struct index *x, struct tracked *t)
+void journal_index_put(struct index *x, struct tracked *t)
 {
-    index_reserve(x, x->n);
+    journal_index_reserve(x, x->n);
     index_insert(x, t);
     x->n++;
 }
 
 /* Linear probing without gravestones: what follows moves back into the gap. */
-void index_remove(struct index *x, uint64_t id)
+void journal_index_remove(struct index *x, uint64_t id)
 {
     size_t gap, mask = x->cap - 1;
 
@@ -75,7 +75,7 @@ void index_remove(struct index *x, uint64_t id)
     x->n--;
 }
 
-void index_fini(struct index *x)
+void journal_index_fini(struct index *x)
 {
     for (size_t i = 0; i < x->cap; i++)
         if (x->at[i] != NULL) {
@@ -86,7 +86,7 @@ void index_fini(struct index *x)
     *x = (struct index){0};
 }
 
-void segment_ordinals(struct segment *s, uint32_t n)
+void journal_segment_ordinals(struct segment *s, uint32_t n)
 {
     size_t need = ((size_t)n + 7) / 8;
 
@@ -101,38 +101,38 @@ void segment_ordinals(struct segment *s, uint32_t n)
     s->n_ordinals = n;
 }
 
-void segment_mark_dead(struct segment *s, uint32_t ordinal)
+void journal_segment_mark_dead(struct segment *s, uint32_t ordinal)
 {
     HKY_ASSERT(ordinal < s->n_ordinals);
     s->dead[ordinal / 8] |= (uint8_t)(1u << (ordinal % 8));
 }
 
-bool segment_is_dead(const struct segment *s, uint32_t ordinal)
+bool journal_segment_is_dead(const struct segment *s, uint32_t ordinal)
 {
     return ordinal < s->n_ordinals && (s->dead[ordinal / 8] >> (ordinal % 8) & 1) != 0;
 }
 
-void segment_hold(struct segment *holder, const struct segment *other)
+void journal_segment_add_evidence(struct segment *holder, const struct segment *other)
 {
     if (holder == other)
         return;
-    for (size_t i = holder->n_holds; i-- > 0;)
-        if (holder->holds[i].epoch == other->head.epoch)
+    for (size_t i = holder->n_evidence; i-- > 0;)
+        if (holder->evidence[i].epoch == other->head.epoch)
             return;
-    if (holder->n_holds == holder->holds_cap) {
-        holder->holds_cap = holder->holds_cap == 0 ? 4 : holder->holds_cap * 2;
-        holder->holds = hky_realloc(holder->holds, holder->holds_cap * sizeof *holder->holds);
+    if (holder->n_evidence == holder->evidence_cap) {
+        holder->evidence_cap = holder->evidence_cap == 0 ? 4 : holder->evidence_cap * 2;
+        holder->evidence = hky_realloc(holder->evidence, holder->evidence_cap * sizeof *holder->evidence);
     }
-    holder->holds[holder->n_holds++] = (struct hold){.epoch = other->head.epoch, .slot = other->slot};
+    holder->evidence[holder->n_evidence++] = (struct evidence){.epoch = other->head.epoch, .slot = other->slot};
 }
 
-uint64_t message_weight(const struct hky_message *m)
+uint64_t journal_message_weight(const struct hky_message *m)
 {
     return RECORD_HEADER + m->packed_n + 64 * (uint64_t)m->n_recipients + (m->is_big ? 0 : m->size);
 }
 
-struct tracked *track(struct hky_journal *j, struct hky_message *m, struct segment *s, uint32_t ordinal, uint64_t at,
-                      uint64_t body_at)
+struct tracked *journal_track(struct hky_journal *j, struct hky_message *m, struct segment *s, uint32_t ordinal,
+                              uint64_t at, uint64_t body_at)
 {
     struct tracked *t = hky_alloc(sizeof *t + m->n_recipients * sizeof t->attempts[0]);
 
@@ -143,47 +143,47 @@ struct tracked *track(struct hky_journal *j, struct hky_message *m, struct segme
                           .at8 = (uint32_t)(at / 8),
                           .n_live = m->n_recipients};
     for (uint32_t i = 0; i < m->n_recipients; i++)
-        t->attempts[i] = PLACE_HOME;
-    segment_ordinals(s, ordinal + m->n_recipients);
+        t->attempts[i] = AT_HOME;
+    journal_segment_ordinals(s, ordinal + m->n_recipients);
     s->n_live += m->n_recipients;
-    s->live_octets += message_weight(m);
-    index_put(&j->index, t);
-    pthread_mutex_lock(body_lock(j, m->id));
+    s->live_octets += journal_message_weight(m);
+    journal_index_put(&j->index, t);
+    pthread_mutex_lock(journal_body_lock(j, m->id));
     __atomic_store_n(&m->body_at, body_at, __ATOMIC_RELAXED);
     __atomic_store_n(&m->segment, s->slot + 1, __ATOMIC_RELEASE);
-    pthread_mutex_unlock(body_lock(j, m->id));
+    pthread_mutex_unlock(journal_body_lock(j, m->id));
     atomic_fetch_add(&j->n_live, m->n_recipients);
     atomic_fetch_add(&j->n_messages, 1);
     return t;
 }
 
-void track_attempt(struct hky_journal *j, struct tracked *t, uint32_t index, struct place to)
+void journal_track_attempt(struct hky_journal *j, struct tracked *t, uint32_t index, struct record_at to)
 {
-    struct place *at = &t->attempts[index];
+    struct record_at *at = &t->attempts[index];
 
     /* Where a record could not be read again, its segment may have gone with the count. */
-    if (at->slot != PLACE_HOME.slot && j->slots[at->slot]->n_newest > 0)
+    if (at->slot != AT_HOME.slot && j->slots[at->slot]->n_newest > 0)
         j->slots[at->slot]->n_newest--;
-    if (to.slot != PLACE_HOME.slot)
+    if (to.slot != AT_HOME.slot)
         j->slots[to.slot]->n_newest++;
     *at = to;
 }
 
-void segment_count_attempt(struct segment *s, uint32_t meta_n)
+void journal_segment_count_attempt(struct segment *s, uint32_t meta_n)
 {
     s->n_attempts++;
     s->attempt_octets += RECORD_HEADER + FOOT_ENTRY + 2 * RECORD_ALIGN(meta_n);
 }
 
-bool track_finish(struct hky_journal *j, struct tracked *t, uint32_t index, struct segment *where)
+bool journal_track_finish(struct hky_journal *j, struct tracked *t, uint32_t index, struct segment *where)
 {
     struct segment *home = j->slots[t->slot];
 
-    if (index >= t->message->n_recipients || segment_is_dead(home, t->ordinal + index))
+    if (index >= t->message->n_recipients || journal_segment_is_dead(home, t->ordinal + index))
         return false;
-    segment_mark_dead(home, t->ordinal + index);
-    segment_hold(where, home);
-    track_attempt(j, t, index, PLACE_HOME);
+    journal_segment_mark_dead(home, t->ordinal + index);
+    journal_segment_add_evidence(where, home);
+    journal_track_attempt(j, t, index, AT_HOME);
     HKY_ASSERT(home->n_live > 0 && t->n_live > 0);
     home->n_live--;
     t->n_live--;
@@ -191,22 +191,22 @@ bool track_finish(struct hky_journal *j, struct tracked *t, uint32_t index, stru
     atomic_fetch_sub(&j->n_live, 1);
     if (t->n_live > 0)
         return false;
-    home->live_octets -= message_weight(t->message);
+    home->live_octets -= journal_message_weight(t->message);
     return true;
 }
 
-void untrack(struct hky_journal *j, struct tracked *t)
+void journal_untrack(struct hky_journal *j, struct tracked *t)
 {
-    index_remove(&j->index, t->id);
+    journal_index_remove(&j->index, t->id);
     atomic_fetch_sub(&j->n_messages, 1);
     journal_disk_body_drop(j, t->message);
     if (t->message->is_big)
-        maintainer_unlink_big(j, t->id);
+        journal_upkeep_unlink_big(j, t->id);
     hky_message_unref(&t->message);
     free(t);
 }
 
-void plan_used(struct hky_journal *j, struct segment *s, struct hky_plan *plan)
+void journal_plan_used(struct hky_journal *j, struct segment *s, struct hky_plan *plan)
 {
     struct plan_use *use = hky_idmap_get(&j->plans, plan->hash);
 
@@ -221,7 +221,7 @@ void plan_used(struct hky_journal *j, struct segment *s, struct hky_plan *plan)
     hky_idmap_put(&s->plans, plan->hash, use);
 }
 
-void plans_released(struct hky_journal *j, struct segment *s)
+void journal_plans_released(struct hky_journal *j, struct segment *s)
 {
     size_t at = 0;
 
@@ -237,7 +237,7 @@ void plans_released(struct hky_journal *j, struct segment *s)
     hky_idmap_init(&s->plans);
 }
 
-void cap_set(struct hky_journal *j, struct hky_str meta, uint32_t slot)
+void journal_cap_set(struct hky_journal *j, struct hky_str meta, uint32_t slot)
 {
     struct hky_cursor c = {.p = meta.p, .n = meta.n};
     struct hky_str key = hky_cursor_lstr(&c);

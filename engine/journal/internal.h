@@ -1,7 +1,9 @@
 /*
- * internal -- the open journal. Threads: workers submit (submit.c), the committer writes and owns the hot segment
- * (commit.c), maintenance closes, frees, prepares and copies (free.c, cold.c), the reader reads bodies (body.c), the
- * big writer streams large ones (big.c).
+ * internal -- the open journal on disk. Threads: workers submit (submit.c), the committer writes and owns the hot
+ * segment (commit.c), maintenance (maintainer.c) closes, frees and copies (close.c, free.c, cold.c), the reader reads
+ * bodies (body.c), the big writer streams large ones (big.c).
+ * Files, from those that use nothing of the others upwards: format, scan; spool, entry, upkeep; segment, index; body,
+ * big, submit; close, free, cold, commit; replay, maintainer; open.
  * Locks, in the order they are taken: index_lock -> maintain.lock | body_locks[k]; queue.lock and epoch_lock
  * alone.
  */
@@ -34,7 +36,7 @@ enum {
 #define FD_RESERVED (-2) /* being made, or in the way and not ours: the number is not given out */
 
 /* Evidence kept in one segment about another one: must be written again before the holder is freed. */
-struct hold {
+struct evidence {
     uint64_t epoch; /* of the other */
     uint32_t slot;
 };
@@ -66,33 +68,33 @@ struct segment {
     uint32_t n_ordinals;
     uint8_t *dead; /* bit a recipient */
     size_t dead_cap;
-    struct hold *holds;
-    size_t n_holds, holds_cap;
+    struct evidence *evidence;
+    size_t n_evidence, evidence_cap;
     atomic_uint readers; /* bodies being read; see body.c */
 };
 
 /* Where a recipient's newest `attempt` is; slot UINT32_MAX: the state in its message's own record. */
-struct place {
+struct record_at {
     uint32_t slot, at8;
 };
-#define PLACE_HOME ((struct place){UINT32_MAX, 0})
+#define AT_HOME ((struct record_at){UINT32_MAX, 0})
 
 /* A live message in the index; 40 octets with one recipient. */
 struct tracked {
     uint64_t id;
     struct hky_message *message; /* counted */
     uint32_t slot, ordinal, at8, n_live;
-    struct place attempts[];
+    struct record_at attempts[];
 };
 struct index {
     struct tracked **at;
     size_t cap, n;
 };
-struct tracked *index_get(const struct index *x, uint64_t id);
-void index_reserve(struct index *x, size_t n); /* no growing before it holds n */
-void index_put(struct index *x, struct tracked *t);
-void index_remove(struct index *x, uint64_t id);
-void index_fini(struct index *x); /* drops the messages' references */
+struct tracked *journal_index_get(const struct index *x, uint64_t id);
+void journal_index_reserve(struct index *x, size_t n); /* no growing before it holds n */
+void journal_index_put(struct index *x, struct tracked *t);
+void journal_index_remove(struct index *x, uint64_t id);
+void journal_index_fini(struct index *x); /* drops the messages' references */
 
 struct plan_use {
     struct hky_plan *plan; /* counted */
@@ -121,7 +123,7 @@ struct entry {
     uint32_t meta_crc, body_crc;
     uint64_t octets; /* for the unsynced bound */
     struct hky_plan **plans, *one_plan[1];
-    struct place from;
+    struct record_at from;
     struct segment *about; /* DEAD, CUT: the other segment */
     /* committer's */
     uint64_t at, seq;
@@ -210,110 +212,121 @@ struct hky_journal {
 };
 
 /* format of names and the state file: spool.c */
-bool spool_has_room(struct hky_journal *j, uint64_t octets); /* within spool_max, min_free left; without index_lock */
-bool spool_has_room_for_large(struct hky_journal *j, uint64_t octets); /* the same; the log says when not */
-enum hky_err disk_error(int number); /* errno of a failed call to the disk: HKY_E_FULL or HKY_E_IO */
-enum hky_err spool_open(struct hky_journal *j, struct hky_error *e); /* folders, permissions, lock */
-void spool_close(struct hky_journal *j);
-enum hky_err spool_state_read(struct hky_journal *j, bool *was_clean, bool *is_new, struct hky_error *e);
-enum hky_err spool_state_write(struct hky_journal *j, uint64_t epoch_limit, bool is_clean, struct hky_error *e);
+bool journal_spool_has_room(struct hky_journal *j,
+                            uint64_t octets); /* within spool_max, min_free left; without index_lock */
+bool journal_spool_has_room_for_large(struct hky_journal *j, uint64_t octets); /* the same; the log says when not */
+enum hky_err journal_disk_error(int number); /* errno of a failed call to the disk: HKY_E_FULL or HKY_E_IO */
+enum hky_err journal_spool_open(struct hky_journal *j, struct hky_error *e); /* folders, permissions, lock */
+void journal_spool_close(struct hky_journal *j);
+enum hky_err journal_spool_state_read(struct hky_journal *j, bool *was_clean, bool *is_new, struct hky_error *e);
+enum hky_err journal_spool_state_write(struct hky_journal *j, uint64_t epoch_limit, bool is_clean, struct hky_error *e);
 /* dir/name written whole: name.new, synced, renamed, folder synced. */
-enum hky_err spool_write_file(struct hky_journal *j, int dir, const char *name, const void *p, size_t n,
-                              struct hky_error *e);
+enum hky_err journal_spool_write_file(struct hky_journal *j, int dir, const char *name, const void *p, size_t n,
+                                      struct hky_error *e);
 /* from/name to damaged/, under a name of its own (`to`): what was set aside before stays. Durable when true. */
-bool spool_set_aside(struct hky_journal *j, int from, const char *name, char to[32]);
+bool journal_spool_set_aside(struct hky_journal *j, int from, const char *name, char to[32]);
 
 /* segment.c */
-void segment_name(uint32_t slot, char out[32]); /* of its file in journal/ */
-enum hky_err segment_write(struct hky_journal *j, struct segment *s, struct iovec *iov, int n, uint64_t at);
-enum hky_err segment_sync(struct hky_journal *j, struct segment *s);
-enum hky_err segment_read(struct segment *s, uint64_t at, void *p, size_t n);
-struct segment *segment_new(struct hky_journal *j, uint32_t slot, int fd, const struct segment_head *head);
-void segment_free(struct segment **s);
+void journal_segment_name(uint32_t slot, char out[32]); /* of its file in journal/ */
+enum hky_err journal_segment_write(struct hky_journal *j, struct segment *s, struct iovec *iov, int n, uint64_t at);
+enum hky_err journal_segment_sync(struct hky_journal *j, struct segment *s);
+enum hky_err journal_segment_read(struct segment *s, uint64_t at, void *p, size_t n);
+struct segment *journal_segment_new(struct hky_journal *j, uint32_t slot, int fd, const struct segment_head *head);
+void journal_segment_free(struct segment **s);
 /* An opened segment of the wanted state with room for `need` octets of records, its header written but not yet synced.
  * `is_accept`: not from the reserved. */
-struct segment *segment_take(struct hky_journal *j, enum segment_state state, uint64_t first_seq, uint64_t need,
-                             bool is_accept);
-void segment_grow(struct hky_journal *j);         /* a hot segment is full: larger ones from now on */
-void segment_drop_misfits(struct hky_journal *j); /* spares of another size than the next one's */
-void segment_keep_spare(struct hky_journal *j, struct segment *s);
-bool segment_prepare(struct hky_journal *j);            /* one more spare, zero-written; false: cannot, or not needed */
-enum hky_err segment_lack(const struct hky_journal *j); /* why there is no segment: HKY_E_FULL, HKY_E_IO */
-enum hky_err segment_retire(struct hky_journal *j,
-                            struct segment *s); /* header says free; back to the pool, or removed */
-struct segment *segment_by_epoch(struct hky_journal *j, struct hold h);
-uint64_t segment_octets_for(uint64_t need);     /* of a file that has room for so many octets of records */
-uint64_t segment_room(const struct segment *s); /* octets a record may still take, footer and trailer reserved */
-uint64_t segment_footer_octets(const struct segment *s);
-enum hky_err segment_write_footer(struct hky_journal *j, struct segment *s);
+struct segment *journal_segment_take(struct hky_journal *j, enum segment_state state, uint64_t first_seq, uint64_t need,
+                                     bool is_accept);
+void journal_segment_grow(struct hky_journal *j);         /* a hot segment is full: larger ones from now on */
+void journal_segment_drop_misfits(struct hky_journal *j); /* spares of another size than the next one's */
+void journal_segment_keep_spare(struct hky_journal *j, struct segment *s);
+bool journal_segment_prepare(struct hky_journal *j); /* one more spare, zero-written; false: cannot, or not needed */
+enum hky_err journal_segment_lack(const struct hky_journal *j); /* why there is no segment: HKY_E_FULL, HKY_E_IO */
+enum hky_err journal_segment_retire(struct hky_journal *j,
+                                    struct segment *s); /* header says free; back to the pool, or removed */
+struct segment *journal_segment_by_epoch(struct hky_journal *j, struct evidence h);
+uint64_t journal_segment_octets_for(uint64_t need); /* of a file that has room for so many octets of records */
+uint64_t
+journal_segment_room(const struct segment *s); /* octets a record may still take, footer and trailer reserved */
+uint64_t journal_segment_footer_octets(const struct segment *s);
+enum hky_err journal_segment_write_footer(struct hky_journal *j, struct segment *s);
 /* The footer's entries of a closed segment, from disk or from its records; free() *out. */
-enum hky_err segment_load(struct hky_journal *j, struct segment *s, uint64_t floor, struct hky_buf *foot,
-                          struct scan_report *scan);
+enum hky_err journal_segment_load(struct hky_journal *j, struct segment *s, uint64_t floor, struct hky_buf *foot,
+                                  struct scan_report *scan);
 
 /* index.c; under index_lock */
-uint64_t message_weight(const struct hky_message *m); /* octets it takes, near enough */
-void segment_mark_dead(struct segment *s, uint32_t ordinal);
-bool segment_is_dead(const struct segment *s, uint32_t ordinal);
-void segment_ordinals(struct segment *s, uint32_t n);
-void segment_hold(struct segment *holder, const struct segment *other);
-struct tracked *track(struct hky_journal *j, struct hky_message *m, struct segment *s, uint32_t ordinal, uint64_t at,
-                      uint64_t body_at);
+uint64_t journal_message_weight(const struct hky_message *m); /* octets it takes, near enough */
+void journal_segment_mark_dead(struct segment *s, uint32_t ordinal);
+bool journal_segment_is_dead(const struct segment *s, uint32_t ordinal);
+void journal_segment_ordinals(struct segment *s, uint32_t n);
+void journal_segment_add_evidence(struct segment *holder, const struct segment *other);
+struct tracked *journal_track(struct hky_journal *j, struct hky_message *m, struct segment *s, uint32_t ordinal,
+                              uint64_t at, uint64_t body_at);
 /* A recipient's newest attempt is `to` from now on. */
-void track_attempt(struct hky_journal *j, struct tracked *t, uint32_t index, struct place to);
-void segment_count_attempt(struct segment *s, uint32_t meta_n);
+void journal_track_attempt(struct hky_journal *j, struct tracked *t, uint32_t index, struct record_at to);
+void journal_segment_count_attempt(struct segment *s, uint32_t meta_n);
 /* One recipient is finished; `where` holds the evidence. true: that was the message's last. */
-bool track_finish(struct hky_journal *j, struct tracked *t, uint32_t index, struct segment *where);
-void untrack(struct hky_journal *j, struct tracked *t); /* drops body memory and the reference */
-void plan_used(struct hky_journal *j, struct segment *s, struct hky_plan *plan); /* first use in this segment */
-void plans_released(struct hky_journal *j, struct segment *s);
-void cap_set(struct hky_journal *j, struct hky_str meta, uint32_t slot);
+bool journal_track_finish(struct hky_journal *j, struct tracked *t, uint32_t index, struct segment *where);
+void journal_untrack(struct hky_journal *j, struct tracked *t); /* drops body memory and the reference */
+void journal_plan_used(struct hky_journal *j, struct segment *s, struct hky_plan *plan); /* first use in this segment */
+void journal_plans_released(struct hky_journal *j, struct segment *s);
+void journal_cap_set(struct hky_journal *j, struct hky_str meta, uint32_t slot);
 
-/* submit.c */
-struct entry *entry_new(enum record_type type);
-void entry_free(struct hky_journal *j, struct entry *e);
-void entry_seal(struct entry *e); /* checksums */
-void entry_add_plan(struct entry *e, struct hky_plan *p);
-void entry_submit(struct hky_journal *j, struct entry *e);
-void list_add(struct entry_list *l, struct entry *e);
-struct entry *list_take(struct entry_list *l);
-void waiter_init(struct waiter *w);
-enum hky_err waiter_wait(struct waiter *w); /* until everything submitted with it is on disk */
-void waiter_done(struct waiter *w, enum hky_err result);
-void waiter_fini(struct waiter *w);
+/* entry.c */
+struct entry *journal_entry_new(enum record_type type);
+void journal_entry_free(struct hky_journal *j, struct entry *e);
+void journal_entry_seal(struct entry *e); /* checksums */
+void journal_entry_add_plan(struct entry *e, struct hky_plan *p);
+void journal_entry_submit(struct hky_journal *j, struct entry *e);
+/* With `w`, whom journal_waiter_wait tells when it is on disk; sealed here. */
+void journal_entry_submit_for(struct hky_journal *j, struct entry *e, struct waiter *w);
+uint64_t journal_entry_need(const struct entry *e); /* octets in a segment, footer and plans included */
+bool journal_entry_fits(const struct hky_journal *j, const struct entry *e); /* into an empty one of the largest size */
+void journal_list_add(struct entry_list *l, struct entry *e);
+struct entry *journal_list_take(struct entry_list *l);
+void journal_waiter_init(struct waiter *w);
+enum hky_err journal_waiter_wait(struct waiter *w); /* until everything submitted with it is on disk */
+void journal_waiter_done(struct waiter *w, enum hky_err result);
+void journal_waiter_fini(struct waiter *w);
 
 /* commit.c */
-uint64_t entry_need(const struct entry *e); /* octets in a segment, footer and plans included */
-bool entry_fits(const struct hky_journal *j, const struct entry *e); /* into an empty one */
-void *committer_run(void *journal);
-bool commit_cut(struct hky_journal *j, struct entry_list *entries); /* at open, before the thread runs */
+void *journal_committer_run(void *journal);
+bool journal_commit_cut(struct hky_journal *j, struct entry_list *entries); /* at open, before the thread runs */
 
 /* replay.c */
-enum hky_err replay_run(struct hky_journal *j, const struct hky_journal_replay *cb, struct hky_journal_report *report,
-                        bool was_clean, struct hky_error *e);
+enum hky_err journal_replay_run(struct hky_journal *j, const struct hky_journal_replay *cb,
+                                struct hky_journal_report *report, bool was_clean, struct hky_error *e);
 
-/* free.c */
-void *maintainer_run(void *journal);
-void maintainer_poke(struct hky_journal *j);
-void maintainer_close_segment(struct hky_journal *j, struct segment *s);
-void maintainer_submit(struct hky_journal *j, struct entry *e, struct waiter *w);
-void maintainer_unlink_big(struct hky_journal *j, uint64_t id);
-void maintainer_finish(struct hky_journal *j); /* at the stop, other threads gone: the open segments get footers */
+/* upkeep.c: asked of maintenance, by any thread */
+void journal_upkeep_poke(struct hky_journal *j);
+void journal_upkeep_close_segment(struct hky_journal *j, struct segment *s);
+void journal_upkeep_unlink_big(struct hky_journal *j, uint64_t id);
+
+/* close.c, free.c; on the maintenance thread */
+void journal_segment_close(struct hky_journal *j, struct segment *s);
+void journal_segment_close_queued(struct hky_journal *j); /* those of journal_upkeep_close_segment */
+void journal_segment_free_done(struct hky_journal *j);    /* all that nobody lives in */
+
+/* maintainer.c */
+void *journal_maintainer_run(void *journal);
+void journal_maintainer_finish(
+    struct hky_journal *j); /* at the stop, other threads gone: the open segments get footers */
 
 /* cold.c */
-bool cold_copy_one(struct hky_journal *j); /* one segment's leftovers; false: nothing to do */
-void cold_close(struct hky_journal *j);    /* at the stop: the open cold segment gets its footer */
+bool journal_cold_copy_one(struct hky_journal *j); /* one segment's leftovers; false: nothing to do */
+void journal_cold_close(struct hky_journal *j);    /* at the stop: the open cold segment gets its footer */
 
 /* body.c */
-pthread_mutex_t *body_lock(struct hky_journal *j, uint64_t id);
-void body_over_budget(struct hky_journal *j, struct hky_message *m);
-enum hky_err reader_start(struct hky_journal *j, struct hky_error *e);
-void reader_stop(struct hky_journal *j);
+pthread_mutex_t *journal_body_lock(struct hky_journal *j, uint64_t id);
+void journal_body_over_budget(struct hky_journal *j, struct hky_message *m);
+enum hky_err journal_reader_start(struct hky_journal *j, struct hky_error *e);
+void journal_reader_stop(struct hky_journal *j);
 
 /* big.c */
-enum hky_err big_start(struct hky_journal *j, struct hky_error *e);
-void big_stop(struct hky_journal *j);
-void big_unlink(struct hky_journal *j, uint64_t id);
-void big_clean(struct hky_journal *j); /* after replay: files of no message */
+enum hky_err journal_big_start(struct hky_journal *j, struct hky_error *e);
+void journal_big_stop(struct hky_journal *j);
+void journal_big_unlink(struct hky_journal *j, uint64_t id);
+void journal_big_clean(struct hky_journal *j); /* after replay: files of no message */
 
 /* The backend on disk: submit.c, body.c, big.c. */
 struct hky_id_source *journal_disk_ids(struct hky_journal *j);

@@ -108,7 +108,7 @@ static void journal_free(struct hky_journal **journal)
     size_t at = 0;
 
     *journal = NULL;
-    index_fini(&j->index);
+    journal_index_fini(&j->index);
     for (struct hky_map_entry *c; (c = hky_map_next(&j->caps, &at)) != NULL;) {
         struct cap_value *v = c->value;
         hky_buf_fini(&v->meta);
@@ -117,11 +117,11 @@ static void journal_free(struct hky_journal **journal)
     hky_map_fini(&j->caps);
     for (uint32_t k = 0; k < j->n_slots; k++)
         if (j->slots[k] != NULL)
-            plans_released(j, j->slots[k]);
+            journal_plans_released(j, j->slots[k]);
     hky_idmap_fini(&j->plans);
     for (uint32_t k = 0; k < j->n_slots; k++)
-        segment_free(&j->slots[k]);
-    spool_close(j);
+        journal_segment_free(&j->slots[k]);
+    journal_spool_close(j);
     free(j->spare);
     free(j->maintain.to_close);
     free(j->maintain.to_unlink);
@@ -139,17 +139,17 @@ static void journal_free(struct hky_journal **journal)
 
 static enum hky_err start_threads(struct hky_journal *j, struct hky_error *e)
 {
-    enum hky_err err = reader_start(j, e);
+    enum hky_err err = journal_reader_start(j, e);
 
     if (err == HKY_OK)
-        err = big_start(j, e);
+        err = journal_big_start(j, e);
     if (err != HKY_OK)
         return err;
-    if (hky_thread_start(&j->committer, committer_run, j) != 0)
+    if (hky_thread_start(&j->committer, journal_committer_run, j) != 0)
         return hky_error_set(e, HKY_E_LIMIT, "cannot start the journal's thread");
     j->has_committer = true;
     j->opened_ms = hky_mono_ms();
-    if (hky_thread_start(&j->maintainer, maintainer_run, j) != 0)
+    if (hky_thread_start(&j->maintainer, journal_maintainer_run, j) != 0)
         return hky_error_set(e, HKY_E_LIMIT, "cannot start the journal's maintenance thread");
     j->has_maintainer = true;
     return HKY_OK;
@@ -159,7 +159,7 @@ static enum hky_err start_threads(struct hky_journal *j, struct hky_error *e)
 static void stop_threads(struct hky_journal *j)
 {
     atomic_store(&j->is_closing, true);
-    big_stop(j);
+    journal_big_stop(j);
     if (j->has_maintainer) {
         pthread_mutex_lock(&j->maintain.lock);
         j->maintain.is_stopping = true;
@@ -175,7 +175,7 @@ static void stop_threads(struct hky_journal *j)
         pthread_join(j->committer, NULL);
     }
     j->has_maintainer = j->has_committer = false;
-    reader_stop(j);
+    journal_reader_stop(j);
 }
 
 /* Below that, what is freed would go to the reserve for ever and no mail could come in again. */
@@ -201,17 +201,17 @@ enum hky_err hky_journal_open(const struct hky_journal_params *params, const str
     *report = (struct hky_journal_report){0};
     err = check_bounds(j, e);
     if (err == HKY_OK)
-        err = spool_open(j, e);
+        err = journal_spool_open(j, e);
     if (err == HKY_OK)
-        err = spool_state_read(j, &was_clean, &is_new, e);
+        err = journal_spool_state_read(j, &was_clean, &is_new, e);
     if (err == HKY_OK)
-        err = spool_state_write(j, j->epoch_limit, false, e);
+        err = journal_spool_state_write(j, j->epoch_limit, false, e);
     if (err == HKY_OK) {
         report->unclean_stops = !was_clean && !is_new;
-        err = replay_run(j, replay, report, was_clean || is_new, e);
+        err = journal_replay_run(j, replay, report, was_clean || is_new, e);
     }
     if (err == HKY_OK) {
-        big_clean(j);
+        journal_big_clean(j);
         err = start_threads(j, e);
     }
     if (err != HKY_OK) {
@@ -229,9 +229,9 @@ static void journal_close(struct hky_journal *j)
     bool is_whole;
 
     stop_threads(j);
-    maintainer_finish(j);
+    journal_maintainer_finish(j);
     is_whole = atomic_load(&j->health) == HKY_OK;
-    if (spool_state_write(j, j->next_epoch, is_whole, NULL) != HKY_OK)
+    if (journal_spool_state_write(j, j->next_epoch, is_whole, NULL) != HKY_OK)
         hky_log(j->params.log, HKY_LOG_WARN, "stop", "error=cannot_mark_clean: the next start reads more");
     journal_free(&j);
 }

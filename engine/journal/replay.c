@@ -26,7 +26,7 @@ struct loaded {
 struct newest {
     uint64_t seq;
     struct hky_str state;
-    struct place place;
+    struct record_at place;
     uint8_t doing, final;
 };
 
@@ -79,7 +79,7 @@ static void set_aside(struct replay *r, const char *name, uint32_t slot, const c
     char to[32];
 
     count_damage(r);
-    if (spool_set_aside(j, j->journal_fd, name, to)) {
+    if (journal_spool_set_aside(j, j->journal_fd, name, to)) {
         hky_log(j->params.log, HKY_LOG_ERROR, "damaged", "file=damaged/%s why=%s", to, why);
         return;
     }
@@ -104,7 +104,7 @@ static enum hky_err found_segment(struct replay *r, const char *name, uint32_t s
     if (fd < 0)
         return hky_error_sys(e, HKY_E_IO, errno, "cannot open %.120s/journal/%s", j->dir, name);
     err = fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && pread(fd, header, sizeof header, 0) == SEGMENT_HEADER
-              ? segment_head_decode(header, &head)
+              ? journal_segment_head_decode(header, &head)
               : HKY_E_SYNTAX;
     if (err == HKY_E_STATE) {
         close(fd);
@@ -116,13 +116,13 @@ static enum hky_err found_segment(struct replay *r, const char *name, uint32_t s
         set_aside(r, name, slot, "header");
         return HKY_OK;
     }
-    s = segment_new(j, slot, fd, &head);
+    s = journal_segment_new(j, slot, fd, &head);
     if (head.octets > atomic_load(&j->octets_next) && head.octets <= j->params.segment_octets)
         atomic_store(&j->octets_next, head.octets); /* what grew under load stays large */
     if (head.epoch >> 32 >= j->next_epoch)
         j->next_epoch = j->epoch_limit = (head.epoch >> 32) + 1;
     if (head.state == SEGMENT_FREE) {
-        segment_keep_spare(j, s);
+        journal_segment_keep_spare(j, s);
         return HKY_OK;
     }
     if (head.state == SEGMENT_COLD)
@@ -159,12 +159,12 @@ static enum hky_err find_segments(struct replay *r, struct hky_error *e)
             j->io.unlinkat(j->io.ctx, j->journal_fd, d->d_name, 0);
         if (sscanf(d->d_name, "seg-%5u", &slot) != 1 || slot >= SLOTS_MAX)
             continue;
-        segment_name(slot, canonical);
+        journal_segment_name(slot, canonical);
         if (strcmp(d->d_name, canonical) == 0)
             err = found_segment(r, d->d_name, slot, e);
     }
     closedir(dir);
-    segment_drop_misfits(j);
+    journal_segment_drop_misfits(j);
     if (r->n > 0)
         qsort(r->loaded, r->n, sizeof *r->loaded, by_epoch);
     return err;
@@ -191,7 +191,7 @@ static void note_cuts(struct replay *r, struct loaded *l)
 {
     struct hky_cursor c = {.p = l->foot.p, .n = l->foot.n};
 
-    for (struct foot_entry f; foot_next(&c, &f);) {
+    for (struct foot_entry f; journal_foot_next(&c, &f);) {
         struct hky_cursor meta = {.p = f.meta, .n = f.meta_n};
         struct segment *other;
         uint64_t from;
@@ -203,7 +203,7 @@ static void note_cuts(struct replay *r, struct loaded *l)
             other->cut_seq = from;
         if (f.type == RECORD_VOID)
             other->is_failed = true;
-        segment_hold(l->s, other);
+        journal_segment_add_evidence(l->s, other);
     }
 }
 
@@ -222,12 +222,12 @@ static void pass_seqs(struct replay *r, const struct loaded *l)
 {
     struct hky_cursor c = {.p = l->foot.p, .n = l->foot.n};
 
-    for (struct foot_entry f; foot_next(&c, &f);) {
+    for (struct foot_entry f; journal_foot_next(&c, &f);) {
         struct message_meta m;
         struct rcpt_meta rcpt;
-        if (f.type != RECORD_MOVED || !message_meta_parse(hky_str_of(f.meta, f.meta_n), &m))
+        if (f.type != RECORD_MOVED || !journal_message_meta_parse(hky_str_of(f.meta, f.meta_n), &m))
             continue;
-        for (uint32_t i = 0; i < m.n_recipients && rcpt_meta_next(&m.rcpts, &rcpt); i++)
+        for (uint32_t i = 0; i < m.n_recipients && journal_rcpt_meta_next(&m.rcpts, &rcpt); i++)
             if (rcpt.state_seq >= r->j->next_seq && rcpt.state_seq < SEQ_MAX)
                 r->j->next_seq = rcpt.state_seq + 1;
     }
@@ -243,7 +243,7 @@ static enum hky_err load_all(struct replay *r, struct hky_error *e)
             enum hky_err err;
             if ((l->s->head.state == SEGMENT_COLD) != (cold == 1))
                 continue;
-            err = segment_load(r->j, l->s, cold == 1 ? 0 : floor_of(l->s, newer), &l->foot, &l->scan);
+            err = journal_segment_load(r->j, l->s, cold == 1 ? 0 : floor_of(l->s, newer), &l->foot, &l->scan);
             if (err != HKY_OK)
                 return hky_error_sys(e, err, errno, "cannot read %.120s/journal/seg-%05u", r->j->dir, l->s->slot);
             r->report->damaged_records += l->scan.damaged;
@@ -269,7 +269,7 @@ static enum hky_err load_all(struct replay *r, struct hky_error *e)
  * must be that: else a power cut soon after would look like damage. */
 static void sync_tail(struct replay *r, struct loaded *l)
 {
-    if (l->scan.next_seq == l->s->head.first_seq || segment_sync(r->j, l->s) == HKY_OK)
+    if (l->scan.next_seq == l->s->head.first_seq || journal_segment_sync(r->j, l->s) == HKY_OK)
         return;
     l->s->is_failed = true; /* no footer: its pages are not synced again */
     hky_log(r->j->params.log, HKY_LOG_WARN, "journal", "segment=%u error=cannot_sync", l->s->slot);
@@ -288,15 +288,15 @@ static enum hky_err cut_tails(struct replay *r, struct hky_error *e)
             continue;
         sync_tail(r, l);
         l->s->cut_seq = l->scan.next_seq;
-        cut = entry_new(RECORD_CUT);
+        cut = journal_entry_new(RECORD_CUT);
         cut->key = l->s->head.epoch;
         cut->about = l->s;
         hky_buf_add_u64(&cut->meta, l->scan.next_seq);
         cut->is_durable = true;
-        entry_seal(cut);
-        list_add(&cuts, cut);
+        journal_entry_seal(cut);
+        journal_list_add(&cuts, cut);
     }
-    if (cuts.first != NULL && !commit_cut(r->j, &cuts))
+    if (cuts.first != NULL && !journal_commit_cut(r->j, &cuts))
         return hky_error_set(e, HKY_E_IO,
                              "cannot write to the spool %.120s: free space on its disk or replace it, then start again",
                              r->j->dir);
@@ -312,7 +312,7 @@ static bool entry_message(const struct foot_entry *f, struct hky_str *meta)
     *meta = hky_str_of(f->meta, f->meta_n);
     if (f->type == RECORD_ACCEPTED || f->type == RECORD_MOVED)
         return true;
-    if (f->type != RECORD_FINISHED || !(f->flags & FLAG_NOTICE) || !finished_meta_parse(*meta, f->flags, &fin))
+    if (f->type != RECORD_FINISHED || !(f->flags & FLAG_NOTICE) || !journal_finished_meta_parse(*meta, f->flags, &fin))
         return false;
     *meta = fin.notice;
     return true;
@@ -321,18 +321,18 @@ static bool entry_message(const struct foot_entry *f, struct hky_str *meta)
 static void mark_all_dead(struct segment *s, uint32_t ordinal, uint32_t n)
 {
     for (uint32_t i = 0; i < n; i++)
-        segment_mark_dead(s, ordinal + i);
+        journal_segment_mark_dead(s, ordinal + i);
 }
 
 /* Its checksum fits; does it say what a message says, of every recipient? */
 static bool is_whole(struct hky_str meta, struct message_meta *m)
 {
-    bool ok = message_meta_parse(meta, m);
+    bool ok = journal_message_meta_parse(meta, m);
     struct hky_cursor c = m->rcpts;
     struct rcpt_meta rcpt;
 
     for (uint32_t i = 0; ok && i < m->n_recipients; i++)
-        ok = rcpt_meta_next(&c, &rcpt);
+        ok = journal_rcpt_meta_next(&c, &rcpt);
     return ok;
 }
 
@@ -346,11 +346,11 @@ static void note_copy(struct replay *r, struct segment *s, const struct foot_ent
         keep_unread(r, s, f->at, "meta");
         return;
     }
-    segment_ordinals(s, f->ordinal + now.meta.n_recipients);
+    journal_segment_ordinals(s, f->ordinal + now.meta.n_recipients);
     c = now.meta.rcpts;
-    for (uint32_t i = 0; i < now.meta.n_recipients && rcpt_meta_next(&c, &rcpt); i++)
+    for (uint32_t i = 0; i < now.meta.n_recipients && journal_rcpt_meta_next(&c, &rcpt); i++)
         if (rcpt.final != 0) /* ended before this copy was made */
-            segment_mark_dead(s, f->ordinal + i);
+            journal_segment_mark_dead(s, f->ordinal + i);
     was = hky_idmap_get(&r->messages, now.meta.id);
     if (was == NULL) {
         HKY_ASSERT(r->n_pool < r->pool_cap);
@@ -360,11 +360,11 @@ static void note_copy(struct replay *r, struct segment *s, const struct foot_ent
     }
     if (now.meta.generation > was->meta.generation) {
         mark_all_dead(was->s, was->ordinal, was->meta.n_recipients);
-        segment_hold(s, was->s);
+        journal_segment_add_evidence(s, was->s);
         *was = now;
     } else {
         mark_all_dead(s, now.ordinal, now.meta.n_recipients);
-        segment_hold(was->s, s);
+        journal_segment_add_evidence(was->s, s);
     }
 }
 
@@ -374,7 +374,7 @@ static void note_plan(struct replay *r, struct segment *s, const struct foot_ent
 
     if (hky_plan_decode(hky_str_of(f->meta, f->meta_n), &plan, NULL) != HKY_OK)
         return;
-    plan_used(r->j, s, plan);
+    journal_plan_used(r->j, s, plan);
     hky_plan_unref(&plan);
 }
 
@@ -384,13 +384,13 @@ static void note_things(struct replay *r, struct loaded *l)
     struct hky_cursor c = {.p = l->foot.p, .n = l->foot.n};
     struct hky_str meta;
 
-    for (struct foot_entry f; foot_next(&c, &f);) {
+    for (struct foot_entry f; journal_foot_next(&c, &f);) {
         if (entry_message(&f, &meta))
             note_copy(r, l->s, &f, meta);
         else if (f.type == RECORD_PLAN)
             note_plan(r, l->s, &f);
         else if (f.type == RECORD_CAP)
-            cap_set(r->j, meta, l->s->slot);
+            journal_cap_set(r->j, meta, l->s->slot);
     }
 }
 
@@ -400,10 +400,10 @@ static void note_dead(struct replay *r, struct segment *s, const struct foot_ent
 
     if (other == NULL)
         return;
-    segment_hold(s, other);
+    journal_segment_add_evidence(s, other);
     for (uint64_t i = 0; i < (uint64_t)f->meta_n * 8 && i < other->n_ordinals; i++)
         if ((unsigned char)f->meta[i / 8] >> (i % 8) & 1)
-            segment_mark_dead(other, (uint32_t)i);
+            journal_segment_mark_dead(other, (uint32_t)i);
 }
 
 static struct newest *newest_of(struct replayed *m, uint32_t index)
@@ -421,12 +421,12 @@ static void note_finished(struct replay *r, struct segment *s, const struct foot
     struct replayed *m;
     struct newest *n;
 
-    if (!finished_meta_parse(hky_str_of(f->meta, f->meta_n), f->flags, &fin) ||
+    if (!journal_finished_meta_parse(hky_str_of(f->meta, f->meta_n), f->flags, &fin) ||
         (m = hky_idmap_get(&r->messages, fin.id)) == NULL || (n = newest_of(m, fin.index)) == NULL)
         return;
     n->final = fin.state;
-    segment_mark_dead(m->s, m->ordinal + fin.index);
-    segment_hold(s, m->s);
+    journal_segment_mark_dead(m->s, m->ordinal + fin.index);
+    journal_segment_add_evidence(s, m->s);
 }
 
 static void note_attempt(struct replay *r, struct segment *s, const struct foot_entry *f)
@@ -435,21 +435,21 @@ static void note_attempt(struct replay *r, struct segment *s, const struct foot_
     struct replayed *m = hky_idmap_get(&r->messages, f->key);
     struct newest *n;
 
-    segment_count_attempt(s, f->meta_n);
-    if (m == NULL || !attempt_meta_parse(hky_str_of(f->meta, f->meta_n), &a) || (n = newest_of(m, a.index)) == NULL ||
-        n->seq > f->seq)
+    journal_segment_count_attempt(s, f->meta_n);
+    if (m == NULL || !journal_attempt_meta_parse(hky_str_of(f->meta, f->meta_n), &a) ||
+        (n = newest_of(m, a.index)) == NULL || n->seq > f->seq)
         return;
     n->seq = f->seq;
     n->state = a.state;
     n->doing = a.doing;
-    n->place = (struct place){.slot = s->slot, .at8 = (uint32_t)(f->at / 8)};
+    n->place = (struct record_at){.slot = s->slot, .at8 = (uint32_t)(f->at / 8)};
 }
 
 static void note_results(struct replay *r, struct loaded *l)
 {
     struct hky_cursor c = {.p = l->foot.p, .n = l->foot.n};
 
-    for (struct foot_entry f; foot_next(&c, &f);) {
+    for (struct foot_entry f; journal_foot_next(&c, &f);) {
         if (f.type == RECORD_DEAD)
             note_dead(r, l->s, &f);
         else if (f.type == RECORD_FINISHED)
@@ -474,7 +474,7 @@ static void restore_recipient(struct replay *r, struct replayed *m, struct hky_r
 {
     struct newest *n = m->newest != NULL ? &m->newest[rcpt->index] : NULL;
     bool is_newer = n != NULL && n->seq != 0 && n->seq > meta->state_seq;
-    bool is_dead = segment_is_dead(m->s, m->ordinal + rcpt->index);
+    bool is_dead = journal_segment_is_dead(m->s, m->ordinal + rcpt->index);
     struct hky_error e;
 
     if (hky_recipient_decode_state(rcpt, is_newer ? n->state : meta->state, plan_of, r->j, &e) != HKY_OK) {
@@ -487,7 +487,7 @@ static void restore_recipient(struct replay *r, struct replayed *m, struct hky_r
         return;
     }
     if (is_newer)
-        track_attempt(r->j, t, rcpt->index, n->place);
+        journal_track_attempt(r->j, t, rcpt->index, n->place);
     if (is_newer && n->doing == HKY_RCPT_SENDING && !r->was_clean) {
         r->report->maybe_duplicates++;
         if (rcpt->unclean < UINT8_MAX)
@@ -500,7 +500,7 @@ static uint32_t live_of(const struct replayed *m)
     uint32_t n = 0;
 
     for (uint32_t i = 0; i < m->meta.n_recipients; i++)
-        n += !segment_is_dead(m->s, m->ordinal + i);
+        n += !journal_segment_is_dead(m->s, m->ordinal + i);
     return n;
 }
 
@@ -522,8 +522,8 @@ static size_t give(struct replay *r, struct replayed *m)
         keep_unread(r, m->s, m->at, e.text);
         return 0;
     }
-    t = track(j, msg, m->s, m->ordinal, m->at, m->at + RECORD_HEADER);
-    for (uint32_t i = 0; i < msg->n_recipients && rcpt_meta_next(&c, &meta); i++)
+    t = journal_track(j, msg, m->s, m->ordinal, m->at, m->at + RECORD_HEADER);
+    for (uint32_t i = 0; i < msg->n_recipients && journal_rcpt_meta_next(&c, &meta); i++)
         restore_recipient(r, m, &msg->recipients[i], t, &meta);
     t->n_live = n_live;
     msg->n_live = n_live;
@@ -542,7 +542,7 @@ static void give_all(struct replay *r)
 {
     size_t at = 0, expected = 0;
 
-    index_reserve(&r->j->index, r->n_pool);
+    journal_index_reserve(&r->j->index, r->n_pool);
     for (size_t i = 0; i < r->n_pool; i++) {
         size_t took;
         if (expected < LIVE_OCTETS) {
@@ -568,7 +568,7 @@ static void count_messages(struct replay *r)
     for (size_t i = 0; i < r->n; i++) {
         struct hky_cursor c = {.p = r->loaded[i].foot.p, .n = r->loaded[i].foot.n};
         struct hky_str meta;
-        for (struct foot_entry f; foot_next(&c, &f);)
+        for (struct foot_entry f; journal_foot_next(&c, &f);)
             r->pool_cap += entry_message(&f, &meta);
     }
     r->pool = hky_calloc(r->pool_cap + 1, sizeof *r->pool);
@@ -588,12 +588,12 @@ static void hand_over(struct replay *r)
             continue;
         }
         l->s->foot = l->foot;
-        maintainer_close_segment(r->j, l->s);
+        journal_upkeep_close_segment(r->j, l->s);
     }
 }
 
-enum hky_err replay_run(struct hky_journal *j, const struct hky_journal_replay *cb, struct hky_journal_report *report,
-                        bool was_clean, struct hky_error *e)
+enum hky_err journal_replay_run(struct hky_journal *j, const struct hky_journal_replay *cb,
+                                struct hky_journal_report *report, bool was_clean, struct hky_error *e)
 {
     struct replay r = {.j = j, .cb = cb, .report = report, .was_clean = was_clean};
     enum hky_err err;

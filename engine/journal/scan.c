@@ -13,7 +13,7 @@ static bool is_sound(const struct scan *s, uint64_t at, struct record *r)
 {
     const char *body = s->p + at + RECORD_HEADER;
 
-    return record_decode(s->p + at, s->n - at, s->head->epoch, s->head->salt, r) &&
+    return journal_record_decode(s->p + at, s->n - at, s->head->epoch, s->head->salt, r) &&
            hky_crc32c(0, body, r->body_n) == r->body_crc && hky_crc32c(0, body + r->body_n, r->meta_n) == r->meta_crc;
 }
 
@@ -28,12 +28,12 @@ static uint64_t look_on(const struct scan *s, uint64_t at, uint64_t seq, uint64_
     while (s->n - at >= RECORD_HEADER) {
         uint64_t step = 8;
 
-        if (record_decode(s->p + at, s->n - at, s->head->epoch, s->head->salt, &r) && r.seq >= seq &&
+        if (journal_record_decode(s->p + at, s->n - at, s->head->epoch, s->head->salt, &r) && r.seq >= seq &&
             r.seq - seq <= s->n / RECORD_HEADER) {
             if (r.synced_seq > *floor && r.synced_seq < r.seq)
                 *floor = r.synced_seq;
             if (r.seq > seq || r.type == RECORD_FOOTER) {
-                step = record_octets(&r);
+                step = journal_record_octets(&r);
                 if (found == 0 && r.type != RECORD_TRAILER && is_sound(s, at, &r))
                     found = at;
             }
@@ -43,9 +43,9 @@ static uint64_t look_on(const struct scan *s, uint64_t at, uint64_t seq, uint64_
     return found;
 }
 
-void segment_scan(const char *p, uint64_t n, const struct segment_head *h, uint64_t floor, uint64_t cut_seq,
-                  struct hky_buf *foot, void (*on_damage)(void *ctx, uint64_t at, uint64_t octets), void *ctx,
-                  struct scan_report *out)
+void journal_segment_scan(const char *p, uint64_t n, const struct segment_head *h, uint64_t floor, uint64_t cut_seq,
+                          struct hky_buf *foot, void (*on_damage)(void *ctx, uint64_t at, uint64_t octets), void *ctx,
+                          struct scan_report *out)
 {
     struct scan s = {.p = p, .n = n, .head = h};
     uint64_t at = SEGMENT_HEADER, seq = h->first_seq;
@@ -60,8 +60,8 @@ void segment_scan(const char *p, uint64_t n, const struct segment_head *h, uint6
                 out->has_footer = true;
                 break;
             }
-            foot_add(foot, &r, at, p + at + RECORD_HEADER + r.body_n);
-            at += record_octets(&r);
+            journal_foot_add(foot, &r, at, p + at + RECORD_HEADER + r.body_n);
+            at += journal_record_octets(&r);
             seq++;
             continue;
         }

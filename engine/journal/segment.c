@@ -13,7 +13,7 @@
 
 #define EPOCHS_A_TIME 1024
 
-enum hky_err segment_write(struct hky_journal *j, struct segment *s, struct iovec *iov, int n, uint64_t at)
+enum hky_err journal_segment_write(struct hky_journal *j, struct segment *s, struct iovec *iov, int n, uint64_t at)
 {
     while (n > 0) {
         int some = n < IOV_MAX ? n : IOV_MAX;
@@ -21,7 +21,7 @@ enum hky_err segment_write(struct hky_journal *j, struct segment *s, struct iove
         if (wrote < 0 && errno == EINTR)
             continue;
         if (wrote <= 0)
-            return wrote < 0 ? disk_error(errno) : HKY_E_IO;
+            return wrote < 0 ? journal_disk_error(errno) : HKY_E_IO;
         at += (uint64_t)wrote;
         while (n > 0 && (size_t)wrote >= iov->iov_len) {
             wrote -= (ssize_t)iov->iov_len;
@@ -36,13 +36,13 @@ enum hky_err segment_write(struct hky_journal *j, struct segment *s, struct iove
     return HKY_OK;
 }
 
-enum hky_err segment_sync(struct hky_journal *j, struct segment *s)
+enum hky_err journal_segment_sync(struct hky_journal *j, struct segment *s)
 {
     atomic_fetch_add_explicit(&j->n_syncs, 1, memory_order_relaxed);
     return j->io.fdatasync(j->io.ctx, s->fd) < 0 ? HKY_E_IO : HKY_OK;
 }
 
-enum hky_err segment_read(struct segment *s, uint64_t at, void *p, size_t n)
+enum hky_err journal_segment_read(struct segment *s, uint64_t at, void *p, size_t n)
 {
     char *to = p;
 
@@ -59,7 +59,7 @@ enum hky_err segment_read(struct segment *s, uint64_t at, void *p, size_t n)
     return HKY_OK;
 }
 
-struct segment *segment_new(struct hky_journal *j, uint32_t slot, int fd, const struct segment_head *head)
+struct segment *journal_segment_new(struct hky_journal *j, uint32_t slot, int fd, const struct segment_head *head)
 {
     struct segment *s = j->slots[slot];
 
@@ -79,7 +79,7 @@ struct segment *segment_new(struct hky_journal *j, uint32_t slot, int fd, const 
     return s;
 }
 
-void segment_free(struct segment **s)
+void journal_segment_free(struct segment **s)
 {
     struct segment *it = *s;
 
@@ -91,11 +91,11 @@ void segment_free(struct segment **s)
     hky_buf_fini(&it->foot);
     hky_idmap_fini(&it->plans);
     free(it->dead);
-    free(it->holds);
+    free(it->evidence);
     free(it);
 }
 
-void segment_name(uint32_t slot, char out[32])
+void journal_segment_name(uint32_t slot, char out[32])
 {
     snprintf(out, 32, "seg-%05u", slot);
 }
@@ -140,13 +140,13 @@ static int make_file(struct hky_journal *j, uint32_t slot, uint64_t octets, bool
     bool ok;
     int fd, why;
 
-    segment_name(slot, name);
+    journal_segment_name(slot, name);
     snprintf(fresh, sizeof fresh, "%s.new", name);
     j->io.unlinkat(j->io.ctx, j->journal_fd, fresh, 0);
     fd = j->io.openat(j->io.ctx, j->journal_fd, fresh, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (fd < 0)
         return -1;
-    segment_head_encode(&head, header);
+    journal_segment_head_encode(&head, header);
     ok = is_quick ? reserve_space(j, fd, octets) : zero_fill(j, fd, octets);
     ok = ok && j->io.pwritev(j->io.ctx, fd, &iov, 1, 0) == SEGMENT_HEADER && j->io.fdatasync(j->io.ctx, fd) == 0 &&
          j->io.renameat(j->io.ctx, j->journal_fd, fresh, j->journal_fd, name) == 0;
@@ -180,7 +180,7 @@ static struct segment *reserve_slot(struct hky_journal *j)
     return s;
 }
 
-void segment_keep_spare(struct hky_journal *j, struct segment *s)
+void journal_segment_keep_spare(struct hky_journal *j, struct segment *s)
 {
     if (j->n_spare == j->spare_cap) {
         j->spare_cap = j->spare_cap == 0 ? 8 : j->spare_cap * 2;
@@ -193,7 +193,7 @@ void segment_keep_spare(struct hky_journal *j, struct segment *s)
  * goes. */
 static struct segment *make_segment(struct hky_journal *j, uint64_t octets, bool is_quick, bool is_last_resort)
 {
-    struct segment *s = is_last_resort || spool_has_room(j, octets) ? reserve_slot(j) : NULL;
+    struct segment *s = is_last_resort || journal_spool_has_room(j, octets) ? reserve_slot(j) : NULL;
     struct segment_head head = {.octets = octets, .state = SEGMENT_FREE};
     int fd;
 
@@ -203,15 +203,15 @@ static struct segment *make_segment(struct hky_journal *j, uint64_t octets, bool
     }
     head.number = s->slot;
     fd = make_file(j, s->slot, octets, is_quick);
-    atomic_store(&j->last_make, fd >= 0 ? HKY_OK : disk_error(errno));
+    atomic_store(&j->last_make, fd >= 0 ? HKY_OK : journal_disk_error(errno));
     pthread_mutex_lock(&j->index_lock);
     s->fd = FD_NONE;
-    s = fd >= 0 ? segment_new(j, s->slot, fd, &head) : NULL;
+    s = fd >= 0 ? journal_segment_new(j, s->slot, fd, &head) : NULL;
     pthread_mutex_unlock(&j->index_lock);
     return s;
 }
 
-enum hky_err segment_lack(const struct hky_journal *j)
+enum hky_err journal_segment_lack(const struct hky_journal *j)
 {
     return atomic_load(&j->last_make) == HKY_E_IO ? HKY_E_IO : HKY_E_FULL;
 }
@@ -226,7 +226,7 @@ static size_t n_spare(struct hky_journal *j)
     return n;
 }
 
-bool segment_prepare(struct hky_journal *j)
+bool journal_segment_prepare(struct hky_journal *j)
 {
     /* The reserve is there from the start, so that a full disk drains; its zeros would hold up the first mail, so in
      * the first moments the space is only reserved. */
@@ -238,7 +238,7 @@ bool segment_prepare(struct hky_journal *j)
     if (s == NULL)
         return false;
     pthread_mutex_lock(&j->index_lock);
-    segment_keep_spare(j, s);
+    journal_segment_keep_spare(j, s);
     pthread_mutex_unlock(&j->index_lock);
     return true;
 }
@@ -252,7 +252,7 @@ static uint64_t new_epoch(struct hky_journal *j)
     hky_random(&random, sizeof random);
     pthread_mutex_lock(&j->epoch_lock);
     if (j->next_epoch == j->epoch_limit)
-        atomic_store(&j->last_make, spool_state_write(j, j->epoch_limit + EPOCHS_A_TIME, false, NULL));
+        atomic_store(&j->last_make, journal_spool_state_write(j, j->epoch_limit + EPOCHS_A_TIME, false, NULL));
     if (j->next_epoch < j->epoch_limit)
         epoch = j->next_epoch++ << 32 | random;
     pthread_mutex_unlock(&j->epoch_lock);
@@ -264,8 +264,8 @@ static enum hky_err write_head(struct hky_journal *j, struct segment *s)
     char header[SEGMENT_HEADER];
     struct iovec iov = {.iov_base = header, .iov_len = sizeof header};
 
-    segment_head_encode(&s->head, header);
-    return segment_write(j, s, &iov, 1, 0);
+    journal_segment_head_encode(&s->head, header);
+    return journal_segment_write(j, s, &iov, 1, 0);
 }
 
 /* Under index_lock. */
@@ -286,18 +286,18 @@ static void start_segment(struct segment *s, enum segment_state state, uint64_t 
     s->n_attempts = s->n_newest = 0;
     s->attempt_octets = 0;
     s->n_ordinals = 0;
-    s->n_holds = 0;
+    s->n_evidence = 0;
     if (s->dead != NULL)
         memset(s->dead, 0, s->dead_cap);
     hky_buf_clear(&s->foot);
 }
 
-uint64_t segment_octets_for(uint64_t need)
+uint64_t journal_segment_octets_for(uint64_t need)
 {
     return SEGMENT_HEADER + need + 2 * RECORD_HEADER;
 }
 
-void segment_grow(struct hky_journal *j)
+void journal_segment_grow(struct hky_journal *j)
 {
     uint64_t now = atomic_load(&j->octets_next), most = j->params.segment_octets;
 
@@ -326,14 +326,14 @@ static struct segment *take_spare(struct hky_journal *j, size_t n_left, uint64_t
 
 static uint64_t octets_to_make(struct hky_journal *j, uint64_t need)
 {
-    uint64_t octets = (segment_octets_for(need) + 4095) & ~UINT64_C(4095), next = atomic_load(&j->octets_next);
+    uint64_t octets = (journal_segment_octets_for(need) + 4095) & ~UINT64_C(4095), next = atomic_load(&j->octets_next);
 
     octets = octets > next ? octets : next;
     return octets < j->params.segment_octets ? octets : j->params.segment_octets;
 }
 
-struct segment *segment_take(struct hky_journal *j, enum segment_state state, uint64_t first_seq, uint64_t need,
-                             bool is_accept)
+struct segment *journal_segment_take(struct hky_journal *j, enum segment_state state, uint64_t first_seq, uint64_t need,
+                                     bool is_accept)
 {
     uint64_t epoch = new_epoch(j);
     struct segment *s = NULL;
@@ -341,11 +341,11 @@ struct segment *segment_take(struct hky_journal *j, enum segment_state state, ui
 
     if (epoch == 0)
         return NULL;
-    s = take_spare(j, RESERVED_SPARES, segment_octets_for(need));
+    s = take_spare(j, RESERVED_SPARES, journal_segment_octets_for(need));
     if (s == NULL)
         s = make_segment(j, octets_to_make(j, need), true, false);
     if (s == NULL && !is_accept)
-        s = take_spare(j, 0, segment_octets_for(need));
+        s = take_spare(j, 0, journal_segment_octets_for(need));
     /* What becomes of accepted mail is not bounded by spool_max: it would never be known, and nothing freed. */
     if (s == NULL && !is_accept && state == SEGMENT_HOT)
         s = make_segment(j, octets_to_make(j, need), true, true);
@@ -361,7 +361,7 @@ struct segment *segment_take(struct hky_journal *j, enum segment_state state, ui
     if (err != HKY_OK) {
         atomic_store(&j->last_make, err);
         s->is_failed = true;
-        maintainer_close_segment(j, s); /* and freed: nobody lives in it */
+        journal_upkeep_close_segment(j, s); /* and freed: nobody lives in it */
         return NULL;
     }
     if (state == SEGMENT_HOT)
@@ -386,7 +386,7 @@ static bool give_evidence(struct hky_journal *j, const char *name)
 {
     char to[32];
 
-    if (!spool_set_aside(j, j->journal_fd, name, to))
+    if (!journal_spool_set_aside(j, j->journal_fd, name, to))
         return false;
     hky_log(j->params.log, HKY_LOG_ERROR, "damaged",
             "file=damaged/%s: the whole segment, its parts could not be copied", to);
@@ -402,7 +402,7 @@ static void forget_file(struct hky_journal *j, struct segment *s)
     j->segment_octets -= s->octets;
 }
 
-void segment_drop_misfits(struct hky_journal *j)
+void journal_segment_drop_misfits(struct hky_journal *j)
 {
     size_t n_kept = 0;
     char name[32];
@@ -413,14 +413,14 @@ void segment_drop_misfits(struct hky_journal *j)
             j->spare[n_kept++] = s;
             continue;
         }
-        segment_name(s->slot, name);
+        journal_segment_name(s->slot, name);
         j->io.unlinkat(j->io.ctx, j->journal_fd, name, 0);
         forget_file(j, s);
     }
     j->n_spare = n_kept;
 }
 
-enum hky_err segment_retire(struct hky_journal *j, struct segment *s)
+enum hky_err journal_segment_retire(struct hky_journal *j, struct segment *s)
 {
     bool is_kept =
         !s->is_failed && !s->is_damaged && s->octets == atomic_load(&j->octets_next) && n_spare(j) < FREE_KEPT;
@@ -430,14 +430,14 @@ enum hky_err segment_retire(struct hky_journal *j, struct segment *s)
     none.state = SEGMENT_FREE;
     if (is_kept) {
         set_head(j, s, &none);
-        if (write_head(j, s) != HKY_OK || segment_sync(j, s) != HKY_OK) {
+        if (write_head(j, s) != HKY_OK || journal_segment_sync(j, s) != HKY_OK) {
             /* What the header says on disk is not known now; the file goes, and until it is gone it counts. */
             set_head(j, s, &was);
             s->is_failed = true;
             is_kept = false;
         }
     }
-    segment_name(s->slot, name);
+    journal_segment_name(s->slot, name);
     if (!is_kept && !(s->is_evidence ? give_evidence(j, name) : remove_file(j, name)))
         return HKY_E_IO;
     pthread_mutex_lock(&j->index_lock);
@@ -445,7 +445,7 @@ enum hky_err segment_retire(struct hky_journal *j, struct segment *s)
     if (was.state == SEGMENT_COLD)
         j->n_cold--;
     if (is_kept) {
-        segment_keep_spare(j, s);
+        journal_segment_keep_spare(j, s);
     } else {
         forget_file(j, s);
     }
@@ -453,26 +453,26 @@ enum hky_err segment_retire(struct hky_journal *j, struct segment *s)
     return HKY_OK;
 }
 
-struct segment *segment_by_epoch(struct hky_journal *j, struct hold h)
+struct segment *journal_segment_by_epoch(struct hky_journal *j, struct evidence h)
 {
     struct segment *s = h.slot < SLOTS_MAX ? j->slots[h.slot] : NULL;
 
     return s != NULL && s->fd >= 0 && s->head.state != SEGMENT_FREE && s->head.epoch == h.epoch ? s : NULL;
 }
 
-uint64_t segment_footer_octets(const struct segment *s)
+uint64_t journal_segment_footer_octets(const struct segment *s)
 {
     return RECORD_HEADER + RECORD_ALIGN(s->foot.n) + RECORD_HEADER;
 }
 
-uint64_t segment_room(const struct segment *s)
+uint64_t journal_segment_room(const struct segment *s)
 {
-    uint64_t used = s->at + segment_footer_octets(s);
+    uint64_t used = s->at + journal_segment_footer_octets(s);
 
     return used < s->octets ? s->octets - used : 0;
 }
 
-enum hky_err segment_write_footer(struct hky_journal *j, struct segment *s)
+enum hky_err journal_segment_write_footer(struct hky_journal *j, struct segment *s)
 {
     struct record footer = {.type = RECORD_FOOTER,
                             .meta_n = (uint32_t)s->foot.n,
@@ -490,15 +490,15 @@ enum hky_err segment_write_footer(struct hky_journal *j, struct segment *s)
     struct iovec last = {.iov_base = tail, .iov_len = sizeof tail};
     enum hky_err err;
 
-    if (s->foot.is_over || s->at + segment_footer_octets(s) > s->octets)
+    if (s->foot.is_over || s->at + journal_segment_footer_octets(s) > s->octets)
         return HKY_E_LIMIT;
-    record_encode(&footer, s->head.salt, head);
-    record_encode(&trailer, s->head.salt, tail);
-    err = segment_write(j, s, iov, s->foot.n > 0 ? 2 : 1, s->at);
+    journal_record_encode(&footer, s->head.salt, head);
+    journal_record_encode(&trailer, s->head.salt, tail);
+    err = journal_segment_write(j, s, iov, s->foot.n > 0 ? 2 : 1, s->at);
     if (err == HKY_OK)
-        err = segment_write(j, s, &last, 1, s->octets - RECORD_HEADER);
+        err = journal_segment_write(j, s, &last, 1, s->octets - RECORD_HEADER);
     if (err == HKY_OK)
-        err = segment_sync(j, s);
+        err = journal_segment_sync(j, s);
     s->has_footer = err == HKY_OK;
     return err;
 }
@@ -509,15 +509,15 @@ static bool load_footer(struct segment *s, struct hky_buf *foot)
     struct record trailer, footer;
     char *to;
 
-    if (segment_read(s, s->octets - RECORD_HEADER, head, sizeof head) != HKY_OK ||
-        !record_decode(head, RECORD_HEADER, s->head.epoch, s->head.salt, &trailer) || trailer.type != RECORD_TRAILER ||
-        trailer.key < SEGMENT_HEADER || trailer.key > s->octets - 2 * RECORD_HEADER ||
-        segment_read(s, trailer.key, head, sizeof head) != HKY_OK ||
-        !record_decode(head, s->octets - RECORD_HEADER - trailer.key, s->head.epoch, s->head.salt, &footer) ||
+    if (journal_segment_read(s, s->octets - RECORD_HEADER, head, sizeof head) != HKY_OK ||
+        !journal_record_decode(head, RECORD_HEADER, s->head.epoch, s->head.salt, &trailer) ||
+        trailer.type != RECORD_TRAILER || trailer.key < SEGMENT_HEADER || trailer.key > s->octets - 2 * RECORD_HEADER ||
+        journal_segment_read(s, trailer.key, head, sizeof head) != HKY_OK ||
+        !journal_record_decode(head, s->octets - RECORD_HEADER - trailer.key, s->head.epoch, s->head.salt, &footer) ||
         footer.type != RECORD_FOOTER || footer.body_n != 0 || (to = hky_buf_reserve(foot, footer.meta_n)) == NULL)
         return false;
     hky_memory_ready(to, footer.meta_n);
-    if (segment_read(s, trailer.key + RECORD_HEADER, to, footer.meta_n) != HKY_OK ||
+    if (journal_segment_read(s, trailer.key + RECORD_HEADER, to, footer.meta_n) != HKY_OK ||
         hky_crc32c(0, to, footer.meta_n) != footer.meta_crc)
         return false;
     foot->n += footer.meta_n;
@@ -540,7 +540,7 @@ static void copy_damage(void *ctx, uint64_t at, uint64_t octets)
     snprintf(name, sizeof name, "seg-%05u-%llx-%llu", d->s->slot, (unsigned long long)d->s->head.epoch,
              (unsigned long long)at);
     d->s->is_damaged = true;
-    if (spool_write_file(d->j, d->j->damaged_fd, name, d->p + at, octets, NULL) != HKY_OK) {
+    if (journal_spool_write_file(d->j, d->j->damaged_fd, name, d->p + at, octets, NULL) != HKY_OK) {
         d->s->is_evidence = true;
         hky_log(d->j->params.log, HKY_LOG_ERROR, "damaged",
                 "file=%s error=cannot_copy octets=%llu: its segment goes to damaged/ when the mail in it is done", name,
@@ -552,8 +552,8 @@ static void copy_damage(void *ctx, uint64_t at, uint64_t octets)
     }
 }
 
-enum hky_err segment_load(struct hky_journal *j, struct segment *s, uint64_t floor, struct hky_buf *foot,
-                          struct scan_report *scan)
+enum hky_err journal_segment_load(struct hky_journal *j, struct segment *s, uint64_t floor, struct hky_buf *foot,
+                                  struct scan_report *scan)
 {
     struct damage_copy d = {.j = j, .s = s};
     char *p;
@@ -572,13 +572,13 @@ enum hky_err segment_load(struct hky_journal *j, struct segment *s, uint64_t flo
     hky_memory_ready(p, s->octets);
     for (uint64_t at = 0; at < s->octets; at += 4096) { /* what the disk cannot read is a hole, not the end */
         size_t n = s->octets - at < (1 << 20) ? (size_t)(s->octets - at) : 1 << 20;
-        if (at % (1 << 20) == 0 && segment_read(s, at, p + at, n) == HKY_OK)
+        if (at % (1 << 20) == 0 && journal_segment_read(s, at, p + at, n) == HKY_OK)
             at += n - 4096;
-        else if (segment_read(s, at, p + at, 4096) != HKY_OK)
+        else if (journal_segment_read(s, at, p + at, 4096) != HKY_OK)
             memset(p + at, 0, 4096);
     }
     d.p = p;
-    segment_scan(p, s->octets, &s->head, floor, s->cut_seq, foot, copy_damage, &d, scan);
+    journal_segment_scan(p, s->octets, &s->head, floor, s->cut_seq, foot, copy_damage, &d, scan);
     free(p);
     s->at = scan->end;
     s->next_seq = scan->next_seq;

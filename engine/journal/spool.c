@@ -83,7 +83,7 @@ static enum hky_err sync_parent(struct hky_journal *j, struct hky_error *e)
     return rc < 0 ? HKY_E_IO : HKY_OK;
 }
 
-enum hky_err spool_open(struct hky_journal *j, struct hky_error *e)
+enum hky_err journal_spool_open(struct hky_journal *j, struct hky_error *e)
 {
     enum hky_err err;
 
@@ -108,7 +108,7 @@ enum hky_err spool_open(struct hky_journal *j, struct hky_error *e)
     return err;
 }
 
-void spool_close(struct hky_journal *j)
+void journal_spool_close(struct hky_journal *j)
 {
     int *fds[] = {&j->damaged_fd, &j->big_fd, &j->journal_fd, &j->root_fd, &j->lock_fd};
 
@@ -119,7 +119,7 @@ void spool_close(struct hky_journal *j)
     }
 }
 
-bool spool_has_room(struct hky_journal *j, uint64_t octets)
+bool journal_spool_has_room(struct hky_journal *j, uint64_t octets)
 {
     struct statvfs fs;
     uint64_t used;
@@ -134,9 +134,9 @@ bool spool_has_room(struct hky_journal *j, uint64_t octets)
     return (uint64_t)fs.f_bavail * fs.f_frsize >= octets + j->params.min_free;
 }
 
-bool spool_has_room_for_large(struct hky_journal *j, uint64_t octets)
+bool journal_spool_has_room_for_large(struct hky_journal *j, uint64_t octets)
 {
-    if (spool_has_room(j, octets))
+    if (journal_spool_has_room(j, octets))
         return true;
     if (!atomic_exchange(&j->is_low, true))
         hky_log(j->params.log, HKY_LOG_WARN, "spool",
@@ -144,7 +144,7 @@ bool spool_has_room_for_large(struct hky_journal *j, uint64_t octets)
     return false;
 }
 
-enum hky_err disk_error(int number)
+enum hky_err journal_disk_error(int number)
 {
     return number == ENOSPC || number == EDQUOT ? HKY_E_FULL : HKY_E_IO;
 }
@@ -159,7 +159,7 @@ static enum hky_err fill_file(struct hky_journal *j, int fd, const void *p, size
         if (wrote < 0 && errno == EINTR)
             continue;
         if (wrote <= 0)
-            return disk_error(errno);
+            return journal_disk_error(errno);
         iov.iov_base = (char *)iov.iov_base + wrote;
         iov.iov_len -= (size_t)wrote;
         at += wrote;
@@ -167,8 +167,8 @@ static enum hky_err fill_file(struct hky_journal *j, int fd, const void *p, size
     return j->io.fdatasync(j->io.ctx, fd) < 0 ? HKY_E_IO : HKY_OK;
 }
 
-enum hky_err spool_write_file(struct hky_journal *j, int dir, const char *name, const void *p, size_t n,
-                              struct hky_error *e)
+enum hky_err journal_spool_write_file(struct hky_journal *j, int dir, const char *name, const void *p, size_t n,
+                                      struct hky_error *e)
 {
     char fresh[80];
     enum hky_err err;
@@ -178,18 +178,18 @@ enum hky_err spool_write_file(struct hky_journal *j, int dir, const char *name, 
     j->io.unlinkat(j->io.ctx, dir, fresh, 0);
     fd = j->io.openat(j->io.ctx, dir, fresh, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (fd < 0)
-        return hky_error_sys(e, disk_error(errno), errno, "cannot make %s in the spool %.120s", fresh, j->dir);
+        return hky_error_sys(e, journal_disk_error(errno), errno, "cannot make %s in the spool %.120s", fresh, j->dir);
     err = fill_file(j, fd, p, n);
     if (close(fd) < 0 && err == HKY_OK)
         err = HKY_E_IO;
     if (err == HKY_OK && (j->io.renameat(j->io.ctx, dir, fresh, dir, name) < 0 || j->io.fdatasync(j->io.ctx, dir) < 0))
-        err = disk_error(errno);
+        err = journal_disk_error(errno);
     if (err != HKY_OK)
         return hky_error_sys(e, err, errno, "cannot write %s in the spool %.120s", name, j->dir);
     return HKY_OK;
 }
 
-bool spool_set_aside(struct hky_journal *j, int from, const char *name, char to[32])
+bool journal_spool_set_aside(struct hky_journal *j, int from, const char *name, char to[32])
 {
     struct stat st;
     int k = 0;
@@ -217,7 +217,7 @@ static enum hky_err overwrite_state(struct hky_journal *j, const void *p, size_t
 }
 
 /* magic, format, is_clean, first epoch counter that may be given out after a start, next id, CRC */
-enum hky_err spool_state_write(struct hky_journal *j, uint64_t epoch_limit, bool is_clean, struct hky_error *e)
+enum hky_err journal_spool_state_write(struct hky_journal *j, uint64_t epoch_limit, bool is_clean, struct hky_error *e)
 {
     struct hky_buf b;
     enum hky_err err;
@@ -229,7 +229,7 @@ enum hky_err spool_state_write(struct hky_journal *j, uint64_t epoch_limit, bool
     hky_buf_add_u64(&b, epoch_limit);
     hky_buf_add_u64(&b, __atomic_load_n(&j->ids.last, __ATOMIC_RELAXED));
     hky_buf_add_u32(&b, hky_crc32c(0, b.p, b.n));
-    err = spool_write_file(j, j->journal_fd, "state", b.p, b.n, e);
+    err = journal_spool_write_file(j, j->journal_fd, "state", b.p, b.n, e);
     if (err == HKY_E_FULL)
         err = overwrite_state(j, b.p, b.n);
     hky_buf_fini(&b);
@@ -238,7 +238,7 @@ enum hky_err spool_state_write(struct hky_journal *j, uint64_t epoch_limit, bool
     return err;
 }
 
-enum hky_err spool_state_read(struct hky_journal *j, bool *was_clean, bool *is_new, struct hky_error *e)
+enum hky_err journal_spool_state_read(struct hky_journal *j, bool *was_clean, bool *is_new, struct hky_error *e)
 {
     char in[STATE_OCTETS + 1];
     struct hky_cursor c = {.p = in, .n = STATE_OCTETS};

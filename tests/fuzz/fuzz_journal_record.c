@@ -18,9 +18,9 @@ static void walk_message(struct hky_str meta)
     struct message_meta m;
     struct rcpt_meta r;
 
-    if (!message_meta_parse(meta, &m))
+    if (!journal_message_meta_parse(meta, &m))
         return;
-    for (uint32_t i = 0; i < m.n_recipients && rcpt_meta_next(&m.rcpts, &r); i++)
+    for (uint32_t i = 0; i < m.n_recipients && journal_rcpt_meta_next(&m.rcpts, &r); i++)
         HKY_ASSERT(r.state.n <= meta.n);
 }
 
@@ -28,15 +28,15 @@ static void walk_foot(const char *p, size_t n)
 {
     struct hky_cursor c = {.p = p, .n = n};
 
-    for (struct foot_entry f; foot_next(&c, &f);) {
+    for (struct foot_entry f; journal_foot_next(&c, &f);) {
         struct hky_str meta = hky_str_of(f.meta, f.meta_n);
         struct attempt_meta a;
         struct finished_meta fin;
         HKY_ASSERT(f.meta >= p && f.meta + f.meta_n <= p + n);
         walk_message(meta);
-        if (attempt_meta_parse(meta, &a))
+        if (journal_attempt_meta_parse(meta, &a))
             HKY_ASSERT(a.state.n <= meta.n);
-        if (finished_meta_parse(meta, f.flags, &fin))
+        if (journal_finished_meta_parse(meta, f.flags, &fin))
             walk_message(fin.notice);
     }
 }
@@ -57,7 +57,7 @@ static void mend(char *p, uint64_t n, uint64_t at, const struct segment_head *h,
     put32(p + at + 16, (uint32_t)h->epoch);
     put32(p + at + 20, (uint32_t)(h->epoch >> 32));
     put32(p + at + 60, hky_crc32c(h->salt, p + at, 60));
-    if (!whole || !record_decode(p + at, n - at, h->epoch, h->salt, &r))
+    if (!whole || !journal_record_decode(p + at, n - at, h->epoch, h->salt, &r))
         return;
     put32(p + at + 48, hky_crc32c(0, p + at + RECORD_HEADER, r.body_n));
     put32(p + at + 52, hky_crc32c(0, p + at + RECORD_HEADER + r.body_n, r.meta_n));
@@ -70,7 +70,7 @@ static void scan(char *p, uint64_t n, const struct segment_head *h, uint64_t flo
     struct hky_buf foot;
 
     hky_buf_init(&foot, 1 << 20);
-    segment_scan(p, n, h, floor, cut, &foot, on_damage, &n, &report);
+    journal_segment_scan(p, n, h, floor, cut, &foot, on_damage, &n, &report);
     HKY_ASSERT(report.end >= SEGMENT_HEADER && report.end <= n);
     HKY_ASSERT(report.next_seq >= h->first_seq);
     walk_foot(foot.p, foot.n);
@@ -96,12 +96,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         for (int i = 0; i < data[1] % 8 && at < n; i++) {
             struct record r;
             mend(p, n, at, &h, data[0] % 4 != 1 || i % 2);
-            at += record_decode(p + at, n - at, h.epoch, h.salt, &r) ? record_octets(&r) : 64;
+            at += journal_record_decode(p + at, n - at, h.epoch, h.salt, &r) ? journal_record_octets(&r) : 64;
         }
         scan(p, n, &h, data[2], data[3]);
     }
     if (size >= SEGMENT_HEADER)
-        (void)segment_head_decode((const char *)data, &got);
+        (void)journal_segment_head_decode((const char *)data, &got);
     free(p);
     return 0;
 }

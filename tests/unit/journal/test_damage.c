@@ -20,7 +20,7 @@ static void build_begin(struct built *b, uint64_t epoch)
                                     .octets = SEG,
                                     .state = SEGMENT_HOT,
                                     .salt = (uint32_t)epoch * 77};
-    segment_head_encode(&b->head, b->p);
+    journal_segment_head_encode(&b->head, b->p);
     b->end = SEGMENT_HEADER;
     b->n = 0;
 }
@@ -41,9 +41,9 @@ static void build_add(struct built *b, uint64_t synced_seq, size_t body_n)
     memcpy(body + body_n, meta, sizeof meta);
     r.body_crc = hky_crc32c(0, body, body_n);
     r.meta_crc = hky_crc32c(0, meta, sizeof meta);
-    record_encode(&r, b->head.salt, b->p + b->end);
+    journal_record_encode(&r, b->head.salt, b->p + b->end);
     b->at[b->n++] = b->end;
-    b->end += record_octets(&r);
+    b->end += journal_record_octets(&r);
     assert_true(b->end < SEG);
 }
 
@@ -69,9 +69,9 @@ static unsigned scan(const struct built *b, uint64_t floor, uint64_t cut, struct
     unsigned n = 0;
 
     hky_buf_init(&foot, 1 << 20);
-    segment_scan(b->p, SEG, &b->head, floor, cut, &foot, on_damage, &d, out);
+    journal_segment_scan(b->p, SEG, &b->head, floor, cut, &foot, on_damage, &d, out);
     c = (struct hky_cursor){.p = foot.p, .n = foot.n};
-    for (struct foot_entry f; foot_next(&c, &f);)
+    for (struct foot_entry f; journal_foot_next(&c, &f);)
         n++;
     assert_false(c.is_bad);
     assert_int_equal(d.n > 0, out->damaged > 0);
@@ -196,19 +196,19 @@ static void a_header_is_read_from_whichever_copy_is_sound(void **state)
     struct segment_head got;
 
     (void)state;
-    segment_head_encode(&h, whole);
+    journal_segment_head_encode(&h, whole);
     for (size_t at = 0; at < HEAD_COPY; at++)
         for (int bit = 0; bit < 8; bit++) {
             memcpy(p, whole, sizeof p);
             p[at] = (char)(p[at] ^ 1 << bit);
-            assert_int_equal(segment_head_decode(p, &got), HKY_OK);
-            segment_head_encode(&got, p);
+            assert_int_equal(journal_segment_head_decode(p, &got), HKY_OK);
+            journal_segment_head_encode(&got, p);
             assert_memory_equal(p, whole, sizeof p);
         }
     memset(p, 0, HEAD_COPY);
-    assert_int_equal(segment_head_decode(p, &got), HKY_OK);
+    assert_int_equal(journal_segment_head_decode(p, &got), HKY_OK);
     p[HEAD_COPY + 20] ^= 1;
-    assert_int_equal(segment_head_decode(p, &got), HKY_E_SYNTAX);
+    assert_int_equal(journal_segment_head_decode(p, &got), HKY_E_SYNTAX);
 }
 
 static void put_number(char *p, uint64_t v, int n)

@@ -203,8 +203,8 @@ static bool is_cold(int fd)
     char header[SEGMENT_HEADER];
     struct segment_head head;
 
-    return pread(fd, header, sizeof header, 0) == SEGMENT_HEADER && segment_head_decode(header, &head) == HKY_OK &&
-           head.state == SEGMENT_COLD;
+    return pread(fd, header, sizeof header, 0) == SEGMENT_HEADER &&
+           journal_segment_head_decode(header, &head) == HKY_OK && head.state == SEGMENT_COLD;
 }
 
 /* Holds back the sync of cold segments while it is shut. */

@@ -1,0 +1,89 @@
+/*
+ * Closing a segment: its footer says what stands in it, so that a start need not read its records. What nobody will ask
+ * for again is left out of it.
+ */
+#include "journal/internal.h"
+
+/* Under index_lock. What the footer may leave out: messages that are finished as a whole (leaving them out says as
+ * much), and with them their results, and attempts that are not the newest. Not copies: one says of the original, whose
+ * segment may stand for longer, that it is dead. */
+static bool foot_needs(struct hky_journal *j, struct segment *s, const struct foot_entry *f, struct hky_idmap *gone)
+{
+    static char mark;
+    struct message_meta m;
+    struct tracked *t;
+
+    switch (f->type) {
+    case RECORD_ACCEPTED:
+        if (!journal_message_meta_parse(hky_str_of(f->meta, f->meta_n), &m))
+            return true; /* the next start, too, must know that it is there */
+        for (uint32_t i = 0; i < m.n_recipients; i++)
+            if (!journal_segment_is_dead(s, f->ordinal + i))
+                return true;
+        hky_idmap_put(gone, f->key, &mark);
+        return false;
+    case RECORD_FINISHED:
+        return hky_idmap_get(gone, f->key) == NULL; /* one with a notice has the notice's id as its key, and stays */
+    case RECORD_ATTEMPT:
+        t = journal_index_get(&j->index, f->key);
+        if (t == NULL)
+            return false;
+        for (uint32_t i = 0; i < t->message->n_recipients; i++)
+            if (t->attempts[i].slot == s->slot && t->attempts[i].at8 == f->at / 8)
+                return true;
+        return false;
+    default:
+        return true;
+    }
+}
+
+static void foot_compact(struct hky_journal *j, struct segment *s)
+{
+    struct hky_cursor c = {.p = s->foot.p, .n = s->foot.n};
+    struct hky_idmap gone;
+    struct hky_buf out;
+
+    hky_buf_init(&out, s->foot.max);
+    hky_idmap_init(&gone);
+    pthread_mutex_lock(&j->index_lock);
+    for (struct foot_entry f; journal_foot_next(&c, &f);)
+        if (foot_needs(j, s, &f, &gone))
+            hky_buf_add(&out, f.meta - FOOT_ENTRY, FOOT_ENTRY + RECORD_ALIGN(f.meta_n));
+    pthread_mutex_unlock(&j->index_lock);
+    hky_idmap_fini(&gone);
+    hky_buf_fini(&s->foot);
+    s->foot = out;
+}
+
+void journal_segment_close(struct hky_journal *j, struct segment *s)
+{
+    if (!s->is_failed) {
+        foot_compact(j, s);
+        if (journal_segment_write_footer(j, s) != HKY_OK) {
+            s->is_failed = true; /* its records stand; the next start reads them one by one */
+            hky_log(j->params.log, HKY_LOG_WARN, "journal", "segment=%u error=no_footer", s->slot);
+        }
+    }
+    hky_buf_fini(&s->foot);
+    hky_buf_init(&s->foot, META_MAX * UINT64_C(2));
+    pthread_mutex_lock(&j->index_lock);
+    s->closed_mono_ms = hky_mono_ms();
+    s->is_closed = true;
+    pthread_mutex_unlock(&j->index_lock);
+}
+
+void journal_segment_close_queued(struct hky_journal *j)
+{
+    struct segment *s;
+
+    do {
+        pthread_mutex_lock(&j->maintain.lock);
+        s = j->maintain.n_to_close > 0 ? j->maintain.to_close[0] : NULL;
+        if (s != NULL)
+            memmove(j->maintain.to_close, j->maintain.to_close + 1,
+                    --j->maintain.n_to_close * sizeof(struct segment *));
+        pthread_mutex_unlock(&j->maintain.lock);
+        if (s != NULL)
+            journal_segment_close(j, s);
+    } while (s != NULL);
+}
