@@ -26,11 +26,38 @@ void hky_asking_begin(struct hky_asking *a, struct hky_vm *vm, const struct hky_
     a->q = q;
     a->has_sender = a->has_author = false;
     a->failed = NULL;
+    a->call = NULL;
     vm->query = q;
     vm->header = q->header;
     vm->is_header_missing = false;
-    vm->generation++;
+    vm->generation = ++vm->last_generation;
     hky_match_key_init(&vm->key, hky_recipient_address(q->recipient));
+}
+
+void hky_asking_pause(struct hky_asking *a)
+{
+    struct hky_vm *vm = a->vm;
+
+    HKY_ASSERT(vm->temp.blocks == NULL); /* nothing is built there before the function has returned */
+    a->generation = vm->generation;
+    a->key = vm->key;
+    a->ticket = vm->ticket;
+    vm->ticket = (struct hky_ticket){0};
+    vm->query = a->q = NULL;
+}
+
+void hky_asking_go_on(struct hky_asking *a, const struct hky_route_query *q)
+{
+    struct hky_vm *vm = a->vm;
+
+    hky_ticket_end(vm->lookups, &a->ticket);
+    a->q = q;
+    a->failed = NULL;
+    vm->query = q;
+    vm->header = q->header; /* what was read before the wait is gone */
+    vm->is_header_missing = false;
+    vm->generation = a->generation;
+    vm->key = a->key;
 }
 
 void hky_asking_end(struct hky_asking *a)
@@ -102,32 +129,43 @@ static bool header_holds(const struct hky_asking *a, const struct hky_header_con
     return holds;
 }
 
-struct when_run {
-    int ref;
-    bool holds;
-};
-
-static int when_body(lua_State *L)
+static int when_end(lua_State *L, int status, lua_KContext ctx)
 {
-    struct when_run *run = lua_touserdata(L, 1);
+    struct hky_asking *a = (struct hky_asking *)ctx;
 
-    lua_rawgeti(L, LUA_REGISTRYINDEX, run->ref);
-    hky_handles_push_r(L);
-    lua_call(L, 1, 1);
-    run->holds = lua_toboolean(L, -1);
+    (void)status;
+    a->holds = lua_toboolean(L, -1);
     return 0;
 }
 
-static bool when_holds(struct hky_asking *a, const struct hky_route *r)
+static int when_body(lua_State *L)
 {
-    struct hky_vm *vm = a->vm;
-    struct when_run run = {vm->fns[r->when].ref, false};
+    struct hky_asking *a = lua_touserdata(L, 1);
 
-    if (hky_vm_run_fn(vm, r->when, when_body, &run))
-        return run.holds;
-    a->failed = vm->error;
+    lua_rawgeti(L, LUA_REGISTRYINDEX, a->when_ref);
+    hky_handles_push_r(L);
+    lua_callk(L, 1, 1, (lua_KContext)a, when_end);
+    return when_end(L, LUA_OK, (lua_KContext)a);
+}
+
+static bool when_said(struct hky_asking *a, const struct hky_route *r, enum hky_fn_result result, char *why, size_t n)
+{
+    switch (result) {
+    case HKY_FN_OK:
+        return a->holds || no(why, n, "when gave false");
+    case HKY_FN_WAITS:
+        return no(why, n, "when waits for a look-up");
+    case HKY_FN_FAILED:
+        break;
+    }
+    a->failed = a->vm->error;
     a->failed_fn = r->when;
-    return false;
+    return no(why, n, "when failed: %.120s", a->failed);
+}
+
+bool hky_asking_resume(struct hky_asking *a, const struct hky_route *r, char *why, size_t n)
+{
+    return when_said(a, r, hky_fn_resume(a->vm, r->when, &a->call), why, n);
 }
 
 bool hky_asking_matches(struct hky_asking *a, const struct hky_route *r, char *why, size_t n)
@@ -147,9 +185,8 @@ bool hky_asking_matches(struct hky_asking *a, const struct hky_route *r, char *w
     for (uint32_t i = 0; i < r->n_headers; i++)
         if (!header_holds(a, &r->headers[i]))
             return no(why, n, "header %.40s is not \"%.60s\"", r->headers[i].name, r->headers[i].glob);
-    if (r->when == HKY_NO_FN || when_holds(a, r))
+    if (r->when == HKY_NO_FN)
         return true;
-    if (a->failed != NULL)
-        return no(why, n, "when failed: %.120s", a->failed);
-    return no(why, n, "when gave false");
+    a->when_ref = a->vm->fns[r->when].ref;
+    return when_said(a, r, hky_fn_run(a->vm, r->when, when_body, a, &a->call), why, n);
 }

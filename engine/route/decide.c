@@ -11,34 +11,52 @@
 #define OVERRUNS_MAX 10
 #define OVERRUNS_MS  60000
 
-bool hky_vm_run_fn(struct hky_vm *vm, uint32_t slot, lua_CFunction body, void *ctx)
+/* --- functions of the policy --- */
+
+static enum hky_fn_result fn_said(struct hky_vm *vm, struct hky_fn *fn, enum hky_vm_result result)
 {
-    const struct hky_bounds *b = &vm->policy->engine.bounds;
-    struct hky_budget budget = {b->lua_instructions, b->lua_ms, HKY_CALL_OCTETS};
-    struct hky_fn *fn = &vm->fns[slot];
     int64_t now = vm->query->now_ms;
 
-    if (fn->is_suspended) {
-        snprintf(vm->error, sizeof vm->error, "%.100s:%u: %.100s is suspended until reload: over its budget %u times",
-                 vm->table->fns[slot].place.file, vm->table->fns[slot].place.line, vm->table->fns[slot].what,
-                 OVERRUNS_MAX);
-        return false;
-    }
-    switch (hky_vm_call(vm, &budget, body, ctx)) {
+    switch (result) {
     case HKY_VM_OK:
-        return true;
+        return HKY_FN_OK;
+    case HKY_VM_WAITS:
+        return HKY_FN_WAITS;
     case HKY_VM_OVER:
         if (fn->overruns == 0 || now - fn->first_overrun_ms > OVERRUNS_MS || now < fn->first_overrun_ms) {
             fn->first_overrun_ms = now;
             fn->overruns = 0;
         }
         fn->is_suspended = ++fn->overruns >= OVERRUNS_MAX;
-        return false;
+        break;
     case HKY_VM_ERROR:
         break;
     }
-    return false;
+    return HKY_FN_FAILED;
 }
+
+enum hky_fn_result hky_fn_run(struct hky_vm *vm, uint32_t slot, lua_CFunction body, void *ctx, struct hky_call **waits)
+{
+    const struct hky_bounds *b = &vm->policy->engine.bounds;
+    struct hky_budget budget = {b->lua_instructions, b->lua_ms, HKY_CALL_OCTETS};
+    struct hky_fn *fn = &vm->fns[slot];
+
+    if (fn->is_suspended) {
+        *waits = NULL;
+        snprintf(vm->error, sizeof vm->error, "%.100s:%u: %.100s is suspended until reload: over its budget %u times",
+                 vm->table->fns[slot].place.file, vm->table->fns[slot].place.line, vm->table->fns[slot].what,
+                 OVERRUNS_MAX);
+        return HKY_FN_FAILED;
+    }
+    return fn_said(vm, fn, hky_vm_call(vm, &budget, body, ctx, waits));
+}
+
+enum hky_fn_result hky_fn_resume(struct hky_vm *vm, uint32_t slot, struct hky_call **waits)
+{
+    return fn_said(vm, &vm->fns[slot], hky_vm_resume(vm, waits));
+}
+
+/* --- plans that are kept --- */
 
 static void plans_clear(struct hky_vm *vm)
 {
@@ -146,7 +164,7 @@ static const struct hky_arm *arm_choose(const struct hky_asking *a, const struct
 /* --- plans that functions give --- */
 
 struct via_run {
-    struct hky_asking *a;
+    const struct hky_asking *a;
     const struct hky_route *route;
     uint32_t position;
     int ref;
@@ -199,15 +217,12 @@ static void split_give(lua_State *L, struct via_run *run, int index)
     snprintf(run->arm, sizeof run->arm, "%s", arm->name);
 }
 
-static int via_body(lua_State *L)
+static int via_end(lua_State *L, int status, lua_KContext ctx)
 {
-    struct via_run *run = lua_touserdata(L, 1);
-    int result;
+    struct via_run *run = (struct via_run *)ctx;
+    int result = lua_gettop(L);
 
-    lua_rawgeti(L, LUA_REGISTRYINDEX, run->ref);
-    hky_handles_push_r(L);
-    lua_call(L, 1, 1);
-    result = lua_gettop(L);
+    (void)status;
     if (lua_isnil(L, result))
         return 0;
     if (hky_is_kind(L, result, HKY_UD_SPLIT))
@@ -217,7 +232,31 @@ static int via_body(lua_State *L)
     return 0;
 }
 
+static int via_body(lua_State *L)
+{
+    struct via_run *run = lua_touserdata(L, 1);
+
+    lua_rawgeti(L, LUA_REGISTRYINDEX, run->ref);
+    hky_handles_push_r(L);
+    lua_callk(L, 1, 1, (lua_KContext)run, via_end);
+    return via_end(L, LUA_OK, (lua_KContext)run);
+}
+
 /* --- the decision --- */
+
+/* One decision under way: where it is among the candidates. */
+struct hky_deciding {
+    struct hky_asking a;
+    struct hky_candidates candidates;
+    struct chain chain;
+    const struct hky_route *route; /* that is asked */
+    uint32_t position;
+    bool is_at_via; /* its conditions hold */
+    struct hky_call *call;
+    struct via_run via;
+};
+
+enum verdict { GOES_ON, ENDS, WAITS };
 
 static void failed(struct hky_decision *out, const struct hky_vm *vm, uint32_t fn)
 {
@@ -244,52 +283,138 @@ static void decided(struct hky_decision *out, struct hky_plan *plan, const struc
     out->place = r->place;
 }
 
-/* True when this route ends the search. */
-static bool route_ask(struct hky_asking *a, const struct hky_route *r, uint32_t position, struct hky_decision *out)
+static enum verdict via_said(struct hky_deciding *d, enum hky_fn_result result, struct hky_decision *out)
 {
-    struct via_run run;
+    const struct hky_route *r = d->route;
+    struct via_run *run = &d->via;
+
+    switch (result) {
+    case HKY_FN_WAITS:
+        return WAITS;
+    case HKY_FN_FAILED:
+        hky_plan_unref(&run->plan);
+        failed(out, d->a.vm, r->via_fn);
+        out->failed_route = r->name;
+        return ENDS;
+    case HKY_FN_OK:
+        break;
+    }
+    if (run->plan == NULL)
+        return GOES_ON;
+    if (run->experiment[0] != 0)
+        arms_set(out, d->a.q->recipient, run->experiment, run->arm);
+    decided(out, run->plan, r);
+    run->plan = NULL;
+    return ENDS;
+}
+
+static enum verdict route_ask(struct hky_deciding *d, struct hky_decision *out)
+{
+    const struct hky_route *r = d->route;
+    const struct hky_arm *arm;
 
     switch (r->via) {
     case HKY_VIA_PLAN:
         decided(out, hky_plan_ref(r->plan), r);
-        return true;
-    case HKY_VIA_SPLIT: {
-        const struct hky_arm *arm = arm_choose(a, r->split);
-        if (arm == NULL)
-            return false;
-        arms_set(out, a->q->recipient, r->split->name, arm->name);
+        return ENDS;
+    case HKY_VIA_SPLIT:
+        if ((arm = arm_choose(&d->a, r->split)) == NULL)
+            return GOES_ON;
+        arms_set(out, d->a.q->recipient, r->split->name, arm->name);
         decided(out, hky_plan_ref(arm->plan), r);
-        return true;
-    }
+        return ENDS;
     case HKY_VIA_FUNCTION:
-        run = (struct via_run){.a = a, .route = r, .position = position, .ref = a->vm->fns[r->via_fn].ref};
-        if (!hky_vm_run_fn(a->vm, r->via_fn, via_body, &run)) {
-            hky_plan_unref(&run.plan);
-            failed(out, a->vm, r->via_fn);
-            out->failed_route = r->name;
-            return true;
-        }
-        if (run.plan == NULL)
-            return false;
-        if (run.experiment[0] != 0)
-            arms_set(out, a->q->recipient, run.experiment, run.arm);
-        decided(out, run.plan, r);
-        return true;
-    case HKY_VIA_ROW:
+        d->is_at_via = true;
+        d->via = (struct via_run){.a = &d->a, .route = r, .position = d->position, .ref = d->a.vm->fns[r->via_fn].ref};
+        return via_said(d, hky_fn_run(d->a.vm, r->via_fn, via_body, &d->via, &d->call), out);
+    case HKY_VIA_ROW: /* rows make one plan together */
         break;
     }
-    return false;
+    return GOES_ON;
 }
 
-void hky_route_decide(struct hky_vm *vm, const struct hky_route_query *q, struct hky_decision *out)
+static inline enum verdict conditions_said(struct hky_deciding *d, bool matches, struct hky_decision *out)
 {
-    struct hky_asking a;
-    struct hky_candidates c;
-    struct chain chain;
-    const struct hky_route *r;
-    struct hky_error e = {0};
-    uint32_t position;
+    if (matches && d->route->is_row) {
+        chain_add(d->a.vm, &d->chain, d->route, d->position);
+        return d->route->is_stop ? ENDS : GOES_ON;
+    }
+    if (matches)
+        return route_ask(d, out);
+    if (d->a.call != NULL)
+        return WAITS;
+    if (d->a.failed == NULL)
+        return GOES_ON;
+    failed(out, d->a.vm, d->a.failed_fn);
+    out->failed_route = d->route->name;
+    d->chain.n = 0;
+    return ENDS;
+}
 
+static inline enum verdict route_next(struct hky_deciding *d, struct hky_decision *out)
+{
+    do {
+        d->route = hky_candidates_next(&d->candidates, d->a.vm->table, &d->position);
+        if (d->route == NULL)
+            return ENDS;
+    } while (d->chain.n > 0 && !d->route->is_row);
+    d->is_at_via = false;
+    return conditions_said(d, hky_asking_matches(&d->a, d->route, NULL, 0), out);
+}
+
+static void chain_end(struct hky_deciding *d, struct hky_decision *out)
+{
+    struct hky_error e = {0};
+    struct hky_plan *plan = chain_plan(d->a.vm, &d->chain, &e);
+
+    if (plan != NULL) {
+        decided(out, plan, d->chain.rows[0]);
+    } else {
+        out->kind = HKY_POLICY_ERROR;
+        snprintf(out->text, sizeof out->text, "%.199s", e.text);
+    }
+}
+
+/* Whatever came out: a header that was asked for was not looked at. */
+static void not_read(struct hky_decision *out)
+{
+    hky_plan_unref(&out->plan);
+    free(out->arms);
+    out->arms = NULL;
+    out->arms_n = 0;
+    out->kind = HKY_UNREAD;
+    snprintf(out->text, sizeof out->text, "the header of the message is being read");
+}
+
+static struct hky_deciding *deciding_new(struct hky_vm *vm)
+{
+    struct hky_deciding *d = vm->spare_deciding;
+
+    if (d == NULL)
+        return hky_alloc(sizeof *d);
+    vm->spare_deciding = NULL;
+    return d;
+}
+
+static void deciding_free(struct hky_deciding *d)
+{
+    struct hky_vm *vm = d->a.vm;
+
+    if (vm->spare_deciding == NULL)
+        vm->spare_deciding = d;
+    else
+        free(d);
+}
+
+/* Calls that wait are dropped: the decision is over, or nobody goes on with it. */
+static void drop_calls(struct hky_deciding *d)
+{
+    hky_vm_drop(d->a.vm, &d->a.call);
+    hky_vm_drop(d->a.vm, &d->call);
+}
+
+static void out_init(struct hky_decision *out, const struct hky_vm *vm)
+{
     out->kind = HKY_NO_ROUTE;
     out->plan = NULL;
     out->policy = (uint32_t)vm->policy->hash;
@@ -298,47 +423,96 @@ void hky_route_decide(struct hky_vm *vm, const struct hky_route_query *q, struct
     out->failed_route = NULL;
     out->place = (struct hky_place){"", 0};
     snprintf(out->text, sizeof out->text, "no_route");
-    chain.n = 0;
-    hky_asking_begin(&a, vm, q);
-    hky_candidates_init(&c, vm->table, &vm->key, hky_message_fact(q->message, HKY_FACT_SCENARIO));
-    while ((r = hky_candidates_next(&c, vm->table, &position)) != NULL) {
-        if (chain.n > 0 && !r->is_row)
-            continue;
-        if (!hky_asking_matches(&a, r, NULL, 0)) {
-            if (a.failed == NULL)
-                continue;
-            failed(out, vm, a.failed_fn);
-            out->failed_route = r->name;
-            chain.n = 0;
-            break;
-        }
-        if (!r->is_row) {
-            if (route_ask(&a, r, position, out))
-                break;
-            continue;
-        }
-        chain_add(vm, &chain, r, position);
-        if (r->is_stop)
-            break;
+}
+
+/* To the end, or to the next wait. */
+static void search(struct hky_deciding *d, enum verdict verdict, struct hky_deciding **waits, struct hky_decision *out)
+{
+    struct hky_vm *vm = d->a.vm;
+
+    while (verdict == GOES_ON)
+        verdict = route_next(d, out);
+    if (verdict == WAITS && !vm->is_header_missing) {
+        out->kind = HKY_WAITS;
+        snprintf(out->text, sizeof out->text, "a look-up of \"%.100s\" is under way", d->route->name);
+        hky_asking_pause(&d->a);
+        *waits = d;
+        return;
     }
-    if (chain.n > 0) {
-        struct hky_plan *plan = chain_plan(vm, &chain, &e);
-        if (plan != NULL) {
-            decided(out, plan, chain.rows[0]);
-        } else {
-            out->kind = HKY_POLICY_ERROR;
-            snprintf(out->text, sizeof out->text, "%.199s", e.text);
-        }
-    }
-    if (vm->is_header_missing) { /* whatever came out: a header that was asked for was not looked at */
-        hky_plan_unref(&out->plan);
-        free(out->arms);
-        out->arms = NULL;
-        out->arms_n = 0;
-        out->kind = HKY_UNREAD;
-        snprintf(out->text, sizeof out->text, "the header of the message is being read");
+    if (d->chain.n > 0 && verdict == ENDS)
+        chain_end(d, out);
+    if (vm->is_header_missing) {
+        drop_calls(d);
+        hky_ticket_end(vm->lookups, &vm->ticket);
+        not_read(out);
     }
     if (out->kind == HKY_DECIDED)
         out->text[0] = 0;
-    hky_asking_end(&a);
+    hky_asking_end(&d->a);
+    deciding_free(d);
+}
+
+static struct hky_deciding *begin(struct hky_vm *vm, const struct hky_route_query *q, struct hky_decision *out)
+{
+    struct hky_deciding *d = deciding_new(vm);
+
+    out_init(out, vm);
+    d->chain.n = 0;
+    d->call = NULL;
+    hky_asking_begin(&d->a, vm, q);
+    hky_candidates_init(&d->candidates, vm->table, &vm->key, hky_message_fact(q->message, HKY_FACT_SCENARIO));
+    return d;
+}
+
+void hky_route_begin(struct hky_vm *vm, const struct hky_route_query *q, void (*ready)(void *ctx), void *ctx,
+                     struct hky_deciding **waits, struct hky_decision *out)
+{
+    *waits = NULL;
+    vm->ready = ready;
+    vm->ready_ctx = ctx;
+    search(begin(vm, q, out), GOES_ON, waits, out);
+}
+
+void hky_route_go_on(struct hky_deciding **waits, const struct hky_route_query *q, void (*ready)(void *ctx), void *ctx,
+                     struct hky_decision *out)
+{
+    struct hky_deciding *d = *waits;
+    struct hky_vm *vm = d->a.vm;
+    enum verdict verdict;
+
+    *waits = NULL;
+    vm->ready = ready;
+    vm->ready_ctx = ctx;
+    out_init(out, vm);
+    hky_asking_go_on(&d->a, q);
+    if (d->is_at_via)
+        verdict = via_said(d, hky_fn_resume(vm, d->route->via_fn, &d->call), out);
+    else
+        verdict = conditions_said(d, hky_asking_resume(&d->a, d->route, NULL, 0), out);
+    search(d, verdict, waits, out);
+}
+
+void hky_deciding_drop(struct hky_deciding **waits)
+{
+    struct hky_deciding *d = *waits;
+
+    *waits = NULL;
+    if (d == NULL)
+        return;
+    drop_calls(d);
+    hky_ticket_end(d->a.vm->lookups, &d->a.ticket);
+    deciding_free(d);
+}
+
+void hky_route_decide(struct hky_vm *vm, const struct hky_route_query *q, struct hky_decision *out)
+{
+    struct hky_deciding *waits;
+
+    hky_route_begin(vm, q, NULL, NULL, &waits, out);
+    hky_deciding_drop(&waits);
+}
+
+void hky_vm_set_lookups(struct hky_vm *vm, struct hky_lookups *lookups)
+{
+    vm->lookups = lookups;
 }

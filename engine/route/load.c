@@ -350,11 +350,11 @@ static bool loader_run(struct hky_loader *l)
 {
     struct hky_vm *vm = l->vm;
 
-    if (hky_vm_call(vm, &load_budget, environment_body, l) != HKY_VM_OK) {
+    if (hky_vm_call(vm, &load_budget, environment_body, l, NULL) != HKY_VM_OK) {
         hky_complain(l, (struct hky_place){"", 0}, false, "the shipped scripts: %s", vm->error);
         return false;
     }
-    if (hky_vm_call(vm, &load_budget, policy_body, l) != HKY_VM_OK) {
+    if (hky_vm_call(vm, &load_budget, policy_body, l, NULL) != HKY_VM_OK) {
         script_failed(l, vm->error);
         return false;
     }
@@ -426,7 +426,7 @@ enum hky_err hky_policy_load(const struct hky_load_params *params, struct hky_po
         ok = loader_run(&l);
         if (ok) /* else what the error interrupted would be among them */
             check_pendings(&l);
-        if (ok && hky_vm_call(l.vm, &load_budget, compile_body, &l) != HKY_VM_OK)
+        if (ok && hky_vm_call(l.vm, &load_budget, compile_body, &l, NULL) != HKY_VM_OK)
             script_failed(&l, l.vm->error);
         if (ok)
             check_mentions(&l);
@@ -473,7 +473,7 @@ enum hky_err hky_vm_new(struct hky_policy *policy, struct hky_vm **out, struct h
     for (uint32_t i = 0; i < vm->n_fns; i++)
         vm->fns[i].ref = LUA_NOREF;
     vm->loader = &l;
-    if (loader_run(&l) && hky_vm_call(vm, &load_budget, functions_body, &l) != HKY_VM_OK)
+    if (loader_run(&l) && hky_vm_call(vm, &load_budget, functions_body, &l, NULL) != HKY_VM_OK)
         script_failed(&l, vm->error);
     vm->loader = NULL;
     for (uint32_t i = 0; i < vm->n_fns && problems.n_errors == 0; i++)

@@ -184,7 +184,7 @@ enum hky_err hky_presets_print(const char *name, bool as_json, struct hky_buf *o
     struct print_run run = {name, as_json, out, false, ""};
     enum hky_err err = HKY_OK;
 
-    if (hky_vm_call(vm, &budget, print_body, &run) != HKY_VM_OK)
+    if (hky_vm_call(vm, &budget, print_body, &run, NULL) != HKY_VM_OK)
         err = hky_error_set(e, HKY_E_SCRIPT, "%s", vm->error);
     else if (!run.is_found && run.near[0] != 0)
         err = hky_error_set(e, HKY_E_MISSING, "no preset \"%.60s\", did you mean \"%s\"?", name, run.near);

@@ -201,16 +201,12 @@ void hky_sandbox_readonly(lua_State *L, const char *what, bool is_strict)
 
 /* --- base functions --- */
 
-static int l_pcall(lua_State *L)
+/* Both may be suspended in the middle: what follows the call is a continuation. */
+static int pcall_end(lua_State *L, int status, lua_KContext ctx)
 {
-    int status;
-
-    luaL_checkany(L, 1);
-    lua_pushboolean(L, true);
-    lua_insert(L, 1);
-    status = lua_pcall(L, lua_gettop(L) - 2, LUA_MULTRET, 0);
+    (void)ctx;
     hky_vm_rethrow(L);
-    if (status == LUA_OK)
+    if (status == LUA_OK || status == LUA_YIELD)
         return lua_gettop(L);
     lua_pushboolean(L, false);
     if (lua_type(L, -2) == LUA_TSTRING)
@@ -220,17 +216,19 @@ static int l_pcall(lua_State *L)
     return 2;
 }
 
-static int l_xpcall(lua_State *L)
+static int l_pcall(lua_State *L)
 {
-    int n = lua_gettop(L), status;
+    luaL_checkany(L, 1);
+    lua_pushboolean(L, true);
+    lua_insert(L, 1);
+    return pcall_end(L, lua_pcallk(L, lua_gettop(L) - 2, LUA_MULTRET, 0, 0, pcall_end), 0);
+}
 
-    luaL_checktype(L, 2, LUA_TFUNCTION);
-    lua_pushvalue(L, 1);
-    lua_rotate(L, 3, 1);
-    /* handler at 2, function at 3: the handler runs after the stack is unwound, charged like everything */
-    status = lua_pcall(L, n - 2, LUA_MULTRET, 0);
+static int xpcall_end(lua_State *L, int status, lua_KContext ctx)
+{
+    (void)ctx;
     hky_vm_rethrow(L);
-    if (status == LUA_OK) {
+    if (status == LUA_OK || status == LUA_YIELD) {
         lua_pushboolean(L, true);
         lua_replace(L, 2);
         return lua_gettop(L) - 1;
@@ -245,6 +243,17 @@ static int l_xpcall(lua_State *L)
     lua_pushboolean(L, false);
     lua_replace(L, 2);
     return lua_gettop(L) - 1;
+}
+
+static int l_xpcall(lua_State *L)
+{
+    int n = lua_gettop(L);
+
+    luaL_checktype(L, 2, LUA_TFUNCTION);
+    lua_pushvalue(L, 1);
+    lua_rotate(L, 3, 1);
+    /* handler at 2, function at 3: the handler runs after the stack is unwound, charged like everything */
+    return xpcall_end(L, lua_pcallk(L, n - 2, LUA_MULTRET, 0, 0, xpcall_end), 0);
 }
 
 static int l_error(lua_State *L)

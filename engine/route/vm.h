@@ -7,6 +7,7 @@
 
 #include "base/buf.h"
 #include "hikyaku/route.h"
+#include "route/lookup.h"
 #include "route/table.h"
 
 #include <lauxlib.h>
@@ -29,6 +30,8 @@ struct hky_fn {
 };
 
 struct hky_loader;
+struct hky_call; /* a call in a coroutine of its own */
+struct hky_deciding;
 
 struct hky_vm {
     lua_State *L;
@@ -42,6 +45,9 @@ struct hky_vm {
     uint64_t left, octets_left;
     int64_t half_ns, cpu_look_ns, wall_end_ns, cpu_end_ns; /* the last: 0 until cpu_look_ns */
     uint32_t hook_step;
+    struct hky_call *spare_calls; /* coroutines without a call */
+    uint32_t n_spare_calls;
+    uint32_t n_waiting_calls;
     char error[300];
     char kind[80]; /* of hky_kind_name */
     /* r */
@@ -49,9 +55,14 @@ struct hky_vm {
     struct hky_str header; /* of the query, read when it is asked for */
     bool is_header_missing;
     bool is_full;
-    uint32_t generation;
+    uint32_t generation, last_generation; /* of the decision that runs, and of the newest one */
     int r_ref;
-    struct hky_match_key key; /* of the recipient */
+    struct hky_match_key key;    /* of the recipient */
+    struct hky_lookups *lookups; /* borrowed; NULL: no decision can wait */
+    void (*ready)(void *ctx);    /* of the decision that runs; NULL: it is not gone on with */
+    void *ready_ctx;
+    struct hky_ticket ticket;            /* of the call that runs, from hky_vm_ticket */
+    struct hky_deciding *spare_deciding; /* memory for the next decision, or NULL */
     /* functions, by slot of the policy's table */
     struct hky_fn *fns;
     uint32_t n_fns;
@@ -74,12 +85,25 @@ static inline struct hky_vm *hky_vm_of(lua_State *L)
     return *(struct hky_vm **)lua_getextraspace(L);
 }
 
-/* A function of the policy by its slot, under the policy's limits and counting its overruns. False: vm->error. */
-bool hky_vm_run_fn(struct hky_vm *vm, uint32_t slot, lua_CFunction body, void *ctx);
-
-enum hky_vm_result { HKY_VM_OK, HKY_VM_ERROR, HKY_VM_OVER };
-/* Run `body` protected and limited; `ctx` is its only argument (light userdata). The message is in vm->error. */
-enum hky_vm_result hky_vm_call(struct hky_vm *vm, const struct hky_budget *budget, lua_CFunction body, void *ctx);
+enum hky_vm_result { HKY_VM_OK, HKY_VM_ERROR, HKY_VM_OVER, HKY_VM_WAITS };
+/*
+ * Run `body` protected and limited; `ctx` is its only argument (light userdata). The message is in vm->error.
+ *   waits  NULL: the call runs on the state itself and cannot wait (loading, expressions of operators). Else the call
+ *          runs in a coroutine of the pool. HKY_VM_WAITS: a look-up suspended it, and *waits is the call, which the
+ *          caller gives to hky_vm_resume or hky_vm_drop before the vm is closed; `ctx` must live until then.
+ */
+enum hky_vm_result hky_vm_call(struct hky_vm *vm, const struct hky_budget *budget, lua_CFunction body, void *ctx,
+                               struct hky_call **waits);
+/* Go on with a call that waits. The budget is one for all parts of the call; the time of the wait does not count.
+ * *waits becomes NULL unless the call waits again. */
+enum hky_vm_result hky_vm_resume(struct hky_vm *vm, struct hky_call **waits);
+void hky_vm_drop(struct hky_vm *vm, struct hky_call **waits); /* NULL is fine */
+/* For look-ups in C, first: the ticket by which the decision that runs hears of the answer. Nobody's when the decision
+ * is not gone on with (before the 250): a look-up may begin all the same, so that its answer is there later. Raises
+ * where the call cannot wait: on the state itself, and below table.sort or string.gsub. [-0, +0, e] */
+struct hky_ticket hky_vm_ticket(lua_State *L);
+/* Then, as the last thing: suspends the call; `k` goes on when it is resumed. [-0, +0, e] */
+int hky_vm_wait(lua_State *L, lua_KContext ctx, lua_KFunction k);
 struct hky_vm *hky_vm_open(size_t memory_limit);
 void hky_vm_close(struct hky_vm *vm);
 /* Work done in C on a script's behalf: raises when the budget is used up. */

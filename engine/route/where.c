@@ -54,7 +54,7 @@ enum hky_err hky_where_new(struct hky_vm *vm, struct hky_str expression, struct 
     *out = NULL;
     if (expression.n > EXPRESSION_MAX)
         return hky_error_set(e, HKY_E_LIMIT, "the expression is longer than %d octets", EXPRESSION_MAX);
-    if (hky_vm_call(vm, &budget, compile_body, &run) != HKY_VM_OK)
+    if (hky_vm_call(vm, &budget, compile_body, &run, NULL) != HKY_VM_OK)
         return hky_error_set(e, HKY_E_SYNTAX, "%s", vm->error);
     *out = hky_alloc(sizeof **out);
     **out = (struct hky_where){vm, run.ref};
@@ -84,7 +84,7 @@ bool hky_where_holds(struct hky_where *w, const struct hky_route_query *q, struc
     struct hky_budget budget = where_budget(w->vm);
 
     hky_asking_begin(&a, w->vm, q);
-    if (hky_vm_call(w->vm, &budget, hold_body, &run) != HKY_VM_OK) {
+    if (hky_vm_call(w->vm, &budget, hold_body, &run, NULL) != HKY_VM_OK) {
         hky_error_set(e, HKY_E_SCRIPT, "%s", w->vm->error);
         run.holds = false;
     } else if (w->vm->is_header_missing) {

@@ -52,6 +52,13 @@ struct hky_policy *hky_vm_policy(const struct hky_vm *vm);
 /* Scripts keep so much in their variables that calls find no memory: only a new vm is of use. */
 bool hky_vm_is_full(const struct hky_vm *vm);
 
+/* What one worker's decisions look up outside. One a worker; it outlives the worker's vms. */
+struct hky_lookups;
+struct hky_lookups *hky_lookups_new(void);
+void hky_lookups_free(struct hky_lookups **l); /* no vm uses it any more */
+/* Borrowed. NULL, as at first: a decision that needs a look-up cannot be gone on with. */
+void hky_vm_set_lookups(struct hky_vm *vm, struct hky_lookups *lookups);
+
 struct hky_route_query {
     const struct hky_message *message;
     const struct hky_recipient *recipient;
@@ -63,8 +70,11 @@ struct hky_route_query {
     void *header_ctx;
 };
 
-/* UNREAD: the header was asked for and is not at hand; ask again soon. */
-enum hky_decision_kind { HKY_DECIDED, HKY_NO_ROUTE, HKY_POLICY_ERROR, HKY_UNREAD };
+/*
+ * UNREAD      the header was asked for and is not at hand; ask again soon
+ * WAITS       a look-up is under way, without whose answer nothing is decided
+ */
+enum hky_decision_kind { HKY_DECIDED, HKY_NO_ROUTE, HKY_POLICY_ERROR, HKY_UNREAD, HKY_WAITS };
 struct hky_decision {
     enum hky_decision_kind kind;
     struct hky_plan *plan; /* counted reference for the caller when DECIDED */
@@ -76,8 +86,22 @@ struct hky_decision {
     struct hky_place place;
 };
 /* Decide for one recipient, under the limits of instructions, time and memory. Never blocks. The plan has at least one
- * step. The recorded arms of the recipient (if any) win over the hash. */
+ * step. The recorded arms of the recipient (if any) win over the hash. Nothing is kept of a decision that WAITS: this
+ * is for before the 250, when only what needs no waiting is decided. */
 void hky_route_decide(struct hky_vm *vm, const struct hky_route_query *q, struct hky_decision *out);
+
+/*
+ * The same for a decision that may wait. With WAITS, *waits is the decision under way: `ready(ctx)` is called once, on
+ * this thread and not from inside, when hky_route_go_on can go on with it. The query is borrowed for each call only: a
+ * later one brings its own about the same recipient. Others are decided meanwhile. A decision that waits must be
+ * dropped before its vm or the lookups go; nothing is told after that.
+ */
+struct hky_deciding;
+void hky_route_begin(struct hky_vm *vm, const struct hky_route_query *q, void (*ready)(void *ctx), void *ctx,
+                     struct hky_deciding **waits, struct hky_decision *out);
+void hky_route_go_on(struct hky_deciding **waits, const struct hky_route_query *q, void (*ready)(void *ctx), void *ctx,
+                     struct hky_decision *out);
+void hky_deciding_drop(struct hky_deciding **waits); /* NULL is fine */
 
 /* Does a Lua expression on r hold (queue --where)? Compile once per vm; HKY_E_SYNTAX with the message. */
 struct hky_where;

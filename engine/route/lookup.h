@@ -1,0 +1,24 @@
+/*
+ * lookup -- the look-ups of one worker's decisions, and who waits for them. It outlives the vms of the worker.
+ *
+ * A decision that waits holds a ticket {slot, generation}. Whoever completes the look-up shows the ticket, and the
+ * owner of the decision is told, once. A decision that is over, or that waits for something else by now, has given its
+ * ticket back: a late completion is known by its generation and refused.
+ */
+#ifndef HKY_ROUTE_LOOKUP_H
+#define HKY_ROUTE_LOOKUP_H
+
+#include "hikyaku/route.h"
+
+struct hky_ticket {
+    uint32_t slot, generation; /* generation 0: nobody waits */
+};
+
+/* `ready(ctx)` is called by hky_ticket_ready, at most once, and never after hky_ticket_end. */
+struct hky_ticket hky_ticket_new(struct hky_lookups *l, void (*ready)(void *ctx), void *ctx);
+/* The wait is over, or not wanted any more. The ticket becomes nobody's. */
+void hky_ticket_end(struct hky_lookups *l, struct hky_ticket *t);
+/* The answer is there: tells the owner. Not from inside the decision that asked. False: refused, it comes too late. */
+bool hky_ticket_ready(struct hky_lookups *l, struct hky_ticket t);
+
+#endif
