@@ -293,6 +293,7 @@ static enum hky_err open_workers(struct hky_engine *engine, struct hky_error *e)
                                                            .journal = engine->journal,
                                                            .log = engine->log,
                                                            .clock = engine->clock,
+                                                           .servers = engine->servers,
                                                            .ctx = engine,
                                                            .secret = ask_relay_secret},
                               &w->deliver, e);
@@ -374,6 +375,7 @@ static enum hky_err open_stages(struct hky_engine *engine, struct hky_error *e)
     if (err != HKY_OK)
         return err;
     engine->credentials = hky_credentials_new(engine->aux, engine->record, engine->log);
+    engine->servers = hky_servers_new(engine->record, engine->clock);
     if ((err = open_workers(engine, e)) != HKY_OK)
         return err;
     return open_console(engine, e);
@@ -634,6 +636,7 @@ void hky_engine_free(struct hky_engine **out)
         hky_deliver_free(&engine->workers[i].deliver);
     for (unsigned i = 0; i < engine->n_workers && engine->workers != NULL; i++)
         hky_notice_stop(engine->workers[i].notice);
+    hky_servers_free(&engine->servers);
     hky_credentials_free(&engine->credentials);
     hky_journal_close(&engine->journal); /* it still tells loops, whose queues hold tasks of the schedule */
     hky_schedule_free(&engine->schedule);

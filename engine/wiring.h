@@ -55,6 +55,7 @@ struct hky_engine {
     struct hky_accept_ops accept_ops;
     struct hky_accept *accept;
     struct hky_credentials *credentials;
+    struct hky_servers *servers;
     struct hky_console *console;
     int64_t started_at_ms;
     int stopping; /* 0 runs, 1 drains, 2 at once; aux's thread */

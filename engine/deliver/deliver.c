@@ -10,6 +10,8 @@ enum hky_err hky_deliver_new(const struct hky_deliver_params *p, struct hky_deli
     (void)e;
     struct hky_deliver *d = hky_calloc(1, sizeof(*d));
     d->params = *p;
+    d->own_servers = p->servers == NULL ? hky_servers_new(NULL, p->clock) : NULL;
+    d->servers = p->servers != NULL ? p->servers : d->own_servers;
     hky_map_init_outside(&d->pools);
     hky_map_init(&d->resolvers);
     TAILQ_INIT(&d->unplaced);
@@ -124,5 +126,6 @@ void hky_deliver_free(struct hky_deliver **dp)
         d->free_deliveries = x->free_next;
         hky_delivery_free(&x);
     }
+    hky_servers_free(&d->own_servers);
     free(d);
 }

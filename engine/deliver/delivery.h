@@ -22,6 +22,7 @@ struct hky_delivery {
     void (*on_piece)(void *ctx, struct hky_delivery *x); /* a piece that was waited for is there: write on */
     void *ctx;
     int64_t mail_at_ms; /* loop time at which MAIL was written */
+    uint64_t mail_at;   /* octets of the stream before MAIL */
     /* body's */
     struct hky_body_read read;
     struct hky_buf gathered; /* the header section, when it comes in pieces */

@@ -203,15 +203,17 @@ static bool is_last_rcpt(struct hky_transaction *t)
 
 /* True: it was given back. */
 static bool settle(struct hky_dialogue *d, struct hky_transaction *t, enum hky_stage stage,
-                   const struct hky_reply *reply, bool dot_left)
+                   const struct hky_reply *reply, bool dot_left, bool is_out_of_step)
 {
+    bool is_open = t->state == HKY_TRANSACTION_ENVELOPE || t->state == HKY_TRANSACTION_CONTENT;
+    /* Not the first here and without a reply of its own, or with one that was another's: that is about the connection,
+     * not about the message. */
+    if (is_open && t->ordinal > 1 && (!t->has_reply || (t->is_overlapped && is_out_of_step))) {
+        txn_end(d, t, HKY_DIALOGUE_GIVE_BACK);
+        return true;
+    }
     switch (t->state) {
     case HKY_TRANSACTION_ENVELOPE:
-        /* Not the first here and no reply of its own: the connection was worn out, not the message. */
-        if (!t->has_reply && t->ordinal > 1) {
-            txn_end(d, t, HKY_DIALOGUE_GIVE_BACK);
-            return true;
-        }
         report_rest(d, t, stage, reply, false);
         break;
     case HKY_TRANSACTION_CONTENT:
@@ -248,17 +250,19 @@ void hky_dialogue_finish(struct hky_dialogue *d, enum hky_stage stage, const str
     enum hky_stage at = stage != HKY_STAGE_NONE ? stage : hky_dialogue_stage(d);
     /* Settled before the state changes hands: no event may start anything new. */
     hky_dialogue_enter(d, HKY_DIALOGUE_CLOSED);
-    bool is_worn = false;
+    bool is_broken = reply->code == 0 && d->next != NULL && d->current->state == HKY_TRANSACTION_DOT;
+    unsigned n_given_back = 0;
     while (d->current != NULL) {
         enum hky_stage own = stage_of_txn(d, d->current);
-        is_worn |= settle(d, d->current, own, reply, dot_left);
+        n_given_back += settle(d, d->current, own, reply, dot_left, is_out_of_step);
     }
     d->n_marks = 0;
     hky_dialogue_emit(d, &(struct hky_dialogue_event){.kind = HKY_DIALOGUE_END,
                                                       .stage = at,
                                                       .reply = reply,
                                                       .is_idle = is_idle,
-                                                      .is_worn = is_worn,
+                                                      .is_broken = is_broken && !is_out_of_step,
+                                                      .n_given_back = n_given_back,
                                                       .is_out_of_step = is_out_of_step});
 }
 
@@ -324,6 +328,8 @@ static void on_rcpt(struct hky_dialogue *d, struct hky_transaction *t, unsigned 
 static void on_data(struct hky_dialogue *d, struct hky_transaction *t, const struct hky_reply *r)
 {
     if (r->code == 354) {
+        if (t->is_overlapped)
+            hky_dialogue_emit(d, &(struct hky_dialogue_event){.kind = HKY_DIALOGUE_IN_STEP, .txn = t});
         if (t->n_accepted > 0) {
             t->state = HKY_TRANSACTION_CONTENT;
             return;
@@ -435,6 +441,30 @@ static void on_reply(struct hky_dialogue *d, struct hky_mark m, const struct hky
     }
 }
 
+/* 503 to a command that was right where it stood: the server did not take it as overlapped. To DATA it may as well say
+ * that nobody was accepted. */
+static bool is_out_of_turn(const struct hky_mark *m, const struct hky_reply *r)
+{
+    if (r->code != 503 || m->txn == NULL || !m->txn->is_overlapped)
+        return false;
+    return m->expect == HKY_EXPECT_MAIL || (m->expect == HKY_EXPECT_RCPT && m->txn->is_mail_ok) ||
+           (m->expect == HKY_EXPECT_DATA && m->txn->n_accepted > 0);
+}
+
+/* To a MAIL that is not the first: the server closes, has given up waiting, or is still elsewhere. That says nothing
+ * about this message; a new connection does better. */
+static bool is_about_connection(const struct hky_reply *r)
+{
+    if (r->code == 421 || r->code == 503)
+        return true;
+    if (r->code >= 500)
+        return false;
+    struct hky_str text = hky_str_of(r->text, r->n);
+    return r->code >= 400 &&
+           ((r->enhanced[0] == 4 && r->enhanced[1] == 4 && r->enhanced[2] == 2) ||
+            hky_str_ifind(text, HKY_STR("timeout")) != NULL || hky_str_ifind(text, HKY_STR("timed out")) != NULL);
+}
+
 void hky_dialogue_reply(struct hky_dialogue *d, const struct hky_reply *r, struct hky_str lines, bool is_early)
 {
     if (d->state == HKY_DIALOGUE_CLOSED)
@@ -456,8 +486,11 @@ void hky_dialogue_reply(struct hky_dialogue *d, const struct hky_reply *r, struc
         hky_dialogue_misfit(d, expect_name(first->expect), r);
         return;
     }
-    /* The server closes; on a used connection that says nothing about this message. */
-    if (first->expect == HKY_EXPECT_MAIL && r->code == 421 && first->txn->ordinal > 1) {
+    if (is_out_of_turn(first, r)) {
+        hky_dialogue_finish(d, expect_stages[first->expect], r, false, true);
+        return;
+    }
+    if (first->expect == HKY_EXPECT_MAIL && first->txn->ordinal > 1 && is_about_connection(r)) {
         hky_dialogue_finish(d, HKY_STAGE_MAIL, r, false, false);
         return;
     }
@@ -485,6 +518,7 @@ void hky_dialogue_begin(struct hky_dialogue *d, struct hky_transaction *t)
     t->sent = 0;
     t->n_accepted = t->next_rcpt = 0;
     t->is_mail_out = t->is_mail_ok = t->has_reply = t->is_data_out = false;
+    t->is_overlapped = d->current != NULL;
     if (d->current == NULL)
         d->current = t;
     else

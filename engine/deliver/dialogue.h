@@ -80,6 +80,7 @@ struct hky_transaction {
     size_t sent; /* octets of `commands` */
     unsigned ordinal, n_accepted, next_rcpt;
     bool is_mail_out, is_mail_ok, has_reply, is_data_out;
+    bool is_overlapped; /* its envelope went out behind the dot of another, before the reply */
 };
 
 enum hky_dialogue_event_kind {
@@ -89,7 +90,9 @@ enum hky_dialogue_event_kind {
     HKY_DIALOGUE_OPEN,      /* ready for the first transaction */
     HKY_DIALOGUE_RESULT,    /* txn, recipient, stage, reply, is_ambiguous */
     HKY_DIALOGUE_DONE,      /* txn is over, all recipients were reported; not touched again */
-    HKY_DIALOGUE_GIVE_BACK, /* txn ended before its turn: nothing was reported; not touched again */
+    HKY_DIALOGUE_GIVE_BACK, /* the connection ended for txn, not by it: who was not reported is to be sent again at
+                             * once; not touched again */
+    HKY_DIALOGUE_IN_STEP,   /* the overlapped envelope of txn got fitting replies */
     HKY_DIALOGUE_END,       /* close the stream; stage and reply say why */
 };
 struct hky_dialogue_event {
@@ -98,10 +101,11 @@ struct hky_dialogue_event {
     unsigned recipient;
     enum hky_stage stage;
     const struct hky_reply *reply;
-    bool is_ambiguous;   /* the dot may have left and its reply is missing */
-    bool is_out_of_step; /* END: replies did not fit the commands: do not overlap or pipeline with this peer */
-    bool is_idle;        /* END: nothing was under way */
-    bool is_worn;        /* END: a message that was not the first of the connection was given back */
+    bool is_ambiguous;     /* the dot may have left and its reply is missing */
+    bool is_out_of_step;   /* END: replies did not fit the commands: do not overlap or pipeline with this peer */
+    bool is_idle;          /* END: nothing was under way */
+    bool is_broken;        /* END: lost while an overlapped envelope was behind a dot without a reply */
+    unsigned n_given_back; /* END: messages */
     struct hky_str octets;
 };
 

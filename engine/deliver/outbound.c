@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#define PROMPT_MS      2000         /* a MAIL later than this may come to a connection that was closed for waiting */
 #define OVERLAP_UNSENT (256 * 1024) /* with more of the body unsent the next message is not bound yet */
 
 static const char *const state_names[] = {
@@ -111,25 +112,24 @@ static void let_go(struct hky_outbound *c)
 }
 
 /* No connection came about, or none that could send: the bound delivery gets the outcome. */
-static void fail_bound(struct hky_outbound *c, enum hky_stage stage, enum hky_class class,
-                       const struct hky_reply *reply)
+static void fail_bound(struct hky_outbound *c, const struct hky_outbound_end *end)
 {
     struct hky_delivery *x = c->bound;
     if (x == NULL)
         return;
     c->bound = NULL;
-    if (c->params.ops->spare != NULL && c->params.ops->spare(c->params.ctx, c, stage)) {
-        c->params.ops->give_back(c->params.ctx, c, x);
+    if (c->params.ops->spare != NULL && c->params.ops->spare(c->params.ctx, c, end)) {
+        c->params.ops->give_back(c->params.ctx, c, x, false);
         return;
     }
     for (unsigned i = 0; i < x->txn.n; i++)
-        c->params.ops->result(c->params.ctx, c, x, i, stage, class, reply);
+        c->params.ops->result(c->params.ctx, c, x, i, end->stage, end->class, end->reply);
     c->params.ops->done(c->params.ctx, c, x, false);
 }
 
 static void close_for_good(struct hky_outbound *c, const struct hky_outbound_end *end)
 {
-    fail_bound(c, end->stage, end->class, end->reply);
+    fail_bound(c, end);
     let_go(c);
     if (hky_log_is_on(c->params.log, HKY_LOG_DEBUG)) {
         char quoted[HKY_LOG_QUOTED];
@@ -165,9 +165,11 @@ void hky_outbound_conclude(struct hky_outbound *c)
         .was_open = c->state == HKY_OUTBOUND_READY,
         .is_idle = c->end.is_idle,
         .is_out_of_step = c->end.is_out_of_step,
-        .is_worn = c->end.is_worn && reply.code == 0,
+        .is_broken = c->end.is_broken,
         .no_tls = c->is_plain && !c->params.is_plain,
     };
+    if (c->is_full && !end.is_broken && !end.is_out_of_step)
+        end.n_full = c->n_taken - c->end.n_given_back;
     c->end.kind = HKY_DIALOGUE_SEND;
     if (!end.was_open && may_try_next(c, end.stage, &reply)) {
         dialogue_end(c);
@@ -204,6 +206,12 @@ static struct hky_delivery *delivery_of(struct hky_transaction *t)
     return HKY_CONTAINER(t, struct hky_delivery, txn);
 }
 
+static void on_give_back(struct hky_outbound *c, struct hky_delivery *x)
+{
+    c->is_full |= x->mail_at_ms - c->done_at_ms < PROMPT_MS;
+    c->params.ops->give_back(c->params.ctx, c, x, c->stream == NULL || hky_stream_sent(c->stream) > x->mail_at);
+}
+
 static void on_dialogue(void *ctx, const struct hky_dialogue_event *ev)
 {
     struct hky_outbound *c = ctx;
@@ -229,10 +237,15 @@ static void on_dialogue(void *ctx, const struct hky_dialogue_event *ev)
                     ev->is_ambiguous ? HKY_CLASS_AMBIGUOUS : c->class, ev->reply);
         break;
     case HKY_DIALOGUE_DONE:
+        c->done_at_ms = hky_loop_now_ms(c->params.loop);
         ops->done(c->params.ctx, c, delivery_of(ev->txn), true);
         break;
     case HKY_DIALOGUE_GIVE_BACK:
-        ops->give_back(c->params.ctx, c, delivery_of(ev->txn));
+        on_give_back(c, delivery_of(ev->txn));
+        break;
+    case HKY_DIALOGUE_IN_STEP:
+        if (ops->in_step != NULL)
+            ops->in_step(c->params.ctx, c);
         break;
     case HKY_DIALOGUE_END:
         c->end = *ev;
@@ -277,6 +290,7 @@ static void begin(struct hky_outbound *c, struct hky_delivery *x)
     c->bound = NULL;
     if (is_fit) {
         x->mail_at_ms = hky_loop_now_ms(c->params.loop);
+        x->mail_at = hky_stream_written(c->stream);
         hky_dialogue_begin(&c->dialogue, &x->txn);
         return;
     }
@@ -309,10 +323,13 @@ static bool write_content(struct hky_outbound *c, struct hky_transaction *t)
     return false;
 }
 
-static bool may_take(const struct hky_outbound *c)
+static bool may_take(struct hky_outbound *c)
 {
-    return !hky_outbound_is_retiring(c) && hky_dialogue_can_begin(&c->dialogue) &&
-           hky_stream_unsent(c->stream) <= OVERLAP_UNSENT;
+    if (hky_outbound_is_retiring(c) || !hky_dialogue_can_begin(&c->dialogue) ||
+        hky_stream_unsent(c->stream) > OVERLAP_UNSENT)
+        return false;
+    const struct hky_outbound_ops *ops = c->params.ops;
+    return hky_dialogue_is_idle(&c->dialogue) || (ops->may_overlap != NULL && ops->may_overlap(c->params.ctx, c));
 }
 
 static bool wants_credential(const struct hky_outbound *c)
@@ -378,6 +395,8 @@ static size_t on_data(void *ctx, const char *p, size_t n)
         }
         c->is_moved = true;
         const struct hky_reply *r = &c->reader.reply;
+        if (c->params.ops->greeted != NULL && hky_dialogue_expects(&c->dialogue) == HKY_EXPECT_GREETING)
+            c->params.ops->greeted(c->params.ctx, c, hky_str_of(r->text, r->n));
         if (c->params.ops->trace != NULL && r->code < 400) {
             char text[HKY_REPLY_TEXT + 32];
             enum hky_stage stage = hky_dialogue_stage(&c->dialogue);
@@ -412,7 +431,7 @@ static void on_connected(struct hky_outbound *c)
         .is_secure = has_tls && r->tls == HKY_TLS_IMPLICIT,
         .wants_auth = wants_auth,
         .may_pipeline = !c->params.no_pipelining,
-        .may_overlap = r->overlap && !c->params.no_overlap,
+        .may_overlap = r->overlap && c->params.ops->may_overlap != NULL,
         .emit = on_dialogue,
         .ctx = c,
     };
@@ -534,7 +553,7 @@ struct hky_outbound *hky_outbound_new(const struct hky_outbound_params *p)
     memcpy(c->hosts, p->hosts, p->n_hosts * sizeof(*c->hosts));
     c->params.hosts = c->hosts;
     c->bound = p->bound;
-    c->most = p->relay->messages_per_connection > 0 ? p->relay->messages_per_connection : UINT32_MAX;
+    c->most = p->most > 0 ? p->most : UINT32_MAX;
     c->is_plain = p->is_plain;
     c->class = HKY_CLASS_N;
     c->auth = HKY_AUTH_NONE;

@@ -21,20 +21,27 @@ struct hky_outbound_end {
     bool was_open;       /* it could send */
     bool is_idle;        /* nothing was under way */
     bool is_out_of_step; /* do not pipeline or overlap with this peer */
-    bool is_worn;        /* it ended while an overlapped message was out */
+    bool is_broken;      /* lost while an overlapped envelope was behind a dot without a reply */
     bool no_tls;         /* opportunistic TLS failed with this peer */
+    unsigned n_full; /* the server ended it at the next MAIL after so many messages, without a pause; 0: it did not */
 };
 
 struct hky_outbound_ops {
     /* It can send one more: which? NULL: nothing now; hky_outbound_kick when there is. */
     struct hky_delivery *(*next)(void *ctx, struct hky_outbound *c);
+    /* May it overlap now: write the next envelope before the reply to the dot? NULL: never. */
+    bool (*may_overlap)(void *ctx, struct hky_outbound *c);
+    /* The server greets with this text; an overlapped envelope got fitting replies. NULL: of no interest. */
+    void (*greeted)(void *ctx, struct hky_outbound *c, struct hky_str text);
+    void (*in_step)(void *ctx, struct hky_outbound *c);
     /* class HKY_CLASS_N: ask the classifier. */
     void (*result)(void *ctx, struct hky_outbound *c, struct hky_delivery *x, unsigned i, enum hky_stage stage,
                    enum hky_class class, const struct hky_reply *reply);
     void (*done)(void *ctx, struct hky_outbound *c, struct hky_delivery *x, bool mail_sent);
-    void (*give_back)(void *ctx, struct hky_outbound *c, struct hky_delivery *x);
-    /* It could not be opened at this stage: give the bound delivery back instead of failing it? NULL: no. */
-    bool (*spare)(void *ctx, struct hky_outbound *c, enum hky_stage stage);
+    /* To be sent again at once: recipients without a result. mail_sent: its MAIL was written. */
+    void (*give_back)(void *ctx, struct hky_outbound *c, struct hky_delivery *x, bool mail_sent);
+    /* It could not be opened: give the bound delivery back instead of failing it? NULL: no. */
+    bool (*spare)(void *ctx, struct hky_outbound *c, const struct hky_outbound_end *end);
     void (*open)(void *ctx, struct hky_outbound *c);
     void (*closed)(void *ctx, struct hky_outbound *c, const struct hky_outbound_end *end);
     /* done(arg, secret, error) later on the loop, once; also after the connection is gone. */
@@ -57,7 +64,8 @@ struct hky_outbound_params {
     struct hky_tls *tls; /* context; NULL: no TLS whatever the relay says */
     bool is_redirected;  /* no AUTH, no TLS */
     bool is_plain;       /* opportunistic TLS failed before: do without */
-    bool no_overlap, no_pipelining;
+    bool no_pipelining;
+    uint32_t most;              /* messages; 0: no bound */
     uint32_t idle_ms;           /* 0 = 30 s */
     struct hky_delivery *bound; /* sent first; gets the outcome when no connection comes about */
     const struct hky_outbound_ops *ops;

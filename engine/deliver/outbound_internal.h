@@ -48,10 +48,12 @@ struct hky_outbound {
     uint64_t dot_end;        /* octets of the stream that end with the newest dot */
     uint64_t sent_at_arming; /* progress since the timer was set */
     int64_t armed_at_ms;
+    int64_t done_at_ms; /* the last message was over */
     enum hky_outbound_state state;
     uint32_t n_taken, most; /* messages; with `most` taken it says QUIT */
     bool is_pumping;        /* pump is on the stack: events that come meanwhile do not call it again */
     bool is_moved;          /* something went on since the timer was set */
+    bool is_full;           /* a message was given back though the one before it had only just been answered */
     /* What the targets tried so far have shown. */
     bool is_plain;                 /* TLS that is only opportunistic failed */
     bool has_refreshed;            /* the token was refused once, and fetched again */

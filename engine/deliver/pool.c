@@ -1,6 +1,7 @@
 #include "deliver/pool.h"
 
 #include "base/hash.h"
+#include "deliver/servers.h"
 #include "deliver/verdict.h"
 #include "base/clock.h"
 
@@ -9,7 +10,7 @@
 
 #define CONNECTIONS_DEFAULT 10
 #define FREE_DELIVERIES_MAX 256
-#define STRIKES_MAX         2
+#define FULL_FOR_MS         (60 * 60 * 1000)
 #define LEARNED_FOR_MS      60000
 #define NO_TLS_FOR_MS       (60 * 60 * 1000)
 
@@ -17,6 +18,7 @@ struct member { /* one connection */
     struct hky_pool *pool;
     struct hky_outbound *connection;
     struct hky_delivery *live[2]; /* what it has of ours, bound or under way */
+    struct hky_server *server;    /* NULL: not greeted yet, or nobody we could learn about */
     bool is_open;
     TAILQ_ENTRY(member) link;
 };
@@ -38,10 +40,11 @@ struct hky_pool {
     unsigned n_members, n_open;
     bool is_proven; /* the last connection that ended its opening could send */
     bool is_queued, no_overlap, no_pipelining;
-    uint8_t strikes;
     uint64_t n_taken;      /* jobs */
     unsigned learned_most; /* how many connections the far side bears, until learned_until_ms */
-    int64_t plain_until_ms, learned_until_ms;
+    unsigned full_at;      /* the last connection that the server ended at MAIL had had so many messages */
+    unsigned learned_full; /* it ends all of them after so many, until full_until_ms */
+    int64_t plain_until_ms, learned_until_ms, full_until_ms;
     struct hky_task task;
 };
 
@@ -171,25 +174,39 @@ static void on_done(void *ctx, struct hky_outbound *c, struct hky_delivery *x, b
     hky_schedule_done(&job, mail_sent);
 }
 
-static void on_give_back(void *ctx, struct hky_outbound *c, struct hky_delivery *x)
+static void on_give_back(void *ctx, struct hky_outbound *c, struct hky_delivery *x, bool mail_sent)
 {
     struct member *m = ctx;
     (void)c;
     struct hky_job *job = x->job;
     forget(m, x);
     delivery_over(m->pool, x);
-    hky_schedule_give_back(&job);
+    if (mail_sent)
+        hky_schedule_done(&job, true);
+    else
+        hky_schedule_give_back(&job);
     hky_pool_wake(m->pool);
+}
+
+/* Up to the greeting whatever it says; later, up to the end of the login, only what may pass: a 5xx there is about us.
+ */
+static bool is_turned_away(const struct hky_outbound_end *end)
+{
+    const struct hky_reply *r = end->reply;
+    if (end->stage == HKY_STAGE_CONNECT || end->stage == HKY_STAGE_GREETING)
+        return true;
+    bool is_lost = r->origin == HKY_ORIGIN_LOST || end->class == HKY_CLASS_NETWORK;
+    return end->stage <= HKY_STAGE_AUTH && (is_lost || (r->code >= 400 && r->code < 500));
 }
 
 /* With others open, a connection that is turned away says how many the far side bears, and nothing about its message.
  */
-static bool on_spare(void *ctx, struct hky_outbound *c, enum hky_stage stage)
+static bool on_spare(void *ctx, struct hky_outbound *c, const struct hky_outbound_end *end)
 {
     struct member *m = ctx;
     struct hky_pool *pool = m->pool;
     (void)c;
-    if (pool->n_open == 0 || (stage != HKY_STAGE_CONNECT && stage != HKY_STAGE_GREETING))
+    if (pool->n_open == 0 || !is_turned_away(end))
         return false;
     pool->learned_most = pool->n_open;
     pool->learned_until_ms = hky_loop_now_ms(pool->deliver->params.loop) + LEARNED_FOR_MS;
@@ -206,19 +223,54 @@ static void on_open(void *ctx, struct hky_outbound *c)
     hky_pool_wake(m->pool); /* others may follow now */
 }
 
-static void degrade(struct hky_pool *pool, const struct hky_outbound_end *end)
+static void on_greeted(void *ctx, struct hky_outbound *c, struct hky_str text)
 {
-    /* Once may be a restart of the server; an answer to the wrong command is never an accident. */
-    if (end->is_worn && ++pool->strikes < STRIKES_MAX)
-        return;
-    if (!end->is_worn && !end->is_out_of_step)
-        return;
-    if (end->is_out_of_step && pool->no_overlap)
-        pool->no_pipelining = true;
-    if (!pool->no_overlap)
-        hky_log(pool->deliver->params.log, HKY_LOG_WARN, "overlap_off", "relay=%s why=%s", pool->relay->name,
+    struct member *m = ctx;
+    m->server = hky_servers_get(m->pool->deliver->servers, hky_outbound_host(c), m->pool->port, text);
+}
+
+static bool on_may_overlap(void *ctx, struct hky_outbound *c)
+{
+    struct member *m = ctx;
+    (void)c;
+    return !m->pool->no_overlap && m->server != NULL && hky_server_may_overlap(m->server, m);
+}
+
+static void on_in_step(void *ctx, struct hky_outbound *c)
+{
+    struct member *m = ctx;
+    (void)c;
+    if (m->server != NULL)
+        hky_server_on_good(m->server, m);
+}
+
+/* An answer to the wrong command is never an accident: first overlap goes, then pipelining. */
+static void learn_of_overlap(struct member *m, const struct hky_outbound_end *end)
+{
+    struct hky_pool *pool = m->pool;
+    enum hky_server_end how = end->is_out_of_step ? HKY_SERVER_OUT_OF_STEP
+                              : end->is_broken    ? HKY_SERVER_BROKE
+                                                  : HKY_SERVER_PARTED;
+    if (m->server != NULL && hky_server_on_end(m->server, m, how))
+        hky_log(pool->deliver->params.log, HKY_LOG_WARN, "overlap_off", "relay=%s host=%s why=%s", pool->relay->name,
+                hky_outbound_host(m->connection),
                 end->is_out_of_step ? "\"replies out of step\"" : "\"closes with messages under way\"");
+    if (!end->is_out_of_step)
+        return;
+    pool->no_pipelining |= pool->no_overlap;
     pool->no_overlap = true;
+}
+
+/* Two connections one after the other that were ended at the same point: that is how many messages they are for. */
+static void learn_of_fullness(struct hky_pool *pool, unsigned n)
+{
+    if (n == 0)
+        return;
+    if (n == pool->full_at) {
+        pool->learned_full = n;
+        pool->full_until_ms = hky_loop_now_ms(pool->deliver->params.loop) + FULL_FOR_MS;
+    }
+    pool->full_at = n;
 }
 
 static void on_closed(void *ctx, struct hky_outbound *c, const struct hky_outbound_end *end)
@@ -231,7 +283,8 @@ static void on_closed(void *ctx, struct hky_outbound *c, const struct hky_outbou
         pool->is_proven = false;
     if (end->no_tls)
         pool->plain_until_ms = hky_loop_now_ms(pool->deliver->params.loop) + NO_TLS_FOR_MS;
-    degrade(pool, end);
+    learn_of_overlap(m, end);
+    learn_of_fullness(pool, end->n_full);
     if (m->is_open)
         pool->n_open--;
     pool->n_members--;
@@ -252,6 +305,9 @@ static void on_want_secret(void *ctx, struct hky_outbound *c, struct hky_secret 
 
 static const struct hky_outbound_ops connection_ops = {
     .next = on_next,
+    .may_overlap = on_may_overlap,
+    .greeted = on_greeted,
+    .in_step = on_in_step,
     .result = on_result,
     .done = on_done,
     .give_back = on_give_back,
@@ -284,6 +340,13 @@ static bool has_tls(struct hky_pool *pool)
     return false;
 }
 
+static uint32_t most_messages(const struct hky_pool *pool)
+{
+    uint32_t most = pool->relay->messages_per_connection;
+    bool is_known = hky_loop_now_ms(pool->deliver->params.loop) < pool->full_until_ms;
+    return is_known && (most == 0 || pool->learned_full < most) ? pool->learned_full : most;
+}
+
 static void open_one(struct hky_pool *pool, struct hky_job *job)
 {
     struct hky_deliver *d = pool->deliver;
@@ -306,8 +369,8 @@ static void open_one(struct hky_pool *pool, struct hky_job *job)
         .tls = needs_tls(pool) ? pool->tls : NULL,
         .is_redirected = pool->is_redirected,
         .is_plain = hky_loop_now_ms(d->params.loop) < pool->plain_until_ms,
-        .no_overlap = pool->no_overlap,
         .no_pipelining = pool->no_pipelining,
+        .most = most_messages(pool),
         .bound = x,
         .ops = &connection_ops,
         .ctx = m,

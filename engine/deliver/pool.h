@@ -25,9 +25,10 @@ struct hky_lane_slot {
 
 struct hky_deliver {
     struct hky_deliver_params params;
-    struct hky_map pools;                 /* key -> pool */
-    struct hky_map resolvers;             /* "addr:port" -> hky_dns */
-    TAILQ_HEAD(, hky_lane_slot) unplaced; /* slots without a pool */
+    struct hky_map pools;                      /* key -> pool */
+    struct hky_map resolvers;                  /* "addr:port" -> hky_dns */
+    struct hky_servers *servers, *own_servers; /* own: the owner gave none */
+    TAILQ_HEAD(, hky_lane_slot) unplaced;      /* slots without a pool */
     struct hky_delivery *free_deliveries;
     unsigned n_free;
     bool is_draining;

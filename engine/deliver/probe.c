@@ -100,8 +100,9 @@ static void on_done(void *ctx, struct hky_outbound *c, struct hky_delivery *x, b
         hky_outbound_retire(c);
 }
 
-static void on_give_back(void *ctx, struct hky_outbound *c, struct hky_delivery *x)
+static void on_give_back(void *ctx, struct hky_outbound *c, struct hky_delivery *x, bool mail_sent)
 {
+    (void)mail_sent;
     (void)ctx;
     (void)c;
     (void)x;
@@ -266,7 +267,6 @@ static void go(struct probe *p)
         .port = p->port,
         .tls = p->tls,
         .is_redirected = p->is_redirected,
-        .no_overlap = true,
         .no_pipelining = true, /* a time of its own for every stage */
         .bound = p->delivery,
         .ops = &ops,

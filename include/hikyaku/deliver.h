@@ -9,12 +9,19 @@
 
 struct hky_deliver;
 
+/* What is learned of servers (which of them can take overlapped commands): one for the engine, shared by the workers,
+ * kept over restarts in state.db. record NULL: nothing is kept. */
+struct hky_servers;
+struct hky_servers *hky_servers_new(struct hky_record *record, const struct hky_clock *clock);
+void hky_servers_free(struct hky_servers **s);
+
 struct hky_deliver_params {
     struct hky_loop *loop;
     unsigned worker;
     struct hky_journal *journal; /* bodies */
     struct hky_log *log;
     const struct hky_clock *clock;
+    struct hky_servers *servers; /* borrowed; NULL: one of its own, which forgets */
     void *ctx;
     /* Secrets and OAuth tokens are read by another thread; done comes on this loop. `refused`: the token
      * that the relay refused, borrowed for the call, or NULL. `policy`: the one `relay` is in, after a reload not

@@ -110,8 +110,8 @@ enum hky_take { HKY_TAKE_JOB, HKY_TAKE_EMPTY, HKY_TAKE_WAIT /* cap, breaker, pau
 enum hky_take hky_schedule_take(struct hky_lane *lane, struct hky_job **out);
 /* What became of recipient i (0 <= i < n), once each, in any order. Copied. */
 void hky_schedule_result(struct hky_job *job, unsigned i, const struct hky_outcome *o);
-/* All reported: frees the job. `mail_sent`: MAIL (or RCPT) reached the wire, so the cap slots count from now on;
- * false gives them back. */
+/* Frees the job; recipients that were not reported are back in the queue, at once and uncounted. `mail_sent`: MAIL (or
+ * RCPT) reached the wire, so the cap slots count from now on; false gives them back. */
 void hky_schedule_done(struct hky_job **job, bool mail_sent);
 /* The connection ended before this job's turn: everything back in the queue uncounted, slots given back. */
 void hky_schedule_give_back(struct hky_job **job);

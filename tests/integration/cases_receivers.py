@@ -4,7 +4,7 @@ import pwd
 import ssl
 import subprocess
 
-from common import Skip, case, certificate, end, event, events, holds, mail, message, need, same, send
+from common import Skip, case, certificate, end, event, events, holds, mail, message, need, restart, same, send
 from harness import answers, free_ports, wait_for
 
 HEAD = 'engine { hostname = "mail.shop.example", listen = "127.0.0.1:{port}", retry = { "1s" }, dsn = "none" }\n'
@@ -274,3 +274,84 @@ def postfix(world):
         holds(f"sasl_method={auth.upper()}, sasl_username={auth}" in log, f"Postfix saw no {auth}: {log[-3000:]}")
     end(engine)
     server.stop()
+
+
+SUBMISSION = """
+base_dir = {dir}/run
+log_path = {dir}/dovecot.txt
+protocols = submission
+ssl = yes
+ssl_cert = <{cert}
+ssl_key = <{key}
+default_internal_user = nobody
+default_internal_group = nogroup
+default_login_user = nobody
+mail_location = maildir:{dir}/mail
+first_valid_uid = 1
+hostname = relay.example
+submission_relay_host = 127.0.0.1
+submission_relay_port = {sink}
+passdb {{
+  driver = static
+  args = password=right
+}}
+userdb {{
+  driver = static
+  args = uid=nobody gid=nogroup home={dir}/home
+}}
+service submission-login {{
+  inet_listener submission {{
+    address = 127.0.0.1
+    port = {port}
+  }}
+  inet_listener submissions {{
+    port = 0
+  }}
+}}
+service stats {{
+  unix_listener stats-reader {{
+    mode = 0666
+  }}
+  unix_listener stats-writer {{
+    mode = 0666
+  }}
+}}
+"""
+
+
+@case("receivers", "Dovecot's submission service, which dies of overlapped commands and takes ten logins: one message ambiguous, never another", 120)
+def dovecot_submission(world):
+    program = need("dovecot")
+    if os.getuid() != 0:
+        raise Skip("Dovecot starts as root only")
+    if not os.path.exists("/usr/lib/dovecot/submission"):
+        raise Skip("Dovecot's submission service is not installed (Debian: dovecot-submissiond)")
+    cert, key = certificate(world)
+    sink = world.sink(rules=["no.example rcpt 550 5.1.1 no such user"])
+    directory, port = world.path("peer"), free_ports(1)[0]
+    os.makedirs(f"{directory}/home")
+    os.chmod(f"{directory}/home", 0o777)
+    config = world.write("peer/dovecot.conf", SUBMISSION.format(dir=directory, cert=cert, key=key, sink=sink.ports[0], port=port))
+    world.start("dovecot", [program, "-F", "-c", config])
+    wait_for(lambda: answers(port), 15, why="Dovecot")
+    engine = world.engine(HEAD.replace('"1s"', '"1h"') + f"""
+        relay "r" {{ host = "localhost", port = {port}, tls = "starttls", ca = "{cert}", user = "u", password = secret "right", connections = 14 }}
+        route "all" {{ to = "*", via = "r" }}
+    """, env={"HIKYAKU_SECRET_RIGHT": "right"})
+
+    def round_of(first, n):
+        for i in range(first, first + n):
+            send(engine, f"u{i}@{'no' if i % 50 == 7 else 'a'}.example")
+        wait_for(lambda: sum(len(engine.events(k)) for k in ("delivered", "failed", "deferred")) >= first + n, 60, 0.2, "every message has an outcome")
+
+    round_of(0, 200)
+    deferred = engine.events("deferred")
+    holds(len(deferred) <= 1 and all(e["class"] == "ambiguous" for e in deferred), f"deferred: {deferred[:3]}")
+    same(sorted(e["rcpt"] for e in engine.events("failed")), sorted(f"u{i}@no.example" for i in range(200) if i % 50 == 7), "refused recipients")
+    same({e["class"] for e in engine.events("failed")}, {"bad_mailbox"}, "class")
+    same(engine.events("relay_paused"), [], "pauses")
+    end(engine)
+    restart(engine)
+    round_of(200, 50)
+    same(len(engine.events("deferred")), len(deferred), "ambiguous after a restart: what was learned is kept")
+    end(engine)

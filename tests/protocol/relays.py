@@ -781,7 +781,20 @@ def case_r22_self(world, engine, pairs):
         check(rounds <= 60, f"{rounds} rounds")
 
 
-CASES = [("R10", case_r10), ("R11", case_r11_idle), ("R22", case_r22), ("R22", case_r22_self)]
+def case_r23(world, engine, pairs):
+    """A bound on logins: 421 at AUTH to all but three connections of an account; the rest of the mail goes by those."""
+    n = 40
+    for i in range(n):
+        hand_in(engine.port, "a@x.test", [f"u{i}@r23.test"])
+    wait_for(lambda: len(pairs["r23"].messages) >= n, 30, 0.1, "all mail by the connections that are open")
+    ends = wait_for(lambda: (lambda got: len(got) >= n and got)([e for e in engine.events() if e["ev"] in ENDS and e.get("rcpt", "").endswith("@r23.test")]),
+                    20, 0.1, "every recipient has an outcome")
+    check(all(e["ev"] == "delivered" and e["attempts"] == 1 for e in ends), [e for e in ends if e["ev"] != "delivered"][:2])
+    check(pairs["r23"].n_refused > 0, "no login was refused: the case tries nothing")
+    check(not [e for e in engine.events("relay_paused") if "r23" in json.dumps(e)], "the account was paused")
+
+
+CASES = [("R23", case_r23), ("R10", case_r10), ("R11", case_r11_idle), ("R22", case_r22), ("R22", case_r22_self)]
 
 
 def special_relays(world, context, dns):
@@ -802,8 +815,24 @@ def special_relays(world, context, dns):
             raise Gone()
         return b""
 
+    def bounded_login(c):
+        with c.relay.lock:
+            if c.relay.n_in >= 3:
+                c.relay.n_refused += 1
+                refused = True
+            else:
+                c.relay.n_in += 1
+                refused = False
+        if refused:
+            c.say(b"421 4.7.0 Maximum number of connections from user+IP exceeded\r\n")
+            raise Gone()
+        time.sleep(0.02)  # so that the others come meanwhile
+        return b"235 2.7.0 in\r\n"
+
+    bounded = Relay(on={"AUTH": bounded_login, "dot": lambda c: time.sleep(0.02)}, extensions=PIPELINING + (b"AUTH PLAIN",))
+    bounded.n_in = bounded.n_refused = 0
     own = Relay()
-    pairs = {"r10": Relay(extensions=(b"STARTTLS", b"AUTH PLAIN"), context=context), "r11-idle": Relay(on={"dot": [later_421]}), "r11-stale": Relay(on={"dot": goes_stale}),
+    pairs = {"r23": bounded, "r10": Relay(extensions=(b"STARTTLS", b"AUTH PLAIN"), context=context), "r11-idle": Relay(on={"dot": [later_421]}), "r11-stale": Relay(on={"dot": goes_stale}),
              "own": own, "dns": dns}
     return pairs
 
@@ -829,6 +858,8 @@ relay "self" {{ host = "127.0.0.1", port = {{port}}, tls = "none" }}
 route "dns" {{ to = ".dns.test", via = "own" }}
 route "dns2" {{ to = ".dns2.test", via = "own-self" }}
 route "self" {{ to = "self-relay.test", via = "self" }}
+relay "r23" {{ host = "127.0.0.1", port = {pairs['r23'].port}, tls = "none", auth = "plain", user = "r23", password = secret "relay", connections = 10 }}
+route "r23" {{ to = "r23.test", via = "r23" }}
 relay "healthy" {{ host = "127.0.0.1", port = {healthy}, tls = "none" }}
 route "healthy" {{ to = "healthy.test", via = "healthy" }}
 """

@@ -71,9 +71,11 @@ static void on_event(void *ctx, const struct hky_dialogue_event *ev)
         say(b, "back %c\n", find(ev->txn)->name);
         find(ev->txn)->is_live = false;
         break;
+    case HKY_DIALOGUE_IN_STEP:
+        break;
     case HKY_DIALOGUE_END:
-        say(b, "end %s %u%s%s\n", hky_stage_name(ev->stage), ev->reply->code, ev->is_idle ? " idle" : "",
-            ev->is_out_of_step ? " step" : "");
+        say(b, "end %s %u%s%s%s\n", hky_stage_name(ev->stage), ev->reply->code, ev->is_idle ? " idle" : "",
+            ev->is_out_of_step ? " step" : "", ev->is_broken ? " broken" : "");
         break;
     }
 }
@@ -237,6 +239,24 @@ static const struct row rows[] = {
     {"421 to DATA", "",
      PIPELINED "> begin A1\nC: MAIL A\nC: RCPT A0\nC: DATA A\n> 250 m\n> 250 a\n> 421 c\nA0 data 421\nC: RSET\ndone A\n"
                "end mail 421 idle\n"},
+    {"451 timeout to a later MAIL gives the message back", "",
+     PIPELINED SENT_A "> 250 ok\nA0 dot 250\ndone A\n" OVER_B "> 451 4.4.2 Timeout\nback B\nend mail 451\n"},
+    {"451 of another kind to a later MAIL is its outcome", "",
+     PIPELINED SENT_A "> 250 ok\nA0 dot 250\ndone A\n" OVER_B "> 451 4.3.0 try later\nB0 mail 451\n"},
+    {"503 to a later MAIL that was not overlapped", "",
+     PIPELINED SENT_A "> 250 ok\nA0 dot 250\ndone A\n" OVER_B "> 503 nested MAIL\nback B\nend mail 503\n"},
+    {"503 to an overlapped MAIL is out of step", "",
+     PIPELINED SENT_A OVER_B "> 250 ok\nA0 dot 250\ndone A\n> 503 pipelined\nback B\nend mail 503 step\n"},
+    {"503 to an overlapped RCPT is out of step", "",
+     PIPELINED SENT_A OVER_B "> 250 ok\nA0 dot 250\ndone A\n> 250 m\n> 503 no MAIL\nback B\nend rcpt 503 step\n"},
+    {"503 to an overlapped DATA with somebody accepted is out of step", "",
+     PIPELINED SENT_A OVER_B
+     "> 250 ok\nA0 dot 250\ndone A\n> 250 m\n> 250 r\n> 503 no RCPT\nback B\nend data 503 step\n"},
+    {"503 to an overlapped DATA with nobody accepted is not", "",
+     PIPELINED SENT_A OVER_B "> 250 ok\nA0 dot 250\ndone A\n> 250 m\n> 550 r\nB0 rcpt 550\n> 503 no RCPT\nC: RSET\n"
+                             "done B\n"},
+    {"a reply that fits nothing to an overlapped RCPT", "",
+     PIPELINED SENT_A OVER_B "> 250 ok\nA0 dot 250\ndone A\n> 250 m\n> 354 go\nback B\nend rcpt 0 step\n"},
     {"421 to the dot: that one is deferred, the overlapped one given back", "",
      PIPELINED SENT_A OVER_B "> 421 x\nA0 dot 421\ndone A\nback B\nend mail 421\n"},
     {"421 to RSET gives the follower back", "",
@@ -258,7 +278,7 @@ static const struct row rows[] = {
      PIPELINED "> begin A1\nC: MAIL A\nC: RCPT A0\nC: DATA A\n> 250 m\n> 250 a\n> 354 go\n> lost\nA0 data 0\ndone "
                "A\nend data 0\n"},
     {"lost after the dot: ambiguous, the overlapped one given back", "",
-     PIPELINED SENT_A OVER_B "> lost dot\nA0 dot 0 ambiguous\ndone A\nback B\nend dot 0\n"},
+     PIPELINED SENT_A OVER_B "> lost dot\nA0 dot 0 ambiguous\ndone A\nback B\nend dot 0 broken\n"},
     {"lost with the dot still here: not ambiguous", "", PIPELINED SENT_A "> lost\nA0 data 0\ndone A\nend dot 0\n"},
     {"lost after the dot with one refused before: only the accepted one is ambiguous", "",
      PIPELINED "> begin A2\nC: MAIL A\nC: RCPT A0\nC: RCPT A1\nC: DATA A\n> 250 m\n> 550 a\nA0 rcpt 550\n> 250 b\n> "
@@ -402,7 +422,7 @@ static void test_random_peers(void **state)
             snprintf(back, sizeof(back), "back %c\n", t->name);
             bool is_back = strstr(b.log, back) != NULL;
             for (unsigned k = 0; k < t->txn.n; k++)
-                assert_int_equal(t->verdicts[k], is_back ? HKY_VERDICT_OPEN : HKY_VERDICT_REPORTED);
+                assert_true(is_back || t->verdicts[k] == HKY_VERDICT_REPORTED); /* twice is an assertion of its own */
             hky_buf_fini(&t->txn.commands);
         }
         hky_dialogue_fini(&b.d);

@@ -1,0 +1,103 @@
+/* More than one message by a connection: overlap and its trial, connections that the server ends between two. */
+#include "unit/deliver/harness.h"
+
+#define ALL_OK(f, n)                                                                                                   \
+    for (unsigned k_ = 0; k_ < (n); k_++)                                                                              \
+    assert_int_equal((f).outcomes[k_][0].class, HKY_CLASS_OK)
+
+static unsigned count_seen(const struct server *s, const char *verb)
+{
+    unsigned n = 0;
+    for (const char *at = s->seen; (at = strstr(at, verb)) != NULL; at++)
+        n++;
+    return n;
+}
+
+/* Haraka's way: whatever came behind the dot is answered 503, command by command. */
+static void test_503_to_an_overlapped_message(void **state)
+{
+    (void)state;
+    struct server s;
+    struct fake f;
+    const char *scripts[] = {OPEN GROUP("0")
+                                 YES GROUP("1") "S: 250 ok|503 pipelined after end of DATA|503 x|503 x\nEOF\n",
+                             OPEN GROUP("1") YES "QUIET\nS: 250 ok\n" GROUP("2") YES "QUIET\nS: 250 ok\nEOF\n", NULL};
+    one(&f, &s, scripts, 3, 3);
+    ALL_OK(f, 3);
+    assert_int_equal(f.n_back, 1);
+    assert_int_equal(f.n_mails, count_seen(&s, "MAIL FROM")); /* each that reached the server counts */
+    finish(&f, &s);
+}
+
+/* Dovecot's way: the process ends. One message is ambiguous, and no further one is put at stake. */
+static void test_a_close_in_the_trial_costs_one_message(void **state)
+{
+    (void)state;
+    struct server s;
+    struct fake f;
+    const char *scripts[] = {OPEN GROUP("0") YES GROUP("1") "CLOSE\n",
+                             OPEN GROUP("1") YES "QUIET\nS: 250 ok\n" GROUP("2") YES "QUIET\nS: 250 ok\nEOF\n", NULL};
+    one(&f, &s, scripts, 3, 3);
+    assert_int_equal(f.outcomes[0][0].class, HKY_CLASS_AMBIGUOUS);
+    assert_int_equal(f.outcomes[1][0].class, HKY_CLASS_OK);
+    assert_int_equal(f.outcomes[2][0].class, HKY_CLASS_OK);
+    finish(&f, &s);
+}
+
+/* Idle and closed: that is about the connection, and says nothing about overlap. */
+static void test_a_new_connection_at_once(void **state)
+{
+    (void)state;
+    static const char *const answers[] = {"S: 421 4.4.2 idle\nCLOSE\n",
+                                          "S: 451 4.4.2 Timeout\nEOF\n",
+                                          "S: 451 timeout exceeded\nEOF\n",
+                                          "S: 503 nested MAIL\nEOF\n",
+                                          "CLOSE\n",
+                                          "RST\n"};
+    for (size_t i = 0; i < sizeof(answers) / sizeof(answers[0]); i++) {
+        struct server s;
+        struct fake f;
+        char first[600];
+        snprintf(first, sizeof(first), "%s%s", OPEN GROUP("0") YES "S: 250 ok\n" GROUP("1"), answers[i]);
+        const char *scripts[] = {first, OPEN GROUP("1") YES "S: 250 ok\nEOF\n", NULL};
+        one(&f, &s, scripts, 1, 1);
+        add(&f, 1);
+        run_until(&f, 2);
+        ALL_OK(f, 2);
+        assert_int_equal(f.n_back, 1);
+        finish(&f, &s);
+    }
+}
+
+/* A server that ends every connection at its second MAIL: every MAIL it saw counts, and after two such ends no further
+ * one is wasted. */
+static void test_messages_per_connection_are_learned(void **state)
+{
+    (void)state;
+    struct server s;
+    struct fake f;
+    const char *scripts[] = {OPEN GROUP("0") YES "S: 250 ok\n" GROUP("1") "S: 421 4.7.0 one a connection\nCLOSE\n",
+                             OPEN GROUP("1") YES "S: 250 ok\n" GROUP("2") "S: 421 4.7.0 one a connection\nCLOSE\n",
+                             OPEN GROUP("2") YES "S: 250 ok\nC: QUIT\nS: 221 bye\n",
+                             OPEN GROUP("3") YES "S: 250 ok\nC: QUIT\nS: 221 bye\n", NULL};
+    server_start(&s, scripts);
+    fake_init(&f, s.port);
+    f.relay.overlap = false;
+    add(&f, 4);
+    run_until(&f, 4);
+    ALL_OK(f, 4);
+    finish(&f, &s);
+    assert_int_equal(count_seen(&s, "MAIL FROM"), 6);
+    assert_int_equal(f.n_mails, 6);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_503_to_an_overlapped_message),
+        cmocka_unit_test(test_a_close_in_the_trial_costs_one_message),
+        cmocka_unit_test(test_a_new_connection_at_once),
+        cmocka_unit_test(test_messages_per_connection_are_learned),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
