@@ -96,16 +96,9 @@ static void print_json(const struct hky_policy *policy, const struct hky_problem
 
 struct lacking {
     struct hky_problems *problems;
-    struct hky_buf names; /* of what is missing, each behind the other with its NUL */
+    struct hky_buf names;  /* of what is missing, each behind the other with its NUL */
+    struct hky_map listed; /* the same, so that each is there once */
 };
-
-static bool is_named(const struct hky_buf *names, const char *name)
-{
-    for (size_t at = 0; at < names->n; at += strlen(names->p + at) + 1)
-        if (strcmp(names->p + at, name) == 0)
-            return true;
-    return false;
-}
 
 /* A missing one is no warning: the policy may be meant for another machine, or its secrets not be made yet. */
 static void on_lacking(void *ctx, const struct hky_lacking_secret *s)
@@ -114,8 +107,10 @@ static void on_lacking(void *ctx, const struct hky_lacking_secret *s)
 
     if (s->err != HKY_E_MISSING)
         hky_problems_add(k->problems, s->place, HKY_PROBLEM_WARNING, s->text);
-    else if (!is_named(&k->names, s->name))
+    else if (hky_map_get(&k->listed, hky_str_z(s->name)) == NULL) {
+        hky_map_put(&k->listed, hky_str_z(s->name), k);
         hky_buf_add(&k->names, s->name, strlen(s->name) + 1);
+    }
 }
 
 static void print_missing(const struct hky_buf *names)
@@ -148,6 +143,7 @@ static int run(const struct hky_cli_command *self, int argc, char **argv)
     params.path = argv[0];
     is_good = hky_policy_load(&params, &policy, &problems) == HKY_OK;
     hky_buf_init(&lacking.names, 1U << 20);
+    hky_map_init(&lacking.listed);
     if (is_good)
         hky_policy_check_secrets(policy, on_lacking, &lacking);
     if (args.is_json) {
@@ -157,6 +153,7 @@ static int run(const struct hky_cli_command *self, int argc, char **argv)
         print_summary(policy, &problems, argv[0]);
         print_missing(&lacking.names);
     }
+    hky_map_fini(&lacking.listed);
     hky_buf_fini(&lacking.names);
     hky_problems_fini(&problems);
     hky_policy_unref(&policy);

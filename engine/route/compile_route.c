@@ -51,14 +51,15 @@ static const char *const *read_strings(struct route_read *r, const char *key)
     lua_State *L = r->l->vm->L;
     int type = hky_get(L, r->body, key);
     const char *const *all = NULL;
-    struct hky_place place = hky_place_of(r->l, r->place, key, true);
 
     if (type == LUA_TSTRING || type == LUA_TTABLE)
         all = hky_read_strings(r->l, lua_gettop(L));
     if (type == LUA_TTABLE && n_values(L) == 0)
-        hky_complain(r->l, place, false, "%s: %s: the list is empty: name one, or leave the key out", r->what, key);
+        hky_complain(r->l, hky_place_of(r->l, r->place, key, true), false,
+                     "%s: %s: the list is empty: name one, or leave the key out", r->what, key);
     else if (type == LUA_TTABLE && n_values(L) > lua_rawlen(L, -1))
-        hky_complain(r->l, place, false, "%s: %s: the list has a hole: nil stands in it", r->what, key);
+        hky_complain(r->l, hky_place_of(r->l, r->place, key, true), false,
+                     "%s: %s: the list has a hole: nil stands in it", r->what, key);
     lua_pop(L, 1);
     return all != NULL && all[0] != NULL ? all : NULL;
 }
@@ -168,13 +169,14 @@ static void read_react(struct route_read *r)
 {
     static const char *const actions[] = {"none", "retry", "next", "fail", "hold", "done"};
     lua_State *L = r->l->vm->L;
-    struct hky_place place = hky_place_of(r->l, r->place, "react", true);
+    struct hky_place place;
     int table;
 
     if (hky_get(L, r->body, "react") != LUA_TTABLE) {
         lua_pop(L, 1);
         return;
     }
+    place = hky_place_of(r->l, r->place, "react", true);
     table = lua_gettop(L);
     lua_pushnil(L);
     while (lua_next(L, table) != 0) {

@@ -9,6 +9,10 @@
 
 #define PROBLEM_MAX 600
 
+/* How far a word is looked for: what is asked for thousands of rows must not read the rest of the file each time. */
+#define LINES_MAX  100
+#define OCTETS_MAX 65536
+
 /* Scripts and files say a part of it, and it may be cut within a character: what comes out can be shown. */
 static void text_format(char out[3 * PROBLEM_MAX], const char *fmt, va_list ap)
 {
@@ -114,14 +118,14 @@ struct hky_place hky_place_of(struct hky_loader *l, struct hky_place place, cons
     for (uint32_t i = 0; i < l->table->n_files && f == NULL; i++)
         if (l->table->files[i].name == place.file)
             f = &l->table->files[i];
-    if (f == NULL || n == 0)
-        return place;
+    if (f == NULL || n == 0 || l->problems->n >= HKY_PROBLEMS_MAX)
+        return place; /* more are not shown, so their lines are not looked for */
     for (size_t i = 0; i < l->n_decls && l->n_decls < 2000; i++)
         if (l->decls[i].place.file == place.file && l->decls[i].place.line > place.line &&
             l->decls[i].place.line < last)
             last = l->decls[i].place.line;
-    if (l->n_decls >= 2000)
-        last = place.line + 50;
+    if (l->n_decls >= 2000 || last - place.line > LINES_MAX)
+        last = place.line + LINES_MAX;
     p = f->text;
     end = p + f->n;
     if (l->cursor.file == place.file && l->cursor.line <= place.line) {
@@ -138,6 +142,8 @@ struct hky_place hky_place_of(struct hky_loader *l, struct hky_place place, cons
     l->cursor.file = place.file;
     l->cursor.line = line;
     l->cursor.at = (size_t)(p - f->text);
+    if ((size_t)(end - p) > OCTETS_MAX)
+        end = p + OCTETS_MAX;
     while (p < end && line < last) {
         const char *nl = memchr(p, '\n', (size_t)(end - p));
         const char *stop = nl != NULL ? nl : end;

@@ -5,6 +5,7 @@
 #include <openssl/evp.h>
 #include <openssl/pem.h>
 #include <openssl/x509.h>
+#include <time.h>
 
 #define REST "route 'rest' { to = '*', via = 'a' }\n"
 
@@ -386,6 +387,49 @@ static void a_string_of_a_function_is_not_cut(void **state)
     hky_policy_unref(&p);
 }
 
+/* Seconds of this thread for a file of so many rows, all in one line or each in its own. */
+static double seconds_for(unsigned n_rows, const char *between)
+{
+    struct folder f;
+    struct hky_problems problems = {0};
+    struct hky_policy *p;
+    struct timespec begun, ended;
+    char path[200];
+    FILE *out;
+
+    folder_open(&f);
+    folder_write(&f, "policy.lua", "rows 'rows.json'");
+    snprintf(path, sizeof path, "%s/rows.json", f.path);
+    out = fopen(path, "w");
+    assert_non_null(out);
+    for (unsigned i = 0; i < n_rows; i++)
+        fprintf(out, "%s{\"name\":\"r%u\",\"host\":\"h%u.example\",\"priority\":%u,\"to\":\"d%u.example\"}",
+                i > 0 ? between : "[", i, i % 100, i % 50, i);
+    fputs("]", out);
+    fclose(out);
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &begun);
+    p = load_folder(&f, &problems);
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ended);
+    assert_non_null(p);
+    hky_policy_unref(&p);
+    hky_problems_fini(&problems);
+    folder_close(&f);
+    return (double)(ended.tv_sec - begun.tv_sec) + (double)(ended.tv_nsec - begun.tv_nsec) / 1e9;
+}
+
+/* Eight times as many take eight times as long, not sixty-four times; three times that is left to the machine. */
+static void the_time_for_rows_grows_with_their_number(void **state)
+{
+    static const char *const betweens[] = {",", ",\n"};
+
+    (void)state;
+    for (size_t i = 0; i < 2; i++) {
+        double few = seconds_for(1500, betweens[i]), many = seconds_for(12000, betweens[i]);
+        if (many > 24 * few + 0.1)
+            fail_msg("1,500 rows took %.3f s, 12,000 rows %.3f s", few, many);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -395,6 +439,7 @@ int main(void)
         cmocka_unit_test(a_cap_of_one_relay_is_that_of_its_account),
         cmocka_unit_test(rows_beyond_a_plan_are_named),
         cmocka_unit_test(a_string_of_a_function_is_not_cut),
+        cmocka_unit_test(the_time_for_rows_grows_with_their_number),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
