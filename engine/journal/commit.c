@@ -504,24 +504,10 @@ static int64_t wait_ms(struct hky_journal *j)
     return due < 0 ? -1 : due > now ? due - now : 0;
 }
 
-static struct timespec in_ms(int64_t ms)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    t.tv_sec += ms / 1000;
-    t.tv_nsec += ms % 1000 * 1000000;
-    if (t.tv_nsec >= 1000000000) {
-        t.tv_sec++;
-        t.tv_nsec -= 1000000000;
-    }
-    return t;
-}
-
 /* Until somebody is waited for, at most `ms`; true when the time is over. Under the queue's lock. */
 static bool linger(struct hky_journal *j, int64_t ms)
 {
-    struct timespec until = in_ms(ms);
+    struct timespec until = journal_in_ms(ms);
     int rc = 0;
 
     j->queue.is_lingering = true;
@@ -545,7 +531,7 @@ static bool take_queued(struct hky_journal *j, struct entry_list *l)
             pthread_cond_wait(&j->queue.cond, &j->queue.lock);
             continue;
         }
-        until = in_ms(ms);
+        until = journal_in_ms(ms);
         if (pthread_cond_timedwait(&j->queue.cond, &j->queue.lock, &until) == ETIMEDOUT)
             break;
     }

@@ -4,6 +4,7 @@
 #include "base/hash.h"
 
 #include <stdlib.h>
+#include <time.h>
 
 struct entry *journal_entry_new(enum record_type type)
 {
@@ -113,6 +114,20 @@ void journal_entry_submit(struct hky_journal *j, struct entry *e)
     pthread_mutex_unlock(&j->queue.lock);
     if (wakes)
         pthread_cond_signal(&j->queue.cond);
+}
+
+struct timespec journal_in_ms(int64_t ms)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    t.tv_sec += ms / 1000;
+    t.tv_nsec += ms % 1000 * 1000000;
+    if (t.tv_nsec >= 1000000000) {
+        t.tv_sec++;
+        t.tv_nsec -= 1000000000;
+    }
+    return t;
 }
 
 void journal_waiter_init(struct waiter *w)

@@ -27,6 +27,7 @@ enum {
     SYNC_AFTER_MS = 20,
     LINGER_MS = 2,
     RETRY_AFTER_MS = 1000,
+    UPKEEP_MS = 1000,
     UNSYNCED_MAX = 16 << 20,
     PIECE_MAX = 256 << 10,
     BODY_LOCKS = 64,
@@ -203,7 +204,7 @@ struct hky_journal {
     struct big_writer *big_writer;
 
     atomic_ullong body_memory, n_unsynced, n_commits, n_syncs, n_accepts, n_results, n_write_errors, n_damaged, n_live,
-        n_messages, big_octets, queued_flush;
+        n_messages, big_octets, queued_flush, n_upkeep_rounds;
     atomic_bool is_closing; /* maintenance is not kept waiting for a disk that fails */
     atomic_int health;      /* enum hky_err */
     atomic_bool is_low;     /* a large body was refused for want of room; for the log */
@@ -282,6 +283,7 @@ void journal_entry_submit(struct hky_journal *j, struct entry *e);
 void journal_entry_submit_for(struct hky_journal *j, struct entry *e, struct waiter *w);
 uint64_t journal_entry_need(const struct entry *e); /* octets in a segment, footer and plans included */
 bool journal_entry_fits(const struct hky_journal *j, const struct entry *e); /* into an empty one of the largest size */
+struct timespec journal_in_ms(int64_t ms);                                   /* from now, by the monotonic clock */
 void journal_list_add(struct entry_list *l, struct entry *e);
 struct entry *journal_list_take(struct entry_list *l);
 void journal_waiter_init(struct waiter *w);

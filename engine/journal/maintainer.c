@@ -41,6 +41,7 @@ void *journal_maintainer_run(void *journal)
 
     while (!is_stopping) {
         struct timespec until;
+        uint32_t rest_ms = j->params.upkeep_ms != 0 ? j->params.upkeep_ms : UPKEEP_MS;
         journal_segment_close_queued(j);
         unlink_bigs(j);
         journal_segment_free_done(j);
@@ -49,8 +50,8 @@ void *journal_maintainer_run(void *journal)
         watch_space(j);
         if (journal_cold_copy_one(j))
             journal_upkeep_poke(j);
-        clock_gettime(CLOCK_MONOTONIC, &until);
-        until.tv_sec += 1;
+        atomic_fetch_add(&j->n_upkeep_rounds, 1);
+        until = journal_in_ms(rest_ms);
         pthread_mutex_lock(&j->maintain.lock);
         if (!j->maintain.is_poked && !j->maintain.is_stopping)
             pthread_cond_timedwait(&j->maintain.cond, &j->maintain.lock, &until);

@@ -169,6 +169,7 @@ void journal_disk_stats(struct hky_journal *j, struct hky_journal_stats *out)
                                       .unsynced = atomic_load(&j->n_unsynced),
                                       .write_errors = atomic_load(&j->n_write_errors),
                                       .damaged = atomic_load(&j->n_damaged),
+                                      .upkeep_rounds = atomic_load(&j->n_upkeep_rounds),
                                       .health = health == HKY_OK && atomic_load(&j->is_full) ? journal_segment_lack(j)
                                                                                              : health};
     pthread_mutex_lock(&j->index_lock);

@@ -26,6 +26,7 @@ struct hky_journal_params {
     uint64_t min_free;       /* octets that must stay free on the file system */
     uint64_t body_memory;    /* bodies kept in memory at most */
     uint32_t cold_after_ms;  /* how long a closed segment rests before its leftovers are copied; 0 = 60 s */
+    uint32_t upkeep_ms;      /* how often maintenance looks without being asked; 0 = 1 s */
     uint32_t spares_after_ms; /* so long after open spares are reserved, not written: mail does not wait behind zeros */
     const struct hky_clock *clock;
     struct hky_log *log;
@@ -150,7 +151,8 @@ struct hky_journal_stats { /* atomically read, for status and metrics */
     uint64_t recipients_live, messages_live, segments, cold_segments, free_segments, octets, commits, syncs, accepts,
         results;
     uint64_t body_memory, unsynced, write_errors, damaged;
-    enum hky_err health; /* HKY_OK; HKY_E_FULL, HKY_E_IO: nothing is accepted */
+    uint64_t upkeep_rounds; /* how often maintenance has looked at everything */
+    enum hky_err health;    /* HKY_OK; HKY_E_FULL, HKY_E_IO: nothing is accepted */
 };
 void hky_journal_stats(struct hky_journal *j, struct hky_journal_stats *out);
 /* Tests and shutdown: returns when everything submitted before is on disk. Blocks. */

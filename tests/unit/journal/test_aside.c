@@ -381,7 +381,7 @@ static void a_segment_with_facts_that_cannot_be_read_is_kept(void **state)
         if (restart == 2)
             rig_finish(&crashed, hky_idmap_get(&crashed.found, 2), 0);
         hky_journal_flush(crashed.j);
-        usleep(100000);
+        rig_rounds(&crashed, 2);
         if (restart < 2)
             rig_close(&crashed);
     }

@@ -1,4 +1,5 @@
 /* Bodies read back from the disk: what changed there is not given out as if it were the message. */
+#define RIG_ON_DISK
 #include "rig.h"
 
 #define SMALL 4000u

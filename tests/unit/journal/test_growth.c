@@ -1,4 +1,5 @@
 /* Segments that grow: a spool that holds little takes little of the disk. */
+#define RIG_ON_DISK
 #include "rig.h"
 
 #define FIRST (4u << 20)

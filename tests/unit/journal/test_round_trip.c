@@ -1,3 +1,4 @@
+#define RIG_ON_DISK
 #include "rig.h"
 
 static int set_up(void **state)

@@ -550,7 +550,7 @@ static void many_who_wait_leave_the_journal_at_rest(void **state)
     hky_journal_flush(r->j);
     do {
         hky_journal_stats(r->j, &was);
-        usleep(300000);
+        rig_rounds(r, 5);
         hky_journal_stats(r->j, &is);
     } while (is.results != was.results && ++round < 10);
     assert_true(round < 10);
@@ -563,7 +563,7 @@ static void many_who_wait_leave_the_journal_at_rest(void **state)
             struct hky_message *m = hky_idmap_get(&r->found, id);
             assert_int_equal(m->recipients[0].tries, id % 100 + 1);
         }
-        usleep(300000); /* the counts hold after a restart, too */
+        rig_rounds(r, 5); /* the counts hold after a restart, too */
         hky_journal_stats(r->j, &is);
         assert_true(is.results < N);
     }
@@ -712,10 +712,10 @@ static void a_message_too_large_to_copy_does_not_hold_up_others(void **state)
     fill(r, &id);
     RIG_UNTIL(__atomic_load_n(&small->segment, __ATOMIC_ACQUIRE) != home);
     hky_journal_flush(r->j);
-    usleep(100000);
+    rig_rounds(r, 2);
     hky_journal_stats(r->j, &stats);
     syncs = stats.syncs;
-    usleep(2500000); /* maintenance looks every second */
+    rig_rounds(r, 5);
     hky_journal_stats(r->j, &stats);
     assert_int_equal(stats.syncs, syncs);
     rig_close(r);
