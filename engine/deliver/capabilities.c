@@ -2,22 +2,14 @@
 
 static void auth_keywords(struct hky_str words, struct hky_capabilities *out)
 {
-    static const struct {
-        const char *name;
-        enum hky_auth auth;
-    } names[] = {
-        {"PLAIN", HKY_AUTH_PLAIN},       {"LOGIN", HKY_AUTH_LOGIN},
-        {"CRAM-MD5", HKY_AUTH_CRAM_MD5}, {"SCRAM-SHA-256", HKY_AUTH_SCRAM_SHA_256},
-        {"XOAUTH2", HKY_AUTH_XOAUTH2},   {"OAUTHBEARER", HKY_AUTH_OAUTHBEARER},
-    };
     out->has_auth = true;
     while (words.n > 0) {
         size_t k = 0;
         while (k < words.n && words.p[k] != ' ' && words.p[k] != '\t')
             k++;
-        for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
-            if (hky_str_ieq(hky_str_of(words.p, k), hky_str_z(names[i].name)))
-                out->auths |= 1u << names[i].auth;
+        for (enum hky_auth a = HKY_AUTH_AUTO + 1; a < HKY_AUTH_NONE; a++)
+            if (hky_str_ieq(hky_str_of(words.p, k), hky_str_z(hky_auth_name(a))))
+                out->auths |= 1u << a;
         words = hky_str_trim(hky_str_of(words.p + k, words.n - k));
     }
 }

@@ -86,7 +86,8 @@ struct hky_transaction {
 enum hky_dialogue_event_kind {
     HKY_DIALOGUE_SEND,      /* octets: write them */
     HKY_DIALOGUE_START_TLS, /* make TLS, then hky_dialogue_secured; no plain octet may be left */
-    HKY_DIALOGUE_ASK_LOGIN, /* fetch the credential, then hky_dialogue_login or hky_dialogue_fail */
+    HKY_DIALOGUE_ASK_LOGIN, /* fetch the credential, then hky_dialogue_login or hky_dialogue_fail; again when a
+                             * mechanism was refused: with another one, or fail with d->refusal */
     HKY_DIALOGUE_OPEN,      /* ready for the first transaction */
     HKY_DIALOGUE_RESULT,    /* txn, recipient, stage, reply, is_ambiguous */
     HKY_DIALOGUE_DONE,      /* txn is over, all recipients were reported; not touched again */
@@ -133,6 +134,7 @@ struct hky_dialogue {
     struct hky_transaction *current, *next; /* next: overlapped, its envelope follows the dot of current */
     unsigned n_begun;
     struct hky_login *sasl;
+    struct hky_reply refusal; /* of a mechanism; code 0: none was refused */
     unsigned n_auth_rounds;
     struct hky_buf scratch;
     void (*trace)(void *ctx, enum hky_dialogue_state from, enum hky_dialogue_state to); /* may be NULL */
@@ -148,6 +150,8 @@ void hky_dialogue_reply(struct hky_dialogue *d, const struct hky_reply *reply, s
 void hky_dialogue_secured(struct hky_dialogue *d);
 /* The answer to ASK_LOGIN: taken over. */
 void hky_dialogue_login(struct hky_dialogue *d, struct hky_login *sasl);
+/* A 5xx has refused the credential, not only a mechanism. */
+bool hky_dialogue_is_login_refused(const struct hky_dialogue *d);
 /* The connection ended or is given up: what is under way is settled, END follows. stage NONE: the one awaited.
  * dot_left: the dot of the current transaction may have reached the peer. */
 void hky_dialogue_fail(struct hky_dialogue *d, enum hky_stage stage, const struct hky_reply *reply, bool dot_left,

@@ -140,6 +140,28 @@ void hky_dialogue_login(struct hky_dialogue *d, struct hky_login *sasl)
         send_auth(d);
 }
 
+/* RFC 4954 4 and 6: 504 unknown, 534 too weak, 538 not without encryption: about the mechanism, not the credential. */
+static bool is_about_mechanism(uint16_t code)
+{
+    return code == 504 || code == 534 || code == 538;
+}
+
+/* What refuses the credential is kept rather than what refuses a mechanism. */
+static void on_refused_mechanism(struct hky_dialogue *d, const struct hky_reply *r)
+{
+    if (d->refusal.code == 0 || is_about_mechanism(d->refusal.code))
+        d->refusal = *r;
+    hky_login_free(&d->sasl);
+    d->n_auth_rounds = 0;
+    hky_dialogue_enter(d, HKY_DIALOGUE_LOGIN);
+    hky_dialogue_emit(d, &(struct hky_dialogue_event){.kind = HKY_DIALOGUE_ASK_LOGIN});
+}
+
+bool hky_dialogue_is_login_refused(const struct hky_dialogue *d)
+{
+    return d->refusal.code != 0 && !is_about_mechanism(d->refusal.code);
+}
+
 void hky_dialogue_on_auth(struct hky_dialogue *d, const struct hky_reply *r)
 {
     struct hky_error e;
@@ -161,7 +183,9 @@ void hky_dialogue_on_auth(struct hky_dialogue *d, const struct hky_reply *r)
             send_auth(d);
     } else if (r->code < 400) {
         hky_dialogue_misfit(d, "AUTH", r);
-    } else {
+    } else if (r->code < 500) {
         hky_dialogue_finish(d, HKY_STAGE_AUTH, r, false, false);
+    } else {
+        on_refused_mechanism(d, r);
     }
 }

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 
 #define CHALLENGE_MAX 4096
+#define AUTH_LINE_MAX 510 /* a command line without its CRLF */
+#define FIRST_MAX     (64 * 1024)
 
 struct hky_login {
     enum hky_auth auth;
@@ -12,23 +14,19 @@ struct hky_login {
     struct hky_secret *secret;
     Gsasl *library;
     Gsasl_session *session;
+    struct hky_buf first; /* an initial response that was too long for the AUTH line */
     bool is_satisfied;
 };
 
 static const char *const auth_names[] = {
-    [HKY_AUTH_AUTO] = "auto",
-    [HKY_AUTH_PLAIN] = "PLAIN",
-    [HKY_AUTH_LOGIN] = "LOGIN",
-    [HKY_AUTH_CRAM_MD5] = "CRAM-MD5",
-    [HKY_AUTH_SCRAM_SHA_256] = "SCRAM-SHA-256",
-    [HKY_AUTH_XOAUTH2] = "XOAUTH2",
-    [HKY_AUTH_OAUTHBEARER] = "OAUTHBEARER",
-    [HKY_AUTH_NONE] = "none",
+#define X(id, value, name) name,
+    HKY_AUTHS(X)
+#undef X
 };
 
 const char *hky_auth_name(enum hky_auth a)
 {
-    return a <= HKY_AUTH_NONE ? auth_names[a] : "?";
+    return a < HKY_AUTH_N ? auth_names[a] : "";
 }
 
 static bool is_stated(const struct hky_secret_ref *ref)
@@ -56,7 +54,7 @@ enum hky_auth hky_login_choose(enum hky_auth asked, bool has_oauth, uint32_t off
     return *order;
 }
 
-static bool is_token(enum hky_auth a)
+bool hky_auth_is_token(enum hky_auth a)
 {
     return a == HKY_AUTH_XOAUTH2 || a == HKY_AUTH_OAUTHBEARER;
 }
@@ -90,7 +88,7 @@ enum hky_err hky_login_new(const struct hky_login_params *p, struct hky_login **
     *out = NULL;
     struct hky_str secret = hky_secret_value(p->secret);
     if (has_control(hky_str_z(p->user)) || memchr(secret.p, 0, secret.n) != NULL ||
-        (is_token(p->auth) && has_control(secret)))
+        (hky_auth_is_token(p->auth) && has_control(secret)))
         return hky_error_set(e, HKY_E_SYNTAX, "the user name, password or token has control octets: write it anew");
     if (secret.n == 0)
         return hky_error_set(e, HKY_E_MISSING, "the password or token is empty");
@@ -100,13 +98,21 @@ enum hky_err hky_login_new(const struct hky_login_params *p, struct hky_login **
     s->host = hky_strdup(p->host != NULL ? p->host : "");
     s->port = p->port;
     s->secret = hky_secret_ref(p->secret);
+    hky_buf_init(&s->first, FIRST_MAX);
     s->is_satisfied = p->auth != HKY_AUTH_SCRAM_SHA_256;
-    if (!is_token(p->auth) && open_session(s, e) != HKY_OK) {
+    if (!hky_auth_is_token(p->auth) && open_session(s, e) != HKY_OK) {
         hky_login_free(&s);
         return HKY_E_STATE;
     }
     *out = s;
     return HKY_OK;
+}
+
+static void forget_first(struct hky_login *s)
+{
+    if (s->first.p != NULL)
+        hky_secret_wipe(s->first.p, s->first.n);
+    hky_buf_clear(&s->first);
 }
 
 void hky_login_free(struct hky_login **sp)
@@ -120,6 +126,8 @@ void hky_login_free(struct hky_login **sp)
     if (s->library != NULL)
         gsasl_done(s->library);
     hky_secret_unref(&s->secret);
+    forget_first(s);
+    hky_buf_fini(&s->first);
     free(s->user);
     free(s->host);
     free(s);
@@ -170,16 +178,22 @@ enum hky_err hky_login_begin(struct hky_login *s, struct hky_buf *out, struct hk
 {
     if (s->auth == HKY_AUTH_LOGIN || s->auth == HKY_AUTH_CRAM_MD5)
         return HKY_OK; /* the server speaks first */
+    size_t n = 1;
+    enum hky_err err = HKY_OK;
+    if (hky_auth_is_token(s->auth))
+        add_token(s, &s->first);
+    else
+        err = step(s, hky_str_of("", 0), &s->first, &n, e);
+    if (err == HKY_OK && s->first.is_over)
+        err = hky_error_set(e, HKY_E_LIMIT, "the password or token is too long for a login");
+    if (err != HKY_OK || out->n + 1 + s->first.n > AUTH_LINE_MAX)
+        return err;
     hky_buf_add_c(out, ' ');
-    if (is_token(s->auth)) {
-        add_token(s, out);
-        return HKY_OK;
-    }
-    size_t n;
-    enum hky_err err = step(s, hky_str_of("", 0), out, &n, e);
-    if (err == HKY_OK && n == 0)
+    if (n == 0)
         hky_buf_add_c(out, '=');
-    return err;
+    hky_buf_add_str(out, hky_buf_str(&s->first));
+    forget_first(s);
+    return HKY_OK;
 }
 
 /* "r=...,s=...,i=4096": GNU SASL computes whatever count the server names, which would stall this thread. */
@@ -202,6 +216,11 @@ static enum hky_err check_iterations(struct hky_str m, struct hky_error *e)
 
 enum hky_err hky_login_step(struct hky_login *s, struct hky_str challenge, struct hky_buf *out, struct hky_error *e)
 {
+    if (s->first.n > 0) { /* "334 ": now it may come */
+        hky_buf_add_str(out, hky_buf_str(&s->first));
+        forget_first(s);
+        return HKY_OK;
+    }
     if (s->auth == HKY_AUTH_XOAUTH2)
         return HKY_OK; /* an error in JSON: the empty line brings the 535 */
     if (s->auth == HKY_AUTH_OAUTHBEARER) {

@@ -25,12 +25,14 @@ struct hky_login_params {
  * that show the password come last. */
 enum hky_auth hky_login_choose(enum hky_auth asked, bool has_oauth, uint32_t offered, bool is_secure);
 bool hky_relay_has_oauth(const struct hky_relay *r);
-const char *hky_auth_name(enum hky_auth a); /* "PLAIN" */
+const char *hky_auth_name(enum hky_auth a); /* "PLAIN"; "" for AUTO and NONE */
+bool hky_auth_is_token(enum hky_auth a);
 
 enum hky_err hky_login_new(const struct hky_login_params *p, struct hky_login **out, struct hky_error *e);
 void hky_login_free(struct hky_login **s);
 const char *hky_login_name(const struct hky_login *s);
-/* Appends " INITIAL-RESPONSE" where the mechanism has one. */
+/* Appends " INITIAL-RESPONSE" where the mechanism has one, and the line with it stays below 512 octets (RFC 4954 4):
+ * else it is the answer to the first 334. `out` holds what is in front of it in the line. */
 enum hky_err hky_login_begin(struct hky_login *s, struct hky_buf *out, struct hky_error *e);
 /* The text of a 334 reply: appends the answer, base64. Refuses SCRAM iteration counts above the bound. */
 enum hky_err hky_login_step(struct hky_login *s, struct hky_str challenge, struct hky_buf *out, struct hky_error *e);

@@ -158,6 +158,12 @@ static bool may_try_next(const struct hky_outbound *c, enum hky_stage stage, con
 void hky_outbound_conclude(struct hky_outbound *c)
 {
     struct hky_reply reply = c->end_reply;
+    /* Many close after a refusal, or answer the next mechanism with 421: the refusal is what counts. */
+    if (c->state == HKY_OUTBOUND_LOGIN && c->end.stage == HKY_STAGE_AUTH && reply.code < 500 &&
+        hky_dialogue_is_login_refused(&c->dialogue)) {
+        reply = c->dialogue.refusal;
+        c->class = HKY_CLASS_N;
+    }
     struct hky_outbound_end end = {
         .stage = c->end.stage,
         .class = c->class,
@@ -186,9 +192,7 @@ void hky_outbound_conclude(struct hky_outbound *c)
         hky_outbound_next_target(c);
         return;
     }
-    bool is_token = c->auth == HKY_AUTH_XOAUTH2 || c->auth == HKY_AUTH_OAUTHBEARER;
-    if (!end.was_open && end.stage == HKY_STAGE_AUTH && reply.code >= 500 && is_token && c->token != NULL &&
-        !c->has_refreshed) {
+    if (!end.was_open && end.stage == HKY_STAGE_AUTH && hky_outbound_wants_refresh(c)) {
         c->has_refreshed = true; /* the token may have been revoked before its time */
         c->addr_at = c->addr_at > 0 ? c->addr_at - 1 : 0;
         dialogue_end(c);
@@ -225,7 +229,8 @@ static void on_dialogue(void *ctx, const struct hky_dialogue_event *ev)
         hky_outbound_enter(c, HKY_OUTBOUND_SECURING);
         break;
     case HKY_DIALOGUE_ASK_LOGIN:
-        hky_outbound_enter(c, HKY_OUTBOUND_LOGIN);
+        if (c->state != HKY_OUTBOUND_LOGIN) /* again, for another mechanism */
+            hky_outbound_enter(c, HKY_OUTBOUND_LOGIN);
         break;
     case HKY_DIALOGUE_OPEN:
         hky_outbound_enter(c, HKY_OUTBOUND_READY);
@@ -441,6 +446,7 @@ static void on_connected(struct hky_outbound *c)
         p.starttls = HKY_DIALOGUE_TLS_MAY;
     hky_dialogue_init(&c->dialogue, &p);
     hky_reply_reader_init(&c->reader);
+    c->auths_tried = 0;
     hky_outbound_enter(c, p.is_secure ? HKY_OUTBOUND_SECURING : HKY_OUTBOUND_OPENING);
     c->dot_end = 0;
     char peer[80];

@@ -45,6 +45,7 @@ struct hky_outbound {
     struct login_wait *login;
     struct hky_secret *token; /* the last one tried */
     enum hky_auth auth;
+    uint32_t auths_tried;    /* by this dialogue; bits 1 << hky_auth */
     uint64_t dot_end;        /* octets of the stream that end with the newest dot */
     uint64_t sent_at_arming; /* progress since the timer was set */
     int64_t armed_at_ms;
@@ -103,6 +104,7 @@ void hky_outbound_next_target(struct hky_outbound *c);
 void hky_outbound_on_addr(struct hky_dns_query *q, const struct hky_dns_addr_answer *a);
 /* outbound_login.c */
 void hky_outbound_login(struct hky_outbound *c);
+bool hky_outbound_wants_refresh(const struct hky_outbound *c); /* the token was refused: fetch another, once */
 /* outbound_timer.c */
 void hky_outbound_arm(struct hky_outbound *c);
 void hky_outbound_on_timer(struct hky_timer *timer);

@@ -20,6 +20,26 @@ static bool may_login(struct hky_outbound *c)
     return r->tls == HKY_TLS_NONE && (r->auth != HKY_AUTH_AUTO || is_loopback(c));
 }
 
+static void login_with(struct hky_outbound *c, struct hky_secret *secret, const struct hky_error *why)
+{
+    struct hky_login *sasl = NULL;
+    struct hky_error error = *why;
+    if (secret != NULL) {
+        struct hky_login_params p = {.auth = c->auth,
+                                     .user = c->params.relay->user,
+                                     .host = hky_outbound_host(c),
+                                     .port = c->params.port,
+                                     .secret = secret};
+        hky_login_new(&p, &sasl, &error);
+    }
+    bool may_pass = error.code == HKY_E_NET || error.code == HKY_E_TIMEOUT || error.code == HKY_E_DNS;
+    if (sasl != NULL)
+        hky_dialogue_login(&c->dialogue, sasl);
+    else
+        hky_outbound_fail_local(c, HKY_STAGE_AUTH, may_pass ? HKY_CLASS_NETWORK : HKY_CLASS_RELAY_AUTH,
+                                HKY_ORIGIN_LOCAL, "%s", error.text);
+}
+
 static void on_secret(void *arg, struct hky_secret *secret, const struct hky_error *e)
 {
     struct login_wait *w = arg;
@@ -31,44 +51,45 @@ static void on_secret(void *arg, struct hky_secret *secret, const struct hky_err
         return;
     }
     c->login = NULL;
-    struct hky_login *sasl = NULL;
-    struct hky_error error = {0};
-    if (secret == NULL) {
-        error = *e;
-    } else {
-        struct hky_login_params p = {.auth = c->auth,
-                                     .user = c->params.relay->user,
-                                     .host = hky_outbound_host(c),
-                                     .port = c->params.port,
-                                     .secret = secret};
-        hky_login_new(&p, &sasl, &error);
-    }
     hky_secret_unref(&c->token);
     c->token = secret;
-    bool may_pass = error.code == HKY_E_NET || error.code == HKY_E_TIMEOUT || error.code == HKY_E_DNS;
-    if (sasl != NULL)
-        hky_dialogue_login(&c->dialogue, sasl);
-    else
-        hky_outbound_fail_local(c, HKY_STAGE_AUTH, may_pass ? HKY_CLASS_NETWORK : HKY_CLASS_RELAY_AUTH,
-                                HKY_ORIGIN_LOCAL, "%s", error.text);
+    login_with(c, secret, secret == NULL ? e : &(struct hky_error){0});
     hky_outbound_pump(c);
+}
+
+bool hky_outbound_wants_refresh(const struct hky_outbound *c)
+{
+    return hky_auth_is_token(c->auth) && c->token != NULL && !c->has_refreshed &&
+           hky_dialogue_is_login_refused(&c->dialogue);
 }
 
 void hky_outbound_login(struct hky_outbound *c)
 {
     const struct hky_relay *r = c->params.relay;
     const struct hky_capabilities *caps = &c->dialogue.caps;
+    bool is_again = c->auths_tried != 0;
     if (!may_login(c)) {
         hky_outbound_fail_local(
             c, HKY_STAGE_AUTH, HKY_CLASS_RELAY_AUTH, HKY_ORIGIN_LOCAL,
             "the password is not sent without verified TLS: set tls = \"starttls\" or \"implicit\"");
         return;
     }
-    c->auth = hky_login_choose(r->auth, hky_relay_has_oauth(r), caps->auths, hky_stream_is_secure(c->stream));
-    if (c->auth == HKY_AUTH_NONE) {
+    uint32_t offered = caps->auths & ~c->auths_tried;
+    enum hky_auth auth = hky_login_choose(r->auth, hky_relay_has_oauth(r), offered, hky_stream_is_secure(c->stream));
+    if (is_again && (auth == HKY_AUTH_NONE || hky_outbound_wants_refresh(c))) {
+        hky_outbound_fail(c, HKY_STAGE_AUTH, HKY_CLASS_N, false, &c->dialogue.refusal);
+        return;
+    }
+    if (auth == HKY_AUTH_NONE) {
         hky_outbound_fail_local(c, HKY_STAGE_AUTH, HKY_CLASS_RELAY_AUTH, HKY_ORIGIN_LOCAL, "%s",
                                 caps->has_auth ? "the server offers none of the AUTH mechanisms that may be used here"
                                                : "the server does not offer AUTH here");
+        return;
+    }
+    c->auth = auth;
+    c->auths_tried |= 1u << auth;
+    if (is_again) {
+        login_with(c, c->token, &(struct hky_error){0});
         return;
     }
     c->login = hky_calloc(1, sizeof(*c->login));

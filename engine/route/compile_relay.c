@@ -306,8 +306,11 @@ static void check_unsent_login(struct relay_read *r, bool has_login)
 
 static void read_login(struct relay_read *r)
 {
-    static const char *const names[] = {"auto",          "plain",   "login",       "cram-md5",
-                                        "scram-sha-256", "xoauth2", "oauthbearer", "none"};
+    static const char *const names[] = {
+#define X(id, value, name) value,
+        HKY_AUTHS(X)
+#undef X
+    };
     lua_State *L = r->l->vm->L;
     struct hky_relay *o = r->out;
     bool has_password, has_oauth, is_oauth_only = false;
@@ -319,7 +322,7 @@ static void read_login(struct relay_read *r)
     read_oauth(r);
     has_password = o->password.name != NULL || o->password.literal != NULL;
     has_oauth = o->oauth.client[0] != 0 || o->oauth.token_command != NULL;
-    o->auth = (enum hky_auth)choice(r, "auth", names, 8, o->user[0] != 0 ? HKY_AUTH_AUTO : HKY_AUTH_NONE);
+    o->auth = (enum hky_auth)choice(r, "auth", names, HKY_AUTH_N, o->user[0] != 0 ? HKY_AUTH_AUTO : HKY_AUTH_NONE);
     by_host = preset == NULL ? preset_of_host(r) : NULL;
     if (preset != NULL || by_host != NULL) {
         luaL_getsubtable(L, LUA_REGISTRYINDEX, "hky.presets");

@@ -12,15 +12,21 @@
 #include "hikyaku/plan.h"
 
 enum hky_tls_mode { HKY_TLS_IMPLICIT, HKY_TLS_STARTTLS, HKY_TLS_OPPORTUNISTIC, HKY_TLS_NONE };
+/* What `auth` may say. X(id, value in a policy, name on the wire); between AUTO and NONE are the mechanisms. */
+#define HKY_AUTHS(X)                                                                                                   \
+    X(AUTO, "auto", "")                                                                                                \
+    X(PLAIN, "plain", "PLAIN")                                                                                         \
+    X(LOGIN, "login", "LOGIN")                                                                                         \
+    X(CRAM_MD5, "cram-md5", "CRAM-MD5")                                                                                \
+    X(SCRAM_SHA_256, "scram-sha-256", "SCRAM-SHA-256")                                                                 \
+    X(XOAUTH2, "xoauth2", "XOAUTH2")                                                                                   \
+    X(OAUTHBEARER, "oauthbearer", "OAUTHBEARER")                                                                       \
+    X(NONE, "none", "")
 enum hky_auth {
-    HKY_AUTH_AUTO,
-    HKY_AUTH_PLAIN,
-    HKY_AUTH_LOGIN,
-    HKY_AUTH_CRAM_MD5,
-    HKY_AUTH_SCRAM_SHA_256,
-    HKY_AUTH_XOAUTH2,
-    HKY_AUTH_OAUTHBEARER,
-    HKY_AUTH_NONE
+#define X(id, value, name) HKY_AUTH_##id,
+    HKY_AUTHS(X)
+#undef X
+        HKY_AUTH_N
 };
 
 struct hky_place { /* where something is written */

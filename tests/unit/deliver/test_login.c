@@ -49,6 +49,48 @@ static void test_choice(void **state)
             fail_msg("%s", rows[i].name);
 }
 
+/* RFC 4954 4: an AUTH line of more than 512 octets goes without its initial response, which answers the first 334. */
+static void test_a_long_initial_response_waits(void **state)
+{
+    (void)state;
+    static const enum hky_auth auths[] = {HKY_AUTH_PLAIN, HKY_AUTH_XOAUTH2, HKY_AUTH_OAUTHBEARER};
+    struct hky_error e;
+    for (size_t i = 0; i < sizeof(auths) / sizeof(auths[0]); i++) {
+        bool is_whole_once = false, is_parted_once = false;
+        for (size_t n = 1; n < 2000; n += n < 450 ? 1 : 100) {
+            char token[2001];
+            memset(token, 't', n);
+            token[n] = '\0';
+            struct hky_login *login = start(auths[i], "user", token);
+            struct hky_buf line, answer;
+            hky_buf_init(&line, 8192);
+            hky_buf_init(&answer, 8192);
+            hky_buf_printf(&line, "AUTH %s", hky_login_name(login));
+            size_t before = line.n;
+            assert_int_equal(hky_login_begin(login, &line, &e), HKY_OK);
+            assert_true(line.n + 2 <= 512);
+            if (line.n > before) {
+                assert_false(is_parted_once);
+                is_whole_once = true;
+            } else {
+                /* Whatever the server says with it: the first 334 only asks for the response. */
+                assert_int_equal(hky_login_step(login, HKY_STR(""), &answer, &e), HKY_OK);
+                assert_true(answer.n + before + 3 > 512);
+                is_parted_once = true;
+                hky_buf_clear(&answer);
+                if (auths[i] == HKY_AUTH_XOAUTH2) { /* then it is as always */
+                    assert_int_equal(hky_login_step(login, HKY_STR("e30="), &answer, &e), HKY_OK);
+                    assert_int_equal(answer.n, 0);
+                }
+            }
+            hky_buf_fini(&line);
+            hky_buf_fini(&answer);
+            hky_login_free(&login);
+        }
+        assert_true(is_whole_once && is_parted_once);
+    }
+}
+
 static void test_strings(void **state)
 {
     (void)state;
@@ -274,6 +316,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_choice),
         cmocka_unit_test(test_strings),
+        cmocka_unit_test(test_a_long_initial_response_waits),
         cmocka_unit_test(test_cram_md5),
         cmocka_unit_test(test_scram),
         cmocka_unit_test(test_scram_iterations_are_bounded),

@@ -241,6 +241,41 @@ static void test_login(void **state)
          HKY_AUTH_AUTO, HKY_CLASS_OK},
         {"refused", "pw", "S: 220 hi\nC: EHLO\nS: 250-x|250 AUTH PLAIN\nC: AUTH PLAIN\nS: 535 5.7.8 no\nEOF\n",
          HKY_AUTH_AUTO, HKY_CLASS_RELAY_AUTH},
+        {"refused by one mechanism, taken by the next", "pw",
+         "S: 220 hi\nC: EHLO\nS: 250-x|250 AUTH PLAIN LOGIN\nC: AUTH PLAIN\nS: 504 5.5.4 no PLAIN\nC: AUTH LOGIN\n"
+         "S: 334 VXNlcm5hbWU6\nC: dXNlcg==\nS: 334 UGFzc3dvcmQ6\nC: cHc=\nS: 235 ok\nC: MAIL\nS: 250 m\nC: RCPT\n"
+         "S: 250 r\nC: DATA\nS: 354 go\nBODY\nS: 250 ok\nEOF\n",
+         HKY_AUTH_AUTO, HKY_CLASS_OK},
+        {"refused by all that are offered", "pw",
+         "S: 220 hi\nC: EHLO\nS: 250-x|250 AUTH PLAIN CRAM-MD5\nC: AUTH CRAM-MD5\nS: 534 too weak\nC: AUTH PLAIN\n"
+         "S: 535 5.7.8 no\nEOF\n",
+         HKY_AUTH_AUTO, HKY_CLASS_RELAY_AUTH},
+        {"refused, and the server closes", "pw",
+         "S: 220 hi\nC: EHLO\nS: 250-x|250 AUTH PLAIN LOGIN\nC: AUTH PLAIN\nS: 535 5.7.8 no\nC: AUTH LOGIN\nCLOSE\n",
+         HKY_AUTH_AUTO, HKY_CLASS_RELAY_AUTH},
+        {"refused, then too often", "pw",
+         "S: 220 hi\nC: EHLO\nS: 250-x|250 AUTH PLAIN LOGIN\nC: AUTH PLAIN\nS: 535 5.7.8 no\nC: AUTH LOGIN\n"
+         "S: 421 4.7.0 too many errors\nEOF\n",
+         HKY_AUTH_AUTO, HKY_CLASS_RELAY_AUTH},
+        {"not by this mechanism, and not now", "pw",
+         "S: 220 hi\nC: EHLO\nS: 250-x|250 AUTH PLAIN LOGIN\nC: AUTH PLAIN\nS: 504 no\nC: AUTH LOGIN\nS: 454 4.7.0 "
+         "later\nEOF\n",
+         HKY_AUTH_AUTO, HKY_CLASS_SYSTEM_TEMP},
+        {"a named mechanism is the only one tried", "pw",
+         "S: 220 hi\nC: EHLO\nS: 250-x|250 AUTH PLAIN LOGIN\nC: AUTH PLAIN\nS: 504 no\nEOF\n", HKY_AUTH_PLAIN,
+         HKY_CLASS_RELAY_AUTH},
+        {"421", "pw",
+         "S: 220 hi\nC: EHLO\nS: 250-x|250 AUTH PLAIN\nC: AUTH PLAIN\nS: 421 4.7.0 Maximum number of "
+         "connections\nEOF\n",
+         HKY_AUTH_AUTO, HKY_CLASS_SYSTEM_TEMP},
+        {"454", "pw",
+         "S: 220 hi\nC: EHLO\nS: 250-x|250 AUTH PLAIN\nC: AUTH PLAIN\nS: 454 4.7.0 Temporary authentication "
+         "failure\nEOF\n",
+         HKY_AUTH_AUTO, HKY_CLASS_SYSTEM_TEMP},
+        {"435 and 451", "pw",
+         "S: 220 hi\nC: EHLO\nS: 250-x|250 AUTH LOGIN\nC: AUTH LOGIN\nS: 334 VXNlcm5hbWU6\nC: dXNlcg==\nS: 451 4.3.0 "
+         "Authentication failed, try again\nEOF\n",
+         HKY_AUTH_AUTO, HKY_CLASS_SYSTEM_TEMP},
         {"not offered", "pw", "S: 220 hi\nC: EHLO\nS: 250 x\nEOF\n", HKY_AUTH_AUTO, HKY_CLASS_RELAY_AUTH},
         {"the one named is not offered", "pw", "S: 220 hi\nC: EHLO\nS: 250-x|250 AUTH PLAIN\nEOF\n", HKY_AUTH_CRAM_MD5,
          HKY_CLASS_RELAY_AUTH},
