@@ -1,253 +1,347 @@
-/* What operators ask of a running engine: status, reload, queue, relay, stop; and the metrics. On aux's thread. */
+/* What operators ask of a running engine: the handlers behind the table of commands, and the metrics. On aux's thread.
+ */
 #include "wiring.h"
 
+#include "hikyaku/operate.h"
+#include "hikyaku/render.h"
+
 #include <inttypes.h>
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-#define ANSWER_MOST (64u << 20)
-#define ROWS_MOST   10000
+#define ROWS_MOST      10000
+#define ROWS_OCTETS    (32u << 20)
+#define DAYS_MS(n)     ((int64_t)(n)*86400000)
+#define ADDRESS_OCTETS 320
+#define NAME_OCTETS    255
 
-static void answer_ok(struct hky_console_request **rq, const char *fields)
+/* ---- status, reload, stop ---- */
+
+static void on_status(void *ctx, const struct hky_command *self, struct hky_console_request *rq)
 {
-    struct hky_buf b;
+    struct hky_engine *engine = ctx;
+    struct hky_status s = {.version = HKY_VERSION,
+                           .policy_path = engine->policy_path,
+                           .policy_hash = engine->policy->hash,
+                           .state = engine->stopping > 0 ? "stopping" : "running",
+                           .timezone = engine->policy->engine.timezone,
+                           .n_workers = engine->n_workers,
+                           .uptime_sec = (hky_clock_now_ms(engine->clock) - engine->started_at_ms) / 1000,
+                           .reload_error = engine->reload_error,
+                           .restart_keys = engine->restart_keys,
+                           .n_events_dropped = hky_record_dropped(engine->record)};
 
-    hky_buf_init(&b, ANSWER_MOST);
-    hky_buf_printf(&b, "{\"ok\":true%s%s}", fields[0] != '\0' ? "," : "", fields);
-    hky_console_answer(rq, hky_buf_str(&b));
-    hky_buf_fini(&b);
+    (void)self;
+    hky_schedule_stats(engine->schedule, &s.schedule);
+    hky_journal_stats(engine->journal, &s.journal);
+    hky_accept_stats(engine->accept, &s.accept);
+    hky_schedule_relays(engine->schedule, &s.relays);
+    hky_console_answer(&rq, &s);
+    hky_relay_list_fini(&s.relays);
 }
 
-/* ---- status ---- */
-
-static const char *health_name(enum hky_err health)
+static void on_reload(void *ctx, const struct hky_command *self, struct hky_console_request *rq)
 {
-    return health == HKY_OK ? "good" : health == HKY_E_FULL ? "full" : "failing";
+    struct hky_engine *engine = ctx;
+    struct hky_error e = {0};
+
+    (void)self;
+    hky_record_reopen(engine->record);
+    if (hky_engine_reload(engine, &e) == HKY_OK)
+        hky_console_answer(&rq, &(struct hky_reloaded){.policy_path = engine->policy_path,
+                                                       .policy_hash = engine->policy->hash,
+                                                       .restart_keys = engine->restart_keys});
+    else
+        hky_console_refuse(&rq, "refused", e.text,
+                           "the old policy stays in force; hikyaku check POLICY lists every problem");
 }
 
-static void add_counts(struct hky_engine *engine, struct hky_buf *b)
+static void on_stop(void *ctx, const struct hky_command *self, struct hky_console_request *rq)
 {
-    struct hky_schedule_stats s;
-    struct hky_journal_stats j;
-    struct hky_accept_stats a;
-
-    hky_schedule_stats(engine->schedule, &s);
-    hky_journal_stats(engine->journal, &j);
-    hky_accept_stats(engine->accept, &a);
-    hky_buf_printf(b,
-                   "\"queue\":{\"queued\":%" PRIu64 ",\"sending\":%" PRIu64 ",\"deferred\":%" PRIu64
-                   ",\"parked\":%" PRIu64 ",\"held\":%" PRIu64 "},\"since_start\":{\"delivered\":%" PRIu64
-                   ",\"failed\":%" PRIu64 ",\"cancelled\":%" PRIu64 ",\"attempts\":%" PRIu64 ",\"messages\":%" PRIu64
-                   ",\"recipients\":%" PRIu64 ",\"refused\":%" PRIu64 "},\"sessions\":%" PRIu64,
-                   s.queued, s.sending, s.deferred, s.parked, s.held, s.delivered, s.failed, s.cancelled, s.attempts,
-                   a.messages, a.recipients, a.refused, a.sessions);
-    hky_buf_printf(b,
-                   ",\"journal\":{\"health\":\"%s\",\"recipients\":%" PRIu64 ",\"segments\":%" PRIu64
-                   ",\"cold\":%" PRIu64 ",\"free\":%" PRIu64 ",\"octets\":%" PRIu64 ",\"commits\":%" PRIu64
-                   ",\"syncs\":%" PRIu64 ",\"body_memory\":%" PRIu64 ",\"write_errors\":%" PRIu64
-                   ",\"damaged\":%" PRIu64 "}",
-                   health_name(j.health), j.recipients_live, j.segments, j.cold_segments, j.free_segments, j.octets,
-                   j.commits, j.syncs, j.body_memory, j.write_errors, j.damaged);
-}
-
-static void on_status(struct hky_engine *engine, struct hky_console_request *rq)
-{
-    struct hky_buf b;
-
-    hky_buf_init(&b, ANSWER_MOST);
-    hky_buf_add_z(&b, "{\"ok\":true,\"version\":\"" HKY_VERSION "\",\"policy\":");
-    hky_buf_add_json(&b, hky_str_z(engine->policy_path));
-    hky_buf_printf(
-        &b, ",\"policy_hash\":\"%016" PRIx64 "\",\"workers\":%u,\"uptime_sec\":%" PRId64 ",\"state\":\"%s\",",
-        engine->policy->hash, engine->n_workers, (hky_clock_now_ms(engine->clock) - engine->started_at_ms) / 1000,
-        engine->stopping > 0 ? "stopping" : "running");
-    if (engine->reload_error[0] != '\0') {
-        hky_buf_add_z(&b, "\"reload_error\":");
-        hky_buf_add_json(&b, hky_str_z(engine->reload_error));
-        hky_buf_add_c(&b, ',');
-    }
-    add_counts(engine, &b);
-    hky_buf_printf(&b, ",\"events_dropped\":%" PRIu64 ",\"relays\":", hky_record_dropped(engine->record));
-    hky_schedule_relays_json(engine->schedule, &b);
-    hky_buf_add_c(&b, '}');
-    hky_console_answer(&rq, hky_buf_str(&b));
-    hky_buf_fini(&b);
+    (void)self;
+    hky_console_answer(&rq, NULL);
+    hky_engine_stop(ctx);
 }
 
 /* ---- queue ---- */
 
-static const struct {
-    const char *name;
-    enum hky_queue_action action;
-} queue_actions[] = {{"list", HKY_QUEUE_LIST}, {"show", HKY_QUEUE_LIST},       {"retry", HKY_QUEUE_RETRY},
-                     {"hold", HKY_QUEUE_HOLD}, {"release", HKY_QUEUE_RELEASE}, {"cancel", HKY_QUEUE_CANCEL}};
-
 static void ask_free(struct hky_queue_ask *ask)
 {
-    hky_buf_fini(&ask->rq.rows);
-    json_decref(ask->json);
+    hky_buf_fini(&ask->rows);
+    for (size_t i = 0; i < HKY_QUEUE_TEXTS; i++)
+        free(ask->texts[i]);
     free(ask);
+}
+
+struct name_search {
+    const char *wanted, *nearest;
+    unsigned best;
+    bool is_known;
+};
+
+static void search_name(void *ctx, const char *name)
+{
+    struct name_search *search = ctx;
+    unsigned distance = hky_str_distance(hky_str_z(name), hky_str_z(search->wanted));
+
+    search->is_known = search->is_known || strcmp(name, search->wanted) == 0;
+    if (distance < search->best) {
+        search->best = distance;
+        search->nearest = name;
+    }
+}
+
+static void each_relay(const struct hky_policy *policy, void (*each)(void *ctx, const char *name), void *ctx)
+{
+    for (uint32_t i = 0; i < policy->n_relays; i++)
+        each(ctx, policy->relays[i].name);
+}
+
+/* A name of the selection that neither the queue nor the policy has was mistyped: saying so is better than 0. */
+static bool
+is_name_known(const struct hky_queue_ask *ask, const char *kind, const char *name, const struct hky_name_seen *seen,
+              void (*each)(const struct hky_policy *policy, void (*one)(void *ctx, const char *name), void *ctx),
+              struct hky_error *e)
+{
+    struct name_search search = {.wanted = name, .best = name != NULL && strlen(name) < 4 ? 2 : 3};
+
+    if (name == NULL || seen->is_seen)
+        return true;
+    if (seen->nearest[0] != '\0')
+        search_name(&search, seen->nearest);
+    if (each != NULL) /* applications name tags as they like: the queue alone knows them */
+        each(ask->engine->policy, search_name, &search);
+    if (search.is_known)
+        return true;
+    hky_error_set(e, HKY_E_MISSING, "no %s \"%.60s\" in the %s%s%.60s%s", kind, name,
+                  each == NULL ? "queue" : "policy or the queue", search.nearest != NULL ? "; did you mean \"" : "",
+                  search.nearest != NULL ? search.nearest : "", search.nearest != NULL ? "\"?" : "");
+    return false;
+}
+
+static void answer_queue(struct hky_queue_ask *ask, struct hky_console_request **request)
+{
+    const struct hky_queue_request *rq = &ask->rq;
+    const struct hky_selection *x = &rq->selection;
+    struct hky_error e = {0};
+
+    if (rq->error.text[0] != '\0') {
+        hky_console_refuse(request, "stopping", rq->error.text, "the engine is stopping");
+    } else if (!is_name_known(ask, "relay", x->relay, &rq->relay_seen, each_relay, &e) ||
+               !is_name_known(ask, "scenario", x->scenario, &rq->scenario_seen, hky_policy_each_scenario, &e) ||
+               !is_name_known(ask, "tag", x->tag, &rq->tag_seen, NULL, &e)) {
+        hky_console_refuse(request, "unknown_name", e.text, "nothing was selected");
+    } else if (ask->rows.is_over) {
+        hky_console_refuse(request, "too_many", "the answer is too large", "select fewer, or give a smaller limit");
+    } else {
+        hky_json_end_array(&ask->json);
+        hky_console_answer(request, &(struct hky_queue_answer){.n = rq->n,
+                                                               .n_kept = rq->n_kept,
+                                                               .timezone = ask->engine->policy->engine.timezone,
+                                                               .where_error = ask->where_error,
+                                                               .rows = hky_buf_str(&ask->rows)});
+    }
 }
 
 static void on_queue_done(struct hky_queue_request *rq)
 {
     struct hky_queue_ask *ask = rq->ctx;
-    struct hky_buf b;
 
-    if (ask->engine->console == NULL) { /* stopped meanwhile: nobody waits for it, the request is gone */
-        ask_free(ask);
-        return;
+    if (ask->engine->console != NULL) { /* else it stopped meanwhile: nobody waits for it, the request is gone */
+        /* What an operator was told is done stays done over a crash. */
+        if (rq->action != HKY_QUEUE_LIST && !rq->is_dry_run && rq->n > 0)
+            hky_journal_flush(ask->engine->journal);
+        answer_queue(ask, &ask->request);
     }
-    /* What an operator was told is done stays done over a crash. */
-    if (rq->action != HKY_QUEUE_LIST && !rq->is_dry_run && rq->n > 0)
-        hky_journal_flush(ask->engine->journal);
-    hky_buf_init(&b, ANSWER_MOST);
-    hky_buf_printf(&b, "{\"ok\":true,\"n\":%" PRIu64, rq->n);
-    if (rq->n_kept > 0)
-        hky_buf_printf(&b, ",\"kept\":%" PRIu64, rq->n_kept);
-    if (ask->where_error[0] != '\0') {
-        hky_buf_add_z(&b, ",\"where_error\":");
-        hky_buf_add_json(&b, hky_str_z(ask->where_error));
-    }
-    hky_buf_add_z(&b, ",\"rows\":[");
-    hky_buf_add_str(&b, hky_buf_str(&rq->rows));
-    hky_buf_add_z(&b, "]}");
-    if (rq->error.text[0] != '\0')
-        hky_console_refuse(&ask->request, "bad_request", rq->error.text, "hikyaku queue --help");
-    else if (b.is_over || rq->rows.is_over)
-        hky_console_refuse(&ask->request, "too_many", "the answer is too large", "select fewer, or give --limit");
-    else
-        hky_console_answer(&ask->request, hky_buf_str(&b));
-    hky_buf_fini(&b);
     ask_free(ask);
 }
 
-static const char *text_of(const json_t *object, const char *key)
+/* On the workers' threads, one row after the other. */
+static void on_queue_row(void *ctx, const struct hky_queue_row *row)
 {
-    return json_string_value(json_object_get(object, key));
+    struct hky_queue_ask *ask = ctx;
+
+    hky_render_queue_row(row, ask->is_story, &ask->json);
 }
 
-static bool fill_selection(const json_t *from, struct hky_selection *s, struct hky_error *e)
+/* The request's text, kept for as long as the workers look at it; NULL: not given. */
+static const char *keep_text(struct hky_queue_ask *ask, size_t i, const char *name)
 {
-    const char *id = text_of(from, "id");
+    const struct hky_value *v = hky_console_arg(ask->request, name);
 
-    s->relay = text_of(from, "relay");
-    s->to = text_of(from, "to");
-    s->from = text_of(from, "from");
-    s->scenario = text_of(from, "scenario");
-    s->tag = text_of(from, "tag");
-    s->class = text_of(from, "class");
-    s->state = text_of(from, "state");
-    s->where = text_of(from, "where");
-    s->older_ms = json_integer_value(json_object_get(from, "older_ms"));
-    if (id != NULL && !hky_id_parse(hky_str_z(id), &s->message)) {
-        hky_error_set(e, HKY_E_SYNTAX, "\"%.40s\" is not a message id (13 letters and digits)", id);
-        return false;
-    }
-    return true;
+    HKY_ASSERT(i < HKY_QUEUE_TEXTS);
+    ask->texts[i] = v->is_given ? hky_strdup(v->text) : NULL;
+    return ask->texts[i];
 }
 
-static void on_queue(struct hky_engine *engine, struct hky_console_request *rq, json_t *args)
+static void fill_selection(struct hky_queue_ask *ask)
 {
-    const char *name = text_of(args, "action");
+    struct hky_selection *s = &ask->rq.selection;
+    const struct hky_value *id = hky_console_arg(ask->request, "id"), *older = hky_console_arg(ask->request, "older");
+
+    s->relay = keep_text(ask, 0, "relay");
+    s->to = keep_text(ask, 1, "to");
+    s->from = keep_text(ask, 2, "from");
+    s->author = keep_text(ask, 3, "author");
+    s->scenario = keep_text(ask, 4, "scenario");
+    s->tag = keep_text(ask, 5, "tag");
+    s->class = keep_text(ask, 6, "class");
+    s->state = keep_text(ask, 7, "state");
+    s->where = keep_text(ask, 8, "where");
+    s->has_older = older->is_given;
+    s->older_ms = older->number;
+    s->has_message = id->is_given;
+    memcpy(&s->message, &id->number, sizeof s->message);
+}
+
+static void on_queue(void *ctx, const struct hky_command *self, struct hky_console_request *rq)
+{
+    static const struct {
+        const char *name;
+        enum hky_queue_action action;
+    } actions[] = {{"queue list", HKY_QUEUE_LIST},       {"queue show", HKY_QUEUE_LIST},
+                   {"queue retry", HKY_QUEUE_RETRY},     {"queue hold", HKY_QUEUE_HOLD},
+                   {"queue release", HKY_QUEUE_RELEASE}, {"queue cancel", HKY_QUEUE_CANCEL}};
+    struct hky_engine *engine = ctx;
     struct hky_queue_ask *ask = hky_calloc(1, sizeof *ask);
+    const struct hky_value *limit = hky_console_arg(rq, "limit");
     struct hky_where *where = NULL;
     struct hky_error e = {0};
-    json_int_t limit = json_integer_value(json_object_get(args, "limit"));
-    int action = -1;
 
-    for (size_t i = 0; i < sizeof queue_actions / sizeof queue_actions[0]; i++)
-        if (name != NULL && strcmp(name, queue_actions[i].name) == 0)
-            action = (int)queue_actions[i].action;
     ask->engine = engine;
+    ask->request = rq;
     ask->number = ++engine->n_queue_asks;
-    if (action < 0)
-        hky_error_set(&e, HKY_E_SYNTAX, "no queue action \"%.40s\": list show retry hold release cancel",
-                      name != NULL ? name : "");
-    else if (fill_selection(json_object_get(args, "select"), &ask->rq.selection, &e) && ask->rq.selection.where != NULL)
-        (void)hky_where_new(engine->vm, hky_str_z(ask->rq.selection.where), &where, &e);
-    hky_where_free(&where);
-    if (e.text[0] != '\0') {
-        hky_console_refuse(&rq, "bad_request", e.text, "hikyaku queue --help");
-        free(ask);
+    for (size_t i = 0; i < sizeof actions / sizeof actions[0]; i++)
+        if (strcmp(self->name, actions[i].name) == 0)
+            ask->rq.action = actions[i].action;
+    ask->is_story = strcmp(self->name, "queue show") == 0;
+    hky_buf_init(&ask->rows, ROWS_OCTETS);
+    fill_selection(ask);
+    if (ask->rq.selection.where != NULL &&
+        hky_where_new(engine->vm, hky_str_z(ask->rq.selection.where), &where, &e) != HKY_OK) {
+        hky_console_refuse(&rq, "bad_request", e.text, "--where takes a Lua expression on r: r.tags.urgent");
+        ask_free(ask);
         return;
     }
-    ask->request = rq;
-    ask->json = json_incref(args);
-    ask->rq.action = (enum hky_queue_action)action;
-    ask->rq.is_story = strcmp(name, "show") == 0;
-    ask->rq.is_dry_run = json_is_true(json_object_get(args, "dry_run"));
-    ask->rq.limit = limit > 0 && limit < ROWS_MOST ? (unsigned)limit : ROWS_MOST;
+    hky_where_free(&where);
+    ask->json = hky_json_to(&ask->rows);
+    hky_json_begin_array(&ask->json, NULL);
+    if (ask->rq.action != HKY_QUEUE_LIST)
+        ask->rq.is_dry_run = hky_console_arg(rq, "dry_run")->is_given;
+    ask->rq.limit = limit->is_given && limit->number < ROWS_MOST ? (unsigned)limit->number : ROWS_MOST;
     ask->rq.loop = engine->aux;
+    ask->rq.row = on_queue_row;
     ask->rq.done = on_queue_done;
     ask->rq.ctx = ask;
     ask->rq.where_holds = ask->rq.selection.where != NULL ? hky_worker_where_holds : NULL;
-    hky_buf_init(&ask->rq.rows, ANSWER_MOST / 2);
     hky_schedule_query(engine->schedule, &ask->rq);
 }
 
 /* ---- relay ---- */
 
+static void on_relay_list(void *ctx, const struct hky_command *self, struct hky_console_request *rq)
+{
+    struct hky_engine *engine = ctx;
+    struct hky_relay_list list;
+
+    (void)self;
+    hky_schedule_relays(engine->schedule, &list);
+    hky_console_answer(&rq, &list);
+    hky_relay_list_fini(&list);
+}
+
 /* state.db keeps "UNTIL" for a paused relay and "UNTIL TO" for a drained one; UNTIL in ms since 1970, 0 = until
- * resumed. */
-static void keep(struct hky_engine *engine, const char *kind, const char *relay, const char *to, uint32_t for_sec)
+ * resumed. A relay is at most one of both. */
+static void keep_relay(struct hky_engine *engine, const char *kind, const char *relay, const char *to, uint32_t for_sec)
 {
     char value[512];
     int64_t until = for_sec > 0 ? hky_clock_now_ms(engine->clock) + (int64_t)for_sec * 1000 : 0;
 
+    hky_state_put(engine->record, strcmp(kind, "paused") == 0 ? "drained" : "paused", relay, NULL);
     snprintf(value, sizeof value, "%" PRId64 " %s", until, to);
     hky_state_put(engine->record, kind, relay, value);
 }
 
-static enum hky_err operate_relay(struct hky_engine *engine, const char *action, const char *name, const char *to,
-                                  uint32_t for_sec, struct hky_error *e)
+/* What was asked for has become true, or not: what the relay's state is now. */
+static void answer_relay(struct hky_engine *engine, struct hky_console_request **rq, const char *name)
 {
-    enum hky_err err;
+    struct hky_relay_list list;
+    const struct hky_relay_row *row = NULL;
 
-    if (strcmp(action, "resume") == 0) {
-        if ((err = hky_schedule_resume(engine->schedule, name, e)) == HKY_OK) {
-            hky_state_put(engine->record, "paused", name, NULL);
-            hky_state_put(engine->record, "drained", name, NULL);
-        }
-        return err;
-    }
-    if (strcmp(action, "pause") == 0 || (strcmp(action, "drain") == 0 && to == NULL)) {
-        if ((err = hky_schedule_pause(engine->schedule, name, for_sec, e)) == HKY_OK)
-            keep(engine, "paused", name, "", for_sec);
-        return err;
-    }
-    if (strcmp(action, "drain") == 0) {
-        if ((err = hky_schedule_drain_relay(engine->schedule, name, to, for_sec, e)) == HKY_OK)
-            keep(engine, "drained", name, to, for_sec);
-        return err;
-    }
-    return hky_error_set(e, HKY_E_SYNTAX, "no relay action \"%.40s\": list pause resume drain", action);
+    hky_state_flush(engine->record);
+    hky_schedule_relays(engine->schedule, &list);
+    for (uint32_t i = 0; i < list.n; i++)
+        if (strcmp(list.rows[i].relay->name, name) == 0)
+            row = &list.rows[i];
+    HKY_ASSERT(row != NULL); /* the schedule knew it a moment ago, and only this thread brings a new policy */
+    hky_console_answer(rq, row);
+    hky_relay_list_fini(&list);
 }
 
-static void on_relay(struct hky_engine *engine, struct hky_console_request *rq, const json_t *args)
+static void refuse_relay(struct hky_console_request **rq, const struct hky_error *e)
 {
-    const char *action = text_of(args, "action"), *name = text_of(args, "name");
-    json_int_t for_sec = json_integer_value(json_object_get(args, "for_sec"));
-    struct hky_error e = {0};
-    struct hky_buf b;
+    hky_console_refuse(rq, e->code == HKY_E_MISSING ? "unknown_name" : "refused", e->text,
+                       "hikyaku relay list shows the relays");
+}
 
-    if (action == NULL || strcmp(action, "list") == 0) {
-        hky_buf_init(&b, ANSWER_MOST);
-        hky_buf_add_z(&b, "{\"ok\":true,\"relays\":");
-        hky_schedule_relays_json(engine->schedule, &b);
-        hky_buf_add_c(&b, '}');
-        hky_console_answer(&rq, hky_buf_str(&b));
-        hky_buf_fini(&b);
-    } else if (name == NULL) {
-        hky_console_refuse(&rq, "bad_request", "which relay?", "hikyaku relay list shows them");
-    } else if (operate_relay(engine, action, name, text_of(args, "to"),
-                             for_sec > 0 && for_sec < UINT32_MAX ? (uint32_t)for_sec : 0, &e) != HKY_OK) {
-        hky_console_refuse(&rq, "refused", e.text, "hikyaku relay list shows the relays");
-    } else {
-        hky_state_flush(engine->record);
-        answer_ok(&rq, "");
+static uint32_t seconds_of(const struct hky_value *v)
+{
+    return v->is_given ? (uint32_t)((v->number + 999) / 1000) : 0;
+}
+
+static void on_relay_pause(void *ctx, const struct hky_command *self, struct hky_console_request *rq)
+{
+    struct hky_engine *engine = ctx;
+    const char *name = hky_console_arg(rq, "name")->text;
+    uint32_t for_sec = seconds_of(hky_console_arg(rq, "for"));
+    struct hky_error e = {0};
+
+    (void)self;
+    if (hky_schedule_pause(engine->schedule, name, for_sec, &e) != HKY_OK) {
+        refuse_relay(&rq, &e);
+        return;
     }
+    keep_relay(engine, "paused", name, "", for_sec);
+    answer_relay(engine, &rq, name);
+}
+
+/* Without another relay there is nothing to drain to: its mail waits, which is a pause. */
+static void on_relay_drain(void *ctx, const struct hky_command *self, struct hky_console_request *rq)
+{
+    struct hky_engine *engine = ctx;
+    const char *name = hky_console_arg(rq, "name")->text;
+    const struct hky_value *to = hky_console_arg(rq, "to");
+    uint32_t for_sec = seconds_of(hky_console_arg(rq, "for"));
+    struct hky_error e = {0};
+
+    if (!to->is_given) {
+        on_relay_pause(ctx, self, rq);
+        return;
+    }
+    if (hky_schedule_drain_relay(engine->schedule, name, to->text, for_sec, &e) != HKY_OK) {
+        refuse_relay(&rq, &e);
+        return;
+    }
+    keep_relay(engine, "drained", name, to->text, for_sec);
+    answer_relay(engine, &rq, name);
+}
+
+static void on_relay_resume(void *ctx, const struct hky_command *self, struct hky_console_request *rq)
+{
+    struct hky_engine *engine = ctx;
+    const char *name = hky_console_arg(rq, "name")->text;
+    struct hky_error e = {0};
+    enum hky_err err = hky_schedule_resume(engine->schedule, name, &e);
+
+    (void)self;
+    if (err == HKY_OK || err == HKY_E_STATE) { /* the policy's own pause goes on; the operator's is over */
+        hky_state_put(engine->record, "paused", name, NULL);
+        hky_state_put(engine->record, "drained", name, NULL);
+    }
+    if (err == HKY_OK)
+        answer_relay(engine, &rq, name);
+    else
+        refuse_relay(&rq, &e);
 }
 
 struct restoring {
@@ -293,35 +387,105 @@ void hky_engine_restore_relays(struct hky_engine *engine)
     }
 }
 
-/* ---- the socket ---- */
+/* ---- the table ---- */
 
-void hky_engine_request(void *ctx, struct hky_console_request *rq, const char *cmd, struct hky_str text)
-{
-    struct hky_engine *engine = ctx;
-    json_t *args = json_loadb(text.p, text.n, JSON_REJECT_DUPLICATES, NULL);
-    struct hky_error e = {0};
+static const char *const states[] = {"queued", "sending", "deferred", "parked", "held", "undecided", NULL};
+static const char *const classes[] = {
+#define X(id, name, set, temporary) name,
+    HKY_CLASSES(X)
+#undef X
+        NULL};
 
-    if (strcmp(cmd, "status") == 0) {
-        on_status(engine, rq);
-    } else if (strcmp(cmd, "reload") == 0) {
-        hky_record_reopen(engine->record);
-        if (hky_engine_reload(engine, &e) == HKY_OK)
-            answer_ok(&rq, "");
-        else
-            hky_console_refuse(&rq, "refused", e.text,
-                               "the old policy stays in force; hikyaku check POLICY lists every problem");
-    } else if (strcmp(cmd, "queue") == 0) {
-        on_queue(engine, rq, args);
-    } else if (strcmp(cmd, "relay") == 0) {
-        on_relay(engine, rq, args);
-    } else if (strcmp(cmd, "stop") == 0) {
-        answer_ok(&rq, "");
-        hky_engine_stop(engine);
-    } else {
-        hky_console_refuse(&rq, "bad_request", "no such command", "status reload queue relay stop");
+#define TEXT(most) .type = HKY_ARG_TEXT, .min = 1, .max = (most)
+
+/* Who is meant: all that is given must hold. */
+#define SELECTION                                                                                                      \
+    {"id", HKY_ARG_ID, "ID", "this message", .is_positional = true, .is_selection = true},                             \
+        {"relay", TEXT(NAME_OCTETS), .value = "NAME", .doc = "recipients whose current step uses this relay",          \
+         .is_selection = true},                                                                                        \
+        {"to", TEXT(ADDRESS_OCTETS), .value = "ADDRESS",                                                               \
+         .doc = "the recipient: an address, a domain, or .domain for its subdomains", .is_selection = true},           \
+        {"from", TEXT(ADDRESS_OCTETS), .value = "ADDRESS",                                                             \
+         .doc = "the envelope sender, likewise; '<>' is the null sender", .is_selection = true},                       \
+        {"author", TEXT(ADDRESS_OCTETS), .value = "ADDRESS", .doc = "the address in the From field, likewise",         \
+         .is_selection = true},                                                                                        \
+        {"scenario", TEXT(NAME_OCTETS), .value = "NAME", .doc = "mail of this scenario", .is_selection = true},        \
+        {"tag", TEXT(NAME_OCTETS), .value = "NAME", .doc = "mail with this tag", .is_selection = true},                \
+        {"class",          HKY_ARG_WORD,                                                                               \
+         "CLASS",          "recipients whose last attempt ended in this class (mailbox_full, ...)",                    \
+         .words = classes, .is_selection = true},                                                                      \
+        {"state",         HKY_ARG_WORD,        "STATE", "queued, sending, deferred, parked, held or undecided",        \
+         .words = states, .is_selection = true},                                                                       \
+        {"older",                                                                                                      \
+         HKY_ARG_DURATION,                                                                                             \
+         "DURATION",                                                                                                   \
+         "accepted at least this long ago (90s, 10m, 2h, 3d)",                                                         \
+         .max = DAYS_MS(3650),                                                                                         \
+         .is_selection = true},                                                                                        \
+        {"where",                                                                                                      \
+         HKY_ARG_SCRIPT,                                                                                               \
+         "LUA",                                                                                                        \
+         "recipients for which this expression on r holds: 'r.tags.urgent'",                                           \
+         .min = 1,                                                                                                     \
+         .max = 32768,                                                                                                 \
+         .is_selection = true},                                                                                        \
+    {                                                                                                                  \
+        "limit", HKY_ARG_NUMBER, "N", "print at most N rows; counts are always of all", .max = 1000000                 \
     }
-    json_decref(args);
-}
+
+static const struct hky_argument list_arguments[] = {SELECTION, {NULL}};
+static const struct hky_argument act_arguments[] = {
+    SELECTION,
+    {"dry_run", HKY_ARG_FLAG, NULL, "change nothing: say how many are meant and print the first 25"},
+    {NULL},
+};
+static const struct hky_argument resume_arguments[] = {
+    {"name", TEXT(NAME_OCTETS), .value = "NAME", .doc = "the relay", .is_positional = true, .is_required = true},
+    {NULL},
+};
+#define FOR                                                                                                            \
+    {                                                                                                                  \
+        "for", HKY_ARG_DURATION, "DURATION", "only so long (90s, 10m, 2h, 3d), not until it is resumed",               \
+            .min = 1000, .max = DAYS_MS(3650)                                                                          \
+    }
+static const struct hky_argument pause_arguments[] = {
+    {"name", TEXT(NAME_OCTETS), .value = "NAME", .doc = "the relay", .is_positional = true, .is_required = true},
+    FOR,
+    {NULL},
+};
+static const struct hky_argument drain_arguments[] = {
+    {"name", TEXT(NAME_OCTETS), .value = "NAME", .doc = "the relay", .is_positional = true, .is_required = true},
+    {"to", TEXT(NAME_OCTETS), .value = "RELAY", .doc = "the relay that sends its mail instead, with its own From rule"},
+    FOR,
+    {NULL},
+};
+
+const struct hky_command hky_operate_commands[] = {
+    {"status", HKY_RIGHT_READ, "show what the engine is doing", NULL, false, on_status, hky_render_status},
+    {"reload", HKY_RIGHT_OPERATE, "load the policy again", NULL, false, on_reload, hky_render_reloaded},
+    {"stop", HKY_RIGHT_OPERATE, "stop the engine when what is being sent has ended", NULL, false, on_stop, NULL},
+    {"queue list", HKY_RIGHT_READ, "list the recipients in the queue", list_arguments, false, on_queue,
+     hky_render_queue},
+    {"queue show", HKY_RIGHT_READ, "show everything known about them: message, plan, attempts", list_arguments, true,
+     on_queue, hky_render_queue},
+    {"queue retry", HKY_RIGHT_OPERATE, "try them now", act_arguments, true, on_queue, hky_render_queue},
+    {"queue hold", HKY_RIGHT_OPERATE, "keep them until they are released", act_arguments, true, on_queue,
+     hky_render_queue},
+    {"queue release", HKY_RIGHT_OPERATE, "let held ones go again", act_arguments, true, on_queue, hky_render_queue},
+    {"queue cancel", HKY_RIGHT_OPERATE, "remove them; the sender gets no failure notice", act_arguments, true, on_queue,
+     hky_render_queue},
+    {"relay list", HKY_RIGHT_READ, "list the relays with their state, queue and caps", NULL, false, on_relay_list,
+     hky_render_relays},
+    {"relay pause", HKY_RIGHT_OPERATE, "send nothing through it; its mail waits or takes the next step of its plan",
+     pause_arguments, false, on_relay_pause, hky_render_relay},
+    {"relay resume", HKY_RIGHT_OPERATE, "end a pause or a drain, and try at once after failures", resume_arguments,
+     false, on_relay_resume, hky_render_relay},
+    {"relay drain", HKY_RIGHT_OPERATE, "send its mail through another relay; without --to like pause", drain_arguments,
+     false, on_relay_drain, hky_render_relay},
+    {NULL},
+};
+
+/* ---- health, metrics ---- */
 
 const char *hky_engine_unwell(void *ctx)
 {
@@ -331,7 +495,7 @@ const char *hky_engine_unwell(void *ctx)
     hky_journal_stats(engine->journal, &j);
     if (engine->stopping > 0)
         return "stopping";
-    return j.health == HKY_OK ? NULL : health_name(j.health);
+    return j.health == HKY_OK ? NULL : hky_health_name(j.health);
 }
 
 static void add_metric(struct hky_buf *b, const char *name, const char *type, const char *help, uint64_t value)
@@ -350,12 +514,12 @@ void hky_engine_metrics(void *ctx, struct hky_buf *b)
     hky_schedule_stats(engine->schedule, &s);
     hky_journal_stats(engine->journal, &j);
     hky_accept_stats(engine->accept, &a);
-    add_metric(b, "sessions", "gauge", "SMTP sessions open", a.sessions);
+    add_metric(b, "sessions", "gauge", "open SMTP sessions", a.sessions);
     add_metric(b, "sessions_total", "counter", "SMTP sessions since start", a.sessions_total);
     add_metric(b, "messages_accepted_total", "counter", "messages answered 250", a.messages);
-    add_metric(b, "recipients_accepted_total", "counter", "recipients of those", a.recipients);
-    add_metric(b, "refused_total", "counter", "messages and recipients not taken", a.refused);
-    add_metric(b, "recipients_queued", "gauge", "recipients due or waiting for their turn", s.queued);
+    add_metric(b, "recipients_accepted_total", "counter", "recipients of accepted messages", a.recipients);
+    add_metric(b, "refused_total", "counter", "messages and recipients that were refused", a.refused);
+    add_metric(b, "recipients_queued", "gauge", "recipients that are due or wait for their turn", s.queued);
     add_metric(b, "recipients_sending", "gauge", "recipients in a transaction", s.sending);
     add_metric(b, "recipients_deferred", "gauge", "recipients waiting for a retry", s.deferred);
     add_metric(b, "recipients_parked", "gauge", "recipients waiting for a policy", s.parked);
@@ -366,8 +530,9 @@ void hky_engine_metrics(void *ctx, struct hky_buf *b)
     add_metric(b, "attempts_total", "counter", "attempts made", s.attempts);
     add_metric(b, "journal_commits_total", "counter", "commits written", j.commits);
     add_metric(b, "journal_syncs_total", "counter", "fdatasync calls", j.syncs);
-    add_metric(b, "spool_full", "gauge", "1 while no mail is taken in for want of space", j.health == HKY_E_FULL);
-    add_metric(b, "spool_failing", "gauge", "1 while no mail is taken in because writing fails", j.health == HKY_E_IO);
+    add_metric(b, "spool_full", "gauge", "1 while no mail is accepted because the disk is full",
+               j.health == HKY_E_FULL);
+    add_metric(b, "spool_failing", "gauge", "1 while no mail is accepted because writing fails", j.health == HKY_E_IO);
     add_metric(b, "journal_octets", "gauge", "octets of journal in use", j.octets);
     add_metric(b, "journal_segments", "gauge", "segments in use", j.segments);
     add_metric(b, "journal_write_errors_total", "counter", "failed writes and syncs", j.write_errors);

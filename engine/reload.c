@@ -172,6 +172,7 @@ enum hky_err hky_engine_reload(struct hky_engine *engine, struct hky_error *e)
     r.vms = (struct hky_vm **)hky_calloc(engine->n_workers + 1, sizeof(void *));
     if ((err = prepare(&r, e)) == HKY_OK) {
         commit(&r);
+        snprintf(engine->restart_keys, sizeof engine->restart_keys, "%s", r.restart);
         snprintf(text, sizeof text, "a new policy is in force%s%s",
                  r.restart[0] != '\0' ? "; not before a restart: " : "", r.restart);
         hky_log(engine->log, HKY_LOG_INFO, "reload", "what=\"a new policy is in force\" hash=%016lx",

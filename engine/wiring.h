@@ -9,6 +9,7 @@
 #include "hikyaku/console.h"
 #include "hikyaku/deliver.h"
 #include "hikyaku/engine.h"
+#include "hikyaku/operate.h"
 
 #include <pthread.h>
 
@@ -62,6 +63,7 @@ struct hky_engine {
     struct hky_task stop_task, accept_drained, schedule_drained;
     int stop_asked;           /* atomic: stop_task is posted once */
     struct hky_map passwords; /* of listeners: secret's name -> struct hky_secret *; aux's thread */
+    char restart_keys[160];   /* changed by reloads and not in force before a restart, "" none; aux's thread */
     char reload_error[512];   /* why the last reload was refused, "" none; aux's thread */
     struct hky_start_options at_start;
     struct hky_timer lists_timer;
@@ -70,13 +72,17 @@ struct hky_engine {
     char list_error[240]; /* told last, "" none */
 };
 
+#define HKY_QUEUE_TEXTS 9
 /* One queue request of an operator. `rq.ctx` is the whole. */
 struct hky_queue_ask {
     uint64_t number; /* an address may come again, this does not */
     struct hky_queue_request rq;
     struct hky_engine *engine;
     struct hky_console_request *request;
-    void *json;          /* keeps the selection's strings */
+    char *texts[HKY_QUEUE_TEXTS]; /* the selection's */
+    bool is_story;
+    struct hky_buf rows; /* an array, written as they come */
+    struct hky_json json;
     bool is_where_wrong; /* atomic: the first worker on which the expression failed tells */
     char where_error[240];
 };
@@ -88,7 +94,6 @@ void hky_worker_decide(void *ctx, unsigned worker, const struct hky_recipient *r
 bool hky_worker_where_holds(void *ctx, unsigned worker, const struct hky_recipient *r);
 
 /* operate.c */
-void hky_engine_request(void *ctx, struct hky_console_request *rq, const char *cmd, struct hky_str args);
 const char *hky_engine_unwell(void *ctx);
 void hky_engine_metrics(void *ctx, struct hky_buf *out);
 void hky_engine_restore_relays(struct hky_engine *engine);

@@ -29,11 +29,20 @@ int hky_cli_ask(const char *command, const char *spool, json_t *request, json_t 
     }
     if (!json_is_true(json_object_get(*answer, "ok"))) {
         const json_t *why = json_object_get(*answer, "error");
-        fprintf(stderr, "hikyaku %s: %s (%s)\n", command, json_string_value(json_object_get(why, "message")),
-                json_string_value(json_object_get(why, "hint")));
+        const char *code = json_string_value(json_object_get(why, "code"));
+        bool is_usage = code != NULL && strcmp(code, "bad_request") == 0;
+        struct hky_buf line;
+
+        hky_buf_init(&line, 65536);
+        hky_cli_add_printable(&line, hky_str_z(json_string_value(json_object_get(why, "message"))));
+        hky_buf_add_z(&line, " (");
+        hky_cli_add_printable(&line, hky_str_z(json_string_value(json_object_get(why, "hint"))));
+        hky_buf_add_c(&line, ')');
+        fprintf(stderr, "hikyaku %s: %s\n", command, hky_buf_z(&line));
+        hky_buf_fini(&line);
         json_decref(*answer);
         *answer = NULL;
-        return HKY_EXIT_NO;
+        return is_usage ? HKY_EXIT_USAGE : HKY_EXIT_NO;
     }
     return HKY_EXIT_GOOD;
 }
@@ -58,6 +67,20 @@ const char *hky_cli_age(int64_t sec, char out[24])
     else
         snprintf(out, 24, "%ldd", (long)((sec + 43200) / 86400));
     return out;
+}
+
+void hky_cli_use_zone(const char *zone, bool is_utc)
+{
+    if (is_utc)
+        setenv("TZ", "UTC0", 1);
+    else if (zone[0] != '\0')
+        setenv("TZ", zone, 1);
+    tzset();
+}
+
+const char *hky_cli_zone_name(const char *zone, bool is_utc)
+{
+    return is_utc ? "UTC" : zone[0] != '\0' ? zone : tzname[0];
 }
 
 const char *hky_cli_count(const json_t *from, const char *key, char out[24])

@@ -7,12 +7,15 @@
 #include <jansson.h>
 
 /* Sends `request` (taken) to the engine of `spool`. HKY_EXIT_GOOD: *answer is the whole object (json_decref it). Else
- * the reason is printed and the exit code comes back: 3 no engine, 1 refused. */
+ * the reason is printed and the exit code comes back: 3 no engine, 2 wrong usage, 1 refused. */
 int hky_cli_ask(const char *command, const char *spool, json_t *request, json_t **answer);
 /* Prints the object as JSON and frees it. */
 int hky_cli_print_json(json_t *answer);
 /* "2h", "35m", "12s" of seconds. */
 const char *hky_cli_age(int64_t sec, char out[24]); /* to the nearest: 90s 2m 24h 3d */
+/* Times are printed in one zone: the engine's, or UTC. Sets TZ for localtime_r; `zone` "" is the system's. */
+void hky_cli_use_zone(const char *zone, bool is_utc);
+const char *hky_cli_zone_name(const char *zone, bool is_utc); /* "Asia/Tokyo", "UTC", or the system's abbreviation */
 /* The number that `from` has under `key`, for a table. */
 const char *hky_cli_count(const json_t *from, const char *key, char out[24]);
 /* What a table says beside a relay's state: where its mail goes, how long, why. */

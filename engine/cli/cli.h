@@ -22,16 +22,28 @@ struct hky_cli_command {
     const char *summary;                  /* one line */
     const char *help;                     /* paragraphs and examples under the options, or NULL */
     const struct hky_cli_option *options; /* ended by name NULL; --help and --json are understood everywhere */
+    const char *group; /* of the engine's commands ("queue"): their arguments are options, too; NULL: none */
     int (*run)(const struct hky_cli_command *self, int argc, char **argv); /* argv[0] is the subcommand's name */
 };
 extern const struct hky_cli_command hky_cli_run, hky_cli_check, hky_cli_explain, hky_cli_probe, hky_cli_send,
     hky_cli_queue, hky_cli_relay, hky_cli_status, hky_cli_reload, hky_cli_presets, hky_cli_sink, hky_cli_load;
+
+/* The options of a command with those of its group. Valid while `room` is. */
+#define HKY_CLI_OPTIONS_MAX 40
+struct hky_cli_options {
+    struct hky_cli_option items[HKY_CLI_OPTIONS_MAX];
+    char names[HKY_CLI_OPTIONS_MAX][24], docs[HKY_CLI_OPTIONS_MAX][200];
+};
+const struct hky_cli_option *hky_cli_options(const struct hky_cli_command *c, struct hky_cli_options *room);
+
+extern const struct hky_cli_option hky_cli_common_options[];
 
 /* Walks options by the command's table: returns the option's name and sets *value ("" for switches); NULL when there
  * are none left, then positionals are in args->argv[0..argc). --name=value and --name value are the same; "--" ends.
  * A wrong one: prints what is wrong with the nearest name, and *is_bad. --help prints and sets is_help. */
 struct hky_cli_args {
     const struct hky_cli_command *command;
+    const struct hky_cli_option *options; /* command->options, or what hky_cli_options gave */
     int argc, at;
     char **argv; /* positionals are moved to the front as they are met */
     int n_positional;
@@ -42,16 +54,28 @@ const char *hky_cli_next(struct hky_cli_args *a, const char **value);
 /* After the walk: exit code to return at once, or -1 to go on; checks the number of positionals. */
 int hky_cli_args_done(struct hky_cli_args *a, int min_positional, int max_positional);
 
+/* Complains of a word that nobody asked for (NULL: of one that is missing) and shows the usage line. */
+void hky_cli_complain_of_word(const struct hky_cli_command *command, const char *word);
+
 /* For "%lu message%s". */
 #define HKY_CLI_COUNT(n) (unsigned long)(n), (n) == 1 ? "" : "s"
 
 void hky_cli_print_help(const struct hky_cli_command *command);
+/* Columns that a line may have: the terminal's, else $COLUMNS, else 80; 40 to 200. */
+int hky_cli_width(void);
+/* Paragraphs broken between words at hky_cli_width(), `indent` columns to the right. A line that begins with a blank is
+ * an example and stays as it is; one that ends in ':' ends its paragraph; an empty one is kept. */
+void hky_cli_print_text(const char *text, int indent);
+/* Goes on in a line that has `indent` columns already; the lines that follow begin in that column. */
+void hky_cli_print_words(const char *text, int indent);
 bool hky_cli_is_terminal(void); /* stdout: colours and progress bars only there; NO_COLOR is honoured */
 /* "bold" "red" "green" "yellow" "dim" "off" as an escape, or "" when not on a terminal. */
 const char *hky_cli_colour(const char *name);
 /* Text of peers for a terminal: "?" for controls, direction marks and octets that are not UTF-8. */
 void hky_cli_add_printable(struct hky_buf *out, struct hky_str s);
-/* Columns aligned by display width (East Asian wide = 2). Cells are copied, and made printable. */
+/* Columns aligned by display width (East Asian wide = 2). Cells are copied, and made printable. Where a row is wider
+ * than hky_cli_width(), its last cell is broken between words in its column, or, as other cells that have no room, goes
+ * on the next line. */
 struct hky_cli_table;
 struct hky_cli_table *hky_cli_table_new(int n_columns);
 void hky_cli_table_row(struct hky_cli_table *t, const char *const *cells);

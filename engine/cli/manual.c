@@ -2,6 +2,7 @@
  * tables. */
 #include "cli/manual.h"
 
+#include "cli/operate.h"
 #include "hikyaku/record.h"
 
 #include <stdio.h>
@@ -42,19 +43,53 @@ static void put_options(const struct hky_cli_option *table)
     }
 }
 
+static void put_action(void *ctx, const char *usage, const char *doc)
+{
+    (void)ctx;
+    fputs(".TP 8\n\\fB", stdout);
+    put_text(usage);
+    fputs("\\fR\n", stdout);
+    put_text(doc);
+    putchar('\n');
+}
+
+/* Paragraphs are filled, lines that begin with a blank are examples. */
+static void put_help(const char *text)
+{
+    bool is_example = false;
+
+    fputs(".PP\n", stdout);
+    for (size_t n; *text != '\0'; text += text[n] == '\n' ? n + 1 : n) {
+        char line[1000];
+
+        n = strcspn(text, "\n");
+        snprintf(line, sizeof line, "%.*s", (int)n, text);
+        if ((text[0] == ' ') != is_example)
+            fputs(is_example ? ".fi\n" : ".nf\n", stdout);
+        is_example = text[0] == ' ';
+        if (n == 0)
+            fputs(".PP", stdout);
+        put_text(line);
+        putchar('\n');
+    }
+    if (is_example)
+        fputs(".fi\n", stdout);
+}
+
 static void put_command(const struct hky_cli_command *c)
 {
+    struct hky_cli_options room;
+
     printf(".SS hikyaku %s ", c->name);
     put_text(c->args);
     fputs("\n", stdout);
     put_text(c->summary);
     putchar('\n');
-    put_options(c->options);
-    if (c->help != NULL) {
-        fputs(".PP\n.nf\n", stdout);
-        put_text(c->help);
-        fputs("\n.fi\n", stdout);
-    }
+    if (c->group != NULL)
+        hky_cli_each_action(c->group, put_action, NULL);
+    put_options(hky_cli_options(c, &room));
+    if (c->help != NULL)
+        put_help(c->help);
 }
 
 int hky_cli_manual(const struct hky_cli_command *const *commands, size_t n, const char *part)

@@ -1,8 +1,8 @@
 /* queue show: everything known of a recipient, for people; what says nothing is left out. */
-#include "cli/ask.h"
 #include "cli/queue.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -50,7 +50,7 @@ static void format_time(json_int_t sec, char out[32])
     time_t at = (time_t)sec;
     struct tm tm;
 
-    localtime_r(&at, &tm);
+    localtime_r(&at, &tm); /* TZ says which zone */
     strftime(out, 32, "%Y-%m-%d %H:%M:%S", &tm);
 }
 
@@ -193,7 +193,7 @@ static void print_past(const json_t *row)
 
     printf("%-12s %" JSON_INTEGER_FORMAT, "attempts", n);
     if (n > kept)
-        printf("; of the last %" JSON_INTEGER_FORMAT " is kept what came of them, of all in SPOOL/events.jsonl", kept);
+        printf("; the last %" JSON_INTEGER_FORMAT " are shown, the event log has them all", kept);
     putchar('\n');
     if (kept == 0)
         return;
@@ -219,25 +219,45 @@ static void print_past(const json_t *row)
     hky_cli_table_print(&t);
 }
 
-void hky_cli_print_stories(const json_t *rows)
+/* A finished recipient is no longer in the queue. */
+static void print_gone(const struct hky_cli_answer *a)
 {
-    const json_t *row;
+    char text[700];
+
+    if (a->word == NULL) {
+        puts("No recipient in the queue matches.");
+        return;
+    }
+    snprintf(text, sizeof text,
+             "%.40s is not in the queue: it is finished, or no message has this id. What became of it is in the event "
+             "log:\n"
+             "  grep %.40s %.400s/events.jsonl*",
+             a->word, a->word, a->spool);
+    hky_cli_print_text(text, 0);
+}
+
+void hky_cli_print_stories(const struct hky_cli_answer *a)
+{
+    const json_t *rows = json_object_get(a->json, "rows"), *row;
+    const char *zone = hky_cli_row_text(a->json, "timezone");
     size_t i;
 
+    hky_cli_use_zone(zone, a->is_utc);
     json_array_foreach (rows, i, row) {
         if (i > 0)
             putchar('\n');
         print_line("id", hky_cli_row_text(row, "id"));
-        print_line("recipient", hky_cli_row_text(row, "recipient"));
+        print_line("recipient", hky_cli_row_text(row, "rcpt"));
         print_line("state", hky_cli_row_text(row, "state"));
         print_line("reason", hky_cli_row_text(row, "reason"));
         print_next(row);
         print_time("accepted", number(row, "accepted_at"));
         print_time("expires", number(row, "expire_at"));
+        print_line("times in", hky_cli_zone_name(zone, a->is_utc));
         print_message(row);
         print_plan(row);
         print_past(row);
     }
     if (json_array_size(rows) == 0)
-        puts("it is not in the queue (any more); what became of it is in SPOOL/events.jsonl");
+        print_gone(a);
 }

@@ -1,6 +1,7 @@
-#include "cli/ask.h"
+#include "cli/operate.h"
 
 #include <inttypes.h>
+#include <stdarg.h>
 #include <stdio.h>
 
 static const struct hky_cli_option options[] = {
@@ -36,98 +37,127 @@ static const char *health_note(const char *health)
 {
     if (strcmp(health, "full") == 0)
         return ": no mail is taken in (452) until there is room";
-    return strcmp(health, "good") == 0 ? "" : ": no mail is taken in (451), writing fails";
+    return strcmp(health, "good") == 0 ? "" : ": no mail is taken in (451), because writing fails";
+}
+
+static void print_restart(const json_t *answer)
+{
+    const json_t *keys = json_object_get(answer, "restart"), *key;
+    char text[400];
+    size_t i;
+    int n;
+
+    if (json_array_size(keys) == 0)
+        return;
+    n = snprintf(text, sizeof text, "Not in force before a restart: ");
+    json_array_foreach (keys, i, key)
+        n += snprintf(text + n, sizeof text - (size_t)n, "%s%s", i > 0 ? ", " : "", json_string_value(key));
+    hky_cli_print_text(text, 0);
+}
+
+/* "key      text", broken at the width. */
+static void print_line(const char *key, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+static void print_line(const char *key, const char *fmt, ...)
+{
+    char text[600];
+    va_list args;
+
+    va_start(args, fmt);
+    vsnprintf(text, sizeof text, fmt, args);
+    va_end(args);
+    printf("%-7s ", key);
+    hky_cli_print_words(text, 8);
+}
+
+static void print_engine(const json_t *s)
+{
+    char up[24];
+    const char *refused = json_string_value(json_object_get(s, "reload_error"));
+    json_int_t workers = json_integer_value(json_object_get(s, "workers"));
+
+    printf("%s%s%s for %s, version %s, %" JSON_INTEGER_FORMAT " worker%s\n", hky_cli_colour("bold"),
+           json_string_value(json_object_get(s, "state")), hky_cli_colour("off"),
+           hky_cli_age(json_integer_value(json_object_get(s, "uptime_sec")), up),
+           json_string_value(json_object_get(s, "version")), workers, workers == 1 ? "" : "s");
+    print_line("policy", "%s (%s)", json_string_value(json_object_get(s, "policy")),
+               json_string_value(json_object_get(s, "policy_hash")));
+    if (refused != NULL) {
+        fputs(hky_cli_colour("red"), stdout);
+        print_line("reload", "the last reload was refused: %s", refused);
+        fputs(hky_cli_colour("off"), stdout);
+    }
+    print_restart(s);
 }
 
 static void print_status(const json_t *s)
 {
-    char up[24];
-    const char *refused = json_string_value(json_object_get(s, "reload_error"));
     const char *health = json_string_value(json_object_get(json_object_get(s, "journal"), "health"));
+    json_int_t segments = number(s, "journal", "segments"), spare = number(s, "journal", "free");
 
-    json_int_t workers = json_integer_value(json_object_get(s, "workers"));
-
-    printf("%s%s%s for %s, version %s, policy %s (%s), %" JSON_INTEGER_FORMAT " worker%s\n", hky_cli_colour("bold"),
-           json_string_value(json_object_get(s, "state")), hky_cli_colour("off"),
-           hky_cli_age(json_integer_value(json_object_get(s, "uptime_sec")), up),
-           json_string_value(json_object_get(s, "version")), json_string_value(json_object_get(s, "policy")),
-           json_string_value(json_object_get(s, "policy_hash")), workers, workers == 1 ? "" : "s");
-    if (refused != NULL)
-        printf("%sthe last reload was refused: %s%s\n", hky_cli_colour("red"), refused, hky_cli_colour("off"));
-    printf("queue        %" JSON_INTEGER_FORMAT " queued, %" JSON_INTEGER_FORMAT " sending, %" JSON_INTEGER_FORMAT
-           " deferred, %" JSON_INTEGER_FORMAT " parked, %" JSON_INTEGER_FORMAT " held\n",
-           number(s, "queue", "queued"), number(s, "queue", "sending"), number(s, "queue", "deferred"),
-           number(s, "queue", "parked"), number(s, "queue", "held"));
-    printf("since start  %lu message%s in, %lu recipient%s, %lu delivered, %lu failed, %lu cancelled, %lu attempt%s\n",
-           HKY_CLI_COUNT(number(s, "since_start", "messages")), HKY_CLI_COUNT(number(s, "since_start", "recipients")),
-           (unsigned long)number(s, "since_start", "delivered"), (unsigned long)number(s, "since_start", "failed"),
-           (unsigned long)number(s, "since_start", "cancelled"), HKY_CLI_COUNT(number(s, "since_start", "attempts")));
-    printf("journal      %s%s, %" JSON_INTEGER_FORMAT " segments (%" JSON_INTEGER_FORMAT " cold, %" JSON_INTEGER_FORMAT
-           " free), %" JSON_INTEGER_FORMAT " MB, %" JSON_INTEGER_FORMAT " commits\n\n",
-           health, health_note(health), number(s, "journal", "segments"), number(s, "journal", "cold"),
-           number(s, "journal", "free"), number(s, "journal", "octets") >> 20, number(s, "journal", "commits"));
+    print_engine(s);
+    print_line("queue",
+               "%" JSON_INTEGER_FORMAT " queued, %" JSON_INTEGER_FORMAT " sending, %" JSON_INTEGER_FORMAT
+               " deferred, %" JSON_INTEGER_FORMAT " parked, %" JSON_INTEGER_FORMAT " held",
+               number(s, "queue", "queued"), number(s, "queue", "sending"), number(s, "queue", "deferred"),
+               number(s, "queue", "parked"), number(s, "queue", "held"));
+    print_line(
+        "so far", "%lu message%s in, %lu recipient%s, %lu delivered, %lu failed, %lu cancelled, %lu attempt%s",
+        HKY_CLI_COUNT(number(s, "since_start", "messages")), HKY_CLI_COUNT(number(s, "since_start", "recipients")),
+        (unsigned long)number(s, "since_start", "delivered"), (unsigned long)number(s, "since_start", "failed"),
+        (unsigned long)number(s, "since_start", "cancelled"), HKY_CLI_COUNT(number(s, "since_start", "attempts")));
+    print_line("journal",
+               "%s%s, %" JSON_INTEGER_FORMAT " segments in use (%" JSON_INTEGER_FORMAT " cold), %" JSON_INTEGER_FORMAT
+               " free, %" JSON_INTEGER_FORMAT " MB, %" JSON_INTEGER_FORMAT " commits",
+               health, health_note(health), segments, number(s, "journal", "cold"), spare,
+               number(s, "journal", "octets") >> 20, number(s, "journal", "commits"));
+    putchar('\n');
     print_relays(json_object_get(s, "relays"));
+}
+
+static int print(const struct hky_cli_answer *a, bool is_quiet)
+{
+    if (!is_quiet)
+        print_status(a->json);
+    return HKY_EXIT_GOOD;
 }
 
 static int run(const struct hky_cli_command *self, int argc, char **argv)
 {
-    struct hky_cli_args args;
-    const char *value, *spool = NULL;
-    json_t *answer;
-    int code;
-
-    hky_cli_args_init(&args, self, argc, argv);
-    while (hky_cli_next(&args, &value) != NULL)
-        spool = value;
-    if ((code = hky_cli_args_done(&args, 0, 0)) >= 0)
-        return code;
-    code = hky_cli_ask(self->name, hky_cli_spool(spool), json_pack("{s:s}", "cmd", "status"), &answer);
-    if (code != HKY_EXIT_GOOD)
-        return code;
-    if (args.is_json)
-        return hky_cli_print_json(answer);
-    print_status(answer);
-    json_decref(answer);
-    return HKY_EXIT_GOOD;
+    return hky_cli_operate(self, argc, argv, print);
 }
 
 const struct hky_cli_command hky_cli_status = {
     .name = "status",
     .args = "",
-    .summary = "what the engine is doing",
+    .summary = "show what the engine is doing",
+    .group = "status",
     .options = options,
     .run = run,
 };
 
+static int print_reload(const struct hky_cli_answer *a, bool is_quiet)
+{
+    if (is_quiet)
+        return HKY_EXIT_GOOD;
+    puts("The new policy is in force.");
+    print_restart(a->json);
+    return HKY_EXIT_GOOD;
+}
+
 static int run_reload(const struct hky_cli_command *self, int argc, char **argv)
 {
-    struct hky_cli_args args;
-    const char *value, *spool = NULL;
-    json_t *answer;
-    int code;
-
-    hky_cli_args_init(&args, self, argc, argv);
-    while (hky_cli_next(&args, &value) != NULL)
-        spool = value;
-    if ((code = hky_cli_args_done(&args, 0, 0)) >= 0)
-        return code;
-    code = hky_cli_ask(self->name, hky_cli_spool(spool), json_pack("{s:s}", "cmd", "reload"), &answer);
-    if (code != HKY_EXIT_GOOD)
-        return code;
-    if (args.is_json)
-        return hky_cli_print_json(answer);
-    puts("the new policy is in force");
-    json_decref(answer);
-    return HKY_EXIT_GOOD;
+    return hky_cli_operate(self, argc, argv, print_reload);
 }
 
 const struct hky_cli_command hky_cli_reload = {
     .name = "reload",
     .args = "",
     .summary = "load the policy again; a bad file changes nothing",
-    .help = "Recipients without a delivered copy are planned anew at their next attempt; parked ones are asked\n"
-            "at once. Exit code 1: the file has errors, and the old policy stays in force. The event log is\n"
-            "opened anew in any case, for logrotate.",
+    .group = "reload",
+    .help = "Recipients without a delivered copy are planned anew at their next attempt; parked ones are decided at "
+            "once. Keys that need a restart are named. The event log is opened again in any case, for logrotate.\n"
+            "\n"
+            "Exit code 1: the file has errors, and the old policy stays in force.",
     .options = options,
     .run = run_reload,
 };

@@ -4,7 +4,6 @@
  */
 #include "console/console.h"
 
-#include "base/json.h"
 #include "net/stream.h"
 
 #include <errno.h>
@@ -18,6 +17,7 @@
 #include <unistd.h>
 
 #define REQUEST_MOST (64u << 10)
+#define ANSWER_MOST  (64u << 20)
 #define IDLE_MS      60000
 #define CLIENTS_MOST 64
 #define REST_MS      200 /* without a descriptor to take a client with */
@@ -32,7 +32,10 @@ struct client {
 struct hky_console_request {
     TAILQ_ENTRY(hky_console_request) link;
     struct hky_console *console;
-    struct client *client; /* NULL: gone */
+    struct client *client;             /* NULL: gone */
+    const struct hky_command *command; /* NULL: there is none of that name */
+    json_t *json;                      /* what was asked; the values' texts are in it */
+    struct hky_value values[HKY_ARGUMENTS_MAX];
 };
 
 struct hky_console {
@@ -58,21 +61,46 @@ static void close_client(struct client *c)
     free(c);
 }
 
-void hky_console_answer(struct hky_console_request **request, struct hky_str json)
+static void request_free(struct hky_console_request *rq)
 {
-    struct hky_console_request *rq = *request;
-    struct client *c = rq->client;
-
-    *request = NULL;
     TAILQ_REMOVE(&rq->console->requests, rq, link);
+    json_decref(rq->json);
     free(rq);
+}
+
+/* One line to the client, who may ask again then. */
+static void reply(struct hky_console_request **request, struct hky_str line)
+{
+    struct client *c = (*request)->client;
+
+    request_free(*request);
+    *request = NULL;
     if (c == NULL)
         return;
     c->asking = NULL;
-    hky_stream_write(c->stream, json.p, json.n);
+    hky_stream_write(c->stream, line.p, line.n);
     hky_stream_write(c->stream, "\n", 1);
     hky_stream_set_deadline(c->stream, IDLE_MS);
     hky_stream_resume(c->stream);
+}
+
+void hky_console_answer(struct hky_console_request **rq, const void *answer)
+{
+    const struct hky_command *command = (*rq)->command;
+    struct hky_buf b;
+    struct hky_json j = hky_json_to(&b);
+
+    hky_buf_init(&b, ANSWER_MOST);
+    hky_json_begin_object(&j, NULL);
+    hky_json_bool(&j, "ok", true);
+    if (command->render != NULL)
+        command->render(answer, &j);
+    hky_json_end_object(&j);
+    if (b.is_over)
+        hky_console_refuse(rq, "too_many", "the answer is too large", "select fewer, or give a smaller limit");
+    else
+        reply(rq, hky_buf_str(&b));
+    hky_buf_fini(&b);
 }
 
 void hky_console_refuse(struct hky_console_request **rq, const char *code, const char *message, const char *hint)
@@ -90,27 +118,138 @@ void hky_console_refuse(struct hky_console_request **rq, const char *code, const
     hky_json_z(&j, "hint", hint);
     hky_json_end_object(&j);
     hky_json_end_object(&j);
-    hky_console_answer(rq, hky_buf_str(&b));
+    reply(rq, hky_buf_str(&b));
     hky_buf_fini(&b);
+}
+
+const struct hky_value *hky_console_arg(const struct hky_console_request *rq, const char *name)
+{
+    for (size_t i = 0; rq->command->arguments != NULL && rq->command->arguments[i].name != NULL; i++)
+        if (strcmp(rq->command->arguments[i].name, name) == 0)
+            return &rq->values[i];
+    HKY_ASSERT(!"a handler asked for an argument that its command does not declare");
+    return NULL;
+}
+
+/* ---- a request's arguments ---- */
+
+static enum hky_err take_value(const struct hky_argument *a, const json_t *json, struct hky_value *out,
+                               struct hky_error *e)
+{
+    char digits[32];
+
+    *out = (struct hky_value){0};
+    if (json_is_null(json) || (a->type == HKY_ARG_FLAG && json_is_false(json)))
+        return HKY_OK;
+    if (a->type == HKY_ARG_FLAG ? json_is_true(json) : json_is_string(json))
+        return hky_argument_parse(a, a->type == HKY_ARG_FLAG ? "" : json_string_value(json), out, e);
+    if (json_is_integer(json) && (a->type == HKY_ARG_NUMBER || a->type == HKY_ARG_DURATION)) {
+        snprintf(digits, sizeof digits, "%" JSON_INTEGER_FORMAT, json_integer_value(json));
+        return hky_argument_parse(a, digits, out, e);
+    }
+    return hky_error_set(e, HKY_E_SYNTAX, "%s must be %s", a->name,
+                         a->type == HKY_ARG_FLAG                                    ? "true or false"
+                         : a->type == HKY_ARG_NUMBER || a->type == HKY_ARG_DURATION ? "a number or text"
+                                                                                    : "text");
+}
+
+static enum hky_err take_members(struct hky_console_request *rq, json_t *object, bool is_outer, struct hky_error *e)
+{
+    const struct hky_command *command = rq->command;
+    const char *name, *nearest;
+    json_t *value;
+
+    json_object_foreach (object, name, value) {
+        const struct hky_argument *a = hky_command_argument(command, hky_str_z(name), &nearest);
+        enum hky_err err;
+
+        if (is_outer && (strcmp(name, "cmd") == 0 || strcmp(name, "action") == 0 || strcmp(name, "select") == 0))
+            continue;
+        if (a == NULL)
+            return hky_error_set(e, HKY_E_SYNTAX, "unexpected argument \"%.40s\" for %s%s%s%s", name, command->name,
+                                 nearest != NULL ? "; did you mean \"" : "", nearest != NULL ? nearest : "",
+                                 nearest != NULL ? "\"?" : "");
+        if (rq->values[a - command->arguments].is_given)
+            return hky_error_set(e, HKY_E_SYNTAX, "%s is given twice", name);
+        if ((err = take_value(a, value, &rq->values[a - command->arguments], e)) != HKY_OK)
+            return err;
+    }
+    return HKY_OK;
+}
+
+/* {"cmd":"queue","action":"list"} and {"cmd":"queue list"} are the same; without an action it is list. */
+static const struct hky_command *find_command(const struct hky_command *table, const char *cmd, const char *action)
+{
+    const struct hky_command *fallback = NULL;
+    char name[64], list[64];
+
+    snprintf(name, sizeof name, "%s%s%s", cmd, action != NULL ? " " : "", action != NULL ? action : "");
+    snprintf(list, sizeof list, "%s list", cmd);
+    for (; table->name != NULL; table++) {
+        if (strcmp(table->name, name) == 0)
+            return table;
+        if (action == NULL && strcmp(table->name, list) == 0)
+            fallback = table;
+    }
+    return fallback;
+}
+
+static void refuse_command(struct hky_console_request **rq, const char *cmd, const char *action)
+{
+    const struct hky_command *table = (*rq)->console->ops.commands;
+    char message[120];
+    struct hky_buf names;
+
+    snprintf(message, sizeof message, "there is no command \"%.40s%s%.40s\"", cmd, action != NULL ? " " : "",
+             action != NULL ? action : "");
+    hky_buf_init(&names, 1000);
+    for (const struct hky_command *c = table; c->name != NULL; c++)
+        hky_buf_printf(&names, "%s%s", c != table ? ", " : "commands: ", c->name);
+    hky_console_refuse(rq, "bad_request", message, hky_buf_z(&names));
+    hky_buf_fini(&names);
+}
+
+static void run_request(struct hky_console_request *rq)
+{
+    const struct hky_console *console = rq->console;
+    const char *cmd = json_string_value(json_object_get(rq->json, "cmd"));
+    const json_t *action = json_object_get(rq->json, "action");
+    json_t *select = json_object_get(rq->json, "select");
+    char hint[80];
+    struct hky_error e = {0};
+
+    if (cmd == NULL || (action != NULL && !json_is_string(action)) || (select != NULL && !json_is_object(select))) {
+        hky_console_refuse(&rq, "bad_request",
+                           "a request is one JSON object with \"cmd\", and \"action\" and \"select\" where it has them",
+                           "{\"cmd\":\"queue\",\"action\":\"list\",\"select\":{\"state\":\"deferred\"}}");
+        return;
+    }
+    rq->command = find_command(console->ops.commands, cmd, json_string_value(action));
+    if (rq->command == NULL) {
+        refuse_command(&rq, cmd, json_string_value(action));
+        return;
+    }
+    if (take_members(rq, rq->json, true, &e) != HKY_OK || take_members(rq, select, false, &e) != HKY_OK ||
+        hky_command_check(rq->command, rq->values, &e) != HKY_OK) {
+        snprintf(hint, sizeof hint, "hikyaku %.50s --help", rq->command->name);
+        hky_console_refuse(&rq, "bad_request", e.text, hint);
+        return;
+    }
+    rq->command->run(console->ops.ctx, rq->command, rq);
 }
 
 static void on_line(struct client *c, struct hky_str line)
 {
-    json_t *root = json_loadb(line.p, line.n, JSON_REJECT_DUPLICATES, NULL);
-    const char *cmd = json_string_value(json_object_get(root, "cmd"));
     struct hky_console_request *rq = hky_calloc(1, sizeof *rq);
 
     rq->console = c->console;
     rq->client = c;
+    rq->json = json_loadb(line.p, line.n, JSON_REJECT_DUPLICATES, NULL);
     TAILQ_INSERT_TAIL(&c->console->requests, rq, link);
     c->asking = rq;
     hky_stream_set_deadline(c->stream, 0);
     hky_stream_pause(c->stream);
-    if (cmd == NULL)
-        hky_console_refuse(&rq, "bad_request", "a request is one JSON object with \"cmd\"", "{\"cmd\":\"status\"}");
-    else
-        c->console->ops.request(c->console->ops.ctx, rq, cmd, line);
-    json_decref(root);
+    run_request(rq);
 }
 
 static size_t on_data(void *ctx, const char *p, size_t n)
@@ -233,10 +372,8 @@ void hky_console_free(struct hky_console **console)
     hky_watch_free(&c->watch);
     while ((client = TAILQ_FIRST(&c->clients)) != NULL)
         close_client(client);
-    while ((rq = TAILQ_FIRST(&c->requests)) != NULL) {
-        TAILQ_REMOVE(&c->requests, rq, link);
-        free(rq);
-    }
+    while ((rq = TAILQ_FIRST(&c->requests)) != NULL)
+        request_free(rq);
     close(c->fd);
     unlink(c->path);
     free(c->path);

@@ -265,3 +265,14 @@ const struct hky_arm *hky_split_choose(const struct hky_split *s, const struct h
             return &s->arms[i - 1];
     return NULL;
 }
+
+void hky_policy_each_scenario(const struct hky_policy *p, void (*each)(void *ctx, const char *name), void *ctx)
+{
+    for (uint32_t i = 0; i < p->table->n_routes; i++)
+        for (const char *const *s = p->table->routes[i]->scenarios; s != NULL && *s != NULL; s++)
+            each(ctx, *s);
+    for (uint32_t i = 0; i < p->engine.n_listen; i++)
+        for (uint32_t k = 0; k < p->engine.listen[i].n_users; k++)
+            for (const char *const *s = p->engine.listen[i].users[k].scenarios; s != NULL && *s != NULL; s++)
+                each(ctx, *s);
+}

@@ -598,30 +598,22 @@ int64_t caps_free_at(struct caps *c, struct caps_account *a, int64_t now_ms)
     return at;
 }
 
-void caps_json(struct caps *c, struct caps_account *a, int64_t now_ms, struct hky_buf *out)
+unsigned caps_show(struct caps *c, struct caps_account *a, int64_t now_ms, struct hky_relay_cap out[HKY_CAPS_MAX])
 {
-    hky_buf_add_c(out, '[');
-    if (a != NULL) {
-        pthread_mutex_lock(&c->lock);
-        now_ms = account_now(a, now_ms);
-        bool is_first = true;
-        for (unsigned i = 0; i < a->n_windows; i++) {
-            const struct window *w = &a->windows[i];
-            if (!w->is_stated) {
-                continue;
-            }
-            hky_buf_add_z(out, is_first ? "{\"cap\":" : ",{\"cap\":");
-            hky_buf_add_json(out, hky_str_z(w->text));
-            hky_buf_printf(out, ",\"used\":%llu,\"n\":%u",
-                           (unsigned long long)w->used + a->flying[w->counts_recipients], w->n);
-            int64_t next_ms = window_next_at(w, a, now_ms);
-            if (next_ms > now_ms) {
-                hky_buf_printf(out, ",\"next_at\":%lld", (long long)((next_ms + 999) / 1000));
-            }
-            hky_buf_add_c(out, '}');
-            is_first = false;
+    unsigned n = 0;
+    pthread_mutex_lock(&c->lock);
+    now_ms = account_now(a, now_ms);
+    for (unsigned i = 0; i < a->n_windows && n < HKY_CAPS_MAX; i++) {
+        const struct window *w = &a->windows[i];
+        if (!w->is_stated) {
+            continue;
         }
-        pthread_mutex_unlock(&c->lock);
+        int64_t next_ms = window_next_at(w, a, now_ms);
+        struct hky_relay_cap *cap = &out[n++];
+        *cap = (struct hky_relay_cap){
+            .used = w->used + a->flying[w->counts_recipients], .n = w->n, .next_at_ms = next_ms > now_ms ? next_ms : 0};
+        memcpy(cap->text, w->text, sizeof cap->text);
     }
-    hky_buf_add_c(out, ']');
+    pthread_mutex_unlock(&c->lock);
+    return n;
 }

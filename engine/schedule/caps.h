@@ -5,8 +5,7 @@
 #ifndef HKY_SCHEDULE_CAPS_H
 #define HKY_SCHEDULE_CAPS_H
 
-#include "hikyaku/policy.h"
-#include "base/buf.h"
+#include "hikyaku/schedule.h"
 
 struct caps;
 struct caps_account; /* lives as long as the caps */
@@ -49,7 +48,7 @@ void caps_use_up(struct caps *c, struct caps_account *a, int64_t until_ms);
 int64_t caps_eta(struct caps *c, struct caps_account *a, uint32_t ahead, int64_t now_ms);
 /* When the next slot comes, by the windows alone; now_ms: one is free. */
 int64_t caps_free_at(struct caps *c, struct caps_account *a, int64_t now_ms);
-/* `[{"cap":"10/min","used":10,"n":10,"next_at":1764550804}]`; next_at, in seconds, only when no slot is free. */
-void caps_json(struct caps *c, struct caps_account *a, int64_t now_ms, struct hky_buf *out);
+/* The windows that the policy states: how many. */
+unsigned caps_show(struct caps *c, struct caps_account *a, int64_t now_ms, struct hky_relay_cap out[HKY_CAPS_MAX]);
 
 #endif

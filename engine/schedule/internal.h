@@ -292,8 +292,6 @@ bool lane_is_paused(struct lane *l, int64_t now_ms, int64_t *until_ms);
 void lane_note_trouble(struct lane *l);
 
 void askings_free(struct hky_schedule *s); /* query.c: at the stop */
-/* story.c: further keys of a recipient's JSON object. */
-void add_story(struct hky_buf *b, const struct hky_recipient *r);
 
 /* events.c */
 struct note { /* what an event says beyond the recipient */

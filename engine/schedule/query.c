@@ -4,6 +4,7 @@
  */
 #include "internal.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 #define ROUNDS_MOST 4
@@ -56,13 +57,46 @@ static const char *state_of(const struct hky_recipient *r)
     return is_deferred(r) ? "deferred" : hky_recipient_state_name(r->state);
 }
 
+static void see_name(struct hky_name_seen *seen, const char *wanted, struct hky_str name)
+{
+    if (seen->is_seen || wanted == NULL || name.n == 0 || name.n >= sizeof seen->last) {
+        seen->is_seen |= wanted != NULL && hky_str_eq(name, hky_str_z(wanted));
+        return;
+    }
+    if (hky_str_eq(name, hky_str_z(wanted))) {
+        seen->is_seen = true;
+    } else if (!hky_str_eq(name, hky_str_z(seen->last))) {
+        unsigned distance = hky_str_distance(name, hky_str_z(wanted));
+        snprintf(seen->last, sizeof seen->last, "%.*s", HKY_STR_ARG(name));
+        if (seen->nearest[0] == '\0' || distance < seen->distance) {
+            seen->distance = distance;
+            memcpy(seen->nearest, seen->last, sizeof seen->nearest);
+        }
+    }
+}
+
+static void see_names(struct hky_queue_request *rq, const struct hky_recipient *r)
+{
+    const struct hky_selection *x = &rq->selection;
+    struct hky_str tags = hky_message_fact(r->message, HKY_FACT_TAGS), tag;
+    if (x->relay != NULL) {
+        see_name(&rq->relay_seen, x->relay, hky_str_z(relay_of(r)));
+    }
+    if (x->scenario != NULL) {
+        see_name(&rq->scenario_seen, x->scenario, hky_message_fact(r->message, HKY_FACT_SCENARIO));
+    }
+    for (size_t at = 0; x->tag != NULL && hky_packed_next(tags, &at, &tag);) {
+        see_name(&rq->tag_seen, x->tag, tag);
+    }
+}
+
 static bool is_selected(const struct hky_queue_request *rq, unsigned worker, const struct hky_recipient *r,
                         int64_t now_ms)
 {
     const struct hky_selection *x = &rq->selection;
     const struct hky_message *m = r->message;
     struct hky_str scenario = hky_message_fact(m, HKY_FACT_SCENARIO);
-    if ((x->message != 0 && m->id != x->message) || (x->older_ms != 0 && m->accepted_at_ms > now_ms - x->older_ms) ||
+    if ((x->has_message && m->id != x->message) || (x->has_older && m->accepted_at_ms > now_ms - x->older_ms) ||
         (x->state != NULL && strcmp(x->state, state_of(r)) != 0 &&
          strcmp(x->state, hky_recipient_state_name(r->state)) != 0) ||
         (x->class != NULL &&
@@ -71,8 +105,8 @@ static bool is_selected(const struct hky_queue_request *rq, unsigned worker, con
         (x->scenario != NULL && !hky_str_eq(scenario, hky_str_z(x->scenario))) ||
         (x->tag != NULL && !hky_message_has_tag(m, hky_str_z(x->tag))) ||
         (x->to != NULL && !address_fits(x->to, hky_recipient_address(r))) ||
-        (x->from != NULL && !address_fits(x->from, hky_message_fact(m, HKY_FACT_SENDER)) &&
-         !address_fits(x->from, hky_message_fact(m, HKY_FACT_AUTHOR)))) {
+        (x->from != NULL && !address_fits(x->from, hky_message_fact(m, HKY_FACT_SENDER))) ||
+        (x->author != NULL && !address_fits(x->author, hky_message_fact(m, HKY_FACT_AUTHOR)))) {
         return false;
     }
     return rq->where_holds == NULL || x->where == NULL || rq->where_holds(rq->ctx, worker, r);
@@ -80,47 +114,17 @@ static bool is_selected(const struct hky_queue_request *rq, unsigned worker, con
 
 /* ---- one row ---- */
 
-static void add_key(struct hky_buf *b, const char *key, struct hky_str value)
+static void show(struct hky_queue_request *rq, const struct hky_recipient *r, int64_t now_ms)
 {
-    hky_buf_printf(b, ",\"%s\":", key);
-    hky_buf_add_json(b, value);
-}
-
-static void row(struct hky_buf *b, const struct hky_recipient *r, bool is_story, int64_t now_ms)
-{
-    char id[HKY_ID_TEXT];
-    hky_id_format(r->message->id, id);
-    hky_buf_printf(b, "{\"id\":\"%s\"", id);
-    add_key(b, "recipient", hky_recipient_address(r));
-    add_key(b, "sender", hky_message_fact(r->message, HKY_FACT_SENDER));
-    add_key(b, "state", hky_str_z(state_of(r)));
-    add_key(b, "route", hky_str_z(r->plan != NULL ? r->plan->route : ""));
-    add_key(b, "relay", hky_str_z(relay_of(r)));
+    struct hky_queue_row row = {.recipient = r, .state = state_of(r), .relay = relay_of(r), .now_ms = now_ms};
     int64_t next_ms = r->next_at_ms;
-    const char *waits = r->lane != NULL ? lane_waits_for(r->lane, now_ms, &next_ms) : NULL;
-    next_ms = next_ms == INT64_MAX ? 0 : next_ms;
-    hky_buf_printf(b, ",\"step\":%u,\"attempts\":%u,\"next_at\":%lld,\"waits\":\"%s\"", r->step + 1u, r->attempts,
-                   (long long)((next_ms + (waits != NULL ? 999 : 0)) / 1000), waits != NULL ? waits : "");
-    bool has_past = r->attempts + r->left_steps > 0;
-    add_key(b, "class", hky_str_z(has_past ? hky_class_name(r->last_class) : ""));
-    struct hky_past past = {0};
-    if (hky_recipient_n_past(r) > 0) {
-        hky_recipient_past(r, hky_recipient_n_past(r) - 1, &past);
-    }
-    hky_buf_printf(b, ",\"code\":%u", past.code);
-    add_key(b, "reply", past.reply);
-    add_key(b, "scenario", hky_message_fact(r->message, HKY_FACT_SCENARIO));
-    hky_buf_printf(b, ",\"age_sec\":%lld,\"expire_at\":%lld", (long long)((now_ms - r->message->accepted_at_ms) / 1000),
-                   (long long)(r->expire_at_ms / 1000));
-    const char *wish = r->state != HKY_RCPT_SENDING  ? NULL
-                       : r->wish == HKY_QUEUE_HOLD   ? "to be held when this attempt ends without a delivery"
-                       : r->wish == HKY_QUEUE_CANCEL ? "to be cancelled when this attempt ends without a delivery"
-                                                     : NULL;
-    add_key(b, "reason", hky_str_z(wish != NULL ? wish : r->reason));
-    if (is_story) {
-        add_story(b, r);
-    }
-    hky_buf_add_c(b, '}');
+    row.waits = r->lane != NULL ? lane_waits_for(r->lane, now_ms, &next_ms) : NULL;
+    row.next_at_ms = next_ms == INT64_MAX ? 0 : next_ms;
+    row.reason = r->state != HKY_RCPT_SENDING  ? r->reason
+                 : r->wish == HKY_QUEUE_HOLD   ? "to be held when this attempt ends without a delivery"
+                 : r->wish == HKY_QUEUE_CANCEL ? "to be cancelled when this attempt ends without a delivery"
+                                               : r->reason;
+    rq->row(rq->ctx, &row);
 }
 
 static bool is_possible(enum hky_queue_action action, const struct hky_recipient *r)
@@ -199,6 +203,7 @@ static bool is_kept_by_only_to(const struct hky_shard *sh, enum hky_queue_action
 static void consider(void *ctx, struct hky_shard *sh, struct hky_recipient *r, int64_t now_ms)
 {
     struct hky_queue_request *rq = ctx;
+    see_names(rq, r);
     if (!is_possible(rq->action, r) || !is_selected(rq, sh->index, r, now_ms)) {
         return;
     }
@@ -206,11 +211,8 @@ static void consider(void *ctx, struct hky_shard *sh, struct hky_recipient *r, i
         rq->n_kept++;
         return;
     }
-    if (rq->n++ < rq->limit || rq->limit == 0) {
-        if (rq->rows.n > 0) {
-            hky_buf_add_c(&rq->rows, ',');
-        }
-        row(&rq->rows, r, rq->is_story, now_ms);
+    if (rq->n++ < rq->limit && rq->row != NULL) {
+        show(rq, r, now_ms);
     }
     if (rq->action != HKY_QUEUE_LIST && !rq->is_dry_run) {
         act(sh, rq->action, r);
@@ -275,9 +277,7 @@ void hky_schedule_query(struct hky_schedule *s, struct hky_queue_request *rq)
     a->asked_at_ms = hky_clock_now_ms(s->clock);
     rq->n = rq->n_kept = 0;
     rq->schedule = a;
-    if (rq->rows.max == 0) {
-        hky_buf_init(&rq->rows, 64 << 20);
-    }
+    rq->relay_seen = rq->scenario_seen = rq->tag_seen = (struct hky_name_seen){0};
     pthread_mutex_lock(&s->lock);
     bool is_first = TAILQ_EMPTY(&s->askings);
     s->n_looks += s->n_looks == UINT32_MAX ? 2 : 1; /* 0 marks those never looked at */

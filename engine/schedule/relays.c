@@ -6,25 +6,31 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define BROKEN_SHOWN 5
-
-struct account *schedule_account(struct hky_schedule *s, const struct hky_policy *policy, const struct hky_relay *relay,
-                                 const char *account, struct caps_account **caps)
+/* With the lock held: the account, made when it is new, with its caps as `policy` states them. */
+static struct account *account_open(struct hky_schedule *s, const struct hky_policy *policy,
+                                    const struct hky_relay *relay, const char *key)
 {
-    pthread_mutex_lock(&s->lock);
-    struct account *a = hky_map_get(&s->accounts, hky_str_z(account));
+    struct account *a = hky_map_get(&s->accounts, hky_str_z(key));
     if (a == NULL) {
         a = hky_calloc(1, sizeof *a);
-        a->key = hky_strdup(account);
-        hky_map_put(&s->accounts, hky_str_z(account), a);
+        a->key = hky_strdup(key);
+        hky_map_put(&s->accounts, hky_str_z(key), a);
     }
     /* A shard may still be under the policy before: its lanes have caps, too; those of the new one come with the first
      * lane under it. */
     bool is_current = policy == s->policy;
     if (a->caps == NULL || (is_current && a->caps_of != s->n_policies)) {
         a->caps_of = is_current ? s->n_policies : 0;
-        a->caps = caps_set(s->caps, relay, account);
+        a->caps = caps_set(s->caps, relay, key);
     }
+    return a;
+}
+
+struct account *schedule_account(struct hky_schedule *s, const struct hky_policy *policy, const struct hky_relay *relay,
+                                 const char *account, struct caps_account **caps)
+{
+    pthread_mutex_lock(&s->lock);
+    struct account *a = account_open(s, policy, relay, account);
     if (caps != NULL) {
         *caps = a->caps;
     }
@@ -131,17 +137,62 @@ void lane_note_trouble(struct lane *l)
 
 /* ---- operators ---- */
 
+static enum hky_err no_relay(const struct hky_policy *policy, const char *name, struct hky_error *e)
+{
+    const char *nearest = NULL;
+    unsigned best = strlen(name) < 4 ? 2 : 3;
+    for (uint32_t i = 0; i < policy->n_relays; i++) {
+        unsigned d = hky_str_distance(hky_str_z(policy->relays[i].name), hky_str_z(name));
+        if (d < best) {
+            best = d;
+            nearest = policy->relays[i].name;
+        }
+    }
+    return hky_error_set(e, HKY_E_MISSING, "no relay \"%.60s\" in the policy%s%.60s%s", name,
+                         nearest != NULL ? "; did you mean \"" : "", nearest != NULL ? nearest : "",
+                         nearest != NULL ? "\"?" : "");
+}
+
+/* With the lock held. */
 static enum hky_err state_open(struct hky_schedule *s, const char *relay, struct relay_state **out, struct hky_error *e)
 {
     *out = hky_map_get(&s->relays, hky_str_z(relay));
     if (hky_policy_relay(s->policy, hky_str_z(relay)) == NULL) {
-        return hky_error_set(e, HKY_E_MISSING, "no relay \"%s\" in the policy", relay);
+        return no_relay(s->policy, relay, e);
     }
     if (*out == NULL) {
         *out = hky_calloc(1, sizeof **out);
         (*out)->name = hky_strdup(relay);
         hky_map_put(&s->relays, hky_str_z(relay), *out);
         __atomic_add_fetch(&s->n_relay_states, 1, __ATOMIC_RELEASE);
+    }
+    return HKY_OK;
+}
+
+static void forget_drain(struct relay_state *st)
+{
+    free(st->drained_to);
+    st->drained_to = NULL;
+}
+
+static bool has_instead(const struct hky_relay *relay)
+{
+    return relay->instead != NULL && relay->instead[0] != '\0';
+}
+
+/* What the policy says of a relay holds whatever an operator says. */
+static enum hky_err policy_decides(const struct hky_relay *relay, struct hky_error *e)
+{
+    if (has_instead(relay)) {
+        return hky_error_set(e, HKY_E_STATE,
+                             "\"%.60s\" is drained by the policy (%.120s:%u): its mail goes by \"%.60s\"; change "
+                             "`instead` there and reload",
+                             relay->name, relay->place.file, relay->place.line, relay->instead);
+    }
+    if (relay->is_paused) {
+        return hky_error_set(e, HKY_E_STATE,
+                             "\"%.60s\" is paused by the policy (%.120s:%u); change `paused` there and reload",
+                             relay->name, relay->place.file, relay->place.line);
     }
     return HKY_OK;
 }
@@ -168,7 +219,12 @@ enum hky_err hky_schedule_pause(struct hky_schedule *s, const char *relay, uint3
     struct relay_state *st;
     pthread_mutex_lock(&s->lock);
     enum hky_err err = state_open(s, relay, &st, e);
+    const struct hky_relay *r = err == HKY_OK ? hky_policy_relay(s->policy, hky_str_z(relay)) : NULL;
+    if (r != NULL && has_instead(r)) {
+        err = policy_decides(r, e);
+    }
     if (err == HKY_OK) {
+        forget_drain(st);
         st->is_paused = true;
         st->paused_until_ms = until(s, for_sec);
     }
@@ -184,11 +240,10 @@ enum hky_err hky_schedule_resume(struct hky_schedule *s, const char *relay, stru
 {
     struct relay_state *st;
     pthread_mutex_lock(&s->lock);
-    enum hky_err err = state_open(s, relay, &st, e);
+    enum hky_err err = state_open(s, relay, &st, e), denied = HKY_OK;
     if (err == HKY_OK) {
         st->is_paused = false;
-        free(st->drained_to);
-        st->drained_to = NULL;
+        forget_drain(st);
         const struct hky_relay *r = hky_policy_relay(s->policy, hky_str_z(relay));
         struct account *a = hky_map_get(&s->accounts, hky_str_z(r->account));
         if (a != NULL) {
@@ -203,12 +258,15 @@ enum hky_err hky_schedule_resume(struct hky_schedule *s, const char *relay, stru
             }
         }
     }
+    if (err == HKY_OK) {
+        denied = policy_decides(hky_policy_relay(s->policy, hky_str_z(relay)), e);
+    }
     pthread_mutex_unlock(&s->lock);
     if (err == HKY_OK) {
         tell_operator(s, HKY_EVENT_RELAY_RESUMED, relay, 0, NULL);
         schedule_recheck(s, true);
     }
-    return err;
+    return err != HKY_OK ? err : denied;
 }
 
 enum hky_err hky_schedule_use_up(struct hky_schedule *s, const char *relay, uint32_t for_sec, struct hky_error *e)
@@ -235,9 +293,7 @@ static bool leads_back(struct hky_schedule *s, const char *relay, const char *to
         }
         struct relay_state *st = state_get(s, to, now_ms);
         const struct hky_relay *r = hky_policy_relay(s->policy, hky_str_z(to));
-        to = st != NULL && st->drained_to != NULL                       ? st->drained_to
-             : r != NULL && r->instead != NULL && r->instead[0] != '\0' ? r->instead
-                                                                        : NULL;
+        to = st != NULL && st->drained_to != NULL ? st->drained_to : r != NULL && has_instead(r) ? r->instead : NULL;
     }
     return to != NULL;
 }
@@ -249,13 +305,17 @@ enum hky_err hky_schedule_drain_relay(struct hky_schedule *s, const char *relay,
     pthread_mutex_lock(&s->lock);
     enum hky_err err = state_open(s, relay, &st, e);
     if (err == HKY_OK && hky_policy_relay(s->policy, hky_str_z(to)) == NULL) {
-        err = hky_error_set(e, HKY_E_MISSING, "no relay \"%s\" in the policy to drain to", to);
+        err = no_relay(s->policy, to, e);
+    }
+    if (err == HKY_OK && has_instead(hky_policy_relay(s->policy, hky_str_z(relay)))) {
+        err = policy_decides(hky_policy_relay(s->policy, hky_str_z(relay)), e);
     }
     if (err == HKY_OK && leads_back(s, relay, to, hky_clock_now_ms(s->clock))) {
         err = hky_error_set(e, HKY_E_CONFIG, "\"%s\" leads back to \"%s\"; resume that one first", to, relay);
     }
     if (err == HKY_OK) {
-        free(st->drained_to);
+        forget_drain(st);
+        st->is_paused = false;
         st->drained_to = hky_strdup(to);
         st->drained_until_ms = until(s, for_sec);
     }
@@ -275,7 +335,7 @@ static const char *state_name(const struct hky_relay *relay, const struct relay_
         *until_ms = st->drained_until_ms;
         return "drained";
     }
-    if (relay->instead != NULL && relay->instead[0] != '\0') {
+    if (has_instead(relay)) {
         return "drained";
     }
     if (relay->is_paused || (st != NULL && st->is_paused)) {
@@ -294,41 +354,27 @@ static const char *state_name(const struct hky_relay *relay, const struct relay_
 }
 
 /* Destinations of own delivery that cannot be sent to for now: how many, and the first few. */
-static uint32_t broken_domains(struct hky_schedule *s, const struct hky_relay *relay, const struct lane *some[])
+static void show_broken(struct hky_schedule *s, struct hky_relay_row *out)
 {
-    uint32_t n = 0;
     const struct lane *l;
     TAILQ_FOREACH (l, &s->troubled, troubled_link) {
-        if (strcmp(l->pub.relay_name, relay->name) == 0) {
-            if (n < BROKEN_SHOWN) {
-                some[n] = l;
+        if (strcmp(l->pub.relay_name, out->relay->name) == 0) {
+            if (out->n_broken < HKY_BROKEN_SHOWN) {
+                out->broken[out->n_broken] = hky_strdup(l->pub.destination);
             }
-            n++;
+            out->n_broken++;
         }
     }
-    return n;
-}
-
-static void broken_json(const struct lane *const some[], uint32_t n, struct hky_buf *out)
-{
-    hky_buf_printf(out, ",\"broken\":{\"n\":%u,\"domains\":[", n);
-    for (uint32_t i = 0; i < n && i < BROKEN_SHOWN; i++) {
-        if (i > 0) {
-            hky_buf_add_c(out, ',');
-        }
-        hky_buf_add_json(out, hky_str_z(some[i]->pub.destination));
+    if (out->n_broken == 0) {
+        return;
     }
-    hky_buf_add_z(out, "]}");
-}
-
-static void broken_text(const struct lane *const some[], uint32_t n, char *out, size_t out_n)
-{
-    size_t at = (size_t)snprintf(out, out_n, "%u domain%s: ", n, n == 1 ? " waits" : "s wait");
-    for (uint32_t i = 0; i < n && i < BROKEN_SHOWN && at < out_n; i++) {
-        at += (size_t)snprintf(out + at, out_n - at, "%s%s", i > 0 ? ", " : "", some[i]->pub.destination);
+    size_t at = (size_t)snprintf(out->why, sizeof out->why, "%u domain%s: ", out->n_broken,
+                                 out->n_broken == 1 ? " waits" : "s wait");
+    for (uint32_t i = 0; i < out->n_broken && i < HKY_BROKEN_SHOWN && at < sizeof out->why; i++) {
+        at += (size_t)snprintf(out->why + at, sizeof out->why - at, "%s%s", i > 0 ? ", " : "", out->broken[i]);
     }
-    if (n > BROKEN_SHOWN && at < out_n) {
-        snprintf(out + at, out_n - at, ", ...");
+    if (out->n_broken > HKY_BROKEN_SHOWN && at < sizeof out->why) {
+        snprintf(out->why + at, sizeof out->why - at, ", ...");
     }
 }
 
@@ -343,50 +389,53 @@ static uint32_t n_deferred(const struct hky_schedule *s, const struct hky_relay 
     return sum;
 }
 
-static void relay_json(struct hky_schedule *s, const struct hky_relay *relay, int64_t now_ms, struct hky_buf *out)
+static void show_relay(struct hky_schedule *s, const struct hky_relay *relay, int64_t now_ms, struct hky_relay_row *out)
 {
-    struct relay_state *st = state_get(s, relay->name, now_ms);
-    const struct account *a = hky_map_get(&s->accounts, hky_str_z(relay->account));
-    int64_t until_ms;
-    const char *state = state_name(relay, st, a, now_ms, &until_ms);
-    const char *to = st != NULL && st->drained_to != NULL ? st->drained_to : relay->instead;
-    hky_buf_add_z(out, "{\"relay\":");
-    hky_buf_add_json(out, hky_str_z(relay->name));
-    hky_buf_add_z(out, ",\"account\":");
-    hky_buf_add_json(out, hky_str_z(relay->account));
-    hky_buf_printf(out, ",\"state\":\"%s\",\"until\":%lld,\"to\":", state, (long long)(until_ms / 1000));
-    hky_buf_add_json(out, hky_str_z(strcmp(state, "drained") == 0 ? to : ""));
-    const struct lane *some[BROKEN_SHOWN];
-    uint32_t n_broken = relay->is_mx ? broken_domains(s, relay, some) : 0;
-    char why[300] = "";
-    if (n_broken > 0) {
-        broken_text(some, n_broken, why, sizeof why);
-    } else if (a != NULL && a->gate.is_announced) {
-        snprintf(why, sizeof why, "%s", a->gate.why);
+    const struct relay_state *st = state_get(s, relay->name, now_ms);
+    struct account *a =
+        account_open(s, s->policy, relay, relay->account); /* its caps are known before its first mail */
+    out->relay = relay;
+    out->state = state_name(relay, st, a, now_ms, &out->until_ms);
+    if (strcmp(out->state, "drained") == 0) {
+        out->to = hky_strdup(st != NULL && st->drained_to != NULL ? st->drained_to : relay->instead);
     }
-    hky_buf_add_z(out, ",\"why\":");
-    hky_buf_add_json(out, hky_str_z(why));
     if (relay->is_mx) {
-        broken_json(some, n_broken, out);
+        show_broken(s, out);
     }
-    hky_buf_printf(out, ",\"queued\":%u,\"deferred\":%u,\"sending\":%u,\"failures\":%u,\"caps\":",
-                   a != NULL ? counter_get(&a->n_queued) : 0, n_deferred(s, relay),
-                   a != NULL ? counter_get(&a->n_sending) : 0, a != NULL ? a->gate.failures : 0);
-    caps_json(s->caps, a != NULL ? a->caps : NULL, now_ms, out);
-    hky_buf_add_c(out, '}');
+    if (out->n_broken == 0 && relay->is_paused && strcmp(out->state, "paused") == 0) {
+        snprintf(out->why, sizeof out->why, "by the policy");
+    } else if (out->n_broken == 0 && a->gate.is_announced) {
+        snprintf(out->why, sizeof out->why, "%s", a->gate.why);
+    }
+    out->n_queued = counter_get(&a->n_queued);
+    out->n_deferred = n_deferred(s, relay);
+    out->n_sending = counter_get(&a->n_sending);
+    out->n_failures = a->gate.failures;
+    out->n_caps = a->caps != NULL ? caps_show(s->caps, a->caps, now_ms, out->caps) : 0;
 }
 
-void hky_schedule_relays_json(struct hky_schedule *s, struct hky_buf *out)
+void hky_schedule_relays(struct hky_schedule *s, struct hky_relay_list *out)
 {
     int64_t now_ms = hky_clock_now_ms(s->clock);
-    hky_buf_add_c(out, '[');
     pthread_mutex_lock(&s->lock);
-    for (uint32_t i = 0; i < s->policy->n_relays; i++) {
-        if (i > 0) {
-            hky_buf_add_c(out, ',');
-        }
-        relay_json(s, &s->policy->relays[i], now_ms, out);
+    out->policy = hky_policy_ref(s->policy);
+    out->n = s->policy->n_relays;
+    out->rows = hky_calloc(out->n + 1, sizeof *out->rows);
+    for (uint32_t i = 0; i < out->n; i++) {
+        show_relay(s, &s->policy->relays[i], now_ms, &out->rows[i]);
     }
     pthread_mutex_unlock(&s->lock);
-    hky_buf_add_c(out, ']');
+}
+
+void hky_relay_list_fini(struct hky_relay_list *list)
+{
+    for (uint32_t i = 0; i < list->n; i++) {
+        free(list->rows[i].to);
+        for (unsigned k = 0; k < HKY_BROKEN_SHOWN; k++) {
+            free(list->rows[i].broken[k]);
+        }
+    }
+    free(list->rows);
+    hky_policy_unref(&list->policy);
+    *list = (struct hky_relay_list){0};
 }

@@ -1,25 +1,88 @@
 /*
- * console -- how operators and scripts reach a running engine: the control socket SPOOL/control.sock (and, later,
- * HTTP). Requests and answers are JSON, one a line: {"cmd":"status"} -> {"ok":true,...} |
- * {"ok":false,"error":{"code","message","hint"}}.
+ * console -- how operators and scripts reach a running engine: a table of commands behind the control socket
+ * SPOOL/control.sock, the command line and HTTP. The table says what a command is called, what it may be given and who
+ * may call it; help, checks and errors come from it.
+ * The socket: requests and answers are JSON objects, one a line.
+ *     {"cmd":"queue","action":"hold","select":{"to":"docomo.ne.jp"},"dry_run":true}   ("select" only groups members)
+ *     {"ok":true,"n":12,"rows":[...]}    {"ok":false,"error":{"code":"bad_request","message":"...","hint":"..."}}
  */
 #ifndef HIKYAKU_CONSOLE_H
 #define HIKYAKU_CONSOLE_H
 
 #include "base/buf.h"
+#include "base/json.h"
 #include "net/loop.h"
 
 struct hky_console;
+struct hky_console_request; /* one call under way, on the console's loop */
 
-/* One request under way. Answer exactly once, later is fine, on the console's loop. */
-struct hky_console_request;
-void hky_console_answer(struct hky_console_request **rq, struct hky_str json);
+/* ---- the table ---- */
+
+enum hky_right { HKY_RIGHT_READ = 1, HKY_RIGHT_OPERATE = 2 }; /* the control socket has all: its file is the owner's */
+
+enum hky_argument_type {
+    HKY_ARG_TEXT,     /* min to max octets of UTF-8 without control characters */
+    HKY_ARG_SCRIPT,   /* the same, but of several lines if need be */
+    HKY_ARG_WORD,     /* one of `words` */
+    HKY_ARG_NUMBER,   /* min to max */
+    HKY_ARG_DURATION, /* "90s" "10m" "2h" "3d" or seconds; min to max milliseconds */
+    HKY_ARG_FLAG,     /* given or not */
+    HKY_ARG_ID        /* a message's 13 letters and digits */
+};
+
+struct hky_argument {
+    const char *name; /* a member of the request; on the command line "--" before it and '-' for '_' */
+    enum hky_argument_type type;
+    const char *value; /* what help calls the value, "DURATION"; NULL for flags */
+    const char *doc;   /* one line of help */
+    int64_t min, max;
+    const char *const *words; /* ended by NULL */
+    bool is_positional;       /* a bare word on the command line */
+    bool is_required;
+    bool is_selection; /* narrows down what the command is about */
+};
+
+struct hky_value {
+    bool is_given;
+    const char *text; /* TEXT, SCRIPT, WORD */
+    int64_t number;   /* NUMBER, DURATION in ms, ID (its bits) */
+};
+
+struct hky_command {
+    const char *name; /* "queue hold" */
+    enum hky_right right;
+    const char *doc;
+    const struct hky_argument *arguments; /* ended by name NULL; NULL: none */
+    bool needs_selection;                 /* without any it would be about everything: refused */
+    /* The arguments are checked. Answers with hky_console_answer or refuse, now or later. */
+    void (*run)(void *ctx, const struct hky_command *self, struct hky_console_request *rq);
+    /* Writes the members of the answer that `run` gave; NULL: it has none. */
+    void (*render)(const void *answer, struct hky_json *out);
+};
+
+#define HKY_ARGUMENTS_MAX 24
+
+/* Parse what was typed as this argument. HKY_E_SYNTAX: `e` begins with the argument's name and says what it takes. */
+enum hky_err hky_argument_parse(const struct hky_argument *a, const char *text, struct hky_value *out,
+                                struct hky_error *e);
+/* What is missing: `values` are as `arguments`. */
+enum hky_err hky_command_check(const struct hky_command *c, const struct hky_value *values, struct hky_error *e);
+/* NULL: none of that name; `nearest` is then the most similar name, or NULL. */
+const struct hky_argument *hky_command_argument(const struct hky_command *c, struct hky_str name, const char **nearest);
+
+/* ---- one call ---- */
+
+/* Answer exactly once, on the console's loop. */
+void hky_console_answer(struct hky_console_request **rq, const void *answer);
 void hky_console_refuse(struct hky_console_request **rq, const char *code, const char *message, const char *hint);
+/* An argument of the table, by name. Valid until the answer, or the console's end. */
+const struct hky_value *hky_console_arg(const struct hky_console_request *rq, const char *name);
+
+/* ---- the doors ---- */
 
 struct hky_console_ops {
     void *ctx;
-    /* cmd: "status" "reload" "queue" "relay" "stop"; args is the whole request object as text. */
-    void (*request)(void *ctx, struct hky_console_request *rq, const char *cmd, struct hky_str args);
+    const struct hky_command *commands; /* ended by name NULL */
     /* For GET /healthz: NULL while mail is taken in, else why not, one word. */
     const char *(*unwell)(void *ctx);
     /* For GET /metrics (Prometheus text). Any of console's threads. */

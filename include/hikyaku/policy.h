@@ -182,6 +182,8 @@ struct hky_policy *hky_policy_ref(struct hky_policy *p);
 void hky_policy_unref(struct hky_policy **p);
 /* By name, or NULL. `instead` is not followed. */
 const struct hky_relay *hky_policy_relay(const struct hky_policy *p, struct hky_str name);
+/* Every scenario that routes, rows and logins name; some come several times. */
+void hky_policy_each_scenario(const struct hky_policy *p, void (*each)(void *ctx, const char *name), void *ctx);
 /* The one that serves a step of that name: `instead` is followed. */
 const struct hky_relay *hky_policy_serving_relay(const struct hky_policy *p, struct hky_str name);
 

@@ -136,47 +136,94 @@ void hky_plan_advance(const struct hky_advance_query *q, struct hky_advance *out
 void hky_plan_first(const struct hky_policy *policy, const struct hky_recipient *r, struct hky_advance *out);
 
 /* ---- operators ---- */
-struct hky_selection { /* all that are stated must hold */
-    const char *relay, *to, *from, *scenario, *tag, *class,
-        *state;        /* NULL any; to and from: address, domain, .domain */
-    const char *where; /* Lua expression on r, or NULL */
-    int64_t older_ms;  /* accepted before now - this; 0 any */
-    uint64_t message;  /* id, 0 any */
+struct hky_selection {              /* all that is given must hold; nothing given: everybody */
+    const char *relay;              /* of the current step; NULL in this and the next: not given */
+    const char *to, *from, *author; /* recipient, envelope sender ("<>": the null one), address in From: an
+                                       address, a domain, .domain or "*" */
+    const char *scenario, *tag, *class, *state;
+    const char *where; /* Lua expression on r */
+    bool has_older, has_message;
+    int64_t older_ms; /* accepted at least so long ago */
+    uint64_t message; /* id */
 };
 /* Hold and cancel of one that is being sent come true when the attempt ends without a delivery; release takes that
  * back.
  */
 enum hky_queue_action { HKY_QUEUE_LIST, HKY_QUEUE_RETRY, HKY_QUEUE_HOLD, HKY_QUEUE_RELEASE, HKY_QUEUE_CANCEL };
-/* One selected recipient as JSON object text in `rows` (at most `limit` rows), count in n. `done` on `loop`; or, with
- * an error, from hky_schedule_free, when that comes first. */
+/* One selected recipient as it is now, before anything is done to it; all of it valid during the call. */
+struct hky_queue_row {
+    const struct hky_recipient *recipient; /* its message, plan, counters and attempts: hikyaku/message.h */
+    const char *state;                     /* queued sending deferred parked held */
+    const char *relay;                     /* of its current step, "" none */
+    const char *waits;                     /* what its lane waits for: cap paused breaker slowed; NULL nothing */
+    const char *reason;                    /* why it is held or parked, or what happens when its attempt ends; NULL */
+    int64_t now_ms, next_at_ms;            /* next_at_ms: when it may go, 0 at once or not known */
+};
+/* Is a name of the selection known to the queue? */
+struct hky_name_seen {
+    bool is_seen;     /* some recipient of the queue has it, selected or not */
+    char nearest[80]; /* else the most similar one that some have, "" none is similar */
+    unsigned distance;
+    char last[80]; /* compared last: neighbours mostly have the same */
+};
+/* `row` is called for the first `limit` selected ones, on the workers' threads, one after the other; NULL: no rows.
+ * `done` on `loop`; or, with an error, from hky_schedule_free, when that comes first. */
 struct hky_queue_request {
     struct hky_selection selection;
     enum hky_queue_action action;
     bool is_dry_run; /* list only */
-    bool is_story;   /* rows with everything known: the message, the plan's steps, every attempt kept */
     unsigned limit;
     struct hky_loop *loop;
+    void (*row)(void *ctx, const struct hky_queue_row *row);
     void (*done)(struct hky_queue_request *rq);
     void *ctx;
     /* Evaluates `where` on a worker; NULL when where is NULL. */
     bool (*where_holds)(void *ctx, unsigned worker, const struct hky_recipient *r);
     /* out */
-    uint64_t n, n_kept;  /* n_kept: asked to go, but engine.only_to would hold them again */
-    struct hky_buf rows; /* JSON objects separated by commas, no brackets */
+    uint64_t n, n_kept; /* n_kept: asked to go, but engine.only_to would hold them again */
+    struct hky_name_seen relay_seen, scenario_seen, tag_seen;
     struct hky_error error;
     void *schedule;
 };
 void hky_schedule_query(struct hky_schedule *s, struct hky_queue_request *rq);
 
-/* Relays as they stand: pause, resume, drain to another; kept by the caller in state.db. Any thread. for_sec 0: until
- * resumed. HKY_E_MISSING: no such relay. */
+/* Pause, resume, drain to another; kept by the caller in state.db. Any thread. for_sec 0: until resumed. What is said
+ * last counts: pause ends a drain, and drain a pause. HKY_E_MISSING: no such relay, with the nearest name. HKY_E_STATE:
+ * the policy decides otherwise (paused, instead), so that it would change nothing; what an operator said before is
+ * forgotten by resume all the same. */
 enum hky_err hky_schedule_pause(struct hky_schedule *s, const char *relay, uint32_t for_sec, struct hky_error *e);
 enum hky_err hky_schedule_resume(struct hky_schedule *s, const char *relay, struct hky_error *e);
 enum hky_err hky_schedule_drain_relay(struct hky_schedule *s, const char *relay, const char *to, uint32_t for_sec,
                                       struct hky_error *e);
-/* JSON array of relays with state, queue lengths, caps used, breaker; and totals for status. Any thread, takes
- * snapshots under short locks. */
-void hky_schedule_relays_json(struct hky_schedule *s, struct hky_buf *out);
+
+struct hky_relay_cap {
+    char text[32]; /* as written, "10/min" */
+    uint64_t used;
+    uint32_t n;
+    int64_t next_at_ms; /* when the next slot comes; 0: one is free */
+};
+#define HKY_BROKEN_SHOWN 5
+struct hky_relay_row { /* one relay as it was when the list was made */
+    const struct hky_relay *relay;
+    const char *state; /* ok paused drained broken probing */
+    int64_t until_ms;  /* how long it stays so, 0 until resumed */
+    char *to;          /* drained: the relay that its mail goes by, else NULL */
+    char why[300];     /* "" nothing to say */
+    uint32_t n_broken; /* own delivery: domains that cannot be sent to for now, and the first few */
+    char *broken[HKY_BROKEN_SHOWN];
+    uint32_t n_queued, n_deferred, n_sending, n_failures;
+    unsigned n_caps;
+    struct hky_relay_cap caps[HKY_CAPS_MAX]; /* of its account */
+};
+struct hky_relay_list {
+    struct hky_policy *policy; /* whose relays these are; a reference */
+    uint32_t n;
+    struct hky_relay_row *rows;
+};
+/* All relays of the policy in force, in its order. Any thread; free with the next. */
+void hky_schedule_relays(struct hky_schedule *s, struct hky_relay_list *out);
+void hky_relay_list_fini(struct hky_relay_list *list);
+/* Totals, for status. */
 struct hky_schedule_stats {
     uint64_t queued, sending, deferred, parked, held, delivered, failed /* or expired */, cancelled, attempts;
 };

@@ -154,42 +154,96 @@ static inline void expect(struct stage *st, const char *log)
     st->log[0] = '\0';
 }
 
+/* "ses: drained until 0 to gmail; deferred 1; caps 1/h 0 of 1; broken 2 d0.example d1.example; why", a line a relay. */
+static inline void relays_text(struct stage *st, char *out, size_t n)
+{
+    struct hky_relay_list list;
+    struct hky_buf b;
+    hky_buf_init(&b, 65536);
+    hky_schedule_relays(st->r.schedule, &list);
+    for (uint32_t i = 0; i < list.n; i++) {
+        const struct hky_relay_row *r = &list.rows[i];
+        hky_buf_printf(&b, "%s: %s until %lld to %s; deferred %u; caps", r->relay->name, r->state,
+                       (long long)r->until_ms, r->to != NULL ? r->to : "-", r->n_deferred);
+        for (unsigned k = 0; k < r->n_caps; k++) {
+            hky_buf_printf(&b, " %s %llu of %u", r->caps[k].text, (unsigned long long)r->caps[k].used, r->caps[k].n);
+        }
+        hky_buf_printf(&b, "; broken %u", r->n_broken);
+        for (unsigned k = 0; k < HKY_BROKEN_SHOWN && r->broken[k] != NULL; k++) {
+            hky_buf_printf(&b, " %s", r->broken[k]);
+        }
+        hky_buf_printf(&b, "; %s\n", r->why);
+    }
+    snprintf(out, n, "%s", hky_buf_z(&b));
+    hky_relay_list_fini(&list);
+    hky_buf_fini(&b);
+}
+
 /* How many `relay list` says wait for their next attempt by `relay`. */
 static inline unsigned deferred_by(struct stage *st, const char *relay)
 {
-    char name[64];
-    const char *at;
-    struct hky_buf b;
-    unsigned n;
-    hky_buf_init(&b, 65536);
-    hky_schedule_relays_json(st->r.schedule, &b);
-    snprintf(name, sizeof name, "{\"relay\":\"%s\"", relay);
-    at = strstr(hky_buf_z(&b), name);
-    assert_non_null(at);
-    assert_int_equal(sscanf(strstr(at, "\"deferred\":"), "\"deferred\":%u", &n), 1);
-    hky_buf_fini(&b);
+    struct hky_relay_list list;
+    unsigned n = 0;
+    bool is_there = false;
+    hky_schedule_relays(st->r.schedule, &list);
+    for (uint32_t i = 0; i < list.n; i++) {
+        if (strcmp(list.rows[i].relay->name, relay) == 0) {
+            is_there = true;
+            n = list.rows[i].n_deferred;
+        }
+    }
+    hky_relay_list_fini(&list);
+    assert_true(is_there);
     return n;
 }
+
+struct question {
+    bool is_done; /* first: on_rows knows no more */
+    struct hky_queue_request rq;
+    struct hky_buf rows;
+};
 
 static inline void on_rows(struct hky_queue_request *rq)
 {
     *(bool *)rq->ctx = true;
 }
 
+/* "a@x.example sending by ses: reason; reply", a line a row. */
+static inline void on_row(void *ctx, const struct hky_queue_row *row)
+{
+    const struct hky_recipient *r = row->recipient;
+    struct hky_past past = {0};
+    if (hky_recipient_n_past(r) > 0) {
+        hky_recipient_past(r, hky_recipient_n_past(r) - 1, &past);
+    }
+    hky_buf_printf(&((struct question *)ctx)->rows, HKY_STR_FMT " %s by %s: %s; " HKY_STR_FMT "\n",
+                   HKY_STR_ARG(hky_recipient_address(r)), row->state, row->relay,
+                   row->reason != NULL ? row->reason : "", HKY_STR_ARG(past.reply));
+}
+
+/* Asks, and turns the loop until it is answered. Then fini. */
+static inline void question_ask(struct stage *st, enum hky_queue_action action, struct hky_selection x,
+                                struct question *q)
+{
+    *q = (struct question){.rq = {.selection = x, .action = action, .limit = 25, .loop = st->r.loop}};
+    q->rq.row = on_row;
+    q->rq.done = on_rows;
+    q->rq.ctx = q;
+    hky_buf_init(&q->rows, 65536);
+    hky_schedule_query(st->r.schedule, &q->rq);
+    turns(st);
+    assert_true(q->is_done);
+}
+
 static inline uint64_t ask(struct stage *st, enum hky_queue_action action, struct hky_selection x, char *rows, size_t n)
 {
-    bool is_done = false;
-    struct hky_queue_request rq = {
-        .selection = x, .action = action, .limit = 25, .loop = st->r.loop, .done = on_rows, .ctx = &is_done};
-    hky_buf_init(&rq.rows, 65536);
-    hky_schedule_query(st->r.schedule, &rq);
-    turns(st);
-    assert_true(is_done);
+    struct question q;
+    question_ask(st, action, x, &q);
     if (rows != NULL) {
-        snprintf(rows, n, "%s", hky_buf_z(&rq.rows));
+        snprintf(rows, n, "%s", hky_buf_z(&q.rows));
     }
-    hky_buf_fini(&rq.rows);
-    return rq.n;
+    hky_buf_fini(&q.rows);
+    return q.rq.n;
 }
 
 #endif

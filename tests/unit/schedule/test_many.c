@@ -119,10 +119,8 @@ static uint64_t ask_all(struct stage *st, enum hky_queue_action action, struct h
     bool is_done = false;
     struct hky_queue_request rq = {
         .selection = x, .action = action, .limit = 25, .loop = st->r.loop, .done = on_rows, .ctx = &is_done};
-    hky_buf_init(&rq.rows, 65536);
     hky_schedule_query(st->r.schedule, &rq);
     turns_until(st, is_answered, &is_done, what);
-    hky_buf_fini(&rq.rows);
     return rq.n;
 }
 
@@ -180,7 +178,6 @@ static void what_moves_is_seen_once(void **state)
     hky_schedule_start(st.r.schedule);
     turns_until(&st, is_settled, &n, "start");
     struct hky_queue_request rq = {.limit = 25, .loop = st.r.loop, .done = on_rows, .ctx = &is_done};
-    hky_buf_init(&rq.rows, 65536);
     hky_schedule_query(st.r.schedule, &rq);
     for (unsigned i = 0; !is_done; i++) {
         hky_loop_turn(st.r.loop, 0);
@@ -188,7 +185,6 @@ static void what_moves_is_seen_once(void **state)
         hky_schedule_tick(st.r.schedule, 0);
     }
     assert_int_equal(rq.n, n);
-    hky_buf_fini(&rq.rows);
     stage_end(&st);
 }
 
@@ -209,21 +205,18 @@ static void two_queries_wait_for_each_other(void **state)
     turns_until(&st, is_settled, &n, "start");
     for (int i = 0; i < 2; i++) {
         rq[i] = (struct hky_queue_request){.limit = 1, .loop = st.r.loop, .done = on_rows, .ctx = &is_done[i]};
-        hky_buf_init(&rq[i].rows, 65536);
         hky_schedule_query(st.r.schedule, &rq[i]);
     }
     turns_until(&st, is_answered, &is_done[1], "two lists");
     assert_true(is_done[0]);
     for (int i = 0; i < 2; i++) {
         assert_int_equal(rq[i].n, n);
-        hky_buf_fini(&rq[i].rows);
     }
     /* the engine stops with one under way and one that waits: who asked lets go of what the question needs */
     struct hky_queue_request late[2];
     bool is_over[2] = {false, false};
     for (int i = 0; i < 2; i++) {
         late[i] = (struct hky_queue_request){.limit = 1, .loop = st.r.loop, .done = on_rows, .ctx = &is_over[i]};
-        hky_buf_init(&late[i].rows, 65536);
         hky_schedule_query(st.r.schedule, &late[i]);
     }
     hky_loop_turn(st.r.loop, 0);
@@ -232,7 +225,6 @@ static void two_queries_wait_for_each_other(void **state)
     for (int i = 0; i < 2; i++) {
         assert_true(is_over[i]);
         assert_int_equal(late[i].error.code, HKY_E_CLOSED);
-        hky_buf_fini(&late[i].rows);
     }
     stage_end(&st);
     assert_true(longest_ns > 0);

@@ -125,11 +125,16 @@ static void *run(void *arg)
     return NULL;
 }
 
+static void row_came(void *ctx, const struct hky_queue_row *row)
+{
+    (void)ctx;
+    assert_true(hky_recipient_address(row->recipient).n > 0 && row->state[0] != '\0');
+}
+
 static void rows_came(struct hky_queue_request *rq)
 {
     struct crowd *c = rq->ctx;
     __atomic_add_fetch(&c->n_rows, (uint32_t)rq->n, __ATOMIC_RELAXED);
-    hky_buf_fini(&rq->rows);
     free(rq);
     __atomic_add_fetch(&c->n_asked, 1, __ATOMIC_RELEASE);
 }
@@ -140,9 +145,9 @@ static void ask(struct crowd *c, enum hky_queue_action action)
     rq->action = action;
     rq->limit = 5;
     rq->loop = c->loops[1];
+    rq->row = row_came;
     rq->done = rows_came;
     rq->ctx = c;
-    hky_buf_init(&rq->rows, 1 << 20);
     hky_schedule_query(c->schedule, rq);
 }
 
@@ -203,7 +208,7 @@ static void everyone_gets_to_one_end(void **state)
         __atomic_add_fetch(&c.clock.shift_ms, 60000, __ATOMIC_RELAXED);
         usleep(2000);
         struct hky_schedule_stats s;
-        struct hky_buf b;
+        struct hky_relay_list list;
         switch (i % 10) {
         case 1:
             hky_schedule_pause(c.schedule, "rental", 0, &e);
@@ -217,9 +222,8 @@ static void everyone_gets_to_one_end(void **state)
             break;
         case 6:
             hky_schedule_stats(c.schedule, &s);
-            hky_buf_init(&b, 65536);
-            hky_schedule_relays_json(c.schedule, &b);
-            hky_buf_fini(&b);
+            hky_schedule_relays(c.schedule, &list);
+            hky_relay_list_fini(&list);
             break;
         case 7:
             ask(&c, i < 100 && i % 20 == 7 ? HKY_QUEUE_HOLD : HKY_QUEUE_LIST);
@@ -357,29 +361,44 @@ static void the_policy_is_asked_about_recipients_that_are_counted(void **state)
     crowd_fini(&c);
 }
 
+struct walk {
+    struct hky_buf *rows; /* addresses, each between quotes; NULL: not wanted */
+    bool is_done;
+};
+
 static void on_walk_answer(struct hky_queue_request *rq)
 {
-    *(bool *)rq->ctx = true;
+    ((struct walk *)rq->ctx)->is_done = true;
+}
+
+static void on_walk_row(void *ctx, const struct hky_queue_row *row)
+{
+    struct walk *walk = ctx;
+    if (walk->rows != NULL) {
+        hky_buf_add_json(walk->rows, hky_recipient_address(row->recipient));
+    }
 }
 
 static unsigned ask_by_hand(struct crowd *c, enum hky_queue_action action, struct hky_buf *rows)
 {
-    bool is_done = false;
-    struct hky_queue_request rq = {.action = action, .loop = c->loops[1], .done = on_walk_answer, .ctx = &is_done};
-    hky_buf_init(&rq.rows, 1 << 20);
+    struct walk walk = {rows, false};
+    struct hky_queue_request rq = {.action = action,
+                                   .limit = UINT32_MAX,
+                                   .loop = c->loops[1],
+                                   .row = on_walk_row,
+                                   .done = on_walk_answer,
+                                   .ctx = &walk};
+    if (rows != NULL) {
+        hky_buf_clear(rows);
+    }
     hky_schedule_query(c->schedule, &rq);
-    for (int i = 0; i < 100 * WORKERS && !is_done; i++) {
+    for (int i = 0; i < 100 * WORKERS && !walk.is_done; i++) {
         hky_loop_turn(c->loops[i % WORKERS], 0);
         if (action == HKY_QUEUE_LIST) {
             expect_there(c, c->n_there, "while the queue is listed");
         }
     }
-    assert_true(is_done);
-    if (rows != NULL) {
-        hky_buf_clear(rows);
-        hky_buf_add_str(rows, hky_str_of(rq.rows.p, rq.rows.n));
-    }
-    hky_buf_fini(&rq.rows);
+    assert_true(walk.is_done);
     return (unsigned)rq.n;
 }
 

@@ -1,0 +1,303 @@
+#include "cli/operate.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#define OPTIONS_MOST 40
+#define ROWS_SHOWN   100 /* of queue list, where --limit is not given */
+#define ROWS_DRY     25
+
+/* ---- the table as options ---- */
+
+static bool is_in_group(const struct hky_command *c, const char *group)
+{
+    size_t n = strlen(group);
+
+    return strncmp(c->name, group, n) == 0 && (c->name[n] == '\0' || c->name[n] == ' ');
+}
+
+static const char *action_of(const struct hky_command *c, const char *group)
+{
+    const char *rest = c->name + strlen(group);
+
+    return rest[0] == ' ' ? rest + 1 : rest;
+}
+
+/* "pause, drain: " where not all commands of the group take it; a selection's arguments need no such words. */
+static void add_takers(const char *group, const struct hky_argument *a, struct hky_buf *out)
+{
+    const char *nearest;
+    size_t before = out->n, n = 0, n_takers = 0;
+
+    for (const struct hky_command *c = hky_operate_commands; c->name != NULL; c++) {
+        if (!is_in_group(c, group))
+            continue;
+        n++;
+        if (hky_command_argument(c, hky_str_z(a->name), &nearest) == NULL)
+            continue;
+        hky_buf_printf(out, "%s%s", n_takers > 0 ? ", " : "", action_of(c, group));
+        n_takers++;
+    }
+    if (n_takers == n)
+        out->n = before;
+    else
+        hky_buf_add_z(out, ": ");
+}
+
+static const char *option_name(const struct hky_argument *a, char out[24])
+{
+    size_t n = strlen(a->name);
+
+    for (size_t i = 0; i <= n && i < 24; i++)
+        out[i] = a->name[i] == '_' ? '-' : a->name[i];
+    return out;
+}
+
+static bool has_option(const struct hky_cli_options *room, size_t n, const char *name)
+{
+    for (size_t i = 0; i < n; i++)
+        if (strcmp(room->items[i].name, name) == 0)
+            return true;
+    return false;
+}
+
+static void add_option(struct hky_cli_options *room, size_t *n, const char *group, const struct hky_argument *a)
+{
+    struct hky_buf doc;
+    char name[24];
+
+    if (a->is_positional || has_option(room, *n, option_name(a, name)))
+        return;
+    HKY_ASSERT(*n + 1 < HKY_CLI_OPTIONS_MAX);
+    hky_buf_init(&doc, sizeof room->docs[0] - 1);
+    add_takers(group, a, &doc);
+    hky_buf_add_z(&doc, a->doc);
+    HKY_ASSERT(!doc.is_over);
+    memcpy(room->names[*n], name, sizeof name);
+    memcpy(room->docs[*n], hky_buf_z(&doc), doc.n + 1);
+    room->items[*n] = (struct hky_cli_option){room->names[*n], a->value, room->docs[*n]};
+    ++*n;
+    hky_buf_fini(&doc);
+}
+
+const struct hky_cli_option *hky_cli_options(const struct hky_cli_command *self, struct hky_cli_options *room)
+{
+    size_t n = 0;
+
+    if (self->group == NULL)
+        return self->options;
+    *room = (struct hky_cli_options){0};
+    for (const struct hky_command *c = hky_operate_commands; c->name != NULL; c++)
+        for (const struct hky_argument *a = c->arguments; is_in_group(c, self->group) && a != NULL && a->name != NULL;
+             a++)
+            add_option(room, &n, self->group, a);
+    for (const struct hky_cli_option *o = self->options; o != NULL && o->name != NULL; o++)
+        room->items[n++] = *o;
+    return room->items;
+}
+
+void hky_cli_each_action(const char *group, void (*each)(void *ctx, const char *usage, const char *doc), void *ctx)
+{
+    for (const struct hky_command *c = hky_operate_commands; c->name != NULL; c++) {
+        char usage[80];
+        int n;
+
+        if (!is_in_group(c, group) || action_of(c, group)[0] == '\0')
+            continue;
+        n = snprintf(usage, sizeof usage, "%s", action_of(c, group));
+        for (const struct hky_argument *a = c->arguments; a != NULL && a->name != NULL; a++)
+            if (a->is_positional)
+                n += snprintf(usage + n, sizeof usage - (size_t)n, a->is_required ? " %s" : " [%s]", a->value);
+        each(ctx, usage, c->doc);
+    }
+}
+
+static bool has_actions(const char *group)
+{
+    for (const struct hky_command *c = hky_operate_commands; c->name != NULL; c++)
+        if (strcmp(c->name, group) == 0)
+            return false;
+    return true;
+}
+
+/* ---- one call ---- */
+
+struct given { /* one option as it was typed */
+    const char *name, *value;
+};
+
+struct call {
+    const struct hky_cli_command *self;
+    const struct hky_command *command;
+    struct hky_value values[HKY_ARGUMENTS_MAX];
+    json_t *request;
+    bool is_dry_run;
+};
+
+/* Which command of the table; NULL after a complaint. */
+static const struct hky_command *find_command(const char *group, const char *action)
+{
+    const char *nearest = NULL;
+    unsigned best = strlen(action) < 4 ? 2 : 3;
+    struct hky_buf names;
+
+    hky_buf_init(&names, 1000);
+    for (const struct hky_command *c = hky_operate_commands; c->name != NULL; c++) {
+        unsigned d;
+        if (!is_in_group(c, group))
+            continue;
+        if (strcmp(action_of(c, group), action) == 0) {
+            hky_buf_fini(&names);
+            return c;
+        }
+        hky_buf_printf(&names, "%s%s", names.n > 0 ? ", " : "", action_of(c, group));
+        d = hky_str_distance(hky_str_z(action_of(c, group)), hky_str_z(action));
+        if (d < best) {
+            best = d;
+            nearest = action_of(c, group);
+        }
+    }
+    fprintf(stderr, "hikyaku %s: no action \"%s\"%s%s%s (%s)\n", group, action,
+            nearest != NULL ? "; did you mean \"" : "", nearest != NULL ? nearest : "", nearest != NULL ? "\"?" : "",
+            hky_buf_z(&names));
+    hky_buf_fini(&names);
+    return NULL;
+}
+
+static int take_argument(struct call *call, const struct hky_argument *a, const char *text)
+{
+    struct hky_value *value = &call->values[a - call->command->arguments];
+    struct hky_error e;
+    char name[24];
+
+    option_name(a, name);
+    if (value->is_given) {
+        fprintf(stderr, "hikyaku %s: %s%s is given twice\n", call->command->name, a->is_positional ? "" : "--", name);
+        return HKY_EXIT_USAGE;
+    }
+    if (hky_argument_parse(a, text, value, &e) != HKY_OK) {
+        fprintf(stderr, "hikyaku %s: %s%s\n", call->command->name, a->is_positional || e.text[0] == '"' ? "" : "--",
+                e.text);
+        return HKY_EXIT_USAGE;
+    }
+    call->is_dry_run = call->is_dry_run || strcmp(a->name, "dry_run") == 0;
+    json_object_set_new(call->request, a->name, a->type == HKY_ARG_FLAG ? json_true() : json_string(text));
+    return -1;
+}
+
+static int take_option(struct call *call, const struct given *given)
+{
+    char name[24], takers[160];
+    struct hky_buf b;
+
+    for (const struct hky_argument *a = call->command->arguments; a != NULL && a->name != NULL; a++)
+        if (!a->is_positional && strcmp(option_name(a, name), given->name) == 0)
+            return take_argument(call, a, given->value);
+    hky_buf_init(&b, sizeof takers - 1);
+    for (const struct hky_command *c = hky_operate_commands; c->name != NULL; c++)
+        for (const struct hky_argument *a = c->arguments;
+             is_in_group(c, call->self->group) && a != NULL && a->name != NULL; a++)
+            if (strcmp(option_name(a, name), given->name) == 0)
+                hky_buf_printf(&b, "%s%s", b.n > 0 ? ", " : "", action_of(c, call->self->group));
+    fprintf(stderr, "hikyaku %s: --%s belongs to %s\n", call->command->name, given->name, hky_buf_z(&b));
+    hky_buf_fini(&b);
+    return HKY_EXIT_USAGE;
+}
+
+static int take_words(struct call *call, char **words, int n)
+{
+    int code;
+
+    for (const struct hky_argument *a = call->command->arguments; a != NULL && a->name != NULL; a++) {
+        if (!a->is_positional || n == 0)
+            continue;
+        if ((code = take_argument(call, a, words[0])) >= 0)
+            return code;
+        words++;
+        n--;
+    }
+    if (n == 0)
+        return -1;
+    hky_cli_complain_of_word(call->self, words[0]);
+    return HKY_EXIT_USAGE;
+}
+
+/* How many rows: all that the engine has are too many for a terminal. */
+static void set_limit(struct call *call)
+{
+    const char *nearest;
+
+    if (hky_command_argument(call->command, HKY_STR("limit"), &nearest) == NULL)
+        return;
+    if (call->is_dry_run)
+        json_object_set_new(call->request, "limit", json_integer(ROWS_DRY));
+    else if (json_object_get(call->request, "limit") == NULL)
+        json_object_set_new(call->request, "limit", json_integer(ROWS_SHOWN));
+}
+
+static int fill(struct call *call, char **words, int n_words, const struct given *given, size_t n_given)
+{
+    struct hky_error e;
+    int code;
+
+    call->request = json_pack("{s:s}", "cmd", call->command->name);
+    if ((code = take_words(call, words, n_words)) >= 0)
+        return code;
+    for (size_t i = 0; i < n_given; i++)
+        if ((code = take_option(call, &given[i])) >= 0)
+            return code;
+    if (hky_command_check(call->command, call->values, &e) != HKY_OK) {
+        fprintf(stderr, "hikyaku %s: %s (hikyaku %s --help)\n", call->command->name, e.text, call->self->name);
+        return HKY_EXIT_USAGE;
+    }
+    set_limit(call);
+    return -1;
+}
+
+int hky_cli_operate(const struct hky_cli_command *self, int argc, char **argv,
+                    int (*print)(const struct hky_cli_answer *a, bool is_quiet))
+{
+    struct hky_cli_options options;
+    struct hky_cli_args args;
+    struct hky_cli_answer a = {.action = ""};
+    struct given given[OPTIONS_MOST];
+    struct call call = {.self = self};
+    const char *value, *name, *spool = NULL;
+    size_t n_given = 0;
+    json_t *answer;
+    int code, at = 0;
+
+    HKY_ASSERT(self->group != NULL);
+    hky_cli_args_init(&args, self, argc, argv);
+    args.options = hky_cli_options(self, &options);
+    while ((name = hky_cli_next(&args, &value)) != NULL) {
+        if (strcmp(name, "spool") == 0)
+            spool = value;
+        else if (strcmp(name, "utc") == 0)
+            a.is_utc = true;
+        else if (n_given < OPTIONS_MOST)
+            given[n_given++] = (struct given){name, value};
+    }
+    if ((code = hky_cli_args_done(&args, 0, argc)) >= 0)
+        return code;
+    if (has_actions(self->group))
+        a.action = args.n_positional > 0 ? argv[at++] : "list";
+    if ((call.command = find_command(self->group, a.action)) == NULL)
+        return HKY_EXIT_USAGE;
+    a.word = args.n_positional > at ? argv[at] : NULL;
+    if ((code = fill(&call, argv + at, args.n_positional - at, given, n_given)) >= 0) {
+        json_decref(call.request);
+        return code;
+    }
+    a.is_dry_run = call.is_dry_run;
+    a.spool = hky_cli_spool(spool);
+    if ((code = hky_cli_ask(call.command->name, a.spool, call.request, &answer)) != HKY_EXIT_GOOD)
+        return code;
+    a.json = answer;
+    code = print(&a, args.is_json);
+    if (args.is_json)
+        (void)hky_cli_print_json(answer);
+    else
+        json_decref(answer);
+    return code;
+}

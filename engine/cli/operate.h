@@ -1,0 +1,26 @@
+/*
+ * operate -- the commands that a running engine takes, as subcommands: `hikyaku queue hold --to x` is "queue hold" of
+ * hky_operate_commands. Options, checks and help come from that table.
+ */
+#ifndef HKY_CLI_OPERATE_H
+#define HKY_CLI_OPERATE_H
+
+#include "cli/ask.h"
+#include "hikyaku/operate.h"
+
+struct hky_cli_answer {
+    const char *action; /* "hold"; "" for a command without actions */
+    const char *word;   /* the bare word behind the action, or NULL */
+    const char *spool;
+    bool is_dry_run, is_utc;
+    const json_t *json;
+};
+/* Parses, checks and asks; `print` prints the answer for people and gives the exit code. With --json the answer is
+ * printed as it came, and `print` is called with is_quiet, for the exit code. */
+int hky_cli_operate(const struct hky_cli_command *self, int argc, char **argv,
+                    int (*print)(const struct hky_cli_answer *a, bool is_quiet));
+
+/* For help and manual: what can be done with `group`, with the words that follow. */
+void hky_cli_each_action(const char *group, void (*each)(void *ctx, const char *usage, const char *doc), void *ctx);
+
+#endif

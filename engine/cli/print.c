@@ -1,0 +1,319 @@
+/* What subcommands print: help, paragraphs, tables, colours; at the width of the terminal. */
+#include "cli/operate.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+#include <wchar.h>
+#include <wctype.h>
+
+#define WIDTH_MIN     40
+#define WIDTH_MAX     200
+#define WIDTH_DEFAULT 80
+#define DOC_COLUMN    24
+#define CELL_MIN      12 /* columns in which text is still broken rather than moved to the next line */
+
+int hky_cli_width(void)
+{
+    const char *columns = getenv("COLUMNS");
+    struct winsize size = {0};
+    uint64_t n = WIDTH_DEFAULT;
+
+    if (isatty(STDOUT_FILENO) == 1 && ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0)
+        n = size.ws_col;
+    else if (columns == NULL || !hky_str_u64(hky_str_z(columns), 100000, &n))
+        n = WIDTH_DEFAULT;
+    return n < WIDTH_MIN ? WIDTH_MIN : n > WIDTH_MAX ? WIDTH_MAX : (int)n;
+}
+
+bool hky_cli_is_terminal(void)
+{
+    return isatty(STDOUT_FILENO) == 1;
+}
+
+const char *hky_cli_colour(const char *name)
+{
+    static const struct {
+        const char *name, *escape;
+    } colours[] = {{"bold", "\033[1m"},    {"red", "\033[31m"}, {"green", "\033[32m"},
+                   {"yellow", "\033[33m"}, {"dim", "\033[2m"},  {"off", "\033[0m"}};
+
+    if (!hky_cli_is_terminal() || getenv("NO_COLOR") != NULL)
+        return "";
+    for (size_t i = 0; i < sizeof colours / sizeof colours[0]; i++)
+        if (strcmp(name, colours[i].name) == 0)
+            return colours[i].escape;
+    return "";
+}
+
+/* Octets of the next character at z (left > 0), and whether a terminal may have it: no controls, no direction marks. */
+static size_t next_character(const char *z, size_t left, wchar_t *c, bool *is_good)
+{
+    mbstate_t state = {0};
+    size_t n = mbrtowc(c, z, left, &state);
+
+    *is_good = n > 0 && n <= left && iswprint((wint_t)*c) != 0 && !(*c >= 0x202a && *c <= 0x202e) &&
+               !(*c >= 0x2066 && *c <= 0x2069) && *c != 0x200e && *c != 0x200f;
+    return n > 0 && n <= left ? n : 1;
+}
+
+void hky_cli_add_printable(struct hky_buf *out, struct hky_str s)
+{
+    while (s.n > 0) {
+        wchar_t c;
+        bool is_good;
+        size_t n = next_character(s.p, s.n, &c, &is_good);
+
+        if (is_good)
+            hky_buf_add(out, s.p, n);
+        else
+            hky_buf_add_c(out, '?');
+        s = hky_str_of(s.p + n, s.n - n);
+    }
+}
+
+static char *printable(const char *z)
+{
+    struct hky_buf b;
+    size_t n = strlen(z);
+    char *out;
+
+    hky_buf_init(&b, n + 1);
+    hky_cli_add_printable(&b, hky_str_of(z, n));
+    out = hky_strdup(hky_buf_z(&b));
+    hky_buf_fini(&b);
+    return out;
+}
+
+/* ---- paragraphs ---- */
+
+/* Display columns of n octets of printable text: East Asian wide letters take two. */
+static int width_of(const char *z, size_t left)
+{
+    int width = 0;
+
+    for (size_t n; left > 0; z += n, left -= n) {
+        wchar_t c;
+        bool is_good;
+
+        n = next_character(z, left, &c, &is_good);
+        width += is_good && wcwidth(c) > 0 ? wcwidth(c) : 0;
+    }
+    return width;
+}
+
+/* Where the next line goes on. *n: octets of this one, broken at a blank; a word that is too long stays whole. */
+static const char *break_line(const char *z, int room, size_t *n)
+{
+    size_t end = strcspn(z, " ");
+
+    while (z[end] != '\0') {
+        size_t next = end + 1 + strcspn(z + end + 1, " ");
+        if (width_of(z, next) > room)
+            break;
+        end = next;
+    }
+    *n = end;
+    return z + end + strspn(z + end, " ");
+}
+
+void hky_cli_print_words(const char *z, int indent)
+{
+    int room = hky_cli_width() - indent;
+    size_t n;
+
+    while (*z != '\0') {
+        const char *next = break_line(z, room < CELL_MIN ? CELL_MIN : room, &n);
+        printf("%.*s\n", (int)n, z);
+        z = next;
+        if (*z != '\0')
+            printf("%*s", indent, "");
+    }
+}
+
+void hky_cli_print_text(const char *text, int indent)
+{
+    struct hky_buf paragraph;
+
+    hky_buf_init(&paragraph, 1u << 20);
+    while (*text != '\0') {
+        size_t n = strcspn(text, "\n");
+        bool is_example = text[0] == ' ', is_end;
+
+        if (is_example || n == 0) {
+            printf("%*s%.*s\n", n == 0 ? 0 : indent, "", (int)n, text);
+        } else {
+            hky_buf_printf(&paragraph, "%s%.*s", paragraph.n > 0 ? " " : "", (int)n, text);
+        }
+        is_end = text[n] == '\0' || text[n + 1] == '\0' || text[n + 1] == ' ' || text[n + 1] == '\n' ||
+                 (n > 0 && text[n - 1] == ':');
+        if (!is_example && is_end && paragraph.n > 0) {
+            printf("%*s", indent, "");
+            hky_cli_print_words(hky_buf_z(&paragraph), indent);
+            hky_buf_clear(&paragraph);
+        }
+        text += text[n] == '\n' ? n + 1 : n;
+    }
+    hky_buf_fini(&paragraph);
+}
+
+/* ---- help ---- */
+
+static void print_pair(const char *left, const char *doc)
+{
+    int n = printf("  %s", left);
+
+    if (n > DOC_COLUMN - 1)
+        printf("\n%*s", DOC_COLUMN, "");
+    else
+        printf("%*s", DOC_COLUMN - n, "");
+    hky_cli_print_words(doc, DOC_COLUMN);
+}
+
+static void print_options(const struct hky_cli_option *table)
+{
+    for (const struct hky_cli_option *o = table; o != NULL && o->name != NULL; o++) {
+        char left[80];
+        snprintf(left, sizeof left, "%s%s%s%s", o->name[1] == '\0' ? "-" : "--", o->name, o->value != NULL ? " " : "",
+                 o->value != NULL ? o->value : "");
+        print_pair(left, o->doc);
+    }
+}
+
+static void print_action(void *ctx, const char *usage, const char *doc)
+{
+    bool *is_first = ctx;
+
+    if (*is_first)
+        printf("\nactions:\n");
+    *is_first = false;
+    print_pair(usage, doc);
+}
+
+void hky_cli_print_help(const struct hky_cli_command *command)
+{
+    struct hky_cli_options room;
+    const struct hky_cli_option *options = hky_cli_options(command, &room);
+    bool is_first = true;
+    char usage[400];
+
+    snprintf(usage, sizeof usage, "hikyaku %s%s%s", command->name, command->args[0] != '\0' ? " " : "", command->args);
+    printf("usage: ");
+    hky_cli_print_words(usage, 7);
+    putchar('\n');
+    hky_cli_print_text(command->summary, 0);
+    if (command->group != NULL)
+        hky_cli_each_action(command->group, print_action, &is_first);
+    printf("\noptions:\n");
+    print_options(options);
+    print_options(hky_cli_common_options);
+    if (command->help != NULL) {
+        putchar('\n');
+        hky_cli_print_text(command->help, 0);
+    }
+}
+
+/* ---- tables ---- */
+
+struct hky_cli_table {
+    int n_columns;
+    size_t n_rows, cap;
+    char **cells; /* n_rows * n_columns */
+};
+
+struct hky_cli_table *hky_cli_table_new(int n_columns)
+{
+    struct hky_cli_table *t = hky_calloc(1, sizeof *t);
+
+    t->n_columns = n_columns;
+    return t;
+}
+
+void hky_cli_table_row(struct hky_cli_table *t, const char *const *cells)
+{
+    if (t->n_rows == t->cap) {
+        t->cap = t->cap < 16 ? 16 : t->cap * 2;
+        t->cells = (char **)hky_realloc((void *)t->cells, t->cap * (size_t)t->n_columns * sizeof *t->cells);
+    }
+    for (int i = 0; i < t->n_columns; i++)
+        t->cells[t->n_rows * (size_t)t->n_columns + (size_t)i] = printable(cells[i] != NULL ? cells[i] : "");
+    t->n_rows++;
+}
+
+/* The last cell of a row that says something: nothing is padded behind it. */
+static int last_cell(const struct hky_cli_table *t, size_t row)
+{
+    int last = t->n_columns - 1;
+
+    while (last > 0 && t->cells[row * (size_t)t->n_columns + (size_t)last][0] == '\0')
+        last--;
+    return last;
+}
+
+static const char *cell_of(const struct hky_cli_table *t, size_t row, int column)
+{
+    return t->cells[row * (size_t)t->n_columns + (size_t)column];
+}
+
+/* Where each column begins, -1: on the next line, which begins at INDENT; the same for all rows, so that they align. */
+#define INDENT 4
+static void lay_out(const struct hky_cli_table *t, int *widths, int *starts)
+{
+    int at = 0, width = hky_cli_width(), last = t->n_columns - 1;
+
+    for (size_t row = 0; row < t->n_rows; row++)
+        for (int i = 0; i < t->n_columns; i++) {
+            int w = width_of(cell_of(t, row, i), strlen(cell_of(t, row, i)));
+            widths[i] = w > widths[i] ? w : widths[i];
+        }
+    for (int i = 0; i <= last; i++) {
+        bool has_room = at + widths[i] <= width || (i == last && at + CELL_MIN <= width);
+
+        starts[i] = at == 0 || has_room ? at : -1;
+        at = (starts[i] < 0 ? INDENT : at) + widths[i] + 2;
+    }
+}
+
+static void print_row(const struct hky_cli_table *t, size_t row, const int *starts)
+{
+    int last = last_cell(t, row), at = 0;
+
+    fputs(row == 0 ? hky_cli_colour("bold") : "", stdout);
+    for (int i = 0; i <= last; i++) {
+        const char *cell = cell_of(t, row, i);
+        int start = starts[i] < 0 ? INDENT : starts[i];
+
+        if (starts[i] < 0) {
+            printf("\n%*s", INDENT, "");
+            at = INDENT;
+        }
+        printf("%*s", start - at, "");
+        if (i == t->n_columns - 1) {
+            fputs(row == 0 ? hky_cli_colour("off") : "", stdout);
+            hky_cli_print_words(cell, start);
+            return;
+        }
+        fputs(cell, stdout);
+        at = start + width_of(cell, strlen(cell));
+    }
+    puts(row == 0 ? hky_cli_colour("off") : "");
+}
+
+void hky_cli_table_print(struct hky_cli_table **t)
+{
+    struct hky_cli_table *it = *t;
+    int *widths = hky_calloc((size_t)it->n_columns, sizeof *widths);
+    int *starts = hky_calloc((size_t)it->n_columns, sizeof *starts);
+
+    lay_out(it, widths, starts);
+    for (size_t row = 0; row < it->n_rows; row++)
+        print_row(it, row, starts);
+    for (size_t i = 0; i < it->n_rows * (size_t)it->n_columns; i++)
+        free(it->cells[i]);
+    free(starts);
+    free(widths);
+    free((void *)it->cells);
+    free(it);
+    *t = NULL;
+}

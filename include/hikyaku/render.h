@@ -1,0 +1,48 @@
+/*
+ * render -- what the commands answer, as members of a JSON object: structs of the stages in, JSON out. The only place
+ * that names the keys which scripts read (`--json`, the control socket, HTTP). Times are seconds since 1970.
+ */
+#ifndef HIKYAKU_RENDER_H
+#define HIKYAKU_RENDER_H
+
+#include "base/json.h"
+#include "hikyaku/accept.h"
+#include "hikyaku/schedule.h"
+
+struct hky_status {
+    const char *version, *policy_path, *state, *timezone;
+    uint64_t policy_hash;
+    unsigned n_workers;
+    int64_t uptime_sec;
+    const char *reload_error; /* why the last reload was refused, "" none */
+    const char *restart_keys; /* changed since the start and not in force before a restart, ", " between; "" none */
+    uint64_t n_events_dropped;
+    struct hky_schedule_stats schedule;
+    struct hky_journal_stats journal;
+    struct hky_accept_stats accept;
+    struct hky_relay_list relays;
+};
+void hky_render_status(const void *status, struct hky_json *out);
+
+void hky_render_relays(const void *relay_list, struct hky_json *out); /* "relays" */
+void hky_render_relay(const void *relay_row, struct hky_json *out);   /* one, for pause, resume, drain */
+
+struct hky_reloaded {
+    const char *policy_path, *restart_keys;
+    uint64_t policy_hash;
+};
+void hky_render_reloaded(const void *reloaded, struct hky_json *out);
+
+/* One object of "rows". `is_story`: with everything known, the message, the plan's steps, every attempt kept. */
+void hky_render_queue_row(const struct hky_queue_row *row, bool is_story, struct hky_json *out);
+struct hky_queue_answer {
+    uint64_t n, n_kept;
+    const char *timezone, *where_error; /* "" none */
+    struct hky_str rows;                /* the array, made as the rows came: their texts live on the workers */
+};
+void hky_render_queue(const void *queue_answer, struct hky_json *out);
+
+/* "good" "full" "failing" */
+const char *hky_health_name(enum hky_err health);
+
+#endif
