@@ -51,23 +51,6 @@ static void take_decoded(struct hky_facts *f, enum hky_fact which, struct hky_st
     keep_fact(f, which, at, max);
 }
 
-/* "Shop \"A\"" -> Shop "A" */
-static void unquote(struct hky_facts *f)
-{
-    struct hky_span *s = &f->span[HKY_FACT_AUTHOR_NAME];
-    char *p = f->text.p + s->at;
-    size_t to = 0;
-
-    if (s->n < 2 || p[0] != '"' || p[s->n - 1] != '"')
-        return;
-    for (size_t i = 1; i + 1 < s->n; i++) {
-        if (p[i] == '\\' && i + 2 < s->n)
-            i++;
-        p[to++] = p[i];
-    }
-    s->n = (uint32_t)to;
-}
-
 static void take_from(struct hky_facts *f, struct hky_str value)
 {
     struct hky_mailbox box;
@@ -82,8 +65,9 @@ static void take_from(struct hky_facts *f, struct hky_str value)
     at = f->text.n;
     hky_buf_add_str(&f->text, hky_address_str(&box.address));
     keep_fact(f, HKY_FACT_AUTHOR, at, HKY_ADDRESS_MAX);
-    take_decoded(f, HKY_FACT_AUTHOR_NAME, box.name, NAME_MAX);
-    unquote(f);
+    at = f->text.n;
+    hky_phrase_decode(box.name, &f->text);
+    keep_fact(f, HKY_FACT_AUTHOR_NAME, at, NAME_MAX);
 }
 
 static bool is_name_char(char c)

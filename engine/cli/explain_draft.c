@@ -141,7 +141,7 @@ static bool find_author(const struct explain_wish *w, struct hky_str header, str
         return true;
     }
     *address = box.address;
-    hky_field_decode(box.name, name);
+    hky_phrase_decode(box.name, name);
     return true;
 }
 

@@ -20,9 +20,12 @@ bool hky_field_find(struct hky_str section, const char *name, struct hky_field *
 size_t hky_header_octets(struct hky_str message);
 
 /* Unfolded (CRLF removed) and RFC 2047 words decoded to UTF-8 (iconv: ISO-2022-JP incl. CP50221 habits, Shift_JIS as
- * CP932, EUC-JP, UTF-8, ISO-8859-*, ...); undecodable words stay as they are; raw 8-bit that is not UTF-8 becomes
- * U+FFFD. */
+ * CP932, EUC-JP, UTF-8, ISO-8859-*, ...); undecodable words stay as they are; text that was not
+ * encoded is read as UTF-8, as ISO-2022-JP where it has its escapes, or as Shift_JIS or EUC-JP where all of a line
+ * fits; other 8-bit octets become U+FFFD. */
 void hky_field_decode(struct hky_str value, struct hky_buf *out);
+/* The same for a display name: quotes and their backslashes go, words within quotes are decoded as well. */
+void hky_phrase_decode(struct hky_str raw, struct hky_buf *out);
 /* One RFC 2047 word or several, UTF-8 base64, for a display name we make ourselves; plain ASCII stays plain (quoted if
  * needed). */
 void hky_phrase_encode(struct hky_str utf8, struct hky_buf *out);

@@ -158,7 +158,7 @@ static void add_name(struct hky_str raw, bool has_quote, struct hky_buf *out)
         return;
     }
     hky_buf_init(&utf8, SIZE_MAX / 4);
-    hky_field_decode(raw, &utf8);
+    hky_phrase_decode(raw, &utf8);
     hky_phrase_encode(hky_buf_str(&utf8), out);
     hky_buf_fini(&utf8);
 }
@@ -197,6 +197,23 @@ static void add_address_line(struct hky_buf *out, const char *name, struct hky_s
     hky_buf_add_z(out, name);
     hky_buf_add_z(out, ": ");
     hky_address_format(canonical, false, out);
+    hky_buf_add_z(out, "\r\n");
+}
+
+#define AUTHORS_MAX 50
+
+/* Whoever answers reaches all who wrote: From had several authors and has one now. */
+static void add_authors(struct hky_buf *out, struct hky_str from)
+{
+    struct hky_mailbox authors[AUTHORS_MAX];
+    bool is_bad;
+    size_t n = hky_mailboxes_parse(from, authors, AUTHORS_MAX, &is_bad);
+
+    hky_buf_add_z(out, "Reply-To: ");
+    for (size_t i = 0; i < n && i < AUTHORS_MAX; i++) {
+        hky_buf_add_z(out, i > 0 ? ",\r\n " : "");
+        hky_address_format(hky_address_str(&authors[i].address), false, out);
+    }
     hky_buf_add_z(out, "\r\n");
 }
 
@@ -276,7 +293,9 @@ static void add_missing(struct work *w)
 
     if (w->is_from_changed && !w->is_from_done)
         add_from(w->out, f, rw->from);
-    if (rw->reply_to != NULL && (rw->reply_to_forced || !f->has_reply_to))
+    if (!rw->reply_to_forced && w->is_from_changed && !f->has_reply_to && f->n_authors > 1)
+        add_authors(w->out, f->from.value);
+    else if (rw->reply_to != NULL && (rw->reply_to_forced || !f->has_reply_to))
         add_address_line(w->out, "Reply-To", hky_str_z(rw->reply_to));
     else if (w->is_from_changed && !f->has_reply_to && f->has_author)
         add_address_line(w->out, "Reply-To", hky_address_str(&f->author.address));

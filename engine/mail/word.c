@@ -1,5 +1,6 @@
 #include "mail/charset.h"
 #include "mail/header.h"
+#include "mail/raw.h"
 
 #define CHARSET_MAX 40
 #define LINE_SOFT   76
@@ -138,6 +139,68 @@ static void add_clean(struct hky_str s, struct hky_buf *out)
     }
 }
 
+static bool has_jis_escape(struct hky_str s)
+{
+    const char *first = s.n > 0 ? memchr(s.p, 0x1b, s.n) : NULL;
+
+    for (size_t i = first != NULL ? (size_t)(first - s.p) : s.n; i + 2 < s.n; i++)
+        if (s.p[i] == 0x1b && (s.p[i + 1] == '$' || (s.p[i + 1] == '(' && strchr("BJI", s.p[i + 2]) != NULL)))
+            return true;
+    return false;
+}
+
+/* All of `s` has a meaning in the charset. */
+static bool decodes(const char *charset, struct hky_str s, struct hky_buf *out)
+{
+    hky_buf_clear(out);
+    return hky_charset_decode(hky_str_z(charset), s, out) && out->n > 0 &&
+           memmem(out->p, out->n, "\xef\xbf\xbd", 3) == NULL;
+}
+
+/* Half-width katakana (U+FF61 to U+FF9F) and ASCII only: EUC-JP read as Shift_JIS looks like this, real names do not.
+ */
+static bool is_half_width(struct hky_str utf8)
+{
+    for (size_t i = 0; i < utf8.n; i++) {
+        unsigned char c = (unsigned char)utf8.p[i];
+        if (c < 0x80)
+            continue;
+        if (c != 0xef || i + 2 >= utf8.n ||
+            ((unsigned char)utf8.p[i + 1] != 0xbd && (unsigned char)utf8.p[i + 1] != 0xbe))
+            return false;
+        i += 2;
+    }
+    return true;
+}
+
+/* One line of text that was not encoded, though it should have been: some Japanese programs do so. What is no UTF-8 and
+ * fits neither of their charsets is repaired. */
+static void add_raw(struct hky_str s, struct hky_buf *out)
+{
+    struct hky_buf sjis, other;
+    bool is_sjis;
+
+    if (!has_jis_escape(s) && hky_utf8_is_valid(s)) {
+        add_clean(s, out);
+        return;
+    }
+    hky_buf_init(&sjis, SIZE_MAX / 4);
+    hky_buf_init(&other, SIZE_MAX / 4);
+    if (has_jis_escape(s)) {
+        add_clean(decodes("iso-2022-jp", s, &other) ? hky_buf_str(&other) : s, out);
+    } else {
+        is_sjis = decodes("shift_jis", s, &sjis);
+        if (is_sjis && !is_half_width(hky_buf_str(&sjis)))
+            add_clean(hky_buf_str(&sjis), out);
+        else if (decodes("euc-jp", s, &other))
+            add_clean(hky_buf_str(&other), out);
+        else
+            add_clean(is_sjis ? hky_buf_str(&sjis) : s, out);
+    }
+    hky_buf_fini(&other);
+    hky_buf_fini(&sjis);
+}
+
 /* Text between words, unfolded. */
 static void add_plain(struct hky_str s, struct hky_buf *out)
 {
@@ -145,7 +208,7 @@ static void add_plain(struct hky_str s, struct hky_buf *out)
 
     for (size_t i = 0; i <= s.n; i++)
         if (i == s.n || s.p[i] == '\r' || s.p[i] == '\n') {
-            add_clean(hky_str_of(s.p + start, i - start), out);
+            add_raw(hky_str_of(s.p + start, i - start), out);
             start = i + 1;
         }
 }
@@ -224,6 +287,56 @@ void hky_field_decode(struct hky_str value, struct hky_buf *out)
     end_run(&run, out);
     add_plain(hky_str_of(value.p + plain, value.n - plain), out);
     hky_buf_fini(&run.octets);
+}
+
+/* The content of a quoted string: a backslash goes, but not one that is half of a raw character. */
+static void add_unquoted(struct hky_str s, bool is_sjis, struct hky_buf *out)
+{
+    struct hky_buf text;
+
+    hky_buf_init(&text, s.n + 1);
+    for (size_t i = 0; i < s.n;) {
+        size_t n;
+        if (s.p[i] == '\\' && i + 1 < s.n)
+            i++;
+        n = hky_raw_octets(hky_str_of(s.p + i, s.n - i), is_sjis);
+        hky_buf_add(&text, s.p + i, n);
+        i += n;
+    }
+    hky_field_decode(hky_buf_str(&text), out);
+    hky_buf_fini(&text);
+}
+
+void hky_phrase_decode(struct hky_str raw, struct hky_buf *out)
+{
+    bool is_sjis = !hky_utf8_is_valid(raw), is_spaced = false;
+    size_t begin = out->n, plain = 0;
+
+    raw = hky_str_trim(raw);
+    for (size_t i = 0; i <= raw.n;) {
+        struct hky_str rest = hky_str_of(raw.p + i, raw.n - i);
+        size_t quoted = i < raw.n && raw.p[i] == '"' ? hky_raw_quoted(rest, is_sjis) : 0;
+        struct hky_str before = hky_str_of(raw.p + plain, i - plain);
+        if (i < raw.n && quoted == 0) {
+            i += hky_raw_octets(rest, is_sjis);
+            continue;
+        }
+        is_spaced = is_spaced || (before.n > 0 && is_blank(before.p[0]));
+        if (hky_str_trim(before).n > 0) {
+            if (is_spaced && out->n > begin)
+                hky_buf_add_c(out, ' ');
+            hky_field_decode(before, out);
+            is_spaced = is_blank(before.p[before.n - 1]);
+        }
+        if (quoted > 0) {
+            if (is_spaced && out->n > begin)
+                hky_buf_add_c(out, ' ');
+            add_unquoted(hky_str_of(rest.p + 1, quoted - 2), is_sjis, out);
+            is_spaced = false;
+        }
+        i += quoted > 0 ? quoted : 1;
+        plain = i;
+    }
 }
 
 static bool is_plain(struct hky_str s)

@@ -93,6 +93,14 @@ static const struct {
     {"raw UTF-8", " " YAMADA, YAMADA},
     {"raw octets", " a\xff\xe5\xb1z", "a" FFFD FFFD FFFD "z"},
     {"raw escape", " a\x1b[2J", "a [2J"},
+    {"raw ISO-2022-JP", "\x1b$B;3EDB@O:\x1b(B sale", YAMADA " sale"},
+    {"raw ISO-2022-JP over a fold", "\x1b$B;3\x1b(B\r\n \x1b$BED\x1b(B", "\xe5\xb1\xb1 \xe7\x94\xb0"},
+    {"raw ISO-2022-JP beside a word", "=?UTF-8?B?5bGx?= \x1b$BED\x1b(B", "\xe5\xb1\xb1 \xe7\x94\xb0"},
+    {"raw Shift_JIS", "\x8e\x52\x93\x63\x91\xbe\x98\x59 sale", YAMADA " sale"},
+    {"raw EUC-JP", "\xbb\xb3\xc5\xc4\xc2\xc0\xcf\xba", YAMADA},
+    {"raw Latin-1 is not known", "caf\xe9", "caf" FFFD},
+    {"raw Shift_JIS that is cut", "\x8e\x52\x93", FFFD "R" FFFD},
+    {"raw ISO-2022-JP with an escape of the terminal", "\x1b$B;3\x1b(B\x1b[2J", "\xe5\xb1\xb1 [2J"},
     {"empty", "", ""},
 };
 
@@ -106,6 +114,41 @@ static void values_are_decoded(void **state)
         hky_field_decode(hky_str_z(decodes[i].in), &out);
         if (strcmp(hky_buf_z(&out), decodes[i].out) != 0)
             fail_msg("%s: '%s'", decodes[i].what, hky_buf_z(&out));
+        hky_buf_fini(&out);
+    }
+}
+
+static void phrases_are_decoded(void **state)
+{
+    static const struct {
+        const char *in, *out;
+    } cases[] = {
+        {"Shop", "Shop"},
+        {"\"Shop\"", "Shop"},
+        {"\"Shop\" Tokyo", "Shop Tokyo"},
+        {"Shop \"of\" \"Tokyo\"", "Shop of Tokyo"},
+        {"\"Shop\"\r\n \"Tokyo\"", "Shop Tokyo"},
+        {"\"John Q. \\\"JQ\\\" Public\"", "John Q. \"JQ\" Public"},
+        {"\"a\\\\b\"", "a\\b"},
+        {"\"=?UTF-8?B?5bGx?=\"", "\xe5\xb1\xb1"},
+        {"\"=?UTF-8?B?5bGx?=\" =?UTF-8?B?55Sw?=", "\xe5\xb1\xb1 \xe7\x94\xb0"},
+        {"=?UTF-8?Q?=22a=22?=", "\"a\""},
+        {"\"" YAMADA "\"", YAMADA},
+        {"\"\x1b$B;3ED\x1b(B\"", "\xe5\xb1\xb1\xe7\x94\xb0"},
+        {"\"\x83\x5c\x83\x40\"", "\xe3\x82\xbd\xe3\x82\xa1"},
+        {"\"\"", ""},
+        {"\"half", "\"half"},
+        {"", ""},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct hky_buf out;
+
+        hky_buf_init(&out, 4096);
+        hky_phrase_decode(hky_str_z(cases[i].in), &out);
+        if (strcmp(hky_buf_z(&out), cases[i].out) != 0)
+            fail_msg("%s: '%s', expected '%s'", cases[i].in, hky_buf_z(&out), cases[i].out);
         hky_buf_fini(&out);
     }
 }
@@ -316,6 +359,7 @@ int main(void)
         cmocka_unit_test(fields_are_found_with_their_folds),
         cmocka_unit_test(header_ends_at_the_empty_line),
         cmocka_unit_test(values_are_decoded),
+        cmocka_unit_test(phrases_are_decoded),
         cmocka_unit_test(phrases_are_encoded),
         cmocka_unit_test(long_text_is_folded_and_comes_back),
         cmocka_unit_test(mailboxes_are_found),

@@ -45,9 +45,9 @@ static const struct {
     {"comment with two-octet text left open", "From: a@x.test (/\x1b$Bab (T) Y)\r\n" TAIL, "n@y.jp",
      "From: \"/ $Bab (T) Y\" <n@y.jp>\r\n" TAIL "Reply-To: a@x.test\r\n"},
     {"several authors", "From: A <a@x.test>, B <b@x.test>\r\n" TAIL, "n@y.jp",
-     "From: A <n@y.jp>\r\n" TAIL "Reply-To: a@x.test\r\n"},
+     "From: A <n@y.jp>\r\n" TAIL "Reply-To: a@x.test,\r\n b@x.test\r\n"},
     {"group", "From: G: A <a@x.test>, b@x.test;\r\n" TAIL, "n@y.jp",
-     "From: A <n@y.jp>\r\n" TAIL "Reply-To: a@x.test\r\n"},
+     "From: A <n@y.jp>\r\n" TAIL "Reply-To: a@x.test,\r\n b@x.test\r\n"},
     {"two From fields", "From: A <a@x.test>\r\nfrom: c@x.test\r\n" TAIL, "n@y.jp",
      "From: A <n@y.jp>\r\n" TAIL "Reply-To: a@x.test\r\n"},
     {"no From", TAIL, "n@y.jp", TAIL "From: n@y.jp\r\n"},
@@ -61,7 +61,7 @@ static const struct {
     {"the same author: signatures stay", "From: " JIS " <A@x.test>\r\nDKIM-Signature: v=1\r\n" TAIL, "a@x.test",
      "From: " JIS " <A@x.test>\r\nDKIM-Signature: v=1\r\n" TAIL},
     {"the same author and another", "From: A <a@x.test>, b@x.test\r\n" TAIL, "a@x.test",
-     "From: A <a@x.test>\r\n" TAIL "Reply-To: a@x.test\r\n"},
+     "From: A <a@x.test>\r\n" TAIL "Reply-To: a@x.test,\r\n b@x.test\r\n"},
     {"what breaks goes, with its folds",
      "Received-SPF: pass\r\nDKIM-Signature: v=1;\r\n b=x\r\nARC-Seal: 1\r\nARC-Message-Signature: 2\r\n"
      "DomainKey-Signature: 3\r\nAuthentication-Results: 4\r\nSender: s@x.test\r\nX-Sender: stays\r\n"
