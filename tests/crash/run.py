@@ -93,14 +93,16 @@ def main():
     if options.here:
         sys.exit(run_here(by_name[options.here], options))
     print(f"seed {options.seed}", flush=True)
-    n_failed = 0
+    n_passed = n_failed = 0
     with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
         jobs = [pool.submit(run_apart, p, options) for p in common.PARTS if not names or p.name in names]
         for job in concurrent.futures.as_completed(jobs):
             part, code, out, took = job.result()
+            n_passed += code == 0
             n_failed += code not in (0, SKIPPED)
             print("".join(line + "\n" for line in out.splitlines() if code not in (0, SKIPPED) or line.startswith(("NOTE", "SKIP", "kept"))), end="")
             print(f"{'ok' if code == 0 else 'SKIP' if code == SKIPPED else 'FAIL':4} {part.name:12} {took:4.0f} s  {part.words}", flush=True)
+    print(f"{n_passed} passed, {n_failed} failed")
     sys.exit(1 if n_failed else 0)
 
 

@@ -103,6 +103,7 @@ def main():
     if not os.access(options.binary, os.X_OK):
         sys.exit(f"no program {options.binary}; build it first")
     failed = []
+    n_passed = 0
     with concurrent.futures.ThreadPoolExecutor(max_workers=max(1, options.jobs)) as pool:
         running = {pool.submit(run_apart, c, options): c for c in cases}
         for done in concurrent.futures.as_completed(running):
@@ -112,12 +113,13 @@ def main():
             print(f"{word:<5} {seconds:6.1f} s  {case.group}/{case.name}: {case.words}", flush=True)
             if code != 0 or options.keep or "NOTE" in out:
                 print(out, flush=True)
+            n_passed += word == "ok"
             if word == "FAIL":
                 failed.append(case.name)
     if failed:
         print(f"failed: {', '.join(failed)}")
-        return 1
-    return 0
+    print(f"{n_passed} passed, {len(failed)} failed")
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

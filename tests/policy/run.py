@@ -264,7 +264,7 @@ def main():
         except (Failed, subprocess.TimeoutExpired) as why:
             n_failed += 1
             print(f"FAIL  {name}\n      {why}")
-    print(f"{n - n_failed} of {n} policy cases good")
+    print(f"{n - n_failed} passed, {n_failed} failed")
     return 1 if n_failed or n == 0 else 0
 
 

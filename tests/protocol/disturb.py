@@ -235,7 +235,8 @@ def main():
         bench.engine.stop()
     for line in bad:
         print("FAILED", line)
-    print("all good" if not bad else f"{len(bad)} failed")
+    n_bad = len({line.split(":")[0] for line in bad})
+    print(f"{len(names) + 1 - n_bad} passed, {n_bad} failed")
     return 1 if bad else 0
 
 

@@ -855,7 +855,7 @@ def main():
     parser.add_argument("cases", nargs="*")
     parser.add_argument("--keep", action="store_true")
     args = parser.parse_args()
-    n_bad = 0
+    n_good = n_bad = 0
     for name, run in CASES:
         if args.cases and name not in args.cases and run.__name__ not in args.cases:
             continue
@@ -869,6 +869,7 @@ def main():
                     check("Sanitizer" not in process.text() and "runtime error" not in process.text(), process.text()[-6000:])
                     check(PASSWORD not in process.text(), "the password is in a log")
             verdict = "ok"
+            n_good += 1
         except Skip as e:
             verdict = f"SKIP {e}"
         except (AssertionError, OSError, ValueError, KeyError, AttributeError, smtplib.SMTPException, subprocess.SubprocessError) as e:
@@ -877,7 +878,7 @@ def main():
         if verdict.startswith("SKIP"):
             print(f"SKIP {name} {run.__name__}: {verdict[5:]}")
         print(f"{name} {run.__name__:36} {time.monotonic() - at:6.2f} s  {verdict}", flush=True)
-    print("all good" if n_bad == 0 else f"{n_bad} failed")
+    print(f"{n_good} passed, {n_bad} failed")
     return 1 if n_bad else 0
 
 

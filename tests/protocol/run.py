@@ -23,7 +23,7 @@ def main():
     wanted = set(sys.argv[2:])
     engine = Engine(sys.argv[1])
     world = World(engine)
-    n_bad = 0
+    n_good = n_bad = 0
     for name, function in sorted(CASES, key=lambda c: c[0]):
         if wanted and name not in wanted:
             continue
@@ -33,6 +33,7 @@ def main():
             assert engine.process.poll() is None, "the engine died"
             world.alive()
             verdict = "ok"
+            n_good += 1
         except (AssertionError, OSError, ValueError) as e:
             n_bad += 1
             verdict = f"FAILED: {type(e).__name__}: {e}"
@@ -45,7 +46,7 @@ def main():
     except AssertionError as e:
         n_bad += 1
         print(f"stop FAILED: {e}")
-    print("all good" if n_bad == 0 else f"{n_bad} failed")
+    print(f"{n_good} passed, {n_bad} failed")
     return 1 if n_bad else 0
 
 
