@@ -13,10 +13,20 @@ static int64_t read_ns(clockid_t id)
 int64_t hky_clock_now_ms(const struct hky_clock *c)
 {
     int64_t stopped = __atomic_load_n(&c->stopped_at_ms, __ATOMIC_RELAXED);
+    int64_t set = __atomic_load_n(&c->wall_shift_ms, __ATOMIC_RELAXED);
+
+    if (stopped > 0)
+        return stopped + set;
+    return read_ns(CLOCK_REALTIME) / 1000000 + __atomic_load_n(&c->shift_ms, __ATOMIC_RELAXED) + set;
+}
+
+int64_t hky_clock_elapsed_ms(const struct hky_clock *c)
+{
+    int64_t stopped = __atomic_load_n(&c->stopped_at_ms, __ATOMIC_RELAXED);
 
     if (stopped > 0)
         return stopped;
-    return read_ns(CLOCK_REALTIME) / 1000000 + __atomic_load_n(&c->shift_ms, __ATOMIC_RELAXED);
+    return read_ns(CLOCK_BOOTTIME) / 1000000 + __atomic_load_n(&c->shift_ms, __ATOMIC_RELAXED);
 }
 
 int64_t hky_mono_ms(void)

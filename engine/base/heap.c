@@ -62,6 +62,12 @@ void hky_heap_set(struct hky_heap *h, struct hky_heap_node *node, int64_t at)
         sift_down(h, node, node->index);
 }
 
+void hky_heap_restore(struct hky_heap *h)
+{
+    for (uint32_t i = h->n / 2; i >= 1; i--)
+        sift_down(h, h->nodes[i], i);
+}
+
 void hky_heap_remove(struct hky_heap *h, struct hky_heap_node *node)
 {
     uint32_t i = node->index;

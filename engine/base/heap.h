@@ -22,8 +22,9 @@ struct hky_heap {
 void hky_heap_init(struct hky_heap *h);
 void hky_heap_fini(struct hky_heap *h);
 void hky_heap_set(struct hky_heap *h, struct hky_heap_node *node, int64_t at); /* insert, or move to another time */
-void hky_heap_remove(struct hky_heap *h, struct hky_heap_node *node);          /* nothing when not in it */
-struct hky_heap_node *hky_heap_first(const struct hky_heap *h);                /* NULL when empty */
+void hky_heap_restore(struct hky_heap *h);                            /* after `at` of many nodes was changed by hand */
+void hky_heap_remove(struct hky_heap *h, struct hky_heap_node *node); /* nothing when not in it */
+struct hky_heap_node *hky_heap_first(const struct hky_heap *h);       /* NULL when empty */
 
 #define HKY_CONTAINER(ptr, type, member) ((type *)(void *)((char *)(ptr)-offsetof(type, member)))
 

@@ -1,6 +1,7 @@
 /*
  * breaker -- may this account (own delivery: this lane) be tried now? One rule for two causes: a breaker that opens
- * after failures to get through, and a pause that a reply asked for. The caller holds the lock.
+ * after failures to get through, and a pause that a reply asked for. The caller holds the lock. Times
+ * are hky_clock_elapsed_ms: setting the wall clock makes no pause longer.
  */
 #ifndef HKY_SCHEDULE_BREAKER_H
 #define HKY_SCHEDULE_BREAKER_H

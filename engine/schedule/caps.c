@@ -21,7 +21,6 @@
 #define BATCH_SMALL   20
 #define BATCH_MAX     500
 #define RECORD_MAX    (HKY_CAPS_MAX * (RUNS_MAX * 12 + 64))
-#define LONGEST_SPAN  (INT64_C(400) * 86400 * 1000)
 
 struct run { /* slots that end at the same time */
     int64_t first_ms, end_ms;
@@ -54,14 +53,16 @@ struct caps_account {
 };
 
 struct caps {
+    const struct hky_clock *clock;
     pthread_mutex_t lock;
     struct hky_map accounts;
     struct caps_ops ops;
 };
 
-struct caps *caps_new(const struct caps_ops *ops)
+struct caps *caps_new(const struct caps_ops *ops, const struct hky_clock *clock)
 {
     struct caps *c = hky_calloc(1, sizeof *c);
+    c->clock = clock;
     pthread_mutex_init(&c->lock, NULL);
     hky_map_init(&c->accounts);
     c->ops = *ops;
@@ -90,7 +91,20 @@ void caps_free(struct caps **cp)
     free(c);
 }
 
+/* To be added to a time of this file for the time of the wall clock. */
+static int64_t wall_offset(const struct caps *c)
+{
+    return hky_clock_now_ms(c->clock) - hky_clock_elapsed_ms(c->clock);
+}
+
 /* ---- one window ---- */
+
+/* When a slot comes back whose reply came during the millisecond now_ms, which may be all but over: the next one is let
+ * through at the beginning of a millisecond, so a whole window lies between the two only if that is one more. */
+static int64_t window_end(uint32_t window_sec, int64_t now_ms)
+{
+    return now_ms + 1 + (int64_t)window_sec * 1000;
+}
 
 static struct run *window_run(struct window *w, uint32_t i)
 {
@@ -277,7 +291,7 @@ struct caps_account *caps_set(struct caps *c, const struct hky_relay *relay, con
 
 /* ---- durable form: FORMAT, open messages, open recipients, windows {sec, kind, runs {end, n}} ---- */
 
-static void account_encode(struct caps_account *a)
+static void account_encode(struct caps_account *a, int64_t offset_ms)
 {
     struct hky_buf *b = &a->record;
     hky_buf_clear(b);
@@ -292,14 +306,15 @@ static void account_encode(struct caps_account *a)
         hky_buf_add_u8(b, w->counts_recipients);
         hky_buf_add_u32(b, w->n_runs);
         for (uint32_t k = 0; k < w->n_runs; k++) {
-            hky_buf_add_u64(b, (uint64_t)window_run(w, k)->end_ms);
+            hky_buf_add_u64(b, (uint64_t)(window_run(w, k)->end_ms + offset_ms));
             hky_buf_add_u32(b, window_run(w, k)->n);
         }
     }
     HKY_ASSERT(!b->is_over);
 }
 
-static void restore_window(struct caps_account *a, struct hky_cursor *cur, const uint32_t open[2], int64_t now_ms)
+static void restore_window(struct caps_account *a, struct hky_cursor *cur, const uint32_t open[2], int64_t now_ms,
+                           int64_t offset_ms)
 {
     uint32_t window_sec = hky_cursor_u32(cur);
     bool counts_recipients = hky_cursor_u8(cur) != 0;
@@ -310,12 +325,12 @@ static void restore_window(struct caps_account *a, struct hky_cursor *cur, const
     }
     bool is_new;
     struct window *w = account_window(a, window_sec, counts_recipients, &is_new);
-    int64_t last_ms = now_ms + (int64_t)window_sec * 1000;
+    int64_t last_ms = window_end(window_sec, now_ms);
     for (uint32_t i = 0; i < n_runs; i++) {
-        int64_t end_ms = (int64_t)hky_cursor_u64(cur);
+        int64_t end_ms = (int64_t)hky_cursor_u64(cur) - offset_ms;
         uint32_t n = hky_cursor_u32(cur);
         /* a clock that was set back since must not lock the account for longer than a window */
-        if (!cur->is_bad && w != NULL && end_ms > now_ms && end_ms < now_ms + LONGEST_SPAN) {
+        if (!cur->is_bad && w != NULL && end_ms > now_ms) {
             window_use(w, end_ms < last_ms ? end_ms : last_ms, n);
         }
     }
@@ -341,7 +356,7 @@ void caps_restore(struct caps *c, struct hky_str key, struct hky_str value, int6
     }
     a->n_windows = 0;
     for (unsigned i = 0; i < n_windows && i < HKY_CAPS_MAX && !cur.is_bad; i++) {
-        restore_window(a, &cur, open, now_ms);
+        restore_window(a, &cur, open, now_ms, wall_offset(c));
     }
     pthread_mutex_unlock(&c->lock);
 }
@@ -366,7 +381,7 @@ static uint32_t account_batch(const struct caps_account *a, bool of_recipients, 
 }
 
 /* With the lock held: prepares a record when reserves run low. True: the caller hands a->record on, unlocked. */
-static bool account_reserve(struct caps_account *a, uint32_t want)
+static bool account_reserve(struct caps *c, struct caps_account *a, uint32_t want)
 {
     if (a->is_reserving) {
         return false;
@@ -379,7 +394,7 @@ static bool account_reserve(struct caps_account *a, uint32_t want)
         return false;
     }
     a->shape_under_way = a->shape;
-    account_encode(a);
+    account_encode(a, wall_offset(c));
     a->is_reserving = true;
     return true;
 }
@@ -463,7 +478,7 @@ enum caps_answer caps_take(struct caps *c, struct caps_account *a, unsigned work
         a->is_waited_for = true;
         *until_ms = answer == CAPS_RESERVING ? now_ms + RESERVE_AGAIN : room.until_ms;
     }
-    bool is_record_due = account_reserve(a, want);
+    bool is_record_due = account_reserve(c, a, want);
     pthread_mutex_unlock(&c->lock);
     if (is_record_due) {
         c->ops.reserve(c->ops.ctx, a, worker, hky_str_z(a->key), hky_buf_str(&a->record));
@@ -500,7 +515,7 @@ void caps_done(struct caps *c, struct caps_slots *slots, int64_t now_ms)
     a->flying[1] -= slots->n_recipients;
     for (unsigned i = 0; i < a->n_windows; i++) {
         struct window *w = &a->windows[i];
-        window_use(w, now_ms + (int64_t)w->window_sec * 1000, w->counts_recipients ? slots->n_recipients : 1);
+        window_use(w, window_end(w->window_sec, now_ms), w->counts_recipients ? slots->n_recipients : 1);
     }
     pthread_mutex_unlock(&c->lock);
     slots->account = NULL;
@@ -610,8 +625,9 @@ unsigned caps_show(struct caps *c, struct caps_account *a, int64_t now_ms, struc
         }
         int64_t next_ms = window_next_at(w, a, now_ms);
         struct hky_relay_cap *cap = &out[n++];
-        *cap = (struct hky_relay_cap){
-            .used = w->used + a->flying[w->counts_recipients], .n = w->n, .next_at_ms = next_ms > now_ms ? next_ms : 0};
+        *cap = (struct hky_relay_cap){.used = w->used + a->flying[w->counts_recipients],
+                                      .n = w->n,
+                                      .next_at_ms = next_ms > now_ms ? next_ms + wall_offset(c) : 0};
         memcpy(cap->text, w->text, sizeof cap->text);
     }
     pthread_mutex_unlock(&c->lock);

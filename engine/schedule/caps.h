@@ -5,6 +5,8 @@
 #ifndef HKY_SCHEDULE_CAPS_H
 #define HKY_SCHEDULE_CAPS_H
 
+#include "base/buf.h"
+#include "base/clock.h"
 #include "hikyaku/schedule.h"
 
 struct caps;
@@ -18,7 +20,9 @@ struct caps_ops {
     void (*free_again)(void *ctx, struct caps_account *a);
 };
 
-struct caps *caps_new(const struct caps_ops *ops);
+/* `clock` translates for records, which hold the time of the wall clock. Every now_ms below is hky_clock_elapsed_ms:
+ * setting the wall clock makes no window longer or shorter. */
+struct caps *caps_new(const struct caps_ops *ops, const struct hky_clock *clock);
 void caps_free(struct caps **c);
 
 /* A record of an earlier run, before the first take: what it reserved counts as used now. */
@@ -48,7 +52,7 @@ void caps_use_up(struct caps *c, struct caps_account *a, int64_t until_ms);
 int64_t caps_eta(struct caps *c, struct caps_account *a, uint32_t ahead, int64_t now_ms);
 /* When the next slot comes, by the windows alone; now_ms: one is free. */
 int64_t caps_free_at(struct caps *c, struct caps_account *a, int64_t now_ms);
-/* The windows that the policy states: how many. */
+/* The windows that the policy states: how many; next_at_ms is of the wall clock. */
 unsigned caps_show(struct caps *c, struct caps_account *a, int64_t now_ms, struct hky_relay_cap out[HKY_CAPS_MAX]);
 
 #endif

@@ -41,7 +41,7 @@ struct account { /* of relays; own delivery has its gate in the lane */
 struct relay_state { /* what operators said of a relay */
     char *name;
     bool is_paused;
-    int64_t paused_until_ms; /* 0: until resumed */
+    int64_t paused_until_ms; /* 0: until resumed; these two by schedule_mono */
     char *drained_to;        /* NULL: not drained */
     int64_t drained_until_ms;
 };
@@ -145,6 +145,9 @@ struct job {
     struct caps_slots slots;
     bool is_probe;
     bool got_through, failed_to_connect;
+    /* what its replies have made of lane and account so far: once each, however many recipients they were for */
+    bool has_slowed, has_sped_up;
+    uint32_t paused_sec;
     char why[120];
     uint32_t cap;
     uint32_t noted;                  /* slot of `inflight` */
@@ -166,8 +169,8 @@ struct hky_shard {
     struct hky_map lanes;      /* key -> lane of the policy in force */
     struct hky_map deferred;   /* relay of the step -> uint32_t, atomic; grows under the schedule's lock */
     struct lanes all_lanes, gone_lanes, woken, waiting;
-    struct hky_heap due;   /* recipients: deferred, parked, and queued ones for when they give up */
-    struct hky_heap wakes; /* lanes */
+    struct hky_heap due;   /* recipients: deferred, parked, and queued ones for when they give up; by shard_mono */
+    struct hky_heap wakes; /* lanes; by shard_mono */
     struct recipients held, place;
     const struct lane *keeps_place; /* whose head is asked anew just now: it stays the head */
     struct recipients *out;         /* one a worker: on their way, handed over at the end of the turn */
@@ -180,6 +183,7 @@ struct hky_shard {
     bool is_turn_set, is_turn_deferred; /* deferred, or again_task is posted; the first of them */
     struct hky_task again_task;         /* there was more than one turn should do */
     int64_t next_sweep_ms, next_idle_round_ms;
+    int64_t wall_offset_ms; /* wall clock less time gone by, when last looked at */
 
     pthread_mutex_t inbox_lock;
     struct recipients inbox;
@@ -200,12 +204,24 @@ struct hky_shard {
 
 void shard_init(struct hky_shard *sh, struct hky_schedule *s, unsigned index, struct hky_loop *loop);
 void shard_fini_turn(struct hky_shard *sh);
+/*
+ * Two times (base/clock.h). What a recipient carries, and what is told, is of the wall clock: shard_now. Everything
+ * that waits -- the heaps, lanes, gates, caps, pauses -- is of the time that has gone by: shard_mono. So a wait is
+ * never longer than the one that was set, whatever the wall clock does.
+ */
 int64_t shard_now(const struct hky_shard *sh);
+int64_t shard_mono(const struct hky_shard *sh);
+int64_t schedule_mono(const struct hky_schedule *s);
+/* The same moment by the other clock, as far as the two can be compared now; INT64_MAX (never) stays. */
+int64_t schedule_wall_at(const struct hky_schedule *s, int64_t mono_ms);
+int64_t schedule_mono_at(const struct hky_schedule *s, int64_t wall_ms);
+/* Puts r into the heap of those who wait, or moves it there; wall clock. */
+void shard_set_due(struct hky_shard *sh, struct hky_recipient *r, int64_t at_ms);
 void shard_turn_later(struct hky_shard *sh);
 /* Wake the lane at the end of this turn. */
 void shard_wake(struct hky_shard *sh, struct lane *l);
-void shard_wake_at(struct hky_shard *sh, struct lane *l, int64_t at_ms);
-void shard_timer_soon(struct hky_shard *sh, int64_t at_ms);
+void shard_wake_at(struct hky_shard *sh, struct lane *l, int64_t mono_ms);
+void shard_timer_soon(struct hky_shard *sh, int64_t mono_ms);
 void shard_tick(struct hky_shard *sh);
 /* What is on its way to and from other workers goes there now: nobody is out of sight. */
 void shard_settle(struct hky_shard *sh);
@@ -241,10 +257,10 @@ bool look_on(struct look *k);                                          /* one po
 void look_leaves(struct hky_shard *sh, const struct hky_recipient *r); /* before r leaves the held or place list */
 
 /* take.c */
-/* What a lane with mail waits for, in one word: paused breaker slowed cap, and until when (INT64_MAX: nobody knows).
- * NULL: nothing keeps it from sending. */
-const char *lane_waits_for(struct lane *l, int64_t now_ms, int64_t *until_ms);
-void lane_wait(struct lane *l, int64_t until_ms);
+/* What a lane with mail waits for, in one word: paused breaker slowed cap, and until when by the wall clock (INT64_MAX:
+ * nobody knows). NULL: nothing keeps it from sending. */
+const char *lane_waits_for(struct lane *l, int64_t *until_ms);
+void lane_wait(struct lane *l, int64_t until_mono_ms);
 void jobs_free(struct hky_shard *sh);
 
 /* place.c: a live recipient without a place, whose time has come: to a lane, the heap, parking, hold or its end. */
@@ -262,6 +278,7 @@ void hold(struct hky_shard *sh, struct hky_recipient *r, const char *why);
 void hold_after(struct hky_shard *sh, struct hky_recipient *r, const char *why, const struct hky_outcome *o,
                 const struct job *job);
 void park(struct hky_shard *sh, struct hky_recipient *r, const char *why); /* replan.c */
+int64_t parked_delay_ms(uint32_t times);                                   /* after so many times in vain */
 void finish(struct hky_shard *sh, struct hky_recipient *r, enum hky_recipient_state state, const struct hky_outcome *o,
             const char *why, const struct job *job);
 void expire(struct hky_shard *sh, struct hky_recipient *r);
@@ -280,12 +297,11 @@ bool leave_for_reason(struct hky_shard *sh, struct hky_recipient *r, enum hky_cl
 struct account *schedule_account(struct hky_schedule *s, const struct hky_policy *policy, const struct hky_relay *relay,
                                  const char *account, struct caps_account **caps);
 /* The relay a step uses now: `instead` and drains followed; NULL when there is none of that name. */
-const struct hky_relay *schedule_relay(struct hky_schedule *s, const struct hky_policy *policy, const char *name,
-                                       int64_t now_ms);
+const struct hky_relay *schedule_relay(struct hky_schedule *s, const struct hky_policy *policy, const char *name);
 /* Paused by policy or operator. */
-bool schedule_is_paused(struct hky_schedule *s, const struct hky_relay *relay, int64_t now_ms, int64_t *until_ms);
+bool schedule_is_paused(struct hky_schedule *s, const struct hky_relay *relay, int64_t *until_mono_ms);
 /* Does anything keep this lane from sending now? */
-bool lane_is_paused(struct lane *l, int64_t now_ms, int64_t *until_ms);
+bool lane_is_paused(struct lane *l, int64_t *until_mono_ms);
 
 /* With the schedule's lock held, after a change of its gate: a lane of own delivery is known to all while it cannot
  * send. */

@@ -162,10 +162,10 @@ static void lane_pull(struct lane *l)
 }
 
 /* Drained lanes and those whose relay has another name now hand everything back for placing. */
-static bool is_redirected(struct lane *l, int64_t now_ms)
+static bool is_redirected(struct lane *l)
 {
     return __atomic_load_n(&l->shard->s->n_relay_states, __ATOMIC_ACQUIRE) > 0 &&
-           schedule_relay(l->shard->s, l->pub.policy, l->pub.relay_name, now_ms) != l->pub.relay;
+           schedule_relay(l->shard->s, l->pub.policy, l->pub.relay_name) != l->pub.relay;
 }
 
 /* What a breaker of own delivery knows is kept for an hour after it would have let the next one through. */
@@ -187,10 +187,10 @@ void shard_sweep_lanes(struct hky_shard *sh, int64_t now_ms)
     for (l = TAILQ_FIRST(&sh->all_lanes); l != NULL; l = next) {
         next = TAILQ_NEXT(l, all_link);
         int64_t until_ms;
-        if (l->pub.n_ready > 0 && is_redirected(l, now_ms)) {
+        if (l->pub.n_ready > 0 && is_redirected(l)) {
             lane_retire(l);
             shard_turn_later(sh);
-        } else if (l->pub.n_ready > 0 && lane_is_paused(l, now_ms, &until_ms)) {
+        } else if (l->pub.n_ready > 0 && lane_is_paused(l, &until_ms)) {
             lane_pull(l);
         } else if (is_idle_round && l->pub.n_ready == 0 && l->n_jobs == 0 && is_forgettable(l, now_ms)) {
             if (l->idle_since_ms == 0) {

@@ -68,8 +68,7 @@ void unplace(struct hky_shard *sh, struct hky_recipient *r)
 static void wait_in_heap(struct hky_shard *sh, struct hky_recipient *r, int64_t at_ms)
 {
     r->next_at_ms = at_ms;
-    hky_heap_set(&sh->due, &r->due, at_ms);
-    shard_timer_soon(sh, at_ms);
+    shard_set_due(sh, r, at_ms);
 }
 
 void defer_until(struct hky_shard *sh, struct hky_recipient *r, int64_t at_ms)
@@ -192,12 +191,12 @@ static const char *account_of(const struct hky_relay *relay, const struct hky_st
     return is_named ? step->account : relay->account;
 }
 
-static bool can_take_now(struct hky_shard *sh, const struct hky_recipient *r, uint8_t step, int64_t now_ms)
+static bool can_take_now(struct hky_shard *sh, const struct hky_recipient *r, uint8_t step)
 {
     const struct hky_step *st = &r->plan->steps[step];
-    const struct hky_relay *relay = schedule_relay(sh->s, sh->policy, st->relay, now_ms);
+    const struct hky_relay *relay = schedule_relay(sh->s, sh->policy, st->relay);
     int64_t until_ms;
-    if (relay == NULL || schedule_is_paused(sh->s, relay, now_ms, &until_ms)) {
+    if (relay == NULL || schedule_is_paused(sh->s, relay, &until_ms)) {
         return false;
     }
     struct account *a = schedule_account(sh->s, sh->policy, relay, account_of(relay, st), NULL);
@@ -209,7 +208,7 @@ static bool can_take_now(struct hky_shard *sh, const struct hky_recipient *r, ui
         return true;
     }
     pthread_mutex_lock(&sh->s->lock);
-    enum gate_answer answer = gate_ask(&a->gate, now_ms, false, &until_ms);
+    enum gate_answer answer = gate_ask(&a->gate, shard_mono(sh), false, &until_ms);
     pthread_mutex_unlock(&sh->s->lock);
     return answer != GATE_WAIT;
 }
@@ -235,7 +234,7 @@ bool leave_for_reason(struct hky_shard *sh, struct hky_recipient *r, enum hky_cl
         hky_plan_advance(&(struct hky_advance_query){sh->policy, &probe, &o, now_ms}, &a);
         probe.step = a.step;
         probe.left_steps++;
-    } while (a.action == HKY_ACTION_NEXT && reason == HKY_CLASS_PAUSED && !can_take_now(sh, r, a.step, now_ms));
+    } while (a.action == HKY_ACTION_NEXT && reason == HKY_CLASS_PAUSED && !can_take_now(sh, r, a.step));
     if (a.action == HKY_ACTION_RETRY || a.action == HKY_ACTION_NONE) {
         return false;
     }
@@ -286,11 +285,12 @@ int64_t give_up_at(const struct hky_recipient *r, const struct hky_step *step, i
     return at;
 }
 
-static bool is_full(struct hky_shard *sh, const struct lane *l, const struct hky_step *step, int64_t now_ms)
+static bool is_full(struct hky_shard *sh, const struct lane *l, const struct hky_step *step)
 {
     if (step->wait_sec == HKY_UNSET_SEC || l->caps == NULL) {
         return false;
     }
+    int64_t now_ms = shard_mono(sh);
     int64_t eta = caps_eta(sh->s->caps, l->caps, counter_get(&l->account->n_queued), now_ms);
     return eta > now_ms + (int64_t)step->wait_sec * 1000;
 }
@@ -298,7 +298,7 @@ static bool is_full(struct hky_shard *sh, const struct lane *l, const struct hky
 static void place_in_lane(struct hky_shard *sh, struct hky_recipient *r, int64_t now_ms)
 {
     const struct hky_step *step = &r->plan->steps[r->step];
-    const struct hky_relay *relay = schedule_relay(sh->s, sh->policy, step->relay, now_ms);
+    const struct hky_relay *relay = schedule_relay(sh->s, sh->policy, step->relay);
     if (relay == NULL) {
         char why[160];
         snprintf(why, sizeof why, "policy_error: the plan names relay \"%.80s\", which the policy no longer has",
@@ -314,15 +314,14 @@ static void place_in_lane(struct hky_shard *sh, struct hky_recipient *r, int64_t
         return;
     }
     struct lane *l = shard_lane(sh, relay, account, destination);
-    bool is_late = is_full(sh, l, step, now_ms);
+    bool is_late = is_full(sh, l, step);
     lane_push(l, r, l == sh->keeps_place);
-    int64_t give_up_ms = give_up_at(r, step, now_ms), until_ms;
-    hky_heap_set(&sh->due, &r->due, give_up_ms);
-    shard_timer_soon(sh, give_up_ms);
+    int64_t until_ms;
+    shard_set_due(sh, r, give_up_at(r, step, now_ms));
     if (is_late && leave_for_reason(sh, r, HKY_CLASS_FULL)) {
         return;
     }
-    if (lane_is_paused(l, now_ms, &until_ms) && leave_for_reason(sh, r, HKY_CLASS_PAUSED)) {
+    if (lane_is_paused(l, &until_ms) && leave_for_reason(sh, r, HKY_CLASS_PAUSED)) {
         return;
     }
     shard_wake(sh, l);

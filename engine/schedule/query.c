@@ -118,7 +118,7 @@ static void show(struct hky_queue_request *rq, const struct hky_recipient *r, in
 {
     struct hky_queue_row row = {.recipient = r, .state = state_of(r), .relay = relay_of(r), .now_ms = now_ms};
     int64_t next_ms = r->next_at_ms;
-    row.waits = r->lane != NULL ? lane_waits_for(r->lane, now_ms, &next_ms) : NULL;
+    row.waits = r->lane != NULL ? lane_waits_for(r->lane, &next_ms) : NULL;
     row.next_at_ms = next_ms == INT64_MAX ? 0 : next_ms;
     row.reason = r->state != HKY_RCPT_SENDING  ? r->reason
                  : r->wish == HKY_QUEUE_HOLD   ? "to be held when this attempt ends without a delivery"

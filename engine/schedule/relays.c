@@ -39,8 +39,9 @@ struct account *schedule_account(struct hky_schedule *s, const struct hky_policy
 }
 
 /* With the lock held. What was said for a time is forgotten when the time is over. */
-static struct relay_state *state_get(struct hky_schedule *s, const char *name, int64_t now_ms)
+static struct relay_state *state_get(struct hky_schedule *s, const char *name)
 {
+    int64_t now_ms = schedule_mono(s);
     struct relay_state *st = hky_map_get(&s->relays, hky_str_z(name));
     if (st != NULL && st->is_paused && st->paused_until_ms != 0 && st->paused_until_ms <= now_ms) {
         st->is_paused = false;
@@ -53,14 +54,14 @@ static struct relay_state *state_get(struct hky_schedule *s, const char *name, i
 }
 
 static const struct hky_relay *drained_to(struct hky_schedule *s, const struct hky_policy *policy,
-                                          const struct hky_relay *relay, int64_t now_ms)
+                                          const struct hky_relay *relay)
 {
     if (__atomic_load_n(&s->n_relay_states, __ATOMIC_ACQUIRE) == 0) {
         return relay;
     }
     pthread_mutex_lock(&s->lock);
     for (int i = 0; relay != NULL && i < RELAYS_FOLLOWED_MAX; i++) {
-        struct relay_state *st = state_get(s, relay->name, now_ms);
+        struct relay_state *st = state_get(s, relay->name);
         if (st == NULL || st->drained_to == NULL) {
             break;
         }
@@ -74,22 +75,21 @@ static const struct hky_relay *drained_to(struct hky_schedule *s, const struct h
     return relay;
 }
 
-const struct hky_relay *schedule_relay(struct hky_schedule *s, const struct hky_policy *policy, const char *name,
-                                       int64_t now_ms)
+const struct hky_relay *schedule_relay(struct hky_schedule *s, const struct hky_policy *policy, const char *name)
 {
     const struct hky_relay *relay = hky_policy_relay(policy, hky_str_z(name));
     if (relay == NULL) {
         return NULL;
     }
-    const struct hky_relay *to = drained_to(s, policy, relay, now_ms);
+    const struct hky_relay *to = drained_to(s, policy, relay);
     if (to != relay) {
         return to;
     }
     to = plan_relay(policy, name);
-    return to == relay || to == NULL ? to : drained_to(s, policy, to, now_ms);
+    return to == relay || to == NULL ? to : drained_to(s, policy, to);
 }
 
-bool schedule_is_paused(struct hky_schedule *s, const struct hky_relay *relay, int64_t now_ms, int64_t *until_ms)
+bool schedule_is_paused(struct hky_schedule *s, const struct hky_relay *relay, int64_t *until_ms)
 {
     *until_ms = INT64_MAX;
     if (relay->is_paused) {
@@ -99,7 +99,7 @@ bool schedule_is_paused(struct hky_schedule *s, const struct hky_relay *relay, i
         return false;
     }
     pthread_mutex_lock(&s->lock);
-    struct relay_state *st = state_get(s, relay->name, now_ms);
+    struct relay_state *st = state_get(s, relay->name);
     bool is_paused = st != NULL && st->is_paused;
     if (is_paused && st->paused_until_ms != 0) {
         *until_ms = st->paused_until_ms;
@@ -108,17 +108,17 @@ bool schedule_is_paused(struct hky_schedule *s, const struct hky_relay *relay, i
     return is_paused;
 }
 
-bool lane_is_paused(struct lane *l, int64_t now_ms, int64_t *until_ms)
+bool lane_is_paused(struct lane *l, int64_t *until_ms)
 {
     struct hky_schedule *s = l->shard->s;
-    if (schedule_is_paused(s, l->pub.relay, now_ms, until_ms)) {
+    if (schedule_is_paused(s, l->pub.relay, until_ms)) {
         return true;
     }
     if (__atomic_load_n(&l->gate->is_troubled, __ATOMIC_ACQUIRE) == 0) {
         return false;
     }
     pthread_mutex_lock(&s->lock);
-    enum gate_answer answer = gate_ask(l->gate, now_ms, false, until_ms);
+    enum gate_answer answer = gate_ask(l->gate, schedule_mono(s), false, until_ms);
     pthread_mutex_unlock(&s->lock);
     return answer == GATE_WAIT;
 }
@@ -203,7 +203,7 @@ static void tell_operator(struct hky_schedule *s, enum hky_event_kind kind, cons
     struct hky_event ev = {.kind = kind,
                            .at_ms = hky_clock_now_ms(s->clock),
                            .relay = relay,
-                           .next_at_ms = until_ms,
+                           .next_at_ms = until_ms == 0 ? 0 : schedule_wall_at(s, until_ms),
                            .to = to,
                            .text = "by an operator"};
     s->ops->event(s->ops->ctx, HKY_RECORD_OTHER, &ev);
@@ -211,7 +211,7 @@ static void tell_operator(struct hky_schedule *s, enum hky_event_kind kind, cons
 
 static int64_t until(struct hky_schedule *s, uint32_t for_sec)
 {
-    return for_sec == 0 ? 0 : hky_clock_now_ms(s->clock) + (int64_t)for_sec * 1000;
+    return for_sec == 0 ? 0 : schedule_mono(s) + (int64_t)for_sec * 1000;
 }
 
 enum hky_err hky_schedule_pause(struct hky_schedule *s, const char *relay, uint32_t for_sec, struct hky_error *e)
@@ -280,18 +280,18 @@ enum hky_err hky_schedule_use_up(struct hky_schedule *s, const char *relay, uint
     if (caps == NULL) {
         return hky_error_set(e, HKY_E_STATE, "relay \"%s\" has no cap, so it is never full", relay);
     }
-    caps_use_up(s->caps, caps, hky_clock_now_ms(s->clock) + (int64_t)for_sec * 1000);
+    caps_use_up(s->caps, caps, schedule_mono(s) + (int64_t)for_sec * 1000);
     schedule_recheck(s, true);
     return HKY_OK;
 }
 
-static bool leads_back(struct hky_schedule *s, const char *relay, const char *to, int64_t now_ms)
+static bool leads_back(struct hky_schedule *s, const char *relay, const char *to)
 {
     for (int i = 0; i < RELAYS_FOLLOWED_MAX && to != NULL; i++) {
         if (strcmp(relay, to) == 0) {
             return true;
         }
-        struct relay_state *st = state_get(s, to, now_ms);
+        struct relay_state *st = state_get(s, to);
         const struct hky_relay *r = hky_policy_relay(s->policy, hky_str_z(to));
         to = st != NULL && st->drained_to != NULL ? st->drained_to : r != NULL && has_instead(r) ? r->instead : NULL;
     }
@@ -310,7 +310,7 @@ enum hky_err hky_schedule_drain_relay(struct hky_schedule *s, const char *relay,
     if (err == HKY_OK && has_instead(hky_policy_relay(s->policy, hky_str_z(relay)))) {
         err = policy_decides(hky_policy_relay(s->policy, hky_str_z(relay)), e);
     }
-    if (err == HKY_OK && leads_back(s, relay, to, hky_clock_now_ms(s->clock))) {
+    if (err == HKY_OK && leads_back(s, relay, to)) {
         err = hky_error_set(e, HKY_E_CONFIG, "\"%s\" leads back to \"%s\"; resume that one first", to, relay);
     }
     if (err == HKY_OK) {
@@ -391,11 +391,12 @@ static uint32_t n_deferred(const struct hky_schedule *s, const struct hky_relay 
 
 static void show_relay(struct hky_schedule *s, const struct hky_relay *relay, int64_t now_ms, struct hky_relay_row *out)
 {
-    const struct relay_state *st = state_get(s, relay->name, now_ms);
+    const struct relay_state *st = state_get(s, relay->name);
     struct account *a =
         account_open(s, s->policy, relay, relay->account); /* its caps are known before its first mail */
     out->relay = relay;
     out->state = state_name(relay, st, a, now_ms, &out->until_ms);
+    out->until_ms = out->until_ms == 0 ? 0 : schedule_wall_at(s, out->until_ms);
     if (strcmp(out->state, "drained") == 0) {
         out->to = hky_strdup(st != NULL && st->drained_to != NULL ? st->drained_to : relay->instead);
     }
@@ -416,7 +417,7 @@ static void show_relay(struct hky_schedule *s, const struct hky_relay *relay, in
 
 void hky_schedule_relays(struct hky_schedule *s, struct hky_relay_list *out)
 {
-    int64_t now_ms = hky_clock_now_ms(s->clock);
+    int64_t now_ms = schedule_mono(s);
     pthread_mutex_lock(&s->lock);
     out->policy = hky_policy_ref(s->policy);
     out->n = s->policy->n_relays;

@@ -7,7 +7,7 @@
 
 #define UNREAD_MS 1000
 
-static int64_t parked_delay_ms(uint32_t times)
+int64_t parked_delay_ms(uint32_t times)
 {
     static const int64_t MINUTES[] = {5, 15, 60};
     return (times < 3 ? MINUTES[times] : 60) * 60 * 1000;
@@ -31,8 +31,7 @@ static void park_for(struct hky_shard *sh, struct hky_recipient *r, const char *
     r->parked_times += r->parked_times < UINT8_MAX;
     counter_add(&sh->n.parked, 1);
     TAILQ_INSERT_TAIL(&sh->parked, r, link);
-    hky_heap_set(&sh->due, &r->due, r->next_at_ms);
-    shard_timer_soon(sh, r->next_at_ms);
+    shard_set_due(sh, r, r->next_at_ms);
     remember(sh, r);
     if (is_new) {
         tell(sh, HKY_EVENT_PARKED, r, &(struct note){.text = r->reason, .next_at_ms = r->next_at_ms});

@@ -60,7 +60,7 @@ enum hky_err hky_schedule_new(const struct hky_schedule_params *p, struct hky_sc
     s->is_everyone_reached = p->is_everyone_reached;
     s->policy = hky_policy_ref(p->policy);
     s->n_policies = 1;
-    s->caps = caps_new(&(struct caps_ops){s, reserve, free_again});
+    s->caps = caps_new(&(struct caps_ops){s, reserve, free_again}, p->clock);
     struct hky_error why;
     if (p->dir != NULL && inflight_open(p->dir, p->n_workers, p->was_unclean, &s->inflight, &why) != HKY_OK) {
         hky_log(s->log, HKY_LOG_WARN, "inflight", "error=\"%s\"", why.text);
@@ -181,8 +181,31 @@ void hky_schedule_free(struct hky_schedule **sp)
 
 /* ---- what comes in ---- */
 
+/* What a restart knows of a wait is two moments of the wall clock. Where that was set back meanwhile, the wait is no
+ * longer than the one that was set, counted from now. */
+static void restore_times(const struct hky_shard *sh, struct hky_recipient *r, int64_t now_ms)
+{
+    const struct hky_retry *retry = &sh->policy->engine.retry;
+    int64_t began_ms = r->step_at_ms, most_ms = retry->n > 0 ? (int64_t)retry->after_sec[retry->n - 1] * 1000 : 0;
+    unsigned n = hky_recipient_n_past(r);
+    if (r->state == HKY_RCPT_PARKED) {
+        most_ms = parked_delay_ms(r->parked_times > 0 ? r->parked_times - 1U : 0);
+    } else if (n > 0) {
+        struct hky_past last;
+        hky_recipient_past(r, n - 1, &last);
+        began_ms = last.at_ms;
+        most_ms = r->next_at_ms - began_ms;
+    }
+    if (r->next_at_ms > now_ms && (began_ms > now_ms || n == 0) && r->next_at_ms - now_ms > most_ms) {
+        r->next_at_ms = now_ms + (most_ms > 0 ? most_ms : 0);
+    }
+    r->step_at_ms = r->step_at_ms < now_ms ? r->step_at_ms : now_ms;
+    r->parked_at_ms = r->parked_at_ms < now_ms ? r->parked_at_ms : now_ms;
+}
+
 static void restore(struct hky_shard *sh, struct hky_recipient *r, int64_t now_ms)
 {
+    restore_times(sh, r, now_ms);
     r->lane = NULL;
     r->due.index = 0;
     if (r->state == HKY_RCPT_SENDING || r->state == HKY_RCPT_UNDECIDED) {
@@ -205,7 +228,7 @@ static void restore(struct hky_shard *sh, struct hky_recipient *r, int64_t now_m
         } else {
             count_deferred(sh, r, 1);
         }
-        hky_heap_set(&sh->due, &r->due, r->next_at_ms);
+        shard_set_due(sh, r, r->next_at_ms);
     } else {
         place_push(sh, r);
     }
@@ -224,7 +247,7 @@ void hky_schedule_restore_message(struct hky_schedule *s, struct hky_message *m)
 
 void hky_schedule_restore_cap(struct hky_schedule *s, struct hky_str key, struct hky_str value)
 {
-    caps_restore(s->caps, key, value, hky_clock_now_ms(s->clock));
+    caps_restore(s->caps, key, value, hky_clock_elapsed_ms(s->clock));
 }
 
 uint64_t hky_schedule_maybe_duplicates(const struct hky_schedule *s)
@@ -287,7 +310,7 @@ void hky_schedule_set_policy(struct hky_schedule *s, struct hky_policy *policy)
     hky_policy_unref(&s->policy);
     s->policy = hky_policy_ref(policy);
     s->n_policies++;
-    int64_t now_ms = hky_clock_now_ms(s->clock);
+    int64_t now_ms = hky_clock_elapsed_ms(s->clock);
     size_t at = 0;
     for (struct hky_map_entry *e; (e = hky_map_next(&s->accounts, &at)) != NULL;) {
         gate_login_anew(&((struct account *)e->value)->gate, now_ms);

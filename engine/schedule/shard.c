@@ -8,10 +8,43 @@
 #define PLACED_A_TURN 256
 #define DUE_A_TICK    1024
 #define SLEEP_MOST_MS 1000
+#define CLOCK_SET_MS  10000 /* less is how clocks are kept right */
 
 int64_t shard_now(const struct hky_shard *sh)
 {
     return hky_clock_now_ms(sh->s->clock);
+}
+
+int64_t shard_mono(const struct hky_shard *sh)
+{
+    return schedule_mono(sh->s);
+}
+
+int64_t schedule_mono(const struct hky_schedule *s)
+{
+    return hky_clock_elapsed_ms(s->clock);
+}
+
+static int64_t wall_offset(const struct hky_schedule *s)
+{
+    return hky_clock_now_ms(s->clock) - hky_clock_elapsed_ms(s->clock);
+}
+
+int64_t schedule_wall_at(const struct hky_schedule *s, int64_t mono_ms)
+{
+    return mono_ms == INT64_MAX ? INT64_MAX : mono_ms + wall_offset(s);
+}
+
+int64_t schedule_mono_at(const struct hky_schedule *s, int64_t wall_ms)
+{
+    return wall_ms == INT64_MAX ? INT64_MAX : wall_ms - wall_offset(s);
+}
+
+void shard_set_due(struct hky_shard *sh, struct hky_recipient *r, int64_t at_ms)
+{
+    int64_t mono_ms = schedule_mono_at(sh->s, at_ms);
+    hky_heap_set(&sh->due, &r->due, mono_ms);
+    shard_timer_soon(sh, mono_ms);
 }
 
 void shard_turn_later(struct hky_shard *sh)
@@ -41,7 +74,7 @@ void shard_timer_soon(struct hky_shard *sh, int64_t at_ms)
     if (!sh->s->is_started || at_ms >= sh->timer_at_ms) {
         return;
     }
-    int64_t after_ms = at_ms - shard_now(sh);
+    int64_t after_ms = at_ms - shard_mono(sh);
     sh->timer_at_ms = at_ms;
     hky_timer_set(&sh->timer, after_ms > 0 ? after_ms : 0);
 }
@@ -64,7 +97,7 @@ static void give_up_waiting(struct hky_shard *sh, struct hky_recipient *r, int64
     }
     const struct hky_step *step = &r->plan->steps[r->step];
     int64_t until_ms;
-    enum hky_class reason = lane_is_paused(r->lane, now_ms, &until_ms) ? HKY_CLASS_PAUSED : HKY_CLASS_FULL;
+    enum hky_class reason = lane_is_paused(r->lane, &until_ms) ? HKY_CLASS_PAUSED : HKY_CLASS_FULL;
     int64_t end_ms = plan_within_end(sh->policy, r, reason);
     bool is_over = now_ms >= end_ms || step->wait_sec != HKY_UNSET_SEC;
     if (is_over && leave_for_reason(sh, r, reason)) {
@@ -72,7 +105,7 @@ static void give_up_waiting(struct hky_shard *sh, struct hky_recipient *r, int64
     }
     int64_t next_ms = end_ms > now_ms && end_ms < r->expire_at_ms ? end_ms : r->expire_at_ms;
     /* it should go and cannot yet (the other way is full, too): asked again */
-    hky_heap_set(&sh->due, &r->due, is_over && now_ms + 60000 < next_ms ? now_ms + 60000 : next_ms);
+    shard_set_due(sh, r, is_over && now_ms + 60000 < next_ms ? now_ms + 60000 : next_ms);
 }
 
 static void on_due(struct hky_shard *sh, struct hky_recipient *r, int64_t now_ms)
@@ -94,12 +127,62 @@ static void set_timer(struct hky_shard *sh, int64_t now_ms)
     hky_timer_set(&sh->timer, at > now_ms ? at - now_ms : 0);
 }
 
+/* ---- the wall clock was set ---- */
+
+/* What is counted from the wall clock, but is not a date: it is as long ago, and as far away, as it was before. */
+static void move_times(struct hky_recipient *r, int64_t by_ms)
+{
+    r->step_at_ms += r->step_at_ms != 0 ? by_ms : 0;
+    r->next_at_ms += r->next_at_ms != 0 ? by_ms : 0;
+    r->parked_at_ms += r->parked_at_ms != 0 ? by_ms : 0;
+}
+
+/* Everybody once: those who wait for a time keep waiting as long as they would have, but for who expires, which is a
+ * date. A clock is set seldom, and slowly adjusted most of the time: this is for what stands out. */
+static void on_clock_set(struct hky_shard *sh, int64_t by_ms)
+{
+    struct hky_recipient *r;
+    struct hky_heap *h = &sh->due;
+    for (uint32_t i = 1; i <= h->n; i++) {
+        r = HKY_CONTAINER(h->nodes[i], struct hky_recipient, due);
+        move_times(r, by_ms);
+        int64_t expire_ms =
+            r->expire_at_ms != 0 && r->parked_at_ms == 0 ? schedule_mono_at(sh->s, r->expire_at_ms) : INT64_MAX;
+        r->due.at = expire_ms < r->due.at ? expire_ms : r->due.at;
+    }
+    hky_heap_restore(h);
+    TAILQ_FOREACH (r, &sh->held, link) {
+        move_times(r, by_ms);
+    }
+    TAILQ_FOREACH (r, &sh->place, link) {
+        move_times(r, by_ms);
+    }
+    struct job *j;
+    TAILQ_FOREACH (j, &sh->jobs, link) {
+        for (unsigned i = 0; i < j->pub.n; i++) {
+            if (j->slots_of[i] != NULL) {
+                move_times(j->slots_of[i], by_ms);
+            }
+        }
+    }
+}
+
+static void look_at_clock(struct hky_shard *sh)
+{
+    int64_t by_ms = wall_offset(sh->s) - sh->wall_offset_ms;
+    if (by_ms >= CLOCK_SET_MS || by_ms <= -CLOCK_SET_MS) {
+        sh->wall_offset_ms += by_ms;
+        on_clock_set(sh, by_ms);
+    }
+}
+
 void shard_tick(struct hky_shard *sh)
 {
-    int64_t now_ms = shard_now(sh);
+    look_at_clock(sh);
+    int64_t now_ms = shard_mono(sh);
     struct hky_heap_node *node;
     for (int n = 0; n < DUE_A_TICK && (node = hky_heap_first(&sh->due)) != NULL && node->at <= now_ms; n++) {
-        on_due(sh, HKY_CONTAINER(node, struct hky_recipient, due), now_ms);
+        on_due(sh, HKY_CONTAINER(node, struct hky_recipient, due), shard_now(sh));
     }
     while ((node = hky_heap_first(&sh->wakes)) != NULL && node->at <= now_ms) {
         shard_wake(sh, HKY_CONTAINER(node, struct lane, wake));
@@ -113,17 +196,17 @@ void shard_tick(struct hky_shard *sh)
 
 int64_t hky_schedule_next_at(const struct hky_schedule *s)
 {
-    int64_t at = INT64_MAX, now_ms = hky_clock_now_ms(s->clock);
+    int64_t at = INT64_MAX, now_ms = hky_clock_elapsed_ms(s->clock);
     for (unsigned i = 0; i < s->n_workers; i++) {
         const struct hky_shard *sh = &s->shards[i];
         const struct hky_heap_node *due = hky_heap_first(&sh->due), *wake = hky_heap_first(&sh->wakes);
         if (sh->is_turn_set) {
-            return now_ms;
+            return schedule_wall_at(s, now_ms);
         }
         at = due != NULL && due->at < at ? due->at : at;
         at = wake != NULL && wake->at < at ? wake->at : at;
     }
-    return at < now_ms ? now_ms : at;
+    return schedule_wall_at(s, at < now_ms ? now_ms : at);
 }
 
 void hky_schedule_tick(struct hky_schedule *s, unsigned worker)
@@ -218,7 +301,7 @@ static void run_turn(struct hky_shard *sh)
     bool is_more;
     struct hky_recipient *r;
     if (sh->timer_at_ms == INT64_MAX) {
-        set_timer(sh, shard_now(sh)); /* the first turn: restored ones are due before anything placed now */
+        set_timer(sh, shard_mono(sh)); /* the first turn: restored ones are due before anything placed now */
     }
     is_more = empty_gone_lanes(sh);
     is_more = ask_parked(sh) || is_more;
@@ -296,7 +379,7 @@ static void on_recheck(struct hky_task *t)
     struct hky_shard *sh = HKY_CONTAINER(t, struct hky_shard, recheck_task);
     __atomic_store_n(&sh->is_recheck_posted, 0, __ATOMIC_SEQ_CST);
     if (__atomic_exchange_n(&sh->is_sweep_due, 0, __ATOMIC_SEQ_CST) != 0) {
-        shard_sweep_lanes(sh, shard_now(sh));
+        shard_sweep_lanes(sh, shard_mono(sh));
     }
     struct lane *l, *next;
     for (l = TAILQ_FIRST(&sh->waiting); l != NULL; l = next) {
@@ -338,6 +421,7 @@ void shard_init(struct hky_shard *sh, struct hky_schedule *s, unsigned index, st
     sh->s = s;
     sh->index = index;
     sh->loop = loop;
+    sh->wall_offset_ms = wall_offset(s);
     sh->policy = hky_policy_ref(s->policy);
     hky_map_init_outside(&sh->lanes);
     hky_map_init(&sh->deferred);

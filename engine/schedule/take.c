@@ -86,7 +86,7 @@ static bool is_lane_ready(struct lane *l, int64_t now_ms, int64_t *until_ms)
         *until_ms = INT64_MAX;
         return false;
     }
-    if (lane_is_paused(l, now_ms, until_ms)) {
+    if (lane_is_paused(l, until_ms)) {
         return false;
     }
     if (l->n_jobs_max > 0 && l->n_jobs >= l->n_jobs_max) {
@@ -109,10 +109,10 @@ static const char *gate_waits_for(struct lane *l, int64_t now_ms, int64_t *until
     return !waits ? NULL : is_paused ? "paused" : "breaker";
 }
 
-const char *lane_waits_for(struct lane *l, int64_t now_ms, int64_t *until_ms)
+const char *lane_waits_for(struct lane *l, int64_t *until_ms)
 {
-    int64_t at;
-    const char *what = schedule_is_paused(l->shard->s, l->pub.relay, now_ms, until_ms) ? "paused" : NULL;
+    int64_t at, now_ms = shard_mono(l->shard);
+    const char *what = schedule_is_paused(l->shard->s, l->pub.relay, until_ms) ? "paused" : NULL;
     const char *gate = gate_waits_for(l, now_ms, &at);
     if (gate != NULL && (what == NULL || at > *until_ms)) {
         what = gate;
@@ -126,6 +126,9 @@ const char *lane_waits_for(struct lane *l, int64_t now_ms, int64_t *until_ms)
     if (at > now_ms && (what == NULL || at > *until_ms)) {
         what = "cap";
         *until_ms = at;
+    }
+    if (what != NULL) {
+        *until_ms = schedule_wall_at(l->shard->s, *until_ms);
     }
     return what;
 }
@@ -215,7 +218,8 @@ static void fill(struct job *j, struct lane *l, struct hky_recipient *first, uin
     j->pub.n = n;
     j->pub.schedule = j;
     j->owner = l;
-    j->got_through = j->failed_to_connect = false;
+    j->got_through = j->failed_to_connect = j->has_slowed = j->has_sped_up = false;
+    j->paused_sec = 0;
     j->why[0] = '\0';
     j->noted = inflight_put(sh->s->inflight, sh->index, first->message->id);
     l->n_jobs++;
@@ -228,12 +232,12 @@ enum hky_take hky_schedule_take(struct hky_lane *pub, struct hky_job **out)
 {
     struct lane *l = (struct lane *)pub;
     struct hky_shard *sh = l->shard;
-    int64_t now_ms = shard_now(sh), until_ms;
+    int64_t now_ms = shard_now(sh), mono_ms = shard_mono(sh), until_ms;
     *out = NULL;
     if (l->is_gone || pub->n_ready == 0) {
         return HKY_TAKE_EMPTY;
     }
-    if (!is_lane_ready(l, now_ms, &until_ms)) {
+    if (!is_lane_ready(l, mono_ms, &until_ms)) {
         lane_wait(l, until_ms);
         return HKY_TAKE_WAIT;
     }
@@ -243,15 +247,15 @@ enum hky_take hky_schedule_take(struct hky_lane *pub, struct hky_job **out)
     if (r == NULL) {
         job_free(sh, j);
         if (pub->n_ready > 0) {
-            lane_wait(l, now_ms);
+            lane_wait(l, mono_ms);
             return HKY_TAKE_WAIT;
         }
         return HKY_TAKE_EMPTY;
     }
     uint32_t n = count_peers(l, r, now_ms);
-    enum caps_answer answer = caps_take(sh->s->caps, l->caps, sh->index, n, now_ms, &j->slots, &until_ms);
-    if (answer == CAPS_TAKEN && !pass_gate(l, now_ms, &j->is_probe, &until_ms)) {
-        caps_give_back(sh->s->caps, &j->slots, now_ms);
+    enum caps_answer answer = caps_take(sh->s->caps, l->caps, sh->index, n, mono_ms, &j->slots, &until_ms);
+    if (answer == CAPS_TAKEN && !pass_gate(l, mono_ms, &j->is_probe, &until_ms)) {
+        caps_give_back(sh->s->caps, &j->slots, mono_ms);
         answer = CAPS_WAIT;
     }
     if (answer != CAPS_TAKEN) {
@@ -261,7 +265,7 @@ enum hky_take hky_schedule_take(struct hky_lane *pub, struct hky_job **out)
     }
     fill(j, l, r, j->slots.n_recipients);
     if (l->gap_ms > 0) {
-        l->next_take_ms = now_ms + l->gap_ms;
+        l->next_take_ms = mono_ms + l->gap_ms;
     }
     *out = &j->pub;
     return HKY_TAKE_JOB;
@@ -269,12 +273,17 @@ enum hky_take hky_schedule_take(struct hky_lane *pub, struct hky_job **out)
 
 /* ---- result ---- */
 
-static void slow_down(struct lane *l, const struct hky_outcome *o, int64_t now_ms)
+static void slow_down(struct job *j, const struct hky_outcome *o)
 {
-    l->n_jobs_max = l->n_jobs > 2 ? l->n_jobs / 2 : 1;
-    l->n_good = 0;
-    int64_t gap = l->gap_ms * 2 < GAP_MOST_MS ? l->gap_ms * 2 : GAP_MOST_MS;
-    l->gap_ms = l->gap_ms == 0 ? GAP_FIRST_MS : gap;
+    struct lane *l = j->owner;
+    int64_t now_ms = shard_mono(l->shard);
+    if (!j->has_slowed) {
+        j->has_slowed = true;
+        l->n_jobs_max = l->n_jobs > 2 ? l->n_jobs / 2 : 1;
+        l->n_good = 0;
+        int64_t gap = l->gap_ms * 2 < GAP_MOST_MS ? l->gap_ms * 2 : GAP_MOST_MS;
+        l->gap_ms = l->gap_ms == 0 ? GAP_FIRST_MS : gap;
+    }
     int64_t at = now_ms + l->gap_ms;
     bool is_of_one = o->scope == HKY_SCOPE_RECIPIENT || o->scope == HKY_SCOPE_MESSAGE || o->scope == HKY_SCOPE_SENDER;
     if (o->retry_after_sec > 0 && !is_of_one) {
@@ -284,11 +293,13 @@ static void slow_down(struct lane *l, const struct hky_outcome *o, int64_t now_m
     l->next_take_ms = at > l->next_take_ms ? at : l->next_take_ms;
 }
 
-static void speed_up(struct lane *l)
+static void speed_up(struct job *j)
 {
-    if (l->n_jobs_max == 0 && l->gap_ms == 0) {
+    struct lane *l = j->owner;
+    if (j->has_slowed || j->has_sped_up || (l->n_jobs_max == 0 && l->gap_ms == 0)) {
         return;
     }
+    j->has_sped_up = true;
     l->gap_ms = l->gap_ms > 40 ? l->gap_ms * 3 / 4 : 0;
     if (++l->n_good >= l->n_jobs_max) {
         l->n_good = 0;
@@ -296,10 +307,16 @@ static void speed_up(struct lane *l)
     }
 }
 
-static void pause_account(struct lane *l, const struct hky_advance *a, const struct hky_outcome *o, int64_t now_ms)
+static void pause_account(struct job *j, const struct hky_advance *a, const struct hky_outcome *o)
 {
+    struct lane *l = j->owner;
     struct hky_schedule *s = l->shard->s;
+    int64_t now_ms = shard_mono(l->shard);
     char why[120];
+    if (j->paused_sec >= a->pause_account_sec) {
+        return;
+    }
+    j->paused_sec = a->pause_account_sec;
     snprintf(why, sizeof why, "%s: %.90s", hky_class_name(o->class), o->reply.text);
     pthread_mutex_lock(&s->lock);
     /* its own window, not that of the relay which the step names: that one may be drained to this */
@@ -310,17 +327,18 @@ static void pause_account(struct lane *l, const struct hky_advance *a, const str
     lane_note_trouble(l);
     pthread_mutex_unlock(&s->lock);
     if (is_news) {
-        tell_lane(l->shard, HKY_EVENT_RELAY_PAUSED, l, until_ms, why);
+        tell_lane(l->shard, HKY_EVENT_RELAY_PAUSED, l, schedule_wall_at(s, until_ms), why);
         schedule_recheck(s, true);
     }
 }
 
+/* By the wall clock. */
 static int64_t gate_end(struct lane *l)
 {
     pthread_mutex_lock(&l->shard->s->lock);
     int64_t until_ms = gate_until_ms(l->gate);
     pthread_mutex_unlock(&l->shard->s->lock);
-    return until_ms;
+    return schedule_wall_at(l->shard->s, until_ms);
 }
 
 static void count(struct hky_recipient *r, const struct hky_outcome *o, const struct job *j, int64_t now_ms)
@@ -421,12 +439,12 @@ void hky_schedule_result(struct hky_job *pub, unsigned i, const struct hky_outco
     hky_plan_advance(&(struct hky_advance_query){l->pub.policy, r, o, now_ms}, &a);
     count(r, o, j, now_ms);
     if (a.pause_account_sec > 0) {
-        pause_account(l, &a, o, now_ms);
+        pause_account(j, &a, o);
     }
     if (a.slow_lane) {
-        slow_down(l, o, now_ms);
+        slow_down(j, o);
     } else if (o->class == HKY_CLASS_OK) {
-        speed_up(l);
+        speed_up(j);
     }
     go_on(j, r, o, &a, now_ms);
 }
@@ -455,7 +473,7 @@ static void settle_gate(struct job *j, int64_t now_ms)
     lane_note_trouble(l);
     pthread_mutex_unlock(&s->lock);
     if (is_news) {
-        tell_lane(l->shard, kind, l, is_failure ? until_ms : 0, is_failure ? j->why : NULL);
+        tell_lane(l->shard, kind, l, is_failure ? schedule_wall_at(s, until_ms) : 0, is_failure ? j->why : NULL);
     }
     if (is_news || j->is_probe) {
         schedule_recheck(s, is_news);
@@ -481,9 +499,7 @@ static void put_back(struct job *j)
             continue;
         }
         lane_push(j->owner, r, true);
-        int64_t give_up_ms = give_up_at(r, &r->plan->steps[r->step], shard_now(sh));
-        hky_heap_set(&sh->due, &r->due, give_up_ms);
-        shard_timer_soon(sh, give_up_ms);
+        shard_set_due(sh, r, give_up_at(r, &r->plan->steps[r->step], shard_now(sh)));
     }
 }
 
@@ -492,7 +508,7 @@ static void end(struct hky_job **pub, bool is_counted)
     struct job *j = (struct job *)*pub;
     struct lane *l = j->owner;
     struct hky_shard *sh = l->shard;
-    int64_t now_ms = shard_now(sh);
+    int64_t now_ms = shard_mono(sh);
     *pub = NULL;
     put_back(j);
     if (is_counted) {

@@ -236,6 +236,46 @@ static void rate_limited_slows_the_lane(void **state)
     stage_end(&st);
 }
 
+/* What a relay says to one transaction counts once for the lane and the account, however many recipients it had. */
+static void one_transaction_counts_once(void **state)
+{
+    static const char *const TO[] = {"a@x.example", "b@x.example", "c@x.example", "d@x.example", "e@x.example",
+                                     "f@x.example", "g@x.example", "h@x.example", "i@x.example", "j@x.example"};
+    static const struct {
+        enum hky_class class;
+        int64_t waits_ms; /* as for one recipient */
+    } CASES[] = {{HKY_CLASS_RATE_LIMITED, 250}, {HKY_CLASS_RELAY_AUTH, MINUTE}};
+    (void)state;
+    for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
+        for (unsigned n = 1; n <= 10; n += 9) {
+            struct stage st;
+            struct hky_job *job;
+            stage_init(&st);
+            fake_relay(&st.policy, "ses");
+            stage_start(&st);
+            struct hky_plan *plan = fake_plan((struct hky_step[]){fake_step("ses")}, 1);
+            send_to(&st, plan, "", n, TO);
+            send(&st, plan); /* another message waits for the lane */
+            answer(&st, "ses", CASES[i].class, true, 0);
+            pass(&st, CASES[i].waits_ms - 1);
+            expect_wait(&st, "ses");
+            pass(&st, 1);
+            if (take(&st, "ses", &job) != HKY_TAKE_JOB) {
+                fail_msg("%s for %u: still stopped", hky_class_name(CASES[i].class), n);
+            }
+            hky_schedule_give_back(&job);
+            if (CASES[i].class == HKY_CLASS_RELAY_AUTH) { /* a second time: twice as long, not a thousand times */
+                answer(&st, "ses", CASES[i].class, true, 0);
+                pass(&st, 2 * MINUTE);
+                assert_int_equal(take(&st, "ses", &job), HKY_TAKE_JOB);
+                hky_schedule_give_back(&job);
+            }
+            hky_plan_unref(&plan);
+            stage_end(&st);
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -246,6 +286,7 @@ int main(void)
         cmocka_unit_test(a_reload_tries_a_login_again),
         cmocka_unit_test(a_reload_leaves_the_pause_of_a_quota),
         cmocka_unit_test(rate_limited_slows_the_lane),
+        cmocka_unit_test(one_transaction_counts_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -18,18 +18,19 @@ struct world {
     struct caps_account *account;
     struct hky_relay relay;
     uint64_t random;
-    int64_t now_ms;
+    int64_t now_ns, now_ms;            /* the second is the first, cut as the engine's clock cuts it */
+    struct hky_clock clock;            /* stands wherever it likes: no test of its own but for records */
     struct hky_buf durable, under_way; /* the newest record on disk; one being written */
     bool is_written;
     bool is_reserving;
     unsigned n_free_again, n_records, n_crashes;
     struct {
         struct caps_slots slots;
-        int64_t taken_ms;
+        int64_t taken_ns;
     } jobs[JOBS];
     unsigned n_jobs;
     struct stamp {
-        int64_t at_ms;
+        int64_t at_ns;
         uint32_t n;
     } * stamps; /* what the server saw */
     size_t n_stamps;
@@ -39,6 +40,18 @@ static uint32_t pick(struct world *w, uint32_t n)
 {
     w->random = w->random * 6364136223846793005u + 1442695040888963407u;
     return (uint32_t)(w->random >> 33) % n;
+}
+
+static void pass_ns(struct world *w, int64_t ns)
+{
+    w->now_ns += ns;
+    w->now_ms = w->now_ns / 1000000;
+}
+
+static void go_to(struct world *w, int64_t ms)
+{
+    w->now_ns = ms * 1000000;
+    w->now_ms = ms;
 }
 
 static void reserve(void *ctx, struct caps_account *a, unsigned worker, struct hky_str key, struct hky_str value)
@@ -62,7 +75,7 @@ static void free_again(void *ctx, struct caps_account *a)
 
 static void start(struct world *w)
 {
-    w->caps = caps_new(&(struct caps_ops){w, reserve, free_again});
+    w->caps = caps_new(&(struct caps_ops){w, reserve, free_again}, &w->clock);
     if (w->is_written) {
         caps_restore(w->caps, HKY_STR(ACCOUNT), hky_buf_str(&w->durable), w->now_ms);
     }
@@ -74,7 +87,8 @@ static void world_init(struct world *w, uint64_t seed, const struct hky_cap *cap
 {
     memset(w, 0, sizeof *w);
     w->random = seed * 2654435761u + 1;
-    w->now_ms = START;
+    w->clock.stopped_at_ms = START;
+    go_to(w, START);
     w->relay.n_caps = (uint8_t)n;
     memcpy(w->relay.caps, caps, n * sizeof *caps);
     hky_buf_init(&w->durable, 1 << 20);
@@ -112,13 +126,13 @@ static void commit(struct world *w)
 }
 
 /* The server's own time for a message: anywhere from the take to the end, mostly at the ends. */
-static void stamp(struct world *w, int64_t taken_ms, uint32_t n)
+static void stamp(struct world *w, int64_t taken_ns, uint32_t n)
 {
-    int64_t span = w->now_ms - taken_ms;
+    int64_t span = w->now_ns - taken_ns;
     uint32_t where = pick(w, 3);
-    int64_t at = where == 0   ? taken_ms
-                 : where == 1 ? w->now_ms
-                              : taken_ms + (span > 0 ? pick(w, (uint32_t)span + 1) : 0);
+    int64_t at = where == 0   ? taken_ns
+                 : where == 1 ? w->now_ns
+                              : taken_ns + (int64_t)((double)span * pick(w, 1000) / 1000);
     if (w->n_stamps < STAMPS) {
         w->stamps[w->n_stamps++] = (struct stamp){at, n};
     }
@@ -133,7 +147,7 @@ static bool take(struct world *w, uint32_t want)
     }
     assert_true(slots.n_recipients >= 1 && slots.n_recipients <= want);
     w->jobs[w->n_jobs].slots = slots;
-    w->jobs[w->n_jobs++].taken_ms = w->now_ms;
+    w->jobs[w->n_jobs++].taken_ns = w->now_ns;
     return true;
 }
 
@@ -144,13 +158,13 @@ static void end_one(struct world *w)
     }
     unsigned i = pick(w, w->n_jobs);
     struct caps_slots slots = w->jobs[i].slots;
-    int64_t taken_ms = w->jobs[i].taken_ms;
+    int64_t taken_ns = w->jobs[i].taken_ns;
     w->jobs[i] = w->jobs[--w->n_jobs];
     if (pick(w, 5) == 0) {
         caps_give_back(w->caps, &slots, w->now_ms);
         return;
     }
-    stamp(w, taken_ms, slots.n_recipients);
+    stamp(w, taken_ns, slots.n_recipients);
     caps_done(w->caps, &slots, w->now_ms);
 }
 
@@ -158,13 +172,13 @@ static void crash(struct world *w)
 {
     w->n_crashes++;
     for (; w->n_jobs > 0; w->n_jobs--) { /* the server may have seen them, before the end */
-        stamp(w, w->jobs[w->n_jobs - 1].taken_ms, w->jobs[w->n_jobs - 1].slots.n_recipients);
+        stamp(w, w->jobs[w->n_jobs - 1].taken_ns, w->jobs[w->n_jobs - 1].slots.n_recipients);
     }
     if (w->is_reserving && pick(w, 2) == 0) {
         reach_disk(w); /* on disk, and nobody was told any more */
     }
     caps_free(&w->caps);
-    w->now_ms += pick(w, 3) == 0 ? pick(w, 5000) : 0;
+    pass_ns(w, pick(w, 3) == 0 ? pick(w, 5000) * INT64_C(1000000) + pick(w, 1000000) : 0);
     start(w);
 }
 
@@ -193,14 +207,14 @@ static void step(struct world *w, uint32_t most_ms, uint32_t want)
         }
         break;
     default:
-        w->now_ms += pick(w, most_ms);
+        pass_ns(w, pick(w, most_ms) * INT64_C(1000000) + pick(w, 1000000));
     }
 }
 
 static int by_time(const void *a, const void *b)
 {
     const struct stamp *x = a, *y = b;
-    return x->at_ms < y->at_ms ? -1 : x->at_ms > y->at_ms;
+    return x->at_ns < y->at_ns ? -1 : x->at_ns > y->at_ns;
 }
 
 /* The most that any window of this length holds. */
@@ -211,7 +225,7 @@ static uint64_t fullest(struct world *w, const struct hky_cap *cap)
     size_t from = 0;
     for (size_t i = 0; i < w->n_stamps; i++) {
         in += cap->counts_recipients ? w->stamps[i].n : 1;
-        while (w->stamps[i].at_ms - w->stamps[from].at_ms >= (int64_t)cap->window_sec * 1000) {
+        while (w->stamps[i].at_ns - w->stamps[from].at_ns >= (int64_t)cap->window_sec * 1000000000) {
             in -= cap->counts_recipients ? w->stamps[from].n : 1;
             from++;
         }
@@ -278,7 +292,7 @@ static void the_whole_cap_is_used(void **state)
         world_init(&w, 1, &CAPS[k], 1);
         unsigned n = 0;
         for (int64_t t = 0; t < RUN[k].for_ms; t += RUN[k].step_ms) {
-            w.now_ms = START + t;
+            go_to(&w, START + t);
             for (int again = 0; again < 8; again++) {
                 while (take(&w, 1)) {
                     caps_done(w.caps, &w.jobs[--w.n_jobs].slots, w.now_ms);
@@ -311,9 +325,9 @@ static void ten_a_minute_is_one_every_six_seconds(void **state)
     assert_true(take(&w, 1));
     w.is_reserving = false;
     caps_reserved(w.caps, w.account, true);
-    w.now_ms += 5999;
+    pass_ns(&w, 5999 * INT64_C(1000000));
     assert_false(take(&w, 1));
-    w.now_ms += 1;
+    pass_ns(&w, 1000000);
     assert_true(take(&w, 1));
     assert_true(caps_eta(w.caps, w.account, 5, w.now_ms) >= w.now_ms + 36000);
     world_fini(&w);
@@ -383,9 +397,9 @@ static void the_next_slot_of_a_full_cap_is_told(void **state)
         int64_t later_ms, next_ms; /* from START; next_ms 0: there is room */
     } CASES[] = {
         {"room", {2, 60, false, false, "2/min"}, 1, 0, 0},
-        {"full", {2, 60, false, false, "2/min"}, 2, 0, 60000},
-        {"full, half a window later", {2, 60, false, false, "2/min"}, 2, 30000, 60000},
-        {"a window later", {2, 60, false, false, "2/min"}, 2, 60000, 0},
+        {"full", {2, 60, false, false, "2/min"}, 2, 0, 60001},
+        {"full, half a window later", {2, 60, false, false, "2/min"}, 2, 30000, 60001},
+        {"a window later", {2, 60, false, false, "2/min"}, 2, 60001, 0},
         {"evenly spread", {2, 60, false, true, "2/min"}, 1, 0, 30000},
     };
     (void)state;
@@ -405,12 +419,114 @@ static void the_next_slot_of_a_full_cap_is_told(void **state)
                 caps_reserved(w.caps, w.account, true);
             }
         }
-        w.now_ms += CASES[i].later_ms;
+        pass_ns(&w, CASES[i].later_ms * 1000000);
         print_message("%s\n", CASES[i].name);
         assert_int_equal(caps_show(w.caps, w.account, w.now_ms, shown), 1);
         assert_int_equal(shown[0].next_at_ms, CASES[i].next_ms != 0 ? START + CASES[i].next_ms : 0);
         assert_int_equal(caps_free_at(w.caps, w.account, w.now_ms),
                          CASES[i].next_ms != 0 ? START + CASES[i].next_ms : w.now_ms);
+        world_fini(&w);
+    }
+}
+
+/* Takes n and ends them at once. */
+static void send_at(struct world *w, int64_t at_ms, unsigned n)
+{
+    go_to(w, at_ms);
+    for (unsigned i = 0; i < n;) {
+        struct caps_slots slots;
+        int64_t until_ms;
+        enum caps_answer answer = caps_take(w->caps, w->account, 0, 1, w->now_ms, &slots, &until_ms);
+        assert_int_not_equal(answer, CAPS_WAIT);
+        if (answer == CAPS_TAKEN) {
+            caps_done(w->caps, &slots, w->now_ms);
+            i++;
+        }
+        if (w->is_reserving) {
+            w->is_reserving = false;
+            caps_reserved(w->caps, w->account, true);
+        }
+    }
+}
+
+/* Beyond 256 slots those that end close together are kept as one, which ends with the last of them. */
+static void joined_slots_end_with_the_last_of_them(void **state)
+{
+    struct world w;
+    (void)state;
+    world_init(&w, 1, (const struct hky_cap[]){{300, 2, false, false, "300/2s"}}, 1);
+    send_at(&w, START, 1);
+    send_at(&w, START + 5, 299);
+    assert_int_equal(caps_free_at(w.caps, w.account, START + 5), START + 2006);
+    go_to(&w, START + 2005);
+    assert_false(take(&w, 1));
+    go_to(&w, START + 2006);
+    assert_true(take(&w, 1));
+    world_fini(&w);
+}
+
+/* A reply in the last moment of a millisecond: the next message comes a whole window later, not almost one. */
+static void a_window_is_whole_to_the_nanosecond(void **state)
+{
+    struct world w;
+    (void)state;
+    world_init(&w, 1, (const struct hky_cap[]){{1, 1, false, false, "1/s"}}, 1);
+    send_at(&w, START, 1); /* it was START and 999,999 ns */
+    go_to(&w, START + 1000);
+    assert_false(take(&w, 1));
+    go_to(&w, START + 1001);
+    assert_true(take(&w, 1));
+    world_fini(&w);
+}
+
+static void a_clock_that_goes_back_gives_no_slot_early(void **state)
+{
+    struct world w;
+    (void)state;
+    world_init(&w, 1, (const struct hky_cap[]){{1, 60, false, false, "1/min"}}, 1);
+    go_to(&w, START + 50000);
+    (void)take(&w, 1);
+    w.is_reserving = false;
+    caps_reserved(w.caps, w.account, true);
+    assert_true(take(&w, 1));
+    go_to(&w, START);
+    caps_done(w.caps, &w.jobs[--w.n_jobs].slots, w.now_ms);
+    assert_int_equal(caps_free_at(w.caps, w.account, START), START + 50000 + 60001);
+    go_to(&w, START + 60001);
+    assert_false(take(&w, 1));
+    go_to(&w, START + 50000 + 60001);
+    send_at(&w, START + 50000 + 60001, 1);
+    world_fini(&w);
+}
+
+/* Records hold the time of the wall clock: a restart under a clock that was set to another day in between waits for a
+ * window at most, and one under a right clock for what is left of it. */
+static void a_restart_knows_the_wall_clock(void **state)
+{
+    static const struct {
+        const char *name;
+        int64_t clock_set_ms, free_ms; /* after the restart, by the time gone by */
+    } CASES[] = {{"right", 0, 59001}, {"a day earlier", -86400000, 60001}, {"six hours later", 6 * 3600000, 0}};
+    (void)state;
+    for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
+        struct world w;
+        world_init(&w, 1, (const struct hky_cap[]){{4, 60, false, false, "4/min"}}, 1);
+        w.clock.wall_shift_ms = 7000000; /* the two clocks have nothing in common */
+        send_at(&w, START, 2);
+        if (!w.is_reserving) {
+            (void)take(&w, 1);
+        }
+        assert_true(w.is_reserving); /* a record with two that were sent, one under way, one to be taken */
+        reach_disk(&w);
+        caps_free(&w.caps);
+        w.clock.wall_shift_ms += CASES[i].clock_set_ms;
+        go_to(&w, START + 1000);
+        w.clock.stopped_at_ms = START + 1000;
+        start(&w);
+        int64_t free_ms = caps_free_at(w.caps, w.account, w.now_ms) - w.now_ms;
+        if (free_ms > CASES[i].free_ms + 1 || free_ms < CASES[i].free_ms - 1) {
+            fail_msg("%s: free after %lld ms", CASES[i].name, (long long)free_ms);
+        }
         world_fini(&w);
     }
 }
@@ -441,6 +557,10 @@ int main(void)
         cmocka_unit_test(a_window_added_by_a_reload_needs_a_record_of_its_own),
         cmocka_unit_test(a_window_that_takes_the_place_of_another_is_new),
         cmocka_unit_test(the_next_slot_of_a_full_cap_is_told),
+        cmocka_unit_test(joined_slots_end_with_the_last_of_them),
+        cmocka_unit_test(a_window_is_whole_to_the_nanosecond),
+        cmocka_unit_test(a_clock_that_goes_back_gives_no_slot_early),
+        cmocka_unit_test(a_restart_knows_the_wall_clock),
         cmocka_unit_test(hostile_records_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -162,7 +162,7 @@ static void given_back_is_uncounted_and_first_again(void **state)
     hky_schedule_done(&job, true);
     turns(&st);
     expect_wait(&st, "rental");
-    pass(&st, HOUR);
+    pass(&st, HOUR + 1);
     turns(&st);
     answer(&st, "rental", HKY_CLASS_OK, false, 0);
     expect(&st, "delivered:rental delivered:rental");

@@ -188,7 +188,7 @@ static void asked_again_it_keeps_its_place(void **state)
         }
         turns(&st);
     }
-    pass(&st, 20 * MINUTE);
+    pass(&st, 20 * MINUTE + 1);
     assert_int_equal(take(&st, "rental", &job), HKY_TAKE_JOB);
     assert_ptr_equal(job->message, second); /* not one that came an hour later */
     assert_int_equal(job->recipients[0]->step_at_ms, START);
@@ -254,6 +254,199 @@ static void a_very_old_one_is_not_asked_for_ever(void **state)
     stage_end(&st);
 }
 
+/* ---- the wall clock is set ---- */
+
+static void set_wall_clock(struct stage *st, int64_t by_ms)
+{
+    st->r.clock.wall_shift_ms += by_ms;
+    pass(st, 0);
+}
+
+/* Nobody waits longer, or shorter, than was set, whatever the wall clock does meanwhile. */
+static void a_wait_is_as_long_as_it_was_set(void **state)
+{
+    static const struct {
+        const char *name;
+        enum hky_class class; /* OK: the next one waits for the cap */
+        uint32_t retry_after;
+        int64_t waits_ms;
+    } WAITS[] = {
+        {"deferred", HKY_CLASS_SYSTEM_TEMP, 0, 5 * MINUTE},
+        {"the account is paused", HKY_CLASS_QUOTA_EXHAUSTED, 7200, 2 * HOUR},
+        {"slowed down", HKY_CLASS_RATE_LIMITED, 600, 10 * MINUTE},
+        {"the cap is used up", HKY_CLASS_OK, 0, HOUR + 1},
+        {"an operator's pause", HKY_CLASS_SUPPRESSED, 0, 3 * HOUR},
+        {"parked", HKY_CLASS_EXPIRED, 0, 5 * MINUTE},
+    };
+    static const int64_t SET_MS[] = {-6 * HOUR, 6 * HOUR, -DAY, 15000};
+    (void)state;
+    for (size_t i = 0; i < sizeof WAITS / sizeof *WAITS; i++) {
+        for (size_t k = 0; k < sizeof SET_MS / sizeof *SET_MS; k++) {
+            struct stage st;
+            struct hky_message *m = NULL;
+            struct hky_job *job;
+            struct hky_error e;
+            stage_init(&st);
+            fake_cap(fake_relay(&st.policy, "rental"), "1/h", 1, 3600, false);
+            if (WAITS[i].class != HKY_CLASS_OK) {
+                st.policy.relays[0].n_caps = 0;
+            }
+            st.r.clock.wall_shift_ms = 7000000; /* the two clocks have nothing in common */
+            stage_start(&st);
+            struct hky_plan *plan = fake_plan((struct hky_step[]){fake_step("rental")}, 1);
+            if (WAITS[i].class == HKY_CLASS_EXPIRED) {
+                m = parked(&st, 0);
+                pass(&st, 0);
+                st.plan = hky_plan_ref(plan);
+            } else {
+                send(&st, plan);
+                if (WAITS[i].class == HKY_CLASS_SUPPRESSED) {
+                    assert_int_equal(hky_schedule_pause(st.r.schedule, "rental", 3 * 3600, &e), HKY_OK);
+                } else {
+                    take(&st, "rental", &job); /* reserves where there is a cap */
+                    turns(&st);
+                    if (job == NULL) {
+                        assert_int_equal(take(&st, "rental", &job), HKY_TAKE_JOB);
+                    }
+                    struct hky_outcome o = fake_outcome(WAITS[i].class, WAITS[i].class != HKY_CLASS_OK);
+                    o.retry_after_sec = WAITS[i].retry_after;
+                    o.scope = HKY_SCOPE_RELAY;
+                    hky_rehearsal_answer(&st.r, &job, &o);
+                    if (WAITS[i].class == HKY_CLASS_OK) {
+                        send(&st, plan);
+                    }
+                }
+            }
+            pass(&st, 1000);
+            set_wall_clock(&st, SET_MS[k]);
+            pass(&st, WAITS[i].waits_ms - 1000 - 500);
+            if (take(&st, "rental", &job) == HKY_TAKE_JOB) {
+                fail_msg("%s, clock set by %lld s: too early", WAITS[i].name, (long long)SET_MS[k] / 1000);
+            }
+            pass(&st, 500);
+            pass(&st, 1); /* a slot that the journal has to reserve */
+            if (take(&st, "rental", &job) != HKY_TAKE_JOB) {
+                turns(&st);
+                if (take(&st, "rental", &job) != HKY_TAKE_JOB) {
+                    fail_msg("%s, clock set by %lld s: not in time", WAITS[i].name, (long long)SET_MS[k] / 1000);
+                }
+            }
+            hky_schedule_give_back(&job);
+            hky_plan_unref(&plan);
+            stage_end(&st);
+            hky_message_unref(&m);
+        }
+    }
+}
+
+/* `within` is a span of time, `expire` and the message's deadline are dates. */
+static void spans_are_kept_and_dates_hold(void **state)
+{
+    (void)state;
+    struct stage st;
+    struct hky_error e;
+    stage_init(&st);
+    fake_relay(&st.policy, "rental");
+    fake_relay(&st.policy, "ses");
+    stage_start(&st);
+    struct hky_step steps[2] = {fake_step("rental"), fake_step("ses")};
+    steps[0].within_sec = 2 * 3600;
+    struct hky_plan *plan = fake_plan(steps, 2);
+    assert_int_equal(hky_schedule_pause(st.r.schedule, "ses", 0, &e), HKY_OK);
+    assert_int_equal(hky_schedule_pause(st.r.schedule, "rental", 0, &e), HKY_OK);
+    struct hky_message *m;
+    for (int i = 0; i < 5; i++) {
+        struct hky_message *other = send(&st, plan);
+        other->recipients[0].expire_at_ms += 30 * DAY;
+    }
+    m = send(&st, plan);
+    int64_t expire_ms = m->recipients[0].expire_at_ms = m->recipients[0].expire_at_ms - HOUR;
+    pass(&st, HOUR);
+    set_wall_clock(&st, -6 * HOUR);
+    assert_int_equal(m->recipients[0].step_at_ms, START - 6 * HOUR); /* an hour ago, still */
+    assert_int_equal(m->recipients[0].expire_at_ms, expire_ms);
+    assert_int_equal(hky_schedule_resume(st.r.schedule, "ses", &e), HKY_OK);
+    pass(&st, HOUR + 1000);
+    assert_int_equal(m->recipients[0].step, 1);
+    assert_int_equal(hky_schedule_pause(st.r.schedule, "ses", 0, &e), HKY_OK);
+    st.log[0] = '\0';
+    set_wall_clock(&st, expire_ms - hky_clock_now_ms(&st.r.clock) - MINUTE);
+    expect(&st, "");
+    pass(&st, MINUTE);
+    expect(&st, "expired");
+    hky_plan_unref(&plan);
+    stage_end(&st);
+}
+
+/* A start under a clock that is a day behind that of the run before. */
+static void a_restart_waits_no_longer_than_was_set(void **state)
+{
+    static const struct {
+        const char *name;
+        int64_t attempt_ms, next_ms, waits_ms; /* from START */
+    } CASES[] = {
+        {"a right clock: what is left of it", -4 * MINUTE, MINUTE, MINUTE},
+        {"a day earlier: what was set", DAY, DAY + 5 * MINUTE, 5 * MINUTE},
+        {"an hour earlier", HOUR, 2 * HOUR, HOUR},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
+        struct stage st;
+        struct hky_job *job;
+        stage_init(&st);
+        fake_relay(&st.policy, "ses");
+        stage_open(&st);
+        struct hky_plan *plan = fake_plan((struct hky_step[]){fake_step("ses")}, 1);
+        struct hky_message *m =
+            fake_message(7, START + CASES[i].attempt_ms, "", 1, (const char *const[]){"a@x.example"});
+        struct hky_outcome o = fake_outcome(HKY_CLASS_SYSTEM_TEMP, true);
+        struct hky_recipient *r = &m->recipients[0];
+        r->plan = hky_plan_ref(plan);
+        r->policy = 11;
+        r->attempts = r->step_attempts = 1;
+        r->step_at_ms = START + CASES[i].attempt_ms;
+        r->next_at_ms = START + CASES[i].next_ms;
+        r->expire_at_ms = START + 3 * DAY;
+        hky_recipient_remember(r, START + CASES[i].attempt_ms, "ses", &o);
+        hky_schedule_restore_message(st.r.schedule, m);
+        hky_rehearsal_start(&st.r);
+        assert_true(r->step_at_ms <= START);
+        pass(&st, CASES[i].waits_ms - 1);
+        if (take(&st, "ses", &job) == HKY_TAKE_JOB) {
+            fail_msg("%s: too early", CASES[i].name);
+        }
+        pass(&st, 1);
+        if (take(&st, "ses", &job) != HKY_TAKE_JOB) {
+            fail_msg("%s: not in time", CASES[i].name);
+        }
+        hky_schedule_give_back(&job);
+        hky_plan_unref(&plan);
+        stage_end(&st);
+    }
+}
+
+static void a_heap_is_put_in_order_again(void **state)
+{
+    static const int64_t AT[] = {7, 3, 9, 1, 8, 2, 6, 5, 4, 0};
+    struct hky_heap_node nodes[10] = {0};
+    struct hky_heap h;
+    (void)state;
+    hky_heap_init(&h);
+    for (int i = 0; i < 10; i++) {
+        hky_heap_set(&h, &nodes[i], i);
+    }
+    for (int i = 0; i < 10; i++) {
+        nodes[i].at = AT[i];
+    }
+    hky_heap_restore(&h);
+    for (int64_t at = 0; at < 10; at++) {
+        struct hky_heap_node *first = hky_heap_first(&h);
+        assert_int_equal(first->at, at);
+        hky_heap_remove(&h, first);
+    }
+    hky_heap_fini(&h);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -264,6 +457,10 @@ int main(void)
         cmocka_unit_test(asked_again_it_keeps_its_place),
         cmocka_unit_test(within_holds_for_one_that_was_given_back),
         cmocka_unit_test(a_very_old_one_is_not_asked_for_ever),
+        cmocka_unit_test(a_wait_is_as_long_as_it_was_set),
+        cmocka_unit_test(spans_are_kept_and_dates_hold),
+        cmocka_unit_test(a_restart_waits_no_longer_than_was_set),
+        cmocka_unit_test(a_heap_is_put_in_order_again),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
