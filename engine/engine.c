@@ -304,7 +304,7 @@ static enum hky_err open_workers(struct hky_engine *engine, struct hky_error *e)
                                                                .clock = engine->clock,
                                                                .ctx = engine,
                                                                .policy = policy_of_worker,
-                                                               .decide = hky_worker_plan_notice,
+                                                               .decide = hky_worker_plan,
                                                                .enqueue = on_enqueue});
     }
     return err;

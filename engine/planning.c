@@ -79,17 +79,6 @@ void hky_worker_plan(void *ctx, unsigned worker, struct hky_message *m, struct h
     }
 }
 
-static struct hky_str header_in(const struct hky_message *m, const struct hky_body *b)
-{
-    return b != NULL ? hky_str_of(b->p, m->header_octets < b->n ? m->header_octets : b->n) : hky_str_of(NULL, 0);
-}
-
-/* Not yet the journal's: the body stays where it is. */
-void hky_worker_plan_notice(void *ctx, unsigned worker, struct hky_message *m)
-{
-    hky_worker_plan(ctx, worker, m, header_in(m, m->body));
-}
-
 /* Of a message that is the journal's: read when the policy asks for it. */
 struct header_of {
     struct hky_journal *journal;

@@ -89,7 +89,6 @@ struct hky_queue_ask {
 
 /* planning.c */
 void hky_worker_plan(void *ctx, unsigned worker, struct hky_message *m, struct hky_str header);
-void hky_worker_plan_notice(void *ctx, unsigned worker, struct hky_message *m);
 void hky_worker_decide(void *ctx, unsigned worker, const struct hky_recipient *r, struct hky_decision *out);
 bool hky_worker_where_holds(void *ctx, unsigned worker, const struct hky_recipient *r);
 

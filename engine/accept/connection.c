@@ -34,11 +34,10 @@ enum { DEADLINE_NONE, DEADLINE_COMMAND, DEADLINE_CONTENT };
 
 /* A message on its way to the disk. */
 struct hky_pending {
-    struct hky_commit commit;
+    struct hky_submission submission;
     LIST_ENTRY(hky_pending) link;
     struct hky_accept_worker *worker;
     struct hky_connection *connection; /* NULL: it went away */
-    struct hky_message *message;
 };
 
 /* A secret asked for. */
@@ -193,87 +192,52 @@ static enum hky_err room(void *ctx, uint64_t size)
     return hky_journal_room(c->worker->accept->params.journal, size);
 }
 
-static void event(struct hky_accept_worker *w, const struct hky_event *ev)
-{
-    if (w->accept->ops.event != NULL)
-        w->accept->ops.event(w->accept->ops.ctx, w->index, ev);
-}
-
-static void refused(struct hky_accept_worker *w, struct hky_event *ev)
-{
-    ev->kind = HKY_EVENT_REFUSED;
-    ev->at_ms = hky_clock_now_ms(w->accept->params.clock);
-    __atomic_add_fetch(&w->refused, 1, __ATOMIC_RELAXED);
-    event(w, ev);
-}
-
 static void on_refused(void *ctx, struct hky_str sender, struct hky_str rcpt, const char *reply)
 {
     struct hky_connection *c = ctx;
+    struct hky_accept *a = c->worker->accept;
     char from[HKY_ADDRESS_MAX + 1], to[HKY_ADDRESS_MAX + 1];
 
     snprintf(from, sizeof from, "%.*s", HKY_STR_ARG(sender));
     snprintf(to, sizeof to, "%.*s", HKY_STR_ARG(rcpt));
-    refused(c->worker, &(struct hky_event){.sender = from,
-                                           .rcpt = to,
-                                           .client = c->session.client,
-                                           .user = c->session.user != NULL ? c->session.user->name : NULL,
-                                           .text = reply});
+    __atomic_add_fetch(&c->worker->refused, 1, __ATOMIC_RELAXED);
+    if (a->ops.event != NULL)
+        a->ops.event(a->ops.ctx, c->worker->index,
+                     &(struct hky_event){.kind = HKY_EVENT_REFUSED,
+                                         .at_ms = now_ms(c),
+                                         .sender = from,
+                                         .rcpt = to,
+                                         .client = c->session.client,
+                                         .user = c->session.user != NULL ? c->session.user->name : NULL,
+                                         .text = reply});
 }
 
-/* Durable: from here on the mail is ours. Events first: behind enqueue the recipients belong to their lanes. */
-static void hand_on(struct hky_accept_worker *w, struct hky_message *m)
+static void on_durable(struct hky_submission *sub, const struct hky_durable *durable, enum hky_err result)
 {
-    int64_t now = hky_clock_now_ms(w->accept->params.clock);
-    const char *route;
-
-    for (uint32_t i = 0; i < m->n_recipients; i++) {
-        const struct hky_recipient *r = &m->recipients[i];
-
-        if (!hky_recipient_state_is_final((enum hky_recipient_state)r->state))
-            (void)hky_message_ref(m);
-        route = r->plan != NULL ? r->plan->route : NULL;
-        event(w, &(struct hky_event){
-                     .kind = HKY_EVENT_ACCEPTED, .at_ms = now, .message = m, .recipient = r, .route = route});
-    }
-    __atomic_add_fetch(&w->messages, 1, __ATOMIC_RELAXED);
-    __atomic_add_fetch(&w->recipients, m->n_recipients, __ATOMIC_RELAXED);
-    w->accept->ops.enqueue(w->accept->ops.ctx, w->index, m);
-}
-
-static void on_durable(struct hky_commit *commit, const struct hky_durable *durable, enum hky_err result)
-{
-    struct hky_pending *p = HKY_CONTAINER(commit, struct hky_pending, commit);
+    struct hky_pending *p = HKY_CONTAINER(sub, struct hky_pending, submission);
     struct hky_accept_worker *w = p->worker;
     struct hky_connection *c = p->connection;
 
     LIST_REMOVE(p, link);
-    if (c != NULL) {
-        c->pending = NULL;
-        hky_session_on_commit(&c->session, durable, result, p->message->id);
-        settle(c, 0);
+    if (result == HKY_OK) {
+        __atomic_add_fetch(&w->messages, 1, __ATOMIC_RELAXED);
+        __atomic_add_fetch(&w->recipients, sub->message->n_recipients, __ATOMIC_RELAXED);
+    } else {
+        __atomic_add_fetch(&w->refused, 1, __ATOMIC_RELAXED);
     }
-    if (result == HKY_OK)
-        hand_on(w, p->message);
-    else
-        refused(w, &(struct hky_event){.message = p->message, .text = hky_session_not_stored(result)});
-    hky_message_unref(&p->message);
-    free(p);
-}
-
-static void on_big_durable(struct hky_commit *commit, const struct hky_durable *durable, enum hky_err result)
-{
-    struct hky_pending *p = HKY_CONTAINER(commit, struct hky_pending, commit);
-
-    if (result != HKY_OK) {
-        on_durable(commit, durable, result);
+    if (c == NULL)
         return;
-    }
-    p->commit = (struct hky_commit){.loop = p->worker->loop, .done = on_durable};
-    hky_journal_accept(p->worker->accept->params.journal, p->message, &p->commit);
+    c->pending = NULL;
+    hky_session_on_commit(&c->session, durable, result, sub->message->id);
+    settle(c, 0);
 }
 
-static void submit(void *ctx, struct hky_message *m, struct hky_str header, void *big)
+static void pending_free(struct hky_submission *sub)
+{
+    free(HKY_CONTAINER(sub, struct hky_pending, submission));
+}
+
+static void submit(void *ctx, struct hky_handed_in *in)
 {
     struct hky_connection *c = ctx;
     struct hky_accept_worker *w = c->worker;
@@ -281,19 +245,11 @@ static void submit(void *ctx, struct hky_message *m, struct hky_str header, void
 
     p->worker = w;
     p->connection = c;
-    p->message = m;
-    p->commit.loop = w->loop;
+    p->submission.done = on_durable;
+    p->submission.free = pending_free;
     c->pending = p;
     LIST_INSERT_HEAD(&w->pending, p, link);
-    w->accept->ops.decide(w->accept->ops.ctx, w->index, m, header);
-    if (big != NULL) {
-        struct hky_big *file = big;
-        p->commit.done = on_big_durable;
-        hky_journal_big_commit(&file, &p->commit);
-    } else {
-        p->commit.done = on_durable;
-        hky_journal_accept(w->accept->params.journal, m, &p->commit);
-    }
+    hky_submit(&w->intake, &p->submission, in);
 }
 
 static void on_big_room(void *ctx)

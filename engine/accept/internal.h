@@ -22,6 +22,7 @@ struct hky_accept_worker {
     unsigned index;
     struct hky_loop *loop;
     struct hky_sasl *sasl;
+    struct hky_intake intake; /* its journal may come later */
     LIST_HEAD(, hky_connection) connections;
     LIST_HEAD(, hky_pending) pending; /* submitted, not yet durable; may outlive their connections */
     LIST_HEAD(, hky_gate) gates;

@@ -333,6 +333,14 @@ static struct hky_accept *accept_alloc(const struct hky_accept_params *p)
         w->index = i;
         w->loop = p->loops[i];
         w->sasl = hky_sasl_new();
+        w->intake = (struct hky_intake){.worker = i,
+                                        .loop = w->loop,
+                                        .journal = p->journal,
+                                        .clock = p->clock,
+                                        .ctx = a->ops.ctx,
+                                        .decide = a->ops.decide,
+                                        .enqueue = a->ops.enqueue,
+                                        .event = a->ops.event};
         w->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
         LIST_INIT(&w->connections);
         LIST_INIT(&w->pending);
@@ -374,6 +382,8 @@ static void door_start(struct hky_accept *a, struct hky_door *door)
 void hky_accept_set_journal(struct hky_accept *a, struct hky_journal *journal)
 {
     a->params.journal = journal;
+    for (unsigned i = 0; i < a->params.n_workers; i++)
+        a->workers[i].intake.journal = journal;
 }
 
 void hky_accept_start(struct hky_accept *a)

@@ -445,12 +445,6 @@ size_t hky_session_input(struct hky_session *s, const char *p, size_t n)
 
 /* --- what was waited for --- */
 
-const char *hky_session_not_stored(enum hky_err result)
-{
-    return result == HKY_E_FULL ? "452 4.3.1 no space for the message; try again later"
-                                : "451 4.3.0 the message could not be stored; try again later";
-}
-
 void hky_session_on_commit(struct hky_session *s, const struct hky_durable *durable, enum hky_err result, uint64_t id)
 {
     HKY_ASSERT(s->waits & HKY_WAIT_COMMIT);
@@ -462,8 +456,9 @@ void hky_session_on_commit(struct hky_session *s, const struct hky_durable *dura
         s->n_accepted++;
         reply_queued(s, durable, id);
     } else {
-        s->p.ops->write(s->p.ctx, hky_session_not_stored(result), strlen(hky_session_not_stored(result)));
-        s->p.ops->write(s->p.ctx, "\r\n", 2);
+        struct hky_refusal why = {0};
+        hky_refuse_storage(&why, result);
+        hky_session_reply(s, why.code, why.enhanced, "%s", why.text);
     }
     hky_session_tx_reset(s);
 }

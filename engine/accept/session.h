@@ -6,8 +6,7 @@
 #ifndef HKY_ACCEPT_SESSION_H
 #define HKY_ACCEPT_SESSION_H
 
-#include "hikyaku/journal.h"
-#include "hikyaku/policy.h"
+#include "hikyaku/intake.h"
 #include "mail/command.h"
 
 struct hky_session;
@@ -53,8 +52,8 @@ struct hky_session_ops {
     int64_t (*now_ms)(void *ctx);
     uint64_t (*new_id)(void *ctx);
     enum hky_err (*room)(void *ctx, uint64_t size); /* as hky_journal_room */
-    /* Decide and journal; takes the reference. hky_session_on_commit follows, never from inside. */
-    void (*submit)(void *ctx, struct hky_message *m, struct hky_str header, void *big);
+    /* Decide and journal; takes what is in it. hky_session_on_commit follows, never from inside. */
+    void (*submit)(void *ctx, struct hky_handed_in *in);
     /* As hky_journal_big_open; hky_session_resume(WAIT_BIG) when there is room again. */
     enum hky_err (*big_open)(void *ctx, uint64_t id, void **big);
     bool (*big_write)(void *ctx, void *big, const char *p, size_t n);
@@ -101,7 +100,6 @@ void hky_session_fini(struct hky_session *s);
 size_t hky_session_input(struct hky_session *s, const char *p, size_t n);
 /* The journal's answer. `durable` is the proof without which no 250 is written. */
 void hky_session_on_commit(struct hky_session *s, const struct hky_durable *durable, enum hky_err result, uint64_t id);
-const char *hky_session_not_stored(enum hky_err result);                      /* its reply when that is not HKY_OK */
 void hky_session_on_secret(struct hky_session *s, struct hky_secret *secret); /* takes the reference; NULL: failed */
 void hky_session_on_tls(struct hky_session *s);
 void hky_session_resume(struct hky_session *s, unsigned wait); /* WAIT_BIG, _JOURNAL, _OUTPUT, _PENALTY: go on */

@@ -6,6 +6,7 @@
 
 #include "base/hash.h"
 #include "base/map.h"
+#include "hikyaku/intake.h"
 #include "mail/dsn.h"
 
 #include <stdio.h>
@@ -34,12 +35,13 @@ struct making {
     bool is_open; /* digest: still gathers */
     struct hky_timer timer;
     struct hky_body_read read;
-    struct hky_message *notice;
-    struct hky_commit commit;
+    bool is_submitted;
+    struct hky_submission submission; /* of the notice, in one commit with the first of `ended` */
 };
 
 struct hky_notice {
     struct hky_notice_params p;
+    struct hky_intake intake;
     TAILQ_HEAD(, making) makings;
     struct hky_idmap open; /* message id -> the making that still gathers */
 };
@@ -49,6 +51,13 @@ struct hky_notice *hky_notice_new(const struct hky_notice_params *p)
     struct hky_notice *n = hky_calloc(1, sizeof *n);
 
     n->p = *p;
+    n->intake = (struct hky_intake){.worker = p->worker,
+                                    .loop = p->loop,
+                                    .journal = p->journal,
+                                    .clock = p->clock,
+                                    .ctx = p->ctx,
+                                    .decide = p->decide,
+                                    .enqueue = p->enqueue};
     TAILQ_INIT(&n->makings);
     hky_idmap_init(&n->open);
     return n;
@@ -74,7 +83,7 @@ static void free_making(struct making *k)
         hky_message_unref(&m);
         free(x);
     }
-    hky_message_unref(&k->notice);
+    hky_message_unref(&k->submission.message); /* NULL where there is none, or its commit was answered */
     free(k);
 }
 
@@ -87,8 +96,8 @@ void hky_notice_stop(struct hky_notice *n)
     TAILQ_FOREACH (k, &n->makings, link) {
         struct ended *x;
         TAILQ_FOREACH (x, &k->ended, link) {
-            bool is_with_notice = k->notice != NULL && x == TAILQ_FIRST(&k->ended); /* in one record with it */
-            if (!is_with_notice && (k->notice != NULL || x->recipient->state == HKY_RCPT_DELIVERED))
+            bool is_with_notice = k->is_submitted && x == TAILQ_FIRST(&k->ended); /* in one record with it */
+            if (!is_with_notice && (k->is_submitted || x->recipient->state == HKY_RCPT_DELIVERED))
                 hky_journal_finish(n->p.journal, x->recipient, NULL, NULL);
         }
     }
@@ -132,24 +141,32 @@ static enum hky_dsn_mode mode_for(struct hky_notice *n, const struct hky_recipie
     return mode;
 }
 
-static void on_notice_durable(struct hky_commit *c, const struct hky_durable *durable, enum hky_err result)
+/* Without a notice, or with one that is not on disk: the ends alone must be, or the mail would be sent again. */
+static void finish_all(struct making *k)
 {
-    struct making *k = HKY_CONTAINER(c, struct making, commit);
-    struct hky_notice *n = k->owner;
-    struct hky_message *notice = k->notice;
+    struct ended *x;
+
+    TAILQ_FOREACH (x, &k->ended, link)
+        hky_journal_finish(k->owner->p.journal, x->recipient, NULL, NULL);
+}
+
+static void on_notice_durable(struct hky_submission *s, const struct hky_durable *durable, enum hky_err result)
+{
+    struct making *k = HKY_CONTAINER(s, struct making, submission);
     struct ended *x = TAILQ_FIRST(&k->ended);
 
-    if (result != HKY_OK || durable == NULL) {
-        /* Neither the notice nor the end of its recipient is on disk; the end alone must be, or it would be sent again.
-         */
-        hky_journal_finish(n->p.journal, x->recipient, NULL, NULL);
-    } else {
-        hky_message_ref(notice); /* for its live recipient */
-        n->p.enqueue(n->p.ctx, n->p.worker, notice);
+    (void)durable;
+    if (result != HKY_OK) {
+        finish_all(k);
+        return;
     }
     while ((x = TAILQ_NEXT(x, link)) != NULL)
-        hky_journal_finish(n->p.journal, x->recipient, NULL, NULL);
-    free_making(k);
+        hky_journal_finish(k->owner->p.journal, x->recipient, NULL, NULL);
+}
+
+static void on_notice_over(struct hky_submission *s)
+{
+    free_making(HKY_CONTAINER(s, struct making, submission));
 }
 
 /* The class in words, where nothing better is known: a notice is read by people. */
@@ -225,29 +242,38 @@ static char *format_notice(struct making *k, uint64_t id, struct hky_str origina
     return hky_buf_take(&out, octets);
 }
 
-static struct hky_message *make_notice(struct making *k, struct hky_str original)
+static bool has_8bit(struct hky_str s)
+{
+    for (size_t i = 0; i < s.n; i++)
+        if ((unsigned char)s.p[i] >= 0x80)
+            return true;
+    return false;
+}
+
+/* Handed in as other mail is, by us. false: there is something in it that no message may have. */
+static bool make_notice(struct making *k, struct hky_str original, struct hky_handed_in *out)
 {
     struct hky_notice *n = k->owner;
-    struct hky_str to = hky_message_fact(k->about, HKY_FACT_SENDER);
-    struct hky_rcpt_draft rcpt = {.address = to, .notify = HKY_NOTIFY_NEVER};
-    struct hky_message_draft d = {.is_notice = true, .recipients = &rcpt, .n_recipients = 1};
-    struct hky_message *notice;
-    char *p, *blank;
+    struct hky_letter_params params = {.policy = n->p.policy(n->p.ctx, n->p.worker), .is_notice = true};
+    struct hky_letter_rcpt to = {.address = hky_message_fact(k->about, HKY_FACT_SENDER), .notify = HKY_NOTIFY_NEVER};
+    struct hky_letter_sender from = {.address = HKY_STR("")};
+    struct hky_refusal why = {0};
     size_t octets;
 
-    d.accepted_at_ms = hky_clock_now_ms(n->p.clock);
-    d.id = hky_id_next(hky_journal_ids(n->p.journal), d.accepted_at_ms);
-    p = format_notice(k, d.id, original, &octets);
-    blank = memmem(p, octets, "\r\n\r\n", 4);
-    d.size = octets;
-    d.header_octets = blank != NULL ? (uint32_t)(blank + 4 - p) : (uint32_t)octets;
-    d.is_8bit = k->about->is_8bit;
-    d.facts[HKY_FACT_SOURCE] = HKY_STR("dsn");
-    d.facts[HKY_FACT_SUBJECT] = HKY_STR("Delivery Status Notification");
-    notice = hky_message_new(&d);
-    notice->body = hky_body_new(p, octets, octets);
-    n->p.decide(n->p.ctx, n->p.worker, notice);
-    return notice;
+    params.now_ms = hky_clock_now_ms(n->p.clock);
+    params.id = hky_id_next(hky_journal_ids(n->p.journal), params.now_ms);
+    char *p = format_notice(k, params.id, original, &octets);
+    struct hky_letter *letter = hky_letter_new(&params);
+    to.is_utf8 = from.is_smtputf8 = has_8bit(to.address);
+    bool is_good = hky_letter_from(letter, &from, &why) && hky_letter_to(letter, &to, &why);
+    if (is_good) {
+        hky_letter_begin(letter, &(struct hky_letter_origin){.source = "dsn", .client = "", .hello = ""}, octets);
+        (void)hky_letter_octets(letter, p, octets);
+        is_good = hky_letter_end(letter, out, &why);
+    }
+    hky_letter_free(&letter);
+    free(p);
+    return is_good;
 }
 
 static void on_original(struct hky_body_read *read)
@@ -260,15 +286,22 @@ static void on_original(struct hky_body_read *read)
                            .at_ms = hky_clock_now_ms(n->p.clock),
                            .message = k->about,
                            .recipient = first->recipient};
+    struct hky_handed_in notice = {0};
     char id[HKY_ID_TEXT];
 
     if (original.n > k->about->header_octets && (k->about->ret != HKY_RET_FULL || original.n > RETURN_FULL_MOST))
         original.n = k->about->header_octets;
-    k->notice = make_notice(k, original);
+    bool is_made = make_notice(k, original, &notice);
     hky_body_read_release(read);
-    k->commit = (struct hky_commit){.loop = n->p.loop, .done = on_notice_durable};
-    hky_journal_finish(n->p.journal, first->recipient, k->notice, &k->commit);
-    hky_id_format(k->notice->id, id);
+    if (!is_made) {
+        finish_all(k);
+        free_making(k);
+        return;
+    }
+    hky_id_format(notice.message->id, id);
+    k->submission = (struct hky_submission){.done = on_notice_durable, .free = on_notice_over};
+    k->is_submitted = true;
+    hky_submit_about(&n->intake, &k->submission, &notice, first->recipient);
     ev.text = id;
     hky_record_event(n->p.record, n->p.worker, &ev);
 }

@@ -90,10 +90,10 @@ struct hky_notice_params {
     unsigned worker;
     const struct hky_clock *clock;
     void *ctx;
-    struct hky_policy *(*policy)(void *ctx, unsigned worker);               /* borrowed: the one in force here */
-    void (*decide)(void *ctx, unsigned worker, struct hky_message *notice); /* gives the notice's recipient its plan */
-    void (*enqueue)(void *ctx, unsigned worker,
-                    struct hky_message *notice); /* the notice is durable; its references go along */
+    struct hky_policy *(*policy)(void *ctx, unsigned worker); /* borrowed: the one in force here */
+    /* As in struct hky_intake, by which a notice is handed in. */
+    void (*decide)(void *ctx, unsigned worker, struct hky_message *notice, struct hky_str header);
+    void (*enqueue)(void *ctx, unsigned worker, struct hky_message *notice);
 };
 struct hky_notice *hky_notice_new(const struct hky_notice_params *p);
 /* The loops have stopped, the journal is open: what was delivered is finished there, with or without its notice. What

@@ -72,9 +72,12 @@ static void check_stored(struct hky_str m, struct hky_str header)
         HKY_ASSERT(header.p[i] != '\n' || strncasecmp(header.p + i + 1, "X-Hikyaku-", 10) != 0);
 }
 
-static void submit(void *ctx, struct hky_message *m, struct hky_str header, void *big)
+static void submit(void *ctx, struct hky_handed_in *in)
 {
     struct world *w = ctx;
+    struct hky_message *m = in->message;
+    struct hky_str header = in->header;
+    void *big = in->big;
     struct hky_str body = big != NULL ? hky_buf_str(&w->big) : hky_str_of(m->body->p, m->body->n);
 
     HKY_ASSERT(hky_session_may_send(&w->session) && m->n_recipients > 0);

@@ -68,9 +68,12 @@ static enum hky_err fake_room(void *ctx, uint64_t size)
     }
     return f->room;
 }
-static void fake_submit(void *ctx, struct hky_message *m, struct hky_str header, void *big)
+static void fake_submit(void *ctx, struct hky_handed_in *in)
 {
     struct fake *f = ctx;
+    struct hky_message *m = in->message;
+    struct hky_str header = in->header;
+    void *big = in->big;
     struct hky_buf *body = &f->bodies[f->n_messages];
 
     assert_true(f->n_messages < 16);

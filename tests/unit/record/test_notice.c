@@ -32,8 +32,9 @@ static struct hky_policy *policy_of(void *ctx, unsigned worker)
     return &((struct world *)ctx)->policy;
 }
 
-static void decide(void *ctx, unsigned worker, struct hky_message *m)
+static void decide(void *ctx, unsigned worker, struct hky_message *m, struct hky_str header)
 {
+    (void)header;
     (void)ctx;
     (void)worker;
     m->recipients[0].state = HKY_RCPT_PARKED;

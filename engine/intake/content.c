@@ -1,4 +1,4 @@
-#include "accept/content.h"
+#include "intake/content.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -99,9 +99,9 @@ static void flush_big(struct hky_content *c)
         memcpy(c->header, c->buf.p, c->header_n);
         enum hky_err err = c->big_ops.open(c->big_ops.ctx, c->id, &c->big);
         if (err != HKY_OK) {
-            hky_content_refuse(c, err == HKY_E_FULL ? 452 : 451, err == HKY_E_FULL ? "4.3.1" : "4.3.0",
-                               err == HKY_E_FULL ? "no space for the message; try again later"
-                                                 : "the message could not be stored; try again later");
+            struct hky_refusal why = {0};
+            hky_refuse_storage(&why, err);
+            hky_content_refuse(c, why.code, why.enhanced, "%s", why.text);
             return;
         }
     }

@@ -1,4 +1,4 @@
-#include "accept/content.h"
+#include "intake/content.h"
 
 #include "base/hash.h"
 #include "mail/dsn.h"
@@ -148,7 +148,7 @@ static bool parse_moment(const char *z, int64_t *at_ms)
     return true;
 }
 
-bool hky_deadline_parse(struct hky_str s, int64_t now_ms, int64_t *at_ms)
+static bool parse_deadline(struct hky_str s, int64_t now_ms, int64_t *at_ms)
 {
     static const struct {
         char unit;
@@ -173,6 +173,43 @@ bool hky_deadline_parse(struct hky_str s, int64_t now_ms, int64_t *at_ms)
     return strlen(z) == s.n && parse_moment(z, at_ms);
 }
 
+/* No moment is 0, which would mean "none", or lies before it. */
+bool hky_deadline_parse(struct hky_str s, int64_t now_ms, int64_t *at_ms)
+{
+    return parse_deadline(s, now_ms, at_ms) && *at_ms > 0;
+}
+
+/* A name the policy goes by is taken as it is, or the message is refused: cut, or one of two, it would be another. */
+static void take_name(struct hky_content *c, enum hky_fact which, const char *field, struct hky_str value, size_t max)
+{
+    struct hky_facts *f = &c->facts;
+    struct hky_str before = hky_facts_get(f, which);
+    size_t at = f->text.n;
+
+    hky_field_decode(value, &f->text);
+    struct hky_str given = hky_str_trim(hky_str_of(f->text.p + at, f->text.n - at));
+    if (given.n > max)
+        hky_content_refuse(c, 550, "5.6.0", "X-Hikyaku-%s: at most %zu octets", field, max);
+    else if (before.n > 0 && !hky_str_eq(before, given))
+        hky_content_refuse(c, 550, "5.6.0", "X-Hikyaku-%s: given twice, and not the same", field);
+    else if (before.n == 0)
+        keep_fact(f, which, at, max);
+    else
+        f->text.n = at;
+}
+
+static void take_deadline(struct hky_content *c, struct hky_str value)
+{
+    int64_t at_ms = 0;
+
+    if (!hky_deadline_parse(value, c->now_ms, &at_ms))
+        hky_content_refuse(c, 550, "5.6.0",
+                           "X-Hikyaku-Deadline: expected 2026-12-01T10:00:00+09:00, seconds since 1970, or 2h");
+    else if (c->facts.deadline_ms != 0 && c->facts.deadline_ms != at_ms)
+        hky_content_refuse(c, 550, "5.6.0", "X-Hikyaku-Deadline: given twice, and not the same");
+    c->facts.deadline_ms = at_ms;
+}
+
 /* One of our own fields, believed. */
 static void take_own(struct hky_content *c, struct hky_str name, struct hky_str value)
 {
@@ -180,11 +217,11 @@ static void take_own(struct hky_content *c, struct hky_str name, struct hky_str 
     size_t at = f->text.n;
 
     if (hky_str_ieq(name, HKY_STR("Scenario"))) {
-        take_decoded(f, HKY_FACT_SCENARIO, value, SCENARIO_MAX);
+        take_name(c, HKY_FACT_SCENARIO, "Scenario", value, SCENARIO_MAX);
         return;
     }
     if (hky_str_ieq(name, HKY_STR("Ref"))) {
-        take_decoded(f, HKY_FACT_REF, value, REF_MAX);
+        take_name(c, HKY_FACT_REF, "Ref", value, REF_MAX);
         return;
     }
     hky_field_decode(value, &f->text);
@@ -195,9 +232,8 @@ static void take_own(struct hky_content *c, struct hky_str name, struct hky_str 
         take_var(c, decoded);
     else if (hky_str_ieq(name, HKY_STR("Source")) && hky_str_eq(decoded, HKY_STR("sendmail")))
         f->span[HKY_FACT_SOURCE] = (struct hky_span){(uint32_t)(decoded.p - f->text.p), (uint32_t)decoded.n};
-    else if (hky_str_ieq(name, HKY_STR("Deadline")) && !hky_deadline_parse(decoded, c->now_ms, &f->deadline_ms))
-        hky_content_refuse(c, 550, "5.6.0",
-                           "X-Hikyaku-Deadline: expected 2026-12-01T10:00:00+09:00, seconds since 1970, or 2h");
+    else if (hky_str_ieq(name, HKY_STR("Deadline")))
+        take_deadline(c, decoded);
     if (f->tags.is_over || f->vars.is_over || f->text.is_over)
         hky_content_refuse(c, 552, "5.3.4", "the X-Hikyaku fields hold too much");
     if (f->span[HKY_FACT_SOURCE].at != at)

@@ -1,13 +1,13 @@
 /*
  * content -- the octets of one message as they come in: counted, bounded, the header section put right as soon as it is
  * complete, facts taken from it. In memory up to 1 MiB, then to a big file. The body is copied once, from the stream's
- * read buffer.
+ * read buffer. intake/ only.
  */
-#ifndef HKY_ACCEPT_CONTENT_H
-#define HKY_ACCEPT_CONTENT_H
+#ifndef HKY_INTAKE_CONTENT_H
+#define HKY_INTAKE_CONTENT_H
 
 #include "base/buf.h"
-#include "hikyaku/message.h"
+#include "hikyaku/intake.h"
 #include "mail/dot.h"
 
 struct hky_span {
@@ -28,20 +28,6 @@ struct hky_facts {
 struct hky_content_limits {
     uint64_t max_message;
     uint32_t header_octets, header_lines, received;
-};
-
-/* Why the content is refused at its end; code 0 = it is not. The first reason stays. */
-struct hky_refusal {
-    int code;
-    const char *enhanced;
-    char text[120];
-};
-
-struct hky_big_ops {
-    void *ctx;
-    enum hky_err (*open)(void *ctx, uint64_t id, void **big);
-    bool (*write)(void *ctx, void *big, const char *p, size_t n);
-    void (*abort)(void *ctx, void *big);
 };
 
 struct hky_content {
@@ -83,7 +69,5 @@ struct hky_str hky_facts_get(const struct hky_facts *f, enum hky_fact which);
 /* facts.c: the section in c->buf (from trace_n, `section_n` octets) is read, cleaned of X-Hikyaku-*, completed with
  * Date, Message-ID and the empty line; what follows is moved once, if it has to be. */
 void hky_content_header_done(struct hky_content *c, size_t section_n);
-/* "2026-12-01T10:00:00+09:00", seconds since 1970, or "2h" from now. */
-bool hky_deadline_parse(struct hky_str s, int64_t now_ms, int64_t *at_ms);
 
 #endif

@@ -1,0 +1,85 @@
+/* What a login may use. Pure: the listener, explain and other doors decide by the same code. */
+#include "hikyaku/intake.h"
+
+#include "mail/address.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+
+void hky_refuse(struct hky_refusal *r, int code, const char *enhanced, const char *fmt, ...)
+{
+    va_list ap;
+
+    r->code = code;
+    r->enhanced = enhanced;
+    va_start(ap, fmt);
+    vsnprintf(r->text, sizeof r->text, fmt, ap);
+    va_end(ap);
+}
+
+void hky_refuse_storage(struct hky_refusal *r, enum hky_err err)
+{
+    if (err == HKY_OK)
+        *r = (struct hky_refusal){0};
+    else if (err == HKY_E_FULL)
+        hky_refuse(r, 452, "4.3.1", "no space for mail at the moment; try again later");
+    else
+        hky_refuse(r, 451, "4.3.0", "mail cannot be stored at the moment; try again later");
+}
+
+const struct hky_user *hky_login_find(const struct hky_policy *policy, struct hky_str name)
+{
+    for (uint32_t i = 0; i < policy->engine.n_listen; i++) {
+        const struct hky_listen *l = &policy->engine.listen[i];
+        for (uint32_t k = 0; k < l->n_users; k++)
+            if (hky_str_eq(hky_str_z(l->users[k].name), name))
+                return &l->users[k];
+    }
+    return NULL;
+}
+
+static bool entry_fits(struct hky_str entry, struct hky_str address, struct hky_str domain)
+{
+    const char *sign = memchr(entry.p, '@', entry.n);
+
+    if (hky_str_eq(entry, HKY_STR("*")))
+        return true;
+    if (sign != NULL && sign != entry.p)
+        return hky_address_eq(entry, address);
+    if (sign != NULL) /* "@shop.test" */
+        entry = hky_str_of(entry.p + 1, entry.n - 1);
+    return hky_str_ieq(entry, domain) || (entry.n > 1 && entry.p[0] == '.' && hky_str_iends(domain, entry));
+}
+
+bool hky_login_may_send_as(const struct hky_user *user, struct hky_str address)
+{
+    struct hky_str local, domain;
+
+    if (user == NULL || user->senders == NULL)
+        return true;
+    hky_address_split(address, &local, &domain);
+    for (const char *const *z = user->senders; *z != NULL; z++)
+        if (entry_fits(hky_str_z(*z), address, domain))
+            return true;
+    return false;
+}
+
+bool hky_login_scenario(const struct hky_user *user, struct hky_str named, struct hky_str *out, struct hky_refusal *r)
+{
+    const char *const *may = user != NULL ? user->scenarios : NULL;
+
+    *out = named;
+    if (may == NULL)
+        return true;
+    if (named.n == 0) {
+        if (may[0] != NULL && may[1] == NULL && strcmp(may[0], "*") != 0)
+            *out = hky_str_z(may[0]);
+        return true;
+    }
+    for (; *may != NULL; may++)
+        if (hky_str_eq(hky_str_z(*may), named) || strcmp(*may, "*") == 0)
+            return true;
+    hky_refuse(r, 550, "5.7.1", "login %.30s may not use the scenario %.*s", user->name,
+               named.n < 50 ? (int)named.n : 50, named.p);
+    return false;
+}

@@ -1,0 +1,270 @@
+/* A message handed in without any SMTP session, as another door would, and its way to the disk. */
+#include "hikyaku/intake.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static const char *const only_x[] = {"x.test", NULL};
+static const char *const only_spring[] = {"spring", NULL};
+
+struct world {
+    struct hky_policy policy;
+    struct hky_user user;
+    struct hky_buf big;
+    unsigned n_big, n_aborted;
+};
+
+static enum hky_err big_open(void *ctx, uint64_t id, void **big)
+{
+    struct world *w = ctx;
+
+    (void)id;
+    hky_buf_init(&w->big, 64 << 20);
+    w->n_big++;
+    *big = &w->big;
+    return HKY_OK;
+}
+
+static bool big_write(void *ctx, void *big, const char *p, size_t n)
+{
+    (void)ctx;
+    hky_buf_add(big, p, n);
+    return true;
+}
+
+static void big_abort(void *ctx, void *big)
+{
+    hky_buf_fini(big);
+    ((struct world *)ctx)->n_aborted++;
+}
+
+static void world_init(struct world *w)
+{
+    memset(w, 0, sizeof *w);
+    w->policy.engine.hostname = "mx.test";
+    w->policy.engine.max_message = 4 << 20;
+    w->policy.engine.bounds.recipients = 3;
+    w->policy.engine.bounds.header_octets = 8192;
+    w->policy.engine.bounds.header_lines = 100;
+    w->policy.engine.bounds.received = 10;
+    w->user.name = "alice";
+}
+
+static struct hky_letter *letter(struct world *w, bool is_login)
+{
+    return hky_letter_new(&(struct hky_letter_params){.policy = &w->policy,
+                                                      .user = is_login ? &w->user : NULL,
+                                                      .is_trusted = true,
+                                                      .id = 7,
+                                                      .now_ms = INT64_C(1764000000000),
+                                                      .big = {w, big_open, big_write, big_abort}});
+}
+
+static bool address(struct hky_letter *l, const char *from, const char *to, struct hky_refusal *why)
+{
+    return hky_letter_from(l, &(struct hky_letter_sender){.address = hky_str_z(from)}, why) &&
+           hky_letter_to(l, &(struct hky_letter_rcpt){.address = hky_str_z(to)}, why);
+}
+
+static bool content(struct hky_letter *l, const char *with, struct hky_str octets, struct hky_handed_in *out,
+                    struct hky_refusal *why)
+{
+    hky_letter_begin(l, &(struct hky_letter_origin){.source = "http", .client = "192.0.2.9", .hello = "", .with = with},
+                     octets.n);
+    for (size_t at = 0; at < octets.n;) {
+        at += hky_letter_octets(l, octets.p + at, octets.n - at);
+        assert_false(hky_letter_take_full(l));
+    }
+    return hky_letter_end(l, out, why);
+}
+
+static void octets_become_a_message(void **state)
+{
+    struct world w;
+    struct hky_refusal why = {0};
+    struct hky_handed_in in = {0};
+
+    (void)state;
+    world_init(&w);
+    struct hky_letter *l = letter(&w, true);
+    assert_true(address(l, "a@x.test", "b@y.test", &why));
+    assert_true(hky_letter_to(l, &(struct hky_letter_rcpt){.address = HKY_STR("b@Y.test")}, &why)); /* the same */
+    assert_true(hky_letter_to(l, &(struct hky_letter_rcpt){.address = HKY_STR("postmaster")}, &why));
+    assert_int_equal(hky_letter_n_recipients(l), 2);
+    assert_true(content(l, "HTTPS",
+                        HKY_STR("From: Shop <s@x.test>\nSubject: =?utf-8?q?h=C3=A9?=\nX-Hikyaku-Scenario: news\n"
+                                "X-Hikyaku-Tag: red\n\n.dots stay\n"),
+                        &in, &why));
+    hky_letter_free(&l);
+    struct hky_message *m = in.message;
+    assert_int_equal(m->id, 7);
+    assert_true(hky_str_eq(hky_message_fact(m, HKY_FACT_SCENARIO), HKY_STR("news")));
+    assert_true(hky_str_eq(hky_message_fact(m, HKY_FACT_SUBJECT), HKY_STR("h\xc3\xa9")));
+    assert_true(hky_str_eq(hky_message_fact(m, HKY_FACT_SOURCE), HKY_STR("http")));
+    assert_true(hky_str_eq(hky_message_fact(m, HKY_FACT_USER), HKY_STR("alice")));
+    assert_true(hky_str_eq(hky_message_fact(m, HKY_FACT_CLIENT), HKY_STR("192.0.2.9")));
+    assert_true(hky_message_has_tag(m, HKY_STR("red")));
+    assert_true(hky_str_eq(hky_recipient_address(&m->recipients[1]), HKY_STR("postmaster@mx.test")));
+    assert_false(m->is_notice);
+    struct hky_str all = hky_str_of(m->body->p, m->body->n);
+    assert_int_equal(all.n, m->size);
+    assert_true(hky_str_istarts(all, HKY_STR("Received: from ")));
+    assert_non_null(hky_str_ifind(all, HKY_STR(" with HTTPS id ")));
+    assert_null(hky_str_ifind(all, HKY_STR("X-Hikyaku")));
+    assert_true(hky_str_iends(all, HKY_STR("\r\n\r\n.dots stay\r\n")));
+    assert_ptr_equal(in.header.p, m->body->p);
+    assert_int_equal(in.header.n, m->header_octets);
+    hky_message_unref(&m);
+}
+
+static void refusals(void **state)
+{
+    static const struct {
+        const char *what, *from, *to, *octets;
+        int code;
+        const char *enhanced;
+    } rows[] = {
+        {"fine", "a@x.test", "b@y.test", "From: a@x.test\n\nb\n", 0, NULL},
+        {"the null sender", "", "b@y.test", "From: a@x.test\n\nb\n", 0, NULL},
+        {"sender", "a@evilx.test", "b@y.test", "", 553, "5.7.1"},
+        {"author", "a@x.test", "b@y.test", "From: a@evilx.test\n\nb\n", 550, "5.7.1"},
+        {"two authors", "a@x.test", "b@y.test", "From: a@x.test, b@x.test\n\nb\n", 550, "5.7.1"},
+        {"no author", "a@x.test", "b@y.test", "Subject: x\n\nb\n", 550, "5.7.1"},
+        {"scenario", "a@x.test", "b@y.test", "From: a@x.test\nX-Hikyaku-Scenario: winter\n\nb\n", 550, "5.7.1"},
+        {"two scenarios", "a@x.test", "b@y.test",
+         "From: a@x.test\nX-Hikyaku-Scenario: spring\nX-Hikyaku-Scenario: winter\n\nb\n", 550, "5.6.0"},
+        {"the same twice", "a@x.test", "b@y.test",
+         "From: a@x.test\nX-Hikyaku-Scenario: spring\nX-Hikyaku-Scenario:  spring \n\nb\n", 0, NULL},
+        {"two refs", "a@x.test", "b@y.test", "From: a@x.test\nX-Hikyaku-Ref: 1\nX-Hikyaku-Ref: 2\n\nb\n", 550, "5.6.0"},
+        {"two deadlines", "a@x.test", "b@y.test",
+         "From: a@x.test\nX-Hikyaku-Deadline: 2h\nX-Hikyaku-Deadline: 3h\n\nb\n", 550, "5.6.0"},
+        {"deadline 0", "a@x.test", "b@y.test", "From: a@x.test\nX-Hikyaku-Deadline: 0\n\nb\n", 550, "5.6.0"},
+        {"deadline 0 in words", "a@x.test", "b@y.test",
+         "From: a@x.test\nX-Hikyaku-Deadline: 1970-01-01T00:00:00Z\n\nb\n", 550, "5.6.0"},
+        {"deadline before 0", "a@x.test", "b@y.test",
+         "From: a@x.test\nX-Hikyaku-Deadline: 1970-01-01T00:00:00+09:00\n\nb\n", 550, "5.6.0"},
+        {"a bare CR", "a@x.test", "b@y.test", "From: a@x.test\n\nb\rc\n", 550, "5.6.0"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct world w;
+        struct hky_refusal why = {0};
+        struct hky_handed_in in = {0};
+
+        world_init(&w);
+        w.user.senders = only_x;
+        w.user.scenarios = only_spring;
+        struct hky_letter *l = letter(&w, true);
+        if (address(l, rows[i].from, rows[i].to, &why) && content(l, "HTTP", hky_str_z(rows[i].octets), &in, &why))
+            hky_message_unref(&in.message);
+        hky_letter_free(&l);
+        if (why.code != rows[i].code || (why.code != 0 && strcmp(why.enhanced, rows[i].enhanced) != 0))
+            fail_msg("%s: %d %s %s", rows[i].what, why.code, why.code != 0 ? why.enhanced : "", why.text);
+    }
+}
+
+/* Cut to its first 128 octets it would be another scenario, with another way. */
+static void a_name_that_is_too_long_is_refused(void **state)
+{
+    static const char *const fields[] = {"Scenario", "Ref"};
+    static const unsigned most[] = {128, 200};
+
+    (void)state;
+    for (int k = 0; k < 2; k++)
+        for (unsigned n = most[k]; n <= most[k] + 1; n++) {
+            struct world w;
+            struct hky_refusal why = {0};
+            struct hky_handed_in in = {0};
+            char octets[400], name[300];
+
+            world_init(&w);
+            memset(name, 'n', n);
+            name[n] = '\0';
+            snprintf(octets, sizeof octets, "From: a@x.test\nX-Hikyaku-%s: %s\n\nb\n", fields[k], name);
+            struct hky_letter *l = letter(&w, false);
+            assert_true(address(l, "a@x.test", "b@y.test", &why));
+            assert_int_equal(content(l, "HTTP", hky_str_z(octets), &in, &why), n == most[k]);
+            if (n == most[k])
+                assert_int_equal(hky_message_fact(in.message, k == 0 ? HKY_FACT_SCENARIO : HKY_FACT_REF).n, n);
+            hky_message_unref(&in.message);
+            hky_letter_free(&l);
+        }
+}
+
+static void bounds(void **state)
+{
+    struct world w;
+    struct hky_refusal why = {0};
+    struct hky_handed_in in = {0};
+
+    (void)state;
+    world_init(&w);
+    struct hky_letter *l = letter(&w, false);
+    assert_false(
+        hky_letter_from(l, &(struct hky_letter_sender){.address = HKY_STR("a@x.test"), .size = 5 << 20}, &why));
+    assert_int_equal(why.code, 552);
+    hky_letter_free(&l);
+    l = letter(&w, false);
+    assert_true(address(l, "a@x.test", "1@y.test", &why));
+    assert_true(hky_letter_to(l, &(struct hky_letter_rcpt){.address = HKY_STR("2@y.test")}, &why));
+    assert_true(hky_letter_to(l, &(struct hky_letter_rcpt){.address = HKY_STR("3@y.test")}, &why));
+    assert_false(hky_letter_to(l, &(struct hky_letter_rcpt){.address = HKY_STR("4@y.test")}, &why));
+    assert_int_equal(why.code, 452);
+    /* big enough for a file of its own; refused at its end, the file goes */
+    size_t n = 3 << 20;
+    char *octets = malloc(n);
+    memset(octets, 'x', n);
+    for (size_t i = 71; i < n; i += 72)
+        octets[i] = '\n';
+    memcpy(octets, "From: a@x.test\n\n", 16);
+    octets[n - 1] = '\r';
+    assert_false(content(l, "HTTP", hky_str_of(octets, n), &in, &why));
+    assert_int_equal(why.code, 550);
+    hky_letter_free(&l);
+    assert_int_equal(w.n_big, 1);
+    assert_int_equal(w.n_aborted, 1);
+    free(octets);
+}
+
+/* Ours: no Received field, no bound for the mail of others, and never the cause of another. */
+static void a_notice_is_a_letter_too(void **state)
+{
+    struct world w;
+    struct hky_refusal why = {0};
+    struct hky_handed_in in = {0};
+
+    (void)state;
+    world_init(&w);
+    w.policy.engine.max_message = 1;
+    w.policy.engine.bounds = (struct hky_bounds){0};
+    struct hky_letter *l = hky_letter_new(
+        &(struct hky_letter_params){.policy = &w.policy, .is_notice = true, .id = 9, .now_ms = 1764000000000});
+    assert_true(address(l, "", "a@x.test", &why));
+    assert_true(content(l, NULL, HKY_STR("From: MAILER-DAEMON@mx.test\r\nSubject: gone\r\n\r\nx\r\n"), &in, &why));
+    hky_letter_free(&l);
+    assert_true(in.message->is_notice);
+    assert_false(in.message->is_8bit);
+    assert_int_equal(in.message->n_received, 0);
+    assert_true(hky_str_istarts(hky_str_of(in.message->body->p, in.message->body->n), HKY_STR("From: MAILER")));
+    assert_true(hky_str_eq(hky_message_fact(in.message, HKY_FACT_SUBJECT), HKY_STR("gone")));
+    hky_message_unref(&in.message);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(octets_become_a_message),
+        cmocka_unit_test(refusals),
+        cmocka_unit_test(a_name_that_is_too_long_is_refused),
+        cmocka_unit_test(bounds),
+        cmocka_unit_test(a_notice_is_a_letter_too),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
