@@ -414,7 +414,7 @@ enum hky_err hky_engine_new(const struct hky_engine_params *p, struct hky_engine
                                                   .workers = engine->policy->engine.workers,
                                                   .http = hky_strdup(engine->policy->engine.http),
                                                   .bounds = engine->policy->engine.bounds};
-    if ((err = hky_engine_check_secrets(engine->policy, e)) == HKY_OK)
+    if ((err = hky_engine_check_policy(engine->policy, e)) == HKY_OK)
         err = open_stages(engine, e);
     if (err != HKY_OK) {
         hky_engine_free(&engine);

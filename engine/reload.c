@@ -18,9 +18,15 @@ static void on_lacking(void *ctx, const struct hky_lacking_secret *s)
         hky_error_set(e, s->err, "%s:%u: %s", s->place.file, s->place.line, s->text);
 }
 
-enum hky_err hky_engine_check_secrets(const struct hky_policy *policy, struct hky_error *e)
+enum hky_err hky_engine_check_policy(const struct hky_policy *policy, struct hky_error *e)
 {
+    enum hky_err err = HKY_OK;
+
     *e = (struct hky_error){0};
+    for (uint32_t i = 0; i < policy->engine.n_listen && err == HKY_OK; i++)
+        err = hky_accept_check_listener(policy, &policy->engine.listen[i], e);
+    if (err != HKY_OK)
+        return err;
     hky_policy_check_secrets(policy, on_lacking, e);
     return e->code;
 }
@@ -90,7 +96,7 @@ static enum hky_err prepare(struct reload *r, struct hky_error *e)
     hky_problems_fini(&problems);
     if (err != HKY_OK)
         return hky_error_set(e, err, "%s", engine->reload_error);
-    if ((err = hky_engine_check_secrets(r->policy, e)) != HKY_OK)
+    if ((err = hky_engine_check_policy(r->policy, e)) != HKY_OK)
         return err;
     for (unsigned i = 0; i <= engine->n_workers; i++) {
         if ((err = hky_vm_new(r->policy, &r->vms[i], e)) != HKY_OK)

@@ -101,9 +101,10 @@ void hky_engine_restore_relays(struct hky_engine *engine);
 void hky_engine_forget_passwords(struct hky_engine *engine);
 
 /* reload.c, on aux's thread */
-/* Every password that lies in the environment or a file is read once, so that a missing one is known at the start and
- * not with the first mail. Commands may ask a person or a keyring: they run when needed. */
-enum hky_err hky_engine_check_secrets(const struct hky_policy *policy, struct hky_error *e);
+/* What a start or reload needs beside a good policy. The listeners must be allowed and have their certificates. Every
+ * password that lies in the environment or a file is read once, so that a missing one is known at the start and not
+ * with the first mail; commands may ask a person or a keyring, so they run when needed. */
+enum hky_err hky_engine_check_policy(const struct hky_policy *policy, struct hky_error *e);
 enum hky_err hky_engine_reload(struct hky_engine *engine, struct hky_error *e);
 void hky_engine_watch_lists(struct hky_engine *engine);
 

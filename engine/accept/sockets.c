@@ -174,3 +174,18 @@ enum hky_err hky_listen_certificate(const struct hky_policy *policy, const struc
         snprintf(key, sizeof key, "%s%s%s", l->key[0] == '/' ? "" : policy->dir, l->key[0] == '/' ? "" : "/", l->key);
     return hky_tls_server_new(cert, key, out, e);
 }
+
+enum hky_err hky_accept_check_listener(const struct hky_policy *policy, const struct hky_listen *l, struct hky_error *e)
+{
+    struct hky_tls *tls = NULL;
+    struct hky_error why = {0};
+    enum hky_err err = hky_listen_check(l, e);
+
+    if (err != HKY_OK)
+        return err;
+    err = hky_listen_certificate(policy, l, &tls, &why);
+    hky_tls_unref(&tls);
+    if (err == HKY_OK)
+        return HKY_OK;
+    return hky_error_set(e, err, "%.60s:%u: listen: %s", l->place.file, l->place.line, why.text);
+}

@@ -2,6 +2,7 @@
 #include "cli/cli.h"
 #include "base/clock.h"
 #include "base/json.h"
+#include "hikyaku/accept.h"
 #include "hikyaku/route.h"
 
 #include <stdio.h>
@@ -123,6 +124,26 @@ static void print_missing(const struct hky_buf *names)
     putchar('\n');
 }
 
+/* What run refuses when it opens the listeners, by the same code. False: there is one. */
+static bool check_listeners(const struct hky_policy *policy, struct hky_problems *problems)
+{
+    size_t n_errors = problems->n_errors;
+
+    for (uint32_t i = 0; i < policy->engine.n_listen; i++) {
+        const struct hky_listen *l = &policy->engine.listen[i];
+        struct hky_error e = {0};
+        char place[300];
+        size_t n;
+        if (hky_accept_check_listener(policy, l, &e) == HKY_OK)
+            continue;
+        snprintf(place, sizeof place, "%s:%u: ", l->place.file, l->place.line);
+        n = strncmp(e.text, place, strlen(place)) == 0 ? strlen(place)
+                                                       : 0; /* it is printed in front of every problem */
+        hky_problems_add(problems, l->place, HKY_PROBLEM_ERROR, e.text + n);
+    }
+    return problems->n_errors == n_errors;
+}
+
 static int run(const struct hky_cli_command *self, int argc, char **argv)
 {
     struct hky_clock clock = HKY_CLOCK_REAL;
@@ -144,6 +165,10 @@ static int run(const struct hky_cli_command *self, int argc, char **argv)
     is_good = hky_policy_load(&params, &policy, &problems) == HKY_OK;
     hky_buf_init(&lacking.names, 1U << 20);
     hky_map_init(&lacking.listed);
+    if (is_good && !check_listeners(policy, &problems)) {
+        is_good = false;
+        hky_policy_unref(&policy);
+    }
     if (is_good)
         hky_policy_check_secrets(policy, on_lacking, &lacking);
     if (args.is_json) {

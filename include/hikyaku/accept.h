@@ -43,6 +43,11 @@ enum hky_err hky_accept_new(const struct hky_accept_params *p, const struct hky_
 void hky_accept_set_journal(struct hky_accept *a, struct hky_journal *journal);
 void hky_accept_start(struct hky_accept *a); /* begin to take connections */
 
+/* Whether new and prepare would take this listener of the policy: its networks, logins and certificate. For check,
+ * which opens nothing; HKY_E_CONFIG, HKY_E_TLS with file and line. Blocks (files). */
+enum hky_err hky_accept_check_listener(const struct hky_policy *policy, const struct hky_listen *l,
+                                       struct hky_error *e);
+
 /* A reload, in two halves, on the thread that called start. Prepare does all that can fail (as in new: addresses,
  * certificates, open relay) and changes nothing; new sockets are bound. Commit, when the new policy is on its way to
  * the workers, opens and closes listeners; sessions go on. `policy` is borrowed until then. Abandon: on second thought.

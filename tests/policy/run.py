@@ -65,6 +65,7 @@ LATER = {"02_carrier_fallback": "limit", "04_resend_not_opened": "resend", "09_n
 
 RELAY = 'relay "docomo" { preset = "docomo", user = "u", password = secret "docomo", from = "s@docomo.ne.jp" }\n'
 REST = 'route "rest" { to = "*", via = "docomo" }\n'
+OWN = 'relay "own" { mx = true }\nroute "rest" { to = "*", via = "own" }\n'
 # Words, files, and a pattern for a line of the output.
 MISTAKES = [
     ("an unknown key", {"policy.lua": RELAY.replace("user =", "usr =") + REST}, r'policy\.lua:1: error: relay "docomo": unknown key "usr", did you mean "user"\?'),
@@ -81,6 +82,20 @@ MISTAKES = [
      r'rows\.json:3: error: row "b": unknown key "hots", did you mean "host"\?'),
     ("an included file that is not there", {"policy.lua": RELAY + REST + 'include "rotes.lua"\n', "routes.lua": "return 1\n"},
      r'policy\.lua:3: error: include "rotes\.lua".*did you mean "routes\.lua"\?'),
+    ("a listener that is an open relay", {"policy.lua": OWN + 'engine { listen = { addr = "0.0.0.0:2525", allow = { "0.0.0.0/0" } } }\n'},
+     r"policy\.lua:3: .*open relay"),
+    ("a listener that lets nobody send", {"policy.lua": OWN + 'engine { listen = { addr = "0.0.0.0:2525", allow = {} } }\n'},
+     r"policy\.lua:3: .*0\.0\.0\.0"),
+    ("a listener whose certificate is not there", {"policy.lua": OWN
+                                                   + 'engine { listen = { addr = "127.0.0.1:2525", tls = "starttls", cert = "c.pem", key = "k.pem" } }\n'},
+     r"policy\.lua:3: .*c\.pem"),
+    ("http for others", {"policy.lua": RELAY + REST + 'engine { http = "0.0.0.0:8025" }\n'}, r'policy\.lua:3: error: engine: http .*"127\.0\.0\.1:8025"'),
+    ("no route at all", {"policy.lua": RELAY}, r"policy\.lua:1: error: the policy has no route"),
+    ("an empty policy", {"policy.lua": ""}, r"policy\.lua:1: error: the policy has no route"),
+    ("a secret as a list", {"policy.lua": OWN + 'rows "rows.json"\n', "secrets/docomo": "top-secret line\n",
+                            "rows.json": '[ { "name": "a", "host": "h.example", "to": "@list/secrets/docomo" } ]\n'},
+     r'rows\.json:1: error: (?!.*top-secret).*by secret "name" only'),
+    ("curly quotes", {"policy.lua": "relay “docomo” { mx = true }\n"}, r'policy\.lua:1: error: “ is a full-width or curly character: write "'),
     ("a secret's name that cannot be one", {"policy.lua": RELAY.replace('secret "docomo"', 'secret "do como"') + REST},
      r"policy\.lua:1: error: secret needs a name"),
 ]
@@ -191,6 +206,7 @@ def mistake(binary, files, pattern):
     folder = tempfile.mkdtemp(prefix="hikyaku-policy-")
     try:
         for name, text in files.items():
+            os.makedirs(os.path.dirname(os.path.join(folder, name)), exist_ok=True)
             with open(os.path.join(folder, name), "w") as f:
                 f.write(text)
         for args in (["check", "policy.lua"], ["run", "policy.lua", "--spool", os.path.join(folder, "spool")]):
