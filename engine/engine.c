@@ -363,10 +363,12 @@ static enum hky_err open_stages(struct hky_engine *engine, struct hky_error *e)
         hand_over(engine, &all);
         return err;
     }
-    err = hky_record_open(
-        &(struct hky_record_params){
-            .dir = engine->spool, .n_workers = engine->n_workers, .log = engine->log, .clock = engine->clock},
-        &engine->record, e);
+    err = hky_state_open(engine->spool, engine->log, &engine->state, e);
+    if (err == HKY_OK)
+        err = hky_record_open(
+            &(struct hky_record_params){
+                .dir = engine->spool, .n_workers = engine->n_workers, .log = engine->log, .clock = engine->clock},
+            &engine->record, e);
     if (err == HKY_OK)
         err = open_schedule(engine, e);
     hand_over(engine, &all);
@@ -374,8 +376,8 @@ static enum hky_err open_stages(struct hky_engine *engine, struct hky_error *e)
         engine->report.maybe_duplicates += hky_schedule_maybe_duplicates(engine->schedule);
     if (err != HKY_OK)
         return err;
-    engine->credentials = hky_credentials_new(engine->aux, engine->record, engine->log);
-    engine->servers = hky_servers_new(engine->record, engine->clock);
+    engine->credentials = hky_credentials_new(engine->aux, engine->state, engine->log);
+    engine->servers = hky_servers_new(engine->state, engine->clock);
     if ((err = open_workers(engine, e)) != HKY_OK)
         return err;
     return open_console(engine, e);
@@ -643,6 +645,7 @@ void hky_engine_free(struct hky_engine **out)
     for (unsigned i = 0; i < engine->n_workers && engine->workers != NULL; i++)
         hky_notice_free(&engine->workers[i].notice);
     hky_record_close(&engine->record);
+    hky_state_close(&engine->state);
     for (unsigned i = 0; i < engine->n_workers && engine->workers != NULL; i++) {
         hky_where_free(&engine->workers[i].where);
         hky_vm_free(&engine->workers[i].vm);

@@ -257,9 +257,9 @@ static void keep_relay(struct hky_engine *engine, const char *kind, const char *
     char value[512];
     int64_t until = for_sec > 0 ? hky_clock_now_ms(engine->clock) + (int64_t)for_sec * 1000 : 0;
 
-    hky_state_put(engine->record, strcmp(kind, "paused") == 0 ? "drained" : "paused", relay, NULL);
+    hky_state_put(engine->state, strcmp(kind, "paused") == 0 ? "drained" : "paused", relay, NULL);
     snprintf(value, sizeof value, "%" PRId64 " %s", until, to);
-    hky_state_put(engine->record, kind, relay, value);
+    hky_state_put(engine->state, kind, relay, value);
 }
 
 /* What was asked for has become true, or not: what the relay's state is now. */
@@ -268,7 +268,7 @@ static void answer_relay(struct hky_engine *engine, struct hky_console_request *
     struct hky_relay_list list;
     const struct hky_relay_row *row = NULL;
 
-    hky_state_flush(engine->record);
+    hky_state_flush(engine->state);
     hky_schedule_relays(engine->schedule, &list);
     for (uint32_t i = 0; i < list.n; i++)
         if (strcmp(list.rows[i].relay->name, name) == 0)
@@ -335,8 +335,8 @@ static void on_relay_resume(void *ctx, const struct hky_command *self, struct hk
 
     (void)self;
     if (err == HKY_OK || err == HKY_E_STATE) { /* the policy's own pause goes on; the operator's is over */
-        hky_state_put(engine->record, "paused", name, NULL);
-        hky_state_put(engine->record, "drained", name, NULL);
+        hky_state_put(engine->state, "paused", name, NULL);
+        hky_state_put(engine->state, "drained", name, NULL);
     }
     if (err == HKY_OK)
         answer_relay(engine, &rq, name);
@@ -380,9 +380,9 @@ void hky_engine_restore_relays(struct hky_engine *engine)
         size_t at = 0;
 
         hky_map_init(&r.gone);
-        hky_state_each(engine->record, r.kind, restore_one, &r);
+        hky_state_each(engine->state, r.kind, restore_one, &r);
         while ((entry = hky_map_next(&r.gone, &at)) != NULL)
-            hky_state_put(engine->record, r.kind, entry->key, NULL);
+            hky_state_put(engine->state, r.kind, entry->key, NULL);
         hky_map_fini(&r.gone);
     }
 }

@@ -9,6 +9,7 @@
 #include "hikyaku/console.h"
 #include "hikyaku/deliver.h"
 #include "hikyaku/engine.h"
+#include "hikyaku/notice.h"
 #include "hikyaku/operate.h"
 
 #include <pthread.h>
@@ -50,6 +51,7 @@ struct hky_engine {
     struct hky_loop *aux;
     struct hky_journal *journal;
     struct hky_journal_report report;
+    struct hky_state *state;
     struct hky_record *record;
     struct hky_schedule_ops schedule_ops;
     struct hky_schedule *schedule;

@@ -28,6 +28,6 @@ only 'lua\.h|lauxlib\.h|lualib\.h' route
 only 'curl/' net
 only 'ares' net
 only 'openssl/' net
-only 'sqlite3\.h' record
+only 'sqlite3\.h' state
 only 'gsasl' 'deliver|accept'
 exit $bad

@@ -54,7 +54,7 @@ struct entry { /* one account with one way to log in; aux only, except where sai
 
 struct hky_credentials {
     struct hky_loop *aux;
-    struct hky_record *record;
+    struct hky_state *state;
     struct hky_log *log;
     struct hky_http *http;
     struct hky_map entries;
@@ -181,11 +181,11 @@ static void on_token(void *ctx, const struct hky_http_answer *a)
         settle(en, NULL, 0, &e);
         return;
     }
-    if (c->record != NULL && token.refresh != NULL) {
+    if (c->state != NULL && token.refresh != NULL) {
         struct hky_buf value;
         hky_buf_init(&value, ANSWER_MAX);
         hky_token_store(&token, hky_secret_value(en->found), &value);
-        hky_state_put(c->record, "oauth", en->key, hky_buf_z(&value));
+        hky_state_put(c->state, "oauth", en->key, hky_buf_z(&value));
         if (value.p != NULL)
             hky_secret_wipe(value.p, value.n);
         hky_buf_fini(&value);
@@ -205,7 +205,7 @@ static void ask_token(struct entry *en)
         settle(en, NULL, 0, &e);
         return;
     }
-    char *stored = c->record != NULL ? hky_state_get(c->record, "oauth", en->key) : NULL;
+    char *stored = c->state != NULL ? hky_state_get(c->state, "oauth", en->key) : NULL;
     struct hky_secret *refresh = hky_token_stored_refresh(stored, hky_secret_value(en->found));
     if (stored != NULL)
         hky_secret_wipe(stored, strlen(stored));
@@ -337,11 +337,11 @@ void hky_credentials_get(struct hky_credentials *c, struct hky_policy *policy, c
     hky_loop_post(c->aux, &q->task);
 }
 
-struct hky_credentials *hky_credentials_new(struct hky_loop *aux, struct hky_record *record, struct hky_log *log)
+struct hky_credentials *hky_credentials_new(struct hky_loop *aux, struct hky_state *state, struct hky_log *log)
 {
     struct hky_credentials *c = hky_calloc(1, sizeof(*c));
     c->aux = aux;
-    c->record = record;
+    c->state = state;
     c->log = log;
     hky_map_init(&c->entries);
     pthread_mutex_init(&c->lock, NULL);

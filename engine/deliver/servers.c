@@ -2,7 +2,7 @@
 
 #include "base/buf.h"
 #include "base/map.h"
-#include "hikyaku/record.h"
+#include "hikyaku/state.h"
 
 #include <pthread.h>
 #include <stdio.h>
@@ -18,7 +18,7 @@
 enum trust { TRUST_UNKNOWN, TRUST_YES, TRUST_NO };
 
 struct hky_servers {
-    struct hky_record *record;
+    struct hky_state *state;
     const struct hky_clock *clock;
     pthread_mutex_t lock;
     struct hky_map map; /* key -> struct hky_server */
@@ -81,15 +81,15 @@ static void count_row(void *ctx, const char *key, const char *value)
     ++*(size_t *)ctx;
 }
 
-struct hky_servers *hky_servers_new(struct hky_record *record, const struct hky_clock *clock)
+struct hky_servers *hky_servers_new(struct hky_state *state, const struct hky_clock *clock)
 {
     struct hky_servers *s = hky_calloc(1, sizeof(*s));
-    s->record = record;
+    s->state = state;
     s->clock = clock;
     pthread_mutex_init(&s->lock, NULL);
     hky_map_init_outside(&s->map);
-    if (record != NULL)
-        hky_state_each(record, KIND, count_row, &s->n_kept);
+    if (state != NULL)
+        hky_state_each(state, KIND, count_row, &s->n_kept);
     return s;
 }
 
@@ -114,7 +114,7 @@ void hky_servers_free(struct hky_servers **sp)
 /* "yes", or "no UNTIL" in milliseconds. */
 static enum trust recall(struct hky_servers *s, const char *key)
 {
-    char *value = s->record != NULL ? hky_state_get(s->record, KIND, key) : NULL;
+    char *value = s->state != NULL ? hky_state_get(s->state, KIND, key) : NULL;
     enum trust trust = TRUST_UNKNOWN;
     uint64_t until_ms;
     if (value == NULL)
@@ -138,16 +138,16 @@ static void keep(struct hky_server *server, enum trust trust)
     __atomic_store_n(&server->trust, (int)trust, __ATOMIC_RELEASE);
     server->n_good = 0;
     server->trial = NULL;
-    if (s->record == NULL)
+    if (s->state == NULL)
         return;
     if (trust == TRUST_NO)
         snprintf(value, sizeof(value), "no %lld", (long long)(hky_clock_now_ms(s->clock) + REFUSED_FOR_MS));
-    char *old = hky_state_get(s->record, KIND, server->key);
+    char *old = hky_state_get(s->state, KIND, server->key);
     if (old == NULL && (trust == TRUST_UNKNOWN || s->n_kept >= SERVERS_MAX))
         return;
     s->n_kept += old == NULL;
     free(old);
-    hky_state_put(s->record, KIND, server->key, trust != TRUST_UNKNOWN ? value : NULL);
+    hky_state_put(s->state, KIND, server->key, trust != TRUST_UNKNOWN ? value : NULL);
 }
 
 struct hky_server *hky_servers_get(struct hky_servers *s, const char *host, uint16_t port, struct hky_str greeting)

@@ -6,13 +6,14 @@
 #define HIKYAKU_DELIVER_H
 
 #include "hikyaku/schedule.h"
+#include "hikyaku/state.h"
 
 struct hky_deliver;
 
 /* What is learned of servers (which of them can take overlapped commands): one for the engine, shared by the workers,
- * kept over restarts in state.db. record NULL: nothing is kept. */
+ * kept over restarts in state.db. state NULL: nothing is kept. */
 struct hky_servers;
-struct hky_servers *hky_servers_new(struct hky_record *record, const struct hky_clock *clock);
+struct hky_servers *hky_servers_new(struct hky_state *state, const struct hky_clock *clock);
 void hky_servers_free(struct hky_servers **s);
 
 struct hky_deliver_params {
@@ -41,7 +42,7 @@ void hky_deliver_lane_gone(struct hky_deliver *d, struct hky_lane *lane); /* sch
 /* Credentials of all relays: one for the engine, on aux. Answers `secret` above: password, or an access token by
  * refresh (net/http) or token_command; caches until expiry less 60 s; refreshed tokens go to state.db. */
 struct hky_credentials;
-struct hky_credentials *hky_credentials_new(struct hky_loop *aux, struct hky_record *record, struct hky_log *log);
+struct hky_credentials *hky_credentials_new(struct hky_loop *aux, struct hky_state *state, struct hky_log *log);
 void hky_credentials_free(struct hky_credentials **c);
 /* Any thread; the policy is kept referenced until done. done on `loop`. With `refused` the answer is newer than that
  * one: fetched, unless another asker's question has fetched it already. */

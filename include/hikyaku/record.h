@@ -5,9 +5,10 @@
 #ifndef HIKYAKU_RECORD_H
 #define HIKYAKU_RECORD_H
 
-#include "hikyaku/journal.h"
+#include "base/clock.h"
+#include "base/log.h"
 #include "hikyaku/message.h"
-#include "hikyaku/policy.h"
+#include "hikyaku/outcome.h"
 
 /* X(id, name, what it means) -- the event log's vocabulary, documented from here in hikyaku-events(5). */
 #define HKY_EVENTS(X)                                                                                                  \
@@ -58,7 +59,7 @@ struct hky_event {
 
 struct hky_record;
 struct hky_record_params {
-    const char *dir; /* spool: events in dir/events.jsonl, state in dir/state.db */
+    const char *dir; /* spool: events in dir/events.jsonl */
     unsigned n_workers;
     uint64_t buffer_octets; /* between workers and the writer, default 2 MiB each; what is beyond is dropped, counted */
     uint64_t rotate_octets; /* events.jsonl is renamed to events-TIME.jsonl at this size, default 256 MiB, 8 kept */
@@ -73,37 +74,5 @@ void hky_record_event(struct hky_record *r, unsigned worker, const struct hky_ev
 void hky_record_reopen(struct hky_record *r); /* after logrotate */
 uint64_t hky_record_dropped(const struct hky_record *r);
 const char *hky_event_name(enum hky_event_kind k);
-
-/* state.db: loaded at open, written through by its own thread. Kinds: "paused" "drained" "oauth". Values are text. */
-char *hky_state_get(struct hky_record *r, const char *kind, const char *key); /* copy or NULL; any thread */
-void hky_state_put(struct hky_record *r, const char *kind, const char *key, const char *value); /* value NULL removes */
-void hky_state_flush(struct hky_record *r); /* what was put is on disk when it returns. Blocks: not for workers */
-void hky_state_each(struct hky_record *r, const char *kind, void (*each)(void *ctx, const char *key, const char *value),
-                    void *ctx);
-
-/* Failure notices (RFC 3464), journalled with the `finished` they speak of. One a worker. */
-struct hky_notice;
-struct hky_notice_params {
-    struct hky_loop *loop;
-    struct hky_journal *journal;
-    struct hky_record *record;
-    unsigned worker;
-    const struct hky_clock *clock;
-    void *ctx;
-    struct hky_policy *(*policy)(void *ctx, unsigned worker); /* borrowed: the one in force here */
-    /* As in struct hky_intake, by which a notice is handed in. */
-    void (*decide)(void *ctx, unsigned worker, struct hky_message *notice, struct hky_str header);
-    void (*enqueue)(void *ctx, unsigned worker, struct hky_message *notice);
-};
-struct hky_notice *hky_notice_new(const struct hky_notice_params *p);
-/* The loops have stopped, the journal is open: what was delivered is finished there, with or without its notice. What
- * failed and has no notice yet comes back at the next start. */
-void hky_notice_stop(struct hky_notice *n);
-/* The journal is closed: until then it may hold what is under way. */
-void hky_notice_free(struct hky_notice **n);
-/* `finish` of the schedule: decides whether a notice is due (NOTIFY, null sender, engine.dsn, route's dsn; success
- * notices on NOTIFY=SUCCESS; digest: one a sender and minute), makes it, journals both, emits the event, drops the
- * recipient's message reference. */
-void hky_notice_finish(struct hky_notice *n, struct hky_recipient *r, const struct hky_outcome *o);
 
 #endif

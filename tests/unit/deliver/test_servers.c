@@ -2,7 +2,7 @@
 #include "deliver/servers.h"
 
 #include "base/clock.h"
-#include "hikyaku/record.h"
+#include "hikyaku/state.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -92,10 +92,9 @@ static void test_it_is_kept(void **state)
     assert_non_null(mkdtemp(dir));
     clock.stopped_at_ms = 1000000;
     for (int run = 0; run < 3; run++) {
-        struct hky_record *record;
-        struct hky_record_params p = {.dir = dir, .n_workers = 1, .clock = &clock};
-        assert_int_equal(hky_record_open(&p, &record, &e), HKY_OK);
-        struct hky_servers *s = hky_servers_new(record, &clock);
+        struct hky_state *kept;
+        assert_int_equal(hky_state_open(dir, NULL, &kept, &e), HKY_OK);
+        struct hky_servers *s = hky_servers_new(kept, &clock);
         struct hky_server *good = get(s, "good"), *bad = get(s, "bad");
         if (run == 0) {
             assert_true(hky_server_may_overlap(good, &one));
@@ -111,7 +110,7 @@ static void test_it_is_kept(void **state)
             assert_false(hky_server_may_overlap(bad, &two));
         }
         hky_servers_free(&s);
-        hky_record_close(&record);
+        hky_state_close(&kept);
         if (run == 1)
             clock.stopped_at_ms += INT64_C(31) * 24 * 3600 * 1000;
     }

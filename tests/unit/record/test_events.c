@@ -513,35 +513,6 @@ static void a_log_that_may_not_be_read_is_written(void **state)
     assert_file("log", "events.jsonl", OLD LINE(11) "\n" WRITING "\n" WAITING);
 }
 
-static void count_one(void *ctx, const char *key, const char *value)
-{
-    (void)key;
-    (void)value;
-    ++*(int *)ctx;
-}
-
-static void state_survives_a_restart(void **state)
-{
-    struct hky_record *r = open_record(0, 0);
-    char *value;
-    int n = 0;
-
-    (void)state;
-    hky_state_put(r, "paused", "gmail", "0 ");
-    hky_state_put(r, "paused", "ses", "5 ");
-    hky_state_put(r, "oauth", "gmail", "token");
-    hky_state_put(r, "paused", "ses", NULL);
-    hky_record_close(&r);
-    r = open_record(0, 0);
-    value = hky_state_get(r, "paused", "gmail");
-    assert_string_equal(value, "0 ");
-    free(value);
-    assert_null(hky_state_get(r, "paused", "ses"));
-    hky_state_each(r, "paused", count_one, &n);
-    assert_int_equal(n, 1);
-    hky_record_close(&r);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -556,7 +527,6 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_disk_that_fills_loses_nothing, make_dir, remove_dir),
         cmocka_unit_test_setup_teardown(a_torn_log_goes_on_in_a_new_line, make_dir, remove_dir),
         cmocka_unit_test_setup_teardown(a_log_that_may_not_be_read_is_written, make_dir, remove_dir),
-        cmocka_unit_test_setup_teardown(state_survives_a_restart, make_dir, remove_dir),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

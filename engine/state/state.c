@@ -2,8 +2,11 @@
  * state.db: what is neither mail nor history (paused and drained relays, refreshed tokens). In memory for reading,
  * written through by one thread; SQLite with synchronous=FULL. SQLite is known here only.
  */
-#include "record/record.h"
+#include "hikyaku/state.h"
 
+#include "base/buf.h"
+#include "base/map.h"
+#include "base/secret.h"
 #include "base/thread.h"
 
 #include <pthread.h>
@@ -184,7 +187,7 @@ void hky_state_close(struct hky_state **state)
     free(s);
 }
 
-char *hky_state_read(struct hky_state *s, const char *kind, const char *key)
+char *hky_state_get(struct hky_state *s, const char *kind, const char *key)
 {
     struct hky_buf b;
     struct hky_str name = join(kind, key, &b);
@@ -199,7 +202,7 @@ char *hky_state_read(struct hky_state *s, const char *kind, const char *key)
     return copy;
 }
 
-void hky_state_write(struct hky_state *s, const char *kind, const char *key, const char *value)
+void hky_state_put(struct hky_state *s, const char *kind, const char *key, const char *value)
 {
     struct change *c = hky_calloc(1, sizeof *c);
 
@@ -214,7 +217,7 @@ void hky_state_write(struct hky_state *s, const char *kind, const char *key, con
     pthread_mutex_unlock(&s->lock);
 }
 
-void hky_state_wait(struct hky_state *s)
+void hky_state_flush(struct hky_state *s)
 {
     pthread_mutex_lock(&s->lock);
     while (s->n_unwritten > 0)
@@ -222,7 +225,7 @@ void hky_state_wait(struct hky_state *s)
     pthread_mutex_unlock(&s->lock);
 }
 
-void hky_state_walk(struct hky_state *s, const char *kind, void (*each)(void *ctx, const char *key, const char *value),
+void hky_state_each(struct hky_state *s, const char *kind, void (*each)(void *ctx, const char *key, const char *value),
                     void *ctx)
 {
     struct hky_map_entry *entry;

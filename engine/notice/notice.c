@@ -2,7 +2,7 @@
  * Failure notices (RFC 3464): whether one is due, and journalling it in the same commit as the `finished` it speaks of.
  * Recipients of one message that fail within DIGEST_MS share a notice in digest mode.
  */
-#include "record/record.h"
+#include "hikyaku/notice.h"
 
 #include "base/hash.h"
 #include "base/map.h"

@@ -8,7 +8,7 @@
 #include <time.h>
 #include <cmocka.h>
 
-#include "hikyaku/record.h"
+#include "hikyaku/notice.h"
 
 static const char original[] =
     "From: Shop <news@shop.example>\r\nTo: <a@x.example>\r\nSubject: spring\r\n\r\nHello\r\n";
