@@ -2,6 +2,7 @@
 #include "cli/cli.h"
 #include "cli/explain.h"
 #include "base/clock.h"
+#include "base/json.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -277,10 +278,7 @@ static bool rehearse(struct explain_case *c)
 {
     struct hky_message *m = c->message;
     struct hky_error e = {0};
-    char *header = hky_alloc(c->header.n + 1);
 
-    memcpy(header, hky_buf_z(&c->header), c->header.n + 1);
-    m->body = hky_body_new(header, c->header.n, c->header.n + 1);
     c->is_rehearsing = hky_rehearsal_init(&c->rehearsal, c->policy, c->now_ms, &e) == HKY_OK;
     c->rehearsal.decide = hky_rehearsal_decide_by_vm;
     c->rehearsal.ctx = c->vm;
@@ -312,6 +310,25 @@ static bool plan_recipient(struct explain_case *c)
     return rehearse(c);
 }
 
+static void print_refusal(const struct hky_refusal *r, bool is_json)
+{
+    char reply[200];
+
+    snprintf(reply, sizeof reply, "%d %s %s", r->code, r->enhanced, r->text);
+    if (!is_json) {
+        printf("The engine refuses this mail: %s\n", reply);
+        return;
+    }
+    struct hky_buf out;
+    hky_buf_init(&out, 4096);
+    struct hky_json j = hky_json_to(&out);
+    hky_json_begin_object(&j, NULL);
+    hky_json_z(&j, "refused", reply);
+    hky_json_end_object(&j);
+    puts(hky_buf_z(&out));
+    hky_buf_fini(&out);
+}
+
 static int explain(struct explain_case *c, const struct explain_wish *w, bool is_json)
 {
     struct hky_route_query q;
@@ -331,8 +348,15 @@ static int explain(struct explain_case *c, const struct explain_wish *w, bool is
         fprintf(stderr, "hikyaku explain: a recipient has at most %d attempts\n", HKY_ATTEMPTS_MAX);
         return HKY_EXIT_USAGE;
     }
-    if (!explain_invent(c, w))
+    switch (explain_invent(c, w)) {
+    case EXPLAIN_TAKEN:
+        break;
+    case EXPLAIN_REFUSED:
+        print_refusal(&c->refusal, is_json);
+        return HKY_EXIT_NO;
+    case EXPLAIN_WRONG:
         return HKY_EXIT_USAGE;
+    }
     q = (struct hky_route_query){
         .message = c->message, .recipient = c->recipient, .header = hky_buf_str(&c->header), .now_ms = c->now_ms};
     hky_route_explain(c->vm, &q, &c->explanation);
@@ -390,7 +414,8 @@ const struct hky_cli_command hky_cli_explain = {
             "  hikyaku explain policy.lua --to a@docomo.ne.jp --author news@shop.example \\\n"
             "      --after 'own connect 554 5.7.1 blocked' --after 'rental 250 ok'\n"
             "\n"
-            "Exit code 0: a route decides; 1: none does, or the policy has errors; 2: wrong usage.",
+            "Exit code 0: a route decides; 1: none does, the engine would refuse the mail, or the policy has errors; "
+            "2: wrong usage.",
     .options = options,
     .run = run,
 };

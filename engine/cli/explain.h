@@ -4,6 +4,7 @@
 #ifndef HKY_CLI_EXPLAIN_H
 #define HKY_CLI_EXPLAIN_H
 
+#include "hikyaku/intake.h"
 #include "hikyaku/rehearse.h"
 #include "hikyaku/route.h"
 
@@ -28,6 +29,7 @@ struct explain_case {
     struct hky_message *message;
     struct hky_recipient *recipient; /* of `message` */
     struct hky_buf header;
+    struct hky_refusal refusal;
     struct hky_explanation explanation;
     int64_t now_ms;           /* moves with --after */
     struct hky_advance first; /* the step that is entered first */
@@ -38,8 +40,10 @@ struct explain_case {
     size_t n_after;
 };
 
-/* The message that the options describe, and the header section it has. False after a complaint. (explain_draft.c) */
-bool explain_invent(struct explain_case *c, const struct explain_wish *w);
+/* The message that the options describe, and the header section it has, as the engine would take it. WRONG: after a
+ * complaint about the options; REFUSED: the engine would not take it, `refusal` says why. (explain_draft.c) */
+enum explain_invented { EXPLAIN_TAKEN, EXPLAIN_REFUSED, EXPLAIN_WRONG };
+enum explain_invented explain_invent(struct explain_case *c, const struct explain_wish *w);
 /* "2026-12-01 10:00", "10:00" (today), "2026-12-01" or Unix seconds, in the policy's timezone. */
 bool explain_time(const char *text, int64_t now_ms, int64_t *out_ms);
 

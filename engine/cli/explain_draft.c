@@ -1,6 +1,7 @@
 /* The invented message of `explain`. */
 #include "cli/cli.h"
 #include "cli/explain.h"
+#include "hikyaku/intake.h"
 #include "mail/header.h"
 
 #include <errno.h>
@@ -8,8 +9,8 @@
 #include <stdlib.h>
 #include <time.h>
 
+#define LOGINS_SHOWN     20
 #define MESSAGE_HEAD_MAX (1U << 20) /* of --message: the header section is what policies see */
-#define FACTS_MAX        (1U << 16)
 
 static bool complain(const char *what, const char *value, const char *why)
 {
@@ -124,9 +125,8 @@ static bool build_header(const struct explain_wish *w, struct hky_buf *out)
     return !out->is_over || complain("the header is longer than 1 MiB", "", "");
 }
 
-/* Name and address of From; --author may be "Shop <news@shop.example>". */
-static bool find_author(const struct explain_wish *w, struct hky_str header, struct hky_address *address,
-                        struct hky_buf *name)
+/* The address of From; --author may be "Shop <news@shop.example>". */
+static bool find_author(const struct explain_wish *w, struct hky_str header, struct hky_address *address)
 {
     struct hky_field field;
     struct hky_mailbox box;
@@ -141,191 +141,113 @@ static bool find_author(const struct explain_wish *w, struct hky_str header, str
         return true;
     }
     *address = box.address;
-    hky_phrase_decode(box.name, name);
     return true;
 }
 
-static void decode_fact(struct hky_str header, const char *field_name, struct hky_buf *out)
+static bool add_own(const char *option, const char *field, const char *value, struct hky_buf *out)
 {
-    struct hky_field field;
-
-    if (hky_field_find(header, field_name, &field))
-        hky_field_decode(hky_str_trim(field.value), out);
+    if (strpbrk(value, "\r\n") != NULL)
+        return complain(option, value, " must be one line");
+    hky_buf_printf(out, "X-Hikyaku-%s: %s\r\n", field, value);
+    return true;
 }
 
-static bool pack_lists(const struct explain_wish *w, struct hky_buf *tags, struct hky_buf *vars)
+/* What the options say is said as an application would say it, and stands for what the file says of the same. */
+static bool add_own_fields(const struct explain_wish *w, struct hky_buf *out)
 {
-    for (size_t i = 0; i < w->n_tags; i++)
-        hky_buf_add(tags, w->tags[i], strlen(w->tags[i]) + 1);
-    for (size_t i = 0; i < w->n_vars; i++) {
-        const char *equals = strchr(w->vars[i], '=');
+    bool is_good =
+        w->scenario == NULL || w->scenario[0] == '\0' || add_own("--scenario ", "Scenario", w->scenario, out);
 
+    for (size_t i = 0; i < w->n_tags && is_good; i++)
+        is_good = add_own("--tag ", "Tag", w->tags[i], out);
+    for (size_t i = 0; i < w->n_vars && is_good; i++) {
+        const char *equals = strchr(w->vars[i], '=');
         if (equals == NULL || equals == w->vars[i])
             return complain("--var ", w->vars[i], " must look like name=value");
-        hky_buf_add(vars, w->vars[i], (size_t)(equals - w->vars[i]));
-        hky_buf_add(vars, "", 1);
-        hky_buf_add(vars, equals + 1, strlen(equals + 1) + 1);
+        is_good = add_own("--var ", "Var", w->vars[i], out);
     }
-    return true;
+    return is_good;
 }
 
-struct pieces {
-    struct hky_address to, sender, author;
-    struct hky_buf name, subject, tags, vars, scenario;
-};
-
-static void take_own_tags(struct hky_str list, struct hky_buf *tags)
+static bool build_message(const struct explain_wish *w, struct hky_str header, struct hky_buf *out)
 {
-    while (list.n > 0) {
-        const char *comma = memchr(list.p, ',', list.n);
-        size_t n = comma != NULL ? (size_t)(comma - list.p) : list.n;
-        struct hky_str tag = hky_str_trim(hky_str_of(list.p, n));
-
-        if (tag.n > 0) {
-            hky_buf_add_str(tags, tag);
-            hky_buf_add_c(tags, '\0');
-        }
-        n += comma != NULL;
-        list = hky_str_of(list.p + n, list.n - n);
-    }
-}
-
-static bool take_own_var(struct hky_str pair, struct hky_buf *vars)
-{
-    const char *equals = memchr(pair.p, '=', pair.n);
-    size_t n = equals != NULL ? (size_t)(equals - pair.p) : 0;
-
-    if (n == 0)
-        return complain("X-Hikyaku-Var", "", ": expected name=value");
-    hky_buf_add_str(vars, hky_str_trim(hky_str_of(pair.p, n)));
-    hky_buf_add_c(vars, '\0');
-    hky_buf_add_str(vars, hky_str_trim(hky_str_of(equals + 1, pair.n - n - 1)));
-    hky_buf_add_c(vars, '\0');
-    return true;
-}
-
-static bool take_own_field(struct hky_str name, struct hky_str value, struct pieces *p)
-{
-    if (hky_str_ieq(name, HKY_STR("Scenario")) && p->scenario.n == 0)
-        hky_buf_add_str(&p->scenario, value);
-    else if (hky_str_ieq(name, HKY_STR("Tag")))
-        take_own_tags(value, &p->tags);
-    else if (hky_str_ieq(name, HKY_STR("Var")))
-        return take_own_var(value, &p->vars);
-    return true;
-}
-
-/* What the application says in X-Hikyaku-* is believed, as from loopback, and leaves the header. */
-static bool take_own_fields(struct explain_case *c, struct pieces *p)
-{
-    static const struct hky_str own = {"X-Hikyaku-", 10};
-    struct hky_str header = hky_buf_str(&c->header);
-    struct hky_buf rest, value;
     struct hky_field f;
-    bool is_good = true;
     size_t at = 0;
 
-    hky_buf_init(&rest, MESSAGE_HEAD_MAX);
-    hky_buf_init(&value, FACTS_MAX);
-    while (is_good && hky_field_next(header, &at, &f)) {
-        if (f.name.n <= own.n || !hky_str_istarts(f.name, own)) {
-            hky_buf_add_str(&rest, f.whole);
-            continue;
-        }
-        hky_buf_clear(&value);
-        hky_field_decode(f.value, &value);
-        is_good = take_own_field(hky_str_of(f.name.p + own.n, f.name.n - own.n), hky_str_trim(hky_buf_str(&value)), p);
-    }
-    hky_buf_add_z(&rest, "\r\n");
-    hky_buf_fini(&value);
-    hky_buf_fini(&c->header);
-    c->header = rest;
-    return is_good;
-}
-
-static bool gather(struct explain_case *c, const struct explain_wish *w, struct pieces *p)
-{
-    struct hky_str header;
-
-    if (w->scenario != NULL)
-        hky_buf_add_z(&p->scenario, w->scenario);
-    if (!take_own_fields(c, p))
+    if (!add_own_fields(w, out))
         return false;
-    header = hky_buf_str(&c->header);
-    if (!parse_address("to", w->to, &p->to) || !find_author(w, header, &p->author, &p->name) ||
-        !pack_lists(w, &p->tags, &p->vars))
-        return false;
-    if (w->sender == NULL)
-        p->sender = p->author;
-    else if (!parse_sender(w->sender, &p->sender))
-        return false;
-    decode_fact(header, "Subject", &p->subject);
+    while (hky_field_next(header, &at, &f))
+        if (w->scenario == NULL || !hky_str_ieq(f.name, HKY_STR("X-Hikyaku-Scenario")))
+            hky_buf_add_str(out, f.whole);
+    hky_buf_add_z(out, "\r\n");
     return true;
 }
 
-/* Mail of a login with one scenario has it without naming it, as at the door. */
-static const char *only_scenario(const struct hky_engine_options *engine, const char *login)
+static bool find_login(const struct hky_policy *policy, const char *name, const struct hky_user **out)
 {
-    for (uint32_t i = 0; login != NULL && i < engine->n_listen; i++) {
-        const struct hky_listen *l = &engine->listen[i];
+    const struct hky_engine_options *engine = &policy->engine;
+    size_t n = 0;
 
-        for (uint32_t k = 0; k < l->n_users; k++) {
-            const char *const *may = l->users[k].scenarios;
-            bool has_one = may != NULL && may[0] != NULL && may[1] == NULL && strcmp(may[0], "*") != 0;
+    *out = NULL;
+    if (name == NULL)
+        return true;
+    if ((*out = hky_login_find(policy, hky_str_z(name))) != NULL)
+        return true;
+    fprintf(stderr, "hikyaku explain: --user %s: no listener has this login; there are:", name);
+    for (uint32_t i = 0; i < engine->n_listen; i++)
+        for (uint32_t k = 0; k < engine->listen[i].n_users; k++, n++)
+            if (n < LOGINS_SHOWN)
+                fprintf(stderr, "%s %s", n > 0 ? "," : "", engine->listen[i].users[k].name);
+    fputs(n == 0 ? " none\n" : n > LOGINS_SHOWN ? " ...\n" : "\n", stderr);
+    return false;
+}
 
-            if (has_one && strcmp(l->users[k].name, login) == 0)
-                return may[0];
-        }
+/* Handed in as at the door: the same code takes it, or refuses it with the same words. */
+static enum explain_invented hand_in(struct explain_case *c, const struct explain_wish *w, const struct hky_address *to,
+                                     const struct hky_address *sender, struct hky_str octets)
+{
+    struct hky_letter_params params = {.policy = c->policy, .is_trusted = true, .id = 1, .now_ms = c->now_ms};
+    struct hky_letter_sender from = {
+        .address = hky_address_str(sender), .is_smtputf8 = true, .is_utf8 = sender->is_utf8};
+    struct hky_letter_rcpt rcpt = {.address = hky_address_str(to), .is_utf8 = to->is_utf8};
+    struct hky_handed_in in = {0};
+
+    if (!find_login(c->policy, w->user, &params.user))
+        return EXPLAIN_WRONG;
+    struct hky_letter *letter = hky_letter_new(&params);
+    bool is_good = hky_letter_from(letter, &from, &c->refusal) && hky_letter_to(letter, &rcpt, &c->refusal);
+    if (is_good) {
+        hky_letter_begin(letter, &(struct hky_letter_origin){.source = "smtp", .client = "127.0.0.1", .hello = ""},
+                         octets.n);
+        (void)hky_letter_octets(letter, octets.p, octets.n);
+        is_good = hky_letter_end(letter, &in, &c->refusal);
     }
-    return "";
-}
-
-static void make(struct explain_case *c, const struct explain_wish *w, const struct pieces *p)
-{
-    struct hky_rcpt_draft rcpt = {.address = hky_address_str(&p->to)};
-    struct hky_message_draft draft = {.id = 1,
-                                      .accepted_at_ms = c->now_ms,
-                                      .size = c->header.n,
-                                      .header_octets = (uint32_t)c->header.n,
-                                      .recipients = &rcpt,
-                                      .n_recipients = 1};
-    struct hky_field field;
-
-    draft.facts[HKY_FACT_SENDER] = hky_address_str(&p->sender);
-    draft.facts[HKY_FACT_AUTHOR] = hky_address_str(&p->author);
-    draft.facts[HKY_FACT_AUTHOR_NAME] = hky_buf_str(&p->name);
-    draft.facts[HKY_FACT_SCENARIO] =
-        p->scenario.n > 0 ? hky_buf_str(&p->scenario) : hky_str_z(only_scenario(&c->policy->engine, w->user));
-    draft.facts[HKY_FACT_USER] = hky_str_z(w->user);
-    draft.facts[HKY_FACT_CLIENT] = HKY_STR("127.0.0.1");
-    draft.facts[HKY_FACT_SOURCE] = HKY_STR("smtp");
-    draft.facts[HKY_FACT_SUBJECT] = hky_buf_str(&p->subject);
-    draft.facts[HKY_FACT_TAGS] = hky_buf_str(&p->tags);
-    draft.facts[HKY_FACT_VARS] = hky_buf_str(&p->vars);
-    if (hky_field_find(hky_buf_str(&c->header), "Message-ID", &field))
-        draft.facts[HKY_FACT_MESSAGE_ID] = hky_str_trim(field.value);
-    c->message = hky_message_new(&draft);
+    hky_letter_free(&letter);
+    if (!is_good)
+        return EXPLAIN_REFUSED;
+    c->message = in.message;
     c->recipient = &c->message->recipients[0];
+    hky_buf_clear(&c->header);
+    hky_buf_add_str(&c->header, in.header);
+    return EXPLAIN_TAKEN;
 }
 
-bool explain_invent(struct explain_case *c, const struct explain_wish *w)
+enum explain_invented explain_invent(struct explain_case *c, const struct explain_wish *w)
 {
-    struct pieces p = {0};
-    bool is_good;
+    struct hky_address to, author, sender;
+    struct hky_buf octets;
+    enum explain_invented result = EXPLAIN_WRONG;
 
     hky_buf_init(&c->header, MESSAGE_HEAD_MAX);
-    hky_buf_init(&p.name, FACTS_MAX);
-    hky_buf_init(&p.subject, FACTS_MAX);
-    hky_buf_init(&p.scenario, FACTS_MAX);
-    hky_buf_init(&p.tags, FACTS_MAX);
-    hky_buf_init(&p.vars, FACTS_MAX);
-    is_good = build_header(w, &c->header) && gather(c, w, &p);
+    hky_buf_init(&octets, 2 * MESSAGE_HEAD_MAX);
+    bool is_good = build_header(w, &c->header) && parse_address("to", w->to, &to) &&
+                   find_author(w, hky_buf_str(&c->header), &author) &&
+                   (w->sender == NULL || parse_sender(w->sender, &sender)) &&
+                   build_message(w, hky_buf_str(&c->header), &octets);
+    if (is_good && octets.is_over)
+        is_good = complain("the header is longer than 1 MiB", "", "");
     if (is_good)
-        make(c, w, &p);
-    hky_buf_fini(&p.name);
-    hky_buf_fini(&p.subject);
-    hky_buf_fini(&p.scenario);
-    hky_buf_fini(&p.tags);
-    hky_buf_fini(&p.vars);
-    return is_good;
+        result = hand_in(c, w, &to, w->sender != NULL ? &sender : &author, hky_buf_str(&octets));
+    hky_buf_fini(&octets);
+    return result;
 }

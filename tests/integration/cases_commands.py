@@ -79,19 +79,29 @@ def one_is_one(world):
     holds("1 message, 1 recipient, 0 faults by rule, " in sink.text(), sink.text())
 
 
-@case("commands", "explain --user: mail of a login with one scenario is of that one, as at the door")
+@case("commands", "explain --user: what the login may use, as at the door")
 def explain_a_login(world):
     world.write("policy.lua", """
         engine { listen = { addr = "127.0.0.1:2525", users = { one = { password = secret "p", scenario = "spring" },
-          two = { password = secret "p", scenario = { "spring", "autumn" } } } } }
+          mail = { password = secret "p", sender = "shop.example" }, two = { password = secret "p", scenario = { "spring", "autumn" } } } } }
         relay "r" { host = "127.0.0.1", port = 1, tls = "none" }
         route "spring" { to = "*", scenario = "spring", via = "r" }
         route "all" { to = "*", via = "r" }
     """)
-    for args, route in ((["one"], "spring"), (["two"], "all"), (["one", "--scenario", "autumn"], "all"), (["nobody"], "all")):
+    for args, route in ((["one"], "spring"), (["two"], "all"), (["two", "--scenario", "autumn"], "all"), (["one", "--scenario", "spring"], "spring")):
         answer = json.loads(world.run("explain", "policy.lua", "--to", "a@x.example", "--author", "b@y.example", "--json",
                                       "--user", *args)[1])
         same(answer["route"], route, f"--user {args}")
+    for args, code, words in ((["one", "--scenario", "autumn"], 1, "The engine refuses this mail: 550 5.7.1 login one may not use the scenario autumn"),
+                              (["mail"], 1, "The engine refuses this mail: 553 5.7.1 login mail may not send as this address"),
+                              (["mail", "--sender", "b@shop.example"], 1, "login mail may not send with this From"),
+                              (["mail", "--sender", "b@y.example"], 1, "553 5.7.1 login mail may not send as this address"),
+                              (["nobody"], 2, "--user nobody: no listener has this login"), (["on"], 2, "there are: one, mail, two")):
+        got, out, err = world.run("explain", "policy.lua", "--to", "a@x.example", "--author", "b@y.example", "--user", *args, check=False)
+        holds(got == code and words in out + err, f"--user {args}: exit {got} instead of {code}\n{out}{err}")
+    got, out, err = world.run("explain", "policy.lua", "--to", "a@x.example", "--author", "b@y.example", "--json", "--user", "one",
+                              "--scenario", "autumn", check=False)
+    holds(got == 1 and json.loads(out)["refused"].startswith("550 5.7.1 "), out)
 
 
 @case("commands", "explain names what is missing or misspelt: the author, a relay of --after, one word too many")
