@@ -26,10 +26,28 @@ void hky_delivery_free(struct hky_delivery **xp)
         hky_body_read_release(&x->read);
     if (x->message != NULL)
         hky_message_unref(&x->message);
+    for (unsigned i = 0; i < x->txn.n; i++)
+        hky_delivery_forget(x, i);
     hky_buf_fini(&x->txn.commands);
     hky_buf_fini(&x->gathered);
     free(x->txn.verdicts);
     free(x);
+}
+
+void hky_delivery_rewind(struct hky_delivery *x)
+{
+    HKY_ASSERT(!x->is_reading && x->n_kept > 0);
+    if (x->has_piece)
+        hky_body_read_release(&x->read);
+    hky_buf_clear(&x->txn.commands);
+    hky_buf_clear(&x->gathered);
+    for (unsigned i = 0; i < x->txn.n; i++)
+        x->txn.verdicts[i] = x->kept[i] != NULL ? HKY_VERDICT_OPEN : HKY_VERDICT_REPORTED;
+    x->txn.state = HKY_TRANSACTION_NEW;
+    x->at = 0;
+    x->dot = 1;
+    x->has_piece = x->is_header_out = false;
+    x->is_mail_sent = true;
 }
 
 struct run {

@@ -9,6 +9,19 @@
 #include "hikyaku/schedule.h"
 #include "net/stream.h"
 
+/* What a host said that may not be the last word: another host is asked first. */
+struct hky_kept {
+    enum hky_stage stage;
+    enum hky_class class;
+    struct hky_reply reply;
+};
+
+#define HKY_HOSTS_MAX 20 /* engine.bounds.hosts at most */
+struct hky_target {
+    sa_family_t family;
+    uint8_t octets[16];
+};
+
 struct hky_delivery {
     struct hky_transaction txn; /* first: the dialogue knows only this */
     struct hky_job *job;        /* NULL in a probe */
@@ -30,12 +43,26 @@ struct hky_delivery {
     uint8_t dot;
     bool is_reading, has_piece, is_header_out, is_orphan;
     size_t verdicts_cap;
+    /* of this attempt, over several hosts */
+    struct hky_target tried[HKY_HOSTS_MAX];
+    unsigned n_tried;
+    struct hky_kept **kept; /* n; NULL: nobody has one. Who has one is to be asked for elsewhere */
+    unsigned n_kept;
+    bool is_mail_sent;              /* by an earlier host's connection */
+    TAILQ_ENTRY(hky_delivery) link; /* pool->detours */
     struct hky_delivery *free_next;
 };
 
 struct hky_delivery *hky_delivery_new(void);
 /* n recipients; keeps the memory of the last use. */
 void hky_delivery_reset(struct hky_delivery *x, unsigned n);
+/* The recipients with a kept answer once more, by another connection: everything from the start. */
+void hky_delivery_rewind(struct hky_delivery *x);
+/* Keeps what a host said of recipient i, unless what was kept before is better. */
+void hky_delivery_keep(struct hky_delivery *x, unsigned i, const struct hky_kept *k);
+void hky_delivery_forget(struct hky_delivery *x, unsigned i);
+/* Does the earlier answer say more? Temporary before permanent, which a host says of itself; else what got further. */
+bool hky_kept_is_better(const struct hky_kept *earlier, const struct hky_kept *later);
 /* A piece may still be on its way from a reader thread: the memory goes when it has come. */
 void hky_delivery_free(struct hky_delivery **x);
 

@@ -17,7 +17,7 @@ struct hky_delivery *hky_delivery_new(void)
 
 void hky_delivery_reset(struct hky_delivery *x, unsigned n)
 {
-    HKY_ASSERT(!x->is_reading && !x->has_piece);
+    HKY_ASSERT(!x->is_reading && !x->has_piece && x->kept == NULL);
     if (n > x->verdicts_cap) {
         free(x->txn.verdicts);
         x->verdicts_cap = n < 16 ? 16 : n;
@@ -34,6 +34,8 @@ void hky_delivery_reset(struct hky_delivery *x, unsigned n)
     x->at = 0;
     x->dot = 1;
     x->is_header_out = x->is_orphan = false;
+    x->n_tried = 0;
+    x->is_mail_sent = false;
 }
 
 static bool is_ascii(struct hky_str s)
@@ -190,6 +192,8 @@ bool hky_envelope_build(struct hky_delivery *x, const struct hky_capabilities *c
     add_mail(x, caps, is_raw, needs_utf8);
     unsigned n_written = 0;
     for (unsigned i = 0; i < x->txn.n; i++) {
+        if (x->txn.verdicts[i] == HKY_VERDICT_REPORTED)
+            continue;
         struct hky_str address = hky_recipient_address(x->recipients[i]);
         struct hky_refusal one = {.class = HKY_CLASS_SIZE_FORMAT};
         if (!is_ascii(address) && !needs_utf8)

@@ -111,6 +111,22 @@ static void let_go(struct hky_outbound *c)
     hky_outbound_enter(c, HKY_OUTBOUND_CLOSED);
 }
 
+/* The better one of this and what an earlier host said. */
+static void report(struct hky_outbound *c, struct hky_delivery *x, unsigned i, enum hky_stage stage,
+                   enum hky_class class, const struct hky_reply *reply)
+{
+    struct hky_kept *earlier = x->kept != NULL ? x->kept[i] : NULL;
+    struct hky_kept later = {.stage = stage, .class = class};
+    bool is_final =
+        class == HKY_CLASS_AMBIGUOUS || reply->code / 100 == 2 || (reply->code >= 500 && stage >= HKY_STAGE_MAIL);
+    later.reply.code = reply->code;
+    if (earlier != NULL && !is_final && hky_kept_is_better(earlier, &later))
+        c->params.ops->result(c->params.ctx, c, x, i, earlier->stage, earlier->class, &earlier->reply);
+    else
+        c->params.ops->result(c->params.ctx, c, x, i, stage, class, reply);
+    hky_delivery_forget(x, i);
+}
+
 /* No connection came about, or none that could send: the bound delivery gets the outcome. */
 static void fail_bound(struct hky_outbound *c, const struct hky_outbound_end *end)
 {
@@ -123,7 +139,8 @@ static void fail_bound(struct hky_outbound *c, const struct hky_outbound_end *en
         return;
     }
     for (unsigned i = 0; i < x->txn.n; i++)
-        c->params.ops->result(c->params.ctx, c, x, i, end->stage, end->class, end->reply);
+        if (x->txn.verdicts[i] != HKY_VERDICT_REPORTED)
+            report(c, x, i, end->stage, end->class, end->reply);
     c->params.ops->done(c->params.ctx, c, x, false);
 }
 
@@ -142,17 +159,28 @@ static void close_for_good(struct hky_outbound *c, const struct hky_outbound_end
     hky_loop_defer(c->params.loop, &c->free_task);
 }
 
-static bool has_more_targets(const struct hky_outbound *c)
-{
-    return (c->addrs != NULL && c->addr_at < c->addrs->n) || c->host_at + 1 < c->params.n_hosts;
-}
-
-/* RFC 5321 5.1: the next address or host when nobody answers, or the one that answers is busy. */
+/* RFC 5321 5.1: the next address or host when this one cannot be had. A refused login, and what we lack for one, is the
+ * same everywhere. */
 static bool may_try_next(const struct hky_outbound *c, enum hky_stage stage, const struct hky_reply *r)
 {
-    if (stage != HKY_STAGE_CONNECT && stage != HKY_STAGE_GREETING)
+    if (stage > HKY_STAGE_AUTH)
         return false;
-    return r->code < 500 && has_more_targets(c); /* 0: nobody answered */
+    if (stage == HKY_STAGE_AUTH && r->code == 0 && r->origin != HKY_ORIGIN_LOST && r->origin != HKY_ORIGIN_TIMEOUT)
+        return false;
+    if (stage == HKY_STAGE_AUTH && r->code >= 500)
+        return false;
+    return hky_outbound_has_more_targets(c, c->bound);
+}
+
+/* Of all targets that were tried the one that says most. */
+static void keep_end(struct hky_outbound *c, struct hky_outbound_end *end, struct hky_reply *reply)
+{
+    struct hky_kept now = {.stage = end->stage, .class = end->class, .reply = *reply};
+    if (c->kept.stage == HKY_STAGE_NONE || !hky_kept_is_better(&c->kept, &now))
+        c->kept = now;
+    end->stage = c->kept.stage;
+    end->class = c->kept.class;
+    *reply = c->kept.reply;
 }
 
 void hky_outbound_conclude(struct hky_outbound *c)
@@ -177,27 +205,28 @@ void hky_outbound_conclude(struct hky_outbound *c)
     if (c->is_full && !end.is_broken && !end.is_out_of_step)
         end.n_full = c->n_taken - c->end.n_given_back;
     c->end.kind = HKY_DIALOGUE_SEND;
-    if (!end.was_open && may_try_next(c, end.stage, &reply)) {
-        dialogue_end(c);
-        hky_outbound_next_target(c);
-        return;
-    }
     if (!end.was_open && end.stage == HKY_STAGE_TLS && reply.origin == HKY_ORIGIN_TLS && !c->is_plain &&
         c->params.relay->tls == HKY_TLS_OPPORTUNISTIC) {
         c->is_plain = true;
-        c->addr_at = c->addr_at > 0 ? c->addr_at - 1 : 0;
-        c->class = HKY_CLASS_N;
         trace(c, HKY_STAGE_TLS, false, reply.text);
         dialogue_end(c);
-        hky_outbound_next_target(c);
+        hky_outbound_same_target(c);
         return;
     }
     if (!end.was_open && end.stage == HKY_STAGE_AUTH && hky_outbound_wants_refresh(c)) {
         c->has_refreshed = true; /* the token may have been revoked before its time */
-        c->addr_at = c->addr_at > 0 ? c->addr_at - 1 : 0;
         dialogue_end(c);
-        hky_outbound_next_target(c);
+        hky_outbound_same_target(c);
         return;
+    }
+    if (!end.was_open) {
+        bool is_more = may_try_next(c, end.stage, &reply);
+        keep_end(c, &end, &reply);
+        if (is_more) {
+            dialogue_end(c);
+            hky_outbound_next_target(c);
+            return;
+        }
     }
     trace(c, end.stage, end.is_idle, reply.text);
     close_for_good(c, &end);
@@ -208,6 +237,40 @@ void hky_outbound_conclude(struct hky_outbound *c)
 static struct hky_delivery *delivery_of(struct hky_transaction *t)
 {
     return HKY_CONTAINER(t, struct hky_delivery, txn);
+}
+
+/* Another host may take who was put off here, or was lost with the connection. */
+static bool may_go_elsewhere(const struct hky_outbound *c, const struct hky_delivery *x,
+                             const struct hky_dialogue_event *ev)
+{
+    const struct hky_reply *r = ev->reply;
+    if (c->params.ops->elsewhere == NULL || ev->is_ambiguous || c->class != HKY_CLASS_N || x->txn.is_dry ||
+        x->is_reading)
+        return false;
+    return (r->code == 0 || (r->code >= 400 && r->code < 500)) && hky_outbound_has_more_targets(c, x);
+}
+
+static void on_result(struct hky_outbound *c, const struct hky_dialogue_event *ev)
+{
+    struct hky_delivery *x = delivery_of(ev->txn);
+    if (may_go_elsewhere(c, x, ev)) {
+        struct hky_kept k = {.stage = ev->stage, .class = HKY_CLASS_N, .reply = *ev->reply};
+        hky_delivery_keep(x, ev->recipient, &k);
+        return;
+    }
+    report(c, x, ev->recipient, ev->stage, ev->is_ambiguous ? HKY_CLASS_AMBIGUOUS : c->class, ev->reply);
+}
+
+static void on_done(struct hky_outbound *c, struct hky_delivery *x)
+{
+    c->done_at_ms = hky_loop_now_ms(c->params.loop);
+    if (x->n_kept == 0) {
+        c->params.ops->done(c->params.ctx, c, x, true);
+        return;
+    }
+    hky_outbound_mark_tried(c, x);
+    hky_delivery_rewind(x);
+    c->params.ops->elsewhere(c->params.ctx, c, x);
 }
 
 static void on_give_back(struct hky_outbound *c, struct hky_delivery *x)
@@ -238,12 +301,10 @@ static void on_dialogue(void *ctx, const struct hky_dialogue_event *ev)
         ops->open(c->params.ctx, c);
         break;
     case HKY_DIALOGUE_RESULT:
-        ops->result(c->params.ctx, c, delivery_of(ev->txn), ev->recipient, ev->stage,
-                    ev->is_ambiguous ? HKY_CLASS_AMBIGUOUS : c->class, ev->reply);
+        on_result(c, ev);
         break;
     case HKY_DIALOGUE_DONE:
-        c->done_at_ms = hky_loop_now_ms(c->params.loop);
-        ops->done(c->params.ctx, c, delivery_of(ev->txn), true);
+        on_done(c, delivery_of(ev->txn));
         break;
     case HKY_DIALOGUE_GIVE_BACK:
         on_give_back(c, delivery_of(ev->txn));
@@ -275,7 +336,7 @@ static void refuse_one(void *ctx, unsigned i, const struct hky_refusal *why)
     struct hky_outbound *c = ctx;
     struct hky_reply reply;
     hky_reply_local(&reply, HKY_ORIGIN_LOCAL, "%s", why->text);
-    c->params.ops->result(c->params.ctx, c, c->bound, i, HKY_STAGE_RCPT, why->class, &reply);
+    report(c, c->bound, i, HKY_STAGE_RCPT, why->class, &reply);
 }
 
 static void on_piece(void *ctx, struct hky_delivery *x)
@@ -303,7 +364,7 @@ static void begin(struct hky_outbound *c, struct hky_delivery *x)
     hky_reply_local(&reply, HKY_ORIGIN_LOCAL, "%s", why.text);
     for (unsigned i = 0; i < x->txn.n; i++)
         if (x->txn.verdicts[i] == HKY_VERDICT_OPEN)
-            c->params.ops->result(c->params.ctx, c, x, i, HKY_STAGE_MAIL, why.class, &reply);
+            report(c, x, i, HKY_STAGE_MAIL, why.class, &reply);
     c->params.ops->done(c->params.ctx, c, x, false);
 }
 
@@ -513,6 +574,8 @@ static void on_lost(struct hky_outbound *c, bool is_eof, const struct hky_error 
     hky_stream_close(&c->stream);
     c->end = (struct hky_dialogue_event){.kind = HKY_DIALOGUE_END, .stage = HKY_STAGE_CONNECT};
     c->end_reply = reply;
+    if (e != NULL && (e->sys == ENETUNREACH || e->sys == EAFNOSUPPORT || e->sys == EADDRNOTAVAIL))
+        hky_outbound_unmark_tried(c);
     hky_outbound_conclude(c);
 }
 

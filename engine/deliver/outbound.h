@@ -38,6 +38,8 @@ struct hky_outbound_ops {
     void (*result)(void *ctx, struct hky_outbound *c, struct hky_delivery *x, unsigned i, enum hky_stage stage,
                    enum hky_class class, const struct hky_reply *reply);
     void (*done)(void *ctx, struct hky_outbound *c, struct hky_delivery *x, bool mail_sent);
+    /* Recipients with a kept answer are to be tried at another host, by a connection of their own. NULL: never. */
+    void (*elsewhere)(void *ctx, struct hky_outbound *c, struct hky_delivery *x);
     /* To be sent again at once: recipients without a result. mail_sent: its MAIL was written. */
     void (*give_back)(void *ctx, struct hky_outbound *c, struct hky_delivery *x, bool mail_sent);
     /* It could not be opened: give the bound delivery back instead of failing it? NULL: no. */
@@ -66,6 +68,7 @@ struct hky_outbound_params {
     bool is_plain;       /* opportunistic TLS failed before: do without */
     bool no_pipelining;
     uint32_t most;              /* messages; 0: no bound */
+    uint32_t most_hosts;        /* that one delivery is tried at; 0 = 5 */
     uint32_t idle_ms;           /* 0 = 30 s */
     struct hky_delivery *bound; /* sent first; gets the outcome when no connection comes about */
     const struct hky_outbound_ops *ops;

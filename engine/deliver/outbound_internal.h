@@ -60,6 +60,7 @@ struct hky_outbound {
     bool has_refreshed;            /* the token was refused once, and fetched again */
     bool may_exist;                /* a host has addresses, or nobody could say */
     enum hky_class class;          /* of a local failure */
+    struct hky_kept kept;          /* how the best of the targets before this one ended; stage NONE: there was none */
     struct hky_dialogue_event end; /* kind END when over */
     struct hky_reply end_reply;
 };
@@ -101,6 +102,12 @@ void hky_outbound_conclude(struct hky_outbound *c);
 /* outbound_target.c */
 void hky_outbound_resolve(struct hky_outbound *c);
 void hky_outbound_next_target(struct hky_outbound *c);
+void hky_outbound_same_target(struct hky_outbound *c); /* once more */
+/* After this target another may be tried: for the delivery in hand. */
+bool hky_outbound_has_more_targets(const struct hky_outbound *c, const struct hky_delivery *x);
+void hky_outbound_mark_tried(const struct hky_outbound *c, struct hky_delivery *x);
+/* Nothing of ours leads there (no IPv6, say): as if it had not been tried. */
+void hky_outbound_unmark_tried(struct hky_outbound *c);
 void hky_outbound_on_addr(struct hky_dns_query *q, const struct hky_dns_addr_answer *a);
 /* outbound_login.c */
 void hky_outbound_login(struct hky_outbound *c);

@@ -4,7 +4,8 @@
 #include <arpa/inet.h>
 #include <netinet/in.h>
 
-#define MX_PORT 25
+#define MX_PORT       25
+#define HOSTS_DEFAULT 5
 
 static void set_port(struct sockaddr_storage *ss, uint16_t port)
 {
@@ -34,6 +35,78 @@ static socklen_t source_address(const char *text, int family, struct sockaddr_st
     return 0;
 }
 
+/* ---- what was tried ---- */
+
+static struct hky_target target_of(const struct sockaddr_storage *ss)
+{
+    struct hky_target t = {.family = ss->ss_family};
+    if (t.family == AF_INET6)
+        memcpy(t.octets, &((const struct sockaddr_in6 *)ss)->sin6_addr, 16);
+    else
+        memcpy(t.octets, &((const struct sockaddr_in *)ss)->sin_addr, 4);
+    return t;
+}
+
+static bool was_tried(const struct hky_delivery *x, const struct sockaddr_storage *ss)
+{
+    struct hky_target t = target_of(ss);
+    for (unsigned i = 0; x != NULL && i < x->n_tried; i++)
+        if (x->tried[i].family == t.family && memcmp(x->tried[i].octets, t.octets, sizeof(t.octets)) == 0)
+            return true;
+    return false;
+}
+
+static unsigned most_hosts(const struct hky_outbound *c)
+{
+    unsigned most = c->params.most_hosts > 0 ? c->params.most_hosts : HOSTS_DEFAULT;
+    return most < HKY_HOSTS_MAX ? most : HKY_HOSTS_MAX;
+}
+
+static const struct sockaddr_storage *current(const struct hky_outbound *c)
+{
+    return &c->addrs->addr[c->addr_at - 1].ss;
+}
+
+void hky_outbound_mark_tried(const struct hky_outbound *c, struct hky_delivery *x)
+{
+    if (x != NULL && x->n_tried < HKY_HOSTS_MAX && !was_tried(x, current(c)))
+        x->tried[x->n_tried++] = target_of(current(c));
+}
+
+void hky_outbound_unmark_tried(struct hky_outbound *c)
+{
+    struct hky_delivery *x = c->bound;
+    if (x != NULL && x->n_tried > 0)
+        x->n_tried--;
+}
+
+/* The first address from `at` on that was not tried; addrs->n: none. */
+static unsigned untried(const struct hky_outbound *c, const struct hky_delivery *x, unsigned at)
+{
+    while (at < c->addrs->n && was_tried(x, &c->addrs->addr[at].ss))
+        at++;
+    return at;
+}
+
+bool hky_outbound_has_more_targets(const struct hky_outbound *c, const struct hky_delivery *x)
+{
+    bool is_marked = c->addrs == NULL || c->addrs->n == 0 || was_tried(x, current(c));
+    unsigned n_tried = x != NULL ? x->n_tried + !is_marked : 1;
+    if (n_tried >= most_hosts(c))
+        return false;
+    if (c->state != HKY_OUTBOUND_READY)
+        return c->host_at + 1 < c->params.n_hosts || (c->addrs != NULL && untried(c, x, c->addr_at) < c->addrs->n);
+    /* By a new connection, which looks at all of them from the start. */
+    if (c->params.n_hosts > 1)
+        return true;
+    for (unsigned i = 0; i < c->addrs->n; i++)
+        if (i != c->addr_at - 1 && !was_tried(x, &c->addrs->addr[i].ss))
+            return true;
+    return false;
+}
+
+/* ---- the next one ---- */
+
 static void connect_to(struct hky_outbound *c, unsigned i)
 {
     struct sockaddr_storage from;
@@ -57,13 +130,34 @@ void hky_outbound_next_target(struct hky_outbound *c)
 {
     c->end = (struct hky_dialogue_event){.kind = HKY_DIALOGUE_SEND};
     c->class = HKY_CLASS_N; /* what the last target was guilty of */
-    if (c->addrs != NULL && c->addr_at < c->addrs->n) {
-        connect_to(c, c->addr_at++);
+    if (c->addrs != NULL && (c->addr_at = untried(c, c->bound, c->addr_at)) < c->addrs->n) {
+        c->addr_at++;
+        hky_outbound_mark_tried(c, c->bound);
+        connect_to(c, c->addr_at - 1);
         return;
     }
-    HKY_ASSERT(c->host_at + 1 < c->params.n_hosts);
-    c->host_at++;
-    hky_outbound_resolve(c);
+    if (c->host_at + 1 < c->params.n_hosts) {
+        c->host_at++;
+        hky_outbound_resolve(c);
+        return;
+    }
+    /* All addresses of the last host had been tried under another name: what they said counts. */
+    bool is_known = c->kept.stage != HKY_STAGE_NONE;
+    c->end =
+        (struct hky_dialogue_event){.kind = HKY_DIALOGUE_END, .stage = is_known ? c->kept.stage : HKY_STAGE_CONNECT};
+    c->class = is_known ? c->kept.class : HKY_CLASS_NETWORK;
+    if (is_known)
+        c->end_reply = c->kept.reply;
+    else
+        hky_reply_local(&c->end_reply, HKY_ORIGIN_CONNECT, "every address was tried");
+    hky_outbound_conclude(c);
+}
+
+void hky_outbound_same_target(struct hky_outbound *c)
+{
+    c->end = (struct hky_dialogue_event){.kind = HKY_DIALOGUE_SEND};
+    c->class = HKY_CLASS_N;
+    connect_to(c, c->addr_at - 1);
 }
 
 /* 127/8, 0/8, ::1, :: and the same mapped. */

@@ -20,6 +20,8 @@ struct member { /* one connection */
     struct hky_delivery *live[2]; /* what it has of ours, bound or under way */
     struct hky_server *server;    /* NULL: not greeted yet, or nobody we could learn about */
     bool is_open;
+    bool is_detour;  /* for one delivery that was put off elsewhere */
+    bool is_leaving; /* makes room for a detour */
     TAILQ_ENTRY(member) link;
 };
 
@@ -37,6 +39,7 @@ struct hky_pool {
     bool is_redirected;
     TAILQ_HEAD(hky_lanes_head, hky_lane_slot) lanes;
     TAILQ_HEAD(, member) members;
+    TAILQ_HEAD(, hky_delivery) detours; /* wait for a connection to another host */
     unsigned n_members, n_open;
     bool is_proven; /* the last connection that ended its opening could send */
     bool is_queued, no_overlap, no_pipelining;
@@ -88,6 +91,8 @@ static struct hky_delivery *delivery_of_job(struct hky_pool *pool, struct hky_jo
 
 static void delivery_over(struct hky_pool *pool, struct hky_delivery *x)
 {
+    for (unsigned i = 0; i < x->txn.n && x->n_kept > 0; i++)
+        hky_delivery_forget(x, i);
     /* A reader thread may still need the message for a piece: then its reference goes with the delivery. */
     if (!x->is_reading)
         hky_message_unref(&x->message);
@@ -169,9 +174,19 @@ static void on_done(void *ctx, struct hky_outbound *c, struct hky_delivery *x, b
     struct member *m = ctx;
     (void)c;
     struct hky_job *job = x->job;
+    mail_sent |= x->is_mail_sent;
     forget(m, x);
     delivery_over(m->pool, x);
     hky_schedule_done(&job, mail_sent);
+}
+
+static void on_elsewhere(void *ctx, struct hky_outbound *c, struct hky_delivery *x)
+{
+    struct member *m = ctx;
+    (void)c;
+    forget(m, x);
+    TAILQ_INSERT_TAIL(&m->pool->detours, x, link);
+    hky_pool_wake(m->pool);
 }
 
 static void on_give_back(void *ctx, struct hky_outbound *c, struct hky_delivery *x, bool mail_sent)
@@ -179,9 +194,10 @@ static void on_give_back(void *ctx, struct hky_outbound *c, struct hky_delivery 
     struct member *m = ctx;
     (void)c;
     struct hky_job *job = x->job;
+    bool is_mail_sent = x->is_mail_sent;
     forget(m, x);
     delivery_over(m->pool, x);
-    if (mail_sent)
+    if (mail_sent || is_mail_sent)
         hky_schedule_done(&job, true);
     else
         hky_schedule_give_back(&job);
@@ -206,7 +222,7 @@ static bool on_spare(void *ctx, struct hky_outbound *c, const struct hky_outboun
     struct member *m = ctx;
     struct hky_pool *pool = m->pool;
     (void)c;
-    if (pool->n_open == 0 || !is_turned_away(end))
+    if (pool->n_open == 0 || m->is_detour || !is_turned_away(end))
         return false;
     pool->learned_most = pool->n_open;
     pool->learned_until_ms = hky_loop_now_ms(pool->deliver->params.loop) + LEARNED_FOR_MS;
@@ -279,7 +295,7 @@ static void on_closed(void *ctx, struct hky_outbound *c, const struct hky_outbou
     struct hky_pool *pool = m->pool;
     (void)c;
     HKY_ASSERT(m->live[0] == NULL && m->live[1] == NULL);
-    if (!end->was_open)
+    if (!end->was_open && !m->is_detour)
         pool->is_proven = false;
     if (end->no_tls)
         pool->plain_until_ms = hky_loop_now_ms(pool->deliver->params.loop) + NO_TLS_FOR_MS;
@@ -311,6 +327,7 @@ static const struct hky_outbound_ops connection_ops = {
     .result = on_result,
     .done = on_done,
     .give_back = on_give_back,
+    .elsewhere = on_elsewhere,
     .spare = on_spare,
     .open = on_open,
     .closed = on_closed,
@@ -347,14 +364,14 @@ static uint32_t most_messages(const struct hky_pool *pool)
     return is_known && (most == 0 || pool->learned_full < most) ? pool->learned_full : most;
 }
 
-static void open_one(struct hky_pool *pool, struct hky_job *job)
+static void open_one(struct hky_pool *pool, struct hky_delivery *x, bool is_detour)
 {
     struct hky_deliver *d = pool->deliver;
     struct member *m = hky_calloc(1, sizeof(*m));
     m->pool = pool;
     const char *hello = pool->relay->hello != NULL && pool->relay->hello[0] != '\0' ? pool->relay->hello
                                                                                     : pool->policy->engine.hostname;
-    struct hky_delivery *x = delivery_of_job(pool, job);
+    m->is_detour = is_detour;
     keep(m, x);
     struct hky_outbound_params p = {
         .loop = d->params.loop,
@@ -370,7 +387,8 @@ static void open_one(struct hky_pool *pool, struct hky_job *job)
         .is_redirected = pool->is_redirected,
         .is_plain = hky_loop_now_ms(d->params.loop) < pool->plain_until_ms,
         .no_pipelining = pool->no_pipelining,
-        .most = most_messages(pool),
+        .most = is_detour ? 1 : most_messages(pool),
+        .most_hosts = pool->policy->engine.bounds.hosts,
         .bound = x,
         .ops = &connection_ops,
         .ctx = m,
@@ -380,12 +398,17 @@ static void open_one(struct hky_pool *pool, struct hky_job *job)
     m->connection = hky_outbound_new(&p);
 }
 
-static bool may_open(const struct hky_pool *pool)
+static unsigned most_connections(const struct hky_pool *pool)
 {
     unsigned most = pool->relay->connections > 0 ? pool->relay->connections : CONNECTIONS_DEFAULT;
     if (hky_loop_now_ms(pool->deliver->params.loop) < pool->learned_until_ms && pool->learned_most < most)
         most = pool->learned_most > 0 ? pool->learned_most : 1;
-    if (pool->n_members >= most)
+    return most;
+}
+
+static bool may_open(const struct hky_pool *pool)
+{
+    if (pool->n_members >= most_connections(pool))
         return false;
     /* A place not known to work is tried by one connection: when it fails, one job has the outcome, not all. */
     return pool->is_proven || pool->n_members == pool->n_open;
@@ -414,9 +437,69 @@ bool hky_lane_fail_one(struct hky_lane *lane, enum hky_stage stage, enum hky_cla
     return true;
 }
 
+/* What was heard so far is the outcome. */
+static void end_detour(struct hky_pool *pool, struct hky_delivery *x)
+{
+    struct hky_job *job = x->job;
+    for (unsigned i = 0; i < x->txn.n; i++) {
+        if (x->kept == NULL || x->kept[i] == NULL)
+            continue;
+        const struct hky_kept *k = x->kept[i];
+        struct hky_outcome o;
+        struct hky_verdict_query q = {
+            .policy = pool->policy,
+            .relay = pool->relay,
+            .host = pool->hosts[0].host,
+            .stage = k->stage,
+            .class = k->class,
+            .reply = &k->reply,
+            .address = hky_recipient_address(x->recipients[i]),
+        };
+        hky_verdict(&q, &o);
+        hky_schedule_result(job, i, &o);
+    }
+    delivery_over(pool, x);
+    hky_schedule_done(&job, true);
+}
+
+/* One after the other, within the bound of connections: where there is no room, others make some. */
+static void open_detours(struct hky_pool *pool)
+{
+    struct hky_delivery *x;
+    unsigned n_leaving = 0, n_waiting = 0;
+    while ((x = TAILQ_FIRST(&pool->detours)) != NULL &&
+           (pool->deliver->is_draining || pool->n_members < most_connections(pool))) {
+        enum hky_take take = pool->deliver->is_draining ? HKY_TAKE_EMPTY : hky_schedule_take_again(x->job);
+        if (take == HKY_TAKE_WAIT)
+            return; /* for a slot of the cap: the lane wakes us */
+        TAILQ_REMOVE(&pool->detours, x, link);
+        if (take == HKY_TAKE_EMPTY) {
+            end_detour(pool, x);
+            continue;
+        }
+        x->is_mail_sent = false; /* that one is counted */
+        open_one(pool, x, true);
+    }
+    struct member *m, *next;
+    TAILQ_FOREACH (x, &pool->detours, link)
+        n_waiting++;
+    TAILQ_FOREACH (m, &pool->members, link)
+        n_leaving += m->is_leaving || m->is_detour;
+    for (m = TAILQ_FIRST(&pool->members); m != NULL && n_leaving < n_waiting; m = next) {
+        next = TAILQ_NEXT(m, link);
+        if (m->is_leaving || m->is_detour)
+            continue;
+        m->is_leaving = true;
+        n_leaving++;
+        hky_outbound_retire(m->connection);
+    }
+}
+
 static void work(struct hky_pool *pool)
 {
     struct member *m, *next;
+    if (!TAILQ_EMPTY(&pool->detours))
+        open_detours(pool);
     for (m = TAILQ_FIRST(&pool->members); m != NULL; m = next) {
         next = TAILQ_NEXT(m, link);
         if (!hky_outbound_is_idle(m->connection))
@@ -431,7 +514,7 @@ static void work(struct hky_pool *pool)
         if (job == NULL)
             break;
         if (has_tls(pool)) {
-            open_one(pool, job);
+            open_one(pool, delivery_of_job(pool, job), false);
             continue;
         }
         struct hky_reply reply;
@@ -443,7 +526,7 @@ static void work(struct hky_pool *pool)
 /* Nobody leads here and nothing is open: it goes. */
 static bool is_forsaken(const struct hky_pool *pool)
 {
-    return TAILQ_EMPTY(&pool->lanes) && pool->n_members == 0;
+    return TAILQ_EMPTY(&pool->lanes) && TAILQ_EMPTY(&pool->detours) && pool->n_members == 0;
 }
 
 static void pool_release(struct hky_pool *pool)
@@ -549,6 +632,7 @@ struct hky_pool *hky_pool_get(struct hky_deliver *d, struct hky_lane *lane, cons
         pool->key = hky_strdup(hky_buf_z(&key));
         TAILQ_INIT(&pool->lanes);
         TAILQ_INIT(&pool->members);
+        TAILQ_INIT(&pool->detours);
         pool->port = lane->relay->port;
         if (redirect != NULL && redirect[0] != '\0')
             set_redirect(pool, redirect);
@@ -583,6 +667,8 @@ void hky_pool_detach(struct hky_lane_slot *slot)
 
 void hky_pool_drain(struct hky_pool *pool)
 {
+    if (!TAILQ_EMPTY(&pool->detours))
+        hky_pool_wake(pool);
     struct member *m, *next;
     for (m = TAILQ_FIRST(&pool->members); m != NULL; m = next) {
         next = TAILQ_NEXT(m, link);
@@ -605,6 +691,13 @@ void hky_pool_free(struct hky_pool *pool)
         }
         TAILQ_REMOVE(&pool->members, m, link);
         free(m);
+    }
+    struct hky_delivery *detour;
+    while ((detour = TAILQ_FIRST(&pool->detours)) != NULL) {
+        struct hky_job *job = detour->job;
+        TAILQ_REMOVE(&pool->detours, detour, link);
+        delivery_over(pool, detour);
+        hky_schedule_done(&job, true);
     }
     struct hky_lane_slot *slot;
     while ((slot = TAILQ_FIRST(&pool->lanes)) != NULL) {

@@ -46,6 +46,7 @@ static void defaults(struct hky_loader *l, struct hky_engine_options *o)
                    .connections_per_client = 200,
                    .errors = 20,
                    .auth_tries = 3,
+                   .hosts = 5,
                    .body_memory = UINT64_C(256) << 20,
                    .min_free = UINT64_C(256) << 20,
                    .lua_instructions = 100000,
@@ -73,6 +74,7 @@ static void read_bounds(struct hky_loader *l, int body, struct hky_place place, 
                    {"connections_per_client", &b->connections_per_client},
                    {"errors", &b->errors},
                    {"auth_tries", &b->auth_tries},
+                   {"hosts", &b->hosts},
                    {"lua_instructions", &b->lua_instructions},
                    {"lua_ms", &b->lua_ms}};
 

@@ -45,6 +45,7 @@ const struct hky_key hky_keys_bounds[] = {
     {"connections_per_client", HKY_KEY_INT, 1, 100000, "from one address, of IPv6 from one /64"},
     {"errors", HKY_KEY_INT, 1, 1000, "of a client, then it is let go"},
     {"auth_tries", HKY_KEY_INT, 1, 100, "per connection"},
+    {"hosts", HKY_KEY_INT, 1, 20, "mail hosts (addresses of a relay) that one attempt is tried at"},
     {"body_memory", HKY_KEY_OCTETS, 1 << 20, INT64_C(1) << 40, "bodies kept in memory"},
     {"spool_max", HKY_KEY_OCTETS, 0, INT64_C(1) << 50, "largest queue; 0: no bound"},
     {"min_free", HKY_KEY_OCTETS, 0, INT64_C(1) << 50, "free space of the disk below which nothing is accepted"},

@@ -13,6 +13,7 @@
 #define GAP_FIRST_MS  250
 #define GAP_MOST_MS   60000
 #define NAMED_MOST_MS (3600 * 1000)
+#define AGAIN_MOST_MS (60 * 1000) /* a job that waits longer had better be a deferred one */
 
 /* ---- jobs ---- */
 
@@ -269,6 +270,31 @@ enum hky_take hky_schedule_take(struct hky_lane *pub, struct hky_job **out)
     }
     *out = &j->pub;
     return HKY_TAKE_JOB;
+}
+
+enum hky_take hky_schedule_take_again(struct hky_job *pub)
+{
+    struct job *j = (struct job *)pub;
+    struct lane *l = j->owner;
+    struct hky_shard *sh = l->shard;
+    int64_t now_ms = shard_now(sh), until_ms;
+    uint32_t n = 0;
+    for (unsigned i = 0; i < pub->n; i++) {
+        n += j->slots_of[i] != NULL;
+    }
+    caps_done(sh->s->caps, &j->slots, now_ms);
+    if (caps_take(sh->s->caps, l->caps, sh->index, n, now_ms, &j->slots, &until_ms) == CAPS_TAKEN) {
+        if (j->slots.n_recipients == n) {
+            return HKY_TAKE_JOB;
+        }
+        caps_give_back(sh->s->caps, &j->slots, now_ms);
+        return HKY_TAKE_EMPTY;
+    }
+    if (l->is_gone || until_ms - now_ms > AGAIN_MOST_MS) {
+        return HKY_TAKE_EMPTY;
+    }
+    lane_wait(l, until_ms);
+    return HKY_TAKE_WAIT;
 }
 
 /* ---- result ---- */

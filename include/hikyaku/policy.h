@@ -127,6 +127,7 @@ struct hky_bounds {                  /* engine.bounds; defaults from facts/relia
     uint32_t connections_per_client; /* 200 */
     uint32_t errors;                 /* 20 */
     uint32_t auth_tries;             /* 3 */
+    uint32_t hosts;                  /* that one attempt is tried at, 5; at most 20 */
     uint64_t body_memory;            /* 256 MiB */
     uint64_t spool_max;              /* 0 = no bound */
     uint64_t min_free;               /* 256 MiB */

@@ -113,6 +113,9 @@ void hky_schedule_result(struct hky_job *job, unsigned i, const struct hky_outco
 /* Frees the job; recipients that were not reported are back in the queue, at once and uncounted. `mail_sent`: MAIL (or
  * RCPT) reached the wire, so the cap slots count from now on; false gives them back. */
 void hky_schedule_done(struct hky_job **job, bool mail_sent);
+/* MAIL of this job was written, and is to be written once more for who is left of it, at another host: counts the cap
+ * slots it has and takes new ones. JOB: go on. WAIT: the lane is woken when there are some. EMPTY: not soon. */
+enum hky_take hky_schedule_take_again(struct hky_job *job);
 /* The connection ended before this job's turn: everything back in the queue uncounted, slots given back. */
 void hky_schedule_give_back(struct hky_job **job);
 

@@ -264,11 +264,6 @@ def nothing_in_clear(relay, events):
     check(not bad, f"in the clear: {bad}")
 
 
-def no_auth_in_clear(relay, events):
-    bad = [line for is_secure, line in relay.lines() if not is_secure and line[:4].upper() == b"AUTH"]
-    check(not bad, f"in the clear: {bad}")
-
-
 TLS = (b"8BITMIME", b"STARTTLS")
 NO_TLS = (("deferred", "failed"), "tls", "tls")
 v("R07", "replies-ahead", NO_TLS, on={"STARTTLS": b"220 go\r\n250-AUTH PLAIN\r\n250 SIZE 1\r\n"}, extensions=TLS, keys=f"{STARTTLS}, {LOGIN}", see=nothing_in_clear)
@@ -310,10 +305,6 @@ v("R08", "unknown-authority", NO_TLS, extensions=TLS, keys=f'tls = "starttls", {
 for name, options in (("not-offered", {}), ("refused", {"on": {"STARTTLS": b"454 no\r\n"}, "extensions": TLS}),
                       ("alert", {"on": {"STARTTLS": [alert_after_220]}, "extensions": TLS})):
     v("R08", f"opportunistic-{name}", OK, keys='tls = "opportunistic"', **options)
-v("R08", "opportunistic-with-a-password", (("deferred", "failed"), "relay_auth", "auth"), extensions=(b"8BITMIME", b"AUTH PLAIN LOGIN"),
-  keys=f'tls = "opportunistic", {LOGIN}', see=no_auth_in_clear)
-v("R08", "opportunistic-unverified-with-a-password", (("deferred", "failed"), "relay_auth", "auth"), extensions=TLS + (b"AUTH PLAIN LOGIN",),
-  keys=f'tls = "opportunistic", {LOGIN}', see=no_auth_in_clear)
 
 
 # R11: 421 wherever it may come: nobody is refused for good

@@ -41,6 +41,7 @@ function set:has(address) end
 ---@field connections_per_client? integer  default 200
 ---@field errors? integer  of a client, then it is let go; default 20
 ---@field auth_tries? integer  default 3
+---@field hosts? integer  mail hosts that one attempt is tried at, 1 to 20; default 5
 ---@field command? duration  how long a client may be silent; default "5m"
 ---@field data? duration  the same within content; default "5m"
 ---@field body_memory? size  bodies kept in memory; default "256M"

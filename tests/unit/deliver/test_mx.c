@@ -182,14 +182,14 @@ static void test_the_next_host_is_tried(void **state)
     static const struct {
         const char *name, *hosts, *addrs, *first;
     } rows[] = {
-        {"the first host refuses the connection", "10 a.example,20 b.example",
-         "a.example=127.0.0.9,b.example=127.0.0.1", NULL},
+        {"the first host refuses the connection", "10 a.example,20 b.example", "a.example=::1,b.example=127.0.0.1",
+         NULL},
         {"the first host has no address", "10 a.example,20 b.example", "b.example=127.0.0.1", NULL},
         {"the first address refuses", "10 a.example", "a.example=::1+127.0.0.1", NULL},
-        {"the first host is busy", "10 a.example,20 b.example", "a.example=127.0.0.1,b.example=127.0.0.1",
+        {"the first host is busy", "10 a.example,20 b.example", "a.example=127.0.0.2,b.example=127.0.0.1",
          "S: 421 busy\nEOF\n"},
-        {"the first host hangs up", "10 a.example,20 b.example", "a.example=127.0.0.1,b.example=127.0.0.1", "CLOSE\n"},
-        {"the first host says nothing", "10 a.example,20 b.example", "a.example=127.0.0.1,b.example=127.0.0.1",
+        {"the first host hangs up", "10 a.example,20 b.example", "a.example=127.0.0.2,b.example=127.0.0.1", "CLOSE\n"},
+        {"the first host says nothing", "10 a.example,20 b.example", "a.example=127.0.0.2,b.example=127.0.0.1",
          "EOF\n"},
     };
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
@@ -204,6 +204,166 @@ static void test_the_next_host_is_tried(void **state)
         if (f.outcomes[0][0].class != HKY_CLASS_OK)
             fail_msg("%s: %s", rows[i].name, f.outcomes[0][0].reply.text);
         finish(&f, &s);
+    }
+}
+
+#define LEAVE "C: QUIT\nS: 221 x\n"
+
+/* Whatever one host says that another may see otherwise, the next one is asked within the same attempt. */
+static void test_hosts_before_steps(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *name, *first;
+        bool is_last; /* the first host's word is the last one */
+    } rows[] = {
+        {"greeting 554", "S: 554 5.7.1 blocked\nEOF\n", false},
+        {"greeting 521", "S: 521 no mail here\nEOF\n", false},
+        {"EHLO 421", "S: 220 hi\nC: EHLO\nS: 421 busy\nEOF\n", false},
+        {"EHLO 550", "S: 220 hi\nC: EHLO\nS: 550 5.7.1 no\nEOF\n", false},
+        {"closed after EHLO", "S: 220 hi\nC: EHLO\nS: 250 x\nC: MAIL\nCLOSE\n", false},
+        {"MAIL 421", OPEN GROUP("0") "S: 421 4.3.2 later\nCLOSE\n", false},
+        {"MAIL 451", OPEN GROUP("0") "S: 451 4.3.0 m|503 r|503 d\n" LEAVE, false},
+        {"MAIL 550", OPEN GROUP("0") "S: 550 5.1.8 m|503 r|503 d\nEOF\n", true},
+        {"RCPT 451", OPEN GROUP("0") "S: 250 m|451 4.7.1 r|503 d\nC: RSET\nS: 250 x\n" LEAVE, false},
+        {"RCPT 550", OPEN GROUP("0") "S: 250 m|550 5.1.1 r|503 d\nC: RSET\nS: 250 x\nEOF\n", true},
+        {"DATA 451", OPEN GROUP("0") "S: 250 m|250 r|451 d\nC: RSET\nS: 250 x\n" LEAVE, false},
+        {"dot 451", OPEN GROUP("0") YES "S: 451 4.3.0 later\n" LEAVE, false},
+        {"dot 550", OPEN GROUP("0") YES "S: 550 5.7.1 spam\nEOF\n", true},
+        {"closed before DATA was answered", OPEN GROUP("0") "S: 250 m|250 r\nCLOSE\n", false},
+        {"silence before DATA was answered", OPEN GROUP("0") "S: 250 m|250 r\nEOF\n", false},
+        {"closed after the dot", OPEN GROUP("0") YES "CLOSE\n", true}, /* may have been delivered */
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]) * 2; i++) {
+        bool has_two_hosts = i % 2 == 0; /* or one with two addresses */
+        size_t k = i / 2;
+        struct server s;
+        struct fake f;
+        const char *scripts[] = {rows[k].first, rows[k].is_last ? NULL : OPEN GROUP("0") YES "S: 250 ok\n" LEAVE, NULL};
+        server_start(&s, scripts);
+        own_init(&f, s.port, HKY_DNS_OK, has_two_hosts ? "10 a.example,20 b.example" : "10 a.example",
+                 has_two_hosts ? "a.example=127.0.0.2,b.example=127.0.0.3" : "a.example=127.0.0.2+127.0.0.3");
+        add(&f, 1);
+        run_until(&f, 1);
+        if ((f.outcomes[0][0].class == HKY_CLASS_OK) == rows[k].is_last)
+            fail_msg("%s: %s", rows[k].name, f.outcomes[0][0].reply.text);
+        finish(&f, &s);
+        if (strcmp(s.hosts, rows[k].is_last ? "2" : "23") != 0)
+            fail_msg("%s: hosts %s", rows[k].name, s.hosts);
+    }
+}
+
+static void test_only_who_was_put_off_goes_to_the_next_host(void **state)
+{
+    (void)state;
+    struct server s;
+    struct fake f;
+    const char *scripts[] = {OPEN "C: MAIL\nC: RCPT\nC: RCPT\nC: RCPT\nC: DATA\n"
+                                  "S: 250 m|250 a|450 4.2.0 later|550 5.1.1 no|354 go\nBODY\nS: 250 ok\n" LEAVE,
+                             OPEN "C: MAIL\nC: RCPT TO:<m0.r1@b.example>\nC: DATA\n" YES "S: 250 ok\n" LEAVE, NULL};
+    server_start(&s, scripts);
+    own_init(&f, s.port, HKY_DNS_OK, "10 a.example,20 b.example", "a.example=127.0.0.2,b.example=127.0.0.3");
+    f.rcpts = 3;
+    add(&f, 1);
+    run_until(&f, 1);
+    assert_int_equal(f.outcomes[0][0].class, HKY_CLASS_OK);
+    assert_int_equal(f.outcomes[0][1].class, HKY_CLASS_OK);
+    assert_int_equal(f.outcomes[0][2].reply.code, 550);
+    finish(&f, &s);
+    assert_int_equal(f.n_mails, 2); /* both count toward a cap */
+}
+
+/* What is told in the end, and where the trying ends. */
+static void test_the_word_that_counts(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *name, *addrs, *scripts[8], *hosts;
+        unsigned bound;
+        uint16_t code;
+        bool is_temporary;
+        enum hky_take take;
+    } rows[] = {
+        {"put off, then nobody there",
+         "a.example=127.0.0.2+::1",
+         {OPEN GROUP("0") "S: 250 m|451 4.7.1 r|503 d\nC: RSET\nS: 250 x\n" LEAVE},
+         "2",
+         0,
+         451,
+         true,
+         HKY_TAKE_JOB},
+        {"put off, then not this message",
+         "a.example=127.0.0.2+127.0.0.3",
+         {OPEN GROUP("0") "S: 250 m|451 4.7.1 r|503 d\nC: RSET\nS: 250 x\n" LEAVE,
+          OPEN GROUP("0") "S: 250 m|550 5.1.1 r|503 d\nC: RSET\nS: 250 x\n" LEAVE},
+         "23",
+         0,
+         550,
+         false,
+         HKY_TAKE_JOB},
+        {"refused for good by one, lost at the other",
+         "a.example=127.0.0.2+127.0.0.3",
+         {"S: 554 5.7.1 no\nEOF\n", "CLOSE\n"},
+         "23",
+         0,
+         0,
+         true,
+         HKY_TAKE_JOB},
+        {"lost at one, refused for good by the other",
+         "a.example=127.0.0.2+127.0.0.3",
+         {"CLOSE\n", "S: 554 5.7.1 no\nEOF\n"},
+         "23",
+         0,
+         0,
+         true,
+         HKY_TAKE_JOB},
+        {"refused for good by both",
+         "a.example=127.0.0.2+127.0.0.3",
+         {"S: 554 5.7.1 a\nEOF\n", "S: 521 b\nEOF\n"},
+         "23",
+         0,
+         521,
+         false,
+         HKY_TAKE_JOB},
+        {"five hosts",
+         "a.example=127.0.0.2+127.0.0.3+127.0.0.4+127.0.0.5+127.0.0.6+127.0.0.7+127.0.0.8",
+         {"S: 421 a\nEOF\n", "S: 421 b\nEOF\n", "S: 421 c\nEOF\n", "S: 421 d\nEOF\n", "S: 421 e\nEOF\n"},
+         "23456",
+         0,
+         421,
+         true,
+         HKY_TAKE_JOB},
+        {"as many as the policy says",
+         "a.example=127.0.0.2+127.0.0.3+127.0.0.4",
+         {"S: 421 a\nEOF\n", OPEN GROUP("0") YES "S: 451 b\n" LEAVE},
+         "23",
+         2,
+         451,
+         true,
+         HKY_TAKE_JOB},
+        {"no slot of the cap for another MAIL",
+         "a.example=127.0.0.2+127.0.0.3",
+         {OPEN GROUP("0") YES "S: 451 b\n" LEAVE},
+         "2",
+         0,
+         451,
+         true,
+         HKY_TAKE_EMPTY},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct server s;
+        struct fake f;
+        server_start(&s, rows[i].scripts);
+        own_init(&f, s.port, HKY_DNS_OK, "10 a.example", rows[i].addrs);
+        f.policy.engine.bounds.hosts = rows[i].bound;
+        f.next_take = rows[i].take;
+        add(&f, 1);
+        run_until(&f, 1);
+        if (f.outcomes[0][0].reply.code != rows[i].code || f.outcomes[0][0].is_temporary != rows[i].is_temporary)
+            fail_msg("%s: %u %s", rows[i].name, f.outcomes[0][0].reply.code, f.outcomes[0][0].reply.text);
+        finish(&f, &s);
+        if (strcmp(s.hosts, rows[i].hosts) != 0)
+            fail_msg("%s: hosts %s", rows[i].name, s.hosts);
     }
 }
 
@@ -251,7 +411,7 @@ static void test_a_refusal_for_good_is_final(void **state)
     const char *scripts[] = {"S: 554 5.7.1 blocked\nEOF\n", NULL};
     server_start(&s, scripts);
     own_init(&f, s.port, HKY_DNS_OK, "5 gone.example,10 a.example,20 b.example",
-             "a.example=127.0.0.1,b.example=127.0.0.1");
+             "a.example=127.0.0.1,b.example=127.0.0.1"); /* one and the same machine */
     add(&f, 1);
     run_until(&f, 1);
     assert_int_equal(f.outcomes[0][0].reply.code, 554);
@@ -318,6 +478,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_domains_without_mail),
         cmocka_unit_test(test_the_next_host_is_tried),
+        cmocka_unit_test(test_hosts_before_steps),
+        cmocka_unit_test(test_only_who_was_put_off_goes_to_the_next_host),
+        cmocka_unit_test(test_the_word_that_counts),
         cmocka_unit_test(test_mail_does_not_come_back_to_ourselves),
         cmocka_unit_test(test_a_refusal_for_good_is_final),
         cmocka_unit_test(test_domains_of_one_site_share_connections),
