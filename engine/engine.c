@@ -240,10 +240,15 @@ static enum hky_err open_loops(struct hky_engine *engine, struct hky_error *e)
         struct hky_worker *w = &engine->workers[i];
         w->engine = engine;
         w->index = i;
+        hky_map_init(&w->waits);
+        TAILQ_INIT(&w->all_waits);
         if ((err = hky_loop_new(&w->loop, e)) == HKY_OK)
             err = hky_vm_new(engine->policy, &w->vm, e);
         if (err == HKY_OK)
             hky_vm_set_log(w->vm, engine->log);
+        w->lookups = hky_lookups_new();
+        if (w->vm != NULL)
+            hky_vm_set_lookups(w->vm, w->lookups);
         engine->loops[i] = w->loop;
     }
     return err == HKY_OK ? hky_vm_new(engine->policy, &engine->vm, e) : err;
@@ -268,8 +273,8 @@ static enum hky_err open_journal(struct hky_engine *engine, struct replayed *all
 
 static enum hky_err open_schedule(struct hky_engine *engine, struct hky_error *e)
 {
-    engine->schedule_ops =
-        (struct hky_schedule_ops){engine, on_wake, on_lane_gone, hky_worker_decide, on_finish, on_event};
+    engine->schedule_ops = (struct hky_schedule_ops){engine,    on_wake,  on_lane_gone,     hky_worker_decide,
+                                                     on_finish, on_event, hky_worker_forget};
     return hky_schedule_new(&(struct hky_schedule_params){.n_workers = engine->n_workers,
                                                           .loops = engine->loops,
                                                           .journal = engine->journal,
@@ -438,7 +443,7 @@ static void look_at_memory(struct hky_timer *timer)
     uint64_t queued;
 
     hky_schedule_stats(engine->schedule, &stats);
-    queued = stats.queued + stats.sending + stats.deferred + stats.parked + stats.held;
+    queued = stats.queued + stats.sending + stats.deferred + stats.parked + stats.held + stats.undecided;
     if (queued > engine->queued_most)
         engine->queued_most = queued;
     if (engine->queued_most >= BACKLOG_LEAST && queued < engine->queued_most / 8) {
@@ -648,7 +653,10 @@ void hky_engine_free(struct hky_engine **out)
     hky_state_close(&engine->state);
     for (unsigned i = 0; i < engine->n_workers && engine->workers != NULL; i++) {
         hky_where_free(&engine->workers[i].where);
+        if (engine->workers[i].lookups != NULL)
+            hky_worker_drop_waits(&engine->workers[i]);
         hky_vm_free(&engine->workers[i].vm);
+        hky_lookups_free(&engine->workers[i].lookups);
         hky_loop_free(&engine->workers[i].loop);
     }
     hky_vm_free(&engine->vm);

@@ -523,6 +523,7 @@ void hky_engine_metrics(void *ctx, struct hky_buf *b)
     add_metric(b, "recipients_sending", "gauge", "recipients in a transaction", s.sending);
     add_metric(b, "recipients_deferred", "gauge", "recipients waiting for a retry", s.deferred);
     add_metric(b, "recipients_parked", "gauge", "recipients waiting for a policy", s.parked);
+    add_metric(b, "recipients_undecided", "gauge", "recipients about whom the policy has not decided yet", s.undecided);
     add_metric(b, "recipients_held", "gauge", "recipients waiting for an operator", s.held);
     add_metric(b, "delivered_total", "counter", "recipients delivered", s.delivered);
     add_metric(b, "failed_total", "counter", "recipients failed", s.failed);

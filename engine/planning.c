@@ -4,8 +4,11 @@
 #include "base/hash.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 
-#define VM_RENEWAL_MS 10000 /* between two: it takes as long as loading the policy */
+#define VM_RENEWAL_MS   10000   /* between two: it takes as long as loading the policy */
+#define PLANNED_TURN_NS 3000000 /* before the 250, in one turn; what is left is decided after it, by the schedule */
+#define WAITS_MOST      1000    /* decisions of a worker that wait at a time */
 
 static int64_t expiry(const struct hky_policy *policy, const struct hky_recipient *r)
 {
@@ -25,6 +28,8 @@ static void apply(const struct hky_policy *policy, struct hky_recipient *r, stru
     if (d->kind == HKY_DECIDED) {
         r->plan = d->plan;
         r->state = HKY_RCPT_QUEUED;
+    } else if (d->kind == HKY_WAITS || d->kind == HKY_UNANSWERED) {
+        r->state = HKY_RCPT_UNDECIDED;
     } else {
         r->state = HKY_RCPT_PARKED;
         r->parked_at_ms = now_ms;
@@ -56,26 +61,55 @@ static struct hky_vm *vm_of(struct hky_worker *w)
     hky_log(w->engine->log, HKY_LOG_WARN, "policy",
             "worker=%u what=\"the scripts' variables took all of engine.bounds.lua_memory and begin anew\"", w->index);
     hky_vm_set_log(vm, w->engine->log);
-    hky_where_free(&w->where);
-    w->where_for = 0;
-    hky_vm_free(&w->vm);
-    w->vm = vm;
+    hky_worker_set_vm(w, vm);
     return vm;
+}
+
+/* ---- before the 250 ---- */
+
+static void on_turn_end(struct hky_task *task)
+{
+    struct hky_worker *w = HKY_CONTAINER(task, struct hky_worker, turn_end);
+
+    w->is_turn_end_set = false;
+    w->planned_ns = 0;
+}
+
+/* Is there time to ask the policy in this turn? Others send mail, too. */
+static bool has_time(struct hky_worker *w)
+{
+    return w->planned_ns < PLANNED_TURN_NS;
+}
+
+static void count_time(struct hky_worker *w, int64_t began_ns)
+{
+    w->planned_ns += hky_mono_ns() - began_ns;
+    if (w->is_turn_end_set)
+        return;
+    w->is_turn_end_set = true;
+    w->turn_end.run = on_turn_end;
+    hky_loop_defer(w->loop, &w->turn_end);
 }
 
 void hky_worker_plan(void *ctx, unsigned worker, struct hky_message *m, struct hky_str header)
 {
     struct hky_engine *engine = ctx;
-    struct hky_vm *vm = vm_of(&engine->workers[worker]);
+    struct hky_worker *w = &engine->workers[worker];
+    struct hky_vm *vm = vm_of(w);
     int64_t now_ms = hky_clock_now_ms(engine->clock);
 
     for (uint32_t i = 0; i < m->n_recipients; i++) {
-        struct hky_route_query q = {.message = m, .recipient = &m->recipients[i], .header = header, .now_ms = now_ms};
-        struct hky_decision d = {0};
-        hky_route_decide(vm, &q, &d);
-        if (d.kind != HKY_DECIDED)
-            log_parked(engine, &m->recipients[i], d.text);
-        apply(hky_vm_policy(vm), &m->recipients[i], &d, now_ms);
+        struct hky_recipient *r = &m->recipients[i];
+        struct hky_route_query q = {.message = m, .recipient = r, .header = header, .now_ms = now_ms};
+        struct hky_decision d = {.kind = HKY_WAITS};
+        if (has_time(w)) {
+            int64_t began_ns = hky_mono_ns();
+            hky_route_decide(vm, &q, &d);
+            count_time(w, began_ns);
+        }
+        apply(hky_vm_policy(vm), r, &d, now_ms);
+        if (r->state == HKY_RCPT_PARKED)
+            log_parked(engine, r, d.text);
     }
 }
 
@@ -93,9 +127,92 @@ static bool header_read(void *ctx, struct hky_str *out)
     return hky_journal_header(h->journal, h->message, &h->body, out);
 }
 
+/* ---- afterwards: decisions that may wait ---- */
+
+struct hky_wait {
+    TAILQ_ENTRY(hky_wait) link;
+    struct hky_worker *worker;
+    struct hky_recipient *recipient;
+    struct hky_deciding *deciding; /* NULL: it is gone, to be made afresh */
+};
+
+static struct hky_str wait_key(const struct hky_recipient *const *r)
+{
+    return hky_str_of((const char *)r, sizeof *r);
+}
+
+static struct hky_wait *wait_find(const struct hky_worker *w, const struct hky_recipient *r)
+{
+    return w->waits.n > 0 ? hky_map_get(&w->waits, wait_key(&r)) : NULL;
+}
+
+/* Not among the others before it is known that the decision waits. */
+static struct hky_wait *wait_new(struct hky_worker *w, const struct hky_recipient *r)
+{
+    struct hky_wait *wait = w->spare_wait != NULL ? w->spare_wait : hky_alloc(sizeof *wait);
+
+    w->spare_wait = NULL;
+    *wait = (struct hky_wait){.worker = w, .recipient = &r->message->recipients[r->index]};
+    return wait;
+}
+
+static void wait_begin(struct hky_wait *wait)
+{
+    const struct hky_recipient *r = wait->recipient;
+
+    TAILQ_INSERT_TAIL(&wait->worker->all_waits, wait, link);
+    hky_map_put(&wait->worker->waits, wait_key(&r), wait);
+}
+
+static void wait_free(struct hky_wait *wait)
+{
+    const struct hky_recipient *r = wait->recipient;
+
+    hky_deciding_drop(&wait->deciding);
+    TAILQ_REMOVE(&wait->worker->all_waits, wait, link);
+    hky_map_remove(&wait->worker->waits, wait_key(&r));
+    free(wait);
+}
+
+static void on_answer(void *ctx)
+{
+    struct hky_wait *wait = ctx;
+
+    hky_schedule_answered(wait->worker->engine->schedule, wait->worker->index, wait->recipient);
+}
+
+/* The decision that waited goes on, or a new one begins. */
+static void decide_or_wait(struct hky_worker *w, struct hky_vm *vm, const struct hky_route_query *q,
+                           struct hky_decision *out)
+{
+    struct hky_wait *known = wait_find(w, q->recipient), *wait = known;
+
+    if (known == NULL && w->waits.n >= WAITS_MOST) {
+        hky_route_decide(vm, q, out); /* it may need no look-up */
+        if (out->kind == HKY_WAITS)
+            out->kind = HKY_CROWDED;
+        return;
+    }
+    if (known == NULL)
+        wait = wait_new(w, q->recipient);
+    if (wait->deciding != NULL)
+        hky_route_go_on(&wait->deciding, q, on_answer, wait, out);
+    else
+        hky_route_begin(vm, q, on_answer, wait, &wait->deciding, out);
+    if (out->kind == HKY_WAITS) {
+        if (known == NULL)
+            wait_begin(wait);
+    } else if (known != NULL) {
+        wait_free(known);
+    } else {
+        w->spare_wait = wait;
+    }
+}
+
 void hky_worker_decide(void *ctx, unsigned worker, const struct hky_recipient *r, struct hky_decision *out)
 {
     struct hky_engine *engine = ctx;
+    struct hky_worker *w = &engine->workers[worker];
     struct header_of header = {engine->journal, r->message, NULL};
     struct hky_route_query q = {.message = r->message,
                                 .recipient = r,
@@ -103,8 +220,47 @@ void hky_worker_decide(void *ctx, unsigned worker, const struct hky_recipient *r
                                 .header_read = header_read,
                                 .header_ctx = &header};
 
-    hky_route_decide(vm_of(&engine->workers[worker]), &q, out);
+    w->asked = r;
+    decide_or_wait(w, vm_of(w), &q, out);
+    w->asked = NULL;
     hky_body_unref(&header.body);
+}
+
+void hky_worker_forget(void *ctx, unsigned worker, const struct hky_recipient *r)
+{
+    struct hky_engine *engine = ctx;
+    struct hky_wait *wait = wait_find(&engine->workers[worker], r);
+
+    if (wait != NULL)
+        wait_free(wait);
+}
+
+void hky_worker_drop_waits(struct hky_worker *w)
+{
+    struct hky_wait *wait;
+
+    while ((wait = TAILQ_FIRST(&w->all_waits)) != NULL)
+        wait_free(wait);
+    hky_map_fini(&w->waits);
+    free(w->spare_wait);
+}
+
+void hky_worker_set_vm(struct hky_worker *w, struct hky_vm *vm)
+{
+    struct hky_wait *wait;
+
+    TAILQ_FOREACH (wait, &w->all_waits, link) {
+        if (wait->deciding == NULL)
+            continue;
+        hky_deciding_drop(&wait->deciding);
+        if (wait->recipient != w->asked) /* whoever asks makes that one afresh */
+            on_answer(wait);
+    }
+    hky_where_free(&w->where);
+    w->where_for = 0;
+    hky_vm_set_lookups(vm, w->lookups);
+    hky_vm_free(&w->vm);
+    w->vm = vm;
 }
 
 bool hky_worker_where_holds(void *ctx, unsigned worker, const struct hky_recipient *r)

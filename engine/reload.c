@@ -121,10 +121,7 @@ static void swap_vm(struct hky_task *task)
     struct swap *s = HKY_CONTAINER(task, struct swap, task);
     struct hky_worker *w = s->worker;
 
-    hky_where_free(&w->where);
-    w->where_for = 0;
-    hky_vm_free(&w->vm);
-    w->vm = s->vm;
+    hky_worker_set_vm(w, s->vm);
     free(s);
 }
 

@@ -13,6 +13,9 @@
 #include "hikyaku/operate.h"
 
 #include <pthread.h>
+#include <sys/queue.h>
+
+struct hky_wait; /* planning.c: one decision that waits */
 
 struct hky_worker {
     struct hky_engine *engine;
@@ -20,8 +23,16 @@ struct hky_worker {
     struct hky_loop *loop;
     pthread_t thread;
     bool is_running;
-    struct hky_vm *vm;     /* owned; the policy in force on this worker is its policy */
-    int64_t vm_renewed_ms; /* by hky_mono_ms, 0 never */
+    struct hky_vm *vm;           /* owned; the policy in force on this worker is its policy */
+    int64_t vm_renewed_ms;       /* by hky_mono_ms, 0 never */
+    struct hky_lookups *lookups; /* of its decisions */
+    struct hky_map waits;        /* recipient's address in memory -> struct hky_wait */
+    TAILQ_HEAD(, hky_wait) all_waits;
+    struct hky_wait *spare_wait;       /* memory for the next one, or NULL */
+    const struct hky_recipient *asked; /* about whom a decision is made just now, or NULL */
+    int64_t planned_ns;                /* how long the policy worked before a 250 in this turn */
+    bool is_turn_end_set;
+    struct hky_task turn_end;
     struct hky_deliver *deliver;
     struct hky_notice *notice;
     struct hky_where *where; /* of the queue request under way, or NULL */
@@ -92,6 +103,10 @@ struct hky_queue_ask {
 /* planning.c */
 void hky_worker_plan(void *ctx, unsigned worker, struct hky_message *m, struct hky_str header);
 void hky_worker_decide(void *ctx, unsigned worker, const struct hky_recipient *r, struct hky_decision *out);
+void hky_worker_forget(void *ctx, unsigned worker, const struct hky_recipient *r);
+/* Another vm for this worker: decisions that wait are made afresh by it. Takes the new one, frees the old one. */
+void hky_worker_set_vm(struct hky_worker *w, struct hky_vm *vm);
+void hky_worker_drop_waits(struct hky_worker *w); /* at the stop: nothing is made afresh */
 bool hky_worker_where_holds(void *ctx, unsigned worker, const struct hky_recipient *r);
 
 /* operate.c */

@@ -97,9 +97,10 @@ static void print_status(const json_t *s)
     print_engine(s);
     print_line("queue",
                "%" JSON_INTEGER_FORMAT " queued, %" JSON_INTEGER_FORMAT " sending, %" JSON_INTEGER_FORMAT
-               " deferred, %" JSON_INTEGER_FORMAT " parked, %" JSON_INTEGER_FORMAT " held",
+               " deferred, %" JSON_INTEGER_FORMAT " parked, %" JSON_INTEGER_FORMAT " undecided, %" JSON_INTEGER_FORMAT
+               " held",
                number(s, "queue", "queued"), number(s, "queue", "sending"), number(s, "queue", "deferred"),
-               number(s, "queue", "parked"), number(s, "queue", "held"));
+               number(s, "queue", "parked"), number(s, "queue", "undecided"), number(s, "queue", "held"));
     print_line(
         "so far", "%lu message%s in, %lu recipient%s, %lu delivered, %lu failed, %lu cancelled, %lu attempt%s",
         HKY_CLI_COUNT(number(s, "since_start", "messages")), HKY_CLI_COUNT(number(s, "since_start", "recipients")),

@@ -91,6 +91,7 @@ static void add_queue(const struct hky_status *s, struct hky_json *out)
     hky_json_uint(out, "sending", s->schedule.sending);
     hky_json_uint(out, "deferred", s->schedule.deferred);
     hky_json_uint(out, "parked", s->schedule.parked);
+    hky_json_uint(out, "undecided", s->schedule.undecided);
     hky_json_uint(out, "held", s->schedule.held);
     hky_json_end_object(out);
     hky_json_begin_object(out, "since_start");

@@ -302,7 +302,7 @@ enum hky_err hky_recipient_decode_state(struct hky_recipient *r, struct hky_str 
         k.plan = hky_plan_ref(plan);
     } else if (!hky_recipient_state_is_final((enum hky_recipient_state)k.state)) {
         /* Without its plan nobody may guess a way: the policy is asked again, of who is held when that is released. */
-        if (k.state != HKY_RCPT_HELD)
+        if (k.state != HKY_RCPT_HELD && (k.state != HKY_RCPT_UNDECIDED || hash != 0))
             k.state = HKY_RCPT_PARKED;
         k.step = 0;
     }

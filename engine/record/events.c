@@ -201,7 +201,7 @@ static void add_recipient(struct hky_buf *b, const struct hky_event *ev)
     add_text(b, "rcpt", hky_recipient_address(r));
     if (r->plan != NULL) {
         add_text(b, "route", hky_str_z(r->plan->route));
-        if (ev->kind == HKY_EVENT_ACCEPTED || ev->kind == HKY_EVENT_UNPARKED)
+        if (ev->kind == HKY_EVENT_ACCEPTED || ev->kind == HKY_EVENT_UNPARKED || ev->kind == HKY_EVENT_DECIDED)
             add_plan(b, r->plan);
         else
             add_number(b, "step", r->step + 1);

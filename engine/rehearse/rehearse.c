@@ -146,6 +146,8 @@ static void decide_for(struct hky_rehearsal *r, struct hky_recipient *rcpt)
     rcpt->arms_n = d.arms_n;
     if (d.kind == HKY_DECIDED) {
         rcpt->plan = d.plan;
+    } else if (d.kind == HKY_WAITS || d.kind == HKY_UNANSWERED) {
+        rcpt->state = HKY_RCPT_UNDECIDED;
     } else {
         rcpt->state = HKY_RCPT_PARKED;
         rcpt->parked_at_ms = now_ms;
@@ -284,7 +286,7 @@ static bool is_at_rest(const struct hky_rehearsal *r)
     struct hky_schedule_stats s;
 
     hky_schedule_stats(r->schedule, &s);
-    return s.queued + s.sending + s.deferred == 0;
+    return s.queued + s.sending + s.deferred + s.undecided == 0;
 }
 
 static void move_to(struct hky_rehearsal *r, int64_t until_ms, bool stops_at_rest)

@@ -192,11 +192,19 @@ struct hky_shard {
 
     struct look *look;        /* under way, or NULL */
     struct recipients parked; /* in the heap, too */
-    uint32_t n_to_ask;        /* of the parked ones, oldest first: a new policy is in force */
+    /* undecided ones, in the heap, too: about whom the policy can go on; who are to be asked, of messages with few
+     * recipients and with many */
+    struct recipients answered, to_ask[2];
+    unsigned next_to_ask;
+    int64_t asked_ns; /* how long the policy worked since this turn began */
+    bool is_asking;
+    bool is_crowded;   /* so many wait for look-ups that no further decision can begin */
+    bool goes_first;   /* who is placed now goes to the head of its lane */
+    uint32_t n_to_ask; /* of the parked ones, oldest first: a new policy is in force */
     struct hky_task recheck_task, policy_task;
     uint32_t is_recheck_posted, is_sweep_due, is_policy_posted; /* atomic */
     struct {
-        uint32_t queued, sending, deferred, parked, held;
+        uint32_t queued, sending, deferred, parked, held, undecided;
         int32_t moving; /* to be placed, or on their way to another worker, which takes them off: a sum over all */
         uint64_t delivered, failed, cancelled, attempts;
     } n; /* atomic: written by the shard, read by anyone */
@@ -238,6 +246,16 @@ void shard_sweep_lanes(struct hky_shard *sh, int64_t now_ms); /* idle ones go, p
 void shard_retire_lanes(struct hky_shard *sh);                /* a new policy: all lanes are of an older one */
 void lane_free_if_over(struct lane *l);
 void lane_free(struct lane *l);
+
+#define NO_TIME_MOST 1 /* next_at_ms up to this is no time: 0, and what undecided.c notes there */
+/* undecided.c. Each gives a recipient without a place one, or its end. */
+bool policy_has_time(const struct hky_shard *sh);                  /* to be asked now, in this turn */
+void ask_later(struct hky_shard *sh, struct hky_recipient *r);     /* in one of the next turns */
+void ask_when_free(struct hky_shard *sh, struct hky_recipient *r); /* too many decisions wait for look-ups now */
+void wait_for_answer(struct hky_shard *sh, struct hky_recipient *r, const char *what);
+void ask_after_failure(struct hky_shard *sh, struct hky_recipient *r, const char *why); /* of a look-up */
+void undecided_unplace(struct hky_shard *sh, struct hky_recipient *r);                  /* its decision is dropped */
+bool ask_undecided(struct hky_shard *sh); /* as many as this turn has time for; true: there are more */
 
 /* look.c: see there. One at a time in a shard. */
 struct look {

@@ -50,6 +50,8 @@ void unplace(struct hky_shard *sh, struct hky_recipient *r)
         look_leaves(sh, r);
         TAILQ_REMOVE(&sh->held, r, link);
         counter_add(&sh->n.held, -1);
+    } else if (r->state == HKY_RCPT_UNDECIDED) {
+        undecided_unplace(sh, r);
     } else if (r->due.index != 0) {
         hky_heap_remove(&sh->due, &r->due);
         if (r->state == HKY_RCPT_PARKED) {
@@ -315,7 +317,7 @@ static void place_in_lane(struct hky_shard *sh, struct hky_recipient *r, int64_t
     }
     struct lane *l = shard_lane(sh, relay, account, destination);
     bool is_late = is_full(sh, l, step);
-    lane_push(l, r, l == sh->keeps_place);
+    lane_push(l, r, l == sh->keeps_place || sh->goes_first);
     int64_t until_ms;
     shard_set_due(sh, r, give_up_at(r, step, now_ms));
     if (is_late && leave_for_reason(sh, r, HKY_CLASS_FULL)) {

@@ -119,7 +119,7 @@ static void show(struct hky_queue_request *rq, const struct hky_recipient *r, in
     struct hky_queue_row row = {.recipient = r, .state = state_of(r), .relay = relay_of(r), .now_ms = now_ms};
     int64_t next_ms = r->next_at_ms;
     row.waits = r->lane != NULL ? lane_waits_for(r->lane, &next_ms) : NULL;
-    row.next_at_ms = next_ms == INT64_MAX ? 0 : next_ms;
+    row.next_at_ms = next_ms == INT64_MAX || next_ms <= NO_TIME_MOST ? 0 : next_ms;
     row.reason = r->state != HKY_RCPT_SENDING  ? r->reason
                  : r->wish == HKY_QUEUE_HOLD   ? "to be held when this attempt ends without a delivery"
                  : r->wish == HKY_QUEUE_CANCEL ? "to be cancelled when this attempt ends without a delivery"
@@ -133,7 +133,8 @@ static bool is_possible(enum hky_queue_action action, const struct hky_recipient
     case HKY_QUEUE_LIST:
         return true;
     case HKY_QUEUE_RETRY:
-        return is_deferred(r) || r->state == HKY_RCPT_PARKED || r->state == HKY_RCPT_HELD;
+        return is_deferred(r) || r->state == HKY_RCPT_PARKED || r->state == HKY_RCPT_HELD ||
+               r->state == HKY_RCPT_UNDECIDED;
     case HKY_QUEUE_HOLD:
         return r->state != HKY_RCPT_HELD;
     case HKY_QUEUE_RELEASE:

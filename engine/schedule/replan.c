@@ -16,7 +16,8 @@ int64_t parked_delay_ms(uint32_t times)
 static void park_for(struct hky_shard *sh, struct hky_recipient *r, const char *why, int64_t delay_ms)
 {
     int64_t now_ms = shard_now(sh);
-    bool is_new = r->state != HKY_RCPT_PARKED;
+    bool is_asked_again = r->state == HKY_RCPT_UNDECIDED && r->parked_at_ms != 0;
+    bool is_new = r->state != HKY_RCPT_PARKED && !is_asked_again;
     if (r->parked_at_ms == 0) {
         r->parked_at_ms = now_ms;
     }
@@ -192,20 +193,45 @@ static void take_arms(struct hky_recipient *r, struct hky_decision *d)
     d->arms = NULL;
 }
 
+/* The policy gave no plan. */
+static void go_without_plan(struct hky_shard *sh, struct hky_recipient *r, const struct hky_decision *d)
+{
+    switch (d->kind) {
+    case HKY_WAITS:
+        wait_for_answer(sh, r, d->text);
+        break;
+    case HKY_UNANSWERED:
+        ask_after_failure(sh, r, d->text);
+        break;
+    case HKY_CROWDED:
+        ask_when_free(sh, r);
+        break;
+    case HKY_UNREAD:
+        park_unread(sh, r, d->text);
+        break;
+    default:
+        park(sh, r, d->text[0] != '\0' ? d->text : "no_route");
+        break;
+    }
+}
+
 bool plan_anew(struct hky_shard *sh, struct hky_recipient *r)
 {
     struct hky_decision d;
-    memset(&d, 0, sizeof d);
-    sh->s->ops->decide(sh->s->ops->ctx, sh->index, r, &d);
-    if (d.kind != HKY_DECIDED || d.plan == NULL) {
-        free(d.arms);
-        if (d.kind == HKY_UNREAD) {
-            park_unread(sh, r, d.text);
-        } else {
-            park(sh, r, d.text[0] != '\0' ? d.text : "no_route");
-        }
+    if (!policy_has_time(sh)) {
+        ask_later(sh, r);
         return false;
     }
+    memset(&d, 0, sizeof d);
+    int64_t began_ns = hky_mono_ns();
+    sh->s->ops->decide(sh->s->ops->ctx, sh->index, r, &d);
+    sh->asked_ns += hky_mono_ns() - began_ns;
+    if (d.kind != HKY_DECIDED || d.plan == NULL) {
+        free(d.arms);
+        go_without_plan(sh, r, &d);
+        return false;
+    }
+    bool is_first = r->plan == NULL && r->parked_at_ms == 0;
     struct hky_plan *rest = without_left_steps(r, d.plan);
     hky_plan_unref(&d.plan);
     take_arms(r, &d);
@@ -223,6 +249,11 @@ bool plan_anew(struct hky_shard *sh, struct hky_recipient *r)
         adopt(r, rest);
     }
     unpark(sh, r, shard_now(sh));
+    if (is_first) {
+        r->parked_times = 0;
+        set_reason(r, NULL);
+        tell(sh, HKY_EVENT_DECIDED, r, &(struct note){0});
+    }
     remember(sh, r);
     return true;
 }

@@ -208,6 +208,9 @@ static void restore(struct hky_shard *sh, struct hky_recipient *r, int64_t now_m
     restore_times(sh, r, now_ms);
     r->lane = NULL;
     r->due.index = 0;
+    if (r->state == HKY_RCPT_UNDECIDED) {
+        r->next_at_ms = 0; /* what it waited for is gone: it is decided afresh, at once */
+    }
     if (r->state == HKY_RCPT_SENDING || r->state == HKY_RCPT_UNDECIDED) {
         r->state = HKY_RCPT_QUEUED;
     }
@@ -375,6 +378,7 @@ void hky_schedule_stats(struct hky_schedule *s, struct hky_schedule_stats *out)
         out->deferred += counter_get(&sh->n.deferred);
         out->parked += counter_get(&sh->n.parked);
         out->held += counter_get(&sh->n.held);
+        out->undecided += counter_get(&sh->n.undecided);
         out->delivered += counter_get(&sh->n.delivered);
         out->failed += counter_get(&sh->n.failed);
         out->cancelled += counter_get(&sh->n.cancelled);

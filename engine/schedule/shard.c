@@ -133,7 +133,7 @@ static void set_timer(struct hky_shard *sh, int64_t now_ms)
 static void move_times(struct hky_recipient *r, int64_t by_ms)
 {
     r->step_at_ms += r->step_at_ms != 0 ? by_ms : 0;
-    r->next_at_ms += r->next_at_ms != 0 ? by_ms : 0;
+    r->next_at_ms += r->next_at_ms > NO_TIME_MOST ? by_ms : 0;
     r->parked_at_ms += r->parked_at_ms != 0 ? by_ms : 0;
 }
 
@@ -303,7 +303,8 @@ static void run_turn(struct hky_shard *sh)
     if (sh->timer_at_ms == INT64_MAX) {
         set_timer(sh, shard_mono(sh)); /* the first turn: restored ones are due before anything placed now */
     }
-    is_more = empty_gone_lanes(sh);
+    is_more = ask_undecided(sh);
+    is_more = empty_gone_lanes(sh) || is_more;
     is_more = ask_parked(sh) || is_more;
     for (unsigned n = 0; n < PLACED_A_TURN && (r = TAILQ_FIRST(&sh->place)) != NULL; n++) {
         look_leaves(sh, r);
@@ -413,6 +414,7 @@ static void on_policy(struct hky_task *t)
     sh->policy = policy;
     shard_retire_lanes(sh);
     sh->n_to_ask = counter_get(&sh->n.parked);
+    sh->is_crowded = false;
     shard_turn_later(sh);
 }
 
@@ -433,6 +435,9 @@ void shard_init(struct hky_shard *sh, struct hky_schedule *s, unsigned index, st
     hky_heap_init(&sh->wakes);
     TAILQ_INIT(&sh->held);
     TAILQ_INIT(&sh->parked);
+    TAILQ_INIT(&sh->answered);
+    TAILQ_INIT(&sh->to_ask[0]);
+    TAILQ_INIT(&sh->to_ask[1]);
     TAILQ_INIT(&sh->place);
     TAILQ_INIT(&sh->jobs);
     TAILQ_INIT(&sh->spare_jobs);

@@ -47,7 +47,7 @@ enum hky_recipient_state {
     HKY_RCPT_QUEUED,    /* in a lane, due now or later */
     HKY_RCPT_SENDING,   /* a transaction has it */
     HKY_RCPT_PARKED,    /* waiting for a policy that can decide */
-    HKY_RCPT_UNDECIDED, /* waiting for a look-up */
+    HKY_RCPT_UNDECIDED, /* waiting for a look-up, or for the policy to have time */
     HKY_RCPT_HELD,      /* by an operator, or ambiguous twice, or three unclean stops */
     HKY_RCPT_DELIVERED,
     HKY_RCPT_FAILED,
@@ -78,7 +78,7 @@ struct hky_message;
 
 struct hky_recipient {
     struct hky_message *message;     /* counted while not finished */
-    struct hky_plan *plan;           /* counted; NULL while parked or undecided */
+    struct hky_plan *plan;           /* counted; NULL while parked, and before the first decision */
     struct hky_history *history;     /* NULL before the first attempt; owned */
     TAILQ_ENTRY(hky_recipient) link; /* in a lane's queue, or the parked/held list */
     struct hky_heap_node due;        /* in the shard's timer heap: next_at (wall ms) */

@@ -12,7 +12,7 @@
 
 /* X(id, name, what it means) -- the event log's vocabulary, documented from here in hikyaku-events(5). */
 #define HKY_EVENTS(X)                                                                                                  \
-    X(ACCEPTED, "accepted", "a recipient is on disk; without a plan parked follows")                                   \
+    X(ACCEPTED, "accepted", "a recipient is on disk; without a plan, decided or parked follows")                       \
     X(REFUSED, "refused", "a message or recipient of a known client was not taken; text is the reply")                 \
     X(DELIVERED, "delivered", "a relay took responsibility (2xx after the dot)")                                       \
     X(DEFERRED, "deferred", "an attempt failed; the same step is tried again at next_at")                              \
@@ -21,6 +21,8 @@
     X(EXPIRED, "expired", "the time to deliver is over")                                                               \
     X(PARKED, "parked", "no route, or the policy failed; asked again later")                                           \
     X(UNPARKED, "unparked", "the policy decided after all")                                                            \
+    X(DECIDED, "decided", "the policy decided about a recipient that was accepted without a plan")                     \
+    X(UNDECIDED, "undecided", "a look-up that the policy needs failed; it is asked again at next_at")                  \
     X(HELD, "held", "waits for an operator")                                                                           \
     X(RELEASED, "released", "an operator released or retried it")                                                      \
     X(CANCELLED, "cancelled", "an operator removed it")                                                                \

@@ -73,8 +73,18 @@ struct hky_route_query {
 /*
  * UNREAD      the header was asked for and is not at hand; ask again soon
  * WAITS       a look-up is under way, without whose answer nothing is decided
+ * UNANSWERED  a look-up failed, maybe not for long; text says which and why. No other route is taken for that
+ * CROWDED     so many decisions wait that this one cannot begin (never from route itself)
  */
-enum hky_decision_kind { HKY_DECIDED, HKY_NO_ROUTE, HKY_POLICY_ERROR, HKY_UNREAD, HKY_WAITS };
+enum hky_decision_kind {
+    HKY_DECIDED,
+    HKY_NO_ROUTE,
+    HKY_POLICY_ERROR,
+    HKY_UNREAD,
+    HKY_WAITS,
+    HKY_UNANSWERED,
+    HKY_CROWDED
+};
 struct hky_decision {
     enum hky_decision_kind kind;
     struct hky_plan *plan; /* counted reference for the caller when DECIDED */

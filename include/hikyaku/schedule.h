@@ -25,13 +25,18 @@ struct hky_schedule_ops {
     void (*wake)(void *ctx, unsigned worker, struct hky_lane *lane);
     /* The lane goes (idle for long, or its relay changed): drop what hangs on lane->deliver. */
     void (*lane_gone)(void *ctx, unsigned worker, struct hky_lane *lane);
-    /* Ask the policy on this worker: fills `out` like hky_route_decide. */
+    /* Ask the policy on this worker: fills `out` like hky_route_decide. HKY_WAITS: the decision goes on when
+     * hky_schedule_answered was called and `decide` is called again. HKY_CROWDED: too many wait; it is called again
+     * when one of them does so no longer. */
     void (*decide)(void *ctx, unsigned worker, const struct hky_recipient *r, struct hky_decision *out);
     /* The recipient is finished (state is final): journal it, with a notice where one is due, then drop the reference.
      * `o` is the last outcome, NULL when there was none (expired unsent, cancelled). */
     void (*finish)(void *ctx, unsigned worker, struct hky_recipient *r, const struct hky_outcome *o);
     /* Something worth recording happened. */
     void (*event)(void *ctx, unsigned worker, const struct hky_event *ev);
+    /* The decision about r is not wanted any more: what waits of it is dropped, and nobody calls hky_schedule_answered
+     * for it. Called for r that have none, too. NULL when `decide` never says HKY_WAITS. */
+    void (*forget)(void *ctx, unsigned worker, const struct hky_recipient *r);
 };
 
 struct hky_schedule_params {
@@ -63,6 +68,10 @@ void hky_schedule_start(struct hky_schedule *s);
 /* A message is durable: every recipient that is not final is live and one message reference for each comes along.
  * On `worker`'s thread; recipients go to their lanes' homes by themselves. */
 void hky_schedule_enqueue(struct hky_schedule *s, unsigned worker, struct hky_message *m);
+
+/* What the decision about r waited for is there, or the decision is gone and has to be made afresh: `decide` is called
+ * again soon, not from inside. On `worker`'s thread, of recipients for which `decide` said HKY_WAITS. */
+void hky_schedule_answered(struct hky_schedule *s, unsigned worker, struct hky_recipient *r);
 
 /* A new policy: lanes follow it, recipients are planned anew at their next attempt as POLICY.md 2.4 says, parked ones
  * are asked at once. Any thread. */
@@ -156,7 +165,7 @@ enum hky_queue_action { HKY_QUEUE_LIST, HKY_QUEUE_RETRY, HKY_QUEUE_HOLD, HKY_QUE
 /* One selected recipient as it is now, before anything is done to it; all of it valid during the call. */
 struct hky_queue_row {
     const struct hky_recipient *recipient; /* its message, plan, counters and attempts: hikyaku/message.h */
-    const char *state;                     /* queued sending deferred parked held */
+    const char *state;                     /* queued sending deferred parked undecided held */
     const char *relay;                     /* of its current step, "" none */
     const char *waits;                     /* what its lane waits for: cap paused breaker slowed; NULL nothing */
     const char *reason;                    /* why it is held or parked, or what happens when its attempt ends; NULL */
@@ -228,7 +237,8 @@ void hky_schedule_relays(struct hky_schedule *s, struct hky_relay_list *out);
 void hky_relay_list_fini(struct hky_relay_list *list);
 /* Totals, for status. */
 struct hky_schedule_stats {
-    uint64_t queued, sending, deferred, parked, held, delivered, failed /* or expired */, cancelled, attempts;
+    uint64_t queued, sending, deferred, parked, held, undecided, delivered, failed /* or expired */, cancelled,
+        attempts;
 };
 void hky_schedule_stats(struct hky_schedule *s, struct hky_schedule_stats *out);
 

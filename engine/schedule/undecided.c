@@ -1,0 +1,170 @@
+/*
+ * Recipients about whom the policy has not decided yet. Some wait for a look-up; the others wait until the policy has
+ * time for them: in one turn of the loop it is asked for a bounded time, so that other mail does not wait for a policy
+ * that works long, or for one that is asked about many.
+ */
+#include "internal.h"
+
+#include <stdio.h>
+
+#define POLICY_A_TURN_NS 2000000 /* accept may take about as much again: together 5 ms with the call that ends it */
+#define ASKED_A_TURN     256
+#define FEW_RECIPIENTS   8
+#define ANSWER_MOST_MS   (5 * 60 * 1000) /* every look-up has a deadline of its own, which is much shorter */
+#define NEVER_MS         INT64_MAX
+
+/* What next_at_ms says of an undecided one; a later time: it waits for an answer, at most until then. */
+enum { IS_TO_ASK = 0, IS_ANSWERED = NO_TIME_MOST };
+
+/* Those who have their answer first: they hold places that others wait for. Of the others, messages with few recipients
+ * and those with many have their turns one after the other: a single mail does not stand behind a thousand. */
+static struct recipients *list_of(struct hky_shard *sh, const struct hky_recipient *r)
+{
+    return r->next_at_ms == IS_ANSWERED                 ? &sh->answered
+           : r->message->n_recipients <= FEW_RECIPIENTS ? &sh->to_ask[0]
+                                                        : &sh->to_ask[1];
+}
+
+static bool is_listed(const struct hky_recipient *r)
+{
+    return r->next_at_ms <= IS_ANSWERED;
+}
+
+static void enter_undecided(struct hky_shard *sh, struct hky_recipient *r, int64_t next_at_ms)
+{
+    r->state = HKY_RCPT_UNDECIDED;
+    r->next_at_ms = next_at_ms;
+    counter_add(&sh->n.undecided, 1);
+    shard_set_due(sh, r, is_listed(r) ? NEVER_MS : next_at_ms);
+    if (is_listed(r)) {
+        TAILQ_INSERT_TAIL(list_of(sh, r), r, link);
+        shard_turn_later(sh);
+    }
+}
+
+static void leave(struct hky_shard *sh, struct hky_recipient *r)
+{
+    if (is_listed(r)) {
+        TAILQ_REMOVE(list_of(sh, r), r, link);
+    }
+    hky_heap_remove(&sh->due, &r->due);
+    counter_add(&sh->n.undecided, -1);
+    r->next_at_ms = 0;
+}
+
+static void forget(struct hky_shard *sh, struct hky_recipient *r)
+{
+    if (sh->s->ops->forget != NULL) {
+        sh->s->ops->forget(sh->s->ops->ctx, sh->index, r);
+    }
+    sh->is_crowded = false;
+}
+
+void undecided_unplace(struct hky_shard *sh, struct hky_recipient *r)
+{
+    leave(sh, r);
+    forget(sh, r);
+    shard_turn_later(sh); /* the place of its decision is free */
+}
+
+bool policy_has_time(const struct hky_shard *sh)
+{
+    bool is_in_turn = sh->is_asking || (TAILQ_EMPTY(&sh->to_ask[0]) && TAILQ_EMPTY(&sh->to_ask[1]));
+    return is_in_turn && !sh->is_crowded && sh->asked_ns < POLICY_A_TURN_NS;
+}
+
+void ask_later(struct hky_shard *sh, struct hky_recipient *r)
+{
+    enter_undecided(sh, r, IS_TO_ASK);
+}
+
+void ask_when_free(struct hky_shard *sh, struct hky_recipient *r)
+{
+    sh->is_crowded = true;
+    enter_undecided(sh, r, IS_TO_ASK);
+}
+
+void wait_for_answer(struct hky_shard *sh, struct hky_recipient *r, const char *what)
+{
+    set_reason(r, what);
+    enter_undecided(sh, r, shard_now(sh) + ANSWER_MOST_MS);
+}
+
+static int64_t unanswered_delay_ms(uint32_t times)
+{
+    static const int64_t MINUTES[] = {1, 5, 15};
+    return (times < 3 ? MINUTES[times] : 60) * 60 * 1000;
+}
+
+void ask_after_failure(struct hky_shard *sh, struct hky_recipient *r, const char *why)
+{
+    int64_t now_ms = shard_now(sh);
+    bool is_new = r->parked_times == 0;
+    if (r->expire_at_ms == 0) {
+        r->expire_at_ms = plan_expire_at(sh->policy, r);
+    }
+    int64_t end_ms =
+        r->parked_at_ms != 0 ? r->parked_at_ms + (int64_t)sh->policy->engine.parked_sec * 1000 : r->expire_at_ms;
+    if (now_ms >= end_ms) {
+        finish(sh, r, HKY_RCPT_EXPIRED, NULL, why, NULL);
+        return;
+    }
+    int64_t at_ms = now_ms + unanswered_delay_ms(r->parked_times);
+    r->parked_times += r->parked_times < UINT8_MAX;
+    set_reason(r, why);
+    enter_undecided(sh, r, at_ms < end_ms ? at_ms : end_ms);
+    if (is_new) {
+        tell(sh, HKY_EVENT_UNDECIDED, r, &(struct note){.text = r->reason, .next_at_ms = r->next_at_ms});
+    }
+}
+
+void hky_schedule_answered(struct hky_schedule *s, unsigned worker, struct hky_recipient *r)
+{
+    struct hky_shard *sh = &s->shards[worker];
+    HKY_ASSERT(r->state == HKY_RCPT_UNDECIDED);
+    leave(sh, r);
+    sh->is_crowded = false;
+    enter_undecided(sh, r, IS_ANSWERED);
+}
+
+static struct hky_recipient *next_to_ask(struct hky_shard *sh)
+{
+    struct hky_recipient *r = TAILQ_FIRST(&sh->answered);
+    if (r != NULL || sh->is_crowded) {
+        return r;
+    }
+    sh->next_to_ask = !sh->next_to_ask;
+    r = TAILQ_FIRST(&sh->to_ask[sh->next_to_ask]);
+    return r != NULL ? r : TAILQ_FIRST(&sh->to_ask[!sh->next_to_ask]);
+}
+
+/* One whose plan only grew old keeps its place at the head of its lane; behind the others it would be old again when
+ * its turn comes, and never go. */
+static void ask(struct hky_shard *sh, struct hky_recipient *r)
+{
+    bool was_answered = r->next_at_ms == IS_ANSWERED;
+    counter_add(&sh->n.moving, 1); /* it is never in nobody's count */
+    leave(sh, r);
+    if (was_answered) {
+        sh->is_crowded = false;
+    }
+    if (!is_plan_stale(sh, r, shard_now(sh))) { /* a reload brought back the policy that had planned it */
+        forget(sh, r);
+    }
+    sh->goes_first = r->plan != NULL && r->policy == (uint32_t)sh->policy->hash;
+    place(sh, r);
+    sh->goes_first = false;
+    counter_add(&sh->n.moving, -1);
+}
+
+bool ask_undecided(struct hky_shard *sh)
+{
+    struct hky_recipient *r;
+    sh->asked_ns = 0;
+    sh->is_asking = true;
+    for (unsigned n = 0; n < ASKED_A_TURN && sh->asked_ns < POLICY_A_TURN_NS && (r = next_to_ask(sh)) != NULL; n++) {
+        ask(sh, r);
+    }
+    sh->is_asking = false;
+    return next_to_ask(sh) != NULL;
+}

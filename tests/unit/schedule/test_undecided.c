@@ -1,0 +1,313 @@
+/* Recipients about whom the policy has not decided yet: they wait for look-ups, or for their turn to be asked. */
+#include "unit/schedule/stage.h"
+
+#include "base/clock.h"
+
+#include <stdlib.h>
+
+static const struct hky_selection EVERYTHING;
+
+/* What the policy says of each recipient, and what was asked of it. */
+static enum hky_decision_kind kind;
+static unsigned n_forgotten, n_asked;
+static int64_t takes_ns;     /* how long it works each time */
+static char order[4096];     /* domains in the order in which they were decided */
+static unsigned crowd, room; /* decisions that wait, at most so many; room 0: no bound */
+
+static void slow_decide(void *ctx, const struct hky_recipient *r, int64_t now_ms, struct hky_decision *out)
+{
+    struct stage *st = ctx;
+    int64_t began = hky_mono_ns();
+
+    (void)now_ms;
+    n_asked++;
+    while (hky_mono_ns() - began < takes_ns) {
+    }
+    *out = (struct hky_decision){.kind = kind};
+    if (kind == HKY_WAITS && room > 0 && crowd == room) {
+        out->kind = HKY_CROWDED;
+    } else if (kind == HKY_WAITS) {
+        crowd++;
+    }
+    snprintf(out->text, sizeof out->text, "mail hosts of x.example: no answer");
+    if (kind == HKY_DECIDED) {
+        size_t n = strlen(order);
+        out->plan = hky_plan_ref(st->plan);
+        if (n < sizeof order - 80) {
+            snprintf(order + n, sizeof order - n, "%.*s ", HKY_STR_ARG(hky_recipient_domain(r)));
+        }
+    }
+}
+
+static void forget(void *ctx, unsigned worker, const struct hky_recipient *r)
+{
+    (void)ctx, (void)worker, (void)r;
+    n_forgotten++;
+}
+
+static void begin(struct stage *st, enum hky_decision_kind first)
+{
+    stage_init(st);
+    fake_relay(&st->policy, "ses");
+    st->plan = fake_plan((struct hky_step[]){fake_step("ses")}, 1);
+    st->r.decide = slow_decide;
+    st->r.ops.forget = forget;
+    kind = first;
+    n_forgotten = n_asked = crowd = room = 0;
+    takes_ns = 0;
+    order[0] = '\0';
+    stage_start(st);
+}
+
+/* As accept hands it on: no plan, undecided. No turn of the loop. */
+static struct hky_message *send_undecided(struct stage *st, unsigned n, const char *const *to)
+{
+    struct hky_message *m = fake_message(st->next_id++, st->r.clock.stopped_at_ms, "", n, to);
+    for (unsigned i = 0; i < n; i++) {
+        m->recipients[i].state = HKY_RCPT_UNDECIDED;
+        hky_message_ref(m);
+    }
+    hky_journal_accept(st->r.journal, m, NULL);
+    hky_schedule_enqueue(st->r.schedule, 0, m);
+    struct hky_message *mine = m;
+    hky_message_unref(&mine);
+    return m;
+}
+
+static uint64_t undecided(struct stage *st)
+{
+    struct hky_schedule_stats s;
+    hky_schedule_stats(st->r.schedule, &s);
+    return s.undecided;
+}
+
+static const char *const ONE[] = {"a@x.example"};
+
+static void it_is_decided_when_the_answer_is_there(void **state)
+{
+    struct stage st;
+    char rows[4096];
+    (void)state;
+    begin(&st, HKY_WAITS);
+    struct hky_message *m = send_undecided(&st, 1, ONE);
+    turns(&st);
+    assert_int_equal(undecided(&st), 1);
+    assert_int_equal(ask(&st, HKY_QUEUE_LIST, (struct hky_selection){.state = "undecided"}, rows, sizeof rows), 1);
+    assert_non_null(strstr(rows, "a@x.example undecided by"));
+    kind = HKY_DECIDED;
+    turns(&st);
+    assert_int_equal(n_asked, 1); /* not before */
+    hky_schedule_answered(st.r.schedule, 0, &m->recipients[0]);
+    assert_int_equal(n_asked, 1); /* and not from inside */
+    turns(&st);
+    assert_int_equal(undecided(&st), 0);
+    answer(&st, "ses", HKY_CLASS_OK, false, 0);
+    expect(&st, "decided delivered:ses");
+    assert_int_equal(n_forgotten, 0);
+    stage_end(&st);
+}
+
+static void operators_hold_release_retry_and_cancel(void **state)
+{
+    struct stage st;
+    (void)state;
+    begin(&st, HKY_WAITS);
+    send_undecided(&st, 1, ONE);
+    turns(&st);
+    assert_int_equal(ask(&st, HKY_QUEUE_HOLD, EVERYTHING, NULL, 0), 1);
+    assert_int_equal(n_forgotten, 1);
+    assert_int_equal(undecided(&st), 0);
+    assert_int_equal(ask(&st, HKY_QUEUE_RELEASE, EVERYTHING, NULL, 0), 1);
+    assert_int_equal(undecided(&st), 1);
+    assert_int_equal(ask(&st, HKY_QUEUE_RETRY, EVERYTHING, NULL, 0), 1);
+    assert_int_equal(n_forgotten, 2);
+    assert_int_equal(n_asked, 3);
+    assert_int_equal(ask(&st, HKY_QUEUE_CANCEL, EVERYTHING, NULL, 0), 1);
+    assert_int_equal(n_forgotten, 3);
+    assert_int_equal(undecided(&st), 0);
+    expect(&st, "held released released cancelled");
+    stage_end(&st);
+}
+
+/* 1 m, 5 m, 15 m, then hourly, until the time to deliver is over: two days here. */
+static void a_look_up_that_fails_is_repeated(void **state)
+{
+    static const int64_t AFTER[] = {MINUTE, 5 * MINUTE, 15 * MINUTE, HOUR, HOUR};
+    struct stage st;
+    char rows[4096];
+    (void)state;
+    begin(&st, HKY_UNANSWERED);
+    send_undecided(&st, 1, ONE);
+    turns(&st);
+    for (unsigned i = 0; i < sizeof AFTER / sizeof AFTER[0]; i++) {
+        assert_int_equal(n_asked, i + 1);
+        pass(&st, AFTER[i] - 1000);
+        assert_int_equal(n_asked, i + 1);
+        pass(&st, 1000);
+        assert_int_equal(n_asked, i + 2);
+    }
+    ask(&st, HKY_QUEUE_LIST, EVERYTHING, rows, sizeof rows);
+    assert_non_null(strstr(rows, ": mail hosts of x.example: no answer;"));
+    kind = HKY_DECIDED;
+    pass(&st, HOUR);
+    answer(&st, "ses", HKY_CLASS_OK, false, 0);
+    expect(&st, "undecided decided delivered:ses"); /* told once */
+    kind = HKY_UNANSWERED;
+    send_undecided(&st, 1, ONE);
+    turns(&st);
+    for (int i = 0; i < 100; i++) {
+        pass(&st, HOUR);
+    }
+    expect(&st, "undecided expired");
+    stage_end(&st);
+}
+
+/* A policy that works 0.5 ms for each of 384: other mail is decided and sent in between. */
+static void many_do_not_hold_up_one(void **state)
+{
+    enum { N = 64, MESSAGES = 6 };
+    static char text[N][32];
+    const char *to[N];
+    struct stage st;
+    unsigned before;
+    (void)state;
+    begin(&st, HKY_DECIDED);
+    takes_ns = 500000;
+    for (int i = 0; i < N; i++) {
+        snprintf(text[i], sizeof text[i], "a%d@many.example", i);
+        to[i] = text[i];
+    }
+    for (int i = 0; i < MESSAGES; i++) {
+        send_undecided(&st, N, to);
+    }
+    assert_in_range(n_asked, 1, 10); /* the rest waits for its turn */
+    send_undecided(&st, 1, ONE);
+    for (int i = 0; i < 8 && strstr(order, "x.example") == NULL; i++) {
+        before = n_asked;
+        hky_loop_turn(st.r.loop, 0);
+        assert_in_range(n_asked - before, 0, 10);
+    }
+    assert_non_null(strstr(order, "x.example"));
+    assert_in_range(n_asked, 2, N);
+    takes_ns = 0;
+    turns(&st);
+    assert_int_equal(undecided(&st), 0);
+    assert_int_equal(n_asked, N * MESSAGES + 1);
+    st.log[0] = '\0';
+    stage_end(&st);
+}
+
+/* The same for those who are parked and asked again by a new policy, and for plans of an older one in a lane. */
+static void a_reload_asks_in_portions(void **state)
+{
+    enum { N = 300 };
+    struct stage st;
+    (void)state;
+    for (int is_queued = 0; is_queued < 2; is_queued++) {
+        begin(&st, is_queued ? HKY_DECIDED : HKY_NO_ROUTE);
+        for (int i = 0; i < N; i++) {
+            send_undecided(&st, 1, ONE);
+        }
+        turns(&st);
+        kind = HKY_DECIDED;
+        n_asked = 0;
+        takes_ns = 500000;
+        fake_policy_init(&st.second, 12);
+        fake_relay(&st.second, "ses");
+        hky_schedule_set_policy(st.r.schedule, &st.second.policy);
+        for (int i = 0; i < 3; i++) {
+            hky_loop_turn(st.r.loop, 0);
+        }
+        assert_in_range(n_asked, 1, 30);
+        takes_ns = 0;
+        turns(&st);
+        assert_int_equal(undecided(&st), 0);
+        assert_int_equal(n_asked, N);
+        st.log[0] = '\0';
+        stage_end(&st);
+    }
+}
+
+static void so_many_wait_that_others_wait_for_a_place(void **state)
+{
+    enum { N = 30 };
+    struct stage st;
+    struct hky_message *m[N];
+    unsigned asked;
+    (void)state;
+    begin(&st, HKY_WAITS);
+    room = 10;
+    for (int i = 0; i < N; i++) {
+        m[i] = send_undecided(&st, 1, ONE);
+    }
+    turns(&st);
+    assert_int_equal(crowd, 10);
+    assert_int_equal(undecided(&st), N);
+    asked = n_asked;
+    turns(&st);
+    assert_int_equal(n_asked, asked); /* nobody is asked in vain, again and again */
+    kind = HKY_DECIDED;
+    hky_schedule_answered(st.r.schedule, 0, &m[0]->recipients[0]);
+    turns(&st);
+    assert_int_equal(undecided(&st), 9); /* those who wait for an answer; the others had their turn */
+    assert_int_equal(ask(&st, HKY_QUEUE_CANCEL, (struct hky_selection){.state = "undecided"}, NULL, 0), 9);
+    st.log[0] = '\0';
+    stage_end(&st);
+}
+
+static void after_a_restart_it_is_decided_afresh(void **state)
+{
+    struct stage st;
+    struct hky_error e;
+    struct hky_buf b;
+    (void)state;
+    stage_init(&st);
+    fake_relay(&st.policy, "ses");
+    st.plan = fake_plan((struct hky_step[]){fake_step("ses")}, 1);
+    struct hky_message *m = fake_message(77, START, "", 1, ONE);
+    struct hky_recipient *r = &m->recipients[0];
+    r->state = HKY_RCPT_UNDECIDED;
+    r->next_at_ms = START + HOUR; /* it waited for a look-up to be repeated */
+    hky_buf_init(&b, 4096);
+    hky_recipient_encode_state(r, &b);
+    assert_int_equal(hky_recipient_decode_state(r, hky_buf_str(&b), NULL, NULL, &e), HKY_OK);
+    assert_int_equal(r->state, HKY_RCPT_UNDECIDED); /* not parked: nothing is wrong with the policy */
+    hky_buf_fini(&b);
+    stage_open(&st);
+    hky_schedule_restore_message(st.r.schedule, m);
+    hky_rehearsal_start(&st.r);
+    assert_int_equal(st.n_decides, 1);
+    answer(&st, "ses", HKY_CLASS_OK, false, 0);
+    expect(&st, "decided delivered:ses");
+    stage_end(&st);
+}
+
+/* A stop in the middle: those who wait, and those who are to be asked. */
+static void a_stop_frees_everybody(void **state)
+{
+    struct stage st;
+    (void)state;
+    begin(&st, HKY_WAITS);
+    room = 2;
+    for (int i = 0; i < 5; i++) {
+        send_undecided(&st, 1, ONE);
+    }
+    turns(&st);
+    assert_int_equal(undecided(&st), 5);
+    stage_end(&st);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(it_is_decided_when_the_answer_is_there),
+        cmocka_unit_test(operators_hold_release_retry_and_cancel),
+        cmocka_unit_test(a_look_up_that_fails_is_repeated),
+        cmocka_unit_test(many_do_not_hold_up_one),
+        cmocka_unit_test(a_reload_asks_in_portions),
+        cmocka_unit_test(so_many_wait_that_others_wait_for_a_place),
+        cmocka_unit_test(after_a_restart_it_is_decided_afresh),
+        cmocka_unit_test(a_stop_frees_everybody),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
