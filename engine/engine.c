@@ -646,6 +646,7 @@ void hky_engine_free(struct hky_engine **out)
     hky_servers_free(&engine->servers);
     hky_credentials_free(&engine->credentials);
     hky_journal_close(&engine->journal); /* it still tells loops, whose queues hold tasks of the schedule */
+    hky_engine_drop_asks(engine);
     hky_schedule_free(&engine->schedule);
     for (unsigned i = 0; i < engine->n_workers && engine->workers != NULL; i++)
         hky_notice_free(&engine->workers[i].notice);

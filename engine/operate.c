@@ -143,17 +143,50 @@ static void answer_queue(struct hky_queue_ask *ask, struct hky_console_request *
     }
 }
 
+static void on_written(struct hky_commit *c, const struct hky_durable *durable, enum hky_err result)
+{
+    struct hky_queue_ask *ask = HKY_CONTAINER(c, struct hky_queue_ask, commit);
+    char text[240];
+
+    LIST_REMOVE(ask, link);
+    if (ask->engine->console != NULL && durable != NULL) {
+        answer_queue(ask, &ask->request);
+    } else if (ask->engine->console != NULL) {
+        snprintf(text, sizeof text,
+                 "done for %" PRIu64 " recipient%s, but the spool could not be written (%s): a crash now undoes it",
+                 ask->rq.n, ask->rq.n == 1 ? "" : "s", result == HKY_E_FULL ? "no space" : "the disk fails");
+        hky_console_refuse(&ask->request, "not_written", text,
+                           "it is written as soon as the disk takes it; hikyaku status shows the journal's health");
+    }
+    ask_free(ask);
+}
+
 static void on_queue_done(struct hky_queue_request *rq)
 {
     struct hky_queue_ask *ask = rq->ctx;
 
-    if (ask->engine->console != NULL) { /* else it stopped meanwhile: nobody waits for it, the request is gone */
-        /* What an operator was told is done stays done over a crash. */
-        if (rq->action != HKY_QUEUE_LIST && !rq->is_dry_run && rq->n > 0)
-            hky_journal_flush(ask->engine->journal);
-        answer_queue(ask, &ask->request);
+    if (ask->engine->console == NULL) { /* it stopped meanwhile: nobody waits for it, the request is gone */
+        ask_free(ask);
+        return;
     }
+    /* What an operator was told is done stays done over a crash. This thread must not wait for a disk. */
+    if (rq->action != HKY_QUEUE_LIST && !rq->is_dry_run && rq->n > 0) {
+        LIST_INSERT_HEAD(&ask->engine->unwritten, ask, link);
+        ask->commit.loop = ask->engine->aux;
+        ask->commit.done = on_written;
+        hky_journal_sync(ask->engine->journal, &ask->commit);
+        return;
+    }
+    answer_queue(ask, &ask->request);
     ask_free(ask);
+}
+
+void hky_engine_drop_asks(struct hky_engine *engine)
+{
+    for (struct hky_queue_ask *ask; (ask = LIST_FIRST(&engine->unwritten)) != NULL;) {
+        LIST_REMOVE(ask, link);
+        ask_free(ask);
+    }
 }
 
 /* On the workers' threads, one row after the other. */

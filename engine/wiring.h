@@ -53,9 +53,10 @@ struct hky_engine {
     struct hky_log *log;
     char *policy_path;
     char *spool;
-    struct hky_policy *policy; /* the newest; aux's thread */
-    struct hky_vm *vm;         /* aux's, for syntax checks of --where */
-    uint64_t n_queue_asks;     /* aux's */
+    struct hky_policy *policy;            /* the newest; aux's thread */
+    struct hky_vm *vm;                    /* aux's, for syntax checks of --where */
+    uint64_t n_queue_asks;                /* aux's */
+    LIST_HEAD(, hky_queue_ask) unwritten; /* aux's: done, but not known to be on disk */
     unsigned n_workers;
     struct hky_worker *workers;
     struct hky_loop **loops;
@@ -96,7 +97,9 @@ struct hky_queue_ask {
     bool is_story;
     struct hky_buf rows; /* an array, written as they come */
     struct hky_json json;
-    bool is_where_wrong; /* atomic: the first worker on which the expression failed tells */
+    struct hky_commit commit;       /* what was done is on disk */
+    LIST_ENTRY(hky_queue_ask) link; /* in engine->unwritten until then */
+    bool is_where_wrong;            /* atomic: the first worker on which the expression failed tells */
     char where_error[240];
 };
 
@@ -113,6 +116,7 @@ bool hky_worker_where_holds(void *ctx, unsigned worker, const struct hky_recipie
 const char *hky_engine_unwell(void *ctx);
 void hky_engine_metrics(void *ctx, struct hky_buf *out);
 void hky_engine_restore_relays(struct hky_engine *engine);
+void hky_engine_drop_asks(struct hky_engine *engine); /* the journal is closed */
 
 /* engine.c */
 void hky_engine_forget_passwords(struct hky_engine *engine);

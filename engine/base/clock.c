@@ -26,7 +26,7 @@ int64_t hky_clock_elapsed_ms(const struct hky_clock *c)
 
     if (stopped > 0)
         return stopped;
-    return read_ns(CLOCK_BOOTTIME) / 1000000 + __atomic_load_n(&c->shift_ms, __ATOMIC_RELAXED);
+    return read_ns(CLOCK_MONOTONIC) / 1000000 + __atomic_load_n(&c->shift_ms, __ATOMIC_RELAXED);
 }
 
 int64_t hky_mono_ms(void)

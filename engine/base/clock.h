@@ -18,7 +18,7 @@ struct hky_clock {
 
 /* Wall clock, milliseconds since 1970 UTC. */
 int64_t hky_clock_now_ms(const struct hky_clock *c);
-/* Milliseconds since some moment, also while the machine slept; never goes back, whatever the wall clock does. */
+/* Milliseconds since some moment; never goes back, whatever the wall clock does. */
 int64_t hky_clock_elapsed_ms(const struct hky_clock *c);
 
 /* Monotonic milliseconds and nanoseconds of the machine, for durations. */

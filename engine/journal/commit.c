@@ -417,15 +417,17 @@ static void fail(struct hky_journal *j, struct entry_list *l, struct entry_list 
         journal_list_add(refused, e);
 }
 
-/* At the stop maintenance is joined first; it must not wait for what will not come. */
-static void give_up(struct hky_journal *j)
+/* Who asks whether something is on disk is told that it is not. Results wait on. At the stop maintenance is joined
+ * first and must not wait either for what will not come. */
+static void give_up(struct hky_journal *j, enum hky_err err)
 {
     struct entry_list l = j->waiting;
+    bool is_closing = atomic_load(&j->is_closing);
 
     j->waiting = (struct entry_list){0};
     for (struct entry *e; (e = journal_list_take(&l)) != NULL;) {
-        if (e->waiter != NULL)
-            finish_with(j, e, HKY_E_IO);
+        if (e->is_mark || (is_closing && e->waiter != NULL))
+            finish_with(j, e, err);
         else
             journal_list_add(&j->waiting, e);
     }
@@ -439,7 +441,7 @@ static void commit_round(struct hky_journal *j, struct entry_list *l, bool must_
 
     if (was_waiting && hky_mono_ms() < j->retry_at_ms && !must_sync) {
         for (struct entry *e; (e = journal_list_take(l)) != NULL;) {
-            if (e->is_accept)
+            if (e->is_accept || e->is_mark)
                 finish_with(j, e, (enum hky_err)atomic_load(&j->health));
             else
                 journal_list_add(&j->waiting, e);
@@ -463,8 +465,7 @@ static void commit_round(struct hky_journal *j, struct entry_list *l, bool must_
     if (err != HKY_OK) {
         j->waiting = *l;
         j->retry_at_ms = hky_mono_ms() + RETRY_AFTER_MS;
-        if (atomic_load(&j->is_closing))
-            give_up(j);
+        give_up(j, err);
     }
     atomic_store(&j->health, err);
     for (struct entry *e; (e = journal_list_take(&refused)) != NULL;)

@@ -114,6 +114,7 @@ struct entry {
     uint8_t type, flags, state;
     bool is_accept;       /* may be refused */
     bool is_durable;      /* somebody waits: sync at once */
+    bool is_mark;         /* nothing but the question whether what came before it is on disk */
     bool has_body_memory; /* its body is counted, and not yet the index's to uncount */
     bool is_copy;         /* of an attempt: only when it is still the newest, at `from` */
     uint32_t index, n_plans;
@@ -345,6 +346,7 @@ void journal_disk_body_drop(struct hky_journal *j, struct hky_message *m);
 enum hky_err journal_disk_big_open(struct hky_journal *j, uint64_t id, struct hky_loop *loop,
                                    void (*on_room)(void *ctx), void *ctx, struct hky_big **out);
 void journal_disk_stats(struct hky_journal *j, struct hky_journal_stats *out);
-void journal_disk_flush(struct hky_journal *j);
+void journal_disk_sync(struct hky_journal *j, struct hky_commit *c);
+enum hky_err journal_disk_flush(struct hky_journal *j);
 
 #endif

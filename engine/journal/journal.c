@@ -77,7 +77,12 @@ void hky_journal_stats(struct hky_journal *j, struct hky_journal_stats *out)
     backend_of(j)->stats(j, out);
 }
 
-void hky_journal_flush(struct hky_journal *j)
+void hky_journal_sync(struct hky_journal *j, struct hky_commit *c)
 {
-    backend_of(j)->flush(j);
+    backend_of(j)->sync(j, c);
+}
+
+enum hky_err hky_journal_flush(struct hky_journal *j)
+{
+    return backend_of(j)->flush(j);
 }

@@ -145,9 +145,16 @@ static void memory_stats(struct hky_journal *j, struct hky_journal_stats *out)
                                       .health = health(m)};
 }
 
-static void memory_flush(struct hky_journal *j)
+static void memory_sync(struct hky_journal *j, struct hky_commit *c)
 {
     count(&memory_of(j)->n_flushes);
+    answer(memory_of(j), c);
+}
+
+static enum hky_err memory_flush(struct hky_journal *j)
+{
+    count(&memory_of(j)->n_flushes);
+    return health(memory_of(j));
 }
 
 static const struct journal_backend in_memory = {.close = memory_close,
@@ -163,6 +170,7 @@ static const struct journal_backend in_memory = {.close = memory_close,
                                                  .body_drop = memory_body_drop,
                                                  .big_open = memory_big_open,
                                                  .stats = memory_stats,
+                                                 .sync = memory_sync,
                                                  .flush = memory_flush};
 
 struct hky_journal *hky_journal_memory_new(void)

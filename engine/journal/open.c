@@ -68,6 +68,7 @@ static const struct journal_backend on_disk = {.close = journal_close,
                                                .body_drop = journal_disk_body_drop,
                                                .big_open = journal_disk_big_open,
                                                .stats = journal_disk_stats,
+                                               .sync = journal_disk_sync,
                                                .flush = journal_disk_flush};
 
 static struct hky_journal *journal_new(const struct hky_journal_params *params)

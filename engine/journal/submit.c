@@ -141,18 +141,36 @@ struct hky_id_source *journal_disk_ids(struct hky_journal *j)
     return &j->ids;
 }
 
-void journal_disk_flush(struct hky_journal *j)
+static struct entry *mark_new(void)
+{
+    struct entry *e = journal_entry_new(RECORD_END);
+
+    e->is_mark = true;
+    e->is_durable = true;
+    return e;
+}
+
+void journal_disk_sync(struct hky_journal *j, struct hky_commit *c)
+{
+    struct entry *e = mark_new();
+
+    e->commit = c;
+    journal_entry_submit(j, e);
+}
+
+enum hky_err journal_disk_flush(struct hky_journal *j)
 {
     struct waiter w;
-    struct entry *e = journal_entry_new(RECORD_END);
+    struct entry *e = mark_new();
+    enum hky_err err;
 
     journal_waiter_init(&w);
     w.n_left = 1;
     e->waiter = &w;
-    e->is_durable = true;
     journal_entry_submit(j, e);
-    journal_waiter_wait(&w);
+    err = journal_waiter_wait(&w);
     journal_waiter_fini(&w);
+    return err;
 }
 
 void journal_disk_stats(struct hky_journal *j, struct hky_journal_stats *out)

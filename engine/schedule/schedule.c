@@ -261,7 +261,7 @@ uint64_t hky_schedule_maybe_duplicates(const struct hky_schedule *s)
 void hky_schedule_start(struct hky_schedule *s)
 {
     if (s->n_maybe_duplicates > 0) {
-        hky_journal_flush(s->journal); /* counted durably before the note of it goes */
+        (void)hky_journal_flush(s->journal); /* counted durably, if the disk takes it, before the note of it goes */
     }
     inflight_forget(s->inflight);
     s->is_started = true;

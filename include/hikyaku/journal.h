@@ -155,7 +155,11 @@ struct hky_journal_stats { /* atomically read, for status and metrics */
     enum hky_err health;    /* HKY_OK; HKY_E_FULL, HKY_E_IO: nothing is accepted */
 };
 void hky_journal_stats(struct hky_journal *j, struct hky_journal_stats *out);
-/* Tests and shutdown: returns when everything submitted before is on disk. Blocks. */
-void hky_journal_flush(struct hky_journal *j);
+/* `done` when everything submitted before is on disk; or, as soon as it is known that the disk does not take it now,
+ * with HKY_E_IO or HKY_E_FULL: then it is written as soon as the disk takes it again, and lost if the engine ends
+ * before. So nobody waits longer than one write takes. */
+void hky_journal_sync(struct hky_journal *j, struct hky_commit *c);
+/* The same, but it blocks until then. Start-up and tests. */
+enum hky_err hky_journal_flush(struct hky_journal *j);
 
 #endif

@@ -151,6 +151,31 @@ def unwell(world, options, rng):
     note(f"a failing disk: {len(sent.acked)} acknowledged, {len(sent.refused)} refused, {len(sent.acked - set(came.copies))} lost")
 
 
+@part("a disk that fails while operators act: each command is answered, SIGTERM ends the engine, a later start is sound", 120)
+def acting(world, options, rng):
+    for fail in (f"sync:{rng.randrange(30, 50)}:{EIO}:0", f"write:{rng.randrange(30, 50)}:{ENOSPC}:0"):
+        sink = world.sink(f"sink-{fail[:4]}", ports=2, rules=["*:{1} dot 50% 451 4.3.0 busy"])
+        root = f"operators-{fail[:4]}"
+        os.mkdir(world.path(root), 0o700)
+        engine = world.engine(policy_of(POLICY, sink.ports).replace('"1s"', '"1h"'), name=root, spool=f"{root}/spool", log="error",
+                              env=with_disk(disk_library(world), world.path(root), fail=fail))
+        load = start_load(world, engine, 200, size=20000, domains="a.example=2,later.example", connections=4, name=f"{root}.ids")
+        wait_for(lambda: ask(engine.spool, {"cmd": "status"})["journal"]["health"] != "ok", 60, 0.05, "the disk fails")
+        load.p.send_signal(signal.SIGKILL)
+        load.p.wait()
+        for _ in range(3):
+            for action in ("hold", "release"):
+                code, out, err = world.run("queue", action, "--spool", engine.spool, "--to", "later.example", timeout=20, check=False)
+                holds(code == 0 or "could not be written" in err, f"queue {action}: {code} {out}{err}")
+                holds(ask(engine.spool, {"cmd": "status"}, timeout=5) is not None, f"status after queue {action}")
+        engine.p.send_signal(signal.SIGTERM)
+        holds(engine.p.wait(30) == 0, "SIGTERM ends the engine")
+        for variable in [k for k in engine.env if k.startswith("DISK_")] + ["LD_PRELOAD"]:
+            engine.env.pop(variable, None)
+        restart(engine)
+        holds(engine.stop() == 0, "a clean stop on a sound disk")
+
+
 @part("the n-th write, sync, open, rename fails, once or for ever: acknowledged is delivered, refused never is", 300)
 def failing(world, options, rng):
     library = disk_library(world)

@@ -330,6 +330,52 @@ static void the_stop_does_not_wait_for_a_disk_that_fails(void **state)
     rig_fini(&r);
 }
 
+/* Nobody waits for a disk that fails: who asks whether what came before is on it is told that it is not. */
+static void who_asks_for_the_disk_is_told_that_it_fails(void **state)
+{
+    static const enum call CALLS[] = {SYNC, PWRITE};
+    (void)state;
+    for (int k = 0; k < 2; k++) {
+        struct faults f = {.lock = PTHREAD_MUTEX_INITIALIZER, .call = CALLS[k], .error = EIO, .is_lasting = true};
+        struct hky_journal_io io = {.ctx = &f,
+                                    .pwritev = fault_pwritev,
+                                    .fdatasync = fault_fdatasync,
+                                    .openat = fault_openat,
+                                    .renameat = fault_renameat,
+                                    .unlinkat = fault_unlinkat,
+                                    .fallocate = fault_fallocate};
+        struct rig r;
+        struct told t;
+        rig_init(&r);
+        r.params.io = &io;
+        rig_open(&r);
+        rig_put(&r, 1, 1, 500);
+        struct hky_message *m = hky_idmap_get(&r.found, 1);
+        pthread_mutex_lock(&f.lock);
+        f.at = f.n + 1;
+        pthread_mutex_unlock(&f.lock);
+        hky_journal_attempt(r.j, &m->recipients[0], NULL);
+        assert_int_equal(hky_journal_flush(r.j), HKY_E_IO);
+        assert_int_equal(hky_journal_flush(r.j), HKY_E_IO); /* while it waits to try again, too */
+        told_init(&r, &t);
+        hky_journal_sync(r.j, &t.commit);
+        told_wait(&r, &t);
+        assert_true(!t.has_token && t.result == HKY_E_IO);
+        pthread_mutex_lock(&f.lock);
+        f.at = 0; /* the disk is well again, which is found out within a second */
+        pthread_mutex_unlock(&f.lock);
+        for (int64_t until = hky_mono_ms() + 30000; hky_journal_flush(r.j) != HKY_OK;) {
+            assert_true(hky_mono_ms() < until);
+            usleep(10000);
+        }
+        told_init(&r, &t);
+        hky_journal_sync(r.j, &t.commit);
+        told_wait(&r, &t);
+        assert_true(t.has_token && t.result == HKY_OK);
+        rig_fini(&r);
+    }
+}
+
 static void a_failing_disk_refuses_accepts_and_recovers_by_itself(void **state)
 {
     struct faults f = {.lock = PTHREAD_MUTEX_INITIALIZER, .call = SYNC, .error = EIO, .is_lasting = true};
@@ -586,6 +632,7 @@ int main(void)
         cmocka_unit_test(the_stop_does_not_wait_for_a_disk_that_fails),
         cmocka_unit_test(a_disk_that_is_full_at_the_end_of_a_segment_loses_nothing),
         cmocka_unit_test(it_starts_where_no_file_can_be_made),
+        cmocka_unit_test(who_asks_for_the_disk_is_told_that_it_fails),
         cmocka_unit_test(a_failing_disk_refuses_accepts_and_recovers_by_itself),
         cmocka_unit_test(the_body_of_a_refused_large_message_goes),
     };
