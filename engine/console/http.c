@@ -57,20 +57,32 @@ static void answer(struct peer *p, const char *status, const char *type, struct 
     hky_stream_flush(p->stream);
 }
 
+/* The one Host field; the empty string when there is none, or more than one. */
+static struct hky_str host_of(struct hky_str request)
+{
+    const char *at = hky_str_ifind(request, HKY_STR("\r\nHost:")), *end;
+    struct hky_str rest;
+
+    if (at == NULL)
+        return HKY_STR("");
+    rest = hky_str_of(at + 7, (size_t)(request.p + request.n - at - 7));
+    end = memchr(rest.p, '\r', rest.n);
+    if (end == NULL || hky_str_ifind(rest, HKY_STR("\r\nHost:")) != NULL)
+        return HKY_STR("");
+    return hky_str_trim(hky_str_of(rest.p, (size_t)(end - rest.p)));
+}
+
 static bool is_local_host(struct hky_str request)
 {
     static const char *const names[] = {"localhost", "127.0.0.1", "[::1]"};
-    const char *at = hky_str_ifind(request, HKY_STR("\r\nHost:"));
-    struct hky_str host;
+    struct hky_str host = host_of(request);
+    uint64_t port;
 
-    if (at == NULL)
-        return false;
-    host = hky_str_of(at + 7, (size_t)(request.p + request.n - at - 7));
-    host.n = (size_t)((const char *)memchr(host.p, '\r', host.n) - host.p);
-    host = hky_str_trim(host);
     for (size_t i = 0; i < 3; i++) {
         struct hky_str name = hky_str_z(names[i]);
-        if (hky_str_istarts(host, name) && (host.n == name.n || host.p[name.n] == ':'))
+        if (hky_str_istarts(host, name) &&
+            (host.n == name.n || (host.p[name.n] == ':' &&
+                                  hky_str_u64(hky_str_of(host.p + name.n + 1, host.n - name.n - 1), 65535, &port))))
             return true;
     }
     return false;
