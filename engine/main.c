@@ -14,12 +14,25 @@ static const struct hky_cli_command *const commands[] = {
 
 #define N_COMMANDS (sizeof commands / sizeof commands[0])
 
-static void print_usage(FILE *to)
+static void print_usage(void)
 {
-    fputs("Hikyaku carries outgoing mail by the relay that your policy chooses.\n\nusage: hikyaku COMMAND ...\n\n", to);
+    hky_cli_print_text("Hikyaku sends outgoing mail through the relay that your policy chooses.", 0);
+    puts("\nusage: hikyaku COMMAND ...\n");
+    for (size_t i = 0; i < N_COMMANDS; i++) {
+        printf("  %-8s ", commands[i]->name);
+        hky_cli_print_words(commands[i]->summary, 11);
+    }
+    putchar('\n');
+    hky_cli_print_text("`hikyaku COMMAND --help` says more about a command; `hikyaku --version` prints the version.",
+                       0);
+}
+
+static const struct hky_cli_command *find_command(const char *name)
+{
     for (size_t i = 0; i < N_COMMANDS; i++)
-        fprintf(to, "  %-8s %s\n", commands[i]->name, commands[i]->summary);
-    fputs("\nhikyaku COMMAND --help says more; hikyaku --version prints the version.\n", to);
+        if (strcmp(name, commands[i]->name) == 0)
+            return commands[i];
+    return NULL;
 }
 
 static int complain_of_command(const char *name)
@@ -41,9 +54,24 @@ static int complain_of_command(const char *name)
     return HKY_EXIT_USAGE;
 }
 
+/* `help` and `help COMMAND` are `--help` and `COMMAND --help`. */
+static int help(const char *name)
+{
+    const struct hky_cli_command *command = name != NULL ? find_command(name) : NULL;
+
+    if (name != NULL && command == NULL)
+        return complain_of_command(name);
+    if (command != NULL)
+        hky_cli_print_help(command);
+    else
+        print_usage();
+    return HKY_EXIT_GOOD;
+}
+
 int main(int argc, char **argv)
 {
     const char *slash = strrchr(argv[0], '/');
+    const struct hky_cli_command *command;
     const char *called = slash != NULL ? slash + 1 : argv[0];
 
     setlocale(LC_CTYPE, "C.UTF-8");
@@ -51,24 +79,21 @@ int main(int argc, char **argv)
     if (strcmp(called, "sendmail") == 0 || strcmp(called, "mailq") == 0)
         return hky_cli_send.run(&hky_cli_send, argc, argv);
     if (argc < 2) {
-        print_usage(stderr);
+        fputs("usage: hikyaku COMMAND ...   (hikyaku --help lists the commands)\n", stderr);
         return HKY_EXIT_USAGE;
     }
-    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0) {
-        print_usage(stdout);
-        return HKY_EXIT_GOOD;
-    }
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0)
+        return help(argc > 2 ? argv[2] : NULL);
     if (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "version") == 0) {
         puts("hikyaku " HKY_VERSION);
         return HKY_EXIT_GOOD;
     }
     if (strcmp(argv[1], "--manual") == 0)
         return hky_cli_manual(commands, N_COMMANDS, argc > 2 ? argv[2] : "");
-    for (size_t i = 0; i < N_COMMANDS; i++) {
-        if (strcmp(argv[1], commands[i]->name) == 0) {
-            signal(SIGXFSZ, SIG_IGN);
-            return commands[i]->run(commands[i], argc - 1, argv + 1);
-        }
+    command = find_command(argv[1]);
+    if (command != NULL) {
+        signal(SIGXFSZ, SIG_IGN);
+        return command->run(command, argc - 1, argv + 1);
     }
     return complain_of_command(argv[1]);
 }

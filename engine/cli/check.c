@@ -40,7 +40,9 @@ static void print_text(const struct hky_problems *problems)
 
         hky_buf_clear(&line);
         hky_problem_format(sorted[i], &line);
-        printf("%s%s%s\n", colour, hky_buf_z(&line), colour[0] != '\0' ? hky_cli_colour("off") : "");
+        fputs(colour, stdout);
+        hky_cli_put(stdout, hky_buf_z(&line));
+        puts(colour[0] != '\0' ? hky_cli_colour("off") : "");
     }
     hky_buf_fini(&line);
     free((void *)sorted);
@@ -188,11 +190,12 @@ static int run(const struct hky_cli_command *self, int argc, char **argv)
 const struct hky_cli_command hky_cli_check = {
     .name = "check",
     .args = "POLICY",
-    .summary = "load a policy as run would, and say what is wrong with it",
-    .help = "Every problem is printed as FILE:LINE: what is wrong, and what to do. Warnings do not keep a\n"
-            "policy from running. Secrets that are not here are named: they may be on another machine, but\n"
-            "run and reload refuse the policy without them. No command of a secret is run, and nothing is\n"
-            "connected to; `hikyaku probe` tries the relays. Exit code 0: it would run, with its secrets;\n"
-            "1: it would not; 2: wrong usage.",
+    .summary = "load a policy as run would, and report what is wrong with it",
+    .help =
+        "Every problem is printed as FILE:LINE: what is wrong, and what to do. Warnings do not keep a policy from "
+        "running. Missing secrets are named: they may exist on another machine, but run and reload refuse the policy "
+        "without them. No command of a secret is run and no connection is made; `hikyaku probe` tries the relays.\n"
+        "\n"
+        "Exit code 0: the policy would run, with its secrets; 1: it would not; 2: wrong usage.",
     .run = run,
 };

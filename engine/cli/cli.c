@@ -1,5 +1,6 @@
 #include "cli/cli.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -55,6 +56,21 @@ static void complain_of_option(struct hky_cli_args *a, struct hky_str name)
     a->is_bad = true;
 }
 
+/* The last of two values would win without a word: better neither. */
+static bool is_first(struct hky_cli_args *a, const struct hky_cli_option *o)
+{
+    uint64_t bit = UINT64_C(1) << (o - a->options);
+
+    HKY_ASSERT(o - a->options < 64);
+    if ((a->given & bit) != 0 && !o->is_many && o->value != NULL) {
+        fprintf(stderr, "hikyaku %s: %s%s is given twice\n", a->command->name, dash(o), o->name);
+        a->is_bad = true;
+        return false;
+    }
+    a->given |= bit;
+    return true;
+}
+
 /* One word that begins with '-': its option with its value, or NULL after a complaint or a common one. */
 static const char *take_option(struct hky_cli_args *a, char *word, const char **value)
 {
@@ -63,7 +79,8 @@ static const char *take_option(struct hky_cli_args *a, char *word, const char **
     struct hky_str name = hky_str_of(word + dashes, (equals != NULL ? (size_t)(equals - word) : strlen(word)) - dashes);
     const struct hky_cli_option *o = find_option(a->options, name);
 
-    if (o == NULL && find_option(hky_cli_common_options, name) != NULL && equals == NULL) {
+    if (o == NULL && find_option(hky_cli_common_options, name) != NULL && equals == NULL &&
+        !(name.p[0] == 'j' && a->command->has_no_json)) {
         if (name.p[0] == 'j')
             a->is_json = true;
         else
@@ -74,6 +91,8 @@ static const char *take_option(struct hky_cli_args *a, char *word, const char **
         complain_of_option(a, name);
         return NULL;
     }
+    if (!is_first(a, o))
+        return NULL;
     *value = "";
     if (o->value == NULL) {
         if (equals != NULL) {
@@ -89,6 +108,12 @@ static const char *take_option(struct hky_cli_args *a, char *word, const char **
         *value = a->argv[a->at++];
     } else {
         fprintf(stderr, "hikyaku %s: %s%s needs a value: %s%s %s\n", a->command->name, dash(o), o->name, dash(o),
+                o->name, o->value);
+        a->is_bad = true;
+        return NULL;
+    }
+    if (*value[0] == '\0') {
+        fprintf(stderr, "hikyaku %s: %s%s is empty; say which %s, or leave it out\n", a->command->name, dash(o),
                 o->name, o->value);
         a->is_bad = true;
         return NULL;
@@ -147,6 +172,28 @@ const char *hky_cli_spool(const char *option)
     if (option != NULL && option[0] != '\0')
         return option;
     return env != NULL && env[0] != '\0' ? env : "spool";
+}
+
+bool hky_cli_number(const struct hky_cli_command *command, const char *option, const char *text, uint64_t min,
+                    uint64_t max, uint64_t *out)
+{
+    if (hky_str_u64(hky_str_z(text), max, out) && *out >= min)
+        return true;
+    fprintf(stderr, "hikyaku %s: \"%s\" is no value for %s%s, which takes a number from %" PRIu64 " to %" PRIu64 "\n",
+            command->name, text, option[1] == '\0' ? "-" : "--", option, min, max);
+    return false;
+}
+
+bool hky_cli_is_server(const struct hky_cli_command *command, const char *text)
+{
+    const char *colon = strrchr(text, ':');
+    uint64_t port;
+
+    if (colon != NULL && colon != text && hky_str_u64(hky_str_z(colon + 1), 65535, &port) && port > 0)
+        return true;
+    fprintf(stderr, "hikyaku %s: the server is ADDR:PORT with a port from 1 to 65535, not \"%s\"\n", command->name,
+            text);
+    return false;
 }
 
 bool hky_cli_duration(const char *text, int64_t *ms)

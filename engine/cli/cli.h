@@ -7,6 +7,8 @@
 #include "base/buf.h"
 #include "base/error.h"
 
+#include <stdio.h>
+
 enum { HKY_EXIT_GOOD, HKY_EXIT_NO, HKY_EXIT_USAGE, HKY_EXIT_UNREACHED };
 
 /* One option: "--to ADDRESS". `value` NULL: a switch. */
@@ -14,6 +16,7 @@ struct hky_cli_option {
     const char *name;  /* "to" for --to; one letter for -n */
     const char *value; /* "ADDRESS", or NULL */
     const char *doc;   /* one line of help */
+    bool is_many;      /* may be given several times */
 };
 
 struct hky_cli_command {
@@ -22,6 +25,7 @@ struct hky_cli_command {
     const char *summary;                  /* one line */
     const char *help;                     /* paragraphs and examples under the options, or NULL */
     const struct hky_cli_option *options; /* ended by name NULL; --help and --json are understood everywhere */
+    bool has_no_json;                     /* it prints nothing that --json could change */
     const char *group; /* of the engine's commands ("queue"): their arguments are options, too; NULL: none */
     int (*run)(const struct hky_cli_command *self, int argc, char **argv); /* argv[0] is the subcommand's name */
 };
@@ -40,13 +44,15 @@ extern const struct hky_cli_option hky_cli_common_options[];
 
 /* Walks options by the command's table: returns the option's name and sets *value ("" for switches); NULL when there
  * are none left, then positionals are in args->argv[0..argc). --name=value and --name value are the same; "--" ends.
- * A wrong one: prints what is wrong with the nearest name, and *is_bad. --help prints and sets is_help. */
+ * A wrong one, an empty value, or
+ * one given twice that is not is_many: prints what is wrong, and *is_bad. --help prints and sets is_help. */
 struct hky_cli_args {
     const struct hky_cli_command *command;
     const struct hky_cli_option *options; /* command->options, or what hky_cli_options gave */
     int argc, at;
     char **argv; /* positionals are moved to the front as they are met */
     int n_positional;
+    uint64_t given; /* bit n: the n-th option was */
     bool is_json, is_help, is_bad;
 };
 void hky_cli_args_init(struct hky_cli_args *a, const struct hky_cli_command *command, int argc, char **argv);
@@ -73,6 +79,8 @@ bool hky_cli_is_terminal(void); /* stdout: colours and progress bars only there;
 const char *hky_cli_colour(const char *name);
 /* Text of peers for a terminal: "?" for controls, direction marks and octets that are not UTF-8. */
 void hky_cli_add_printable(struct hky_buf *out, struct hky_str s);
+/* The same, printed. */
+void hky_cli_put(FILE *to, const char *text);
 /* Columns aligned by display width (East Asian wide = 2). Cells are copied, and made printable. Where a row is wider
  * than hky_cli_width(), its last cell is broken between words in its column, or, as other cells that have no room, goes
  * on the next line. */
@@ -82,6 +90,11 @@ void hky_cli_table_row(struct hky_cli_table *t, const char *const *cells);
 void hky_cli_table_print(struct hky_cli_table **t); /* prints to stdout and frees */
 /* --spool DIR, else $HIKYAKU_SPOOL, else "spool". */
 const char *hky_cli_spool(const char *option);
+/* A number as the value of `option` ("n" for -n), or a complaint and false. */
+bool hky_cli_number(const struct hky_cli_command *command, const char *option, const char *text, uint64_t min,
+                    uint64_t max, uint64_t *out);
+/* Is it ADDR:PORT? A complaint and false when not. */
+bool hky_cli_is_server(const struct hky_cli_command *command, const char *text);
 /* "90s" "10m" "2h" "3d" or seconds; false when not one. */
 bool hky_cli_duration(const char *text, int64_t *ms);
 

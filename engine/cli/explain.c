@@ -1,5 +1,5 @@
 /* explain: which way a recipient goes, and why. Nothing is sent, no secret is read, no engine is asked. */
-#include "cli/cli.h"
+#include "cli/ask.h"
 #include "cli/explain.h"
 #include "base/clock.h"
 #include "base/json.h"
@@ -9,18 +9,19 @@
 #include <time.h>
 
 static const struct hky_cli_option options[] = {
-    {"to", "ADDRESS", "the recipient (needed)"},
+    {"to", "ADDRESS", "the recipient (required)"},
     {"sender", "ADDRESS", "the envelope sender, '<>' for none (default: the author)"},
     {"author", "ADDRESS", "the address in From, also 'Name <address>'"},
     {"scenario", "NAME", "the scenario the message belongs to"},
-    {"tag", "TAG", "a tag; may be repeated"},
-    {"var", "NAME=VALUE", "a variable; may be repeated"},
-    {"header", "'NAME: VALUE'", "a header field; may be repeated"},
+    {"tag", "TAG", "a tag; may be repeated", true},
+    {"var", "NAME=VALUE", "a variable; may be repeated", true},
+    {"header", "'NAME: VALUE'", "a header field; may be repeated", true},
     {"message", "FILE", "the header section of a message, X-Hikyaku fields included; - is standard input"},
-    {"user", "LOGIN", "the login by which the message came"},
-    {"at", "TIME", "when: '2026-12-01 10:00', '10:00' or Unix seconds (default: now)"},
+    {"user", "LOGIN", "the login that handed the message in"},
+    {"at", "TIME", "the time: '2026-12-01 10:00', '10:00' or Unix seconds (default: now)"},
+    {"utc", NULL, "read and print times in UTC; default: in engine.timezone"},
     {"after", "ATTEMPT",
-     "then this happened: 'own rcpt 550 5.7.1 no', 'own timeout', 'own blocked_ip'; may be repeated"},
+     "an attempt that was made: 'own rcpt 550 5.7.1 no', 'own timeout', 'own blocked_ip'; may be repeated", true},
     {NULL, NULL, NULL},
 };
 
@@ -53,6 +54,8 @@ static int parse_options(const struct hky_cli_command *self, int argc, char **ar
             w->user = value;
         else if (strcmp(name, "at") == 0)
             w->at = value;
+        else if (strcmp(name, "utc") == 0)
+            w->is_utc = true;
         else if (strcmp(name, "tag") == 0)
             take(&w->tags, &w->n_tags, value);
         else if (strcmp(name, "var") == 0)
@@ -335,10 +338,8 @@ static int explain(struct explain_case *c, const struct explain_wish *w, bool is
 
     if (!load(c, w))
         return HKY_EXIT_NO;
-    if (c->policy->engine.timezone != NULL && c->policy->engine.timezone[0] != '\0') {
-        setenv("TZ", c->policy->engine.timezone, 1);
-        tzset();
-    }
+    c->is_utc = w->is_utc;
+    hky_cli_use_zone(c->policy->engine.timezone != NULL ? c->policy->engine.timezone : "", w->is_utc);
     if (w->at != NULL && !explain_time(w->at, c->now_ms, &c->now_ms)) {
         fprintf(stderr, "hikyaku explain: --at %s is no time; write '2026-12-01 10:00', '10:00' or Unix seconds\n",
                 w->at);
@@ -406,16 +407,17 @@ static int run(const struct hky_cli_command *self, int argc, char **argv)
 const struct hky_cli_command hky_cli_explain = {
     .name = "explain",
     .args = "POLICY --to ADDRESS [OPTION]...",
-    .summary = "say which way a recipient goes, and why",
-    .help = "Prints the routes that were looked at, the plan with the From of each step, and what every class\n"
-            "of failure would do now. Nothing is sent and no secret is read. An ATTEMPT is 'RELAY [STAGE] REPLY',\n"
-            "STAGE one of connect greeting hello tls auth mail rcpt data dot; with --after the story goes on:\n"
-            "\n"
-            "  hikyaku explain policy.lua --to a@docomo.ne.jp --author news@shop.example \\\n"
-            "      --after 'own connect 554 5.7.1 blocked' --after 'rental 250 ok'\n"
-            "\n"
-            "Exit code 0: a route decides; 1: none does, the engine would refuse the mail, or the policy has errors; "
-            "2: wrong usage.",
+    .summary = "show which way a recipient goes, and why",
+    .help =
+        "Prints which routes were considered, the plan with the From of each step, and what each class of failure "
+        "would do now. Nothing is sent and no secret is read. An ATTEMPT is 'RELAY [STAGE] REPLY', where STAGE is "
+        "one of connect, greeting, hello, tls, auth, mail, rcpt, data and dot. Each --after is one more attempt:\n"
+        "  hikyaku explain policy.lua --to a@docomo.ne.jp \\\n"
+        "      --author news@shop.example \\\n"
+        "      --after 'own connect 554 5.7.1 blocked' --after 'rental 250 ok'\n"
+        "\n"
+        "Exit code 0: a route decides; 1: no route does, the engine would refuse the mail, or the policy has errors; "
+        "2: wrong usage.",
     .options = options,
     .run = run,
 };

@@ -11,6 +11,7 @@
 /* As the options say it; NULL = not said. Lists are borrowed from argv. */
 struct explain_wish {
     const char *policy, *to, *sender, *author, *scenario, *message, *user, *at;
+    bool is_utc;
     const char **tags, **vars, **headers, **after;
     size_t n_tags, n_vars, n_headers, n_after;
 };
@@ -31,6 +32,7 @@ struct explain_case {
     struct hky_buf header;
     struct hky_refusal refusal;
     struct hky_explanation explanation;
+    bool is_utc;              /* times are printed in UTC, not in engine.timezone */
     int64_t now_ms;           /* moves with --after */
     struct hky_advance first; /* the step that is entered first */
     enum hky_action state;    /* NEXT or RETRY: goes on; DONE FAIL HOLD: ended */

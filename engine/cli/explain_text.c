@@ -1,13 +1,14 @@
 /* What `explain` prints for people. */
-#include "cli/cli.h"
+#include "cli/ask.h"
 #include "cli/explain.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <time.h>
 
-#define TITLE_COLUMN    9
-#define CLASSES_COLUMNS 60
-#define FACT_MAX        65536
+#define TITLE_COLUMN 9
+#define FACT_MAX     65536
+#define ROUTES_SHOWN 40 /* that do not match; --json has them all */
 
 /* "90s" "15m" "2h" "3d": the largest unit that is exact, so that it can be typed back into a policy. */
 static const char *duration(int64_t sec, char out[24])
@@ -40,6 +41,18 @@ static const char *clock_time(int64_t at_ms, char out[32])
     return out;
 }
 
+static const char *zone_of(const struct explain_case *c)
+{
+    return hky_cli_zone_name(c->policy->engine.timezone != NULL ? c->policy->engine.timezone : "", c->is_utc);
+}
+
+/* Two columns to the right, as what stands below a title. */
+static void indented(const char *text)
+{
+    fputs("  ", stdout);
+    hky_cli_print_words(text, 2);
+}
+
 static const char *file_name(const char *path)
 {
     const char *slash = path != NULL ? strrchr(path, '/') : NULL;
@@ -54,14 +67,14 @@ static void title(const char *text)
 
 static void fact(const char *name, struct hky_str value)
 {
-    struct hky_buf text;
+    char *text;
 
     if (value.n == 0)
         return;
-    hky_buf_init(&text, FACT_MAX);
-    hky_cli_add_printable(&text, value);
-    printf("%-*s%s\n", TITLE_COLUMN, name, hky_buf_z(&text));
-    hky_buf_fini(&text);
+    text = hky_str_dup(value);
+    printf("%-*s", TITLE_COLUMN, name);
+    hky_cli_print_words(text, TITLE_COLUMN);
+    free(text);
 }
 
 /* Tags, or variables with their values, a line each. */
@@ -88,7 +101,7 @@ static void print_facts(const struct explain_case *c)
 {
     const struct hky_message *m = c->message;
     struct hky_str author = hky_message_fact(m, HKY_FACT_AUTHOR), sender = hky_message_fact(m, HKY_FACT_SENDER);
-    char when[32];
+    char when[32], at[100];
 
     fact("to", hky_recipient_address(c->recipient));
     fact("author", author.n > 0 ? author : HKY_STR("(none; --author says who writes)"));
@@ -97,13 +110,15 @@ static void print_facts(const struct explain_case *c)
     print_packed("tag", hky_message_fact(m, HKY_FACT_TAGS), false);
     print_packed("var", hky_message_fact(m, HKY_FACT_VARS), true);
     fact("subject", hky_message_fact(m, HKY_FACT_SUBJECT));
-    fact("at", hky_str_z(clock_time(m->accepted_at_ms, when)));
+    snprintf(at, sizeof at, "%s %.60s", clock_time(m->accepted_at_ms, when), zone_of(c));
+    fact("at", hky_str_z(at));
 }
 
 static void print_considered(const struct explain_case *c)
 {
     const struct hky_explanation *x = &c->explanation;
     struct hky_cli_table *t;
+    size_t n_no = 0;
 
     if (x->n_considered == 0)
         return;
@@ -114,11 +129,15 @@ static void print_considered(const struct explain_case *c)
         const struct hky_considered *one = &x->considered[i];
         char place[96], name[96];
 
+        if (!one->matched && ++n_no > ROUTES_SHOWN)
+            continue;
         snprintf(name, sizeof name, "  %s", one->route);
         snprintf(place, sizeof place, "%s:%u", file_name(one->place.file), one->place.line);
         hky_cli_table_row(t, (const char *const[]){name, place, one->matched ? "yes" : "no", one->why});
     }
     hky_cli_table_print(&t);
+    if (n_no > ROUTES_SHOWN)
+        printf("  ... and %zu more that do not match; --json lists them all\n", n_no - ROUTES_SHOWN);
     for (size_t i = 0; i < x->n_notes; i++)
         fact("  note:", hky_str_z(x->notes[i]));
 }
@@ -244,8 +263,12 @@ static void print_arms(const struct explain_case *c)
     struct hky_str packed = hky_str_of(c->explanation.decision.arms, c->explanation.decision.arms_n), experiment, arm;
     size_t at = 0;
 
-    while (packed.p != NULL && hky_packed_next(packed, &at, &experiment) && hky_packed_next(packed, &at, &arm))
-        printf("  arm %.*s of %.*s\n", HKY_STR_ARG(arm), HKY_STR_ARG(experiment));
+    while (packed.p != NULL && hky_packed_next(packed, &at, &experiment) && hky_packed_next(packed, &at, &arm)) {
+        char line[300];
+
+        snprintf(line, sizeof line, "arm %.*s of %.*s", HKY_STR_ARG(arm), HKY_STR_ARG(experiment));
+        indented(line);
+    }
 }
 
 /* "rental, at once" "own again in 15m" "fails"; what it does to others behind it. */
@@ -285,10 +308,12 @@ static void print_after(const struct explain_case *c)
 {
     struct hky_cli_table *t = hky_cli_table_new(5);
     struct hky_buf what;
+    char zone[80];
 
     printf("\n");
     hky_buf_init(&what, 512);
-    hky_cli_table_row(t, (const char *const[]){"then", "", "", "", ""});
+    snprintf(zone, sizeof zone, "then (%.60s)", zone_of(c));
+    hky_cli_table_row(t, (const char *const[]){zone, "", "", "", ""});
     for (size_t i = 0; i < c->n_after; i++) {
         const struct explain_after *a = &c->after[i];
         char when[36], at[32], reply[160];
@@ -325,28 +350,6 @@ static void note_consequence(struct consequence *list, size_t *n, const char *cl
     add_word(&list[i].classes, " ", class);
 }
 
-/* A row whose second cell goes on in rows below rather than beyond CLASSES_COLUMNS. */
-static void add_wrapped(struct hky_cli_table *t, const char *first, const char *words)
-{
-    while (*words != '\0') {
-        char line[CLASSES_COLUMNS + 1];
-        size_t n = strlen(words);
-
-        if (n > CLASSES_COLUMNS) {
-            n = CLASSES_COLUMNS;
-            while (n > 0 && words[n] != ' ')
-                n--;
-            if (n == 0)
-                n = CLASSES_COLUMNS;
-        }
-        snprintf(line, sizeof line, "%.*s", (int)n, words);
-        hky_cli_table_row(t, (const char *const[]){first, line});
-        words += n;
-        words += strspn(words, " ");
-        first = "";
-    }
-}
-
 static void print_consequences(const struct explain_case *c)
 {
     struct consequence list[CASES_MAX];
@@ -380,7 +383,7 @@ static void print_consequences(const struct explain_case *c)
     hky_cli_table_row(t, (const char *const[]){heading, "if it ends as"});
     for (size_t i = 0; i < n; i++) {
         snprintf(cell, sizeof cell, "  %s", hky_buf_z(&list[i].text));
-        add_wrapped(t, cell, hky_buf_z(&list[i].classes));
+        hky_cli_table_row(t, (const char *const[]){cell, hky_buf_z(&list[i].classes)});
         hky_buf_fini(&list[i].text);
         hky_buf_fini(&list[i].classes);
     }
@@ -397,7 +400,7 @@ static void print_end(const struct explain_case *c)
     else
         title(c->state == HKY_ACTION_HOLD ? "held" : "failed");
     if (last->why[0] != '\0')
-        printf("  %s\n", last->why);
+        indented(last->why);
 }
 
 void explain_print_text(const struct explain_case *c)
@@ -408,9 +411,9 @@ void explain_print_text(const struct explain_case *c)
     print_considered(c);
     if (c->recipient->plan == NULL) {
         title("parked");
-        printf("  %s\n  It would wait, visible in the queue, and be asked again: on reload, after 5m, 15m, 1h, then "
-               "hourly.\n",
-               d->text);
+        indented(d->text);
+        indented("It would wait, visible in the queue as parked, and be decided again: on reload, after 5m, 15m, 1h, "
+                 "then hourly.");
         return;
     }
     print_plan(c);

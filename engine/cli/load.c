@@ -13,16 +13,16 @@
 #define CONNECTIONS_MAX 1000
 
 static const struct hky_cli_option options[] = {
-    {"server", "ADDR:PORT", "where to hand in (default $HIKYAKU_SERVER, else 127.0.0.1:2525)"},
-    {"n", "N", "how many messages (default 1000)"},
-    {"c", "N", "over how many connections (default 10)"},
+    {"server", "ADDR:PORT", "the engine's listener (default $HIKYAKU_SERVER, else 127.0.0.1:2525)"},
+    {"n", "N", "send N messages (default 1000)"},
+    {"c", "N", "use N connections (default 10)"},
     {"rate", "N", "at most N messages a second"},
-    {"size", "SIZE", "octets a message, also as 4K or 1M (default 4K)"},
+    {"size", "SIZE", "size of a message in octets, also as 4K or 1M (default 4K)"},
     {"domains", "LIST", "recipient domains with weights: docomo.ne.jp=3,au.com=2,gmail.com (default example.com)"},
     {"from", "ADDRESS", "sender and author (default load@shop.example)"},
-    {"scenario", "NAME", "of this scenario"},
-    {"store", "DIR", "the same as of `hikyaku sink --store DIR`: compares what was acknowledged with what arrived"},
-    {"wait", "DURATION", "with --store: give up when nothing new arrived for so long (default 30s)"},
+    {"scenario", "NAME", "the scenario that the messages belong to"},
+    {"store", "DIR", "the folder of `hikyaku sink --store DIR`: compare what was acknowledged with what arrived"},
+    {"wait", "DURATION", "with --store: stop waiting when nothing new arrives for this long (default 30s)"},
     {"ids", "FILE", "write a line per message: number, acked|refused|unknown, id or reply"},
     {NULL, NULL, NULL},
 };
@@ -150,8 +150,11 @@ static int print_report(struct hky_load *load, double took, const struct hky_loa
                percentile(load->latency_us, n, 0.5), percentile(load->latency_us, n, 0.99),
                (unsigned long)counts[HKY_LOAD_REFUSED], (unsigned long)counts[HKY_LOAD_UNKNOWN],
                (unsigned long)counts[HKY_LOAD_UNSENT]);
-        if (load->first_refusal[0] != '\0')
-            printf("first refusal: %s\n", load->first_refusal);
+        if (load->first_refusal[0] != '\0') {
+            fputs("first refusal: ", stdout);
+            hky_cli_put(stdout, load->first_refusal);
+            putchar('\n');
+        }
         if (arrivals != NULL)
             printf("%lu arrived, %lu of the acknowledged did not%s, %lu came twice\n", (unsigned long)arrivals->arrived,
                    (unsigned long)arrivals->lost, arrivals->lost > 0 ? " (yet)" : "", (unsigned long)arrivals->twice);
@@ -198,9 +201,18 @@ static int send_all(struct hky_load *load, const char *store, int64_t patience_m
     return print_report(load, took, store != NULL ? &arrivals : NULL, is_json);
 }
 
+/* Complains when it was not taken. */
+static bool is_taken(const struct hky_cli_command *self, const char *option, const char *value, bool is_good,
+                     const char *takes)
+{
+    if (!is_good)
+        fprintf(stderr, "hikyaku %s: \"%s\" is no value for --%s, which takes %s\n", self->name, value, option, takes);
+    return is_good;
+}
+
 static int run(const struct hky_cli_command *self, int argc, char **argv)
 {
-    const char *env = getenv("HIKYAKU_SERVER"), *server = env != NULL ? env : "127.0.0.1:2525";
+    const char *env = getenv("HIKYAKU_SERVER"), *server = env != NULL && env[0] != '\0' ? env : "127.0.0.1:2525";
     const char *value, *store = NULL, *name, *ids = NULL;
     struct hky_load load = {.n = 1000, .size = 4096, .connections = 10, .from = "load@shop.example"};
     struct hky_cli_args args;
@@ -215,16 +227,17 @@ static int run(const struct hky_cli_command *self, int argc, char **argv)
         if (strcmp(name, "server") == 0)
             server = value;
         else if (strcmp(name, "n") == 0)
-            is_good = hky_str_u64(hky_str_z(value), 100000000, &load.n) && load.n > 0;
+            is_good = hky_cli_number(self, name, value, 1, 100000000, &load.n);
         else if (strcmp(name, "c") == 0) {
-            is_good = hky_str_u64(hky_str_z(value), CONNECTIONS_MAX, &n) && n > 0;
+            is_good = hky_cli_number(self, name, value, 1, CONNECTIONS_MAX, &n);
             load.connections = is_good ? (unsigned)n : 1;
         } else if (strcmp(name, "rate") == 0)
-            is_good = hky_str_u64(hky_str_z(value), 1000000, &load.rate);
+            is_good = hky_cli_number(self, name, value, 1, 1000000, &load.rate);
         else if (strcmp(name, "size") == 0)
-            is_good = take_size(value, &load.size);
+            is_good =
+                is_taken(self, name, value, take_size(value, &load.size), "octets, also as 4K or 1M, at most 64M");
         else if (strcmp(name, "domains") == 0)
-            is_good = take_domains(&load, value);
+            is_good = is_taken(self, name, value, take_domains(&load, value), "a list such as docomo.ne.jp=3,au.com");
         else if (strcmp(name, "from") == 0)
             load.from = value;
         else if (strcmp(name, "scenario") == 0)
@@ -234,16 +247,12 @@ static int run(const struct hky_cli_command *self, int argc, char **argv)
         else if (strcmp(name, "ids") == 0)
             ids = value;
         else
-            is_good = hky_cli_duration(value, &patience_ms);
-        if (!is_good)
-            fprintf(stderr, "hikyaku load: \"%s\" is no value for %s%s (hikyaku load --help)\n", value,
-                    name[1] == '\0' ? "-" : "--", name);
+            is_good =
+                is_taken(self, name, value, hky_cli_duration(value, &patience_ms), "a duration such as 90s, 10m or 2h");
     }
     code = is_good ? hky_cli_args_done(&args, 0, 0) : HKY_EXIT_USAGE;
-    if (code < 0 && !take_server(&load, server, where, sizeof where)) {
-        fprintf(stderr, "hikyaku load: --server takes ADDR:PORT, not \"%s\"\n", server);
+    if (code < 0 && !(hky_cli_is_server(self, server) && take_server(&load, server, where, sizeof where)))
         code = HKY_EXIT_USAGE;
-    }
     if (code < 0 && ids != NULL && (load.ids = fopen(ids, "w")) == NULL) {
         fprintf(stderr, "hikyaku load: cannot write %s: %s\n", ids, strerror(errno));
         code = HKY_EXIT_USAGE;
@@ -272,8 +281,10 @@ const struct hky_cli_command hky_cli_load = {
     .summary = "send many messages and check what became of them",
     .help = "Example, with a sink that fails now and then:\n"
             "  hikyaku sink --store received --rule '* dot 5% 451 4.3.0 busy' &\n"
-            "  hikyaku load -n 20000 -c 50 --domains docomo.ne.jp=3,au.com,gmail.com --store received\n"
-            "Exit code 0: everything was acknowledged and, with --store, arrived.",
+            "  hikyaku load -n 20000 -c 50 --store received \\\n"
+            "      --domains docomo.ne.jp=3,au.com,gmail.com\n"
+            "\n"
+            "Exit code 0: every message was acknowledged and, with --store, arrived.",
     .options = options,
     .run = run,
 };

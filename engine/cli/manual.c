@@ -83,8 +83,9 @@ static void put_command(const struct hky_cli_command *c)
     printf(".SS hikyaku %s ", c->name);
     put_text(c->args);
     fputs("\n", stdout);
-    put_text(c->summary);
-    putchar('\n');
+    putchar(c->summary[0] - 'a' + 'A');
+    put_text(c->summary + 1);
+    puts(".");
     if (c->group != NULL)
         hky_cli_each_action(c->group, put_action, NULL);
     put_options(hky_cli_options(c, &room));

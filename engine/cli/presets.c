@@ -3,8 +3,36 @@
 #include "hikyaku/route.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 
 #define OUTPUT_MAX (1U << 20)
+
+/* "  key = value  -- source": where that is too wide, the source goes on the next line. */
+static void print_line(char *line)
+{
+    char *source = line[0] == ' ' ? strstr(line, "  -- ") : NULL;
+
+    if (source == NULL || (int)strlen(line) <= hky_cli_width()) {
+        hky_cli_print_words(line, line[0] == ' ' ? 4 : 0);
+        return;
+    }
+    *source = '\0';
+    hky_cli_put(stdout, line);
+    printf("\n      -- ");
+    hky_cli_print_words(source + 5, 9);
+}
+
+static void print_lines(const char *text)
+{
+    while (*text != '\0') {
+        size_t n = strcspn(text, "\n");
+        char *line = hky_str_dup(hky_str_of(text, n));
+
+        print_line(line);
+        free(line);
+        text += text[n] == '\n' ? n + 1 : n;
+    }
+}
 
 static int run(const struct hky_cli_command *self, int argc, char **argv)
 {
@@ -23,7 +51,10 @@ static int run(const struct hky_cli_command *self, int argc, char **argv)
     hky_buf_init(&out, OUTPUT_MAX);
     err = hky_presets_print(args.n_positional > 0 ? argv[0] : NULL, args.is_json, &out, &e);
     if (err == HKY_OK) {
-        fputs(hky_buf_z(&out), stdout);
+        if (args.is_json)
+            fputs(hky_buf_z(&out), stdout);
+        else
+            print_lines(hky_buf_z(&out));
         if (out.n > 0 && out.p[out.n - 1] != '\n')
             putchar('\n');
     } else {
@@ -36,7 +67,7 @@ static int run(const struct hky_cli_command *self, int argc, char **argv)
 const struct hky_cli_command hky_cli_presets = {
     .name = "presets",
     .args = "[NAME]",
-    .summary = "show the presets, or one with its values and their sources",
-    .help = "A relay with `preset = NAME` takes these values; what the relay states itself wins.",
+    .summary = "list the presets, or show one with its values and their sources",
+    .help = "A relay with `preset = \"NAME\"` takes these values; what the relay states itself has priority.",
     .run = run,
 };

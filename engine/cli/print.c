@@ -13,6 +13,7 @@
 #define WIDTH_DEFAULT 80
 #define DOC_COLUMN    24
 #define CELL_MIN      12 /* columns in which text is still broken rather than moved to the next line */
+#define LINES_MAX     3  /* the same, lines */
 
 int hky_cli_width(void)
 {
@@ -86,6 +87,14 @@ static char *printable(const char *z)
     return out;
 }
 
+void hky_cli_put(FILE *to, const char *text)
+{
+    char *safe = printable(text);
+
+    fputs(safe, to);
+    free(safe);
+}
+
 /* ---- paragraphs ---- */
 
 /* Display columns of n octets of printable text: East Asian wide letters take two. */
@@ -104,7 +113,7 @@ static int width_of(const char *z, size_t left)
 }
 
 /* Where the next line goes on. *n: octets of this one, broken at a blank; a word that is too long stays whole. */
-static const char *break_line(const char *z, int room, size_t *n)
+static char *break_line(char *z, int room, size_t *n)
 {
     size_t end = strcspn(z, " ");
 
@@ -118,18 +127,22 @@ static const char *break_line(const char *z, int room, size_t *n)
     return z + end + strspn(z + end, " ");
 }
 
-void hky_cli_print_words(const char *z, int indent)
+void hky_cli_print_words(const char *text, int indent)
 {
     int room = hky_cli_width() - indent;
+    char *safe = printable(text), *z = safe;
     size_t n;
 
+    if (*z == '\0')
+        putchar('\n');
     while (*z != '\0') {
-        const char *next = break_line(z, room < CELL_MIN ? CELL_MIN : room, &n);
+        char *next = break_line(z, room < CELL_MIN ? CELL_MIN : room, &n);
         printf("%.*s\n", (int)n, z);
         z = next;
         if (*z != '\0')
             printf("%*s", indent, "");
     }
+    free(safe);
 }
 
 void hky_cli_print_text(const char *text, int indent)
@@ -142,7 +155,11 @@ void hky_cli_print_text(const char *text, int indent)
         bool is_example = text[0] == ' ', is_end;
 
         if (is_example || n == 0) {
-            printf("%*s%.*s\n", n == 0 ? 0 : indent, "", (int)n, text);
+            char *line = hky_str_dup(hky_str_of(text, n));
+            printf("%*s", n == 0 ? 0 : indent, "");
+            hky_cli_put(stdout, line);
+            putchar('\n');
+            free(line);
         } else {
             hky_buf_printf(&paragraph, "%s%.*s", paragraph.n > 0 ? " " : "", (int)n, text);
         }
@@ -196,18 +213,19 @@ void hky_cli_print_help(const struct hky_cli_command *command)
     struct hky_cli_options room;
     const struct hky_cli_option *options = hky_cli_options(command, &room);
     bool is_first = true;
-    char usage[400];
+    char usage[400], summary[200];
 
     snprintf(usage, sizeof usage, "hikyaku %s%s%s", command->name, command->args[0] != '\0' ? " " : "", command->args);
     printf("usage: ");
     hky_cli_print_words(usage, 7);
     putchar('\n');
-    hky_cli_print_text(command->summary, 0);
+    snprintf(summary, sizeof summary, "%c%s.", command->summary[0] - 'a' + 'A', command->summary + 1);
+    hky_cli_print_text(summary, 0);
     if (command->group != NULL)
         hky_cli_each_action(command->group, print_action, &is_first);
     printf("\noptions:\n");
     print_options(options);
-    print_options(hky_cli_common_options);
+    print_options(hky_cli_common_options + (command->has_no_json ? 1 : 0));
     if (command->help != NULL) {
         putchar('\n');
         hky_cli_print_text(command->help, 0);
@@ -268,7 +286,8 @@ static void lay_out(const struct hky_cli_table *t, int *widths, int *starts)
             widths[i] = w > widths[i] ? w : widths[i];
         }
     for (int i = 0; i <= last; i++) {
-        bool has_room = at + widths[i] <= width || (i == last && at + CELL_MIN <= width);
+        int room = width - at;
+        bool has_room = widths[i] <= room || (i == last && room >= CELL_MIN && widths[i] <= LINES_MAX * room);
 
         starts[i] = at == 0 || has_room ? at : -1;
         at = (starts[i] < 0 ? INDENT : at) + widths[i] + 2;

@@ -1,3 +1,4 @@
+#include "base/log.h"
 #include "cli/cli.h"
 #include "hikyaku/engine.h"
 
@@ -5,8 +6,8 @@
 #include <stdio.h>
 
 static const struct hky_cli_option options[] = {
-    {"spool", "DIR", "keep the journal there instead of engine.spool"},
-    {"log", "LEVEL", "error, warn, info or debug, to standard error (default: engine.log, else info)"},
+    {"spool", "DIR", "keep the journal in DIR instead of engine.spool"},
+    {"log", "LEVEL", "what to log to standard error: error, warn, info or debug (default: engine.log, else info)"},
     {NULL, NULL, NULL},
 };
 
@@ -18,7 +19,8 @@ static void print_problems(const struct hky_problems *problems)
     for (size_t i = 0; i < problems->n; i++) {
         hky_buf_clear(&line);
         hky_problem_format(&problems->items[i], &line);
-        fprintf(stderr, "%s\n", hky_buf_z(&line));
+        hky_cli_put(stderr, hky_buf_z(&line));
+        fputc('\n', stderr);
     }
     hky_buf_fini(&line);
 }
@@ -32,6 +34,7 @@ static int run(const struct hky_cli_command *self, int argc, char **argv)
     struct hky_cli_args args;
     sigset_t stops, reloads;
     const char *value;
+    enum hky_log_level level;
     enum hky_err err;
     int code;
 
@@ -44,6 +47,10 @@ static int run(const struct hky_cli_command *self, int argc, char **argv)
     }
     if ((code = hky_cli_args_done(&args, 1, 1)) >= 0)
         return code;
+    if (params.log_level != NULL && !hky_log_level_parse(hky_str_z(params.log_level), &level)) {
+        fprintf(stderr, "hikyaku run: --log takes error, warn, info or debug, not \"%s\"\n", params.log_level);
+        return HKY_EXIT_USAGE;
+    }
     params.policy_path = argv[0];
     /* A long journal takes a while to read: a reload asked for meanwhile waits until the engine runs. */
     sigemptyset(&reloads);
@@ -73,9 +80,13 @@ const struct hky_cli_command hky_cli_run = {
     .name = "run",
     .args = "POLICY",
     .summary = "run the engine in the foreground",
-    .help = "SIGHUP, like hikyaku reload, reloads the policy (a bad file changes nothing) and opens the event log\n"
-            "anew. SIGTERM and SIGINT finish what is under way and stop; a second one stops at once. What was\n"
-            "answered 250 is on disk and goes on at the next start. Exit code 1: it could not start, and said why.",
+    .help =
+        "SIGHUP and `hikyaku reload` load the policy again (a bad file changes nothing) and open the event log again. "
+        "SIGTERM and SIGINT finish the transactions under way and stop the engine; a second signal stops it at once. "
+        "Every message that was answered with 250 is on disk, and its delivery goes on at the next start.\n"
+        "\n"
+        "Exit code 1: the engine could not start; the reason is printed.",
     .options = options,
+    .has_no_json = true,
     .run = run,
 };

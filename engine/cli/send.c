@@ -9,8 +9,8 @@
 static const struct hky_cli_option options[] = {
     {"server", "ADDR:PORT", "where the engine listens (default $HIKYAKU_SERVER, else " HKY_SEND_SERVER ")"},
     {"from", "ADDRESS", "envelope sender, and From where the message has none (default user@host)"},
-    {"scenario", "NAME", "the scenario it belongs to"},
-    {"tag", "TAG", "a tag; may be repeated"},
+    {"scenario", "NAME", "the scenario that the message belongs to"},
+    {"tag", "TAG", "a tag; may be repeated", true},
     {NULL, NULL, NULL},
 };
 
@@ -69,6 +69,8 @@ static int run_native(const struct hky_cli_command *self, int argc, char **argv)
         }
     }
     rc = hky_cli_args_done(&args, 1, 100000);
+    if (rc < 0 && !hky_cli_is_server(self, letter.server))
+        rc = HKY_EXIT_USAGE;
     if (rc < 0) {
         for (int i = 0; i < args.n_positional; i++)
             hky_letter_add_recipient(&letter, hky_str_z(args.argv[i]));
@@ -99,12 +101,15 @@ static int run(const struct hky_cli_command *self, int argc, char **argv)
 const struct hky_cli_command hky_cli_send = {
     .name = "send",
     .args = "RECIPIENT... < MESSAGE",
-    .summary = "hand a message to the running engine; as sendmail too",
-    .help = "From, Date and Message-ID are added where they are missing, Bcc is removed.\n"
-            "Exit code 0: queued; 1: refused (the reply is shown); 2: wrong usage; 3: no engine there.\n\n"
-            "  printf 'Subject: hello\\n\\nhi\\n' | hikyaku send --from shop@shop.example you@example.com\n\n"
-            "As sendmail (ln -s hikyaku /usr/sbin/sendmail, or hikyaku send -t -i) it takes\n"
-            "  -t -i -oi -f ADDRESS -F NAME -bs -bp -q -N DSN -R RET -V ENVID and exits as sendmail does.",
+    .summary = "hand a message to the running engine, also as sendmail",
+    .help = "From, Date and Message-ID are added where they are missing, and Bcc is removed. Example:\n"
+            "  printf 'Subject: hello\\n\\nhi\\n' |\n"
+            "      hikyaku send --from shop@shop.example you@example.com\n"
+            "\n"
+            "Called as sendmail (a link of that name to hikyaku, or `hikyaku send -t -i`) it takes the options -t -i "
+            "-oi -f ADDRESS -F NAME -bs -bp -q -N DSN -R RET -V ENVID and exits as sendmail does.\n"
+            "\n"
+            "Exit code 0: queued; 1: refused (the reply is shown); 2: wrong usage; 3: no engine answers.",
     .options = options,
     .run = run,
 };

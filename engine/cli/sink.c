@@ -17,9 +17,10 @@
 #include <unistd.h>
 
 static const struct hky_cli_option options[] = {
-    {"listen", "ADDR:PORT", "listen there (default 127.0.0.1:2526; IPv6: [::1]:2526); may be given several times"},
-    {"rule", "RULE", "a fault, see below; may be given several times, the first that fits counts"},
-    {"latency", "MS", "wait so long before each reply to the end of data"},
+    {"listen", "ADDR:PORT",
+     "the address to listen on (default 127.0.0.1:2526; IPv6: [::1]:2526); may be given several times", true},
+    {"rule", "RULE", "a fault, see below; may be given several times, the first that matches counts", true},
+    {"latency", "MS", "wait MS milliseconds before each reply to the end of data"},
     {"store", "DIR", "keep every message as DIR/NUMBER.eml and a line in DIR/index.jsonl"},
     {"cert", "FILE", "offer STARTTLS with this certificate (PEM); with --key"},
     {"key", "FILE", "its key (PEM)"},
@@ -166,10 +167,9 @@ static bool take(struct hky_sink *sink, const char *name, const char *value, con
         sink->offers_auth = true;
     else if (strcmp(name, "quiet") == 0)
         sink->is_quiet = true;
-    else if (!hky_str_u64(hky_str_z(value), UINT32_MAX, &n)) {
-        fprintf(stderr, "hikyaku sink: --%s takes a number, not \"%s\"\n", name, value);
+    else if (!hky_cli_number(&hky_cli_sink, name, value, 0, UINT32_MAX, &n))
         return false;
-    } else if (strcmp(name, "latency") == 0)
+    else if (strcmp(name, "latency") == 0)
         sink->latency_ms = (int64_t)n;
     else
         sink->max = n;
@@ -232,16 +232,17 @@ static int run(const struct hky_cli_command *self, int argc, char **argv)
 const struct hky_cli_command hky_cli_sink = {
     .name = "sink",
     .args = "",
-    .summary = "a receiving server for trying things out, with faults by domain, stage and share",
-    .help = "A rule is  PATTERN STAGE [SHARE%] REPLY\n"
-            "  PATTERN  recipient domain, address, .domain for its subdomains, :PORT for one --listen,\n"
-            "           DOMAIN:PORT, or *\n"
+    .summary = "receive mail for trying things out, with faults on request",
+    .help = "A rule is PATTERN STAGE [SHARE%] REPLY:\n"
+            "  PATTERN  a recipient domain, an address, .domain for its subdomains,\n"
+            "           :PORT for one --listen, DOMAIN:PORT, or *\n"
             "  STAGE    connect, hello, auth, mail, rcpt, data or dot\n"
-            "  SHARE%   in so many per cent of the cases (default 100%)\n"
-            "  REPLY    what to answer (550 5.1.1 Unknown user), or close: the connection ends without a word, or\n"
-            "           stall: no answer at all\n"
+            "  SHARE%   in how many per cent of the cases (default 100%)\n"
+            "  REPLY    what to answer (550 5.1.1 Unknown user), or close: end the\n"
+            "           connection without a reply, or stall: never answer\n"
             "Examples:\n"
-            "  hikyaku sink --rule 'docomo.ne.jp rcpt 550 Unknown user' --rule '* dot 5% 451 4.3.0 busy'\n"
+            "  hikyaku sink --rule 'docomo.ne.jp rcpt 550 Unknown user' \\\n"
+            "      --rule '* dot 5% 451 4.3.0 busy'\n"
             "  hikyaku sink --listen 127.0.0.1:2526 --listen 127.0.0.1:2527 \\\n"
             "      --rule ':2527 connect 554 5.7.1 blocked'\n"
             "  hikyaku sink --rule '* dot 1% close' --store received",

@@ -155,8 +155,15 @@ static void store_body(struct hky_sink_session *s)
 
 static void print_message(struct hky_sink_session *s)
 {
-    printf("%s -> %s%s (%zu octets, port %u%s)\n", s->sender[0] != '\0' ? s->sender : "<>", s->rcpts.p,
-           s->n_rcpts > 1 ? " ..." : "", s->body.n, s->listener->port, hky_stream_is_secure(s->stream) ? ", TLS" : "");
+    struct hky_buf line;
+
+    hky_buf_init(&line, 4000);
+    hky_cli_add_printable(&line, hky_str_z(s->sender[0] != '\0' ? s->sender : "<>"));
+    hky_buf_add_z(&line, " -> ");
+    hky_cli_add_printable(&line, hky_str_z(s->rcpts.p));
+    printf("%s%s (%zu octets, port %u%s)\n", hky_buf_z(&line), s->n_rcpts > 1 ? " ..." : "", s->body.n,
+           s->listener->port, hky_stream_is_secure(s->stream) ? ", TLS" : "");
+    hky_buf_fini(&line);
 }
 
 static void reply_now(struct hky_sink_session *s, const char *reply)

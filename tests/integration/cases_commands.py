@@ -39,6 +39,25 @@ def exit_codes(world):
             (["relay", "pasue", "r"], 2, "list, pause, resume, drain"),
             (["relay", "pause", "r", "--to", "o"], 2, "--to belongs to drain"),
             (["load", "-n", "none"], 2, "for -n"),
+            (["load", "-n", "0"], 2, "takes a number from 1"),
+            (["load", "-c", "abc"], 2, "for -c"),
+            (["load", "--size", "9G"], 2, "for --size"),
+            (["load", "--wait", "soon"], 2, "for --wait"),
+            (["load", "--server", "127.0.0.1:99999"], 2, "a port from 1 to 65535"),
+            (["load", "--scenario", ""], 2, "--scenario is empty"),
+            (["send", "--server", "127.0.0.1:99999", "a@x.example"], 2, "a port from 1 to 65535"),
+            (["send", "--server", "127.0.0.1", "a@x.example"], 2, "ADDR:PORT"),
+            (["send", "--scenario=", "a@x.example"], 2, "--scenario is empty"),
+            (["send", "--from", "a@x.example", "--from", "b@x.example", "c@x.example"], 2, "--from is given twice"),
+            (["explain", "good.lua", "--to", "a@x.example", "--to", "b@x.example"], 2, "--to is given twice"),
+            (["explain", "good.lua", "--to", ""], 2, "--to is empty"),
+            (["explain", "good.lua", "--to", "a@x.example", "--scenario", ""], 2, "--scenario is empty"),
+            (["probe", "good.lua", "--all", "--to", ""], 2, "--to is empty"),
+            (["status", "--spool", ""], 2, "--spool is empty"),
+            (["run", "good.lua", "--log", "chatty"], 2, "--log takes error, warn, info or debug"),
+            (["run", "good.lua", "--json"], 2, "no option --json"),
+            (["help", "queu"], 2, "did you mean queue?"),
+            (["queue", "show", "123"], 2, '"123" is not a message id'),
             (["status", "--spool", "nowhere"], 3, "no engine runs on the spool \"nowhere\""),
             (["send", "--server", nowhere, "a@x.example"], 3, "no engine answers"),
             (["load", "-n", "3", "--server", nowhere], 3, "no engine answers"),
@@ -96,7 +115,7 @@ def explain_a_login(world):
                               (["mail"], 1, "The engine refuses this mail: 553 5.7.1 login mail may not send as this address"),
                               (["mail", "--sender", "b@shop.example"], 1, "login mail may not send with this From"),
                               (["mail", "--sender", "b@y.example"], 1, "553 5.7.1 login mail may not send as this address"),
-                              (["nobody"], 2, "--user nobody: no listener has this login"), (["on"], 2, "there are: one, mail, two")):
+                              (["nobody"], 2, "--user nobody: no listener has this login"), (["on"], 2, "there are: ")):
         got, out, err = world.run("explain", "policy.lua", "--to", "a@x.example", "--author", "b@y.example", "--user", *args, check=False)
         holds(got == code and words in out + err, f"--user {args}: exit {got} instead of {code}\n{out}{err}")
     got, out, err = world.run("explain", "policy.lua", "--to", "a@x.example", "--author", "b@y.example", "--json", "--user", "one",
@@ -194,3 +213,41 @@ def sink_ends_politely(world):
             same(sink.wait(10), 0, "exit code")
         finally:
             sink.kill()
+
+
+@case("commands", "help, presets, explain, status and lists fit 80 columns, are broken between words, and follow the width")
+def eighty_columns(world):
+    names = [line.split()[0] for line in world.run("help")[1].splitlines() if line.startswith("  ") and line[2] != " "]
+    holds(len(names) >= 12, names)
+    routes = "\n".join(f'route "r{i}" {{ to = "nobody-{i}.example", via = "own" }}' for i in range(500))
+    text = f"""
+        engine {{ listen = "127.0.0.1:%d", spool = "spool", timezone = "Asia/Tokyo" }}
+        relay "own" {{ host = "127.0.0.1", port = 1, tls = "none", cap = {{ "10/min", "500/day" }} }}
+        relay "a relay with quite a long name" {{ host = "127.0.0.1", port = 1, tls = "none" }}
+        {routes}
+        route "the rest of the world" {{ to = "*", via = {{ step "own" {{ tries = 2, within = "2h", wait = "30m" }},
+          "a relay with quite a long name" }} }}
+    """ % free_ports(1)[0]
+    world.write("policy.lua", text)
+    engine = world.engine(POLICY.replace('"r"', '"a relay with quite a long name"'))
+    for i in range(3):
+        send(engine, f"a-rather-long-local-part-{i}@mail.of-a-long-domain.example")
+    wait_for(lambda: engine.queue()["n"] == 3, why="three queued")
+    engine.world.run("queue", "hold", "--older", "0", "--spool", engine.spool)
+    at = ["--spool", engine.spool]
+    commands = [["help"], ["presets"], ["presets", "gmail"], ["presets", "m365"], ["status", *at], ["queue", "list", *at], ["relay", "list", *at],
+                ["explain", "policy.lua", "--to", "a@x.example", "--author", "b@y.example", "--after", "own rcpt 450 4.2.1 try again later"],
+                *(["help", name] for name in names)]
+    for args in commands:
+        narrow, wide = (subprocess.run([world.binary, *args], capture_output=True, text=True, cwd=world.dir, timeout=30,
+                                       env={**os.environ, "COLUMNS": columns}).stdout for columns in ("", "200"))
+        holds(wide and max(map(len, narrow.splitlines())) <= 80, f"{args}:\n{narrow}")
+        words = [sorted(w for w in text.split() if not any(c.isdigit() for c in w)) for text in (narrow, wide)]
+        same(words[0], words[1], f"the words of {args}")  # but for numbers, which go on between the two
+        if args[0] == "help" and len(args) == 2:
+            same(narrow, world.run(args[1], "--help")[1], args)
+    explained = world.run(*commands[7])[1]
+    holds("Asia/Tokyo" in explained and "460 more that do not match" in explained and len(explained.splitlines()) < 150, explained)
+    id_ = engine.queue()["rows"][0]["id"]
+    shown_ = world.run("queue", "show", id_, "--spool", engine.spool)[1]
+    holds("times in     UTC" in world.run("queue", "show", id_, "--utc", "--spool", engine.spool)[1] and "times in " in shown_, shown_)
