@@ -165,13 +165,15 @@ class Hikyaku:
 
     name = "Hikyaku"
 
-    def __init__(self, world, tls=None, workers=0):
-        self.world, self.tls, self.workers, self.why_not = world, tls, workers, None
+    def __init__(self, world, tls=None, workers=0, binary=None):
+        self.world, self.tls, self.workers, self.binary, self.why_not = world, tls, workers, binary, None
+        self.spool = "spool" if binary is None else "spool-before"  # an older program need not read what a newer one wrote
 
     def start(self, sink_port, env=None):
-        for name in glob.glob(self.world.path("spool", "events*")):
+        for name in glob.glob(self.world.path(self.spool, "events*")):
             os.unlink(name)
-        return self.world.engine(policy(sink_port, self.tls, self.workers), name=f"engine-{time.monotonic_ns()}", spool="spool", log="error", env=env)
+        return self.world.engine(policy(sink_port, self.tls, self.workers), name=f"engine-{time.monotonic_ns()}", spool=self.spool, log="error", env=env,
+                                 binary=self.binary)
 
     def finish(self, engine):
         """Ends an engine that has sent everything."""

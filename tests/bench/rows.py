@@ -42,8 +42,11 @@ def line(name, row):
             f"{cell(row.get('involuntary'), 6, 2)} {cell(row.get('relay_connections'), 4)}")
 
 
-def engine_of(world, variant, tls):
-    return Hikyaku(world, tls=tls if variant == "TLS" else None, workers=2 if variant == "2 workers" else 0)
+BEFORE = "before, "  # what names the rows of another program
+
+
+def engine_of(world, variant, tls, binary=None):
+    return Hikyaku(world, tls=tls if variant == "TLS" else None, workers=2 if variant == "2 workers" else 0, binary=binary)
 
 
 def count_calls(engine, shape, out):
@@ -74,6 +77,8 @@ def measure_group(world, group, args, tls, others):
     """{variant or peer: row}; prints a line for each."""
     shape = group.shape.of(group.shape.n // args.scale)
     players = [(v, engine_of(world, v, tls)) for v in group.variants]
+    if args.against:
+        players += [(BEFORE + v, engine_of(world, v, tls, args.against)) for v in group.variants]
     players += [(p.name, p) for p in others if p.why_not is None]
     rounds = {name: [] for name, _ in players}
     directs = []

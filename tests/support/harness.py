@@ -122,11 +122,11 @@ class World:
         path = self.path(name, "index.jsonl")
         return read_lines(path)
 
-    def engine(self, policy, name="engine", spool="spool", env=None, wait=True, log="info"):
+    def engine(self, policy, name="engine", spool="spool", env=None, wait=True, log="info", binary=None):
         """Starts an engine on a policy text with {port}; engine.port is where it listens."""
         port = free_ports(1)[0]
         path = self.write(f"{name}.lua", policy.replace("{port}", str(port)))
-        engine = self.start(name, [self.binary, "run", path, "--spool", self.path(spool), "--log", log], env=env)
+        engine = self.start(name, [binary or self.binary, "run", path, "--spool", self.path(spool), "--log", log], env=env)
         engine.port, engine.spool, engine.policy = port, self.path(spool), path
         if wait:
             wait_for(lambda: engine.is_alive() and answers(port), 60, why=f"{name} listens on {port}")
