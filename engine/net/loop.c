@@ -110,7 +110,7 @@ enum hky_err hky_loop_new(struct hky_loop **out, struct hky_error *e)
     struct event_config *config = event_config_new();
     if (config != NULL && loop->wake_fd >= 0) {
         event_config_set_flag(config, EVENT_BASE_FLAG_NOLOCK | EVENT_BASE_FLAG_IGNORE_ENV);
-        event_config_require_features(config, EV_FEATURE_ET);
+        event_config_require_features(config, EV_FEATURE_ET | EV_FEATURE_EARLY_CLOSE);
         loop->base = event_base_new_with_config(config);
     }
     int sys = errno;
@@ -341,7 +341,8 @@ static void on_ready(evutil_socket_t fd, short what, void *arg)
     (void)fd;
     struct hky_watch *w = arg;
     loop_touch(w->loop);
-    int bits = (what & EV_READ ? HKY_READABLE : 0) | (what & EV_WRITE ? HKY_WRITABLE : 0);
+    int bits = (what & EV_READ ? HKY_READABLE : 0) | (what & EV_WRITE ? HKY_WRITABLE : 0) |
+               (what & EV_CLOSED ? HKY_HANGUP : 0);
     w->fire(w->ctx, bits);
 }
 
@@ -358,7 +359,7 @@ static struct hky_watch *watch_new(struct hky_loop *loop, int fd, short what, vo
 
 struct hky_watch *hky_watch_new_edge(struct hky_loop *loop, int fd, void (*fire)(void *ctx, int bits), void *ctx)
 {
-    return watch_new(loop, fd, EV_READ | EV_WRITE | EV_ET, fire, ctx);
+    return watch_new(loop, fd, EV_READ | EV_WRITE | EV_CLOSED | EV_ET, fire, ctx);
 }
 
 struct hky_watch *hky_watch_new_level(struct hky_loop *loop, int fd, int bits, void (*fire)(void *ctx, int bits),

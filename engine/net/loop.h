@@ -47,11 +47,11 @@ void hky_timer_set(struct hky_timer *t, int64_t after_ms);
 void hky_timer_cancel(struct hky_timer *t);
 bool hky_timer_is_set(const struct hky_timer *t);
 
-/* A descriptor watched for life (edge-triggered, read and write), or level-triggered for listeners. The end of what the
- * peer sends and a reset count as readable; they may share one edge with the last octets, so an edge is used up only
- * when a read says EAGAIN. */
+/* A descriptor watched for life (edge-triggered, read and write), or level-triggered for listeners. HANGUP: the end of
+ * what the peer sends is there. A reset is only READABLE and WRITABLE, like octets, and may share one edge with the
+ * last of them: who stops at a short read must look again before long. */
 struct hky_watch;
-enum { HKY_READABLE = 1, HKY_WRITABLE = 2 };
+enum { HKY_READABLE = 1, HKY_WRITABLE = 2, HKY_HANGUP = 4 /* edge only: the peer closed its side */ };
 /* fire(ctx, bits). Level: `bits` says what to watch for. The descriptor stays the caller's. */
 struct hky_watch *hky_watch_new_edge(struct hky_loop *loop, int fd, void (*fire)(void *ctx, int bits), void *ctx);
 struct hky_watch *hky_watch_new_level(struct hky_loop *loop, int fd, int bits, void (*fire)(void *ctx, int bits),

@@ -65,6 +65,8 @@ static void shake_hands(struct hky_stream *s)
         hky_stream_say(s, HKY_STREAM_SECURED, NULL);
         return;
     case HKY_TLS_AGAIN:
+        if (hky_tls_link_is_doubtful(s->link))
+            hky_stream_have_doubts(s);
         return;
     case HKY_TLS_EOF:
     case HKY_TLS_CUT:
@@ -117,6 +119,7 @@ static void step(struct hky_stream *s)
         s->is_over = true;
         s->has_last = s->out.octets == 0 && (s->error.code == HKY_E_TIMEOUT || s->error.code == HKY_E_LIMIT);
         hky_timer_cancel(&s->deadline);
+        hky_timer_cancel(&s->doubt);
         hky_stream_say(s, HKY_STREAM_FAILED, &s->error);
     }
 }
@@ -151,10 +154,12 @@ static void on_next(struct hky_task *task)
 static void on_edge(void *ctx, int bits)
 {
     struct hky_stream *s = ctx;
-    if (bits & HKY_READABLE) {
+    if (bits & HKY_HANGUP)
+        s->is_hung_up = true;
+    if (bits & (HKY_READABLE | HKY_HANGUP)) {
         s->is_readable = true;
         if (s->link != NULL)
-            hky_tls_link_on_readable(s->link);
+            hky_tls_link_on_readable(s->link, s->is_hung_up);
     }
     if (bits & HKY_WRITABLE)
         s->is_writable = true;
@@ -190,6 +195,7 @@ static struct hky_stream *stream_alloc(const struct hky_stream_params *params, i
     s->at_next.run = on_next;
     hky_outq_init(&s->out, s->loop);
     hky_timer_init(&s->deadline, s->loop, on_deadline);
+    hky_timer_init(&s->doubt, s->loop, hky_stream_on_doubt);
     return s;
 }
 
@@ -298,6 +304,7 @@ void hky_stream_start_tls(struct hky_stream *s, struct hky_tls *tls, const char 
         hky_stream_fail(s);
         return;
     }
+    hky_tls_link_on_readable(s->link, s->is_hung_up);
     if (s->n_kept > 0) {
         hky_error_set(&s->error, HKY_E_TLS, "the peer sent %zu octets in clear after STARTTLS", s->n_kept);
         hky_stream_fail(s);
@@ -369,6 +376,7 @@ void hky_stream_close(struct hky_stream **at)
         hky_tls_link_shut(s->link);
     s->is_closed = true;
     hky_timer_cancel(&s->deadline);
+    hky_timer_cancel(&s->doubt);
     hky_watch_free(&s->watch);
     if (s->fd >= 0) {
         /* Octets never read would make the kernel send a reset, which can destroy the last reply on its way. */

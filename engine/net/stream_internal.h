@@ -18,8 +18,11 @@ struct hky_stream {
     struct hky_timer deadline;
     int64_t deadline_ms; /* 0: none; the timer itself is left alone when a deadline is cleared */
 
-    /* The socket. Edges are remembered here until a call says EAGAIN. */
-    bool is_connecting, is_readable, is_writable;
+    /* The socket. Edges are remembered here until a call says EAGAIN, or a short read that the socket is empty. A reset
+     * that came with these octets has no edge of its own: where nothing follows a short read, `doubt` looks again. */
+    bool is_connecting, is_readable, is_writable, is_hung_up;
+    struct hky_timer doubt;
+    int64_t doubted_ms; /* when the last short read was; the timer itself is left alone while reads go on */
     /* What the owner must still hear, in this order. */
     bool say_connected, say_drained;
     bool is_failing; /* `error` waits to be told */
@@ -51,6 +54,8 @@ void hky_stream_say(struct hky_stream *s, enum hky_stream_event ev, const struct
 void hky_stream_fail(struct hky_stream *s);
 
 void hky_stream_read_some(struct hky_stream *s);
+void hky_stream_have_doubts(struct hky_stream *s); /* after a short read */
+void hky_stream_on_doubt(struct hky_timer *timer);
 bool hky_stream_can_send(const struct hky_stream *s); /* is there any use in writing? */
 void hky_stream_write_some(struct hky_stream *s, size_t budget);
 

@@ -4,8 +4,37 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define DOUBT_MS 100 /* a reset that came together with octets is noticed so late at the latest, twice that */
+
 /* What came of one attempt to get octets. */
 enum got { GOT_SOME, GOT_NOTHING, GOT_EOF, GOT_CUT, GOT_ERROR };
+
+/* To read until EAGAIN would cost a system call for each read, half as much again a message. A connection with traffic
+ * finds a reset at its next call; only one that falls silent is looked at once more. */
+void hky_stream_have_doubts(struct hky_stream *s)
+{
+    s->is_readable = false;
+    s->doubted_ms = hky_loop_now_ms(s->loop);
+    if (!hky_timer_is_set(&s->doubt))
+        hky_timer_set(&s->doubt, DOUBT_MS);
+}
+
+void hky_stream_on_doubt(struct hky_timer *timer)
+{
+    struct hky_stream *s = HKY_CONTAINER(timer, struct hky_stream, doubt);
+    int64_t rest_ms = s->doubted_ms + DOUBT_MS - hky_loop_now_ms(s->loop);
+
+    if (s->is_closed || s->is_over || s->is_eof)
+        return;
+    if (rest_ms > 0) {
+        hky_timer_set(timer, rest_ms);
+        return;
+    }
+    s->is_readable = true;
+    if (s->link != NULL)
+        hky_tls_link_on_readable(s->link, s->is_hung_up);
+    hky_stream_at_end(s);
+}
 
 static enum got get_plain(struct hky_stream *s, char *p, size_t cap, size_t *n)
 {
@@ -14,9 +43,9 @@ static enum got get_plain(struct hky_stream *s, char *p, size_t cap, size_t *n)
         r = recv(s->fd, p, cap, 0);
     while (r < 0 && errno == EINTR);
     if (r > 0) {
-        /* A short read does not mean that the edge is used up: a reset that came with these octets has no edge of its
-         * own. Only EAGAIN says that there is nothing more. */
         *n = (size_t)r;
+        if (*n < cap && !s->is_hung_up)
+            hky_stream_have_doubts(s);
         return GOT_SOME;
     }
     s->is_readable = false;
@@ -35,6 +64,8 @@ static enum got get_secure(struct hky_stream *s, char *p, size_t cap, size_t *n)
         return GOT_SOME;
     case HKY_TLS_AGAIN:
         s->is_readable = false;
+        if (hky_tls_link_is_doubtful(s->link))
+            hky_stream_have_doubts(s);
         return GOT_NOTHING;
     case HKY_TLS_EOF:
         s->is_readable = false;

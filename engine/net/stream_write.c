@@ -15,12 +15,12 @@ static void went_out(struct hky_stream *s, size_t n)
 /* No more can be sent, but what the peer said before it went may explain why: read that first. */
 static void broke(struct hky_stream *s)
 {
-    s->is_broken = s->is_readable = true;
+    s->is_broken = s->is_readable = s->is_hung_up = true;
     s->is_writable = false;
     if (s->link != NULL) {
         if (!s->is_secure)
             s->is_failing = true;
-        hky_tls_link_on_readable(s->link);
+        hky_tls_link_on_readable(s->link, true);
     }
     if (s->is_paused || s->is_eof)
         s->is_failing = true;

@@ -15,9 +15,10 @@ struct hky_tls_link {
     SSL *ssl;
     struct hky_tls *tls;
     int fd;
-    int sys;        /* errno of the socket's failure */
-    bool is_dry;    /* the socket said EAGAIN: no read is tried before the next edge */
-    bool has_ended; /* the socket's end was read: without a close_notify before it */
+    int sys;                      /* errno of the socket's failure */
+    bool is_dry;                  /* EAGAIN, or a short read: no further one is tried before the next edge */
+    bool is_doubtful, is_hung_up; /* the last was a short one; the peer has closed its side */
+    bool has_ended;               /* the socket's end was read: without a close_notify before it */
     bool is_verified, is_shaken;
     char key[HKY_TLS_KEY_MAX]; /* of the session cache */
 };
@@ -54,12 +55,15 @@ static int bio_read(BIO *bio, char *p, int n)
         }
     }
     if (r >= 0) {
+        link->is_doubtful = link->is_dry = r > 0 && r < n && !link->is_hung_up;
         if (r == 0) {
             link->has_ended = true;
             BIO_set_flags(bio, BIO_FLAGS_IN_EOF);
         }
         return (int)r;
     }
+    if (!link->is_dry)
+        link->is_doubtful = false;
     link->is_dry = true;
     BIO_set_retry_read(bio);
     return -1;
@@ -170,9 +174,15 @@ void hky_tls_link_free(struct hky_tls_link **at)
     free(link);
 }
 
-void hky_tls_link_on_readable(struct hky_tls_link *link)
+void hky_tls_link_on_readable(struct hky_tls_link *link, bool is_hung_up)
 {
     link->is_dry = false;
+    link->is_hung_up = is_hung_up;
+}
+
+bool hky_tls_link_is_doubtful(const struct hky_tls_link *link)
+{
+    return link->is_doubtful;
 }
 
 /* Why the SSL call returned `r`. */

@@ -23,7 +23,10 @@ enum hky_tls_io {
 enum hky_err hky_tls_link_new(struct hky_tls *tls, int fd, const char *name, const struct sockaddr_storage *peer,
                               struct hky_tls_link **out, struct hky_error *e);
 void hky_tls_link_free(struct hky_tls_link **link);
-void hky_tls_link_on_readable(struct hky_tls_link *link); /* an edge came: the socket is asked again */
+/* An edge came, or time to look again: the socket is asked. `is_hung_up`: until it says that there is nothing more. */
+void hky_tls_link_on_readable(struct hky_tls_link *link, bool is_hung_up);
+/* The last read was a short one: a reset may have come with it. */
+bool hky_tls_link_is_doubtful(const struct hky_tls_link *link);
 
 enum hky_tls_io hky_tls_link_handshake(struct hky_tls_link *link, struct hky_error *e);
 enum hky_tls_io hky_tls_link_read(struct hky_tls_link *link, char *p, size_t cap, size_t *n, struct hky_error *e);
