@@ -378,7 +378,8 @@ static enum hky_err open_stages(struct hky_engine *engine, struct hky_error *e)
         err = open_schedule(engine, e);
     hand_over(engine, &all);
     if (err == HKY_OK)
-        engine->report.maybe_duplicates += hky_schedule_maybe_duplicates(engine->schedule);
+        engine->report.maybe_duplicates +=
+            hky_schedule_maybe_duplicates(engine->schedule, &engine->are_duplicates_at_most);
     if (err != HKY_OK)
         return err;
     engine->credentials = hky_credentials_new(engine->aux, engine->state, engine->log);
@@ -548,9 +549,9 @@ static void record_start(struct hky_engine *engine)
 
     snprintf(text, sizeof text,
              "%lu message%s, %lu recipient%s in the journal; %lu unclean stop%s; %lu damaged record%s; "
-             "at most %lu duplicate%s",
+             "%s %lu duplicate%s",
              COUNTED(r->messages), COUNTED(r->recipients), COUNTED(r->unclean_stops), COUNTED(r->damaged_records),
-             COUNTED(r->maybe_duplicates));
+             engine->are_duplicates_at_most ? "at most" : "maybe more than", COUNTED(r->maybe_duplicates));
     hky_record_event(engine->record, HKY_RECORD_OTHER, &ev);
     hky_log(engine->log, HKY_LOG_INFO, "started", "policy=%s spool=%s workers=%u journal=\"%s\" replay_ms=%ld",
             engine->policy_path, engine->spool, engine->n_workers, text, (long)r->took_ms);

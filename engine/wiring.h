@@ -63,6 +63,7 @@ struct hky_engine {
     struct hky_loop *aux;
     struct hky_journal *journal;
     struct hky_journal_report report;
+    bool are_duplicates_at_most; /* the report's number of them: else it may be more */
     struct hky_state *state;
     struct hky_record *record;
     struct hky_schedule_ops schedule_ops;

@@ -24,6 +24,8 @@ struct journal_backend {
     enum hky_err (*big_open)(struct hky_journal *j, uint64_t id, struct hky_loop *loop, void (*on_room)(void *ctx),
                              void *ctx, struct hky_big **out);
     void (*stats)(struct hky_journal *j, struct hky_journal_stats *out);
+    uint64_t (*submitted)(struct hky_journal *j);
+    uint64_t (*written)(struct hky_journal *j);
     void (*sync)(struct hky_journal *j, struct hky_commit *c);
     enum hky_err (*flush)(struct hky_journal *j);
 };

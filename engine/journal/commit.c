@@ -556,7 +556,10 @@ void *journal_committer_run(void *journal)
 
         is_stopping = take_queued(j, &l);
         is_due = had_unsynced && hky_mono_ms() - j->oldest_unsynced_ms >= SYNC_AFTER_MS;
+        j->n_taken += l.n;
         commit_round(j, &l, is_stopping || is_due, &g);
+        if (j->waiting.first == NULL) /* all that was taken is with the kernel, or was refused */
+            atomic_store_explicit(&j->n_written, j->n_taken, memory_order_release);
         if (!had_unsynced || j->unsynced.first == NULL)
             j->oldest_unsynced_ms = hky_mono_ms();
     }

@@ -111,6 +111,8 @@ void journal_entry_submit(struct hky_journal *j, struct entry *e)
     wakes = is_waited_for ? !j->queue.is_urgent : j->queue.entries.first == NULL && !j->queue.is_lingering;
     j->queue.is_urgent |= is_waited_for;
     journal_list_add(&j->queue.entries, e);
+    atomic_store_explicit(&j->n_submitted, atomic_load_explicit(&j->n_submitted, memory_order_relaxed) + 1,
+                          memory_order_relaxed);
     pthread_mutex_unlock(&j->queue.lock);
     if (wakes)
         pthread_cond_signal(&j->queue.cond);

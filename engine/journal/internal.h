@@ -204,6 +204,9 @@ struct hky_journal {
     struct reader *reader;
     struct big_writer *big_writer;
 
+    atomic_ullong n_submitted; /* numbers of records: see hky_journal_submitted; written under the queue's lock */
+    atomic_ullong n_written;
+    uint64_t n_taken; /* the committer's: how many it has taken from the queue */
     atomic_ullong body_memory, n_unsynced, n_commits, n_syncs, n_accepts, n_results, n_write_errors, n_damaged, n_live,
         n_messages, big_octets, queued_flush, n_upkeep_rounds;
     atomic_bool is_closing; /* maintenance is not kept waiting for a disk that fails */
@@ -346,6 +349,8 @@ void journal_disk_body_drop(struct hky_journal *j, struct hky_message *m);
 enum hky_err journal_disk_big_open(struct hky_journal *j, uint64_t id, struct hky_loop *loop,
                                    void (*on_room)(void *ctx), void *ctx, struct hky_big **out);
 void journal_disk_stats(struct hky_journal *j, struct hky_journal_stats *out);
+uint64_t journal_disk_submitted(struct hky_journal *j);
+uint64_t journal_disk_written(struct hky_journal *j);
 void journal_disk_sync(struct hky_journal *j, struct hky_commit *c);
 enum hky_err journal_disk_flush(struct hky_journal *j);
 

@@ -77,6 +77,16 @@ void hky_journal_stats(struct hky_journal *j, struct hky_journal_stats *out)
     backend_of(j)->stats(j, out);
 }
 
+uint64_t hky_journal_submitted(struct hky_journal *j)
+{
+    return backend_of(j)->submitted(j);
+}
+
+uint64_t hky_journal_written(struct hky_journal *j)
+{
+    return backend_of(j)->written(j);
+}
+
 void hky_journal_sync(struct hky_journal *j, struct hky_commit *c)
 {
     backend_of(j)->sync(j, c);

@@ -11,7 +11,8 @@ struct memory {
     struct journal_head head; /* first */
     struct hky_id_source ids;
     unsigned long long n_accepts, n_results, n_caps, n_flushes, n_write_errors; /* atomic */
-    int health;                                                                 /* atomic: enum hky_err */
+    uint64_t n_written; /* atomic: as far as it was submitted when the journal was last well */
+    int health;         /* atomic: enum hky_err */
 };
 
 static struct memory *memory_of(struct hky_journal *j)
@@ -145,6 +146,23 @@ static void memory_stats(struct hky_journal *j, struct hky_journal_stats *out)
                                       .health = health(m)};
 }
 
+static uint64_t memory_submitted(struct hky_journal *j)
+{
+    struct memory *m = memory_of(j);
+
+    return __atomic_load_n(&m->n_accepts, __ATOMIC_RELAXED) + __atomic_load_n(&m->n_results, __ATOMIC_RELAXED) +
+           __atomic_load_n(&m->n_caps, __ATOMIC_RELAXED);
+}
+
+static uint64_t memory_written(struct hky_journal *j)
+{
+    struct memory *m = memory_of(j);
+
+    if (health(m) == HKY_OK)
+        __atomic_store_n(&m->n_written, memory_submitted(j), __ATOMIC_RELAXED);
+    return __atomic_load_n(&m->n_written, __ATOMIC_RELAXED);
+}
+
 static void memory_sync(struct hky_journal *j, struct hky_commit *c)
 {
     count(&memory_of(j)->n_flushes);
@@ -170,6 +188,8 @@ static const struct journal_backend in_memory = {.close = memory_close,
                                                  .body_drop = memory_body_drop,
                                                  .big_open = memory_big_open,
                                                  .stats = memory_stats,
+                                                 .submitted = memory_submitted,
+                                                 .written = memory_written,
                                                  .sync = memory_sync,
                                                  .flush = memory_flush};
 

@@ -68,6 +68,8 @@ static const struct journal_backend on_disk = {.close = journal_close,
                                                .body_drop = journal_disk_body_drop,
                                                .big_open = journal_disk_big_open,
                                                .stats = journal_disk_stats,
+                                               .submitted = journal_disk_submitted,
+                                               .written = journal_disk_written,
                                                .sync = journal_disk_sync,
                                                .flush = journal_disk_flush};
 

@@ -141,6 +141,16 @@ struct hky_id_source *journal_disk_ids(struct hky_journal *j)
     return &j->ids;
 }
 
+uint64_t journal_disk_submitted(struct hky_journal *j)
+{
+    return atomic_load_explicit(&j->n_submitted, memory_order_relaxed);
+}
+
+uint64_t journal_disk_written(struct hky_journal *j)
+{
+    return atomic_load_explicit(&j->n_written, memory_order_acquire);
+}
+
 static struct entry *mark_new(void)
 {
     struct entry *e = journal_entry_new(RECORD_END);

@@ -13,17 +13,30 @@
 #define AREA_OCTETS (INFLIGHT_SLOTS * sizeof(uint64_t)) /* a worker's: whole pages, no line shared with another */
 #define READ_MOST   (1024 * AREA_OCTETS)
 
+#define ENDED    (UINT64_C(1) << 63) /* beside an id, which is a time and far below */
+#define OVERFULL UINT64_MAX          /* in slot 0: more were needed */
+
+struct ended { /* its result is not known to be written */
+    uint64_t record;
+    uint32_t slot; /* 0: one of those that were not noted */
+};
+
 struct area { /* a worker's */
     uint64_t *slots;
     uint16_t free[INFLIGHT_SLOTS];
     uint32_t n_free;
+    struct ended *ended; /* a ring, the oldest first; doubled when full */
+    uint32_t first, n_ended, cap;
+    uint32_t n_unnoted; /* jobs without a slot, until their results are written */
 };
 
 struct inflight {
     int fd;
     uint64_t *ids; /* the file */
     size_t octets;
-    struct hky_idmap was;
+    struct hky_idmap was; /* id -> a pointer that says how */
+    bool was_overfull;
+    char sending, ended; /* their addresses: what an id was */
     unsigned n_areas;
     struct area areas[];
 };
@@ -38,8 +51,10 @@ static enum hky_err read_last(struct inflight *f, uint64_t octets)
             return HKY_E_IO;
         }
         for (size_t i = 0; i < (size_t)n / sizeof ids[0]; i++) {
-            if (ids[i] != 0) {
-                hky_idmap_put(&f->was, ids[i], f);
+            if (ids[i] == OVERFULL) {
+                f->was_overfull = true;
+            } else if ((ids[i] & ~ENDED) != 0 && hky_idmap_get(&f->was, ids[i] & ~ENDED) != &f->sending) {
+                hky_idmap_put(&f->was, ids[i] & ~ENDED, (ids[i] & ENDED) != 0 ? &f->ended : &f->sending);
             }
         }
     }
@@ -103,18 +118,24 @@ enum hky_err inflight_open(const char *dir, unsigned n_workers, bool was_unclean
     for (unsigned k = 0; k < n_workers; k++) {
         struct area *a = &f->areas[k];
         a->slots = f->ids + (size_t)k * INFLIGHT_SLOTS;
-        for (uint32_t i = 0; i < INFLIGHT_SLOTS; i++) {
+        for (uint32_t i = 0; i < INFLIGHT_SLOTS - 1; i++) {
             a->free[i] = (uint16_t)(INFLIGHT_SLOTS - 1 - i); /* the first ones first: few pages are touched */
         }
-        a->n_free = INFLIGHT_SLOTS;
+        a->n_free = INFLIGHT_SLOTS - 1;
     }
     *out = f;
     return HKY_OK;
 }
 
-bool inflight_was(const struct inflight *f, uint64_t message)
+enum inflight_state inflight_was(const struct inflight *f, uint64_t message)
 {
-    return f != NULL && f->was.n > 0 && hky_idmap_get(&f->was, message) != NULL;
+    const void *how = f != NULL && f->was.n > 0 ? hky_idmap_get(&f->was, message) : NULL;
+    return how == NULL ? INFLIGHT_NOT : how == &f->sending ? INFLIGHT_SENDING : INFLIGHT_ENDED;
+}
+
+bool inflight_was_overfull(const struct inflight *f)
+{
+    return f != NULL && f->was_overfull;
 }
 
 void inflight_forget(struct inflight *f)
@@ -130,23 +151,64 @@ void inflight_forget(struct inflight *f)
 
 uint32_t inflight_put(struct inflight *f, unsigned worker, uint64_t message)
 {
-    if (f == NULL || f->areas[worker].n_free == 0) {
+    if (f == NULL) {
         return 0;
     }
     struct area *a = &f->areas[worker];
+    if (a->n_free == 0) {
+        a->n_unnoted++;
+        __atomic_store_n(&a->slots[0], OVERFULL, __ATOMIC_RELAXED);
+        return 0;
+    }
     uint32_t at = a->free[--a->n_free];
     __atomic_store_n(&a->slots[at], message, __ATOMIC_RELAXED);
-    return at + 1;
+    return at;
 }
 
-void inflight_clear(struct inflight *f, unsigned worker, uint32_t slot)
+static void ended_push(struct area *a, struct ended one)
 {
-    if (f == NULL || slot == 0) {
+    if (a->n_ended == a->cap) {
+        uint32_t cap = a->cap == 0 ? 64 : a->cap * 2;
+        struct ended *more = hky_alloc(cap * sizeof *more);
+        for (uint32_t i = 0; i < a->n_ended; i++) {
+            more[i] = a->ended[(a->first + i) % a->cap];
+        }
+        free(a->ended);
+        a->ended = more;
+        a->cap = cap;
+        a->first = 0;
+    }
+    a->ended[(a->first + a->n_ended++) % a->cap] = one;
+}
+
+void inflight_end(struct inflight *f, unsigned worker, uint32_t slot, uint64_t record)
+{
+    if (f == NULL) {
         return;
     }
     struct area *a = &f->areas[worker];
-    __atomic_store_n(&a->slots[slot - 1], 0, __ATOMIC_RELAXED);
-    a->free[a->n_free++] = (uint16_t)(slot - 1);
+    if (slot != 0) {
+        __atomic_store_n(&a->slots[slot], a->slots[slot] | ENDED, __ATOMIC_RELAXED);
+    }
+    ended_push(a, (struct ended){record, slot});
+}
+
+void inflight_written(struct inflight *f, unsigned worker, uint64_t record)
+{
+    if (f == NULL) {
+        return;
+    }
+    struct area *a = &f->areas[worker];
+    for (; a->n_ended > 0 && a->ended[a->first].record <= record; a->n_ended--) {
+        uint32_t slot = a->ended[a->first].slot;
+        a->first = (a->first + 1) % a->cap;
+        if (slot != 0) {
+            __atomic_store_n(&a->slots[slot], 0, __ATOMIC_RELAXED);
+            a->free[a->n_free++] = (uint16_t)slot;
+        } else if (--a->n_unnoted == 0) {
+            __atomic_store_n(&a->slots[0], 0, __ATOMIC_RELAXED);
+        }
+    }
 }
 
 void inflight_close(struct inflight **out)
@@ -164,5 +226,8 @@ void inflight_close(struct inflight **out)
         close(f->fd);
     }
     hky_idmap_fini(&f->was);
+    for (unsigned k = 0; k < f->n_areas; k++) {
+        free(f->areas[k].ended);
+    }
     free(f);
 }

@@ -1,7 +1,8 @@
 /*
- * inflight -- which messages were being sent when the engine ended without warning. A mapped file of message ids: a
- * store to memory is all that a job costs, and the kernel keeps the page when the process is killed. It is not synced:
- * after a power cut it may be older, and ids of finished messages mean nothing.
+ * inflight -- which messages were being sent when the engine ended without warning, or had been sent while the result
+ * was not written down yet. A mapped file of message ids: a store to memory is all that a job costs, and the kernel
+ * keeps the page when the process is killed. So after a kill nobody got a message twice whose id is not in it. It is
+ * not synced: after a power cut it may be older, and ids of finished messages mean nothing.
  */
 #ifndef HKY_SCHEDULE_INFLIGHT_H
 #define HKY_SCHEDULE_INFLIGHT_H
@@ -12,7 +13,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define INFLIGHT_SLOTS 4096 /* jobs a worker can note at a time; what goes beyond is not noted */
+#define INFLIGHT_SLOTS 4096 /* a worker's; one of them says that more were needed */
 
 struct inflight;
 
@@ -20,12 +21,22 @@ struct inflight;
  * `was_unclean`: what it holds is what the last run was sending; else that is left from a time before. */
 enum hky_err inflight_open(const char *dir, unsigned n_workers, bool was_unclean, struct inflight **out,
                            struct hky_error *e);
-bool inflight_was(const struct inflight *f, uint64_t message);
+enum inflight_state {
+    INFLIGHT_NOT,
+    INFLIGHT_SENDING, /* when the engine ended */
+    INFLIGHT_ENDED,   /* its job was over, and the result may not have been written */
+};
+enum inflight_state inflight_was(const struct inflight *f, uint64_t message);
+/* There were more than could be noted: what inflight_was says is not all. */
+bool inflight_was_overfull(const struct inflight *f);
 /* What the last run left has been dealt with durably. Before the first put. */
 void inflight_forget(struct inflight *f);
 /* On that worker's thread. The slot, 0 when all are taken. */
 uint32_t inflight_put(struct inflight *f, unsigned worker, uint64_t message);
-void inflight_clear(struct inflight *f, unsigned worker, uint32_t slot);
+/* The job is over; its results are written with the journal's record number `record` (hky_journal_submitted). */
+void inflight_end(struct inflight *f, unsigned worker, uint32_t slot, uint64_t record);
+/* All records up to this number are written: the slots of jobs whose results they are become free. */
+void inflight_written(struct inflight *f, unsigned worker, uint64_t record);
 /* The stop is clean: nothing is being sent any more. */
 void inflight_close(struct inflight **f);
 

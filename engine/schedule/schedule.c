@@ -214,8 +214,10 @@ static void restore(struct hky_shard *sh, struct hky_recipient *r, int64_t now_m
     if (r->state == HKY_RCPT_SENDING || r->state == HKY_RCPT_UNDECIDED) {
         r->state = HKY_RCPT_QUEUED;
     }
-    if (r->state == HKY_RCPT_QUEUED && inflight_was(sh->s->inflight, r->message->id)) {
-        sh->s->n_maybe_duplicates++;
+    enum inflight_state was =
+        r->state == HKY_RCPT_QUEUED ? inflight_was(sh->s->inflight, r->message->id) : INFLIGHT_NOT;
+    sh->s->n_maybe_duplicates += was != INFLIGHT_NOT;
+    if (was == INFLIGHT_SENDING) { /* maybe because of it */
         r->unclean += r->unclean < UINT8_MAX;
         remember(sh, r);
     }
@@ -253,8 +255,9 @@ void hky_schedule_restore_cap(struct hky_schedule *s, struct hky_str key, struct
     caps_restore(s->caps, key, value, hky_clock_elapsed_ms(s->clock));
 }
 
-uint64_t hky_schedule_maybe_duplicates(const struct hky_schedule *s)
+uint64_t hky_schedule_maybe_duplicates(const struct hky_schedule *s, bool *is_at_most)
 {
+    *is_at_most = s->inflight != NULL && !inflight_was_overfull(s->inflight);
     return s->n_maybe_duplicates;
 }
 

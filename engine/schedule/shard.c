@@ -179,6 +179,7 @@ static void look_at_clock(struct hky_shard *sh)
 void shard_tick(struct hky_shard *sh)
 {
     look_at_clock(sh);
+    inflight_written(sh->s->inflight, sh->index, hky_journal_written(sh->s->journal));
     int64_t now_ms = shard_mono(sh);
     struct hky_heap_node *node;
     for (int n = 0; n < DUE_A_TICK && (node = hky_heap_first(&sh->due)) != NULL && node->at <= now_ms; n++) {

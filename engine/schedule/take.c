@@ -222,6 +222,7 @@ static void fill(struct job *j, struct lane *l, struct hky_recipient *first, uin
     j->got_through = j->failed_to_connect = j->has_slowed = j->has_sped_up = false;
     j->paused_sec = 0;
     j->why[0] = '\0';
+    inflight_written(sh->s->inflight, sh->index, hky_journal_written(sh->s->journal));
     j->noted = inflight_put(sh->s->inflight, sh->index, first->message->id);
     l->n_jobs++;
     TAILQ_INSERT_TAIL(&sh->jobs, j, link);
@@ -543,7 +544,7 @@ static void end(struct hky_job **pub, bool is_counted)
         caps_give_back(sh->s->caps, &j->slots, now_ms);
     }
     settle_gate(j, now_ms);
-    inflight_clear(sh->s->inflight, sh->index, j->noted);
+    inflight_end(sh->s->inflight, sh->index, j->noted, hky_journal_submitted(sh->s->journal));
     TAILQ_REMOVE(&sh->jobs, j, link);
     hky_message_unref(&j->pub.message);
     job_free(sh, j);

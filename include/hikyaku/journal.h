@@ -155,6 +155,11 @@ struct hky_journal_stats { /* atomically read, for status and metrics */
     enum hky_err health;    /* HKY_OK; HKY_E_FULL, HKY_E_IO: nothing is accepted */
 };
 void hky_journal_stats(struct hky_journal *j, struct hky_journal_stats *out);
+/* How far it has come: the number of the last record submitted, and up to which number all are with the kernel, so that
+ * a kill of the process loses none of them (a power cut may). Cheap; any thread. */
+uint64_t hky_journal_submitted(struct hky_journal *j);
+uint64_t hky_journal_written(struct hky_journal *j);
+
 /* `done` when everything submitted before is on disk; or, as soon as it is known that the disk does not take it now,
  * with HKY_E_IO or HKY_E_FULL: then it is written as soon as the disk takes it again, and lost if the engine ends
  * before. So nobody waits longer than one write takes. */

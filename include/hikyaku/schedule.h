@@ -59,9 +59,10 @@ void hky_schedule_free(
 /* From replay, before the loops run. */
 void hky_schedule_restore_message(struct hky_schedule *s, struct hky_message *m);
 void hky_schedule_restore_cap(struct hky_schedule *s, struct hky_str key, struct hky_str value);
-/* Recipients restored so far whose message was being sent when the last run ended without warning: at most so many got
- * it twice. Three such ends hold the message. */
-uint64_t hky_schedule_maybe_duplicates(const struct hky_schedule *s);
+/* Recipients restored so far whose message was being sent when the last run was killed, or had been sent and the result
+ * was not written down: at most so many get it twice. Not *is_at_most: the note of them was not kept or too small, so
+ * that it may be more; after a power cut the note may be old. Three ends while it was being sent hold a message. */
+uint64_t hky_schedule_maybe_duplicates(const struct hky_schedule *s, bool *is_at_most);
 /* After replay: builds lanes; on `run` of the loops work begins. */
 void hky_schedule_start(struct hky_schedule *s);
 

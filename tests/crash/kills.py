@@ -5,6 +5,7 @@ one commit's results; for each kill.
 """
 import os
 import random
+import re
 import signal
 import threading
 import time
@@ -115,5 +116,12 @@ def kills(world, options, rng):
          f"{len(failed)} failed by reply, {len(sent.acked - set(came.copies) - failed)} lost, {came.duplicates()} duplicates (bound {bound}), "
          f"slowest restart {slowest:.2f} s")
     check_sums(sent, came, failed, bound)
+    # what each start says is a maximum, so their sum is one
+    texts = [e["text"] for e in engine.events("started")]
+    told = [re.search(r"at most (\d+) duplicates?$", text) for text in texts]
+    holds(all(told), f"no maximum: {texts}")
+    total = sum(int(t.group(1)) for t in told)
+    note(f"kills: {came.duplicates()} duplicates of at most {total} told at {len(told)} starts, and {by_faults} by faults")
+    holds(came.duplicates() <= total + by_faults, f"{came.duplicates()} duplicates, told were {total}, by faults {by_faults}")
     holds(not os.listdir(os.path.join(engine.spool, "damaged")), "something was found damaged")
     holds(slowest < RESTART_MOST, f"the slowest restart took {slowest:.2f} s")

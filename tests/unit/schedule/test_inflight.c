@@ -68,7 +68,9 @@ static struct hky_recipient run(bool was_unclean, uint8_t unclean, bool sends, u
     m->recipients[0].unclean = unclean;
     hky_message_ref(m); /* the test's */
     hky_schedule_restore_message(st.r.schedule, m);
-    *n_maybe = (unsigned)hky_schedule_maybe_duplicates(st.r.schedule);
+    bool is_at_most;
+    *n_maybe = (unsigned)hky_schedule_maybe_duplicates(st.r.schedule, &is_at_most);
+    assert_true(is_at_most);
     hky_journal_stats(st.r.journal, &stats);
     assert_int_equal(stats.results, *n_maybe);
     hky_schedule_start(st.r.schedule);
@@ -145,27 +147,105 @@ static void the_file_itself(void **state)
     inflight_forget(f);
     uint32_t first = inflight_put(f, 2, 41), second = inflight_put(f, 2, 42);
     assert_true(first != 0 && second != 0 && first != second);
-    inflight_clear(f, 2, first);
-    for (int i = 0; i < INFLIGHT_SLOTS - 1; i++) {
+    inflight_end(f, 2, first, 7);
+    inflight_written(f, 2, 6); /* its result is not written yet */
+    for (int i = 0; i < INFLIGHT_SLOTS - 3; i++) {
         assert_true(inflight_put(f, 2, 1000 + (uint64_t)i) != 0);
     }
-    assert_int_equal(inflight_put(f, 2, 5), 0); /* full: not noted, and nothing happens */
-    inflight_clear(f, 2, 0);
+    assert_int_equal(inflight_put(f, 2, 5), 0); /* full: not noted, but that it was not is */
     assert_true(inflight_put(f, 0, 43) != 0);
+    uint32_t over = inflight_put(f, 0, 44);
+    inflight_end(f, 0, over, 8);
+    inflight_written(f, 0, 8);
     static char kept[3 * OCTETS];
     keep_file(kept, sizeof kept);
     inflight_close(&f);
     put_file(kept, sizeof kept);
     assert_int_equal(inflight_open(dir, 1, true, &f, &e), HKY_OK); /* fewer workers than before */
-    assert_false(inflight_was(f, 41));
-    assert_true(inflight_was(f, 42));
-    assert_true(inflight_was(f, 43));
-    assert_false(inflight_was(f, 0));
+    assert_int_equal(inflight_was(f, 41), INFLIGHT_ENDED);
+    assert_int_equal(inflight_was(f, 42), INFLIGHT_SENDING);
+    assert_int_equal(inflight_was(f, 43), INFLIGHT_SENDING);
+    assert_int_equal(inflight_was(f, 44), INFLIGHT_NOT);
+    assert_int_equal(inflight_was(f, 0), INFLIGHT_NOT);
+    assert_true(inflight_was_overfull(f));
     inflight_forget(f);
-    assert_false(inflight_was(f, 42));
+    assert_int_equal(inflight_was(f, 42), INFLIGHT_NOT);
     assert_int_equal(stat(file(), &st), 0);
     assert_int_equal(st.st_size, OCTETS);
     inflight_close(&f);
+}
+
+/* What was too many is forgotten when the results of the last of them are written. */
+static void too_many_are_over_some_time(void **state)
+{
+    struct inflight *f;
+    struct hky_error e;
+    static uint32_t slots[INFLIGHT_SLOTS + 1];
+    static char kept[OCTETS];
+    (void)state;
+    for (int round = 0; round < 2; round++) {
+        assert_int_equal(inflight_open(dir, 1, true, &f, &e), HKY_OK);
+        assert_int_equal(inflight_was_overfull(f), round == 1);
+        inflight_forget(f);
+        for (unsigned i = 0; i <= INFLIGHT_SLOTS; i++) {
+            slots[i] = inflight_put(f, 0, i + 1);
+            assert_int_equal(slots[i] == 0, i >= INFLIGHT_SLOTS - 1);
+        }
+        for (unsigned i = 0; i <= INFLIGHT_SLOTS; i++) {
+            inflight_end(f, 0, slots[i], i);
+        }
+        inflight_written(f, 0, round == 0 ? INFLIGHT_SLOTS - 1 : INFLIGHT_SLOTS);
+        keep_file(kept, sizeof kept);
+        inflight_close(&f);
+        put_file(kept, sizeof kept);
+    }
+    assert_int_equal(inflight_open(dir, 1, true, &f, &e), HKY_OK);
+    assert_false(inflight_was_overfull(f));
+    for (unsigned i = 0; i <= INFLIGHT_SLOTS; i++) {
+        assert_int_equal(inflight_was(f, i + 1), INFLIGHT_NOT);
+    }
+    inflight_close(&f);
+}
+
+/* A result that the journal has not written counts, and is no stop while it was sent. */
+static void a_result_that_is_not_written_may_come_twice(void **state)
+{
+    static char kept[OCTETS];
+    struct stage st;
+    bool is_at_most;
+    (void)state;
+    for (int is_written = 0; is_written < 2; is_written++) {
+        stage_init(&st);
+        fake_relay(&st.policy, "ses");
+        st.r.dir = dir;
+        stage_start(&st);
+        struct hky_plan *plan = fake_plan((struct hky_step[]){fake_step("ses")}, 1);
+        struct hky_message *m = send(&st, plan);
+        uint64_t id = m->id;
+        if (!is_written) {
+            (void)hky_journal_written(st.r.journal);
+            hky_journal_memory_set_health(st.r.journal, HKY_E_IO);
+        }
+        answer(&st, "ses", HKY_CLASS_OK, false, 0);
+        pass(&st, 1000);
+        keep_file(kept, sizeof kept);
+        stage_end(&st);
+        put_file(kept, sizeof kept);
+
+        stage_init(&st);
+        fake_relay(&st.policy, "ses");
+        st.r.dir = dir;
+        st.r.was_unclean = true;
+        stage_open(&st);
+        m = fake_message(id, START, "", 1, (const char *const[]){"a@x.example"});
+        m->recipients[0].plan = plan;
+        m->recipients[0].policy = 11;
+        hky_schedule_restore_message(st.r.schedule, m);
+        assert_int_equal(hky_schedule_maybe_duplicates(st.r.schedule, &is_at_most), is_written ? 0 : 1);
+        assert_int_equal(m->recipients[0].unclean, 0);
+        hky_rehearsal_start(&st.r);
+        stage_end(&st);
+    }
 }
 
 static void what_stands_in_the_way(void **state)
@@ -181,15 +261,19 @@ static void what_stands_in_the_way(void **state)
     assert_int_equal(inflight_open(dir, 1, true, &f, &e), HKY_E_IO);
     unlink(file());
     assert_int_equal(inflight_put(NULL, 0, 1), 0);
-    inflight_clear(NULL, 0, 1);
+    inflight_end(NULL, 0, 1, 1);
+    inflight_written(NULL, 0, 1);
     inflight_forget(NULL);
-    assert_false(inflight_was(NULL, 1));
+    assert_int_equal(inflight_was(NULL, 1), INFLIGHT_NOT);
+    assert_false(inflight_was_overfull(NULL));
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(the_file_itself, make_dir, remove_dir),
+        cmocka_unit_test_setup_teardown(too_many_are_over_some_time, make_dir, remove_dir),
+        cmocka_unit_test_setup_teardown(a_result_that_is_not_written_may_come_twice, make_dir, remove_dir),
         cmocka_unit_test_setup_teardown(what_stands_in_the_way, make_dir, remove_dir),
         cmocka_unit_test_setup_teardown(three_unclean_stops_while_sending_hold, make_dir, remove_dir),
         cmocka_unit_test_setup_teardown(what_was_not_being_sent_counts_nothing, make_dir, remove_dir),
