@@ -55,6 +55,11 @@ void hky_render_relay(const void *relay_row, struct hky_json *out)
     hky_json_uint(out, "deferred", r->n_deferred);
     hky_json_uint(out, "sending", r->n_sending);
     hky_json_uint(out, "failures", r->n_failures);
+    hky_json_begin_object(out, "learned");
+    hky_json_uint(out, "recipients", r->learned[HKY_LEARNED_RECIPIENTS]);
+    hky_json_uint(out, "connections", r->learned[HKY_LEARNED_CONNECTIONS]);
+    hky_json_uint(out, "messages", r->learned[HKY_LEARNED_MESSAGES]);
+    hky_json_end_object(out);
     add_caps(r, out);
 }
 

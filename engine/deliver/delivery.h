@@ -48,6 +48,7 @@ struct hky_delivery {
     unsigned n_tried;
     struct hky_kept **kept; /* n; NULL: nobody has one. Who has one is to be asked for elsewhere */
     unsigned n_kept;
+    unsigned n_left;                /* too many for one transaction: they go in a further one */
     bool is_mail_sent;              /* by an earlier host's connection */
     TAILQ_ENTRY(hky_delivery) link; /* pool->detours */
     struct hky_delivery *free_next;

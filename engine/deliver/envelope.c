@@ -34,7 +34,7 @@ void hky_delivery_reset(struct hky_delivery *x, unsigned n)
     x->at = 0;
     x->dot = 1;
     x->is_header_out = x->is_orphan = false;
-    x->n_tried = 0;
+    x->n_tried = x->n_left = 0;
     x->is_mail_sent = false;
 }
 

@@ -250,9 +250,24 @@ static bool may_go_elsewhere(const struct hky_outbound *c, const struct hky_deli
     return (r->code == 0 || (r->code >= 400 && r->code < 500)) && hky_outbound_has_more_targets(c, x);
 }
 
+/* RFC 5321 4.5.3.1.10: 452, of old 552, to a recipient behind others that were accepted: no word about that one. */
+static bool is_one_too_many(const struct hky_dialogue_event *ev)
+{
+    const struct hky_reply *r = ev->reply;
+    if (ev->stage != HKY_STAGE_RCPT || ev->txn->n_accepted == 0 || ev->txn->is_dry || r->code < 400)
+        return false;
+    bool is_said = r->enhanced[0] != 0 && r->enhanced[1] == 5 && r->enhanced_detail == 3;
+    return is_said || hky_str_ifind(hky_str_of(r->text, r->n), HKY_STR("too many recipients")) != NULL;
+}
+
 static void on_result(struct hky_outbound *c, const struct hky_dialogue_event *ev)
 {
     struct hky_delivery *x = delivery_of(ev->txn);
+    if (c->params.ops->too_many != NULL && is_one_too_many(ev)) {
+        if (x->n_left++ == 0)
+            c->params.ops->too_many(c->params.ctx, c, x, ev->txn->n_accepted);
+        return;
+    }
     if (may_go_elsewhere(c, x, ev)) {
         struct hky_kept k = {.stage = ev->stage, .class = HKY_CLASS_N, .reply = *ev->reply};
         hky_delivery_keep(x, ev->recipient, &k);
@@ -265,7 +280,10 @@ static void on_done(struct hky_outbound *c, struct hky_delivery *x)
 {
     c->done_at_ms = hky_loop_now_ms(c->params.loop);
     if (x->n_kept == 0) {
-        c->params.ops->done(c->params.ctx, c, x, true);
+        if (x->n_left > 0)
+            c->params.ops->give_back(c->params.ctx, c, x, true);
+        else
+            c->params.ops->done(c->params.ctx, c, x, true);
         return;
     }
     hky_outbound_mark_tried(c, x);

@@ -40,6 +40,9 @@ struct hky_outbound_ops {
     void (*done)(void *ctx, struct hky_outbound *c, struct hky_delivery *x, bool mail_sent);
     /* Recipients with a kept answer are to be tried at another host, by a connection of their own. NULL: never. */
     void (*elsewhere)(void *ctx, struct hky_outbound *c, struct hky_delivery *x);
+    /* The server takes so many recipients of a message, and no more: told before `give_back` of the rest. NULL: no
+     * interest, the rest fails. */
+    void (*too_many)(void *ctx, struct hky_outbound *c, struct hky_delivery *x, unsigned n_taken);
     /* To be sent again at once: recipients without a result. mail_sent: its MAIL was written. */
     void (*give_back)(void *ctx, struct hky_outbound *c, struct hky_delivery *x, bool mail_sent);
     /* It could not be opened: give the bound delivery back instead of failing it? NULL: no. */

@@ -204,6 +204,20 @@ static void on_give_back(void *ctx, struct hky_outbound *c, struct hky_delivery 
     hky_pool_wake(m->pool);
 }
 
+static void on_too_many(void *ctx, struct hky_outbound *c, struct hky_delivery *x, unsigned n_taken)
+{
+    (void)ctx;
+    (void)c;
+    hky_schedule_learn(x->job->lane, HKY_LEARNED_RECIPIENTS, n_taken);
+}
+
+/* What is shown of the account; a pool without lanes has nobody to show it to. */
+static void learn(const struct hky_pool *pool, enum hky_learned what, unsigned n)
+{
+    if (!TAILQ_EMPTY(&pool->lanes))
+        hky_schedule_learn(TAILQ_FIRST(&pool->lanes)->lane, what, n);
+}
+
 /* Up to the greeting whatever it says; later, up to the end of the login, only what may pass: a 5xx there is about us.
  */
 static bool is_turned_away(const struct hky_outbound_end *end)
@@ -226,6 +240,7 @@ static bool on_spare(void *ctx, struct hky_outbound *c, const struct hky_outboun
         return false;
     pool->learned_most = pool->n_open;
     pool->learned_until_ms = hky_loop_now_ms(pool->deliver->params.loop) + LEARNED_FOR_MS;
+    learn(pool, HKY_LEARNED_CONNECTIONS, pool->n_open);
     return true;
 }
 
@@ -234,7 +249,10 @@ static void on_open(void *ctx, struct hky_outbound *c)
     struct member *m = ctx;
     (void)c;
     m->is_open = true;
-    m->pool->n_open++;
+    if (++m->pool->n_open > m->pool->learned_most && m->pool->learned_most > 0) {
+        m->pool->learned_most = 0;
+        learn(m->pool, HKY_LEARNED_CONNECTIONS, 0);
+    }
     m->pool->is_proven = true;
     hky_pool_wake(m->pool); /* others may follow now */
 }
@@ -284,6 +302,7 @@ static void learn_of_fullness(struct hky_pool *pool, unsigned n)
         return;
     if (n == pool->full_at) {
         pool->learned_full = n;
+        learn(pool, HKY_LEARNED_MESSAGES, n);
         pool->full_until_ms = hky_loop_now_ms(pool->deliver->params.loop) + FULL_FOR_MS;
     }
     pool->full_at = n;
@@ -328,6 +347,7 @@ static const struct hky_outbound_ops connection_ops = {
     .done = on_done,
     .give_back = on_give_back,
     .elsewhere = on_elsewhere,
+    .too_many = on_too_many,
     .spare = on_spare,
     .open = on_open,
     .closed = on_closed,
@@ -401,8 +421,9 @@ static void open_one(struct hky_pool *pool, struct hky_delivery *x, bool is_deto
 static unsigned most_connections(const struct hky_pool *pool)
 {
     unsigned most = pool->relay->connections > 0 ? pool->relay->connections : CONNECTIONS_DEFAULT;
-    if (hky_loop_now_ms(pool->deliver->params.loop) < pool->learned_until_ms && pool->learned_most < most)
-        most = pool->learned_most > 0 ? pool->learned_most : 1;
+    if (hky_loop_now_ms(pool->deliver->params.loop) < pool->learned_until_ms && pool->learned_most > 0 &&
+        pool->learned_most < most)
+        most = pool->learned_most;
     return most;
 }
 

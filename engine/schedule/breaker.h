@@ -6,8 +6,7 @@
 #ifndef HKY_SCHEDULE_BREAKER_H
 #define HKY_SCHEDULE_BREAKER_H
 
-#include <stdbool.h>
-#include <stdint.h>
+#include "hikyaku/schedule.h"
 
 enum breaker_state { BREAKER_CLOSED, BREAKER_OPEN, BREAKER_PROBING };
 
@@ -15,7 +14,8 @@ struct gate {
     int is_troubled; /* atomic: 0 lets the common case go without the lock */
     uint8_t breaker; /* enum breaker_state */
     bool is_announced;
-    uint32_t failures; /* in a row */
+    uint32_t failures;               /* in a row */
+    uint32_t learned[HKY_LEARNED_N]; /* what the server bears; atomic; 0: nothing known */
     int64_t open_until_ms, open_ms;
     int64_t paused_until_ms;
     uint32_t pause_sec;

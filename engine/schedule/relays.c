@@ -389,6 +389,18 @@ static uint32_t n_deferred(const struct hky_schedule *s, const struct hky_relay 
     return sum;
 }
 
+static void say_learned(struct hky_relay_row *out)
+{
+    static const char *const what[HKY_LEARNED_N] = {"recipients a message", "connections", "messages a connection"};
+    size_t at = 0;
+    for (int i = 0; i < HKY_LEARNED_N && at < sizeof out->why; i++) {
+        if (out->learned[i] > 0) {
+            at += (size_t)snprintf(out->why + at, sizeof out->why - at, "%s%u %s", at == 0 ? "the server takes " : ", ",
+                                   out->learned[i], what[i]);
+        }
+    }
+}
+
 static void show_relay(struct hky_schedule *s, const struct hky_relay *relay, int64_t now_ms, struct hky_relay_row *out)
 {
     const struct relay_state *st = state_get(s, relay->name);
@@ -407,6 +419,12 @@ static void show_relay(struct hky_schedule *s, const struct hky_relay *relay, in
         snprintf(out->why, sizeof out->why, "by the policy");
     } else if (out->n_broken == 0 && a->gate.is_announced) {
         snprintf(out->why, sizeof out->why, "%s", a->gate.why);
+    }
+    for (int i = 0; i < HKY_LEARNED_N; i++) {
+        out->learned[i] = __atomic_load_n(&a->gate.learned[i], __ATOMIC_RELAXED);
+    }
+    if (out->why[0] == '\0') {
+        say_learned(out);
     }
     out->n_queued = counter_get(&a->n_queued);
     out->n_deferred = n_deferred(s, relay);

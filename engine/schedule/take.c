@@ -147,6 +147,8 @@ static uint32_t count_peers(struct lane *l, struct hky_recipient *r, int64_t now
 {
     const struct hky_relay *relay = l->pub.relay;
     uint32_t most = relay->recipients_per_message;
+    uint32_t learned = __atomic_load_n(&l->gate->learned[HKY_LEARNED_RECIPIENTS], __ATOMIC_RELAXED);
+    most = learned > 0 && learned < most ? learned : most;
     if (most <= 1 || has_recipient_in_sender(relay, r)) {
         return 1;
     }
@@ -296,6 +298,11 @@ enum hky_take hky_schedule_take_again(struct hky_job *pub)
     }
     lane_wait(l, until_ms);
     return HKY_TAKE_WAIT;
+}
+
+void hky_schedule_learn(struct hky_lane *lane, enum hky_learned what, uint32_t n)
+{
+    __atomic_store_n(&((struct lane *)lane)->gate->learned[what], n, __ATOMIC_RELAXED);
 }
 
 /* ---- result ---- */

@@ -126,6 +126,15 @@ void hky_schedule_done(struct hky_job **job, bool mail_sent);
 /* MAIL of this job was written, and is to be written once more for who is left of it, at another host: counts the cap
  * slots it has and takes new ones. JOB: go on. WAIT: the lane is woken when there are some. EMPTY: not soon. */
 enum hky_take hky_schedule_take_again(struct hky_job *job);
+/* What the server was seen to bear of this account (own delivery: at this destination), until the engine ends. 0: it
+ * bears more again. Jobs keep to the recipients; all of it is shown by the list of relays. */
+enum hky_learned {
+    HKY_LEARNED_RECIPIENTS,  /* of a message */
+    HKY_LEARNED_CONNECTIONS, /* at a time */
+    HKY_LEARNED_MESSAGES,    /* by a connection */
+    HKY_LEARNED_N
+};
+void hky_schedule_learn(struct hky_lane *lane, enum hky_learned what, uint32_t n);
 /* The connection ended before this job's turn: everything back in the queue uncounted, slots given back. */
 void hky_schedule_give_back(struct hky_job **job);
 
@@ -225,6 +234,7 @@ struct hky_relay_row { /* one relay as it was when the list was made */
     uint32_t n_broken; /* own delivery: domains that cannot be sent to for now, and the first few */
     char *broken[HKY_BROKEN_SHOWN];
     uint32_t n_queued, n_deferred, n_sending, n_failures;
+    uint32_t learned[HKY_LEARNED_N]; /* 0: nothing */
     unsigned n_caps;
     struct hky_relay_cap caps[HKY_CAPS_MAX]; /* of its account */
 };

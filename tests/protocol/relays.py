@@ -785,7 +785,21 @@ def case_r23(world, engine, pairs):
     check(not [e for e in engine.events("relay_paused") if "r23" in json.dumps(e)], "the account was paused")
 
 
-CASES = [("R23", case_r23), ("R10", case_r10), ("R11", case_r11_idle), ("R22", case_r22), ("R22", case_r22_self)]
+def case_r24(world, engine, pairs):
+    """A bound on recipients: 452 to all but five of a message; the rest goes at once, and the number is known from then on."""
+    relay = pairs["r24"]
+    for k in range(2):
+        rcpts = [f"u{k}.{i}@r24.test" for i in range(23)]
+        hand_in(engine.port, "a@x.test", rcpts)
+        wait_for(lambda: all(ends_of(engine, r) for r in rcpts), 20, 0.1, "every recipient has an outcome")
+        ends = [ends_of(engine, r)[0] for r in rcpts]
+        check(all(e["ev"] == "delivered" and e["attempts"] == 1 for e in ends), [e for e in ends if e["ev"] != "delivered"][:2])
+    check(relay.n_refused == 18, f"{relay.n_refused} recipients refused: the second message should have come in fives")
+    row = [r for r in json.loads(world.run("relay", "list", "--json", "--spool", engine.spool)[1])["relays"] if r["relay"] == "r24"][0]
+    check(row["learned"]["recipients"] == 5 and row["state"] == "ok", row)
+
+
+CASES = [("R24", case_r24), ("R23", case_r23), ("R10", case_r10), ("R11", case_r11_idle), ("R22", case_r22), ("R22", case_r22_self)]
 
 
 def special_relays(world, context, dns):
@@ -822,8 +836,15 @@ def special_relays(world, context, dns):
 
     bounded = Relay(on={"AUTH": bounded_login, "dot": lambda c: time.sleep(0.02)}, extensions=PIPELINING + (b"AUTH PLAIN",))
     bounded.n_in = bounded.n_refused = 0
+    def bounded_recipient(c):
+        c.n_rcpt += 1
+        c.relay.n_refused += c.n_rcpt > 5
+        return b"452 4.5.3 Too many recipients\r\n" if c.n_rcpt > 5 else b"250 ok\r\n"
+
+    five = Relay(on={"MAIL": lambda c: setattr(c, "n_rcpt", 0), "RCPT": bounded_recipient}, extensions=PIPELINING)
+    five.n_refused = 0
     own = Relay()
-    pairs = {"r23": bounded, "r10": Relay(extensions=(b"STARTTLS", b"AUTH PLAIN"), context=context), "r11-idle": Relay(on={"dot": [later_421]}), "r11-stale": Relay(on={"dot": goes_stale}),
+    pairs = {"r23": bounded, "r24": five, "r10": Relay(extensions=(b"STARTTLS", b"AUTH PLAIN"), context=context), "r11-idle": Relay(on={"dot": [later_421]}), "r11-stale": Relay(on={"dot": goes_stale}),
              "own": own, "dns": dns}
     return pairs
 
@@ -851,6 +872,8 @@ route "dns2" {{ to = ".dns2.test", via = "own-self" }}
 route "self" {{ to = "self-relay.test", via = "self" }}
 relay "r23" {{ host = "127.0.0.1", port = {pairs['r23'].port}, tls = "none", auth = "plain", user = "r23", password = secret "relay", connections = 10 }}
 route "r23" {{ to = "r23.test", via = "r23" }}
+relay "r24" {{ host = "127.0.0.1", port = {pairs['r24'].port}, tls = "none" }}
+route "r24" {{ to = "r24.test", via = "r24" }}
 relay "healthy" {{ host = "127.0.0.1", port = {healthy}, tls = "none" }}
 route "healthy" {{ to = "healthy.test", via = "healthy" }}
 """

@@ -219,6 +219,7 @@ struct fake {
     unsigned rcpts; /* a message */
     struct hky_outcome outcomes[16][4];
     bool has_outcome[16][4], mail_sent[16];
+    uint32_t learned[HKY_LEARNED_N];
     enum hky_take next_take;          /* of a job that goes to another host */
     unsigned n_done, n_back, n_mails; /* mails: MAIL commands that count toward a cap */
     const char *secret;
@@ -272,6 +273,12 @@ static void job_free(struct hky_job **job)
     free((*job)->recipients);
     free(*job);
     *job = NULL;
+}
+
+void hky_schedule_learn(struct hky_lane *lane, enum hky_learned what, uint32_t n)
+{
+    (void)lane;
+    fake->learned[what] = n;
 }
 
 enum hky_take hky_schedule_take_again(struct hky_job *job)

@@ -89,6 +89,46 @@ static void test_messages_per_connection_are_learned(void **state)
     finish(&f, &s);
     assert_int_equal(count_seen(&s, "MAIL FROM"), 6);
     assert_int_equal(f.n_mails, 6);
+    assert_int_equal(f.learned[HKY_LEARNED_MESSAGES], 1);
+}
+
+/* The rest goes at once in a further transaction, nobody fails, and the number is learned. */
+static void test_too_many_recipients(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *reply;
+        bool is_count; /* else it is about this recipient */
+    } rows[] = {
+        {"452 4.5.3 Too many recipients", true}, {"452 too many recipients", true},
+        {"552 5.5.3 Too many recipients", true}, {"451 4.5.3 x", true},
+        {"452 4.2.2 mailbox full", false},       {"550 5.1.1 no such user", false},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct server s;
+        struct fake f;
+        char script[1000];
+        snprintf(script, sizeof(script),
+                 "%sC: MAIL\nC: RCPT\nC: RCPT\nC: RCPT\nC: RCPT\nC: DATA\nS: 250 m|250 r|250 r|%s|%s|354 go\nBODY\n"
+                 "S: 250 ok\n%s",
+                 OPEN, rows[i].reply, rows[i].reply,
+                 rows[i].is_count
+                     ? "C: MAIL\nC: RCPT TO:<m0.r2@\nC: RCPT TO:<m0.r3@\nC: DATA\nS: 250 m|250 r|250 r|354 "
+                       "go\nBODY\nS: 250 ok\nEOF\n"
+                     : "EOF\n");
+        const char *scripts[] = {script, NULL};
+        server_start(&s, scripts);
+        fake_init(&f, s.port);
+        f.rcpts = 4;
+        add(&f, 1);
+        run_until(&f, 1);
+        for (unsigned k = 0; k < 4; k++)
+            if ((f.outcomes[0][k].class == HKY_CLASS_OK) != (rows[i].is_count || k < 2))
+                fail_msg("%s: %u %s", rows[i].reply, k, hky_class_name(f.outcomes[0][k].class));
+        assert_int_equal(f.learned[HKY_LEARNED_RECIPIENTS], rows[i].is_count ? 2 : 0);
+        finish(&f, &s);
+        assert_int_equal(f.n_mails, rows[i].is_count ? 2 : 1);
+    }
 }
 
 int main(void)
@@ -98,6 +138,7 @@ int main(void)
         cmocka_unit_test(test_a_close_in_the_trial_costs_one_message),
         cmocka_unit_test(test_a_new_connection_at_once),
         cmocka_unit_test(test_messages_per_connection_are_learned),
+        cmocka_unit_test(test_too_many_recipients),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
