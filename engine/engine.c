@@ -74,70 +74,12 @@ static void ask_relay_secret(void *ctx, unsigned worker, struct hky_policy *poli
     hky_credentials_get(engine->credentials, policy, relay, refused, engine->workers[worker].loop, done, arg);
 }
 
-/* A listener's password: read on aux, remembered until the next reload, brought back to the worker. */
-struct password_ask {
-    struct hky_task task;
-    struct hky_engine *engine;
-    struct hky_worker *worker;
-    struct hky_policy *policy;
-    const struct hky_secret_ref *ref;
-    void (*done)(void *arg, struct hky_secret *s, const struct hky_error *e);
-    void *arg;
-    struct hky_secret *secret;
-    struct hky_error error;
-};
-
-static void deliver_password(struct hky_task *task)
-{
-    struct password_ask *ask = HKY_CONTAINER(task, struct password_ask, task);
-
-    ask->done(ask->arg, ask->secret, ask->secret != NULL ? NULL : &ask->error);
-    hky_policy_unref(&ask->policy);
-    free(ask);
-}
-
-static void read_password(struct hky_task *task)
-{
-    struct password_ask *ask = HKY_CONTAINER(task, struct password_ask, task);
-    struct hky_engine *engine = ask->engine;
-    /* One written in the policy needs no remembering, and its text must not be taken for a name. */
-    bool is_named = ask->ref->literal == NULL && ask->ref->name != NULL;
-    struct hky_secret *known = is_named ? hky_map_get(&engine->passwords, hky_str_z(ask->ref->name)) : NULL;
-
-    if (known != NULL)
-        ask->secret = hky_secret_ref(known);
-    else if (hky_policy_read_secret(ask->policy, ask->ref, &ask->secret, &ask->error) == HKY_OK && is_named)
-        hky_map_put(&engine->passwords, hky_str_z(ask->ref->name), hky_secret_ref(ask->secret));
-    task->run = deliver_password;
-    hky_loop_post(ask->worker->loop, task);
-}
-
-static void ask_password(void *ctx, unsigned worker, const struct hky_secret_ref *ref,
+static void ask_password(void *ctx, unsigned worker, struct hky_policy *policy, const struct hky_secret_ref *ref,
                          void (*done)(void *arg, struct hky_secret *s, const struct hky_error *e), void *arg)
 {
     struct hky_engine *engine = ctx;
-    struct password_ask *ask = hky_calloc(1, sizeof *ask);
 
-    ask->engine = engine;
-    ask->worker = &engine->workers[worker];
-    ask->policy = hky_policy_ref(hky_vm_policy(ask->worker->vm));
-    ask->ref = ref;
-    ask->done = done;
-    ask->arg = arg;
-    ask->task.run = read_password;
-    hky_loop_post(engine->aux, &ask->task);
-}
-
-void hky_engine_forget_passwords(struct hky_engine *engine)
-{
-    struct hky_map_entry *entry;
-    size_t at = 0;
-
-    while ((entry = hky_map_next(&engine->passwords, &at)) != NULL) {
-        struct hky_secret *s = entry->value;
-        hky_secret_unref(&s);
-    }
-    hky_map_fini(&engine->passwords);
+    hky_passwords_ask(engine->passwords, policy, ref, engine->workers[worker].loop, done, arg);
 }
 
 /* ---- start ---- */
@@ -382,7 +324,9 @@ static enum hky_err open_stages(struct hky_engine *engine, struct hky_error *e)
             hky_schedule_maybe_duplicates(engine->schedule, &engine->are_duplicates_at_most);
     if (err != HKY_OK)
         return err;
-    engine->credentials = hky_credentials_new(engine->aux, engine->state, engine->log);
+    if ((err = hky_credentials_new(engine->aux, engine->state, engine->log, &engine->credentials, e)) != HKY_OK ||
+        (err = hky_passwords_new(engine->aux, &engine->passwords, e)) != HKY_OK)
+        return err;
     engine->servers = hky_servers_new(engine->state, engine->clock);
     if ((err = open_workers(engine, e)) != HKY_OK)
         return err;
@@ -403,7 +347,6 @@ enum hky_err hky_engine_new(const struct hky_engine_params *p, struct hky_engine
     engine->clock = p->clock != NULL ? p->clock : &engine->own_clock;
     engine->policy_path = hky_strdup(p->policy_path);
     engine->started_at_ms = hky_clock_now_ms(engine->clock);
-    hky_map_init(&engine->passwords);
     err = hky_policy_load(&(struct hky_load_params){.path = p->policy_path, .now_ms = engine->started_at_ms},
                           &engine->policy, problems);
     if (err != HKY_OK) {
@@ -646,6 +589,7 @@ void hky_engine_free(struct hky_engine **out)
         hky_notice_stop(engine->workers[i].notice);
     hky_servers_free(&engine->servers);
     hky_credentials_free(&engine->credentials);
+    hky_passwords_stop(engine->passwords);
     hky_journal_close(&engine->journal); /* it still tells loops, whose queues hold tasks of the schedule */
     hky_engine_drop_asks(engine);
     hky_schedule_free(&engine->schedule);
@@ -663,7 +607,7 @@ void hky_engine_free(struct hky_engine **out)
     }
     hky_vm_free(&engine->vm);
     hky_loop_free(&engine->aux);
-    hky_engine_forget_passwords(engine);
+    hky_passwords_free(&engine->passwords);
     hky_policy_unref(&engine->policy);
     hky_log_free(&engine->log);
     free(engine->workers);

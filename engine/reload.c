@@ -130,7 +130,7 @@ static void commit(struct reload *r)
     struct hky_engine *engine = r->engine;
     enum hky_log_level level;
 
-    hky_engine_forget_passwords(engine);
+    hky_passwords_forget(engine->passwords);
     for (unsigned i = 0; i < engine->n_workers; i++) {
         struct swap *s = hky_calloc(1, sizeof *s);
         s->task.run = swap_vm;

@@ -12,6 +12,8 @@
 #include "hikyaku/notice.h"
 #include "hikyaku/operate.h"
 
+#include "passwords.h"
+
 #include <pthread.h>
 #include <sys/queue.h>
 
@@ -76,10 +78,10 @@ struct hky_engine {
     int64_t started_at_ms;
     int stopping; /* 0 runs, 1 drains, 2 at once; aux's thread */
     struct hky_task stop_task, accept_drained, schedule_drained;
-    int stop_asked;           /* atomic: stop_task is posted once */
-    struct hky_map passwords; /* of listeners: secret's name -> struct hky_secret *; aux's thread */
-    char restart_keys[160];   /* changed by reloads and not in force before a restart, "" none; aux's thread */
-    char reload_error[512];   /* why the last reload was refused, "" none; aux's thread */
+    int stop_asked;                  /* atomic: stop_task is posted once */
+    struct hky_passwords *passwords; /* of listeners */
+    char restart_keys[160];          /* changed by reloads and not in force before a restart, "" none; aux's thread */
+    char reload_error[512];          /* why the last reload was refused, "" none; aux's thread */
     struct hky_start_options at_start;
     struct hky_timer lists_timer;
     struct hky_timer memory_timer;
@@ -120,7 +122,6 @@ void hky_engine_restore_relays(struct hky_engine *engine);
 void hky_engine_drop_asks(struct hky_engine *engine); /* the journal is closed */
 
 /* engine.c */
-void hky_engine_forget_passwords(struct hky_engine *engine);
 
 /* reload.c, on aux's thread */
 /* What a start or reload needs beside a good policy. The listeners must be allowed and have their certificates. Every

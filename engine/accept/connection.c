@@ -20,7 +20,7 @@ struct hky_connection {
     const struct hky_listen *listen;
     struct hky_door *door;
     struct hky_pending *pending;
-    struct ask *ask;
+    struct hky_ask *ask;
     struct hky_timer again;
     struct hky_task gone;
     struct hky_connection_peer peer;
@@ -41,7 +41,8 @@ struct hky_pending {
 };
 
 /* A secret asked for. */
-struct ask {
+struct hky_ask {
+    LIST_ENTRY(hky_ask) link;
     struct hky_connection *connection; /* NULL: it went away */
     struct hky_policy *policy;         /* the reference to the secret lies in it */
 };
@@ -287,9 +288,16 @@ static void big_abort(void *ctx, void *big)
     hky_journal_big_abort(&file);
 }
 
+static void ask_free(struct hky_ask *ask)
+{
+    LIST_REMOVE(ask, link);
+    hky_policy_unref(&ask->policy);
+    free(ask);
+}
+
 static void on_secret(void *arg, struct hky_secret *secret, const struct hky_error *e)
 {
-    struct ask *ask = arg;
+    struct hky_ask *ask = arg;
     struct hky_connection *c = ask->connection;
 
     if (c != NULL) {
@@ -301,20 +309,20 @@ static void on_secret(void *arg, struct hky_secret *secret, const struct hky_err
     } else {
         hky_secret_unref(&secret);
     }
-    hky_policy_unref(&ask->policy);
-    free(ask);
+    ask_free(ask);
 }
 
 static void ask_secret(void *ctx, const struct hky_secret_ref *ref)
 {
     struct hky_connection *c = ctx;
     struct hky_accept *a = c->worker->accept;
-    struct ask *ask = hky_calloc(1, sizeof *ask);
+    struct hky_ask *ask = hky_calloc(1, sizeof *ask);
 
     ask->connection = c;
     ask->policy = hky_policy_ref(c->policy);
     c->ask = ask;
-    a->ops.secret(a->ops.ctx, c->worker->index, ref, on_secret, ask);
+    LIST_INSERT_HEAD(&c->worker->asks, ask, link);
+    a->ops.secret(a->ops.ctx, c->worker->index, c->policy, ref, on_secret, ask);
 }
 
 static void start_tls(void *ctx)
@@ -509,15 +517,15 @@ void hky_connections_free(struct hky_accept_worker *w)
 {
     struct hky_connection *c;
     struct hky_pending *p;
+    struct hky_ask *ask;
 
+    while ((ask = LIST_FIRST(&w->asks)) != NULL) /* their answers can no longer come */
+        ask_free(ask);
     while ((c = LIST_FIRST(&w->connections)) != NULL) {
         hky_stream_close(&c->stream);
         LIST_REMOVE(c, link);
         if (c->pending != NULL)
             c->pending->connection = NULL;
-        if (c->ask != NULL) /* its answer can no longer come */
-            hky_policy_unref(&c->ask->policy);
-        free(c->ask);
         connection_free(c);
     }
     /* Only after a stop without drain: the journal still holds these and will post them to a loop that has stopped, so

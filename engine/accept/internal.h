@@ -15,6 +15,7 @@
 struct hky_door;
 struct hky_connection;
 struct hky_pending;
+struct hky_ask;
 
 /* One worker's part; touched on its loop only, but for the counters. */
 struct hky_accept_worker {
@@ -25,6 +26,7 @@ struct hky_accept_worker {
     struct hky_intake intake; /* its journal may come later */
     LIST_HEAD(, hky_connection) connections;
     LIST_HEAD(, hky_pending) pending; /* submitted, not yet durable; may outlive their connections */
+    LIST_HEAD(, hky_ask) asks;        /* secrets asked for; may outlive their connections */
     LIST_HEAD(, hky_gate) gates;
     struct hky_timer pause; /* out of descriptors */
     int spare_fd;

@@ -344,6 +344,7 @@ static struct hky_accept *accept_alloc(const struct hky_accept_params *p)
         w->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
         LIST_INIT(&w->connections);
         LIST_INIT(&w->pending);
+        LIST_INIT(&w->asks);
         LIST_INIT(&w->gates);
         hky_timer_init(&w->pause, w->loop, on_pause_over);
     }

@@ -496,7 +496,8 @@ void hky_session_timeout(struct hky_session *s)
 void hky_session_drain(struct hky_session *s)
 {
     s->is_draining = true;
-    if (s->state == HKY_SESSION_CONNECTED || s->state == HKY_SESSION_READY)
+    /* A login's secret may take long to be read, and is worth nothing any more. */
+    if (s->state == HKY_SESSION_CONNECTED || s->state == HKY_SESSION_READY || s->waits & HKY_WAIT_SECRET)
         hky_session_close(s, "4.3.2", "is going down; try again");
 }
 

@@ -1,17 +1,16 @@
 /*
- * Credentials of all relays. Three places work on a question: the aux loop (cache, OAuth by HTTP), one thread of ours
- * that may block (secret files and commands), and the loop of who asked (the answer). Questions for the same account
- * are answered together.
+ * Credentials of all relays. Three places work on a question: the aux loop (cache, OAuth by HTTP), threads of ours that
+ * may block (secret files and commands), and the loop of who asked (the answer). Questions for the same account are
+ * answered together.
  */
 #include "base/clock.h"
+#include "base/helpers.h"
 #include "base/map.h"
-#include "base/thread.h"
 #include "deliver/oauth.h"
 #include "deliver/login.h"
 #include "hikyaku/deliver.h"
 #include "net/http.h"
 
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/queue.h>
@@ -20,6 +19,7 @@
 #define TOKEN_FOR_MS    (5 * 60 * 1000) /* of a command that does not say how long */
 #define EARLY_MS        (60 * 1000)
 #define ANSWER_MAX      (64 * 1024)
+#define READ_AT_ONCE    8 /* accounts whose secret is being read; one that hangs delays no other */
 
 struct question {
     struct hky_task task; /* to aux, then to the asker's loop */
@@ -43,13 +43,13 @@ struct entry { /* one account with one way to log in; aux only, except where sai
     int64_t until_ms; /* mono */
     bool is_busy;
     struct questions waiting;
-    /* read by the thread while is_busy */
+    /* read by a thread while is_busy */
     struct hky_task task;
     struct hky_policy *policy;
     const struct hky_relay *relay;
     struct hky_secret *found, *client_secret;
     struct hky_error error;
-    TAILQ_ENTRY(entry) link;
+    struct hky_help help;
 };
 
 struct hky_credentials {
@@ -58,57 +58,39 @@ struct hky_credentials {
     struct hky_log *log;
     struct hky_http *http;
     struct hky_map entries;
-    pthread_t thread;
-    pthread_mutex_t lock;
-    pthread_cond_t more;
-    TAILQ_HEAD(, entry) to_read;
-    bool is_stopping;
+    struct hky_helpers *helpers;
 };
 
 static void on_read(struct hky_task *task);
 
-/* ---- the thread that may block ---- */
+/* ---- the threads that may block ---- */
 
 static void read_secrets(struct entry *en)
 {
     const struct hky_relay *r = en->relay;
+    const atomic_bool *is_ending = hky_helpers_are_ending(en->credentials->helpers);
     if (r->oauth.token_command != NULL) {
         struct hky_secret_ref ref = {.name = r->name, .command = r->oauth.token_command};
-        hky_policy_read_secret(en->policy, &ref, &en->found, &en->error);
+        hky_policy_read_secret_unless(en->policy, &ref, is_ending, &en->found, &en->error);
         return;
     }
     if (!hky_relay_has_oauth(r)) {
-        hky_policy_read_secret(en->policy, &r->password, &en->found, &en->error);
+        hky_policy_read_secret_unless(en->policy, &r->password, is_ending, &en->found, &en->error);
         return;
     }
     const struct hky_secret_ref *cs = &r->oauth.client_secret;
     if ((cs->name != NULL || cs->command != NULL || cs->literal != NULL) &&
-        hky_policy_read_secret(en->policy, cs, &en->client_secret, &en->error) != HKY_OK)
+        hky_policy_read_secret_unless(en->policy, cs, is_ending, &en->client_secret, &en->error) != HKY_OK)
         return;
-    hky_policy_read_secret(en->policy, &r->oauth.refresh, &en->found, &en->error);
+    hky_policy_read_secret_unless(en->policy, &r->oauth.refresh, is_ending, &en->found, &en->error);
 }
 
-static void *thread_main(void *arg)
+static void read_and_tell(struct hky_help *help)
 {
-    struct hky_credentials *c = arg;
-    pthread_mutex_lock(&c->lock);
-    for (;;) {
-        struct entry *en = TAILQ_FIRST(&c->to_read);
-        if (c->is_stopping)
-            break;
-        if (en == NULL) {
-            pthread_cond_wait(&c->more, &c->lock);
-            continue;
-        }
-        TAILQ_REMOVE(&c->to_read, en, link);
-        pthread_mutex_unlock(&c->lock);
-        read_secrets(en);
-        en->task.run = on_read;
-        hky_loop_post(c->aux, &en->task);
-        pthread_mutex_lock(&c->lock);
-    }
-    pthread_mutex_unlock(&c->lock);
-    return NULL;
+    struct entry *en = HKY_CONTAINER(help, struct entry, help);
+    read_secrets(en);
+    en->task.run = on_read;
+    hky_loop_post(en->credentials->aux, &en->task);
 }
 
 /* ---- answers ---- */
@@ -315,10 +297,8 @@ static void on_question(struct hky_task *task)
     en->policy = hky_policy_ref(q->policy);
     en->relay = q->relay;
     en->error = (struct hky_error){.code = HKY_E_MISSING};
-    pthread_mutex_lock(&c->lock);
-    TAILQ_INSERT_TAIL(&c->to_read, en, link);
-    pthread_cond_signal(&c->more);
-    pthread_mutex_unlock(&c->lock);
+    en->help.run = read_and_tell;
+    hky_helpers_do(c->helpers, &en->help);
 }
 
 void hky_credentials_get(struct hky_credentials *c, struct hky_policy *policy, const struct hky_relay *relay,
@@ -337,18 +317,22 @@ void hky_credentials_get(struct hky_credentials *c, struct hky_policy *policy, c
     hky_loop_post(c->aux, &q->task);
 }
 
-struct hky_credentials *hky_credentials_new(struct hky_loop *aux, struct hky_state *state, struct hky_log *log)
+enum hky_err hky_credentials_new(struct hky_loop *aux, struct hky_state *state, struct hky_log *log,
+                                 struct hky_credentials **out, struct hky_error *e)
 {
     struct hky_credentials *c = hky_calloc(1, sizeof(*c));
+    enum hky_err err = hky_helpers_new(READ_AT_ONCE, &c->helpers, e);
+    *out = NULL;
+    if (err != HKY_OK) {
+        free(c);
+        return err;
+    }
     c->aux = aux;
     c->state = state;
     c->log = log;
     hky_map_init(&c->entries);
-    pthread_mutex_init(&c->lock, NULL);
-    pthread_cond_init(&c->more, NULL);
-    TAILQ_INIT(&c->to_read);
-    HKY_ASSERT(hky_thread_start(&c->thread, thread_main, c) == 0);
-    return c;
+    *out = c;
+    return HKY_OK;
 }
 
 static void entry_free(struct entry *en)
@@ -372,18 +356,12 @@ void hky_credentials_free(struct hky_credentials **cp)
     if (c == NULL)
         return;
     *cp = NULL;
-    pthread_mutex_lock(&c->lock);
-    c->is_stopping = true;
-    pthread_cond_signal(&c->more);
-    pthread_mutex_unlock(&c->lock);
-    pthread_join(c->thread, NULL); /* a command under way has at most 10 s */
+    hky_helpers_free(&c->helpers); /* a command under way is given up */
     hky_http_free(&c->http);
     size_t at = 0;
     struct hky_map_entry *entry;
     while ((entry = hky_map_next(&c->entries, &at)) != NULL)
         entry_free(entry->value);
     hky_map_fini(&c->entries);
-    pthread_cond_destroy(&c->more);
-    pthread_mutex_destroy(&c->lock);
     free(c);
 }

@@ -129,8 +129,6 @@ static void on_secret(void *ctx, struct hky_outbound *c, struct hky_secret *refu
 {
     struct probe *p = ctx;
     (void)c;
-    if (p->credentials == NULL)
-        p->credentials = hky_credentials_new(p->loop, NULL, NULL);
     hky_credentials_get(p->credentials, p->params->policy, p->params->relay, refused, p->loop, done, arg);
 }
 
@@ -334,6 +332,8 @@ static enum hky_err open_parts(struct probe *p, struct hky_error *e)
     enum hky_err err = hky_loop_new(&p->loop, e);
     if (err == HKY_OK)
         err = hky_dns_new(p->loop, resolver != NULL ? resolver : "", &p->dns, e);
+    if (err == HKY_OK)
+        err = hky_credentials_new(p->loop, NULL, NULL, &p->credentials, e);
     if (err == HKY_OK && r->tls != HKY_TLS_NONE) {
         struct hky_tls_client_params tp = {
             .is_verified = r->tls != HKY_TLS_OPPORTUNISTIC, .ca_file = r->ca, .pin = r->pin};

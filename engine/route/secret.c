@@ -20,7 +20,14 @@
 
 #define SECRET_MAX 65536
 #define COMMAND_MS 10000
-#define ENDED_MS   5 /* between two looks whether a command has ended */
+#define ENDED_MS   5  /* between two looks whether a command has ended */
+#define LOOK_MS    50 /* between two looks whether somebody still wants the secret */
+
+/* How long may be waited: until a moment, and not when the program ends. */
+struct patience {
+    int64_t end_ms;
+    const atomic_bool *is_over; /* NULL: it never is */
+};
 
 extern char **environ;
 
@@ -40,16 +47,25 @@ static enum hky_err too_long(struct hky_error *e)
     return hky_error_set(e, HKY_E_TIMEOUT, "took longer than %d s", COMMAND_MS / 1000);
 }
 
-static enum hky_err read_fd(int fd, int64_t end_ms, char buf[SECRET_MAX + 1], size_t *n, struct hky_error *e)
+static enum hky_err may_wait(const struct patience *w, struct hky_error *e)
+{
+    if (hky_mono_ms() >= w->end_ms)
+        return too_long(e);
+    if (w->is_over != NULL && atomic_load(w->is_over))
+        return hky_error_set(e, HKY_E_STATE, "given up: the engine stops");
+    return HKY_OK;
+}
+
+static enum hky_err read_fd(int fd, const struct patience *w, char buf[SECRET_MAX + 1], size_t *n, struct hky_error *e)
 {
     *n = 0;
     for (;;) {
         struct pollfd p = {.fd = fd, .events = POLLIN};
-        int64_t left = end_ms - hky_mono_ms();
+        enum hky_err err = may_wait(w, e);
         ssize_t got;
-        if (left <= 0)
-            return too_long(e);
-        if (poll(&p, 1, (int)left) < 0 && errno != EINTR)
+        if (err != HKY_OK)
+            return err;
+        if (poll(&p, 1, LOOK_MS) < 0 && errno != EINTR)
             return hky_error_sys(e, HKY_E_IO, errno, "poll");
         if (p.revents == 0)
             continue;
@@ -67,20 +83,21 @@ static enum hky_err read_fd(int fd, int64_t end_ms, char buf[SECRET_MAX + 1], si
 }
 
 /* It may close its output and live on. */
-static enum hky_err wait_until(pid_t pid, int64_t end_ms, int *status, struct hky_error *e)
+static enum hky_err wait_until(pid_t pid, const struct patience *w, int *status, struct hky_error *e)
 {
     pid_t ended;
+    enum hky_err err;
 
     while ((ended = waitpid(pid, status, WNOHANG)) == 0 || (ended < 0 && errno == EINTR)) {
-        if (hky_mono_ms() >= end_ms)
-            return too_long(e);
+        if ((err = may_wait(w, e)) != HKY_OK)
+            return err;
         poll(NULL, 0, ENDED_MS);
     }
     return HKY_OK;
 }
 
-static enum hky_err run_command(const char *name, const char *const *argv, char buf[SECRET_MAX + 1], size_t *n,
-                                struct hky_error *e)
+static enum hky_err run_command(const char *name, const char *const *argv, const struct patience *w,
+                                char buf[SECRET_MAX + 1], size_t *n, struct hky_error *e)
 {
     posix_spawn_file_actions_t actions;
     posix_spawnattr_t attr;
@@ -89,7 +106,6 @@ static enum hky_err run_command(const char *name, const char *const *argv, char 
     pid_t pid;
     struct hky_error why = {0};
     enum hky_err err;
-    int64_t end_ms = hky_mono_ms() + COMMAND_MS;
 
     if (pipe2(out, O_CLOEXEC) != 0)
         return hky_error_sys(e, HKY_E_IO, errno, "secret \"%s\": pipe", name);
@@ -109,10 +125,10 @@ static enum hky_err run_command(const char *name, const char *const *argv, char 
         close(out[0]);
         return hky_error_sys(e, HKY_E_MISSING, rc, "secret \"%s\": cannot run %.80s", name, argv[0]);
     }
-    err = read_fd(out[0], end_ms, buf, n, &why);
+    err = read_fd(out[0], w, buf, n, &why);
     close(out[0]);
     if (err == HKY_OK)
-        err = wait_until(pid, end_ms, &status, &why);
+        err = wait_until(pid, w, &status, &why);
     if (err != HKY_OK) {
         kill(-pid, SIGKILL); /* its own group, so what it started goes too */
         while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
@@ -125,8 +141,8 @@ static enum hky_err run_command(const char *name, const char *const *argv, char 
     return HKY_OK;
 }
 
-static enum hky_err read_file(const char *path, bool owner_only, char buf[SECRET_MAX + 1], size_t *n,
-                              struct hky_error *e)
+static enum hky_err read_file(const char *path, bool owner_only, const struct patience *w, char buf[SECRET_MAX + 1],
+                              size_t *n, struct hky_error *e)
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     struct stat st;
@@ -141,7 +157,7 @@ static enum hky_err read_file(const char *path, bool owner_only, char buf[SECRET
     else if (owner_only && st.st_uid != geteuid() && geteuid() != 0)
         err = hky_error_set(e, HKY_E_DENIED, "%.150s belongs to somebody else", path);
     else
-        err = read_fd(fd, hky_mono_ms() + COMMAND_MS, buf, n, e);
+        err = read_fd(fd, w, buf, n, e);
     close(fd);
     return err;
 }
@@ -156,8 +172,8 @@ static void environment_key(const char *name, char key[160])
     key[n] = 0;
 }
 
-static enum hky_err look_up(const struct hky_policy *p, const struct hky_secret_ref *ref, char buf[SECRET_MAX + 1],
-                            size_t *n, struct hky_error *e)
+static enum hky_err look_up(const struct hky_policy *p, const struct hky_secret_ref *ref, const struct patience *w,
+                            char buf[SECRET_MAX + 1], size_t *n, struct hky_error *e)
 {
     const char *folder = getenv("CREDENTIALS_DIRECTORY"), *value;
     char path[PATH_MAX], key[160];
@@ -173,13 +189,13 @@ static enum hky_err look_up(const struct hky_policy *p, const struct hky_secret_
         return HKY_OK;
     }
     if (folder != NULL && (size_t)snprintf(path, sizeof path, "%s/%s", folder, ref->name) < sizeof path) {
-        err = read_file(path, false, buf, n, e);
+        err = read_file(path, false, w, buf, n, e);
         if (err != HKY_E_MISSING)
             return err;
     }
     if ((size_t)snprintf(path, sizeof path, "%s/secrets/%s", p->dir, ref->name) >= sizeof path)
         return hky_error_set(e, HKY_E_LIMIT, "secret \"%s\": the path is too long", ref->name);
-    err = read_file(path, true, buf, n, e);
+    err = read_file(path, true, w, buf, n, e);
     if (err == HKY_E_MISSING) {
         char near[HKY_SUGGESTION], secrets[PATH_MAX];
         snprintf(secrets, sizeof secrets, "%s/secrets", p->dir);
@@ -195,6 +211,13 @@ static enum hky_err look_up(const struct hky_policy *p, const struct hky_secret_
 enum hky_err hky_policy_read_secret(const struct hky_policy *p, const struct hky_secret_ref *ref,
                                     struct hky_secret **out, struct hky_error *e)
 {
+    return hky_policy_read_secret_unless(p, ref, NULL, out, e);
+}
+
+enum hky_err hky_policy_read_secret_unless(const struct hky_policy *p, const struct hky_secret_ref *ref,
+                                           const atomic_bool *is_over, struct hky_secret **out, struct hky_error *e)
+{
+    const struct patience w = {hky_mono_ms() + COMMAND_MS, is_over};
     char *buf;
     size_t n = 0;
     enum hky_err err;
@@ -207,7 +230,7 @@ enum hky_err hky_policy_read_secret(const struct hky_policy *p, const struct hky
     if (ref->name == NULL)
         return hky_error_set(e, HKY_E_MISSING, "no secret is named");
     buf = hky_alloc(SECRET_MAX + 1);
-    err = ref->command != NULL ? run_command(ref->name, ref->command, buf, &n, e) : look_up(p, ref, buf, &n, e);
+    err = ref->command != NULL ? run_command(ref->name, ref->command, &w, buf, &n, e) : look_up(p, ref, &w, buf, &n, e);
     if (err == HKY_OK) {
         struct hky_secret *s = secret_of(buf, n);
         if (hky_secret_value(s).n == 0) {

@@ -20,8 +20,8 @@ struct hky_accept_ops {
     void (*decide)(void *ctx, unsigned worker, struct hky_message *m, struct hky_str header);
     /* Durable: the live recipients' references go along. */
     void (*enqueue)(void *ctx, unsigned worker, struct hky_message *m);
-    /* Check a password off the loop (aux). `user` belongs to the listener's policy. done on the worker's loop. */
-    void (*secret)(void *ctx, unsigned worker, const struct hky_secret_ref *ref,
+    /* A login's secret, read off the loops. `ref` belongs to `policy`. done on the worker's loop, never from inside. */
+    void (*secret)(void *ctx, unsigned worker, struct hky_policy *policy, const struct hky_secret_ref *ref,
                    void (*done)(void *arg, struct hky_secret *s, const struct hky_error *e), void *arg);
     void (*event)(void *ctx, unsigned worker, const struct hky_event *ev);
 };

@@ -42,7 +42,8 @@ void hky_deliver_lane_gone(struct hky_deliver *d, struct hky_lane *lane); /* sch
 /* Credentials of all relays: one for the engine, on aux. Answers `secret` above: password, or an access token by
  * refresh (net/http) or token_command; caches until expiry less 60 s; refreshed tokens go to state.db. */
 struct hky_credentials;
-struct hky_credentials *hky_credentials_new(struct hky_loop *aux, struct hky_state *state, struct hky_log *log);
+enum hky_err hky_credentials_new(struct hky_loop *aux, struct hky_state *state, struct hky_log *log,
+                                 struct hky_credentials **out, struct hky_error *e); /* HKY_E_LIMIT: no thread */
 void hky_credentials_free(struct hky_credentials **c);
 /* Any thread; the policy is kept referenced until done. done on `loop`. With `refused` the answer is newer than that
  * one: fetched, unless another asker's question has fetched it already. */

@@ -11,6 +11,8 @@
 #include "hikyaku/outcome.h"
 #include "hikyaku/plan.h"
 
+#include <stdatomic.h>
+
 enum hky_tls_mode { HKY_TLS_IMPLICIT, HKY_TLS_STARTTLS, HKY_TLS_OPPORTUNISTIC, HKY_TLS_NONE };
 /* What `auth` may say. X(id, value in a policy, name on the wire); between AUTO and NONE are the mechanisms. */
 #define HKY_AUTHS(X)                                                                                                   \
@@ -203,6 +205,9 @@ void hky_policy_refresh_lists(struct hky_policy *p, int64_t mono_ms, struct hky_
  * looked for; HKY_E_DENIED: file readable by others. */
 enum hky_err hky_policy_read_secret(const struct hky_policy *p, const struct hky_secret_ref *ref,
                                     struct hky_secret **out, struct hky_error *e);
+/* The same, given up (HKY_E_STATE) soon after *is_over became true: a command may take 10 s. */
+enum hky_err hky_policy_read_secret_unless(const struct hky_policy *p, const struct hky_secret_ref *ref,
+                                           const atomic_bool *is_over, struct hky_secret **out, struct hky_error *e);
 
 struct hky_lacking_secret {
     enum hky_err err; /* HKY_E_MISSING: not there or empty; else it may not or cannot be read */

@@ -6,6 +6,7 @@
 Each case starts an engine of its own in a folder of its own. Exit code 1: something failed.
 """
 import argparse
+import base64
 import glob
 import json
 import os
@@ -845,6 +846,62 @@ def stopped_in_the_middle(world):
     for s in idle + busy:
         s.close()
     return engine
+
+
+def login(port, user, password, wait=True):
+    """A session with a login under way, or its reply."""
+    s = connect(port)
+    s.settimeout(20)
+    s.sendall(b"EHLO t\r\n")
+    s.recv(1000)
+    s.sendall(b"AUTH PLAIN " + base64.b64encode(f"\0{user}\0{password}".encode()) + b"\r\n")
+    return s.recv(1000) if wait else s
+
+
+HANGS = 'secret("hang%d", { command = { "sleep", "600" } })'
+
+
+@case("A21")
+def logins_whose_secret_hangs(world):
+    """Strangers try logins whose secret is a command that hangs: other logins, operators and the stop do not wait for it."""
+    sink = world.sink()
+    world.write("secrets/good", PASSWORD + "\n", mode=0o600)
+    port = free_ports(1)[0]
+    engine = world.engine(f"""
+engine {{ hostname = "mx.test", http = false, workers = 1, listen = {{ "127.0.0.1:{{port}}", {{ addr = "127.0.0.1:{port}", users = {{
+    bad = {{ password = {HANGS % 8} }}, worse = {{ password = {HANGS % 9} }}, good = {{ password = secret "good" }} }} }} }} }}
+relay "good" {{ host = "127.0.0.1", port = {sink.ports[0]}, tls = "none" }}
+route "good" {{ to = "*", via = "good" }}
+""")
+    strangers = [login(port, ("bad", "worse", "nobody")[i % 3], "guess", wait=False) for i in range(12)]
+    at = time.monotonic()
+    check(login(port, "good", PASSWORD)[:3] == b"235", "the other login")
+    arrives(world, engine, seconds=8)
+    check(world.run("status", "--spool", engine.spool)[0] == 0, "status")
+    check(world.run("reload", "--spool", engine.spool)[0] == 0, "reload")
+    check(login(port, "good", PASSWORD)[:3] == b"235", "the other login after the reload")
+    engine.p.send_signal(signal.SIGTERM)
+    engine.p.wait(30)
+    check(time.monotonic() - at < 8, f"{time.monotonic() - at:.1f} s")
+    for s in strangers:
+        s.close()
+    return engine
+
+
+@case("A21")
+def relays_whose_secret_hangs(world):
+    """Three relays whose secret is a command that hangs: the mail of the fourth goes out at once."""
+    sink = world.sink(extra=["--auth"])
+    world.write("secrets/good", PASSWORD + "\n", mode=0o600)
+    relays = "".join(f'relay "hangs{i}" {{ host = "127.0.0.1", port = {sink.ports[0]}, tls = "none", auth = "plain", user = "u{i}", password = {HANGS % i} }}\n'
+                     f'route "hangs{i}" {{ to = "h{i}.test", via = "hangs{i}" }}\n' for i in range(3))
+    engine = world.engine(policy(sink.ports[0], relay='auth = "plain", user = "u", password = secret "good"').replace('route "all"', relays + 'route "all"'))
+    at = time.monotonic()
+    for i in range(3):
+        send(engine.port, f"a@h{i}.test")
+    arrives(world, engine, seconds=8)
+    check(time.monotonic() - at < 8, f"{time.monotonic() - at:.1f} s")
+    engine.kill()  # its stop would wait for the three, 10 s at most
 
 
 # ---

@@ -66,11 +66,12 @@ static void enqueue(void *ctx, unsigned worker, struct hky_message *m)
         hky_message_unref(&mine); /* the reference that came along */
     }
 }
-static void secret(void *ctx, unsigned worker, const struct hky_secret_ref *ref,
+static void secret(void *ctx, unsigned worker, struct hky_policy *policy, const struct hky_secret_ref *ref,
                    void (*done)(void *arg, struct hky_secret *s, const struct hky_error *e), void *arg)
 {
     (void)ctx;
     (void)worker;
+    (void)policy;
     (void)ref;
     done(arg, hky_secret_new(HKY_STR("secret")), NULL);
 }

@@ -48,7 +48,8 @@ static void test_a_token_refused_twice_is_fetched_once(void **state)
     struct hky_loop *loop;
     struct hky_error e;
     assert_int_equal(hky_loop_new(&loop, &e), HKY_OK);
-    struct hky_credentials *c = hky_credentials_new(loop, NULL, NULL);
+    struct hky_credentials *c = NULL;
+    assert_int_equal(hky_credentials_new(loop, NULL, NULL, &c, &e), HKY_OK);
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         struct asker a = {0};
         int64_t until = hky_mono_ms() + 8000;
@@ -67,10 +68,43 @@ static void test_a_token_refused_twice_is_fetched_once(void **state)
     assert_int_equal(policy.refs, 1000);
 }
 
+/* Three relays whose secret is a command that hangs, and one that answers: it has its secret at once, and the end does
+ * not wait for those that hang. */
+static void a_command_that_hangs_delays_no_other_relay(void **state)
+{
+    (void)state;
+    static const char *const hangs[] = {"/bin/sleep", "60", NULL}, *const good[] = {"/bin/echo", "good", NULL};
+    struct hky_policy policy = {.refs = 100, .dir = "."};
+    struct hky_relay relays[4];
+    struct asker a[4] = {0};
+    struct hky_loop *loop;
+    struct hky_credentials *c = NULL;
+    struct hky_error e;
+    assert_int_equal(hky_loop_new(&loop, &e), HKY_OK);
+    assert_int_equal(hky_credentials_new(loop, NULL, NULL, &c, &e), HKY_OK);
+    int64_t start = hky_mono_ms();
+    for (int i = 0; i < 4; i++) {
+        static const char *const names[] = {"a@x:1", "b@x:1", "c@x:1", "d@x:1"};
+        relays[i] = (struct hky_relay){
+            .name = "r", .account = names[i], .password = {.name = "p", .command = i < 3 ? hangs : good}};
+        hky_credentials_get(c, &policy, &relays[i], NULL, loop, on_secret, &a[i]);
+    }
+    while (!a[3].is_told && hky_mono_ms() < start + 8000)
+        hky_loop_turn(loop, 20);
+    assert_non_null(a[3].secret);
+    assert_true(hky_str_eq(hky_secret_value(a[3].secret), HKY_STR("good")));
+    assert_false(a[0].is_told || a[1].is_told || a[2].is_told);
+    hky_secret_unref(&a[3].secret);
+    hky_credentials_free(&c);
+    assert_true(hky_mono_ms() < start + 8000); /* of the 10 s that a command has */
+    hky_loop_free(&loop);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_token_refused_twice_is_fetched_once),
+        cmocka_unit_test(a_command_that_hangs_delays_no_other_relay),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
