@@ -561,6 +561,7 @@ void hky_engine_metrics(void *ctx, struct hky_buf *b)
     add_metric(b, "delivered_total", "counter", "recipients delivered", s.delivered);
     add_metric(b, "failed_total", "counter", "recipients failed", s.failed);
     add_metric(b, "cancelled_total", "counter", "recipients cancelled by operators", s.cancelled);
+    add_metric(b, "notices_total", "counter", "failure notices that were delivered or given up", s.notices);
     add_metric(b, "attempts_total", "counter", "attempts made", s.attempts);
     add_metric(b, "journal_commits_total", "counter", "commits written", j.commits);
     add_metric(b, "journal_syncs_total", "counter", "fdatasync calls", j.syncs);
@@ -568,7 +569,7 @@ void hky_engine_metrics(void *ctx, struct hky_buf *b)
                j.health == HKY_E_FULL);
     add_metric(b, "spool_failing", "gauge", "1 while no mail is accepted because writing fails", j.health == HKY_E_IO);
     add_metric(b, "journal_octets", "gauge", "octets of journal in use", j.octets);
-    add_metric(b, "journal_segments", "gauge", "segments in use", j.segments);
+    add_metric(b, "journal_segments", "gauge", "segments in use", j.segments - j.free_segments);
     add_metric(b, "journal_write_errors_total", "counter", "failed writes and syncs", j.write_errors);
     add_metric(b, "journal_damaged_total", "counter", "damaged records set aside", j.damaged);
     add_metric(b, "body_memory_octets", "gauge", "bodies held in memory", j.body_memory);

@@ -93,7 +93,11 @@ static void print_status(const json_t *s)
 {
     const char *health = json_string_value(json_object_get(json_object_get(s, "journal"), "health"));
     json_int_t segments = number(s, "journal", "segments"), spare = number(s, "journal", "free");
+    json_int_t notices = number(s, "since_start", "notices");
+    char text[60] = "";
 
+    if (notices > 0)
+        snprintf(text, sizeof text, ", %" JSON_INTEGER_FORMAT " failure notice%s", notices, notices == 1 ? "" : "s");
     print_engine(s);
     print_line("queue",
                "%" JSON_INTEGER_FORMAT " queued, %" JSON_INTEGER_FORMAT " sending, %" JSON_INTEGER_FORMAT
@@ -101,15 +105,16 @@ static void print_status(const json_t *s)
                " held",
                number(s, "queue", "queued"), number(s, "queue", "sending"), number(s, "queue", "deferred"),
                number(s, "queue", "parked"), number(s, "queue", "undecided"), number(s, "queue", "held"));
-    print_line(
-        "so far", "%lu message%s in, %lu recipient%s, %lu delivered, %lu failed, %lu cancelled, %lu attempt%s",
-        HKY_CLI_COUNT(number(s, "since_start", "messages")), HKY_CLI_COUNT(number(s, "since_start", "recipients")),
-        (unsigned long)number(s, "since_start", "delivered"), (unsigned long)number(s, "since_start", "failed"),
-        (unsigned long)number(s, "since_start", "cancelled"), HKY_CLI_COUNT(number(s, "since_start", "attempts")));
+    print_line("so far", "%lu message%s in, %lu recipient%s, %lu delivered, %lu failed, %lu cancelled, %lu attempt%s%s",
+               HKY_CLI_COUNT(number(s, "since_start", "messages")),
+               HKY_CLI_COUNT(number(s, "since_start", "recipients")),
+               (unsigned long)number(s, "since_start", "delivered"), (unsigned long)number(s, "since_start", "failed"),
+               (unsigned long)number(s, "since_start", "cancelled"),
+               HKY_CLI_COUNT(number(s, "since_start", "attempts")), text);
     print_line("journal",
                "%s%s, %" JSON_INTEGER_FORMAT " segments in use (%" JSON_INTEGER_FORMAT " cold), %" JSON_INTEGER_FORMAT
                " free, %" JSON_INTEGER_FORMAT " MB, %" JSON_INTEGER_FORMAT " commits",
-               health, health_note(health), segments, number(s, "journal", "cold"), spare,
+               health, health_note(health), segments - spare, number(s, "journal", "cold"), spare,
                number(s, "journal", "octets") >> 20, number(s, "journal", "commits"));
     putchar('\n');
     print_relays(json_object_get(s, "relays"));

@@ -7,6 +7,7 @@
 #include "net/stream.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -43,6 +44,7 @@ struct hky_console {
     struct hky_console_ops ops;
     int fd;
     char *path;
+    int dir; /* -1, or open for as long as `path` is used */
     struct hky_watch *watch;
     struct hky_timer rest;
     struct hky_console_http *http;
@@ -304,17 +306,29 @@ static void on_rested(struct hky_timer *timer)
     console->watch = hky_watch_new_level(console->loop, console->fd, HKY_READABLE, on_readable, console);
 }
 
-/* sun_path holds 108 octets: longer paths are reached through the folder's descriptor. */
-static enum hky_err socket_address(const char *spool, struct sockaddr_un *un, struct hky_error *e)
+/* sun_path holds 108 octets: a longer path is reached through the folder's descriptor, which stays open in *dir for as
+ * long as the address is used; -1: none is needed. */
+static enum hky_err socket_address(const char *spool, struct sockaddr_un *un, int *dir, struct hky_error *e)
 {
     int n = snprintf(un->sun_path, sizeof un->sun_path, "%s/control.sock", spool);
 
     un->sun_family = AF_UNIX;
-    if (n < 0 || (size_t)n >= sizeof un->sun_path)
-        return hky_error_set(e, HKY_E_LIMIT,
-                             "the path %s is too long for a socket; choose a shorter spool (%zu octets)", spool,
-                             sizeof un->sun_path - sizeof "/control.sock");
+    *dir = -1;
+    if (n > 0 && (size_t)n < sizeof un->sun_path)
+        return HKY_OK;
+    *dir = open(spool, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (*dir < 0)
+        return hky_error_sys(e, errno == EACCES ? HKY_E_DENIED : HKY_E_MISSING, errno, "cannot open the spool %s",
+                             spool);
+    snprintf(un->sun_path, sizeof un->sun_path, "/proc/self/fd/%d/control.sock", *dir);
     return HKY_OK;
+}
+
+static void close_dir(int *dir)
+{
+    if (*dir >= 0)
+        close(*dir);
+    *dir = -1;
 }
 
 enum hky_err hky_console_new(struct hky_loop *aux, const char *spool, const char *http,
@@ -323,8 +337,8 @@ enum hky_err hky_console_new(struct hky_loop *aux, const char *spool, const char
     struct sockaddr_un un = {0};
     struct hky_console *c;
     mode_t mask;
-    int rc;
-    enum hky_err err = socket_address(spool, &un, e);
+    int rc, dir;
+    enum hky_err err = socket_address(spool, &un, &dir, e);
 
     *out = NULL;
     if (err != HKY_OK)
@@ -333,6 +347,7 @@ enum hky_err hky_console_new(struct hky_loop *aux, const char *spool, const char
     c->loop = aux;
     c->ops = *ops;
     c->path = hky_strdup(un.sun_path);
+    c->dir = dir;
     TAILQ_INIT(&c->clients);
     TAILQ_INIT(&c->requests);
     c->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
@@ -341,7 +356,8 @@ enum hky_err hky_console_new(struct hky_loop *aux, const char *spool, const char
     rc = c->fd < 0 ? -1 : bind(c->fd, (struct sockaddr *)&un, sizeof un);
     umask(mask);
     if (rc != 0 || listen(c->fd, 16) != 0) {
-        err = hky_error_sys(e, HKY_E_IO, errno, "cannot make the control socket %s", un.sun_path);
+        err = hky_error_sys(e, HKY_E_IO, errno, "cannot make the control socket %s/control.sock", spool);
+        close_dir(&c->dir);
         if (c->fd >= 0)
             close(c->fd);
         free(c->path);
@@ -376,6 +392,7 @@ void hky_console_free(struct hky_console **console)
         request_free(rq);
     close(c->fd);
     unlink(c->path);
+    close_dir(&c->dir);
     free(c->path);
     free(c);
 }
@@ -413,29 +430,30 @@ static enum hky_err exchange(int fd, struct hky_str request, struct hky_buf *ans
     }
 }
 
+static enum hky_err no_engine(const char *spool, bool is_denied, struct hky_error *e)
+{
+    if (is_denied)
+        return hky_error_set(e, HKY_E_DENIED,
+                             "the spool \"%.100s\" is not for this user; ask as the engine's user or as root", spool);
+    return hky_error_set(
+        e, HKY_E_MISSING,
+        "no engine runs on the spool \"%.100s\" (start it: hikyaku run POLICY; or name its spool with --spool DIR)",
+        spool);
+}
+
 enum hky_err hky_console_call(const char *spool, struct hky_str request, struct hky_buf *answer, struct hky_error *e)
 {
     struct sockaddr_un un = {0};
-    enum hky_err err = socket_address(spool, &un, e);
-    int fd;
+    int fd = -1, dir, rc = -1;
+    enum hky_err err = socket_address(spool, &un, &dir, e);
 
-    if (err != HKY_OK)
-        return err;
-    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd < 0 || connect(fd, (struct sockaddr *)&un, sizeof un) != 0) {
-        if (errno == EACCES)
-            err = hky_error_set(e, HKY_E_DENIED,
-                                "the spool \"%s\" is not for this user; ask as the engine's user or as root", spool);
-        else
-            err = hky_error_set(
-                e, HKY_E_MISSING,
-                "no engine runs on the spool \"%s\" (start it: hikyaku run POLICY; or name its spool with --spool DIR)",
-                spool);
-        if (fd >= 0)
-            close(fd);
-        return err;
+    if (err == HKY_OK) {
+        fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        rc = fd < 0 ? -1 : connect(fd, (struct sockaddr *)&un, sizeof un);
     }
-    err = exchange(fd, request, answer, e);
-    close(fd);
+    err = rc != 0 ? no_engine(spool, errno == EACCES || err == HKY_E_DENIED, e) : exchange(fd, request, answer, e);
+    close_dir(&dir);
+    if (fd >= 0)
+        close(fd);
     return err;
 }

@@ -103,6 +103,7 @@ static void add_queue(const struct hky_status *s, struct hky_json *out)
     hky_json_uint(out, "delivered", s->schedule.delivered);
     hky_json_uint(out, "failed", s->schedule.failed);
     hky_json_uint(out, "cancelled", s->schedule.cancelled);
+    hky_json_uint(out, "notices", s->schedule.notices);
     hky_json_uint(out, "attempts", s->schedule.attempts);
     hky_json_uint(out, "messages", s->accept.messages);
     hky_json_uint(out, "recipients", s->accept.recipients);

@@ -206,7 +206,7 @@ struct hky_shard {
     struct {
         uint32_t queued, sending, deferred, parked, held, undecided;
         int32_t moving; /* to be placed, or on their way to another worker, which takes them off: a sum over all */
-        uint64_t delivered, failed, cancelled, attempts;
+        uint64_t delivered, failed, cancelled, notices, attempts;
     } n; /* atomic: written by the shard, read by anyone */
 };
 

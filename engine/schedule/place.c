@@ -153,7 +153,8 @@ void finish(struct hky_shard *sh, struct hky_recipient *r, enum hky_recipient_st
     if (why != NULL && state != HKY_RCPT_DELIVERED) {
         set_reason(r, why);
     }
-    counter_add(state == HKY_RCPT_DELIVERED   ? &sh->n.delivered
+    counter_add(r->message->is_notice         ? &sh->n.notices /* nobody handed it in */
+                : state == HKY_RCPT_DELIVERED ? &sh->n.delivered
                 : state == HKY_RCPT_CANCELLED ? &sh->n.cancelled
                                               : &sh->n.failed,
                 1);

@@ -385,6 +385,7 @@ void hky_schedule_stats(struct hky_schedule *s, struct hky_schedule_stats *out)
         out->delivered += counter_get(&sh->n.delivered);
         out->failed += counter_get(&sh->n.failed);
         out->cancelled += counter_get(&sh->n.cancelled);
+        out->notices += counter_get(&sh->n.notices);
         out->attempts += counter_get(&sh->n.attempts);
     }
     out->queued += moving > 0 ? (uint64_t)moving : 0; /* read one after the other: below 0 for a moment */

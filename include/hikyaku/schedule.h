@@ -250,6 +250,7 @@ void hky_relay_list_fini(struct hky_relay_list *list);
 struct hky_schedule_stats {
     uint64_t queued, sending, deferred, parked, held, undecided, delivered, failed /* or expired */, cancelled,
         attempts;
+    uint64_t notices; /* failure notices that ended, however: they count as nothing else */
 };
 void hky_schedule_stats(struct hky_schedule *s, struct hky_schedule_stats *out);
 

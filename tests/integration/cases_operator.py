@@ -443,3 +443,40 @@ def relay_says_what_is(world):
     same(state("on"), ("ok", ""), "after a restart")
     caps = relay_state(world, engine, "off")["caps"]
     same([(c["cap"], c["used"], c["n"]) for c in caps], [("10/min", 0, 10)], "caps before the first use")
+
+
+@case("operator", "a spool whose path is longer than a socket's: the engine runs there and the commands find it")
+def long_spool(world):
+    port = free_ports(1)[0]
+    spool = world.path("/".join(["a-folder-with-quite-a-long-name"] * 6))
+    os.makedirs(spool)
+    world.write("policy.lua", f'engine {{ listen = "127.0.0.1:{port}" }}\nrelay "own" {{ mx = true }}\nroute "all" {{ to = "*", via = "own" }}\n')
+    engine = world.start("engine", [world.binary, "run", "policy.lua", "--spool", spool])
+
+    def status():
+        engine.is_alive()
+        return world.run("status", "--spool", spool, "--json", check=False)
+    wait_for(lambda: status()[0] == 0, why="status")
+    same(world.run("queue", "list", "--spool", spool)[0], 0, "queue list")
+    same(engine.stop(), 0, "exit code")
+    holds("control.sock" not in os.listdir(spool), os.listdir(spool))
+    code, _, err = world.run("status", "--spool", spool, check=False)
+    holds(code == 3 and "no engine runs on the spool" in err, err)
+
+
+@case("operator", "status counts what was handed in; failure notices are counted by themselves")
+def notices_by_themselves(world):
+    sink = world.sink(rules=["nobody@x.example rcpt 550 5.1.1 no such user"])
+    engine = world.engine(HEAD.replace(', dsn = "none"', "") + f"""
+        relay "r" {{ host = "127.0.0.1", port = {sink.ports[0]}, tls = "none" }}
+        route "all" {{ to = "*", via = "r" }}
+    """)
+    for name in ("a", "b", "nobody"):
+        send(engine, f"{name}@x.example", sender="shop@shop.example")
+    wait_for(lambda: engine.status()["since_start"]["notices"] == 1, why="the notice is delivered")
+    engine.wait_empty()
+    since = engine.status()["since_start"]
+    same((since["recipients"], since["delivered"], since["failed"]), (3, 2, 1), "recipients, delivered, failed")
+    text = " ".join(world.run("status", "--spool", engine.spool)[1].split())
+    holds("3 recipients, 2 delivered, 1 failed" in text and "1 failure notice" in text, text)
+    same(engine.stop(), 0, "exit code")

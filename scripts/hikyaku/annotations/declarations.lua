@@ -56,7 +56,7 @@ function set:has(address) end
 ---@class engine_options
 ---@field hostname string  name in EHLO, Received and Message-ID; a full domain name
 ---@field spool? string  folder of the journal, relative to the policy; default "spool"
----@field listen? string|listen|(string|listen)[]  default: nothing listens
+---@field listen? string|listen|(string|listen)[]  default "127.0.0.1:2525"
 ---@field http? string  "127.0.0.1:8025": health and metrics
 ---@field owner? string  address that test mails and warnings go to
 ---@field timezone? string  "Asia/Tokyo"; default: the system's
