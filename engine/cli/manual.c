@@ -1,9 +1,9 @@
-/* hikyaku --manual commands|events: the parts of hikyaku(1) and hikyaku-events(5) that come from the program's own
- * tables. */
+/* hikyaku --manual PART: the parts of manual pages and annotations that come from the program's own tables. */
 #include "cli/manual.h"
 
 #include "cli/operate.h"
 #include "hikyaku/record.h"
+#include "hikyaku/route.h"
 
 #include <stdio.h>
 
@@ -93,6 +93,64 @@ static void put_command(const struct hky_cli_command *c)
         put_help(c->help);
 }
 
+/* mdoc: in text and macros alike, a quote is an escape and a backslash another. */
+static void put_mdoc(const char *p, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (p[i] == '"')
+            fputs("\\(dq", stdout);
+        else if (p[i] == '\\')
+            fputs("\\e", stdout);
+        else
+            putchar(p[i]);
+}
+
+/* A sentence of a key: what stands between backquotes becomes a macro of its own, with the punctuation behind it. */
+static void put_doc(const char *doc)
+{
+    while (*doc != '\0') {
+        size_t n = strcspn(doc, "`");
+
+        while (n > 0 && *doc == ' ')
+            doc++, n--;
+        put_mdoc(doc, n > 0 && doc[n - 1] == ' ' ? n - 1 : n);
+        if (n > 0)
+            putchar('\n');
+        doc += n;
+        if (*doc != '`')
+            continue;
+        n = strcspn(++doc, "`");
+        fputs(".Ql ", stdout);
+        put_mdoc(doc, n);
+        doc += n + (doc[n] == '`');
+        for (; *doc != '\0' && strchr(",.;:)", *doc) != NULL; doc++)
+            printf(" %c", *doc);
+        putchar('\n');
+    }
+}
+
+static bool put_keys(const char *object)
+{
+    struct hky_key_doc k;
+    size_t n = 0;
+
+    for (; hky_policy_key_doc(object, n, &k); n++) {
+        printf(".It Cm %s\n", k.name);
+        put_doc(k.doc);
+    }
+    return n > 0;
+}
+
+static bool put_annotations(const char *object)
+{
+    struct hky_key_doc k;
+    size_t n = 0;
+
+    for (; hky_policy_key_doc(object, n, &k); n++)
+        printf("---@field %s%s %s  %s\n", k.name, k.is_needed ? "" : "?", k.lua, k.doc);
+    return n > 0;
+}
+
 int hky_cli_manual(const struct hky_cli_command *const *commands, size_t n, const char *part)
 {
     static const struct {
@@ -125,8 +183,10 @@ int hky_cli_manual(const struct hky_cli_command *const *commands, size_t n, cons
                    : classes[i].set == 'C' ? "about the content"
                    : classes[i].set == 'R' ? "a reason, without an attempt"
                                            : "-");
-    } else {
-        fputs("hikyaku --manual: commands, events or classes\n", stderr);
+    } else if (strncmp(part, "keys:", 5) == 0           ? !put_keys(part + 5)
+               : strncmp(part, "annotations:", 12) == 0 ? !put_annotations(part + 12)
+                                                        : true) {
+        fputs("hikyaku --manual: commands, events, classes, keys:OBJECT or annotations:OBJECT\n", stderr);
         return HKY_EXIT_USAGE;
     }
     return HKY_EXIT_GOOD;

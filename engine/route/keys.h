@@ -28,11 +28,14 @@ struct hky_key {
     const char *name;
     enum hky_key_type type;
     int64_t min, max;
-    const char *doc;
+    const char *doc; /* a sentence or two for people */
+    const char *lua; /* its type, for editors */
+    bool is_needed;  /* for editors, too: what is missing is told by whoever reads the object */
 };
 
 extern const struct hky_key hky_keys_engine[], hky_keys_bounds[], hky_keys_listen[], hky_keys_user[], hky_keys_relay[],
-    hky_keys_oauth[], hky_keys_timeout[], hky_keys_route[], hky_keys_row[], hky_keys_step[], hky_keys_arm[];
+    hky_keys_oauth[], hky_keys_timeout[], hky_keys_route[], hky_keys_row[], hky_keys_step[], hky_keys_arm[],
+    hky_keys_split[];
 
 const struct hky_key *hky_key_find(const struct hky_key *keys, struct hky_str name);
 

@@ -537,9 +537,7 @@ static void split_check(lua_State *L, const struct hky_split *s, const char *wha
 struct hky_split *hky_read_split(lua_State *L, struct hky_arena *arena, int index, const struct hky_plan *draft,
                                  struct hky_place place)
 {
-    static const struct hky_key split_keys[] = {
-        {"by", HKY_KEY_STRING, 0, 0, "recipient or message"}, {"guard", HKY_KEY_LATER, 0, 0, ""}, {0}};
-    static const struct hky_key *const keys[] = {split_keys, NULL};
+    static const struct hky_key *const keys[] = {hky_keys_split, NULL};
     struct hky_split_ud *ud = lua_touserdata(L, index);
     struct hky_split *s = hky_arena_alloc(arena, sizeof *s);
     const char *by;

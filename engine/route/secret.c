@@ -31,15 +31,15 @@ struct patience {
 
 extern char **environ;
 
-/* The octets without the final line end. */
+/* The octets without the final line end, and without the mark that some editors put in front of UTF-8. */
 static struct hky_secret *secret_of(char *p, size_t n)
 {
-    struct hky_secret *s;
+    struct hky_str text;
 
     while (n > 0 && (p[n - 1] == '\n' || p[n - 1] == '\r'))
         n--;
-    s = hky_secret_new(hky_str_of(p, n));
-    return s;
+    text = hky_utf8_unmarked(hky_str_of(p, n));
+    return hky_secret_new(text);
 }
 
 static enum hky_err too_long(struct hky_error *e)

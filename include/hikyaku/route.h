@@ -34,6 +34,17 @@ struct hky_load_params {
     int64_t now_ms;
     bool may_lack_routes; /* for those who ask about relays only: else a policy without any route is an error */
 };
+/* What is said of the keys of an object of the policy language. */
+struct hky_key_doc {
+    const char *name;
+    const char *doc; /* sentences; what stands between backquotes is typed as it is */
+    const char *lua; /* its type, as editors write it */
+    bool is_needed;
+};
+/* The key at position `at` of "engine", "bounds", "listen", "user", "relay", "oauth", "timeout", "condition" (of routes
+ * and rows), "route", "row", "step", "arm" or "split", for manual pages and editors; false: there are no more. */
+bool hky_policy_key_doc(const char *object, size_t at, struct hky_key_doc *out);
+
 /* Load and check as `run` would. All problems are collected; on any error *out is NULL and HKY_E_CONFIG comes back.
  * No secret is read, nothing is opened but the policy's own files and those of `ca`. Blocks (files): not on a worker.
  */

@@ -3,6 +3,8 @@
 -- Sources: Email::Address::JP::Mobile and Mail::Address::MobileJp (CPAN), jpmobile 2026-08, Airレジ FAQ; where marked
 -- (general), general knowledge that no list in public code confirms. Legacy domains stay: mail portability (since
 -- 2021-12) and old address lists keep them alive.
+-- This file is compiled into the program; a changed copy of it is not read. A policy makes its own set of
+-- these and others: local phones = { carriers.all, "mvno.example" }; see PRESETS AND SETS in hikyaku-policy(5).
 return {
   docomo = {
     "docomo.ne.jp",

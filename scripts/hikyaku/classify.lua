@@ -26,6 +26,8 @@ local MS = "Microsoft Learn, NDR codes; Sisimai Rhost::Microsoft"
 local SESDOC = "Amazon SES developer guide, SMTP response codes"
 local SAMPLES = "Sisimai set-of-emails, 2025-12"
 
+-- This file is compiled into the program; a changed copy of it is not read. A policy decides by `on` and `react` what
+-- a class does.
 return {
   ------------------------------------------------------------------------------------------------ carriers, own delivery
   { provider = "own", mx = DOCOMO, stage = "rcpt", code = 550, text = "unknown user", class = "bad_mailbox",

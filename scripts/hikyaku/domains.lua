@@ -1,6 +1,8 @@
 -- domains -- sets of domains that are no carriers. `freemail`: mailbox providers at which anybody can have an address.
 -- A From of theirs passes DMARC only when it is sent through the provider itself. General knowledge,
--- 2026-11; a domain that is missing is one line in your own `list`.
+-- 2026-11; a domain that is missing is one entry in a set of your own.
+-- This file is compiled into the program; a changed copy of it is not read. A policy makes its own set of
+-- these and others: local free = { domains.freemail, "mail.example" }; see PRESETS AND SETS in hikyaku-policy(5).
 return {
   freemail = {
     -- Google

@@ -2,6 +2,7 @@
 --   presets   NAME -> { title, note, warn, oauth_only, keys = { { key, value, source, date }, ... } }
 --   carriers, domains   NAME -> array of domains and .domains
 -- returns the presets with `values` (key -> value) and `hosts` (its own, and `also`) added, and the sets in a fixed order with `carriers.all` among them.
+-- This file is compiled into the program; a changed copy of it is not read.
 local presets, carriers, domains = ...
 
 for _, preset in pairs(presets) do

@@ -4,6 +4,8 @@
 -- are left out, and where a provider publishes no limit a careful one is stated as "careful default": raise it in the
 -- relay when you know better. `oauth_only`: a password is an error. `note` is advice, `warn` is printed by check. `also`:
 -- other hosts of it, .domains of hosts, and @domains of users that share a host with another preset.
+-- This file is compiled into the program; a changed copy of it is not read. A preset of your own is a function in
+-- your policy that fills in the keys of a relay; see PRESETS AND SETS in hikyaku-policy(5).
 return {
   gmail = {
     title = "Gmail and Google Workspace accounts",

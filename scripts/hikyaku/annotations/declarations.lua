@@ -1,7 +1,8 @@
 ---@meta hikyaku
 -- For editors (lua-language-server): what a policy may declare. Durations are "90s" "10m" "2h" "3d" or seconds, sizes
 -- "25M", caps "N/WINDOW" or "N recipients/WINDOW" with WINDOW s, min, h, day, month or a duration. An unknown key, relay,
--- class, set, matcher or file is an error at load, with file and line.
+-- class, set, matcher or file is an error at load, with file and line. The @field lines are those of the program's own
+-- tables (hikyaku --manual annotations:OBJECT); a unit test compares them.
 
 ---@alias duration string|integer  "90s" "10m" "2h" "3d", or seconds
 ---@alias size string|integer  "35M" "512K", or octets
@@ -19,97 +20,104 @@ local set = {}
 function set:has(address) end
 
 ---@class listen
----@field addr string  "127.0.0.1:2525", "[::1]:2525"
----@field tls? "starttls"|"implicit"  without it the listener is plain
----@field cert? string  PEM file, with its chain
----@field key? string  PEM file
----@field users? table<string, listen_user>  logins; AUTH is then required
----@field allow? string[]  addresses or networks ("10.0.0.0/8") that may send without a login
+---@field addr string  Address and port: `"127.0.0.1:2525"`, `"[::1]:2525"`.
+---@field tls? "starttls"|"implicit"  `starttls` or `implicit`; without it the listener has no TLS.
+---@field cert? string  PEM file of the certificate with its chain, from the policy's folder.
+---@field key? string  PEM file of the certificate's key, from the policy's folder.
+---@field users? table<string, listen_user>  Logins: `{ NAME = { password =, scenario =, sender = } }`.
+---@field allow? string|string[]  Networks that may send without a login, such as `"10.0.0.0/8"`.
 
 ---@class listen_user
----@field password secret
----@field scenario? string|string[]  scenarios this login may name; default: any
----@field sender? string|string[]  addresses and domains this login may send as; default: any
+---@field password secret  Password of the login: `secret "name"`.
+---@field scenario? string|string[]  Scenarios that the login may name, by default any. If there is exactly one, mail that names none gets it.
+---@field sender? string|string[]  Addresses and domains that the login may send as, by default any.
 
 ---@class bounds  maxima
----@field line_octets? integer  a command line of a client; default 2048
----@field recipients? integer  of a message; default 1000
----@field header_octets? size  default "256K"
----@field header_lines? integer  default 1000
----@field received? integer  Received lines, more is a loop; default 50
----@field connections? integer  to the listeners; default 2000
----@field connections_per_client? integer  default 200
----@field errors? integer  of a client, then it is let go; default 20
----@field auth_tries? integer  default 3
----@field hosts? integer  mail hosts that one attempt is tried at, 1 to 20; default 5
----@field command? duration  how long a client may be silent; default "5m"
----@field data? duration  the same within content; default "5m"
----@field body_memory? size  bodies kept in memory; default "256M"
----@field spool_max? size  largest queue; default 0: no bound
----@field min_free? size  free space of the disk below which nothing is accepted; default "256M"
----@field segment? size  the largest file of the journal; default "64M"
----@field cold_after? duration  how long it rests before what is left in it is copied together
----@field lua_instructions? integer  of one call; default 100000
----@field lua_ms? integer  of one call; default 5
----@field lua_memory? size  of all scripts of a thread; default "64M"
+---@field line_octets? integer  Octets of a client's command line; default 2048.
+---@field recipients? integer  Recipients of a message; default 1000.
+---@field header_octets? size  Size of a header section; default `256K`.
+---@field header_lines? integer  Lines of a header section; default 1000.
+---@field received? integer  Received fields of a message; one with more is in a loop; default 50.
+---@field connections? integer  Connections of clients; default 2000.
+---@field connections_per_client? integer  Connections from one address, or from one /64 of IPv6; default 200.
+---@field errors? integer  Errors of a client before its connection is closed; default 20.
+---@field auth_tries? integer  Failed logins on one connection before it is closed; default 3.
+---@field hosts? integer  Mail hosts of a domain, or addresses of a relay, that one attempt is tried at; default 5.
+---@field body_memory? size  Memory for the bodies of waiting messages; default `256M`.
+---@field spool_max? size  Size of the queue beyond which new mail gets 452; default 0: no bound.
+---@field min_free? size  Free space of the disk below which new mail gets 452; default `256M`.
+---@field segment? size  Size of the largest file of the journal; default `64M`.
+---@field cold_after? duration  How long a file of the journal rests before what is left in it is copied to another one.
+---@field lua_instructions? integer  Lua instructions of one call; default 100000.
+---@field lua_ms? integer  Milliseconds of one call of Lua; default 5.
+---@field lua_memory? size  Memory of all scripts of one worker; default `64M`.
+---@field command? duration  How long a client may be silent between commands; default `5m`.
+---@field data? duration  How long a client may be silent within a message; default `5m`.
 
 ---@class engine_options
----@field hostname string  name in EHLO, Received and Message-ID; a full domain name
----@field spool? string  folder of the journal, relative to the policy; default "spool"
----@field listen? string|listen|(string|listen)[]  default "127.0.0.1:2525"
----@field http? string  "127.0.0.1:8025": health and metrics
----@field owner? string  address that test mails and warnings go to
----@field timezone? string  "Asia/Tokyo"; default: the system's
----@field workers? integer  threads; default: cores - 1, at least 1
----@field resolver? string  "127.0.0.1:5353"; default: the system's
----@field retry? duration[]  waits between attempts, the last repeats; default { "5m", "15m", "1h", "4h" }
----@field expire? duration  how long delivery is tried; default "2d"
----@field parked? duration  how long a recipient that no route takes is kept; default "7d"
----@field max_message? size  default "35M"
----@field dsn? "each"|"digest"|"none"  failure notices; default each, none where a scenario is set
----@field bounds? bounds
----@field log? "error"|"warn"|"info"|"debug"
----@field redirect? string|false  "127.0.0.1:2526": every connection goes there, without AUTH (staging)
----@field only_to? condition  all other recipients are held
+---@field hostname? string  Name of this machine in EHLO, Received and Message-ID; a full domain name.
+---@field spool? string  Folder of the queue, from the policy's folder; default `spool`.
+---@field listen? string|listen|(string|listen)[]|false  Where mail comes in: `"addr:port"`, a listener, or a list of these; default `"127.0.0.1:2525"`.
+---@field http? string  Address for `/healthz` and `/metrics`, on this machine only: `"127.0.0.1:8025"`; default: none.
+---@field owner? string  Address that test mail and warnings go to.
+---@field timezone? string  Time zone of times of day, such as `"Asia/Tokyo"`; default: the system's.
+---@field workers? integer  Number of worker threads; default: the processor's cores minus one, at least 1.
+---@field resolver? string  DNS server as `"addr:port"`; default: the system's.
+---@field retry? duration[]  Waits between attempts, at most 16, the last one repeats; default `{ "5m", "15m", "1h", "4h" }`.
+---@field expire? duration  How long delivery to a recipient is tried; default `2d`.
+---@field parked? duration  How long a recipient that no route takes waits for a policy that can decide; default `7d`.
+---@field max_message? size  Size of the largest message that is accepted; default `35M`.
+---@field dsn? "each"|"digest"|"none"  Failure notices: `each`, `digest` or `none`; default `each`, and `none` where a scenario is set.
+---@field bounds? bounds  A table of maxima.
+---@field log? "error"|"warn"|"info"|"debug"  How much is logged: `error`, `warn`, `info` or `debug`; default `info`.
+---@field redirect? string|false  Every connection goes to this `"host:port"`, without TLS and AUTH: for staging.
+---@field only_to? condition|false  Only these recipients are reached; all others are held.
 
 ---Declare the engine's own settings, once.
 ---@param options engine_options
 function engine(options) end
 
 ---@class oauth
----@field client? string  client id
----@field client_secret? secret
----@field refresh? secret  refresh token
----@field token_url? string
----@field scope? string
----@field token_command? string[]  a program that prints an access token; no shell
+---@field client? string  Client id.
+---@field client_secret? secret  Client secret: `secret "name"`.
+---@field refresh? secret  Refresh token: `secret "name"`.
+---@field token_command? string[]  Program and arguments that print an access token; there is no shell.
+---@field token_url? string  Where access tokens are fetched.
+---@field scope? string  Scopes to ask for.
+
+---@class timeouts
+---@field connect? duration  Until the connection is there; default `30s`.
+---@field greeting? duration  For the greeting; default `60s`.
+---@field command? duration  For the reply to a command; default `60s`.
+---@field data? duration  For the reply to DATA, and while content is sent; default `2m`.
+---@field dot? duration  For the reply to the end of a message; default `10m`.
 
 ---@class relay_options
----@field preset? "gmail"|"yahoo_jp"|"hotmail"|"icloud"|"docomo"|"au"|"softbank"|"sendgrid"|"m365"|"ses"|"xserver"|"sakura"|"lolipop"
----@field host? string  "smtp.example.net", "ssl://smtp.example.net"
----@field port? integer
----@field tls? "implicit"|"starttls"|"opportunistic"|"none"  default by port: 465 implicit, 587 starttls, 25 opportunistic
----@field ca? string  PEM file instead of the system's authorities
----@field pin? string  SHA-256 of the certificate's public key, hex
----@field user? string
----@field password? secret|string  a plain string is taken with a warning
----@field auth? "auto"|"plain"|"login"|"cram-md5"|"scram-sha-256"|"xoauth2"|"oauthbearer"|"none"
----@field oauth? oauth
----@field from? string|false  the address this relay sends as when it may not send as the author; false: never rewrite
----@field sends_as? string|string[]  addresses, domains, "*"; default "*" without `from`, else `from` alone
----@field envelope? string  envelope sender; {id} and {rcpt} are replaced
----@field cap? cap|cap[]  of the account: host, port and user together
----@field connections? integer  at once; own delivery: to one site; default 10
----@field messages_per_connection? integer  default 100
----@field recipients_per_message? integer  default 50
----@field hello? string  name in EHLO; default engine.hostname
----@field source? string  local address to connect from
----@field mx? boolean  own delivery to the recipients' servers
----@field overlap? boolean  several transactions at once where the server allows it
----@field timeout? { connect?: duration, greeting?: duration, command?: duration, data?: duration, dot?: duration }
----@field localpart? "quoted"|"raw"  how "a..b"@docomo.ne.jp goes out; default quoted
----@field paused? boolean
----@field instead? string|relay  all steps of this relay go by that one
+---@field preset? "gmail"|"yahoo_jp"|"hotmail"|"icloud"|"docomo"|"au"|"softbank"|"sendgrid"|"m365"|"ses"|"xserver"|"sakura"|"lolipop"  Settings of a known provider, which `hikyaku presets` lists; keys that are stated win over them.
+---@field host? string  Name of the server; `ssl://` in front means TLS from the start.
+---@field port? integer  Port of the server; default 587.
+---@field tls? "implicit"|"starttls"|"opportunistic"|"none"  `implicit`, `starttls`, `opportunistic` or `none`; by default port 465 is implicit, 587 starttls, 25 opportunistic.
+---@field ca? string  PEM file of the authorities to trust instead of the system's, from the policy's folder.
+---@field pin? string  SHA-256 of the certificate's public key, in hex.
+---@field user? string  Name to log in with.
+---@field password? secret|string  Password to log in with: `secret "name"`; a plain string is taken with a warning.
+---@field auth? "auto"|"plain"|"login"|"cram-md5"|"scram-sha-256"|"xoauth2"|"oauthbearer"|"none"  How to log in: `auto`, `plain`, `login`, `cram-md5`, `scram-sha-256`, `xoauth2`, `oauthbearer` or `none`; default `auto` with a user.
+---@field oauth? oauth  OAuth2 instead of a password: where tokens come from.
+---@field from? string|false  Address that it sends as when it may not send as the author; `false`: never rewrite From.
+---@field sends_as? string|string[]  Addresses and domains that it may send as, or `"*"`; default `"*"`, or only `from` where that is stated.
+---@field envelope? string  Envelope sender; `{id}` and `{rcpt}` are replaced.
+---@field cap? cap|cap[]  At most so many messages or recipients in a window, one or a list; counted for the account.
+---@field connections? integer  Connections at the same time, for own delivery to one site; default 10.
+---@field messages_per_connection? integer  Messages on one connection; default 100.
+---@field recipients_per_message? integer  Recipients in one transaction; default 50.
+---@field hello? string  Name in EHLO; default: the engine's `hostname`.
+---@field source? string  Address of this machine to connect from.
+---@field mx? boolean  `true`: own delivery to the recipients' mail hosts; `port` is for tests then.
+---@field overlap? boolean  `false`: the next message waits for the reply to the one before; default `true`.
+---@field timeout? timeouts  How long to wait for the server, at each stage.
+---@field localpart? "quoted"|"raw"  How an address such as `a..b@docomo.ne.jp` goes out: `quoted` or `raw`; default `quoted`.
+---@field paused? boolean  `true`: no mail is sent through this relay.
+---@field instead? string|relay  Another relay that all steps of this one use.
 
 ---@class relay  a handle; use it in `via` like the relay's name
 
@@ -124,14 +132,14 @@ function relay(name) end
 relays = {}
 
 ---@class step_options
----@field on? (class|reason)[]  enter the step only for these
----@field tries? integer  failures of network, system_temp or unknown before it is left; default 3
----@field within? duration  it is left when the next retry would be later; default: half of the time left until expire
----@field wait? duration  it is left when its turn would come later; default: it waits
----@field from? string|false
----@field envelope? string
----@field reply_to? string
----@field retry? duration[]
+---@field on? class|reason|(class|reason)[]  Classes and reasons for which the step is entered; for others it is passed over.
+---@field tries? integer  Failures of network, system_temp or unknown before the step is left; default 3.
+---@field within? duration  How long the step may take; default: half of the time that is left until `expire`.
+---@field wait? duration  How long its turn may be away before the step is left as full; default: any time.
+---@field from? string|false  From of its attempts; `false`: never rewrite From.
+---@field envelope? string  Envelope sender; `{id}` and `{rcpt}` are replaced.
+---@field reply_to? string  Address in Reply-To of its attempts.
+---@field retry? duration[]  Waits between its attempts, the last one repeats; default: the route's.
 
 ---@class step
 
@@ -152,9 +160,14 @@ function step(relay) end
 ---@return fun(arms: split_arms): split
 function split(name) end
 
+---@class arm
+---@field arm string  Name of the arm.
+---@field share number|"rest"|ramp  Per cent of the recipients, `"rest"`, or `ramp { ... }`.
+---@field via plan  The plan of the arm.
+
 ---@class split_arms
----@field [integer] { arm: string, share: number|"rest"|ramp, via: plan }
----@field by? "recipient"|"message"
+---@field [integer] arm
+---@field by? "recipient"|"message"  Whose hash chooses the arm: `recipient` or `message`; default `recipient`.
 
 ---@class ramp
 
@@ -165,27 +178,27 @@ function split(name) end
 function ramp(days) end
 
 ---@class conditions
----@field to condition  needed; "*" is everyone
----@field except? condition
----@field sender? condition  the envelope sender; "<>" the null sender
----@field author? condition  the address in From
----@field scenario? string|string[]
----@field tag? string|string[]
----@field header? table<string, string>  name and glob, decoded, case ignored
----@field when? string|fun(r: recipient): boolean  a matcher's name, or a function
----@field priority? integer  smaller first; default 100
----@field override? boolean  before everything else, scenarios included
+---@field to condition  The recipient; needed, `"*"` is everyone.
+---@field except? condition  The recipient is none of these.
+---@field sender? condition  The envelope sender; `"<>"` is the null sender.
+---@field author? condition  The address in From.
+---@field scenario? string|string[]  The message is of this scenario, or one of these.
+---@field tag? string|string[]  The message has this tag, or one of these.
+---@field header? table<string, string>  Header fields: `{ ["X-Foo"] = "glob*" }`, decoded, case ignored, all must match.
+---@field when? string|fun(r: recipient): boolean  `function(r)` or the name of a matcher.
+---@field override? boolean  `true`: before all others, also before those of a scenario.
+---@field priority? integer  The smaller one comes first; default 100.
 
 ---@class route_options: conditions
----@field via plan|fun(r: recipient): plan|nil  nil: not mine, go on with the next route
----@field rank? "urgent"|"normal"|"bulk"  who goes first where a lane is full; default bulk with a scenario, else normal
----@field from? string|false
----@field envelope? string
----@field reply_to? string
----@field expire? duration
----@field retry? duration[]
----@field dsn? "each"|"digest"|"none"
----@field react? table<class, string>  what a class does on this route: "retry" "retry 30m" "next" "fail" "hold" "done"
+---@field via plan|fun(r: recipient): plan|nil  Needed: a plan, or `function(r)` that returns one, or nil to go on with the next route.
+---@field rank? "urgent"|"normal"|"bulk"  Which mail goes first where a lane is full: `urgent`, `normal` or `bulk`; default `bulk` with a scenario, else `normal`.
+---@field from? string|false  From of all attempts; `false`: never rewrite From.
+---@field envelope? string  Envelope sender; `{id}` and `{rcpt}` are replaced.
+---@field reply_to? string  Address in Reply-To of all attempts.
+---@field expire? duration  How long delivery is tried; default: the engine's.
+---@field retry? duration[]  Waits between attempts, the last one repeats; default: the engine's.
+---@field dsn? "each"|"digest"|"none"  Failure notices: `each`, `digest` or `none`; default: the engine's.
+---@field react? table<class, string>  What a class of failure does here: `retry`, `retry 30m`, `next`, `fail`, `hold` or `done`.
 
 ---Declare who goes which way. The first route that matches and whose `via` yields something decides.
 ---@param name string
@@ -194,11 +207,11 @@ function ramp(days) end
 function route(name) end
 
 ---@class row: relay_options, conditions
----@field name string
----@field relay? string  use the server of that relay or row
----@field enabled? boolean
----@field stop? boolean  the chain of rows ends here
----@field note? string
+---@field name string  Name of the row; needed.
+---@field enabled? boolean  `false`: as if the row were not there.
+---@field note? string  A note for people.
+---@field relay? string|relay  Relay or row whose server is used, instead of stating one.
+---@field stop? boolean  `true`: the rows behind this one are no fallback for it.
 
 ---Declare routes and relays as a table, or take it from a JSON file. All rows that match make one plan, in order.
 ---@param table row[]|string

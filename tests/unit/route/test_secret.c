@@ -60,6 +60,10 @@ static void a_secret_has_at_most_64_kib(void **state)
     assert_int_equal(hky_policy_read_secret(p, &p->relays[0].password, &s, &e), HKY_OK);
     assert_int_equal(hky_secret_value(s).n, 65536);
     hky_secret_unref(&s);
+    setenv("HIKYAKU_SECRET_LONG", "\xef\xbb\xbfpass word\r\n", 1); /* as editors write it */
+    assert_int_equal(hky_policy_read_secret(p, &p->relays[0].password, &s, &e), HKY_OK);
+    assert_true(hky_str_eq(hky_secret_value(s), HKY_STR("pass word")));
+    hky_secret_unref(&s);
     text[65536] = 'x';
     text[65537] = 0;
     setenv("HIKYAKU_SECRET_LONG", text, 1);

@@ -201,6 +201,18 @@ static const struct {
     {"a comma in from", "relay 'a' { host = 'm.example', from = 'a@x.test, b@x.test' }", 'e',
      "these are several values in one string"},
 
+    /* sets and presets of one's own, as the manual shows */
+    {"a set that holds others",
+     RELAYS "local phones = { carriers.all, 'mvno.example' }"
+            "route 'p' { to = phones, via = 'b' } " REST,
+     ' ', ""},
+    {"a function that fills in keys",
+     "local function rental(keys) keys.host, keys.port = 'smtp.rental.example', 587 keys.cap = keys.cap or '100/h' "
+     "return "
+     "keys end relay 'first' (rental { user = 'a', password = secret 'a' }) "
+     "relay 'a' (rental { user = 'b', password = secret 'b', cap = '10/min' }) " REST,
+     ' ', ""},
+
     /* rows */
     {"a row without a name says what else is wrong", RELAYS REST "rows { { relay = 'a', to = '*', prioritty = 3 } }",
      '2', "unknown key \"prioritty\""},
