@@ -222,10 +222,11 @@ static bool are_tries_used_up(const struct walk *w)
 
 static bool had_unknown_5xx_here(const struct walk *w)
 {
-    for (unsigned i = 0; i < hky_recipient_n_past(w->r); i++) {
+    unsigned n = hky_recipient_n_past(w->r), here = w->r->step_attempts < n ? w->r->step_attempts : n;
+    for (unsigned i = n - here; i < n; i++) {
         struct hky_past p;
         hky_recipient_past(w->r, i, &p);
-        if (p.step == w->r->step && p.class == HKY_CLASS_UNKNOWN && !p.is_temporary && p.at_ms >= w->r->step_at_ms) {
+        if (p.step == w->r->step && p.class == HKY_CLASS_UNKNOWN && !p.is_temporary) {
             return true;
         }
     }

@@ -122,6 +122,11 @@ struct lane {
     TAILQ_ENTRY(lane) woken_link, waiting_link, all_link; /* all: in all_lanes, or gone_lanes */
 };
 
+struct slowness { /* of a lane that is gone */
+    uint32_t n_jobs_max;
+    int64_t gap_ms, next_take_ms, until_ms;
+};
+
 TAILQ_HEAD(lanes, lane);
 
 void rank_queues_init(struct lane *l);
@@ -167,6 +172,7 @@ struct hky_shard {
     struct hky_loop *loop;
     struct hky_policy *policy; /* in force here */
     struct hky_map lanes;      /* key -> lane of the policy in force */
+    struct hky_map slowed;     /* key -> struct slowness of a lane that is gone */
     struct hky_map deferred;   /* relay of the step -> uint32_t, atomic; grows under the schedule's lock */
     struct lanes all_lanes, gone_lanes, woken, waiting;
     struct hky_heap due;   /* recipients: deferred, parked, and queued ones for when they give up; by shard_mono */

@@ -5,11 +5,12 @@
 
 #include <stdlib.h>
 
-#define IDLE_MS       (5 * 60 * 1000)
-#define IDLE_ROUND_MS (20 * 1000)
-#define KEY_MAX       1024
-#define PULL_LOOK     20000 /* recipients of a paused lane looked at in one sweep */
-#define PULL_MOVE     512
+#define IDLE_MS          (5 * 60 * 1000)
+#define IDLE_ROUND_MS    (20 * 1000)
+#define SLOWNESS_KEPT_MS (10 * 60 * 1000)
+#define KEY_MAX          1024
+#define PULL_LOOK        20000 /* recipients of a paused lane looked at in one sweep */
+#define PULL_MOVE        512
 
 /* relay \0 account \0 destination; where that is too long, a hash of it, as long as no other key is. */
 static struct hky_str lane_key(char buf[KEY_MAX], const char *relay, const char *account, struct hky_str destination)
@@ -39,6 +40,46 @@ unsigned lane_home(struct hky_schedule *s, const struct hky_relay *relay, const 
     return (unsigned)(hky_hash64(key.p, key.n, 0x6c616e65) % s->n_workers);
 }
 
+/* ---- what a server said of its rate outlives the lane: a reload makes another one ---- */
+
+static void keep_slowness(struct lane *l)
+{
+    struct hky_shard *sh = l->shard;
+    struct hky_str key = hky_str_of(l->key, l->key_n);
+    if (l->n_jobs_max == 0 && l->gap_ms == 0 && l->next_take_ms <= shard_mono(sh)) {
+        return;
+    }
+    struct slowness *kept = hky_map_get(&sh->slowed, key);
+    if (kept == NULL) {
+        kept = hky_calloc(1, sizeof *kept);
+        hky_map_put(&sh->slowed, key, kept);
+    }
+    *kept = (struct slowness){l->n_jobs_max, l->gap_ms, l->next_take_ms, shard_mono(sh) + SLOWNESS_KEPT_MS};
+}
+
+static void take_slowness(struct lane *l)
+{
+    struct slowness *kept = hky_map_remove(&l->shard->slowed, hky_str_of(l->key, l->key_n));
+    if (kept != NULL) {
+        l->n_jobs_max = kept->n_jobs_max;
+        l->gap_ms = kept->gap_ms;
+        l->next_take_ms = kept->next_take_ms;
+        free(kept);
+    }
+}
+
+static void forget_slowness(struct hky_shard *sh, int64_t now_ms)
+{
+    size_t at = 0;
+    for (struct hky_map_entry *e; sh->slowed.n > 0 && (e = hky_map_next(&sh->slowed, &at)) != NULL;) {
+        struct slowness *kept = e->value;
+        if (kept->until_ms <= now_ms && kept->next_take_ms <= now_ms) {
+            hky_map_remove(&sh->slowed, hky_str_of(e->key, e->n));
+            free(kept);
+        }
+    }
+}
+
 static struct lane *lane_new(struct hky_shard *sh, struct hky_str key, const struct hky_relay *relay,
                              const char *account, struct hky_str destination)
 {
@@ -61,6 +102,7 @@ static struct lane *lane_new(struct hky_shard *sh, struct hky_str key, const str
     l->account = schedule_account(sh->s, sh->policy, relay, account, &l->caps);
     l->gate = relay->is_mx ? &l->own_gate : &l->account->gate;
     rank_queues_init(l);
+    take_slowness(l);
     TAILQ_INSERT_TAIL(&sh->all_lanes, l, all_link);
     hky_map_put(&sh->lanes, key, l);
     return l;
@@ -112,6 +154,7 @@ static void lane_retire(struct lane *l)
     if (!l->is_gone) {
         pthread_mutex_lock(&sh->s->lock);
         l->is_gone = true;
+        keep_slowness(l);
         lane_note_trouble(l); /* operators may have it in hand */
         pthread_mutex_unlock(&sh->s->lock);
         TAILQ_REMOVE(&sh->all_lanes, l, all_link);
@@ -128,12 +171,19 @@ void shard_retire_lanes(struct hky_shard *sh)
     shard_turn_later(sh);
 }
 
+/* The same question to the plan, with the same answer: which steps may be taken depends on the author, too. */
+static bool are_alike(const struct hky_recipient *a, const struct hky_recipient *b)
+{
+    return a->plan == b->plan && a->step == b->step &&
+           (a->message == b->message ||
+            hky_str_eq(hky_message_fact(a->message, HKY_FACT_AUTHOR), hky_message_fact(b->message, HKY_FACT_AUTHOR)));
+}
+
 /* What a paused lane holds goes on to relays that can take it now: they pull, nothing is pushed. */
 static void lane_pull(struct lane *l)
 {
     unsigned looked = 0, moved = 0;
-    const struct hky_plan *stays = NULL; /* plan and step known to have no other way */
-    unsigned stays_step = 0;
+    const struct hky_recipient *stays = NULL; /* its plan and step are known to have no other way for its author */
     for (int k = 0; k < HKY_RANK_N; k++) {
         struct scenario_queue *q = TAILQ_FIRST(&l->ranks[k].turn), *q_next;
         for (; q != NULL; q = q_next) {
@@ -141,7 +191,7 @@ static void lane_pull(struct lane *l)
             struct hky_recipient *r = TAILQ_FIRST(&q->recipients), *next;
             for (; r != NULL && looked < PULL_LOOK && moved < PULL_MOVE; r = next, looked++) {
                 next = TAILQ_NEXT(r, link);
-                if (r->plan == stays && r->step == stays_step) {
+                if (stays != NULL && are_alike(r, stays)) {
                     continue;
                 }
                 if (leave_for_reason(l->shard, r, HKY_CLASS_PAUSED)) {
@@ -150,8 +200,7 @@ static void lane_pull(struct lane *l)
                         break; /* q may be gone with its last one */
                     }
                 } else {
-                    stays = r->plan;
-                    stays_step = r->step;
+                    stays = r;
                 }
             }
         }
@@ -202,6 +251,7 @@ void shard_sweep_lanes(struct hky_shard *sh, int64_t now_ms)
         }
     }
     if (is_idle_round) {
+        forget_slowness(sh, now_ms);
         sh->next_idle_round_ms = now_ms + IDLE_ROUND_MS;
     }
 }

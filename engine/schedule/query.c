@@ -183,7 +183,8 @@ static void act(struct hky_shard *sh, enum hky_queue_action action, struct hky_r
         break;
     case HKY_QUEUE_HOLD:
         unplace(sh, r);
-        if (r->parked_at_ms != 0) {
+        if (r->parked_at_ms != 0) { /* the clock stood still until now, and stands still while it is held */
+            r->expire_at_ms += r->expire_at_ms != 0 ? shard_now(sh) - r->parked_at_ms : 0;
             r->parked_at_ms = r->parked_times = 0;
         }
         hold(sh, r, "by an operator");

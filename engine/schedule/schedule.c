@@ -133,6 +133,11 @@ static void shard_fini(struct hky_shard *sh)
         free(e->value);
     }
     hky_map_fini(&sh->deferred);
+    at = 0;
+    for (struct hky_map_entry *e; (e = hky_map_next(&sh->slowed, &at)) != NULL;) {
+        free(e->value);
+    }
+    hky_map_fini(&sh->slowed);
     hky_heap_fini(&sh->due);
     hky_heap_fini(&sh->wakes);
     pthread_mutex_destroy(&sh->inbox_lock);

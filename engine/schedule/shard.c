@@ -428,6 +428,7 @@ void shard_init(struct hky_shard *sh, struct hky_schedule *s, unsigned index, st
     sh->policy = hky_policy_ref(s->policy);
     hky_map_init_outside(&sh->lanes);
     hky_map_init(&sh->deferred);
+    hky_map_init_outside(&sh->slowed);
     TAILQ_INIT(&sh->all_lanes);
     TAILQ_INIT(&sh->gone_lanes);
     TAILQ_INIT(&sh->woken);

@@ -146,9 +146,10 @@ void hky_identity_choose(const struct hky_policy *policy, const struct hky_relay
 {
     (void)policy, (void)recipient;
     const char *from = plan->steps[step].from;
-    out->is_allowed = !(relay->never_rewrite || (from != NULL && from[0] == '\0'));
-    out->is_rewritten = false;
     struct hky_str author = hky_message_fact(message, HKY_FACT_AUTHOR);
+    bool is_its_own = relay->sends_as == fake_everyone || hky_str_iends(author, hky_str_z(relay->sends_as[0]));
+    out->is_allowed = is_its_own && !(relay->never_rewrite || (from != NULL && from[0] == '\0'));
+    out->is_rewritten = false;
     snprintf(out->from, sizeof out->from, "%.*s", HKY_STR_ARG(author));
     snprintf(out->sender, sizeof out->sender, "%.*s", HKY_STR_ARG(author));
     out->reply_to[0] = '\0';

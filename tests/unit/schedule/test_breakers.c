@@ -1,5 +1,7 @@
 #include "unit/schedule/stage.h"
 
+static const char *const only_shop[] = {"shop.example", NULL};
+
 #include "schedule/breaker.h"
 
 /* ---- breakers and pauses ---- */
@@ -276,6 +278,72 @@ static void one_transaction_counts_once(void **state)
     }
 }
 
+/* Another policy makes another lane; what the server said of its rate holds for it as well. */
+static void a_reload_keeps_a_rate_limit(void **state)
+{
+    (void)state;
+    struct stage st;
+    struct hky_job *job;
+    stage_init(&st);
+    fake_relay(&st.policy, "ses");
+    fake_policy_init(&st.second, 22);
+    fake_relay(&st.second, "ses");
+    stage_start(&st);
+    struct hky_plan *plan = fake_plan((struct hky_step[]){fake_step("ses")}, 1);
+    st.plan = hky_plan_ref(plan);
+    send(&st, plan);
+    send(&st, plan);
+    assert_int_equal(take(&st, "ses", &job), HKY_TAKE_JOB);
+    struct hky_outcome o = fake_outcome(HKY_CLASS_RATE_LIMITED, true);
+    o.retry_after_sec = 600;
+    o.scope = HKY_SCOPE_RELAY;
+    hky_rehearsal_answer(&st.r, &job, &o);
+    hky_schedule_set_policy(st.r.schedule, &st.second.policy);
+    turns(&st);
+    pass(&st, 10 * MINUTE - 1);
+    expect_wait(&st, "ses");
+    pass(&st, 1);
+    assert_int_equal(take(&st, "ses", &job), HKY_TAKE_JOB);
+    hky_schedule_give_back(&job);
+    hky_plan_unref(&plan);
+    stage_end(&st);
+    assert_int_equal(st.second.policy.refs, 1);
+}
+
+/* The first in a paused lane has an author whom the next step refuses; those behind it have others, and go. */
+static void an_author_that_cannot_go_keeps_nobody(void **state)
+{
+    (void)state;
+    struct stage st;
+    struct hky_error e;
+    struct hky_job *job;
+    stage_init(&st);
+    fake_relay(&st.policy, "rental");
+    fake_relay(&st.policy, "ses");
+    st.policy.relays[1].sends_as = only_shop;
+    stage_start(&st);
+    struct hky_plan *plan = fake_plan((struct hky_step[]){fake_step("rental"), fake_step("ses")}, 2);
+    for (int i = 0; i < 2; i++) {
+        struct hky_rcpt_draft rcpt = {.address = HKY_STR("a@example.com")};
+        struct hky_message_draft d = {
+            .id = st.next_id++, .accepted_at_ms = START, .size = 10, .recipients = &rcpt, .n_recipients = 1};
+        d.facts[HKY_FACT_AUTHOR] = i == 0 ? HKY_STR("other@else.example") : HKY_STR("news@shop.example");
+        struct hky_message *m = hky_message_new(&d);
+        m->recipients[0].plan = hky_plan_ref(plan);
+        m->recipients[0].policy = 11;
+        hky_rehearsal_send(&st.r, m);
+        hky_message_unref(&m);
+    }
+    st.log[0] = '\0';
+    assert_int_equal(hky_schedule_pause(st.r.schedule, "rental", 0, &e), HKY_OK);
+    pass(&st, 1000);
+    assert_int_equal(take(&st, "ses", &job), HKY_TAKE_JOB);
+    assert_true(hky_str_eq(hky_message_fact(job->message, HKY_FACT_AUTHOR), HKY_STR("news@shop.example")));
+    hky_schedule_give_back(&job);
+    hky_plan_unref(&plan);
+    stage_end(&st);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -287,6 +355,8 @@ int main(void)
         cmocka_unit_test(a_reload_leaves_the_pause_of_a_quota),
         cmocka_unit_test(rate_limited_slows_the_lane),
         cmocka_unit_test(one_transaction_counts_once),
+        cmocka_unit_test(a_reload_keeps_a_rate_limit),
+        cmocka_unit_test(an_author_that_cannot_go_keeps_nobody),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -273,6 +273,33 @@ static void a_lane_made_while_a_reload_is_on_its_way_has_its_caps(void **state)
     assert_int_equal(st.second.policy.refs, 1);
 }
 
+/* The time for which nobody could decide is not age: neither for who is held then. */
+static void holding_a_parked_one_does_not_age_it(void **state)
+{
+    (void)state;
+    struct stage st;
+    stage_init(&st);
+    fake_relay(&st.policy, "ses");
+    stage_start(&st);
+    struct hky_plan *plan = fake_plan((struct hky_step[]){fake_step("ses")}, 1);
+    struct hky_message *m = send(&st, plan);
+    answer(&st, "ses", HKY_CLASS_SYSTEM_TEMP, true, 0);
+    struct hky_recipient *r = &m->recipients[0];
+    int64_t left_ms = r->expire_at_ms - START;
+    fake_policy_init(&st.second, 22);
+    fake_relay(&st.second, "ses");
+    hky_schedule_set_policy(st.r.schedule, &st.second.policy); /* whose policy has no route for it */
+    turns(&st);
+    pass(&st, 5 * MINUTE);
+    assert_int_equal(r->state, HKY_RCPT_PARKED);
+    int64_t parked_at_ms = r->parked_at_ms;
+    pass(&st, 24 * HOUR);
+    assert_int_equal(ask(&st, HKY_QUEUE_HOLD, (struct hky_selection){.to = "a@example.com"}, NULL, 0), 1);
+    assert_int_equal(r->expire_at_ms - hky_clock_now_ms(&st.r.clock), left_ms - (parked_at_ms - START));
+    hky_plan_unref(&plan);
+    stage_end(&st);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -283,6 +310,7 @@ int main(void)
         cmocka_unit_test(broken_domains_are_shown_and_resumed),
         cmocka_unit_test(a_lane_that_goes_takes_its_breaker_along),
         cmocka_unit_test(a_lane_made_while_a_reload_is_on_its_way_has_its_caps),
+        cmocka_unit_test(holding_a_parked_one_does_not_age_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
