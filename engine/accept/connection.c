@@ -17,6 +17,7 @@ struct hky_connection {
     struct hky_accept_worker *worker;
     struct hky_stream *stream; /* NULL: closed */
     struct hky_policy *policy;
+    struct hky_policy *next_policy; /* NULL, or what the session goes on by as soon as it is at rest */
     const struct hky_listen *listen;
     struct hky_door *door;
     struct hky_pending *pending;
@@ -52,6 +53,7 @@ static void connection_free(struct hky_connection *c)
     hky_timer_cancel(&c->again);
     hky_session_fini(&c->session);
     hky_policy_unref(&c->policy);
+    hky_policy_unref(&c->next_policy);
     hky_door_unref(&c->door);
     free(c);
 }
@@ -121,11 +123,23 @@ static void move_deadline(struct hky_connection *c, size_t n_read)
     c->seen_commands = s->n_commands;
 }
 
+/* The session went over to the new policy: the old one is no longer borrowed. */
+static void leave_old_policy(struct hky_connection *c)
+{
+    if (c->next_policy == NULL || c->session.p.policy != c->next_policy)
+        return;
+    hky_policy_unref(&c->policy);
+    c->policy = c->next_policy;
+    c->listen = c->session.p.listen;
+    c->next_policy = NULL;
+}
+
 /* After anything happened to the session: stop reading, or go on. */
 static void settle(struct hky_connection *c, size_t n_read)
 {
     if (c->stream == NULL)
         return;
+    leave_old_policy(c);
     if (c->session.waits & HKY_WAIT_OUTPUT) {
         hky_stream_flush(c->stream);
         if (hky_stream_unsent(c->stream) <= UNSENT_MAX) {
@@ -385,6 +399,14 @@ static bool is_in(const struct hky_cidr *cidr, const struct in6_addr *addr)
     return rest == 0 || ((cidr->addr[whole] ^ addr->s6_addr[whole]) >> (8 - rest)) == 0;
 }
 
+static bool is_allowed(const struct hky_listen *listen, const struct in6_addr *addr)
+{
+    for (uint32_t i = 0; i < listen->n_allow; i++)
+        if (is_in(&listen->allow[i], addr))
+            return true;
+    return false;
+}
+
 static void greet(struct hky_connection *c)
 {
     struct hky_session_params p = {
@@ -396,10 +418,9 @@ static void greet(struct hky_connection *c)
         .client = c->peer.text,
         .is_loopback = hky_peer_is_loopback(&c->peer.addr),
         .is_secure = hky_stream_is_secure(c->stream),
+        .is_allowed = is_allowed(c->listen, &c->peer.addr),
     };
 
-    for (uint32_t i = 0; i < c->listen->n_allow && !p.is_allowed; i++)
-        p.is_allowed = is_in(&c->listen->allow[i], &c->peer.addr);
     hky_session_init(&c->session, &p);
     c->is_greeted = true;
     settle(c, 0);
@@ -497,6 +518,59 @@ void hky_connection_new(struct hky_gate *gate, int fd, const struct hky_connecti
         start_tls(c);
     } else {
         greet(c);
+    }
+}
+
+/* Of a session whose listener is gone: one that would take it as it is (the port moved), or NULL. */
+static const struct hky_listen *stand_in(const struct hky_policy *policy, const struct hky_connection *c)
+{
+    const struct hky_user *user = c->session.user;
+
+    for (uint32_t i = 0; i < policy->engine.n_listen; i++) {
+        const struct hky_listen *l = &policy->engine.listen[i];
+        for (uint32_t k = 0; user != NULL && k < l->n_users; k++)
+            if (strcmp(l->users[k].name, user->name) == 0)
+                return l;
+        if (user == NULL && (is_allowed(l, &c->peer.addr) || (l->n_users == 0 && hky_peer_is_loopback(&c->peer.addr))))
+            return l;
+    }
+    return NULL;
+}
+
+static void take_policy(struct hky_connection *c, struct hky_policy *policy)
+{
+    const struct hky_listen *listen = find_listen(policy, c->door);
+
+    if (listen == NULL && c->is_greeted)
+        listen = stand_in(policy, c);
+
+    if (c->session.p.policy == policy && c->is_greeted)
+        return;
+    if (!c->is_greeted) { /* still in the handshake of TLS */
+        if (listen == NULL) {
+            connection_close(c);
+            return;
+        }
+        hky_policy_unref(&c->policy);
+        c->policy = hky_policy_ref(policy);
+        c->listen = listen;
+        return;
+    }
+    hky_policy_unref(&c->next_policy);
+    c->next_policy = hky_policy_ref(policy);
+    hky_session_take_policy(
+        &c->session, &(struct hky_session_review){policy, listen, listen != NULL && is_allowed(listen, &c->peer.addr)});
+    settle(c, 0);
+}
+
+void hky_connections_take_policy(struct hky_accept_worker *w)
+{
+    struct hky_policy *policy = w->accept->ops.policy(w->accept->ops.ctx, w->index);
+    struct hky_connection *c, *next;
+
+    for (c = LIST_FIRST(&w->connections); c != NULL; c = next) {
+        next = LIST_NEXT(c, link);
+        take_policy(c, policy);
     }
 }
 

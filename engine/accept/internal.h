@@ -81,6 +81,7 @@ struct hky_connection_peer {
     struct in6_addr addr; /* v4 as v4-mapped */
 };
 void hky_connection_new(struct hky_gate *gate, int fd, const struct hky_connection_peer *peer);
+void hky_connections_take_policy(struct hky_accept_worker *w); /* a new one is in force at the worker */
 void hky_connections_drain(struct hky_accept_worker *w);
 void hky_connections_free(struct hky_accept_worker *w); /* the loop has stopped */
 bool hky_peer_is_loopback(const struct in6_addr *addr);

@@ -259,6 +259,14 @@ static void run_close(struct hky_task *task)
     free(o);
 }
 
+static void run_review(struct hky_task *task)
+{
+    struct order *o = order_of(task);
+
+    hky_connections_take_policy(o->worker);
+    free(o);
+}
+
 static void run_drain(struct hky_task *task)
 {
     struct order *o = order_of(task);
@@ -504,6 +512,8 @@ void hky_accept_commit(struct hky_accept *a, struct hky_accept_change **pchange)
         if (a->is_started)
             door_start(a, change->items[i].opened);
     }
+    for (unsigned w = 0; w < a->params.n_workers; w++)
+        post(a, w, NULL, run_review);
     free(change);
 }
 

@@ -409,10 +409,94 @@ static size_t swallow_input(struct hky_session *s, size_t n)
     return used;
 }
 
+/* --- a new policy --- */
+
+static const struct hky_user *user_of(const struct hky_listen *listen, const char *name)
+{
+    for (uint32_t i = 0; listen != NULL && i < listen->n_users; i++)
+        if (strcmp(listen->users[i].name, name) == 0)
+            return &listen->users[i];
+    return NULL;
+}
+
+static bool same_word(const char *a, const char *b)
+{
+    return a == NULL || b == NULL ? a == b : strcmp(a, b) == 0;
+}
+
+static bool same_words(const char *const *a, const char *const *b)
+{
+    if (a == NULL || b == NULL)
+        return a == b;
+    while (*a != NULL && *b != NULL && strcmp(*a, *b) == 0)
+        a++, b++;
+    return *a == NULL && *b == NULL;
+}
+
+/* What the file or command gives may have changed all the same: that is seen at the next login. */
+static bool same_password(const struct hky_user *a, const struct hky_user *b)
+{
+    return same_word(a->password.name, b->password.name) && same_word(a->password.literal, b->password.literal) &&
+           same_words(a->password.command, b->password.command);
+}
+
+/* Does the login, or the place it comes from, have by the new policy what it has by the old? */
+static bool has_the_same_rights(const struct hky_session *s)
+{
+    const struct hky_session_review *r = &s->review;
+
+    if (s->user == NULL)
+        return r->listen != NULL && r->is_allowed == s->p.is_allowed &&
+               (r->listen->n_users == 0) == (s->p.listen->n_users == 0);
+    const struct hky_user *user = user_of(r->listen, s->user->name);
+    return user != NULL && same_password(s->user, user) && same_words(s->user->senders, user->senders) &&
+           same_words(s->user->scenarios, user->scenarios);
+}
+
+static void review_at_rest(struct hky_session *s)
+{
+    const struct hky_user *before = s->user;
+    bool could_send = hky_session_may_send(s);
+
+    if (s->review.listen == NULL) {
+        s->review.policy = NULL;
+        hky_session_close(s, "4.3.2", "no longer takes mail here");
+        return;
+    }
+    s->user = before != NULL ? user_of(s->review.listen, before->name) : NULL;
+    bool is_ended = before != NULL && (s->user == NULL || !same_password(before, s->user));
+    s->p.policy = s->review.policy;
+    s->p.listen = s->review.listen;
+    s->p.is_allowed = s->review.is_allowed;
+    s->review.policy = NULL;
+    if (is_ended)
+        hky_session_close(s, "4.7.0", "has another login now; log in again");
+    else if (could_send && !hky_session_may_send(s))
+        hky_session_close(s, "4.7.0", "no longer takes mail from this address");
+}
+
+static bool is_at_rest(const struct hky_session *s)
+{
+    return (s->state == HKY_SESSION_CONNECTED || s->state == HKY_SESSION_READY) && s->waits == 0;
+}
+
+void hky_session_take_policy(struct hky_session *s, const struct hky_session_review *review)
+{
+    if (s->state == HKY_SESSION_CLOSED)
+        return;
+    s->review = *review;
+    if (is_at_rest(s))
+        review_at_rest(s);
+    else if (s->tx != NULL && s->review.listen != NULL && !has_the_same_rights(s))
+        hky_session_close(s, "4.7.0", "has other rights for you now; try again");
+}
+
 void hky_session_rest(struct hky_session *s)
 {
     if (s->is_draining && s->waits == 0)
         hky_session_drain(s);
+    else if (s->review.policy != NULL && is_at_rest(s))
+        review_at_rest(s);
 }
 
 size_t hky_session_input(struct hky_session *s, const char *p, size_t n)
@@ -461,6 +545,7 @@ void hky_session_on_commit(struct hky_session *s, const struct hky_durable *dura
         hky_session_reply(s, why.code, why.enhanced, "%s", why.text);
     }
     hky_session_tx_reset(s);
+    hky_session_rest(s);
 }
 
 void hky_session_on_tls(struct hky_session *s)

@@ -69,15 +69,23 @@ struct hky_session_ops {
 struct hky_session_params {
     const struct hky_session_ops *ops;
     void *ctx;
-    const struct hky_policy *policy; /* borrowed for the life of the session */
+    const struct hky_policy *policy; /* borrowed, until a review has replaced it */
     const struct hky_listen *listen; /* of that policy */
     struct hky_sasl *sasl;
     const char *client; /* numeric address */
     bool is_loopback, is_allowed, is_secure;
 };
 
+/* What a new policy says of a session that is open. */
+struct hky_session_review {
+    const struct hky_policy *policy; /* NULL: nothing waits */
+    const struct hky_listen *listen; /* NULL: there is no such listener any more */
+    bool is_allowed;
+};
+
 struct hky_session {
     struct hky_session_params p; /* `client` is not kept here */
+    struct hky_session_review review;
     char client[46];
     uint8_t state, after_swallow;
     uint8_t waits; /* HKY_WAIT_ */
@@ -106,6 +114,10 @@ void hky_session_resume(struct hky_session *s, unsigned wait); /* WAIT_BIG, _JOU
 void hky_session_timeout(struct hky_session *s);               /* 421 and close */
 /* No more transactions: an idle session is closed with 421 now, a busy one after its transaction. */
 void hky_session_drain(struct hky_session *s);
+/* A new policy is in force. A session at rest goes on by it now, any other as soon as it is at rest: until then it
+ * borrows from the old one, afterwards `p.policy` is the new one. Who may no longer send gets 421; so does a
+ * transaction under way whose login or network has other rights now. */
+void hky_session_take_policy(struct hky_session *s, const struct hky_session_review *review);
 bool hky_session_is_content(const struct hky_session *s); /* reading content: the data rate counts */
 
 /* --- between the files of this stage --- */

@@ -50,7 +50,8 @@ enum hky_err hky_accept_check_listener(const struct hky_policy *policy, const st
 
 /* A reload, in two halves, on the thread that called start. Prepare does all that can fail (as in new: addresses,
  * certificates, open relay) and changes nothing; new sockets are bound. Commit, when the new policy is on its way to
- * the workers, opens and closes listeners; sessions go on. `policy` is borrowed until then. Abandon: on second thought.
+ * the workers, opens and closes listeners; open sessions go on by the new policy, or end. `policy` is borrowed until
+ * then. Abandon drops the prepared change.
  */
 struct hky_accept_change;
 enum hky_err hky_accept_prepare(struct hky_accept *a, const struct hky_policy *policy, struct hky_accept_change **out,

@@ -904,6 +904,46 @@ def relays_whose_secret_hangs(world):
     engine.kill()  # its stop would wait for the three, 10 s at most
 
 
+@case("A22")
+def a_reload_takes_a_login_away(world):
+    """A login, or a network, that a reload takes away sends nothing more in the sessions that are open; others go on."""
+    sink = world.sink()
+    ports = free_ports(2)
+    text = f"""
+engine {{ hostname = "mx.test", http = false, workers = 2, listen = {{ "127.0.0.1:{{port}}",
+  {{ addr = "127.0.0.1:{ports[0]}", users = {{ old = {{ password = "{PASSWORD}" }}, kept = {{ password = "{PASSWORD}" }} }} }},
+  {{ addr = "127.0.0.1:{ports[1]}", users = {{ kept = {{ password = "{PASSWORD}" }} }}, allow = {{ "127.0.0.0/8" }} }} }} }}
+relay "sink" {{ host = "127.0.0.1", port = {sink.ports[0]}, tls = "none" }}
+route "all" {{ to = "*", via = "sink" }}
+"""
+    engine = world.engine(text)
+    sessions = {}
+    for name, port, user in (("old", ports[0], "old"), ("old-busy", ports[0], "old"), ("kept", ports[0], "kept"), ("network", ports[1], None)):
+        s = sessions[name] = smtplib.SMTP("127.0.0.1", port, timeout=20)
+        s.ehlo()
+        if user:
+            s.login(user, PASSWORD)
+        s.mail("a@x.test")
+        if name != "old-busy":
+            s.rset()
+    with open(engine.policy) as f:
+        now = f.read()
+    with open(engine.policy, "w") as f:
+        f.write(now.replace(f'old = {{ password = "{PASSWORD}" }}, ', "").replace(', allow = { "127.0.0.0/8" }', ""))
+    check(world.run("reload", "--spool", engine.spool)[0] == 0, "reload")
+    for name in ("old", "old-busy", "network"):
+        try:
+            code = sessions[name].rcpt("b@y.test")[0] if name == "old-busy" else sessions[name].mail("a@x.test")[0]
+        except smtplib.SMTPServerDisconnected:
+            code = 421
+        check(code == 421, f"{name}: {code}")
+    sessions["kept"].sendmail("a@x.test", ["b@y.test"], "Subject: x\r\n\r\nx\r\n")
+    wait_for(lambda: len(world.received()) == 1, 20, 0.05, "the mail of the login that stays")
+    for s in sessions.values():
+        s.close()
+    return engine
+
+
 # ---
 
 def main():
