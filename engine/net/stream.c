@@ -13,34 +13,6 @@
 
 enum { READ_MAX_DEFAULT = 64 * 1024, DRAIN_AT_CLOSE = 256 * 1024 };
 
-void hky_stream_say(struct hky_stream *s, enum hky_stream_event ev, const struct hky_error *e)
-{
-    if (!s->is_closed)
-        s->ops->on_event(s->ctx, ev, e);
-}
-
-void hky_stream_at_end(struct hky_stream *s)
-{
-    if (s->is_end_queued)
-        return;
-    s->is_end_queued = true;
-    hky_loop_defer(s->loop, &s->at_end);
-}
-
-void hky_stream_at_next(struct hky_stream *s)
-{
-    if (s->is_next_queued)
-        return;
-    s->is_next_queued = true;
-    hky_loop_defer_next(s->loop, &s->at_next);
-}
-
-void hky_stream_fail(struct hky_stream *s)
-{
-    s->is_failing = true;
-    hky_stream_at_end(s);
-}
-
 static void finish_connect(struct hky_stream *s)
 {
     int sys = 0;

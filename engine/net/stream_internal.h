@@ -1,5 +1,6 @@
 /*
- * stream_internal -- the stream's parts: stream.c (life, order of events), stream_read.c, stream_write.c. net/ only.
+ * stream_internal -- the parts of a stream, from the top: stream.c (life, order of events), stream_read.c,
+ * stream_write.c, stream_tell.c. net/ only.
  */
 #ifndef HKY_NET_STREAM_INTERNAL_H
 #define HKY_NET_STREAM_INTERNAL_H
