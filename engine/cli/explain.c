@@ -90,7 +90,8 @@ static bool load(struct explain_case *c, const struct explain_wish *w)
             continue; /* check's business */
         hky_buf_clear(&line);
         hky_problem_format(&problems.items[i], &line);
-        fprintf(stderr, "%s\n", hky_buf_z(&line));
+        hky_cli_put(stderr, hky_buf_z(&line));
+        fputc('\n', stderr);
     }
     hky_buf_fini(&line);
     hky_problems_fini(&problems);
@@ -319,7 +320,9 @@ static void print_refusal(const struct hky_refusal *r, bool is_json)
 
     snprintf(reply, sizeof reply, "%d %s %s", r->code, r->enhanced, r->text);
     if (!is_json) {
-        printf("The engine refuses this mail: %s\n", reply);
+        fputs("The engine refuses this mail: ", stdout);
+        hky_cli_put(stdout, reply);
+        putchar('\n');
         return;
     }
     struct hky_buf out;

@@ -59,7 +59,9 @@ static void on_line(void *ctx, const struct hky_probe_line *line)
     printf("  %s%s%s ", hky_cli_colour(line->is_good ? "green" : "red"), line->is_good ? "ok  " : "FAIL",
            hky_cli_colour("off"));
     print_padded(stage_label(line->stage, p->is_ja), 11);
-    printf("%7lld ms  %s\n", (long long)line->took_ms, line->text);
+    printf("%7lld ms  ", (long long)line->took_ms);
+    hky_cli_put(stdout, line->text);
+    putchar('\n');
     fflush(stdout);
 }
 

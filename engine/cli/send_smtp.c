@@ -166,8 +166,11 @@ static void complain(const struct peer *p, const char *what, const struct hky_re
 {
     char text[HKY_REPLY_TEXT + 40];
 
-    if (!p->is_lost)
-        fprintf(stderr, "%s: %s: %s\n", p->who, what, hky_reply_format(r, text, sizeof text));
+    if (p->is_lost)
+        return;
+    fprintf(stderr, "%s: %s: ", p->who, what);
+    hky_cli_put(stderr, hky_reply_format(r, text, sizeof text));
+    fputc('\n', stderr);
 }
 
 static void add_xtext(struct hky_buf *out, const char *z)

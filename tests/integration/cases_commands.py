@@ -5,6 +5,7 @@ import signal
 import smtplib
 import socket
 import subprocess
+import threading
 
 from common import case, holds, message, same, send
 from harness import answers, free_ports, wait_for
@@ -251,3 +252,32 @@ def eighty_columns(world):
     id_ = engine.queue()["rows"][0]["id"]
     shown_ = world.run("queue", "show", id_, "--spool", engine.spool)[1]
     holds("times in     UTC" in world.run("queue", "show", id_, "--utc", "--spool", engine.spool)[1] and "times in " in shown_, shown_)
+
+
+@case("commands", "what peers and policies say reaches the terminal as text: no control characters, no broken UTF-8")
+def inert_words(world):
+    hostile = b"550 5.7.1 no\x1b]0;title\x07\x1b[2J \xff\xe2\x80\xae\r\n"
+    listener = socket.create_server(("127.0.0.1", 0))
+    where = f"127.0.0.1:{listener.getsockname()[1]}"
+
+    def serve():
+        while True:
+            try:
+                peer, _ = listener.accept()
+            except OSError:
+                return
+            with peer:
+                peer.sendall(b"220 peer ESMTP\r\n")
+                for line in peer.makefile("rb"):
+                    peer.sendall(b"250 peer\r\n" if line[:4].upper() in (b"EHLO", b"HELO", b"RSET") else b"221 bye\r\n" if line[:4].upper() == b"QUIT" else hostile)
+    threading.Thread(target=serve, daemon=True).start()
+    world.write("policy.lua", f'''
+        relay "r" {{ host = "127.0.0.1", port = {listener.getsockname()[1]}, tls = "none" }}
+        route "all" {{ to = "*", when = function(r) error("bad\\27[2J" .. r.address) end, via = "r" }}''')
+    for args in (["send", "--server", where, "a@x.example"], ["load", "-n", "1", "--server", where], ["probe", "policy.lua", "r", "--to", "a@x.example"],
+                 ["explain", "policy.lua", "--to", "a@x.example", "--author", "b@y.example"]):
+        p = subprocess.run([world.binary, *args], input=b"Subject: x\n\nhi\n", capture_output=True, cwd=world.dir, timeout=60)
+        said = p.stdout + p.stderr
+        holds(p.returncode == 1 and (b"5.7.1 no" in said or b"bad" in said), f"{args}: {p.returncode} {said}")
+        holds(not any(c < 0x20 and c not in b"\r\n" for c in said) and "\u202e" not in said.decode(), f"{args}: {said}")
+    listener.close()
