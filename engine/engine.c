@@ -188,7 +188,7 @@ static enum hky_err open_loops(struct hky_engine *engine, struct hky_error *e)
             err = hky_vm_new(engine->policy, &w->vm, e);
         if (err == HKY_OK)
             hky_vm_set_log(w->vm, engine->log);
-        w->lookups = hky_lookups_new();
+        w->lookups = hky_lookups_new(w->loop, engine->policy);
         if (w->vm != NULL)
             hky_vm_set_lookups(w->vm, w->lookups);
         engine->loops[i] = w->loop;

@@ -258,6 +258,7 @@ void hky_worker_set_vm(struct hky_worker *w, struct hky_vm *vm)
     }
     hky_where_free(&w->where);
     w->where_for = 0;
+    hky_lookups_follow(w->lookups, hky_vm_policy(vm));
     hky_vm_set_lookups(vm, w->lookups);
     hky_vm_free(&w->vm);
     w->vm = vm;

@@ -95,9 +95,16 @@ static bool load(struct explain_case *c, const struct explain_wish *w)
     }
     hky_buf_fini(&line);
     hky_problems_fini(&problems);
-    if (err == HKY_OK && (err = hky_vm_new(c->policy, &c->vm, &e)) != HKY_OK)
+    if (err != HKY_OK)
+        return false;
+    if ((err = hky_vm_new(c->policy, &c->vm, &e)) != HKY_OK || (err = hky_loop_new(&c->loop, &e)) != HKY_OK) {
         fprintf(stderr, "hikyaku explain: %s\n", e.text);
-    return err == HKY_OK;
+        return false;
+    }
+    c->lookups = hky_lookups_new(c->loop, c->policy);
+    hky_lookups_wait_here(c->lookups);
+    hky_vm_set_lookups(c->vm, c->lookups);
+    return true;
 }
 
 /* ---- how the plan goes on: the schedule itself says it, on a clock that is moved (hikyaku/rehearse.h) ---- */
@@ -305,7 +312,7 @@ static bool plan_recipient(struct explain_case *c)
     struct hky_recipient *r = c->recipient;
 
     if (d->kind != HKY_DECIDED) {
-        r->state = HKY_RCPT_PARKED;
+        r->state = d->kind == HKY_UNANSWERED ? HKY_RCPT_UNDECIDED : HKY_RCPT_PARKED;
         return true;
     }
     r->plan = hky_plan_ref(d->plan);
@@ -397,6 +404,8 @@ static int run(const struct hky_cli_command *self, int argc, char **argv)
         hky_message_unref(&c.message);
         hky_buf_fini(&c.header);
         hky_vm_free(&c.vm);
+        hky_lookups_free(&c.lookups);
+        hky_loop_free(&c.loop);
         hky_policy_unref(&c.policy);
         free(c.after);
     }

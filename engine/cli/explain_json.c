@@ -88,7 +88,10 @@ static void add_decision(const struct explain_case *c, struct hky_json *out)
     hky_json_z(out, "file", plan != NULL ? plan->file : c->explanation.decision.place.file);
     hky_json_uint(out, "line", plan != NULL ? plan->line : c->explanation.decision.place.line);
     add_arms(c, out);
-    hky_json_z(out, "parked", plan != NULL ? NULL : c->explanation.decision.text);
+    bool is_undecided = c->explanation.decision.kind == HKY_UNANSWERED;
+    hky_json_z(out, "parked", plan != NULL || is_undecided ? NULL : c->explanation.decision.text);
+    if (is_undecided)
+        hky_json_z(out, "undecided", c->explanation.decision.text);
     hky_json_z(out, "from", can ? id.from : NULL);
     hky_json_z(out, "sender", can ? id.sender : NULL);
     hky_json_begin_array(out, "limits");
@@ -154,6 +157,8 @@ void explain_print_json(const struct explain_case *c)
     hky_json_str(&out, "recipient", hky_recipient_address(c->recipient));
     add_decision(c, &out);
     add_considered(c, &out);
+    if (c->explanation.mail_hosts[0] != '\0')
+        hky_json_z(&out, "mail_hosts", c->explanation.mail_hosts);
     if (c->n_after > 0)
         add_after(c, &out);
     hky_json_end_object(&out);

@@ -138,6 +138,8 @@ static void print_considered(const struct explain_case *c)
     hky_cli_table_print(&t);
     if (n_no > ROUTES_SHOWN)
         printf("  ... and %zu more that do not match; --json lists them all\n", n_no - ROUTES_SHOWN);
+    if (x->mail_hosts[0] != '\0')
+        fact("  mx:", hky_str_z(x->mail_hosts));
     for (size_t i = 0; i < x->n_notes; i++)
         fact("  note:", hky_str_z(x->notes[i]));
 }
@@ -409,6 +411,13 @@ void explain_print_text(const struct explain_case *c)
 
     print_facts(c);
     print_considered(c);
+    if (d->kind == HKY_UNANSWERED) {
+        title("undecided");
+        indented(d->text);
+        indented("It would be accepted and wait, visible in the queue as undecided; the look-up is repeated after 1m, "
+                 "5m, 15m, then hourly, until it expires.");
+        return;
+    }
     if (c->recipient->plan == NULL) {
         title("parked");
         indented(d->text);

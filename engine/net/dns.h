@@ -35,6 +35,7 @@ struct hky_dns_mx_answer {
     bool is_implicit; /* no MX record: the domain itself (RFC 5321 5.1) */
     unsigned n;
     struct hky_dns_mx mx[HKY_DNS_MX_MAX]; /* by preference, equal ones shuffled at each answer */
+    uint32_t ttl_sec;                     /* of the records, at most an hour; of a failure, as long as it is kept */
     char text[120];                       /* for people when not OK */
 };
 struct hky_dns_addr_answer {

@@ -267,6 +267,7 @@ void hky_dns_copy_mx(const struct hky_dns_entry *e, struct hky_dns_mx_answer *a)
     a->status = e->status;
     a->is_implicit = e->is_implicit;
     a->n = e->n;
+    a->ttl_sec = e->ttl_sec < HKY_DNS_TTL_MAX_SEC ? e->ttl_sec : HKY_DNS_TTL_MAX_SEC;
     memcpy(a->text, e->text, sizeof a->text);
     if (e->n > 0)
         memcpy(a->mx, e->mx, e->n * sizeof *a->mx);

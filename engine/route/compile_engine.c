@@ -52,6 +52,8 @@ static void defaults(struct hky_loader *l, struct hky_engine_options *o)
                    .lua_instructions = 100000,
                    .lua_ms = 5,
                    .lua_memory = UINT64_C(64) << 20,
+                   .lookup_ms = 10000,
+                   .mail_hosts = 10000,
                    .command_ms = 300000,
                    .data_ms = 300000},
     };
@@ -76,7 +78,8 @@ static void read_bounds(struct hky_loader *l, int body, struct hky_place place, 
                    {"auth_tries", &b->auth_tries},
                    {"hosts", &b->hosts},
                    {"lua_instructions", &b->lua_instructions},
-                   {"lua_ms", &b->lua_ms}};
+                   {"lua_ms", &b->lua_ms},
+                   {"mail_hosts", &b->mail_hosts}};
 
     hky_keys_check(L, body, keys, false, "engine.bounds", place);
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
@@ -87,6 +90,7 @@ static void read_bounds(struct hky_loader *l, int body, struct hky_place place, 
     b->min_free = hky_get_octets(L, body, "min_free", b->min_free);
     b->segment_octets = hky_get_octets(L, body, "segment", b->segment_octets);
     b->cold_after_ms = hky_get_duration(L, body, "cold_after", b->cold_after_ms / 1000) * 1000;
+    b->lookup_ms = hky_get_duration(L, body, "lookup", b->lookup_ms / 1000) * 1000;
     b->lua_memory = hky_get_octets(L, body, "lua_memory", b->lua_memory);
     b->command_ms = hky_get_duration(L, body, "command", b->command_ms / 1000) * 1000;
     b->data_ms = hky_get_duration(L, body, "data", b->data_ms / 1000) * 1000;

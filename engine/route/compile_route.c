@@ -15,10 +15,11 @@ struct route_read {
     struct hky_plan draft;
 };
 
-static void read_set(struct route_read *r, const char *key, bool may_be_null, struct hky_match *out)
+/* `at`: where the value is, mostly `key`. */
+static void read_set_at(struct route_read *r, const char *at, const char *key, bool may_be_null, struct hky_match *out)
 {
     lua_State *L = r->l->vm->L;
-    int type = hky_get(L, r->body, key);
+    int type = hky_get(L, r->body, at);
     char what[200];
 
     if (type != LUA_TNIL && type != LUA_TBOOLEAN) {
@@ -30,6 +31,11 @@ static void read_set(struct route_read *r, const char *key, bool may_be_null, st
                          r->out->is_row ? "row" : "route");
     }
     lua_pop(L, 1);
+}
+
+static void read_set(struct route_read *r, const char *key, bool may_be_null, struct hky_match *out)
+{
+    read_set_at(r, key, key, may_be_null, out);
 }
 
 /* How many values the list on top holds, wherever they stand. */
@@ -152,6 +158,7 @@ static void read_conditions(struct route_read *r)
     read_set(r, "except", false, &o->except);
     read_set(r, "sender", true, &o->sender);
     read_set(r, "author", true, &o->author);
+    read_set_at(r, o->is_row ? HKY_ROW_MX : "mx", "mx", false, &o->mx);
     if (o->to.set == NULL) {
         int type = hky_get(L, r->body, "to");
         if (type == LUA_TNIL || (type == LUA_TBOOLEAN && !lua_toboolean(L, -1)))

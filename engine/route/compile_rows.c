@@ -171,6 +171,21 @@ static bool has_relay_keys(lua_State *L, int row)
     return has;
 }
 
+/* mx = true is our own delivery, mx = ".outlook.com" a condition. */
+static void part_mx(lua_State *L, int row)
+{
+    if (hky_get(L, row, "mx") != LUA_TNIL && lua_type(L, -1) != LUA_TBOOLEAN) {
+        lua_pushstring(L, HKY_ROW_MX);
+        lua_insert(L, -2);
+        lua_rawset(L, row);
+        lua_pushstring(L, "mx");
+        lua_pushnil(L);
+        lua_rawset(L, row);
+        return;
+    }
+    lua_pop(L, 1);
+}
+
 static void row_relay(struct hky_loader *l, int row, const char *name, struct hky_place place, bool is_of_file)
 {
     static const struct hky_key *const keys[] = {hky_keys_row, hky_keys_relay, NULL};
@@ -181,6 +196,7 @@ static void row_relay(struct hky_loader *l, int row, const char *name, struct hk
 
     snprintf(what, sizeof what, "row \"%s\"", name);
     hky_keys_check(L, row, keys, false, what, place);
+    part_mx(L, row);
     relay = hky_get_string(L, row, "relay", NULL);
     if (relay != NULL) {
         hky_loader_mention(l, false, relay, place);

@@ -27,6 +27,8 @@ void hky_asking_begin(struct hky_asking *a, struct hky_vm *vm, const struct hky_
     a->has_sender = a->has_author = false;
     a->failed = NULL;
     a->call = NULL;
+    a->mail_hosts = NULL;
+    a->is_unanswered = false;
     vm->query = q;
     vm->header = q->header;
     vm->is_header_missing = false;
@@ -63,6 +65,7 @@ void hky_asking_go_on(struct hky_asking *a, const struct hky_route_query *q)
 void hky_asking_end(struct hky_asking *a)
 {
     a->vm->query = NULL;
+    hky_mailhosts_unref(&a->mail_hosts);
     if (a->vm->temp.blocks != NULL)
         hky_arena_fini(&a->vm->temp);
 }
@@ -163,9 +166,103 @@ static bool when_said(struct hky_asking *a, const struct hky_route *r, enum hky_
     return no(why, n, "when failed: %.120s", a->failed);
 }
 
+static bool when_holds(struct hky_asking *a, const struct hky_route *r, char *why, size_t n)
+{
+    if (r->when == HKY_NO_FN)
+        return true;
+    a->is_at_mx = false;
+    a->when_ref = a->vm->fns[r->when].ref;
+    return when_said(a, r, hky_fn_run(a->vm, r->when, when_body, a, &a->call), why, n);
+}
+
+/* --- mx: of the mail hosts of the recipient's domain --- */
+
+static struct hky_str domain_of(const struct hky_asking *a)
+{
+    const struct hky_match_key *k = &a->vm->key;
+
+    return hky_str_of(k->text + k->domain_at, (size_t)k->n - k->domain_at);
+}
+
+static int mx_end(lua_State *L, int status, lua_KContext ctx)
+{
+    (void)L, (void)status, (void)ctx;
+    return 0;
+}
+
+static int mx_body(lua_State *L)
+{
+    struct hky_asking *a = lua_touserdata(L, 1);
+    struct hky_ticket ticket = hky_vm_ticket(L);
+
+    a->mail_hosts = hky_mailhosts_ask(a->vm->lookups, domain_of(a), ticket);
+    return hky_vm_wait(L, 0, mx_end);
+}
+
+static bool is_any_in(const struct hky_mailhosts *m, const struct hky_match *match)
+{
+    struct hky_match_key k;
+    char host[1 + 254] = "@";
+
+    for (unsigned i = 0; i < m->n; i++) {
+        snprintf(host + 1, sizeof host - 1, "%s", m->hosts[i]);
+        hky_match_key_init(&k, hky_str_z(host));
+        if (hky_match_holds(match, &k))
+            return true;
+    }
+    return false;
+}
+
+static bool mx_said(struct hky_asking *a, const struct hky_route *r, char *why, size_t n)
+{
+    const struct hky_mailhosts *m = a->mail_hosts;
+
+    if (m == NULL || m->state == HKY_MAILHOSTS_FAILED || m->state == HKY_MAILHOSTS_ASKED) {
+        a->is_unanswered = true;
+        return no(why, n, "%.150s", m != NULL ? m->text : "mx: mail hosts are not looked up here");
+    }
+    if (m->state == HKY_MAILHOSTS_NONE)
+        return no(why, n, "mx: %.140s", m->text);
+    if (!is_any_in(m, &r->mx))
+        return no(why, n, "mx does not have %.130s", m->text);
+    return when_holds(a, r, why, n);
+}
+
+/* The look-up of this condition is a call like those of functions, so it waits as they do. */
+static bool mx_ask(struct hky_asking *a, const struct hky_route *r, char *why, size_t n)
+{
+    static const struct hky_budget budget = {100000, 5, HKY_CALL_OCTETS};
+
+    a->is_at_mx = true;
+    switch (hky_vm_call(a->vm, &budget, mx_body, a, &a->call)) {
+    case HKY_VM_WAITS:
+        return no(why, n, "mx waits for a look-up");
+    case HKY_VM_OK:
+        break;
+    default: /* no memory for the call: it is asked again later */
+        hky_mailhosts_unref(&a->mail_hosts);
+        break;
+    }
+    return mx_said(a, r, why, n);
+}
+
+static bool mx_holds(struct hky_asking *a, const struct hky_route *r, char *why, size_t n)
+{
+    if (a->mail_hosts == NULL && a->vm->lookups != NULL) {
+        a->mail_hosts = hky_mailhosts_known(a->vm->lookups, domain_of(a));
+        if (a->mail_hosts == NULL)
+            return mx_ask(a, r, why, n);
+    }
+    return mx_said(a, r, why, n);
+}
+
 bool hky_asking_resume(struct hky_asking *a, const struct hky_route *r, char *why, size_t n)
 {
-    return when_said(a, r, hky_fn_resume(a->vm, r->when, &a->call), why, n);
+    if (!a->is_at_mx)
+        return when_said(a, r, hky_fn_resume(a->vm, r->when, &a->call), why, n);
+    if (hky_vm_resume(a->vm, &a->call) == HKY_VM_WAITS)
+        return no(why, n, "mx waits for a look-up");
+    return mx_said(a, r, why, n);
 }
 
 bool hky_asking_matches(struct hky_asking *a, const struct hky_route *r, char *why, size_t n)
@@ -185,8 +282,5 @@ bool hky_asking_matches(struct hky_asking *a, const struct hky_route *r, char *w
     for (uint32_t i = 0; i < r->n_headers; i++)
         if (!header_holds(a, &r->headers[i]))
             return no(why, n, "header %.40s is not \"%.60s\"", r->headers[i].name, r->headers[i].glob);
-    if (r->when == HKY_NO_FN)
-        return true;
-    a->when_ref = a->vm->fns[r->when].ref;
-    return when_said(a, r, hky_fn_run(a->vm, r->when, when_body, a, &a->call), why, n);
+    return r->mx.is_stated ? mx_holds(a, r, why, n) : when_holds(a, r, why, n);
 }

@@ -343,6 +343,13 @@ static inline enum verdict conditions_said(struct hky_deciding *d, bool matches,
         return route_ask(d, out);
     if (d->a.call != NULL)
         return WAITS;
+    if (d->a.is_unanswered) { /* the routes behind are for those about whom this one is known not to be */
+        out->kind = HKY_UNANSWERED;
+        snprintf(out->text, sizeof out->text, "%.199s",
+                 d->a.mail_hosts != NULL ? d->a.mail_hosts->text : "mail hosts are not looked up here");
+        d->chain.n = 0;
+        return ENDS;
+    }
     if (d->a.failed == NULL)
         return GOES_ON;
     failed(out, d->a.vm, d->a.failed_fn);
@@ -434,7 +441,11 @@ static void search(struct hky_deciding *d, enum verdict verdict, struct hky_deci
         verdict = route_next(d, out);
     if (verdict == WAITS && !vm->is_header_missing) {
         out->kind = HKY_WAITS;
-        snprintf(out->text, sizeof out->text, "a look-up of \"%.100s\" is under way", d->route->name);
+        if (d->a.call != NULL && d->a.is_at_mx)
+            snprintf(out->text, sizeof out->text, "the mail hosts of %.*s are being looked up",
+                     HKY_STR_ARG(hky_recipient_domain(d->a.q->recipient)));
+        else
+            snprintf(out->text, sizeof out->text, "a look-up of \"%.100s\" is under way", d->route->name);
         hky_asking_pause(&d->a);
         *waits = d;
         return;
@@ -500,6 +511,7 @@ void hky_deciding_drop(struct hky_deciding **waits)
     if (d == NULL)
         return;
     drop_calls(d);
+    hky_mailhosts_unref(&d->a.mail_hosts);
     hky_ticket_end(d->a.vm->lookups, &d->a.ticket);
     deciding_free(d);
 }

@@ -4,6 +4,7 @@
 #ifndef HKY_ROUTE_DECIDE_H
 #define HKY_ROUTE_DECIDE_H
 
+#include "route/mailhosts.h"
 #include "route/vm.h"
 
 /* A function of the policy by its slot, under the policy's limits and counting its overruns. FAILED: vm->error. WAITS:
@@ -24,6 +25,9 @@ struct hky_asking {
     struct hky_call *call;
     int when_ref;
     bool holds;
+    bool is_at_mx;                    /* the condition that waits is mx, else when */
+    struct hky_mailhosts *mail_hosts; /* of the recipient's domain, once a condition asked; counted */
+    bool is_unanswered;               /* they could not be found out: mail_hosts->text */
     /* of the vm, while the decision waits and others run */
     uint32_t generation;
     struct hky_match_key key;
@@ -36,8 +40,8 @@ void hky_asking_pause(struct hky_asking *a);
 void hky_asking_go_on(struct hky_asking *a, const struct hky_route_query *q);
 /* The header section of the query that runs; NULL p: there is none, or it is not at hand (vm->is_header_missing). */
 struct hky_str hky_asking_header(struct hky_vm *vm);
-/* Do all conditions hold? `why` (may be NULL) says which does not. With a->failed or a->call set: not known. In the
- * second case the answer comes from hky_asking_resume, with the same route. */
+/* Do all conditions hold? `why` (may be NULL) says which does not. With a->failed, a->is_unanswered or a->call set: not
+ * known. In the last case the answer comes from hky_asking_resume, with the same route. */
 bool hky_asking_matches(struct hky_asking *a, const struct hky_route *r, char *why, size_t n);
 bool hky_asking_resume(struct hky_asking *a, const struct hky_route *r, char *why, size_t n);
 

@@ -46,6 +46,8 @@ static void consider(struct hky_asking *a, const struct hky_route *r, const stru
 
     *out = (struct hky_considered){.route = r->name, .place = r->place};
     a->failed = NULL;
+    a->is_unanswered = false;
+    hky_vm_drop(a->vm, &a->call);
     out->matched = hky_asking_matches(a, r, out->why, sizeof out->why);
     c->is_past |= fails;
     if (!out->matched)
@@ -95,5 +97,8 @@ void hky_route_explain(struct hky_vm *vm, const struct hky_route_query *q, struc
     hky_asking_begin(&a, vm, q);
     for (uint32_t i = 0; i < t->n_routes; i++)
         consider(&a, t->routes[i], out, &c, &out->considered[out->n_considered++]);
+    if (a.mail_hosts != NULL)
+        snprintf(out->mail_hosts, sizeof out->mail_hosts, "%s", a.mail_hosts->text);
+    hky_vm_drop(vm, &a.call);
     hky_asking_end(&a);
 }

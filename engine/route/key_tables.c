@@ -77,6 +77,9 @@ const struct hky_key hky_keys_bounds[] = {
     {"lua_ms", HKY_KEY_INT, 1, 1000, "Milliseconds of one call of Lua; default 5.", "integer"},
     {"lua_memory", HKY_KEY_OCTETS, 4 << 20, INT64_C(4) << 30, "Memory of all scripts of one worker; default `64M`.",
      "size"},
+    {"lookup", HKY_KEY_DURATION, 1, 300, "How long one look-up of the policy may take; default `10s`.", "duration"},
+    {"mail_hosts", HKY_KEY_INT, 100, 10000000, "Domains whose mail hosts one worker remembers; default 10000.",
+     "integer"},
     {"command", HKY_KEY_DURATION, 1, 3600, "How long a client may be silent between commands; default `5m`.",
      "duration"},
     {"data", HKY_KEY_DURATION, 1, 3600, "How long a client may be silent within a message; default `5m`.", "duration"},
@@ -178,6 +181,12 @@ const struct hky_key hky_keys_timeout[] = {
     {"to", HKY_KEY_MATCH, 0, 0, "The recipient; needed, `\"*\"` is everyone.", "condition", NEEDED},                   \
         {"except", HKY_KEY_MATCH, 0, 0, "The recipient is none of these.", "condition"},                               \
         {"sender", HKY_KEY_MATCH, 0, 0, "The envelope sender; `\"<>\"` is the null sender.", "condition"},             \
+        {"mx",                                                                                                         \
+         HKY_KEY_MATCH,                                                                                                \
+         0,                                                                                                            \
+         0,                                                                                                            \
+         "The mail hosts of the recipient's domain, such as `\".outlook.com\"`; in a row, `true` is own delivery.",    \
+         "condition|boolean"},                                                                                         \
         {"author", HKY_KEY_MATCH, 0, 0, "The address in From.", "condition"},                                          \
         {"scenario", HKY_KEY_STRINGS, 0, 0, "The message is of this scenario, or one of these.", "string|string[]"},   \
         {"tag", HKY_KEY_STRINGS, 0, 0, "The message has this tag, or one of these.", "string|string[]"},               \

@@ -250,6 +250,11 @@ static void check_one(lua_State *L, int index, const struct hky_key *const *keys
     name.p = lua_tolstring(L, -2, &name.n);
     for (const struct hky_key *const *set = keys; *set != NULL && k == NULL; set++)
         k = hky_key_find(*set, name);
+    for (const struct hky_key *const *set = keys; k != NULL && !has_type(L, k) && *set != NULL; set++) {
+        const struct hky_key *other =
+            hky_key_find(*set, name); /* a row's mx is a condition, or how its relay delivers */
+        k = other != NULL && other->type != HKY_KEY_LATER && has_type(L, other) ? other : k;
+    }
     if (k != NULL && k->type != HKY_KEY_LATER && has_type(L, k)) {
         fault = hky_strings_fault(L, lua_gettop(L), strcmp(k->name, "note") == 0);
         if (fault == NULL)

@@ -21,4 +21,8 @@ void hky_ticket_end(struct hky_lookups *l, struct hky_ticket *t);
 /* The answer is there: tells the owner. Not from inside the decision that asked. False: refused, it comes too late. */
 bool hky_ticket_ready(struct hky_lookups *l, struct hky_ticket t);
 
+/* After hky_lookups_wait_here: whoever waits turns the loop until its answer is there. */
+bool hky_lookups_waits_here(const struct hky_lookups *l);
+void hky_lookups_turn(struct hky_lookups *l);
+
 #endif

@@ -12,8 +12,8 @@ static const char *kind_of(const struct hky_route *r)
 /* Takes whoever it is for, whatever the message is. A function may say no; what it says is not known here. */
 static bool is_unconditional(const struct hky_route *r)
 {
-    return !r->sender.is_stated && !r->author.is_stated && r->scenarios == NULL && r->tags == NULL &&
-           r->n_headers == 0 && r->when == HKY_NO_FN;
+    return !r->sender.is_stated && !r->author.is_stated && !r->mx.is_stated && r->scenarios == NULL &&
+           r->tags == NULL && r->n_headers == 0 && r->when == HKY_NO_FN;
 }
 
 static bool has_list(const struct hky_route_table *t, const struct hky_list *list)

@@ -4,8 +4,9 @@
 /* Has no condition but `to` and those of the scenario: whoever it has, it decides. */
 static bool is_plain(const struct hky_route *r)
 {
-    return !r->except.is_stated && !r->sender.is_stated && !r->author.is_stated && r->tags == NULL &&
-           r->n_headers == 0 && r->when == HKY_NO_FN && r->via != HKY_VIA_FUNCTION && r->to.n_lists == 0;
+    return !r->except.is_stated && !r->sender.is_stated && !r->author.is_stated && !r->mx.is_stated &&
+           r->tags == NULL && r->n_headers == 0 && r->when == HKY_NO_FN && r->via != HKY_VIA_FUNCTION &&
+           r->to.n_lists == 0;
 }
 
 static bool scenarios_cover(const struct hky_route *earlier, const struct hky_route *later)

@@ -15,5 +15,6 @@ struct hky_relay_spec {
 
 /* The key under which a row's relay is kept in the row's table; no key of a policy can be it. */
 #define HKY_ROW_RELAY "\1relay"
+#define HKY_ROW_MX    "\1mx" /* the row's condition; its key is also the relay's, which is true or false */
 
 #endif

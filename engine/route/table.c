@@ -37,6 +37,7 @@ static void route_fini(struct hky_route *r)
     hky_set_unref(&r->except.set);
     hky_set_unref(&r->sender.set);
     hky_set_unref(&r->author.set);
+    hky_set_unref(&r->mx.set);
     hky_plan_unref(&r->plan);
     for (uint32_t i = 0; r->split != NULL && i < r->split->n_arms; i++)
         hky_plan_unref(&r->split->arms[i].plan);

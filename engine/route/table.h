@@ -48,7 +48,7 @@ struct hky_route {
     bool is_override, is_row, is_stop;
     int32_t priority;
     uint32_t written; /* order as written */
-    struct hky_match to, except, sender, author;
+    struct hky_match to, except, sender, author, mx;
     const char *const *scenarios; /* ended by NULL; NULL = any */
     const char *const *tags;      /* one of these; NULL = any */
     const struct hky_header_condition *headers;

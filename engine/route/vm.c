@@ -352,6 +352,21 @@ static enum hky_vm_result call_run(struct hky_vm *vm, struct hky_call *call, int
     return result;
 }
 
+/* Nobody else is held up: the answer is waited for at once. */
+static enum hky_vm_result finish_here(struct hky_vm *vm, enum hky_vm_result result, struct hky_call **waits)
+{
+    while (result == HKY_VM_WAITS && vm->lookups != NULL && hky_lookups_waits_here(vm->lookups)) {
+        struct hky_call *call = *waits;
+        while (!vm->is_answered)
+            hky_lookups_turn(vm->lookups);
+        hky_ticket_end(vm->lookups, &vm->ticket);
+        *waits = NULL;
+        budget_go_on(vm, call);
+        result = call_run(vm, call, 0, waits);
+    }
+    return result;
+}
+
 enum hky_vm_result hky_vm_call(struct hky_vm *vm, const struct hky_budget *budget, lua_CFunction body, void *ctx,
                                struct hky_call **waits)
 {
@@ -366,7 +381,7 @@ enum hky_vm_result hky_vm_call(struct hky_vm *vm, const struct hky_budget *budge
         return HKY_VM_ERROR;
     lua_pushcfunction(call->co, body);
     lua_pushlightuserdata(call->co, ctx);
-    result = call_run(vm, call, 1, waits);
+    result = finish_here(vm, call_run(vm, call, 1, waits), waits);
     vm->n_waiting_calls += result == HKY_VM_WAITS;
     return result;
 }
@@ -395,6 +410,11 @@ void hky_vm_drop(struct hky_vm *vm, struct hky_call **waits)
     call_give(vm, call);
 }
 
+static void answered(void *ctx)
+{
+    *(bool *)ctx = true;
+}
+
 struct hky_ticket hky_vm_ticket(lua_State *L)
 {
     struct hky_vm *vm = hky_vm_of(L);
@@ -403,8 +423,14 @@ struct hky_ticket hky_vm_ticket(lua_State *L)
     if (!lua_isyieldable(L))
         luaL_error(L, "a look-up cannot wait here: inside table.sort, string.gsub or an expression");
     hky_vm_charge(L, WAIT_CHARGE);
-    if (vm->lookups != NULL && vm->ready != NULL)
+    if (vm->lookups == NULL)
+        return vm->ticket;
+    if (hky_lookups_waits_here(vm->lookups)) {
+        vm->is_answered = false;
+        vm->ticket = hky_ticket_new(vm->lookups, answered, &vm->is_answered);
+    } else if (vm->ready != NULL) {
         vm->ticket = hky_ticket_new(vm->lookups, vm->ready, vm->ready_ctx);
+    }
     return vm->ticket;
 }
 

@@ -62,6 +62,7 @@ struct hky_vm {
     void (*ready)(void *ctx);    /* of the decision that runs; NULL: it is not gone on with */
     void *ready_ctx;
     struct hky_ticket ticket;            /* of the call that runs, from hky_vm_ticket */
+    bool is_answered;                    /* where a call waits here (hky_lookups_wait_here) */
     struct hky_deciding *spare_deciding; /* memory for the next decision, or NULL */
     /* functions, by slot of the policy's table */
     struct hky_fn *fns;

@@ -138,6 +138,8 @@ struct hky_bounds {                  /* engine.bounds; defaults from facts/relia
     uint32_t lua_instructions;       /* 100000 per call */
     uint32_t lua_ms;                 /* 5 per call */
     uint64_t lua_memory;             /* 64 MiB per worker */
+    uint32_t lookup_ms;              /* 10 s for one look-up of the policy */
+    uint32_t mail_hosts;             /* 10000 domains remembered per worker */
     uint32_t command_ms, data_ms;    /* listener: 300 s each */
 };
 

@@ -65,7 +65,12 @@ bool hky_vm_is_full(const struct hky_vm *vm);
 
 /* What one worker's decisions look up outside. One a worker; it outlives the worker's vms. */
 struct hky_lookups;
-struct hky_lookups *hky_lookups_new(void);
+struct hky_loop;
+struct hky_lookups *hky_lookups_new(struct hky_loop *loop, const struct hky_policy *policy);
+/* By a newer policy: its resolver and bounds. No decision waits now. */
+void hky_lookups_follow(struct hky_lookups *l, const struct hky_policy *policy);
+/* For a program that does nothing else (explain): decisions turn the loop until the answer is there, and never wait. */
+void hky_lookups_wait_here(struct hky_lookups *l);
 void hky_lookups_free(struct hky_lookups **l); /* no vm uses it any more */
 /* Borrowed. NULL, as at first: a decision that needs a look-up cannot be gone on with. */
 void hky_vm_set_lookups(struct hky_vm *vm, struct hky_lookups *lookups);
@@ -156,6 +161,7 @@ struct hky_explanation {
     size_t n_considered;
     char **notes; /* from note "..." */
     size_t n_notes;
+    char mail_hosts[240]; /* what a condition mx saw: the hosts, or why there are none; "" nothing was looked up */
 };
 void hky_route_explain(struct hky_vm *vm, const struct hky_route_query *q, struct hky_explanation *out);
 void hky_explanation_fini(struct hky_explanation *x);

@@ -51,6 +51,8 @@ function set:has(address) end
 ---@field lua_instructions? integer  Lua instructions of one call; default 100000.
 ---@field lua_ms? integer  Milliseconds of one call of Lua; default 5.
 ---@field lua_memory? size  Memory of all scripts of one worker; default `64M`.
+---@field lookup? duration  How long one look-up of the policy may take; default `10s`.
+---@field mail_hosts? integer  Domains whose mail hosts one worker remembers; default 10000.
 ---@field command? duration  How long a client may be silent between commands; default `5m`.
 ---@field data? duration  How long a client may be silent within a message; default `5m`.
 
@@ -181,6 +183,7 @@ function ramp(days) end
 ---@field to condition  The recipient; needed, `"*"` is everyone.
 ---@field except? condition  The recipient is none of these.
 ---@field sender? condition  The envelope sender; `"<>"` is the null sender.
+---@field mx? condition|boolean  The mail hosts of the recipient's domain, such as `".outlook.com"`; in a row, `true` is own delivery.
 ---@field author? condition  The address in From.
 ---@field scenario? string|string[]  The message is of this scenario, or one of these.
 ---@field tag? string|string[]  The message has this tag, or one of these.

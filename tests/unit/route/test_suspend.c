@@ -30,13 +30,17 @@ struct stage {
     struct hky_policy *policy;
     struct hky_vm *vm;
     struct hky_lookups *lookups;
+    struct hky_loop *loop;
 };
 
 static void stage_open(struct stage *st, const char *text)
 {
+    struct hky_error e;
+
     st->policy = load_text(text);
     st->vm = vm_of(st->policy);
-    st->lookups = hky_lookups_new();
+    assert_int_equal(hky_loop_new(&st->loop, &e), HKY_OK);
+    st->lookups = hky_lookups_new(st->loop, st->policy);
     hky_vm_set_lookups(st->vm, st->lookups);
     lua_getfield(st->vm->L, LUA_REGISTRYINDEX, "hky.env");
     lua_pushstring(st->vm->L, "ask");
@@ -51,6 +55,7 @@ static void stage_close(struct stage *st)
 {
     hky_vm_free(&st->vm);
     hky_lookups_free(&st->lookups);
+    hky_loop_free(&st->loop);
     hky_policy_unref(&st->policy);
 }
 
