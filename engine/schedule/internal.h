@@ -280,6 +280,10 @@ void look_begin(struct look *k, struct hky_shard *sh, uint32_t mark);  /* then s
 bool look_on(struct look *k);                                          /* one portion; false: it was the last */
 void look_leaves(struct hky_shard *sh, const struct hky_recipient *r); /* before r leaves the held or place list */
 
+/* enter.c: the only writer of r->state. The edge must be one of its table; a change is traced at level debug. */
+void recipient_enter(const struct hky_shard *sh, struct hky_recipient *r, enum hky_recipient_state to);
+bool recipient_may_enter(enum hky_recipient_state from, enum hky_recipient_state to);
+
 /* take.c */
 /* What a lane with mail waits for, in one word: paused breaker slowed cap, and until when by the wall clock (INT64_MAX:
  * nobody knows). NULL: nothing keeps it from sending. */

@@ -75,7 +75,7 @@ static void wait_in_heap(struct hky_shard *sh, struct hky_recipient *r, int64_t 
 
 void defer_until(struct hky_shard *sh, struct hky_recipient *r, int64_t at_ms)
 {
-    r->state = HKY_RCPT_QUEUED;
+    recipient_enter(sh, r, HKY_RCPT_QUEUED);
     count_deferred(sh, r, 1);
     wait_in_heap(sh, r, at_ms);
 }
@@ -98,7 +98,7 @@ void hold_after(struct hky_shard *sh, struct hky_recipient *r, const char *why, 
     if (why != r->reason) {
         set_reason(r, why);
     }
-    r->state = HKY_RCPT_HELD;
+    recipient_enter(sh, r, HKY_RCPT_HELD);
     TAILQ_INSERT_TAIL(&sh->held, r, link);
     counter_add(&sh->n.held, 1);
     remember(sh, r);
@@ -146,7 +146,7 @@ void finish(struct hky_shard *sh, struct hky_recipient *r, enum hky_recipient_st
         [HKY_RCPT_CANCELLED] = HKY_EVENT_CANCELLED,
     };
     struct hky_outcome last;
-    r->state = (uint8_t)state;
+    recipient_enter(sh, r, state);
     if (o == NULL && state != HKY_RCPT_CANCELLED) {
         o = last_outcome(r, &last);
     }
@@ -355,7 +355,7 @@ void place(struct hky_shard *sh, struct hky_recipient *r)
     if (is_plan_stale(sh, r, now_ms) && !plan_anew(sh, r)) {
         return;
     }
-    r->state = HKY_RCPT_QUEUED;
+    recipient_enter(sh, r, HKY_RCPT_QUEUED);
     if (r->expire_at_ms == 0) {
         r->expire_at_ms = plan_expire_at(sh->policy, r);
     }

@@ -152,7 +152,7 @@ static void go_again(struct hky_shard *sh, struct hky_recipient *r)
     unplace(sh, r);
     bool was_held = r->state == HKY_RCPT_HELD;
     if (r->state != HKY_RCPT_PARKED) {
-        r->state = HKY_RCPT_QUEUED;
+        recipient_enter(sh, r, HKY_RCPT_QUEUED);
     }
     if (was_held) {
         set_reason(r, NULL);

@@ -23,7 +23,7 @@ static void park_for(struct hky_shard *sh, struct hky_recipient *r, const char *
     }
     set_reason(r, why);
     hky_plan_unref(&r->plan);
-    r->state = HKY_RCPT_PARKED;
+    recipient_enter(sh, r, HKY_RCPT_PARKED);
     if (now_ms - r->parked_at_ms >= (int64_t)sh->policy->engine.parked_sec * 1000) {
         finish(sh, r, HKY_RCPT_FAILED, NULL, why, NULL);
         return;
@@ -69,7 +69,7 @@ static void unpark(struct hky_shard *sh, struct hky_recipient *r, int64_t now_ms
     }
     r->parked_at_ms = 0;
     r->parked_times = 0;
-    r->state = HKY_RCPT_QUEUED;
+    recipient_enter(sh, r, HKY_RCPT_QUEUED);
     set_reason(r, NULL);
     tell(sh, HKY_EVENT_UNPARKED, r, &(struct note){0});
 }

@@ -217,7 +217,7 @@ static void restore(struct hky_shard *sh, struct hky_recipient *r, int64_t now_m
         r->next_at_ms = 0; /* what it waited for is gone: it is decided afresh, at once */
     }
     if (r->state == HKY_RCPT_SENDING || r->state == HKY_RCPT_UNDECIDED) {
-        r->state = HKY_RCPT_QUEUED;
+        recipient_enter(sh, r, HKY_RCPT_QUEUED);
     }
     enum inflight_state was =
         r->state == HKY_RCPT_QUEUED ? inflight_was(sh->s->inflight, r->message->id) : INFLIGHT_NOT;
@@ -288,7 +288,7 @@ static void stop_at_once(struct hky_shard *sh, struct hky_recipient *r)
     }
     char why[200];
     snprintf(why, sizeof why, "%s", r->reason != NULL ? r->reason : "no_route");
-    r->state = HKY_RCPT_QUEUED; /* news for the log */
+    recipient_enter(sh, r, HKY_RCPT_QUEUED); /* news for the log */
     park(sh, r, why);
 }
 

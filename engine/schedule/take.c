@@ -212,7 +212,7 @@ static void fill(struct job *j, struct lane *l, struct hky_recipient *first, uin
     for (uint32_t i = 0; i < n; i++, r = next) {
         next = i + 1 < n ? TAILQ_NEXT(r, link) : NULL;
         unplace(sh, r);
-        r->state = HKY_RCPT_SENDING;
+        recipient_enter(sh, r, HKY_RCPT_SENDING);
         r->lane = NULL;
         j->pub.recipients[i] = j->slots_of[i] = r;
     }
@@ -427,6 +427,7 @@ static void go_on(struct job *j, struct hky_recipient *r, const struct hky_outco
         break;
     }
     case HKY_ACTION_NEXT:
+        recipient_enter(sh, r, HKY_RCPT_QUEUED);
         enter_step(r, a->step, o->class, now_ms);
         remember(sh, r);
         tell(sh, HKY_EVENT_ROUTED, r, &n);
@@ -464,7 +465,6 @@ void hky_schedule_result(struct hky_job *pub, unsigned i, const struct hky_outco
     struct hky_recipient *r = j->slots_of[i];
     j->slots_of[i] = NULL;
     int64_t now_ms = shard_now(sh);
-    r->state = HKY_RCPT_QUEUED;
     counter_add(&sh->n.sending, -1);
     counter_add(&l->account->n_sending, -1);
     counter_add(&sh->n.attempts, 1);
@@ -522,7 +522,7 @@ static void put_back(struct job *j)
         if (r == NULL) {
             continue;
         }
-        r->state = HKY_RCPT_QUEUED;
+        recipient_enter(sh, r, HKY_RCPT_QUEUED);
         counter_add(&sh->n.sending, -1);
         counter_add(&j->owner->account->n_sending, -1);
         if (grant_wish(sh, r, NULL, NULL)) {

@@ -32,7 +32,7 @@ static bool is_listed(const struct hky_recipient *r)
 
 static void enter_undecided(struct hky_shard *sh, struct hky_recipient *r, int64_t next_at_ms)
 {
-    r->state = HKY_RCPT_UNDECIDED;
+    recipient_enter(sh, r, HKY_RCPT_UNDECIDED);
     r->next_at_ms = next_at_ms;
     counter_add(&sh->n.undecided, 1);
     shard_set_due(sh, r, is_listed(r) ? NEVER_MS : next_at_ms);
