@@ -385,28 +385,6 @@ static const struct hky_session_ops session_ops = {
 
 /* --- the stream --- */
 
-bool hky_peer_is_loopback(const struct in6_addr *addr)
-{
-    return IN6_IS_ADDR_LOOPBACK(addr) || (IN6_IS_ADDR_V4MAPPED(addr) && addr->s6_addr[12] == 127);
-}
-
-static bool is_in(const struct hky_cidr *cidr, const struct in6_addr *addr)
-{
-    unsigned whole = cidr->bits / 8, rest = cidr->bits % 8;
-
-    if (cidr->bits > 128 || memcmp(cidr->addr, addr->s6_addr, whole) != 0)
-        return false;
-    return rest == 0 || ((cidr->addr[whole] ^ addr->s6_addr[whole]) >> (8 - rest)) == 0;
-}
-
-static bool is_allowed(const struct hky_listen *listen, const struct in6_addr *addr)
-{
-    for (uint32_t i = 0; i < listen->n_allow; i++)
-        if (is_in(&listen->allow[i], addr))
-            return true;
-    return false;
-}
-
 static void greet(struct hky_connection *c)
 {
     struct hky_session_params p = {
@@ -418,7 +396,7 @@ static void greet(struct hky_connection *c)
         .client = c->peer.text,
         .is_loopback = hky_peer_is_loopback(&c->peer.addr),
         .is_secure = hky_stream_is_secure(c->stream),
-        .is_allowed = is_allowed(c->listen, &c->peer.addr),
+        .is_allowed = hky_listen_allows(c->listen, &c->peer.addr),
     };
 
     hky_session_init(&c->session, &p);
@@ -531,7 +509,8 @@ static const struct hky_listen *stand_in(const struct hky_policy *policy, const 
         for (uint32_t k = 0; user != NULL && k < l->n_users; k++)
             if (strcmp(l->users[k].name, user->name) == 0)
                 return l;
-        if (user == NULL && (is_allowed(l, &c->peer.addr) || (l->n_users == 0 && hky_peer_is_loopback(&c->peer.addr))))
+        if (user == NULL &&
+            (hky_listen_allows(l, &c->peer.addr) || (l->n_users == 0 && hky_peer_is_loopback(&c->peer.addr))))
             return l;
     }
     return NULL;
@@ -559,7 +538,8 @@ static void take_policy(struct hky_connection *c, struct hky_policy *policy)
     hky_policy_unref(&c->next_policy);
     c->next_policy = hky_policy_ref(policy);
     hky_session_take_policy(
-        &c->session, &(struct hky_session_review){policy, listen, listen != NULL && is_allowed(listen, &c->peer.addr)});
+        &c->session,
+        &(struct hky_session_review){policy, listen, listen != NULL && hky_listen_allows(listen, &c->peer.addr)});
     settle(c, 0);
 }
 

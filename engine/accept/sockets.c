@@ -124,13 +124,6 @@ enum hky_err hky_door_sockets(struct hky_accept *a, const struct hky_listen *l, 
 
 /* --- what is allowed at all --- */
 
-static bool is_everyone(const struct hky_cidr *cidr)
-{
-    static const uint8_t v4[12] = {[10] = 0xff, [11] = 0xff};
-
-    return cidr->bits == 0 || (cidr->bits <= 96 && memcmp(cidr->addr, v4, cidr->bits / 8) == 0);
-}
-
 enum hky_err hky_listen_check(const struct hky_listen *l, struct hky_error *e)
 {
     union hky_sockaddr at;
@@ -138,12 +131,10 @@ enum hky_err hky_listen_check(const struct hky_listen *l, struct hky_error *e)
 
     if (!parse_address(l->addr, l->port, &at, &n) || is_loopback(&at))
         return HKY_OK; /* a wrong address is reported when it is opened */
-    for (uint32_t i = 0; i < l->n_allow; i++)
-        if (is_everyone(&l->allow[i]))
-            return hky_error_set(
-                e, HKY_E_CONFIG,
-                "%s:%u: allow lets everyone send through %s:%u (an open relay): name your own networks", l->place.file,
-                l->place.line, l->addr, l->port);
+    if (hky_allow_is_everyone(l->allow, l->n_allow))
+        return hky_error_set(e, HKY_E_CONFIG,
+                             "%s:%u: allow lets everyone send through %s:%u (an open relay): name your own networks",
+                             l->place.file, l->place.line, l->addr, l->port);
     if (l->n_users == 0 && l->n_allow == 0)
         return hky_error_set(e, HKY_E_CONFIG,
                              "%s:%u: %s:%u can be reached from other machines and would take mail from anyone: give it "
