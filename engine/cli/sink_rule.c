@@ -1,5 +1,7 @@
 #include "cli/sink.h"
 
+#include "mail/address.h"
+
 #include <stdlib.h>
 
 static struct hky_str next_word(struct hky_str *rest)
@@ -91,20 +93,10 @@ static uint64_t take_port(struct hky_str *pattern)
 
 static bool fits(const char *pattern, uint16_t port, struct hky_str address)
 {
-    struct hky_str p = hky_str_z(pattern), domain;
-    const char *at = address.n > 0 ? memrchr(address.p, '@', address.n) : NULL;
+    struct hky_str p = hky_str_z(pattern);
     uint64_t only = take_port(&p);
 
-    if (only != 0 && only != port)
-        return false;
-    if (p.n == 0 || hky_str_eq(p, HKY_STR("*")))
-        return true;
-    if (at == NULL)
-        return false;
-    domain = hky_str_of(at + 1, (size_t)(address.p + address.n - at - 1));
-    if (p.p[0] == '.')
-        return hky_str_iends(domain, p);
-    return hky_str_ieq(p, memchr(p.p, '@', p.n) != NULL ? address : domain);
+    return (only == 0 || only == port) && (p.n == 0 || hky_address_fits(p, address));
 }
 
 const char *hky_sink_fault(struct hky_sink *sink, uint16_t port, enum hky_stage stage, struct hky_str address)

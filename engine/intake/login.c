@@ -38,28 +38,12 @@ const struct hky_user *hky_login_find(const struct hky_policy *policy, struct hk
     return NULL;
 }
 
-static bool entry_fits(struct hky_str entry, struct hky_str address, struct hky_str domain)
-{
-    const char *sign = memchr(entry.p, '@', entry.n);
-
-    if (hky_str_eq(entry, HKY_STR("*")))
-        return true;
-    if (sign != NULL && sign != entry.p)
-        return hky_address_eq(entry, address);
-    if (sign != NULL) /* "@shop.test" */
-        entry = hky_str_of(entry.p + 1, entry.n - 1);
-    return hky_str_ieq(entry, domain) || (entry.n > 1 && entry.p[0] == '.' && hky_str_iends(domain, entry));
-}
-
 bool hky_login_may_send_as(const struct hky_user *user, struct hky_str address)
 {
-    struct hky_str local, domain;
-
     if (user == NULL || user->senders == NULL)
         return true;
-    hky_address_split(address, &local, &domain);
     for (const char *const *z = user->senders; *z != NULL; z++)
-        if (entry_fits(hky_str_z(*z), address, domain))
+        if (hky_address_fits(hky_str_z(*z), address))
             return true;
     return false;
 }

@@ -337,3 +337,50 @@ bool hky_address_eq(struct hky_str a, struct hky_str b)
 {
     return hky_str_ieq(a, b);
 }
+
+/* As people write it: with quotes that are not needed, or in their own script. */
+static bool needs_parsing(struct hky_str s)
+{
+    for (size_t i = 0; i < s.n; i++)
+        if (s.p[i] == '"' || (unsigned char)s.p[i] >= 0x80)
+            return true;
+    return false;
+}
+
+static bool domain_fits(struct hky_str entry, struct hky_str domain)
+{
+    bool is_parent = entry.n > 1 && entry.p[0] == '.';
+    struct hky_str name = is_parent ? hky_str_of(entry.p + 1, entry.n - 1) : entry;
+    char normal[HKY_DOMAIN_MAX + 1];
+
+    if (domain.n == 0 || name.n == 0)
+        return false;
+    if (needs_parsing(name)) {
+        if (hky_domain_normalise(name, normal, NULL) != HKY_OK)
+            return false;
+        name = hky_str_z(normal);
+    }
+    if (!is_parent)
+        return hky_str_ieq(name, domain);
+    return domain.n > name.n + 1 && domain.p[domain.n - name.n - 1] == '.' && hky_str_iends(domain, name);
+}
+
+bool hky_address_fits(struct hky_str entry, struct hky_str canonical)
+{
+    struct hky_str local, domain;
+    struct hky_address parsed;
+
+    if (hky_str_eq(entry, HKY_STR("*")))
+        return true;
+    if (hky_str_eq(entry, HKY_STR("<>")))
+        return canonical.n == 0;
+    if (canonical.n == 0)
+        return false;
+    if (memchr(entry.p, '@', entry.n) == NULL) {
+        hky_address_split(canonical, &local, &domain);
+        return domain_fits(entry, domain);
+    }
+    if (!needs_parsing(entry))
+        return hky_str_ieq(entry, canonical);
+    return hky_mailbox_parse(entry, &parsed, NULL) == HKY_OK && hky_str_ieq(hky_address_str(&parsed), canonical);
+}

@@ -14,26 +14,10 @@ static void put(char out[322], struct hky_str s)
     out[n] = 0;
 }
 
-static bool entry_has(const char *entry, struct hky_str address, struct hky_str domain)
-{
-    struct hky_str e = hky_str_z(entry);
-
-    if (hky_str_eq(e, HKY_STR("*")))
-        return true;
-    if (memchr(e.p, '@', e.n) != NULL)
-        return hky_str_ieq(e, address);
-    if (e.n > 0 && e.p[0] == '.')
-        return domain.n > e.n && hky_str_iends(domain, e);
-    return domain.n > 0 && hky_str_ieq(e, domain);
-}
-
 static bool may_send_as(const struct hky_relay *relay, struct hky_str author)
 {
-    const char *at = memrchr(author.p, '@', author.n);
-    struct hky_str domain = at != NULL ? hky_str_of(at + 1, author.n - (size_t)(at - author.p) - 1) : hky_str_of("", 0);
-
     for (size_t i = 0; relay->sends_as[i] != NULL; i++)
-        if (entry_has(relay->sends_as[i], author, domain))
+        if (hky_address_fits(hky_str_z(relay->sends_as[i]), author))
             return true;
     return false;
 }

@@ -4,6 +4,8 @@
  */
 #include "internal.h"
 
+#include "mail/address.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -24,20 +26,6 @@ struct asking { /* one query on its way through the shards */
 };
 
 /* ---- selection ---- */
-
-static bool address_fits(const char *wanted, struct hky_str address)
-{
-    struct hky_str w = hky_str_z(wanted);
-    const char *at = memrchr(address.p, '@', address.n);
-    struct hky_str domain = at != NULL ? hky_str_of(at + 1, address.n - (size_t)(at + 1 - address.p)) : HKY_STR("");
-    if (hky_str_eq(w, HKY_STR("<>"))) {
-        return address.n == 0;
-    }
-    if (w.n > 1 && w.p[0] == '.') {
-        return domain.n > w.n && hky_str_iends(domain, w);
-    }
-    return hky_str_ieq(w, address) || hky_str_ieq(w, domain) || hky_str_eq(w, HKY_STR("*"));
-}
 
 static const char *relay_of(const struct hky_recipient *r)
 {
@@ -104,9 +92,9 @@ static bool is_selected(const struct hky_queue_request *rq, unsigned worker, con
         (x->relay != NULL && strcmp(x->relay, relay_of(r)) != 0) ||
         (x->scenario != NULL && !hky_str_eq(scenario, hky_str_z(x->scenario))) ||
         (x->tag != NULL && !hky_message_has_tag(m, hky_str_z(x->tag))) ||
-        (x->to != NULL && !address_fits(x->to, hky_recipient_address(r))) ||
-        (x->from != NULL && !address_fits(x->from, hky_message_fact(m, HKY_FACT_SENDER))) ||
-        (x->author != NULL && !address_fits(x->author, hky_message_fact(m, HKY_FACT_AUTHOR)))) {
+        (x->to != NULL && !hky_address_fits(hky_str_z(x->to), hky_recipient_address(r))) ||
+        (x->from != NULL && !hky_address_fits(hky_str_z(x->from), hky_message_fact(m, HKY_FACT_SENDER))) ||
+        (x->author != NULL && !hky_address_fits(hky_str_z(x->author), hky_message_fact(m, HKY_FACT_AUTHOR)))) {
         return false;
     }
     return rq->where_holds == NULL || x->where == NULL || rq->where_holds(rq->ctx, worker, r);

@@ -198,6 +198,45 @@ static void split_at_last_at_and_compare(void **state)
     assert_false(hky_address_eq(HKY_STR("a.b@x.test"), HKY_STR("a..b@x.test")));
 }
 
+static void entries_stand_for_addresses(void **state)
+{
+    static const struct {
+        const char *entry, *address;
+        bool fits;
+    } cases[] = {
+        {"*", "a@x.test", true},
+        {"*", "", true},
+        {"<>", "", true},
+        {"<>", "a@x.test", false},
+        {"a@x.test", "A@X.test", true},
+        {"a@x.test", "b@x.test", false},
+        {"a@x.test", "a@y.x.test", false},
+        {"x.test", "a@X.test", true},
+        {"x.test", "a@y.x.test", false},
+        {"x.test", "a@evilx.test", false},
+        {"x.test", "", false},
+        {".x.test", "a@y.x.test", true},
+        {".x.test", "a@z.y.X.test", true},
+        {".x.test", "a@x.test", false},
+        {".x.test", "a@evilx.test", false},
+        {".x.test", "a@.x.test", false},
+        {"\"a..b\"@x.test", "a..b@x.test", true},
+        {"\"a\"@x.test", "a@x.test", true},
+        {"\xe6\x97\xa5\xe6\x9c\xac.test", "a@xn--wgv71a.test", true},
+        {".\xe6\x97\xa5\xe6\x9c\xac.test", "a@b.xn--wgv71a.test", true},
+        {"a@\xe6\x97\xa5\xe6\x9c\xac.test", "a@xn--wgv71a.test", true},
+        {"", "a@x.test", false},
+        {".", "a@x.test", false},
+        {"@x.test", "a@x.test", false},
+        {"a@", "a@x.test", false},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+        if (hky_address_fits(hky_str_z(cases[i].entry), hky_str_z(cases[i].address)) != cases[i].fits)
+            fail_msg("%s and %s", cases[i].entry, cases[i].address);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -206,6 +245,7 @@ int main(void)
         cmocka_unit_test(paths_are_parsed),
         cmocka_unit_test(path_limit_is_256),
         cmocka_unit_test(split_at_last_at_and_compare),
+        cmocka_unit_test(entries_stand_for_addresses),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,6 +1,9 @@
 /* Which route decides: every kind of condition, the order, identity, explain, reload, expressions. */
 #include "fixture.h"
 
+#include "mail/address.h"
+#include "route/match.h"
+
 static const char conditions[] = RELAYS
     "local vip = list 'vip.txt'\n"
     "route 'address'   { priority = 1, to = 'Boss@Shop.example', via = 'a' }\n"
@@ -718,9 +721,41 @@ static void where_selects(void **state)
     hky_policy_unref(&p);
 }
 
+/* A set is an index of entries, each of which stands for the same addresses by itself. */
+static void sets_agree_with_their_entries(void **state)
+{
+    static const char *const entries[] = {"*",          "<>",       "u@x.example",   "\"u\"@x.example",     "x.example",
+                                          ".x.example", ".example", "evilx.example", "\xe6\x97\xa5.example"};
+    static const char *const addresses[] = {"",
+                                            "u@x.example",
+                                            "U@X.Example",
+                                            "v@x.example",
+                                            "u@a.x.example",
+                                            "u@evilx.example",
+                                            "u@b.a.x.example",
+                                            "u@xn--wgv.example",
+                                            "u@example",
+                                            "u@"};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof entries / sizeof entries[0]; i++)
+        for (size_t k = 0; k < sizeof addresses / sizeof addresses[0]; k++) {
+            struct hky_set *set = hky_set_new();
+            struct hky_entry entry;
+            struct hky_match_key key;
+            assert_int_equal(hky_entry_parse(hky_str_z(entries[i]), &entry, NULL), HKY_OK);
+            hky_set_add(set, &entry);
+            hky_match_key_init(&key, hky_str_z(addresses[k]));
+            if (hky_set_has(set, &key) != hky_address_fits(hky_str_z(entries[i]), hky_str_z(addresses[k])))
+                fail_msg("%s and \"%s\"", entries[i], addresses[k]);
+            hky_set_unref(&set);
+        }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(sets_agree_with_their_entries),
         cmocka_unit_test(every_condition_decides),
         cmocka_unit_test(a_list_is_read_again_when_its_file_changes),
         cmocka_unit_test(only_to_names_by_address_domain_and_list),
