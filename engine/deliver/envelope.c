@@ -87,6 +87,14 @@ static bool refuse_all(struct hky_refusal *why, enum hky_class class, const char
     return false;
 }
 
+static bool has_utf8_recipient(const struct hky_delivery *x)
+{
+    for (unsigned i = 0; i < x->txn.n; i++)
+        if (x->txn.verdicts[i] != HKY_VERDICT_REPORTED && !is_ascii(hky_recipient_address(x->recipients[i])))
+            return true;
+    return false;
+}
+
 static bool check_message(const struct hky_delivery *x, const struct hky_capabilities *caps, bool *needs_utf8,
                           struct hky_refusal *why)
 {
@@ -94,7 +102,8 @@ static bool check_message(const struct hky_delivery *x, const struct hky_capabil
     struct hky_str sender = hky_str_z(x->identity->sender);
     if (!is_one_line(sender))
         return refuse_all(why, HKY_CLASS_SIZE_FORMAT, "the envelope sender has control octets");
-    *needs_utf8 = m->is_smtputf8 || !is_ascii(sender);
+    /* Addresses may need it though the message did not ask for it: a failure notice to such an address. */
+    *needs_utf8 = m->is_smtputf8 || !is_ascii(sender) || (caps->smtputf8 && has_utf8_recipient(x));
     if (*needs_utf8 && !caps->smtputf8)
         return refuse_all(why, HKY_CLASS_SIZE_FORMAT, "5.6.7 the server does not offer SMTPUTF8, which this needs");
     if (m->is_binary)
@@ -197,8 +206,7 @@ bool hky_envelope_build(struct hky_delivery *x, const struct hky_capabilities *c
         struct hky_str address = hky_recipient_address(x->recipients[i]);
         struct hky_refusal one = {.class = HKY_CLASS_SIZE_FORMAT};
         if (!is_ascii(address) && !needs_utf8)
-            snprintf(one.text, sizeof(one.text), "5.6.7 the address needs SMTPUTF8%s",
-                     caps->smtputf8 ? ", which the message did not ask for" : ", which the server does not offer");
+            snprintf(one.text, sizeof(one.text), "5.6.7 the address needs SMTPUTF8, which the server does not offer");
         else if (!is_one_line(address))
             snprintf(one.text, sizeof(one.text), "5.1.3 the address has control octets");
         if (one.text[0] != '\0') {

@@ -100,6 +100,7 @@ static void on_free(struct hky_task *task)
     free(c->hosts);
     free(c->addrs);
     hky_policy_unref(&c->params.policy);
+    hky_tls_unref(&c->params.tls);
     free(c);
 }
 
@@ -636,6 +637,7 @@ struct hky_outbound *hky_outbound_new(const struct hky_outbound_params *p)
     struct hky_outbound *c = hky_calloc(1, sizeof(*c));
     c->params = *p;
     c->params.policy = p->policy != NULL ? hky_policy_ref(p->policy) : NULL;
+    c->params.tls = p->tls != NULL ? hky_tls_ref(p->tls) : NULL;
     c->hosts = hky_alloc(p->n_hosts * sizeof(*c->hosts));
     memcpy(c->hosts, p->hosts, p->n_hosts * sizeof(*c->hosts));
     c->params.hosts = c->hosts;

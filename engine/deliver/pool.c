@@ -633,6 +633,8 @@ static void adopt_policy(struct hky_pool *pool, const struct hky_lane *lane)
 {
     if (pool->policy == lane->policy)
         return;
+    /* A reload reads again what was read from files: the system's authorities, too. */
+    hky_tls_unref(&pool->tls);
     struct hky_policy *old = pool->policy;
     pool->policy = hky_policy_ref(lane->policy);
     pool->relay = lane->relay;

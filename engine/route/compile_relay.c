@@ -151,7 +151,7 @@ static void read_authority(struct relay_read *r)
     }
     snprintf(path, sizeof path, "%s%s%s", ca[0] == '/' ? "" : r->l->policy->dir, ca[0] == '/' ? "" : "/", ca);
     o->ca = keep(r->l, path);
-    if (hky_loader_authority(r->l, o->ca, &e) != HKY_OK)
+    if (hky_loader_authority(r->l, o->ca, &o->ca_hash, &e) != HKY_OK)
         hky_complain(r->l, place_of(r, "ca"), false, "%s: ca \"%.100s\": %s", r->what, ca, e.text);
 }
 
@@ -205,6 +205,15 @@ static void read_server(struct relay_read *r)
                      r->what, modes[o->tls]);
     read_authority(r);
     read_local(r);
+    /* Who says whose certificate or key it must be wants no mail to go to anybody else, nor in the clear. */
+    bool wants_identity = o->ca[0] != 0 || o->pin[0] != 0;
+    if (wants_identity && o->tls == HKY_TLS_OPPORTUNISTIC)
+        o->tls = HKY_TLS_STARTTLS;
+    if (wants_identity && o->tls == HKY_TLS_NONE)
+        hky_complain(r->l, place_of(r, "tls"), false,
+                     "%s: ca and pin say who the server must be, and only TLS can show it: with tls = \"none\" state "
+                     "neither",
+                     r->what);
 }
 
 static void read_oauth(struct relay_read *r)
@@ -546,6 +555,7 @@ static uint64_t settings_hash(const struct hky_relay *o)
         hky_buf_add_lstr(&b, hky_str_z(o->password.command[i]));
     for (size_t i = 0; o->oauth.token_command != NULL && o->oauth.token_command[i] != NULL; i++)
         hky_buf_add_lstr(&b, hky_str_z(o->oauth.token_command[i]));
+    hky_buf_add_u64(&b, o->ca_hash); /* another file of the same name makes other connections */
     hky_buf_add_u16(&b, o->port);
     hky_buf_add_u8(&b, (uint8_t)o->tls);
     hky_buf_add_u8(&b, (uint8_t)o->auth);

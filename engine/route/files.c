@@ -2,6 +2,7 @@
 #include "route/inside.h"
 #include "route/loader.h"
 
+#include "base/hash.h"
 #include "net/tls.h"
 
 #include <dirent.h>
@@ -164,13 +165,30 @@ struct hky_list *hky_loader_list(struct hky_loader *l, const char *name, struct 
     return t->lists[t->n_lists++] = list;
 }
 
-enum hky_err hky_loader_authority(struct hky_loader *l, const char *path, struct hky_error *e)
+/* Of its octets, never 0. */
+static enum hky_err hash_of(const char *path, size_t n, uint64_t *hash, struct hky_error *e)
+{
+    FILE *f = fopen(path, "rbe");
+    char *octets = hky_alloc(n + 1);
+    size_t got = f != NULL ? fread(octets, 1, n, f) : 0;
+
+    *hash = hky_hash64(octets, got, 1) | 1;
+    free(octets);
+    if (f == NULL)
+        return hky_error_sys(e, HKY_E_MISSING, errno, "it cannot be read");
+    fclose(f);
+    return HKY_OK;
+}
+
+enum hky_err hky_loader_authority(struct hky_loader *l, const char *path, uint64_t *hash, struct hky_error *e)
 {
     struct hky_tls *tls = NULL;
+    void *known = hky_map_get(&l->authorities, hky_str_z(path));
     struct stat st;
     enum hky_err err;
 
-    if (hky_map_get(&l->authorities, hky_str_z(path)) != NULL)
+    *hash = (uint64_t)(uintptr_t)known;
+    if (known != NULL)
         return HKY_OK; /* thousands of rows may name one */
     if (stat(path, &st) != 0)
         return hky_error_sys(e, HKY_E_MISSING, errno, "it cannot be read");
@@ -181,6 +199,8 @@ enum hky_err hky_loader_authority(struct hky_loader *l, const char *path, struct
     err = hky_tls_client_new(&(struct hky_tls_client_params){.is_verified = true, .ca_file = path}, &tls, e);
     hky_tls_unref(&tls);
     if (err == HKY_OK)
-        hky_map_put(&l->authorities, hky_str_z(path), l);
+        err = hash_of(path, (size_t)st.st_size, hash, e);
+    if (err == HKY_OK)
+        hky_map_put(&l->authorities, hky_str_z(path), (void *)(uintptr_t)*hash);
     return err;
 }

@@ -82,7 +82,7 @@ const struct hky_file *hky_loader_file(struct hky_loader *l, const char *name, s
 void hky_file_suggest(const char *dir, const char *name, char out[HKY_SUGGESTION]);
 const char *hky_loader_env(struct hky_loader *l, const char *name);
 /* HKY_OK: the file at `path` holds certificates of authorities; else why not. */
-enum hky_err hky_loader_authority(struct hky_loader *l, const char *path, struct hky_error *e);
+enum hky_err hky_loader_authority(struct hky_loader *l, const char *path, uint64_t *hash, struct hky_error *e);
 struct hky_list *hky_loader_list(struct hky_loader *l, const char *name, struct hky_error *e);
 void hky_loader_lose(struct hky_loader *l, const char *name);
 void hky_loader_mention(struct hky_loader *l, bool is_matcher, const char *name, struct hky_place place);

@@ -66,6 +66,7 @@ struct hky_relay {
     bool is_mx; /* own delivery; port is for tests */
     enum hky_tls_mode tls;
     const char *ca;   /* PEM file, "" = the system's */
+    uint64_t ca_hash; /* of what was in it when the policy was loaded */
     const char *pin;  /* SHA-256 of the certificate's public key, hex, "" none */
     const char *user; /* "" none */
     struct hky_secret_ref password;

@@ -219,3 +219,24 @@ def hoarding_script(world):
     holds(engine.text().count("begin anew") == 1, engine.text())
     holds(len(engine.events("delivered")) >= 12, "all but who met the full vm")
     end(engine)
+
+
+@case("reload", "a relay's ca is read again: another file of the same name is believed from then on, and the old one no longer")
+def authority_is_read_again(world):
+    cert, key = certificate(world)
+    other = certificate(world, "other.example")[0]
+    sink = world.sink(extra=("--cert", cert, "--key", key))
+    fallback = world.sink("fallback")
+    ca = world.write("ca.pem", open(cert).read())
+    engine = world.engine(HEAD.format(more="", keys="") + f"""
+        relay "r" {{ host = "localhost", port = {sink.ports[0]}, tls = "starttls", ca = "{ca}" }}
+        relay "fallback" {{ host = "127.0.0.1", port = {fallback.ports[0]}, tls = "none" }}
+        route "all" {{ to = "*", via = {{ "r", "fallback" }} }}
+    """)
+    for who, file, relay in (("a", cert, "r"), ("b", other, "fallback"), ("c", cert, "r")):
+        world.write("ca.pem", open(file).read())
+        reload(world, engine, 0)
+        send(engine, f"{who}@a.example")
+        same(event(engine, "delivered", rcpt=f"{who}@a.example")["relay"], relay, f"relay of {who}")
+    same([(e["rcpt"], e["class"]) for e in engine.events("routed")], [("b@a.example", "tls")], "left for the fallback")
+    end(engine)

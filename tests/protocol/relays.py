@@ -301,6 +301,9 @@ v("R08", "alert", NO_TLS, on={"STARTTLS": alert_after_220}, extensions=TLS, keys
 v("R08", "close", ("deferred", "network", "tls"), on={"STARTTLS": lambda c: (_ for _ in ()).throw(Gone())}, extensions=TLS, keys=STARTTLS,
   see=nothing_in_clear)
 v("R08", "wrong-pin", NO_TLS, extensions=TLS, keys=f'tls = "starttls", pin = "{"ab" * 32}", {LOGIN}', see=nothing_in_clear)
+v("R08", "wrong-pin-opportunistic", NO_TLS, extensions=TLS, keys=f'tls = "opportunistic", pin = "{"ab" * 32}"', see=nothing_in_clear)
+v("R08", "pin-opportunistic-not-offered", NO_TLS, keys=f'tls = "opportunistic", pin = "{"ab" * 32}"', see=nothing_in_clear)
+v("R08", "right-pin-opportunistic", OK, extensions=TLS, keys='tls = "opportunistic", pin = "@PIN@"', see=nothing_in_clear)
 v("R08", "unknown-authority", NO_TLS, extensions=TLS, keys=f'tls = "starttls", {LOGIN}', see=nothing_in_clear)
 for name, options in (("not-offered", {}), ("refused", {"on": {"STARTTLS": b"454 no\r\n"}, "extensions": TLS}),
                       ("alert", {"on": {"STARTTLS": [alert_after_220]}, "extensions": TLS})):

@@ -231,6 +231,7 @@ struct fake {
     bool is_piecewise;
     const char *text; /* of every message, behind the header */
     bool has_no_dot_lines;
+    const char *before_address; /* of every recipient */
 };
 static struct fake *fake; /* the schedule's functions have no context of ours */
 
@@ -397,7 +398,7 @@ static struct hky_message *message_make(unsigned k, unsigned n_rcpts)
                      k, k, fake->text);
     assert_true((size_t)n < sizeof(text));
     for (unsigned i = 0; i < n_rcpts; i++) {
-        snprintf(addresses[i], sizeof(addresses[i]), "m%u.r%u@b.example", k, i);
+        snprintf(addresses[i], sizeof(addresses[i]), "%sm%u.r%u@b.example", fake->before_address, k, i);
         rcpts[i].address = hky_str_z(addresses[i]);
     }
     struct hky_message_draft d = {.id = 1000 + k, .size = (uint64_t)n, .n_recipients = n_rcpts, .recipients = rcpts};
@@ -420,6 +421,7 @@ static void fake_init(struct fake *f, uint16_t port)
     fake = f;
     f->rcpts = 1;
     f->text = "line\r\n.dot\r\n";
+    f->before_address = "";
     f->policy.refs = 1000;
     f->policy.engine.hostname = "me.example";
     f->policy.engine.resolver = "";

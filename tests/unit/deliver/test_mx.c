@@ -452,6 +452,33 @@ static void test_a_lane_may_go_while_its_mx_is_asked(void **state)
     finish(&f, NULL);
 }
 
+/* Servers trust whoever comes from their own machine: a domain that names it as its mail host gets nothing there. */
+static void test_this_machine_is_nobodys_mail_host(void **state)
+{
+    (void)state;
+    static const char *const rows[] = {
+        "a.example=127.0.0.1",
+        "a.example=127.0.0.2",
+        "a.example=127.255.255.254",
+        "a.example=0.0.0.0",
+        "a.example=0.1.2.3",
+        "a.example=::1",
+        "a.example=::",
+        "a.example=::ffff:127.0.0.1",
+        "a.example=::ffff:0.0.0.1",
+        "a.example=127.0.0.1+127.1.2.3+::1",
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct fake f;
+        own_init(&f, 25, HKY_DNS_OK, "10 a.example", rows[i]);
+        add(&f, 1);
+        run_until(&f, 1);
+        if (f.outcomes[0][0].class != HKY_CLASS_BAD_DOMAIN || strstr(f.outcomes[0][0].reply.text, "loopback") == NULL)
+            fail_msg("%s: %s %s", rows[i], hky_class_name(f.outcomes[0][0].class), f.outcomes[0][0].reply.text);
+        finish(&f, NULL);
+    }
+}
+
 static void test_redirect_takes_everything(void **state)
 {
     (void)state;
@@ -485,6 +512,7 @@ int main(void)
         cmocka_unit_test(test_a_refusal_for_good_is_final),
         cmocka_unit_test(test_domains_of_one_site_share_connections),
         cmocka_unit_test(test_a_lane_may_go_while_its_mx_is_asked),
+        cmocka_unit_test(test_this_machine_is_nobodys_mail_host),
         cmocka_unit_test(test_redirect_takes_everything),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -528,6 +528,30 @@ static void test_a_stop_after_the_dot_is_ambiguous(void **state)
     finish(&f, &s);
 }
 
+/* A failure notice to such an address asks for nothing itself. */
+static void test_an_address_asks_for_smtputf8(void **state)
+{
+    (void)state;
+    for (int is_offered = 0; is_offered < 2; is_offered++) {
+        struct server s;
+        struct fake f;
+        const char *scripts[] = {is_offered
+                                     ? "S: 220 hi\nC: EHLO\nS: 250-x|250-8BITMIME|250 SMTPUTF8\n"
+                                       "C: MAIL FROM:<sender@a.example> SMTPUTF8\nS: 250 m\n"
+                                       "C: RCPT TO:<\xc3\xbcm0.r0@b.example>\nS: 250 r\nC: DATA\nS: 354 go\nBODY\n"
+                                       "S: 250 ok\nEOF\n"
+                                     : "S: 220 hi\nC: EHLO\nS: 250 x\nEOF\n",
+                                 NULL};
+        server_start(&s, scripts);
+        fake_init(&f, s.port);
+        f.before_address = "\xc3\xbc";
+        add(&f, 1);
+        run_until(&f, 1);
+        assert_int_equal(f.outcomes[0][0].class, is_offered ? HKY_CLASS_OK : HKY_CLASS_SIZE_FORMAT);
+        finish(&f, &s);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -553,6 +577,7 @@ int main(void)
         cmocka_unit_test(test_others_follow_once_one_connection_is_open),
         cmocka_unit_test(test_open_jobs_are_given_back_at_the_end),
         cmocka_unit_test(test_a_stop_after_the_dot_is_ambiguous),
+        cmocka_unit_test(test_an_address_asks_for_smtputf8),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
