@@ -6,9 +6,12 @@
 
 #define EXPRESSION_MAX 4096
 
+#define OVERRUNS_MAX 10
+
 struct hky_where {
     struct hky_vm *vm;
     int ref;
+    unsigned n_overruns; /* for so many recipients it used up its budget */
 };
 
 struct compile_run {
@@ -57,7 +60,7 @@ enum hky_err hky_where_new(struct hky_vm *vm, struct hky_str expression, struct 
     if (hky_vm_call(vm, &budget, compile_body, &run, NULL) != HKY_VM_OK)
         return hky_error_set(e, HKY_E_SYNTAX, "%s", vm->error);
     *out = hky_alloc(sizeof **out);
-    **out = (struct hky_where){vm, run.ref};
+    **out = (struct hky_where){vm, run.ref, 0};
     return HKY_OK;
 }
 
@@ -83,8 +86,15 @@ bool hky_where_holds(struct hky_where *w, const struct hky_route_query *q, struc
     struct hold_run run = {w->ref, false};
     struct hky_budget budget = where_budget(w->vm);
 
+    if (w->n_overruns >= OVERRUNS_MAX) { /* an endless one, for each of a million? */
+        hky_error_set(e, HKY_E_SCRIPT, "the expression used up its budget %u times and is not asked any more",
+                      OVERRUNS_MAX);
+        return false;
+    }
     hky_asking_begin(&a, w->vm, q);
-    if (hky_vm_call(w->vm, &budget, hold_body, &run, NULL) != HKY_VM_OK) {
+    enum hky_vm_result result = hky_vm_call(w->vm, &budget, hold_body, &run, NULL);
+    w->n_overruns += result == HKY_VM_OVER;
+    if (result != HKY_VM_OK) {
         hky_error_set(e, HKY_E_SCRIPT, "%s", w->vm->error);
         run.holds = false;
     } else if (w->vm->is_header_missing) {

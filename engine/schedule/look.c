@@ -7,7 +7,7 @@
 #include "internal.h"
 
 #define LOOKED_A_PORTION 2048
-#define PORTION_MS       1
+#define PORTION_NS       1000000
 #define PASSES_MOST      8
 
 enum look_phase { LOOK_PLACE, LOOK_HELD, LOOK_HEAP, LOOK_JOBS, LOOK_PHASES };
@@ -65,16 +65,28 @@ static void look_at(struct look *k, struct hky_recipient *r, int64_t now_ms)
     k->each(k->ctx, k->shard, r, now_ms);
 }
 
-static void look_at_jobs(struct look *k, int64_t now_ms)
+/* An expression of an operator may take as long for one recipient as a portion for all. */
+static bool is_time_over(int64_t began_ns)
+{
+    return hky_mono_ns() - began_ns > PORTION_NS;
+}
+
+/* False: there are more. */
+static bool look_at_jobs(struct look *k, int64_t now_ms, int64_t began_ns)
 {
     struct job *j;
     TAILQ_FOREACH (j, &k->shard->jobs, link) {
         for (unsigned i = 0; i < j->pub.n; i++) {
-            if (j->slots_of[i] != NULL && j->slots_of[i]->looked != k->mark) {
-                look_at(k, j->slots_of[i], now_ms);
+            if (j->slots_of[i] == NULL || j->slots_of[i]->looked == k->mark) {
+                continue;
             }
+            if (is_time_over(began_ns)) {
+                return false;
+            }
+            look_at(k, j->slots_of[i], now_ms);
         }
     }
+    return true;
 }
 
 static bool is_phase_over(const struct look *k)
@@ -84,17 +96,19 @@ static bool is_phase_over(const struct look *k)
 
 bool look_on(struct look *k)
 {
-    int64_t now_ms = shard_now(k->shard), began_ms = hky_mono_ms();
+    int64_t now_ms = shard_now(k->shard), began_ns = hky_mono_ns();
     for (unsigned n = 0; k->phase < LOOK_PHASES;) {
         if (k->phase == LOOK_JOBS) {
-            look_at_jobs(k, now_ms);
+            if (!look_at_jobs(k, now_ms, began_ns)) {
+                return true;
+            }
         } else {
             struct hky_recipient *r = k->phase == LOOK_HEAP ? next_in_heap(k, &n) : next_in_list(k, &n);
             if (r != NULL) {
                 n++;
                 look_at(k, r, now_ms);
             }
-            if (n >= LOOKED_A_PORTION || (n % 64 == 0 && hky_mono_ms() - began_ms > PORTION_MS)) {
+            if (n >= LOOKED_A_PORTION || is_time_over(began_ns)) {
                 return true;
             }
             if (!is_phase_over(k)) {

@@ -284,6 +284,32 @@ static void operators_expressions_do_not_wait(void **state)
     stage_close(&st);
 }
 
+/* 20,000 recipients must not each pay for an endless expression. */
+static void an_endless_expression_is_given_up(void **state)
+{
+    struct stage st;
+    struct hky_where *w = NULL;
+    struct hky_error e = {0};
+    struct asked a;
+
+    (void)state;
+    stage_open(&st, policy_of_two);
+    asked_begin(&st, &a, "u@x.example");
+    assert_int_equal(hky_where_new(st.vm, HKY_STR("(function() while true do end end)()"), &w, &e), HKY_OK);
+    for (int i = 0; i < 10; i++) {
+        assert_false(hky_where_holds(w, &a.q, &e));
+        assert_null(strstr(e.text, "any more"));
+    }
+    int64_t began_ns = hky_thread_cpu_ns();
+    for (int i = 0; i < 1000; i++)
+        assert_false(hky_where_holds(w, &a.q, &e));
+    assert_non_null(strstr(e.text, "not asked any more"));
+    assert_true(hky_thread_cpu_ns() - began_ns < 100000000);
+    hky_where_free(&w);
+    asked_end(&a);
+    stage_close(&st);
+}
+
 static void many_wait_at_once(void **state)
 {
     enum { N = 500 };
@@ -347,7 +373,7 @@ int main(void)
         cmocka_unit_test(what_comes_too_late_is_refused),    cmocka_unit_test(before_the_250_nothing_waits),
         cmocka_unit_test(one_budget_for_all_parts),          cmocka_unit_test(errors_after_a_wait_have_their_line),
         cmocka_unit_test(operators_expressions_do_not_wait), cmocka_unit_test(many_wait_at_once),
-        cmocka_unit_test(octets_are_counted_and_bounded),
+        cmocka_unit_test(octets_are_counted_and_bounded),    cmocka_unit_test(an_endless_expression_is_given_up),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -297,6 +297,70 @@ static void a_stop_frees_everybody(void **state)
     stage_end(&st);
 }
 
+/* ---- operators' expressions that take long ---- */
+
+static unsigned n_held;
+
+static bool slow_where(void *ctx, unsigned worker, const struct hky_recipient *r)
+{
+    int64_t began = hky_mono_ns();
+    (void)ctx, (void)worker, (void)r;
+    n_held++;
+    while (hky_mono_ns() - began < 500000) {
+    }
+    return false;
+}
+
+static void on_answered(struct hky_queue_request *rq)
+{
+    *(bool *)rq->ctx = true;
+}
+
+/* Those that wait and those that are being sent alike: a few at a time, and other work in between. */
+static void a_slow_expression_holds_up_nobody(void **state)
+{
+    enum { N = 64 };
+    static const char *to[N];
+    struct stage st;
+    (void)state;
+    for (int is_sending = 0; is_sending < 2; is_sending++) {
+        struct hky_job *job = NULL;
+        bool is_done = false;
+        unsigned most = 0;
+        begin(&st, HKY_DECIDED);
+        for (int i = 0; i < N; i++) {
+            to[i] = ONE[0];
+        }
+        send_undecided(&st, N, to);
+        turns(&st);
+        if (is_sending) {
+            assert_int_equal(take(&st, "ses", &job), HKY_TAKE_JOB);
+        }
+        n_held = 0;
+        struct hky_queue_request rq = {.selection = {.where = "slow"},
+                                       .action = HKY_QUEUE_LIST,
+                                       .loop = st.r.loop,
+                                       .done = on_answered,
+                                       .ctx = &is_done,
+                                       .where_holds = slow_where};
+        hky_schedule_query(st.r.schedule, &rq);
+        for (int i = 0; i < 10000 && !is_done; i++) {
+            unsigned before = n_held;
+            hky_loop_turn(st.r.loop, 0);
+            most = n_held - before > most ? n_held - before : most;
+        }
+        assert_true(is_done);
+        assert_int_equal(n_held, N);
+        assert_in_range(most, 1, 8);
+        if (job != NULL) {
+            hky_schedule_give_back(&job);
+        }
+        turns(&st);
+        st.log[0] = '\0';
+        stage_end(&st);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -308,6 +372,7 @@ int main(void)
         cmocka_unit_test(so_many_wait_that_others_wait_for_a_place),
         cmocka_unit_test(after_a_restart_it_is_decided_afresh),
         cmocka_unit_test(a_stop_frees_everybody),
+        cmocka_unit_test(a_slow_expression_holds_up_nobody),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
