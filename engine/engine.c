@@ -462,12 +462,6 @@ static void on_stop_asked(struct hky_task *task)
     begin_stop(HKY_CONTAINER(task, struct hky_engine, stop_task));
 }
 
-void hky_engine_stop(struct hky_engine *engine)
-{
-    if (__atomic_exchange_n(&engine->stop_asked, 1, __ATOMIC_ACQ_REL) == 0)
-        hky_loop_post(engine->aux, &engine->stop_task);
-}
-
 static void on_signal(void *ctx, int signo)
 {
     struct hky_engine *engine = ctx;

@@ -181,6 +181,12 @@ static void on_queue_done(struct hky_queue_request *rq)
     ask_free(ask);
 }
 
+void hky_engine_stop(struct hky_engine *engine)
+{
+    if (__atomic_exchange_n(&engine->stop_asked, 1, __ATOMIC_ACQ_REL) == 0)
+        hky_loop_post(engine->aux, &engine->stop_task);
+}
+
 void hky_engine_drop_asks(struct hky_engine *engine)
 {
     for (struct hky_queue_ask *ask; (ask = LIST_FIRST(&engine->unwritten)) != NULL;) {

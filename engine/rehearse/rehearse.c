@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 
+#define FULL_SEC    (366 * 86400)
 #define ROUNDS_MOST 100000 /* of one moment: more than any mail needs, so it would never end */
 
 /* ---- what the schedule calls ---- */
@@ -114,6 +115,22 @@ void hky_rehearsal_start(struct hky_rehearsal *r)
 {
     hky_schedule_start(r->schedule);
     hky_rehearsal_turns(r);
+}
+
+enum hky_err hky_rehearsal_set_full(struct hky_rehearsal *r, const char *relay, struct hky_error *e)
+{
+    enum hky_err err = hky_schedule_use_up(r->schedule, relay, FULL_SEC, e);
+
+    hky_rehearsal_turns(r);
+    return err;
+}
+
+enum hky_err hky_rehearsal_set_paused(struct hky_rehearsal *r, const char *relay, struct hky_error *e)
+{
+    enum hky_err err = hky_schedule_pause(r->schedule, relay, 0, e);
+
+    hky_rehearsal_turns(r);
+    return err;
 }
 
 void hky_rehearsal_fini(struct hky_rehearsal *r)

@@ -5,7 +5,6 @@
 #include <stdlib.h>
 
 #define REPLIES_MOST 10000
-#define FULL_SEC     (366 * 86400)
 
 static struct hky_str next_word(struct hky_str *rest)
 {
@@ -194,20 +193,4 @@ void rehearse_reply_for(struct hky_rehearsal *r, const struct hky_job *job, cons
         hky_rehearsal_read_reply(r->policy, job->lane->relay, to, hky_str_z((*line)->text), out, &e) != HKY_OK) {
         (void)hky_rehearsal_read_reply(r->policy, job->lane->relay, to, HKY_STR("250 ok"), out, &e);
     }
-}
-
-enum hky_err hky_rehearsal_set_full(struct hky_rehearsal *r, const char *relay, struct hky_error *e)
-{
-    enum hky_err err = hky_schedule_use_up(r->schedule, relay, FULL_SEC, e);
-
-    hky_rehearsal_turns(r);
-    return err;
-}
-
-enum hky_err hky_rehearsal_set_paused(struct hky_rehearsal *r, const char *relay, struct hky_error *e)
-{
-    enum hky_err err = hky_schedule_pause(r->schedule, relay, 0, e);
-
-    hky_rehearsal_turns(r);
-    return err;
 }
