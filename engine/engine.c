@@ -312,10 +312,12 @@ static enum hky_err open_stages(struct hky_engine *engine, struct hky_error *e)
     }
     err = hky_state_open(engine->spool, engine->log, &engine->state, e);
     if (err == HKY_OK)
-        err = hky_record_open(
-            &(struct hky_record_params){
-                .dir = engine->spool, .n_workers = engine->n_workers, .log = engine->log, .clock = engine->clock},
-            &engine->record, e);
+        err = hky_record_open(&(struct hky_record_params){.dir = engine->spool,
+                                                          .n_workers = engine->n_workers,
+                                                          .min_free = engine->policy->engine.bounds.min_free,
+                                                          .log = engine->log,
+                                                          .clock = engine->clock},
+                              &engine->record, e);
     if (err == HKY_OK)
         err = open_schedule(engine, e);
     hand_over(engine, &all);

@@ -1,19 +1,161 @@
-/* Private to record: the open record. */
+/*
+ * Private to record: the store of events, its readers, the event log.
+ *
+ *   code.c       an event as octets, and as a line
+ *   store.c      the files of spool/events/: segments, numbers, cursors
+ *   reader.c     who reads how far; what is skipped for a reader that lags
+ *   event_log.c  the first reader: events.jsonl
+ *   record.c     opens all of it; the thread of upkeep and of the event log
+ */
 #ifndef HKY_RECORD_RECORD_H
 #define HKY_RECORD_RECORD_H
 
 #include "hikyaku/record.h"
 
-struct hky_events;
+#include <pthread.h>
+#include <time.h>
 
-struct hky_record {
-    struct hky_events *events;
+/* ---- code.c ---- */
+
+#define RECORD_EVENT_MOST (32u << 10) /* octets of an encoded event */
+
+struct record_stamp { /* the text of a second, made once */
+    int64_t second;
+    char text[32];
+};
+void record_encode(const struct hky_event *ev, struct hky_buf *b);
+bool record_decode(struct hky_str s, struct hky_event_view *v); /* all but the number; borrows from `s` */
+void record_format_line(const struct hky_event_view *v, struct record_stamp *stamp, struct hky_buf *b);
+
+/* ---- store.c ---- */
+
+/* In front of each event in a segment. */
+struct record_head {
+    uint32_t n;   /* octets of the encoded event */
+    uint32_t crc; /* of the number and those octets */
+    uint64_t number;
 };
 
-enum hky_err hky_events_open(const struct hky_record_params *p, struct hky_events **out, struct hky_error *e);
-void hky_events_close(struct hky_events **ev);
-void hky_events_add(struct hky_events *ev, unsigned worker, const struct hky_event *event);
-void hky_events_reopen(struct hky_events *ev);
-uint64_t hky_events_dropped(const struct hky_events *ev);
+/* The first page of a segment's file. */
+struct record_segment_head {
+    char magic[16];
+    uint64_t first; /* number of its first event; 0: a spare */
+    uint64_t end;   /* octets in use, with this page; atomic: what lies before it is whole */
+};
+
+struct record_segment {
+    TAILQ_ENTRY(record_segment) link;
+    struct record_segment_head *head; /* mapped; the events follow at RECORD_PAGE */
+    size_t octets;
+    unsigned file;   /* its name in spool/events/ */
+    bool is_memory;  /* there was no room for a file */
+    unsigned n_pins; /* readers that stand in it */
+    uint64_t n;      /* events in it */
+};
+#define RECORD_PAGE 4096u
+
+TAILQ_HEAD(record_segments, record_segment);
+
+#define RECORD_NAMES 32
+#define RECORD_NAME  32
+/* spool/events/cursors: a mapped page, whose stores outlive the process. */
+struct record_cursors {
+    char magic[16], boot[48];
+    uint64_t is_clean; /* stopped in order: the numbers of the segments are all that were given out */
+    uint64_t reserved; /* synced: no number above it was given out, also after a power cut */
+    struct {
+        char name[RECORD_NAME];
+        uint64_t done, missed;
+    } names[RECORD_NAMES];
+};
+
+struct record_store {
+    pthread_mutex_t lock; /* all below, except what is atomic */
+    struct record_segments segments, spares, trash;
+    unsigned n_spares;
+    uint64_t next;             /* the number of the next event */
+    uint64_t n_lost, n_untold; /* found no room: since the start (atomic), since it was last told */
+    struct record_cursors *cursors;
+    bool is_kept; /* the cursors lie in a file */
+    int dir_fd;
+    size_t segment_octets;
+    uint64_t min_free;
+    struct hky_log *log;
+};
+
+/* Never fails for the disk: what cannot lie in a file lies in memory, which is told. */
+void record_store_open(struct record_store *s, const struct hky_record_params *p);
+void record_store_close(struct record_store *s);
+/* Under the lock. False: no room, counted. *is_upkeep_due: a spare was used, record_store_upkeep() should run soon. */
+bool record_store_append(struct record_store *s, struct hky_str encoded, bool *is_upkeep_due);
+/* Makes spares and keeps numbers reserved; not under the lock, may block. */
+void record_store_upkeep(struct record_store *s);
+/* Under the lock: nobody needs this one any more. */
+void record_store_release(struct record_store *s, struct record_segment *g);
+/* The event at `at` of a segment, of which `end` octets are in use. False: there is none, or it is damaged. */
+bool record_store_event(const struct record_segment *g, size_t at, size_t end, struct record_head *head);
+static inline size_t record_store_step(uint32_t n)
+{
+    return (sizeof(struct record_head) + n + 7) & ~(size_t)7;
+}
+
+/* ---- reader.c ---- */
+
+TAILQ_HEAD(record_readers, hky_reader);
+struct hky_reader {
+    TAILQ_ENTRY(hky_reader) link;
+    struct hky_record *record;
+    unsigned slot; /* in the cursors; RECORD_NAMES: none is kept */
+    struct hky_reader_params p;
+    char name[RECORD_NAME];
+    struct hky_task task;
+    bool is_posted, is_closed;
+    bool is_armed;             /* it found nothing: the next event calls it */
+    struct record_segment *at; /* where it reads on; pinned. NULL: nothing was there yet */
+    size_t offset;
+    struct record_segment *skip_to; /* it lags: from the end of `at` on it goes on there */
+    uint64_t after;                 /* what it has seen */
+    uint64_t done, missed;
+};
+
+/* Under the store's lock. */
+void record_readers_wake(struct hky_record *r);
+/* Under the store's lock: skips for those that lag, then frees what nobody needs. True: something was skipped. */
+void record_readers_trim(struct hky_record *r);
+
+/* ---- event_log.c ---- */
+
+struct record_event_log;
+/* Opens the file, then begins to read on a thread of its own. */
+enum hky_err record_event_log_open(struct hky_record *r, const struct hky_record_params *p,
+                                   struct record_event_log **out, struct hky_error *e);
+void record_event_log_reopen(struct record_event_log *l);
+void record_event_log_close(struct record_event_log **l); /* writes what is there, if the file takes it */
+uint64_t record_event_log_missed(const struct record_event_log *l);
+
+/* ---- record.c ---- */
+
+struct record_writer { /* one a worker, and one for the others */
+    pthread_mutex_t lock;
+    struct hky_buf scratch;
+};
+
+struct hky_record {
+    struct record_store store;
+    struct record_readers readers; /* under the store's lock */
+    struct record_event_log *event_log;
+    struct record_writer *writers;
+    unsigned n_writers;
+    struct hky_log *log;
+    const struct hky_clock *clock;
+    struct hky_loop *loop; /* of upkeep */
+    pthread_t thread;
+    bool is_running;
+    struct hky_task upkeep;
+    struct hky_timer again;
+    bool is_upkeep_posted; /* atomic */
+    uint64_t n_skipped;    /* under the store's lock: not yet told */
+    char skipped_by[RECORD_NAME];
+};
 
 #endif

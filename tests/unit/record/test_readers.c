@@ -1,0 +1,359 @@
+/* Readers of events: numbers, cursors, budgets. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <signal.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include "hikyaku/record.h"
+
+#define SEGMENT (64u << 10)
+
+static char dir[64];
+static struct hky_clock the_clock = {0, 1764000000123};
+static struct hky_loop *loop;
+static int n_calls;
+
+static struct hky_record *open_record(void)
+{
+    struct hky_record_params p = {.dir = dir, .n_workers = 2, .segment_octets = SEGMENT, .clock = &the_clock};
+    struct hky_record *r;
+    struct hky_error e;
+
+    assert_int_equal(hky_record_open(&p, &r, &e), HKY_OK);
+    return r;
+}
+
+/* A loop that runs has called what was posted to it before the record goes. */
+static void close_record(struct hky_record **r)
+{
+    hky_loop_turn(loop, 0);
+    hky_record_close(r);
+}
+
+static int make_dir(void **state)
+{
+    struct hky_error e;
+
+    (void)state;
+    snprintf(dir, sizeof dir, "/tmp/hikyaku-readers-XXXXXX");
+    return mkdtemp(dir) == NULL || hky_loop_new(&loop, &e) != HKY_OK;
+}
+
+static int remove_dir(void **state)
+{
+    char command[128];
+
+    (void)state;
+    hky_loop_free(&loop);
+    snprintf(command, sizeof command, "rm -rf '%s'", dir);
+    return system(command);
+}
+
+static void on_ready(void *ctx)
+{
+    (void)ctx;
+    n_calls++;
+}
+
+static struct hky_reader *open_reader(struct hky_record *r, const char *name, uint64_t lag)
+{
+    struct hky_reader_params p = {.name = name, .loop = loop, .on_ready = on_ready, .lag_octets = lag};
+    struct hky_reader *reader;
+    struct hky_error e;
+
+    assert_int_equal(hky_reader_open(r, &p, &reader, &e), HKY_OK);
+    return reader;
+}
+
+static void emit(struct hky_record *r, int from, int to)
+{
+    for (int i = from; i <= to; i++)
+        hky_record_event(r, (unsigned)i % 3,
+                         &(struct hky_event){.kind = HKY_EVENT_FAILED, .at_ms = 1764000000000, .delay_ms = i});
+}
+
+/* All that is there now: how many; their numbers rise. */
+static int read_all(struct hky_reader *reader, uint64_t *first, uint64_t *last)
+{
+    struct hky_event_view v[7];
+    uint64_t before = 0;
+    size_t n;
+    int all = 0;
+
+    while ((n = hky_reader_read(reader, v, 7)) > 0)
+        for (size_t i = 0; i < n; i++, all++) {
+            assert_true(v[i].number > before);
+            before = v[i].number;
+            if (all == 0)
+                *first = before;
+            *last = before;
+        }
+    return all;
+}
+
+static void an_event_comes_with_its_facts(void **state)
+{
+    struct hky_rcpt_draft rcpt = {HKY_STR("a..b@docomo.ne.jp"), HKY_STR(""), 0};
+    struct hky_message_draft d = {.id = 77, .size = 10, .recipients = &rcpt, .n_recipients = 1};
+    struct hky_outcome o = {.class = HKY_CLASS_BLOCKED_IP, .scope = HKY_SCOPE_PATH, .stage = HKY_STAGE_DOT};
+    struct hky_record *r = open_record();
+    struct hky_reader *reader = open_reader(r, "history", 0);
+    struct hky_event_view v[2];
+    struct hky_message *m;
+
+    (void)state;
+    d.facts[HKY_FACT_SCENARIO] = HKY_STR("spring");
+    d.facts[HKY_FACT_SENDER] = HKY_STR("news@shop.example");
+    m = hky_message_new(&d);
+    hky_reply_from_text(&o.reply, HKY_STR("550 5.7.515 blocked"));
+    hky_record_event(r, 0,
+                     &(struct hky_event){.kind = HKY_EVENT_DEFERRED,
+                                         .at_ms = 1764000000123,
+                                         .message = m,
+                                         .recipient = &m->recipients[0],
+                                         .outcome = &o,
+                                         .relay = "own",
+                                         .next_at_ms = 1764000300000});
+    hky_message_unref(&m);
+    assert_int_equal(hky_reader_read(reader, v, 2), 1);
+    assert_int_equal(v[0].number, 1);
+    assert_int_equal(v[0].kind, HKY_EVENT_DEFERRED);
+    assert_int_equal(v[0].at_ms, 1764000000123);
+    assert_int_equal(v[0].value[HKY_EVENT_KEY_ID], 77);
+    assert_true(hky_str_eq(v[0].text[HKY_EVENT_KEY_RCPT], HKY_STR("a..b@docomo.ne.jp")));
+    assert_true(hky_str_eq(v[0].text[HKY_EVENT_KEY_SCENARIO], HKY_STR("spring")));
+    assert_true(hky_str_eq(v[0].text[HKY_EVENT_KEY_RELAY], HKY_STR("own")));
+    assert_int_equal(v[0].value[HKY_EVENT_KEY_CODE], 550);
+    assert_int_equal(v[0].value[HKY_EVENT_KEY_CLASS], HKY_CLASS_BLOCKED_IP);
+    assert_int_equal(v[0].value[HKY_EVENT_KEY_ENHANCED], INT64_C(5) << 32 | 7 << 16 | 515);
+    assert_int_equal(v[0].value[HKY_EVENT_KEY_NEXT_AT], 1764000300000);
+    assert_false(hky_event_has(&v[0], HKY_EVENT_KEY_SENDER)); /* said once, when it was accepted */
+    assert_false(hky_event_has(&v[0], HKY_EVENT_KEY_UNTIL));
+    assert_int_equal(hky_reader_read(reader, v, 2), 0);
+    hky_reader_close(&reader);
+    close_record(&r);
+}
+
+/* What was read and not committed comes again after a restart, what was committed does not. */
+static void a_cursor_is_kept(void **state)
+{
+    struct hky_record *r = open_record();
+    struct hky_reader *reader = open_reader(r, "history", 0);
+    uint64_t first, last;
+
+    (void)state;
+    emit(r, 1, 100);
+    assert_int_equal(read_all(reader, &first, &last), 100);
+    hky_reader_commit(reader, 60);
+    hky_reader_close(&reader);
+    close_record(&r);
+    r = open_record();
+    emit(r, 101, 110);
+    reader = open_reader(r, "history", 0);
+    assert_int_equal(hky_reader_cursor(reader), 60);
+    assert_int_equal(read_all(reader, &first, &last), 50);
+    assert_int_equal(first, 61);
+    assert_int_equal(last, 110);
+    assert_int_equal(hky_reader_missed(reader), 0);
+    hky_reader_close(&reader);
+    close_record(&r);
+}
+
+static void numbers_grow_over_restarts_and_kills(void **state)
+{
+    struct hky_record *r;
+    struct hky_reader *reader;
+    uint64_t first = 0, last = 0, seen = 0;
+
+    (void)state;
+    for (int i = 0; i < 6; i++) {
+        if (i % 2 == 0) {
+            pid_t pid = fork();
+            if (pid == 0) {
+                r = open_record();
+                emit(r, 1, 50);
+                raise(SIGKILL);
+            }
+            waitpid(pid, NULL, 0);
+        } else {
+            r = open_record();
+            emit(r, 1, 50);
+            close_record(&r);
+        }
+        r = open_record();
+        reader = open_reader(r, "history", 0);
+        assert_int_equal(read_all(reader, &first, &last), 50);
+        assert_int_equal(first, seen + 1);
+        assert_int_equal(last, seen + 50);
+        hky_reader_commit(reader, last);
+        seen = last;
+        hky_reader_close(&reader);
+        close_record(&r);
+    }
+}
+
+/* After a power cut pages may be missing: the numbers that were on them are not used again. */
+static void numbers_grow_over_a_power_cut(void **state)
+{
+    struct hky_record *r;
+    struct hky_reader *reader;
+    uint64_t first = 0, last = 0;
+    char command[256];
+    pid_t pid = fork();
+
+    (void)state;
+    if (pid == 0) {
+        r = open_record();
+        emit(r, 1, 50);
+        raise(SIGKILL);
+    }
+    waitpid(pid, NULL, 0);
+    snprintf(command, sizeof command,
+             "cd %s/events && rm -f 0 1 2 ../events.jsonl && printf another | dd of=cursors bs=1 seek=16 conv=notrunc "
+             "status=none",
+             dir);
+    assert_int_equal(system(command), 0);
+    r = open_record();
+    reader = open_reader(r, "history", 0);
+    emit(r, 1, 1);
+    assert_int_equal(read_all(reader, &first, &last), 1);
+    assert_true(first > 50);
+    hky_reader_close(&reader);
+    close_record(&r);
+}
+
+/* One that reads nothing holds up nobody; it loses the oldest, which is counted and told. */
+static void one_that_lags_skips(void **state)
+{
+    struct hky_record *r = open_record();
+    struct hky_reader *slow = open_reader(r, "slow", 3 * SEGMENT), *good = open_reader(r, "good", 0);
+    struct hky_event_view v[64];
+    uint64_t first, last, n_good = 0, n_told = 0, n_slow, missed;
+    size_t n;
+
+    (void)state;
+    assert_int_equal(hky_reader_read(slow, v, 1), 0);
+    for (int i = 0; i < 20000; i += 50) {
+        emit(r, i + 1, i + 50);
+        while ((n = hky_reader_read(good, v, 64)) > 0)
+            for (size_t k = 0; k < n; k++) {
+                n_good += v[k].kind == HKY_EVENT_FAILED;
+                n_told += v[k].kind == HKY_EVENT_DROPPED;
+                hky_reader_commit(good, v[k].number);
+            }
+        usleep(1000); /* mail has its pauses, too: upkeep makes room */
+    }
+    assert_int_equal(n_good, 20000);
+    assert_true(n_told > 0);
+    assert_int_equal(hky_reader_missed(good), 0);
+    missed = hky_reader_missed(slow);
+    assert_true(missed > 1000);
+    n_slow = (uint64_t)read_all(slow, &first, &last);
+    assert_int_equal(n_slow + missed, last); /* what it did not miss it has */
+    hky_reader_commit(slow, last);
+    hky_reader_close(&slow);
+    hky_reader_close(&good);
+    close_record(&r);
+    r = open_record();
+    slow = open_reader(r, "slow", 0);
+    assert_int_equal(hky_reader_missed(slow), missed); /* the count is kept with the name */
+    hky_reader_close(&slow);
+    close_record(&r);
+}
+
+/* It is called on its own loop, once for many events, and only after it found nothing. */
+static void a_reader_is_called(void **state)
+{
+    struct hky_record *r = open_record();
+    struct hky_reader *reader = open_reader(r, NULL, 0);
+    uint64_t first, last;
+
+    (void)state;
+    n_calls = 0;
+    hky_loop_turn(loop, 0);
+    assert_int_equal(n_calls, 1); /* at the open, for what is there already */
+    emit(r, 1, 10);
+    hky_loop_turn(loop, 0);
+    assert_int_equal(n_calls, 1); /* it has not read yet */
+    assert_int_equal(read_all(reader, &first, &last), 10);
+    emit(r, 11, 20);
+    hky_loop_turn(loop, 1000);
+    assert_int_equal(n_calls, 2);
+    assert_int_equal(read_all(reader, &first, &last), 10);
+    emit(r, 21, 22);
+    hky_reader_close(&reader);
+    hky_loop_turn(loop, 0);
+    assert_int_equal(n_calls, 2); /* none after the close */
+    close_record(&r);
+}
+
+static void a_name_is_open_once_and_names_are_bounded(void **state)
+{
+    struct hky_record *r = open_record();
+    struct hky_reader *reader = open_reader(r, "history", 0), *other[40] = {0};
+    struct hky_reader_params p = {.name = "history", .loop = loop, .on_ready = on_ready};
+    struct hky_error e;
+    char name[16];
+    int n = 0;
+
+    (void)state;
+    assert_int_equal(hky_reader_open(r, &p, &other[0], &e), HKY_E_STATE);
+    p.name = name;
+    for (; n < 40; n++) {
+        snprintf(name, sizeof name, "r%d", n);
+        if (hky_reader_open(r, &p, &other[n], &e) != HKY_OK)
+            break;
+    }
+    assert_int_equal(n, 30); /* 32 with the event log and history */
+    while (n-- > 0)
+        hky_reader_close(&other[n]);
+    hky_reader_close(&reader);
+    close_record(&r);
+}
+
+/* A live view goes on behind the number that it has shown. */
+static void a_view_begins_where_it_says(void **state)
+{
+    struct hky_record *r = open_record();
+    struct hky_reader_params p = {.loop = loop, .on_ready = on_ready, .after = 7};
+    struct hky_reader *reader;
+    struct hky_error e;
+    uint64_t first = 0, last = 0;
+
+    (void)state;
+    emit(r, 1, 10);
+    assert_int_equal(hky_reader_open(r, &p, &reader, &e), HKY_OK);
+    assert_int_equal(read_all(reader, &first, &last), 3);
+    assert_int_equal(first, 8);
+    hky_reader_close(&reader);
+    p.after = 0;
+    p.is_from_now = true;
+    assert_int_equal(hky_reader_open(r, &p, &reader, &e), HKY_OK);
+    assert_int_equal(read_all(reader, &first, &last), 0);
+    emit(r, 11, 11);
+    assert_int_equal(read_all(reader, &first, &last), 1);
+    assert_int_equal(first, 11);
+    hky_reader_close(&reader);
+    close_record(&r);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(an_event_comes_with_its_facts, make_dir, remove_dir),
+        cmocka_unit_test_setup_teardown(a_cursor_is_kept, make_dir, remove_dir),
+        cmocka_unit_test_setup_teardown(numbers_grow_over_restarts_and_kills, make_dir, remove_dir),
+        cmocka_unit_test_setup_teardown(numbers_grow_over_a_power_cut, make_dir, remove_dir),
+        cmocka_unit_test_setup_teardown(one_that_lags_skips, make_dir, remove_dir),
+        cmocka_unit_test_setup_teardown(a_reader_is_called, make_dir, remove_dir),
+        cmocka_unit_test_setup_teardown(a_name_is_open_once_and_names_are_bounded, make_dir, remove_dir),
+        cmocka_unit_test_setup_teardown(a_view_begins_where_it_says, make_dir, remove_dir),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
