@@ -322,12 +322,45 @@ static void print_refusal(const struct hky_refusal *r, bool is_json)
     hky_buf_fini(&out);
 }
 
+struct scenario_search {
+    const char *wanted, *nearest;
+    unsigned best;
+    bool is_known;
+};
+
+static void search_scenario(void *ctx, const char *name)
+{
+    struct scenario_search *s = ctx;
+    unsigned distance = hky_str_distance(hky_str_z(name), hky_str_z(s->wanted));
+
+    s->is_known = s->is_known || strcmp(name, s->wanted) == 0;
+    if (distance < s->best) {
+        s->best = distance;
+        s->nearest = name;
+    }
+}
+
+/* Mail of a scenario that nothing names goes the common way: right for some, a typing mistake for others. */
+static void note_scenario(const struct explain_case *c, const char *name)
+{
+    struct scenario_search s = {.wanted = name, .best = name != NULL && strlen(name) < 4 ? 2 : 3};
+
+    if (name == NULL)
+        return;
+    hky_policy_each_scenario(c->policy, search_scenario, &s);
+    if (!s.is_known)
+        fprintf(stderr, "hikyaku explain: note: no route, row or login names the scenario \"%s\"%s%s%s\n", name,
+                s.nearest != NULL ? "; did you mean \"" : "", s.nearest != NULL ? s.nearest : "",
+                s.nearest != NULL ? "\"?" : "");
+}
+
 static int explain(struct explain_case *c, const struct explain_wish *w, bool is_json)
 {
     struct hky_route_query q;
 
     if (!load(c, w))
         return HKY_EXIT_NO;
+    note_scenario(c, w->scenario);
     c->is_utc = w->is_utc;
     hky_cli_use_zone(c->policy->engine.timezone != NULL ? c->policy->engine.timezone : "", w->is_utc);
     if (w->at != NULL && !explain_time(w->at, c->now_ms, &c->now_ms)) {

@@ -24,6 +24,7 @@ def exit_codes(world):
     listener = socket.create_server(("127.0.0.1", 0))
     busy = f"127.0.0.1:{listener.getsockname()[1]}"
     world.write("bad.lua", 'relay "own" { mx = true }\nroute "all" { to = "*", via = "owm" }\n')
+    world.write("spring.lua", 'relay "own" { mx = true }\nroute "s" { to = "*", scenario = "spring", via = "own" }\nroute "all" { to = "*", via = "own" }\n')
     world.write("good.lua", 'relay "own" { mx = true }\nroute "all" { to = "*", via = "own" }\n')
     for args, code, words in (
             (["probe", "good.lua", "rental"], 2, "; there are own\n"),
@@ -52,6 +53,7 @@ def exit_codes(world):
             (["send", "--from", "a@x.example", "--from", "b@x.example", "c@x.example"], 2, "--from is given twice"),
             (["explain", "good.lua", "--to", "a@x.example", "--to", "b@x.example"], 2, "--to is given twice"),
             (["explain", "good.lua", "--to", ""], 2, "--to is empty"),
+            (["explain", "spring.lua", "--to", "a@x.example", "--author", "b@y.example", "--scenario", "sprnig"], 0, 'did you mean "spring"?'),
             (["explain", "good.lua", "--to", "a@x.example", "--scenario", ""], 2, "--scenario is empty"),
             (["probe", "good.lua", "--all", "--to", ""], 2, "--to is empty"),
             (["status", "--spool", ""], 2, "--spool is empty"),

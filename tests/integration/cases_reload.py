@@ -1,4 +1,5 @@
 """A new policy for a running engine: all of it or nothing; lists; what needs a restart; notes."""
+import json
 import os
 import signal
 import smtplib
@@ -88,13 +89,17 @@ def restart_keys(world):
     sink = world.sink()
     engine = world.engine(policy(sink))
     rewrite(engine, policy(sink, keys='spool = "elsewhere", workers = 7, bounds = { min_free = "1M" }'))
-    reload(world, engine, 0)
+    said = world.run("reload", "--spool", engine.spool)[1]
+    holds("Not in force before a restart:" in said and "engine.workers" in said and "bounds.min_free" in said, said)
+    same(engine.status()["restart"], ["engine.workers", "bounds.min_free"], "status")
+    holds("engine.workers" in world.run("status", "--spool", engine.spool)[1], "status for people")
     wait_for(lambda: "these keys need a restart" in engine.text(), why="a warning in the log")
     said = event(engine, "reloaded")["text"]
     holds("engine.workers" in said and "bounds.min_free" in said, said)
     holds("engine.spool" not in said, "the spool of the command line holds")
     rewrite(engine, policy(sink))
-    reload(world, engine, 0)
+    same(json.loads(world.run("reload", "--json", "--spool", engine.spool)[1])["restart"], [], "nothing differs any more")
+    same(engine.status()["restart"], [], "status")
     wait_for(lambda: len(engine.events("reloaded")) == 2, why="the second reload in the event log")
     wait_for(lambda: engine.events("reloaded")[-1]["text"] == "a new policy is in force", why="nothing differs from the start any more")
     end(engine)
