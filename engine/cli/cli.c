@@ -11,12 +11,6 @@ void hky_cli_args_init(struct hky_cli_args *a, const struct hky_cli_command *com
     a->at = 1;
 }
 
-const struct hky_cli_option hky_cli_common_options[] = {
-    {"json", NULL, "print JSON"},
-    {"help", NULL, "print this help"},
-    {NULL, NULL, NULL},
-};
-
 static const char *dash(const struct hky_cli_option *o)
 {
     return o->name[1] == '\0' ? "-" : "--";

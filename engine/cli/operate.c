@@ -7,111 +7,6 @@
 #define ROWS_SHOWN   100 /* of queue list, where --limit is not given */
 #define ROWS_DRY     25
 
-/* ---- the table as options ---- */
-
-static bool is_in_group(const struct hky_command *c, const char *group)
-{
-    size_t n = strlen(group);
-
-    return strncmp(c->name, group, n) == 0 && (c->name[n] == '\0' || c->name[n] == ' ');
-}
-
-static const char *action_of(const struct hky_command *c, const char *group)
-{
-    const char *rest = c->name + strlen(group);
-
-    return rest[0] == ' ' ? rest + 1 : rest;
-}
-
-/* "pause, drain: " where not all commands of the group take it; a selection's arguments need no such words. */
-static void add_takers(const char *group, const struct hky_argument *a, struct hky_buf *out)
-{
-    const char *nearest;
-    size_t before = out->n, n = 0, n_takers = 0;
-
-    for (const struct hky_command *c = hky_operate_commands; c->name != NULL; c++) {
-        if (!is_in_group(c, group))
-            continue;
-        n++;
-        if (hky_command_argument(c, hky_str_z(a->name), &nearest) == NULL)
-            continue;
-        hky_buf_printf(out, "%s%s", n_takers > 0 ? ", " : "", action_of(c, group));
-        n_takers++;
-    }
-    if (n_takers == n)
-        out->n = before;
-    else
-        hky_buf_add_z(out, ": ");
-}
-
-static const char *option_name(const struct hky_argument *a, char out[24])
-{
-    size_t n = strlen(a->name);
-
-    for (size_t i = 0; i <= n && i < 24; i++)
-        out[i] = a->name[i] == '_' ? '-' : a->name[i];
-    return out;
-}
-
-static bool has_option(const struct hky_cli_options *room, size_t n, const char *name)
-{
-    for (size_t i = 0; i < n; i++)
-        if (strcmp(room->items[i].name, name) == 0)
-            return true;
-    return false;
-}
-
-static void add_option(struct hky_cli_options *room, size_t *n, const char *group, const struct hky_argument *a)
-{
-    struct hky_buf doc;
-    char name[24];
-
-    if (a->is_positional || has_option(room, *n, option_name(a, name)))
-        return;
-    HKY_ASSERT(*n + 1 < HKY_CLI_OPTIONS_MAX);
-    hky_buf_init(&doc, sizeof room->docs[0] - 1);
-    add_takers(group, a, &doc);
-    hky_buf_add_z(&doc, a->doc);
-    HKY_ASSERT(!doc.is_over);
-    memcpy(room->names[*n], name, sizeof name);
-    memcpy(room->docs[*n], hky_buf_z(&doc), doc.n + 1);
-    room->items[*n] = (struct hky_cli_option){room->names[*n], a->value, room->docs[*n]};
-    ++*n;
-    hky_buf_fini(&doc);
-}
-
-const struct hky_cli_option *hky_cli_options(const struct hky_cli_command *self, struct hky_cli_options *room)
-{
-    size_t n = 0;
-
-    if (self->group == NULL)
-        return self->options;
-    *room = (struct hky_cli_options){0};
-    for (const struct hky_command *c = hky_operate_commands; c->name != NULL; c++)
-        for (const struct hky_argument *a = c->arguments; is_in_group(c, self->group) && a != NULL && a->name != NULL;
-             a++)
-            add_option(room, &n, self->group, a);
-    for (const struct hky_cli_option *o = self->options; o != NULL && o->name != NULL; o++)
-        room->items[n++] = *o;
-    return room->items;
-}
-
-void hky_cli_each_action(const char *group, void (*each)(void *ctx, const char *usage, const char *doc), void *ctx)
-{
-    for (const struct hky_command *c = hky_operate_commands; c->name != NULL; c++) {
-        char usage[80];
-        int n;
-
-        if (!is_in_group(c, group) || action_of(c, group)[0] == '\0')
-            continue;
-        n = snprintf(usage, sizeof usage, "%s", action_of(c, group));
-        for (const struct hky_argument *a = c->arguments; a != NULL && a->name != NULL; a++)
-            if (a->is_positional)
-                n += snprintf(usage + n, sizeof usage - (size_t)n, a->is_required ? " %s" : " [%s]", a->value);
-        each(ctx, usage, c->doc);
-    }
-}
-
 static bool has_actions(const char *group)
 {
     for (const struct hky_command *c = hky_operate_commands; c->name != NULL; c++)
@@ -144,17 +39,17 @@ static const struct hky_command *find_command(const char *group, const char *act
     hky_buf_init(&names, 1000);
     for (const struct hky_command *c = hky_operate_commands; c->name != NULL; c++) {
         unsigned d;
-        if (!is_in_group(c, group))
+        if (!hky_cli_is_in_group(c, group))
             continue;
-        if (strcmp(action_of(c, group), action) == 0) {
+        if (strcmp(hky_cli_action_of(c, group), action) == 0) {
             hky_buf_fini(&names);
             return c;
         }
-        hky_buf_printf(&names, "%s%s", names.n > 0 ? ", " : "", action_of(c, group));
-        d = hky_str_distance(hky_str_z(action_of(c, group)), hky_str_z(action));
+        hky_buf_printf(&names, "%s%s", names.n > 0 ? ", " : "", hky_cli_action_of(c, group));
+        d = hky_str_distance(hky_str_z(hky_cli_action_of(c, group)), hky_str_z(action));
         if (d < best) {
             best = d;
-            nearest = action_of(c, group);
+            nearest = hky_cli_action_of(c, group);
         }
     }
     fprintf(stderr, "hikyaku %s: no action \"%s\"%s%s%s (%s)\n", group, action,
@@ -170,7 +65,7 @@ static int take_argument(struct call *call, const struct hky_argument *a, const 
     struct hky_error e;
     char name[24];
 
-    option_name(a, name);
+    hky_cli_option_name(a, name);
     if (value->is_given) {
         fprintf(stderr, "hikyaku %s: %s%s is given twice\n", call->command->name, a->is_positional ? "" : "--", name);
         return HKY_EXIT_USAGE;
@@ -191,14 +86,14 @@ static int take_option(struct call *call, const struct given *given)
     struct hky_buf b;
 
     for (const struct hky_argument *a = call->command->arguments; a != NULL && a->name != NULL; a++)
-        if (!a->is_positional && strcmp(option_name(a, name), given->name) == 0)
+        if (!a->is_positional && strcmp(hky_cli_option_name(a, name), given->name) == 0)
             return take_argument(call, a, given->value);
     hky_buf_init(&b, sizeof takers - 1);
     for (const struct hky_command *c = hky_operate_commands; c->name != NULL; c++)
         for (const struct hky_argument *a = c->arguments;
-             is_in_group(c, call->self->group) && a != NULL && a->name != NULL; a++)
-            if (strcmp(option_name(a, name), given->name) == 0)
-                hky_buf_printf(&b, "%s%s", b.n > 0 ? ", " : "", action_of(c, call->self->group));
+             hky_cli_is_in_group(c, call->self->group) && a != NULL && a->name != NULL; a++)
+            if (strcmp(hky_cli_option_name(a, name), given->name) == 0)
+                hky_buf_printf(&b, "%s%s", b.n > 0 ? ", " : "", hky_cli_action_of(c, call->self->group));
     fprintf(stderr, "hikyaku %s: --%s belongs to %s\n", call->command->name, given->name, hky_buf_z(&b));
     hky_buf_fini(&b);
     return HKY_EXIT_USAGE;

@@ -23,4 +23,10 @@ int hky_cli_operate(const struct hky_cli_command *self, int argc, char **argv,
 /* For help and manual: what can be done with `group`, with the words that follow. */
 void hky_cli_each_action(const char *group, void (*each)(void *ctx, const char *usage, const char *doc), void *ctx);
 
+/* "queue hold" is in the group "queue", and its action is "hold". */
+bool hky_cli_is_in_group(const struct hky_command *c, const char *group);
+const char *hky_cli_action_of(const struct hky_command *c, const char *group);
+/* "for_sec" as it is typed: "for-sec". */
+const char *hky_cli_option_name(const struct hky_argument *a, char out[24]);
+
 #endif

@@ -19,22 +19,6 @@ enum hky_err hky_deliver_new(const struct hky_deliver_params *p, struct hky_deli
     return HKY_OK;
 }
 
-struct hky_dns *hky_deliver_dns(struct hky_deliver *d, const struct hky_policy *policy)
-{
-    const char *resolver = policy->engine.resolver != NULL ? policy->engine.resolver : "";
-    struct hky_dns *dns = hky_map_get(&d->resolvers, hky_str_z(resolver));
-    struct hky_error e;
-    if (dns != NULL)
-        return dns;
-    if (hky_dns_new(d->params.loop, resolver, &dns, &e) != HKY_OK) {
-        /* The policy's loader checks the form; what is left is a machine without a resolver: the system's defaults. */
-        hky_log(d->params.log, HKY_LOG_ERROR, "resolver", "why=\"%s\"", e.text);
-        HKY_ASSERT(hky_dns_new(d->params.loop, "", &dns, &e) == HKY_OK);
-    }
-    hky_map_put(&d->resolvers, hky_str_z(resolver), dns);
-    return dns;
-}
-
 static struct hky_lane_slot *slot_of(struct hky_deliver *d, struct hky_lane *lane)
 {
     struct hky_lane_slot *slot = lane->deliver;
