@@ -316,6 +316,7 @@ static void on_command(struct hky_session *s, struct hky_str line, size_t behind
         return;
     }
     hky_command_init(&c);
+    c.may_lack_brackets = hky_session_is_trusted(s);
     enum hky_err err = hky_command_parse(line, &c, &code, &enhanced, &e);
     enum hky_verb verb = c.verb;
     uint8_t before = s->state;

@@ -125,7 +125,7 @@ static void refuse_rcpt(struct hky_session *s, struct hky_str rcpt, const struct
 
 void hky_tx_rcpt(struct hky_session *s, struct hky_command *c)
 {
-    struct hky_letter_rcpt to = {.address = hky_address_str(&c->path),
+    struct hky_letter_rcpt to = {.address = c->path.n > 0 ? hky_address_str(&c->path) : HKY_STR("postmaster"),
                                  .orcpt = hky_buf_str(&c->orcpt),
                                  .notify = c->notify,
                                  .is_utf8 = c->path.is_utf8};

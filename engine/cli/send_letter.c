@@ -277,12 +277,8 @@ static enum hky_err complete(struct hky_letter *l, struct hky_error *e)
     bool has_empty_line;
     size_t at = 0, end;
 
-    if (hky_str_istarts(content, HKY_STR("From "))) { /* mbox */
-        const char *lf = memchr(content.p, '\n', content.n);
-        if (lf != NULL)
-            hky_buf_drop(&l->content, (size_t)(lf + 1 - content.p));
-        content = hky_buf_str(&l->content);
-    }
+    hky_buf_drop(&l->content, hky_mbox_line_octets(content));
+    content = hky_buf_str(&l->content);
     end = header_end(content, &has_empty_line);
     section = hky_str_of(content.p, end);
     while (hky_field_next(section, &at, &f)) {

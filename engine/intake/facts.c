@@ -328,7 +328,7 @@ void hky_content_header_done(struct hky_content *c, size_t section_n)
     struct hky_str section = hky_str_of(c->buf.p + c->trace_n, section_n);
     struct hky_facts *f = &c->facts;
     struct hky_field field;
-    size_t at = 0, kept = c->trace_n, rest = c->trace_n + section_n;
+    size_t at = hky_mbox_line_octets(section), kept = c->trace_n, rest = c->trace_n + section_n;
     bool is_open_line = false, is_cut = false;
 
     if (hky_buf_reserve(&f->text, 512) == NULL)

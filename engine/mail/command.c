@@ -60,7 +60,8 @@ static void reset(struct hky_command *c)
 {
     struct hky_buf envid = c->envid, orcpt = c->orcpt;
 
-    *c = (struct hky_command){.verb = HKY_VERB_UNKNOWN, .arg = {"", 0}, .auth_param = {"", 0}};
+    *c = (struct hky_command){
+        .may_lack_brackets = c->may_lack_brackets, .verb = HKY_VERB_UNKNOWN, .arg = {"", 0}, .auth_param = {"", 0}};
     hky_buf_clear(&envid);
     hky_buf_clear(&orcpt);
     c->envid = envid;
@@ -285,6 +286,26 @@ static enum hky_err parse_params(struct hky_str rest, struct hky_command *c, con
     return HKY_OK;
 }
 
+/* "a@b" up to a blank that is in no quotes; printers and controllers send it so. */
+static enum hky_err parse_bare_path(struct hky_str rest, bool is_mail, struct hky_address *out, size_t *used,
+                                    struct hky_error *why)
+{
+    bool is_quoted = false;
+    size_t n = 0;
+
+    for (; n < rest.n && (is_quoted || !is_blank(rest.p[n])); n++) {
+        if (rest.p[n] == '"')
+            is_quoted = !is_quoted;
+        else if (is_quoted && rest.p[n] == '\\' && n + 1 < rest.n)
+            n++;
+    }
+    *out = (struct hky_address){0};
+    *used = n;
+    if (!is_mail && hky_str_ieq(hky_str_of(rest.p, n), HKY_STR("postmaster")))
+        return HKY_OK;
+    return hky_mailbox_parse(hky_str_of(rest.p, n), out, why);
+}
+
 /* "FROM:<path> parameters" or "TO:<path> parameters". */
 static enum hky_err parse_envelope(struct hky_command *c, const struct refusal *r)
 {
@@ -297,7 +318,9 @@ static enum hky_err parse_envelope(struct hky_command *c, const struct refusal *
     if (!hky_str_istarts(c->arg, prefix))
         return refuse(r, 501, "5.5.4", is_mail ? "expected MAIL FROM:<address>" : "expected RCPT TO:<address>");
     struct hky_str rest = trim_blanks(hky_str_of(c->arg.p + prefix.n, c->arg.n - prefix.n));
-    if (hky_path_parse(rest, flags, &c->path, &used, &why) != HKY_OK)
+    bool is_bare = c->may_lack_brackets && rest.n > 0 && rest.p[0] != '<';
+    if ((is_bare ? parse_bare_path(rest, is_mail, &c->path, &used, &why)
+                 : hky_path_parse(rest, flags, &c->path, &used, &why)) != HKY_OK)
         return refuse(r, 501, is_mail ? "5.1.7" : "5.1.3", why.text);
     if (used < rest.n && !is_blank(rest.p[used]))
         return refuse(r, 501, is_mail ? "5.1.7" : "5.1.3", "there is something behind the address");

@@ -29,6 +29,7 @@ const char *hky_verb_name(enum hky_verb v);
 enum hky_body_kind { HKY_BODY_7BIT, HKY_BODY_8BITMIME, HKY_BODY_BINARYMIME };
 
 struct hky_command {
+    bool may_lack_brackets; /* set it between init and parse: MAIL FROM:a@b is read, as old devices send it */
     enum hky_verb verb;
     struct hky_str arg;      /* after the verb, trimmed; EHLO name, AUTH rest, VRFY text */
     struct hky_address path; /* MAIL, RCPT */

@@ -1,8 +1,8 @@
 #include "mail/dot.h"
 
-/* Where the reader stands. A dot is held back at the start of a line until it is known what it is; after a bare LF a
- * dot is content: only CRLF.CRLF ends. */
-enum { AT_START, IN_LINE, AFTER_CR, AFTER_DOT, AFTER_DOT_CR };
+/* Where the reader stands. A dot is held back at the start of a line until it is known what it is. Behind a bare LF one
+ * dot is content, since only CRLF.CRLF ends; of two the first was stuffed by a client whose lines end so. */
+enum { AT_START, IN_LINE, AFTER_CR, AFTER_DOT, AFTER_DOT_CR, AFTER_LF, AFTER_LF_DOT };
 
 void hky_dot_reader_init(struct hky_dot_reader *r)
 {
@@ -195,7 +195,7 @@ static void read_line(struct pass *k)
     k->run = ++k->i;
     k->r->has_bare_lf = true;
     k->r->may_have_dot_lines = true;
-    k->r->state = IN_LINE;
+    k->r->state = AFTER_LF;
 }
 
 static void after_cr(struct pass *k)
@@ -273,6 +273,20 @@ static bool read_piece(struct pass *k, bool has_dots)
             break;
         case AFTER_DOT_CR:
             is_end = after_dot_cr(k);
+            break;
+        case AFTER_LF:
+            k->r->state = IN_LINE;
+            if (has_dots && k->p[k->i] == '.') {
+                flush(k);
+                k->run = ++k->i;
+                k->r->state = AFTER_LF_DOT;
+            }
+            break;
+        case AFTER_LF_DOT:
+            if (k->p[k->i] != '.')
+                hky_buf_add_c(k->out, '.');
+            k->run = k->i;
+            k->r->state = IN_LINE;
             break;
         }
     }

@@ -56,6 +56,23 @@ bool hky_field_next(struct hky_str section, size_t *at, struct hky_field *out)
     return true;
 }
 
+size_t hky_mbox_line_octets(struct hky_str message)
+{
+    size_t at = 0;
+
+    for (;;) {
+        struct hky_str rest = hky_str_of(message.p + at, message.n - at);
+        if (rest.n > 0 && rest.p[0] == '>')
+            rest = hky_str_of(rest.p + 1, rest.n - 1);
+        size_t n = line_octets(rest);
+        /* "From : a@b" is a field */
+        if (n <= 5 || memcmp(rest.p, "From ", 5) != 0 || rest.p[n - 1] != '\n' ||
+            field_name(hky_str_of(rest.p, n)).n > 0)
+            return at;
+        at = (size_t)(rest.p + n - message.p);
+    }
+}
+
 bool hky_field_find(struct hky_str section, const char *name, struct hky_field *out)
 {
     struct hky_str wanted = hky_str_z(name);

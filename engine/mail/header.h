@@ -14,6 +14,9 @@ struct hky_field {
 /* Next field from *at (0 to start); false at the end of the section (the empty line, or the end of `section`). A line
  * that is no field (no colon, leading blank) comes with an empty name. Linear. */
 bool hky_field_next(struct hky_str section, size_t *at, struct hky_field *out);
+/* Octets of the lines "From a@b Sat Nov 28 ..." that a mailbox file puts in front of a message (also ">From "), 0 when
+ * there are none. They are no fields. */
+size_t hky_mbox_line_octets(struct hky_str message);
 /* First field of that name. */
 bool hky_field_find(struct hky_str section, const char *name, struct hky_field *out);
 /* Octets of the header section with its empty line; the whole of `message` when there is none. */

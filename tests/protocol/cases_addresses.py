@@ -35,8 +35,10 @@ def utf8_without_smtputf8(w):
 def paths(w):
     c = w.client()
     c.hello()
-    for line in ("MAIL FROM:< >", "MAIL FROM:", "MAIL FROM <a@x>", "MAIL FROM:a@x.test"):
+    for line in ("MAIL FROM:< >", "MAIL FROM:", "MAIL FROM <a@x>", "MAIL FROM:a@", "MAIL FROM:a@x.test>"):
         c.do(line, 501)
+    c.do("MAIL FROM:a@x.test", 250)  # old devices leave the brackets out
+    c.do("RSET", 250)
     c.do("MAIL FROM:<>", 250)
     for path in ("<>", "<@x.test>", "<a@>", "<a@b@c>", "<a@x.test>junk", "<a@x.test", "<a@-x.test>", "<a@x..test>"):
         c.do(f"RCPT TO:{path}", 501, 553)

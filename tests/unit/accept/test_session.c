@@ -821,10 +821,53 @@ static void test_a_network_that_is_taken_away_ends_its_sessions(void **state)
     }
 }
 
+/* MAIL FROM:a@b of old devices, from who may send; and where <postmaster> is. */
+static void test_addresses_without_brackets(void **state)
+{
+    static const struct {
+        const char *line, *code, *address;
+    } rows[] = {
+        {"MAIL FROM:a@x.test", "250", "a@x.test"},
+        {"MAIL FROM: a@x.test SIZE=100", "250", "a@x.test"},
+        {"MAIL FROM:\"a b\"@x.test BODY=8BITMIME", "250", "a b@x.test"},
+        {"MAIL FROM:", "501", ""},
+        {"MAIL FROM:a", "501", ""},
+        {"MAIL FROM:a@", "501", ""},
+        {"MAIL FROM:a@x.test>", "501", ""},
+        {"MAIL FROM:<a@x.test", "501", ""},
+        {"MAIL FROM:a b@x.test", "501", ""},
+        {"MAIL FROM:a@x.test,b@x.test", "501", ""},
+        {"MAIL FROM:a@x.test WHAT=1", "501", ""},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct fake f;
+        char codes[64], text[300];
+        fake_init(&f, false, HKY_LISTEN_PLAIN, NULL, "127.0.0.1");
+        snprintf(text, sizeof text,
+                 "EHLO t\r\n%s\r\nRCPT TO:b@y.test\r\nRCPT TO:<postmaster>\r\nRCPT TO:Postmaster\r\n", rows[i].line);
+        fake_send(&f, hky_str_z(text));
+        fake_codes(&f, codes, sizeof codes);
+        if (strncmp(codes + 8, rows[i].code, 3) != 0 && strncmp(codes + 8, "555", 3) != 0)
+            fail_msg("%s: %s", rows[i].line, codes);
+        if (rows[i].code[0] == '2') {
+            fake_send(&f, HKY_STR("DATA\r\n\r\n.\r\n"));
+            assert_int_equal(f.n_messages, 1);
+            assert_int_equal(f.messages[0]->n_recipients, 2);
+            assert_true(hky_str_eq(hky_message_fact(f.messages[0], HKY_FACT_SENDER), hky_str_z(rows[i].address)));
+            assert_true(hky_str_eq(hky_recipient_address(&f.messages[0]->recipients[0]), HKY_STR("b@y.test")));
+            assert_true(hky_str_istarts(hky_recipient_address(&f.messages[0]->recipients[1]), HKY_STR("postmaster@")));
+        }
+        fake_fini(&f);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_refused_is_told_of),
+        cmocka_unit_test(test_addresses_without_brackets),
         cmocka_unit_test(test_a_new_policy_is_taken_over),
         cmocka_unit_test(test_a_network_that_is_taken_away_ends_its_sessions),
         cmocka_unit_test(test_transcripts),

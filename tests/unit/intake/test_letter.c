@@ -170,6 +170,48 @@ static void refusals(void **state)
     }
 }
 
+/* A mailbox file's line in front would end the header section, and all fields were body. */
+static void a_line_of_a_mailbox_file_in_front_goes(void **state)
+{
+    static const struct {
+        const char *front;
+        bool is_mbox;
+    } rows[] = {
+        {"", true},
+        {"From a@x.test Sat Nov 28 10:00:00 2026\r\n", true},
+        {"From a@x.test Sat Nov 28 10:00:00 2026\n", true},
+        {">From a@x.test Sat Nov 28 10:00:00 2026\r\n", true},
+        {"From b Sat Nov 28 10:00:00 2026\r\n>From a Sat Nov 28 10:00:00 2026 remote from c\r\n", true},
+        {"from a@x.test\r\n", false},
+        {"Fromage\r\n", false},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct world w;
+        struct hky_refusal why = {0};
+        struct hky_handed_in in = {0};
+        char octets[400];
+
+        world_init(&w);
+        snprintf(octets, sizeof octets,
+                 "%sFrom: a@x.test\r\nX-Hikyaku-Tag: red\r\nFrom : b@x.test\r\n\r\nFrom here on\r\n", rows[i].front);
+        struct hky_letter *l = letter(&w, false);
+        assert_true(address(l, "a@x.test", "b@y.test", &why));
+        assert_true(content(l, "HTTP", hky_str_z(octets), &in, &why));
+        hky_letter_free(&l);
+        struct hky_str all = hky_str_of(in.message->body->p, in.message->body->n);
+        if (hky_message_has_tag(in.message, HKY_STR("red")) != rows[i].is_mbox)
+            fail_msg("\"%s\": %.*s", rows[i].front, HKY_STR_ARG(all));
+        if (rows[i].is_mbox) {
+            assert_null(memmem(all.p, all.n, "From a", 6));
+            assert_non_null(memmem(all.p, all.n, "\r\nFrom: a@x.test\r\nFrom : b@x.test\r\n", 35));
+        }
+        assert_true(hky_str_iends(all, HKY_STR("\r\n\r\nFrom here on\r\n")) || !rows[i].is_mbox);
+        hky_message_unref(&in.message);
+    }
+}
+
 /* Cut to its first 128 octets it would be another scenario, with another way. */
 static void a_name_that_is_too_long_is_refused(void **state)
 {
@@ -263,6 +305,7 @@ int main(void)
         cmocka_unit_test(octets_become_a_message),
         cmocka_unit_test(refusals),
         cmocka_unit_test(a_name_that_is_too_long_is_refused),
+        cmocka_unit_test(a_line_of_a_mailbox_file_in_front_goes),
         cmocka_unit_test(bounds),
         cmocka_unit_test(a_notice_is_a_letter_too),
     };

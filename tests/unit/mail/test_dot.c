@@ -34,6 +34,15 @@ static const struct {
      S("one\r\n.\r\nMAIL FROM:<admin@x.test>\r\nRCPT TO:<v@y.test>\r\nDATA\r\n"
        "Subject: smuggled\r\n\r\nevil\r\n"),
      0, 0, 1},
+    {"stuffed dots behind bare LFs", S("a\n..dot\n...\n..\nb\r\n..c\r\n.\r\n"),
+     S("a\r\n.dot\r\n..\r\n.\r\nb\r\n.c\r\n"), 0, 0, 1},
+    {"dots behind bare LFs that nobody stuffed", S("a\n.dot\n.\nb.\n\r\n.\r\n"), S("a\r\n.dot\r\n.\r\nb.\r\n\r\n"), 0,
+     0, 1},
+    {"LF .. CRLF", S("one\n..\r\n" SMUG),
+     S("one\r\n.\r\nMAIL FROM:<admin@x.test>\r\nRCPT TO:<v@y.test>\r\nDATA\r\n"
+       "Subject: smuggled\r\n\r\nevil\r\n"),
+     0, 0, 1},
+    {"LF .. CR", S("one\n..\r.\r\n" SMUG), NULL, 0, 1, 0, 1},
     {"CR . CR", S("one\r.\r" SMUG), NULL, 0, 1, 0, 0},
     {"CR . LF", S("one\r.\n" SMUG), NULL, 0, 1, 0, 1},
     {"LF . CR", S("one\n.\r" SMUG), NULL, 0, 1, 0, 1},
@@ -120,7 +129,8 @@ static void oddities_among_plain_blocks_are_noted(bool is_narrow)
         {"\n\n", "\r\n\r\n", 2, 0, 0, 1, 0}, {"\r\r\n", NULL, 3, 1, 0, 0, 0},
         {"\r\n.x", "\r\nx", 4, 0, 0, 0, 0},  {"\n.x", "\r\n.x", 3, 0, 0, 1, 0},
         {"\r\n..", "\r\n.", 4, 0, 0, 0, 0},  {"\r\n.\n", "\r\n.\r\n", 4, 0, 0, 1, 0},
-        {"\r\n.\rx", NULL, 5, 1, 0, 0, 0},
+        {"\r\n.\rx", NULL, 5, 1, 0, 0, 0},   {"\n..x", "\r\n.x", 4, 0, 0, 1, 0},
+        {"\n...", "\r\n..", 4, 0, 0, 1, 0},  {"\n..\n", "\r\n.\r\n", 4, 0, 0, 1, 0},
     };
 
     for (size_t i = 0; i < sizeof odd / sizeof odd[0]; i++)
