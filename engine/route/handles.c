@@ -4,7 +4,7 @@
 #include "mail/address.h"
 #include "mail/header.h"
 #include "route/decide.h"
-#include "route/loader.h"
+#include "route/collect.h"
 
 #include <math.h>
 #include <stdlib.h>

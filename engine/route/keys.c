@@ -1,6 +1,6 @@
 #include "route/keys.h"
 
-#include "route/loader.h"
+#include "route/collect.h"
 #include "route/typed.h"
 #include "route/value.h"
 

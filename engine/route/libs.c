@@ -1,5 +1,5 @@
 /* time.* and json.* of scripts. */
-#include "route/loader.h"
+#include "route/collect.h"
 
 #include <jansson.h>
 #include <math.h>

@@ -190,3 +190,13 @@ bool hky_list_has(struct hky_list *l, const struct hky_match_key *k)
     hky_set_unref(&set);
     return has;
 }
+
+bool hky_match_holds(const struct hky_match *m, const struct hky_match_key *k)
+{
+    if (m->set != NULL && hky_set_has(m->set, k))
+        return true;
+    for (uint32_t i = 0; i < m->n_lists; i++)
+        if (hky_list_has(m->lists[i], k))
+            return true;
+    return false;
+}

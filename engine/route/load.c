@@ -14,49 +14,6 @@
 
 static const struct hky_budget load_budget = {200000000, 10000, UINT64_C(4) << 30};
 
-const char *hky_loader_env(struct hky_loader *l, const char *name)
-{
-    struct hky_route_table *t = l->table;
-    const char *value = NULL;
-    size_t n = strlen(name);
-
-    for (uint32_t i = 0; i < t->n_env; i++)
-        if (strcmp(t->env[i].name, name) == 0)
-            return t->env[i].value;
-    if (l->is_worker)
-        return NULL;
-    if (l->environment == NULL)
-        value = getenv(name);
-    for (size_t i = 0; l->environment != NULL && l->environment[i] != NULL; i++)
-        if (strncmp(l->environment[i], name, n) == 0 && l->environment[i][n] == '=')
-            value = l->environment[i] + n + 1;
-    if (t->n_env == t->cap_env) {
-        t->cap_env = t->cap_env ? t->cap_env * 2 : 8;
-        t->env = hky_realloc(t->env, t->cap_env * sizeof *t->env);
-    }
-    t->env[t->n_env].name = hky_arena_z(&t->arena, name);
-    t->env[t->n_env].value = value != NULL ? hky_arena_z(&t->arena, value) : NULL;
-    return t->env[t->n_env++].value;
-}
-
-void hky_loader_mention(struct hky_loader *l, bool is_matcher, const char *name, struct hky_place place)
-{
-    if (l->is_worker || l->n_mentions >= HKY_DECLS_MAX)
-        return;
-    if (l->n_mentions == l->cap_mentions) {
-        l->cap_mentions = l->cap_mentions ? l->cap_mentions * 2 : 32;
-        l->mentions = hky_realloc(l->mentions, l->cap_mentions * sizeof *l->mentions);
-    }
-    l->mentions[l->n_mentions++] =
-        (struct hky_mention){.is_matcher = is_matcher, .name = hky_arena_z(&l->table->arena, name), .place = place};
-}
-
-void hky_loader_lose(struct hky_loader *l, const char *name)
-{
-    if (l->lost.n < HKY_DECLS_MAX)
-        hky_map_put(&l->lost, hky_str_z(name), l);
-}
-
 /* --- the shipped data --- */
 
 static void embedded_load(lua_State *L, const char *name)
@@ -167,6 +124,7 @@ static int environment_body(lua_State *L)
     int raw;
 
     hky_sandbox_open(L);
+    hky_words_open(L);
     raw = lua_gettop(L);
     lua_pushvalue(L, raw);
     hky_sandbox_readonly(L, "", true);
@@ -495,53 +453,4 @@ enum hky_err hky_vm_new(struct hky_policy *policy, struct hky_vm **out, struct h
     hky_problems_fini(&problems);
     *out = vm;
     return err;
-}
-
-/* --- the policy as a value --- */
-
-struct hky_policy *hky_policy_ref(struct hky_policy *p)
-{
-    __atomic_add_fetch(&p->refs, 1, __ATOMIC_RELAXED);
-    return p;
-}
-
-void hky_policy_unref(struct hky_policy **policy)
-{
-    struct hky_policy *p = *policy;
-
-    *policy = NULL;
-    if (p == NULL || __atomic_sub_fetch(&p->refs, 1, __ATOMIC_ACQ_REL) > 0)
-        return;
-    hky_map_fini(&p->relay_by_name);
-    hky_table_free(&p->table);
-    free(p);
-}
-
-const struct hky_relay *hky_policy_relay(const struct hky_policy *p, struct hky_str name)
-{
-    return hky_map_get(&p->relay_by_name, name);
-}
-
-const struct hky_relay *hky_policy_serving_relay(const struct hky_policy *p, struct hky_str name)
-{
-    const struct hky_relay *relay = hky_policy_relay(p, name);
-
-    while (relay != NULL && relay->instead[0] != 0) /* no circles: checked at load */
-        relay = hky_policy_relay(p, hky_str_z(relay->instead));
-    return relay;
-}
-
-void hky_policy_refresh_lists(struct hky_policy *p, int64_t mono_ms, struct hky_lists_news *news)
-{
-    *news = (struct hky_lists_news){0};
-    for (uint32_t i = 0; i < p->table->n_lists; i++) {
-        struct hky_error warning = {0}, e = {0};
-        enum hky_list_look look = hky_list_look(p->table->lists[i], mono_ms, &warning, &e);
-        news->n_taken += look == HKY_LIST_TAKEN;
-        news->n_waiting += look == HKY_LIST_WAITS;
-        if (warning.code != HKY_OK && news->warning.code == HKY_OK)
-            news->warning = warning;
-        if (e.code != HKY_OK && news->error.code == HKY_OK)
-            news->error = e;
-    }
 }

@@ -190,13 +190,3 @@ bool hky_set_has(const struct hky_set *s, const struct hky_match_key *k)
             return true;
     return false;
 }
-
-bool hky_match_holds(const struct hky_match *m, const struct hky_match_key *k)
-{
-    if (m->set != NULL && hky_set_has(m->set, k))
-        return true;
-    for (uint32_t i = 0; i < m->n_lists; i++)
-        if (hky_list_has(m->lists[i], k))
-            return true;
-    return false;
-}

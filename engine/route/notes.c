@@ -1,5 +1,5 @@
 /* note "text": what scripts say goes to explain and, so much a second, to the log; while loading to the problems. */
-#include "route/loader.h"
+#include "route/collect.h"
 
 #include "base/hash.h"
 

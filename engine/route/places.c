@@ -1,5 +1,5 @@
 /* Problems and where they are. */
-#include "route/loader.h"
+#include "route/collect.h"
 
 #include "mail/charset.h"
 

@@ -1,6 +1,6 @@
 #include "base/buf.h"
 #include "hikyaku/route.h"
-#include "route/loader.h"
+#include "route/collect.h"
 
 #include <stdlib.h>
 

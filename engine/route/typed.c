@@ -130,3 +130,25 @@ const char *hky_typed_stray(struct hky_str line, size_t *n)
     }
     return NULL;
 }
+
+const char *hky_nearest(struct hky_str name, const char *const *names, size_t n)
+{
+    const char *best = NULL;
+    unsigned least = (unsigned)(name.n / 2 < 4 ? name.n / 2 + 1 : 4);
+
+    for (size_t i = 0; i < n; i++) {
+        unsigned d = hky_str_distance(name, hky_str_z(names[i]));
+        if (d < least) {
+            least = d;
+            best = names[i];
+        }
+    }
+    return best;
+}
+
+bool hky_is_secret_name(const char *s)
+{
+    if (s[0] == 0 || strlen(s) >= HKY_SECRET_NAME_MAX || strstr(s, "..") != NULL || s[0] == '/')
+        return false;
+    return strspn(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._/-") == strlen(s);
+}

@@ -26,4 +26,11 @@ const char *hky_typed_hint(struct hky_str s, char out[HKY_TYPED_HINT]);
  * none. `n` is what is left of the line from there. */
 const char *hky_typed_stray(struct hky_str line, size_t *n);
 
+/* The nearest of `n` names, or NULL when none is near. */
+const char *hky_nearest(struct hky_str name, const char *const *names, size_t n);
+
+#define HKY_SECRET_NAME_MAX 96
+/* Letters, digits and ._/- without "..", not absolute. */
+bool hky_is_secret_name(const char *s);
+
 #endif

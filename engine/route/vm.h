@@ -9,6 +9,7 @@
 #include "hikyaku/route.h"
 #include "route/lookup.h"
 #include "route/table.h"
+#include "route/typed.h"
 
 #include <lauxlib.h>
 #include <lua.h>
@@ -135,7 +136,7 @@ struct hky_set_ud { /* exactly one */
 struct hky_secret_ud {
     bool is_from_rows;
     uint32_t n_command;
-    char name[96];
+    char name[HKY_SECRET_NAME_MAX];
     /* command: user value 1, a table of strings */
 };
 struct hky_relay_ud {
@@ -167,15 +168,15 @@ void hky_tables_open(lua_State *L);
 void hky_time_open(lua_State *L);
 void hky_json_open(lua_State *L);
 void hky_handles_open(lua_State *L); /* metatables of handles */
-void hky_words_open(lua_State *L);   /* the declaration words into the table on top */
 /* Push r for the query that runs. [-0, +1, m] */
 void hky_handles_push_r(lua_State *L);
-/* The nearest of the names that `next` gives, or NULL. */
-const char *hky_nearest(struct hky_str name, const char *const *names, size_t n);
+/* The nearest of the keys of the table at `index`, or NULL. */
 const char *hky_nearest_key(lua_State *L, int index, struct hky_str name);
 void hky_json_push(lua_State *L, struct hky_str text, bool is_rows);
 /* A value's kind in words: "a table", "a secret". */
 const char *hky_kind_name(lua_State *L, int index);
 bool hky_is_kind(lua_State *L, int index, const char *kind);
+/* Undefined, or a declaration without its braces: a problem was told where it was read, or will be. */
+bool hky_is_told(lua_State *L, int index);
 
 #endif

@@ -310,13 +310,6 @@ static int l_rows(lua_State *L)
 
 /* --- secret, env, include, list, ramp --- */
 
-bool hky_is_secret_name(const char *s)
-{
-    if (s[0] == 0 || strlen(s) >= sizeof((struct hky_secret_ud *)0)->name || strstr(s, "..") != NULL || s[0] == '/')
-        return false;
-    return strspn(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._/-") == strlen(s);
-}
-
 static int l_secret(lua_State *L)
 {
     struct hky_place place = hky_place_here(L, 1);
