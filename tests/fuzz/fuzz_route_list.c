@@ -1,5 +1,5 @@
 /* List files: every line is an entry or an error with its number; what was read is found again, whatever the case. */
-#include "route/match.h"
+#include "route/table/match.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,5 +1,5 @@
 /* Patterns: the step budget holds, captures lie in the subject, and where both answer, stock Lua answers the same. */
-#include "route/pattern.h"
+#include "route/table/pattern.h"
 
 #include "base/error.h"
 

@@ -1,7 +1,7 @@
 /* Bad policies: each problem with file:line and the nearest name. */
 #include "fixture.h"
 
-#include "route/table.h"
+#include "route/table/table.h"
 
 static const struct {
     const char *name, *policy;

@@ -2,7 +2,7 @@
 #include "fixture.h"
 
 #include "mail/address.h"
-#include "route/match.h"
+#include "route/table/match.h"
 
 static const char conditions[] = RELAYS
     "local vip = list 'vip.txt'\n"

@@ -1,7 +1,7 @@
 /* What is said of keys is said once: annotations for editors and the texts of check are those of the tables. */
 #include "fixture.h"
 
-#include "route/keys.h"
+#include "route/lua/keys.h"
 
 static char *file_text(const char *path)
 {

@@ -2,7 +2,7 @@
 #include "fixture.h"
 
 #include "net/loop.h"
-#include "route/mailhosts.h"
+#include "route/table/mailhosts.h"
 
 #define ASKED_MAX 64
 

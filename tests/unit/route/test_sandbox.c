@@ -1,7 +1,7 @@
 /* Hostile scripts: each is stopped in time, raises a plain error, and leaves the state usable. */
 #include "fixture.h"
 
-#include "route/pattern.h"
+#include "route/table/pattern.h"
 
 #include <time.h>
 

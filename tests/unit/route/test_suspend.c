@@ -1,7 +1,7 @@
 /* Calls that wait for a look-up: suspended, gone on with in any order, within one budget, or dropped. */
 #include "fixture.h"
 
-#include "route/decide.h"
+#include "route/lua/decide.h"
 
 /* A look-up of the test, given to scripts as ask(): the answer is what the test puts there before it tells. */
 static struct hky_ticket tickets[16];

@@ -1,0 +1,265 @@
+/* Warnings of check: policies that look right and lose mail, or do not send it. */
+#include "route/load/loader.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+static const char *kind_of(const struct hky_route *r)
+{
+    return r->is_row ? "row" : "route";
+}
+
+/* Takes whoever it is for, whatever the message is. A function may say no; what it says is not known here. */
+static bool is_unconditional(const struct hky_route *r)
+{
+    return !r->sender.is_stated && !r->author.is_stated && !r->mx.is_stated && r->scenarios == NULL &&
+           r->tags == NULL && r->n_headers == 0 && r->when == HKY_NO_FN;
+}
+
+static bool has_list(const struct hky_route_table *t, const struct hky_list *list)
+{
+    for (uint32_t i = 0; i < t->n_routes; i++)
+        for (uint32_t k = 0; k < t->routes[i]->to.n_lists; k++)
+            if (t->routes[i]->to.lists[k] == list && is_unconditional(t->routes[i]) && !t->routes[i]->except.is_stated)
+                return true;
+    return false;
+}
+
+/* Do other routes take all whom this one excepts? */
+static bool others_take(const struct hky_route_table *t, const struct hky_match *except)
+{
+    struct hky_set *taken = hky_set_new();
+    bool all;
+
+    for (uint32_t i = 0; i < t->n_routes; i++)
+        if (is_unconditional(t->routes[i]) && !t->routes[i]->except.is_stated)
+            hky_set_add_all(taken, t->routes[i]->to.set);
+    all = hky_set_is_subset(except->set, taken);
+    for (uint32_t k = 0; all && k < except->n_lists; k++)
+        all = has_list(t, except->lists[k]);
+    hky_set_unref(&taken);
+    return all;
+}
+
+static bool takes_everybody(const struct hky_route_table *t, const struct hky_route *r)
+{
+    return r->to.set->is_everyone && is_unconditional(r) && (!r->except.is_stated || others_take(t, &r->except));
+}
+
+static void check_rest(struct hky_loader *l)
+{
+    const struct hky_route_table *t = l->table;
+    const struct hky_policy *p = l->policy;
+    const struct hky_route *last = NULL;
+    char how_long[32];
+
+    for (uint32_t i = 0; i < t->n_routes; i++) {
+        if (takes_everybody(t, t->routes[i]))
+            return;
+        if (last == NULL || t->routes[i]->written > last->written)
+            last = t->routes[i];
+    }
+    if (last == NULL || t->only_to.is_stated) /* then only some are reached at all */
+        return;
+    if (p->engine.parked_sec % 86400 == 0)
+        snprintf(how_long, sizeof how_long, "%u days", p->engine.parked_sec / 86400);
+    else
+        snprintf(how_long, sizeof how_long, "%u minutes", p->engine.parked_sec / 60);
+    hky_complain(
+        l, last->place, true,
+        "no route takes every recipient: mail that matches none of them, failure notices among it, is parked and "
+        "returned after %s; write route \"rest\" { priority = 900, to = \"*\", via = \"%s\" }",
+        how_long, p->n_relays > 0 ? p->relays[0].name : "RELAY");
+}
+
+/* Has `except` everybody that this entry of `to` stands for? */
+static bool has_domain(const struct hky_set *s, const char *domain)
+{
+    struct hky_match_key key;
+    char text[330];
+
+    snprintf(text, sizeof text, "\1@%.300s", domain); /* nobody's address, so that no address of the set counts */
+    hky_match_key_init(&key, hky_str_z(text));
+    return hky_set_has(s, &key);
+}
+
+static bool excludes_all(const struct hky_route *r)
+{
+    const struct hky_set *to = r->to.set, *except = r->except.set;
+    struct hky_map_entry *e;
+    size_t at = 0;
+
+    if (except == NULL || r->to.n_lists > 0)
+        return false;
+    if (except->is_everyone)
+        return true;
+    if (to->is_everyone)
+        return false;
+    while ((e = hky_map_next(&to->addresses, &at)) != NULL) {
+        struct hky_match_key key;
+        hky_match_key_init(&key, hky_str_of(e->key, e->n));
+        if (!hky_set_has(except, &key))
+            return false;
+    }
+    for (at = 0; (e = hky_map_next(&to->domains, &at)) != NULL;)
+        if (!has_domain(except, e->key))
+            return false;
+    for (at = 0; (e = hky_map_next(&to->parents, &at)) != NULL;)
+        if (!has_domain(except, e->key) || hky_map_get(&except->parents, hky_str_of(e->key, e->n)) == NULL)
+            return false;
+    return true;
+}
+
+static void check_excepts(struct hky_loader *l)
+{
+    for (uint32_t i = 0; i < l->table->n_routes; i++) {
+        const struct hky_route *r = l->table->routes[i];
+        if (excludes_all(r))
+            hky_complain(l, r->place, true, "%s \"%s\" matches nobody: except has everybody that to has", kind_of(r),
+                         r->name);
+    }
+}
+
+/* A plan that has only relays which the policy itself has paused. */
+static void check_paused(struct hky_loader *l)
+{
+    for (uint32_t i = 0; i < l->table->n_routes; i++) {
+        const struct hky_route *r = l->table->routes[i];
+        unsigned n_paused = 0;
+        if (r->plan == NULL || r->is_row)
+            continue;
+        for (unsigned k = 0; k < r->plan->n_steps; k++) {
+            const struct hky_relay *relay = hky_policy_serving_relay(l->policy, hky_str_z(r->plan->steps[k].relay));
+            n_paused += relay != NULL && relay->is_paused;
+        }
+        if (n_paused == r->plan->n_steps && n_paused > 0)
+            hky_complain(
+                l, r->place, true,
+                "route \"%s\": every relay of its plan has paused = true, so that its mail waits and is returned "
+                "in the end",
+                r->name);
+    }
+}
+
+/* --- rows that make one plan --- */
+
+struct chain {
+    const char *relays[HKY_PLAN_STEPS_MAX + 1];
+    unsigned n;
+    const struct hky_route *over; /* the first row that has no place */
+    bool is_ended;
+};
+
+/* The row's relay as one more step, if it is another one and nobody ended the chain before. */
+static void chain_add(struct chain *c, const struct hky_route *r)
+{
+    if (!r->is_row || !is_unconditional(r) || r->except.is_stated || c->is_ended || c->n > HKY_PLAN_STEPS_MAX)
+        return;
+    c->is_ended = r->is_stop;
+    for (unsigned i = 0; i < c->n; i++)
+        if (strcmp(c->relays[i], r->row_relay) == 0)
+            return;
+    if (c->n == HKY_PLAN_STEPS_MAX)
+        c->over = r;
+    c->relays[c->n++] = r->row_relay;
+}
+
+static bool chain_tell(struct hky_loader *l, const struct chain *c, const char *who)
+{
+    if (c->over == NULL)
+        return false;
+    hky_complain(l, c->over->place, true,
+                 "row \"%s\" is never used for %s: a plan has at most %d steps, and the rows before it make that many",
+                 c->over->name, who, HKY_PLAN_STEPS_MAX);
+    return true;
+}
+
+static bool check_chains_of(struct hky_loader *l, const struct hky_map *positions)
+{
+    const struct hky_positions *others = &l->table->others;
+    struct hky_map_entry *e;
+    size_t at = 0;
+
+    while ((e = hky_map_next(positions, &at)) != NULL) {
+        const struct hky_positions *mine = e->value;
+        struct chain c = {0};
+        uint32_t a = 0, b = 0;
+        if (mine->n < 2)
+            continue;
+        while ((a < mine->n || b < others->n) && c.over == NULL) {
+            bool is_mine = b >= others->n || (a < mine->n && mine->at[a] < others->at[b]);
+            const struct hky_route *r = l->table->routes[is_mine ? mine->at[a++] : others->at[b++]];
+            if (is_mine || (r->to.set->is_everyone && r->to.n_lists == 0))
+                chain_add(&c, r);
+        }
+        if (chain_tell(l, &c, e->key))
+            return true;
+    }
+    return false;
+}
+
+static void check_chains(struct hky_loader *l)
+{
+    const struct hky_route_table *t = l->table;
+    struct chain c = {0};
+
+    for (uint32_t i = 0; i < t->others.n && c.over == NULL; i++) {
+        const struct hky_route *r = t->routes[t->others.at[i]];
+        if (r->to.set->is_everyone)
+            chain_add(&c, r);
+    }
+    if (!chain_tell(l, &c, "anybody") && !check_chains_of(l, &t->by_domain))
+        (void)check_chains_of(l, &t->by_address);
+}
+
+/* --- scenarios of logins --- */
+
+#define SCENARIOS_MAX 2000
+
+/* Mail of a login whose scenario is misspelt goes by the routes for all. */
+static void check_login_scenarios(struct hky_loader *l)
+{
+    const char **names = hky_calloc(SCENARIOS_MAX, sizeof *names);
+    struct hky_map_entry *e;
+    size_t at = 0, n = 0;
+    struct hky_map known;
+
+    hky_map_init(&known);
+    for (uint32_t i = 0; i < l->table->n_routes; i++) {
+        const char *const *s = l->table->routes[i]->scenarios;
+        for (; s != NULL && *s != NULL; s++)
+            hky_map_put(&known, hky_str_z(*s), l);
+    }
+    while ((e = hky_map_next(&known, &at)) != NULL && n < SCENARIOS_MAX)
+        names[n++] = e->key;
+    for (uint32_t i = 0; i < l->policy->engine.n_listen; i++) {
+        const struct hky_listen *listen = &l->policy->engine.listen[i];
+        for (uint32_t u = 0; u < listen->n_users; u++) {
+            const char *const *s = listen->users[u].scenarios;
+            for (; s != NULL && *s != NULL; s++) {
+                const char *near =
+                    hky_map_get(&known, hky_str_z(*s)) == NULL ? hky_nearest(hky_str_z(*s), names, n) : NULL;
+                if (near != NULL)
+                    hky_complain(l, hky_place_of(l, listen->place, *s, false), true,
+                                 "user \"%s\": no route is for scenario \"%s\": did you mean \"%s\"?",
+                                 listen->users[u].name, *s, near);
+            }
+        }
+    }
+    hky_map_fini(&known);
+    free((void *)names);
+}
+
+void hky_check_losses(struct hky_loader *l)
+{
+    const struct hky_match *only_to = &l->table->only_to;
+
+    if (only_to->is_empty)
+        hky_complain(l, hky_place_of(l, l->policy->engine.place, "only_to", true), true,
+                     "engine: only_to names nobody, so that all mail is held");
+    check_rest(l);
+    check_excepts(l);
+    check_paused(l);
+    check_chains(l);
+    check_login_scenarios(l);
+}

@@ -1,0 +1,224 @@
+/* Reading what the policy keeps: sets, strings, secrets. While loading only; all raw. */
+#include "route/load/loader.h"
+#include "route/table/typed.h"
+#include "route/table/value.h"
+
+#include "mail/address.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+/* --- sets --- */
+
+#define MATCH_MAX 100000
+
+struct match_read {
+    struct hky_loader *l;
+    const char *what;
+    struct hky_place place;
+    bool may_be_null;
+    struct hky_match *out;
+    size_t n; /* entries so far: tables may share tables, and stand for endless many */
+};
+
+static void match_set(struct match_read *m, const struct hky_set_ud *ud)
+{
+    struct hky_match *out = m->out;
+    struct hky_list **lists;
+
+    if (ud->list == NULL) {
+        hky_set_add_all(out->set, ud->set);
+        return;
+    }
+    lists = hky_arena_alloc(&m->l->table->arena, (out->n_lists + 1) * sizeof *lists);
+    if (out->n_lists > 0)
+        memcpy(lists, out->lists, out->n_lists * sizeof *lists);
+    lists[out->n_lists++] = ud->list;
+    out->lists = lists;
+}
+
+/* "@carriers.docomo", "@list/vip.txt" of rows. */
+static void match_named(struct match_read *m, const char *name)
+{
+    struct hky_route_table *t = m->l->table;
+    struct hky_set_ud ud = {0};
+    const char *names[64], *near;
+    size_t n = 0;
+
+    if (strncmp(name, "@list/", 6) == 0) {
+        struct hky_error e = {0};
+        ud.list = hky_loader_list(m->l, name + 6, &e);
+        if (ud.list != NULL)
+            match_set(m, &ud);
+        else
+            hky_complain(m->l, m->place, false, "%s: \"%s\": %s", m->what, name, e.text);
+        return;
+    }
+    for (uint32_t i = 0; i < t->n_sets; i++) {
+        if (strcmp(t->sets[i].name, name + 1) == 0) {
+            ud.set = t->sets[i].set;
+            match_set(m, &ud);
+            return;
+        }
+        if (n < sizeof names / sizeof names[0])
+            names[n++] = t->sets[i].name;
+    }
+    near = hky_nearest(hky_str_z(name + 1), names, n);
+    hky_complain(m->l, m->place, false, "%s: no set \"%.60s\"%s%s%s", m->what, name, near ? ", did you mean \"@" : "",
+                 near ? near : "", near ? "\"?" : "");
+}
+
+/* "softbank": no address ends with it. The name of a set is what was meant, else it is a name inside some network. */
+static void check_label(struct match_read *m, const struct hky_entry *entry)
+{
+    const struct hky_route_table *t = m->l->table;
+
+    if (strchr(entry->text, '.') != NULL || entry->text[0] == '[')
+        return;
+    for (uint32_t i = 0; i < t->n_sets; i++) {
+        const char *dot = strchr(t->sets[i].name, '.');
+        if (dot != NULL && strcmp(dot + 1, entry->text) == 0) {
+            hky_complain(m->l, m->place, false,
+                         "%s: \"%s\" has no dot, so no address ends with it: write %s without quotes, or \"@%s\" "
+                         "in rows",
+                         m->what, entry->text, t->sets[i].name, t->sets[i].name);
+            return;
+        }
+    }
+    if (entry->kind == HKY_ENTRY_DOMAIN)
+        hky_complain(m->l, m->place, true,
+                     "%s: \"%s\" has no dot: only addresses such as user@%s match it; write the whole domain", m->what,
+                     entry->text, entry->text);
+}
+
+static void match_string(struct match_read *m, struct hky_str s)
+{
+    struct hky_entry entry;
+    struct hky_error e = {0};
+    char hint[HKY_TYPED_HINT];
+    const char *fault = hky_typed_fault(s);
+
+    if (fault != NULL) {
+        hky_complain(m->l, m->place, false, "%s: there %s in \"%.80s\"", m->what, fault, s.p);
+        return;
+    }
+    if (s.n > 1 && s.p[0] == '@') {
+        match_named(m, s.p);
+        return;
+    }
+    if (hky_entry_parse(s, &entry, &e) != HKY_OK) {
+        hky_typed_hint(s, hint);
+        hky_complain(m->l, m->place, false, "%s: \"%.*s\"%s%s", m->what, (int)(s.n < 80 ? s.n : 80), s.p,
+                     hint[0] != 0 ? "" : ": ", hint[0] != 0 ? hint : e.text);
+        return;
+    }
+    if (entry.kind == HKY_ENTRY_NULL && !m->may_be_null) {
+        hky_complain(m->l, m->place, false, "%s: \"<>\" is for sender only", m->what);
+        return;
+    }
+    if (entry.kind == HKY_ENTRY_DOMAIN || entry.kind == HKY_ENTRY_PARENT)
+        check_label(m, &entry);
+    hky_set_add(m->out->set, &entry);
+}
+
+static void match_value(struct match_read *m, int index, int depth)
+{
+    lua_State *L = m->l->vm->L;
+    struct hky_str s;
+
+    if (m->n++ >= MATCH_MAX) {
+        if (m->n == MATCH_MAX + 1)
+            hky_complain(m->l, m->place, false, "%s: more than %d entries: write them into a file and list \"file\"",
+                         m->what, MATCH_MAX);
+        return;
+    }
+    if (lua_type(L, index) == LUA_TSTRING) {
+        s.p = lua_tolstring(L, index, &s.n);
+        match_string(m, s);
+    } else if (hky_is_kind(L, index, HKY_UD_SET)) {
+        match_set(m, lua_touserdata(L, index));
+    } else if (lua_type(L, index) == LUA_TTABLE && depth < 8) {
+        luaL_checkstack(L, 8, NULL);
+        lua_pushnil(L);
+        while (lua_next(L, index) != 0) {
+            if (lua_type(L, -2) != LUA_TNUMBER)
+                hky_complain(m->l, m->place, false, "%s: a list of addresses and domains has no keys", m->what);
+            match_value(m, lua_gettop(L), depth + 1);
+            lua_pop(L, 1);
+            if (m->n > MATCH_MAX) {
+                lua_pop(L, 1);
+                return;
+            }
+        }
+    } else if (!hky_is_told(L, index)) {
+        hky_complain(m->l, m->place, false, "%s: %s is no address, domain or set", m->what, hky_kind_name(L, index));
+    }
+}
+
+void hky_read_match(struct hky_loader *l, int index, const char *what, struct hky_place place, bool may_be_null,
+                    struct hky_match *out)
+{
+    struct match_read m = {l, what, place, may_be_null, out, 0};
+
+    out->is_stated = true;
+    out->set = hky_set_new();
+    match_value(&m, index, 0);
+    out->is_empty = (m.n == 1 && lua_type(l->vm->L, index) == LUA_TTABLE) ||
+                    (l->problems->n_errors == 0 && out->n_lists == 0 && !out->set->is_everyone && !out->set->has_null &&
+                     hky_set_n(out->set) == 0);
+}
+
+/* --- strings and secrets, kept by the policy --- */
+
+const char *const *hky_read_strings(struct hky_loader *l, int index)
+{
+    lua_State *L = l->vm->L;
+    lua_Unsigned n = lua_type(L, index) == LUA_TTABLE ? lua_rawlen(L, index) : 1;
+    const char **all;
+    size_t k = 0;
+
+    if (lua_type(L, index) != LUA_TTABLE && lua_type(L, index) != LUA_TSTRING)
+        return NULL;
+    all = hky_arena_alloc(&l->table->arena, (n + 1) * sizeof *all);
+    if (lua_type(L, index) == LUA_TSTRING) {
+        all[0] = hky_arena_z(&l->table->arena, lua_tostring(L, index));
+        return all;
+    }
+    for (lua_Unsigned i = 1; i <= n; i++) {
+        if (lua_rawgeti(L, index, (lua_Integer)i) == LUA_TSTRING)
+            all[k++] = hky_arena_z(&l->table->arena, lua_tostring(L, -1));
+        lua_pop(L, 1);
+    }
+    return all;
+}
+
+struct hky_secret_ref hky_read_secret(struct hky_loader *l, int index, const char *what, struct hky_place place)
+{
+    lua_State *L = l->vm->L;
+    struct hky_secret_ref ref = {0};
+    const struct hky_secret_ud *s;
+
+    if (lua_type(L, index) == LUA_TSTRING) {
+        hky_complain(l, place, true,
+                     "%s: a password in the policy can be read by whoever reads the file; write secret "
+                     "\"name\"",
+                     what);
+        ref.literal = hky_arena_z(&l->table->arena, lua_tostring(L, index));
+        return ref;
+    }
+    if (!hky_is_kind(L, index, HKY_UD_SECRET)) {
+        if (!hky_is_told(L, index) && lua_type(L, index) != LUA_TNIL && lua_type(L, index) != LUA_TBOOLEAN)
+            hky_complain(l, place, false, "%s: write secret \"name\"", what);
+        return ref;
+    }
+    s = lua_touserdata(L, index);
+    if (s->is_from_rows && (strncmp(s->name, "row-", 4) != 0 || !hky_is_secret_name(s->name)))
+        hky_complain(l, place, false, "%s: a row reaches secrets named row-... only, not \"%s\"", what, s->name);
+    ref.name = hky_arena_z(&l->table->arena, s->name);
+    if (s->n_command > 0) {
+        lua_getiuservalue(L, index, 1);
+        ref.command = hky_read_strings(l, lua_gettop(L));
+        lua_pop(L, 1);
+    }
+    return ref;
+}

@@ -1,0 +1,81 @@
+/*
+ * collect -- what one loading of a policy collects: declarations with their places, and every problem.
+ */
+#ifndef HKY_ROUTE_COLLECT_H
+#define HKY_ROUTE_COLLECT_H
+
+#include "route/lua/vm.h"
+
+#define HKY_DECLS_MAX    200000u
+#define HKY_PROBLEMS_MAX 200u
+
+enum hky_decl_kind { HKY_DECL_ENGINE, HKY_DECL_RELAY, HKY_DECL_ROUTE, HKY_DECL_ROWS, HKY_DECL_MATCHER };
+struct hky_decl {
+    enum hky_decl_kind kind;
+    const char *name; /* arena */
+    struct hky_place place;
+    int ref;          /* body: a table or function */
+    const char *rows; /* file of a rows declaration, or NULL */
+};
+struct hky_mention {  /* a name that must exist once everything is loaded */
+    bool is_matcher;  /* else a relay */
+    bool is_disabled; /* by a row that is disabled: another disabled row will do */
+    const char *name;
+    struct hky_place place;
+};
+
+struct hky_loader {
+    struct hky_vm *vm;
+    struct hky_policy *policy;
+    struct hky_route_table *table;
+    struct hky_problems *problems;
+    const char *const *environment;
+    bool may_lack_routes;
+    bool is_worker; /* the files are there already, only functions are wanted */
+    struct hky_decl *decls;
+    size_t n_decls, cap_decls;
+    struct hky_mention *mentions;
+    size_t n_mentions, cap_mentions;
+    struct hky_pending {
+        const char *word, *name;
+        struct hky_place place;
+        bool is_done;
+    } * pendings;
+    size_t n_pendings, cap_pendings;
+    unsigned include_depth;
+    uint32_t bad_line; /* of the file that was read last: it is not UTF-8 there; 0 = it is */
+    struct {
+        const char *file; /* where hky_place_of looked last: mostly a little before the next */
+        uint32_t line;
+        size_t at;
+    } cursor;
+    struct hky_relay_spec *specs;
+    size_t n_specs;
+    struct hky_map spec_by_name, spec_by_account, route_by_name;
+    struct hky_map authorities; /* files of `ca` that were found good */
+    struct hky_map disabled;    /* names of rows that are disabled */
+    struct hky_map lost;        /* names whose declaration is not one: told there, not where they are used */
+};
+
+/* Where names of declarations are kept: the policy is others' too once it is loaded, so a worker has its own. */
+static inline struct hky_arena *hky_loader_names(struct hky_loader *l)
+{
+    return l->is_worker ? &l->vm->temp : &l->table->arena;
+}
+
+void hky_complain(struct hky_loader *l, struct hky_place place, bool is_warning, const char *fmt, ...)
+    __attribute__((format(printf, 4, 5)));
+/* What the policy says while it is loaded: shown among the problems, and none. */
+void hky_loader_note(struct hky_loader *l, struct hky_place place, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+/* Where `word` stands at or after `place` in the same file, up to the next declaration; else `place`. */
+struct hky_place hky_place_of(struct hky_loader *l, struct hky_place place, const char *word, bool is_key);
+/* A problem of a script: collected while loading, raised while running (then it does not return). */
+void hky_script_problem(lua_State *L, struct hky_place place, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+struct hky_place hky_place_here(lua_State *L, int level);
+const char *hky_loader_env(struct hky_loader *l, const char *name);
+void hky_loader_lose(struct hky_loader *l, const char *name);
+void hky_loader_mention(struct hky_loader *l, bool is_matcher, const char *name, struct hky_place place);
+
+#endif

@@ -1,0 +1,359 @@
+#include "route/lua/keys.h"
+
+#include "route/lua/collect.h"
+#include "route/table/typed.h"
+#include "route/table/value.h"
+
+#include <stdio.h>
+
+const struct hky_key *hky_key_find(const struct hky_key *keys, struct hky_str name)
+{
+    for (; keys->name != NULL; keys++)
+        if (hky_str_eq(hky_str_z(keys->name), name))
+            return keys;
+    return NULL;
+}
+
+static const char *expected(const struct hky_key *k, char out[120])
+{
+    switch (k->type) {
+    case HKY_KEY_STRING:
+        return "a string";
+    case HKY_KEY_BOOL:
+        return "true or false";
+    case HKY_KEY_INT:
+        snprintf(out, 120, "a whole number from %lld to %lld", (long long)k->min, (long long)k->max);
+        return out;
+    case HKY_KEY_DURATION:
+        snprintf(out, 120, "a duration such as \"90s\" \"10m\" \"2h\" \"3d\", from %lld to %lld seconds",
+                 (long long)k->min, (long long)k->max);
+        return out;
+    case HKY_KEY_OCTETS:
+        snprintf(out, 120, "a size such as \"25M\", from %lld to %lld octets", (long long)k->min, (long long)k->max);
+        return out;
+    case HKY_KEY_MATCH:
+        return "an address, a domain, a set, a list, or a table of these";
+    case HKY_KEY_FUNCTION:
+        return "function(r) or the name of a matcher";
+    case HKY_KEY_VIA:
+        return "a relay, a table of steps, split, or function(r)";
+    case HKY_KEY_SECRET:
+        return "secret \"name\"";
+    case HKY_KEY_STRINGS:
+        return "a string or a table of strings";
+    case HKY_KEY_TABLE:
+        return "a table { }";
+    case HKY_KEY_ANY:
+    case HKY_KEY_LATER:
+        break;
+    }
+    return "another value";
+}
+
+static bool in_range(const struct hky_key *k, lua_State *L)
+{
+    struct hky_str s = {0};
+    uint32_t sec;
+    uint64_t octets;
+
+    if (lua_type(L, -1) == LUA_TSTRING)
+        s.p = lua_tolstring(L, -1, &s.n);
+    if (s.p == NULL) {
+        lua_Integer n;
+        int ok;
+        n = lua_tointegerx(L, -1, &ok);
+        return lua_type(L, -1) == LUA_TNUMBER && ok && n >= k->min && n <= k->max;
+    }
+    if (k->type == HKY_KEY_DURATION)
+        return hky_duration_parse(s, &sec) && sec >= k->min && sec <= k->max;
+    return k->type == HKY_KEY_OCTETS && hky_octets_parse(s, &octets) && octets >= (uint64_t)k->min &&
+           octets <= (uint64_t)k->max;
+}
+
+static bool is_strings(lua_State *L)
+{
+    int index = lua_gettop(L);
+    bool ok = true;
+
+    if (lua_type(L, index) == LUA_TSTRING)
+        return true;
+    if (lua_type(L, index) != LUA_TTABLE)
+        return false;
+    lua_pushnil(L);
+    while (lua_next(L, index) != 0) {
+        ok = ok && lua_type(L, -2) == LUA_TNUMBER &&
+             (lua_type(L, -1) == LUA_TSTRING || hky_is_kind(L, lua_gettop(L), HKY_UD_POISON));
+        lua_pop(L, 1);
+    }
+    return ok;
+}
+
+/* Is the value on top one of the key's type? */
+static bool has_type(lua_State *L, const struct hky_key *k)
+{
+    int type = lua_type(L, -1);
+
+    if (type == LUA_TBOOLEAN && !lua_toboolean(L, -1))
+        return true; /* env("X", false): not stated */
+    if (hky_is_kind(L, lua_gettop(L), HKY_UD_POISON))
+        return true; /* told where it was read */
+    if (hky_is_kind(L, lua_gettop(L), HKY_UD_PENDING))
+        return true; /* told at the end */
+    switch (k->type) {
+    case HKY_KEY_STRING:
+        return type == LUA_TSTRING || (strcmp(k->name, "relay") == 0 && hky_is_kind(L, lua_gettop(L), HKY_UD_RELAY)) ||
+               (strcmp(k->name, "instead") == 0 && hky_is_kind(L, lua_gettop(L), HKY_UD_RELAY));
+    case HKY_KEY_BOOL:
+        return type == LUA_TBOOLEAN;
+    case HKY_KEY_INT:
+    case HKY_KEY_DURATION:
+    case HKY_KEY_OCTETS:
+        return in_range(k, L);
+    case HKY_KEY_MATCH:
+        return type == LUA_TSTRING || type == LUA_TTABLE || hky_is_kind(L, lua_gettop(L), HKY_UD_SET);
+    case HKY_KEY_FUNCTION:
+        return type == LUA_TSTRING || type == LUA_TFUNCTION;
+    case HKY_KEY_VIA:
+        return type == LUA_TSTRING || type == LUA_TTABLE || type == LUA_TFUNCTION || type == LUA_TUSERDATA;
+    case HKY_KEY_SECRET:
+        return type == LUA_TSTRING || type == LUA_TTABLE || hky_is_kind(L, lua_gettop(L), HKY_UD_SECRET);
+    case HKY_KEY_STRINGS:
+        return is_strings(L);
+    case HKY_KEY_TABLE:
+        return type == LUA_TTABLE;
+    case HKY_KEY_ANY:
+    case HKY_KEY_LATER:
+        break;
+    }
+    return true;
+}
+
+static void unknown_key(lua_State *L, const struct hky_key *const *keys, struct hky_str name, const char *what,
+                        struct hky_place place)
+{
+    const char *names[96];
+    size_t n = 0;
+    const char *near;
+
+    for (; *keys != NULL; keys++)
+        for (const struct hky_key *k = *keys; k->name != NULL && n < sizeof names / sizeof names[0]; k++)
+            names[n++] = k->name;
+    near = hky_nearest(name, names, n);
+    if (near != NULL)
+        hky_script_problem(L, place, "%s: unknown key \"%.*s\", did you mean \"%s\"?", what,
+                           (int)(name.n < 60 ? name.n : 60), name.p, near);
+    else
+        hky_script_problem(L, place, "%s: unknown key \"%.*s\"", what, (int)(name.n < 60 ? name.n : 60), name.p);
+}
+
+/* The value on top is not of the key's type: told here, and so not again by whoever reads it. */
+static void wrong_type(lua_State *L, int index, const struct hky_key *k, const char *what, struct hky_place place)
+{
+    char text[120];
+
+    hky_script_problem(L, place, "%s: %s must be %s, not %s%s%s%s", what, k->name, expected(k, text),
+                       hky_kind_name(L, lua_gettop(L)), k->doc[0] != 0 ? " (" : "", k->doc, k->doc[0] != 0 ? ")" : "");
+    lua_pushstring(L, k->name);
+    hky_push_poison(L);
+    lua_rawset(L, index);
+}
+
+#define STRINGS_MAX 400000 /* more in one value is refused elsewhere */
+
+static const char *string_fault(struct hky_str s, bool may_have_lines)
+{
+    if (!may_have_lines)
+        return hky_typed_fault(s);
+    while (s.n > 0) {
+        const char *end = s.p, *fault;
+        while (end < s.p + s.n && *end != '\n' && *end != '\r' && *end != '\t')
+            end++;
+        if ((fault = hky_typed_fault(hky_str_of(s.p, (size_t)(end - s.p)))) != NULL)
+            return fault;
+        end += end < s.p + s.n;
+        s = hky_str_of(end, (size_t)(s.p + s.n - end));
+    }
+    return NULL;
+}
+
+static const char *strings_fault(lua_State *L, int index, bool may_have_lines, int depth, unsigned *n)
+{
+    const char *fault = NULL;
+    struct hky_str s;
+
+    if (lua_type(L, index) == LUA_TSTRING) {
+        s.p = lua_tolstring(L, index, &s.n);
+        return string_fault(s, may_have_lines);
+    }
+    if (lua_type(L, index) != LUA_TTABLE || depth > 8)
+        return NULL;
+    luaL_checkstack(L, 8, NULL);
+    lua_pushnil(L);
+    while (lua_next(L, index) != 0) {
+        int key = lua_gettop(L) - 1;
+        if (++*n < STRINGS_MAX && lua_type(L, key) == LUA_TSTRING)
+            fault = strings_fault(L, key, false, depth + 1, n);
+        if (fault == NULL && *n < STRINGS_MAX)
+            fault = strings_fault(L, key + 1, may_have_lines, depth + 1, n);
+        lua_pop(L, 1);
+        if (fault != NULL) {
+            lua_pop(L, 1);
+            return fault;
+        }
+    }
+    return NULL;
+}
+
+const char *hky_strings_fault(lua_State *L, int index, bool may_have_lines)
+{
+    unsigned n = 0;
+
+    return strings_fault(L, index, may_have_lines, 0, &n);
+}
+
+const char *hky_whole_string(lua_State *L, int index, const char *what, struct hky_place place)
+{
+    const char *fault;
+
+    if (lua_type(L, index) != LUA_TSTRING)
+        return NULL;
+    fault = hky_strings_fault(L, index, false);
+    if (fault == NULL)
+        return lua_tostring(L, index);
+    hky_script_problem(L, place, "%s: there %s in \"%.60s\"", what, fault, lua_tostring(L, index));
+    return NULL;
+}
+
+/* A string in the value on top would be cut, or end a line, where it is used. */
+static void bad_string(lua_State *L, int index, const struct hky_key *k, const char *fault, const char *what,
+                       struct hky_place place)
+{
+    hky_script_problem(L, place, "%s: %s: there %s in it", what, k->name, fault);
+    lua_pushstring(L, k->name);
+    hky_push_poison(L);
+    lua_rawset(L, index);
+}
+
+static void check_one(lua_State *L, int index, const struct hky_key *const *keys, bool array, const char *what,
+                      struct hky_place place)
+{
+    struct hky_vm *vm = hky_vm_of(L);
+    struct hky_str name;
+    const struct hky_key *k = NULL;
+    const char *fault = NULL;
+
+    if (lua_type(L, -2) != LUA_TSTRING) {
+        if (!array || lua_type(L, -2) != LUA_TNUMBER)
+            hky_script_problem(L, place, "%s: a value without a key; write key = value", what);
+        return;
+    }
+    name.p = lua_tolstring(L, -2, &name.n);
+    for (const struct hky_key *const *set = keys; *set != NULL && k == NULL; set++)
+        k = hky_key_find(*set, name);
+    for (const struct hky_key *const *set = keys; k != NULL && !has_type(L, k) && *set != NULL; set++) {
+        const struct hky_key *other =
+            hky_key_find(*set, name); /* a row's mx is a condition, or how its relay delivers */
+        k = other != NULL && other->type != HKY_KEY_LATER && has_type(L, other) ? other : k;
+    }
+    if (k != NULL && k->type != HKY_KEY_LATER && has_type(L, k)) {
+        fault = hky_strings_fault(L, lua_gettop(L), strcmp(k->name, "note") == 0);
+        if (fault == NULL)
+            return;
+    }
+    if (vm->loader != NULL)
+        place = hky_place_of(vm->loader, place, name.p, true);
+    if (k == NULL)
+        unknown_key(L, keys, name, what, place);
+    else if (k->type == HKY_KEY_LATER)
+        hky_script_problem(L, place, "%s: %s is not available in this version", what, k->name);
+    else if (fault != NULL)
+        bad_string(L, index, k, fault, what, place);
+    else
+        wrong_type(L, index, k, what, place);
+}
+
+void hky_keys_check(lua_State *L, int index, const struct hky_key *const *keys, bool array, const char *what,
+                    struct hky_place place)
+{
+    luaL_checkstack(L, 8, NULL);
+    lua_pushnil(L);
+    while (lua_next(L, index) != 0) {
+        check_one(L, index, keys, array, what, place);
+        lua_pop(L, 1);
+    }
+}
+
+int hky_get(lua_State *L, int index, const char *key)
+{
+    lua_pushstring(L, key);
+    return lua_rawget(L, index);
+}
+
+const char *hky_get_string(lua_State *L, int index, const char *key, const char *otherwise)
+{
+    const char *s = otherwise;
+
+    if (hky_get(L, index, key) == LUA_TSTRING)
+        s = lua_tostring(L, -1);
+    else if (hky_is_kind(L, lua_gettop(L), HKY_UD_RELAY))
+        s = ((struct hky_relay_ud *)lua_touserdata(L, -1))->name;
+    lua_pop(L, 1); /* the table holds it */
+    return s;
+}
+
+bool hky_get_bool(lua_State *L, int index, const char *key, bool otherwise)
+{
+    if (hky_get(L, index, key) == LUA_TBOOLEAN)
+        otherwise = lua_toboolean(L, -1);
+    lua_pop(L, 1);
+    return otherwise;
+}
+
+int64_t hky_get_int(lua_State *L, int index, const char *key, int64_t otherwise)
+{
+    int ok = 0;
+    lua_Integer n = 0;
+
+    if (hky_get(L, index, key) == LUA_TNUMBER)
+        n = lua_tointegerx(L, -1, &ok);
+    lua_pop(L, 1);
+    return ok ? n : otherwise;
+}
+
+uint32_t hky_get_duration(lua_State *L, int index, const char *key, uint32_t otherwise)
+{
+    int type = hky_get(L, index, key), ok;
+    struct hky_str s;
+    uint32_t sec = otherwise;
+
+    if (type == LUA_TSTRING) {
+        s.p = lua_tolstring(L, -1, &s.n);
+        if (!hky_duration_parse(s, &sec))
+            sec = otherwise;
+    } else if (type == LUA_TNUMBER) {
+        lua_Integer n = lua_tointegerx(L, -1, &ok);
+        if (ok && n >= 0 && n < UINT32_MAX)
+            sec = (uint32_t)n;
+    }
+    lua_pop(L, 1);
+    return sec;
+}
+
+uint64_t hky_get_octets(lua_State *L, int index, const char *key, uint64_t otherwise)
+{
+    int type = hky_get(L, index, key), ok;
+    struct hky_str s;
+    uint64_t n = otherwise;
+
+    if (type == LUA_TSTRING) {
+        s.p = lua_tolstring(L, -1, &s.n);
+        if (!hky_octets_parse(s, &n))
+            n = otherwise;
+    } else if (type == LUA_TNUMBER) {
+        lua_Integer v = lua_tointegerx(L, -1, &ok);
+        if (ok && v >= 0)
+            n = (uint64_t)v;
+    }
+    lua_pop(L, 1);
+    return n;
+}

@@ -1,0 +1,63 @@
+/* note "text": what scripts say goes to explain and, so much a second, to the log; while loading to the problems. */
+#include "route/lua/collect.h"
+
+#include "base/hash.h"
+
+#include <stdlib.h>
+
+#define NOTES_MAX 50
+#define NOTE_MAX  200
+#define A_SECOND  10 /* lines of one worker */
+#define SECOND_MS 1000
+
+static void note_keep(char ***notes, size_t *n, struct hky_str text)
+{
+    if (*n >= NOTES_MAX)
+        return;
+    *notes = (char **)hky_realloc((void *)*notes, (*n + 1) * sizeof **notes);
+    (*notes)[(*n)++] = hky_str_dup(text);
+}
+
+static void note_log(struct hky_vm *vm, struct hky_str text)
+{
+    const struct hky_route_query *q = vm->query;
+    char quoted[HKY_LOG_QUOTED], rcpt[HKY_LOG_QUOTED], id[HKY_ID_TEXT];
+
+    if (vm->log == NULL || q == NULL || !hky_log_is_on(vm->log, HKY_LOG_INFO))
+        return;
+    if (q->now_ms - vm->note_second_ms >= SECOND_MS || q->now_ms < vm->note_second_ms) {
+        if (vm->n_noted > A_SECOND)
+            hky_log(vm->log, HKY_LOG_INFO, "note", "left_out=%u", vm->n_noted - A_SECOND);
+        vm->note_second_ms = q->now_ms;
+        vm->n_noted = 0;
+    }
+    if (vm->n_noted++ >= A_SECOND)
+        return;
+    hky_id_format(q->message->id, id);
+    hky_log(vm->log, HKY_LOG_INFO, "note", "msg=%s rcpt=%s text=%s", id,
+            hky_log_quote(hky_recipient_address(q->recipient), rcpt), hky_log_quote(text, quoted));
+}
+
+void hky_vm_note(struct hky_vm *vm, struct hky_place place, struct hky_str text)
+{
+    struct hky_route_table *t = vm->table;
+
+    if (text.n > NOTE_MAX)
+        text.n = NOTE_MAX;
+    if (vm->loader != NULL) {
+        if (vm->loader->is_worker)
+            return; /* said when the policy was loaded */
+        if (t->n_notes < NOTES_MAX)
+            hky_loader_note(vm->loader, place, "%.*s", (int)text.n, text.p);
+        note_keep(&t->notes, &t->n_notes, text);
+        return;
+    }
+    if (vm->wants_notes)
+        note_keep(&vm->notes, &vm->n_notes, text);
+    note_log(vm, text);
+}
+
+void hky_vm_set_log(struct hky_vm *vm, struct hky_log *log)
+{
+    vm->log = log;
+}

@@ -1,0 +1,202 @@
+/* list "file": sets that are read again when their file changes. */
+#include "route/table/inside.h"
+#include "route/table/match.h"
+
+#include "base/hash.h"
+
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define STILL_MS        2000
+#define STILL_SHRUNK_MS 15000
+
+/* A # begins a comment at the start and behind a blank; within an address it is a character like others. */
+static struct hky_str without_comment(struct hky_str s)
+{
+    bool is_quoted = false;
+
+    for (size_t i = 0; i < s.n; i++) {
+        if (s.p[i] == '"')
+            is_quoted = !is_quoted;
+        if (s.p[i] == '#' && !is_quoted && (i == 0 || s.p[i - 1] == ' ' || s.p[i - 1] == '\t'))
+            return hky_str_trim(hky_str_of(s.p, i));
+    }
+    return s;
+}
+
+enum hky_err hky_list_parse(struct hky_str text, const char *name, struct hky_set *set, struct hky_error *e)
+{
+    unsigned line = 0;
+
+    while (text.n > 0) {
+        const char *end = memchr(text.p, '\n', text.n);
+        size_t n = end != NULL ? (size_t)(end - text.p) : text.n;
+        struct hky_str s = hky_str_trim(hky_str_of(text.p, n));
+        struct hky_entry entry;
+        struct hky_error why = {0};
+        line++;
+        text.p += end != NULL ? n + 1 : n;
+        text.n -= end != NULL ? n + 1 : n;
+        if (line == 1)
+            s = hky_utf8_unmarked(s);
+        s = without_comment(s);
+        if (s.n == 0)
+            continue;
+        if (!hky_utf8_is_valid(s))
+            return hky_error_set(e, HKY_E_SYNTAX, "%s:%u: not UTF-8: save the file as UTF-8", name, line);
+        if (memchr(s.p, '*', s.n) != NULL && hky_entry_parse(s, &entry, &why) != HKY_OK)
+            return hky_error_set(e, HKY_E_SYNTAX,
+                                 "%s:%u: an entry is no pattern: all addresses of a domain are the domain alone", name,
+                                 line);
+        if (hky_entry_parse(s, &entry, &why) != HKY_OK)
+            return hky_error_set(e, HKY_E_SYNTAX, "%s:%u: no address, domain or .domain: %s", name, line, why.text);
+        hky_set_add(set, &entry);
+    }
+    return HKY_OK;
+}
+
+static enum hky_err set_of(const struct hky_list *l, struct hky_str text, struct hky_set **out, struct hky_error *e)
+{
+    enum hky_err err;
+
+    *out = hky_set_new();
+    err = hky_list_parse(text, l->name, *out, e);
+    if (err != HKY_OK)
+        hky_set_unref(out);
+    return err;
+}
+
+enum hky_err hky_list_open(struct hky_list *l, struct hky_error *e)
+{
+    char *text;
+    size_t n;
+    enum hky_err err = hky_inside_read(l->dir, l->name, HKY_LIST_OCTETS_MAX, &text, &n, &l->seen, e);
+
+    if (err != HKY_OK)
+        return err;
+    l->hash = hky_hash64(text, n, 0);
+    err = set_of(l, hky_str_of(text, n), &l->set, e);
+    free(text);
+    if (err == HKY_OK)
+        pthread_mutex_init(&l->lock, NULL);
+    return err;
+}
+
+/* The same file as when it was read last, by its time and size: the usual case, and cheap. */
+static bool is_as_read(const struct hky_list *l)
+{
+    char path[PATH_MAX];
+    struct stat now;
+
+    return (size_t)snprintf(path, sizeof path, "%s/%s", l->dir, l->name) < sizeof path && stat(path, &now) == 0 &&
+           hky_inside_is_same(&now, &l->seen);
+}
+
+static void take(struct hky_list *l, struct hky_set *set)
+{
+    struct hky_set *was;
+
+    pthread_mutex_lock(&l->lock);
+    was = l->set;
+    l->set = set;
+    pthread_mutex_unlock(&l->lock);
+    hky_set_unref(&was);
+}
+
+/* The change has been still for a while: the new set, or why it is not to be had yet. */
+static enum hky_list_look settle(struct hky_list *l, struct hky_str text, int64_t still_ms, struct hky_error *warning,
+                                 struct hky_error *e)
+{
+    struct hky_set *set;
+    size_t n, had = hky_set_n(l->set);
+
+    if (set_of(l, text, &set, e) == HKY_OK) {
+        n = hky_set_n(set);
+        if (n < had / 2 + had % 2 && still_ms < STILL_SHRUNK_MS) {
+            if (!l->change.is_told)
+                hky_error_set(warning, HKY_E_STATE,
+                              "%.120s has lost more than half of its entries (%zu are left of %zu): it counts when it "
+                              "has not changed for %d s",
+                              l->name, n, had, STILL_SHRUNK_MS / 1000);
+            l->change.is_told = true;
+            hky_set_unref(&set);
+            return HKY_LIST_WAITS;
+        }
+        take(l, set);
+    }
+    l->seen = l->change.seen; /* also with a bad line: it is told once */
+    l->hash = l->change.hash;
+    l->change.is_there = false;
+    return set != NULL ? HKY_LIST_TAKEN : HKY_LIST_SAME;
+}
+
+enum hky_list_look hky_list_look(struct hky_list *l, int64_t mono_ms, struct hky_error *warning, struct hky_error *e)
+{
+    enum hky_list_look look = HKY_LIST_WAITS;
+    struct hky_error why = {0};
+    struct stat st;
+    char *text;
+    size_t n;
+    uint64_t hash;
+
+    if (is_as_read(l)) {
+        l->change.is_there = false;
+        return HKY_LIST_SAME;
+    }
+    if (hky_inside_read(l->dir, l->name, HKY_LIST_OCTETS_MAX, &text, &n, &st, &why) != HKY_OK) {
+        l->change.is_there = false;
+        if (why.code == HKY_E_STATE)
+            return HKY_LIST_WAITS; /* it is being written */
+        hky_error_set(e, why.code, "%.60s: %.160s", l->name, why.text);
+        return HKY_LIST_SAME;
+    }
+    hash = hky_hash64(text, n, 0);
+    if (hash == l->hash) { /* only its time is another one */
+        l->seen = st;
+        l->change.is_there = false;
+        look = HKY_LIST_SAME;
+    } else if (!l->change.is_there || l->change.hash != hash || !hky_inside_is_same(&l->change.seen, &st)) {
+        bool is_told = l->change.is_there && l->change.is_told;
+        l->change.is_there = true;
+        l->change.is_told = is_told;
+        l->change.seen = st;
+        l->change.hash = hash;
+        l->change.since_ms = mono_ms;
+    } else if (mono_ms - l->change.since_ms >= STILL_MS) {
+        look = settle(l, hky_str_of(text, n), mono_ms - l->change.since_ms, warning, e);
+    }
+    free(text);
+    return look;
+}
+
+struct hky_set *hky_list_set(struct hky_list *l)
+{
+    struct hky_set *set;
+
+    pthread_mutex_lock(&l->lock);
+    set = l->set;
+    if (set != NULL)
+        __atomic_add_fetch(&set->refs, 1, __ATOMIC_RELAXED);
+    pthread_mutex_unlock(&l->lock);
+    return set;
+}
+
+bool hky_list_has(struct hky_list *l, const struct hky_match_key *k)
+{
+    struct hky_set *set = hky_list_set(l);
+    bool has = set != NULL && hky_set_has(set, k);
+
+    hky_set_unref(&set);
+    return has;
+}
+
+bool hky_match_holds(const struct hky_match *m, const struct hky_match_key *k)
+{
+    if (m->set != NULL && hky_set_has(m->set, k))
+        return true;
+    for (uint32_t i = 0; i < m->n_lists; i++)
+        if (hky_list_has(m->lists[i], k))
+            return true;
+    return false;
+}

@@ -1,0 +1,84 @@
+/*
+ * match -- sets of addresses, domains and .domains, and the conditions made of them (`to`, `except`, `sender`,
+ * `author`). Pure; lists are counted and swapped whole when their file changes.
+ */
+#ifndef HKY_ROUTE_MATCH_H
+#define HKY_ROUTE_MATCH_H
+
+#include "base/error.h"
+#include "base/map.h"
+#include "route/table/arena.h"
+
+#include <pthread.h>
+#include <sys/stat.h>
+
+/* An address as sets see it: ASCII lower case, split at the last @. */
+struct hky_match_key {
+    char text[330];
+    uint16_t n, domain_at; /* domain_at == n: no domain */
+    bool is_null;
+};
+void hky_match_key_init(struct hky_match_key *k, struct hky_str canonical);
+
+enum hky_entry_kind { HKY_ENTRY_EVERYONE, HKY_ENTRY_NULL, HKY_ENTRY_ADDRESS, HKY_ENTRY_DOMAIN, HKY_ENTRY_PARENT };
+struct hky_entry {
+    enum hky_entry_kind kind;
+    char text[330]; /* lower case; PARENT without its first dot */
+};
+/* "*", "<>", "a@b", "domain", ".domain". HKY_E_SYNTAX with text. */
+enum hky_err hky_entry_parse(struct hky_str s, struct hky_entry *out, struct hky_error *e);
+
+struct hky_set {
+    int refs; /* atomic */
+    bool is_everyone, has_null;
+    struct hky_map addresses, domains, parents;
+};
+struct hky_set *hky_set_new(void);
+void hky_set_add(struct hky_set *s, const struct hky_entry *entry);
+void hky_set_add_all(struct hky_set *to, const struct hky_set *from);
+bool hky_set_has(const struct hky_set *s, const struct hky_match_key *k);
+bool hky_set_is_subset(const struct hky_set *inner, const struct hky_set *outer); /* exact entries only */
+size_t hky_set_n(const struct hky_set *s);
+void hky_set_unref(struct hky_set **s);
+
+/* list "file": one entry a line, # begins a comment. */
+struct hky_list {
+    const char *name, *dir; /* the file below the policy's folder */
+    pthread_mutex_t lock;
+    struct hky_set *set; /* under lock */
+    struct stat seen;    /* the file that was read last */
+    uint64_t hash;       /* of its octets */
+    struct {             /* a change that has not been still for long enough */
+        bool is_there, is_told;
+        struct stat seen;
+        uint64_t hash;
+        int64_t since_ms;
+    } change;
+};
+#define HKY_LIST_OCTETS_MAX (256u << 20)
+/* The entries of a list's text into `set`; HKY_E_SYNTAX: "name:line: ...", what came before is in the set. The text of
+ * `e` holds nothing of the file: whoever may name a list need not be allowed to read it. */
+enum hky_err hky_list_parse(struct hky_str text, const char *name, struct hky_set *set, struct hky_error *e);
+/* Read it for the first time. A bad line is HKY_E_SYNTAX with its number. */
+enum hky_err hky_list_open(struct hky_list *l, struct hky_error *e);
+
+enum hky_list_look { HKY_LIST_SAME, HKY_LIST_WAITS, HKY_LIST_TAKEN };
+/*
+ * Look at the file again. A program may be writing it: a change counts (HKY_LIST_TAKEN) once the file has been the same
+ * for two seconds by `mono_ms`, or for fifteen when it has less than half of the entries that it had, and reads the
+ * same octets as it did at first; until then HKY_LIST_WAITS. `warning` tells of a list that shrank so much, once a
+ * change. `e` tells of a file that cannot be read or has a bad line: the list stays as it is.
+ */
+enum hky_list_look hky_list_look(struct hky_list *l, int64_t mono_ms, struct hky_error *warning, struct hky_error *e);
+bool hky_list_has(struct hky_list *l, const struct hky_match_key *k);
+struct hky_set *hky_list_set(struct hky_list *l); /* counted */
+
+struct hky_match {
+    bool is_stated, is_empty; /* the second: { }, which nobody is in */
+    struct hky_set *set;      /* owned */
+    struct hky_list **lists;
+    uint32_t n_lists;
+};
+bool hky_match_holds(const struct hky_match *m, const struct hky_match_key *k);
+
+#endif

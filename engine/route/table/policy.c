@@ -1,0 +1,51 @@
+/* The policy as a value: counted, its relays by name, its lists. */
+#include "route/table/table.h"
+
+#include <stdlib.h>
+
+struct hky_policy *hky_policy_ref(struct hky_policy *p)
+{
+    __atomic_add_fetch(&p->refs, 1, __ATOMIC_RELAXED);
+    return p;
+}
+
+void hky_policy_unref(struct hky_policy **policy)
+{
+    struct hky_policy *p = *policy;
+
+    *policy = NULL;
+    if (p == NULL || __atomic_sub_fetch(&p->refs, 1, __ATOMIC_ACQ_REL) > 0)
+        return;
+    hky_map_fini(&p->relay_by_name);
+    hky_table_free(&p->table);
+    free(p);
+}
+
+const struct hky_relay *hky_policy_relay(const struct hky_policy *p, struct hky_str name)
+{
+    return hky_map_get(&p->relay_by_name, name);
+}
+
+const struct hky_relay *hky_policy_serving_relay(const struct hky_policy *p, struct hky_str name)
+{
+    const struct hky_relay *relay = hky_policy_relay(p, name);
+
+    while (relay != NULL && relay->instead[0] != 0) /* no circles: checked at load */
+        relay = hky_policy_relay(p, hky_str_z(relay->instead));
+    return relay;
+}
+
+void hky_policy_refresh_lists(struct hky_policy *p, int64_t mono_ms, struct hky_lists_news *news)
+{
+    *news = (struct hky_lists_news){0};
+    for (uint32_t i = 0; i < p->table->n_lists; i++) {
+        struct hky_error warning = {0}, e = {0};
+        enum hky_list_look look = hky_list_look(p->table->lists[i], mono_ms, &warning, &e);
+        news->n_taken += look == HKY_LIST_TAKEN;
+        news->n_waiting += look == HKY_LIST_WAITS;
+        if (warning.code != HKY_OK && news->warning.code == HKY_OK)
+            news->warning = warning;
+        if (e.code != HKY_OK && news->error.code == HKY_OK)
+            news->error = e;
+    }
+}
