@@ -73,7 +73,7 @@ def policy(world, resolver, **more):
     ports = {p.name: p.ports[0] for p in world.processes if p.name in ("cloud", "rest")}
     condition = more.get("condition", 'mx = ".cloud.test", ')
     return f"""
-        engine {{ hostname = "mail.shop.example", listen = "127.0.0.1:{{port}}", resolver = "127.0.0.1:{resolver.port}",
+        engine {{ hostname = "mail.shop.example", listen = "127.0.0.1:{{port}}", workers = 2, resolver = "127.0.0.1:{resolver.port}",
                   bounds = {{ lookup = "{more.get('deadline', '60s')}" }} }}
         relay "cloud" {{ host = "127.0.0.1", port = {ports["cloud"]}, tls = "none" }}
         relay "rest" {{ host = "127.0.0.1", port = {ports["rest"]}, tls = "none" }}
@@ -96,7 +96,7 @@ def mx_decides(world):
     expected.update({f"n{i}@hosted.test": "cloud" for i in range(200)})
     send(engine, [a for a in expected if a.startswith("n")][:200])
     wait_for(lambda: went(world) == expected, 30, why=f"every mail at its sink; there is {len(went(world))}")
-    same(resolver.questions["hosted.test", MX], 1, "questions for one domain")
+    holds(resolver.questions["hosted.test", MX] <= 2, f"questions for one domain, of two workers: {resolver.questions}")
     decided = event(engine, "decided", rcpt="u@hosted.test")
     same(decided["plan"], ["cloud"], "the plan of the event")
     x = shown(world, "explain", engine.policy, "--to", "a@hosted.test")

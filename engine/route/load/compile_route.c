@@ -159,6 +159,10 @@ static void read_conditions(struct route_read *r)
     read_set(r, "sender", true, &o->sender);
     read_set(r, "author", true, &o->author);
     read_set_at(r, o->is_row ? HKY_ROW_MX : "mx", "mx", false, &o->mx);
+    if (o->mx.set != NULL && o->mx.set->addresses.n > 0)
+        hky_complain(r->l, hky_place_of(r->l, r->place, "mx", true), false,
+                     "%s: mx: an address is no mail host: write the host, or \".domain\" for all hosts of a domain",
+                     r->what);
     if (o->to.set == NULL) {
         int type = hky_get(L, r->body, "to");
         if (type == LUA_TNIL || (type == LUA_TBOOLEAN && !lua_toboolean(L, -1)))
