@@ -1,4 +1,4 @@
-#include "deliver/delivery.h"
+#include "deliver/prepare.h"
 
 #include "base/clock.h"
 #include "base/hash.h"
@@ -47,6 +47,7 @@ void hky_delivery_rewind(struct hky_delivery *x)
     x->at = 0;
     x->dot = 1;
     x->has_piece = x->is_header_out = false;
+    x->prepare_at = 0;
     x->is_mail_sent = true;
 }
 
@@ -139,10 +140,50 @@ static void on_read(struct hky_body_read *r)
     struct hky_delivery *x = HKY_CONTAINER(r, struct hky_delivery, read);
     x->is_reading = false;
     x->has_piece = true;
-    if (x->is_orphan)
-        hky_delivery_free(&x);
-    else
-        x->on_piece(x->ctx, x);
+    hky_delivery_prepared(x);
+}
+
+/* The piece at x->at, good or bad; false: on_read comes when there is one. */
+static bool has_piece(struct hky_delivery *x)
+{
+    if (x->is_reading || x->has_piece)
+        return x->has_piece;
+    if (x->at == 0)
+        x->read = (struct hky_body_read){.loop = x->loop, .message = x->message, .done = on_read};
+    x->read.at = x->at; /* one struct for all pieces: the journal compares the checksum of them all */
+    x->has_piece = hky_journal_body(x->journal, &x->read);
+    x->is_reading = !x->has_piece;
+    return x->has_piece;
+}
+
+static enum hky_err check_piece(const struct hky_delivery *x, struct hky_error *e)
+{
+    enum hky_err err = x->read.result;
+    if (err != HKY_OK)
+        return hky_error_set(e, err, "the message %s",
+                             err == HKY_E_DAMAGED ? "is damaged in the spool (the log says where)"
+                                                  : "cannot be read from the spool");
+    if (x->read.n == 0)
+        return hky_error_set(e, HKY_E_IO, "the message is shorter in the spool than it was");
+    return HKY_OK;
+}
+
+static void drop_piece(struct hky_delivery *x)
+{
+    x->has_piece = false;
+    hky_body_read_release(&x->read);
+}
+
+enum hky_prepare hky_prepare_body(struct hky_delivery *x, struct hky_error *e)
+{
+    if (x->content.p != NULL || x->message->size == 0)
+        return HKY_PREPARE_READY;
+    if (!has_piece(x))
+        return HKY_PREPARE_WAIT;
+    if (check_piece(x, e) == HKY_OK)
+        return HKY_PREPARE_READY;
+    drop_piece(x);
+    return HKY_PREPARE_FAILED;
 }
 
 static enum hky_write write_done(struct hky_delivery *x, struct hky_stream *s)
@@ -161,31 +202,15 @@ enum hky_write hky_delivery_write(struct hky_delivery *x, struct hky_stream *s, 
         return write_done(x, s);
     }
     while (x->at < x->message->size) {
-        if (x->is_reading || hky_stream_unsent(s) > UNSENT_HIGH)
+        if (hky_stream_unsent(s) > UNSENT_HIGH || !has_piece(x))
             return HKY_WRITE_WAIT;
-        if (!x->has_piece) {
-            if (x->at == 0)
-                x->read = (struct hky_body_read){.loop = x->loop, .message = x->message, .done = on_read};
-            x->read.at = x->at; /* one struct for all pieces: the journal compares the checksum of them all */
-            if (!hky_journal_body(x->journal, &x->read)) {
-                x->is_reading = true;
-                return HKY_WRITE_WAIT;
-            }
-        }
-        x->has_piece = false;
-        enum hky_err err = x->read.result;
+        enum hky_err err = check_piece(x, e);
         size_t n = x->read.n;
-        if (err != HKY_OK)
-            hky_error_set(e, err, "the message %s",
-                          err == HKY_E_DAMAGED ? "is damaged in the spool (the log says where)"
-                                               : "cannot be read from the spool");
-        else if (n == 0)
-            err = hky_error_set(e, HKY_E_IO, "the message is shorter in the spool than it was");
-        else if (n > x->message->size - x->at)
+        if (n > x->message->size - x->at)
             n = (size_t)(x->message->size - x->at);
         if (err == HKY_OK)
             err = write_piece(x, x->read.p, n, x->read.body, s, scratch, e);
-        hky_body_read_release(&x->read);
+        drop_piece(x);
         if (err != HKY_OK)
             return HKY_WRITE_FAILED;
     }

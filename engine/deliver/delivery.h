@@ -32,10 +32,11 @@ struct hky_delivery {
     struct hky_str content;                        /* probe: header and body, instead of the journal's */
     struct hky_journal *journal;
     struct hky_loop *loop;
-    void (*on_piece)(void *ctx, struct hky_delivery *x); /* a piece that was waited for is there: write on */
+    void (*on_piece)(void *ctx, struct hky_delivery *x); /* what was waited for is there: prepare, or write, on */
     void *ctx;
-    int64_t mail_at_ms; /* loop time at which MAIL was written */
-    uint64_t mail_at;   /* octets of the stream before MAIL */
+    int64_t mail_at_ms;  /* loop time at which MAIL was written */
+    uint64_t mail_at;    /* octets of the stream before MAIL */
+    unsigned prepare_at; /* prepare's: the step that is next */
     /* body's */
     struct hky_body_read read;
     struct hky_buf gathered; /* the header section, when it comes in pieces */

@@ -31,6 +31,7 @@ void hky_delivery_reset(struct hky_delivery *x, unsigned n)
     x->txn.is_dry = false;
     x->content = hky_str_of(NULL, 0);
     x->mail_at_ms = 0;
+    x->prepare_at = 0;
     x->at = 0;
     x->dot = 1;
     x->is_header_out = x->is_orphan = false;

@@ -8,8 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define PROMPT_MS      2000         /* a MAIL later than this may come to a connection that was closed for waiting */
-#define OVERLAP_UNSENT (256 * 1024) /* with more of the body unsent the next message is not bound yet */
+#define PROMPT_MS 2000 /* a MAIL later than this may come to a connection that was closed for waiting */
 
 static const char *const state_names[] = {
 #define X(id) #id,
@@ -113,8 +112,8 @@ static void let_go(struct hky_outbound *c)
 }
 
 /* The better one of this and what an earlier host said. */
-static void report(struct hky_outbound *c, struct hky_delivery *x, unsigned i, enum hky_stage stage,
-                   enum hky_class class, const struct hky_reply *reply)
+void hky_outbound_report(struct hky_outbound *c, struct hky_delivery *x, unsigned i, enum hky_stage stage,
+                         enum hky_class class, const struct hky_reply *reply)
 {
     struct hky_kept *earlier = x->kept != NULL ? x->kept[i] : NULL;
     struct hky_kept later = {.stage = stage, .class = class};
@@ -135,13 +134,17 @@ static void fail_bound(struct hky_outbound *c, const struct hky_outbound_end *en
     if (x == NULL)
         return;
     c->bound = NULL;
+    if (end->was_open && c->n_taken > 0) { /* it was being prepared */
+        c->params.ops->give_back(c->params.ctx, c, x, false);
+        return;
+    }
     if (c->params.ops->spare != NULL && c->params.ops->spare(c->params.ctx, c, end)) {
         c->params.ops->give_back(c->params.ctx, c, x, false);
         return;
     }
     for (unsigned i = 0; i < x->txn.n; i++)
         if (x->txn.verdicts[i] != HKY_VERDICT_REPORTED)
-            report(c, x, i, end->stage, end->class, end->reply);
+            hky_outbound_report(c, x, i, end->stage, end->class, end->reply);
     c->params.ops->done(c->params.ctx, c, x, false);
 }
 
@@ -235,11 +238,6 @@ void hky_outbound_conclude(struct hky_outbound *c)
 
 /* ---- events of the dialogue ---- */
 
-static struct hky_delivery *delivery_of(struct hky_transaction *t)
-{
-    return HKY_CONTAINER(t, struct hky_delivery, txn);
-}
-
 /* Another host may take who was put off here, or was lost with the connection. */
 static bool may_go_elsewhere(const struct hky_outbound *c, const struct hky_delivery *x,
                              const struct hky_dialogue_event *ev)
@@ -263,7 +261,7 @@ static bool is_one_too_many(const struct hky_dialogue_event *ev)
 
 static void on_result(struct hky_outbound *c, const struct hky_dialogue_event *ev)
 {
-    struct hky_delivery *x = delivery_of(ev->txn);
+    struct hky_delivery *x = hky_outbound_delivery(ev->txn);
     if (c->params.ops->too_many != NULL && is_one_too_many(ev)) {
         if (x->n_left++ == 0)
             c->params.ops->too_many(c->params.ctx, c, x, ev->txn->n_accepted);
@@ -274,7 +272,7 @@ static void on_result(struct hky_outbound *c, const struct hky_dialogue_event *e
         hky_delivery_keep(x, ev->recipient, &k);
         return;
     }
-    report(c, x, ev->recipient, ev->stage, ev->is_ambiguous ? HKY_CLASS_AMBIGUOUS : c->class, ev->reply);
+    hky_outbound_report(c, x, ev->recipient, ev->stage, ev->is_ambiguous ? HKY_CLASS_AMBIGUOUS : c->class, ev->reply);
 }
 
 static void on_done(struct hky_outbound *c, struct hky_delivery *x)
@@ -323,10 +321,10 @@ static void on_dialogue(void *ctx, const struct hky_dialogue_event *ev)
         on_result(c, ev);
         break;
     case HKY_DIALOGUE_DONE:
-        on_done(c, delivery_of(ev->txn));
+        on_done(c, hky_outbound_delivery(ev->txn));
         break;
     case HKY_DIALOGUE_GIVE_BACK:
-        on_give_back(c, delivery_of(ev->txn));
+        on_give_back(c, hky_outbound_delivery(ev->txn));
         break;
     case HKY_DIALOGUE_IN_STEP:
         if (ops->in_step != NULL)
@@ -346,117 +344,6 @@ static void on_start_tls(struct hky_task *task)
         return;
     hky_stream_start_tls(c->stream, c->params.tls, hky_outbound_host(c));
     hky_outbound_arm(c);
-}
-
-/* ---- sending ---- */
-
-static void refuse_one(void *ctx, unsigned i, const struct hky_refusal *why)
-{
-    struct hky_outbound *c = ctx;
-    struct hky_reply reply;
-    hky_reply_local(&reply, HKY_ORIGIN_LOCAL, "%s", why->text);
-    report(c, c->bound, i, HKY_STAGE_RCPT, why->class, &reply);
-}
-
-static void on_piece(void *ctx, struct hky_delivery *x)
-{
-    (void)x;
-    hky_outbound_pump(ctx);
-}
-
-static void begin(struct hky_outbound *c, struct hky_delivery *x)
-{
-    struct hky_refusal why;
-    x->on_piece = on_piece;
-    x->ctx = c;
-    c->bound = x;
-    c->n_taken++;
-    bool is_fit = hky_envelope_build(x, &c->dialogue.caps, c->params.relay->is_localpart_raw, &why, refuse_one, c);
-    c->bound = NULL;
-    if (is_fit) {
-        x->mail_at_ms = hky_loop_now_ms(c->params.loop);
-        x->mail_at = hky_stream_written(c->stream);
-        hky_dialogue_begin(&c->dialogue, &x->txn);
-        return;
-    }
-    struct hky_reply reply;
-    hky_reply_local(&reply, HKY_ORIGIN_LOCAL, "%s", why.text);
-    for (unsigned i = 0; i < x->txn.n; i++)
-        if (x->txn.verdicts[i] == HKY_VERDICT_OPEN)
-            report(c, x, i, HKY_STAGE_MAIL, why.class, &reply);
-    c->params.ops->done(c->params.ctx, c, x, false);
-}
-
-/* false: nothing to do for now. */
-static bool write_content(struct hky_outbound *c, struct hky_transaction *t)
-{
-    struct hky_error e;
-    switch (hky_delivery_write(delivery_of(t), c->stream, &c->scratch, &e)) {
-    case HKY_WRITE_DONE:
-        c->dot_end = hky_stream_written(c->stream);
-        c->is_moved = true;
-        hky_dialogue_content_written(&c->dialogue);
-        return true;
-    case HKY_WRITE_FAILED:
-        /* Without a final dot nothing was sent; only closing says so. */
-        hky_outbound_fail_local(c, HKY_STAGE_DATA, HKY_CLASS_SYSTEM_TEMP,
-                                e.code == HKY_E_DAMAGED ? HKY_ORIGIN_SPOOL : HKY_ORIGIN_LOCAL, "%s", e.text);
-        return true;
-    case HKY_WRITE_WAIT:
-        break;
-    }
-    return false;
-}
-
-static bool may_take(struct hky_outbound *c)
-{
-    if (hky_outbound_is_retiring(c) || !hky_dialogue_can_begin(&c->dialogue) ||
-        hky_stream_unsent(c->stream) > OVERLAP_UNSENT)
-        return false;
-    const struct hky_outbound_ops *ops = c->params.ops;
-    return hky_dialogue_is_idle(&c->dialogue) || (ops->may_overlap != NULL && ops->may_overlap(c->params.ctx, c));
-}
-
-static bool wants_credential(const struct hky_outbound *c)
-{
-    return c->dialogue.state == HKY_DIALOGUE_LOGIN && c->login == NULL;
-}
-
-void hky_outbound_pump(struct hky_outbound *c)
-{
-    if (c->is_pumping || !hky_outbound_is_talking(c))
-        return;
-    c->is_pumping = true;
-    for (;;) {
-        struct hky_transaction *t;
-        if (c->end.kind == HKY_DIALOGUE_END)
-            break;
-        if (wants_credential(c)) {
-            hky_outbound_login(c);
-            continue;
-        }
-        t = hky_dialogue_content(&c->dialogue);
-        if (t != NULL) {
-            if (!write_content(c, t))
-                break;
-            continue;
-        }
-        if (c->bound == NULL && may_take(c))
-            c->bound = c->params.ops->next(c->params.ctx, c);
-        if (c->bound == NULL || !hky_dialogue_can_begin(&c->dialogue))
-            break;
-        begin(c, c->bound);
-    }
-    c->is_pumping = false;
-    if (c->end.kind == HKY_DIALOGUE_END) {
-        hky_outbound_conclude(c);
-        return;
-    }
-    if (hky_outbound_is_retiring(c) && hky_dialogue_is_idle(&c->dialogue))
-        hky_dialogue_quit(&c->dialogue);
-    hky_stream_flush(c->stream);
-    if (c->is_moved || !hky_timer_is_set(&c->timer))
-        hky_outbound_arm(c);
 }
 
 /* ---- events of the stream ---- */
@@ -625,8 +512,12 @@ const struct hky_stream_ops hky_outbound_stream_ops = {.on_data = on_data, .on_e
 static void on_begin(struct hky_task *task)
 {
     struct hky_outbound *c = HKY_CONTAINER(task, struct hky_outbound, task);
-    if (c->state == HKY_OUTBOUND_NEW)
-        hky_outbound_resolve(c);
+    struct hky_error e;
+    if (c->state != HKY_OUTBOUND_NEW)
+        return;
+    if (c->bound != NULL)
+        hky_outbound_prepare(c, &e); /* beside the connecting; what fails is asked again when its turn comes */
+    hky_outbound_resolve(c);
 }
 
 /* ---- the owner's side ---- */

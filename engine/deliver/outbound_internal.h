@@ -3,6 +3,7 @@
 #define HKY_DELIVER_OUTBOUND_INTERNAL_H
 
 #include "deliver/outbound.h"
+#include "deliver/prepare.h"
 #include "mail/reply.h"
 
 /* Where a connection is. The dialogue has states of its own within OPENING to READY. */
@@ -98,6 +99,17 @@ void hky_outbound_fail_local(struct hky_outbound *c, enum hky_stage stage, enum 
                              const char *fmt, ...) __attribute__((format(printf, 5, 6)));
 /* c->end and c->end_reply say why: another target, or the end. */
 void hky_outbound_conclude(struct hky_outbound *c);
+
+/* The outcome of recipient i: this, or what an earlier host said when that says more. */
+void hky_outbound_report(struct hky_outbound *c, struct hky_delivery *x, unsigned i, enum hky_stage stage,
+                         enum hky_class class, const struct hky_reply *reply);
+static inline struct hky_delivery *hky_outbound_delivery(struct hky_transaction *t)
+{
+    return HKY_CONTAINER(t, struct hky_delivery, txn);
+}
+
+/* outbound_send.c; c->bound is the delivery in hand */
+enum hky_prepare hky_outbound_prepare(struct hky_outbound *c, struct hky_error *e);
 
 /* outbound_target.c */
 void hky_outbound_resolve(struct hky_outbound *c);

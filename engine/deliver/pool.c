@@ -1,4 +1,4 @@
-#include "deliver/pool.h"
+#include "deliver/pool_internal.h"
 
 #include "base/hash.h"
 #include "deliver/servers.h"
@@ -13,43 +13,6 @@
 #define FULL_FOR_MS         (60 * 60 * 1000)
 #define LEARNED_FOR_MS      60000
 #define NO_TLS_FOR_MS       (60 * 60 * 1000)
-
-struct member { /* one connection */
-    struct hky_pool *pool;
-    struct hky_outbound *connection;
-    struct hky_delivery *live[2]; /* what it has of ours, bound or under way */
-    struct hky_server *server;    /* NULL: not greeted yet, or nobody we could learn about */
-    bool is_open;
-    bool is_detour;  /* for one delivery that was put off elsewhere */
-    bool is_leaving; /* makes room for a detour */
-    TAILQ_ENTRY(member) link;
-};
-
-struct hky_pool {
-    struct hky_deliver *deliver;
-    char *key;
-    struct hky_policy *policy; /* counted; `relay` is in it */
-    const struct hky_relay *relay;
-    const char *account;
-    struct hky_tls *tls;
-    char tls_problem[240];
-    struct hky_dns_mx *hosts;
-    unsigned n_hosts;
-    uint16_t port;
-    bool is_redirected;
-    TAILQ_HEAD(hky_lanes_head, hky_lane_slot) lanes;
-    TAILQ_HEAD(, member) members;
-    TAILQ_HEAD(, hky_delivery) detours; /* wait for a connection to another host */
-    unsigned n_members, n_open;
-    bool is_proven; /* the last connection that ended its opening could send */
-    bool is_queued, no_overlap, no_pipelining;
-    uint64_t n_taken;      /* jobs */
-    unsigned learned_most; /* how many connections the far side bears, until learned_until_ms */
-    unsigned full_at;      /* the last connection that the server ended at MAIL had had so many messages */
-    unsigned learned_full; /* it ends all of them after so many, until full_until_ms */
-    int64_t plain_until_ms, learned_until_ms, full_until_ms;
-    struct hky_task task;
-};
 
 /* ---- deliveries ---- */
 
@@ -122,13 +85,13 @@ static struct hky_job *take_job(struct hky_pool *pool)
     return NULL;
 }
 
-static void keep(struct member *m, struct hky_delivery *x)
+static void keep(struct hky_pool_member *m, struct hky_delivery *x)
 {
     HKY_ASSERT(m->live[0] == NULL || m->live[1] == NULL);
     m->live[m->live[0] == NULL ? 0 : 1] = x;
 }
 
-static void forget(struct member *m, struct hky_delivery *x)
+static void forget(struct hky_pool_member *m, struct hky_delivery *x)
 {
     HKY_ASSERT(m->live[0] == x || m->live[1] == x);
     m->live[m->live[0] == x ? 0 : 1] = NULL;
@@ -136,7 +99,7 @@ static void forget(struct member *m, struct hky_delivery *x)
 
 static struct hky_delivery *on_next(void *ctx, struct hky_outbound *c)
 {
-    struct member *m = ctx;
+    struct hky_pool_member *m = ctx;
     (void)c;
     struct hky_job *job = take_job(m->pool);
     if (job == NULL)
@@ -149,7 +112,7 @@ static struct hky_delivery *on_next(void *ctx, struct hky_outbound *c)
 static void on_result(void *ctx, struct hky_outbound *c, struct hky_delivery *x, unsigned i, enum hky_stage stage,
                       enum hky_class class, const struct hky_reply *reply)
 {
-    struct member *m = ctx;
+    struct hky_pool_member *m = ctx;
     struct hky_pool *pool = m->pool;
     struct hky_outcome o;
     struct hky_verdict_query q = {
@@ -171,7 +134,7 @@ static void on_result(void *ctx, struct hky_outbound *c, struct hky_delivery *x,
 
 static void on_done(void *ctx, struct hky_outbound *c, struct hky_delivery *x, bool mail_sent)
 {
-    struct member *m = ctx;
+    struct hky_pool_member *m = ctx;
     (void)c;
     struct hky_job *job = x->job;
     mail_sent |= x->is_mail_sent;
@@ -182,7 +145,7 @@ static void on_done(void *ctx, struct hky_outbound *c, struct hky_delivery *x, b
 
 static void on_elsewhere(void *ctx, struct hky_outbound *c, struct hky_delivery *x)
 {
-    struct member *m = ctx;
+    struct hky_pool_member *m = ctx;
     (void)c;
     forget(m, x);
     TAILQ_INSERT_TAIL(&m->pool->detours, x, link);
@@ -191,7 +154,7 @@ static void on_elsewhere(void *ctx, struct hky_outbound *c, struct hky_delivery 
 
 static void on_give_back(void *ctx, struct hky_outbound *c, struct hky_delivery *x, bool mail_sent)
 {
-    struct member *m = ctx;
+    struct hky_pool_member *m = ctx;
     (void)c;
     struct hky_job *job = x->job;
     bool is_mail_sent = x->is_mail_sent;
@@ -233,7 +196,7 @@ static bool is_turned_away(const struct hky_outbound_end *end)
  */
 static bool on_spare(void *ctx, struct hky_outbound *c, const struct hky_outbound_end *end)
 {
-    struct member *m = ctx;
+    struct hky_pool_member *m = ctx;
     struct hky_pool *pool = m->pool;
     (void)c;
     if (pool->n_open == 0 || m->is_detour || !is_turned_away(end))
@@ -246,7 +209,7 @@ static bool on_spare(void *ctx, struct hky_outbound *c, const struct hky_outboun
 
 static void on_open(void *ctx, struct hky_outbound *c)
 {
-    struct member *m = ctx;
+    struct hky_pool_member *m = ctx;
     (void)c;
     m->is_open = true;
     if (++m->pool->n_open > m->pool->learned_most && m->pool->learned_most > 0) {
@@ -259,27 +222,27 @@ static void on_open(void *ctx, struct hky_outbound *c)
 
 static void on_greeted(void *ctx, struct hky_outbound *c, struct hky_str text)
 {
-    struct member *m = ctx;
+    struct hky_pool_member *m = ctx;
     m->server = hky_servers_get(m->pool->deliver->servers, hky_outbound_host(c), m->pool->port, text);
 }
 
 static bool on_may_overlap(void *ctx, struct hky_outbound *c)
 {
-    struct member *m = ctx;
+    struct hky_pool_member *m = ctx;
     (void)c;
     return !m->pool->no_overlap && m->server != NULL && hky_server_may_overlap(m->server, m);
 }
 
 static void on_in_step(void *ctx, struct hky_outbound *c)
 {
-    struct member *m = ctx;
+    struct hky_pool_member *m = ctx;
     (void)c;
     if (m->server != NULL)
         hky_server_on_good(m->server, m);
 }
 
 /* An answer to the wrong command is never an accident: first overlap goes, then pipelining. */
-static void learn_of_overlap(struct member *m, const struct hky_outbound_end *end)
+static void learn_of_overlap(struct hky_pool_member *m, const struct hky_outbound_end *end)
 {
     struct hky_pool *pool = m->pool;
     enum hky_server_end how = end->is_out_of_step ? HKY_SERVER_OUT_OF_STEP
@@ -310,7 +273,7 @@ static void learn_of_fullness(struct hky_pool *pool, unsigned n)
 
 static void on_closed(void *ctx, struct hky_outbound *c, const struct hky_outbound_end *end)
 {
-    struct member *m = ctx;
+    struct hky_pool_member *m = ctx;
     struct hky_pool *pool = m->pool;
     (void)c;
     HKY_ASSERT(m->live[0] == NULL && m->live[1] == NULL);
@@ -331,7 +294,7 @@ static void on_closed(void *ctx, struct hky_outbound *c, const struct hky_outbou
 static void on_want_secret(void *ctx, struct hky_outbound *c, struct hky_secret *refused,
                            void (*done)(void *arg, struct hky_secret *s, const struct hky_error *e), void *arg)
 {
-    struct member *m = ctx;
+    struct hky_pool_member *m = ctx;
     const struct hky_deliver_params *p = &m->pool->deliver->params;
     /* The connection's policy and relay, not the pool's: they are kept until the answer, whatever is loaded meanwhile.
      */
@@ -387,7 +350,7 @@ static uint32_t most_messages(const struct hky_pool *pool)
 static void open_one(struct hky_pool *pool, struct hky_delivery *x, bool is_detour)
 {
     struct hky_deliver *d = pool->deliver;
-    struct member *m = hky_calloc(1, sizeof(*m));
+    struct hky_pool_member *m = hky_calloc(1, sizeof(*m));
     m->pool = pool;
     const char *hello = pool->relay->hello != NULL && pool->relay->hello[0] != '\0' ? pool->relay->hello
                                                                                     : pool->policy->engine.hostname;
@@ -501,7 +464,7 @@ static void open_detours(struct hky_pool *pool)
         x->is_mail_sent = false; /* that one is counted */
         open_one(pool, x, true);
     }
-    struct member *m, *next;
+    struct hky_pool_member *m, *next;
     TAILQ_FOREACH (x, &pool->detours, link)
         n_waiting++;
     TAILQ_FOREACH (m, &pool->members, link)
@@ -518,7 +481,7 @@ static void open_detours(struct hky_pool *pool)
 
 static void work(struct hky_pool *pool)
 {
-    struct member *m, *next;
+    struct hky_pool_member *m, *next;
     if (!TAILQ_EMPTY(&pool->detours))
         open_detours(pool);
     for (m = TAILQ_FIRST(&pool->members); m != NULL; m = next) {
@@ -583,93 +546,6 @@ void hky_pool_wake(struct hky_pool *pool)
     hky_loop_defer(pool->deliver->params.loop, &pool->task);
 }
 
-/* ---- which pool ---- */
-
-/* Everything a connection depends on; a difference in any makes another pool (no TLS session, login or connection is
- * shared across). */
-static void format_key(struct hky_buf *out, const struct hky_lane *lane, const struct hky_dns_mx *hosts, unsigned n)
-{
-    const struct hky_relay *r = lane->relay;
-    const struct hky_engine_options *e = &lane->policy->engine;
-    hky_buf_printf(out, "%016llx|%s|%u|%d|%s|%s|%s", (unsigned long long)r->settings_hash,
-                   lane->account != NULL ? lane->account : "", r->port, (int)r->tls,
-                   e->redirect != NULL ? e->redirect : "", e->resolver != NULL ? e->resolver : "",
-                   e->hostname != NULL ? e->hostname : "");
-    /* Equal preferences come shuffled: the set is what makes the site. */
-    uint64_t site = 0;
-    for (unsigned i = 0; i < n; i++)
-        site += hky_hash64(hosts[i].host, strlen(hosts[i].host), hosts[i].preference);
-    hky_buf_printf(out, "|%016llx|%u", (unsigned long long)site, n);
-}
-
-static void set_hosts(struct hky_pool *pool, const struct hky_dns_mx *hosts, unsigned n)
-{
-    free(pool->hosts);
-    pool->hosts = hky_alloc(n * sizeof(*hosts));
-    memcpy(pool->hosts, hosts, n * sizeof(*hosts));
-    pool->n_hosts = n;
-}
-
-/* "host:port" or "[v6]:port" of engine.redirect. */
-static void set_redirect(struct hky_pool *pool, const char *redirect)
-{
-    struct hky_dns_mx host = {0};
-    const char *colon = strrchr(redirect, ':');
-    uint64_t port = 25;
-    struct hky_str name = hky_str_z(redirect);
-    if (colon != NULL && hky_str_u64(hky_str_z(colon + 1), 65535, &port))
-        name.n = (size_t)(colon - redirect);
-    if (name.n >= 2 && name.p[0] == '[' && name.p[name.n - 1] == ']')
-        name = hky_str_of(name.p + 1, name.n - 2);
-    if (name.n >= sizeof(host.host))
-        name.n = sizeof(host.host) - 1;
-    memcpy(host.host, name.p, name.n);
-    set_hosts(pool, &host, 1);
-    pool->port = (uint16_t)port;
-    pool->is_redirected = true;
-}
-
-static void adopt_policy(struct hky_pool *pool, const struct hky_lane *lane)
-{
-    if (pool->policy == lane->policy)
-        return;
-    /* A reload reads again what was read from files: the system's authorities, too. */
-    hky_tls_unref(&pool->tls);
-    struct hky_policy *old = pool->policy;
-    pool->policy = hky_policy_ref(lane->policy);
-    pool->relay = lane->relay;
-    hky_policy_unref(&old);
-}
-
-struct hky_pool *hky_pool_get(struct hky_deliver *d, struct hky_lane *lane, const struct hky_dns_mx *hosts,
-                              unsigned n_hosts)
-{
-    struct hky_buf key;
-    hky_buf_init(&key, 16 * 1024);
-    format_key(&key, lane, hosts, n_hosts);
-    struct hky_pool *pool = hky_map_get(&d->pools, hky_buf_str(&key));
-    if (pool == NULL) {
-        const char *redirect = lane->policy->engine.redirect;
-        pool = hky_calloc(1, sizeof(*pool));
-        pool->deliver = d;
-        pool->key = hky_strdup(hky_buf_z(&key));
-        TAILQ_INIT(&pool->lanes);
-        TAILQ_INIT(&pool->members);
-        TAILQ_INIT(&pool->detours);
-        pool->port = lane->relay->port;
-        if (redirect != NULL && redirect[0] != '\0')
-            set_redirect(pool, redirect);
-        else
-            set_hosts(pool, hosts, n_hosts);
-        hky_map_put(&d->pools, hky_str_z(pool->key), pool);
-    } else if (!pool->is_redirected) {
-        set_hosts(pool, hosts, n_hosts);
-    }
-    adopt_policy(pool, lane);
-    hky_buf_fini(&key);
-    return pool;
-}
-
 void hky_pool_attach(struct hky_pool *pool, struct hky_lane_slot *slot)
 {
     HKY_ASSERT(slot->pool == NULL);
@@ -692,7 +568,7 @@ void hky_pool_drain(struct hky_pool *pool)
 {
     if (!TAILQ_EMPTY(&pool->detours))
         hky_pool_wake(pool);
-    struct member *m, *next;
+    struct hky_pool_member *m, *next;
     for (m = TAILQ_FIRST(&pool->members); m != NULL; m = next) {
         next = TAILQ_NEXT(m, link);
         hky_outbound_retire(m->connection);
@@ -701,7 +577,7 @@ void hky_pool_drain(struct hky_pool *pool)
 
 void hky_pool_free(struct hky_pool *pool)
 {
-    struct member *m;
+    struct hky_pool_member *m;
     while ((m = TAILQ_FIRST(&pool->members)) != NULL) {
         hky_outbound_abandon(&m->connection);
         for (int i = 0; i < 2; i++) {

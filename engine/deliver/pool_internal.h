@@ -1,0 +1,44 @@
+/* pool_internal -- what the files of a pool share. */
+#ifndef HKY_DELIVER_POOL_INTERNAL_H
+#define HKY_DELIVER_POOL_INTERNAL_H
+
+#include "deliver/pool.h"
+
+struct hky_pool_member { /* one connection */
+    struct hky_pool *pool;
+    struct hky_outbound *connection;
+    struct hky_delivery *live[2]; /* what it has of ours, bound or under way */
+    struct hky_server *server;    /* NULL: not greeted yet, or nobody we could learn about */
+    bool is_open;
+    bool is_detour;  /* for one delivery that was put off elsewhere */
+    bool is_leaving; /* makes room for a detour */
+    TAILQ_ENTRY(hky_pool_member) link;
+};
+
+struct hky_pool {
+    struct hky_deliver *deliver;
+    char *key;
+    struct hky_policy *policy; /* counted; `relay` is in it */
+    const struct hky_relay *relay;
+    const char *account;
+    struct hky_tls *tls;
+    char tls_problem[240];
+    struct hky_dns_mx *hosts;
+    unsigned n_hosts;
+    uint16_t port;
+    bool is_redirected;
+    TAILQ_HEAD(hky_lanes_head, hky_lane_slot) lanes;
+    TAILQ_HEAD(, hky_pool_member) members;
+    TAILQ_HEAD(, hky_delivery) detours; /* wait for a connection to another host */
+    unsigned n_members, n_open;
+    bool is_proven; /* the last connection that ended its opening could send */
+    bool is_queued, no_overlap, no_pipelining;
+    uint64_t n_taken;      /* jobs */
+    unsigned learned_most; /* how many connections the far side bears, until learned_until_ms */
+    unsigned full_at;      /* the last connection that the server ended at MAIL had had so many messages */
+    unsigned learned_full; /* it ends all of them after so many, until full_until_ms */
+    int64_t plain_until_ms, learned_until_ms, full_until_ms;
+    struct hky_task task;
+};
+
+#endif

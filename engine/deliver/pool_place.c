@@ -1,0 +1,91 @@
+/* Which pool a lane's mail goes by. */
+#include "deliver/pool_internal.h"
+
+#include "base/hash.h"
+
+#include <stdlib.h>
+
+/* Everything a connection depends on; a difference in any makes another pool (no TLS session, login or connection is
+ * shared across). */
+static void format_key(struct hky_buf *out, const struct hky_lane *lane, const struct hky_dns_mx *hosts, unsigned n)
+{
+    const struct hky_relay *r = lane->relay;
+    const struct hky_engine_options *e = &lane->policy->engine;
+    hky_buf_printf(out, "%016llx|%s|%u|%d|%s|%s|%s", (unsigned long long)r->settings_hash,
+                   lane->account != NULL ? lane->account : "", r->port, (int)r->tls,
+                   e->redirect != NULL ? e->redirect : "", e->resolver != NULL ? e->resolver : "",
+                   e->hostname != NULL ? e->hostname : "");
+    /* Equal preferences come shuffled: the set is what makes the site. */
+    uint64_t site = 0;
+    for (unsigned i = 0; i < n; i++)
+        site += hky_hash64(hosts[i].host, strlen(hosts[i].host), hosts[i].preference);
+    hky_buf_printf(out, "|%016llx|%u", (unsigned long long)site, n);
+}
+
+static void set_hosts(struct hky_pool *pool, const struct hky_dns_mx *hosts, unsigned n)
+{
+    free(pool->hosts);
+    pool->hosts = hky_alloc(n * sizeof(*hosts));
+    memcpy(pool->hosts, hosts, n * sizeof(*hosts));
+    pool->n_hosts = n;
+}
+
+/* "host:port" or "[v6]:port" of engine.redirect. */
+static void set_redirect(struct hky_pool *pool, const char *redirect)
+{
+    struct hky_dns_mx host = {0};
+    const char *colon = strrchr(redirect, ':');
+    uint64_t port = 25;
+    struct hky_str name = hky_str_z(redirect);
+    if (colon != NULL && hky_str_u64(hky_str_z(colon + 1), 65535, &port))
+        name.n = (size_t)(colon - redirect);
+    if (name.n >= 2 && name.p[0] == '[' && name.p[name.n - 1] == ']')
+        name = hky_str_of(name.p + 1, name.n - 2);
+    if (name.n >= sizeof(host.host))
+        name.n = sizeof(host.host) - 1;
+    memcpy(host.host, name.p, name.n);
+    set_hosts(pool, &host, 1);
+    pool->port = (uint16_t)port;
+    pool->is_redirected = true;
+}
+
+static void adopt_policy(struct hky_pool *pool, const struct hky_lane *lane)
+{
+    if (pool->policy == lane->policy)
+        return;
+    /* A reload reads again what was read from files: the system's authorities, too. */
+    hky_tls_unref(&pool->tls);
+    struct hky_policy *old = pool->policy;
+    pool->policy = hky_policy_ref(lane->policy);
+    pool->relay = lane->relay;
+    hky_policy_unref(&old);
+}
+
+struct hky_pool *hky_pool_get(struct hky_deliver *d, struct hky_lane *lane, const struct hky_dns_mx *hosts,
+                              unsigned n_hosts)
+{
+    struct hky_buf key;
+    hky_buf_init(&key, 16 * 1024);
+    format_key(&key, lane, hosts, n_hosts);
+    struct hky_pool *pool = hky_map_get(&d->pools, hky_buf_str(&key));
+    if (pool == NULL) {
+        const char *redirect = lane->policy->engine.redirect;
+        pool = hky_calloc(1, sizeof(*pool));
+        pool->deliver = d;
+        pool->key = hky_strdup(hky_buf_z(&key));
+        TAILQ_INIT(&pool->lanes);
+        TAILQ_INIT(&pool->members);
+        TAILQ_INIT(&pool->detours);
+        pool->port = lane->relay->port;
+        if (redirect != NULL && redirect[0] != '\0')
+            set_redirect(pool, redirect);
+        else
+            set_hosts(pool, hosts, n_hosts);
+        hky_map_put(&d->pools, hky_str_z(pool->key), pool);
+    } else if (!pool->is_redirected) {
+        set_hosts(pool, hosts, n_hosts);
+    }
+    adopt_policy(pool, lane);
+    hky_buf_fini(&key);
+    return pool;
+}
