@@ -1,4 +1,5 @@
 /* argv: which subcommand, or sendmail by the name the program was called with. */
+#include "base/nearest.h"
 #include "cli/cli.h"
 #include "cli/manual.h"
 
@@ -37,19 +38,13 @@ static const struct hky_cli_command *find_command(const char *name)
 
 static int complain_of_command(const char *name)
 {
-    const char *nearest = NULL;
-    unsigned best = strlen(name) < 4 ? 2 : 3;
+    struct hky_nearest_name near = hky_nearest_to(hky_str_z(name));
 
-    for (size_t i = 0; i < N_COMMANDS; i++) {
-        unsigned d = hky_str_distance(hky_str_z(commands[i]->name), hky_str_z(name));
-        if (d < best) {
-            best = d;
-            nearest = commands[i]->name;
-        }
-    }
+    for (size_t i = 0; i < N_COMMANDS; i++)
+        hky_nearest_look(&near, commands[i]->name);
     fprintf(stderr, "hikyaku: no command %s", name);
-    if (nearest != NULL)
-        fprintf(stderr, "; did you mean %s?", nearest);
+    if (near.name != NULL)
+        fprintf(stderr, "; did you mean %s?", near.name);
     fputs(" (hikyaku --help lists them)\n", stderr);
     return HKY_EXIT_USAGE;
 }

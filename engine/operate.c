@@ -2,6 +2,7 @@
  */
 #include "wiring.h"
 
+#include "base/nearest.h"
 #include "hikyaku/operate.h"
 #include "hikyaku/render.h"
 
@@ -73,22 +74,9 @@ static void ask_free(struct hky_queue_ask *ask)
     free(ask);
 }
 
-struct name_search {
-    const char *wanted, *nearest;
-    unsigned best;
-    bool is_known;
-};
-
-static void search_name(void *ctx, const char *name)
+static void look_at_name(void *ctx, const char *name)
 {
-    struct name_search *search = ctx;
-    unsigned distance = hky_str_distance(hky_str_z(name), hky_str_z(search->wanted));
-
-    search->is_known = search->is_known || strcmp(name, search->wanted) == 0;
-    if (distance < search->best) {
-        search->best = distance;
-        search->nearest = name;
-    }
+    hky_nearest_look(ctx, name);
 }
 
 static void each_relay(const struct hky_policy *policy, void (*each)(void *ctx, const char *name), void *ctx)
@@ -103,19 +91,18 @@ is_name_known(const struct hky_queue_ask *ask, const char *kind, const char *nam
               void (*each)(const struct hky_policy *policy, void (*one)(void *ctx, const char *name), void *ctx),
               struct hky_error *e)
 {
-    struct name_search search = {.wanted = name, .best = name != NULL && strlen(name) < 4 ? 2 : 3};
+    struct hky_nearest_name near = hky_nearest_to(hky_str_z(name));
 
     if (name == NULL || seen->is_seen)
         return true;
     if (seen->nearest[0] != '\0')
-        search_name(&search, seen->nearest);
+        hky_nearest_look(&near, seen->nearest);
     if (each != NULL) /* applications name tags as they like: the queue alone knows them */
-        each(ask->engine->policy, search_name, &search);
-    if (search.is_known)
+        each(ask->engine->policy, look_at_name, &near);
+    if (near.is_known)
         return true;
-    hky_error_set(e, HKY_E_MISSING, "no %s \"%.60s\" in the %s%s%.60s%s", kind, name,
-                  each == NULL ? "queue" : "policy or the queue", search.nearest != NULL ? "; did you mean \"" : "",
-                  search.nearest != NULL ? search.nearest : "", search.nearest != NULL ? "\"?" : "");
+    hky_error_set(e, HKY_E_MISSING, "no %s \"%.60s\" in the %s" HKY_NEAREST_FMT, kind, name,
+                  each == NULL ? "queue" : "policy or the queue", HKY_NEAREST_ARG(&near));
     return false;
 }
 

@@ -1,3 +1,4 @@
+#include "base/nearest.h"
 #include "cli/cli.h"
 
 #include <inttypes.h>
@@ -24,28 +25,21 @@ static const struct hky_cli_option *find_option(const struct hky_cli_option *tab
     return NULL;
 }
 
-static void look_for_nearest(const struct hky_cli_option *table, struct hky_str name, unsigned *best,
-                             const char **nearest)
+static void look_for_nearest(const struct hky_cli_option *table, struct hky_nearest_name *near)
 {
-    for (const struct hky_cli_option *o = table; o != NULL && o->name != NULL; o++) {
-        unsigned d = hky_str_distance(hky_str_z(o->name), name);
-        if (d < *best) {
-            *best = d;
-            *nearest = o->name;
-        }
-    }
+    for (const struct hky_cli_option *o = table; o != NULL && o->name != NULL; o++)
+        hky_nearest_look(near, o->name);
 }
 
 static void complain_of_option(struct hky_cli_args *a, struct hky_str name)
 {
-    const char *nearest = NULL;
-    unsigned best = name.n < 4 ? 2 : 3;
+    struct hky_nearest_name near = hky_nearest_to(name);
 
-    look_for_nearest(a->options, name, &best, &nearest);
-    look_for_nearest(hky_cli_common_options, name, &best, &nearest);
+    look_for_nearest(a->options, &near);
+    look_for_nearest(hky_cli_common_options, &near);
     fprintf(stderr, "hikyaku %s: no option %s%.*s", a->command->name, name.n == 1 ? "-" : "--", HKY_STR_ARG(name));
-    if (nearest != NULL)
-        fprintf(stderr, "; did you mean %s%s?", nearest[1] == '\0' ? "-" : "--", nearest);
+    if (near.name != NULL)
+        fprintf(stderr, "; did you mean %s%s?", near.name[1] == '\0' ? "-" : "--", near.name);
     fprintf(stderr, " (hikyaku %s --help lists them)\n", a->command->name);
     a->is_bad = true;
 }

@@ -3,6 +3,7 @@
 #include "cli/explain.h"
 #include "base/clock.h"
 #include "base/json.h"
+#include "base/nearest.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -322,36 +323,22 @@ static void print_refusal(const struct hky_refusal *r, bool is_json)
     hky_buf_fini(&out);
 }
 
-struct scenario_search {
-    const char *wanted, *nearest;
-    unsigned best;
-    bool is_known;
-};
-
-static void search_scenario(void *ctx, const char *name)
+static void look_at_scenario(void *ctx, const char *name)
 {
-    struct scenario_search *s = ctx;
-    unsigned distance = hky_str_distance(hky_str_z(name), hky_str_z(s->wanted));
-
-    s->is_known = s->is_known || strcmp(name, s->wanted) == 0;
-    if (distance < s->best) {
-        s->best = distance;
-        s->nearest = name;
-    }
+    hky_nearest_look(ctx, name);
 }
 
 /* Mail of a scenario that nothing names goes the common way: right for some, a typing mistake for others. */
 static void note_scenario(const struct explain_case *c, const char *name)
 {
-    struct scenario_search s = {.wanted = name, .best = name != NULL && strlen(name) < 4 ? 2 : 3};
+    struct hky_nearest_name near = hky_nearest_to(hky_str_z(name));
 
     if (name == NULL)
         return;
-    hky_policy_each_scenario(c->policy, search_scenario, &s);
-    if (!s.is_known)
-        fprintf(stderr, "hikyaku explain: note: no route, row or login names the scenario \"%s\"%s%s%s\n", name,
-                s.nearest != NULL ? "; did you mean \"" : "", s.nearest != NULL ? s.nearest : "",
-                s.nearest != NULL ? "\"?" : "");
+    hky_policy_each_scenario(c->policy, look_at_scenario, &near);
+    if (!near.is_known)
+        fprintf(stderr, "hikyaku explain: note: no route, row or login names the scenario \"%s\"" HKY_NEAREST_FMT "\n",
+                name, HKY_NEAREST_ARG(&near));
 }
 
 static int explain(struct explain_case *c, const struct explain_wish *w, bool is_json)

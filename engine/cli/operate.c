@@ -1,5 +1,7 @@
 #include "cli/operate.h"
 
+#include "base/nearest.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -32,13 +34,11 @@ struct call {
 /* Which command of the table; NULL after a complaint. */
 static const struct hky_command *find_command(const char *group, const char *action)
 {
-    const char *nearest = NULL;
-    unsigned best = strlen(action) < 4 ? 2 : 3;
+    struct hky_nearest_name near = hky_nearest_to(hky_str_z(action));
     struct hky_buf names;
 
     hky_buf_init(&names, 1000);
     for (const struct hky_command *c = hky_operate_commands; c->name != NULL; c++) {
-        unsigned d;
         if (!hky_cli_is_in_group(c, group))
             continue;
         if (strcmp(hky_cli_action_of(c, group), action) == 0) {
@@ -46,14 +46,9 @@ static const struct hky_command *find_command(const char *group, const char *act
             return c;
         }
         hky_buf_printf(&names, "%s%s", names.n > 0 ? ", " : "", hky_cli_action_of(c, group));
-        d = hky_str_distance(hky_str_z(hky_cli_action_of(c, group)), hky_str_z(action));
-        if (d < best) {
-            best = d;
-            nearest = hky_cli_action_of(c, group);
-        }
+        hky_nearest_look(&near, hky_cli_action_of(c, group));
     }
-    fprintf(stderr, "hikyaku %s: no action \"%s\"%s%s%s (%s)\n", group, action,
-            nearest != NULL ? "; did you mean \"" : "", nearest != NULL ? nearest : "", nearest != NULL ? "\"?" : "",
+    fprintf(stderr, "hikyaku %s: no action \"%s\"" HKY_NEAREST_FMT " (%s)\n", group, action, HKY_NEAREST_ARG(&near),
             hky_buf_z(&names));
     hky_buf_fini(&names);
     return NULL;

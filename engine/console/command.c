@@ -2,24 +2,23 @@
 #include "console/console.h"
 
 #include "base/hash.h"
+#include "base/nearest.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 
+#define WORDS_SHOWN 140 /* octets of a list in an error */
+
 const struct hky_argument *hky_command_argument(const struct hky_command *c, struct hky_str name, const char **nearest)
 {
-    unsigned best = name.n < 4 ? 2 : 3;
+    struct hky_nearest_name near = hky_nearest_to(name);
 
-    *nearest = NULL;
     for (const struct hky_argument *a = c->arguments; a != NULL && a->name != NULL; a++) {
-        unsigned d = hky_str_distance(hky_str_z(a->name), name);
         if (hky_str_eq(hky_str_z(a->name), name))
             return a;
-        if (d < best) {
-            best = d;
-            *nearest = a->name;
-        }
+        hky_nearest_look(&near, a->name);
     }
+    *nearest = near.name;
     return NULL;
 }
 
@@ -49,26 +48,27 @@ static enum hky_err parse_text(const struct hky_argument *a, const char *text, s
 static enum hky_err parse_word(const struct hky_argument *a, const char *text, struct hky_value *out,
                                struct hky_error *e)
 {
-    const char *nearest = NULL;
-    unsigned best = strlen(text) < 4 ? 2 : 3;
+    struct hky_nearest_name near = hky_nearest_to(hky_str_z(text));
     struct hky_buf list;
 
     for (size_t i = 0; a->words[i] != NULL; i++) {
-        unsigned d = hky_str_distance(hky_str_z(a->words[i]), hky_str_z(text));
         if (strcmp(a->words[i], text) == 0) {
             out->text = a->words[i];
             return HKY_OK;
         }
-        if (d < best) {
-            best = d;
-            nearest = a->words[i];
-        }
+        hky_nearest_look(&near, a->words[i]);
     }
-    if (nearest != NULL)
-        return hky_error_set(e, HKY_E_SYNTAX, "%s cannot be \"%.40s\"; did you mean \"%s\"?", a->name, text, nearest);
+    if (near.name != NULL)
+        return hky_error_set(e, HKY_E_SYNTAX, "%s cannot be \"%.40s\"" HKY_NEAREST_FMT, a->name, text,
+                             HKY_NEAREST_ARG(&near));
     hky_buf_init(&list, sizeof e->text);
-    for (size_t i = 0; a->words[i] != NULL; i++)
-        hky_buf_printf(&list, "%s%s", i > 0 ? ", " : "", a->words[i]);
+    for (size_t i = 0; a->words[i] != NULL; i++) {
+        bool is_long = list.n + strlen(a->words[i]) > WORDS_SHOWN;
+
+        hky_buf_printf(&list, "%s%s", i > 0 ? ", " : "", is_long ? "..." : a->words[i]);
+        if (is_long)
+            break;
+    }
     hky_error_set(e, HKY_E_SYNTAX, "%s takes one of %s, not \"%.40s\"", a->name, hky_buf_z(&list), text);
     hky_buf_fini(&list);
     return HKY_E_SYNTAX;

@@ -3,6 +3,8 @@
  */
 #include "internal.h"
 
+#include "base/nearest.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -139,18 +141,12 @@ void lane_note_trouble(struct lane *l)
 
 static enum hky_err no_relay(const struct hky_policy *policy, const char *name, struct hky_error *e)
 {
-    const char *nearest = NULL;
-    unsigned best = strlen(name) < 4 ? 2 : 3;
+    struct hky_nearest_name near = hky_nearest_to(hky_str_z(name));
     for (uint32_t i = 0; i < policy->n_relays; i++) {
-        unsigned d = hky_str_distance(hky_str_z(policy->relays[i].name), hky_str_z(name));
-        if (d < best) {
-            best = d;
-            nearest = policy->relays[i].name;
-        }
+        hky_nearest_look(&near, policy->relays[i].name);
     }
-    return hky_error_set(e, HKY_E_MISSING, "no relay \"%.60s\" in the policy%s%.60s%s", name,
-                         nearest != NULL ? "; did you mean \"" : "", nearest != NULL ? nearest : "",
-                         nearest != NULL ? "\"?" : "");
+    return hky_error_set(e, HKY_E_MISSING, "no relay \"%.60s\" in the policy" HKY_NEAREST_FMT, name,
+                         HKY_NEAREST_ARG(&near));
 }
 
 /* With the lock held. */

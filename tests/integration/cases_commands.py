@@ -262,16 +262,21 @@ def inert_words(world):
     listener = socket.create_server(("127.0.0.1", 0))
     where = f"127.0.0.1:{listener.getsockname()[1]}"
 
+    def talk(peer):
+        with peer:
+            peer.sendall(b"220 peer ESMTP\r\n")
+            for line in peer.makefile("rb"):
+                verb = line[:4].upper()
+                peer.sendall(b"250 peer\r\n" if verb in (b"EHLO", b"HELO", b"RSET") else b"221 bye\r\n" if verb == b"QUIT" else hostile)
+                if verb == b"QUIT":
+                    return
+
     def serve():
         while True:
             try:
-                peer, _ = listener.accept()
+                threading.Thread(target=talk, args=listener.accept()[:1], daemon=True).start()
             except OSError:
                 return
-            with peer:
-                peer.sendall(b"220 peer ESMTP\r\n")
-                for line in peer.makefile("rb"):
-                    peer.sendall(b"250 peer\r\n" if line[:4].upper() in (b"EHLO", b"HELO", b"RSET") else b"221 bye\r\n" if line[:4].upper() == b"QUIT" else hostile)
     threading.Thread(target=serve, daemon=True).start()
     world.write("policy.lua", f'''
         relay "r" {{ host = "127.0.0.1", port = {listener.getsockname()[1]}, tls = "none" }}

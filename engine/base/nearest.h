@@ -1,0 +1,42 @@
+/*
+ * nearest -- "did you mean": looks at known names one by one and keeps the most similar one.
+ *
+ *     struct hky_nearest_name near = hky_nearest_to(typed);
+ *     for (...) hky_nearest_look(&near, names[i]);
+ *     printf("no relay %s" HKY_NEAREST_FMT, typed, HKY_NEAREST_ARG(&near));      ; did you mean "rental"?
+ */
+#ifndef HKY_BASE_NEAREST_H
+#define HKY_BASE_NEAREST_H
+
+#include "base/str.h"
+
+struct hky_nearest_name {
+    struct hky_str wanted;
+    const char *name;  /* borrowed; NULL: none is similar */
+    unsigned distance; /* of `name`; before, the first that is too much */
+    bool is_known;     /* one of them is the wanted name itself */
+};
+
+static inline struct hky_nearest_name hky_nearest_to(struct hky_str wanted)
+{
+    return (struct hky_nearest_name){.wanted = wanted, .distance = wanted.n < 4 ? 2 : 3};
+}
+
+static inline void hky_nearest_look(struct hky_nearest_name *near, const char *name)
+{
+    unsigned distance = hky_str_distance(hky_str_z(name), near->wanted);
+
+    near->is_known = near->is_known || hky_str_eq(hky_str_z(name), near->wanted);
+    if (distance < near->distance) {
+        near->distance = distance;
+        near->name = name;
+    }
+}
+
+/* What a message ends with; nothing when no name is similar. */
+#define HKY_NEAREST_FMT "%s%.60s%s"
+#define HKY_NEAREST_ARG(near)                                                                                          \
+    (near)->name != NULL ? "; did you mean \"" : "", (near)->name != NULL ? (near)->name : "",                         \
+        (near)->name != NULL ? "\"?" : ""
+
+#endif
