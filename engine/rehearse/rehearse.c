@@ -103,6 +103,7 @@ enum hky_err hky_rehearsal_open(struct hky_rehearsal *r, struct hky_error *e)
                                          .journal = r->journal,
                                          .policy = r->policy,
                                          .clock = &r->clock,
+                                         .log = r->log,
                                          .ops = &r->ops,
                                          .is_everyone_reached = r->is_everyone_reached,
                                          .dir = r->dir,

@@ -12,11 +12,11 @@
 #define HKY_SCHEDULE_INTERNAL_H
 
 #include "base/hash.h"
-#include "breaker.h"
-#include "caps.h"
+#include "schedule/breaker.h"
+#include "schedule/caps.h"
 #include "hikyaku/schedule.h"
-#include "inflight.h"
-#include "plan.h"
+#include "schedule/inflight.h"
+#include "schedule/plan.h"
 
 #include <pthread.h>
 #include <sys/queue.h>

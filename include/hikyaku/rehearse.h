@@ -51,6 +51,7 @@ struct hky_rehearsal {
     bool is_by_hand;          /* relays do not answer by themselves: take and answer */
     bool is_forgetful;        /* no acts are kept */
     bool is_everyone_reached; /* engine.only_to holds nobody */
+    struct hky_log *log;      /* of the schedule; NULL none */
     const char *dir;          /* where the schedule notes what is being sent; NULL nowhere */
     bool was_unclean;
     struct hky_schedule_ops ops; /* what the schedule calls; its ctx is the rehearsal */

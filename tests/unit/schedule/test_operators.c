@@ -2,6 +2,8 @@
 
 #include "schedule/internal.h"
 
+#include "schedule/internal.h"
+
 /* ---- holding and cancelling what is being sent ---- */
 
 static struct hky_job *being_sent(struct stage *st, struct hky_plan *plan)
@@ -300,6 +302,67 @@ static void holding_a_parked_one_does_not_age_it(void **state)
     stage_end(&st);
 }
 
+/* ---- states ---- */
+
+static void states_are_entered_by_the_edges_of_a_table(void **state)
+{
+    static const struct {
+        enum hky_recipient_state from, to;
+        bool may;
+    } CASES[] = {
+        {HKY_RCPT_QUEUED, HKY_RCPT_SENDING, true},     {HKY_RCPT_SENDING, HKY_RCPT_DELIVERED, true},
+        {HKY_RCPT_SENDING, HKY_RCPT_QUEUED, true},     {HKY_RCPT_HELD, HKY_RCPT_QUEUED, true},
+        {HKY_RCPT_PARKED, HKY_RCPT_QUEUED, true},      {HKY_RCPT_UNDECIDED, HKY_RCPT_PARKED, true},
+        {HKY_RCPT_QUEUED, HKY_RCPT_DELIVERED, false},  {HKY_RCPT_HELD, HKY_RCPT_SENDING, false},
+        {HKY_RCPT_HELD, HKY_RCPT_DELIVERED, false},    {HKY_RCPT_PARKED, HKY_RCPT_SENDING, false},
+        {HKY_RCPT_SENDING, HKY_RCPT_SENDING, false},   {HKY_RCPT_SENDING, HKY_RCPT_PARKED, false},
+        {HKY_RCPT_UNDECIDED, HKY_RCPT_SENDING, false}, {HKY_RCPT_STATE_N, HKY_RCPT_QUEUED, false},
+        {HKY_RCPT_QUEUED, HKY_RCPT_STATE_N, false},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
+        assert_int_equal(recipient_may_enter(CASES[i].from, CASES[i].to), CASES[i].may);
+    }
+    for (unsigned from = HKY_RCPT_DELIVERED; from < HKY_RCPT_STATE_N; from++) {
+        for (unsigned to = 0; to < HKY_RCPT_STATE_N; to++) {
+            assert_false(recipient_may_enter((enum hky_recipient_state)from, (enum hky_recipient_state)to));
+        }
+    }
+}
+
+static void changes_of_state_are_traced(void **state)
+{
+    (void)state;
+    struct stage st;
+    FILE *file = tmpfile();
+    char text[4096] = "";
+    assert_non_null(file);
+    stage_init(&st);
+    st.r.log = hky_log_new(fileno(file), HKY_LOG_DEBUG);
+    fake_relay(&st.policy, "ses");
+    stage_start(&st);
+    struct hky_plan *plan = fake_plan((struct hky_step[]){fake_step("ses")}, 1);
+    send(&st, plan);
+    answer(&st, "ses", HKY_CLASS_SYSTEM_TEMP, true, 0);
+    pass(&st, 5 * MINUTE);
+    answer(&st, "ses", HKY_CLASS_OK, false, 0);
+    hky_plan_unref(&plan);
+    struct hky_log *log = st.r.log;
+    stage_end(&st);
+    hky_log_free(&log);
+    rewind(file);
+    assert_true(fread(text, 1, sizeof text - 1, file) > 0);
+    const char *at = text;
+    static const char *const WANTED[] = {"queued -> sending", "sending -> queued", "queued -> sending",
+                                         "sending -> delivered"};
+    for (size_t i = 0; i < 4; i++) {
+        at = strstr(at, WANTED[i]);
+        assert_non_null(at);
+        at++;
+    }
+    fclose(file);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -311,6 +374,8 @@ int main(void)
         cmocka_unit_test(a_lane_that_goes_takes_its_breaker_along),
         cmocka_unit_test(a_lane_made_while_a_reload_is_on_its_way_has_its_caps),
         cmocka_unit_test(holding_a_parked_one_does_not_age_it),
+        cmocka_unit_test(states_are_entered_by_the_edges_of_a_table),
+        cmocka_unit_test(changes_of_state_are_traced),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
