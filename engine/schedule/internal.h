@@ -26,7 +26,63 @@
 
 #define UNCLEAN_MOST 3
 
-TAILQ_HEAD(recipients, hky_recipient);
+/* ---- what the schedule knows of a recipient beyond hikyaku/message.h ---- */
+
+struct lane;
+
+/* In the octets that the recipient has for it: nothing is allocated for one that waits. */
+struct recipient_own {
+    TAILQ_ENTRY(recipient_own) link; /* in the list of where it is */
+    struct hky_heap_node due;        /* in the shard's heap, by shard_mono */
+    struct lane *lane;               /* whose queue it is in, or NULL */
+    uint32_t look_mark;              /* the look at the queue that has seen it */
+    uint16_t decided_min;            /* minutes from acceptance to the last time a policy was asked */
+    uint8_t operator_action;         /* enum hky_queue_action to be taken when the attempt ends; 0 none */
+};
+_Static_assert(sizeof(struct recipient_own) <= sizeof(((struct hky_recipient *)0)->own.octets),
+               "HKY_RECIPIENT_OWN is too small");
+
+static inline struct recipient_own *own(const struct hky_recipient *r)
+{
+    return (struct recipient_own *)(void *)(uintptr_t)r->own.octets;
+}
+
+static inline struct hky_recipient *recipient_of(struct recipient_own *o)
+{
+    return o != NULL ? HKY_CONTAINER(o, struct hky_recipient, own) : NULL;
+}
+
+static inline struct hky_recipient *recipient_due(struct hky_heap_node *due)
+{
+    return recipient_of(HKY_CONTAINER(due, struct recipient_own, due));
+}
+
+TAILQ_HEAD(recipients, recipient_own);
+
+static inline struct hky_recipient *recipients_first(const struct recipients *list)
+{
+    return recipient_of(TAILQ_FIRST(list));
+}
+
+static inline struct hky_recipient *recipients_next(const struct hky_recipient *r)
+{
+    return recipient_of(TAILQ_NEXT(own(r), link));
+}
+
+static inline void recipients_append(struct recipients *list, struct hky_recipient *r)
+{
+    TAILQ_INSERT_TAIL(list, own(r), link);
+}
+
+static inline void recipients_prepend(struct recipients *list, struct hky_recipient *r)
+{
+    TAILQ_INSERT_HEAD(list, own(r), link);
+}
+
+static inline void recipients_remove(struct recipients *list, struct hky_recipient *r)
+{
+    TAILQ_REMOVE(list, own(r), link);
+}
 
 /* ---- shared ---- */
 

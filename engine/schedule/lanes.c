@@ -188,9 +188,9 @@ static void lane_pull(struct lane *l)
         struct scenario_queue *q = TAILQ_FIRST(&l->ranks[k].turn), *q_next;
         for (; q != NULL; q = q_next) {
             q_next = TAILQ_NEXT(q, link);
-            struct hky_recipient *r = TAILQ_FIRST(&q->recipients), *next;
+            struct hky_recipient *r = recipients_first(&q->recipients), *next;
             for (; r != NULL && looked < PULL_LOOK && moved < PULL_MOVE; r = next, looked++) {
-                next = TAILQ_NEXT(r, link);
+                next = recipients_next(r);
                 if (stays != NULL && are_alike(r, stays)) {
                     continue;
                 }

@@ -16,7 +16,9 @@ static void enter_phase(struct look *k, unsigned phase)
 {
     struct hky_shard *sh = k->shard;
     k->phase = phase;
-    k->next = phase == LOOK_PLACE ? TAILQ_FIRST(&sh->place) : phase == LOOK_HELD ? TAILQ_FIRST(&sh->held) : NULL;
+    k->next = phase == LOOK_PLACE  ? recipients_first(&sh->place)
+              : phase == LOOK_HELD ? recipients_first(&sh->held)
+                                   : NULL;
     k->at = 1;
 }
 
@@ -30,7 +32,7 @@ void look_begin(struct look *k, struct hky_shard *sh, uint32_t mark)
 void look_leaves(struct hky_shard *sh, const struct hky_recipient *r)
 {
     if (sh->look != NULL && sh->look->next == r) {
-        sh->look->next = TAILQ_NEXT(r, link);
+        sh->look->next = recipients_next(r);
     }
 }
 
@@ -38,8 +40,8 @@ void look_leaves(struct hky_shard *sh, const struct hky_recipient *r)
 static struct hky_recipient *next_in_list(struct look *k, unsigned *n)
 {
     for (struct hky_recipient *r; *n < LOOKED_A_PORTION && (r = k->next) != NULL; ++*n) {
-        k->next = TAILQ_NEXT(r, link);
-        if (r->looked != k->mark) {
+        k->next = recipients_next(r);
+        if (own(r)->look_mark != k->mark) {
             return r;
         }
     }
@@ -49,8 +51,8 @@ static struct hky_recipient *next_in_list(struct look *k, unsigned *n)
 static struct hky_recipient *next_in_heap(struct look *k, unsigned *n)
 {
     for (struct hky_heap *h = &k->shard->due; *n < LOOKED_A_PORTION && k->at <= h->n; k->at++, ++*n) {
-        struct hky_recipient *r = HKY_CONTAINER(h->nodes[k->at], struct hky_recipient, due);
-        if (r->looked != k->mark) {
+        struct hky_recipient *r = recipient_due(h->nodes[k->at]);
+        if (own(r)->look_mark != k->mark) {
             return r; /* stays the place: what comes there when this one leaves is looked at, too */
         }
     }
@@ -59,7 +61,7 @@ static struct hky_recipient *next_in_heap(struct look *k, unsigned *n)
 
 static void look_at(struct look *k, struct hky_recipient *r, int64_t now_ms)
 {
-    r->looked = k->mark;
+    own(r)->look_mark = k->mark;
     k->n_new++;
     k->n_found += r->message->accepted_at_ms <= k->asked_at_ms;
     k->each(k->ctx, k->shard, r, now_ms);
@@ -77,7 +79,7 @@ static bool look_at_jobs(struct look *k, int64_t now_ms, int64_t began_ns)
     struct job *j;
     TAILQ_FOREACH (j, &k->shard->jobs, link) {
         for (unsigned i = 0; i < j->pub.n; i++) {
-            if (j->slots_of[i] == NULL || j->slots_of[i]->looked == k->mark) {
+            if (j->slots_of[i] == NULL || own(j->slots_of[i])->look_mark == k->mark) {
                 continue;
             }
             if (is_time_over(began_ns)) {

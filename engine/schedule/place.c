@@ -43,26 +43,26 @@ void count_deferred(struct hky_shard *sh, const struct hky_recipient *r, int by)
 
 void unplace(struct hky_shard *sh, struct hky_recipient *r)
 {
-    if (r->lane != NULL) {
-        lane_remove(r->lane, r);
-        hky_heap_remove(&sh->due, &r->due);
+    if (own(r)->lane != NULL) {
+        lane_remove(own(r)->lane, r);
+        hky_heap_remove(&sh->due, &own(r)->due);
     } else if (r->state == HKY_RCPT_HELD) {
         look_leaves(sh, r);
-        TAILQ_REMOVE(&sh->held, r, link);
+        recipients_remove(&sh->held, r);
         counter_add(&sh->n.held, -1);
     } else if (r->state == HKY_RCPT_UNDECIDED) {
         undecided_unplace(sh, r);
-    } else if (r->due.index != 0) {
-        hky_heap_remove(&sh->due, &r->due);
+    } else if (own(r)->due.index != 0) {
+        hky_heap_remove(&sh->due, &own(r)->due);
         if (r->state == HKY_RCPT_PARKED) {
-            TAILQ_REMOVE(&sh->parked, r, link);
+            recipients_remove(&sh->parked, r);
             counter_add(&sh->n.parked, -1);
         } else {
             count_deferred(sh, r, -1);
         }
     } else {
         look_leaves(sh, r);
-        TAILQ_REMOVE(&sh->place, r, link);
+        recipients_remove(&sh->place, r);
         counter_add(&sh->n.moving, -1);
     }
 }
@@ -82,7 +82,7 @@ void defer_until(struct hky_shard *sh, struct hky_recipient *r, int64_t at_ms)
 
 void place_push(struct hky_shard *sh, struct hky_recipient *r)
 {
-    TAILQ_INSERT_TAIL(&sh->place, r, link);
+    recipients_append(&sh->place, r);
     counter_add(&sh->n.moving, 1);
 }
 
@@ -99,7 +99,7 @@ void hold_after(struct hky_shard *sh, struct hky_recipient *r, const char *why, 
         set_reason(r, why);
     }
     recipient_enter(sh, r, HKY_RCPT_HELD);
-    TAILQ_INSERT_TAIL(&sh->held, r, link);
+    recipients_append(&sh->held, r);
     counter_add(&sh->n.held, 1);
     remember(sh, r);
     tell(sh, HKY_EVENT_HELD, r, &(struct note){.outcome = o, .job = job, .text = r->reason});
@@ -265,7 +265,7 @@ bool leave_for_reason(struct hky_shard *sh, struct hky_recipient *r, enum hky_cl
 
 static void send_home(struct hky_shard *sh, unsigned home, struct hky_recipient *r)
 {
-    TAILQ_INSERT_TAIL(&sh->out[home], r, link);
+    recipients_append(&sh->out[home], r);
     counter_add(&sh->n.moving, 1);
     sh->out_mask |= UINT64_C(1) << (home % 64);
     shard_turn_later(sh);
@@ -396,7 +396,7 @@ bool is_plan_stale(const struct hky_shard *sh, const struct hky_recipient *r, in
     if (r->policy != (uint32_t)sh->policy->hash) {
         return true;
     }
-    int64_t decided = r->message->accepted_at_ms + (int64_t)r->decided_min * 60000;
-    return r->plan->is_from_function && r->attempts == 0 && r->left_steps == 0 && r->decided_min < UINT16_MAX &&
+    int64_t decided = r->message->accepted_at_ms + (int64_t)own(r)->decided_min * 60000;
+    return r->plan->is_from_function && r->attempts == 0 && r->left_steps == 0 && own(r)->decided_min < UINT16_MAX &&
            now_ms - decided > FUNCTION_PLAN_MS;
 }

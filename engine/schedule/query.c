@@ -29,15 +29,15 @@ struct asking { /* one query on its way through the shards */
 
 static const char *relay_of(const struct hky_recipient *r)
 {
-    if (r->lane != NULL) {
-        return ((const struct lane *)r->lane)->pub.relay_name;
+    if (own(r)->lane != NULL) {
+        return own(r)->lane->pub.relay_name;
     }
     return r->plan != NULL && r->step < r->plan->n_steps ? r->plan->steps[r->step].relay : "";
 }
 
 static bool is_deferred(const struct hky_recipient *r)
 {
-    return r->state == HKY_RCPT_QUEUED && r->lane == NULL && r->due.index != 0;
+    return r->state == HKY_RCPT_QUEUED && own(r)->lane == NULL && own(r)->due.index != 0;
 }
 
 static const char *state_of(const struct hky_recipient *r)
@@ -106,12 +106,13 @@ static void show(struct hky_queue_request *rq, const struct hky_recipient *r, in
 {
     struct hky_queue_row row = {.recipient = r, .state = state_of(r), .relay = relay_of(r), .now_ms = now_ms};
     int64_t next_ms = r->next_at_ms;
-    row.waits = r->lane != NULL ? lane_waits_for(r->lane, &next_ms) : NULL;
+    row.waits = own(r)->lane != NULL ? lane_waits_for(own(r)->lane, &next_ms) : NULL;
     row.next_at_ms = next_ms == INT64_MAX || next_ms <= NO_TIME_MOST ? 0 : next_ms;
-    row.reason = r->state != HKY_RCPT_SENDING  ? r->reason
-                 : r->wish == HKY_QUEUE_HOLD   ? "to be held when this attempt ends without a delivery"
-                 : r->wish == HKY_QUEUE_CANCEL ? "to be cancelled when this attempt ends without a delivery"
-                                               : r->reason;
+    row.reason = r->state != HKY_RCPT_SENDING                ? r->reason
+                 : own(r)->operator_action == HKY_QUEUE_HOLD ? "to be held when this attempt ends without a delivery"
+                 : own(r)->operator_action == HKY_QUEUE_CANCEL
+                     ? "to be cancelled when this attempt ends without a delivery"
+                     : r->reason;
     rq->row(rq->ctx, &row);
 }
 
@@ -126,7 +127,7 @@ static bool is_possible(enum hky_queue_action action, const struct hky_recipient
     case HKY_QUEUE_HOLD:
         return r->state != HKY_RCPT_HELD;
     case HKY_QUEUE_RELEASE:
-        return r->state == HKY_RCPT_HELD || (r->state == HKY_RCPT_SENDING && r->wish != 0);
+        return r->state == HKY_RCPT_HELD || (r->state == HKY_RCPT_SENDING && own(r)->operator_action != 0);
     case HKY_QUEUE_CANCEL:
         return true;
     }
@@ -159,7 +160,7 @@ static void go_again(struct hky_shard *sh, struct hky_recipient *r)
 static void act(struct hky_shard *sh, enum hky_queue_action action, struct hky_recipient *r)
 {
     if (r->state == HKY_RCPT_SENDING) {
-        r->wish = action == HKY_QUEUE_RELEASE ? 0 : (uint8_t)action;
+        own(r)->operator_action = action == HKY_QUEUE_RELEASE ? 0 : (uint8_t)action;
         return;
     }
     switch (action) {

@@ -56,15 +56,15 @@ void lane_push(struct lane *l, struct hky_recipient *r, bool at_front)
     struct rank_queue *rank;
     struct scenario_queue *q = queue_of(l, r, &rank);
     if (at_front) {
-        TAILQ_INSERT_HEAD(&q->recipients, r, link);
+        recipients_prepend(&q->recipients, r);
     } else {
-        TAILQ_INSERT_TAIL(&q->recipients, r, link);
+        recipients_append(&q->recipients, r);
     }
     if (!q->is_in_turn) {
         q->is_in_turn = true;
         TAILQ_INSERT_TAIL(&rank->turn, q, link);
     }
-    r->lane = l;
+    own(r)->lane = l;
     rank->n++;
     l->pub.n_ready++;
     l->idle_since_ms = 0;
@@ -76,7 +76,7 @@ void lane_remove(struct lane *l, struct hky_recipient *r)
 {
     struct rank_queue *rank;
     struct scenario_queue *q = queue_of(l, r, &rank);
-    TAILQ_REMOVE(&q->recipients, r, link);
+    recipients_remove(&q->recipients, r);
     if (TAILQ_EMPTY(&q->recipients)) {
         q->is_in_turn = false;
         TAILQ_REMOVE(&rank->turn, q, link);
@@ -87,7 +87,7 @@ void lane_remove(struct lane *l, struct hky_recipient *r)
             free(q);
         }
     }
-    r->lane = NULL;
+    own(r)->lane = NULL;
     rank->n--;
     l->pub.n_ready--;
     counter_add(&l->account->n_queued, -1);
@@ -97,7 +97,7 @@ void lane_remove(struct lane *l, struct hky_recipient *r)
 static struct hky_recipient *rank_first(struct rank_queue *rank)
 {
     struct scenario_queue *q = TAILQ_FIRST(&rank->turn);
-    return q != NULL ? TAILQ_FIRST(&q->recipients) : NULL;
+    return q != NULL ? recipients_first(&q->recipients) : NULL;
 }
 
 struct hky_recipient *lane_peek(struct lane *l)
@@ -127,7 +127,7 @@ struct hky_recipient *lane_peek(struct lane *l)
 
 struct hky_recipient *lane_peer(struct hky_recipient *r)
 {
-    struct hky_recipient *next = TAILQ_NEXT(r, link);
+    struct hky_recipient *next = recipients_next(r);
     return next != NULL && next->message == r->message ? next : NULL;
 }
 

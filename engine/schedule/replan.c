@@ -31,7 +31,7 @@ static void park_for(struct hky_shard *sh, struct hky_recipient *r, const char *
     r->next_at_ms = now_ms + delay_ms;
     r->parked_times += r->parked_times < UINT8_MAX;
     counter_add(&sh->n.parked, 1);
-    TAILQ_INSERT_TAIL(&sh->parked, r, link);
+    recipients_append(&sh->parked, r);
     shard_set_due(sh, r, r->next_at_ms);
     remember(sh, r);
     if (is_new) {
@@ -179,7 +179,7 @@ static void adopt(struct hky_recipient *r, struct hky_plan *plan)
 static void note_decision(struct hky_recipient *r, int64_t now_ms)
 {
     int64_t minutes = (now_ms - r->message->accepted_at_ms + 59999) / 60000;
-    r->decided_min = (uint16_t)(minutes < 0 ? 0 : minutes < UINT16_MAX ? minutes : UINT16_MAX);
+    own(r)->decided_min = (uint16_t)(minutes < 0 ? 0 : minutes < UINT16_MAX ? minutes : UINT16_MAX);
 }
 
 static void take_arms(struct hky_recipient *r, struct hky_decision *d)

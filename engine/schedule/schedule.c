@@ -84,8 +84,8 @@ enum hky_err hky_schedule_new(const struct hky_schedule_params *p, struct hky_sc
 
 static void drop_all(struct recipients *list)
 {
-    for (struct hky_recipient *r; (r = TAILQ_FIRST(list)) != NULL;) {
-        TAILQ_REMOVE(list, r, link);
+    for (struct hky_recipient *r; (r = recipients_first(list)) != NULL;) {
+        recipients_remove(list, r);
         struct hky_message *m = r->message;
         hky_message_unref(&m);
     }
@@ -118,7 +118,7 @@ static void shard_fini(struct hky_shard *sh)
     }
     for (struct hky_heap_node *n; (n = hky_heap_first(&sh->due)) != NULL;) { /* queued ones are here, too */
         hky_heap_remove(&sh->due, n);
-        struct hky_message *m = HKY_CONTAINER(n, struct hky_recipient, due)->message;
+        struct hky_message *m = recipient_due(n)->message;
         hky_message_unref(&m);
     }
     jobs_free(sh);
@@ -211,8 +211,8 @@ static void restore_times(const struct hky_shard *sh, struct hky_recipient *r, i
 static void restore(struct hky_shard *sh, struct hky_recipient *r, int64_t now_ms)
 {
     restore_times(sh, r, now_ms);
-    r->lane = NULL;
-    r->due.index = 0;
+    own(r)->lane = NULL;
+    own(r)->due.index = 0;
     if (r->state == HKY_RCPT_UNDECIDED) {
         r->next_at_ms = 0; /* what it waited for is gone: it is decided afresh, at once */
     }
@@ -227,13 +227,13 @@ static void restore(struct hky_shard *sh, struct hky_recipient *r, int64_t now_m
         remember(sh, r);
     }
     if (r->state == HKY_RCPT_HELD) {
-        TAILQ_INSERT_TAIL(&sh->held, r, link);
+        recipients_append(&sh->held, r);
         counter_add(&sh->n.held, 1);
     } else if (r->state == HKY_RCPT_QUEUED && r->unclean >= UNCLEAN_MOST) {
         place_push(sh, r); /* to be held there */
     } else if (r->next_at_ms > now_ms) {
         if (r->state == HKY_RCPT_PARKED) {
-            TAILQ_INSERT_TAIL(&sh->parked, r, link);
+            recipients_append(&sh->parked, r);
             counter_add(&sh->n.parked, 1);
         } else {
             count_deferred(sh, r, 1);

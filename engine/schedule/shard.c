@@ -43,7 +43,7 @@ int64_t schedule_mono_at(const struct hky_schedule *s, int64_t wall_ms)
 void shard_set_due(struct hky_shard *sh, struct hky_recipient *r, int64_t at_ms)
 {
     int64_t mono_ms = schedule_mono_at(sh->s, at_ms);
-    hky_heap_set(&sh->due, &r->due, mono_ms);
+    hky_heap_set(&sh->due, &own(r)->due, mono_ms);
     shard_timer_soon(sh, mono_ms);
 }
 
@@ -97,7 +97,7 @@ static void give_up_waiting(struct hky_shard *sh, struct hky_recipient *r, int64
     }
     const struct hky_step *step = &r->plan->steps[r->step];
     int64_t until_ms;
-    enum hky_class reason = lane_is_paused(r->lane, &until_ms) ? HKY_CLASS_PAUSED : HKY_CLASS_FULL;
+    enum hky_class reason = lane_is_paused(own(r)->lane, &until_ms) ? HKY_CLASS_PAUSED : HKY_CLASS_FULL;
     int64_t end_ms = plan_within_end(sh->policy, r, reason);
     bool is_over = now_ms >= end_ms || step->wait_sec != HKY_UNSET_SEC;
     if (is_over && leave_for_reason(sh, r, reason)) {
@@ -110,7 +110,7 @@ static void give_up_waiting(struct hky_shard *sh, struct hky_recipient *r, int64
 
 static void on_due(struct hky_shard *sh, struct hky_recipient *r, int64_t now_ms)
 {
-    if (r->lane != NULL) {
+    if (own(r)->lane != NULL) {
         give_up_waiting(sh, r, now_ms);
         return;
     }
@@ -144,17 +144,17 @@ static void on_clock_set(struct hky_shard *sh, int64_t by_ms)
     struct hky_recipient *r;
     struct hky_heap *h = &sh->due;
     for (uint32_t i = 1; i <= h->n; i++) {
-        r = HKY_CONTAINER(h->nodes[i], struct hky_recipient, due);
+        r = recipient_due(h->nodes[i]);
         move_times(r, by_ms);
         int64_t expire_ms =
             r->expire_at_ms != 0 && r->parked_at_ms == 0 ? schedule_mono_at(sh->s, r->expire_at_ms) : INT64_MAX;
-        r->due.at = expire_ms < r->due.at ? expire_ms : r->due.at;
+        own(r)->due.at = expire_ms < own(r)->due.at ? expire_ms : own(r)->due.at;
     }
     hky_heap_restore(h);
-    TAILQ_FOREACH (r, &sh->held, link) {
+    for (r = recipients_first(&sh->held); r != NULL; r = recipients_next(r)) {
         move_times(r, by_ms);
     }
-    TAILQ_FOREACH (r, &sh->place, link) {
+    for (r = recipients_first(&sh->place); r != NULL; r = recipients_next(r)) {
         move_times(r, by_ms);
     }
     struct job *j;
@@ -183,7 +183,7 @@ void shard_tick(struct hky_shard *sh)
     int64_t now_ms = shard_mono(sh);
     struct hky_heap_node *node;
     for (int n = 0; n < DUE_A_TICK && (node = hky_heap_first(&sh->due)) != NULL && node->at <= now_ms; n++) {
-        on_due(sh, HKY_CONTAINER(node, struct hky_recipient, due), shard_now(sh));
+        on_due(sh, recipient_due(node), shard_now(sh));
     }
     while ((node = hky_heap_first(&sh->wakes)) != NULL && node->at <= now_ms) {
         shard_wake(sh, HKY_CONTAINER(node, struct lane, wake));
@@ -274,7 +274,7 @@ static bool ask_parked(struct hky_shard *sh)
 {
     struct hky_recipient *r;
     for (unsigned n = 0; n < PLACED_A_TURN && sh->n_to_ask > 0; n++, sh->n_to_ask--) {
-        if ((r = TAILQ_FIRST(&sh->parked)) == NULL) {
+        if ((r = recipients_first(&sh->parked)) == NULL) {
             sh->n_to_ask = 0;
             break;
         }
@@ -307,9 +307,9 @@ static void run_turn(struct hky_shard *sh)
     is_more = ask_undecided(sh);
     is_more = empty_gone_lanes(sh) || is_more;
     is_more = ask_parked(sh) || is_more;
-    for (unsigned n = 0; n < PLACED_A_TURN && (r = TAILQ_FIRST(&sh->place)) != NULL; n++) {
+    for (unsigned n = 0; n < PLACED_A_TURN && (r = recipients_first(&sh->place)) != NULL; n++) {
         look_leaves(sh, r);
-        TAILQ_REMOVE(&sh->place, r, link);
+        recipients_remove(&sh->place, r);
         place(sh, r);
         counter_add(&sh->n.moving, -1); /* only now: it is never in nobody's count */
     }
@@ -358,8 +358,8 @@ static void take_inbox(struct hky_shard *sh, bool is_early)
     TAILQ_CONCAT(&in, &sh->inbox, link);
     sh->is_inbox_posted = is_early && sh->is_inbox_posted; /* its task comes still, and may find nothing */
     pthread_mutex_unlock(&sh->inbox_lock);
-    for (struct hky_recipient *r; (r = TAILQ_FIRST(&in)) != NULL;) {
-        TAILQ_REMOVE(&in, r, link);
+    for (struct hky_recipient *r; (r = recipients_first(&in)) != NULL;) {
+        recipients_remove(&in, r);
         place(sh, r);
         counter_add(&sh->n.moving, -1);
     }

@@ -210,10 +210,10 @@ static void fill(struct job *j, struct lane *l, struct hky_recipient *first, uin
     lane_turn(l, first);
     job_fit(j, n);
     for (uint32_t i = 0; i < n; i++, r = next) {
-        next = i + 1 < n ? TAILQ_NEXT(r, link) : NULL;
+        next = i + 1 < n ? recipients_next(r) : NULL;
         unplace(sh, r);
         recipient_enter(sh, r, HKY_RCPT_SENDING);
-        r->lane = NULL;
+        own(r)->lane = NULL;
         j->pub.recipients[i] = j->slots_of[i] = r;
     }
     j->pub.lane = &l->pub;
@@ -388,16 +388,17 @@ static void count(struct hky_recipient *r, const struct hky_outcome *o, const st
 }
 
 /* What an operator wanted while it was being sent. False: nothing. */
-static bool grant_wish(struct hky_shard *sh, struct hky_recipient *r, const struct hky_outcome *o, const struct job *j)
+static bool apply_operator_action(struct hky_shard *sh, struct hky_recipient *r, const struct hky_outcome *o,
+                                  const struct job *j)
 {
-    enum hky_queue_action wish = r->wish;
-    r->wish = 0;
-    if (wish == HKY_QUEUE_CANCEL) {
+    enum hky_queue_action action = own(r)->operator_action;
+    own(r)->operator_action = 0;
+    if (action == HKY_QUEUE_CANCEL) {
         finish(sh, r, HKY_RCPT_CANCELLED, o, "by an operator", j);
-    } else if (wish == HKY_QUEUE_HOLD) {
+    } else if (action == HKY_QUEUE_HOLD) {
         hold_after(sh, r, "by an operator", o, j);
     }
-    return wish != 0;
+    return action != 0;
 }
 
 static void go_on(struct job *j, struct hky_recipient *r, const struct hky_outcome *o, const struct hky_advance *a,
@@ -405,10 +406,10 @@ static void go_on(struct job *j, struct hky_recipient *r, const struct hky_outco
 {
     struct hky_shard *sh = j->owner->shard;
     struct note n = {.outcome = o, .job = j, .text = a->why};
-    if (r->wish == HKY_QUEUE_HOLD && a->action == HKY_ACTION_NEXT) {
+    if (own(r)->operator_action == HKY_QUEUE_HOLD && a->action == HKY_ACTION_NEXT) {
         enter_step(r, a->step, o->class, now_ms); /* released, it goes on there */
     }
-    if (a->action != HKY_ACTION_DONE && grant_wish(sh, r, o, j)) {
+    if (a->action != HKY_ACTION_DONE && apply_operator_action(sh, r, o, j)) {
         return;
     }
     switch (a->action) {
@@ -525,7 +526,7 @@ static void put_back(struct job *j)
         recipient_enter(sh, r, HKY_RCPT_QUEUED);
         counter_add(&sh->n.sending, -1);
         counter_add(&j->owner->account->n_sending, -1);
-        if (grant_wish(sh, r, NULL, NULL)) {
+        if (apply_operator_action(sh, r, NULL, NULL)) {
             continue;
         }
         if (j->owner->is_gone) {

@@ -37,7 +37,7 @@ static void enter_undecided(struct hky_shard *sh, struct hky_recipient *r, int64
     counter_add(&sh->n.undecided, 1);
     shard_set_due(sh, r, is_listed(r) ? NEVER_MS : next_at_ms);
     if (is_listed(r)) {
-        TAILQ_INSERT_TAIL(list_of(sh, r), r, link);
+        recipients_append(list_of(sh, r), r);
         shard_turn_later(sh);
     }
 }
@@ -45,9 +45,9 @@ static void enter_undecided(struct hky_shard *sh, struct hky_recipient *r, int64
 static void leave(struct hky_shard *sh, struct hky_recipient *r)
 {
     if (is_listed(r)) {
-        TAILQ_REMOVE(list_of(sh, r), r, link);
+        recipients_remove(list_of(sh, r), r);
     }
-    hky_heap_remove(&sh->due, &r->due);
+    hky_heap_remove(&sh->due, &own(r)->due);
     counter_add(&sh->n.undecided, -1);
     r->next_at_ms = 0;
 }
@@ -129,13 +129,13 @@ void hky_schedule_answered(struct hky_schedule *s, unsigned worker, struct hky_r
 
 static struct hky_recipient *next_to_ask(struct hky_shard *sh)
 {
-    struct hky_recipient *r = TAILQ_FIRST(&sh->answered);
+    struct hky_recipient *r = recipients_first(&sh->answered);
     if (r != NULL || sh->is_crowded) {
         return r;
     }
     sh->next_to_ask = !sh->next_to_ask;
-    r = TAILQ_FIRST(&sh->to_ask[sh->next_to_ask]);
-    return r != NULL ? r : TAILQ_FIRST(&sh->to_ask[!sh->next_to_ask]);
+    r = recipients_first(&sh->to_ask[sh->next_to_ask]);
+    return r != NULL ? r : recipients_first(&sh->to_ask[!sh->next_to_ask]);
 }
 
 /* One whose plan only grew old keeps its place at the head of its lane; behind the others it would be old again when

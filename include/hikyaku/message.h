@@ -76,38 +76,39 @@ struct hky_history; /* the last HKY_PAST_MAX attempts, packed; allocated with th
 
 struct hky_message;
 
+#define HKY_RECIPIENT_OWN 48
+
+/* A million of them wait: the order leaves no holes. */
 struct hky_recipient {
-    struct hky_message *message;     /* counted while not finished */
-    struct hky_plan *plan;           /* counted; NULL while parked, and before the first decision */
-    struct hky_history *history;     /* NULL before the first attempt; owned */
-    TAILQ_ENTRY(hky_recipient) link; /* in a lane's queue, or the parked/held list */
-    struct hky_heap_node due;        /* in the shard's timer heap: next_at (wall ms) */
-    void *lane;                      /* struct hky_lane *, schedule's */
-    uint32_t index;                  /* in message->recipients */
-    uint32_t address_at;             /* offset of the address in the message's packed facts */
+    struct hky_message *message; /* counted while not finished */
+    struct hky_plan *plan;       /* counted; NULL while parked, and before the first decision */
+    struct hky_history *history; /* NULL before the first attempt; owned */
+    union {                      /* schedule's own, of its waiting; not durable, and nobody else's */
+        void *align;
+        unsigned char octets[HKY_RECIPIENT_OWN];
+    } own;
+    uint32_t index;      /* in message->recipients */
+    uint32_t address_at; /* offset of the address in the message's packed facts */
     uint16_t address_n;
-    uint16_t orcpt_n;      /* ORCPT follows the address in the packed facts */
-    uint8_t notify;        /* HKY_NOTIFY_* */
-    uint8_t state;         /* enum hky_recipient_state */
-    uint8_t step;          /* current step of the plan */
-    uint8_t left_steps;    /* how many step changes so far (at most HKY_PLAN_STEPS_MAX) */
-    uint8_t copies;        /* delivered copies */
-    uint8_t tries;         /* failures of network, system_temp, unknown at this step */
-    uint8_t attempts;      /* all attempts */
-    uint8_t step_attempts; /* attempts at this step: index into the retry list */
-    uint8_t ambiguous;     /* attempts that ended ambiguous at this step */
-    uint8_t last_class;    /* enum hky_class of the last attempt or reason */
-    uint8_t is_redirected; /* entered this step for a class named by `on` */
-    uint8_t unclean;       /* stops of the engine while this was being sent */
-    uint8_t wish;          /* schedule's: enum hky_queue_action wanted when the attempt ends; 0 none; not durable */
-    uint8_t parked_times;  /* how often asked again: 5m 15m 1h then hourly */
-    uint16_t decided_min;  /* minutes from acceptance to the last time a policy was asked; not durable */
-    uint32_t looked;       /* schedule's: the look at the queue that has seen it */
-    int64_t next_at_ms;    /* not before */
-    int64_t step_at_ms;    /* when the step was entered (0: not yet) */
-    int64_t expire_at_ms;  /* wall; moved on by the time spent parked */
-    int64_t parked_at_ms;  /* 0 = not parked */
-    uint32_t policy;       /* low 32 bits of the hash of the policy that planned it */
+    uint16_t orcpt_n;          /* ORCPT follows the address in the packed facts */
+    uint8_t notify;            /* HKY_NOTIFY_* */
+    uint8_t state;             /* enum hky_recipient_state */
+    uint8_t step;              /* current step of the plan */
+    uint8_t left_steps;        /* how many step changes so far (at most HKY_PLAN_STEPS_MAX) */
+    uint8_t copies : 7;        /* delivered copies */
+    uint8_t is_redirected : 1; /* entered this step for a class named by `on` */
+    uint8_t tries;             /* failures of network, system_temp, unknown at this step */
+    uint8_t attempts;          /* all attempts */
+    uint8_t step_attempts;     /* attempts at this step: index into the retry list */
+    uint8_t ambiguous;         /* attempts that ended ambiguous at this step */
+    uint8_t last_class;        /* enum hky_class of the last attempt or reason */
+    uint8_t unclean;           /* stops of the engine while this was being sent */
+    uint8_t parked_times;      /* how often asked again: 5m 15m 1h then hourly */
+    int64_t next_at_ms;        /* not before */
+    int64_t step_at_ms;        /* when the step was entered (0: not yet) */
+    int64_t expire_at_ms;      /* wall; moved on by the time spent parked */
+    int64_t parked_at_ms;      /* 0 = not parked */
+    uint32_t policy;           /* low 32 bits of the hash of the policy that planned it */
     uint32_t arms_n;
     char *arms;   /* "experiment\0arm\0..." or NULL; owned */
     char *reason; /* why parked or held, or NULL; owned */
