@@ -287,7 +287,11 @@ static enum hky_err open_ports_and_journal(struct hky_engine *engine, struct rep
 static enum hky_err open_console(struct hky_engine *engine, struct hky_error *e)
 {
     const char *http = engine->policy->engine.http;
-    const struct hky_console_ops ops = {engine, hky_operate_commands, hky_engine_unwell, hky_engine_metrics};
+    const struct hky_console_ops ops = {.ctx = engine,
+                                        .commands = hky_operate_commands,
+                                        .rights = HKY_RIGHT_ALL,
+                                        .unwell = hky_engine_unwell,
+                                        .metrics = hky_engine_metrics};
     enum hky_err err = hky_console_new(engine->aux, engine->spool, http, &ops, &engine->console, e);
 
     if (err == HKY_OK && http[0] != '\0') {

@@ -231,6 +231,11 @@ static void run_request(struct hky_console_request *rq)
         refuse_command(&rq, cmd, json_string_value(action));
         return;
     }
+    if ((rq->command->right & console->ops.rights) == 0) {
+        hky_console_refuse(&rq, "forbidden", "this door may not change anything",
+                           "ask at the control socket of the engine, as its user");
+        return;
+    }
     if (take_members(rq, rq->json, true, &e) != HKY_OK || take_members(rq, select, false, &e) != HKY_OK ||
         hky_command_check(rq->command, rq->values, &e) != HKY_OK) {
         snprintf(hint, sizeof hint, "hikyaku %.50s --help", rq->command->name);

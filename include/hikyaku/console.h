@@ -18,7 +18,7 @@ struct hky_console_request; /* one call under way, on the console's loop */
 
 /* ---- the table ---- */
 
-enum hky_right { HKY_RIGHT_READ = 1, HKY_RIGHT_OPERATE = 2 }; /* the control socket has all: its file is the owner's */
+enum hky_right { HKY_RIGHT_READ = 1, HKY_RIGHT_OPERATE = 2, HKY_RIGHT_ALL = 3 }; /* bits */
 
 enum hky_argument_type {
     HKY_ARG_TEXT,     /* min to max octets of UTF-8 without control characters */
@@ -83,6 +83,7 @@ const struct hky_value *hky_console_arg(const struct hky_console_request *rq, co
 struct hky_console_ops {
     void *ctx;
     const struct hky_command *commands; /* ended by name NULL */
+    unsigned rights; /* of whoever may open the control socket; the engine's has all, its file is the owner's alone */
     /* For GET /healthz: NULL while mail is taken in, else why not, one word. */
     const char *(*unwell)(void *ctx);
     /* For GET /metrics (Prometheus text). Any of console's threads. */

@@ -130,7 +130,7 @@ static void requests_are_checked_in_one_place(void **state)
         {"nonsense", "a request is one JSON object"},
     };
     struct rig rig = {.dir = "/tmp/hikyaku-console-XXXXXX"};
-    const struct hky_console_ops ops = {.ctx = &rig, .commands = commands};
+    const struct hky_console_ops ops = {.ctx = &rig, .commands = commands, .rights = HKY_RIGHT_ALL};
     struct hky_buf answer;
     struct hky_error e;
 
@@ -150,10 +150,35 @@ static void requests_are_checked_in_one_place(void **state)
     assert_int_equal(rmdir(rig.dir), 0);
 }
 
+static void a_door_without_the_right_is_shut(void **state)
+{
+    struct rig rig = {.dir = "/tmp/hikyaku-console-XXXXXX"};
+    const struct hky_console_ops ops = {.ctx = &rig, .commands = commands, .rights = HKY_RIGHT_READ};
+    struct hky_buf answer;
+    struct hky_error e;
+
+    (void)state;
+    assert_non_null(mkdtemp(rig.dir));
+    assert_int_equal(hky_loop_new(&rig.loop, &e), HKY_OK);
+    assert_int_equal(hky_console_new(rig.loop, rig.dir, "", &ops, &rig.console, &e), HKY_OK);
+    hky_buf_init(&answer, 1u << 20);
+    ask(&rig, "{\"cmd\":\"queue list\",\"state\":\"held\"}", &answer);
+    assert_non_null(strstr(hky_buf_z(&answer), "state=held"));
+    snprintf(rig.seen, sizeof rig.seen, "not asked");
+    ask(&rig, "{\"cmd\":\"queue hold\",\"state\":\"held\"}", &answer);
+    assert_non_null(strstr(hky_buf_z(&answer), "\"code\":\"forbidden\""));
+    assert_string_equal(rig.seen, "not asked");
+    hky_buf_fini(&answer);
+    hky_console_free(&rig.console);
+    hky_loop_free(&rig.loop);
+    assert_int_equal(rmdir(rig.dir), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(requests_are_checked_in_one_place),
+        cmocka_unit_test(a_door_without_the_right_is_shut),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
