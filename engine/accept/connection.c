@@ -360,11 +360,9 @@ static void on_close(void *ctx)
 static void on_note(void *ctx, const char *what, struct hky_str text)
 {
     struct hky_connection *c = ctx;
-    char quoted[HKY_LOG_QUOTED];
 
-    if (hky_log_is_on(c->worker->accept->params.log, HKY_LOG_WARN))
-        hky_log(c->worker->accept->params.log, HKY_LOG_WARN, what, "client=%s text=%s", c->peer.text,
-                hky_log_quote(text, quoted));
+    hky_log(c->worker->accept->params.log, HKY_LOG_WARN, what, "client=%s text=\"" HKY_STR_FMT "\"", c->peer.text,
+            HKY_STR_ARG(text));
 }
 
 static const struct hky_session_ops session_ops = {

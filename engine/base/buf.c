@@ -202,8 +202,7 @@ struct hky_str hky_cursor_lstr(struct hky_cursor *c)
     return hky_cursor_take(c, hky_cursor_u32(c));
 }
 
-/* Length of the well-formed UTF-8 sequence at `p` (2..4) with its code point, or 0. */
-static size_t utf8_sequence(const char *p, size_t n, uint32_t *cp)
+size_t hky_utf8_sequence(const char *p, size_t n, uint32_t *cp)
 {
     unsigned char c = (unsigned char)p[0];
     size_t len = c >= 0xf0 ? 4 : c >= 0xe0 ? 3 : 2;
@@ -216,8 +215,7 @@ static size_t utf8_sequence(const char *p, size_t n, uint32_t *cp)
     return len;
 }
 
-/* Would a terminal or a reader be misled by it: C1, line separators, bidi controls? */
-static bool is_misleading(uint32_t cp)
+bool hky_utf8_is_misleading(uint32_t cp)
 {
     return (cp >= 0x80 && cp < 0xa0) || (cp >= 0x200e && cp <= 0x200f) || (cp >= 0x2028 && cp <= 0x202e) ||
            (cp >= 0x2066 && cp <= 0x2069) || cp == 0xfeff;
@@ -250,11 +248,11 @@ void hky_buf_add_json(struct hky_buf *b, struct hky_str s)
             hky_buf_printf(b, "\\u%04x", c);
         } else {
             uint32_t cp = 0;
-            len = utf8_sequence(s.p + i, s.n - i, &cp);
+            len = hky_utf8_sequence(s.p + i, s.n - i, &cp);
             if (len == 0) {
                 hky_buf_add(b, "\xef\xbf\xbd", 3);
                 len = 1;
-            } else if (is_misleading(cp)) {
+            } else if (hky_utf8_is_misleading(cp)) {
                 hky_buf_printf(b, "\\u%04x", cp);
             } else {
                 hky_buf_add(b, s.p + i, len);

@@ -70,6 +70,10 @@ static inline char hky_lower(char c)
 
 /* Is `s` well-formed UTF-8 (RFC 3629: no surrogates, no overlong forms)? */
 bool hky_utf8_is_valid(struct hky_str s);
+/* Length of the well-formed UTF-8 sequence at `p` (2..4; its first octet is above 0x7f) with its code point, or 0. */
+size_t hky_utf8_sequence(const char *p, size_t n, uint32_t *cp);
+/* Would a terminal or a reader be misled by it: C1, line separators, direction marks? */
+bool hky_utf8_is_misleading(uint32_t cp);
 
 /* Without the byte order mark that some editors put before UTF-8. */
 static inline struct hky_str hky_utf8_unmarked(struct hky_str s)

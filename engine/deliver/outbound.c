@@ -152,12 +152,9 @@ static void close_for_good(struct hky_outbound *c, const struct hky_outbound_end
 {
     fail_bound(c, end);
     let_go(c);
-    if (hky_log_is_on(c->params.log, HKY_LOG_DEBUG)) {
-        char quoted[HKY_LOG_QUOTED];
-        hky_log(c->params.log, HKY_LOG_DEBUG, "closed", "relay=%s host=%s stage=%s sent=%u reply=%s",
-                c->params.relay->name, hky_outbound_host(c), hky_stage_name(end->stage), c->n_taken,
-                hky_log_quote(hky_str_of(end->reply->text, end->reply->n), quoted));
-    }
+    hky_log(c->params.log, HKY_LOG_DEBUG, "closed", "relay=%s host=%s stage=%s sent=%u reply=\"%.*s\"",
+            c->params.relay->name, hky_outbound_host(c), hky_stage_name(end->stage), c->n_taken, (int)end->reply->n,
+            end->reply->text);
     c->params.ops->closed(c->params.ctx, c, end);
     c->free_task.run = on_free;
     hky_loop_defer(c->params.loop, &c->free_task);

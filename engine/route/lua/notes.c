@@ -21,7 +21,7 @@ static void note_keep(char ***notes, size_t *n, struct hky_str text)
 static void note_log(struct hky_vm *vm, struct hky_str text)
 {
     const struct hky_route_query *q = vm->query;
-    char quoted[HKY_LOG_QUOTED], rcpt[HKY_LOG_QUOTED], id[HKY_ID_TEXT];
+    char id[HKY_ID_TEXT];
 
     if (vm->log == NULL || q == NULL || !hky_log_is_on(vm->log, HKY_LOG_INFO))
         return;
@@ -34,8 +34,8 @@ static void note_log(struct hky_vm *vm, struct hky_str text)
     if (vm->n_noted++ >= A_SECOND)
         return;
     hky_id_format(q->message->id, id);
-    hky_log(vm->log, HKY_LOG_INFO, "note", "msg=%s rcpt=%s text=%s", id,
-            hky_log_quote(hky_recipient_address(q->recipient), rcpt), hky_log_quote(text, quoted));
+    hky_log(vm->log, HKY_LOG_INFO, "note", "msg=%s rcpt=\"" HKY_STR_FMT "\" text=\"" HKY_STR_FMT "\"", id,
+            HKY_STR_ARG(hky_recipient_address(q->recipient)), HKY_STR_ARG(text));
 }
 
 void hky_vm_note(struct hky_vm *vm, struct hky_place place, struct hky_str text)

@@ -5,6 +5,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -283,7 +284,6 @@ static void checksums_and_ids(void **state)
 
 static void strings_as_the_field_compares_them(void **state)
 {
-    char quoted[HKY_LOG_QUOTED];
     uint64_t v;
 
     (void)state;
@@ -297,32 +297,125 @@ static void strings_as_the_field_compares_them(void **state)
     assert_int_equal(hky_str_distance(HKY_STR(""), HKY_STR("abc")), 3);
     assert_false(hky_str_u64(HKY_STR("18446744073709551616"), UINT64_MAX, &v));
     assert_true(hky_str_u64(HKY_STR("18446744073709551615"), UINT64_MAX, &v));
-    assert_string_equal(hky_log_quote(HKY_STR("a\x1b\"b"), quoted), "\"a\\x1b\\\"b\"");
 }
 
-static void a_log_event_is_one_line(void **state)
+static int log_fds[2];
+
+static const char *logged(struct hky_log *log)
 {
-    (void)state;
-    int fds[2];
-    char line[256];
-    assert_int_equal(pipe(fds), 0);
-    struct hky_log *log = hky_log_new(fds[1], HKY_LOG_INFO);
-    hky_log(log, HKY_LOG_INFO, "test", "why=\"%s\"", "a\nev=other\x1b[2J b");
-    ssize_t n = read(fds[0], line, sizeof line - 1);
+    static char line[8192];
+    ssize_t n = read(log_fds[0], line, sizeof line - 1);
+
+    (void)log;
     assert_true(n > 0);
     line[n] = '\0';
-    assert_non_null(strstr(line, "ev=test why=\"a?ev=other?[2J b\"\n"));
     assert_ptr_equal(strchr(line, '\n'), line + n - 1);
+    line[n - 1] = '\0';
+    return strstr(line, "ev=") != NULL ? strstr(line, "ev=") : line;
+}
+
+/* Whatever an argument holds, it is one value of one line. */
+static void no_text_forges_a_field_of_the_log(void **state)
+{
+    static const struct {
+        const char *text, *value;
+    } cases[] = {
+        {"plain-1.2@x.test", "plain-1.2@x.test"},
+        {"", "\"\""},
+        {"a b", "\"a b\""},
+        {"a=b", "\"a=b\""},
+        {"bad \" ev=login_failed client=9.9.9.9 x=\"", "\"bad \\\" ev=login_failed client=9.9.9.9 x=\\\"\""},
+        {"a\nev=other\x1b[2J", "\"a\\nev=other\\x1b[2J\""},
+        {"\\", "\"\\\\\""},
+        {"\xe7\x89\xb9\xe4\xbe\xa1", "\"\xe7\x89\xb9\xe4\xbe\xa1\""},
+        {"\xe7\x89", "\"\\xe7\\x89\""},
+        {"\xff", "\"\\xff\""},
+        {"\xe2\x80\xae", "\"\\u202e\""},
+        {"%s%n", "%s%n"},
+    };
+    char expected[256], long_text[3000];
+
+    (void)state;
+    assert_int_equal(pipe(log_fds), 0);
+    struct hky_log *log = hky_log_new(log_fds[1], HKY_LOG_INFO);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        hky_log(log, HKY_LOG_INFO, "test", "a=%s n=%d b=%.*s", cases[i].text, -7, (int)strlen(cases[i].text),
+                cases[i].text);
+        snprintf(expected, sizeof expected, "ev=test a=%s n=-7 b=%s", cases[i].value, cases[i].value);
+        assert_string_equal(logged(log), expected);
+    }
+    memset(long_text, 'x', sizeof long_text - 1);
+    long_text[sizeof long_text - 1] = '\0';
+    memcpy(long_text + HKY_LOG_VALUE - 1, "\xe7\x89\xb9", 3);
+    hky_log(log, HKY_LOG_INFO, "test", "a=%s b=%u", long_text, 5u);
+    const char *line = logged(log);
+    assert_non_null(strstr(line, "xxx...\" b=5"));
+    memset(long_text, '\1', sizeof long_text - 1);
+    hky_log(log, HKY_LOG_INFO, "test", "a=%s b=%s", long_text, long_text); /* more than a line holds: it is still one */
+    line = logged(log);
+    assert_int_equal(line[strlen(line) - 1], '"');
     hky_log_free(&log);
-    close(fds[0]);
-    close(fds[1]);
+    close(log_fds[0]);
+    close(log_fds[1]);
+}
+
+static void a_log_format_is_pairs(void **state)
+{
+    (void)state;
+    assert_int_equal(pipe(log_fds), 0);
+    struct hky_log *log = hky_log_new(log_fds[1], HKY_LOG_INFO);
+    hky_log(log, HKY_LOG_INFO, "test", "why=\"%s\" hash=%016lx size=%zu at=%llu 100%%=no", "x", 0xabcul, (size_t)7,
+            8ull);
+    assert_string_equal(logged(log), "ev=test why=\"x\" hash=0000000000000abc size=7 at=8 note=\"100%=no\"");
+    hky_log(log, HKY_LOG_INFO, "test", "state=%s: accepting stops, for now", "full");
+    assert_string_equal(logged(log), "ev=test state=full note=\"accepting stops, for now\"");
+    hky_log(log, HKY_LOG_INFO, "test", "why=\"%s\": it goes to a=%s", "c d", "b e=f");
+    assert_string_equal(logged(log), "ev=test why=\"c d\" note=\"it goes to a=b e=f\"");
+    hky_log(log, HKY_LOG_INFO, "test", "file=big/%s.%c n=%5u|", "a b", 'c', 3u);
+    assert_string_equal(logged(log), "ev=test file=\"big/a b.c\" n=\"    3|\"");
+    hky_log(log, HKY_LOG_INFO, "test", "%s", "policy.lua:3: no");
+    assert_string_equal(logged(log), "ev=test note=\"policy.lua:3: no\"");
+    hky_log_free(&log);
+    close(log_fds[0]);
+    close(log_fds[1]);
+}
+
+/* Where the journal of systemd reads the lines, they say how grave they are. */
+static void a_line_for_the_journal_has_its_priority(void **state)
+{
+    char line[256], stream[64];
+    struct stat st;
+    ssize_t n;
+
+    (void)state;
+    assert_int_equal(pipe(log_fds), 0);
+    assert_int_equal(fstat(log_fds[1], &st), 0);
+    for (int is_ours = 0; is_ours < 2; is_ours++) {
+        snprintf(stream, sizeof stream, "%llu:%llu", (unsigned long long)st.st_dev,
+                 (unsigned long long)st.st_ino + !is_ours);
+        setenv("JOURNAL_STREAM", stream, 1);
+        struct hky_log *log = hky_log_new(log_fds[1], HKY_LOG_INFO);
+        hky_log(log, HKY_LOG_ERROR, "test", "a=b");
+        hky_log(log, HKY_LOG_INFO, "test", "a=b");
+        n = read(log_fds[0], line, sizeof line - 1);
+        assert_true(n > 0);
+        line[n] = '\0';
+        assert_int_equal(strncmp(line, "<3>", 3) == 0, is_ours);
+        assert_int_equal(strstr(line, "\n<6>") != NULL, is_ours);
+        hky_log_free(&log);
+    }
+    unsetenv("JOURNAL_STREAM");
+    close(log_fds[0]);
+    close(log_fds[1]);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(buffers_stop_at_their_maximum),
-        cmocka_unit_test(a_log_event_is_one_line),
+        cmocka_unit_test(no_text_forges_a_field_of_the_log),
+        cmocka_unit_test(a_log_format_is_pairs),
+        cmocka_unit_test(a_line_for_the_journal_has_its_priority),
         cmocka_unit_test(base64_both_ways_and_strict),
         cmocka_unit_test(json_strings_are_inert),
         cmocka_unit_test(numbers_as_text),

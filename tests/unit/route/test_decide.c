@@ -607,7 +607,7 @@ static void notes_go_to_the_log_so_many_a_second(void **state)
         lines++;
     assert_int_equal(lines, 10 + 1 + 10);
     assert_non_null(strstr(text, "left_out=20"));
-    assert_non_null(strstr(text, "rcpt=\"a@y.example\" text=\"line\\x0a\\\"xxx"));
+    assert_non_null(strstr(text, "rcpt=\"a@y.example\" text=\"line\\n\\\"xxx"));
     assert_true(n < 21 * 400);
     close(fds[0]);
     hky_message_unref(&m);
