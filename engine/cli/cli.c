@@ -1,3 +1,4 @@
+#include "base/endpoint.h"
 #include "base/nearest.h"
 #include "cli/cli.h"
 
@@ -174,10 +175,10 @@ bool hky_cli_number(const struct hky_cli_command *command, const char *option, c
 
 bool hky_cli_is_server(const struct hky_cli_command *command, const char *text)
 {
-    const char *colon = strrchr(text, ':');
-    uint64_t port;
+    char host[256];
+    uint16_t port;
 
-    if (colon != NULL && colon != text && hky_str_u64(hky_str_z(colon + 1), 65535, &port) && port > 0)
+    if (hky_endpoint_parse(hky_str_z(text), host, &port) && port > 0)
         return true;
     fprintf(stderr, "hikyaku %s: the server is ADDR:PORT with a port from 1 to 65535, not \"%s\"\n", command->name,
             text);

@@ -1,4 +1,5 @@
 /* load -- sends many messages over many connections, and checks what became of them. */
+#include "base/endpoint.h"
 #include "cli/load.h"
 
 #include "base/clock.h"
@@ -63,18 +64,16 @@ static bool take_domains(struct hky_load *load, const char *list)
     return load->n_domains > 0;
 }
 
-static bool take_server(struct hky_load *load, const char *server, char *buffer, size_t n)
+static bool take_server(struct hky_load *load, const char *server, char host[256], char port[8])
 {
-    char *colon;
+    uint16_t number;
 
-    snprintf(buffer, n, "%s", server);
-    colon = strrchr(buffer, ':');
-    if (colon == NULL)
+    if (!hky_endpoint_parse(hky_str_z(server), host, &number))
         return false;
-    *colon = '\0';
-    load->host = buffer;
-    load->port = colon + 1;
-    return buffer[0] != '\0' && colon[1] != '\0';
+    snprintf(port, 8, "%u", number);
+    load->host = host;
+    load->port = port;
+    return true;
 }
 
 static void show_progress(const struct hky_load *load)
@@ -216,7 +215,7 @@ static int run(const struct hky_cli_command *self, int argc, char **argv)
     const char *value, *store = NULL, *name, *ids = NULL;
     struct hky_load load = {.n = 1000, .size = 4096, .connections = 10, .from = "load@shop.example"};
     struct hky_cli_args args;
-    char where[300], random[6];
+    char host[256], port[8], random[6];
     int64_t patience_ms = 30000;
     uint64_t n;
     bool is_good = true;
@@ -251,7 +250,7 @@ static int run(const struct hky_cli_command *self, int argc, char **argv)
                 is_taken(self, name, value, hky_cli_duration(value, &patience_ms), "a duration such as 90s, 10m or 2h");
     }
     code = is_good ? hky_cli_args_done(&args, 0, 0) : HKY_EXIT_USAGE;
-    if (code < 0 && !(hky_cli_is_server(self, server) && take_server(&load, server, where, sizeof where)))
+    if (code < 0 && !(hky_cli_is_server(self, server) && take_server(&load, server, host, port)))
         code = HKY_EXIT_USAGE;
     if (code < 0 && ids != NULL && (load.ids = fopen(ids, "w")) == NULL) {
         fprintf(stderr, "hikyaku load: cannot write %s: %s\n", ids, strerror(errno));

@@ -57,6 +57,8 @@ enum hky_err hky_letter_read(struct hky_letter *l, int fd, struct hky_error *e);
 
 /* Connects, speaks, prints refusals to stderr with `who` in front. */
 void hky_letter_send(const struct hky_letter *l, const char *who, struct hky_sent *sent);
+/* "host:port", "[::1]:port", "host"; false after a complaint. */
+bool hky_send_is_server(const char *server, const char *who);
 /* sendmail -bs: joins standard input and output with the engine. Exit code. */
 int hky_send_joined(const char *server, const char *who);
 

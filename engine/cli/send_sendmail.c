@@ -183,12 +183,18 @@ int hky_sendmail(int argc, char **argv)
             is_option_end = true;
         } else if (strncmp(argv[at], "--server=", 9) == 0) {
             c.letter.server = argv[at] + 9;
+        } else if (strcmp(argv[at], "--server") == 0 && at + 1 < argc) {
+            c.letter.server = argv[++at];
+        } else if (strncmp(argv[at], "--", 2) == 0) {
+            fprintf(stderr, "sendmail: no option %s here (hikyaku send --help lists them)\n", argv[at]);
+            hky_letter_fini(&c.letter);
+            return HKY_EX_USAGE;
         } else if (!take_word(&c, argc, argv, &at)) {
             hky_letter_fini(&c.letter);
             return HKY_EX_USAGE;
         }
     }
-    rc = run_mode(&c);
+    rc = hky_send_is_server(c.letter.server, who) ? run_mode(&c) : HKY_EX_USAGE;
     hky_letter_fini(&c.letter);
     return rc;
 }

@@ -1,4 +1,5 @@
 /* A blocking SMTP client for one letter, and the joined streams of sendmail -bs. */
+#include "base/endpoint.h"
 #include "cli/send.h"
 
 #include "mail/dot.h"
@@ -25,24 +26,38 @@ struct peer {
     bool has_8bitmime, has_smtputf8, has_dsn, has_size;
 };
 
-/* "host:port", "[::1]:port", "host" -> port 2525 */
-static int dial(const char *server, const char *who)
+/* "host:port", "[::1]:port"; "host" is at port 2525. */
+static bool parse_server(const char *server, char host[256], uint16_t *port)
+{
+    bool is_host = server[0] != '\0' && strlen(server) < 256 && strpbrk(server, ":[] \t") == NULL;
+
+    if (!is_host)
+        return hky_endpoint_parse(hky_str_z(server), host, port) && *port > 0;
+    snprintf(host, 256, "%s", server);
+    *port = 2525;
+    return true;
+}
+
+bool hky_send_is_server(const char *server, const char *who)
 {
     char host[256];
-    const char *colon = strrchr(server, ':'), *port = "2525";
+    uint16_t port;
+
+    if (parse_server(server, host, &port))
+        return true;
+    fprintf(stderr, "%s: the server is ADDR:PORT with a port from 1 to 65535, not \"%s\"\n", who, server);
+    return false;
+}
+
+static int dial(const char *server, const char *who)
+{
+    char host[256], port[8];
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM}, *list = NULL;
-    size_t n = strlen(server);
+    uint16_t number;
     int fd = -1, sys = 0;
 
-    if (colon != NULL && (server[0] == '[' ? colon[-1] == ']' : strchr(server, ':') == colon)) {
-        port = colon + 1;
-        n = (size_t)(colon - server);
-    }
-    if (server[0] == '[' && n > 2) {
-        server++;
-        n -= 2;
-    }
-    snprintf(host, sizeof host, "%.*s", (int)(n < sizeof host ? n : sizeof host - 1), server);
+    HKY_ASSERT(parse_server(server, host, &number)); /* looked at with the options */
+    snprintf(port, sizeof port, "%u", number);
     int rc = getaddrinfo(host, port, &hints, &list);
     if (rc != 0) {
         fprintf(stderr, "%s: cannot find %s: %s\n", who, host, gai_strerror(rc));
@@ -213,7 +228,10 @@ static bool say_mail(struct peer *p, const struct hky_letter *l, struct hky_sent
     const struct hky_reply *r = command(p, "");
     if (r->code == 250)
         return true;
-    complain(p, "the engine refused the sender", r);
+    /* x.3.x is about the mail system and the size, and nobody's fault who is named here (RFC 3463) */
+    bool is_of_message = r->enhanced[1] == 3 || r->code == 552 || r->code == 452;
+    complain(p, is_of_message ? "the engine refused the message" : "the engine refused the sender", r);
+    sent->is_data_refused = is_of_message && r->code >= 500;
     sent->n_refused = l->n_recipients - sent->n_queued;
     remember(sent, r);
     return false;

@@ -2,6 +2,7 @@
  * sink -- a receiving server for trying things out: takes every message, unless a rule says otherwise. One thread, the
  * engine's own loop and streams.
  */
+#include "base/endpoint.h"
 #include "cli/sink.h"
 
 #include "base/clock.h"
@@ -78,20 +79,16 @@ static void on_readable(void *ctx, int bits)
 }
 
 /* ADDR:PORT, an IPv6 address in brackets; NULL: told what is wrong. */
-static struct addrinfo *address_of(const char *where)
+static struct addrinfo *address_of(const char *where, uint16_t *port)
 {
     const struct addrinfo hints = {
         .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICHOST | AI_NUMERICSERV};
-    const char *colon = strrchr(where, ':');
-    size_t n = colon != NULL ? (size_t)(colon - where) : 0;
-    bool is_v6 = n > 2 && where[0] == '[' && where[n - 1] == ']';
     struct addrinfo *found = NULL;
-    char host[64];
-    uint64_t port;
+    char host[256], service[8];
 
-    if (n > 0 && n < sizeof host && hky_str_u64(hky_str_z(colon + 1), 65535, &port)) {
-        snprintf(host, sizeof host, "%.*s", (int)(is_v6 ? n - 2 : n), is_v6 ? where + 1 : where);
-        if ((is_v6 || strchr(host, ':') == NULL) && getaddrinfo(host, colon + 1, &hints, &found) == 0)
+    if (hky_endpoint_parse(hky_str_z(where), host, port)) {
+        snprintf(service, sizeof service, "%u", *port);
+        if (getaddrinfo(host, service, &hints, &found) == 0)
             return found;
     }
     fprintf(stderr, "hikyaku sink: --listen takes ADDR:PORT such as 127.0.0.1:2526 or [::1]:2526, not \"%s\"\n", where);
@@ -108,10 +105,9 @@ static bool listen_at(struct hky_sink *sink, const char *where)
         fprintf(stderr, "hikyaku sink: at most %d --listen\n", HKY_SINK_LISTENERS_MAX);
         return false;
     }
-    if ((at = address_of(where)) == NULL)
+    if ((at = address_of(where, &l->port)) == NULL)
         return false;
     l->sink = sink;
-    l->port = (uint16_t)strtoul(strrchr(where, ':') + 1, NULL, 10);
     l->fd = socket(at->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     setsockopt(l->fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
     if (bind(l->fd, at->ai_addr, at->ai_addrlen) != 0 || listen(l->fd, 1024) != 0) {

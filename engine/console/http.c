@@ -1,6 +1,7 @@
 /*
  * /healthz and /metrics. Loopback only; Host must name this machine (DNS rebinding); one short request a connection.
  */
+#include "base/endpoint.h"
 #include "console/console.h"
 
 #include "net/stream.h"
@@ -174,18 +175,16 @@ static void on_rested(struct hky_timer *timer)
 
 static enum hky_err parse_loopback(const char *addr, struct sockaddr_in *in, struct hky_error *e)
 {
-    const char *colon = strrchr(addr, ':');
-    char host[64];
-    uint64_t port;
+    char host[256];
+    uint16_t port;
 
     *in = (struct sockaddr_in){.sin_family = AF_INET};
-    if (colon == NULL || (size_t)(colon - addr) >= sizeof host || !hky_str_u64(hky_str_z(colon + 1), 65535, &port))
+    if (!hky_endpoint_parse(hky_str_z(addr), host, &port))
         return hky_error_set(e, HKY_E_CONFIG, "engine.http is \"ADDRESS:PORT\", not \"%s\"", addr);
-    snprintf(host, sizeof host, "%.*s", (int)(colon - addr), addr);
     if (strcmp(host, "localhost") == 0)
         snprintf(host, sizeof host, "127.0.0.1");
-    in->sin_port = htons((uint16_t)port);
-    if (inet_pton(AF_INET, host, &in->sin_addr) != 1 || (ntohl(in->sin_addr.s_addr) >> 24) != 127)
+    in->sin_port = htons(port);
+    if (inet_pton(AF_INET, host, &in->sin_addr) != 1 || !hky_is_loopback(host))
         return hky_error_set(e, HKY_E_CONFIG, "engine.http listens on loopback only (127.0.0.1:PORT), not %s", addr);
     return HKY_OK;
 }

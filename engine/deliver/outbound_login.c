@@ -1,4 +1,5 @@
 /* AUTH: whether, how, and with which credential. Fails closed. */
+#include "base/endpoint.h"
 #include "deliver/outbound_internal.h"
 
 #include <stdlib.h>
@@ -7,7 +8,7 @@ static bool is_loopback(const struct hky_outbound *c)
 {
     char peer[64];
     hky_stream_peer(c->stream, peer, sizeof(peer));
-    return strncmp(peer, "127.", 4) == 0 || strcmp(peer, "::1") == 0;
+    return hky_is_loopback(peer);
 }
 
 /* AUTH in the clear only where the policy says tls = "none", and then only when the mechanism is named or the server is

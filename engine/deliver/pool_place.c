@@ -1,8 +1,10 @@
 /* Which pool a lane's mail goes by. */
 #include "deliver/pool_internal.h"
 
+#include "base/endpoint.h"
 #include "base/hash.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 /* Everything a connection depends on; a difference in any makes another pool (no TLS session, login or connection is
@@ -34,18 +36,12 @@ static void set_hosts(struct hky_pool *pool, const struct hky_dns_mx *hosts, uns
 static void set_redirect(struct hky_pool *pool, const char *redirect)
 {
     struct hky_dns_mx host = {0};
-    const char *colon = strrchr(redirect, ':');
-    uint64_t port = 25;
-    struct hky_str name = hky_str_z(redirect);
-    if (colon != NULL && hky_str_u64(hky_str_z(colon + 1), 65535, &port))
-        name.n = (size_t)(colon - redirect);
-    if (name.n >= 2 && name.p[0] == '[' && name.p[name.n - 1] == ']')
-        name = hky_str_of(name.p + 1, name.n - 2);
-    if (name.n >= sizeof(host.host))
-        name.n = sizeof(host.host) - 1;
-    memcpy(host.host, name.p, name.n);
+    char name[256];
+    uint16_t port = 25;
+    bool is_good = hky_endpoint_parse(hky_str_z(redirect), name, &port); /* the policy was read by the same */
+    snprintf(host.host, sizeof(host.host), "%.253s", is_good ? name : redirect);
     set_hosts(pool, &host, 1);
-    pool->port = (uint16_t)port;
+    pool->port = port;
     pool->is_redirected = true;
 }
 

@@ -2,6 +2,7 @@
  * The connection test: one connection with one message, told stage by stage. The same connection code as the engine's,
  * so that what works here works there.
  */
+#include "base/endpoint.h"
 #include "base/clock.h"
 #include "base/hash.h"
 #include "deliver/outbound.h"
@@ -305,15 +306,13 @@ static void start(struct probe *p)
 {
     const struct hky_relay *r = p->params->relay;
     const char *redirect = p->params->policy->engine.redirect;
-    uint64_t port = 25;
+    uint16_t port = 25;
+    char name[256];
     p->port = r->port;
     p->stage_at_ms = hky_mono_ms();
     if (redirect != NULL && redirect[0] != '\0') {
-        const char *colon = strrchr(redirect, ':');
-        struct hky_str host = hky_str_z(redirect);
-        if (colon != NULL && hky_str_u64(hky_str_z(colon + 1), 65535, &port))
-            host.n = (size_t)(colon - redirect);
-        set_host(p, host, (uint16_t)port);
+        bool is_good = hky_endpoint_parse(hky_str_z(redirect), name, &port);
+        set_host(p, hky_str_z(is_good ? name : redirect), port);
         p->is_redirected = true;
         go(p);
     } else if (r->is_mx) {

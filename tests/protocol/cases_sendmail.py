@@ -56,3 +56,26 @@ def sendmail_exit_codes(w):
 def sendmail_bs(w):
     run = sendmail(w, ["-bs"], b"EHLO t\r\nQUIT\r\n", 0)
     assert run.stdout.startswith(b"220 mx.test") and b"\r\n221 " in run.stdout, run.stdout
+
+
+@case("L57")
+def sendmail_servers_and_sizes(w):
+    """Where the engine is, said in each way, and wrongly; a message that is too big is not the sender's fault."""
+    program, good = w.engine.program, f"127.0.0.1:{w.engine.plain}"
+
+    def call(*arguments, text=b"To: b@y.test\r\n\r\nx\r\n", env=None):
+        p = subprocess.run([program, "send", *arguments], input=text, capture_output=True, timeout=30, env={**os.environ, **(env or {})})
+        return p.returncode, (p.stdout + p.stderr).decode(errors="replace")
+
+    for arguments, code, words in ((["-t", "--server", good], 0, ""), (["-t", f"--server={good}"], 0, ""), (["--server", good, "b@y.test"], 0, "queued as"),
+                                   (["-t", "--server", "127.0.0.1:99999"], 64, "a port from 1 to 65535"), (["-t", "--server", "::1"], 64, "a port from 1 to 65535"),
+                                   (["--server", "127.0.0.1:99999", "b@y.test"], 2, "a port from 1 to 65535"), (["--server", "127.0.0.1:0", "b@y.test"], 2, "a port from"),
+                                   (["-t", "--serve", good], 64, "no option --serve here")):
+        got, said = call(*arguments)
+        assert got == code and words in said, f"{arguments}: {got} {said}"
+    got, said = call("-t", env={"HIKYAKU_SERVER": "127.0.0.1:x"})
+    assert got == 64 and "127.0.0.1:x" in said, said
+    big = b"To: b@y.test\r\n\r\n" + (b"x" * 70 + b"\r\n") * 520000
+    for arguments, code in ((["-t", "--server", good], 65), (["--server", good, "b@y.test"], 1)):
+        got, said = call(*arguments, text=big)
+        assert got == code and "refused the message: 552" in said and "sender" not in said, f"{got} {said}"

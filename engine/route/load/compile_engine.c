@@ -1,4 +1,5 @@
 /* engine { } into the engine's options, with the defaults of POLICY.md 3. */
+#include "base/endpoint.h"
 #include "route/load/loader.h"
 #include "route/table/value.h"
 

@@ -1,4 +1,5 @@
 /* engine.listen: "addr:port", one listener, or a list of these. */
+#include "base/endpoint.h"
 #include "route/load/loader.h"
 #include "route/table/value.h"
 
@@ -153,11 +154,6 @@ static void read_listener(struct hky_loader *l, int body, struct hky_listen *out
     read_allow(l, body, out);
 }
 
-static bool is_loopback(const char *addr)
-{
-    return strncmp(addr, "127.", 4) == 0 || strcmp(addr, "::1") == 0;
-}
-
 static void read_one(struct hky_loader *l, int index, struct hky_place place, struct hky_listen *all, uint32_t *n)
 {
     lua_State *L = l->vm->L;
@@ -175,7 +171,7 @@ static void read_one(struct hky_loader *l, int index, struct hky_place place, st
         return;
     }
     (*n)++;
-    if (out->addr[0] == 0 || is_loopback(out->addr) || l->problems->n_errors > n_told)
+    if (out->addr[0] == 0 || hky_is_loopback(out->addr) || l->problems->n_errors > n_told)
         return;
     if (out->n_users == 0 && !out->has_allow)
         hky_complain(l, place, false,

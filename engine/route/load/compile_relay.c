@@ -1,4 +1,5 @@
 /* relay { } and the relays of rows: one account, one relay. */
+#include "base/endpoint.h"
 #include "route/table/inside.h"
 #include "route/load/loader.h"
 #include "route/load/relay_spec.h"

@@ -6,11 +6,10 @@
 
 #include "hikyaku/policy.h"
 
-bool hky_duration_parse(struct hky_str s, uint32_t *sec);  /* "90s" "10m" "2h" "3d", or seconds */
-bool hky_octets_parse(struct hky_str s, uint64_t *octets); /* "25M" "64K" "1G", or octets */
-bool hky_cap_parse(struct hky_str s, struct hky_cap *out); /* "10/min" "500 recipients/day"; text is not set */
-bool hky_endpoint_parse(struct hky_str s, char host[256], uint16_t *port); /* "host:port" "[::1]:port" */
-bool hky_cidr_parse(struct hky_str s, struct hky_cidr *out);               /* "10.0.0.0/8" "::1" */
+bool hky_duration_parse(struct hky_str s, uint32_t *sec);    /* "90s" "10m" "2h" "3d", or seconds */
+bool hky_octets_parse(struct hky_str s, uint64_t *octets);   /* "25M" "64K" "1G", or octets */
+bool hky_cap_parse(struct hky_str s, struct hky_cap *out);   /* "10/min" "500 recipients/day"; text is not set */
+bool hky_cidr_parse(struct hky_str s, struct hky_cidr *out); /* "10.0.0.0/8" "::1" */
 bool hky_ip_is_valid(const char *text);
 
 #endif
