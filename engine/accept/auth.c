@@ -6,7 +6,6 @@
 /* A user that does not exist is checked like one that does, against another's secret, and always fails: replies and
  * times tell nothing. */
 
-enum mechanism { MECH_PLAIN, MECH_LOGIN, MECH_SCRAM, MECH_N };
 enum stage { STAGE_FIRST, STAGE_LOGIN_PASSWORD, STAGE_SCRAM_PROOF, STAGE_SCRAM_END };
 #define SCRAM_ITERATIONS "4096"
 #define RESPONSE_MAX     2048
@@ -16,7 +15,7 @@ struct hky_sasl {
 };
 
 struct hky_auth_dialogue {
-    enum mechanism mechanism;
+    enum hky_auth mechanism;
     enum stage stage;
     const struct hky_user *user; /* whose secret is compared */
     bool is_known;               /* the name given is that user's */
@@ -236,10 +235,10 @@ static void on_scram(struct hky_session *s, struct hky_str data)
 static void on_response(struct hky_session *s, struct hky_str data)
 {
     switch (s->auth->mechanism) {
-    case MECH_PLAIN:
+    case HKY_AUTH_PLAIN:
         on_plain(s, data);
         break;
-    case MECH_LOGIN:
+    case HKY_AUTH_LOGIN:
         on_login(s, data);
         break;
     default:
@@ -267,29 +266,40 @@ void hky_auth_line(struct hky_session *s, struct hky_str line)
         decode_response(s, line);
 }
 
+/* NONE: not one that is offered. */
+static enum hky_auth mechanism_of(struct hky_str name)
+{
+    static const char *const offered[] = {
+#define X(id, value, wire, listed) listed,
+        HKY_AUTHS(X)
+#undef X
+    };
+    for (enum hky_auth a = HKY_AUTH_AUTO; a < HKY_AUTH_NONE; a++)
+        if (offered[a][0] != '\0' && hky_str_ieq(hky_str_z(offered[a] + 1), name))
+            return a;
+    return HKY_AUTH_NONE;
+}
+
 void hky_auth_begin(struct hky_session *s, struct hky_str arg)
 {
-    static const struct hky_str names[MECH_N] = {HKY_STR("PLAIN"), HKY_STR("LOGIN"), HKY_STR("SCRAM-SHA-256")};
     const char *blank = memchr(arg.p, ' ', arg.n);
     struct hky_str name = hky_str_of(arg.p, blank != NULL ? (size_t)(blank - arg.p) : arg.n);
     struct hky_str initial = hky_str_trim(hky_str_of(arg.p + name.n, arg.n - name.n));
     struct hky_auth_dialogue *a;
-    int mechanism = 0;
+    enum hky_auth mechanism = mechanism_of(name);
 
-    while (mechanism < MECH_N && !hky_str_ieq(names[mechanism], name))
-        mechanism++;
-    if (mechanism == MECH_N) {
-        hky_session_error(s, 504, "5.5.4", "mechanism not offered; there are " HKY_AUTH_MECHANISMS);
+    if (mechanism == HKY_AUTH_NONE) {
+        hky_session_error(s, 504, "5.5.4", "mechanism not offered; there are" HKY_AUTH_MECHANISMS);
         return;
     }
     a = hky_calloc(1, sizeof *a);
-    a->mechanism = (enum mechanism)mechanism;
+    a->mechanism = mechanism;
     hky_buf_init(&a->name, RESPONSE_MAX);
     hky_buf_init(&a->password, RESPONSE_MAX);
     hky_buf_init(&a->challenge, RESPONSE_MAX);
     s->auth = a;
     hky_session_enter(s, HKY_SESSION_AUTH);
-    if (mechanism == MECH_SCRAM) {
+    if (mechanism == HKY_AUTH_SCRAM_SHA_256) {
         if (s->p.sasl == NULL || gsasl_server_start(s->p.sasl->gsasl, "SCRAM-SHA-256", &a->scram) != GSASL_OK) {
             done(s);
             hky_session_reply(s, 454, "4.7.0", "login is not possible at the moment");
@@ -302,7 +312,7 @@ void hky_auth_begin(struct hky_session *s, struct hky_str arg)
     else if (initial.n > 0)
         decode_response(s, initial);
     else
-        challenge(s, mechanism == MECH_LOGIN ? HKY_STR("Username:") : HKY_STR(""));
+        challenge(s, mechanism == HKY_AUTH_LOGIN ? HKY_STR("Username:") : HKY_STR(""));
 }
 
 void hky_session_on_secret(struct hky_session *s, struct hky_secret *secret)
@@ -321,7 +331,7 @@ void hky_session_on_secret(struct hky_session *s, struct hky_secret *secret)
         hky_session_rest(s);
         return;
     }
-    if (a->mechanism == MECH_SCRAM) {
+    if (a->mechanism == HKY_AUTH_SCRAM_SHA_256) {
         struct hky_str value = hky_secret_value(secret);
         char *z = hky_str_dup(value);
         gsasl_property_set(a->scram, GSASL_PASSWORD, z);

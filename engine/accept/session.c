@@ -157,7 +157,7 @@ static void on_hello(struct hky_session *s, struct hky_command *c)
                  "250-%.255s\r\n250-PIPELINING\r\n250-SIZE %llu\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-DSN\r\n"
                  "250-ENHANCEDSTATUSCODES\r\n250-CHUNKING\r\n%s%s250-LIMITS RCPTMAX=%u\r\n250 HELP\r\n",
                  engine->hostname, (unsigned long long)engine->max_message, offers_tls(s) ? "250-STARTTLS\r\n" : "",
-                 hky_session_offers_auth(s) ? "250-AUTH " HKY_AUTH_MECHANISMS "\r\n" : "", engine->bounds.recipients);
+                 hky_session_offers_auth(s) ? "250-AUTH" HKY_AUTH_MECHANISMS "\r\n" : "", engine->bounds.recipients);
     HKY_ASSERT(n > 0 && (size_t)n < sizeof lines);
     s->p.ops->write(s->p.ctx, lines, (size_t)n);
 }

@@ -151,8 +151,9 @@ size_t hky_tx_chunk_input(struct hky_session *s, const char *p, size_t n);
 void hky_tx_free(struct hky_session *s, struct hky_transaction **tx);
 
 /* auth.c */
-#define HKY_AUTH_MECHANISMS "PLAIN LOGIN SCRAM-SHA-256"
-struct hky_sasl *hky_sasl_new(void); /* NULL: GNU SASL failed */
+#define HKY_AUTH_OFFERED(id, value, name, offered) offered
+#define HKY_AUTH_MECHANISMS                        HKY_AUTHS(HKY_AUTH_OFFERED) /* " PLAIN LOGIN ...": with a blank in front */
+struct hky_sasl *hky_sasl_new(void);                                           /* NULL: GNU SASL failed */
 void hky_sasl_free(struct hky_sasl **sasl);
 void hky_auth_begin(struct hky_session *s, struct hky_str arg);
 void hky_auth_line(struct hky_session *s, struct hky_str line);

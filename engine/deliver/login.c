@@ -19,7 +19,7 @@ struct hky_login {
 };
 
 static const char *const auth_names[] = {
-#define X(id, value, name) name,
+#define X(id, value, name, offered) name,
     HKY_AUTHS(X)
 #undef X
 };

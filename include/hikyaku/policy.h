@@ -14,18 +14,19 @@
 #include <stdatomic.h>
 
 enum hky_tls_mode { HKY_TLS_IMPLICIT, HKY_TLS_STARTTLS, HKY_TLS_OPPORTUNISTIC, HKY_TLS_NONE };
-/* What `auth` may say. X(id, value in a policy, name on the wire); between AUTO and NONE are the mechanisms. */
+/* What `auth` may say. X(id, value in a policy, name on the wire, what a listener's EHLO says of it); between AUTO and
+ * NONE are the mechanisms. */
 #define HKY_AUTHS(X)                                                                                                   \
-    X(AUTO, "auto", "")                                                                                                \
-    X(PLAIN, "plain", "PLAIN")                                                                                         \
-    X(LOGIN, "login", "LOGIN")                                                                                         \
-    X(CRAM_MD5, "cram-md5", "CRAM-MD5")                                                                                \
-    X(SCRAM_SHA_256, "scram-sha-256", "SCRAM-SHA-256")                                                                 \
-    X(XOAUTH2, "xoauth2", "XOAUTH2")                                                                                   \
-    X(OAUTHBEARER, "oauthbearer", "OAUTHBEARER")                                                                       \
-    X(NONE, "none", "")
+    X(AUTO, "auto", "", "")                                                                                            \
+    X(PLAIN, "plain", "PLAIN", " PLAIN")                                                                               \
+    X(LOGIN, "login", "LOGIN", " LOGIN")                                                                               \
+    X(CRAM_MD5, "cram-md5", "CRAM-MD5", "")                                                                            \
+    X(SCRAM_SHA_256, "scram-sha-256", "SCRAM-SHA-256", " SCRAM-SHA-256")                                               \
+    X(XOAUTH2, "xoauth2", "XOAUTH2", "")                                                                               \
+    X(OAUTHBEARER, "oauthbearer", "OAUTHBEARER", "")                                                                   \
+    X(NONE, "none", "", "")
 enum hky_auth {
-#define X(id, value, name) HKY_AUTH_##id,
+#define X(id, value, name, offered) HKY_AUTH_##id,
     HKY_AUTHS(X)
 #undef X
         HKY_AUTH_N

@@ -317,7 +317,7 @@ static void check_unsent_login(struct relay_read *r, bool has_login)
 static void read_login(struct relay_read *r)
 {
     static const char *const names[] = {
-#define X(id, value, name) value,
+#define X(id, value, name, offered) value,
         HKY_AUTHS(X)
 #undef X
     };

@@ -7,11 +7,12 @@
 
 #include <string.h>
 
-#define S      HKY_KEY_STRING, 0, 0
-#define B      HKY_KEY_BOOL, 0, 0
-#define LATER  HKY_KEY_LATER, 0, 0
-#define DAYS   86400
-#define NEEDED true
+#define AUTH_VALUE(id, value, name, offered) "|\"" value "\"" /* |"auto"|"plain"... */
+#define S                                    HKY_KEY_STRING, 0, 0
+#define B                                    HKY_KEY_BOOL, 0, 0
+#define LATER                                HKY_KEY_LATER, 0, 0
+#define DAYS                                 86400
+#define NEEDED                               true
 
 const struct hky_key hky_keys_engine[] = {
     {"hostname", S, "Name of this machine in EHLO, Received and Message-ID; a full domain name.", "string"},
@@ -119,14 +120,14 @@ const struct hky_key hky_keys_relay[] = {
      "opportunistic.",
      "\"implicit\"|\"starttls\"|\"opportunistic\"|\"none\""},
     {"ca", S, "PEM file of the authorities to trust instead of the system's, from the policy's folder.", "string"},
-    {"pin", S, "SHA-256 of the certificate's public key, in hex.", "string"},
+    {"pin", S, "SHA-256 of the certificate's public key, in hex; asks for TLS, as `ca` does.", "string"},
     {"user", S, "Name to log in with.", "string"},
     {"password", HKY_KEY_SECRET, 0, 0,
      "Password to log in with: `secret \"name\"`; a plain string is taken with a warning.", "secret|string"},
     {"auth", S,
      "How to log in: `auto`, `plain`, `login`, `cram-md5`, `scram-sha-256`, `xoauth2`, `oauthbearer` or `none`; "
      "default `auto` with a user.",
-     "\"auto\"|\"plain\"|\"login\"|\"cram-md5\"|\"scram-sha-256\"|\"xoauth2\"|\"oauthbearer\"|\"none\""},
+     &(HKY_AUTHS(AUTH_VALUE))[1]},
     {"oauth", HKY_KEY_TABLE, 0, 0, "OAuth2 instead of a password: where tokens come from.", "oauth"},
     {"from", HKY_KEY_ANY, 0, 0,
      "Address that it sends as when it may not send as the author; `false`: never rewrite From.", "string|false"},
@@ -143,7 +144,10 @@ const struct hky_key hky_keys_relay[] = {
     {"hello", S, "Name in EHLO; default: the engine's `hostname`.", "string"},
     {"source", S, "Address of this machine to connect from.", "string"},
     {"mx", B, "`true`: own delivery to the recipients' mail hosts; `port` is for tests then.", "boolean"},
-    {"overlap", B, "`false`: the next message waits for the reply to the one before; default `true`.", "boolean"},
+    {"overlap", B,
+     "`false`: the next message waits for the reply to the one before; default `true`, with servers that have shown "
+     "that they can.",
+     "boolean"},
     {"timeout", HKY_KEY_TABLE, 0, 0, "How long to wait for the server, at each stage.", "timeouts"},
     {"localpart", S, "How an address such as `a..b@docomo.ne.jp` goes out: `quoted` or `raw`; default `quoted`.",
      "\"quoted\"|\"raw\""},

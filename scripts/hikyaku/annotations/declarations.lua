@@ -100,7 +100,7 @@ function engine(options) end
 ---@field port? integer  Port of the server; default 587.
 ---@field tls? "implicit"|"starttls"|"opportunistic"|"none"  `implicit`, `starttls`, `opportunistic` or `none`; by default port 465 is implicit, 587 starttls, 25 opportunistic.
 ---@field ca? string  PEM file of the authorities to trust instead of the system's, from the policy's folder.
----@field pin? string  SHA-256 of the certificate's public key, in hex.
+---@field pin? string  SHA-256 of the certificate's public key, in hex; asks for TLS, as `ca` does.
 ---@field user? string  Name to log in with.
 ---@field password? secret|string  Password to log in with: `secret "name"`; a plain string is taken with a warning.
 ---@field auth? "auto"|"plain"|"login"|"cram-md5"|"scram-sha-256"|"xoauth2"|"oauthbearer"|"none"  How to log in: `auto`, `plain`, `login`, `cram-md5`, `scram-sha-256`, `xoauth2`, `oauthbearer` or `none`; default `auto` with a user.
@@ -115,7 +115,7 @@ function engine(options) end
 ---@field hello? string  Name in EHLO; default: the engine's `hostname`.
 ---@field source? string  Address of this machine to connect from.
 ---@field mx? boolean  `true`: own delivery to the recipients' mail hosts; `port` is for tests then.
----@field overlap? boolean  `false`: the next message waits for the reply to the one before; default `true`.
+---@field overlap? boolean  `false`: the next message waits for the reply to the one before; default `true`, with servers that have shown that they can.
 ---@field timeout? timeouts  How long to wait for the server, at each stage.
 ---@field localpart? "quoted"|"raw"  How an address such as `a..b@docomo.ne.jp` goes out: `quoted` or `raw`; default `quoted`.
 ---@field paused? boolean  `true`: no mail is sent through this relay.
