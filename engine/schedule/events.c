@@ -1,6 +1,7 @@
 #include "internal.h"
 
-void tell(struct hky_shard *sh, enum hky_event_kind kind, const struct hky_recipient *r, const struct note *n)
+void event_of_recipient(struct hky_shard *sh, enum hky_event_kind kind, const struct hky_recipient *r,
+                        const struct event_details *n)
 {
     int64_t now_ms = shard_now(sh);
     struct hky_event ev = {
@@ -26,7 +27,8 @@ void tell(struct hky_shard *sh, enum hky_event_kind kind, const struct hky_recip
     sh->s->ops->event(sh->s->ops->ctx, sh->index, &ev);
 }
 
-void tell_lane(struct hky_shard *sh, enum hky_event_kind kind, const struct lane *l, int64_t until_ms, const char *why)
+void event_of_lane(struct hky_shard *sh, enum hky_event_kind kind, const struct lane *l, int64_t until_ms,
+                   const char *why)
 {
     struct hky_event ev = {
         .kind = kind,

@@ -35,7 +35,7 @@ struct recipient_own {
     TAILQ_ENTRY(recipient_own) link; /* in the list of where it is */
     struct hky_heap_node due;        /* in the shard's heap, by shard_mono */
     struct lane *lane;               /* whose queue it is in, or NULL */
-    uint32_t look_mark;              /* the look at the queue that has seen it */
+    uint32_t survey_mark;            /* the survey of the queue that has seen it */
     uint16_t decided_min;            /* minutes from acceptance to the last time a policy was asked */
     uint8_t operator_action;         /* enum hky_queue_action to be taken when the attempt ends; 0 none */
 };
@@ -122,8 +122,8 @@ struct hky_schedule {
     TAILQ_HEAD(, lane) troubled; /* own delivery: lanes whose breaker is open or that are paused */
     uint32_t n_relay_states;     /* atomic: 0 lets the common case go without the lock */
 
-    TAILQ_HEAD(, asking) askings; /* under the lock: queries, the first one is under way */
-    uint32_t n_looks;
+    TAILQ_HEAD(, query) queries; /* under the lock: queries, the first one is under way */
+    uint32_t n_surveys;
 
     bool is_draining; /* atomic */
     bool is_started;
@@ -185,8 +185,8 @@ struct slowness { /* of a lane that is gone */
 
 TAILQ_HEAD(lanes, lane);
 
-void rank_queues_init(struct lane *l);
-void rank_queues_fini(struct lane *l);
+void lane_queues_init(struct lane *l);
+void lane_queues_fini(struct lane *l);
 void lane_push(struct lane *l, struct hky_recipient *r, bool at_front);
 void lane_remove(struct lane *l, struct hky_recipient *r);
 /* Who goes next, by rank and turn; stays in the queue. NULL when empty. */
@@ -233,12 +233,12 @@ struct hky_shard {
     struct lanes all_lanes, gone_lanes, woken, waiting;
     struct hky_heap due;   /* recipients: deferred, parked, and queued ones for when they give up; by shard_mono */
     struct hky_heap wakes; /* lanes; by shard_mono */
-    struct recipients held, place;
-    const struct lane *keeps_place; /* whose head is asked anew just now: it stays the head */
-    struct recipients *out;         /* one a worker: on their way, handed over at the end of the turn */
-    uint64_t out_mask;              /* which of them hold some, bit = worker % 64 */
-    TAILQ_HEAD(, job) jobs, spare_jobs;
-    uint32_t n_spare;
+    struct recipients held, to_place; /* the second: to be placed at the next turn */
+    const struct lane *keeps_place;   /* whose head is asked anew just now: it stays the head */
+    struct recipients *out;           /* one a worker: on their way, handed over at the end of the turn */
+    uint64_t out_mask;                /* which of them hold some, bit = worker % 64 */
+    TAILQ_HEAD(, job) jobs, idle_jobs;
+    uint32_t n_idle_jobs;
     struct hky_timer timer;
     int64_t timer_at_ms;
     struct turn_task *turn;             /* the end of this turn: hand over, place, wake */
@@ -252,7 +252,7 @@ struct hky_shard {
     struct hky_task inbox_task;
     bool is_inbox_posted;
 
-    struct look *look;        /* under way, or NULL */
+    struct survey *survey;    /* under way, or NULL */
     struct recipients parked; /* in the heap, too */
     /* undecided ones, in the heap, too: about whom the policy can go on; who are to be asked, of messages with few
      * recipients and with many */
@@ -311,16 +311,17 @@ void lane_free(struct lane *l);
 
 #define NO_TIME_MOST 1 /* next_at_ms up to this is no time: 0, and what undecided.c notes there */
 /* undecided.c. Each gives a recipient without a place one, or its end. */
-bool policy_has_time(const struct hky_shard *sh);                  /* to be asked now, in this turn */
-void ask_later(struct hky_shard *sh, struct hky_recipient *r);     /* in one of the next turns */
-void ask_when_free(struct hky_shard *sh, struct hky_recipient *r); /* too many decisions wait for look-ups now */
-void wait_for_answer(struct hky_shard *sh, struct hky_recipient *r, const char *what);
-void ask_after_failure(struct hky_shard *sh, struct hky_recipient *r, const char *why); /* of a look-up */
-void undecided_unplace(struct hky_shard *sh, struct hky_recipient *r);                  /* its decision is dropped */
-bool ask_undecided(struct hky_shard *sh); /* as many as this turn has time for; true: there are more */
+bool shard_has_policy_time(const struct hky_shard *sh);                  /* to be asked now, in this turn */
+void undecided_ask_later(struct hky_shard *sh, struct hky_recipient *r); /* in one of the next turns */
+void undecided_ask_when_free(struct hky_shard *sh,
+                             struct hky_recipient *r); /* too many decisions wait for look-ups now */
+void undecided_wait_for_answer(struct hky_shard *sh, struct hky_recipient *r, const char *what);
+void undecided_ask_after_failure(struct hky_shard *sh, struct hky_recipient *r, const char *why); /* of a look-up */
+void undecided_unplace(struct hky_shard *sh, struct hky_recipient *r); /* its decision is dropped */
+bool undecided_ask(struct hky_shard *sh); /* as many as this turn has time for; true: there are more */
 
-/* look.c: see there. One at a time in a shard. */
-struct look {
+/* survey.c: see there. One at a time in a shard. */
+struct survey {
     struct hky_shard *shard;
     void (*each)(void *ctx, struct hky_shard *sh, struct hky_recipient *r, int64_t now_ms); /* may move or finish r */
     void *ctx;
@@ -332,9 +333,9 @@ struct look {
     int64_t asked_at_ms;
     uint64_t n_found; /* in all, of those accepted before asked_at_ms */
 };
-void look_begin(struct look *k, struct hky_shard *sh, uint32_t mark);  /* then set each, ctx, asked_at_ms */
-bool look_on(struct look *k);                                          /* one portion; false: it was the last */
-void look_leaves(struct hky_shard *sh, const struct hky_recipient *r); /* before r leaves the held or place list */
+void survey_begin(struct survey *k, struct hky_shard *sh, uint32_t mark); /* then set each, ctx, asked_at_ms */
+bool survey_go_on(struct survey *k);                                      /* one portion; false: it was the last */
+void survey_leaves(struct hky_shard *sh, const struct hky_recipient *r);  /* before r leaves the held or place list */
 
 /* enter.c: the only writer of r->state. The edge must be one of its table; a change is traced at level debug. */
 void recipient_enter(const struct hky_shard *sh, struct hky_recipient *r, enum hky_recipient_state to);
@@ -345,37 +346,39 @@ bool recipient_may_enter(enum hky_recipient_state from, enum hky_recipient_state
  * nobody knows). NULL: nothing keeps it from sending. */
 const char *lane_waits_for(struct lane *l, int64_t *until_ms);
 void lane_wait(struct lane *l, int64_t until_mono_ms);
-void jobs_free(struct hky_shard *sh);
+void shard_free_jobs(struct hky_shard *sh);
 
 /* place.c: a live recipient without a place, whose time has come: to a lane, the heap, parking, hold or its end. */
-void place(struct hky_shard *sh, struct hky_recipient *r);
+void recipient_place(struct hky_shard *sh, struct hky_recipient *r);
 /* When it gives up waiting in the lane, or earlier: then the exact time is worked out. */
-int64_t give_up_at(const struct hky_recipient *r, const struct hky_step *step, int64_t now_ms);
+int64_t recipient_gives_up_at(const struct hky_recipient *r, const struct hky_step *step, int64_t now_ms);
 /* The same for one that stands somewhere already. */
-void place_anew(struct hky_shard *sh, struct hky_recipient *r);
-void place_later(struct hky_shard *sh, struct hky_recipient *r); /* at the end of the turn, in portions */
-void place_push(struct hky_shard *sh, struct hky_recipient *r);  /* the same, when a turn is sure to come */
-void defer_until(struct hky_shard *sh, struct hky_recipient *r, int64_t at_ms);
-void count_deferred(struct hky_shard *sh, const struct hky_recipient *r, int by); /* +1 before, -1 after it waits */
-void hold(struct hky_shard *sh, struct hky_recipient *r, const char *why);
+void recipient_place_anew(struct hky_shard *sh, struct hky_recipient *r);
+void recipient_place_later(struct hky_shard *sh, struct hky_recipient *r); /* at the end of the turn, in portions */
+void recipient_list_for_placing(struct hky_shard *sh,
+                                struct hky_recipient *r); /* the same, when a turn is sure to come */
+void recipient_defer(struct hky_shard *sh, struct hky_recipient *r, int64_t at_ms);
+void shard_count_deferred(struct hky_shard *sh, const struct hky_recipient *r,
+                          int by); /* +1 before, -1 after it waits */
+void recipient_hold(struct hky_shard *sh, struct hky_recipient *r, const char *why);
 /* The same at the end of an attempt. */
-void hold_after(struct hky_shard *sh, struct hky_recipient *r, const char *why, const struct hky_outcome *o,
-                const struct job *job);
-void park(struct hky_shard *sh, struct hky_recipient *r, const char *why); /* replan.c */
-int64_t parked_delay_ms(uint32_t times);                                   /* after so many times in vain */
-void finish(struct hky_shard *sh, struct hky_recipient *r, enum hky_recipient_state state, const struct hky_outcome *o,
-            const char *why, const struct job *job);
-void expire(struct hky_shard *sh, struct hky_recipient *r);
-void remember(struct hky_shard *sh, struct hky_recipient *r); /* its state goes to the journal */
-void enter_step(struct hky_recipient *r, uint8_t step, enum hky_class cause, int64_t now_ms);
-void set_reason(struct hky_recipient *r, const char *why);
+void recipient_hold_after(struct hky_shard *sh, struct hky_recipient *r, const char *why, const struct hky_outcome *o,
+                          const struct job *job);
+void recipient_park(struct hky_shard *sh, struct hky_recipient *r, const char *why); /* replan.c */
+int64_t recipient_parked_delay_ms(uint32_t times);                                   /* after so many times in vain */
+void recipient_finish(struct hky_shard *sh, struct hky_recipient *r, enum hky_recipient_state state,
+                      const struct hky_outcome *o, const char *why, const struct job *job);
+void recipient_expire(struct hky_shard *sh, struct hky_recipient *r);
+void recipient_journal(struct hky_shard *sh, struct hky_recipient *r); /* its state goes to the journal */
+void recipient_enter_step(struct hky_recipient *r, uint8_t step, enum hky_class cause, int64_t now_ms);
+void recipient_set_reason(struct hky_recipient *r, const char *why);
 /* Takes it out of queue, heap, held or place list; it has no place then. */
-void unplace(struct hky_shard *sh, struct hky_recipient *r);
+void recipient_unplace(struct hky_shard *sh, struct hky_recipient *r);
 /* The policy of this shard has another plan for it, or it never had one. False: it is parked now. */
-bool plan_anew(struct hky_shard *sh, struct hky_recipient *r); /* replan.c */
-bool is_plan_stale(const struct hky_shard *sh, const struct hky_recipient *r, int64_t now_ms);
+bool recipient_plan_anew(struct hky_shard *sh, struct hky_recipient *r); /* replan.c */
+bool recipient_has_stale_plan(const struct hky_shard *sh, const struct hky_recipient *r, int64_t now_ms);
 /* A step's reason (full, paused, sends_as): true when the plan went on to another step or to its end. */
-bool leave_for_reason(struct hky_shard *sh, struct hky_recipient *r, enum hky_class reason);
+bool recipient_leave_step(struct hky_shard *sh, struct hky_recipient *r, enum hky_class reason);
 
 /* relays.c */
 struct account *schedule_account(struct hky_schedule *s, const struct hky_policy *policy, const struct hky_relay *relay,
@@ -391,16 +394,18 @@ bool lane_is_paused(struct lane *l, int64_t *until_mono_ms);
  * send. */
 void lane_note_trouble(struct lane *l);
 
-void askings_free(struct hky_schedule *s); /* query.c: at the stop */
+void schedule_free_queries(struct hky_schedule *s); /* query.c: at the stop */
 
 /* events.c */
-struct note { /* what an event says beyond the recipient */
+struct event_details { /* what an event says beyond the recipient */
     const struct hky_outcome *outcome;
     const struct job *job;
     const char *relay, *account, *text;
     int64_t next_at_ms;
 };
-void tell(struct hky_shard *sh, enum hky_event_kind kind, const struct hky_recipient *r, const struct note *n);
-void tell_lane(struct hky_shard *sh, enum hky_event_kind kind, const struct lane *l, int64_t until_ms, const char *why);
+void event_of_recipient(struct hky_shard *sh, enum hky_event_kind kind, const struct hky_recipient *r,
+                        const struct event_details *n);
+void event_of_lane(struct hky_shard *sh, enum hky_event_kind kind, const struct lane *l, int64_t until_ms,
+                   const char *why);
 
 #endif

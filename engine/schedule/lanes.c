@@ -101,7 +101,7 @@ static struct lane *lane_new(struct hky_shard *sh, struct hky_str key, const str
                                .worker = sh->index};
     l->account = schedule_account(sh->s, sh->policy, relay, account, &l->caps);
     l->gate = relay->is_mx ? &l->own_gate : &l->account->gate;
-    rank_queues_init(l);
+    lane_queues_init(l);
     take_slowness(l);
     TAILQ_INSERT_TAIL(&sh->all_lanes, l, all_link);
     hky_map_put(&sh->lanes, key, l);
@@ -132,7 +132,7 @@ void lane_free(struct lane *l)
         TAILQ_REMOVE(&sh->waiting, l, waiting_link);
     }
     hky_heap_remove(&sh->wakes, &l->wake);
-    rank_queues_fini(l);
+    lane_queues_fini(l);
     hky_policy_unref(&l->pub.policy);
     free(l->key);
     free(l->names);
@@ -194,7 +194,7 @@ static void lane_pull(struct lane *l)
                 if (stays != NULL && are_alike(r, stays)) {
                     continue;
                 }
-                if (leave_for_reason(l->shard, r, HKY_CLASS_PAUSED)) {
+                if (recipient_leave_step(l->shard, r, HKY_CLASS_PAUSED)) {
                     moved++;
                     if (next == NULL) {
                         break; /* q may be gone with its last one */

@@ -11,20 +11,20 @@
 
 /* ---- places ---- */
 
-void set_reason(struct hky_recipient *r, const char *why)
+void recipient_set_reason(struct hky_recipient *r, const char *why)
 {
     free(r->reason);
     r->reason = why != NULL ? hky_strdup(why) : NULL;
 }
 
-void remember(struct hky_shard *sh, struct hky_recipient *r)
+void recipient_journal(struct hky_shard *sh, struct hky_recipient *r)
 {
     hky_journal_attempt(sh->s->journal, r, NULL);
 }
 
 /* By the relay that its step names, which says the same when it leaves: plan and step change only of those without a
  * place. */
-void count_deferred(struct hky_shard *sh, const struct hky_recipient *r, int by)
+void shard_count_deferred(struct hky_shard *sh, const struct hky_recipient *r, int by)
 {
     counter_add(&sh->n.deferred, (uint32_t)by);
     if (r->plan == NULL) {
@@ -41,13 +41,13 @@ void count_deferred(struct hky_shard *sh, const struct hky_recipient *r, int by)
     counter_add(n, (uint32_t)by);
 }
 
-void unplace(struct hky_shard *sh, struct hky_recipient *r)
+void recipient_unplace(struct hky_shard *sh, struct hky_recipient *r)
 {
     if (own(r)->lane != NULL) {
         lane_remove(own(r)->lane, r);
         hky_heap_remove(&sh->due, &own(r)->due);
     } else if (r->state == HKY_RCPT_HELD) {
-        look_leaves(sh, r);
+        survey_leaves(sh, r);
         recipients_remove(&sh->held, r);
         counter_add(&sh->n.held, -1);
     } else if (r->state == HKY_RCPT_UNDECIDED) {
@@ -58,11 +58,11 @@ void unplace(struct hky_shard *sh, struct hky_recipient *r)
             recipients_remove(&sh->parked, r);
             counter_add(&sh->n.parked, -1);
         } else {
-            count_deferred(sh, r, -1);
+            shard_count_deferred(sh, r, -1);
         }
     } else {
-        look_leaves(sh, r);
-        recipients_remove(&sh->place, r);
+        survey_leaves(sh, r);
+        recipients_remove(&sh->to_place, r);
         counter_add(&sh->n.moving, -1);
     }
 }
@@ -73,41 +73,41 @@ static void wait_in_heap(struct hky_shard *sh, struct hky_recipient *r, int64_t 
     shard_set_due(sh, r, at_ms);
 }
 
-void defer_until(struct hky_shard *sh, struct hky_recipient *r, int64_t at_ms)
+void recipient_defer(struct hky_shard *sh, struct hky_recipient *r, int64_t at_ms)
 {
     recipient_enter(sh, r, HKY_RCPT_QUEUED);
-    count_deferred(sh, r, 1);
+    shard_count_deferred(sh, r, 1);
     wait_in_heap(sh, r, at_ms);
 }
 
-void place_push(struct hky_shard *sh, struct hky_recipient *r)
+void recipient_list_for_placing(struct hky_shard *sh, struct hky_recipient *r)
 {
-    recipients_append(&sh->place, r);
+    recipients_append(&sh->to_place, r);
     counter_add(&sh->n.moving, 1);
 }
 
-void place_later(struct hky_shard *sh, struct hky_recipient *r)
+void recipient_place_later(struct hky_shard *sh, struct hky_recipient *r)
 {
-    place_push(sh, r);
+    recipient_list_for_placing(sh, r);
     shard_turn_later(sh);
 }
 
-void hold_after(struct hky_shard *sh, struct hky_recipient *r, const char *why, const struct hky_outcome *o,
-                const struct job *job)
+void recipient_hold_after(struct hky_shard *sh, struct hky_recipient *r, const char *why, const struct hky_outcome *o,
+                          const struct job *job)
 {
     if (why != r->reason) {
-        set_reason(r, why);
+        recipient_set_reason(r, why);
     }
     recipient_enter(sh, r, HKY_RCPT_HELD);
     recipients_append(&sh->held, r);
     counter_add(&sh->n.held, 1);
-    remember(sh, r);
-    tell(sh, HKY_EVENT_HELD, r, &(struct note){.outcome = o, .job = job, .text = r->reason});
+    recipient_journal(sh, r);
+    event_of_recipient(sh, HKY_EVENT_HELD, r, &(struct event_details){.outcome = o, .job = job, .text = r->reason});
 }
 
-void hold(struct hky_shard *sh, struct hky_recipient *r, const char *why)
+void recipient_hold(struct hky_shard *sh, struct hky_recipient *r, const char *why)
 {
-    hold_after(sh, r, why, NULL, NULL);
+    recipient_hold_after(sh, r, why, NULL, NULL);
 }
 
 /* The last attempt as an outcome again, for a notice that comes later. */
@@ -136,8 +136,8 @@ static const struct hky_outcome *last_outcome(const struct hky_recipient *r, str
     return o;
 }
 
-void finish(struct hky_shard *sh, struct hky_recipient *r, enum hky_recipient_state state, const struct hky_outcome *o,
-            const char *why, const struct job *job)
+void recipient_finish(struct hky_shard *sh, struct hky_recipient *r, enum hky_recipient_state state,
+                      const struct hky_outcome *o, const char *why, const struct job *job)
 {
     static const enum hky_event_kind KIND[HKY_RCPT_STATE_N] = {
         [HKY_RCPT_DELIVERED] = HKY_EVENT_DELIVERED,
@@ -151,18 +151,18 @@ void finish(struct hky_shard *sh, struct hky_recipient *r, enum hky_recipient_st
         o = last_outcome(r, &last);
     }
     if (why != NULL && state != HKY_RCPT_DELIVERED) {
-        set_reason(r, why);
+        recipient_set_reason(r, why);
     }
     counter_add(r->message->is_notice         ? &sh->n.notices /* nobody handed it in */
                 : state == HKY_RCPT_DELIVERED ? &sh->n.delivered
                 : state == HKY_RCPT_CANCELLED ? &sh->n.cancelled
                                               : &sh->n.failed,
                 1);
-    tell(sh, KIND[state], r, &(struct note){.outcome = o, .job = job, .text = why});
+    event_of_recipient(sh, KIND[state], r, &(struct event_details){.outcome = o, .job = job, .text = why});
     sh->s->ops->finish(sh->s->ops->ctx, sh->index, r, o);
 }
 
-void enter_step(struct hky_recipient *r, uint8_t step, enum hky_class cause, int64_t now_ms)
+void recipient_enter_step(struct hky_recipient *r, uint8_t step, enum hky_class cause, int64_t now_ms)
 {
     r->step = step;
     r->left_steps++;
@@ -175,9 +175,9 @@ void enter_step(struct hky_recipient *r, uint8_t step, enum hky_class cause, int
     r->next_at_ms = now_ms;
 }
 
-void expire(struct hky_shard *sh, struct hky_recipient *r)
+void recipient_expire(struct hky_shard *sh, struct hky_recipient *r)
 {
-    finish(sh, r, HKY_RCPT_EXPIRED, NULL, "the time to deliver is over", NULL);
+    recipient_finish(sh, r, HKY_RCPT_EXPIRED, NULL, "the time to deliver is over", NULL);
 }
 
 /* ---- steps that are left without an attempt ---- */
@@ -224,10 +224,10 @@ static void fail_for_author(struct hky_shard *sh, struct hky_recipient *r)
     hky_reply_local(&o.reply, HKY_ORIGIN_POLICY, "no step can send as %.*s", author.n < 200 ? (int)author.n : 200,
                     author.p);
     r->last_class = HKY_CLASS_SENDS_AS;
-    finish(sh, r, HKY_RCPT_FAILED, &o, o.reply.text, NULL);
+    recipient_finish(sh, r, HKY_RCPT_FAILED, &o, o.reply.text, NULL);
 }
 
-bool leave_for_reason(struct hky_shard *sh, struct hky_recipient *r, enum hky_class reason)
+bool recipient_leave_step(struct hky_shard *sh, struct hky_recipient *r, enum hky_class reason)
 {
     int64_t now_ms = shard_now(sh);
     struct hky_outcome o = {.class = reason};
@@ -242,21 +242,22 @@ bool leave_for_reason(struct hky_shard *sh, struct hky_recipient *r, enum hky_cl
         return false;
     }
     if (r->state != HKY_RCPT_SENDING) {
-        unplace(sh, r);
+        recipient_unplace(sh, r);
     }
     if (a.action == HKY_ACTION_NEXT) {
         const char *from = r->plan->steps[r->step].relay;
-        enter_step(r, a.step, reason, now_ms);
-        remember(sh, r);
-        tell(sh, HKY_EVENT_ROUTED, r, &(struct note){.outcome = &o, .relay = from, .text = a.why});
-        place_later(sh, r);
+        recipient_enter_step(r, a.step, reason, now_ms);
+        recipient_journal(sh, r);
+        event_of_recipient(sh, HKY_EVENT_ROUTED, r,
+                           &(struct event_details){.outcome = &o, .relay = from, .text = a.why});
+        recipient_place_later(sh, r);
     } else if (a.action == HKY_ACTION_HOLD) {
-        hold(sh, r, a.why);
+        recipient_hold(sh, r, a.why);
     } else if (reason == HKY_CLASS_SENDS_AS) {
         fail_for_author(sh, r);
     } else {
         r->last_class = (uint8_t)reason;
-        finish(sh, r, HKY_RCPT_FAILED, NULL, a.why, NULL);
+        recipient_finish(sh, r, HKY_RCPT_FAILED, NULL, a.why, NULL);
     }
     return true;
 }
@@ -271,7 +272,7 @@ static void send_home(struct hky_shard *sh, unsigned home, struct hky_recipient 
     shard_turn_later(sh);
 }
 
-int64_t give_up_at(const struct hky_recipient *r, const struct hky_step *step, int64_t now_ms)
+int64_t recipient_gives_up_at(const struct hky_recipient *r, const struct hky_step *step, int64_t now_ms)
 {
     int64_t at = r->expire_at_ms;
     if (step->within_sec != HKY_UNSET_SEC) {
@@ -306,7 +307,7 @@ static void place_in_lane(struct hky_shard *sh, struct hky_recipient *r, int64_t
         char why[160];
         snprintf(why, sizeof why, "policy_error: the plan names relay \"%.80s\", which the policy no longer has",
                  step->relay);
-        park(sh, r, why);
+        recipient_park(sh, r, why);
         return;
     }
     const char *account = account_of(relay, step);
@@ -320,11 +321,11 @@ static void place_in_lane(struct hky_shard *sh, struct hky_recipient *r, int64_t
     bool is_late = is_full(sh, l, step);
     lane_push(l, r, l == sh->keeps_place || sh->goes_first);
     int64_t until_ms;
-    shard_set_due(sh, r, give_up_at(r, step, now_ms));
-    if (is_late && leave_for_reason(sh, r, HKY_CLASS_FULL)) {
+    shard_set_due(sh, r, recipient_gives_up_at(r, step, now_ms));
+    if (is_late && recipient_leave_step(sh, r, HKY_CLASS_FULL)) {
         return;
     }
-    if (lane_is_paused(l, &until_ms) && leave_for_reason(sh, r, HKY_CLASS_PAUSED)) {
+    if (lane_is_paused(l, &until_ms) && recipient_leave_step(sh, r, HKY_CLASS_PAUSED)) {
         return;
     }
     shard_wake(sh, l);
@@ -343,16 +344,17 @@ static void begin_plan(struct hky_shard *sh, struct hky_recipient *r, int64_t no
     r->step_at_ms = now_ms;
 }
 
-void place(struct hky_shard *sh, struct hky_recipient *r)
+void recipient_place(struct hky_shard *sh, struct hky_recipient *r)
 {
     int64_t now_ms = shard_now(sh);
     if (r->unclean >= UNCLEAN_MOST) {
-        hold(sh, r,
-             "the engine ended without warning three times while this message was being sent, maybe because of it; "
-             "hikyaku queue release sends it after all");
+        recipient_hold(
+            sh, r,
+            "the engine ended without warning three times while this message was being sent, maybe because of it; "
+            "hikyaku queue release sends it after all");
         return;
     }
-    if (is_plan_stale(sh, r, now_ms) && !plan_anew(sh, r)) {
+    if (recipient_has_stale_plan(sh, r, now_ms) && !recipient_plan_anew(sh, r)) {
         return;
     }
     recipient_enter(sh, r, HKY_RCPT_QUEUED);
@@ -360,12 +362,12 @@ void place(struct hky_shard *sh, struct hky_recipient *r)
         r->expire_at_ms = plan_expire_at(sh->policy, r);
     }
     if (now_ms >= r->expire_at_ms) {
-        expire(sh, r);
+        recipient_expire(sh, r);
         return;
     }
     if (sh->policy->engine.reaches != NULL && !sh->s->is_everyone_reached &&
         !sh->policy->engine.reaches(sh->policy, r)) {
-        hold(sh, r, "engine.only_to does not name this recipient");
+        recipient_hold(sh, r, "engine.only_to does not name this recipient");
         return;
     }
     bool is_over = false;
@@ -377,15 +379,15 @@ void place(struct hky_shard *sh, struct hky_recipient *r)
     }
 }
 
-void place_anew(struct hky_shard *sh, struct hky_recipient *r)
+void recipient_place_anew(struct hky_shard *sh, struct hky_recipient *r)
 {
     counter_add(&sh->n.moving, 1); /* the policy may be asked meanwhile: it is never in nobody's count */
-    unplace(sh, r);
-    place(sh, r);
+    recipient_unplace(sh, r);
+    recipient_place(sh, r);
     counter_add(&sh->n.moving, -1);
 }
 
-bool is_plan_stale(const struct hky_shard *sh, const struct hky_recipient *r, int64_t now_ms)
+bool recipient_has_stale_plan(const struct hky_shard *sh, const struct hky_recipient *r, int64_t now_ms)
 {
     if (r->plan == NULL) {
         return true;

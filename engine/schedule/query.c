@@ -11,18 +11,18 @@
 
 #define ROUNDS_MOST 4
 
-struct asking { /* one query on its way through the shards */
+struct query { /* one query on its way through the shards */
     struct hky_task task;
     struct hky_schedule *s;
     struct hky_queue_request *rq;
     unsigned next; /* shard */
     bool is_looking;
-    struct look look;
+    struct survey survey;
     uint32_t mark;
     int64_t asked_at_ms;
     unsigned n_rounds;
     uint64_t n_found; /* in this round */
-    TAILQ_ENTRY(asking) link;
+    TAILQ_ENTRY(query) link;
 };
 
 /* ---- selection ---- */
@@ -138,13 +138,13 @@ static bool is_possible(enum hky_queue_action action, const struct hky_recipient
 
 static void go_again(struct hky_shard *sh, struct hky_recipient *r)
 {
-    unplace(sh, r);
+    recipient_unplace(sh, r);
     bool was_held = r->state == HKY_RCPT_HELD;
     if (r->state != HKY_RCPT_PARKED) {
         recipient_enter(sh, r, HKY_RCPT_QUEUED);
     }
     if (was_held) {
-        set_reason(r, NULL);
+        recipient_set_reason(r, NULL);
         r->ambiguous = 0;
         r->unclean = 0;
         /* it did not grow older while held */
@@ -152,9 +152,9 @@ static void go_again(struct hky_shard *sh, struct hky_recipient *r)
         r->expire_at_ms = left_ms < 3600 * 1000 && r->expire_at_ms != 0 ? shard_now(sh) + 3600 * 1000 : r->expire_at_ms;
     }
     r->next_at_ms = shard_now(sh);
-    remember(sh, r);
-    tell(sh, HKY_EVENT_RELEASED, r, &(struct note){.text = was_held ? "released" : "retried"});
-    place_later(sh, r);
+    recipient_journal(sh, r);
+    event_of_recipient(sh, HKY_EVENT_RELEASED, r, &(struct event_details){.text = was_held ? "released" : "retried"});
+    recipient_place_later(sh, r);
 }
 
 static void act(struct hky_shard *sh, enum hky_queue_action action, struct hky_recipient *r)
@@ -171,16 +171,16 @@ static void act(struct hky_shard *sh, enum hky_queue_action action, struct hky_r
         go_again(sh, r);
         break;
     case HKY_QUEUE_HOLD:
-        unplace(sh, r);
+        recipient_unplace(sh, r);
         if (r->parked_at_ms != 0) { /* the clock stood still until now, and stands still while it is held */
             r->expire_at_ms += r->expire_at_ms != 0 ? shard_now(sh) - r->parked_at_ms : 0;
             r->parked_at_ms = r->parked_times = 0;
         }
-        hold(sh, r, "by an operator");
+        recipient_hold(sh, r, "by an operator");
         break;
     case HKY_QUEUE_CANCEL:
-        unplace(sh, r);
-        finish(sh, r, HKY_RCPT_CANCELLED, NULL, "by an operator", NULL);
+        recipient_unplace(sh, r);
+        recipient_finish(sh, r, HKY_RCPT_CANCELLED, NULL, "by an operator", NULL);
         break;
     }
 }
@@ -212,12 +212,12 @@ static void consider(void *ctx, struct hky_shard *sh, struct hky_recipient *r, i
 
 static void on_answered(struct hky_task *t)
 {
-    struct asking *a = HKY_CONTAINER(t, struct asking, task);
+    struct query *a = HKY_CONTAINER(t, struct query, task);
     struct hky_schedule *s = a->s;
     struct hky_queue_request *rq = a->rq;
     pthread_mutex_lock(&s->lock);
-    TAILQ_REMOVE(&s->askings, a, link);
-    struct asking *next = TAILQ_FIRST(&s->askings);
+    TAILQ_REMOVE(&s->queries, a, link);
+    struct query *next = TAILQ_FIRST(&s->queries);
     pthread_mutex_unlock(&s->lock);
     if (next != NULL) {
         hky_loop_post(s->shards[0].loop, &next->task);
@@ -229,22 +229,22 @@ static void on_answered(struct hky_task *t)
 
 static void on_asked(struct hky_task *t)
 {
-    struct asking *a = HKY_CONTAINER(t, struct asking, task);
+    struct query *a = HKY_CONTAINER(t, struct query, task);
     struct hky_shard *sh = &a->s->shards[a->next];
     if (!a->is_looking) {
         a->is_looking = true;
         shard_settle(sh);
-        look_begin(&a->look, sh, a->mark);
-        a->look.each = consider;
-        a->look.ctx = a->rq;
-        a->look.asked_at_ms = a->asked_at_ms;
+        survey_begin(&a->survey, sh, a->mark);
+        a->survey.each = consider;
+        a->survey.ctx = a->rq;
+        a->survey.asked_at_ms = a->asked_at_ms;
     }
-    if (look_on(&a->look)) {
+    if (survey_go_on(&a->survey)) {
         hky_loop_post(sh->loop, t);
         return;
     }
     a->is_looking = false;
-    a->n_found += a->look.n_found;
+    a->n_found += a->survey.n_found;
     /* a first round that found nobody may have missed the only one there is */
     bool is_more = a->n_found > 0 || a->n_rounds == 0;
     if (++a->next == a->s->n_workers && is_more && a->s->n_workers > 1 && ++a->n_rounds < ROUNDS_MOST) {
@@ -261,7 +261,7 @@ static void on_asked(struct hky_task *t)
 
 void hky_schedule_query(struct hky_schedule *s, struct hky_queue_request *rq)
 {
-    struct asking *a = hky_calloc(1, sizeof *a);
+    struct query *a = hky_calloc(1, sizeof *a);
     a->task.run = on_asked;
     a->s = s;
     a->rq = rq;
@@ -270,21 +270,21 @@ void hky_schedule_query(struct hky_schedule *s, struct hky_queue_request *rq)
     rq->schedule = a;
     rq->relay_seen = rq->scenario_seen = rq->tag_seen = (struct hky_name_seen){0};
     pthread_mutex_lock(&s->lock);
-    bool is_first = TAILQ_EMPTY(&s->askings);
-    s->n_looks += s->n_looks == UINT32_MAX ? 2 : 1; /* 0 marks those never looked at */
-    a->mark = s->n_looks;
-    TAILQ_INSERT_TAIL(&s->askings, a, link);
+    bool is_first = TAILQ_EMPTY(&s->queries);
+    s->n_surveys += s->n_surveys == UINT32_MAX ? 2 : 1; /* 0 marks those never looked at */
+    a->mark = s->n_surveys;
+    TAILQ_INSERT_TAIL(&s->queries, a, link);
     pthread_mutex_unlock(&s->lock);
     if (is_first) {
         hky_loop_post(s->shards[0].loop, &a->task);
     }
 }
 
-void askings_free(struct hky_schedule *s)
+void schedule_free_queries(struct hky_schedule *s)
 {
-    for (struct asking *a; (a = TAILQ_FIRST(&s->askings)) != NULL;) {
+    for (struct query *a; (a = TAILQ_FIRST(&s->queries)) != NULL;) {
         struct hky_queue_request *rq = a->rq;
-        TAILQ_REMOVE(&s->askings, a, link);
+        TAILQ_REMOVE(&s->queries, a, link);
         free(a);
         rq->schedule = NULL;
         hky_error_set(&rq->error, HKY_E_CLOSED, "the queue was closed before this was answered");

@@ -8,7 +8,7 @@
 #define KEPT_FOR_OTHERS 10 /* one take of so many */
 #define SCENARIOS_KEPT  64 /* empty queues beyond that are freed */
 
-void rank_queues_init(struct lane *l)
+void lane_queues_init(struct lane *l)
 {
     for (int k = 0; k < HKY_RANK_N; k++) {
         TAILQ_INIT(&l->ranks[k].turn);
@@ -16,7 +16,7 @@ void rank_queues_init(struct lane *l)
     }
 }
 
-void rank_queues_fini(struct lane *l)
+void lane_queues_fini(struct lane *l)
 {
     for (int k = 0; k < HKY_RANK_N; k++) {
         size_t at = 0;

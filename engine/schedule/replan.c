@@ -7,7 +7,7 @@
 
 #define UNREAD_MS 1000
 
-int64_t parked_delay_ms(uint32_t times)
+int64_t recipient_parked_delay_ms(uint32_t times)
 {
     static const int64_t MINUTES[] = {5, 15, 60};
     return (times < 3 ? MINUTES[times] : 60) * 60 * 1000;
@@ -21,11 +21,11 @@ static void park_for(struct hky_shard *sh, struct hky_recipient *r, const char *
     if (r->parked_at_ms == 0) {
         r->parked_at_ms = now_ms;
     }
-    set_reason(r, why);
+    recipient_set_reason(r, why);
     hky_plan_unref(&r->plan);
     recipient_enter(sh, r, HKY_RCPT_PARKED);
     if (now_ms - r->parked_at_ms >= (int64_t)sh->policy->engine.parked_sec * 1000) {
-        finish(sh, r, HKY_RCPT_FAILED, NULL, why, NULL);
+        recipient_finish(sh, r, HKY_RCPT_FAILED, NULL, why, NULL);
         return;
     }
     r->next_at_ms = now_ms + delay_ms;
@@ -33,21 +33,22 @@ static void park_for(struct hky_shard *sh, struct hky_recipient *r, const char *
     counter_add(&sh->n.parked, 1);
     recipients_append(&sh->parked, r);
     shard_set_due(sh, r, r->next_at_ms);
-    remember(sh, r);
+    recipient_journal(sh, r);
     if (is_new) {
-        tell(sh, HKY_EVENT_PARKED, r, &(struct note){.text = r->reason, .next_at_ms = r->next_at_ms});
+        event_of_recipient(sh, HKY_EVENT_PARKED, r,
+                           &(struct event_details){.text = r->reason, .next_at_ms = r->next_at_ms});
     }
 }
 
-void park(struct hky_shard *sh, struct hky_recipient *r, const char *why)
+void recipient_park(struct hky_shard *sh, struct hky_recipient *r, const char *why)
 {
-    park_for(sh, r, why, parked_delay_ms(r->parked_times));
+    park_for(sh, r, why, recipient_parked_delay_ms(r->parked_times));
 }
 
 /* What the policy wants to see comes from the disk in no time; a disk that does not give it is asked like a policy. */
 static void park_unread(struct hky_shard *sh, struct hky_recipient *r, const char *why)
 {
-    park_for(sh, r, why, r->parked_times == 0 ? UNREAD_MS : parked_delay_ms(r->parked_times - 1U));
+    park_for(sh, r, why, r->parked_times == 0 ? UNREAD_MS : recipient_parked_delay_ms(r->parked_times - 1U));
 }
 
 static void unpark(struct hky_shard *sh, struct hky_recipient *r, int64_t now_ms)
@@ -70,8 +71,8 @@ static void unpark(struct hky_shard *sh, struct hky_recipient *r, int64_t now_ms
     r->parked_at_ms = 0;
     r->parked_times = 0;
     recipient_enter(sh, r, HKY_RCPT_QUEUED);
-    set_reason(r, NULL);
-    tell(sh, HKY_EVENT_UNPARKED, r, &(struct note){0});
+    recipient_set_reason(r, NULL);
+    event_of_recipient(sh, HKY_EVENT_UNPARKED, r, &(struct event_details){0});
 }
 
 /* ---- what was left already is not entered again ---- */
@@ -198,28 +199,28 @@ static void go_without_plan(struct hky_shard *sh, struct hky_recipient *r, const
 {
     switch (d->kind) {
     case HKY_WAITS:
-        wait_for_answer(sh, r, d->text);
+        undecided_wait_for_answer(sh, r, d->text);
         break;
     case HKY_UNANSWERED:
-        ask_after_failure(sh, r, d->text);
+        undecided_ask_after_failure(sh, r, d->text);
         break;
     case HKY_CROWDED:
-        ask_when_free(sh, r);
+        undecided_ask_when_free(sh, r);
         break;
     case HKY_UNREAD:
         park_unread(sh, r, d->text);
         break;
     default:
-        park(sh, r, d->text[0] != '\0' ? d->text : "no_route");
+        recipient_park(sh, r, d->text[0] != '\0' ? d->text : "no_route");
         break;
     }
 }
 
-bool plan_anew(struct hky_shard *sh, struct hky_recipient *r)
+bool recipient_plan_anew(struct hky_shard *sh, struct hky_recipient *r)
 {
     struct hky_decision d;
-    if (!policy_has_time(sh)) {
-        ask_later(sh, r);
+    if (!shard_has_policy_time(sh)) {
+        undecided_ask_later(sh, r);
         return false;
     }
     memset(&d, 0, sizeof d);
@@ -237,7 +238,7 @@ bool plan_anew(struct hky_shard *sh, struct hky_recipient *r)
     take_arms(r, &d);
     free(d.arms);
     if (rest == NULL && r->plan == NULL) {
-        park(sh, r, "no_route: the plan has only relays that were left already");
+        recipient_park(sh, r, "no_route: the plan has only relays that were left already");
         return false;
     }
     /* the worker's vm may still be that of the policy before: then it is asked again */
@@ -251,9 +252,9 @@ bool plan_anew(struct hky_shard *sh, struct hky_recipient *r)
     unpark(sh, r, shard_now(sh));
     if (is_first) {
         r->parked_times = 0;
-        set_reason(r, NULL);
-        tell(sh, HKY_EVENT_DECIDED, r, &(struct note){0});
+        recipient_set_reason(r, NULL);
+        event_of_recipient(sh, HKY_EVENT_DECIDED, r, &(struct event_details){0});
     }
-    remember(sh, r);
+    recipient_journal(sh, r);
     return true;
 }

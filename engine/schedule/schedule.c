@@ -71,7 +71,7 @@ enum hky_err hky_schedule_new(const struct hky_schedule_params *p, struct hky_sc
     hky_map_init(&s->accounts);
     hky_map_init(&s->relays);
     TAILQ_INIT(&s->troubled);
-    TAILQ_INIT(&s->askings);
+    TAILQ_INIT(&s->queries);
     s->shards = hky_calloc(p->n_workers, sizeof *s->shards);
     for (unsigned i = 0; i < p->n_workers; i++) {
         shard_init(&s->shards[i], s, i, p->loops[i]);
@@ -111,7 +111,7 @@ static void shard_fini(struct hky_shard *sh)
     }
     drop_jobs(sh);
     drop_all(&sh->held);
-    drop_all(&sh->place);
+    drop_all(&sh->to_place);
     drop_all(&sh->inbox);
     for (unsigned i = 0; i < sh->s->n_workers; i++) {
         drop_all(&sh->out[i]);
@@ -121,7 +121,7 @@ static void shard_fini(struct hky_shard *sh)
         struct hky_message *m = recipient_due(n)->message;
         hky_message_unref(&m);
     }
-    jobs_free(sh);
+    shard_free_jobs(sh);
     shard_retire_lanes(sh);
     shard_fini_turn(sh);
     for (struct lane *l; (l = TAILQ_FIRST(&sh->gone_lanes)) != NULL;) {
@@ -171,7 +171,7 @@ void hky_schedule_free(struct hky_schedule **sp)
     hky_map_fini(&s->accounts);
     hky_map_fini(&s->relays);
     caps_free(&s->caps);
-    askings_free(s);
+    schedule_free_queries(s);
     inflight_close(&s->inflight);
     hky_policy_unref(&s->policy);
     for (struct reserve *r; (r = LIST_FIRST(&s->reserves)) != NULL;) { /* told after the loops had stopped */
@@ -194,7 +194,7 @@ static void restore_times(const struct hky_shard *sh, struct hky_recipient *r, i
     int64_t began_ms = r->step_at_ms, most_ms = retry->n > 0 ? (int64_t)retry->after_sec[retry->n - 1] * 1000 : 0;
     unsigned n = hky_recipient_n_past(r);
     if (r->state == HKY_RCPT_PARKED) {
-        most_ms = parked_delay_ms(r->parked_times > 0 ? r->parked_times - 1U : 0);
+        most_ms = recipient_parked_delay_ms(r->parked_times > 0 ? r->parked_times - 1U : 0);
     } else if (n > 0) {
         struct hky_past last;
         hky_recipient_past(r, n - 1, &last);
@@ -224,23 +224,23 @@ static void restore(struct hky_shard *sh, struct hky_recipient *r, int64_t now_m
     sh->s->n_maybe_duplicates += was != INFLIGHT_NOT;
     if (was == INFLIGHT_SENDING) { /* maybe because of it */
         r->unclean += r->unclean < UINT8_MAX;
-        remember(sh, r);
+        recipient_journal(sh, r);
     }
     if (r->state == HKY_RCPT_HELD) {
         recipients_append(&sh->held, r);
         counter_add(&sh->n.held, 1);
     } else if (r->state == HKY_RCPT_QUEUED && r->unclean >= UNCLEAN_MOST) {
-        place_push(sh, r); /* to be held there */
+        recipient_list_for_placing(sh, r); /* to be held there */
     } else if (r->next_at_ms > now_ms) {
         if (r->state == HKY_RCPT_PARKED) {
             recipients_append(&sh->parked, r);
             counter_add(&sh->n.parked, 1);
         } else {
-            count_deferred(sh, r, 1);
+            shard_count_deferred(sh, r, 1);
         }
         shard_set_due(sh, r, r->next_at_ms);
     } else {
-        place_push(sh, r);
+        recipient_list_for_placing(sh, r);
     }
 }
 
@@ -283,13 +283,13 @@ void hky_schedule_start(struct hky_schedule *s)
 static void stop_at_once(struct hky_shard *sh, struct hky_recipient *r)
 {
     if (r->state == HKY_RCPT_HELD) {
-        hold(sh, r, r->reason != NULL ? r->reason : "held");
+        recipient_hold(sh, r, r->reason != NULL ? r->reason : "held");
         return;
     }
     char why[200];
     snprintf(why, sizeof why, "%s", r->reason != NULL ? r->reason : "no_route");
     recipient_enter(sh, r, HKY_RCPT_QUEUED); /* news for the log */
-    park(sh, r, why);
+    recipient_park(sh, r, why);
 }
 
 void hky_schedule_enqueue(struct hky_schedule *s, unsigned worker, struct hky_message *m)
@@ -307,7 +307,7 @@ void hky_schedule_enqueue(struct hky_schedule *s, unsigned worker, struct hky_me
         if (r->state == HKY_RCPT_PARKED || r->state == HKY_RCPT_HELD) {
             stop_at_once(sh, r);
         } else {
-            place(sh, r);
+            recipient_place(sh, r);
         }
     }
     hky_message_unref(&m);

@@ -91,8 +91,8 @@ void shard_wake_at(struct hky_shard *sh, struct lane *l, int64_t at_ms)
 static void give_up_waiting(struct hky_shard *sh, struct hky_recipient *r, int64_t now_ms)
 {
     if (now_ms >= r->expire_at_ms) {
-        unplace(sh, r);
-        expire(sh, r);
+        recipient_unplace(sh, r);
+        recipient_expire(sh, r);
         return;
     }
     const struct hky_step *step = &r->plan->steps[r->step];
@@ -100,7 +100,7 @@ static void give_up_waiting(struct hky_shard *sh, struct hky_recipient *r, int64
     enum hky_class reason = lane_is_paused(own(r)->lane, &until_ms) ? HKY_CLASS_PAUSED : HKY_CLASS_FULL;
     int64_t end_ms = plan_within_end(sh->policy, r, reason);
     bool is_over = now_ms >= end_ms || step->wait_sec != HKY_UNSET_SEC;
-    if (is_over && leave_for_reason(sh, r, reason)) {
+    if (is_over && recipient_leave_step(sh, r, reason)) {
         return;
     }
     int64_t next_ms = end_ms > now_ms && end_ms < r->expire_at_ms ? end_ms : r->expire_at_ms;
@@ -114,7 +114,7 @@ static void on_due(struct hky_shard *sh, struct hky_recipient *r, int64_t now_ms
         give_up_waiting(sh, r, now_ms);
         return;
     }
-    place_anew(sh, r);
+    recipient_place_anew(sh, r);
 }
 
 static void set_timer(struct hky_shard *sh, int64_t now_ms)
@@ -154,7 +154,7 @@ static void on_clock_set(struct hky_shard *sh, int64_t by_ms)
     for (r = recipients_first(&sh->held); r != NULL; r = recipients_next(r)) {
         move_times(r, by_ms);
     }
-    for (r = recipients_first(&sh->place); r != NULL; r = recipients_next(r)) {
+    for (r = recipients_first(&sh->to_place); r != NULL; r = recipients_next(r)) {
         move_times(r, by_ms);
     }
     struct job *j;
@@ -259,8 +259,8 @@ static bool empty_gone_lanes(struct hky_shard *sh)
     for (l = TAILQ_FIRST(&sh->gone_lanes); l != NULL && moved < PLACED_A_TURN; l = next) {
         next = TAILQ_NEXT(l, all_link);
         for (struct hky_recipient *r; moved < PLACED_A_TURN && (r = lane_any(l)) != NULL; moved++) {
-            unplace(sh, r);
-            place_push(sh, r);
+            recipient_unplace(sh, r);
+            recipient_list_for_placing(sh, r);
         }
         moved += l->n_jobs == 0; /* to free one is work as well */
         lane_free_if_over(l);
@@ -278,7 +278,7 @@ static bool ask_parked(struct hky_shard *sh)
             sh->n_to_ask = 0;
             break;
         }
-        place_anew(sh, r);
+        recipient_place_anew(sh, r);
     }
     return sh->n_to_ask > 0;
 }
@@ -304,19 +304,19 @@ static void run_turn(struct hky_shard *sh)
     if (sh->timer_at_ms == INT64_MAX) {
         set_timer(sh, shard_mono(sh)); /* the first turn: restored ones are due before anything placed now */
     }
-    is_more = ask_undecided(sh);
+    is_more = undecided_ask(sh);
     is_more = empty_gone_lanes(sh) || is_more;
     is_more = ask_parked(sh) || is_more;
-    for (unsigned n = 0; n < PLACED_A_TURN && (r = recipients_first(&sh->place)) != NULL; n++) {
-        look_leaves(sh, r);
-        recipients_remove(&sh->place, r);
-        place(sh, r);
+    for (unsigned n = 0; n < PLACED_A_TURN && (r = recipients_first(&sh->to_place)) != NULL; n++) {
+        survey_leaves(sh, r);
+        recipients_remove(&sh->to_place, r);
+        recipient_place(sh, r);
         counter_add(&sh->n.moving, -1); /* only now: it is never in nobody's count */
     }
     hand_over_all(sh);
     wake_lanes(sh);
     hand_over_all(sh); /* a take may have found other homes */
-    if (is_more || !TAILQ_EMPTY(&sh->place) || !TAILQ_EMPTY(&sh->woken)) {
+    if (is_more || !TAILQ_EMPTY(&sh->to_place) || !TAILQ_EMPTY(&sh->woken)) {
         hky_loop_post(sh->loop, &sh->again_task); /* connections get their turn in between */
     } else {
         sh->is_turn_set = false;
@@ -360,7 +360,7 @@ static void take_inbox(struct hky_shard *sh, bool is_early)
     pthread_mutex_unlock(&sh->inbox_lock);
     for (struct hky_recipient *r; (r = recipients_first(&in)) != NULL;) {
         recipients_remove(&in, r);
-        place(sh, r);
+        recipient_place(sh, r);
         counter_add(&sh->n.moving, -1);
     }
 }
@@ -440,9 +440,9 @@ void shard_init(struct hky_shard *sh, struct hky_schedule *s, unsigned index, st
     TAILQ_INIT(&sh->answered);
     TAILQ_INIT(&sh->to_ask[0]);
     TAILQ_INIT(&sh->to_ask[1]);
-    TAILQ_INIT(&sh->place);
+    TAILQ_INIT(&sh->to_place);
     TAILQ_INIT(&sh->jobs);
-    TAILQ_INIT(&sh->spare_jobs);
+    TAILQ_INIT(&sh->idle_jobs);
     TAILQ_INIT(&sh->inbox);
     pthread_mutex_init(&sh->inbox_lock, NULL);
     sh->out = hky_calloc(s->n_workers, sizeof *sh->out);

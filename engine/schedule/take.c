@@ -6,25 +6,25 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define LOOKED_AT_MAX 64 /* recipients without a job in one call: then the loop gets its turn */
-#define SPARE_JOBS    64
-#define SPARE_CAP     256 /* recipients; larger ones are not kept */
-#define FIT_LEAST     8
-#define GAP_FIRST_MS  250
-#define GAP_MOST_MS   60000
-#define NAMED_MOST_MS (3600 * 1000)
-#define AGAIN_MOST_MS (60 * 1000) /* a job that waits longer had better be a deferred one */
+#define LOOKED_AT_MAX       64 /* recipients without a job in one call: then the loop gets its turn */
+#define IDLE_JOBS_MOST      64
+#define IDLE_JOB_RECIPIENTS 256 /* recipients; larger ones are not kept */
+#define FIT_LEAST           8
+#define GAP_FIRST_MS        250
+#define GAP_MOST_MS         60000
+#define NAMED_MOST_MS       (3600 * 1000)
+#define AGAIN_MOST_MS       (60 * 1000) /* a job that waits longer had better be a deferred one */
 
 /* ---- jobs ---- */
 
 static struct job *job_new(struct hky_shard *sh)
 {
-    struct job *j = TAILQ_FIRST(&sh->spare_jobs);
+    struct job *j = TAILQ_FIRST(&sh->idle_jobs);
     if (j == NULL) {
         return hky_calloc(1, sizeof *j);
     }
-    TAILQ_REMOVE(&sh->spare_jobs, j, link);
-    sh->n_spare--;
+    TAILQ_REMOVE(&sh->idle_jobs, j, link);
+    sh->n_idle_jobs--;
     return j;
 }
 
@@ -46,18 +46,18 @@ static void job_drop(struct job *j)
 
 static void job_free(struct hky_shard *sh, struct job *j)
 {
-    if (sh->n_spare < SPARE_JOBS && j->cap <= SPARE_CAP) {
-        TAILQ_INSERT_HEAD(&sh->spare_jobs, j, link);
-        sh->n_spare++;
+    if (sh->n_idle_jobs < IDLE_JOBS_MOST && j->cap <= IDLE_JOB_RECIPIENTS) {
+        TAILQ_INSERT_HEAD(&sh->idle_jobs, j, link);
+        sh->n_idle_jobs++;
         return;
     }
     job_drop(j);
 }
 
-void jobs_free(struct hky_shard *sh)
+void shard_free_jobs(struct hky_shard *sh)
 {
-    for (struct job *j; (j = TAILQ_FIRST(&sh->spare_jobs)) != NULL;) {
-        TAILQ_REMOVE(&sh->spare_jobs, j, link);
+    for (struct job *j; (j = TAILQ_FIRST(&sh->idle_jobs)) != NULL;) {
+        TAILQ_REMOVE(&sh->idle_jobs, j, link);
         job_drop(j);
     }
     for (struct job *j; (j = TAILQ_FIRST(&sh->jobs)) != NULL;) {
@@ -155,7 +155,7 @@ static uint32_t count_peers(struct lane *l, struct hky_recipient *r, int64_t now
     uint32_t n = 1;
     for (struct hky_recipient *p = r; n < most && (p = lane_peer(p)) != NULL; n++) {
         bool goes_along = p->step == r->step && p->plan != NULL && p->plan->hash == r->plan->hash &&
-                          p->expire_at_ms > now_ms && !is_plan_stale(l->shard, p, now_ms);
+                          p->expire_at_ms > now_ms && !recipient_has_stale_plan(l->shard, p, now_ms);
         if (!goes_along) {
             break;
         }
@@ -170,13 +170,13 @@ static struct hky_recipient *next_candidate(struct lane *l, int64_t now_ms, stru
     struct hky_shard *sh = l->shard;
     for (struct hky_recipient *r; (r = lane_peek(l)) != NULL && *looked < LOOKED_AT_MAX; ++*looked) {
         if (r->expire_at_ms <= now_ms) {
-            unplace(sh, r);
-            expire(sh, r);
+            recipient_unplace(sh, r);
+            recipient_expire(sh, r);
             continue;
         }
-        if (is_plan_stale(sh, r, now_ms)) {
+        if (recipient_has_stale_plan(sh, r, now_ms)) {
             sh->keeps_place = l; /* behind the others it would be stale again when its turn comes, and never go */
-            place_anew(sh, r);
+            recipient_place_anew(sh, r);
             sh->keeps_place = NULL;
             continue;
         }
@@ -184,7 +184,7 @@ static struct hky_recipient *next_candidate(struct lane *l, int64_t now_ms, stru
         if (identity->is_allowed) {
             return r;
         }
-        bool is_left = leave_for_reason(sh, r, HKY_CLASS_SENDS_AS);
+        bool is_left = recipient_leave_step(sh, r, HKY_CLASS_SENDS_AS);
         HKY_ASSERT(is_left); /* nothing changes by waiting: it goes on, fails, or a route's react holds it */
     }
     return NULL;
@@ -211,7 +211,7 @@ static void fill(struct job *j, struct lane *l, struct hky_recipient *first, uin
     job_fit(j, n);
     for (uint32_t i = 0; i < n; i++, r = next) {
         next = i + 1 < n ? recipients_next(r) : NULL;
-        unplace(sh, r);
+        recipient_unplace(sh, r);
         recipient_enter(sh, r, HKY_RCPT_SENDING);
         own(r)->lane = NULL;
         j->pub.recipients[i] = j->slots_of[i] = r;
@@ -361,7 +361,7 @@ static void pause_account(struct job *j, const struct hky_advance *a, const stru
     lane_note_trouble(l);
     pthread_mutex_unlock(&s->lock);
     if (is_news) {
-        tell_lane(l->shard, HKY_EVENT_RELAY_PAUSED, l, schedule_wall_at(s, until_ms), why);
+        event_of_lane(l->shard, HKY_EVENT_RELAY_PAUSED, l, schedule_wall_at(s, until_ms), why);
         schedule_recheck(s, true);
     }
 }
@@ -394,20 +394,20 @@ static bool apply_operator_action(struct hky_shard *sh, struct hky_recipient *r,
     enum hky_queue_action action = own(r)->operator_action;
     own(r)->operator_action = 0;
     if (action == HKY_QUEUE_CANCEL) {
-        finish(sh, r, HKY_RCPT_CANCELLED, o, "by an operator", j);
+        recipient_finish(sh, r, HKY_RCPT_CANCELLED, o, "by an operator", j);
     } else if (action == HKY_QUEUE_HOLD) {
-        hold_after(sh, r, "by an operator", o, j);
+        recipient_hold_after(sh, r, "by an operator", o, j);
     }
     return action != 0;
 }
 
-static void go_on(struct job *j, struct hky_recipient *r, const struct hky_outcome *o, const struct hky_advance *a,
-                  int64_t now_ms)
+static void apply_advance(struct job *j, struct hky_recipient *r, const struct hky_outcome *o,
+                          const struct hky_advance *a, int64_t now_ms)
 {
     struct hky_shard *sh = j->owner->shard;
-    struct note n = {.outcome = o, .job = j, .text = a->why};
+    struct event_details n = {.outcome = o, .job = j, .text = a->why};
     if (own(r)->operator_action == HKY_QUEUE_HOLD && a->action == HKY_ACTION_NEXT) {
-        enter_step(r, a->step, o->class, now_ms); /* released, it goes on there */
+        recipient_enter_step(r, a->step, o->class, now_ms); /* released, it goes on there */
     }
     if (a->action != HKY_ACTION_DONE && apply_operator_action(sh, r, o, j)) {
         return;
@@ -415,30 +415,30 @@ static void go_on(struct job *j, struct hky_recipient *r, const struct hky_outco
     switch (a->action) {
     case HKY_ACTION_DONE:
         r->copies++;
-        finish(sh, r, HKY_RCPT_DELIVERED, o, NULL, j);
+        recipient_finish(sh, r, HKY_RCPT_DELIVERED, o, NULL, j);
         break;
     case HKY_ACTION_RETRY: {
         int64_t at = a->at_ms, end = a->pause_account_sec > 0 ? gate_end(j->owner) : 0;
         at = at < end ? end : at;
         at = at < r->expire_at_ms ? at : r->expire_at_ms;
         n.next_at_ms = at;
-        defer_until(sh, r, at);
-        remember(sh, r);
-        tell(sh, HKY_EVENT_DEFERRED, r, &n);
+        recipient_defer(sh, r, at);
+        recipient_journal(sh, r);
+        event_of_recipient(sh, HKY_EVENT_DEFERRED, r, &n);
         break;
     }
     case HKY_ACTION_NEXT:
         recipient_enter(sh, r, HKY_RCPT_QUEUED);
-        enter_step(r, a->step, o->class, now_ms);
-        remember(sh, r);
-        tell(sh, HKY_EVENT_ROUTED, r, &n);
-        place_later(sh, r);
+        recipient_enter_step(r, a->step, o->class, now_ms);
+        recipient_journal(sh, r);
+        event_of_recipient(sh, HKY_EVENT_ROUTED, r, &n);
+        recipient_place_later(sh, r);
         break;
     case HKY_ACTION_HOLD:
-        hold_after(sh, r, a->why, o, j);
+        recipient_hold_after(sh, r, a->why, o, j);
         break;
     default:
-        finish(sh, r, o->class == HKY_CLASS_EXPIRED ? HKY_RCPT_EXPIRED : HKY_RCPT_FAILED, o, a->why, j);
+        recipient_finish(sh, r, o->class == HKY_CLASS_EXPIRED ? HKY_RCPT_EXPIRED : HKY_RCPT_FAILED, o, a->why, j);
         break;
     }
 }
@@ -481,7 +481,7 @@ void hky_schedule_result(struct hky_job *pub, unsigned i, const struct hky_outco
     } else if (o->class == HKY_CLASS_OK) {
         speed_up(j);
     }
-    go_on(j, r, o, &a, now_ms);
+    apply_advance(j, r, o, &a, now_ms);
 }
 
 /* ---- done ---- */
@@ -508,7 +508,7 @@ static void settle_gate(struct job *j, int64_t now_ms)
     lane_note_trouble(l);
     pthread_mutex_unlock(&s->lock);
     if (is_news) {
-        tell_lane(l->shard, kind, l, is_failure ? schedule_wall_at(s, until_ms) : 0, is_failure ? j->why : NULL);
+        event_of_lane(l->shard, kind, l, is_failure ? schedule_wall_at(s, until_ms) : 0, is_failure ? j->why : NULL);
     }
     if (is_news || j->is_probe) {
         schedule_recheck(s, is_news);
@@ -530,11 +530,11 @@ static void put_back(struct job *j)
             continue;
         }
         if (j->owner->is_gone) {
-            place_later(sh, r);
+            recipient_place_later(sh, r);
             continue;
         }
         lane_push(j->owner, r, true);
-        shard_set_due(sh, r, give_up_at(r, &r->plan->steps[r->step], shard_now(sh)));
+        shard_set_due(sh, r, recipient_gives_up_at(r, &r->plan->steps[r->step], shard_now(sh)));
     }
 }
 

@@ -67,26 +67,26 @@ void undecided_unplace(struct hky_shard *sh, struct hky_recipient *r)
     shard_turn_later(sh); /* the place of its decision is free */
 }
 
-bool policy_has_time(const struct hky_shard *sh)
+bool shard_has_policy_time(const struct hky_shard *sh)
 {
     bool is_in_turn = sh->is_asking || (TAILQ_EMPTY(&sh->to_ask[0]) && TAILQ_EMPTY(&sh->to_ask[1]));
     return is_in_turn && !sh->is_crowded && sh->asked_ns < POLICY_A_TURN_NS;
 }
 
-void ask_later(struct hky_shard *sh, struct hky_recipient *r)
+void undecided_ask_later(struct hky_shard *sh, struct hky_recipient *r)
 {
     enter_undecided(sh, r, IS_TO_ASK);
 }
 
-void ask_when_free(struct hky_shard *sh, struct hky_recipient *r)
+void undecided_ask_when_free(struct hky_shard *sh, struct hky_recipient *r)
 {
     sh->is_crowded = true;
     enter_undecided(sh, r, IS_TO_ASK);
 }
 
-void wait_for_answer(struct hky_shard *sh, struct hky_recipient *r, const char *what)
+void undecided_wait_for_answer(struct hky_shard *sh, struct hky_recipient *r, const char *what)
 {
-    set_reason(r, what);
+    recipient_set_reason(r, what);
     enter_undecided(sh, r, shard_now(sh) + ANSWER_MOST_MS);
 }
 
@@ -96,7 +96,7 @@ static int64_t unanswered_delay_ms(uint32_t times)
     return (times < 3 ? MINUTES[times] : 60) * 60 * 1000;
 }
 
-void ask_after_failure(struct hky_shard *sh, struct hky_recipient *r, const char *why)
+void undecided_ask_after_failure(struct hky_shard *sh, struct hky_recipient *r, const char *why)
 {
     int64_t now_ms = shard_now(sh);
     bool is_new = r->parked_times == 0;
@@ -106,15 +106,16 @@ void ask_after_failure(struct hky_shard *sh, struct hky_recipient *r, const char
     int64_t end_ms =
         r->parked_at_ms != 0 ? r->parked_at_ms + (int64_t)sh->policy->engine.parked_sec * 1000 : r->expire_at_ms;
     if (now_ms >= end_ms) {
-        finish(sh, r, HKY_RCPT_EXPIRED, NULL, why, NULL);
+        recipient_finish(sh, r, HKY_RCPT_EXPIRED, NULL, why, NULL);
         return;
     }
     int64_t at_ms = now_ms + unanswered_delay_ms(r->parked_times);
     r->parked_times += r->parked_times < UINT8_MAX;
-    set_reason(r, why);
+    recipient_set_reason(r, why);
     enter_undecided(sh, r, at_ms < end_ms ? at_ms : end_ms);
     if (is_new) {
-        tell(sh, HKY_EVENT_UNDECIDED, r, &(struct note){.text = r->reason, .next_at_ms = r->next_at_ms});
+        event_of_recipient(sh, HKY_EVENT_UNDECIDED, r,
+                           &(struct event_details){.text = r->reason, .next_at_ms = r->next_at_ms});
     }
 }
 
@@ -148,16 +149,16 @@ static void ask(struct hky_shard *sh, struct hky_recipient *r)
     if (was_answered) {
         sh->is_crowded = false;
     }
-    if (!is_plan_stale(sh, r, shard_now(sh))) { /* a reload brought back the policy that had planned it */
+    if (!recipient_has_stale_plan(sh, r, shard_now(sh))) { /* a reload brought back the policy that had planned it */
         forget(sh, r);
     }
     sh->goes_first = r->plan != NULL && r->policy == (uint32_t)sh->policy->hash;
-    place(sh, r);
+    recipient_place(sh, r);
     sh->goes_first = false;
     counter_add(&sh->n.moving, -1);
 }
 
-bool ask_undecided(struct hky_shard *sh)
+bool undecided_ask(struct hky_shard *sh)
 {
     struct hky_recipient *r;
     sh->asked_ns = 0;

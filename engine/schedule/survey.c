@@ -1,7 +1,7 @@
 /*
  * Looking at every recipient of a shard, each once, in portions: between them the queue goes on, so that nobody waits
  * for an operator's question over a million. Nothing is pointed at between portions but the next one of a list, and
- * whoever takes that one out moves the pointer on. What was looked at carries the mark of the look. Recipients move
+ * whoever takes that one out moves the pointer on. What was looked at carries the mark of the survey. Recipients move
  * from place to place meanwhile, so all places are gone through again until nothing new turns up.
  */
 #include "internal.h"
@@ -10,58 +10,58 @@
 #define PORTION_NS       1000000
 #define PASSES_MOST      8
 
-enum look_phase { LOOK_PLACE, LOOK_HELD, LOOK_HEAP, LOOK_JOBS, LOOK_PHASES };
+enum survey_phase { SURVEY_TO_PLACE, SURVEY_HELD, SURVEY_HEAP, SURVEY_JOBS, SURVEY_PHASES };
 
-static void enter_phase(struct look *k, unsigned phase)
+static void enter_phase(struct survey *k, unsigned phase)
 {
     struct hky_shard *sh = k->shard;
     k->phase = phase;
-    k->next = phase == LOOK_PLACE  ? recipients_first(&sh->place)
-              : phase == LOOK_HELD ? recipients_first(&sh->held)
-                                   : NULL;
+    k->next = phase == SURVEY_TO_PLACE ? recipients_first(&sh->to_place)
+              : phase == SURVEY_HELD   ? recipients_first(&sh->held)
+                                       : NULL;
     k->at = 1;
 }
 
-void look_begin(struct look *k, struct hky_shard *sh, uint32_t mark)
+void survey_begin(struct survey *k, struct hky_shard *sh, uint32_t mark)
 {
-    *k = (struct look){.shard = sh, .mark = mark};
-    sh->look = k;
-    enter_phase(k, LOOK_PLACE);
+    *k = (struct survey){.shard = sh, .mark = mark};
+    sh->survey = k;
+    enter_phase(k, SURVEY_TO_PLACE);
 }
 
-void look_leaves(struct hky_shard *sh, const struct hky_recipient *r)
+void survey_leaves(struct hky_shard *sh, const struct hky_recipient *r)
 {
-    if (sh->look != NULL && sh->look->next == r) {
-        sh->look->next = recipients_next(r);
+    if (sh->survey != NULL && sh->survey->next == r) {
+        sh->survey->next = recipients_next(r);
     }
 }
 
 /* The next one that was not looked at, NULL: the portion or the phase is over. */
-static struct hky_recipient *next_in_list(struct look *k, unsigned *n)
+static struct hky_recipient *next_in_list(struct survey *k, unsigned *n)
 {
     for (struct hky_recipient *r; *n < LOOKED_A_PORTION && (r = k->next) != NULL; ++*n) {
         k->next = recipients_next(r);
-        if (own(r)->look_mark != k->mark) {
+        if (own(r)->survey_mark != k->mark) {
             return r;
         }
     }
     return NULL;
 }
 
-static struct hky_recipient *next_in_heap(struct look *k, unsigned *n)
+static struct hky_recipient *next_in_heap(struct survey *k, unsigned *n)
 {
     for (struct hky_heap *h = &k->shard->due; *n < LOOKED_A_PORTION && k->at <= h->n; k->at++, ++*n) {
         struct hky_recipient *r = recipient_due(h->nodes[k->at]);
-        if (own(r)->look_mark != k->mark) {
+        if (own(r)->survey_mark != k->mark) {
             return r; /* stays the place: what comes there when this one leaves is looked at, too */
         }
     }
     return NULL;
 }
 
-static void look_at(struct look *k, struct hky_recipient *r, int64_t now_ms)
+static void survey_visit(struct survey *k, struct hky_recipient *r, int64_t now_ms)
 {
-    own(r)->look_mark = k->mark;
+    own(r)->survey_mark = k->mark;
     k->n_new++;
     k->n_found += r->message->accepted_at_ms <= k->asked_at_ms;
     k->each(k->ctx, k->shard, r, now_ms);
@@ -74,41 +74,41 @@ static bool is_time_over(int64_t began_ns)
 }
 
 /* False: there are more. */
-static bool look_at_jobs(struct look *k, int64_t now_ms, int64_t began_ns)
+static bool survey_visit_jobs(struct survey *k, int64_t now_ms, int64_t began_ns)
 {
     struct job *j;
     TAILQ_FOREACH (j, &k->shard->jobs, link) {
         for (unsigned i = 0; i < j->pub.n; i++) {
-            if (j->slots_of[i] == NULL || own(j->slots_of[i])->look_mark == k->mark) {
+            if (j->slots_of[i] == NULL || own(j->slots_of[i])->survey_mark == k->mark) {
                 continue;
             }
             if (is_time_over(began_ns)) {
                 return false;
             }
-            look_at(k, j->slots_of[i], now_ms);
+            survey_visit(k, j->slots_of[i], now_ms);
         }
     }
     return true;
 }
 
-static bool is_phase_over(const struct look *k)
+static bool is_phase_over(const struct survey *k)
 {
-    return k->phase == LOOK_HEAP ? k->at > k->shard->due.n : k->next == NULL;
+    return k->phase == SURVEY_HEAP ? k->at > k->shard->due.n : k->next == NULL;
 }
 
-bool look_on(struct look *k)
+bool survey_go_on(struct survey *k)
 {
     int64_t now_ms = shard_now(k->shard), began_ns = hky_mono_ns();
-    for (unsigned n = 0; k->phase < LOOK_PHASES;) {
-        if (k->phase == LOOK_JOBS) {
-            if (!look_at_jobs(k, now_ms, began_ns)) {
+    for (unsigned n = 0; k->phase < SURVEY_PHASES;) {
+        if (k->phase == SURVEY_JOBS) {
+            if (!survey_visit_jobs(k, now_ms, began_ns)) {
                 return true;
             }
         } else {
-            struct hky_recipient *r = k->phase == LOOK_HEAP ? next_in_heap(k, &n) : next_in_list(k, &n);
+            struct hky_recipient *r = k->phase == SURVEY_HEAP ? next_in_heap(k, &n) : next_in_list(k, &n);
             if (r != NULL) {
                 n++;
-                look_at(k, r, now_ms);
+                survey_visit(k, r, now_ms);
             }
             if (n >= LOOKED_A_PORTION || is_time_over(began_ns)) {
                 return true;
@@ -118,11 +118,11 @@ bool look_on(struct look *k)
             }
         }
         enter_phase(k, k->phase + 1);
-        if (k->phase == LOOK_PHASES && k->n_new > 0 && ++k->n_passes < PASSES_MOST) {
+        if (k->phase == SURVEY_PHASES && k->n_new > 0 && ++k->n_passes < PASSES_MOST) {
             k->n_new = 0;
-            enter_phase(k, LOOK_PLACE);
+            enter_phase(k, SURVEY_TO_PLACE);
         }
     }
-    k->shard->look = NULL;
+    k->shard->survey = NULL;
     return false;
 }
