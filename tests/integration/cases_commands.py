@@ -1,11 +1,13 @@
 """What the commands say when something is wrong, and to whom the exit code is an answer."""
 import json
 import os
+import re
 import signal
 import smtplib
 import socket
 import subprocess
 import threading
+import time
 
 from common import case, holds, message, same, send
 from harness import answers, free_ports, wait_for
@@ -232,7 +234,7 @@ def eighty_columns(world):
           "a relay with quite a long name" }} }}
     """ % free_ports(1)[0]
     world.write("policy.lua", text)
-    engine = world.engine(POLICY.replace('"r"', '"a relay with quite a long name"'))
+    engine = world.engine(POLICY.replace('"r"', '"a relay with quite a long name"').replace('dsn =', 'timezone = "Asia/Tokyo", dsn ='))
     for i in range(3):
         send(engine, f"a-rather-long-local-part-{i}@mail.of-a-long-domain.example")
     wait_for(lambda: engine.queue()["n"] == 3, why="three queued")
@@ -252,8 +254,14 @@ def eighty_columns(world):
     explained = world.run(*commands[7])[1]
     holds("Asia/Tokyo" in explained and "460 more that do not match" in explained and len(explained.splitlines()) < 150, explained)
     id_ = engine.queue()["rows"][0]["id"]
-    shown_ = world.run("queue", "show", id_, "--spool", engine.spool)[1]
-    holds("times in     UTC" in world.run("queue", "show", id_, "--utc", "--spool", engine.spool)[1] and "times in " in shown_, shown_)
+    accepted = []
+    for option, zone in (([], "Asia/Tokyo"), (["--utc"], "UTC")):
+        text = world.run("queue", "show", id_, *option, "--spool", engine.spool)[1]
+        holds(re.search(f"times in +{zone}\n", text), text)
+        accepted.append(time.mktime(time.strptime(re.search(r"accepted +(\S+ \S+) ", text).group(1), "%Y-%m-%d %H:%M:%S")))
+    same(accepted[0] - accepted[1], 9 * 3600, "Tokyo is nine hours ahead")
+    explained = [world.run(*commands[7], "--at", "1796083200", *option)[1] for option in ([], ["--utc"])]
+    holds("2026-12-01 09:00:00 Asia/Tokyo" in explained[0] and "2026-12-01 00:00:00 UTC" in explained[1], explained)
 
 
 @case("commands", "what peers and policies say reaches the terminal as text: no control characters, no broken UTF-8")

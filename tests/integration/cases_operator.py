@@ -435,10 +435,12 @@ def relay_says_what_is(world):
     same(state("on"), ("drained", "more"), "on")
     holds("on: paused" in relay("pause", "on", "--for", "2h"), "a pause after a drain")
     same(state("on"), ("paused", ""), "what was said last counts")
+    same(engine.stop(), 0, "exit code")
     restart(engine)
     same(state("on"), ("paused", ""), "after a restart")
     row = shown(world, "relay", "resume", "on", "--spool", engine.spool)
     same((row["relay"], row["state"]), ("on", "ok"), "--json says what became of it")
+    same(engine.stop(), 0, "exit code")
     restart(engine)
     same(state("on"), ("ok", ""), "after a restart")
     caps = relay_state(world, engine, "off")["caps"]
