@@ -114,7 +114,8 @@ static enum hky_err expect_name(struct hky_tls_link *link, const char *name, str
         return HKY_OK;
     if (name == NULL || name[0] == 0)
         return hky_error_set(e, HKY_E_TLS, "there is no name to verify the certificate against");
-    SSL_set_hostflags(link->ssl, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
+    /* RFC 9525 6.3: names stand in subjectAltName, never in CN alone; "*" is a whole label. */
+    SSL_set_hostflags(link->ssl, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS | X509_CHECK_FLAG_NEVER_CHECK_SUBJECT);
     int ok = is_ip ? X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(link->ssl), name) : SSL_set1_host(link->ssl, name);
     if (ok != 1)
         return hky_error_set(e, HKY_E_TLS, "the name %.100s cannot be verified", name);

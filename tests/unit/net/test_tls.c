@@ -128,6 +128,7 @@ static void the_server_is_checked(void **state)
         {"another name", "mail.example.org", true, false},
         {"a wildcard for one label", "a.wild.example", true, true},
         {"a wildcard not for two", "a.b.wild.example", true, false},
+        {"a wildcard for a part of a label", "part.part.example", true, false},
         {"the right address", "127.0.0.1", true, true},
         {"another address", "127.0.0.2", true, false},
         {"no name to verify", NULL, true, false},
@@ -207,6 +208,65 @@ static void a_pin_alone_is_enough_for_a_self_signed_server(void **state)
             fail_msg("%s: events %s, %s", cases[i].what, b.client.events, b.client.error.text);
         assert_int_equal(hky_stream_tls_is_verified(b.client.s), !cases[i].is_pin_wrong);
         hky_tls_unref(&tls);
+        both_down(&b);
+    }
+}
+
+/* Every octet of a pin counts. */
+static void a_pin_is_compared_whole(void **state)
+{
+    (void)state;
+    for (int digit = 0; digit < 64; digit += 7) {
+        struct both b;
+        char pin[65];
+        memcpy(pin, lab.pin, sizeof pin);
+        pin[digit] = pin[digit] == '0' ? '1' : '0';
+        struct hky_tls *tls = client_tls(false, pin);
+        both_up(&b);
+        shake(&b, tls, "mail.example");
+        if (strcmp(b.client.events, "f") != 0)
+            fail_msg("digit %d: events %s", digit, b.client.events);
+        hky_tls_unref(&tls);
+        both_down(&b);
+    }
+}
+
+/* RFC 9525 6.3: a certificate that has its name in CN only has none. */
+static void a_name_in_cn_alone_is_no_name(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *what, *alt;
+        bool is_fine;
+    } cases[] = {{"no subjectAltName", NULL, false},
+                 {"only an address there", "IP:127.0.0.1", false},
+                 {"only a mailbox there", "email:a@mail.example", false},
+                 {"the name there, too", "DNS:mail.example", true}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct both b;
+        struct hky_error e = {0};
+        struct hky_tls *server = NULL, *client = NULL;
+        char file[64], key_file[64];
+        EVP_PKEY *key = EVP_EC_gen("P-256");
+        snprintf(file, sizeof file, "%s/cn.pem", lab.dir);
+        snprintf(key_file, sizeof key_file, "%s/cn_key.pem", lab.dir);
+        write_key(key_file, key);
+        make_certificate(file, key, "mail.example", cases[i].alt);
+        EVP_PKEY_free(key);
+        assert_int_equal(hky_tls_server_new(file, key_file, &server, &e), HKY_OK);
+        struct hky_tls_client_params p = {.is_verified = true, .ca_file = file};
+        assert_int_equal(hky_tls_client_new(&p, &client, &e), HKY_OK);
+        unlink(file);
+        unlink(key_file);
+        both_up(&b);
+        hky_stream_start_tls(b.server.s, server, NULL);
+        hky_stream_start_tls(b.client.s, client, "mail.example");
+        hky_stream_write(b.client.s, "hello\n", 6);
+        turns(b.loop, 12);
+        if (strcmp(b.client.events, cases[i].is_fine ? "sd" : "f") != 0)
+            fail_msg("%s: events %s, %s", cases[i].what, b.client.events, b.client.error.text);
+        hky_tls_unref(&server);
+        hky_tls_unref(&client);
         both_down(&b);
     }
 }
@@ -515,6 +575,8 @@ int main(void)
         cmocka_unit_test(the_server_is_checked),
         cmocka_unit_test(an_untrusted_certificate_is_named),
         cmocka_unit_test(a_pin_alone_is_enough_for_a_self_signed_server),
+        cmocka_unit_test(a_pin_is_compared_whole),
+        cmocka_unit_test(a_name_in_cn_alone_is_no_name),
         cmocka_unit_test(a_second_connection_resumes_and_is_still_checked),
         cmocka_unit_test(octets_after_starttls_in_clear_are_refused),
         cmocka_unit_test(the_client_refuses_octets_after_the_220),
