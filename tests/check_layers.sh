@@ -41,7 +41,7 @@ for room in table lua; do
     for file in engine/route/$room/*.[ch]; do
         while IFS= read -r included; do
             case "$room:$included" in
-
+                table:route/lua/*|*:route/load/*) complain "$file includes $included: it is above engine/route/$room" ;;
             esac
         done < <(includes "$file")
     done
