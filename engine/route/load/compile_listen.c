@@ -70,7 +70,7 @@ static void read_user(struct hky_loader *l, int body, struct hky_place place, st
     hky_get(L, body, "password");
     out->password = hky_read_secret(l, lua_gettop(L), what, place);
     if (out->password.name == NULL && out->password.literal == NULL && l->problems->n_errors == n_told)
-        hky_complain(l, place, false, "%s: needs a password: password = secret \"name\"", what);
+        hky_complain(l, place, false, "%s: the password is missing: write password = secret \"name\"", what);
     if (hky_get(L, body, "scenario") != LUA_TNIL)
         out->scenarios = hky_read_strings(l, lua_gettop(L));
     if (hky_get(L, body, "sender") != LUA_TNIL) {
@@ -138,7 +138,7 @@ static void read_listener(struct hky_loader *l, int body, struct hky_listen *out
     if (s != NULL)
         address(l, s, out);
     else if (l->problems->n_errors == n_told)
-        hky_complain(l, out->place, false, "listen: needs addr = \"address:port\"");
+        hky_complain(l, out->place, false, "listen: the address is missing: write addr = \"address:port\"");
     out->cert = file(l, body, "cert");
     out->key = file(l, body, "key");
     s = hky_get_string(L, body, "tls", "");
@@ -149,7 +149,7 @@ static void read_listener(struct hky_loader *l, int body, struct hky_listen *out
     else if (s[0] != 0)
         hky_complain(l, out->place, false, "listen: tls must be starttls or implicit, not \"%.60s\"", s);
     if (out->tls != HKY_LISTEN_PLAIN && (out->cert[0] == 0 || out->key[0] == 0) && l->problems->n_errors == n_told)
-        hky_complain(l, out->place, false, "listen: tls needs cert = \"file.pem\" and key = \"file.pem\"");
+        hky_complain(l, out->place, false, "listen: for tls, write cert = \"file.pem\" and key = \"file.pem\"");
     read_users(l, body, out);
     read_allow(l, body, out);
 }
@@ -175,10 +175,11 @@ static void read_one(struct hky_loader *l, int index, struct hky_place place, st
         return;
     if (out->n_users == 0 && !out->has_allow)
         hky_complain(l, place, false,
-                     "listen: %s is reachable by others: state users = { ... } or allow = { \"network\" }", out->addr);
+                     "listen: other machines can reach %s: write users = { ... } or allow = { \"network\" }",
+                     out->addr);
     if (out->n_users > 0 && out->tls == HKY_LISTEN_PLAIN)
         hky_complain(l, place, out->has_allow,
-                     "listen: nobody can log in at %s without TLS: state tls = \"starttls\", cert and key", out->addr);
+                     "listen: nobody can log in at %s without TLS: write tls = \"starttls\", cert and key", out->addr);
 }
 
 void hky_compile_listen(struct hky_loader *l, int index, struct hky_place place, struct hky_engine_options *o)

@@ -86,7 +86,7 @@ static int choice(struct relay_read *r, const char *key, const char *const *name
         strncat(list, names[i], sizeof list - strlen(list) - 1);
     }
     near = hky_nearest(hky_str_z(s), names, (size_t)n);
-    hky_complain(r->l, place_of(r, key), false, "%s: %s \"%.60s\" is none of %s%s%s%s", r->what, key, s, list,
+    hky_complain(r->l, place_of(r, key), false, "%s: %s must be one of %s, not \"%.60s\"%s%s%s", r->what, key, list, s,
                  near ? ": did you mean \"" : "", near ? near : "", near ? "\"?" : "");
     return otherwise;
 }
@@ -190,18 +190,19 @@ static void read_server(struct relay_read *r)
     o->is_mx = hky_get_bool(L, r->merged, "mx", false);
     o->port = (uint16_t)hky_get_int(L, r->merged, "port", o->is_mx ? 25 : is_ssl ? 465 : 0);
     if (o->is_mx && host[0] != 0)
-        hky_complain(r->l, place_of(r, "host"), false, "%s: mx = true has no host: state one of them", r->what);
+        hky_complain(r->l, place_of(r, "host"), false, "%s: a relay with mx = true has no host: write one of them",
+                     r->what);
     if (!o->is_mx && host[0] == 0 && !r->has_no_preset && !is_attempted(r, "host", LUA_TSTRING) &&
         !is_attempted(r, "preset", LUA_TSTRING) && !is_attempted(r, "mx", LUA_TBOOLEAN))
-        hky_complain(r->l, r->spec->place, false, "%s: state host = \"server\", preset = \"name\" or mx = true",
-                     r->what);
+        hky_complain(r->l, r->spec->place, false,
+                     "%s: the server is missing: write host = \"server\", preset = \"name\" or mx = true", r->what);
     o->host = keep(r->l, host_of(r, host));
     if (o->port == 0)
         o->port = 587;
     o->tls = (enum hky_tls_mode)choice(r, "tls", modes, 4, (int)tls_by_port(r, is_ssl));
     if (is_ssl && o->tls != HKY_TLS_IMPLICIT)
         hky_complain(r->l, place_of(r, "tls"), false,
-                     "%s: ssl:// in host means TLS from the start, and tls = \"%s\" means something else: state one of "
+                     "%s: ssl:// in host means TLS from the start, and tls = \"%s\" means something else: write one of "
                      "them",
                      r->what, modes[o->tls]);
     read_authority(r);
@@ -260,15 +261,17 @@ static void check_login(struct relay_read *r, bool has_password, bool has_oauth,
     else if (r->lacks_user && is_attempted(r, "user", LUA_TSTRING))
         return;
     else if (r->lacks_user && (has_password || has_oauth))
-        hky_complain(r->l, r->spec->place, false, "%s: has a password but no user", r->what);
+        hky_complain(r->l, r->spec->place, false, "%s: there is a password but no user: write user = \"...\"", r->what);
     else if (r->lacks_user)
-        hky_complain(r->l, place_of(r, "auth"), false, "%s: auth needs user and password", r->what);
+        hky_complain(r->l, place_of(r, "auth"), false, "%s: auth is written, but user and password are missing",
+                     r->what);
     else if (needs_oauth && !has_oauth && !is_attempted(r, "oauth", LUA_TNIL))
-        hky_complain(r->l, place_of(r, "auth"), false, "%s: OAuth2 needs oauth = { ... }", r->what);
+        hky_complain(r->l, place_of(r, "auth"), false, "%s: OAuth2 is asked for, but oauth = { ... } is missing",
+                     r->what);
     else if (!needs_oauth && o->auth != HKY_AUTH_NONE && !has_password && !has_oauth &&
              !is_attempted(r, "password", LUA_TNIL) && !is_attempted(r, "oauth", LUA_TNIL))
-        hky_complain(r->l, r->spec->place, false, "%s: has a user but no password: password = secret \"name\"",
-                     r->what);
+        hky_complain(r->l, r->spec->place, false,
+                     "%s: there is a user but no password: write password = secret \"name\"", r->what);
 }
 
 /* The preset whose server is typed by hand, or NULL. ".xserver.jp" among a preset's hosts are those below it. */
@@ -392,7 +395,7 @@ static void read_from(struct relay_read *r)
             return;
         if (strchr(o->user, '@') == NULL) {
             hky_complain(r->l, r->spec->place, false,
-                         "%s: user is no address, so state the account's address: from = \"...\"", r->what);
+                         "%s: the user is no address: write the address of the account, from = \"...\"", r->what);
             return;
         }
         lua_pushstring(L, o->user);

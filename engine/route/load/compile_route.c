@@ -65,7 +65,7 @@ static const char *const *read_strings(struct route_read *r, const char *key)
                      "%s: %s: the list is empty: name one, or leave the key out", r->what, key);
     else if (type == LUA_TTABLE && n_values(L) > lua_rawlen(L, -1))
         hky_complain(r->l, hky_place_of(r->l, r->place, key, true), false,
-                     "%s: %s: the list has a hole: nil stands in it", r->what, key);
+                     "%s: %s: the list has a hole: there is nil in it", r->what, key);
     lua_pop(L, 1);
     return all != NULL && all[0] != NULL ? all : NULL;
 }
@@ -166,7 +166,7 @@ static void read_conditions(struct route_read *r)
     if (o->to.set == NULL) {
         int type = hky_get(L, r->body, "to");
         if (type == LUA_TNIL || (type == LUA_TBOOLEAN && !lua_toboolean(L, -1)))
-            hky_complain(r->l, r->place, false, "%s: to must be stated; to = \"*\" is everyone", r->what);
+            hky_complain(r->l, r->place, false, "%s: to is missing: write to = \"*\" for everyone", r->what);
         lua_pop(L, 1);
         o->to.set = hky_set_new();
     }
@@ -287,7 +287,8 @@ static void read_via(struct route_read *r)
     struct hky_error e;
 
     if (type == LUA_TNIL || (type == LUA_TBOOLEAN && !lua_toboolean(L, via))) {
-        hky_complain(r->l, r->place, false, "%s: needs via: a relay, a table of steps, split or function(r)", r->what);
+        hky_complain(r->l, r->place, false, "%s: via is missing: write a relay, a table of steps, split or function(r)",
+                     r->what);
     } else if (type == LUA_TFUNCTION) {
         struct hky_plan *draft = hky_arena_alloc(&r->l->table->arena, sizeof *draft);
         r->draft.is_from_function = true;

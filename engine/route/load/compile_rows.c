@@ -142,8 +142,8 @@ static void row_merge(struct hky_loader *l, const struct hky_relay_spec *s, int 
             if (hky_get(L, body, k->name) == LUA_TNIL) {
                 if (is_of_file && is_security_key(k->name) && strcmp(s->place.file, place.file) != 0) {
                     hky_complain(l, hky_place_of(l, place, k->name, true), false,
-                                 "row \"%s\": %s of this account is for \"%s\" (%s:%u) to say", name, k->name, s->name,
-                                 s->place.file, s->place.line);
+                                 "row \"%s\": %s of this account can be written in \"%s\" (%s:%u) only", name, k->name,
+                                 s->name, s->place.file, s->place.line);
                 } else if (!is_key || strcmp(k->name, "preset") == 0) {
                     lua_pushstring(L, k->name);
                     lua_pushvalue(L, mine);
@@ -202,8 +202,8 @@ static void row_relay(struct hky_loader *l, int row, const char *name, struct hk
         hky_loader_mention(l, false, relay, place);
         l->mentions[l->n_mentions - 1].is_disabled = !hky_get_bool(L, row, "enabled", true);
         if (has_relay_keys(L, row))
-            hky_complain(l, place, false, "%s: relay = \"%s\" and settings of a server: state one of them", what,
-                         relay);
+            hky_complain(l, place, false, "%s: relay = \"%s\" has the settings of a server already: write one of them",
+                         what, relay);
     } else if (!hky_get_bool(L, row, "enabled", true)) {
         hky_map_put(&l->disabled, hky_str_z(name), l);
         return;
@@ -315,7 +315,7 @@ static void rows_read(struct hky_loader *l, struct hky_decl *d)
         if (lua_type(L, -2) != LUA_TNUMBER)
             hky_complain(l, d->place, false, "rows: write a list of rows, { { name = ... }, { name = ... } }");
         else if (lua_tointeger(L, -2) > n || lua_tointeger(L, -2) < 1)
-            hky_complain(l, d->place, false, "rows: the list has a hole: nil stands before row %d",
+            hky_complain(l, d->place, false, "rows: the list has a hole: there is nil before row %d",
                          (int)lua_tointeger(L, -2));
         lua_pop(L, 1);
     }

@@ -244,7 +244,7 @@ static void check_one(lua_State *L, int index, const struct hky_key *const *keys
 
     if (lua_type(L, -2) != LUA_TSTRING) {
         if (!array || lua_type(L, -2) != LUA_TNUMBER)
-            hky_script_problem(L, place, "%s: a value without a key; write key = value", what);
+            hky_script_problem(L, place, "%s: there is a value without a key: write key = value", what);
         return;
     }
     name.p = lua_tolstring(L, -2, &name.n);

@@ -155,7 +155,7 @@ bool hky_read_on(lua_State *L, int index, struct hky_place place, uint64_t *mask
             lua_settop(L, item - 1);
         }
         if (*mask == 0 && is_good)
-            hky_script_problem(L, place, "on: names no class: the step would never be entered");
+            hky_script_problem(L, place, "on: there is no class in the list, so that the step would never be entered");
     } else {
         on_one(L, index, place, mask);
     }
@@ -235,7 +235,7 @@ bool hky_read_plan(lua_State *L, int index, const char *what, struct hky_place p
                                lua_tostring(L, -2));
             ok = false;
         } else if (lua_type(L, -2) == LUA_TNUMBER && (lua_Unsigned)lua_tointeger(L, -2) - 1 >= n) {
-            hky_script_problem(L, place, "%s: via: the list of steps has a hole: nil stands in it", what);
+            hky_script_problem(L, place, "%s: via: the list of steps has a hole: there is nil in it", what);
             ok = false;
         }
         lua_pop(L, 1);
@@ -311,13 +311,13 @@ static bool arm_read(lua_State *L, struct hky_arena *arena, int index, const str
     hky_keys_check(L, index, keys, false, what, place);
     name = hky_get_string(L, index, "arm", NULL);
     if (name == NULL || name[0] == 0 || strlen(name) > 60) {
-        hky_script_problem(L, place, "%s: an arm needs a name: arm = \"name\"", what);
+        hky_script_problem(L, place, "%s: an arm has no name: write arm = \"name\"", what);
         return false;
     }
     arm->name = hky_arena_z(arena, name);
     ok = arm_share(L, arena, index, arm, what, place);
     if (hky_get(L, index, "via") == LUA_TNIL) {
-        hky_script_problem(L, place, "%s: arm \"%s\" needs via", what, name);
+        hky_script_problem(L, place, "%s: arm \"%s\" has no via: write via = plan", what, name);
         ok = false;
     } else if (!hky_read_plan(L, lua_gettop(L), what, place, &plan)) {
         ok = false;
@@ -355,7 +355,7 @@ static void split_check(lua_State *L, const struct hky_split *s, const char *wha
         sum += s->arms[i].share;
         for (uint32_t k = 0; k < i; k++)
             if (strcmp(s->arms[i].name, s->arms[k].name) == 0)
-                hky_script_problem(L, place, "%s: arm \"%s\" is there twice", what, s->arms[i].name);
+                hky_script_problem(L, place, "%s: there are two arms \"%s\"", what, s->arms[i].name);
     }
     if (rest > 1)
         hky_script_problem(L, place, "%s: only one arm can have \"rest\"", what);
@@ -395,7 +395,7 @@ struct hky_split *hky_read_split(lua_State *L, struct hky_arena *arena, int inde
         hky_script_problem(L, place, "%s: by must be \"recipient\" or \"message\"", what);
     n = lua_rawlen(L, body);
     if (n < 1 || n > HKY_ARMS_MAX) {
-        hky_script_problem(L, place, "%s: needs 1 to %d arms", what, HKY_ARMS_MAX);
+        hky_script_problem(L, place, "%s: a split has 1 to %d arms", what, HKY_ARMS_MAX);
         lua_pop(L, 1);
         return NULL;
     }

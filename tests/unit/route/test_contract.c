@@ -440,7 +440,7 @@ static const struct refusal {
     {"JSON: TLS of an account of the policy",
      "relay 'r' { host = 'h.example', user = 'u', password = secret 'p' } rows 'r.json'",
      {"r.json", "[ { \"name\": \"x\", \"host\": \"h.example\", \"user\": \"u\", \"to\": \"*\", \"tls\": \"none\" } ]"},
-     "tls of this account is for \"r\""},
+     "tls of this account can be written in \"r\""},
     {"JSON: when is no function",
      "rows 'r.json'",
      {"r.json", "[ { \"name\": \"x\", \"host\": \"h.example\", \"to\": \"*\", \"when\": \"nobody\" } ]"},
