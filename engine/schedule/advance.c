@@ -124,7 +124,8 @@ static int64_t within_end(const struct walk *w, int next)
     const struct hky_step *s = step_of(w);
     int64_t entered = w->r->step_at_ms != 0 ? w->r->step_at_ms : w->now_ms;
     bool is_stated = s->within_sec != HKY_UNSET_SEC;
-    if (is_stated && (next != NO_STEP || w->cause == HKY_CLASS_MAILBOX_FULL)) {
+    bool may_end = w->cause == HKY_CLASS_MAILBOX_FULL && (w->o == NULL || !w->o->is_temporary);
+    if (is_stated && (next != NO_STEP || may_end)) {
         return entered + (int64_t)s->within_sec * 1000;
     }
     if (is_stated || next == NO_STEP || w->expire_at_ms <= entered) {
@@ -256,6 +257,38 @@ static void after_temporary(struct walk *w)
     retry_within(w, w->now_ms + usual_delay_ms(w));
 }
 
+bool plan_uses_a_try(const struct hky_outcome *o)
+{
+    switch (o->class) {
+    case HKY_CLASS_NETWORK:
+    case HKY_CLASS_SYSTEM_TEMP:
+    case HKY_CLASS_UNKNOWN:
+        return true;
+    case HKY_CLASS_BAD_MAILBOX:
+    case HKY_CLASS_BAD_DOMAIN:
+    case HKY_CLASS_INACTIVE:
+    case HKY_CLASS_FILTERED:
+    case HKY_CLASS_AUTH_POLICY:
+    case HKY_CLASS_BLOCKED_IP:
+    case HKY_CLASS_SIZE_FORMAT:
+    case HKY_CLASS_REPUTATION_CONTENT:
+        return o->is_temporary;
+    default:
+        return false;
+    }
+}
+
+/* Another way at once; with none left it is waited for: a certificate that expired must not destroy a queue. */
+static void after_tls(struct walk *w)
+{
+    int next = next_for(w);
+    if (next != NO_STEP) {
+        go_next(w, next, hky_class_name(w->cause));
+    } else {
+        retry_within(w, w->now_ms + usual_delay_ms(w));
+    }
+}
+
 static void after_rate_limited(struct walk *w)
 {
     int64_t named = w->o->retry_after_sec < RETRY_AFTER_MAX ? w->o->retry_after_sec : RETRY_AFTER_MAX;
@@ -357,8 +390,15 @@ static void by_class(struct walk *w)
     case HKY_CLASS_EXPIRED:
         go_fail(w, "the time to deliver is over");
         break;
+    case HKY_CLASS_TLS:
+        after_tls(w);
+        break;
     default: /* theirs and content: another way only where `on` names them; the rest of ours: next, else fail */
-        next_or_fail(w, hky_class_name(w->cause));
+        if (w->o->is_temporary) {
+            after_temporary(w); /* whatever it says, it may be over soon: the same account first, and never the end */
+        } else {
+            next_or_fail(w, hky_class_name(w->cause));
+        }
         break;
     }
 }

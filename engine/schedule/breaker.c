@@ -74,10 +74,11 @@ bool gate_on_good(struct gate *g)
     return is_news;
 }
 
-bool gate_on_failure(struct gate *g, bool was_probe, int64_t now_ms, const char *why)
+bool gate_on_failure(struct gate *g, bool is_certain, int64_t now_ms, const char *why)
 {
     g->failures++;
-    bool opens = was_probe || (g->breaker == BREAKER_CLOSED && g->failures >= FAILURES_TO_OPEN);
+    bool opens =
+        (is_certain && g->breaker != BREAKER_OPEN) || (g->breaker == BREAKER_CLOSED && g->failures >= FAILURES_TO_OPEN);
     bool is_news = false;
     if (opens) {
         int64_t next_ms = g->open_ms * 2 < OPEN_MOST_MS ? g->open_ms * 2 : OPEN_MOST_MS;

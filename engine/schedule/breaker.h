@@ -28,7 +28,9 @@ enum gate_answer { GATE_GO, GATE_PROBE /* one job; tell its end */, GATE_WAIT };
 enum gate_answer gate_ask(struct gate *g, int64_t now_ms, bool take, int64_t *until_ms);
 /* The end of a job. True: it was healthy (or paused) before and is the other now. */
 bool gate_on_good(struct gate *g);
-bool gate_on_failure(struct gate *g, bool was_probe, int64_t now_ms, const char *why);
+/* `is_certain`: one is enough to open the breaker: it was a probe, or TLS that does not come about, which the next one
+ * will not get either. */
+bool gate_on_failure(struct gate *g, bool is_certain, int64_t now_ms, const char *why);
 void gate_on_nothing(struct gate *g, bool was_probe, int64_t now_ms); /* given back */
 /* A reply says that the account cannot send for now. `named_sec` what it named, 0: grows by itself. */
 bool gate_pause(struct gate *g, uint32_t named_sec, bool is_login, int64_t now_ms, const char *why);

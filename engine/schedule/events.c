@@ -27,6 +27,25 @@ void event_of_recipient(struct hky_shard *sh, enum hky_event_kind kind, const st
     sh->s->ops->event(sh->s->ops->ctx, sh->index, &ev);
 }
 
+/* An account that stops, and why, is what somebody who reads the log must see at once: a password that is refused, a
+ * certificate that has expired. Once for each stop, not for each mail. */
+static void log_lane(struct hky_shard *sh, enum hky_event_kind kind, const struct lane *l, const char *why)
+{
+    bool is_paused = kind == HKY_EVENT_RELAY_PAUSED;
+    bool has_domain = l->pub.destination[0] != '\0';
+
+    if (kind != HKY_EVENT_RELAY_PAUSED && kind != HKY_EVENT_RELAY_RESUMED) {
+        return;
+    }
+    if (has_domain) {
+        hky_log(sh->s->log, is_paused ? HKY_LOG_WARN : HKY_LOG_INFO, "relay", "state=%s relay=%s domain=%s why=%s",
+                is_paused ? "paused" : "resumed", l->pub.relay_name, l->pub.destination, why != NULL ? why : "");
+    } else {
+        hky_log(sh->s->log, is_paused ? HKY_LOG_WARN : HKY_LOG_INFO, "relay", "state=%s relay=%s account=%s why=%s",
+                is_paused ? "paused" : "resumed", l->pub.relay_name, l->pub.account, why != NULL ? why : "");
+    }
+}
+
 void event_of_lane(struct hky_shard *sh, enum hky_event_kind kind, const struct lane *l, int64_t until_ms,
                    const char *why)
 {
@@ -40,4 +59,5 @@ void event_of_lane(struct hky_shard *sh, enum hky_event_kind kind, const struct 
         .text = why,
     };
     sh->s->ops->event(sh->s->ops->ctx, sh->index, &ev);
+    log_lane(sh, kind, l, why);
 }

@@ -205,7 +205,7 @@ struct job {
     struct lane *owner;
     struct caps_slots slots;
     bool is_probe;
-    bool got_through, failed_to_connect;
+    bool got_through, failed_to_connect, failed_at_tls;
     /* what its replies have made of lane and account so far: once each, however many recipients they were for */
     bool has_slowed, has_sped_up;
     uint32_t paused_sec;

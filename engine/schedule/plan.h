@@ -19,5 +19,7 @@ int64_t plan_expire_at(const struct hky_policy *policy, const struct hky_recipie
 /* How long an account that has used up its quota is paused: the relay's own cap of an hour up to a day, the longest of
  * them; 0: it has none. */
 uint32_t plan_quota_window_sec(const struct hky_relay *relay);
+/* Does an attempt that ended like this use up one of the step's `tries`? Trouble that may pass, of whatever class. */
+bool plan_uses_a_try(const struct hky_outcome *o);
 
 #endif

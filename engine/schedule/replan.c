@@ -101,8 +101,8 @@ static bool has_attempt(const struct hky_recipient *r, const char *relay, unsign
 
 static bool ends_for_good(const struct hky_past *p)
 {
-    return p->class == HKY_CLASS_FILTERED || p->class == HKY_CLASS_AUTH_POLICY || p->class == HKY_CLASS_BLOCKED_IP ||
-           p->class == HKY_CLASS_TLS || p->class == HKY_CLASS_SIZE_FORMAT;
+    return !p->is_temporary && (p->class == HKY_CLASS_FILTERED || p->class == HKY_CLASS_AUTH_POLICY ||
+                                p->class == HKY_CLASS_BLOCKED_IP || p->class == HKY_CLASS_SIZE_FORMAT);
 }
 
 /* By its attempts alone: what an older plan than the present one left is known from nothing else. */

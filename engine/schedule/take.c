@@ -380,9 +380,7 @@ static void count(struct hky_recipient *r, const struct hky_outcome *o, const st
     hky_recipient_remember(r, now_ms, j->pub.lane->relay_name, o);
     r->attempts += r->attempts < UINT8_MAX;
     r->step_attempts += r->step_attempts < UINT8_MAX;
-    bool uses_a_try =
-        o->class == HKY_CLASS_NETWORK || o->class == HKY_CLASS_SYSTEM_TEMP || o->class == HKY_CLASS_UNKNOWN;
-    r->tries += uses_a_try && r->tries < UINT8_MAX;
+    r->tries += plan_uses_a_try(o) && r->tries < UINT8_MAX;
     r->ambiguous += o->class == HKY_CLASS_AMBIGUOUS && r->ambiguous < UINT8_MAX;
     r->last_class = (uint8_t)o->class;
 }
@@ -449,10 +447,12 @@ static void judge_connection(struct job *j, const struct hky_outcome *o)
 {
     if (o->reply.origin == HKY_ORIGIN_LOCAL && o->stage <= HKY_STAGE_CONNECT)
         return;
-    if (o->class != HKY_CLASS_NETWORK || o->stage > HKY_STAGE_GREETING) {
+    bool is_tls = o->class == HKY_CLASS_TLS;
+    if (!is_tls && (o->class != HKY_CLASS_NETWORK || o->stage > HKY_STAGE_GREETING)) {
         j->got_through = true;
     } else {
         j->failed_to_connect = true;
+        j->failed_at_tls = is_tls;
         snprintf(j->why, sizeof j->why, "%s: %.90s", hky_stage_name(o->stage), o->reply.text);
     }
 }
@@ -498,7 +498,7 @@ static void settle_gate(struct job *j, int64_t now_ms)
     pthread_mutex_lock(&s->lock);
     bool is_news = false;
     if (is_failure) {
-        is_news = gate_on_failure(l->gate, j->is_probe, now_ms, j->why);
+        is_news = gate_on_failure(l->gate, j->is_probe || j->failed_at_tls, now_ms, j->why);
     } else if (j->got_through) {
         is_news = gate_on_good(l->gate);
     } else {

@@ -17,7 +17,7 @@
     X(FILTERED, "filtered", 'O', 0)                                                                                    \
     X(AUTH_POLICY, "auth_policy", 'O', 0)                                                                              \
     X(BLOCKED_IP, "blocked_ip", 'O', 0)                                                                                \
-    X(TLS, "tls", 'O', 0)                                                                                              \
+    X(TLS, "tls", 'O', 1)                                                                                              \
     X(SIZE_FORMAT, "size_format", 'O', 0)                                                                              \
     X(QUOTA_EXHAUSTED, "quota_exhausted", 'O', 0)                                                                      \
     X(RELAY_AUTH, "relay_auth", 'O', 0)                                                                                \

@@ -1,5 +1,7 @@
 #include "unit/schedule/fake.h"
 
+#include "schedule/plan.h"
+
 #define START INT64_C(1764550800000) /* 2025-12-01 10:00 JST */
 #define OURS                                                                                                           \
     (HKY_CLASS_BIT(HKY_CLASS_FILTERED) | HKY_CLASS_BIT(HKY_CLASS_AUTH_POLICY) | HKY_CLASS_BIT(HKY_CLASS_BLOCKED_IP) |  \
@@ -77,7 +79,7 @@ static void move(struct hky_recipient *r, const struct hky_outcome *o, const str
     hky_recipient_remember(r, now, r->plan->steps[r->step].relay, o);
     r->attempts++;
     r->step_attempts++;
-    r->tries += o->class == HKY_CLASS_NETWORK || o->class == HKY_CLASS_SYSTEM_TEMP || o->class == HKY_CLASS_UNKNOWN;
+    r->tries += plan_uses_a_try(o);
     r->ambiguous += o->class == HKY_CLASS_AMBIGUOUS;
     if (a->action == HKY_ACTION_NEXT) {
         r->step = a->step;
@@ -187,9 +189,15 @@ static const struct run RUNS[] = {
      "own rate_limited@0, own rate_limited@600, own rate_limited@1200, ses ok@1200, done"},
     {"mailbox_full is asked every six hours until `within`, then fails",
      {STEP_WITHIN("own", 54000), STEP("ses")},
-     {{"own", HKY_CLASS_MAILBOX_FULL, FOUR_XX, 0, 0}},
+     {{"own", HKY_CLASS_MAILBOX_FULL, FIVE_XX, 0, 0}},
      {0},
      "own mailbox_full@0, own mailbox_full@360, own mailbox_full@720, fail"},
+    {"mailbox_full for the moment is asked until it expires",
+     {STEP_WITHIN("own", 54000), STEP("ses")},
+     {{"own", HKY_CLASS_MAILBOX_FULL, FOUR_XX, 0, 0}},
+     {0},
+     "own mailbox_full@0, own mailbox_full@360, own mailbox_full@720, own mailbox_full@1080, own mailbox_full@1440, "
+     "own mailbox_full@1800, own mailbox_full@2160, own mailbox_full@2520, expired@2880"},
     {"mailbox_full named by `on`: not sooner, but instead of failing",
      {STEP_WITHIN("own", 54000), STEP("ses", .on = ON(MAILBOX_FULL))},
      {{"own", HKY_CLASS_MAILBOX_FULL, FOUR_XX, 0, 0}},
@@ -352,12 +360,95 @@ static void sixty_attempts_are_the_most(void **state)
     assert_non_null(strstr(got, "fail"));
 }
 
+static void two_relays(struct fake_policy *f)
+{
+    fake_policy_init(f, 1);
+    fake_relay(f, "own");
+    fake_relay(f, "ses");
+}
+
+/* No temporary reply ends a recipient, whatever it says; a permanent one does where the table says so. */
+static void no_temporary_reply_ends_a_recipient(void **state)
+{
+    (void)state;
+    struct fake_policy f;
+    two_relays(&f);
+    for (int k = HKY_CLASS_BAD_MAILBOX; k <= HKY_CLASS_UNKNOWN; k++) {
+        for (int n_steps = 1; n_steps <= 2; n_steps++) {
+            struct run run = {
+                .name = "4xx",
+                .steps = {STEP("own"), STEP("ses")},
+                .says = {{"own", (enum hky_class)k, FOUR_XX, 0, 3600}, {"ses", (enum hky_class)k, FOUR_XX, 0, 3600}}};
+            char got[4000];
+            if (n_steps == 1) {
+                run.steps[1] = (struct hky_step){0};
+            }
+            play(&f, &run, got, sizeof got);
+            if (strstr(got, "expired@") == NULL) {
+                fail_msg("%s in a 4xx, %d steps: %s", hky_class_name((enum hky_class)k), n_steps, got);
+            }
+        }
+    }
+}
+
+/* A 4xx about our side is tried at the same account before another one, with another From perhaps, is used. */
+static void a_temporary_reply_is_tried_at_the_same_step_first(void **state)
+{
+    static const enum hky_class ours[] = {HKY_CLASS_FILTERED, HKY_CLASS_AUTH_POLICY, HKY_CLASS_BLOCKED_IP,
+                                          HKY_CLASS_SIZE_FORMAT};
+    static const enum hky_class theirs[] = {HKY_CLASS_BAD_MAILBOX, HKY_CLASS_BAD_DOMAIN, HKY_CLASS_INACTIVE,
+                                            HKY_CLASS_REPUTATION_CONTENT};
+    char got[4000], wanted[200];
+    struct fake_policy f;
+
+    (void)state;
+    two_relays(&f);
+    for (size_t i = 0; i < sizeof ours / sizeof ours[0]; i++) {
+        const char *name = hky_class_name(ours[i]);
+        play(
+            &f,
+            &(struct run){.name = name, .steps = {STEP("own"), STEP("ses")}, .says = {{"own", ours[i], FOUR_XX, 0, 0}}},
+            got, sizeof got);
+        snprintf(wanted, sizeof wanted, "own %s@0, own %s@5, own %s@20, ses ok@20, done", name, name, name);
+        assert_string_equal(got, wanted);
+    }
+    for (size_t i = 0; i < sizeof theirs / sizeof theirs[0]; i++) { /* another way does not cure these */
+        const char *name = hky_class_name(theirs[i]);
+        play(&f,
+             &(struct run){
+                 .name = name, .steps = {STEP("own"), STEP("ses")}, .says = {{"own", theirs[i], FOUR_XX, 1, 0}}},
+             got, sizeof got);
+        snprintf(wanted, sizeof wanted, "own %s@0, own ok@5, done", name);
+        assert_string_equal(got, wanted);
+    }
+}
+
+static void tls_that_does_not_come_about_is_waited_for(void **state)
+{
+    char got[4000];
+    struct fake_policy f;
+
+    (void)state;
+    two_relays(&f);
+    play(&f,
+         &(struct run){
+             .name = "tls", .steps = {STEP("own"), STEP("ses")}, .says = {{"own", HKY_CLASS_TLS, FIVE_XX, 0, 0}}},
+         got, sizeof got);
+    assert_string_equal(got, "own tls@0, ses ok@0, done");
+    play(&f, &(struct run){.name = "tls", .steps = {STEP("own")}, .says = {{"own", HKY_CLASS_TLS, FIVE_XX, 2, 0}}}, got,
+         sizeof got);
+    assert_string_equal(got, "own tls@0, own tls@5, own ok@20, done");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(plays_every_plan),
         cmocka_unit_test(reasons_leave_a_step_or_wait),
         cmocka_unit_test(sixty_attempts_are_the_most),
+        cmocka_unit_test(no_temporary_reply_ends_a_recipient),
+        cmocka_unit_test(a_temporary_reply_is_tried_at_the_same_step_first),
+        cmocka_unit_test(tls_that_does_not_come_about_is_waited_for),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
