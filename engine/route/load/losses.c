@@ -25,25 +25,39 @@ static bool has_list(const struct hky_route_table *t, const struct hky_list *lis
     return false;
 }
 
-/* Do other routes take all whom this one excepts? */
-static bool others_take(const struct hky_route_table *t, const struct hky_match *except)
+/* All whom some route takes whatever the message is. */
+static struct hky_set *taken_by_all(const struct hky_route_table *t)
 {
     struct hky_set *taken = hky_set_new();
-    bool all;
 
     for (uint32_t i = 0; i < t->n_routes; i++)
         if (is_unconditional(t->routes[i]) && !t->routes[i]->except.is_stated)
             hky_set_add_all(taken, t->routes[i]->to.set);
-    all = hky_set_is_subset(except->set, taken);
-    for (uint32_t k = 0; all && k < except->n_lists; k++)
-        all = has_list(t, except->lists[k]);
-    hky_set_unref(&taken);
+    return taken;
+}
+
+/* Do other routes take all whom this one excepts? */
+static bool takes_everybody(const struct hky_route_table *t, const struct hky_route *r, const struct hky_set *taken)
+{
+    bool all = r->to.set->is_everyone && is_unconditional(r);
+
+    if (!all || !r->except.is_stated)
+        return all;
+    all = hky_set_is_subset(r->except.set, taken);
+    for (uint32_t k = 0; all && k < r->except.n_lists; k++)
+        all = has_list(t, r->except.lists[k]);
     return all;
 }
 
-static bool takes_everybody(const struct hky_route_table *t, const struct hky_route *r)
+static bool is_rest_there(const struct hky_route_table *t)
 {
-    return r->to.set->is_everyone && is_unconditional(r) && (!r->except.is_stated || others_take(t, &r->except));
+    struct hky_set *taken = taken_by_all(t);
+    bool is_there = false;
+
+    for (uint32_t i = 0; i < t->n_routes && !is_there; i++)
+        is_there = takes_everybody(t, t->routes[i], taken);
+    hky_set_unref(&taken);
+    return is_there;
 }
 
 static void check_rest(struct hky_loader *l)
@@ -53,14 +67,11 @@ static void check_rest(struct hky_loader *l)
     const struct hky_route *last = NULL;
     char how_long[32];
 
-    for (uint32_t i = 0; i < t->n_routes; i++) {
-        if (takes_everybody(t, t->routes[i]))
-            return;
+    if (t->n_routes == 0 || t->only_to.is_stated || is_rest_there(t)) /* the second: only some are reached at all */
+        return;
+    for (uint32_t i = 0; i < t->n_routes; i++)
         if (last == NULL || t->routes[i]->written > last->written)
             last = t->routes[i];
-    }
-    if (last == NULL || t->only_to.is_stated) /* then only some are reached at all */
-        return;
     if (p->engine.parked_sec % 86400 == 0)
         snprintf(how_long, sizeof how_long, "%u days", p->engine.parked_sec / 86400);
     else
