@@ -34,6 +34,13 @@ static bool is_stated(const struct hky_secret_ref *ref)
     return ref->name != NULL || ref->command != NULL || ref->literal != NULL;
 }
 
+bool hky_login_may_be_sent(const struct hky_relay *r, bool is_secure, bool is_verified, bool is_loopback)
+{
+    if (is_secure)
+        return is_verified;
+    return r->tls == HKY_TLS_NONE && (r->auth != HKY_AUTH_AUTO || is_loopback);
+}
+
 bool hky_relay_has_oauth(const struct hky_relay *r)
 {
     return r->oauth.token_command != NULL || is_stated(&r->oauth.refresh);

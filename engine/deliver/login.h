@@ -24,6 +24,9 @@ struct hky_login_params {
 /* The best of `offered` (bits 1 << hky_auth) for what is asked for; HKY_AUTH_NONE: none fits. Without TLS mechanisms
  * that show the password come last. */
 enum hky_auth hky_login_choose(enum hky_auth asked, bool has_oauth, uint32_t offered, bool is_secure);
+/* May the password or token go over this connection? Over TLS when the server proved who it is; in the clear only where
+ * the policy says tls = "none", and then only when the mechanism is named or the server is this machine. */
+bool hky_login_may_be_sent(const struct hky_relay *r, bool is_secure, bool is_verified, bool is_loopback);
 bool hky_relay_has_oauth(const struct hky_relay *r);
 const char *hky_auth_name(enum hky_auth a); /* "PLAIN"; "" for AUTO and NONE */
 bool hky_auth_is_token(enum hky_auth a);

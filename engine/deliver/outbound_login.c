@@ -11,14 +11,10 @@ static bool is_loopback(const struct hky_outbound *c)
     return hky_is_loopback(peer);
 }
 
-/* AUTH in the clear only where the policy says tls = "none", and then only when the mechanism is named or the server is
- * this machine. */
 static bool may_login(struct hky_outbound *c)
 {
-    const struct hky_relay *r = c->params.relay;
-    if (hky_stream_is_secure(c->stream))
-        return hky_stream_tls_is_verified(c->stream);
-    return r->tls == HKY_TLS_NONE && (r->auth != HKY_AUTH_AUTO || is_loopback(c));
+    return hky_login_may_be_sent(c->params.relay, hky_stream_is_secure(c->stream),
+                                 hky_stream_tls_is_verified(c->stream), is_loopback(c));
 }
 
 static void login_with(struct hky_outbound *c, struct hky_secret *secret, const struct hky_error *why)

@@ -19,6 +19,33 @@ static struct hky_login *start(enum hky_auth auth, const char *user, const char 
     return login;
 }
 
+static void test_where_a_password_may_go(void **state)
+{
+    (void)state;
+    static const struct {
+        enum hky_tls_mode tls;
+        enum hky_auth auth;
+        bool is_secure, is_verified, is_loopback, may;
+    } rows[] = {
+        {HKY_TLS_STARTTLS, HKY_AUTH_AUTO, true, true, false, true},
+        {HKY_TLS_IMPLICIT, HKY_AUTH_PLAIN, true, true, false, true},
+        {HKY_TLS_STARTTLS, HKY_AUTH_PLAIN, true, false, true, false}, /* whoever it is that we speak to */
+        {HKY_TLS_OPPORTUNISTIC, HKY_AUTH_PLAIN, true, false, false, false},
+        {HKY_TLS_OPPORTUNISTIC, HKY_AUTH_AUTO, true, false, true, false},
+        {HKY_TLS_OPPORTUNISTIC, HKY_AUTH_PLAIN, false, false, true, false},
+        {HKY_TLS_STARTTLS, HKY_AUTH_LOGIN, false, false, true, false},
+        {HKY_TLS_NONE, HKY_AUTH_AUTO, false, false, true, true},
+        {HKY_TLS_NONE, HKY_AUTH_AUTO, false, false, false, false},
+        {HKY_TLS_NONE, HKY_AUTH_LOGIN, false, false, false, true}, /* the policy names the mechanism */
+        {HKY_TLS_NONE, HKY_AUTH_LOGIN, true, false, false, false},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct hky_relay r = {.tls = rows[i].tls, .auth = rows[i].auth};
+        if (hky_login_may_be_sent(&r, rows[i].is_secure, rows[i].is_verified, rows[i].is_loopback) != rows[i].may)
+            fail_msg("row %zu", i);
+    }
+}
+
 static void test_choice(void **state)
 {
     (void)state;
@@ -314,6 +341,7 @@ static void test_form_is_escaped(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_where_a_password_may_go),
         cmocka_unit_test(test_choice),
         cmocka_unit_test(test_strings),
         cmocka_unit_test(test_a_long_initial_response_waits),
