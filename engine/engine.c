@@ -247,6 +247,7 @@ static enum hky_err open_workers(struct hky_engine *engine, struct hky_error *e)
         w->notice = hky_notice_new(&(struct hky_notice_params){.loop = w->loop,
                                                                .journal = engine->journal,
                                                                .record = engine->record,
+                                                               .log = engine->log,
                                                                .worker = i,
                                                                .clock = engine->clock,
                                                                .ctx = engine,

@@ -70,14 +70,14 @@ static void add_readable(struct hky_buf *out, struct hky_str s)
 }
 
 /* "Name: value", folded before blanks; a word that is too long for a line is cut. */
-static void add_field(struct hky_buf *out, const char *name, const char *kind, struct hky_str value)
+static void add_field_of(struct hky_buf *out, const char *name, const char *kind, struct hky_str value, bool is_utf8)
 {
     struct hky_buf text;
     size_t column, start = 0;
 
     hky_buf_init(&text, 16384);
     hky_buf_add_z(&text, kind);
-    add_ascii(&text, value);
+    (is_utf8 ? add_readable : add_ascii)(&text, value);
     struct hky_str t = hky_str_trim(hky_buf_str(&text));
     hky_buf_add_z(out, name);
     hky_buf_add_c(out, ':');
@@ -98,6 +98,11 @@ static void add_field(struct hky_buf *out, const char *name, const char *kind, s
     }
     hky_buf_add_z(out, "\r\n");
     hky_buf_fini(&text);
+}
+
+static void add_field(struct hky_buf *out, const char *name, const char *kind, struct hky_str value)
+{
+    add_field_of(out, name, kind, value, false);
 }
 
 static void add_date_field(struct hky_buf *out, const char *name, int64_t at_ms)
@@ -168,9 +173,13 @@ static const struct {
 #define N_ACTIONS (sizeof actions / sizeof actions[0])
 
 /* "550 5.1.1 text"; a local cause is text alone. */
-static void reply_text(const struct hky_reply *r, struct hky_buf *out)
+static void reply_text(const struct hky_reply *r, size_t most, struct hky_buf *out)
 {
     size_t n = r->n <= sizeof r->text ? r->n : sizeof r->text;
+
+    if (most > 0 && n > most)
+        for (n = most; n > 0 && ((unsigned char)r->text[n] & 0xc0) == 0x80; n--)
+            ;
 
     if (r->code != 0)
         hky_buf_printf(out, "%u ", r->code);
@@ -218,20 +227,27 @@ static void add_status(struct hky_buf *out, const struct hky_dsn_recipient *r)
 static void add_people_text(struct hky_buf *out, const struct hky_dsn *d)
 {
     struct hky_buf text, reply;
+    size_t n_told = 0;
 
     hky_buf_init(&text, out->max);
     hky_buf_init(&reply, 2048);
     hky_buf_add_z(&text, "This is the mail system at ");
     add_readable(&text, hky_str_z(d->hostname));
     hky_buf_add_z(&text, ".\r\n");
+    if (d->is_for_owner)
+        hky_buf_add_z(
+            &text, "\r\nThe sender of the message below cannot be told what became of it: it has no sender, or it is "
+                   "a failure notice\r\nitself. You get this because engine.owner names you.\r\n\r\n"
+                   "送信者に通知できないため、engine.owner のアドレスにお知らせします。\r\n");
     for (size_t a = 0; a < N_ACTIONS; a++) {
         bool is_first = true;
 
         for (size_t i = 0; i < d->n; i++) {
             const struct hky_dsn_recipient *r = &d->recipients[i];
 
-            if (r->action != (enum hky_dsn_action)a)
+            if (r->action != (enum hky_dsn_action)a || (d->n_in_text > 0 && n_told == d->n_in_text))
                 continue;
+            n_told++;
             if (is_first)
                 hky_buf_printf(&text, "\r\n%s\r\n\r\n%s\r\n", actions[a].english, actions[a].japanese);
             is_first = false;
@@ -245,7 +261,7 @@ static void add_people_text(struct hky_buf *out, const struct hky_dsn *d)
             }
             if (r->reply != NULL) {
                 hky_buf_clear(&reply);
-                reply_text(r->reply, &reply);
+                reply_text(r->reply, d->diagnostic_most, &reply);
                 hky_buf_add_z(&text, "    ");
                 if (r->reply->code != 0 && r->remote_mta != NULL && r->remote_mta[0] != '\0') {
                     add_readable(&text, hky_str_z(r->remote_mta));
@@ -256,6 +272,11 @@ static void add_people_text(struct hky_buf *out, const struct hky_dsn *d)
             }
         }
     }
+    if (n_told < d->n)
+        hky_buf_printf(
+            &text,
+            "\r\nand %zu more, which the next part of this message names.\r\n他 %zu 件は次のパートをご覧ください。\r\n",
+            d->n - n_told, d->n - n_told);
     add_quoted_printable(out, hky_buf_str(&text));
     hky_buf_fini(&text);
     hky_buf_fini(&reply);
@@ -269,23 +290,30 @@ static bool is_typed(struct hky_str s)
     return semicolon != NULL && semicolon > s.p && semicolon + 1 < s.p + s.n;
 }
 
-static void add_recipient_fields(struct hky_buf *out, const struct hky_dsn_recipient *r)
+/* RFC 6533 3: an address in UTF-8 has a type of its own, and makes the part message/global-delivery-status. */
+static bool is_utf8_address(struct hky_str s)
+{
+    return has_8bit(s) && hky_utf8_is_valid(s);
+}
+
+static void add_recipient_fields(struct hky_buf *out, const struct hky_dsn *d, const struct hky_dsn_recipient *r)
 {
     struct hky_buf text;
 
     hky_buf_init(&text, 4096);
     hky_buf_add_z(out, "\r\n");
     if (is_typed(r->orcpt))
-        add_field(out, "Original-Recipient", "", r->orcpt);
+        add_field_of(out, "Original-Recipient", "", r->orcpt, is_utf8_address(r->orcpt));
     hky_address_format(r->address, false, &text);
-    add_field(out, "Final-Recipient", "rfc822; ", hky_buf_str(&text));
+    bool is_utf8 = is_utf8_address(r->address);
+    add_field_of(out, "Final-Recipient", is_utf8 ? "utf-8; " : "rfc822; ", hky_buf_str(&text), is_utf8);
     hky_buf_printf(out, "Action: %s\r\n", actions[r->action].name);
     add_status(out, r);
     if (r->remote_mta != NULL && r->remote_mta[0] != '\0')
         add_field(out, "Remote-MTA", "dns; ", hky_str_z(r->remote_mta));
     if (r->reply != NULL) {
         hky_buf_clear(&text);
-        reply_text(r->reply, &text);
+        reply_text(r->reply, d->diagnostic_most, &text);
         add_field(out, "Diagnostic-Code", r->reply->code != 0 ? "smtp; " : "X-Hikyaku; ", hky_buf_str(&text));
     }
     if (r->last_attempt_ms > 0)
@@ -318,25 +346,68 @@ static void end_line(struct hky_buf *out)
         hky_buf_add_z(out, "\r\n");
 }
 
+/* Header fields alone may be encoded; a whole message with 8-bit octets may not be, unless it is a message/global. */
 static void add_original(struct hky_buf *out, const struct hky_dsn *d)
 {
     struct hky_str header = d->original_header;
     bool is_full = d->original_body.p != NULL;
+    bool is_global = has_8bit(header) && hky_utf8_is_valid(header) && (d->is_smtputf8 || !is_full);
+    bool is_encoded = is_global || (!is_full && has_8bit(header));
+    struct hky_buf original;
 
     if (header.n >= 2 && memcmp(header.p + header.n - 2, "\r\n", 2) == 0 &&
         (header.n == 2 || header.p[header.n - 3] == '\n'))
         header.n -= 2; /* the empty line */
-    hky_buf_add_z(out, is_full ? "Content-Type: message/rfc822\r\n" : "Content-Type: text/rfc822-headers\r\n");
-    if (has_8bit(header) || (is_full && d->is_8bit))
+    hky_buf_printf(out, "Content-Type: %s\r\n",
+                   is_global ? (is_full ? "message/global" : "message/global-headers")
+                   : is_full ? "message/rfc822"
+                             : "text/rfc822-headers");
+    if (is_encoded)
+        hky_buf_add_z(out, "Content-Transfer-Encoding: quoted-printable\r\n");
+    else if (is_full && d->is_8bit)
         hky_buf_add_z(out, "Content-Transfer-Encoding: 8bit\r\n");
     hky_buf_add_z(out, "\r\n");
-    hky_buf_add_str(out, header);
-    end_line(out);
-    if (!is_full)
-        return;
-    hky_buf_add_z(out, "\r\n");
-    hky_buf_add_str(out, d->original_body);
-    end_line(out);
+    hky_buf_init(&original, out->max);
+    hky_buf_add_str(&original, header);
+    end_line(&original);
+    if (is_full) {
+        hky_buf_add_z(&original, "\r\n");
+        hky_buf_add_str(&original, d->original_body);
+        end_line(&original);
+    }
+    if (is_encoded)
+        add_quoted_printable(out, hky_buf_str(&original));
+    else
+        hky_buf_add_str(out, hky_buf_str(&original));
+    hky_buf_fini(&original);
+}
+
+static void add_status_part(struct hky_buf *out, const struct hky_dsn *d)
+{
+    struct hky_buf fields;
+    bool is_global = false;
+
+    for (size_t i = 0; i < d->n; i++)
+        is_global = is_global || is_utf8_address(d->recipients[i].address) || is_utf8_address(d->recipients[i].orcpt);
+    hky_buf_init(&fields, out->max);
+    add_field(&fields, "Reporting-MTA", "dns; ", hky_str_z(d->hostname));
+    if (d->envid.n > 0)
+        add_field(&fields, "Original-Envelope-Id", "", d->envid);
+    if (d->queue_id != NULL && d->queue_id[0] != '\0')
+        add_field(&fields, "X-Hikyaku-Queue-ID", "", hky_str_z(d->queue_id));
+    if (d->arrival_ms > 0)
+        add_date_field(&fields, "Arrival-Date", d->arrival_ms);
+    for (size_t i = 0; i < d->n; i++)
+        add_recipient_fields(&fields, d, &d->recipients[i]);
+    hky_buf_printf(out, "Content-Type: message/%s\r\n%s\r\n", is_global ? "global-delivery-status" : "delivery-status",
+                   is_global ? "Content-Transfer-Encoding: quoted-printable\r\n" : "");
+    if (is_global)
+        add_quoted_printable(out, hky_buf_str(&fields));
+    else
+        hky_buf_add_str(out, hky_buf_str(&fields));
+    if (fields.is_over)
+        out->is_over = true;
+    hky_buf_fini(&fields);
 }
 
 static void add_header(struct hky_buf *out, const struct hky_dsn *d, const char *boundary)
@@ -358,7 +429,8 @@ static void add_header(struct hky_buf *out, const struct hky_dsn *d, const char 
     hky_buf_printf(out, "\r\nSubject: %s\r\nDate: %s\r\nMessage-ID: ", actions[worst].subject, date);
     add_ascii(out, hky_str_z(d->message_id));
     hky_buf_add_z(out, "\r\nAuto-Submitted: auto-replied\r\nMIME-Version: 1.0\r\n");
-    if (has_8bit(d->original_header) || (d->original_body.p != NULL && d->is_8bit))
+    bool is_global = d->is_smtputf8 && has_8bit(d->original_header) && hky_utf8_is_valid(d->original_header);
+    if (d->original_body.p != NULL && d->is_8bit && !is_global)
         hky_buf_add_z(out, "Content-Transfer-Encoding: 8bit\r\n");
     hky_buf_printf(out, "Content-Type: multipart/report; report-type=delivery-status;\r\n\tboundary=\"%s\"\r\n\r\n",
                    boundary);
@@ -375,16 +447,8 @@ void hky_dsn_format(const struct hky_dsn *d, struct hky_buf *out)
                    "Content-Transfer-Encoding: quoted-printable\r\n\r\n",
                    boundary);
     add_people_text(out, d);
-    hky_buf_printf(out, "\r\n--%s\r\nContent-Type: message/delivery-status\r\n\r\n", boundary);
-    add_field(out, "Reporting-MTA", "dns; ", hky_str_z(d->hostname));
-    if (d->envid.n > 0)
-        add_field(out, "Original-Envelope-Id", "", d->envid);
-    if (d->queue_id != NULL && d->queue_id[0] != '\0')
-        add_field(out, "X-Hikyaku-Queue-ID", "", hky_str_z(d->queue_id));
-    if (d->arrival_ms > 0)
-        add_date_field(out, "Arrival-Date", d->arrival_ms);
-    for (size_t i = 0; i < d->n; i++)
-        add_recipient_fields(out, &d->recipients[i]);
+    hky_buf_printf(out, "\r\n--%s\r\n", boundary);
+    add_status_part(out, d);
     hky_buf_printf(out, "\r\n--%s\r\n", boundary);
     add_original(out, d);
     hky_buf_printf(out, "\r\n--%s--\r\n", boundary);

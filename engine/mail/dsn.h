@@ -1,5 +1,5 @@
 /*
- * dsn -- delivery status notifications (RFC 3464, 3462, 6533 not), as octets.
+ * dsn -- delivery status notifications (RFC 3464, 6522; RFC 6533 for addresses and headers in UTF-8), as octets.
  */
 #ifndef HKY_MAIL_DSN_H
 #define HKY_MAIL_DSN_H
@@ -30,9 +30,13 @@ struct hky_dsn {
     struct hky_str original_header; /* header section, returned as text/rfc822-headers */
     struct hky_str original_body;   /* RET=FULL: the whole original after the header; {NULL,0}: headers only */
     bool is_8bit;                   /* the original has 8-bit octets */
+    bool is_smtputf8;               /* its header has UTF-8: it comes back as message/global, encoded */
+    bool is_for_owner;              /* it goes to the operator, because the sender cannot be told */
+    size_t n_in_text;               /* so many recipients in the part for people; 0: all */
+    size_t diagnostic_most;         /* octets of a server's words for each recipient; 0: all */
 };
-/* A complete message, CRLF: Auto-Submitted: auto-replied, MIME multipart/report; everything printable, no injected
- * header from replies or addresses. */
+/* A complete message, CRLF, ASCII except for an 8-bit original that comes back whole: Auto-Submitted: auto-replied,
+ * MIME multipart/report; everything printable, no injected header from replies or addresses. */
 void hky_dsn_format(const struct hky_dsn *d, struct hky_buf *out);
 /* "Tue, 24 Nov 2026 06:18:44 +0900" (RFC 5322 3.3), local offset given in minutes. */
 void hky_date_format(int64_t at_ms, int offset_min, char out[40]);

@@ -1,6 +1,7 @@
 /*
  * Failure notices (RFC 3464): whether one is due, and journalling it in the same commit as the `finished` it speaks of.
- * Recipients of one message that fail within DIGEST_MS share a notice in digest mode.
+ * Recipients of one message that end within GATHER_MS, in digest mode within DIGEST_MS, share a notice. What the sender
+ * cannot be told goes to the log and to engine.owner: the end of a notice itself, and of mail without a sender.
  */
 #include "hikyaku/notice.h"
 
@@ -12,9 +13,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define DIGEST_MS        60000
-#define RETURN_FULL_MOST (64u << 10) /* RET=FULL above this returns the header only */
-#define NOTICE_MOST      (512u << 10)
+#define DIGEST_MS          60000
+#define RETURN_FULL_MOST   (64u << 10) /* RET=FULL above this returns the header only */
+#define RETURN_HEADER_MOST (32u << 10)
+#define NOTICE_MOST        (512u << 10)
+#define GATHER_MS          1000 /* recipients of one message that end together share a notice */
+#define ENDED_MOST         1000 /* in one notice */
+#define OWNER_HOUR_MOST    30   /* notices to engine.owner in an hour, for each worker; the log has all */
+#define HOUR_MS            INT64_C(3600000)
 
 /* One recipient that waits for its notice. */
 struct ended {
@@ -32,7 +38,8 @@ struct making {
     struct hky_message *about; /* kept by the recipients' references */
     TAILQ_HEAD(, ended) ended;
     unsigned n;
-    bool is_open; /* digest: still gathers */
+    bool is_open;        /* still gathers */
+    char *owner_address; /* it goes there instead of to the sender; owned */
     struct hky_timer timer;
     struct hky_body_read read;
     bool is_submitted;
@@ -44,6 +51,8 @@ struct hky_notice {
     struct hky_intake intake;
     TAILQ_HEAD(, making) makings;
     struct hky_idmap open; /* message id -> the making that still gathers */
+    int64_t owner_hour;    /* the hour of `n_owner` */
+    unsigned n_owner;      /* notices to the owner in it */
 };
 
 struct hky_notice *hky_notice_new(const struct hky_notice_params *p)
@@ -83,6 +92,8 @@ static void free_making(struct making *k)
         hky_message_unref(&m);
         free(x);
     }
+    hky_body_unref(&k->read.body); /* read, and its loop did not come to say so */
+    free(k->owner_address);
     hky_message_unref(&k->submission.message); /* NULL where there is none, or its commit was answered */
     free(k);
 }
@@ -199,22 +210,30 @@ static const char *words_of(const struct hky_recipient *r)
     return r->reason;
 }
 
-static char *format_notice(struct making *k, uint64_t id, struct hky_str original, size_t *octets)
+/* Where the notice goes. */
+static struct hky_str address_of(const struct making *k)
 {
-    const struct hky_message *m = k->about;
-    struct hky_policy *policy = k->owner->p.policy(k->owner->p.ctx, k->owner->p.worker);
-    struct hky_dsn_recipient *rcpts = hky_calloc(k->n, sizeof *rcpts);
-    char queue_id[HKY_ID_TEXT], own_id[HKY_ID_TEXT], message_id[300];
-    struct hky_dsn d = {0};
-    struct hky_buf out;
-    struct ended *x;
-    size_t header = original.n < m->header_octets ? original.n : m->header_octets;
+    return k->owner_address != NULL ? hky_str_z(k->owner_address) : hky_message_fact(k->about, HKY_FACT_SENDER);
+}
 
-    hky_id_format(m->id, queue_id);
-    hky_id_format(id, own_id);
-    snprintf(message_id, sizeof message_id, "<%s@%s>", own_id, policy->engine.hostname);
+/* The header section, as far as it is returned: whole fields' lines. */
+static struct hky_str returned_header(struct hky_str original, size_t header_octets)
+{
+    size_t n = original.n < header_octets ? original.n : header_octets;
+
+    if (n > RETURN_HEADER_MOST)
+        for (n = RETURN_HEADER_MOST; n > 0 && original.p[n - 1] != '\n'; n--)
+            ;
+    return hky_str_of(original.p, n);
+}
+
+static void add_recipients(struct making *k, struct hky_dsn *d, struct hky_dsn_recipient *rcpts)
+{
+    struct ended *x;
+
+    d->recipients = rcpts;
     TAILQ_FOREACH (x, &k->ended, link) {
-        struct hky_dsn_recipient *r = &rcpts[d.n++];
+        struct hky_dsn_recipient *r = &rcpts[d->n++];
         r->address = hky_recipient_address(x->recipient);
         r->orcpt = hky_recipient_orcpt(x->recipient);
         r->action = x->action;
@@ -224,22 +243,63 @@ static char *format_notice(struct making *k, uint64_t id, struct hky_str origina
         r->remote_mta = "";
         r->last_attempt_ms = hky_clock_now_ms(k->owner->p.clock);
     }
+}
+
+/* With many recipients less is said of each, then less of the original, until it is small enough. */
+static char *format_bounded(struct hky_dsn *d, size_t *octets)
+{
+    static const struct {
+        size_t n_in_text, diagnostic_most;
+        bool has_original;
+    } levels[] = {{100, 0, true}, {100, 300, true}, {20, 80, true}, {20, 1, false}};
+    size_t all = d->n;
+
+    for (size_t i = 0;; i++) {
+        bool is_last = i + 1 >= sizeof levels / sizeof levels[0];
+        struct hky_buf out;
+
+        d->n_in_text = levels[is_last ? 3 : i].n_in_text;
+        d->diagnostic_most = levels[is_last ? 3 : i].diagnostic_most;
+        if (is_last) {
+            d->original_header = HKY_STR("");
+            d->original_body = hky_str_of(NULL, 0);
+            d->n = i == 3 ? all : all >> (i - 3);
+        }
+        hky_buf_init(&out, NOTICE_MOST);
+        hky_dsn_format(d, &out);
+        if (!out.is_over || d->n == 1)
+            return hky_buf_take(&out, octets);
+        hky_buf_fini(&out);
+    }
+}
+
+static char *format_notice(struct making *k, uint64_t id, struct hky_str original, size_t *octets)
+{
+    const struct hky_message *m = k->about;
+    struct hky_policy *policy = k->owner->p.policy(k->owner->p.ctx, k->owner->p.worker);
+    struct hky_dsn_recipient *rcpts = hky_calloc(k->n, sizeof *rcpts);
+    char queue_id[HKY_ID_TEXT], own_id[HKY_ID_TEXT], message_id[300], *text;
+    struct hky_dsn d = {.is_for_owner = k->owner_address != NULL};
+
+    hky_id_format(m->id, queue_id);
+    hky_id_format(id, own_id);
+    snprintf(message_id, sizeof message_id, "<%s@%s>", own_id, policy->engine.hostname);
+    add_recipients(k, &d, rcpts);
     d.hostname = policy->engine.hostname;
     d.message_id = message_id;
-    d.to = hky_message_fact(m, HKY_FACT_SENDER);
+    d.to = address_of(k);
     d.envid = hky_message_fact(m, HKY_FACT_ENVID);
     d.queue_id = queue_id;
     d.arrival_ms = m->accepted_at_ms;
     d.now_ms = hky_clock_now_ms(k->owner->p.clock);
-    d.recipients = rcpts;
-    d.original_header = hky_str_of(original.p, header);
+    d.original_header = returned_header(original, m->header_octets);
     if (m->ret == HKY_RET_FULL && original.n == m->size)
-        d.original_body = hky_str_of(original.p + header, original.n - header);
+        d.original_body = hky_str_of(original.p + m->header_octets, original.n - m->header_octets);
     d.is_8bit = m->is_8bit;
-    hky_buf_init(&out, NOTICE_MOST);
-    hky_dsn_format(&d, &out);
+    d.is_smtputf8 = m->is_smtputf8;
+    text = format_bounded(&d, octets);
     free(rcpts);
-    return hky_buf_take(&out, octets);
+    return text;
 }
 
 static bool has_8bit(struct hky_str s)
@@ -255,7 +315,7 @@ static bool make_notice(struct making *k, struct hky_str original, struct hky_ha
 {
     struct hky_notice *n = k->owner;
     struct hky_letter_params params = {.policy = n->p.policy(n->p.ctx, n->p.worker), .is_notice = true};
-    struct hky_letter_rcpt to = {.address = hky_message_fact(k->about, HKY_FACT_SENDER), .notify = HKY_NOTIFY_NEVER};
+    struct hky_letter_rcpt to = {.address = address_of(k), .notify = HKY_NOTIFY_NEVER};
     struct hky_letter_sender from = {.address = HKY_STR("")};
     struct hky_refusal why = {0};
     size_t octets;
@@ -276,6 +336,52 @@ static bool make_notice(struct making *k, struct hky_str original, struct hky_ha
     return is_good;
 }
 
+/* engine.owner as a copy, where a notice about `r` may go there: not the end of a notice to the owner itself. */
+static char *owner_for(struct hky_notice *n, const struct hky_recipient *r)
+{
+    const char *owner = n->p.policy(n->p.ctx, n->p.worker)->engine.owner;
+    int64_t hour = hky_clock_now_ms(n->p.clock) / HOUR_MS;
+
+    if (owner == NULL || owner[0] == '\0' ||
+        (r->message->is_notice && hky_str_ieq(hky_recipient_address(r), hky_str_z(owner))))
+        return NULL;
+    if (hour != n->owner_hour)
+        n->n_owner = 0;
+    n->owner_hour = hour;
+    return n->n_owner++ < OWNER_HOUR_MOST ? hky_strdup(owner) : NULL;
+}
+
+/* A failure of which the sender cannot be told, though nobody said that he need not be. */
+static bool is_untellable(const struct hky_recipient *r)
+{
+    const struct hky_message *m = r->message;
+
+    if (r->state != HKY_RCPT_FAILED && r->state != HKY_RCPT_EXPIRED)
+        return false;
+    return m->is_notice ||
+           (hky_message_fact(m, HKY_FACT_SENDER).n == 0 && (r->notify == 0 || (r->notify & HKY_NOTIFY_FAILURE) != 0));
+}
+
+/* The log has it in any case. Returns the owner's address, or NULL where no mail is made of it. */
+static char *tell_untellable(struct hky_notice *n, const struct hky_recipient *r, const struct hky_outcome *o)
+{
+    char *owner = owner_for(n, r);
+    char id[HKY_ID_TEXT], reply[HKY_REPLY_TEXT + 32] = "";
+
+    hky_id_format(r->message->id, id);
+    if (o != NULL)
+        (void)hky_reply_format(&o->reply, reply, sizeof reply);
+    hky_log(n->p.log, r->message->is_notice ? HKY_LOG_ERROR : HKY_LOG_WARN, "notice_failed",
+            "msg=%s rcpt=" HKY_STR_FMT " what=\"%s\" class=%s reply=\"%s\" owner=%s", id,
+            HKY_STR_ARG(hky_recipient_address(r)),
+            r->message->is_notice ? "a failure notice did not arrive" : "mail without a sender did not arrive",
+            o != NULL           ? hky_class_name(o->class)
+            : r->reason != NULL ? r->reason
+                                : "none",
+            reply, owner != NULL ? owner : "none");
+    return owner;
+}
+
 static void on_original(struct hky_body_read *read)
 {
     struct making *k = HKY_CONTAINER(read, struct making, read);
@@ -292,8 +398,15 @@ static void on_original(struct hky_body_read *read)
     if (original.n > k->about->header_octets && (k->about->ret != HKY_RET_FULL || original.n > RETURN_FULL_MOST))
         original.n = k->about->header_octets;
     bool is_made = make_notice(k, original, &notice);
+    if (!is_made && k->owner_address == NULL && (k->owner_address = owner_for(n, first->recipient)) != NULL)
+        is_made = make_notice(k, original, &notice);
     hky_body_read_release(read);
     if (!is_made) {
+        char about[HKY_ID_TEXT];
+        hky_id_format(k->about->id, about);
+        hky_log(n->p.log, HKY_LOG_ERROR, "notice_failed",
+                "msg=%s to=" HKY_STR_FMT " n=%u why=\"no notice can be made for this address\"", about,
+                HKY_STR_ARG(address_of(k)), k->n);
         finish_all(k);
         free_making(k);
         return;
@@ -319,22 +432,30 @@ static void on_digest_due(struct hky_timer *timer)
     start_making(HKY_CONTAINER(timer, struct making, timer));
 }
 
-static struct making *making_for(struct hky_notice *n, struct hky_message *about, enum hky_dsn_mode mode)
+static struct making *new_making(struct hky_notice *n, struct hky_message *about)
 {
-    struct making *k = mode == HKY_DSN_DIGEST ? hky_idmap_get(&n->open, about->id) : NULL;
+    struct making *k = hky_calloc(1, sizeof *k);
 
-    if (k != NULL)
-        return k;
-    k = hky_calloc(1, sizeof *k);
     k->owner = n;
     k->about = about;
     TAILQ_INIT(&k->ended);
     hky_timer_init(&k->timer, n->p.loop, on_digest_due);
     TAILQ_INSERT_TAIL(&n->makings, k, link);
-    if (mode == HKY_DSN_DIGEST) {
+    return k;
+}
+
+/* One notice a message and moment: a message with one recipient has nobody to wait for. */
+static struct making *making_for(struct hky_notice *n, struct hky_message *about, enum hky_dsn_mode mode)
+{
+    struct making *k = hky_idmap_get(&n->open, about->id);
+
+    if (k != NULL)
+        return k;
+    k = new_making(n, about);
+    if (mode == HKY_DSN_DIGEST || about->n_recipients > 1) {
         k->is_open = true;
         hky_idmap_put(&n->open, about->id, k);
-        hky_timer_set(&k->timer, DIGEST_MS);
+        hky_timer_set(&k->timer, mode == HKY_DSN_DIGEST ? DIGEST_MS : GATHER_MS);
     }
     return k;
 }
@@ -342,16 +463,18 @@ static struct making *making_for(struct hky_notice *n, struct hky_message *about
 void hky_notice_finish(struct hky_notice *n, struct hky_recipient *r, const struct hky_outcome *o)
 {
     enum hky_dsn_mode mode = mode_for(n, r, o);
+    char *owner = is_untellable(r) ? tell_untellable(n, r, o) : NULL;
     struct making *k;
     struct ended *x;
 
-    if (mode == HKY_DSN_NONE) {
+    if (mode == HKY_DSN_NONE && owner == NULL) {
         struct hky_message *m = r->message;
         hky_journal_finish(n->p.journal, r, NULL, NULL);
         hky_message_unref(&m);
         return;
     }
-    k = making_for(n, r->message, mode);
+    k = owner != NULL ? new_making(n, r->message) : making_for(n, r->message, mode);
+    k->owner_address = owner != NULL ? owner : k->owner_address;
     x = hky_calloc(1, sizeof *x);
     x->recipient = r;
     /* We hand on to a relay and do not know of the mailbox: "relayed" (RFC 3464 2.3.3). */
@@ -362,6 +485,8 @@ void hky_notice_finish(struct hky_notice *n, struct hky_recipient *r, const stru
     }
     TAILQ_INSERT_TAIL(&k->ended, x, link);
     k->n++;
-    if (!k->is_open)
+    if (!k->is_open || k->n >= ENDED_MOST) {
+        hky_timer_cancel(&k->timer);
         start_making(k);
+    }
 }

@@ -18,6 +18,7 @@ struct hky_notice_params {
     struct hky_loop *loop;
     struct hky_journal *journal;
     struct hky_record *record;
+    struct hky_log *log; /* may be NULL */
     unsigned worker;
     const struct hky_clock *clock;
     void *ctx;
@@ -33,8 +34,10 @@ void hky_notice_stop(struct hky_notice *n);
 /* The journal is closed: until then it may hold what is under way. */
 void hky_notice_free(struct hky_notice **n);
 /* `finish` of the schedule: decides whether a notice is due (NOTIFY, null sender, engine.dsn, route's dsn; success
- * notices on NOTIFY=SUCCESS; digest: one a sender and minute), makes it, journals both, emits the event, drops the
- * recipient's message reference. */
+ * notices on NOTIFY=SUCCESS), makes it, journals both, emits the event, drops the recipient's message reference.
+ * Recipients of one message that end within a second (digest: a minute) share a notice; it is bounded, and so is what
+ * it returns of the original. What the sender cannot be told (a notice that failed, mail without a sender) goes to the
+ * log and to engine.owner. */
 void hky_notice_finish(struct hky_notice *n, struct hky_recipient *r, const struct hky_outcome *o);
 
 #endif

@@ -152,7 +152,7 @@ def failure_notice(world):
     end(engine)
 
 
-@case("policy", "NOTIFY=NEVER: no notice; NOTIFY=SUCCESS: a notice of success; a notice's own failure: none")
+@case("policy", "NOTIFY=NEVER: no notice; NOTIFY=SUCCESS: a notice of success; a notice's own failure: the owner is told")
 def notify(world):
     engine = start(world, TWO + 'route "all" { to = "*", via = "first" }', ["b.example rcpt 550 5.1.1 No such user"])
     send(engine, "never@b.example", rcpt_options=" NOTIFY=NEVER", sender="never@shop.example")
@@ -162,10 +162,34 @@ def notify(world):
     for address in ("never@b.example", "loop@b.example", "null@b.example"):
         event(engine, "failed", rcpt=address)
     engine.wait_empty()
-    came = {row["to"][0]: content for row, content in mail(world, 2)}
-    same(sorted(came), ["yes@a.example", "yes@shop.example"], "who got mail")
+    rows = mail(world, 4)
+    came = {row["to"][0]: content for row, content in rows}
+    same(sorted(row["to"][0] for row, _ in rows), ["owner@shop.example", "owner@shop.example", "yes@a.example", "yes@shop.example"],
+         "who got mail; the owner that of the lost notice and of the mail without a sender")
     people = report_of(came["yes@shop.example"])[3]
     holds(people[0]["Action"] in ("relayed", "delivered") and people[0]["Status"].startswith("2."), str(people[0]))
+    end(engine)
+
+
+@case("policy", "a notice that is refused for its null sender: the owner and the log know; notices have steps and a route of their own")
+def notice_refused(world):
+    rules = [":{0} mail 501 5.1.7 the null sender is not allowed", "b.example rcpt 550 5.1.1 No such user"]
+    engine = start(world, TWO + 'route "all" { to = "b.example", via = "second" }\nroute "notices" { to = "maker.example", sender = "<>", via = "first" }\n'
+                   'route "rest" { to = "*", via = "second" }', rules)
+    send(engine, "u@b.example", sender="a@maker.example")
+    (row, content), = mail(world, 1)
+    same((row["sender"], row["to"]), ("", ["owner@shop.example"]), "the owner is told, by another route")
+    people = report_of(content)[3]
+    holds("a@maker.example" in people[0]["Final-Recipient"] and "501" in people[0]["Diagnostic-Code"], str(people[0]))
+    line = [x for x in engine.text().splitlines() if "ev=notice_failed" in x]
+    holds(len(line) == 1 and "rcpt=a@maker.example" in line[0] and "owner=owner@shop.example" in line[0], str(line))
+    rewrite(engine, ports_in(TWO + 'route "notices" { to = "*", sender = "<>", via = { "first", "second" } }\n'
+                             'route "all" { to = "*", via = "second" }', engine.sink.ports))
+    world.run("reload", "--spool", engine.spool)
+    send(engine, "u@b.example", sender="c@maker.example")
+    rows = [row["to"] for row, _ in mail(world, 2)]
+    same(rows[1], ["c@maker.example"], "the notice went its next step")
+    engine.wait_empty()
     end(engine)
 
 

@@ -22,7 +22,7 @@ const struct hky_key hky_keys_engine[] = {
      "string|listen|(string|listen)[]|false"},
     {"http", S, "Address for `/healthz` and `/metrics`, on this machine only: `\"127.0.0.1:8025\"`; default: none.",
      "string"},
-    {"owner", S, "Address that test mail and warnings go to.", "string"},
+    {"owner", S, "Address that test mail and warnings go to, and what no sender can be told.", "string"},
     {"timezone", S, "Time zone of times of day, such as `\"Asia/Tokyo\"`; default: the system's.", "string"},
     {"workers", HKY_KEY_INT, 0, 256, "Number of worker threads; default: the processor's cores minus one, at least 1.",
      "integer"},

@@ -61,7 +61,7 @@ function set:has(address) end
 ---@field spool? string  Folder of the queue, from the policy's folder; default `spool`.
 ---@field listen? string|listen|(string|listen)[]|false  Where mail comes in: `"addr:port"`, a listener, or a list of these; default `"127.0.0.1:2525"`.
 ---@field http? string  Address for `/healthz` and `/metrics`, on this machine only: `"127.0.0.1:8025"`; default: none.
----@field owner? string  Address that test mail and warnings go to.
+---@field owner? string  Address that test mail and warnings go to, and what no sender can be told.
 ---@field timezone? string  Time zone of times of day, such as `"Asia/Tokyo"`; default: the system's.
 ---@field workers? integer  Number of worker threads; default: the processor's cores minus one, at least 1.
 ---@field resolver? string  DNS server as `"addr:port"`; default: the system's.

@@ -183,6 +183,44 @@ static void the_whole_original_comes_back(void **state)
     hky_buf_fini(&out);
 }
 
+/* RFC 6533: a type for the address, for the part, for the header; all of it ASCII. */
+static void addresses_in_utf8_have_their_type(void **state)
+{
+    const struct hky_dsn_recipient r = {.address = HKY_STR("b\xc3\xbc@x.test"),
+                                        .orcpt = HKY_STR("utf-8;b\xc3\xbc@x.test")};
+    const struct hky_dsn_recipient bad = {.address = HKY_STR("b\xff@x.test")};
+    struct hky_dsn d = {.hostname = "h",
+                        .message_id = "<m>",
+                        .to = HKY_STR("a\xc3\xbc@x.test"),
+                        .recipients = &r,
+                        .n = 1,
+                        .original_header = HKY_STR("Subject: \xe7\x89\xb9\r\n\r\n")};
+    struct hky_buf out;
+
+    (void)state;
+    hky_buf_init(&out, 1 << 20);
+    hky_dsn_format(&d, &out);
+    check_lines(hky_buf_str(&out), false);
+    assert_true(
+        has(&out, "Content-Type: message/global-delivery-status\r\nContent-Transfer-Encoding: quoted-printable\r\n"));
+    assert_true(has(&out, "Original-Recipient: utf-8;b=C3=BC@x.test\r\n"));
+    assert_true(has(&out, "=46inal-Recipient: utf-8; b=C3=BC@x.test\r\n"));
+    assert_true(has(&out, "Content-Type: message/global-headers\r\nContent-Transfer-Encoding: quoted-printable\r\n"
+                          "\r\nSubject: =E7=89=B9\r\n"));
+    hky_buf_clear(&out);
+    d.original_body = HKY_STR("body\r\n");
+    d.is_smtputf8 = d.is_8bit = true;
+    hky_dsn_format(&d, &out);
+    check_lines(hky_buf_str(&out), false);
+    assert_true(has(&out, "Content-Type: message/global\r\nContent-Transfer-Encoding: quoted-printable\r\n"));
+    hky_buf_clear(&out);
+    d.recipients = &bad; /* not UTF-8: it is no address of that type */
+    hky_dsn_format(&d, &out);
+    assert_true(has(&out, "Content-Type: message/delivery-status\r\n"));
+    assert_true(has(&out, "Final-Recipient: rfc822; b\\xff@x.test\r\n"));
+    hky_buf_fini(&out);
+}
+
 static void dates_are_formatted(void **state)
 {
     static const struct {
@@ -210,8 +248,11 @@ static void dates_are_formatted(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_failure_is_reported),   cmocka_unit_test(hostile_text_stays_text),
-        cmocka_unit_test(long_replies_are_folded), cmocka_unit_test(the_whole_original_comes_back),
+        cmocka_unit_test(a_failure_is_reported),
+        cmocka_unit_test(hostile_text_stays_text),
+        cmocka_unit_test(long_replies_are_folded),
+        cmocka_unit_test(the_whole_original_comes_back),
+        cmocka_unit_test(addresses_in_utf8_have_their_type),
         cmocka_unit_test(dates_are_formatted),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

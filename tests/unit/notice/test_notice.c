@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 #include "hikyaku/notice.h"
@@ -84,6 +85,19 @@ static void open_journal(struct world *w)
                      HKY_OK);
 }
 
+static void new_notice(struct world *w, struct hky_log *log)
+{
+    w->notice = hky_notice_new(&(struct hky_notice_params){.loop = w->loop,
+                                                           .journal = w->journal,
+                                                           .record = w->record,
+                                                           .log = log,
+                                                           .clock = &w->clock,
+                                                           .ctx = w,
+                                                           .policy = policy_of,
+                                                           .decide = decide,
+                                                           .enqueue = enqueue});
+}
+
 static int setup(void **state)
 {
     struct world *w = hky_calloc(1, sizeof *w);
@@ -99,14 +113,7 @@ static int setup(void **state)
     assert_int_equal(
         hky_record_open(&(struct hky_record_params){.dir = w->dir, .n_workers = 1, .clock = &w->clock}, &w->record, &e),
         HKY_OK);
-    w->notice = hky_notice_new(&(struct hky_notice_params){.loop = w->loop,
-                                                           .journal = w->journal,
-                                                           .record = w->record,
-                                                           .clock = &w->clock,
-                                                           .ctx = w,
-                                                           .policy = policy_of,
-                                                           .decide = decide,
-                                                           .enqueue = enqueue});
+    new_notice(w, NULL);
     *state = w;
     return 0;
 }
@@ -137,12 +144,14 @@ static void on_committed(struct hky_commit *c, const struct hky_durable *durable
     assert_int_equal(result, HKY_OK);
 }
 
+static bool is_8bit; /* what is accepted has 8-bit octets somewhere in its body */
+
 /* A message in the journal with n recipients; one reference for each goes to the caller. */
 static struct hky_message *accepted(struct world *w, const char *sender, const char *scenario, uint8_t notify,
                                     unsigned n, enum hky_ret ret)
 {
-    struct hky_rcpt_draft rcpts[2] = {{HKY_STR("a..b@docomo.ne.jp"), HKY_STR("rfc822;a..b@docomo.ne.jp"), notify},
-                                      {HKY_STR("c@x.example"), HKY_STR(""), notify}};
+    struct hky_rcpt_draft rcpts[1000] = {{HKY_STR("a..b@docomo.ne.jp"), HKY_STR("rfc822;a..b@docomo.ne.jp"), notify},
+                                         {HKY_STR("c@x.example"), HKY_STR(""), notify}};
     struct hky_message_draft d = {.accepted_at_ms = hky_clock_now_ms(&w->clock),
                                   .size = sizeof original - 1,
                                   .recipients = rcpts,
@@ -150,7 +159,13 @@ static struct hky_message *accepted(struct world *w, const char *sender, const c
                                   .ret = ret};
     struct hky_commit c = {.loop = w->loop, .done = on_committed};
     struct hky_message *m;
+    char names[1000][40];
 
+    for (unsigned i = 2; i < n; i++) {
+        snprintf(names[i], sizeof names[i], "somebody-%u@x.example", i);
+        rcpts[i] = (struct hky_rcpt_draft){hky_str_z(names[i]), HKY_STR(""), notify};
+    }
+    d.is_8bit = is_8bit;
     d.id = hky_id_next(hky_journal_ids(w->journal), d.accepted_at_ms);
     d.header_octets = (uint32_t)(strstr(original, "\r\n\r\n") + 4 - original);
     d.facts[HKY_FACT_SENDER] = hky_str_z(sender);
@@ -313,6 +328,108 @@ static void digest_gathers_the_recipients_of_one_message(void **state)
     assert_int_equal(w->n_made, 0); /* it waits for more */
 }
 
+static void await_made(struct world *w, int n)
+{
+    for (int tries = 0; tries < 1500 && w->n_made < n; tries++) {
+        hky_journal_flush(w->journal);
+        hky_loop_turn(w->loop, 20);
+    }
+    assert_int_equal(w->n_made, n);
+}
+
+static char *text_of(const struct hky_message *m)
+{
+    return hky_str_dup(hky_str_of(m->body->p, m->body->n));
+}
+
+static void one_notice_a_message_and_moment(void **state)
+{
+    struct world *w = *state;
+    char reply[900] = "550 5.1.1 ";
+    struct hky_message *m = accepted(w, "news@shop.example", "", 0, 1000, HKY_RET_FULL);
+    char *text;
+
+    memset(reply + 10, 'x', sizeof reply - 11);
+    for (unsigned i = 0; i < 1000; i++)
+        finish(w, &m->recipients[i], HKY_RCPT_FAILED, reply, false);
+    await_made(w, 1);
+    settle(w);
+    assert_int_equal(w->n_made, 1);
+    assert_true(w->made[0]->size <= 513u << 10);
+    text = text_of(w->made[0]);
+    assert_non_null(strstr(text, "Final-Recipient: rfc822; somebody-999@x.example\r\n"));
+    assert_non_null(strstr(text, "Subject: spring"));
+    free(text);
+}
+
+/* It is ASCII whatever the original is, and says so. */
+static void a_notice_does_not_claim_to_be_8bit(void **state)
+{
+    struct world *w = *state;
+    struct hky_message *m;
+
+    is_8bit = true;
+    m = accepted(w, "news@shop.example", "", 0, 1, HKY_RET_UNSET);
+    is_8bit = false;
+    finish(w, &m->recipients[0], HKY_RCPT_FAILED, "550 5.1.1 no", false);
+    await_made(w, 1);
+    assert_false(w->made[0]->is_8bit);
+    assert_false(w->made[0]->is_smtputf8);
+}
+
+/* The end of a notice, and of mail without a sender, reaches the owner; the end of what goes to the owner only the log.
+ */
+static void what_the_sender_cannot_be_told_reaches_the_owner(void **state)
+{
+    struct world *w = *state;
+    struct hky_message *m;
+    char log[4096] = "", *text;
+    int fds[2];
+    ssize_t n;
+
+    w->policy.engine.owner = "ops@shop.example";
+    assert_int_equal(pipe(fds), 0);
+    struct hky_log *l = hky_log_new(fds[1], HKY_LOG_INFO);
+    hky_notice_stop(w->notice);
+    hky_notice_free(&w->notice);
+    new_notice(w, l);
+    finish(w, &accepted(w, "news@shop.example", "", 0, 1, HKY_RET_UNSET)->recipients[0], HKY_RCPT_FAILED, "550 no",
+           false);
+    await_made(w, 1);
+    hky_message_ref(w->made[0]); /* the live recipient's is the world's */
+    finish(w, &w->made[0]->recipients[0], HKY_RCPT_FAILED, "501 5.1.7 <> is no sender", false);
+    await_made(w, 2);
+    assert_true(hky_str_eq(hky_recipient_address(&w->made[1]->recipients[0]), HKY_STR("ops@shop.example")));
+    assert_true(w->made[1]->is_notice);
+    text = text_of(w->made[1]);
+    assert_non_null(strstr(text, "Final-Recipient: rfc822; news@shop.example\r\n"));
+    assert_non_null(strstr(text, "501 5.1.7"));
+    assert_non_null(strstr(text, "engine.owner"));
+    free(text);
+    hky_message_ref(w->made[1]);
+    finish(w, &w->made[1]->recipients[0], HKY_RCPT_EXPIRED, "450 later", false);
+    m = accepted(w, "", "", 0, 1, HKY_RET_UNSET);
+    finish(w, &m->recipients[0], HKY_RCPT_FAILED, "550 5.1.1 nobody", false);
+    await_made(w, 3); /* of the mail without a sender; none of the notice to the owner */
+    m = accepted(w, "", "", HKY_NOTIFY_NEVER, 1, HKY_RET_UNSET);
+    finish(w, &m->recipients[0], HKY_RCPT_FAILED, "550 5.1.1 nobody", false);
+    settle(w);
+    assert_int_equal(w->n_made, 3);
+    n = read(fds[0], log, sizeof log - 1);
+    assert_true(n > 0);
+    log[n] = '\0';
+    assert_non_null(strstr(log, "rcpt=news@shop.example what=\"a failure notice did not arrive\""));
+    assert_non_null(strstr(log, "reply=\"501 5.1.7 <> is no sender\" owner=ops@shop.example"));
+    assert_non_null(strstr(log, "rcpt=ops@shop.example what=\"a failure notice did not arrive\""));
+    assert_non_null(strstr(log, "what=\"mail without a sender did not arrive\""));
+    hky_notice_stop(w->notice);
+    hky_notice_free(&w->notice);
+    new_notice(w, NULL);
+    hky_log_free(&l);
+    close(fds[0]);
+    close(fds[1]);
+}
+
 /* A message with one recipient that the journal does not know: its open digest never gets as far. */
 static void fail_in_digest(struct world *w, uint64_t id)
 {
@@ -364,7 +481,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(nobody_is_told_who_does_not_want_it, setup, teardown),
         cmocka_unit_test_setup_teardown(digest_gathers_the_recipients_of_one_message, setup, teardown),
         cmocka_unit_test_setup_teardown(open_digests_are_found_quickly, setup, teardown),
-        cmocka_unit_test_setup_teardown(digest_gathers_the_recipients_of_one_message, setup, teardown),
+        cmocka_unit_test_setup_teardown(one_notice_a_message_and_moment, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_notice_does_not_claim_to_be_8bit, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_the_sender_cannot_be_told_reaches_the_owner, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
