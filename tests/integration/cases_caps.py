@@ -1,6 +1,8 @@
 """Caps hold at the server, by its own clock, whatever happens to the engine."""
 import os
 import signal
+import socket
+import threading
 import time
 
 from common import case, end, holds, restart, rewrite, same, send
@@ -70,4 +72,58 @@ def cap_of_recipients(world):
     same(len(at), 12, "recipients")
     same([(i, at[i + 6] - at[i]) for i in range(6) if at[i + 6] - at[i] < 2000], [], "windows above the cap")
     holds(time.time() * 1000 - started >= 3500, "18 recipients in less than 2 windows after the first")
+    end(engine)
+
+
+class Stamps:
+    """A server on one connection at a time that notes to the nanosecond when each MAIL came, before it answers."""
+
+    def __init__(self):
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.port = self.socket.getsockname()[1]
+        self.at = []
+        threading.Thread(target=self.serve, daemon=True).start()
+
+    def serve(self):
+        while True:
+            try:
+                client, _ = self.socket.accept()
+            except OSError:
+                return
+            threading.Thread(target=self.talk, args=(client,), daemon=True).start()
+
+    def talk(self, client):
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with client, client.makefile("rb") as lines:
+            client.sendall(b"220 stamps.test\r\n")
+            is_content = False
+            for line in lines:
+                if is_content and line != b".\r\n":
+                    continue
+                answer = b"250 ok\r\n"
+                if is_content:
+                    is_content = False
+                elif line[:4].upper() == b"MAIL":
+                    self.at.append(time.monotonic_ns())
+                elif line[:4].upper() == b"DATA":
+                    is_content, answer = True, b"354 go on\r\n"
+                elif line[:4].upper() == b"QUIT":
+                    return
+                client.sendall(answer)
+
+
+@case("caps", "50 a second over one connection: the 51st MAIL is a whole second behind the first, to the nanosecond", 60)
+def whole_windows(world):
+    server = Stamps()
+    engine = world.engine(f"""
+        engine {{ hostname = "mail.shop.example", listen = "127.0.0.1:{{port}}", dsn = "none" }}
+        relay "r" {{ host = "127.0.0.1", port = {server.port}, tls = "none", cap = "50/s", connections = 1 }}
+        route "all" {{ to = "*", via = "r" }}
+    """)
+    for n in range(300):
+        send(engine, f"u{n}@a.example")
+    wait_for(lambda: len(server.at) >= 300, 40, 0.05, "300 messages")
+    at = sorted(server.at)
+    same([at[i + 50] - at[i] for i in range(len(at) - 50) if at[i + 50] - at[i] < 1_000_000_000], [], "windows above the cap, in ns")
+    holds(at[-1] - at[0] < 15_000_000_000, "far slower than the cap")
     end(engine)
