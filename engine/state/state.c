@@ -151,11 +151,20 @@ enum hky_err hky_state_open(const char *dir, struct hky_log *log, struct hky_sta
     err = load(s, path, e);
     umask(mask);
     if (err == HKY_OK) {
-        HKY_ASSERT(hky_thread_start(&s->thread, writer, s) == 0);
-        *out = s;
-        return HKY_OK;
+        int why = hky_thread_start(&s->thread, writer, s);
+        if (why == 0) {
+            *out = s;
+            return HKY_OK;
+        }
+        err = hky_error_sys(e, HKY_E_LIMIT, why, "no thread to write state.db with");
     }
     sqlite3_close(s->db);
+    struct hky_map_entry *entry;
+    size_t at = 0;
+    while ((entry = hky_map_next(&s->values, &at)) != NULL) {
+        hky_secret_wipe(entry->value, strlen(entry->value));
+        free(entry->value);
+    }
     hky_map_fini(&s->values);
     free(s);
     return err;

@@ -218,6 +218,42 @@ static void read_server(struct relay_read *r)
                      r->what);
 }
 
+/* The client's secret and the refresh token go there: by TLS, or without leaving this machine. */
+static bool is_safe_for_secrets(struct hky_str url)
+{
+    bool is_https = hky_str_istarts(url, HKY_STR("https://"));
+    char host[256];
+    size_t from = is_https ? 8 : 7, n = 0;
+
+    if (!is_https && !hky_str_istarts(url, HKY_STR("http://")))
+        return false;
+    for (size_t i = 0; i < url.n; i++) {
+        unsigned char c = (unsigned char)url.p[i];
+
+        if (c <= ' ' || c >= 0x7f || c == '\\')
+            return false;
+    }
+    while (from + n < url.n && strchr("/?#", url.p[from + n]) == NULL)
+        n++;
+    /* A name in front of '@' reads like the host and is not. */
+    if (n == 0 || n >= sizeof host || memchr(url.p + from, '@', n) != NULL || memchr(url.p + from, '%', n) != NULL)
+        return false;
+    if (is_https)
+        return true;
+    memcpy(host, url.p + from, n);
+    host[n] = '\0';
+    if (host[0] == '[') {
+        char *end = strchr(host, ']');
+
+        if (end == NULL || (end[1] != '\0' && end[1] != ':'))
+            return false;
+        *end = '\0';
+        return hky_is_loopback(host + 1);
+    }
+    host[strcspn(host, ":")] = '\0';
+    return hky_is_loopback(host);
+}
+
 static void read_oauth(struct relay_read *r)
 {
     static const struct hky_key *const keys[] = {hky_keys_oauth, NULL};
@@ -232,6 +268,13 @@ static void read_oauth(struct relay_read *r)
     hky_keys_check(L, body, keys, false, r->what, r->spec->place);
     o->oauth.client = keep(r->l, hky_get_string(L, body, "client", ""));
     o->oauth.token_url = keep(r->l, hky_get_string(L, body, "token_url", ""));
+    if (o->oauth.token_url[0] != '\0' && !is_safe_for_secrets(hky_str_z(o->oauth.token_url)))
+        hky_complain(
+            r->l, place_of(r, "token_url"), false,
+            "%s: oauth.token_url \"%.100s\" would send the client secret and the refresh token unencrypted, or "
+            "is no address of a web page: write https://HOST/...; http:// is for loopback addresses "
+            "(http://127.0.0.1:8080/...) only",
+            r->what, o->oauth.token_url);
     o->oauth.scope = keep(r->l, hky_get_string(L, body, "scope", ""));
     hky_get(L, body, "client_secret");
     o->oauth.client_secret = hky_read_secret(r->l, lua_gettop(L), r->what, r->spec->place);

@@ -194,6 +194,9 @@ static void each_problem_has_its_place_and_says_what(void **state)
 /* What follows from the first mistake would send people looking in the wrong place. */
 static void one_mistake_is_one_problem(void **state)
 {
+#define OAUTH(url)                                                                                                     \
+    "relay 'a' { host = 'x.example', user = 'u', auth = 'xoauth2', oauth = { client = 'c', refresh = secret 'r', "     \
+    "token_url = '" url "' } }"
     static const struct {
         const char *policy, *text;
     } mistakes[] = {
@@ -228,6 +231,18 @@ static void one_mistake_is_one_problem(void **state)
         {"relay 'a' { host = 'x.example', timeout = 5 }", "timeout must be"},
         {"relay 'a' { host = 'x.example', user = 'u', oauth = 5 }", "oauth must be"},
         {"relay 'a' { host = 'x.example', instead = 5 }", "instead must be"},
+        {OAUTH("http://id.example/token"), "https://HOST"},
+        {OAUTH("HTTP://id.example:443/https://"), "https://HOST"},
+        {OAUTH("http://127.0.0.1@id.example/token"), "https://HOST"},
+        {OAUTH("http://127.0.0.1:80@id.example/token"), "https://HOST"},
+        {OAUTH("http://127.0.0.1.id.example/token"), "https://HOST"},
+        {OAUTH("http://[::1].id.example/token"), "https://HOST"},
+        {OAUTH("http://localhost/token"), "https://HOST"},
+        {OAUTH("http://id.example\\\\@127.0.0.1/token"), "https://HOST"},
+        {OAUTH("https://id.example@other.example/token"), "https://HOST"},
+        {OAUTH("https:///token"), "https://HOST"},
+        {OAUTH("ftp://127.0.0.1/token"), "https://HOST"},
+        {OAUTH("id.example/token"), "https://HOST"},
         {RELAYS "route 'r' { to = 5, via = 'a' }", "to must be an address"},
         {RELAYS "route 'r' { to = '*', author = 5, via = 'a' }", "author must be an address"},
         {RELAYS "route 'r' { to = '*', via = 5 }", "via must be a relay"},

@@ -369,6 +369,31 @@ static void a_relay_keeps_what_it_says(void **state)
     hky_policy_unref(&p);
 }
 
+/* A secret leaves this machine by TLS only. */
+static void tokens_come_by_tls_or_from_here(void **state)
+{
+    static const char *const urls[] = {
+        "https://id.example/token",    "HTTPS://id.example:8443/token?a=b@c",
+        "http://127.0.0.1:8080/token", "http://127.1.2.3",
+        "http://[::1]:8080/token",     "http://[::1]/token",
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof urls / sizeof *urls; i++) {
+        char text[512];
+        struct hky_policy *policy;
+
+        snprintf(text, sizeof text,
+                 "relay 'a' { host = 'x.example', user = 'u', auth = 'xoauth2', oauth = { client = 'c', refresh = "
+                 "secret 'r', token_url = '%s' } }",
+                 urls[i]);
+        policy = load_text(text);
+        if (policy == NULL)
+            fail_msg("%s is refused", urls[i]);
+        hky_policy_unref(&policy);
+    }
+}
+
 static void every_preset_makes_a_relay(void **state)
 {
     static const char *const names[] = {"gmail",    "yahoo_jp", "icloud", "docomo", "au",      "softbank",
@@ -502,6 +527,7 @@ int main(void)
         cmocka_unit_test(a_script_sees_the_message),
         cmocka_unit_test(a_plan_keeps_what_route_and_step_say),
         cmocka_unit_test(a_relay_keeps_what_it_says),
+        cmocka_unit_test(tokens_come_by_tls_or_from_here),
         cmocka_unit_test(every_preset_makes_a_relay),
         cmocka_unit_test(what_is_refused_says_why),
         cmocka_unit_test(a_link_that_leads_out_is_refused),
