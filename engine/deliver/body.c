@@ -135,6 +135,14 @@ static enum hky_err write_piece(struct hky_delivery *x, const char *p, size_t n,
     return HKY_OK;
 }
 
+void hky_delivery_prepared(struct hky_delivery *x)
+{
+    if (x->is_orphan)
+        hky_delivery_free(&x);
+    else
+        x->on_piece(x->ctx, x);
+}
+
 static void on_read(struct hky_body_read *r)
 {
     struct hky_delivery *x = HKY_CONTAINER(r, struct hky_delivery, read);

@@ -10,35 +10,10 @@
 
 #define PROMPT_MS 2000 /* a MAIL later than this may come to a connection that was closed for waiting */
 
-static const char *const state_names[] = {
-#define X(id) #id,
-    HKY_OUTBOUND_STATES(X)
-#undef X
-};
-
-#define TO(s) (1u << HKY_OUTBOUND_##s)
-#define ANEW  (TO(RESOLVING) | TO(CONNECTING)) /* the next address, the next host */
-static const uint16_t edges[HKY_OUTBOUND_N] = {
-    [HKY_OUTBOUND_NEW] = TO(RESOLVING) | TO(CLOSED),
-    [HKY_OUTBOUND_RESOLVING] = ANEW | TO(CLOSED),
-    [HKY_OUTBOUND_CONNECTING] = ANEW | TO(OPENING) | TO(SECURING) | TO(CLOSED),
-    [HKY_OUTBOUND_OPENING] = ANEW | TO(SECURING) | TO(LOGIN) | TO(READY) | TO(CLOSED),
-    [HKY_OUTBOUND_SECURING] = ANEW | TO(OPENING) | TO(CLOSED),
-    [HKY_OUTBOUND_LOGIN] = ANEW | TO(READY) | TO(CLOSED),
-    [HKY_OUTBOUND_READY] = TO(CLOSED),
-    [HKY_OUTBOUND_CLOSED] = 0,
-};
-#undef ANEW
-#undef TO
-
-void hky_outbound_enter(struct hky_outbound *c, enum hky_outbound_state s)
-{
-    HKY_ASSERT((edges[c->state] & (1u << s)) != 0);
-    if (hky_log_is_on(c->params.log, HKY_LOG_DEBUG))
-        hky_log(c->params.log, HKY_LOG_DEBUG, "connection", "relay=%s host=%s from=%s to=%s", c->params.relay->name,
-                hky_outbound_host(c), state_names[c->state], state_names[s]);
-    c->state = s;
-}
+/* Does what can be done now: writes content, takes the next delivery, ends. The way out of every event. */
+static void pump(struct hky_outbound *c);
+/* c->end and c->end_reply say why: another target, or the end. */
+static void conclude(struct hky_outbound *c);
 
 /* ---- small things ---- */
 
@@ -46,12 +21,6 @@ static void trace(struct hky_outbound *c, enum hky_stage stage, bool is_good, co
 {
     if (c->params.ops->trace != NULL)
         c->params.ops->trace(c->params.ctx, c, stage, is_good, text);
-}
-
-/* The dot (and all before it) went to the kernel: the peer may have the whole message. */
-static bool dot_has_left(const struct hky_outbound *c)
-{
-    return c->stream != NULL && hky_stream_sent(c->stream) >= c->dot_end;
 }
 
 static void dialogue_end(struct hky_outbound *c)
@@ -63,30 +32,10 @@ static void dialogue_end(struct hky_outbound *c)
         hky_dialogue_fini(&c->dialogue);
         hky_reply_reader_fini(&c->reader);
     }
-    if (dot_has_left(c))
+    if (hky_outbound_dot_has_left(c))
         hky_stream_close(&c->stream);
     else
         hky_stream_cut(&c->stream); /* what was said of the message rests on its dot not having left */
-}
-
-void hky_outbound_fail(struct hky_outbound *c, enum hky_stage stage, enum hky_class class, bool is_out_of_step,
-                       const struct hky_reply *reply)
-{
-    c->class = class;
-    hky_dialogue_fail(&c->dialogue, stage, reply, dot_has_left(c), is_out_of_step);
-}
-
-void hky_outbound_fail_local(struct hky_outbound *c, enum hky_stage stage, enum hky_class class, enum hky_origin origin,
-                             const char *fmt, ...)
-{
-    char text[400];
-    va_list ap;
-    va_start(ap, fmt);
-    vsnprintf(text, sizeof(text), fmt, ap);
-    va_end(ap);
-    struct hky_reply reply;
-    hky_reply_local(&reply, origin, "%s", text);
-    hky_outbound_fail(c, stage, class, false, &reply);
 }
 
 /* ---- the end ---- */
@@ -109,22 +58,6 @@ static void let_go(struct hky_outbound *c)
     hky_timer_cancel(&c->timer);
     dialogue_end(c);
     hky_outbound_enter(c, HKY_OUTBOUND_CLOSED);
-}
-
-/* The better one of this and what an earlier host said. */
-void hky_outbound_report(struct hky_outbound *c, struct hky_delivery *x, unsigned i, enum hky_stage stage,
-                         enum hky_class class, const struct hky_reply *reply)
-{
-    struct hky_kept *earlier = x->kept != NULL ? x->kept[i] : NULL;
-    struct hky_kept later = {.stage = stage, .class = class};
-    bool is_final =
-        class == HKY_CLASS_AMBIGUOUS || reply->code / 100 == 2 || (reply->code >= 500 && stage >= HKY_STAGE_MAIL);
-    later.reply.code = reply->code;
-    if (earlier != NULL && !is_final && hky_kept_is_better(earlier, &later))
-        c->params.ops->result(c->params.ctx, c, x, i, earlier->stage, earlier->class, &earlier->reply);
-    else
-        c->params.ops->result(c->params.ctx, c, x, i, stage, class, reply);
-    hky_delivery_forget(x, i);
 }
 
 /* No connection came about, or none that could send: the bound delivery gets the outcome. */
@@ -184,7 +117,7 @@ static void keep_end(struct hky_outbound *c, struct hky_outbound_end *end, struc
     *reply = c->kept.reply;
 }
 
-void hky_outbound_conclude(struct hky_outbound *c)
+static void conclude(struct hky_outbound *c)
 {
     struct hky_reply reply = c->end_reply;
     /* Many close after a refusal, or answer the next mechanism with 421: the refusal is what counts. */
@@ -225,7 +158,8 @@ void hky_outbound_conclude(struct hky_outbound *c)
         keep_end(c, &end, &reply);
         if (is_more) {
             dialogue_end(c);
-            hky_outbound_next_target(c);
+            if (!hky_outbound_next_target(c))
+                conclude(c);
             return;
         }
     }
@@ -343,6 +277,60 @@ static void on_start_tls(struct hky_task *task)
     hky_outbound_arm(c);
 }
 
+/* ---- what can be done now ---- */
+
+static void on_secret(void *arg, struct hky_secret *secret, const struct hky_error *e)
+{
+    struct hky_outbound *c = hky_outbound_take_secret(arg, secret, e);
+    if (c != NULL)
+        pump(c);
+}
+
+static void on_piece(void *ctx, struct hky_delivery *x)
+{
+    (void)x;
+    pump(ctx);
+}
+
+static bool wants_credential(const struct hky_outbound *c)
+{
+    return c->dialogue.state == HKY_DIALOGUE_LOGIN && c->login == NULL;
+}
+
+static void pump(struct hky_outbound *c)
+{
+    if (c->is_pumping || !hky_outbound_is_talking(c))
+        return;
+    c->is_pumping = true;
+    for (;;) {
+        struct hky_transaction *t;
+        if (c->end.kind == HKY_DIALOGUE_END)
+            break;
+        if (wants_credential(c)) {
+            hky_outbound_login(c, on_secret);
+            continue;
+        }
+        t = hky_dialogue_content(&c->dialogue);
+        if (t != NULL) {
+            if (!hky_outbound_write_content(c, t))
+                break;
+            continue;
+        }
+        if (!hky_outbound_send_next(c))
+            break;
+    }
+    c->is_pumping = false;
+    if (c->end.kind == HKY_DIALOGUE_END) {
+        conclude(c);
+        return;
+    }
+    if (hky_outbound_is_retiring(c) && hky_dialogue_is_idle(&c->dialogue))
+        hky_dialogue_quit(&c->dialogue);
+    hky_stream_flush(c->stream);
+    if (c->is_moved || !hky_timer_is_set(&c->timer))
+        hky_outbound_arm(c);
+}
+
 /* ---- events of the stream ---- */
 
 static size_t on_data(void *ctx, const char *p, size_t n)
@@ -373,7 +361,7 @@ static size_t on_data(void *ctx, const char *p, size_t n)
         }
         /* All replies first, then one pump: body and next envelope leave in one write; and what came in one read with
          * a 354 cannot be taken for the answer to a dot that was not out yet. */
-        hky_dialogue_reply(&c->dialogue, r, hky_buf_str(&c->reader.lines), !dot_has_left(c));
+        hky_dialogue_reply(&c->dialogue, r, hky_buf_str(&c->reader.lines), !hky_outbound_dot_has_left(c));
     }
     bool is_securing = c->state == HKY_OUTBOUND_SECURING && c->end.kind != HKY_DIALOGUE_END;
     if (is_securing && at < n) {
@@ -384,7 +372,7 @@ static size_t on_data(void *ctx, const char *p, size_t n)
         hky_loop_defer(c->params.loop, &c->task);
         return at;
     }
-    hky_outbound_pump(c);
+    pump(c);
     return at;
 }
 
@@ -430,7 +418,7 @@ static void on_secured(struct hky_outbound *c)
     hky_outbound_enter(c, HKY_OUTBOUND_OPENING);
     if (c->dialogue.state == HKY_DIALOGUE_HANDSHAKE)
         hky_dialogue_secured(&c->dialogue);
-    hky_outbound_pump(c);
+    pump(c);
     if (hky_outbound_is_talking(c))
         hky_outbound_arm(c);
 }
@@ -471,7 +459,7 @@ static void on_lost(struct hky_outbound *c, bool is_eof, const struct hky_error 
     }
     if (hky_outbound_is_talking(c)) {
         hky_outbound_fail(c, stage, class, false, &reply);
-        hky_outbound_pump(c);
+        pump(c);
         return;
     }
     hky_stream_close(&c->stream);
@@ -479,7 +467,7 @@ static void on_lost(struct hky_outbound *c, bool is_eof, const struct hky_error 
     c->end_reply = reply;
     if (e != NULL && (e->sys == ENETUNREACH || e->sys == EAFNOSUPPORT || e->sys == EADDRNOTAVAIL))
         hky_outbound_unmark_tried(c);
-    hky_outbound_conclude(c);
+    conclude(c);
 }
 
 static void on_event(void *ctx, enum hky_stream_event ev, const struct hky_error *e)
@@ -493,7 +481,7 @@ static void on_event(void *ctx, enum hky_stream_event ev, const struct hky_error
         on_secured(c);
         break;
     case HKY_STREAM_DRAINED:
-        hky_outbound_pump(c);
+        pump(c);
         break;
     case HKY_STREAM_EOF:
         on_lost(c, true, NULL);
@@ -504,7 +492,14 @@ static void on_event(void *ctx, enum hky_stream_event ev, const struct hky_error
     }
 }
 
-const struct hky_stream_ops hky_outbound_stream_ops = {.on_data = on_data, .on_event = on_event};
+static const struct hky_stream_ops stream_ops = {.on_data = on_data, .on_event = on_event};
+
+static void on_addr(struct hky_dns_query *q, const struct hky_dns_addr_answer *a)
+{
+    struct hky_outbound *c = HKY_CONTAINER(q, struct hky_outbound, query);
+    if (c->state != HKY_OUTBOUND_CLOSED && !hky_outbound_take_addresses(c, a))
+        conclude(c);
+}
 
 static void on_begin(struct hky_task *task)
 {
@@ -515,6 +510,38 @@ static void on_begin(struct hky_task *task)
     if (c->bound != NULL)
         hky_outbound_prepare(c, &e); /* beside the connecting; what fails is asked again when its turn comes */
     hky_outbound_resolve(c);
+}
+
+/* ---- time-outs ---- */
+
+static void on_timer(struct hky_timer *timer)
+{
+    struct hky_outbound *c = HKY_CONTAINER(timer, struct hky_outbound, timer);
+    struct hky_reply reply;
+    if (c->state == HKY_OUTBOUND_CLOSED)
+        return;
+    if (!hky_outbound_is_talking(c)) {
+        hky_reply_local(&reply, HKY_ORIGIN_TIMEOUT, "no answer in %u s",
+                        hky_outbound_or_default(c->params.relay->timeout.connect_ms, HKY_CONNECT_DEFAULT_MS) / 1000);
+        c->end = (struct hky_dialogue_event){.kind = HKY_DIALOGUE_END, .stage = HKY_STAGE_CONNECT};
+        c->end_reply = reply;
+        hky_stream_close(&c->stream);
+        conclude(c);
+        return;
+    }
+    if (hky_dialogue_is_idle(&c->dialogue) && hky_dialogue_expects(&c->dialogue) == HKY_EXPECT_NOTHING) {
+        hky_outbound_retire(c);
+        return;
+    }
+    if (hky_outbound_is_writing_on(c)) {
+        hky_outbound_arm(c);
+        return;
+    }
+    bool is_group = c->dialogue.n_marks > 1 && hky_dialogue_expects(&c->dialogue) != HKY_EXPECT_DOT;
+    hky_reply_local(&reply, HKY_ORIGIN_TIMEOUT, "timed out after %u s: %s", hky_outbound_wait_ms(c) / 1000,
+                    hky_stream_unsent(c->stream) > 0 ? "the server stopped reading" : "no reply");
+    hky_outbound_fail(c, HKY_STAGE_NONE, HKY_CLASS_N, is_group, &reply);
+    pump(c);
 }
 
 /* ---- the owner's side ---- */
@@ -534,9 +561,11 @@ struct hky_outbound *hky_outbound_new(const struct hky_outbound_params *p)
     c->is_plain = p->is_plain;
     c->class = HKY_CLASS_N;
     c->auth = HKY_AUTH_NONE;
-    c->query.on_addr = hky_outbound_on_addr;
+    c->query.on_addr = on_addr;
+    c->on_piece = on_piece;
+    c->stream_ops = &stream_ops;
     hky_buf_init(&c->scratch, 4 * 1024 * 1024);
-    hky_timer_init(&c->timer, p->loop, hky_outbound_on_timer);
+    hky_timer_init(&c->timer, p->loop, on_timer);
     c->task.run = on_begin;
     hky_loop_defer(p->loop, &c->task);
     return c;
@@ -545,14 +574,14 @@ struct hky_outbound *hky_outbound_new(const struct hky_outbound_params *p)
 void hky_outbound_kick(struct hky_outbound *c)
 {
     if (!c->is_pumping)
-        hky_outbound_pump(c);
+        pump(c);
 }
 
 void hky_outbound_retire(struct hky_outbound *c)
 {
     c->most = c->n_taken + (c->bound != NULL ? 1 : 0);
     if (!c->is_pumping)
-        hky_outbound_pump(c);
+        pump(c);
 }
 
 void hky_outbound_abandon(struct hky_outbound **cp)
@@ -563,7 +592,7 @@ void hky_outbound_abandon(struct hky_outbound **cp)
     *cp = NULL;
     /* A message whose dot is out is not the next start's as if nothing had happened. */
     struct hky_transaction *t = hky_outbound_is_talking(c) ? c->dialogue.current : NULL;
-    if (t != NULL && t->state == HKY_TRANSACTION_DOT && dot_has_left(c))
+    if (t != NULL && t->state == HKY_TRANSACTION_DOT && hky_outbound_dot_has_left(c))
         hky_outbound_fail_local(c, HKY_STAGE_NONE, HKY_CLASS_N, HKY_ORIGIN_LOST, "stopped before the server answered");
     let_go(c);
     c->free_task.run = on_free; /* not at once: `task` may be queued */
@@ -574,11 +603,6 @@ bool hky_outbound_is_idle(const struct hky_outbound *c)
 {
     return c->state == HKY_OUTBOUND_READY && c->bound == NULL && !hky_outbound_is_retiring(c) &&
            hky_dialogue_is_idle(&c->dialogue);
-}
-
-const char *hky_outbound_host(const struct hky_outbound *c)
-{
-    return c->hosts[c->host_at].host;
 }
 
 struct hky_policy *hky_outbound_policy(const struct hky_outbound *c)

@@ -41,6 +41,8 @@ struct hky_outbound {
     struct hky_timer timer;
     struct hky_task task; /* begin, start TLS */
     struct hky_task free_task;
+    const struct hky_stream_ops *stream_ops;
+    void (*on_piece)(void *ctx, struct hky_delivery *x); /* for deliveries that wait */
     struct hky_delivery *bound;
     struct hky_buf scratch; /* rewritten headers */
     struct login_wait *login;
@@ -83,23 +85,20 @@ static inline bool hky_outbound_is_retiring(const struct hky_outbound *c)
     return c->n_taken >= c->most;
 }
 
+/* The files, from below: outbound_state; outbound_timer, _target, _login, _send; outbound, which has all events. */
+
 /* The only writer of the state; asserts the edge. */
 void hky_outbound_enter(struct hky_outbound *c, enum hky_outbound_state s);
 
-extern const struct hky_stream_ops hky_outbound_stream_ops;
-
 #define HKY_CONNECT_DEFAULT_MS 30000
 
-/* Does what can be done now: writes content, takes the next delivery, ends. The way out of every event. */
-void hky_outbound_pump(struct hky_outbound *c);
+/* outbound_state.c */
+bool hky_outbound_dot_has_left(const struct hky_outbound *c);
 /* A local failure: the dialogue settles, pump concludes. */
 void hky_outbound_fail(struct hky_outbound *c, enum hky_stage stage, enum hky_class class, bool is_out_of_step,
                        const struct hky_reply *reply);
 void hky_outbound_fail_local(struct hky_outbound *c, enum hky_stage stage, enum hky_class class, enum hky_origin origin,
                              const char *fmt, ...) __attribute__((format(printf, 5, 6)));
-/* c->end and c->end_reply say why: another target, or the end. */
-void hky_outbound_conclude(struct hky_outbound *c);
-
 /* The outcome of recipient i: this, or what an earlier host said when that says more. */
 void hky_outbound_report(struct hky_outbound *c, struct hky_delivery *x, unsigned i, enum hky_stage stage,
                          enum hky_class class, const struct hky_reply *reply);
@@ -110,22 +109,32 @@ static inline struct hky_delivery *hky_outbound_delivery(struct hky_transaction 
 
 /* outbound_send.c; c->bound is the delivery in hand */
 enum hky_prepare hky_outbound_prepare(struct hky_outbound *c, struct hky_error *e);
+/* False: the delivery in hand is not ready yet, or there is none. */
+bool hky_outbound_send_next(struct hky_outbound *c);
+/* False: nothing can be written for now. */
+bool hky_outbound_write_content(struct hky_outbound *c, struct hky_transaction *t);
 
 /* outbound_target.c */
 void hky_outbound_resolve(struct hky_outbound *c);
-void hky_outbound_next_target(struct hky_outbound *c);
+/* False: there is none; c->end and c->end_reply say why. */
+bool hky_outbound_next_target(struct hky_outbound *c);
 void hky_outbound_same_target(struct hky_outbound *c); /* once more */
 /* After this target another may be tried: for the delivery in hand. */
 bool hky_outbound_has_more_targets(const struct hky_outbound *c, const struct hky_delivery *x);
 void hky_outbound_mark_tried(const struct hky_outbound *c, struct hky_delivery *x);
 /* Nothing of ours leads there (no IPv6, say): as if it had not been tried. */
 void hky_outbound_unmark_tried(struct hky_outbound *c);
-void hky_outbound_on_addr(struct hky_dns_query *q, const struct hky_dns_addr_answer *a);
+bool hky_outbound_take_addresses(struct hky_outbound *c, const struct hky_dns_addr_answer *a); /* false: as above */
 /* outbound_login.c */
-void hky_outbound_login(struct hky_outbound *c);
+/* Asks for the credential; `done` gives it to hky_outbound_take_secret, whose connection then goes on (NULL: it has
+ * gone). */
+void hky_outbound_login(struct hky_outbound *c,
+                        void (*done)(void *arg, struct hky_secret *s, const struct hky_error *e));
+struct hky_outbound *hky_outbound_take_secret(void *arg, struct hky_secret *secret, const struct hky_error *e);
 bool hky_outbound_wants_refresh(const struct hky_outbound *c); /* the token was refused: fetch another, once */
 /* outbound_timer.c */
 void hky_outbound_arm(struct hky_outbound *c);
-void hky_outbound_on_timer(struct hky_timer *timer);
+uint32_t hky_outbound_wait_ms(const struct hky_outbound *c);
+bool hky_outbound_is_writing_on(struct hky_outbound *c);
 
 #endif

@@ -37,7 +37,7 @@ static void login_with(struct hky_outbound *c, struct hky_secret *secret, const 
                                 HKY_ORIGIN_LOCAL, "%s", error.text);
 }
 
-static void on_secret(void *arg, struct hky_secret *secret, const struct hky_error *e)
+struct hky_outbound *hky_outbound_take_secret(void *arg, struct hky_secret *secret, const struct hky_error *e)
 {
     struct login_wait *w = arg;
     struct hky_outbound *c = w->connection;
@@ -45,13 +45,13 @@ static void on_secret(void *arg, struct hky_secret *secret, const struct hky_err
     free(w);
     if (c == NULL || c->state == HKY_OUTBOUND_CLOSED) {
         hky_secret_unref(&secret);
-        return;
+        return NULL;
     }
     c->login = NULL;
     hky_secret_unref(&c->token);
     c->token = secret;
     login_with(c, secret, secret == NULL ? e : &(struct hky_error){0});
-    hky_outbound_pump(c);
+    return c;
 }
 
 bool hky_outbound_wants_refresh(const struct hky_outbound *c)
@@ -60,7 +60,8 @@ bool hky_outbound_wants_refresh(const struct hky_outbound *c)
            hky_dialogue_is_login_refused(&c->dialogue);
 }
 
-void hky_outbound_login(struct hky_outbound *c)
+void hky_outbound_login(struct hky_outbound *c,
+                        void (*done)(void *arg, struct hky_secret *s, const struct hky_error *e))
 {
     const struct hky_relay *r = c->params.relay;
     const struct hky_capabilities *caps = &c->dialogue.caps;
@@ -93,5 +94,5 @@ void hky_outbound_login(struct hky_outbound *c)
     c->login->connection = c;
     if (c->params.policy != NULL)
         c->login->policy = hky_policy_ref(c->params.policy);
-    c->params.ops->secret(c->params.ctx, c, c->has_refreshed ? c->token : NULL, on_secret, c->login);
+    c->params.ops->secret(c->params.ctx, c, c->has_refreshed ? c->token : NULL, done, c->login);
 }

@@ -11,12 +11,6 @@ static void refuse_one(void *ctx, unsigned i, const struct hky_refusal *why)
     hky_outbound_report(c, c->bound, i, HKY_STAGE_RCPT, why->class, &reply);
 }
 
-static void on_piece(void *ctx, struct hky_delivery *x)
-{
-    (void)x;
-    hky_outbound_pump(ctx);
-}
-
 static void begin(struct hky_outbound *c, struct hky_delivery *x)
 {
     struct hky_refusal why;
@@ -59,7 +53,7 @@ static void fail_unprepared(struct hky_outbound *c, const struct hky_error *e)
 
 enum hky_prepare hky_outbound_prepare(struct hky_outbound *c, struct hky_error *e)
 {
-    c->bound->on_piece = on_piece;
+    c->bound->on_piece = c->on_piece;
     c->bound->ctx = c;
     return hky_delivery_prepare(c->bound, e);
 }
@@ -73,8 +67,7 @@ static bool may_take(struct hky_outbound *c)
     return hky_dialogue_is_idle(&c->dialogue) || (ops->may_overlap != NULL && ops->may_overlap(c->params.ctx, c));
 }
 
-/* False: the delivery in hand is not ready yet, or there is none. */
-static bool send_next(struct hky_outbound *c)
+bool hky_outbound_send_next(struct hky_outbound *c)
 {
     struct hky_error e;
     if (c->bound == NULL && may_take(c))
@@ -94,8 +87,7 @@ static bool send_next(struct hky_outbound *c)
     return true;
 }
 
-/* false: nothing to do for now. */
-static bool write_content(struct hky_outbound *c, struct hky_transaction *t)
+bool hky_outbound_write_content(struct hky_outbound *c, struct hky_transaction *t)
 {
     struct hky_error e;
     switch (hky_delivery_write(hky_outbound_delivery(t), c->stream, &c->scratch, &e)) {
@@ -112,43 +104,4 @@ static bool write_content(struct hky_outbound *c, struct hky_transaction *t)
         break;
     }
     return false;
-}
-
-static bool wants_credential(const struct hky_outbound *c)
-{
-    return c->dialogue.state == HKY_DIALOGUE_LOGIN && c->login == NULL;
-}
-
-void hky_outbound_pump(struct hky_outbound *c)
-{
-    if (c->is_pumping || !hky_outbound_is_talking(c))
-        return;
-    c->is_pumping = true;
-    for (;;) {
-        struct hky_transaction *t;
-        if (c->end.kind == HKY_DIALOGUE_END)
-            break;
-        if (wants_credential(c)) {
-            hky_outbound_login(c);
-            continue;
-        }
-        t = hky_dialogue_content(&c->dialogue);
-        if (t != NULL) {
-            if (!write_content(c, t))
-                break;
-            continue;
-        }
-        if (!send_next(c))
-            break;
-    }
-    c->is_pumping = false;
-    if (c->end.kind == HKY_DIALOGUE_END) {
-        hky_outbound_conclude(c);
-        return;
-    }
-    if (hky_outbound_is_retiring(c) && hky_dialogue_is_idle(&c->dialogue))
-        hky_dialogue_quit(&c->dialogue);
-    hky_stream_flush(c->stream);
-    if (c->is_moved || !hky_timer_is_set(&c->timer))
-        hky_outbound_arm(c);
 }

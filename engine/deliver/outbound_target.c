@@ -114,7 +114,7 @@ static void connect_to(struct hky_outbound *c, unsigned i)
     hky_outbound_enter(c, HKY_OUTBOUND_CONNECTING);
     set_port(to, c->params.port);
     socklen_t from_n = source_address(source_of(c), to->ss_family, &from);
-    struct hky_stream_params p = {.loop = c->params.loop, .ops = &hky_outbound_stream_ops, .ctx = c};
+    struct hky_stream_params p = {.loop = c->params.loop, .ops = c->stream_ops, .ctx = c};
     c->stream = hky_stream_connect(&p, (struct sockaddr *)to, c->addrs->addr[i].len,
                                    from_n > 0 ? (struct sockaddr *)&from : NULL, from_n);
     hky_timer_set(&c->timer, hky_outbound_or_default(c->params.relay->timeout.connect_ms, HKY_CONNECT_DEFAULT_MS));
@@ -126,7 +126,7 @@ void hky_outbound_resolve(struct hky_outbound *c)
     hky_dns_ask_addr(c->params.dns, &c->query, hky_str_z(c->hosts[c->host_at].host));
 }
 
-void hky_outbound_next_target(struct hky_outbound *c)
+bool hky_outbound_next_target(struct hky_outbound *c)
 {
     c->end = (struct hky_dialogue_event){.kind = HKY_DIALOGUE_SEND};
     c->class = HKY_CLASS_N; /* what the last target was guilty of */
@@ -134,12 +134,12 @@ void hky_outbound_next_target(struct hky_outbound *c)
         c->addr_at++;
         hky_outbound_mark_tried(c, c->bound);
         connect_to(c, c->addr_at - 1);
-        return;
+        return true;
     }
     if (c->host_at + 1 < c->params.n_hosts) {
         c->host_at++;
         hky_outbound_resolve(c);
-        return;
+        return true;
     }
     /* All addresses of the last host had been tried under another name: what they said counts. */
     bool is_known = c->kept.stage != HKY_STAGE_NONE;
@@ -150,7 +150,7 @@ void hky_outbound_next_target(struct hky_outbound *c)
         c->end_reply = c->kept.reply;
     else
         hky_reply_local(&c->end_reply, HKY_ORIGIN_CONNECT, "every address was tried");
-    hky_outbound_conclude(c);
+    return false;
 }
 
 void hky_outbound_same_target(struct hky_outbound *c)
@@ -208,11 +208,8 @@ static void keep_reachable(const struct hky_outbound *c, struct hky_dns_addr_ans
     a->n = n;
 }
 
-void hky_outbound_on_addr(struct hky_dns_query *q, const struct hky_dns_addr_answer *a)
+bool hky_outbound_take_addresses(struct hky_outbound *c, const struct hky_dns_addr_answer *a)
 {
-    struct hky_outbound *c = HKY_CONTAINER(q, struct hky_outbound, query);
-    if (c->state == HKY_OUTBOUND_CLOSED)
-        return;
     if (c->addrs == NULL)
         c->addrs = hky_alloc(sizeof(*c->addrs));
     *c->addrs = *a;
@@ -221,8 +218,7 @@ void hky_outbound_on_addr(struct hky_dns_query *q, const struct hky_dns_addr_ans
     c->may_exist |= !is_here && a->status != HKY_DNS_NO_NAME && a->status != HKY_DNS_NO_DATA;
     keep_reachable(c, c->addrs);
     if (a->status == HKY_DNS_OK && c->addrs->n > 0) {
-        hky_outbound_next_target(c);
-        return;
+        return hky_outbound_next_target(c);
     }
     c->addrs->n = 0;
     hky_reply_local(&c->end_reply, HKY_ORIGIN_DNS, "%s: %s", hky_outbound_host(c),
@@ -239,5 +235,5 @@ void hky_outbound_on_addr(struct hky_dns_query *q, const struct hky_dns_addr_ans
         c->end_reply.enhanced[2] = 2;
         c->end_reply.enhanced_detail = 2;
     }
-    hky_outbound_conclude(c);
+    return false;
 }

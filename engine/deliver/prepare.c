@@ -13,11 +13,3 @@ enum hky_prepare hky_delivery_prepare(struct hky_delivery *x, struct hky_error *
     }
     return result;
 }
-
-void hky_delivery_prepared(struct hky_delivery *x)
-{
-    if (x->is_orphan)
-        hky_delivery_free(&x);
-    else
-        x->on_piece(x->ctx, x);
-}
