@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define BACKLOG 1024
@@ -166,12 +167,27 @@ enum hky_err hky_listen_certificate(const struct hky_policy *policy, const struc
     return hky_tls_server_new(cert, key, out, e);
 }
 
+/* OpenSSL would wait for what a pipe says. */
+static enum hky_err check_file(const struct hky_listen *l, const char *file, struct hky_error *e)
+{
+    struct stat st;
+
+    if (file[0] == '\0' || stat(file, &st) != 0 || S_ISREG(st.st_mode))
+        return HKY_OK; /* what is missing is told with more words when it is read */
+    return hky_error_set(e, HKY_E_CONFIG, "%.60s:%u: listen: %.120s is not a regular file", l->place.file,
+                         l->place.line, file);
+}
+
 enum hky_err hky_accept_check_listener(const struct hky_policy *policy, const struct hky_listen *l, struct hky_error *e)
 {
     struct hky_tls *tls = NULL;
     struct hky_error why = {0};
     enum hky_err err = hky_listen_check(l, e);
 
+    if (err == HKY_OK && l->tls != HKY_LISTEN_PLAIN)
+        err = check_file(l, l->cert, e);
+    if (err == HKY_OK && l->tls != HKY_LISTEN_PLAIN)
+        err = check_file(l, l->key, e);
     if (err != HKY_OK)
         return err;
     err = hky_listen_certificate(policy, l, &tls, &why);

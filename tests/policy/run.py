@@ -89,6 +89,8 @@ MISTAKES = [
     ("a listener whose certificate is not there", {"policy.lua": OWN
                                                    + 'engine { listen = { addr = "127.0.0.1:2525", tls = "starttls", cert = "c.pem", key = "k.pem" } }\n'},
      r"policy\.lua:3: .*c\.pem"),
+    ("a listener whose certificate is no file", {"policy.lua": OWN + 'engine { listen = { addr = "127.0.0.1:2525", tls = "starttls", cert = "d/c.pem/..", key = "k.pem" } }\n',
+                                                 "d/c.pem/x": ""}, r"policy\.lua:3: .*not a regular file"),
     ("http for others", {"policy.lua": RELAY + REST + 'engine { http = "0.0.0.0:8025" }\n'}, r'policy\.lua:3: error: engine: http .*"127\.0\.0\.1:8025"'),
     ("no route at all", {"policy.lua": RELAY}, r"policy\.lua:1: error: the policy has no route"),
     ("an empty policy", {"policy.lua": ""}, r"policy\.lua:1: error: the policy has no route"),
