@@ -4,6 +4,7 @@
 #include "base/json.h"
 #include "hikyaku/deliver.h"
 #include "hikyaku/route.h"
+#include "mail/address.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -238,6 +239,12 @@ static int run(const struct hky_cli_command *self, int argc, char **argv)
     p.is_ja = is_japanese(p.lang);
     if (p.lang != NULL && strcmp(p.lang, "en") != 0 && strcmp(p.lang, "ja") != 0) {
         fprintf(stderr, "hikyaku: --lang is en or ja, not \"%s\"\n", p.lang);
+        return HKY_EXIT_USAGE;
+    }
+    struct hky_address to;
+    struct hky_error e = {0};
+    if (p.to != NULL && hky_mailbox_parse(hky_str_z(p.to), &to, &e) != HKY_OK) {
+        fprintf(stderr, "hikyaku probe: --to %s is no address: %s\n", p.to, e.text);
         return HKY_EXIT_USAGE;
     }
     struct hky_policy *policy = load(args.argv[0]);

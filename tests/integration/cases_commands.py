@@ -58,6 +58,7 @@ def exit_codes(world):
             (["explain", "spring.lua", "--to", "a@x.example", "--author", "b@y.example", "--scenario", "sprnig"], 0, 'did you mean "spring"?'),
             (["explain", "good.lua", "--to", "a@x.example", "--scenario", ""], 2, "--scenario is empty"),
             (["probe", "good.lua", "--all", "--to", ""], 2, "--to is empty"),
+            (["probe", "good.lua", "--all", "--to", "a b"], 2, "--to a b is no address"),
             (["status", "--spool", ""], 2, "--spool is empty"),
             (["run", "good.lua", "--log", "chatty"], 2, "--log takes error, warn, info or debug"),
             (["run", "good.lua", "--json"], 2, "no option --json"),
