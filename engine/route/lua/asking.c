@@ -48,7 +48,8 @@ void hky_asking_go_on(struct hky_asking *a, const struct hky_route_query *q)
 void hky_asking_end(struct hky_asking *a)
 {
     a->vm->query = NULL;
-    hky_mailhosts_unref(&a->mail_hosts);
+    if (a->mail_hosts != NULL)
+        hky_mailhosts_unref(&a->mail_hosts);
     if (a->vm->temp.blocks != NULL)
         hky_arena_fini(&a->vm->temp);
 }

@@ -346,7 +346,7 @@ static void not_read(struct hky_decision *out)
     snprintf(out->text, sizeof out->text, "the header of the message is being read");
 }
 
-static struct hky_deciding *deciding_new(struct hky_vm *vm)
+static inline struct hky_deciding *deciding_new(struct hky_vm *vm)
 {
     struct hky_deciding *d = vm->spare_deciding;
 
@@ -356,7 +356,7 @@ static struct hky_deciding *deciding_new(struct hky_vm *vm)
     return d;
 }
 
-static void deciding_free(struct hky_deciding *d)
+static inline void deciding_free(struct hky_deciding *d)
 {
     struct hky_vm *vm = d->a.vm;
 
@@ -373,7 +373,7 @@ static void drop_calls(struct hky_deciding *d)
     hky_vm_drop(d->a.vm, &d->call);
 }
 
-static void out_init(struct hky_decision *out, const struct hky_vm *vm)
+static inline void out_init(struct hky_decision *out, const struct hky_vm *vm)
 {
     out->kind = HKY_NO_ROUTE;
     out->plan = NULL;
@@ -386,7 +386,8 @@ static void out_init(struct hky_decision *out, const struct hky_vm *vm)
 }
 
 /* To the end, or to the next wait. */
-static void search(struct hky_deciding *d, enum verdict verdict, struct hky_deciding **waits, struct hky_decision *out)
+static inline void search(struct hky_deciding *d, enum verdict verdict, struct hky_deciding **waits,
+                          struct hky_decision *out)
 {
     struct hky_vm *vm = d->a.vm;
 
@@ -416,7 +417,7 @@ static void search(struct hky_deciding *d, enum verdict verdict, struct hky_deci
     deciding_free(d);
 }
 
-static struct hky_deciding *begin(struct hky_vm *vm, const struct hky_route_query *q, struct hky_decision *out)
+static inline struct hky_deciding *begin(struct hky_vm *vm, const struct hky_route_query *q, struct hky_decision *out)
 {
     struct hky_deciding *d = deciding_new(vm);
 
@@ -474,7 +475,8 @@ void hky_route_decide(struct hky_vm *vm, const struct hky_route_query *q, struct
     struct hky_deciding *waits;
 
     hky_route_begin(vm, q, NULL, NULL, &waits, out);
-    hky_deciding_drop(&waits);
+    if (waits != NULL)
+        hky_deciding_drop(&waits);
 }
 
 void hky_vm_set_lookups(struct hky_vm *vm, struct hky_lookups *lookups)
