@@ -340,8 +340,10 @@ def dovecot_submission(world):
     """, env={"HIKYAKU_SECRET_RIGHT": "right"})
 
     def round_of(first, n):
+        world.run("relay", "pause", "r", "--spool", engine.spool)  # so that all wait, and commands overlap
         for i in range(first, first + n):
             send(engine, f"u{i}@{'no' if i % 50 == 7 else 'a'}.example")
+        world.run("relay", "resume", "r", "--spool", engine.spool)
         wait_for(lambda: sum(len(engine.events(k)) for k in ("delivered", "failed", "deferred")) >= first + n, 60, 0.2, "every message has an outcome")
 
     round_of(0, 200)
@@ -349,7 +351,7 @@ def dovecot_submission(world):
     holds(len(deferred) <= 1 and all(e["class"] == "ambiguous" for e in deferred), f"deferred: {deferred[:3]}")
     same(sorted(e["rcpt"] for e in engine.events("failed")), sorted(f"u{i}@no.example" for i in range(200) if i % 50 == 7), "refused recipients")
     same({e["class"] for e in engine.events("failed")}, {"bad_mailbox"}, "class")
-    same(engine.events("relay_paused"), [], "pauses")
+    same([e for e in engine.events("relay_paused") if e.get("text") != "by an operator"], [], "pauses")
     end(engine)
     restart(engine)
     round_of(200, 50)
