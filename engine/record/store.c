@@ -357,7 +357,7 @@ bool record_store_append(struct record_store *s, struct hky_str encoded, bool *i
     __atomic_store_n(&g->head->end, at + need, __ATOMIC_RELEASE);
     g->n++;
     s->next++;
-    if (s->next + RESERVE / 2 > s->cursors->reserved)
+    if (s->next + RESERVE / 2 > __atomic_load_n(&s->cursors->reserved, __ATOMIC_RELAXED))
         *is_upkeep_due = true;
     return true;
 }
@@ -373,7 +373,7 @@ static void reserve_numbers(struct record_store *s)
     pthread_mutex_unlock(&s->lock);
     if (next + RESERVE / 2 <= s->cursors->reserved)
         return;
-    s->cursors->reserved = next + RESERVE;
+    __atomic_store_n(&s->cursors->reserved, next + RESERVE, __ATOMIC_RELAXED);
     if (s->is_kept)
         (void)!msync(s->cursors, RECORD_PAGE, MS_SYNC);
 }
