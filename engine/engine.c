@@ -401,6 +401,11 @@ static void look_at_memory(struct hky_timer *timer)
         hky_memory_trim();
         engine->queued_most = queued;
     }
+    /* What went straight through leaves memory behind, too: the C library keeps it for each thread. */
+    struct hky_accept_stats taken;
+    hky_accept_stats(engine->accept, &taken);
+    if (hky_lull_has_come(&engine->lull, taken.messages))
+        hky_memory_trim();
     hky_timer_set(timer, MEMORY_EVERY_MS);
 }
 

@@ -5,6 +5,7 @@
 
 #include "base/hash.h"
 #include "base/log.h"
+#include "base/memory.h"
 #include "hikyaku/accept.h"
 #include "hikyaku/console.h"
 #include "hikyaku/deliver.h"
@@ -86,6 +87,7 @@ struct hky_engine {
     struct hky_timer lists_timer;
     struct hky_timer memory_timer;
     uint64_t queued_most; /* since memory was last given back */
+    struct hky_lull lull;
     char list_error[240]; /* told last, "" none */
 };
 

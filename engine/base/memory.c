@@ -60,3 +60,16 @@ void hky_memory_expect(size_t n)
     while (n_blocks > 0)
         free(blocks[--n_blocks]);
 }
+
+#define LULL_MOST   10  /* done in one interval, and it is quiet all the same */
+#define BURST_LEAST 100 /* done since memory was given back; below that there is little to give */
+
+bool hky_lull_has_come(struct hky_lull *l, uint64_t done)
+{
+    l->quiet = done - l->done <= LULL_MOST ? l->quiet + 1 : 0;
+    l->done = done;
+    if (l->quiet < HKY_LULL_TICKS || done - l->given_back_at < BURST_LEAST)
+        return false;
+    l->given_back_at = done;
+    return true;
+}

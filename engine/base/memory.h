@@ -5,6 +5,8 @@
 #ifndef HKY_BASE_MEMORY_H
 #define HKY_BASE_MEMORY_H
 
+#include <stdbool.h>
+#include <stdint.h>
 #include <stddef.h>
 
 /* For a process in which bodies come and go: heaps grow in steps and keep what is freed, up to 32 MiB each. Once,
@@ -21,5 +23,14 @@ void hky_memory_ready(void *p, size_t n);
 /* `n` octets of small blocks will be allocated soon on this thread: the same for them; at most 8 MiB at a time. */
 #define HKY_MEMORY_EXPECT_MAX ((size_t)8 << 20)
 void hky_memory_expect(size_t n);
+
+/* When is a burst over, so that its memory may be given back? Asked at even intervals with what was done since the
+ * start: true once after `HKY_LULL_TICKS` intervals in which next to nothing was done, behind a burst. */
+#define HKY_LULL_TICKS 6
+struct hky_lull {
+    uint64_t done, given_back_at;
+    unsigned quiet;
+};
+bool hky_lull_has_come(struct hky_lull *l, uint64_t done);
 
 #endif
