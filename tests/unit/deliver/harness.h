@@ -137,6 +137,12 @@ static bool follow(struct server *s, struct peer *p, const char *script)
                 snprintf(s->problem, sizeof(s->problem), "something came where nothing was to come");
                 return false;
             }
+        } else if (strcmp(step, "ALONE") == 0) { /* nobody else connects for 150 ms */
+            struct pollfd f = {.fd = s->listener, .events = POLLIN};
+            if (poll(&f, 1, 150) != 0) {
+                snprintf(s->problem, sizeof(s->problem), "a connection came where none was to come");
+                return false;
+            }
         } else if (strcmp(step, "RST") == 0) {
             struct linger l = {.l_onoff = 1};
             setsockopt(p->fd, SOL_SOCKET, SO_LINGER, &l, sizeof(l));

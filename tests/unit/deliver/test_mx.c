@@ -327,7 +327,7 @@ static void test_the_word_that_counts(void **state)
          HKY_TAKE_JOB},
         {"five hosts",
          "a.example=127.0.0.2+127.0.0.3+127.0.0.4+127.0.0.5+127.0.0.6+127.0.0.7+127.0.0.8",
-         {"S: 421 a\nEOF\n", "S: 421 b\nEOF\n", "S: 421 c\nEOF\n", "S: 421 d\nEOF\n", "S: 421 e\nEOF\n"},
+         {"S: 421 a\nEOF\n", "S: 421 b\nEOF\n", "S: 421 c\nEOF\n", "S: 421 d\nEOF\n", "S: 421 e\nALONE\n"},
          "23456",
          0,
          421,
