@@ -247,6 +247,17 @@ static void after_unknown_5xx(struct walk *w)
     }
 }
 
+/* A try before the time that the server named is a wasted one. It is taken as it is the first time; one that goes on
+ * naming a short time is asked no more often than others. A time above a day is not believed. */
+static int64_t named_delay_ms(const struct walk *w)
+{
+    int64_t named = (int64_t)w->o->retry_after_sec * 1000, usual = usual_delay_ms(w);
+    if (named == 0 || w->o->retry_after_sec > RETRY_AFTER_MAX) {
+        return usual;
+    }
+    return w->r->step_attempts > 0 && usual > named ? usual : named;
+}
+
 static void after_temporary(struct walk *w)
 {
     int next = next_for(w);
@@ -254,7 +265,7 @@ static void after_temporary(struct walk *w)
         go_next(w, next, "its tries are used up");
         return;
     }
-    retry_within(w, w->now_ms + usual_delay_ms(w));
+    retry_within(w, w->now_ms + named_delay_ms(w));
 }
 
 bool plan_uses_a_try(const struct hky_outcome *o)

@@ -1,5 +1,6 @@
 """Bad starts: one line that says what to do, and exit code 1."""
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -174,3 +175,21 @@ def policy_errors(world):
     refused(world, GOOD.replace('to = "*", ', ""), "bad.lua:3", "to")
     code, _, err = world.run("run", world.path("nowhere.lua"), check=False)
     holds(code == 1 and "nowhere.lua" in err, f"no such file: {code} {err}")
+
+
+@case("starts", "a system that allows too few threads: one line, whichever thread it is that cannot be made")
+def too_few_threads(world):
+    if os.getuid() != 0:
+        raise Skip("needs root, to run as a user with a limit of its own")
+    binary = world.path("program")
+    shutil.copy(world.binary, binary)
+    os.chmod(binary, 0o755)
+    if subprocess.run([binary, "--version"], user="nobody", capture_output=True).returncode != 0:
+        raise Skip("nobody cannot run programs in the folder of this case")
+    world.binary = binary
+    os.mkdir(world.path("spool"))
+    shutil.chown(world.path("spool"), "nobody")
+    no_leaks = dict(os.environ, ASAN_OPTIONS=os.environ.get("ASAN_OPTIONS", "") + ":detect_leaks=0")  # looking for them takes a thread
+    for n in range(1, 8):
+        refused(world, GOOD, "thread", user="nobody", group="nogroup", extra_groups=[], env=no_leaks,
+                preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NPROC, (n, n)))
