@@ -284,7 +284,8 @@ void record_store_open(struct record_store *s, const struct hky_record_params *p
     if (s->dir_fd >= 0)
         load_segments(s);
     record_store_upkeep(s);
-    if (!s->is_kept || TAILQ_FIRST(&s->spares)->is_memory)
+    const struct record_segment *spare = TAILQ_FIRST(&s->spares); /* a full disk with old segments has none */
+    if (!s->is_kept || (spare != NULL && spare->is_memory))
         hky_log(s->log, HKY_LOG_WARN, "event_store",
                 "what=\"events are kept in memory; a kill may lose those not yet written\" look=%s/events error=\"%s\"",
                 p->dir, strerror(errno));

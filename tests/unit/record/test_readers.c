@@ -19,9 +19,12 @@ static struct hky_clock the_clock = {0, 1764000000123};
 static struct hky_loop *loop;
 static int n_calls;
 
+static uint64_t min_free;
+
 static struct hky_record *open_record(void)
 {
-    struct hky_record_params p = {.dir = dir, .n_workers = 2, .segment_octets = SEGMENT, .clock = &the_clock};
+    struct hky_record_params p = {
+        .dir = dir, .n_workers = 2, .segment_octets = SEGMENT, .min_free = min_free, .clock = &the_clock};
     struct hky_record *r;
     struct hky_error e;
 
@@ -317,6 +320,29 @@ static void a_name_is_open_once_and_names_are_bounded(void **state)
     close_record(&r);
 }
 
+/* No room for another file at the start: the old one is gone on with, and what finds no place is counted. */
+static void a_start_on_a_full_disk(void **state)
+{
+    struct hky_record *r = open_record();
+    struct hky_reader *reader = open_reader(r, "history", 0);
+    uint64_t first = 0, last = 0;
+
+    (void)state;
+    emit(r, 1, 10);
+    hky_reader_close(&reader);
+    close_record(&r);
+    min_free = UINT64_MAX / 4;
+    r = open_record();
+    min_free = 0;
+    emit(r, 11, 5000);
+    reader = open_reader(r, "history", 0);
+    assert_in_range(read_all(reader, &first, &last), 20, 4000);
+    assert_int_equal(first, 1);
+    assert_true(hky_record_dropped(r) > 0);
+    hky_reader_close(&reader);
+    close_record(&r);
+}
+
 /* A live view goes on behind the number that it has shown. */
 static void a_view_begins_where_it_says(void **state)
 {
@@ -353,6 +379,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(one_that_lags_skips, make_dir, remove_dir),
         cmocka_unit_test_setup_teardown(a_reader_is_called, make_dir, remove_dir),
         cmocka_unit_test_setup_teardown(a_name_is_open_once_and_names_are_bounded, make_dir, remove_dir),
+        cmocka_unit_test_setup_teardown(a_start_on_a_full_disk, make_dir, remove_dir),
         cmocka_unit_test_setup_teardown(a_view_begins_where_it_says, make_dir, remove_dir),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
