@@ -89,7 +89,7 @@ static void add_recipient(struct hky_buf *b, const struct hky_event *ev)
     add_text(b, HKY_EVENT_KEY_RCPT, hky_recipient_address(r));
     if (r->plan != NULL) {
         add_z(b, HKY_EVENT_KEY_ROUTE, r->plan->route);
-        if (ev->kind == HKY_EVENT_ACCEPTED || ev->kind == HKY_EVENT_UNPARKED)
+        if (ev->kind == HKY_EVENT_ACCEPTED || ev->kind == HKY_EVENT_DECIDED || ev->kind == HKY_EVENT_UNPARKED)
             add_plan(b, r->plan);
         else
             add_value(b, HKY_EVENT_KEY_STEP, r->step + 1);
