@@ -367,7 +367,7 @@ static struct verdict judge_enhanced(const struct view *v)
             return verdict_of(HKY_CLASS_RATE_LIMITED, way(v));
         if (detail == 4 && is_permanent)
             return verdict_of(HKY_CLASS_BAD_DOMAIN, HKY_SCOPE_DOMAIN);
-        if (detail == 6 && is_permanent) /* a loop: it would go round again */
+        if (is_permanent) /* a refusal for good is no trouble on the way: asking again gets the same answer */
             break;
         return verdict_of(HKY_CLASS_NETWORK, way(v));
     case 5:
@@ -399,7 +399,7 @@ static struct verdict judge_remote(const struct view *v)
 
     switch (v->q->stage) {
     case HKY_STAGE_AUTH:
-        return verdict_of(HKY_CLASS_RELAY_AUTH, HKY_SCOPE_RELAY);
+        return verdict_of(is_permanent ? HKY_CLASS_RELAY_AUTH : HKY_CLASS_SYSTEM_TEMP, HKY_SCOPE_RELAY);
     case HKY_STAGE_TLS:
         return verdict_of(HKY_CLASS_TLS, way(v));
     case HKY_STAGE_CONNECT:

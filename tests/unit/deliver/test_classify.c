@@ -172,7 +172,7 @@ static const struct sample samples[] = {
     {"gmail: browser wanted", "gmail", "smtp.gmail.com", S(AUTH), "534 5.7.14 Please log in with your web browser",
      C(RELAY_AUTH), W(RELAY), 0},
     {"gmail: too many logins", "gmail", "smtp.gmail.com", S(AUTH),
-     "454 4.7.0 Too many login attempts, please try again later.", C(RELAY_AUTH), W(RELAY), 1800},
+     "454 4.7.0 Too many login attempts, please try again later.", C(SYSTEM_TEMP), W(RELAY), 1800},
     {"gmail: relay denied", "gmail", "smtp-relay.gmail.com", S(RCPT), "550 5.7.0 Mail relay denied [192.0.2.1]",
      C(RELAY_DENIED), W(RELAY), 0},
     /* Microsoft */
@@ -286,8 +286,22 @@ static const struct sample samples[] = {
      "554 5.4.6 Hop count exceeded - possible mail loop: network error", C(UNKNOWN), W(RECIPIENT), 0},
     {"mail loop by its status", "own", "mx.example.jp", S(RCPT), "550 5.4.6 no", C(UNKNOWN), W(RECIPIENT), 0},
     {"mail loop that may end", "own", "mx.example.jp", S(RCPT), "451 4.4.6 mail loop detected", C(NETWORK), W(PATH), 0},
-    {"no way there, for good", "own", "mx.example.jp", S(RCPT), "550 5.4.1 no answer from host", C(NETWORK), W(PATH),
-     0},
+    {"no way there, for good", "own", "mx.example.jp", S(RCPT), "550 5.4.1 no answer from host", C(UNKNOWN),
+     W(RECIPIENT), 0},
+    {"no way there, for the moment", "own", "mx.example.jp", S(RCPT), "450 4.4.1 no answer from host", C(NETWORK),
+     W(PATH), 0},
+    {"m365: no such address", "own", "x.mail.protection.outlook.com", S(RCPT),
+     "550 5.4.1 Recipient address rejected: Access denied. AS(201806281)", C(BAD_MAILBOX), W(RECIPIENT), 0},
+    {"not authenticated by SPF or DKIM", "own", "mx.example.com", S(DOT),
+     "550 5.7.1 Message rejected: not authenticated by SPF or DKIM", C(AUTH_POLICY), W(SENDER), 0},
+    {"the same with its own code", "", "smtp.example.com", S(DOT),
+     "550 5.7.26 Message rejected: not authenticated by SPF or DKIM", C(AUTH_POLICY), W(SENDER), 0},
+    {"login: closed for the moment", "", "smtp.example.com", S(AUTH), "421 4.7.0 Try again later", C(SYSTEM_TEMP),
+     W(RELAY), 0},
+    {"login: the server's trouble", "", "smtp.example.com", S(AUTH), "454 4.7.0 Temporary authentication failure",
+     C(SYSTEM_TEMP), W(RELAY), 0},
+    {"login: refused", "", "smtp.example.com", S(AUTH), "535 5.7.8 Authentication credentials invalid", C(RELAY_AUTH),
+     W(RELAY), 0},
     {"system 4xx", "own", "mx.example.jp", S(DOT), "452 4.3.1 Insufficient system storage", C(SYSTEM_TEMP), W(PATH), 0},
 };
 
@@ -574,13 +588,98 @@ static void test_corpus(void **state)
     assert_true(right * 100 >= n * CORPUS_FLOOR);
 }
 
+static enum hky_class class_of(const char *provider, const char *mx, enum hky_stage stage, const char *text)
+{
+    struct hky_reply reply;
+    struct hky_outcome o;
+    struct hky_classify_query q = {.provider = provider,
+                                   .mx = mx,
+                                   .is_own = strcmp(provider, "own") == 0,
+                                   .stage = stage,
+                                   .reply = &reply,
+                                   .address = HKY_STR("x@shop.example")};
+
+    reply_of(&reply, text, HKY_ORIGIN_REMOTE);
+    hky_classify(policy->rules, policy->n_rules, &q, &o);
+    return o.class;
+}
+
+/* A used-up quota of the account, at any stage and with any code; and what only sounds like one. */
+static void test_quota_wording(void **state)
+{
+    static const char *const quotas[] = {
+        "554 5.7.1 You may send only 10 messages per day",
+        "550 5.4.6 24-hour sending limit reached",
+        "452 4.7.1 user has exceeded hour limit",
+        "550 5.7.1 Your outgoing email quota is used up",
+        "550 Domain shop.example has exceeded the max emails per hour (100/100 (100%)) allowed. Message discarded.",
+        "451 4.7.1 Hourly sending limit exceeded, try later",
+        "552 5.2.2 Daily sending quota exceeded",
+        "454 Throttling failure: Daily message quota exceeded.",
+        "550 5.4.5 Daily user sending limit exceeded.",
+        "550 5.1.90 Your message can't be sent because you've reached your daily limit for message recipients",
+        "451 Authentication failed: Maximum credits exceeded",
+        "550 5.7.1 You have exceeded your daily sending limit",
+        "421 4.7.0 Monthly limit of your plan is reached",
+        "450 4.7.1 <x@shop.example>: quota of 500 mails per day is used up",
+        "554 Recipients per day limit reached",
+        "550 SMTP limit reached: 200 recipients per hour",
+        "450 Requested mail action not taken: too many emails in the last 24 hours; outbound limit of the account",
+        "535 5.7.0 Daily quota of this mailbox for sending is exceeded",
+        "553 5.7.1 Sent limit for today is reached",
+        "550 5.7.1 Outbound message quota exceeded",
+        "451 4.3.2 message limit exceeded for the day",
+        "550 Your account has no credits left",
+        "452 4.5.3 You have reached a limit of 100 mails/hour",
+        "550 5.7.0 Weekly sending limit reached",
+    };
+    static const struct {
+        const char *reply;
+        enum hky_class class;
+    } others[] = {
+        {"552 5.2.2 The recipient's mailbox is over quota", C(MAILBOX_FULL)},
+        {"452 4.2.2 The email account that you tried to reach is over quota", C(MAILBOX_FULL)},
+        {"552 5.2.2 Mailbox quota exceeded", C(MAILBOX_FULL)},
+        {"550 5.2.2 <x@shop.example>... Quota exceeded", C(MAILBOX_FULL)},
+        {"552 5.2.2 disk quota exceeded", C(MAILBOX_FULL)},
+        {"552 5.7.0 mailbox storage limit exceeded", C(MAILBOX_FULL)},
+        {"552 5.3.4 Message size exceeds fixed limit", C(SIZE_FORMAT)},
+        {"550 5.2.121 Recipient's per hour message receive limit from this sender exceeded", C(RATE_LIMITED)},
+        {"450 4.2.1 Peak SMTP relay limit exceeded for customer", C(RATE_LIMITED)},
+        {"454 Throttling failure: Maximum sending rate exceeded.", C(RATE_LIMITED)},
+        {"421 4.7.0 Too many connections from your host", C(RATE_LIMITED)},
+        {"452 4.5.3 Too many recipients", C(RATE_LIMITED)},
+    };
+    static const enum hky_stage stages[] = {S(MAIL), S(RCPT), S(DATA), S(DOT)};
+    unsigned n_bad = 0;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof quotas / sizeof *quotas; i++) {
+        for (size_t k = 0; k < sizeof stages / sizeof *stages; k++) {
+            enum hky_class got = class_of("", "smtp.example.com", stages[k], quotas[i]);
+            if (got != HKY_CLASS_QUOTA_EXHAUSTED) {
+                print_error("%s at %s: %s\n", quotas[i], hky_stage_name(stages[k]), hky_class_name(got));
+                n_bad++;
+            }
+        }
+    }
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+        enum hky_class got = class_of("own", "mx.example.com", S(RCPT), others[i].reply);
+        if (got != others[i].class) {
+            print_error("%s: %s\n", others[i].reply, hky_class_name(got));
+            n_bad++;
+        }
+    }
+    assert_int_equal(n_bad, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_samples),         cmocka_unit_test(test_local_causes),
-        cmocka_unit_test(test_without_rules),   cmocka_unit_test(test_rule_language),
-        cmocka_unit_test(test_time_is_bounded), cmocka_unit_test(test_any_octets),
-        cmocka_unit_test(test_corpus),
+        cmocka_unit_test(test_samples),       cmocka_unit_test(test_quota_wording),
+        cmocka_unit_test(test_local_causes),  cmocka_unit_test(test_without_rules),
+        cmocka_unit_test(test_rule_language), cmocka_unit_test(test_time_is_bounded),
+        cmocka_unit_test(test_any_octets),    cmocka_unit_test(test_corpus),
     };
 
     return cmocka_run_group_tests(tests, load_rules, drop_rules);
