@@ -27,6 +27,7 @@ void hky_verdict(const struct hky_verdict_query *q, struct hky_outcome *out)
         .stage = q->stage,
         .reply = q->reply,
         .address = q->address,
+        .now_ms = q->now_ms,
     };
     hky_classify(q->policy->rules, q->policy->n_rules, &query, out);
     enum hky_class class = q->class;

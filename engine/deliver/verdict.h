@@ -12,6 +12,7 @@ struct hky_verdict_query {
     enum hky_class class; /* known for certain here, or HKY_CLASS_N: ask the classifier */
     const struct hky_reply *reply;
     struct hky_str address;
+    int64_t now_ms; /* for replies that name a moment; 0: not known */
 };
 void hky_verdict(const struct hky_verdict_query *q, struct hky_outcome *out);
 

@@ -143,6 +143,7 @@ struct hky_classify_query {
     enum hky_stage stage;
     const struct hky_reply *reply;
     struct hky_str address; /* of the recipient, for texts that name it */
+    int64_t now_ms;         /* for texts that name a moment; 0: nobody knows, they are passed over */
 };
 /* Fills class, scope, is_temporary, retry_after_sec, stage and copies the reply. Pure. (deliver/classify.c) */
 void hky_classify(const struct hky_class_rule *rules, size_t n_rules, const struct hky_classify_query *q,
