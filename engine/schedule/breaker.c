@@ -74,17 +74,18 @@ bool gate_on_good(struct gate *g)
     return is_news;
 }
 
-bool gate_on_failure(struct gate *g, bool is_certain, int64_t now_ms, const char *why)
+bool gate_on_failure(struct gate *g, bool was_probe, bool is_tls, int64_t now_ms, const char *why)
 {
     g->failures++;
-    bool opens =
-        (is_certain && g->breaker != BREAKER_OPEN) || (g->breaker == BREAKER_CLOSED && g->failures >= FAILURES_TO_OPEN);
+    bool opens = ((was_probe || is_tls) && g->breaker != BREAKER_OPEN) ||
+                 (g->breaker == BREAKER_CLOSED && g->failures >= FAILURES_TO_OPEN);
     bool is_news = false;
     if (opens) {
         int64_t next_ms = g->open_ms * 2 < OPEN_MOST_MS ? g->open_ms * 2 : OPEN_MOST_MS;
         g->open_ms = g->open_ms == 0 ? OPEN_FIRST_MS : next_ms;
         g->breaker = BREAKER_OPEN;
         g->open_until_ms = now_ms + g->open_ms;
+        g->is_tls = is_tls;
         because(g, why);
         is_news = announce(g);
     }
@@ -122,6 +123,10 @@ bool gate_pause(struct gate *g, uint32_t named_sec, bool is_login, int64_t now_m
 
 void gate_login_anew(struct gate *g, int64_t now_ms)
 {
+    if (g->is_tls && g->breaker == BREAKER_OPEN && g->open_until_ms > now_ms) {
+        g->open_until_ms = now_ms; /* the next one is the probe */
+        g->open_ms = 0;
+    }
     if (!g->is_login || g->paused_until_ms <= now_ms) {
         return;
     }

@@ -20,6 +20,7 @@ struct gate {
     int64_t paused_until_ms;
     uint32_t pause_sec;
     bool is_login; /* paused because the relay did not let us in */
+    bool is_tls;   /* the breaker is open because TLS does not come about */
     char why[120];
 };
 
@@ -28,13 +29,13 @@ enum gate_answer { GATE_GO, GATE_PROBE /* one job; tell its end */, GATE_WAIT };
 enum gate_answer gate_ask(struct gate *g, int64_t now_ms, bool take, int64_t *until_ms);
 /* The end of a job. True: it was healthy (or paused) before and is the other now. */
 bool gate_on_good(struct gate *g);
-/* `is_certain`: one is enough to open the breaker: it was a probe, or TLS that does not come about, which the next one
- * will not get either. */
-bool gate_on_failure(struct gate *g, bool is_certain, int64_t now_ms, const char *why);
+/* One is enough to open the breaker where it was a probe, or `is_tls`: the next one will not get through, either. */
+bool gate_on_failure(struct gate *g, bool was_probe, bool is_tls, int64_t now_ms, const char *why);
 void gate_on_nothing(struct gate *g, bool was_probe, int64_t now_ms); /* given back */
 /* A reply says that the account cannot send for now. `named_sec` what it named, 0: grows by itself. */
 bool gate_pause(struct gate *g, uint32_t named_sec, bool is_login, int64_t now_ms, const char *why);
-/* Another policy, another password maybe: a pause for a login is over, and grows from the start the next time. */
+/* Another policy, another password or authority maybe: a pause for a login, or for TLS, is over, and grows from the
+ * start the next time. */
 void gate_login_anew(struct gate *g, int64_t now_ms);
 bool gate_resume(struct gate *g); /* an operator knows better */
 int64_t gate_until_ms(const struct gate *g);

@@ -221,7 +221,7 @@ static void fill(struct job *j, struct lane *l, struct hky_recipient *first, uin
     j->pub.n = n;
     j->pub.schedule = j;
     j->owner = l;
-    j->got_through = j->failed_to_connect = j->has_slowed = j->has_sped_up = false;
+    j->got_through = j->failed_to_connect = j->failed_at_tls = j->has_slowed = j->has_sped_up = false;
     j->paused_sec = 0;
     j->why[0] = '\0';
     inflight_written(sh->s->inflight, sh->index, hky_journal_written(sh->s->journal));
@@ -498,7 +498,7 @@ static void settle_gate(struct job *j, int64_t now_ms)
     pthread_mutex_lock(&s->lock);
     bool is_news = false;
     if (is_failure) {
-        is_news = gate_on_failure(l->gate, j->is_probe || j->failed_at_tls, now_ms, j->why);
+        is_news = gate_on_failure(l->gate, j->is_probe, j->failed_at_tls, now_ms, j->why);
     } else if (j->got_through) {
         is_news = gate_on_good(l->gate);
     } else {

@@ -50,7 +50,7 @@ return {
   { code = { 400, 599 }, text = {
       -- a limit or quota of sending
       "sending limit", "sending quota", "send limit", "send quota", "sent limit", "sender quota", "sender limit",
-      "outgoing*quota", "outgoing*limit", "outbound*quota", "outbound*limit", 
+      "outgoing*quota", "outgoing*limit", "outbound*quota", "outbound*limit",
       "relay quota", "relay limit", "smtp quota", "smtp limit", "mail limit exceed", "email limit exceed",
       "e-mail limit exceed", "message limit exceed", "messages limit exceed", "message quota", "messages quota",
       "quota*sent", "limit*sent messages",
