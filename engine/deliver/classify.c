@@ -600,9 +600,11 @@ void hky_classify(const struct hky_class_rule *rules, size_t n_rules, const stru
         verdict = verdict_of(rules[i].class, rules[i].scope);
         retry_after = rules[i].retry_after_sec;
     }
-    /* What the server names is what it means; for a refusal for good only where waiting is the cure. */
-    if (is_temporary || verdict.class == HKY_CLASS_RATE_LIMITED || verdict.class == HKY_CLASS_QUOTA_EXHAUSTED ||
-        verdict.class == HKY_CLASS_BLOCKED_IP) {
+    /* What the server names is what it means; for a refusal for good only where waiting is the cure. Texts of our own
+     * ("timed out after 30 s") name nothing to wait for. */
+    bool is_curable = is_temporary || verdict.class == HKY_CLASS_RATE_LIMITED ||
+                      verdict.class == HKY_CLASS_QUOTA_EXHAUSTED || verdict.class == HKY_CLASS_BLOCKED_IP;
+    if (r->code != 0 && is_curable) {
         uint32_t named = retry_after_of(&v);
 
         if (named != 0 && named <= believable_wait(verdict.class))

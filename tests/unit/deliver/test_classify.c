@@ -724,6 +724,19 @@ static void test_times(void **state)
         }
     }
     assert_int_equal(n_bad, 0);
+
+    struct hky_reply ours;
+    struct hky_outcome o;
+    struct hky_classify_query q = {.provider = "own",
+                                   .mx = "mx.example.com",
+                                   .is_own = true,
+                                   .stage = S(RCPT),
+                                   .reply = &ours,
+                                   .now_ms = NOW * INT64_C(1000)};
+    reply_of(&ours, "timed out after 30 s: no reply", HKY_ORIGIN_TIMEOUT);
+    hky_classify(policy->rules, policy->n_rules, &q, &o);
+    assert_int_equal(o.class, HKY_CLASS_NETWORK);
+    assert_int_equal(o.retry_after_sec, 0); /* what we say ourselves is no word of the server */
 }
 
 int main(void)
