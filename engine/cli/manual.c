@@ -2,6 +2,7 @@
 #include "cli/manual.h"
 
 #include "cli/operate.h"
+#include "hikyaku/deliver.h"
 #include "hikyaku/record.h"
 #include "hikyaku/route.h"
 
@@ -151,6 +152,92 @@ static bool put_annotations(const char *object)
     return n > 0;
 }
 
+static const struct {
+    const char *name;
+    char set;
+} classes[] = {
+#define X(id, name, set, temporary) {name, set},
+    HKY_CLASSES(X)
+#undef X
+};
+static const struct {
+    char set;
+    const char *title;
+} sets[] = {
+    {'O', "Ours (another way may cure it)"}, {'T', "Theirs (about the recipient)"},
+    {'C', "Content (about the message)"},    {'-', "Of no set"},
+    {'R', "Reasons without an attempt"},
+};
+
+/* The classes by their sets, a paragraph a set. */
+static void put_sets(void)
+{
+    for (size_t i = 0; i < sizeof sets / sizeof sets[0]; i++) {
+        size_t n = 0;
+
+        for (size_t c = 0; c < sizeof classes / sizeof classes[0]; c++)
+            n += classes[c].set == sets[i].set;
+        printf(".TP\n%s\n", sets[i].title);
+        for (size_t c = 0; c < sizeof classes / sizeof classes[0]; c++)
+            if (classes[c].set == sets[i].set)
+                printf(--n > 0 ? ".BR %s ,\n" : ".B %s\n", classes[c].name);
+    }
+}
+
+/* Text in which backquotes enclose what is typed. */
+static void put_marked(const char *title, const char *text)
+{
+    bool is_typed = false;
+
+    if (text == NULL)
+        return;
+    printf(".TP 11\n%s\n", title);
+    for (; *text != '\0'; text++) {
+        char one[2] = {*text, '\0'};
+
+        if (*text != '`')
+            put_text(one);
+        else
+            fputs((is_typed = !is_typed) ? "\\fB" : "\\fR", stdout);
+    }
+    putchar('\n');
+}
+
+static void put_replies(const struct hky_class_doc *d)
+{
+    for (size_t i = 0; i < sizeof d->replies / sizeof d->replies[0] && d->replies[i].text != NULL; i++) {
+        fputs(i == 0 ? ".TP 11\nReplies\n" : ".br\n", stdout);
+        put_text(d->replies[i].text);
+        printf(" (%s)\n", hky_stage_name(d->replies[i].stage));
+    }
+}
+
+static const char *set_title(char set)
+{
+    size_t i = 0;
+
+    while (sets[i].set != set)
+        i++;
+    return sets[i].title;
+}
+
+static void put_classes(void)
+{
+    for (size_t c = 0; c < sizeof classes / sizeof classes[0]; c++) {
+        const struct hky_class_doc *d = hky_class_doc((enum hky_class)c);
+
+        printf(".SS %s\n", classes[c].name);
+        put_text(d->meaning);
+        putchar('\n');
+        put_marked("Set", set_title(classes[c].set));
+        put_marked("Hikyaku", d->done);
+        put_marked("After 5xx", d->permanent);
+        put_marked("After 4xx", d->temporary);
+        put_replies(d);
+        put_marked("You", d->operator);
+    }
+}
+
 int hky_cli_manual(const struct hky_cli_command *const *commands, size_t n, const char *part)
 {
     static const struct {
@@ -160,15 +247,6 @@ int hky_cli_manual(const struct hky_cli_command *const *commands, size_t n, cons
         HKY_EVENTS(X)
 #undef X
     };
-    static const struct {
-        const char *name;
-        char set;
-    } classes[] = {
-#define X(id, name, set, temporary) {name, set},
-        HKY_CLASSES(X)
-#undef X
-    };
-
     if (strcmp(part, "commands") == 0) {
         for (size_t i = 0; i < n; i++)
             put_command(commands[i]);
@@ -176,17 +254,13 @@ int hky_cli_manual(const struct hky_cli_command *const *commands, size_t n, cons
         for (size_t i = 0; i < sizeof events / sizeof events[0]; i++)
             printf(".TP 16\n\\fB%s\\fR\n%s\n", events[i].name, events[i].doc);
     } else if (strcmp(part, "classes") == 0) {
-        for (size_t i = 0; i < sizeof classes / sizeof classes[0]; i++)
-            printf(".TP 20\n\\fB%s\\fR\n%s\n", classes[i].name,
-                   classes[i].set == 'T'   ? "about the recipient (theirs)"
-                   : classes[i].set == 'O' ? "another way may cure it (ours)"
-                   : classes[i].set == 'C' ? "about the content"
-                   : classes[i].set == 'R' ? "a reason, without an attempt"
-                                           : "-");
+        put_classes();
+    } else if (strcmp(part, "sets") == 0) {
+        put_sets();
     } else if (strncmp(part, "keys:", 5) == 0           ? !put_keys(part + 5)
                : strncmp(part, "annotations:", 12) == 0 ? !put_annotations(part + 12)
                                                         : true) {
-        fputs("hikyaku --manual: commands, events, classes, keys:OBJECT or annotations:OBJECT\n", stderr);
+        fputs("hikyaku --manual: commands, events, classes, sets, keys:OBJECT or annotations:OBJECT\n", stderr);
         return HKY_EXIT_USAGE;
     }
     return HKY_EXIT_GOOD;

@@ -71,4 +71,18 @@ enum hky_err hky_probe_run(const struct hky_probe_params *p, struct hky_outcome 
 /* Likely cause and cure of an outcome, for people; lang "en" or "ja". */
 void hky_probe_cure(const struct hky_relay *relay, const struct hky_outcome *o, const char *lang, struct hky_buf *out);
 
+/* One class, explained for people; hikyaku-classes(7) is made from it. Keys and commands stand between backquotes. */
+struct hky_class_doc {
+    const char *meaning;
+    const char *done;                  /* what Hikyaku does; NULL: it differs with the reply's first digit, see next */
+    const char *permanent, *temporary; /* after 5xx, after 4xx; NULL where `done` says it */
+    const char *operator;              /* what the operator does */
+    struct {
+        enum hky_stage stage;
+        bool is_own; /* said by a recipient's MX, else by a relay */
+        const char *text;
+    } replies[4]; /* typical ones; ended by one without text */
+};
+const struct hky_class_doc *hky_class_doc(enum hky_class c);
+
 #endif

@@ -2,6 +2,7 @@
  * What replies mean: a table of real ones, re-typed, and, where it lies beside the repository, the labelled corpus of
  * bounces. The rules are those of the program, loaded as `run` loads them.
  */
+#include "hikyaku/deliver.h"
 #include "hikyaku/outcome.h"
 #include "hikyaku/route.h"
 
@@ -739,6 +740,35 @@ static void test_times(void **state)
     assert_int_equal(o.retry_after_sec, 0); /* what we say ourselves is no word of the server */
 }
 
+/* The typical replies that hikyaku-classes(7) shows are of the class that they stand under. */
+static void test_manual_replies(void **state)
+{
+    unsigned n_bad = 0;
+
+    (void)state;
+    for (int c = 0; c < HKY_CLASS_N; c++) {
+        const struct hky_class_doc *d = hky_class_doc((enum hky_class)c);
+
+        if (d->meaning == NULL || d->operator== NULL ||(d->done == NULL) != (d->permanent != NULL) ||
+            (d->permanent != NULL) != (d->temporary != NULL)) {
+            print_error("%s: not explained whole\n", hky_class_name((enum hky_class)c));
+            n_bad++;
+        }
+        for (size_t i = 0; i < sizeof d->replies / sizeof *d->replies && d->replies[i].text != NULL; i++) {
+            enum hky_class got =
+                class_of(d->replies[i].is_own ? "own" : "", d->replies[i].is_own ? "mx.example.jp" : "",
+                         d->replies[i].stage, d->replies[i].text);
+
+            if (got != (enum hky_class)c) {
+                print_error("%s: %s is %s\n", hky_class_name((enum hky_class)c), d->replies[i].text,
+                            hky_class_name(got));
+                n_bad++;
+            }
+        }
+    }
+    assert_int_equal(n_bad, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -746,7 +776,7 @@ int main(void)
         cmocka_unit_test(test_times),           cmocka_unit_test(test_local_causes),
         cmocka_unit_test(test_without_rules),   cmocka_unit_test(test_rule_language),
         cmocka_unit_test(test_time_is_bounded), cmocka_unit_test(test_any_octets),
-        cmocka_unit_test(test_corpus),
+        cmocka_unit_test(test_corpus),          cmocka_unit_test(test_manual_replies),
     };
 
     return cmocka_run_group_tests(tests, load_rules, drop_rules);
