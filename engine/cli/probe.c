@@ -66,8 +66,23 @@ static void on_line(void *ctx, const struct hky_probe_line *line)
     fflush(stdout);
 }
 
-static void print_json(struct probe *p, const struct hky_relay *r, bool is_good, const struct hky_outcome *o,
-                       struct hky_buf *cure, bool is_first)
+/* What the other way of engine.redirect leaves out, or NULL. */
+static const char *untried(const struct hky_policy *policy, const struct hky_relay *r, bool is_ja)
+{
+    bool has_login = r->auth != HKY_AUTH_NONE && (r->auth != HKY_AUTH_AUTO || (r->user != NULL && r->user[0] != '\0'));
+    if (policy->engine.redirect == NULL || policy->engine.redirect[0] == '\0')
+        return NULL;
+    if (r->tls != HKY_TLS_NONE && has_login)
+        return is_ja ? "本来のサーバーへの接続、TLS、認証" : "the connection to its own server, TLS and login";
+    if (r->tls != HKY_TLS_NONE)
+        return is_ja ? "本来のサーバーへの接続とTLS" : "the connection to its own server and TLS";
+    if (has_login)
+        return is_ja ? "本来のサーバーへの接続と認証" : "the connection to its own server and login";
+    return is_ja ? "本来のサーバーへの接続" : "the connection to its own server";
+}
+
+static void print_json(struct probe *p, const struct hky_policy *policy, const struct hky_relay *r, bool is_good,
+                       const struct hky_outcome *o, struct hky_buf *cure, bool is_first)
 {
     struct hky_buf out;
     struct hky_json j = hky_json_to(&out);
@@ -78,6 +93,7 @@ static void print_json(struct probe *p, const struct hky_relay *r, bool is_good,
     hky_json_bool(&j, "good", is_good);
     hky_json_z(&j, "class", hky_class_name(o->class));
     hky_json_z(&j, "stage", hky_stage_name(o->stage));
+    hky_json_z(&j, "not_tried", untried(policy, r, p->is_ja));
     hky_json_made(&j, "lines", hky_buf_str(&p->rows));
     hky_json_z(&j, "cure", cure->n > 0 ? hky_buf_z(cure) : NULL);
     hky_json_end_object(&j);
@@ -85,17 +101,34 @@ static void print_json(struct probe *p, const struct hky_relay *r, bool is_good,
     hky_buf_fini(&out);
 }
 
-static void print_result(struct probe *p, const struct hky_policy *policy, const struct hky_relay *r, bool is_good,
-                         const struct hky_outcome *o, const struct hky_error *e, struct hky_buf *cure)
+static void print_good(const struct probe *p, const struct hky_policy *policy, const struct hky_relay *r)
 {
-    if (is_good) {
-        const char *to = p->to != NULL ? p->to : policy->engine.owner;
+    const char *to = p->to != NULL ? p->to : policy->engine.owner;
+    const char *not_tried = untried(policy, r, p->is_ja);
+    if (not_tried == NULL) {
         printf("%s%s%s", hky_cli_colour("green"), p->is_ja ? "正常です。" : "It works.", hky_cli_colour("off"));
         if (!p->is_dry)
             printf(p->is_ja ? "%s 宛てのテストメールが届くか、迷惑メールに入っていないか確認してください。"
                             : " See whether the test mail to %s arrives, and not among the spam.",
                    to);
         printf("\n\n");
+        return;
+    }
+    if (p->is_ja)
+        printf("engine.redirect の %s がメールを受け付けました。次のものは試していません：%s。"
+               "このリレーを試すには、engine.redirect を外したポリシーで probe を実行してください。\n\n",
+               policy->engine.redirect, not_tried);
+    else
+        printf("%s (engine.redirect) took the mail. Not tried: %s. To test the relay itself, probe a policy without "
+               "engine.redirect.\n\n",
+               policy->engine.redirect, not_tried);
+}
+
+static void print_result(struct probe *p, const struct hky_policy *policy, const struct hky_relay *r, bool is_good,
+                         const struct hky_outcome *o, const struct hky_error *e, struct hky_buf *cure)
+{
+    if (is_good) {
+        print_good(p, policy, r);
         return;
     }
     bool has_reply = o->stage != HKY_STAGE_NONE;
@@ -108,15 +141,17 @@ static void print_result(struct probe *p, const struct hky_policy *policy, const
 
 #define NAMES_SHOWN 10
 
-static void print_heading(const struct hky_policy *policy, const struct hky_relay *r, const char *to)
+static void print_heading(const struct probe *p, const struct hky_policy *policy, const struct hky_relay *r)
 {
+    const char *to = p->to != NULL ? p->to : policy->engine.owner;
     printf("%s%s%s  ", hky_cli_colour("bold"), r->name, hky_cli_colour("off"));
     if (r->is_mx)
-        printf("own delivery (MX) to %s", to != NULL ? to : "");
+        printf(p->is_ja ? "%s への直接配送（MX）" : "own delivery (MX) to %s", to != NULL ? to : "");
     else
         printf("%s:%u", r->host, r->port);
     if (policy->engine.redirect[0] != '\0')
-        printf(" at %s (engine.redirect)", policy->engine.redirect);
+        printf(p->is_ja ? "　代わりに %s へ接続（engine.redirect）" : " at %s (engine.redirect)",
+               policy->engine.redirect);
     printf("\n");
 }
 
@@ -130,7 +165,7 @@ static bool probe_one(struct probe *p, struct hky_policy *policy, const struct h
     p->json = hky_json_to(&p->rows);
     hky_json_begin_array(&p->json, NULL);
     if (!p->is_json)
-        print_heading(policy, r, p->to != NULL ? p->to : policy->engine.owner);
+        print_heading(p, policy, r);
     bool is_good = hky_probe_run(&params, &o, &e) == HKY_OK;
     struct hky_buf cure;
     hky_buf_init(&cure, 4096);
@@ -139,7 +174,7 @@ static bool probe_one(struct probe *p, struct hky_policy *policy, const struct h
     else if (!is_good)
         hky_buf_add_z(&cure, e.text);
     if (p->is_json)
-        print_json(p, r, is_good, &o, &cure, is_first);
+        print_json(p, policy, r, is_good, &o, &cure, is_first);
     else
         print_result(p, policy, r, is_good, &o, &e, &cure);
     hky_buf_fini(&cure);
@@ -183,7 +218,7 @@ static int probe_named(struct probe *p, struct hky_policy *policy, char **names,
     if (p->is_json)
         printf("]\n");
     else if (n > 1)
-        printf(p->is_ja ? "%d件中%d件が正常です。\n" : "%2$d of %1$d relays work.\n", n, n - n_bad);
+        printf(p->is_ja ? "%1$d件中%2$d件が正常です。\n" : "%2$d of %1$d relays work.\n", n, n - n_bad);
     return n_bad > 0 ? HKY_EXIT_NO : HKY_EXIT_GOOD;
 }
 

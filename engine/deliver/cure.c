@@ -9,7 +9,7 @@ struct cure {
     uint16_t stages;      /* bit (1 << stage); 0 any */
     enum hky_class class; /* HKY_CLASS_N any */
     int origin;           /* enum hky_origin; -1 any */
-    uint16_t code;        /* 0 any */
+    uint16_t code;        /* 0 any; 4 or 5: every code that begins with it */
     const char *text;     /* alternatives joined by '|', each found anywhere; "" any */
     const char *en, *ja;
 };
@@ -17,8 +17,20 @@ struct cure {
 #define AT(s) (uint16_t)(1u << HKY_STAGE_##s)
 #define ANY   -1
 
+#define WRONG_SENDER_EN                                                                                                \
+    "The account that logged in may not send with this sender address: it is not the account's own. Set from to the "  \
+    "account's own (or a verified) address; from = true uses the user name."
+#define WRONG_SENDER_JA                                                                                                                                               \
+    "ログインしたアカウントでは、その差出人アドレスで送信できません（アカウント自身のアドレスではありません）。" \
+    "fromにアカウント自身の（または検証済みの）アドレスを指定してください。"
+
 static const struct cure cures[] = {
     /* AUTH */
+    {"", AT(AUTH), HKY_CLASS_N, ANY, 4, "",
+     "The server cannot take the login at the moment, which says nothing about user name and password. Try again "
+     "later; if it stays so, there may be too many connections or logins at once, or the provider has a fault.",
+     "サーバーが一時的にログインを受け付けていません。ユーザー名やパスワードが誤っているとは限りません。しばらくして"
+     "再度お試しください。続く場合は、同時接続やログインの回数が多すぎるか、サービス側の障害が考えられます。"},
     {"gmail", AT(AUTH), HKY_CLASS_N, ANY, 0, "5.7.9|application-specific password",
      "Google asks for an app password. Turn on 2-step verification, create an app password (16 letters) at "
      "myaccount.google.com/apppasswords and use it instead of the account's password.",
@@ -127,6 +139,16 @@ static const struct cure cures[] = {
     {"", AT(TLS), HKY_CLASS_N, ANY, 0, "hostname|host name|does not match|mismatch",
      "The certificate is for another name. Use the host name the provider names (not an address or an alias).",
      "証明書のホスト名が一致しません。サービスが案内しているホスト名を指定してください（IPアドレスや別名は不可）。"},
+    {"", AT(TLS), HKY_CLASS_N, ANY, 0, "not yet valid",
+     "The server's certificate is not yet valid: its time begins later than this machine's clock says. Check this "
+     "machine's clock first; if it is right, the server's operator must install a certificate that is valid now.",
+     "サーバーの証明書はまだ有効期間に入っていません。まずこのマシンの時計を確認してください。時計が正しい場合は、"
+     "サーバー管理者による証明書の入れ替えが必要です。"},
+    {"", AT(TLS), HKY_CLASS_N, ANY, 0, "not the pinned one",
+     "The server has another key than the one that pin names. If its operator has changed the key, check the new pin "
+     "with the operator and write it in the policy; otherwise somebody may be standing between.",
+     "サーバーの公開鍵がpinの値と一致しません。サーバー管理者が鍵を変更した場合は、新しい値を確認してpinに設定して"
+     "ください。そうでない場合は、途中に第三者がいる可能性があります。"},
     {"", AT(TLS), HKY_CLASS_N, ANY, 0, "expired",
      "The server's certificate has expired: its operator must renew it. Check this machine's clock, too.",
      "サーバーの証明書の有効期限が切れています。サーバー管理者による更新が必要です。このマシンの時計も確認してください"
@@ -151,9 +173,7 @@ static const struct cure cures[] = {
      "送信にはログインが必要です。userとpasswordを設定してください。"},
     {"", 0, HKY_CLASS_N, ANY, 0,
      "5.7.60|5.2.252|not one of your addresses|sender address rejected: not owned|not verified|verified sender",
-     "This account may not send as that address. Set from to the account's own (or a verified) address.",
-     "このアカウントでは、その差出人アドレスで送信できません。fromにアカウント自身の（または検証済みの）アドレスを"
-     "指定してください。"},
+     WRONG_SENDER_EN, WRONG_SENDER_JA},
     {"", 0, HKY_CLASS_QUOTA_EXHAUSTED, ANY, 0, "",
      "The account's quota is used up. Wait until its window is over, and set cap so that it is not reached again.",
      "アカウントの送信上限に達しました。時間をおいて再度お試しください。capを設定すると上限を超えなくなります。"},
@@ -206,14 +226,43 @@ static bool one_of(const char *alternatives, struct hky_str s, bool is_part)
     return false;
 }
 
+static bool is_code(uint16_t wanted, uint16_t code)
+{
+    return wanted == 0 || wanted == code || (wanted < 10 && wanted == code / 100);
+}
+
 static bool is_hit(const struct cure *c, const struct hky_relay *relay, const struct hky_outcome *o,
                    struct hky_str text)
 {
     return (c->provider[0] == '\0' || one_of(c->provider, hky_str_z(relay->preset), false)) &&
            (c->stages == 0 || (c->stages & (1u << o->stage)) != 0) &&
            (c->class == HKY_CLASS_N || c->class == o->class) &&
-           (c->origin == ANY || c->origin == (int)o->reply.origin) && (c->code == 0 || c->code == o->reply.code) &&
+           (c->origin == ANY || c->origin == (int)o->reply.origin) && is_code(c->code, o->reply.code) &&
            (c->text[0] == '\0' || one_of(c->text, text, true));
+}
+
+static bool has_login(const struct hky_relay *r)
+{
+    return r->auth != HKY_AUTH_NONE && (r->auth != HKY_AUTH_AUTO || (r->user != NULL && r->user[0] != '\0'));
+}
+
+/*
+ * A server that took the login knows who we are: what it objects to then, at MAIL or in words about the sender, is the
+ * address we use. SPF, DKIM and DMARC are meant only where they are named.
+ */
+static bool is_sender_refused(const struct hky_relay *r, const struct hky_outcome *o, struct hky_str text)
+{
+    static const char words[] = "sender|from address|from: address|from header|mail from|return-path|return path|"
+                                "envelope-from|envelope from|send as|sendas|send on behalf|originator|not owned|"
+                                "差出人|送信元";
+    bool is_judged = o->class == HKY_CLASS_AUTH_POLICY || o->class == HKY_CLASS_RELAY_DENIED ||
+                     o->class == HKY_CLASS_RELAY_AUTH || o->class == HKY_CLASS_FILTERED ||
+                     o->class == HKY_CLASS_UNKNOWN || (o->class == HKY_CLASS_BAD_MAILBOX && o->stage == HKY_STAGE_MAIL);
+    bool is_auth_named = one_of("spf|dkim|dmarc|reputation|is unauthenticated", text, true);
+    if (!has_login(r) || o->stage < HKY_STAGE_MAIL || o->reply.code < 500 || o->reply.code == 530 ||
+        o->reply.code == 535 || !is_judged || is_auth_named)
+        return false;
+    return o->stage == HKY_STAGE_MAIL || one_of(words, text, true);
 }
 
 void hky_probe_cure(const struct hky_relay *relay, const struct hky_outcome *o, const char *lang, struct hky_buf *out)
@@ -222,8 +271,13 @@ void hky_probe_cure(const struct hky_relay *relay, const struct hky_outcome *o, 
     if (o->class == HKY_CLASS_OK)
         return;
     hky_reply_format(&o->reply, text, sizeof(text));
+    bool is_ja = lang != NULL && strncmp(lang, "ja", 2) == 0;
+    if (is_sender_refused(relay, o, hky_str_z(text))) {
+        hky_buf_add_z(out, is_ja ? WRONG_SENDER_JA : WRONG_SENDER_EN);
+        return;
+    }
     const struct cure *c = cures;
     while (!is_hit(c, relay, o, hky_str_z(text)))
         c++; /* the last one always hits */
-    hky_buf_add_z(out, lang != NULL && strncmp(lang, "ja", 2) == 0 ? c->ja : c->en);
+    hky_buf_add_z(out, is_ja ? c->ja : c->en);
 }

@@ -203,6 +203,11 @@ def probe_redirected(world):
     """)
     code, out, err = world.run("probe", "policy.lua", "far", check=False)
     holds(code == 0 and f"smtp.far.example:587 at 127.0.0.1:{sink.ports[0]} (engine.redirect)" in out.splitlines()[0], f"{code}\n{out}{err}")
+    holds("It works" not in out and "Not tried: the connection to its own server, TLS and login." in out, out)
+    row = json.loads(world.run("probe", "policy.lua", "far", "--json")[1])[0]
+    holds(row["good"] is True and "TLS and login" in row["not_tried"], row)
+    out = world.run("probe", "policy.lua", "far", "--lang", "ja")[1]
+    holds("試していません" in out and "正常です" not in out and "Not tried" not in out and " at " not in out.splitlines()[0], out)
 
 
 @case("commands", "sink --max: the last message has its answer before the end, late as it may be")
