@@ -9,21 +9,26 @@
 #include <stdio.h>
 
 /* roff: a backslash and a leading dot or quote are escaped, "-" stays a hyphen that can be searched for. */
-static void put_text(const char *z)
+static void put_text_of(const char *p, size_t n)
 {
     bool is_line_start = true;
 
-    for (; *z != '\0'; z++) {
-        if (is_line_start && (*z == '.' || *z == '\''))
+    for (size_t i = 0; i < n; i++) {
+        if (is_line_start && (p[i] == '.' || p[i] == '\''))
             fputs("\\&", stdout);
-        if (*z == '\\')
+        if (p[i] == '\\')
             fputs("\\e", stdout);
-        else if (*z == '-')
+        else if (p[i] == '-')
             fputs("\\-", stdout);
         else
-            putchar(*z);
-        is_line_start = *z == '\n';
+            putchar(p[i]);
+        is_line_start = p[i] == '\n';
     }
+}
+
+static void put_text(const char *z)
+{
+    put_text_of(z, strlen(z));
 }
 
 static void put_options(const struct hky_cli_option *table)
@@ -185,22 +190,27 @@ static void put_sets(void)
 }
 
 /* Text in which backquotes enclose what is typed. */
-static void put_marked(const char *title, const char *text)
+static void put_marked(const char *text)
 {
     bool is_typed = false;
 
+    for (size_t n; *text != '\0'; text += n + (text[n] == '`'), is_typed = !is_typed) {
+        n = strcspn(text, "`");
+        if (is_typed)
+            fputs("\\fB", stdout);
+        put_text_of(text, n);
+        if (is_typed)
+            fputs("\\fR", stdout);
+    }
+    putchar('\n');
+}
+
+static void put_titled(const char *title, const char *text)
+{
     if (text == NULL)
         return;
     printf(".TP 11\n%s\n", title);
-    for (; *text != '\0'; text++) {
-        char one[2] = {*text, '\0'};
-
-        if (*text != '`')
-            put_text(one);
-        else
-            fputs((is_typed = !is_typed) ? "\\fB" : "\\fR", stdout);
-    }
-    putchar('\n');
+    put_marked(text);
 }
 
 static void put_replies(const struct hky_class_doc *d)
@@ -227,14 +237,13 @@ static void put_classes(void)
         const struct hky_class_doc *d = hky_class_doc((enum hky_class)c);
 
         printf(".SS %s\n", classes[c].name);
-        put_text(d->meaning);
-        putchar('\n');
-        put_marked("Set", set_title(classes[c].set));
-        put_marked("Hikyaku", d->done);
-        put_marked("After 5xx", d->permanent);
-        put_marked("After 4xx", d->temporary);
+        put_marked(d->meaning);
+        put_titled("Set", set_title(classes[c].set));
+        put_titled("Hikyaku", d->done);
+        put_titled("After 5xx", d->permanent);
+        put_titled("After 4xx", d->temporary);
         put_replies(d);
-        put_marked("You", d->operator);
+        put_titled("You", d->operator);
     }
 }
 

@@ -240,7 +240,9 @@ static const struct hky_class_doc docs[] = {
         },
     [HKY_CLASS_SUPPRESSED] =
         {
-            .meaning = "The address is on a list of addresses that get no mail.",
+            .meaning =
+                "The address is on a list of addresses that get no mail. Nothing ends like this yet: there is no such "
+                "list.",
             .done = "The recipient fails without an attempt.",
             .operator= "Nothing.",
         },

@@ -319,6 +319,10 @@ return {
   -------------------------------------------------------------------------------------------------- everybody: the way
   { stage = RECIPIENT, text = { "greylist", "graylist", "greylisted", "grey listed", "graylisted" }, code = T,
     class = "system_temp", scope = "path", retry_after = "5m", why = "RFC 6647" },
+  -- What sounds like a block list or a rate and is none stands before them.
+  { stage = RECIPIENT, code = { 400, 599 }, text = { "surbl", "uribl" }, class = "reputation_content",
+    scope = "message", why = "lists of links in the content, not of addresses of machines" },
+  { stage = AFTER_MAIL, code = { 400, 599 }, text = { "user has too many messages", "mailbox has too many messages" }, class = "mailbox_full", scope = "recipient", why = "Sisimai MailboxFull" },
   { code = { 400, 599 }, text = { "spamhaus", "dnsbl", "rbl", "blocked using", "barracudacentral", "spamcop", "sorbs",
       "is listed at", "is listed in", "is listed on", "is blacklisted", "blacklisted by", "on a blacklist",
       "black list", "blocklist",
@@ -383,13 +387,16 @@ return {
 
   ---------------------------------------------------------------------------------------------- everybody: the message
   -- Before the size of the message: a full mailbox speaks of sizes, too.
+  { stage = AFTER_MAIL, code = { 400, 599 }, enhanced = "x.3.1", text = "insufficient disk", class = "system_temp",
+    scope = "path", why = "RFC 3463: the disk of the server, not the mailbox" },
+  { stage = AFTER_MAIL, code = T, enhanced = "x.4.5", text = "insufficient disk", class = "system_temp",
+    scope = "path", why = "RFC 3463: congestion of the server" },
   { stage = AFTER_MAIL, code = { 400, 599 }, text = { "mailbox full", "mailbox is full", "mailbox exceeds allowed",
       "over quota",
       "overquota", "quota exceeded", "exceeded quota", "exceeds quota", "quota full", "out of storage",
       "insufficient disk", "mailbox quota", "storage limit", "exceeded storage", "exceeded*storage allocation",
       "disk quota", "inbox is full", "account is full", "mailbox for user is full", "mailbox has exceeded",
       "not enough storage space", "exceeded the local limit", "local limit", "maildir over",
-      "user has too many messages",
       "would be over quota", "is over the quota", "over the maximum allowed number" },
     class = "mailbox_full", scope = "recipient", why = "Sisimai MailboxFull" },
   { stage = RECIPIENT, code = P, text = { "virus", "malware", "infected", "phish", "trojan" },
@@ -397,7 +404,7 @@ return {
     scope = "message", why = "Sisimai VirusDetected" },
   { stage = RECIPIENT, code = { 400, 599 }, text = { "spam", "unsolicited", "junk mail", "ube, id", "bulk mail",
       "content rejected", "content filter", "message content", "content violation", "contains prohibited",
-      "blacklisted url", "url*blocked", "uribl", "surbl", "suspicious url", "looks like", "scored too high",
+      "blacklisted url", "url*blocked", "suspicious url", "looks like", "scored too high",
       "classified as", "banned content", "rejected due to content", "inappropriate content", "unwanted content" },
     class = "reputation_content", scope = "message", why = "Sisimai SpamDetected, ContentError; ZoneMTA, studied" },
   { stage = RECIPIENT, code = P, text = { "message too large", "message too big", "message size", "size limit",
@@ -509,7 +516,7 @@ return {
       "system resources", "service unavailable, try", "temporary failure", "temporary server error",
       "temporarily unavailable", "local error", "server configuration error", "mail system error", "internal error",
       "queue file write error", "temporary lookup failure", "server busy", "try again later", "please try later",
-      "duplicated message-id", "insufficient disk",
+      "duplicated message-id",
       "unknown mailer error" }, stage = AFTER_MAIL, class = "system_temp", scope = "path",
     why = "Postfix, Exim texts; Sisimai SystemError, SystemFull" },
 }
