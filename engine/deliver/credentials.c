@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "base/helpers.h"
 #include "base/map.h"
+#include "deliver/mask.h"
 #include "deliver/oauth.h"
 #include "deliver/login.h"
 #include "hikyaku/deliver.h"
@@ -160,6 +161,8 @@ static void on_token(void *ctx, const struct hky_http_answer *a)
         return;
     }
     if (hky_token_parse(a->status, a->body, &token, &e) != HKY_OK) {
+        hky_mask_text(e.text, hky_secret_value(en->found)); /* some repeat what they refuse */
+        hky_mask_text(e.text, hky_secret_value(en->client_secret));
         settle(en, NULL, 0, &e);
         return;
     }

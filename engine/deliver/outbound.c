@@ -1,3 +1,4 @@
+#include "deliver/mask.h"
 #include "deliver/outbound_internal.h"
 
 #include "base/clock.h"
@@ -126,6 +127,7 @@ static void conclude(struct hky_outbound *c)
         reply = c->dialogue.refusal;
         c->class = HKY_CLASS_N;
     }
+    hky_mask_secret(&reply, hky_secret_value(c->token)); /* some repeat what they refuse */
     struct hky_outbound_end end = {
         .stage = c->end.stage,
         .class = c->class,
@@ -352,12 +354,16 @@ static size_t on_data(void *ctx, const char *p, size_t n)
         }
         c->is_moved = true;
         const struct hky_reply *r = &c->reader.reply;
+        if (r->code >= 400) /* what a login or a message ends with is kept and shown; a challenge is read as it is */
+            hky_mask_secret(&c->reader.reply, hky_secret_value(c->token));
         if (c->params.ops->greeted != NULL && hky_dialogue_expects(&c->dialogue) == HKY_EXPECT_GREETING)
             c->params.ops->greeted(c->params.ctx, c, hky_str_of(r->text, r->n));
         if (c->params.ops->trace != NULL && r->code < 400) {
             char text[HKY_REPLY_TEXT + 32];
             enum hky_stage stage = hky_dialogue_stage(&c->dialogue);
-            trace(c, stage, true, hky_reply_format(r, text, sizeof(text)));
+            hky_reply_format(r, text, sizeof(text));
+            hky_mask_text(text, hky_secret_value(c->token));
+            trace(c, stage, true, text);
         }
         /* All replies first, then one pump: body and next envelope leave in one write; and what came in one read with
          * a 354 cannot be taken for the answer to a dot that was not out yet. */

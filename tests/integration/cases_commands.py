@@ -210,6 +210,24 @@ def probe_redirected(world):
     holds("試していません" in out and "正常です" not in out and "Not tried" not in out and " at " not in out.splitlines()[0], out)
 
 
+@case("commands", "probe shows no secret that a server repeats, and says what a refusal after the login means")
+def probe_masks(world):
+    world.write("secrets/far", "Hush-hush9\n", 0o600)
+    told = "Hush-hush9 SHVzaC1odXNoOQ== AHUASHVzaC1odXNoOQ=="
+    for name, rule, cause in (("a", f"* auth 535 5.7.8 bad {told}", "password is wrong"), ("b", f"* auth 454 4.7.0 later {told}", "at the moment"),
+                              ("c", f"* mail 550 5.7.1 Sender not allowed {told}", "sender address")):
+        sink = world.sink(name, rules=[rule], extra=["--auth"])
+        world.write("policy.lua", f"""
+            engine {{ hostname = "mail.shop.example", owner = "o@shop.example" }}
+            relay "far" {{ host = "127.0.0.1", port = {sink.ports[0]}, user = "u", password = secret "far", auth = "plain", tls = "none" }}
+            route "all" {{ to = "*", via = "far" }}
+        """)
+        for options in ([], ["--json"], ["--lang", "ja"]):
+            code, out, err = world.run("probe", "policy.lua", "far", *options, check=False)
+            holds(code == 1 and "***" in out and not any(word in out + err for word in told.split()), f"{rule} {options}: {code}\n{out}{err}")
+            holds(options[:1] == ["--lang"] or cause in out, f"{rule}: {out}")
+
+
 @case("commands", "sink --max: the last message has its answer before the end, late as it may be")
 def sink_ends_politely(world):
     for options in ([], ["--latency", "300"]):
