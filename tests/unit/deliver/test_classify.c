@@ -18,7 +18,7 @@
 #include <jansson.h>
 
 /* Right in this many of a hundred rows of the corpus whose class is one of ours. */
-#define CORPUS_FLOOR 84
+#define CORPUS_FLOOR 87
 
 static struct hky_policy *policy;
 
@@ -311,6 +311,21 @@ static const struct sample samples[] = {
      C(REPUTATION_CONTENT), W(MESSAGE), 0},
     {"the server's disk is full", "own", "mx.example.jp", S(DOT), "452 4.3.1 Insufficient disk space", C(SYSTEM_TEMP),
      W(PATH), 0},
+    {"the server's disk is full, said at MAIL", "own", "mx.example.jp", S(MAIL),
+     "452 4.4.5 Insufficient disk space; try again later", C(SYSTEM_TEMP), W(PATH), 0},
+    {"sender's domain on a list", "own", "mx.example.jp", S(MAIL),
+     "550 5.1.0 MailFrom domain is listed in Spamhaus. To request removal see https://www.spamhaus.org/",
+     C(REPUTATION_CONTENT), W(SENDER), 0},
+    {"unknown for the moment", "own", "mx.example.jp", S(RCPT),
+     "450 4.1.1 <x@example.jp>: Recipient address rejected: User unknown in local recipient table", C(BAD_MAILBOX),
+     W(RECIPIENT), 0},
+    {"refused at the greeting, told in a notice", "own", "mx.example.jp", S(DSN),
+     "550 SMTP error from remote mail server after initial connection: 550 Access denied", C(BLOCKED_IP), W(PATH), 0},
+    {"refused after its name, told in a notice", "own", "mx.example.jp", S(DSN),
+     "550 SMTP error from remote mail server after HELO mail.shop.example: 550 no", C(BLOCKED_IP), W(PATH), 0},
+    {"refused after RCPT, told in a notice", "own", "mx.example.jp", S(DSN),
+     "550 SMTP error from remote mail server after RCPT TO:<x@example.jp>: 550 user unknown", C(BAD_MAILBOX),
+     W(RECIPIENT), 0},
     {"system 4xx", "own", "mx.example.jp", S(DOT), "452 4.3.1 Insufficient system storage", C(SYSTEM_TEMP), W(PATH), 0},
 };
 
