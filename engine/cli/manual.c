@@ -160,19 +160,26 @@ static bool put_annotations(const char *object)
 static const struct {
     const char *name;
     char set;
+    bool is_temporary;
 } classes[] = {
-#define X(id, name, set, temporary) {name, set},
+#define X(id, name, set, temporary) {name, set, temporary},
     HKY_CLASSES(X)
 #undef X
 };
+#define TEMPORARY 't' /* no set of its own: classes of the others */
 static const struct {
     char set;
     const char *title;
 } sets[] = {
     {'O', "Ours (another way may cure it)"}, {'T', "Theirs (about the recipient)"},
     {'C', "Content (about the message)"},    {'-', "Of no set"},
-    {'R', "Reasons without an attempt"},
+    {'R', "Reasons without an attempt"},     {TEMPORARY, "Temporary of themselves"},
 };
+
+static bool is_in(size_t class, char set)
+{
+    return set == TEMPORARY ? classes[class].is_temporary : classes[class].set == set;
+}
 
 /* The classes by their sets, a paragraph a set. */
 static void put_sets(void)
@@ -181,10 +188,10 @@ static void put_sets(void)
         size_t n = 0;
 
         for (size_t c = 0; c < sizeof classes / sizeof classes[0]; c++)
-            n += classes[c].set == sets[i].set;
+            n += is_in(c, sets[i].set);
         printf(".TP\n%s\n", sets[i].title);
         for (size_t c = 0; c < sizeof classes / sizeof classes[0]; c++)
-            if (classes[c].set == sets[i].set)
+            if (is_in(c, sets[i].set))
                 printf(--n > 0 ? ".BR %s ,\n" : ".B %s\n", classes[c].name);
     }
 }
