@@ -51,10 +51,19 @@ static void on_line(void *ctx, const struct hky_probe_line *line)
     if (p->is_json) {
         hky_json_begin_object(&p->json, NULL);
         hky_json_z(&p->json, "stage", hky_stage_name(line->stage));
-        hky_json_bool(&p->json, "good", line->is_good);
+        if (line->is_note)
+            hky_json_bool(&p->json, "note", true);
+        else
+            hky_json_bool(&p->json, "good", line->is_good);
         hky_json_int(&p->json, "took_ms", line->took_ms);
         hky_json_str(&p->json, "text", hky_str_z(line->text));
         hky_json_end_object(&p->json);
+        return;
+    }
+    if (line->is_note) {
+        printf("%*s", 2 + 4 + 1 + 11 + 7 + 5, "");
+        hky_cli_put(stdout, line->text);
+        putchar('\n');
         return;
     }
     printf("  %s%s%s ", hky_cli_colour(line->is_good ? "green" : "red"), line->is_good ? "ok  " : "FAIL",
@@ -160,7 +169,7 @@ static bool probe_one(struct probe *p, struct hky_policy *policy, const struct h
     struct hky_outcome o;
     struct hky_error e = {0};
     struct hky_probe_params params = {
-        .policy = policy, .relay = r, .to = p->to, .send = !p->is_dry, .on_line = on_line, .ctx = p};
+        .policy = policy, .relay = r, .to = p->to, .send = !p->is_dry, .is_ja = p->is_ja, .on_line = on_line, .ctx = p};
     hky_buf_init(&p->rows, 256 * 1024);
     p->json = hky_json_to(&p->rows);
     hky_json_begin_array(&p->json, NULL);

@@ -24,6 +24,13 @@ static void trace(struct hky_outbound *c, enum hky_stage stage, bool is_good, co
         c->params.ops->trace(c->params.ctx, c, stage, is_good, text);
 }
 
+static void trace_certificate(struct hky_outbound *c)
+{
+    struct hky_tls_certificate certificate;
+    if (c->params.ops->certificate != NULL && hky_stream_tls_certificate(c->stream, &certificate))
+        c->params.ops->certificate(c->params.ctx, c, &certificate);
+}
+
 static void dialogue_end(struct hky_outbound *c)
 {
     if (c->login != NULL)
@@ -420,6 +427,7 @@ static void on_secured(struct hky_outbound *c)
     char text[120];
     hky_stream_tls_text(c->stream, text, sizeof(text));
     trace(c, HKY_STAGE_TLS, true, text);
+    trace_certificate(c);
     c->is_moved = true;
     hky_outbound_enter(c, HKY_OUTBOUND_OPENING);
     if (c->dialogue.state == HKY_DIALOGUE_HANDSHAKE)
@@ -454,6 +462,7 @@ static void on_lost(struct hky_outbound *c, bool is_eof, const struct hky_error 
     } else if (e->code == HKY_E_TLS &&
                c->state != HKY_OUTBOUND_READY) { /* later it is a connection that was lost like any other */
         hky_reply_local(&reply, HKY_ORIGIN_TLS, "%s", e->text);
+        trace_certificate(c);
         stage = HKY_STAGE_TLS;
         class = HKY_CLASS_TLS;
     } else {

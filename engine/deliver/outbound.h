@@ -53,6 +53,8 @@ struct hky_outbound_ops {
     void (*secret)(void *ctx, struct hky_outbound *c, struct hky_secret *refused,
                    void (*done)(void *arg, struct hky_secret *s, const struct hky_error *e), void *arg);
     /* A stage is over (probe); may be NULL. */
+    /* The server's certificate, accepted or not; may be NULL. */
+    void (*certificate)(void *ctx, struct hky_outbound *c, const struct hky_tls_certificate *certificate);
     void (*trace)(void *ctx, struct hky_outbound *c, enum hky_stage stage, bool is_good, const char *text);
 };
 

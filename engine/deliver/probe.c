@@ -12,6 +12,7 @@
 #include "mail/dsn.h"
 #include "mail/header.h"
 
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -46,6 +47,17 @@ static void tell(struct probe *p, enum hky_stage stage, bool is_good, const char
     line.took_ms = now - p->stage_at_ms;
     p->stage_at_ms = now;
     snprintf(line.text, sizeof(line.text), "%s", text);
+    if (p->params->on_line != NULL)
+        p->params->on_line(p->params->ctx, &line);
+}
+
+__attribute__((format(printf, 2, 3))) static void note(struct probe *p, const char *fmt, ...)
+{
+    struct hky_probe_line line = {.stage = HKY_STAGE_TLS, .is_good = true, .is_note = true};
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(line.text, sizeof(line.text), fmt, args);
+    va_end(args);
     if (p->params->on_line != NULL)
         p->params->on_line(p->params->ctx, &line);
 }
@@ -141,6 +153,18 @@ static void on_trace(void *ctx, struct hky_outbound *c, enum hky_stage stage, bo
         tell(p, stage, true, text);
 }
 
+static void on_certificate(void *ctx, struct hky_outbound *c, const struct hky_tls_certificate *t)
+{
+    struct probe *p = ctx;
+    (void)c;
+    if (p->has_outcome)
+        return;
+    note(p, p->params->is_ja ? "証明書：主体 %s" : "certificate of %s", t->subject);
+    note(p, p->params->is_ja ? "発行者 %s" : "issuer %s", t->issuer);
+    note(p, p->params->is_ja ? "有効期間 %s から %s まで" : "valid from %s, ends %s", t->from, t->until);
+    note(p, "pin = \"%s\"", t->pin);
+}
+
 static const struct hky_outbound_ops ops = {
     .next = on_next,
     .result = on_result,
@@ -149,6 +173,7 @@ static const struct hky_outbound_ops ops = {
     .open = on_open,
     .closed = on_closed,
     .secret = on_secret,
+    .certificate = on_certificate,
     .trace = on_trace,
 };
 
@@ -288,7 +313,10 @@ static void on_mx(struct hky_dns_query *q, const struct hky_dns_mx_answer *a)
     }
     p->n_hosts = a->n;
     memcpy(p->hosts, a->mx, a->n * sizeof(a->mx[0]));
-    snprintf(text, sizeof(text), "MX %s%s", a->mx[0].host, a->is_implicit ? " (the domain itself: no MX)" : "");
+    snprintf(text, sizeof(text), "MX %s%s", a->mx[0].host,
+             !a->is_implicit    ? ""
+             : p->params->is_ja ? "（MXがないため、ドメイン自身）"
+                                : " (the domain itself: no MX)");
     tell(p, HKY_STAGE_CONNECT, true, text);
     go(p);
 }

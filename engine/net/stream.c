@@ -298,6 +298,11 @@ void hky_stream_tls_text(const struct hky_stream *s, char *out, size_t n)
         out[0] = 0;
 }
 
+bool hky_stream_tls_certificate(const struct hky_stream *s, struct hky_tls_certificate *out)
+{
+    return s->link != NULL && hky_tls_link_certificate(s->link, out);
+}
+
 bool hky_stream_tls_is_verified(const struct hky_stream *s)
 {
     return s->is_secure && hky_tls_link_is_verified(s->link);

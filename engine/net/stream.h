@@ -71,6 +71,8 @@ void hky_stream_start_tls(struct hky_stream *s, struct hky_tls *tls, const char 
 bool hky_stream_is_secure(const struct hky_stream *s);
 /* "TLSv1.3 TLS_AES_256_GCM_SHA384", with " resumed" behind it where that is so; "" when plain. */
 void hky_stream_tls_text(const struct hky_stream *s, char *out, size_t n);
+/* The server's certificate, also one that was not accepted (until the stream is closed); false: none is known. */
+bool hky_stream_tls_certificate(const struct hky_stream *s, struct hky_tls_certificate *out);
 bool hky_stream_tls_is_verified(const struct hky_stream *s);
 
 void hky_stream_peer(const struct hky_stream *s, char *out, size_t n); /* numeric address, no port */

@@ -23,6 +23,13 @@ struct hky_tls_client_params {
 /* Sessions are cached inside for resumption, keyed by verified name and peer; a context belongs to one TLS policy and
  * account, so none is used across them. */
 enum hky_err hky_tls_client_new(const struct hky_tls_client_params *params, struct hky_tls **out, struct hky_error *e);
+/* A server's certificate, for people; text is printable and cut to fit, "" where unknown. */
+struct hky_tls_certificate {
+    char subject[200], issuer[200];
+    char from[24], until[24]; /* "2026-11-28 07:00 UTC" */
+    char pin[65];             /* what `pin` of hky_tls_client_params would be for it */
+};
+
 struct hky_tls *hky_tls_ref(struct hky_tls *t);
 void hky_tls_unref(struct hky_tls **t);
 

@@ -10,6 +10,7 @@
 #include <openssl/x509v3.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 
 struct hky_tls_link {
     SSL *ssl;
@@ -20,6 +21,7 @@ struct hky_tls_link {
     bool is_doubtful, is_hung_up; /* the last was a short one; the peer has closed its side */
     bool has_ended;               /* the socket's end was read: without a close_notify before it */
     bool is_verified, is_shaken;
+    X509 *refused;             /* the server's certificate, when the handshake ended with it */
     char key[HKY_TLS_KEY_MAX]; /* of the session cache */
 };
 
@@ -132,6 +134,17 @@ static void make_key(struct hky_tls_link *link, const char *name, const struct s
     snprintf(link->key, sizeof link->key, "%s|%s|%.255s", host, port, name != NULL ? name : "");
 }
 
+/* OpenSSL forgets a certificate that it does not accept. */
+static int on_verify(int is_good, X509_STORE_CTX *store)
+{
+    SSL *ssl = X509_STORE_CTX_get_ex_data(store, SSL_get_ex_data_X509_STORE_CTX_idx());
+    struct hky_tls_link *link = SSL_get_app_data(ssl);
+    X509 *cert = X509_STORE_CTX_get0_cert(store);
+    if (!is_good && link->refused == NULL && cert != NULL && X509_up_ref(cert) == 1)
+        link->refused = cert;
+    return is_good;
+}
+
 enum hky_err hky_tls_link_new(struct hky_tls *tls, int fd, const char *name, const struct sockaddr_storage *peer,
                               struct hky_tls_link **out, struct hky_error *e)
 {
@@ -152,6 +165,7 @@ enum hky_err hky_tls_link_new(struct hky_tls *tls, int fd, const char *name, con
         return HKY_OK;
     }
     SSL_set_connect_state(link->ssl);
+    SSL_set_verify(link->ssl, SSL_get_verify_mode(link->ssl), on_verify);
     if (expect_name(link, name, e) != HKY_OK)
         return HKY_E_TLS;
     make_key(link, name, peer);
@@ -170,6 +184,7 @@ void hky_tls_link_free(struct hky_tls_link **at)
         return;
     *at = NULL;
     SSL_free(link->ssl);
+    X509_free(link->refused);
     ERR_clear_error();
     hky_tls_unref(&link->tls);
     free(link);
@@ -208,16 +223,63 @@ static enum hky_tls_io result(struct hky_tls_link *link, int r, const char *doin
     }
 }
 
-static bool has_pinned_key(const struct hky_tls_link *link)
+static bool pin_of(X509 *cert, unsigned char pin[HKY_TLS_PIN_OCTETS])
 {
-    X509 *cert = SSL_get0_peer_certificate(link->ssl);
     unsigned char *der = NULL, digest[EVP_MAX_MD_SIZE];
     unsigned n = 0;
     int der_n = cert != NULL ? i2d_PUBKEY(X509_get0_pubkey(cert), &der) : 0;
-    bool is_same = der_n > 0 && EVP_Digest(der, (size_t)der_n, digest, &n, EVP_sha256(), NULL) == 1 &&
-                   n == HKY_TLS_PIN_OCTETS && memcmp(digest, link->tls->pin, n) == 0;
+    bool is_known =
+        der_n > 0 && EVP_Digest(der, (size_t)der_n, digest, &n, EVP_sha256(), NULL) == 1 && n == HKY_TLS_PIN_OCTETS;
     OPENSSL_free(der);
-    return is_same;
+    if (is_known)
+        memcpy(pin, digest, HKY_TLS_PIN_OCTETS);
+    return is_known;
+}
+
+static bool has_pinned_key(const struct hky_tls_link *link)
+{
+    unsigned char pin[HKY_TLS_PIN_OCTETS];
+    return pin_of(SSL_get0_peer_certificate(link->ssl), pin) && memcmp(pin, link->tls->pin, sizeof pin) == 0;
+}
+
+static void name_text(const X509_NAME *name, char *out, size_t n)
+{
+    BIO *bio = BIO_new(BIO_s_mem());
+    unsigned long flags =
+        (XN_FLAG_RFC2253 & ~XN_FLAG_SEP_MASK & ~XN_FLAG_DN_REV & ~(unsigned long)ASN1_STRFLGS_ESC_MSB) |
+        XN_FLAG_SEP_CPLUS_SPC; /* UTF-8 stays readable, control characters are escaped */
+    char *text = NULL;
+    long text_n = 0;
+    if (bio != NULL && X509_NAME_print_ex(bio, name, 0, flags) >= 0)
+        text_n = BIO_get_mem_data(bio, &text);
+    snprintf(out, n, "%.*s", (int)(text_n < (long)n ? text_n : (long)n - 1), text != NULL ? text : "");
+    BIO_free(bio);
+}
+
+static void time_text(const ASN1_TIME *at, char *out, size_t n)
+{
+    struct tm tm;
+    out[0] = '\0';
+    if (ASN1_TIME_to_tm(at, &tm) == 1 && strftime(out, n, "%Y-%m-%d %H:%M UTC", &tm) == 0)
+        out[0] = '\0';
+}
+
+bool hky_tls_link_certificate(const struct hky_tls_link *link, struct hky_tls_certificate *out)
+{
+    X509 *cert = link->refused != NULL ? link->refused : SSL_get0_peer_certificate(link->ssl);
+    unsigned char pin[HKY_TLS_PIN_OCTETS];
+    *out = (struct hky_tls_certificate){0};
+    if (cert == NULL)
+        return false;
+    name_text(X509_get_subject_name(cert), out->subject, sizeof out->subject);
+    name_text(X509_get_issuer_name(cert), out->issuer, sizeof out->issuer);
+    time_text(X509_get0_notBefore(cert), out->from, sizeof out->from);
+    time_text(X509_get0_notAfter(cert), out->until, sizeof out->until);
+    bool has_pin = pin_of(cert, pin);
+    for (size_t i = 0; has_pin && i < sizeof pin; i++)
+        snprintf(out->pin + 2 * i, 3, "%02x", pin[i]);
+    ERR_clear_error();
+    return true;
 }
 
 /* After the handshake, a resumed one too: does the server satisfy the policy? */

@@ -36,6 +36,7 @@ enum hky_tls_io hky_tls_link_write(struct hky_tls_link *link, const char *p, siz
 void hky_tls_link_shut(struct hky_tls_link *link); /* close_notify, if the kernel takes it */
 
 bool hky_tls_link_is_verified(const struct hky_tls_link *link);
+bool hky_tls_link_certificate(const struct hky_tls_link *link, struct hky_tls_certificate *out); /* false: none */
 void hky_tls_link_text(const struct hky_tls_link *link, char *out, size_t n);
 
 #endif

@@ -56,6 +56,7 @@ struct hky_probe_line {
     enum hky_stage stage;
     int64_t took_ms;
     bool is_good;
+    bool is_note; /* neither good nor bad: facts about the server (its certificate) */
     char text[HKY_REPLY_TEXT + 64];
 };
 struct hky_probe_params {
@@ -63,6 +64,7 @@ struct hky_probe_params {
     const struct hky_relay *relay;
     const char *to; /* recipient of the test mail; NULL = engine.owner */
     bool send;      /* false: stop after RCPT and RSET */
+    bool is_ja;     /* its own texts in Japanese */
     void (*on_line)(void *ctx, const struct hky_probe_line *line);
     void *ctx;
 };

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -164,6 +165,33 @@ static void the_server_is_checked(void **state)
             assert_int_equal(b.client.error.code, HKY_E_TLS);
             assert_int_equal(b.server.got.n, 0); /* nothing was said to the wrong one */
         }
+        hky_tls_unref(&tls);
+        both_down(&b);
+    }
+}
+
+/* Also the one that was not accepted: whoever wants to pin it must see it. */
+static void certificates_are_shown(void **state)
+{
+    (void)state;
+    for (int is_trusted = 0; is_trusted < 2; is_trusted++) {
+        struct both b;
+        struct hky_error e;
+        struct hky_tls *tls = NULL;
+        struct hky_tls_certificate shown;
+        struct hky_tls_client_params p = {.is_verified = true, .ca_file = is_trusted ? lab.cert : NULL};
+        both_up(&b);
+        assert_false(hky_stream_tls_certificate(b.client.s, &shown));
+        assert_int_equal(hky_tls_client_new(&p, &tls, &e), HKY_OK);
+        shake(&b, tls, "mail.example");
+        assert_string_equal(b.client.events, is_trusted ? "sd" : "f");
+        assert_true(hky_stream_tls_certificate(b.client.s, &shown));
+        assert_string_equal(shown.subject, "CN=test");
+        assert_string_equal(shown.issuer, "CN=test");
+        assert_int_equal(strlen(shown.from), strlen("2026-11-28 07:00 UTC"));
+        assert_true(strcmp(shown.from, shown.until) < 0);
+        assert_int_equal(strlen(shown.pin), 64);
+        assert_int_equal(strcasecmp(shown.pin, lab.pin), 0);
         hky_tls_unref(&tls);
         both_down(&b);
     }
@@ -573,6 +601,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_server_is_checked),
+        cmocka_unit_test(certificates_are_shown),
         cmocka_unit_test(an_untrusted_certificate_is_named),
         cmocka_unit_test(a_pin_alone_is_enough_for_a_self_signed_server),
         cmocka_unit_test(a_pin_is_compared_whole),
