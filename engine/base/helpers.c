@@ -81,7 +81,6 @@ void hky_helpers_free(struct hky_helpers **at)
 {
     struct hky_helpers *h = *at;
 
-    *at = NULL;
     if (h == NULL)
         return;
     pthread_mutex_lock(&h->lock);
@@ -90,6 +89,7 @@ void hky_helpers_free(struct hky_helpers **at)
     pthread_mutex_unlock(&h->lock);
     for (unsigned i = 0; i < h->n_threads; i++)
         pthread_join(h->threads[i], NULL);
+    *at = NULL; /* not earlier: what runs may ask through it whether it should end */
     pthread_cond_destroy(&h->more);
     pthread_mutex_destroy(&h->lock);
     free(h);

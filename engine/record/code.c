@@ -306,3 +306,14 @@ void record_format_line(const struct hky_event_view *v, struct record_stamp *sta
     }
     hky_buf_add(b, "}\n", 2);
 }
+
+static const char *const kind_names[] = {
+#define X(id, name, doc) name,
+    HKY_EVENTS(X)
+#undef X
+};
+
+const char *hky_event_name(enum hky_event_kind k)
+{
+    return (unsigned)k < HKY_EVENT_N ? kind_names[k] : "?";
+}

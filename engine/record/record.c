@@ -7,17 +7,6 @@
 
 #define AGAIN_MS 100
 
-static const char *const names[] = {
-#define X(id, name, doc) name,
-    HKY_EVENTS(X)
-#undef X
-};
-
-const char *hky_event_name(enum hky_event_kind k)
-{
-    return (unsigned)k < HKY_EVENT_N ? names[k] : "?";
-}
-
 /* ---- upkeep ---- */
 
 static void wants_upkeep(struct hky_record *r)
