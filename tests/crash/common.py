@@ -91,7 +91,7 @@ class Rows(list):
 
 
 def queue_rows(spool):
-    answer = ask(spool, {"cmd": "queue", "action": "list", "select": {}, "dry_run": False, "limit": 1000000})
+    answer = ask(spool, {"cmd": "queue", "action": "list", "select": {}, "limit": 1000000})
     return None if answer is None or not answer.get("ok") else Rows(answer["rows"])
 
 
