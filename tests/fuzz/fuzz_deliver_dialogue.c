@@ -239,7 +239,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         struct txn *t = &w.txns[i];
         HKY_ASSERT(t->is_over);
         for (unsigned k = 0; k < t->t.n; k++)
-            HKY_ASSERT(t->results[k] == (t->is_back ? 0 : 1));
+            HKY_ASSERT(t->is_back ? t->results[k] <= 1 : t->results[k] == 1); /* who was not reported goes again */
         hky_buf_fini(&t->t.commands);
     }
     hky_dialogue_fini(&w.d);

@@ -6,7 +6,7 @@ import os
 import signal
 import time
 
-from common import case, end, event, holds, message, restart, same, send, sink_at
+from common import case, end, event, events, holds, message, restart, same, send, sink_at
 from harness import free_ports, wait_for
 
 POLICY = """
@@ -62,7 +62,7 @@ def killed_with_lines_waiting(world):
     ids = [send(engine, [f"n{n}@a.example"]) for n in range(20)]
     engine.kill()
     restart(engine)
-    rows = collections.Counter(row["id"] for row in engine.events("accepted"))
+    rows = collections.Counter(row["id"] for row in events(engine, "accepted", 20))
     same(rows, collections.Counter(ids), "accepted lines")
     end(engine)
 
