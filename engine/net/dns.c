@@ -249,7 +249,7 @@ static void on_addrinfo(void *arg, int status, int timeouts, struct ares_addrinf
 {
     (void)timeouts;
     struct question *question = arg;
-    struct hky_dns_entry *entry = hky_dns_from_addrinfo(status, ai);
+    struct hky_dns_entry *entry = hky_dns_from_addrinfo(question->key + 1, status, ai);
     if (ai != NULL)
         ares_freeaddrinfo(ai);
     int next = question->dns->is_closed ? AF_UNSPEC : family_to_confirm(question, entry->status);

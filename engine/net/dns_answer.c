@@ -51,20 +51,38 @@ bool hky_dns_name(struct hky_str text, char out[254])
     return label > 0;
 }
 
-static struct hky_dns_entry *from_status(int status)
+/* What DNS said, of which name and type. */
+static struct hky_dns_entry *from_status(int status, const char *name, const char *type)
 {
+    enum hky_dns_status kind = HKY_DNS_FAILED;
+    const char *why;
+    char text[120];
     switch (status) {
     case ARES_ENOTFOUND:
-        return hky_dns_entry_failed(HKY_DNS_NO_NAME, "the domain does not exist (NXDOMAIN)");
+        kind = HKY_DNS_NO_NAME;
+        why = "the domain does not exist (NXDOMAIN)";
+        break;
     case ARES_ENODATA:
-        return hky_dns_entry_failed(HKY_DNS_NO_DATA, "the domain has no such record");
+        kind = HKY_DNS_NO_DATA;
+        why = "the domain has no such record";
+        break;
     case ARES_ETIMEOUT:
-        return hky_dns_entry_failed(HKY_DNS_FAILED, "the resolver did not answer in time");
+        why = "no resolver answered in time";
+        break;
     case ARES_ESERVFAIL:
-        return hky_dns_entry_failed(HKY_DNS_FAILED, "the resolver could not find out (SERVFAIL)");
+        why = "the resolver could not find out (SERVFAIL)";
+        break;
+    case ARES_EREFUSED:
+        why = "the resolver refuses to answer (REFUSED)";
+        break;
+    case ARES_ECONNREFUSED: /* c-ares' last word, too, when every server said one of these */
+        why = "SERVFAIL or REFUSED, or no resolver in reach";
+        break;
     default:
-        return hky_dns_entry_failed(HKY_DNS_FAILED, ares_strerror(status));
+        why = ares_strerror(status);
     }
+    snprintf(text, sizeof text, "%s of %.50s: %s", type, name, why);
+    return hky_dns_entry_failed(kind, text);
 }
 
 /* Past a name in a message, or 0 when it runs out. */
@@ -150,7 +168,7 @@ struct hky_dns_entry *hky_dns_from_mx(const char *domain, int status, const unsi
     if (status == ARES_ENODATA || (status == ARES_SUCCESS && list == NULL))
         return hky_dns_implicit_mx(domain);
     if (status != ARES_SUCCESS)
-        return from_status(status);
+        return from_status(status, domain, "MX");
 
     struct hky_dns_entry *e = hky_calloc(1, sizeof *e);
     e->refs = 1;
@@ -222,10 +240,10 @@ static void add_address(struct hky_dns_entry *e, const struct ares_addrinfo_node
         e->ttl_sec = ttl;
 }
 
-struct hky_dns_entry *hky_dns_from_addrinfo(int status, const struct ares_addrinfo *ai)
+struct hky_dns_entry *hky_dns_from_addrinfo(const char *name, int status, const struct ares_addrinfo *ai)
 {
     if (status != ARES_SUCCESS)
-        return from_status(status);
+        return from_status(status, name, "A and AAAA");
     struct hky_dns_entry *e = entry_of_addresses();
     const struct ares_addrinfo_node *v6 = next_of(ai->nodes, AF_INET6), *v4 = next_of(ai->nodes, AF_INET);
     while (v6 != NULL || v4 != NULL) {
@@ -240,7 +258,7 @@ struct hky_dns_entry *hky_dns_from_addrinfo(int status, const struct ares_addrin
     }
     if (e->n == 0) {
         hky_dns_entry_unref(&e);
-        return from_status(ARES_ENODATA);
+        return from_status(ARES_ENODATA, name, "A and AAAA");
     }
     e->addr = hky_realloc(e->addr, e->n * sizeof *e->addr);
     return e;
