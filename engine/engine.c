@@ -143,12 +143,11 @@ static void hand_over(struct hky_engine *engine, struct replayed *all)
         free(b);
     }
     hky_map_fini(&all->caps);
-    for (size_t i = 0; i < all->n; i++) {
+    for (size_t i = 0; i < all->n; i++)
         if (engine->schedule != NULL)
             hky_schedule_restore_message(engine->schedule, all->messages[i]);
         else
             drop_message(all->messages[i]);
-    }
     free((void *)all->messages);
 }
 

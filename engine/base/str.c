@@ -156,15 +156,14 @@ bool hky_utf8_is_valid(struct hky_str s)
             p++;
             continue;
         }
-        if (c >= 0xc2 && c <= 0xdf) {
+        if (c >= 0xc2 && c <= 0xdf)
             need = 1, cp = c & 0x1f, least = 0x80;
-        } else if ((c & 0xf0) == 0xe0) {
+        else if ((c & 0xf0) == 0xe0)
             need = 2, cp = c & 0x0f, least = 0x800;
-        } else if (c >= 0xf0 && c <= 0xf4) {
+        else if (c >= 0xf0 && c <= 0xf4)
             need = 3, cp = c & 0x07, least = 0x10000;
-        } else {
+        else
             return false;
-        }
         if ((size_t)(end - p) <= need)
             return false;
         for (unsigned i = 1; i <= need; i++) {

@@ -40,7 +40,7 @@ static int parse_options(const struct hky_cli_command *self, int argc, char **ar
     int code;
 
     hky_cli_args_init(&args, self, argc, argv);
-    for (const char *name; (name = hky_cli_next(&args, &value)) != NULL;) {
+    for (const char *name; (name = hky_cli_next(&args, &value)) != NULL;)
         if (strcmp(name, "to") == 0)
             w->to = value;
         else if (strcmp(name, "sender") == 0)
@@ -65,7 +65,6 @@ static int parse_options(const struct hky_cli_command *self, int argc, char **ar
             take(&w->headers, &w->n_headers, value);
         else
             take(&w->after, &w->n_after, value);
-    }
     if ((code = hky_cli_args_done(&args, 1, 1)) >= 0)
         return code;
     if (w->to == NULL) {

@@ -160,14 +160,13 @@ int hky_cli_operate(const struct hky_cli_command *self, int argc, char **argv,
     HKY_ASSERT(self->group != NULL);
     hky_cli_args_init(&args, self, argc, argv);
     args.options = hky_cli_options(self, &options);
-    while ((name = hky_cli_next(&args, &value)) != NULL) {
+    while ((name = hky_cli_next(&args, &value)) != NULL)
         if (strcmp(name, "spool") == 0)
             spool = value;
         else if (strcmp(name, "utc") == 0)
             a.is_utc = true;
         else if (n_given < OPTIONS_MOST)
             given[n_given++] = (struct given){name, value};
-    }
     if ((code = hky_cli_args_done(&args, 0, argc)) >= 0)
         return code;
     if (has_actions(self->group))

@@ -266,7 +266,7 @@ static int run(const struct hky_cli_command *self, int argc, char **argv)
     struct probe p = {0};
     const char *name, *value;
     hky_cli_args_init(&args, self, argc, argv);
-    while ((name = hky_cli_next(&args, &value)) != NULL) {
+    while ((name = hky_cli_next(&args, &value)) != NULL)
         if (strcmp(name, "all") == 0)
             p.is_all = true;
         else if (strcmp(name, "to") == 0)
@@ -275,7 +275,6 @@ static int run(const struct hky_cli_command *self, int argc, char **argv)
             p.is_dry = true;
         else if (strcmp(name, "lang") == 0)
             p.lang = value;
-    }
     int code = hky_cli_args_done(&args, p.is_all ? 1 : 2, p.is_all ? 1 : 1000);
     if (code >= 0)
         return code;

@@ -39,12 +39,11 @@ static int run(const struct hky_cli_command *self, int argc, char **argv)
     int code;
 
     hky_cli_args_init(&args, self, argc, argv);
-    for (const char *name; (name = hky_cli_next(&args, &value)) != NULL;) {
+    for (const char *name; (name = hky_cli_next(&args, &value)) != NULL;)
         if (strcmp(name, "spool") == 0)
             params.spool = value;
         else
             params.log_level = value;
-    }
     if ((code = hky_cli_args_done(&args, 1, 1)) >= 0)
         return code;
     if (params.log_level != NULL && !hky_log_level_parse(hky_str_z(params.log_level), &level)) {

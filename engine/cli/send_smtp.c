@@ -190,12 +190,11 @@ static void complain(const struct peer *p, const char *what, const struct hky_re
 
 static void add_xtext(struct hky_buf *out, const char *z)
 {
-    for (; *z != '\0'; z++) {
+    for (; *z != '\0'; z++)
         if ((unsigned char)*z > ' ' && (unsigned char)*z < 0x7f && *z != '+' && *z != '=')
             hky_buf_add_c(out, *z);
         else
             hky_buf_printf(out, "+%02X", (unsigned char)*z);
-    }
 }
 
 static bool has_utf8_address(const struct hky_letter *l)

@@ -67,10 +67,9 @@ static size_t find_piece(const struct view *v, const char *piece, size_t n, size
 
     if (n > v->n)
         return SIZE_MAX;
-    for (size_t i = 0; i + 1 < n; i++) {
+    for (size_t i = 0; i + 1 < n; i++)
         if (piece[i] != '?' && piece[i + 1] != '?' && !has_pair(v, hky_lower(piece[i]), hky_lower(piece[i + 1])))
             return SIZE_MAX;
-    }
     while (at <= v->n - n) {
         size_t i = 0;
 
@@ -132,10 +131,9 @@ static bool text_fits(const struct view *v, const char *list)
 {
     struct hky_str phrase;
 
-    while (next_alternative(&list, &phrase)) {
+    while (next_alternative(&list, &phrase))
         if (phrase.n > 0 && phrase_occurs(v, phrase))
             return true;
-    }
     return false;
 }
 
@@ -145,10 +143,9 @@ static bool mx_fits(const char *mx, const char *globs)
 
     if (host.n > 0 && host.p[host.n - 1] == '.')
         host.n--;
-    while (next_alternative(&globs, &glob)) {
+    while (next_alternative(&globs, &glob))
         if (hky_str_glob(glob, host))
             return true;
-    }
     return false;
 }
 

@@ -106,12 +106,11 @@ static size_t mask_percent(char *p, size_t n, struct hky_str secret)
 {
     struct hky_buf coded;
     hky_buf_init(&coded, secret.n * 3 + 8);
-    for (size_t i = 0; i < secret.n; i++) {
+    for (size_t i = 0; i < secret.n; i++)
         if (is_alnum(secret.p[i]) || strchr("-._~", secret.p[i]) != NULL)
             hky_buf_add_c(&coded, secret.p[i]);
         else
             hky_buf_printf(&coded, "%%%02x", (unsigned)(unsigned char)secret.p[i]);
-    }
     struct needle needle = {.s = hky_buf_str(&coded)};
     if (coded.n > secret.n && coded.n >= SHORTEST_CUT)
         n = mask_one(p, n, &needle);

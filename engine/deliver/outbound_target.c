@@ -217,9 +217,8 @@ bool hky_outbound_take_addresses(struct hky_outbound *c, const struct hky_dns_ad
     bool is_here = drop_loopback(c, c->addrs) > 0 && c->addrs->n == 0;
     c->may_exist |= !is_here && a->status != HKY_DNS_NO_NAME && a->status != HKY_DNS_NO_DATA;
     keep_reachable(c, c->addrs);
-    if (a->status == HKY_DNS_OK && c->addrs->n > 0) {
+    if (a->status == HKY_DNS_OK && c->addrs->n > 0)
         return hky_outbound_next_target(c);
-    }
     c->addrs->n = 0;
     hky_reply_local(&c->end_reply, HKY_ORIGIN_DNS, "%s: %s", hky_outbound_host(c),
                     is_here              ? "its address is this machine's own (loopback)"

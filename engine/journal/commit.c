@@ -425,12 +425,11 @@ static void give_up(struct hky_journal *j, enum hky_err err)
     bool is_closing = atomic_load(&j->is_closing);
 
     j->waiting = (struct entry_list){0};
-    for (struct entry *e; (e = journal_list_take(&l)) != NULL;) {
+    for (struct entry *e; (e = journal_list_take(&l)) != NULL;)
         if (e->is_mark || (is_closing && e->waiter != NULL))
             finish_with(j, e, err);
         else
             journal_list_add(&j->waiting, e);
-    }
 }
 
 static void commit_round(struct hky_journal *j, struct entry_list *l, bool must_sync, struct gather *g)
@@ -440,12 +439,11 @@ static void commit_round(struct hky_journal *j, struct entry_list *l, bool must_
     bool was_waiting = j->waiting.first != NULL;
 
     if (was_waiting && hky_mono_ms() < j->retry_at_ms && !must_sync) {
-        for (struct entry *e; (e = journal_list_take(l)) != NULL;) {
+        for (struct entry *e; (e = journal_list_take(l)) != NULL;)
             if (e->is_accept || e->is_mark)
                 finish_with(j, e, (enum hky_err)atomic_load(&j->health));
             else
                 journal_list_add(&j->waiting, e);
-        }
         tell(j);
         return;
     }

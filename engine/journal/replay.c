@@ -384,14 +384,13 @@ static void note_things(struct replay *r, struct loaded *l)
     struct hky_cursor c = {.p = l->foot.p, .n = l->foot.n};
     struct hky_str meta;
 
-    for (struct foot_entry f; journal_foot_next(&c, &f);) {
+    for (struct foot_entry f; journal_foot_next(&c, &f);)
         if (entry_message(&f, &meta))
             note_copy(r, l->s, &f, meta);
         else if (f.type == RECORD_PLAN)
             note_plan(r, l->s, &f);
         else if (f.type == RECORD_CAP)
             journal_cap_set(r->j, meta, l->s->slot);
-    }
 }
 
 static void note_dead(struct replay *r, struct segment *s, const struct foot_entry *f)
@@ -449,14 +448,13 @@ static void note_results(struct replay *r, struct loaded *l)
 {
     struct hky_cursor c = {.p = l->foot.p, .n = l->foot.n};
 
-    for (struct foot_entry f; journal_foot_next(&c, &f);) {
+    for (struct foot_entry f; journal_foot_next(&c, &f);)
         if (f.type == RECORD_DEAD)
             note_dead(r, l->s, &f);
         else if (f.type == RECORD_FINISHED)
             note_finished(r, l->s, &f);
         else if (f.type == RECORD_ATTEMPT)
             note_attempt(r, l->s, &f);
-    }
 }
 
 /* --- giving it to the engine --- */

@@ -444,11 +444,10 @@ enum hky_err journal_segment_retire(struct hky_journal *j, struct segment *s)
     s->head = none;
     if (was.state == SEGMENT_COLD)
         j->n_cold--;
-    if (is_kept) {
+    if (is_kept)
         journal_segment_keep_spare(j, s);
-    } else {
+    else
         forget_file(j, s);
-    }
     pthread_mutex_unlock(&j->index_lock);
     return HKY_OK;
 }

@@ -293,12 +293,11 @@ static enum hky_err parse_bare_path(struct hky_str rest, bool is_mail, struct hk
     bool is_quoted = false;
     size_t n = 0;
 
-    for (; n < rest.n && (is_quoted || !is_blank(rest.p[n])); n++) {
+    for (; n < rest.n && (is_quoted || !is_blank(rest.p[n])); n++)
         if (rest.p[n] == '"')
             is_quoted = !is_quoted;
         else if (is_quoted && rest.p[n] == '\\' && n + 1 < rest.n)
             n++;
-    }
     *out = (struct hky_address){0};
     *used = n;
     if (!is_mail && hky_str_ieq(hky_str_of(rest.p, n), HKY_STR("postmaster")))

@@ -221,9 +221,8 @@ static void after_dot(struct pass *k)
     }
     k->r->may_have_dot_lines = true;
     /* A lone dot before a bare LF is a line of content and keeps its dot; else the dot was stuffed. */
-    if (k->p[k->i] == '\n') {
+    if (k->p[k->i] == '\n')
         hky_buf_add_c(k->out, '.');
-    }
     k->run = k->i;
     k->r->state = IN_LINE;
 }

@@ -40,14 +40,13 @@ static size_t comment_end(struct hky_str v, size_t at)
 {
     size_t depth = 0;
 
-    for (; at < v.n; at++) {
+    for (; at < v.n; at++)
         if (v.p[at] == '\\')
             at++;
         else if (v.p[at] == '(')
             depth++;
         else if (v.p[at] == ')' && --depth == 0)
             return at + 1;
-    }
     return 0;
 }
 

@@ -13,11 +13,9 @@ static void on_wake(void *ctx, unsigned worker, struct hky_lane *lane)
     struct hky_rehearsal *r = ctx;
 
     (void)worker;
-    for (unsigned i = 0; i < r->n_woken; i++) {
-        if (r->woken[i] == lane) {
+    for (unsigned i = 0; i < r->n_woken; i++)
+        if (r->woken[i] == lane)
             return;
-        }
-    }
     if (r->n_woken == r->woken_cap) {
         r->woken_cap = r->woken_cap == 0 ? 8 : r->woken_cap * 2;
         r->woken = (struct hky_lane **)hky_realloc((void *)r->woken, r->woken_cap * sizeof *r->woken);
@@ -32,11 +30,9 @@ static void on_lane_gone(void *ctx, unsigned worker, struct hky_lane *lane)
 
     (void)worker;
     r->n_lanes_gone++;
-    for (unsigned i = 0; i < r->n_woken; i++) {
-        if (r->woken[i] != lane) {
+    for (unsigned i = 0; i < r->n_woken; i++)
+        if (r->woken[i] != lane)
             r->woken[n++] = r->woken[i];
-        }
-    }
     r->n_woken = n;
 }
 
@@ -45,11 +41,10 @@ static void on_decide(void *ctx, unsigned worker, const struct hky_recipient *rc
     struct hky_rehearsal *r = ctx;
 
     (void)worker;
-    if (r->decide != NULL) {
+    if (r->decide != NULL)
         r->decide(r->ctx, rcpt, r->clock.stopped_at_ms, out);
-    } else {
+    else
         *out = (struct hky_decision){.kind = HKY_NO_ROUTE, .text = "no_route"};
-    }
 }
 
 static void on_finish(void *ctx, unsigned worker, struct hky_recipient *rcpt, const struct hky_outcome *o)
@@ -59,9 +54,8 @@ static void on_finish(void *ctx, unsigned worker, struct hky_recipient *rcpt, co
 
     (void)worker;
     hky_journal_finish(r->journal, rcpt, NULL, NULL);
-    if (r->ended != NULL) {
+    if (r->ended != NULL)
         r->ended(r->ctx, rcpt, o);
-    }
     hky_message_unref(&m);
 }
 
@@ -70,12 +64,10 @@ static void on_event(void *ctx, unsigned worker, const struct hky_event *ev)
     struct hky_rehearsal *r = ctx;
 
     (void)worker;
-    if (!r->is_forgetful) {
+    if (!r->is_forgetful)
         rehearse_add_act(r, ev);
-    }
-    if (r->event != NULL) {
+    if (r->event != NULL)
         r->event(r->ctx, ev);
-    }
 }
 
 /* ---- beginning and end ---- */
@@ -85,9 +77,8 @@ enum hky_err hky_rehearsal_init(struct hky_rehearsal *r, struct hky_policy *poli
     enum hky_err err;
 
     memset(r, 0, sizeof *r);
-    if ((err = hky_loop_new(&r->loop, e)) != HKY_OK) {
+    if ((err = hky_loop_new(&r->loop, e)) != HKY_OK)
         return err;
-    }
     HKY_ASSERT(at_ms > 0);
     r->clock.stopped_at_ms = at_ms;
     r->policy = hky_policy_ref(policy);
@@ -136,12 +127,10 @@ enum hky_err hky_rehearsal_set_paused(struct hky_rehearsal *r, const char *relay
 
 void hky_rehearsal_fini(struct hky_rehearsal *r)
 {
-    if (r->loop == NULL) {
+    if (r->loop == NULL)
         return;
-    }
-    if (r->schedule != NULL) {
+    if (r->schedule != NULL)
         hky_rehearsal_turns(r); /* whoever waits for the journal is told before it goes */
-    }
     hky_schedule_free(&r->schedule);
     hky_journal_close(&r->journal);
     hky_loop_free(&r->loop);
@@ -177,12 +166,10 @@ void hky_rehearsal_send(struct hky_rehearsal *r, struct hky_message *m)
 {
     for (uint32_t i = 0; i < m->n_recipients; i++) {
         struct hky_recipient *rcpt = &m->recipients[i];
-        if (rcpt->plan == NULL && rcpt->state == HKY_RCPT_QUEUED) {
+        if (rcpt->plan == NULL && rcpt->state == HKY_RCPT_QUEUED)
             decide_for(r, rcpt);
-        }
-        if (!hky_recipient_state_is_final((enum hky_recipient_state)rcpt->state)) {
+        if (!hky_recipient_state_is_final((enum hky_recipient_state)rcpt->state))
             hky_message_ref(m);
-        }
     }
     hky_journal_accept(r->journal, m, NULL);
     hky_schedule_enqueue(r->schedule, 0, m);
@@ -194,11 +181,9 @@ enum hky_take hky_rehearsal_take(struct hky_rehearsal *r, const char *relay, str
     enum hky_take last = HKY_TAKE_EMPTY;
 
     *out = NULL;
-    for (unsigned i = 0; i < r->n_woken && last == HKY_TAKE_EMPTY; i++) {
-        if (strcmp(r->woken[i]->relay_name, relay) == 0) {
+    for (unsigned i = 0; i < r->n_woken && last == HKY_TAKE_EMPTY; i++)
+        if (strcmp(r->woken[i]->relay_name, relay) == 0)
             last = hky_schedule_take(r->woken[i], out);
-        }
-    }
     return last;
 }
 
@@ -225,9 +210,8 @@ static bool reaches_mail(const struct hky_outcome *o)
 
 void hky_rehearsal_answer(struct hky_rehearsal *r, struct hky_job **job, const struct hky_outcome *o)
 {
-    for (unsigned i = 0; i < (*job)->n; i++) {
+    for (unsigned i = 0; i < (*job)->n; i++)
         tell_result(r, *job, i, o);
-    }
     hky_schedule_done(job, reaches_mail(o));
     hky_rehearsal_turns(r);
 }
@@ -279,9 +263,8 @@ int64_t hky_rehearsal_next_at(const struct hky_rehearsal *r)
 
 void hky_rehearsal_turns(struct hky_rehearsal *r)
 {
-    for (unsigned i = 0; i < ROUNDS_MOST && hky_loop_has_work(r->loop); i++) {
+    for (unsigned i = 0; i < ROUNDS_MOST && hky_loop_has_work(r->loop); i++)
         hky_loop_turn(r->loop, 0);
-    }
 }
 
 void hky_rehearsal_settle(struct hky_rehearsal *r)
@@ -289,13 +272,11 @@ void hky_rehearsal_settle(struct hky_rehearsal *r)
     for (unsigned i = 0; i < ROUNDS_MOST; i++) {
         hky_schedule_tick(r->schedule, 0);
         hky_rehearsal_turns(r);
-        if (r->is_by_hand) {
+        if (r->is_by_hand)
             return;
-        }
         /* a take may have asked the journal for something, and its answer wakes the lane again */
-        if (!deliver_all(r) && !hky_loop_has_work(r->loop)) {
+        if (!deliver_all(r) && !hky_loop_has_work(r->loop))
             return;
-        }
     }
 }
 
@@ -312,12 +293,10 @@ static void move_to(struct hky_rehearsal *r, int64_t until_ms, bool stops_at_res
     hky_rehearsal_settle(r);
     while (r->clock.stopped_at_ms < until_ms && !(stops_at_rest && is_at_rest(r))) {
         int64_t now_ms = r->clock.stopped_at_ms, next_ms = hky_rehearsal_next_at(r);
-        if (next_ms <= now_ms) {
+        if (next_ms <= now_ms)
             next_ms = now_ms + 1; /* asked for and not possible yet: time must go on all the same */
-        }
-        if (next_ms > until_ms && stops_at_rest && next_ms == INT64_MAX) {
+        if (next_ms > until_ms && stops_at_rest && next_ms == INT64_MAX)
             return;
-        }
         r->clock.stopped_at_ms = next_ms < until_ms ? next_ms : until_ms;
         hky_rehearsal_settle(r);
     }

@@ -11,9 +11,8 @@ static struct hky_str next_word(struct hky_str *rest)
     struct hky_str word = *rest = hky_str_trim(*rest);
     const char *space = rest->n > 0 ? memchr(rest->p, ' ', rest->n) : NULL;
 
-    if (space != NULL) {
+    if (space != NULL)
         word.n = (size_t)(space - rest->p);
-    }
     rest->p += word.n;
     rest->n -= word.n;
     return word;
@@ -24,14 +23,11 @@ static bool says_nothing(const struct hky_reply *reply)
 {
     static const char *const WORDS[] = {"refused", "reset", "unreachable", "connect", "closed"};
 
-    if (reply->code != 0 || reply->origin != HKY_ORIGIN_CONNECT) {
+    if (reply->code != 0 || reply->origin != HKY_ORIGIN_CONNECT)
         return false;
-    }
-    for (size_t i = 0; i < sizeof WORDS / sizeof *WORDS; i++) {
-        if (hky_str_ifind(hky_str_of(reply->text, reply->n), hky_str_z(WORDS[i])) != NULL) {
+    for (size_t i = 0; i < sizeof WORDS / sizeof *WORDS; i++)
+        if (hky_str_ifind(hky_str_of(reply->text, reply->n), hky_str_z(WORDS[i])) != NULL)
             return false;
-        }
-    }
     return true;
 }
 
@@ -55,19 +51,15 @@ static enum hky_err parse_reply(struct hky_str text, struct hky_outcome *out, bo
                             out->class == HKY_CLASS_SYSTEM_TEMP;
         return HKY_OK;
     }
-    if (hky_stage_parse(word, &out->stage)) {
+    if (hky_stage_parse(word, &out->stage))
         text = rest;
-    }
-    if (hky_str_trim(text).n == 0) {
+    if (hky_str_trim(text).n == 0)
         return not_understood(e);
-    }
     hky_reply_from_text(&out->reply, hky_str_trim(text));
-    if (says_nothing(&out->reply)) {
+    if (says_nothing(&out->reply))
         return not_understood(e);
-    }
-    if (out->stage == HKY_STAGE_NONE) {
+    if (out->stage == HKY_STAGE_NONE)
         out->stage = out->reply.code == 0 ? HKY_STAGE_CONNECT : out->reply.code < 300 ? HKY_STAGE_DOT : HKY_STAGE_RCPT;
-    }
     return HKY_OK;
 }
 
@@ -82,9 +74,8 @@ enum hky_err hky_rehearsal_read_reply(const struct hky_policy *policy, const str
     bool is_class;
     enum hky_err err = parse_reply(text, out, &is_class, e);
 
-    if (err != HKY_OK || is_class) {
+    if (err != HKY_OK || is_class)
         return err;
-    }
     reply = out->reply;
     q.stage = out->stage;
     q.reply = &reply;
@@ -96,9 +87,8 @@ enum hky_err hky_rehearsal_read_reply(const struct hky_policy *policy, const str
     }
     hky_classify(policy->rules, policy->n_rules, &q, out);
     if (q.stage == HKY_STAGE_DOT && reply.code == 0 &&
-        (reply.origin == HKY_ORIGIN_LOST || reply.origin == HKY_ORIGIN_TIMEOUT)) {
+        (reply.origin == HKY_ORIGIN_LOST || reply.origin == HKY_ORIGIN_TIMEOUT))
         out->class = HKY_CLASS_AMBIGUOUS;
-    }
     return HKY_OK;
 }
 
@@ -110,9 +100,8 @@ const struct hky_relay *hky_rehearsal_relay_named(const struct hky_policy *polic
         struct hky_str name = hky_str_z(policy->relays[i].name);
         bool is_it =
             text.n >= name.n && memcmp(text.p, name.p, name.n) == 0 && (text.n == name.n || text.p[name.n] == ' ');
-        if (is_it && (found == NULL || name.n > strlen(found->name))) {
+        if (is_it && (found == NULL || name.n > strlen(found->name)))
             found = &policy->relays[i];
-        }
     }
     return found;
 }
@@ -126,12 +115,10 @@ enum hky_err hky_rehearsal_add_reply(struct hky_rehearsal *r, const char *line, 
     struct hky_error why = {0};
     bool is_class;
 
-    if (relay == NULL) {
+    if (relay == NULL)
         return hky_error_set(e, HKY_E_SYNTAX, "\"%.100s\" does not begin with the name of a relay", line);
-    }
-    if (r->n_replies == REPLIES_MOST) {
+    if (r->n_replies == REPLIES_MOST)
         return hky_error_set(e, HKY_E_LIMIT, "a script has at most %d replies", REPLIES_MOST);
-    }
     text.p += strlen(relay->name);
     text.n -= strlen(relay->name);
     rest = text;
@@ -139,9 +126,8 @@ enum hky_err hky_rehearsal_add_reply(struct hky_rehearsal *r, const char *line, 
         reply.is_always = true;
         text = rest;
     }
-    if (parse_reply(text, &o, &is_class, &why) != HKY_OK) {
+    if (parse_reply(text, &o, &is_class, &why) != HKY_OK)
         return hky_error_set(e, HKY_E_SYNTAX, "\"%.80s\": after the relay's name %.120s", line, why.text);
-    }
     reply.relay = hky_strdup(relay->name);
     reply.text = hky_str_dup(hky_str_trim(text));
     r->replies = hky_realloc(r->replies, (r->n_replies + 1) * sizeof *r->replies);
@@ -164,9 +150,8 @@ static struct hky_rehearsal_reply *next_line(struct hky_rehearsal *r, const char
 
     for (size_t i = 0; i < r->n_replies; i++) {
         struct hky_rehearsal_reply *l = &r->replies[i];
-        if (l->is_used || strcmp(l->relay, relay) != 0) {
+        if (l->is_used || strcmp(l->relay, relay) != 0)
             continue;
-        }
         if (!l->is_always) {
             l->is_used = true;
             return l;
@@ -186,11 +171,9 @@ void rehearse_reply_for(struct hky_rehearsal *r, const struct hky_job *job, cons
         (void)parse_reply(hky_str_z((*line)->text), out, &is_class, &e);
         is_class = is_class || out->stage == HKY_STAGE_RCPT;
     }
-    if (*line == NULL || is_class) {
+    if (*line == NULL || is_class)
         *line = next_line(r, job->lane->relay_name);
-    }
     if (*line == NULL ||
-        hky_rehearsal_read_reply(r->policy, job->lane->relay, to, hky_str_z((*line)->text), out, &e) != HKY_OK) {
+        hky_rehearsal_read_reply(r->policy, job->lane->relay, to, hky_str_z((*line)->text), out, &e) != HKY_OK)
         (void)hky_rehearsal_read_reply(r->policy, job->lane->relay, to, HKY_STR("250 ok"), out, &e);
-    }
 }

@@ -36,7 +36,6 @@ struct hky_rehearsal_act *rehearse_add_act(struct hky_rehearsal *r, const struct
 void hky_rehearsal_act_text(const struct hky_rehearsal_act *a, struct hky_buf *out)
 {
     hky_buf_add_z(out, a->relay);
-    if (a->has_outcome) {
+    if (a->has_outcome)
         hky_buf_printf(out, " %s", hky_class_name(a->outcome.class));
-    }
 }

@@ -46,18 +46,16 @@ const struct hky_relay *plan_relay(const struct hky_policy *policy, const char *
 {
     const struct hky_relay *relay = hky_policy_relay(policy, hky_str_z(name));
     for (int i = 0; relay != NULL && relay->instead != NULL && relay->instead[0] != '\0' && i < RELAYS_FOLLOWED_MAX;
-         i++) {
+         i++)
         relay = hky_policy_relay(policy, hky_str_z(relay->instead));
-    }
     return relay;
 }
 
 bool plan_step_sends_as(const struct hky_policy *policy, const struct hky_recipient *r, uint8_t step)
 {
     const struct hky_relay *relay = plan_relay(policy, r->plan->steps[step].relay);
-    if (relay == NULL) {
+    if (relay == NULL)
         return true; /* another question: the schedule answers it */
-    }
     struct hky_identity identity;
     hky_identity_choose(policy, relay, r->plan, step, r->message, r, &identity);
     return identity.is_allowed;
@@ -65,9 +63,8 @@ bool plan_step_sends_as(const struct hky_policy *policy, const struct hky_recipi
 
 int64_t plan_expire_at(const struct hky_policy *policy, const struct hky_recipient *r)
 {
-    if (r->expire_at_ms != 0) {
+    if (r->expire_at_ms != 0)
         return r->expire_at_ms;
-    }
     uint32_t sec =
         r->plan != NULL && r->plan->expire_sec != HKY_UNSET_SEC ? r->plan->expire_sec : policy->engine.expire_sec;
     int64_t at = r->message->accepted_at_ms + (int64_t)sec * 1000;
@@ -80,17 +77,14 @@ int64_t plan_expire_at(const struct hky_policy *policy, const struct hky_recipie
 static int next_step(const struct hky_policy *policy, const struct hky_recipient *r, int from, enum hky_class cause)
 {
     uint64_t causes = HKY_CLASS_BIT(cause);
-    if (r->left_steps >= HKY_PLAN_STEPS_MAX) {
+    if (r->left_steps >= HKY_PLAN_STEPS_MAX)
         return NO_STEP;
-    }
     for (int i = from + 1; i < r->plan->n_steps; i++) {
         const struct hky_step *s = &r->plan->steps[i];
-        if (s->on != 0 && (s->on & causes) == 0) {
+        if (s->on != 0 && (s->on & causes) == 0)
             continue;
-        }
-        if (plan_step_sends_as(policy, r, (uint8_t)i)) {
+        if (plan_step_sends_as(policy, r, (uint8_t)i))
             return i;
-        }
         causes |= HKY_CLASS_BIT(HKY_CLASS_SENDS_AS);
     }
     return NO_STEP;
@@ -99,12 +93,9 @@ static int next_step(const struct hky_policy *policy, const struct hky_recipient
 /* Next step whose `on` names the cause: what it takes for classes that fail by default. */
 static int next_step_naming(const struct walk *w)
 {
-    for (int i = w->r->step + 1; i < w->r->plan->n_steps && w->r->left_steps < HKY_PLAN_STEPS_MAX; i++) {
-        if ((w->r->plan->steps[i].on & HKY_CLASS_BIT(w->cause)) != 0 &&
-            plan_step_sends_as(w->policy, w->r, (uint8_t)i)) {
+    for (int i = w->r->step + 1; i < w->r->plan->n_steps && w->r->left_steps < HKY_PLAN_STEPS_MAX; i++)
+        if ((w->r->plan->steps[i].on & HKY_CLASS_BIT(w->cause)) != 0 && plan_step_sends_as(w->policy, w->r, (uint8_t)i))
             return i;
-        }
-    }
     return NO_STEP;
 }
 
@@ -125,12 +116,10 @@ static int64_t within_end(const struct walk *w, int next)
     int64_t entered = w->r->step_at_ms != 0 ? w->r->step_at_ms : w->now_ms;
     bool is_stated = s->within_sec != HKY_UNSET_SEC;
     bool may_end = w->cause == HKY_CLASS_MAILBOX_FULL && (w->o == NULL || !w->o->is_temporary);
-    if (is_stated && (next != NO_STEP || may_end)) {
+    if (is_stated && (next != NO_STEP || may_end))
         return entered + (int64_t)s->within_sec * 1000;
-    }
-    if (is_stated || next == NO_STEP || w->expire_at_ms <= entered) {
+    if (is_stated || next == NO_STEP || w->expire_at_ms <= entered)
         return INT64_MAX;
-    }
     return entered + (w->expire_at_ms - entered) / 2;
 }
 
@@ -145,9 +134,8 @@ static int64_t usual_delay_ms(const struct walk *w)
     const struct hky_retry *list = &step_of(w)->retry;
     list = list->n > 0 ? list : &w->r->plan->retry;
     list = list->n > 0 ? list : &w->policy->engine.retry;
-    if (list->n == 0) {
+    if (list->n == 0)
         return 5 * MINUTE_MS;
-    }
     unsigned at = w->r->step_attempts < list->n ? w->r->step_attempts : list->n - 1u;
     return (int64_t)list->after_sec[at] * 1000;
 }
@@ -193,11 +181,10 @@ static void retry_within(struct walk *w, int64_t at_ms)
         char why[64];
         int64_t sec = (within_end(w, next) - (w->r->step_at_ms != 0 ? w->r->step_at_ms : w->now_ms)) / 1000;
         snprintf(why, sizeof why, "%lld min are over before the next retry", (long long)(sec / 60));
-        if (next != NO_STEP) {
+        if (next != NO_STEP)
             go_next(w, next, why);
-        } else {
+        else
             go_fail(w, why);
-        }
         return;
     }
     go_retry(w, at_ms);
@@ -206,11 +193,10 @@ static void retry_within(struct walk *w, int64_t at_ms)
 static void next_or_fail(struct walk *w, const char *why)
 {
     int next = next_for(w);
-    if (next != NO_STEP) {
+    if (next != NO_STEP)
         go_next(w, next, why);
-    } else {
+    else
         go_fail(w, why);
-    }
 }
 
 /* ---- the table of section 5 ---- */
@@ -227,24 +213,22 @@ static bool had_unknown_5xx_here(const struct walk *w)
     for (unsigned i = n - here; i < n; i++) {
         struct hky_past p;
         hky_recipient_past(w->r, i, &p);
-        if (p.step == w->r->step && p.class == HKY_CLASS_UNKNOWN && !p.is_temporary) {
+        if (p.step == w->r->step && p.class == HKY_CLASS_UNKNOWN && !p.is_temporary)
             return true;
-        }
     }
     return false;
 }
 
 static void after_unknown_5xx(struct walk *w)
 {
-    if (had_unknown_5xx_here(w)) {
+    if (had_unknown_5xx_here(w))
         next_or_fail(w, "refused twice for a reason we do not know");
-    } else if (are_tries_used_up(w) && next_for(w) != NO_STEP) {
+    else if (are_tries_used_up(w) && next_for(w) != NO_STEP)
         go_next(w, next_for(w), "its tries are used up");
-    } else if (w->now_ms + UNKNOWN_AGAIN_MS >= w->expire_at_ms) {
+    else if (w->now_ms + UNKNOWN_AGAIN_MS >= w->expire_at_ms)
         next_or_fail(w, "refused, and no time left to ask again");
-    } else {
+    else
         retry_within(w, w->now_ms + UNKNOWN_AGAIN_MS);
-    }
 }
 
 /* A try before the time that the server named is a wasted one. It is taken as it is the first time; one that goes on
@@ -252,9 +236,8 @@ static void after_unknown_5xx(struct walk *w)
 static int64_t named_delay_ms(const struct walk *w)
 {
     int64_t named = (int64_t)w->o->retry_after_sec * 1000, usual = usual_delay_ms(w);
-    if (named == 0 || w->o->retry_after_sec > RETRY_AFTER_MAX) {
+    if (named == 0 || w->o->retry_after_sec > RETRY_AFTER_MAX)
         return usual;
-    }
     return w->r->step_attempts > 0 && usual > named ? usual : named;
 }
 
@@ -293,11 +276,10 @@ bool plan_uses_a_try(const struct hky_outcome *o)
 static void after_tls(struct walk *w)
 {
     int next = next_for(w);
-    if (next != NO_STEP) {
+    if (next != NO_STEP)
         go_next(w, next, hky_class_name(w->cause));
-    } else {
+    else
         retry_within(w, w->now_ms + usual_delay_ms(w));
-    }
 }
 
 static void after_rate_limited(struct walk *w)
@@ -312,9 +294,8 @@ uint32_t plan_quota_window_sec(const struct hky_relay *relay)
     uint32_t sec = 0;
     for (unsigned i = 0; i < relay->n_caps && i < HKY_CAPS_MAX; i++) {
         uint32_t window_sec = relay->caps[i].window_sec;
-        if (window_sec >= HOUR_SEC && window_sec <= DAY_SEC && window_sec > sec) {
+        if (window_sec >= HOUR_SEC && window_sec <= DAY_SEC && window_sec > sec)
             sec = window_sec;
-        }
     }
     return sec;
 }
@@ -324,26 +305,23 @@ static void after_account(struct walk *w)
 {
     uint32_t named = w->o->retry_after_sec;
     const struct hky_relay *relay = plan_relay(w->policy, step_of(w)->relay);
-    if (named == 0 && w->cause == HKY_CLASS_QUOTA_EXHAUSTED && relay != NULL) {
+    if (named == 0 && w->cause == HKY_CLASS_QUOTA_EXHAUSTED && relay != NULL)
         named = plan_quota_window_sec(relay);
-    }
     w->out->pause_account_sec = named == 0 ? PAUSE_SEC : named < RETRY_AFTER_MAX ? named : RETRY_AFTER_MAX;
     int next = next_for(w);
-    if (next != NO_STEP) {
+    if (next != NO_STEP)
         go_next(w, next, hky_class_name(w->cause));
-    } else {
+    else
         go_retry(w, w->now_ms + (int64_t)w->out->pause_account_sec * 1000);
-    }
 }
 
 static void after_ambiguous(struct walk *w)
 {
     int64_t at = w->now_ms + AMBIGUOUS_MS;
-    if (w->r->ambiguous >= AMBIGUOUS_RETRIES || at >= w->expire_at_ms) {
+    if (w->r->ambiguous >= AMBIGUOUS_RETRIES || at >= w->expire_at_ms)
         go_hold(w, "may have been delivered");
-    } else {
+    else
         go_retry(w, at);
-    }
 }
 
 static void after_reason(struct walk *w)
@@ -384,11 +362,10 @@ static void by_class(struct walk *w)
         after_temporary(w);
         break;
     case HKY_CLASS_UNKNOWN:
-        if (w->o->is_temporary) {
+        if (w->o->is_temporary)
             after_temporary(w);
-        } else {
+        else
             after_unknown_5xx(w);
-        }
         break;
     case HKY_CLASS_AMBIGUOUS:
         after_ambiguous(w);
@@ -405,11 +382,10 @@ static void by_class(struct walk *w)
         after_tls(w);
         break;
     default: /* theirs and content: another way only where `on` names them; the rest of ours: next, else fail */
-        if (w->o->is_temporary) {
+        if (w->o->is_temporary)
             after_temporary(w); /* whatever it says, it may be over soon: the same account first, and never the end */
-        } else {
+        else
             next_or_fail(w, hky_class_name(w->cause));
-        }
         break;
     }
 }
@@ -419,23 +395,20 @@ static bool by_react(struct walk *w)
 {
     enum hky_action action = w->r->plan->react[w->cause];
     uint32_t after_sec = w->r->plan->react_after_sec[w->cause];
-    if (w->cause == HKY_CLASS_OK || w->cause == HKY_CLASS_EXPIRED) {
+    if (w->cause == HKY_CLASS_OK || w->cause == HKY_CLASS_EXPIRED)
         return false;
-    }
     switch (action) {
     case HKY_ACTION_NONE:
         return false;
     case HKY_ACTION_RETRY:
-        if (hky_class_is_reason(w->cause)) {
+        if (hky_class_is_reason(w->cause))
             return false; /* nothing was attempted */
-        }
         retry_within(w, w->now_ms + (after_sec > 0 ? (int64_t)after_sec * 1000 : usual_delay_ms(w)));
         return true;
     case HKY_ACTION_NEXT: {
         int next = next_step(w->policy, w->r, w->r->step, w->cause);
-        if (next != NO_STEP) {
+        if (next != NO_STEP)
             go_next(w, next, "the route's react says next");
-        }
         return next != NO_STEP;
     }
     case HKY_ACTION_FAIL:
@@ -475,9 +448,8 @@ void hky_plan_advance(const struct hky_advance_query *q, struct hky_advance *out
         out->pause_account_sec = usual.pause_account_sec;
     }
     bool goes_on = out->action == HKY_ACTION_RETRY || out->action == HKY_ACTION_NEXT;
-    if (goes_on && !hky_class_is_reason(w.cause) && r->attempts + 1 >= HKY_ATTEMPTS_MAX) {
+    if (goes_on && !hky_class_is_reason(w.cause) && r->attempts + 1 >= HKY_ATTEMPTS_MAX)
         go_fail(&w, "60 attempts are the most a recipient has");
-    }
 }
 
 void hky_plan_first(const struct hky_policy *policy, const struct hky_recipient *r, struct hky_advance *out)
@@ -488,9 +460,8 @@ void hky_plan_first(const struct hky_policy *policy, const struct hky_recipient 
     for (uint8_t i = 0; i < r->plan->n_steps; i++) {
         const struct hky_step *s = &r->plan->steps[i];
         bool is_entered = s->on == 0 || (is_passed_over && (s->on & HKY_CLASS_BIT(HKY_CLASS_SENDS_AS)) != 0);
-        if (!is_entered && conditional != NO_STEP) {
+        if (!is_entered && conditional != NO_STEP)
             continue;
-        }
         if (!plan_step_sends_as(policy, r, i)) {
             is_passed_over = true;
             continue;

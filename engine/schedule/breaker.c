@@ -47,9 +47,8 @@ enum gate_answer gate_ask(struct gate *g, int64_t now_ms, bool take, int64_t *un
         }
         break;
     default:
-        if (!was_paused) {
+        if (!was_paused)
             return GATE_GO;
-        }
     }
     if (take) {
         g->paused_until_ms = 0;
@@ -61,9 +60,8 @@ enum gate_answer gate_ask(struct gate *g, int64_t now_ms, bool take, int64_t *un
 
 bool gate_on_good(struct gate *g)
 {
-    if (g->paused_until_ms != 0) {
+    if (g->paused_until_ms != 0)
         return false; /* paused meanwhile by another job: stays so */
-    }
     bool is_news = g->is_announced;
     g->breaker = BREAKER_CLOSED;
     g->failures = 0;
@@ -104,9 +102,8 @@ void gate_on_nothing(struct gate *g, bool was_probe, int64_t now_ms)
 
 bool gate_pause(struct gate *g, uint32_t named_sec, bool is_login, int64_t now_ms, const char *why)
 {
-    if (g->paused_until_ms > now_ms && named_sec == 0) {
+    if (g->paused_until_ms > now_ms && named_sec == 0)
         return false; /* replies to jobs that were under way when the first came */
-    }
     uint32_t grown = g->pause_sec == 0 ? PAUSE_FIRST_SEC : g->pause_sec * 2;
     g->pause_sec = grown < PAUSE_MOST_SEC ? grown : PAUSE_MOST_SEC;
     int64_t until_ms = now_ms + (int64_t)(named_sec > 0 ? named_sec : g->pause_sec) * 1000;
@@ -127,9 +124,8 @@ void gate_login_anew(struct gate *g, int64_t now_ms)
         g->open_until_ms = now_ms; /* the next one is the probe */
         g->open_ms = 0;
     }
-    if (!g->is_login || g->paused_until_ms <= now_ms) {
+    if (!g->is_login || g->paused_until_ms <= now_ms)
         return;
-    }
     g->paused_until_ms = now_ms; /* the next one is the probe */
     g->pause_sec = 0;
     note(g);

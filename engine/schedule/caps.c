@@ -72,16 +72,14 @@ struct caps *caps_new(const struct caps_ops *ops, const struct hky_clock *clock)
 void caps_free(struct caps **cp)
 {
     struct caps *c = *cp;
-    if (c == NULL) {
+    if (c == NULL)
         return;
-    }
     *cp = NULL;
     size_t at = 0;
     for (struct hky_map_entry *e; (e = hky_map_next(&c->accounts, &at)) != NULL;) {
         struct caps_account *a = e->value;
-        for (unsigned i = 0; i < a->n_windows; i++) {
+        for (unsigned i = 0; i < a->n_windows; i++)
             free(a->windows[i].runs);
-        }
         hky_buf_fini(&a->record);
         free(a->key);
         free(a);
@@ -124,17 +122,14 @@ static void window_forget(struct window *w, int64_t now_ms)
  * that a ring of 512 always holds a whole window; joined slots end with the last of them. */
 static void window_use(struct window *w, int64_t end_ms, uint32_t n)
 {
-    if (n == 0) {
+    if (n == 0)
         return;
-    }
-    if (w->runs == NULL) {
+    if (w->runs == NULL)
         w->runs = hky_calloc(RUNS_MAX, sizeof *w->runs);
-    }
     w->used += n;
     struct run *last = w->n_runs > 0 ? window_run(w, w->n_runs - 1) : NULL;
-    if (last != NULL && end_ms < last->end_ms) {
+    if (last != NULL && end_ms < last->end_ms)
         end_ms = last->end_ms;
-    }
     int64_t grain = w->n <= RUNS_MAX / 2 ? 0 : (int64_t)w->window_sec * 1000 / 256;
     if (last != NULL && (end_ms - last->first_ms <= grain || w->n_runs == RUNS_MAX)) {
         last->end_ms = end_ms;
@@ -158,15 +153,13 @@ static int64_t window_interval_x1024(const struct window *w)
 /* When can something be taken again? Exact for used slots; slots in flight end at the earliest one window from now. */
 static int64_t window_free_at(const struct window *w, const struct caps_account *a, int64_t now_ms)
 {
-    if (window_room(w, a) > 0) {
+    if (window_room(w, a) > 0)
         return now_ms;
-    }
     uint64_t over = (uint64_t)w->used + a->flying[w->counts_recipients] - w->n + 1;
     for (uint32_t i = 0; i < w->n_runs; i++) {
         const struct run *r = &w->runs[(w->head + i) % RUNS_MAX];
-        if (r->n >= over) {
+        if (r->n >= over)
             return r->end_ms;
-        }
         over -= r->n;
     }
     return now_ms + (int64_t)w->window_sec * 1000;
@@ -199,21 +192,17 @@ static struct window *account_window(struct caps_account *a, uint32_t window_sec
     *is_new = false;
     for (unsigned i = 0; i < a->n_windows; i++) {
         struct window *w = &a->windows[i];
-        if (w->window_sec == window_sec && w->counts_recipients == counts_recipients) {
+        if (w->window_sec == window_sec && w->counts_recipients == counts_recipients)
             return w;
-        }
     }
     if (a->n_windows == HKY_CAPS_MAX) {
         /* a policy before this one stated others: the emptiest of those makes room */
         unsigned at = HKY_CAPS_MAX;
-        for (unsigned i = 0; i < a->n_windows; i++) {
-            if (!a->windows[i].is_stated && (at == HKY_CAPS_MAX || a->windows[i].used < a->windows[at].used)) {
+        for (unsigned i = 0; i < a->n_windows; i++)
+            if (!a->windows[i].is_stated && (at == HKY_CAPS_MAX || a->windows[i].used < a->windows[at].used))
                 at = i;
-            }
-        }
-        if (at == HKY_CAPS_MAX) {
+        if (at == HKY_CAPS_MAX)
             return NULL;
-        }
         free(a->windows[at].runs);
         a->windows[at] = a->windows[--a->n_windows];
     }
@@ -225,12 +214,10 @@ static struct window *account_window(struct caps_account *a, uint32_t window_sec
 
 static int64_t account_now(struct caps_account *a, int64_t now_ms)
 {
-    if (now_ms > a->latest_ms) {
+    if (now_ms > a->latest_ms)
         a->latest_ms = now_ms;
-    }
-    for (unsigned i = 0; i < a->n_windows; i++) {
+    for (unsigned i = 0; i < a->n_windows; i++)
         window_forget(&a->windows[i], a->latest_ms);
-    }
     return a->latest_ms;
 }
 
@@ -242,39 +229,33 @@ static void window_learn(struct caps_account *a, struct window *w)
     for (unsigned i = 0; i < a->n_windows; i++) {
         const struct window *o = &a->windows[i];
         if (o != w && o->counts_recipients == w->counts_recipients && o->window_sec > w->window_sec &&
-            (from == NULL || o->window_sec < from->window_sec)) {
+            (from == NULL || o->window_sec < from->window_sec))
             from = o;
-        }
     }
     int64_t shorter_ms = from != NULL ? ((int64_t)from->window_sec - w->window_sec) * 1000 : 0;
     for (uint32_t i = 0; from != NULL && i < from->n_runs; i++) {
         const struct run *r = &from->runs[(from->head + i) % RUNS_MAX];
-        if (r->end_ms - shorter_ms > a->latest_ms) {
+        if (r->end_ms - shorter_ms > a->latest_ms)
             window_use(w, r->end_ms - shorter_ms, r->n);
-        }
     }
 }
 
 struct caps_account *caps_set(struct caps *c, const struct hky_relay *relay, const char *account)
 {
-    if (relay->n_caps == 0) {
+    if (relay->n_caps == 0)
         return NULL;
-    }
     pthread_mutex_lock(&c->lock);
     struct caps_account *a = account_get(c, hky_str_z(account));
-    for (unsigned i = 0; i < a->n_windows; i++) {
+    for (unsigned i = 0; i < a->n_windows; i++)
         a->windows[i].is_stated = false;
-    }
     for (unsigned i = 0; i < relay->n_caps && i < HKY_CAPS_MAX; i++) {
         const struct hky_cap *cap = &relay->caps[i];
-        if (cap->n == 0 || cap->window_sec == 0) {
+        if (cap->n == 0 || cap->window_sec == 0)
             continue;
-        }
         bool is_new;
         struct window *w = account_window(a, cap->window_sec, cap->counts_recipients, &is_new);
-        if (w == NULL) {
+        if (w == NULL)
             continue;
-        }
         bool is_second = w->is_stated; /* the same window twice: the smaller number holds */
         w->n = is_second && w->n < cap->n ? w->n : cap->n;
         w->is_spread = cap->is_spread;
@@ -296,9 +277,8 @@ static void account_encode(struct caps_account *a, int64_t offset_ms)
     struct hky_buf *b = &a->record;
     hky_buf_clear(b);
     hky_buf_add_u8(b, FORMAT);
-    for (int k = 0; k < 2; k++) {
+    for (int k = 0; k < 2; k++)
         hky_buf_add_u32(b, a->flying[k] + a->reserved[k] + a->coming[k]);
-    }
     hky_buf_add_u8(b, (uint8_t)a->n_windows);
     for (unsigned i = 0; i < a->n_windows; i++) {
         struct window *w = &a->windows[i];
@@ -330,34 +310,29 @@ static void restore_window(struct caps_account *a, struct hky_cursor *cur, const
         int64_t end_ms = (int64_t)hky_cursor_u64(cur) - offset_ms;
         uint32_t n = hky_cursor_u32(cur);
         /* a clock that was set back since must not lock the account for longer than a window */
-        if (!cur->is_bad && w != NULL && end_ms > now_ms) {
+        if (!cur->is_bad && w != NULL && end_ms > now_ms)
             window_use(w, end_ms < last_ms ? end_ms : last_ms, n);
-        }
     }
-    if (w != NULL) {
+    if (w != NULL)
         window_use(w, last_ms, open[counts_recipients]);
-    }
 }
 
 void caps_restore(struct caps *c, struct hky_str key, struct hky_str value, int64_t now_ms)
 {
     struct hky_cursor cur = {value.p, value.n, false};
-    if (hky_cursor_u8(&cur) != FORMAT) {
+    if (hky_cursor_u8(&cur) != FORMAT)
         return;
-    }
     uint32_t open[2] = {hky_cursor_u32(&cur), 0};
     open[1] = hky_cursor_u32(&cur);
     unsigned n_windows = hky_cursor_u8(&cur);
     pthread_mutex_lock(&c->lock);
     struct caps_account *a = account_get(c, key);
     a->latest_ms = now_ms;
-    for (unsigned i = 0; i < a->n_windows; i++) { /* the newest record supersedes */
+    for (unsigned i = 0; i < a->n_windows; i++) /* the newest record supersedes */
         free(a->windows[i].runs);
-    }
     a->n_windows = 0;
-    for (unsigned i = 0; i < n_windows && i < HKY_CAPS_MAX && !cur.is_bad; i++) {
+    for (unsigned i = 0; i < n_windows && i < HKY_CAPS_MAX && !cur.is_bad; i++)
         restore_window(a, &cur, open, now_ms, wall_offset(c));
-    }
     pthread_mutex_unlock(&c->lock);
 }
 
@@ -369,13 +344,11 @@ static uint32_t account_batch(const struct caps_account *a, bool of_recipients, 
     uint32_t n = UINT32_MAX;
     for (unsigned i = 0; i < a->n_windows; i++) {
         const struct window *w = &a->windows[i];
-        if (w->is_stated && w->counts_recipients == of_recipients && w->n < n) {
+        if (w->is_stated && w->counts_recipients == of_recipients && w->n < n)
             n = w->n;
-        }
     }
-    if (n == UINT32_MAX) {
+    if (n == UINT32_MAX)
         return 0;
-    }
     uint32_t batch = n <= BATCH_SMALL ? 1 : n / BATCH_SMALL > BATCH_MAX ? BATCH_MAX : n / BATCH_SMALL;
     return batch > at_least ? batch : at_least < n ? at_least : n;
 }
@@ -383,16 +356,14 @@ static uint32_t account_batch(const struct caps_account *a, bool of_recipients, 
 /* With the lock held: prepares a record when reserves run low. True: the caller hands a->record on, unlocked. */
 static bool account_reserve(struct caps *c, struct caps_account *a, uint32_t want)
 {
-    if (a->is_reserving) {
+    if (a->is_reserving)
         return false;
-    }
     for (int k = 0; k < 2; k++) {
         uint32_t batch = account_batch(a, k == 1, k == 1 ? want : 1);
         a->coming[k] = batch > 0 && a->reserved[k] <= batch / 2 ? batch : 0;
     }
-    if (a->coming[0] == 0 && a->coming[1] == 0 && a->shape == a->shape_durable) {
+    if (a->coming[0] == 0 && a->coming[1] == 0 && a->shape == a->shape_durable)
         return false;
-    }
     a->shape_under_way = a->shape;
     account_encode(a, wall_offset(c));
     a->is_reserving = true;
@@ -413,23 +384,19 @@ struct room {   /* what an account can give */
 static struct room account_room(struct caps_account *a, uint32_t want, int64_t now_ms)
 {
     struct room room = {want, false, now_ms};
-    if (a->used_up_until_ms > now_ms) {
+    if (a->used_up_until_ms > now_ms)
         return (struct room){0, false, a->used_up_until_ms};
-    }
     for (unsigned i = 0; i < a->n_windows; i++) {
         struct window *w = &a->windows[i];
-        if (!w->is_stated) {
+        if (!w->is_stated)
             continue;
-        }
         int64_t at = window_next_at(w, a, now_ms);
-        if (at > room.until_ms) {
+        if (at > room.until_ms)
             room.until_ms = at;
-        }
-        if (at > now_ms) {
+        if (at > now_ms)
             room.n = 0;
-        } else if (w->counts_recipients) {
+        else if (w->counts_recipients)
             room.n = least(room.n, window_room(w, a));
-        }
     }
     if (room.n > 0) {
         bool counts[2] = {account_batch(a, false, 1) > 0, account_batch(a, true, 1) > 0};
@@ -443,15 +410,13 @@ static void account_take(struct caps_account *a, uint32_t n, int64_t now_ms)
 {
     for (unsigned i = 0; i < a->n_windows; i++) {
         struct window *w = &a->windows[i];
-        if (!w->is_stated || !w->is_spread) {
+        if (!w->is_stated || !w->is_spread)
             continue;
-        }
         int64_t interval = window_interval_x1024(w);
         bool may_catch_up = w->even_ms_x1024 != 0 && interval <= SPREAD_LAG * 1024;
         int64_t from = (now_ms - (may_catch_up ? SPREAD_LAG : 0)) * 1024;
-        if (w->even_ms_x1024 < from) {
+        if (w->even_ms_x1024 < from)
             w->even_ms_x1024 = from;
-        }
         w->even_ms_x1024 += interval * (w->counts_recipients ? n : 1);
     }
     a->flying[0]++;
@@ -464,9 +429,8 @@ enum caps_answer caps_take(struct caps *c, struct caps_account *a, unsigned work
                            struct caps_slots *out, int64_t *until_ms)
 {
     *out = (struct caps_slots){NULL, want};
-    if (a == NULL) {
+    if (a == NULL)
         return CAPS_TAKEN;
-    }
     pthread_mutex_lock(&c->lock);
     now_ms = account_now(a, now_ms);
     struct room room = account_room(a, want, now_ms);
@@ -480,9 +444,8 @@ enum caps_answer caps_take(struct caps *c, struct caps_account *a, unsigned work
     }
     bool is_record_due = account_reserve(c, a, want);
     pthread_mutex_unlock(&c->lock);
-    if (is_record_due) {
+    if (is_record_due)
         c->ops.reserve(c->ops.ctx, a, worker, hky_str_z(a->key), hky_buf_str(&a->record));
-    }
     return answer;
 }
 
@@ -498,17 +461,15 @@ void caps_reserved(struct caps *c, struct caps_account *a, bool is_durable)
     bool tell = is_durable && a->is_waited_for;
     a->is_waited_for = is_durable ? false : a->is_waited_for;
     pthread_mutex_unlock(&c->lock);
-    if (tell) {
+    if (tell)
         c->ops.free_again(c->ops.ctx, a);
-    }
 }
 
 void caps_done(struct caps *c, struct caps_slots *slots, int64_t now_ms)
 {
     struct caps_account *a = slots->account;
-    if (a == NULL) {
+    if (a == NULL)
         return;
-    }
     pthread_mutex_lock(&c->lock);
     now_ms = account_now(a, now_ms);
     a->flying[0]--;
@@ -526,9 +487,8 @@ void caps_done(struct caps *c, struct caps_slots *slots, int64_t now_ms)
 void caps_give_back(struct caps *c, struct caps_slots *slots, int64_t now_ms)
 {
     struct caps_account *a = slots->account;
-    if (a == NULL) {
+    if (a == NULL)
         return;
-    }
     pthread_mutex_lock(&c->lock);
     now_ms = account_now(a, now_ms);
     a->flying[0]--;
@@ -546,9 +506,8 @@ void caps_give_back(struct caps *c, struct caps_slots *slots, int64_t now_ms)
     a->is_waited_for = false;
     pthread_mutex_unlock(&c->lock);
     slots->account = NULL;
-    if (tell) {
+    if (tell)
         c->ops.free_again(c->ops.ctx, a);
-    }
 }
 
 void caps_use_up(struct caps *c, struct caps_account *a, int64_t until_ms)
@@ -586,9 +545,8 @@ static int64_t window_eta(const struct window *w, const struct caps_account *a, 
 
 int64_t caps_eta(struct caps *c, struct caps_account *a, uint32_t ahead, int64_t now_ms)
 {
-    if (a == NULL) {
+    if (a == NULL)
         return now_ms;
-    }
     pthread_mutex_lock(&c->lock);
     now_ms = account_now(a, now_ms);
     int64_t eta = a->used_up_until_ms > now_ms ? a->used_up_until_ms : now_ms;
@@ -604,9 +562,8 @@ int64_t caps_eta(struct caps *c, struct caps_account *a, uint32_t ahead, int64_t
 
 int64_t caps_free_at(struct caps *c, struct caps_account *a, int64_t now_ms)
 {
-    if (a == NULL) {
+    if (a == NULL)
         return now_ms;
-    }
     pthread_mutex_lock(&c->lock);
     int64_t at = account_room(a, 1, account_now(a, now_ms)).until_ms;
     pthread_mutex_unlock(&c->lock);
@@ -620,9 +577,8 @@ unsigned caps_show(struct caps *c, struct caps_account *a, int64_t now_ms, struc
     now_ms = account_now(a, now_ms);
     for (unsigned i = 0; i < a->n_windows && n < HKY_CAPS_MAX; i++) {
         const struct window *w = &a->windows[i];
-        if (!w->is_stated) {
+        if (!w->is_stated)
             continue;
-        }
         int64_t next_ms = window_next_at(w, a, now_ms);
         struct hky_relay_cap *cap = &out[n++];
         *cap = (struct hky_relay_cap){.used = w->used + a->flying[w->counts_recipients],

@@ -34,9 +34,8 @@ static void log_lane(struct hky_shard *sh, enum hky_event_kind kind, const struc
     bool is_paused = kind == HKY_EVENT_RELAY_PAUSED;
     bool has_domain = l->pub.destination[0] != '\0';
 
-    if (kind != HKY_EVENT_RELAY_PAUSED && kind != HKY_EVENT_RELAY_RESUMED) {
+    if (kind != HKY_EVENT_RELAY_PAUSED && kind != HKY_EVENT_RELAY_RESUMED)
         return;
-    }
     if (has_domain) {
         hky_log(sh->s->log, is_paused ? HKY_LOG_WARN : HKY_LOG_INFO, "relay", "state=%s relay=%s domain=%s why=%s",
                 is_paused ? "paused" : "resumed", l->pub.relay_name, l->pub.destination, why != NULL ? why : "");

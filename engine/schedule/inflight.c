@@ -47,16 +47,13 @@ static enum hky_err read_last(struct inflight *f, uint64_t octets)
     uint64_t ids[512];
     for (uint64_t at = 0; at < octets && at < READ_MOST; at += sizeof ids) {
         ssize_t n = pread(f->fd, ids, sizeof ids, (off_t)at);
-        if (n < 0) {
+        if (n < 0)
             return HKY_E_IO;
-        }
-        for (size_t i = 0; i < (size_t)n / sizeof ids[0]; i++) {
-            if (ids[i] == OVERFULL) {
+        for (size_t i = 0; i < (size_t)n / sizeof ids[0]; i++)
+            if (ids[i] == OVERFULL)
                 f->was_overfull = true;
-            } else if ((ids[i] & ~ENDED) != 0 && hky_idmap_get(&f->was, ids[i] & ~ENDED) != &f->sending) {
+            else if ((ids[i] & ~ENDED) != 0 && hky_idmap_get(&f->was, ids[i] & ~ENDED) != &f->sending)
                 hky_idmap_put(&f->was, ids[i] & ~ENDED, (ids[i] & ENDED) != 0 ? &f->ended : &f->sending);
-            }
-        }
     }
     return HKY_OK;
 }
@@ -64,9 +61,8 @@ static enum hky_err read_last(struct inflight *f, uint64_t octets)
 static int open_file(const char *dir)
 {
     int dir_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC), fd;
-    if (dir_fd < 0) {
+    if (dir_fd < 0)
         return -1;
-    }
     fd = openat(dir_fd, "inflight", O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600);
     int why = errno;
     close(dir_fd);
@@ -77,24 +73,20 @@ static int open_file(const char *dir)
 static enum hky_err map_file(struct inflight *f, bool was_unclean)
 {
     struct stat st;
-    if (fstat(f->fd, &st) != 0) {
+    if (fstat(f->fd, &st) != 0)
         return HKY_E_IO;
-    }
     if (!S_ISREG(st.st_mode)) {
         errno = EINVAL;
         return HKY_E_IO;
     }
-    if (was_unclean && read_last(f, (uint64_t)st.st_size) != HKY_OK) {
+    if (was_unclean && read_last(f, (uint64_t)st.st_size) != HKY_OK)
         return HKY_E_IO;
-    }
     /* Room now: a store into a hole of a full disk would be a signal. */
-    if ((errno = posix_fallocate(f->fd, 0, (off_t)f->octets)) != 0) {
+    if ((errno = posix_fallocate(f->fd, 0, (off_t)f->octets)) != 0)
         return HKY_E_IO;
-    }
     void *p = mmap(NULL, f->octets, PROT_READ | PROT_WRITE, MAP_SHARED, f->fd, 0);
-    if (p == MAP_FAILED) {
+    if (p == MAP_FAILED)
         return HKY_E_IO;
-    }
     f->ids = p;
     return HKY_OK;
 }
@@ -118,9 +110,8 @@ enum hky_err inflight_open(const char *dir, unsigned n_workers, bool was_unclean
     for (unsigned k = 0; k < n_workers; k++) {
         struct area *a = &f->areas[k];
         a->slots = f->ids + (size_t)k * INFLIGHT_SLOTS;
-        for (uint32_t i = 0; i < INFLIGHT_SLOTS - 1; i++) {
+        for (uint32_t i = 0; i < INFLIGHT_SLOTS - 1; i++)
             a->free[i] = (uint16_t)(INFLIGHT_SLOTS - 1 - i); /* the first ones first: few pages are touched */
-        }
         a->n_free = INFLIGHT_SLOTS - 1;
     }
     *out = f;
@@ -140,9 +131,8 @@ bool inflight_was_overfull(const struct inflight *f)
 
 void inflight_forget(struct inflight *f)
 {
-    if (f == NULL) {
+    if (f == NULL)
         return;
-    }
     memset(f->ids, 0, f->octets);
     (void)!ftruncate(f->fd, (off_t)f->octets);
     hky_idmap_fini(&f->was);
@@ -151,9 +141,8 @@ void inflight_forget(struct inflight *f)
 
 uint32_t inflight_put(struct inflight *f, unsigned worker, uint64_t message)
 {
-    if (f == NULL) {
+    if (f == NULL)
         return 0;
-    }
     struct area *a = &f->areas[worker];
     if (a->n_free == 0) {
         a->n_unnoted++;
@@ -170,9 +159,8 @@ static void ended_push(struct area *a, struct ended one)
     if (a->n_ended == a->cap) {
         uint32_t cap = a->cap == 0 ? 64 : a->cap * 2;
         struct ended *more = hky_alloc(cap * sizeof *more);
-        for (uint32_t i = 0; i < a->n_ended; i++) {
+        for (uint32_t i = 0; i < a->n_ended; i++)
             more[i] = a->ended[(a->first + i) % a->cap];
-        }
         free(a->ended);
         a->ended = more;
         a->cap = cap;
@@ -183,21 +171,18 @@ static void ended_push(struct area *a, struct ended one)
 
 void inflight_end(struct inflight *f, unsigned worker, uint32_t slot, uint64_t record)
 {
-    if (f == NULL) {
+    if (f == NULL)
         return;
-    }
     struct area *a = &f->areas[worker];
-    if (slot != 0) {
+    if (slot != 0)
         __atomic_store_n(&a->slots[slot], a->slots[slot] | ENDED, __ATOMIC_RELAXED);
-    }
     ended_push(a, (struct ended){record, slot});
 }
 
 void inflight_written(struct inflight *f, unsigned worker, uint64_t record)
 {
-    if (f == NULL) {
+    if (f == NULL)
         return;
-    }
     struct area *a = &f->areas[worker];
     for (; a->n_ended > 0 && a->ended[a->first].record <= record; a->n_ended--) {
         uint32_t slot = a->ended[a->first].slot;
@@ -215,19 +200,16 @@ void inflight_close(struct inflight **out)
 {
     struct inflight *f = *out;
     *out = NULL;
-    if (f == NULL) {
+    if (f == NULL)
         return;
-    }
     if (f->ids != NULL) {
         memset(f->ids, 0, f->octets);
         munmap(f->ids, f->octets);
     }
-    if (f->fd >= 0) {
+    if (f->fd >= 0)
         close(f->fd);
-    }
     hky_idmap_fini(&f->was);
-    for (unsigned k = 0; k < f->n_areas; k++) {
+    for (unsigned k = 0; k < f->n_areas; k++)
         free(f->areas[k].ended);
-    }
     free(f);
 }

@@ -32,9 +32,8 @@ static struct hky_str lane_key(char buf[KEY_MAX], const char *relay, const char 
 unsigned lane_home(struct hky_schedule *s, const struct hky_relay *relay, const char *account,
                    struct hky_str destination)
 {
-    if (s->n_workers == 1) {
+    if (s->n_workers == 1)
         return 0;
-    }
     char buf[KEY_MAX];
     struct hky_str key = lane_key(buf, relay->name, account, destination);
     return (unsigned)(hky_hash64(key.p, key.n, 0x6c616e65) % s->n_workers);
@@ -46,9 +45,8 @@ static void keep_slowness(struct lane *l)
 {
     struct hky_shard *sh = l->shard;
     struct hky_str key = hky_str_of(l->key, l->key_n);
-    if (l->n_jobs_max == 0 && l->gap_ms == 0 && l->next_take_ms <= shard_mono(sh)) {
+    if (l->n_jobs_max == 0 && l->gap_ms == 0 && l->next_take_ms <= shard_mono(sh))
         return;
-    }
     struct slowness *kept = hky_map_get(&sh->slowed, key);
     if (kept == NULL) {
         kept = hky_calloc(1, sizeof *kept);
@@ -120,17 +118,14 @@ struct lane *shard_lane(struct hky_shard *sh, const struct hky_relay *relay, con
 void lane_free(struct lane *l)
 {
     struct hky_shard *sh = l->shard;
-    if (l->is_gone) {
+    if (l->is_gone)
         TAILQ_REMOVE(&sh->gone_lanes, l, all_link);
-    } else {
+    else
         TAILQ_REMOVE(&sh->all_lanes, l, all_link);
-    }
-    if (l->wants_wake) {
+    if (l->wants_wake)
         TAILQ_REMOVE(&sh->woken, l, woken_link);
-    }
-    if (l->is_waiting) {
+    if (l->is_waiting)
         TAILQ_REMOVE(&sh->waiting, l, waiting_link);
-    }
     hky_heap_remove(&sh->wakes, &l->wake);
     lane_queues_fini(l);
     hky_policy_unref(&l->pub.policy);
@@ -165,9 +160,8 @@ static void lane_retire(struct lane *l)
 
 void shard_retire_lanes(struct hky_shard *sh)
 {
-    for (struct lane *l; (l = TAILQ_FIRST(&sh->all_lanes)) != NULL;) {
+    for (struct lane *l; (l = TAILQ_FIRST(&sh->all_lanes)) != NULL;)
         lane_retire(l);
-    }
     shard_turn_later(sh);
 }
 
@@ -191,23 +185,20 @@ static void lane_pull(struct lane *l)
             struct hky_recipient *r = recipients_first(&q->recipients), *next;
             for (; r != NULL && looked < PULL_LOOK && moved < PULL_MOVE; r = next, looked++) {
                 next = recipients_next(r);
-                if (stays != NULL && are_alike(r, stays)) {
+                if (stays != NULL && are_alike(r, stays))
                     continue;
-                }
                 if (recipient_leave_step(l->shard, r, HKY_CLASS_PAUSED)) {
                     moved++;
-                    if (next == NULL) {
+                    if (next == NULL)
                         break; /* q may be gone with its last one */
-                    }
                 } else {
                     stays = r;
                 }
             }
         }
     }
-    if (moved > 0) {
+    if (moved > 0)
         shard_turn_later(l->shard);
-    }
 }
 
 /* Drained lanes and those whose relay has another name now hand everything back for placing. */
@@ -220,9 +211,8 @@ static bool is_redirected(struct lane *l)
 /* What a breaker of own delivery knows is kept for an hour after it would have let the next one through. */
 static bool is_forgettable(struct lane *l, int64_t now_ms)
 {
-    if (__atomic_load_n(&l->own_gate.is_troubled, __ATOMIC_ACQUIRE) == 0) {
+    if (__atomic_load_n(&l->own_gate.is_troubled, __ATOMIC_ACQUIRE) == 0)
         return true;
-    }
     pthread_mutex_lock(&l->shard->s->lock);
     int64_t until_ms = gate_until_ms(&l->own_gate);
     pthread_mutex_unlock(&l->shard->s->lock);

@@ -27,9 +27,8 @@ void recipient_journal(struct hky_shard *sh, struct hky_recipient *r)
 void shard_count_deferred(struct hky_shard *sh, const struct hky_recipient *r, int by)
 {
     counter_add(&sh->n.deferred, (uint32_t)by);
-    if (r->plan == NULL) {
+    if (r->plan == NULL)
         return;
-    }
     struct hky_str relay = hky_str_z(r->plan->steps[r->step].relay);
     uint32_t *n = hky_map_get(&sh->deferred, relay);
     if (n == NULL) {
@@ -95,9 +94,8 @@ void recipient_place_later(struct hky_shard *sh, struct hky_recipient *r)
 void recipient_hold_after(struct hky_shard *sh, struct hky_recipient *r, const char *why, const struct hky_outcome *o,
                           const struct job *job)
 {
-    if (why != r->reason) {
+    if (why != r->reason)
         recipient_set_reason(r, why);
-    }
     recipient_enter(sh, r, HKY_RCPT_HELD);
     recipients_append(&sh->held, r);
     counter_add(&sh->n.held, 1);
@@ -114,9 +112,8 @@ void recipient_hold(struct hky_shard *sh, struct hky_recipient *r, const char *w
 static const struct hky_outcome *last_outcome(const struct hky_recipient *r, struct hky_outcome *o)
 {
     unsigned n = hky_recipient_n_past(r);
-    if (n == 0) {
+    if (n == 0)
         return NULL;
-    }
     struct hky_past p;
     hky_recipient_past(r, n - 1, &p);
     memset(o, 0, sizeof *o);
@@ -147,12 +144,10 @@ void recipient_finish(struct hky_shard *sh, struct hky_recipient *r, enum hky_re
     };
     struct hky_outcome last;
     recipient_enter(sh, r, state);
-    if (o == NULL && state != HKY_RCPT_CANCELLED) {
+    if (o == NULL && state != HKY_RCPT_CANCELLED)
         o = last_outcome(r, &last);
-    }
-    if (why != NULL && state != HKY_RCPT_DELIVERED) {
+    if (why != NULL && state != HKY_RCPT_DELIVERED)
         recipient_set_reason(r, why);
-    }
     counter_add(r->message->is_notice         ? &sh->n.notices /* nobody handed it in */
                 : state == HKY_RCPT_DELIVERED ? &sh->n.delivered
                 : state == HKY_RCPT_CANCELLED ? &sh->n.cancelled
@@ -199,17 +194,14 @@ static bool can_take_now(struct hky_shard *sh, const struct hky_recipient *r, ui
     const struct hky_step *st = &r->plan->steps[step];
     const struct hky_relay *relay = schedule_relay(sh->s, sh->policy, st->relay);
     int64_t until_ms;
-    if (relay == NULL || schedule_is_paused(sh->s, relay, &until_ms)) {
+    if (relay == NULL || schedule_is_paused(sh->s, relay, &until_ms))
         return false;
-    }
     struct account *a = schedule_account(sh->s, sh->policy, relay, account_of(relay, st), NULL);
     uint32_t room = relay->connections * 4 > PULL_ROOM_LEAST ? relay->connections * 4 : PULL_ROOM_LEAST;
-    if (counter_get(&a->n_queued) >= room) {
+    if (counter_get(&a->n_queued) >= room)
         return false;
-    }
-    if (relay->is_mx || __atomic_load_n(&a->gate.is_troubled, __ATOMIC_ACQUIRE) == 0) {
+    if (relay->is_mx || __atomic_load_n(&a->gate.is_troubled, __ATOMIC_ACQUIRE) == 0)
         return true;
-    }
     pthread_mutex_lock(&sh->s->lock);
     enum gate_answer answer = gate_ask(&a->gate, shard_mono(sh), false, &until_ms);
     pthread_mutex_unlock(&sh->s->lock);
@@ -238,12 +230,10 @@ bool recipient_leave_step(struct hky_shard *sh, struct hky_recipient *r, enum hk
         probe.step = a.step;
         probe.left_steps++;
     } while (a.action == HKY_ACTION_NEXT && reason == HKY_CLASS_PAUSED && !can_take_now(sh, r, a.step));
-    if (a.action == HKY_ACTION_RETRY || a.action == HKY_ACTION_NONE) {
+    if (a.action == HKY_ACTION_RETRY || a.action == HKY_ACTION_NONE)
         return false;
-    }
-    if (r->state != HKY_RCPT_SENDING) {
+    if (r->state != HKY_RCPT_SENDING)
         recipient_unplace(sh, r);
-    }
     if (a.action == HKY_ACTION_NEXT) {
         const char *from = r->plan->steps[r->step].relay;
         recipient_enter_step(r, a.step, reason, now_ms);
@@ -291,9 +281,8 @@ int64_t recipient_gives_up_at(const struct hky_recipient *r, const struct hky_st
 
 static bool is_full(struct hky_shard *sh, const struct lane *l, const struct hky_step *step)
 {
-    if (step->wait_sec == HKY_UNSET_SEC || l->caps == NULL) {
+    if (step->wait_sec == HKY_UNSET_SEC || l->caps == NULL)
         return false;
-    }
     int64_t now_ms = shard_mono(sh);
     int64_t eta = caps_eta(sh->s->caps, l->caps, counter_get(&l->account->n_queued), now_ms);
     return eta > now_ms + (int64_t)step->wait_sec * 1000;
@@ -322,12 +311,10 @@ static void place_in_lane(struct hky_shard *sh, struct hky_recipient *r, int64_t
     lane_push(l, r, l == sh->keeps_place || sh->goes_first);
     int64_t until_ms;
     shard_set_due(sh, r, recipient_gives_up_at(r, step, now_ms));
-    if (is_late && recipient_leave_step(sh, r, HKY_CLASS_FULL)) {
+    if (is_late && recipient_leave_step(sh, r, HKY_CLASS_FULL))
         return;
-    }
-    if (lane_is_paused(l, &until_ms) && recipient_leave_step(sh, r, HKY_CLASS_PAUSED)) {
+    if (lane_is_paused(l, &until_ms) && recipient_leave_step(sh, r, HKY_CLASS_PAUSED))
         return;
-    }
     shard_wake(sh, l);
 }
 
@@ -354,13 +341,11 @@ void recipient_place(struct hky_shard *sh, struct hky_recipient *r)
             "hikyaku queue release sends it after all");
         return;
     }
-    if (recipient_has_stale_plan(sh, r, now_ms) && !recipient_plan_anew(sh, r)) {
+    if (recipient_has_stale_plan(sh, r, now_ms) && !recipient_plan_anew(sh, r))
         return;
-    }
     recipient_enter(sh, r, HKY_RCPT_QUEUED);
-    if (r->expire_at_ms == 0) {
+    if (r->expire_at_ms == 0)
         r->expire_at_ms = plan_expire_at(sh->policy, r);
-    }
     if (now_ms >= r->expire_at_ms) {
         recipient_expire(sh, r);
         return;
@@ -371,12 +356,10 @@ void recipient_place(struct hky_shard *sh, struct hky_recipient *r)
         return;
     }
     bool is_over = false;
-    if (r->step_at_ms == 0) {
+    if (r->step_at_ms == 0)
         begin_plan(sh, r, now_ms, &is_over);
-    }
-    if (!is_over) {
+    if (!is_over)
         place_in_lane(sh, r, now_ms);
-    }
 }
 
 void recipient_place_anew(struct hky_shard *sh, struct hky_recipient *r)
@@ -389,15 +372,12 @@ void recipient_place_anew(struct hky_shard *sh, struct hky_recipient *r)
 
 bool recipient_has_stale_plan(const struct hky_shard *sh, const struct hky_recipient *r, int64_t now_ms)
 {
-    if (r->plan == NULL) {
+    if (r->plan == NULL)
         return true;
-    }
-    if (r->copies > 0 || r->ambiguous > 0) { /* a copy is out, or may be: the stored plan stays */
+    if (r->copies > 0 || r->ambiguous > 0) /* a copy is out, or may be: the stored plan stays */
         return false;
-    }
-    if (r->policy != (uint32_t)sh->policy->hash) {
+    if (r->policy != (uint32_t)sh->policy->hash)
         return true;
-    }
     int64_t decided = r->message->accepted_at_ms + (int64_t)own(r)->decided_min * 60000;
     return r->plan->is_from_function && r->attempts == 0 && r->left_steps == 0 && own(r)->decided_min < UINT16_MAX &&
            now_ms - decided > FUNCTION_PLAN_MS;

@@ -29,9 +29,8 @@ struct query { /* one query on its way through the shards */
 
 static const char *relay_of(const struct hky_recipient *r)
 {
-    if (own(r)->lane != NULL) {
+    if (own(r)->lane != NULL)
         return own(r)->lane->pub.relay_name;
-    }
     return r->plan != NULL && r->step < r->plan->n_steps ? r->plan->steps[r->step].relay : "";
 }
 
@@ -67,15 +66,12 @@ static void see_names(struct hky_queue_request *rq, const struct hky_recipient *
 {
     const struct hky_selection *x = &rq->selection;
     struct hky_str tags = hky_message_fact(r->message, HKY_FACT_TAGS), tag;
-    if (x->relay != NULL) {
+    if (x->relay != NULL)
         see_name(&rq->relay_seen, x->relay, hky_str_z(relay_of(r)));
-    }
-    if (x->scenario != NULL) {
+    if (x->scenario != NULL)
         see_name(&rq->scenario_seen, x->scenario, hky_message_fact(r->message, HKY_FACT_SCENARIO));
-    }
-    for (size_t at = 0; x->tag != NULL && hky_packed_next(tags, &at, &tag);) {
+    for (size_t at = 0; x->tag != NULL && hky_packed_next(tags, &at, &tag);)
         see_name(&rq->tag_seen, x->tag, tag);
-    }
 }
 
 static bool is_selected(const struct hky_queue_request *rq, unsigned worker, const struct hky_recipient *r,
@@ -94,9 +90,8 @@ static bool is_selected(const struct hky_queue_request *rq, unsigned worker, con
         (x->tag != NULL && !hky_message_has_tag(m, hky_str_z(x->tag))) ||
         (x->to != NULL && !hky_address_fits(hky_str_z(x->to), hky_recipient_address(r))) ||
         (x->from != NULL && !hky_address_fits(hky_str_z(x->from), hky_message_fact(m, HKY_FACT_SENDER))) ||
-        (x->author != NULL && !hky_address_fits(hky_str_z(x->author), hky_message_fact(m, HKY_FACT_AUTHOR)))) {
+        (x->author != NULL && !hky_address_fits(hky_str_z(x->author), hky_message_fact(m, HKY_FACT_AUTHOR))))
         return false;
-    }
     return rq->where_holds == NULL || x->where == NULL || rq->where_holds(rq->ctx, worker, r);
 }
 
@@ -140,9 +135,8 @@ static void go_again(struct hky_shard *sh, struct hky_recipient *r)
 {
     recipient_unplace(sh, r);
     bool was_held = r->state == HKY_RCPT_HELD;
-    if (r->state != HKY_RCPT_PARKED) {
+    if (r->state != HKY_RCPT_PARKED)
         recipient_enter(sh, r, HKY_RCPT_QUEUED);
-    }
     if (was_held) {
         recipient_set_reason(r, NULL);
         r->ambiguous = 0;
@@ -195,19 +189,16 @@ static void consider(void *ctx, struct hky_shard *sh, struct hky_recipient *r, i
 {
     struct hky_queue_request *rq = ctx;
     see_names(rq, r);
-    if (!is_possible(rq->action, r) || !is_selected(rq, sh->index, r, now_ms)) {
+    if (!is_possible(rq->action, r) || !is_selected(rq, sh->index, r, now_ms))
         return;
-    }
     if (is_kept_by_only_to(sh, rq->action, r)) {
         rq->n_kept++;
         return;
     }
-    if (rq->n++ < rq->limit && rq->row != NULL) {
+    if (rq->n++ < rq->limit && rq->row != NULL)
         show(rq, r, now_ms);
-    }
-    if (rq->action != HKY_QUEUE_LIST && !rq->is_dry_run) {
+    if (rq->action != HKY_QUEUE_LIST && !rq->is_dry_run)
         act(sh, rq->action, r);
-    }
 }
 
 static void on_answered(struct hky_task *t)
@@ -219,9 +210,8 @@ static void on_answered(struct hky_task *t)
     TAILQ_REMOVE(&s->queries, a, link);
     struct query *next = TAILQ_FIRST(&s->queries);
     pthread_mutex_unlock(&s->lock);
-    if (next != NULL) {
+    if (next != NULL)
         hky_loop_post(s->shards[0].loop, &next->task);
-    }
     free(a);
     rq->schedule = NULL;
     rq->done(rq);
@@ -275,9 +265,8 @@ void hky_schedule_query(struct hky_schedule *s, struct hky_queue_request *rq)
     a->mark = s->n_surveys;
     TAILQ_INSERT_TAIL(&s->queries, a, link);
     pthread_mutex_unlock(&s->lock);
-    if (is_first) {
+    if (is_first)
         hky_loop_post(s->shards[0].loop, &a->task);
-    }
 }
 
 void schedule_free_queries(struct hky_schedule *s)

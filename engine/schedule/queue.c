@@ -31,9 +31,8 @@ void lane_queues_fini(struct lane *l)
 
 static struct scenario_queue *rank_scenario(struct rank_queue *rank, struct hky_str name)
 {
-    if (rank->last != NULL && hky_str_eq(hky_str_z(rank->last->name), name)) {
+    if (rank->last != NULL && hky_str_eq(hky_str_z(rank->last->name), name))
         return rank->last;
-    }
     struct scenario_queue *q = hky_map_get(&rank->scenarios, name);
     if (q == NULL) {
         q = hky_calloc(1, sizeof *q);
@@ -55,11 +54,10 @@ void lane_push(struct lane *l, struct hky_recipient *r, bool at_front)
 {
     struct rank_queue *rank;
     struct scenario_queue *q = queue_of(l, r, &rank);
-    if (at_front) {
+    if (at_front)
         recipients_prepend(&q->recipients, r);
-    } else {
+    else
         recipients_append(&q->recipients, r);
-    }
     if (!q->is_in_turn) {
         q->is_in_turn = true;
         TAILQ_INSERT_TAIL(&rank->turn, q, link);
@@ -107,20 +105,17 @@ struct hky_recipient *lane_peek(struct lane *l)
     unsigned n_lower = 0;
     for (int k = 0; k < HKY_RANK_N; k++) {
         struct hky_recipient *r = rank_first(&l->ranks[k]);
-        if (r == NULL) {
+        if (r == NULL)
             continue;
-        }
         if (best == NULL) {
             best = r;
-            if (!is_for_others) {
+            if (!is_for_others)
                 return best;
-            }
             continue;
         }
         /* two lower ranks share the kept takes */
-        if (n_lower++ == 0 || (l->n_takes / KEPT_FOR_OTHERS) % 2 == 1) {
+        if (n_lower++ == 0 || (l->n_takes / KEPT_FOR_OTHERS) % 2 == 1)
             best = r;
-        }
     }
     return best;
 }
@@ -145,8 +140,7 @@ void lane_turn(struct lane *l, struct hky_recipient *r)
 struct hky_recipient *lane_any(struct lane *l)
 {
     struct hky_recipient *r = NULL;
-    for (int k = 0; k < HKY_RANK_N && r == NULL; k++) {
+    for (int k = 0; k < HKY_RANK_N && r == NULL; k++)
         r = rank_first(&l->ranks[k]);
-    }
     return r;
 }

@@ -33,9 +33,8 @@ struct account *schedule_account(struct hky_schedule *s, const struct hky_policy
 {
     pthread_mutex_lock(&s->lock);
     struct account *a = account_open(s, policy, relay, account);
-    if (caps != NULL) {
+    if (caps != NULL)
         *caps = a->caps;
-    }
     pthread_mutex_unlock(&s->lock);
     return a;
 }
@@ -45,9 +44,8 @@ static struct relay_state *state_get(struct hky_schedule *s, const char *name)
 {
     int64_t now_ms = schedule_mono(s);
     struct relay_state *st = hky_map_get(&s->relays, hky_str_z(name));
-    if (st != NULL && st->is_paused && st->paused_until_ms != 0 && st->paused_until_ms <= now_ms) {
+    if (st != NULL && st->is_paused && st->paused_until_ms != 0 && st->paused_until_ms <= now_ms)
         st->is_paused = false;
-    }
     if (st != NULL && st->drained_to != NULL && st->drained_until_ms != 0 && st->drained_until_ms <= now_ms) {
         free(st->drained_to);
         st->drained_to = NULL;
@@ -58,19 +56,16 @@ static struct relay_state *state_get(struct hky_schedule *s, const char *name)
 static const struct hky_relay *drained_to(struct hky_schedule *s, const struct hky_policy *policy,
                                           const struct hky_relay *relay)
 {
-    if (__atomic_load_n(&s->n_relay_states, __ATOMIC_ACQUIRE) == 0) {
+    if (__atomic_load_n(&s->n_relay_states, __ATOMIC_ACQUIRE) == 0)
         return relay;
-    }
     pthread_mutex_lock(&s->lock);
     for (int i = 0; relay != NULL && i < RELAYS_FOLLOWED_MAX; i++) {
         struct relay_state *st = state_get(s, relay->name);
-        if (st == NULL || st->drained_to == NULL) {
+        if (st == NULL || st->drained_to == NULL)
             break;
-        }
         const struct hky_relay *to = plan_relay(policy, st->drained_to);
-        if (to == NULL) {
+        if (to == NULL)
             break; /* the policy no longer has it: better the relay itself than none */
-        }
         relay = to;
     }
     pthread_mutex_unlock(&s->lock);
@@ -80,13 +75,11 @@ static const struct hky_relay *drained_to(struct hky_schedule *s, const struct h
 const struct hky_relay *schedule_relay(struct hky_schedule *s, const struct hky_policy *policy, const char *name)
 {
     const struct hky_relay *relay = hky_policy_relay(policy, hky_str_z(name));
-    if (relay == NULL) {
+    if (relay == NULL)
         return NULL;
-    }
     const struct hky_relay *to = drained_to(s, policy, relay);
-    if (to != relay) {
+    if (to != relay)
         return to;
-    }
     to = plan_relay(policy, name);
     return to == relay || to == NULL ? to : drained_to(s, policy, to);
 }
@@ -94,18 +87,15 @@ const struct hky_relay *schedule_relay(struct hky_schedule *s, const struct hky_
 bool schedule_is_paused(struct hky_schedule *s, const struct hky_relay *relay, int64_t *until_ms)
 {
     *until_ms = INT64_MAX;
-    if (relay->is_paused) {
+    if (relay->is_paused)
         return true;
-    }
-    if (__atomic_load_n(&s->n_relay_states, __ATOMIC_ACQUIRE) == 0) {
+    if (__atomic_load_n(&s->n_relay_states, __ATOMIC_ACQUIRE) == 0)
         return false;
-    }
     pthread_mutex_lock(&s->lock);
     struct relay_state *st = state_get(s, relay->name);
     bool is_paused = st != NULL && st->is_paused;
-    if (is_paused && st->paused_until_ms != 0) {
+    if (is_paused && st->paused_until_ms != 0)
         *until_ms = st->paused_until_ms;
-    }
     pthread_mutex_unlock(&s->lock);
     return is_paused;
 }
@@ -113,12 +103,10 @@ bool schedule_is_paused(struct hky_schedule *s, const struct hky_relay *relay, i
 bool lane_is_paused(struct lane *l, int64_t *until_ms)
 {
     struct hky_schedule *s = l->shard->s;
-    if (schedule_is_paused(s, l->pub.relay, until_ms)) {
+    if (schedule_is_paused(s, l->pub.relay, until_ms))
         return true;
-    }
-    if (__atomic_load_n(&l->gate->is_troubled, __ATOMIC_ACQUIRE) == 0) {
+    if (__atomic_load_n(&l->gate->is_troubled, __ATOMIC_ACQUIRE) == 0)
         return false;
-    }
     pthread_mutex_lock(&s->lock);
     enum gate_answer answer = gate_ask(l->gate, schedule_mono(s), false, until_ms);
     pthread_mutex_unlock(&s->lock);
@@ -129,11 +117,10 @@ void lane_note_trouble(struct lane *l)
 {
     struct hky_schedule *s = l->shard->s;
     bool is_troubled = l->gate == &l->own_gate && l->own_gate.is_announced && !l->is_gone;
-    if (is_troubled && !l->is_troubled) {
+    if (is_troubled && !l->is_troubled)
         TAILQ_INSERT_TAIL(&s->troubled, l, troubled_link);
-    } else if (!is_troubled && l->is_troubled) {
+    else if (!is_troubled && l->is_troubled)
         TAILQ_REMOVE(&s->troubled, l, troubled_link);
-    }
     l->is_troubled = is_troubled;
 }
 
@@ -142,9 +129,8 @@ void lane_note_trouble(struct lane *l)
 static enum hky_err no_relay(const struct hky_policy *policy, const char *name, struct hky_error *e)
 {
     struct hky_nearest_name near = hky_nearest_to(hky_str_z(name));
-    for (uint32_t i = 0; i < policy->n_relays; i++) {
+    for (uint32_t i = 0; i < policy->n_relays; i++)
         hky_nearest_look(&near, policy->relays[i].name);
-    }
     return hky_error_set(e, HKY_E_MISSING, "no relay \"%.60s\" in the policy" HKY_NEAREST_FMT, name,
                          HKY_NEAREST_ARG(&near));
 }
@@ -153,9 +139,8 @@ static enum hky_err no_relay(const struct hky_policy *policy, const char *name, 
 static enum hky_err state_open(struct hky_schedule *s, const char *relay, struct relay_state **out, struct hky_error *e)
 {
     *out = hky_map_get(&s->relays, hky_str_z(relay));
-    if (hky_policy_relay(s->policy, hky_str_z(relay)) == NULL) {
+    if (hky_policy_relay(s->policy, hky_str_z(relay)) == NULL)
         return no_relay(s->policy, relay, e);
-    }
     if (*out == NULL) {
         *out = hky_calloc(1, sizeof **out);
         (*out)->name = hky_strdup(relay);
@@ -216,9 +201,8 @@ enum hky_err hky_schedule_pause(struct hky_schedule *s, const char *relay, uint3
     pthread_mutex_lock(&s->lock);
     enum hky_err err = state_open(s, relay, &st, e);
     const struct hky_relay *r = err == HKY_OK ? hky_policy_relay(s->policy, hky_str_z(relay)) : NULL;
-    if (r != NULL && has_instead(r)) {
+    if (r != NULL && has_instead(r))
         err = policy_decides(r, e);
-    }
     if (err == HKY_OK) {
         forget_drain(st);
         st->is_paused = true;
@@ -242,9 +226,8 @@ enum hky_err hky_schedule_resume(struct hky_schedule *s, const char *relay, stru
         forget_drain(st);
         const struct hky_relay *r = hky_policy_relay(s->policy, hky_str_z(relay));
         struct account *a = hky_map_get(&s->accounts, hky_str_z(r->account));
-        if (a != NULL) {
+        if (a != NULL)
             gate_resume(&a->gate);
-        }
         struct lane *l, *next;
         for (l = TAILQ_FIRST(&s->troubled); l != NULL; l = next) {
             next = TAILQ_NEXT(l, troubled_link);
@@ -254,9 +237,8 @@ enum hky_err hky_schedule_resume(struct hky_schedule *s, const char *relay, stru
             }
         }
     }
-    if (err == HKY_OK) {
+    if (err == HKY_OK)
         denied = policy_decides(hky_policy_relay(s->policy, hky_str_z(relay)), e);
-    }
     pthread_mutex_unlock(&s->lock);
     if (err == HKY_OK) {
         tell_operator(s, HKY_EVENT_RELAY_RESUMED, relay, 0, NULL);
@@ -269,13 +251,11 @@ enum hky_err hky_schedule_use_up(struct hky_schedule *s, const char *relay, uint
 {
     const struct hky_relay *r = hky_policy_relay(s->policy, hky_str_z(relay));
     struct caps_account *caps = NULL;
-    if (r == NULL) {
+    if (r == NULL)
         return hky_error_set(e, HKY_E_MISSING, "no relay \"%s\" in the policy", relay);
-    }
     schedule_account(s, s->policy, r, r->account, &caps);
-    if (caps == NULL) {
+    if (caps == NULL)
         return hky_error_set(e, HKY_E_STATE, "relay \"%s\" has no cap, so it is never full", relay);
-    }
     caps_use_up(s->caps, caps, schedule_mono(s) + (int64_t)for_sec * 1000);
     schedule_recheck(s, true);
     return HKY_OK;
@@ -284,9 +264,8 @@ enum hky_err hky_schedule_use_up(struct hky_schedule *s, const char *relay, uint
 static bool leads_back(struct hky_schedule *s, const char *relay, const char *to)
 {
     for (int i = 0; i < RELAYS_FOLLOWED_MAX && to != NULL; i++) {
-        if (strcmp(relay, to) == 0) {
+        if (strcmp(relay, to) == 0)
             return true;
-        }
         struct relay_state *st = state_get(s, to);
         const struct hky_relay *r = hky_policy_relay(s->policy, hky_str_z(to));
         to = st != NULL && st->drained_to != NULL ? st->drained_to : r != NULL && has_instead(r) ? r->instead : NULL;
@@ -300,15 +279,12 @@ enum hky_err hky_schedule_drain_relay(struct hky_schedule *s, const char *relay,
     struct relay_state *st;
     pthread_mutex_lock(&s->lock);
     enum hky_err err = state_open(s, relay, &st, e);
-    if (err == HKY_OK && hky_policy_relay(s->policy, hky_str_z(to)) == NULL) {
+    if (err == HKY_OK && hky_policy_relay(s->policy, hky_str_z(to)) == NULL)
         err = no_relay(s->policy, to, e);
-    }
-    if (err == HKY_OK && has_instead(hky_policy_relay(s->policy, hky_str_z(relay)))) {
+    if (err == HKY_OK && has_instead(hky_policy_relay(s->policy, hky_str_z(relay))))
         err = policy_decides(hky_policy_relay(s->policy, hky_str_z(relay)), e);
-    }
-    if (err == HKY_OK && leads_back(s, relay, to)) {
+    if (err == HKY_OK && leads_back(s, relay, to))
         err = hky_error_set(e, HKY_E_CONFIG, "\"%s\" leads back to \"%s\"; resume that one first", to, relay);
-    }
     if (err == HKY_OK) {
         forget_drain(st);
         st->is_paused = false;
@@ -331,9 +307,8 @@ static const char *state_name(const struct hky_relay *relay, const struct relay_
         *until_ms = st->drained_until_ms;
         return "drained";
     }
-    if (has_instead(relay)) {
+    if (has_instead(relay))
         return "drained";
-    }
     if (relay->is_paused || (st != NULL && st->is_paused)) {
         *until_ms = relay->is_paused ? 0 : st->paused_until_ms;
         return "paused";
@@ -355,23 +330,19 @@ static void show_broken(struct hky_schedule *s, struct hky_relay_row *out)
     const struct lane *l;
     TAILQ_FOREACH (l, &s->troubled, troubled_link) {
         if (strcmp(l->pub.relay_name, out->relay->name) == 0) {
-            if (out->n_broken < HKY_BROKEN_SHOWN) {
+            if (out->n_broken < HKY_BROKEN_SHOWN)
                 out->broken[out->n_broken] = hky_strdup(l->pub.destination);
-            }
             out->n_broken++;
         }
     }
-    if (out->n_broken == 0) {
+    if (out->n_broken == 0)
         return;
-    }
     size_t at = (size_t)snprintf(out->why, sizeof out->why, "%u domain%s: ", out->n_broken,
                                  out->n_broken == 1 ? " waits" : "s wait");
-    for (uint32_t i = 0; i < out->n_broken && i < HKY_BROKEN_SHOWN && at < sizeof out->why; i++) {
+    for (uint32_t i = 0; i < out->n_broken && i < HKY_BROKEN_SHOWN && at < sizeof out->why; i++)
         at += (size_t)snprintf(out->why + at, sizeof out->why - at, "%s%s", i > 0 ? ", " : "", out->broken[i]);
-    }
-    if (out->n_broken > HKY_BROKEN_SHOWN && at < sizeof out->why) {
+    if (out->n_broken > HKY_BROKEN_SHOWN && at < sizeof out->why)
         snprintf(out->why + at, sizeof out->why - at, ", ...");
-    }
 }
 
 /* Recipients that wait for their next attempt, with this relay as their step. */
@@ -405,23 +376,18 @@ static void show_relay(struct hky_schedule *s, const struct hky_relay *relay, in
     out->relay = relay;
     out->state = state_name(relay, st, a, now_ms, &out->until_ms);
     out->until_ms = out->until_ms == 0 ? 0 : schedule_wall_at(s, out->until_ms);
-    if (strcmp(out->state, "drained") == 0) {
+    if (strcmp(out->state, "drained") == 0)
         out->to = hky_strdup(st != NULL && st->drained_to != NULL ? st->drained_to : relay->instead);
-    }
-    if (relay->is_mx) {
+    if (relay->is_mx)
         show_broken(s, out);
-    }
-    if (out->n_broken == 0 && relay->is_paused && strcmp(out->state, "paused") == 0) {
+    if (out->n_broken == 0 && relay->is_paused && strcmp(out->state, "paused") == 0)
         snprintf(out->why, sizeof out->why, "by the policy");
-    } else if (out->n_broken == 0 && a->gate.is_announced) {
+    else if (out->n_broken == 0 && a->gate.is_announced)
         snprintf(out->why, sizeof out->why, "%s", a->gate.why);
-    }
-    for (int i = 0; i < HKY_LEARNED_N; i++) {
+    for (int i = 0; i < HKY_LEARNED_N; i++)
         out->learned[i] = __atomic_load_n(&a->gate.learned[i], __ATOMIC_RELAXED);
-    }
-    if (out->why[0] == '\0') {
+    if (out->why[0] == '\0')
         say_learned(out);
-    }
     out->n_queued = counter_get(&a->n_queued);
     out->n_deferred = n_deferred(s, relay);
     out->n_sending = counter_get(&a->n_sending);
@@ -436,9 +402,8 @@ void hky_schedule_relays(struct hky_schedule *s, struct hky_relay_list *out)
     out->policy = hky_policy_ref(s->policy);
     out->n = s->policy->n_relays;
     out->rows = hky_calloc(out->n + 1, sizeof *out->rows);
-    for (uint32_t i = 0; i < out->n; i++) {
+    for (uint32_t i = 0; i < out->n; i++)
         show_relay(s, &s->policy->relays[i], now_ms, &out->rows[i]);
-    }
     pthread_mutex_unlock(&s->lock);
 }
 
@@ -446,9 +411,8 @@ void hky_relay_list_fini(struct hky_relay_list *list)
 {
     for (uint32_t i = 0; i < list->n; i++) {
         free(list->rows[i].to);
-        for (unsigned k = 0; k < HKY_BROKEN_SHOWN; k++) {
+        for (unsigned k = 0; k < HKY_BROKEN_SHOWN; k++)
             free(list->rows[i].broken[k]);
-        }
     }
     free(list->rows);
     hky_policy_unref(&list->policy);

@@ -18,9 +18,8 @@ static void park_for(struct hky_shard *sh, struct hky_recipient *r, const char *
     int64_t now_ms = shard_now(sh);
     bool is_asked_again = r->state == HKY_RCPT_UNDECIDED && r->parked_at_ms != 0;
     bool is_new = r->state != HKY_RCPT_PARKED && !is_asked_again;
-    if (r->parked_at_ms == 0) {
+    if (r->parked_at_ms == 0)
         r->parked_at_ms = now_ms;
-    }
     recipient_set_reason(r, why);
     hky_plan_unref(&r->plan);
     recipient_enter(sh, r, HKY_RCPT_PARKED);
@@ -53,21 +52,17 @@ static void park_unread(struct hky_shard *sh, struct hky_recipient *r, const cha
 
 static void unpark(struct hky_shard *sh, struct hky_recipient *r, int64_t now_ms)
 {
-    if (r->state != HKY_RCPT_PARKED && r->parked_at_ms == 0) {
+    if (r->state != HKY_RCPT_PARKED && r->parked_at_ms == 0)
         return;
-    }
     int64_t deadline_ms = r->message->deadline_ms;
-    if (r->attempts + r->left_steps == 0) {
+    if (r->attempts + r->left_steps == 0)
         r->expire_at_ms = 0; /* the plan that came at last says how long */
-    }
-    if (r->expire_at_ms != 0 && r->parked_at_ms != 0) {
+    if (r->expire_at_ms != 0 && r->parked_at_ms != 0)
         r->expire_at_ms += now_ms - r->parked_at_ms; /* the clock stood still */
-    } else if (r->parked_at_ms != 0) {
+    else if (r->parked_at_ms != 0)
         r->expire_at_ms = plan_expire_at(sh->policy, r) + (now_ms - r->parked_at_ms);
-    }
-    if (deadline_ms != 0 && r->expire_at_ms > deadline_ms) {
+    if (deadline_ms != 0 && r->expire_at_ms > deadline_ms)
         r->expire_at_ms = deadline_ms; /* that one does not stand still */
-    }
     r->parked_at_ms = 0;
     r->parked_times = 0;
     recipient_enter(sh, r, HKY_RCPT_QUEUED);
@@ -92,9 +87,8 @@ static bool has_attempt(const struct hky_recipient *r, const char *relay, unsign
     for (unsigned i = 0; i < hky_recipient_n_past(r); i++) {
         struct hky_past p;
         hky_recipient_past(r, i, &p);
-        if (p.step == step || hky_str_eq(p.relay, hky_str_z(relay))) {
+        if (p.step == step || hky_str_eq(p.relay, hky_str_z(relay)))
             return true;
-        }
     }
     return hky_recipient_n_past(r) == HKY_PAST_MAX; /* older ones are forgotten */
 }
@@ -113,9 +107,8 @@ static bool was_refused_by(const struct hky_recipient *r, const char *relay)
         struct hky_past p;
         hky_recipient_past(r, i, &p);
         bool is_of_left_step = r->plan == NULL && p.step < r->step; /* parked since */
-        if (hky_str_eq(p.relay, hky_str_z(relay)) && (ends_for_good(&p) || is_of_left_step)) {
+        if (hky_str_eq(p.relay, hky_str_z(relay)) && (ends_for_good(&p) || is_of_left_step))
             return true;
-        }
     }
     return false;
 }
@@ -125,9 +118,8 @@ static bool was_left(const struct hky_recipient *r, const struct hky_step *s)
 {
     for (unsigned i = 0; r->plan != NULL && i < r->step; i++) {
         const struct hky_step *old = &r->plan->steps[i];
-        if (are_same_way(old, s) && (old->on == 0 || has_attempt(r, old->relay, i))) {
+        if (are_same_way(old, s) && (old->on == 0 || has_attempt(r, old->relay, i)))
             return true;
-        }
     }
     return was_refused_by(r, s->relay);
 }
@@ -135,25 +127,21 @@ static bool was_left(const struct hky_recipient *r, const struct hky_step *s)
 /* The new plan without what was left; a reference. NULL: nothing is left of it. */
 static struct hky_plan *without_left_steps(const struct hky_recipient *r, struct hky_plan *plan)
 {
-    if (r->step == 0 && hky_recipient_n_past(r) == 0) {
+    if (r->step == 0 && hky_recipient_n_past(r) == 0)
         return hky_plan_ref(plan);
-    }
     struct hky_plan *draft = hky_calloc(1, sizeof *draft);
     size_t from = offsetof(struct hky_plan, hash); /* not the count, which others change */
     memcpy((char *)draft + from, (const char *)plan + from, sizeof *plan - from);
     draft->n_steps = 0;
-    for (unsigned i = 0; i < plan->n_steps; i++) {
-        if (!was_left(r, &plan->steps[i])) {
+    for (unsigned i = 0; i < plan->n_steps; i++)
+        if (!was_left(r, &plan->steps[i]))
             draft->steps[draft->n_steps++] = plan->steps[i];
-        }
-    }
     struct hky_plan *rest = NULL;
     struct hky_error e;
-    if (draft->n_steps == plan->n_steps) {
+    if (draft->n_steps == plan->n_steps)
         rest = hky_plan_ref(plan);
-    } else if (draft->n_steps > 0 && hky_plan_new(draft, &rest, &e) != HKY_OK) {
+    else if (draft->n_steps > 0 && hky_plan_new(draft, &rest, &e) != HKY_OK)
         rest = NULL;
-    }
     free(draft);
     return rest;
 }
@@ -163,9 +151,8 @@ static void adopt(struct hky_recipient *r, struct hky_plan *plan)
     bool goes_on = r->plan != NULL && r->step_at_ms != 0 && r->step < r->plan->n_steps &&
                    are_same_way(&r->plan->steps[r->step], &plan->steps[0]) && plan->steps[0].on == 0;
     if (r->plan != NULL && r->attempts == 0 && r->left_steps == 0 && r->plan->expire_sec != plan->expire_sec &&
-        r->parked_at_ms == 0) {
+        r->parked_at_ms == 0)
         r->expire_at_ms = 0; /* another route, another time to live */
-    }
     hky_plan_unref(&r->plan);
     r->plan = plan;
     r->step = 0;
@@ -185,9 +172,8 @@ static void note_decision(struct hky_recipient *r, int64_t now_ms)
 
 static void take_arms(struct hky_recipient *r, struct hky_decision *d)
 {
-    if (d->arms == NULL) {
+    if (d->arms == NULL)
         return;
-    }
     free(r->arms);
     r->arms = d->arms;
     r->arms_n = d->arms_n;
@@ -244,11 +230,10 @@ bool recipient_plan_anew(struct hky_shard *sh, struct hky_recipient *r)
     /* the worker's vm may still be that of the policy before: then it is asked again */
     r->policy = d.policy != 0 ? d.policy : (uint32_t)sh->policy->hash;
     note_decision(r, shard_now(sh));
-    if (rest != NULL && r->plan != NULL && rest->hash == r->plan->hash && r->attempts + r->left_steps > 0) {
+    if (rest != NULL && r->plan != NULL && rest->hash == r->plan->hash && r->attempts + r->left_steps > 0)
         hky_plan_unref(&rest); /* the same: goes on as if nothing happened */
-    } else if (rest != NULL) {
+    else if (rest != NULL)
         adopt(r, rest);
-    }
     unpark(sh, r, shard_now(sh));
     if (is_first) {
         r->parked_times = 0;

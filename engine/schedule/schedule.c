@@ -48,9 +48,8 @@ static void free_again(void *ctx, struct caps_account *a)
 enum hky_err hky_schedule_new(const struct hky_schedule_params *p, struct hky_schedule **out, struct hky_error *e)
 {
     *out = NULL;
-    if (p->n_workers == 0) {
+    if (p->n_workers == 0)
         return hky_error_set(e, HKY_E_CONFIG, "a schedule needs at least one worker");
-    }
     struct hky_schedule *s = hky_calloc(1, sizeof *s);
     s->n_workers = p->n_workers;
     s->journal = p->journal;
@@ -62,9 +61,8 @@ enum hky_err hky_schedule_new(const struct hky_schedule_params *p, struct hky_sc
     s->n_policies = 1;
     s->caps = caps_new(&(struct caps_ops){s, reserve, free_again}, p->clock);
     struct hky_error why;
-    if (p->dir != NULL && inflight_open(p->dir, p->n_workers, p->was_unclean, &s->inflight, &why) != HKY_OK) {
+    if (p->dir != NULL && inflight_open(p->dir, p->n_workers, p->was_unclean, &s->inflight, &why) != HKY_OK)
         hky_log(s->log, HKY_LOG_WARN, "inflight", "error=\"%s\"", why.text);
-    }
     pthread_mutex_init(&s->lock, NULL);
     pthread_mutex_init(&s->reserves_lock, NULL);
     LIST_INIT(&s->reserves);
@@ -73,9 +71,8 @@ enum hky_err hky_schedule_new(const struct hky_schedule_params *p, struct hky_sc
     TAILQ_INIT(&s->troubled);
     TAILQ_INIT(&s->queries);
     s->shards = hky_calloc(p->n_workers, sizeof *s->shards);
-    for (unsigned i = 0; i < p->n_workers; i++) {
+    for (unsigned i = 0; i < p->n_workers; i++)
         shard_init(&s->shards[i], s, i, p->loops[i]);
-    }
     *out = s;
     return HKY_OK;
 }
@@ -106,16 +103,14 @@ static void drop_jobs(struct hky_shard *sh)
 
 static void shard_fini(struct hky_shard *sh)
 {
-    if (sh->s->is_started) {
+    if (sh->s->is_started)
         hky_timer_cancel(&sh->timer);
-    }
     drop_jobs(sh);
     drop_all(&sh->held);
     drop_all(&sh->to_place);
     drop_all(&sh->inbox);
-    for (unsigned i = 0; i < sh->s->n_workers; i++) {
+    for (unsigned i = 0; i < sh->s->n_workers; i++)
         drop_all(&sh->out[i]);
-    }
     for (struct hky_heap_node *n; (n = hky_heap_first(&sh->due)) != NULL;) { /* queued ones are here, too */
         hky_heap_remove(&sh->due, n);
         struct hky_message *m = recipient_due(n)->message;
@@ -124,19 +119,16 @@ static void shard_fini(struct hky_shard *sh)
     shard_free_jobs(sh);
     shard_retire_lanes(sh);
     shard_fini_turn(sh);
-    for (struct lane *l; (l = TAILQ_FIRST(&sh->gone_lanes)) != NULL;) {
+    for (struct lane *l; (l = TAILQ_FIRST(&sh->gone_lanes)) != NULL;)
         lane_free(l);
-    }
     hky_map_fini(&sh->lanes);
     size_t at = 0;
-    for (struct hky_map_entry *e; (e = hky_map_next(&sh->deferred, &at)) != NULL;) {
+    for (struct hky_map_entry *e; (e = hky_map_next(&sh->deferred, &at)) != NULL;)
         free(e->value);
-    }
     hky_map_fini(&sh->deferred);
     at = 0;
-    for (struct hky_map_entry *e; (e = hky_map_next(&sh->slowed, &at)) != NULL;) {
+    for (struct hky_map_entry *e; (e = hky_map_next(&sh->slowed, &at)) != NULL;)
         free(e->value);
-    }
     hky_map_fini(&sh->slowed);
     hky_heap_fini(&sh->due);
     hky_heap_fini(&sh->wakes);
@@ -148,13 +140,11 @@ static void shard_fini(struct hky_shard *sh)
 void hky_schedule_free(struct hky_schedule **sp)
 {
     struct hky_schedule *s = *sp;
-    if (s == NULL) {
+    if (s == NULL)
         return;
-    }
     *sp = NULL;
-    for (unsigned i = 0; i < s->n_workers; i++) {
+    for (unsigned i = 0; i < s->n_workers; i++)
         shard_fini(&s->shards[i]);
-    }
     size_t at = 0;
     for (struct hky_map_entry *e; (e = hky_map_next(&s->accounts, &at)) != NULL;) {
         struct account *a = e->value;
@@ -201,9 +191,8 @@ static void restore_times(const struct hky_shard *sh, struct hky_recipient *r, i
         began_ms = last.at_ms;
         most_ms = r->next_at_ms - began_ms;
     }
-    if (r->next_at_ms > now_ms && (began_ms > now_ms || n == 0) && r->next_at_ms - now_ms > most_ms) {
+    if (r->next_at_ms > now_ms && (began_ms > now_ms || n == 0) && r->next_at_ms - now_ms > most_ms)
         r->next_at_ms = now_ms + (most_ms > 0 ? most_ms : 0);
-    }
     r->step_at_ms = r->step_at_ms < now_ms ? r->step_at_ms : now_ms;
     r->parked_at_ms = r->parked_at_ms < now_ms ? r->parked_at_ms : now_ms;
 }
@@ -213,12 +202,10 @@ static void restore(struct hky_shard *sh, struct hky_recipient *r, int64_t now_m
     restore_times(sh, r, now_ms);
     own(r)->lane = NULL;
     own(r)->due.index = 0;
-    if (r->state == HKY_RCPT_UNDECIDED) {
+    if (r->state == HKY_RCPT_UNDECIDED)
         r->next_at_ms = 0; /* what it waited for is gone: it is decided afresh, at once */
-    }
-    if (r->state == HKY_RCPT_SENDING || r->state == HKY_RCPT_UNDECIDED) {
+    if (r->state == HKY_RCPT_SENDING || r->state == HKY_RCPT_UNDECIDED)
         recipient_enter(sh, r, HKY_RCPT_QUEUED);
-    }
     enum inflight_state was =
         r->state == HKY_RCPT_QUEUED ? inflight_was(sh->s->inflight, r->message->id) : INFLIGHT_NOT;
     sh->s->n_maybe_duplicates += was != INFLIGHT_NOT;
@@ -248,11 +235,9 @@ void hky_schedule_restore_message(struct hky_schedule *s, struct hky_message *m)
 {
     int64_t now_ms = hky_clock_now_ms(s->clock);
     struct hky_shard *sh = &s->shards[m->id % s->n_workers];
-    for (uint32_t i = 0; i < m->n_recipients; i++) {
-        if (!hky_recipient_state_is_final(m->recipients[i].state)) {
+    for (uint32_t i = 0; i < m->n_recipients; i++)
+        if (!hky_recipient_state_is_final(m->recipients[i].state))
             restore(sh, &m->recipients[i], now_ms);
-        }
-    }
 }
 
 void hky_schedule_restore_cap(struct hky_schedule *s, struct hky_str key, struct hky_str value)
@@ -268,9 +253,8 @@ uint64_t hky_schedule_maybe_duplicates(const struct hky_schedule *s, bool *is_at
 
 void hky_schedule_start(struct hky_schedule *s)
 {
-    if (s->n_maybe_duplicates > 0) {
+    if (s->n_maybe_duplicates > 0)
         (void)hky_journal_flush(s->journal); /* counted durably, if the disk takes it, before the note of it goes */
-    }
     inflight_forget(s->inflight);
     s->is_started = true;
     for (unsigned i = 0; i < s->n_workers; i++) {
@@ -298,17 +282,14 @@ void hky_schedule_enqueue(struct hky_schedule *s, unsigned worker, struct hky_me
     hky_message_ref(m); /* all of them may come to their end in here, or at other workers */
     for (uint32_t i = 0; i < m->n_recipients; i++) {
         struct hky_recipient *r = &m->recipients[i];
-        if (hky_recipient_state_is_final(r->state)) {
+        if (hky_recipient_state_is_final(r->state))
             continue;
-        }
-        if (r->plan != NULL && r->policy == 0) {
+        if (r->plan != NULL && r->policy == 0)
             r->policy = (uint32_t)sh->policy->hash;
-        }
-        if (r->state == HKY_RCPT_PARKED || r->state == HKY_RCPT_HELD) {
+        if (r->state == HKY_RCPT_PARKED || r->state == HKY_RCPT_HELD)
             stop_at_once(sh, r);
-        } else {
+        else
             recipient_place(sh, r);
-        }
     }
     hky_message_unref(&m);
 }
@@ -323,16 +304,14 @@ void hky_schedule_set_policy(struct hky_schedule *s, struct hky_policy *policy)
     s->n_policies++;
     int64_t now_ms = hky_clock_elapsed_ms(s->clock);
     size_t at = 0;
-    for (struct hky_map_entry *e; (e = hky_map_next(&s->accounts, &at)) != NULL;) {
+    for (struct hky_map_entry *e; (e = hky_map_next(&s->accounts, &at)) != NULL;)
         gate_login_anew(&((struct account *)e->value)->gate, now_ms);
-    }
     pthread_mutex_unlock(&s->lock);
     schedule_recheck(s, true);
     for (unsigned i = 0; i < s->n_workers; i++) {
         struct hky_shard *sh = &s->shards[i];
-        if (__atomic_exchange_n(&sh->is_policy_posted, 1, __ATOMIC_SEQ_CST) == 0) {
+        if (__atomic_exchange_n(&sh->is_policy_posted, 1, __ATOMIC_SEQ_CST) == 0)
             hky_loop_post(sh->loop, &sh->policy_task);
-        }
     }
 }
 
@@ -341,9 +320,8 @@ void hky_schedule_set_policy(struct hky_schedule *s, struct hky_policy *policy)
 static uint32_t sending(struct hky_schedule *s)
 {
     uint32_t n = 0;
-    for (unsigned i = 0; i < s->n_workers; i++) {
+    for (unsigned i = 0; i < s->n_workers; i++)
         n += counter_get(&s->shards[i].n.sending);
-    }
     return n;
 }
 

@@ -71,9 +71,8 @@ void shard_wake(struct hky_shard *sh, struct lane *l)
 
 void shard_timer_soon(struct hky_shard *sh, int64_t at_ms)
 {
-    if (!sh->s->is_started || at_ms >= sh->timer_at_ms) {
+    if (!sh->s->is_started || at_ms >= sh->timer_at_ms)
         return;
-    }
     int64_t after_ms = at_ms - shard_mono(sh);
     sh->timer_at_ms = at_ms;
     hky_timer_set(&sh->timer, after_ms > 0 ? after_ms : 0);
@@ -100,9 +99,8 @@ static void give_up_waiting(struct hky_shard *sh, struct hky_recipient *r, int64
     enum hky_class reason = lane_is_paused(own(r)->lane, &until_ms) ? HKY_CLASS_PAUSED : HKY_CLASS_FULL;
     int64_t end_ms = plan_within_end(sh->policy, r, reason);
     bool is_over = now_ms >= end_ms || step->wait_sec != HKY_UNSET_SEC;
-    if (is_over && recipient_leave_step(sh, r, reason)) {
+    if (is_over && recipient_leave_step(sh, r, reason))
         return;
-    }
     int64_t next_ms = end_ms > now_ms && end_ms < r->expire_at_ms ? end_ms : r->expire_at_ms;
     /* it should go and cannot yet (the other way is full, too): asked again */
     shard_set_due(sh, r, is_over && now_ms + 60000 < next_ms ? now_ms + 60000 : next_ms);
@@ -151,19 +149,15 @@ static void on_clock_set(struct hky_shard *sh, int64_t by_ms)
         own(r)->due.at = expire_ms < own(r)->due.at ? expire_ms : own(r)->due.at;
     }
     hky_heap_restore(h);
-    for (r = recipients_first(&sh->held); r != NULL; r = recipients_next(r)) {
+    for (r = recipients_first(&sh->held); r != NULL; r = recipients_next(r))
         move_times(r, by_ms);
-    }
-    for (r = recipients_first(&sh->to_place); r != NULL; r = recipients_next(r)) {
+    for (r = recipients_first(&sh->to_place); r != NULL; r = recipients_next(r))
         move_times(r, by_ms);
-    }
     struct job *j;
     TAILQ_FOREACH (j, &sh->jobs, link) {
-        for (unsigned i = 0; i < j->pub.n; i++) {
-            if (j->slots_of[i] != NULL) {
+        for (unsigned i = 0; i < j->pub.n; i++)
+            if (j->slots_of[i] != NULL)
                 move_times(j->slots_of[i], by_ms);
-            }
-        }
     }
 }
 
@@ -182,12 +176,10 @@ void shard_tick(struct hky_shard *sh)
     inflight_written(sh->s->inflight, sh->index, hky_journal_written(sh->s->journal));
     int64_t now_ms = shard_mono(sh);
     struct hky_heap_node *node;
-    for (int n = 0; n < DUE_A_TICK && (node = hky_heap_first(&sh->due)) != NULL && node->at <= now_ms; n++) {
+    for (int n = 0; n < DUE_A_TICK && (node = hky_heap_first(&sh->due)) != NULL && node->at <= now_ms; n++)
         on_due(sh, recipient_due(node), shard_now(sh));
-    }
-    while ((node = hky_heap_first(&sh->wakes)) != NULL && node->at <= now_ms) {
+    while ((node = hky_heap_first(&sh->wakes)) != NULL && node->at <= now_ms)
         shard_wake(sh, HKY_CONTAINER(node, struct lane, wake));
-    }
     if (now_ms >= sh->next_sweep_ms || sh->next_sweep_ms > now_ms + SLEEP_MOST_MS) {
         sh->next_sweep_ms = now_ms + SLEEP_MOST_MS;
         shard_sweep_lanes(sh, now_ms);
@@ -201,9 +193,8 @@ int64_t hky_schedule_next_at(const struct hky_schedule *s)
     for (unsigned i = 0; i < s->n_workers; i++) {
         const struct hky_shard *sh = &s->shards[i];
         const struct hky_heap_node *due = hky_heap_first(&sh->due), *wake = hky_heap_first(&sh->wakes);
-        if (sh->is_turn_set) {
+        if (sh->is_turn_set)
             return schedule_wall_at(s, now_ms);
-        }
         at = due != NULL && due->at < at ? due->at : at;
         at = wake != NULL && wake->at < at ? wake->at : at;
     }
@@ -228,26 +219,22 @@ static void on_timer(struct hky_timer *t)
 static void hand_over(struct hky_shard *from, unsigned to)
 {
     struct hky_shard *sh = &from->s->shards[to];
-    if (TAILQ_EMPTY(&from->out[to])) {
+    if (TAILQ_EMPTY(&from->out[to]))
         return;
-    }
     pthread_mutex_lock(&sh->inbox_lock);
     TAILQ_CONCAT(&sh->inbox, &from->out[to], link);
     bool is_post_due = !sh->is_inbox_posted;
     sh->is_inbox_posted = true;
     pthread_mutex_unlock(&sh->inbox_lock);
-    if (is_post_due) {
+    if (is_post_due)
         hky_loop_post(sh->loop, &sh->inbox_task);
-    }
 }
 
 static void hand_over_all(struct hky_shard *sh)
 {
-    for (unsigned to = 0; sh->out_mask != 0 && to < sh->s->n_workers; to++) {
-        if ((sh->out_mask >> (to % 64) & 1) != 0) {
+    for (unsigned to = 0; sh->out_mask != 0 && to < sh->s->n_workers; to++)
+        if ((sh->out_mask >> (to % 64) & 1) != 0)
             hand_over(sh, to);
-        }
-    }
     sh->out_mask = 0;
 }
 
@@ -291,9 +278,8 @@ static void wake_lanes(struct hky_shard *sh)
         is_last = l == last;
         TAILQ_REMOVE(&sh->woken, l, woken_link);
         l->wants_wake = false;
-        if (!l->is_gone && l->pub.n_ready > 0) {
+        if (!l->is_gone && l->pub.n_ready > 0)
             sh->s->ops->wake(sh->s->ops->ctx, sh->index, &l->pub);
-        }
     }
 }
 
@@ -301,9 +287,8 @@ static void run_turn(struct hky_shard *sh)
 {
     bool is_more;
     struct hky_recipient *r;
-    if (sh->timer_at_ms == INT64_MAX) {
+    if (sh->timer_at_ms == INT64_MAX)
         set_timer(sh, shard_mono(sh)); /* the first turn: restored ones are due before anything placed now */
-    }
     is_more = undecided_ask(sh);
     is_more = empty_gone_lanes(sh) || is_more;
     is_more = ask_parked(sh) || is_more;
@@ -316,11 +301,10 @@ static void run_turn(struct hky_shard *sh)
     hand_over_all(sh);
     wake_lanes(sh);
     hand_over_all(sh); /* a take may have found other homes */
-    if (is_more || !TAILQ_EMPTY(&sh->to_place) || !TAILQ_EMPTY(&sh->woken)) {
+    if (is_more || !TAILQ_EMPTY(&sh->to_place) || !TAILQ_EMPTY(&sh->woken))
         hky_loop_post(sh->loop, &sh->again_task); /* connections get their turn in between */
-    } else {
+    else
         sh->is_turn_set = false;
-    }
 }
 
 static void on_turn(struct hky_task *t)
@@ -341,11 +325,10 @@ static void on_again(struct hky_task *t)
 
 void shard_fini_turn(struct hky_shard *sh)
 {
-    if (sh->is_turn_deferred) {
+    if (sh->is_turn_deferred)
         sh->turn->shard = NULL;
-    } else {
+    else
         free(sh->turn);
-    }
     sh->turn = NULL;
 }
 
@@ -380,9 +363,8 @@ static void on_recheck(struct hky_task *t)
 {
     struct hky_shard *sh = HKY_CONTAINER(t, struct hky_shard, recheck_task);
     __atomic_store_n(&sh->is_recheck_posted, 0, __ATOMIC_SEQ_CST);
-    if (__atomic_exchange_n(&sh->is_sweep_due, 0, __ATOMIC_SEQ_CST) != 0) {
+    if (__atomic_exchange_n(&sh->is_sweep_due, 0, __ATOMIC_SEQ_CST) != 0)
         shard_sweep_lanes(sh, shard_mono(sh));
-    }
     struct lane *l, *next;
     for (l = TAILQ_FIRST(&sh->waiting); l != NULL; l = next) {
         next = TAILQ_NEXT(l, waiting_link);
@@ -394,12 +376,10 @@ void schedule_recheck(struct hky_schedule *s, bool is_changed)
 {
     for (unsigned i = 0; i < s->n_workers; i++) {
         struct hky_shard *sh = &s->shards[i];
-        if (is_changed) {
+        if (is_changed)
             __atomic_store_n(&sh->is_sweep_due, 1, __ATOMIC_SEQ_CST);
-        }
-        if (__atomic_exchange_n(&sh->is_recheck_posted, 1, __ATOMIC_SEQ_CST) == 0) {
+        if (__atomic_exchange_n(&sh->is_recheck_posted, 1, __ATOMIC_SEQ_CST) == 0)
             hky_loop_post(sh->loop, &sh->recheck_task);
-        }
     }
 }
 
@@ -446,9 +426,8 @@ void shard_init(struct hky_shard *sh, struct hky_schedule *s, unsigned index, st
     TAILQ_INIT(&sh->inbox);
     pthread_mutex_init(&sh->inbox_lock, NULL);
     sh->out = hky_calloc(s->n_workers, sizeof *sh->out);
-    for (unsigned i = 0; i < s->n_workers; i++) {
+    for (unsigned i = 0; i < s->n_workers; i++)
         TAILQ_INIT(&sh->out[i]);
-    }
     hky_timer_init(&sh->timer, loop, on_timer);
     sh->timer_at_ms = INT64_MAX;
     sh->turn = hky_calloc(1, sizeof *sh->turn);

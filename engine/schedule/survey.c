@@ -31,9 +31,8 @@ void survey_begin(struct survey *k, struct hky_shard *sh, uint32_t mark)
 
 void survey_leaves(struct hky_shard *sh, const struct hky_recipient *r)
 {
-    if (sh->survey != NULL && sh->survey->next == r) {
+    if (sh->survey != NULL && sh->survey->next == r)
         sh->survey->next = recipients_next(r);
-    }
 }
 
 /* The next one that was not looked at, NULL: the portion or the phase is over. */
@@ -41,9 +40,8 @@ static struct hky_recipient *next_in_list(struct survey *k, unsigned *n)
 {
     for (struct hky_recipient *r; *n < LOOKED_A_PORTION && (r = k->next) != NULL; ++*n) {
         k->next = recipients_next(r);
-        if (own(r)->survey_mark != k->mark) {
+        if (own(r)->survey_mark != k->mark)
             return r;
-        }
     }
     return NULL;
 }
@@ -52,9 +50,8 @@ static struct hky_recipient *next_in_heap(struct survey *k, unsigned *n)
 {
     for (struct hky_heap *h = &k->shard->due; *n < LOOKED_A_PORTION && k->at <= h->n; k->at++, ++*n) {
         struct hky_recipient *r = recipient_due(h->nodes[k->at]);
-        if (own(r)->survey_mark != k->mark) {
+        if (own(r)->survey_mark != k->mark)
             return r; /* stays the place: what comes there when this one leaves is looked at, too */
-        }
     }
     return NULL;
 }
@@ -79,12 +76,10 @@ static bool survey_visit_jobs(struct survey *k, int64_t now_ms, int64_t began_ns
     struct job *j;
     TAILQ_FOREACH (j, &k->shard->jobs, link) {
         for (unsigned i = 0; i < j->pub.n; i++) {
-            if (j->slots_of[i] == NULL || own(j->slots_of[i])->survey_mark == k->mark) {
+            if (j->slots_of[i] == NULL || own(j->slots_of[i])->survey_mark == k->mark)
                 continue;
-            }
-            if (is_time_over(began_ns)) {
+            if (is_time_over(began_ns))
                 return false;
-            }
             survey_visit(k, j->slots_of[i], now_ms);
         }
     }
@@ -101,21 +96,18 @@ bool survey_go_on(struct survey *k)
     int64_t now_ms = shard_now(k->shard), began_ns = hky_mono_ns();
     for (unsigned n = 0; k->phase < SURVEY_PHASES;) {
         if (k->phase == SURVEY_JOBS) {
-            if (!survey_visit_jobs(k, now_ms, began_ns)) {
+            if (!survey_visit_jobs(k, now_ms, began_ns))
                 return true;
-            }
         } else {
             struct hky_recipient *r = k->phase == SURVEY_HEAP ? next_in_heap(k, &n) : next_in_list(k, &n);
             if (r != NULL) {
                 n++;
                 survey_visit(k, r, now_ms);
             }
-            if (n >= LOOKED_A_PORTION || is_time_over(began_ns)) {
+            if (n >= LOOKED_A_PORTION || is_time_over(began_ns))
                 return true;
-            }
-            if (!is_phase_over(k)) {
+            if (!is_phase_over(k))
                 continue;
-            }
         }
         enter_phase(k, k->phase + 1);
         if (k->phase == SURVEY_PHASES && k->n_new > 0 && ++k->n_passes < PASSES_MOST) {

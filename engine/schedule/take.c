@@ -20,9 +20,8 @@
 static struct job *job_new(struct hky_shard *sh)
 {
     struct job *j = TAILQ_FIRST(&sh->idle_jobs);
-    if (j == NULL) {
+    if (j == NULL)
         return hky_calloc(1, sizeof *j);
-    }
     TAILQ_REMOVE(&sh->idle_jobs, j, link);
     sh->n_idle_jobs--;
     return j;
@@ -76,9 +75,8 @@ void lane_wait(struct lane *l, int64_t until_ms)
         l->is_waiting = true;
         TAILQ_INSERT_TAIL(&sh->waiting, l, waiting_link);
     }
-    if (until_ms != INT64_MAX) {
+    if (until_ms != INT64_MAX)
         shard_wake_at(sh, l, until_ms);
-    }
 }
 
 static bool is_lane_ready(struct lane *l, int64_t now_ms, int64_t *until_ms)
@@ -87,9 +85,8 @@ static bool is_lane_ready(struct lane *l, int64_t now_ms, int64_t *until_ms)
         *until_ms = INT64_MAX;
         return false;
     }
-    if (lane_is_paused(l, until_ms)) {
+    if (lane_is_paused(l, until_ms))
         return false;
-    }
     if (l->n_jobs_max > 0 && l->n_jobs >= l->n_jobs_max) {
         *until_ms = INT64_MAX; /* done wakes */
         return false;
@@ -100,9 +97,8 @@ static bool is_lane_ready(struct lane *l, int64_t now_ms, int64_t *until_ms)
 
 static const char *gate_waits_for(struct lane *l, int64_t now_ms, int64_t *until_ms)
 {
-    if (__atomic_load_n(&l->gate->is_troubled, __ATOMIC_ACQUIRE) == 0) {
+    if (__atomic_load_n(&l->gate->is_troubled, __ATOMIC_ACQUIRE) == 0)
         return NULL;
-    }
     pthread_mutex_lock(&l->shard->s->lock);
     bool waits = gate_ask(l->gate, now_ms, false, until_ms) == GATE_WAIT;
     bool is_paused = l->gate->paused_until_ms > now_ms;
@@ -128,9 +124,8 @@ const char *lane_waits_for(struct lane *l, int64_t *until_ms)
         what = "cap";
         *until_ms = at;
     }
-    if (what != NULL) {
+    if (what != NULL)
         *until_ms = schedule_wall_at(l->shard->s, *until_ms);
-    }
     return what;
 }
 
@@ -149,16 +144,14 @@ static uint32_t count_peers(struct lane *l, struct hky_recipient *r, int64_t now
     uint32_t most = relay->recipients_per_message;
     uint32_t learned = __atomic_load_n(&l->gate->learned[HKY_LEARNED_RECIPIENTS], __ATOMIC_RELAXED);
     most = learned > 0 && learned < most ? learned : most;
-    if (most <= 1 || has_recipient_in_sender(relay, r)) {
+    if (most <= 1 || has_recipient_in_sender(relay, r))
         return 1;
-    }
     uint32_t n = 1;
     for (struct hky_recipient *p = r; n < most && (p = lane_peer(p)) != NULL; n++) {
         bool goes_along = p->step == r->step && p->plan != NULL && p->plan->hash == r->plan->hash &&
                           p->expire_at_ms > now_ms && !recipient_has_stale_plan(l->shard, p, now_ms);
-        if (!goes_along) {
+        if (!goes_along)
             break;
-        }
     }
     return n;
 }
@@ -181,9 +174,8 @@ static struct hky_recipient *next_candidate(struct lane *l, int64_t now_ms, stru
             continue;
         }
         hky_identity_choose(l->pub.policy, l->pub.relay, r->plan, r->step, r->message, r, identity);
-        if (identity->is_allowed) {
+        if (identity->is_allowed)
             return r;
-        }
         bool is_left = recipient_leave_step(sh, r, HKY_CLASS_SENDS_AS);
         HKY_ASSERT(is_left); /* nothing changes by waiting: it goes on, fails, or a route's react holds it */
     }
@@ -193,9 +185,8 @@ static struct hky_recipient *next_candidate(struct lane *l, int64_t now_ms, stru
 static bool pass_gate(struct lane *l, int64_t now_ms, bool *is_probe, int64_t *until_ms)
 {
     *is_probe = false;
-    if (__atomic_load_n(&l->gate->is_troubled, __ATOMIC_ACQUIRE) == 0) {
+    if (__atomic_load_n(&l->gate->is_troubled, __ATOMIC_ACQUIRE) == 0)
         return true;
-    }
     pthread_mutex_lock(&l->shard->s->lock);
     enum gate_answer answer = gate_ask(l->gate, now_ms, true, until_ms);
     pthread_mutex_unlock(&l->shard->s->lock);
@@ -238,9 +229,8 @@ enum hky_take hky_schedule_take(struct hky_lane *pub, struct hky_job **out)
     struct hky_shard *sh = l->shard;
     int64_t now_ms = shard_now(sh), mono_ms = shard_mono(sh), until_ms;
     *out = NULL;
-    if (l->is_gone || pub->n_ready == 0) {
+    if (l->is_gone || pub->n_ready == 0)
         return HKY_TAKE_EMPTY;
-    }
     if (!is_lane_ready(l, mono_ms, &until_ms)) {
         lane_wait(l, until_ms);
         return HKY_TAKE_WAIT;
@@ -268,9 +258,8 @@ enum hky_take hky_schedule_take(struct hky_lane *pub, struct hky_job **out)
         return HKY_TAKE_WAIT;
     }
     fill(j, l, r, j->slots.n_recipients);
-    if (l->gap_ms > 0) {
+    if (l->gap_ms > 0)
         l->next_take_ms = mono_ms + l->gap_ms;
-    }
     *out = &j->pub;
     return HKY_TAKE_JOB;
 }
@@ -282,20 +271,17 @@ enum hky_take hky_schedule_take_again(struct hky_job *pub)
     struct hky_shard *sh = l->shard;
     int64_t now_ms = shard_now(sh), until_ms;
     uint32_t n = 0;
-    for (unsigned i = 0; i < pub->n; i++) {
+    for (unsigned i = 0; i < pub->n; i++)
         n += j->slots_of[i] != NULL;
-    }
     caps_done(sh->s->caps, &j->slots, now_ms);
     if (caps_take(sh->s->caps, l->caps, sh->index, n, now_ms, &j->slots, &until_ms) == CAPS_TAKEN) {
-        if (j->slots.n_recipients == n) {
+        if (j->slots.n_recipients == n)
             return HKY_TAKE_JOB;
-        }
         caps_give_back(sh->s->caps, &j->slots, now_ms);
         return HKY_TAKE_EMPTY;
     }
-    if (l->is_gone || until_ms - now_ms > AGAIN_MOST_MS) {
+    if (l->is_gone || until_ms - now_ms > AGAIN_MOST_MS)
         return HKY_TAKE_EMPTY;
-    }
     lane_wait(l, until_ms);
     return HKY_TAKE_WAIT;
 }
@@ -330,9 +316,8 @@ static void slow_down(struct job *j, const struct hky_outcome *o)
 static void speed_up(struct job *j)
 {
     struct lane *l = j->owner;
-    if (j->has_slowed || j->has_sped_up || (l->n_jobs_max == 0 && l->gap_ms == 0)) {
+    if (j->has_slowed || j->has_sped_up || (l->n_jobs_max == 0 && l->gap_ms == 0))
         return;
-    }
     j->has_sped_up = true;
     l->gap_ms = l->gap_ms > 40 ? l->gap_ms * 3 / 4 : 0;
     if (++l->n_good >= l->n_jobs_max) {
@@ -347,9 +332,8 @@ static void pause_account(struct job *j, const struct hky_advance *a, const stru
     struct hky_schedule *s = l->shard->s;
     int64_t now_ms = shard_mono(l->shard);
     char why[120];
-    if (j->paused_sec >= a->pause_account_sec) {
+    if (j->paused_sec >= a->pause_account_sec)
         return;
-    }
     j->paused_sec = a->pause_account_sec;
     snprintf(why, sizeof why, "%s: %.90s", hky_class_name(o->class), o->reply.text);
     pthread_mutex_lock(&s->lock);
@@ -391,11 +375,10 @@ static bool apply_operator_action(struct hky_shard *sh, struct hky_recipient *r,
 {
     enum hky_queue_action action = own(r)->operator_action;
     own(r)->operator_action = 0;
-    if (action == HKY_QUEUE_CANCEL) {
+    if (action == HKY_QUEUE_CANCEL)
         recipient_finish(sh, r, HKY_RCPT_CANCELLED, o, "by an operator", j);
-    } else if (action == HKY_QUEUE_HOLD) {
+    else if (action == HKY_QUEUE_HOLD)
         recipient_hold_after(sh, r, "by an operator", o, j);
-    }
     return action != 0;
 }
 
@@ -404,12 +387,10 @@ static void apply_advance(struct job *j, struct hky_recipient *r, const struct h
 {
     struct hky_shard *sh = j->owner->shard;
     struct event_details n = {.outcome = o, .job = j, .text = a->why};
-    if (own(r)->operator_action == HKY_QUEUE_HOLD && a->action == HKY_ACTION_NEXT) {
+    if (own(r)->operator_action == HKY_QUEUE_HOLD && a->action == HKY_ACTION_NEXT)
         recipient_enter_step(r, a->step, o->class, now_ms); /* released, it goes on there */
-    }
-    if (a->action != HKY_ACTION_DONE && apply_operator_action(sh, r, o, j)) {
+    if (a->action != HKY_ACTION_DONE && apply_operator_action(sh, r, o, j))
         return;
-    }
     switch (a->action) {
     case HKY_ACTION_DONE:
         r->copies++;
@@ -473,14 +454,12 @@ void hky_schedule_result(struct hky_job *pub, unsigned i, const struct hky_outco
     struct hky_advance a;
     hky_plan_advance(&(struct hky_advance_query){l->pub.policy, r, o, now_ms}, &a);
     count(r, o, j, now_ms);
-    if (a.pause_account_sec > 0) {
+    if (a.pause_account_sec > 0)
         pause_account(j, &a, o);
-    }
-    if (a.slow_lane) {
+    if (a.slow_lane)
         slow_down(j, o);
-    } else if (o->class == HKY_CLASS_OK) {
+    else if (o->class == HKY_CLASS_OK)
         speed_up(j);
-    }
     apply_advance(j, r, o, &a, now_ms);
 }
 
@@ -491,28 +470,24 @@ static void settle_gate(struct job *j, int64_t now_ms)
     struct lane *l = j->owner;
     struct hky_schedule *s = l->shard->s;
     bool is_failure = j->failed_to_connect && !j->got_through;
-    if (!is_failure && !j->is_probe && __atomic_load_n(&l->gate->is_troubled, __ATOMIC_ACQUIRE) == 0) {
+    if (!is_failure && !j->is_probe && __atomic_load_n(&l->gate->is_troubled, __ATOMIC_ACQUIRE) == 0)
         return;
-    }
     enum hky_event_kind kind = is_failure ? HKY_EVENT_RELAY_PAUSED : HKY_EVENT_RELAY_RESUMED;
     pthread_mutex_lock(&s->lock);
     bool is_news = false;
-    if (is_failure) {
+    if (is_failure)
         is_news = gate_on_failure(l->gate, j->is_probe, j->failed_at_tls, now_ms, j->why);
-    } else if (j->got_through) {
+    else if (j->got_through)
         is_news = gate_on_good(l->gate);
-    } else {
+    else
         gate_on_nothing(l->gate, j->is_probe, now_ms);
-    }
     int64_t until_ms = gate_until_ms(l->gate);
     lane_note_trouble(l);
     pthread_mutex_unlock(&s->lock);
-    if (is_news) {
+    if (is_news)
         event_of_lane(l->shard, kind, l, is_failure ? schedule_wall_at(s, until_ms) : 0, is_failure ? j->why : NULL);
-    }
-    if (is_news || j->is_probe) {
+    if (is_news || j->is_probe)
         schedule_recheck(s, is_news);
-    }
 }
 
 static void put_back(struct job *j)
@@ -520,15 +495,13 @@ static void put_back(struct job *j)
     struct hky_shard *sh = j->owner->shard;
     for (unsigned i = j->pub.n; i-- > 0;) {
         struct hky_recipient *r = j->slots_of[i];
-        if (r == NULL) {
+        if (r == NULL)
             continue;
-        }
         recipient_enter(sh, r, HKY_RCPT_QUEUED);
         counter_add(&sh->n.sending, -1);
         counter_add(&j->owner->account->n_sending, -1);
-        if (apply_operator_action(sh, r, NULL, NULL)) {
+        if (apply_operator_action(sh, r, NULL, NULL))
             continue;
-        }
         if (j->owner->is_gone) {
             recipient_place_later(sh, r);
             continue;
@@ -546,22 +519,20 @@ static void end(struct hky_job **pub, bool is_counted)
     int64_t now_ms = shard_mono(sh);
     *pub = NULL;
     put_back(j);
-    if (is_counted) {
+    if (is_counted)
         caps_done(sh->s->caps, &j->slots, now_ms);
-    } else {
+    else
         caps_give_back(sh->s->caps, &j->slots, now_ms);
-    }
     settle_gate(j, now_ms);
     inflight_end(sh->s->inflight, sh->index, j->noted, hky_journal_submitted(sh->s->journal));
     TAILQ_REMOVE(&sh->jobs, j, link);
     hky_message_unref(&j->pub.message);
     job_free(sh, j);
     l->n_jobs--;
-    if (l->pub.n_ready > 0 && !l->is_gone) {
+    if (l->pub.n_ready > 0 && !l->is_gone)
         shard_wake(sh, l);
-    } else if (l->is_gone) {
+    else if (l->is_gone)
         shard_turn_later(sh);
-    }
 }
 
 void hky_schedule_done(struct hky_job **job, bool mail_sent)

@@ -44,9 +44,8 @@ static void enter_undecided(struct hky_shard *sh, struct hky_recipient *r, int64
 
 static void leave(struct hky_shard *sh, struct hky_recipient *r)
 {
-    if (is_listed(r)) {
+    if (is_listed(r))
         recipients_remove(list_of(sh, r), r);
-    }
     hky_heap_remove(&sh->due, &own(r)->due);
     counter_add(&sh->n.undecided, -1);
     r->next_at_ms = 0;
@@ -54,9 +53,8 @@ static void leave(struct hky_shard *sh, struct hky_recipient *r)
 
 static void forget(struct hky_shard *sh, struct hky_recipient *r)
 {
-    if (sh->s->ops->forget != NULL) {
+    if (sh->s->ops->forget != NULL)
         sh->s->ops->forget(sh->s->ops->ctx, sh->index, r);
-    }
     sh->is_crowded = false;
 }
 
@@ -100,9 +98,8 @@ void undecided_ask_after_failure(struct hky_shard *sh, struct hky_recipient *r, 
 {
     int64_t now_ms = shard_now(sh);
     bool is_new = r->parked_times == 0;
-    if (r->expire_at_ms == 0) {
+    if (r->expire_at_ms == 0)
         r->expire_at_ms = plan_expire_at(sh->policy, r);
-    }
     int64_t end_ms =
         r->parked_at_ms != 0 ? r->parked_at_ms + (int64_t)sh->policy->engine.parked_sec * 1000 : r->expire_at_ms;
     if (now_ms >= end_ms) {
@@ -131,9 +128,8 @@ void hky_schedule_answered(struct hky_schedule *s, unsigned worker, struct hky_r
 static struct hky_recipient *next_to_ask(struct hky_shard *sh)
 {
     struct hky_recipient *r = recipients_first(&sh->answered);
-    if (r != NULL || sh->is_crowded) {
+    if (r != NULL || sh->is_crowded)
         return r;
-    }
     sh->next_to_ask = !sh->next_to_ask;
     r = recipients_first(&sh->to_ask[sh->next_to_ask]);
     return r != NULL ? r : recipients_first(&sh->to_ask[!sh->next_to_ask]);
@@ -146,12 +142,10 @@ static void ask(struct hky_shard *sh, struct hky_recipient *r)
     bool was_answered = r->next_at_ms == IS_ANSWERED;
     counter_add(&sh->n.moving, 1); /* it is never in nobody's count */
     leave(sh, r);
-    if (was_answered) {
+    if (was_answered)
         sh->is_crowded = false;
-    }
-    if (!recipient_has_stale_plan(sh, r, shard_now(sh))) { /* a reload brought back the policy that had planned it */
+    if (!recipient_has_stale_plan(sh, r, shard_now(sh))) /* a reload brought back the policy that had planned it */
         forget(sh, r);
-    }
     sh->goes_first = r->plan != NULL && r->policy == (uint32_t)sh->policy->hash;
     recipient_place(sh, r);
     sh->goes_first = false;
@@ -163,9 +157,8 @@ bool undecided_ask(struct hky_shard *sh)
     struct hky_recipient *r;
     sh->asked_ns = 0;
     sh->is_asking = true;
-    for (unsigned n = 0; n < ASKED_A_TURN && sh->asked_ns < POLICY_A_TURN_NS && (r = next_to_ask(sh)) != NULL; n++) {
+    for (unsigned n = 0; n < ASKED_A_TURN && sh->asked_ns < POLICY_A_TURN_NS && (r = next_to_ask(sh)) != NULL; n++)
         ask(sh, r);
-    }
     sh->is_asking = false;
     return next_to_ask(sh) != NULL;
 }

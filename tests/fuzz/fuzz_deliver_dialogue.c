@@ -160,12 +160,11 @@ static void pump(struct world *w, size_t at)
             w->wants_login = false;
             log_in(w);
         } else if (content != NULL && ((w->dice >> (at % 13)) & 3) != 0) {
-            for (unsigned i = 0, n = 0; i <= content->n; i++) {
+            for (unsigned i = 0, n = 0; i <= content->n; i++)
                 if (i == content->n)
                     HKY_ASSERT(n > 0); /* content goes to somebody */
                 else
                     n += content->verdicts[i] == HKY_VERDICT_ACCEPTED;
-            }
             of(content)->is_written = true;
             hky_dialogue_content_written(&w->d);
         } else if (content == NULL && w->n_begun < N_TXNS && hky_dialogue_can_begin(&w->d)) {

@@ -431,12 +431,11 @@ static void compile_matchers(struct hky_loader *l)
 void hky_compile_routes(struct hky_loader *l)
 {
     compile_matchers(l);
-    for (size_t i = 0; i < l->n_decls; i++) {
+    for (size_t i = 0; i < l->n_decls; i++)
         if (l->decls[i].kind == HKY_DECL_ROUTE)
             compile_route(l, &l->route_by_name, &l->decls[i]);
         else if (l->decls[i].kind == HKY_DECL_ROWS)
             compile_rows(l, &l->route_by_name, &l->decls[i]);
-    }
     if (l->table->n_routes == 0 && l->problems->n_errors == 0 && !l->may_lack_routes)
         hky_complain(l, (struct hky_place){l->table->files[0].name, 1}, false,
                      "the policy has no route, so that all mail would wait and be returned in the end: write route "

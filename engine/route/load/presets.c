@@ -161,13 +161,12 @@ static int print_body(lua_State *L)
         hky_json_begin_array(&json, NULL);
     for (size_t i = 0; i < n; i++) {
         hky_get(L, presets, names[i]);
-        if (run->as_json) {
+        if (run->as_json)
             preset_json(L, names[i], lua_gettop(L), &json);
-        } else if (run->name == NULL) {
+        else if (run->name == NULL)
             hky_buf_printf(run->out, "%-12s %s\n", names[i], hky_get_string(L, lua_gettop(L), "title", ""));
-        } else {
+        else
             preset_text(L, names[i], lua_gettop(L), run->out);
-        }
         lua_pop(L, 1);
     }
     if (run->as_json && run->name == NULL)

@@ -521,10 +521,9 @@ static enum hky_stage stage_of_command(const char *command)
         enum hky_stage stage;
     } stages[] = {{"EHLO", S(HELLO)}, {"HELO", S(HELLO)}, {"MAIL", S(MAIL)}, {"RCPT", S(RCPT)}, {"DATA", S(DOT)}};
 
-    for (size_t i = 0; i < sizeof stages / sizeof *stages; i++) {
+    for (size_t i = 0; i < sizeof stages / sizeof *stages; i++)
         if (strcmp(stages[i].command, command) == 0)
             return stages[i].stage;
-    }
     return HKY_STAGE_DSN;
 }
 
@@ -539,10 +538,9 @@ static bool is_label(const char *labels, const char *name)
 {
     size_t n = strlen(name);
 
-    for (const char *p = labels; (p = strstr(p, name)) != NULL; p += n) {
+    for (const char *p = labels; (p = strstr(p, name)) != NULL; p += n)
         if ((p == labels || p[-1] == '|') && (p[n] == '\0' || p[n] == '|'))
             return true;
-    }
     return false;
 }
 

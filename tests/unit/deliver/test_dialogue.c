@@ -106,12 +106,11 @@ static void begin(struct bench *b, const char *text)
     memset(t->verdicts, HKY_VERDICT_OPEN, sizeof(t->verdicts));
     hky_buf_init(&t->txn.commands, 4096);
     hky_buf_printf(&t->txn.commands, "MAIL %c\r\n", t->name);
-    for (unsigned i = 0; i < t->txn.n; i++) {
+    for (unsigned i = 0; i < t->txn.n; i++)
         if (strstr(text, "skip0") != NULL && i == 0)
             t->verdicts[0] = HKY_VERDICT_REPORTED;
         else
             hky_buf_printf(&t->txn.commands, "RCPT %c%u\r\n", t->name, i);
-    }
     if (!t->txn.is_dry)
         hky_buf_printf(&t->txn.commands, "DATA %c\r\n", t->name);
     hky_dialogue_begin(&b->d, &t->txn);

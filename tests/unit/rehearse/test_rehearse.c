@@ -49,9 +49,8 @@ static int load(void **state)
     fclose(file);
     struct hky_load_params p = {.path = path, .now_ms = START};
     enum hky_err err = hky_policy_load(&p, &f.policy, &problems);
-    if (err != HKY_OK) {
+    if (err != HKY_OK)
         fail_msg("%s", problems.n > 0 ? problems.items[0].text : "?");
-    }
     hky_problems_fini(&problems);
     assert_int_equal(hky_vm_new(f.policy, &f.vm, &e), HKY_OK);
     unlink(path);
@@ -81,9 +80,8 @@ static struct hky_message *mail_with(const char *const *to, unsigned n, int64_t 
 {
     static uint64_t id;
     struct hky_rcpt_draft rcpt[8];
-    for (unsigned i = 0; i < n; i++) {
+    for (unsigned i = 0; i < n; i++)
         rcpt[i] = (struct hky_rcpt_draft){.address = hky_str_z(to[i])};
-    }
     struct hky_message_draft d = {.id = ++id,
                                   .accepted_at_ms = at_ms,
                                   .size = strlen(header),
@@ -108,9 +106,8 @@ static struct hky_message *send_one(struct hky_rehearsal *r, const char *to)
 static void say_reply(struct hky_rehearsal *r, const char *line)
 {
     struct hky_error e = {0};
-    if (hky_rehearsal_add_reply(r, line, &e) != HKY_OK) {
+    if (hky_rehearsal_add_reply(r, line, &e) != HKY_OK)
         fail_msg("%s: %s", line, e.text);
-    }
 }
 
 /* Attempts and steps that were left, in order: "own network; own ok". */
@@ -192,20 +189,16 @@ static void scripts_are_played(void **state)
         struct hky_rehearsal r;
         struct hky_error e;
         begin(&r);
-        for (size_t k = 0; k < 5 && CASES[i].replies[k] != NULL; k++) {
+        for (size_t k = 0; k < 5 && CASES[i].replies[k] != NULL; k++)
             say_reply(&r, CASES[i].replies[k]);
-        }
-        if (CASES[i].full != NULL) {
+        if (CASES[i].full != NULL)
             assert_int_equal(hky_rehearsal_set_full(&r, CASES[i].full, &e), HKY_OK);
-        }
-        if (CASES[i].paused != NULL) {
+        if (CASES[i].paused != NULL)
             assert_int_equal(hky_rehearsal_set_paused(&r, CASES[i].paused, &e), HKY_OK);
-        }
         struct hky_message *m = send_one(&r, CASES[i].to);
         hky_rehearsal_advance_to(&r, START + CASES[i].for_ms);
-        if (strcmp(story(&r), CASES[i].story) != 0 || m->recipients[0].state != CASES[i].ends) {
+        if (strcmp(story(&r), CASES[i].story) != 0 || m->recipients[0].state != CASES[i].ends)
             fail_msg("%s: \"%s\", ends %s", CASES[i].name, story(&r), hky_recipient_state_name(m->recipients[0].state));
-        }
         hky_message_unref(&m);
         hky_rehearsal_fini(&r);
     }
@@ -283,9 +276,8 @@ static void what_is_not_understood_is_said(void **state)
     for (size_t i = 0; i < sizeof LINES / sizeof *LINES; i++) {
         memset(&e, 0, sizeof e);
         assert_int_equal(hky_rehearsal_add_reply(&r, LINES[i][0], &e), HKY_E_SYNTAX);
-        if (strstr(e.text, LINES[i][1]) == NULL) {
+        if (strstr(e.text, LINES[i][1]) == NULL)
             fail_msg("%s: %s", LINES[i][0], e.text);
-        }
     }
     assert_int_equal(hky_rehearsal_set_full(&r, "own", &e), HKY_E_STATE);
     assert_int_equal(hky_rehearsal_set_full(&r, "nope", &e), HKY_E_MISSING);

@@ -321,10 +321,9 @@ static void many_wait_at_once(void **state)
     for (int round = 0; round < 2; round++) {
         for (int i = 0; i < N; i++)
             asked_begin(&st, &all[i], "u@when.example");
-        for (int i = 0; i < N; i++) {
+        for (int i = 0; i < N; i++)
             if (i % 3 != 0)
                 asked_go_on(&all[(i * 7) % N]);
-        }
         for (int i = 0; i < N; i++)
             asked_end(&all[i]);
         assert_int_equal(st.vm->n_waiting_calls, 0);

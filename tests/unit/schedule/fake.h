@@ -90,9 +90,8 @@ static inline struct hky_message *fake_message(uint64_t id, int64_t at_ms, const
 {
     struct hky_rcpt_draft rcpts[64];
     assert_true(n <= 64);
-    for (unsigned i = 0; i < n; i++) {
+    for (unsigned i = 0; i < n; i++)
         rcpts[i] = (struct hky_rcpt_draft){.address = hky_str_z(to[i])};
-    }
     struct hky_message_draft d = {
         .id = id, .accepted_at_ms = at_ms, .size = 4096, .header_octets = 200, .recipients = rcpts, .n_recipients = n};
     d.facts[HKY_FACT_SENDER] = HKY_STR("news@shop.example");
@@ -104,11 +103,10 @@ static inline struct hky_message *fake_message(uint64_t id, int64_t at_ms, const
 static inline struct hky_outcome fake_outcome(enum hky_class class, bool is_temporary)
 {
     struct hky_outcome o = {.class = class, .is_temporary = is_temporary, .stage = HKY_STAGE_RCPT};
-    if (class == HKY_CLASS_NETWORK) {
+    if (class == HKY_CLASS_NETWORK)
         o.stage = HKY_STAGE_CONNECT;
-    } else {
+    else
         o.reply.code = class == HKY_CLASS_OK ? 250 : is_temporary ? 451 : 550;
-    }
     strcpy(o.reply.text, "said so");
     o.reply.n = 7;
     return o;
@@ -132,11 +130,9 @@ void hky_policy_unref(struct hky_policy **p)
 
 const struct hky_relay *hky_policy_relay(const struct hky_policy *p, struct hky_str name)
 {
-    for (uint32_t i = 0; i < p->n_relays; i++) {
-        if (hky_str_eq(hky_str_z(p->relays[i].name), name)) {
+    for (uint32_t i = 0; i < p->n_relays; i++)
+        if (hky_str_eq(hky_str_z(p->relays[i].name), name))
             return &p->relays[i];
-        }
-    }
     return NULL;
 }
 

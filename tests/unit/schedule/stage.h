@@ -132,9 +132,8 @@ static inline void answer(struct stage *st, const char *relay, enum hky_class cl
                           uint32_t retry_after)
 {
     struct hky_job *job;
-    if (take(st, relay, &job) != HKY_TAKE_JOB) {
+    if (take(st, relay, &job) != HKY_TAKE_JOB)
         fail_msg("nothing to take from %s; so far: %s", relay, st->log);
-    }
     struct hky_outcome o = fake_outcome(class, is_temporary);
     o.retry_after_sec = retry_after;
     hky_rehearsal_answer(&st->r, &job, &o);
@@ -148,9 +147,8 @@ static inline void expect_wait(struct stage *st, const char *relay)
 
 static inline void expect(struct stage *st, const char *log)
 {
-    if (strcmp(st->log, log) != 0) {
+    if (strcmp(st->log, log) != 0)
         fail_msg("\n  got    %s\n  wanted %s", st->log, log);
-    }
     st->log[0] = '\0';
 }
 
@@ -165,13 +163,11 @@ static inline void relays_text(struct stage *st, char *out, size_t n)
         const struct hky_relay_row *r = &list.rows[i];
         hky_buf_printf(&b, "%s: %s until %lld to %s; deferred %u; caps", r->relay->name, r->state,
                        (long long)r->until_ms, r->to != NULL ? r->to : "-", r->n_deferred);
-        for (unsigned k = 0; k < r->n_caps; k++) {
+        for (unsigned k = 0; k < r->n_caps; k++)
             hky_buf_printf(&b, " %s %llu of %u", r->caps[k].text, (unsigned long long)r->caps[k].used, r->caps[k].n);
-        }
         hky_buf_printf(&b, "; broken %u", r->n_broken);
-        for (unsigned k = 0; k < HKY_BROKEN_SHOWN && r->broken[k] != NULL; k++) {
+        for (unsigned k = 0; k < HKY_BROKEN_SHOWN && r->broken[k] != NULL; k++)
             hky_buf_printf(&b, " %s", r->broken[k]);
-        }
         hky_buf_printf(&b, "; %s\n", r->why);
     }
     snprintf(out, n, "%s", hky_buf_z(&b));
@@ -213,9 +209,8 @@ static inline void on_row(void *ctx, const struct hky_queue_row *row)
 {
     const struct hky_recipient *r = row->recipient;
     struct hky_past past = {0};
-    if (hky_recipient_n_past(r) > 0) {
+    if (hky_recipient_n_past(r) > 0)
         hky_recipient_past(r, hky_recipient_n_past(r) - 1, &past);
-    }
     hky_buf_printf(&((struct question *)ctx)->rows, HKY_STR_FMT " %s by %s: %s; " HKY_STR_FMT "\n",
                    HKY_STR_ARG(hky_recipient_address(r)), row->state, row->relay,
                    row->reason != NULL ? row->reason : "", HKY_STR_ARG(past.reply));
@@ -239,9 +234,8 @@ static inline uint64_t ask(struct stage *st, enum hky_queue_action action, struc
 {
     struct question q;
     question_ask(st, action, x, &q);
-    if (rows != NULL) {
+    if (rows != NULL)
         snprintf(rows, n, "%s", hky_buf_z(&q.rows));
-    }
     hky_buf_fini(&q.rows);
     return q.rq.n;
 }

@@ -313,9 +313,8 @@ static void plays_every_plan(void **state)
     for (size_t i = 0; i < sizeof RUNS / sizeof RUNS[0]; i++) {
         char got[2048];
         play(&f, &RUNS[i], got, sizeof got);
-        if (strcmp(got, RUNS[i].expect) != 0) {
+        if (strcmp(got, RUNS[i].expect) != 0)
             fail_msg("%s:\n  got    %s\n  wanted %s", RUNS[i].name, got, RUNS[i].expect);
-        }
     }
 }
 
@@ -356,9 +355,8 @@ static void reasons_leave_a_step_or_wait(void **state)
         struct hky_outcome o = {.class = CASES[i].reason};
         struct hky_advance a;
         hky_plan_advance(&(struct hky_advance_query){&f.policy, r, &o, START}, &a);
-        if (a.action != CASES[i].expect) {
+        if (a.action != CASES[i].expect)
             fail_msg("%s: got %s (%s)", CASES[i].name, END[a.action], a.why);
-        }
         hky_message_unref(&m);
     }
 }
@@ -373,9 +371,8 @@ static void sixty_attempts_are_the_most(void **state)
     char got[8192];
     play(&f, &run, got, sizeof got);
     unsigned n = 0;
-    for (const char *p = got; (p = strstr(p, "network")) != NULL; p++) {
+    for (const char *p = got; (p = strstr(p, "network")) != NULL; p++)
         n++;
-    }
     assert_int_equal(n, HKY_ATTEMPTS_MAX);
     assert_non_null(strstr(got, "fail"));
 }
@@ -400,13 +397,11 @@ static void no_temporary_reply_ends_a_recipient(void **state)
                 .steps = {STEP("own"), STEP("ses")},
                 .says = {{"own", (enum hky_class)k, FOUR_XX, 0, 3600}, {"ses", (enum hky_class)k, FOUR_XX, 0, 3600}}};
             char got[4000];
-            if (n_steps == 1) {
+            if (n_steps == 1)
                 run.steps[1] = (struct hky_step){0};
-            }
             play(&f, &run, got, sizeof got);
-            if (strstr(got, "expired@") == NULL) {
+            if (strstr(got, "expired@") == NULL)
                 fail_msg("%s in a 4xx, %d steps: %s", hky_class_name((enum hky_class)k), n_steps, got);
-            }
         }
     }
 }

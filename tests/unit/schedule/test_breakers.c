@@ -14,12 +14,10 @@ static void a_breaker_opens_probes_and_closes(void **state)
     fake_relay(&st.policy, "own");
     stage_start(&st);
     struct hky_plan *plan = fake_plan((struct hky_step[]){fake_step("own")}, 1);
-    for (int i = 0; i < 7; i++) {
+    for (int i = 0; i < 7; i++)
         send(&st, plan);
-    }
-    for (int i = 0; i < 5; i++) {
+    for (int i = 0; i < 5; i++)
         answer(&st, "own", HKY_CLASS_NETWORK, true, 0);
-    }
     expect(&st, "deferred:own deferred:own deferred:own deferred:own deferred:own relay_paused:own");
     expect_wait(&st, "own");
     pass(&st, 30000);
@@ -58,9 +56,8 @@ static void a_paused_account_is_left_for_another(void **state)
     expect(&st, "relay_paused:gmail routed:gmail routed:gmail");
     send(&st, plan);
     expect(&st, "routed:gmail");
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < 3; i++)
         answer(&st, "ses", HKY_CLASS_OK, false, 0);
-    }
     expect_wait(&st, "gmail");
     pass(&st, MINUTE);
     answer(&st, "gmail", HKY_CLASS_OK, false, 0);
@@ -88,24 +85,21 @@ static void an_exhausted_quota_waits_for_its_window(void **state)
         struct stage st;
         stage_init(&st);
         struct hky_relay *relay = fake_relay(&st.policy, "gmail");
-        if (CASES[i].n > 0) {
+        if (CASES[i].n > 0)
             fake_cap(relay, "cap", CASES[i].n, CASES[i].window_sec, false);
-        }
         stage_start(&st);
         struct hky_plan *plan = fake_plan((struct hky_step[]){fake_step("gmail")}, 1);
         struct hky_job *job;
         send(&st, plan);
         take(&st, "gmail", &job); /* reserves */
-        if (job != NULL) {
+        if (job != NULL)
             hky_schedule_give_back(&job);
-        }
         turns(&st);
         answer(&st, "gmail", HKY_CLASS_QUOTA_EXHAUSTED, false, CASES[i].retry_after);
         send(&st, plan);
         pass(&st, CASES[i].waits_ms - 1);
-        if (take(&st, "gmail", &job) != HKY_TAKE_WAIT) {
+        if (take(&st, "gmail", &job) != HKY_TAKE_WAIT)
             fail_msg("%s: the pause is too short", CASES[i].name);
-        }
         pass(&st, 1);
         answer(&st, "gmail", HKY_CLASS_OK, false, 0);
         hky_plan_unref(&plan);
@@ -167,9 +161,8 @@ static void a_reload_tries_a_login_again(void **state)
         fake_relay(&st.policy, "gmail");
         stage_start(&st);
         struct hky_plan *plan = fake_plan((struct hky_step[]){fake_step("gmail")}, 1);
-        for (int k = 0; k < 3; k++) {
+        for (int k = 0; k < 3; k++)
             send(&st, plan);
-        }
         for (int k = 0; k < 2; k++) { /* the second is the probe: two minutes now */
             answer(&st, "gmail", CASES[i].class, false, 0);
             expect_wait(&st, "gmail");
@@ -186,9 +179,8 @@ static void a_reload_tries_a_login_again(void **state)
         expect_wait(&st, "gmail");
         pass(&st, 1000);
         assert_int_equal(take(&st, "gmail", &job), CASES[i].is_tried ? HKY_TAKE_JOB : HKY_TAKE_WAIT);
-        if (CASES[i].is_tried) {
+        if (CASES[i].is_tried)
             hky_schedule_give_back(&job);
-        }
         hky_plan_unref(&plan);
         stage_end(&st);
     }
@@ -217,9 +209,8 @@ static void rate_limited_slows_the_lane(void **state)
     fake_relay(&st.policy, "ses");
     stage_start(&st);
     struct hky_plan *plan = fake_plan((struct hky_step[]){fake_step("ses")}, 1);
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < 3; i++)
         send(&st, plan);
-    }
     answer(&st, "ses", HKY_CLASS_RATE_LIMITED, true, 0);
     expect_wait(&st, "ses");
     pass(&st, 250);
@@ -262,9 +253,8 @@ static void one_transaction_counts_once(void **state)
             pass(&st, CASES[i].waits_ms - 1);
             expect_wait(&st, "ses");
             pass(&st, 1);
-            if (take(&st, "ses", &job) != HKY_TAKE_JOB) {
+            if (take(&st, "ses", &job) != HKY_TAKE_JOB)
                 fail_msg("%s for %u: still stopped", hky_class_name(CASES[i].class), n);
-            }
             hky_schedule_give_back(&job);
             if (CASES[i].class == HKY_CLASS_RELAY_AUTH) { /* a second time: twice as long, not a thousand times */
                 answer(&st, "ses", CASES[i].class, true, 0);

@@ -76,9 +76,8 @@ static void free_again(void *ctx, struct caps_account *a)
 static void start(struct world *w)
 {
     w->caps = caps_new(&(struct caps_ops){w, reserve, free_again}, &w->clock);
-    if (w->is_written) {
+    if (w->is_written)
         caps_restore(w->caps, HKY_STR(ACCOUNT), hky_buf_str(&w->durable), w->now_ms);
-    }
     w->account = caps_set(w->caps, &w->relay, ACCOUNT);
     w->is_reserving = false;
 }
@@ -114,14 +113,12 @@ static void reach_disk(struct world *w)
 
 static void commit(struct world *w)
 {
-    if (!w->is_reserving) {
+    if (!w->is_reserving)
         return;
-    }
     w->is_reserving = false;
     bool is_good = pick(w, 8) != 0;
-    if (is_good) {
+    if (is_good)
         reach_disk(w);
-    }
     caps_reserved(w->caps, w->account, is_good);
 }
 
@@ -133,18 +130,16 @@ static void stamp(struct world *w, int64_t taken_ns, uint32_t n)
     int64_t at = where == 0   ? taken_ns
                  : where == 1 ? w->now_ns
                               : taken_ns + (int64_t)((double)span * pick(w, 1000) / 1000);
-    if (w->n_stamps < STAMPS) {
+    if (w->n_stamps < STAMPS)
         w->stamps[w->n_stamps++] = (struct stamp){at, n};
-    }
 }
 
 static bool take(struct world *w, uint32_t want)
 {
     struct caps_slots slots;
     int64_t until_ms = 0;
-    if (w->n_jobs == JOBS || caps_take(w->caps, w->account, 0, want, w->now_ms, &slots, &until_ms) != CAPS_TAKEN) {
+    if (w->n_jobs == JOBS || caps_take(w->caps, w->account, 0, want, w->now_ms, &slots, &until_ms) != CAPS_TAKEN)
         return false;
-    }
     assert_true(slots.n_recipients >= 1 && slots.n_recipients <= want);
     w->jobs[w->n_jobs].slots = slots;
     w->jobs[w->n_jobs++].taken_ns = w->now_ns;
@@ -153,9 +148,8 @@ static bool take(struct world *w, uint32_t want)
 
 static void end_one(struct world *w)
 {
-    if (w->n_jobs == 0) {
+    if (w->n_jobs == 0)
         return;
-    }
     unsigned i = pick(w, w->n_jobs);
     struct caps_slots slots = w->jobs[i].slots;
     int64_t taken_ns = w->jobs[i].taken_ns;
@@ -171,12 +165,10 @@ static void end_one(struct world *w)
 static void crash(struct world *w)
 {
     w->n_crashes++;
-    for (; w->n_jobs > 0; w->n_jobs--) { /* the server may have seen them, before the end */
+    for (; w->n_jobs > 0; w->n_jobs--) /* the server may have seen them, before the end */
         stamp(w, w->jobs[w->n_jobs - 1].taken_ns, w->jobs[w->n_jobs - 1].slots.n_recipients);
-    }
-    if (w->is_reserving && pick(w, 2) == 0) {
+    if (w->is_reserving && pick(w, 2) == 0)
         reach_disk(w); /* on disk, and nobody was told any more */
-    }
     caps_free(&w->caps);
     pass_ns(w, pick(w, 3) == 0 ? pick(w, 5000) * INT64_C(1000000) + pick(w, 1000000) : 0);
     start(w);
@@ -202,9 +194,8 @@ static void step(struct world *w, uint32_t most_ms, uint32_t want)
         commit(w);
         break;
     case 9:
-        if (pick(w, 60) == 0) {
+        if (pick(w, 60) == 0)
             crash(w);
-        }
         break;
     default:
         pass_ns(w, pick(w, most_ms) * INT64_C(1000000) + pick(w, 1000000));
@@ -261,9 +252,8 @@ static void no_window_is_ever_over(void **state)
         for (uint64_t seed = 1; seed <= KINDS[k].seeds; seed++) {
             struct world w;
             world_init(&w, seed + 1000 * k, KINDS[k].caps, KINDS[k].n);
-            for (int i = 0; i < 20000; i++) {
+            for (int i = 0; i < 20000; i++)
                 step(&w, KINDS[k].most_ms, KINDS[k].want);
-            }
             assert_true(w.n_crashes > 3 && w.n_stamps > 20);
             for (unsigned c = 0; c < KINDS[k].n; c++) {
                 uint64_t most = fullest(&w, &KINDS[k].caps[c]);
@@ -305,9 +295,8 @@ static void the_whole_cap_is_used(void **state)
                 }
             }
         }
-        if (n < RUN[k].least) {
+        if (n < RUN[k].least)
             fail_msg("%s: %u sent, at least %u expected", CAPS[k].text, n, RUN[k].least);
-        }
         world_fini(&w);
     }
 }
@@ -355,9 +344,8 @@ static void a_window_added_by_a_reload_needs_a_record_of_its_own(void **state)
     struct hky_relay_cap shown[HKY_CAPS_MAX];
     unsigned n = caps_show(w.caps, w.account, w.now_ms, shown);
     assert_int_equal(n, 2);
-    for (unsigned i = 0; i < n; i++) {
+    for (unsigned i = 0; i < n; i++)
         assert_int_not_equal(shown[i].used, 0);
-    }
     world_fini(&w);
 }
 
@@ -367,9 +355,8 @@ static void a_window_that_takes_the_place_of_another_is_new(void **state)
     (void)state;
     struct world w;
     struct hky_cap caps[HKY_CAPS_MAX];
-    for (unsigned i = 0; i < HKY_CAPS_MAX; i++) {
+    for (unsigned i = 0; i < HKY_CAPS_MAX; i++)
         caps[i] = (struct hky_cap){1000, 60 + i, false, false, "1000/min"};
-    }
     world_init(&w, 1, caps, HKY_CAPS_MAX);
     take(&w, 1);
     w.is_reserving = false;
@@ -513,9 +500,8 @@ static void a_restart_knows_the_wall_clock(void **state)
         world_init(&w, 1, (const struct hky_cap[]){{4, 60, false, false, "4/min"}}, 1);
         w.clock.wall_shift_ms = 7000000; /* the two clocks have nothing in common */
         send_at(&w, START, 2);
-        if (!w.is_reserving) {
+        if (!w.is_reserving)
             (void)take(&w, 1);
-        }
         assert_true(w.is_reserving); /* a record with two that were sent, one under way, one to be taken */
         reach_disk(&w);
         caps_free(&w.caps);
@@ -524,9 +510,8 @@ static void a_restart_knows_the_wall_clock(void **state)
         w.clock.stopped_at_ms = START + 1000;
         start(&w);
         int64_t free_ms = caps_free_at(w.caps, w.account, w.now_ms) - w.now_ms;
-        if (free_ms > CASES[i].free_ms + 1 || free_ms < CASES[i].free_ms - 1) {
+        if (free_ms > CASES[i].free_ms + 1 || free_ms < CASES[i].free_ms - 1)
             fail_msg("%s: free after %lld ms", CASES[i].name, (long long)free_ms);
-        }
         world_fini(&w);
     }
 }
@@ -538,9 +523,8 @@ static void hostile_records_are_refused(void **state)
     world_init(&w, 7, (const struct hky_cap[]){{10, 60, false, false, "10/min"}}, 1);
     for (int i = 0; i < 2000; i++) {
         char junk[64];
-        for (size_t k = 0; k < sizeof junk; k++) {
+        for (size_t k = 0; k < sizeof junk; k++)
             junk[k] = (char)pick(&w, 256);
-        }
         junk[0] = 1;
         junk[9] = (char)pick(&w, 9);
         caps_restore(w.caps, HKY_STR(ACCOUNT), hky_str_of(junk, pick(&w, sizeof junk + 1)), w.now_ms);

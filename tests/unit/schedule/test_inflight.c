@@ -77,9 +77,8 @@ static struct hky_recipient run(bool was_unclean, uint8_t unclean, bool sends, u
     hky_journal_stats(st.r.journal, &stats);
     assert_int_equal(stats.syncs, *n_maybe > 0); /* durable before the note goes */
     turns(&st);
-    if (sends) {
+    if (sends)
         assert_int_equal(take(&st, "ses", &job), HKY_TAKE_JOB);
-    }
     keep_file(kept, sizeof kept);
     struct hky_recipient now = m->recipients[0];
     if (sends) {
@@ -87,9 +86,8 @@ static struct hky_recipient run(bool was_unclean, uint8_t unclean, bool sends, u
         hky_schedule_give_back(&job);
     }
     snprintf(log, 128, "%.127s", st.log);
-    if (now.state == HKY_RCPT_HELD) {
+    if (now.state == HKY_RCPT_HELD)
         assert_non_null(strstr(m->recipients[0].reason, "three times"));
-    }
     hky_plan_unref(&plan);
     stage_end(&st);
     hky_message_unref(&m);
@@ -149,9 +147,8 @@ static void the_file_itself(void **state)
     assert_true(first != 0 && second != 0 && first != second);
     inflight_end(f, 2, first, 7);
     inflight_written(f, 2, 6); /* its result is not written yet */
-    for (int i = 0; i < INFLIGHT_SLOTS - 3; i++) {
+    for (int i = 0; i < INFLIGHT_SLOTS - 3; i++)
         assert_true(inflight_put(f, 2, 1000 + (uint64_t)i) != 0);
-    }
     assert_int_equal(inflight_put(f, 2, 5), 0); /* full: not noted, but that it was not is */
     assert_true(inflight_put(f, 0, 43) != 0);
     uint32_t over = inflight_put(f, 0, 44);
@@ -191,9 +188,8 @@ static void too_many_are_over_some_time(void **state)
             slots[i] = inflight_put(f, 0, i + 1);
             assert_int_equal(slots[i] == 0, i >= INFLIGHT_SLOTS - 1);
         }
-        for (unsigned i = 0; i <= INFLIGHT_SLOTS; i++) {
+        for (unsigned i = 0; i <= INFLIGHT_SLOTS; i++)
             inflight_end(f, 0, slots[i], i);
-        }
         inflight_written(f, 0, round == 0 ? INFLIGHT_SLOTS - 1 : INFLIGHT_SLOTS);
         keep_file(kept, sizeof kept);
         inflight_close(&f);
@@ -201,9 +197,8 @@ static void too_many_are_over_some_time(void **state)
     }
     assert_int_equal(inflight_open(dir, 1, true, &f, &e), HKY_OK);
     assert_false(inflight_was_overfull(f));
-    for (unsigned i = 0; i <= INFLIGHT_SLOTS; i++) {
+    for (unsigned i = 0; i <= INFLIGHT_SLOTS; i++)
         assert_int_equal(inflight_was(f, i + 1), INFLIGHT_NOT);
-    }
     inflight_close(&f);
 }
 

@@ -63,9 +63,8 @@ static void fill(struct stage *st, struct hky_plan *plan, unsigned n)
 {
     for (unsigned i = 0; i < n; i++) {
         struct hky_message *m = one(st, plan, i);
-        if (i % 3 != 0) {
+        if (i % 3 != 0)
             m->recipients[0].next_at_ms = st->r.clock.stopped_at_ms + HOUR + i;
-        }
         if (i % 3 == 2) {
             m->recipients[0].state = HKY_RCPT_PARKED;
             m->recipients[0].parked_at_ms = st->r.clock.stopped_at_ms;
@@ -142,9 +141,8 @@ static void nobody_waits_for_a_look_at_all(void **state)
     turns_until(&st, is_settled, &n, "start");
     size_t after = mallinfo2().uordblks;
     assert_int_equal(deferred_by(&st, "own"), (n + 1) / 3);
-    if (after > before) { /* not with a sanitizer's own memory */
+    if (after > before) /* not with a sanitizer's own memory */
         print_message("%zu octets a recipient in the schedule\n", (after - before) / n);
-    }
     assert_int_equal(ask_all(&st, HKY_QUEUE_LIST, (struct hky_selection){0}, "list"), n);
     assert_int_equal(ask_all(&st, HKY_QUEUE_LIST, (struct hky_selection){.to = "d7.example"}, "list --to"), n / 500);
     hky_schedule_set_policy(st.r.schedule, &st.second.policy);
@@ -209,9 +207,8 @@ static void two_queries_wait_for_each_other(void **state)
     }
     turns_until(&st, is_answered, &is_done[1], "two lists");
     assert_true(is_done[0]);
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < 2; i++)
         assert_int_equal(rq[i].n, n);
-    }
     /* the engine stops with one under way and one that waits: who asked lets go of what the question needs */
     struct hky_queue_request late[2];
     bool is_over[2] = {false, false};

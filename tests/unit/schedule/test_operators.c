@@ -320,14 +320,11 @@ static void states_are_entered_by_the_edges_of_a_table(void **state)
         {HKY_RCPT_QUEUED, HKY_RCPT_STATE_N, false},
     };
     (void)state;
-    for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
+    for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++)
         assert_int_equal(recipient_may_enter(CASES[i].from, CASES[i].to), CASES[i].may);
-    }
-    for (unsigned from = HKY_RCPT_DELIVERED; from < HKY_RCPT_STATE_N; from++) {
-        for (unsigned to = 0; to < HKY_RCPT_STATE_N; to++) {
+    for (unsigned from = HKY_RCPT_DELIVERED; from < HKY_RCPT_STATE_N; from++)
+        for (unsigned to = 0; to < HKY_RCPT_STATE_N; to++)
             assert_false(recipient_may_enter((enum hky_recipient_state)from, (enum hky_recipient_state)to));
-        }
-    }
 }
 
 static void changes_of_state_are_traced(void **state)

@@ -49,9 +49,8 @@ static void one_job_for_recipients_of_one_message(void **state)
         assert_int_equal(take(&st, "ses", &job), HKY_TAKE_JOB);
         sizes[i] = job->n;
         struct hky_outcome o = fake_outcome(HKY_CLASS_OK, false);
-        for (unsigned k = job->n; k-- > 0;) {
+        for (unsigned k = job->n; k-- > 0;)
             hky_schedule_result(job, k, &o);
-        }
         hky_schedule_done(&job, true);
     }
     assert_int_equal(sizes[0], 3);
@@ -93,11 +92,9 @@ static void own_delivery_has_a_lane_for_each_domain(void **state)
     assert_int_equal(st.r.n_woken, 2);
     assert_string_equal(st.r.woken[0]->destination, "x.example");
     assert_int_equal(st.r.woken[0]->n_ready, 2);
-    for (int i = 0; i < 3; i++) {
-        if (i != 1) {
+    for (int i = 0; i < 3; i++)
+        if (i != 1)
             answer(&st, "own", HKY_CLASS_OK, false, 0); /* a and c together, then b */
-        }
-    }
     expect(&st, "delivered:own delivered:own delivered:own");
     pass(&st, 60000);
     pass(&st, 6 * MINUTE);
@@ -114,15 +111,12 @@ static void ranks_and_scenarios_take_turns(void **state)
     fake_relay(&st.policy, "ses");
     stage_start(&st);
     struct hky_plan *plan = fake_plan((struct hky_step[]){fake_step("ses")}, 1);
-    for (int i = 0; i < 6; i++) {
+    for (int i = 0; i < 6; i++)
         send_to(&st, plan, "spring", 1, (const char *const[]){"s@x.example"});
-    }
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < 3; i++)
         send_to(&st, plan, "autumn", 1, (const char *const[]){"a@x.example"});
-    }
-    for (int i = 0; i < 20; i++) {
+    for (int i = 0; i < 20; i++)
         send_to(&st, plan, "", 1, (const char *const[]){"n@x.example"});
-    }
     char order[64] = "";
     struct hky_job *job;
     for (size_t i = 0; i < 29; i++) {
@@ -181,9 +175,8 @@ static void full_spills_over_when_its_turn_comes_too_late(void **state)
     struct hky_step steps[2] = {fake_step("rental"), fake_step("ses")};
     steps[0].wait_sec = 30;
     struct hky_plan *plan = fake_plan(steps, 2);
-    for (int i = 0; i < 8; i++) {
+    for (int i = 0; i < 8; i++)
         send(&st, plan);
-    }
     expect(&st, "routed:rental routed:rental"); /* 0 6 12 18 24 30 s are in time */
     answer(&st, "ses", HKY_CLASS_OK, false, 0);
     answer(&st, "ses", HKY_CLASS_OK, false, 0);
@@ -326,9 +319,8 @@ static void parked_too_long_fails(void **state)
     hky_message_ref(m);
     hky_schedule_enqueue(st.r.schedule, 0, m); /* no plan: the policy is asked, and has none */
     turns(&st);
-    for (int i = 0; i < 8 * 24; i++) {
+    for (int i = 0; i < 8 * 24; i++)
         pass(&st, HOUR);
-    }
     expect(&st, "parked failed");
     hky_message_unref(&m);
     stage_end(&st);
@@ -552,9 +544,8 @@ static void each_account_has_its_lane(void **state)
         assert_string_equal(job->recipients[0]->plan->steps[0].account, accounts[i]);
         hky_schedule_done(&job, true);
     }
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < 2; i++)
         hky_plan_unref(&plans[i]);
-    }
     stage_end(&st);
 }
 
@@ -576,9 +567,8 @@ static void what_was_restored_goes_on(void **state)
     m->recipients[1].state = HKY_RCPT_SENDING;
     m->recipients[2].next_at_ms = START + HOUR;
     m->recipients[3].unclean = 3;
-    for (int i = 0; i < 2; i++) { /* three live ones; the first reference is the third */
+    for (int i = 0; i < 2; i++) /* three live ones; the first reference is the third */
         hky_message_ref(m);
-    }
     hky_schedule_restore_message(st.r.schedule, m);
     hky_schedule_start(st.r.schedule);
     turns(&st);
@@ -620,9 +610,8 @@ static void drain_waits_for_what_is_under_way(void **state)
     struct hky_outcome o = fake_outcome(HKY_CLASS_OK, false);
     hky_schedule_result(job, 0, &o);
     hky_schedule_done(&job, true);
-    for (int i = 0; i < 100 && !is_done; i++) {
+    for (int i = 0; i < 100 && !is_done; i++)
         hky_loop_turn(st.r.loop, 10);
-    }
     assert_true(is_done);
     hky_plan_unref(&plan);
     stage_end(&st);

@@ -52,14 +52,12 @@ static void parked_for_so_long_is_bounced(void **state)
         stage_start(&st);
         struct hky_message *m = parked(&st, 0);
         st.log[0] = '\0';
-        while (st.r.clock.stopped_at_ms < START + CASES[i].stays_ms) {
+        while (st.r.clock.stopped_at_ms < START + CASES[i].stays_ms)
             pass(&st, MINUTE);
-        }
         expect(&st, "");
         assert_int_equal(m->recipients[0].state, HKY_RCPT_PARKED);
-        while (st.r.clock.stopped_at_ms < START + CASES[i].goes_ms) {
+        while (st.r.clock.stopped_at_ms < START + CASES[i].goes_ms)
             pass(&st, MINUTE);
-        }
         expect(&st, "failed");
         assert_int_equal(m->recipients[0].state, HKY_RCPT_FAILED);
         hky_message_unref(&m);
@@ -75,9 +73,8 @@ static void expire_stands_still_while_parked(void **state)
     fake_relay(&st.policy, "ses");
     stage_start(&st);
     struct hky_message *m = parked(&st, 0);
-    for (int i = 0; i < 72; i++) {
+    for (int i = 0; i < 72; i++)
         pass(&st, HOUR); /* three days, of which expire has two */
-    }
     st.plan = fake_plan((struct hky_step[]){fake_step("ses")}, 1);
     pass(&st, HOUR);
     expect(&st, "parked unparked");
@@ -222,9 +219,8 @@ static void within_holds_for_one_that_was_given_back(void **state)
     assert_int_equal(take(&st, "rental", &job), HKY_TAKE_JOB);
     hky_schedule_done(&job, true); /* its slot is gone, without an answer */
     turns(&st);
-    for (int i = 0; i < 7; i++) {
+    for (int i = 0; i < 7; i++)
         pass(&st, 20 * MINUTE);
-    }
     turns(&st);
     assert_int_equal(take(&st, "ses", &job), HKY_TAKE_JOB);
     assert_ptr_equal(job->message, m);
@@ -288,9 +284,8 @@ static void a_wait_is_as_long_as_it_was_set(void **state)
             struct hky_error e;
             stage_init(&st);
             fake_cap(fake_relay(&st.policy, "rental"), "1/h", 1, 3600, false);
-            if (WAITS[i].class != HKY_CLASS_OK) {
+            if (WAITS[i].class != HKY_CLASS_OK)
                 st.policy.relays[0].n_caps = 0;
-            }
             st.r.clock.wall_shift_ms = 7000000; /* the two clocks have nothing in common */
             stage_start(&st);
             struct hky_plan *plan = fake_plan((struct hky_step[]){fake_step("rental")}, 1);
@@ -305,31 +300,27 @@ static void a_wait_is_as_long_as_it_was_set(void **state)
                 } else {
                     take(&st, "rental", &job); /* reserves where there is a cap */
                     turns(&st);
-                    if (job == NULL) {
+                    if (job == NULL)
                         assert_int_equal(take(&st, "rental", &job), HKY_TAKE_JOB);
-                    }
                     struct hky_outcome o = fake_outcome(WAITS[i].class, WAITS[i].class != HKY_CLASS_OK);
                     o.retry_after_sec = WAITS[i].retry_after;
                     o.scope = HKY_SCOPE_RELAY;
                     hky_rehearsal_answer(&st.r, &job, &o);
-                    if (WAITS[i].class == HKY_CLASS_OK) {
+                    if (WAITS[i].class == HKY_CLASS_OK)
                         send(&st, plan);
-                    }
                 }
             }
             pass(&st, 1000);
             set_wall_clock(&st, SET_MS[k]);
             pass(&st, WAITS[i].waits_ms - 1000 - 500);
-            if (take(&st, "rental", &job) == HKY_TAKE_JOB) {
+            if (take(&st, "rental", &job) == HKY_TAKE_JOB)
                 fail_msg("%s, clock set by %lld s: too early", WAITS[i].name, (long long)SET_MS[k] / 1000);
-            }
             pass(&st, 500);
             pass(&st, 1); /* a slot that the journal has to reserve */
             if (take(&st, "rental", &job) != HKY_TAKE_JOB) {
                 turns(&st);
-                if (take(&st, "rental", &job) != HKY_TAKE_JOB) {
+                if (take(&st, "rental", &job) != HKY_TAKE_JOB)
                     fail_msg("%s, clock set by %lld s: not in time", WAITS[i].name, (long long)SET_MS[k] / 1000);
-                }
             }
             hky_schedule_give_back(&job);
             hky_plan_unref(&plan);
@@ -412,13 +403,11 @@ static void a_restart_waits_no_longer_than_was_set(void **state)
         hky_rehearsal_start(&st.r);
         assert_true(r->step_at_ms <= START);
         pass(&st, CASES[i].waits_ms - 1);
-        if (take(&st, "ses", &job) == HKY_TAKE_JOB) {
+        if (take(&st, "ses", &job) == HKY_TAKE_JOB)
             fail_msg("%s: too early", CASES[i].name);
-        }
         pass(&st, 1);
-        if (take(&st, "ses", &job) != HKY_TAKE_JOB) {
+        if (take(&st, "ses", &job) != HKY_TAKE_JOB)
             fail_msg("%s: not in time", CASES[i].name);
-        }
         hky_schedule_give_back(&job);
         hky_plan_unref(&plan);
         stage_end(&st);
@@ -432,12 +421,10 @@ static void a_heap_is_put_in_order_again(void **state)
     struct hky_heap h;
     (void)state;
     hky_heap_init(&h);
-    for (int i = 0; i < 10; i++) {
+    for (int i = 0; i < 10; i++)
         hky_heap_set(&h, &nodes[i], i);
-    }
-    for (int i = 0; i < 10; i++) {
+    for (int i = 0; i < 10; i++)
         nodes[i].at = AT[i];
-    }
     hky_heap_restore(&h);
     for (int64_t at = 0; at < 10; at++) {
         struct hky_heap_node *first = hky_heap_first(&h);

@@ -24,18 +24,16 @@ static void slow_decide(void *ctx, const struct hky_recipient *r, int64_t now_ms
     while (hky_mono_ns() - began < takes_ns) {
     }
     *out = (struct hky_decision){.kind = kind};
-    if (kind == HKY_WAITS && room > 0 && crowd == room) {
+    if (kind == HKY_WAITS && room > 0 && crowd == room)
         out->kind = HKY_CROWDED;
-    } else if (kind == HKY_WAITS) {
+    else if (kind == HKY_WAITS)
         crowd++;
-    }
     snprintf(out->text, sizeof out->text, "mail hosts of x.example: no answer");
     if (kind == HKY_DECIDED) {
         size_t n = strlen(order);
         out->plan = hky_plan_ref(st->plan);
-        if (n < sizeof order - 80) {
+        if (n < sizeof order - 80)
             snprintf(order + n, sizeof order - n, "%.*s ", HKY_STR_ARG(hky_recipient_domain(r)));
-        }
     }
 }
 
@@ -155,9 +153,8 @@ static void a_look_up_that_fails_is_repeated(void **state)
     kind = HKY_UNANSWERED;
     send_undecided(&st, 1, ONE);
     turns(&st);
-    for (int i = 0; i < 100; i++) {
+    for (int i = 0; i < 100; i++)
         pass(&st, HOUR);
-    }
     expect(&st, "undecided expired");
     stage_end(&st);
 }
@@ -177,9 +174,8 @@ static void many_do_not_hold_up_one(void **state)
         snprintf(text[i], sizeof text[i], "a%d@many.example", i);
         to[i] = text[i];
     }
-    for (int i = 0; i < MESSAGES; i++) {
+    for (int i = 0; i < MESSAGES; i++)
         send_undecided(&st, N, to);
-    }
     assert_in_range(n_asked, 1, 10); /* the rest waits for its turn */
     send_undecided(&st, 1, ONE);
     for (int i = 0; i < 8 && strstr(order, "x.example") == NULL; i++) {
@@ -205,9 +201,8 @@ static void a_reload_asks_in_portions(void **state)
     (void)state;
     for (int is_queued = 0; is_queued < 2; is_queued++) {
         begin(&st, is_queued ? HKY_DECIDED : HKY_NO_ROUTE);
-        for (int i = 0; i < N; i++) {
+        for (int i = 0; i < N; i++)
             send_undecided(&st, 1, ONE);
-        }
         turns(&st);
         kind = HKY_DECIDED;
         n_asked = 0;
@@ -215,9 +210,8 @@ static void a_reload_asks_in_portions(void **state)
         fake_policy_init(&st.second, 12);
         fake_relay(&st.second, "ses");
         hky_schedule_set_policy(st.r.schedule, &st.second.policy);
-        for (int i = 0; i < 3; i++) {
+        for (int i = 0; i < 3; i++)
             hky_loop_turn(st.r.loop, 0);
-        }
         assert_in_range(n_asked, 1, 30);
         takes_ns = 0;
         turns(&st);
@@ -237,9 +231,8 @@ static void so_many_wait_that_others_wait_for_a_place(void **state)
     (void)state;
     begin(&st, HKY_WAITS);
     room = 10;
-    for (int i = 0; i < N; i++) {
+    for (int i = 0; i < N; i++)
         m[i] = send_undecided(&st, 1, ONE);
-    }
     turns(&st);
     assert_int_equal(crowd, 10);
     assert_int_equal(undecided(&st), N);
@@ -289,9 +282,8 @@ static void a_stop_frees_everybody(void **state)
     (void)state;
     begin(&st, HKY_WAITS);
     room = 2;
-    for (int i = 0; i < 5; i++) {
+    for (int i = 0; i < 5; i++)
         send_undecided(&st, 1, ONE);
-    }
     turns(&st);
     assert_int_equal(undecided(&st), 5);
     stage_end(&st);
@@ -328,14 +320,12 @@ static void a_slow_expression_holds_up_nobody(void **state)
         bool is_done = false;
         unsigned most = 0;
         begin(&st, HKY_DECIDED);
-        for (int i = 0; i < N; i++) {
+        for (int i = 0; i < N; i++)
             to[i] = ONE[0];
-        }
         send_undecided(&st, N, to);
         turns(&st);
-        if (is_sending) {
+        if (is_sending)
             assert_int_equal(take(&st, "ses", &job), HKY_TAKE_JOB);
-        }
         n_held = 0;
         struct hky_queue_request rq = {.selection = {.where = "slow"},
                                        .action = HKY_QUEUE_LIST,
@@ -352,9 +342,8 @@ static void a_slow_expression_holds_up_nobody(void **state)
         assert_true(is_done);
         assert_int_equal(n_held, N);
         assert_in_range(most, 1, 8);
-        if (job != NULL) {
+        if (job != NULL)
             hky_schedule_give_back(&job);
-        }
         turns(&st);
         st.log[0] = '\0';
         stage_end(&st);

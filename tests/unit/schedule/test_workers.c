@@ -57,9 +57,8 @@ static void wake(void *ctx, unsigned worker, struct hky_lane *lane)
         uint32_t which = pick(random, 8);
         which = which == 7 && pick(random, 8) != 0 ? 0 : which;
         struct hky_outcome o = fake_outcome(ANSWERS[which].class, ANSWERS[which].is_temporary);
-        for (unsigned i = 0; i < job->n; i++) {
+        for (unsigned i = 0; i < job->n; i++)
             hky_schedule_result(job, i, &o);
-        }
         hky_schedule_done(&job, o.class != HKY_CLASS_NETWORK);
     }
 }
@@ -114,9 +113,8 @@ static void send_some(struct hky_task *t)
         hky_schedule_enqueue(c->schedule, s->worker, m);
         hky_message_unref(&m);
     }
-    if (s->n < MESSAGES) {
+    if (s->n < MESSAGES)
         hky_loop_post(c->loops[s->worker], t);
-    }
 }
 
 static void *run(void *arg)
@@ -163,9 +161,8 @@ static void crowd_init(struct crowd *c)
     }
     struct hky_step steps[3] = {fake_step("own"), fake_step("rental"), fake_step("ses")};
     c->plan = fake_plan(steps, 3);
-    for (int i = 0; i < WORKERS; i++) {
+    for (int i = 0; i < WORKERS; i++)
         assert_int_equal(hky_loop_new(&c->loops[i], &e), HKY_OK);
-    }
     c->journal = hky_journal_memory_new();
     c->ops = (struct hky_schedule_ops){c, wake, lane_gone, decide, finish, event};
     assert_int_equal(hky_schedule_new(&(struct hky_schedule_params){.n_workers = WORKERS,
@@ -182,9 +179,8 @@ static void crowd_fini(struct crowd *c)
 {
     hky_schedule_free(&c->schedule);
     hky_journal_close(&c->journal);
-    for (int i = 0; i < WORKERS; i++) {
+    for (int i = 0; i < WORKERS; i++)
         hky_loop_free(&c->loops[i]);
-    }
     hky_plan_unref(&c->plan);
     assert_int_equal(c->policies[0].policy.refs, 1);
     assert_int_equal(c->policies[1].policy.refs, 1);
@@ -234,16 +230,14 @@ static void everyone_gets_to_one_end(void **state)
             asked++;
             break;
         case 9:
-            if (i % 50 == 9) {
+            if (i % 50 == 9)
                 hky_schedule_drain_relay(c.schedule, "own", "ses", 1, &e);
-            }
             break;
         }
     }
     assert_int_equal(c.n_ended, all);
-    while (__atomic_load_n(&c.n_asked, __ATOMIC_ACQUIRE) < asked && hky_mono_ms() < until) {
+    while (__atomic_load_n(&c.n_asked, __ATOMIC_ACQUIRE) < asked && hky_mono_ms() < until)
         usleep(1000);
-    }
     assert_int_equal(c.n_asked, asked);
     for (int i = 0; i < WORKERS; i++) {
         hky_loop_stop(c.loops[i]);
@@ -315,9 +309,8 @@ static struct hky_message *to_domains(struct crowd *c, unsigned id, unsigned n, 
     for (unsigned k = 0; k < n; k++) {
         m->recipients[k].plan = hky_plan_ref(c->plan);
         m->recipients[k].policy = 1;
-        if (k > 0) {
+        if (k > 0)
             hky_message_ref(m);
-        }
     }
     return m;
 }
@@ -353,9 +346,8 @@ static void the_policy_is_asked_about_recipients_that_are_counted(void **state)
     turn_all(&c, 10);
     assert_int_equal(c.n_asked, n_asked);
     c.clock.stopped_at_ms += HOUR;
-    for (unsigned i = 0; i < WORKERS; i++) {
+    for (unsigned i = 0; i < WORKERS; i++)
         hky_schedule_tick(c.schedule, i);
-    }
     turn_all(&c, 10);
     assert_int_equal(c.n_asked, c.n_there); /* and the deferred */
     crowd_fini(&c);
@@ -374,9 +366,8 @@ static void on_walk_answer(struct hky_queue_request *rq)
 static void on_walk_row(void *ctx, const struct hky_queue_row *row)
 {
     struct walk *walk = ctx;
-    if (walk->rows != NULL) {
+    if (walk->rows != NULL)
         hky_buf_add_json(walk->rows, hky_recipient_address(row->recipient));
-    }
 }
 
 static unsigned ask_by_hand(struct crowd *c, enum hky_queue_action action, struct hky_buf *rows)
@@ -388,15 +379,13 @@ static unsigned ask_by_hand(struct crowd *c, enum hky_queue_action action, struc
                                    .row = on_walk_row,
                                    .done = on_walk_answer,
                                    .ctx = &walk};
-    if (rows != NULL) {
+    if (rows != NULL)
         hky_buf_clear(rows);
-    }
     hky_schedule_query(c->schedule, &rq);
     for (int i = 0; i < 100 * WORKERS && !walk.is_done; i++) {
         hky_loop_turn(c->loops[i % WORKERS], 0);
-        if (action == HKY_QUEUE_LIST) {
+        if (action == HKY_QUEUE_LIST)
             expect_there(c, c->n_there, "while the queue is listed");
-        }
     }
     assert_true(walk.is_done);
     return (unsigned)rq.n;
@@ -420,9 +409,8 @@ static void the_list_has_those_on_their_way(void **state)
             expect_there(&c, 1, "on its way");
         }
         unsigned n = ask_by_hand(&c, HKY_QUEUE_LIST, NULL);
-        if (n != 1) {
+        if (n != 1)
             fail_msg("from worker %u, %u turns later: %u rows instead of 1", from, n_turns, n);
-        }
         assert_int_equal(ask_by_hand(&c, HKY_QUEUE_CANCEL, NULL), 1);
         expect_there(&c, 0, "cancelled");
     }
@@ -448,14 +436,12 @@ static void the_list_has_nobody_twice(void **state)
             for (unsigned k = 0; k < RCPTS; k++) {
                 char address[48];
                 snprintf(address, sizeof address, "\"u%u.%u@d%u.example\"", id, k, id + k);
-                if (strstr(hky_buf_z(&rows), address) == NULL) {
+                if (strstr(hky_buf_z(&rows), address) == NULL)
                     fail_msg("%s is not in the list", address);
-                }
             }
         }
-        if (i == 0) {
+        if (i == 0)
             hky_schedule_set_policy(c.schedule, &c.policies[1].policy);
-        }
     }
     turn_all(&c, 10);
     hky_buf_fini(&rows);
@@ -468,9 +454,8 @@ static void those_that_wait_to_be_placed_are_held_and_released(void **state)
     (void)state;
     static struct crowd c;
     hand_crowd_init(&c);
-    for (unsigned id = 1; id <= 500; id++, c.n_there += RCPTS) {
+    for (unsigned id = 1; id <= 500; id++, c.n_there += RCPTS)
         hky_schedule_restore_message(c.schedule, to_domains(&c, id, RCPTS, id));
-    }
     hky_schedule_start(c.schedule);
     assert_int_equal(ask_by_hand(&c, HKY_QUEUE_HOLD, NULL), c.n_there);
     expect_there(&c, c.n_there, "held");
