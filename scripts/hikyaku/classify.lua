@@ -322,7 +322,8 @@ return {
   -- What sounds like a block list or a rate and is none stands before them.
   { stage = RECIPIENT, code = { 400, 599 }, text = { "surbl", "uribl" }, class = "reputation_content",
     scope = "message", why = "lists of links in the content, not of addresses of machines" },
-  { stage = AFTER_MAIL, code = { 400, 599 }, text = { "user has too many messages", "mailbox has too many messages" }, class = "mailbox_full", scope = "recipient", why = "Sisimai MailboxFull" },
+  { stage = AFTER_MAIL, code = { 400, 599 }, text = { "user has too many messages", "mailbox has too many messages" },
+    class = "mailbox_full", scope = "recipient", why = "Sisimai MailboxFull" },
   { code = { 400, 599 }, text = { "mailfrom domain is listed", "mail from domain is listed", "sender domain is listed",
       "sender's domain is listed", "spamhaus dbl", "dbl.spamhaus" }, class = "reputation_content", scope = "sender",
     why = "lists of domains: another machine does not help" },
