@@ -141,7 +141,10 @@ static enum hky_err take_value(const struct hky_argument *a, const json_t *json,
     char digits[32];
 
     *out = (struct hky_value){0};
-    if (json_is_null(json) || (a->type == HKY_ARG_FLAG && json_is_false(json)))
+    /* A variable of a script that is empty must not widen a selection to everything. */
+    if (json_is_null(json))
+        return hky_error_set(e, HKY_E_SYNTAX, "%s is null: leave it out, or give it a value", a->name);
+    if (a->type == HKY_ARG_FLAG && json_is_false(json))
         return HKY_OK;
     if (a->type == HKY_ARG_FLAG ? json_is_true(json) : json_is_string(json))
         return hky_argument_parse(a, a->type == HKY_ARG_FLAG ? "" : json_string_value(json), out, e);

@@ -17,8 +17,9 @@ struct view {
     const struct hky_reply *reply;
     size_t n;
     bool has_enhanced;
-    char enhanced[16];             /* "5.7.515" */
-    char text[HKY_REPLY_TEXT + 1]; /* lower case */
+    char enhanced[16];               /* "5.7.515" */
+    char text[HKY_REPLY_TEXT + 1];   /* lower case */
+    char spoken[HKY_REPLY_TEXT + 1]; /* the same, with blanks for addresses: others choose their words */
     uint64_t pairs[PAIRS / 64];
 };
 
@@ -36,6 +37,24 @@ static bool has_pair(const struct view *v, char a, char b)
     return (v->pairs[h / 64] >> (h % 64) & 1) != 0;
 }
 
+static bool is_in_word(char c)
+{
+    return c != ' ' && c != '<' && c != '>' && c != ',' && c != ';';
+}
+
+static void leave_addresses_out(struct view *v)
+{
+    memcpy(v->spoken, v->text, v->n + 1);
+    for (size_t i = 0; i < v->n; i++) {
+        if (v->text[i] != '@')
+            continue;
+        for (size_t k = i; k > 0 && is_in_word(v->spoken[k - 1]); k--)
+            v->spoken[k - 1] = ' ';
+        for (; i < v->n && is_in_word(v->text[i]); i++)
+            v->spoken[i] = ' ';
+    }
+}
+
 static void view_init(struct view *v, const struct hky_classify_query *q)
 {
     const struct hky_reply *r = q->reply;
@@ -47,6 +66,7 @@ static void view_init(struct view *v, const struct hky_classify_query *q)
     for (size_t i = 0; i < v->n; i++)
         v->text[i] = hky_lower(r->text[i]);
     v->text[v->n] = '\0';
+    leave_addresses_out(v);
     for (size_t i = 0; i + 1 < v->n; i++) {
         unsigned h = pair_hash(v->text[i], v->text[i + 1]);
 
@@ -61,7 +81,7 @@ static void view_init(struct view *v, const struct hky_classify_query *q)
 }
 
 /* First place of a piece (no '*') at or after `at`; '?' stands for one octet. SIZE_MAX: none. */
-static size_t find_piece(const struct view *v, const char *piece, size_t n, size_t at)
+static size_t find_piece(const struct view *v, const char *text, const char *piece, size_t n, size_t at)
 {
     char first = hky_lower(piece[0]);
 
@@ -74,13 +94,13 @@ static size_t find_piece(const struct view *v, const char *piece, size_t n, size
         size_t i = 0;
 
         if (first != '?') {
-            const char *hit = memchr(v->text + at, first, v->n - n - at + 1);
+            const char *hit = memchr(text + at, first, v->n - n - at + 1);
 
             if (hit == NULL)
                 return SIZE_MAX;
-            at = (size_t)(hit - v->text);
+            at = (size_t)(hit - text);
         }
-        while (i < n && (piece[i] == '?' || hky_lower(piece[i]) == v->text[at + i]))
+        while (i < n && (piece[i] == '?' || hky_lower(piece[i]) == text[at + i]))
             i++;
         if (i == n)
             return at;
@@ -90,7 +110,7 @@ static size_t find_piece(const struct view *v, const char *piece, size_t n, size
 }
 
 /* The pieces between '*' in their order: without anchors the leftmost place of each is the best one. */
-static bool phrase_occurs(const struct view *v, struct hky_str phrase)
+static bool phrase_occurs(const struct view *v, const char *text, struct hky_str phrase)
 {
     size_t at = 0;
 
@@ -99,7 +119,7 @@ static bool phrase_occurs(const struct view *v, struct hky_str phrase)
         size_t n = star != NULL ? (size_t)(star - phrase.p) : phrase.n;
 
         if (n > 0) {
-            at = find_piece(v, phrase.p, n, at);
+            at = find_piece(v, text, phrase.p, n, at);
             if (at == SIZE_MAX)
                 return false;
             at += n;
@@ -127,12 +147,12 @@ static bool next_alternative(const char **list, struct hky_str *out)
     return true;
 }
 
-static bool text_fits(const struct view *v, const char *list)
+static bool text_fits(const struct view *v, const char *text, const char *list)
 {
     struct hky_str phrase;
 
     while (next_alternative(&list, &phrase))
-        if (phrase.n > 0 && phrase_occurs(v, phrase))
+        if (phrase.n > 0 && phrase_occurs(v, text, phrase))
             return true;
     return false;
 }
@@ -149,19 +169,31 @@ static bool mx_fits(const char *mx, const char *globs)
     return false;
 }
 
-static bool enhanced_fits(const struct view *v, const char *pattern)
+static bool status_fits(const struct view *v, struct hky_str glob)
 {
-    struct hky_str status = hky_str_z(v->enhanced), glob = hky_str_z(pattern);
+    struct hky_str status = hky_str_z(v->enhanced);
 
     if (!v->has_enhanced)
         return false;
-    if (pattern[0] == 'x' && pattern[1] == '.') { /* any class: compare from the dot */
+    if (glob.n > 1 && glob.p[0] == 'x' && glob.p[1] == '.') { /* any class: compare from the dot */
         status.p++;
         status.n--;
         glob.p++;
         glob.n--;
     }
     return hky_str_glob(glob, status);
+}
+
+static bool enhanced_fits(const struct view *v, const char *pattern)
+{
+    bool is_not = pattern[0] == '!';
+    const char *list = pattern + is_not;
+    struct hky_str glob;
+
+    while (next_alternative(&list, &glob))
+        if (status_fits(v, glob))
+            return !is_not;
+    return is_not;
 }
 
 static bool is_stated(const char *s)
@@ -188,7 +220,9 @@ static bool rule_fits(const struct hky_class_rule *rule, const struct view *v)
         return false;
     if (is_stated(rule->mx) && !mx_fits(q->mx, rule->mx))
         return false;
-    return !is_stated(rule->text) || text_fits(v, rule->text);
+    /* A quota stops an account: that must not be in the hands of whoever chooses an address. */
+    return !is_stated(rule->text) ||
+           text_fits(v, rule->class == HKY_CLASS_QUOTA_EXHAUSTED ? v->spoken : v->text, rule->text);
 }
 
 /* ---- how long the text asks to wait ---- */
@@ -445,8 +479,9 @@ static struct verdict judge_local(const struct view *v, bool *is_temporary)
     *is_temporary = true;
     switch (v->reply->origin) {
     case HKY_ORIGIN_DNS:
-        if (v->q->is_own && text_fits(v, "nxdomain|null mx|does not exist|no such domain|accepts no mail|not found|"
-                                         "no mail is accepted|no mx and no address")) {
+        if (v->q->is_own && text_fits(v, v->text,
+                                      "nxdomain|null mx|does not exist|no such domain|accepts no mail|not found|"
+                                      "no mail is accepted|no mx and no address")) {
             *is_temporary = false;
             return verdict_of(HKY_CLASS_BAD_DOMAIN, HKY_SCOPE_DOMAIN);
         }
@@ -455,7 +490,7 @@ static struct verdict judge_local(const struct view *v, bool *is_temporary)
         *is_temporary = false;
         return verdict_of(HKY_CLASS_TLS, way(v));
     case HKY_ORIGIN_LOCAL:
-        if (text_fits(v, "not an smtp reply")) /* a broken peer, not a message that is wrong */
+        if (text_fits(v, v->text, "not an smtp reply")) /* a broken peer, not a message that is wrong */
             return verdict_of(HKY_CLASS_NETWORK, way(v));
         *is_temporary = false;
         if (v->q->stage == HKY_STAGE_TLS)

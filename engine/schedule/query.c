@@ -81,8 +81,7 @@ static bool is_selected(const struct hky_queue_request *rq, unsigned worker, con
     const struct hky_message *m = r->message;
     struct hky_str scenario = hky_message_fact(m, HKY_FACT_SCENARIO);
     if ((x->has_message && m->id != x->message) || (x->has_older && m->accepted_at_ms > now_ms - x->older_ms) ||
-        (x->state != NULL && strcmp(x->state, state_of(r)) != 0 &&
-         strcmp(x->state, hky_recipient_state_name(r->state)) != 0) ||
+        (x->state != NULL && strcmp(x->state, state_of(r)) != 0) ||
         (x->class != NULL &&
          (r->attempts + r->left_steps == 0 || strcmp(x->class, hky_class_name(r->last_class)) != 0)) ||
         (x->relay != NULL && strcmp(x->relay, relay_of(r)) != 0) ||

@@ -3,7 +3,7 @@
 --   provider  preset of the relay; "own": straight to the recipient's MX; left out: any
 --   mx        globs, "|" between them, over the MX host or the domain spoken to
 --   stage     one or several of connect greeting hello tls auth mail rcpt data dot dsn
---   code      one or {from, to}      enhanced  "5.7.1", "x.7.26" (x: any class), globs
+--   code      one or {from, to}      enhanced  "5.7.1", "x.7.26" (x: any class), globs; "!x.1.*|x.2.*": none of these
 --   text      one or several; each must occur in the text, case ignored; "a*b": a, then later b
 --   class, scope (recipient domain message sender relay path), retry_after (what to wait when the text names nothing)
 --   why       where it is known from
@@ -48,28 +48,35 @@ return {
   { enhanced = "5.7.232", class = "quota_exhausted", scope = "relay", retry_after = "24h", why = MS },
   { enhanced = "5.7.233", class = "quota_exhausted", scope = "relay", retry_after = "24h", why = MS },
   { code = { 400, 599 }, text = {
-      -- a limit or quota of sending
-      "sending limit", "sending quota", "send limit", "send quota", "sent limit", "sender quota", "sender limit",
-      "outgoing*quota", "outgoing*limit", "outbound*quota", "outbound*limit",
-      "relay quota", "relay limit", "smtp quota", "smtp limit", "mail limit exceed", "email limit exceed",
-      "e-mail limit exceed", "message limit exceed", "messages limit exceed", "message quota", "messages quota",
-      "quota*sent", "limit*sent messages",
-      "email quota exceed", "mail quota exceed", "exceeded*email quota", "credits exceeded", "out of credits",
-      "no credits", "not enough credits", "insufficient credits", "exceeded the number of messages",
-      -- a limit or quota of an hour, a day, a month
-      "daily limit", "daily quota", "daily*limit", "daily*quota", "hourly*limit", "hourly*quota", "weekly*limit",
-      "weekly*quota", "monthly*limit", "monthly*quota", "hour limit", "hour quota", "day limit", "day quota",
-      "per-day limit", "24h*limit", "24-hour*limit", "24 hour*limit", "24-hour*quota", "24 hour*quota",
+      "sending limit", "sending quota", "send limit", "send quota", "sent limit", "outgoing limit", "outgoing quota",
+      "outgoing mail limit", "outgoing mail quota", "outgoing email limit", "outgoing email quota",
+      "outgoing message limit", "outgoing message quota", "outbound limit", "outbound quota", "outbound mail limit",
+      "outbound mail quota", "outbound email limit", "outbound email quota", "outbound message limit",
+      "outbound message quota", "submission limit", "relay quota", "transmission limit", "quota*for sending",
+      "limit*sent messages", "credits exceeded", "out of credits", "no credits", "not enough credits",
+      "insufficient credits", "exceeded the number of messages", "allotted number of emails",
+      "allotted number of messages", "max emails per hour", "max defers and failures per hour", "plan exhausted" },
+    class = "quota_exhausted", scope = "relay", why = "cPanel, Plesk, Exim, Postfix policy services, hosters" },
+  -- Limits of an hour, a day, a month may also be the recipient's own, and limits of size and number: where the enhanced
+  -- code speaks of the address, the mailbox, the size or the number of recipients it is right.
+  { code = { 400, 599 }, enhanced = "!x.1.*|x.2.*|x.3.4|x.5.3|x.6.*", text = {
+      "daily limit", "daily quota", "daily cap", "daily message limit", "daily message quota", "daily mail limit",
+      "daily mail quota", "daily email limit", "daily email quota", "daily recipient limit", "daily recipient quota",
+      "hourly limit", "hourly quota", "hourly cap", "hourly message limit", "hourly mail limit", "hourly email limit",
+      "weekly limit", "weekly quota", "monthly limit", "monthly quota", "hour limit", "hour quota", "day limit",
+      "day quota", "per-day limit", "24h limit", "24-hour limit", "24 hour limit", "24-hour quota", "24 hour quota",
+      "smtp limit reached", "smtp limit exceeded", "smtp quota", "user limit exceeded",
       "limit*per hour", "limit*per day", "limit*per month", "limit*an hour", "limit*a day", "limit*24 hours",
-      "limit*24h", "limit*this hour", "limit*today", "limit*for the day", "limit*for today", "quota*per hour",
-      "quota*per day", "quota*per month", "quota*24 hours", "quota*24h", "quota*today", "quota*for the day",
-      "quota*for today",
-      -- so many in an hour, a day
-      "messages per day", "messages per hour", "messages a day", "messages an hour", "messages/day", "messages/hour",
-      "mails per day", "mails per hour", "mails a day", "mails an hour", "mails/day", "mails/hour",
+      "limit*24h", "limit*24 hrs", "limit*this hour", "limit*today", "limit*for the day", "limit*for today",
+      "limit*mails/hour", "limit*mails sent", "limit*messages sent", "limit*emails sent", "quota*per hour",
+      "quota*per day", "quota*per month", "quota*24 hours", "quota*24h", "quota*mails per", "quota*today",
+      "quota*for the day", "quota*for today", "maximum*in 24h", "maximum*in 24 hours", "maximum*per 24 hours",
+      "maximum*per hour", "maximum*per day", "maximum*today", "max*within 1 day", "max*for today", "max*per hour",
+      "max*per day", "messages per day", "messages per hour", "messages a day", "messages an hour", "messages/day",
+      "messages/hour", "mails per day", "mails per hour", "mails a day", "mails an hour", "mails/day", "mails/hour",
       "mail per day", "mail per hour", "recipients per day", "recipients per hour", "recipients a day",
-      "max emails per hour", "messages in 24", "messages*in the last 24", "emails*in the last 24",
-      "recipients*in the last 24", "messages today", "emails today", "mails today" },
+      "messages in 24", "mails in 24", "messages in the last 24", "emails in the last 24",
+      "recipients in the last 24" },
     class = "quota_exhausted", scope = "relay", why = "cPanel, Plesk, Exim, Postfix policy services, hosters" },
 
   ------------------------------------------------------------------------------------------------ carriers, own delivery

@@ -652,8 +652,21 @@ static void test_quota_wording(void **state)
         "550 5.7.1 Outbound message quota exceeded",
         "451 4.3.2 message limit exceeded for the day",
         "550 Your account has no credits left",
-        "452 4.5.3 You have reached a limit of 100 mails/hour",
+        "452 4.7.1 You have reached a limit of 100 mails/hour",
         "550 5.7.0 Weekly sending limit reached",
+        "550 Maximum number of messages allowed in 24h exceeded",
+        "550 You have reached the maximum number of recipients per 24 hours",
+        "550 5.4.6 Daily cap reached",
+        "550 You reached your max 300 mails within 1 day",
+        "550 exceeded max number of recipients for today",
+        "550 5.5.1 Limit of 500 mails sent reached",
+        "554 monthly plan exhausted: upgrade your plan",
+        "550 Domain x.test has exceeded the max defers and failures per hour",
+        "550 5.7.1 Your account has exceeded its allotted number of emails",
+        "550 5.7.0 transmission limit exceeded",
+        "550 5.7.1 User limit exceeded (500 mails in 24 hrs)",
+        "550 5.2.1 Message submission limit for this account has been reached",
+        "554 5.7.1 Message blocked due to hourly cap of 100",
     };
     static const struct {
         const char *reply;
@@ -671,6 +684,18 @@ static void test_quota_wording(void **state)
         {"454 Throttling failure: Maximum sending rate exceeded.", C(RATE_LIMITED)},
         {"421 4.7.0 Too many connections from your host", C(RATE_LIMITED)},
         {"452 4.5.3 Too many recipients", C(RATE_LIMITED)},
+        {"552 5.2.2 Recipient's email quota exceeded", C(MAILBOX_FULL)},
+        {"550 5.1.1 <daily.limit@r1.test>: Recipient address rejected: User unknown", C(BAD_MAILBOX)},
+        {"550 <sending.quota@r1.test>: Recipient address rejected: User unknown", C(BAD_MAILBOX)},
+        {"550 5.1.1 No such user; daily digest: limited service", C(BAD_MAILBOX)},
+        {"552 5.3.4 Message exceeds outgoing message size limit", C(SIZE_FORMAT)},
+        {"552 5.3.4 e-mail limit exceeded: 25 MB", C(SIZE_FORMAT)},
+        {"552 5.2.2 Mailbox message quota exceeded", C(MAILBOX_FULL)},
+        {"452 4.2.2 mailbox full: message limit exceeded", C(MAILBOX_FULL)},
+        {"552 5.2.2 <u@x.test>: user has exceeded their email quota", C(MAILBOX_FULL)},
+        {"452 4.2.2 The recipient has exceeded the daily limit of messages it may receive", C(MAILBOX_FULL)},
+        {"452 4.5.3 Too many recipients, limit 100 per message; 100 recipients per hour", C(RATE_LIMITED)},
+        {"550 5.7.1 mail from 1.2.3.4 blocked by daily blacklist; limit your mail", C(BLOCKED_IP)},
     };
     static const enum hky_stage stages[] = {S(MAIL), S(RCPT), S(DATA), S(DOT)};
     unsigned n_bad = 0;
