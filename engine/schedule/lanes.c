@@ -173,6 +173,13 @@ static bool are_alike(const struct hky_recipient *a, const struct hky_recipient 
             hky_str_eq(hky_message_fact(a->message, HKY_FACT_AUTHOR), hky_message_fact(b->message, HKY_FACT_AUTHOR)));
 }
 
+/* It came here because the relay of its step was drained, which is over, or is drained to another one by now. */
+static bool belongs_elsewhere(struct lane *l, const struct hky_recipient *r)
+{
+    const struct hky_relay *relay = schedule_relay(l->shard->s, l->pub.policy, r->plan->steps[r->step].relay);
+    return relay != NULL && relay != l->pub.relay;
+}
+
 /* What a paused lane holds goes on to relays that can take it now: they pull, nothing is pushed. */
 static void lane_pull(struct lane *l)
 {
@@ -187,7 +194,13 @@ static void lane_pull(struct lane *l)
                 next = recipients_next(r);
                 if (stays != NULL && are_alike(r, stays))
                     continue;
-                if (recipient_leave_step(l->shard, r, HKY_CLASS_PAUSED)) {
+                if (belongs_elsewhere(l, r)) {
+                    recipient_unplace(l->shard, r);
+                    recipient_place_later(l->shard, r);
+                    moved++;
+                    if (next == NULL)
+                        break;
+                } else if (recipient_leave_step(l->shard, r, HKY_CLASS_PAUSED)) {
                     moved++;
                     if (next == NULL)
                         break; /* q may be gone with its last one */

@@ -360,9 +360,41 @@ static void changes_of_state_are_traced(void **state)
     fclose(file);
 }
 
+/* Drained to a relay that is paused, the mail must come back when the drain ends, or follow a new one. */
+static void the_end_of_a_drain_takes_mail_back_from_a_paused_relay(void **state)
+{
+    (void)state;
+    for (int is_new_drain = 0; is_new_drain < 2; is_new_drain++) {
+        struct stage st;
+        struct hky_error e;
+        stage_init(&st);
+        fake_relay(&st.policy, "ses");
+        fake_relay(&st.policy, "own");
+        fake_relay(&st.policy, "rental");
+        stage_start(&st);
+        struct hky_plan *plan = fake_plan((struct hky_step[]){fake_step("ses")}, 1);
+        assert_int_equal(hky_schedule_pause(st.r.schedule, "own", 0, &e), HKY_OK);
+        assert_int_equal(hky_schedule_drain_relay(st.r.schedule, "ses", "own", 0, &e), HKY_OK);
+        turns(&st);
+        send(&st, plan);
+        expect_wait(&st, "own");
+        if (is_new_drain)
+            assert_int_equal(hky_schedule_drain_relay(st.r.schedule, "ses", "rental", 0, &e), HKY_OK);
+        else
+            assert_int_equal(hky_schedule_resume(st.r.schedule, "ses", &e), HKY_OK);
+        turns(&st);
+        st.log[0] = '\0';
+        answer(&st, is_new_drain ? "rental" : "ses", HKY_CLASS_OK, false, 0);
+        expect(&st, is_new_drain ? "delivered:rental" : "delivered:ses");
+        hky_plan_unref(&plan);
+        stage_end(&st);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_end_of_a_drain_takes_mail_back_from_a_paused_relay),
         cmocka_unit_test(a_wish_is_kept_until_the_attempt_ends),
         cmocka_unit_test(a_wish_comes_true_when_the_job_is_given_back),
         cmocka_unit_test(a_wish_can_be_taken_back),
