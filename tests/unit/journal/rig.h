@@ -276,6 +276,18 @@ static inline void rig_rounds(struct rig *r, unsigned n)
     } while (is.upkeep_rounds < was.upkeep_rounds + n + 1); /* one may have been under way */
 }
 
+/* Until maintenance has made its spares: the next call that fails is not one of its own then. */
+static inline void rig_at_rest(struct rig *r)
+{
+    struct hky_journal_stats s;
+
+    do {
+        usleep(1000);
+        hky_journal_stats(r->j, &s);
+    } while (s.free_segments < 3);
+    rig_rounds(r, 2);
+}
+
 /* Body of `m` as the journal gives it, compared with what was made. */
 static inline void rig_on_body(struct hky_body_read *read)
 {

@@ -201,6 +201,7 @@ static void what_was_refused_stays_refused_when_the_word_of_it_moves(void **stat
     set_up(&r, &d, &io);
     rig_put(&r, 1, 1, 1000); /* it lives in the segment that fails, which therefore stays */
     refused = make_message(&r, 2, 1, 1000);
+    rig_at_rest(&r);
     atomic_store(&d.fails_writes_after_sync, true); /* nor can the refused record be made unreadable */
     atomic_store(&d.syncs_that_fail, 1);
     assert_int_equal(rig_accept(&r, refused), HKY_E_IO);

@@ -597,6 +597,7 @@ static void the_body_of_a_refused_large_message_goes(void **state)
     hky_id_format(7, name);
     snprintf(path, sizeof path, "%s/big/%s", r.dir, name);
     assert_int_equal(access(path, F_OK), 0);
+    rig_at_rest(&r);
     pthread_mutex_lock(&f.lock);
     f.call = SYNC;
     f.at = 1;
