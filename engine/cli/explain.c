@@ -97,7 +97,7 @@ static bool load(struct explain_case *c, const struct explain_wish *w)
     hky_problems_fini(&problems);
     if (err != HKY_OK)
         return false;
-    if ((err = hky_vm_new(c->policy, &c->vm, &e)) != HKY_OK || (err = hky_loop_new(&c->loop, &e)) != HKY_OK) {
+    if (hky_vm_new(c->policy, &c->vm, &e) != HKY_OK || hky_loop_new(&c->loop, &e) != HKY_OK) {
         fprintf(stderr, "hikyaku explain: %s\n", e.text);
         return false;
     }

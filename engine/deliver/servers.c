@@ -4,6 +4,7 @@
 #include "base/map.h"
 #include "hikyaku/state.h"
 
+#include <inttypes.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -140,8 +141,9 @@ static void keep(struct hky_server *server, enum trust trust)
     server->trial = NULL;
     if (s->state == NULL)
         return;
+    int64_t until_ms = hky_clock_now_ms(s->clock) + REFUSED_FOR_MS;
     if (trust == TRUST_NO)
-        snprintf(value, sizeof(value), "no %lld", (long long)(hky_clock_now_ms(s->clock) + REFUSED_FOR_MS));
+        snprintf(value, sizeof(value), "no %" PRId64, until_ms);
     char *old = hky_state_get(s->state, KIND, server->key);
     if (old == NULL && (trust == TRUST_UNKNOWN || s->n_kept >= SERVERS_MAX))
         return;
