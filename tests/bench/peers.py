@@ -171,7 +171,7 @@ class Hikyaku:
 
     def start(self, sink_port, env=None):
         for name in glob.glob(self.world.path(self.spool, "events*")):
-            os.unlink(name)
+            shutil.rmtree(name) if os.path.isdir(name) else os.unlink(name)
         return self.world.engine(policy(sink_port, self.tls, self.workers), name=f"engine-{time.monotonic_ns()}", spool=self.spool, log="error", env=env,
                                  binary=self.binary)
 
