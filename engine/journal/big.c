@@ -1,7 +1,7 @@
 /*
  * Large bodies: big/ID, streamed by one thread as they arrive. Written under ID.part, closed with a trailer that holds
- * the body's checksum, synced, renamed, the folder synced; only then their message may be submitted. What is left
- * without a message after a crash is removed at start.
+ * the body's checksum, synced and renamed; then the folder is synced. Only then may their message be submitted. A file
+ * that a crash left without a message is removed at the next start.
  */
 #include "journal/internal.h"
 
@@ -155,7 +155,7 @@ static void room_told(struct hky_task *task)
     b->is_room_posted = false;
     is_over = b->is_aborted || b->is_committed;
     if (is_over)
-        list_big(w, b); /* it waited for this task before it may go */
+        list_big(w, b); /* it waited for this task before it could be freed */
     pthread_mutex_unlock(&w->lock);
     if (!is_over && b->on_room != NULL)
         b->on_room(b->ctx);
@@ -317,7 +317,8 @@ enum hky_err journal_big_start(struct hky_journal *j, struct hky_error *e)
     return HKY_OK;
 }
 
-/* Given up while word of room was on its way to a loop that has stopped since. The next start removes the file. */
+/* The body was given up while the message that there is room was on its way to a loop that has stopped since. The next
+ * start removes the file. */
 static void free_left(struct big_writer *w)
 {
     struct hky_big *b, *next;
@@ -360,7 +361,7 @@ void journal_big_unlink(struct hky_journal *j, uint64_t id)
         atomic_fetch_sub(&j->big_octets, (unsigned long long)st.st_size);
 }
 
-/* A whole body without a message. Where records were damaged, one of them may be the message. */
+/* A whole body without a message: if records were damaged, its message may be one of them. */
 static bool is_evidence(struct hky_journal *j, const char *name)
 {
     char to[32];

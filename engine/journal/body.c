@@ -1,8 +1,9 @@
 /*
  * Bodies: from memory by reference, from the page cache at once, from the disk by a thread of its own. What comes from
- * the disk is compared with its checksum before its last piece is given; one that does not fit is copied to damaged/.
- * m->body is taken away while others read it, and a message moves while it is read: both under body_lock, which is held
- * for a few instructions only. A segment that is being read is counted in `readers` and not given away.
+ * the disk is compared with its checksum before its last piece is given; a body that does not match is copied to
+ * damaged/. m->body may be dropped while others read it, and a message may move to another segment: both happen under
+ * body_lock, which is held for a few instructions only. While a segment is read, `readers` counts it, and it is not
+ * recycled.
  */
 #include "journal/internal.h"
 
@@ -35,7 +36,7 @@ void journal_disk_body_drop(struct hky_journal *j, struct hky_message *m)
     struct hky_body *b;
 
     pthread_mutex_lock(journal_body_lock(j, m->id));
-    /* Only what is on disk: before that it is the only copy. */
+    /* Only a body that is on disk may be dropped: before that this is the only copy. */
     b = __atomic_load_n(&m->segment, __ATOMIC_ACQUIRE) != 0 && !m->is_big ? m->body : NULL;
     if (b != NULL)
         __atomic_store_n(&m->body, NULL, __ATOMIC_RELEASE);
@@ -52,7 +53,7 @@ void journal_body_over_budget(struct hky_journal *j, struct hky_message *m)
         journal_disk_body_drop(j, m);
 }
 
-/* The segment a message lies in, kept from being given away until `readers` goes down again. */
+/* The segment that holds a message; it is not recycled until the caller counts `readers` down again. */
 static struct segment *pin_segment(struct hky_journal *j, struct hky_message *m, uint64_t *body_at)
 {
     struct segment *s = NULL;
@@ -91,7 +92,7 @@ static void answer(struct hky_body_read *r, enum hky_err result, char *p, size_t
     r->n = n;
 }
 
-/* The header before the body says whose it is, and what its checksum is. */
+/* The record's header, before the body, holds the message's id and the body's checksum. */
 static bool is_right(const struct segment *s, const struct hky_message *m, const char *p, uint32_t *stored_crc)
 {
     struct record rec;
@@ -103,8 +104,8 @@ static bool is_right(const struct segment *s, const struct hky_message *m, const
     return true;
 }
 
-/* The checksum over the pieces so far, this one included. False: it was the last one, and they are not the body. A
- * piece out of turn is not checked. */
+/* Takes this piece into the checksum. False: it was the last piece, and the checksum of all is not the stored one. A
+ * piece that is read out of order is not checked. */
 static bool is_sound(struct hky_body_read *r, const char *p, size_t n)
 {
     uint32_t crc;
@@ -127,7 +128,7 @@ static void begin_check(struct hky_body_read *r, bool is_known, uint32_t stored_
     r->stored_crc = stored_crc;
 }
 
-/* Copied to damaged/, where it stays when the message goes. On the reader's thread. */
+/* Copies a damaged body to damaged/, where it stays when the message is gone. Runs on the reader's thread. */
 static void set_body_aside(struct hky_journal *j, const struct hky_message *m, const char *p, size_t n, const char *why)
 {
     char id[HKY_ID_TEXT], name[HKY_ID_TEXT + 8], to[32] = "";
@@ -146,7 +147,7 @@ static void set_body_aside(struct hky_journal *j, const struct hky_message *m, c
             is_kept ? to : "none");
 }
 
-/* The record of a body in a segment as it stands on disk: for damaged/, and to say where it is. */
+/* The record of a body as it is on disk: what is copied to damaged/ and named in the log. */
 static void set_record_aside(struct hky_journal *j, struct hky_message *m, const char *why)
 {
     uint64_t body_at;
@@ -179,7 +180,8 @@ static enum hky_err read_octets(const struct segment *s, char *p, size_t n, uint
     return HKY_OK;
 }
 
-/* Reads the piece at r->at. False: it would block, or what came is not right, which the reader's thread looks into. */
+/* Reads the piece at r->at. False: reading would block, or the octets are wrong; the reader's thread then reads again.
+ */
 static bool read_piece(struct hky_journal *j, struct hky_body_read *r, int flags)
 {
     size_t head = r->at == 0 ? RECORD_HEADER : 0, n = piece_of(r);
@@ -217,7 +219,7 @@ static bool read_piece(struct hky_journal *j, struct hky_body_read *r, int flags
     return true;
 }
 
-/* What the trailer says; a file that ends with its body has none. NULL, or what is wrong. */
+/* Reads the trailer; a file that ends with its body has none. Returns NULL, or what is wrong. */
 static const char *read_trailer(struct hky_body_read *r, int fd)
 {
     const struct hky_message *m = r->message;
@@ -285,8 +287,8 @@ struct hky_body *journal_disk_body_in_memory(struct hky_journal *j, struct hky_m
     return b;
 }
 
-/* What the page cache has of n octets at `at`, all of it; else the disk is asked for it and nothing waits, but on a
- * file system that cannot say what is in the cache (NFS). */
+/* Reads n octets at `at` if the page cache has all of them; else it asks the disk to read them ahead and does not wait.
+ * Only a file system that cannot say what is in the cache (NFS) blocks. */
 static bool read_cached(int fd, char *p, size_t n, uint64_t at)
 {
     size_t got = 0;
@@ -324,7 +326,7 @@ static bool read_big_header(struct hky_journal *j, const struct hky_message *m, 
     return ok;
 }
 
-/* The whole body where it is not large: a damaged one must not decide which way its message goes. */
+/* Reads the whole body unless it is large: a damaged body must not decide the route of its message. */
 static bool read_header(struct hky_journal *j, struct hky_message *m, char *p, size_t n)
 {
     uint64_t body_at;

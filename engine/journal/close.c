@@ -1,12 +1,12 @@
 /*
- * Closing a segment: its footer says what stands in it, so that a start need not read its records. What nobody will ask
- * for again is left out of it.
+ * Closing a segment: its footer lists what the segment holds, so that a start need not read its records. Records that
+ * nobody will need again are left out of the list.
  */
 #include "journal/internal.h"
 
-/* Under index_lock. What the footer may leave out: messages that are finished as a whole (leaving them out says as
- * much), and with them their results, and attempts that are not the newest. Not copies: one says of the original, whose
- * segment may stand for longer, that it is dead. */
+/* Under index_lock. The footer may leave out messages of which every recipient is finished (a missing entry means just
+ * that) with their results, and attempts that are not the newest. It keeps copies: a copy is the evidence that its
+ * original, whose segment may last longer, is dead. */
 static bool foot_needs(struct hky_journal *j, struct segment *s, const struct foot_entry *f, struct hky_idmap *gone)
 {
     static char mark;
@@ -16,14 +16,15 @@ static bool foot_needs(struct hky_journal *j, struct segment *s, const struct fo
     switch (f->type) {
     case RECORD_ACCEPTED:
         if (!journal_message_meta_parse(hky_str_of(f->meta, f->meta_n), &m))
-            return true; /* the next start, too, must know that it is there */
+            return true; /* the next start must know of it, too */
         for (uint32_t i = 0; i < m.n_recipients; i++)
             if (!journal_segment_is_dead(s, f->ordinal + i))
                 return true;
         hky_idmap_put(gone, f->key, &mark);
         return false;
     case RECORD_FINISHED:
-        return hky_idmap_get(gone, f->key) == NULL; /* one with a notice has the notice's id as its key, and stays */
+        return hky_idmap_get(gone, f->key) ==
+               NULL; /* a result with a notice has the notice's id as its key; it stays */
     case RECORD_ATTEMPT:
         t = journal_index_get(&j->index, f->key);
         if (t == NULL)
@@ -60,7 +61,7 @@ void journal_segment_close(struct hky_journal *j, struct segment *s)
     if (!s->is_failed) {
         foot_compact(j, s);
         if (journal_segment_write_footer(j, s) != HKY_OK) {
-            s->is_failed = true; /* its records stand; the next start reads them one by one */
+            s->is_failed = true; /* its records are good; the next start reads them one by one */
             hky_log(j->params.log, HKY_LOG_WARN, "journal", "segment=%u error=no_footer", s->slot);
         }
     }

@@ -1,8 +1,9 @@
 /*
  * Leftovers: what still lives in a segment that is mostly empty is copied into a cold segment, so that a message that
  * waits for days does not keep 64 MB. A copy carries every recipient's newest state; it is durable before the index
- * points to it, and it is evidence that the old copy is dead (see free.c). Newer results are told apart by their seq.
- * All on the maintenance thread, which also frees: what is read here is not given away meanwhile.
+ * points to it, and it is evidence that the old copy is dead (see free.c). A result that came after the copy has a
+ * higher seq. All of this runs on the maintenance thread, which also frees, so no segment is recycled while it is read
+ * here.
  */
 #include "journal/internal.h"
 
@@ -12,7 +13,7 @@
 
 enum { BATCH_OCTETS = 1 << 20, COLD_AFTER_MS = 60000 };
 
-/* One message on its way. */
+/* One message that is being moved. */
 struct move {
     struct move *next;
     struct hky_message *message; /* counted */
@@ -37,7 +38,7 @@ static void move_free(struct move *m)
     free(m);
 }
 
-/* What the index says of the message in this entry; NULL when it does not live here. */
+/* The index's entry for the message of this footer entry; NULL when the message does not live in this segment. */
 static struct move *take_move(struct mover *v, const struct foot_entry *f)
 {
     struct hky_journal *j = v->j;
@@ -97,7 +98,7 @@ static bool add_newest(struct mover *v, struct entry *e, const struct move *m, u
     bool ok = true;
 
     if (!m->was_live[i] && meta->final == 0)
-        meta->final = HKY_RCPT_DELIVERED; /* how it ended is not kept, that it ended is */
+        meta->final = HKY_RCPT_DELIVERED; /* only that it ended is kept, not how */
     if (m->was_live[i] && m->places[i].slot != AT_HOME.slot) {
         ok = read_record(v->j, m->places[i].slot, (uint64_t)m->places[i].at8 * 8, &rec, &p) &&
              rec.type == RECORD_ATTEMPT && journal_attempt_meta_parse(hky_str_of(p + rec.body_n, rec.meta_n), &a);
@@ -116,8 +117,8 @@ static bool add_newest(struct mover *v, struct entry *e, const struct move *m, u
     return ok;
 }
 
-/* The `moved` record of a message, its body and plans by reference. NULL: something of it cannot be read, or with all
- * its states it is larger than a segment. */
+/* Makes the `moved` record of a message, with its body and plans by reference. NULL: a part of it cannot be read, or it
+ * is, with all its states, larger than a segment. */
 static struct entry *moved_entry(struct mover *v, const struct foot_entry *f, const struct move *m)
 {
     struct finished_meta fin;
@@ -208,8 +209,8 @@ static enum hky_err write_plans(struct hky_journal *j, struct segment *s, const 
     return err;
 }
 
-/* Under index_lock: the message lives in `to` from now on. true: somebody ended meanwhile, and only the old copy's
- * segment has evidence of that. */
+/* Under index_lock: the message lives in `to` from now on. True: a recipient was finished meanwhile, and only the
+ * segment of the old copy has evidence of that. */
 static bool relocate(struct mover *v, struct segment *to, const struct move *m)
 {
     struct hky_journal *j = v->j;
@@ -280,8 +281,8 @@ static void drop_moves(struct mover *v)
     v->octets = 0;
 }
 
-/* The record that says where the segment ends may not reach the disk either; the first copy is made unreadable where it
- * stands, for what a restart reads may be in memory only. */
+/* The record that says where the segment ends may fail to reach the disk, too. So the first copy is made unreadable in
+ * place: a restart may read it from the page cache although the disk never got it. */
 static void blot_copies(struct mover *v, struct segment *s)
 {
     static const char none[RECORD_HEADER];
@@ -294,7 +295,7 @@ static void blot_copies(struct mover *v, struct segment *s)
         (void)journal_segment_write(v->j, s, &iov, 1, first);
 }
 
-/* Copies that are not surely durable must not come back either: the segment ends before them. */
+/* Copies that may not be durable must not come back: the segment is made to end before them. */
 static void fail_cold(struct mover *v)
 {
     struct segment *s = v->j->maintain.cold;
@@ -358,7 +359,7 @@ static bool move_one(struct mover *v, const struct foot_entry *f)
     if (m == NULL)
         return true;
     e = moved_entry(v, f, m);
-    if (e == NULL) { /* it stays where it is, and so does its segment */
+    if (e == NULL) { /* the message stays where it is, and its segment with it */
         v->from->is_stuck = true;
         move_free(m);
         return true;

@@ -1,6 +1,6 @@
 /*
- * The committer: takes what is queued, one gathered write, one fdatasync when anybody waits, then tells.
- * Why a 250 is safe: `durable` is handed out in tell() only, for entries that settle() saw behind a sync that
+ * The committer takes what is queued, writes it in one gathered write, syncs once if anybody waits, then reports
+ * results. Why a 250 is safe: `durable` is handed out in tell() only, for entries that settle() saw behind a sync that
  * succeeded. After a write or sync that failed nothing more is asked of that file: see fail().
  */
 #include "journal/internal.h"
@@ -47,7 +47,7 @@ static void tell(struct hky_journal *j)
         struct waiter *w = e->waiter;
         enum hky_err result = e->result;
 
-        journal_entry_free(j, e); /* before: who asks for room in `done` finds it */
+        journal_entry_free(j, e); /* freed first: a submitter that asks for room in `done` must find it */
         if (w != NULL)
             journal_waiter_done(w, result);
         if (c == NULL)
@@ -198,7 +198,7 @@ static void put_record(struct hky_journal *j, struct entry *e, struct gather *g)
     gather_add(g, e->head, RECORD_HEADER);
     if (r.body_n > 0)
         gather_add(g, e->body->p, r.body_n);
-    gather_add(g, e->meta.p, (size_t)(octets - RECORD_HEADER - r.body_n)); /* the pad stands behind the meta */
+    gather_add(g, e->meta.p, (size_t)(octets - RECORD_HEADER - r.body_n)); /* the padding follows the meta */
     journal_foot_add(&s->foot, &r, s->at, e->meta.p);
     if (e->type == RECORD_ATTEMPT)
         journal_segment_count_attempt(s, r.meta_n);
@@ -240,8 +240,8 @@ static enum hky_err close_hot(struct hky_journal *j, struct gather *g)
     return HKY_OK;
 }
 
-/* A hot segment with room for `e`, or e->result says why there is none for it. Otherwise HKY_E_FULL or HKY_E_IO is what
- * the disk answered, and what is gathered is not on it. */
+/* Provides a hot segment with room for `e`, or sets e->result to the reason why this entry gets none. HKY_E_FULL or
+ * HKY_E_IO: the disk failed, and what has been gathered is not on it. */
 static enum hky_err make_room(struct hky_journal *j, struct entry *e, struct gather *g)
 {
     uint64_t need = journal_entry_need(e);
@@ -291,7 +291,7 @@ static bool is_stale_cap(struct hky_journal *j, const struct entry *e)
     return v == NULL || v->slot != e->from.slot;
 }
 
-/* Maintenance copies what was the newest when it looked; since then a newer one may have come. */
+/* Maintenance copied the attempt that was newest when it looked; a newer one may have come since. */
 static bool is_stale_copy(struct hky_journal *j, const struct entry *e)
 {
     struct tracked *t;
@@ -312,7 +312,8 @@ static bool is_stale_copy(struct hky_journal *j, const struct entry *e)
     return is_stale;
 }
 
-/* Writes all of `l`, syncs when somebody waits. An error leaves the rest in `l` and what was written in j->unsynced. */
+/* Writes all of `l` and syncs if somebody waits. After an error the rest is in `l`, and what was written in
+ * j->unsynced. */
 static enum hky_err write_list(struct hky_journal *j, struct entry_list *l, bool must_sync, struct gather *g)
 {
     enum hky_err err = HKY_OK;
@@ -325,7 +326,8 @@ static enum hky_err write_list(struct hky_journal *j, struct entry_list *l, bool
             finish_with(j, journal_list_take(l), e->result);
             continue;
         }
-        if (e->type == RECORD_END || is_stale_copy(j, e)) { /* only to be told, when what is written is durable */
+        if (e->type == RECORD_END ||
+            is_stale_copy(j, e)) { /* not written: only answered, once what was written is durable */
             e->type = RECORD_END;
             journal_list_add(&j->unsynced, journal_list_take(l));
             continue;
@@ -364,8 +366,8 @@ static struct entry *void_entry(struct segment *s, const struct entry_list *refu
     return e;
 }
 
-/* Until the `void` record is durable only this keeps a refused message from coming back: its header goes, as far as the
- * disk takes that. Replay then ends there; what stood behind it is written again elsewhere. */
+/* Until the `void` record is durable, only this keeps a refused message from coming back: its header is overwritten, if
+ * the disk takes the write. Replay then ends there; the records behind it are written again elsewhere. */
 static void blot_refused(struct hky_journal *j, struct segment *s)
 {
     static const char none[RECORD_HEADER];
@@ -417,8 +419,8 @@ static void fail(struct hky_journal *j, struct entry_list *l, struct entry_list 
         journal_list_add(refused, e);
 }
 
-/* Who asks whether something is on disk is told that it is not. Results wait on. At the stop maintenance is joined
- * first and must not wait either for what will not come. */
+/* A submitter that asks whether something is on disk is told that it is not; results keep waiting. At the stop,
+ * maintenance is joined first, so it must not wait either for a sync that will not come. */
 static void give_up(struct hky_journal *j, enum hky_err err)
 {
     struct entry_list l = j->waiting;
@@ -491,7 +493,7 @@ bool journal_commit_cut(struct hky_journal *j, struct entry_list *entries)
     return ok;
 }
 
-/* How long to sleep; -1: until something comes. */
+/* How many ms to sleep; -1: until something is queued. */
 static int64_t wait_ms(struct hky_journal *j)
 {
     int64_t now = hky_mono_ms(), due = -1;
@@ -503,7 +505,7 @@ static int64_t wait_ms(struct hky_journal *j)
     return due < 0 ? -1 : due > now ? due - now : 0;
 }
 
-/* Until somebody is waited for, at most `ms`; true when the time is over. Under the queue's lock. */
+/* Sleeps until somebody waits for an entry, at most `ms`; true when the time is over. Under the queue's lock. */
 static bool linger(struct hky_journal *j, int64_t ms)
 {
     struct timespec until = journal_in_ms(ms);
@@ -556,7 +558,7 @@ void *journal_committer_run(void *journal)
         is_due = had_unsynced && hky_mono_ms() - j->oldest_unsynced_ms >= SYNC_AFTER_MS;
         j->n_taken += l.n;
         commit_round(j, &l, is_stopping || is_due, &g);
-        if (j->waiting.first == NULL) /* all that was taken is with the kernel, or was refused */
+        if (j->waiting.first == NULL) /* everything taken was handed to the kernel or refused */
             atomic_store_explicit(&j->n_written, j->n_taken, memory_order_release);
         if (!had_unsynced || j->unsynced.first == NULL)
             j->oldest_unsynced_ms = hky_mono_ms();

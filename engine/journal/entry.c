@@ -1,4 +1,4 @@
-/* What is queued for the committer: made, sealed with its checksums, submitted, waited for. */
+/* Entries for the committer's queue: how they are made, sealed with checksums, submitted and waited for. */
 #include "journal/internal.h"
 
 #include "base/hash.h"
@@ -35,7 +35,7 @@ void journal_entry_free(struct hky_journal *j, struct entry *e)
 
 void journal_entry_seal(struct entry *e)
 {
-    /* The pad of the record is written from behind the meta. */
+    /* The record's padding is written from the octets behind the meta. */
     if (hky_buf_reserve(&e->meta, 8) != NULL)
         memset(e->meta.p + e->meta.n, 0, 8);
     e->meta_crc = hky_crc32c(0, e->meta.p, e->meta.n);
@@ -99,8 +99,9 @@ struct entry *journal_list_take(struct entry_list *l)
 }
 
 /*
- * Who is waited for wakes the committer at once. Results nobody waits for ride along: with steady mail the next accept
- * is there within a millisecond or two, and waking a thread for each would cost more than writing it.
+ * An entry that somebody waits for wakes the committer at once. Results that nobody waits for are written with the next
+ * entry: with steady mail one comes within a millisecond or two, and waking a thread for each would cost more than
+ * writing it.
  */
 void journal_entry_submit(struct hky_journal *j, struct entry *e)
 {

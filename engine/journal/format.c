@@ -192,7 +192,7 @@ bool journal_message_meta_parse(struct hky_str meta, struct message_meta *m)
     m->id = hky_cursor_u64(&c);
     m->message = hky_cursor_lstr(&c);
     m->rcpts = c;
-    /* 21 octets is the least a recipient takes: a count that cannot be is refused before anything is sized by it */
+    /* A recipient takes at least 21 octets: an impossible count is refused before anything is allocated by it. */
     return !c.is_bad && m->n_recipients > 0 && m->n_recipients <= JOURNAL_RCPT_MAX && m->n_recipients <= c.n / 21;
 }
 

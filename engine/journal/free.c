@@ -1,7 +1,8 @@
 /*
- * Freeing: giving back what nobody lives in. A segment may hold the only word that something in an older one is
- * finished. Before it goes, that word is committed again as a bitmap of the older segment, and the newest attempts and
- * caps it holds as they are; only then its header is overwritten. Else finished mail would come back.
+ * Freeing segments in which no message lives. A segment may hold the only record that something in an older one is
+ * finished. Before it is freed, this is committed again as a bitmap of the older segment, and the newest attempts and
+ * caps that it holds are committed again as they are; only then its header is overwritten. Else finished mail would
+ * come back.
  */
 #include "journal/internal.h"
 
@@ -9,15 +10,16 @@
 
 enum { RENEWED_AT_ONCE = 256 };
 
-/* Half of it or more would only be written again elsewhere. With more newest attempts than a segment holds that would
- * never end: each segment full of them is emptied into the next. It waits until they are overtaken or done, or results
- * need the room. */
+/* Freeing this segment would write half of it or more again elsewhere. With more newest attempts than one segment
+ * holds, that would never end: each full segment would be emptied into the next. So it waits until newer attempts or
+ * results have replaced them, or until results need the room. */
 static bool is_mostly_newest(const struct segment *s)
 {
     return s->n_newest > 0 && s->attempt_octets / s->n_attempts * s->n_newest >= s->octets / 2;
 }
 
-/* The oldest nobody lives in, after `last`. Oldest first: then the newer ones have less to say again. */
+/* The oldest segment after `last` in which nobody lives. The oldest is freed first: then newer ones have less evidence
+ * to write again. */
 static struct segment *oldest_done(struct hky_journal *j, uint64_t last)
 {
     struct segment *s = NULL;
@@ -46,7 +48,7 @@ static void renew_evidence(struct hky_journal *j, struct segment *s, struct wait
         if (other != NULL)
             hky_buf_add(&dead->meta, other->dead, (other->n_ordinals + 7) / 8);
         pthread_mutex_unlock(&j->index_lock);
-        if (other == NULL) { /* gone before: nothing of it can come back */
+        if (other == NULL) { /* already freed: nothing in it can come back */
             journal_entry_free(j, dead);
             continue;
         }
@@ -89,8 +91,8 @@ static struct entry *attempt_copy(struct hky_journal *j, struct segment *s, cons
     return e;
 }
 
-/* A portion at a time: the committer looks for a newer one of each copy among all that is not synced yet, and mail
- * waits for it meanwhile. */
+/* Copies a portion at a time: the committer compares each copy with everything that is not synced yet, and mail waits
+ * meanwhile. */
 static enum hky_err renew_attempts(struct hky_journal *j, struct segment *s, struct waiter *w)
 {
     struct scan_report scan;

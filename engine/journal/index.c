@@ -1,4 +1,5 @@
-/* What lives where: messages by id, bitmaps of the finished a segment, plans and caps. All under index_lock. */
+/* Where everything is: messages by id, each segment's bitmap of finished recipients, plans and caps. All under
+ * index_lock. */
 #include "journal/internal.h"
 
 #include "base/hash.h"
@@ -53,7 +54,7 @@ void journal_index_put(struct index *x, struct tracked *t)
     x->n++;
 }
 
-/* Linear probing without gravestones: what follows moves back into the gap. */
+/* Linear probing without tombstones: the entries that follow move back into the gap. */
 void journal_index_remove(struct index *x, uint64_t id)
 {
     size_t gap, mask = x->cap - 1;
@@ -161,7 +162,7 @@ void journal_track_attempt(struct hky_journal *j, struct tracked *t, uint32_t in
 {
     struct record_at *at = &t->attempts[index];
 
-    /* Where a record could not be read again, its segment may have gone with the count. */
+    /* A segment whose record could not be read again may already be gone, and its count with it. */
     if (at->slot != AT_HOME.slot && j->slots[at->slot]->n_newest > 0)
         j->slots[at->slot]->n_newest--;
     if (to.slot != AT_HOME.slot)

@@ -1,5 +1,5 @@
 /*
- * The journal in memory. What is submitted counts as durable at once, and `done` says so in the next turn of the loop.
+ * The journal in memory. What is submitted counts as durable at once; `done` is called in the next turn of the loop.
  * A message keeps its body for as long as it is referenced, so bodies are answered from there.
  */
 #include "journal/backend.h"
@@ -11,7 +11,7 @@ struct memory {
     struct journal_head head; /* first */
     struct hky_id_source ids;
     unsigned long long n_accepts, n_results, n_caps, n_flushes, n_write_errors; /* atomic */
-    uint64_t n_written; /* atomic: as far as it was submitted when the journal was last well */
+    uint64_t n_written; /* atomic: the last record submitted while the journal was healthy */
     int health;         /* atomic: enum hky_err */
 };
 
@@ -34,7 +34,7 @@ static void on_answer(struct hky_task *t)
 {
     struct hky_commit *c = HKY_CONTAINER(t, struct hky_commit, task);
 
-    /* nothing looks into a token: that there is one is the proof */
+    /* nobody reads a token: its existence is the proof */
     c->done(c, c->result == HKY_OK ? (const struct hky_durable *)(const void *)c : NULL, c->result);
 }
 
@@ -131,7 +131,7 @@ static enum hky_err memory_big_open(struct hky_journal *j, uint64_t id, struct h
 {
     (void)j, (void)id, (void)loop, (void)on_room, (void)ctx;
     *out = NULL;
-    return HKY_E_FULL; /* as hky_journal_room said */
+    return HKY_E_FULL; /* hky_journal_room answers the same */
 }
 
 static void memory_stats(struct hky_journal *j, struct hky_journal_stats *out)

@@ -181,7 +181,7 @@ static void stop_threads(struct hky_journal *j)
     journal_reader_stop(j);
 }
 
-/* Below that, what is freed would go to the reserve for ever and no mail could come in again. */
+/* Below that, each freed segment would go to the reserve, and no mail could ever be accepted again. */
 static enum hky_err check_bounds(struct hky_journal *j, struct hky_error *e)
 {
     uint64_t least = (RESERVED_SPARES + 2) * j->params.segment_octets;

@@ -1,7 +1,7 @@
 /*
- * Replay: footers of closed segments, records of the others; then what they say together. The order of segments does
- * not matter for that: of a message's copies the one with the highest generation counts, of a recipient's states the
- * one with the highest seq, and finished is for good.
+ * Replay reads the footers of closed segments and the records of the others, then combines them. The order of segments
+ * does not matter: of a message's copies the one with the highest generation counts, of a recipient's states the one
+ * with the highest seq, and a finished recipient stays finished.
  */
 #include "journal/internal.h"
 
@@ -63,7 +63,7 @@ static void count_damage(struct replay *r)
     atomic_fetch_add(&r->j->n_damaged, 1);
 }
 
-/* The octets are sound, another engine may know what they say: they are not written over. */
+/* The checksum is right, so a newer engine may understand this file: it is not overwritten. */
 static void keep_unread(struct replay *r, struct segment *s, uint64_t at, const char *why)
 {
     count_damage(r);
@@ -84,7 +84,8 @@ static void set_aside(struct replay *r, const char *name, uint32_t slot, const c
         return;
     }
     hky_log(j->params.log, HKY_LOG_ERROR, "damaged", "file=journal/%s why=%s error=cannot_move", name, why);
-    j->slots[slot] = hky_calloc(1, sizeof *j->slots[slot]); /* it may stand there still: no new file takes its place */
+    j->slots[slot] =
+        hky_calloc(1, sizeof *j->slots[slot]); /* the file may still be there: its number is not used again */
     j->slots[slot]->slot = slot;
     j->slots[slot]->fd = FD_RESERVED;
     if (slot >= j->n_slots)
@@ -170,7 +171,7 @@ static enum hky_err find_segments(struct replay *r, struct hky_error *e)
     return err;
 }
 
-/* --- loading, newest first: a newer segment says what was durable in an older one --- */
+/* --- loading, newest first: a newer segment proves what was durable in an older one --- */
 
 static struct segment *by_key(struct replay *r, uint64_t epoch)
 {
@@ -207,8 +208,8 @@ static void note_cuts(struct replay *r, struct loaded *l)
     }
 }
 
-/* A segment was durable to its end before the next got a record: up to which seq that is. 0: what followed it is gone.
- */
+/* A segment was durable to its end before the next one got a record. Returns its last seq by that proof; 0: the next
+ * one is gone. */
 static uint64_t floor_of(const struct segment *s, const struct segment *newer)
 {
     bool follows = newer != NULL && (newer->head.version < 2 || newer->head.previous == s->head.epoch);
@@ -216,8 +217,7 @@ static uint64_t floor_of(const struct segment *s, const struct segment *newer)
     return follows ? newer->head.first_seq - 1 : 0;
 }
 
-/* A copy tells of records by their seq when the segment they stood in may be gone: new ones must be newer than these.
- */
+/* A copy names records by their seq, also when their segment is gone: new records must get higher numbers. */
 static void pass_seqs(struct replay *r, const struct loaded *l)
 {
     struct hky_cursor c = {.p = l->foot.p, .n = l->foot.n};
@@ -265,8 +265,8 @@ static enum hky_err load_all(struct replay *r, struct hky_error *e)
     return HKY_OK;
 }
 
-/* After a kill what was read may be in memory only. It counts as durable from now on (the cut says up to where), so it
- * must be that: else a power cut soon after would look like damage. */
+/* After a kill, what was read may be in the page cache only. From now on it counts as durable (up to the cut), so it is
+ * synced here: else a power cut soon after would look like damage. */
 static void sync_tail(struct replay *r, struct loaded *l)
 {
     if (l->scan.next_seq == l->s->head.first_seq || journal_segment_sync(r->j, l->s) == HKY_OK)
@@ -275,8 +275,8 @@ static void sync_tail(struct replay *r, struct loaded *l)
     hky_log(r->j->params.log, HKY_LOG_WARN, "journal", "segment=%u error=cannot_sync", l->s->slot);
 }
 
-/* Every segment that was not closed ends where it was read to, for good: made durable before anything is built on it.
- */
+/* Every segment that was not closed ends for good where reading ended. This is made durable before anything relies on
+ * it. */
 static enum hky_err cut_tails(struct replay *r, struct hky_error *e)
 {
     struct entry_list cuts = {0};
@@ -303,7 +303,7 @@ static enum hky_err cut_tails(struct replay *r, struct hky_error *e)
     return HKY_OK;
 }
 
-/* --- what they say --- */
+/* --- combining --- */
 
 static bool entry_message(const struct foot_entry *f, struct hky_str *meta)
 {
@@ -324,7 +324,7 @@ static void mark_all_dead(struct segment *s, uint32_t ordinal, uint32_t n)
         journal_segment_mark_dead(s, ordinal + i);
 }
 
-/* Its checksum fits; does it say what a message says, of every recipient? */
+/* Its checksum is right; does it also hold everything of a message and of each recipient? */
 static bool is_whole(struct hky_str meta, struct message_meta *m)
 {
     bool ok = journal_message_meta_parse(meta, m);
@@ -457,7 +457,7 @@ static void note_results(struct replay *r, struct loaded *l)
             note_attempt(r, l->s, &f);
 }
 
-/* --- giving it to the engine --- */
+/* --- handing it to the engine --- */
 
 static struct hky_plan *plan_of(void *ctx, uint64_t hash)
 {
@@ -477,7 +477,7 @@ static void restore_recipient(struct replay *r, struct replayed *m, struct hky_r
 
     if (hky_recipient_decode_state(rcpt, is_newer ? n->state : meta->state, plan_of, r->j, &e) != HKY_OK) {
         hky_log(r->j->params.log, HKY_LOG_ERROR, "replay", "error=\"%s\"", e.text);
-        rcpt->state = HKY_RCPT_PARKED; /* the facts are good, the state is not: ask the policy again */
+        rcpt->state = HKY_RCPT_PARKED; /* the facts can be read, the state cannot: the policy is asked again */
     }
     if (is_dead) {
         uint8_t final = n != NULL && n->final != 0 ? n->final : meta->final;
@@ -502,7 +502,7 @@ static uint32_t live_of(const struct replayed *m)
     return n;
 }
 
-/* Octets taken for it, near enough. */
+/* About how many octets it takes. */
 static size_t give(struct replay *r, struct replayed *m)
 {
     struct hky_journal *j = r->j;
@@ -574,7 +574,7 @@ static void count_messages(struct replay *r)
     hky_idmap_reserve(&r->messages, r->pool_cap);
 }
 
-/* Old segments are closed from here on; those without a footer get one from maintenance, where nothing failed. */
+/* Old segments are closed from here on. Maintenance writes the missing footers, except where something failed. */
 static void hand_over(struct replay *r)
 {
     for (size_t i = 0; i < r->n; i++) {

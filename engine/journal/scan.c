@@ -8,7 +8,7 @@ struct scan {
     const struct segment_head *head;
 };
 
-/* A whole record at `at`: header, body and meta fit their checksums. */
+/* A whole record at `at`: header, body and meta match their checksums. */
 static bool is_sound(const struct scan *s, uint64_t at, struct record *r)
 {
     const char *body = s->p + at + RECORD_HEADER;
@@ -17,9 +17,9 @@ static bool is_sound(const struct scan *s, uint64_t at, struct record *r)
            hky_crc32c(0, body, r->body_n) == r->body_crc && hky_crc32c(0, body + r->body_n, r->meta_n) == r->meta_crc;
 }
 
-/* After a misfit: the next sound record from `at` on, and what later headers say was durable. A sound header is
- * evidence even when its body is not. A record's own octets are stepped over, so that text inside a body is not
- * read as records. */
+/* After damage: finds the next sound record from `at` on, and what later headers prove to have been durable. A sound
+ * header is evidence even when its body is damaged. The octets of a sound record are skipped, so that text in a body is
+ * never read as a record. */
 static uint64_t look_on(const struct scan *s, uint64_t at, uint64_t seq, uint64_t *floor)
 {
     uint64_t found = 0;
@@ -68,7 +68,8 @@ void journal_segment_scan(const char *p, uint64_t n, const struct segment_head *
         next = look_on(&s, at, seq, &last);
         if (cut_seq != 0 && last >= cut_seq)
             last = cut_seq - 1;
-        if (last < seq) { /* nothing says that this was durable: the unsynced tail, in whatever order it reached disk */
+        if (last < seq) { /* nothing proves that this was durable: it is the unsynced tail, which may reach the disk in
+                             any order */
             for (uint64_t i = n; i > at && out->torn_octets == 0; i--)
                 if (p[i - 1] != 0)
                     out->torn_octets = i - at;

@@ -1,4 +1,4 @@
-/* Segment files: written, read, taken from the pool, put back. */
+/* Segment files: writing, reading, taking them from the pool and putting them back. */
 #include "journal/internal.h"
 
 #include "base/hash.h"
@@ -100,7 +100,7 @@ void journal_segment_name(uint32_t slot, char out[32])
     snprintf(out, 32, "seg-%05u", slot);
 }
 
-/* Zero octets to the end, so that later fdatasyncs find nothing of the file's shape to write. */
+/* Writes zeros to the end, so that a later fdatasync has no change of the file's metadata to write. */
 static bool zero_fill(struct hky_journal *j, int fd, uint64_t octets)
 {
     size_t piece = octets < (1 << 20) ? (size_t)octets : 1 << 20;
@@ -120,7 +120,7 @@ static bool zero_fill(struct hky_journal *j, int fd, uint64_t octets)
     return at == octets;
 }
 
-/* The space without its zeros; a file system that knows no fallocate gives it as it is written. */
+/* Reserves the space without writing zeros; a file system without fallocate allocates as the file is written. */
 static bool reserve_space(struct hky_journal *j, int fd, uint64_t octets)
 {
     int rc;
@@ -159,7 +159,7 @@ static int make_file(struct hky_journal *j, uint32_t slot, uint64_t octets, bool
     return -1;
 }
 
-/* A number no file has; its struct may be left from one that was removed. */
+/* A number that no file has; the struct of a removed file may be used again. */
 static struct segment *reserve_slot(struct hky_journal *j)
 {
     struct segment *s = NULL;
@@ -189,8 +189,8 @@ void journal_segment_keep_spare(struct hky_journal *j, struct segment *s)
     j->spare[j->n_spare++] = s;
 }
 
-/* Without index_lock: making a file takes long. `is_last_resort`: beyond spool_max and min_free, as far as the disk
- * goes. */
+/* Without index_lock: making a file takes long. `is_last_resort`: ignores spool_max and min_free; only the disk is the
+ * limit. */
 static struct segment *make_segment(struct hky_journal *j, uint64_t octets, bool is_quick, bool is_last_resort)
 {
     struct segment *s = is_last_resort || journal_spool_has_room(j, octets) ? reserve_slot(j) : NULL;
@@ -346,7 +346,7 @@ struct segment *journal_segment_take(struct hky_journal *j, enum segment_state s
         s = make_segment(j, octets_to_make(j, need), true, false);
     if (s == NULL && !is_accept)
         s = take_spare(j, 0, journal_segment_octets_for(need));
-    /* What becomes of accepted mail is not bounded by spool_max: it would never be known, and nothing freed. */
+    /* spool_max does not bound results of accepted mail: without them nothing would ever be freed. */
     if (s == NULL && !is_accept && state == SEGMENT_HOT)
         s = make_segment(j, octets_to_make(j, need), true, true);
     pthread_mutex_lock(&j->index_lock);
@@ -361,7 +361,7 @@ struct segment *journal_segment_take(struct hky_journal *j, enum segment_state s
     if (err != HKY_OK) {
         atomic_store(&j->last_make, err);
         s->is_failed = true;
-        journal_upkeep_close_segment(j, s); /* and freed: nobody lives in it */
+        journal_upkeep_close_segment(j, s); /* it is then freed, since nobody lives in it */
         return NULL;
     }
     if (state == SEGMENT_HOT)
@@ -431,7 +431,7 @@ enum hky_err journal_segment_retire(struct hky_journal *j, struct segment *s)
     if (is_kept) {
         set_head(j, s, &none);
         if (write_head(j, s) != HKY_OK || journal_segment_sync(j, s) != HKY_OK) {
-            /* What the header says on disk is not known now; the file goes, and until it is gone it counts. */
+            /* Which header is on disk is not known now, so the file is removed; until then it counts. */
             set_head(j, s, &was);
             s->is_failed = true;
             is_kept = false;
@@ -569,7 +569,8 @@ enum hky_err journal_segment_load(struct hky_journal *j, struct segment *s, uint
     if (p == NULL)
         return HKY_E_FULL;
     hky_memory_ready(p, s->octets);
-    for (uint64_t at = 0; at < s->octets; at += 4096) { /* what the disk cannot read is a hole, not the end */
+    for (uint64_t at = 0; at < s->octets;
+         at += 4096) { /* a block that the disk cannot read is skipped; it does not end the scan */
         size_t n = s->octets - at < (1 << 20) ? (size_t)(s->octets - at) : 1 << 20;
         if (at % (1 << 20) == 0 && journal_segment_read(s, at, p + at, n) == HKY_OK)
             at += n - 4096;

@@ -15,7 +15,7 @@
 #define STATE_OCTETS 36
 #define ASIDE_MAX    1000 /* files of one name in damaged/ */
 
-/* What others may write to is not a place for other people's mail. */
+/* A folder that others may write to is not safe for mail. */
 static enum hky_err check_owner(const char *path, int fd, struct hky_error *e)
 {
     struct stat st;
@@ -66,12 +66,12 @@ static enum hky_err take_lock(struct hky_journal *j, struct hky_error *e)
     return HKY_OK;
 }
 
-/* A new spool is an entry of its parent: that, too, must be on disk before anything in it counts. */
+/* A new spool is an entry of its parent folder, which must be on disk, too, before anything in it counts. */
 static enum hky_err sync_parent(struct hky_journal *j, struct hky_error *e)
 {
     int fd = openat(j->root_fd, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC), rc;
 
-    if (fd < 0 && errno == EACCES) /* a parent we may only pass through was made by somebody else */
+    if (fd < 0 && errno == EACCES) /* a parent that we may not read was made by somebody else before */
         return HKY_OK;
     rc = fd < 0 ? -1 : j->io.fdatasync(j->io.ctx, fd);
     if (rc < 0 && (errno == EROFS || errno == EINVAL)) /* the spool is a mount point: its entry is not new */
@@ -197,13 +197,13 @@ bool journal_spool_set_aside(struct hky_journal *j, int from, const char *name, 
     snprintf(to, 32, "%.16s", name);
     while (fstatat(j->damaged_fd, to, &st, AT_SYMLINK_NOFOLLOW) == 0 && k < ASIDE_MAX)
         snprintf(to, 32, "%.16s.%d", name, ++k);
-    /* Gone: it was moved before, and a folder could not be synced then. */
+    /* ENOENT: it was moved before, but a folder could not be synced then. */
     return k < ASIDE_MAX && (j->io.renameat(j->io.ctx, from, name, j->damaged_fd, to) == 0 || errno == ENOENT) &&
            j->io.fdatasync(j->io.ctx, j->damaged_fd) == 0 && j->io.fdatasync(j->io.ctx, from) == 0;
 }
 
-/* On a disk without a free octet the engine still starts, to deliver: over the old state, in its place. It fits in one
- * sector; were it torn all the same, its checksum says so and the segments' headers are asked. */
+/* On a full disk the engine still starts, in order to deliver: it overwrites the old state file in place. The state
+ * fits in one sector; if it is torn all the same, its checksum shows it, and the segments' headers are used instead. */
 static enum hky_err overwrite_state(struct hky_journal *j, const void *p, size_t n)
 {
     int fd = j->io.openat(j->io.ctx, j->journal_fd, "state", O_WRONLY | O_NOFOLLOW | O_CLOEXEC, 0);
@@ -257,7 +257,7 @@ enum hky_err journal_spool_state_read(struct hky_journal *j, bool *was_clean, bo
     n = pread(fd, in, sizeof in, 0);
     close(fd);
     if (n != STATE_OCTETS)
-        return HKY_OK; /* unreadable: not clean; the segments' own headers say which epochs were used */
+        return HKY_OK; /* unreadable: the stop was not clean; the segments' headers show which epochs were used */
     magic = hky_cursor_u64(&c);
     format = hky_cursor_u32(&c);
     clean = hky_cursor_u32(&c);

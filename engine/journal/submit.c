@@ -1,4 +1,4 @@
-/* The workers' side: facts are encoded and checksummed on the caller's thread, bodies go by reference. */
+/* The workers' side: facts are encoded and checksummed on the caller's thread, bodies are passed by reference. */
 #include "journal/internal.h"
 
 #include "base/hash.h"
@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <time.h>
 
-/* The length of a state stands before it and is known after. */
+/* The length precedes a state, and is known only after it was written. */
 static void add_state(struct hky_buf *b, const struct hky_recipient *r)
 {
     size_t at = b->n;

@@ -1,4 +1,4 @@
-/* What the other threads leave to maintenance. */
+/* What other threads ask maintenance to do. */
 #include "journal/internal.h"
 
 #include <stdlib.h>

@@ -1,6 +1,9 @@
 /*
- * journal -- what was accepted and what became of it, durable          accept -> route -> [journal] -> schedule ->
- * deliver A message exists for the rest of the engine once its commit said HKY_OK; from then on it survives power loss.
+ * journal -- keeps what was accepted and what became of it, durably
+ *
+ *   accept -> route -> [journal] -> schedule -> deliver
+ *
+ * A message exists for the rest of the engine once its commit said HKY_OK; from then on it survives power loss.
  * Threads: submit from any worker; `done` arrives on the loop named in the commit. DESIGN.md 3.2.
  */
 #ifndef HIKYAKU_JOURNAL_H
@@ -71,7 +74,7 @@ void hky_journal_close(struct hky_journal **j);
 
 struct hky_id_source *hky_journal_ids(struct hky_journal *j);
 
-/* Something to be told of. Embedded by the submitter; untouched by it until `done`. */
+/* A request to be told when something is on disk. The submitter embeds it and does not touch it until `done`. */
 struct hky_commit {
     struct hky_loop *loop;
     void (*done)(struct hky_commit *c, const struct hky_durable *durable, enum hky_err result);
@@ -93,8 +96,8 @@ enum hky_err hky_journal_room(struct hky_journal *j, uint64_t size);
  */
 void hky_journal_accept(struct hky_journal *j, struct hky_message *m, struct hky_commit *c);
 
-/* A recipient's whole delivery state, as it is now (encoded during the call); the newest supersedes. Written at once,
- * synced with the next commit or after 20 ms. `c` NULL or to be told. */
+/* Records a recipient's whole delivery state as it is now (encoded during the call); it replaces older ones. It is
+ * written at once and synced with the next commit or after 20 ms. `c` may be NULL. */
 void hky_journal_attempt(struct hky_journal *j, const struct hky_recipient *r, struct hky_commit *c);
 
 /* A recipient is finished (its state is final). `notice` NULL, or a message to accept in the same commit: both or none.
@@ -131,8 +134,8 @@ bool hky_journal_body(struct hky_journal *j, struct hky_body_read *r);
 void hky_body_read_release(struct hky_body_read *r); /* p is invalid after this */
 /* The body, counted, when it is in memory; else NULL. */
 struct hky_body *hky_journal_body_in_memory(struct hky_journal *j, struct hky_message *m);
-/* The header section, from memory or the page cache; *body is counted, *out borrowed from it. False: it is on the disk
- * alone, and asked for from there: here before long. Blocks only on a file system without RWF_NOWAIT. */
+/* The header section, from memory or the page cache; *body is counted, *out borrows from it. False: it is only on the
+ * disk; reading ahead was started, so a later call finds it. Blocks only on a file system without RWF_NOWAIT. */
 bool hky_journal_header(struct hky_journal *j, struct hky_message *m, struct hky_body **body, struct hky_str *out);
 /* The body is not needed in memory for now (deferred, parked, held). */
 void hky_journal_body_drop(struct hky_journal *j, struct hky_message *m);
@@ -155,14 +158,14 @@ struct hky_journal_stats { /* atomically read, for status and metrics */
     enum hky_err health;    /* HKY_OK; HKY_E_FULL, HKY_E_IO: nothing is accepted */
 };
 void hky_journal_stats(struct hky_journal *j, struct hky_journal_stats *out);
-/* How far it has come: the number of the last record submitted, and up to which number all are with the kernel, so that
- * a kill of the process loses none of them (a power cut may). Cheap; any thread. */
+/* The number of the last record that was submitted, and the number up to which all records were written to the kernel:
+ * a kill of the process loses none of those (a power cut may). Cheap; any thread. */
 uint64_t hky_journal_submitted(struct hky_journal *j);
 uint64_t hky_journal_written(struct hky_journal *j);
 
-/* `done` when everything submitted before is on disk; or, as soon as it is known that the disk does not take it now,
- * with HKY_E_IO or HKY_E_FULL: then it is written as soon as the disk takes it again, and lost if the engine ends
- * before. So nobody waits longer than one write takes. */
+/* Calls `done` when everything submitted before is on disk; or with HKY_E_IO or HKY_E_FULL as soon as the disk has
+ * refused it. It is then written as soon as the disk takes it, and lost if the engine ends before that. So nobody waits
+ * longer than one write takes. */
 void hky_journal_sync(struct hky_journal *j, struct hky_commit *c);
 /* The same, but it blocks until then. Start-up and tests. */
 enum hky_err hky_journal_flush(struct hky_journal *j);
