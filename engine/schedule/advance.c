@@ -51,6 +51,12 @@ const struct hky_relay *plan_relay(const struct hky_policy *policy, const char *
     return relay;
 }
 
+const char *plan_account(const struct hky_relay *relay, const struct hky_step *step)
+{
+    bool is_named = step->account != NULL && step->account[0] != '\0' && strcmp(relay->name, step->relay) == 0;
+    return is_named ? step->account : relay->account;
+}
+
 bool plan_step_sends_as(const struct hky_policy *policy, const struct hky_recipient *r, uint8_t step)
 {
     const struct hky_relay *relay = plan_relay(policy, r->plan->steps[step].relay);

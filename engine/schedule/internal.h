@@ -185,19 +185,6 @@ struct slowness { /* of a lane that is gone */
 
 TAILQ_HEAD(lanes, lane);
 
-void lane_queues_init(struct lane *l);
-void lane_queues_fini(struct lane *l);
-void lane_push(struct lane *l, struct hky_recipient *r, bool at_front);
-void lane_remove(struct lane *l, struct hky_recipient *r);
-/* Who goes next, by rank and turn; stays in the queue. NULL when empty. */
-struct hky_recipient *lane_peek(struct lane *l);
-/* The one behind r in its queue, if it belongs to the same message. */
-struct hky_recipient *lane_peer(struct hky_recipient *r);
-/* A job was made of the peeked one: the turn goes on. */
-void lane_turn(struct lane *l, struct hky_recipient *r);
-/* Any one, for moving all out. */
-struct hky_recipient *lane_any(struct lane *l);
-
 /* ---- shards ---- */
 
 struct job {
@@ -272,8 +259,14 @@ struct hky_shard {
     } n; /* atomic: written by the shard, read by anyone */
 };
 
-void shard_init(struct hky_shard *sh, struct hky_schedule *s, unsigned index, struct hky_loop *loop);
-void shard_fini_turn(struct hky_shard *sh);
+/*
+ * What follows is in the order of the files: each uses only those above it.
+ */
+
+/* ---- timing.c: when a shard works next ---- */
+
+#define SHARD_SLEEP_MOST_MS 1000
+
 /*
  * Two times (base/clock.h). What a recipient carries, and what is told, is of the wall clock: shard_now. Everything
  * that waits -- the heaps, lanes, gates, caps, pauses -- is of the time that has gone by: shard_mono. So a wait is
@@ -282,45 +275,82 @@ void shard_fini_turn(struct hky_shard *sh);
 int64_t shard_now(const struct hky_shard *sh);
 int64_t shard_mono(const struct hky_shard *sh);
 int64_t schedule_mono(const struct hky_schedule *s);
+/* The wall clock less the time gone by, as it is now. */
+int64_t schedule_wall_offset(const struct hky_schedule *s);
 /* The same moment by the other clock, as far as the two can be compared now; INT64_MAX (never) stays. */
 int64_t schedule_wall_at(const struct hky_schedule *s, int64_t mono_ms);
 int64_t schedule_mono_at(const struct hky_schedule *s, int64_t wall_ms);
 /* Puts r into the heap of those who wait, or moves it there; wall clock. */
 void shard_set_due(struct hky_shard *sh, struct hky_recipient *r, int64_t at_ms);
-void shard_turn_later(struct hky_shard *sh);
+void shard_timer_soon(struct hky_shard *sh, int64_t mono_ms); /* the timer comes then at the latest */
+void shard_set_timer(struct hky_shard *sh, int64_t now_ms);   /* for what is due first */
+void shard_turn_later(struct hky_shard *sh); /* a turn ends soon, and what is to be done then is done */
 /* Wake the lane at the end of this turn. */
 void shard_wake(struct hky_shard *sh, struct lane *l);
 void shard_wake_at(struct hky_shard *sh, struct lane *l, int64_t mono_ms);
-void shard_timer_soon(struct hky_shard *sh, int64_t mono_ms);
-void shard_tick(struct hky_shard *sh);
-/* What is on its way to and from other workers goes there now: nobody is out of sight. */
-void shard_settle(struct hky_shard *sh);
+/* It has mail that cannot go before then (INT64_MAX: nobody knows): woken then, or by schedule_recheck. */
+void lane_wait(struct lane *l, int64_t until_mono_ms);
 /* All shards: lanes that wait ask again; `is_changed`: relays stand otherwise than before, so that lanes may have to be
  * pulled from or redirected. Any thread. */
 void schedule_recheck(struct hky_schedule *s, bool is_changed);
 
-/* lanes.c: the lane of a step at this shard, made when there is none. `relay` of the shard's policy. */
+/* ---- events.c: what is told of recipients and lanes ---- */
+
+struct event_details { /* what an event says beyond the recipient */
+    const struct hky_outcome *outcome;
+    const struct job *job;
+    const char *relay, *account, *text;
+    int64_t next_at_ms;
+};
+void event_of_recipient(struct hky_shard *sh, enum hky_event_kind kind, const struct hky_recipient *r,
+                        const struct event_details *n);
+void event_of_lane(struct hky_shard *sh, enum hky_event_kind kind, const struct lane *l, int64_t until_ms,
+                   const char *why);
+
+/* ---- queue.c: who goes first in a lane ---- */
+
+void lane_queues_init(struct lane *l);
+void lane_queues_fini(struct lane *l);
+void lane_push(struct lane *l, struct hky_recipient *r, bool at_front);
+void lane_remove(struct lane *l, struct hky_recipient *r);
+/* Who goes next, by rank and turn; stays in the queue. NULL when empty. */
+struct hky_recipient *lane_peek(struct lane *l);
+/* The one behind r in its queue, if it belongs to the same message. */
+struct hky_recipient *lane_peer(struct hky_recipient *r);
+/* A job was made of the peeked one: the turn goes on. */
+void lane_turn(struct lane *l, struct hky_recipient *r);
+/* Any one, for moving all out. */
+struct hky_recipient *lane_any(struct lane *l);
+
+/* ---- relays.c: accounts and relays as all workers share them, and what operators say of them ---- */
+
+struct account *schedule_account(struct hky_schedule *s, const struct hky_policy *policy, const struct hky_relay *relay,
+                                 const char *account, struct caps_account **caps);
+/* The relay a step uses now: `instead` and drains followed; NULL when there is none of that name. */
+const struct hky_relay *schedule_relay(struct hky_schedule *s, const struct hky_policy *policy, const char *name);
+/* Paused by policy or operator. */
+bool schedule_is_paused(struct hky_schedule *s, const struct hky_relay *relay, int64_t *until_mono_ms);
+/* Does anything keep this lane from sending now? */
+bool lane_is_paused(struct lane *l, int64_t *until_mono_ms);
+/* With the schedule's lock held, after a change of its gate: a lane of own delivery is known to all while it cannot
+ * send. */
+void lane_note_trouble(struct lane *l);
+
+/* ---- lanes.c: lanes are made and go ---- */
+
+/* The lane of a step at this shard, made when there is none. `relay` of the shard's policy. */
 struct lane *shard_lane(struct hky_shard *sh, const struct hky_relay *relay, const char *account,
                         struct hky_str destination);
 unsigned lane_home(struct hky_schedule *s, const struct hky_relay *relay, const char *account,
                    struct hky_str destination);
-void shard_sweep_lanes(struct hky_shard *sh, int64_t now_ms); /* idle ones go, paused ones are pulled from */
-void shard_retire_lanes(struct hky_shard *sh);                /* a new policy: all lanes are of an older one */
+void lane_retire(struct lane *l);              /* nothing comes in or out any more; the next turn empties it */
+void shard_retire_lanes(struct hky_shard *sh); /* a new policy: all lanes are of an older one */
 void lane_free_if_over(struct lane *l);
 void lane_free(struct lane *l);
+void shard_forget_slowness(struct hky_shard *sh, int64_t now_ms); /* of lanes that are gone, when its time is over */
 
-#define NO_TIME_MOST 1 /* next_at_ms up to this is no time: 0, and what undecided.c notes there */
-/* undecided.c. Each gives a recipient without a place one, or its end. */
-bool shard_has_policy_time(const struct hky_shard *sh);                  /* to be asked now, in this turn */
-void undecided_ask_later(struct hky_shard *sh, struct hky_recipient *r); /* in one of the next turns */
-void undecided_ask_when_free(struct hky_shard *sh,
-                             struct hky_recipient *r); /* too many decisions wait for look-ups now */
-void undecided_wait_for_answer(struct hky_shard *sh, struct hky_recipient *r, const char *what);
-void undecided_ask_after_failure(struct hky_shard *sh, struct hky_recipient *r, const char *why); /* of a look-up */
-void undecided_unplace(struct hky_shard *sh, struct hky_recipient *r); /* its decision is dropped */
-bool undecided_ask(struct hky_shard *sh); /* as many as this turn has time for; true: there are more */
+/* ---- survey.c: looking at every recipient of a shard once, in portions. One at a time in a shard ---- */
 
-/* survey.c: see there. One at a time in a shard. */
 struct survey {
     struct hky_shard *shard;
     void (*each)(void *ctx, struct hky_shard *sh, struct hky_recipient *r, int64_t now_ms); /* may move or finish r */
@@ -337,23 +367,42 @@ void survey_begin(struct survey *k, struct hky_shard *sh, uint32_t mark); /* the
 bool survey_go_on(struct survey *k);                                      /* one portion; false: it was the last */
 void survey_leaves(struct hky_shard *sh, const struct hky_recipient *r);  /* before r leaves the held or place list */
 
-/* enter.c: the only writer of r->state. The edge must be one of its table; a change is traced at level debug. */
+/* ---- recipient.c: state, reason and end of a recipient ---- */
+
+/* The only writer of r->state. The edge must be one of its table; a change is traced at level debug. */
 void recipient_enter(const struct hky_shard *sh, struct hky_recipient *r, enum hky_recipient_state to);
 bool recipient_may_enter(enum hky_recipient_state from, enum hky_recipient_state to);
+void recipient_enter_step(struct hky_recipient *r, uint8_t step, enum hky_class cause, int64_t now_ms);
+void recipient_set_reason(struct hky_recipient *r, const char *why);
+void recipient_journal(struct hky_shard *sh, struct hky_recipient *r); /* its state goes to the journal */
+/* The end of one without a place. */
+void recipient_finish(struct hky_shard *sh, struct hky_recipient *r, enum hky_recipient_state state,
+                      const struct hky_outcome *o, const char *why, const struct job *job);
+void recipient_expire(struct hky_shard *sh, struct hky_recipient *r);
+/* No way is left that may send as the author. */
+void recipient_fail_for_author(struct hky_shard *sh, struct hky_recipient *r);
 
-/* take.c */
-/* What a lane with mail waits for, in one word: paused breaker slowed cap, and until when by the wall clock (INT64_MAX:
- * nobody knows). NULL: nothing keeps it from sending. */
-const char *lane_waits_for(struct lane *l, int64_t *until_ms);
-void lane_wait(struct lane *l, int64_t until_mono_ms);
-void shard_free_jobs(struct hky_shard *sh);
+/* ---- undecided.c: who waits for the policy. Each gives a recipient without a place one, or its end ---- */
 
-/* place.c: a live recipient without a place, whose time has come: to a lane, the heap, parking, hold or its end. */
-void recipient_place(struct hky_shard *sh, struct hky_recipient *r);
-/* When it gives up waiting in the lane, or earlier: then the exact time is worked out. */
-int64_t recipient_gives_up_at(const struct hky_recipient *r, const struct hky_step *step, int64_t now_ms);
-/* The same for one that stands somewhere already. */
-void recipient_place_anew(struct hky_shard *sh, struct hky_recipient *r);
+#define NO_TIME_MOST 1 /* next_at_ms up to this is no time: 0, and what undecided.c notes there */
+
+bool shard_is_policy_time_over(const struct hky_shard *sh); /* the policy has worked as long as it may in one turn */
+bool shard_has_policy_time(const struct hky_shard *sh);     /* to be asked now, in this turn */
+void undecided_ask_later(struct hky_shard *sh, struct hky_recipient *r); /* in one of the next turns */
+void undecided_ask_when_free(struct hky_shard *sh,
+                             struct hky_recipient *r); /* too many decisions wait for look-ups now */
+void undecided_wait_for_answer(struct hky_shard *sh, struct hky_recipient *r, const char *what);
+void undecided_ask_after_failure(struct hky_shard *sh, struct hky_recipient *r, const char *why); /* of a look-up */
+void undecided_unplace(struct hky_shard *sh, struct hky_recipient *r); /* its decision is dropped */
+void undecided_drop_decision(struct hky_shard *sh, struct hky_recipient *r);
+struct hky_recipient *undecided_next(struct hky_shard *sh); /* whom to ask about; NULL: nobody */
+/* That one has no place any more; its decision, if one has begun, goes on. */
+void undecided_begin_asking(struct hky_shard *sh, struct hky_recipient *r);
+
+/* ---- moves.c: out of the list in which a recipient is, and into one ---- */
+
+/* Takes it out of queue, heap, held or place list; it has no place then. */
+void recipient_unplace(struct hky_shard *sh, struct hky_recipient *r);
 void recipient_place_later(struct hky_shard *sh, struct hky_recipient *r); /* at the end of the turn, in portions */
 void recipient_list_for_placing(struct hky_shard *sh,
                                 struct hky_recipient *r); /* the same, when a turn is sure to come */
@@ -364,48 +413,54 @@ void recipient_hold(struct hky_shard *sh, struct hky_recipient *r, const char *w
 /* The same at the end of an attempt. */
 void recipient_hold_after(struct hky_shard *sh, struct hky_recipient *r, const char *why, const struct hky_outcome *o,
                           const struct job *job);
-void recipient_park(struct hky_shard *sh, struct hky_recipient *r, const char *why); /* replan.c */
-int64_t recipient_parked_delay_ms(uint32_t times);                                   /* after so many times in vain */
-void recipient_finish(struct hky_shard *sh, struct hky_recipient *r, enum hky_recipient_state state,
-                      const struct hky_outcome *o, const char *why, const struct job *job);
-void recipient_expire(struct hky_shard *sh, struct hky_recipient *r);
-void recipient_journal(struct hky_shard *sh, struct hky_recipient *r); /* its state goes to the journal */
-void recipient_enter_step(struct hky_recipient *r, uint8_t step, enum hky_class cause, int64_t now_ms);
-void recipient_set_reason(struct hky_recipient *r, const char *why);
-/* Takes it out of queue, heap, held or place list; it has no place then. */
-void recipient_unplace(struct hky_shard *sh, struct hky_recipient *r);
-/* The policy of this shard has another plan for it, or it never had one. False: it is parked now. */
-bool recipient_plan_anew(struct hky_shard *sh, struct hky_recipient *r); /* replan.c */
+
+/* ---- replan.c: asking the policy ---- */
+
 bool recipient_has_stale_plan(const struct hky_shard *sh, const struct hky_recipient *r, int64_t now_ms);
+/* The policy of this shard has another plan for it, or it never had one. False: it is parked or undecided now. */
+bool recipient_plan_anew(struct hky_shard *sh, struct hky_recipient *r);
+void recipient_park(struct hky_shard *sh, struct hky_recipient *r, const char *why);
+int64_t recipient_parked_delay_ms(uint32_t times); /* after so many times in vain */
+
+/* ---- leave.c ---- */
+
 /* A step's reason (full, paused, sends_as): true when the plan went on to another step or to its end. */
 bool recipient_leave_step(struct hky_shard *sh, struct hky_recipient *r, enum hky_class reason);
 
-/* relays.c */
-struct account *schedule_account(struct hky_schedule *s, const struct hky_policy *policy, const struct hky_relay *relay,
-                                 const char *account, struct caps_account **caps);
-/* The relay a step uses now: `instead` and drains followed; NULL when there is none of that name. */
-const struct hky_relay *schedule_relay(struct hky_schedule *s, const struct hky_policy *policy, const char *name);
-/* Paused by policy or operator. */
-bool schedule_is_paused(struct hky_schedule *s, const struct hky_relay *relay, int64_t *until_mono_ms);
-/* Does anything keep this lane from sending now? */
-bool lane_is_paused(struct lane *l, int64_t *until_mono_ms);
+/* ---- place.c ---- */
 
-/* With the schedule's lock held, after a change of its gate: a lane of own delivery is known to all while it cannot
- * send. */
-void lane_note_trouble(struct lane *l);
+/* A live recipient without a place, whose time has come: to a lane, the heap, parking, hold or its end. */
+void recipient_place(struct hky_shard *sh, struct hky_recipient *r);
+/* The same for one that stands somewhere already. */
+void recipient_place_anew(struct hky_shard *sh, struct hky_recipient *r);
+/* When it gives up waiting in the lane, or earlier: then the exact time is worked out. */
+int64_t recipient_gives_up_at(const struct hky_recipient *r, const struct hky_step *step, int64_t now_ms);
 
-void schedule_free_queries(struct hky_schedule *s); /* query.c: at the stop */
+/* ---- sweep.c ---- */
 
-/* events.c */
-struct event_details { /* what an event says beyond the recipient */
-    const struct hky_outcome *outcome;
-    const struct job *job;
-    const char *relay, *account, *text;
-    int64_t next_at_ms;
-};
-void event_of_recipient(struct hky_shard *sh, enum hky_event_kind kind, const struct hky_recipient *r,
-                        const struct event_details *n);
-void event_of_lane(struct hky_shard *sh, enum hky_event_kind kind, const struct lane *l, int64_t until_ms,
-                   const char *why);
+void shard_sweep_lanes(struct hky_shard *sh, int64_t now_ms); /* idle ones go, paused ones are pulled from */
+
+/* ---- turn.c: the end of a turn ---- */
+
+void shard_init_turn(struct hky_shard *sh);
+void shard_fini_turn(struct hky_shard *sh);
+/* What is on its way to and from other workers goes there now: nobody is out of sight. */
+void shard_settle(struct hky_shard *sh);
+
+/* ---- shard.c ---- */
+
+void shard_init(struct hky_shard *sh, struct hky_schedule *s, unsigned index, struct hky_loop *loop);
+void shard_tick(struct hky_shard *sh);
+
+/* ---- take.c: jobs ---- */
+
+/* What a lane with mail waits for, in one word: paused breaker slowed cap, and until when by the wall clock (INT64_MAX:
+ * nobody knows). NULL: nothing keeps it from sending. */
+const char *lane_waits_for(struct lane *l, int64_t *until_ms);
+void shard_free_jobs(struct hky_shard *sh);
+
+/* ---- query.c ---- */
+
+void schedule_free_queries(struct hky_schedule *s); /* at the stop */
 
 #endif

@@ -5,12 +5,8 @@
 
 #include <stdlib.h>
 
-#define IDLE_MS          (5 * 60 * 1000)
-#define IDLE_ROUND_MS    (20 * 1000)
 #define SLOWNESS_KEPT_MS (10 * 60 * 1000)
 #define KEY_MAX          1024
-#define PULL_LOOK        20000 /* recipients of a paused lane looked at in one sweep */
-#define PULL_MOVE        512
 
 /* relay \0 account \0 destination; where that is too long, a hash of it, as long as no other key is. */
 static struct hky_str lane_key(char buf[KEY_MAX], const char *relay, const char *account, struct hky_str destination)
@@ -66,7 +62,7 @@ static void take_slowness(struct lane *l)
     }
 }
 
-static void forget_slowness(struct hky_shard *sh, int64_t now_ms)
+void shard_forget_slowness(struct hky_shard *sh, int64_t now_ms)
 {
     size_t at = 0;
     for (struct hky_map_entry *e; sh->slowed.n > 0 && (e = hky_map_next(&sh->slowed, &at)) != NULL;) {
@@ -143,7 +139,7 @@ void lane_free_if_over(struct lane *l)
     }
 }
 
-static void lane_retire(struct lane *l)
+void lane_retire(struct lane *l)
 {
     struct hky_shard *sh = l->shard;
     if (!l->is_gone) {
@@ -163,98 +159,4 @@ void shard_retire_lanes(struct hky_shard *sh)
     for (struct lane *l; (l = TAILQ_FIRST(&sh->all_lanes)) != NULL;)
         lane_retire(l);
     shard_turn_later(sh);
-}
-
-/* The same question to the plan, with the same answer: which steps may be taken depends on the author, too. */
-static bool are_alike(const struct hky_recipient *a, const struct hky_recipient *b)
-{
-    return a->plan == b->plan && a->step == b->step &&
-           (a->message == b->message ||
-            hky_str_eq(hky_message_fact(a->message, HKY_FACT_AUTHOR), hky_message_fact(b->message, HKY_FACT_AUTHOR)));
-}
-
-/* It came here because the relay of its step was drained, which is over, or is drained to another one by now. */
-static bool belongs_elsewhere(struct lane *l, const struct hky_recipient *r)
-{
-    const struct hky_relay *relay = schedule_relay(l->shard->s, l->pub.policy, r->plan->steps[r->step].relay);
-    return relay != NULL && relay != l->pub.relay;
-}
-
-/* What a paused lane holds goes on to relays that can take it now: they pull, nothing is pushed. */
-static void lane_pull(struct lane *l)
-{
-    unsigned looked = 0, moved = 0;
-    const struct hky_recipient *stays = NULL; /* its plan and step are known to have no other way for its author */
-    for (int k = 0; k < HKY_RANK_N; k++) {
-        struct scenario_queue *q = TAILQ_FIRST(&l->ranks[k].turn), *q_next;
-        for (; q != NULL; q = q_next) {
-            q_next = TAILQ_NEXT(q, link);
-            struct hky_recipient *r = recipients_first(&q->recipients), *next;
-            for (; r != NULL && looked < PULL_LOOK && moved < PULL_MOVE; r = next, looked++) {
-                next = recipients_next(r);
-                if (stays != NULL && are_alike(r, stays))
-                    continue;
-                if (belongs_elsewhere(l, r)) {
-                    recipient_unplace(l->shard, r);
-                    recipient_place_later(l->shard, r);
-                    moved++;
-                    if (next == NULL)
-                        break;
-                } else if (recipient_leave_step(l->shard, r, HKY_CLASS_PAUSED)) {
-                    moved++;
-                    if (next == NULL)
-                        break; /* q may be gone with its last one */
-                } else {
-                    stays = r;
-                }
-            }
-        }
-    }
-    if (moved > 0)
-        shard_turn_later(l->shard);
-}
-
-/* Drained lanes and those whose relay has another name now hand everything back for placing. */
-static bool is_redirected(struct lane *l)
-{
-    return __atomic_load_n(&l->shard->s->n_relay_states, __ATOMIC_ACQUIRE) > 0 &&
-           schedule_relay(l->shard->s, l->pub.policy, l->pub.relay_name) != l->pub.relay;
-}
-
-/* What a breaker of own delivery knows is kept for an hour after it would have let the next one through. */
-static bool is_forgettable(struct lane *l, int64_t now_ms)
-{
-    if (__atomic_load_n(&l->own_gate.is_troubled, __ATOMIC_ACQUIRE) == 0)
-        return true;
-    pthread_mutex_lock(&l->shard->s->lock);
-    int64_t until_ms = gate_until_ms(&l->own_gate);
-    pthread_mutex_unlock(&l->shard->s->lock);
-    return until_ms + 12 * IDLE_MS <= now_ms;
-}
-
-void shard_sweep_lanes(struct hky_shard *sh, int64_t now_ms)
-{
-    struct lane *l, *next;
-    bool is_idle_round = now_ms >= sh->next_idle_round_ms;
-    for (l = TAILQ_FIRST(&sh->all_lanes); l != NULL; l = next) {
-        next = TAILQ_NEXT(l, all_link);
-        int64_t until_ms;
-        if (l->pub.n_ready > 0 && is_redirected(l)) {
-            lane_retire(l);
-            shard_turn_later(sh);
-        } else if (l->pub.n_ready > 0 && lane_is_paused(l, &until_ms)) {
-            lane_pull(l);
-        } else if (is_idle_round && l->pub.n_ready == 0 && l->n_jobs == 0 && is_forgettable(l, now_ms)) {
-            if (l->idle_since_ms == 0) {
-                l->idle_since_ms = now_ms;
-            } else if (now_ms - l->idle_since_ms >= IDLE_MS) {
-                lane_retire(l);
-                shard_turn_later(sh);
-            }
-        }
-    }
-    if (is_idle_round) {
-        forget_slowness(sh, now_ms);
-        sh->next_idle_round_ms = now_ms + IDLE_ROUND_MS;
-    }
 }

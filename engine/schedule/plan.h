@@ -10,6 +10,9 @@
 
 /* The relay a step names, by `instead`; NULL when the policy has none of that name. */
 const struct hky_relay *plan_relay(const struct hky_policy *policy, const char *name);
+/* The account that `relay` uses for this step: the step's own belongs to the relay that it names; whoever stands in for
+ * that one uses its own. */
+const char *plan_account(const struct hky_relay *relay, const struct hky_step *step);
 /* May this recipient go by step `step`, as its author or rewritten? */
 bool plan_step_sends_as(const struct hky_policy *policy, const struct hky_recipient *r, uint8_t step);
 /* When step r->step is over (POLICY.md 2b `within`), seen for `cause`; INT64_MAX: never before expire. */

@@ -5,7 +5,8 @@
 
 #include <stdlib.h>
 
-#define UNREAD_MS 1000
+#define UNREAD_MS        1000
+#define FUNCTION_PLAN_MS (15 * 60 * 1000)
 
 int64_t recipient_parked_delay_ms(uint32_t times)
 {
@@ -242,4 +243,17 @@ bool recipient_plan_anew(struct hky_shard *sh, struct hky_recipient *r)
     }
     recipient_journal(sh, r);
     return true;
+}
+
+bool recipient_has_stale_plan(const struct hky_shard *sh, const struct hky_recipient *r, int64_t now_ms)
+{
+    if (r->plan == NULL)
+        return true;
+    if (r->copies > 0 || r->ambiguous > 0) /* a copy is out, or may be: the stored plan stays */
+        return false;
+    if (r->policy != (uint32_t)sh->policy->hash)
+        return true;
+    int64_t decided = r->message->accepted_at_ms + (int64_t)own(r)->decided_min * 60000;
+    return r->plan->is_from_function && r->attempts == 0 && r->left_steps == 0 && own(r)->decided_min < UINT16_MAX &&
+           now_ms - decided > FUNCTION_PLAN_MS;
 }

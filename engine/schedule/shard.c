@@ -1,88 +1,10 @@
 /*
- * One worker's part: its clock, the end of its turns, what comes from other workers.
+ * One worker's part: what is due by its clock, and what the whole schedule asks of it.
  */
 #include "internal.h"
 
-#include <stdlib.h>
-
-#define PLACED_A_TURN 256
-#define DUE_A_TICK    1024
-#define SLEEP_MOST_MS 1000
-#define CLOCK_SET_MS  10000 /* less is how clocks are kept right */
-
-int64_t shard_now(const struct hky_shard *sh)
-{
-    return hky_clock_now_ms(sh->s->clock);
-}
-
-int64_t shard_mono(const struct hky_shard *sh)
-{
-    return schedule_mono(sh->s);
-}
-
-int64_t schedule_mono(const struct hky_schedule *s)
-{
-    return hky_clock_elapsed_ms(s->clock);
-}
-
-static int64_t wall_offset(const struct hky_schedule *s)
-{
-    return hky_clock_now_ms(s->clock) - hky_clock_elapsed_ms(s->clock);
-}
-
-int64_t schedule_wall_at(const struct hky_schedule *s, int64_t mono_ms)
-{
-    return mono_ms == INT64_MAX ? INT64_MAX : mono_ms + wall_offset(s);
-}
-
-int64_t schedule_mono_at(const struct hky_schedule *s, int64_t wall_ms)
-{
-    return wall_ms == INT64_MAX ? INT64_MAX : wall_ms - wall_offset(s);
-}
-
-void shard_set_due(struct hky_shard *sh, struct hky_recipient *r, int64_t at_ms)
-{
-    int64_t mono_ms = schedule_mono_at(sh->s, at_ms);
-    hky_heap_set(&sh->due, &own(r)->due, mono_ms);
-    shard_timer_soon(sh, mono_ms);
-}
-
-void shard_turn_later(struct hky_shard *sh)
-{
-    if (!sh->is_turn_set && sh->s->is_started) {
-        sh->is_turn_set = sh->is_turn_deferred = true;
-        hky_loop_defer(sh->loop, &sh->turn->task);
-    }
-}
-
-void shard_wake(struct hky_shard *sh, struct lane *l)
-{
-    hky_heap_remove(&sh->wakes, &l->wake);
-    if (l->is_waiting) {
-        l->is_waiting = false;
-        TAILQ_REMOVE(&sh->waiting, l, waiting_link);
-    }
-    if (!l->wants_wake) {
-        l->wants_wake = true;
-        TAILQ_INSERT_TAIL(&sh->woken, l, woken_link);
-    }
-    shard_turn_later(sh);
-}
-
-void shard_timer_soon(struct hky_shard *sh, int64_t at_ms)
-{
-    if (!sh->s->is_started || at_ms >= sh->timer_at_ms)
-        return;
-    int64_t after_ms = at_ms - shard_mono(sh);
-    sh->timer_at_ms = at_ms;
-    hky_timer_set(&sh->timer, after_ms > 0 ? after_ms : 0);
-}
-
-void shard_wake_at(struct hky_shard *sh, struct lane *l, int64_t at_ms)
-{
-    hky_heap_set(&sh->wakes, &l->wake, at_ms);
-    shard_timer_soon(sh, at_ms);
-}
+#define DUE_A_TICK   1024
+#define CLOCK_SET_MS 10000 /* less is how clocks are kept right */
 
 /* ---- due ---- */
 
@@ -113,16 +35,6 @@ static void on_due(struct hky_shard *sh, struct hky_recipient *r, int64_t now_ms
         return;
     }
     recipient_place_anew(sh, r);
-}
-
-static void set_timer(struct hky_shard *sh, int64_t now_ms)
-{
-    int64_t at = now_ms + SLEEP_MOST_MS;
-    struct hky_heap_node *due = hky_heap_first(&sh->due), *wake = hky_heap_first(&sh->wakes);
-    at = due != NULL && due->at < at ? due->at : at;
-    at = wake != NULL && wake->at < at ? wake->at : at;
-    sh->timer_at_ms = at;
-    hky_timer_set(&sh->timer, at > now_ms ? at - now_ms : 0);
 }
 
 /* ---- the wall clock was set ---- */
@@ -163,7 +75,7 @@ static void on_clock_set(struct hky_shard *sh, int64_t by_ms)
 
 static void look_at_clock(struct hky_shard *sh)
 {
-    int64_t by_ms = wall_offset(sh->s) - sh->wall_offset_ms;
+    int64_t by_ms = schedule_wall_offset(sh->s) - sh->wall_offset_ms;
     if (by_ms >= CLOCK_SET_MS || by_ms <= -CLOCK_SET_MS) {
         sh->wall_offset_ms += by_ms;
         on_clock_set(sh, by_ms);
@@ -180,11 +92,11 @@ void shard_tick(struct hky_shard *sh)
         on_due(sh, recipient_due(node), shard_now(sh));
     while ((node = hky_heap_first(&sh->wakes)) != NULL && node->at <= now_ms)
         shard_wake(sh, HKY_CONTAINER(node, struct lane, wake));
-    if (now_ms >= sh->next_sweep_ms || sh->next_sweep_ms > now_ms + SLEEP_MOST_MS) {
-        sh->next_sweep_ms = now_ms + SLEEP_MOST_MS;
+    if (now_ms >= sh->next_sweep_ms || sh->next_sweep_ms > now_ms + SHARD_SLEEP_MOST_MS) {
+        sh->next_sweep_ms = now_ms + SHARD_SLEEP_MOST_MS;
         shard_sweep_lanes(sh, now_ms);
     }
-    set_timer(sh, now_ms);
+    shard_set_timer(sh, now_ms);
 }
 
 int64_t hky_schedule_next_at(const struct hky_schedule *s)
@@ -214,150 +126,7 @@ static void on_timer(struct hky_timer *t)
     shard_tick(sh);
 }
 
-/* ---- the end of a turn ---- */
-
-static void hand_over(struct hky_shard *from, unsigned to)
-{
-    struct hky_shard *sh = &from->s->shards[to];
-    if (TAILQ_EMPTY(&from->out[to]))
-        return;
-    pthread_mutex_lock(&sh->inbox_lock);
-    TAILQ_CONCAT(&sh->inbox, &from->out[to], link);
-    bool is_post_due = !sh->is_inbox_posted;
-    sh->is_inbox_posted = true;
-    pthread_mutex_unlock(&sh->inbox_lock);
-    if (is_post_due)
-        hky_loop_post(sh->loop, &sh->inbox_task);
-}
-
-static void hand_over_all(struct hky_shard *sh)
-{
-    for (unsigned to = 0; sh->out_mask != 0 && to < sh->s->n_workers; to++)
-        if ((sh->out_mask >> (to % 64) & 1) != 0)
-            hand_over(sh, to);
-    sh->out_mask = 0;
-}
-
-/* Lanes of an older policy hand back what they hold, in portions. True: there is more. */
-static bool empty_gone_lanes(struct hky_shard *sh)
-{
-    unsigned moved = 0;
-    struct lane *l, *next;
-    for (l = TAILQ_FIRST(&sh->gone_lanes); l != NULL && moved < PLACED_A_TURN; l = next) {
-        next = TAILQ_NEXT(l, all_link);
-        for (struct hky_recipient *r; moved < PLACED_A_TURN && (r = lane_any(l)) != NULL; moved++) {
-            recipient_unplace(sh, r);
-            recipient_list_for_placing(sh, r);
-        }
-        moved += l->n_jobs == 0; /* to free one is work as well */
-        lane_free_if_over(l);
-    }
-    return moved >= PLACED_A_TURN;
-}
-
-/* Parked recipients are asked at once after a reload, which is what they wait for; those that are parked again stand
- * behind. True: there is more. */
-static bool ask_parked(struct hky_shard *sh)
-{
-    struct hky_recipient *r;
-    for (unsigned n = 0; n < PLACED_A_TURN && sh->n_to_ask > 0; n++, sh->n_to_ask--) {
-        if ((r = recipients_first(&sh->parked)) == NULL) {
-            sh->n_to_ask = 0;
-            break;
-        }
-        recipient_place_anew(sh, r);
-    }
-    return sh->n_to_ask > 0;
-}
-
-/* Those that stand there now: a wake may end in another one of the same lane, which is for the next turn. */
-static void wake_lanes(struct hky_shard *sh)
-{
-    struct lane *l, *last = TAILQ_LAST(&sh->woken, lanes);
-    for (bool is_last = last == NULL; !is_last && (l = TAILQ_FIRST(&sh->woken)) != NULL;) {
-        is_last = l == last;
-        TAILQ_REMOVE(&sh->woken, l, woken_link);
-        l->wants_wake = false;
-        if (!l->is_gone && l->pub.n_ready > 0)
-            sh->s->ops->wake(sh->s->ops->ctx, sh->index, &l->pub);
-    }
-}
-
-static void run_turn(struct hky_shard *sh)
-{
-    bool is_more;
-    struct hky_recipient *r;
-    if (sh->timer_at_ms == INT64_MAX)
-        set_timer(sh, shard_mono(sh)); /* the first turn: restored ones are due before anything placed now */
-    is_more = undecided_ask(sh);
-    is_more = empty_gone_lanes(sh) || is_more;
-    is_more = ask_parked(sh) || is_more;
-    for (unsigned n = 0; n < PLACED_A_TURN && (r = recipients_first(&sh->to_place)) != NULL; n++) {
-        survey_leaves(sh, r);
-        recipients_remove(&sh->to_place, r);
-        recipient_place(sh, r);
-        counter_add(&sh->n.moving, -1); /* only now: it is never in nobody's count */
-    }
-    hand_over_all(sh);
-    wake_lanes(sh);
-    hand_over_all(sh); /* a take may have found other homes */
-    if (is_more || !TAILQ_EMPTY(&sh->to_place) || !TAILQ_EMPTY(&sh->woken))
-        hky_loop_post(sh->loop, &sh->again_task); /* connections get their turn in between */
-    else
-        sh->is_turn_set = false;
-}
-
-static void on_turn(struct hky_task *t)
-{
-    struct turn_task *turn = HKY_CONTAINER(t, struct turn_task, task);
-    if (turn->shard == NULL) {
-        free(turn);
-        return;
-    }
-    turn->shard->is_turn_deferred = false;
-    run_turn(turn->shard);
-}
-
-static void on_again(struct hky_task *t)
-{
-    run_turn(HKY_CONTAINER(t, struct hky_shard, again_task));
-}
-
-void shard_fini_turn(struct hky_shard *sh)
-{
-    if (sh->is_turn_deferred)
-        sh->turn->shard = NULL;
-    else
-        free(sh->turn);
-    sh->turn = NULL;
-}
-
 /* ---- from other threads ---- */
-
-static void take_inbox(struct hky_shard *sh, bool is_early)
-{
-    struct recipients in = TAILQ_HEAD_INITIALIZER(in);
-    pthread_mutex_lock(&sh->inbox_lock);
-    TAILQ_CONCAT(&in, &sh->inbox, link);
-    sh->is_inbox_posted = is_early && sh->is_inbox_posted; /* its task comes still, and may find nothing */
-    pthread_mutex_unlock(&sh->inbox_lock);
-    for (struct hky_recipient *r; (r = recipients_first(&in)) != NULL;) {
-        recipients_remove(&in, r);
-        recipient_place(sh, r);
-        counter_add(&sh->n.moving, -1);
-    }
-}
-
-static void on_inbox(struct hky_task *t)
-{
-    take_inbox(HKY_CONTAINER(t, struct hky_shard, inbox_task), false);
-}
-
-void shard_settle(struct hky_shard *sh)
-{
-    take_inbox(sh, true);
-    hand_over_all(sh);
-}
 
 static void on_recheck(struct hky_task *t)
 {
@@ -369,17 +138,6 @@ static void on_recheck(struct hky_task *t)
     for (l = TAILQ_FIRST(&sh->waiting); l != NULL; l = next) {
         next = TAILQ_NEXT(l, waiting_link);
         shard_wake(sh, l);
-    }
-}
-
-void schedule_recheck(struct hky_schedule *s, bool is_changed)
-{
-    for (unsigned i = 0; i < s->n_workers; i++) {
-        struct hky_shard *sh = &s->shards[i];
-        if (is_changed)
-            __atomic_store_n(&sh->is_sweep_due, 1, __ATOMIC_SEQ_CST);
-        if (__atomic_exchange_n(&sh->is_recheck_posted, 1, __ATOMIC_SEQ_CST) == 0)
-            hky_loop_post(sh->loop, &sh->recheck_task);
     }
 }
 
@@ -404,7 +162,7 @@ void shard_init(struct hky_shard *sh, struct hky_schedule *s, unsigned index, st
     sh->s = s;
     sh->index = index;
     sh->loop = loop;
-    sh->wall_offset_ms = wall_offset(s);
+    sh->wall_offset_ms = schedule_wall_offset(s);
     sh->policy = hky_policy_ref(s->policy);
     hky_map_init_outside(&sh->lanes);
     hky_map_init(&sh->deferred);
@@ -430,11 +188,7 @@ void shard_init(struct hky_shard *sh, struct hky_schedule *s, unsigned index, st
         TAILQ_INIT(&sh->out[i]);
     hky_timer_init(&sh->timer, loop, on_timer);
     sh->timer_at_ms = INT64_MAX;
-    sh->turn = hky_calloc(1, sizeof *sh->turn);
-    sh->turn->task.run = on_turn;
-    sh->turn->shard = sh;
-    sh->again_task.run = on_again;
-    sh->inbox_task.run = on_inbox;
+    shard_init_turn(sh);
     sh->recheck_task.run = on_recheck;
     sh->policy_task.run = on_policy;
 }

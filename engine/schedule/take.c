@@ -68,17 +68,6 @@ void shard_free_jobs(struct hky_shard *sh)
 
 /* ---- take ---- */
 
-void lane_wait(struct lane *l, int64_t until_ms)
-{
-    struct hky_shard *sh = l->shard;
-    if (!l->is_waiting) {
-        l->is_waiting = true;
-        TAILQ_INSERT_TAIL(&sh->waiting, l, waiting_link);
-    }
-    if (until_ms != INT64_MAX)
-        shard_wake_at(sh, l, until_ms);
-}
-
 static bool is_lane_ready(struct lane *l, int64_t now_ms, int64_t *until_ms)
 {
     if (__atomic_load_n(&l->shard->s->is_draining, __ATOMIC_RELAXED)) {

@@ -8,7 +8,6 @@
 #include <stdio.h>
 
 #define POLICY_A_TURN_NS 2000000 /* accept may take about as much again: together 5 ms with the call that ends it */
-#define ASKED_A_TURN     256
 #define FEW_RECIPIENTS   8
 #define ANSWER_MOST_MS   (5 * 60 * 1000) /* every look-up has a deadline of its own, which is much shorter */
 #define NEVER_MS         INT64_MAX
@@ -51,7 +50,7 @@ static void leave(struct hky_shard *sh, struct hky_recipient *r)
     r->next_at_ms = 0;
 }
 
-static void forget(struct hky_shard *sh, struct hky_recipient *r)
+void undecided_drop_decision(struct hky_shard *sh, struct hky_recipient *r)
 {
     if (sh->s->ops->forget != NULL)
         sh->s->ops->forget(sh->s->ops->ctx, sh->index, r);
@@ -61,14 +60,19 @@ static void forget(struct hky_shard *sh, struct hky_recipient *r)
 void undecided_unplace(struct hky_shard *sh, struct hky_recipient *r)
 {
     leave(sh, r);
-    forget(sh, r);
+    undecided_drop_decision(sh, r);
     shard_turn_later(sh); /* the place of its decision is free */
+}
+
+bool shard_is_policy_time_over(const struct hky_shard *sh)
+{
+    return sh->asked_ns >= POLICY_A_TURN_NS;
 }
 
 bool shard_has_policy_time(const struct hky_shard *sh)
 {
     bool is_in_turn = sh->is_asking || (TAILQ_EMPTY(&sh->to_ask[0]) && TAILQ_EMPTY(&sh->to_ask[1]));
-    return is_in_turn && !sh->is_crowded && sh->asked_ns < POLICY_A_TURN_NS;
+    return is_in_turn && !sh->is_crowded && !shard_is_policy_time_over(sh);
 }
 
 void undecided_ask_later(struct hky_shard *sh, struct hky_recipient *r)
@@ -125,7 +129,7 @@ void hky_schedule_answered(struct hky_schedule *s, unsigned worker, struct hky_r
     enter_undecided(sh, r, IS_ANSWERED);
 }
 
-static struct hky_recipient *next_to_ask(struct hky_shard *sh)
+struct hky_recipient *undecided_next(struct hky_shard *sh)
 {
     struct hky_recipient *r = recipients_first(&sh->answered);
     if (r != NULL || sh->is_crowded)
@@ -135,30 +139,9 @@ static struct hky_recipient *next_to_ask(struct hky_shard *sh)
     return r != NULL ? r : recipients_first(&sh->to_ask[!sh->next_to_ask]);
 }
 
-/* One whose plan only grew old keeps its place at the head of its lane; behind the others it would be old again when
- * its turn comes, and never go. */
-static void ask(struct hky_shard *sh, struct hky_recipient *r)
+void undecided_begin_asking(struct hky_shard *sh, struct hky_recipient *r)
 {
-    bool was_answered = r->next_at_ms == IS_ANSWERED;
-    counter_add(&sh->n.moving, 1); /* it is never in nobody's count */
-    leave(sh, r);
-    if (was_answered)
+    if (r->next_at_ms == IS_ANSWERED)
         sh->is_crowded = false;
-    if (!recipient_has_stale_plan(sh, r, shard_now(sh))) /* a reload brought back the policy that had planned it */
-        forget(sh, r);
-    sh->goes_first = r->plan != NULL && r->policy == (uint32_t)sh->policy->hash;
-    recipient_place(sh, r);
-    sh->goes_first = false;
-    counter_add(&sh->n.moving, -1);
-}
-
-bool undecided_ask(struct hky_shard *sh)
-{
-    struct hky_recipient *r;
-    sh->asked_ns = 0;
-    sh->is_asking = true;
-    for (unsigned n = 0; n < ASKED_A_TURN && sh->asked_ns < POLICY_A_TURN_NS && (r = next_to_ask(sh)) != NULL; n++)
-        ask(sh, r);
-    sh->is_asking = false;
-    return next_to_ask(sh) != NULL;
+    leave(sh, r);
 }

@@ -1,0 +1,92 @@
+/*
+ * Where a recipient is: each moves it out of the list in which it is, or into one.
+ */
+#include "internal.h"
+
+#include <stdlib.h>
+
+/* By the relay that its step names, which says the same when it leaves: plan and step change only of those without a
+ * place. */
+void shard_count_deferred(struct hky_shard *sh, const struct hky_recipient *r, int by)
+{
+    counter_add(&sh->n.deferred, (uint32_t)by);
+    if (r->plan == NULL)
+        return;
+    struct hky_str relay = hky_str_z(r->plan->steps[r->step].relay);
+    uint32_t *n = hky_map_get(&sh->deferred, relay);
+    if (n == NULL) {
+        n = hky_calloc(1, sizeof *n);
+        pthread_mutex_lock(&sh->s->lock);
+        hky_map_put(&sh->deferred, relay, n);
+        pthread_mutex_unlock(&sh->s->lock);
+    }
+    counter_add(n, (uint32_t)by);
+}
+
+void recipient_unplace(struct hky_shard *sh, struct hky_recipient *r)
+{
+    if (own(r)->lane != NULL) {
+        lane_remove(own(r)->lane, r);
+        hky_heap_remove(&sh->due, &own(r)->due);
+    } else if (r->state == HKY_RCPT_HELD) {
+        survey_leaves(sh, r);
+        recipients_remove(&sh->held, r);
+        counter_add(&sh->n.held, -1);
+    } else if (r->state == HKY_RCPT_UNDECIDED) {
+        undecided_unplace(sh, r);
+    } else if (own(r)->due.index != 0) {
+        hky_heap_remove(&sh->due, &own(r)->due);
+        if (r->state == HKY_RCPT_PARKED) {
+            recipients_remove(&sh->parked, r);
+            counter_add(&sh->n.parked, -1);
+        } else {
+            shard_count_deferred(sh, r, -1);
+        }
+    } else {
+        survey_leaves(sh, r);
+        recipients_remove(&sh->to_place, r);
+        counter_add(&sh->n.moving, -1);
+    }
+}
+
+static void wait_in_heap(struct hky_shard *sh, struct hky_recipient *r, int64_t at_ms)
+{
+    r->next_at_ms = at_ms;
+    shard_set_due(sh, r, at_ms);
+}
+
+void recipient_defer(struct hky_shard *sh, struct hky_recipient *r, int64_t at_ms)
+{
+    recipient_enter(sh, r, HKY_RCPT_QUEUED);
+    shard_count_deferred(sh, r, 1);
+    wait_in_heap(sh, r, at_ms);
+}
+
+void recipient_list_for_placing(struct hky_shard *sh, struct hky_recipient *r)
+{
+    recipients_append(&sh->to_place, r);
+    counter_add(&sh->n.moving, 1);
+}
+
+void recipient_place_later(struct hky_shard *sh, struct hky_recipient *r)
+{
+    recipient_list_for_placing(sh, r);
+    shard_turn_later(sh);
+}
+
+void recipient_hold_after(struct hky_shard *sh, struct hky_recipient *r, const char *why, const struct hky_outcome *o,
+                          const struct job *job)
+{
+    if (why != r->reason)
+        recipient_set_reason(r, why);
+    recipient_enter(sh, r, HKY_RCPT_HELD);
+    recipients_append(&sh->held, r);
+    counter_add(&sh->n.held, 1);
+    recipient_journal(sh, r);
+    event_of_recipient(sh, HKY_EVENT_HELD, r, &(struct event_details){.outcome = o, .job = job, .text = r->reason});
+}
+
+void recipient_hold(struct hky_shard *sh, struct hky_recipient *r, const char *why)
+{
+    recipient_hold_after(sh, r, why, NULL, NULL);
+}

@@ -1,0 +1,190 @@
+/*
+ * The end of a shard's turn: who waits for the policy is asked, who is to be placed is placed, what belongs to other
+ * workers is handed over, lanes with work are woken. All in portions: connections get their turn in between.
+ */
+#include "internal.h"
+
+#include <stdlib.h>
+
+#define PLACED_A_TURN 256
+#define ASKED_A_TURN  256
+
+/* One whose plan only grew old keeps its place at the head of its lane; behind the others it would be old again when
+ * its turn comes, and never go. */
+static void ask(struct hky_shard *sh, struct hky_recipient *r)
+{
+    counter_add(&sh->n.moving, 1); /* it is never in nobody's count */
+    undecided_begin_asking(sh, r);
+    if (!recipient_has_stale_plan(sh, r, shard_now(sh))) /* a reload brought back the policy that had planned it */
+        undecided_drop_decision(sh, r);
+    sh->goes_first = r->plan != NULL && r->policy == (uint32_t)sh->policy->hash;
+    recipient_place(sh, r);
+    sh->goes_first = false;
+    counter_add(&sh->n.moving, -1);
+}
+
+/* As many as this turn has time for. True: there are more. */
+static bool ask_undecided(struct hky_shard *sh)
+{
+    struct hky_recipient *r;
+    sh->asked_ns = 0;
+    sh->is_asking = true;
+    for (unsigned n = 0; n < ASKED_A_TURN && !shard_is_policy_time_over(sh) && (r = undecided_next(sh)) != NULL; n++)
+        ask(sh, r);
+    sh->is_asking = false;
+    return undecided_next(sh) != NULL;
+}
+
+/* ---- parts of a turn ---- */
+
+static void hand_over(struct hky_shard *from, unsigned to)
+{
+    struct hky_shard *sh = &from->s->shards[to];
+    if (TAILQ_EMPTY(&from->out[to]))
+        return;
+    pthread_mutex_lock(&sh->inbox_lock);
+    TAILQ_CONCAT(&sh->inbox, &from->out[to], link);
+    bool is_post_due = !sh->is_inbox_posted;
+    sh->is_inbox_posted = true;
+    pthread_mutex_unlock(&sh->inbox_lock);
+    if (is_post_due)
+        hky_loop_post(sh->loop, &sh->inbox_task);
+}
+
+static void hand_over_all(struct hky_shard *sh)
+{
+    for (unsigned to = 0; sh->out_mask != 0 && to < sh->s->n_workers; to++)
+        if ((sh->out_mask >> (to % 64) & 1) != 0)
+            hand_over(sh, to);
+    sh->out_mask = 0;
+}
+
+/* Lanes of an older policy hand back what they hold, in portions. True: there is more. */
+static bool empty_gone_lanes(struct hky_shard *sh)
+{
+    unsigned moved = 0;
+    struct lane *l, *next;
+    for (l = TAILQ_FIRST(&sh->gone_lanes); l != NULL && moved < PLACED_A_TURN; l = next) {
+        next = TAILQ_NEXT(l, all_link);
+        for (struct hky_recipient *r; moved < PLACED_A_TURN && (r = lane_any(l)) != NULL; moved++) {
+            recipient_unplace(sh, r);
+            recipient_list_for_placing(sh, r);
+        }
+        moved += l->n_jobs == 0; /* to free one is work as well */
+        lane_free_if_over(l);
+    }
+    return moved >= PLACED_A_TURN;
+}
+
+/* Parked recipients are asked at once after a reload, which is what they wait for; those that are parked again stand
+ * behind. True: there is more. */
+static bool ask_parked(struct hky_shard *sh)
+{
+    struct hky_recipient *r;
+    for (unsigned n = 0; n < PLACED_A_TURN && sh->n_to_ask > 0; n++, sh->n_to_ask--) {
+        if ((r = recipients_first(&sh->parked)) == NULL) {
+            sh->n_to_ask = 0;
+            break;
+        }
+        recipient_place_anew(sh, r);
+    }
+    return sh->n_to_ask > 0;
+}
+
+/* Those that stand there now: a wake may end in another one of the same lane, which is for the next turn. */
+static void wake_lanes(struct hky_shard *sh)
+{
+    struct lane *l, *last = TAILQ_LAST(&sh->woken, lanes);
+    for (bool is_last = last == NULL; !is_last && (l = TAILQ_FIRST(&sh->woken)) != NULL;) {
+        is_last = l == last;
+        TAILQ_REMOVE(&sh->woken, l, woken_link);
+        l->wants_wake = false;
+        if (!l->is_gone && l->pub.n_ready > 0)
+            sh->s->ops->wake(sh->s->ops->ctx, sh->index, &l->pub);
+    }
+}
+
+static void run_turn(struct hky_shard *sh)
+{
+    bool is_more;
+    struct hky_recipient *r;
+    if (sh->timer_at_ms == INT64_MAX)
+        shard_set_timer(sh, shard_mono(sh)); /* the first turn: restored ones are due before anything placed now */
+    is_more = ask_undecided(sh);
+    is_more = empty_gone_lanes(sh) || is_more;
+    is_more = ask_parked(sh) || is_more;
+    for (unsigned n = 0; n < PLACED_A_TURN && (r = recipients_first(&sh->to_place)) != NULL; n++) {
+        survey_leaves(sh, r);
+        recipients_remove(&sh->to_place, r);
+        recipient_place(sh, r);
+        counter_add(&sh->n.moving, -1); /* only now: it is never in nobody's count */
+    }
+    hand_over_all(sh);
+    wake_lanes(sh);
+    hand_over_all(sh); /* a take may have found other homes */
+    if (is_more || !TAILQ_EMPTY(&sh->to_place) || !TAILQ_EMPTY(&sh->woken))
+        hky_loop_post(sh->loop, &sh->again_task); /* connections get their turn in between */
+    else
+        sh->is_turn_set = false;
+}
+
+static void on_turn(struct hky_task *t)
+{
+    struct turn_task *turn = HKY_CONTAINER(t, struct turn_task, task);
+    if (turn->shard == NULL) {
+        free(turn);
+        return;
+    }
+    turn->shard->is_turn_deferred = false;
+    run_turn(turn->shard);
+}
+
+static void on_again(struct hky_task *t)
+{
+    run_turn(HKY_CONTAINER(t, struct hky_shard, again_task));
+}
+
+/* ---- from other workers ---- */
+
+static void take_inbox(struct hky_shard *sh, bool is_early)
+{
+    struct recipients in = TAILQ_HEAD_INITIALIZER(in);
+    pthread_mutex_lock(&sh->inbox_lock);
+    TAILQ_CONCAT(&in, &sh->inbox, link);
+    sh->is_inbox_posted = is_early && sh->is_inbox_posted; /* its task comes still, and may find nothing */
+    pthread_mutex_unlock(&sh->inbox_lock);
+    for (struct hky_recipient *r; (r = recipients_first(&in)) != NULL;) {
+        recipients_remove(&in, r);
+        recipient_place(sh, r);
+        counter_add(&sh->n.moving, -1);
+    }
+}
+
+static void on_inbox(struct hky_task *t)
+{
+    take_inbox(HKY_CONTAINER(t, struct hky_shard, inbox_task), false);
+}
+
+void shard_settle(struct hky_shard *sh)
+{
+    take_inbox(sh, true);
+    hand_over_all(sh);
+}
+
+void shard_init_turn(struct hky_shard *sh)
+{
+    sh->turn = hky_calloc(1, sizeof *sh->turn);
+    sh->turn->task.run = on_turn;
+    sh->turn->shard = sh;
+    sh->again_task.run = on_again;
+    sh->inbox_task.run = on_inbox;
+}
+
+void shard_fini_turn(struct hky_shard *sh)
+{
+    if (sh->is_turn_deferred)
+        sh->turn->shard = NULL;
+    else
+        free(sh->turn);
+    sh->turn = NULL;
+}
