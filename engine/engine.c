@@ -593,7 +593,7 @@ void hky_engine_free(struct hky_engine **out)
     for (unsigned i = 0; i < engine->n_workers && engine->workers != NULL; i++)
         hky_notice_stop(engine->workers[i].notice);
     hky_servers_free(&engine->servers);
-    hky_credentials_free(&engine->credentials);
+    hky_credentials_stop(engine->credentials);
     hky_passwords_stop(engine->passwords);
     hky_journal_close(&engine->journal); /* it still tells loops, whose queues hold tasks of the schedule */
     hky_engine_drop_asks(engine);
@@ -612,6 +612,7 @@ void hky_engine_free(struct hky_engine **out)
     }
     hky_vm_free(&engine->vm);
     hky_loop_free(&engine->aux);
+    hky_credentials_free(&engine->credentials);
     hky_passwords_free(&engine->passwords);
     hky_policy_unref(&engine->policy);
     hky_log_free(&engine->log);

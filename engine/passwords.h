@@ -17,7 +17,7 @@ enum hky_err hky_passwords_new(struct hky_loop *aux, struct hky_passwords **out,
 void hky_passwords_ask(struct hky_passwords *p, struct hky_policy *policy, const struct hky_secret_ref *ref,
                        struct hky_loop *loop, void (*done)(void *arg, struct hky_secret *s, const struct hky_error *e),
                        void *arg);
-void hky_passwords_forget(struct hky_passwords *p); /* on aux: what was read, and what is being read */
+void hky_passwords_forget(struct hky_passwords *p); /* on aux: drops what was read and what is being read */
 void hky_passwords_stop(struct hky_passwords *p);   /* ends the threads; the loops have stopped */
 void hky_passwords_free(struct hky_passwords **p);  /* after the loops; unanswered questions are dropped */
 

@@ -44,6 +44,8 @@ void hky_deliver_lane_gone(struct hky_deliver *d, struct hky_lane *lane); /* sch
 struct hky_credentials;
 enum hky_err hky_credentials_new(struct hky_loop *aux, struct hky_state *state, struct hky_log *log,
                                  struct hky_credentials **out, struct hky_error *e); /* HKY_E_LIMIT: no thread */
+/* The loops no longer turn: ends what is under way. `free` comes when nobody posts to the loops any more. */
+void hky_credentials_stop(struct hky_credentials *c);
 void hky_credentials_free(struct hky_credentials **c);
 /* Any thread; the policy is kept referenced until done. done on `loop`. With `refused` the answer is newer than that
  * one: fetched, unless another asker's question has fetched it already. */
