@@ -1,70 +1,13 @@
-#include "accept/session.h"
+#include "accept/sasl.h"
 
-#include <gsasl.h>
+#include "base/secret.h"
+
 #include <stdlib.h>
 
 /* A user that does not exist is checked like one that does, against another's secret, and always fails: replies and
  * times tell nothing. */
 
-enum stage { STAGE_FIRST, STAGE_LOGIN_PASSWORD, STAGE_SCRAM_PROOF, STAGE_SCRAM_END };
 #define SCRAM_ITERATIONS "4096"
-#define RESPONSE_MAX     2048
-
-struct hky_sasl {
-    Gsasl *gsasl;
-};
-
-struct hky_auth_dialogue {
-    enum hky_auth mechanism;
-    enum stage stage;
-    const struct hky_user *user; /* whose secret is compared */
-    bool is_known;               /* the name given is that user's */
-    struct hky_buf name, password;
-    struct hky_buf challenge; /* waits for the secret */
-    Gsasl_session *scram;
-};
-
-struct hky_sasl *hky_sasl_new(void)
-{
-    struct hky_sasl *sasl = hky_calloc(1, sizeof *sasl);
-
-    if (gsasl_init(&sasl->gsasl) != GSASL_OK) {
-        free(sasl);
-        return NULL;
-    }
-    return sasl;
-}
-
-void hky_sasl_free(struct hky_sasl **sasl)
-{
-    if (*sasl == NULL)
-        return;
-    gsasl_done((*sasl)->gsasl);
-    free(*sasl);
-    *sasl = NULL;
-}
-
-static void wipe(struct hky_buf *b)
-{
-    if (b->p != NULL)
-        hky_secret_wipe(b->p, b->cap);
-    hky_buf_fini(b);
-}
-
-void hky_auth_free(struct hky_auth_dialogue **pa)
-{
-    struct hky_auth_dialogue *a = *pa;
-
-    if (a == NULL)
-        return;
-    if (a->scram != NULL)
-        gsasl_finish(a->scram);
-    hky_buf_fini(&a->name);
-    wipe(&a->password);
-    hky_buf_fini(&a->challenge);
-    free(a);
-    *pa = NULL;
-}
 
 static void done(struct hky_session *s)
 {
@@ -106,12 +49,12 @@ static void challenge(struct hky_session *s, struct hky_str data)
 {
     struct hky_buf line;
 
-    hky_buf_init(&line, 2 * RESPONSE_MAX);
+    hky_buf_init(&line, 2 * HKY_AUTH_RESPONSE_MAX);
     hky_buf_add_z(&line, "334 ");
     hky_buf_add_base64(&line, data);
     hky_buf_add_z(&line, "\r\n");
     s->p.ops->write(s->p.ctx, line.p, line.n);
-    wipe(&line);
+    hky_auth_wipe(&line);
 }
 
 static void ask_secret(struct hky_session *s)
@@ -181,13 +124,13 @@ static void on_login(struct hky_session *s, struct hky_str data)
 {
     struct hky_auth_dialogue *a = s->auth;
 
-    if (a->stage == STAGE_FIRST) {
+    if (a->stage == HKY_AUTH_FIRST) {
         if (data.n == 0 || has_control(data)) {
             malformed(s, "no good user name");
             return;
         }
         hky_buf_add_str(&a->name, data);
-        a->stage = STAGE_LOGIN_PASSWORD;
+        a->stage = HKY_AUTH_PASSWORD;
         challenge(s, HKY_STR("Password:"));
         return;
     }
@@ -201,7 +144,7 @@ static void on_scram(struct hky_session *s, struct hky_str data)
     char *out = NULL;
     size_t n = 0;
 
-    if (a->stage == STAGE_SCRAM_END) {
+    if (a->stage == HKY_AUTH_END) {
         if (data.n > 0)
             malformed(s, "nothing was expected here");
         else
@@ -209,22 +152,22 @@ static void on_scram(struct hky_session *s, struct hky_str data)
         return;
     }
     int rc = gsasl_step(a->scram, data.p, data.n, &out, &n);
-    if (a->stage == STAGE_FIRST && rc == GSASL_NEEDS_MORE) {
+    if (a->stage == HKY_AUTH_FIRST && rc == GSASL_NEEDS_MORE) {
         const char *name = gsasl_property_fast(a->scram, GSASL_AUTHID);
         const char *authzid = gsasl_property_fast(a->scram, GSASL_AUTHZID);
         hky_buf_add_str(&a->challenge, hky_str_of(out, n));
         hky_buf_add_z(&a->name, name != NULL ? name : "");
-        a->stage = STAGE_SCRAM_PROOF;
+        a->stage = HKY_AUTH_PROOF;
         if (a->name.n == 0 || has_control(hky_buf_str(&a->name)))
             malformed(s, "no good user name");
         else if (authzid != NULL && authzid[0] != '\0' && strcmp(authzid, name) != 0)
             fail(s);
         else
             ask_secret(s);
-    } else if (a->stage == STAGE_SCRAM_PROOF && (rc == GSASL_OK || rc == GSASL_NEEDS_MORE) && a->is_known) {
-        a->stage = STAGE_SCRAM_END;
+    } else if (a->stage == HKY_AUTH_PROOF && (rc == GSASL_OK || rc == GSASL_NEEDS_MORE) && a->is_known) {
+        a->stage = HKY_AUTH_END;
         challenge(s, hky_str_of(out, n)); /* the server's proof; the client answers with an empty line */
-    } else if (a->stage == STAGE_FIRST) {
+    } else if (a->stage == HKY_AUTH_FIRST) {
         malformed(s, "not a SCRAM message");
     } else {
         fail(s);
@@ -250,12 +193,12 @@ static void decode_response(struct hky_session *s, struct hky_str base64)
 {
     struct hky_buf data;
 
-    hky_buf_init(&data, RESPONSE_MAX);
+    hky_buf_init(&data, HKY_AUTH_RESPONSE_MAX);
     if (base64.n > 0 && (!hky_base64_decode(base64, &data) || data.is_over))
         malformed(s, "the response is not base64");
     else
         on_response(s, hky_str_of(data.p != NULL ? data.p : "", data.n));
-    wipe(&data);
+    hky_auth_wipe(&data);
 }
 
 void hky_auth_line(struct hky_session *s, struct hky_str line)
@@ -294,9 +237,9 @@ void hky_auth_begin(struct hky_session *s, struct hky_str arg)
     }
     a = hky_calloc(1, sizeof *a);
     a->mechanism = mechanism;
-    hky_buf_init(&a->name, RESPONSE_MAX);
-    hky_buf_init(&a->password, RESPONSE_MAX);
-    hky_buf_init(&a->challenge, RESPONSE_MAX);
+    hky_buf_init(&a->name, HKY_AUTH_RESPONSE_MAX);
+    hky_buf_init(&a->password, HKY_AUTH_RESPONSE_MAX);
+    hky_buf_init(&a->challenge, HKY_AUTH_RESPONSE_MAX);
     s->auth = a;
     hky_session_enter(s, HKY_SESSION_AUTH);
     if (mechanism == HKY_AUTH_SCRAM_SHA_256) {
@@ -315,20 +258,14 @@ void hky_auth_begin(struct hky_session *s, struct hky_str arg)
         challenge(s, mechanism == HKY_AUTH_LOGIN ? HKY_STR("Username:") : HKY_STR(""));
 }
 
-void hky_session_on_secret(struct hky_session *s, struct hky_secret *secret)
+void hky_auth_secret(struct hky_session *s, struct hky_secret *secret)
 {
     struct hky_auth_dialogue *a = s->auth;
 
-    s->waits &= (uint8_t)~HKY_WAIT_SECRET;
-    if (s->state != HKY_SESSION_AUTH || a == NULL) {
-        hky_secret_unref(&secret);
-        return;
-    }
     if (secret == NULL) {
         s->p.ops->note(s->p.ctx, "secret_missing", hky_str_z(a->user->name));
         done(s);
         hky_session_reply(s, 454, "4.7.0", "login is not possible at the moment");
-        hky_session_rest(s);
         return;
     }
     if (a->mechanism == HKY_AUTH_SCRAM_SHA_256) {
@@ -345,6 +282,4 @@ void hky_session_on_secret(struct hky_session *s, struct hky_secret *secret)
         else
             fail(s);
     }
-    hky_session_rest(s);
-    hky_secret_unref(&secret);
 }

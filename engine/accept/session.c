@@ -1,86 +1,17 @@
-#include "accept/session.h"
+#include "accept/session_internal.h"
 
 #include "base/hash.h"
 
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-#define REPLY_MAX     512   /* RFC 5321 4.5.3.1.5 */
 #define LINE_HARD_MAX 65536 /* an endless line closes the connection */
 #define IDLE_MAX      100   /* commands of a client that has not logged in; more count as errors */
 
-static const unsigned edges[HKY_SESSION_N] = {
-#define B(id)       (1u << HKY_SESSION_##id)
-#define X(id, next) [HKY_SESSION_##id] = (next),
-    HKY_SESSION_STATES(X)
-#undef X
-};
+#define B(id)     (1u << HKY_SESSION_##id)
 #define ANY_READY (B(CONNECTED) | B(READY))
 #define IN_TX     (B(MAIL) | B(RCPT) | B(CHUNKS))
 #define ANY       (ANY_READY | IN_TX)
-
-void hky_session_enter(struct hky_session *s, enum hky_session_state to)
-{
-    HKY_ASSERT(edges[s->state] & 1u << to);
-    s->state = to;
-}
-
-static void reply_v(struct hky_session *s, int code, const char *enhanced, const char *fmt, va_list ap)
-{
-    char line[REPLY_MAX];
-    char *at = hky_decimal_padded(line, (unsigned)code, 3);
-    size_t enhanced_n = strlen(enhanced), room;
-    int n;
-
-    *at++ = ' ';
-    memcpy(at, enhanced, enhanced_n);
-    at += enhanced_n;
-    if (enhanced_n > 0)
-        *at++ = ' ';
-    room = (size_t)(line + sizeof line - at) - 3;
-    n = vsnprintf(at, room + 1, fmt, ap);
-    at += n < 0 ? 0 : (size_t)n > room ? room : (size_t)n;
-    memcpy(at, "\r\n", 2);
-    s->p.ops->write(s->p.ctx, line, (size_t)(at + 2 - line));
-}
-
-void hky_session_reply(struct hky_session *s, int code, const char *enhanced, const char *fmt, ...)
-{
-    va_list ap;
-
-    va_start(ap, fmt);
-    reply_v(s, code, enhanced, fmt, ap);
-    va_end(ap);
-}
-
-void hky_session_error(struct hky_session *s, int code, const char *enhanced, const char *fmt, ...)
-{
-    va_list ap;
-
-    va_start(ap, fmt);
-    reply_v(s, code, enhanced, fmt, ap);
-    va_end(ap);
-    if (++s->n_errors >= s->p.policy->engine.bounds.errors)
-        hky_session_close(s, "4.7.0", "too many errors; goodbye");
-}
-
-void hky_session_refuse(struct hky_session *s, struct hky_str sender, struct hky_str rcpt, int code,
-                        const char *enhanced, const char *fmt, ...)
-{
-    char text[256], reply[300];
-    va_list ap;
-
-    va_start(ap, fmt);
-    vsnprintf(text, sizeof text, fmt, ap);
-    va_end(ap);
-    snprintf(reply, sizeof reply, "%d %s %s", code, enhanced, text);
-    s->p.ops->refused(s->p.ctx, sender, rcpt, reply);
-    if (code / 100 == 4)
-        hky_session_reply(s, code, enhanced, "%s", text);
-    else
-        hky_session_error(s, code, enhanced, "%s", text);
-}
 
 /* The only place that says 250 to content: without the journal's token it cannot be called. */
 static void reply_queued(struct hky_session *s, const struct hky_durable *durable, uint64_t id)
@@ -90,43 +21,6 @@ static void reply_queued(struct hky_session *s, const struct hky_durable *durabl
     HKY_ASSERT(durable != NULL);
     hky_id_format(id, text);
     hky_session_reply(s, 250, "2.0.0", "queued as %s", text);
-}
-
-void hky_session_close(struct hky_session *s, const char *enhanced, const char *text)
-{
-    if (s->state == HKY_SESSION_CLOSED)
-        return;
-    if (text != NULL)
-        hky_session_reply(s, 421, enhanced, "%s %s", s->p.policy->engine.hostname, text);
-    hky_session_enter(s, HKY_SESSION_CLOSED);
-    hky_tx_free(s, &s->tx);
-    hky_auth_free(&s->auth);
-    s->p.ops->close(s->p.ctx);
-}
-
-void hky_session_tx_reset(struct hky_session *s)
-{
-    hky_tx_free(s, &s->tx);
-    if (s->state == HKY_SESSION_CONNECTED || s->state == HKY_SESSION_CLOSED)
-        return;
-    hky_session_enter(s, HKY_SESSION_READY);
-    if (s->is_draining)
-        hky_session_close(s, "4.3.2", "is going down; try again");
-}
-
-bool hky_session_may_send(const struct hky_session *s)
-{
-    return s->user != NULL || s->p.is_allowed || (s->p.is_loopback && s->p.listen->n_users == 0);
-}
-
-bool hky_session_is_trusted(const struct hky_session *s)
-{
-    return s->user != NULL || s->p.is_allowed || s->p.is_loopback;
-}
-
-bool hky_session_offers_auth(const struct hky_session *s)
-{
-    return s->p.listen->n_users > 0 && s->user == NULL && (s->p.is_secure || s->p.is_loopback);
 }
 
 static bool offers_tls(const struct hky_session *s)
@@ -151,7 +45,7 @@ static void on_hello(struct hky_session *s, struct hky_command *c)
         hky_session_reply(s, 250, "", "%s", engine->hostname);
         return;
     }
-    char lines[2 * REPLY_MAX];
+    char lines[2 * HKY_REPLY_MAX];
     int n =
         snprintf(lines, sizeof lines,
                  "250-%.255s\r\n250-PIPELINING\r\n250-SIZE %llu\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-DSN\r\n"
@@ -329,7 +223,7 @@ static void on_command(struct hky_session *s, struct hky_str line, size_t behind
     else if (commands[verb].needs_login && !hky_session_may_send(s))
         refuse_client(s);
     else if (err != HKY_OK && (verb == HKY_VERB_MAIL || verb == HKY_VERB_RCPT))
-        hky_session_refuse(s, hky_tx_sender(s), HKY_STR(""), code, enhanced, "%s", e.text);
+        hky_session_refuse(s, hky_session_sender(s), HKY_STR(""), code, enhanced, "%s", e.text);
     else if (err != HKY_OK)
         hky_session_error(s, code, enhanced, "%s", e.text);
     else
@@ -410,72 +304,6 @@ static size_t swallow_input(struct hky_session *s, size_t n)
     return used;
 }
 
-/* --- a new policy --- */
-
-static const struct hky_user *user_of(const struct hky_listen *listen, const char *name)
-{
-    for (uint32_t i = 0; listen != NULL && i < listen->n_users; i++)
-        if (strcmp(listen->users[i].name, name) == 0)
-            return &listen->users[i];
-    return NULL;
-}
-
-static bool same_word(const char *a, const char *b)
-{
-    return a == NULL || b == NULL ? a == b : strcmp(a, b) == 0;
-}
-
-static bool same_words(const char *const *a, const char *const *b)
-{
-    if (a == NULL || b == NULL)
-        return a == b;
-    while (*a != NULL && *b != NULL && strcmp(*a, *b) == 0)
-        a++, b++;
-    return *a == NULL && *b == NULL;
-}
-
-/* What the file or command gives may have changed all the same: that is seen at the next login. */
-static bool same_password(const struct hky_user *a, const struct hky_user *b)
-{
-    return same_word(a->password.name, b->password.name) && same_word(a->password.literal, b->password.literal) &&
-           same_words(a->password.command, b->password.command);
-}
-
-/* Does the login, or the place it comes from, have by the new policy what it has by the old? */
-static bool has_the_same_rights(const struct hky_session *s)
-{
-    const struct hky_session_review *r = &s->review;
-
-    if (s->user == NULL)
-        return r->listen != NULL && r->is_allowed == s->p.is_allowed &&
-               (r->listen->n_users == 0) == (s->p.listen->n_users == 0);
-    const struct hky_user *user = user_of(r->listen, s->user->name);
-    return user != NULL && same_password(s->user, user) && same_words(s->user->senders, user->senders) &&
-           same_words(s->user->scenarios, user->scenarios);
-}
-
-static void review_at_rest(struct hky_session *s)
-{
-    const struct hky_user *before = s->user;
-    bool could_send = hky_session_may_send(s);
-
-    if (s->review.listen == NULL) {
-        s->review.policy = NULL;
-        hky_session_close(s, "4.3.2", "no longer takes mail here");
-        return;
-    }
-    s->user = before != NULL ? user_of(s->review.listen, before->name) : NULL;
-    bool is_ended = before != NULL && (s->user == NULL || !same_password(before, s->user));
-    s->p.policy = s->review.policy;
-    s->p.listen = s->review.listen;
-    s->p.is_allowed = s->review.is_allowed;
-    s->review.policy = NULL;
-    if (is_ended)
-        hky_session_close(s, "4.7.0", "has another login now; log in again");
-    else if (could_send && !hky_session_may_send(s))
-        hky_session_close(s, "4.7.0", "no longer takes mail from this address");
-}
-
 static bool is_at_rest(const struct hky_session *s)
 {
     return (s->state == HKY_SESSION_CONNECTED || s->state == HKY_SESSION_READY) && s->waits == 0;
@@ -487,17 +315,18 @@ void hky_session_take_policy(struct hky_session *s, const struct hky_session_rev
         return;
     s->review = *review;
     if (is_at_rest(s))
-        review_at_rest(s);
-    else if (s->tx != NULL && s->review.listen != NULL && !has_the_same_rights(s))
+        hky_review_apply(s);
+    else if (s->tx.letter != NULL && s->review.listen != NULL && !hky_review_keeps_rights(s))
         hky_session_close(s, "4.7.0", "has other rights for you now; try again");
 }
 
-void hky_session_rest(struct hky_session *s)
+/* Going down, what was under way was the last: back at rest is the way out. */
+static void rest(struct hky_session *s)
 {
     if (s->is_draining && s->waits == 0)
         hky_session_drain(s);
     else if (s->review.policy != NULL && is_at_rest(s))
-        review_at_rest(s);
+        hky_review_apply(s);
 }
 
 size_t hky_session_input(struct hky_session *s, const char *p, size_t n)
@@ -523,7 +352,7 @@ size_t hky_session_input(struct hky_session *s, const char *p, size_t n)
         if (used == 0)
             break;
         at += used;
-        hky_session_rest(s);
+        rest(s);
     }
     return s->state == HKY_SESSION_CLOSED ? n : at;
 }
@@ -546,7 +375,17 @@ void hky_session_on_commit(struct hky_session *s, const struct hky_durable *dura
         hky_session_reply(s, why.code, why.enhanced, "%s", why.text);
     }
     hky_session_tx_reset(s);
-    hky_session_rest(s);
+    rest(s);
+}
+
+void hky_session_on_secret(struct hky_session *s, struct hky_secret *secret)
+{
+    s->waits &= (uint8_t)~HKY_WAIT_SECRET;
+    if (s->state == HKY_SESSION_AUTH && s->auth != NULL) {
+        hky_auth_secret(s, secret);
+        rest(s);
+    }
+    hky_secret_unref(&secret);
 }
 
 void hky_session_on_tls(struct hky_session *s)
@@ -561,7 +400,7 @@ void hky_session_on_tls(struct hky_session *s)
     s->user = NULL;
     s->p.is_secure = true;
     s->n_commands++;
-    hky_session_rest(s);
+    rest(s);
 }
 
 void hky_session_resume(struct hky_session *s, unsigned wait)
@@ -571,7 +410,7 @@ void hky_session_resume(struct hky_session *s, unsigned wait)
     s->waits &= (uint8_t)~wait;
     if (is_penalty_over && s->state != HKY_SESSION_CLOSED)
         hky_auth_refuse(s);
-    hky_session_rest(s);
+    rest(s);
 }
 
 void hky_session_timeout(struct hky_session *s)
@@ -602,7 +441,7 @@ void hky_session_init(struct hky_session *s, const struct hky_session_params *p)
 
 void hky_session_fini(struct hky_session *s)
 {
-    hky_tx_free(s, &s->tx);
+    hky_session_tx_free(s);
     hky_auth_free(&s->auth);
     free(s->hello);
     s->hello = NULL;

@@ -10,7 +10,6 @@
 #include "mail/command.h"
 
 struct hky_session;
-struct hky_transaction;
 struct hky_auth_dialogue;
 struct hky_sasl; /* what SASL keeps for a worker */
 
@@ -83,6 +82,14 @@ struct hky_session_review {
     bool is_allowed;
 };
 
+/* From MAIL to the end of the content. */
+struct hky_transaction {
+    struct hky_letter *letter; /* NULL: there is no transaction */
+    uint64_t size_hint;
+    uint32_t n_refused;
+    bool is_smtputf8;
+};
+
 struct hky_session {
     struct hky_session_params p; /* `client` is not kept here */
     struct hky_session_review review;
@@ -97,7 +104,7 @@ struct hky_session {
     uint64_t last_size;  /* of the message before: who announces none sends the like again */
     char *hello;         /* what EHLO said, NULL before */
     const struct hky_user *user;
-    struct hky_transaction *tx;     /* MAIL to the end of the content */
+    struct hky_transaction tx;
     struct hky_auth_dialogue *auth; /* while AUTH */
     uint64_t n_accepted;
 };
@@ -120,44 +127,9 @@ void hky_session_drain(struct hky_session *s);
 void hky_session_take_policy(struct hky_session *s, const struct hky_session_review *review);
 bool hky_session_is_content(const struct hky_session *s); /* reading content: the data rate counts */
 
-/* --- between the files of this stage --- */
-
-void hky_session_enter(struct hky_session *s, enum hky_session_state to); /* the only writer of `state` */
-void hky_session_reply(struct hky_session *s, int code, const char *enhanced, const char *fmt, ...)
-    __attribute__((format(printf, 4, 5)));
-/* As error (5xx) or reply (4xx), and told to the owner. */
-void hky_session_refuse(struct hky_session *s, struct hky_str sender, struct hky_str rcpt, int code,
-                        const char *enhanced, const char *fmt, ...) __attribute__((format(printf, 6, 7)));
-/* Counts against engine.bounds.errors; above: 421 and close. */
-void hky_session_error(struct hky_session *s, int code, const char *enhanced, const char *fmt, ...)
-    __attribute__((format(printf, 4, 5)));
-void hky_session_close(struct hky_session *s, const char *enhanced, const char *text); /* 421 text, or silent if NULL */
-/* Going down, what was under way was the last: back at rest is the way out. */
-void hky_session_rest(struct hky_session *s);
-/* The one way out of a transaction: forgets it, drops a big file, back to READY; 421 when draining. */
-void hky_session_tx_reset(struct hky_session *s);
-bool hky_session_is_trusted(const struct hky_session *s);  /* X-Hikyaku-* are believed */
-bool hky_session_may_send(const struct hky_session *s);    /* without a (further) login */
-bool hky_session_offers_auth(const struct hky_session *s); /* now */
-
-/* transaction.c */
-struct hky_str hky_tx_sender(const struct hky_session *s); /* empty outside a transaction */
-void hky_tx_mail(struct hky_session *s, struct hky_command *c);
-void hky_tx_rcpt(struct hky_session *s, struct hky_command *c);
-void hky_tx_data(struct hky_session *s, struct hky_command *c);
-void hky_tx_bdat(struct hky_session *s, struct hky_command *c);
-size_t hky_tx_data_input(struct hky_session *s, const char *p, size_t n);
-size_t hky_tx_chunk_input(struct hky_session *s, const char *p, size_t n);
-void hky_tx_free(struct hky_session *s, struct hky_transaction **tx);
-
-/* auth.c */
 #define HKY_AUTH_OFFERED(id, value, name, offered) offered
 #define HKY_AUTH_MECHANISMS                        HKY_AUTHS(HKY_AUTH_OFFERED) /* " PLAIN LOGIN ...": with a blank in front */
 struct hky_sasl *hky_sasl_new(void);                                           /* NULL: GNU SASL failed */
 void hky_sasl_free(struct hky_sasl **sasl);
-void hky_auth_begin(struct hky_session *s, struct hky_str arg);
-void hky_auth_line(struct hky_session *s, struct hky_str line);
-void hky_auth_refuse(struct hky_session *s); /* the penalty is over */
-void hky_auth_free(struct hky_auth_dialogue **a);
 
 #endif

@@ -1,34 +1,8 @@
-#include "accept/session.h"
-#include "hikyaku/intake.h"
+#include "accept/session_internal.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 
 #define OVERSHOOT 1000 /* recipients beyond the bound that are refused one by one, then 421 */
-
-struct hky_transaction {
-    struct hky_letter *letter;
-    uint64_t size_hint;
-    uint32_t n_refused;
-    bool is_smtputf8;
-};
-
-void hky_tx_free(struct hky_session *s, struct hky_transaction **ptx)
-{
-    struct hky_transaction *tx = *ptx;
-
-    if (tx == NULL)
-        return;
-    hky_letter_free(&tx->letter);
-    free(tx);
-    *ptx = NULL;
-    s->waits &= (uint8_t)~HKY_WAIT_BIG;
-}
-
-struct hky_str hky_tx_sender(const struct hky_session *s)
-{
-    return s->tx != NULL ? hky_letter_sender_of(s->tx->letter) : HKY_STR("");
-}
 
 static void refuse(struct hky_session *s, struct hky_str sender, const struct hky_refusal *why)
 {
@@ -101,10 +75,7 @@ void hky_tx_mail(struct hky_session *s, struct hky_command *c)
         hky_letter_free(&letter);
         return;
     }
-    s->tx = hky_calloc(1, sizeof *s->tx);
-    s->tx->letter = letter;
-    s->tx->size_hint = c->size;
-    s->tx->is_smtputf8 = c->is_smtputf8;
+    s->tx = (struct hky_transaction){.letter = letter, .size_hint = c->size, .is_smtputf8 = c->is_smtputf8};
     hky_session_enter(s, HKY_SESSION_MAIL);
     hky_session_reply(s, 250, "2.1.0", "ok");
 }
@@ -116,10 +87,10 @@ static void refuse_rcpt(struct hky_session *s, struct hky_str rcpt, const struct
     char reply[160];
 
     snprintf(reply, sizeof reply, "%d %s %s", why->code, why->enhanced, why->text);
-    if (s->tx->n_refused == 0)
-        s->p.ops->refused(s->p.ctx, hky_tx_sender(s), rcpt, reply);
+    if (s->tx.n_refused == 0)
+        s->p.ops->refused(s->p.ctx, hky_session_sender(s), rcpt, reply);
     hky_session_reply(s, why->code, why->enhanced, "%s", why->text);
-    if (++s->tx->n_refused > OVERSHOOT)
+    if (++s->tx.n_refused > OVERSHOOT)
         hky_session_close(s, "4.7.0", "too many recipients refused");
 }
 
@@ -131,7 +102,7 @@ void hky_tx_rcpt(struct hky_session *s, struct hky_command *c)
                                  .is_utf8 = c->path.is_utf8};
     struct hky_refusal why = {0};
 
-    if (!hky_letter_to(s->tx->letter, &to, &why)) {
+    if (!hky_letter_to(s->tx.letter, &to, &why)) {
         refuse_rcpt(s, to.address, &why);
         return;
     }
@@ -147,20 +118,20 @@ static void begin_content(struct hky_session *s)
     char with[16];
 
     snprintf(with, sizeof with, "%s%s%s",
-             s->tx->is_smtputf8 ? "UTF8SMTP"
-             : s->is_esmtp      ? "ESMTP"
-                                : "SMTP",
+             s->tx.is_smtputf8 ? "UTF8SMTP"
+             : s->is_esmtp     ? "ESMTP"
+                               : "SMTP",
              s->p.is_secure ? "S" : "", s->user != NULL ? "A" : "");
     hky_letter_begin(
-        s->tx->letter,
+        s->tx.letter,
         &(struct hky_letter_origin){.source = "smtp", .client = s->client, .hello = s->hello, .with = with},
-        s->tx->size_hint != 0 ? s->tx->size_hint : s->last_size);
+        s->tx.size_hint != 0 ? s->tx.size_hint : s->last_size);
 }
 
 void hky_tx_data(struct hky_session *s, struct hky_command *c)
 {
     (void)c;
-    if (hky_letter_n_recipients(s->tx->letter) == 0) {
+    if (hky_letter_n_recipients(s->tx.letter) == 0) {
         hky_session_error(s, 554, "5.5.1", "no valid recipients");
         return;
     }
@@ -171,7 +142,7 @@ void hky_tx_data(struct hky_session *s, struct hky_command *c)
 
 static void refuse_content(struct hky_session *s, const struct hky_refusal *why)
 {
-    refuse(s, hky_tx_sender(s), why);
+    refuse(s, hky_session_sender(s), why);
     hky_session_tx_reset(s);
 }
 
@@ -180,7 +151,7 @@ static void end_content(struct hky_session *s)
     struct hky_handed_in in = {0};
     struct hky_refusal why = {0};
 
-    if (!hky_letter_end(s->tx->letter, &in, &why)) {
+    if (!hky_letter_end(s->tx.letter, &in, &why)) {
         refuse_content(s, &why);
         return;
     }
@@ -188,19 +159,19 @@ static void end_content(struct hky_session *s)
     hky_session_enter(s, HKY_SESSION_COMMIT);
     s->waits = (uint8_t)((s->waits & ~HKY_WAIT_BIG) | HKY_WAIT_COMMIT);
     s->p.ops->submit(s->p.ctx, &in);
-    hky_tx_free(s, &s->tx);
+    hky_session_tx_free(s);
 }
 
 static void wait_if_full(struct hky_session *s)
 {
-    if (hky_letter_take_full(s->tx->letter))
+    if (hky_letter_take_full(s->tx.letter))
         s->waits |= HKY_WAIT_BIG;
 }
 
 size_t hky_tx_data_input(struct hky_session *s, const char *p, size_t n)
 {
     bool is_end = false;
-    size_t used = hky_letter_dots(s->tx->letter, p, n, &is_end);
+    size_t used = hky_letter_dots(s->tx.letter, p, n, &is_end);
 
     wait_if_full(s);
     if (is_end)
@@ -212,7 +183,7 @@ size_t hky_tx_data_input(struct hky_session *s, const char *p, size_t n)
 
 static void end_chunk(struct hky_session *s)
 {
-    const struct hky_refusal *why = hky_letter_refused(s->tx->letter);
+    const struct hky_refusal *why = hky_letter_refused(s->tx.letter);
 
     if (s->is_last_chunk) {
         end_content(s);
@@ -244,19 +215,19 @@ void hky_tx_bdat(struct hky_session *s, struct hky_command *c)
 {
     const uint64_t max = s->p.policy->engine.max_message;
 
-    if (s->tx == NULL) {
+    if (s->tx.letter == NULL) {
         hky_session_error(s, 503, "5.5.1", "send %s first", s->hello == NULL ? "EHLO" : "MAIL");
-    } else if (hky_letter_n_recipients(s->tx->letter) == 0) {
+    } else if (hky_letter_n_recipients(s->tx.letter) == 0) {
         hky_session_error(s, 554, "5.5.1", "no valid recipients");
     } else if (c->size > max) {
-        hky_session_refuse(s, hky_tx_sender(s), HKY_STR(""), 552, "5.3.4", "message too big, at most %llu octets",
+        hky_session_refuse(s, hky_session_sender(s), HKY_STR(""), 552, "5.3.4", "message too big, at most %llu octets",
                            (unsigned long long)max);
         if (s->state != HKY_SESSION_CLOSED)
             hky_session_tx_reset(s);
     } else {
-        if (!hky_letter_has_begun(s->tx->letter)) {
-            if (s->tx->size_hint < c->size)
-                s->tx->size_hint = c->size;
+        if (!hky_letter_has_begun(s->tx.letter)) {
+            if (s->tx.size_hint < c->size)
+                s->tx.size_hint = c->size;
             begin_content(s);
         }
         s->chunk_left = c->size;
@@ -272,7 +243,7 @@ void hky_tx_bdat(struct hky_session *s, struct hky_command *c)
 size_t hky_tx_chunk_input(struct hky_session *s, const char *p, size_t n)
 {
     size_t want = n < s->chunk_left ? n : (size_t)s->chunk_left;
-    size_t used = hky_letter_octets(s->tx->letter, p, want);
+    size_t used = hky_letter_octets(s->tx.letter, p, want);
 
     wait_if_full(s);
     s->chunk_left -= used;

@@ -1,7 +1,5 @@
 #include "intake/content.h"
 
-#include <stdarg.h>
-#include <stdio.h>
 #include <stdlib.h>
 
 #define SLICE      65536u /* octets looked at in one go; a bare LF doubles, so at most twice that comes out */
@@ -13,9 +11,7 @@ void hky_content_init(struct hky_content *c, uint64_t hint, struct hky_str trace
 {
     hky_dot_reader_init(&c->lines);
     hky_buf_init(&c->buf, BUF_MAX);
-    hky_buf_init(&c->facts.text, c->limits.header_octets + 4096);
-    hky_buf_init(&c->facts.tags, 4096);
-    hky_buf_init(&c->facts.vars, 16384);
+    hky_facts_init(&c->facts, c->section.header_octets);
     c->trace_n = c->scan = trace.n;
     hky_buf_reserve(&c->buf, trace.n + (hint < HKY_BIG_BODY ? (size_t)hint : HKY_BIG_BODY) + 512);
     hky_buf_add_str(&c->buf, trace);
@@ -33,27 +29,25 @@ void hky_content_fini(struct hky_content *c)
 {
     drop_big(c);
     hky_buf_fini(&c->buf);
-    hky_buf_fini(&c->facts.text);
-    hky_buf_fini(&c->facts.tags);
-    hky_buf_fini(&c->facts.vars);
+    hky_facts_fini(&c->facts);
     free(c->header);
     c->header = NULL;
 }
 
-void hky_content_refuse(struct hky_content *c, int code, const char *enhanced, const char *fmt, ...)
+/* What is to come is read to its end and thrown away. */
+static void give_up(struct hky_content *c)
 {
-    va_list ap;
-
-    if (c->refusal.code != 0)
-        return;
-    c->refusal.code = code;
-    c->refusal.enhanced = enhanced;
-    va_start(ap, fmt);
-    vsnprintf(c->refusal.text, sizeof c->refusal.text, fmt, ap);
-    va_end(ap);
-    /* What is to come is read to its end and thrown away. */
     drop_big(c);
     hky_buf_fini(&c->buf);
+}
+
+/* The first reason counts. */
+static void refuse(struct hky_content *c, int code, const char *enhanced, const char *text)
+{
+    if (c->refusal.code != 0)
+        return;
+    hky_refuse(&c->refusal, code, enhanced, "%s", text);
+    give_up(c);
 }
 
 struct hky_str hky_content_header(const struct hky_content *c)
@@ -61,11 +55,11 @@ struct hky_str hky_content_header(const struct hky_content *c)
     return hky_str_of(c->header != NULL ? c->header : c->buf.p, c->header_n);
 }
 
-struct hky_str hky_facts_get(const struct hky_facts *f, enum hky_fact which)
+static void read_section(struct hky_content *c, size_t section_n)
 {
-    struct hky_span s = f->span[which];
-
-    return s.n > 0 ? hky_str_of(f->text.p + s.at, s.n) : hky_str_of("", 0);
+    c->header_n = (uint32_t)hky_facts_read(&c->facts, &c->section, &c->buf, c->trace_n, section_n, &c->refusal);
+    if (c->refusal.code != 0)
+        give_up(c);
 }
 
 /* The header section ends at its empty line; it may also begin with it, or never come. The decision hangs on the octets
@@ -74,10 +68,10 @@ struct hky_str hky_facts_get(const struct hky_facts *f, enum hky_fact which)
 static void look_for_header_end(struct hky_content *c)
 {
     const char *p = c->buf.p + c->trace_n, *end = NULL;
-    size_t n = c->buf.n - c->trace_n, section_n = SIZE_MAX, max = c->limits.header_octets;
+    size_t n = c->buf.n - c->trace_n, section_n = SIZE_MAX, max = c->section.header_octets;
 
     if (n >= 2 && p[0] == '\r' && p[1] == '\n') {
-        hky_content_header_done(c, 0);
+        read_section(c, 0);
         return;
     }
     if (c->buf.n - c->scan >= 4)
@@ -85,9 +79,9 @@ static void look_for_header_end(struct hky_content *c)
     if (end != NULL)
         section_n = (size_t)(end - p) + 2;
     if (section_n <= max)
-        hky_content_header_done(c, section_n);
+        read_section(c, section_n);
     else if (n >= max + 2) /* the empty line behind a section of `max` octets would be here */
-        hky_content_header_done(c, max + 1);
+        read_section(c, max + 1);
     else if (c->buf.n - c->scan > 3)
         c->scan = c->buf.n - 3;
 }
@@ -97,11 +91,10 @@ static void flush_big(struct hky_content *c)
     if (c->big == NULL) {
         c->header = hky_alloc(c->header_n);
         memcpy(c->header, c->buf.p, c->header_n);
-        enum hky_err err = c->big_ops.open(c->big_ops.ctx, c->id, &c->big);
+        enum hky_err err = c->big_ops.open(c->big_ops.ctx, c->section.id, &c->big);
         if (err != HKY_OK) {
-            struct hky_refusal why = {0};
-            hky_refuse_storage(&why, err);
-            hky_content_refuse(c, why.code, why.enhanced, "%s", why.text);
+            hky_refuse_storage(&c->refusal, err);
+            give_up(c);
             return;
         }
     }
@@ -113,9 +106,10 @@ static void flush_big(struct hky_content *c)
 /* What the client sent counts, not what the header section became. */
 static void check_size(struct hky_content *c)
 {
-    if (c->octets > c->limits.max_message)
-        hky_content_refuse(c, 552, "5.3.4", "message too big, at most %llu octets",
-                           (unsigned long long)c->limits.max_message);
+    if (c->refusal.code != 0 || c->octets <= c->max_message)
+        return;
+    hky_refuse(&c->refusal, 552, "5.3.4", "message too big, at most %llu octets", (unsigned long long)c->max_message);
+    give_up(c);
 }
 
 /* After every slice: the header's end, bounds, the way to the big file. The size is judged once the header section was,
@@ -176,13 +170,13 @@ size_t hky_content_chunk(struct hky_content *c, const char *p, size_t n)
 void hky_content_end(struct hky_content *c)
 {
     if (c->refusal.code == 0 && c->header_n == 0)
-        hky_content_header_done(c, c->buf.n - c->trace_n);
+        read_section(c, c->buf.n - c->trace_n);
     if (c->refusal.code == 0)
         check_size(c);
     if (c->lines.has_nul)
-        hky_content_refuse(c, 550, "5.6.0", "the content has a NUL octet");
+        refuse(c, 550, "5.6.0", "the content has a NUL octet");
     if (c->lines.has_bare_cr || c->last == '\r')
-        hky_content_refuse(c, 550, "5.6.0", "the content has a CR without LF; lines end with CRLF");
+        refuse(c, 550, "5.6.0", "the content has a CR without LF; lines end with CRLF");
     if (c->refusal.code == 0 && c->big != NULL) {
         (void)c->big_ops.write(c->big_ops.ctx, c->big, c->buf.p, c->buf.n);
         c->flushed += c->buf.n;

@@ -1,9 +1,10 @@
-#include "intake/content.h"
+#include "intake/facts.h"
 
 #include "base/hash.h"
 #include "mail/dsn.h"
 #include "mail/header.h"
 
+#include <stdarg.h>
 #include <stdio.h>
 #include <time.h>
 
@@ -13,6 +14,49 @@
 #define SCENARIO_MAX 128
 #define REF_MAX      200
 #define TAG_MAX      64
+
+/* The reading of one header section. */
+struct reading {
+    struct hky_facts *facts;
+    const struct hky_facts_params *p;
+    struct hky_refusal *why;
+};
+
+/* The first reason counts. */
+static void __attribute__((format(printf, 4, 5)))
+refuse(struct reading *r, int code, const char *enhanced, const char *fmt, ...)
+{
+    va_list ap;
+
+    if (r->why->code != 0)
+        return;
+    va_start(ap, fmt);
+    vsnprintf(r->why->text, sizeof r->why->text, fmt, ap);
+    va_end(ap);
+    r->why->code = code;
+    r->why->enhanced = enhanced;
+}
+
+void hky_facts_init(struct hky_facts *f, uint32_t header_octets)
+{
+    hky_buf_init(&f->text, header_octets + 4096);
+    hky_buf_init(&f->tags, 4096);
+    hky_buf_init(&f->vars, 16384);
+}
+
+void hky_facts_fini(struct hky_facts *f)
+{
+    hky_buf_fini(&f->text);
+    hky_buf_fini(&f->tags);
+    hky_buf_fini(&f->vars);
+}
+
+struct hky_str hky_facts_get(const struct hky_facts *f, enum hky_fact which)
+{
+    struct hky_span s = f->span[which];
+
+    return s.n > 0 ? hky_str_of(f->text.p + s.at, s.n) : hky_str_of("", 0);
+}
 
 /* At most `max` octets, never half a character. */
 static size_t cut_utf8(const char *p, size_t n, size_t max)
@@ -76,7 +120,7 @@ static bool is_name_char(char c)
            c == '.';
 }
 
-static void take_tags(struct hky_content *c, struct hky_str value)
+static void take_tags(struct reading *r, struct hky_str value)
 {
     while (value.n > 0) {
         const char *comma = memchr(value.p, ',', value.n);
@@ -84,17 +128,17 @@ static void take_tags(struct hky_content *c, struct hky_str value)
         struct hky_str tag = hky_str_trim(hky_str_of(value.p, n));
 
         if (tag.n > TAG_MAX)
-            hky_content_refuse(c, 550, "5.6.0", "X-Hikyaku-Tag: a tag has at most %d octets", TAG_MAX);
+            refuse(r, 550, "5.6.0", "X-Hikyaku-Tag: a tag has at most %d octets", TAG_MAX);
         if (tag.n > 0) {
-            hky_buf_add_str(&c->facts.tags, tag);
-            hky_buf_add_c(&c->facts.tags, '\0');
+            hky_buf_add_str(&r->facts->tags, tag);
+            hky_buf_add_c(&r->facts->tags, '\0');
         }
         n += comma != NULL;
         value = hky_str_of(value.p + n, value.n - n);
     }
 }
 
-static void take_var(struct hky_content *c, struct hky_str value)
+static void take_var(struct reading *r, struct hky_str value)
 {
     const char *equals = memchr(value.p, '=', value.n);
     struct hky_str name = hky_str_trim(hky_str_of(value.p, equals != NULL ? (size_t)(equals - value.p) : 0));
@@ -103,14 +147,14 @@ static void take_var(struct hky_content *c, struct hky_str value)
     for (size_t i = 0; i < name.n; i++)
         is_good = is_good && is_name_char(name.p[i]);
     if (!is_good) {
-        hky_content_refuse(c, 550, "5.6.0", "X-Hikyaku-Var: expected name=value");
+        refuse(r, 550, "5.6.0", "X-Hikyaku-Var: expected name=value");
         return;
     }
     size_t used = (size_t)(equals - value.p) + 1;
-    hky_buf_add_str(&c->facts.vars, name);
-    hky_buf_add_c(&c->facts.vars, '\0');
-    hky_buf_add_str(&c->facts.vars, hky_str_trim(hky_str_of(value.p + used, value.n - used)));
-    hky_buf_add_c(&c->facts.vars, '\0');
+    hky_buf_add_str(&r->facts->vars, name);
+    hky_buf_add_c(&r->facts->vars, '\0');
+    hky_buf_add_str(&r->facts->vars, hky_str_trim(hky_str_of(value.p + used, value.n - used)));
+    hky_buf_add_c(&r->facts->vars, '\0');
 }
 
 static bool parse_moment(const char *z, int64_t *at_ms)
@@ -180,71 +224,70 @@ bool hky_deadline_parse(struct hky_str s, int64_t now_ms, int64_t *at_ms)
 }
 
 /* A name the policy goes by is taken as it is, or the message is refused: cut, or one of two, it would be another. */
-static void take_name(struct hky_content *c, enum hky_fact which, const char *field, struct hky_str value, size_t max)
+static void take_name(struct reading *r, enum hky_fact which, const char *field, struct hky_str value, size_t max)
 {
-    struct hky_facts *f = &c->facts;
+    struct hky_facts *f = r->facts;
     struct hky_str before = hky_facts_get(f, which);
     size_t at = f->text.n;
 
     hky_field_decode(value, &f->text);
     struct hky_str given = hky_str_trim(hky_str_of(f->text.p + at, f->text.n - at));
     if (given.n > max)
-        hky_content_refuse(c, 550, "5.6.0", "X-Hikyaku-%s: at most %zu octets", field, max);
+        refuse(r, 550, "5.6.0", "X-Hikyaku-%s: at most %zu octets", field, max);
     else if (before.n > 0 && !hky_str_eq(before, given))
-        hky_content_refuse(c, 550, "5.6.0", "X-Hikyaku-%s: given twice, and not the same", field);
+        refuse(r, 550, "5.6.0", "X-Hikyaku-%s: given twice, and not the same", field);
     else if (before.n == 0)
         keep_fact(f, which, at, max);
     else
         f->text.n = at;
 }
 
-static void take_deadline(struct hky_content *c, struct hky_str value)
+static void take_deadline(struct reading *r, struct hky_str value)
 {
     int64_t at_ms = 0;
 
-    if (!hky_deadline_parse(value, c->now_ms, &at_ms))
-        hky_content_refuse(c, 550, "5.6.0",
-                           "X-Hikyaku-Deadline: expected 2026-12-01T10:00:00+09:00, seconds since 1970, or 2h");
-    else if (c->facts.deadline_ms != 0 && c->facts.deadline_ms != at_ms)
-        hky_content_refuse(c, 550, "5.6.0", "X-Hikyaku-Deadline: given twice, and not the same");
-    c->facts.deadline_ms = at_ms;
+    if (!hky_deadline_parse(value, r->p->now_ms, &at_ms))
+        refuse(r, 550, "5.6.0", "X-Hikyaku-Deadline: expected 2026-12-01T10:00:00+09:00, seconds since 1970, or 2h");
+    else if (r->facts->deadline_ms != 0 && r->facts->deadline_ms != at_ms)
+        refuse(r, 550, "5.6.0", "X-Hikyaku-Deadline: given twice, and not the same");
+    r->facts->deadline_ms = at_ms;
 }
 
 /* One of our own fields, believed. */
-static void take_own(struct hky_content *c, struct hky_str name, struct hky_str value)
+static void take_own(struct reading *r, struct hky_str name, struct hky_str value)
 {
-    struct hky_facts *f = &c->facts;
+    struct hky_facts *f = r->facts;
     size_t at = f->text.n;
 
     if (hky_str_ieq(name, HKY_STR("Scenario"))) {
-        take_name(c, HKY_FACT_SCENARIO, "Scenario", value, SCENARIO_MAX);
+        take_name(r, HKY_FACT_SCENARIO, "Scenario", value, SCENARIO_MAX);
         return;
     }
     if (hky_str_ieq(name, HKY_STR("Ref"))) {
-        take_name(c, HKY_FACT_REF, "Ref", value, REF_MAX);
+        take_name(r, HKY_FACT_REF, "Ref", value, REF_MAX);
         return;
     }
     hky_field_decode(value, &f->text);
     struct hky_str decoded = hky_str_trim(hky_str_of(f->text.p + at, f->text.n - at));
     if (hky_str_ieq(name, HKY_STR("Tag")))
-        take_tags(c, decoded);
+        take_tags(r, decoded);
     else if (hky_str_ieq(name, HKY_STR("Var")))
-        take_var(c, decoded);
+        take_var(r, decoded);
     else if (hky_str_ieq(name, HKY_STR("Source")) && hky_str_eq(decoded, HKY_STR("sendmail")))
         f->span[HKY_FACT_SOURCE] = (struct hky_span){(uint32_t)(decoded.p - f->text.p), (uint32_t)decoded.n};
     else if (hky_str_ieq(name, HKY_STR("Deadline")))
-        take_deadline(c, decoded);
+        take_deadline(r, decoded);
     if (f->tags.is_over || f->vars.is_over || f->text.is_over)
-        hky_content_refuse(c, 552, "5.3.4", "the X-Hikyaku fields hold too much");
+        refuse(r, 552, "5.3.4", "the X-Hikyaku fields hold too much");
     if (f->span[HKY_FACT_SOURCE].at != at)
         f->text.n = at;
 }
 
 /* false: the field is removed. */
-static bool take_field(struct hky_content *c, const struct hky_field *field)
+static bool take_field(struct reading *r, const struct hky_field *field)
 {
     static const struct hky_str own = {"X-Hikyaku-", 10};
-    struct hky_facts *f = &c->facts;
+    struct hky_facts *f = r->facts;
 
     switch (hky_lower(field->name.p[0])) {
     case 'f':
@@ -270,8 +313,8 @@ static bool take_field(struct hky_content *c, const struct hky_field *field)
         break;
     case 'x':
         if (hky_str_istarts(field->name, own)) {
-            if (c->is_trusted)
-                take_own(c, hky_str_of(field->name.p + own.n, field->name.n - own.n), field->value);
+            if (r->p->is_trusted)
+                take_own(r, hky_str_of(field->name.p + own.n, field->name.n - own.n), field->value);
             return false;
         }
         break;
@@ -302,74 +345,82 @@ static bool is_8bit(struct hky_str s)
 }
 
 /* What a complete section still lacks, with its empty line. */
-static void missing_fields(struct hky_content *c, bool is_open_line, struct hky_buf *out)
+static void missing_fields(struct reading *r, bool is_open_line, struct hky_buf *out)
 {
     char id[HKY_ID_TEXT], date[40];
 
     if (is_open_line)
         hky_buf_add_z(out, "\r\n");
-    if (!c->facts.has_date) {
-        hky_date_format(c->now_ms, 0, date);
+    if (!r->facts->has_date) {
+        hky_date_format(r->p->now_ms, 0, date);
         hky_buf_printf(out, "Date: %s\r\n", date);
     }
-    if (c->facts.span[HKY_FACT_MESSAGE_ID].n == 0) {
-        size_t at = c->facts.text.n;
-        hky_id_format(c->id, id);
-        hky_buf_printf(&c->facts.text, "<%s@%s>", id, c->hostname);
-        keep_fact(&c->facts, HKY_FACT_MESSAGE_ID, at, ID_MAX);
-        struct hky_str value = hky_facts_get(&c->facts, HKY_FACT_MESSAGE_ID);
+    if (r->facts->span[HKY_FACT_MESSAGE_ID].n == 0) {
+        size_t at = r->facts->text.n;
+        hky_id_format(r->p->id, id);
+        hky_buf_printf(&r->facts->text, "<%s@%s>", id, r->p->hostname);
+        keep_fact(r->facts, HKY_FACT_MESSAGE_ID, at, ID_MAX);
+        struct hky_str value = hky_facts_get(r->facts, HKY_FACT_MESSAGE_ID);
         hky_buf_printf(out, "Message-ID: " HKY_STR_FMT "\r\n", HKY_STR_ARG(value));
     }
     hky_buf_add_z(out, "\r\n");
 }
 
-void hky_content_header_done(struct hky_content *c, size_t section_n)
+/* Every field is read; those that stay are moved together behind `at`. Returns where the section ends now. */
+static size_t read_fields(struct reading *r, struct hky_buf *buf, size_t at, size_t section_n, size_t *rest)
 {
-    struct hky_str section = hky_str_of(c->buf.p + c->trace_n, section_n);
-    struct hky_facts *f = &c->facts;
+    struct hky_str section = hky_str_of(buf->p + at, section_n);
+    struct hky_facts *f = r->facts;
     struct hky_field field;
-    size_t at = hky_mbox_line_octets(section), kept = c->trace_n, rest = c->trace_n + section_n;
-    bool is_open_line = false, is_cut = false;
+    size_t next = hky_mbox_line_octets(section), kept = at;
 
-    if (hky_buf_reserve(&f->text, 512) == NULL)
-        f->text.is_over = true;
-    while (c->refusal.code == 0 && hky_field_next(section, &at, &field)) {
+    while (r->why->code == 0 && hky_field_next(section, &next, &field)) {
         if (field.name.n == 0) { /* no field: the body begins here, as if the empty line had been sent */
-            is_cut = at < section_n || section_n <= c->limits.header_octets;
-            if (is_cut)
-                rest = (size_t)(field.whole.p - c->buf.p);
+            if (next < section_n || section_n <= r->p->header_octets)
+                *rest = (size_t)(field.whole.p - buf->p);
             break; /* the line that was cut at the bound may be a field: too long */
         }
         f->n_lines += count_lines(field.whole);
         f->has_8bit = f->has_8bit || is_8bit(field.whole);
-        if (!take_field(c, &field) || c->refusal.code != 0)
+        if (!take_field(r, &field) || r->why->code != 0)
             continue;
-        memmove(c->buf.p + kept, field.whole.p, field.whole.n);
+        memmove(buf->p + kept, field.whole.p, field.whole.n);
         kept += field.whole.n;
-        is_open_line = c->buf.p[kept - 1] != '\n';
-        if (f->n_lines > c->limits.header_lines)
-            hky_content_refuse(c, 552, "5.3.4", "header too long, at most %u lines", c->limits.header_lines);
+        if (f->n_lines > r->p->header_lines)
+            refuse(r, 552, "5.3.4", "header too long, at most %u lines", r->p->header_lines);
     }
-    if (c->refusal.code == 0 && rest - c->trace_n > c->limits.header_octets)
-        hky_content_refuse(c, 552, "5.3.4", "header too long, at most %u octets", c->limits.header_octets);
-    if (c->refusal.code == 0 && f->n_received > c->limits.received)
-        hky_content_refuse(c, 554, "5.4.6", "mail loop: more than %u Received fields", c->limits.received);
-    if (c->refusal.code == 0 && f->text.is_over)
-        hky_content_refuse(c, 552, "5.3.4", "header too long");
-    if (c->refusal.code != 0)
-        return;
-    if (!is_cut && c->buf.n - rest >= 2 && memcmp(c->buf.p + rest, "\r\n", 2) == 0)
+    return kept;
+}
+
+size_t hky_facts_read(struct hky_facts *f, const struct hky_facts_params *p, struct hky_buf *buf, size_t at,
+                      size_t section_n, struct hky_refusal *why)
+{
+    struct reading r = {f, p, why};
+    struct hky_buf add;
+    size_t rest = at + section_n;
+
+    if (hky_buf_reserve(&f->text, 512) == NULL)
+        f->text.is_over = true;
+    size_t kept = read_fields(&r, buf, at, section_n, &rest);
+    if (rest - at > p->header_octets)
+        refuse(&r, 552, "5.3.4", "header too long, at most %u octets", p->header_octets);
+    if (f->n_received > p->received)
+        refuse(&r, 554, "5.4.6", "mail loop: more than %u Received fields", p->received);
+    if (f->text.is_over)
+        refuse(&r, 552, "5.3.4", "header too long");
+    if (why->code != 0)
+        return 0;
+    if (rest == at + section_n && buf->n - rest >= 2 && memcmp(buf->p + rest, "\r\n", 2) == 0)
         rest += 2;
 
-    struct hky_buf add;
     hky_buf_init(&add, 2048);
-    missing_fields(c, is_open_line, &add);
-    size_t tail = c->buf.n - rest, to = kept + add.n;
+    missing_fields(&r, kept > at && buf->p[kept - 1] != '\n', &add);
+    size_t tail = buf->n - rest, to = kept + add.n;
     if (to > rest)
-        HKY_ASSERT(hky_buf_reserve(&c->buf, to - rest) != NULL);
-    memmove(c->buf.p + to, c->buf.p + rest, tail);
-    memcpy(c->buf.p + kept, add.p, add.n);
-    c->buf.n = to + tail;
-    c->header_n = (uint32_t)to;
+        HKY_ASSERT(hky_buf_reserve(buf, to - rest) != NULL);
+    memmove(buf->p + to, buf->p + rest, tail);
+    memcpy(buf->p + kept, add.p, add.n);
+    buf->n = to + tail;
     hky_buf_fini(&add);
+    return to;
 }

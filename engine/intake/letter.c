@@ -191,16 +191,16 @@ void hky_letter_begin(struct hky_letter *l, const struct hky_letter_origin *orig
     snprintf(l->client, sizeof l->client, "%s", origin->client);
     l->hello = hky_strdup(origin->hello);
     l->content = (struct hky_content){
-        .limits = {.max_message = l->p.is_notice ? UINT64_MAX : engine->max_message,
-                   .header_octets = bounds->header_octets < HEADER_AT_MOST && !l->p.is_notice ? bounds->header_octets
-                                                                                              : HEADER_AT_MOST,
-                   .header_lines = l->p.is_notice ? UINT32_MAX : bounds->header_lines,
-                   .received = l->p.is_notice ? UINT32_MAX : bounds->received},
+        .max_message = l->p.is_notice ? UINT64_MAX : engine->max_message,
+        .section = {.id = l->p.id,
+                    .now_ms = l->p.now_ms,
+                    .hostname = engine->hostname,
+                    .header_octets = bounds->header_octets < HEADER_AT_MOST && !l->p.is_notice ? bounds->header_octets
+                                                                                               : HEADER_AT_MOST,
+                    .header_lines = l->p.is_notice ? UINT32_MAX : bounds->header_lines,
+                    .received = l->p.is_notice ? UINT32_MAX : bounds->received,
+                    .is_trusted = l->p.is_trusted},
         .big_ops = l->p.big,
-        .id = l->p.id,
-        .now_ms = l->p.now_ms,
-        .hostname = engine->hostname,
-        .is_trusted = l->p.is_trusted,
     };
     hky_buf_init(&trace, 4096);
     if (l->has_trace)

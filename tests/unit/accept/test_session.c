@@ -789,7 +789,7 @@ static void test_a_new_policy_is_taken_over(void **state)
                 if (change == LISTENER_GONE)
                     assert_true(f.is_closed);
                 else
-                    assert_ptr_equal(f.session.p.policy, m == 0 || f.session.tx == NULL ? &policy : &f.policy);
+                    assert_ptr_equal(f.session.p.policy, m == 0 || f.session.tx.letter == NULL ? &policy : &f.policy);
                 if (change == SENDERS_CHANGED)
                     assert_non_null(strstr(hky_buf_z(&f.out), "\r\n553 5.7.1 "));
             } else {

@@ -1,0 +1,123 @@
+/* What every part of a session does to it: enter a state, answer, count an error, end. */
+#include "accept/session_internal.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+
+static const unsigned edges[HKY_SESSION_N] = {
+#define B(id)       (1u << HKY_SESSION_##id)
+#define X(id, next) [HKY_SESSION_##id] = (next),
+    HKY_SESSION_STATES(X)
+#undef X
+};
+#undef B
+
+void hky_session_enter(struct hky_session *s, enum hky_session_state to)
+{
+    HKY_ASSERT(edges[s->state] & 1u << to);
+    s->state = to;
+}
+
+static void reply_v(struct hky_session *s, int code, const char *enhanced, const char *fmt, va_list ap)
+{
+    char line[HKY_REPLY_MAX];
+    char *at = hky_decimal_padded(line, (unsigned)code, 3);
+    size_t enhanced_n = strlen(enhanced), room;
+    int n;
+
+    *at++ = ' ';
+    memcpy(at, enhanced, enhanced_n);
+    at += enhanced_n;
+    if (enhanced_n > 0)
+        *at++ = ' ';
+    room = (size_t)(line + sizeof line - at) - 3;
+    n = vsnprintf(at, room + 1, fmt, ap);
+    at += n < 0 ? 0 : (size_t)n > room ? room : (size_t)n;
+    memcpy(at, "\r\n", 2);
+    s->p.ops->write(s->p.ctx, line, (size_t)(at + 2 - line));
+}
+
+void hky_session_reply(struct hky_session *s, int code, const char *enhanced, const char *fmt, ...)
+{
+    va_list ap;
+
+    va_start(ap, fmt);
+    reply_v(s, code, enhanced, fmt, ap);
+    va_end(ap);
+}
+
+void hky_session_error(struct hky_session *s, int code, const char *enhanced, const char *fmt, ...)
+{
+    va_list ap;
+
+    va_start(ap, fmt);
+    reply_v(s, code, enhanced, fmt, ap);
+    va_end(ap);
+    if (++s->n_errors >= s->p.policy->engine.bounds.errors)
+        hky_session_close(s, "4.7.0", "too many errors; goodbye");
+}
+
+void hky_session_refuse(struct hky_session *s, struct hky_str sender, struct hky_str rcpt, int code,
+                        const char *enhanced, const char *fmt, ...)
+{
+    char text[256], reply[300];
+    va_list ap;
+
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    snprintf(reply, sizeof reply, "%d %s %s", code, enhanced, text);
+    s->p.ops->refused(s->p.ctx, sender, rcpt, reply);
+    if (code / 100 == 4)
+        hky_session_reply(s, code, enhanced, "%s", text);
+    else
+        hky_session_error(s, code, enhanced, "%s", text);
+}
+
+void hky_session_tx_free(struct hky_session *s)
+{
+    hky_letter_free(&s->tx.letter);
+    s->waits &= (uint8_t)~HKY_WAIT_BIG;
+}
+
+struct hky_str hky_session_sender(const struct hky_session *s)
+{
+    return s->tx.letter != NULL ? hky_letter_sender_of(s->tx.letter) : HKY_STR("");
+}
+
+void hky_session_close(struct hky_session *s, const char *enhanced, const char *text)
+{
+    if (s->state == HKY_SESSION_CLOSED)
+        return;
+    if (text != NULL)
+        hky_session_reply(s, 421, enhanced, "%s %s", s->p.policy->engine.hostname, text);
+    hky_session_enter(s, HKY_SESSION_CLOSED);
+    hky_session_tx_free(s);
+    hky_auth_free(&s->auth);
+    s->p.ops->close(s->p.ctx);
+}
+
+void hky_session_tx_reset(struct hky_session *s)
+{
+    hky_session_tx_free(s);
+    if (s->state == HKY_SESSION_CONNECTED || s->state == HKY_SESSION_CLOSED)
+        return;
+    hky_session_enter(s, HKY_SESSION_READY);
+    if (s->is_draining)
+        hky_session_close(s, "4.3.2", "is going down; try again");
+}
+
+bool hky_session_may_send(const struct hky_session *s)
+{
+    return s->user != NULL || s->p.is_allowed || (s->p.is_loopback && s->p.listen->n_users == 0);
+}
+
+bool hky_session_is_trusted(const struct hky_session *s)
+{
+    return s->user != NULL || s->p.is_allowed || s->p.is_loopback;
+}
+
+bool hky_session_offers_auth(const struct hky_session *s)
+{
+    return s->p.listen->n_users > 0 && s->user == NULL && (s->p.is_secure || s->p.is_loopback);
+}
