@@ -1,5 +1,7 @@
 #include "accept/session_internal.h"
 
+#include "base/hash.h"
+
 #include <stdio.h>
 
 #define OVERSHOOT 1000 /* recipients beyond the bound that are refused one by one, then 421 */
@@ -146,6 +148,18 @@ static void refuse_content(struct hky_session *s, const struct hky_refusal *why)
     hky_session_tx_reset(s);
 }
 
+static void note_unknown(struct hky_session *s, uint64_t id)
+{
+    struct hky_str fields = hky_letter_unknown(s->tx.letter);
+    char text[512], id_text[HKY_ID_TEXT];
+
+    if (fields.n == 0)
+        return;
+    hky_id_format(id, id_text);
+    snprintf(text, sizeof text, "message %s had fields that mean nothing: %.*s", id_text, HKY_STR_ARG(fields));
+    s->p.ops->note(s->p.ctx, "unknown_field", hky_str_z(text));
+}
+
 static void end_content(struct hky_session *s)
 {
     struct hky_handed_in in = {0};
@@ -156,6 +170,7 @@ static void end_content(struct hky_session *s)
         return;
     }
     s->last_size = in.message->size;
+    note_unknown(s, in.message->id);
     hky_session_enter(s, HKY_SESSION_COMMIT);
     s->waits = (uint8_t)((s->waits & ~HKY_WAIT_BIG) | HKY_WAIT_COMMIT);
     s->p.ops->submit(s->p.ctx, &in);

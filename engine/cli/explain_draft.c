@@ -222,6 +222,9 @@ static enum explain_invented hand_in(struct explain_case *c, const struct explai
         (void)hky_letter_octets(letter, octets.p, octets.n);
         is_good = hky_letter_end(letter, &in, &c->refusal);
     }
+    if (is_good && hky_letter_unknown(letter).n > 0)
+        fprintf(stderr, "hikyaku explain: fields that mean nothing: " HKY_STR_FMT "\n",
+                HKY_STR_ARG(hky_letter_unknown(letter)));
     hky_letter_free(&letter);
     if (!is_good)
         return EXPLAIN_REFUSED;

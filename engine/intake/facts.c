@@ -1,6 +1,7 @@
 #include "intake/facts.h"
 
 #include "base/hash.h"
+#include "base/nearest.h"
 #include "mail/dsn.h"
 #include "mail/header.h"
 
@@ -14,6 +15,8 @@
 #define SCENARIO_MAX 128
 #define REF_MAX      200
 #define TAG_MAX      64
+#define UNKNOWN_MAX  400 /* names of fields that mean nothing, each cut at UNKNOWN_NAME */
+#define UNKNOWN_NAME 60
 
 /* The reading of one header section. */
 struct reading {
@@ -42,6 +45,7 @@ void hky_facts_init(struct hky_facts *f, uint32_t header_octets)
     hky_buf_init(&f->text, header_octets + 4096);
     hky_buf_init(&f->tags, 4096);
     hky_buf_init(&f->vars, 16384);
+    hky_buf_init(&f->unknown, UNKNOWN_MAX);
 }
 
 void hky_facts_fini(struct hky_facts *f)
@@ -49,6 +53,7 @@ void hky_facts_fini(struct hky_facts *f)
     hky_buf_fini(&f->text);
     hky_buf_fini(&f->tags);
     hky_buf_fini(&f->vars);
+    hky_buf_fini(&f->unknown);
 }
 
 struct hky_str hky_facts_get(const struct hky_facts *f, enum hky_fact which)
@@ -253,6 +258,20 @@ static void take_deadline(struct reading *r, struct hky_str value)
     r->facts->deadline_ms = at_ms;
 }
 
+/* Whoever mistyped a name learns it from the log; the field is removed like the others. */
+static void take_unknown(struct hky_facts *f, struct hky_str name)
+{
+    static const char *const known[] = {"Scenario", "Tag", "Var", "Deadline", "Ref"};
+    struct hky_nearest_name near = hky_nearest_to(name);
+
+    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
+        hky_nearest_look(&near, known[i]);
+    name.n = name.n < UNKNOWN_NAME ? name.n : UNKNOWN_NAME;
+    hky_buf_printf(&f->unknown, "%sX-Hikyaku-" HKY_STR_FMT, f->unknown.n > 0 ? ", " : "", HKY_STR_ARG(name));
+    if (near.name != NULL)
+        hky_buf_printf(&f->unknown, " (did you mean X-Hikyaku-%s?)", near.name);
+}
+
 /* One of our own fields, believed. */
 static void take_own(struct reading *r, struct hky_str name, struct hky_str value)
 {
@@ -277,6 +296,8 @@ static void take_own(struct reading *r, struct hky_str name, struct hky_str valu
         f->span[HKY_FACT_SOURCE] = (struct hky_span){(uint32_t)(decoded.p - f->text.p), (uint32_t)decoded.n};
     else if (hky_str_ieq(name, HKY_STR("Deadline")))
         take_deadline(r, decoded);
+    else if (!hky_str_ieq(name, HKY_STR("Source")))
+        take_unknown(f, name);
     if (f->tags.is_over || f->vars.is_over || f->text.is_over)
         refuse(r, 552, "5.3.4", "the X-Hikyaku fields hold too much");
     if (f->span[HKY_FACT_SOURCE].at != at)

@@ -17,6 +17,7 @@ struct hky_facts {
     struct hky_buf text;
     struct hky_span span[HKY_FACT_N];
     struct hky_buf tags, vars; /* packed as in a message */
+    struct hky_buf unknown;    /* X-Hikyaku-* that mean nothing: "NAME (did you mean NAME?), NAME", cut */
     int64_t deadline_ms;
     uint32_t n_received, n_lines;
     uint32_t n_from, n_authors; /* From fields, mailboxes in the first of them */

@@ -308,6 +308,11 @@ static struct hky_message *make_message(const struct hky_letter *l, struct hky_s
     return m;
 }
 
+struct hky_str hky_letter_unknown(const struct hky_letter *l)
+{
+    return hky_buf_str(&l->content.facts.unknown);
+}
+
 /* The memory the octets came into becomes the body; only when it is much too large is it cut down. */
 static void give_body(struct hky_message *m, struct hky_content *content)
 {

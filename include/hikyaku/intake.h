@@ -107,6 +107,9 @@ struct hky_handed_in {
     void *big;
 };
 bool hky_letter_end(struct hky_letter *l, struct hky_handed_in *out, struct hky_refusal *r);
+/* X-Hikyaku-* fields of the letter that mean nothing and were removed, for a warning: "X-Hikyaku-Deadlin (did you mean
+ * X-Hikyaku-Deadline?), X-Hikyaku-Foo", cut; "" none. Borrowed from the letter. */
+struct hky_str hky_letter_unknown(const struct hky_letter *l);
 
 /* "2026-12-01T10:00:00+09:00", seconds since 1970, or "2h" from now. */
 bool hky_deadline_parse(struct hky_str s, int64_t now_ms, int64_t *at_ms);

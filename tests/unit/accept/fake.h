@@ -33,7 +33,7 @@ struct fake {
     unsigned n_big_aborted, n_noted, n_room_busy;
     enum hky_err room, commit, big_room;
     const struct hky_secret_ref *secret_ref;
-    char noted[200], refused[200], refused_of[200];
+    char noted[700], refused[200], refused_of[200];
     unsigned n_refused;
     uint64_t last_id;
 };

@@ -155,6 +155,64 @@ static void test_dot_lines_are_noted(void **state)
         }
 }
 
+static void test_unknown_fields_of_ours_are_named_once_a_message(void **state)
+{
+    static const struct {
+        const char *name, *header, *noted; /* NULL: nothing is said */
+    } rows[] = {
+        {"none", "Subject: x\r\n", NULL},
+        {"those that there are", "X-Hikyaku-Tag: a\r\nX-HIKYAKU-REF: b\r\nX-Hikyaku-Source: sendmail\r\n", NULL},
+        {"not one of ours", "X-Hikyak-Tag: a\r\nX-Hikyaku: b\r\n", NULL},
+        {"mistyped", "X-Hikyaku-Deadlin: 2h\r\n", ": X-Hikyaku-Deadlin (did you mean X-Hikyaku-Deadline?)"},
+        {"two, one like nothing", "X-Hikyaku-Colour-Of-It: red\r\nSubject: x\r\nX-Hikyaku-Tags: a\r\n",
+         ": X-Hikyaku-Colour-Of-It, X-Hikyaku-Tags (did you mean X-Hikyaku-Tag?)"},
+        {"without a name", "X-Hikyaku-: 1\r\n", ": X-Hikyaku-"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct fake f;
+        char text[1000];
+        fake_init(&f, false, HKY_LISTEN_PLAIN, NULL, "127.0.0.1");
+        snprintf(text, sizeof text,
+                 "EHLO x\r\nMAIL FROM:<a@x.test>\r\nRCPT TO:<b@y.test>\r\nDATA\r\n%s\r\nbody\r\n.\r\n", rows[i].header);
+        fake_send(&f, hky_str_z(text));
+        assert_int_equal(f.n_messages, 1);
+        if (f.n_noted != (rows[i].noted != NULL))
+            fail_msg("%s: noted %d times, last \"%s\"", rows[i].name, f.n_noted, f.noted);
+        if (rows[i].noted != NULL) {
+            assert_true(hky_str_istarts(hky_str_z(f.noted), HKY_STR("unknown_field message ")));
+            if (!hky_str_iends(hky_str_z(f.noted), hky_str_z(rows[i].noted)))
+                fail_msg("%s: noted \"%s\"", rows[i].name, f.noted);
+        }
+        fake_fini(&f);
+    }
+}
+
+static void test_many_unknown_fields_stay_one_bounded_line(void **state)
+{
+    struct fake f;
+    struct hky_buf text;
+
+    (void)state;
+    fake_init(&f, false, HKY_LISTEN_PLAIN, NULL, "127.0.0.1");
+    hky_buf_init(&text, 100000);
+    hky_buf_add_z(&text, "EHLO x\r\nMAIL FROM:<a@x.test>\r\nRCPT TO:<b@y.test>\r\nDATA\r\n");
+    for (int i = 0; i < 50; i++) {
+        hky_buf_printf(&text, "X-Hikyaku-%d-", i);
+        for (int k = 0; k < 500; k++)
+            hky_buf_add_c(&text, 'x');
+        hky_buf_add_z(&text, ": 1\r\n");
+    }
+    hky_buf_add_z(&text, "\r\nbody\r\n.\r\n");
+    fake_send(&f, hky_buf_str(&text));
+    assert_int_equal(f.n_messages, 1);
+    assert_int_equal(f.n_noted, 1);
+    assert_non_null(strstr(f.noted, ": X-Hikyaku-0-xxx"));
+    hky_buf_fini(&text);
+    fake_fini(&f);
+}
+
 static void test_stored_message(void **state)
 {
     struct fake f;
@@ -873,6 +931,8 @@ int main(void)
         cmocka_unit_test(test_transcripts),
         cmocka_unit_test(test_dot_lines_are_noted),
         cmocka_unit_test(test_stored_message),
+        cmocka_unit_test(test_unknown_fields_of_ours_are_named_once_a_message),
+        cmocka_unit_test(test_many_unknown_fields_stay_one_bounded_line),
         cmocka_unit_test(test_own_fields_from_strangers),
         cmocka_unit_test(test_scenario_of_a_login),
         cmocka_unit_test(test_bounds_of_content),
