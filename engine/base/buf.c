@@ -221,47 +221,107 @@ bool hky_utf8_is_misleading(uint32_t cp)
            (cp >= 0x2066 && cp <= 0x2069) || cp == 0xfeff;
 }
 
+/* Eight octets at once: does none of them need more than to be copied? A borrow that reaches the next octet changes
+ * nothing: then there is one already. */
+static bool is_plain8(uint64_t v)
+{
+    const uint64_t ones = UINT64_C(0x0101010101010101), high = ones << 7;
+    uint64_t quote, backslash, del;
+
+    quote = v ^ ones * '"';
+    backslash = v ^ ones * '\\';
+    del = v ^ ones * 0x7f;
+    return ((v | (v - ones * 0x20) | (quote - ones) | (backslash - ones) | (del - ones)) & high) == 0;
+}
+
+static uint64_t eight(const char *p)
+{
+    uint64_t v;
+
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+
+/* Fewer than eight octets, some of them twice and in any order. */
+static uint64_t few(const char *p, size_t n)
+{
+    uint32_t begin, end;
+
+    if (n >= 4) {
+        memcpy(&begin, p, sizeof begin);
+        memcpy(&end, p + n - 4, sizeof end);
+        return (uint64_t)begin << 32 | end;
+    }
+    begin = (unsigned char)p[0];
+    end = (unsigned char)p[n - 1];
+    return UINT64_C(0x2020202020000000) | begin << 16 | (uint32_t)(unsigned char)p[n / 2] << 8 | end;
+}
+
+/* Most strings are short and need nothing. */
+static bool is_all_plain(struct hky_str s)
+{
+    size_t i = 0;
+
+    if (s.n < 8)
+        return s.n == 0 || is_plain8(few(s.p, s.n));
+    for (; s.n - i > 8; i += 8)
+        if (!is_plain8(eight(s.p + i)))
+            return false;
+    return is_plain8(eight(s.p + s.n - 8));
+}
+
+/* How many octets at the beginning go into a JSON string as they are. */
+static size_t plain_octets(struct hky_str s)
+{
+    for (size_t i = 0; i < s.n; i++) {
+        unsigned char c = (unsigned char)s.p[i];
+        if (c < 0x20 || c >= 0x7f || c == '"' || c == '\\')
+            return i;
+    }
+    return s.n;
+}
+
+/* The first octet of s needs more than to be copied; how many were taken. */
+static size_t add_json_escaped(struct hky_buf *b, struct hky_str s)
+{
+    unsigned char c = (unsigned char)s.p[0];
+    uint32_t cp = 0;
+    size_t len = 1;
+
+    if (c == '"' || c == '\\') {
+        hky_buf_add_c(b, '\\');
+        hky_buf_add_c(b, (char)c);
+    } else if (c == '\n') {
+        hky_buf_add(b, "\\n", 2);
+    } else if (c == '\r') {
+        hky_buf_add(b, "\\r", 2);
+    } else if (c == '\t') {
+        hky_buf_add(b, "\\t", 2);
+    } else if (c < 0x80) {
+        hky_buf_printf(b, "\\u%04x", c);
+    } else if ((len = hky_utf8_sequence(s.p, s.n, &cp)) == 0) {
+        hky_buf_add(b, "\xef\xbf\xbd", 3);
+        len = 1;
+    } else if (hky_utf8_is_misleading(cp)) {
+        hky_buf_printf(b, "\\u%04x", cp);
+    } else {
+        hky_buf_add(b, s.p, len);
+    }
+    return len;
+}
+
 void hky_buf_add_json(struct hky_buf *b, struct hky_str s)
 {
-    size_t plain = 0;
-
     hky_buf_add_c(b, '"');
-    for (size_t i = 0; i < s.n;) {
-        unsigned char c = (unsigned char)s.p[i];
-        size_t len = 1;
-
-        if (c >= 0x20 && c < 0x7f && c != '"' && c != '\\') {
-            i++;
-            continue;
-        }
-        hky_buf_add(b, s.p + plain, i - plain);
-        if (c == '"' || c == '\\') {
-            hky_buf_add_c(b, '\\');
-            hky_buf_add_c(b, (char)c);
-        } else if (c == '\n') {
-            hky_buf_add(b, "\\n", 2);
-        } else if (c == '\r') {
-            hky_buf_add(b, "\\r", 2);
-        } else if (c == '\t') {
-            hky_buf_add(b, "\\t", 2);
-        } else if (c < 0x80) {
-            hky_buf_printf(b, "\\u%04x", c);
-        } else {
-            uint32_t cp = 0;
-            len = hky_utf8_sequence(s.p + i, s.n - i, &cp);
-            if (len == 0) {
-                hky_buf_add(b, "\xef\xbf\xbd", 3);
-                len = 1;
-            } else if (hky_utf8_is_misleading(cp)) {
-                hky_buf_printf(b, "\\u%04x", cp);
-            } else {
-                hky_buf_add(b, s.p + i, len);
-            }
-        }
-        i += len;
-        plain = i;
+    while (s.n > 0) {
+        size_t n = is_all_plain(s) ? s.n : plain_octets(s);
+        hky_buf_add(b, s.p, n);
+        s = hky_str_of(s.p + n, s.n - n);
+        if (s.n == 0)
+            break;
+        n = add_json_escaped(b, s);
+        s = hky_str_of(s.p + n, s.n - n);
     }
-    hky_buf_add(b, s.p + plain, s.n - plain);
     hky_buf_add_c(b, '"');
 }
 

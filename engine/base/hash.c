@@ -29,6 +29,13 @@ __attribute__((target("sse4.2"))) static uint32_t crc32c_sse42(uint32_t crc, con
         memcpy(&v, p, 8);
         c = _mm_crc32_u64(c, v);
     }
+    if (n >= 4) {
+        uint32_t v;
+        memcpy(&v, p, 4);
+        c = _mm_crc32_u32((uint32_t)c, v);
+        n -= 4;
+        p += 4;
+    }
     for (; n > 0; n--, p++)
         c = _mm_crc32_u8((uint32_t)c, *p);
     return (uint32_t)c;

@@ -98,11 +98,15 @@ char *hky_decimal_padded(char *to, uint64_t v, unsigned n)
 
 char *hky_decimal(char *to, uint64_t v)
 {
-    unsigned n = 1;
+    char text[HKY_DECIMAL_MAX];
+    size_t at = sizeof text;
 
-    for (uint64_t rest = v; rest >= 10; rest /= 10)
-        n++;
-    return hky_decimal_padded(to, v, n);
+    do {
+        text[--at] = (char)('0' + v % 10);
+        v /= 10;
+    } while (v > 0);
+    memcpy(to, text + at, sizeof text - at);
+    return to + (sizeof text - at);
 }
 
 char *hky_str_dup(struct hky_str s)

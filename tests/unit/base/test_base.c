@@ -71,6 +71,29 @@ static void json_strings_are_inert(void **state)
     hky_buf_fini(&b);
 }
 
+static void json_strings_are_inert_wherever_an_octet_stands(void **state)
+{
+    struct hky_buf b;
+
+    (void)state;
+    hky_buf_init(&b, 1000);
+    for (unsigned c = 1; c < 0x80; c++)
+        for (size_t n = 1; n < 20; n++)
+            for (size_t at = 0; at < n; at++) {
+                bool is_plain = c >= 0x20 && c < 0x7f && c != '"' && c != '\\';
+                char text[20];
+                memset(text, '~', n);
+                text[at] = (char)c;
+                hky_buf_clear(&b);
+                hky_buf_add_json(&b, hky_str_of(text, n));
+                if (is_plain != (b.n == n + 2) || memcmp(b.p + 1, text, at) != 0 ||
+                    (!is_plain && b.p[at + 1] != '\\') ||
+                    memcmp(b.p + b.n - 1 - (n - at - 1), text + at + 1, n - at - 1) != 0)
+                    fail_msg("octet %u at %zu of %zu: %s", c, at, n, hky_buf_z(&b));
+            }
+    hky_buf_fini(&b);
+}
+
 static void numbers_as_text(void **state)
 {
     static const struct {
@@ -418,6 +441,7 @@ int main(void)
         cmocka_unit_test(a_line_for_the_journal_has_its_priority),
         cmocka_unit_test(base64_both_ways_and_strict),
         cmocka_unit_test(json_strings_are_inert),
+        cmocka_unit_test(json_strings_are_inert_wherever_an_octet_stands),
         cmocka_unit_test(numbers_as_text),
         cmocka_unit_test(utf8_is_checked),
         cmocka_unit_test(maps_keep_what_they_are_given),
