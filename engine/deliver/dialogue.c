@@ -3,6 +3,7 @@
 
 #include "base/error.h"
 #include "base/secret.h"
+#include "mail/reply.h"
 
 #include <stdlib.h>
 
@@ -115,6 +116,13 @@ static bool is_about_connection(const struct hky_reply *r)
             hky_str_ifind(text, HKY_STR("timeout")) != NULL || hky_str_ifind(text, HKY_STR("timed out")) != NULL);
 }
 
+/* Some count the recipients of a connection, not of a message: one that took messages takes no recipient any more. */
+static bool is_used_up(const struct hky_mark *m, const struct hky_reply *r)
+{
+    return m->expect == HKY_EXPECT_RCPT && m->txn->ordinal > 1 && m->txn->is_mail_ok && m->txn->n_accepted == 0 &&
+           !m->txn->is_dry && hky_reply_counts_recipients(r);
+}
+
 void hky_dialogue_reply(struct hky_dialogue *d, const struct hky_reply *r, struct hky_str lines, bool is_early)
 {
     if (d->state == HKY_DIALOGUE_CLOSED)
@@ -144,12 +152,22 @@ void hky_dialogue_reply(struct hky_dialogue *d, const struct hky_reply *r, struc
         hky_dialogue_finish(d, HKY_STAGE_MAIL, r, false, false);
         return;
     }
+    if (is_used_up(first, r)) {
+        hky_dialogue_turn_away(d, r);
+        return;
+    }
     on_reply(d, hky_dialogue_take_mark(d), r, lines, is_early);
     if (r->code == 421 && d->state != HKY_DIALOGUE_CLOSED)
         hky_dialogue_finish(d, HKY_STAGE_NONE, r, false, false);
 }
 
 /* ---- what the owner does ---- */
+
+void hky_dialogue_turn_away(struct hky_dialogue *d, const struct hky_reply *reply)
+{
+    d->is_turned_away = true;
+    hky_dialogue_finish(d, HKY_STAGE_NONE, reply, false, false);
+}
 
 void hky_dialogue_fail(struct hky_dialogue *d, enum hky_stage stage, const struct hky_reply *reply, bool dot_left,
                        bool is_out_of_step)

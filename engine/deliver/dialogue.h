@@ -105,6 +105,7 @@ struct hky_dialogue_event {
     bool is_ambiguous;     /* the dot may have left and its reply is missing */
     bool is_out_of_step;   /* END: replies did not fit the commands: do not overlap or pipeline with this peer */
     bool is_idle;          /* END: nothing was under way */
+    bool is_unsendable;    /* END: it is our own user name, password or token that no login can be made of */
     bool is_broken;        /* END: lost while an overlapped envelope was behind a dot without a reply */
     unsigned n_given_back; /* END: messages */
     struct hky_str octets;
@@ -133,6 +134,8 @@ struct hky_dialogue {
     unsigned marks_cap, marks_at, n_marks;
     struct hky_transaction *current, *next; /* next: overlapped, its envelope follows the dot of current */
     unsigned n_begun;
+    bool is_turned_away; /* the end is about the connection: whose content was not asked for is given back */
+    bool is_unsendable;
     struct hky_login *sasl;
     struct hky_reply refusal; /* of a mechanism; code 0: none was refused */
     unsigned n_auth_rounds;
@@ -156,6 +159,9 @@ bool hky_dialogue_is_login_refused(const struct hky_dialogue *d);
  * dot_left: the dot of the current transaction may have reached the peer. */
 void hky_dialogue_fail(struct hky_dialogue *d, enum hky_stage stage, const struct hky_reply *reply, bool dot_left,
                        bool is_out_of_step);
+/* The server objects to the connection, not to the message: ends it with this reply, and gives back every transaction
+ * whose content was not asked for, the first one, too. */
+void hky_dialogue_turn_away(struct hky_dialogue *d, const struct hky_reply *reply);
 /* May another transaction begin now? Overlapped ones may while the dot of the current one is unanswered. */
 bool hky_dialogue_can_begin(const struct hky_dialogue *d);
 void hky_dialogue_begin(struct hky_dialogue *d, struct hky_transaction *txn);

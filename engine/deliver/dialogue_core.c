@@ -142,7 +142,8 @@ static bool settle(struct hky_dialogue *d, struct hky_transaction *t, enum hky_s
     bool is_open = t->state == HKY_TRANSACTION_ENVELOPE || t->state == HKY_TRANSACTION_CONTENT;
     /* Not the first here and without a reply of its own, or with one that was another's: that is about the connection,
      * not about the message. */
-    if (is_open && t->ordinal > 1 && (!t->has_reply || (t->is_overlapped && is_out_of_step))) {
+    bool is_elsewhere = t->ordinal > 1 && (!t->has_reply || (t->is_overlapped && is_out_of_step));
+    if (is_open && (is_elsewhere || d->is_turned_away)) {
         hky_dialogue_end(d, t, HKY_DIALOGUE_GIVE_BACK);
         return true;
     }
@@ -201,16 +202,17 @@ void hky_dialogue_finish(struct hky_dialogue *d, enum hky_stage stage, const str
                                                       .reply = reply,
                                                       .is_idle = is_idle,
                                                       .is_broken = is_broken && !is_out_of_step,
+                                                      .is_unsendable = d->is_unsendable,
                                                       .n_given_back = n_given_back,
                                                       .is_out_of_step = is_out_of_step});
 }
 
-/* The peer speaks, but not SMTP, or not to this command. */
 void hky_dialogue_misfit(struct hky_dialogue *d, const char *command, const struct hky_reply *reply)
 {
     struct hky_reply local;
     hky_reply_local(&local, HKY_ORIGIN_LOCAL, "unexpected reply to %s: %u %.200s", command, reply->code, reply->text);
-    hky_dialogue_finish(d, HKY_STAGE_NONE, &local, true, true);
+    /* Before the first message there is nothing that could be out of step. */
+    hky_dialogue_finish(d, HKY_STAGE_NONE, &local, true, d->state >= HKY_DIALOGUE_READY);
 }
 
 enum hky_expect hky_dialogue_expects(const struct hky_dialogue *d)

@@ -3,6 +3,7 @@
 
 #include "base/error.h"
 #include "base/secret.h"
+#include "mail/reply.h"
 
 #define AUTH_ROUNDS_MAX 8
 
@@ -105,18 +106,25 @@ void hky_dialogue_secured(struct hky_dialogue *d)
 
 /* ---- AUTH: the exchange ---- */
 
-static void auth_fail_local(struct hky_dialogue *d, const char *text)
+/* What the server says is no answer to AUTH: that speaks of the server, and refuses no password. */
+static void auth_misfit(struct hky_dialogue *d, const char *text)
 {
     struct hky_reply local;
     hky_reply_local(&local, HKY_ORIGIN_LOCAL, "%s", text);
     hky_dialogue_finish(d, HKY_STAGE_AUTH, &local, false, false);
 }
 
+static void auth_unsendable(struct hky_dialogue *d, const char *text)
+{
+    d->is_unsendable = true;
+    auth_misfit(d, text);
+}
+
 static void send_auth(struct hky_dialogue *d)
 {
     hky_buf_add_z(&d->scratch, "\r\n");
     if (d->scratch.is_over) {
-        auth_fail_local(d, "the AUTH line is too long");
+        auth_unsendable(d, "the AUTH line is too long");
     } else {
         hky_dialogue_expect(d, HKY_EXPECT_AUTH, NULL, 0);
         hky_dialogue_send(d, d->scratch.p, d->scratch.n);
@@ -135,7 +143,7 @@ void hky_dialogue_login(struct hky_dialogue *d, struct hky_login *sasl)
     hky_buf_printf(&d->scratch, "AUTH %s", hky_login_name(sasl));
     hky_dialogue_enter(d, HKY_DIALOGUE_AUTH);
     if (hky_login_begin(sasl, &d->scratch, &e) != HKY_OK)
-        auth_fail_local(d, e.text);
+        auth_unsendable(d, e.text);
     else
         send_auth(d);
 }
@@ -167,7 +175,8 @@ void hky_dialogue_on_auth(struct hky_dialogue *d, const struct hky_reply *r)
     struct hky_error e;
     if (r->code == 235) {
         if (!hky_login_is_satisfied(d->sasl)) {
-            auth_fail_local(d, "the server said 235 without proving that it knows the password");
+            auth_misfit(d,
+                        "the server said 235 before the login was over, or without proving that it knows the password");
             return;
         }
         hky_login_free(&d->sasl);
@@ -176,14 +185,14 @@ void hky_dialogue_on_auth(struct hky_dialogue *d, const struct hky_reply *r)
     } else if (r->code == 334) {
         hky_buf_clear(&d->scratch);
         if (++d->n_auth_rounds > AUTH_ROUNDS_MAX)
-            auth_fail_local(d, "AUTH does not come to an end");
+            auth_misfit(d, "AUTH does not come to an end");
         else if (hky_login_step(d->sasl, hky_str_of(r->text, r->n), &d->scratch, &e) != HKY_OK)
-            auth_fail_local(d, e.text);
+            auth_misfit(d, e.text);
         else
             send_auth(d);
     } else if (r->code < 400) {
         hky_dialogue_misfit(d, "AUTH", r);
-    } else if (r->code < 500) {
+    } else if (r->code < 500 || hky_reply_counts_connections(r)) {
         hky_dialogue_finish(d, HKY_STAGE_AUTH, r, false, false);
     } else {
         on_refused_mechanism(d, r);

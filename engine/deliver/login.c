@@ -106,7 +106,6 @@ enum hky_err hky_login_new(const struct hky_login_params *p, struct hky_login **
     s->port = p->port;
     s->secret = hky_secret_ref(p->secret);
     hky_buf_init(&s->first, FIRST_MAX);
-    s->is_satisfied = p->auth != HKY_AUTH_SCRAM_SHA_256;
     if (!hky_auth_is_token(p->auth) && open_session(s, e) != HKY_OK) {
         hky_login_free(&s);
         return HKY_E_STATE;
@@ -147,6 +146,7 @@ const char *hky_login_name(const struct hky_login *s)
 
 static void add_token(struct hky_login *s, struct hky_buf *out)
 {
+    s->is_satisfied = true;
     struct hky_str token = hky_secret_value(s->secret);
     struct hky_buf plain;
     hky_buf_init(&plain, token.n + strlen(s->user) + strlen(s->host) + 128);
@@ -257,5 +257,5 @@ enum hky_err hky_login_step(struct hky_login *s, struct hky_str challenge, struc
 
 bool hky_login_is_satisfied(const struct hky_login *s)
 {
-    return s->is_satisfied;
+    return s->is_satisfied && s->first.n == 0;
 }

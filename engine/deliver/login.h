@@ -39,7 +39,8 @@ const char *hky_login_name(const struct hky_login *s);
 enum hky_err hky_login_begin(struct hky_login *s, struct hky_buf *out, struct hky_error *e);
 /* The text of a 334 reply: appends the answer, base64. Refuses SCRAM iteration counts above the bound. */
 enum hky_err hky_login_step(struct hky_login *s, struct hky_str challenge, struct hky_buf *out, struct hky_error *e);
-/* May a 235 be believed? SCRAM: only after the server's signature fitted. */
+/* May a 235 be believed? Only when all that belongs to the login was sent, and for SCRAM the server's signature
+ * fitted. */
 bool hky_login_is_satisfied(const struct hky_login *s);
 
 #endif

@@ -107,9 +107,10 @@ static bool may_try_next(const struct hky_outbound *c, enum hky_stage stage, con
 {
     if (stage > HKY_STAGE_AUTH)
         return false;
-    if (stage == HKY_STAGE_AUTH && r->code == 0 && r->origin != HKY_ORIGIN_LOST && r->origin != HKY_ORIGIN_TIMEOUT)
+    bool is_of_server = r->origin == HKY_ORIGIN_LOST || r->origin == HKY_ORIGIN_TIMEOUT || c->class == HKY_CLASS_N;
+    if (stage == HKY_STAGE_AUTH && r->code == 0 && !is_of_server)
         return false;
-    if (stage == HKY_STAGE_AUTH && r->code >= 500)
+    if (stage == HKY_STAGE_AUTH && r->code >= 500 && !hky_reply_counts_connections(r))
         return false;
     return hky_outbound_has_more_targets(c, c->bound);
 }
@@ -186,17 +187,17 @@ static bool may_go_elsewhere(const struct hky_outbound *c, const struct hky_deli
     if (c->params.ops->elsewhere == NULL || ev->is_ambiguous || c->class != HKY_CLASS_N || x->txn.is_dry ||
         x->is_reading)
         return false;
-    return (r->code == 0 || (r->code >= 400 && r->code < 500)) && hky_outbound_has_more_targets(c, x);
+    /* A 5xx is the domain's word on sender, recipient or message, whichever of its hosts said it; only words about
+     * connections speak of the host. */
+    bool is_of_host = r->code < 500 || (ev->stage == HKY_STAGE_MAIL && hky_reply_counts_connections(r));
+    return (r->code == 0 || r->code >= 400) && is_of_host && hky_outbound_has_more_targets(c, x);
 }
 
 /* RFC 5321 4.5.3.1.10: 452, of old 552, to a recipient behind others that were accepted: no word about that one. */
 static bool is_one_too_many(const struct hky_dialogue_event *ev)
 {
-    const struct hky_reply *r = ev->reply;
-    if (ev->stage != HKY_STAGE_RCPT || ev->txn->n_accepted == 0 || ev->txn->is_dry || r->code < 400)
-        return false;
-    bool is_said = r->enhanced[0] != 0 && r->enhanced[1] == 5 && r->enhanced_detail == 3;
-    return is_said || hky_str_ifind(hky_str_of(r->text, r->n), HKY_STR("too many recipients")) != NULL;
+    return ev->stage == HKY_STAGE_RCPT && ev->txn->n_accepted > 0 && !ev->txn->is_dry &&
+           hky_reply_counts_recipients(ev->reply);
 }
 
 static void on_result(struct hky_outbound *c, const struct hky_dialogue_event *ev)
@@ -273,6 +274,8 @@ static void on_dialogue(void *ctx, const struct hky_dialogue_event *ev)
     case HKY_DIALOGUE_END:
         c->end = *ev;
         c->end_reply = *ev->reply;
+        if (ev->is_unsendable && c->class == HKY_CLASS_N)
+            c->class = HKY_CLASS_RELAY_AUTH;
         break;
     }
 }
@@ -342,6 +345,17 @@ static void pump(struct hky_outbound *c)
 
 /* ---- events of the stream ---- */
 
+/* The first MAIL of a connection is answered by words about the connection, while others are open. */
+static bool is_turned_away(struct hky_outbound *c, const struct hky_reply *r)
+{
+    bool is_about_it = r->code == 421 || hky_reply_counts_connections(r);
+    if (!is_about_it || c->params.ops->spare == NULL || hky_dialogue_expects(&c->dialogue) != HKY_EXPECT_MAIL ||
+        c->dialogue.n_begun > 1)
+        return false;
+    struct hky_outbound_end end = {.stage = HKY_STAGE_MAIL, .class = HKY_CLASS_N, .reply = r, .was_open = true};
+    return c->params.ops->spare(c->params.ctx, c, &end);
+}
+
 static size_t on_data(void *ctx, const char *p, size_t n)
 {
     struct hky_outbound *c = ctx;
@@ -374,7 +388,10 @@ static size_t on_data(void *ctx, const char *p, size_t n)
         }
         /* All replies first, then one pump: body and next envelope leave in one write; and what came in one read with
          * a 354 cannot be taken for the answer to a dot that was not out yet. */
-        hky_dialogue_reply(&c->dialogue, r, hky_buf_str(&c->reader.lines), !hky_outbound_dot_has_left(c));
+        if (is_turned_away(c, r))
+            hky_dialogue_turn_away(&c->dialogue, r);
+        else
+            hky_dialogue_reply(&c->dialogue, r, hky_buf_str(&c->reader.lines), !hky_outbound_dot_has_left(c));
     }
     bool is_securing = c->state == HKY_OUTBOUND_SECURING && c->end.kind != HKY_DIALOGUE_END;
     if (is_securing && at < n) {

@@ -45,7 +45,8 @@ struct hky_outbound_ops {
     void (*too_many)(void *ctx, struct hky_outbound *c, struct hky_delivery *x, unsigned n_taken);
     /* To be sent again at once: recipients without a result. mail_sent: its MAIL was written. */
     void (*give_back)(void *ctx, struct hky_outbound *c, struct hky_delivery *x, bool mail_sent);
-    /* It could not be opened: give the bound delivery back instead of failing it? NULL: no. */
+    /* It could not be opened, or was turned away at its first MAIL: give its delivery back instead of failing it? NULL:
+     * no. */
     bool (*spare)(void *ctx, struct hky_outbound *c, const struct hky_outbound_end *end);
     void (*open)(void *ctx, struct hky_outbound *c);
     void (*closed)(void *ctx, struct hky_outbound *c, const struct hky_outbound_end *end);

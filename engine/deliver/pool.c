@@ -4,6 +4,7 @@
 #include "deliver/servers.h"
 #include "deliver/verdict.h"
 #include "base/clock.h"
+#include "mail/reply.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -181,14 +182,16 @@ static void learn(const struct hky_pool *pool, enum hky_learned what, unsigned n
         hky_schedule_learn(TAILQ_FIRST(&pool->lanes)->lane, what, n);
 }
 
-/* Up to the greeting whatever it says; later, up to the end of the login, only what may pass: a 5xx there is about us.
- */
+/* Up to the greeting whatever it says; later, up to the end of the login, only what may pass: a 5xx there is about us,
+ * unless it speaks of connections. A 421 to the first MAIL of a connection is about the connection, too. */
 static bool is_turned_away(const struct hky_outbound_end *end)
 {
     const struct hky_reply *r = end->reply;
     if (end->stage == HKY_STAGE_CONNECT || end->stage == HKY_STAGE_GREETING)
         return true;
     bool is_lost = r->origin == HKY_ORIGIN_LOST || end->class == HKY_CLASS_NETWORK;
+    if (hky_reply_counts_connections(r) || (end->stage == HKY_STAGE_MAIL && r->code == 421))
+        return true;
     return end->stage <= HKY_STAGE_AUTH && (is_lost || (r->code >= 400 && r->code < 500));
 }
 
@@ -198,12 +201,13 @@ static bool on_spare(void *ctx, struct hky_outbound *c, const struct hky_outboun
 {
     struct hky_pool_member *m = ctx;
     struct hky_pool *pool = m->pool;
+    unsigned n_others = pool->n_open - m->is_open;
     (void)c;
-    if (pool->n_open == 0 || m->is_detour || !is_turned_away(end))
+    if (n_others == 0 || m->is_detour || !is_turned_away(end))
         return false;
-    pool->learned_most = pool->n_open;
+    pool->learned_most = n_others;
     pool->learned_until_ms = hky_loop_now_ms(pool->deliver->params.loop) + LEARNED_FOR_MS;
-    learn(pool, HKY_LEARNED_CONNECTIONS, pool->n_open);
+    learn(pool, HKY_LEARNED_CONNECTIONS, n_others);
     return true;
 }
 

@@ -33,7 +33,7 @@ void hky_verdict(const struct hky_verdict_query *q, struct hky_outcome *out)
     enum hky_class class = q->class;
     /* What we object to in the peer's way of speaking; it may be another machine next time. */
     if (class == HKY_CLASS_N && q->reply->origin == HKY_ORIGIN_LOCAL)
-        class = q->stage == HKY_STAGE_AUTH ? HKY_CLASS_RELAY_AUTH : HKY_CLASS_SYSTEM_TEMP;
+        class = HKY_CLASS_SYSTEM_TEMP;
     /* A login, or a session, that may come about a moment later was not refused. */
     bool is_refusal = out->class == HKY_CLASS_RELAY_AUTH || out->class == HKY_CLASS_RELAY_DENIED;
     if (class == HKY_CLASS_N && q->stage <= HKY_STAGE_AUTH && q->reply->code / 100 == 4 && is_refusal)

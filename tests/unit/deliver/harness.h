@@ -25,12 +25,13 @@
 
 /* One connection a script, lines in turn: "S:" sends (| is CRLF between replies, a final CRLF is added; "S-:" without),
  * "C:" reads a line that must begin so, "BODY" reads up to the final dot, "CLOSE" closes, "RST" resets, "EOF" waits for
- * the client's end, "PAUSE" 100 ms, "QUIET" sees that nothing comes for 150 ms. */
+ * the client's end, "PAUSE" 100 ms, "QUIET" sees that nothing comes for 150 ms, "OTHER" serves the next script to a
+ * further connection, to its end, before this one goes on. */
 struct server {
     int listener;
     uint16_t port;
     const char *const *scripts;
-    unsigned n_scripts;
+    unsigned n_scripts, n_served;
     pthread_t thread;
     char problem[800];
     char seen[16384]; /* all lines the client sent, LF between */
@@ -113,6 +114,8 @@ static void send_replies(int fd, const char *text, bool has_end)
         return;
 }
 
+static bool serve(struct server *s);
+
 static bool follow(struct server *s, struct peer *p, const char *script)
 {
     char step[400], line[2048];
@@ -129,6 +132,9 @@ static bool follow(struct server *s, struct peer *p, const char *script)
                 snprintf(s->problem, sizeof(s->problem), "the body did not come");
                 return false;
             }
+        } else if (strcmp(step, "OTHER") == 0) {
+            if (!serve(s))
+                return false;
         } else if (strcmp(step, "PAUSE") == 0) {
             usleep(100000);
         } else if (strcmp(step, "QUIET") == 0) {
@@ -164,30 +170,33 @@ static bool follow(struct server *s, struct peer *p, const char *script)
     return true;
 }
 
+/* The next connection, by the next script. */
+static bool serve(struct server *s)
+{
+    struct pollfd f = {.fd = s->listener, .events = POLLIN};
+    if (poll(&f, 1, 8000) != 1) {
+        snprintf(s->problem, sizeof(s->problem), "connection %u did not come", s->n_served + 1);
+        return false;
+    }
+    struct peer *p = calloc(1, sizeof(*p));
+    struct sockaddr_in here;
+    socklen_t here_n = sizeof(here);
+    p->fd = accept(s->listener, NULL, NULL);
+    if (getsockname(p->fd, (struct sockaddr *)&here, &here_n) == 0)
+        snprintf(s->hosts + strlen(s->hosts), sizeof(s->hosts) - strlen(s->hosts), "%u",
+                 (unsigned)(ntohl(here.sin_addr.s_addr) & 0xff));
+    __atomic_add_fetch(&s->n_accepted, 1, __ATOMIC_RELAXED);
+    bool is_good = follow(s, p, s->scripts[s->n_served++]);
+    close(p->fd);
+    free(p);
+    return is_good;
+}
+
 static void *server_main(void *arg)
 {
     struct server *s = arg;
-    for (unsigned i = 0; i < s->n_scripts; i++) {
-        struct peer *p = calloc(1, sizeof(*p));
-        struct pollfd f = {.fd = s->listener, .events = POLLIN};
-        if (poll(&f, 1, 8000) != 1) {
-            snprintf(s->problem, sizeof(s->problem), "connection %u did not come", i + 1);
-            free(p);
-            break;
-        }
-        struct sockaddr_in here;
-        socklen_t here_n = sizeof(here);
-        p->fd = accept(s->listener, NULL, NULL);
-        if (getsockname(p->fd, (struct sockaddr *)&here, &here_n) == 0)
-            snprintf(s->hosts + strlen(s->hosts), sizeof(s->hosts) - strlen(s->hosts), "%u",
-                     (unsigned)(ntohl(here.sin_addr.s_addr) & 0xff));
-        __atomic_add_fetch(&s->n_accepted, 1, __ATOMIC_RELAXED);
-        bool is_good = follow(s, p, s->scripts[i]);
-        close(p->fd);
-        free(p);
-        if (!is_good)
-            break;
-    }
+    while (s->n_served < s->n_scripts && serve(s))
+        ;
     close(s->listener);
     return NULL;
 }

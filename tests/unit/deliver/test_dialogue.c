@@ -74,8 +74,8 @@ static void on_event(void *ctx, const struct hky_dialogue_event *ev)
     case HKY_DIALOGUE_IN_STEP:
         break;
     case HKY_DIALOGUE_END:
-        say(b, "end %s %u%s%s%s\n", hky_stage_name(ev->stage), ev->reply->code, ev->is_idle ? " idle" : "",
-            ev->is_out_of_step ? " step" : "", ev->is_broken ? " broken" : "");
+        say(b, "end %s %u%s%s%s%s\n", hky_stage_name(ev->stage), ev->reply->code, ev->is_idle ? " idle" : "",
+            ev->is_out_of_step ? " step" : "", ev->is_broken ? " broken" : "", ev->is_unsendable ? " unsendable" : "");
         break;
     }
 }
@@ -123,6 +123,24 @@ static void lost(struct bench *b, bool dot_left)
     hky_dialogue_fail(&b->d, HKY_STAGE_NONE, &r, dot_left, false);
 }
 
+static void login(struct bench *b, const char *name)
+{
+    static const char *const names[] = {
+#define X(id, value, name, offered) [HKY_AUTH_##id] = name,
+        HKY_AUTHS(X)
+#undef X
+    };
+    struct hky_secret *secret = hky_secret_new(HKY_STR("pw"));
+    struct hky_login_params p = {.user = "user", .host = "h.example", .port = 587, .secret = secret};
+    struct hky_error e;
+    struct hky_login *made;
+    while (strcmp(names[p.auth], name) != 0)
+        p.auth++;
+    assert_int_equal(hky_login_new(&p, &made, &e), HKY_OK);
+    hky_secret_unref(&secret);
+    hky_dialogue_login(&b->d, made);
+}
+
 static void happen(struct bench *b, const char *what)
 {
     if (strncmp(what, "begin ", 6) == 0) {
@@ -134,6 +152,11 @@ static void happen(struct bench *b, const char *what)
         assert_null(hky_dialogue_content(&b->d));
     } else if (strcmp(what, "busy") == 0) {
         assert_false(hky_dialogue_can_begin(&b->d));
+    } else if (strncmp(what, "login ", 6) == 0) {
+        login(b, what + 6);
+    } else if (strncmp(what, "away ", 5) == 0) {
+        struct hky_reply r = {.code = (uint16_t)atoi(what + 5)};
+        hky_dialogue_turn_away(&b->d, &r);
     } else if (strcmp(what, "secured") == 0) {
         hky_dialogue_secured(&b->d);
     } else if (strcmp(what, "quit") == 0) {
@@ -160,6 +183,8 @@ struct row {
 #define PLAIN     "> 220 hi\nC: EHLO me\n> 250 x\nopen\n"
 #define SENT_A    "> begin A1\nC: MAIL A\nC: RCPT A0\nC: DATA A\n> 250 m\n> 250 r\n> 354 go\n> body\n"
 #define OVER_B    "> begin B1\nC: MAIL B\nC: RCPT B0\nC: DATA B\n"
+
+#define ASKED "> 220 hi\nC: EHLO me\n> 250 x|AUTH PLAIN\nlogin\n"
 
 static const struct row rows[] = {
     {"one message without pipelining", "",
@@ -308,8 +333,8 @@ static const struct row rows[] = {
      PIPELINED
      "> begin A1\nC: MAIL A\nC: RCPT A0\nC: DATA A\n> 250 m\n> 250 a\n> 354 go\n> 552 big\nA0 dot 552\ndone A\n"
      "end dot 552\n"},
-    {"greeting with another code", "", "> 250 hi\nend greeting 0 step\n"},
-    {"334 to EHLO", "", "> 220 hi\nC: EHLO me\n> 334 x\nend hello 0 step\n"},
+    {"greeting with another code", "", "> 250 hi\nend greeting 0\n"},
+    {"334 to EHLO", "", "> 220 hi\nC: EHLO me\n> 334 x\nend hello 0\n"},
     /* opening */
     {"HELO when EHLO is unknown", "", "> 220 hi\nC: EHLO me\n> 502 what\nC: HELO me\n> 250 ok\nopen\n"},
     {"no HELO when the refusal is of us", "", "> 220 hi\nC: EHLO me\n> 554 blocked\nend hello 554\n"},
@@ -326,7 +351,42 @@ static const struct row rows[] = {
     {"STARTTLS may, 421 ends it", "o", "> 220 hi\nC: EHLO me\n> 250 x|STARTTLS\nC: STARTTLS\n> 421 no\nend tls 421\n"},
     {"STARTTLS may, not offered", "o", "> 220 hi\nC: EHLO me\n> 250 x\nopen\n"},
     {"implicit TLS does not ask for STARTTLS", "ts", "> 220 hi\nC: EHLO me\n> 250 x|STARTTLS\nopen\n"},
-    {"AUTH is asked for after EHLO", "a", "> 220 hi\nC: EHLO me\n> 250 x|AUTH PLAIN\nlogin\n> lost\nend auth 0\n"},
+    {"AUTH is asked for after EHLO", "a", ASKED "> lost\nend auth 0\n"},
+    /* AUTH: what is no answer to it refuses no password */
+    {"PLAIN is taken", "a", ASKED "> login PLAIN\nC: AUTH PLAIN AHVzZXIAcHc=\n> 235 ok\nopen\n"},
+    {"LOGIN is taken", "a",
+     ASKED
+     "> login LOGIN\nC: AUTH LOGIN\n> 334 VXNlcm5hbWU6\nC: dXNlcg==\n> 334 UGFzc3dvcmQ6\nC: cHc=\n> 235 ok\nopen\n"},
+    {"PLAIN is refused: another mechanism is asked for", "a",
+     ASKED "> login PLAIN\nC: AUTH PLAIN AHVzZXIAcHc=\n> 535 no\nlogin\n"},
+    {"250 instead of 235", "a", ASKED "> login PLAIN\nC: AUTH PLAIN AHVzZXIAcHc=\n> 250 ok\nend auth 0\n"},
+    {"250 instead of 334", "a", ASKED "> login LOGIN\nC: AUTH LOGIN\n> 250 ok\nend auth 0\n"},
+    {"354 instead of 334", "a", ASKED "> login LOGIN\nC: AUTH LOGIN\n> 354 go\nend auth 0\n"},
+    {"235 before the user name", "a", ASKED "> login LOGIN\nC: AUTH LOGIN\n> 235 ok\nend auth 0\n"},
+    {"235 before the password", "a",
+     ASKED "> login LOGIN\nC: AUTH LOGIN\n> 334 VXNlcm5hbWU6\nC: dXNlcg==\n> 235 ok\nend auth 0\n"},
+    {"235 before the challenge", "a", ASKED "> login CRAM-MD5\nC: AUTH CRAM-MD5\n> 235 ok\nend auth 0\n"},
+    {"334 without end", "a",
+     ASKED "> login XOAUTH2\nC: AUTH XOAUTH2 dXNlcj11c2VyAWF1dGg9QmVhcmVyIHB3AQE=\n> 334 e30=\nC: \n> 334 e30=\nC: \n"
+           "> 334 e30=\nC: \n> 334 e30=\nC: \n> 334 e30=\nC: \n> 334 e30=\nC: \n> 334 e30=\nC: \n> 334 e30=\nC: \n"
+           "> 334 e30=\nend auth 0\n"},
+    {"a challenge that is not base64", "a", ASKED "> login CRAM-MD5\nC: AUTH CRAM-MD5\n> 334 what?\nend auth 0\n"},
+    {"a limit of connections, whatever the code", "a",
+     ASKED "> login PLAIN\nC: AUTH PLAIN AHVzZXIAcHc=\n> 535 5.7.8 too many connections\nend auth 535\n"},
+    {"a limit of sessions, whatever the code", "a",
+     ASKED "> login PLAIN\nC: AUTH PLAIN AHVzZXIAcHc=\n> 550 Maximum number of sessions reached\nend auth 550\n"},
+    /* turned away */
+    {"turned away at the first MAIL: given back", "",
+     PIPELINED "> begin A1\nC: MAIL A\nC: RCPT A0\nC: DATA A\n> away 421\nback A\nend mail 421\n"},
+    {"a later message of a connection with nobody accepted and too many recipients", "",
+     PIPELINED SENT_A "> 250 ok\nA0 dot 250\ndone A\n" OVER_B
+                      "> 250 m\n> 452 too many recipients\nback B\nend rcpt 452\n"},
+    {"the first message with too many recipients is no such thing", "",
+     PIPELINED "> begin A1\nC: MAIL A\nC: RCPT A0\nC: DATA A\n> 250 m\n> 452 too many recipients\nA0 rcpt 452\n"},
+    {"too many recipients behind others", "",
+     PIPELINED SENT_A
+     "> 250 ok\nA0 dot 250\ndone A\n> begin B2\nC: MAIL B\nC: RCPT B0\nC: RCPT B1\nC: DATA B\n> 250 m\n> 250 r\n"
+     "> 452 too many recipients\nB1 rcpt 452\n"},
 };
 
 /* All rows are run; what differs is printed, and counted. */

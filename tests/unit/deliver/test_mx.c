@@ -225,6 +225,8 @@ static void test_hosts_before_steps(void **state)
         {"MAIL 421", OPEN GROUP("0") "S: 421 4.3.2 later\nCLOSE\n", false},
         {"MAIL 451", OPEN GROUP("0") "S: 451 4.3.0 m|503 r|503 d\n" LEAVE, false},
         {"MAIL 550", OPEN GROUP("0") "S: 550 5.1.8 m|503 r|503 d\nEOF\n", true},
+        {"MAIL 550 of connections", OPEN GROUP("0") "S: 550 5.7.1 too many connections from you|503 r|503 d\n" LEAVE,
+         false},
         {"RCPT 451", OPEN GROUP("0") "S: 250 m|451 4.7.1 r|503 d\nC: RSET\nS: 250 x\n" LEAVE, false},
         {"RCPT 550", OPEN GROUP("0") "S: 250 m|550 5.1.1 r|503 d\nC: RSET\nS: 250 x\nEOF\n", true},
         {"DATA 451", OPEN GROUP("0") "S: 250 m|250 r|451 d\nC: RSET\nS: 250 x\n" LEAVE, false},

@@ -276,6 +276,18 @@ static void test_login(void **state)
          "S: 220 hi\nC: EHLO\nS: 250-x|250 AUTH LOGIN\nC: AUTH LOGIN\nS: 334 VXNlcm5hbWU6\nC: dXNlcg==\nS: 451 4.3.0 "
          "Authentication failed, try again\nEOF\n",
          HKY_AUTH_AUTO, HKY_CLASS_SYSTEM_TEMP},
+        /* What is no answer to AUTH refuses no password. */
+        {"250 instead of 235", "pw", "S: 220 hi\nC: EHLO\nS: 250-x|250 AUTH PLAIN\nC: AUTH PLAIN\nS: 250 ok\nEOF\n",
+         HKY_AUTH_AUTO, HKY_CLASS_SYSTEM_TEMP},
+        {"235 before the password", "pw",
+         "S: 220 hi\nC: EHLO\nS: 250-x|250 AUTH LOGIN\nC: AUTH LOGIN\nS: 235 ok\nEOF\n", HKY_AUTH_AUTO,
+         HKY_CLASS_SYSTEM_TEMP},
+        {"235 without a proof", "pw",
+         "S: 220 hi\nC: EHLO\nS: 250-x|250 AUTH SCRAM-SHA-256\nC: AUTH SCRAM\nS: 235 ok\nEOF\n", HKY_AUTH_AUTO,
+         HKY_CLASS_SYSTEM_TEMP},
+        {"a challenge that cannot be read", "pw",
+         "S: 220 hi\nC: EHLO\nS: 250-x|250 AUTH CRAM-MD5\nC: AUTH CRAM\nS: 334 ?!\nEOF\n", HKY_AUTH_AUTO,
+         HKY_CLASS_SYSTEM_TEMP},
         {"not offered", "pw", "S: 220 hi\nC: EHLO\nS: 250 x\nEOF\n", HKY_AUTH_AUTO, HKY_CLASS_RELAY_AUTH},
         {"the one named is not offered", "pw", "S: 220 hi\nC: EHLO\nS: 250-x|250 AUTH PLAIN\nEOF\n", HKY_AUTH_CRAM_MD5,
          HKY_CLASS_RELAY_AUTH},

@@ -5,6 +5,8 @@
     for (unsigned k_ = 0; k_ < (n); k_++)                                                                              \
     assert_int_equal((f).outcomes[k_][0].class, HKY_CLASS_OK)
 
+#define LOGIN "S: 220 hi\nC: EHLO me.example\nS: 250-x|250-PIPELINING|250 AUTH PLAIN\nC: AUTH PLAIN\n"
+
 static unsigned count_seen(const struct server *s, const char *verb)
 {
     unsigned n = 0;
@@ -92,6 +94,98 @@ static void test_messages_per_connection_are_learned(void **state)
     assert_int_equal(f.learned[HKY_LEARNED_MESSAGES], 1);
 }
 
+/* While others are open, one that is turned away says how many the far side bears; its message goes by an open one. */
+static void test_connections_are_learned(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *name, *second;
+        bool has_login;
+        unsigned n_mails;
+    } rows[] = {
+        {"421 to the first MAIL", OPEN GROUP("1") "S: 421 4.7.0 busy\nCLOSE\n", false, 3},
+        {"550 to the first MAIL, of connections", OPEN GROUP("1") "S: 550 5.7.0 too many connections\nCLOSE\n", false,
+         3},
+        {"421 at AUTH", LOGIN "S: 421 4.7.0 later\nCLOSE\n", true, 2},
+        {"535 at AUTH, of connections", LOGIN "S: 535 5.7.8 too many connections\nEOF\n", true, 2},
+        {"550 at AUTH, of connections", LOGIN "S: 550 Maximum number of sessions exceeded\nEOF\n", true, 2},
+        {"550 to EHLO, of connections", "S: 220 hi\nC: EHLO\nS: 550 too many concurrent connections\nEOF\n", false, 2},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct server s;
+        struct fake f;
+        char first[800];
+        snprintf(first, sizeof(first), "%s%s", rows[i].has_login ? LOGIN "S: 235 ok\n" : OPEN,
+                 GROUP("0") YES "OTHER\nS: 250 ok\n" GROUP("1") YES "S: 250 ok\nEOF\n");
+        const char *scripts[] = {first, rows[i].second, NULL};
+        server_start(&s, scripts);
+        fake_init(&f, s.port);
+        f.relay.overlap = false;
+        f.relay.connections = 2;
+        f.relay.user = rows[i].has_login ? "user" : "";
+        f.secret = "pw";
+        add(&f, 2);
+        run_until(&f, 2);
+        if (f.outcomes[0][0].class != HKY_CLASS_OK || f.outcomes[1][0].class != HKY_CLASS_OK || f.n_back != 1)
+            fail_msg("%s: %u back, %s", rows[i].name, f.n_back, f.outcomes[1][0].reply.text);
+        assert_int_equal(f.learned[HKY_LEARNED_CONNECTIONS], 1);
+        assert_int_equal(f.n_mails, rows[i].n_mails);
+        finish(&f, &s);
+    }
+}
+
+/* Alone, nothing is learned: it is the message's outcome. */
+static void test_a_lone_connection_that_is_turned_away(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *script;
+        enum hky_class class;
+    } rows[] = {
+        {OPEN GROUP("0") "S: 421 4.7.0 busy\nCLOSE\n", HKY_CLASS_SYSTEM_TEMP},
+        {LOGIN "S: 535 5.7.8 no\nEOF\n", HKY_CLASS_RELAY_AUTH},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct server s;
+        struct fake f;
+        const char *scripts[] = {rows[i].script, NULL};
+        server_start(&s, scripts);
+        fake_init(&f, s.port);
+        f.relay.user = i == 0 ? "" : "user";
+        f.secret = "pw";
+        add(&f, 1);
+        run_until(&f, 1);
+        assert_int_equal(f.outcomes[0][0].class, rows[i].class);
+        assert_int_equal(f.learned[HKY_LEARNED_CONNECTIONS], 0);
+        finish(&f, &s);
+    }
+}
+
+/* Some count the recipients of a connection: the next message goes at once by a fresh one. */
+static void test_a_connection_out_of_recipients(void **state)
+{
+    (void)state;
+    struct server s;
+    struct fake f;
+    const char *scripts[] = {OPEN GROUP("0") YES
+                             "S: 250 ok\n" GROUP("1") "S: 250 m|452 4.5.3 too many recipients|503 d\nEOF\n",
+                             OPEN GROUP("1") YES "S: 250 ok\nEOF\n", NULL};
+    server_start(&s, scripts);
+    fake_init(&f, s.port);
+    f.relay.overlap = false;
+    add(&f, 2);
+    run_until(&f, 2);
+    ALL_OK(f, 2);
+    assert_int_equal(f.n_back, 1);
+    assert_int_equal(f.n_mails, 3);
+    finish(&f, &s);
+    /* On a fresh one it is what the server says now: nothing is gained by asking again at once. */
+    const char *fresh[] = {OPEN GROUP("0") "S: 250 m|452 4.5.3 too many recipients|503 d\nEOF\n", NULL};
+    one(&f, &s, fresh, 1, 1);
+    assert_int_equal(f.outcomes[0][0].class, HKY_CLASS_RATE_LIMITED);
+    finish(&f, &s);
+}
+
 /* The rest goes at once in a further transaction, nobody fails, and the number is learned. */
 static void test_too_many_recipients(void **state)
 {
@@ -138,6 +232,9 @@ int main(void)
         cmocka_unit_test(test_a_close_in_the_trial_costs_one_message),
         cmocka_unit_test(test_a_new_connection_at_once),
         cmocka_unit_test(test_messages_per_connection_are_learned),
+        cmocka_unit_test(test_connections_are_learned),
+        cmocka_unit_test(test_a_lone_connection_that_is_turned_away),
+        cmocka_unit_test(test_a_connection_out_of_recipients),
         cmocka_unit_test(test_too_many_recipients),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,49 @@
+/* What replies say in words that their codes do not say. Pure. */
+#include "mail/reply.h"
+
+static bool says_one_of(const struct hky_reply *r, const char *const *words)
+{
+    struct hky_str text = hky_str_of(r->text, r->n);
+    for (; *words != NULL; words++)
+        if (hky_str_ifind(text, hky_str_z(*words)) != NULL)
+            return true;
+    return false;
+}
+
+bool hky_reply_counts_connections(const struct hky_reply *r)
+{
+    static const char *const words[] = {
+        "too many connection",
+        "too many concurrent",
+        "too many simultaneous",
+        "too many parallel",
+        "too many open connection",
+        "too many smtp connection",
+        "too many session",
+        "too many active",
+        "number of connections",
+        "number of concurrent",
+        "number of simultaneous",
+        "number of sessions",
+        "connection limit",
+        "connections limit",
+        "session limit",
+        "sessions limit",
+        "limit of connections",
+        "connections exceeded",
+        "connection count exceeded",
+        "concurrent connection",
+        "simultaneous connection",
+        "max connections",
+        "maximum connections",
+        "\xe5\x90\x8c\xe6\x99\x82\xe6\x8e\xa5\xe7\xb6\x9a", /* concurrent connection, in Japanese */
+        NULL};
+    return r->code >= 400 && says_one_of(r, words);
+}
+
+bool hky_reply_counts_recipients(const struct hky_reply *r)
+{
+    static const char *const words[] = {"too many recipients", NULL};
+    bool is_coded = r->enhanced[0] != 0 && r->enhanced[1] == 5 && r->enhanced_detail == 3;
+    return r->code >= 400 && (is_coded || says_one_of(r, words));
+}
