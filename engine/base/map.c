@@ -7,7 +7,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
-#define GRAVE_HASH 1u
+#define REMOVED_HASH 1u
 
 void hky_map_init(struct hky_map *m)
 {
@@ -38,7 +38,7 @@ static uint64_t key_hash(const struct hky_map *m, struct hky_str key)
 {
     uint64_t h = hky_hash64(key.p, key.n, m->seed);
 
-    return h > GRAVE_HASH ? h : h + 2;
+    return h > REMOVED_HASH ? h : h + 2;
 }
 
 static struct hky_map_entry *map_find(const struct hky_map *m, struct hky_str key, uint64_t hash)
@@ -48,7 +48,7 @@ static struct hky_map_entry *map_find(const struct hky_map *m, struct hky_str ke
     for (size_t i = hash & (m->cap - 1);; i = (i + 1) & (m->cap - 1)) {
         struct hky_map_entry *e = &m->entries[i];
         if (e->key == NULL) {
-            if (e->hash != GRAVE_HASH)
+            if (e->hash != REMOVED_HASH)
                 return NULL;
         } else if (e->hash == hash && e->n == key.n && memcmp(e->key, key.p, key.n) == 0) {
             return e;
@@ -63,7 +63,7 @@ static void map_resize(struct hky_map *m, size_t cap)
 
     m->entries = hky_calloc(cap, sizeof *m->entries);
     m->cap = cap;
-    m->n_graves = 0;
+    m->n_removed = 0;
     for (size_t k = 0; k < old_cap; k++) {
         if (old[k].key == NULL)
             continue;
@@ -95,13 +95,13 @@ void *hky_map_put(struct hky_map *m, struct hky_str key, void *value)
         e->value = value;
         return was;
     }
-    if ((m->n + m->n_graves + 1) * 4 > m->cap * 3)
+    if ((m->n + m->n_removed + 1) * 4 > m->cap * 3)
         map_resize(m, (m->n + 1) * 2 > m->cap ? (m->cap < 16 ? 16 : m->cap * 2) : m->cap);
     i = hash & (m->cap - 1);
     while (m->entries[i].key != NULL)
         i = (i + 1) & (m->cap - 1);
-    if (m->entries[i].hash == GRAVE_HASH)
-        m->n_graves--;
+    if (m->entries[i].hash == REMOVED_HASH)
+        m->n_removed--;
     m->entries[i] = (struct hky_map_entry){hky_str_dup(key), key.n, hash, value};
     m->n++;
     return NULL;
@@ -116,9 +116,9 @@ void *hky_map_remove(struct hky_map *m, struct hky_str key)
         return NULL;
     was = e->value;
     free(e->key);
-    *e = (struct hky_map_entry){.hash = GRAVE_HASH};
+    *e = (struct hky_map_entry){.hash = REMOVED_HASH};
     m->n--;
-    m->n_graves++;
+    m->n_removed++;
     return was;
 }
 
@@ -132,8 +132,8 @@ struct hky_map_entry *hky_map_next(const struct hky_map *m, size_t *at)
     return NULL;
 }
 
-static char grave;
-#define ID_GRAVE ((void *)&grave)
+static char removed;
+#define ID_REMOVED ((void *)&removed)
 
 void hky_idmap_init(struct hky_idmap *m)
 {
@@ -160,7 +160,7 @@ static struct hky_idmap_entry *idmap_find(const struct hky_idmap *m, uint64_t ke
         struct hky_idmap_entry *e = &m->entries[i];
         if (e->value == NULL)
             return NULL;
-        if (e->value != ID_GRAVE && e->key == key)
+        if (e->value != ID_REMOVED && e->key == key)
             return e;
     }
 }
@@ -172,9 +172,9 @@ static void idmap_resize(struct hky_idmap *m, size_t cap)
 
     m->entries = hky_calloc(cap, sizeof *m->entries);
     m->cap = cap;
-    m->n_graves = 0;
+    m->n_removed = 0;
     for (size_t k = 0; k < old_cap; k++) {
-        if (old[k].value == NULL || old[k].value == ID_GRAVE)
+        if (old[k].value == NULL || old[k].value == ID_REMOVED)
             continue;
         size_t i = id_slot(old[k].key, cap);
         while (m->entries[i].value != NULL)
@@ -215,13 +215,13 @@ void *hky_idmap_put(struct hky_idmap *m, uint64_t key, void *value)
         e->value = value;
         return was;
     }
-    if ((m->n + m->n_graves + 1) * 4 > m->cap * 3)
+    if ((m->n + m->n_removed + 1) * 4 > m->cap * 3)
         idmap_resize(m, (m->n + 1) * 2 > m->cap ? (m->cap < 16 ? 16 : m->cap * 2) : m->cap);
     i = id_slot(key, m->cap);
-    while (m->entries[i].value != NULL && m->entries[i].value != ID_GRAVE)
+    while (m->entries[i].value != NULL && m->entries[i].value != ID_REMOVED)
         i = (i + 1) & (m->cap - 1);
-    if (m->entries[i].value == ID_GRAVE)
-        m->n_graves--;
+    if (m->entries[i].value == ID_REMOVED)
+        m->n_removed--;
     m->entries[i] = (struct hky_idmap_entry){key, value};
     m->n++;
     return NULL;
@@ -235,9 +235,9 @@ void *hky_idmap_remove(struct hky_idmap *m, uint64_t key)
     if (e == NULL)
         return NULL;
     was = e->value;
-    e->value = ID_GRAVE;
+    e->value = ID_REMOVED;
     m->n--;
-    m->n_graves++;
+    m->n_removed++;
     return was;
 }
 
@@ -245,7 +245,7 @@ struct hky_idmap_entry *hky_idmap_next(const struct hky_idmap *m, size_t *at)
 {
     while (*at < m->cap) {
         struct hky_idmap_entry *e = &m->entries[(*at)++];
-        if (e->value != NULL && e->value != ID_GRAVE)
+        if (e->value != NULL && e->value != ID_REMOVED)
             return e;
     }
     return NULL;

@@ -7,7 +7,7 @@
 #include "base/str.h"
 
 struct hky_map_entry {
-    char *key; /* NUL-terminated copy; NULL: free, or a gravestone when `hash` is 1 */
+    char *key; /* NUL-terminated copy; NULL: free, or removed (probing goes on behind it) when `hash` is 1 */
     size_t n;
     uint64_t hash;
     void *value;
@@ -15,7 +15,7 @@ struct hky_map_entry {
 
 struct hky_map {
     struct hky_map_entry *entries;
-    size_t cap, n, n_graves;
+    size_t cap, n, n_removed;
     uint64_t seed;
 };
 
@@ -37,7 +37,7 @@ struct hky_idmap_entry {
 };
 struct hky_idmap {
     struct hky_idmap_entry *entries;
-    size_t cap, n, n_graves;
+    size_t cap, n, n_removed;
 };
 void hky_idmap_init(struct hky_idmap *m);
 void hky_idmap_fini(struct hky_idmap *m);

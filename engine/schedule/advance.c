@@ -42,7 +42,7 @@ static void because(struct hky_advance *out, const char *fmt, ...)
     va_end(ap);
 }
 
-const struct hky_relay *plan_relay(const struct hky_policy *policy, const char *name)
+const struct hky_relay *schedule_plan_relay(const struct hky_policy *policy, const char *name)
 {
     const struct hky_relay *relay = hky_policy_relay(policy, hky_str_z(name));
     for (int i = 0; relay != NULL && relay->instead != NULL && relay->instead[0] != '\0' && i < RELAYS_FOLLOWED_MAX;
@@ -51,15 +51,15 @@ const struct hky_relay *plan_relay(const struct hky_policy *policy, const char *
     return relay;
 }
 
-const char *plan_account(const struct hky_relay *relay, const struct hky_step *step)
+const char *schedule_plan_account(const struct hky_relay *relay, const struct hky_step *step)
 {
     bool is_named = step->account != NULL && step->account[0] != '\0' && strcmp(relay->name, step->relay) == 0;
     return is_named ? step->account : relay->account;
 }
 
-bool plan_step_sends_as(const struct hky_policy *policy, const struct hky_recipient *r, uint8_t step)
+bool schedule_plan_step_sends_as(const struct hky_policy *policy, const struct hky_recipient *r, uint8_t step)
 {
-    const struct hky_relay *relay = plan_relay(policy, r->plan->steps[step].relay);
+    const struct hky_relay *relay = schedule_plan_relay(policy, r->plan->steps[step].relay);
     if (relay == NULL)
         return true; /* another question: the schedule answers it */
     struct hky_identity identity;
@@ -67,7 +67,7 @@ bool plan_step_sends_as(const struct hky_policy *policy, const struct hky_recipi
     return identity.is_allowed;
 }
 
-int64_t plan_expire_at(const struct hky_policy *policy, const struct hky_recipient *r)
+int64_t schedule_plan_expire_at(const struct hky_policy *policy, const struct hky_recipient *r)
 {
     if (r->expire_at_ms != 0)
         return r->expire_at_ms;
@@ -89,7 +89,7 @@ static int next_step(const struct hky_policy *policy, const struct hky_recipient
         const struct hky_step *s = &r->plan->steps[i];
         if (s->on != 0 && (s->on & causes) == 0)
             continue;
-        if (plan_step_sends_as(policy, r, (uint8_t)i))
+        if (schedule_plan_step_sends_as(policy, r, (uint8_t)i))
             return i;
         causes |= HKY_CLASS_BIT(HKY_CLASS_SENDS_AS);
     }
@@ -100,7 +100,8 @@ static int next_step(const struct hky_policy *policy, const struct hky_recipient
 static int next_step_naming(const struct walk *w)
 {
     for (int i = w->r->step + 1; i < w->r->plan->n_steps && w->r->left_steps < HKY_PLAN_STEPS_MAX; i++)
-        if ((w->r->plan->steps[i].on & HKY_CLASS_BIT(w->cause)) != 0 && plan_step_sends_as(w->policy, w->r, (uint8_t)i))
+        if ((w->r->plan->steps[i].on & HKY_CLASS_BIT(w->cause)) != 0 &&
+            schedule_plan_step_sends_as(w->policy, w->r, (uint8_t)i))
             return i;
     return NO_STEP;
 }
@@ -129,9 +130,9 @@ static int64_t within_end(const struct walk *w, int next)
     return entered + (w->expire_at_ms - entered) / 2;
 }
 
-int64_t plan_within_end(const struct hky_policy *policy, const struct hky_recipient *r, enum hky_class cause)
+int64_t schedule_plan_within_end(const struct hky_policy *policy, const struct hky_recipient *r, enum hky_class cause)
 {
-    struct walk w = {policy, r, NULL, cause, r->step_at_ms, plan_expire_at(policy, r), NULL};
+    struct walk w = {policy, r, NULL, cause, r->step_at_ms, schedule_plan_expire_at(policy, r), NULL};
     return within_end(&w, next_for(&w));
 }
 
@@ -257,7 +258,7 @@ static void after_temporary(struct walk *w)
     retry_within(w, w->now_ms + named_delay_ms(w));
 }
 
-bool plan_uses_a_try(const struct hky_outcome *o)
+bool schedule_plan_uses_a_try(const struct hky_outcome *o)
 {
     switch (o->class) {
     case HKY_CLASS_NETWORK:
@@ -295,7 +296,7 @@ static void after_rate_limited(struct walk *w)
     retry_within(w, w->now_ms + (named > 0 ? named * 1000 : usual_delay_ms(w)));
 }
 
-uint32_t plan_quota_window_sec(const struct hky_relay *relay)
+uint32_t schedule_plan_quota_window_sec(const struct hky_relay *relay)
 {
     uint32_t sec = 0;
     for (unsigned i = 0; i < relay->n_caps && i < HKY_CAPS_MAX; i++) {
@@ -310,9 +311,9 @@ uint32_t plan_quota_window_sec(const struct hky_relay *relay)
 static void after_account(struct walk *w)
 {
     uint32_t named = w->o->retry_after_sec;
-    const struct hky_relay *relay = plan_relay(w->policy, step_of(w)->relay);
+    const struct hky_relay *relay = schedule_plan_relay(w->policy, step_of(w)->relay);
     if (named == 0 && w->cause == HKY_CLASS_QUOTA_EXHAUSTED && relay != NULL)
-        named = plan_quota_window_sec(relay);
+        named = schedule_plan_quota_window_sec(relay);
     w->out->pause_account_sec = named == 0 ? PAUSE_SEC : named < RETRY_AFTER_MAX ? named : RETRY_AFTER_MAX;
     int next = next_for(w);
     if (next != NO_STEP)
@@ -436,7 +437,8 @@ void hky_plan_advance(const struct hky_advance_query *q, struct hky_advance *out
     const struct hky_recipient *r = q->recipient;
     HKY_ASSERT(r->plan != NULL && r->step < r->plan->n_steps);
     memset(out, 0, sizeof *out);
-    struct walk w = {q->policy, r, q->outcome, q->outcome->class, q->now_ms, plan_expire_at(q->policy, r), out};
+    struct walk w = {q->policy, r, q->outcome, q->outcome->class, q->now_ms, schedule_plan_expire_at(q->policy, r),
+                     out};
     bool is_damaged = q->outcome->reply.origin == HKY_ORIGIN_SPOOL;
     bool is_reacted = !is_damaged && by_react(&w);
     if (is_damaged) {
@@ -468,7 +470,7 @@ void hky_plan_first(const struct hky_policy *policy, const struct hky_recipient 
         bool is_entered = s->on == 0 || (is_passed_over && (s->on & HKY_CLASS_BIT(HKY_CLASS_SENDS_AS)) != 0);
         if (!is_entered && conditional != NO_STEP)
             continue;
-        if (!plan_step_sends_as(policy, r, i)) {
+        if (!schedule_plan_step_sends_as(policy, r, i)) {
             is_passed_over = true;
             continue;
         }

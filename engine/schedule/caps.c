@@ -59,7 +59,7 @@ struct caps {
     struct caps_ops ops;
 };
 
-struct caps *caps_new(const struct caps_ops *ops, const struct hky_clock *clock)
+struct caps *schedule_caps_new(const struct caps_ops *ops, const struct hky_clock *clock)
 {
     struct caps *c = hky_calloc(1, sizeof *c);
     c->clock = clock;
@@ -69,7 +69,7 @@ struct caps *caps_new(const struct caps_ops *ops, const struct hky_clock *clock)
     return c;
 }
 
-void caps_free(struct caps **cp)
+void schedule_caps_free(struct caps **cp)
 {
     struct caps *c = *cp;
     if (c == NULL)
@@ -240,7 +240,7 @@ static void window_learn(struct caps_account *a, struct window *w)
     }
 }
 
-struct caps_account *caps_set(struct caps *c, const struct hky_relay *relay, const char *account)
+struct caps_account *schedule_caps_set(struct caps *c, const struct hky_relay *relay, const char *account)
 {
     if (relay->n_caps == 0)
         return NULL;
@@ -317,7 +317,7 @@ static void restore_window(struct caps_account *a, struct hky_cursor *cur, const
         window_use(w, last_ms, open[counts_recipients]);
 }
 
-void caps_restore(struct caps *c, struct hky_str key, struct hky_str value, int64_t now_ms)
+void schedule_caps_restore(struct caps *c, struct hky_str key, struct hky_str value, int64_t now_ms)
 {
     struct hky_cursor cur = {value.p, value.n, false};
     if (hky_cursor_u8(&cur) != FORMAT)
@@ -425,8 +425,8 @@ static void account_take(struct caps_account *a, uint32_t n, int64_t now_ms)
     a->reserved[1] -= least(a->reserved[1], n);
 }
 
-enum caps_answer caps_take(struct caps *c, struct caps_account *a, unsigned worker, uint32_t want, int64_t now_ms,
-                           struct caps_slots *out, int64_t *until_ms)
+enum caps_answer schedule_caps_take(struct caps *c, struct caps_account *a, unsigned worker, uint32_t want,
+                                    int64_t now_ms, struct caps_slots *out, int64_t *until_ms)
 {
     *out = (struct caps_slots){NULL, want};
     if (a == NULL)
@@ -449,7 +449,7 @@ enum caps_answer caps_take(struct caps *c, struct caps_account *a, unsigned work
     return answer;
 }
 
-void caps_reserved(struct caps *c, struct caps_account *a, bool is_durable)
+void schedule_caps_reserved(struct caps *c, struct caps_account *a, bool is_durable)
 {
     pthread_mutex_lock(&c->lock);
     for (int k = 0; k < 2; k++) {
@@ -465,7 +465,7 @@ void caps_reserved(struct caps *c, struct caps_account *a, bool is_durable)
         c->ops.free_again(c->ops.ctx, a);
 }
 
-void caps_done(struct caps *c, struct caps_slots *slots, int64_t now_ms)
+void schedule_caps_done(struct caps *c, struct caps_slots *slots, int64_t now_ms)
 {
     struct caps_account *a = slots->account;
     if (a == NULL)
@@ -484,7 +484,7 @@ void caps_done(struct caps *c, struct caps_slots *slots, int64_t now_ms)
 
 /* Nothing was sent: the slots are still reserved by the newest record, whatever it says, because it counted them as
  * open. */
-void caps_give_back(struct caps *c, struct caps_slots *slots, int64_t now_ms)
+void schedule_caps_give_back(struct caps *c, struct caps_slots *slots, int64_t now_ms)
 {
     struct caps_account *a = slots->account;
     if (a == NULL)
@@ -510,7 +510,7 @@ void caps_give_back(struct caps *c, struct caps_slots *slots, int64_t now_ms)
         c->ops.free_again(c->ops.ctx, a);
 }
 
-void caps_use_up(struct caps *c, struct caps_account *a, int64_t until_ms)
+void schedule_caps_use_up(struct caps *c, struct caps_account *a, int64_t until_ms)
 {
     pthread_mutex_lock(&c->lock);
     a->used_up_until_ms = until_ms;
@@ -543,7 +543,7 @@ static int64_t window_eta(const struct window *w, const struct caps_account *a, 
     return at;
 }
 
-int64_t caps_eta(struct caps *c, struct caps_account *a, uint32_t ahead, int64_t now_ms)
+int64_t schedule_caps_eta(struct caps *c, struct caps_account *a, uint32_t ahead, int64_t now_ms)
 {
     if (a == NULL)
         return now_ms;
@@ -560,7 +560,7 @@ int64_t caps_eta(struct caps *c, struct caps_account *a, uint32_t ahead, int64_t
     return eta;
 }
 
-int64_t caps_free_at(struct caps *c, struct caps_account *a, int64_t now_ms)
+int64_t schedule_caps_free_at(struct caps *c, struct caps_account *a, int64_t now_ms)
 {
     if (a == NULL)
         return now_ms;
@@ -570,7 +570,8 @@ int64_t caps_free_at(struct caps *c, struct caps_account *a, int64_t now_ms)
     return at;
 }
 
-unsigned caps_show(struct caps *c, struct caps_account *a, int64_t now_ms, struct hky_relay_cap out[HKY_CAPS_MAX])
+unsigned schedule_caps_show(struct caps *c, struct caps_account *a, int64_t now_ms,
+                            struct hky_relay_cap out[HKY_CAPS_MAX])
 {
     unsigned n = 0;
     pthread_mutex_lock(&c->lock);

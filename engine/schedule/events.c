@@ -1,9 +1,9 @@
 #include "internal.h"
 
-void event_of_recipient(struct hky_shard *sh, enum hky_event_kind kind, const struct hky_recipient *r,
-                        const struct event_details *n)
+void schedule_event_of_recipient(struct hky_shard *sh, enum hky_event_kind kind, const struct hky_recipient *r,
+                                 const struct event_details *n)
 {
-    int64_t now_ms = shard_now(sh);
+    int64_t now_ms = schedule_shard_now(sh);
     struct hky_event ev = {
         .kind = kind,
         .at_ms = now_ms,
@@ -45,12 +45,12 @@ static void log_lane(struct hky_shard *sh, enum hky_event_kind kind, const struc
     }
 }
 
-void event_of_lane(struct hky_shard *sh, enum hky_event_kind kind, const struct lane *l, int64_t until_ms,
-                   const char *why)
+void schedule_event_of_lane(struct hky_shard *sh, enum hky_event_kind kind, const struct lane *l, int64_t until_ms,
+                            const char *why)
 {
     struct hky_event ev = {
         .kind = kind,
-        .at_ms = shard_now(sh),
+        .at_ms = schedule_shard_now(sh),
         .relay = l->pub.relay_name,
         .account = l->pub.account,
         .mx = l->pub.destination[0] != '\0' ? l->pub.destination : NULL,

@@ -27,7 +27,7 @@ struct area { /* a worker's */
     uint32_t n_free;
     struct ended *ended; /* a ring, the oldest first; doubled when full */
     uint32_t first, n_ended, cap;
-    uint32_t n_unnoted; /* jobs without a slot, until their results are written */
+    uint32_t n_without_slot; /* jobs without a slot, until their results are written */
 };
 
 struct inflight {
@@ -91,8 +91,8 @@ static enum hky_err map_file(struct inflight *f, bool was_unclean)
     return HKY_OK;
 }
 
-enum hky_err inflight_open(const char *dir, unsigned n_workers, bool was_unclean, struct inflight **out,
-                           struct hky_error *e)
+enum hky_err schedule_inflight_open(const char *dir, unsigned n_workers, bool was_unclean, struct inflight **out,
+                                    struct hky_error *e)
 {
     struct inflight *f = hky_calloc(1, sizeof *f + n_workers * sizeof f->areas[0]);
     *out = NULL;
@@ -102,7 +102,7 @@ enum hky_err inflight_open(const char *dir, unsigned n_workers, bool was_unclean
     f->fd = open_file(dir);
     if (f->fd < 0 || map_file(f, was_unclean) != HKY_OK) {
         int why = errno;
-        inflight_close(&f);
+        schedule_inflight_close(&f);
         return hky_error_sys(e, HKY_E_IO, why,
                              "%.150s/inflight cannot be used; a message that ends the engine would not be noticed",
                              dir);
@@ -118,18 +118,18 @@ enum hky_err inflight_open(const char *dir, unsigned n_workers, bool was_unclean
     return HKY_OK;
 }
 
-enum inflight_state inflight_was(const struct inflight *f, uint64_t message)
+enum inflight_state schedule_inflight_was(const struct inflight *f, uint64_t message)
 {
     const void *how = f != NULL && f->was.n > 0 ? hky_idmap_get(&f->was, message) : NULL;
     return how == NULL ? INFLIGHT_NOT : how == &f->sending ? INFLIGHT_SENDING : INFLIGHT_ENDED;
 }
 
-bool inflight_was_overfull(const struct inflight *f)
+bool schedule_inflight_was_overfull(const struct inflight *f)
 {
     return f != NULL && f->was_overfull;
 }
 
-void inflight_forget(struct inflight *f)
+void schedule_inflight_forget(struct inflight *f)
 {
     if (f == NULL)
         return;
@@ -139,13 +139,13 @@ void inflight_forget(struct inflight *f)
     hky_idmap_init(&f->was);
 }
 
-uint32_t inflight_put(struct inflight *f, unsigned worker, uint64_t message)
+uint32_t schedule_inflight_put(struct inflight *f, unsigned worker, uint64_t message)
 {
     if (f == NULL)
         return 0;
     struct area *a = &f->areas[worker];
     if (a->n_free == 0) {
-        a->n_unnoted++;
+        a->n_without_slot++;
         __atomic_store_n(&a->slots[0], OVERFULL, __ATOMIC_RELAXED);
         return 0;
     }
@@ -169,7 +169,7 @@ static void ended_push(struct area *a, struct ended one)
     a->ended[(a->first + a->n_ended++) % a->cap] = one;
 }
 
-void inflight_end(struct inflight *f, unsigned worker, uint32_t slot, uint64_t record)
+void schedule_inflight_end(struct inflight *f, unsigned worker, uint32_t slot, uint64_t record)
 {
     if (f == NULL)
         return;
@@ -179,7 +179,7 @@ void inflight_end(struct inflight *f, unsigned worker, uint32_t slot, uint64_t r
     ended_push(a, (struct ended){record, slot});
 }
 
-void inflight_written(struct inflight *f, unsigned worker, uint64_t record)
+void schedule_inflight_written(struct inflight *f, unsigned worker, uint64_t record)
 {
     if (f == NULL)
         return;
@@ -190,13 +190,13 @@ void inflight_written(struct inflight *f, unsigned worker, uint64_t record)
         if (slot != 0) {
             __atomic_store_n(&a->slots[slot], 0, __ATOMIC_RELAXED);
             a->free[a->n_free++] = (uint16_t)slot;
-        } else if (--a->n_unnoted == 0) {
+        } else if (--a->n_without_slot == 0) {
             __atomic_store_n(&a->slots[0], 0, __ATOMIC_RELAXED);
         }
     }
 }
 
-void inflight_close(struct inflight **out)
+void schedule_inflight_close(struct inflight **out)
 {
     struct inflight *f = *out;
     *out = NULL;

@@ -25,8 +25,8 @@ static struct hky_str lane_key(char buf[KEY_MAX], const char *relay, const char 
     return hky_str_of(buf, KEY_MAX);
 }
 
-unsigned lane_home(struct hky_schedule *s, const struct hky_relay *relay, const char *account,
-                   struct hky_str destination)
+unsigned schedule_lane_home(struct hky_schedule *s, const struct hky_relay *relay, const char *account,
+                            struct hky_str destination)
 {
     if (s->n_workers == 1)
         return 0;
@@ -41,14 +41,14 @@ static void keep_slowness(struct lane *l)
 {
     struct hky_shard *sh = l->shard;
     struct hky_str key = hky_str_of(l->key, l->key_n);
-    if (l->n_jobs_max == 0 && l->gap_ms == 0 && l->next_take_ms <= shard_mono(sh))
+    if (l->n_jobs_max == 0 && l->gap_ms == 0 && l->next_take_ms <= schedule_shard_mono(sh))
         return;
     struct slowness *kept = hky_map_get(&sh->slowed, key);
     if (kept == NULL) {
         kept = hky_calloc(1, sizeof *kept);
         hky_map_put(&sh->slowed, key, kept);
     }
-    *kept = (struct slowness){l->n_jobs_max, l->gap_ms, l->next_take_ms, shard_mono(sh) + SLOWNESS_KEPT_MS};
+    *kept = (struct slowness){l->n_jobs_max, l->gap_ms, l->next_take_ms, schedule_shard_mono(sh) + SLOWNESS_KEPT_MS};
 }
 
 static void take_slowness(struct lane *l)
@@ -62,7 +62,7 @@ static void take_slowness(struct lane *l)
     }
 }
 
-void shard_forget_slowness(struct hky_shard *sh, int64_t now_ms)
+void schedule_shard_forget_slowness(struct hky_shard *sh, int64_t now_ms)
 {
     size_t at = 0;
     for (struct hky_map_entry *e; sh->slowed.n > 0 && (e = hky_map_next(&sh->slowed, &at)) != NULL;) {
@@ -95,15 +95,15 @@ static struct lane *lane_new(struct hky_shard *sh, struct hky_str key, const str
                                .worker = sh->index};
     l->account = schedule_account(sh->s, sh->policy, relay, account, &l->caps);
     l->gate = relay->is_mx ? &l->own_gate : &l->account->gate;
-    lane_queues_init(l);
+    schedule_lane_queues_init(l);
     take_slowness(l);
     TAILQ_INSERT_TAIL(&sh->all_lanes, l, all_link);
     hky_map_put(&sh->lanes, key, l);
     return l;
 }
 
-struct lane *shard_lane(struct hky_shard *sh, const struct hky_relay *relay, const char *account,
-                        struct hky_str destination)
+struct lane *schedule_shard_lane(struct hky_shard *sh, const struct hky_relay *relay, const char *account,
+                                 struct hky_str destination)
 {
     char buf[KEY_MAX];
     struct hky_str key = lane_key(buf, relay->name, account, destination);
@@ -111,7 +111,7 @@ struct lane *shard_lane(struct hky_shard *sh, const struct hky_relay *relay, con
     return l != NULL ? l : lane_new(sh, key, relay, account, destination);
 }
 
-void lane_free(struct lane *l)
+void schedule_lane_free(struct lane *l)
 {
     struct hky_shard *sh = l->shard;
     if (l->is_gone)
@@ -123,7 +123,7 @@ void lane_free(struct lane *l)
     if (l->is_waiting)
         TAILQ_REMOVE(&sh->waiting, l, waiting_link);
     hky_heap_remove(&sh->wakes, &l->wake);
-    lane_queues_fini(l);
+    schedule_lane_queues_fini(l);
     hky_policy_unref(&l->pub.policy);
     free(l->key);
     free(l->names);
@@ -131,22 +131,22 @@ void lane_free(struct lane *l)
 }
 
 /* Only at the end of a turn: deliver may stand in a call with this lane. */
-void lane_free_if_over(struct lane *l)
+void schedule_lane_free_if_over(struct lane *l)
 {
     if (l->is_gone && l->n_jobs == 0 && l->pub.n_ready == 0) {
         l->shard->s->ops->lane_gone(l->shard->s->ops->ctx, l->shard->index, &l->pub);
-        lane_free(l);
+        schedule_lane_free(l);
     }
 }
 
-void lane_retire(struct lane *l)
+void schedule_lane_retire(struct lane *l)
 {
     struct hky_shard *sh = l->shard;
     if (!l->is_gone) {
         pthread_mutex_lock(&sh->s->lock);
         l->is_gone = true;
         keep_slowness(l);
-        lane_note_trouble(l); /* operators may have it in hand */
+        schedule_lane_update_blocked(l); /* operators may have it in hand */
         pthread_mutex_unlock(&sh->s->lock);
         TAILQ_REMOVE(&sh->all_lanes, l, all_link);
         TAILQ_INSERT_TAIL(&sh->gone_lanes, l, all_link);
@@ -154,9 +154,9 @@ void lane_retire(struct lane *l)
     }
 }
 
-void shard_retire_lanes(struct hky_shard *sh)
+void schedule_shard_retire_lanes(struct hky_shard *sh)
 {
     for (struct lane *l; (l = TAILQ_FIRST(&sh->all_lanes)) != NULL;)
-        lane_retire(l);
-    shard_turn_later(sh);
+        schedule_lane_retire(l);
+    schedule_shard_request_turn(sh);
 }

@@ -5,9 +5,9 @@
 
 #include <stdlib.h>
 
-/* By the relay that its step names, which says the same when it leaves: plan and step change only of those without a
- * place. */
-void shard_count_deferred(struct hky_shard *sh, const struct hky_recipient *r, int by)
+/* By the relay that its step names, which says the same when it leaves: plan and step change only of those in no
+ * list. */
+void schedule_shard_count_deferred(struct hky_shard *sh, const struct hky_recipient *r, int by)
 {
     counter_add(&sh->n.deferred, (uint32_t)by);
     if (r->plan == NULL)
@@ -23,28 +23,28 @@ void shard_count_deferred(struct hky_shard *sh, const struct hky_recipient *r, i
     counter_add(n, (uint32_t)by);
 }
 
-void recipient_unplace(struct hky_shard *sh, struct hky_recipient *r)
+void schedule_recipient_take_out(struct hky_shard *sh, struct hky_recipient *r)
 {
     if (own(r)->lane != NULL) {
-        lane_remove(own(r)->lane, r);
+        schedule_lane_remove(own(r)->lane, r);
         hky_heap_remove(&sh->due, &own(r)->due);
     } else if (r->state == HKY_RCPT_HELD) {
-        survey_leaves(sh, r);
+        schedule_survey_on_leave(sh, r);
         recipients_remove(&sh->held, r);
         counter_add(&sh->n.held, -1);
     } else if (r->state == HKY_RCPT_UNDECIDED) {
-        undecided_unplace(sh, r);
+        schedule_undecided_take_out(sh, r);
     } else if (own(r)->due.index != 0) {
         hky_heap_remove(&sh->due, &own(r)->due);
         if (r->state == HKY_RCPT_PARKED) {
             recipients_remove(&sh->parked, r);
             counter_add(&sh->n.parked, -1);
         } else {
-            shard_count_deferred(sh, r, -1);
+            schedule_shard_count_deferred(sh, r, -1);
         }
     } else {
-        survey_leaves(sh, r);
-        recipients_remove(&sh->to_place, r);
+        schedule_survey_on_leave(sh, r);
+        recipients_remove(&sh->to_dispatch, r);
         counter_add(&sh->n.moving, -1);
     }
 }
@@ -52,41 +52,42 @@ void recipient_unplace(struct hky_shard *sh, struct hky_recipient *r)
 static void wait_in_heap(struct hky_shard *sh, struct hky_recipient *r, int64_t at_ms)
 {
     r->next_at_ms = at_ms;
-    shard_set_due(sh, r, at_ms);
+    schedule_shard_set_due(sh, r, at_ms);
 }
 
-void recipient_defer(struct hky_shard *sh, struct hky_recipient *r, int64_t at_ms)
+void schedule_recipient_defer(struct hky_shard *sh, struct hky_recipient *r, int64_t at_ms)
 {
-    recipient_enter(sh, r, HKY_RCPT_QUEUED);
-    shard_count_deferred(sh, r, 1);
+    schedule_recipient_enter(sh, r, HKY_RCPT_QUEUED);
+    schedule_shard_count_deferred(sh, r, 1);
     wait_in_heap(sh, r, at_ms);
 }
 
-void recipient_list_for_placing(struct hky_shard *sh, struct hky_recipient *r)
+void schedule_recipient_list_for_dispatch(struct hky_shard *sh, struct hky_recipient *r)
 {
-    recipients_append(&sh->to_place, r);
+    recipients_append(&sh->to_dispatch, r);
     counter_add(&sh->n.moving, 1);
 }
 
-void recipient_place_later(struct hky_shard *sh, struct hky_recipient *r)
+void schedule_recipient_dispatch_later(struct hky_shard *sh, struct hky_recipient *r)
 {
-    recipient_list_for_placing(sh, r);
-    shard_turn_later(sh);
+    schedule_recipient_list_for_dispatch(sh, r);
+    schedule_shard_request_turn(sh);
 }
 
-void recipient_hold_after(struct hky_shard *sh, struct hky_recipient *r, const char *why, const struct hky_outcome *o,
-                          const struct job *job)
+void schedule_recipient_hold_after(struct hky_shard *sh, struct hky_recipient *r, const char *why,
+                                   const struct hky_outcome *o, const struct job *job)
 {
     if (why != r->reason)
-        recipient_set_reason(r, why);
-    recipient_enter(sh, r, HKY_RCPT_HELD);
+        schedule_recipient_set_reason(r, why);
+    schedule_recipient_enter(sh, r, HKY_RCPT_HELD);
     recipients_append(&sh->held, r);
     counter_add(&sh->n.held, 1);
-    recipient_journal(sh, r);
-    event_of_recipient(sh, HKY_EVENT_HELD, r, &(struct event_details){.outcome = o, .job = job, .text = r->reason});
+    schedule_recipient_journal(sh, r);
+    schedule_event_of_recipient(sh, HKY_EVENT_HELD, r,
+                                &(struct event_details){.outcome = o, .job = job, .text = r->reason});
 }
 
-void recipient_hold(struct hky_shard *sh, struct hky_recipient *r, const char *why)
+void schedule_recipient_hold(struct hky_shard *sh, struct hky_recipient *r, const char *why)
 {
-    recipient_hold_after(sh, r, why, NULL, NULL);
+    schedule_recipient_hold_after(sh, r, why, NULL, NULL);
 }

@@ -100,7 +100,7 @@ static void show(struct hky_queue_request *rq, const struct hky_recipient *r, in
 {
     struct hky_queue_row row = {.recipient = r, .state = state_of(r), .relay = relay_of(r), .now_ms = now_ms};
     int64_t next_ms = r->next_at_ms;
-    row.waits = own(r)->lane != NULL ? lane_waits_for(own(r)->lane, &next_ms) : NULL;
+    row.waits = own(r)->lane != NULL ? schedule_lane_waits_for(own(r)->lane, &next_ms) : NULL;
     row.next_at_ms = next_ms == INT64_MAX || next_ms <= NO_TIME_MOST ? 0 : next_ms;
     row.reason = r->state != HKY_RCPT_SENDING                ? r->reason
                  : own(r)->operator_action == HKY_QUEUE_HOLD ? "to be held when this attempt ends without a delivery"
@@ -132,22 +132,24 @@ static bool is_possible(enum hky_queue_action action, const struct hky_recipient
 
 static void go_again(struct hky_shard *sh, struct hky_recipient *r)
 {
-    recipient_unplace(sh, r);
+    schedule_recipient_take_out(sh, r);
     bool was_held = r->state == HKY_RCPT_HELD;
     if (r->state != HKY_RCPT_PARKED)
-        recipient_enter(sh, r, HKY_RCPT_QUEUED);
+        schedule_recipient_enter(sh, r, HKY_RCPT_QUEUED);
     if (was_held) {
-        recipient_set_reason(r, NULL);
+        schedule_recipient_set_reason(r, NULL);
         r->ambiguous = 0;
         r->unclean = 0;
         /* it did not grow older while held */
-        int64_t left_ms = r->expire_at_ms - shard_now(sh);
-        r->expire_at_ms = left_ms < 3600 * 1000 && r->expire_at_ms != 0 ? shard_now(sh) + 3600 * 1000 : r->expire_at_ms;
+        int64_t left_ms = r->expire_at_ms - schedule_shard_now(sh);
+        r->expire_at_ms =
+            left_ms < 3600 * 1000 && r->expire_at_ms != 0 ? schedule_shard_now(sh) + 3600 * 1000 : r->expire_at_ms;
     }
-    r->next_at_ms = shard_now(sh);
-    recipient_journal(sh, r);
-    event_of_recipient(sh, HKY_EVENT_RELEASED, r, &(struct event_details){.text = was_held ? "released" : "retried"});
-    recipient_place_later(sh, r);
+    r->next_at_ms = schedule_shard_now(sh);
+    schedule_recipient_journal(sh, r);
+    schedule_event_of_recipient(sh, HKY_EVENT_RELEASED, r,
+                                &(struct event_details){.text = was_held ? "released" : "retried"});
+    schedule_recipient_dispatch_later(sh, r);
 }
 
 static void act(struct hky_shard *sh, enum hky_queue_action action, struct hky_recipient *r)
@@ -164,16 +166,16 @@ static void act(struct hky_shard *sh, enum hky_queue_action action, struct hky_r
         go_again(sh, r);
         break;
     case HKY_QUEUE_HOLD:
-        recipient_unplace(sh, r);
+        schedule_recipient_take_out(sh, r);
         if (r->parked_at_ms != 0) { /* the clock stood still until now, and stands still while it is held */
-            r->expire_at_ms += r->expire_at_ms != 0 ? shard_now(sh) - r->parked_at_ms : 0;
+            r->expire_at_ms += r->expire_at_ms != 0 ? schedule_shard_now(sh) - r->parked_at_ms : 0;
             r->parked_at_ms = r->parked_times = 0;
         }
-        recipient_hold(sh, r, "by an operator");
+        schedule_recipient_hold(sh, r, "by an operator");
         break;
     case HKY_QUEUE_CANCEL:
-        recipient_unplace(sh, r);
-        recipient_finish(sh, r, HKY_RCPT_CANCELLED, NULL, "by an operator", NULL);
+        schedule_recipient_take_out(sh, r);
+        schedule_recipient_finish(sh, r, HKY_RCPT_CANCELLED, NULL, "by an operator", NULL);
         break;
     }
 }
@@ -222,13 +224,13 @@ static void on_asked(struct hky_task *t)
     struct hky_shard *sh = &a->s->shards[a->next];
     if (!a->is_looking) {
         a->is_looking = true;
-        shard_settle(sh);
-        survey_begin(&a->survey, sh, a->mark);
+        schedule_shard_settle(sh);
+        schedule_survey_begin(&a->survey, sh, a->mark);
         a->survey.each = consider;
         a->survey.ctx = a->rq;
         a->survey.asked_at_ms = a->asked_at_ms;
     }
-    if (survey_go_on(&a->survey)) {
+    if (schedule_survey_continue(&a->survey)) {
         hky_loop_post(sh->loop, t);
         return;
     }

@@ -8,15 +8,15 @@
 #define KEPT_FOR_OTHERS 10 /* one take of so many */
 #define SCENARIOS_KEPT  64 /* empty queues beyond that are freed */
 
-void lane_queues_init(struct lane *l)
+void schedule_lane_queues_init(struct lane *l)
 {
     for (int k = 0; k < HKY_RANK_N; k++) {
-        TAILQ_INIT(&l->ranks[k].turn);
+        TAILQ_INIT(&l->ranks[k].rotation);
         hky_map_init_outside(&l->ranks[k].scenarios);
     }
 }
 
-void lane_queues_fini(struct lane *l)
+void schedule_lane_queues_fini(struct lane *l)
 {
     for (int k = 0; k < HKY_RANK_N; k++) {
         size_t at = 0;
@@ -50,7 +50,7 @@ static struct scenario_queue *queue_of(struct lane *l, const struct hky_recipien
     return rank_scenario(*rank, hky_message_fact(r->message, HKY_FACT_SCENARIO));
 }
 
-void lane_push(struct lane *l, struct hky_recipient *r, bool at_front)
+void schedule_lane_push(struct lane *l, struct hky_recipient *r, bool at_front)
 {
     struct rank_queue *rank;
     struct scenario_queue *q = queue_of(l, r, &rank);
@@ -58,9 +58,9 @@ void lane_push(struct lane *l, struct hky_recipient *r, bool at_front)
         recipients_prepend(&q->recipients, r);
     else
         recipients_append(&q->recipients, r);
-    if (!q->is_in_turn) {
-        q->is_in_turn = true;
-        TAILQ_INSERT_TAIL(&rank->turn, q, link);
+    if (!q->is_in_rotation) {
+        q->is_in_rotation = true;
+        TAILQ_INSERT_TAIL(&rank->rotation, q, link);
     }
     own(r)->lane = l;
     rank->n++;
@@ -70,14 +70,14 @@ void lane_push(struct lane *l, struct hky_recipient *r, bool at_front)
     counter_add(&l->shard->n.queued, 1);
 }
 
-void lane_remove(struct lane *l, struct hky_recipient *r)
+void schedule_lane_remove(struct lane *l, struct hky_recipient *r)
 {
     struct rank_queue *rank;
     struct scenario_queue *q = queue_of(l, r, &rank);
     recipients_remove(&q->recipients, r);
     if (TAILQ_EMPTY(&q->recipients)) {
-        q->is_in_turn = false;
-        TAILQ_REMOVE(&rank->turn, q, link);
+        q->is_in_rotation = false;
+        TAILQ_REMOVE(&rank->rotation, q, link);
         if (rank->scenarios.n > SCENARIOS_KEPT) {
             rank->last = NULL;
             hky_map_remove(&rank->scenarios, hky_str_z(q->name));
@@ -94,11 +94,11 @@ void lane_remove(struct lane *l, struct hky_recipient *r)
 
 static struct hky_recipient *rank_first(struct rank_queue *rank)
 {
-    struct scenario_queue *q = TAILQ_FIRST(&rank->turn);
+    struct scenario_queue *q = TAILQ_FIRST(&rank->rotation);
     return q != NULL ? recipients_first(&q->recipients) : NULL;
 }
 
-struct hky_recipient *lane_peek(struct lane *l)
+struct hky_recipient *schedule_lane_peek(struct lane *l)
 {
     bool is_for_others = l->n_takes % KEPT_FOR_OTHERS == KEPT_FOR_OTHERS - 1;
     struct hky_recipient *best = NULL;
@@ -120,24 +120,24 @@ struct hky_recipient *lane_peek(struct lane *l)
     return best;
 }
 
-struct hky_recipient *lane_peer(struct hky_recipient *r)
+struct hky_recipient *schedule_lane_peer(struct hky_recipient *r)
 {
     struct hky_recipient *next = recipients_next(r);
     return next != NULL && next->message == r->message ? next : NULL;
 }
 
-void lane_turn(struct lane *l, struct hky_recipient *r)
+void schedule_lane_rotate(struct lane *l, struct hky_recipient *r)
 {
     struct rank_queue *rank;
     struct scenario_queue *q = queue_of(l, r, &rank);
     l->n_takes++;
     if (TAILQ_NEXT(q, link) != NULL) {
-        TAILQ_REMOVE(&rank->turn, q, link);
-        TAILQ_INSERT_TAIL(&rank->turn, q, link);
+        TAILQ_REMOVE(&rank->rotation, q, link);
+        TAILQ_INSERT_TAIL(&rank->rotation, q, link);
     }
 }
 
-struct hky_recipient *lane_any(struct lane *l)
+struct hky_recipient *schedule_lane_any(struct lane *l)
 {
     struct hky_recipient *r = NULL;
     for (int k = 0; k < HKY_RANK_N && r == NULL; k++)

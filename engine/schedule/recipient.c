@@ -17,15 +17,15 @@ static const uint16_t EDGES[HKY_RCPT_STATE_N] = {
     [HKY_RCPT_HELD] = BIT(HELD) | BIT(QUEUED) | BIT(CANCELLED),
 };
 
-bool recipient_may_enter(enum hky_recipient_state from, enum hky_recipient_state to)
+bool schedule_recipient_may_enter(enum hky_recipient_state from, enum hky_recipient_state to)
 {
     return (unsigned)from < HKY_RCPT_STATE_N && (unsigned)to < HKY_RCPT_STATE_N && (EDGES[from] >> to & 1U) != 0;
 }
 
-void recipient_enter(const struct hky_shard *sh, struct hky_recipient *r, enum hky_recipient_state to)
+void schedule_recipient_enter(const struct hky_shard *sh, struct hky_recipient *r, enum hky_recipient_state to)
 {
     enum hky_recipient_state from = (enum hky_recipient_state)r->state;
-    HKY_ASSERT(recipient_may_enter(from, to));
+    HKY_ASSERT(schedule_recipient_may_enter(from, to));
     r->state = (uint8_t)to;
     if (from != to && hky_log_is_on(sh->s->log, HKY_LOG_DEBUG)) {
         char id[HKY_ID_TEXT];
@@ -35,18 +35,18 @@ void recipient_enter(const struct hky_shard *sh, struct hky_recipient *r, enum h
     }
 }
 
-void recipient_set_reason(struct hky_recipient *r, const char *why)
+void schedule_recipient_set_reason(struct hky_recipient *r, const char *why)
 {
     free(r->reason);
     r->reason = why != NULL ? hky_strdup(why) : NULL;
 }
 
-void recipient_journal(struct hky_shard *sh, struct hky_recipient *r)
+void schedule_recipient_journal(struct hky_shard *sh, struct hky_recipient *r)
 {
     hky_journal_attempt(sh->s->journal, r, NULL);
 }
 
-void recipient_enter_step(struct hky_recipient *r, uint8_t step, enum hky_class cause, int64_t now_ms)
+void schedule_recipient_enter_step(struct hky_recipient *r, uint8_t step, enum hky_class cause, int64_t now_ms)
 {
     r->step = step;
     r->left_steps++;
@@ -84,8 +84,8 @@ static const struct hky_outcome *last_outcome(const struct hky_recipient *r, str
     return o;
 }
 
-void recipient_finish(struct hky_shard *sh, struct hky_recipient *r, enum hky_recipient_state state,
-                      const struct hky_outcome *o, const char *why, const struct job *job)
+void schedule_recipient_finish(struct hky_shard *sh, struct hky_recipient *r, enum hky_recipient_state state,
+                               const struct hky_outcome *o, const char *why, const struct job *job)
 {
     static const enum hky_event_kind KIND[HKY_RCPT_STATE_N] = {
         [HKY_RCPT_DELIVERED] = HKY_EVENT_DELIVERED,
@@ -94,32 +94,32 @@ void recipient_finish(struct hky_shard *sh, struct hky_recipient *r, enum hky_re
         [HKY_RCPT_CANCELLED] = HKY_EVENT_CANCELLED,
     };
     struct hky_outcome last;
-    recipient_enter(sh, r, state);
+    schedule_recipient_enter(sh, r, state);
     if (o == NULL && state != HKY_RCPT_CANCELLED)
         o = last_outcome(r, &last);
     if (why != NULL && state != HKY_RCPT_DELIVERED)
-        recipient_set_reason(r, why);
+        schedule_recipient_set_reason(r, why);
     counter_add(r->message->is_notice         ? &sh->n.notices /* nobody handed it in */
                 : state == HKY_RCPT_DELIVERED ? &sh->n.delivered
                 : state == HKY_RCPT_CANCELLED ? &sh->n.cancelled
                                               : &sh->n.failed,
                 1);
-    event_of_recipient(sh, KIND[state], r, &(struct event_details){.outcome = o, .job = job, .text = why});
+    schedule_event_of_recipient(sh, KIND[state], r, &(struct event_details){.outcome = o, .job = job, .text = why});
     sh->s->ops->finish(sh->s->ops->ctx, sh->index, r, o);
 }
 
-void recipient_expire(struct hky_shard *sh, struct hky_recipient *r)
+void schedule_recipient_expire(struct hky_shard *sh, struct hky_recipient *r)
 {
-    recipient_finish(sh, r, HKY_RCPT_EXPIRED, NULL, "the time to deliver is over", NULL);
+    schedule_recipient_finish(sh, r, HKY_RCPT_EXPIRED, NULL, "the time to deliver is over", NULL);
 }
 
 /* No way is left that may send as the author: a verdict of ours, told to the sender as one of a server is. */
-void recipient_fail_for_author(struct hky_shard *sh, struct hky_recipient *r)
+void schedule_recipient_fail_for_author(struct hky_shard *sh, struct hky_recipient *r)
 {
     struct hky_outcome o = {.class = HKY_CLASS_SENDS_AS, .scope = HKY_SCOPE_SENDER};
     struct hky_str author = hky_message_fact(r->message, HKY_FACT_AUTHOR);
     hky_reply_local(&o.reply, HKY_ORIGIN_POLICY, "no step can send as %.*s", author.n < 200 ? (int)author.n : 200,
                     author.p);
     r->last_class = HKY_CLASS_SENDS_AS;
-    recipient_finish(sh, r, HKY_RCPT_FAILED, &o, o.reply.text, NULL);
+    schedule_recipient_finish(sh, r, HKY_RCPT_FAILED, &o, o.reply.text, NULL);
 }

@@ -23,7 +23,7 @@ static struct account *account_open(struct hky_schedule *s, const struct hky_pol
     bool is_current = policy == s->policy;
     if (a->caps == NULL || (is_current && a->caps_of != s->n_policies)) {
         a->caps_of = is_current ? s->n_policies : 0;
-        a->caps = caps_set(s->caps, relay, key);
+        a->caps = schedule_caps_set(s->caps, relay, key);
     }
     return a;
 }
@@ -63,7 +63,7 @@ static const struct hky_relay *drained_to(struct hky_schedule *s, const struct h
         struct relay_state *st = state_get(s, relay->name);
         if (st == NULL || st->drained_to == NULL)
             break;
-        const struct hky_relay *to = plan_relay(policy, st->drained_to);
+        const struct hky_relay *to = schedule_plan_relay(policy, st->drained_to);
         if (to == NULL)
             break; /* the policy no longer has it: better the relay itself than none */
         relay = to;
@@ -80,7 +80,7 @@ const struct hky_relay *schedule_relay(struct hky_schedule *s, const struct hky_
     const struct hky_relay *to = drained_to(s, policy, relay);
     if (to != relay)
         return to;
-    to = plan_relay(policy, name);
+    to = schedule_plan_relay(policy, name);
     return to == relay || to == NULL ? to : drained_to(s, policy, to);
 }
 
@@ -100,28 +100,28 @@ bool schedule_is_paused(struct hky_schedule *s, const struct hky_relay *relay, i
     return is_paused;
 }
 
-bool lane_is_paused(struct lane *l, int64_t *until_ms)
+bool schedule_lane_is_paused(struct lane *l, int64_t *until_ms)
 {
     struct hky_schedule *s = l->shard->s;
     if (schedule_is_paused(s, l->pub.relay, until_ms))
         return true;
-    if (__atomic_load_n(&l->gate->is_troubled, __ATOMIC_ACQUIRE) == 0)
+    if (__atomic_load_n(&l->gate->must_ask, __ATOMIC_ACQUIRE) == 0)
         return false;
     pthread_mutex_lock(&s->lock);
-    enum gate_answer answer = gate_ask(l->gate, schedule_mono(s), false, until_ms);
+    enum gate_answer answer = schedule_gate_ask(l->gate, schedule_mono(s), false, until_ms);
     pthread_mutex_unlock(&s->lock);
     return answer == GATE_WAIT;
 }
 
-void lane_note_trouble(struct lane *l)
+void schedule_lane_update_blocked(struct lane *l)
 {
     struct hky_schedule *s = l->shard->s;
-    bool is_troubled = l->gate == &l->own_gate && l->own_gate.is_announced && !l->is_gone;
-    if (is_troubled && !l->is_troubled)
-        TAILQ_INSERT_TAIL(&s->troubled, l, troubled_link);
-    else if (!is_troubled && l->is_troubled)
-        TAILQ_REMOVE(&s->troubled, l, troubled_link);
-    l->is_troubled = is_troubled;
+    bool is_blocked = l->gate == &l->own_gate && l->own_gate.is_announced && !l->is_gone;
+    if (is_blocked && !l->is_blocked)
+        TAILQ_INSERT_TAIL(&s->blocked, l, blocked_link);
+    else if (!is_blocked && l->is_blocked)
+        TAILQ_REMOVE(&s->blocked, l, blocked_link);
+    l->is_blocked = is_blocked;
 }
 
 /* ---- operators ---- */
@@ -227,13 +227,13 @@ enum hky_err hky_schedule_resume(struct hky_schedule *s, const char *relay, stru
         const struct hky_relay *r = hky_policy_relay(s->policy, hky_str_z(relay));
         struct account *a = hky_map_get(&s->accounts, hky_str_z(r->account));
         if (a != NULL)
-            gate_resume(&a->gate);
+            schedule_gate_resume(&a->gate);
         struct lane *l, *next;
-        for (l = TAILQ_FIRST(&s->troubled); l != NULL; l = next) {
-            next = TAILQ_NEXT(l, troubled_link);
+        for (l = TAILQ_FIRST(&s->blocked); l != NULL; l = next) {
+            next = TAILQ_NEXT(l, blocked_link);
             if (strcmp(l->pub.relay_name, relay) == 0) {
-                gate_resume(&l->own_gate);
-                lane_note_trouble(l);
+                schedule_gate_resume(&l->own_gate);
+                schedule_lane_update_blocked(l);
             }
         }
     }
@@ -256,7 +256,7 @@ enum hky_err hky_schedule_use_up(struct hky_schedule *s, const char *relay, uint
     schedule_account(s, s->policy, r, r->account, &caps);
     if (caps == NULL)
         return hky_error_set(e, HKY_E_STATE, "relay \"%s\" has no cap, so it is never full", relay);
-    caps_use_up(s->caps, caps, schedule_mono(s) + (int64_t)for_sec * 1000);
+    schedule_caps_use_up(s->caps, caps, schedule_mono(s) + (int64_t)for_sec * 1000);
     schedule_recheck(s, true);
     return HKY_OK;
 }
@@ -328,7 +328,7 @@ static const char *state_name(const struct hky_relay *relay, const struct relay_
 static void show_broken(struct hky_schedule *s, struct hky_relay_row *out)
 {
     const struct lane *l;
-    TAILQ_FOREACH (l, &s->troubled, troubled_link) {
+    TAILQ_FOREACH (l, &s->blocked, blocked_link) {
         if (strcmp(l->pub.relay_name, out->relay->name) == 0) {
             if (out->n_broken < HKY_BROKEN_SHOWN)
                 out->broken[out->n_broken] = hky_strdup(l->pub.destination);
@@ -392,7 +392,7 @@ static void show_relay(struct hky_schedule *s, const struct hky_relay *relay, in
     out->n_deferred = n_deferred(s, relay);
     out->n_sending = counter_get(&a->n_sending);
     out->n_failures = a->gate.failures;
-    out->n_caps = a->caps != NULL ? caps_show(s->caps, a->caps, now_ms, out->caps) : 0;
+    out->n_caps = a->caps != NULL ? schedule_caps_show(s->caps, a->caps, now_ms, out->caps) : 0;
 }
 
 void hky_schedule_relays(struct hky_schedule *s, struct hky_relay_list *out)

@@ -8,7 +8,7 @@
 #define UNREAD_MS        1000
 #define FUNCTION_PLAN_MS (15 * 60 * 1000)
 
-int64_t recipient_parked_delay_ms(uint32_t times)
+int64_t schedule_recipient_parked_delay_ms(uint32_t times)
 {
     static const int64_t MINUTES[] = {5, 15, 60};
     return (times < 3 ? MINUTES[times] : 60) * 60 * 1000;
@@ -16,39 +16,39 @@ int64_t recipient_parked_delay_ms(uint32_t times)
 
 static void park_for(struct hky_shard *sh, struct hky_recipient *r, const char *why, int64_t delay_ms)
 {
-    int64_t now_ms = shard_now(sh);
+    int64_t now_ms = schedule_shard_now(sh);
     bool is_asked_again = r->state == HKY_RCPT_UNDECIDED && r->parked_at_ms != 0;
     bool is_new = r->state != HKY_RCPT_PARKED && !is_asked_again;
     if (r->parked_at_ms == 0)
         r->parked_at_ms = now_ms;
-    recipient_set_reason(r, why);
+    schedule_recipient_set_reason(r, why);
     hky_plan_unref(&r->plan);
-    recipient_enter(sh, r, HKY_RCPT_PARKED);
+    schedule_recipient_enter(sh, r, HKY_RCPT_PARKED);
     if (now_ms - r->parked_at_ms >= (int64_t)sh->policy->engine.parked_sec * 1000) {
-        recipient_finish(sh, r, HKY_RCPT_FAILED, NULL, why, NULL);
+        schedule_recipient_finish(sh, r, HKY_RCPT_FAILED, NULL, why, NULL);
         return;
     }
     r->next_at_ms = now_ms + delay_ms;
     r->parked_times += r->parked_times < UINT8_MAX;
     counter_add(&sh->n.parked, 1);
     recipients_append(&sh->parked, r);
-    shard_set_due(sh, r, r->next_at_ms);
-    recipient_journal(sh, r);
+    schedule_shard_set_due(sh, r, r->next_at_ms);
+    schedule_recipient_journal(sh, r);
     if (is_new) {
-        event_of_recipient(sh, HKY_EVENT_PARKED, r,
-                           &(struct event_details){.text = r->reason, .next_at_ms = r->next_at_ms});
+        schedule_event_of_recipient(sh, HKY_EVENT_PARKED, r,
+                                    &(struct event_details){.text = r->reason, .next_at_ms = r->next_at_ms});
     }
 }
 
-void recipient_park(struct hky_shard *sh, struct hky_recipient *r, const char *why)
+void schedule_recipient_park(struct hky_shard *sh, struct hky_recipient *r, const char *why)
 {
-    park_for(sh, r, why, recipient_parked_delay_ms(r->parked_times));
+    park_for(sh, r, why, schedule_recipient_parked_delay_ms(r->parked_times));
 }
 
 /* What the policy wants to see comes from the disk in no time; a disk that does not give it is asked like a policy. */
 static void park_unread(struct hky_shard *sh, struct hky_recipient *r, const char *why)
 {
-    park_for(sh, r, why, r->parked_times == 0 ? UNREAD_MS : recipient_parked_delay_ms(r->parked_times - 1U));
+    park_for(sh, r, why, r->parked_times == 0 ? UNREAD_MS : schedule_recipient_parked_delay_ms(r->parked_times - 1U));
 }
 
 static void unpark(struct hky_shard *sh, struct hky_recipient *r, int64_t now_ms)
@@ -61,14 +61,14 @@ static void unpark(struct hky_shard *sh, struct hky_recipient *r, int64_t now_ms
     if (r->expire_at_ms != 0 && r->parked_at_ms != 0)
         r->expire_at_ms += now_ms - r->parked_at_ms; /* the clock stood still */
     else if (r->parked_at_ms != 0)
-        r->expire_at_ms = plan_expire_at(sh->policy, r) + (now_ms - r->parked_at_ms);
+        r->expire_at_ms = schedule_plan_expire_at(sh->policy, r) + (now_ms - r->parked_at_ms);
     if (deadline_ms != 0 && r->expire_at_ms > deadline_ms)
         r->expire_at_ms = deadline_ms; /* that one does not stand still */
     r->parked_at_ms = 0;
     r->parked_times = 0;
-    recipient_enter(sh, r, HKY_RCPT_QUEUED);
-    recipient_set_reason(r, NULL);
-    event_of_recipient(sh, HKY_EVENT_UNPARKED, r, &(struct event_details){0});
+    schedule_recipient_enter(sh, r, HKY_RCPT_QUEUED);
+    schedule_recipient_set_reason(r, NULL);
+    schedule_event_of_recipient(sh, HKY_EVENT_UNPARKED, r, &(struct event_details){0});
 }
 
 /* ---- what was left already is not entered again ---- */
@@ -165,7 +165,7 @@ static void adopt(struct hky_recipient *r, struct hky_plan *plan)
 }
 
 /* Rounded up: asked again after a quarter of an hour, not before. */
-static void note_decision(struct hky_recipient *r, int64_t now_ms)
+static void remember_decision_time(struct hky_recipient *r, int64_t now_ms)
 {
     int64_t minutes = (now_ms - r->message->accepted_at_ms + 59999) / 60000;
     own(r)->decided_min = (uint16_t)(minutes < 0 ? 0 : minutes < UINT16_MAX ? minutes : UINT16_MAX);
@@ -186,28 +186,28 @@ static void go_without_plan(struct hky_shard *sh, struct hky_recipient *r, const
 {
     switch (d->kind) {
     case HKY_WAITS:
-        undecided_wait_for_answer(sh, r, d->text);
+        schedule_undecided_wait_for_answer(sh, r, d->text);
         break;
     case HKY_UNANSWERED:
-        undecided_ask_after_failure(sh, r, d->text);
+        schedule_undecided_ask_after_failure(sh, r, d->text);
         break;
     case HKY_CROWDED:
-        undecided_ask_when_free(sh, r);
+        schedule_undecided_ask_when_free(sh, r);
         break;
     case HKY_UNREAD:
         park_unread(sh, r, d->text);
         break;
     default:
-        recipient_park(sh, r, d->text[0] != '\0' ? d->text : "no_route");
+        schedule_recipient_park(sh, r, d->text[0] != '\0' ? d->text : "no_route");
         break;
     }
 }
 
-bool recipient_plan_anew(struct hky_shard *sh, struct hky_recipient *r)
+bool schedule_recipient_plan_anew(struct hky_shard *sh, struct hky_recipient *r)
 {
     struct hky_decision d;
-    if (!shard_has_policy_time(sh)) {
-        undecided_ask_later(sh, r);
+    if (!schedule_shard_has_policy_time(sh)) {
+        schedule_undecided_ask_later(sh, r);
         return false;
     }
     memset(&d, 0, sizeof d);
@@ -225,27 +225,27 @@ bool recipient_plan_anew(struct hky_shard *sh, struct hky_recipient *r)
     take_arms(r, &d);
     free(d.arms);
     if (rest == NULL && r->plan == NULL) {
-        recipient_park(sh, r, "no_route: the plan has only relays that were left already");
+        schedule_recipient_park(sh, r, "no_route: the plan has only relays that were left already");
         return false;
     }
     /* the worker's vm may still be that of the policy before: then it is asked again */
     r->policy = d.policy != 0 ? d.policy : (uint32_t)sh->policy->hash;
-    note_decision(r, shard_now(sh));
+    remember_decision_time(r, schedule_shard_now(sh));
     if (rest != NULL && r->plan != NULL && rest->hash == r->plan->hash && r->attempts + r->left_steps > 0)
         hky_plan_unref(&rest); /* the same: goes on as if nothing happened */
     else if (rest != NULL)
         adopt(r, rest);
-    unpark(sh, r, shard_now(sh));
+    unpark(sh, r, schedule_shard_now(sh));
     if (is_first) {
         r->parked_times = 0;
-        recipient_set_reason(r, NULL);
-        event_of_recipient(sh, HKY_EVENT_DECIDED, r, &(struct event_details){0});
+        schedule_recipient_set_reason(r, NULL);
+        schedule_event_of_recipient(sh, HKY_EVENT_DECIDED, r, &(struct event_details){0});
     }
-    recipient_journal(sh, r);
+    schedule_recipient_journal(sh, r);
     return true;
 }
 
-bool recipient_has_stale_plan(const struct hky_shard *sh, const struct hky_recipient *r, int64_t now_ms)
+bool schedule_recipient_has_stale_plan(const struct hky_shard *sh, const struct hky_recipient *r, int64_t now_ms)
 {
     if (r->plan == NULL)
         return true;

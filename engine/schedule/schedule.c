@@ -18,7 +18,7 @@ struct reserve { /* a cap record on its way to the disk */
 static void on_reserved(struct hky_commit *c, const struct hky_durable *durable, enum hky_err result)
 {
     struct reserve *r = HKY_CONTAINER(c, struct reserve, commit);
-    caps_reserved(r->s->caps, r->account, result == HKY_OK && durable != NULL);
+    schedule_caps_reserved(r->s->caps, r->account, result == HKY_OK && durable != NULL);
     pthread_mutex_lock(&r->s->reserves_lock);
     LIST_REMOVE(r, link);
     pthread_mutex_unlock(&r->s->reserves_lock);
@@ -59,20 +59,20 @@ enum hky_err hky_schedule_new(const struct hky_schedule_params *p, struct hky_sc
     s->is_everyone_reached = p->is_everyone_reached;
     s->policy = hky_policy_ref(p->policy);
     s->n_policies = 1;
-    s->caps = caps_new(&(struct caps_ops){s, reserve, free_again}, p->clock);
+    s->caps = schedule_caps_new(&(struct caps_ops){s, reserve, free_again}, p->clock);
     struct hky_error why;
-    if (p->dir != NULL && inflight_open(p->dir, p->n_workers, p->was_unclean, &s->inflight, &why) != HKY_OK)
+    if (p->dir != NULL && schedule_inflight_open(p->dir, p->n_workers, p->was_unclean, &s->inflight, &why) != HKY_OK)
         hky_log(s->log, HKY_LOG_WARN, "inflight", "error=\"%s\"", why.text);
     pthread_mutex_init(&s->lock, NULL);
     pthread_mutex_init(&s->reserves_lock, NULL);
     LIST_INIT(&s->reserves);
     hky_map_init(&s->accounts);
     hky_map_init(&s->relays);
-    TAILQ_INIT(&s->troubled);
+    TAILQ_INIT(&s->blocked);
     TAILQ_INIT(&s->queries);
     s->shards = hky_calloc(p->n_workers, sizeof *s->shards);
     for (unsigned i = 0; i < p->n_workers; i++)
-        shard_init(&s->shards[i], s, i, p->loops[i]);
+        schedule_shard_init(&s->shards[i], s, i, p->loops[i]);
     *out = s;
     return HKY_OK;
 }
@@ -107,7 +107,7 @@ static void shard_fini(struct hky_shard *sh)
         hky_timer_cancel(&sh->timer);
     drop_jobs(sh);
     drop_all(&sh->held);
-    drop_all(&sh->to_place);
+    drop_all(&sh->to_dispatch);
     drop_all(&sh->inbox);
     for (unsigned i = 0; i < sh->s->n_workers; i++)
         drop_all(&sh->out[i]);
@@ -116,11 +116,11 @@ static void shard_fini(struct hky_shard *sh)
         struct hky_message *m = recipient_due(n)->message;
         hky_message_unref(&m);
     }
-    shard_free_jobs(sh);
-    shard_retire_lanes(sh);
-    shard_fini_turn(sh);
+    schedule_shard_free_jobs(sh);
+    schedule_shard_retire_lanes(sh);
+    schedule_shard_fini_turn(sh);
     for (struct lane *l; (l = TAILQ_FIRST(&sh->gone_lanes)) != NULL;)
-        lane_free(l);
+        schedule_lane_free(l);
     hky_map_fini(&sh->lanes);
     size_t at = 0;
     for (struct hky_map_entry *e; (e = hky_map_next(&sh->deferred, &at)) != NULL;)
@@ -160,9 +160,9 @@ void hky_schedule_free(struct hky_schedule **sp)
     }
     hky_map_fini(&s->accounts);
     hky_map_fini(&s->relays);
-    caps_free(&s->caps);
+    schedule_caps_free(&s->caps);
     schedule_free_queries(s);
-    inflight_close(&s->inflight);
+    schedule_inflight_close(&s->inflight);
     hky_policy_unref(&s->policy);
     for (struct reserve *r; (r = LIST_FIRST(&s->reserves)) != NULL;) { /* told after the loops had stopped */
         LIST_REMOVE(r, link);
@@ -184,7 +184,7 @@ static void restore_times(const struct hky_shard *sh, struct hky_recipient *r, i
     int64_t began_ms = r->step_at_ms, most_ms = retry->n > 0 ? (int64_t)retry->after_sec[retry->n - 1] * 1000 : 0;
     unsigned n = hky_recipient_n_past(r);
     if (r->state == HKY_RCPT_PARKED) {
-        most_ms = recipient_parked_delay_ms(r->parked_times > 0 ? r->parked_times - 1U : 0);
+        most_ms = schedule_recipient_parked_delay_ms(r->parked_times > 0 ? r->parked_times - 1U : 0);
     } else if (n > 0) {
         struct hky_past last;
         hky_recipient_past(r, n - 1, &last);
@@ -205,29 +205,29 @@ static void restore(struct hky_shard *sh, struct hky_recipient *r, int64_t now_m
     if (r->state == HKY_RCPT_UNDECIDED)
         r->next_at_ms = 0; /* what it waited for is gone: it is decided afresh, at once */
     if (r->state == HKY_RCPT_SENDING || r->state == HKY_RCPT_UNDECIDED)
-        recipient_enter(sh, r, HKY_RCPT_QUEUED);
+        schedule_recipient_enter(sh, r, HKY_RCPT_QUEUED);
     enum inflight_state was =
-        r->state == HKY_RCPT_QUEUED ? inflight_was(sh->s->inflight, r->message->id) : INFLIGHT_NOT;
+        r->state == HKY_RCPT_QUEUED ? schedule_inflight_was(sh->s->inflight, r->message->id) : INFLIGHT_NOT;
     sh->s->n_maybe_duplicates += was != INFLIGHT_NOT;
     if (was == INFLIGHT_SENDING) { /* maybe because of it */
         r->unclean += r->unclean < UINT8_MAX;
-        recipient_journal(sh, r);
+        schedule_recipient_journal(sh, r);
     }
     if (r->state == HKY_RCPT_HELD) {
         recipients_append(&sh->held, r);
         counter_add(&sh->n.held, 1);
     } else if (r->state == HKY_RCPT_QUEUED && r->unclean >= UNCLEAN_MOST) {
-        recipient_list_for_placing(sh, r); /* to be held there */
+        schedule_recipient_list_for_dispatch(sh, r); /* to be held there */
     } else if (r->next_at_ms > now_ms) {
         if (r->state == HKY_RCPT_PARKED) {
             recipients_append(&sh->parked, r);
             counter_add(&sh->n.parked, 1);
         } else {
-            shard_count_deferred(sh, r, 1);
+            schedule_shard_count_deferred(sh, r, 1);
         }
-        shard_set_due(sh, r, r->next_at_ms);
+        schedule_shard_set_due(sh, r, r->next_at_ms);
     } else {
-        recipient_list_for_placing(sh, r);
+        schedule_recipient_list_for_dispatch(sh, r);
     }
 }
 
@@ -242,12 +242,12 @@ void hky_schedule_restore_message(struct hky_schedule *s, struct hky_message *m)
 
 void hky_schedule_restore_cap(struct hky_schedule *s, struct hky_str key, struct hky_str value)
 {
-    caps_restore(s->caps, key, value, hky_clock_elapsed_ms(s->clock));
+    schedule_caps_restore(s->caps, key, value, hky_clock_elapsed_ms(s->clock));
 }
 
 uint64_t hky_schedule_maybe_duplicates(const struct hky_schedule *s, bool *is_at_most)
 {
-    *is_at_most = s->inflight != NULL && !inflight_was_overfull(s->inflight);
+    *is_at_most = s->inflight != NULL && !schedule_inflight_was_overfull(s->inflight);
     return s->n_maybe_duplicates;
 }
 
@@ -255,7 +255,7 @@ void hky_schedule_start(struct hky_schedule *s)
 {
     if (s->n_maybe_duplicates > 0)
         (void)hky_journal_flush(s->journal); /* counted durably, if the disk takes it, before the note of it goes */
-    inflight_forget(s->inflight);
+    schedule_inflight_forget(s->inflight);
     s->is_started = true;
     for (unsigned i = 0; i < s->n_workers; i++) {
         s->shards[i].is_turn_set = true;
@@ -267,13 +267,13 @@ void hky_schedule_start(struct hky_schedule *s)
 static void stop_at_once(struct hky_shard *sh, struct hky_recipient *r)
 {
     if (r->state == HKY_RCPT_HELD) {
-        recipient_hold(sh, r, r->reason != NULL ? r->reason : "held");
+        schedule_recipient_hold(sh, r, r->reason != NULL ? r->reason : "held");
         return;
     }
     char why[200];
     snprintf(why, sizeof why, "%s", r->reason != NULL ? r->reason : "no_route");
-    recipient_enter(sh, r, HKY_RCPT_QUEUED); /* news for the log */
-    recipient_park(sh, r, why);
+    schedule_recipient_enter(sh, r, HKY_RCPT_QUEUED); /* news for the log */
+    schedule_recipient_park(sh, r, why);
 }
 
 void hky_schedule_enqueue(struct hky_schedule *s, unsigned worker, struct hky_message *m)
@@ -289,7 +289,7 @@ void hky_schedule_enqueue(struct hky_schedule *s, unsigned worker, struct hky_me
         if (r->state == HKY_RCPT_PARKED || r->state == HKY_RCPT_HELD)
             stop_at_once(sh, r);
         else
-            recipient_place(sh, r);
+            schedule_recipient_dispatch(sh, r);
     }
     hky_message_unref(&m);
 }
@@ -305,7 +305,7 @@ void hky_schedule_set_policy(struct hky_schedule *s, struct hky_policy *policy)
     int64_t now_ms = hky_clock_elapsed_ms(s->clock);
     size_t at = 0;
     for (struct hky_map_entry *e; (e = hky_map_next(&s->accounts, &at)) != NULL;)
-        gate_login_anew(&((struct account *)e->value)->gate, now_ms);
+        schedule_gate_retry_login(&((struct account *)e->value)->gate, now_ms);
     pthread_mutex_unlock(&s->lock);
     schedule_recheck(s, true);
     for (unsigned i = 0; i < s->n_workers; i++) {

@@ -12,20 +12,20 @@
 static void give_up_waiting(struct hky_shard *sh, struct hky_recipient *r, int64_t now_ms)
 {
     if (now_ms >= r->expire_at_ms) {
-        recipient_unplace(sh, r);
-        recipient_expire(sh, r);
+        schedule_recipient_take_out(sh, r);
+        schedule_recipient_expire(sh, r);
         return;
     }
     const struct hky_step *step = &r->plan->steps[r->step];
     int64_t until_ms;
-    enum hky_class reason = lane_is_paused(own(r)->lane, &until_ms) ? HKY_CLASS_PAUSED : HKY_CLASS_FULL;
-    int64_t end_ms = plan_within_end(sh->policy, r, reason);
+    enum hky_class reason = schedule_lane_is_paused(own(r)->lane, &until_ms) ? HKY_CLASS_PAUSED : HKY_CLASS_FULL;
+    int64_t end_ms = schedule_plan_within_end(sh->policy, r, reason);
     bool is_over = now_ms >= end_ms || step->wait_sec != HKY_UNSET_SEC;
-    if (is_over && recipient_leave_step(sh, r, reason))
+    if (is_over && schedule_recipient_leave_step(sh, r, reason))
         return;
     int64_t next_ms = end_ms > now_ms && end_ms < r->expire_at_ms ? end_ms : r->expire_at_ms;
     /* it should go and cannot yet (the other way is full, too): asked again */
-    shard_set_due(sh, r, is_over && now_ms + 60000 < next_ms ? now_ms + 60000 : next_ms);
+    schedule_shard_set_due(sh, r, is_over && now_ms + 60000 < next_ms ? now_ms + 60000 : next_ms);
 }
 
 static void on_due(struct hky_shard *sh, struct hky_recipient *r, int64_t now_ms)
@@ -34,7 +34,7 @@ static void on_due(struct hky_shard *sh, struct hky_recipient *r, int64_t now_ms
         give_up_waiting(sh, r, now_ms);
         return;
     }
-    recipient_place_anew(sh, r);
+    schedule_recipient_redispatch(sh, r);
 }
 
 /* ---- the wall clock was set ---- */
@@ -63,7 +63,7 @@ static void on_clock_set(struct hky_shard *sh, int64_t by_ms)
     hky_heap_restore(h);
     for (r = recipients_first(&sh->held); r != NULL; r = recipients_next(r))
         move_times(r, by_ms);
-    for (r = recipients_first(&sh->to_place); r != NULL; r = recipients_next(r))
+    for (r = recipients_first(&sh->to_dispatch); r != NULL; r = recipients_next(r))
         move_times(r, by_ms);
     struct job *j;
     TAILQ_FOREACH (j, &sh->jobs, link) {
@@ -82,21 +82,21 @@ static void look_at_clock(struct hky_shard *sh)
     }
 }
 
-void shard_tick(struct hky_shard *sh)
+void schedule_shard_tick(struct hky_shard *sh)
 {
     look_at_clock(sh);
-    inflight_written(sh->s->inflight, sh->index, hky_journal_written(sh->s->journal));
-    int64_t now_ms = shard_mono(sh);
+    schedule_inflight_written(sh->s->inflight, sh->index, hky_journal_written(sh->s->journal));
+    int64_t now_ms = schedule_shard_mono(sh);
     struct hky_heap_node *node;
     for (int n = 0; n < DUE_A_TICK && (node = hky_heap_first(&sh->due)) != NULL && node->at <= now_ms; n++)
-        on_due(sh, recipient_due(node), shard_now(sh));
+        on_due(sh, recipient_due(node), schedule_shard_now(sh));
     while ((node = hky_heap_first(&sh->wakes)) != NULL && node->at <= now_ms)
-        shard_wake(sh, HKY_CONTAINER(node, struct lane, wake));
+        schedule_shard_wake(sh, HKY_CONTAINER(node, struct lane, wake));
     if (now_ms >= sh->next_sweep_ms || sh->next_sweep_ms > now_ms + SHARD_SLEEP_MOST_MS) {
         sh->next_sweep_ms = now_ms + SHARD_SLEEP_MOST_MS;
-        shard_sweep_lanes(sh, now_ms);
+        schedule_shard_sweep_lanes(sh, now_ms);
     }
-    shard_set_timer(sh, now_ms);
+    schedule_shard_set_timer(sh, now_ms);
 }
 
 int64_t hky_schedule_next_at(const struct hky_schedule *s)
@@ -117,13 +117,13 @@ void hky_schedule_tick(struct hky_schedule *s, unsigned worker)
 {
     HKY_ASSERT(worker < s->n_workers);
     s->shards[worker].next_sweep_ms = 0; /* paused lanes are looked at, too */
-    shard_tick(&s->shards[worker]);
+    schedule_shard_tick(&s->shards[worker]);
 }
 
 static void on_timer(struct hky_timer *t)
 {
     struct hky_shard *sh = HKY_CONTAINER(t, struct hky_shard, timer);
-    shard_tick(sh);
+    schedule_shard_tick(sh);
 }
 
 /* ---- from other threads ---- */
@@ -133,11 +133,11 @@ static void on_recheck(struct hky_task *t)
     struct hky_shard *sh = HKY_CONTAINER(t, struct hky_shard, recheck_task);
     __atomic_store_n(&sh->is_recheck_posted, 0, __ATOMIC_SEQ_CST);
     if (__atomic_exchange_n(&sh->is_sweep_due, 0, __ATOMIC_SEQ_CST) != 0)
-        shard_sweep_lanes(sh, shard_mono(sh));
+        schedule_shard_sweep_lanes(sh, schedule_shard_mono(sh));
     struct lane *l, *next;
     for (l = TAILQ_FIRST(&sh->waiting); l != NULL; l = next) {
         next = TAILQ_NEXT(l, waiting_link);
-        shard_wake(sh, l);
+        schedule_shard_wake(sh, l);
     }
 }
 
@@ -151,13 +151,13 @@ static void on_policy(struct hky_task *t)
     pthread_mutex_unlock(&s->lock);
     hky_policy_unref(&sh->policy);
     sh->policy = policy;
-    shard_retire_lanes(sh);
+    schedule_shard_retire_lanes(sh);
     sh->n_to_ask = counter_get(&sh->n.parked);
     sh->is_crowded = false;
-    shard_turn_later(sh);
+    schedule_shard_request_turn(sh);
 }
 
-void shard_init(struct hky_shard *sh, struct hky_schedule *s, unsigned index, struct hky_loop *loop)
+void schedule_shard_init(struct hky_shard *sh, struct hky_schedule *s, unsigned index, struct hky_loop *loop)
 {
     sh->s = s;
     sh->index = index;
@@ -178,7 +178,7 @@ void shard_init(struct hky_shard *sh, struct hky_schedule *s, unsigned index, st
     TAILQ_INIT(&sh->answered);
     TAILQ_INIT(&sh->to_ask[0]);
     TAILQ_INIT(&sh->to_ask[1]);
-    TAILQ_INIT(&sh->to_place);
+    TAILQ_INIT(&sh->to_dispatch);
     TAILQ_INIT(&sh->jobs);
     TAILQ_INIT(&sh->idle_jobs);
     TAILQ_INIT(&sh->inbox);
@@ -188,7 +188,7 @@ void shard_init(struct hky_shard *sh, struct hky_schedule *s, unsigned index, st
         TAILQ_INIT(&sh->out[i]);
     hky_timer_init(&sh->timer, loop, on_timer);
     sh->timer_at_ms = INT64_MAX;
-    shard_init_turn(sh);
+    schedule_shard_init_turn(sh);
     sh->recheck_task.run = on_recheck;
     sh->policy_task.run = on_policy;
 }

@@ -2,7 +2,7 @@
  * Looking at every recipient of a shard, each once, in portions: between them the queue goes on, so that nobody waits
  * for an operator's question over a million. Nothing is pointed at between portions but the next one of a list, and
  * whoever takes that one out moves the pointer on. What was looked at carries the mark of the survey. Recipients move
- * from place to place meanwhile, so all places are gone through again until nothing new turns up.
+ * from list to list meanwhile, so all lists are gone through again until nothing new turns up.
  */
 #include "internal.h"
 
@@ -10,26 +10,26 @@
 #define PORTION_NS       1000000
 #define PASSES_MOST      8
 
-enum survey_phase { SURVEY_TO_PLACE, SURVEY_HELD, SURVEY_HEAP, SURVEY_JOBS, SURVEY_PHASES };
+enum survey_phase { SURVEY_TO_DISPATCH, SURVEY_HELD, SURVEY_HEAP, SURVEY_JOBS, SURVEY_PHASES };
 
 static void enter_phase(struct survey *k, unsigned phase)
 {
     struct hky_shard *sh = k->shard;
     k->phase = phase;
-    k->next = phase == SURVEY_TO_PLACE ? recipients_first(&sh->to_place)
-              : phase == SURVEY_HELD   ? recipients_first(&sh->held)
-                                       : NULL;
+    k->next = phase == SURVEY_TO_DISPATCH ? recipients_first(&sh->to_dispatch)
+              : phase == SURVEY_HELD      ? recipients_first(&sh->held)
+                                          : NULL;
     k->at = 1;
 }
 
-void survey_begin(struct survey *k, struct hky_shard *sh, uint32_t mark)
+void schedule_survey_begin(struct survey *k, struct hky_shard *sh, uint32_t mark)
 {
     *k = (struct survey){.shard = sh, .mark = mark};
     sh->survey = k;
-    enter_phase(k, SURVEY_TO_PLACE);
+    enter_phase(k, SURVEY_TO_DISPATCH);
 }
 
-void survey_leaves(struct hky_shard *sh, const struct hky_recipient *r)
+void schedule_survey_on_leave(struct hky_shard *sh, const struct hky_recipient *r)
 {
     if (sh->survey != NULL && sh->survey->next == r)
         sh->survey->next = recipients_next(r);
@@ -51,7 +51,7 @@ static struct hky_recipient *next_in_heap(struct survey *k, unsigned *n)
     for (struct hky_heap *h = &k->shard->due; *n < LOOKED_A_PORTION && k->at <= h->n; k->at++, ++*n) {
         struct hky_recipient *r = recipient_due(h->nodes[k->at]);
         if (own(r)->survey_mark != k->mark)
-            return r; /* stays the place: what comes there when this one leaves is looked at, too */
+            return r; /* `at` stays: what comes there when this one leaves is looked at, too */
     }
     return NULL;
 }
@@ -91,9 +91,9 @@ static bool is_phase_over(const struct survey *k)
     return k->phase == SURVEY_HEAP ? k->at > k->shard->due.n : k->next == NULL;
 }
 
-bool survey_go_on(struct survey *k)
+bool schedule_survey_continue(struct survey *k)
 {
-    int64_t now_ms = shard_now(k->shard), began_ns = hky_mono_ns();
+    int64_t now_ms = schedule_shard_now(k->shard), began_ns = hky_mono_ns();
     for (unsigned n = 0; k->phase < SURVEY_PHASES;) {
         if (k->phase == SURVEY_JOBS) {
             if (!survey_visit_jobs(k, now_ms, began_ns))
@@ -112,7 +112,7 @@ bool survey_go_on(struct survey *k)
         enter_phase(k, k->phase + 1);
         if (k->phase == SURVEY_PHASES && k->n_new > 0 && ++k->n_passes < PASSES_MOST) {
             k->n_new = 0;
-            enter_phase(k, SURVEY_TO_PLACE);
+            enter_phase(k, SURVEY_TO_DISPATCH);
         }
     }
     k->shard->survey = NULL;

@@ -29,7 +29,7 @@ static void lane_pull(struct lane *l)
     unsigned looked = 0, moved = 0;
     const struct hky_recipient *stays = NULL; /* its plan and step are known to have no other way for its author */
     for (int k = 0; k < HKY_RANK_N; k++) {
-        struct scenario_queue *q = TAILQ_FIRST(&l->ranks[k].turn), *q_next;
+        struct scenario_queue *q = TAILQ_FIRST(&l->ranks[k].rotation), *q_next;
         for (; q != NULL; q = q_next) {
             q_next = TAILQ_NEXT(q, link);
             struct hky_recipient *r = recipients_first(&q->recipients), *next;
@@ -38,12 +38,12 @@ static void lane_pull(struct lane *l)
                 if (stays != NULL && are_alike(r, stays))
                     continue;
                 if (belongs_elsewhere(l, r)) {
-                    recipient_unplace(l->shard, r);
-                    recipient_place_later(l->shard, r);
+                    schedule_recipient_take_out(l->shard, r);
+                    schedule_recipient_dispatch_later(l->shard, r);
                     moved++;
                     if (next == NULL)
                         break;
-                } else if (recipient_leave_step(l->shard, r, HKY_CLASS_PAUSED)) {
+                } else if (schedule_recipient_leave_step(l->shard, r, HKY_CLASS_PAUSED)) {
                     moved++;
                     if (next == NULL)
                         break; /* q may be gone with its last one */
@@ -54,10 +54,10 @@ static void lane_pull(struct lane *l)
         }
     }
     if (moved > 0)
-        shard_turn_later(l->shard);
+        schedule_shard_request_turn(l->shard);
 }
 
-/* Drained lanes and those whose relay has another name now hand everything back for placing. */
+/* Drained lanes and those whose relay has another name now hand everything back to be dispatched again. */
 static bool is_redirected(struct lane *l)
 {
     return __atomic_load_n(&l->shard->s->n_relay_states, __ATOMIC_ACQUIRE) > 0 &&
@@ -67,15 +67,15 @@ static bool is_redirected(struct lane *l)
 /* What a breaker of own delivery knows is kept for an hour after it would have let the next one through. */
 static bool is_forgettable(struct lane *l, int64_t now_ms)
 {
-    if (__atomic_load_n(&l->own_gate.is_troubled, __ATOMIC_ACQUIRE) == 0)
+    if (__atomic_load_n(&l->own_gate.must_ask, __ATOMIC_ACQUIRE) == 0)
         return true;
     pthread_mutex_lock(&l->shard->s->lock);
-    int64_t until_ms = gate_until_ms(&l->own_gate);
+    int64_t until_ms = schedule_gate_closed_until_ms(&l->own_gate);
     pthread_mutex_unlock(&l->shard->s->lock);
     return until_ms + 12 * IDLE_MS <= now_ms;
 }
 
-void shard_sweep_lanes(struct hky_shard *sh, int64_t now_ms)
+void schedule_shard_sweep_lanes(struct hky_shard *sh, int64_t now_ms)
 {
     struct lane *l, *next;
     bool is_idle_round = now_ms >= sh->next_idle_round_ms;
@@ -83,21 +83,21 @@ void shard_sweep_lanes(struct hky_shard *sh, int64_t now_ms)
         next = TAILQ_NEXT(l, all_link);
         int64_t until_ms;
         if (l->pub.n_ready > 0 && is_redirected(l)) {
-            lane_retire(l);
-            shard_turn_later(sh);
-        } else if (l->pub.n_ready > 0 && lane_is_paused(l, &until_ms)) {
+            schedule_lane_retire(l);
+            schedule_shard_request_turn(sh);
+        } else if (l->pub.n_ready > 0 && schedule_lane_is_paused(l, &until_ms)) {
             lane_pull(l);
         } else if (is_idle_round && l->pub.n_ready == 0 && l->n_jobs == 0 && is_forgettable(l, now_ms)) {
             if (l->idle_since_ms == 0) {
                 l->idle_since_ms = now_ms;
             } else if (now_ms - l->idle_since_ms >= IDLE_MS) {
-                lane_retire(l);
-                shard_turn_later(sh);
+                schedule_lane_retire(l);
+                schedule_shard_request_turn(sh);
             }
         }
     }
     if (is_idle_round) {
-        shard_forget_slowness(sh, now_ms);
+        schedule_shard_forget_slowness(sh, now_ms);
         sh->next_idle_round_ms = now_ms + IDLE_ROUND_MS;
     }
 }

@@ -53,7 +53,7 @@ static void job_free(struct hky_shard *sh, struct job *j)
     job_drop(j);
 }
 
-void shard_free_jobs(struct hky_shard *sh)
+void schedule_shard_free_jobs(struct hky_shard *sh)
 {
     for (struct job *j; (j = TAILQ_FIRST(&sh->idle_jobs)) != NULL;) {
         TAILQ_REMOVE(&sh->idle_jobs, j, link);
@@ -74,7 +74,7 @@ static bool is_lane_ready(struct lane *l, int64_t now_ms, int64_t *until_ms)
         *until_ms = INT64_MAX;
         return false;
     }
-    if (lane_is_paused(l, until_ms))
+    if (schedule_lane_is_paused(l, until_ms))
         return false;
     if (l->n_jobs_max > 0 && l->n_jobs >= l->n_jobs_max) {
         *until_ms = INT64_MAX; /* done wakes */
@@ -86,18 +86,18 @@ static bool is_lane_ready(struct lane *l, int64_t now_ms, int64_t *until_ms)
 
 static const char *gate_waits_for(struct lane *l, int64_t now_ms, int64_t *until_ms)
 {
-    if (__atomic_load_n(&l->gate->is_troubled, __ATOMIC_ACQUIRE) == 0)
+    if (__atomic_load_n(&l->gate->must_ask, __ATOMIC_ACQUIRE) == 0)
         return NULL;
     pthread_mutex_lock(&l->shard->s->lock);
-    bool waits = gate_ask(l->gate, now_ms, false, until_ms) == GATE_WAIT;
+    bool waits = schedule_gate_ask(l->gate, now_ms, false, until_ms) == GATE_WAIT;
     bool is_paused = l->gate->paused_until_ms > now_ms;
     pthread_mutex_unlock(&l->shard->s->lock);
     return !waits ? NULL : is_paused ? "paused" : "breaker";
 }
 
-const char *lane_waits_for(struct lane *l, int64_t *until_ms)
+const char *schedule_lane_waits_for(struct lane *l, int64_t *until_ms)
 {
-    int64_t at, now_ms = shard_mono(l->shard);
+    int64_t at, now_ms = schedule_shard_mono(l->shard);
     const char *what = schedule_is_paused(l->shard->s, l->pub.relay, until_ms) ? "paused" : NULL;
     const char *gate = gate_waits_for(l, now_ms, &at);
     if (gate != NULL && (what == NULL || at > *until_ms)) {
@@ -108,7 +108,7 @@ const char *lane_waits_for(struct lane *l, int64_t *until_ms)
         what = "slowed";
         *until_ms = l->next_take_ms;
     }
-    at = caps_free_at(l->shard->s->caps, l->caps, now_ms);
+    at = schedule_caps_free_at(l->shard->s->caps, l->caps, now_ms);
     if (at > now_ms && (what == NULL || at > *until_ms)) {
         what = "cap";
         *until_ms = at;
@@ -136,9 +136,9 @@ static uint32_t count_peers(struct lane *l, struct hky_recipient *r, int64_t now
     if (most <= 1 || has_recipient_in_sender(relay, r))
         return 1;
     uint32_t n = 1;
-    for (struct hky_recipient *p = r; n < most && (p = lane_peer(p)) != NULL; n++) {
+    for (struct hky_recipient *p = r; n < most && (p = schedule_lane_peer(p)) != NULL; n++) {
         bool goes_along = p->step == r->step && p->plan != NULL && p->plan->hash == r->plan->hash &&
-                          p->expire_at_ms > now_ms && !recipient_has_stale_plan(l->shard, p, now_ms);
+                          p->expire_at_ms > now_ms && !schedule_recipient_has_stale_plan(l->shard, p, now_ms);
         if (!goes_along)
             break;
     }
@@ -150,22 +150,22 @@ static struct hky_recipient *next_candidate(struct lane *l, int64_t now_ms, stru
                                             unsigned *looked)
 {
     struct hky_shard *sh = l->shard;
-    for (struct hky_recipient *r; (r = lane_peek(l)) != NULL && *looked < LOOKED_AT_MAX; ++*looked) {
+    for (struct hky_recipient *r; (r = schedule_lane_peek(l)) != NULL && *looked < LOOKED_AT_MAX; ++*looked) {
         if (r->expire_at_ms <= now_ms) {
-            recipient_unplace(sh, r);
-            recipient_expire(sh, r);
+            schedule_recipient_take_out(sh, r);
+            schedule_recipient_expire(sh, r);
             continue;
         }
-        if (recipient_has_stale_plan(sh, r, now_ms)) {
-            sh->keeps_place = l; /* behind the others it would be stale again when its turn comes, and never go */
-            recipient_place_anew(sh, r);
-            sh->keeps_place = NULL;
+        if (schedule_recipient_has_stale_plan(sh, r, now_ms)) {
+            sh->head_kept_in = l; /* behind the others it would be stale again when its turn comes, and never go */
+            schedule_recipient_redispatch(sh, r);
+            sh->head_kept_in = NULL;
             continue;
         }
         hky_identity_choose(l->pub.policy, l->pub.relay, r->plan, r->step, r->message, r, identity);
         if (identity->is_allowed)
             return r;
-        bool is_left = recipient_leave_step(sh, r, HKY_CLASS_SENDS_AS);
+        bool is_left = schedule_recipient_leave_step(sh, r, HKY_CLASS_SENDS_AS);
         HKY_ASSERT(is_left); /* nothing changes by waiting: it goes on, fails, or a route's react holds it */
     }
     return NULL;
@@ -174,10 +174,10 @@ static struct hky_recipient *next_candidate(struct lane *l, int64_t now_ms, stru
 static bool pass_gate(struct lane *l, int64_t now_ms, bool *is_probe, int64_t *until_ms)
 {
     *is_probe = false;
-    if (__atomic_load_n(&l->gate->is_troubled, __ATOMIC_ACQUIRE) == 0)
+    if (__atomic_load_n(&l->gate->must_ask, __ATOMIC_ACQUIRE) == 0)
         return true;
     pthread_mutex_lock(&l->shard->s->lock);
-    enum gate_answer answer = gate_ask(l->gate, now_ms, true, until_ms);
+    enum gate_answer answer = schedule_gate_ask(l->gate, now_ms, true, until_ms);
     pthread_mutex_unlock(&l->shard->s->lock);
     *is_probe = answer == GATE_PROBE;
     return answer != GATE_WAIT;
@@ -187,12 +187,12 @@ static void fill(struct job *j, struct lane *l, struct hky_recipient *first, uin
 {
     struct hky_shard *sh = l->shard;
     struct hky_recipient *r = first, *next;
-    lane_turn(l, first);
+    schedule_lane_rotate(l, first);
     job_fit(j, n);
     for (uint32_t i = 0; i < n; i++, r = next) {
         next = i + 1 < n ? recipients_next(r) : NULL;
-        recipient_unplace(sh, r);
-        recipient_enter(sh, r, HKY_RCPT_SENDING);
+        schedule_recipient_take_out(sh, r);
+        schedule_recipient_enter(sh, r, HKY_RCPT_SENDING);
         own(r)->lane = NULL;
         j->pub.recipients[i] = j->slots_of[i] = r;
     }
@@ -204,8 +204,8 @@ static void fill(struct job *j, struct lane *l, struct hky_recipient *first, uin
     j->got_through = j->failed_to_connect = j->failed_at_tls = j->has_slowed = j->has_sped_up = false;
     j->paused_sec = 0;
     j->why[0] = '\0';
-    inflight_written(sh->s->inflight, sh->index, hky_journal_written(sh->s->journal));
-    j->noted = inflight_put(sh->s->inflight, sh->index, first->message->id);
+    schedule_inflight_written(sh->s->inflight, sh->index, hky_journal_written(sh->s->journal));
+    j->inflight_slot = schedule_inflight_put(sh->s->inflight, sh->index, first->message->id);
     l->n_jobs++;
     TAILQ_INSERT_TAIL(&sh->jobs, j, link);
     counter_add(&sh->n.sending, n);
@@ -216,12 +216,12 @@ enum hky_take hky_schedule_take(struct hky_lane *pub, struct hky_job **out)
 {
     struct lane *l = (struct lane *)pub;
     struct hky_shard *sh = l->shard;
-    int64_t now_ms = shard_now(sh), mono_ms = shard_mono(sh), until_ms;
+    int64_t now_ms = schedule_shard_now(sh), mono_ms = schedule_shard_mono(sh), until_ms;
     *out = NULL;
     if (l->is_gone || pub->n_ready == 0)
         return HKY_TAKE_EMPTY;
     if (!is_lane_ready(l, mono_ms, &until_ms)) {
-        lane_wait(l, until_ms);
+        schedule_lane_wait(l, until_ms);
         return HKY_TAKE_WAIT;
     }
     struct job *j = job_new(sh);
@@ -230,20 +230,20 @@ enum hky_take hky_schedule_take(struct hky_lane *pub, struct hky_job **out)
     if (r == NULL) {
         job_free(sh, j);
         if (pub->n_ready > 0) {
-            lane_wait(l, mono_ms);
+            schedule_lane_wait(l, mono_ms);
             return HKY_TAKE_WAIT;
         }
         return HKY_TAKE_EMPTY;
     }
     uint32_t n = count_peers(l, r, now_ms);
-    enum caps_answer answer = caps_take(sh->s->caps, l->caps, sh->index, n, mono_ms, &j->slots, &until_ms);
+    enum caps_answer answer = schedule_caps_take(sh->s->caps, l->caps, sh->index, n, mono_ms, &j->slots, &until_ms);
     if (answer == CAPS_TAKEN && !pass_gate(l, mono_ms, &j->is_probe, &until_ms)) {
-        caps_give_back(sh->s->caps, &j->slots, mono_ms);
+        schedule_caps_give_back(sh->s->caps, &j->slots, mono_ms);
         answer = CAPS_WAIT;
     }
     if (answer != CAPS_TAKEN) {
         job_free(sh, j);
-        lane_wait(l, until_ms);
+        schedule_lane_wait(l, until_ms);
         return HKY_TAKE_WAIT;
     }
     fill(j, l, r, j->slots.n_recipients);
@@ -258,20 +258,20 @@ enum hky_take hky_schedule_take_again(struct hky_job *pub)
     struct job *j = (struct job *)pub;
     struct lane *l = j->owner;
     struct hky_shard *sh = l->shard;
-    int64_t now_ms = shard_now(sh), until_ms;
+    int64_t now_ms = schedule_shard_now(sh), until_ms;
     uint32_t n = 0;
     for (unsigned i = 0; i < pub->n; i++)
         n += j->slots_of[i] != NULL;
-    caps_done(sh->s->caps, &j->slots, now_ms);
-    if (caps_take(sh->s->caps, l->caps, sh->index, n, now_ms, &j->slots, &until_ms) == CAPS_TAKEN) {
+    schedule_caps_done(sh->s->caps, &j->slots, now_ms);
+    if (schedule_caps_take(sh->s->caps, l->caps, sh->index, n, now_ms, &j->slots, &until_ms) == CAPS_TAKEN) {
         if (j->slots.n_recipients == n)
             return HKY_TAKE_JOB;
-        caps_give_back(sh->s->caps, &j->slots, now_ms);
+        schedule_caps_give_back(sh->s->caps, &j->slots, now_ms);
         return HKY_TAKE_EMPTY;
     }
     if (l->is_gone || until_ms - now_ms > AGAIN_MOST_MS)
         return HKY_TAKE_EMPTY;
-    lane_wait(l, until_ms);
+    schedule_lane_wait(l, until_ms);
     return HKY_TAKE_WAIT;
 }
 
@@ -285,7 +285,7 @@ void hky_schedule_learn(struct hky_lane *lane, enum hky_learned what, uint32_t n
 static void slow_down(struct job *j, const struct hky_outcome *o)
 {
     struct lane *l = j->owner;
-    int64_t now_ms = shard_mono(l->shard);
+    int64_t now_ms = schedule_shard_mono(l->shard);
     if (!j->has_slowed) {
         j->has_slowed = true;
         l->n_jobs_max = l->n_jobs > 2 ? l->n_jobs / 2 : 1;
@@ -319,7 +319,7 @@ static void pause_account(struct job *j, const struct hky_advance *a, const stru
 {
     struct lane *l = j->owner;
     struct hky_schedule *s = l->shard->s;
-    int64_t now_ms = shard_mono(l->shard);
+    int64_t now_ms = schedule_shard_mono(l->shard);
     char why[120];
     if (j->paused_sec >= a->pause_account_sec)
         return;
@@ -327,14 +327,14 @@ static void pause_account(struct job *j, const struct hky_advance *a, const stru
     snprintf(why, sizeof why, "%s: %.90s", hky_class_name(o->class), o->reply.text);
     pthread_mutex_lock(&s->lock);
     /* its own window, not that of the relay which the step names: that one may be drained to this */
-    uint32_t window_sec = o->class == HKY_CLASS_QUOTA_EXHAUSTED ? plan_quota_window_sec(l->pub.relay) : 0;
-    bool is_news = gate_pause(l->gate, o->retry_after_sec > 0 ? a->pause_account_sec : window_sec,
-                              o->class == HKY_CLASS_RELAY_AUTH, now_ms, why);
+    uint32_t window_sec = o->class == HKY_CLASS_QUOTA_EXHAUSTED ? schedule_plan_quota_window_sec(l->pub.relay) : 0;
+    bool is_news = schedule_gate_pause(l->gate, o->retry_after_sec > 0 ? a->pause_account_sec : window_sec,
+                                       o->class == HKY_CLASS_RELAY_AUTH, now_ms, why);
     int64_t until_ms = l->gate->paused_until_ms;
-    lane_note_trouble(l);
+    schedule_lane_update_blocked(l);
     pthread_mutex_unlock(&s->lock);
     if (is_news) {
-        event_of_lane(l->shard, HKY_EVENT_RELAY_PAUSED, l, schedule_wall_at(s, until_ms), why);
+        schedule_event_of_lane(l->shard, HKY_EVENT_RELAY_PAUSED, l, schedule_wall_at(s, until_ms), why);
         schedule_recheck(s, true);
     }
 }
@@ -343,7 +343,7 @@ static void pause_account(struct job *j, const struct hky_advance *a, const stru
 static int64_t gate_end(struct lane *l)
 {
     pthread_mutex_lock(&l->shard->s->lock);
-    int64_t until_ms = gate_until_ms(l->gate);
+    int64_t until_ms = schedule_gate_closed_until_ms(l->gate);
     pthread_mutex_unlock(&l->shard->s->lock);
     return schedule_wall_at(l->shard->s, until_ms);
 }
@@ -353,7 +353,7 @@ static void count(struct hky_recipient *r, const struct hky_outcome *o, const st
     hky_recipient_remember(r, now_ms, j->pub.lane->relay_name, o);
     r->attempts += r->attempts < UINT8_MAX;
     r->step_attempts += r->step_attempts < UINT8_MAX;
-    r->tries += plan_uses_a_try(o) && r->tries < UINT8_MAX;
+    r->tries += schedule_plan_uses_a_try(o) && r->tries < UINT8_MAX;
     r->ambiguous += o->class == HKY_CLASS_AMBIGUOUS && r->ambiguous < UINT8_MAX;
     r->last_class = (uint8_t)o->class;
 }
@@ -365,9 +365,9 @@ static bool apply_operator_action(struct hky_shard *sh, struct hky_recipient *r,
     enum hky_queue_action action = own(r)->operator_action;
     own(r)->operator_action = 0;
     if (action == HKY_QUEUE_CANCEL)
-        recipient_finish(sh, r, HKY_RCPT_CANCELLED, o, "by an operator", j);
+        schedule_recipient_finish(sh, r, HKY_RCPT_CANCELLED, o, "by an operator", j);
     else if (action == HKY_QUEUE_HOLD)
-        recipient_hold_after(sh, r, "by an operator", o, j);
+        schedule_recipient_hold_after(sh, r, "by an operator", o, j);
     return action != 0;
 }
 
@@ -377,36 +377,37 @@ static void apply_advance(struct job *j, struct hky_recipient *r, const struct h
     struct hky_shard *sh = j->owner->shard;
     struct event_details n = {.outcome = o, .job = j, .text = a->why};
     if (own(r)->operator_action == HKY_QUEUE_HOLD && a->action == HKY_ACTION_NEXT)
-        recipient_enter_step(r, a->step, o->class, now_ms); /* released, it goes on there */
+        schedule_recipient_enter_step(r, a->step, o->class, now_ms); /* released, it goes on there */
     if (a->action != HKY_ACTION_DONE && apply_operator_action(sh, r, o, j))
         return;
     switch (a->action) {
     case HKY_ACTION_DONE:
         r->copies++;
-        recipient_finish(sh, r, HKY_RCPT_DELIVERED, o, NULL, j);
+        schedule_recipient_finish(sh, r, HKY_RCPT_DELIVERED, o, NULL, j);
         break;
     case HKY_ACTION_RETRY: {
         int64_t at = a->at_ms, end = a->pause_account_sec > 0 ? gate_end(j->owner) : 0;
         at = at < end ? end : at;
         at = at < r->expire_at_ms ? at : r->expire_at_ms;
         n.next_at_ms = at;
-        recipient_defer(sh, r, at);
-        recipient_journal(sh, r);
-        event_of_recipient(sh, HKY_EVENT_DEFERRED, r, &n);
+        schedule_recipient_defer(sh, r, at);
+        schedule_recipient_journal(sh, r);
+        schedule_event_of_recipient(sh, HKY_EVENT_DEFERRED, r, &n);
         break;
     }
     case HKY_ACTION_NEXT:
-        recipient_enter(sh, r, HKY_RCPT_QUEUED);
-        recipient_enter_step(r, a->step, o->class, now_ms);
-        recipient_journal(sh, r);
-        event_of_recipient(sh, HKY_EVENT_ROUTED, r, &n);
-        recipient_place_later(sh, r);
+        schedule_recipient_enter(sh, r, HKY_RCPT_QUEUED);
+        schedule_recipient_enter_step(r, a->step, o->class, now_ms);
+        schedule_recipient_journal(sh, r);
+        schedule_event_of_recipient(sh, HKY_EVENT_ROUTED, r, &n);
+        schedule_recipient_dispatch_later(sh, r);
         break;
     case HKY_ACTION_HOLD:
-        recipient_hold_after(sh, r, a->why, o, j);
+        schedule_recipient_hold_after(sh, r, a->why, o, j);
         break;
     default:
-        recipient_finish(sh, r, o->class == HKY_CLASS_EXPIRED ? HKY_RCPT_EXPIRED : HKY_RCPT_FAILED, o, a->why, j);
+        schedule_recipient_finish(sh, r, o->class == HKY_CLASS_EXPIRED ? HKY_RCPT_EXPIRED : HKY_RCPT_FAILED, o, a->why,
+                                  j);
         break;
     }
 }
@@ -435,7 +436,7 @@ void hky_schedule_result(struct hky_job *pub, unsigned i, const struct hky_outco
     HKY_ASSERT(i < pub->n && j->slots_of[i] != NULL);
     struct hky_recipient *r = j->slots_of[i];
     j->slots_of[i] = NULL;
-    int64_t now_ms = shard_now(sh);
+    int64_t now_ms = schedule_shard_now(sh);
     counter_add(&sh->n.sending, -1);
     counter_add(&l->account->n_sending, -1);
     counter_add(&sh->n.attempts, 1);
@@ -459,22 +460,23 @@ static void settle_gate(struct job *j, int64_t now_ms)
     struct lane *l = j->owner;
     struct hky_schedule *s = l->shard->s;
     bool is_failure = j->failed_to_connect && !j->got_through;
-    if (!is_failure && !j->is_probe && __atomic_load_n(&l->gate->is_troubled, __ATOMIC_ACQUIRE) == 0)
+    if (!is_failure && !j->is_probe && __atomic_load_n(&l->gate->must_ask, __ATOMIC_ACQUIRE) == 0)
         return;
     enum hky_event_kind kind = is_failure ? HKY_EVENT_RELAY_PAUSED : HKY_EVENT_RELAY_RESUMED;
     pthread_mutex_lock(&s->lock);
     bool is_news = false;
     if (is_failure)
-        is_news = gate_on_failure(l->gate, j->is_probe, j->failed_at_tls, now_ms, j->why);
+        is_news = schedule_gate_on_failure(l->gate, j->is_probe, j->failed_at_tls, now_ms, j->why);
     else if (j->got_through)
-        is_news = gate_on_good(l->gate);
+        is_news = schedule_gate_on_success(l->gate);
     else
-        gate_on_nothing(l->gate, j->is_probe, now_ms);
-    int64_t until_ms = gate_until_ms(l->gate);
-    lane_note_trouble(l);
+        schedule_gate_on_unused(l->gate, j->is_probe, now_ms);
+    int64_t until_ms = schedule_gate_closed_until_ms(l->gate);
+    schedule_lane_update_blocked(l);
     pthread_mutex_unlock(&s->lock);
     if (is_news)
-        event_of_lane(l->shard, kind, l, is_failure ? schedule_wall_at(s, until_ms) : 0, is_failure ? j->why : NULL);
+        schedule_event_of_lane(l->shard, kind, l, is_failure ? schedule_wall_at(s, until_ms) : 0,
+                               is_failure ? j->why : NULL);
     if (is_news || j->is_probe)
         schedule_recheck(s, is_news);
 }
@@ -486,17 +488,18 @@ static void put_back(struct job *j)
         struct hky_recipient *r = j->slots_of[i];
         if (r == NULL)
             continue;
-        recipient_enter(sh, r, HKY_RCPT_QUEUED);
+        schedule_recipient_enter(sh, r, HKY_RCPT_QUEUED);
         counter_add(&sh->n.sending, -1);
         counter_add(&j->owner->account->n_sending, -1);
         if (apply_operator_action(sh, r, NULL, NULL))
             continue;
         if (j->owner->is_gone) {
-            recipient_place_later(sh, r);
+            schedule_recipient_dispatch_later(sh, r);
             continue;
         }
-        lane_push(j->owner, r, true);
-        shard_set_due(sh, r, recipient_gives_up_at(r, &r->plan->steps[r->step], shard_now(sh)));
+        schedule_lane_push(j->owner, r, true);
+        schedule_shard_set_due(sh, r,
+                               schedule_recipient_gives_up_at(r, &r->plan->steps[r->step], schedule_shard_now(sh)));
     }
 }
 
@@ -505,23 +508,23 @@ static void end(struct hky_job **pub, bool is_counted)
     struct job *j = (struct job *)*pub;
     struct lane *l = j->owner;
     struct hky_shard *sh = l->shard;
-    int64_t now_ms = shard_mono(sh);
+    int64_t now_ms = schedule_shard_mono(sh);
     *pub = NULL;
     put_back(j);
     if (is_counted)
-        caps_done(sh->s->caps, &j->slots, now_ms);
+        schedule_caps_done(sh->s->caps, &j->slots, now_ms);
     else
-        caps_give_back(sh->s->caps, &j->slots, now_ms);
+        schedule_caps_give_back(sh->s->caps, &j->slots, now_ms);
     settle_gate(j, now_ms);
-    inflight_end(sh->s->inflight, sh->index, j->noted, hky_journal_submitted(sh->s->journal));
+    schedule_inflight_end(sh->s->inflight, sh->index, j->inflight_slot, hky_journal_submitted(sh->s->journal));
     TAILQ_REMOVE(&sh->jobs, j, link);
     hky_message_unref(&j->pub.message);
     job_free(sh, j);
     l->n_jobs--;
     if (l->pub.n_ready > 0 && !l->is_gone)
-        shard_wake(sh, l);
+        schedule_shard_wake(sh, l);
     else if (l->is_gone)
-        shard_turn_later(sh);
+        schedule_shard_request_turn(sh);
 }
 
 void hky_schedule_done(struct hky_job **job, bool mail_sent)

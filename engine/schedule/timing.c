@@ -3,12 +3,12 @@
  */
 #include "internal.h"
 
-int64_t shard_now(const struct hky_shard *sh)
+int64_t schedule_shard_now(const struct hky_shard *sh)
 {
     return hky_clock_now_ms(sh->s->clock);
 }
 
-int64_t shard_mono(const struct hky_shard *sh)
+int64_t schedule_shard_mono(const struct hky_shard *sh)
 {
     return schedule_mono(sh->s);
 }
@@ -33,16 +33,16 @@ int64_t schedule_mono_at(const struct hky_schedule *s, int64_t wall_ms)
     return wall_ms == INT64_MAX ? INT64_MAX : wall_ms - schedule_wall_offset(s);
 }
 
-void shard_timer_soon(struct hky_shard *sh, int64_t at_ms)
+void schedule_shard_timer_by(struct hky_shard *sh, int64_t at_ms)
 {
     if (!sh->s->is_started || at_ms >= sh->timer_at_ms)
         return;
-    int64_t after_ms = at_ms - shard_mono(sh);
+    int64_t after_ms = at_ms - schedule_shard_mono(sh);
     sh->timer_at_ms = at_ms;
     hky_timer_set(&sh->timer, after_ms > 0 ? after_ms : 0);
 }
 
-void shard_set_timer(struct hky_shard *sh, int64_t now_ms)
+void schedule_shard_set_timer(struct hky_shard *sh, int64_t now_ms)
 {
     int64_t at = now_ms + SHARD_SLEEP_MOST_MS;
     struct hky_heap_node *due = hky_heap_first(&sh->due), *wake = hky_heap_first(&sh->wakes);
@@ -52,14 +52,14 @@ void shard_set_timer(struct hky_shard *sh, int64_t now_ms)
     hky_timer_set(&sh->timer, at > now_ms ? at - now_ms : 0);
 }
 
-void shard_set_due(struct hky_shard *sh, struct hky_recipient *r, int64_t at_ms)
+void schedule_shard_set_due(struct hky_shard *sh, struct hky_recipient *r, int64_t at_ms)
 {
     int64_t mono_ms = schedule_mono_at(sh->s, at_ms);
     hky_heap_set(&sh->due, &own(r)->due, mono_ms);
-    shard_timer_soon(sh, mono_ms);
+    schedule_shard_timer_by(sh, mono_ms);
 }
 
-void shard_turn_later(struct hky_shard *sh)
+void schedule_shard_request_turn(struct hky_shard *sh)
 {
     if (!sh->is_turn_set && sh->s->is_started) {
         sh->is_turn_set = sh->is_turn_deferred = true;
@@ -67,7 +67,7 @@ void shard_turn_later(struct hky_shard *sh)
     }
 }
 
-void shard_wake(struct hky_shard *sh, struct lane *l)
+void schedule_shard_wake(struct hky_shard *sh, struct lane *l)
 {
     hky_heap_remove(&sh->wakes, &l->wake);
     if (l->is_waiting) {
@@ -78,16 +78,16 @@ void shard_wake(struct hky_shard *sh, struct lane *l)
         l->wants_wake = true;
         TAILQ_INSERT_TAIL(&sh->woken, l, woken_link);
     }
-    shard_turn_later(sh);
+    schedule_shard_request_turn(sh);
 }
 
-void shard_wake_at(struct hky_shard *sh, struct lane *l, int64_t at_ms)
+void schedule_shard_wake_at(struct hky_shard *sh, struct lane *l, int64_t at_ms)
 {
     hky_heap_set(&sh->wakes, &l->wake, at_ms);
-    shard_timer_soon(sh, at_ms);
+    schedule_shard_timer_by(sh, at_ms);
 }
 
-void lane_wait(struct lane *l, int64_t until_ms)
+void schedule_lane_wait(struct lane *l, int64_t until_ms)
 {
     struct hky_shard *sh = l->shard;
     if (!l->is_waiting) {
@@ -95,7 +95,7 @@ void lane_wait(struct lane *l, int64_t until_ms)
         TAILQ_INSERT_TAIL(&sh->waiting, l, waiting_link);
     }
     if (until_ms != INT64_MAX)
-        shard_wake_at(sh, l, until_ms);
+        schedule_shard_wake_at(sh, l, until_ms);
 }
 
 void schedule_recheck(struct hky_schedule *s, bool is_changed)

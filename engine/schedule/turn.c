@@ -1,25 +1,27 @@
 /*
- * The end of a shard's turn: who waits for the policy is asked, who is to be placed is placed, what belongs to other
- * workers is handed over, lanes with work are woken. All in portions: connections get their turn in between.
+ * The end of a shard's turn: the policy is asked about those who wait for it, recipients whose time has come are
+ * dispatched, those of other workers are handed over, and lanes with work are woken. All in portions: connections get
+ * their turn in between.
  */
 #include "internal.h"
 
 #include <stdlib.h>
 
-#define PLACED_A_TURN 256
-#define ASKED_A_TURN  256
+#define DISPATCHED_A_TURN 256
+#define ASKED_A_TURN      256
 
-/* One whose plan only grew old keeps its place at the head of its lane; behind the others it would be old again when
+/* One whose plan only grew old stays at the head of its lane; behind the others it would be old again when
  * its turn comes, and never go. */
 static void ask(struct hky_shard *sh, struct hky_recipient *r)
 {
     counter_add(&sh->n.moving, 1); /* it is never in nobody's count */
-    undecided_begin_asking(sh, r);
-    if (!recipient_has_stale_plan(sh, r, shard_now(sh))) /* a reload brought back the policy that had planned it */
-        undecided_drop_decision(sh, r);
-    sh->goes_first = r->plan != NULL && r->policy == (uint32_t)sh->policy->hash;
-    recipient_place(sh, r);
-    sh->goes_first = false;
+    schedule_undecided_begin_asking(sh, r);
+    if (!schedule_recipient_has_stale_plan(
+            sh, r, schedule_shard_now(sh))) /* a reload brought back the policy that had planned it */
+        schedule_undecided_drop_decision(sh, r);
+    sh->goes_to_head = r->plan != NULL && r->policy == (uint32_t)sh->policy->hash;
+    schedule_recipient_dispatch(sh, r);
+    sh->goes_to_head = false;
     counter_add(&sh->n.moving, -1);
 }
 
@@ -29,10 +31,11 @@ static bool ask_undecided(struct hky_shard *sh)
     struct hky_recipient *r;
     sh->asked_ns = 0;
     sh->is_asking = true;
-    for (unsigned n = 0; n < ASKED_A_TURN && !shard_is_policy_time_over(sh) && (r = undecided_next(sh)) != NULL; n++)
+    for (unsigned n = 0;
+         n < ASKED_A_TURN && !schedule_shard_is_policy_time_over(sh) && (r = schedule_undecided_next(sh)) != NULL; n++)
         ask(sh, r);
     sh->is_asking = false;
-    return undecided_next(sh) != NULL;
+    return schedule_undecided_next(sh) != NULL;
 }
 
 /* ---- parts of a turn ---- */
@@ -64,16 +67,16 @@ static bool empty_gone_lanes(struct hky_shard *sh)
 {
     unsigned moved = 0;
     struct lane *l, *next;
-    for (l = TAILQ_FIRST(&sh->gone_lanes); l != NULL && moved < PLACED_A_TURN; l = next) {
+    for (l = TAILQ_FIRST(&sh->gone_lanes); l != NULL && moved < DISPATCHED_A_TURN; l = next) {
         next = TAILQ_NEXT(l, all_link);
-        for (struct hky_recipient *r; moved < PLACED_A_TURN && (r = lane_any(l)) != NULL; moved++) {
-            recipient_unplace(sh, r);
-            recipient_list_for_placing(sh, r);
+        for (struct hky_recipient *r; moved < DISPATCHED_A_TURN && (r = schedule_lane_any(l)) != NULL; moved++) {
+            schedule_recipient_take_out(sh, r);
+            schedule_recipient_list_for_dispatch(sh, r);
         }
         moved += l->n_jobs == 0; /* to free one is work as well */
-        lane_free_if_over(l);
+        schedule_lane_free_if_over(l);
     }
-    return moved >= PLACED_A_TURN;
+    return moved >= DISPATCHED_A_TURN;
 }
 
 /* Parked recipients are asked at once after a reload, which is what they wait for; those that are parked again stand
@@ -81,12 +84,12 @@ static bool empty_gone_lanes(struct hky_shard *sh)
 static bool ask_parked(struct hky_shard *sh)
 {
     struct hky_recipient *r;
-    for (unsigned n = 0; n < PLACED_A_TURN && sh->n_to_ask > 0; n++, sh->n_to_ask--) {
+    for (unsigned n = 0; n < DISPATCHED_A_TURN && sh->n_to_ask > 0; n++, sh->n_to_ask--) {
         if ((r = recipients_first(&sh->parked)) == NULL) {
             sh->n_to_ask = 0;
             break;
         }
-        recipient_place_anew(sh, r);
+        schedule_recipient_redispatch(sh, r);
     }
     return sh->n_to_ask > 0;
 }
@@ -108,21 +111,21 @@ static void run_turn(struct hky_shard *sh)
 {
     bool is_more;
     struct hky_recipient *r;
-    if (sh->timer_at_ms == INT64_MAX)
-        shard_set_timer(sh, shard_mono(sh)); /* the first turn: restored ones are due before anything placed now */
+    if (sh->timer_at_ms == INT64_MAX) /* the first turn: restored ones are due before anything is dispatched now */
+        schedule_shard_set_timer(sh, schedule_shard_mono(sh));
     is_more = ask_undecided(sh);
     is_more = empty_gone_lanes(sh) || is_more;
     is_more = ask_parked(sh) || is_more;
-    for (unsigned n = 0; n < PLACED_A_TURN && (r = recipients_first(&sh->to_place)) != NULL; n++) {
-        survey_leaves(sh, r);
-        recipients_remove(&sh->to_place, r);
-        recipient_place(sh, r);
+    for (unsigned n = 0; n < DISPATCHED_A_TURN && (r = recipients_first(&sh->to_dispatch)) != NULL; n++) {
+        schedule_survey_on_leave(sh, r);
+        recipients_remove(&sh->to_dispatch, r);
+        schedule_recipient_dispatch(sh, r);
         counter_add(&sh->n.moving, -1); /* only now: it is never in nobody's count */
     }
     hand_over_all(sh);
     wake_lanes(sh);
     hand_over_all(sh); /* a take may have found other homes */
-    if (is_more || !TAILQ_EMPTY(&sh->to_place) || !TAILQ_EMPTY(&sh->woken))
+    if (is_more || !TAILQ_EMPTY(&sh->to_dispatch) || !TAILQ_EMPTY(&sh->woken))
         hky_loop_post(sh->loop, &sh->again_task); /* connections get their turn in between */
     else
         sh->is_turn_set = false;
@@ -155,7 +158,7 @@ static void take_inbox(struct hky_shard *sh, bool is_early)
     pthread_mutex_unlock(&sh->inbox_lock);
     for (struct hky_recipient *r; (r = recipients_first(&in)) != NULL;) {
         recipients_remove(&in, r);
-        recipient_place(sh, r);
+        schedule_recipient_dispatch(sh, r);
         counter_add(&sh->n.moving, -1);
     }
 }
@@ -165,13 +168,13 @@ static void on_inbox(struct hky_task *t)
     take_inbox(HKY_CONTAINER(t, struct hky_shard, inbox_task), false);
 }
 
-void shard_settle(struct hky_shard *sh)
+void schedule_shard_settle(struct hky_shard *sh)
 {
     take_inbox(sh, true);
     hand_over_all(sh);
 }
 
-void shard_init_turn(struct hky_shard *sh)
+void schedule_shard_init_turn(struct hky_shard *sh)
 {
     sh->turn = hky_calloc(1, sizeof *sh->turn);
     sh->turn->task.run = on_turn;
@@ -180,7 +183,7 @@ void shard_init_turn(struct hky_shard *sh)
     sh->inbox_task.run = on_inbox;
 }
 
-void shard_fini_turn(struct hky_shard *sh)
+void schedule_shard_fini_turn(struct hky_shard *sh)
 {
     if (sh->is_turn_deferred)
         sh->turn->shard = NULL;

@@ -15,8 +15,9 @@
 /* What next_at_ms says of an undecided one; a later time: it waits for an answer, at most until then. */
 enum { IS_TO_ASK = 0, IS_ANSWERED = NO_TIME_MOST };
 
-/* Those who have their answer first: they hold places that others wait for. Of the others, messages with few recipients
- * and those with many have their turns one after the other: a single mail does not stand behind a thousand. */
+/* Those who have their answer first: the room that their decisions take is what others wait for. Of the others,
+ * messages with few recipients and those with many have their turns one after the other: a single mail does not stand
+ * behind a thousand. */
 static struct recipients *list_of(struct hky_shard *sh, const struct hky_recipient *r)
 {
     return r->next_at_ms == IS_ANSWERED                 ? &sh->answered
@@ -31,13 +32,13 @@ static bool is_listed(const struct hky_recipient *r)
 
 static void enter_undecided(struct hky_shard *sh, struct hky_recipient *r, int64_t next_at_ms)
 {
-    recipient_enter(sh, r, HKY_RCPT_UNDECIDED);
+    schedule_recipient_enter(sh, r, HKY_RCPT_UNDECIDED);
     r->next_at_ms = next_at_ms;
     counter_add(&sh->n.undecided, 1);
-    shard_set_due(sh, r, is_listed(r) ? NEVER_MS : next_at_ms);
+    schedule_shard_set_due(sh, r, is_listed(r) ? NEVER_MS : next_at_ms);
     if (is_listed(r)) {
         recipients_append(list_of(sh, r), r);
-        shard_turn_later(sh);
+        schedule_shard_request_turn(sh);
     }
 }
 
@@ -50,46 +51,46 @@ static void leave(struct hky_shard *sh, struct hky_recipient *r)
     r->next_at_ms = 0;
 }
 
-void undecided_drop_decision(struct hky_shard *sh, struct hky_recipient *r)
+void schedule_undecided_drop_decision(struct hky_shard *sh, struct hky_recipient *r)
 {
     if (sh->s->ops->forget != NULL)
         sh->s->ops->forget(sh->s->ops->ctx, sh->index, r);
     sh->is_crowded = false;
 }
 
-void undecided_unplace(struct hky_shard *sh, struct hky_recipient *r)
+void schedule_undecided_take_out(struct hky_shard *sh, struct hky_recipient *r)
 {
     leave(sh, r);
-    undecided_drop_decision(sh, r);
-    shard_turn_later(sh); /* the place of its decision is free */
+    schedule_undecided_drop_decision(sh, r);
+    schedule_shard_request_turn(sh); /* another decision has room now */
 }
 
-bool shard_is_policy_time_over(const struct hky_shard *sh)
+bool schedule_shard_is_policy_time_over(const struct hky_shard *sh)
 {
     return sh->asked_ns >= POLICY_A_TURN_NS;
 }
 
-bool shard_has_policy_time(const struct hky_shard *sh)
+bool schedule_shard_has_policy_time(const struct hky_shard *sh)
 {
     bool is_in_turn = sh->is_asking || (TAILQ_EMPTY(&sh->to_ask[0]) && TAILQ_EMPTY(&sh->to_ask[1]));
-    return is_in_turn && !sh->is_crowded && !shard_is_policy_time_over(sh);
+    return is_in_turn && !sh->is_crowded && !schedule_shard_is_policy_time_over(sh);
 }
 
-void undecided_ask_later(struct hky_shard *sh, struct hky_recipient *r)
+void schedule_undecided_ask_later(struct hky_shard *sh, struct hky_recipient *r)
 {
     enter_undecided(sh, r, IS_TO_ASK);
 }
 
-void undecided_ask_when_free(struct hky_shard *sh, struct hky_recipient *r)
+void schedule_undecided_ask_when_free(struct hky_shard *sh, struct hky_recipient *r)
 {
     sh->is_crowded = true;
     enter_undecided(sh, r, IS_TO_ASK);
 }
 
-void undecided_wait_for_answer(struct hky_shard *sh, struct hky_recipient *r, const char *what)
+void schedule_undecided_wait_for_answer(struct hky_shard *sh, struct hky_recipient *r, const char *what)
 {
-    recipient_set_reason(r, what);
-    enter_undecided(sh, r, shard_now(sh) + ANSWER_MOST_MS);
+    schedule_recipient_set_reason(r, what);
+    enter_undecided(sh, r, schedule_shard_now(sh) + ANSWER_MOST_MS);
 }
 
 static int64_t unanswered_delay_ms(uint32_t times)
@@ -98,25 +99,25 @@ static int64_t unanswered_delay_ms(uint32_t times)
     return (times < 3 ? MINUTES[times] : 60) * 60 * 1000;
 }
 
-void undecided_ask_after_failure(struct hky_shard *sh, struct hky_recipient *r, const char *why)
+void schedule_undecided_ask_after_failure(struct hky_shard *sh, struct hky_recipient *r, const char *why)
 {
-    int64_t now_ms = shard_now(sh);
+    int64_t now_ms = schedule_shard_now(sh);
     bool is_new = r->parked_times == 0;
     if (r->expire_at_ms == 0)
-        r->expire_at_ms = plan_expire_at(sh->policy, r);
+        r->expire_at_ms = schedule_plan_expire_at(sh->policy, r);
     int64_t end_ms =
         r->parked_at_ms != 0 ? r->parked_at_ms + (int64_t)sh->policy->engine.parked_sec * 1000 : r->expire_at_ms;
     if (now_ms >= end_ms) {
-        recipient_finish(sh, r, HKY_RCPT_EXPIRED, NULL, why, NULL);
+        schedule_recipient_finish(sh, r, HKY_RCPT_EXPIRED, NULL, why, NULL);
         return;
     }
     int64_t at_ms = now_ms + unanswered_delay_ms(r->parked_times);
     r->parked_times += r->parked_times < UINT8_MAX;
-    recipient_set_reason(r, why);
+    schedule_recipient_set_reason(r, why);
     enter_undecided(sh, r, at_ms < end_ms ? at_ms : end_ms);
     if (is_new) {
-        event_of_recipient(sh, HKY_EVENT_UNDECIDED, r,
-                           &(struct event_details){.text = r->reason, .next_at_ms = r->next_at_ms});
+        schedule_event_of_recipient(sh, HKY_EVENT_UNDECIDED, r,
+                                    &(struct event_details){.text = r->reason, .next_at_ms = r->next_at_ms});
     }
 }
 
@@ -129,7 +130,7 @@ void hky_schedule_answered(struct hky_schedule *s, unsigned worker, struct hky_r
     enter_undecided(sh, r, IS_ANSWERED);
 }
 
-struct hky_recipient *undecided_next(struct hky_shard *sh)
+struct hky_recipient *schedule_undecided_next(struct hky_shard *sh)
 {
     struct hky_recipient *r = recipients_first(&sh->answered);
     if (r != NULL || sh->is_crowded)
@@ -139,7 +140,7 @@ struct hky_recipient *undecided_next(struct hky_shard *sh)
     return r != NULL ? r : recipients_first(&sh->to_ask[!sh->next_to_ask]);
 }
 
-void undecided_begin_asking(struct hky_shard *sh, struct hky_recipient *r)
+void schedule_undecided_begin_asking(struct hky_shard *sh, struct hky_recipient *r)
 {
     if (r->next_at_ms == IS_ANSWERED)
         sh->is_crowded = false;

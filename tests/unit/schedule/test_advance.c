@@ -79,7 +79,7 @@ static void move(struct hky_recipient *r, const struct hky_outcome *o, const str
     hky_recipient_remember(r, now, r->plan->steps[r->step].relay, o);
     r->attempts++;
     r->step_attempts++;
-    r->tries += plan_uses_a_try(o);
+    r->tries += schedule_plan_uses_a_try(o);
     r->ambiguous += o->class == HKY_CLASS_AMBIGUOUS;
     if (a->action == HKY_ACTION_NEXT) {
         r->step = a->step;

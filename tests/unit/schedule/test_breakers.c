@@ -2,7 +2,7 @@
 
 static const char *const only_shop[] = {"shop.example", NULL};
 
-#include "schedule/breaker.h"
+#include "schedule/gate.h"
 
 /* ---- breakers and pauses ---- */
 
@@ -192,13 +192,13 @@ static void a_reload_leaves_the_pause_of_a_quota(void **state)
     struct gate g = {0};
 
     (void)state;
-    gate_pause(&g, 86400, false, START, "quota_exhausted");
-    gate_pause(&g, 900, true, START, "relay_auth");
-    gate_login_anew(&g, START + 1000);
-    assert_int_equal(gate_until_ms(&g), START + INT64_C(86400) * 1000);
-    gate_pause(&g, 2 * 86400, true, START, "relay_auth");
-    gate_login_anew(&g, START + 1000);
-    assert_int_equal(gate_until_ms(&g), START + 1000);
+    schedule_gate_pause(&g, 86400, false, START, "quota_exhausted");
+    schedule_gate_pause(&g, 900, true, START, "relay_auth");
+    schedule_gate_retry_login(&g, START + 1000);
+    assert_int_equal(schedule_gate_closed_until_ms(&g), START + INT64_C(86400) * 1000);
+    schedule_gate_pause(&g, 2 * 86400, true, START, "relay_auth");
+    schedule_gate_retry_login(&g, START + 1000);
+    assert_int_equal(schedule_gate_closed_until_ms(&g), START + 1000);
 }
 
 static void rate_limited_slows_the_lane(void **state)

@@ -75,10 +75,10 @@ static void free_again(void *ctx, struct caps_account *a)
 
 static void start(struct world *w)
 {
-    w->caps = caps_new(&(struct caps_ops){w, reserve, free_again}, &w->clock);
+    w->caps = schedule_caps_new(&(struct caps_ops){w, reserve, free_again}, &w->clock);
     if (w->is_written)
-        caps_restore(w->caps, HKY_STR(ACCOUNT), hky_buf_str(&w->durable), w->now_ms);
-    w->account = caps_set(w->caps, &w->relay, ACCOUNT);
+        schedule_caps_restore(w->caps, HKY_STR(ACCOUNT), hky_buf_str(&w->durable), w->now_ms);
+    w->account = schedule_caps_set(w->caps, &w->relay, ACCOUNT);
     w->is_reserving = false;
 }
 
@@ -98,7 +98,7 @@ static void world_init(struct world *w, uint64_t seed, const struct hky_cap *cap
 
 static void world_fini(struct world *w)
 {
-    caps_free(&w->caps);
+    schedule_caps_free(&w->caps);
     hky_buf_fini(&w->durable);
     hky_buf_fini(&w->under_way);
     free(w->stamps);
@@ -119,7 +119,7 @@ static void commit(struct world *w)
     bool is_good = pick(w, 8) != 0;
     if (is_good)
         reach_disk(w);
-    caps_reserved(w->caps, w->account, is_good);
+    schedule_caps_reserved(w->caps, w->account, is_good);
 }
 
 /* The server's own time for a message: anywhere from the take to the end, mostly at the ends. */
@@ -138,7 +138,8 @@ static bool take(struct world *w, uint32_t want)
 {
     struct caps_slots slots;
     int64_t until_ms = 0;
-    if (w->n_jobs == JOBS || caps_take(w->caps, w->account, 0, want, w->now_ms, &slots, &until_ms) != CAPS_TAKEN)
+    if (w->n_jobs == JOBS ||
+        schedule_caps_take(w->caps, w->account, 0, want, w->now_ms, &slots, &until_ms) != CAPS_TAKEN)
         return false;
     assert_true(slots.n_recipients >= 1 && slots.n_recipients <= want);
     w->jobs[w->n_jobs].slots = slots;
@@ -155,11 +156,11 @@ static void end_one(struct world *w)
     int64_t taken_ns = w->jobs[i].taken_ns;
     w->jobs[i] = w->jobs[--w->n_jobs];
     if (pick(w, 5) == 0) {
-        caps_give_back(w->caps, &slots, w->now_ms);
+        schedule_caps_give_back(w->caps, &slots, w->now_ms);
         return;
     }
     stamp(w, taken_ns, slots.n_recipients);
-    caps_done(w->caps, &slots, w->now_ms);
+    schedule_caps_done(w->caps, &slots, w->now_ms);
 }
 
 static void crash(struct world *w)
@@ -169,7 +170,7 @@ static void crash(struct world *w)
         stamp(w, w->jobs[w->n_jobs - 1].taken_ns, w->jobs[w->n_jobs - 1].slots.n_recipients);
     if (w->is_reserving && pick(w, 2) == 0)
         reach_disk(w); /* on disk, and nobody was told any more */
-    caps_free(&w->caps);
+    schedule_caps_free(&w->caps);
     pass_ns(w, pick(w, 3) == 0 ? pick(w, 5000) * INT64_C(1000000) + pick(w, 1000000) : 0);
     start(w);
 }
@@ -285,13 +286,13 @@ static void the_whole_cap_is_used(void **state)
             go_to(&w, START + t);
             for (int again = 0; again < 8; again++) {
                 while (take(&w, 1)) {
-                    caps_done(w.caps, &w.jobs[--w.n_jobs].slots, w.now_ms);
+                    schedule_caps_done(w.caps, &w.jobs[--w.n_jobs].slots, w.now_ms);
                     n++;
                 }
                 if (w.is_reserving) {
                     w.is_reserving = false;
                     reach_disk(&w);
-                    caps_reserved(w.caps, w.account, true);
+                    schedule_caps_reserved(w.caps, w.account, true);
                 }
             }
         }
@@ -309,16 +310,16 @@ static void ten_a_minute_is_one_every_six_seconds(void **state)
     assert_false(take(&w, 1)); /* not before the reservation is durable */
     reach_disk(&w);
     w.is_reserving = false;
-    caps_reserved(w.caps, w.account, true);
+    schedule_caps_reserved(w.caps, w.account, true);
     assert_int_equal(w.n_free_again, 1);
     assert_true(take(&w, 1));
     w.is_reserving = false;
-    caps_reserved(w.caps, w.account, true);
+    schedule_caps_reserved(w.caps, w.account, true);
     pass_ns(&w, 5999 * INT64_C(1000000));
     assert_false(take(&w, 1));
     pass_ns(&w, 1000000);
     assert_true(take(&w, 1));
-    assert_true(caps_eta(w.caps, w.account, 5, w.now_ms) >= w.now_ms + 36000);
+    assert_true(schedule_caps_eta(w.caps, w.account, 5, w.now_ms) >= w.now_ms + 36000);
     world_fini(&w);
 }
 
@@ -330,19 +331,19 @@ static void a_window_added_by_a_reload_needs_a_record_of_its_own(void **state)
     take(&w, 1);
     w.is_reserving = false;
     reach_disk(&w);
-    caps_reserved(w.caps, w.account, true);
+    schedule_caps_reserved(w.caps, w.account, true);
     assert_true(take(&w, 1));
     w.relay.caps[w.relay.n_caps++] = (struct hky_cap){5, 3600, false, false, "5/h"};
-    caps_set(w.caps, &w.relay, ACCOUNT);
+    schedule_caps_set(w.caps, &w.relay, ACCOUNT);
     assert_false(take(&w, 1));
     assert_true(w.is_reserving);
     w.is_reserving = false;
     reach_disk(&w);
-    caps_reserved(w.caps, w.account, true);
+    schedule_caps_reserved(w.caps, w.account, true);
     assert_true(take(&w, 1));
     crash(&w);
     struct hky_relay_cap shown[HKY_CAPS_MAX];
-    unsigned n = caps_show(w.caps, w.account, w.now_ms, shown);
+    unsigned n = schedule_caps_show(w.caps, w.account, w.now_ms, shown);
     assert_int_equal(n, 2);
     for (unsigned i = 0; i < n; i++)
         assert_int_not_equal(shown[i].used, 0);
@@ -361,14 +362,14 @@ static void a_window_that_takes_the_place_of_another_is_new(void **state)
     take(&w, 1);
     w.is_reserving = false;
     reach_disk(&w);
-    caps_reserved(w.caps, w.account, true);
+    schedule_caps_reserved(w.caps, w.account, true);
     assert_true(take(&w, 1));
-    caps_done(w.caps, &w.jobs[--w.n_jobs].slots, w.now_ms);
+    schedule_caps_done(w.caps, &w.jobs[--w.n_jobs].slots, w.now_ms);
     w.relay.n_caps = 1;
     w.relay.caps[0] = (struct hky_cap){5, 50, false, false, "5/50s"};
-    caps_set(w.caps, &w.relay, ACCOUNT);
+    schedule_caps_set(w.caps, &w.relay, ACCOUNT);
     struct hky_relay_cap shown[HKY_CAPS_MAX];
-    assert_int_equal(caps_show(w.caps, w.account, w.now_ms, shown), 1);
+    assert_int_equal(schedule_caps_show(w.caps, w.account, w.now_ms, shown), 1);
     assert_int_equal(shown[0].used, 1); /* what the longer ones know */
     assert_false(take(&w, 1));          /* the record that was reserved by has no such window */
     assert_true(w.is_reserving);
@@ -397,20 +398,20 @@ static void the_next_slot_of_a_full_cap_is_told(void **state)
         for (unsigned k = 0; k < CASES[i].n_sent;) {
             struct caps_slots slots;
             int64_t until_ms;
-            if (caps_take(w.caps, w.account, 0, 1, w.now_ms, &slots, &until_ms) == CAPS_TAKEN) {
-                caps_done(w.caps, &slots, w.now_ms);
+            if (schedule_caps_take(w.caps, w.account, 0, 1, w.now_ms, &slots, &until_ms) == CAPS_TAKEN) {
+                schedule_caps_done(w.caps, &slots, w.now_ms);
                 k++;
             }
             if (w.is_reserving) {
                 w.is_reserving = false;
-                caps_reserved(w.caps, w.account, true);
+                schedule_caps_reserved(w.caps, w.account, true);
             }
         }
         pass_ns(&w, CASES[i].later_ms * 1000000);
         print_message("%s\n", CASES[i].name);
-        assert_int_equal(caps_show(w.caps, w.account, w.now_ms, shown), 1);
+        assert_int_equal(schedule_caps_show(w.caps, w.account, w.now_ms, shown), 1);
         assert_int_equal(shown[0].next_at_ms, CASES[i].next_ms != 0 ? START + CASES[i].next_ms : 0);
-        assert_int_equal(caps_free_at(w.caps, w.account, w.now_ms),
+        assert_int_equal(schedule_caps_free_at(w.caps, w.account, w.now_ms),
                          CASES[i].next_ms != 0 ? START + CASES[i].next_ms : w.now_ms);
         world_fini(&w);
     }
@@ -423,15 +424,15 @@ static void send_at(struct world *w, int64_t at_ms, unsigned n)
     for (unsigned i = 0; i < n;) {
         struct caps_slots slots;
         int64_t until_ms;
-        enum caps_answer answer = caps_take(w->caps, w->account, 0, 1, w->now_ms, &slots, &until_ms);
+        enum caps_answer answer = schedule_caps_take(w->caps, w->account, 0, 1, w->now_ms, &slots, &until_ms);
         assert_int_not_equal(answer, CAPS_WAIT);
         if (answer == CAPS_TAKEN) {
-            caps_done(w->caps, &slots, w->now_ms);
+            schedule_caps_done(w->caps, &slots, w->now_ms);
             i++;
         }
         if (w->is_reserving) {
             w->is_reserving = false;
-            caps_reserved(w->caps, w->account, true);
+            schedule_caps_reserved(w->caps, w->account, true);
         }
     }
 }
@@ -444,7 +445,7 @@ static void joined_slots_end_with_the_last_of_them(void **state)
     world_init(&w, 1, (const struct hky_cap[]){{300, 2, false, false, "300/2s"}}, 1);
     send_at(&w, START, 1);
     send_at(&w, START + 5, 299);
-    assert_int_equal(caps_free_at(w.caps, w.account, START + 5), START + 2006);
+    assert_int_equal(schedule_caps_free_at(w.caps, w.account, START + 5), START + 2006);
     go_to(&w, START + 2005);
     assert_false(take(&w, 1));
     go_to(&w, START + 2006);
@@ -474,11 +475,11 @@ static void a_clock_that_goes_back_gives_no_slot_early(void **state)
     go_to(&w, START + 50000);
     (void)take(&w, 1);
     w.is_reserving = false;
-    caps_reserved(w.caps, w.account, true);
+    schedule_caps_reserved(w.caps, w.account, true);
     assert_true(take(&w, 1));
     go_to(&w, START);
-    caps_done(w.caps, &w.jobs[--w.n_jobs].slots, w.now_ms);
-    assert_int_equal(caps_free_at(w.caps, w.account, START), START + 50000 + 60001);
+    schedule_caps_done(w.caps, &w.jobs[--w.n_jobs].slots, w.now_ms);
+    assert_int_equal(schedule_caps_free_at(w.caps, w.account, START), START + 50000 + 60001);
     go_to(&w, START + 60001);
     assert_false(take(&w, 1));
     go_to(&w, START + 50000 + 60001);
@@ -504,12 +505,12 @@ static void a_restart_knows_the_wall_clock(void **state)
             (void)take(&w, 1);
         assert_true(w.is_reserving); /* a record with two that were sent, one under way, one to be taken */
         reach_disk(&w);
-        caps_free(&w.caps);
+        schedule_caps_free(&w.caps);
         w.clock.wall_shift_ms += CASES[i].clock_set_ms;
         go_to(&w, START + 1000);
         w.clock.stopped_at_ms = START + 1000;
         start(&w);
-        int64_t free_ms = caps_free_at(w.caps, w.account, w.now_ms) - w.now_ms;
+        int64_t free_ms = schedule_caps_free_at(w.caps, w.account, w.now_ms) - w.now_ms;
         if (free_ms > CASES[i].free_ms + 1 || free_ms < CASES[i].free_ms - 1)
             fail_msg("%s: free after %lld ms", CASES[i].name, (long long)free_ms);
         world_fini(&w);
@@ -527,7 +528,7 @@ static void hostile_records_are_refused(void **state)
             junk[k] = (char)pick(&w, 256);
         junk[0] = 1;
         junk[9] = (char)pick(&w, 9);
-        caps_restore(w.caps, HKY_STR(ACCOUNT), hky_str_of(junk, pick(&w, sizeof junk + 1)), w.now_ms);
+        schedule_caps_restore(w.caps, HKY_STR(ACCOUNT), hky_str_of(junk, pick(&w, sizeof junk + 1)), w.now_ms);
     }
     world_fini(&w);
 }

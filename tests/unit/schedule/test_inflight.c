@@ -138,38 +138,38 @@ static void the_file_itself(void **state)
     struct hky_error e;
     struct stat st;
     (void)state;
-    assert_int_equal(inflight_open(dir, 3, true, &f, &e), HKY_OK);
+    assert_int_equal(schedule_inflight_open(dir, 3, true, &f, &e), HKY_OK);
     assert_int_equal(stat(file(), &st), 0);
     assert_int_equal(st.st_mode & 07777, 0600);
     assert_int_equal(st.st_size, 3 * OCTETS);
-    inflight_forget(f);
-    uint32_t first = inflight_put(f, 2, 41), second = inflight_put(f, 2, 42);
+    schedule_inflight_forget(f);
+    uint32_t first = schedule_inflight_put(f, 2, 41), second = schedule_inflight_put(f, 2, 42);
     assert_true(first != 0 && second != 0 && first != second);
-    inflight_end(f, 2, first, 7);
-    inflight_written(f, 2, 6); /* its result is not written yet */
+    schedule_inflight_end(f, 2, first, 7);
+    schedule_inflight_written(f, 2, 6); /* its result is not written yet */
     for (int i = 0; i < INFLIGHT_SLOTS - 3; i++)
-        assert_true(inflight_put(f, 2, 1000 + (uint64_t)i) != 0);
-    assert_int_equal(inflight_put(f, 2, 5), 0); /* full: not noted, but that it was not is */
-    assert_true(inflight_put(f, 0, 43) != 0);
-    uint32_t over = inflight_put(f, 0, 44);
-    inflight_end(f, 0, over, 8);
-    inflight_written(f, 0, 8);
+        assert_true(schedule_inflight_put(f, 2, 1000 + (uint64_t)i) != 0);
+    assert_int_equal(schedule_inflight_put(f, 2, 5), 0); /* full: not noted, but that it was not is */
+    assert_true(schedule_inflight_put(f, 0, 43) != 0);
+    uint32_t over = schedule_inflight_put(f, 0, 44);
+    schedule_inflight_end(f, 0, over, 8);
+    schedule_inflight_written(f, 0, 8);
     static char kept[3 * OCTETS];
     keep_file(kept, sizeof kept);
-    inflight_close(&f);
+    schedule_inflight_close(&f);
     put_file(kept, sizeof kept);
-    assert_int_equal(inflight_open(dir, 1, true, &f, &e), HKY_OK); /* fewer workers than before */
-    assert_int_equal(inflight_was(f, 41), INFLIGHT_ENDED);
-    assert_int_equal(inflight_was(f, 42), INFLIGHT_SENDING);
-    assert_int_equal(inflight_was(f, 43), INFLIGHT_SENDING);
-    assert_int_equal(inflight_was(f, 44), INFLIGHT_NOT);
-    assert_int_equal(inflight_was(f, 0), INFLIGHT_NOT);
-    assert_true(inflight_was_overfull(f));
-    inflight_forget(f);
-    assert_int_equal(inflight_was(f, 42), INFLIGHT_NOT);
+    assert_int_equal(schedule_inflight_open(dir, 1, true, &f, &e), HKY_OK); /* fewer workers than before */
+    assert_int_equal(schedule_inflight_was(f, 41), INFLIGHT_ENDED);
+    assert_int_equal(schedule_inflight_was(f, 42), INFLIGHT_SENDING);
+    assert_int_equal(schedule_inflight_was(f, 43), INFLIGHT_SENDING);
+    assert_int_equal(schedule_inflight_was(f, 44), INFLIGHT_NOT);
+    assert_int_equal(schedule_inflight_was(f, 0), INFLIGHT_NOT);
+    assert_true(schedule_inflight_was_overfull(f));
+    schedule_inflight_forget(f);
+    assert_int_equal(schedule_inflight_was(f, 42), INFLIGHT_NOT);
     assert_int_equal(stat(file(), &st), 0);
     assert_int_equal(st.st_size, OCTETS);
-    inflight_close(&f);
+    schedule_inflight_close(&f);
 }
 
 /* What was too many is forgotten when the results of the last of them are written. */
@@ -181,25 +181,25 @@ static void too_many_are_over_some_time(void **state)
     static char kept[OCTETS];
     (void)state;
     for (int round = 0; round < 2; round++) {
-        assert_int_equal(inflight_open(dir, 1, true, &f, &e), HKY_OK);
-        assert_int_equal(inflight_was_overfull(f), round == 1);
-        inflight_forget(f);
+        assert_int_equal(schedule_inflight_open(dir, 1, true, &f, &e), HKY_OK);
+        assert_int_equal(schedule_inflight_was_overfull(f), round == 1);
+        schedule_inflight_forget(f);
         for (unsigned i = 0; i <= INFLIGHT_SLOTS; i++) {
-            slots[i] = inflight_put(f, 0, i + 1);
+            slots[i] = schedule_inflight_put(f, 0, i + 1);
             assert_int_equal(slots[i] == 0, i >= INFLIGHT_SLOTS - 1);
         }
         for (unsigned i = 0; i <= INFLIGHT_SLOTS; i++)
-            inflight_end(f, 0, slots[i], i);
-        inflight_written(f, 0, round == 0 ? INFLIGHT_SLOTS - 1 : INFLIGHT_SLOTS);
+            schedule_inflight_end(f, 0, slots[i], i);
+        schedule_inflight_written(f, 0, round == 0 ? INFLIGHT_SLOTS - 1 : INFLIGHT_SLOTS);
         keep_file(kept, sizeof kept);
-        inflight_close(&f);
+        schedule_inflight_close(&f);
         put_file(kept, sizeof kept);
     }
-    assert_int_equal(inflight_open(dir, 1, true, &f, &e), HKY_OK);
-    assert_false(inflight_was_overfull(f));
+    assert_int_equal(schedule_inflight_open(dir, 1, true, &f, &e), HKY_OK);
+    assert_false(schedule_inflight_was_overfull(f));
     for (unsigned i = 0; i <= INFLIGHT_SLOTS; i++)
-        assert_int_equal(inflight_was(f, i + 1), INFLIGHT_NOT);
-    inflight_close(&f);
+        assert_int_equal(schedule_inflight_was(f, i + 1), INFLIGHT_NOT);
+    schedule_inflight_close(&f);
 }
 
 /* A result that the journal has not written counts, and is no stop while it was sent. */
@@ -249,18 +249,18 @@ static void what_stands_in_the_way(void **state)
     struct hky_error e;
     (void)state;
     assert_int_equal(symlink("/etc/hostname", file()), 0);
-    assert_int_equal(inflight_open(dir, 1, true, &f, &e), HKY_E_IO);
+    assert_int_equal(schedule_inflight_open(dir, 1, true, &f, &e), HKY_E_IO);
     assert_null(f);
     unlink(file());
     assert_int_equal(mkfifo(file(), 0600), 0);
-    assert_int_equal(inflight_open(dir, 1, true, &f, &e), HKY_E_IO);
+    assert_int_equal(schedule_inflight_open(dir, 1, true, &f, &e), HKY_E_IO);
     unlink(file());
-    assert_int_equal(inflight_put(NULL, 0, 1), 0);
-    inflight_end(NULL, 0, 1, 1);
-    inflight_written(NULL, 0, 1);
-    inflight_forget(NULL);
-    assert_int_equal(inflight_was(NULL, 1), INFLIGHT_NOT);
-    assert_false(inflight_was_overfull(NULL));
+    assert_int_equal(schedule_inflight_put(NULL, 0, 1), 0);
+    schedule_inflight_end(NULL, 0, 1, 1);
+    schedule_inflight_written(NULL, 0, 1);
+    schedule_inflight_forget(NULL);
+    assert_int_equal(schedule_inflight_was(NULL, 1), INFLIGHT_NOT);
+    assert_false(schedule_inflight_was_overfull(NULL));
 }
 
 int main(void)

@@ -258,12 +258,12 @@ static void a_lane_made_while_a_reload_is_on_its_way_has_its_caps(void **state)
     reload_to = &st.second.policy;
     st.plan = fake_plan((struct hky_step[]){fake_step("rental")}, 1);
     struct hky_message *m = fake_message(1, START, "", 1, (const char *const[]){"a@x.example"});
-    hky_schedule_enqueue(st.r.schedule, 0, m); /* no plan: asked, and placed under the policy that is on its way out */
+    hky_schedule_enqueue(st.r.schedule, 0, m); /* no plan: asked and dispatched under the policy on its way out */
     const struct account *account = hky_map_get(&st.r.schedule->accounts, HKY_STR("rental"));
     assert_non_null(account);
     struct hky_relay_cap shown[HKY_CAPS_MAX];
     assert_non_null(account->caps); /* relay list would set them, so it is not asked */
-    assert_int_equal(caps_show(st.r.schedule->caps, account->caps, START, shown), 1);
+    assert_int_equal(schedule_caps_show(st.r.schedule->caps, account->caps, START, shown), 1);
     assert_string_equal(shown[0].text, "1/h");
     st.r.decide = decide;
     turns(&st);
@@ -321,10 +321,10 @@ static void states_are_entered_by_the_edges_of_a_table(void **state)
     };
     (void)state;
     for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++)
-        assert_int_equal(recipient_may_enter(CASES[i].from, CASES[i].to), CASES[i].may);
+        assert_int_equal(schedule_recipient_may_enter(CASES[i].from, CASES[i].to), CASES[i].may);
     for (unsigned from = HKY_RCPT_DELIVERED; from < HKY_RCPT_STATE_N; from++)
         for (unsigned to = 0; to < HKY_RCPT_STATE_N; to++)
-            assert_false(recipient_may_enter((enum hky_recipient_state)from, (enum hky_recipient_state)to));
+            assert_false(schedule_recipient_may_enter((enum hky_recipient_state)from, (enum hky_recipient_state)to));
 }
 
 static void changes_of_state_are_traced(void **state)

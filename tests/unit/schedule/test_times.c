@@ -157,7 +157,8 @@ static void a_function_is_asked_again_after_a_quarter_of_an_hour(void **state)
     stage_end(&st);
 }
 
-/* One a day: everybody waits longer than a quarter of an hour, is asked again, and keeps the place and `within`. */
+/* One a day: everybody waits longer than a quarter of an hour, is asked again, and stays at the head with its `within`.
+ */
 static void asked_again_it_keeps_its_place(void **state)
 {
     (void)state;

@@ -448,7 +448,7 @@ static void the_list_has_nobody_twice(void **state)
     crowd_fini(&c);
 }
 
-/* More than one turn places: the others are held where they wait for theirs. */
+/* More than one turn dispatches: the others are held where they wait for theirs. */
 static void those_that_wait_to_be_placed_are_held_and_released(void **state)
 {
     (void)state;

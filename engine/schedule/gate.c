@@ -1,4 +1,4 @@
-#include "breaker.h"
+#include "gate.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -9,11 +9,11 @@
 #define PAUSE_FIRST_SEC  60
 #define PAUSE_MOST_SEC   3600
 
-static void note(struct gate *g)
+static void update_must_ask(struct gate *g)
 {
-    bool is_troubled = g->breaker != BREAKER_CLOSED || g->paused_until_ms != 0 || g->failures > 0 || g->pause_sec > 0 ||
-                       g->is_announced;
-    __atomic_store_n(&g->is_troubled, is_troubled, __ATOMIC_RELEASE);
+    bool must_ask = g->breaker != BREAKER_CLOSED || g->paused_until_ms != 0 || g->failures > 0 || g->pause_sec > 0 ||
+                    g->is_announced;
+    __atomic_store_n(&g->must_ask, must_ask, __ATOMIC_RELEASE);
 }
 
 static bool announce(struct gate *g)
@@ -28,7 +28,7 @@ static void because(struct gate *g, const char *why)
     snprintf(g->why, sizeof g->why, "%s", why != NULL ? why : "");
 }
 
-enum gate_answer gate_ask(struct gate *g, int64_t now_ms, bool take, int64_t *until_ms)
+enum gate_answer schedule_gate_ask(struct gate *g, int64_t now_ms, bool take, int64_t *until_ms)
 {
     *until_ms = now_ms;
     if (g->paused_until_ms > now_ms) {
@@ -53,12 +53,12 @@ enum gate_answer gate_ask(struct gate *g, int64_t now_ms, bool take, int64_t *un
     if (take) {
         g->paused_until_ms = 0;
         g->breaker = BREAKER_PROBING;
-        note(g);
+        update_must_ask(g);
     }
     return GATE_PROBE;
 }
 
-bool gate_on_good(struct gate *g)
+bool schedule_gate_on_success(struct gate *g)
 {
     if (g->paused_until_ms != 0)
         return false; /* paused meanwhile by another job: stays so */
@@ -68,11 +68,11 @@ bool gate_on_good(struct gate *g)
     g->open_ms = 0;
     g->pause_sec = 0;
     g->is_announced = false;
-    note(g);
+    update_must_ask(g);
     return is_news;
 }
 
-bool gate_on_failure(struct gate *g, bool was_probe, bool is_tls, int64_t now_ms, const char *why)
+bool schedule_gate_on_failure(struct gate *g, bool was_probe, bool is_tls, int64_t now_ms, const char *why)
 {
     g->failures++;
     bool opens = ((was_probe || is_tls) && g->breaker != BREAKER_OPEN) ||
@@ -87,20 +87,20 @@ bool gate_on_failure(struct gate *g, bool was_probe, bool is_tls, int64_t now_ms
         because(g, why);
         is_news = announce(g);
     }
-    note(g);
+    update_must_ask(g);
     return is_news;
 }
 
-void gate_on_nothing(struct gate *g, bool was_probe, int64_t now_ms)
+void schedule_gate_on_unused(struct gate *g, bool was_probe, int64_t now_ms)
 {
     if (was_probe && g->breaker == BREAKER_PROBING) {
         g->breaker = BREAKER_OPEN; /* the next one is the probe */
         g->open_until_ms = now_ms;
-        note(g);
+        update_must_ask(g);
     }
 }
 
-bool gate_pause(struct gate *g, uint32_t named_sec, bool is_login, int64_t now_ms, const char *why)
+bool schedule_gate_pause(struct gate *g, uint32_t named_sec, bool is_login, int64_t now_ms, const char *why)
 {
     if (g->paused_until_ms > now_ms && named_sec == 0)
         return false; /* replies to jobs that were under way when the first came */
@@ -114,11 +114,11 @@ bool gate_pause(struct gate *g, uint32_t named_sec, bool is_login, int64_t now_m
     g->breaker = BREAKER_CLOSED;
     because(g, why);
     bool is_news = announce(g);
-    note(g);
+    update_must_ask(g);
     return is_news;
 }
 
-void gate_login_anew(struct gate *g, int64_t now_ms)
+void schedule_gate_retry_login(struct gate *g, int64_t now_ms)
 {
     if (g->is_tls && g->breaker == BREAKER_OPEN && g->open_until_ms > now_ms) {
         g->open_until_ms = now_ms; /* the next one is the probe */
@@ -128,16 +128,16 @@ void gate_login_anew(struct gate *g, int64_t now_ms)
         return;
     g->paused_until_ms = now_ms; /* the next one is the probe */
     g->pause_sec = 0;
-    note(g);
+    update_must_ask(g);
 }
 
-bool gate_resume(struct gate *g)
+bool schedule_gate_resume(struct gate *g)
 {
     g->paused_until_ms = 0;
-    return gate_on_good(g);
+    return schedule_gate_on_success(g);
 }
 
-int64_t gate_until_ms(const struct gate *g)
+int64_t schedule_gate_closed_until_ms(const struct gate *g)
 {
     int64_t until = g->breaker == BREAKER_OPEN ? g->open_until_ms : 0;
     return g->paused_until_ms > until ? g->paused_until_ms : until;

@@ -1,5 +1,5 @@
 /*
- * Where a recipient belongs whose time has come: to a lane, to parking, hold or its end.
+ * Sends a recipient on whose time has come: to its lane, to parking, to the held ones, or to its end.
  */
 #include "internal.h"
 
@@ -15,10 +15,10 @@ static void send_home(struct hky_shard *sh, unsigned home, struct hky_recipient 
     recipients_append(&sh->out[home], r);
     counter_add(&sh->n.moving, 1);
     sh->out_mask |= UINT64_C(1) << (home % 64);
-    shard_turn_later(sh);
+    schedule_shard_request_turn(sh);
 }
 
-int64_t recipient_gives_up_at(const struct hky_recipient *r, const struct hky_step *step, int64_t now_ms)
+int64_t schedule_recipient_gives_up_at(const struct hky_recipient *r, const struct hky_step *step, int64_t now_ms)
 {
     int64_t at = r->expire_at_ms;
     if (step->within_sec != HKY_UNSET_SEC) {
@@ -39,12 +39,12 @@ static bool is_full(struct hky_shard *sh, const struct lane *l, const struct hky
 {
     if (step->wait_sec == HKY_UNSET_SEC || l->caps == NULL)
         return false;
-    int64_t now_ms = shard_mono(sh);
-    int64_t eta = caps_eta(sh->s->caps, l->caps, counter_get(&l->account->n_queued), now_ms);
+    int64_t now_ms = schedule_shard_mono(sh);
+    int64_t eta = schedule_caps_eta(sh->s->caps, l->caps, counter_get(&l->account->n_queued), now_ms);
     return eta > now_ms + (int64_t)step->wait_sec * 1000;
 }
 
-static void place_in_lane(struct hky_shard *sh, struct hky_recipient *r, int64_t now_ms)
+static void dispatch_to_lane(struct hky_shard *sh, struct hky_recipient *r, int64_t now_ms)
 {
     const struct hky_step *step = &r->plan->steps[r->step];
     const struct hky_relay *relay = schedule_relay(sh->s, sh->policy, step->relay);
@@ -52,26 +52,26 @@ static void place_in_lane(struct hky_shard *sh, struct hky_recipient *r, int64_t
         char why[160];
         snprintf(why, sizeof why, "policy_error: the plan names relay \"%.80s\", which the policy no longer has",
                  step->relay);
-        recipient_park(sh, r, why);
+        schedule_recipient_park(sh, r, why);
         return;
     }
-    const char *account = plan_account(relay, step);
+    const char *account = schedule_plan_account(relay, step);
     struct hky_str destination = destination_of(relay, r);
-    unsigned home = lane_home(sh->s, relay, account, destination);
+    unsigned home = schedule_lane_home(sh->s, relay, account, destination);
     if (home != sh->index) {
         send_home(sh, home, r);
         return;
     }
-    struct lane *l = shard_lane(sh, relay, account, destination);
+    struct lane *l = schedule_shard_lane(sh, relay, account, destination);
     bool is_late = is_full(sh, l, step);
-    lane_push(l, r, l == sh->keeps_place || sh->goes_first);
+    schedule_lane_push(l, r, l == sh->head_kept_in || sh->goes_to_head);
     int64_t until_ms;
-    shard_set_due(sh, r, recipient_gives_up_at(r, step, now_ms));
-    if (is_late && recipient_leave_step(sh, r, HKY_CLASS_FULL))
+    schedule_shard_set_due(sh, r, schedule_recipient_gives_up_at(r, step, now_ms));
+    if (is_late && schedule_recipient_leave_step(sh, r, HKY_CLASS_FULL))
         return;
-    if (lane_is_paused(l, &until_ms) && recipient_leave_step(sh, r, HKY_CLASS_PAUSED))
+    if (schedule_lane_is_paused(l, &until_ms) && schedule_recipient_leave_step(sh, r, HKY_CLASS_PAUSED))
         return;
-    shard_wake(sh, l);
+    schedule_shard_wake(sh, l);
 }
 
 static void begin_plan(struct hky_shard *sh, struct hky_recipient *r, int64_t now_ms, bool *is_over)
@@ -80,48 +80,48 @@ static void begin_plan(struct hky_shard *sh, struct hky_recipient *r, int64_t no
     hky_plan_first(sh->policy, r, &a);
     *is_over = a.action != HKY_ACTION_NEXT;
     if (*is_over) {
-        recipient_fail_for_author(sh, r);
+        schedule_recipient_fail_for_author(sh, r);
         return;
     }
     r->step = a.step;
     r->step_at_ms = now_ms;
 }
 
-void recipient_place(struct hky_shard *sh, struct hky_recipient *r)
+void schedule_recipient_dispatch(struct hky_shard *sh, struct hky_recipient *r)
 {
-    int64_t now_ms = shard_now(sh);
+    int64_t now_ms = schedule_shard_now(sh);
     if (r->unclean >= UNCLEAN_MOST) {
-        recipient_hold(
+        schedule_recipient_hold(
             sh, r,
             "the engine ended without warning three times while this message was being sent, maybe because of it; "
             "hikyaku queue release sends it after all");
         return;
     }
-    if (recipient_has_stale_plan(sh, r, now_ms) && !recipient_plan_anew(sh, r))
+    if (schedule_recipient_has_stale_plan(sh, r, now_ms) && !schedule_recipient_plan_anew(sh, r))
         return;
-    recipient_enter(sh, r, HKY_RCPT_QUEUED);
+    schedule_recipient_enter(sh, r, HKY_RCPT_QUEUED);
     if (r->expire_at_ms == 0)
-        r->expire_at_ms = plan_expire_at(sh->policy, r);
+        r->expire_at_ms = schedule_plan_expire_at(sh->policy, r);
     if (now_ms >= r->expire_at_ms) {
-        recipient_expire(sh, r);
+        schedule_recipient_expire(sh, r);
         return;
     }
     if (sh->policy->engine.reaches != NULL && !sh->s->is_everyone_reached &&
         !sh->policy->engine.reaches(sh->policy, r)) {
-        recipient_hold(sh, r, "engine.only_to does not name this recipient");
+        schedule_recipient_hold(sh, r, "engine.only_to does not name this recipient");
         return;
     }
     bool is_over = false;
     if (r->step_at_ms == 0)
         begin_plan(sh, r, now_ms, &is_over);
     if (!is_over)
-        place_in_lane(sh, r, now_ms);
+        dispatch_to_lane(sh, r, now_ms);
 }
 
-void recipient_place_anew(struct hky_shard *sh, struct hky_recipient *r)
+void schedule_recipient_redispatch(struct hky_shard *sh, struct hky_recipient *r)
 {
     counter_add(&sh->n.moving, 1); /* the policy may be asked meanwhile: it is never in nobody's count */
-    recipient_unplace(sh, r);
-    recipient_place(sh, r);
+    schedule_recipient_take_out(sh, r);
+    schedule_recipient_dispatch(sh, r);
     counter_add(&sh->n.moving, -1);
 }
