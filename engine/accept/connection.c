@@ -458,11 +458,12 @@ static const struct hky_listen *find_listen(const struct hky_policy *policy, con
     return NULL;
 }
 
-static void turn_away(int fd, const struct hky_listen *listen, const char *line)
+void hky_connection_turn_away(int fd, enum hky_listen_tls tls)
 {
-    if (listen != NULL && listen->tls != HKY_LISTEN_IMPLICIT)
-        (void)!send(fd, line, strlen(line), MSG_DONTWAIT | MSG_NOSIGNAL);
-    close(fd);
+    static const char line[] = "421 4.3.2 too many connections; try again later\r\n";
+
+    if (tls != HKY_LISTEN_IMPLICIT)
+        (void)!send(fd, line, sizeof line - 1, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
 void hky_connection_new(struct hky_gate *gate, int fd, const struct hky_connection_peer *peer)
@@ -473,7 +474,9 @@ void hky_connection_new(struct hky_gate *gate, int fd, const struct hky_connecti
 
     if (listen == NULL || fd > w->accept->fd_most ||
         !hky_client_enter(w->accept, &peer->addr, &policy->engine.bounds)) {
-        turn_away(fd, listen, "421 4.3.2 too many connections; try again later\r\n");
+        if (listen != NULL)
+            hky_connection_turn_away(fd, listen->tls);
+        close(fd);
         return;
     }
     struct hky_connection *c = hky_calloc(1, sizeof *c);

@@ -6,6 +6,7 @@
 
 #include "accept/session.h"
 #include "hikyaku/accept.h"
+#include "net/acceptor.h"
 #include "net/stream.h"
 
 #include <netinet/in.h>
@@ -28,8 +29,6 @@ struct hky_accept_worker {
     LIST_HEAD(, hky_pending) pending; /* submitted, not yet durable; may outlive their connections */
     LIST_HEAD(, hky_ask) asks;        /* secrets asked for; may outlive their connections */
     LIST_HEAD(, hky_gate) gates;
-    struct hky_timer pause; /* out of descriptors */
-    int spare_fd;
     uint64_t n_connections; /* this one and the following: atomic */
     uint64_t sessions_total, messages, recipients, refused;
     bool is_draining;
@@ -40,7 +39,7 @@ struct hky_gate {
     LIST_ENTRY(hky_gate) link;
     struct hky_accept_worker *worker;
     struct hky_door *door;
-    struct hky_watch *watch;
+    struct hky_acceptor *acceptor;
     int fd;
 };
 
@@ -81,7 +80,8 @@ struct hky_connection_peer {
     struct in6_addr addr; /* v4 as v4-mapped */
 };
 void hky_connection_new(struct hky_gate *gate, int fd, const struct hky_connection_peer *peer);
-void hky_connections_take_policy(struct hky_accept_worker *w); /* a new one is in force at the worker */
+void hky_connection_turn_away(int fd, enum hky_listen_tls tls); /* 421 where the client can read it; fd stays open */
+void hky_connections_take_policy(struct hky_accept_worker *w);  /* a new one is in force at the worker */
 void hky_connections_drain(struct hky_accept_worker *w);
 void hky_connections_free(struct hky_accept_worker *w); /* the loop has stopped */
 
@@ -92,12 +92,7 @@ bool hky_listen_allows(const struct hky_listen *l, const struct in6_addr *client
 bool hky_allow_is_everyone(const struct hky_cidr *allow, uint32_t n);
 
 /* sockets.c */
-union hky_sockaddr {
-    struct sockaddr sa;
-    struct sockaddr_in in;
-    struct sockaddr_in6 in6;
-};
-void hky_peer_of(const union hky_sockaddr *from, struct hky_connection_peer *peer);
+void hky_peer_of(const struct sockaddr_storage *from, struct hky_connection_peer *peer);
 /* No open relay, no passwords in clear beyond loopback: HKY_E_CONFIG with file:line and what to do. */
 enum hky_err hky_listen_check(const struct hky_listen *l, struct hky_error *e);
 enum hky_err hky_listen_certificate(const struct hky_policy *policy, const struct hky_listen *l, struct hky_tls **out,

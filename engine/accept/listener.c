@@ -9,9 +9,6 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define ACCEPT_TURN 64  /* connections taken in one turn */
-#define PAUSE_MS    100 /* without descriptors */
-
 /* --- doors --- */
 
 static void close_sockets(struct hky_accept *a, struct hky_door *door)
@@ -61,73 +58,34 @@ static void accept_add(struct hky_accept *a, struct hky_door *door)
 
 /* --- taking connections --- */
 
-/* Without a descriptor the listener would spin: one is kept for turning clients away, then all listeners rest. */
-static void out_of_descriptors(struct hky_gate *gate)
+static void on_taken(void *ctx, int fd, const struct sockaddr_storage *from)
 {
-    static const char line[] = "421 4.3.2 too many connections; try again later\r\n";
-    struct hky_accept_worker *w = gate->worker;
+    struct hky_connection_peer peer = {0};
 
-    if (w->spare_fd >= 0) {
-        close(w->spare_fd);
-        int fd = accept4(gate->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-        if (fd >= 0) {
-            (void)!send(fd, line, sizeof line - 1, MSG_DONTWAIT | MSG_NOSIGNAL);
-            close(fd);
-        }
-        w->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
-    }
-    if (!hky_timer_is_set(&w->pause))
-        hky_log(w->accept->params.log, HKY_LOG_ERROR, "descriptors",
-                "worker=%u no file descriptor left for clients; raise LimitNOFILE or lower bounds.connections",
-                w->index);
-    struct hky_gate *g;
-    LIST_FOREACH (g, &w->gates, link)
-        hky_watch_free(&g->watch);
-    hky_timer_set(&w->pause, PAUSE_MS);
+    hky_peer_of(from, &peer);
+    hky_connection_new(ctx, fd, &peer);
 }
 
-static void on_connect(void *ctx, int bits)
+static void on_no_descriptor(void *ctx, int fd, int sys, bool is_first)
 {
     struct hky_gate *gate = ctx;
+    struct hky_accept *a = gate->worker->accept;
 
-    (void)bits;
-    for (int i = 0; i < ACCEPT_TURN; i++) {
-        union hky_sockaddr from = {0};
-        socklen_t n = sizeof from;
-        struct hky_connection_peer peer = {0};
-        int fd = accept4(gate->fd, &from.sa, &n, SOCK_NONBLOCK | SOCK_CLOEXEC);
-
-        if (fd < 0) {
-            if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
-                out_of_descriptors(gate);
-            else if (errno == ECONNABORTED || errno == EINTR)
-                continue;
-            return;
-        }
-        hky_peer_of(&from, &peer);
-        hky_connection_new(gate, fd, &peer);
-    }
+    if (fd >= 0)
+        hky_connection_turn_away(fd, gate->door->tls_mode);
+    if (is_first)
+        hky_log(a->params.log, HKY_LOG_ERROR, "descriptors",
+                "worker=%u port=%u why=\"%s\" what=\"clients are turned away; raise LimitNOFILE or lower "
+                "bounds.connections\"",
+                gate->worker->index, gate->door->bound_port, strerror(sys));
 }
 
-static void gate_watch(struct hky_gate *gate)
-{
-    if (gate->watch == NULL)
-        gate->watch = hky_watch_new_level(gate->worker->loop, gate->fd, HKY_READABLE, on_connect, gate);
-}
-
-static void on_pause_over(struct hky_timer *timer)
-{
-    struct hky_accept_worker *w = HKY_CONTAINER(timer, struct hky_accept_worker, pause);
-    struct hky_gate *gate;
-
-    LIST_FOREACH (gate, &w->gates, link)
-        gate_watch(gate);
-}
+static const struct hky_acceptor_ops acceptor_ops = {.taken = on_taken, .refused = on_no_descriptor};
 
 static void gate_close(struct hky_gate *gate)
 {
     LIST_REMOVE(gate, link);
-    hky_watch_free(&gate->watch);
+    hky_acceptor_free(&gate->acceptor);
     close(gate->fd);
     hky_door_unref(&gate->door);
     free(gate);
@@ -179,8 +137,7 @@ static void run_open(struct hky_task *task)
     gate->fd = o->door->fds[o->worker->index];
     o->door->fds[o->worker->index] = -1;
     LIST_INSERT_HEAD(&o->worker->gates, gate, link);
-    if (!hky_timer_is_set(&o->worker->pause))
-        gate_watch(gate);
+    gate->acceptor = hky_acceptor_new(o->worker->loop, gate->fd, &acceptor_ops, gate);
     free(o);
 }
 
@@ -215,7 +172,6 @@ static void run_drain(struct hky_task *task)
     free(o);
     while (!LIST_EMPTY(&w->gates))
         gate_close(LIST_FIRST(&w->gates));
-    hky_timer_cancel(&w->pause);
     hky_connections_drain(w);
     w->is_draining = true;
     if (w->n_connections == 0 && __atomic_sub_fetch(&a->n_draining, 1, __ATOMIC_ACQ_REL) == 0)
@@ -288,12 +244,10 @@ static struct hky_accept *accept_alloc(const struct hky_accept_params *p)
                                         .decide = a->ops.decide,
                                         .enqueue = a->ops.enqueue,
                                         .event = a->ops.event};
-        w->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
         LIST_INIT(&w->connections);
         LIST_INIT(&w->pending);
         LIST_INIT(&w->asks);
         LIST_INIT(&w->gates);
-        hky_timer_init(&w->pause, w->loop, on_pause_over);
     }
     return a;
 }
@@ -468,10 +422,7 @@ void hky_accept_free(struct hky_accept **pa)
         while (!LIST_EMPTY(&w->gates))
             gate_close(LIST_FIRST(&w->gates));
         hky_connections_free(w);
-        hky_timer_cancel(&w->pause);
         hky_sasl_free(&w->sasl);
-        if (w->spare_fd >= 0)
-            close(w->spare_fd);
     }
     for (unsigned i = 0; i < a->n_doors; i++) {
         close_sockets(a, a->doors[i]);

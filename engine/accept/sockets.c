@@ -10,9 +10,16 @@
 
 #define BACKLOG 1024
 
-static bool parse_address(const char *text, uint16_t port, union hky_sockaddr *out, socklen_t *n)
+union address {
+    struct sockaddr sa;
+    struct sockaddr_in in;
+    struct sockaddr_in6 in6;
+    struct sockaddr_storage any;
+};
+
+static bool parse_address(const char *text, uint16_t port, union address *out, socklen_t *n)
 {
-    *out = (union hky_sockaddr){0};
+    *out = (union address){0};
     if (strcmp(text, "localhost") == 0)
         text = "127.0.0.1";
     if (text[0] == '\0' || strcmp(text, "*") == 0)
@@ -38,27 +45,29 @@ static void map_v4(const struct in_addr *v4, struct in6_addr *out)
     memcpy(out->s6_addr + 12, v4, 4);
 }
 
-void hky_peer_of(const union hky_sockaddr *from, struct hky_connection_peer *peer)
+void hky_peer_of(const struct sockaddr_storage *from, struct hky_connection_peer *peer)
 {
-    if (from->sa.sa_family == AF_INET)
-        map_v4(&from->in.sin_addr, &peer->addr);
+    union address at = {.any = *from};
+
+    if (at.sa.sa_family == AF_INET)
+        map_v4(&at.in.sin_addr, &peer->addr);
     else
-        peer->addr = from->in6.sin6_addr;
+        peer->addr = at.in6.sin6_addr;
     if (IN6_IS_ADDR_V4MAPPED(&peer->addr))
         inet_ntop(AF_INET, peer->addr.s6_addr + 12, peer->text, sizeof peer->text);
     else
         inet_ntop(AF_INET6, &peer->addr, peer->text, sizeof peer->text);
 }
 
-static bool is_loopback(const union hky_sockaddr *a)
+static bool is_loopback(const union address *a)
 {
     struct hky_connection_peer peer = {0};
 
-    hky_peer_of(a, &peer);
+    hky_peer_of(&a->any, &peer);
     return hky_peer_is_loopback(&peer.addr);
 }
 
-static int bound_socket(const union hky_sockaddr *at, socklen_t n, bool is_shared)
+static int bound_socket(const union address *at, socklen_t n, bool is_shared)
 {
     int one = 1, fd = socket(at->sa.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 
@@ -95,7 +104,7 @@ static enum hky_err bind_failed(const struct hky_listen *l, int sys, struct hky_
 enum hky_err hky_door_sockets(struct hky_accept *a, const struct hky_listen *l, struct hky_door *door,
                               struct hky_error *e)
 {
-    union hky_sockaddr at;
+    union address at;
     socklen_t n = 0, got = sizeof at;
     unsigned n_workers = a->params.n_workers;
 
@@ -127,7 +136,7 @@ enum hky_err hky_door_sockets(struct hky_accept *a, const struct hky_listen *l, 
 
 enum hky_err hky_listen_check(const struct hky_listen *l, struct hky_error *e)
 {
-    union hky_sockaddr at;
+    union address at;
     socklen_t n = 0;
 
     if (!parse_address(l->addr, l->port, &at, &n) || is_loopback(&at))

@@ -65,18 +65,21 @@ static void on_signal(void *ctx, int signo)
     hky_loop_stop(sink->loop);
 }
 
-static void on_readable(void *ctx, int bits)
+static void on_taken(void *ctx, int fd, const struct sockaddr_storage *from)
 {
-    struct hky_sink_listener *l = ctx;
-
-    (void)bits;
-    for (int i = 0; i < 64; i++) {
-        int fd = accept4(l->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-        if (fd < 0)
-            return;
-        hky_sink_session_start(l, fd);
-    }
+    (void)from;
+    hky_sink_session_start(ctx, fd);
 }
+
+static void on_no_descriptor(void *ctx, int fd, int sys, bool is_first)
+{
+    (void)ctx;
+    (void)fd;
+    if (is_first)
+        fprintf(stderr, "hikyaku sink: cannot take another connection: %s; raise `ulimit -n`\n", strerror(sys));
+}
+
+static const struct hky_acceptor_ops acceptor_ops = {.taken = on_taken, .refused = on_no_descriptor};
 
 /* ADDR:PORT, an IPv6 address in brackets; NULL: told what is wrong. */
 static struct addrinfo *address_of(const char *where, uint16_t *port)
@@ -119,7 +122,7 @@ static bool listen_at(struct hky_sink *sink, const char *where)
         return false;
     }
     freeaddrinfo(at);
-    l->watch = hky_watch_new_level(sink->loop, l->fd, HKY_READABLE, on_readable, l);
+    l->acceptor = hky_acceptor_new(sink->loop, l->fd, &acceptor_ops, l);
     sink->n_listeners++;
     return true;
 }
@@ -214,7 +217,7 @@ static int run(const struct hky_cli_command *self, int argc, char **argv)
     }
     hky_sink_sessions_close(&sink);
     for (unsigned i = 0; i < sink.n_listeners; i++) {
-        hky_watch_free(&sink.listeners[i].watch);
+        hky_acceptor_free(&sink.listeners[i].acceptor);
         close(sink.listeners[i].fd);
     }
     if (sink.index != NULL)

@@ -5,6 +5,7 @@
 #include "cli/cli.h"
 
 #include "hikyaku/outcome.h"
+#include "net/acceptor.h"
 #include "net/stream.h"
 
 #include <stdio.h>
@@ -20,7 +21,7 @@ struct hky_sink_listener {
     struct hky_sink *sink;
     int fd;
     uint16_t port;
-    struct hky_watch *watch;
+    struct hky_acceptor *acceptor;
 };
 
 struct hky_sink_rule {

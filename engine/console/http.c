@@ -4,6 +4,7 @@
 #include "base/endpoint.h"
 #include "console/console.h"
 
+#include "net/acceptor.h"
 #include "net/stream.h"
 
 #include <arpa/inet.h>
@@ -17,7 +18,6 @@
 #define REQUEST_MOST (16u << 10)
 #define WHOLE_MS     10000 /* for the whole exchange */
 #define PEERS_MOST   64
-#define REST_MS      200 /* without a descriptor to take a client with */
 
 struct peer {
     TAILQ_ENTRY(peer) link;
@@ -30,8 +30,7 @@ struct hky_console_http {
     struct hky_loop *loop;
     struct hky_console_ops ops;
     int fd;
-    struct hky_watch *watch;
-    struct hky_timer rest;
+    struct hky_acceptor *acceptor;
     unsigned n_peers;
     TAILQ_HEAD(, peer) peers;
 };
@@ -141,19 +140,12 @@ static void on_event(void *ctx, enum hky_stream_event ev, const struct hky_error
 
 static const struct hky_stream_ops stream_ops = {on_data, on_event};
 
-static void on_readable(void *ctx, int bits)
+static void on_taken(void *ctx, int fd, const struct sockaddr_storage *from)
 {
     struct hky_console_http *h = ctx;
-    int fd = accept4(h->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
     struct peer *p;
 
-    (void)bits;
-    if (fd < 0 && errno != EAGAIN) {
-        hky_watch_free(&h->watch);
-        hky_timer_set(&h->rest, REST_MS);
-    }
-    if (fd < 0)
-        return;
+    (void)from;
     if (h->n_peers >= PEERS_MOST) {
         close(fd);
         return;
@@ -166,12 +158,7 @@ static void on_readable(void *ctx, int bits)
     h->n_peers++;
 }
 
-static void on_rested(struct hky_timer *timer)
-{
-    struct hky_console_http *h = HKY_CONTAINER(timer, struct hky_console_http, rest);
-
-    h->watch = hky_watch_new_level(h->loop, h->fd, HKY_READABLE, on_readable, h);
-}
+static const struct hky_acceptor_ops acceptor_ops = {.taken = on_taken};
 
 static enum hky_err parse_loopback(const char *addr, struct sockaddr_in *in, struct hky_error *e)
 {
@@ -214,8 +201,7 @@ enum hky_err hky_console_http_new(struct hky_loop *loop, const char *addr, const
         free(h);
         return err;
     }
-    hky_timer_init(&h->rest, loop, on_rested);
-    on_rested(&h->rest);
+    h->acceptor = hky_acceptor_new(loop, h->fd, &acceptor_ops, h);
     *out = h;
     return HKY_OK;
 }
@@ -228,8 +214,7 @@ void hky_console_http_free(struct hky_console_http **http)
     *http = NULL;
     if (h == NULL)
         return;
-    hky_timer_cancel(&h->rest);
-    hky_watch_free(&h->watch);
+    hky_acceptor_free(&h->acceptor);
     while ((p = TAILQ_FIRST(&h->peers)) != NULL)
         close_peer(p);
     close(h->fd);
