@@ -9,7 +9,7 @@ import subprocess
 import threading
 import time
 
-from harness import free_ports, read_lines, wait_for
+from harness import free_ports, let_pass, read_lines, wait_for
 from measure import anon_octets, fdatasync_seconds, median, percentile
 from peers import Shape, Sink, Wrong, end, policy, spawn, timed
 
@@ -79,7 +79,7 @@ def when_open(port, limit=60):
         try:
             return time.monotonic(), socket.create_connection(("127.0.0.1", port), timeout=5)
         except OSError:
-            time.sleep(0.0005)
+            let_pass(0.0005, "half a millisecond between two tries")
     raise Wrong(f"nothing listens on {port} after {limit} s")
 
 
@@ -142,7 +142,7 @@ def empty_memory(world):
     _, p = run_engine(world, path, world.path("empty"))
     try:
         when_open(port)[1].close()
-        time.sleep(0.5)
+        let_pass(0.5, "the engine comes to rest before its memory is measured")
         return anon_octets(p.pid)
     finally:
         stop_engine(p)
@@ -157,7 +157,7 @@ def wait_for_queue(world, spool, n, patience=60):
             return time.monotonic()
         if time.monotonic() > stop:
             raise Wrong(f"only {sum(queue.values())} of {n} recipients {patience} s after a restart: {queue}")
-        time.sleep(0.1)
+        let_pass(0.1, "a moment between two looks at the queue")
 
 
 def restart(world, n):
@@ -194,7 +194,7 @@ def restart(world, n):
                 raise Wrong("nothing was delivered within 300 s of a restart")
             figures[f"{kind}_first_ms"] = (catcher.at - start) * 1e3
             figures[f"{kind}_all_ms"] = (wait_for_queue(world, spool, n - 64) - start) * 1e3
-            time.sleep(0.5)
+            let_pass(0.5, "the engine comes to rest before its memory is measured")
             figures[f"{kind}_octets"] = anon_octets(p.pid)
         finally:
             if kind == "stopped":

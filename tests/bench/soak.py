@@ -20,7 +20,7 @@ import sys
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
-from harness import World, answers, free_ports, wait_for  # noqa: E402
+from harness import World, answers, free_ports, let_pass, wait_for  # noqa: E402
 
 POLICY = """
 engine { hostname = "soak.example", listen = "127.0.0.1:{port}", http = false, owner = "o@soak.example",
@@ -184,7 +184,7 @@ def run(args, world):
         elif down is not None and at - down[1] > 10:
             sinks[down[0]] = start_sink(world, f"sink-{down[0]}", ports[down[0]], args.latency)
             down = None
-        time.sleep(1)
+        let_pass(1, "a second between two acts of the operator")
     result = json.loads(generator.communicate()[0].splitlines()[-1])
     n_acked += result["acked"]
     if down is not None:

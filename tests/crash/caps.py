@@ -3,9 +3,9 @@
 Counted are MAIL commands: the sink writes down when it saw each. No window of the cap's length may hold one more.
 """
 import signal
-import time
 
 from common import holds, none, note, part, policy_of, restart, sound_log, start_load
+from harness import let_pass
 
 CAPPED, WINDOW_MS = 10, 2000
 
@@ -36,7 +36,7 @@ def caps(world, options, rng):
     load = start_load(world, engine, 150 * wanted, rate=60, size=2000, domains="a.example=2,b.example=1,c.example=2", connections=4)
     acts = []
     for k in range(wanted):
-        time.sleep(rng.uniform(0.3, 3.0))
+        let_pass(rng.uniform(0.3, 3.0), "mail flows until the next act")
         act = ("kill", "reload", "restart", "kill")[k % 4]
         acts.append(act)
         if act == "reload":
@@ -49,7 +49,7 @@ def caps(world, options, rng):
             holds(engine.stop() == 0, "stops cleanly")
             restart(engine)
     load.kill()
-    time.sleep(3)
+    let_pass(3, "a window and a half in which the cap is seen to hold")
     rows = [r for r in world.received() if r["port"] == sink.ports[0]]
     holds(engine.stop() == 0, "stops cleanly")
     sound_log(engine)

@@ -8,9 +8,9 @@ import random
 import re
 import signal
 import threading
-import time
 
 from common import Came, Sent, check_sums, drained, end_load, holds, note, part, policy_of, restart, seq_of, sound_log, start_load
+from harness import let_pass
 
 CONNECTIONS = 6  # a relay
 COMMIT_RESULTS = 64  # results that one commit may hold, generously
@@ -96,7 +96,7 @@ def kills(world, options, rng):
     operator.start()
     slowest = 0
     for _ in range(wanted):
-        time.sleep(min(0.05 + rng.expovariate(1 / 0.35), 2.0))
+        let_pass(min(0.05 + rng.expovariate(1 / 0.35), 2.0), "mail flows until the kill")
         holds(load.p.poll() is None, "the generator has ended")
         engine.kill()
         slowest = max(slowest, restart(engine))

@@ -18,7 +18,7 @@ import time
 
 from common import (Came, Fresh, Sent, ask, disk_library, end_load, fast_folder, holds, none, note, part, policy_of, queue_rows,
                     retry_all, seq_of, sound_log, start_load, with_disk)
-from harness import Process, free_ports, wait_for
+from harness import Process, free_ports, let_pass, wait_for
 
 ENTRY = struct.Struct("=c3xIQQQQq")
 SECTOR = 512
@@ -200,7 +200,7 @@ def record(world, options, rng):
             engine.env["DISK_KILL"] = str(kill)
         engine.spawn()
     end_load(load, 300)
-    time.sleep(2.5)  # freeing and copying go on
+    let_pass(2.5, "segments are freed and copied after the load, as part of what is recorded")
     stats = ask(engine.spool, {"cmd": "status"}) or {}
     code = engine.stop()
     if code == -signal.SIGKILL and "DISK_KILL" in engine.env:  # the load was over before the last of the calls to be killed at

@@ -74,7 +74,7 @@ def listener_gets_tls(world):
     reload(world, engine, 0)
 
     def offered():
-        with smtplib.SMTP("127.0.0.1", engine.port, timeout=10) as s:
+        with smtplib.SMTP("127.0.0.1", engine.port, "client.example", timeout=10) as s:
             s.ehlo()
             return s.has_extn("starttls") and s.starttls()[0] == 220
     wait_for(offered, why="STARTTLS is offered")

@@ -5,6 +5,7 @@ import socket
 import ssl
 import time
 
+from harness import is_read, wait_for
 from peers import Client, PLAIN, SMUG, case
 
 
@@ -167,10 +168,7 @@ def commands_between_chunks(w):
     c.expect(250)
     assert w.n_sessions_files(), "a big body has its file"
     c.do("RSET", 250)
-    deadline = time.monotonic() + 5
-    while w.n_sessions_files() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not w.n_sessions_files(), "the file of a dropped body stays"
+    wait_for(lambda: not w.n_sessions_files(), 20, 0.05, "the file of a dropped body goes")
     c.close()
 
 
@@ -181,7 +179,7 @@ def tls_ends_inside_a_chunk(w):
     c.do(f"AUTH PLAIN {PLAIN}", 235)
     c.envelope()
     c.send(b"BDAT 100\r\nnever ended")
-    time.sleep(0.1)
+    wait_for(lambda: is_read(c.socket), 20, 0.01, "the engine has the part of the chunk")
     raw = socket.socket(fileno=os.dup(c.socket.fileno()))
     try:
         c.socket.settimeout(1)
@@ -195,7 +193,7 @@ def tls_ends_inside_a_chunk(w):
         pass
     raw.close()
     c.close()
-    time.sleep(0.1)
+    w.alive()  # what came before it would be out by then
     assert not w.sink.has(b"never ended")
 
 
@@ -216,9 +214,7 @@ def dots_of_japanese_carriers(w):
     def arrived():
         with w.sink.changed:
             return {r.split(b"<")[1].split(b">")[0] for _, rs, raw in w.sink.messages if w.marker.strip() in raw for r in rs}
-    deadline = time.monotonic() + 5
-    while len(arrived()) < 4 and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_for(lambda: len(arrived()) >= 4, 20, 0.05, "all four arrive")
     assert arrived() == {b'"abc..def"@docomo.ne.jp', b'"abc."@ezweb.ne.jp', b'".abc"@docomo.ne.jp', b'"a...b"@ezweb.ne.jp'}, arrived()
 
 

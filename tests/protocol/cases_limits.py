@@ -6,6 +6,7 @@ import subprocess
 import threading
 import time
 
+from harness import wait_for
 from peers import case
 
 
@@ -207,7 +208,4 @@ def clients_that_go_in_every_way(w):
             c.expect(354)
             c.send(b"Subject: half\r\n\r\n" + b"x" * (i * 50) + (b"\r\n.\r\n" if i % 5 == 0 else b""))
         go(c, how)
-    deadline = time.monotonic() + 20
-    while sessions() > 0:
-        assert time.monotonic() < deadline, f"{sessions()} sessions stay"
-        time.sleep(0.05)
+    wait_for(lambda: sessions() == 0, 20, 0.05, "no session stays")

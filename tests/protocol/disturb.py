@@ -22,7 +22,7 @@ import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [HERE, os.path.join(HERE, "..", "support")]
-from harness import World, wait_for  # noqa: E402
+from harness import World, let_pass, wait_for  # noqa: E402
 from relays import Relay  # noqa: E402
 
 POLICY = """
@@ -81,7 +81,7 @@ class Bench:
             try:
                 run()
             except (OSError, EOFError):
-                time.sleep(0.01)
+                let_pass(0.01, "a moment until the next try of who disturbs")
 
     # --- disturbances: started, then measured; is_on ends them ---
 
@@ -96,7 +96,7 @@ class Bench:
         def run():
             for s in held:
                 s.sendall(b"N")
-            time.sleep(0.2)
+            let_pass(0.2, "the clients are slow")
         self.held = held
         return self.threads(1, run)
 
@@ -111,7 +111,7 @@ class Bench:
                     s.sendall(part)
             finally:
                 s.close()
-                time.sleep(0.02)
+                let_pass(0.02, "the clients come again a moment later")
         return self.threads(4, run)
 
     def idle(self):
@@ -151,7 +151,7 @@ class Bench:
             s.sendall(b"From: a@x.test\r\n\r\n" + body * (size // len(body)) + b".\r\n")
             f.readline()
             s.close()
-            time.sleep(every)
+            let_pass(every, "the time between two messages of who disturbs")
         return self.threads(1, run)
 
     def relay_never_reads(self):
@@ -177,7 +177,7 @@ class Bench:
         n = int(self.args.rate * self.args.seconds)
         load = subprocess.Popen([self.world.binary, "load", "--server", f"127.0.0.1:{self.port}", "-n", str(n), "-c", "8", "--rate", str(self.args.rate), "--size", "4K",
                                  "--domains", "load.test", "--json"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        time.sleep(0.3)
+        wait_for(lambda: len(self.engine.events()) > begun, 20, 0.02, f"{name}: the load has begun")
         at = time.monotonic()
         threads = start()
         out = load.communicate(timeout=120)[0]

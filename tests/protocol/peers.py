@@ -13,7 +13,7 @@ import threading
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
-from harness import free_ports  # noqa: E402
+from harness import free_ports, wait_for  # noqa: E402
 
 PASSWORD = "canary-7Jw2"
 PLAIN = base64.b64encode(b"\0alice\0" + PASSWORD.encode()).decode()
@@ -132,15 +132,16 @@ class Engine:
                                   sink=self.sink.port, password=PASSWORD, public=self.public, outside=self.outside))
         self.log = open(f"{self.dir}/log", "wb")
         self.process = subprocess.Popen([program, "run", f"{self.dir}/policy.lua"], stdout=self.log, stderr=self.log)
-        deadline = time.monotonic() + 20
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", self.plain), 1).close()
-                return
-            except OSError:
-                if self.process.poll() is not None or time.monotonic() > deadline:
-                    raise SystemExit("the engine did not start:\n" + self.read_log())
-                time.sleep(0.05)
+        wait_for(self.listens, 60, 0.05, "the engine listens")
+
+    def listens(self):
+        if self.process.poll() is not None:
+            raise SystemExit("the engine did not start:\n" + self.read_log())
+        try:
+            socket.create_connection(("127.0.0.1", self.plain), 1).close()
+            return True
+        except OSError:
+            return False
 
     def read_log(self):
         with open(f"{self.dir}/log", errors="replace") as f:

@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 
@@ -41,12 +42,36 @@ def wait_for(what, seconds=30, every=0.02, why="condition"):
         time.sleep(every)
 
 
+def let_pass(seconds, what):
+    """Time that is part of what is tried, such as a relay that is slow; `what` says in words what takes it. Nothing may be
+    expected to have happened by then: for that, wait_for() waits. No other line of the tests sleeps (tests/check_sleeps.sh)."""
+    time.sleep(seconds)
+
+
 def answers(port):
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=1) as s:
             return s.recv(4) == b"220 " or s.recv(1) is not None
     except OSError:
         return False
+
+
+def is_read(client):
+    """Whether the other side of this IPv4 connection has taken all that was sent from its queue. (/proc/net/tcp: both ends are here.)"""
+    def end(address):
+        return f"{int.from_bytes(socket.inet_aton(address[0]), sys.byteorder):08X}:{address[1]:04X}"
+    mine, theirs = end(client.getsockname()), end(client.getpeername())
+    with open("/proc/net/tcp") as f:
+        queues = {(row[1], row[2]): row[4].split(":") for row in map(str.split, f.readlines()[1:])}
+    sending, waiting = queues.get((mine, theirs), ["0", "0"])[0], queues.get((theirs, mine), ["0", "0"])[1]
+    return int(sending, 16) == 0 and int(waiting, 16) == 0
+
+
+def n_connections(port):
+    """Connections to this port that their client has not let go."""
+    with open("/proc/net/tcp") as f:
+        rows = [row.split() for row in f.readlines()[1:]]
+    return sum(row[2].endswith(f":{port:04X}") and row[3] in ("01", "08") for row in rows)  # ESTABLISHED, CLOSE_WAIT
 
 
 class World:

@@ -16,6 +16,8 @@
 
 #include <cmocka.h>
 
+#include "support/wait.h"
+
 struct engine {
     char dir[64];
     struct hky_clock clock;
@@ -219,10 +221,28 @@ static const char *hear(int fd, const char *last)
     return text;
 }
 
+/* One more client is served; *fd is its connection then. */
+static bool is_greeted(const struct engine *en, int *fd)
+{
+    *fd = dial(en);
+    if (strstr(hear(*fd, "\r\n"), "220 ") != NULL)
+        return true;
+    close(*fd);
+    return false;
+}
+
+static bool nobody_listens(uint16_t port)
+{
+    int fd = dial_port(port);
+
+    if (fd >= 0)
+        close(fd);
+    return fd < 0;
+}
+
 static void wait_for(unsigned *counter, unsigned n)
 {
-    for (int i = 0; i < 500 && __atomic_load_n(counter, __ATOMIC_SEQ_CST) < n; i++)
-        usleep(10000);
+    wait_until(__atomic_load_n(counter, __ATOMIC_SEQ_CST) >= n);
     assert_int_equal(__atomic_load_n(counter, __ATOMIC_SEQ_CST), n);
 }
 
@@ -302,7 +322,7 @@ static void test_deadlines(void **state)
     /* an octet now and then does not move the deadline of a command, nor much that of content */
     bool was_closed = false;
     for (int i = 0; i < 40 && !was_closed; i++) {
-        usleep(50000);
+        let_pass(50000, "the clients are slow");
         was_closed = send(slow, "x", 1, MSG_NOSIGNAL) < 0 && send(idle, "N", 1, MSG_NOSIGNAL) < 0;
         (void)send(idle, "N", 1, MSG_NOSIGNAL);
     }
@@ -328,9 +348,7 @@ static void test_connections_are_bounded(void **state)
     assert_non_null(strstr(hear(fds[4], NULL), "421 4.3.2"));
     say(fds[0], "QUIT\r\n");
     hear(fds[0], NULL);
-    usleep(50000);
-    fds[5] = dial(&en);
-    assert_non_null(strstr(hear(fds[5], "\r\n"), "220 "));
+    wait_until(is_greeted(&en, &fds[5]));
     for (int i = 0; i < 6; i++)
         close(fds[i]);
     engine_fini(&en);
@@ -416,9 +434,7 @@ static void test_drain(void **state)
     const char *rest = hear(busy, NULL);
     assert_non_null(strstr(rest, "250 2.0.0 queued as "));
     assert_non_null(strstr(rest, "421 4.3.2"));
-    for (int i = 0; i < 300 && !__atomic_load_n(&en.is_drained, __ATOMIC_SEQ_CST); i++)
-        usleep(10000);
-    assert_int_equal(__atomic_load_n(&en.is_drained, __ATOMIC_SEQ_CST), 1);
+    wait_until(__atomic_load_n(&en.is_drained, __ATOMIC_SEQ_CST));
     close(idle);
     close(busy);
     engine_fini(&en);
@@ -585,7 +601,6 @@ static void test_a_change_opens_and_closes(void **state)
     struct hky_accept_change *change;
     struct hky_error e = {0};
     uint16_t first = unused_port(), second = unused_port();
-    int fd = -1;
 
     (void)state;
     engine_init(&en, 2);
@@ -606,11 +621,7 @@ static void test_a_change_opens_and_closes(void **state)
     hky_accept_commit(en.accept, &change);
     assert_null(change);
     expect_greeting(second);
-    for (int i = 0; i < 200 && (fd = dial_port(first)) >= 0; i++) {
-        close(fd);
-        usleep(10000);
-    }
-    assert_int_equal(fd, -1);
+    wait_until(nobody_listens(first));
     say(running, "NOOP\r\nQUIT\r\n"); /* sessions go on */
     assert_non_null(strstr(hear(running, NULL), "221 "));
     close(running);

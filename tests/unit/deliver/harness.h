@@ -21,6 +21,8 @@
 #include <unistd.h>
 #include <cmocka.h>
 
+#include "support/wait.h"
+
 /* ---- the server ---- */
 
 /* One connection a script, lines in turn: "S:" sends (| is CRLF between replies, a final CRLF is added; "S-:" without),
@@ -136,7 +138,7 @@ static bool follow(struct server *s, struct peer *p, const char *script)
             if (!serve(s))
                 return false;
         } else if (strcmp(step, "PAUSE") == 0) {
-            usleep(100000);
+            let_pass(100000, "the server pauses");
         } else if (strcmp(step, "QUIET") == 0) {
             struct pollfd f = {.fd = p->fd, .events = POLLIN};
             if (p->at < p->n || poll(&f, 1, 150) != 0) {

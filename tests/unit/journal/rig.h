@@ -14,6 +14,7 @@
 #include "base/map.h"
 #include "hikyaku/journal.h"
 #include "journal/format.h"
+#include "support/wait.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -256,35 +257,26 @@ static inline void rig_finish(struct rig *r, struct hky_message *m, uint32_t ind
     hky_message_unref(&one);
 }
 
-/* Wait until `is` says so, at most 5 s. */
-#define RIG_UNTIL(cond)                                                                                                \
-    do {                                                                                                               \
-        for (int until_ = 0; until_ < 500 && !(cond); until_++)                                                        \
-            usleep(10000);                                                                                             \
-        assert_true(cond);                                                                                             \
-    } while (0)
+static inline struct hky_journal_stats rig_stats(struct rig *r)
+{
+    struct hky_journal_stats s;
+
+    hky_journal_stats(r->j, &s);
+    return s;
+}
 
 /* Until maintenance has looked at everything n times more. */
 static inline void rig_rounds(struct rig *r, unsigned n)
 {
-    struct hky_journal_stats was, is;
+    uint64_t was = rig_stats(r).upkeep_rounds;
 
-    hky_journal_stats(r->j, &was);
-    do {
-        usleep(1000);
-        hky_journal_stats(r->j, &is);
-    } while (is.upkeep_rounds < was.upkeep_rounds + n + 1); /* one may have been under way */
+    wait_until(rig_stats(r).upkeep_rounds > was + n); /* one may have been under way */
 }
 
 /* Until maintenance has made its spares: the next call that fails is not one of its own then. */
 static inline void rig_at_rest(struct rig *r)
 {
-    struct hky_journal_stats s;
-
-    do {
-        usleep(1000);
-        hky_journal_stats(r->j, &s);
-    } while (s.free_segments < 3);
+    wait_until(rig_stats(r).free_segments >= 3);
     rig_rounds(r, 2);
 }
 
@@ -321,10 +313,7 @@ static inline void copy_spool(const char *from, const char *to)
     char command[300];
 
     snprintf(command, sizeof command, "rm -rf %s && cp -a %s %s", to, from, to);
-    for (unsigned tries = 20; system(command) != 0; tries--) { /* a file was given its name meanwhile */
-        assert_int_not_equal(tries, 0);
-        usleep(10000);
-    }
+    wait_until(system(command) == 0); /* it fails when a file was given its name meanwhile */
 }
 
 #endif

@@ -230,7 +230,7 @@ static void a_copy_of_the_damaged_is_durable_before_its_segment_is_touched(void 
     hky_journal_flush(crashed.j);
     snprintf(original, sizeof original, "journal/%s", segment);
     snprintf(line, sizeof line, "unlink %s", original);
-    RIG_UNTIL(line_of(&t, 0, line, false) >= 0); /* damaged: not used again */
+    wait_until(line_of(&t, 0, line, false) >= 0); /* damaged: not used again */
     snprintf(line, sizeof line, "make damaged/%s-", segment);
     at = line_of(&t, 0, line, true);
     assert_true(at >= 0);
@@ -277,10 +277,10 @@ static void what_cannot_be_copied_goes_to_damaged_whole(void **state)
             rig_finish(&crashed, hky_idmap_get(&crashed.found, id), 0);
     hky_journal_flush(crashed.j);
     snprintf(line, sizeof line, "rename journal/%s damaged/%s", segment, segment);
-    RIG_UNTIL(line_of(&t, 0, line, false) >= 0);
+    wait_until(line_of(&t, 0, line, false) >= 0);
     moved = line_of(&t, 0, line, false);
-    RIG_UNTIL(line_of(&t, moved, "sync damaged", false) >= 0);
-    RIG_UNTIL(line_of(&t, moved, "sync journal", false) >= 0);
+    wait_until(line_of(&t, moved, "sync damaged", false) >= 0);
+    wait_until(line_of(&t, moved, "sync journal", false) >= 0);
     snprintf(line, sizeof line, "unlink journal/%s", segment);
     assert_int_equal(line_of(&t, 0, line, false), -1);
     snprintf(line, sizeof line, "damaged/%s", segment);
@@ -311,7 +311,7 @@ static void a_segment_is_durable_in_damaged_before_another_takes_its_name(void *
     for (uint64_t id = 10; id < 20; id++) /* over more segments than there were */
         rig_put(&r, id, 1, 20000);
     snprintf(line, sizeof line, "make journal/%s.new", segment);
-    RIG_UNTIL(line_of(&t, 0, line, false) >= 0);
+    wait_until(line_of(&t, 0, line, false) >= 0);
     snprintf(line, sizeof line, "journal/%s damaged/%s", segment, segment);
     moved = after(&t, 0, "rename", line);
     in_damaged = after(&t, moved, "sync", "damaged");
@@ -387,7 +387,7 @@ static void a_segment_with_facts_that_cannot_be_read_is_kept(void **state)
     }
     snprintf(path, sizeof path, "damaged/%s", segment);
     snprintf(again, sizeof again, "%s/%s", crashed.dir, path);
-    RIG_UNTIL(access(again, F_OK) == 0);
+    wait_until(access(again, F_OK) == 0);
     assert_true(holds_body(&crashed, path, 2));
     rig_fini(&crashed);
 }

@@ -180,11 +180,11 @@ static void a_segment_that_is_being_read_is_not_given_away(void **state)
     fill_segment(&r, &id);
     fill_segment(&r, &id);
     /* The younger one goes; the older one, which maintenance looks at before it, does not. */
-    RIG_UNTIL(epoch_of(&r, other_slot) != other_epoch);
+    wait_until(epoch_of(&r, other_slot) != other_epoch);
     assert_int_equal(epoch_of(&r, read_slot), read_epoch);
     atomic_fetch_sub(&r.j->slots[read_slot]->readers, 1);
     fill_segment(&r, &id); /* maintenance is woken */
-    RIG_UNTIL(epoch_of(&r, read_slot) != read_epoch);
+    wait_until(epoch_of(&r, read_slot) != read_epoch);
     rig_fini(&r);
 }
 
@@ -213,7 +213,7 @@ static void what_was_refused_stays_refused_when_the_word_of_it_moves(void **stat
     fill_segment(&r, &id);
     fill_segment(&r, &id);
     /* the segment with the `void` record goes; what it said must be said again */
-    RIG_UNTIL(epoch_of(&r, void_slot) != void_epoch);
+    wait_until(epoch_of(&r, void_slot) != void_epoch);
     rig_close(&r);
     rig_open(&r);
     assert_non_null(hky_idmap_get(&r.found, 1));

@@ -364,10 +364,7 @@ static void who_asks_for_the_disk_is_told_that_it_fails(void **state)
         pthread_mutex_lock(&f.lock);
         f.at = 0; /* the disk is well again, which is found out within a second */
         pthread_mutex_unlock(&f.lock);
-        for (int64_t until = hky_mono_ms() + 30000; hky_journal_flush(r.j) != HKY_OK;) {
-            assert_true(hky_mono_ms() < until);
-            usleep(10000);
-        }
+        wait_until(hky_journal_flush(r.j) == HKY_OK);
         told_init(&r, &t);
         hky_journal_sync(r.j, &t.commit);
         told_wait(&r, &t);
@@ -434,7 +431,7 @@ static void a_failing_disk_refuses_accepts_and_recovers_by_itself(void **state)
     pthread_mutex_unlock(&f.lock);
     told_wait(&r, &t);
     assert_int_equal(t.result, HKY_OK);
-    RIG_UNTIL(hky_journal_room(r.j, 100) == HKY_OK); /* spares come back with the disk */
+    wait_until(hky_journal_room(r.j, 100) == HKY_OK); /* spares come back with the disk */
     rig_put(&r, 3, 1, 500);
     rig_close(&r);
     r.params.io = NULL;
@@ -451,6 +448,7 @@ struct batch {
     struct faults faults;
     pthread_mutex_t lock;
     pthread_cond_t cond;
+    bool has_begun; /* atomic */
     bool is_together;
     int n;
 };
@@ -461,6 +459,7 @@ static ssize_t batch_pwritev(void *ctx, int fd, const struct iovec *iov, int n, 
     bool is_refused = false;
 
     if (at > 0 && n > 1) {
+        __atomic_store_n(&b->has_begun, true, __ATOMIC_RELEASE);
         pthread_mutex_lock(&b->lock);
         while (!b->is_together)
             pthread_cond_wait(&b->cond, &b->lock);
@@ -496,8 +495,8 @@ static void a_disk_that_is_full_at_the_end_of_a_segment_loses_nothing(void **sta
         told_init(&r, &told[id]);
         hky_journal_accept(r.j, m, &told[id].commit);
         hky_message_unref(&m);
-        if (id == 1)
-            usleep(50000); /* the first goes alone, the others are one batch over three segments */
+        if (id == 1) /* the first goes alone, the others are one batch over three segments */
+            wait_until(__atomic_load_n(&b.has_begun, __ATOMIC_ACQUIRE));
     }
     pthread_mutex_lock(&b.lock);
     b.is_together = true;
@@ -605,8 +604,8 @@ static void the_body_of_a_refused_large_message_goes(void **state)
     pthread_mutex_unlock(&f.lock);
     assert_int_equal(rig_accept(&r, m), HKY_E_IO);
     hky_message_unref(&m);
-    RIG_UNTIL(access(path, F_OK) < 0);
-    RIG_UNTIL(octets_beside_segments(&r) == 0);
+    wait_until(access(path, F_OK) < 0);
+    wait_until(octets_beside_segments(&r) == 0);
     rig_close(&r);
     r.params.io = NULL;
     rig_open(&r);

@@ -69,9 +69,9 @@ static void segments_grow_with_what_comes_in(void **state)
     put_megabytes(&r, 1, 3);
     assert_int_equal(largest_file(&r), FIRST);
     put_megabytes(&r, 10, 40);
-    RIG_UNTIL(largest_file(&r) > FIRST);
+    wait_until(largest_file(&r) > FIRST);
     put_megabytes(&r, 100, 60);
-    RIG_UNTIL(largest_file(&r) == MOST);
+    wait_until(largest_file(&r) == MOST);
     rig_close(&r);
     rig_open(&r);
     assert_int_equal(r.report.messages, 103);
@@ -104,7 +104,7 @@ static void a_restart_keeps_the_size_and_drops_other_spares(void **state)
     (void)state;
     set_up(&r);
     put_megabytes(&r, 1, 30); /* fills several: the next ones are of the largest size */
-    RIG_UNTIL(largest_file(&r) == MOST);
+    wait_until(largest_file(&r) == MOST);
     rig_close(&r);
     r.params.segment_octets = FIRST; /* an operator makes them small again */
     rig_open(&r);

@@ -379,7 +379,7 @@ static void live(struct history *h)
         accept_some(h);
         results(h);
         if (draw(&h->rng, 4) == 0)
-            usleep(1000 + draw(&h->rng, 4000)); /* maintenance gets a turn */
+            let_pass(1000 + draw(&h->rng, 4000), "the history pauses, and maintenance gets a turn");
     }
 }
 
@@ -397,7 +397,7 @@ static void open_again(struct history *h, const char *dir)
         check(h, &next);
         if (k == 0) {
             rig_put(&next, N_MESSAGES + 1, 1, 500);
-            usleep(2000);
+            let_pass(2000, "the engine runs a moment, with maintenance at work");
         } else {
             assert_non_null(hky_idmap_get(&next.found, N_MESSAGES + 1));
         }

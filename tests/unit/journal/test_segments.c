@@ -52,7 +52,7 @@ static void a_pinned_segment_never_brings_finished_mail_back(void **state)
         for (int i = 0; i < 200; i++)
             rig_finish(r, rig_put(r, id++, 1, 2000), 0);
         hky_journal_flush(r->j);
-        RIG_UNTIL(n_segments(r) <= 3); /* the pinned, the hot, one on its way */
+        wait_until(n_segments(r) <= 3); /* the pinned, the hot, one on its way */
         rig_close(r);
         rig_open(r);
         assert_int_equal(r->report.messages, 1);
@@ -91,16 +91,22 @@ static void caps_outlive_the_segments_they_were_written_in(void **state)
     for (int i = 0; i < 300; i++)
         rig_finish(r, rig_put(r, id++, 1, 2000), 0);
     hky_journal_flush(r->j);
-    RIG_UNTIL(n_segments(r) <= 2);
+    wait_until(n_segments(r) <= 2);
     rig_close(r);
     rig_open(r);
     assert_string_equal(hky_map_get(&r->caps, HKY_STR("relay")), "42");
 }
 
+static bool check_bodies(struct rig *r, struct hky_message **kept, int n)
+{
+    for (int i = 0; i < n; i++)
+        rig_check_body(r, kept[i]);
+    return true;
+}
+
 static void a_deferred_message_is_copied_out_while_it_is_read(void **state)
 {
     struct rig *r = *state;
-    struct hky_journal_stats stats;
     struct hky_message *kept[8];
     uint64_t id = 100;
 
@@ -118,16 +124,10 @@ static void a_deferred_message_is_copied_out_while_it_is_read(void **state)
         for (int k = 0; k <= i; k++)
             rig_check_body(r, kept[k]);
     }
-    for (int round = 0; round < 400; round++) {
-        for (int i = 0; i < 8; i++)
-            rig_check_body(r, kept[i]);
-        usleep(5000);
-        hky_journal_stats(r->j, &stats);
-        if (round > 20 && stats.cold_segments > 0 && n_segments(r) <= 3)
-            break;
-    }
-    assert_true(stats.cold_segments > 0);
-    assert_true(n_segments(r) <= 3); /* hot, cold, one on its way */
+    for (int round = 0; round < 20; round++)
+        check_bodies(r, kept, 8);
+    wait_until(check_bodies(r, kept, 8) && rig_stats(r).cold_segments > 0 &&
+               n_segments(r) <= 3); /* hot, cold, one on its way */
     for (int round = 0; round < 3; round++) {
         rig_close(r);
         rig_open(r);
@@ -141,7 +141,7 @@ static void a_deferred_message_is_copied_out_while_it_is_read(void **state)
             rig_check_body(r, m);
         }
     }
-    RIG_UNTIL(n_segments(r) <= 1); /* the cold one: what is written next is newer than what is told there */
+    wait_until(n_segments(r) <= 1); /* the cold one: what is written next is newer than what is told there */
     rig_close(r);
     rig_open(r);
     for (int i = 0; i < 8; i++) {
@@ -160,7 +160,7 @@ static void a_deferred_message_is_copied_out_while_it_is_read(void **state)
     rig_close(r);
     rig_open(r);
     assert_int_equal(r->report.messages, 0);
-    RIG_UNTIL(n_segments(r) <= 1);
+    wait_until(n_segments(r) <= 1);
 }
 
 static void results_that_come_while_leftovers_move_are_not_lost(void **state)
@@ -315,7 +315,7 @@ static void copies_that_were_not_synced_are_not_believed(void **state)
             hky_message_unref(&other);
         }
     }
-    RIG_UNTIL(atomic_load(&is_dying));
+    wait_until(atomic_load(&is_dying));
     rig_close(r);
     r->params.cold_after_ms = 3600 * 1000;
     r->params.io = NULL;
@@ -355,7 +355,7 @@ static void who_ends_between_the_copy_and_its_sync_stays_ended(void **state)
     for (int i = 0; i < 60; i++)
         rig_finish(r, rig_put(r, id++, 1, 3000), 0);
     hky_journal_flush(r->j);
-    RIG_UNTIL(n_segments(r) <= 2); /* hot and cold: the one with the result is gone */
+    wait_until(n_segments(r) <= 2); /* hot and cold: the one with the result is gone */
     rig_close(r);
     r->params.io = NULL;
     rig_open(r);
@@ -402,7 +402,7 @@ static void large_bodies_live_in_their_own_file(void **state)
     }
     rig_finish(r, m, 0);
     hky_journal_flush(r->j);
-    RIG_UNTIL(stat(name, &st) < 0);
+    wait_until(stat(name, &st) < 0);
 }
 
 static void a_large_body_that_is_not_committed_leaves_nothing(void **state)
@@ -524,7 +524,7 @@ static void accepting_stops_at_spool_max_and_results_go_on(void **state)
     for (uint64_t k = 1; k < id; k++)
         rig_finish(r, hky_idmap_get(&r->found, k), 0);
     hky_journal_flush(r->j);
-    RIG_UNTIL(hky_journal_room(r->j, 4000) == HKY_OK);
+    wait_until(hky_journal_room(r->j, 4000) == HKY_OK);
     rig_put(r, 5000, 1, 4000);
     rig_close(r);
     rig_open(r);
@@ -570,7 +570,7 @@ static void many_who_wait_leave_the_journal_at_rest(void **state)
     for (uint64_t id = 1; id <= N; id++)
         rig_finish(r, hky_idmap_get(&r->found, id), 0);
     hky_journal_flush(r->j);
-    RIG_UNTIL(n_segments(r) <= 1);
+    wait_until(n_segments(r) <= 1);
 }
 
 /* Segments that wait for half of their attempts to be overtaken must not take the room of results. */
@@ -611,7 +611,7 @@ static void results_find_room_in_a_spool_full_of_attempts(void **state)
         rig_finish(r, m, 0);
     }
     hky_journal_flush(r->j);
-    RIG_UNTIL(hky_journal_room(r->j, 4000) == HKY_OK && n_segments(r) <= 1);
+    wait_until(hky_journal_room(r->j, 4000) == HKY_OK && n_segments(r) <= 1);
 }
 
 /* A copy that somebody left there under another name of the same number is not taken for a segment. */
@@ -671,13 +671,13 @@ static void a_finished_copy_does_not_come_back_from_where_it_was(void **state)
     home = __atomic_load_n(&moved->segment, __ATOMIC_ACQUIRE);
     spoil_body(r, rig_put(r, 2, 1, 1000));
     fill(r, &id);
-    RIG_UNTIL(__atomic_load_n(&moved->segment, __ATOMIC_ACQUIRE) != home);
+    wait_until(__atomic_load_n(&moved->segment, __ATOMIC_ACQUIRE) != home);
     rig_finish(r, moved, 0);
     for (uint64_t k = 0; k < 40; k++) { /* others behind it, until its cold segment is closed */
         struct hky_message *m = rig_put(r, 10 + k, 1, 3000);
         uint32_t was = __atomic_load_n(&m->segment, __ATOMIC_ACQUIRE);
         fill(r, &id);
-        RIG_UNTIL(__atomic_load_n(&m->segment, __ATOMIC_ACQUIRE) != was);
+        wait_until(__atomic_load_n(&m->segment, __ATOMIC_ACQUIRE) != was);
     }
     hky_journal_flush(r->j);
     rig_close(r);
@@ -710,7 +710,7 @@ static void a_message_too_large_to_copy_does_not_hold_up_others(void **state)
     small = rig_put(r, 2, 1, 1000);
     home = __atomic_load_n(&small->segment, __ATOMIC_ACQUIRE);
     fill(r, &id);
-    RIG_UNTIL(__atomic_load_n(&small->segment, __ATOMIC_ACQUIRE) != home);
+    wait_until(__atomic_load_n(&small->segment, __ATOMIC_ACQUIRE) != home);
     hky_journal_flush(r->j);
     rig_rounds(r, 2);
     hky_journal_stats(r->j, &stats);

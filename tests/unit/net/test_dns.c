@@ -16,6 +16,8 @@
 
 #include <cmocka.h>
 
+#include "support/wait.h"
+
 /* A name server of one thread: a table of names, one datagram at a time. */
 enum { T_A = 1, T_CNAME = 5, T_MX = 15, T_AAAA = 28 };
 struct record {
@@ -594,7 +596,7 @@ static void a_changed_file_of_the_system_is_followed(void **state)
     assert_int_equal(k.mx.status, HKY_DNS_OK);
     hky_dns_ask_mx(lab.dns, &waits.q, HKY_STR("silent.example"));
     write_servers(path, "nameserver 127.0.0.9"); /* nobody there: what comes is not from the cache either */
-    sleep(1);
+    let_pass(1000000, "the interval at which the file is looked at");
     hky_loop_turn(lab.loop, 100);
     ask_mx(&lab, &k, "null.example");
     assert_int_equal(k.mx.status, HKY_DNS_FAILED);
@@ -605,12 +607,12 @@ static void a_changed_file_of_the_system_is_followed(void **state)
         hky_loop_turn(lab.loop, 50);
     assert_int_equal(waits.n_calls, 1);
     write_servers(path, "nameserver 127.0.0.1 # back");
-    sleep(1);
+    let_pass(1000000, "the interval at which the file is looked at");
     hky_loop_turn(lab.loop, 100);
     ask_mx(&lab, &k, "equal.example");
     assert_int_equal(k.mx.status, HKY_DNS_OK);
     unlink(path); /* gone: as before */
-    sleep(1);
+    let_pass(1000000, "the interval at which the file is looked at");
     hky_loop_turn(lab.loop, 100);
     ask_mx(&lab, &k, "short.example");
     assert_int_equal(k.mx.status, HKY_DNS_OK);

@@ -12,6 +12,8 @@
 
 #include <cmocka.h>
 
+#include "support/wait.h"
+
 struct counted {
     struct hky_task task;
     struct hky_loop *loop;
@@ -112,7 +114,7 @@ static void another_thread_posts_and_stop_comes_after_what_was_posted(void **sta
         letters[i] = (struct letter){.task = {.run = on_letter}, .to = &r, .id = i};
         hky_loop_post(r.loop, &letters[i].task);
         if (i % 1000 == 0)
-            usleep(200); /* let it fall asleep, so that wakes are needed */
+            let_pass(200, "the loop falls asleep now and then, so that wakes are needed");
     }
     hky_loop_stop(r.loop);
     pthread_join(thread, NULL);

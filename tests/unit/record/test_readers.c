@@ -11,6 +11,8 @@
 #include <cmocka.h>
 
 #include "hikyaku/record.h"
+#include "record/record.h"
+#include "support/wait.h"
 
 #define SEGMENT (64u << 10)
 
@@ -37,6 +39,17 @@ static void close_record(struct hky_record **r)
 {
     hky_loop_turn(loop, 0);
     hky_record_close(r);
+}
+
+/* Mail has its pauses, in which room is made. */
+static bool has_spare(struct hky_record *r)
+{
+    bool is;
+
+    pthread_mutex_lock(&r->store.lock);
+    is = r->store.n_spares > 0;
+    pthread_mutex_unlock(&r->store.lock);
+    return is;
 }
 
 static int make_dir(void **state)
@@ -250,7 +263,7 @@ static void one_that_lags_skips(void **state)
                 n_told += v[k].kind == HKY_EVENT_DROPPED;
                 hky_reader_commit(good, v[k].number);
             }
-        usleep(1000); /* mail has its pauses, too: upkeep makes room */
+        wait_until(has_spare(r));
     }
     assert_int_equal(n_good, 20000);
     assert_true(n_told > 0);

@@ -1,5 +1,6 @@
 /* Two workers decide by one policy while its lists change and other workers come and go. For ThreadSanitizer. */
 #include "fixture.h"
+#include "support/wait.h"
 
 #include <pthread.h>
 
@@ -66,7 +67,7 @@ static void workers_decide_while_lists_change(void **state)
         folder_write(&f, "vip.txt", text);
         lists_settle(p, &news);
         n_changed += news.n_taken;
-        usleep(2000);
+        let_pass(2000, "the other threads decide between two changes of the list");
     }
     for (int i = 0; i < 2; i++) {
         assert_int_equal(pthread_join(workers[i].thread, NULL), 0);

@@ -1,3 +1,4 @@
+#include "support/wait.h"
 #include "unit/schedule/fake.h"
 
 #include <pthread.h>
@@ -202,7 +203,7 @@ static void everyone_gets_to_one_end(void **state)
     int64_t until = hky_mono_ms() + 60000;
     for (int i = 0; __atomic_load_n(&c.n_ended, __ATOMIC_ACQUIRE) < all && hky_mono_ms() < until; i++) {
         __atomic_add_fetch(&c.clock.shift_ms, 60000, __ATOMIC_RELAXED);
-        usleep(2000);
+        let_pass(2000, "the workers go on between two acts of the operator");
         struct hky_schedule_stats s;
         struct hky_relay_list list;
         switch (i % 10) {
@@ -236,8 +237,7 @@ static void everyone_gets_to_one_end(void **state)
         }
     }
     assert_int_equal(c.n_ended, all);
-    while (__atomic_load_n(&c.n_asked, __ATOMIC_ACQUIRE) < asked && hky_mono_ms() < until)
-        usleep(1000);
+    wait_until(__atomic_load_n(&c.n_asked, __ATOMIC_ACQUIRE) >= asked);
     assert_int_equal(c.n_asked, asked);
     for (int i = 0; i < WORKERS; i++) {
         hky_loop_stop(c.loops[i]);
