@@ -106,6 +106,28 @@ is_name_known(const struct hky_queue_ask *ask, const char *kind, const char *nam
     return false;
 }
 
+/* Who is left out because the expression fails is not who was meant: nothing is done then. A list may do without some,
+ * and says so, but an expression that fails for everybody is a mistake there, too. */
+static bool is_where_refused(const struct hky_queue_ask *ask)
+{
+    return ask->n_where_failed > 0 &&
+           (ask->is_trial || ask->rq.is_dry_run || ask->n_where_failed == ask->n_where_asked);
+}
+
+static void refuse_where(const struct hky_queue_ask *ask, struct hky_console_request **request)
+{
+    struct hky_error e;
+
+    hky_error_set(&e, HKY_E_SCRIPT, "where failed for %" PRIu64 " of %" PRIu64 " recipients, the first time with: %s",
+                  ask->n_where_failed, ask->n_where_asked, ask->where_error);
+    hky_console_refuse(request, "where_failed", e.text,
+                       ask->rq.action == HKY_QUEUE_LIST
+                           ? "nothing is listed; a field that may be missing is asked for "
+                             "first: r.author and r.author.domain == 'x.example'"
+                           : "nothing was changed; a field that may be missing is asked for "
+                             "first: r.author and r.author.domain == 'x.example'");
+}
+
 static void answer_queue(struct hky_queue_ask *ask, struct hky_console_request **request)
 {
     const struct hky_queue_request *rq = &ask->rq;
@@ -118,12 +140,16 @@ static void answer_queue(struct hky_queue_ask *ask, struct hky_console_request *
                !is_name_known(ask, "scenario", x->scenario, &rq->scenario_seen, hky_policy_each_scenario, &e) ||
                !is_name_known(ask, "tag", x->tag, &rq->tag_seen, NULL, &e)) {
         hky_console_refuse(request, "unknown_name", e.text, "nothing was selected");
+    } else if (is_where_refused(ask)) {
+        refuse_where(ask, request);
     } else if (ask->rows.is_over) {
         hky_console_refuse(request, "too_many", "the answer is too large", "select fewer, or give a smaller limit");
     } else {
         hky_json_end_array(&ask->json);
         hky_console_answer(request, &(struct hky_queue_answer){.n = rq->n,
                                                                .n_kept = rq->n_kept,
+                                                               .n_held = rq->n_held,
+                                                               .n_where_failed = ask->n_where_failed,
                                                                .timezone = ask->engine->policy->engine.timezone,
                                                                .where_error = ask->where_error,
                                                                .rows = hky_buf_str(&ask->rows)});
@@ -148,6 +174,24 @@ static void on_written(struct hky_commit *c, const struct hky_durable *durable, 
     ask_free(ask);
 }
 
+/* On the workers' threads, one row after the other. */
+static void on_queue_row(void *ctx, const struct hky_queue_row *row)
+{
+    struct hky_queue_ask *ask = ctx;
+
+    hky_render_queue_row(row, ask->is_story, &ask->json);
+}
+
+/* After the trial: whoever comes meanwhile, and makes the expression fail, is left out and counted. */
+static void begin_action(struct hky_queue_ask *ask)
+{
+    ask->is_trial = false;
+    ask->n_where_asked = 0;
+    ask->rq.is_dry_run = false;
+    ask->rq.row = on_queue_row;
+    hky_schedule_query(ask->engine->schedule, &ask->rq);
+}
+
 static void on_queue_done(struct hky_queue_request *rq)
 {
     struct hky_queue_ask *ask = rq->ctx;
@@ -156,8 +200,12 @@ static void on_queue_done(struct hky_queue_request *rq)
         ask_free(ask);
         return;
     }
+    if (ask->is_trial && rq->error.text[0] == '\0' && ask->n_where_failed == 0) {
+        begin_action(ask);
+        return;
+    }
     /* What an operator was told is done stays done over a crash. This thread must not wait for a disk. */
-    if (rq->action != HKY_QUEUE_LIST && !rq->is_dry_run && rq->n > 0) {
+    if (rq->action != HKY_QUEUE_LIST && !rq->is_dry_run && !ask->is_trial && rq->n > 0) {
         LIST_INSERT_HEAD(&ask->engine->unwritten, ask, link);
         ask->commit.loop = ask->engine->aux;
         ask->commit.done = on_written;
@@ -180,14 +228,6 @@ void hky_engine_drop_asks(struct hky_engine *engine)
         LIST_REMOVE(ask, link);
         ask_free(ask);
     }
-}
-
-/* On the workers' threads, one row after the other. */
-static void on_queue_row(void *ctx, const struct hky_queue_row *row)
-{
-    struct hky_queue_ask *ask = ctx;
-
-    hky_render_queue_row(row, ask->is_story, &ask->json);
 }
 
 /* The request's text, kept for as long as the workers look at it; NULL: not given. */
@@ -260,6 +300,10 @@ static void on_queue(void *ctx, const struct hky_command *self, struct hky_conso
     ask->rq.done = on_queue_done;
     ask->rq.ctx = ask;
     ask->rq.where_holds = ask->rq.selection.where != NULL ? hky_worker_where_holds : NULL;
+    if (ask->rq.where_holds != NULL && ask->rq.action != HKY_QUEUE_LIST && !ask->rq.is_dry_run) {
+        ask->is_trial = ask->rq.is_dry_run = true;
+        ask->rq.row = NULL;
+    }
     hky_schedule_query(engine->schedule, &ask->rq);
 }
 
@@ -423,17 +467,18 @@ static const char *const classes[] = {
         NULL};
 
 #define TEXT(most) .type = HKY_ARG_TEXT, .min = 1, .max = (most)
+#define ADDRESS    .type = HKY_ARG_ADDRESS, .value = "ADDRESS", .min = 1, .max = ADDRESS_OCTETS
 
 /* Who is meant: all that is given must hold. */
 #define SELECTION                                                                                                      \
     {"id", HKY_ARG_ID, "ID", "this message", .is_positional = true, .is_selection = true},                             \
         {"relay", TEXT(NAME_OCTETS), .value = "NAME", .doc = "recipients whose current step uses this relay",          \
          .is_selection = true},                                                                                        \
-        {"to", TEXT(ADDRESS_OCTETS), .value = "ADDRESS",                                                               \
-         .doc = "the recipient: an address, a domain, or .domain for its subdomains", .is_selection = true},           \
-        {"from", TEXT(ADDRESS_OCTETS), .value = "ADDRESS",                                                             \
-         .doc = "the envelope sender, likewise; '<>' is the null sender", .is_selection = true},                       \
-        {"author", TEXT(ADDRESS_OCTETS), .value = "ADDRESS", .doc = "the address in the From field, likewise",         \
+        {"to", ADDRESS, .doc = "the recipient: an address, a domain, or .domain for its subdomains",                   \
+         .is_selection = true},                                                                                        \
+        {"from", ADDRESS, .doc = "the envelope sender, likewise; '<>' is the null sender", .is_selection = true,       \
+         .may_be_null = true},                                                                                         \
+        {"author", ADDRESS, .may_be_null = true, .doc = "the address in the From field, likewise",                     \
          .is_selection = true},                                                                                        \
         {"scenario", TEXT(NAME_OCTETS), .value = "NAME", .doc = "mail of this scenario", .is_selection = true},        \
         {"tag", TEXT(NAME_OCTETS), .value = "NAME", .doc = "mail with this tag", .is_selection = true},                \
@@ -455,6 +500,7 @@ static const char *const classes[] = {
          .min = 1,                                                                                                     \
          .max = 32768,                                                                                                 \
          .is_selection = true},                                                                                        \
+        {"all", HKY_ARG_FLAG, NULL, "everybody in the queue; with no other selection", .is_selection = true},          \
     {                                                                                                                  \
         "limit", HKY_ARG_NUMBER, "N", "print at most N rows; counts are always of all", .max = 1000000                 \
     }

@@ -286,7 +286,10 @@ bool hky_worker_where_holds(void *ctx, unsigned worker, const struct hky_recipie
     if (w->where != NULL)
         holds = hky_where_holds(w->where, &q, &e);
     hky_body_unref(&header.body);
-    if (e.text[0] != '\0' && !__atomic_exchange_n(&ask->is_where_wrong, true, __ATOMIC_RELAXED))
+    ask->n_where_asked++;
+    if (e.text[0] == '\0')
+        return holds;
+    if (ask->n_where_failed++ == 0)
         snprintf(ask->where_error, sizeof ask->where_error, "%s", e.text);
-    return holds;
+    return false;
 }

@@ -102,10 +102,11 @@ struct hky_queue_ask {
     bool is_story;
     struct hky_buf rows; /* an array, written as they come */
     struct hky_json json;
-    struct hky_commit commit;       /* what was done is on disk */
-    LIST_ENTRY(hky_queue_ask) link; /* in engine->unwritten until then */
-    bool is_where_wrong;            /* atomic: the first worker on which the expression failed tells */
-    char where_error[240];
+    struct hky_commit commit;               /* what was done is on disk */
+    LIST_ENTRY(hky_queue_ask) link;         /* in engine->unwritten until then */
+    bool is_trial;                          /* only asks whether `where` fails for anybody; the action comes after it */
+    uint64_t n_where_asked, n_where_failed; /* workers are asked one after the other */
+    char where_error[240];                  /* the first */
 };
 
 /* planning.c */

@@ -112,6 +112,42 @@ static int take_words(struct call *call, char **words, int n)
     return HKY_EXIT_USAGE;
 }
 
+/* As a shell takes it. */
+static void add_quoted(struct hky_buf *b, const char *word)
+{
+    static const char safe[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789@%+=:,./_-";
+
+    if (word[0] != '\0' && strspn(word, safe) == strlen(word)) {
+        hky_buf_add_z(b, word);
+        return;
+    }
+    hky_buf_add_c(b, '\'');
+    for (; *word != '\0'; word++)
+        if (*word == '\'')
+            hky_buf_add_z(b, "'\\''");
+        else
+            hky_buf_add_c(b, *word);
+    hky_buf_add_c(b, '\'');
+}
+
+/* The selection once more, for the command that an answer proposes. */
+static void add_chosen(const struct call *call, struct hky_buf *b)
+{
+    char name[24];
+
+    for (const struct hky_argument *a = call->command->arguments; a != NULL && a->name != NULL; a++) {
+        const char *text = json_string_value(json_object_get(call->request, a->name));
+
+        if (!a->is_selection || !call->values[a - call->command->arguments].is_given)
+            continue;
+        hky_buf_add_c(b, ' ');
+        if (!a->is_positional)
+            hky_buf_printf(b, "--%s%s", hky_cli_option_name(a, name), text != NULL ? " " : "");
+        if (text != NULL)
+            add_quoted(b, text);
+    }
+}
+
 /* How many rows: all that the engine has are too many for a terminal. */
 static void set_limit(struct call *call)
 {
@@ -136,7 +172,7 @@ static int fill(struct call *call, char **words, int n_words, const struct given
     for (size_t i = 0; i < n_given; i++)
         if ((code = take_option(call, &given[i])) >= 0)
             return code;
-    if (hky_command_check(call->command, call->values, &e) != HKY_OK) {
+    if (hky_command_check(call->command, call->values, HKY_WRITING_TYPED, &e) != HKY_OK) {
         fprintf(stderr, "hikyaku %s: %s (hikyaku %s --help)\n", call->command->name, e.text, call->self->name);
         return HKY_EXIT_USAGE;
     }
@@ -152,6 +188,7 @@ int hky_cli_operate(const struct hky_cli_command *self, int argc, char **argv,
     struct hky_cli_answer a = {.action = ""};
     struct given given[OPTIONS_MOST];
     struct call call = {.self = self};
+    struct hky_buf chosen;
     const char *value, *name, *spool = NULL;
     size_t n_given = 0;
     json_t *answer;
@@ -180,10 +217,16 @@ int hky_cli_operate(const struct hky_cli_command *self, int argc, char **argv,
     }
     a.is_dry_run = call.is_dry_run;
     a.spool = hky_cli_spool(spool);
-    if ((code = hky_cli_ask(call.command->name, a.spool, call.request, &answer)) != HKY_EXIT_GOOD)
+    hky_buf_init(&chosen, 1u << 17);
+    add_chosen(&call, &chosen);
+    if ((code = hky_cli_ask(call.command->name, a.spool, call.request, &answer)) != HKY_EXIT_GOOD) {
+        hky_buf_fini(&chosen);
         return code;
+    }
     a.json = answer;
+    a.chosen = hky_buf_z(&chosen);
     code = print(&a, args.is_json);
+    hky_buf_fini(&chosen);
     if (args.is_json)
         (void)hky_cli_print_json(answer);
     else

@@ -62,6 +62,19 @@ static const char *past_of(const char *action)
     return "";
 }
 
+/* A retry leaves held mail alone: what to type instead. */
+static void print_held(const struct hky_cli_answer *a)
+{
+    json_int_t n = json_integer_value(json_object_get(a->json, "held"));
+
+    if (n == 0)
+        return;
+    printf("%" JSON_INTEGER_FORMAT " more %s held; release %s with:\n  hikyaku queue release", n, n == 1 ? "is" : "are",
+           n == 1 ? "it" : "them");
+    hky_cli_put(stdout, a->chosen);
+    putchar('\n');
+}
+
 static void print_answer(const struct hky_cli_answer *a)
 {
     const char *action = a->action;
@@ -90,6 +103,7 @@ static void print_answer(const struct hky_cli_answer *a)
     if (kept > 0)
         printf("%" JSON_INTEGER_FORMAT " stay%s held: engine.only_to does not name %s\n", kept, kept == 1 ? "s" : "",
                kept == 1 ? "it" : "them");
+    print_held(a);
 }
 
 static int print(const struct hky_cli_answer *a, bool is_quiet)
@@ -99,7 +113,13 @@ static int print(const struct hky_cli_answer *a, bool is_quiet)
     int code = !is_list && json_integer_value(json_object_get(a->json, "n")) == 0 ? HKY_EXIT_NO : HKY_EXIT_GOOD;
 
     if (where_error[0] != '\0') {
-        fprintf(stderr, "hikyaku queue: --where failed for some recipients, which were left out: %s\n", where_error);
+        json_int_t n = json_integer_value(json_object_get(a->json, "where_failed"));
+        fprintf(stderr,
+                "hikyaku queue %s: where failed for %" JSON_INTEGER_FORMAT
+                " recipient%s left out, the first time with: ",
+                a->action, n, n == 1 ? ", which was" : "s, which were");
+        hky_cli_put(stderr, where_error);
+        fputc('\n', stderr);
         code = HKY_EXIT_NO;
     }
     if (!is_quiet)
@@ -117,17 +137,18 @@ const struct hky_cli_command hky_cli_queue = {
     .args = "[ACTION] [ID] [--to ADDRESS ...]",
     .summary = "look at the mail that waits, and retry, hold, release or cancel it",
     .group = "queue",
-    .help = "Without an action the queue is listed. What an option selects must hold together; retry, hold, release, "
-            "cancel and show need at least one, or an ID. Examples:\n"
-            "  hikyaku queue list --to docomo.ne.jp --state deferred\n"
-            "  hikyaku queue retry --relay rental --class network\n"
-            "  hikyaku queue cancel --scenario spring --older 2h --dry-run\n"
-            "\n"
-            "NEXT IN says when a recipient may be tried, and what keeps its relay from sending: cap (the cap is full), "
-            "paused (the relay or its account), breaker (the relay cannot be reached), slowed (the relay asked for "
-            "less mail).\n"
-            "\n"
-            "Exit code 1: nothing matched.",
+    .help =
+        "Without an action the queue is listed. What several options select must all hold; show, retry, hold, release "
+        "and cancel need at least one, or an ID, or --all. Examples:\n"
+        "  hikyaku queue list --to docomo.ne.jp --state deferred\n"
+        "  hikyaku queue retry --relay rental --class network\n"
+        "  hikyaku queue cancel --scenario spring --older 2h --dry-run\n"
+        "\n"
+        "NEXT IN says when a recipient may be tried, and what keeps its relay from sending: cap (the cap is full), "
+        "paused (the relay or its account), breaker (the relay cannot be reached), slowed (the relay asked for "
+        "less mail).\n"
+        "\n"
+        "Exit code 1: nothing matched.",
     .options = options,
     .run = run,
 };

@@ -3,6 +3,7 @@
 
 #include "base/hash.h"
 #include "base/nearest.h"
+#include "mail/address.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -43,6 +44,37 @@ static enum hky_err parse_text(const struct hky_argument *a, const char *text, s
             return hky_error_set(e, HKY_E_SYNTAX, "%s has a control character in it", a->name);
     out->text = text;
     return HKY_OK;
+}
+
+static enum hky_err parse_address(const struct hky_argument *a, const char *text, struct hky_value *out,
+                                  struct hky_error *e)
+{
+    struct hky_error why = {0};
+    enum hky_err err = parse_text(a, text, out, e);
+
+    if (err != HKY_OK)
+        return err;
+    if (strcmp(text, "<>") == 0 && !a->may_be_null)
+        return hky_error_set(e, HKY_E_SYNTAX, "%s cannot be <>, which is the null sender", a->name);
+    if (hky_address_entry_check(hky_str_z(text), &why) != HKY_OK)
+        return hky_error_set(e, HKY_E_SYNTAX, "%s cannot be \"%.40s\": %s", a->name, text, why.text);
+    out->is_everything = strcmp(text, "*") == 0;
+    return HKY_OK;
+}
+
+static bool is_of_name(char c)
+{
+    return (c >= '0' && c <= '9') || (hky_lower(c) >= 'a' && hky_lower(c) <= 'z') || c == '_';
+}
+
+/* Does the expression look at the recipient? One that does not holds for everybody or for nobody. A word "r" in a
+ * string or a comment counts, too. */
+static bool mentions_r(const char *text)
+{
+    for (const char *p = text; (p = strchr(p, 'r')) != NULL; p++)
+        if ((p == text || !is_of_name(p[-1])) && !is_of_name(p[1]))
+            return true;
+    return false;
 }
 
 static enum hky_err parse_word(const struct hky_argument *a, const char *text, struct hky_value *out,
@@ -102,6 +134,7 @@ static enum hky_err parse_duration(const struct hky_argument *a, const char *tex
         if (!hky_str_u64(hky_str_of(text, digits), UINT32_MAX, &n))
             break;
         out->number = (int64_t)n * units[i].ms;
+        out->is_everything = n == 0;
         if (out->number >= a->min && out->number <= a->max)
             return HKY_OK;
         return hky_error_set(e, HKY_E_SYNTAX, "%s takes from %" PRId64 "s to %" PRId64 "d, not \"%.40s\"", a->name,
@@ -120,8 +153,14 @@ enum hky_err hky_argument_parse(const struct hky_argument *a, const char *text, 
     *out = (struct hky_value){0};
     switch (a->type) {
     case HKY_ARG_TEXT:
+        err = parse_text(a, text, out, e);
+        break;
     case HKY_ARG_SCRIPT:
         err = parse_text(a, text, out, e);
+        out->is_everything = !mentions_r(text);
+        break;
+    case HKY_ARG_ADDRESS:
+        err = parse_address(a, text, out, e);
         break;
     case HKY_ARG_WORD:
         err = parse_word(a, text, out, e);
@@ -147,16 +186,112 @@ enum hky_err hky_argument_parse(const struct hky_argument *a, const char *text, 
 
 /* ---- all of them ---- */
 
-enum hky_err hky_command_check(const struct hky_command *c, const struct hky_value *values, struct hky_error *e)
+/* An argument as its reader writes it. */
+static void add_name(struct hky_buf *b, const struct hky_argument *a, enum hky_writing how, bool has_value)
 {
-    bool is_selected = false;
+    if (how == HKY_WRITING_JSON) {
+        hky_buf_printf(b, "\"%s\"%s", a->name, has_value && a->value == NULL ? ": true" : "");
+        return;
+    }
+    if (!a->is_positional)
+        hky_buf_add_z(b, "--");
+    for (const char *p = a->is_positional ? a->value : a->name; *p != '\0'; p++)
+        hky_buf_add_c(b, *p == '_' ? '-' : *p);
+    if (has_value && !a->is_positional && a->value != NULL)
+        hky_buf_printf(b, " %s", a->value);
+}
+
+static const struct hky_argument *everything_flag(const struct hky_command *c)
+{
+    for (const struct hky_argument *a = c->arguments; a != NULL && a->name != NULL; a++)
+        if (a->is_selection && a->type == HKY_ARG_FLAG)
+            return a;
+    return NULL;
+}
+
+static enum hky_err error_of(struct hky_buf *b, struct hky_error *e)
+{
+    hky_error_set(e, HKY_E_SYNTAX, "%s", hky_buf_z(b));
+    hky_buf_fini(b);
+    return HKY_E_SYNTAX;
+}
+
+/* `wide`: one that was given, but leaves nobody out; NULL: none. */
+static enum hky_err refuse_everything(const struct hky_command *c, const struct hky_argument *wide,
+                                      enum hky_writing how, struct hky_error *e)
+{
+    const struct hky_argument *all = everything_flag(c);
+    unsigned n = 0;
+    struct hky_buf b;
+
+    hky_buf_init(&b, sizeof e->text);
+    if (wide != NULL) {
+        add_name(&b, wide, how, false);
+        hky_buf_add_z(&b, " leaves nobody out");
+    } else {
+        hky_buf_add_z(&b, "which? Write ");
+        for (const struct hky_argument *a = c->arguments; a->name != NULL && n < 3; a++) {
+            if (!a->is_selection || a->type == HKY_ARG_FLAG)
+                continue;
+            hky_buf_add_z(&b, n == 0 ? "" : n == 1 ? ", or a selection such as " : " or ");
+            add_name(&b, a, how, true);
+            n++;
+        }
+    }
+    if (all != NULL) {
+        hky_buf_add_z(&b, wide != NULL ? ": if everybody is meant, write " : "; ");
+        add_name(&b, all, how, true);
+        hky_buf_add_z(&b, wide != NULL ? "" : " is everybody in the queue");
+    }
+    return error_of(&b, e);
+}
+
+static enum hky_err refuse_both(const struct hky_argument *all, const struct hky_argument *other, enum hky_writing how,
+                                struct hky_error *e)
+{
+    struct hky_buf b;
+
+    hky_buf_init(&b, sizeof e->text);
+    add_name(&b, all, how, false);
+    hky_buf_add_z(&b, " means everybody and ");
+    add_name(&b, other, how, false);
+    hky_buf_add_z(&b, " does not: leave one of them out");
+    return error_of(&b, e);
+}
+
+static enum hky_err refuse_missing(const struct hky_argument *a, enum hky_writing how, struct hky_error *e)
+{
+    struct hky_buf b;
+
+    hky_buf_init(&b, sizeof e->text);
+    hky_buf_add_z(&b, "which? Write ");
+    add_name(&b, a, how, true);
+    hky_buf_printf(&b, ", %s", a->doc);
+    return error_of(&b, e);
+}
+
+enum hky_err hky_command_check(const struct hky_command *c, const struct hky_value *values, enum hky_writing how,
+                               struct hky_error *e)
+{
+    const struct hky_argument *all = NULL, *narrow = NULL, *wide = NULL;
 
     for (size_t i = 0; c->arguments != NULL && c->arguments[i].name != NULL; i++) {
-        if (c->arguments[i].is_required && !values[i].is_given)
-            return hky_error_set(e, HKY_E_SYNTAX, "which? %s needs a %s", c->name, c->arguments[i].value);
-        is_selected = is_selected || (c->arguments[i].is_selection && values[i].is_given);
+        const struct hky_argument *a = &c->arguments[i];
+
+        if (a->is_required && !values[i].is_given)
+            return refuse_missing(a, how, e);
+        if (!a->is_selection || !values[i].is_given)
+            continue;
+        if (a->type == HKY_ARG_FLAG)
+            all = a;
+        else if (values[i].is_everything)
+            wide = a;
+        else
+            narrow = a;
     }
-    if (c->needs_selection && !is_selected)
-        return hky_error_set(e, HKY_E_SYNTAX, "which? %s needs an id or a selection, such as to or state", c->name);
+    if (all != NULL && narrow != NULL)
+        return refuse_both(all, narrow, how, e);
+    if (c->needs_selection && all == NULL && narrow == NULL)
+        return refuse_everything(c, wide, how, e);
     return HKY_OK;
 }

@@ -240,7 +240,7 @@ static void run_request(struct hky_console_request *rq)
         return;
     }
     if (take_members(rq, rq->json, true, &e) != HKY_OK || take_members(rq, select, false, &e) != HKY_OK ||
-        hky_command_check(rq->command, rq->values, &e) != HKY_OK) {
+        hky_command_check(rq->command, rq->values, HKY_WRITING_JSON, &e) != HKY_OK) {
         snprintf(hint, sizeof hint, "hikyaku %.50s --help", rq->command->name);
         hky_console_refuse(&rq, "bad_request", e.text, hint);
         return;

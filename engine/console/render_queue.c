@@ -159,8 +159,12 @@ void hky_render_queue(const void *queue_answer, struct hky_json *out)
     hky_json_uint(out, "n", a->n);
     if (a->n_kept > 0)
         hky_json_uint(out, "kept", a->n_kept);
-    if (a->where_error[0] != '\0')
+    if (a->n_held > 0)
+        hky_json_uint(out, "held", a->n_held);
+    if (a->n_where_failed > 0) {
+        hky_json_uint(out, "where_failed", a->n_where_failed);
         hky_json_z(out, "where_error", a->where_error);
+    }
     hky_json_z(out, "timezone", a->timezone);
     hky_json_made(out, "rows", a->rows);
 }

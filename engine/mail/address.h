@@ -54,6 +54,8 @@ bool hky_address_eq(struct hky_str a, struct hky_str b);
  * not itself. Case is ignored; quotes and names in other scripts are compared as they are meant. The one place that
  * says so: route's sets are an index of the same entries. */
 bool hky_address_fits(struct hky_str entry, struct hky_str canonical);
+/* Can `entry` stand for anybody, as hky_address_fits has it? HKY_E_SYNTAX: `e` says what to write instead. */
+enum hky_err hky_address_entry_check(struct hky_str entry, struct hky_error *e);
 /* local part, domain of a canonical address (at the last @). */
 void hky_address_split(struct hky_str canonical, struct hky_str *local, struct hky_str *domain);
 

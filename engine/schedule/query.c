@@ -116,8 +116,7 @@ static bool is_possible(enum hky_queue_action action, const struct hky_recipient
     case HKY_QUEUE_LIST:
         return true;
     case HKY_QUEUE_RETRY:
-        return is_deferred(r) || r->state == HKY_RCPT_PARKED || r->state == HKY_RCPT_HELD ||
-               r->state == HKY_RCPT_UNDECIDED;
+        return is_deferred(r) || r->state == HKY_RCPT_PARKED || r->state == HKY_RCPT_UNDECIDED;
     case HKY_QUEUE_HOLD:
         return r->state != HKY_RCPT_HELD;
     case HKY_QUEUE_RELEASE:
@@ -182,14 +181,17 @@ static void act(struct hky_shard *sh, enum hky_queue_action action, struct hky_r
 
 static bool is_kept_by_only_to(const struct hky_shard *sh, enum hky_queue_action action, const struct hky_recipient *r)
 {
-    return (action == HKY_QUEUE_RELEASE || action == HKY_QUEUE_RETRY) && r->state == HKY_RCPT_HELD &&
-           sh->policy->engine.reaches != NULL && !sh->policy->engine.reaches(sh->policy, r);
+    return action == HKY_QUEUE_RELEASE && r->state == HKY_RCPT_HELD && sh->policy->engine.reaches != NULL &&
+           !sh->policy->engine.reaches(sh->policy, r);
 }
 
 static void consider(void *ctx, struct hky_shard *sh, struct hky_recipient *r, int64_t now_ms)
 {
     struct hky_queue_request *rq = ctx;
     see_names(rq, r);
+    /* Who holds mail has a reason: trying again is not releasing. */
+    if (rq->action == HKY_QUEUE_RETRY && r->state == HKY_RCPT_HELD && is_selected(rq, sh->index, r, now_ms))
+        rq->n_held++;
     if (!is_possible(rq->action, r) || !is_selected(rq, sh->index, r, now_ms))
         return;
     if (is_kept_by_only_to(sh, rq->action, r)) {
@@ -257,7 +259,7 @@ void hky_schedule_query(struct hky_schedule *s, struct hky_queue_request *rq)
     a->s = s;
     a->rq = rq;
     a->asked_at_ms = hky_clock_now_ms(s->clock);
-    rq->n = rq->n_kept = 0;
+    rq->n = rq->n_kept = rq->n_held = 0;
     rq->schedule = a;
     rq->relay_seen = rq->scenario_seen = rq->tag_seen = (struct hky_name_seen){0};
     pthread_mutex_lock(&s->lock);

@@ -23,6 +23,7 @@ enum hky_right { HKY_RIGHT_READ = 1, HKY_RIGHT_OPERATE = 2, HKY_RIGHT_ALL = 3 };
 enum hky_argument_type {
     HKY_ARG_TEXT,     /* min to max octets of UTF-8 without control characters */
     HKY_ARG_SCRIPT,   /* the same, but of several lines if need be */
+    HKY_ARG_ADDRESS,  /* an address, a domain, .domain, "*" for everybody; "<>" where may_be_null */
     HKY_ARG_WORD,     /* one of `words` */
     HKY_ARG_NUMBER,   /* min to max */
     HKY_ARG_DURATION, /* "90s" "10m" "2h" "3d" or seconds; min to max milliseconds */
@@ -39,13 +40,15 @@ struct hky_argument {
     const char *const *words; /* ended by NULL */
     bool is_positional;       /* a bare word on the command line */
     bool is_required;
-    bool is_selection; /* narrows down what the command is about */
+    bool is_selection; /* narrows down what the command is about; a flag says that everything is meant */
+    bool may_be_null;  /* ADDRESS: the null sender has one, too */
 };
 
 struct hky_value {
     bool is_given;
-    const char *text; /* TEXT, SCRIPT, WORD */
-    int64_t number;   /* NUMBER, DURATION in ms, ID (its bits) */
+    bool is_everything; /* as a selection it leaves nobody out: "*", a duration of 0, an expression without r */
+    const char *text;   /* TEXT, SCRIPT, ADDRESS, WORD */
+    int64_t number;     /* NUMBER, DURATION in ms, ID (its bits) */
 };
 
 struct hky_command {
@@ -53,7 +56,7 @@ struct hky_command {
     enum hky_right right;
     const char *doc;
     const struct hky_argument *arguments; /* ended by name NULL; NULL: none */
-    bool needs_selection;                 /* without any it would be about everything: refused */
+    bool needs_selection;                 /* without one that narrows down, or the flag for everything, it is refused */
     /* The arguments are checked. Answers with hky_console_answer or refuse, now or later. */
     void (*run)(void *ctx, const struct hky_command *self, struct hky_console_request *rq);
     /* Writes the members of the answer that `run` gave; NULL: it has none. */
@@ -65,8 +68,11 @@ struct hky_command {
 /* Parse what was typed as this argument. HKY_E_SYNTAX: `e` begins with the argument's name and says what it takes. */
 enum hky_err hky_argument_parse(const struct hky_argument *a, const char *text, struct hky_value *out,
                                 struct hky_error *e);
-/* What is missing: `values` are as `arguments`. */
-enum hky_err hky_command_check(const struct hky_command *c, const struct hky_value *values, struct hky_error *e);
+/* What is missing, or does not go together: `values` are as `arguments`. The error names arguments as its reader writes
+ * them: `"to"` in a request, `--to` where they are typed. */
+enum hky_writing { HKY_WRITING_JSON, HKY_WRITING_TYPED };
+enum hky_err hky_command_check(const struct hky_command *c, const struct hky_value *values, enum hky_writing how,
+                               struct hky_error *e);
 /* NULL: none of that name; `nearest` is then the most similar name, or NULL. */
 const struct hky_argument *hky_command_argument(const struct hky_command *c, struct hky_str name, const char **nearest);
 

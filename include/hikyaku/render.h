@@ -36,8 +36,9 @@ void hky_render_reloaded(const void *reloaded, struct hky_json *out);
 /* One object of "rows". `is_story`: with everything known, the message, the plan's steps, every attempt kept. */
 void hky_render_queue_row(const struct hky_queue_row *row, bool is_story, struct hky_json *out);
 struct hky_queue_answer {
-    uint64_t n, n_kept;
-    const char *timezone, *where_error; /* "" none */
+    uint64_t n, n_kept, n_held;
+    uint64_t n_where_failed;            /* recipients for which `where` failed: they were left out */
+    const char *timezone, *where_error; /* of the first of them, "" none */
     struct hky_str rows;                /* the array, made as the rows came: their texts live on the workers */
 };
 void hky_render_queue(const void *queue_answer, struct hky_json *out);

@@ -202,7 +202,9 @@ struct hky_queue_request {
     /* Evaluates `where` on a worker; NULL when where is NULL. */
     bool (*where_holds)(void *ctx, unsigned worker, const struct hky_recipient *r);
     /* out */
-    uint64_t n, n_kept; /* n_kept: asked to go, but engine.only_to would hold them again */
+    uint64_t n;
+    uint64_t n_kept; /* release: they stay held, because engine.only_to would hold them again */
+    uint64_t n_held; /* retry: selected, too, but held; they stay so until they are released */
     struct hky_name_seen relay_seen, scenario_seen, tag_seen;
     struct hky_error error;
     void *schedule;

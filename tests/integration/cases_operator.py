@@ -1,4 +1,5 @@
 """What an operator does to a running engine."""
+import json
 import os
 import re
 import signal
@@ -66,6 +67,66 @@ def queue_commands(world):
     queue("release", "--to", "a.example")
     same({row["to"][0] for row, _ in mail(world, 3)}, {"u@a.example", "u@c.example", "u@d.example"}, "released")
     engine.wait_empty()
+    end(engine)
+
+
+@case("operator", "a selection that cannot be meant so is an error and changes nothing: odd addresses, everybody, a where that fails", 90)
+def queue_selections(world):
+    engine = world.engine(HEAD + f"""
+        relay "r" {{ host = "127.0.0.1", port = {free_ports(1)[0]}, tls = "none" }}
+        route "all" {{ to = "*", via = "r" }}
+    """)
+    for d in "abc":
+        send(engine, f"u@{d}.example", message(extra="X-Hikyaku-Tag: red\r\n" if d == "a" else ""))
+    wait_for(lambda: len(engine.queue("--state", "deferred")["rows"]) == 3, why="three deferred")
+
+    def queue(*args):
+        code, out, err = world.run("queue", *args, "--spool", engine.spool, check=False)
+        return code, out + err
+
+    def socket_says(**request):
+        with socket.socket(socket.AF_UNIX) as s:
+            s.settimeout(30)
+            s.connect(os.path.join(engine.spool, "control.sock"))
+            s.sendall(json.dumps(request).encode() + b"\n")
+            return json.loads(s.makefile("rb").readline())
+
+    for args, code, words in (
+            (["cancel"], 2, "which? Write ID, or a selection such as --relay NAME or --to ADDRESS; --all is everybody in the queue"),
+            (["cancel", "--to", "*"], 2, "--to leaves nobody out: if everybody is meant, write --all"),
+            (["cancel", "--older", "0"], 2, "--older leaves nobody out"),
+            (["cancel", "--where", "1 == 1"], 2, "--where leaves nobody out"),
+            (["cancel", "--all", "--to", "a.example"], 2, "--all means everybody and --to does not"),
+            (["list", "--to", "a.example."], 2, "leave out the dot at its end"),
+            (["list", "--to", "@"], 2, "write an address"),
+            (["list", "--author", " "], 2, "write an address"),
+            (["list", "--from", "a\x01@b.example"], 2, "control character"),
+            (["cancel", "--where", "r.tags.red or r.tags.x.y"], 1, "where failed for 2 of 3 recipients, the first time with: where:1: "),
+            (["cancel", "--dry-run", "--where", "r.tags.red or r.tags.x.y"], 1, "nothing was changed"),
+            (["list", "--where", "r.tags.x.y"], 1, "where failed for 3 of 3 recipients"),
+            (["list", "--where", "r.tags.red or r.tags.x.y"], 1, "where failed for 2 recipients, which were left out, the first time with: where:1: ")):
+        got = queue(*args)
+        same(got[0], code, f"{args}: {got[1]}")
+        holds(words in got[1], f"{args}: {got[1]}")
+    answer = socket_says(cmd="queue cancel", where="r.tags.red or r.tags.x.y")
+    same((answer["ok"], answer["error"]["code"]), (False, "where_failed"), answer)
+    answer = socket_says(cmd="queue list", where="r.tags.red or r.tags.x.y")
+    same((answer["n"], answer["where_failed"]), (1, 2), answer)
+    for select in ({"to": "*"}, {"older": 0}, {"older": "0s", "from": "*"}, {"where": "true"}):
+        same(socket_says(cmd="queue", action="cancel", select=select)["error"]["code"], "bad_request", select)
+    same(engine.queue()["n"], 3, "nothing of that cancelled anything")
+
+    same(queue("hold", "--to", "a.example")[0], 0, "hold")
+    got = queue("retry", "--to", "a.example")
+    same(got[0], 1, got[1])
+    holds("1 more is held; release it with:\n  hikyaku queue release --to a.example\n" in got[1], got[1])
+    got = queue("retry", "--where", 'r.domain ~= "b.example"')
+    holds("1 recipient asked" in got[1] and "hikyaku queue release --where 'r.domain ~= \"b.example\"'\n" in got[1], got[1])
+    same(socket_says(cmd="queue retry", all=True)["held"], 1, "held, told to programs")
+    same(len(engine.queue("--state", "held")["rows"]), 1, "a retry released it")
+    same(queue("cancel", "--where", "r.domain == 'b.example' and r.tags")[0], 0, "a where that holds")
+    same(queue("cancel", "--all")[0], 0, "everybody")
+    same(engine.queue()["n"], 0, "all cancelled")
     end(engine)
 
 
@@ -363,7 +424,7 @@ def stopping(world):
     end(engine)
 
 
-@case("operator", "a selection means what it says: id 0, empty and unknown names select nobody, older 0 everybody")
+@case("operator", "a selection means what it says: id 0, empty and unknown names select nobody")
 def selections(world):
     engine = world.engine(HEAD + """
         relay "rental" { host = "127.0.0.1", port = 1, tls = "none", paused = true }
@@ -398,7 +459,7 @@ def selections(world):
     for args, n in ((["--from", "list.example"], 3), (["--author", "shop.example"], 3), (["--from", "shop.example"], 0),
                     (["--older", "0"], 3), (["--scenario", "spring"], 1), (["--limit", "0"], 3)):
         same(engine.queue(*args)["n"], n, f"queue list {args}")
-    said(0, "3 recipients would be held", "queue", "hold", "--older", "0", "--dry-run")
+    said(0, "3 recipients would be held", "queue", "hold", "--all", "--dry-run")
     for args, code, words in (
             (["pause", ""], 2, "name is empty"), (["pause", "rentel"], 1, 'did you mean "rental"?'), (["pause", "spare", "--for", "0"], 2, "--for"),
             (["drain", "spare", "--to", ""], 2, "--to"), (["drain", "spare", "--to", "retnal"], 1, 'did you mean "rental"?'),

@@ -237,6 +237,78 @@ static void entries_stand_for_addresses(void **state)
             fail_msg("%s and %s", cases[i].entry, cases[i].address);
 }
 
+static void entries_that_can_be_nobody_say_what_to_write(void **state)
+{
+#define FORMS "write an address (user@example.com), a domain (example.com), or .example.com"
+    static const struct {
+        const char *entry, *error; /* NULL: good */
+    } CASES[] = {
+        {"a@x.test", NULL},
+        {"x.test", NULL},
+        {".x.test", NULL},
+        {"localhost", NULL},
+        {"*", NULL},
+        {"<>", NULL},
+        {"X.TEST", NULL},
+        {"a..b.@docomo.ne.jp", NULL},
+        {"\"a b\"@x.test", NULL},
+        {"\"a*b\"@x.test", NULL},
+        {"\xe6\x97\xa5\xe6\x9c\xac.jp", NULL},
+        {"a@[192.0.2.1]", NULL},
+        {"", FORMS},
+        {" ", FORMS},
+        {"\xe3\x80\x80", FORMS},
+        {"@", FORMS},
+        {"@@", FORMS},
+        {".", FORMS},
+        {"..", FORMS},
+        {"a@", FORMS},
+        {"a@.", FORMS},
+        {"a@b@c", FORMS},
+        {"x..test", FORMS},
+        {"..x.test", FORMS},
+        {"-x.test", FORMS},
+        {"x test", FORMS},
+        {"a b@x.test", FORMS},
+        {"a@x test", FORMS},
+        {"x.test/y", FORMS},
+        {"[192.0.2.300]", FORMS},
+        {"a@[192.0.2.300]", FORMS},
+        {"x.*.test", FORMS},
+        {"**", FORMS},
+        {"a\x01@x.test", FORMS},
+        {"x\x7f.test", FORMS},
+        {" x.test", "leave out the blanks around it"},
+        {"a@x.test\t", "leave out the blanks around it"},
+        {"x.test.", "leave out the dot at its end"},
+        {"a@x.test.", "leave out the dot at its end"},
+        {"<a@x.test>", "write the address alone, without < and >"},
+        {"A B <a@x.test>", "write the address alone, without < and >"},
+        {"a@x.test,b@x.test", "write one address or one domain"},
+        {"x.test;y.test", "write one address or one domain"},
+        {"@x.test", "write x.test for all addresses of the domain"},
+        {"*@x.test", "write x.test for all addresses of the domain"},
+        {"*.x.test", "write .x.test for all subdomains"},
+        {"a*@x.test", FORMS},
+    };
+    char far[400];
+
+    (void)state;
+    for (size_t i = 0; i < sizeof CASES / sizeof CASES[0]; i++) {
+        struct hky_error e = {0};
+        enum hky_err err = hky_address_entry_check(hky_str_z(CASES[i].entry), &e);
+
+        if ((err == HKY_OK) != (CASES[i].error == NULL) ||
+            (CASES[i].error != NULL && strncmp(e.text, CASES[i].error, strlen(CASES[i].error)) != 0))
+            fail_msg("\"%s\": %s", CASES[i].entry, err == HKY_OK ? "good" : e.text);
+    }
+    memset(far, 'x', sizeof far);
+    assert_int_equal(hky_address_entry_check(hky_str_of(far, 399), NULL), HKY_E_SYNTAX);
+    memcpy(far + 100, "@y.test", 7);
+    assert_int_equal(hky_address_entry_check(hky_str_of(far, 107), NULL), HKY_E_SYNTAX);
+#undef FORMS
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -246,6 +318,7 @@ int main(void)
         cmocka_unit_test(path_limit_is_256),
         cmocka_unit_test(split_at_last_at_and_compare),
         cmocka_unit_test(entries_stand_for_addresses),
+        cmocka_unit_test(entries_that_can_be_nobody_say_what_to_write),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
