@@ -1,10 +1,9 @@
+#include "deliver/wait.h"
 #include "hikyaku/outcome.h"
 
 #include "base/error.h"
 
-#include <ctype.h>
 #include <stdio.h>
-#include <time.h>
 
 /*
  * Rules first, then what stage and code say by themselves. A failing reply is looked at by some two hundred rules with
@@ -22,8 +21,6 @@ struct view {
     char spoken[HKY_REPLY_TEXT + 1]; /* the same, with blanks for addresses: others choose their words */
     uint64_t pairs[PAIRS / 64];
 };
-
-#define RETRY_AFTER_MAX (3 * 24 * 3600U)
 
 static unsigned pair_hash(char a, char b)
 {
@@ -225,221 +222,6 @@ static bool rule_fits(const struct hky_class_rule *rule, const struct view *v)
            text_fits(v, rule->class == HKY_CLASS_QUOTA_EXHAUSTED ? v->spoken : v->text, rule->text);
 }
 
-/* ---- how long the text asks to wait ---- */
-
-static uint32_t unit_seconds(const char *p, const char *end)
-{
-    char word[8] = "";
-    size_t n = 0;
-
-    while (p < end && n < sizeof word - 1 && *p >= 'a' && *p <= 'z')
-        word[n++] = *p++;
-    if (strncmp(word, "sec", 3) == 0 || strcmp(word, "s") == 0)
-        return 1;
-    if (strncmp(word, "min", 3) == 0 || strcmp(word, "m") == 0)
-        return 60;
-    if (strncmp(word, "hour", 4) == 0 || strcmp(word, "h") == 0 || strncmp(word, "hr", 2) == 0)
-        return 3600;
-    if (strncmp(word, "day", 3) == 0)
-        return 86400;
-    return 0;
-}
-
-static bool holds_one(struct hky_str text, const char *const *words, size_t n)
-{
-    for (size_t i = 0; i < n; i++)
-        if (hky_str_ifind(text, hky_str_z(words[i])) != NULL)
-            return true;
-    return false;
-}
-
-/* Does the text around [at, end) speak of waiting, so that the number is no size, port or count, nor the time in which
- * something happened ("30 messages in 1 day")? */
-static bool speaks_of_waiting(const struct view *v, size_t at, size_t end)
-{
-    static const char *const before[] = {"again",        "retry",      "retries",     "wait",       "after ",
-                                         "come back",    "back in",    "later",       "delay",      "deferred",
-                                         "greylist",     "graylist",   "blocked for", "paused for", "resume",
-                                         "for the next", "for another"};
-    static const char *const behind[] = {"later", "before", "and try", "then try", "and retry", "then retry"};
-    size_t from = at > 32 ? at - 32 : 0, to = v->n - end < 24 ? v->n : end + 24;
-
-    return holds_one((struct hky_str){v->text + from, at - from}, before, sizeof before / sizeof *before) ||
-           holds_one((struct hky_str){v->text + end, to - end}, behind, sizeof behind / sizeof *behind);
-}
-
-static uint64_t read_number(const char **p, const char *end)
-{
-    uint64_t n = 0;
-
-    for (; *p < end && **p >= '0' && **p <= '9'; ++*p)
-        n = n > RETRY_AFTER_MAX ? n : n * 10 + (uint64_t)(**p - '0');
-    return n;
-}
-
-/* "00:05:00", as grey-listing says it: hours, minutes, seconds. `p` is behind the hours. */
-static uint64_t read_clock(uint64_t hours, const char **p, const char *end)
-{
-    uint64_t parts[2];
-
-    for (int i = 0; i < 2; i++) {
-        if (*p + 1 >= end || **p != ':' || (*p)[1] < '0' || (*p)[1] > '9')
-            return 0;
-        ++*p;
-        parts[i] = read_number(p, end);
-        if (parts[i] > 59)
-            return 0;
-    }
-    return hours > RETRY_AFTER_MAX / 3600 ? 0 : hours * 3600 + parts[0] * 60 + parts[1];
-}
-
-static int month_of(const char *p, const char *end)
-{
-    static const char names[] = "janfebmaraprmayjunjulaugsepoctnovdec";
-
-    for (int i = 0; end - p >= 3 && i < 12; i++)
-        if (memcmp(p, names + (ptrdiff_t)3 * i, 3) == 0)
-            return i;
-    return -1;
-}
-
-static const char *skip_blanks(const char *p, const char *end)
-{
-    while (p < end && *p == ' ')
-        p++;
-    return p;
-}
-
-/* "+0900" "-07:00" "utc" "gmt" "z"; seconds east of Greenwich, 0 where nothing is said. */
-static int read_zone(const char **at, const char *end)
-{
-    const char *p = skip_blanks(*at, end);
-    int sign = p < end && *p == '-' ? -1 : 1, digits = 0, n = 0;
-
-    if (p >= end || (*p != '+' && *p != '-')) {
-        if (p < end && (*p == 'u' || *p == 'g' || *p == 'z'))
-            *at = p + (*p == 'z' || end - p < 3 ? 1 : 3);
-        return 0;
-    }
-    for (p++; p < end && digits < 4 && ((*p >= '0' && *p <= '9') || *p == ':'); p++)
-        if (*p != ':') {
-            n = n * 10 + (*p - '0');
-            digits++;
-        }
-    *at = p;
-    return digits == 4 ? sign * (n / 100 * 3600 + n % 100 * 60) : 0;
-}
-
-/* "23:50" or "23:50:00" behind a date. */
-static bool read_time_of_day(const char **at, const char *end, struct tm *tm)
-{
-    const char *p = *at;
-    uint64_t part[3] = {0};
-    int n = 0;
-
-    while (n < 3) {
-        const char *start = p;
-        part[n] = read_number(&p, end);
-        if (p == start)
-            return false;
-        n++;
-        if (p >= end || *p != ':')
-            break;
-        p++;
-    }
-    if (n < 2 || part[0] > 23 || part[1] > 59 || part[2] > 60)
-        return false;
-    tm->tm_hour = (int)part[0];
-    tm->tm_min = (int)part[1];
-    tm->tm_sec = (int)part[2];
-    *at = p;
-    return true;
-}
-
-/* A date with a time of day that begins at *at: "28 nov 2026 23:50:00 utc" (RFC 5322 3.3) or "2026-11-28t23:50:00z"
- * (RFC 3339). Moves *at behind it. */
-static bool read_moment(const char **at, const char *end, int64_t *sec)
-{
-    const char *p = *at;
-    struct tm tm = {0};
-    uint64_t first = read_number(&p, end), year = first, day = first;
-    int month;
-
-    if (p - *at == 4 && end - p >= 6 && p[0] == '-' && p[3] == '-') {
-        p++;
-        month = (int)read_number(&p, end) - 1;
-        if (p >= end || *p++ != '-')
-            return false;
-        day = read_number(&p, end);
-        if (p < end && (*p == 't' || *p == ' '))
-            p++;
-    } else {
-        p = skip_blanks(p, end);
-        month = month_of(p, end);
-        while (p < end && *p >= 'a' && *p <= 'z')
-            p++;
-        p = skip_blanks(p, end);
-        year = read_number(&p, end);
-        p = skip_blanks(p, end);
-    }
-    if (month < 0 || month > 11 || day < 1 || day > 31 || year < 2000 || year > 9999 || !read_time_of_day(&p, end, &tm))
-        return false;
-    tm.tm_year = (int)year - 1900;
-    tm.tm_mon = month;
-    tm.tm_mday = (int)day;
-    *sec = timegm(&tm) - read_zone(&p, end);
-    *at = p;
-    return true;
-}
-
-/* Until a moment that the text names; 0: it is over, or nobody knows what time it is now. */
-static uint64_t seconds_until(const struct view *v, int64_t moment_sec)
-{
-    int64_t now_sec = v->q->now_ms / 1000;
-
-    return v->q->now_ms == 0 || moment_sec <= now_sec ? 0 : (uint64_t)(moment_sec - now_sec);
-}
-
-static bool begins_number(const struct view *v, const char *p)
-{
-    return *p >= '0' && *p <= '9' &&
-           (p == v->text || (!isalnum((unsigned char)p[-1]) && p[-1] != '.' && p[-1] != ':' && p[-1] != '-'));
-}
-
-static uint32_t retry_after_of(const struct view *v)
-{
-    const char *p = v->text, *end = v->text + v->n;
-
-    while (p < end) {
-        const char *start = p;
-        uint64_t n, seconds;
-        int64_t moment;
-
-        if (!begins_number(v, p)) {
-            p++;
-            continue;
-        }
-        if (read_moment(&p, end, &moment)) {
-            seconds = seconds_until(v, moment);
-        } else if (n = read_number(&p, end), p < end && *p == ':') {
-            seconds = read_clock(n, &p, end);
-        } else {
-            const char *unit = p;
-
-            while (unit < end && (*unit == ' ' || *unit == '-'))
-                unit++;
-            seconds = n > RETRY_AFTER_MAX ? 0 : n * unit_seconds(unit, end);
-            while (seconds > 0 && unit < end && *unit >= 'a' && *unit <= 'z')
-                unit++;
-            p = seconds > 0 ? unit : p;
-        }
-        if (seconds > 0 && seconds <= RETRY_AFTER_MAX &&
-            speaks_of_waiting(v, (size_t)(start - v->text), (size_t)(p - v->text)))
-            return (uint32_t)seconds;
-    }
-    return 0;
-}
-
 /* The longest wait that is believed: a text that names more speaks of something else, or of nothing that we can wait
  * for. */
 static uint32_t believable_wait(enum hky_class class)
@@ -637,7 +419,7 @@ void hky_classify(const struct hky_class_rule *rules, size_t n_rules, const stru
     bool is_curable = is_temporary || verdict.class == HKY_CLASS_RATE_LIMITED ||
                       verdict.class == HKY_CLASS_QUOTA_EXHAUSTED || verdict.class == HKY_CLASS_BLOCKED_IP;
     if (r->code != 0 && is_curable) {
-        uint32_t named = retry_after_of(&v);
+        uint32_t named = hky_wait_named(r, q->now_ms);
 
         if (named != 0 && named <= believable_wait(verdict.class))
             retry_after = named;
