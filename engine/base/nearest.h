@@ -19,7 +19,16 @@ struct hky_nearest_name {
 
 static inline struct hky_nearest_name hky_nearest_to(struct hky_str wanted)
 {
-    return (struct hky_nearest_name){.wanted = wanted, .distance = wanted.n < 4 ? 2 : 3};
+    return (struct hky_nearest_name){.wanted = wanted, .distance = wanted.n < 4 ? 2 : wanted.n < 6 ? 3 : 4};
+}
+
+/* A beginning, "prio" of "priority", or more than the name, "username" of "user". */
+static inline bool hky_nearest_is_part(struct hky_str wanted, struct hky_str name)
+{
+    struct hky_str less = wanted.n < name.n ? wanted : name, more = wanted.n < name.n ? name : wanted;
+    const char *found = less.n >= 3 ? hky_str_ifind(more, less) : NULL;
+
+    return found != NULL && (found == more.p || less.n >= 4);
 }
 
 static inline void hky_nearest_look(struct hky_nearest_name *near, const char *name)
@@ -27,7 +36,10 @@ static inline void hky_nearest_look(struct hky_nearest_name *near, const char *n
     unsigned distance = hky_str_distance(hky_str_z(name), near->wanted);
 
     near->is_known = near->is_known || hky_str_eq(hky_str_z(name), near->wanted);
-    if (distance < near->distance) {
+    if (near->name == NULL && distance >= near->distance && hky_nearest_is_part(near->wanted, hky_str_z(name)))
+        distance = near->distance - 1; /* any that is misspelt only a little is nearer */
+    if (distance < near->distance ||
+        (distance == near->distance && near->name != NULL && strcmp(name, near->name) < 0)) {
         near->distance = distance;
         near->name = name;
     }

@@ -129,8 +129,8 @@ static void read_only_to(struct hky_loader *l, int body, struct hky_place place,
     int type = hky_get(L, body, "only_to");
 
     if (type != LUA_TNIL && type != LUA_TBOOLEAN) {
-        hky_read_match(l, lua_gettop(L), "engine: only_to", hky_place_of(l, place, "only_to", true), false,
-                       &l->table->only_to);
+        hky_read_match(l, lua_gettop(L), "engine: only_to", hky_place_of(l, place, "only_to", true),
+                       HKY_MATCH_OF_ADDRESS, &l->table->only_to);
         o->reaches = is_named;
     }
     lua_pop(L, 1);

@@ -84,6 +84,17 @@ static void read_user(struct hky_loader *l, int body, struct hky_place place, st
     }
 }
 
+/* Clients log in with it. */
+static void check_name(struct hky_loader *l, const char *name, struct hky_place place)
+{
+    struct hky_foreign f = hky_foreign_find(hky_str_z(name), HKY_FOREIGN_EXACT);
+    char text[HKY_FOREIGN_TEXT];
+
+    if (f.kind != HKY_FOREIGN_NONE)
+        hky_complain(l, place, false, "user \"%.60s\": there %s", name,
+                     hky_foreign_text(hky_str_z(name), &f, true, text));
+}
+
 static int name_order(const void *a, const void *b)
 {
     return strcmp(((const struct hky_user *)a)->name, ((const struct hky_user *)b)->name);
@@ -115,6 +126,7 @@ static void read_users(struct hky_loader *l, int body, struct hky_listen *out)
             struct hky_user *u = &users[out->n_users++];
             u->name = hky_arena_z(&l->table->arena, lua_tostring(L, -2));
             place = hky_place_of(l, place, u->name, true);
+            check_name(l, u->name, place);
             read_user(l, item, place, u);
         } else if (!hky_is_kind(L, item, HKY_UD_POISON)) {
             hky_complain(l, place, false, "listen: write users = { NAME = { password = secret \"name\" } }");

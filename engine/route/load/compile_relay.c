@@ -91,6 +91,16 @@ static int choice(struct relay_read *r, const char *key, const char *const *name
     return otherwise;
 }
 
+/* A number at the end, behind a blank or a colon. */
+static bool has_port(const char *host)
+{
+    size_t n = strlen(host), digits = 0;
+
+    while (digits < n && isdigit((unsigned char)host[n - digits - 1]))
+        digits++;
+    return digits > 0 && digits < n && strchr(" \t:,", host[n - digits - 1]) != NULL;
+}
+
 /* A server's name or address. What else may have been meant is said. */
 static const char *host_of(struct relay_read *r, const char *host)
 {
@@ -111,10 +121,10 @@ static const char *host_of(struct relay_read *r, const char *host)
     else if (hky_domain_normalise(hky_str_z(host), domain, &e) == HKY_OK)
         return keep(r->l, domain);
     else {
-        hky_typed_hint(hky_str_z(host), hint);
-        hky_complain(r->l, place_of(r, "host"), false,
-                     "%s: host \"%.80s\" is no name of a server%s%s; the port is a key of its own", r->what, host,
-                     hint[0] != 0 ? "" : ": ", hint[0] != 0 ? hint : e.text);
+        hky_typed_hint(hky_str_z(host), false, hint);
+        hky_complain(r->l, place_of(r, "host"), false, "%s: host \"%.80s\" is no name of a server%s%s%s", r->what, host,
+                     hint[0] != 0 ? "" : ": ", hint[0] != 0 ? hint : e.text,
+                     has_port(host) ? "; the port is a key of its own: port = 587" : "");
     }
     return "";
 }

@@ -16,7 +16,8 @@ struct route_read {
 };
 
 /* `at`: where the value is, mostly `key`. */
-static void read_set_at(struct route_read *r, const char *at, const char *key, bool may_be_null, struct hky_match *out)
+static void read_set_at(struct route_read *r, const char *at, const char *key, enum hky_match_of of,
+                        struct hky_match *out)
 {
     lua_State *L = r->l->vm->L;
     int type = hky_get(L, r->body, at);
@@ -24,7 +25,7 @@ static void read_set_at(struct route_read *r, const char *at, const char *key, b
 
     if (type != LUA_TNIL && type != LUA_TBOOLEAN) {
         snprintf(what, sizeof what, "%s: %s", r->what, key);
-        hky_read_match(r->l, lua_gettop(L), what, hky_place_of(r->l, r->place, key, true), may_be_null, out);
+        hky_read_match(r->l, lua_gettop(L), what, hky_place_of(r->l, r->place, key, true), of, out);
         if (out->is_empty && strcmp(key, "except") != 0)
             hky_complain(r->l, hky_place_of(r->l, r->place, key, true), false,
                          "%s: the list is empty, so that nobody matches it: name somebody, or disable the %s", what,
@@ -33,9 +34,9 @@ static void read_set_at(struct route_read *r, const char *at, const char *key, b
     lua_pop(L, 1);
 }
 
-static void read_set(struct route_read *r, const char *key, bool may_be_null, struct hky_match *out)
+static void read_set(struct route_read *r, const char *key, enum hky_match_of of, struct hky_match *out)
 {
-    read_set_at(r, key, key, may_be_null, out);
+    read_set_at(r, key, key, of, out);
 }
 
 /* How many values the list on top holds, wherever they stand. */
@@ -70,6 +71,15 @@ static const char *const *read_strings(struct route_read *r, const char *key)
     return all != NULL && all[0] != NULL ? all : NULL;
 }
 
+/* RFC 5322 2.2: printable ASCII without the colon. */
+static bool is_field_name(const char *s)
+{
+    for (const char *c = s; *c != 0; c++)
+        if (*c <= ' ' || *c > '~' || *c == ':')
+            return false;
+    return s[0] != 0;
+}
+
 static void read_headers(struct route_read *r)
 {
     lua_State *L = r->l->vm->L;
@@ -90,6 +100,11 @@ static void read_headers(struct route_read *r)
             if (!hky_is_kind(L, lua_gettop(L), HKY_UD_POISON))
                 hky_complain(r->l, hky_place_of(r->l, r->place, "header", true), false,
                              "%s: write header = { [\"X-Foo\"] = \"glob*\" }, at most 16", r->what);
+        } else if (!is_field_name(lua_tostring(L, -2))) {
+            hky_complain(
+                r->l, hky_place_of(r->l, r->place, "header", true), false,
+                "%s: header: no field has the name \"%.60s\": write one such as [\"X-Foo\"], without the colon",
+                r->what, lua_tostring(L, -2));
         } else {
             all[n++] = (struct hky_header_condition){hky_arena_z(arena, lua_tostring(L, -2)),
                                                      hky_arena_z(arena, lua_tostring(L, -1))};
@@ -154,15 +169,11 @@ static void read_conditions(struct route_read *r)
 
     o->is_override = hky_get_bool(L, r->body, "override", false);
     o->priority = (int32_t)hky_get_int(L, r->body, "priority", 100);
-    read_set(r, "to", false, &o->to);
-    read_set(r, "except", false, &o->except);
-    read_set(r, "sender", true, &o->sender);
-    read_set(r, "author", true, &o->author);
-    read_set_at(r, o->is_row ? HKY_ROW_MX : "mx", "mx", false, &o->mx);
-    if (o->mx.set != NULL && o->mx.set->addresses.n > 0)
-        hky_complain(r->l, hky_place_of(r->l, r->place, "mx", true), false,
-                     "%s: mx: an address is no mail host: write the host, or \".domain\" for all hosts of a domain",
-                     r->what);
+    read_set(r, "to", HKY_MATCH_OF_ADDRESS, &o->to);
+    read_set(r, "except", HKY_MATCH_OF_ADDRESS, &o->except);
+    read_set(r, "sender", HKY_MATCH_OF_SENDER, &o->sender);
+    read_set(r, "author", HKY_MATCH_OF_SENDER, &o->author);
+    read_set_at(r, o->is_row ? HKY_ROW_MX : "mx", "mx", HKY_MATCH_OF_HOST, &o->mx);
     if (o->to.set == NULL) {
         int type = hky_get(L, r->body, "to");
         if (type == LUA_TNIL || (type == LUA_TBOOLEAN && !lua_toboolean(L, -1)))

@@ -1,6 +1,7 @@
 /* Loading: the policy's files run once in a scratch state; what they declare becomes one immutable table. */
 #include "route/load/embedded.h"
 #include "route/load/loader.h"
+#include "route/table/foreign.h"
 #include "route/table/typed.h"
 
 #include "base/hash.h"
@@ -169,8 +170,8 @@ static bool stray_character(const struct hky_loader *l, struct hky_place place, 
     const struct hky_file *f = NULL;
     struct hky_str line;
     const char *p, *end;
-    size_t n, length;
-    int ascii;
+    struct hky_foreign stray;
+    size_t n;
 
     for (uint32_t i = 0; i < l->table->n_files && f == NULL; i++)
         if (l->table->files[i].name == place.file)
@@ -186,19 +187,17 @@ static bool stray_character(const struct hky_loader *l, struct hky_place place, 
     line = hky_str_of(p, end != NULL ? (size_t)(end - p) : f->n - (size_t)(p - f->text));
     if ((p = hky_typed_stray(line, &n)) == NULL)
         return false;
-    ascii = hky_typed_ascii(hky_str_of(p, n), &length);
-    if (ascii < 0)
-        for (length = 1; length < n && ((unsigned char)p[length] & 0xc0) == 0x80;)
-            length++;
-    if (ascii == ' ')
+    stray = hky_foreign_at(hky_str_of(p, n));
+    if (stray.kind == HKY_FOREIGN_BLANK)
         snprintf(out, 200, "there is a full-width blank outside of a text: write an ordinary blank");
-    else if (ascii > 0)
-        snprintf(out, 200, "%.*s is a full-width or curly character: write %c", (int)length, p, ascii);
-    else if (ascii == 0)
-        snprintf(out, 200, "there is an invisible character outside of a text: remove it");
+    else if (stray.kind == HKY_FOREIGN_INVISIBLE)
+        snprintf(out, 200, "there is an invisible character (U+%04X) outside of a text: remove it",
+                 (unsigned)stray.code);
+    else if (stray.kind != HKY_FOREIGN_NONE)
+        snprintf(out, 200, "%.*s is a full-width or curly character: write %c", (int)stray.n, p, stray.ascii);
     else
         snprintf(out, 200, "%.*s stands outside of a text: names outside of \"\" have letters a-z, digits and _",
-                 (int)length, p);
+                 stray.n > 0 ? (int)stray.n : 1, p);
     return true;
 }
 

@@ -17,8 +17,9 @@ void hky_file_suggest(const char *dir, const char *name, char out[HKY_SUGGESTION
 enum hky_err hky_loader_authority(struct hky_loader *l, const char *path, uint64_t *hash, struct hky_error *e);
 struct hky_list *hky_loader_list(struct hky_loader *l, const char *name, struct hky_error *e);
 /* Reading values that the policy keeps. All raw; `index` absolute. They complain through hky_script_problem. */
-/* to, except, sender, author, sends_as, only_to. */
-void hky_read_match(struct hky_loader *l, int index, const char *what, struct hky_place place, bool may_be_null,
+enum hky_match_of { HKY_MATCH_OF_ADDRESS, HKY_MATCH_OF_SENDER /* or "<>" */, HKY_MATCH_OF_HOST };
+/* to, except, sender, author, mx, only_to. */
+void hky_read_match(struct hky_loader *l, int index, const char *what, struct hky_place place, enum hky_match_of of,
                     struct hky_match *out);
 /* Compiling what was collected; each inside one protected call. */
 void hky_compile_engine(struct hky_loader *l);

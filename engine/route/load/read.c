@@ -16,7 +16,7 @@ struct match_read {
     struct hky_loader *l;
     const char *what;
     struct hky_place place;
-    bool may_be_null;
+    enum hky_match_of of;
     struct hky_match *out;
     size_t n; /* entries so far: tables may share tables, and stand for endless many */
 };
@@ -75,7 +75,7 @@ static void check_label(struct match_read *m, const struct hky_entry *entry)
 
     if (strchr(entry->text, '.') != NULL || entry->text[0] == '[')
         return;
-    for (uint32_t i = 0; i < t->n_sets; i++) {
+    for (uint32_t i = 0; i < t->n_sets && m->of != HKY_MATCH_OF_HOST; i++) {
         const char *dot = strchr(t->sets[i].name, '.');
         if (dot != NULL && strcmp(dot + 1, entry->text) == 0) {
             hky_complain(m->l, m->place, false,
@@ -85,10 +85,30 @@ static void check_label(struct match_read *m, const struct hky_entry *entry)
             return;
         }
     }
-    if (entry->kind == HKY_ENTRY_DOMAIN)
+    if (m->of == HKY_MATCH_OF_HOST)
+        hky_complain(m->l, m->place, true,
+                     "%s: \"%s\" has no dot, and mail hosts of other domains have one: write the whole name, or "
+                     "\".%s.com\" for all hosts of a domain",
+                     m->what, entry->text, entry->text);
+    else if (entry->kind == HKY_ENTRY_DOMAIN)
         hky_complain(m->l, m->place, true,
                      "%s: \"%s\" has no dot: only addresses such as user@%s match it; write the whole domain", m->what,
                      entry->text, entry->text);
+}
+
+#define A_HOST "the name of the host, such as \"mx.example.com\", or \".example.com\" for all hosts of a domain"
+
+/* "*.outlook.com" as a mail host. */
+static bool is_pattern_of_host(struct match_read *m, struct hky_str s)
+{
+    if (s.n < 2 || memchr(s.p, '*', s.n) == NULL)
+        return false;
+    if (s.p[0] == '*' && s.p[1] == '.' && s.n > 2 && memchr(s.p + 1, '*', s.n - 1) == NULL)
+        hky_complain(m->l, m->place, false, "%s: \"%.80s\": all mail hosts of a domain are written \"%.80s\"", m->what,
+                     s.p, s.p + 1);
+    else
+        hky_complain(m->l, m->place, false, "%s: \"%.80s\": a mail host is no pattern: write %s", m->what, s.p, A_HOST);
+    return true;
 }
 
 static void match_string(struct match_read *m, struct hky_str s)
@@ -106,13 +126,20 @@ static void match_string(struct match_read *m, struct hky_str s)
         match_named(m, s.p);
         return;
     }
+    if (m->of == HKY_MATCH_OF_HOST && is_pattern_of_host(m, s))
+        return;
     if (hky_entry_parse(s, &entry, &e) != HKY_OK) {
-        hky_typed_hint(s, hint);
+        hky_typed_hint(s, true, hint);
         hky_complain(m->l, m->place, false, "%s: \"%.*s\"%s%s", m->what, (int)(s.n < 80 ? s.n : 80), s.p,
                      hint[0] != 0 ? "" : ": ", hint[0] != 0 ? hint : e.text);
         return;
     }
-    if (entry.kind == HKY_ENTRY_NULL && !m->may_be_null) {
+    if (m->of == HKY_MATCH_OF_HOST && entry.kind == HKY_ENTRY_ADDRESS) {
+        hky_complain(m->l, m->place, false, "%s: \"%.80s\" is an address and no mail host: write %s", m->what, s.p,
+                     A_HOST);
+        return;
+    }
+    if (entry.kind == HKY_ENTRY_NULL && m->of != HKY_MATCH_OF_SENDER) {
         hky_complain(m->l, m->place, false, "%s: \"<>\" is for sender only", m->what);
         return;
     }
@@ -151,14 +178,15 @@ static void match_value(struct match_read *m, int index, int depth)
             }
         }
     } else if (!hky_is_told(L, index)) {
-        hky_complain(m->l, m->place, false, "%s: %s is no address, domain or set", m->what, hky_kind_name(L, index));
+        hky_complain(m->l, m->place, false, "%s: %s is no %s", m->what, hky_kind_name(L, index),
+                     m->of == HKY_MATCH_OF_HOST ? "mail host, .domain or set" : "address, domain or set");
     }
 }
 
-void hky_read_match(struct hky_loader *l, int index, const char *what, struct hky_place place, bool may_be_null,
+void hky_read_match(struct hky_loader *l, int index, const char *what, struct hky_place place, enum hky_match_of of,
                     struct hky_match *out)
 {
-    struct match_read m = {l, what, place, may_be_null, out, 0};
+    struct match_read m = {l, what, place, of, out, 0};
 
     out->is_stated = true;
     out->set = hky_set_new();

@@ -60,6 +60,17 @@ static bool is_name(struct hky_str s)
     return s.n > 0 && s.n <= 120 && hky_typed_fault(s) == NULL;
 }
 
+/* A name that looks like another one: whoever refers to it has to type it the same way. */
+static void warn_of_name(lua_State *L, struct hky_str name, const char *what, struct hky_place place)
+{
+    struct hky_foreign f = hky_foreign_find(name, HKY_FOREIGN_NAME);
+    char text[HKY_FOREIGN_TEXT];
+
+    if (f.kind != HKY_FOREIGN_NONE)
+        hky_complain(hky_vm_of(L)->loader, place, true, "%s \"%.60s\": there %s, unless it is meant so", what, name.p,
+                     hky_foreign_text(name, &f, true, text));
+}
+
 /* --- step --- */
 
 /* from: an address, false, or not stated; the result is pushed (nil, "" for false, canonical). */
@@ -251,6 +262,10 @@ static int l_word(lua_State *L)
         hky_script_problem(L, place, "%s: a name has 1 to 120 printable characters", words[word].name);
         return hky_push_poison(L);
     }
+    if (hky_whole_string(L, 1, words[word].name, place) == NULL)
+        return hky_push_poison(L);
+    if (word < W_STEP)
+        warn_of_name(L, name, words[word].name, place);
     if (n >= 2)
         return complete(L, word, 1, 2, place);
     p = lua_newuserdatauv(L, sizeof *p, 1);
@@ -312,11 +327,12 @@ static int l_rows(lua_State *L)
 
 static int l_secret(lua_State *L)
 {
+    static const struct hky_text_rule command_rule = {.use = HKY_FOREIGN_FREE, .may_have_lines = true};
     struct hky_place place = hky_place_here(L, 1);
     struct hky_secret_ud *s;
 
     lua_settop(L, 2);
-    if (lua_type(L, 1) != LUA_TSTRING || hky_strings_fault(L, 1, false) != NULL ||
+    if (lua_type(L, 1) != LUA_TSTRING || hky_typed_fault(hky_str_of(lua_tostring(L, 1), lua_rawlen(L, 1))) != NULL ||
         !hky_is_secret_name(lua_tostring(L, 1))) {
         hky_script_problem(L, place, "secret needs a name of letters, digits and ._/- such as secret \"gmail\"");
         return hky_push_poison(L);
@@ -328,7 +344,8 @@ static int l_secret(lua_State *L)
     if (lua_type(L, 2) == LUA_TTABLE) {
         int type = hky_get(L, 2, "command");
         lua_Unsigned n = type == LUA_TTABLE ? lua_rawlen(L, -1) : 0;
-        bool ok = n >= 1 && n <= 32 && hky_strings_fault(L, lua_gettop(L), true) == NULL;
+        struct hky_text_fault fault;
+        bool ok = n >= 1 && n <= 32 && hky_texts_check(L, lua_gettop(L), &command_rule, &fault);
         for (lua_Unsigned i = 1; ok && i <= n; i++) {
             ok = lua_rawgeti(L, -1, (lua_Integer)i) == LUA_TSTRING;
             lua_pop(L, 1);

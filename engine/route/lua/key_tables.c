@@ -13,20 +13,23 @@
 #define LATER                                HKY_KEY_LATER, 0, 0
 #define DAYS                                 86400
 #define NEEDED                               true
+#define NAME                                 .use = HKY_FOREIGN_NAME /* people choose it, in any script */
+#define FREE                                 .use = HKY_FOREIGN_FREE
+#define OWN_KEYS                             .has_own_keys = true
 
 const struct hky_key hky_keys_engine[] = {
     {"hostname", S, "Name of this machine in EHLO, Received and Message-ID; a full domain name.", "string"},
-    {"spool", S, "Folder of the queue, from the policy's folder; default `spool`.", "string"},
+    {"spool", S, "Folder of the queue, from the policy's folder; default `spool`.", "string", NAME},
     {"listen", HKY_KEY_ANY, 0, 0,
      "Where mail comes in: `\"addr:port\"`, a listener, or a list of these; default `\"127.0.0.1:2525\"`.",
-     "string|listen|(string|listen)[]|false"},
+     "string|listen|(string|listen)[]|false", OWN_KEYS},
     {"http", S, "Address for `/healthz` and `/metrics`, on this machine only: `\"127.0.0.1:8025\"`; default: none.",
-     "string"},
-    {"owner", S, "Address that test mail and warnings go to, and what no sender can be told.", "string"},
-    {"timezone", S, "Time zone of times of day, such as `\"Asia/Tokyo\"`; default: the system's.", "string"},
+     "string|false"},
+    {"owner", S, "Address that test mail and warnings go to, and what no sender can be told.", "string|false"},
+    {"timezone", S, "Time zone of times of day, such as `\"Asia/Tokyo\"`; default: the system's.", "string|false"},
     {"workers", HKY_KEY_INT, 0, 256, "Number of worker threads; default: the processor's cores minus one, at least 1.",
      "integer"},
-    {"resolver", S, "DNS server as `\"addr:port\"`; default: the system's.", "string"},
+    {"resolver", S, "DNS server as `\"addr:port\"`; default: the system's.", "string|false"},
     {"retry", HKY_KEY_ANY, 0, 0,
      "Waits between attempts, at most 16, the last one repeats; default `{ \"5m\", \"15m\", \"1h\", \"4h\" }`.",
      "duration[]"},
@@ -37,7 +40,7 @@ const struct hky_key hky_keys_engine[] = {
      "Size of the largest message that is accepted; default `35M`.", "size"},
     {"dsn", S, "Failure notices: `each`, `digest` or `none`; default `each`, and `none` where a scenario is set.",
      "\"each\"|\"digest\"|\"none\""},
-    {"bounds", HKY_KEY_TABLE, 0, 0, "A table of maxima.", "bounds"},
+    {"bounds", HKY_KEY_TABLE, 0, 0, "A table of maxima.", "bounds", OWN_KEYS},
     {"log", S, "How much is logged: `error`, `warn`, `info` or `debug`; default `info`.",
      "\"error\"|\"warn\"|\"info\"|\"debug\""},
     {"redirect", S, "Every connection goes to this `\"host:port\"`, without TLS and AUTH: for staging.",
@@ -90,12 +93,12 @@ const struct hky_key hky_keys_bounds[] = {
 const struct hky_key hky_keys_listen[] = {
     {"addr", S, "Address and port: `\"127.0.0.1:2525\"`, `\"[::1]:2525\"`.", "string", NEEDED},
     {"tls", S, "`starttls` or `implicit`; without it the listener has no TLS.", "\"starttls\"|\"implicit\""},
-    {"cert", S, "PEM file of the certificate with its chain, from the policy's folder.", "string"},
-    {"key", S, "PEM file of the certificate's key, from the policy's folder.", "string"},
+    {"cert", S, "PEM file of the certificate with its chain, from the policy's folder.", "string|false", NAME},
+    {"key", S, "PEM file of the certificate's key, from the policy's folder.", "string|false", NAME},
     {"users", HKY_KEY_TABLE, 0, 0, "Logins: `{ NAME = { password =, scenario =, sender = } }`.",
-     "table<string, listen_user>"},
+     "table<string, listen_user>|false", OWN_KEYS},
     {"allow", HKY_KEY_STRINGS, 0, 0, "Networks that may send without a login, such as `\"10.0.0.0/8\"`.",
-     "string|string[]"},
+     "string|string[]|false"},
     {0},
 };
 
@@ -103,7 +106,7 @@ const struct hky_key hky_keys_user[] = {
     {"password", HKY_KEY_SECRET, 0, 0, "Password of the login: `secret \"name\"`.", "secret", NEEDED},
     {"scenario", HKY_KEY_STRINGS, 0, 0,
      "Scenarios that the login may name, by default any. If there is exactly one, mail that names none gets it.",
-     "string|string[]"},
+     "string|string[]", NAME},
     {"sender", HKY_KEY_STRINGS, 0, 0, "Addresses and domains that the login may send as, by default any.",
      "string|string[]"},
     {0},
@@ -119,40 +122,41 @@ const struct hky_key hky_keys_relay[] = {
      "`implicit`, `starttls`, `opportunistic` or `none`; by default port 465 is implicit, 587 starttls, 25 "
      "opportunistic.",
      "\"implicit\"|\"starttls\"|\"opportunistic\"|\"none\""},
-    {"ca", S, "PEM file of the authorities to trust instead of the system's, from the policy's folder.", "string"},
-    {"pin", S, "SHA-256 of the certificate's public key, in hex; asks for TLS, as `ca` does.", "string"},
-    {"user", S, "Name to log in with.", "string"},
+    {"ca", S, "PEM file of the authorities to trust instead of the system's, from the policy's folder.", "string|false",
+     NAME},
+    {"pin", S, "SHA-256 of the certificate's public key, in hex; asks for TLS, as `ca` does.", "string|false"},
+    {"user", S, "Name to log in with.", "string|false"},
     {"password", HKY_KEY_SECRET, 0, 0,
-     "Password to log in with: `secret \"name\"`; a plain string is taken with a warning.", "secret|string"},
+     "Password to log in with: `secret \"name\"`; a plain string is taken with a warning.", "secret|string|false"},
     {"auth", S,
      "How to log in: `auto`, `plain`, `login`, `cram-md5`, `scram-sha-256`, `xoauth2`, `oauthbearer` or `none`; "
      "default `auto` with a user.",
      &(HKY_AUTHS(AUTH_VALUE))[1]},
-    {"oauth", HKY_KEY_TABLE, 0, 0, "OAuth2 instead of a password: where tokens come from.", "oauth"},
+    {"oauth", HKY_KEY_TABLE, 0, 0, "OAuth2 instead of a password: where tokens come from.", "oauth|false", OWN_KEYS},
     {"from", HKY_KEY_ANY, 0, 0,
      "Address that it sends as when it may not send as the author; `false`: never rewrite From.", "string|false"},
     {"sends_as", HKY_KEY_STRINGS, 0, 0,
      "Addresses and domains that it may send as, or `\"*\"`; default `\"*\"`, or only `from` where that is stated.",
      "string|string[]"},
-    {"envelope", S, "Envelope sender; `{id}` and `{rcpt}` are replaced.", "string"},
+    {"envelope", S, "Envelope sender; `{id}` and `{rcpt}` are replaced.", "string|false"},
     {"cap", HKY_KEY_STRINGS, 0, 0,
-     "At most so many messages or recipients in a window, one or a list; counted for the account.", "cap|cap[]"},
+     "At most so many messages or recipients in a window, one or a list; counted for the account.", "cap|cap[]|false"},
     {"connections", HKY_KEY_INT, 1, 1000, "Connections at the same time, for own delivery to one site; default 10.",
      "integer"},
     {"messages_per_connection", HKY_KEY_INT, 1, 1000000, "Messages on one connection; default 100.", "integer"},
     {"recipients_per_message", HKY_KEY_INT, 1, 10000, "Recipients in one transaction; default 50.", "integer"},
-    {"hello", S, "Name in EHLO; default: the engine's `hostname`.", "string"},
-    {"source", S, "Address of this machine to connect from.", "string"},
+    {"hello", S, "Name in EHLO; default: the engine's `hostname`.", "string|false"},
+    {"source", S, "Address of this machine to connect from.", "string|false"},
     {"mx", B, "`true`: own delivery to the recipients' mail hosts; `port` is for tests then.", "boolean"},
     {"overlap", B,
      "`false`: the next message waits for the reply to the one before; default `true`, with servers that have shown "
      "that they can.",
      "boolean"},
-    {"timeout", HKY_KEY_TABLE, 0, 0, "How long to wait for the server, at each stage.", "timeouts"},
+    {"timeout", HKY_KEY_TABLE, 0, 0, "How long to wait for the server, at each stage.", "timeouts", OWN_KEYS},
     {"localpart", S, "How an address such as `a..b@docomo.ne.jp` goes out: `quoted` or `raw`; default `quoted`.",
      "\"quoted\"|\"raw\""},
     {"paused", B, "`true`: no mail is sent through this relay.", "boolean"},
-    {"instead", S, "Another relay that all steps of this one use.", "string|relay"},
+    {"instead", S, "Another relay that all steps of this one use.", "string|relay|false", NAME},
     {"accounts", LATER, "", NULL},
     {"dkim", LATER, "", NULL},
     {"bounces", LATER, "", NULL},
@@ -165,7 +169,7 @@ const struct hky_key hky_keys_oauth[] = {
     {"client_secret", HKY_KEY_SECRET, 0, 0, "Client secret: `secret \"name\"`.", "secret"},
     {"refresh", HKY_KEY_SECRET, 0, 0, "Refresh token: `secret \"name\"`.", "secret"},
     {"token_command", HKY_KEY_STRINGS, 0, 0, "Program and arguments that print an access token; there is no shell.",
-     "string[]"},
+     "string[]", FREE},
     {"token_url", S, "Where access tokens are fetched: https; http for loopback addresses only.", "string"},
     {"scope", S, "Scopes to ask for.", "string"},
     {0},
@@ -181,34 +185,32 @@ const struct hky_key hky_keys_timeout[] = {
 };
 
 /* Of routes and rows; in the tables of both, and in one of its own for what is written about them. */
-#define CONDITIONS                                                                                                     \
-    {"to", HKY_KEY_MATCH, 0, 0, "The recipient; needed, `\"*\"` is everyone.", "condition", NEEDED},                   \
-        {"except", HKY_KEY_MATCH, 0, 0, "The recipient is none of these.", "condition"},                               \
-        {"sender", HKY_KEY_MATCH, 0, 0, "The envelope sender; `\"<>\"` is the null sender.", "condition"},             \
-        {"mx",                                                                                                         \
-         HKY_KEY_MATCH,                                                                                                \
-         0,                                                                                                            \
-         0,                                                                                                            \
-         "The mail hosts of the recipient's domain, such as `\".outlook.com\"`; in a row, `true` is own delivery.",    \
-         "condition|boolean"},                                                                                         \
-        {"author", HKY_KEY_MATCH, 0, 0, "The address in From.", "condition"},                                          \
-        {"scenario", HKY_KEY_STRINGS, 0, 0, "The message is of this scenario, or one of these.", "string|string[]"},   \
-        {"tag", HKY_KEY_STRINGS, 0, 0, "The message has this tag, or one of these.", "string|string[]"},               \
-        {"header",                                                                                                     \
-         HKY_KEY_TABLE,                                                                                                \
-         0,                                                                                                            \
-         0,                                                                                                            \
-         "Header fields: `{ [\"X-Foo\"] = \"glob*\" }`, decoded, case ignored, all must match.",                       \
-         "table<string, string>"},                                                                                     \
-        {"when",                                                                                                       \
-         HKY_KEY_FUNCTION,                                                                                             \
-         0,                                                                                                            \
-         0,                                                                                                            \
-         "`function(r)` or the name of a matcher.",                                                                    \
-         "string|fun(r: recipient): boolean"},                                                                         \
-        {"override", B, "`true`: before all others, also before those of a scenario.", "boolean"},                     \
-    {                                                                                                                  \
-        "priority", HKY_KEY_INT, -1000000, 1000000, "The smaller one comes first; default 100.", "integer"             \
+#define CONDITIONS                                                                                                       \
+    {"to", HKY_KEY_MATCH, 0, 0, "The recipient; needed, `\"*\"` is everyone.", "condition", NEEDED},                     \
+        {"except", HKY_KEY_MATCH, 0, 0, "The recipient is none of these.", "condition|false"},                           \
+        {"sender", HKY_KEY_MATCH, 0, 0, "The envelope sender; `\"<>\"` is the null sender.", "condition"},               \
+        {"mx",                                                                                                           \
+         HKY_KEY_MATCH,                                                                                                  \
+         0,                                                                                                              \
+         0,                                                                                                              \
+         "The mail hosts of the recipient's domain, such as `\".outlook.com\"`; in a row, `true` is own delivery.",      \
+         "condition|boolean"},                                                                                           \
+        {"author", HKY_KEY_MATCH, 0, 0, "The address in From.", "condition"},                                            \
+        {"scenario", HKY_KEY_STRINGS, 0, 0, "The message is of this scenario, or one of these.", "string|string[]",      \
+         NAME},                                                                                                          \
+        {"tag", HKY_KEY_STRINGS, 0, 0, "The message has this tag, or one of these.", "string|string[]", NAME},           \
+        {"header",                                                                                                       \
+         HKY_KEY_TABLE,                                                                                                  \
+         0,                                                                                                              \
+         0,                                                                                                              \
+         "Header fields: `{ [\"X-Foo\"] = \"glob*\" }`, decoded, case ignored, all must match.",                         \
+         "table<string, string>",                                                                                        \
+         NAME},                                                                                                          \
+        {"when", HKY_KEY_FUNCTION, 0, 0, "`function(r)` or the name of a matcher.", "string|fun(r: recipient): boolean", \
+         NAME},                                                                                                          \
+        {"override", B, "`true`: before all others, also before those of a scenario.", "boolean"},                       \
+    {                                                                                                                    \
+        "priority", HKY_KEY_INT, -1000000, 1000000, "The smaller one comes first; default 100.", "integer"               \
     }
 
 static const struct hky_key keys_condition[] = {CONDITIONS, {0}};
@@ -217,14 +219,14 @@ const struct hky_key hky_keys_route[] = {
     CONDITIONS,
     {"via", HKY_KEY_VIA, 0, 0,
      "Needed: a plan, or `function(r)` that returns one, or nil to go on with the next route.",
-     "plan|fun(r: recipient): plan|nil", NEEDED},
+     "plan|fun(r: recipient): plan|nil", NEEDED, NAME},
     {"rank", S,
      "Which mail goes first where a lane is full: `urgent`, `normal` or `bulk`; default `bulk` with a scenario, else "
      "`normal`.",
      "\"urgent\"|\"normal\"|\"bulk\""},
     {"from", HKY_KEY_ANY, 0, 0, "From of all attempts; `false`: never rewrite From.", "string|false"},
-    {"envelope", S, "Envelope sender; `{id}` and `{rcpt}` are replaced.", "string"},
-    {"reply_to", S, "Address in Reply-To of all attempts.", "string"},
+    {"envelope", S, "Envelope sender; `{id}` and `{rcpt}` are replaced.", "string|false"},
+    {"reply_to", S, "Address in Reply-To of all attempts.", "string|false"},
     {"expire", HKY_KEY_DURATION, 60, 30 * DAYS, "How long delivery is tried; default: the engine's.", "duration"},
     {"retry", HKY_KEY_ANY, 0, 0, "Waits between attempts, the last one repeats; default: the engine's.", "duration[]"},
     {"dsn", S, "Failure notices: `each`, `digest` or `none`; default: the engine's.", "\"each\"|\"digest\"|\"none\""},
@@ -236,10 +238,10 @@ const struct hky_key hky_keys_route[] = {
 
 const struct hky_key hky_keys_row[] = {
     CONDITIONS,
-    {"name", S, "Name of the row; needed.", "string", NEEDED},
+    {"name", S, "Name of the row; needed.", "string", NEEDED, NAME},
     {"enabled", B, "`false`: as if the row were not there.", "boolean"},
-    {"note", S, "A note for people.", "string"},
-    {"relay", S, "Relay or row whose server is used, instead of stating one.", "string|relay"},
+    {"note", S, "A note for people.", "string|false", FREE},
+    {"relay", S, "Relay or row whose server is used, instead of stating one.", "string|relay", NAME},
     {"stop", B, "`true`: the rows behind this one are no fallback for it.", "boolean"},
     {0},
 };
@@ -254,8 +256,8 @@ const struct hky_key hky_keys_step[] = {
     {"wait", HKY_KEY_DURATION, 0, 30 * DAYS,
      "How long its turn may be away before the step is left as full; default: any time.", "duration"},
     {"from", HKY_KEY_ANY, 0, 0, "From of its attempts; `false`: never rewrite From.", "string|false"},
-    {"envelope", S, "Envelope sender; `{id}` and `{rcpt}` are replaced.", "string"},
-    {"reply_to", S, "Address in Reply-To of its attempts.", "string"},
+    {"envelope", S, "Envelope sender; `{id}` and `{rcpt}` are replaced.", "string|false"},
+    {"reply_to", S, "Address in Reply-To of its attempts.", "string|false"},
     {"retry", HKY_KEY_ANY, 0, 0, "Waits between its attempts, the last one repeats; default: the route's.",
      "duration[]"},
     {"account", LATER, "", NULL},
@@ -263,10 +265,10 @@ const struct hky_key hky_keys_step[] = {
 };
 
 const struct hky_key hky_keys_arm[] = {
-    {"arm", S, "Name of the arm.", "string", NEEDED},
+    {"arm", S, "Name of the arm.", "string", NEEDED, NAME},
     {"share", HKY_KEY_ANY, 0, 0, "Per cent of the recipients, `\"rest\"`, or `ramp { ... }`.", "number|\"rest\"|ramp",
      NEEDED},
-    {"via", HKY_KEY_VIA, 0, 0, "The plan of the arm.", "plan", NEEDED},
+    {"via", HKY_KEY_VIA, 0, 0, "The plan of the arm.", "plan", NEEDED, NAME},
     {0},
 };
 

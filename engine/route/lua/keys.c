@@ -1,5 +1,6 @@
 #include "route/lua/keys.h"
 
+#include "base/nearest.h"
 #include "route/lua/collect.h"
 #include "route/table/typed.h"
 #include "route/table/value.h"
@@ -32,6 +33,8 @@ static const char *expected(const struct hky_key *k, char out[120])
         snprintf(out, 120, "a size such as \"25M\", from %lld to %lld octets", (long long)k->min, (long long)k->max);
         return out;
     case HKY_KEY_MATCH:
+        if (strcmp(k->name, "mx") == 0)
+            return "a mail host, .domain for all hosts of a domain, or a table of these";
         return "an address, a domain, a set, a list, or a table of these";
     case HKY_KEY_FUNCTION:
         return "function(r) or the name of a matcher";
@@ -93,8 +96,9 @@ static bool has_type(lua_State *L, const struct hky_key *k)
 {
     int type = lua_type(L, -1);
 
-    if (type == LUA_TBOOLEAN && !lua_toboolean(L, -1))
-        return true; /* env("X", false): not stated */
+    if (type == LUA_TBOOLEAN && !lua_toboolean(L, -1) && k->type != HKY_KEY_BOOL)
+        /* as if it were not stated, as in redirect = env("SINK", false); who misses it says so */
+        return k->is_needed || k->lua == NULL || strstr(k->lua, "false") != NULL;
     if (hky_is_kind(L, lua_gettop(L), HKY_UD_POISON))
         return true; /* told where it was read */
     if (hky_is_kind(L, lua_gettop(L), HKY_UD_PENDING))
@@ -128,22 +132,32 @@ static bool has_type(lua_State *L, const struct hky_key *k)
     return true;
 }
 
+#define LIST_MAX 320 /* octets; a longer list of keys is looked up in the manual */
+
+/* The keys that there are, unless they are too many to be read in a message. */
+static const char *list_of(const struct hky_key *const *keys, char out[LIST_MAX])
+{
+    size_t n = 0;
+
+    for (; *keys != NULL; keys++)
+        for (const struct hky_key *k = *keys; k->name != NULL && n < LIST_MAX; k++)
+            if (k->type != HKY_KEY_LATER)
+                n += (size_t)snprintf(out + n, LIST_MAX - n, "%s%s", n > 0 ? " " : "; there are ", k->name);
+    return n < LIST_MAX ? out : "; hikyaku-policy(5) lists them";
+}
+
 static void unknown_key(lua_State *L, const struct hky_key *const *keys, struct hky_str name, const char *what,
                         struct hky_place place)
 {
-    const char *names[96];
-    size_t n = 0;
-    const char *near;
+    struct hky_nearest_name near = hky_nearest_to(name);
+    char list[LIST_MAX], hint[80];
 
-    for (; *keys != NULL; keys++)
-        for (const struct hky_key *k = *keys; k->name != NULL && n < sizeof names / sizeof names[0]; k++)
-            names[n++] = k->name;
-    near = hky_nearest(name, names, n);
-    if (near != NULL)
-        hky_script_problem(L, place, "%s: unknown key \"%.*s\", did you mean \"%s\"?", what,
-                           (int)(name.n < 60 ? name.n : 60), name.p, near);
-    else
-        hky_script_problem(L, place, "%s: unknown key \"%.*s\"", what, (int)(name.n < 60 ? name.n : 60), name.p);
+    for (const struct hky_key *const *set = keys; *set != NULL; set++)
+        for (const struct hky_key *k = *set; k->name != NULL; k++)
+            hky_nearest_look(&near, k->name);
+    snprintf(hint, sizeof hint, ", did you mean \"%s\"?", near.name != NULL ? near.name : "");
+    hky_script_problem(L, place, "%s: unknown key \"%.*s\"%s", what, (int)(name.n < 60 ? name.n : 60), name.p,
+                       near.name != NULL ? hint : list_of(keys, list));
 }
 
 /* The value on top is not of the key's type: told here, and so not again by whoever reads it. */
@@ -151,96 +165,59 @@ static void wrong_type(lua_State *L, int index, const struct hky_key *k, const c
 {
     char text[120];
 
-    hky_script_problem(L, place, "%s: %s must be %s, not %s%s%s%s", what, k->name, expected(k, text),
-                       hky_kind_name(L, lua_gettop(L)), k->doc[0] != 0 ? " (" : "", k->doc, k->doc[0] != 0 ? ")" : "");
+    if (lua_type(L, -1) == LUA_TBOOLEAN && !lua_toboolean(L, -1))
+        hky_script_problem(L, place, "%s: %s cannot be false: write a value, or leave the key out (%s)", what, k->name,
+                           k->doc);
+    else
+        hky_script_problem(L, place, "%s: %s must be %s, not %s%s%s%s", what, k->name, expected(k, text),
+                           hky_kind_name(L, lua_gettop(L)), k->doc[0] != 0 ? " (" : "", k->doc,
+                           k->doc[0] != 0 ? ")" : "");
     lua_pushstring(L, k->name);
     hky_push_poison(L);
     lua_rawset(L, index);
 }
 
-#define STRINGS_MAX 400000 /* more in one value is refused elsewhere */
-
-static const char *string_fault(struct hky_str s, bool may_have_lines)
+/* A string in the value on top cannot be used, or may not be what is meant. */
+static void bad_string(lua_State *L, int index, const struct hky_key *k, const struct hky_text_fault *fault,
+                       const char *what, struct hky_place place)
 {
-    if (!may_have_lines)
-        return hky_typed_fault(s);
-    while (s.n > 0) {
-        const char *end = s.p, *fault;
-        while (end < s.p + s.n && *end != '\n' && *end != '\r' && *end != '\t')
-            end++;
-        if ((fault = hky_typed_fault(hky_str_of(s.p, (size_t)(end - s.p)))) != NULL)
-            return fault;
-        end += end < s.p + s.n;
-        s = hky_str_of(end, (size_t)(s.p + s.n - end));
+    struct hky_loader *l = hky_vm_of(L)->loader;
+
+    if (fault->is_warning) {
+        if (l != NULL)
+            hky_complain(l, place, true, "%s: %s: %s", what, k->name, fault->text);
+        return;
     }
-    return NULL;
-}
-
-static const char *strings_fault(lua_State *L, int index, bool may_have_lines, int depth, unsigned *n)
-{
-    const char *fault = NULL;
-    struct hky_str s;
-
-    if (lua_type(L, index) == LUA_TSTRING) {
-        s.p = lua_tolstring(L, index, &s.n);
-        return string_fault(s, may_have_lines);
-    }
-    if (lua_type(L, index) != LUA_TTABLE || depth > 8)
-        return NULL;
-    luaL_checkstack(L, 8, NULL);
-    lua_pushnil(L);
-    while (lua_next(L, index) != 0) {
-        int key = lua_gettop(L) - 1;
-        if (++*n < STRINGS_MAX && lua_type(L, key) == LUA_TSTRING)
-            fault = strings_fault(L, key, false, depth + 1, n);
-        if (fault == NULL && *n < STRINGS_MAX)
-            fault = strings_fault(L, key + 1, may_have_lines, depth + 1, n);
-        lua_pop(L, 1);
-        if (fault != NULL) {
-            lua_pop(L, 1);
-            return fault;
-        }
-    }
-    return NULL;
-}
-
-const char *hky_strings_fault(lua_State *L, int index, bool may_have_lines)
-{
-    unsigned n = 0;
-
-    return strings_fault(L, index, may_have_lines, 0, &n);
-}
-
-const char *hky_whole_string(lua_State *L, int index, const char *what, struct hky_place place)
-{
-    const char *fault;
-
-    if (lua_type(L, index) != LUA_TSTRING)
-        return NULL;
-    fault = hky_strings_fault(L, index, false);
-    if (fault == NULL)
-        return lua_tostring(L, index);
-    hky_script_problem(L, place, "%s: there %s in \"%.60s\"", what, fault, lua_tostring(L, index));
-    return NULL;
-}
-
-/* A string in the value on top would be cut, or end a line, where it is used. */
-static void bad_string(lua_State *L, int index, const struct hky_key *k, const char *fault, const char *what,
-                       struct hky_place place)
-{
-    hky_script_problem(L, place, "%s: %s: there %s in it", what, k->name, fault);
+    hky_script_problem(L, place, "%s: %s: %s", what, k->name, fault->text);
     lua_pushstring(L, k->name);
     hky_push_poison(L);
     lua_rawset(L, index);
+}
+
+/* The key in one of the sets; where several have it, the one whose type the value on top has: a row's mx is a
+ * condition, or how its relay delivers. */
+static const struct hky_key *key_of(lua_State *L, const struct hky_key *const *keys, struct hky_str name)
+{
+    const struct hky_key *found = NULL;
+
+    for (; *keys != NULL; keys++) {
+        const struct hky_key *k = hky_key_find(*keys, name);
+        if (k == NULL)
+            continue;
+        if (found == NULL || (!has_type(L, found) && k->type != HKY_KEY_LATER && has_type(L, k)))
+            found = k;
+    }
+    return found;
 }
 
 static void check_one(lua_State *L, int index, const struct hky_key *const *keys, bool array, const char *what,
                       struct hky_place place)
 {
     struct hky_vm *vm = hky_vm_of(L);
+    struct hky_text_fault fault;
     struct hky_str name;
-    const struct hky_key *k = NULL;
-    const char *fault = NULL;
+    const struct hky_key *k;
+    bool is_usable = true;
 
     if (lua_type(L, -2) != LUA_TSTRING) {
         if (!array || lua_type(L, -2) != LUA_TNUMBER)
@@ -248,16 +225,16 @@ static void check_one(lua_State *L, int index, const struct hky_key *const *keys
         return;
     }
     name.p = lua_tolstring(L, -2, &name.n);
-    for (const struct hky_key *const *set = keys; *set != NULL && k == NULL; set++)
-        k = hky_key_find(*set, name);
-    for (const struct hky_key *const *set = keys; k != NULL && !has_type(L, k) && *set != NULL; set++) {
-        const struct hky_key *other =
-            hky_key_find(*set, name); /* a row's mx is a condition, or how its relay delivers */
-        k = other != NULL && other->type != HKY_KEY_LATER && has_type(L, other) ? other : k;
-    }
-    if (k != NULL && k->type != HKY_KEY_LATER && has_type(L, k)) {
-        fault = hky_strings_fault(L, lua_gettop(L), strcmp(k->name, "note") == 0);
-        if (fault == NULL)
+    k = key_of(L, keys, name);
+    if (k != NULL && k->type != HKY_KEY_LATER) {
+        struct hky_text_rule rule = {.use = k->use,
+                                     .may_have_lines = k->use == HKY_FOREIGN_FREE,
+                                     .is_hidden = k->type == HKY_KEY_SECRET,
+                                     .is_login = k->type == HKY_KEY_SECRET || strcmp(k->name, "user") == 0,
+                                     .may_be_many = k->type == HKY_KEY_MATCH || k->type == HKY_KEY_STRINGS,
+                                     .has_own_keys = k->has_own_keys};
+        is_usable = hky_texts_check(L, lua_gettop(L), &rule, &fault);
+        if (is_usable && has_type(L, k))
             return;
     }
     if (vm->loader != NULL)
@@ -266,8 +243,8 @@ static void check_one(lua_State *L, int index, const struct hky_key *const *keys
         unknown_key(L, keys, name, what, place);
     else if (k->type == HKY_KEY_LATER)
         hky_script_problem(L, place, "%s: %s is not available in this version", what, k->name);
-    else if (fault != NULL)
-        bad_string(L, index, k, fault, what, place);
+    else if (!is_usable)
+        bad_string(L, index, k, &fault, what, place);
     else
         wrong_type(L, index, k, what, place);
 }

@@ -5,6 +5,7 @@
 #define HKY_ROUTE_KEYS_H
 
 #include "hikyaku/policy.h"
+#include "route/lua/texts.h"
 
 #include <lua.h>
 
@@ -28,9 +29,11 @@ struct hky_key {
     const char *name;
     enum hky_key_type type;
     int64_t min, max;
-    const char *doc; /* a sentence or two for people */
-    const char *lua; /* its type, for editors */
-    bool is_needed;  /* for editors, too: what is missing is told by whoever reads the object */
+    const char *doc;          /* a sentence or two for people */
+    const char *lua;          /* its type, for editors */
+    bool is_needed;           /* for editors, too: what is missing is told by whoever reads the object */
+    enum hky_foreign_use use; /* what its strings may hold */
+    bool has_own_keys;        /* tables in it have keys of their own, and are checked by them */
 };
 
 extern const struct hky_key hky_keys_engine[], hky_keys_bounds[], hky_keys_listen[], hky_keys_user[], hky_keys_relay[],
@@ -43,13 +46,6 @@ const struct hky_key *hky_key_find(const struct hky_key *keys, struct hky_str na
  * `what` for messages: `relay "own"`. Problems through hky_script_problem. */
 void hky_keys_check(lua_State *L, int index, const struct hky_key *const *keys, bool array, const char *what,
                     struct hky_place place);
-
-/* Why a string in the value at `index` (itself, or anywhere in a table) cannot be used: see hky_typed_fault. NULL:
- * every one can. */
-const char *hky_strings_fault(lua_State *L, int index, bool may_have_lines);
-
-/* The string at `index`, whole: NULL when it is none or cannot be used, which is a problem of `what`. */
-const char *hky_whole_string(lua_State *L, int index, const char *what, struct hky_place place);
 
 /* Values of a checked table: raw, the default where the key is absent, false or wrong. */
 const char *hky_get_string(lua_State *L, int index, const char *key, const char *otherwise); /* in Lua's memory */

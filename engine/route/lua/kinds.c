@@ -1,4 +1,5 @@
 /* Kinds of values that scripts have: their names, locked metatables, read-only tables. */
+#include "base/nearest.h"
 #include "route/lua/collect.h"
 
 #include <stdio.h>
@@ -6,22 +7,16 @@
 
 const char *hky_nearest_key(lua_State *L, int index, struct hky_str name)
 {
-    const char *best = NULL;
-    unsigned least = (unsigned)(name.n / 2 < 4 ? name.n / 2 + 1 : 4);
+    struct hky_nearest_name near = hky_nearest_to(name);
 
     index = lua_absindex(L, index);
     lua_pushnil(L);
     while (lua_next(L, index) != 0) {
-        if (lua_type(L, -2) == LUA_TSTRING) {
-            unsigned d = hky_str_distance(name, hky_str_z(lua_tostring(L, -2)));
-            if (d < least || (d == least && best != NULL && strcmp(lua_tostring(L, -2), best) < 0)) {
-                least = d;
-                best = lua_tostring(L, -2);
-            }
-        }
+        if (lua_type(L, -2) == LUA_TSTRING)
+            hky_nearest_look(&near, lua_tostring(L, -2));
         lua_pop(L, 1);
     }
-    return best;
+    return near.name;
 }
 
 bool hky_is_kind(lua_State *L, int index, const char *kind)
@@ -57,6 +52,8 @@ const char *hky_kind_name(lua_State *L, int index)
             snprintf(vm->kind, sizeof vm->kind, "%g", lua_tonumber(L, index));
         return vm->kind;
     }
+    if (lua_type(L, index) == LUA_TBOOLEAN)
+        return lua_toboolean(L, index) ? "true" : "false";
     return luaL_typename(L, index);
 }
 

@@ -23,7 +23,7 @@ bool hky_push_mailbox(lua_State *L, int index, const char *what, struct hky_plac
         hky_address_domain(&a).n == 0) {
         char hint[HKY_TYPED_HINT] = "";
         if (s.p != NULL)
-            hky_typed_hint(s, hint);
+            hky_typed_hint(s, false, hint);
         hky_script_problem(L, place, "%s: \"%.80s\" is no address%s%s", what, s.p != NULL ? s.p : "",
                            hint[0] == 0 && e.text[0] != 0 ? ": " : "", hint[0] != 0 ? hint : e.text);
         return false;

@@ -1,4 +1,5 @@
 /* list "file": sets that are read again when their file changes. */
+#include "route/table/foreign.h"
 #include "route/table/inside.h"
 #include "route/table/match.h"
 
@@ -35,6 +36,8 @@ enum hky_err hky_list_parse(struct hky_str text, const char *name, struct hky_se
         struct hky_str s = hky_str_trim(hky_str_of(text.p, n));
         struct hky_entry entry;
         struct hky_error why = {0};
+        struct hky_foreign foreign;
+        char hint[HKY_FOREIGN_TEXT];
         line++;
         text.p += end != NULL ? n + 1 : n;
         text.n -= end != NULL ? n + 1 : n;
@@ -45,6 +48,10 @@ enum hky_err hky_list_parse(struct hky_str text, const char *name, struct hky_se
             continue;
         if (!hky_utf8_is_valid(s))
             return hky_error_set(e, HKY_E_SYNTAX, "%s:%u: not UTF-8: save the file as UTF-8", name, line);
+        foreign = hky_foreign_find(s, HKY_FOREIGN_EXACT);
+        if (foreign.kind != HKY_FOREIGN_NONE)
+            return hky_error_set(e, HKY_E_SYNTAX, "%.60s:%u: there %s", name, line,
+                                 hky_foreign_text(s, &foreign, true, hint));
         if (memchr(s.p, '*', s.n) != NULL && hky_entry_parse(s, &entry, &why) != HKY_OK)
             return hky_error_set(e, HKY_E_SYNTAX,
                                  "%s:%u: an entry is no pattern: all addresses of a domain are the domain alone", name,

@@ -1,4 +1,6 @@
 #include "route/table/typed.h"
+#include "base/nearest.h"
+#include "route/table/foreign.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -17,53 +19,6 @@ const char *hky_typed_fault(struct hky_str s)
     return hky_utf8_is_valid(s) ? NULL : "are octets that are not UTF-8";
 }
 
-int hky_typed_ascii(struct hky_str s, size_t *n)
-{
-    static const struct {
-        const char *text;
-        char ascii;
-    } others[] = {{"\xe3\x80\x80", ' '},  {"\xc2\xa0", ' '},      {"\xe2\x80\x9c", '"'}, {"\xe2\x80\x9d", '"'},
-                  {"\xe2\x80\x9e", '"'},  {"\xe2\x80\xb3", '"'},  {"\xc2\xab", '"'},     {"\xc2\xbb", '"'},
-                  {"\xe2\x80\x98", '\''}, {"\xe2\x80\x99", '\''}, {"\xe3\x80\x8c", '"'}, {"\xe3\x80\x8d", '"'},
-                  {"\xe3\x80\x81", ','},  {"\xe3\x80\x82", '.'},  {"\xe2\x80\x93", '-'}, {"\xe2\x80\x94", '-'},
-                  {"\xe2\x88\x92", '-'},  {"\xe2\x80\x8b", 0},    {"\xef\xbb\xbf", 0}};
-    const unsigned char *p = (const unsigned char *)s.p;
-    unsigned code;
-
-    for (size_t i = 0; i < sizeof others / sizeof others[0]; i++) {
-        *n = strlen(others[i].text);
-        if (s.n >= *n && memcmp(s.p, others[i].text, *n) == 0)
-            return others[i].ascii;
-    }
-    *n = 3;
-    if (s.n < 3 || p[0] != 0xef || (p[1] & 0xc0) != 0x80 || (p[2] & 0xc0) != 0x80)
-        return -1;
-    code = 0xf000u | (p[1] & 0x3fu) << 6 | (p[2] & 0x3fu);
-    return code >= 0xff01 && code <= 0xff5e ? (int)(code - 0xff01 + '!') : -1;
-}
-
-/* The text with every such character replaced. */
-static bool in_ascii(struct hky_str s, char *out, size_t room)
-{
-    bool is_changed = false;
-    size_t k = 0;
-
-    for (size_t i = 0; i < s.n && k + 4 < room;) {
-        size_t n;
-        int ascii = hky_typed_ascii(hky_str_of(s.p + i, s.n - i), &n);
-        if (ascii < 0) {
-            out[k++] = s.p[i++];
-            continue;
-        }
-        is_changed = true;
-        if (ascii > 0)
-            out[k++] = (char)ascii;
-        i += n;
-    }
-    out[k] = 0;
-    return is_changed;
-}
-
 static bool is_separator(char c)
 {
     return c == ',' || c == ';' || c == ' ' || c == '\t' || c == '|';
@@ -78,30 +33,45 @@ static size_t part_end(const char *s)
     return n;
 }
 
-const char *hky_typed_hint(struct hky_str s, char out[HKY_TYPED_HINT])
+/* Values such as addresses and domains, not parts of one that was torn apart. */
+static bool is_whole_value(const char *p, size_t n)
 {
-    char plain[200], parts[240] = "";
-    bool is_wide;
-    size_t used = 0;
+    return n > 2 && p[0] != '.' && p[0] != '@' && p[n - 1] != '.' && p[n - 1] != '@' &&
+           (memchr(p, '.', n) != NULL || memchr(p, '@', n) != NULL);
+}
+
+const char *hky_typed_hint(struct hky_str s, bool may_be_many, char out[HKY_TYPED_HINT])
+{
+    char plain[200], parts[240] = "", whole[200] = "", first[200] = "";
+    bool is_wide, is_blanks_only = true, are_values = true;
+    size_t used = 0, n_whole = 0;
     unsigned n_parts = 0;
 
     out[0] = 0;
     if (s.n == 0 || s.n > 120 || memchr(s.p, '"', s.n) != NULL)
         return out;
-    is_wide = in_ascii(s, plain, sizeof plain);
+    is_wide = hky_foreign_to_ascii(s, plain, sizeof plain);
     for (const char *p = plain; *p != 0;) {
         size_t n = part_end(p);
         if (n > 0) {
             used +=
                 (size_t)snprintf(parts + used, sizeof parts - used, "%s\"%.*s\"", n_parts > 0 ? ", " : "", (int)n, p);
-            n_parts++;
+            n_whole += (size_t)snprintf(whole + n_whole, sizeof whole - n_whole, "%.*s", (int)n, p);
+            if (n_parts++ == 0)
+                snprintf(first, sizeof first, "%.*s", (int)n, p);
+            are_values = are_values && is_whole_value(p, n);
         }
         if (used >= sizeof parts)
             return out;
+        is_blanks_only = is_blanks_only && (p[n] == 0 || p[n] == ' ' || p[n] == '\t');
         p += n + (p[n] != 0);
     }
-    if (n_parts > 1)
+    if (n_parts > 1 && is_blanks_only && !are_values)
+        snprintf(out, HKY_TYPED_HINT, ": there is a blank in it: write \"%s\"", whole);
+    else if (n_parts > 1 && may_be_many)
         snprintf(out, HKY_TYPED_HINT, ": these are several values in one string: write { %s }", parts);
+    else if (n_parts > 1)
+        snprintf(out, HKY_TYPED_HINT, ": only one can be here: write \"%s\", for example", first);
     else if (n_parts == 1 && is_wide)
         snprintf(out, HKY_TYPED_HINT, ": there are full-width characters in it: write %s", parts);
     else if (n_parts == 1 && (is_separator(plain[0]) || is_separator(plain[strlen(plain) - 1])))
@@ -133,17 +103,11 @@ const char *hky_typed_stray(struct hky_str line, size_t *n)
 
 const char *hky_nearest(struct hky_str name, const char *const *names, size_t n)
 {
-    const char *best = NULL;
-    unsigned least = (unsigned)(name.n / 2 < 4 ? name.n / 2 + 1 : 4);
+    struct hky_nearest_name near = hky_nearest_to(name);
 
-    for (size_t i = 0; i < n; i++) {
-        unsigned d = hky_str_distance(name, hky_str_z(names[i]));
-        if (d < least) {
-            least = d;
-            best = names[i];
-        }
-    }
-    return best;
+    for (size_t i = 0; i < n; i++)
+        hky_nearest_look(&near, names[i]);
+    return near.name;
 }
 
 bool hky_is_secret_name(const char *s)

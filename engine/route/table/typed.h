@@ -15,12 +15,9 @@
  * octet", "are octets that are not UTF-8"; NULL: it may. */
 const char *hky_typed_fault(struct hky_str s);
 
-/* What the full-width or curly character at `s.p` stands for in ASCII (0: nothing, it has no width), and how many
- * octets it has; -1: it is another character. */
-int hky_typed_ascii(struct hky_str s, size_t *n);
-
-/* What to write instead of a value that is no address and no domain, as ": write ..."; "" when nothing is known. */
-const char *hky_typed_hint(struct hky_str s, char out[HKY_TYPED_HINT]);
+/* What to write instead of a value that is no address, no domain or no host, as ": write ..."; "" when nothing is
+ * known. `may_be_many`: a list of values could be there, too. */
+const char *hky_typed_hint(struct hky_str s, bool may_be_many, char out[HKY_TYPED_HINT]);
 
 /* The first character of a line of Lua that stands outside of strings and comments and is not ASCII; NULL: there is
  * none. `n` is what is left of the line from there. */

@@ -22,10 +22,10 @@ function set:has(address) end
 ---@class listen
 ---@field addr string  Address and port: `"127.0.0.1:2525"`, `"[::1]:2525"`.
 ---@field tls? "starttls"|"implicit"  `starttls` or `implicit`; without it the listener has no TLS.
----@field cert? string  PEM file of the certificate with its chain, from the policy's folder.
----@field key? string  PEM file of the certificate's key, from the policy's folder.
----@field users? table<string, listen_user>  Logins: `{ NAME = { password =, scenario =, sender = } }`.
----@field allow? string|string[]  Networks that may send without a login, such as `"10.0.0.0/8"`.
+---@field cert? string|false  PEM file of the certificate with its chain, from the policy's folder.
+---@field key? string|false  PEM file of the certificate's key, from the policy's folder.
+---@field users? table<string, listen_user>|false  Logins: `{ NAME = { password =, scenario =, sender = } }`.
+---@field allow? string|string[]|false  Networks that may send without a login, such as `"10.0.0.0/8"`.
 
 ---@class listen_user
 ---@field password secret  Password of the login: `secret "name"`.
@@ -60,11 +60,11 @@ function set:has(address) end
 ---@field hostname? string  Name of this machine in EHLO, Received and Message-ID; a full domain name.
 ---@field spool? string  Folder of the queue, from the policy's folder; default `spool`.
 ---@field listen? string|listen|(string|listen)[]|false  Where mail comes in: `"addr:port"`, a listener, or a list of these; default `"127.0.0.1:2525"`.
----@field http? string  Address for `/healthz` and `/metrics`, on this machine only: `"127.0.0.1:8025"`; default: none.
----@field owner? string  Address that test mail and warnings go to, and what no sender can be told.
----@field timezone? string  Time zone of times of day, such as `"Asia/Tokyo"`; default: the system's.
+---@field http? string|false  Address for `/healthz` and `/metrics`, on this machine only: `"127.0.0.1:8025"`; default: none.
+---@field owner? string|false  Address that test mail and warnings go to, and what no sender can be told.
+---@field timezone? string|false  Time zone of times of day, such as `"Asia/Tokyo"`; default: the system's.
 ---@field workers? integer  Number of worker threads; default: the processor's cores minus one, at least 1.
----@field resolver? string  DNS server as `"addr:port"`; default: the system's.
+---@field resolver? string|false  DNS server as `"addr:port"`; default: the system's.
 ---@field retry? duration[]  Waits between attempts, at most 16, the last one repeats; default `{ "5m", "15m", "1h", "4h" }`.
 ---@field expire? duration  How long delivery to a recipient is tried; default `2d`.
 ---@field parked? duration  How long a recipient that no route takes waits for a policy that can decide; default `7d`.
@@ -99,27 +99,27 @@ function engine(options) end
 ---@field host? string  Name of the server; `ssl://` in front means TLS from the start.
 ---@field port? integer  Port of the server; default 587.
 ---@field tls? "implicit"|"starttls"|"opportunistic"|"none"  `implicit`, `starttls`, `opportunistic` or `none`; by default port 465 is implicit, 587 starttls, 25 opportunistic.
----@field ca? string  PEM file of the authorities to trust instead of the system's, from the policy's folder.
----@field pin? string  SHA-256 of the certificate's public key, in hex; asks for TLS, as `ca` does.
----@field user? string  Name to log in with.
----@field password? secret|string  Password to log in with: `secret "name"`; a plain string is taken with a warning.
+---@field ca? string|false  PEM file of the authorities to trust instead of the system's, from the policy's folder.
+---@field pin? string|false  SHA-256 of the certificate's public key, in hex; asks for TLS, as `ca` does.
+---@field user? string|false  Name to log in with.
+---@field password? secret|string|false  Password to log in with: `secret "name"`; a plain string is taken with a warning.
 ---@field auth? "auto"|"plain"|"login"|"cram-md5"|"scram-sha-256"|"xoauth2"|"oauthbearer"|"none"  How to log in: `auto`, `plain`, `login`, `cram-md5`, `scram-sha-256`, `xoauth2`, `oauthbearer` or `none`; default `auto` with a user.
----@field oauth? oauth  OAuth2 instead of a password: where tokens come from.
+---@field oauth? oauth|false  OAuth2 instead of a password: where tokens come from.
 ---@field from? string|false  Address that it sends as when it may not send as the author; `false`: never rewrite From.
 ---@field sends_as? string|string[]  Addresses and domains that it may send as, or `"*"`; default `"*"`, or only `from` where that is stated.
----@field envelope? string  Envelope sender; `{id}` and `{rcpt}` are replaced.
----@field cap? cap|cap[]  At most so many messages or recipients in a window, one or a list; counted for the account.
+---@field envelope? string|false  Envelope sender; `{id}` and `{rcpt}` are replaced.
+---@field cap? cap|cap[]|false  At most so many messages or recipients in a window, one or a list; counted for the account.
 ---@field connections? integer  Connections at the same time, for own delivery to one site; default 10.
 ---@field messages_per_connection? integer  Messages on one connection; default 100.
 ---@field recipients_per_message? integer  Recipients in one transaction; default 50.
----@field hello? string  Name in EHLO; default: the engine's `hostname`.
----@field source? string  Address of this machine to connect from.
+---@field hello? string|false  Name in EHLO; default: the engine's `hostname`.
+---@field source? string|false  Address of this machine to connect from.
 ---@field mx? boolean  `true`: own delivery to the recipients' mail hosts; `port` is for tests then.
 ---@field overlap? boolean  `false`: the next message waits for the reply to the one before; default `true`, with servers that have shown that they can.
 ---@field timeout? timeouts  How long to wait for the server, at each stage.
 ---@field localpart? "quoted"|"raw"  How an address such as `a..b@docomo.ne.jp` goes out: `quoted` or `raw`; default `quoted`.
 ---@field paused? boolean  `true`: no mail is sent through this relay.
----@field instead? string|relay  Another relay that all steps of this one use.
+---@field instead? string|relay|false  Another relay that all steps of this one use.
 
 ---@class relay  a handle; use it in `via` like the relay's name
 
@@ -139,8 +139,8 @@ relays = {}
 ---@field within? duration  How long the step may take; default: half of the time that is left until `expire`.
 ---@field wait? duration  How long its turn may be away before the step is left as full; default: any time.
 ---@field from? string|false  From of its attempts; `false`: never rewrite From.
----@field envelope? string  Envelope sender; `{id}` and `{rcpt}` are replaced.
----@field reply_to? string  Address in Reply-To of its attempts.
+---@field envelope? string|false  Envelope sender; `{id}` and `{rcpt}` are replaced.
+---@field reply_to? string|false  Address in Reply-To of its attempts.
 ---@field retry? duration[]  Waits between its attempts, the last one repeats; default: the route's.
 
 ---@class step
@@ -181,7 +181,7 @@ function ramp(days) end
 
 ---@class conditions
 ---@field to condition  The recipient; needed, `"*"` is everyone.
----@field except? condition  The recipient is none of these.
+---@field except? condition|false  The recipient is none of these.
 ---@field sender? condition  The envelope sender; `"<>"` is the null sender.
 ---@field mx? condition|boolean  The mail hosts of the recipient's domain, such as `".outlook.com"`; in a row, `true` is own delivery.
 ---@field author? condition  The address in From.
@@ -196,8 +196,8 @@ function ramp(days) end
 ---@field via plan|fun(r: recipient): plan|nil  Needed: a plan, or `function(r)` that returns one, or nil to go on with the next route.
 ---@field rank? "urgent"|"normal"|"bulk"  Which mail goes first where a lane is full: `urgent`, `normal` or `bulk`; default `bulk` with a scenario, else `normal`.
 ---@field from? string|false  From of all attempts; `false`: never rewrite From.
----@field envelope? string  Envelope sender; `{id}` and `{rcpt}` are replaced.
----@field reply_to? string  Address in Reply-To of all attempts.
+---@field envelope? string|false  Envelope sender; `{id}` and `{rcpt}` are replaced.
+---@field reply_to? string|false  Address in Reply-To of all attempts.
 ---@field expire? duration  How long delivery is tried; default: the engine's.
 ---@field retry? duration[]  Waits between attempts, the last one repeats; default: the engine's.
 ---@field dsn? "each"|"digest"|"none"  Failure notices: `each`, `digest` or `none`; default: the engine's.
@@ -212,7 +212,7 @@ function route(name) end
 ---@class row: relay_options, conditions
 ---@field name string  Name of the row; needed.
 ---@field enabled? boolean  `false`: as if the row were not there.
----@field note? string  A note for people.
+---@field note? string|false  A note for people.
 ---@field relay? string|relay  Relay or row whose server is used, instead of stating one.
 ---@field stop? boolean  `true`: the rows behind this one are no fallback for it.
 
