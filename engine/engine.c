@@ -4,6 +4,7 @@
  */
 #include "wiring.h"
 
+#include "base/endpoint.h"
 #include "base/memory.h"
 #include "base/thread.h"
 
@@ -295,9 +296,10 @@ static enum hky_err open_console(struct hky_engine *engine, struct hky_error *e)
     enum hky_err err = hky_console_new(engine->aux, engine->spool, http, &ops, &engine->console, e);
 
     if (err == HKY_OK && http[0] != '\0') {
-        int n = (int)(strrchr(http, ':') - http);
-        hky_log(engine->log, HKY_LOG_INFO, "listening", "addr=%.*s port=%s http=\"/healthz /metrics\"", n, http,
-                http + n + 1);
+        char host[256] = "";
+        uint16_t port = 0;
+        (void)hky_endpoint_parse(hky_str_z(http), host, &port);
+        hky_log(engine->log, HKY_LOG_INFO, "listening", "addr=%s port=%u http=\"/healthz /metrics\"", host, port);
     }
     return err;
 }

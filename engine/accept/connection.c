@@ -1,5 +1,7 @@
 #include "accept/internal.h"
 
+#include "base/endpoint.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
@@ -392,7 +394,7 @@ static void greet(struct hky_connection *c)
         .listen = c->listen,
         .sasl = c->worker->sasl,
         .client = c->peer.text,
-        .is_loopback = hky_peer_is_loopback(&c->peer.addr),
+        .is_loopback = hky_in6_is_loopback(&c->peer.addr),
         .is_secure = hky_stream_is_secure(c->stream),
         .is_allowed = hky_listen_allows(c->listen, &c->peer.addr),
     };
@@ -511,7 +513,7 @@ static const struct hky_listen *stand_in(const struct hky_policy *policy, const 
             if (strcmp(l->users[k].name, user->name) == 0)
                 return l;
         if (user == NULL &&
-            (hky_listen_allows(l, &c->peer.addr) || (l->n_users == 0 && hky_peer_is_loopback(&c->peer.addr))))
+            (hky_listen_allows(l, &c->peer.addr) || (l->n_users == 0 && hky_in6_is_loopback(&c->peer.addr))))
             return l;
     }
     return NULL;

@@ -86,7 +86,6 @@ void hky_connections_drain(struct hky_accept_worker *w);
 void hky_connections_free(struct hky_accept_worker *w); /* the loop has stopped */
 
 /* networks.c: pure */
-bool hky_peer_is_loopback(const struct in6_addr *addr);
 bool hky_listen_allows(const struct hky_listen *l, const struct in6_addr *client);
 /* Do the networks together hold a large part of the world, in however many pieces it is written? */
 bool hky_allow_is_everyone(const struct hky_cidr *allow, uint32_t n);

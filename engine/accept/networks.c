@@ -13,11 +13,6 @@ struct range {
     address128 first, last;
 };
 
-bool hky_peer_is_loopback(const struct in6_addr *addr)
-{
-    return IN6_IS_ADDR_LOOPBACK(addr) || (IN6_IS_ADDR_V4MAPPED(addr) && addr->s6_addr[12] == 127);
-}
-
 static address128 number_of(const uint8_t octets[16])
 {
     address128 n = 0;

@@ -1,6 +1,8 @@
 /* What a listener may be, and its sockets. */
 #include "accept/internal.h"
 
+#include "base/endpoint.h"
+
 #include <arpa/inet.h>
 #include <errno.h>
 #include <stdio.h>
@@ -39,32 +41,13 @@ static bool parse_address(const char *text, uint16_t port, union address *out, s
     return false;
 }
 
-static void map_v4(const struct in_addr *v4, struct in6_addr *out)
-{
-    *out = (struct in6_addr){.s6_addr = {[10] = 0xff, [11] = 0xff}};
-    memcpy(out->s6_addr + 12, v4, 4);
-}
-
 void hky_peer_of(const struct sockaddr_storage *from, struct hky_connection_peer *peer)
 {
-    union address at = {.any = *from};
-
-    if (at.sa.sa_family == AF_INET)
-        map_v4(&at.in.sin_addr, &peer->addr);
-    else
-        peer->addr = at.in6.sin6_addr;
+    hky_in6_of(from, &peer->addr);
     if (IN6_IS_ADDR_V4MAPPED(&peer->addr))
         inet_ntop(AF_INET, peer->addr.s6_addr + 12, peer->text, sizeof peer->text);
     else
         inet_ntop(AF_INET6, &peer->addr, peer->text, sizeof peer->text);
-}
-
-static bool is_loopback(const union address *a)
-{
-    struct hky_connection_peer peer = {0};
-
-    hky_peer_of(&a->any, &peer);
-    return hky_peer_is_loopback(&peer.addr);
 }
 
 static int bound_socket(const union address *at, socklen_t n, bool is_shared)
@@ -138,9 +121,13 @@ enum hky_err hky_listen_check(const struct hky_listen *l, struct hky_error *e)
 {
     union address at;
     socklen_t n = 0;
+    struct in6_addr addr;
 
-    if (!parse_address(l->addr, l->port, &at, &n) || is_loopback(&at))
+    if (!parse_address(l->addr, l->port, &at, &n))
         return HKY_OK; /* a wrong address is reported when it is opened */
+    hky_in6_of(&at.any, &addr);
+    if (hky_in6_is_loopback(&addr))
+        return HKY_OK;
     if (hky_allow_is_everyone(l->allow, l->n_allow))
         return hky_error_set(e, HKY_E_CONFIG,
                              "%s:%u: allow lets everyone send through %s:%u (an open relay): name your own networks",

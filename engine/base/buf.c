@@ -346,33 +346,56 @@ void hky_buf_add_base64(struct hky_buf *b, struct hky_str s)
 
 static int base64_value(char c)
 {
-    const char *at = c != '\0' ? strchr(base64_digits, c) : NULL;
+    return c >= 'A' && c <= 'Z'   ? c - 'A'
+           : c >= 'a' && c <= 'z' ? c - 'a' + 26
+           : c >= '0' && c <= '9' ? c - '0' + 52
+           : c == '+'             ? 62
+           : c == '/'             ? 63
+                                  : -1;
+}
 
-    return at != NULL ? (int)(at - base64_digits) : -1;
+/* Digits only. `rest`: the bits that make no octet, `n_rest` of them. */
+static bool decode_digits(struct hky_str s, struct hky_buf *out, uint32_t *rest, unsigned *n_rest)
+{
+    uint32_t bits = 0;
+    unsigned n_bits = 0;
+
+    for (size_t i = 0; i < s.n; i++) {
+        int v = base64_value(s.p[i]);
+
+        if (v < 0)
+            return false;
+        bits = bits << 6 | (uint32_t)v;
+        n_bits += 6;
+        if (n_bits >= 8) {
+            n_bits -= 8;
+            hky_buf_add_c(out, (char)(bits >> n_bits & 0xff));
+        }
+        bits &= (1u << n_bits) - 1;
+    }
+    *rest = bits;
+    *n_rest = n_bits;
+    return true;
 }
 
 bool hky_base64_decode(struct hky_str s, struct hky_buf *out)
 {
+    uint32_t rest;
+    unsigned n_rest;
+
     if (s.n % 4 != 0)
         return false;
-    for (size_t i = 0; i < s.n; i += 4) {
-        bool is_last = i + 4 == s.n;
-        size_t pad = is_last ? (size_t)(s.p[i + 3] == '=') + (s.p[i + 3] == '=' && s.p[i + 2] == '=') : 0;
-        uint32_t v = 0;
-        char three[3];
+    for (int pad = 0; pad < 2 && s.n > 0 && s.p[s.n - 1] == '='; pad++)
+        s.n--;
+    return decode_digits(s, out, &rest, &n_rest) && n_rest < 6 && rest == 0 && !out->is_over;
+}
 
-        for (size_t k = 0; k < 4; k++) {
-            int d = k >= 4 - pad ? 0 : base64_value(s.p[i + k]);
-            if (d < 0)
-                return false;
-            v = v << 6 | (uint32_t)d;
-        }
-        if ((pad == 1 && (v & 0xff) != 0) || (pad == 2 && (v & 0xffff) != 0))
-            return false;
-        three[0] = (char)(v >> 16);
-        three[1] = (char)(v >> 8);
-        three[2] = (char)v;
-        hky_buf_add(out, three, 3 - pad);
-    }
-    return !out->is_over;
+bool hky_base64_decode_loose(struct hky_str s, struct hky_buf *out)
+{
+    uint32_t rest;
+    unsigned n_rest;
+
+    while (s.n > 0 && s.p[s.n - 1] == '=')
+        s.n--;
+    return decode_digits(s, out, &rest, &n_rest) && n_rest < 6;
 }

@@ -88,5 +88,7 @@ void hky_buf_add_json(struct hky_buf *b, struct hky_str s);
 /* base64 (RFC 4648 section 4). Decode is strict: padding required, no other octets; false when wrong. */
 void hky_buf_add_base64(struct hky_buf *b, struct hky_str s);
 bool hky_base64_decode(struct hky_str s, struct hky_buf *out);
+/* As mail has it: padding may be missing or too long, and bits that are left over may be anything. */
+bool hky_base64_decode_loose(struct hky_str s, struct hky_buf *out);
 
 #endif

@@ -3,6 +3,8 @@
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <string.h>
+#include <strings.h>
+#include <sys/socket.h>
 
 bool hky_endpoint_parse(struct hky_str s, char host[256], uint16_t *port)
 {
@@ -35,14 +37,43 @@ bool hky_endpoint_parse(struct hky_str s, char host[256], uint16_t *port)
     return true;
 }
 
+static void map_v4(const struct in_addr *v4, struct in6_addr *out)
+{
+    *out = (struct in6_addr){.s6_addr = {[10] = 0xff, [11] = 0xff}};
+    memcpy(out->s6_addr + 12, v4, 4);
+}
+
+void hky_in6_of(const struct sockaddr_storage *ss, struct in6_addr *out)
+{
+    if (ss->ss_family == AF_INET)
+        map_v4(&((const struct sockaddr_in *)ss)->sin_addr, out);
+    else
+        *out = ((const struct sockaddr_in6 *)ss)->sin6_addr;
+}
+
+bool hky_in6_is_loopback(const struct in6_addr *a)
+{
+    return IN6_IS_ADDR_LOOPBACK(a) || (IN6_IS_ADDR_V4MAPPED(a) && a->s6_addr[12] == 127);
+}
+
+bool hky_in6_is_here(const struct in6_addr *a)
+{
+    return hky_in6_is_loopback(a) || IN6_IS_ADDR_UNSPECIFIED(a) || (IN6_IS_ADDR_V4MAPPED(a) && a->s6_addr[12] == 0);
+}
+
 bool hky_is_loopback(const char *address)
 {
     struct in_addr v4;
     struct in6_addr v6;
 
     if (inet_pton(AF_INET, address, &v4) == 1)
-        return ntohl(v4.s_addr) >> 24 == 127;
-    if (inet_pton(AF_INET6, address, &v6) != 1)
+        map_v4(&v4, &v6);
+    else if (inet_pton(AF_INET6, address, &v6) != 1)
         return false;
-    return IN6_IS_ADDR_LOOPBACK(&v6) || (IN6_IS_ADDR_V4MAPPED(&v6) && v6.s6_addr[12] == 127);
+    return hky_in6_is_loopback(&v6);
+}
+
+bool hky_host_is_here(const char *host)
+{
+    return strcasecmp(host, "localhost") == 0 || hky_is_loopback(host);
 }

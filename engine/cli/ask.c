@@ -1,5 +1,7 @@
 #include "cli/ask.h"
 
+#include "base/duration.h"
+
 #include "hikyaku/console.h"
 
 #include <stdio.h>
@@ -56,19 +58,6 @@ int hky_cli_print_json(json_t *answer)
     return HKY_EXIT_GOOD;
 }
 
-const char *hky_cli_age(int64_t sec, char out[24])
-{
-    if (sec < 120)
-        snprintf(out, 24, "%lds", (long)sec);
-    else if (sec < 7200)
-        snprintf(out, 24, "%ldm", (long)((sec + 30) / 60));
-    else if (sec < 172800)
-        snprintf(out, 24, "%ldh", (long)((sec + 1800) / 3600));
-    else
-        snprintf(out, 24, "%ldd", (long)((sec + 43200) / 86400));
-    return out;
-}
-
 void hky_cli_use_zone(const char *zone, bool is_utc)
 {
     if (is_utc)
@@ -101,7 +90,7 @@ const char *hky_cli_relay_note(const json_t *relay, char out[400])
     if (to != NULL && to[0] != '\0')
         n += snprintf(out, 400, "its mail goes by %.120s", to);
     if (left > 0)
-        n += snprintf(out + n, 400 - (size_t)n, "%sfor %s", n > 0 ? ", " : "", hky_cli_age(left, age));
+        n += snprintf(out + n, 400 - (size_t)n, "%sfor %s", n > 0 ? ", " : "", hky_duration_rough(left, age));
     if (why != NULL && why[0] != '\0')
         snprintf(out + n, 400 - (size_t)n, "%s%.200s", n > 0 ? ": " : "", why);
     return out;

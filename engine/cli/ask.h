@@ -12,7 +12,6 @@ int hky_cli_ask(const char *command, const char *spool, json_t *request, json_t 
 /* Prints the object as JSON and frees it. */
 int hky_cli_print_json(json_t *answer);
 /* "2h", "35m", "12s" of seconds. */
-const char *hky_cli_age(int64_t sec, char out[24]); /* to the nearest: 90s 2m 24h 3d */
 /* Times are printed in one zone: the engine's, or UTC. Sets TZ for localtime_r; `zone` "" is the system's. */
 void hky_cli_use_zone(const char *zone, bool is_utc);
 const char *hky_cli_zone_name(const char *zone, bool is_utc); /* "Asia/Tokyo", "UTC", or the system's abbreviation */

@@ -184,23 +184,3 @@ bool hky_cli_is_server(const struct hky_cli_command *command, const char *text)
             text);
     return false;
 }
-
-bool hky_cli_duration(const char *text, int64_t *ms)
-{
-    static const struct {
-        const char *unit;
-        int64_t ms;
-    } units[] = {{"", 1000}, {"ms", 1}, {"s", 1000}, {"m", 60000}, {"min", 60000}, {"h", 3600000}, {"d", 86400000}};
-    size_t digits = strspn(text, "0123456789");
-    uint64_t n;
-
-    if (!hky_str_u64(hky_str_of(text, digits), UINT32_MAX, &n))
-        return false;
-    for (size_t i = 0; i < sizeof units / sizeof units[0]; i++) {
-        if (strcmp(text + digits, units[i].unit) == 0) {
-            *ms = (int64_t)n * units[i].ms;
-            return true;
-        }
-    }
-    return false;
-}

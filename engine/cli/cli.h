@@ -95,7 +95,5 @@ bool hky_cli_number(const struct hky_cli_command *command, const char *option, c
                     uint64_t max, uint64_t *out);
 /* Is it ADDR:PORT? A complaint and false when not. */
 bool hky_cli_is_server(const struct hky_cli_command *command, const char *text);
-/* "90s" "10m" "2h" "3d" or seconds; false when not one. */
-bool hky_cli_duration(const char *text, int64_t *ms);
 
 #endif

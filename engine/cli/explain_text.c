@@ -1,5 +1,6 @@
 /* What `explain` prints for people. */
 #include "cli/ask.h"
+#include "base/duration.h"
 #include "cli/explain.h"
 
 #include <stdio.h>
@@ -9,27 +10,6 @@
 #define TITLE_COLUMN 9
 #define FACT_MAX     65536
 #define ROUTES_SHOWN 40 /* that do not match; --json has them all */
-
-/* "90s" "15m" "2h" "3d": the largest unit that is exact, so that it can be typed back into a policy. */
-static const char *duration(int64_t sec, char out[24])
-{
-    static const struct {
-        int64_t sec;
-        char unit;
-    } units[] = {{86400, 'd'}, {3600, 'h'}, {60, 'm'}};
-
-    for (size_t i = 0; i < sizeof units / sizeof *units; i++) {
-        if (sec >= units[i].sec && sec % units[i].sec == 0) {
-            snprintf(out, 24, "%lld%c", (long long)(sec / units[i].sec), units[i].unit);
-            return out;
-        }
-    }
-    if (sec > 600)
-        snprintf(out, 24, "%lldm", (long long)((sec + 59) / 60));
-    else
-        snprintf(out, 24, "%llds", (long long)sec);
-    return out;
-}
 
 static const char *clock_time(int64_t at_ms, char out[32])
 {
@@ -186,11 +166,11 @@ static void describe_step(const struct hky_step *s, struct hky_buf *out)
         add_word(out, "; ", text);
     }
     if (s->within_sec != HKY_UNSET_SEC) {
-        snprintf(text, sizeof text, "within %s", duration(s->within_sec, d));
+        snprintf(text, sizeof text, "within %s", hky_duration_format(s->within_sec, d));
         add_word(out, "; ", text);
     }
     if (s->wait_sec != HKY_UNSET_SEC) {
-        snprintf(text, sizeof text, "waits at most %s for its turn", duration(s->wait_sec, d));
+        snprintf(text, sizeof text, "waits at most %s for its turn", hky_duration_format(s->wait_sec, d));
         add_word(out, "; ", text);
     }
 }
@@ -286,7 +266,7 @@ static void describe_advance(const struct explain_case *c, const struct hky_adva
     case HKY_ACTION_RETRY:
         if (a->at_ms > now_ms)
             hky_buf_printf(out, "%s again in %s", explain_relay_name(c, a->step),
-                           duration((a->at_ms - now_ms) / 1000, d));
+                           hky_duration_format((a->at_ms - now_ms) / 1000, d));
         else
             hky_buf_printf(out, "waits for %s", explain_relay_name(c, a->step));
         break;

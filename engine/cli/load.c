@@ -1,4 +1,5 @@
 /* load -- sends many messages over many connections, and checks what became of them. */
+#include "base/duration.h"
 #include "base/endpoint.h"
 #include "cli/load.h"
 
@@ -216,7 +217,7 @@ static int run(const struct hky_cli_command *self, int argc, char **argv)
     struct hky_load load = {.n = 1000, .size = 4096, .connections = 10, .from = "load@shop.example"};
     struct hky_cli_args args;
     char host[256], port[8], random[6];
-    int64_t patience_ms = 30000;
+    uint32_t patience_sec = 30;
     uint64_t n;
     bool is_good = true;
     int code;
@@ -246,8 +247,8 @@ static int run(const struct hky_cli_command *self, int argc, char **argv)
         else if (strcmp(name, "ids") == 0)
             ids = value;
         else
-            is_good =
-                is_taken(self, name, value, hky_cli_duration(value, &patience_ms), "a duration such as 90s, 10m or 2h");
+            is_good = is_taken(self, name, value, hky_duration_parse(hky_str_z(value), &patience_sec),
+                               "a duration such as 90s, 10m or 2h");
     }
     code = is_good ? hky_cli_args_done(&args, 0, 0) : HKY_EXIT_USAGE;
     if (code < 0 && !(hky_cli_is_server(self, server) && take_server(&load, server, host, port)))
@@ -263,7 +264,7 @@ static int run(const struct hky_cli_command *self, int argc, char **argv)
         for (size_t i = 0; i < sizeof random; i++)
             snprintf(load.run + 2 * i, 3, "%02x", (unsigned char)random[i]);
         pthread_mutex_init(&load.lock, NULL);
-        code = send_all(&load, store, patience_ms, args.is_json);
+        code = send_all(&load, store, (int64_t)patience_sec * 1000, args.is_json);
     }
     for (unsigned i = 0; i < load.n_domains; i++)
         free(load.domains[i].name);

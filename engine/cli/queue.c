@@ -1,4 +1,5 @@
 #include "cli/operate.h"
+#include "base/duration.h"
 #include "cli/queue.h"
 
 #include <inttypes.h>
@@ -42,10 +43,11 @@ static void print_rows(const json_t *rows)
                  hky_cli_row_text(row, "reason")[0] != '\0' ? hky_cli_row_text(row, "reason")
                                                             : hky_cli_row_text(row, "reply"));
         hky_cli_table_row(
-            t, (const char *const[]){
-                   hky_cli_row_text(row, "id"), hky_cli_row_text(row, "rcpt"), hky_cli_row_text(row, "state"),
-                   hky_cli_age(json_integer_value(json_object_get(row, "age_sec")), age), hky_cli_row_next(row, next),
-                   hky_cli_row_text(row, "route"), hky_cli_row_text(row, "relay"), tries, last});
+            t, (const char *const[]){hky_cli_row_text(row, "id"), hky_cli_row_text(row, "rcpt"),
+                                     hky_cli_row_text(row, "state"),
+                                     hky_duration_rough(json_integer_value(json_object_get(row, "age_sec")), age),
+                                     hky_cli_row_next(row, next), hky_cli_row_text(row, "route"),
+                                     hky_cli_row_text(row, "relay"), tries, last});
     }
     free((void *)sorted);
     hky_cli_table_print(&t);

@@ -1,6 +1,8 @@
 /* queue show: everything known of a recipient, for people; what says nothing is left out. */
 #include "cli/queue.h"
 
+#include "base/duration.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,7 +28,7 @@ const char *hky_cli_row_next(const json_t *row, char out[48])
     char age[24] = "";
 
     if (at != 0 && left > 0)
-        hky_cli_age(left, age);
+        hky_duration_rough(left, age);
     snprintf(out, 48, "%s%s%.20s", age, age[0] != '\0' && waits[0] != '\0' ? " " : "", waits);
     return out;
 }
@@ -63,9 +65,9 @@ static void print_time(const char *key, json_int_t at)
         return;
     format_time(at, when);
     if (at > now)
-        printf("%-12s %s (in %s)\n", key, when, hky_cli_age(at - now, age));
+        printf("%-12s %s (in %s)\n", key, when, hky_duration_rough(at - now, age));
     else
-        printf("%-12s %s (%s ago)\n", key, when, hky_cli_age(now - at, age));
+        printf("%-12s %s (%s ago)\n", key, when, hky_duration_rough(now - at, age));
 }
 
 static void print_next(const json_t *row)
@@ -85,8 +87,8 @@ static void print_next(const json_t *row)
             words = table[i].words;
     if (at > now) {
         format_time(at, when);
-        printf("%-12s %s (in %s)%s%s\n", "next try", when, hky_cli_age(at - now, age), words[0] != '\0' ? ": " : "",
-               words);
+        printf("%-12s %s (in %s)%s%s\n", "next try", when, hky_duration_rough(at - now, age),
+               words[0] != '\0' ? ": " : "", words);
     } else {
         print_line("waits", words);
     }
@@ -143,7 +145,7 @@ static void add_duration(struct hky_buf *b, const char *word, const json_t *sec)
     char age[24];
 
     if (sec != NULL)
-        hky_buf_printf(b, "%s%s %s", b->n > 0 ? ", " : "", word, hky_cli_age(json_integer_value(sec), age));
+        hky_buf_printf(b, "%s%s %s", b->n > 0 ? ", " : "", word, hky_duration_format(json_integer_value(sec), age));
 }
 
 static void print_step(const json_t *step)

@@ -1,5 +1,7 @@
 #include "cli/operate.h"
 
+#include "base/duration.h"
+
 #include <stdio.h>
 #include <time.h>
 
@@ -28,7 +30,7 @@ static void print_relays(const json_t *relays)
                 n += (size_t)snprintf(caps + n, sizeof caps - n, "%s%" JSON_INTEGER_FORMAT " of %s%s%s",
                                       k > 0 ? "; " : "", json_integer_value(json_object_get(cap, "used")),
                                       json_string_value(json_object_get(cap, "cap")), left > 0 ? ", next in " : "",
-                                      left > 0 ? hky_cli_age(left, age) : "");
+                                      left > 0 ? hky_duration_rough(left, age) : "");
         }
         hky_cli_table_row(t, (const char *const[]){json_string_value(json_object_get(relay, "relay")),
                                                    json_string_value(json_object_get(relay, "account")),

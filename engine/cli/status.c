@@ -1,5 +1,7 @@
 #include "cli/operate.h"
 
+#include "base/duration.h"
+
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -77,7 +79,7 @@ static void print_engine(const json_t *s)
 
     printf("%s%s%s for %s, version %s, %" JSON_INTEGER_FORMAT " worker%s\n", hky_cli_colour("bold"),
            json_string_value(json_object_get(s, "state")), hky_cli_colour("off"),
-           hky_cli_age(json_integer_value(json_object_get(s, "uptime_sec")), up),
+           hky_duration_rough(json_integer_value(json_object_get(s, "uptime_sec")), up),
            json_string_value(json_object_get(s, "version")), workers, workers == 1 ? "" : "s");
     print_line("policy", "%s (%s)", json_string_value(json_object_get(s, "policy")),
                json_string_value(json_object_get(s, "policy_hash")));

@@ -1,6 +1,7 @@
 /* What a command may be given: the same checks for the control socket, the command line and HTTP. */
 #include "console/console.h"
 
+#include "base/duration.h"
 #include "base/hash.h"
 #include "base/nearest.h"
 #include "mail/address.h"
@@ -121,27 +122,17 @@ static enum hky_err parse_number(const struct hky_argument *a, const char *text,
 static enum hky_err parse_duration(const struct hky_argument *a, const char *text, struct hky_value *out,
                                    struct hky_error *e)
 {
-    static const struct {
-        const char *unit;
-        int64_t ms;
-    } units[] = {{"", 1000}, {"ms", 1}, {"s", 1000}, {"m", 60000}, {"min", 60000}, {"h", 3600000}, {"d", 86400000}};
-    size_t digits = strspn(text, "0123456789");
-    uint64_t n;
+    uint32_t sec;
 
-    for (size_t i = 0; i < sizeof units / sizeof units[0]; i++) {
-        if (strcmp(text + digits, units[i].unit) != 0)
-            continue;
-        if (!hky_str_u64(hky_str_of(text, digits), UINT32_MAX, &n))
-            break;
-        out->number = (int64_t)n * units[i].ms;
-        out->is_everything = n == 0;
-        if (out->number >= a->min && out->number <= a->max)
-            return HKY_OK;
-        return hky_error_set(e, HKY_E_SYNTAX, "%s takes from %" PRId64 "s to %" PRId64 "d, not \"%.40s\"", a->name,
-                             (a->min + 999) / 1000, a->max / 86400000, text);
-    }
-    return hky_error_set(e, HKY_E_SYNTAX, "%s takes a duration such as 90s, 10m, 2h or 3d, not \"%.40s\"", a->name,
-                         text);
+    if (!hky_duration_parse(hky_str_z(text), &sec))
+        return hky_error_set(e, HKY_E_SYNTAX, "%s takes a duration such as 90s, 10m, 2h or 3d, not \"%.40s\"", a->name,
+                             text);
+    out->number = (int64_t)sec * 1000;
+    out->is_everything = sec == 0;
+    if (out->number >= a->min && out->number <= a->max)
+        return HKY_OK;
+    return hky_error_set(e, HKY_E_SYNTAX, "%s takes from %" PRId64 "s to %" PRId64 "d, not \"%.40s\"", a->name,
+                         (a->min + 999) / 1000, a->max / 86400000, text);
 }
 
 enum hky_err hky_argument_parse(const struct hky_argument *a, const char *text, struct hky_value *out,

@@ -160,19 +160,33 @@ static void on_taken(void *ctx, int fd, const struct sockaddr_storage *from)
 
 static const struct hky_acceptor_ops acceptor_ops = {.taken = on_taken};
 
-static enum hky_err parse_loopback(const char *addr, struct sockaddr_in *in, struct hky_error *e)
+union address {
+    struct sockaddr sa;
+    struct sockaddr_in in;
+    struct sockaddr_in6 in6;
+};
+
+static enum hky_err parse_loopback(const char *addr, union address *at, socklen_t *n, struct hky_error *e)
 {
     char host[256];
     uint16_t port;
 
-    *in = (struct sockaddr_in){.sin_family = AF_INET};
+    *at = (union address){0};
     if (!hky_endpoint_parse(hky_str_z(addr), host, &port))
         return hky_error_set(e, HKY_E_CONFIG, "engine.http is \"ADDRESS:PORT\", not \"%s\"", addr);
-    if (strcmp(host, "localhost") == 0)
-        snprintf(host, sizeof host, "127.0.0.1");
-    in->sin_port = htons(port);
-    if (inet_pton(AF_INET, host, &in->sin_addr) != 1 || !hky_is_loopback(host))
+    if (!hky_host_is_here(host))
         return hky_error_set(e, HKY_E_CONFIG, "engine.http listens on loopback only (127.0.0.1:PORT), not %s", addr);
+    if (inet_pton(AF_INET6, host, &at->in6.sin6_addr) == 1) {
+        at->in6.sin6_family = AF_INET6;
+        at->in6.sin6_port = htons(port);
+        *n = sizeof at->in6;
+        return HKY_OK;
+    }
+    at->in.sin_family = AF_INET;
+    at->in.sin_port = htons(port);
+    *n = sizeof at->in;
+    if (inet_pton(AF_INET, host, &at->in.sin_addr) != 1)
+        at->in.sin_addr.s_addr = htonl(INADDR_LOOPBACK); /* "localhost" */
     return HKY_OK;
 }
 
@@ -180,9 +194,10 @@ enum hky_err hky_console_http_new(struct hky_loop *loop, const char *addr, const
                                   struct hky_console_http **out, struct hky_error *e)
 {
     struct hky_console_http *h;
-    struct sockaddr_in in;
+    union address at;
+    socklen_t n = 0;
     int one = 1;
-    enum hky_err err = parse_loopback(addr, &in, e);
+    enum hky_err err = parse_loopback(addr, &at, &n, e);
 
     *out = NULL;
     if (err != HKY_OK)
@@ -191,9 +206,9 @@ enum hky_err hky_console_http_new(struct hky_loop *loop, const char *addr, const
     h->loop = loop;
     h->ops = *ops;
     TAILQ_INIT(&h->peers);
-    h->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    h->fd = socket(at.sa.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     setsockopt(h->fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-    if (h->fd < 0 || bind(h->fd, (struct sockaddr *)&in, sizeof in) != 0 || listen(h->fd, 16) != 0) {
+    if (h->fd < 0 || bind(h->fd, &at.sa, n) != 0 || listen(h->fd, 16) != 0) {
         err = hky_error_sys(e, errno == EADDRINUSE ? HKY_E_EXISTS : HKY_E_NET, errno,
                             "cannot listen on %s (engine.http); choose another port or stop what has it", addr);
         if (h->fd >= 0)

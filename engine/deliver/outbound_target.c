@@ -1,6 +1,8 @@
 /* Which address next. */
 #include "deliver/outbound_internal.h"
 
+#include "base/endpoint.h"
+
 #include <arpa/inet.h>
 #include <netinet/in.h>
 
@@ -160,17 +162,12 @@ void hky_outbound_same_target(struct hky_outbound *c)
     connect_to(c, c->addr_at - 1);
 }
 
-/* 127/8, 0/8, ::1, :: and the same mapped. */
 static bool is_this_machine(const struct sockaddr_storage *ss)
 {
-    if (ss->ss_family == AF_INET) {
-        uint32_t addr = ntohl(((const struct sockaddr_in *)ss)->sin_addr.s_addr);
-        return addr >> 24 == 127 || addr >> 24 == 0;
-    }
-    const struct in6_addr *addr = &((const struct sockaddr_in6 *)ss)->sin6_addr;
-    if (IN6_IS_ADDR_V4MAPPED(addr))
-        return addr->s6_addr[12] == 127 || addr->s6_addr[12] == 0;
-    return IN6_IS_ADDR_LOOPBACK(addr) || IN6_IS_ADDR_UNSPECIFIED(addr);
+    struct in6_addr addr;
+
+    hky_in6_of(ss, &addr);
+    return hky_in6_is_here(&addr);
 }
 
 /* A domain that names this machine as its mail host would reach servers that trust whoever comes from here. A relay's

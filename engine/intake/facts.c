@@ -1,5 +1,6 @@
 #include "intake/facts.h"
 
+#include "base/duration.h"
 #include "base/hash.h"
 #include "base/nearest.h"
 #include "mail/dsn.h"
@@ -199,24 +200,20 @@ static bool parse_moment(const char *z, int64_t *at_ms)
 
 static bool parse_deadline(struct hky_str s, int64_t now_ms, int64_t *at_ms)
 {
-    static const struct {
-        char unit;
-        int64_t ms;
-    } units[] = {{'s', 1000}, {'m', 60000}, {'h', 3600000}, {'d', 86400000}};
-    uint64_t number = 0;
+    uint64_t unix_sec = 0;
+    uint32_t sec = 0;
     char z[40];
 
     if (s.n == 0 || s.n >= sizeof z)
         return false;
-    if (hky_str_u64(s, UINT32_MAX, &number)) {
-        *at_ms = (int64_t)number * 1000;
+    if (hky_str_u64(s, UINT32_MAX, &unix_sec)) {
+        *at_ms = (int64_t)unix_sec * 1000;
         return true;
     }
-    for (size_t i = 0; i < sizeof units / sizeof units[0]; i++)
-        if (s.p[s.n - 1] == units[i].unit && hky_str_u64(hky_str_of(s.p, s.n - 1), 100000, &number)) {
-            *at_ms = now_ms + (int64_t)number * units[i].ms;
-            return true;
-        }
+    if (hky_duration_parse(s, &sec)) {
+        *at_ms = now_ms + (int64_t)sec * 1000;
+        return true;
+    }
     memcpy(z, s.p, s.n);
     z[s.n] = '\0';
     return strlen(z) == s.n && parse_moment(z, at_ms);

@@ -63,39 +63,6 @@ size_t hky_word_octets(struct hky_str s)
     return w.octets;
 }
 
-static int base64_value(char c)
-{
-    return c >= 'A' && c <= 'Z'   ? c - 'A'
-           : c >= 'a' && c <= 'z' ? c - 'a' + 26
-           : c >= '0' && c <= '9' ? c - '0' + 52
-           : c == '+'             ? 62
-           : c == '/'             ? 63
-                                  : -1;
-}
-
-/* Missing padding is tolerated; anything behind padding is not. */
-static bool decode_base64(struct hky_str s, struct hky_buf *out)
-{
-    uint32_t bits = 0;
-    unsigned n_bits = 0;
-
-    while (s.n > 0 && s.p[s.n - 1] == '=')
-        s.n--;
-    for (size_t i = 0; i < s.n; i++) {
-        int v = base64_value(s.p[i]);
-
-        if (v < 0)
-            return false;
-        bits = (bits << 6 | (uint32_t)v) & 0xffffff;
-        n_bits += 6;
-        if (n_bits >= 8) {
-            n_bits -= 8;
-            hky_buf_add_c(out, (char)(bits >> n_bits & 0xff));
-        }
-    }
-    return n_bits < 6;
-}
-
 static int hex_value(char c)
 {
     c = hky_lower(c);
@@ -242,7 +209,7 @@ static bool add_word(struct run *run, const char *at, const struct word *w, stru
     if (run->is_on && !hky_str_ieq(run->charset, w->charset))
         end_run(run, out);
     before = run->octets.n;
-    if (!(w->is_base64 ? decode_base64(w->text, &run->octets) : decode_q(w->text, &run->octets))) {
+    if (!(w->is_base64 ? hky_base64_decode_loose(w->text, &run->octets) : decode_q(w->text, &run->octets))) {
         run->octets.n = before;
         return false;
     }

@@ -3,6 +3,8 @@
  */
 #include "plan.h"
 
+#include "base/duration.h"
+
 #include <stdarg.h>
 #include <stdio.h>
 
@@ -185,9 +187,9 @@ static void retry_within(struct walk *w, int64_t at_ms)
 {
     int next = next_for(w);
     if (at_ms >= within_end(w, next)) {
-        char why[64];
+        char why[64], age[HKY_DURATION_TEXT];
         int64_t sec = (within_end(w, next) - (w->r->step_at_ms != 0 ? w->r->step_at_ms : w->now_ms)) / 1000;
-        snprintf(why, sizeof why, "%lld min are over before the next retry", (long long)(sec / 60));
+        snprintf(why, sizeof why, "%s are over before the next retry", hky_duration_format(sec, age));
         if (next != NO_STEP)
             go_next(w, next, why);
         else

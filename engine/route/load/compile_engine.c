@@ -182,6 +182,8 @@ static void read_engine(struct hky_loader *l, const struct hky_decl *d, struct h
 {
     static const struct hky_key *const keys[] = {hky_keys_engine, NULL};
     lua_State *L = l->vm->L;
+    char host[256];
+    uint16_t port;
     int body;
 
     lua_rawgeti(L, LUA_REGISTRYINDEX, d->ref);
@@ -190,10 +192,9 @@ static void read_engine(struct hky_loader *l, const struct hky_decl *d, struct h
     hky_keys_check(L, body, keys, false, "engine", d->place);
     read_names(l, body, d->place, o);
     o->http = endpoint(l, body, "http", true, d->place);
-    if (o->http[0] != 0 && strncmp(o->http, "127.", 4) != 0) {
+    if (o->http[0] != 0 && hky_endpoint_parse(hky_str_z(o->http), host, &port) && !hky_is_loopback(host)) {
         hky_complain(l, hky_place_of(l, d->place, "http", true), false,
-                     "engine: http is for this machine only: write \"127.0.0.1%s\", not \"%.80s\"",
-                     strrchr(o->http, ':'), o->http);
+                     "engine: http is for this machine only: write \"127.0.0.1:%u\", not \"%.80s\"", port, o->http);
         o->http = "";
     }
     o->resolver = endpoint(l, body, "resolver", true, d->place);

@@ -351,7 +351,7 @@ static const char *preset_of_host(struct relay_read *r)
 static void check_unsent_login(struct relay_read *r, bool has_login)
 {
     const struct hky_relay *o = r->out;
-    bool is_here = strncmp(o->host, "127.", 4) == 0 || strcmp(o->host, "localhost") == 0 || strcmp(o->host, "::1") == 0;
+    bool is_here = hky_host_is_here(o->host);
 
     if (!has_login || o->is_mx || o->host[0] == 0)
         return;

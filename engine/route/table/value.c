@@ -3,34 +3,6 @@
 #include <arpa/inet.h>
 #include <stdlib.h>
 
-bool hky_duration_parse(struct hky_str s, uint32_t *sec)
-{
-    uint64_t unit = 1, n;
-
-    if (s.n == 0)
-        return false;
-    switch (s.p[s.n - 1]) {
-    case 's':
-        s.n--;
-        break;
-    case 'm':
-        unit = 60, s.n--;
-        break;
-    case 'h':
-        unit = 3600, s.n--;
-        break;
-    case 'd':
-        unit = 86400, s.n--;
-        break;
-    default:
-        break;
-    }
-    if (!hky_str_u64(s, (UINT32_MAX - 1) / unit, &n))
-        return false;
-    *sec = (uint32_t)(n * unit);
-    return true;
-}
-
 bool hky_octets_parse(struct hky_str s, uint64_t *octets)
 {
     uint64_t unit = 1, n;

@@ -1,12 +1,12 @@
 /*
- * value -- the small grammars of the policy language: durations, sizes, caps, endpoints, networks. Pure.
+ * value -- the small grammars of the policy language: sizes, caps, networks; durations are base's. Pure.
  */
 #ifndef HKY_ROUTE_VALUE_H
 #define HKY_ROUTE_VALUE_H
 
+#include "base/duration.h"
 #include "hikyaku/policy.h"
 
-bool hky_duration_parse(struct hky_str s, uint32_t *sec);    /* "90s" "10m" "2h" "3d", or seconds */
 bool hky_octets_parse(struct hky_str s, uint64_t *octets);   /* "25M" "64K" "1G", or octets */
 bool hky_cap_parse(struct hky_str s, struct hky_cap *out);   /* "10/min" "500 recipients/day"; text is not set */
 bool hky_cidr_parse(struct hky_str s, struct hky_cidr *out); /* "10.0.0.0/8" "::1" */

@@ -57,6 +57,36 @@ static void base64_both_ways_and_strict(void **state)
         hky_buf_clear(&b);
         assert_false(hky_base64_decode(hky_str_z(bad[i]), &b));
     }
+    /* of these, mail has the first ones */
+    static const char *const loose[] = {"Zg=", "Zg", "Zh==", "Zg====="}, *const still_bad[] = {"Z===", "Zm 9",
+                                                                                               "Zg==Zg==", "Z", "Zg-_"};
+    for (size_t i = 0; i < sizeof loose / sizeof loose[0]; i++) {
+        hky_buf_clear(&b);
+        assert_true(hky_base64_decode_loose(hky_str_z(loose[i]), &b));
+        assert_string_equal(hky_buf_z(&b), "f");
+    }
+    for (size_t i = 0; i < sizeof still_bad / sizeof still_bad[0]; i++)
+        assert_false(hky_base64_decode_loose(hky_str_z(still_bad[i]), &b));
+    /* all octets, in both */
+    char octets[256], whole[256];
+    struct hky_buf coded;
+    for (int i = 0; i < 256; i++)
+        octets[i] = (char)i;
+    hky_buf_init(&coded, 1000);
+    for (size_t n = 253; n <= 256; n++) {
+        hky_buf_clear(&coded);
+        hky_buf_add_base64(&coded, hky_str_of(octets, n));
+        for (int k = 0; k < 2; k++) {
+            struct hky_buf back;
+            hky_buf_init(&back, 256);
+            assert_true((k == 0 ? hky_base64_decode : hky_base64_decode_loose)(hky_buf_str(&coded), &back));
+            assert_int_equal(back.n, n);
+            memcpy(whole, back.p, n);
+            assert_memory_equal(whole, octets, n);
+            hky_buf_fini(&back);
+        }
+    }
+    hky_buf_fini(&coded);
     hky_buf_fini(&b);
 }
 

@@ -1,5 +1,9 @@
 #include "base/endpoint.h"
 
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -57,8 +61,50 @@ static void loopback(void **state)
             fail_msg("%s", elsewhere[i]);
 }
 
+/* Of a connection's address: mapped or not, the same answer. */
+static void addresses(void **state)
+{
+    static const struct {
+        const char *text;
+        bool is_loopback, is_here;
+    } rows[] = {
+        {"127.0.0.1", true, true},
+        {"127.255.0.9", true, true},
+        {"::1", true, true},
+        {"::ffff:127.0.0.1", true, true},
+        {"0.0.0.0", false, true},
+        {"0.1.2.3", false, true},
+        {"::", false, true},
+        {"::ffff:0.0.0.0", false, true},
+        {"128.0.0.1", false, false},
+        {"::2", false, false},
+        {"::ffff:10.0.0.1", false, false},
+        {"::127.0.0.1", false, false},
+        {"7f00::1", false, false},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct sockaddr_storage ss = {0};
+        struct in6_addr a;
+        ss.ss_family = AF_INET;
+        if (inet_pton(AF_INET, rows[i].text, &((struct sockaddr_in *)&ss)->sin_addr) != 1) {
+            ss.ss_family = AF_INET6;
+            assert_int_equal(inet_pton(AF_INET6, rows[i].text, &((struct sockaddr_in6 *)&ss)->sin6_addr), 1);
+        }
+        hky_in6_of(&ss, &a);
+        if (hky_in6_is_loopback(&a) != rows[i].is_loopback || hky_in6_is_here(&a) != rows[i].is_here)
+            fail_msg("%s", rows[i].text);
+        assert_int_equal(hky_is_loopback(rows[i].text), rows[i].is_loopback);
+    }
+    assert_true(hky_host_is_here("localhost") && hky_host_is_here("LocalHost") && hky_host_is_here("127.3.2.1"));
+    assert_false(hky_host_is_here("127.0.0.1.example") || hky_host_is_here("localhost.example") ||
+                 hky_host_is_here(""));
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(endpoints), cmocka_unit_test(loopback)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(endpoints), cmocka_unit_test(loopback),
+                                       cmocka_unit_test(addresses)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -123,10 +123,39 @@ static void only_a_host_that_names_this_machine_is_answered(void **state)
     hky_loop_free(&rig.loop);
 }
 
+static void only_this_machine_is_listened_on(void **state)
+{
+    static const struct {
+        const char *host;
+        bool is_good;
+    } rows[] = {{"127.0.0.1", true},          {"127.1.2.3", true}, {"localhost", true}, {"[::1]", true},
+                {"0.0.0.0", false},           {"[::]", false},     {"10.0.0.1", false}, {"mail.example", false},
+                {"127.0.0.1.example", false}, {"", false}};
+    struct hky_loop *loop;
+    const struct hky_console_ops ops = {.unwell = unwell, .metrics = metrics};
+    struct hky_error e;
+
+    (void)state;
+    assert_int_equal(hky_loop_new(&loop, &e), HKY_OK);
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct hky_console_http *http;
+        char addr[64];
+        snprintf(addr, sizeof addr, "%s:%u", rows[i].host, free_port());
+        enum hky_err err = hky_console_http_new(loop, addr, &ops, &http, &e);
+        if (err == HKY_E_NET && rows[i].host[0] == '[') /* no IPv6 here */
+            continue;
+        if ((err == HKY_OK) != rows[i].is_good || (!rows[i].is_good && err != HKY_E_CONFIG))
+            fail_msg("%s: %d %s", addr, err, err != HKY_OK ? e.text : "");
+        hky_console_http_free(&http);
+    }
+    hky_loop_free(&loop);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(only_a_host_that_names_this_machine_is_answered),
+        cmocka_unit_test(only_this_machine_is_listened_on),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
