@@ -91,12 +91,10 @@ is_name_known(const struct hky_queue_ask *ask, const char *kind, const char *nam
               void (*each)(const struct hky_policy *policy, void (*one)(void *ctx, const char *name), void *ctx),
               struct hky_error *e)
 {
-    struct hky_nearest_name near = hky_nearest_to(hky_str_z(name));
+    struct hky_nearest_name near = seen->near;
 
-    if (name == NULL || seen->is_seen)
+    if (name == NULL || near.is_known)
         return true;
-    if (seen->nearest[0] != '\0')
-        hky_nearest_look(&near, seen->nearest);
     if (each != NULL) /* applications name tags as they like: the queue alone knows them */
         each(ask->engine->policy, look_at_name, &near);
     if (near.is_known)

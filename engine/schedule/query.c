@@ -44,21 +44,19 @@ static const char *state_of(const struct hky_recipient *r)
     return is_deferred(r) ? "deferred" : hky_recipient_state_name(r->state);
 }
 
-static void see_name(struct hky_name_seen *seen, const char *wanted, struct hky_str name)
+static void see_name(struct hky_name_seen *seen, struct hky_str name)
 {
-    if (seen->is_seen || wanted == NULL || name.n == 0 || name.n >= sizeof seen->last) {
-        seen->is_seen |= wanted != NULL && hky_str_eq(name, hky_str_z(wanted));
+    if (seen->near.is_known || name.n == 0 || hky_str_eq(name, hky_str_z(seen->last)))
+        return;
+    if (name.n >= sizeof seen->last) {
+        seen->near.is_known = hky_str_eq(name, seen->near.wanted);
         return;
     }
-    if (hky_str_eq(name, hky_str_z(wanted))) {
-        seen->is_seen = true;
-    } else if (!hky_str_eq(name, hky_str_z(seen->last))) {
-        unsigned distance = hky_str_distance(name, hky_str_z(wanted));
-        snprintf(seen->last, sizeof seen->last, "%.*s", HKY_STR_ARG(name));
-        if (seen->nearest[0] == '\0' || distance < seen->distance) {
-            seen->distance = distance;
-            memcpy(seen->nearest, seen->last, sizeof seen->nearest);
-        }
+    snprintf(seen->last, sizeof seen->last, "%.*s", HKY_STR_ARG(name));
+    hky_nearest_look(&seen->near, seen->last);
+    if (seen->near.name == seen->last) {
+        memcpy(seen->nearest, seen->last, sizeof seen->nearest);
+        seen->near.name = seen->nearest;
     }
 }
 
@@ -67,11 +65,11 @@ static void see_names(struct hky_queue_request *rq, const struct hky_recipient *
     const struct hky_selection *x = &rq->selection;
     struct hky_str tags = hky_message_fact(r->message, HKY_FACT_TAGS), tag;
     if (x->relay != NULL)
-        see_name(&rq->relay_seen, x->relay, hky_str_z(relay_of(r)));
+        see_name(&rq->relay_seen, hky_str_z(relay_of(r)));
     if (x->scenario != NULL)
-        see_name(&rq->scenario_seen, x->scenario, hky_message_fact(r->message, HKY_FACT_SCENARIO));
+        see_name(&rq->scenario_seen, hky_message_fact(r->message, HKY_FACT_SCENARIO));
     for (size_t at = 0; x->tag != NULL && hky_packed_next(tags, &at, &tag);)
-        see_name(&rq->tag_seen, x->tag, tag);
+        see_name(&rq->tag_seen, tag);
 }
 
 static bool is_selected(const struct hky_queue_request *rq, unsigned worker, const struct hky_recipient *r,
@@ -252,6 +250,11 @@ static void on_asked(struct hky_task *t)
     hky_loop_post(a->rq->loop, t);
 }
 
+static struct hky_name_seen nobody_seen(const char *wanted)
+{
+    return (struct hky_name_seen){.near = hky_nearest_to(wanted != NULL ? hky_str_z(wanted) : HKY_STR(""))};
+}
+
 void hky_schedule_query(struct hky_schedule *s, struct hky_queue_request *rq)
 {
     struct query *a = hky_calloc(1, sizeof *a);
@@ -261,7 +264,9 @@ void hky_schedule_query(struct hky_schedule *s, struct hky_queue_request *rq)
     a->asked_at_ms = hky_clock_now_ms(s->clock);
     rq->n = rq->n_kept = rq->n_held = 0;
     rq->schedule = a;
-    rq->relay_seen = rq->scenario_seen = rq->tag_seen = (struct hky_name_seen){0};
+    rq->relay_seen = nobody_seen(rq->selection.relay);
+    rq->scenario_seen = nobody_seen(rq->selection.scenario);
+    rq->tag_seen = nobody_seen(rq->selection.tag);
     pthread_mutex_lock(&s->lock);
     bool is_first = TAILQ_EMPTY(&s->queries);
     s->n_surveys += s->n_surveys == UINT32_MAX ? 2 : 1; /* 0 marks those never looked at */

@@ -252,7 +252,7 @@ enum hky_err hky_schedule_use_up(struct hky_schedule *s, const char *relay, uint
     const struct hky_relay *r = hky_policy_relay(s->policy, hky_str_z(relay));
     struct caps_account *caps = NULL;
     if (r == NULL)
-        return hky_error_set(e, HKY_E_MISSING, "no relay \"%s\" in the policy", relay);
+        return no_relay(s->policy, relay, e);
     schedule_account(s, s->policy, r, r->account, &caps);
     if (caps == NULL)
         return hky_error_set(e, HKY_E_STATE, "relay \"%s\" has no cap, so it is never full", relay);

@@ -6,6 +6,7 @@
 #ifndef HIKYAKU_SCHEDULE_H
 #define HIKYAKU_SCHEDULE_H
 
+#include "base/nearest.h"
 #include "hikyaku/journal.h"
 #include "hikyaku/message.h"
 #include "hikyaku/policy.h"
@@ -183,10 +184,9 @@ struct hky_queue_row {
 };
 /* Is a name of the selection known to the queue? */
 struct hky_name_seen {
-    bool is_seen;     /* some recipient of the queue has it, selected or not */
-    char nearest[80]; /* else the most similar one that some have, "" none is similar */
-    unsigned distance;
-    char last[80]; /* compared last: neighbours mostly have the same */
+    struct hky_nearest_name near; /* is_known: some recipient of the queue has it, selected or not */
+    char nearest[80];             /* what near.name is kept in, "" when none is similar */
+    char last[80];                /* compared last: neighbours mostly have the same */
 };
 /* `row` is called for the first `limit` selected ones, on the workers' threads, one after the other; NULL: no rows.
  * `done` on `loop`; or, with an error, from hky_schedule_free, when that comes first. */
