@@ -16,11 +16,11 @@
 /* The only place that says 250 to content: without the journal's token it cannot be called. */
 static void reply_queued(struct hky_session *s, const struct hky_durable *durable, uint64_t id)
 {
-    char text[HKY_ID_TEXT];
+    char text[10 + HKY_ID_TEXT] = "queued as ";
 
     HKY_ASSERT(durable != NULL);
-    hky_id_format(id, text);
-    hky_session_reply(s, 250, "2.0.0", "queued as %s", text);
+    hky_id_format(id, text + 10);
+    hky_session_say(s, 250, "2.0.0", hky_str_of(text, sizeof text - 1));
 }
 
 static bool offers_tls(const struct hky_session *s)

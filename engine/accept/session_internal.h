@@ -17,6 +17,8 @@ void hky_auth_free(struct hky_auth_dialogue **a); /* NULL is fine */
 /* --- session_state.c --- */
 
 void hky_session_enter(struct hky_session *s, enum hky_session_state to); /* the only writer of `state` */
+void hky_session_say(struct hky_session *s, int code, const char *enhanced,
+                     struct hky_str text); /* a reply of one line */
 void hky_session_reply(struct hky_session *s, int code, const char *enhanced, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
 /* As error (5xx) or reply (4xx), and told to the owner. */

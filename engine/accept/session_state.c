@@ -18,23 +18,30 @@ void hky_session_enter(struct hky_session *s, enum hky_session_state to)
     s->state = to;
 }
 
-static void reply_v(struct hky_session *s, int code, const char *enhanced, const char *fmt, va_list ap)
+void hky_session_say(struct hky_session *s, int code, const char *enhanced, struct hky_str text)
 {
     char line[HKY_REPLY_MAX];
+    const char *end = line + sizeof line - 2;
     char *at = hky_decimal_padded(line, (unsigned)code, 3);
-    size_t enhanced_n = strlen(enhanced), room;
-    int n;
 
     *at++ = ' ';
-    memcpy(at, enhanced, enhanced_n);
-    at += enhanced_n;
-    if (enhanced_n > 0)
+    at = hky_str_put(at, end, hky_str_z(enhanced));
+    if (enhanced[0] != '\0')
         *at++ = ' ';
-    room = (size_t)(line + sizeof line - at) - 3;
-    n = vsnprintf(at, room + 1, fmt, ap);
-    at += n < 0 ? 0 : (size_t)n > room ? room : (size_t)n;
+    at = hky_str_put(at, end, text);
     memcpy(at, "\r\n", 2);
     s->p.ops->write(s->p.ctx, line, (size_t)(at + 2 - line));
+}
+
+static void reply_v(struct hky_session *s, int code, const char *enhanced, const char *fmt, va_list ap)
+{
+    char text[HKY_REPLY_MAX];
+    int n = vsnprintf(text, sizeof text, fmt, ap);
+
+    hky_session_say(s, code, enhanced,
+                    hky_str_of(text, n < 0                     ? 0
+                                     : (size_t)n < sizeof text ? (size_t)n
+                                                               : sizeof text - 1));
 }
 
 void hky_session_reply(struct hky_session *s, int code, const char *enhanced, const char *fmt, ...)

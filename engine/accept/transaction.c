@@ -79,7 +79,7 @@ void hky_tx_mail(struct hky_session *s, struct hky_command *c)
     }
     s->tx = (struct hky_transaction){.letter = letter, .size_hint = c->size, .is_smtputf8 = c->is_smtputf8};
     hky_session_enter(s, HKY_SESSION_MAIL);
-    hky_session_reply(s, 250, "2.1.0", "ok");
+    hky_session_say(s, 250, "2.1.0", HKY_STR("ok"));
 }
 
 /* Refused recipients do not count as errors of the client: a campaign may well name more than are taken at once. The
@@ -110,20 +110,19 @@ void hky_tx_rcpt(struct hky_session *s, struct hky_command *c)
     }
     if (s->state == HKY_SESSION_MAIL)
         hky_session_enter(s, HKY_SESSION_RCPT);
-    hky_session_reply(s, 250, "2.1.5", "ok");
+    hky_session_say(s, 250, "2.1.5", HKY_STR("ok"));
 }
 
 /* --- the content --- */
 
 static void begin_content(struct hky_session *s)
 {
-    char with[16];
+    char with[16], *at = with;
+    const char *end = with + sizeof with;
 
-    snprintf(with, sizeof with, "%s%s%s",
-             s->tx.is_smtputf8 ? "UTF8SMTP"
-             : s->is_esmtp     ? "ESMTP"
-                               : "SMTP",
-             s->p.is_secure ? "S" : "", s->user != NULL ? "A" : "");
+    at = hky_str_put(at, end, hky_str_z(s->tx.is_smtputf8 ? "UTF8SMTP" : s->is_esmtp ? "ESMTP" : "SMTP"));
+    at = hky_str_put(at, end, hky_str_z(s->p.is_secure ? "S" : ""));
+    hky_str_put(at, end, hky_str_z(s->user != NULL ? "A" : ""));
     hky_letter_begin(
         s->tx.letter,
         &(struct hky_letter_origin){.source = "smtp", .client = s->client, .hello = s->hello, .with = with},
@@ -139,7 +138,7 @@ void hky_tx_data(struct hky_session *s, struct hky_command *c)
     }
     begin_content(s);
     hky_session_enter(s, HKY_SESSION_DATA);
-    hky_session_reply(s, 354, "", "send the message, end with CRLF.CRLF");
+    hky_session_say(s, 354, "", HKY_STR("send the message, end with CRLF.CRLF"));
 }
 
 static void refuse_content(struct hky_session *s, const struct hky_refusal *why)

@@ -12,9 +12,15 @@ void hky_buf_init(struct hky_buf *b, size_t max)
     *b = (struct hky_buf){.max = max};
 }
 
+void hky_buf_init_in(struct hky_buf *b, void *space, size_t n, size_t max)
+{
+    *b = (struct hky_buf){.p = space, .cap = n, .max = max, .is_lent = true};
+}
+
 void hky_buf_fini(struct hky_buf *b)
 {
-    free(b->p);
+    if (!b->is_lent)
+        free(b->p);
     *b = (struct hky_buf){.max = b->max};
 }
 
@@ -35,7 +41,8 @@ char *hky_buf_reserve(struct hky_buf *b, size_t n)
         size_t cap = b->cap < 128 ? 128 : b->cap * 2;
         if (cap < b->n + n + 1)
             cap = b->n + n + 1;
-        b->p = hky_realloc(b->p, cap);
+        b->p = b->is_lent ? memcpy(hky_alloc(cap), b->p, b->n) : hky_realloc(b->p, cap);
+        b->is_lent = false;
         b->cap = cap;
     }
     return b->p + b->n;
@@ -100,7 +107,7 @@ struct hky_str hky_buf_str(const struct hky_buf *b)
 
 char *hky_buf_take(struct hky_buf *b, size_t *n)
 {
-    char *p = b->p;
+    char *p = b->is_lent && b->n > 0 ? memcpy(hky_alloc(b->n + 1), b->p, b->n) : b->is_lent ? NULL : b->p;
 
     if (n != NULL)
         *n = b->n;

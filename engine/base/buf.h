@@ -13,9 +13,13 @@ struct hky_buf {
     size_t cap; /* octets allocated */
     size_t max; /* octets allowed */
     bool is_over;
+    bool is_lent; /* p is not the buffer's own */
 };
 
 void hky_buf_init(struct hky_buf *b, size_t max);
+/* Begins in `space` of `n` octets, which outlives the buffer; what has no room there moves to memory of its own. For
+ * what is short nearly always: no memory is allocated then. */
+void hky_buf_init_in(struct hky_buf *b, void *space, size_t n, size_t max);
 void hky_buf_fini(struct hky_buf *b);  /* frees; the buffer may be initialised again */
 void hky_buf_clear(struct hky_buf *b); /* empty again, memory kept, is_over reset */
 

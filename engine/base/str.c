@@ -2,12 +2,10 @@
 
 #include "base/error.h"
 
-bool hky_str_ieq(struct hky_str a, struct hky_str b)
+bool hky_octets_ieq(const char *a, const char *b, size_t n)
 {
-    if (a.n != b.n)
-        return false;
-    for (size_t i = 0; i < a.n; i++)
-        if (hky_lower(a.p[i]) != hky_lower(b.p[i]))
+    for (size_t i = 0; i < n; i++)
+        if (a[i] != b[i] && hky_lower(a[i]) != hky_lower(b[i]))
             return false;
     return true;
 }
@@ -107,6 +105,16 @@ char *hky_decimal(char *to, uint64_t v)
     } while (v > 0);
     memcpy(to, text + at, sizeof text - at);
     return to + (sizeof text - at);
+}
+
+char *hky_str_put(char *to, const char *end, struct hky_str s)
+{
+    size_t room = (size_t)(end - to) - 1, n = s.n < room ? s.n : room;
+
+    if (n > 0)
+        memcpy(to, s.p, n);
+    to[n] = '\0';
+    return to + n;
 }
 
 char *hky_str_dup(struct hky_str s)

@@ -34,8 +34,13 @@ static inline bool hky_str_eq(struct hky_str a, struct hky_str b)
     return a.n == b.n && (a.n == 0 || memcmp(a.p, b.p, a.n) == 0);
 }
 
-/* ASCII case ignored; other octets compare as they are. */
-bool hky_str_ieq(struct hky_str a, struct hky_str b);
+/* ASCII case ignored; other octets compare as they are. Words of a table mostly differ in length: no call is made then.
+ */
+bool hky_octets_ieq(const char *a, const char *b, size_t n);
+static inline bool hky_str_ieq(struct hky_str a, struct hky_str b)
+{
+    return a.n == b.n && hky_octets_ieq(a.p, b.p, a.n);
+}
 bool hky_str_istarts(struct hky_str s, struct hky_str prefix);
 bool hky_str_iends(struct hky_str s, struct hky_str suffix);
 
@@ -56,6 +61,10 @@ bool hky_str_u64(struct hky_str s, uint64_t max, uint64_t *out);
 #define HKY_DECIMAL_MAX 20 /* octets */
 char *hky_decimal(char *to, uint64_t v);
 char *hky_decimal_padded(char *to, uint64_t v, unsigned n); /* the last n digits, zeros in front */
+
+/* Copies s to `to` as far as it fits before `end`, and a NUL behind it; given back is where the NUL stands, so that the
+ * next call goes on there. Needs to < end. What is written for every message is written with this, as numbers are. */
+char *hky_str_put(char *to, const char *end, struct hky_str s);
 
 /* A NUL-terminated copy; free(). */
 char *hky_str_dup(struct hky_str s);

@@ -78,7 +78,11 @@ static enum hky_err write_header(struct hky_delivery *x, struct hky_str section,
     char date[40], message_id[HKY_ID_TEXT + 260], text[HKY_ID_TEXT];
     hky_date_format(x->message->accepted_at_ms, 0, date);
     hky_id_format(x->message->id, text);
-    snprintf(message_id, sizeof(message_id), "<%s@%.240s>", text, x->hostname);
+    char *at = hky_str_put(message_id, message_id + sizeof(message_id), HKY_STR("<"));
+    at = hky_str_put(at, message_id + sizeof(message_id), hky_str_of(text, HKY_ID_TEXT - 1));
+    at = hky_str_put(at, message_id + sizeof(message_id), HKY_STR("@"));
+    at = hky_str_put(at, message_id + sizeof(message_id) - 1, hky_str_z(x->hostname));
+    hky_str_put(at, message_id + sizeof(message_id), HKY_STR(">"));
     struct hky_rewrite rw = {
         .from = id->is_rewritten ? id->from : NULL,
         .reply_to = id->reply_to[0] != '\0' ? id->reply_to : NULL,

@@ -415,6 +415,7 @@ size_t hky_facts_read(struct hky_facts *f, const struct hky_facts_params *p, str
 {
     struct reading r = {f, p, why};
     struct hky_buf add;
+    char space[400];
     size_t rest = at + section_n;
 
     if (hky_buf_reserve(&f->text, 512) == NULL)
@@ -431,7 +432,7 @@ size_t hky_facts_read(struct hky_facts *f, const struct hky_facts_params *p, str
     if (rest == at + section_n && buf->n - rest >= 2 && memcmp(buf->p + rest, "\r\n", 2) == 0)
         rest += 2;
 
-    hky_buf_init(&add, 2048);
+    hky_buf_init_in(&add, space, sizeof space, 2048);
     missing_fields(&r, kept > at && buf->p[kept - 1] != '\n', &add);
     size_t tail = buf->n - rest, to = kept + add.n;
     if (to > rest)

@@ -21,13 +21,13 @@ struct hky_letter {
     struct hky_letter_params p;
     struct hky_buf arena; /* sender, ENVID, recipients */
     uint32_t sender_n, envid_n;
-    struct rcpt *rcpts;
+    struct rcpt *rcpts, few_rcpts[2]; /* most messages have one */
     uint32_t n_rcpts, cap_rcpts;
     enum hky_ret ret;
     bool is_smtputf8, needs_smtputf8, has_content;
     char source[16], client[46];
-    char *hello;
-    bool has_trace; /* a Received field of ours */
+    struct hky_str hello; /* in the arena, behind all else */
+    bool has_trace;       /* a Received field of ours */
     struct hky_content content;
 };
 
@@ -38,6 +38,8 @@ struct hky_letter *hky_letter_new(const struct hky_letter_params *p)
     l->p = *p;
     hky_buf_init(&l->arena, 2048 + (size_t)p->policy->engine.bounds.recipients * (HKY_ADDRESS_MAX + 512));
     hky_buf_reserve(&l->arena, 240);
+    l->rcpts = l->few_rcpts;
+    l->cap_rcpts = sizeof l->few_rcpts / sizeof l->few_rcpts[0];
     return l;
 }
 
@@ -50,8 +52,8 @@ void hky_letter_free(struct hky_letter **pl)
     if (l->has_content)
         hky_content_fini(&l->content);
     hky_buf_fini(&l->arena);
-    free(l->rcpts);
-    free(l->hello);
+    if (l->rcpts != l->few_rcpts)
+        free(l->rcpts);
     free(l);
     *pl = NULL;
 }
@@ -130,8 +132,10 @@ bool hky_letter_to(struct hky_letter *l, const struct hky_letter_rcpt *to, struc
         return false;
     }
     if (l->n_rcpts == l->cap_rcpts) {
-        l->cap_rcpts = l->cap_rcpts == 0 ? 4 : l->cap_rcpts * 2;
-        l->rcpts = hky_realloc(l->rcpts, l->cap_rcpts * sizeof *l->rcpts);
+        l->cap_rcpts *= 2;
+        l->rcpts = hky_realloc(l->rcpts == l->few_rcpts ? NULL : l->rcpts, l->cap_rcpts * sizeof *l->rcpts);
+        if (l->n_rcpts == sizeof l->few_rcpts / sizeof l->few_rcpts[0])
+            memcpy(l->rcpts, l->few_rcpts, sizeof l->few_rcpts);
     }
     l->rcpts[l->n_rcpts++] = (struct rcpt){.at = (uint32_t)l->arena.n,
                                            .n = (uint16_t)address.n,
@@ -179,17 +183,28 @@ static void trace_field(const struct hky_letter *l, const struct hky_letter_orig
     hky_buf_add_z(out, "\r\n");
 }
 
+static struct hky_str add_hello(struct hky_letter *l, struct hky_str hello)
+{
+    size_t at = l->arena.n;
+
+    l->arena.max += hello.n; /* the client's name has no bound of its own here */
+    hky_buf_add_str(&l->arena, hello);
+    HKY_ASSERT(!l->arena.is_over);
+    return hky_str_of(l->arena.p + at, hello.n);
+}
+
 void hky_letter_begin(struct hky_letter *l, const struct hky_letter_origin *origin, uint64_t hint)
 {
     const struct hky_engine_options *engine = &l->p.policy->engine;
     const struct hky_bounds *bounds = &engine->bounds;
     struct hky_buf trace;
+    char space[600];
 
     HKY_ASSERT(!l->has_content);
     l->has_trace = origin->with != NULL;
-    snprintf(l->source, sizeof l->source, "%s", origin->source);
-    snprintf(l->client, sizeof l->client, "%s", origin->client);
-    l->hello = hky_strdup(origin->hello);
+    hky_str_put(l->source, l->source + sizeof l->source, hky_str_z(origin->source));
+    hky_str_put(l->client, l->client + sizeof l->client, hky_str_z(origin->client));
+    l->hello = add_hello(l, hky_str_z(origin->hello));
     l->content = (struct hky_content){
         .max_message = l->p.is_notice ? UINT64_MAX : engine->max_message,
         .section = {.id = l->p.id,
@@ -202,7 +217,7 @@ void hky_letter_begin(struct hky_letter *l, const struct hky_letter_origin *orig
                     .is_trusted = l->p.is_trusted},
         .big_ops = l->p.big,
     };
-    hky_buf_init(&trace, 4096);
+    hky_buf_init_in(&trace, space, sizeof space, 4096);
     if (l->has_trace)
         trace_field(l, origin, &trace);
     hky_content_init(&l->content, hint, hky_buf_str(&trace));
@@ -263,7 +278,7 @@ static void fill_facts(const struct hky_letter *l, struct hky_str scenario, stru
     facts[HKY_FACT_ENVID] = hky_str_of(l->arena.p != NULL ? l->arena.p + l->sender_n : "", l->envid_n);
     facts[HKY_FACT_USER] = hky_str_z(l->p.user != NULL ? l->p.user->name : "");
     facts[HKY_FACT_CLIENT] = hky_str_z(l->client);
-    facts[HKY_FACT_HELLO] = hky_str_z(l->hello);
+    facts[HKY_FACT_HELLO] = l->hello;
     facts[HKY_FACT_TAGS] = hky_buf_str(&f->tags);
     facts[HKY_FACT_VARS] = hky_buf_str(&f->vars);
     facts[HKY_FACT_SCENARIO] = scenario;

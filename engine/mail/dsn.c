@@ -3,10 +3,33 @@
 #include "mail/address.h"
 
 #include <stdio.h>
-#include <time.h>
 
 #define LINE_SOFT 76
 #define LINE_HARD 900
+
+struct date {
+    unsigned year, month, day, week_day; /* month 0 to 11, week_day 0 is Sunday */
+};
+
+/* Days since 1970-01-01, none of them before it. Written for every message: gmtime_r takes a lock of all threads. A
+ * year here begins in March, so that the day which comes and goes is its last. */
+static struct date date_of(uint32_t days)
+{
+    uint32_t n = days + 719468, era = n / 146097, in_era = n % 146097;
+    uint32_t year = (in_era - in_era / 1460 + in_era / 36524 - in_era / 146096) / 365;
+    uint32_t in_year = in_era - (365 * year + year / 4 - year / 100), month = (5 * in_year + 2) / 153;
+
+    return (struct date){.year = year + era * 400 + (month >= 10),
+                         .month = (month + 2) % 12,
+                         .day = in_year - (153 * month + 2) / 5 + 1,
+                         .week_day = (days + 4) % 7};
+}
+
+static void put_two(char *to, unsigned v)
+{
+    to[0] = (char)('0' + v / 10);
+    to[1] = (char)('0' + v % 10);
+}
 
 void hky_date_format(int64_t at_ms, int offset_min, char out[40])
 {
@@ -16,27 +39,28 @@ void hky_date_format(int64_t at_ms, int offset_min, char out[40])
     const int64_t last = INT64_C(253402214400); /* one day before the year 10000 */
     int offset = offset_min < -1439 ? -1439 : offset_min > 1439 ? 1439 : offset_min;
     int64_t sec = at_ms / 1000 + (int64_t)offset * 60;
-    time_t t = (time_t)(sec < 0 ? 0 : sec > last ? last : sec);
-    unsigned distance = (unsigned)(offset < 0 ? -offset : offset);
-    struct tm tm;
+    uint64_t t = (uint64_t)(sec < 0 ? 0 : sec > last ? last : sec);
+    unsigned distance = (unsigned)(offset < 0 ? -offset : offset), in_day = (unsigned)(t % 86400);
+    struct date date = date_of((uint32_t)(t / 86400));
 
-    gmtime_r(&t, &tm);
-    memcpy(out, days[tm.tm_wday], 3);
+    memcpy(out, days[date.week_day], 3);
     memcpy(out + 3, ", ", 2);
-    hky_decimal_padded(out + 5, (unsigned)tm.tm_mday, 2);
+    put_two(out + 5, date.day);
     out[7] = ' ';
-    memcpy(out + 8, months[tm.tm_mon], 3);
+    memcpy(out + 8, months[date.month], 3);
     out[11] = ' ';
-    hky_decimal_padded(out + 12, (unsigned)tm.tm_year + 1900, 4);
+    put_two(out + 12, date.year / 100);
+    put_two(out + 14, date.year % 100);
     out[16] = ' ';
-    hky_decimal_padded(out + 17, (unsigned)tm.tm_hour, 2);
+    put_two(out + 17, in_day / 3600);
     out[19] = ':';
-    hky_decimal_padded(out + 20, (unsigned)tm.tm_min, 2);
+    put_two(out + 20, in_day / 60 % 60);
     out[22] = ':';
-    hky_decimal_padded(out + 23, (unsigned)tm.tm_sec, 2);
+    put_two(out + 23, in_day % 60);
     out[25] = ' ';
     out[26] = offset < 0 ? '-' : '+';
-    hky_decimal_padded(out + 27, distance / 60 * 100 + distance % 60, 4);
+    put_two(out + 27, distance / 60);
+    put_two(out + 29, distance % 60);
     out[31] = '\0';
 }
 

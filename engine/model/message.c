@@ -165,6 +165,17 @@ struct hky_str hky_message_fact(const struct hky_message *m, enum hky_fact f)
     }
 }
 
+void hky_message_facts(const struct hky_message *m, struct hky_str out[HKY_FACT_N])
+{
+    const char *at = packed(m);
+
+    for (int k = 0; k < HKY_FACT_N; k++) {
+        size_t head, n = fact_length((const unsigned char *)at, &head);
+        out[k] = hky_str_of(at + head, n);
+        at += head + n;
+    }
+}
+
 struct hky_str hky_recipient_address(const struct hky_recipient *r)
 {
     return hky_str_of(packed(r->message) + r->address_at, r->address_n);

@@ -17,6 +17,8 @@ struct hky_history {
 
 void hky_message_encode(const struct hky_message *m, struct hky_buf *b)
 {
+    struct hky_str facts[HKY_FACT_N];
+
     hky_buf_add_u8(b, FACTS_FORMAT);
     hky_buf_add_u64(b, m->id);
     hky_buf_add_u64(b, (uint64_t)m->accepted_at_ms);
@@ -29,12 +31,12 @@ void hky_message_encode(const struct hky_message *m, struct hky_buf *b)
     hky_buf_add_u8(b, m->ret);
     hky_buf_add_u16(b, m->n_received);
     /* Most facts are empty or short: one octet of number, then the string; 0xff ends. */
+    hky_message_facts(m, facts);
     for (int k = 0; k < HKY_FACT_N; k++) {
-        struct hky_str fact = hky_message_fact(m, (enum hky_fact)k);
-        if (fact.n == 0)
+        if (facts[k].n == 0)
             continue;
         hky_buf_add_u8(b, (uint8_t)k);
-        hky_buf_add_lstr(b, fact);
+        hky_buf_add_lstr(b, facts[k]);
     }
     hky_buf_add_u8(b, 0xff);
     hky_buf_add_u32(b, m->n_recipients);

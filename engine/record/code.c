@@ -57,14 +57,16 @@ static void add_message(struct hky_buf *b, const struct hky_event *ev)
                        {HKY_EVENT_KEY_USER, HKY_FACT_USER},     {HKY_EVENT_KEY_CLIENT, HKY_FACT_CLIENT},
                        {HKY_EVENT_KEY_SOURCE, HKY_FACT_SOURCE}, {HKY_EVENT_KEY_MESSAGE_ID, HKY_FACT_MESSAGE_ID}};
     const struct hky_message *m = ev->message;
+    struct hky_str facts[HKY_FACT_N];
 
+    hky_message_facts(m, facts);
     add_value(b, HKY_EVENT_KEY_ID, (int64_t)m->id);
-    add_text(b, HKY_EVENT_KEY_SCENARIO, hky_message_fact(m, HKY_FACT_SCENARIO));
-    add_text(b, HKY_EVENT_KEY_REF, hky_message_fact(m, HKY_FACT_REF));
+    add_text(b, HKY_EVENT_KEY_SCENARIO, facts[HKY_FACT_SCENARIO]);
+    add_text(b, HKY_EVENT_KEY_REF, facts[HKY_FACT_REF]);
     if (ev->kind != HKY_EVENT_ACCEPTED && ev->kind != HKY_EVENT_REFUSED)
         return;
     for (size_t i = 0; i < sizeof at_the_door / sizeof at_the_door[0]; i++)
-        add_text(b, at_the_door[i].key, hky_message_fact(m, at_the_door[i].fact));
+        add_text(b, at_the_door[i].key, facts[at_the_door[i].fact]);
     add_value(b, HKY_EVENT_KEY_SIZE, (int64_t)m->size);
 }
 

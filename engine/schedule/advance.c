@@ -44,6 +44,14 @@ static void because(struct hky_advance *out, const char *fmt, ...)
     va_end(ap);
 }
 
+/* As because(), for what most messages meet. */
+static void because_of(struct hky_advance *out, const char *what, const char *relay)
+{
+    const char *end = out->why + sizeof out->why;
+
+    hky_str_put(hky_str_put(out->why, end, hky_str_z(what)), end, hky_str_z(relay));
+}
+
 const struct hky_relay *schedule_plan_relay(const struct hky_policy *policy, const char *name)
 {
     const struct hky_relay *relay = hky_policy_relay(policy, hky_str_z(name));
@@ -353,7 +361,7 @@ static void by_class(struct walk *w)
         w->out->action = HKY_ACTION_DONE;
         w->out->step = w->r->step;
         w->out->at_ms = w->now_ms;
-        because(w->out, "delivered by %s", step_of(w)->relay);
+        because_of(w->out, "delivered by ", step_of(w)->relay);
         break;
     case HKY_CLASS_MAILBOX_FULL:
         retry_within(w, w->now_ms + MAILBOX_FULL_MS);
@@ -479,7 +487,7 @@ void hky_plan_first(const struct hky_policy *policy, const struct hky_recipient 
         if (is_entered) {
             out->action = HKY_ACTION_NEXT;
             out->step = i;
-            because(out, "step %s", s->relay);
+            because_of(out, "step ", s->relay);
             return;
         }
         conditional = i;

@@ -174,6 +174,7 @@ struct hky_message *hky_message_new(const struct hky_message_draft *draft);
 struct hky_message *hky_message_ref(struct hky_message *m);
 void hky_message_unref(struct hky_message **m); /* the last one frees recipients' plan, history, arms, reason too */
 struct hky_str hky_message_fact(const struct hky_message *m, enum hky_fact f);
+void hky_message_facts(const struct hky_message *m, struct hky_str out[HKY_FACT_N]); /* all, for one walk over them */
 struct hky_str hky_recipient_address(const struct hky_recipient *r);
 struct hky_str hky_recipient_domain(const struct hky_recipient *r); /* after the last @ */
 struct hky_str hky_recipient_orcpt(const struct hky_recipient *r);

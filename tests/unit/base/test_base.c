@@ -124,6 +124,53 @@ static void json_strings_are_inert_wherever_an_octet_stands(void **state)
     hky_buf_fini(&b);
 }
 
+static void a_buffer_in_lent_space_moves_when_it_grows(void **state)
+{
+    char space[8];
+    struct hky_buf b;
+    size_t n = 0;
+
+    (void)state;
+    hky_buf_init_in(&b, space, sizeof space, 20);
+    hky_buf_add_z(&b, "1234567");
+    assert_ptr_equal(b.p, space);
+    assert_string_equal(hky_buf_z(&b), "1234567");
+    hky_buf_add_z(&b, "89");
+    assert_ptr_not_equal(b.p, space);
+    assert_string_equal(hky_buf_z(&b), "123456789");
+    hky_buf_add_z(&b, "123456789012");
+    assert_true(b.is_over);
+    hky_buf_fini(&b);
+
+    hky_buf_init_in(&b, space, sizeof space, 20);
+    assert_null(hky_buf_take(&b, &n));
+    hky_buf_init_in(&b, space, sizeof space, 20);
+    hky_buf_add_z(&b, "abc");
+    char *p = hky_buf_take(&b, &n);
+    assert_ptr_not_equal(p, space);
+    assert_string_equal(p, "abc");
+    assert_int_equal(n, 3);
+    free(p);
+    hky_buf_init_in(&b, space, sizeof space, 20);
+    hky_buf_fini(&b); /* frees nothing */
+    assert_int_equal(b.cap, 0);
+}
+
+static void text_is_put_as_far_as_it_fits(void **state)
+{
+    char text[8] = "xxxxxxx", *at;
+
+    (void)state;
+    at = hky_str_put(text, text + sizeof text, HKY_STR("ab"));
+    assert_ptr_equal(at, text + 2);
+    at = hky_str_put(at, text + sizeof text, HKY_STR(""));
+    assert_string_equal(text, "ab");
+    at = hky_str_put(at, text + sizeof text, HKY_STR("cdefghij"));
+    assert_string_equal(text, "abcdefg");
+    assert_ptr_equal(hky_str_put(at, text + sizeof text, HKY_STR("x")), at);
+    assert_string_equal(text, "abcdefg");
+}
+
 static void numbers_as_text(void **state)
 {
     static const struct {
@@ -471,6 +518,8 @@ int main(void)
         cmocka_unit_test(a_line_for_the_journal_has_its_priority),
         cmocka_unit_test(base64_both_ways_and_strict),
         cmocka_unit_test(json_strings_are_inert),
+        cmocka_unit_test(a_buffer_in_lent_space_moves_when_it_grows),
+        cmocka_unit_test(text_is_put_as_far_as_it_fits),
         cmocka_unit_test(json_strings_are_inert_wherever_an_octet_stands),
         cmocka_unit_test(numbers_as_text),
         cmocka_unit_test(utf8_is_checked),

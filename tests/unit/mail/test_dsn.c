@@ -1,3 +1,6 @@
+
+#include <time.h>
+
 #include "mail/dsn.h"
 #include "mail/header.h"
 
@@ -245,6 +248,22 @@ static void dates_are_formatted(void **state)
     }
 }
 
+/* Each day of four centuries and more, then one a month up to the last year. */
+static void dates_are_those_of_the_calendar(void **state)
+{
+    (void)state;
+    for (int64_t day = 0; day < 2932800; day += day < 160000 ? 1 : 29) {
+        char want[40], text[40];
+        time_t at = (time_t)(day * 86400 + day % 86400);
+        struct tm tm;
+        gmtime_r(&at, &tm);
+        strftime(want, sizeof want, "%a, %d %b %Y %H:%M:%S +0000", &tm);
+        hky_date_format((int64_t)at * 1000, 0, text);
+        if (strcmp(text, want) != 0)
+            fail_msg("%s is not %s", text, want);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -254,6 +273,7 @@ int main(void)
         cmocka_unit_test(the_whole_original_comes_back),
         cmocka_unit_test(addresses_in_utf8_have_their_type),
         cmocka_unit_test(dates_are_formatted),
+        cmocka_unit_test(dates_are_those_of_the_calendar),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
