@@ -11,7 +11,8 @@
 #define SYSTEM_FILE "/etc/resolv.conf"
 
 enum { LOOK_EVERY_MS = 1000, DNS_PORT = 53 };
-enum { SOCKETS_MAX = 64, CACHE_MAX = 8192, TRY_MS = 1000, TRIES = 3, CLASS_IN = 1, TYPE_MX = 15 };
+enum { SOCKETS_MAX = 64, CACHE_MAX = 8192, TRY_MS = 1000, TRIES = 3, CLASS_IN = 1, TYPE_CNAME = 5, TYPE_MX = 15 };
+enum { ALIASES_MAX = 8 };
 
 /* An asker, from the question to the call. */
 struct waiter {
@@ -27,6 +28,10 @@ struct question {
     bool is_mx;
     int family;    /* of an address: AF_UNSPEC is both */
     char key[256]; /* 'm' or 'a', then the name */
+    /* While it is made sure that "no such record" is not said because of aliases that lead in a circle. */
+    struct hky_dns_entry *nothing;
+    unsigned n_aliases;
+    char alias[256];
 };
 
 struct dns_socket {
@@ -226,11 +231,47 @@ static void answer(struct question *question, struct hky_dns_entry *entry)
     free(question);
 }
 
+static void on_alias(void *arg, int status, int timeouts, unsigned char *reply, int n);
+
+/* Some resolvers follow aliases (CNAME) that lead in a circle for a while, then answer that there is no such record: a
+ * mistake that somebody mends, and no word about the domain's mail. Takes the answer that waits for it. */
+static void look_for_circle(struct question *question, struct hky_dns_entry *nothing)
+{
+    question->nothing = nothing;
+    question->n_aliases = 0;
+    snprintf(question->alias, sizeof question->alias, "%s", question->key + 1);
+    ares_query(question->dns->channel, question->alias, CLASS_IN, TYPE_CNAME, on_alias, question);
+}
+
+static void on_alias(void *arg, int status, int timeouts, unsigned char *reply, int n)
+{
+    (void)timeouts;
+    struct question *question = arg;
+    char next[256], text[120];
+    if (question->dns->is_closed || status != ARES_SUCCESS || !hky_dns_alias_of(question->alias, reply, n, next)) {
+        answer(question, question->nothing);
+        return;
+    }
+    memcpy(question->alias, next, sizeof next);
+    if (++question->n_aliases < ALIASES_MAX && !hky_str_ieq(hky_str_z(next), hky_str_z(question->key + 1))) {
+        ares_query(question->dns->channel, question->alias, CLASS_IN, TYPE_CNAME, on_alias, question);
+        return;
+    }
+    hky_dns_entry_unref(&question->nothing);
+    snprintf(text, sizeof text, "CNAME of %.50s: the aliases lead in a circle", question->key + 1);
+    answer(question, hky_dns_entry_failed(HKY_DNS_FAILED, text));
+}
+
 static void on_mx_reply(void *arg, int status, int timeouts, unsigned char *reply, int n)
 {
     (void)timeouts;
     struct question *question = arg;
-    answer(question, hky_dns_from_mx(question->key + 1, status, reply, n));
+    struct hky_dns_entry *entry = hky_dns_from_mx(question->key + 1, status, reply, n);
+    char alias[256];
+    if (entry->is_implicit && reply != NULL && hky_dns_alias_of(question->key + 1, reply, n, alias))
+        look_for_circle(question, entry);
+    else
+        answer(question, entry);
 }
 
 static void ask_addrinfo(struct question *question, int family);
@@ -253,6 +294,10 @@ static void on_addrinfo(void *arg, int status, int timeouts, struct ares_addrinf
     if (ai != NULL)
         ares_freeaddrinfo(ai);
     int next = question->dns->is_closed ? AF_UNSPEC : family_to_confirm(question, entry->status);
+    if (next == AF_UNSPEC && entry->status == HKY_DNS_NO_DATA && !question->dns->is_closed) {
+        look_for_circle(question, entry);
+        return;
+    }
     if (next == AF_UNSPEC) {
         answer(question, entry);
         return;

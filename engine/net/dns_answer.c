@@ -9,7 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { TYPE_MX = 15, HEADER_OCTETS = 12 };
+enum { TYPE_CNAME = 5, TYPE_MX = 15, HEADER_OCTETS = 12 };
 
 struct hky_dns_entry *hky_dns_entry_failed(enum hky_dns_status status, const char *text)
 {
@@ -97,6 +97,43 @@ static size_t skip_name(const unsigned char *p, size_t n, size_t at)
         at += c + 1;
     }
     return 0;
+}
+
+bool hky_dns_alias_of(const char *name, const unsigned char *p, int n, char out[256])
+{
+    size_t at = HEADER_OCTETS, end = (size_t)(n > 0 ? n : 0);
+    if (end < HEADER_OCTETS)
+        return false;
+    unsigned questions = p[4] << 8 | p[5], answers = p[6] << 8 | p[7];
+    for (; questions > 0; questions--) {
+        at = skip_name(p, end, at);
+        if (at == 0 || end - at < 4)
+            return false;
+        at += 4;
+    }
+    for (; answers > 0; answers--) {
+        char *owner = NULL, *target = NULL;
+        long octets;
+        size_t owner_at = at;
+        at = skip_name(p, end, at);
+        if (at == 0 || end - at < 10)
+            return false;
+        unsigned type = p[at] << 8 | p[at + 1], len = p[at + 8] << 8 | p[at + 9];
+        at += 10;
+        if (end - at < len)
+            return false;
+        bool is_it = type == TYPE_CNAME && ares_expand_name(p + owner_at, p, n, &owner, &octets) == ARES_SUCCESS &&
+                     hky_str_ieq(hky_str_z(owner), hky_str_z(name)) &&
+                     ares_expand_name(p + at, p, n, &target, &octets) == ARES_SUCCESS && strlen(target) < 256;
+        for (size_t i = 0; is_it && i <= strlen(target); i++)
+            out[i] = hky_lower(target[i]);
+        ares_free_string(owner);
+        ares_free_string(target);
+        if (is_it)
+            return true;
+        at += len;
+    }
+    return false;
 }
 
 /* The smallest TTL of the MX records; c-ares' parser drops it. */

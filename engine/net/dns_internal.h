@@ -36,6 +36,8 @@ bool hky_dns_name(struct hky_str text, char out[254]);
 
 struct hky_dns_entry *hky_dns_from_mx(const char *domain, int status, const unsigned char *reply, int n);
 struct hky_dns_entry *hky_dns_implicit_mx(const char *domain);
+/* The name that `name` is an alias of by this answer (its CNAME record), in lower case; false: there is none. */
+bool hky_dns_alias_of(const char *name, const unsigned char *reply, int n, char out[256]);
 struct ares_addrinfo;
 struct hky_dns_entry *hky_dns_from_addrinfo(const char *name, int status, const struct ares_addrinfo *ai);
 struct hky_dns_entry *hky_dns_from_literal(const char *text); /* NULL: not an address */
