@@ -101,18 +101,20 @@ static void close_for_good(struct hky_outbound *c, const struct hky_outbound_end
     hky_loop_defer(c->params.loop, &c->free_task);
 }
 
-/* RFC 5321 5.1: the next address or host when this one cannot be had. A refused login, and what we lack for one, is the
- * same everywhere. */
-static bool may_try_next(const struct hky_outbound *c, enum hky_stage stage, const struct hky_reply *r)
+/* A refused login, and what we lack for one, is the same at every address. So it also counts more than an address that
+ * could not be reached before. */
+static bool is_same_everywhere(const struct hky_outbound *c, enum hky_stage stage, const struct hky_reply *r)
 {
-    if (stage > HKY_STAGE_AUTH)
-        return false;
     bool is_of_server = r->origin == HKY_ORIGIN_LOST || r->origin == HKY_ORIGIN_TIMEOUT || c->class == HKY_CLASS_N;
-    if (stage == HKY_STAGE_AUTH && r->code == 0 && !is_of_server)
+    if (stage != HKY_STAGE_AUTH)
         return false;
-    if (stage == HKY_STAGE_AUTH && r->code >= 500 && !hky_reply_counts_connections(r))
-        return false;
-    return hky_outbound_has_more_targets(c, c->bound);
+    return r->code == 0 ? !is_of_server : r->code >= 500 && !hky_reply_counts_connections(r);
+}
+
+/* RFC 5321 5.1: the next address or host when this one cannot be had. */
+static bool may_try_next(const struct hky_outbound *c, enum hky_stage stage)
+{
+    return stage <= HKY_STAGE_AUTH && hky_outbound_has_more_targets(c, c->bound);
 }
 
 /* Of all targets that were tried the one that says most. */
@@ -163,8 +165,8 @@ static void conclude(struct hky_outbound *c)
         hky_outbound_same_target(c);
         return;
     }
-    if (!end.was_open) {
-        bool is_more = may_try_next(c, end.stage, &reply);
+    if (!end.was_open && !is_same_everywhere(c, end.stage, &reply)) {
+        bool is_more = may_try_next(c, end.stage);
         keep_end(c, &end, &reply);
         if (is_more) {
             dialogue_end(c);

@@ -422,6 +422,38 @@ static void test_a_refusal_for_good_is_final(void **state)
     finish(&f, &s);
 }
 
+/* A host with an address of IPv6 at which nobody listens: what its server says of the login is what counts. */
+static void test_a_refused_login_counts_more_than_an_unreachable_address(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *name, *secret, *script;
+        uint16_t code;
+    } rows[] = {
+        {"a wrong password", "pw", "S: 220 hi\nC: EHLO\nS: 250-x|250 AUTH PLAIN\nC: AUTH PLAIN\nS: 535 5.7.8 no\nEOF\n",
+         535},
+        {"no mechanism", "pw", "S: 220 hi\nC: EHLO\nS: 250 x\nEOF\n", 0},
+        {"no password", NULL, "S: 220 hi\nC: EHLO\nS: 250-x|250 AUTH PLAIN\nEOF\n", 0},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct server s;
+        struct fake f;
+        const char *scripts[] = {rows[i].script, NULL};
+        server_start(&s, scripts);
+        own_init(&f, s.port, HKY_DNS_OK, "", "two.example=::1+127.0.0.1");
+        f.relay.is_mx = false;
+        f.relay.host = "two.example";
+        f.relay.user = "user";
+        f.secret = rows[i].secret;
+        add(&f, 1);
+        run_until(&f, 1);
+        const struct hky_outcome *o = &f.outcomes[0][0];
+        if (o->class != HKY_CLASS_RELAY_AUTH || o->stage != HKY_STAGE_AUTH || o->reply.code != rows[i].code)
+            fail_msg("%s: %s %u %s", rows[i].name, hky_class_name(o->class), o->reply.code, o->reply.text);
+        finish(&f, &s);
+    }
+}
+
 static void test_domains_of_one_site_share_connections(void **state)
 {
     (void)state;
@@ -512,6 +544,7 @@ int main(void)
         cmocka_unit_test(test_the_word_that_counts),
         cmocka_unit_test(test_mail_does_not_come_back_to_ourselves),
         cmocka_unit_test(test_a_refusal_for_good_is_final),
+        cmocka_unit_test(test_a_refused_login_counts_more_than_an_unreachable_address),
         cmocka_unit_test(test_domains_of_one_site_share_connections),
         cmocka_unit_test(test_a_lane_may_go_while_its_mx_is_asked),
         cmocka_unit_test(test_this_machine_is_nobodys_mail_host),
