@@ -19,7 +19,7 @@ import traceback
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [HERE, os.path.join(os.path.dirname(HERE), "support")]
 import common  # noqa: E402
-from harness import World  # noqa: E402
+from harness import World, only_known  # noqa: E402
 
 for name in ("kills", "powercut", "failing", "journals", "fulldisk", "caps", "upkeep"):  # the longest first
     __import__(name)
@@ -83,9 +83,7 @@ def main():
     options.seed = options.seed if options.seed is not None else random.randrange(1 << 30)
     names = [n for n in options.only.split(",") if n]
     by_name = {p.name: p for p in common.PARTS}
-    for name in names:
-        if name not in by_name:
-            sys.exit(f"no part \"{name}\" (--list shows them)")
+    only_known(names, by_name, "part")
     if options.list:
         for p in common.PARTS:
             print(f"{p.name:12} {p.words}")

@@ -18,7 +18,7 @@ import traceback
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [HERE, os.path.join(os.path.dirname(HERE), "support")]
 import common  # noqa: E402
-from harness import World  # noqa: E402
+from harness import World, only_known  # noqa: E402
 
 # What mostly waits comes first, so that the others run beside it.
 for path in sorted(glob.glob(os.path.join(HERE, "cases_*.py")), key=lambda p: ("cases_long" not in p and "cases_threads" not in p, p)):
@@ -42,9 +42,7 @@ def arguments():
 def chosen(only):
     names = [n for n in only.split(",") if n]
     known = {c.name for c in common.CASES} | {c.group for c in common.CASES}
-    for name in names:
-        if name not in known:
-            sys.exit(f"no case or group \"{name}\" (--list shows them)")
+    only_known(names, known, "case or group")
     return [c for c in common.CASES if not names or c.name in names or c.group in names]
 
 

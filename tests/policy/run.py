@@ -282,8 +282,12 @@ def main():
         except (Failed, subprocess.TimeoutExpired) as why:
             n_failed += 1
             print(f"FAIL  {name}\n      {why}")
+    if n == 0:
+        names = "\n  ".join(name for name, _ in all_cases(binary))
+        print(f"no case has \"{options.only}\" in its name; there are:\n  {names}", file=sys.stderr)
+        return 2
     print(f"{n - n_failed} passed, {n_failed} failed")
-    return 1 if n_failed or n == 0 else 0
+    return 1 if n_failed else 0
 
 
 if __name__ == "__main__":

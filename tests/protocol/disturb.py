@@ -22,7 +22,7 @@ import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [HERE, os.path.join(HERE, "..", "support")]
-from harness import World, let_pass, wait_for  # noqa: E402
+from harness import World, let_pass, only_known, wait_for  # noqa: E402
 from relays import Relay  # noqa: E402
 
 POLICY = """
@@ -217,6 +217,7 @@ def main():
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard if hard != resource.RLIM_INFINITY and hard < 8192 else 8192, hard))
     names = [n for n in args.only.split(",") if n] or DISTURBANCES
+    only_known(names, DISTURBANCES, "disturbance")
     bad = []
     with World(args.binary) as world:
         bench = Bench(world, args)

@@ -24,7 +24,7 @@ import threading
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
-from harness import World, answers, free_ports, is_read, let_pass, read_lines, wait_for  # noqa: E402
+from harness import World, answers, free_ports, is_read, let_pass, only_known, read_lines, wait_for  # noqa: E402
 
 CASES = []
 PASSWORD = "canary-machine-5f"
@@ -961,6 +961,7 @@ def main():
     parser.add_argument("cases", nargs="*")
     parser.add_argument("--keep", action="store_true")
     args = parser.parse_args()
+    only_known(args.cases, {n for n, _ in CASES} | {run.__name__ for _, run in CASES})
     n_good = n_bad = 0
     for name, run in CASES:
         if args.cases and name not in args.cases and run.__name__ not in args.cases:

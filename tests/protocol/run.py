@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
 """Hostile and awkward SMTP clients against the real engine.
 
-usage: run.py ENGINE [CASE...]       (ENGINE: path of the hikyaku binary; CASE: L01, L22, ... default all)
+  tests/protocol/run.py BINARY [CASE...]       (CASE: L01, L22, ... default all)
 
-Starts ENGINE with a policy that sends everything to a small receiving server in this program, which keeps every octet
+Starts the program with a policy that sends everything to a small receiving server in this program, which keeps every octet
 it is given. After each case an ordinary message must still go through. Exit 0: all good.
 """
+import argparse
+import os
 import sys
 import time
 
@@ -16,12 +18,20 @@ import cases_login  # noqa: F401
 import cases_sendmail  # noqa: F401
 from peers import CASES, Engine, World
 
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
+from harness import only_known  # noqa: E402
+
 
 def main():
-    if len(sys.argv) < 2:
-        raise SystemExit(__doc__)
-    wanted = set(sys.argv[2:])
-    engine = Engine(sys.argv[1])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("binary")
+    parser.add_argument("cases", nargs="*")
+    args = parser.parse_args()
+    wanted = set(args.cases)
+    only_known(wanted, {name for name, _ in CASES})
+    if not os.access(args.binary, os.X_OK):
+        sys.exit(f"there is no program {args.binary}; build it first")
+    engine = Engine(args.binary)
     world = World(engine)
     n_good = n_bad = 0
     for name, function in sorted(CASES, key=lambda c: c[0]):
@@ -48,7 +58,6 @@ def main():
         print(f"stop FAILED: {e}")
     print(f"{n_good} passed, {n_bad} failed")
     return 1 if n_bad else 0
-
 
 
 if __name__ == "__main__":

@@ -16,6 +16,14 @@ import time
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
+def only_known(wanted, known, what="case"):
+    """Ends the program when one of the names is not known; it says which there are."""
+    unknown = [name for name in wanted if name not in known]
+    if unknown:
+        print(f"there is no {what} {', '.join(unknown)}; there are: {', '.join(sorted(known))}", file=sys.stderr)
+        sys.exit(2)
+
+
 def free_ports(n):
     """n ports that are free now, below those that the kernel gives to outgoing connections of cases beside this one."""
     ports = set()
