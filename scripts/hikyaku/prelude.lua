@@ -1,5 +1,5 @@
 -- prelude -- brings the shipped data into the shape that the loader reads. Runs in every Lua state before the policy.
---   presets   NAME -> { title, note, warn, oauth_only, keys = { { key, value, source, date }, ... } }
+--   presets   NAME -> { title, note, warn, oauth_only, token_url, keys = { { key, value, source, date }, ... } }
 --   carriers, domains   NAME -> array of domains and .domains
 -- returns the presets with `values` (key -> value) and `hosts` (its own, and `also`) added, and the sets in a fixed order with `carriers.all` among them.
 -- This file is compiled into the program; a changed copy of it is not read.

@@ -2,7 +2,8 @@
 -- user and a password. A key is a relay's key; a relay that states the key itself wins. "$user" stands for the account's
 -- user. Each value is followed by its source and the source's date, or when it was looked up. Values without evidence
 -- are left out, and where a provider publishes no limit a careful one is stated as "careful default": raise it in the
--- relay when you know better. `oauth_only`: a password is an error. `note` is advice, `warn` is printed by check. `also`:
+-- relay when you know better. `oauth_only`: a password is an error. `token_url`: where
+-- oauth gets its access tokens, unless the relay says it. `note` is advice, `warn` is printed by check. `also`:
 -- other hosts of it, .domains of hosts, and @domains of users that share a host with another preset.
 -- This file is compiled into the program; a changed copy of it is not read. A preset of your own is a function in
 -- your policy that fills in the keys of a relay; see PRESETS AND SETS in hikyaku-policy(5).
@@ -10,6 +11,7 @@ return {
   gmail = {
     title = "Gmail and Google Workspace accounts",
     also = { "smtp.googlemail.com" },
+    token_url = "https://oauth2.googleapis.com/token", -- Google, OAuth 2.0 endpoints, 2026-11
     note = "user is the full address; password is a 16-letter app password (needs 2-step verification), or use oauth. "
       .. "Google replaces any other From by the account's address. Workspace accounts: cap = \"2000 recipients/day\".",
     keys = {
@@ -41,6 +43,7 @@ return {
   hotmail = {
     title = "Outlook.com, Hotmail, Live (personal accounts)",
     oauth_only = true,
+    token_url = "https://login.microsoftonline.com/consumers/oauth2/v2.0/token", -- Microsoft identity platform, 2026-11
     also = { "smtp.live.com", "smtp.outlook.com", "smtp.hotmail.com", "@outlook.com", "@outlook.jp", "@hotmail.com",
       "@hotmail.co.jp", "@live.com", "@live.jp", "@msn.com" },
     note = "OAuth2 only: Microsoft switched passwords (app passwords too) off on 2024-09-16. user is the full address.",
@@ -131,6 +134,8 @@ return {
   },
   m365 = {
     title = "Microsoft 365 (Exchange Online, client submission)",
+    -- Microsoft identity platform, 2026-11; an application of one tenant states its own, with its name in it
+    token_url = "https://login.microsoftonline.com/organizations/oauth2/v2.0/token",
     note = "user is the UPN, usually the address. Use oauth: passwords (SMTP AUTH Basic) are switched off by default from "
       .. "the end of December 2026. A full mailbox stops sending (sent mail is kept in it).",
     keys = {

@@ -264,6 +264,43 @@ static bool is_safe_for_secrets(struct hky_str url)
     return hky_is_loopback(host);
 }
 
+/* The preset whose server is typed by hand, or NULL. ".xserver.jp" among a preset's hosts are those below it. */
+static const char *preset_of_host(struct relay_read *r)
+{
+    lua_State *L = r->l->vm->L;
+    int top = lua_gettop(L);
+    const char *found = NULL, *domain;
+
+    if (r->out->host[0] == 0)
+        return NULL;
+    lua_getfield(L, LUA_REGISTRYINDEX, "hky.preset_hosts");
+    for (const char *at = r->out->host; at != NULL && found == NULL; at = strchr(at + 1, '.'))
+        found = hky_get_string(L, top + 1, at, NULL);
+    if (found != NULL && (domain = strchr(r->out->user, '@')) != NULL)
+        found = hky_get_string(L, top + 1, domain, found); /* one host for companies and persons */
+    if (found != NULL)
+        found = keep(r->l, found);
+    lua_settop(L, top);
+    return found;
+}
+
+/* Where the provider of the relay's preset, or of its host, gives out access tokens; "" unknown. */
+static const char *token_url_of(struct relay_read *r)
+{
+    lua_State *L = r->l->vm->L;
+    int top = lua_gettop(L);
+    const char *preset = hky_get_string(L, r->body, "preset", NULL), *url = "";
+
+    preset = preset != NULL ? preset : preset_of_host(r);
+    if (preset == NULL)
+        return "";
+    luaL_getsubtable(L, LUA_REGISTRYINDEX, "hky.presets");
+    if (hky_get(L, top + 1, preset) == LUA_TTABLE)
+        url = keep(r->l, hky_get_string(L, top + 2, "token_url", ""));
+    lua_settop(L, top);
+    return url;
+}
+
 static void read_oauth(struct relay_read *r)
 {
     static const struct hky_key *const keys[] = {hky_keys_oauth, NULL};
@@ -277,7 +314,7 @@ static void read_oauth(struct relay_read *r)
     body = lua_gettop(L);
     hky_keys_check(L, body, keys, false, r->what, r->spec->place);
     o->oauth.client = keep(r->l, hky_get_string(L, body, "client", ""));
-    o->oauth.token_url = keep(r->l, hky_get_string(L, body, "token_url", ""));
+    o->oauth.token_url = keep(r->l, hky_get_string(L, body, "token_url", token_url_of(r)));
     if (o->oauth.token_url[0] != '\0' && !is_safe_for_secrets(hky_str_z(o->oauth.token_url)))
         hky_complain(
             r->l, place_of(r, "token_url"), false,
@@ -294,7 +331,14 @@ static void read_oauth(struct relay_read *r)
         o->oauth.token_command = hky_read_strings(r->l, lua_gettop(L));
     if (o->oauth.token_command == NULL && (o->oauth.client[0] == 0 || o->oauth.refresh.name == NULL))
         hky_complain(r->l, place_of(r, "oauth"), false,
-                     "%s: oauth needs client and refresh = secret \"name\", or token_command = { ... }", r->what);
+                     "%s: oauth needs client, refresh = secret \"name\" and token_url, or token_command = { ... }",
+                     r->what);
+    else if (o->oauth.token_command == NULL && o->oauth.token_url[0] == '\0' &&
+             hky_get(L, body, "token_url") != LUA_TSTRING)
+        hky_complain(r->l, place_of(r, "oauth"), false,
+                     "%s: oauth has a refresh token, but nothing says where it is given for an access token: write "
+                     "token_url = \"https://HOST/...\", or token_command = { ... }",
+                     r->what);
 }
 
 /* The first thing that is wrong with the login; the others would follow from it. */
@@ -325,26 +369,6 @@ static void check_login(struct relay_read *r, bool has_password, bool has_oauth,
              !is_attempted(r, "password", LUA_TNIL) && !is_attempted(r, "oauth", LUA_TNIL))
         hky_complain(r->l, r->spec->place, false,
                      "%s: there is a user but no password: write password = secret \"name\"", r->what);
-}
-
-/* The preset whose server is typed by hand, or NULL. ".xserver.jp" among a preset's hosts are those below it. */
-static const char *preset_of_host(struct relay_read *r)
-{
-    lua_State *L = r->l->vm->L;
-    int top = lua_gettop(L);
-    const char *found = NULL, *domain;
-
-    if (r->out->host[0] == 0)
-        return NULL;
-    lua_getfield(L, LUA_REGISTRYINDEX, "hky.preset_hosts");
-    for (const char *at = r->out->host; at != NULL && found == NULL; at = strchr(at + 1, '.'))
-        found = hky_get_string(L, top + 1, at, NULL);
-    if (found != NULL && (domain = strchr(r->out->user, '@')) != NULL)
-        found = hky_get_string(L, top + 1, domain, found); /* one host for companies and persons */
-    if (found != NULL)
-        found = keep(r->l, found);
-    lua_settop(L, top);
-    return found;
 }
 
 /* A password that is never sent: the relay could not deliver anything. */

@@ -78,6 +78,7 @@ static void preset_json(lua_State *L, const char *name, int body, struct hky_jso
     field_json(L, body, "note", out);
     field_json(L, body, "warn", out);
     field_json(L, body, "oauth_only", out);
+    field_json(L, body, "token_url", out);
     hky_json_begin_array(out, "keys");
     hky_get(L, body, "keys");
     for (lua_Integer i = 1; lua_rawgeti(L, -1, i) == LUA_TTABLE; i++) {
@@ -100,12 +101,15 @@ static void preset_json(lua_State *L, const char *name, int body, struct hky_jso
 static void preset_text(lua_State *L, const char *name, int body, struct hky_buf *out)
 {
     const char *note = hky_get_string(L, body, "note", NULL), *warn = hky_get_string(L, body, "warn", NULL);
+    const char *url = hky_get_string(L, body, "token_url", NULL);
 
     hky_buf_printf(out, "%s: %s\n", name, hky_get_string(L, body, "title", ""));
     if (note != NULL)
         hky_buf_printf(out, "%s\n", note);
     if (warn != NULL)
         hky_buf_printf(out, "warning: %s\n", warn);
+    if (url != NULL)
+        hky_buf_printf(out, "oauth fetches access tokens from %s\n", url);
     hky_get(L, body, "keys");
     for (lua_Integer i = 1; lua_rawgeti(L, -1, i) == LUA_TTABLE; i++) {
         int key = lua_gettop(L);

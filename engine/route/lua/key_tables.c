@@ -170,7 +170,10 @@ const struct hky_key hky_keys_oauth[] = {
     {"refresh", HKY_KEY_SECRET, 0, 0, "Refresh token: `secret \"name\"`.", "secret"},
     {"token_command", HKY_KEY_STRINGS, 0, 0, "Program and arguments that print an access token; there is no shell.",
      "string[]", FREE},
-    {"token_url", S, "Where access tokens are fetched: https; http for loopback addresses only.", "string"},
+    {"token_url", S,
+     "Where access tokens are fetched: https; http for loopback addresses only. Default: what the preset, or the "
+     "preset of the host, knows.",
+     "string"},
     {"scope", S, "Scopes to ask for.", "string"},
     {0},
 };

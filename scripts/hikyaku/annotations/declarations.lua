@@ -84,7 +84,7 @@ function engine(options) end
 ---@field client_secret? secret  Client secret: `secret "name"`.
 ---@field refresh? secret  Refresh token: `secret "name"`.
 ---@field token_command? string[]  Program and arguments that print an access token; there is no shell.
----@field token_url? string  Where access tokens are fetched: https; http for loopback addresses only.
+---@field token_url? string  Where access tokens are fetched: https; http for loopback addresses only. Default: what the preset, or the preset of the host, knows.
 ---@field scope? string  Scopes to ask for.
 
 ---@class timeouts

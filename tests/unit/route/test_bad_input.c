@@ -228,6 +228,12 @@ static void one_mistake_is_one_problem(void **state)
         {"relay 'a' { mx = 'yes' }", "mx must be"},
         {"relay 'a' { host = 'x.example', user = '', password = secret 'x' }", "there is a password but no user"},
         {"relay 'a' { host = 'x.example', user = 'u', oauth = { } }", "oauth needs client"},
+        {"relay 'a' { host = 'x.example', user = 'u', oauth = { client = 'c', refresh = secret 'r' } }",
+         "write token_url = \"https://HOST/...\", or token_command"},
+        {"relay 'a' { host = 'x.example', user = 'u', auth = 'xoauth2', oauth = { client = 'c', client_secret = secret "
+         "'c', "
+         "refresh = secret 'r', scope = 's' } }",
+         "write token_url = \"https://HOST/...\", or token_command"},
         {"relay 'a' { preset = 'hotmail', user = 'u@hotmail.com', password = secret 'x' }", "takes no password"},
         {"relay 'a' { preset = 'hotmail', user = 'u@hotmail.com' }", "but oauth = { ... } is missing"},
         {"relay 'a' { preset = 'hotmail' }", "auth is written, but user"},
