@@ -323,8 +323,13 @@ void schedule_lane_rotate(struct lane *l, struct hky_recipient *r);
 /* Any one, for moving all out. */
 struct hky_recipient *schedule_lane_any(struct lane *l);
 
-/* ---- relays.c: accounts and relays as all workers share them, and what operators say of them ---- */
+/* ---- relays.c: accounts and relays as all workers share them ---- */
 
+/* With the lock held: the account, made when it is new, with its caps as `policy` states them. */
+struct account *schedule_account_open(struct hky_schedule *s, const struct hky_policy *policy,
+                                      const struct hky_relay *relay, const char *key);
+/* With the lock held: what operators said, NULL nothing. What was said for a time is forgotten when that is over. */
+struct relay_state *schedule_relay_state(struct hky_schedule *s, const char *name);
 struct account *schedule_account(struct hky_schedule *s, const struct hky_policy *policy, const struct hky_relay *relay,
                                  const char *account, struct caps_account **caps);
 /* The relay a step uses now: `instead` and drains followed; NULL when there is none of that name. */
@@ -465,7 +470,11 @@ void schedule_shard_tick(struct hky_shard *sh);
 const char *schedule_lane_waits_for(struct lane *l, int64_t *until_ms);
 void schedule_shard_free_jobs(struct hky_shard *sh);
 
-/* ---- query.c ---- */
+/* ---- query.c: what operators see of the queue, and do to it ---- */
+
+/* Relays whose mail goes at once where it was deferred for one of `classes`, because the cause is repaired. Takes what
+ * the map holds: the names are its keys. Any thread. */
+void schedule_retry_repaired(struct hky_schedule *s, struct hky_map *relays, uint64_t classes);
 
 void schedule_free_queries(struct hky_schedule *s); /* at the stop */
 
