@@ -118,17 +118,21 @@ bool schedule_gate_pause(struct gate *g, uint32_t named_sec, bool is_login, int6
     return is_news;
 }
 
-void schedule_gate_retry_login(struct gate *g, int64_t now_ms)
+bool schedule_gate_retry_login(struct gate *g, int64_t now_ms)
 {
+    bool was_shut = false;
     if (g->is_tls && g->breaker == BREAKER_OPEN && g->open_until_ms > now_ms) {
         g->open_until_ms = now_ms; /* the next one is the probe */
         g->open_ms = 0;
+        was_shut = true;
     }
-    if (!g->is_login || g->paused_until_ms <= now_ms)
-        return;
-    g->paused_until_ms = now_ms; /* the next one is the probe */
-    g->pause_sec = 0;
-    update_must_ask(g);
+    if (g->is_login && g->paused_until_ms > now_ms) {
+        g->paused_until_ms = now_ms; /* the next one is the probe */
+        g->pause_sec = 0;
+        was_shut = true;
+        update_must_ask(g);
+    }
+    return was_shut;
 }
 
 bool schedule_gate_resume(struct gate *g)

@@ -35,8 +35,8 @@ void schedule_gate_on_unused(struct gate *g, bool was_probe, int64_t now_ms); /*
 /* A reply says that the account cannot send for now. `named_sec` what it named, 0: grows by itself. */
 bool schedule_gate_pause(struct gate *g, uint32_t named_sec, bool is_login, int64_t now_ms, const char *why);
 /* Another policy, another password or authority maybe: a pause for a login, or for TLS, is over, and grows from the
- * start the next time. */
-void schedule_gate_retry_login(struct gate *g, int64_t now_ms);
+ * start the next time. True: there was one. */
+bool schedule_gate_retry_login(struct gate *g, int64_t now_ms);
 bool schedule_gate_resume(struct gate *g); /* an operator knows better */
 int64_t schedule_gate_closed_until_ms(const struct gate *g);
 

@@ -334,6 +334,8 @@ struct account *schedule_account(struct hky_schedule *s, const struct hky_policy
                                  const char *account, struct caps_account **caps);
 /* The relay a step uses now: `instead` and drains followed; NULL when there is none of that name. */
 const struct hky_relay *schedule_relay(struct hky_schedule *s, const struct hky_policy *policy, const char *name);
+/* The names of all relays whose mail goes by this account, as keys. */
+void schedule_add_relays_of(const struct hky_policy *policy, const char *account, struct hky_map *out);
 /* Paused by policy or operator. */
 bool schedule_is_paused(struct hky_schedule *s, const struct hky_relay *relay, int64_t *until_mono_ms);
 /* Does anything keep this lane from sending now? */

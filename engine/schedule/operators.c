@@ -8,6 +8,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+/* Classes that say that the relay takes nothing by this account until somebody has done something about it. */
+#define STOPS_ACCOUNT                                                                                                  \
+    (HKY_CLASS_BIT(HKY_CLASS_RELAY_AUTH) | HKY_CLASS_BIT(HKY_CLASS_RELAY_DENIED) |                                     \
+     HKY_CLASS_BIT(HKY_CLASS_QUOTA_EXHAUSTED) | HKY_CLASS_BIT(HKY_CLASS_TLS))
+
 static enum hky_err no_relay(const struct hky_policy *policy, const char *name, struct hky_error *e)
 {
     struct hky_nearest_name near = hky_nearest_to(hky_str_z(name));
@@ -101,6 +106,8 @@ enum hky_err hky_schedule_pause(struct hky_schedule *s, const char *relay, uint3
 enum hky_err hky_schedule_resume(struct hky_schedule *s, const char *relay, struct hky_error *e)
 {
     struct relay_state *st;
+    struct hky_map repaired;
+    hky_map_init(&repaired);
     pthread_mutex_lock(&s->lock);
     enum hky_err err = state_open(s, relay, &st, e), denied = HKY_OK;
     if (err == HKY_OK) {
@@ -110,6 +117,7 @@ enum hky_err hky_schedule_resume(struct hky_schedule *s, const char *relay, stru
         struct account *a = hky_map_get(&s->accounts, hky_str_z(r->account));
         if (a != NULL)
             schedule_gate_resume(&a->gate);
+        schedule_add_relays_of(s->policy, r->account, &repaired);
         struct lane *l, *next;
         for (l = TAILQ_FIRST(&s->blocked); l != NULL; l = next) {
             next = TAILQ_NEXT(l, blocked_link);
@@ -125,7 +133,9 @@ enum hky_err hky_schedule_resume(struct hky_schedule *s, const char *relay, stru
     if (err == HKY_OK) {
         tell_operator(s, HKY_EVENT_RELAY_RESUMED, relay, 0, NULL);
         schedule_recheck(s, true);
+        schedule_retry_repaired(s, &repaired, STOPS_ACCOUNT);
     }
+    hky_map_fini(&repaired);
     return err != HKY_OK ? err : denied;
 }
 

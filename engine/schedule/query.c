@@ -288,3 +288,64 @@ void schedule_free_queries(struct hky_schedule *s)
         rq->done(rq);
     }
 }
+
+/* ---- what waits for a relay that is repaired ---- */
+
+/* The queue's own question: the selected ones are retried as if an operator had asked. */
+struct repair {
+    struct hky_queue_request rq;
+    struct hky_schedule *s;
+    struct hky_map relays; /* by name */
+    uint64_t classes;
+};
+
+static void repair_free(struct repair *x)
+{
+    hky_map_fini(&x->relays);
+    free(x);
+}
+
+static void on_repaired(struct hky_queue_request *rq)
+{
+    repair_free(rq->ctx);
+}
+
+static bool waits_for_repair(void *ctx, unsigned worker, const struct hky_recipient *r)
+{
+    const struct repair *x = ctx;
+    if (r->plan == NULL || (x->classes & HKY_CLASS_BIT(r->last_class)) == 0)
+        return false;
+    const char *name = r->plan->steps[r->step].relay;
+    const struct hky_relay *relay = schedule_relay(x->s, x->s->shards[worker].policy, name);
+    return hky_map_get(&x->relays, hky_str_z(relay != NULL ? relay->name : name)) != NULL;
+}
+
+static bool is_anybody_deferred(const struct hky_schedule *s)
+{
+    for (unsigned i = 0; i < s->n_workers; i++)
+        if (counter_get(&s->shards[i].n.deferred) > 0)
+            return true;
+    return false;
+}
+
+void schedule_retry_repaired(struct hky_schedule *s, struct hky_map *relays, uint64_t classes)
+{
+    struct repair *x = hky_calloc(1, sizeof *x);
+    x->s = s;
+    x->relays = *relays;
+    *relays = (struct hky_map){0};
+    x->classes = classes;
+    if (x->relays.n == 0 || !is_anybody_deferred(s)) {
+        repair_free(x);
+        return;
+    }
+    x->rq = (struct hky_queue_request){
+        .selection = {.state = "deferred", .where = ""},
+        .action = HKY_QUEUE_RETRY,
+        .loop = s->shards[0].loop,
+        .done = on_repaired,
+        .ctx = x,
+        .where_holds = waits_for_repair,
+    };
+    hky_schedule_query(s, &x->rq);
+}

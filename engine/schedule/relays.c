@@ -118,3 +118,10 @@ void schedule_lane_update_blocked(struct lane *l)
         TAILQ_REMOVE(&s->blocked, l, blocked_link);
     l->is_blocked = is_blocked;
 }
+
+void schedule_add_relays_of(const struct hky_policy *policy, const char *account, struct hky_map *out)
+{
+    for (uint32_t i = 0; i < policy->n_relays; i++)
+        if (strcmp(policy->relays[i].account, account) == 0)
+            hky_map_put(out, hky_str_z(policy->relays[i].name), out);
+}

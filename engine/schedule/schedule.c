@@ -296,16 +296,34 @@ void hky_schedule_enqueue(struct hky_schedule *s, unsigned worker, struct hky_me
 
 /* ---- policy ---- */
 
-void hky_schedule_set_policy(struct hky_schedule *s, struct hky_policy *policy)
+/* With the lock held: the relays of a new policy that let us in now, maybe, where they did not before. */
+static void find_repaired(struct hky_schedule *s, const struct hky_policy *old, struct hky_map *out)
 {
-    pthread_mutex_lock(&s->lock);
-    hky_policy_unref(&s->policy);
-    s->policy = hky_policy_ref(policy);
-    s->n_policies++;
     int64_t now_ms = hky_clock_elapsed_ms(s->clock);
     size_t at = 0;
-    for (struct hky_map_entry *e; (e = hky_map_next(&s->accounts, &at)) != NULL;)
-        schedule_gate_retry_login(&((struct account *)e->value)->gate, now_ms);
+    for (struct hky_map_entry *e; (e = hky_map_next(&s->accounts, &at)) != NULL;) {
+        struct account *a = e->value;
+        if (schedule_gate_retry_login(&a->gate, now_ms))
+            schedule_add_relays_of(s->policy, a->key, out);
+    }
+    for (uint32_t i = 0; i < s->policy->n_relays; i++) {
+        const struct hky_relay *relay = &s->policy->relays[i];
+        const struct hky_relay *was = hky_policy_relay(old, hky_str_z(relay->name));
+        if (was != NULL && was->settings_hash != relay->settings_hash)
+            hky_map_put(out, hky_str_z(relay->name), out);
+    }
+}
+
+void hky_schedule_set_policy(struct hky_schedule *s, struct hky_policy *policy)
+{
+    struct hky_map repaired;
+    hky_map_init(&repaired);
+    pthread_mutex_lock(&s->lock);
+    struct hky_policy *old = s->policy;
+    s->policy = hky_policy_ref(policy);
+    s->n_policies++;
+    find_repaired(s, old, &repaired);
+    hky_policy_unref(&old);
     pthread_mutex_unlock(&s->lock);
     schedule_recheck(s, true);
     for (unsigned i = 0; i < s->n_workers; i++) {
@@ -313,6 +331,8 @@ void hky_schedule_set_policy(struct hky_schedule *s, struct hky_policy *policy)
         if (__atomic_exchange_n(&sh->is_policy_posted, 1, __ATOMIC_SEQ_CST) == 0)
             hky_loop_post(sh->loop, &sh->policy_task);
     }
+    schedule_retry_repaired(s, &repaired, HKY_CLASS_BIT(HKY_CLASS_RELAY_AUTH) | HKY_CLASS_BIT(HKY_CLASS_TLS));
+    hky_map_fini(&repaired);
 }
 
 /* ---- drain ---- */

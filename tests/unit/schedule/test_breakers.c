@@ -186,6 +186,77 @@ static void a_reload_tries_a_login_again(void **state)
     }
 }
 
+static void refuse(struct stage *st, const char *relay, enum hky_class class, int n)
+{
+    struct hky_job *jobs[4];
+    struct hky_outcome o = fake_outcome(class, false);
+    for (int k = 0; k < n; k++)
+        assert_int_equal(take(st, relay, &jobs[k]), HKY_TAKE_JOB);
+    for (int k = 0; k < n; k++)
+        hky_rehearsal_answer(&st->r, &jobs[k], &o);
+}
+
+/* Whoever waits because the relay did not let us in goes as soon as that is repaired, not when its own time comes. */
+static void repaired_relays_send_what_waited_for_that(void **state)
+{
+    enum how { RESUME, RELOAD_CHANGED, RELOAD_DURING_PAUSE };
+    static const struct {
+        const char *name;
+        enum how how;
+        const char *resumed; /* relay */
+        enum hky_class class;
+        unsigned n_go; /* of three */
+    } CASES[] = {
+        {"resume of a refused login", RESUME, "gmail", HKY_CLASS_RELAY_AUTH, 3},
+        {"resume of an account that was denied", RESUME, "gmail", HKY_CLASS_RELAY_DENIED, 3},
+        {"resume of an account without quota", RESUME, "gmail", HKY_CLASS_QUOTA_EXHAUSTED, 3},
+        {"resume of a relay without TLS", RESUME, "gmail", HKY_CLASS_TLS, 3},
+        {"resume of another relay of the account", RESUME, "gmail two", HKY_CLASS_RELAY_AUTH, 3},
+        {"resume of another account", RESUME, "ses", HKY_CLASS_RELAY_AUTH, 0},
+        {"resume, and the recipient's own trouble", RESUME, "gmail", HKY_CLASS_MAILBOX_FULL, 0},
+        {"another login", RELOAD_CHANGED, NULL, HKY_CLASS_RELAY_AUTH, 3},
+        {"another authority", RELOAD_CHANGED, NULL, HKY_CLASS_TLS, 3},
+        {"another login, and a quota", RELOAD_CHANGED, NULL, HKY_CLASS_QUOTA_EXHAUSTED, 0},
+        {"another password in the same file", RELOAD_DURING_PAUSE, NULL, HKY_CLASS_RELAY_AUTH, 3},
+        {"nothing changed for a quota", RELOAD_DURING_PAUSE, NULL, HKY_CLASS_QUOTA_EXHAUSTED, 0},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof CASES / sizeof CASES[0]; i++) {
+        struct stage st;
+        struct hky_error e;
+        stage_init(&st);
+        fake_relay(&st.policy, "gmail");
+        fake_relay(&st.policy, "gmail two")->account = "gmail";
+        fake_relay(&st.policy, "ses");
+        stage_start(&st);
+        struct hky_plan *plan = fake_plan((struct hky_step[]){fake_step("gmail")}, 1);
+        for (int k = 0; k < 3; k++)
+            send(&st, plan);
+        refuse(&st, "gmail", CASES[i].class, 3);
+        pass(&st, 1000);
+        assert_int_equal(deferred_by(&st, "gmail"), 3);
+        st.second = st.policy;
+        st.second.policy.refs = 1;
+        st.second.policy.relays = st.second.relays;
+        if (CASES[i].how == RELOAD_CHANGED)
+            st.second.relays[0].settings_hash++;
+        if (CASES[i].how == RESUME)
+            assert_int_equal(hky_schedule_resume(st.r.schedule, CASES[i].resumed, &e), HKY_OK);
+        else
+            hky_schedule_set_policy(st.r.schedule, &st.second.policy);
+        turns(&st);
+        if (deferred_by(&st, "gmail") != 3 - CASES[i].n_go)
+            fail_msg("%s: %u of 3 still wait for their own time", CASES[i].name, deferred_by(&st, "gmail"));
+        st.log[0] = '\0';
+        for (unsigned k = 0; k < CASES[i].n_go; k++)
+            answer(&st, "gmail", HKY_CLASS_OK, false, 0);
+        assert_int_equal(deferred_by(&st, "gmail"), 3 - CASES[i].n_go);
+        hky_plan_unref(&plan);
+        stage_end(&st);
+        assert_int_equal(st.second.policy.refs, 1);
+    }
+}
+
 /* A login that is refused while a quota keeps the account does not make that pause one of the login. */
 static void a_reload_leaves_the_pause_of_a_quota(void **state)
 {
@@ -342,6 +413,7 @@ int main(void)
         cmocka_unit_test(an_exhausted_quota_waits_for_its_window),
         cmocka_unit_test(an_operator_pauses_resumes_and_drains),
         cmocka_unit_test(a_reload_tries_a_login_again),
+        cmocka_unit_test(repaired_relays_send_what_waited_for_that),
         cmocka_unit_test(a_reload_leaves_the_pause_of_a_quota),
         cmocka_unit_test(rate_limited_slows_the_lane),
         cmocka_unit_test(one_transaction_counts_once),
