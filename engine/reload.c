@@ -14,7 +14,7 @@ static void on_lacking(void *ctx, const struct hky_lacking_secret *s)
 {
     struct hky_error *e = ctx;
 
-    if (e->code == HKY_OK) /* the first one */
+    if (e->code == HKY_OK && s->err != HKY_OK) /* the first one; check warns of what looks wrong */
         hky_error_set(e, s->err, "%s:%u: %s", s->place.file, s->place.line, s->text);
 }
 

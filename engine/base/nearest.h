@@ -26,7 +26,7 @@ static inline struct hky_nearest_name hky_nearest_to(struct hky_str wanted)
 static inline bool hky_nearest_is_part(struct hky_str wanted, struct hky_str name)
 {
     struct hky_str less = wanted.n < name.n ? wanted : name, more = wanted.n < name.n ? name : wanted;
-    const char *found = less.n >= 3 ? hky_str_ifind(more, less) : NULL;
+    const char *found = less.n >= 3 && (wanted.n < name.n || 2 * name.n >= wanted.n) ? hky_str_ifind(more, less) : NULL;
 
     return found != NULL && (found == more.p || less.n >= 4);
 }

@@ -64,13 +64,27 @@ static void print_summary(const struct hky_policy *policy, const struct hky_prob
     putchar('\n');
 }
 
+/* A secret that is not here, for each place that needs it. */
+struct missing {
+    uint32_t line;
+    char *file, *name, *of, *near;
+};
+
+struct lacking {
+    struct hky_problems *problems;
+    struct missing *missing;
+    size_t n_missing;
+};
+
 static void print_json(const struct hky_policy *policy, const struct hky_problems *problems,
-                       const struct hky_buf *missing)
+                       const struct lacking *lacking)
 {
+    struct hky_map names;
     struct hky_json j;
     struct hky_buf out;
 
     hky_buf_init(&out, 16U << 20);
+    hky_map_init(&names);
     j = hky_json_to(&out);
     hky_json_begin_object(&j, NULL);
     hky_json_bool(&j, "good", policy != NULL);
@@ -89,41 +103,77 @@ static void print_json(const struct hky_policy *policy, const struct hky_problem
     }
     hky_json_end_array(&j);
     hky_json_begin_array(&j, "missing_secrets");
-    for (size_t at = 0; at < missing->n; at += strlen(missing->p + at) + 1)
-        hky_json_z(&j, NULL, missing->p + at);
+    for (size_t i = 0; i < lacking->n_missing; i++) {
+        struct hky_str name = hky_str_z(lacking->missing[i].name);
+
+        if (hky_map_get(&names, name) == NULL)
+            hky_json_str(&j, NULL, name);
+        hky_map_put(&names, name, &j);
+    }
+    hky_json_end_array(&j);
+    hky_json_begin_array(&j, "missing");
+    for (size_t i = 0; i < lacking->n_missing; i++) {
+        const struct missing *m = &lacking->missing[i];
+
+        hky_json_begin_object(&j, NULL);
+        hky_json_str(&j, "file", hky_str_z(m->file));
+        hky_json_uint(&j, "line", m->line);
+        hky_json_z(&j, "of", m->of);
+        hky_json_z(&j, "secret", m->name);
+        hky_json_end_object(&j);
+    }
     hky_json_end_array(&j);
     hky_json_end_object(&j);
     puts(hky_buf_z(&out));
     hky_buf_fini(&out);
+    hky_map_fini(&names);
 }
 
-struct lacking {
-    struct hky_problems *problems;
-    struct hky_buf names;  /* of what is missing, each behind the other with its NUL */
-    struct hky_map listed; /* the same, so that each is there once */
-};
-
-/* A missing one is no warning: the policy may be meant for another machine, or its secrets not be made yet. */
+/* What may not or cannot be read is refused by run, too. A missing one is no error: the policy may be meant for another
+ * machine, or its secrets not be made yet. */
 static void on_lacking(void *ctx, const struct hky_lacking_secret *s)
 {
     struct lacking *k = ctx;
 
-    if (s->err != HKY_E_MISSING)
-        hky_problems_add(k->problems, s->place, HKY_PROBLEM_WARNING, s->text);
-    else if (hky_map_get(&k->listed, hky_str_z(s->name)) == NULL) {
-        hky_map_put(&k->listed, hky_str_z(s->name), k);
-        hky_buf_add(&k->names, s->name, strlen(s->name) + 1);
+    if (s->err != HKY_E_MISSING) {
+        hky_problems_add(k->problems, s->place, s->err == HKY_OK ? HKY_PROBLEM_WARNING : HKY_PROBLEM_ERROR, s->text);
+        return;
     }
+    k->missing = hky_realloc(k->missing, (k->n_missing + 1) * sizeof *k->missing);
+    k->missing[k->n_missing++] = (struct missing){s->place.line, hky_strdup(s->place.file), hky_strdup(s->name),
+                                                  hky_strdup(s->of), hky_strdup(s->near)};
 }
 
-static void print_missing(const struct hky_buf *names)
+static void lacking_fini(struct lacking *k)
 {
-    if (names->n == 0)
+    for (size_t i = 0; i < k->n_missing; i++) {
+        free(k->missing[i].file);
+        free(k->missing[i].name);
+        free(k->missing[i].of);
+        free(k->missing[i].near);
+    }
+    free(k->missing);
+}
+
+static void print_missing(const struct lacking *k)
+{
+    struct hky_buf line;
+
+    if (k->n_missing == 0)
         return;
-    fputs("not here, and needed by run and reload:", stdout);
-    for (size_t at = 0; at < names->n; at += strlen(names->p + at) + 1)
-        printf("%s secret \"%s\"", at > 0 ? "," : "", names->p + at);
-    putchar('\n');
+    hky_buf_init(&line, 8192);
+    for (size_t i = 0; i < k->n_missing; i++) {
+        const struct missing *m = &k->missing[i];
+
+        hky_buf_clear(&line);
+        hky_buf_printf(&line, "%s:%u: missing: secret \"%s\" of %s%s", m->file, m->line, m->name, m->of, m->near);
+        hky_cli_put(stdout, hky_buf_z(&line));
+        putchar('\n');
+    }
+    hky_buf_fini(&line);
+    hky_cli_print_words("run and reload refuse the policy without these secrets: put each into "
+                        "$HIKYAKU_SECRET_NAME, $CREDENTIALS_DIRECTORY/name, or secrets/name beside the policy.",
+                        0);
 }
 
 /* What run refuses when it opens the listeners, by the same code. False: there is one. */
@@ -165,23 +215,24 @@ static int run(const struct hky_cli_command *self, int argc, char **argv)
         return code;
     params.path = argv[0];
     is_good = hky_policy_load(&params, &policy, &problems) == HKY_OK;
-    hky_buf_init(&lacking.names, 1U << 20);
-    hky_map_init(&lacking.listed);
     if (is_good && !check_listeners(policy, &problems)) {
         is_good = false;
         hky_policy_unref(&policy);
     }
     if (is_good)
         hky_policy_check_secrets(policy, on_lacking, &lacking);
+    if (problems.n_errors > 0) {
+        is_good = false;
+        hky_policy_unref(&policy);
+    }
     if (args.is_json) {
-        print_json(policy, &problems, &lacking.names);
+        print_json(policy, &problems, &lacking);
     } else {
         print_text(&problems);
         print_summary(policy, &problems, argv[0]);
-        print_missing(&lacking.names);
+        print_missing(&lacking);
     }
-    hky_map_fini(&lacking.listed);
-    hky_buf_fini(&lacking.names);
+    lacking_fini(&lacking);
     hky_problems_fini(&problems);
     hky_policy_unref(&policy);
     return is_good ? HKY_EXIT_GOOD : HKY_EXIT_NO;
@@ -191,11 +242,11 @@ const struct hky_cli_command hky_cli_check = {
     .name = "check",
     .args = "POLICY",
     .summary = "load a policy as run would, and report what is wrong with it",
-    .help =
-        "Every problem is printed as FILE:LINE: what is wrong, and what to do. Warnings do not keep a policy from "
-        "running. Missing secrets are named: they may exist on another machine, but run and reload refuse the policy "
-        "without them. No command of a secret is run and no connection is made; `hikyaku probe` tries the relays.\n"
-        "\n"
-        "Exit code 0: the policy would run, with its secrets; 1: it would not; 2: wrong usage.",
+    .help = "Every problem is printed as FILE:LINE: what is wrong, and what to do. Warnings do not keep a policy from "
+            "running. A secret that is empty or that others can read is an error. Missing secrets are listed: they may "
+            "exist on another machine, but run and reload refuse the policy without them. No command of a secret is "
+            "run and no connection is made; `hikyaku probe` tries the relays.\n"
+            "\n"
+            "Exit code 0: the policy would run, with its secrets; 1: it would not; 2: wrong usage.",
     .run = run,
 };

@@ -206,7 +206,7 @@ void hky_policy_refresh_lists(struct hky_policy *p, int64_t mono_ms, struct hky_
 
 /* Read a secret now: $HIKYAKU_SECRET_NAME, $CREDENTIALS_DIRECTORY/name, secrets/name beside the policy (owner only),
  * or its command (no shell, 10 s, 64 KiB). May block: never on a loop. One reference. HKY_E_MISSING: says where it was
- * looked for; HKY_E_DENIED: file readable by others. */
+ * looked for; HKY_E_SYNTAX: it is empty; HKY_E_DENIED: file readable by others. */
 enum hky_err hky_policy_read_secret(const struct hky_policy *p, const struct hky_secret_ref *ref,
                                     struct hky_secret **out, struct hky_error *e);
 /* The same, given up (HKY_E_STATE) soon after *is_over became true: a command may take 10 s. */
@@ -214,13 +214,16 @@ enum hky_err hky_policy_read_secret_unless(const struct hky_policy *p, const str
                                            const atomic_bool *is_over, struct hky_secret **out, struct hky_error *e);
 
 struct hky_lacking_secret {
-    enum hky_err err; /* HKY_E_MISSING: not there or empty; else it may not or cannot be read */
+    enum hky_err err; /* HKY_OK: it can be used, and looks wrong; HKY_E_MISSING: it is not there; else it may not or
+                       * cannot be read, or is empty */
     struct hky_place place;
     const char *name;
+    const char *of;   /* "relay \"x\"" */
     const char *text; /* "relay \"x\": secret ..." */
+    const char *near; /* where it is not there: ", did you mean ...?", or "" */
 };
-/* Calls `lacking` for every secret of logins and relays that cannot be read now. Those of a command are not asked for,
- * those of relays not when all mail is redirected. Blocks, as above. */
+/* Calls `lacking` for every secret of logins and relays that cannot be read now, or looks wrong. Those of a command are
+ * not asked for, those of relays not when all mail is redirected. Blocks, as above. */
 void hky_policy_check_secrets(const struct hky_policy *p,
                               void (*lacking)(void *ctx, const struct hky_lacking_secret *s), void *ctx);
 

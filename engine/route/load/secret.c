@@ -4,6 +4,7 @@
 #include "base/buf.h"
 #include "base/clock.h"
 #include "route/load/loader.h"
+#include "route/table/foreign.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -235,7 +236,7 @@ enum hky_err hky_policy_read_secret_unless(const struct hky_policy *p, const str
         struct hky_secret *s = secret_of(buf, n);
         if (hky_secret_value(s).n == 0) {
             hky_secret_unref(&s);
-            err = hky_error_set(e, HKY_E_MISSING, "secret \"%s\" is empty", ref->name);
+            err = hky_error_set(e, HKY_E_SYNTAX, "secret \"%s\" is empty: write the password into it", ref->name);
         }
         *out = s;
     }
@@ -250,22 +251,44 @@ struct secret_check {
     void *ctx;
 };
 
+/* Typed or pasted wrongly, without a word of what it is. False: nothing is to be said of it. */
+static bool looks_wrong(struct hky_str value, const char *name, char out[HKY_FOREIGN_TEXT])
+{
+    if (hky_foreign_find(value, HKY_FOREIGN_EXACT).kind != HKY_FOREIGN_NONE)
+        snprintf(out, HKY_FOREIGN_TEXT,
+                 "secret \"%.96s\" has a full-width, curly or invisible character: type it again", name);
+    else if (memchr(value.p, '\n', value.n) != NULL)
+        snprintf(out, HKY_FOREIGN_TEXT, "secret \"%.96s\" has several lines, all of which are sent", name);
+    else if (hky_str_trim(value).n < value.n)
+        snprintf(out, HKY_FOREIGN_TEXT, "secret \"%.96s\" has a blank at one end, which is sent as it is", name);
+    else
+        return false;
+    return true;
+}
+
 static void check_secret(const struct secret_check *k, const struct hky_secret_ref *ref, struct hky_place place,
                          const char *what, const char *name)
 {
     struct hky_secret *s = NULL;
     struct hky_error e;
-    enum hky_err err;
-    char text[sizeof e.text + 80];
+    char of[160], text[sizeof e.text + HKY_FOREIGN_TEXT], wrong[HKY_FOREIGN_TEXT], near[HKY_SUGGESTION] = "";
+    char secrets[PATH_MAX];
+    struct hky_lacking_secret lacking = {.place = place, .name = ref->name, .of = of, .text = text, .near = near};
+    bool is_fine;
 
     if (ref->name == NULL || ref->command != NULL)
         return;
-    err = hky_policy_read_secret(k->policy, ref, &s, &e);
+    lacking.err = hky_policy_read_secret(k->policy, ref, &s, &e);
+    is_fine = lacking.err == HKY_OK && !looks_wrong(hky_secret_value(s), ref->name, wrong);
     hky_secret_unref(&s);
-    if (err == HKY_OK)
+    if (is_fine)
         return;
-    snprintf(text, sizeof text, "%s \"%.60s\": %s", what, name, e.text);
-    k->lacking(k->ctx, &(struct hky_lacking_secret){.err = err, .place = place, .name = ref->name, .text = text});
+    snprintf(secrets, sizeof secrets, "%s/secrets", k->policy->dir);
+    if (lacking.err == HKY_E_MISSING)
+        hky_file_suggest(secrets, ref->name, near);
+    snprintf(of, sizeof of, "%s \"%.100s\"", what, name);
+    snprintf(text, sizeof text, "%s: %s", of, lacking.err == HKY_OK ? wrong : e.text);
+    k->lacking(k->ctx, &lacking);
 }
 
 void hky_policy_check_secrets(const struct hky_policy *p,
