@@ -11,8 +11,7 @@
 #define SYSTEM_FILE "/etc/resolv.conf"
 
 enum { LOOK_EVERY_MS = 1000, DNS_PORT = 53 };
-enum { SOCKETS_MAX = 64, CACHE_MAX = 8192, TRY_MS = 1000, TRIES = 3, CLASS_IN = 1, TYPE_CNAME = 5, TYPE_MX = 15 };
-enum { ALIASES_MAX = 8 };
+enum { SOCKETS_MAX = 64, CACHE_MAX = 8192, CLASS_IN = 1, TYPE_CNAME = 5, TYPE_MX = 15, ALIASES_MAX = 8 };
 
 /* An asker, from the question to the call. */
 struct waiter {
@@ -43,10 +42,10 @@ struct dns_socket {
 struct hky_dns {
     struct hky_loop *loop;
     ares_channel channel;
-    ares_channel old; /* NULL, or with the servers before the last change, until its questions are over */
-    const char *file; /* names the servers; NULL: they were given */
-    unsigned short port;
-    struct stat seen; /* of the file, when it was read */
+    ares_channel old;             /* NULL, or with the servers before the last change, until its questions are over */
+    struct hky_dns_params params; /* `resolver` is not kept */
+    bool has_file;                /* that names the servers; false: they were given */
+    struct stat seen;             /* of the file, when it was read */
     int64_t look_at_ms;
     struct hky_timer timer;
     struct dns_socket sockets[SOCKETS_MAX];
@@ -316,18 +315,18 @@ static void ask_addrinfo(struct question *question, int family)
 static enum hky_err channel_open(struct hky_dns *dns, ares_channel *out, struct hky_error *e)
 {
     char lookups[] = "fb"; /* the hosts file first */
-    char *file = dns->file != NULL ? hky_strdup(dns->file) : NULL;
+    char *file = dns->has_file ? hky_strdup(dns->params.file) : NULL;
     struct ares_options options = {
         .flags = ARES_FLAG_NOSEARCH | ARES_FLAG_NOALIASES,
-        .timeout = TRY_MS,
-        .tries = TRIES,
+        .timeout = dns->params.try_ms,
+        .tries = dns->params.tries,
         .ndots = 0,
         .lookups = lookups,
         .sock_state_cb = on_socket,
         .sock_state_cb_data = dns,
         .resolvconf_path = file,
-        .udp_port = dns->port,
-        .tcp_port = dns->port,
+        .udp_port = dns->params.port,
+        .tcp_port = dns->params.port,
     };
     int mask = ARES_OPT_FLAGS | ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES | ARES_OPT_NDOTS | ARES_OPT_LOOKUPS |
                ARES_OPT_SOCK_STATE_CB | ARES_OPT_UDP_PORT | ARES_OPT_TCP_PORT;
@@ -353,10 +352,10 @@ static void follow_file(struct hky_dns *dns)
     ares_channel channel;
     int64_t at = hky_loop_now_ms(dns->loop);
 
-    if (dns->file == NULL || dns->old != NULL || at < dns->look_at_ms)
+    if (!dns->has_file || dns->old != NULL || at < dns->look_at_ms)
         return;
-    dns->look_at_ms = at + LOOK_EVERY_MS;
-    if (stat(dns->file, &now) != 0 || now.st_size == 0 || is_same(&now, &dns->seen) ||
+    dns->look_at_ms = at + dns->params.look_at_file_ms;
+    if (stat(dns->params.file, &now) != 0 || now.st_size == 0 || is_same(&now, &dns->seen) ||
         channel_open(dns, &channel, &e) != HKY_OK)
         return; /* it is just being written: the next time */
     dns->seen = now;
@@ -365,29 +364,39 @@ static void follow_file(struct hky_dns *dns)
     cache_drop(dns, false);
 }
 
-static struct hky_dns *dns_alloc(struct hky_loop *loop)
+static struct hky_dns *dns_alloc(struct hky_loop *loop, const struct hky_dns_params *p)
 {
     struct hky_dns *dns = hky_calloc(1, sizeof *dns);
     dns->loop = loop;
-    dns->port = DNS_PORT;
+    dns->params = *p;
+    dns->has_file = p->resolver == NULL;
+    dns->params.resolver = NULL;
     dns->task.run = on_task;
     hky_map_init_outside(&dns->cache);
     hky_map_init_outside(&dns->pending);
     hky_timer_init(&dns->timer, loop, on_timer);
+    dns->look_at_ms = hky_loop_now_ms(loop) + p->look_at_file_ms;
+    if (dns->has_file)
+        (void)stat(p->file, &dns->seen); /* none: this machine asks itself, until there is one */
     return dns;
 }
 
-enum hky_err hky_dns_new_from(struct hky_loop *loop, const char *file, unsigned short port, struct hky_dns **out,
+enum hky_err hky_dns_new_with(struct hky_loop *loop, const struct hky_dns_params *p, struct hky_dns **out,
                               struct hky_error *e)
 {
-    struct hky_dns *dns = dns_alloc(loop);
-    dns->file = file;
-    dns->port = port;
-    dns->look_at_ms = hky_loop_now_ms(loop) + LOOK_EVERY_MS;
-    (void)stat(file, &dns->seen); /* none: this machine asks itself, until there is one */
+    struct hky_dns *dns = dns_alloc(loop, p);
+    int status = ARES_SUCCESS;
+
     if (channel_open(dns, &dns->channel, e) != HKY_OK) {
         dns_destroy(dns);
         return HKY_E_DNS;
+    }
+    if (p->resolver != NULL)
+        status = ares_set_servers_ports_csv(dns->channel, p->resolver);
+    if (status != ARES_SUCCESS) {
+        hky_dns_free(&dns);
+        return hky_error_set(e, HKY_E_CONFIG, "the resolver %.100s is not \"address:port\": %s", p->resolver,
+                             ares_strerror(status));
     }
     *out = dns;
     return HKY_OK;
@@ -395,23 +404,14 @@ enum hky_err hky_dns_new_from(struct hky_loop *loop, const char *file, unsigned 
 
 enum hky_err hky_dns_new(struct hky_loop *loop, const char *resolver, struct hky_dns **out, struct hky_error *e)
 {
-    struct hky_dns *dns;
-    int status;
+    const struct hky_dns_params p = {.resolver = resolver == NULL || resolver[0] == '\0' ? NULL : resolver,
+                                     .file = SYSTEM_FILE,
+                                     .port = DNS_PORT,
+                                     .try_ms = HKY_DNS_TRY_MS,
+                                     .tries = HKY_DNS_TRIES,
+                                     .look_at_file_ms = LOOK_EVERY_MS};
 
-    if (resolver == NULL || resolver[0] == 0)
-        return hky_dns_new_from(loop, SYSTEM_FILE, DNS_PORT, out, e);
-    dns = dns_alloc(loop);
-    if (channel_open(dns, &dns->channel, e) != HKY_OK) {
-        dns_destroy(dns);
-        return HKY_E_DNS;
-    }
-    if ((status = ares_set_servers_ports_csv(dns->channel, resolver)) != ARES_SUCCESS) {
-        hky_dns_free(&dns);
-        return hky_error_set(e, HKY_E_CONFIG, "the resolver %.100s is not \"address:port\": %s", resolver,
-                             ares_strerror(status));
-    }
-    *out = dns;
-    return HKY_OK;
+    return hky_dns_new_with(loop, &p, out, e);
 }
 
 void hky_dns_free(struct hky_dns **at)

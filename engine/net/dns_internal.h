@@ -7,6 +7,7 @@
 #include "net/dns.h"
 
 enum { HKY_DNS_TTL_MAX_SEC = 3600, HKY_DNS_TTL_FAILED_SEC = 30 };
+enum { HKY_DNS_TRY_MS = 1000, HKY_DNS_TRIES = 3 }; /* each try waits twice as long as the one before */
 
 /* One answer, as large as it needs to be; counted, because waiting askers hold it while the cache may drop it. */
 struct hky_dns_entry {
@@ -27,8 +28,15 @@ struct hky_dns_entry {
 struct hky_dns_entry *hky_dns_entry_failed(enum hky_dns_status status, const char *text);
 void hky_dns_entry_unref(struct hky_dns_entry **e);
 
-/* With the servers that `file` names, at this port; `file` is borrowed. */
-enum hky_err hky_dns_new_from(struct hky_loop *loop, const char *file, unsigned short port, struct hky_dns **out,
+/* What hky_dns_new decides for the engine; tests have other files and less patience. */
+struct hky_dns_params {
+    const char *resolver;    /* "addr:port" of one server; NULL: those of `file` */
+    const char *file;        /* borrowed for the life of the dns */
+    uint16_t port;           /* of the servers that the file names */
+    int try_ms, tries;       /* for the first answer of a server, and how often the servers are asked */
+    int64_t look_at_file_ms; /* how often the file is looked at, at most */
+};
+enum hky_err hky_dns_new_with(struct hky_loop *loop, const struct hky_dns_params *p, struct hky_dns **out,
                               struct hky_error *e);
 
 /* A domain or host name in lower case without its final dot; false: not one (253 octets, labels of 1 to 63). */
