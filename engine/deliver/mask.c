@@ -1,14 +1,18 @@
 #include "deliver/mask.h"
 
-#include "base/buf.h"
+#include "base/error.h"
 #include "base/secret.h"
 
-#define MARK          "***"
-#define SHORTEST_CUT  6 /* octets of a beginning at the end of a text that was cut */
-#define SHORTEST_PART 4 /* characters of base64 in the middle of a run; fewer would mask by accident */
+#include <stdlib.h>
 
-struct needle {
-    struct hky_str s;
+#define MARK              "***"
+#define SHORTEST_CUT      6 /* octets of a beginning at the end of a text that was cut */
+#define SHORTEST_RESPONSE 8
+#define OCTETS_MAX        (1024 * 1024)
+#define SHORTEST_PART     4 /* characters of base64 in the middle of a run; fewer would mask by accident */
+
+struct hky_needle {
+    size_t at, n; /* in mask->octets */
     bool is_base64, is_cased, is_word;
 };
 
@@ -29,7 +33,7 @@ static char plain_base64(char c)
     return c == '-' ? '+' : c == '_' ? '/' : c;
 }
 
-static bool is_same(const struct needle *needle, char a, char b)
+static bool is_same(const struct hky_needle *needle, char a, char b)
 {
     if (needle->is_base64) {
         a = plain_base64(a);
@@ -39,23 +43,24 @@ static bool is_same(const struct needle *needle, char a, char b)
 }
 
 /* Octets of the needle at `at`; a beginning of it at the very end counts. */
-static size_t match(const struct needle *needle, struct hky_str text, size_t at)
+static size_t match(const struct hky_mask *m, const struct hky_needle *needle, struct hky_str text, size_t at)
 {
+    const char *s = m->octets.p + needle->at;
     size_t n = 0;
-    while (n < needle->s.n && at + n < text.n && is_same(needle, needle->s.p[n], text.p[at + n]))
+    while (n < needle->n && at + n < text.n && is_same(needle, s[n], text.p[at + n]))
         n++;
-    if (n < needle->s.n && (at + n < text.n || n < SHORTEST_CUT))
+    if (n < needle->n && (at + n < text.n || n < SHORTEST_CUT))
         return 0;
     bool is_in_word = (at > 0 && is_alnum(text.p[at - 1])) || (at + n < text.n && is_alnum(text.p[at + n]));
     return needle->is_word && is_in_word ? 0 : n;
 }
 
 /* Masks all of one needle in place; returns the new length. */
-static size_t mask_one(char *p, size_t n, const struct needle *needle)
+static size_t mask_one(const struct hky_mask *m, const struct hky_needle *needle, char *p, size_t n)
 {
     size_t to = 0;
     for (size_t at = 0; at < n;) {
-        size_t used = match(needle, hky_str_of(p, n), at), from = at;
+        size_t used = match(m, needle, hky_str_of(p, n), at), from = at;
         if (used == 0) {
             p[to++] = p[at++];
             continue;
@@ -73,7 +78,33 @@ static size_t mask_one(char *p, size_t n, const struct needle *needle)
     return to;
 }
 
-static size_t mask_base64(char *p, size_t n, struct hky_str secret)
+/* ---- what is looked for ---- */
+
+/* Two octets as all needles take them for the same. */
+static unsigned pair_of(char a, char b)
+{
+    unsigned char x = (unsigned char)hky_lower(plain_base64(a)), y = (unsigned char)hky_lower(plain_base64(b));
+    return (x * 31u + y) % HKY_MASK_PAIRS;
+}
+
+static void add_needle(struct hky_mask *m, struct hky_str s, bool is_base64, bool is_cased, bool is_word)
+{
+    if (s.n == 0)
+        return;
+    m->needles = hky_realloc(m->needles, (m->n + 1) * sizeof(*m->needles));
+    m->needles[m->n++] = (struct hky_needle){m->octets.n, s.n, is_base64, is_cased, is_word};
+    hky_buf_add(&m->octets, s.p, s.n);
+    if (m->octets.is_over) { /* longer than any secret that is sent */
+        m->n--;
+        return;
+    }
+    if (s.n < 2)
+        m->has_short = true;
+    else
+        m->pairs[pair_of(s.p[0], s.p[1]) / 64] |= UINT64_C(1) << (pair_of(s.p[0], s.p[1]) % 64);
+}
+
+static void add_base64(struct hky_mask *m, struct hky_str secret)
 {
     static const char before[] = "\0\0";
     struct hky_buf plain, coded;
@@ -87,22 +118,18 @@ static size_t mask_base64(char *p, size_t n, struct hky_str secret)
         hky_buf_add_base64(&coded, hky_buf_str(&plain));
         /* Only characters all whose bits are the secret's: what stands around it is not known. */
         size_t from = (shift * 8 + 5) / 6, to = (shift + secret.n) * 8 / 6;
-        struct needle part = {
-            .s = hky_str_of(coded.p + from, to - from), .is_base64 = true, .is_cased = to - from < 12};
         if (to - from >= SHORTEST_PART)
-            n = mask_one(p, n, &part);
-        struct needle whole = {.s = hky_buf_str(&coded), .is_base64 = true, .is_cased = true, .is_word = true};
+            add_needle(m, hky_str_of(coded.p + from, to - from), true, to - from < 12, false);
         if (shift == 0)
-            n = mask_one(p, n, &whole);
+            add_needle(m, hky_buf_str(&coded), true, true, true);
         hky_secret_wipe(plain.p, plain.n);
         hky_secret_wipe(coded.p, coded.n);
     }
     hky_buf_fini(&plain);
     hky_buf_fini(&coded);
-    return n;
 }
 
-static size_t mask_percent(char *p, size_t n, struct hky_str secret)
+static void add_percent(struct hky_mask *m, struct hky_str secret)
 {
     struct hky_buf coded;
     hky_buf_init(&coded, secret.n * 3 + 8);
@@ -111,32 +138,108 @@ static size_t mask_percent(char *p, size_t n, struct hky_str secret)
             hky_buf_add_c(&coded, secret.p[i]);
         else
             hky_buf_printf(&coded, "%%%02x", (unsigned)(unsigned char)secret.p[i]);
-    struct needle needle = {.s = hky_buf_str(&coded)};
     if (coded.n > secret.n && coded.n >= SHORTEST_CUT)
-        n = mask_one(p, n, &needle);
+        add_needle(m, hky_buf_str(&coded), false, false, false);
     hky_secret_wipe(coded.p, coded.n);
     hky_buf_fini(&coded);
-    return n;
 }
 
-static size_t mask(char *p, size_t n, struct hky_str secret)
+void hky_mask_init(struct hky_mask *m)
+{
+    *m = (struct hky_mask){0};
+    hky_buf_init(&m->octets, OCTETS_MAX);
+}
+
+void hky_mask_fini(struct hky_mask *m)
+{
+    if (m->octets.p != NULL)
+        hky_secret_wipe(m->octets.p, m->octets.n);
+    hky_buf_fini(&m->octets);
+    free(m->needles);
+    *m = (struct hky_mask){0};
+}
+
+void hky_mask_add(struct hky_mask *m, struct hky_str secret)
 {
     if (secret.n == 0)
+        return;
+    add_needle(m, secret, false, false, secret.n < 4);
+    add_base64(m, secret);
+    add_percent(m, secret);
+}
+
+/* What a password can be guessed from, at leisure: the digest of CRAM-MD5 ("user DIGEST"), the proof of SCRAM. */
+static struct hky_str proof_of(struct hky_str plain)
+{
+    struct hky_str mark = HKY_STR(",p=");
+    for (size_t at = plain.n; at > 0; at--) {
+        size_t n = plain.n - at;
+        if (plain.p[at - 1] == ' ')
+            return n == 32 ? hky_str_of(plain.p + at, n) : hky_str_of(plain.p, 0);
+        if (n > 0 && at >= mark.n && memcmp(plain.p + at - mark.n, mark.p, mark.n) == 0)
+            return hky_str_of(plain.p + at, n);
+    }
+    return hky_str_of(plain.p, 0);
+}
+
+void hky_mask_add_response(struct hky_mask *m, struct hky_str response)
+{
+    struct hky_buf plain;
+    if (response.n < SHORTEST_RESPONSE)
+        return;
+    add_needle(m, response, true, true, true);
+    hky_buf_init(&plain, response.n + 8);
+    if (hky_base64_decode(response, &plain) && plain.n > 0)
+        add_needle(m, proof_of(hky_buf_str(&plain)), false, false, false);
+    if (plain.p != NULL)
+        hky_secret_wipe(plain.p, plain.n);
+    hky_buf_fini(&plain);
+}
+
+/* ---- masking ---- */
+
+/* Nearly every text is cleared by this. A beginning at the end of a text that was cut has its first two octets, too. */
+static bool may_have_one(const struct hky_mask *m, const char *p, size_t n)
+{
+    if (m->n == 0 || m->has_short)
+        return m->n > 0;
+    for (size_t i = 0; i + 1 < n; i++) {
+        unsigned pair = pair_of(p[i], p[i + 1]);
+        if ((m->pairs[pair / 64] >> (pair % 64) & 1) != 0)
+            return true;
+    }
+    return false;
+}
+
+static size_t mask(const struct hky_mask *m, char *p, size_t n)
+{
+    if (!may_have_one(m, p, n))
         return n;
-    struct needle plain = {.s = secret, .is_word = secret.n < 4};
-    n = mask_one(p, n, &plain);
-    n = mask_base64(p, n, secret);
-    n = mask_percent(p, n, secret);
+    for (unsigned i = 0; i < m->n; i++)
+        n = mask_one(m, &m->needles[i], p, n);
     p[n] = '\0';
     return n;
 }
 
+void hky_mask_reply(const struct hky_mask *m, struct hky_reply *r)
+{
+    r->n = (uint16_t)mask(m, r->text, r->n);
+}
+
 void hky_mask_secret(struct hky_reply *r, struct hky_str secret)
 {
-    r->n = (uint16_t)mask(r->text, r->n, secret);
+    struct hky_mask m;
+    hky_mask_init(&m);
+    hky_mask_add(&m, secret);
+    hky_mask_reply(&m, r);
+    hky_mask_fini(&m);
 }
 
 void hky_mask_text(char *text, struct hky_str secret)
 {
-    mask(text, strlen(text), secret);
+    struct hky_mask m;
+    hky_mask_init(&m);
+    hky_mask_add(&m, secret);
+    mask(&m, text, strlen(text));
+    hky_mask_fini(&m);
 }

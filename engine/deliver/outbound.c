@@ -1,4 +1,3 @@
-#include "deliver/mask.h"
 #include "deliver/outbound_internal.h"
 
 #include "base/clock.h"
@@ -53,6 +52,7 @@ static void on_free(struct hky_task *task)
     struct hky_outbound *c = HKY_CONTAINER(task, struct hky_outbound, free_task);
     hky_buf_fini(&c->scratch);
     hky_secret_unref(&c->token);
+    hky_mask_fini(&c->mask);
     free(c->hosts);
     free(c->addrs);
     hky_policy_unref(&c->params.policy);
@@ -137,7 +137,7 @@ static void conclude(struct hky_outbound *c)
         reply = c->dialogue.refusal;
         c->class = HKY_CLASS_N;
     }
-    hky_mask_secret(&reply, hky_secret_value(c->token)); /* some repeat what they refuse */
+    hky_mask_reply(&c->mask, &reply); /* some repeat what they refuse */
     struct hky_outbound_end end = {
         .stage = c->end.stage,
         .class = c->class,
@@ -239,12 +239,26 @@ static void on_give_back(struct hky_outbound *c, struct hky_delivery *x)
     c->params.ops->give_back(c->params.ctx, c, x, c->stream == NULL || hky_stream_sent(c->stream) > x->mail_at);
 }
 
+/* "AUTH MECHANISM RESPONSE", or a response alone. */
+static void remember_response(struct hky_outbound *c, struct hky_str line)
+{
+    const char *blank = memchr(line.p, ' ', line.n);
+    if (blank != NULL) /* AUTH and its mechanism; base64 has none */
+        blank = memchr(blank + 1, ' ', line.n - (size_t)(blank + 1 - line.p));
+    else
+        hky_mask_add_response(&c->mask, line);
+    if (blank != NULL)
+        hky_mask_add_response(&c->mask, hky_str_of(blank + 1, line.n - (size_t)(blank + 1 - line.p)));
+}
+
 static void on_dialogue(void *ctx, const struct hky_dialogue_event *ev)
 {
     struct hky_outbound *c = ctx;
     const struct hky_outbound_ops *ops = c->params.ops;
     switch (ev->kind) {
     case HKY_DIALOGUE_SEND:
+        if (c->dialogue.state == HKY_DIALOGUE_AUTH)
+            remember_response(c, hky_str_trim(ev->octets));
         hky_stream_write(c->stream, ev->octets.p, ev->octets.n);
         c->is_moved = true;
         break;
@@ -377,16 +391,17 @@ static size_t on_data(void *ctx, const char *p, size_t n)
         }
         c->is_moved = true;
         const struct hky_reply *r = &c->reader.reply;
-        if (r->code >= 400) /* what a login or a message ends with is kept and shown; a challenge is read as it is */
-            hky_mask_secret(&c->reader.reply, hky_secret_value(c->token));
+        bool is_challenge = r->code == 334;
+        if (!is_challenge) /* it is kept and shown; a challenge is read as it is */
+            hky_mask_reply(&c->mask, &c->reader.reply);
         if (c->params.ops->greeted != NULL && hky_dialogue_expects(&c->dialogue) == HKY_EXPECT_GREETING)
             c->params.ops->greeted(c->params.ctx, c, hky_str_of(r->text, r->n));
         if (c->params.ops->trace != NULL && r->code < 400) {
             char text[HKY_REPLY_TEXT + 32];
             enum hky_stage stage = hky_dialogue_stage(&c->dialogue);
+            /* With the challenge and the answer a password can be guessed at leisure: neither is shown. */
             hky_reply_format(r, text, sizeof(text));
-            hky_mask_text(text, hky_secret_value(c->token));
-            trace(c, stage, true, text);
+            trace(c, stage, true, is_challenge ? "334 ***" : text);
         }
         /* All replies first, then one pump: body and next envelope leave in one write; and what came in one read with
          * a 354 cannot be taken for the answer to a dot that was not out yet. */
@@ -599,6 +614,7 @@ struct hky_outbound *hky_outbound_new(const struct hky_outbound_params *p)
     c->on_piece = on_piece;
     c->stream_ops = &stream_ops;
     hky_buf_init(&c->scratch, 4 * 1024 * 1024);
+    hky_mask_init(&c->mask);
     hky_timer_init(&c->timer, p->loop, on_timer);
     c->task.run = on_begin;
     hky_loop_defer(p->loop, &c->task);

@@ -2,6 +2,7 @@
 #ifndef HKY_DELIVER_OUTBOUND_INTERNAL_H
 #define HKY_DELIVER_OUTBOUND_INTERNAL_H
 
+#include "deliver/mask.h"
 #include "deliver/outbound.h"
 #include "deliver/prepare.h"
 #include "mail/reply.h"
@@ -47,6 +48,7 @@ struct hky_outbound {
     struct hky_buf scratch; /* rewritten headers */
     struct login_wait *login;
     struct hky_secret *token; /* the last one tried */
+    struct hky_mask mask;     /* the tokens that were tried, and what was sent to log in */
     enum hky_auth auth;
     uint32_t auths_tried;    /* by this dialogue; bits 1 << hky_auth */
     uint64_t dot_end;        /* octets of the stream that end with the newest dot */

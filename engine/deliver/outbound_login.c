@@ -50,6 +50,8 @@ struct hky_outbound *hky_outbound_take_secret(void *arg, struct hky_secret *secr
     c->login = NULL;
     hky_secret_unref(&c->token);
     c->token = secret;
+    if (secret != NULL)
+        hky_mask_add(&c->mask, hky_secret_value(secret));
     login_with(c, secret, secret == NULL ? e : &(struct hky_error){0});
     return c;
 }

@@ -39,6 +39,37 @@ static void test_forms(void **state)
     }
 }
 
+/* What was sent to log in: with it a password can be guessed at leisure. */
+static void test_responses(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *response, *text, *masked;
+    } rows[] = {
+        /* CRAM-MD5: "tim b913a602c7eda7a495b4e6e7334d3890" (RFC 2195) */
+        {"dGltIGI5MTNhNjAyYzdlZGE3YTQ5NWI0ZTZlNzMzNGQzODkw", "bad dGltIGI5MTNhNjAyYzdlZGE3YTQ5NWI0ZTZlNzMzNGQzODkw",
+         "bad ***"},
+        {"dGltIGI5MTNhNjAyYzdlZGE3YTQ5NWI0ZTZlNzMzNGQzODkw", "tim: B913A602c7eda7a495b4e6e7334d3890 is wrong",
+         "tim: *** is wrong"},
+        /* SCRAM: "c=biws,r=abc,p=dHzbZapWIk4=" */
+        {"Yz1iaXdzLHI9YWJjLHA9ZEh6YlphcFdJazQ9", "proof dHzbZapWIk4= does not fit", "proof *** does not fit"},
+        {"Yz1iaXdzLHI9YWJjLHA9ZEh6YlphcFdJazQ9", "got Yz1iaXdzLHI9YWJjLHA9ZEh6YlphcFdJazQ9", "got ***"},
+        {"dXNlckBleGFtcGxl", "no such user user@example", "no such user user@example"}, /* a name is no secret */
+        {"AQ==", "AQ== is no answer", "AQ== is no answer"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct hky_reply r;
+        struct hky_mask m;
+        hky_mask_init(&m);
+        hky_mask_add_response(&m, hky_str_z(rows[i].response));
+        hky_reply_local(&r, HKY_ORIGIN_LOCAL, "%s", rows[i].text);
+        hky_mask_reply(&m, &r);
+        if (strcmp(r.text, rows[i].masked) != 0)
+            fail_msg("\"%s\": \"%s\"", rows[i].text, r.text);
+        hky_mask_fini(&m);
+    }
+}
+
 /* Whatever is in front of the secret and behind it, base64 of the whole does not show it. */
 static void test_every_place_in_base64(void **state)
 {
@@ -66,6 +97,7 @@ static void test_every_place_in_base64(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_forms), cmocka_unit_test(test_every_place_in_base64)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_forms), cmocka_unit_test(test_responses),
+                                       cmocka_unit_test(test_every_place_in_base64)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -310,6 +310,45 @@ static void test_login(void **state)
     }
 }
 
+#define DIGEST "ebb6b23714acdb12cf55f612dde6c883"
+
+/* Whatever it says, and with whatever code: what is kept of a reply shows no secret. */
+static void test_no_reply_shows_a_secret(void **state)
+{
+    (void)state;
+    static const char *const scripts_of[] = {
+        "S: 220 hi\nC: EHLO\nS: 250-x|250 AUTH PLAIN\nC: AUTH PLAIN\nS: 235 welcome, Hush-hush9\nC: MAIL\nS: 250 m\n"
+        "C: RCPT\nS: 250 r\nC: DATA\nS: 354 go\nBODY\nS: 250 queued for Hush-hush9 AHVzZXIASHVzaC1odXNoOQ==\nEOF\n",
+        "S: 220 hi\nC: EHLO\nS: 250-x|250 AUTH PLAIN\nC: AUTH PLAIN\nS: 250 not 235, Hush-hush9\nEOF\n",
+        /* HMAC-MD5 of the challenge "abc" by "Hush-hush9" */
+        "S: 220 hi\nC: EHLO\nS: 250-x|250 AUTH CRAM-MD5\nC: AUTH CRAM-MD5\nS: 334 YWJj\nC: dXNlc\n"
+        "S: 535 5.7.8 you said @DIGEST@\nEOF\n",
+    };
+    for (size_t i = 0; i < sizeof(scripts_of) / sizeof(scripts_of[0]); i++) {
+        struct server s;
+        struct fake f;
+        char script[1000];
+        const char *mark = strstr(scripts_of[i], "@DIGEST@");
+        if (mark != NULL)
+            snprintf(script, sizeof(script), "%.*s%s%s", (int)(mark - scripts_of[i]), scripts_of[i], DIGEST,
+                     mark + strlen("@DIGEST@"));
+        else
+            snprintf(script, sizeof(script), "%s", scripts_of[i]);
+        const char *scripts[] = {script, NULL};
+        server_start(&s, scripts);
+        fake_init(&f, s.port);
+        f.relay.user = "user";
+        f.secret = "Hush-hush9";
+        add(&f, 1);
+        run_until(&f, 1);
+        const char *text = f.outcomes[0][0].reply.text;
+        if (strstr(text, "***") == NULL || strstr(text, "Hush") != NULL || strstr(text, "SHVz") != NULL ||
+            strstr(text, DIGEST) != NULL)
+            fail_msg("shown: %s", text);
+        finish(&f, &s);
+    }
+}
+
 static void test_a_connection_logs_in_by_its_own_policy(void **state)
 {
     (void)state;
@@ -578,6 +617,7 @@ int main(void)
         cmocka_unit_test(test_refused_connection_costs_one_message),
         cmocka_unit_test(test_every_stage_can_fail),
         cmocka_unit_test(test_login),
+        cmocka_unit_test(test_no_reply_shows_a_secret),
         cmocka_unit_test(test_a_connection_logs_in_by_its_own_policy),
         cmocka_unit_test(test_a_refused_token_is_replaced_once),
         cmocka_unit_test(test_a_refusal_while_the_token_is_fetched_ends_the_connection),
