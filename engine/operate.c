@@ -116,8 +116,8 @@ static void refuse_where(const struct hky_queue_ask *ask, struct hky_console_req
 {
     struct hky_error e;
 
-    hky_error_set(&e, HKY_E_SCRIPT, "where failed for %" PRIu64 " of %" PRIu64 " recipients, the first time with: %s",
-                  ask->n_where_failed, ask->n_where_asked, ask->where_error);
+    hky_error_set(&e, HKY_E_SCRIPT, "where failed for %" PRIu64 " of %" PRIu64 " recipient%s, the first time with: %s",
+                  ask->n_where_failed, ask->n_where_asked, ask->n_where_asked == 1 ? "" : "s", ask->where_error);
     hky_console_refuse(request, "where_failed", e.text,
                        ask->rq.action == HKY_QUEUE_LIST
                            ? "nothing is listed; a field that may be missing is asked for "

@@ -39,11 +39,12 @@ const char *hky_duration_format(int64_t sec, char out[HKY_DURATION_TEXT])
     return out;
 }
 
+/* What would be rounded to two of the larger unit is written in that: 2h, not 120m. */
 const char *hky_duration_rough(int64_t sec, char out[HKY_DURATION_TEXT])
 {
     size_t i = 0;
 
-    while (i < N_PRINTED - 1 && sec < 2 * (int64_t)units[i].sec)
+    while (i < N_PRINTED - 1 && sec + units[i + 1].sec / 2 < 2 * (int64_t)units[i].sec)
         i++;
     snprintf(out, HKY_DURATION_TEXT, "%lld%s", (long long)((sec + units[i].sec / 2) / units[i].sec), units[i].name);
     return out;

@@ -249,6 +249,8 @@ static void print_row(const struct hky_cli_table *t, size_t row, const int *star
             printf("\n%*s", INDENT, "");
             at = INDENT;
         }
+        if (cell[0] == '\0' && i < t->n_columns - 1)
+            continue;
         printf("%*s", start - at, "");
         if (i == t->n_columns - 1) {
             fputs(row == 0 ? hky_cli_colour("off") : "", stdout);

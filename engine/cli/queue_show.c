@@ -47,6 +47,15 @@ static void print_line(const char *key, const char *value)
     hky_buf_fini(&b);
 }
 
+/* Sentences: broken at the width of the terminal. */
+static void print_words(const char *key, const char *words)
+{
+    if (words[0] == '\0')
+        return;
+    printf("%-12s ", key);
+    hky_cli_print_words(words, 13);
+}
+
 static void format_time(json_int_t sec, char out[32])
 {
     time_t at = (time_t)sec;
@@ -70,28 +79,103 @@ static void print_time(const char *key, json_int_t at)
         printf("%-12s %s (%s ago)\n", key, when, hky_duration_rough(now - at, age));
 }
 
+/* What keeps the relay that it goes by from sending. */
+static void add_waits(const json_t *row, struct hky_buf *b)
+{
+    const char *waits = hky_cli_row_text(row, "waits"), *relay = hky_cli_row_text(row, "relay");
+
+    if (strcmp(waits, "cap") == 0)
+        hky_buf_printf(b, "the cap of relay \"%s\" is full", relay);
+    else if (strcmp(waits, "paused") == 0)
+        hky_buf_printf(b, "relay \"%s\" is paused (hikyaku relay list says why; hikyaku relay resume %s)", relay,
+                       relay);
+    else if (strcmp(waits, "breaker") == 0)
+        hky_buf_printf(b, "relay \"%s\" could not be reached", relay);
+    else if (strcmp(waits, "slowed") == 0)
+        hky_buf_printf(b, "relay \"%s\" asked for less mail", relay);
+}
+
 static void print_next(const json_t *row)
 {
-    static const struct {
-        const char *waits, *words;
-    } table[] = {{"cap", "its cap is full"},
-                 {"paused", "its relay is paused"},
-                 {"breaker", "its relay could not be reached"},
-                 {"slowed", "its relay asked for less"}};
-    const char *waits = hky_cli_row_text(row, "waits"), *words = "";
     int64_t now = (int64_t)time(NULL), at = number(row, "next_at");
     char when[32] = "", age[24];
+    struct hky_buf b;
 
-    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++)
-        if (strcmp(waits, table[i].waits) == 0)
-            words = table[i].words;
+    hky_buf_init(&b, 4096);
     if (at > now) {
         format_time(at, when);
-        printf("%-12s %s (in %s)%s%s\n", "next try", when, hky_duration_rough(at - now, age),
-               words[0] != '\0' ? ": " : "", words);
-    } else {
-        print_line("waits", words);
+        hky_buf_printf(&b, "%s (in %s)%s", when, hky_duration_rough(at - now, age),
+                       hky_cli_row_text(row, "waits")[0] != '\0' ? ": " : "");
     }
+    add_waits(row, &b);
+    print_words(at > now ? "next try" : "waits", hky_buf_z(&b));
+    hky_buf_fini(&b);
+}
+
+/* Its step names one relay, another one sends. */
+static void print_way(const json_t *row)
+{
+    const char *by = hky_cli_row_text(row, "goes_by"), *step = "";
+    const json_t *one;
+    char text[900];
+    size_t i;
+
+    json_array_foreach (json_object_get(row, "plan"), i, one)
+        if (json_is_true(json_object_get(one, "current")))
+            step = hky_cli_row_text(one, "relay");
+    if (by[0] == '\0')
+        return;
+    if (json_is_true(json_object_get(row, "by_policy")))
+        snprintf(text, sizeof text, "relay \"%.250s\" instead of \"%.250s\": the policy says so", by, step);
+    else
+        snprintf(text, sizeof text,
+                 "relay \"%.250s\" instead of \"%.250s\", which is drained (hikyaku relay resume %.250s ends that)", by,
+                 step, step);
+    print_words("goes by", text);
+}
+
+/* What an operator can do, where something can be done. */
+static void print_to_do(const json_t *row)
+{
+    static const struct {
+        const char *state, *format;
+    } table[] = {
+        {"held", "hikyaku queue release %s lets it go on; hikyaku queue cancel %s ends it, and nobody is told"},
+        {"parked", "mend the policy and type hikyaku reload: it is asked at once"},
+        {"undecided", "nothing has to be done; hikyaku queue retry %s repeats the look-up now"},
+        {"deferred", "nothing has to be done; hikyaku queue retry %s tries it now"},
+    };
+    const char *state = hky_cli_row_text(row, "state"), *id = hky_cli_row_text(row, "id");
+
+    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
+        struct hky_buf b;
+
+        if (strcmp(state, table[i].state) != 0)
+            continue;
+        hky_buf_init(&b, 1000);
+        for (const char *p = table[i].format; *p != '\0'; p++)
+            if (p[0] == '%' && p[1] == 's') {
+                hky_buf_add_z(&b, id);
+                p++;
+            } else {
+                hky_buf_add_c(&b, *p);
+            }
+        print_words("to do", hky_buf_z(&b));
+        hky_buf_fini(&b);
+    }
+}
+
+/* Held and parked mail does not grow older. */
+static void print_expiry(const json_t *row)
+{
+    const char *state = hky_cli_row_text(row, "state");
+
+    if (strcmp(state, "held") == 0)
+        print_line("expires", "not while it is held");
+    else if (strcmp(state, "parked") == 0)
+        print_line("expires", "not while it is parked; engine.parked says how long it may be");
+    else
+        print_time("expires", number(row, "expire_at"));
 }
 
 static void print_author(const json_t *row)
@@ -100,7 +184,7 @@ static void print_author(const json_t *row)
     char text[1024];
 
     snprintf(text, sizeof text, name[0] != '\0' ? "%s <%s>" : "%s%s", name, address);
-    print_line("from", text);
+    print_words("from", text);
 }
 
 static void print_lists(const json_t *row)
@@ -113,11 +197,11 @@ static void print_lists(const json_t *row)
     hky_buf_init(&b, 65536);
     json_array_foreach (json_object_get(row, "tags"), i, value)
         hky_buf_printf(&b, "%s%s", i > 0 ? ", " : "", json_string_value(value));
-    print_line("tags", hky_buf_z(&b));
+    print_words("tags", hky_buf_z(&b));
     hky_buf_clear(&b);
     json_object_foreach (json_object_get(row, "arms"), key, value)
         hky_buf_printf(&b, "%s%s: %s", b.n > 0 ? ", " : "", key, json_string_value(value));
-    print_line("arms", hky_buf_z(&b));
+    print_words("arms", hky_buf_z(&b));
     hky_buf_fini(&b);
 }
 
@@ -127,7 +211,7 @@ static void print_message(const json_t *row)
 
     print_author(row);
     print_line("sender", hky_cli_row_text(row, "sender"));
-    print_line("subject", hky_cli_row_text(row, "subject"));
+    print_words("subject", hky_cli_row_text(row, "subject"));
     snprintf(text, sizeof text, "%" JSON_INTEGER_FORMAT " octets", number(row, "size"));
     print_line("size", text);
     print_line("scenario", hky_cli_row_text(row, "scenario"));
@@ -135,7 +219,7 @@ static void print_message(const json_t *row)
     print_line("ref", hky_cli_row_text(row, "ref"));
     print_line("login", hky_cli_row_text(row, "user"));
     print_line("client", hky_cli_row_text(row, "client"));
-    print_line("message id", hky_cli_row_text(row, "message_id"));
+    print_words("message id", hky_cli_row_text(row, "message_id"));
 }
 
 /* ---- the plan ---- */
@@ -194,7 +278,7 @@ static void print_past(const json_t *row)
     size_t i;
 
     printf("%-12s %" JSON_INTEGER_FORMAT, "attempts", n);
-    if (n > kept)
+    if (n > kept && kept > 0)
         printf("; the last %" JSON_INTEGER_FORMAT " are shown, the event log has them all", kept);
     putchar('\n');
     if (kept == 0)
@@ -251,10 +335,12 @@ void hky_cli_print_stories(const struct hky_cli_answer *a)
         print_line("id", hky_cli_row_text(row, "id"));
         print_line("recipient", hky_cli_row_text(row, "rcpt"));
         print_line("state", hky_cli_row_text(row, "state"));
-        print_line("reason", hky_cli_row_text(row, "reason"));
+        print_words("reason", hky_cli_row_text(row, "reason"));
         print_next(row);
+        print_way(row);
+        print_to_do(row);
         print_time("accepted", number(row, "accepted_at"));
-        print_time("expires", number(row, "expire_at"));
+        print_expiry(row);
         print_line("times in", hky_cli_zone_name(zone, a->is_utc));
         print_message(row);
         print_plan(row);

@@ -46,11 +46,12 @@ static void print_relays(const json_t *relays)
 static void print_relay(const json_t *relay)
 {
     const char *state = json_string_value(json_object_get(relay, "state"));
-    char note[400];
+    char note[400], text[800];
 
     hky_cli_relay_note(relay, note);
-    printf("%s: %s%s%s\n", json_string_value(json_object_get(relay, "relay")),
-           strcmp(state, "ok") == 0 ? "it may send" : state, note[0] != '\0' ? ", " : "", note);
+    snprintf(text, sizeof text, "%.300s: %s%s%s", json_string_value(json_object_get(relay, "relay")),
+             strcmp(state, "ok") == 0 ? "it may send" : state, note[0] != '\0' ? ", " : "", note);
+    hky_cli_print_words(text, 0);
 }
 
 static int print(const struct hky_cli_answer *a, bool is_quiet)

@@ -113,11 +113,10 @@ static void print_status(const json_t *s)
                (unsigned long)number(s, "since_start", "delivered"), (unsigned long)number(s, "since_start", "failed"),
                (unsigned long)number(s, "since_start", "cancelled"),
                HKY_CLI_COUNT(number(s, "since_start", "attempts")), text);
-    print_line("journal",
-               "%s%s, %" JSON_INTEGER_FORMAT " segments in use (%" JSON_INTEGER_FORMAT " cold), %" JSON_INTEGER_FORMAT
-               " free, %" JSON_INTEGER_FORMAT " MB, %" JSON_INTEGER_FORMAT " commits",
-               health, health_note(health), segments - spare, number(s, "journal", "cold"), spare,
-               number(s, "journal", "octets") >> 20, number(s, "journal", "commits"));
+    print_line("journal", "%s%s, %lu segment%s in use (%lu cold), %lu free, %lu MB, %lu commit%s", health,
+               health_note(health), HKY_CLI_COUNT(segments - spare), (unsigned long)number(s, "journal", "cold"),
+               (unsigned long)spare, (unsigned long)(number(s, "journal", "octets") >> 20),
+               HKY_CLI_COUNT(number(s, "journal", "commits")));
     putchar('\n');
     print_relays(json_object_get(s, "relays"));
 }

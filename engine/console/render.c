@@ -48,6 +48,8 @@ void hky_render_relay(const void *relay_row, struct hky_json *out)
     hky_json_z(out, "state", r->state);
     hky_json_int(out, "until", r->until_ms / 1000);
     hky_json_z(out, "to", r->to != NULL ? r->to : "");
+    if (r->to_state != NULL)
+        hky_json_z(out, "to_state", r->to_state);
     hky_json_z(out, "why", r->why);
     if (r->relay->is_mx)
         add_broken(r, out);

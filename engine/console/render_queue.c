@@ -134,6 +134,10 @@ void hky_render_queue_row(const struct hky_queue_row *row, bool is_story, struct
     hky_json_z(out, "state", row->state);
     hky_json_z(out, "route", r->plan != NULL ? r->plan->route : "");
     hky_json_z(out, "relay", row->relay);
+    if (row->goes_by != NULL) {
+        hky_json_z(out, "goes_by", row->goes_by);
+        hky_json_bool(out, "by_policy", row->is_by_policy);
+    }
     hky_json_uint(out, "step", r->step + 1u);
     hky_json_uint(out, "attempts", r->attempts);
     hky_json_int(out, "next_at", (row->next_at_ms + (row->waits != NULL ? 999 : 0)) / 1000);

@@ -34,7 +34,7 @@ static void emit_dropped(struct hky_record *r, uint64_t n, const char *why, cons
 
     if (n == 0)
         return;
-    snprintf(text, sizeof text, "%lu events: %s%s", (unsigned long)n, why, reader);
+    snprintf(text, sizeof text, "%lu event%s: %s%s", (unsigned long)n, n == 1 ? "" : "s", why, reader);
     hky_log(r->log, HKY_LOG_WARN, "event_store", "what=dropped n=%lu why=\"%s%s\"", (unsigned long)n, why, reader);
     hky_record_event(r, HKY_RECORD_OTHER, &ev);
 }

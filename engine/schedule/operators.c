@@ -287,6 +287,15 @@ static void show_relay(struct hky_schedule *s, const struct hky_relay *relay, in
     out->n_caps = a->caps != NULL ? schedule_caps_show(s->caps, a->caps, now_ms, out->caps) : 0;
 }
 
+/* Mail that is sent by another relay goes nowhere while that one does not send. */
+static void show_ways(struct hky_relay_list *list)
+{
+    for (uint32_t i = 0; i < list->n; i++)
+        for (uint32_t k = 0; k < list->n && list->rows[i].to != NULL; k++)
+            if (strcmp(list->rows[k].relay->name, list->rows[i].to) == 0)
+                list->rows[i].to_state = list->rows[k].state;
+}
+
 void hky_schedule_relays(struct hky_schedule *s, struct hky_relay_list *out)
 {
     int64_t now_ms = schedule_mono(s);
@@ -296,6 +305,7 @@ void hky_schedule_relays(struct hky_schedule *s, struct hky_relay_list *out)
     out->rows = hky_calloc(out->n + 1, sizeof *out->rows);
     for (uint32_t i = 0; i < out->n; i++)
         show_relay(s, &s->policy->relays[i], now_ms, &out->rows[i]);
+    show_ways(out);
     pthread_mutex_unlock(&s->lock);
 }
 

@@ -94,10 +94,23 @@ static bool is_selected(const struct hky_queue_request *rq, unsigned worker, con
 
 /* ---- one row ---- */
 
-static void show(struct hky_queue_request *rq, const struct hky_recipient *r, int64_t now_ms)
+/* Does another relay send for that of its step? */
+static void show_way(const struct hky_shard *sh, const struct hky_recipient *r, struct hky_queue_row *row)
+{
+    const char *name = r->plan != NULL && r->step < r->plan->n_steps ? r->plan->steps[r->step].relay : NULL;
+    const struct hky_relay *to = name != NULL ? schedule_relay(sh->s, sh->policy, name) : NULL;
+    if (to == NULL || strcmp(to->name, name) == 0)
+        return;
+    row->goes_by = to->name;
+    row->is_by_policy = schedule_plan_relay(sh->policy, name) == to;
+}
+
+static void show(const struct hky_shard *sh, struct hky_queue_request *rq, const struct hky_recipient *r,
+                 int64_t now_ms)
 {
     struct hky_queue_row row = {.recipient = r, .state = state_of(r), .relay = relay_of(r), .now_ms = now_ms};
     int64_t next_ms = r->next_at_ms;
+    show_way(sh, r, &row);
     row.waits = own(r)->lane != NULL ? schedule_lane_waits_for(own(r)->lane, &next_ms) : NULL;
     row.next_at_ms = next_ms == INT64_MAX || next_ms <= NO_TIME_MOST ? 0 : next_ms;
     row.reason = r->state != HKY_RCPT_SENDING                ? r->reason
@@ -197,7 +210,7 @@ static void consider(void *ctx, struct hky_shard *sh, struct hky_recipient *r, i
         return;
     }
     if (rq->n++ < rq->limit && rq->row != NULL)
-        show(rq, r, now_ms);
+        show(sh, rq, r, now_ms);
     if (rq->action != HKY_QUEUE_LIST && !rq->is_dry_run)
         act(sh, rq->action, r);
 }

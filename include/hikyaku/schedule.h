@@ -178,6 +178,8 @@ struct hky_queue_row {
     const struct hky_recipient *recipient; /* its message, plan, counters and attempts: hikyaku/message.h */
     const char *state;                     /* queued sending deferred parked undecided held */
     const char *relay;                     /* of its current step, "" none */
+    const char *goes_by;                   /* another relay than its step's, which sends its mail now; NULL none */
+    bool is_by_policy;                     /* goes_by: the policy says so (instead); else an operator's drain */
     const char *waits;                     /* what its lane waits for: cap paused breaker slowed; NULL nothing */
     const char *reason;                    /* why it is held or parked, or what happens when its attempt ends; NULL */
     int64_t now_ms, next_at_ms;            /* next_at_ms: when it may go, 0 at once or not known */
@@ -229,11 +231,12 @@ struct hky_relay_cap {
 #define HKY_BROKEN_SHOWN 5
 struct hky_relay_row { /* one relay as it was when the list was made */
     const struct hky_relay *relay;
-    const char *state; /* ok paused drained broken probing */
-    int64_t until_ms;  /* how long it stays so, 0 until resumed */
-    char *to;          /* drained: the relay that its mail goes by, else NULL */
-    char why[300];     /* "" nothing to say */
-    uint32_t n_broken; /* own delivery: domains that cannot be sent to for now, and the first few */
+    const char *state;    /* ok paused drained broken probing */
+    int64_t until_ms;     /* how long it stays so, 0 until resumed */
+    char *to;             /* drained: the relay that its mail goes by, else NULL */
+    const char *to_state; /* the state of that one */
+    char why[300];        /* "" nothing to say */
+    uint32_t n_broken;    /* own delivery: domains that cannot be sent to for now, and the first few */
     char *broken[HKY_BROKEN_SHOWN];
     uint32_t n_queued, n_deferred, n_sending, n_failures;
     uint32_t learned[HKY_LEARNED_N]; /* 0: nothing */

@@ -166,6 +166,52 @@ def queue_show(world):
     end(engine)
 
 
+@case("operator", "held, parked and drained mail says what happens next and what to type, in 80 columns", 90)
+def what_to_do(world):
+    policy = HEAD + f"""
+        relay "away" {{ host = "127.0.0.1", port = {free_ports(1)[0]}, tls = "none" }}
+        relay "moved" {{ host = "127.0.0.1", port = 1, tls = "none", instead = "away" }}
+        relay "off" {{ host = "127.0.0.1", port = 1, tls = "none" }}
+        route "parked" {{ to = "parked.example", via = function(r)
+            error("nothing can be decided for this recipient, and the message that says so is longer than a line of a terminal is") end }}
+        route "moved" {{ to = "moved.example", via = "moved" }}
+        route "all" {{ to = "*", via = "away" }}
+    """
+    engine = world.engine(policy)
+    for d in ("held", "parked", "moved", "drained"):
+        send(engine, f"u@{d}.example")
+
+    def run(*args):
+        out = world.run(*args, "--spool", engine.spool)[1]
+        same([line for line in out.splitlines() if len(line) > 80], [], f"{args}: lines above 80 columns")
+        return out
+    wait_for(lambda: len(engine.queue("--state", "deferred")["rows"]) == 3 and
+             len(engine.queue("--state", "parked")["rows"]) == 1, why="three deferred, one parked")
+    run("queue", "hold", "--to", "held.example")
+    text = run("queue", "show", "--to", "held.example")
+    id_ = text.split()[1]
+    holds(f"to do        hikyaku queue release {id_} lets it go on" in text and "expires      not while it is held" in text, text)
+    text = run("queue", "show", "--to", "parked.example")
+    holds("to do        mend the policy and type hikyaku reload" in text and "longer than a line" in text.replace("\n             ", " "), text)
+    text = run("queue", "show", "--to", "moved.example")
+    holds('goes by      relay "away" instead of "moved": the policy says so' in text, text)
+    holds("goes by" not in run("queue", "show", "--to", "drained.example"), "drained before it is")
+    run("relay", "pause", "off")
+    text = run("relay", "drain", "away", "--to", "off")
+    holds('away: drained, its mail goes by "off", which is paused (hikyaku relay resume off)' in " ".join(text.split()), text)
+    same(relay_state(world, engine, "away")["to_state"], "paused", "for programs")
+    text = " ".join(run("queue", "show", "--to", "drained.example").split())
+    holds('goes by relay "off" instead of "away", which is drained (hikyaku relay resume away ends that)' in text, text)
+    same([(r["goes_by"], r["by_policy"]) for r in engine.queue("--to", "drained.example")["rows"]], [("off", False)], "for programs")
+    for args in (["relay", "list"], ["status"], ["queue", "list"]):
+        text = run(*args)
+        holds(not [line for line in text.splitlines() if line != line.rstrip()], f"{args}: blanks at the end of a line\n{text}")
+    holds("1 segment in use" in run("status"), "one segment")
+    run("relay", "resume", "off")
+    holds("which is" not in run("relay", "drain", "away", "--to", "off"), "a warning without a reason")
+    end(engine)
+
+
 @case("operator", "what waits behind a full cap, a pause or a breaker says so, and until when")
 def what_lanes_wait_for(world):
     sink = world.sink(ports=3)
@@ -204,7 +250,7 @@ def what_lanes_wait_for(world):
     world.run("relay", "pause", "paused", "--for", "10m", "--spool", engine.spool)
     send(engine, "u@pause.example")
     row = waiting("pause.example", "paused", 600)
-    holds("its relay is paused" in world.run("queue", "show", row["id"], "--spool", engine.spool)[1], "show")
+    holds(f"relay \"{row['relay']}\" is paused" in world.run("queue", "show", row["id"], "--spool", engine.spool)[1], "show")
     world.run("relay", "pause", "paused", "--spool", engine.spool)
     waiting("pause.example", "paused", 0)
     for i in range(7):
@@ -492,7 +538,7 @@ def relay_says_what_is(world):
     same(state("away"), ("drained", "on"), "away")
     holds("on: paused" in relay("drain", "on"), "a drain without --to is a pause")
     same(state("on"), ("paused", ""), "on")
-    holds("on: drained, its mail goes by more" in relay("drain", "on", "--to", "more"), "drain")
+    holds('on: drained, its mail goes by "more"' in relay("drain", "on", "--to", "more"), "drain")
     same(state("on"), ("drained", "more"), "on")
     holds("on: paused" in relay("pause", "on", "--for", "2h"), "a pause after a drain")
     same(state("on"), ("paused", ""), "what was said last counts")
