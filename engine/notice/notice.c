@@ -6,6 +6,7 @@
 #include "hikyaku/notice.h"
 
 #include "base/hash.h"
+#include "base/heap.h"
 #include "base/map.h"
 #include "hikyaku/intake.h"
 #include "mail/dsn.h"
@@ -21,6 +22,7 @@
 #define ENDED_MOST         1000 /* in one notice */
 #define OWNER_HOUR_MOST    30   /* notices to engine.owner in an hour, for each worker; the log has all */
 #define HOUR_MS            INT64_C(3600000)
+#define SLEEP_MOST_MS      1000 /* the clock may be moved meanwhile */
 
 /* One recipient that waits for its notice. */
 struct ended {
@@ -38,9 +40,9 @@ struct making {
     struct hky_message *about; /* kept by the recipients' references */
     TAILQ_HEAD(, ended) ended;
     unsigned n;
-    bool is_open;        /* still gathers */
-    char *owner_address; /* it goes there instead of to the sender; owned */
-    struct hky_timer timer;
+    bool is_open;             /* still gathers */
+    char *owner_address;      /* it goes there instead of to the sender; owned */
+    struct hky_heap_node due; /* while it gathers, by the elapsed time of the clock */
     struct hky_body_read read;
     bool is_submitted;
     struct hky_submission submission; /* of the notice, in one commit with the first of `ended` */
@@ -51,9 +53,13 @@ struct hky_notice {
     struct hky_intake intake;
     TAILQ_HEAD(, making) makings;
     struct hky_idmap open; /* message id -> the making that still gathers */
-    int64_t owner_hour;    /* the hour of `n_owner` */
-    unsigned n_owner;      /* notices to the owner in it */
+    struct hky_heap due;   /* the same */
+    struct hky_timer timer;
+    int64_t owner_hour; /* the hour of `n_owner` */
+    unsigned n_owner;   /* notices to the owner in it */
 };
+
+static void on_timer(struct hky_timer *timer);
 
 struct hky_notice *hky_notice_new(const struct hky_notice_params *p)
 {
@@ -69,6 +75,8 @@ struct hky_notice *hky_notice_new(const struct hky_notice_params *p)
                                     .enqueue = p->enqueue};
     TAILQ_INIT(&n->makings);
     hky_idmap_init(&n->open);
+    hky_heap_init(&n->due);
+    hky_timer_init(&n->timer, p->loop, on_timer);
     return n;
 }
 
@@ -76,6 +84,7 @@ static void close_digest(struct making *k)
 {
     if (k->is_open)
         hky_idmap_remove(&k->owner->open, k->about->id);
+    hky_heap_remove(&k->owner->due, &k->due);
     k->is_open = false;
 }
 
@@ -85,7 +94,6 @@ static void free_making(struct making *k)
 
     close_digest(k);
     TAILQ_REMOVE(&k->owner->makings, k, link);
-    hky_timer_cancel(&k->timer);
     while ((x = TAILQ_FIRST(&k->ended)) != NULL) {
         struct hky_message *m = x->recipient->message;
         TAILQ_REMOVE(&k->ended, x, link);
@@ -123,6 +131,8 @@ void hky_notice_free(struct hky_notice **n)
     while ((k = TAILQ_FIRST(&(*n)->makings)) != NULL)
         free_making(k);
     hky_idmap_fini(&(*n)->open);
+    hky_heap_fini(&(*n)->due);
+    hky_timer_cancel(&(*n)->timer);
     free(*n);
     *n = NULL;
 }
@@ -427,9 +437,42 @@ static void start_making(struct making *k)
         on_original(&k->read);
 }
 
-static void on_digest_due(struct hky_timer *timer)
+/* Waits for the one that is due first; the loop's timer only wakes, the clock says what is due. */
+static void set_timer(struct hky_notice *n)
 {
-    start_making(HKY_CONTAINER(timer, struct making, timer));
+    const struct hky_heap_node *first = hky_heap_first(&n->due);
+
+    if (first == NULL) {
+        hky_timer_cancel(&n->timer);
+        return;
+    }
+    int64_t left_ms = first->at - hky_clock_elapsed_ms(n->p.clock);
+    hky_timer_set(&n->timer, left_ms < 1 ? 1 : left_ms < SLEEP_MOST_MS ? left_ms : SLEEP_MOST_MS);
+}
+
+void hky_notice_tick(struct hky_notice *n)
+{
+    int64_t now_ms = hky_clock_elapsed_ms(n->p.clock);
+    struct hky_heap_node *node;
+
+    while ((node = hky_heap_first(&n->due)) != NULL && node->at <= now_ms)
+        start_making(HKY_CONTAINER(node, struct making, due)); /* takes it out */
+    set_timer(n);
+}
+
+int64_t hky_notice_next_at(const struct hky_notice *n)
+{
+    const struct hky_heap_node *first = hky_heap_first(&n->due);
+
+    if (first == NULL)
+        return INT64_MAX;
+    int64_t left_ms = first->at - hky_clock_elapsed_ms(n->p.clock);
+    return hky_clock_now_ms(n->p.clock) + (left_ms > 0 ? left_ms : 0);
+}
+
+static void on_timer(struct hky_timer *timer)
+{
+    hky_notice_tick(HKY_CONTAINER(timer, struct hky_notice, timer));
 }
 
 static struct making *new_making(struct hky_notice *n, struct hky_message *about)
@@ -439,7 +482,6 @@ static struct making *new_making(struct hky_notice *n, struct hky_message *about
     k->owner = n;
     k->about = about;
     TAILQ_INIT(&k->ended);
-    hky_timer_init(&k->timer, n->p.loop, on_digest_due);
     TAILQ_INSERT_TAIL(&n->makings, k, link);
     return k;
 }
@@ -455,7 +497,10 @@ static struct making *making_for(struct hky_notice *n, struct hky_message *about
     if (mode == HKY_DSN_DIGEST || about->n_recipients > 1) {
         k->is_open = true;
         hky_idmap_put(&n->open, about->id, k);
-        hky_timer_set(&k->timer, mode == HKY_DSN_DIGEST ? DIGEST_MS : GATHER_MS);
+        hky_heap_set(&n->due, &k->due,
+                     hky_clock_elapsed_ms(n->p.clock) + (mode == HKY_DSN_DIGEST ? DIGEST_MS : GATHER_MS));
+        if (hky_heap_first(&n->due) == &k->due)
+            set_timer(n);
     }
     return k;
 }
@@ -485,8 +530,6 @@ void hky_notice_finish(struct hky_notice *n, struct hky_recipient *r, const stru
     }
     TAILQ_INSERT_TAIL(&k->ended, x, link);
     k->n++;
-    if (!k->is_open || k->n >= ENDED_MOST) {
-        hky_timer_cancel(&k->timer);
+    if (!k->is_open || k->n >= ENDED_MOST)
         start_making(k);
-    }
 }

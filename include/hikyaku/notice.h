@@ -39,5 +39,10 @@ void hky_notice_free(struct hky_notice **n);
  * it returns of the original. What the sender cannot be told (a notice that failed, mail without a sender) goes to the
  * log and to engine.owner. */
 void hky_notice_finish(struct hky_notice *n, struct hky_recipient *r, const struct hky_outcome *o);
+/* Notices that have gathered long enough by `clock` are made. Comes by itself at least once a second while some gather;
+ * who moves the clock calls it. */
+void hky_notice_tick(struct hky_notice *n);
+/* When the next one is due, by the wall clock and not before now; INT64_MAX: none gathers. */
+int64_t hky_notice_next_at(const struct hky_notice *n);
 
 #endif

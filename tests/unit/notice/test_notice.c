@@ -337,6 +337,37 @@ static void await_made(struct world *w, int n)
     assert_int_equal(w->n_made, n);
 }
 
+/* The clock that a rehearsal moves is the one that counts, not the time of the machine. */
+static void what_is_gathered_is_made_by_the_clock(void **state)
+{
+    static const struct {
+        enum hky_dsn_mode mode;
+        int64_t ms;
+    } cases[] = {{HKY_DSN_DIGEST, 60000}, {HKY_DSN_EACH, 1000}};
+    struct world *w = *state;
+
+    w->clock.stopped_at_ms = hky_clock_now_ms(&w->clock);
+    assert_true(hky_notice_next_at(w->notice) == INT64_MAX);
+    for (int i = 0; i < 2; i++) {
+        int64_t begun_ms = hky_clock_now_ms(&w->clock);
+        w->policy.engine.dsn = cases[i].mode;
+        struct hky_message *m = accepted(w, "news@shop.example", "", 0, 2, HKY_RET_UNSET);
+        finish(w, &m->recipients[0], HKY_RCPT_FAILED, "550 5.1.1 no", false);
+        w->clock.stopped_at_ms = begun_ms + cases[i].ms / 2;
+        finish(w, &m->recipients[1], HKY_RCPT_FAILED, "550 5.1.1 no", false);
+        assert_true(hky_notice_next_at(w->notice) == begun_ms + cases[i].ms);
+        w->clock.stopped_at_ms = begun_ms + cases[i].ms - 1;
+        hky_notice_tick(w->notice);
+        settle(w);
+        assert_int_equal(w->n_made, i);
+        w->clock.stopped_at_ms = begun_ms + cases[i].ms;
+        assert_true(hky_notice_next_at(w->notice) == begun_ms + cases[i].ms);
+        hky_notice_tick(w->notice);
+        assert_true(hky_notice_next_at(w->notice) == INT64_MAX);
+        await_made(w, i + 1);
+    }
+}
+
 static char *text_of(const struct hky_message *m)
 {
     return hky_str_dup(hky_str_of(m->body->p, m->body->n));
@@ -480,6 +511,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(ret_full_gives_the_whole_back, setup, teardown),
         cmocka_unit_test_setup_teardown(nobody_is_told_who_does_not_want_it, setup, teardown),
         cmocka_unit_test_setup_teardown(digest_gathers_the_recipients_of_one_message, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_is_gathered_is_made_by_the_clock, setup, teardown),
         cmocka_unit_test_setup_teardown(open_digests_are_found_quickly, setup, teardown),
         cmocka_unit_test_setup_teardown(one_notice_a_message_and_moment, setup, teardown),
         cmocka_unit_test_setup_teardown(a_notice_does_not_claim_to_be_8bit, setup, teardown),
