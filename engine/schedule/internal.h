@@ -1,12 +1,14 @@
 /*
  * internal -- the parts of the live queue and who owns them.
  *
- *   hky_schedule   shared: accounts and relays under `lock`, caps under their own
- *   hky_shard      one worker's: lanes, timer heap, held recipients and those to be dispatched; only its thread touches
- * it, but for `inbox` (own lock) and the atomic counters lane           queue of one (relay, account, destination)
- * under one policy; at home in one shard A live recipient is in exactly one of these lists: a lane's queue (and in the
- * heap, for when it gives up waiting), the heap alone (deferred, parked), the held list, the dispatch list (for the
- * next turn), a job, or an inbox.
+ *   hky_schedule   shared by all workers: accounts and relays under `lock`, caps under their own lock
+ *   hky_shard      one worker's part: lanes, timer heap, lists of recipients; only its own thread touches it, except
+ *                  for `inbox`, which has its own lock, and the atomic counters
+ *   lane           the queue of one (relay, account, destination) under one policy; it lives in one shard
+ *
+ * A live recipient is in exactly one of these lists: a lane's queue, the timer heap alone (deferred and parked ones),
+ * the held list, the dispatch list (for the next turn), a job, or an inbox. One in a lane's queue is in the heap, too,
+ * for the time when it gives up waiting.
  */
 #ifndef HKY_SCHEDULE_INTERNAL_H
 #define HKY_SCHEDULE_INTERNAL_H
@@ -30,14 +32,14 @@
 
 struct lane;
 
-/* In the octets that the recipient has for it: nothing is allocated for one that waits. */
+/* It is kept in octets of the recipient itself, so that nothing is allocated for a recipient that waits. */
 struct recipient_own {
-    TAILQ_ENTRY(recipient_own) link; /* in the list of where it is */
-    struct hky_heap_node due;        /* in the shard's heap, by schedule_shard_mono */
-    struct lane *lane;               /* whose queue it is in, or NULL */
-    uint32_t survey_mark;            /* the survey of the queue that has seen it */
+    TAILQ_ENTRY(recipient_own) link; /* in the list in which it is */
+    struct hky_heap_node due;        /* in the shard's heap; its time is by schedule_shard_mono */
+    struct lane *lane;               /* in whose queue it is, or NULL */
+    uint32_t survey_mark;            /* number of the last survey that has seen it */
     uint16_t decided_min;            /* minutes from acceptance to the last time a policy was asked */
-    uint8_t operator_action;         /* enum hky_queue_action to be taken when the attempt ends; 0 none */
+    uint8_t operator_action;         /* enum hky_queue_action for the end of the attempt; 0: none */
 };
 _Static_assert(sizeof(struct recipient_own) <= sizeof(((struct hky_recipient *)0)->own.octets),
                "HKY_RECIPIENT_OWN is too small");
@@ -86,18 +88,18 @@ static inline void recipients_remove(struct recipients *list, struct hky_recipie
 
 /* ---- shared ---- */
 
-struct account { /* of relays; own delivery has its gate in the lane */
+struct account { /* of relays. Lanes of own delivery have their own gates */
     char *key;
     struct gate gate;
-    struct caps_account *caps;    /* under the schedule's lock; lanes have their own copy */
-    uint64_t caps_of;             /* whose caps those are: the policy in force with this number; 0: an older one's */
-    uint32_t n_queued, n_sending; /* atomic: all lanes of the account */
+    struct caps_account *caps;    /* under the schedule's lock; lanes have their own copy of it */
+    uint64_t caps_of;             /* n_policies of the policy that states them; 0: an older policy does */
+    uint32_t n_queued, n_sending; /* atomic; the sum over all lanes of the account */
 };
 
 struct relay_state { /* what operators said of a relay */
     char *name;
     bool is_paused;
-    int64_t paused_until_ms; /* 0: until resumed; these two by schedule_mono */
+    int64_t paused_until_ms; /* 0: until it is resumed. Both times are by schedule_mono */
     char *drained_to;        /* NULL: not drained */
     int64_t drained_until_ms;
 };
@@ -111,18 +113,18 @@ struct hky_schedule {
     const struct hky_schedule_ops *ops;
     bool is_everyone_reached;
     struct caps *caps;
-    struct inflight *inflight; /* NULL: none; each worker its part */
+    struct inflight *inflight; /* NULL: not kept. Each worker has its own part */
     uint64_t n_maybe_duplicates;
 
-    pthread_mutex_t lock; /* what follows */
+    pthread_mutex_t lock; /* guards what follows */
     struct hky_policy *policy;
-    uint64_t n_policies;        /* how many were in force, this one included */
+    uint64_t n_policies;        /* how many have been in force, including this one */
     struct hky_map accounts;    /* key -> struct account */
     struct hky_map relays;      /* name -> struct relay_state */
-    TAILQ_HEAD(, lane) blocked; /* own delivery: lanes whose breaker is open or that are paused */
-    uint32_t n_relay_states;    /* atomic: 0 lets the common case go without the lock */
+    TAILQ_HEAD(, lane) blocked; /* lanes of own delivery that are paused or have an open breaker */
+    uint32_t n_relay_states;    /* atomic; with 0 nobody has to take the lock */
 
-    TAILQ_HEAD(, query) queries; /* under the lock: queries, the first one is under way */
+    TAILQ_HEAD(, query) queries; /* under the lock; the first one is under way */
     uint32_t n_surveys;
 
     bool is_draining; /* atomic */
@@ -133,7 +135,7 @@ struct hky_schedule {
     void (*drain_done)(void *ctx);
     void *drain_ctx;
     pthread_mutex_t reserves_lock;
-    LIST_HEAD(, reserve) reserves; /* on their way to the journal */
+    LIST_HEAD(, reserve) reserves; /* cap records that are being written */
 };
 
 /* ---- lanes ---- */
@@ -142,12 +144,12 @@ struct scenario_queue {
     char *name;
     struct recipients recipients;
     bool is_in_rotation;
-    TAILQ_ENTRY(scenario_queue) link; /* in the rank's rotation while it has recipients */
+    TAILQ_ENTRY(scenario_queue) link; /* in the rank's rotation, while it has recipients */
 };
 struct rank_queue {
     TAILQ_HEAD(, scenario_queue) rotation;
     struct hky_map scenarios;
-    struct scenario_queue *last; /* most recipients belong to the same as the one before */
+    struct scenario_queue *last; /* used last: most recipients are of the same scenario as the one before */
     uint32_t n;
 };
 
@@ -156,29 +158,29 @@ struct lane {
     struct hky_shard *shard;
     char *key;
     size_t key_n;
-    char *names; /* account, destination */
+    char *names; /* memory of account and destination */
     struct account *account;
-    struct caps_account *caps; /* by the lane's policy; NULL: none */
-    struct gate own_gate;      /* own delivery: of this destination; under the schedule's lock */
+    struct caps_account *caps; /* as the lane's policy states them; NULL: none */
+    struct gate own_gate;      /* of this destination, for own delivery; under the schedule's lock */
     struct gate *gate;
     TAILQ_ENTRY(lane) blocked_link; /* in the schedule's list, under its lock */
     bool is_blocked;
     struct rank_queue ranks[HKY_RANK_N];
     uint32_t n_takes;
     uint32_t n_jobs;
-    bool is_gone;          /* of an older policy, or idle: nothing comes in or out any more */
-    bool wants_wake;       /* in shard->woken */
-    bool is_waiting;       /* in shard->waiting: take said WAIT */
+    bool is_gone;          /* retired, for an older policy or after idling: it gets and gives no more mail */
+    bool wants_wake;       /* it is in shard->woken */
+    bool is_waiting;       /* it is in shard->waiting, because take said WAIT */
     int64_t idle_since_ms; /* 0: not idle */
-    /* rate_limited: fewer at a time, and further apart */
+    /* after rate_limited, fewer jobs at a time, with more time between them */
     uint32_t n_jobs_max; /* 0: no bound */
-    uint32_t n_good;     /* since the bound last grew */
+    uint32_t n_good;     /* good replies since n_jobs_max last grew */
     int64_t gap_ms, next_take_ms;
-    struct hky_heap_node wake;                            /* shard->wakes */
-    TAILQ_ENTRY(lane) woken_link, waiting_link, all_link; /* all: in all_lanes, or gone_lanes */
+    struct hky_heap_node wake;                            /* in shard->wakes */
+    TAILQ_ENTRY(lane) woken_link, waiting_link, all_link; /* all_link: in all_lanes or gone_lanes */
 };
 
-struct slowness { /* of a lane that is gone */
+struct slowness { /* what is kept of a lane that is gone */
     uint32_t n_jobs_max;
     int64_t gap_ms, next_take_ms, until_ms;
 };
@@ -193,71 +195,73 @@ struct job {
     struct caps_slots slots;
     bool is_probe;
     bool got_through, failed_to_connect, failed_at_tls;
-    /* what its replies have made of lane and account so far: once each, however many recipients they were for */
+    /* what its replies have already done to lane and account: each happens once, for however many recipients */
     bool has_slowed, has_sped_up;
     uint32_t paused_sec;
     char why[120];
     uint32_t cap;
-    uint32_t inflight_slot;          /* slot of `inflight` */
-    struct hky_recipient **slots_of; /* cap pointers; reported ones become NULL */
+    uint32_t inflight_slot;          /* in `inflight`; 0: none */
+    struct hky_recipient **slots_of; /* `cap` of them; NULL: its result was reported */
     TAILQ_ENTRY(job) link;
 };
 
-/* A loop that is freed still runs what was deferred, maybe after the schedule is gone: hence its own memory. */
+/* A loop that is freed still runs deferred tasks, maybe after the schedule was freed; so the task has its own memory.
+ */
 struct turn_task {
     struct hky_task task;
-    struct hky_shard *shard; /* NULL: the schedule is gone */
+    struct hky_shard *shard; /* NULL: the schedule was freed */
 };
 
 struct hky_shard {
     struct hky_schedule *s;
     unsigned index;
     struct hky_loop *loop;
-    struct hky_policy *policy; /* in force here */
+    struct hky_policy *policy; /* that this worker goes by */
     struct hky_map lanes;      /* key -> lane of the policy in force */
     struct hky_map slowed;     /* key -> struct slowness of a lane that is gone */
-    struct hky_map deferred;   /* relay of the step -> uint32_t, atomic; grows under the schedule's lock */
+    struct hky_map deferred;   /* relay of the step -> atomic uint32_t; entries are added under the schedule's lock */
     struct lanes all_lanes, gone_lanes, woken, waiting;
-    struct hky_heap
-        due; /* recipients: deferred, parked, and queued ones for when they give up; by schedule_shard_mono */
-    struct hky_heap wakes;               /* lanes; by schedule_shard_mono */
-    struct recipients held, to_dispatch; /* the second: at the next turn */
-    const struct lane *head_kept_in;     /* whose head is asked anew just now: it stays the head */
-    struct recipients *out;              /* one a worker: on their way, handed over at the end of the turn */
-    uint64_t out_mask;                   /* which of them hold some, bit = worker % 64 */
+    struct hky_heap due;   /* recipients that are deferred, parked, or give up waiting in a lane at some time */
+    struct hky_heap wakes; /* lanes. Both heaps go by schedule_shard_mono */
+    struct recipients held, to_dispatch; /* to_dispatch: in the next turn */
+    const struct lane *head_kept_in;     /* lane whose head is dispatched anew now, and stays its head */
+    struct recipients *out;              /* n_workers: handed over to that worker at the end of the turn */
+    uint64_t out_mask;                   /* bit worker % 64: its list in `out` is not empty */
     TAILQ_HEAD(, job) jobs, idle_jobs;
     uint32_t n_idle_jobs;
     struct hky_timer timer;
     int64_t timer_at_ms;
-    struct turn_task *turn;             /* the end of this turn: dispatch, hand over, wake */
-    bool is_turn_set, is_turn_deferred; /* deferred, or again_task is posted; the first of them */
-    struct hky_task again_task;         /* there was more than one turn should do */
+    struct turn_task *turn;             /* does the work at the end of a turn of the loop */
+    bool is_turn_set, is_turn_deferred; /* set: `turn` is deferred (then both), or again_task is posted */
+    struct hky_task again_task;         /* goes on with work that is too much for one turn */
     int64_t next_sweep_ms, next_idle_round_ms;
-    int64_t wall_offset_ms; /* wall clock less time gone by, when last looked at */
+    int64_t wall_offset_ms; /* schedule_wall_offset when it was last looked at */
 
     pthread_mutex_t inbox_lock;
     struct recipients inbox;
     struct hky_task inbox_task;
     bool is_inbox_posted;
 
-    struct survey *survey;    /* under way, or NULL */
-    struct recipients parked; /* in the heap, too */
-    /* undecided ones, in the heap, too: about whom the policy can go on; who are to be asked, of messages with few
-     * recipients and with many */
+    struct survey *survey;    /* the one under way, or NULL */
+    struct recipients parked; /* they are in the heap, too */
+    /* Undecided ones, which are in the heap, too. answered: the policy can go on with them. to_ask: the policy has to
+     * be asked about them; [0] of messages with few recipients, [1] with many. */
     struct recipients answered, to_ask[2];
     unsigned next_to_ask;
-    int64_t asked_ns; /* how long the policy worked since this turn began */
+    int64_t asked_ns; /* how long the policy has worked in this turn */
     bool is_asking;
-    bool is_crowded;   /* so many wait for look-ups that no further decision can begin */
-    bool goes_to_head; /* who is dispatched now goes to the head of its lane */
-    uint32_t n_to_ask; /* of the parked ones, oldest first: a new policy is in force */
+    bool is_crowded;   /* too many decisions wait for look-ups: no further one can begin */
+    bool goes_to_head; /* the recipient that is dispatched now goes to the head of its lane */
+    uint32_t n_to_ask; /* that many parked ones, the oldest, are to be asked: there is a new policy */
     struct hky_task recheck_task, policy_task;
     uint32_t is_recheck_posted, is_sweep_due, is_policy_posted; /* atomic */
     struct {
         uint32_t queued, sending, deferred, parked, held, undecided;
-        int32_t moving; /* to be dispatched, or on their way to another worker, which takes them off: a sum over all */
+        /* To be dispatched, or on their way to another worker, which subtracts them. Only the sum over all shards means
+         * anything. */
+        int32_t moving;
         uint64_t delivered, failed, cancelled, notices, attempts;
-    } n; /* atomic: written by the shard, read by anyone */
+    } n; /* atomic: written by the shard, read by any thread */
 };
 
 /*
@@ -269,33 +273,33 @@ struct hky_shard {
 #define SHARD_SLEEP_MOST_MS 1000
 
 /*
- * Two times (base/clock.h). What a recipient carries, and what is told, is of the wall clock: schedule_shard_now.
- * Everything that waits -- the heaps, lanes, gates, caps, pauses -- is of the time that has gone by:
- * schedule_shard_mono. So a wait is never longer than the one that was set, whatever the wall clock does.
+ * There are two times (base/clock.h). What a recipient carries, and what events say, is time of the wall clock:
+ * schedule_shard_now. Everything that waits (heaps, lanes, gates, caps, pauses) goes by elapsed time:
+ * schedule_shard_mono. So no wait becomes longer when somebody sets the wall clock.
  */
 int64_t schedule_shard_now(const struct hky_shard *sh);
 int64_t schedule_shard_mono(const struct hky_shard *sh);
 int64_t schedule_mono(const struct hky_schedule *s);
-/* The wall clock less the time gone by, as it is now. */
+/* The wall clock minus the elapsed time, now. */
 int64_t schedule_wall_offset(const struct hky_schedule *s);
-/* The same moment by the other clock, as far as the two can be compared now; INT64_MAX (never) stays. */
+/* The same moment by the other clock, by the present offset; INT64_MAX (never) stays INT64_MAX. */
 int64_t schedule_wall_at(const struct hky_schedule *s, int64_t mono_ms);
 int64_t schedule_mono_at(const struct hky_schedule *s, int64_t wall_ms);
-/* Puts r into the heap of those who wait, or moves it there; wall clock. */
+/* Puts r into the heap, or moves it there; at_ms is of the wall clock. */
 void schedule_shard_set_due(struct hky_shard *sh, struct hky_recipient *r, int64_t at_ms);
-void schedule_shard_timer_by(struct hky_shard *sh, int64_t mono_ms); /* the timer comes then at the latest */
-void schedule_shard_set_timer(struct hky_shard *sh, int64_t now_ms); /* for what is due first */
-void schedule_shard_request_turn(struct hky_shard *sh); /* a turn ends soon, and what is to be done then is done */
-/* Wake the lane at the end of this turn. */
+void schedule_shard_timer_by(struct hky_shard *sh, int64_t mono_ms); /* the timer fires then at the latest */
+void schedule_shard_set_timer(struct hky_shard *sh, int64_t now_ms); /* sets it for what is due first */
+void schedule_shard_request_turn(struct hky_shard *sh);              /* turn.c does its work soon */
+/* The lane is woken at the end of this turn of the loop; the other one: at that time. */
 void schedule_shard_wake(struct hky_shard *sh, struct lane *l);
 void schedule_shard_wake_at(struct hky_shard *sh, struct lane *l, int64_t mono_ms);
-/* It has mail that cannot go before then (INT64_MAX: nobody knows): woken then, or by schedule_recheck. */
+/* The lane has mail that cannot go before then (INT64_MAX: unknown). It is woken then, or by schedule_recheck. */
 void schedule_lane_wait(struct lane *l, int64_t until_mono_ms);
-/* All shards: lanes that wait ask again; `is_changed`: relays stand otherwise than before, so that lanes may have to be
- * pulled from or redirected. Any thread. */
+/* Wakes the waiting lanes of all shards. `is_changed`: the state of relays has changed, so the mail of their lanes may
+ * have to move to others. Any thread. */
 void schedule_recheck(struct hky_schedule *s, bool is_changed);
 
-/* ---- events.c: what is told of recipients and lanes ---- */
+/* ---- events.c: events of recipients and lanes, for the event log and others ---- */
 
 struct event_details { /* what an event says beyond the recipient */
     const struct hky_outcome *outcome;
@@ -314,51 +318,53 @@ void schedule_lane_queues_init(struct lane *l);
 void schedule_lane_queues_fini(struct lane *l);
 void schedule_lane_push(struct lane *l, struct hky_recipient *r, bool at_front);
 void schedule_lane_remove(struct lane *l, struct hky_recipient *r);
-/* Who goes next, by rank and turn; stays in the queue. NULL when empty. */
+/* The recipient that goes next, by rank and rotation; it stays in the queue. NULL: the lane is empty. */
 struct hky_recipient *schedule_lane_peek(struct lane *l);
-/* The one behind r in its queue, if it belongs to the same message. */
+/* The recipient behind r in its queue, if it is of the same message; else NULL. */
 struct hky_recipient *schedule_lane_peer(struct hky_recipient *r);
-/* A job was made of the peeked one: the turn goes on. */
+/* A job was made of r, the peeked one: it is another scenario's turn. */
 void schedule_lane_rotate(struct lane *l, struct hky_recipient *r);
-/* Any one, for moving all out. */
+/* Any recipient, for moving all out; NULL: the lane is empty. */
 struct hky_recipient *schedule_lane_any(struct lane *l);
 
 /* ---- relays.c: accounts and relays as all workers share them ---- */
 
-/* With the lock held: the account, made when it is new, with its caps as `policy` states them. */
+/* Call it with the lock held. The account is made when it is new; its caps are as `policy` states them. */
 struct account *schedule_account_open(struct hky_schedule *s, const struct hky_policy *policy,
                                       const struct hky_relay *relay, const char *key);
-/* With the lock held: what operators said, NULL nothing. What was said for a time is forgotten when that is over. */
+/* Call it with the lock held. NULL: operators said nothing. What they said for some time is forgotten after it. */
 struct relay_state *schedule_relay_state(struct hky_schedule *s, const char *name);
+/* The same without the lock. `caps` may be NULL. */
 struct account *schedule_account(struct hky_schedule *s, const struct hky_policy *policy, const struct hky_relay *relay,
                                  const char *account, struct caps_account **caps);
-/* The relay a step uses now: `instead` and drains followed; NULL when there is none of that name. */
+/* The relay that a step uses now, after `instead` and drains; NULL: the policy has no relay of that name. */
 const struct hky_relay *schedule_relay(struct hky_schedule *s, const struct hky_policy *policy, const char *name);
-/* The names of all relays whose mail goes by this account, as keys. */
+/* Adds the names of all relays that use this account as keys to `out`. */
 void schedule_add_relays_of(const struct hky_policy *policy, const char *account, struct hky_map *out);
-/* Paused by policy or operator. */
+/* Is it paused by the policy or by an operator? */
 bool schedule_is_paused(struct hky_schedule *s, const struct hky_relay *relay, int64_t *until_mono_ms);
-/* Does anything keep this lane from sending now? */
+/* Is it, or does the gate of this lane let nobody send now? */
 bool schedule_lane_is_paused(struct lane *l, int64_t *until_mono_ms);
-/* With the schedule's lock held, after a change of its gate: a lane of own delivery is known to all while it cannot
- * send. */
+/* Call it with the schedule's lock held, after a change of the lane's gate: adds a lane of own delivery that cannot
+ * send to `blocked`, or takes it out. */
 void schedule_lane_update_blocked(struct lane *l);
 
-/* ---- lanes.c: lanes are made and go ---- */
+/* ---- lanes.c: making, finding and freeing lanes ---- */
 
-/* The lane of a step at this shard, made when there is none. `relay` of the shard's policy. */
+/* The lane for a step in this shard; it is made when there is none. `relay` must be of the shard's policy. */
 struct lane *schedule_shard_lane(struct hky_shard *sh, const struct hky_relay *relay, const char *account,
                                  struct hky_str destination);
+/* The worker at which that lane lives. */
 unsigned schedule_lane_home(struct hky_schedule *s, const struct hky_relay *relay, const char *account,
                             struct hky_str destination);
-void schedule_lane_retire(struct lane *l);              /* nothing comes in or out any more; the next turn empties it */
-void schedule_shard_retire_lanes(struct hky_shard *sh); /* a new policy: all lanes are of an older one */
-void schedule_lane_free_if_over(struct lane *l);
+void schedule_lane_retire(struct lane *l);              /* it gets no more mail, and the next turn empties it */
+void schedule_shard_retire_lanes(struct hky_shard *sh); /* all of them: there is a new policy */
+void schedule_lane_free_if_over(struct lane *l);        /* if it is gone, and empty */
 void schedule_lane_free(struct lane *l);
-void schedule_shard_forget_slowness(struct hky_shard *sh,
-                                    int64_t now_ms); /* of lanes that are gone, when its time is over */
+/* Forgets rate limits of lanes that are gone, when their time is over. */
+void schedule_shard_forget_slowness(struct hky_shard *sh, int64_t now_ms);
 
-/* ---- survey.c: looking at every recipient of a shard once, in portions. One at a time in a shard ---- */
+/* ---- survey.c: visiting every recipient of a shard once, in portions. A shard has one survey at a time ---- */
 
 struct survey {
     struct hky_shard *shard;
@@ -368,60 +374,63 @@ struct survey {
     unsigned phase, n_passes;
     uint32_t at;                /* in the heap */
     struct hky_recipient *next; /* in the held or dispatch list */
-    uint64_t n_new;             /* in this pass */
+    uint64_t n_new;             /* visited in this pass */
     int64_t asked_at_ms;
-    uint64_t n_found; /* in all, of those accepted before asked_at_ms */
+    uint64_t n_found; /* visited in all, of those accepted before asked_at_ms */
 };
 void schedule_survey_begin(struct survey *k, struct hky_shard *sh, uint32_t mark); /* then set each, ctx, asked_at_ms */
-bool schedule_survey_continue(struct survey *k); /* one portion; false: it was the last */
-void schedule_survey_on_leave(struct hky_shard *sh,
-                              const struct hky_recipient *r); /* before r leaves the held or dispatch list */
+bool schedule_survey_continue(struct survey *k); /* visits one portion; false: it was the last */
+/* Call it before r leaves the held or the dispatch list. */
+void schedule_survey_on_leave(struct hky_shard *sh, const struct hky_recipient *r);
 
 /* ---- recipient.c: state, reason and end of a recipient ---- */
 
-/* The only writer of r->state. The edge must be one of its table; a change is traced at level debug. */
+/* The only writer of r->state. The edge must be in its table. Changes are logged at level debug. */
 void schedule_recipient_enter(const struct hky_shard *sh, struct hky_recipient *r, enum hky_recipient_state to);
 bool schedule_recipient_may_enter(enum hky_recipient_state from, enum hky_recipient_state to);
 void schedule_recipient_enter_step(struct hky_recipient *r, uint8_t step, enum hky_class cause, int64_t now_ms);
 void schedule_recipient_set_reason(struct hky_recipient *r, const char *why);
-void schedule_recipient_journal(struct hky_shard *sh, struct hky_recipient *r); /* its state goes to the journal */
-/* The end of one that is in no list. */
+void schedule_recipient_journal(struct hky_shard *sh, struct hky_recipient *r); /* writes its whole state */
+/* Ends a recipient that is in no list. */
 void schedule_recipient_finish(struct hky_shard *sh, struct hky_recipient *r, enum hky_recipient_state state,
                                const struct hky_outcome *o, const char *why, const struct job *job);
 void schedule_recipient_expire(struct hky_shard *sh, struct hky_recipient *r);
-/* No way is left that may send as the author. */
+/* The same, because no step is left that may send as the author. */
 void schedule_recipient_fail_for_author(struct hky_shard *sh, struct hky_recipient *r);
 
-/* ---- undecided.c: who waits for the policy. Each takes a recipient that is in no list, and lists or ends it ---- */
+/* ---- undecided.c: recipients that wait for the policy ---- */
 
-#define NO_TIME_MOST 1 /* next_at_ms up to this is no time: 0, and what undecided.c notes there */
+#define NO_TIME_MOST 1 /* next_at_ms up to this is no time: undecided.c uses 0 and 1 as marks */
 
-bool schedule_shard_is_policy_time_over(
-    const struct hky_shard *sh); /* the policy has worked as long as it may in one turn */
-bool schedule_shard_has_policy_time(const struct hky_shard *sh);                  /* to be asked now, in this turn */
-void schedule_undecided_ask_later(struct hky_shard *sh, struct hky_recipient *r); /* in one of the next turns */
-void schedule_undecided_ask_when_free(struct hky_shard *sh,
-                                      struct hky_recipient *r); /* too many decisions wait for look-ups now */
+/* Has the policy worked as long as it may in one turn? */
+bool schedule_shard_is_policy_time_over(const struct hky_shard *sh);
+/* May it be asked now, in this turn? */
+bool schedule_shard_has_policy_time(const struct hky_shard *sh);
+/* Each of these four takes a recipient that is in no list, and makes it undecided or ends it. The policy is asked about
+ * it: in one of the next turns; when fewer decisions wait for look-ups; when its look-up is answered; some time after a
+ * look-up has failed. */
+void schedule_undecided_ask_later(struct hky_shard *sh, struct hky_recipient *r);
+void schedule_undecided_ask_when_free(struct hky_shard *sh, struct hky_recipient *r);
 void schedule_undecided_wait_for_answer(struct hky_shard *sh, struct hky_recipient *r, const char *what);
-void schedule_undecided_ask_after_failure(struct hky_shard *sh, struct hky_recipient *r,
-                                          const char *why);                      /* of a look-up */
-void schedule_undecided_take_out(struct hky_shard *sh, struct hky_recipient *r); /* its decision is dropped */
+void schedule_undecided_ask_after_failure(struct hky_shard *sh, struct hky_recipient *r, const char *why);
+/* Takes it out of the lists; its decision is dropped. */
+void schedule_undecided_take_out(struct hky_shard *sh, struct hky_recipient *r);
 void schedule_undecided_drop_decision(struct hky_shard *sh, struct hky_recipient *r);
-struct hky_recipient *schedule_undecided_next(struct hky_shard *sh); /* whom to ask about; NULL: nobody */
-/* That one is in no list any more; its decision, if one has begun, goes on. */
+/* The next recipient to ask the policy about; NULL: none. */
+struct hky_recipient *schedule_undecided_next(struct hky_shard *sh);
+/* Takes that one out of the lists; its decision, if one has begun, goes on. */
 void schedule_undecided_begin_asking(struct hky_shard *sh, struct hky_recipient *r);
 
-/* ---- moves.c: out of the list in which a recipient is, and into one ---- */
+/* ---- moves.c: moving a recipient out of its list, and into one ---- */
 
 /* Takes it out of queue, heap, held or dispatch list: it is in no list then. */
 void schedule_recipient_take_out(struct hky_shard *sh, struct hky_recipient *r);
-void schedule_recipient_dispatch_later(struct hky_shard *sh,
-                                       struct hky_recipient *r); /* at the end of the turn, in portions */
-void schedule_recipient_list_for_dispatch(struct hky_shard *sh,
-                                          struct hky_recipient *r); /* the same, when a turn is sure to come */
+/* Puts it into the dispatch list and requests a turn; the other one: when a turn is sure to come. */
+void schedule_recipient_dispatch_later(struct hky_shard *sh, struct hky_recipient *r);
+void schedule_recipient_list_for_dispatch(struct hky_shard *sh, struct hky_recipient *r);
 void schedule_recipient_defer(struct hky_shard *sh, struct hky_recipient *r, int64_t at_ms);
-void schedule_shard_count_deferred(struct hky_shard *sh, const struct hky_recipient *r,
-                                   int by); /* +1 before, -1 after it waits */
+/* `by` is 1 before it is deferred, and -1 after that. */
+void schedule_shard_count_deferred(struct hky_shard *sh, const struct hky_recipient *r, int by);
 void schedule_recipient_hold(struct hky_shard *sh, struct hky_recipient *r, const char *why);
 /* The same at the end of an attempt. */
 void schedule_recipient_hold_after(struct hky_shard *sh, struct hky_recipient *r, const char *why,
@@ -430,54 +439,55 @@ void schedule_recipient_hold_after(struct hky_shard *sh, struct hky_recipient *r
 /* ---- replan.c: asking the policy ---- */
 
 bool schedule_recipient_has_stale_plan(const struct hky_shard *sh, const struct hky_recipient *r, int64_t now_ms);
-/* The policy of this shard has another plan for it, or it never had one. False: it is parked or undecided now. */
+/* Asks the policy for a plan. False: the recipient is parked, undecided or ended now. */
 bool schedule_recipient_plan_anew(struct hky_shard *sh, struct hky_recipient *r);
 void schedule_recipient_park(struct hky_shard *sh, struct hky_recipient *r, const char *why);
-int64_t schedule_recipient_parked_delay_ms(uint32_t times); /* after so many times in vain */
+/* How long it is parked after the policy was asked so many times in vain. */
+int64_t schedule_recipient_parked_delay_ms(uint32_t times);
 
-/* ---- leave.c ---- */
+/* ---- leave.c: leaving a step without an attempt ---- */
 
-/* A step's reason (full, paused, sends_as): true when the plan went on to another step or to its end. */
+/* `reason` is full, paused or sends_as. True: the plan went on to another step or to its end. */
 bool schedule_recipient_leave_step(struct hky_shard *sh, struct hky_recipient *r, enum hky_class reason);
 
-/* ---- dispatch.c ---- */
+/* ---- dispatch.c: where a recipient goes whose time has come ---- */
 
-/* A live recipient in no list, whose time has come, goes on: to a lane, the heap, parking, hold or its end. */
+/* Takes a live recipient that is in no list, and queues it in its lane, parks, holds or ends it. */
 void schedule_recipient_dispatch(struct hky_shard *sh, struct hky_recipient *r);
-/* The same for one that stands somewhere already. */
+/* The same for one that is in a list. */
 void schedule_recipient_redispatch(struct hky_shard *sh, struct hky_recipient *r);
-/* When it gives up waiting in the lane, or earlier: then the exact time is worked out. */
+/* When to ask whether it gives up waiting in the lane: not later than that happens. */
 int64_t schedule_recipient_gives_up_at(const struct hky_recipient *r, const struct hky_step *step, int64_t now_ms);
 
-/* ---- sweep.c ---- */
+/* ---- sweep.c: looking after lanes ---- */
 
-void schedule_shard_sweep_lanes(struct hky_shard *sh, int64_t now_ms); /* idle ones go, paused ones are pulled from */
+void schedule_shard_sweep_lanes(struct hky_shard *sh, int64_t now_ms); /* retires idle ones, empties paused ones */
 
 /* ---- turn.c: the end of a turn ---- */
 
 void schedule_shard_init_turn(struct hky_shard *sh);
 void schedule_shard_fini_turn(struct hky_shard *sh);
-/* What is on its way to and from other workers goes there now: nobody is out of sight. */
+/* Hands over to and takes from other workers what is on its way now, so that a survey misses nobody. */
 void schedule_shard_settle(struct hky_shard *sh);
 
-/* ---- shard.c ---- */
+/* ---- shard.c: what is due ---- */
 
 void schedule_shard_init(struct hky_shard *sh, struct hky_schedule *s, unsigned index, struct hky_loop *loop);
 void schedule_shard_tick(struct hky_shard *sh);
 
 /* ---- take.c: jobs ---- */
 
-/* What a lane with mail waits for, in one word: paused breaker slowed cap, and until when by the wall clock (INT64_MAX:
- * nobody knows). NULL: nothing keeps it from sending. */
+/* What a lane with mail waits for, in one word (paused, breaker, slowed or cap), and until when by the wall clock
+ * (INT64_MAX: unknown). NULL: nothing keeps it from sending. */
 const char *schedule_lane_waits_for(struct lane *l, int64_t *until_ms);
 void schedule_shard_free_jobs(struct hky_shard *sh);
 
 /* ---- query.c: what operators see of the queue, and do to it ---- */
 
-/* Relays whose mail goes at once where it was deferred for one of `classes`, because the cause is repaired. Takes what
- * the map holds: the names are its keys. Any thread. */
+/* What kept these relays from sending was repaired: their mail that was deferred for one of `classes` goes at once. The
+ * keys of `relays` are their names; the map is emptied. Any thread. */
 void schedule_retry_repaired(struct hky_schedule *s, struct hky_map *relays, uint64_t classes);
 
-void schedule_free_queries(struct hky_schedule *s); /* at the stop */
+void schedule_free_queries(struct hky_schedule *s); /* when the schedule is freed */
 
 #endif
