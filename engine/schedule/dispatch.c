@@ -1,5 +1,5 @@
 /*
- * Sends a recipient on whose time has come: to its lane, to parking, to the held ones, or to its end.
+ * Where a recipient goes whose time has come: to its lane, to parking, to the held ones, or to its end.
  */
 #include "internal.h"
 
@@ -120,7 +120,7 @@ void schedule_recipient_dispatch(struct hky_shard *sh, struct hky_recipient *r)
 
 void schedule_recipient_redispatch(struct hky_shard *sh, struct hky_recipient *r)
 {
-    counter_add(&sh->n.moving, 1); /* the policy may be asked meanwhile: it is never in nobody's count */
+    counter_add(&sh->n.moving, 1); /* it stays counted somewhere while the policy is asked */
     schedule_recipient_take_out(sh, r);
     schedule_recipient_dispatch(sh, r);
     counter_add(&sh->n.moving, -1);

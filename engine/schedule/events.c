@@ -1,3 +1,6 @@
+/*
+ * Events of recipients and lanes, and the log lines about accounts that stop.
+ */
 #include "internal.h"
 
 void schedule_event_of_recipient(struct hky_shard *sh, enum hky_event_kind kind, const struct hky_recipient *r,
@@ -27,8 +30,8 @@ void schedule_event_of_recipient(struct hky_shard *sh, enum hky_event_kind kind,
     sh->s->ops->event(sh->s->ops->ctx, sh->index, &ev);
 }
 
-/* An account that stops, and why, is what somebody who reads the log must see at once: a password that is refused, a
- * certificate that has expired. Once for each stop, not for each mail. */
+/* Whoever reads the log must see at once that an account stopped, and why: its password is refused, a certificate has
+ * expired. There is one line for each stop, not one for each mail. */
 static void log_lane(struct hky_shard *sh, enum hky_event_kind kind, const struct lane *l, const char *why)
 {
     bool is_paused = kind == HKY_EVENT_RELAY_PAUSED;

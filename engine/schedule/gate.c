@@ -1,3 +1,6 @@
+/*
+ * The gate of an account or a destination: how its breaker and its pause open and close it.
+ */
 #include "gate.h"
 
 #include <stdio.h>
@@ -61,7 +64,7 @@ enum gate_answer schedule_gate_ask(struct gate *g, int64_t now_ms, bool take, in
 bool schedule_gate_on_success(struct gate *g)
 {
     if (g->paused_until_ms != 0)
-        return false; /* paused meanwhile by another job: stays so */
+        return false; /* another job has paused it meanwhile: it stays paused */
     bool is_news = g->is_announced;
     g->breaker = BREAKER_CLOSED;
     g->failures = 0;
@@ -94,7 +97,7 @@ bool schedule_gate_on_failure(struct gate *g, bool was_probe, bool is_tls, int64
 void schedule_gate_on_unused(struct gate *g, bool was_probe, int64_t now_ms)
 {
     if (was_probe && g->breaker == BREAKER_PROBING) {
-        g->breaker = BREAKER_OPEN; /* the next one is the probe */
+        g->breaker = BREAKER_OPEN; /* the next job is the probe */
         g->open_until_ms = now_ms;
         update_must_ask(g);
     }
@@ -103,7 +106,7 @@ void schedule_gate_on_unused(struct gate *g, bool was_probe, int64_t now_ms)
 bool schedule_gate_pause(struct gate *g, uint32_t named_sec, bool is_login, int64_t now_ms, const char *why)
 {
     if (g->paused_until_ms > now_ms && named_sec == 0)
-        return false; /* replies to jobs that were under way when the first came */
+        return false; /* this is a reply to a job that was under way when the first one came */
     uint32_t grown = g->pause_sec == 0 ? PAUSE_FIRST_SEC : g->pause_sec * 2;
     g->pause_sec = grown < PAUSE_MOST_SEC ? grown : PAUSE_MOST_SEC;
     int64_t until_ms = now_ms + (int64_t)(named_sec > 0 ? named_sec : g->pause_sec) * 1000;
@@ -122,12 +125,12 @@ bool schedule_gate_retry_login(struct gate *g, int64_t now_ms)
 {
     bool was_shut = false;
     if (g->is_tls && g->breaker == BREAKER_OPEN && g->open_until_ms > now_ms) {
-        g->open_until_ms = now_ms; /* the next one is the probe */
+        g->open_until_ms = now_ms; /* the next job is the probe */
         g->open_ms = 0;
         was_shut = true;
     }
     if (g->is_login && g->paused_until_ms > now_ms) {
-        g->paused_until_ms = now_ms; /* the next one is the probe */
+        g->paused_until_ms = now_ms; /* the next job is the probe */
         g->pause_sec = 0;
         was_shut = true;
         update_must_ask(g);

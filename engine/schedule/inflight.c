@@ -1,3 +1,7 @@
+/*
+ * The file of what is being sent. Why it misses nobody after a kill: a slot is written before the job starts, and is
+ * freed only when the journal has written the results of the job.
+ */
 #include "inflight.h"
 
 #include "base/map.h"

@@ -1,5 +1,5 @@
 /*
- * Lanes: made when the first recipient comes, gone when idle or when a new policy is in force.
+ * Lanes. A lane is made when its first recipient comes, and retired when it is idle or a new policy is in force.
  */
 #include "internal.h"
 
@@ -8,7 +8,7 @@
 #define SLOWNESS_KEPT_MS (10 * 60 * 1000)
 #define KEY_MAX          1024
 
-/* relay \0 account \0 destination; where that is too long, a hash of it, as long as no other key is. */
+/* relay \0 account \0 destination. Where that is too long, it is a hash in KEY_MAX octets, as long as no other key. */
 static struct hky_str lane_key(char buf[KEY_MAX], const char *relay, const char *account, struct hky_str destination)
 {
     size_t relay_n = strlen(relay), account_n = strlen(account), n = relay_n + 1 + account_n + 1 + destination.n;
@@ -35,7 +35,7 @@ unsigned schedule_lane_home(struct hky_schedule *s, const struct hky_relay *rela
     return (unsigned)(hky_hash64(key.p, key.n, 0x6c616e65) % s->n_workers);
 }
 
-/* ---- what a server said of its rate outlives the lane: a reload makes another one ---- */
+/* ---- a rate limit outlives its lane, because a reload makes another lane ---- */
 
 static void keep_slowness(struct lane *l)
 {
@@ -130,7 +130,7 @@ void schedule_lane_free(struct lane *l)
     free(l);
 }
 
-/* Only at the end of a turn: deliver may stand in a call with this lane. */
+/* Call it at the end of a turn only: before that deliver may be inside a call with this lane. */
 void schedule_lane_free_if_over(struct lane *l)
 {
     if (l->is_gone && l->n_jobs == 0 && l->pub.n_ready == 0) {
@@ -146,7 +146,7 @@ void schedule_lane_retire(struct lane *l)
         pthread_mutex_lock(&sh->s->lock);
         l->is_gone = true;
         keep_slowness(l);
-        schedule_lane_update_blocked(l); /* operators may have it in hand */
+        schedule_lane_update_blocked(l); /* operators must not find it any more */
         pthread_mutex_unlock(&sh->s->lock);
         TAILQ_REMOVE(&sh->all_lanes, l, all_link);
         TAILQ_INSERT_TAIL(&sh->gone_lanes, l, all_link);

@@ -28,7 +28,7 @@ bool schedule_recipient_leave_step(struct hky_shard *sh, struct hky_recipient *r
 {
     int64_t now_ms = schedule_shard_now(sh);
     struct hky_outcome o = {.class = reason};
-    struct hky_recipient probe = *r; /* its plan, step and counters; walks ahead of the real one */
+    struct hky_recipient probe = *r; /* a copy that tries the steps ahead; r itself does not change yet */
     struct hky_advance a;
     do {
         hky_plan_advance(&(struct hky_advance_query){sh->policy, &probe, &o, now_ms}, &a);

@@ -1,12 +1,12 @@
 /*
- * Where a recipient is: each moves it out of the list in which it is, or into one.
+ * Moving a recipient out of the list in which it is, and into one.
  */
 #include "internal.h"
 
 #include <stdlib.h>
 
-/* By the relay that its step names, which says the same when it leaves: plan and step change only of those in no
- * list. */
+/* Counted for the relay that its step names. Plan and step change only while it is in no list, so it is subtracted from
+ * the same relay. */
 void schedule_shard_count_deferred(struct hky_shard *sh, const struct hky_recipient *r, int by)
 {
     counter_add(&sh->n.deferred, (uint32_t)by);

@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* Classes that say that the relay takes nothing by this account until somebody has done something about it. */
+/* With these classes a relay takes no mail from the account until somebody has repaired something. */
 #define STOPS_ACCOUNT                                                                                                  \
     (HKY_CLASS_BIT(HKY_CLASS_RELAY_AUTH) | HKY_CLASS_BIT(HKY_CLASS_RELAY_DENIED) |                                     \
      HKY_CLASS_BIT(HKY_CLASS_QUOTA_EXHAUSTED) | HKY_CLASS_BIT(HKY_CLASS_TLS))
@@ -22,7 +22,7 @@ static enum hky_err no_relay(const struct hky_policy *policy, const char *name, 
                          HKY_NEAREST_ARG(&near));
 }
 
-/* With the lock held. */
+/* Call it with the lock held. */
 static enum hky_err state_open(struct hky_schedule *s, const char *relay, struct relay_state **out, struct hky_error *e)
 {
     *out = hky_map_get(&s->relays, hky_str_z(relay));
@@ -48,7 +48,7 @@ static bool has_instead(const struct hky_relay *relay)
     return relay->instead != NULL && relay->instead[0] != '\0';
 }
 
-/* What the policy says of a relay holds whatever an operator says. */
+/* What the policy says about a relay cannot be changed by an operator. */
 static enum hky_err policy_decides(const struct hky_relay *relay, struct hky_error *e)
 {
     if (has_instead(relay)) {
@@ -216,7 +216,7 @@ static const char *state_name(const struct hky_relay *relay, const struct relay_
     return "ok";
 }
 
-/* Destinations of own delivery that cannot be sent to for now: how many, and the first few. */
+/* How many destinations own delivery cannot send to for now, and the first few of them. */
 static void show_broken(struct hky_schedule *s, struct hky_relay_row *out)
 {
     const struct lane *l;
@@ -237,7 +237,7 @@ static void show_broken(struct hky_schedule *s, struct hky_relay_row *out)
         snprintf(out->why + at, sizeof out->why - at, ", ...");
 }
 
-/* Recipients that wait for their next attempt, with this relay as their step. */
+/* How many recipients with this relay as their step wait for their next attempt. */
 static uint32_t n_deferred(const struct hky_schedule *s, const struct hky_relay *relay)
 {
     uint32_t sum = 0;
@@ -263,8 +263,8 @@ static void say_learned(struct hky_relay_row *out)
 static void show_relay(struct hky_schedule *s, const struct hky_relay *relay, int64_t now_ms, struct hky_relay_row *out)
 {
     const struct relay_state *st = schedule_relay_state(s, relay->name);
-    struct account *a =
-        schedule_account_open(s, s->policy, relay, relay->account); /* its caps are known before its first mail */
+    /* made here, so that its caps are shown before its first mail */
+    struct account *a = schedule_account_open(s, s->policy, relay, relay->account);
     out->relay = relay;
     out->state = state_name(relay, st, a, now_ms, &out->until_ms);
     out->until_ms = out->until_ms == 0 ? 0 : schedule_wall_at(s, out->until_ms);

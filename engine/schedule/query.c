@@ -1,6 +1,7 @@
 /*
- * What operators see of the live queue, and do to it. Shards are asked one after the other, each on its own thread and
- * in portions; one query at a time. Whoever moves to a shard that was asked already is found in the next round.
+ * What operators see of the live queue, and do to it. A query visits one shard after the other, on the thread of each
+ * and in portions. Only one query is under way at a time. A recipient that moves to a shard which was visited before is
+ * found in the next round.
  */
 #include "internal.h"
 
@@ -11,7 +12,7 @@
 
 #define ROUNDS_MOST 4
 
-struct query { /* one query on its way through the shards */
+struct query { /* a query on its way through the shards */
     struct hky_task task;
     struct hky_schedule *s;
     struct hky_queue_request *rq;
@@ -150,7 +151,7 @@ static void go_again(struct hky_shard *sh, struct hky_recipient *r)
         schedule_recipient_set_reason(r, NULL);
         r->ambiguous = 0;
         r->unclean = 0;
-        /* it did not grow older while held */
+        /* time while it was held does not count */
         int64_t left_ms = r->expire_at_ms - schedule_shard_now(sh);
         r->expire_at_ms =
             left_ms < 3600 * 1000 && r->expire_at_ms != 0 ? schedule_shard_now(sh) + 3600 * 1000 : r->expire_at_ms;
@@ -177,7 +178,7 @@ static void act(struct hky_shard *sh, enum hky_queue_action action, struct hky_r
         break;
     case HKY_QUEUE_HOLD:
         schedule_recipient_take_out(sh, r);
-        if (r->parked_at_ms != 0) { /* the clock stood still until now, and stands still while it is held */
+        if (r->parked_at_ms != 0) { /* time in parking does not count, and neither does time while it is held */
             r->expire_at_ms += r->expire_at_ms != 0 ? schedule_shard_now(sh) - r->parked_at_ms : 0;
             r->parked_at_ms = r->parked_times = 0;
         }
@@ -249,7 +250,7 @@ static void on_asked(struct hky_task *t)
     }
     a->is_looking = false;
     a->n_found += a->survey.n_found;
-    /* a first round that found nobody may have missed the only one there is */
+    /* a first round that found nobody may have missed the only recipient */
     bool is_more = a->n_found > 0 || a->n_rounds == 0;
     if (++a->next == a->s->n_workers && is_more && a->s->n_workers > 1 && ++a->n_rounds < ROUNDS_MOST) {
         a->next = 0;
@@ -282,7 +283,7 @@ void hky_schedule_query(struct hky_schedule *s, struct hky_queue_request *rq)
     rq->tag_seen = nobody_seen(rq->selection.tag);
     pthread_mutex_lock(&s->lock);
     bool is_first = TAILQ_EMPTY(&s->queries);
-    s->n_surveys += s->n_surveys == UINT32_MAX ? 2 : 1; /* 0 marks those never looked at */
+    s->n_surveys += s->n_surveys == UINT32_MAX ? 2 : 1; /* 0 is the mark of those that were never visited */
     a->mark = s->n_surveys;
     TAILQ_INSERT_TAIL(&s->queries, a, link);
     pthread_mutex_unlock(&s->lock);
@@ -302,9 +303,9 @@ void schedule_free_queries(struct hky_schedule *s)
     }
 }
 
-/* ---- what waits for a relay that is repaired ---- */
+/* ---- mail that was deferred by a relay which is repaired ---- */
 
-/* The queue's own question: the selected ones are retried as if an operator had asked. */
+/* A query that the schedule asks itself: the selected recipients are retried as if an operator had asked for it. */
 struct repair {
     struct hky_queue_request rq;
     struct hky_schedule *s;

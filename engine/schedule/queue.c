@@ -1,12 +1,13 @@
 /*
- * Who goes first in a lane: by rank, a tenth kept for the lower ones; within a rank scenarios take turns.
+ * Which recipient of a lane goes first: one of the highest rank, but every tenth time one of a lower rank. Within a
+ * rank the scenarios take turns.
  */
 #include "internal.h"
 
 #include <stdlib.h>
 
-#define KEPT_FOR_OTHERS 10 /* one take of so many */
-#define SCENARIOS_KEPT  64 /* empty queues beyond that are freed */
+#define KEPT_FOR_OTHERS 10 /* one of so many takes is for lower ranks */
+#define SCENARIOS_KEPT  64 /* empty queues are freed when a rank has more */
 
 void schedule_lane_queues_init(struct lane *l)
 {
@@ -113,7 +114,7 @@ struct hky_recipient *schedule_lane_peek(struct lane *l)
                 return best;
             continue;
         }
-        /* two lower ranks share the kept takes */
+        /* two lower ranks share these takes */
         if (n_lower++ == 0 || (l->n_takes / KEPT_FOR_OTHERS) % 2 == 1)
             best = r;
     }

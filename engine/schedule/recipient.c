@@ -1,5 +1,5 @@
 /*
- * What a recipient is: its state, which only this file writes, the reason for it, and its end.
+ * The state of a recipient, which only this file writes, the reason for it, and its end.
  */
 #include "internal.h"
 
@@ -8,7 +8,8 @@
 #define BIT(state) (1U << HKY_RCPT_##state)
 #define ENDS       (BIT(FAILED) | BIT(EXPIRED) | BIT(CANCELLED))
 
-/* From -> to. A delivery comes from a transaction alone; who is held moves by an operator's word; an end is the end. */
+/* From -> to. Only one that is being sent can become delivered. Only operators move a held one. Nothing follows an end.
+ */
 static const uint16_t EDGES[HKY_RCPT_STATE_N] = {
     [HKY_RCPT_QUEUED] = BIT(QUEUED) | BIT(SENDING) | BIT(PARKED) | BIT(UNDECIDED) | BIT(HELD) | ENDS,
     [HKY_RCPT_SENDING] = BIT(QUEUED) | BIT(HELD) | BIT(DELIVERED) | ENDS,
@@ -59,7 +60,7 @@ void schedule_recipient_enter_step(struct hky_recipient *r, uint8_t step, enum h
     r->next_at_ms = now_ms;
 }
 
-/* The last attempt as an outcome again, for a notice that comes later. */
+/* The last attempt as an outcome, for a failure notice that is made later. */
 static const struct hky_outcome *last_outcome(const struct hky_recipient *r, struct hky_outcome *o)
 {
     unsigned n = hky_recipient_n_past(r);
@@ -99,7 +100,7 @@ void schedule_recipient_finish(struct hky_shard *sh, struct hky_recipient *r, en
         o = last_outcome(r, &last);
     if (why != NULL && state != HKY_RCPT_DELIVERED)
         schedule_recipient_set_reason(r, why);
-    counter_add(r->message->is_notice         ? &sh->n.notices /* nobody handed it in */
+    counter_add(r->message->is_notice         ? &sh->n.notices /* no client has sent it */
                 : state == HKY_RCPT_DELIVERED ? &sh->n.delivered
                 : state == HKY_RCPT_CANCELLED ? &sh->n.cancelled
                                               : &sh->n.failed,
@@ -113,7 +114,7 @@ void schedule_recipient_expire(struct hky_shard *sh, struct hky_recipient *r)
     schedule_recipient_finish(sh, r, HKY_RCPT_EXPIRED, NULL, "the time to deliver is over", NULL);
 }
 
-/* No way is left that may send as the author: a verdict of ours, told to the sender as one of a server is. */
+/* The engine has decided this, not a server; the sender gets to know it in the same way. */
 void schedule_recipient_fail_for_author(struct hky_shard *sh, struct hky_recipient *r)
 {
     struct hky_outcome o = {.class = HKY_CLASS_SENDS_AS, .scope = HKY_SCOPE_SENDER};

@@ -14,8 +14,8 @@ struct account *schedule_account_open(struct hky_schedule *s, const struct hky_p
         a->key = hky_strdup(key);
         hky_map_put(&s->accounts, hky_str_z(key), a);
     }
-    /* A shard may still be under the policy before: its lanes have caps, too; those of the new one come with the first
-     * lane under it. */
+    /* A shard may still go by the policy before this one, and its lanes have caps, too. The caps of the new policy come
+     * with the first lane under it. */
     bool is_current = policy == s->policy;
     if (a->caps == NULL || (is_current && a->caps_of != s->n_policies)) {
         a->caps_of = is_current ? s->n_policies : 0;
@@ -60,7 +60,7 @@ static const struct hky_relay *drained_to(struct hky_schedule *s, const struct h
             break;
         const struct hky_relay *to = schedule_plan_relay(policy, st->drained_to);
         if (to == NULL)
-            break; /* the policy no longer has it: better the relay itself than none */
+            break; /* the policy no longer has that relay: its mail goes by the drained one rather than nowhere */
         relay = to;
     }
     pthread_mutex_unlock(&s->lock);

@@ -1,5 +1,6 @@
 /*
- * Asking the policy: afresh after a reload, for old plans of functions, and again and again while it cannot decide.
+ * Asking the policy for a plan: after a reload, when the plan of a function is old, and again and again while the
+ * policy cannot decide.
  */
 #include "internal.h"
 
@@ -45,7 +46,8 @@ void schedule_recipient_park(struct hky_shard *sh, struct hky_recipient *r, cons
     park_for(sh, r, why, schedule_recipient_parked_delay_ms(r->parked_times));
 }
 
-/* What the policy wants to see comes from the disk in no time; a disk that does not give it is asked like a policy. */
+/* The policy wants to see a header that is still to be read from the disk, which is fast. After that failed once, it is
+ * tried again as seldom as a policy that cannot decide is asked. */
 static void park_unread(struct hky_shard *sh, struct hky_recipient *r, const char *why)
 {
     park_for(sh, r, why, r->parked_times == 0 ? UNREAD_MS : schedule_recipient_parked_delay_ms(r->parked_times - 1U));
@@ -57,13 +59,13 @@ static void unpark(struct hky_shard *sh, struct hky_recipient *r, int64_t now_ms
         return;
     int64_t deadline_ms = r->message->deadline_ms;
     if (r->attempts + r->left_steps == 0)
-        r->expire_at_ms = 0; /* the plan that came at last says how long */
+        r->expire_at_ms = 0; /* the plan that it has now says how long it may take */
     if (r->expire_at_ms != 0 && r->parked_at_ms != 0)
-        r->expire_at_ms += now_ms - r->parked_at_ms; /* the clock stood still */
+        r->expire_at_ms += now_ms - r->parked_at_ms; /* time in parking does not count */
     else if (r->parked_at_ms != 0)
         r->expire_at_ms = schedule_plan_expire_at(sh->policy, r) + (now_ms - r->parked_at_ms);
     if (deadline_ms != 0 && r->expire_at_ms > deadline_ms)
-        r->expire_at_ms = deadline_ms; /* that one does not stand still */
+        r->expire_at_ms = deadline_ms; /* but it counts for the deadline */
     r->parked_at_ms = 0;
     r->parked_times = 0;
     schedule_recipient_enter(sh, r, HKY_RCPT_QUEUED);
@@ -71,7 +73,7 @@ static void unpark(struct hky_shard *sh, struct hky_recipient *r, int64_t now_ms
     schedule_event_of_recipient(sh, HKY_EVENT_UNPARKED, r, &(struct event_details){0});
 }
 
-/* ---- what was left already is not entered again ---- */
+/* ---- a step that was left is not entered again ---- */
 
 static const char *account_name(const struct hky_step *s)
 {
@@ -100,21 +102,22 @@ static bool ends_for_good(const struct hky_past *p)
                                 p->class == HKY_CLASS_BLOCKED_IP || p->class == HKY_CLASS_SIZE_FORMAT);
 }
 
-/* By its attempts alone: what an older plan than the present one left is known from nothing else. */
+/* Which relays plans before the present one have left is known from its attempts alone. */
 static bool was_refused_by(const struct hky_recipient *r, const char *relay)
 {
     bool is_current = r->plan != NULL && strcmp(r->plan->steps[r->step].relay, relay) == 0;
     for (unsigned i = 0; !is_current && i < hky_recipient_n_past(r); i++) {
         struct hky_past p;
         hky_recipient_past(r, i, &p);
-        bool is_of_left_step = r->plan == NULL && p.step < r->step; /* parked since */
+        bool is_of_left_step = r->plan == NULL && p.step < r->step; /* it was parked after that */
         if (hky_str_eq(p.relay, hky_str_z(relay)) && (ends_for_good(&p) || is_of_left_step))
             return true;
     }
     return false;
 }
 
-/* Left: a step of the old plan before the current one that was entered. Those passed over for their `on` were not. */
+/* A step was left if it is before the current one of the old plan and was entered. Steps that were passed over because
+ * of their `on` were not entered. */
 static bool was_left(const struct hky_recipient *r, const struct hky_step *s)
 {
     for (unsigned i = 0; r->plan != NULL && i < r->step; i++) {
@@ -125,13 +128,13 @@ static bool was_left(const struct hky_recipient *r, const struct hky_step *s)
     return was_refused_by(r, s->relay);
 }
 
-/* The new plan without what was left; a reference. NULL: nothing is left of it. */
+/* A reference to the new plan without the steps that were left before. NULL: it has no others. */
 static struct hky_plan *without_left_steps(const struct hky_recipient *r, struct hky_plan *plan)
 {
     if (r->step == 0 && hky_recipient_n_past(r) == 0)
         return hky_plan_ref(plan);
     struct hky_plan *draft = hky_calloc(1, sizeof *draft);
-    size_t from = offsetof(struct hky_plan, hash); /* not the count, which others change */
+    size_t from = offsetof(struct hky_plan, hash); /* not the reference count, which other threads change */
     memcpy((char *)draft + from, (const char *)plan + from, sizeof *plan - from);
     draft->n_steps = 0;
     for (unsigned i = 0; i < plan->n_steps; i++)
@@ -153,7 +156,7 @@ static void adopt(struct hky_recipient *r, struct hky_plan *plan)
                    are_same_way(&r->plan->steps[r->step], &plan->steps[0]) && plan->steps[0].on == 0;
     if (r->plan != NULL && r->attempts == 0 && r->left_steps == 0 && r->plan->expire_sec != plan->expire_sec &&
         r->parked_at_ms == 0)
-        r->expire_at_ms = 0; /* another route, another time to live */
+        r->expire_at_ms = 0; /* the other route gives it another time to live */
     hky_plan_unref(&r->plan);
     r->plan = plan;
     r->step = 0;
@@ -164,7 +167,7 @@ static void adopt(struct hky_recipient *r, struct hky_plan *plan)
     }
 }
 
-/* Rounded up: asked again after a quarter of an hour, not before. */
+/* Rounded up, so that it is not asked again before a quarter of an hour is over. */
 static void remember_decision_time(struct hky_recipient *r, int64_t now_ms)
 {
     int64_t minutes = (now_ms - r->message->accepted_at_ms + 59999) / 60000;
@@ -228,11 +231,11 @@ bool schedule_recipient_plan_anew(struct hky_shard *sh, struct hky_recipient *r)
         schedule_recipient_park(sh, r, "no_route: the plan has only relays that were left already");
         return false;
     }
-    /* the worker's vm may still be that of the policy before: then it is asked again */
+    /* the worker's vm may still have the policy before; then the policy is asked again later */
     r->policy = d.policy != 0 ? d.policy : (uint32_t)sh->policy->hash;
     remember_decision_time(r, schedule_shard_now(sh));
     if (rest != NULL && r->plan != NULL && rest->hash == r->plan->hash && r->attempts + r->left_steps > 0)
-        hky_plan_unref(&rest); /* the same: goes on as if nothing happened */
+        hky_plan_unref(&rest); /* it is the same plan: the recipient goes on in it */
     else if (rest != NULL)
         adopt(r, rest);
     unpark(sh, r, schedule_shard_now(sh));
@@ -249,7 +252,7 @@ bool schedule_recipient_has_stale_plan(const struct hky_shard *sh, const struct 
 {
     if (r->plan == NULL)
         return true;
-    if (r->copies > 0 || r->ambiguous > 0) /* a copy is out, or may be: the stored plan stays */
+    if (r->copies > 0 || r->ambiguous > 0) /* a copy was delivered, or may have been: the stored plan stays */
         return false;
     if (r->policy != (uint32_t)sh->policy->hash)
         return true;

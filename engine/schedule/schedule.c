@@ -1,5 +1,5 @@
 /*
- * The schedule as a whole: start, stop, what comes in, a new policy.
+ * The schedule as a whole: start and stop, mail that comes in, a new policy, drain and totals.
  */
 #include "internal.h"
 
@@ -8,7 +8,7 @@
 
 #define DRAIN_LOOK_MS 20
 
-struct reserve { /* a cap record on its way to the disk */
+struct reserve { /* a cap record that is being written */
     struct hky_commit commit;
     struct hky_schedule *s;
     struct caps_account *account;
@@ -111,7 +111,7 @@ static void shard_fini(struct hky_shard *sh)
     drop_all(&sh->inbox);
     for (unsigned i = 0; i < sh->s->n_workers; i++)
         drop_all(&sh->out[i]);
-    for (struct hky_heap_node *n; (n = hky_heap_first(&sh->due)) != NULL;) { /* queued ones are here, too */
+    for (struct hky_heap_node *n; (n = hky_heap_first(&sh->due)) != NULL;) { /* recipients in lanes are in it, too */
         hky_heap_remove(&sh->due, n);
         struct hky_message *m = recipient_due(n)->message;
         hky_message_unref(&m);
@@ -164,7 +164,8 @@ void hky_schedule_free(struct hky_schedule **sp)
     schedule_free_queries(s);
     schedule_inflight_close(&s->inflight);
     hky_policy_unref(&s->policy);
-    for (struct reserve *r; (r = LIST_FIRST(&s->reserves)) != NULL;) { /* told after the loops had stopped */
+    /* what is left was not reported as written before the loops stopped */
+    for (struct reserve *r; (r = LIST_FIRST(&s->reserves)) != NULL;) {
         LIST_REMOVE(r, link);
         free(r);
     }
@@ -176,8 +177,8 @@ void hky_schedule_free(struct hky_schedule **sp)
 
 /* ---- what comes in ---- */
 
-/* What a restart knows of a wait is two moments of the wall clock. Where that was set back meanwhile, the wait is no
- * longer than the one that was set, counted from now. */
+/* A restart knows only begin and end of a wait, by the wall clock. When that was set back meanwhile, the wait is cut:
+ * it is not longer from now on than it was to be at first. */
 static void restore_times(const struct hky_shard *sh, struct hky_recipient *r, int64_t now_ms)
 {
     const struct hky_retry *retry = &sh->policy->engine.retry;
@@ -203,13 +204,13 @@ static void restore(struct hky_shard *sh, struct hky_recipient *r, int64_t now_m
     own(r)->lane = NULL;
     own(r)->due.index = 0;
     if (r->state == HKY_RCPT_UNDECIDED)
-        r->next_at_ms = 0; /* what it waited for is gone: it is decided afresh, at once */
+        r->next_at_ms = 0; /* the look-up ended with the last run: the policy is asked again at once */
     if (r->state == HKY_RCPT_SENDING || r->state == HKY_RCPT_UNDECIDED)
         schedule_recipient_enter(sh, r, HKY_RCPT_QUEUED);
     enum inflight_state was =
         r->state == HKY_RCPT_QUEUED ? schedule_inflight_was(sh->s->inflight, r->message->id) : INFLIGHT_NOT;
     sh->s->n_maybe_duplicates += was != INFLIGHT_NOT;
-    if (was == INFLIGHT_SENDING) { /* maybe because of it */
+    if (was == INFLIGHT_SENDING) { /* this message may be why the engine ended */
         r->unclean += r->unclean < UINT8_MAX;
         schedule_recipient_journal(sh, r);
     }
@@ -217,7 +218,7 @@ static void restore(struct hky_shard *sh, struct hky_recipient *r, int64_t now_m
         recipients_append(&sh->held, r);
         counter_add(&sh->n.held, 1);
     } else if (r->state == HKY_RCPT_QUEUED && r->unclean >= UNCLEAN_MOST) {
-        schedule_recipient_list_for_dispatch(sh, r); /* to be held there */
+        schedule_recipient_list_for_dispatch(sh, r); /* dispatching holds it */
     } else if (r->next_at_ms > now_ms) {
         if (r->state == HKY_RCPT_PARKED) {
             recipients_append(&sh->parked, r);
@@ -253,8 +254,8 @@ uint64_t hky_schedule_maybe_duplicates(const struct hky_schedule *s, bool *is_at
 
 void hky_schedule_start(struct hky_schedule *s)
 {
-    if (s->n_maybe_duplicates > 0)
-        (void)hky_journal_flush(s->journal); /* counted durably, if the disk takes it, before the note of it goes */
+    if (s->n_maybe_duplicates > 0) /* the counts must be on disk, if possible, before spool/inflight is cleared */
+        (void)hky_journal_flush(s->journal);
     schedule_inflight_forget(s->inflight);
     s->is_started = true;
     for (unsigned i = 0; i < s->n_workers; i++) {
@@ -263,7 +264,7 @@ void hky_schedule_start(struct hky_schedule *s)
     }
 }
 
-/* Accepted without a plan, or held: waits from the beginning. */
+/* It was accepted without a plan, or to be held: it waits from the beginning. */
 static void stop_at_once(struct hky_shard *sh, struct hky_recipient *r)
 {
     if (r->state == HKY_RCPT_HELD) {
@@ -272,14 +273,14 @@ static void stop_at_once(struct hky_shard *sh, struct hky_recipient *r)
     }
     char why[200];
     snprintf(why, sizeof why, "%s", r->reason != NULL ? r->reason : "no_route");
-    schedule_recipient_enter(sh, r, HKY_RCPT_QUEUED); /* news for the log */
+    schedule_recipient_enter(sh, r, HKY_RCPT_QUEUED); /* so that parking it is a change, which is logged */
     schedule_recipient_park(sh, r, why);
 }
 
 void hky_schedule_enqueue(struct hky_schedule *s, unsigned worker, struct hky_message *m)
 {
     struct hky_shard *sh = &s->shards[worker];
-    hky_message_ref(m); /* all of them may come to their end in here, or at other workers */
+    hky_message_ref(m); /* all recipients may end before this returns, here or at other workers */
     for (uint32_t i = 0; i < m->n_recipients; i++) {
         struct hky_recipient *r = &m->recipients[i];
         if (hky_recipient_state_is_final(r->state))
@@ -296,7 +297,7 @@ void hky_schedule_enqueue(struct hky_schedule *s, unsigned worker, struct hky_me
 
 /* ---- policy ---- */
 
-/* With the lock held: the relays of a new policy that let us in now, maybe, where they did not before. */
+/* Call it with the lock held. Finds relays that refused us and that may accept us under the new policy. */
 static void find_repaired(struct hky_schedule *s, const struct hky_policy *old, struct hky_map *out)
 {
     int64_t now_ms = hky_clock_elapsed_ms(s->clock);
@@ -391,5 +392,6 @@ void hky_schedule_stats(struct hky_schedule *s, struct hky_schedule_stats *out)
         out->notices += counter_get(&sh->n.notices);
         out->attempts += counter_get(&sh->n.attempts);
     }
-    out->queued += moving > 0 ? (uint64_t)moving : 0; /* read one after the other: below 0 for a moment */
+    /* the shards are read one after the other, so it may be below 0 for a moment */
+    out->queued += moving > 0 ? (uint64_t)moving : 0;
 }

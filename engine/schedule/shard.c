@@ -1,14 +1,14 @@
 /*
- * One worker's part: what is due by its clock, and what the whole schedule asks of it.
+ * One worker's part: it does what is due, and follows clock and policy when they are changed.
  */
 #include "internal.h"
 
 #define DUE_A_TICK   1024
-#define CLOCK_SET_MS 10000 /* less is how clocks are kept right */
+#define CLOCK_SET_MS 10000 /* less than this is ordinary adjustment */
 
 /* ---- due ---- */
 
-/* It waits in a lane and the time has come to ask whether it still should. */
+/* The time has come to ask whether a recipient should still wait in its lane. */
 static void give_up_waiting(struct hky_shard *sh, struct hky_recipient *r, int64_t now_ms)
 {
     if (now_ms >= r->expire_at_ms) {
@@ -24,7 +24,7 @@ static void give_up_waiting(struct hky_shard *sh, struct hky_recipient *r, int64
     if (is_over && schedule_recipient_leave_step(sh, r, reason))
         return;
     int64_t next_ms = end_ms > now_ms && end_ms < r->expire_at_ms ? end_ms : r->expire_at_ms;
-    /* it should go and cannot yet (the other way is full, too): asked again */
+    /* it should leave and cannot yet, because the other way is full, too: the question comes again in a minute */
     schedule_shard_set_due(sh, r, is_over && now_ms + 60000 < next_ms ? now_ms + 60000 : next_ms);
 }
 
@@ -39,7 +39,7 @@ static void on_due(struct hky_shard *sh, struct hky_recipient *r, int64_t now_ms
 
 /* ---- the wall clock was set ---- */
 
-/* What is counted from the wall clock, but is not a date: it is as long ago, and as far away, as it was before. */
+/* These are spans that are kept as times of the wall clock: after this they are as long as before. */
 static void move_times(struct hky_recipient *r, int64_t by_ms)
 {
     r->step_at_ms += r->step_at_ms != 0 ? by_ms : 0;
@@ -47,8 +47,8 @@ static void move_times(struct hky_recipient *r, int64_t by_ms)
     r->parked_at_ms += r->parked_at_ms != 0 ? by_ms : 0;
 }
 
-/* Everybody once: those who wait for a time keep waiting as long as they would have, but for who expires, which is a
- * date. A clock is set seldom, and slowly adjusted most of the time: this is for what stands out. */
+/* Goes over all recipients at once, which is rare: mostly clocks are adjusted slowly. Whoever waits for a time waits as
+ * long as before; only the time at which a recipient expires is a date, which stays. */
 static void on_clock_set(struct hky_shard *sh, int64_t by_ms)
 {
     struct hky_recipient *r;
@@ -116,7 +116,7 @@ int64_t hky_schedule_next_at(const struct hky_schedule *s)
 void hky_schedule_tick(struct hky_schedule *s, unsigned worker)
 {
     HKY_ASSERT(worker < s->n_workers);
-    s->shards[worker].next_sweep_ms = 0; /* paused lanes are looked at, too */
+    s->shards[worker].next_sweep_ms = 0; /* so that paused lanes are looked at, too */
     schedule_shard_tick(&s->shards[worker]);
 }
 

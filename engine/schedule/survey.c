@@ -1,8 +1,9 @@
 /*
- * Looking at every recipient of a shard, each once, in portions: between them the queue goes on, so that nobody waits
- * for an operator's question over a million. Nothing is pointed at between portions but the next one of a list, and
- * whoever takes that one out moves the pointer on. What was looked at carries the mark of the survey. Recipients move
- * from list to list meanwhile, so all lists are gone through again until nothing new turns up.
+ * A survey visits every recipient of a shard once, in portions. Mail goes on between two portions, so that it does not
+ * wait for an operator's question about a million recipients. Between two portions the survey keeps one pointer only,
+ * to the next recipient of a list; whoever takes that one out of its list moves the pointer on. A visited recipient
+ * carries the mark of the survey. Recipients move from list to list meanwhile, so the survey walks through all lists
+ * again until it finds no new one.
  */
 #include "internal.h"
 
@@ -35,7 +36,7 @@ void schedule_survey_on_leave(struct hky_shard *sh, const struct hky_recipient *
         sh->survey->next = recipients_next(r);
 }
 
-/* The next one that was not looked at, NULL: the portion or the phase is over. */
+/* The next one that was not visited; NULL: the portion or the phase is over. */
 static struct hky_recipient *next_in_list(struct survey *k, unsigned *n)
 {
     for (struct hky_recipient *r; *n < LOOKED_A_PORTION && (r = k->next) != NULL; ++*n) {
@@ -51,7 +52,7 @@ static struct hky_recipient *next_in_heap(struct survey *k, unsigned *n)
     for (struct hky_heap *h = &k->shard->due; *n < LOOKED_A_PORTION && k->at <= h->n; k->at++, ++*n) {
         struct hky_recipient *r = recipient_due(h->nodes[k->at]);
         if (own(r)->survey_mark != k->mark)
-            return r; /* `at` stays: what comes there when this one leaves is looked at, too */
+            return r; /* `at` stays, because another one comes to this index when this one leaves */
     }
     return NULL;
 }
@@ -64,13 +65,13 @@ static void survey_visit(struct survey *k, struct hky_recipient *r, int64_t now_
     k->each(k->ctx, k->shard, r, now_ms);
 }
 
-/* An expression of an operator may take as long for one recipient as a portion for all. */
+/* An operator's expression may take as long for one recipient as a whole portion should. */
 static bool is_time_over(int64_t began_ns)
 {
     return hky_mono_ns() - began_ns > PORTION_NS;
 }
 
-/* False: there are more. */
+/* False: there are more to visit. */
 static bool survey_visit_jobs(struct survey *k, int64_t now_ms, int64_t began_ns)
 {
     struct job *j;

@@ -1,14 +1,14 @@
 /*
- * Looking after lanes that nobody asks for work: idle ones go, and what a paused one holds goes on to other relays.
+ * Looking after lanes from time to time: idle ones are retired, and mail in paused ones moves to other relays.
  */
 #include "internal.h"
 
 #define IDLE_MS       (5 * 60 * 1000)
 #define IDLE_ROUND_MS (20 * 1000)
-#define PULL_LOOK     20000 /* recipients of a paused lane looked at in one sweep */
+#define PULL_LOOK     20000 /* so many recipients of a paused lane are looked at in one sweep */
 #define PULL_MOVE     512
 
-/* The same question to the plan, with the same answer: which steps may be taken depends on the author, too. */
+/* Their plan gives the same answer for both. Which steps may be taken depends on the author, too. */
 static bool are_alike(const struct hky_recipient *a, const struct hky_recipient *b)
 {
     return a->plan == b->plan && a->step == b->step &&
@@ -16,18 +16,18 @@ static bool are_alike(const struct hky_recipient *a, const struct hky_recipient 
             hky_str_eq(hky_message_fact(a->message, HKY_FACT_AUTHOR), hky_message_fact(b->message, HKY_FACT_AUTHOR)));
 }
 
-/* It came here because the relay of its step was drained, which is over, or is drained to another one by now. */
+/* It is in this lane because the relay of its step was drained to this one. Is that drain over, or to another relay? */
 static bool belongs_elsewhere(struct lane *l, const struct hky_recipient *r)
 {
     const struct hky_relay *relay = schedule_relay(l->shard->s, l->pub.policy, r->plan->steps[r->step].relay);
     return relay != NULL && relay != l->pub.relay;
 }
 
-/* What a paused lane holds goes on to relays that can take it now: they pull, nothing is pushed. */
+/* Mail in a paused lane moves to other relays, only as much as these can take now. */
 static void lane_pull(struct lane *l)
 {
     unsigned looked = 0, moved = 0;
-    const struct hky_recipient *stays = NULL; /* its plan and step are known to have no other way for its author */
+    const struct hky_recipient *stays = NULL; /* from its plan and step no other way is open to its author */
     for (int k = 0; k < HKY_RANK_N; k++) {
         struct scenario_queue *q = TAILQ_FIRST(&l->ranks[k].rotation), *q_next;
         for (; q != NULL; q = q_next) {
@@ -46,7 +46,7 @@ static void lane_pull(struct lane *l)
                 } else if (schedule_recipient_leave_step(l->shard, r, HKY_CLASS_PAUSED)) {
                     moved++;
                     if (next == NULL)
-                        break; /* q may be gone with its last one */
+                        break; /* q may have been freed with its last recipient */
                 } else {
                     stays = r;
                 }
@@ -57,14 +57,14 @@ static void lane_pull(struct lane *l)
         schedule_shard_request_turn(l->shard);
 }
 
-/* Drained lanes and those whose relay has another name now hand everything back to be dispatched again. */
+/* Does the mail of its relay go by another relay now? Then all of it is dispatched again. */
 static bool is_redirected(struct lane *l)
 {
     return __atomic_load_n(&l->shard->s->n_relay_states, __ATOMIC_ACQUIRE) > 0 &&
            schedule_relay(l->shard->s, l->pub.policy, l->pub.relay_name) != l->pub.relay;
 }
 
-/* What a breaker of own delivery knows is kept for an hour after it would have let the next one through. */
+/* The lane of a destination remembers its breaker for an hour after that would have let the next job through. */
 static bool is_forgettable(struct lane *l, int64_t now_ms)
 {
     if (__atomic_load_n(&l->own_gate.must_ask, __ATOMIC_ACQUIRE) == 0)

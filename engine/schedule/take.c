@@ -1,19 +1,19 @@
 /*
- * A lane and its connections: the next job, and what became of it.
+ * What deliver asks of a lane: the next job, and what becomes of it.
  */
 #include "internal.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 
-#define LOOKED_AT_MAX       64 /* recipients without a job in one call: then the loop gets its turn */
+#define LOOKED_AT_MAX       64 /* recipients looked at in one call without finding a job */
 #define IDLE_JOBS_MOST      64
-#define IDLE_JOB_RECIPIENTS 256 /* recipients; larger ones are not kept */
+#define IDLE_JOB_RECIPIENTS 256 /* jobs for more recipients are freed, not kept */
 #define FIT_LEAST           8
 #define GAP_FIRST_MS        250
 #define GAP_MOST_MS         60000
 #define NAMED_MOST_MS       (3600 * 1000)
-#define AGAIN_MOST_MS       (60 * 1000) /* a job that waits longer had better be a deferred one */
+#define AGAIN_MOST_MS       (60 * 1000) /* rather than wait longer, a job ends, and its recipients are deferred */
 
 /* ---- jobs ---- */
 
@@ -77,7 +77,7 @@ static bool is_lane_ready(struct lane *l, int64_t now_ms, int64_t *until_ms)
     if (schedule_lane_is_paused(l, until_ms))
         return false;
     if (l->n_jobs_max > 0 && l->n_jobs >= l->n_jobs_max) {
-        *until_ms = INT64_MAX; /* done wakes */
+        *until_ms = INT64_MAX; /* the end of a job wakes the lane */
         return false;
     }
     *until_ms = l->next_take_ms;
@@ -126,7 +126,8 @@ static bool has_recipient_in_sender(const struct hky_relay *relay, const struct 
     return envelope != NULL && strstr(envelope, "{rcpt}") != NULL;
 }
 
-/* How many of those behind r go along with it: same message, plan and step, hence the same identity. */
+/* How many recipients behind r can go in the same transaction: they have the same message, plan and step, and so the
+ * same identity. */
 static uint32_t count_peers(struct lane *l, struct hky_recipient *r, int64_t now_ms)
 {
     const struct hky_relay *relay = l->pub.relay;
@@ -145,7 +146,8 @@ static uint32_t count_peers(struct lane *l, struct hky_recipient *r, int64_t now
     return n;
 }
 
-/* Somebody at the head who cannot go now is dealt with; NULL: nobody left, or enough looked at. */
+/* The first recipient that can be sent. Those before it expire, get a new plan or leave their step. NULL: none is left,
+ * or enough were looked at. */
 static struct hky_recipient *next_candidate(struct lane *l, int64_t now_ms, struct hky_identity *identity,
                                             unsigned *looked)
 {
@@ -157,7 +159,7 @@ static struct hky_recipient *next_candidate(struct lane *l, int64_t now_ms, stru
             continue;
         }
         if (schedule_recipient_has_stale_plan(sh, r, now_ms)) {
-            sh->head_kept_in = l; /* behind the others it would be stale again when its turn comes, and never go */
+            sh->head_kept_in = l; /* as in turn.c: elsewhere its plan would be stale again */
             schedule_recipient_redispatch(sh, r);
             sh->head_kept_in = NULL;
             continue;
@@ -166,7 +168,7 @@ static struct hky_recipient *next_candidate(struct lane *l, int64_t now_ms, stru
         if (identity->is_allowed)
             return r;
         bool is_left = schedule_recipient_leave_step(sh, r, HKY_CLASS_SENDS_AS);
-        HKY_ASSERT(is_left); /* nothing changes by waiting: it goes on, fails, or a route's react holds it */
+        HKY_ASSERT(is_left); /* waiting would change nothing, so the plan always goes on, fails or holds it */
     }
     return NULL;
 }
@@ -326,7 +328,7 @@ static void pause_account(struct job *j, const struct hky_advance *a, const stru
     j->paused_sec = a->pause_account_sec;
     snprintf(why, sizeof why, "%s: %.90s", hky_class_name(o->class), o->reply.text);
     pthread_mutex_lock(&s->lock);
-    /* its own window, not that of the relay which the step names: that one may be drained to this */
+    /* the window of the relay that was used: the one that the step names may be drained to it */
     uint32_t window_sec = o->class == HKY_CLASS_QUOTA_EXHAUSTED ? schedule_plan_quota_window_sec(l->pub.relay) : 0;
     bool is_news = schedule_gate_pause(l->gate, o->retry_after_sec > 0 ? a->pause_account_sec : window_sec,
                                        o->class == HKY_CLASS_RELAY_AUTH, now_ms, why);
@@ -339,7 +341,7 @@ static void pause_account(struct job *j, const struct hky_advance *a, const stru
     }
 }
 
-/* By the wall clock. */
+/* The end of the pause of the lane, by the wall clock. */
 static int64_t gate_end(struct lane *l)
 {
     pthread_mutex_lock(&l->shard->s->lock);
@@ -358,7 +360,7 @@ static void count(struct hky_recipient *r, const struct hky_outcome *o, const st
     r->last_class = (uint8_t)o->class;
 }
 
-/* What an operator wanted while it was being sent. False: nothing. */
+/* Does what an operator asked for while it was being sent. False: nothing was asked for. */
 static bool apply_operator_action(struct hky_shard *sh, struct hky_recipient *r, const struct hky_outcome *o,
                                   const struct job *j)
 {
@@ -377,7 +379,7 @@ static void apply_advance(struct job *j, struct hky_recipient *r, const struct h
     struct hky_shard *sh = j->owner->shard;
     struct event_details n = {.outcome = o, .job = j, .text = a->why};
     if (own(r)->operator_action == HKY_QUEUE_HOLD && a->action == HKY_ACTION_NEXT)
-        schedule_recipient_enter_step(r, a->step, o->class, now_ms); /* released, it goes on there */
+        schedule_recipient_enter_step(r, a->step, o->class, now_ms); /* when it is released, it goes on there */
     if (a->action != HKY_ACTION_DONE && apply_operator_action(sh, r, o, j))
         return;
     switch (a->action) {
@@ -412,8 +414,8 @@ static void apply_advance(struct job *j, struct hky_recipient *r, const struct h
     }
 }
 
-/* Did the server let us in? A refusal at the greeting is an answer; no answer is a failure of the way there. What we
- * lack ourselves is neither. */
+/* Did we get through to the server? A refusal in its greeting counts as yes, no answer counts as no. Trouble of this
+ * machine says nothing about the server. */
 static void judge_connection(struct job *j, const struct hky_outcome *o)
 {
     if (o->reply.origin == HKY_ORIGIN_LOCAL && o->stage <= HKY_STAGE_CONNECT)

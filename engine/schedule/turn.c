@@ -1,7 +1,7 @@
 /*
- * The end of a shard's turn: the policy is asked about those who wait for it, recipients whose time has come are
- * dispatched, those of other workers are handed over, and lanes with work are woken. All in portions: connections get
- * their turn in between.
+ * The work at the end of a turn of the loop: the policy is asked about recipients that wait for it, recipients whose
+ * time has come are dispatched, those that belong to other workers are handed over, and lanes with mail are woken. All
+ * of it is done in portions, between which connections get their turn.
  */
 #include "internal.h"
 
@@ -10,14 +10,14 @@
 #define DISPATCHED_A_TURN 256
 #define ASKED_A_TURN      256
 
-/* One whose plan only grew old stays at the head of its lane; behind the others it would be old again when
- * its turn comes, and never go. */
+/* A recipient whose plan has only become too old goes back to the head of its lane. Behind the others its plan would be
+ * too old again when its turn comes, and it would never be sent. */
 static void ask(struct hky_shard *sh, struct hky_recipient *r)
 {
-    counter_add(&sh->n.moving, 1); /* it is never in nobody's count */
+    counter_add(&sh->n.moving, 1); /* it stays counted somewhere */
     schedule_undecided_begin_asking(sh, r);
-    if (!schedule_recipient_has_stale_plan(
-            sh, r, schedule_shard_now(sh))) /* a reload brought back the policy that had planned it */
+    /* a reload may have brought back the policy that had planned it */
+    if (!schedule_recipient_has_stale_plan(sh, r, schedule_shard_now(sh)))
         schedule_undecided_drop_decision(sh, r);
     sh->goes_to_head = r->plan != NULL && r->policy == (uint32_t)sh->policy->hash;
     schedule_recipient_dispatch(sh, r);
@@ -25,7 +25,7 @@ static void ask(struct hky_shard *sh, struct hky_recipient *r)
     counter_add(&sh->n.moving, -1);
 }
 
-/* As many as this turn has time for. True: there are more. */
+/* Asks about as many as this turn has time for. True: there are more. */
 static bool ask_undecided(struct hky_shard *sh)
 {
     struct hky_recipient *r;
@@ -62,7 +62,7 @@ static void hand_over_all(struct hky_shard *sh)
     sh->out_mask = 0;
 }
 
-/* Lanes of an older policy hand back what they hold, in portions. True: there is more. */
+/* The mail of retired lanes is dispatched again, in portions. True: there is more. */
 static bool empty_gone_lanes(struct hky_shard *sh)
 {
     unsigned moved = 0;
@@ -73,14 +73,14 @@ static bool empty_gone_lanes(struct hky_shard *sh)
             schedule_recipient_take_out(sh, r);
             schedule_recipient_list_for_dispatch(sh, r);
         }
-        moved += l->n_jobs == 0; /* to free one is work as well */
+        moved += l->n_jobs == 0; /* freeing a lane is work, too */
         schedule_lane_free_if_over(l);
     }
     return moved >= DISPATCHED_A_TURN;
 }
 
-/* Parked recipients are asked at once after a reload, which is what they wait for; those that are parked again stand
- * behind. True: there is more. */
+/* Parked recipients wait for a better policy, so it is asked about them soon after a reload. Those that are parked
+ * again go to the end of the list. True: there are more. */
 static bool ask_parked(struct hky_shard *sh)
 {
     struct hky_recipient *r;
@@ -94,7 +94,7 @@ static bool ask_parked(struct hky_shard *sh)
     return sh->n_to_ask > 0;
 }
 
-/* Those that stand there now: a wake may end in another one of the same lane, which is for the next turn. */
+/* Only those that are in the list now: a wake may lead to another one of the same lane, which is for the next turn. */
 static void wake_lanes(struct hky_shard *sh)
 {
     struct lane *l, *last = TAILQ_LAST(&sh->woken, lanes);
@@ -120,11 +120,11 @@ static void run_turn(struct hky_shard *sh)
         schedule_survey_on_leave(sh, r);
         recipients_remove(&sh->to_dispatch, r);
         schedule_recipient_dispatch(sh, r);
-        counter_add(&sh->n.moving, -1); /* only now: it is never in nobody's count */
+        counter_add(&sh->n.moving, -1); /* only now, so that it is always counted somewhere */
     }
     hand_over_all(sh);
     wake_lanes(sh);
-    hand_over_all(sh); /* a take may have found other homes */
+    hand_over_all(sh); /* while taking, a recipient may have been found to belong to another worker */
     if (is_more || !TAILQ_EMPTY(&sh->to_dispatch) || !TAILQ_EMPTY(&sh->woken))
         hky_loop_post(sh->loop, &sh->again_task); /* connections get their turn in between */
     else
@@ -154,7 +154,7 @@ static void take_inbox(struct hky_shard *sh, bool is_early)
     struct recipients in = TAILQ_HEAD_INITIALIZER(in);
     pthread_mutex_lock(&sh->inbox_lock);
     TAILQ_CONCAT(&in, &sh->inbox, link);
-    sh->is_inbox_posted = is_early && sh->is_inbox_posted; /* its task comes still, and may find nothing */
+    sh->is_inbox_posted = is_early && sh->is_inbox_posted; /* its task is still to run, and may find nothing */
     pthread_mutex_unlock(&sh->inbox_lock);
     for (struct hky_recipient *r; (r = recipients_first(&in)) != NULL;) {
         recipients_remove(&in, r);

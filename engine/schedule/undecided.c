@@ -1,23 +1,23 @@
 /*
- * Recipients about whom the policy has not decided yet. Some wait for a look-up; the others wait until the policy has
- * time for them: in one turn of the loop it is asked for a bounded time, so that other mail does not wait for a policy
- * that works long, or for one that is asked about many.
+ * Recipients about which the policy has not decided yet. Some wait for a look-up. The others wait until the policy has
+ * time for them: it works for a bounded time in one turn of the loop, so that other mail does not wait while it works
+ * long, or is asked about many recipients.
  */
 #include "internal.h"
 
 #include <stdio.h>
 
-#define POLICY_A_TURN_NS 2000000 /* accept may take about as much again: together 5 ms with the call that ends it */
+#define POLICY_A_TURN_NS 2000000 /* accept may take as much in the same turn; with the last call it is 5 ms */
 #define FEW_RECIPIENTS   8
-#define ANSWER_MOST_MS   (5 * 60 * 1000) /* every look-up has a deadline of its own, which is much shorter */
+#define ANSWER_MOST_MS   (5 * 60 * 1000) /* each look-up has its own deadline, which is much shorter */
 #define NEVER_MS         INT64_MAX
 
-/* What next_at_ms says of an undecided one; a later time: it waits for an answer, at most until then. */
+/* Marks in next_at_ms of an undecided recipient. With a later time it waits for an answer, at most until that time. */
 enum { IS_TO_ASK = 0, IS_ANSWERED = NO_TIME_MOST };
 
-/* Those who have their answer first: the room that their decisions take is what others wait for. Of the others,
- * messages with few recipients and those with many have their turns one after the other: a single mail does not stand
- * behind a thousand. */
+/* Recipients with an answer go first, because others wait for the room that their decisions take. Of the others,
+ * messages with few recipients and messages with many take turns: a single mail does not wait for a mailing of a
+ * thousand recipients. */
 static struct recipients *list_of(struct hky_shard *sh, const struct hky_recipient *r)
 {
     return r->next_at_ms == IS_ANSWERED                 ? &sh->answered
@@ -62,7 +62,7 @@ void schedule_undecided_take_out(struct hky_shard *sh, struct hky_recipient *r)
 {
     leave(sh, r);
     schedule_undecided_drop_decision(sh, r);
-    schedule_shard_request_turn(sh); /* another decision has room now */
+    schedule_shard_request_turn(sh); /* another decision may begin now */
 }
 
 bool schedule_shard_is_policy_time_over(const struct hky_shard *sh)
