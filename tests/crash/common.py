@@ -96,7 +96,7 @@ def queue_rows(spool):
 
 
 def retry_all(spool, **select):
-    return ask(spool, {"cmd": "queue", "action": "retry", "select": select or {"older": 0}, "dry_run": False, "limit": 0})
+    return ask(spool, {"cmd": "queue", "action": "retry", "select": select or {"all": True}, "dry_run": False, "limit": 0})
 
 
 def n_queued(spool):
