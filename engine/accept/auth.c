@@ -9,43 +9,43 @@
 
 #define SCRAM_ITERATIONS "4096"
 
-static void done(struct hky_session *s)
+static void done(struct accept_session *s)
 {
-    hky_auth_free(&s->auth);
+    accept_auth_free(&s->auth);
     if (s->state == HKY_SESSION_AUTH)
-        hky_session_enter(s, HKY_SESSION_READY);
+        accept_session_enter(s, HKY_SESSION_READY);
 }
 
-static void succeed(struct hky_session *s)
+static void succeed(struct accept_session *s)
 {
     s->user = s->auth->user;
     s->n_auth_failed = 0;
     done(s);
-    hky_session_reply(s, 235, "2.7.0", "logged in");
+    accept_session_reply(s, 235, "2.7.0", "logged in");
 }
 
 /* The refusal comes late: who tries passwords, or makes us compute SCRAM proofs, has few tries a second. */
-static void fail(struct hky_session *s)
+static void fail(struct accept_session *s)
 {
-    s->p.ops->note(s->p.ctx, "login_failed", hky_buf_str(&s->auth->name));
+    s->p.ops->warn(s->p.ctx, "login_failed", hky_buf_str(&s->auth->name));
     done(s);
     s->waits |= HKY_WAIT_PENALTY;
 }
 
-void hky_auth_refuse(struct hky_session *s)
+void accept_auth_refuse(struct accept_session *s)
 {
-    hky_session_error(s, 535, "5.7.8", "wrong user name or password");
+    accept_session_error(s, 535, "5.7.8", "wrong user name or password");
     if (++s->n_auth_failed >= s->p.policy->engine.bounds.auth_tries)
-        hky_session_close(s, "4.7.0", "too many failed logins");
+        accept_session_close(s, "4.7.0", "too many failed logins");
 }
 
-static void malformed(struct hky_session *s, const char *text)
+static void malformed(struct accept_session *s, const char *text)
 {
     done(s);
-    hky_session_error(s, 501, "5.5.2", "%s", text);
+    accept_session_error(s, 501, "5.5.2", "%s", text);
 }
 
-static void challenge(struct hky_session *s, struct hky_str data)
+static void challenge(struct accept_session *s, struct hky_str data)
 {
     struct hky_buf line;
 
@@ -54,12 +54,12 @@ static void challenge(struct hky_session *s, struct hky_str data)
     hky_buf_add_base64(&line, data);
     hky_buf_add_z(&line, "\r\n");
     s->p.ops->write(s->p.ctx, line.p, line.n);
-    hky_auth_wipe(&line);
+    accept_auth_wipe(&line);
 }
 
-static void ask_secret(struct hky_session *s)
+static void ask_secret(struct accept_session *s)
 {
-    struct hky_auth_dialogue *a = s->auth;
+    struct accept_auth_dialogue *a = s->auth;
     const struct hky_listen *listen = s->p.listen;
 
     HKY_ASSERT(listen->n_users > 0);
@@ -92,9 +92,9 @@ static bool has_control(struct hky_str s)
 }
 
 /* RFC 4616: [authzid] NUL authcid NUL passwd */
-static void on_plain(struct hky_session *s, struct hky_str data)
+static void on_plain(struct accept_session *s, struct hky_str data)
 {
-    struct hky_auth_dialogue *a = s->auth;
+    struct accept_auth_dialogue *a = s->auth;
     const char *first = memchr(data.p, '\0', data.n), *second = NULL;
     struct hky_str authzid, name, password;
 
@@ -120,9 +120,9 @@ static void on_plain(struct hky_session *s, struct hky_str data)
     ask_secret(s);
 }
 
-static void on_login(struct hky_session *s, struct hky_str data)
+static void on_login(struct accept_session *s, struct hky_str data)
 {
-    struct hky_auth_dialogue *a = s->auth;
+    struct accept_auth_dialogue *a = s->auth;
 
     if (a->stage == HKY_AUTH_FIRST) {
         if (data.n == 0 || has_control(data)) {
@@ -138,9 +138,9 @@ static void on_login(struct hky_session *s, struct hky_str data)
     ask_secret(s);
 }
 
-static void on_scram(struct hky_session *s, struct hky_str data)
+static void on_scram(struct accept_session *s, struct hky_str data)
 {
-    struct hky_auth_dialogue *a = s->auth;
+    struct accept_auth_dialogue *a = s->auth;
     char *out = NULL;
     size_t n = 0;
 
@@ -175,7 +175,7 @@ static void on_scram(struct hky_session *s, struct hky_str data)
     gsasl_free(out);
 }
 
-static void on_response(struct hky_session *s, struct hky_str data)
+static void on_response(struct accept_session *s, struct hky_str data)
 {
     switch (s->auth->mechanism) {
     case HKY_AUTH_PLAIN:
@@ -189,7 +189,7 @@ static void on_response(struct hky_session *s, struct hky_str data)
     }
 }
 
-static void decode_response(struct hky_session *s, struct hky_str base64)
+static void decode_response(struct accept_session *s, struct hky_str base64)
 {
     struct hky_buf data;
 
@@ -198,10 +198,10 @@ static void decode_response(struct hky_session *s, struct hky_str base64)
         malformed(s, "the response is not base64");
     else
         on_response(s, hky_str_of(data.p != NULL ? data.p : "", data.n));
-    hky_auth_wipe(&data);
+    accept_auth_wipe(&data);
 }
 
-void hky_auth_line(struct hky_session *s, struct hky_str line)
+void accept_auth_line(struct accept_session *s, struct hky_str line)
 {
     if (hky_str_eq(line, HKY_STR("*")))
         malformed(s, "login cancelled");
@@ -223,16 +223,16 @@ static enum hky_auth mechanism_of(struct hky_str name)
     return HKY_AUTH_NONE;
 }
 
-void hky_auth_begin(struct hky_session *s, struct hky_str arg)
+void accept_auth_begin(struct accept_session *s, struct hky_str arg)
 {
     const char *blank = memchr(arg.p, ' ', arg.n);
     struct hky_str name = hky_str_of(arg.p, blank != NULL ? (size_t)(blank - arg.p) : arg.n);
     struct hky_str initial = hky_str_trim(hky_str_of(arg.p + name.n, arg.n - name.n));
-    struct hky_auth_dialogue *a;
+    struct accept_auth_dialogue *a;
     enum hky_auth mechanism = mechanism_of(name);
 
     if (mechanism == HKY_AUTH_NONE) {
-        hky_session_error(s, 504, "5.5.4", "mechanism not offered; there are" HKY_AUTH_MECHANISMS);
+        accept_session_error(s, 504, "5.5.4", "mechanism not offered; there are" HKY_AUTH_MECHANISMS);
         return;
     }
     a = hky_calloc(1, sizeof *a);
@@ -241,11 +241,11 @@ void hky_auth_begin(struct hky_session *s, struct hky_str arg)
     hky_buf_init(&a->password, HKY_AUTH_RESPONSE_MAX);
     hky_buf_init(&a->challenge, HKY_AUTH_RESPONSE_MAX);
     s->auth = a;
-    hky_session_enter(s, HKY_SESSION_AUTH);
+    accept_session_enter(s, HKY_SESSION_AUTH);
     if (mechanism == HKY_AUTH_SCRAM_SHA_256) {
         if (s->p.sasl == NULL || gsasl_server_start(s->p.sasl->gsasl, "SCRAM-SHA-256", &a->scram) != GSASL_OK) {
             done(s);
-            hky_session_reply(s, 454, "4.7.0", "login is not possible at the moment");
+            accept_session_reply(s, 454, "4.7.0", "login is not possible at the moment");
             return;
         }
         gsasl_property_set(a->scram, GSASL_SCRAM_ITER, SCRAM_ITERATIONS);
@@ -258,14 +258,14 @@ void hky_auth_begin(struct hky_session *s, struct hky_str arg)
         challenge(s, mechanism == HKY_AUTH_LOGIN ? HKY_STR("Username:") : HKY_STR(""));
 }
 
-void hky_auth_secret(struct hky_session *s, struct hky_secret *secret)
+void accept_auth_secret(struct accept_session *s, struct hky_secret *secret)
 {
-    struct hky_auth_dialogue *a = s->auth;
+    struct accept_auth_dialogue *a = s->auth;
 
     if (secret == NULL) {
-        s->p.ops->note(s->p.ctx, "secret_missing", hky_str_z(a->user->name));
+        s->p.ops->warn(s->p.ctx, "secret_missing", hky_str_z(a->user->name));
         done(s);
-        hky_session_reply(s, 454, "4.7.0", "login is not possible at the moment");
+        accept_session_reply(s, 454, "4.7.0", "login is not possible at the moment");
         return;
     }
     if (a->mechanism == HKY_AUTH_SCRAM_SHA_256) {

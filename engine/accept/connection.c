@@ -14,101 +14,101 @@
 #define PENALTY_MS    1000       /* for a failed login */
 
 /* A client. `session` is the dialogue; here are its socket, deadlines and what it waits for. */
-struct hky_connection {
-    LIST_ENTRY(hky_connection) link;
-    struct hky_accept_worker *worker;
+struct accept_connection {
+    LIST_ENTRY(accept_connection) link;
+    struct accept_worker *worker;
     struct hky_stream *stream; /* NULL: closed */
     struct hky_policy *policy;
     struct hky_policy *next_policy; /* NULL, or what the session goes on by as soon as it is at rest */
     const struct hky_listen *listen;
-    struct hky_door *door;
-    struct hky_pending *pending;
-    struct hky_ask *ask;
+    struct accept_listener *listener;
+    struct accept_submission *submission;
+    struct accept_ask *ask;
     struct hky_timer again;
     struct hky_task gone;
-    struct hky_connection_peer peer;
+    struct accept_connection_peer peer;
     uint32_t seen_commands;
     uint8_t deadline; /* DEADLINE_ */
     bool is_greeted, is_paused;
     int64_t budget_ms, budget_at_ms; /* content: time left, as of */
-    struct hky_session session;
+    struct accept_session session;
 };
 enum { DEADLINE_NONE, DEADLINE_COMMAND, DEADLINE_CONTENT };
 
 /* A message on its way to the disk. */
-struct hky_pending {
+struct accept_submission {
     struct hky_submission submission;
-    LIST_ENTRY(hky_pending) link;
-    struct hky_accept_worker *worker;
-    struct hky_connection *connection; /* NULL: it went away */
+    LIST_ENTRY(accept_submission) link;
+    struct accept_worker *worker;
+    struct accept_connection *connection; /* NULL: it went away */
 };
 
 /* A secret asked for. */
-struct hky_ask {
-    LIST_ENTRY(hky_ask) link;
-    struct hky_connection *connection; /* NULL: it went away */
-    struct hky_policy *policy;         /* the reference to the secret lies in it */
+struct accept_ask {
+    LIST_ENTRY(accept_ask) link;
+    struct accept_connection *connection; /* NULL: it went away */
+    struct hky_policy *policy;            /* the reference to the secret lies in it */
 };
 
-static void connection_free(struct hky_connection *c)
+static void connection_free(struct accept_connection *c)
 {
     hky_timer_cancel(&c->again);
-    hky_session_fini(&c->session);
+    accept_session_fini(&c->session);
     hky_policy_unref(&c->policy);
     hky_policy_unref(&c->next_policy);
-    hky_door_unref(&c->door);
+    accept_listener_unref(&c->listener);
     free(c);
 }
 
 static void on_gone(struct hky_task *task)
 {
-    connection_free(HKY_CONTAINER(task, struct hky_connection, gone));
+    connection_free(HKY_CONTAINER(task, struct accept_connection, gone));
 }
 
 /* Idempotent. The memory goes at the end of the turn: the session may be in the middle of something. */
-static void connection_close(struct hky_connection *c)
+static void connection_close(struct accept_connection *c)
 {
     if (c->stream == NULL)
         return;
     hky_stream_close(&c->stream);
     hky_timer_cancel(&c->again);
-    if (c->pending != NULL)
-        c->pending->connection = NULL;
+    if (c->submission != NULL)
+        c->submission->connection = NULL;
     if (c->ask != NULL)
         c->ask->connection = NULL;
     LIST_REMOVE(c, link);
-    hky_client_leave(c->worker, &c->peer.addr);
+    accept_client_leave(c->worker, &c->peer.addr);
     c->gone.run = on_gone;
     hky_loop_defer(c->worker->loop, &c->gone);
 }
 
 /* The peer is gone. What the session holds (a big file) goes now: the rest may outlive the stage's other parts. */
-static void connection_lost(struct hky_connection *c)
+static void connection_lost(struct accept_connection *c)
 {
-    hky_session_fini(&c->session);
+    accept_session_fini(&c->session);
     connection_close(c);
 }
 
 /* --- deadlines --- */
 
-static void set_deadline(struct hky_connection *c, uint8_t kind, int64_t ms)
+static void set_deadline(struct accept_connection *c, uint8_t kind, int64_t ms)
 {
     c->deadline = kind;
     hky_stream_set_deadline(c->stream, ms);
 }
 
 /* Absolute: a command has command_ms from the one before; content has data_ms, of which every octet gives 2 ms back. */
-static void move_deadline(struct hky_connection *c, size_t n_read)
+static void move_deadline(struct accept_connection *c, size_t n_read)
 {
     const struct hky_bounds *bounds = &c->policy->engine.bounds;
-    const struct hky_session *s = &c->session;
+    const struct accept_session *s = &c->session;
 
     if (s->waits & ~(unsigned)(HKY_WAIT_TLS | HKY_WAIT_OUTPUT)) {
         if (c->deadline != DEADLINE_NONE)
             set_deadline(c, DEADLINE_NONE, 0);
         return;
     }
-    if (hky_session_is_content(s)) {
+    if (accept_session_is_content(s)) {
         int64_t now = hky_loop_now_ms(c->worker->loop);
         if (c->deadline != DEADLINE_CONTENT)
             c->budget_ms = bounds->data_ms;
@@ -126,7 +126,7 @@ static void move_deadline(struct hky_connection *c, size_t n_read)
 }
 
 /* The session went over to the new policy: the old one is no longer borrowed. */
-static void leave_old_policy(struct hky_connection *c)
+static void leave_old_policy(struct accept_connection *c)
 {
     if (c->next_policy == NULL || c->session.p.policy != c->next_policy)
         return;
@@ -137,7 +137,7 @@ static void leave_old_policy(struct hky_connection *c)
 }
 
 /* After anything happened to the session: stop reading, or go on. */
-static void settle(struct hky_connection *c, size_t n_read)
+static void settle(struct accept_connection *c, size_t n_read)
 {
     if (c->stream == NULL)
         return;
@@ -145,7 +145,7 @@ static void settle(struct hky_connection *c, size_t n_read)
     if (c->session.waits & HKY_WAIT_OUTPUT) {
         hky_stream_flush(c->stream);
         if (hky_stream_unsent(c->stream) <= UNSENT_MAX) {
-            hky_session_resume(&c->session, HKY_WAIT_OUTPUT);
+            accept_session_resume(&c->session, HKY_WAIT_OUTPUT);
             if (c->stream == NULL) /* going down, it was the end */
                 return;
             hky_stream_pause(c->stream); /* so that the commands left are offered again */
@@ -167,11 +167,11 @@ static void settle(struct hky_connection *c, size_t n_read)
 
 static void on_again(struct hky_timer *timer)
 {
-    struct hky_connection *c = HKY_CONTAINER(timer, struct hky_connection, again);
+    struct accept_connection *c = HKY_CONTAINER(timer, struct accept_connection, again);
 
     if (c->stream == NULL)
         return;
-    hky_session_resume(&c->session, HKY_WAIT_JOURNAL | HKY_WAIT_PENALTY);
+    accept_session_resume(&c->session, HKY_WAIT_JOURNAL | HKY_WAIT_PENALTY);
     settle(c, 0);
 }
 
@@ -179,7 +179,7 @@ static void on_again(struct hky_timer *timer)
 
 static void on_write(void *ctx, const char *p, size_t n)
 {
-    struct hky_connection *c = ctx;
+    struct accept_connection *c = ctx;
 
     if (c->stream == NULL)
         return;
@@ -190,28 +190,28 @@ static void on_write(void *ctx, const char *p, size_t n)
 
 static int64_t now_ms(void *ctx)
 {
-    struct hky_connection *c = ctx;
+    struct accept_connection *c = ctx;
 
     return hky_clock_now_ms(c->worker->accept->params.clock);
 }
 
 static uint64_t new_id(void *ctx)
 {
-    struct hky_connection *c = ctx;
+    struct accept_connection *c = ctx;
 
     return hky_id_next(hky_journal_ids(c->worker->accept->params.journal), now_ms(ctx));
 }
 
 static enum hky_err room(void *ctx, uint64_t size)
 {
-    struct hky_connection *c = ctx;
+    struct accept_connection *c = ctx;
 
     return hky_journal_room(c->worker->accept->params.journal, size);
 }
 
 static void on_refused(void *ctx, struct hky_str sender, struct hky_str rcpt, const char *reply)
 {
-    struct hky_connection *c = ctx;
+    struct accept_connection *c = ctx;
     struct hky_accept *a = c->worker->accept;
     char from[HKY_ADDRESS_MAX + 1], to[HKY_ADDRESS_MAX + 1];
 
@@ -231,9 +231,9 @@ static void on_refused(void *ctx, struct hky_str sender, struct hky_str rcpt, co
 
 static void on_durable(struct hky_submission *sub, const struct hky_durable *durable, enum hky_err result)
 {
-    struct hky_pending *p = HKY_CONTAINER(sub, struct hky_pending, submission);
-    struct hky_accept_worker *w = p->worker;
-    struct hky_connection *c = p->connection;
+    struct accept_submission *p = HKY_CONTAINER(sub, struct accept_submission, submission);
+    struct accept_worker *w = p->worker;
+    struct accept_connection *c = p->connection;
 
     LIST_REMOVE(p, link);
     if (result == HKY_OK) {
@@ -244,44 +244,44 @@ static void on_durable(struct hky_submission *sub, const struct hky_durable *dur
     }
     if (c == NULL)
         return;
-    c->pending = NULL;
-    hky_session_on_commit(&c->session, durable, result, sub->message->id);
+    c->submission = NULL;
+    accept_session_on_commit(&c->session, durable, result, sub->message->id);
     settle(c, 0);
 }
 
-static void pending_free(struct hky_submission *sub)
+static void submission_free(struct hky_submission *sub)
 {
-    free(HKY_CONTAINER(sub, struct hky_pending, submission));
+    free(HKY_CONTAINER(sub, struct accept_submission, submission));
 }
 
 static void submit(void *ctx, struct hky_handed_in *in)
 {
-    struct hky_connection *c = ctx;
-    struct hky_accept_worker *w = c->worker;
-    struct hky_pending *p = hky_calloc(1, sizeof *p);
+    struct accept_connection *c = ctx;
+    struct accept_worker *w = c->worker;
+    struct accept_submission *p = hky_calloc(1, sizeof *p);
 
     p->worker = w;
     p->connection = c;
     p->submission.done = on_durable;
-    p->submission.free = pending_free;
-    c->pending = p;
-    LIST_INSERT_HEAD(&w->pending, p, link);
+    p->submission.free = submission_free;
+    c->submission = p;
+    LIST_INSERT_HEAD(&w->submissions, p, link);
     hky_submit(&w->intake, &p->submission, in);
 }
 
 static void on_big_room(void *ctx)
 {
-    struct hky_connection *c = ctx;
+    struct accept_connection *c = ctx;
 
     if (c->stream == NULL)
         return;
-    hky_session_resume(&c->session, HKY_WAIT_BIG);
+    accept_session_resume(&c->session, HKY_WAIT_BIG);
     settle(c, 0);
 }
 
 static enum hky_err big_open(void *ctx, uint64_t id, void **out)
 {
-    struct hky_connection *c = ctx;
+    struct accept_connection *c = ctx;
     struct hky_accept *a = c->worker->accept;
     struct hky_big *big = NULL;
     enum hky_err err = hky_journal_big_open(a->params.journal, id, c->worker->loop, on_big_room, c, &big);
@@ -304,7 +304,7 @@ static void big_abort(void *ctx, void *big)
     hky_journal_big_abort(&file);
 }
 
-static void ask_free(struct hky_ask *ask)
+static void ask_free(struct accept_ask *ask)
 {
     LIST_REMOVE(ask, link);
     hky_policy_unref(&ask->policy);
@@ -313,14 +313,14 @@ static void ask_free(struct hky_ask *ask)
 
 static void on_secret(void *arg, struct hky_secret *secret, const struct hky_error *e)
 {
-    struct hky_ask *ask = arg;
-    struct hky_connection *c = ask->connection;
+    struct accept_ask *ask = arg;
+    struct accept_connection *c = ask->connection;
 
     if (c != NULL) {
         c->ask = NULL;
         if (secret == NULL && e != NULL)
             hky_log(c->worker->accept->params.log, HKY_LOG_ERROR, "login_secret", "%s", e->text);
-        hky_session_on_secret(&c->session, secret);
+        accept_session_on_secret(&c->session, secret);
         settle(c, 0);
     } else {
         hky_secret_unref(&secret);
@@ -330,9 +330,9 @@ static void on_secret(void *arg, struct hky_secret *secret, const struct hky_err
 
 static void ask_secret(void *ctx, const struct hky_secret_ref *ref)
 {
-    struct hky_connection *c = ctx;
+    struct accept_connection *c = ctx;
     struct hky_accept *a = c->worker->accept;
-    struct hky_ask *ask = hky_calloc(1, sizeof *ask);
+    struct accept_ask *ask = hky_calloc(1, sizeof *ask);
 
     ask->connection = c;
     ask->policy = hky_policy_ref(c->policy);
@@ -343,8 +343,8 @@ static void ask_secret(void *ctx, const struct hky_secret_ref *ref)
 
 static void start_tls(void *ctx)
 {
-    struct hky_connection *c = ctx;
-    struct hky_tls *tls = hky_door_tls(c->worker->accept, c->door);
+    struct accept_connection *c = ctx;
+    struct hky_tls *tls = accept_listener_tls(c->worker->accept, c->listener);
 
     if (tls == NULL) {
         connection_close(c);
@@ -359,15 +359,15 @@ static void on_close(void *ctx)
     connection_close(ctx);
 }
 
-static void on_note(void *ctx, const char *what, struct hky_str text)
+static void on_warn(void *ctx, const char *what, struct hky_str text)
 {
-    struct hky_connection *c = ctx;
+    struct accept_connection *c = ctx;
 
     hky_log(c->worker->accept->params.log, HKY_LOG_WARN, what, "client=%s text=\"" HKY_STR_FMT "\"", c->peer.text,
             HKY_STR_ARG(text));
 }
 
-static const struct hky_session_ops session_ops = {
+static const struct accept_session_ops session_ops = {
     .write = on_write,
     .now_ms = now_ms,
     .new_id = new_id,
@@ -379,15 +379,15 @@ static const struct hky_session_ops session_ops = {
     .secret = ask_secret,
     .start_tls = start_tls,
     .close = on_close,
-    .note = on_note,
+    .warn = on_warn,
     .refused = on_refused,
 };
 
 /* --- the stream --- */
 
-static void greet(struct hky_connection *c)
+static void greet(struct accept_connection *c)
 {
-    struct hky_session_params p = {
+    struct accept_session_params p = {
         .ops = &session_ops,
         .ctx = c,
         .policy = c->policy,
@@ -396,35 +396,35 @@ static void greet(struct hky_connection *c)
         .client = c->peer.text,
         .is_loopback = hky_in6_is_loopback(&c->peer.addr),
         .is_secure = hky_stream_is_secure(c->stream),
-        .is_allowed = hky_listen_allows(c->listen, &c->peer.addr),
+        .is_allowed = accept_listen_allows(c->listen, &c->peer.addr),
     };
 
-    hky_session_init(&c->session, &p);
+    accept_session_init(&c->session, &p);
     c->is_greeted = true;
     settle(c, 0);
 }
 
 static size_t on_data(void *ctx, const char *p, size_t n)
 {
-    struct hky_connection *c = ctx;
+    struct accept_connection *c = ctx;
     size_t used = 0;
 
     if (c->is_greeted)
-        used = hky_session_input(&c->session, p, n);
+        used = accept_session_input(&c->session, p, n);
     settle(c, n);
     return c->stream == NULL ? n : used;
 }
 
 static void on_event(void *ctx, enum hky_stream_event ev, const struct hky_error *e)
 {
-    struct hky_connection *c = ctx;
+    struct accept_connection *c = ctx;
 
     switch (ev) {
     case HKY_STREAM_CONNECTED:
         break;
     case HKY_STREAM_SECURED:
         if (c->is_greeted) {
-            hky_session_on_tls(&c->session);
+            accept_session_on_tls(&c->session);
             settle(c, 0);
         } else {
             greet(c);
@@ -438,7 +438,7 @@ static void on_event(void *ctx, enum hky_stream_event ev, const struct hky_error
         break;
     case HKY_STREAM_FAILED:
         if (e != NULL && e->code == HKY_E_TIMEOUT && c->is_greeted && c->session.state != HKY_SESSION_TLS)
-            hky_session_timeout(&c->session);
+            accept_session_timeout(&c->session);
         if (e != NULL)
             hky_log(c->worker->accept->params.log, HKY_LOG_DEBUG, "client_lost", "client=%s why=\"%s\"", c->peer.text,
                     e->text);
@@ -450,17 +450,17 @@ static void on_event(void *ctx, enum hky_stream_event ev, const struct hky_error
 static const struct hky_stream_ops stream_ops = {.on_data = on_data, .on_event = on_event};
 
 /* The listener as the policy in force describes it. */
-static const struct hky_listen *find_listen(const struct hky_policy *policy, const struct hky_door *door)
+static const struct hky_listen *find_listen(const struct hky_policy *policy, const struct accept_listener *listener)
 {
     for (uint32_t i = 0; i < policy->engine.n_listen; i++) {
         const struct hky_listen *l = &policy->engine.listen[i];
-        if (l->port == door->port && strcmp(l->addr, door->addr) == 0)
+        if (l->port == listener->port && strcmp(l->addr, listener->addr) == 0)
             return l;
     }
     return NULL;
 }
 
-void hky_connection_turn_away(int fd, enum hky_listen_tls tls)
+void accept_connection_turn_away(int fd, enum hky_listen_tls tls)
 {
     static const char line[] = "421 4.3.2 too many connections; try again later\r\n";
 
@@ -468,25 +468,25 @@ void hky_connection_turn_away(int fd, enum hky_listen_tls tls)
         (void)!send(fd, line, sizeof line - 1, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
-void hky_connection_new(struct hky_gate *gate, int fd, const struct hky_connection_peer *peer)
+void accept_connection_new(struct accept_socket *sock, int fd, const struct accept_connection_peer *peer)
 {
-    struct hky_accept_worker *w = gate->worker;
+    struct accept_worker *w = sock->worker;
     struct hky_policy *policy = w->accept->ops.policy(w->accept->ops.ctx, w->index);
-    const struct hky_listen *listen = find_listen(policy, gate->door);
+    const struct hky_listen *listen = find_listen(policy, sock->listener);
 
     if (listen == NULL || fd > w->accept->fd_most ||
-        !hky_client_enter(w->accept, &peer->addr, &policy->engine.bounds)) {
+        !accept_client_enter(w->accept, &peer->addr, &policy->engine.bounds)) {
         if (listen != NULL)
-            hky_connection_turn_away(fd, listen->tls);
+            accept_connection_turn_away(fd, listen->tls);
         close(fd);
         return;
     }
-    struct hky_connection *c = hky_calloc(1, sizeof *c);
+    struct accept_connection *c = hky_calloc(1, sizeof *c);
     c->worker = w;
     c->policy = hky_policy_ref(policy);
     c->listen = listen;
-    c->door = gate->door;
-    __atomic_add_fetch(&c->door->refs, 1, __ATOMIC_RELAXED);
+    c->listener = sock->listener;
+    __atomic_add_fetch(&c->listener->refs, 1, __ATOMIC_RELAXED);
     c->peer = *peer;
     hky_timer_init(&c->again, w->loop, on_again);
     LIST_INSERT_HEAD(&w->connections, c, link);
@@ -503,7 +503,7 @@ void hky_connection_new(struct hky_gate *gate, int fd, const struct hky_connecti
 }
 
 /* Of a session whose listener is gone: one that would take it as it is (the port moved), or NULL. */
-static const struct hky_listen *stand_in(const struct hky_policy *policy, const struct hky_connection *c)
+static const struct hky_listen *stand_in(const struct hky_policy *policy, const struct accept_connection *c)
 {
     const struct hky_user *user = c->session.user;
 
@@ -513,15 +513,15 @@ static const struct hky_listen *stand_in(const struct hky_policy *policy, const 
             if (strcmp(l->users[k].name, user->name) == 0)
                 return l;
         if (user == NULL &&
-            (hky_listen_allows(l, &c->peer.addr) || (l->n_users == 0 && hky_in6_is_loopback(&c->peer.addr))))
+            (accept_listen_allows(l, &c->peer.addr) || (l->n_users == 0 && hky_in6_is_loopback(&c->peer.addr))))
             return l;
     }
     return NULL;
 }
 
-static void take_policy(struct hky_connection *c, struct hky_policy *policy)
+static void take_policy(struct accept_connection *c, struct hky_policy *policy)
 {
-    const struct hky_listen *listen = find_listen(policy, c->door);
+    const struct hky_listen *listen = find_listen(policy, c->listener);
 
     if (listen == NULL && c->is_greeted)
         listen = stand_in(policy, c);
@@ -540,16 +540,16 @@ static void take_policy(struct hky_connection *c, struct hky_policy *policy)
     }
     hky_policy_unref(&c->next_policy);
     c->next_policy = hky_policy_ref(policy);
-    hky_session_take_policy(
+    accept_session_take_policy(
         &c->session,
-        &(struct hky_session_review){policy, listen, listen != NULL && hky_listen_allows(listen, &c->peer.addr)});
+        &(struct accept_session_review){policy, listen, listen != NULL && accept_listen_allows(listen, &c->peer.addr)});
     settle(c, 0);
 }
 
-void hky_connections_take_policy(struct hky_accept_worker *w)
+void accept_connection_take_policy(struct accept_worker *w)
 {
     struct hky_policy *policy = w->accept->ops.policy(w->accept->ops.ctx, w->index);
-    struct hky_connection *c, *next;
+    struct accept_connection *c, *next;
 
     for (c = LIST_FIRST(&w->connections); c != NULL; c = next) {
         next = LIST_NEXT(c, link);
@@ -557,36 +557,36 @@ void hky_connections_take_policy(struct hky_accept_worker *w)
     }
 }
 
-void hky_connections_drain(struct hky_accept_worker *w)
+void accept_connection_drain(struct accept_worker *w)
 {
-    struct hky_connection *c, *next;
+    struct accept_connection *c, *next;
 
     for (c = LIST_FIRST(&w->connections); c != NULL; c = next) {
         next = LIST_NEXT(c, link);
         if (c->is_greeted)
-            hky_session_drain(&c->session);
+            accept_session_drain(&c->session);
         else
             connection_close(c);
     }
 }
 
-void hky_connections_free(struct hky_accept_worker *w)
+void accept_connection_free(struct accept_worker *w)
 {
-    struct hky_connection *c;
-    struct hky_pending *p;
-    struct hky_ask *ask;
+    struct accept_connection *c;
+    struct accept_submission *p;
+    struct accept_ask *ask;
 
     while ((ask = LIST_FIRST(&w->asks)) != NULL) /* their answers can no longer come */
         ask_free(ask);
     while ((c = LIST_FIRST(&w->connections)) != NULL) {
         hky_stream_close(&c->stream);
         LIST_REMOVE(c, link);
-        if (c->pending != NULL)
-            c->pending->connection = NULL;
+        if (c->submission != NULL)
+            c->submission->connection = NULL;
         connection_free(c);
     }
     /* Only after a stop without drain: the journal still holds these and will post them to a loop that has stopped, so
      * their memory stays. What it makes durable is sent after the next start. */
-    while ((p = LIST_FIRST(&w->pending)) != NULL)
+    while ((p = LIST_FIRST(&w->submissions)) != NULL)
         LIST_REMOVE(p, link);
 }

@@ -13,57 +13,57 @@
 #include <pthread.h>
 #include <sys/queue.h>
 
-struct hky_door;
-struct hky_connection;
-struct hky_pending;
-struct hky_ask;
+struct accept_listener;
+struct accept_connection;
+struct accept_submission;
+struct accept_ask;
 
 /* One worker's part; touched on its loop only, but for the counters. */
-struct hky_accept_worker {
+struct accept_worker {
     struct hky_accept *accept;
     unsigned index;
     struct hky_loop *loop;
-    struct hky_sasl *sasl;
+    struct accept_sasl *sasl;
     struct hky_intake intake; /* its journal may come later */
-    LIST_HEAD(, hky_connection) connections;
-    LIST_HEAD(, hky_pending) pending; /* submitted, not yet durable; may outlive their connections */
-    LIST_HEAD(, hky_ask) asks;        /* secrets asked for; may outlive their connections */
-    LIST_HEAD(, hky_gate) gates;
+    LIST_HEAD(, accept_connection) connections;
+    LIST_HEAD(, accept_submission) submissions; /* submitted, not yet durable; may outlive their connections */
+    LIST_HEAD(, accept_ask) asks;               /* secrets asked for; may outlive their connections */
+    LIST_HEAD(, accept_socket) sockets;
     uint64_t n_connections; /* this one and the following: atomic */
     uint64_t sessions_total, messages, recipients, refused;
     bool is_draining;
 };
 
-/* A door at one worker. */
-struct hky_gate {
-    LIST_ENTRY(hky_gate) link;
-    struct hky_accept_worker *worker;
-    struct hky_door *door;
+/* A listener at one worker. */
+struct accept_socket {
+    LIST_ENTRY(accept_socket) link;
+    struct accept_worker *worker;
+    struct accept_listener *listener;
     struct hky_acceptor *acceptor;
     int fd;
 };
 
-/* One address that is listened on; counted: accept's list, gates, connections. */
-struct hky_door {
+/* One address that is listened on; counted: accept's list, sockets, connections. */
+struct accept_listener {
     int refs; /* atomic */
     char addr[64];
     uint16_t port, bound_port;
     enum hky_listen_tls tls_mode; /* for the log; sessions go by their policy */
     struct hky_tls *tls;          /* under accept->lock: a reload may bring a new certificate */
-    int *fds;                     /* one a worker, until its gate takes it; -1 taken */
+    int *fds;                     /* one a worker, until its socket takes it; -1 taken */
     bool is_kept;                 /* mark during a reload */
 };
 
 struct hky_accept {
     struct hky_accept_params params;
     struct hky_accept_ops ops;
-    struct hky_accept_worker *workers;
-    struct hky_door **doors; /* the engine's thread */
-    unsigned n_doors;
+    struct accept_worker *workers;
+    struct accept_listener **listeners; /* the engine's thread */
+    unsigned n_listeners;
     bool is_started;
     int fd_most;            /* the quarter of the descriptors above this is left to deliveries, files and operators */
     uint64_t n_connections; /* all; atomic */
-    pthread_mutex_t lock;   /* clients, doors' tls */
+    pthread_mutex_t lock;   /* clients, listeners' tls */
     struct hky_map clients; /* address or network -> number of connections */
     void (*drained)(void *ctx);
     void *drained_ctx;
@@ -75,36 +75,36 @@ struct hky_accept {
 };
 
 /* connection.c */
-struct hky_connection_peer {
+struct accept_connection_peer {
     char text[46];
     struct in6_addr addr; /* v4 as v4-mapped */
 };
-void hky_connection_new(struct hky_gate *gate, int fd, const struct hky_connection_peer *peer);
-void hky_connection_turn_away(int fd, enum hky_listen_tls tls); /* 421 where the client can read it; fd stays open */
-void hky_connections_take_policy(struct hky_accept_worker *w);  /* a new one is in force at the worker */
-void hky_connections_drain(struct hky_accept_worker *w);
-void hky_connections_free(struct hky_accept_worker *w); /* the loop has stopped */
+void accept_connection_new(struct accept_socket *sock, int fd, const struct accept_connection_peer *peer);
+void accept_connection_turn_away(int fd, enum hky_listen_tls tls); /* 421 where the client can read it; fd stays open */
+void accept_connection_take_policy(struct accept_worker *w);       /* a new one is in force at the worker */
+void accept_connection_drain(struct accept_worker *w);
+void accept_connection_free(struct accept_worker *w); /* the loop has stopped */
 
 /* networks.c: pure */
-bool hky_listen_allows(const struct hky_listen *l, const struct in6_addr *client);
+bool accept_listen_allows(const struct hky_listen *l, const struct in6_addr *client);
 /* Do the networks together hold a large part of the world, in however many pieces it is written? */
-bool hky_allow_is_everyone(const struct hky_cidr *allow, uint32_t n);
+bool accept_allow_is_everyone(const struct hky_cidr *allow, uint32_t n);
 
 /* sockets.c */
-void hky_peer_of(const struct sockaddr_storage *from, struct hky_connection_peer *peer);
+void accept_peer_of(const struct sockaddr_storage *from, struct accept_connection_peer *peer);
 /* No open relay, no passwords in clear beyond loopback: HKY_E_CONFIG with file:line and what to do. */
-enum hky_err hky_listen_check(const struct hky_listen *l, struct hky_error *e);
-enum hky_err hky_listen_certificate(const struct hky_policy *policy, const struct hky_listen *l, struct hky_tls **out,
-                                    struct hky_error *e); /* NULL for a plain one */
-/* Fills door->fds, one a worker; on failure some may be open. */
-enum hky_err hky_door_sockets(struct hky_accept *a, const struct hky_listen *l, struct hky_door *door,
-                              struct hky_error *e);
+enum hky_err accept_listen_check(const struct hky_listen *l, struct hky_error *e);
+enum hky_err accept_listen_certificate(const struct hky_policy *policy, const struct hky_listen *l,
+                                       struct hky_tls **out, struct hky_error *e); /* NULL for a plain one */
+/* Fills listener->fds, one a worker; on failure some may be open. */
+enum hky_err accept_listener_sockets(struct hky_accept *a, const struct hky_listen *l, struct accept_listener *listener,
+                                     struct hky_error *e);
 
 /* listener.c */
-void hky_door_unref(struct hky_door **door);
-struct hky_tls *hky_door_tls(struct hky_accept *a, struct hky_door *door); /* counted */
+void accept_listener_unref(struct accept_listener **listener);
+struct hky_tls *accept_listener_tls(struct hky_accept *a, struct accept_listener *listener); /* counted */
 /* Counts a client; one that holds a /64 of IPv6 is one client. false: there are too many. */
-bool hky_client_enter(struct hky_accept *a, const struct in6_addr *client, const struct hky_bounds *bounds);
-void hky_client_leave(struct hky_accept_worker *w, const struct in6_addr *client); /* also tells a drain */
+bool accept_client_enter(struct hky_accept *a, const struct in6_addr *client, const struct hky_bounds *bounds);
+void accept_client_leave(struct accept_worker *w, const struct in6_addr *client); /* also tells a drain */
 
 #endif

@@ -9,106 +9,107 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-/* --- doors --- */
+/* --- listeners --- */
 
-static void close_sockets(struct hky_accept *a, struct hky_door *door)
+static void close_sockets(struct hky_accept *a, struct accept_listener *listener)
 {
     for (unsigned i = 0; i < a->params.n_workers; i++) {
-        if (door->fds[i] >= 0)
-            close(door->fds[i]);
-        door->fds[i] = -1;
+        if (listener->fds[i] >= 0)
+            close(listener->fds[i]);
+        listener->fds[i] = -1;
     }
 }
 
-static enum hky_err door_open(struct hky_accept *a, const struct hky_policy *policy, const struct hky_listen *l,
-                              struct hky_door **out, struct hky_error *e)
+static enum hky_err listener_open(struct hky_accept *a, const struct hky_policy *policy, const struct hky_listen *l,
+                                  struct accept_listener **out, struct hky_error *e)
 {
-    enum hky_err err = hky_listen_check(l, e);
+    enum hky_err err = accept_listen_check(l, e);
     struct hky_tls *tls = NULL;
 
     *out = NULL;
     if (err == HKY_OK)
-        err = hky_listen_certificate(policy, l, &tls, e);
+        err = accept_listen_certificate(policy, l, &tls, e);
     if (err != HKY_OK)
         return err;
-    struct hky_door *door = hky_calloc(1, sizeof *door);
-    door->refs = 1;
-    door->tls = tls;
-    door->tls_mode = l->tls;
-    door->port = l->port;
-    snprintf(door->addr, sizeof door->addr, "%s", l->addr);
-    door->fds = hky_calloc(a->params.n_workers, sizeof *door->fds);
+    struct accept_listener *listener = hky_calloc(1, sizeof *listener);
+    listener->refs = 1;
+    listener->tls = tls;
+    listener->tls_mode = l->tls;
+    listener->port = l->port;
+    snprintf(listener->addr, sizeof listener->addr, "%s", l->addr);
+    listener->fds = hky_calloc(a->params.n_workers, sizeof *listener->fds);
     for (unsigned i = 0; i < a->params.n_workers; i++)
-        door->fds[i] = -1;
-    err = hky_door_sockets(a, l, door, e);
+        listener->fds[i] = -1;
+    err = accept_listener_sockets(a, l, listener, e);
     if (err != HKY_OK) {
-        close_sockets(a, door);
-        hky_door_unref(&door);
+        close_sockets(a, listener);
+        accept_listener_unref(&listener);
         return err;
     }
-    *out = door;
+    *out = listener;
     return HKY_OK;
 }
 
-static void accept_add(struct hky_accept *a, struct hky_door *door)
+static void accept_add(struct hky_accept *a, struct accept_listener *listener)
 {
-    a->doors = hky_realloc(a->doors, (a->n_doors + 1) * sizeof *a->doors);
-    a->doors[a->n_doors++] = door;
+    a->listeners = hky_realloc(a->listeners, (a->n_listeners + 1) * sizeof *a->listeners);
+    a->listeners[a->n_listeners++] = listener;
 }
 
 /* --- taking connections --- */
 
 static void on_taken(void *ctx, int fd, const struct sockaddr_storage *from)
 {
-    struct hky_connection_peer peer = {0};
+    struct accept_connection_peer peer = {0};
 
-    hky_peer_of(from, &peer);
-    hky_connection_new(ctx, fd, &peer);
+    accept_peer_of(from, &peer);
+    accept_connection_new(ctx, fd, &peer);
 }
 
 static void on_no_descriptor(void *ctx, int fd, int sys, bool is_first)
 {
-    struct hky_gate *gate = ctx;
-    struct hky_accept *a = gate->worker->accept;
+    struct accept_socket *sock = ctx;
+    struct hky_accept *a = sock->worker->accept;
 
     if (fd >= 0)
-        hky_connection_turn_away(fd, gate->door->tls_mode);
+        accept_connection_turn_away(fd, sock->listener->tls_mode);
     if (is_first)
         hky_log(a->params.log, HKY_LOG_ERROR, "descriptors",
                 "worker=%u port=%u why=\"%s\" what=\"clients are turned away; raise LimitNOFILE or lower "
                 "bounds.connections\"",
-                gate->worker->index, gate->door->bound_port, strerror(sys));
+                sock->worker->index, sock->listener->bound_port, strerror(sys));
 }
 
 static const struct hky_acceptor_ops acceptor_ops = {.taken = on_taken, .refused = on_no_descriptor};
 
-static void gate_close(struct hky_gate *gate)
+static void socket_close(struct accept_socket *sock)
 {
-    LIST_REMOVE(gate, link);
-    hky_acceptor_free(&gate->acceptor);
-    close(gate->fd);
-    hky_door_unref(&gate->door);
-    free(gate);
+    LIST_REMOVE(sock, link);
+    hky_acceptor_free(&sock->acceptor);
+    close(sock->fd);
+    accept_listener_unref(&sock->listener);
+    free(sock);
 }
 
 /* --- orders to workers --- */
 
 struct order {
     struct hky_task task;
-    struct hky_accept_worker *worker;
-    struct hky_door *door;  /* counted */
-    LIST_ENTRY(order) link; /* accept->orders, until it is run: a loop may end before that */
+    struct accept_worker *worker;
+    struct accept_listener *listener; /* counted */
+    LIST_ENTRY(order) link;           /* accept->orders, until it is run: a loop may end before that */
 };
 
-static void post(struct hky_accept *a, unsigned worker, struct hky_door *door, void (*run)(struct hky_task *))
+static void post(struct hky_accept *a, unsigned worker, struct accept_listener *listener,
+                 void (*run)(struct hky_task *))
 {
     struct order *o = hky_calloc(1, sizeof *o);
 
     o->task.run = run;
     o->worker = &a->workers[worker];
-    o->door = door;
-    if (door != NULL)
-        __atomic_add_fetch(&door->refs, 1, __ATOMIC_RELAXED);
+    o->listener = listener;
+    if (listener != NULL)
+        __atomic_add_fetch(&listener->refs, 1, __ATOMIC_RELAXED);
     pthread_mutex_lock(&a->lock);
     LIST_INSERT_HEAD(&a->orders, o, link);
     pthread_mutex_unlock(&a->lock);
@@ -130,28 +131,28 @@ static struct order *order_of(struct hky_task *task)
 static void run_open(struct hky_task *task)
 {
     struct order *o = order_of(task);
-    struct hky_gate *gate = hky_calloc(1, sizeof *gate);
+    struct accept_socket *sock = hky_calloc(1, sizeof *sock);
 
-    gate->worker = o->worker;
-    gate->door = o->door; /* the order's reference */
-    gate->fd = o->door->fds[o->worker->index];
-    o->door->fds[o->worker->index] = -1;
-    LIST_INSERT_HEAD(&o->worker->gates, gate, link);
-    gate->acceptor = hky_acceptor_new(o->worker->loop, gate->fd, &acceptor_ops, gate);
+    sock->worker = o->worker;
+    sock->listener = o->listener; /* the order's reference */
+    sock->fd = o->listener->fds[o->worker->index];
+    o->listener->fds[o->worker->index] = -1;
+    LIST_INSERT_HEAD(&o->worker->sockets, sock, link);
+    sock->acceptor = hky_acceptor_new(o->worker->loop, sock->fd, &acceptor_ops, sock);
     free(o);
 }
 
 static void run_close(struct hky_task *task)
 {
     struct order *o = order_of(task);
-    struct hky_gate *gate, *next;
+    struct accept_socket *sock, *next;
 
-    for (gate = LIST_FIRST(&o->worker->gates); gate != NULL; gate = next) {
-        next = LIST_NEXT(gate, link);
-        if (gate->door == o->door)
-            gate_close(gate);
+    for (sock = LIST_FIRST(&o->worker->sockets); sock != NULL; sock = next) {
+        next = LIST_NEXT(sock, link);
+        if (sock->listener == o->listener)
+            socket_close(sock);
     }
-    hky_door_unref(&o->door);
+    accept_listener_unref(&o->listener);
     free(o);
 }
 
@@ -159,20 +160,20 @@ static void run_review(struct hky_task *task)
 {
     struct order *o = order_of(task);
 
-    hky_connections_take_policy(o->worker);
+    accept_connection_take_policy(o->worker);
     free(o);
 }
 
 static void run_drain(struct hky_task *task)
 {
     struct order *o = order_of(task);
-    struct hky_accept_worker *w = o->worker;
+    struct accept_worker *w = o->worker;
     struct hky_accept *a = w->accept;
 
     free(o);
-    while (!LIST_EMPTY(&w->gates))
-        gate_close(LIST_FIRST(&w->gates));
-    hky_connections_drain(w);
+    while (!LIST_EMPTY(&w->sockets))
+        socket_close(LIST_FIRST(&w->sockets));
+    accept_connection_drain(w);
     w->is_draining = true;
     if (w->n_connections == 0 && __atomic_sub_fetch(&a->n_draining, 1, __ATOMIC_ACQ_REL) == 0)
         hky_loop_post(a->params.loops[0], &a->drain_check);
@@ -231,11 +232,11 @@ static struct hky_accept *accept_alloc(const struct hky_accept_params *p)
     a->drain_check.run = on_drained;
     a->workers = hky_calloc(p->n_workers, sizeof *a->workers);
     for (unsigned i = 0; i < p->n_workers; i++) {
-        struct hky_accept_worker *w = &a->workers[i];
+        struct accept_worker *w = &a->workers[i];
         w->accept = a;
         w->index = i;
         w->loop = p->loops[i];
-        w->sasl = hky_sasl_new();
+        w->sasl = accept_sasl_new();
         w->intake = (struct hky_intake){.worker = i,
                                         .loop = w->loop,
                                         .journal = p->journal,
@@ -245,9 +246,9 @@ static struct hky_accept *accept_alloc(const struct hky_accept_params *p)
                                         .enqueue = a->ops.enqueue,
                                         .event = a->ops.event};
         LIST_INIT(&w->connections);
-        LIST_INIT(&w->pending);
+        LIST_INIT(&w->submissions);
         LIST_INIT(&w->asks);
-        LIST_INIT(&w->gates);
+        LIST_INIT(&w->sockets);
     }
     return a;
 }
@@ -259,26 +260,26 @@ enum hky_err hky_accept_new(const struct hky_accept_params *p, const struct hky_
 
     *out = NULL;
     for (uint32_t i = 0; i < policy->engine.n_listen; i++) {
-        struct hky_door *door;
-        enum hky_err err = door_open(a, policy, &policy->engine.listen[i], &door, e);
+        struct accept_listener *listener;
+        enum hky_err err = listener_open(a, policy, &policy->engine.listen[i], &listener, e);
         if (err != HKY_OK) {
             hky_accept_free(&a);
             return err;
         }
-        accept_add(a, door);
+        accept_add(a, listener);
     }
     *out = a;
     return HKY_OK;
 }
 
-static void door_start(struct hky_accept *a, struct hky_door *door)
+static void listener_start(struct hky_accept *a, struct accept_listener *listener)
 {
     for (unsigned i = 0; i < a->params.n_workers; i++)
-        post(a, i, door, run_open);
-    hky_log(a->params.log, HKY_LOG_INFO, "listening", "addr=%s port=%u tls=%s", door->addr, door->bound_port,
-            door->tls_mode == HKY_LISTEN_PLAIN      ? "none"
-            : door->tls_mode == HKY_LISTEN_STARTTLS ? "starttls"
-                                                    : "implicit");
+        post(a, i, listener, run_open);
+    hky_log(a->params.log, HKY_LOG_INFO, "listening", "addr=%s port=%u tls=%s", listener->addr, listener->bound_port,
+            listener->tls_mode == HKY_LISTEN_PLAIN      ? "none"
+            : listener->tls_mode == HKY_LISTEN_STARTTLS ? "starttls"
+                                                        : "implicit");
 }
 
 void hky_accept_set_journal(struct hky_accept *a, struct hky_journal *journal)
@@ -296,16 +297,16 @@ void hky_accept_start(struct hky_accept *a)
     a->fd_most = getrlimit(RLIMIT_NOFILE, &lim) == 0 && lim.rlim_cur < INT_MAX ? (int)(lim.rlim_cur - lim.rlim_cur / 4)
                                                                                : INT_MAX;
     a->is_started = true;
-    for (unsigned i = 0; i < a->n_doors; i++)
-        door_start(a, a->doors[i]);
+    for (unsigned i = 0; i < a->n_listeners; i++)
+        listener_start(a, a->listeners[i]);
 }
 
 /* A listener whose kind of TLS changes is the same socket. */
-static struct hky_door *find_door(struct hky_accept *a, const struct hky_listen *l)
+static struct accept_listener *find_listener(struct hky_accept *a, const struct hky_listen *l)
 {
-    for (unsigned i = 0; i < a->n_doors; i++)
-        if (a->doors[i]->port == l->port && strcmp(a->doors[i]->addr, l->addr) == 0)
-            return a->doors[i];
+    for (unsigned i = 0; i < a->n_listeners; i++)
+        if (a->listeners[i]->port == l->port && strcmp(a->listeners[i]->addr, l->addr) == 0)
+            return a->listeners[i];
     return NULL;
 }
 
@@ -315,8 +316,8 @@ struct hky_accept_change {
     const struct hky_policy *policy;
     uint32_t n;
     struct change_item {
-        struct hky_door *kept, *opened; /* one of them */
-        struct hky_tls *tls;            /* of the kept one */
+        struct accept_listener *kept, *opened; /* one of them */
+        struct hky_tls *tls;                   /* of the kept one */
     } items[];
 };
 
@@ -332,7 +333,7 @@ void hky_accept_abandon(struct hky_accept *a, struct hky_accept_change **pchange
         hky_tls_unref(&item->tls);
         if (item->opened != NULL)
             close_sockets(a, item->opened);
-        hky_door_unref(&item->opened);
+        accept_listener_unref(&item->opened);
     }
     free(change);
 }
@@ -349,11 +350,11 @@ enum hky_err hky_accept_prepare(struct hky_accept *a, const struct hky_policy *p
         const struct hky_listen *l = &policy->engine.listen[i];
         struct change_item *item = &change->items[i];
         change->n = i + 1;
-        item->kept = find_door(a, l);
+        item->kept = find_listener(a, l);
         if (item->kept == NULL)
-            err = door_open(a, policy, l, &item->opened, e);
-        else if ((err = hky_listen_check(l, e)) == HKY_OK)
-            err = hky_listen_certificate(policy, l, &item->tls, e);
+            err = listener_open(a, policy, l, &item->opened, e);
+        else if ((err = accept_listen_check(l, e)) == HKY_OK)
+            err = accept_listen_certificate(policy, l, &item->tls, e);
     }
     if (err != HKY_OK)
         hky_accept_abandon(a, &change);
@@ -361,21 +362,21 @@ enum hky_err hky_accept_prepare(struct hky_accept *a, const struct hky_policy *p
     return err;
 }
 
-static void close_dropped_doors(struct hky_accept *a)
+static void close_dropped_listeners(struct hky_accept *a)
 {
     unsigned n_kept = 0;
 
-    for (unsigned i = 0; i < a->n_doors; i++) {
-        struct hky_door *door = a->doors[i];
-        if (door->is_kept) {
-            a->doors[n_kept++] = door;
+    for (unsigned i = 0; i < a->n_listeners; i++) {
+        struct accept_listener *listener = a->listeners[i];
+        if (listener->is_kept) {
+            a->listeners[n_kept++] = listener;
             continue;
         }
         for (unsigned w = 0; w < a->params.n_workers; w++)
-            post(a, w, door, run_close);
-        hky_door_unref(&door);
+            post(a, w, listener, run_close);
+        accept_listener_unref(&listener);
     }
-    a->n_doors = n_kept;
+    a->n_listeners = n_kept;
 }
 
 void hky_accept_commit(struct hky_accept *a, struct hky_accept_change **pchange)
@@ -383,27 +384,27 @@ void hky_accept_commit(struct hky_accept *a, struct hky_accept_change **pchange)
     struct hky_accept_change *change = *pchange;
 
     *pchange = NULL;
-    for (unsigned i = 0; i < a->n_doors; i++)
-        a->doors[i]->is_kept = false;
+    for (unsigned i = 0; i < a->n_listeners; i++)
+        a->listeners[i]->is_kept = false;
     for (uint32_t i = 0; i < change->n; i++) {
-        struct hky_door *door = change->items[i].kept;
-        if (door == NULL)
+        struct accept_listener *listener = change->items[i].kept;
+        if (listener == NULL)
             continue;
-        door->is_kept = true;
-        door->tls_mode = change->policy->engine.listen[i].tls;
+        listener->is_kept = true;
+        listener->tls_mode = change->policy->engine.listen[i].tls;
         pthread_mutex_lock(&a->lock);
-        struct hky_tls *old = door->tls;
-        door->tls = change->items[i].tls;
+        struct hky_tls *old = listener->tls;
+        listener->tls = change->items[i].tls;
         pthread_mutex_unlock(&a->lock);
         hky_tls_unref(&old);
     }
-    close_dropped_doors(a);
+    close_dropped_listeners(a);
     for (uint32_t i = 0; i < change->n; i++) {
         if (change->items[i].opened == NULL)
             continue;
         accept_add(a, change->items[i].opened);
         if (a->is_started)
-            door_start(a, change->items[i].opened);
+            listener_start(a, change->items[i].opened);
     }
     for (unsigned w = 0; w < a->params.n_workers; w++)
         post(a, w, NULL, run_review);
@@ -417,21 +418,21 @@ void hky_accept_free(struct hky_accept **pa)
     if (a == NULL)
         return;
     for (unsigned i = 0; i < a->params.n_workers; i++) {
-        struct hky_accept_worker *w = &a->workers[i];
+        struct accept_worker *w = &a->workers[i];
         w->is_draining = false;
-        while (!LIST_EMPTY(&w->gates))
-            gate_close(LIST_FIRST(&w->gates));
-        hky_connections_free(w);
-        hky_sasl_free(&w->sasl);
+        while (!LIST_EMPTY(&w->sockets))
+            socket_close(LIST_FIRST(&w->sockets));
+        accept_connection_free(w);
+        accept_sasl_free(&w->sasl);
     }
-    for (unsigned i = 0; i < a->n_doors; i++) {
-        close_sockets(a, a->doors[i]);
-        hky_door_unref(&a->doors[i]);
+    for (unsigned i = 0; i < a->n_listeners; i++) {
+        close_sockets(a, a->listeners[i]);
+        accept_listener_unref(&a->listeners[i]);
     }
-    free(a->doors);
+    free(a->listeners);
     for (struct order *o; (o = LIST_FIRST(&a->orders)) != NULL;) {
         LIST_REMOVE(o, link);
-        hky_door_unref(&o->door);
+        accept_listener_unref(&o->listener);
         free(o);
     }
     hky_timer_cancel(&a->grace);
@@ -444,14 +445,14 @@ void hky_accept_free(struct hky_accept **pa)
 
 uint16_t hky_accept_port(const struct hky_accept *a, unsigned i)
 {
-    return i < a->n_doors ? a->doors[i]->bound_port : 0;
+    return i < a->n_listeners ? a->listeners[i]->bound_port : 0;
 }
 
 void hky_accept_stats(const struct hky_accept *a, struct hky_accept_stats *out)
 {
     *out = (struct hky_accept_stats){0};
     for (unsigned i = 0; i < a->params.n_workers; i++) {
-        const struct hky_accept_worker *w = &a->workers[i];
+        const struct accept_worker *w = &a->workers[i];
         out->sessions += __atomic_load_n(&w->n_connections, __ATOMIC_RELAXED);
         out->sessions_total += __atomic_load_n(&w->sessions_total, __ATOMIC_RELAXED);
         out->messages += __atomic_load_n(&w->messages, __ATOMIC_RELAXED);

@@ -30,7 +30,7 @@ static struct range range_of(const struct hky_cidr *cidr)
     return (struct range){first, first | below};
 }
 
-bool hky_listen_allows(const struct hky_listen *l, const struct in6_addr *client)
+bool accept_listen_allows(const struct hky_listen *l, const struct in6_addr *client)
 {
     address128 at = number_of(client->s6_addr);
 
@@ -65,7 +65,7 @@ static address128 held_of(const struct range *ranges, uint32_t n, struct range i
     return held;
 }
 
-bool hky_allow_is_everyone(const struct hky_cidr *allow, uint32_t n)
+bool accept_allow_is_everyone(const struct hky_cidr *allow, uint32_t n)
 {
     static const struct hky_cidr v4 = {.addr = {[10] = 0xff, [11] = 0xff}, .bits = 96};
     static const struct hky_cidr public_v6 = {.addr = {0x20}, .bits = 3};

@@ -30,9 +30,9 @@ static bool same_password(const struct hky_user *a, const struct hky_user *b)
            same_words(a->password.command, b->password.command);
 }
 
-bool hky_review_keeps_rights(const struct hky_session *s)
+bool accept_review_keeps_rights(const struct accept_session *s)
 {
-    const struct hky_session_review *r = &s->review;
+    const struct accept_session_review *r = &s->review;
 
     if (s->user == NULL)
         return r->listen != NULL && r->is_allowed == s->p.is_allowed &&
@@ -42,14 +42,14 @@ bool hky_review_keeps_rights(const struct hky_session *s)
            same_words(s->user->scenarios, user->scenarios);
 }
 
-void hky_review_apply(struct hky_session *s)
+void accept_review_apply(struct accept_session *s)
 {
     const struct hky_user *before = s->user;
-    bool could_send = hky_session_may_send(s);
+    bool could_send = accept_session_may_send(s);
 
     if (s->review.listen == NULL) {
         s->review.policy = NULL;
-        hky_session_close(s, "4.3.2", "no longer takes mail here");
+        accept_session_close(s, "4.3.2", "no longer takes mail here");
         return;
     }
     s->user = before != NULL ? user_of(s->review.listen, before->name) : NULL;
@@ -59,7 +59,7 @@ void hky_review_apply(struct hky_session *s)
     s->p.is_allowed = s->review.is_allowed;
     s->review.policy = NULL;
     if (is_ended)
-        hky_session_close(s, "4.7.0", "has another login now; log in again");
-    else if (could_send && !hky_session_may_send(s))
-        hky_session_close(s, "4.7.0", "no longer takes mail from this address");
+        accept_session_close(s, "4.7.0", "has another login now; log in again");
+    else if (could_send && !accept_session_may_send(s))
+        accept_session_close(s, "4.7.0", "no longer takes mail from this address");
 }

@@ -5,9 +5,9 @@
 
 #include <stdlib.h>
 
-struct hky_sasl *hky_sasl_new(void)
+struct accept_sasl *accept_sasl_new(void)
 {
-    struct hky_sasl *sasl = hky_calloc(1, sizeof *sasl);
+    struct accept_sasl *sasl = hky_calloc(1, sizeof *sasl);
 
     if (gsasl_init(&sasl->gsasl) != GSASL_OK) {
         free(sasl);
@@ -16,7 +16,7 @@ struct hky_sasl *hky_sasl_new(void)
     return sasl;
 }
 
-void hky_sasl_free(struct hky_sasl **sasl)
+void accept_sasl_free(struct accept_sasl **sasl)
 {
     if (*sasl == NULL)
         return;
@@ -25,23 +25,23 @@ void hky_sasl_free(struct hky_sasl **sasl)
     *sasl = NULL;
 }
 
-void hky_auth_wipe(struct hky_buf *b)
+void accept_auth_wipe(struct hky_buf *b)
 {
     if (b->p != NULL)
         hky_secret_wipe(b->p, b->cap);
     hky_buf_fini(b);
 }
 
-void hky_auth_free(struct hky_auth_dialogue **pa)
+void accept_auth_free(struct accept_auth_dialogue **pa)
 {
-    struct hky_auth_dialogue *a = *pa;
+    struct accept_auth_dialogue *a = *pa;
 
     if (a == NULL)
         return;
     if (a->scram != NULL)
         gsasl_finish(a->scram);
     hky_buf_fini(&a->name);
-    hky_auth_wipe(&a->password);
+    accept_auth_wipe(&a->password);
     hky_buf_fini(&a->challenge);
     free(a);
     *pa = NULL;

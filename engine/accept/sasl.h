@@ -11,15 +11,15 @@
 #define HKY_AUTH_RESPONSE_MAX 2048
 
 /* What the next line of the client is. */
-enum hky_auth_stage { HKY_AUTH_FIRST, HKY_AUTH_PASSWORD, HKY_AUTH_PROOF, HKY_AUTH_END };
+enum accept_auth_stage { HKY_AUTH_FIRST, HKY_AUTH_PASSWORD, HKY_AUTH_PROOF, HKY_AUTH_END };
 
-struct hky_sasl {
+struct accept_sasl {
     Gsasl *gsasl;
 };
 
-struct hky_auth_dialogue {
+struct accept_auth_dialogue {
     enum hky_auth mechanism;
-    enum hky_auth_stage stage;
+    enum accept_auth_stage stage;
     const struct hky_user *user; /* whose secret is compared */
     bool is_known;               /* the name given is that user's */
     struct hky_buf name, password;
@@ -27,6 +27,6 @@ struct hky_auth_dialogue {
     Gsasl_session *scram;
 };
 
-void hky_auth_wipe(struct hky_buf *b); /* its octets are overwritten before they are freed */
+void accept_auth_wipe(struct hky_buf *b); /* its octets are overwritten before they are freed */
 
 #endif

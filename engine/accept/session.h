@@ -9,9 +9,9 @@
 #include "hikyaku/intake.h"
 #include "mail/command.h"
 
-struct hky_session;
-struct hky_auth_dialogue;
-struct hky_sasl; /* what SASL keeps for a worker */
+struct accept_session;
+struct accept_auth_dialogue;
+struct accept_sasl; /* what SASL keeps for a worker */
 
 /* X(id, states that may follow) -- READY is "greeted, no transaction". */
 #define HKY_SESSION_STATES(X)                                                                                          \
@@ -28,7 +28,7 @@ struct hky_sasl; /* what SASL keeps for a worker */
     X(COMMIT, B(READY) | B(CLOSED))                                                                                    \
     X(CLOSED, 0)
 
-enum hky_session_state {
+enum accept_session_state {
 #define X(id, next) HKY_SESSION_##id,
     HKY_SESSION_STATES(X)
 #undef X
@@ -46,53 +46,54 @@ enum {
     HKY_WAIT_OUTPUT = 32   /* the client does not read its replies; set by the owner */
 };
 
-struct hky_session_ops {
+struct accept_session_ops {
     void (*write)(void *ctx, const char *p, size_t n); /* copied; gathered until the input is dealt with */
     int64_t (*now_ms)(void *ctx);
     uint64_t (*new_id)(void *ctx);
     enum hky_err (*room)(void *ctx, uint64_t size); /* as hky_journal_room */
-    /* Decide and journal; takes what is in it. hky_session_on_commit follows, never from inside. */
+    /* Decide and journal; takes what is in it. accept_session_on_commit follows, never from inside. */
     void (*submit)(void *ctx, struct hky_handed_in *in);
-    /* As hky_journal_big_open; hky_session_resume(WAIT_BIG) when there is room again. */
+    /* As hky_journal_big_open; accept_session_resume(WAIT_BIG) when there is room again. */
     enum hky_err (*big_open)(void *ctx, uint64_t id, void **big);
     bool (*big_write)(void *ctx, void *big, const char *p, size_t n);
     void (*big_abort)(void *ctx, void *big);
-    void (*secret)(void *ctx, const struct hky_secret_ref *ref); /* hky_session_on_secret follows, never from inside */
-    void (*start_tls)(void *ctx);                                /* hky_session_on_tls follows */
-    void (*close)(void *ctx);                                    /* what was written goes out first */
-    void (*note)(void *ctx, const char *what, struct hky_str text); /* for the log */
+    void (*secret)(void *ctx,
+                   const struct hky_secret_ref *ref); /* accept_session_on_secret follows, never from inside */
+    void (*start_tls)(void *ctx);                     /* accept_session_on_tls follows */
+    void (*close)(void *ctx);                         /* what was written goes out first */
+    void (*warn)(void *ctx, const char *what, struct hky_str text); /* for the log */
     /* A message, or this recipient of it (else empty), was not taken. */
     void (*refused)(void *ctx, struct hky_str sender, struct hky_str rcpt, const char *reply);
 };
 
-struct hky_session_params {
-    const struct hky_session_ops *ops;
+struct accept_session_params {
+    const struct accept_session_ops *ops;
     void *ctx;
     const struct hky_policy *policy; /* borrowed, until a review has replaced it */
     const struct hky_listen *listen; /* of that policy */
-    struct hky_sasl *sasl;
+    struct accept_sasl *sasl;
     const char *client; /* numeric address */
     bool is_loopback, is_allowed, is_secure;
 };
 
 /* What a new policy says of a session that is open. */
-struct hky_session_review {
+struct accept_session_review {
     const struct hky_policy *policy; /* NULL: nothing waits */
     const struct hky_listen *listen; /* NULL: there is no such listener any more */
     bool is_allowed;
 };
 
 /* From MAIL to the end of the content. */
-struct hky_transaction {
+struct accept_transaction {
     struct hky_letter *letter; /* NULL: there is no transaction */
     uint64_t size_hint;
     uint32_t n_refused;
     bool is_smtputf8;
 };
 
-struct hky_session {
-    struct hky_session_params p; /* `client` is not kept here */
-    struct hky_session_review review;
+struct accept_session {
+    struct accept_session_params p; /* `client` is not kept here */
+    struct accept_session_review review;
     char client[46];
     uint8_t state, after_swallow;
     uint8_t waits; /* HKY_WAIT_ */
@@ -104,32 +105,34 @@ struct hky_session {
     uint64_t last_size;  /* of the message before: who announces none sends the like again */
     char *hello;         /* what EHLO said, NULL before */
     const struct hky_user *user;
-    struct hky_transaction tx;
-    struct hky_auth_dialogue *auth; /* while AUTH */
+    struct accept_transaction tx;
+    struct accept_auth_dialogue *auth; /* while AUTH */
     uint64_t n_accepted;
 };
 
-void hky_session_init(struct hky_session *s, const struct hky_session_params *p); /* writes the greeting */
-void hky_session_fini(struct hky_session *s);
+void accept_session_init(struct accept_session *s, const struct accept_session_params *p); /* writes the greeting */
+void accept_session_fini(struct accept_session *s);
 /* Returns the octets consumed; the rest is to be offered again in front of what follows. Stops while waiting. */
-size_t hky_session_input(struct hky_session *s, const char *p, size_t n);
+size_t accept_session_input(struct accept_session *s, const char *p, size_t n);
 /* The journal's answer. `durable` is the proof without which no 250 is written. */
-void hky_session_on_commit(struct hky_session *s, const struct hky_durable *durable, enum hky_err result, uint64_t id);
-void hky_session_on_secret(struct hky_session *s, struct hky_secret *secret); /* takes the reference; NULL: failed */
-void hky_session_on_tls(struct hky_session *s);
-void hky_session_resume(struct hky_session *s, unsigned wait); /* WAIT_BIG, _JOURNAL, _OUTPUT, _PENALTY: go on */
-void hky_session_timeout(struct hky_session *s);               /* 421 and close */
+void accept_session_on_commit(struct accept_session *s, const struct hky_durable *durable, enum hky_err result,
+                              uint64_t id);
+void accept_session_on_secret(struct accept_session *s,
+                              struct hky_secret *secret); /* takes the reference; NULL: failed */
+void accept_session_on_tls(struct accept_session *s);
+void accept_session_resume(struct accept_session *s, unsigned wait); /* WAIT_BIG, _JOURNAL, _OUTPUT, _PENALTY: go on */
+void accept_session_timeout(struct accept_session *s);               /* 421 and close */
 /* No more transactions: an idle session is closed with 421 now, a busy one after its transaction. */
-void hky_session_drain(struct hky_session *s);
+void accept_session_drain(struct accept_session *s);
 /* A new policy is in force. A session at rest goes on by it now, any other as soon as it is at rest: until then it
  * borrows from the old one, afterwards `p.policy` is the new one. Who may no longer send gets 421; so does a
  * transaction under way whose login or network has other rights now. */
-void hky_session_take_policy(struct hky_session *s, const struct hky_session_review *review);
-bool hky_session_is_content(const struct hky_session *s); /* reading content: the data rate counts */
+void accept_session_take_policy(struct accept_session *s, const struct accept_session_review *review);
+bool accept_session_is_content(const struct accept_session *s); /* reading content: the data rate counts */
 
 #define HKY_AUTH_OFFERED(id, value, name, offered) offered
 #define HKY_AUTH_MECHANISMS                        HKY_AUTHS(HKY_AUTH_OFFERED) /* " PLAIN LOGIN ...": with a blank in front */
-struct hky_sasl *hky_sasl_new(void);                                           /* NULL: GNU SASL failed */
-void hky_sasl_free(struct hky_sasl **sasl);
+struct accept_sasl *accept_sasl_new(void);                                     /* NULL: GNU SASL failed */
+void accept_sasl_free(struct accept_sasl **sasl);
 
 #endif

@@ -41,7 +41,7 @@ static bool parse_address(const char *text, uint16_t port, union address *out, s
     return false;
 }
 
-void hky_peer_of(const struct sockaddr_storage *from, struct hky_connection_peer *peer)
+void accept_peer_of(const struct sockaddr_storage *from, struct accept_connection_peer *peer)
 {
     hky_in6_of(from, &peer->addr);
     if (IN6_IS_ADDR_V4MAPPED(&peer->addr))
@@ -84,8 +84,8 @@ static enum hky_err bind_failed(const struct hky_listen *l, int sys, struct hky_
 }
 
 /* First alone, so that another process on the port is seen (two with SO_REUSEPORT would share it silently). */
-enum hky_err hky_door_sockets(struct hky_accept *a, const struct hky_listen *l, struct hky_door *door,
-                              struct hky_error *e)
+enum hky_err accept_listener_sockets(struct hky_accept *a, const struct hky_listen *l, struct accept_listener *listener,
+                                     struct hky_error *e)
 {
     union address at;
     socklen_t n = 0, got = sizeof at;
@@ -98,26 +98,26 @@ enum hky_err hky_door_sockets(struct hky_accept *a, const struct hky_listen *l, 
     if (fd < 0)
         return bind_failed(l, errno, e);
     (void)getsockname(fd, &at.sa, &got);
-    door->bound_port = ntohs(at.sa.sa_family == AF_INET ? at.in.sin_port : at.in6.sin6_port);
+    listener->bound_port = ntohs(at.sa.sa_family == AF_INET ? at.in.sin_port : at.in6.sin6_port);
     if (n_workers == 1) {
-        door->fds[0] = fd;
+        listener->fds[0] = fd;
         return HKY_OK;
     }
     close(fd);
     for (unsigned i = 0; i < n_workers; i++) {
-        door->fds[i] = bound_socket(&at, n, true);
-        if (door->fds[i] < 0)
+        listener->fds[i] = bound_socket(&at, n, true);
+        if (listener->fds[i] < 0)
             return bind_failed(l, errno, e);
     }
     for (unsigned i = 0; i < n_workers; i++) /* all or none: what a silent socket got would wait for ever */
-        if (listen(door->fds[i], BACKLOG) != 0)
+        if (listen(listener->fds[i], BACKLOG) != 0)
             return bind_failed(l, errno, e);
     return HKY_OK;
 }
 
 /* --- what is allowed at all --- */
 
-enum hky_err hky_listen_check(const struct hky_listen *l, struct hky_error *e)
+enum hky_err accept_listen_check(const struct hky_listen *l, struct hky_error *e)
 {
     union address at;
     socklen_t n = 0;
@@ -128,7 +128,7 @@ enum hky_err hky_listen_check(const struct hky_listen *l, struct hky_error *e)
     hky_in6_of(&at.any, &addr);
     if (hky_in6_is_loopback(&addr))
         return HKY_OK;
-    if (hky_allow_is_everyone(l->allow, l->n_allow))
+    if (accept_allow_is_everyone(l->allow, l->n_allow))
         return hky_error_set(e, HKY_E_CONFIG,
                              "%s:%u: allow lets everyone send through %s:%u (an open relay): name your own networks",
                              l->place.file, l->place.line, l->addr, l->port);
@@ -144,8 +144,8 @@ enum hky_err hky_listen_check(const struct hky_listen *l, struct hky_error *e)
     return HKY_OK;
 }
 
-enum hky_err hky_listen_certificate(const struct hky_policy *policy, const struct hky_listen *l, struct hky_tls **out,
-                                    struct hky_error *e)
+enum hky_err accept_listen_certificate(const struct hky_policy *policy, const struct hky_listen *l,
+                                       struct hky_tls **out, struct hky_error *e)
 {
     char cert[4096], key[4096];
 
@@ -178,7 +178,7 @@ enum hky_err hky_accept_check_listener(const struct hky_policy *policy, const st
 {
     struct hky_tls *tls = NULL;
     struct hky_error why = {0};
-    enum hky_err err = hky_listen_check(l, e);
+    enum hky_err err = accept_listen_check(l, e);
 
     if (err == HKY_OK && l->tls != HKY_LISTEN_PLAIN)
         err = check_file(l, l->cert, e);
@@ -186,7 +186,7 @@ enum hky_err hky_accept_check_listener(const struct hky_policy *policy, const st
         err = check_file(l, l->key, e);
     if (err != HKY_OK)
         return err;
-    err = hky_listen_certificate(policy, l, &tls, &why);
+    err = accept_listen_certificate(policy, l, &tls, &why);
     hky_tls_unref(&tls);
     if (err == HKY_OK)
         return HKY_OK;

@@ -6,34 +6,34 @@
 
 #define OVERSHOOT 1000 /* recipients beyond the bound that are refused one by one, then 421 */
 
-static void refuse(struct hky_session *s, struct hky_str sender, const struct hky_refusal *why)
+static void refuse(struct accept_session *s, struct hky_str sender, const struct hky_refusal *why)
 {
-    hky_session_refuse(s, sender, HKY_STR(""), why->code, why->enhanced, "%s", why->text);
+    accept_session_refuse(s, sender, HKY_STR(""), why->code, why->enhanced, "%s", why->text);
 }
 
 static enum hky_err big_open(void *ctx, uint64_t id, void **big)
 {
-    struct hky_session *s = ctx;
+    struct accept_session *s = ctx;
 
     return s->p.ops->big_open(s->p.ctx, id, big);
 }
 
 static bool big_write(void *ctx, void *big, const char *p, size_t n)
 {
-    struct hky_session *s = ctx;
+    struct accept_session *s = ctx;
 
     return s->p.ops->big_write(s->p.ctx, big, p, n);
 }
 
 static void big_abort(void *ctx, void *big)
 {
-    struct hky_session *s = ctx;
+    struct accept_session *s = ctx;
 
     s->p.ops->big_abort(s->p.ctx, big);
 }
 
 /* The journal's room: false where it refused, or asks to wait. */
-static bool has_room(struct hky_session *s, struct hky_str sender, uint64_t size)
+static bool has_room(struct accept_session *s, struct hky_str sender, uint64_t size)
 {
     struct hky_refusal why = {0};
     enum hky_err err = s->p.ops->room(s->p.ctx, size);
@@ -48,7 +48,7 @@ static bool has_room(struct hky_session *s, struct hky_str sender, uint64_t size
     return err == HKY_OK;
 }
 
-void hky_tx_mail(struct hky_session *s, struct hky_command *c)
+void accept_transaction_mail(struct accept_session *s, struct hky_command *c)
 {
     struct hky_letter_sender from = {.address = hky_address_str(&c->path),
                                      .envid = hky_buf_str(&c->envid),
@@ -66,7 +66,7 @@ void hky_tx_mail(struct hky_session *s, struct hky_command *c)
     struct hky_letter *letter = hky_letter_new(
         &(struct hky_letter_params){.policy = s->p.policy,
                                     .user = s->user,
-                                    .is_trusted = hky_session_is_trusted(s),
+                                    .is_trusted = accept_session_is_trusted(s),
                                     .id = s->p.ops->new_id(s->p.ctx),
                                     .now_ms = s->p.ops->now_ms(s->p.ctx),
                                     .big = {.ctx = s, .open = big_open, .write = big_write, .abort = big_abort}});
@@ -77,26 +77,26 @@ void hky_tx_mail(struct hky_session *s, struct hky_command *c)
         hky_letter_free(&letter);
         return;
     }
-    s->tx = (struct hky_transaction){.letter = letter, .size_hint = c->size, .is_smtputf8 = c->is_smtputf8};
-    hky_session_enter(s, HKY_SESSION_MAIL);
-    hky_session_say(s, 250, "2.1.0", HKY_STR("ok"));
+    s->tx = (struct accept_transaction){.letter = letter, .size_hint = c->size, .is_smtputf8 = c->is_smtputf8};
+    accept_session_enter(s, HKY_SESSION_MAIL);
+    accept_session_say(s, 250, "2.1.0", HKY_STR("ok"));
 }
 
 /* Refused recipients do not count as errors of the client: a campaign may well name more than are taken at once. The
  * first of them is told of. */
-static void refuse_rcpt(struct hky_session *s, struct hky_str rcpt, const struct hky_refusal *why)
+static void refuse_rcpt(struct accept_session *s, struct hky_str rcpt, const struct hky_refusal *why)
 {
     char reply[160];
 
     snprintf(reply, sizeof reply, "%d %s %s", why->code, why->enhanced, why->text);
     if (s->tx.n_refused == 0)
-        s->p.ops->refused(s->p.ctx, hky_session_sender(s), rcpt, reply);
-    hky_session_reply(s, why->code, why->enhanced, "%s", why->text);
+        s->p.ops->refused(s->p.ctx, accept_session_sender(s), rcpt, reply);
+    accept_session_reply(s, why->code, why->enhanced, "%s", why->text);
     if (++s->tx.n_refused > OVERSHOOT)
-        hky_session_close(s, "4.7.0", "too many recipients refused");
+        accept_session_close(s, "4.7.0", "too many recipients refused");
 }
 
-void hky_tx_rcpt(struct hky_session *s, struct hky_command *c)
+void accept_transaction_rcpt(struct accept_session *s, struct hky_command *c)
 {
     struct hky_letter_rcpt to = {.address = c->path.n > 0 ? hky_address_str(&c->path) : HKY_STR("postmaster"),
                                  .orcpt = hky_buf_str(&c->orcpt),
@@ -109,13 +109,13 @@ void hky_tx_rcpt(struct hky_session *s, struct hky_command *c)
         return;
     }
     if (s->state == HKY_SESSION_MAIL)
-        hky_session_enter(s, HKY_SESSION_RCPT);
-    hky_session_say(s, 250, "2.1.5", HKY_STR("ok"));
+        accept_session_enter(s, HKY_SESSION_RCPT);
+    accept_session_say(s, 250, "2.1.5", HKY_STR("ok"));
 }
 
 /* --- the content --- */
 
-static void begin_content(struct hky_session *s)
+static void begin_content(struct accept_session *s)
 {
     char with[16], *at = with;
     const char *end = with + sizeof with;
@@ -129,25 +129,25 @@ static void begin_content(struct hky_session *s)
         s->tx.size_hint != 0 ? s->tx.size_hint : s->last_size);
 }
 
-void hky_tx_data(struct hky_session *s, struct hky_command *c)
+void accept_transaction_data(struct accept_session *s, struct hky_command *c)
 {
     (void)c;
     if (hky_letter_n_recipients(s->tx.letter) == 0) {
-        hky_session_error(s, 554, "5.5.1", "no valid recipients");
+        accept_session_error(s, 554, "5.5.1", "no valid recipients");
         return;
     }
     begin_content(s);
-    hky_session_enter(s, HKY_SESSION_DATA);
-    hky_session_say(s, 354, "", HKY_STR("send the message, end with CRLF.CRLF"));
+    accept_session_enter(s, HKY_SESSION_DATA);
+    accept_session_say(s, 354, "", HKY_STR("send the message, end with CRLF.CRLF"));
 }
 
-static void refuse_content(struct hky_session *s, const struct hky_refusal *why)
+static void refuse_content(struct accept_session *s, const struct hky_refusal *why)
 {
-    refuse(s, hky_session_sender(s), why);
-    hky_session_tx_reset(s);
+    refuse(s, accept_session_sender(s), why);
+    accept_session_tx_reset(s);
 }
 
-static void note_unknown(struct hky_session *s, uint64_t id)
+static void warn_unknown(struct accept_session *s, uint64_t id)
 {
     struct hky_str fields = hky_letter_unknown(s->tx.letter);
     char text[512], id_text[HKY_ID_TEXT];
@@ -156,10 +156,10 @@ static void note_unknown(struct hky_session *s, uint64_t id)
         return;
     hky_id_format(id, id_text);
     snprintf(text, sizeof text, "message %s had fields that mean nothing: %.*s", id_text, HKY_STR_ARG(fields));
-    s->p.ops->note(s->p.ctx, "unknown_field", hky_str_z(text));
+    s->p.ops->warn(s->p.ctx, "unknown_field", hky_str_z(text));
 }
 
-static void end_content(struct hky_session *s)
+static void end_content(struct accept_session *s)
 {
     struct hky_handed_in in = {0};
     struct hky_refusal why = {0};
@@ -169,20 +169,20 @@ static void end_content(struct hky_session *s)
         return;
     }
     s->last_size = in.message->size;
-    note_unknown(s, in.message->id);
-    hky_session_enter(s, HKY_SESSION_COMMIT);
+    warn_unknown(s, in.message->id);
+    accept_session_enter(s, HKY_SESSION_COMMIT);
     s->waits = (uint8_t)((s->waits & ~HKY_WAIT_BIG) | HKY_WAIT_COMMIT);
     s->p.ops->submit(s->p.ctx, &in);
-    hky_session_tx_free(s);
+    accept_session_tx_free(s);
 }
 
-static void wait_if_full(struct hky_session *s)
+static void wait_if_full(struct accept_session *s)
 {
     if (hky_letter_take_full(s->tx.letter))
         s->waits |= HKY_WAIT_BIG;
 }
 
-size_t hky_tx_data_input(struct hky_session *s, const char *p, size_t n)
+size_t accept_transaction_data_input(struct accept_session *s, const char *p, size_t n)
 {
     bool is_end = false;
     size_t used = hky_letter_dots(s->tx.letter, p, n, &is_end);
@@ -195,7 +195,7 @@ size_t hky_tx_data_input(struct hky_session *s, const char *p, size_t n)
 
 /* --- BDAT (RFC 3030) --- */
 
-static void end_chunk(struct hky_session *s)
+static void end_chunk(struct accept_session *s)
 {
     const struct hky_refusal *why = hky_letter_refused(s->tx.letter);
 
@@ -204,40 +204,40 @@ static void end_chunk(struct hky_session *s)
     } else if (why != NULL) {
         refuse_content(s, why);
     } else {
-        hky_session_enter(s, HKY_SESSION_CHUNKS);
-        hky_session_reply(s, 250, "2.0.0", "chunk received");
+        accept_session_enter(s, HKY_SESSION_CHUNKS);
+        accept_session_reply(s, 250, "2.0.0", "chunk received");
     }
 }
 
 /* The announced octets are content, whatever becomes of the command: they are read and thrown away. */
-static void swallow(struct hky_session *s, uint64_t n)
+static void swallow(struct accept_session *s, uint64_t n)
 {
     if (s->state == HKY_SESSION_CLOSED)
         return;
     if (n > s->p.policy->engine.max_message) {
-        hky_session_close(s, "4.7.0", "the chunk is too big to be skipped");
+        accept_session_close(s, "4.7.0", "the chunk is too big to be skipped");
         return;
     }
     if (n == 0)
         return;
     s->after_swallow = s->state;
     s->chunk_left = n;
-    hky_session_enter(s, HKY_SESSION_SWALLOW);
+    accept_session_enter(s, HKY_SESSION_SWALLOW);
 }
 
-void hky_tx_bdat(struct hky_session *s, struct hky_command *c)
+void accept_transaction_bdat(struct accept_session *s, struct hky_command *c)
 {
     const uint64_t max = s->p.policy->engine.max_message;
 
     if (s->tx.letter == NULL) {
-        hky_session_error(s, 503, "5.5.1", "send %s first", s->hello == NULL ? "EHLO" : "MAIL");
+        accept_session_error(s, 503, "5.5.1", "send %s first", s->hello == NULL ? "EHLO" : "MAIL");
     } else if (hky_letter_n_recipients(s->tx.letter) == 0) {
-        hky_session_error(s, 554, "5.5.1", "no valid recipients");
+        accept_session_error(s, 554, "5.5.1", "no valid recipients");
     } else if (c->size > max) {
-        hky_session_refuse(s, hky_session_sender(s), HKY_STR(""), 552, "5.3.4", "message too big, at most %llu octets",
-                           (unsigned long long)max);
+        accept_session_refuse(s, accept_session_sender(s), HKY_STR(""), 552, "5.3.4",
+                              "message too big, at most %llu octets", (unsigned long long)max);
         if (s->state != HKY_SESSION_CLOSED)
-            hky_session_tx_reset(s);
+            accept_session_tx_reset(s);
     } else {
         if (!hky_letter_has_begun(s->tx.letter)) {
             if (s->tx.size_hint < c->size)
@@ -246,7 +246,7 @@ void hky_tx_bdat(struct hky_session *s, struct hky_command *c)
         }
         s->chunk_left = c->size;
         s->is_last_chunk = c->is_last;
-        hky_session_enter(s, HKY_SESSION_CHUNK);
+        accept_session_enter(s, HKY_SESSION_CHUNK);
         if (c->size == 0)
             end_chunk(s);
         return;
@@ -254,7 +254,7 @@ void hky_tx_bdat(struct hky_session *s, struct hky_command *c)
     swallow(s, c->size);
 }
 
-size_t hky_tx_chunk_input(struct hky_session *s, const char *p, size_t n)
+size_t accept_transaction_chunk_input(struct accept_session *s, const char *p, size_t n)
 {
     size_t want = n < s->chunk_left ? n : (size_t)s->chunk_left;
     size_t used = hky_letter_octets(s->tx.letter, p, want);

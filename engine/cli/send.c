@@ -48,12 +48,12 @@ static int run_native(const struct hky_cli_command *self, int argc, char **argv)
 {
     const char *server = getenv("HIKYAKU_SERVER"), *name, *value;
     struct hky_cli_args args;
-    struct hky_letter letter;
+    struct hky_outgoing letter;
     struct hky_error e = {0};
     struct hky_sent sent = {0};
     int rc;
 
-    hky_letter_init(&letter);
+    hky_outgoing_init(&letter);
     letter.server = server != NULL && server[0] != '\0' ? server : HKY_SEND_SERVER;
     hky_cli_args_init(&args, self, argc, argv);
     while ((name = hky_cli_next(&args, &value)) != NULL) {
@@ -73,18 +73,18 @@ static int run_native(const struct hky_cli_command *self, int argc, char **argv)
         rc = HKY_EXIT_USAGE;
     if (rc < 0) {
         for (int i = 0; i < args.n_positional; i++)
-            hky_letter_add_recipient(&letter, hky_str_z(args.argv[i]));
+            hky_outgoing_add_recipient(&letter, hky_str_z(args.argv[i]));
         if (isatty(STDIN_FILENO))
             fputs("Type the message, header first; end with Ctrl-D.\n", stderr);
-        if (hky_letter_read(&letter, STDIN_FILENO, &e) != HKY_OK) {
+        if (hky_outgoing_read(&letter, STDIN_FILENO, &e) != HKY_OK) {
             fprintf(stderr, "hikyaku send: %s\n", e.text);
             rc = e.code == HKY_E_IO ? HKY_EXIT_UNREACHED : HKY_EXIT_USAGE;
         } else {
-            hky_letter_send(&letter, "hikyaku send", &sent);
+            hky_outgoing_send(&letter, "hikyaku send", &sent);
             rc = print_sent(&sent, args.is_json);
         }
     }
-    hky_letter_fini(&letter);
+    hky_outgoing_fini(&letter);
     return rc;
 }
 

@@ -19,7 +19,7 @@ enum {
     HKY_EX_NOPERM = 77
 };
 
-struct hky_letter {
+struct hky_outgoing {
     const char *server;    /* "host:port" */
     const char *from;      /* envelope sender, NULL: user@origin; "" null sender */
     const char *full_name; /* for a From that has to be made, NULL none */
@@ -48,15 +48,15 @@ struct hky_sent {
     bool is_unreached, is_data_refused;
 };
 
-void hky_letter_init(struct hky_letter *l);
-void hky_letter_fini(struct hky_letter *l);
-void hky_letter_add_recipient(struct hky_letter *l, struct hky_str address); /* origin is added to a bare name */
+void hky_outgoing_init(struct hky_outgoing *l);
+void hky_outgoing_fini(struct hky_outgoing *l);
+void hky_outgoing_add_recipient(struct hky_outgoing *l, struct hky_str address); /* origin is added to a bare name */
 /* Reads `fd` to its end and completes the message; HKY_E_SYNTAX, HKY_E_LIMIT, HKY_E_MISSING (no recipient), HKY_E_IO.
  */
-enum hky_err hky_letter_read(struct hky_letter *l, int fd, struct hky_error *e);
+enum hky_err hky_outgoing_read(struct hky_outgoing *l, int fd, struct hky_error *e);
 
 /* Connects, speaks, prints refusals to stderr with `who` in front. */
-void hky_letter_send(const struct hky_letter *l, const char *who, struct hky_sent *sent);
+void hky_outgoing_send(const struct hky_outgoing *l, const char *who, struct hky_sent *sent);
 /* "host:port", "[::1]:port", "host"; false after a complaint. */
 bool hky_send_is_server(const char *server, const char *who);
 /* sendmail -bs: joins standard input and output with the engine. Exit code. */

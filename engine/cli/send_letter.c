@@ -34,14 +34,14 @@ static void find_origin(char out[256])
         snprintf(out, 256, "localhost");
 }
 
-void hky_letter_init(struct hky_letter *l)
+void hky_outgoing_init(struct hky_outgoing *l)
 {
-    *l = (struct hky_letter){0};
+    *l = (struct hky_outgoing){0};
     find_origin(l->origin);
     hky_buf_init(&l->content, MESSAGE_MAX);
 }
 
-void hky_letter_fini(struct hky_letter *l)
+void hky_outgoing_fini(struct hky_outgoing *l)
 {
     for (size_t i = 0; i < l->n_recipients; i++)
         free(l->recipients[i]);
@@ -51,7 +51,7 @@ void hky_letter_fini(struct hky_letter *l)
     hky_buf_fini(&l->content);
 }
 
-static char *with_origin(const struct hky_letter *l, struct hky_str address)
+static char *with_origin(const struct hky_outgoing *l, struct hky_str address)
 {
     struct hky_buf b;
     bool is_bare = address.n > 0 && memchr(address.p, '@', address.n) == NULL;
@@ -65,7 +65,7 @@ static char *with_origin(const struct hky_letter *l, struct hky_str address)
     return z;
 }
 
-void hky_letter_add_recipient(struct hky_letter *l, struct hky_str address)
+void hky_outgoing_add_recipient(struct hky_outgoing *l, struct hky_str address)
 {
     if (address.n > 2 && address.p[0] == '<' && address.p[address.n - 1] == '>')
         address = hky_str_of(address.p + 1, address.n - 2);
@@ -97,7 +97,7 @@ static enum hky_err read_all(int fd, struct hky_buf *raw, struct hky_error *e)
 }
 
 /* LF or CRLF becomes CRLF; a lone dot ends where it is asked for; the last line is ended. */
-static void add_lines(struct hky_letter *l, struct hky_str raw)
+static void add_lines(struct hky_outgoing *l, struct hky_str raw)
 {
     hky_buf_reserve(&l->content, raw.n + raw.n / 32 + 4096);
     while (raw.n > 0) {
@@ -168,7 +168,7 @@ static size_t bare_name_end(struct hky_str piece)
 }
 
 /* "root, a@x" -> "root@origin, a@x": names without a domain are of this machine. */
-static void complete_names(const struct hky_letter *l, struct hky_str value, struct hky_buf *out)
+static void complete_names(const struct hky_outgoing *l, struct hky_str value, struct hky_buf *out)
 {
     while (value.n > 0) {
         const char *comma = memchr(value.p, ',', value.n);
@@ -184,7 +184,7 @@ static void complete_names(const struct hky_letter *l, struct hky_str value, str
     }
 }
 
-static enum hky_err take_recipients(struct hky_letter *l, const struct hky_field *f, struct hky_error *e)
+static enum hky_err take_recipients(struct hky_outgoing *l, const struct hky_field *f, struct hky_error *e)
 {
     struct hky_buf value;
     bool is_bad = false;
@@ -201,7 +201,7 @@ static enum hky_err take_recipients(struct hky_letter *l, const struct hky_field
         struct hky_buf address;
         hky_buf_init(&address, 4 * HKY_ADDRESS_MAX);
         hky_address_format(hky_address_str(&boxes[i].address), false, &address);
-        hky_letter_add_recipient(l, hky_buf_str(&address));
+        hky_outgoing_add_recipient(l, hky_buf_str(&address));
         hky_buf_fini(&address);
     }
     free(boxes);
@@ -234,7 +234,7 @@ static bool is_clean(const char *z)
     return true;
 }
 
-static void add_own_fields(const struct hky_letter *l, const struct head *head, struct hky_buf *out)
+static void add_own_fields(const struct hky_outgoing *l, const struct head *head, struct hky_buf *out)
 {
     char date[40], id[33];
     uint64_t r[2];
@@ -268,7 +268,7 @@ static void add_own_fields(const struct hky_letter *l, const struct head *head, 
 }
 
 /* Bcc goes, what is missing comes; the rest stays as it is. */
-static enum hky_err complete(struct hky_letter *l, struct hky_error *e)
+static enum hky_err complete(struct hky_outgoing *l, struct hky_error *e)
 {
     struct hky_str content = hky_buf_str(&l->content), section;
     struct head head = {0};
@@ -314,7 +314,7 @@ static enum hky_err complete(struct hky_letter *l, struct hky_error *e)
     return HKY_OK;
 }
 
-enum hky_err hky_letter_read(struct hky_letter *l, int fd, struct hky_error *e)
+enum hky_err hky_outgoing_read(struct hky_outgoing *l, int fd, struct hky_error *e)
 {
     struct hky_buf raw;
     const struct passwd *pw = getpwuid(getuid());

@@ -20,7 +20,7 @@ static enum want want_of(char letter)
 }
 
 struct call {
-    struct hky_letter letter;
+    struct hky_outgoing letter;
     char mode; /* of -b */
     bool is_queue_run;
 };
@@ -118,7 +118,7 @@ static int show_queue(void)
     return hky_cli_queue.run(&hky_cli_queue, 2, argv) == HKY_EXIT_GOOD ? 0 : HKY_EX_UNAVAILABLE;
 }
 
-static int send_letter(struct hky_letter *letter)
+static int send_letter(struct hky_outgoing *letter)
 {
     struct hky_error e = {0};
     struct hky_sent sent = {0};
@@ -127,11 +127,11 @@ static int send_letter(struct hky_letter *letter)
         fputs("sendmail: no recipient: name one, or use -t to take them from the message's header\n", stderr);
         return HKY_EX_USAGE;
     }
-    if (hky_letter_read(letter, STDIN_FILENO, &e) != HKY_OK) {
+    if (hky_outgoing_read(letter, STDIN_FILENO, &e) != HKY_OK) {
         fprintf(stderr, "sendmail: %s\n", e.text);
         return e.code == HKY_E_IO ? HKY_EX_IOERR : HKY_EX_DATAERR;
     }
-    hky_letter_send(letter, who, &sent);
+    hky_outgoing_send(letter, who, &sent);
     return exit_code(&sent);
 }
 
@@ -156,12 +156,12 @@ static int run_mode(struct call *c)
 }
 
 /* "a@x, b@y" in one word, as mailx may give it. */
-static void add_words(struct hky_letter *letter, char *words)
+static void add_words(struct hky_outgoing *letter, char *words)
 {
     char *save = NULL;
 
     for (char *word = strtok_r(words, ", \t", &save); word != NULL; word = strtok_r(NULL, ", \t", &save))
-        hky_letter_add_recipient(letter, hky_str_z(word));
+        hky_outgoing_add_recipient(letter, hky_str_z(word));
 }
 
 int hky_sendmail(int argc, char **argv)
@@ -170,7 +170,7 @@ int hky_sendmail(int argc, char **argv)
     struct call c = {.mode = 'm'};
     int at = 1, rc;
 
-    hky_letter_init(&c.letter);
+    hky_outgoing_init(&c.letter);
     c.letter.server = server != NULL && server[0] != '\0' ? server : HKY_SEND_SERVER;
     c.letter.is_sendmail = true;
     c.letter.ends_at_dot = true;
@@ -187,14 +187,14 @@ int hky_sendmail(int argc, char **argv)
             c.letter.server = argv[++at];
         } else if (strncmp(argv[at], "--", 2) == 0) {
             fprintf(stderr, "sendmail: no option %s here (hikyaku send --help lists them)\n", argv[at]);
-            hky_letter_fini(&c.letter);
+            hky_outgoing_fini(&c.letter);
             return HKY_EX_USAGE;
         } else if (!take_word(&c, argc, argv, &at)) {
-            hky_letter_fini(&c.letter);
+            hky_outgoing_fini(&c.letter);
             return HKY_EX_USAGE;
         }
     }
     rc = hky_send_is_server(c.letter.server, who) ? run_mode(&c) : HKY_EX_USAGE;
-    hky_letter_fini(&c.letter);
+    hky_outgoing_fini(&c.letter);
     return rc;
 }

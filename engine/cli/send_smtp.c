@@ -197,7 +197,7 @@ static void add_xtext(struct hky_buf *out, const char *z)
             hky_buf_printf(out, "+%02X", (unsigned char)*z);
 }
 
-static bool has_utf8_address(const struct hky_letter *l)
+static bool has_utf8_address(const struct hky_outgoing *l)
 {
     for (const char *p = l->sender; *p != '\0'; p++)
         if ((unsigned char)*p >= 0x80)
@@ -209,7 +209,7 @@ static bool has_utf8_address(const struct hky_letter *l)
     return false;
 }
 
-static bool say_mail(struct peer *p, const struct hky_letter *l, struct hky_sent *sent)
+static bool say_mail(struct peer *p, const struct hky_outgoing *l, struct hky_sent *sent)
 {
     hky_buf_printf(&p->out, "MAIL FROM:<%s>", l->sender);
     if (p->has_size)
@@ -237,7 +237,7 @@ static bool say_mail(struct peer *p, const struct hky_letter *l, struct hky_sent
 }
 
 /* Recipients from *at on, until the engine takes no more in one message. Returns how many were taken. */
-static size_t say_recipients(struct peer *p, const struct hky_letter *l, size_t *at, struct hky_sent *sent)
+static size_t say_recipients(struct peer *p, const struct hky_outgoing *l, size_t *at, struct hky_sent *sent)
 {
     size_t taken = 0;
 
@@ -270,7 +270,7 @@ static void emit(void *ctx, const char *octets, size_t n)
         flush_out(p);
 }
 
-static bool say_content(struct peer *p, const struct hky_letter *l, struct hky_sent *sent)
+static bool say_content(struct peer *p, const struct hky_outgoing *l, struct hky_sent *sent)
 {
     const struct hky_reply *r = command(p, "DATA");
     uint8_t state = 1;
@@ -295,7 +295,7 @@ static bool say_content(struct peer *p, const struct hky_letter *l, struct hky_s
     return false;
 }
 
-static bool say_hello(struct peer *p, const struct hky_letter *l, struct hky_sent *sent)
+static bool say_hello(struct peer *p, const struct hky_outgoing *l, struct hky_sent *sent)
 {
     const struct hky_reply *r = next_reply(p);
 
@@ -315,7 +315,7 @@ static bool say_hello(struct peer *p, const struct hky_letter *l, struct hky_sen
     return true;
 }
 
-void hky_letter_send(const struct hky_letter *l, const char *who, struct hky_sent *sent)
+void hky_outgoing_send(const struct hky_outgoing *l, const char *who, struct hky_sent *sent)
 {
     struct peer p = {.who = who, .server = l->server};
     size_t at = 0;

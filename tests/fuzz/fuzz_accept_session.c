@@ -3,7 +3,7 @@
  * message without its end of data or last chunk, none from a client that may not send, none with a bare CR, LF or NUL,
  * none that keeps X-Hikyaku fields. First octet: the listener; second: the split.
  */
-#include "accept/session.h"
+#include "accept/session_internal.h"
 
 #include <stdlib.h>
 #include <strings.h>
@@ -21,7 +21,7 @@ struct world {
     struct hky_policy policy;
     struct hky_listen listen;
     struct hky_user users[1];
-    struct hky_session session;
+    struct accept_session session;
     struct hky_buf out, stored, big; /* replies; messages, one behind the other; the big file under way */
     uint64_t last_id;
     unsigned n_messages, n_busy;
@@ -80,7 +80,7 @@ static void submit(void *ctx, struct hky_handed_in *in)
     void *big = in->big;
     struct hky_str body = big != NULL ? hky_buf_str(&w->big) : hky_str_of(m->body->p, m->body->n);
 
-    HKY_ASSERT(hky_session_may_send(&w->session) && m->n_recipients > 0);
+    HKY_ASSERT(accept_session_may_send(&w->session) && m->n_recipients > 0);
     HKY_ASSERT(m->size == body.n && m->header_octets == header.n);
     check_stored(body, header);
     hky_buf_printf(&w->stored, "%u recipients, %zu octets\n", m->n_recipients, body.n);
@@ -138,7 +138,7 @@ static void on_close(void *ctx)
     ((struct world *)ctx)->is_closed = true;
 }
 
-static void note(void *ctx, const char *what, struct hky_str text)
+static void warn(void *ctx, const char *what, struct hky_str text)
 {
     (void)ctx, (void)what, (void)text;
 }
@@ -149,7 +149,7 @@ static void refused(void *ctx, struct hky_str sender, struct hky_str rcpt, const
     HKY_ASSERT(reply[0] == '4' || reply[0] == '5');
 }
 
-static const struct hky_session_ops ops = {
+static const struct accept_session_ops ops = {
     .write = on_write,
     .now_ms = now_ms,
     .new_id = new_id,
@@ -161,11 +161,11 @@ static const struct hky_session_ops ops = {
     .secret = secret,
     .start_tls = start_tls,
     .close = on_close,
-    .note = note,
+    .warn = warn,
     .refused = refused,
 };
 
-static void world_init(struct world *w, uint8_t flags, struct hky_sasl *sasl)
+static void world_init(struct world *w, uint8_t flags, struct accept_sasl *sasl)
 {
     *w = (struct world){.flags = flags,
                         .policy.engine = {.hostname = "mx.test",
@@ -187,21 +187,21 @@ static void world_init(struct world *w, uint8_t flags, struct hky_sasl *sasl)
                                     .key = "",
                                     .users = w->users,
                                     .n_users = flags & WITH_USERS ? 1 : 0};
-    struct hky_session_params p = {.ops = &ops,
-                                   .ctx = w,
-                                   .policy = &w->policy,
-                                   .listen = &w->listen,
-                                   .sasl = sasl,
-                                   .client = "192.0.2.1",
-                                   .is_loopback = !(flags & IS_REMOTE),
-                                   .is_allowed = (flags & IS_ALLOWED) != 0,
-                                   .is_secure = (flags & IS_SECURE) != 0};
-    hky_session_init(&w->session, &p);
+    struct accept_session_params p = {.ops = &ops,
+                                      .ctx = w,
+                                      .policy = &w->policy,
+                                      .listen = &w->listen,
+                                      .sasl = sasl,
+                                      .client = "192.0.2.1",
+                                      .is_loopback = !(flags & IS_REMOTE),
+                                      .is_allowed = (flags & IS_ALLOWED) != 0,
+                                      .is_secure = (flags & IS_SECURE) != 0};
+    accept_session_init(&w->session, &p);
 }
 
 static void world_fini(struct world *w)
 {
-    hky_session_fini(&w->session);
+    accept_session_fini(&w->session);
     HKY_ASSERT(!w->is_big_open);
     hky_buf_fini(&w->out);
     hky_buf_fini(&w->stored);
@@ -215,15 +215,15 @@ static bool answer(struct world *w)
 
     if (w->has_commit) {
         w->has_commit = false;
-        hky_session_on_commit(&w->session, is_full ? NULL : &durable, is_full ? HKY_E_FULL : HKY_OK, w->waiting_id);
+        accept_session_on_commit(&w->session, is_full ? NULL : &durable, is_full ? HKY_E_FULL : HKY_OK, w->waiting_id);
     } else if (w->has_secret) {
         w->has_secret = false;
-        hky_session_on_secret(&w->session, hky_secret_new(HKY_STR("secret")));
+        accept_session_on_secret(&w->session, hky_secret_new(HKY_STR("secret")));
     } else if (w->wants_tls) {
         w->wants_tls = false;
-        hky_session_on_tls(&w->session);
+        accept_session_on_tls(&w->session);
     } else if (w->session.waits & (HKY_WAIT_JOURNAL | HKY_WAIT_PENALTY)) {
-        hky_session_resume(&w->session, HKY_WAIT_JOURNAL | HKY_WAIT_PENALTY);
+        accept_session_resume(&w->session, HKY_WAIT_JOURNAL | HKY_WAIT_PENALTY);
     } else {
         return false;
     }
@@ -236,7 +236,7 @@ static void run(struct world *w, const char *p, size_t n, size_t piece)
     size_t at = 0, given = 0;
 
     while (!w->is_closed) {
-        size_t used = given > at ? hky_session_input(&w->session, p + at, given - at) : 0;
+        size_t used = given > at ? accept_session_input(&w->session, p + at, given - at) : 0;
 
         HKY_ASSERT(used <= given - at);
         at += used;
@@ -304,13 +304,13 @@ static struct hky_str common(struct hky_str a, struct hky_str b)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    static struct hky_sasl *sasl;
+    static struct accept_sasl *sasl;
     struct world whole, split;
 
     if (size < 2 || size > 32768)
         return 0;
     if (sasl == NULL)
-        sasl = hky_sasl_new();
+        sasl = accept_sasl_new();
     struct hky_str in = hky_str_of((const char *)data + 2, size - 2);
     world_init(&whole, data[0], sasl);
     world_init(&split, data[0], sasl);

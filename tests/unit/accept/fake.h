@@ -22,7 +22,7 @@ struct fake {
     struct hky_policy policy;
     struct hky_listen listen;
     struct hky_user users[2];
-    struct hky_session session;
+    struct accept_session session;
     struct hky_buf out;
     struct hky_buf wire; /* not yet consumed */
     struct hky_message *messages[16];
@@ -137,7 +137,7 @@ static void fake_close(void *ctx)
 {
     ((struct fake *)ctx)->is_closed = true;
 }
-static void fake_note(void *ctx, const char *what, struct hky_str text)
+static void fake_warn(void *ctx, const char *what, struct hky_str text)
 {
     struct fake *f = ctx;
 
@@ -153,7 +153,7 @@ static void fake_refused(void *ctx, struct hky_str sender, struct hky_str rcpt, 
     f->n_refused++;
 }
 
-static const struct hky_session_ops fake_ops = {
+static const struct accept_session_ops fake_ops = {
     .write = fake_write,
     .now_ms = fake_now,
     .new_id = fake_id,
@@ -165,12 +165,12 @@ static const struct hky_session_ops fake_ops = {
     .secret = fake_secret,
     .start_tls = fake_start_tls,
     .close = fake_close,
-    .note = fake_note,
+    .warn = fake_warn,
     .refused = fake_refused,
 };
 
 /* with_users: alice (secret "secret", may send as two addresses, for one scenario) and bob (any). */
-static void fake_init(struct fake *f, bool with_users, enum hky_listen_tls tls, struct hky_sasl *sasl,
+static void fake_init(struct fake *f, bool with_users, enum hky_listen_tls tls, struct accept_sasl *sasl,
                       const char *client)
 {
     *f = (struct fake){.policy.engine = {.hostname = "mx.test",
@@ -190,19 +190,19 @@ static void fake_init(struct fake *f, bool with_users, enum hky_listen_tls tls, 
     f->users[1] = (struct hky_user){.name = "bob", .password = {.name = "bob"}};
     f->listen = (struct hky_listen){
         .addr = "127.0.0.1", .tls = tls, .cert = "", .key = "", .users = f->users, .n_users = with_users ? 2 : 0};
-    struct hky_session_params p = {.ops = &fake_ops,
-                                   .ctx = f,
-                                   .policy = &f->policy,
-                                   .listen = &f->listen,
-                                   .sasl = sasl,
-                                   .client = client,
-                                   .is_loopback = strcmp(client, "127.0.0.1") == 0};
-    hky_session_init(&f->session, &p);
+    struct accept_session_params p = {.ops = &fake_ops,
+                                      .ctx = f,
+                                      .policy = &f->policy,
+                                      .listen = &f->listen,
+                                      .sasl = sasl,
+                                      .client = client,
+                                      .is_loopback = strcmp(client, "127.0.0.1") == 0};
+    accept_session_init(&f->session, &p);
 }
 
 static void fake_fini(struct fake *f)
 {
-    hky_session_fini(&f->session);
+    accept_session_fini(&f->session);
     for (unsigned i = 0; i < f->n_messages; i++) {
         hky_message_unref(&f->messages[i]);
         hky_buf_fini(&f->bodies[i]);
@@ -220,23 +220,24 @@ static bool fake_answer(struct fake *f)
 
     if (f->has_commit && !f->is_commit_manual) {
         f->has_commit = false;
-        hky_session_on_commit(&f->session, f->commit == HKY_OK ? token : NULL, f->commit,
-                              f->messages[f->n_messages - 1]->id);
+        accept_session_on_commit(&f->session, f->commit == HKY_OK ? token : NULL, f->commit,
+                                 f->messages[f->n_messages - 1]->id);
         return true;
     }
     if (f->has_secret_request) {
         f->has_secret_request = false;
-        hky_session_on_secret(&f->session, hky_secret_new(f->secret_ref == &f->users[0].password ? HKY_STR("secret")
-                                                                                                 : HKY_STR("hunter2")));
+        accept_session_on_secret(
+            &f->session,
+            hky_secret_new(f->secret_ref == &f->users[0].password ? HKY_STR("secret") : HKY_STR("hunter2")));
         return true;
     }
     if (f->wants_tls && !f->is_tls_manual) {
         f->wants_tls = false;
-        hky_session_on_tls(&f->session);
+        accept_session_on_tls(&f->session);
         return true;
     }
     if (f->session.waits & (HKY_WAIT_JOURNAL | HKY_WAIT_PENALTY)) {
-        hky_session_resume(&f->session, HKY_WAIT_JOURNAL | HKY_WAIT_PENALTY);
+        accept_session_resume(&f->session, HKY_WAIT_JOURNAL | HKY_WAIT_PENALTY);
         return true;
     }
     return false;
@@ -247,7 +248,7 @@ static void fake_pump(struct fake *f)
     bool goes_on = true;
 
     while (goes_on && !f->is_closed) {
-        size_t used = f->wire.n > 0 ? hky_session_input(&f->session, f->wire.p, f->wire.n) : 0;
+        size_t used = f->wire.n > 0 ? accept_session_input(&f->session, f->wire.p, f->wire.n) : 0;
         hky_buf_drop(&f->wire, used);
         goes_on = fake_answer(f);
     }

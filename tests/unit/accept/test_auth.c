@@ -4,7 +4,7 @@
 
 #define GREETED "EHLO t\r\n"
 
-static struct hky_sasl *sasl;
+static struct accept_sasl *sasl;
 
 /* alice's password is "secret", bob's "hunter2". */
 static const struct {
@@ -204,14 +204,14 @@ static void test_a_refusal_is_kept_back(void **state)
     (void)state;
     fake_init(&f, true, HKY_LISTEN_PLAIN, sasl, "127.0.0.1");
     fake_send(&f, HKY_STR(GREETED));
-    size_t used = hky_session_input(&f.session, wrong, sizeof wrong - 1), said = f.out.n;
-    hky_session_on_secret(&f.session, hky_secret_new(HKY_STR("secret")));
+    size_t used = accept_session_input(&f.session, wrong, sizeof wrong - 1), said = f.out.n;
+    accept_session_on_secret(&f.session, hky_secret_new(HKY_STR("secret")));
     assert_int_equal(f.session.waits, HKY_WAIT_PENALTY);
-    assert_int_equal(hky_session_input(&f.session, wrong + used, sizeof wrong - 1 - used), 0);
+    assert_int_equal(accept_session_input(&f.session, wrong + used, sizeof wrong - 1 - used), 0);
     assert_int_equal(f.out.n, said);
-    hky_session_resume(&f.session, HKY_WAIT_PENALTY);
+    accept_session_resume(&f.session, HKY_WAIT_PENALTY);
     assert_memory_equal(f.out.p + said, "535 5.7.8", 9);
-    assert_int_equal(hky_session_input(&f.session, wrong + used, sizeof wrong - 1 - used), 6);
+    assert_int_equal(accept_session_input(&f.session, wrong + used, sizeof wrong - 1 - used), 6);
     f.has_secret_request = false;
     fake_fini(&f);
 }
@@ -219,14 +219,14 @@ static void test_a_refusal_is_kept_back(void **state)
 static int setup(void **state)
 {
     (void)state;
-    sasl = hky_sasl_new();
+    sasl = accept_sasl_new();
     return sasl == NULL;
 }
 
 static int teardown(void **state)
 {
     (void)state;
-    hky_sasl_free(&sasl);
+    accept_sasl_free(&sasl);
     return 0;
 }
 

@@ -368,14 +368,14 @@ static void test_a_network_of_ipv6_is_one_client(void **state)
     assert_int_equal(inet_pton(AF_INET6, "2001:db8:0:2::1", &other), 1);
     assert_int_equal(inet_pton(AF_INET6, "::ffff:192.0.2.1", &v4), 1);
     assert_int_equal(inet_pton(AF_INET6, "::ffff:192.0.2.2", &v4_other), 1);
-    assert_true(hky_client_enter(en.accept, &a, &bounds));
-    assert_true(hky_client_enter(en.accept, &same, &bounds));
-    assert_false(hky_client_enter(en.accept, &same, &bounds));
-    assert_true(hky_client_enter(en.accept, &other, &bounds));
-    assert_true(hky_client_enter(en.accept, &v4, &bounds));
-    assert_true(hky_client_enter(en.accept, &v4, &bounds));
-    assert_false(hky_client_enter(en.accept, &v4, &bounds));
-    assert_true(hky_client_enter(en.accept, &v4_other, &bounds));
+    assert_true(accept_client_enter(en.accept, &a, &bounds));
+    assert_true(accept_client_enter(en.accept, &same, &bounds));
+    assert_false(accept_client_enter(en.accept, &same, &bounds));
+    assert_true(accept_client_enter(en.accept, &other, &bounds));
+    assert_true(accept_client_enter(en.accept, &v4, &bounds));
+    assert_true(accept_client_enter(en.accept, &v4, &bounds));
+    assert_false(accept_client_enter(en.accept, &v4, &bounds));
+    assert_true(accept_client_enter(en.accept, &v4_other, &bounds));
     engine_fini(&en);
 }
 

@@ -73,12 +73,12 @@ static void a_network_has_its_own_addresses_only(void **state)
         struct hky_cidr allow[] = {cidr_of("203.0.113.0/24"), cidr_of(rows[i].network)};
         struct hky_listen l = {.allow = allow, .n_allow = 2};
         struct in6_addr client = address_of(rows[i].client);
-        if (hky_listen_allows(&l, &client) != rows[i].is_in)
+        if (accept_listen_allows(&l, &client) != rows[i].is_in)
             fail_msg("%s in %s: %d", rows[i].client, rows[i].network, !rows[i].is_in);
     }
     struct hky_listen none = {0};
     struct in6_addr client = address_of("127.0.0.1");
-    assert_false(hky_listen_allows(&none, &client));
+    assert_false(accept_listen_allows(&none, &client));
 }
 
 static void everybody_in_any_number_of_pieces(void **state)
@@ -116,7 +116,7 @@ static void everybody_in_any_number_of_pieces(void **state)
         uint32_t n = 0;
         for (; rows[i].networks[n] != NULL; n++)
             allow[n] = cidr_of(rows[i].networks[n]);
-        if (hky_allow_is_everyone(allow, n) != rows[i].is_everyone)
+        if (accept_allow_is_everyone(allow, n) != rows[i].is_everyone)
             fail_msg("row %zu, %s: %d", i, n > 0 ? rows[i].networks[0] : "", !rows[i].is_everyone);
     }
     /* 256 pieces */
@@ -126,9 +126,9 @@ static void everybody_in_any_number_of_pieces(void **state)
         snprintf(text, sizeof text, "%d.0.0.0/8", 255 - i);
         all[i] = cidr_of(text);
     }
-    assert_true(hky_allow_is_everyone(all, 256));
-    assert_true(hky_allow_is_everyone(all, 40));
-    assert_false(hky_allow_is_everyone(all, 30));
+    assert_true(accept_allow_is_everyone(all, 256));
+    assert_true(accept_allow_is_everyone(all, 40));
+    assert_false(accept_allow_is_everyone(all, 30));
 }
 
 int main(void)

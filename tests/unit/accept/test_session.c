@@ -569,7 +569,7 @@ static void test_waiting(void **state)
     assert_non_null(strstr(hky_buf_z(&f.out), "\r\n250 2.0.0 queued as 0"));
     /* draining: the transaction under way is the last */
     fake_send(&f, HKY_STR("RCPT TO:<b@y.test>\r\nDATA\r\n"));
-    hky_session_drain(&f.session);
+    accept_session_drain(&f.session);
     assert_false(f.is_closed);
     fake_send(&f, HKY_STR(HDR "x\r\n.\r\n"));
     assert_true(f.is_closed);
@@ -600,11 +600,11 @@ static void test_drain_is_the_end_of_what_is_no_transaction(void **state)
         f.session.user = strstr(ways[i].before, "AUTH") == NULL && !is_tls ? &f.users[1] : NULL;
         f.is_tls_manual = true;
         fake_send(&f, hky_str_z(ways[i].before));
-        hky_session_drain(&f.session);
+        accept_session_drain(&f.session);
         assert_false(f.is_closed);
         fake_send(&f, hky_str_z(ways[i].after));
         if (is_tls)
-            hky_session_on_tls(&f.session);
+            accept_session_on_tls(&f.session);
         assert_true(f.is_closed);
         assert_string_equal(fake_codes(&f, codes, sizeof codes), ways[i].codes);
         fake_fini(&f);
@@ -838,8 +838,8 @@ static void test_a_new_policy_is_taken_over(void **state)
                 users[0].senders = senders;
             if (change == SCENARIO_CHANGED)
                 users[0].scenarios = winter;
-            hky_session_take_policy(
-                &f.session, &(struct hky_session_review){&policy, change != LISTENER_GONE ? &listen : NULL, false});
+            accept_session_take_policy(
+                &f.session, &(struct accept_session_review){&policy, change != LISTENER_GONE ? &listen : NULL, false});
             if (f.is_closed != ends[change][m])
                 fail_msg("%s, %s: %s", names[change], moments[m].what, hky_buf_z(&f.out));
             if (!f.is_closed) {
@@ -872,8 +872,8 @@ static void test_a_network_that_is_taken_away_ends_its_sessions(void **state)
             listen.users = f.users;
             listen.n_users = 2;
         }
-        hky_session_take_policy(&f.session,
-                                &(struct hky_session_review){&f.policy, &listen, !is_loopback && !is_taken});
+        accept_session_take_policy(&f.session,
+                                   &(struct accept_session_review){&f.policy, &listen, !is_loopback && !is_taken});
         assert_int_equal(f.is_closed, is_taken);
         fake_fini(&f);
     }

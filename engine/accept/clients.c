@@ -3,24 +3,24 @@
 
 #include <stdlib.h>
 
-void hky_door_unref(struct hky_door **pdoor)
+void accept_listener_unref(struct accept_listener **plistener)
 {
-    struct hky_door *door = *pdoor;
+    struct accept_listener *listener = *plistener;
 
-    *pdoor = NULL;
-    if (door == NULL || __atomic_sub_fetch(&door->refs, 1, __ATOMIC_ACQ_REL) > 0)
+    *plistener = NULL;
+    if (listener == NULL || __atomic_sub_fetch(&listener->refs, 1, __ATOMIC_ACQ_REL) > 0)
         return;
-    hky_tls_unref(&door->tls);
-    free(door->fds);
-    free(door);
+    hky_tls_unref(&listener->tls);
+    free(listener->fds);
+    free(listener);
 }
 
-struct hky_tls *hky_door_tls(struct hky_accept *a, struct hky_door *door)
+struct hky_tls *accept_listener_tls(struct hky_accept *a, struct accept_listener *listener)
 {
     struct hky_tls *tls;
 
     pthread_mutex_lock(&a->lock);
-    tls = door->tls != NULL ? hky_tls_ref(door->tls) : NULL;
+    tls = listener->tls != NULL ? hky_tls_ref(listener->tls) : NULL;
     pthread_mutex_unlock(&a->lock);
     return tls;
 }
@@ -30,7 +30,7 @@ static struct hky_str client_key(const struct in6_addr *client)
     return hky_str_of((const char *)client->s6_addr, IN6_IS_ADDR_V4MAPPED(client) ? 16 : 8);
 }
 
-bool hky_client_enter(struct hky_accept *a, const struct in6_addr *client, const struct hky_bounds *bounds)
+bool accept_client_enter(struct hky_accept *a, const struct in6_addr *client, const struct hky_bounds *bounds)
 {
     struct hky_str key = client_key(client);
     bool is_good = false;
@@ -46,7 +46,7 @@ bool hky_client_enter(struct hky_accept *a, const struct in6_addr *client, const
     return is_good;
 }
 
-void hky_client_leave(struct hky_accept_worker *w, const struct in6_addr *client)
+void accept_client_leave(struct accept_worker *w, const struct in6_addr *client)
 {
     struct hky_accept *a = w->accept;
     struct hky_str key = client_key(client);
