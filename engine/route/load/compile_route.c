@@ -324,6 +324,7 @@ static struct hky_route *route_add(struct hky_loader *l, struct hky_map *by_name
 {
     struct hky_route_table *t = l->table;
     struct hky_route *was = hky_map_get(by_name, hky_str_z(name)), *o;
+    char what[160];
 
     if (was != NULL) {
         hky_complain(l, place, false, "%s \"%s\" is declared twice, first at %s:%u", is_row ? "row" : "route", name,
@@ -331,7 +332,9 @@ static struct hky_route *route_add(struct hky_loader *l, struct hky_map *by_name
         return NULL;
     }
     o = hky_arena_alloc(&t->arena, sizeof *o);
+    snprintf(what, sizeof what, "%s \"%.120s\"", is_row ? "row" : "route", name);
     *o = (struct hky_route){.name = hky_arena_z(&t->arena, name),
+                            .what = hky_arena_z(&t->arena, what),
                             .place = place,
                             .is_row = is_row,
                             .written = t->n_routes,
@@ -374,6 +377,14 @@ static void compile_route(struct hky_loader *l, struct hky_map *by_name, const s
     lua_settop(L, r.body - 1);
 }
 
+/* Own delivery is no account of anybody's. */
+static const char *account_of(const struct hky_loader *l, const char *relay)
+{
+    const struct hky_relay *r = hky_policy_relay(l->policy, hky_str_z(relay));
+
+    return r != NULL && !r->is_mx ? r->account : relay;
+}
+
 static void compile_row(struct hky_loader *l, struct hky_map *by_name, int row, struct hky_place place)
 {
     lua_State *L = l->vm->L;
@@ -391,6 +402,7 @@ static void compile_row(struct hky_loader *l, struct hky_map *by_name, int row, 
     r.out->via = HKY_VIA_ROW;
     r.out->is_stop = hky_get_bool(L, row, "stop", false);
     r.out->row_relay = hky_arena_z(&l->table->arena, relay);
+    r.out->row_account = account_of(l, r.out->row_relay);
     r.draft.n_steps = 1;
     r.draft.steps[0] = (struct hky_step){
         .relay = r.out->row_relay, .account = "", .within_sec = HKY_UNSET_SEC, .wait_sec = HKY_UNSET_SEC};

@@ -39,18 +39,11 @@ struct chain {
     unsigned n;
 };
 
-static const char *account_of_row(const struct hky_vm *vm, const struct hky_route *row)
-{
-    const struct hky_relay *r = hky_policy_relay(vm->policy, hky_str_z(row->row_relay));
-
-    return r != NULL && !r->is_mx ? r->account : row->row_relay;
-}
-
-static void chain_add(const struct hky_vm *vm, struct chain *c, const struct hky_route *row, uint32_t position)
+static void chain_add(struct chain *c, const struct hky_route *row, uint32_t position)
 {
     for (unsigned i = 0; i < c->n; i++)
         if (strcmp(c->rows[i]->row_relay, row->row_relay) == 0 ||
-            strcmp(account_of_row(vm, c->rows[i]), account_of_row(vm, row)) == 0)
+            strcmp(c->rows[i]->row_account, row->row_account) == 0)
             return; /* one account once: asking it again gives the same answer */
     if (c->n < HKY_PLAN_STEPS_MAX) {
         c->rows[c->n] = row;
@@ -130,10 +123,9 @@ static void plan_give(lua_State *L, struct via_run *run, int index)
     struct hky_vm *vm = run->a->vm;
     struct hky_plan draft, *plan;
     struct hky_error e;
-    char what[140];
+    const char *what = run->route->what;
 
     draft.n_steps = 0;
-    snprintf(what, sizeof what, "route \"%.120s\"", run->route->name);
     if (!hky_read_plan(L, index, what, (struct hky_place){"", 0}, &draft))
         return;
     hky_buf_clear(&vm->scratch);
@@ -289,7 +281,7 @@ static enum verdict route_ask(struct hky_deciding *d, struct hky_decision *out)
 static inline enum verdict conditions_said(struct hky_deciding *d, bool matches, struct hky_decision *out)
 {
     if (matches && d->route->is_row) {
-        chain_add(d->a.vm, &d->chain, d->route, d->position);
+        chain_add(&d->chain, d->route, d->position);
         return d->route->is_stop ? ENDS : GOES_ON;
     }
     if (matches)

@@ -16,12 +16,13 @@ struct walk {
     unsigned n;
 };
 
-static bool is_ascii(struct hky_str s)
+/* Nothing that any rule speaks of: most strings, and those of functions that give a plan for each recipient. */
+static bool is_plain(struct hky_str s)
 {
     for (size_t i = 0; i < s.n; i++)
-        if ((unsigned char)s.p[i] >= 0x80)
+        if ((unsigned char)s.p[i] < ' ' || (unsigned char)s.p[i] >= 0x7f)
             return false;
-    return true;
+    return s.n == 0 || (s.p[0] != ' ' && s.p[s.n - 1] != ' ');
 }
 
 /* Octets that cut a string, or end a line, where it is used. */
@@ -85,14 +86,15 @@ static void check_string(struct walk *w, int index)
     const char *fault;
 
     s.p = lua_tolstring(w->L, index, &s.n);
+    if (is_plain(s))
+        return;
     fault = octets_fault(s, w->rule->may_have_lines);
     if (fault != NULL) {
         w->is_found = true;
         w->fault->is_warning = false;
         snprintf(w->fault->text, sizeof w->fault->text, "there %s in it", fault);
     } else if (w->rule->use != HKY_FOREIGN_FREE) {
-        if (!is_ascii(s))
-            check_foreign(w, s);
+        check_foreign(w, s);
         check_ends(w, s);
     }
 }
@@ -155,11 +157,15 @@ const char *hky_whole_string(lua_State *L, int index, const char *what, struct h
 {
     static const struct hky_text_rule rule = {.use = HKY_FOREIGN_NAME};
     struct hky_text_fault fault;
+    struct hky_str s;
 
     if (lua_type(L, index) != LUA_TSTRING)
         return NULL;
+    s.p = lua_tolstring(L, index, &s.n);
+    if (is_plain(s))
+        return s.p;
     if (hky_texts_check(L, index, &rule, &fault) || fault.is_warning)
-        return lua_tostring(L, index);
+        return s.p;
     hky_script_problem(L, place, "%s: %s", what, fault.text);
     return NULL;
 }

@@ -6,26 +6,35 @@
 
 #define PRESENT ((void *)1)
 
+/* Eight octets at a time: it is done for every recipient. */
+static void lower_into(char *to, struct hky_str s)
+{
+    const uint64_t ones = UINT64_C(0x0101010101010101);
+    size_t i = 0;
+
+    for (; s.n - i >= 8; i += 8) {
+        uint64_t w, low, is_from_a, is_behind_z;
+        memcpy(&w, s.p + i, 8);
+        low = w & 0x7f * ones; /* so that no sum goes into the next octet */
+        is_from_a = low + (0x80 - 'A') * ones;
+        is_behind_z = low + (0x7f - 'Z') * ones;
+        w |= (is_from_a & ~is_behind_z & ~w & 0x80 * ones) >> 2;
+        memcpy(to + i, &w, 8);
+    }
+    for (; i < s.n; i++)
+        to[i] = hky_lower(s.p[i]);
+    to[s.n] = 0;
+}
+
 void hky_match_key_init(struct hky_match_key *k, struct hky_str canonical)
 {
     size_t n = canonical.n < sizeof k->text - 1 ? canonical.n : sizeof k->text - 1;
+    const char *at = n > 0 ? memrchr(canonical.p, '@', n) : NULL;
 
-    k->domain_at = (uint16_t)n;
-    for (size_t i = 0; i < n; i++) {
-        k->text[i] = hky_lower(canonical.p[i]);
-        if (canonical.p[i] == '@')
-            k->domain_at = (uint16_t)(i + 1);
-    }
-    k->text[n] = 0;
+    k->domain_at = (uint16_t)(at != NULL ? (size_t)(at - canonical.p) + 1 : n);
+    lower_into(k->text, hky_str_of(canonical.p, n));
     k->n = (uint16_t)n;
     k->is_null = n == 0;
-}
-
-static void lower_into(char *to, struct hky_str s)
-{
-    for (size_t i = 0; i < s.n; i++)
-        to[i] = hky_lower(s.p[i]);
-    to[s.n] = 0;
 }
 
 /* "*@shop.example" would be the mailbox of that name, which nobody means. */

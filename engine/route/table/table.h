@@ -60,6 +60,8 @@ struct hky_route {
     struct hky_split *split;
     const struct hky_plan *draft; /* the route's own keys, for plans that a function gives; no steps */
     const char *row_relay;
+    const char *row_account; /* of its relay; one account is one step of a plan */
+    const char *what;        /* for messages: route "NAME" */
 };
 
 struct hky_fn_decl {

@@ -752,9 +752,32 @@ static void sets_agree_with_their_entries(void **state)
         }
 }
 
+/* Whole words and what is left of them, every octet at every place. */
+static void a_key_has_only_ascii_letters_lowered(void **state)
+{
+    struct hky_match_key k;
+    char text[24];
+
+    (void)state;
+    for (size_t n = 1; n < sizeof text; n++)
+        for (unsigned octet = 1; octet < 256; octet++) {
+            memset(text, 'Q', n);
+            text[octet % n] = (char)octet;
+            hky_match_key_init(&k, hky_str_of(text, n));
+            assert_int_equal(k.n, n);
+            for (size_t i = 0; i < n; i++)
+                assert_int_equal((unsigned char)k.text[i], (unsigned char)hky_lower(text[i]));
+            assert_int_equal(k.text[n], 0);
+            assert_int_equal(k.domain_at, octet == '@' ? octet % n + 1 : n);
+        }
+    hky_match_key_init(&k, HKY_STR("\"a@B\"@X.Example"));
+    assert_string_equal(k.text + k.domain_at, "x.example");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_key_has_only_ascii_letters_lowered),
         cmocka_unit_test(sets_agree_with_their_entries),
         cmocka_unit_test(every_condition_decides),
         cmocka_unit_test(a_list_is_read_again_when_its_file_changes),
