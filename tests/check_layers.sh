@@ -14,6 +14,7 @@ for dir in engine/*/; do
                 hikyaku/*|"$stage"/*|base/*) ;;
                 mail/*|net/*) case "$stage" in base|model) complain "$file includes $included: $stage uses base only" ;; esac
                     case "$stage" in mail) [ "${included%%/*}" = mail ] || complain "$file includes $included: mail is pure" ;; esac ;;
+                smtp/*) case "$stage" in deliver|cli) ;; *) complain "$file includes $included: deliver and cli speak as clients" ;; esac ;;
                 */*) complain "$file includes $included: stages meet in include/hikyaku/ only" ;;
             esac
         done < <(includes "$file")
@@ -57,5 +58,5 @@ only 'curl/' net
 only 'ares' net
 only 'openssl/' net
 only 'sqlite3\.h' state
-only 'gsasl' 'deliver|accept'
+only 'gsasl' 'smtp|accept'
 exit $bad

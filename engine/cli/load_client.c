@@ -1,7 +1,13 @@
-/* One connection of the load: blocking, pipelined MAIL RCPT DATA, one message after the other. */
+/*
+ * One connection of the load: blocking, pipelined MAIL RCPT DATA, one message after the other. Replies, capabilities
+ * and envelope lines are those of engine/smtp/, but the order of commands is its own and not the dialogue's: it sends
+ * nearly nothing but the same three lines, and what the source costs is missing from the rate that it measures.
+ */
 #include "cli/load.h"
 
 #include "base/clock.h"
+#include "mail/reply.h"
+#include "smtp/envelope.h"
 
 #include <errno.h>
 #include <netdb.h>
@@ -15,11 +21,11 @@ struct client {
     struct hky_load *load;
     int fd;
     char in[8192];
-    size_t n_in;
-    char line[512];    /* last line of the last reply */
-    char refusal[512]; /* the same of the first reply to this message that says no; with pipelining others follow it */
+    size_t n_in, at; /* read, and taken of that */
+    struct hky_reply_reader reader;
+    char refusal[512]; /* of this message: the first reply that says no; with pipelining others follow it */
     struct hky_buf out;
-    bool is_pipelining;
+    struct hky_capabilities caps;
 };
 
 void hky_load_address(const struct hky_load *load, uint64_t seq, char *out, size_t n)
@@ -59,37 +65,31 @@ static int dial(const struct hky_load *load)
     return fd;
 }
 
-/* Next reply's code (its last line is in c->line), or 0 when the connection ended. */
+/* The next reply's code (the reply is in c->reader), or 0 when the connection ended. */
 static int read_reply(struct client *c)
 {
+    struct hky_error e;
+
     for (;;) {
-        char *end = memchr(c->in, '\n', c->n_in);
-        if (end != NULL) {
-            size_t n = (size_t)(end - c->in) + 1;
-            bool is_last = n < 5 || c->in[3] != '-';
-            size_t kept = n < sizeof c->line ? n : sizeof c->line - 1;
-            memcpy(c->line, c->in, kept);
-            while (kept > 0 && (c->line[kept - 1] == '\n' || c->line[kept - 1] == '\r'))
-                kept--;
-            c->line[kept] = '\0';
-            if (strstr(c->line, "PIPELINING") != NULL)
-                c->is_pipelining = true;
-            memmove(c->in, c->in + n, c->n_in - n);
-            c->n_in -= n;
-            if (!is_last)
-                continue;
-            if (c->refusal[0] == '\0' && c->line[0] >= '4')
-                memcpy(c->refusal, c->line, sizeof c->refusal);
-            return (int)strtol(c->line, NULL, 10);
-        }
-        if (c->n_in == sizeof c->in)
+        size_t used = 0;
+        enum hky_reply_status status = hky_reply_read(&c->reader, c->in + c->at, c->n_in - c->at, &used, &e);
+        const struct hky_reply *r = &c->reader.reply;
+
+        c->at += used;
+        if (status == HKY_REPLY_BAD)
             return 0;
-        ssize_t k = recv(c->fd, c->in + c->n_in, sizeof c->in - c->n_in, 0);
+        if (status == HKY_REPLY_WHOLE) {
+            if (c->refusal[0] == '\0' && r->code >= 400)
+                hky_reply_format(r, c->refusal, sizeof c->refusal);
+            return r->code;
+        }
+        ssize_t k = recv(c->fd, c->in, sizeof c->in, 0);
         if (k < 0 && errno == EINTR)
             continue;
         if (k <= 0)
             return 0;
-        c->n_in += (size_t)k;
+        c->at = 0;
+        c->n_in = (size_t)k;
     }
 }
 
@@ -115,12 +115,16 @@ static int ask(struct client *c, const char *line)
 
 static bool open_client(struct client *c)
 {
-    c->n_in = 0;
+    c->n_in = c->at = 0;
+    hky_reply_reader_fini(&c->reader);
+    hky_reply_reader_init(&c->reader);
     c->fd = dial(c->load);
     if (c->fd < 0)
         return false;
-    if (read_reply(c) == 220 && ask(c, "EHLO load.example\r\n") == 250)
+    if (read_reply(c) == 220 && ask(c, "EHLO load.example\r\n") == 250) {
+        hky_capabilities_parse(hky_buf_str(&c->reader.lines), &c->caps);
         return true;
+    }
     close(c->fd);
     c->fd = -1;
     return false;
@@ -160,7 +164,7 @@ static void note(struct client *c, uint64_t seq, enum hky_load_state state)
     if (state == HKY_LOAD_REFUSED && load->first_refusal[0] == '\0')
         snprintf(load->first_refusal, sizeof load->first_refusal, "%.250s", why);
     if (load->ids != NULL) {
-        const char *id = strstr(c->line, "queued as ");
+        const char *id = strstr(c->reader.reply.text, "queued as ");
         fprintf(load->ids, "%lu %s %s\n", (unsigned long)seq,
                 state == HKY_LOAD_ACKED     ? "acked"
                 : state == HKY_LOAD_REFUSED ? "refused"
@@ -168,7 +172,7 @@ static void note(struct client *c, uint64_t seq, enum hky_load_state state)
                 state == HKY_LOAD_UNKNOWN   ? ""
                 : state == HKY_LOAD_REFUSED ? why
                 : id != NULL                ? id + 10
-                                            : c->line);
+                                            : c->reader.reply.text);
         fflush(load->ids);
     }
     pthread_mutex_unlock(&load->lock);
@@ -190,24 +194,27 @@ static void wait_for_turn(const struct hky_load *load, uint64_t seq)
 /* False: the connection is of no use any more. */
 static bool send_one(struct client *c, uint64_t seq)
 {
+    static const struct hky_capabilities plain; /* no parameters */
     char to[320];
-    int mail, rcpt, data, dot;
+    int mail, data, dot;
     int64_t at;
 
     c->refusal[0] = '\0';
     hky_load_address(c->load, seq, to, sizeof to);
-    hky_buf_printf(&c->out, "MAIL FROM:<%s>\r\n", c->load->from);
-    if (c->is_pipelining) {
-        hky_buf_printf(&c->out, "RCPT TO:<%s>\r\nDATA\r\n", to);
+    struct hky_rcpt_line rcpt = {.address = hky_str_z(to)};
+    hky_mail_line_write(&(struct hky_mail_line){.sender = hky_str_z(c->load->from), .ret = ""}, &plain, &c->out);
+    if (c->caps.pipelining) {
+        hky_rcpt_line_write(&rcpt, &plain, &c->out);
+        hky_buf_add(&c->out, "DATA\r\n", 6);
         if (!send_out(c) || (mail = read_reply(c)) == 0 || read_reply(c) == 0 || (data = read_reply(c)) == 0) {
             note(c, seq, HKY_LOAD_REFUSED);
             return false;
         }
     } else {
         mail = send_out(c) ? read_reply(c) : 0;
-        hky_buf_printf(&c->out, "RCPT TO:<%s>\r\n", to);
-        rcpt = mail == 250 && send_out(c) ? read_reply(c) : mail;
-        data = rcpt == 250 ? ask(c, "DATA\r\n") : rcpt;
+        hky_rcpt_line_write(&rcpt, &plain, &c->out);
+        data = mail == 250 && send_out(c) ? read_reply(c) : mail;
+        data = data == 250 ? ask(c, "DATA\r\n") : data;
     }
     if (data != 354) {
         note(c, seq, HKY_LOAD_REFUSED);
@@ -229,6 +236,7 @@ void *hky_load_client(void *arg)
     int failures = 0;
 
     hky_buf_init(&c.out, load->size + 65536);
+    hky_reply_reader_init(&c.reader);
     while (!__atomic_load_n(&load->is_stopping, __ATOMIC_RELAXED)) {
         uint64_t seq;
         if (c.fd < 0 && !open_client(&c)) {
@@ -255,5 +263,6 @@ void *hky_load_client(void *arg)
         close(c.fd);
     }
     hky_buf_fini(&c.out);
+    hky_reply_reader_fini(&c.reader);
     return NULL;
 }

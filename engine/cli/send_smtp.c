@@ -1,9 +1,12 @@
-/* A blocking SMTP client for one letter, and the joined streams of sendmail -bs. */
+/* One letter by a blocking socket: a thin driver over the dialogue, which is that of the engine; and the joined streams
+ * of sendmail -bs. */
 #include "base/endpoint.h"
 #include "cli/send.h"
 
+#include "hikyaku/message.h"
 #include "mail/dot.h"
 #include "mail/reply.h"
+#include "smtp/envelope.h"
 
 #include <errno.h>
 #include <netdb.h>
@@ -16,14 +19,24 @@
 
 #define REPLY_SEC 300 /* RFC 5321 4.5.3.2 */
 #define DOT_SEC   600
+#define GROUP_MAX 1000 /* recipients of one transaction: their commands and replies fit into the socket buffers */
+#define PIECE     (1u << 18)
 
 struct peer {
     int fd;
-    const char *who, *server;
+    const char *who;
+    const struct hky_outgoing *letter;
+    struct hky_sent *sent;
+    struct hky_dialogue dialogue;
     struct hky_reply_reader reader;
     struct hky_buf in, out;
-    bool is_lost;
-    bool has_8bitmime, has_smtputf8, has_dsn, has_size;
+    size_t *waiting, n_waiting; /* recipients that are not in a transaction yet */
+    /* the transaction under way */
+    struct hky_transaction txn;
+    size_t of[GROUP_MAX]; /* recipient i of the transaction is this one of the letter */
+    uint8_t verdicts[GROUP_MAX];
+    bool is_under_way, has_complained;
+    bool is_lost, is_over;
 };
 
 /* "host:port", "[::1]:port"; "host" is at port 2525. */
@@ -91,7 +104,7 @@ static void set_patience(int fd, int sec)
 static void lose(struct peer *p, const char *why)
 {
     if (!p->is_lost)
-        fprintf(stderr, "%s: %s: %s\n", p->who, p->server, why);
+        fprintf(stderr, "%s: %s: %s\n", p->who, p->letter->server, why);
     p->is_lost = true;
 }
 
@@ -116,56 +129,7 @@ static void flush_out(struct peer *p)
     hky_buf_clear(&p->out);
 }
 
-/* The next reply; code 421 and a lost connection when none comes. */
-static const struct hky_reply *next_reply(struct peer *p)
-{
-    struct hky_error e = {0};
-
-    flush_out(p);
-    while (!p->is_lost) {
-        size_t used = 0;
-        enum hky_reply_status st = hky_reply_read(&p->reader, p->in.p != NULL ? p->in.p : "", p->in.n, &used, &e);
-        hky_buf_drop(&p->in, used);
-        if (st == HKY_REPLY_WHOLE)
-            return &p->reader.reply;
-        if (st == HKY_REPLY_BAD) {
-            lose(p, e.text);
-            break;
-        }
-        char *to = hky_buf_reserve(&p->in, 16384);
-        ssize_t n = to != NULL ? recv(p->fd, to, 16384, 0) : -1;
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            lose(p, n == 0 ? "the engine closed the connection" : "no answer came in time");
-        else
-            p->in.n += (size_t)n;
-    }
-    p->reader.reply = (struct hky_reply){.code = 421};
-    return &p->reader.reply;
-}
-
-static const struct hky_reply *command(struct peer *p, const char *line)
-{
-    hky_buf_add_z(&p->out, line);
-    hky_buf_add_z(&p->out, "\r\n");
-    return next_reply(p);
-}
-
-static bool is_offered(const struct peer *p, const char *word)
-{
-    const char *z = p->reader.lines.p;
-    size_t n = strlen(word);
-
-    for (size_t at = 0; z != NULL && at < p->reader.lines.n;) {
-        const char *lf = memchr(z + at, '\n', p->reader.lines.n - at);
-        size_t len = lf != NULL ? (size_t)(lf - z) - at : p->reader.lines.n - at;
-        if (len >= n && hky_str_ieq(hky_str_of(z + at, n), hky_str_of(word, n)) && (len == n || z[at + n] == ' '))
-            return true;
-        at += len + 1;
-    }
-    return false;
-}
+/* ---- what becomes of the recipients ---- */
 
 static void remember(struct hky_sent *sent, const struct hky_reply *r)
 {
@@ -188,14 +152,88 @@ static void complain(const struct peer *p, const char *what, const struct hky_re
     fputc('\n', stderr);
 }
 
-static void add_xtext(struct hky_buf *out, const char *z)
+/* Of the whole transaction: told once. */
+static void refuse_message(struct peer *p, enum hky_stage stage, const struct hky_reply *r)
 {
-    for (; *z != '\0'; z++)
-        if ((unsigned char)*z > ' ' && (unsigned char)*z < 0x7f && *z != '+' && *z != '=')
-            hky_buf_add_c(out, *z);
-        else
-            hky_buf_printf(out, "+%02X", (unsigned char)*z);
+    /* x.3.x is about the mail system and the size, and nobody's fault who is named here (RFC 3463) */
+    bool is_of_message = stage != HKY_STAGE_MAIL || r->enhanced[1] == 3 || r->code == 552 || r->code == 452;
+
+    p->sent->n_refused++;
+    if (p->has_complained)
+        return;
+    p->has_complained = true;
+    complain(p, is_of_message ? "the engine refused the message" : "the engine refused the sender", r);
+    p->sent->is_data_refused = stage != HKY_STAGE_MAIL || (is_of_message && r->code >= 500);
+    remember(p->sent, r);
 }
+
+static void on_result(struct peer *p, const struct hky_dialogue_event *ev)
+{
+    const struct hky_reply *r = ev->reply;
+    size_t i = p->of[ev->recipient];
+
+    if (r->code == 0)
+        return; /* lost: said by whoever saw it */
+    if (r->code < 300) {
+        const char *as = strstr(r->text, "queued as ");
+        snprintf(p->sent->id, sizeof p->sent->id, "%.60s", as != NULL ? as + strlen("queued as ") : "");
+        p->sent->n_queued++;
+    } else if (ev->stage != HKY_STAGE_RCPT) {
+        refuse_message(p, ev->stage, r);
+    } else if (r->code == 452 && ev->txn->n_accepted > 0) {
+        p->waiting[p->n_waiting++] = i; /* one too many: it goes in another message */
+    } else {
+        complain(p, p->letter->recipients[i], r);
+        p->sent->n_refused++;
+        remember(p->sent, r);
+    }
+}
+
+static void on_end(struct peer *p, const struct hky_dialogue_event *ev)
+{
+    p->is_over = true;
+    if (ev->is_idle && p->n_waiting == 0)
+        return;
+    if (ev->reply->code == 0)
+        lose(p, ev->reply->text);
+    else if (p->n_waiting > 0)
+        complain(p, "the engine does not take mail now", ev->reply);
+    if (ev->reply->code != 0 && p->n_waiting > 0)
+        remember(p->sent, ev->reply);
+}
+
+static void on_dialogue(void *ctx, const struct hky_dialogue_event *ev)
+{
+    struct peer *p = ctx;
+
+    switch (ev->kind) {
+    case HKY_DIALOGUE_SEND:
+        hky_buf_add_str(&p->out, ev->octets);
+        break;
+    case HKY_DIALOGUE_RESULT:
+        on_result(p, ev);
+        break;
+    case HKY_DIALOGUE_GIVE_BACK:
+        for (unsigned i = 0; i < p->txn.n; i++)
+            if (p->verdicts[i] != HKY_VERDICT_REPORTED)
+                p->waiting[p->n_waiting++] = p->of[i];
+        p->is_under_way = false;
+        break;
+    case HKY_DIALOGUE_DONE:
+        p->is_under_way = false;
+        break;
+    case HKY_DIALOGUE_END:
+        on_end(p, ev);
+        break;
+    case HKY_DIALOGUE_START_TLS: /* neither is asked for: the engine is this machine or trusted like it */
+    case HKY_DIALOGUE_ASK_LOGIN:
+    case HKY_DIALOGUE_OPEN:
+    case HKY_DIALOGUE_IN_STEP:
+        break;
+    }
+}
+
+/* ---- a transaction ---- */
 
 static bool has_utf8_address(const struct hky_outgoing *l)
 {
@@ -209,56 +247,65 @@ static bool has_utf8_address(const struct hky_outgoing *l)
     return false;
 }
 
-static bool say_mail(struct peer *p, const struct hky_outgoing *l, struct hky_sent *sent)
+static bool read_notify(const char *z, unsigned *out)
 {
-    hky_buf_printf(&p->out, "MAIL FROM:<%s>", l->sender);
-    if (p->has_size)
-        hky_buf_printf(&p->out, " SIZE=%zu", l->content.n);
-    if (p->has_8bitmime && l->is_8bit)
-        hky_buf_add_z(&p->out, " BODY=8BITMIME");
-    if (p->has_smtputf8 && has_utf8_address(l))
-        hky_buf_add_z(&p->out, " SMTPUTF8");
-    if (p->has_dsn && l->ret != NULL)
-        hky_buf_printf(&p->out, " RET=%s", hky_str_ieq(hky_str_z(l->ret), HKY_STR("full")) ? "FULL" : "HDRS");
-    if (p->has_dsn && l->envid != NULL) {
-        hky_buf_add_z(&p->out, " ENVID=");
-        add_xtext(&p->out, l->envid);
+    static const struct {
+        const char *word;
+        unsigned bit;
+    } words[] = {{"never", HKY_NOTIFY_NEVER},
+                 {"success", HKY_NOTIFY_SUCCESS},
+                 {"failure", HKY_NOTIFY_FAILURE},
+                 {"delay", HKY_NOTIFY_DELAY}};
+
+    for (*out = 0; z != NULL && *z != '\0';) {
+        size_t n = strcspn(z, ","), i = 0;
+        struct hky_str word = hky_str_trim(hky_str_of(z, n));
+        while (i < 4 && !hky_str_ieq(word, hky_str_z(words[i].word)))
+            i++;
+        if (i == 4)
+            return false;
+        *out |= words[i].bit;
+        z += n + (z[n] == ',');
     }
-    const struct hky_reply *r = command(p, "");
-    if (r->code == 250)
-        return true;
-    /* x.3.x is about the mail system and the size, and nobody's fault who is named here (RFC 3463) */
-    bool is_of_message = r->enhanced[1] == 3 || r->code == 552 || r->code == 452;
-    complain(p, is_of_message ? "the engine refused the message" : "the engine refused the sender", r);
-    sent->is_data_refused = is_of_message && r->code >= 500;
-    sent->n_refused = l->n_recipients - sent->n_queued;
-    remember(sent, r);
-    return false;
+    return true;
 }
 
-/* Recipients from *at on, until the engine takes no more in one message. Returns how many were taken. */
-static size_t say_recipients(struct peer *p, const struct hky_outgoing *l, size_t *at, struct hky_sent *sent)
+static void begin(struct peer *p)
 {
-    size_t taken = 0;
+    const struct hky_outgoing *l = p->letter;
+    const struct hky_capabilities *caps = &p->dialogue.caps;
+    struct hky_buf *commands = &p->txn.commands;
+    unsigned n = p->n_waiting < GROUP_MAX ? (unsigned)p->n_waiting : GROUP_MAX;
+    struct hky_mail_line mail = {
+        .sender = hky_str_z(l->sender),
+        .is_raw = true,
+        .is_8bit = l->is_8bit && caps->eightbit,
+        .needs_utf8 = caps->smtputf8 && has_utf8_address(l),
+        .size = l->content.n,
+        .ret = l->ret == NULL                                    ? ""
+               : hky_str_ieq(hky_str_z(l->ret), HKY_STR("full")) ? "FULL"
+                                                                 : "HDRS",
+        .envid = hky_str_z(l->envid != NULL ? l->envid : ""),
+    };
+    struct hky_rcpt_line rcpt = {.is_raw = true};
 
-    for (; *at < l->n_recipients && !p->is_lost; ++*at) {
-        const char *notify = p->has_dsn && l->notify != NULL ? l->notify : NULL;
-        hky_buf_printf(&p->out, "RCPT TO:<%s>%s", l->recipients[*at], notify != NULL ? " NOTIFY=" : "");
-        for (const char *z = notify; z != NULL && *z != '\0'; z++)
-            if ((unsigned char)*z > ' ')
-                hky_buf_add_c(&p->out, *z);
-        const struct hky_reply *r = command(p, "");
-        if (r->code == 250 || r->code == 251) {
-            taken++;
-            continue;
-        }
-        if (r->code == 452 && taken > 0)
-            break; /* the rest goes in another message */
-        complain(p, l->recipients[*at], r);
-        sent->n_refused++;
-        remember(sent, r);
+    (void)read_notify(l->notify, &rcpt.notify); /* looked at before */
+    hky_buf_clear(commands);
+    p->txn.n = n;
+    p->txn.verdicts = p->verdicts;
+    p->has_complained = false;
+    hky_mail_line_write(&mail, caps, commands);
+    for (unsigned i = 0; i < n; i++) {
+        p->of[i] = p->waiting[i];
+        p->verdicts[i] = HKY_VERDICT_OPEN;
+        rcpt.address = hky_str_z(l->recipients[p->of[i]]);
+        hky_rcpt_line_write(&rcpt, caps, commands);
     }
-    return taken;
+    hky_buf_add_z(commands, "DATA\r\n");
+    p->n_waiting -= n;
+    memmove(p->waiting, p->waiting + n, p->n_waiting * sizeof *p->waiting);
+    p->is_under_way = true;
+    hky_dialogue_begin(&p->dialogue, &p->txn);
 }
 
 static void emit(void *ctx, const char *octets, size_t n)
@@ -266,89 +313,146 @@ static void emit(void *ctx, const char *octets, size_t n)
     struct peer *p = ctx;
 
     hky_buf_add(&p->out, octets, n);
-    if (p->out.n > 1u << 18)
+    if (p->out.n > PIECE)
         flush_out(p);
 }
 
-static bool say_content(struct peer *p, const struct hky_outgoing *l, struct hky_sent *sent)
+static void write_content(struct peer *p)
 {
-    const struct hky_reply *r = command(p, "DATA");
+    const struct hky_buf *content = &p->letter->content;
     uint8_t state = 1;
 
-    if (r->code == 354) {
-        for (size_t at = 0; at < l->content.n && !p->is_lost; at += 1u << 18)
-            hky_dot_write(l->content.p + at, l->content.n - at < 1u << 18 ? l->content.n - at : 1u << 18, &state, emit,
-                          p);
-        hky_buf_add_z(&p->out, hky_dot_end(state));
-        set_patience(p->fd, DOT_SEC);
-        r = next_reply(p);
-        set_patience(p->fd, REPLY_SEC);
+    for (size_t at = 0; at < content->n && !p->is_lost; at += PIECE)
+        hky_dot_write(content->p + at, content->n - at < PIECE ? content->n - at : PIECE, &state, emit, p);
+    hky_buf_add_z(&p->out, hky_dot_end(state));
+    flush_out(p);
+    set_patience(p->fd, DOT_SEC);
+    hky_dialogue_content_written(&p->dialogue);
+}
+
+/* ---- the connection ---- */
+
+/* Everything is flushed, then one reply is read and taken. */
+static void take_reply(struct peer *p)
+{
+    struct hky_error e = {0};
+    struct hky_reply lost;
+
+    flush_out(p);
+    while (!p->is_lost) {
+        size_t used = 0;
+        enum hky_reply_status st = hky_reply_read(&p->reader, p->in.p != NULL ? p->in.p : "", p->in.n, &used, &e);
+        hky_buf_drop(&p->in, used);
+        if (st == HKY_REPLY_WHOLE) {
+            set_patience(p->fd, REPLY_SEC);
+            hky_dialogue_reply(&p->dialogue, &p->reader.reply, hky_buf_str(&p->reader.lines), false);
+            return;
+        }
+        if (st == HKY_REPLY_BAD) {
+            lose(p, e.text);
+            break;
+        }
+        char *to = hky_buf_reserve(&p->in, 16384);
+        ssize_t n = to != NULL ? recv(p->fd, to, 16384, 0) : -1;
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            lose(p, n == 0 ? "the engine closed the connection" : "no answer came in time");
+        else
+            p->in.n += (size_t)n;
     }
-    if (r->code == 250) {
-        const char *as = strstr(r->text, "queued as ");
-        snprintf(sent->id, sizeof sent->id, "%.60s", as != NULL ? as + strlen("queued as ") : "");
+    hky_reply_local(&lost, HKY_ORIGIN_LOST, "lost");
+    hky_dialogue_fail(&p->dialogue, HKY_STAGE_NONE, &lost, true, false);
+}
+
+static void converse(struct peer *p)
+{
+    struct hky_dialogue *d = &p->dialogue;
+
+    while (!p->is_over) {
+        bool is_refused = p->has_complained;
+        if (hky_dialogue_content(d) != NULL) {
+            write_content(p);
+        } else if (!p->is_under_way && hky_dialogue_can_begin(d) && p->n_waiting > 0 && !is_refused) {
+            begin(p);
+        } else if (!p->is_under_way && hky_dialogue_is_idle(d)) {
+            hky_dialogue_quit(d);
+            flush_out(p);
+            return;
+        }
+        take_reply(p);
+    }
+}
+
+/* What no command line can carry is refused here. */
+static bool is_sendable(struct peer *p)
+{
+    const struct hky_outgoing *l = p->letter;
+    unsigned notify;
+    bool is_one_line = hky_is_one_line(hky_str_z(l->sender));
+
+    for (size_t i = 0; i < l->n_recipients; i++)
+        is_one_line &= hky_is_one_line(hky_str_z(l->recipients[i]));
+    if (is_one_line && read_notify(l->notify, &notify))
         return true;
-    }
-    complain(p, "the engine refused the message", r);
-    sent->is_data_refused = true;
-    remember(sent, r);
+    if (!is_one_line)
+        fprintf(stderr, "%s: an address has control octets\n", p->who);
+    else
+        fprintf(stderr, "%s: notify is never, or any of success, failure and delay with commas between, not \"%s\"\n",
+                p->who, l->notify);
+    p->sent->code = 501;
+    snprintf(p->sent->enhanced, sizeof p->sent->enhanced, "5.5.4");
+    p->sent->is_data_refused = true;
+    p->sent->n_refused = l->n_recipients;
     return false;
 }
 
-static bool say_hello(struct peer *p, const struct hky_outgoing *l, struct hky_sent *sent)
+static void open_peer(struct peer *p)
 {
-    const struct hky_reply *r = next_reply(p);
+    struct hky_dialogue_params params = {.hello = p->letter->origin,
+                                         .starttls = HKY_DIALOGUE_TLS_OFF,
+                                         .may_pipeline = true,
+                                         .emit = on_dialogue,
+                                         .ctx = p};
 
-    if (r->code == 220) {
-        hky_buf_printf(&p->out, "EHLO %s", l->origin);
-        r = command(p, "");
-    }
-    if (r->code != 250) {
-        complain(p, "the engine does not take mail now", r);
-        remember(sent, r);
-        return false;
-    }
-    p->has_8bitmime = is_offered(p, "8BITMIME");
-    p->has_smtputf8 = is_offered(p, "SMTPUTF8");
-    p->has_dsn = is_offered(p, "DSN");
-    p->has_size = is_offered(p, "SIZE");
-    return true;
+    set_patience(p->fd, REPLY_SEC);
+    hky_reply_reader_init(&p->reader);
+    hky_dialogue_init(&p->dialogue, &params);
+    hky_buf_init(&p->in, 1u << 20);
+    hky_buf_init(&p->out, 1u << 20);
+    hky_buf_init(&p->txn.commands, 1u << 24);
+    p->waiting = hky_calloc(p->letter->n_recipients, sizeof *p->waiting);
+    for (p->n_waiting = 0; p->n_waiting < p->letter->n_recipients; p->n_waiting++)
+        p->waiting[p->n_waiting] = p->n_waiting;
+}
+
+static void close_peer(struct peer *p)
+{
+    close(p->fd);
+    hky_dialogue_fini(&p->dialogue);
+    hky_reply_reader_fini(&p->reader);
+    hky_buf_fini(&p->in);
+    hky_buf_fini(&p->out);
+    hky_buf_fini(&p->txn.commands);
+    free(p->waiting);
 }
 
 void hky_outgoing_send(const struct hky_outgoing *l, const char *who, struct hky_sent *sent)
 {
-    struct peer p = {.who = who, .server = l->server};
-    size_t at = 0;
+    struct peer *p = hky_calloc(1, sizeof *p);
 
     *sent = (struct hky_sent){0};
-    p.fd = dial(l->server, who);
-    if (p.fd < 0) {
+    *p = (struct peer){.who = who, .letter = l, .sent = sent, .fd = -1};
+    if (is_sendable(p) && (p->fd = dial(l->server, who)) < 0)
         sent->is_unreached = true;
-        return;
+    if (p->fd >= 0) {
+        open_peer(p);
+        converse(p);
+        sent->is_unreached = p->is_lost;
+        sent->n_refused += sent->is_unreached ? 0 : p->n_waiting;
+        close_peer(p);
     }
-    set_patience(p.fd, REPLY_SEC);
-    hky_reply_reader_init(&p.reader);
-    hky_buf_init(&p.in, 1u << 20);
-    hky_buf_init(&p.out, 1u << 20);
-    if (say_hello(&p, l, sent))
-        while (at < l->n_recipients && !p.is_lost && say_mail(&p, l, sent)) {
-            size_t taken = say_recipients(&p, l, &at, sent);
-            if (taken == 0 || p.is_lost)
-                break;
-            if (!say_content(&p, l, sent))
-                break;
-            sent->n_queued += taken;
-        }
-    if (p.is_lost) {
-        sent->is_unreached = true;
-    } else {
-        hky_buf_add_z(&p.out, "QUIT\r\n");
-        flush_out(&p);
-    }
-    close(p.fd);
-    hky_reply_reader_fini(&p.reader);
-    hky_buf_fini(&p.in);
-    hky_buf_fini(&p.out);
+    free(p);
 }
 
 /* --- sendmail -bs --- */

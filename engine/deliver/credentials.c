@@ -4,7 +4,7 @@
  */
 #include "deliver/mask.h"
 #include "deliver/oauth.h"
-#include "deliver/login.h"
+#include "smtp/login.h"
 #include "hikyaku/deliver.h"
 #include "hikyaku/secrets.h"
 #include "net/http.h"

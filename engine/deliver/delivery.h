@@ -5,7 +5,7 @@
 #ifndef HKY_DELIVER_DELIVERY_H
 #define HKY_DELIVER_DELIVERY_H
 
-#include "deliver/dialogue.h"
+#include "smtp/dialogue.h"
 #include "hikyaku/schedule.h"
 #include "net/stream.h"
 

@@ -1,6 +1,5 @@
 #include "deliver/delivery.h"
-
-#include "mail/address.h"
+#include "smtp/envelope.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -47,40 +46,6 @@ static bool is_ascii(struct hky_str s)
     return true;
 }
 
-/* Addresses were checked when they came in; a path that could end a line is a bug elsewhere, and stays harmless. */
-static bool is_one_line(struct hky_str s)
-{
-    for (size_t i = 0; i < s.n; i++)
-        if ((unsigned char)s.p[i] < 0x20 || s.p[i] == 0x7f)
-            return false;
-    return true;
-}
-
-static void add_xtext(struct hky_buf *out, struct hky_str s)
-{
-    static const char hex[] = "0123456789ABCDEF";
-    for (size_t i = 0; i < s.n; i++) {
-        unsigned char c = (unsigned char)s.p[i];
-        if (c > 0x20 && c < 0x7f && c != '+' && c != '=') {
-            hky_buf_add_c(out, (char)c);
-        } else {
-            char escaped[3] = {'+', hex[c >> 4], hex[c & 15]};
-            hky_buf_add(out, escaped, 3);
-        }
-    }
-}
-
-static void add_u64(struct hky_buf *out, uint64_t v)
-{
-    char digits[20];
-    size_t at = sizeof(digits);
-    do {
-        digits[--at] = (char)('0' + v % 10);
-        v /= 10;
-    } while (v > 0);
-    hky_buf_add(out, digits + at, sizeof(digits) - at);
-}
-
 static bool refuse_all(struct hky_refusal *why, enum hky_class class, const char *text)
 {
     why->class = class;
@@ -101,7 +66,7 @@ static bool check_message(const struct hky_delivery *x, const struct hky_capabil
 {
     const struct hky_message *m = x->message;
     struct hky_str sender = hky_str_z(x->identity->sender);
-    if (!is_one_line(sender))
+    if (!hky_is_one_line(sender))
         return refuse_all(why, HKY_CLASS_SIZE_FORMAT, "the envelope sender has control octets");
     /* Addresses may need it though the message did not ask for it: a failure notice to such an address. */
     *needs_utf8 = m->is_smtputf8 || !is_ascii(sender) || (caps->smtputf8 && has_utf8_recipient(x));
@@ -123,73 +88,27 @@ static bool check_message(const struct hky_delivery *x, const struct hky_capabil
 static void add_mail(struct hky_delivery *x, const struct hky_capabilities *caps, bool is_raw, bool needs_utf8)
 {
     const struct hky_message *m = x->message;
-    struct hky_buf *out = &x->txn.commands;
-    hky_buf_add_str(out, HKY_STR("MAIL FROM:<"));
-    if (x->identity->sender[0] != '\0')
-        hky_address_format(hky_str_z(x->identity->sender), is_raw, out);
-    hky_buf_add_c(out, '>');
-    if (caps->has_size) {
-        hky_buf_add_str(out, HKY_STR(" SIZE="));
-        add_u64(out, m->size);
-    }
-    if (m->is_8bit)
-        hky_buf_add_str(out, HKY_STR(" BODY=8BITMIME"));
-    if (needs_utf8)
-        hky_buf_add_str(out, HKY_STR(" SMTPUTF8"));
-    if (caps->dsn && m->ret != HKY_RET_UNSET)
-        hky_buf_add_z(out, m->ret == HKY_RET_FULL ? " RET=FULL" : " RET=HDRS");
-    struct hky_str envid = hky_message_fact(m, HKY_FACT_ENVID);
-    if (caps->dsn && envid.n > 0) {
-        hky_buf_add_str(out, HKY_STR(" ENVID="));
-        add_xtext(out, envid);
-    }
-    hky_buf_add_str(out, HKY_STR("\r\n"));
-}
-
-static void add_notify(struct hky_buf *out, unsigned notify)
-{
-    static const struct {
-        unsigned bit;
-        const char *name;
-    } names[] = {{HKY_NOTIFY_NEVER, "NEVER"},
-                 {HKY_NOTIFY_SUCCESS, "SUCCESS"},
-                 {HKY_NOTIFY_FAILURE, "FAILURE"},
-                 {HKY_NOTIFY_DELAY, "DELAY"}};
-    const char *before = " NOTIFY=";
-    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
-        if ((notify & names[i].bit) == 0)
-            continue;
-        hky_buf_add_z(out, before);
-        hky_buf_add_z(out, names[i].name);
-        before = ",";
-        if (names[i].bit == HKY_NOTIFY_NEVER)
-            return;
-    }
-}
-
-static void add_orcpt(struct hky_buf *out, struct hky_str orcpt)
-{
-    const char *semi = memchr(orcpt.p, ';', orcpt.n);
-    if (semi == NULL || !is_one_line(hky_str_of(orcpt.p, (size_t)(semi - orcpt.p))))
-        return;
-    size_t type_n = (size_t)(semi - orcpt.p) + 1;
-    hky_buf_add_str(out, HKY_STR(" ORCPT="));
-    hky_buf_add(out, orcpt.p, type_n);
-    add_xtext(out, hky_str_of(orcpt.p + type_n, orcpt.n - type_n));
+    struct hky_mail_line line = {
+        .sender = hky_str_z(x->identity->sender),
+        .is_raw = is_raw,
+        .is_8bit = m->is_8bit,
+        .needs_utf8 = needs_utf8,
+        .size = m->size,
+        .ret = m->ret == HKY_RET_UNSET  ? ""
+               : m->ret == HKY_RET_FULL ? "FULL"
+                                        : "HDRS",
+        .envid = hky_message_fact(m, HKY_FACT_ENVID),
+    };
+    hky_mail_line_write(&line, caps, &x->txn.commands);
 }
 
 static void add_rcpt(struct hky_delivery *x, const struct hky_recipient *r, struct hky_str address,
                      const struct hky_capabilities *caps, bool is_raw)
 {
-    struct hky_buf *out = &x->txn.commands;
-    hky_buf_add_str(out, HKY_STR("RCPT TO:<"));
-    hky_address_format(address, is_raw, out);
-    hky_buf_add_c(out, '>');
-    if (caps->dsn && r->notify != 0)
-        add_notify(out, r->notify);
-    if (caps->dsn && r->orcpt_n > 0)
-        add_orcpt(out, hky_recipient_orcpt(r));
-    hky_buf_add_str(out, HKY_STR("\r\n"));
+    struct hky_rcpt_line line = {.address = address, .is_raw = is_raw, .notify = r->notify};
+    if (r->orcpt_n > 0)
+        line.orcpt = hky_recipient_orcpt(r);
+    hky_rcpt_line_write(&line, caps, &x->txn.commands);
 }
 
 bool hky_envelope_build(struct hky_delivery *x, const struct hky_capabilities *caps, bool is_raw,
@@ -208,7 +127,7 @@ bool hky_envelope_build(struct hky_delivery *x, const struct hky_capabilities *c
         struct hky_refusal one = {.class = HKY_CLASS_SIZE_FORMAT};
         if (!is_ascii(address) && !needs_utf8)
             snprintf(one.text, sizeof(one.text), "5.6.7 the address needs SMTPUTF8, which the server does not offer");
-        else if (!is_one_line(address))
+        else if (!hky_is_one_line(address))
             snprintf(one.text, sizeof(one.text), "5.1.3 the address has control octets");
         if (one.text[0] != '\0') {
             x->txn.verdicts[i] = HKY_VERDICT_REPORTED;

@@ -239,18 +239,6 @@ static void on_give_back(struct hky_outbound *c, struct hky_delivery *x)
     c->params.ops->give_back(c->params.ctx, c, x, c->stream == NULL || hky_stream_sent(c->stream) > x->mail_at);
 }
 
-/* "AUTH MECHANISM RESPONSE", or a response alone. */
-static void remember_response(struct hky_outbound *c, struct hky_str line)
-{
-    const char *blank = memchr(line.p, ' ', line.n);
-    if (blank != NULL) /* AUTH and its mechanism; base64 has none */
-        blank = memchr(blank + 1, ' ', line.n - (size_t)(blank + 1 - line.p));
-    else
-        hky_mask_add_response(&c->mask, line);
-    if (blank != NULL)
-        hky_mask_add_response(&c->mask, hky_str_of(blank + 1, line.n - (size_t)(blank + 1 - line.p)));
-}
-
 static void on_dialogue(void *ctx, const struct hky_dialogue_event *ev)
 {
     struct hky_outbound *c = ctx;
@@ -258,7 +246,7 @@ static void on_dialogue(void *ctx, const struct hky_dialogue_event *ev)
     switch (ev->kind) {
     case HKY_DIALOGUE_SEND:
         if (c->dialogue.state == HKY_DIALOGUE_AUTH)
-            remember_response(c, hky_str_trim(ev->octets));
+            hky_outbound_remember_response(c, hky_str_trim(ev->octets));
         hky_stream_write(c->stream, ev->octets.p, ev->octets.n);
         c->is_moved = true;
         break;

@@ -133,6 +133,8 @@ bool hky_outbound_take_addresses(struct hky_outbound *c, const struct hky_dns_ad
 void hky_outbound_login(struct hky_outbound *c,
                         void (*done)(void *arg, struct hky_secret *s, const struct hky_error *e));
 struct hky_outbound *hky_outbound_take_secret(void *arg, struct hky_secret *secret, const struct hky_error *e);
+/* What is sent in an AUTH exchange is not to be shown: "AUTH MECHANISM RESPONSE", or a response alone. */
+void hky_outbound_remember_response(struct hky_outbound *c, struct hky_str line);
 bool hky_outbound_wants_refresh(const struct hky_outbound *c); /* the token was refused: fetch another, once */
 /* outbound_timer.c */
 void hky_outbound_arm(struct hky_outbound *c);

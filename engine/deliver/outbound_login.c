@@ -98,3 +98,14 @@ void hky_outbound_login(struct hky_outbound *c,
         c->login->policy = hky_policy_ref(c->params.policy);
     c->params.ops->secret(c->params.ctx, c, c->has_refreshed ? c->token : NULL, done, c->login);
 }
+
+void hky_outbound_remember_response(struct hky_outbound *c, struct hky_str line)
+{
+    const char *blank = memchr(line.p, ' ', line.n);
+    if (blank != NULL) /* AUTH and its mechanism; base64 has none */
+        blank = memchr(blank + 1, ' ', line.n - (size_t)(blank + 1 - line.p));
+    else
+        hky_mask_add_response(&c->mask, line);
+    if (blank != NULL)
+        hky_mask_add_response(&c->mask, hky_str_of(blank + 1, line.n - (size_t)(blank + 1 - line.p)));
+}

@@ -4,7 +4,7 @@
  * envelope, before TLS; whatever it sends is whole lines. Octets: flags, how the owner behaves (two), the split; then
  * the server's.
  */
-#include "deliver/dialogue.h"
+#include "smtp/dialogue.h"
 #include "mail/reply.h"
 
 #include <stdlib.h>

@@ -1,5 +1,5 @@
 /* AUTH mechanisms against GNU SASL's own server side and known strings; token answers. */
-#include "deliver/login.h"
+#include "smtp/login.h"
 #include "deliver/oauth.h"
 
 #include <gsasl.h>

@@ -1,5 +1,5 @@
 /* From the greeting to a connection that can send: EHLO, STARTTLS, AUTH. */
-#include "deliver/dialogue_internal.h"
+#include "smtp/dialogue_internal.h"
 
 #include "base/error.h"
 #include "base/secret.h"

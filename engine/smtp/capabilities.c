@@ -1,4 +1,4 @@
-#include "deliver/dialogue.h"
+#include "smtp/dialogue.h"
 
 static void auth_keywords(struct hky_str words, struct hky_capabilities *out)
 {

@@ -1,5 +1,5 @@
 /* Messages: the envelope, one command at a time or all at once, then the content. */
-#include "deliver/dialogue_internal.h"
+#include "smtp/dialogue_internal.h"
 
 #include "base/error.h"
 

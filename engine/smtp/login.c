@@ -1,4 +1,4 @@
-#include "deliver/login.h"
+#include "smtp/login.h"
 
 #include <gsasl.h>
 #include <stdlib.h>

@@ -1,5 +1,5 @@
 /* Transcripts: lines that begin with '>' happen to the client, all others are what it does, in this order. */
-#include "deliver/dialogue.h"
+#include "smtp/dialogue.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

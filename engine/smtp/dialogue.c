@@ -1,5 +1,5 @@
 /* Which reply is for what, and the owner's side. */
-#include "deliver/dialogue_internal.h"
+#include "smtp/dialogue_internal.h"
 
 #include "base/error.h"
 #include "base/secret.h"

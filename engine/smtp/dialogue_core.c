@@ -1,6 +1,6 @@
 /* What every part of the dialogue stands on: its state, its queue of awaited replies, what a transaction reports, and
  * how a connection ends. */
-#include "deliver/dialogue_internal.h"
+#include "smtp/dialogue_internal.h"
 
 #include "base/error.h"
 

@@ -5,7 +5,7 @@
 #ifndef HKY_DELIVER_DIALOGUE_INTERNAL_H
 #define HKY_DELIVER_DIALOGUE_INTERNAL_H
 
-#include "deliver/dialogue.h"
+#include "smtp/dialogue.h"
 
 /* ---- dialogue_core.c ---- */
 

@@ -8,7 +8,7 @@
 #define HKY_DELIVER_DIALOGUE_H
 
 #include "base/buf.h"
-#include "deliver/login.h"
+#include "smtp/login.h"
 #include "hikyaku/outcome.h"
 
 #define HKY_DIALOGUE_STATES(X)                                                                                         \
