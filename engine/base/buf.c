@@ -2,7 +2,6 @@
 
 #include "base/error.h"
 
-#include <endian.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -125,33 +124,6 @@ void hky_buf_drop(struct hky_buf *b, size_t n)
     b->n -= n;
     if (b->n > 0)
         memmove(b->p, b->p + n, b->n);
-}
-
-static void add_le(struct hky_buf *b, uint64_t v, unsigned octets)
-{
-    uint64_t le = htole64(v);
-
-    hky_buf_add(b, &le, octets);
-}
-
-void hky_buf_add_u8(struct hky_buf *b, uint8_t v)
-{
-    add_le(b, v, 1);
-}
-
-void hky_buf_add_u16(struct hky_buf *b, uint16_t v)
-{
-    add_le(b, v, 2);
-}
-
-void hky_buf_add_u32(struct hky_buf *b, uint32_t v)
-{
-    add_le(b, v, 4);
-}
-
-void hky_buf_add_u64(struct hky_buf *b, uint64_t v)
-{
-    add_le(b, v, 8);
 }
 
 void hky_buf_add_lstr(struct hky_buf *b, struct hky_str s)

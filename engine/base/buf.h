@@ -7,6 +7,8 @@
 
 #include "base/str.h"
 
+#include <endian.h>
+
 struct hky_buf {
     char *p;
     size_t n;   /* octets used */
@@ -67,10 +69,29 @@ char *hky_buf_take(struct hky_buf *b, size_t *n);
 void hky_buf_drop(struct hky_buf *b, size_t n);
 
 /* Little-endian integers and length-prefixed runs, for durable records. */
-void hky_buf_add_u8(struct hky_buf *b, uint8_t v);
-void hky_buf_add_u16(struct hky_buf *b, uint16_t v);
-void hky_buf_add_u32(struct hky_buf *b, uint32_t v);
-void hky_buf_add_u64(struct hky_buf *b, uint64_t v);
+static inline void hky_buf_add_u8(struct hky_buf *b, uint8_t v)
+{
+    hky_buf_add(b, &v, sizeof v);
+}
+
+static inline void hky_buf_add_u16(struct hky_buf *b, uint16_t v)
+{
+    v = htole16(v);
+    hky_buf_add(b, &v, sizeof v);
+}
+
+static inline void hky_buf_add_u32(struct hky_buf *b, uint32_t v)
+{
+    v = htole32(v);
+    hky_buf_add(b, &v, sizeof v);
+}
+
+static inline void hky_buf_add_u64(struct hky_buf *b, uint64_t v)
+{
+    v = htole64(v);
+    hky_buf_add(b, &v, sizeof v);
+}
+
 void hky_buf_add_lstr(struct hky_buf *b, struct hky_str s); /* u32 length, octets */
 
 /* Reading them back: past the end, `is_bad` is set and zeros come out. */

@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 
+#include <endian.h>
 #include <errno.h>
 #include <sys/random.h>
 #if defined(__x86_64__)
@@ -90,13 +91,30 @@ static uint64_t mix(uint64_t a, uint64_t b)
     return (uint64_t)r ^ (uint64_t)(r >> 64);
 }
 
-static uint64_t load_le(const unsigned char *p, size_t n)
+static uint64_t load_8(const unsigned char *p)
 {
-    uint64_t v = 0;
+    uint64_t v;
 
-    for (size_t i = 0; i < n; i++)
-        v |= (uint64_t)p[i] << (8 * i);
-    return v;
+    memcpy(&v, p, sizeof v);
+    return le64toh(v);
+}
+
+static uint64_t load_4(const unsigned char *p)
+{
+    uint32_t v;
+
+    memcpy(&v, p, sizeof v);
+    return le32toh(v);
+}
+
+/* Fewer than eight octets, the first the lowest; one that is taken twice comes to the same place. */
+static uint64_t load_few(const unsigned char *p, size_t n)
+{
+    if (n >= 4)
+        return load_4(p) | load_4(p + n - 4) << (8 * (n - 4));
+    if (n == 0)
+        return 0;
+    return p[0] | (uint64_t)p[n / 2] << (8 * (n / 2)) | (uint64_t)p[n - 1] << (8 * (n - 1));
 }
 
 uint64_t hky_hash64(const void *data, size_t n, uint64_t seed)
@@ -105,8 +123,8 @@ uint64_t hky_hash64(const void *data, size_t n, uint64_t seed)
     uint64_t h = mix(seed ^ 0xa0761d6478bd642fu, n ^ 0xe7037ed1a0b428dbu);
 
     for (; n >= 8; n -= 8, p += 8)
-        h = mix(h ^ load_le(p, 8), 0x8ebc6af09c88c6e3u);
-    h = mix(h ^ load_le(p, n), 0x589965cc75374cc3u ^ n);
+        h = mix(h ^ load_8(p), 0x8ebc6af09c88c6e3u);
+    h = mix(h ^ load_few(p, n), 0x589965cc75374cc3u ^ n);
     return mix(h ^ 0x1d8e4e27c47d124fu, 0xeb44accab455d165u);
 }
 

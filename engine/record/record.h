@@ -52,7 +52,8 @@ struct record_segment {
     unsigned n_pins; /* readers that stand in it */
     uint64_t n;      /* events in it */
 };
-#define RECORD_PAGE 4096u
+#define RECORD_PAGE   4096u
+#define RECORD_SPARES 8 /* segments ready for use: at 200 octets an event, 40,000 events */
 
 TAILQ_HEAD(record_segments, record_segment);
 

@@ -15,8 +15,7 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
-#define DEFAULT_SEGMENT (4u << 20)
-#define SPARES          2 /* ready for use: at 350 octets an event, 24,000 events */
+#define DEFAULT_SEGMENT (1u << 20)
 #define FILES_MOST      4096
 #define RESERVE         (UINT64_C(1) << 20)
 #define BOOT_ID         "/proc/sys/kernel/random/boot_id"
@@ -392,7 +391,7 @@ void record_store_upkeep(struct record_store *s)
         n_spares = s->n_spares;
         is_first = n_spares == 0 && TAILQ_EMPTY(&s->segments);
         pthread_mutex_unlock(&s->lock);
-        if (n_spares >= SPARES || (!is_first && !has_room(s)) || (g = new_segment(s, is_first)) == NULL)
+        if (n_spares >= RECORD_SPARES || (!is_first && !has_room(s)) || (g = new_segment(s, is_first)) == NULL)
             return;
         pthread_mutex_lock(&s->lock);
         TAILQ_INSERT_TAIL(&s->spares, g, link);
@@ -404,11 +403,12 @@ void record_store_upkeep(struct record_store *s)
 void record_store_release(struct record_store *s, struct record_segment *g)
 {
     TAILQ_REMOVE(&s->segments, g, link);
-    if (s->n_spares >= SPARES || g->octets != s->segment_octets) {
+    if (s->n_spares >= RECORD_SPARES || g->octets != s->segment_octets) {
         TAILQ_INSERT_TAIL(&s->trash, g, link); /* unlinking takes its time: not under the lock */
         return;
     }
     make_spare(g);
-    TAILQ_INSERT_TAIL(&s->spares, g, link);
+    TAILQ_INSERT_HEAD(&s->spares, g,
+                      link); /* used next: its pages are there, those of a fresh file have yet to be made */
     s->n_spares++;
 }

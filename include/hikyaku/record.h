@@ -111,7 +111,7 @@ struct hky_record;
 struct hky_record_params {
     const char *dir; /* spool: the log in dir/events.jsonl, events that a reader has yet to read in dir/events/ */
     unsigned n_workers;
-    uint64_t segment_octets; /* events are kept in files of this size, default 4 MiB */
+    uint64_t segment_octets; /* events are kept in files of this size, default 1 MiB */
     uint64_t lag_octets;     /* how much the event log may leave unread before it skips, default 1 GiB */
     uint64_t min_free;       /* while the disk has less than this free, no file is added to dir/events/ */
     uint64_t rotate_octets;  /* events.jsonl is renamed to events-TIME.jsonl at this size, default 256 MiB, 8 kept */
