@@ -7,7 +7,7 @@
 
 #define HOOK_STEP       100u
 #define LARGE_PIECE     16384u
-#define WALL_FACTOR     10
+#define WALL_FACTOR     200
 #define SPARE_CALLS_MAX 16
 #define WAIT_CHARGE     1000u /* instructions: a script cannot wait without end within its budget */
 
@@ -197,7 +197,8 @@ static void budget_begin(struct hky_vm *vm, const struct hky_budget *budget)
 {
     vm->left = budget->instructions;
     vm->octets_left = budget->octets;
-    /* A busy machine takes the processor away in the middle of an innocent call: the wall is farther off. */
+    /* A busy machine takes the processor away in the middle of an innocent call, often for more than 50 ms: the wall is
+     * only for what takes no processor's time and yet does not end, such as memory that is read back from swap. */
     vm->half_ns = (int64_t)budget->cpu_ms * 500000;
     vm->cpu_look_ns = hky_mono_ns() + vm->half_ns;
     vm->wall_end_ns = vm->cpu_look_ns + vm->half_ns * (2 * WALL_FACTOR - 1);

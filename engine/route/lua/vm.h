@@ -16,7 +16,7 @@
 
 struct hky_budget {
     uint64_t instructions; /* also charged for work in C: pattern steps, octets copied */
-    uint32_t cpu_ms;       /* of the thread; ten times as long by the clock on the wall */
+    uint32_t cpu_ms;       /* of the thread; 200 times as long by the clock on the wall */
     uint64_t octets;       /* allocated in large pieces */
 };
 

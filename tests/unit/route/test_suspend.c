@@ -2,6 +2,7 @@
 #include "fixture.h"
 
 #include "route/lua/decide.h"
+#include "support/wait.h"
 
 /* A look-up of the test, given to scripts as ask(): the answer is what the test puts there before it tells. */
 static struct hky_ticket tickets[16];
@@ -19,6 +20,13 @@ static int ask(lua_State *L)
 {
     tickets[n_tickets++ % 16] = hky_vm_ticket(L);
     return hky_vm_wait(L, 0, ask_end);
+}
+
+static int lose_processor(lua_State *L)
+{
+    (void)L;
+    let_pass(200000, "another process has the processor");
+    return 0;
 }
 
 static void ready(void *ctx)
@@ -45,6 +53,9 @@ static void stage_open(struct stage *st, const char *text)
     lua_getfield(st->vm->L, LUA_REGISTRYINDEX, "hky.env");
     lua_pushstring(st->vm->L, "ask");
     lua_pushcfunction(st->vm->L, ask);
+    lua_rawset(st->vm->L, -3);
+    lua_pushstring(st->vm->L, "lose_processor");
+    lua_pushcfunction(st->vm->L, lose_processor);
     lua_rawset(st->vm->L, -3);
     lua_pop(st->vm->L, 1);
     n_tickets = 0;
@@ -105,6 +116,20 @@ static const char policy_of_two[] =
            "route 'split' { priority = 3, to = 'split.example', via = function(r) ask()\n"
            "  return split 's' { { arm = 'one', share = 100, via = 'b' } } end }\n"
            "route 'rest' { priority = 9, to = '*', via = 'own' }\n";
+
+static void a_busy_machine_is_not_the_scripts_fault(void **state)
+{
+    struct stage st;
+    struct asked a;
+
+    (void)state;
+    stage_open(&st, RELAYS "route 'busy' { to = '*', when = function(r) lose_processor() for i = 1, 2000 do end\n"
+                           "  lose_processor() for i = 1, 2000 do end return true end, via = 'a' }\n");
+    asked_begin(&st, &a, "u@x.example");
+    assert_string_equal(asked_text(&a), "busy: a");
+    asked_end(&a);
+    stage_close(&st);
+}
 
 static void decisions_go_on_in_any_order(void **state)
 {
@@ -368,11 +393,17 @@ static void octets_are_counted_and_bounded(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(decisions_go_on_in_any_order),      cmocka_unit_test(a_call_waits_more_than_once),
-        cmocka_unit_test(what_comes_too_late_is_refused),    cmocka_unit_test(before_the_250_nothing_waits),
-        cmocka_unit_test(one_budget_for_all_parts),          cmocka_unit_test(errors_after_a_wait_have_their_line),
-        cmocka_unit_test(operators_expressions_do_not_wait), cmocka_unit_test(many_wait_at_once),
-        cmocka_unit_test(octets_are_counted_and_bounded),    cmocka_unit_test(an_endless_expression_is_given_up),
+        cmocka_unit_test(a_busy_machine_is_not_the_scripts_fault),
+        cmocka_unit_test(decisions_go_on_in_any_order),
+        cmocka_unit_test(a_call_waits_more_than_once),
+        cmocka_unit_test(what_comes_too_late_is_refused),
+        cmocka_unit_test(before_the_250_nothing_waits),
+        cmocka_unit_test(one_budget_for_all_parts),
+        cmocka_unit_test(errors_after_a_wait_have_their_line),
+        cmocka_unit_test(operators_expressions_do_not_wait),
+        cmocka_unit_test(many_wait_at_once),
+        cmocka_unit_test(octets_are_counted_and_bounded),
+        cmocka_unit_test(an_endless_expression_is_given_up),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
