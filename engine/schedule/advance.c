@@ -1,5 +1,5 @@
 /*
- * How a plan goes on after an outcome: POLICY.md 2b and the table of its section 5, and nothing else.
+ * How a plan goes on after an outcome: this is POLICY.md 2b and the table of its section 5.
  */
 #include "plan.h"
 
@@ -20,7 +20,7 @@
 #define RETRY_AFTER_MAX   DAY_SEC
 #define NO_STEP           (-1)
 
-/* One question under way. */
+/* The question that is being answered. */
 struct walk {
     const struct hky_policy *policy;
     const struct hky_recipient *r;
@@ -71,7 +71,7 @@ bool schedule_plan_step_sends_as(const struct hky_policy *policy, const struct h
 {
     const struct hky_relay *relay = schedule_plan_relay(policy, r->plan->steps[step].relay);
     if (relay == NULL)
-        return true; /* another question: the schedule answers it */
+        return true; /* the schedule parks it for another reason */
     struct hky_identity identity;
     hky_identity_choose(policy, relay, r->plan, step, r->message, r, &identity);
     return identity.is_allowed;
@@ -88,8 +88,8 @@ int64_t schedule_plan_expire_at(const struct hky_policy *policy, const struct hk
     return deadline != 0 && deadline < at ? deadline : at;
 }
 
-/* The step that would be entered next for `cause`; one that cannot send as the author is passed over, and its successor
- * is entered for that reason as well as for the first one. */
+/* The step that would be entered next for `cause`. A step that cannot send as the author is passed over; the `on` of
+ * the steps after it may then name sends_as as well as `cause`. */
 static int next_step(const struct hky_policy *policy, const struct hky_recipient *r, int from, enum hky_class cause)
 {
     uint64_t causes = HKY_CLASS_BIT(cause);
@@ -106,7 +106,7 @@ static int next_step(const struct hky_policy *policy, const struct hky_recipient
     return NO_STEP;
 }
 
-/* Next step whose `on` names the cause: what it takes for classes that fail by default. */
+/* The next step whose `on` names the cause. Classes that fail by default enter no other one. */
 static int next_step_naming(const struct walk *w)
 {
     for (int i = w->r->step + 1; i < w->r->plan->n_steps && w->r->left_steps < HKY_PLAN_STEPS_MAX; i++)
@@ -157,7 +157,7 @@ static int64_t usual_delay_ms(const struct walk *w)
     return (int64_t)list->after_sec[at] * 1000;
 }
 
-/* ---- the five ends of a question ---- */
+/* ---- the five answers ---- */
 
 static void go_fail(struct walk *w, const char *why)
 {
@@ -190,7 +190,7 @@ static void go_retry(struct walk *w, int64_t at_ms)
             step_of(w)->relay);
 }
 
-/* Retry the step, unless it is over before that; none left: it goes on here until expire. */
+/* Tries the step again, unless its `within` is over before that. The last step is tried until the recipient expires. */
 static void retry_within(struct walk *w, int64_t at_ms)
 {
     int next = next_for(w);
@@ -248,8 +248,8 @@ static void after_unknown_5xx(struct walk *w)
         retry_within(w, w->now_ms + UNKNOWN_AGAIN_MS);
 }
 
-/* A try before the time that the server named is a wasted one. It is taken as it is the first time; one that goes on
- * naming a short time is asked no more often than others. A time above a day is not believed. */
+/* A try before the time that the server named would be wasted. Its first time is taken as it is; after that a short
+ * time is not taken, so that this server is not asked more often than others. A time above a day is not believed. */
 static int64_t named_delay_ms(const struct walk *w)
 {
     int64_t named = (int64_t)w->o->retry_after_sec * 1000, usual = usual_delay_ms(w);
@@ -289,7 +289,7 @@ bool schedule_plan_uses_a_try(const struct hky_outcome *o)
     }
 }
 
-/* Another way at once; with none left it is waited for: a certificate that expired must not destroy a queue. */
+/* The next step at once. On the last step it is tried again: an expired certificate must not destroy a queue. */
 static void after_tls(struct walk *w)
 {
     int next = next_for(w);
@@ -317,7 +317,7 @@ uint32_t schedule_plan_quota_window_sec(const struct hky_relay *relay)
     return sec;
 }
 
-/* The account cannot send for now: it is paused; the recipient takes another way, or waits for it. */
+/* The account cannot send for now and is paused. The recipient takes the next step, or waits for the account. */
 static void after_account(struct walk *w)
 {
     uint32_t named = w->o->retry_after_sec;
@@ -398,16 +398,16 @@ static void by_class(struct walk *w)
     case HKY_CLASS_TLS:
         after_tls(w);
         break;
-    default: /* theirs and content: another way only where `on` names them; the rest of ours: next, else fail */
+    default: /* next_for knows which of these classes need a step that names them */
         if (w->o->is_temporary)
-            after_temporary(w); /* whatever it says, it may be over soon: the same account first, and never the end */
+            after_temporary(w); /* it may be over soon: the same account first, and it never fails for this */
         else
             next_or_fail(w, hky_class_name(w->cause));
         break;
     }
 }
 
-/* False: the route says nothing about this class. A delivered copy stays delivered whatever a route says. */
+/* False: the route says nothing about this class. Whatever it says, a delivered copy stays delivered. */
 static bool by_react(struct walk *w)
 {
     enum hky_action action = w->r->plan->react[w->cause];
@@ -452,12 +452,12 @@ void hky_plan_advance(const struct hky_advance_query *q, struct hky_advance *out
     bool is_damaged = q->outcome->reply.origin == HKY_ORIGIN_SPOOL;
     bool is_reacted = !is_damaged && by_react(&w);
     if (is_damaged) {
-        go_hold(&w, "the stored message is damaged"); /* neither another way nor time mends it */
+        go_hold(&w, "the stored message is damaged"); /* no other step and no waiting would mend it */
     } else if (!is_reacted) {
         by_class(&w);
     } else if (w.cause == HKY_CLASS_RATE_LIMITED || w.cause == HKY_CLASS_QUOTA_EXHAUSTED ||
                w.cause == HKY_CLASS_RELAY_AUTH || w.cause == HKY_CLASS_RELAY_DENIED) {
-        /* the route chose what becomes of the recipient; the relay is in trouble all the same */
+        /* the route says what becomes of the recipient, but the account has to be paused or slowed all the same */
         struct hky_advance usual = {0};
         struct walk u = w;
         u.out = &usual;
@@ -492,7 +492,7 @@ void hky_plan_first(const struct hky_policy *policy, const struct hky_recipient 
         }
         conditional = i;
     }
-    /* every step has an `on`: the first that can send is where the plan begins */
+    /* every step has an `on`: the plan begins with the first one that can send */
     out->action = conditional != NO_STEP && !is_passed_over ? HKY_ACTION_NEXT : HKY_ACTION_FAIL;
     out->step = conditional != NO_STEP && !is_passed_over ? (uint8_t)conditional : 0;
     because(out, out->action == HKY_ACTION_NEXT ? "every step has a condition: begins with the first"

@@ -1,11 +1,12 @@
 /*
- * Why no window is ever over at the server: the server sees a message somewhere between the take and the reply. A slot
- * counts from the take on, without an end, and from the reply (not earlier than the server's own time stamp) for one
+ * Why no window is ever exceeded at the server: the server counts a message at some time between the take and the
+ * reply. Here a slot counts from the take on, and after the reply, which is not before the server's own time, for one
  * more window. So at any moment every message that the server counts is counted here.
  *
- * Why that holds over a crash: the newest durable record says which slots end when, and how many are `open`: in flight,
- * or free to be taken without a further record. Whatever was taken after the record was taken from that number. A
- * restart counts all of them as used at the time of the restart, which is later than any of their replies.
+ * Why that is so after a crash, too: the newest record on disk says when each used slot ends, and how many are `open`,
+ * that is, in flight or free to be taken without another record. All that was taken after that record was taken from
+ * the open ones. A restart counts all open slots as used at the time of the restart, which is later than any of their
+ * replies.
  */
 #include "caps.h"
 
@@ -14,9 +15,9 @@
 #include <pthread.h>
 #include <stdlib.h>
 
-#define RUNS_MAX      512 /* runs of slots kept apart in a window; beyond it neighbours are joined, to the later end */
+#define RUNS_MAX      512 /* runs in a window; when there are more, neighbours are joined, to the later end */
 #define FORMAT        1
-#define SPREAD_LAG    50   /* ms a late wake may catch up */
+#define SPREAD_LAG    50   /* ms that a late wake may catch up */
 #define RESERVE_AGAIN 1000 /* ms after a record that could not be written */
 #define BATCH_SMALL   20
 #define BATCH_MAX     500
@@ -29,26 +30,27 @@ struct run { /* slots that end at the same time */
 
 struct window {
     uint32_t n, window_sec;
-    bool counts_recipients, is_spread, is_stated; /* stated: by the policy in force */
+    bool counts_recipients, is_spread, is_stated; /* is_stated: by the policy in force */
     char text[32];
-    struct run *runs; /* ring, oldest first */
+    struct run *runs; /* a ring, the oldest first */
     uint32_t head, n_runs;
-    uint32_t used;         /* sum of the runs */
-    int64_t even_ms_x1024; /* spread: the earliest time of the next take, finer than a millisecond */
+    uint32_t used;         /* the sum over the runs */
+    int64_t even_ms_x1024; /* is_spread: the earliest time of the next take, in 1024ths of a millisecond */
 };
 
 struct caps_account {
     char *key;
     struct window windows[HKY_CAPS_MAX];
     unsigned n_windows;
-    uint32_t flying[2];   /* taken, no reply yet: messages, recipients */
-    uint32_t reserved[2]; /* durable and not taken */
-    uint32_t coming[2];   /* in the record under way */
-    /* Which set of windows: slots reserved by a record that does not hold a window are worth nothing for it. */
+    uint32_t flying[2];   /* taken and without a reply: messages, recipients */
+    uint32_t reserved[2]; /* on disk and not taken */
+    uint32_t coming[2];   /* in the record that is being written */
+    /* Number of the set of windows. Slots that were reserved by a record without a window do not count for that window.
+     */
     uint32_t shape, shape_under_way, shape_durable;
     bool is_reserving, is_waited_for;
-    int64_t latest_ms;        /* the clock never goes back here */
-    int64_t used_up_until_ms; /* by others, as a rehearsal says; 0: not */
+    int64_t latest_ms;        /* times are never taken to be before this one */
+    int64_t used_up_until_ms; /* others have used all up, as a rehearsal says; 0: no */
     struct hky_buf record;
 };
 
@@ -89,7 +91,7 @@ void schedule_caps_free(struct caps **cp)
     free(c);
 }
 
-/* To be added to a time of this file for the time of the wall clock. */
+/* Add this to a time of this file to get the time of the wall clock. */
 static int64_t wall_offset(const struct caps *c)
 {
     return hky_clock_now_ms(c->clock) - hky_clock_elapsed_ms(c->clock);
@@ -97,8 +99,9 @@ static int64_t wall_offset(const struct caps *c)
 
 /* ---- one window ---- */
 
-/* When a slot comes back whose reply came during the millisecond now_ms, which may be all but over: the next one is let
- * through at the beginning of a millisecond, so a whole window lies between the two only if that is one more. */
+/* When a slot is free again whose reply came in the millisecond now_ms. The reply may have come at its very end, and
+ * the next take may be at the very beginning of one; so it needs one millisecond more for a whole window to lie
+ * between. */
 static int64_t window_end(uint32_t window_sec, int64_t now_ms)
 {
     return now_ms + 1 + (int64_t)window_sec * 1000;
@@ -118,8 +121,8 @@ static void window_forget(struct window *w, int64_t now_ms)
     }
 }
 
-/* `n` slots end at end_ms, which is not before any end known so far. A run grows over at most a 256th of the window, so
- * that a ring of 512 always holds a whole window; joined slots end with the last of them. */
+/* `n` slots end at end_ms, which is not before the end of any other run. A run grows over at most a 256th of the
+ * window, so that 512 runs are enough for a whole window; the slots of a run all end with the last one. */
 static void window_use(struct window *w, int64_t end_ms, uint32_t n)
 {
     if (n == 0)
@@ -150,7 +153,8 @@ static int64_t window_interval_x1024(const struct window *w)
     return (int64_t)w->window_sec * 1000 * 1024 / w->n;
 }
 
-/* When can something be taken again? Exact for used slots; slots in flight end at the earliest one window from now. */
+/* When a slot can be taken again. This is exact for used slots; slots in flight end at the earliest one window from
+ * now. */
 static int64_t window_free_at(const struct window *w, const struct caps_account *a, int64_t now_ms)
 {
     if (window_room(w, a) > 0)
@@ -165,7 +169,7 @@ static int64_t window_free_at(const struct window *w, const struct caps_account 
     return now_ms + (int64_t)w->window_sec * 1000;
 }
 
-/* The same, and evenly spread where that is wanted. */
+/* The same; where the window is spread, slots are evenly apart, too. */
 static int64_t window_next_at(const struct window *w, const struct caps_account *a, int64_t now_ms)
 {
     int64_t at = window_free_at(w, a, now_ms);
@@ -196,7 +200,7 @@ static struct window *account_window(struct caps_account *a, uint32_t window_sec
             return w;
     }
     if (a->n_windows == HKY_CAPS_MAX) {
-        /* a policy before this one stated others: the emptiest of those makes room */
+        /* windows of earlier policies take all the room: the one with the fewest used slots is dropped */
         unsigned at = HKY_CAPS_MAX;
         for (unsigned i = 0; i < a->n_windows; i++)
             if (!a->windows[i].is_stated && (at == HKY_CAPS_MAX || a->windows[i].used < a->windows[at].used))
@@ -221,8 +225,8 @@ static int64_t account_now(struct caps_account *a, int64_t now_ms)
     return a->latest_ms;
 }
 
-/* A window that is new to an account knows nothing of what was sent before; what a longer or equal one of the same kind
- * knows is the upper bound. */
+/* A new window of an account does not know what was sent before. A longer or equal one of the same kind knows at most
+ * more, so its slots are taken over. */
 static void window_learn(struct caps_account *a, struct window *w)
 {
     const struct window *from = NULL;
@@ -256,7 +260,7 @@ struct caps_account *schedule_caps_set(struct caps *c, const struct hky_relay *r
         struct window *w = account_window(a, cap->window_sec, cap->counts_recipients, &is_new);
         if (w == NULL)
             continue;
-        bool is_second = w->is_stated; /* the same window twice: the smaller number holds */
+        bool is_second = w->is_stated; /* the same window is stated twice: the smaller number counts */
         w->n = is_second && w->n < cap->n ? w->n : cap->n;
         w->is_spread = cap->is_spread;
         w->is_stated = true;
@@ -270,7 +274,7 @@ struct caps_account *schedule_caps_set(struct caps *c, const struct hky_relay *r
     return a;
 }
 
-/* ---- durable form: FORMAT, open messages, open recipients, windows {sec, kind, runs {end, n}} ---- */
+/* ---- the record: FORMAT, open messages, open recipients, windows {sec, kind, runs {end, n}} ---- */
 
 static void account_encode(struct caps_account *a, int64_t offset_ms)
 {
@@ -309,7 +313,7 @@ static void restore_window(struct caps_account *a, struct hky_cursor *cur, const
     for (uint32_t i = 0; i < n_runs; i++) {
         int64_t end_ms = (int64_t)hky_cursor_u64(cur) - offset_ms;
         uint32_t n = hky_cursor_u32(cur);
-        /* a clock that was set back since must not lock the account for longer than a window */
+        /* after the clock was set back, the account must not be locked for longer than a window */
         if (!cur->is_bad && w != NULL && end_ms > now_ms)
             window_use(w, end_ms < last_ms ? end_ms : last_ms, n);
     }
@@ -328,7 +332,7 @@ void schedule_caps_restore(struct caps *c, struct hky_str key, struct hky_str va
     pthread_mutex_lock(&c->lock);
     struct caps_account *a = account_get(c, key);
     a->latest_ms = now_ms;
-    for (unsigned i = 0; i < a->n_windows; i++) /* the newest record supersedes */
+    for (unsigned i = 0; i < a->n_windows; i++) /* a newer record replaces an older one */
         free(a->windows[i].runs);
     a->n_windows = 0;
     for (unsigned i = 0; i < n_windows && i < HKY_CAPS_MAX && !cur.is_bad; i++)
@@ -338,7 +342,7 @@ void schedule_caps_restore(struct caps *c, struct hky_str key, struct hky_str va
 
 /* ---- take, done, give back ---- */
 
-/* Slots reserved by one record: few enough to lose in a crash, enough not to wait for the disk. */
+/* How many slots one record reserves: so few that a crash may cost them, so many that nobody waits for the disk. */
 static uint32_t account_batch(const struct caps_account *a, bool of_recipients, uint32_t at_least)
 {
     uint32_t n = UINT32_MAX;
@@ -353,7 +357,8 @@ static uint32_t account_batch(const struct caps_account *a, bool of_recipients, 
     return batch > at_least ? batch : at_least < n ? at_least : n;
 }
 
-/* With the lock held: prepares a record when reserves run low. True: the caller hands a->record on, unlocked. */
+/* Call it with the lock held. Prepares a record when few reserved slots are left. True: the caller must hand a->record
+ * to `reserve`, without the lock. */
 static bool account_reserve(struct caps *c, struct caps_account *a, uint32_t want)
 {
     if (a->is_reserving)
@@ -375,8 +380,8 @@ static uint32_t least(uint32_t a, uint32_t b)
     return a < b ? a : b;
 }
 
-struct room {   /* what an account can give */
-    uint32_t n; /* recipients; 0: not before until_ms */
+struct room {   /* what can be taken from an account */
+    uint32_t n; /* recipients; 0: none before until_ms */
     bool is_unreserved;
     int64_t until_ms;
 };
@@ -482,8 +487,7 @@ void schedule_caps_done(struct caps *c, struct caps_slots *slots, int64_t now_ms
     slots->account = NULL;
 }
 
-/* Nothing was sent: the slots are still reserved by the newest record, whatever it says, because it counted them as
- * open. */
+/* Nothing was sent. The newest record counted these slots as open, so they are still reserved. */
 void schedule_caps_give_back(struct caps *c, struct caps_slots *slots, int64_t now_ms)
 {
     struct caps_account *a = slots->account;
@@ -517,7 +521,7 @@ void schedule_caps_use_up(struct caps *c, struct caps_account *a, int64_t until_
     pthread_mutex_unlock(&c->lock);
 }
 
-/* ---- looking ahead ---- */
+/* ---- when slots will be free ---- */
 
 static int64_t window_eta(const struct window *w, const struct caps_account *a, uint32_t ahead, int64_t now_ms)
 {

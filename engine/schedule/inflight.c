@@ -14,38 +14,39 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define AREA_OCTETS (INFLIGHT_SLOTS * sizeof(uint64_t)) /* a worker's: whole pages, no line shared with another */
+/* One worker's part is whole pages, so that workers share no cache line. */
+#define AREA_OCTETS (INFLIGHT_SLOTS * sizeof(uint64_t))
 #define READ_MOST   (1024 * AREA_OCTETS)
 
-#define ENDED    (UINT64_C(1) << 63) /* beside an id, which is a time and far below */
-#define OVERFULL UINT64_MAX          /* in slot 0: more were needed */
+#define ENDED    (UINT64_C(1) << 63) /* flag beside an id, which is a time and much smaller */
+#define OVERFULL UINT64_MAX          /* in slot 0: more slots were needed */
 
-struct ended { /* its result is not known to be written */
+struct ended { /* a job that has ended, whose results may not be written yet */
     uint64_t record;
-    uint32_t slot; /* 0: one of those that were not noted */
+    uint32_t slot; /* 0: it had no slot */
 };
 
-struct area { /* a worker's */
+struct area { /* one worker's part */
     uint64_t *slots;
     uint16_t free[INFLIGHT_SLOTS];
     uint32_t n_free;
-    struct ended *ended; /* a ring, the oldest first; doubled when full */
+    struct ended *ended; /* a ring, the oldest first; it is doubled when full */
     uint32_t first, n_ended, cap;
     uint32_t n_without_slot; /* jobs without a slot, until their results are written */
 };
 
 struct inflight {
     int fd;
-    uint64_t *ids; /* the file */
+    uint64_t *ids; /* the mapped file */
     size_t octets;
-    struct hky_idmap was; /* id -> a pointer that says how */
+    struct hky_idmap was; /* id -> address of `sending` or of `ended` */
     bool was_overfull;
-    char sending, ended; /* their addresses: what an id was */
+    char sending, ended; /* only their addresses are used, see `was` */
     unsigned n_areas;
     struct area areas[];
 };
 
-/* The file of the last run may be larger: it had more workers. */
+/* The file of the last run may be larger, if that had more workers. */
 static enum hky_err read_last(struct inflight *f, uint64_t octets)
 {
     uint64_t ids[512];
@@ -85,7 +86,7 @@ static enum hky_err map_file(struct inflight *f, bool was_unclean)
     }
     if (was_unclean && read_last(f, (uint64_t)st.st_size) != HKY_OK)
         return HKY_E_IO;
-    /* Room now: a store into a hole of a full disk would be a signal. */
+    /* Take the room on disk now: on a full disk, a store into a hole of the file would end the engine by a signal. */
     if ((errno = posix_fallocate(f->fd, 0, (off_t)f->octets)) != 0)
         return HKY_E_IO;
     void *p = mmap(NULL, f->octets, PROT_READ | PROT_WRITE, MAP_SHARED, f->fd, 0);
@@ -114,8 +115,8 @@ enum hky_err schedule_inflight_open(const char *dir, unsigned n_workers, bool wa
     for (unsigned k = 0; k < n_workers; k++) {
         struct area *a = &f->areas[k];
         a->slots = f->ids + (size_t)k * INFLIGHT_SLOTS;
-        for (uint32_t i = 0; i < INFLIGHT_SLOTS - 1; i++)
-            a->free[i] = (uint16_t)(INFLIGHT_SLOTS - 1 - i); /* the first ones first: few pages are touched */
+        for (uint32_t i = 0; i < INFLIGHT_SLOTS - 1; i++) /* low slots are used first, so that few pages are touched */
+            a->free[i] = (uint16_t)(INFLIGHT_SLOTS - 1 - i);
         a->n_free = INFLIGHT_SLOTS - 1;
     }
     *out = f;
