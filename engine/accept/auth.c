@@ -4,8 +4,8 @@
 
 #include <stdlib.h>
 
-/* A user that does not exist is checked like one that does, against another's secret, and always fails: replies and
- * times tell nothing. */
+/* A user that does not exist is checked like one that does, against another user's secret, and always fails: neither
+ * the reply nor the time it takes shows which users exist. */
 
 #define SCRAM_ITERATIONS "4096"
 
@@ -24,7 +24,8 @@ static void succeed(struct accept_session *s)
     accept_session_reply(s, 235, "2.7.0", "logged in");
 }
 
-/* The refusal comes late: who tries passwords, or makes us compute SCRAM proofs, has few tries a second. */
+/* The refusal is delayed, so that a client that guesses passwords, or makes us compute SCRAM proofs, gets few tries a
+ * second. */
 static void fail(struct accept_session *s)
 {
     s->p.ops->warn(s->p.ctx, "login_failed", hky_buf_str(&s->auth->name));
@@ -73,7 +74,7 @@ static void ask_secret(struct accept_session *s)
     s->p.ops->secret(s->p.ctx, &a->user->password);
 }
 
-/* The time depends on the length given by the client only. */
+/* The time depends only on the length of what the client gave. */
 static bool is_equal(struct hky_str given, struct hky_str secret)
 {
     unsigned char diff = (unsigned char)(given.n != secret.n || secret.n == 0);
@@ -209,7 +210,7 @@ void accept_auth_line(struct accept_session *s, struct hky_str line)
         decode_response(s, line);
 }
 
-/* NONE: not one that is offered. */
+/* HKY_AUTH_NONE when the mechanism is not offered. */
 static enum hky_auth mechanism_of(struct hky_str name)
 {
     static const char *const offered[] = {

@@ -8,18 +8,18 @@
 #include <unistd.h>
 
 #define READ_MAX      (1u << 20) /* what a pipelining client may have sent ahead while a commit is pending */
-#define UNSENT_MAX    65536      /* more unsent replies: no further command is looked at */
-#define RATE_MIN      500        /* octets a second of content, over time */
-#define ROOM_AGAIN_MS 5          /* the journal had too much unsynced */
-#define PENALTY_MS    1000       /* for a failed login */
+#define UNSENT_MAX    65536      /* with more unsent replies than this, no further command is read */
+#define RATE_MIN      500        /* octets of content a second, on average */
+#define ROOM_AGAIN_MS 5          /* the journal had too much unsynced data; it is asked again after this time */
+#define PENALTY_MS    1000       /* the delay of the reply to a failed login */
 
-/* A client. `session` is the dialogue; here are its socket, deadlines and what it waits for. */
+/* A client. The dialogue is in `session`; its socket, its deadlines and what it waits for are here. */
 struct accept_connection {
     LIST_ENTRY(accept_connection) link;
     struct accept_worker *worker;
     struct hky_stream *stream; /* NULL: closed */
     struct hky_policy *policy;
-    struct hky_policy *next_policy; /* NULL, or what the session goes on by as soon as it is at rest */
+    struct hky_policy *next_policy; /* NULL, or the policy that the session takes over as soon as it is at rest */
     const struct hky_listen *listen;
     struct accept_listener *listener;
     struct accept_submission *submission;
@@ -30,7 +30,7 @@ struct accept_connection {
     uint32_t seen_commands;
     uint8_t deadline; /* DEADLINE_ */
     bool is_greeted, is_paused;
-    int64_t budget_ms, budget_at_ms; /* content: time left, as of */
+    int64_t budget_ms, budget_at_ms; /* of content: the time left, and when that was computed */
     struct accept_session session;
 };
 enum { DEADLINE_NONE, DEADLINE_COMMAND, DEADLINE_CONTENT };
@@ -40,14 +40,14 @@ struct accept_submission {
     struct hky_submission submission;
     LIST_ENTRY(accept_submission) link;
     struct accept_worker *worker;
-    struct accept_connection *connection; /* NULL: it went away */
+    struct accept_connection *connection; /* NULL: the connection is closed */
 };
 
-/* A secret asked for. */
+/* A request for a login's secret. */
 struct accept_ask {
     LIST_ENTRY(accept_ask) link;
-    struct accept_connection *connection; /* NULL: it went away */
-    struct hky_policy *policy;            /* the reference to the secret lies in it */
+    struct accept_connection *connection; /* NULL: the connection is closed */
+    struct hky_policy *policy;            /* the name of the secret is part of it */
 };
 
 static void connection_free(struct accept_connection *c)
@@ -65,7 +65,7 @@ static void on_gone(struct hky_task *task)
     connection_free(HKY_CONTAINER(task, struct accept_connection, gone));
 }
 
-/* Idempotent. The memory goes at the end of the turn: the session may be in the middle of something. */
+/* Idempotent. The memory is freed at the end of the turn, because the session may be in the middle of a command. */
 static void connection_close(struct accept_connection *c)
 {
     if (c->stream == NULL)
@@ -82,7 +82,8 @@ static void connection_close(struct accept_connection *c)
     hky_loop_defer(c->worker->loop, &c->gone);
 }
 
-/* The peer is gone. What the session holds (a big file) goes now: the rest may outlive the stage's other parts. */
+/* The peer is gone. A big file that the session holds is given up now, because the connection's memory may be freed
+ * after the journal is closed. */
 static void connection_lost(struct accept_connection *c)
 {
     accept_session_fini(&c->session);
@@ -97,7 +98,8 @@ static void set_deadline(struct accept_connection *c, uint8_t kind, int64_t ms)
     hky_stream_set_deadline(c->stream, ms);
 }
 
-/* Absolute: a command has command_ms from the one before; content has data_ms, of which every octet gives 2 ms back. */
+/* Deadlines do not move with every octet: a command must be complete command_ms after the one before; content has
+ * data_ms, and every octet of it adds 2 ms. */
 static void move_deadline(struct accept_connection *c, size_t n_read)
 {
     const struct hky_bounds *bounds = &c->policy->engine.bounds;
@@ -125,7 +127,7 @@ static void move_deadline(struct accept_connection *c, size_t n_read)
     c->seen_commands = s->n_commands;
 }
 
-/* The session went over to the new policy: the old one is no longer borrowed. */
+/* When the session has taken over the new policy, the old one is no longer borrowed. */
 static void leave_old_policy(struct accept_connection *c)
 {
     if (c->next_policy == NULL || c->session.p.policy != c->next_policy)
@@ -136,7 +138,7 @@ static void leave_old_policy(struct accept_connection *c)
     c->next_policy = NULL;
 }
 
-/* After anything happened to the session: stop reading, or go on. */
+/* Called after every event of the session: reading stops or goes on. */
 static void settle(struct accept_connection *c, size_t n_read)
 {
     if (c->stream == NULL)
@@ -146,9 +148,9 @@ static void settle(struct accept_connection *c, size_t n_read)
         hky_stream_flush(c->stream);
         if (hky_stream_unsent(c->stream) <= UNSENT_MAX) {
             accept_session_resume(&c->session, HKY_WAIT_OUTPUT);
-            if (c->stream == NULL) /* going down, it was the end */
+            if (c->stream == NULL) /* the engine is stopping, and this ended the session */
                 return;
-            hky_stream_pause(c->stream); /* so that the commands left are offered again */
+            hky_stream_pause(c->stream); /* so that the commands that are left are offered again */
             c->is_paused = true;
         }
     }
@@ -502,7 +504,8 @@ void accept_connection_new(struct accept_socket *sock, int fd, const struct acce
     }
 }
 
-/* Of a session whose listener is gone: one that would take it as it is (the port moved), or NULL. */
+/* For a session whose listener is gone: another listener that would accept the session as it is (the port was changed),
+ * or NULL. */
 static const struct hky_listen *stand_in(const struct hky_policy *policy, const struct accept_connection *c)
 {
     const struct hky_user *user = c->session.user;
@@ -528,7 +531,7 @@ static void take_policy(struct accept_connection *c, struct hky_policy *policy)
 
     if (c->session.p.policy == policy && c->is_greeted)
         return;
-    if (!c->is_greeted) { /* still in the handshake of TLS */
+    if (!c->is_greeted) { /* the TLS handshake is not complete */
         if (listen == NULL) {
             connection_close(c);
             return;
@@ -576,7 +579,7 @@ void accept_connection_free(struct accept_worker *w)
     struct accept_submission *p;
     struct accept_ask *ask;
 
-    while ((ask = LIST_FIRST(&w->asks)) != NULL) /* their answers can no longer come */
+    while ((ask = LIST_FIRST(&w->asks)) != NULL) /* their answers can no longer arrive */
         ask_free(ask);
     while ((c = LIST_FIRST(&w->connections)) != NULL) {
         hky_stream_close(&c->stream);
@@ -585,8 +588,9 @@ void accept_connection_free(struct accept_worker *w)
             c->submission->connection = NULL;
         connection_free(c);
     }
-    /* Only after a stop without drain: the journal still holds these and will post them to a loop that has stopped, so
-     * their memory stays. What it makes durable is sent after the next start. */
+    /* This happens only after a stop without a drain. The journal still holds these submissions and will post them to a
+     * loop that has stopped, so their memory is not freed. Messages that become durable are sent after the next start.
+     */
     while ((p = LIST_FIRST(&w->submissions)) != NULL)
         LIST_REMOVE(p, link);
 }

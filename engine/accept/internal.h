@@ -18,23 +18,23 @@ struct accept_connection;
 struct accept_submission;
 struct accept_ask;
 
-/* One worker's part; touched on its loop only, but for the counters. */
+/* One worker's part. Only its loop uses it, except for the counters. */
 struct accept_worker {
     struct hky_accept *accept;
     unsigned index;
     struct hky_loop *loop;
     struct accept_sasl *sasl;
-    struct hky_intake intake; /* its journal may come later */
+    struct hky_intake intake; /* its journal may be set later */
     LIST_HEAD(, accept_connection) connections;
     LIST_HEAD(, accept_submission) submissions; /* submitted, not yet durable; may outlive their connections */
     LIST_HEAD(, accept_ask) asks;               /* secrets asked for; may outlive their connections */
     LIST_HEAD(, accept_socket) sockets;
-    uint64_t n_connections; /* this one and the following: atomic */
+    uint64_t n_connections; /* this one and the counters below are atomic */
     uint64_t sessions_total, messages, recipients, refused;
     bool is_draining;
 };
 
-/* A listener at one worker. */
+/* A listener's socket at one worker. */
 struct accept_socket {
     LIST_ENTRY(accept_socket) link;
     struct accept_worker *worker;
@@ -43,25 +43,26 @@ struct accept_socket {
     int fd;
 };
 
-/* One address that is listened on; counted: accept's list, sockets, connections. */
+/* One address that is listened on. The list of accept, the sockets and the connections each hold a reference. */
 struct accept_listener {
     int refs; /* atomic */
     char addr[64];
     uint16_t port, bound_port;
-    enum hky_listen_tls tls_mode; /* for the log; sessions go by their policy */
+    enum hky_listen_tls tls_mode; /* for the log; sessions look into their policy */
     struct hky_tls *tls;          /* under accept->lock: a reload may bring a new certificate */
-    int *fds;                     /* one a worker, until its socket takes it; -1 taken */
-    bool is_kept;                 /* mark during a reload */
+    int *fds;                     /* one for each worker; -1 once the worker has taken it */
+    bool is_kept;                 /* set during a reload */
 };
 
 struct hky_accept {
     struct hky_accept_params params;
     struct hky_accept_ops ops;
     struct accept_worker *workers;
-    struct accept_listener **listeners; /* the engine's thread */
+    struct accept_listener **listeners; /* used by the engine's thread only */
     unsigned n_listeners;
     bool is_started;
-    int fd_most;            /* the quarter of the descriptors above this is left to deliveries, files and operators */
+    int fd_most; /* clients get no descriptor above this one; the quarter above is left to deliveries, files and
+                    operators */
     uint64_t n_connections; /* all; atomic */
     pthread_mutex_t lock;   /* clients, listeners' tls */
     struct hky_map clients; /* address or network -> number of connections */
@@ -70,7 +71,7 @@ struct hky_accept {
     struct hky_timer grace;
     struct hky_task drain_start, drain_check;
     int64_t grace_ms;
-    LIST_HEAD(, order) orders; /* to workers, not run yet; under the lock */
+    LIST_HEAD(, order) orders; /* orders to workers that have not run yet; under the lock */
     int n_draining;            /* workers with connections; atomic */
 };
 
@@ -80,14 +81,15 @@ struct accept_connection_peer {
     struct in6_addr addr; /* v4 as v4-mapped */
 };
 void accept_connection_new(struct accept_socket *sock, int fd, const struct accept_connection_peer *peer);
-void accept_connection_turn_away(int fd, enum hky_listen_tls tls); /* 421 where the client can read it; fd stays open */
-void accept_connection_take_policy(struct accept_worker *w);       /* a new one is in force at the worker */
+void accept_connection_turn_away(
+    int fd, enum hky_listen_tls tls); /* sends 421 unless the port begins with TLS; fd stays open */
+void accept_connection_take_policy(struct accept_worker *w); /* a new policy is in force at the worker */
 void accept_connection_drain(struct accept_worker *w);
 void accept_connection_free(struct accept_worker *w); /* the loop has stopped */
 
 /* networks.c: pure */
 bool accept_listen_allows(const struct hky_listen *l, const struct in6_addr *client);
-/* Do the networks together hold a large part of the world, in however many pieces it is written? */
+/* Do the networks together hold a large part of all addresses, however many pieces they are written in? */
 bool accept_allow_is_everyone(const struct hky_cidr *allow, uint32_t n);
 
 /* sockets.c */
@@ -105,6 +107,7 @@ void accept_listener_unref(struct accept_listener **listener);
 struct hky_tls *accept_listener_tls(struct hky_accept *a, struct accept_listener *listener); /* counted */
 /* Counts a client; one that holds a /64 of IPv6 is one client. false: there are too many. */
 bool accept_client_enter(struct hky_accept *a, const struct in6_addr *client, const struct hky_bounds *bounds);
-void accept_client_leave(struct accept_worker *w, const struct in6_addr *client); /* also tells a drain */
+void accept_client_leave(struct accept_worker *w,
+                         const struct in6_addr *client); /* the last client to leave ends a drain */
 
 #endif

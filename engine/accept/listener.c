@@ -97,7 +97,7 @@ struct order {
     struct hky_task task;
     struct accept_worker *worker;
     struct accept_listener *listener; /* counted */
-    LIST_ENTRY(order) link;           /* accept->orders, until it is run: a loop may end before that */
+    LIST_ENTRY(order) link;           /* in accept->orders until it has run, because a loop may end before that */
 };
 
 static void post(struct hky_accept *a, unsigned worker, struct accept_listener *listener,
@@ -116,7 +116,7 @@ static void post(struct hky_accept *a, unsigned worker, struct accept_listener *
     hky_loop_post(a->params.loops[worker], &o->task);
 }
 
-/* It is being run, and the caller's. */
+/* The order runs now and belongs to the caller. */
 static struct order *order_of(struct hky_task *task)
 {
     struct order *o = HKY_CONTAINER(task, struct order, task);
@@ -301,7 +301,7 @@ void hky_accept_start(struct hky_accept *a)
         listener_start(a, a->listeners[i]);
 }
 
-/* A listener whose kind of TLS changes is the same socket. */
+/* A listener whose kind of TLS changes keeps its socket. */
 static struct accept_listener *find_listener(struct hky_accept *a, const struct hky_listen *l)
 {
     for (unsigned i = 0; i < a->n_listeners; i++)

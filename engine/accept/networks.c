@@ -1,4 +1,4 @@
-/* Which clients a listener believes for their address. */
+/* Which clients a listener trusts because of their address. */
 #include "accept/internal.h"
 
 #include <stdlib.h>
@@ -49,7 +49,7 @@ static int by_first(const void *a, const void *b)
     return (x->first > y->first) - (x->first < y->first);
 }
 
-/* How many addresses of `in` the sorted ranges hold together; those in several count once. */
+/* How many addresses of `in` the sorted ranges contain together; an address in several ranges counts once. */
 static address128 held_of(const struct range *ranges, uint32_t n, struct range in)
 {
     address128 held = 0, next = in.first;

@@ -23,7 +23,7 @@ static bool same_words(const char *const *a, const char *const *b)
     return *a == NULL && *b == NULL;
 }
 
-/* What the file or command gives may have changed all the same: that is seen at the next login. */
+/* The password itself, which a file or a command gives, may have changed all the same; that shows at the next login. */
 static bool same_password(const struct hky_user *a, const struct hky_user *b)
 {
     return same_word(a->password.name, b->password.name) && same_word(a->password.literal, b->password.literal) &&

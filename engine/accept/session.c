@@ -128,7 +128,7 @@ static void on_unknown(struct accept_session *s, struct hky_command *c)
     accept_session_error(s, 500, "5.5.2", "command not recognised");
 }
 
-/* One table: what a verb needs and who handles it. `login`: the client must be one that may send. */
+/* What each verb needs and which function handles it. `needs_login`: only clients that may send. */
 static const struct {
     unsigned legal;
     bool needs_login;
@@ -139,7 +139,9 @@ static const struct {
     [HKY_VERB_MAIL] = {B(READY), true, accept_transaction_mail},
     [HKY_VERB_RCPT] = {B(MAIL) | B(RCPT), true, accept_transaction_rcpt},
     [HKY_VERB_DATA] = {B(MAIL) | B(RCPT), true, accept_transaction_data},
-    [HKY_VERB_BDAT] = {ANY, false, accept_transaction_bdat}, /* also where it is refused: its octets are swallowed */
+    [HKY_VERB_BDAT] =
+        {ANY, false,
+         accept_transaction_bdat}, /* legal everywhere, because its octets must be read even where it is refused */
     [HKY_VERB_RSET] = {ANY, false, on_rset},
     [HKY_VERB_NOOP] = {ANY, false, on_noop},
     [HKY_VERB_QUIT] = {ANY, false, on_quit},
@@ -188,7 +190,7 @@ static bool is_other_protocol(struct hky_str line)
     return false;
 }
 
-/* Good commands are free for who may send; a stranger has no business that takes so many. */
+/* A client that may send can give any number of good commands; a stranger has no reason to give so many. */
 static bool is_lingering(struct accept_session *s)
 {
     if (accept_session_may_send(s) || s->n_idle++ < IDLE_MAX)
@@ -216,7 +218,7 @@ static void on_command(struct accept_session *s, struct hky_str line, size_t beh
     enum hky_verb verb = c.verb;
     uint8_t before = s->state;
 
-    /* BDAT is refused by its own handler, which reads its octets away. */
+    /* BDAT is refused by its own handler, which also reads its octets. */
     if (verb != HKY_VERB_QUIT && verb != HKY_VERB_BDAT && is_lingering(s))
         accept_session_error(s, 503, "5.5.1", "too many commands without a login");
     else if (!(commands[verb].legal & 1u << s->state))
@@ -231,7 +233,8 @@ static void on_command(struct accept_session *s, struct hky_str line, size_t beh
         commands[verb].handle(s, &c);
     hky_command_fini(&c);
     s->n_commands++;
-    if (verb == HKY_VERB_BDAT && err != HKY_OK) /* how many octets follow is not known: none may be read as commands */
+    if (verb == HKY_VERB_BDAT &&
+        err != HKY_OK) /* nobody knows how many octets follow, and none of them may be read as a command */
         accept_session_close(s, "4.5.2", "lost count of the chunk");
     else if (verb == HKY_VERB_DATA && behind > 0 && s->state == before)
         accept_session_close(s, "4.5.0", "improper pipelining: content was sent before DATA was answered");
@@ -275,9 +278,9 @@ static size_t line_input(struct accept_session *s, const char *p, size_t n)
         bool was_skipping = s->is_skipping;
         s->is_skipping = lf == NULL;
         if (!was_skipping && s->state == HKY_SESSION_AUTH)
-            accept_auth_line(s, HKY_STR("*")); /* no response of a login is that long */
+            accept_auth_line(s, HKY_STR("*")); /* no response of a login is as long as this */
         else if (!was_skipping && hky_str_istarts(hky_str_of(p, n), HKY_STR("BDAT ")))
-            accept_session_close(s, "4.5.2", "lost count of the chunk"); /* else it would be run as commands */
+            accept_session_close(s, "4.5.2", "lost count of the chunk"); /* else its content would be run as commands */
         else if (!was_skipping)
             accept_session_error(s, 500, "5.5.2", "line too long, at most %zu octets", max);
         if (s->n_skipped >= LINE_HARD_MAX)
@@ -291,7 +294,7 @@ static size_t line_input(struct accept_session *s, const char *p, size_t n)
     if (lf == NULL)
         return 0;
     on_line(s, hky_str_of(p, line_n - 1), n - line_n);
-    /* asked to wait before doing anything: the line is read again */
+    /* the command did nothing but ask to wait, so its line is read again */
     return s->waits & HKY_WAIT_JOURNAL ? 0 : line_n;
 }
 
@@ -321,7 +324,7 @@ void accept_session_take_policy(struct accept_session *s, const struct accept_se
         accept_session_close(s, "4.7.0", "has other rights for you now; try again");
 }
 
-/* Going down, what was under way was the last: back at rest is the way out. */
+/* The session may be at rest now: if the engine is stopping, it ends; if a new policy waits, it is taken over. */
 static void rest(struct accept_session *s)
 {
     if (s->is_draining && s->waits == 0)
@@ -423,7 +426,7 @@ void accept_session_timeout(struct accept_session *s)
 void accept_session_drain(struct accept_session *s)
 {
     s->is_draining = true;
-    /* A login's secret may take long to be read, and is worth nothing any more. */
+    /* A login's secret may take long to be read, and nobody needs it any more. */
     if (s->state == HKY_SESSION_CONNECTED || s->state == HKY_SESSION_READY || s->waits & HKY_WAIT_SECRET)
         accept_session_close(s, "4.3.2", "is going down; try again");
 }

@@ -29,9 +29,9 @@ void accept_session_error(struct accept_session *s, int code, const char *enhanc
     __attribute__((format(printf, 4, 5)));
 void accept_session_close(struct accept_session *s, const char *enhanced,
                           const char *text); /* 421 text, or silent if NULL */
-/* Forgets the transaction: the letter is freed, a big file dropped. The state stays. */
+/* Frees the letter of the transaction and gives up its big file. The state does not change. */
 void accept_session_tx_free(struct accept_session *s);
-/* The one way out of a transaction: as accept_session_tx_free, and back to READY; 421 when draining. */
+/* Every transaction ends here: accept_session_tx_free, then READY, or 421 when draining. */
 void accept_session_tx_reset(struct accept_session *s);
 struct hky_str accept_session_sender(const struct accept_session *s); /* of the transaction; empty when there is none */
 bool accept_session_is_trusted(const struct accept_session *s);       /* X-Hikyaku-* are believed */
@@ -51,14 +51,15 @@ size_t accept_transaction_chunk_input(struct accept_session *s, const char *p, s
 
 void accept_auth_begin(struct accept_session *s, struct hky_str arg);
 void accept_auth_line(struct accept_session *s, struct hky_str line);
-void accept_auth_secret(struct accept_session *s, struct hky_secret *secret); /* the one asked for; NULL: it failed */
-void accept_auth_refuse(struct accept_session *s);                            /* the penalty is over */
+void accept_auth_secret(struct accept_session *s,
+                        struct hky_secret *secret); /* the secret that was asked for; NULL: it could not be read */
+void accept_auth_refuse(struct accept_session *s);  /* the penalty is over */
 
 /* --- review.c --- */
 
-/* Does the login, or the address it comes from, have by the new policy what it has by the old? */
+/* Does the new policy give the login, or the client's address, the same rights as the old one? */
 bool accept_review_keeps_rights(const struct accept_session *s);
-/* The session is at rest: it goes on by the new policy, or ends with 421. */
+/* The session is at rest: it takes over the new policy, or ends with 421. */
 void accept_review_apply(struct accept_session *s);
 
 #endif

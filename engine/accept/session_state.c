@@ -1,4 +1,4 @@
-/* What every part of a session does to it: enter a state, answer, count an error, end. */
+/* What all parts of a session use: entering a state, replying, counting an error, ending. */
 #include "accept/session_internal.h"
 
 #include <stdarg.h>

@@ -1,4 +1,4 @@
-/* What a listener may be, and its sockets. */
+/* Which listeners are allowed, and their sockets. */
 #include "accept/internal.h"
 
 #include "base/endpoint.h"
@@ -83,7 +83,8 @@ static enum hky_err bind_failed(const struct hky_listen *l, int sys, struct hky_
                          l->port);
 }
 
-/* First alone, so that another process on the port is seen (two with SO_REUSEPORT would share it silently). */
+/* Bound without SO_REUSEPORT first, so that another process on the port is noticed: two processes that set it would
+ * share the port silently. */
 enum hky_err accept_listener_sockets(struct hky_accept *a, const struct hky_listen *l, struct accept_listener *listener,
                                      struct hky_error *e)
 {
@@ -163,13 +164,13 @@ enum hky_err accept_listen_certificate(const struct hky_policy *policy, const st
     return hky_tls_server_new(cert, key, out, e);
 }
 
-/* OpenSSL would wait for what a pipe says. */
+/* OpenSSL would wait until something is written into a pipe. */
 static enum hky_err check_file(const struct hky_listen *l, const char *file, struct hky_error *e)
 {
     struct stat st;
 
     if (file[0] == '\0' || stat(file, &st) != 0 || S_ISREG(st.st_mode))
-        return HKY_OK; /* what is missing is told with more words when it is read */
+        return HKY_OK; /* a missing file is reported in more detail when it is read */
     return hky_error_set(e, HKY_E_CONFIG, "%.60s:%u: listen: %.120s is not a regular file", l->place.file,
                          l->place.line, file);
 }

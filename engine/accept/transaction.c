@@ -4,7 +4,7 @@
 
 #include <stdio.h>
 
-#define OVERSHOOT 1000 /* recipients beyond the bound that are refused one by one, then 421 */
+#define OVERSHOOT 1000 /* so many recipients beyond the bound are refused one by one; the next one gets 421 */
 
 static void refuse(struct accept_session *s, struct hky_str sender, const struct hky_refusal *why)
 {
@@ -32,7 +32,7 @@ static void big_abort(void *ctx, void *big)
     s->p.ops->big_abort(s->p.ctx, big);
 }
 
-/* The journal's room: false where it refused, or asks to wait. */
+/* False when the journal has no room: the message was refused, or the session waits. */
 static bool has_room(struct accept_session *s, struct hky_str sender, uint64_t size)
 {
     struct hky_refusal why = {0};
@@ -82,8 +82,8 @@ void accept_transaction_mail(struct accept_session *s, struct hky_command *c)
     accept_session_say(s, 250, "2.1.0", HKY_STR("ok"));
 }
 
-/* Refused recipients do not count as errors of the client: a campaign may well name more than are taken at once. The
- * first of them is told of. */
+/* Refused recipients do not count as errors of the client, because a campaign may name more than are accepted at once.
+ * Only the first one is reported. */
 static void refuse_rcpt(struct accept_session *s, struct hky_str rcpt, const struct hky_refusal *why)
 {
     char reply[160];
@@ -209,7 +209,7 @@ static void end_chunk(struct accept_session *s)
     }
 }
 
-/* The announced octets are content, whatever becomes of the command: they are read and thrown away. */
+/* The announced octets are content even if the command is refused: they are read and thrown away. */
 static void swallow(struct accept_session *s, uint64_t n)
 {
     if (s->state == HKY_SESSION_CLOSED)

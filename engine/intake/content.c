@@ -2,22 +2,25 @@
 
 #include <stdlib.h>
 
-#define SLICE      65536u /* octets looked at in one go; a bare LF doubles, so at most twice that comes out */
-#define HEAD_SLICE 4096u  /* while the header section lasts: what comes with its end is moved when fields come or go */
-#define FLUSH      (256u * 1024) /* handed to the big file in runs of about this */
-#define BUF_MAX    (HKY_BIG_BODY + FLUSH + 4 * SLICE)
+#define SLICE                                                                                                          \
+    65536u /* octets handled at a time; a bare LF becomes two octets, so that at most twice as many come out */
+#define HEAD_SLICE                                                                                                     \
+    4096u /* the same within the header section: body octets in the slice that ends it are moved when fields are added \
+             or removed */
+#define FLUSH   (256u * 1024) /* the big file gets about so many octets at a time */
+#define BUF_MAX (HKY_BIG_BODY + FLUSH + 4 * SLICE)
 
-void hky_content_init(struct hky_content *c, uint64_t hint, struct hky_str trace)
+void intake_content_init(struct intake_content *c, uint64_t hint, struct hky_str trace)
 {
     hky_dot_reader_init(&c->lines);
     hky_buf_init(&c->buf, BUF_MAX);
-    hky_facts_init(&c->facts, c->section.header_octets);
+    intake_facts_init(&c->facts, c->section.header_octets);
     c->trace_n = c->scan = trace.n;
     hky_buf_reserve(&c->buf, trace.n + (hint < HKY_BIG_BODY ? (size_t)hint : HKY_BIG_BODY) + 512);
     hky_buf_add_str(&c->buf, trace);
 }
 
-static void drop_big(struct hky_content *c)
+static void drop_big(struct intake_content *c)
 {
     if (c->big != NULL)
         c->big_ops.abort(c->big_ops.ctx, c->big);
@@ -25,24 +28,24 @@ static void drop_big(struct hky_content *c)
     c->is_full = false;
 }
 
-void hky_content_fini(struct hky_content *c)
+void intake_content_fini(struct intake_content *c)
 {
     drop_big(c);
     hky_buf_fini(&c->buf);
-    hky_facts_fini(&c->facts);
+    intake_facts_fini(&c->facts);
     free(c->header);
     c->header = NULL;
 }
 
-/* What is to come is read to its end and thrown away. */
-static void give_up(struct hky_content *c)
+/* The octets that still come are read and thrown away. */
+static void give_up(struct intake_content *c)
 {
     drop_big(c);
     hky_buf_fini(&c->buf);
 }
 
 /* The first reason counts. */
-static void refuse(struct hky_content *c, int code, const char *enhanced, const char *text)
+static void refuse(struct intake_content *c, int code, const char *enhanced, const char *text)
 {
     if (c->refusal.code != 0)
         return;
@@ -50,22 +53,22 @@ static void refuse(struct hky_content *c, int code, const char *enhanced, const 
     give_up(c);
 }
 
-struct hky_str hky_content_header(const struct hky_content *c)
+struct hky_str intake_content_header(const struct intake_content *c)
 {
     return hky_str_of(c->header != NULL ? c->header : c->buf.p, c->header_n);
 }
 
-static void read_section(struct hky_content *c, size_t section_n)
+static void read_section(struct intake_content *c, size_t section_n)
 {
-    c->header_n = (uint32_t)hky_facts_read(&c->facts, &c->section, &c->buf, c->trace_n, section_n, &c->refusal);
+    c->header_n = (uint32_t)intake_facts_read(&c->facts, &c->section, &c->buf, c->trace_n, section_n, &c->refusal);
     if (c->refusal.code != 0)
         give_up(c);
 }
 
-/* The header section ends at its empty line; it may also begin with it, or never come. The decision hangs on the octets
- * alone, not on the pieces they come in: an end within the bound counts, else one octet above the bound is looked at.
- */
-static void look_for_header_end(struct hky_content *c)
+/* The header section ends at its empty line, which may also be its first line, or be missing. What is decided depends
+ * on the octets alone and not on the pieces in which they arrive: an end within the bound counts; without one, the
+ * section is judged by one octet more than the bound. */
+static void look_for_header_end(struct intake_content *c)
 {
     const char *p = c->buf.p + c->trace_n, *end = NULL;
     size_t n = c->buf.n - c->trace_n, section_n = SIZE_MAX, max = c->section.header_octets;
@@ -86,7 +89,7 @@ static void look_for_header_end(struct hky_content *c)
         c->scan = c->buf.n - 3;
 }
 
-static void flush_big(struct hky_content *c)
+static void flush_big(struct intake_content *c)
 {
     if (c->big == NULL) {
         c->header = hky_alloc(c->header_n);
@@ -103,8 +106,8 @@ static void flush_big(struct hky_content *c)
     hky_buf_clear(&c->buf);
 }
 
-/* What the client sent counts, not what the header section became. */
-static void check_size(struct hky_content *c)
+/* The octets that the client sent count, not the header section after it was changed. */
+static void check_size(struct intake_content *c)
 {
     if (c->refusal.code != 0 || c->octets <= c->max_message)
         return;
@@ -112,9 +115,10 @@ static void check_size(struct hky_content *c)
     give_up(c);
 }
 
-/* After every slice: the header's end, bounds, the way to the big file. The size is judged once the header section was,
- * which is bounded itself: so the reason is the same however the octets came. */
-static void took(struct hky_content *c, size_t grown)
+/* Called after every slice: looks for the end of the header section, checks the bounds, writes to the big file. The
+ * size is checked after the header section, which has a bound of its own, so that the reason of a refusal does not
+ * depend on how the octets arrived. */
+static void took(struct intake_content *c, size_t grown)
 {
     c->octets += grown;
     if (c->refusal.code != 0) {
@@ -132,14 +136,14 @@ static void took(struct hky_content *c, size_t grown)
     HKY_ASSERT(!c->buf.is_over);
 }
 
-static size_t slice_of(const struct hky_content *c, size_t n)
+static size_t slice_of(const struct intake_content *c, size_t n)
 {
     size_t max = c->header_n == 0 && c->refusal.code == 0 ? HEAD_SLICE : SLICE;
 
     return n < max ? n : max;
 }
 
-size_t hky_content_dots(struct hky_content *c, const char *p, size_t n, bool *is_end)
+size_t intake_content_dots(struct intake_content *c, const char *p, size_t n, bool *is_end)
 {
     size_t at = 0;
 
@@ -153,7 +157,7 @@ size_t hky_content_dots(struct hky_content *c, const char *p, size_t n, bool *is
     return at;
 }
 
-size_t hky_content_chunk(struct hky_content *c, const char *p, size_t n)
+size_t intake_content_chunk(struct intake_content *c, const char *p, size_t n)
 {
     size_t at = 0;
 
@@ -167,7 +171,7 @@ size_t hky_content_chunk(struct hky_content *c, const char *p, size_t n)
     return at;
 }
 
-void hky_content_end(struct hky_content *c)
+void intake_content_end(struct intake_content *c)
 {
     if (c->refusal.code == 0 && c->header_n == 0)
         read_section(c, c->buf.n - c->trace_n);

@@ -19,10 +19,10 @@
 #define UNKNOWN_MAX  400 /* names of fields that mean nothing, each cut at UNKNOWN_NAME */
 #define UNKNOWN_NAME 60
 
-/* The reading of one header section. */
+/* One header section while it is read. */
 struct reading {
-    struct hky_facts *facts;
-    const struct hky_facts_params *p;
+    struct intake_facts *facts;
+    const struct intake_facts_params *p;
     struct hky_refusal *why;
 };
 
@@ -41,7 +41,7 @@ refuse(struct reading *r, int code, const char *enhanced, const char *fmt, ...)
     r->why->enhanced = enhanced;
 }
 
-void hky_facts_init(struct hky_facts *f, uint32_t header_octets)
+void intake_facts_init(struct intake_facts *f, uint32_t header_octets)
 {
     hky_buf_init(&f->text, header_octets + 4096);
     hky_buf_init(&f->tags, 4096);
@@ -49,7 +49,7 @@ void hky_facts_init(struct hky_facts *f, uint32_t header_octets)
     hky_buf_init(&f->unknown, UNKNOWN_MAX);
 }
 
-void hky_facts_fini(struct hky_facts *f)
+void intake_facts_fini(struct intake_facts *f)
 {
     hky_buf_fini(&f->text);
     hky_buf_fini(&f->tags);
@@ -57,9 +57,9 @@ void hky_facts_fini(struct hky_facts *f)
     hky_buf_fini(&f->unknown);
 }
 
-struct hky_str hky_facts_get(const struct hky_facts *f, enum hky_fact which)
+struct hky_str intake_facts_get(const struct intake_facts *f, enum hky_fact which)
 {
-    struct hky_span s = f->span[which];
+    struct intake_span s = f->span[which];
 
     return s.n > 0 ? hky_str_of(f->text.p + s.at, s.n) : hky_str_of("", 0);
 }
@@ -75,7 +75,7 @@ static size_t cut_utf8(const char *p, size_t n, size_t max)
 }
 
 /* What was appended to text since `at` becomes the fact: trimmed, cut, no control octets. */
-static void keep_fact(struct hky_facts *f, enum hky_fact which, size_t at, size_t max)
+static void keep_fact(struct intake_facts *f, enum hky_fact which, size_t at, size_t max)
 {
     struct hky_str s;
 
@@ -87,11 +87,11 @@ static void keep_fact(struct hky_facts *f, enum hky_fact which, size_t at, size_
     for (size_t i = from; i < from + s.n; i++)
         if ((unsigned char)f->text.p[i] < 0x20 || f->text.p[i] == 0x7f)
             f->text.p[i] = ' ';
-    f->span[which] = (struct hky_span){(uint32_t)from, (uint32_t)s.n};
+    f->span[which] = (struct intake_span){(uint32_t)from, (uint32_t)s.n};
     f->text.n = from + s.n;
 }
 
-static void take_decoded(struct hky_facts *f, enum hky_fact which, struct hky_str value, size_t max)
+static void take_decoded(struct intake_facts *f, enum hky_fact which, struct hky_str value, size_t max)
 {
     size_t at = f->text.n;
 
@@ -101,7 +101,7 @@ static void take_decoded(struct hky_facts *f, enum hky_fact which, struct hky_st
     keep_fact(f, which, at, max);
 }
 
-static void take_from(struct hky_facts *f, struct hky_str value)
+static void take_from(struct intake_facts *f, struct hky_str value)
 {
     struct hky_mailbox box;
     bool is_bad = false;
@@ -225,11 +225,12 @@ bool hky_deadline_parse(struct hky_str s, int64_t now_ms, int64_t *at_ms)
     return parse_deadline(s, now_ms, at_ms) && *at_ms > 0;
 }
 
-/* A name the policy goes by is taken as it is, or the message is refused: cut, or one of two, it would be another. */
+/* A name that the policy uses is taken as it is, or the message is refused: a name that was cut, or one of two that
+ * differ, would be another name. */
 static void take_name(struct reading *r, enum hky_fact which, const char *field, struct hky_str value, size_t max)
 {
-    struct hky_facts *f = r->facts;
-    struct hky_str before = hky_facts_get(f, which);
+    struct intake_facts *f = r->facts;
+    struct hky_str before = intake_facts_get(f, which);
     size_t at = f->text.n;
 
     hky_field_decode(value, &f->text);
@@ -256,7 +257,7 @@ static void take_deadline(struct reading *r, struct hky_str value)
 }
 
 /* Whoever mistyped a name learns it from the log; the field is removed like the others. */
-static void take_unknown(struct hky_facts *f, struct hky_str name)
+static void take_unknown(struct intake_facts *f, struct hky_str name)
 {
     static const char *const known[] = {"Scenario", "Tag", "Var", "Deadline", "Ref"};
     struct hky_nearest_name near = hky_nearest_to(name);
@@ -269,10 +270,10 @@ static void take_unknown(struct hky_facts *f, struct hky_str name)
         hky_buf_printf(&f->unknown, " (did you mean X-Hikyaku-%s?)", near.name);
 }
 
-/* One of our own fields, believed. */
+/* One of our own fields from a client that is trusted. */
 static void take_own(struct reading *r, struct hky_str name, struct hky_str value)
 {
-    struct hky_facts *f = r->facts;
+    struct intake_facts *f = r->facts;
     size_t at = f->text.n;
 
     if (hky_str_ieq(name, HKY_STR("Scenario"))) {
@@ -290,7 +291,7 @@ static void take_own(struct reading *r, struct hky_str name, struct hky_str valu
     else if (hky_str_ieq(name, HKY_STR("Var")))
         take_var(r, decoded);
     else if (hky_str_ieq(name, HKY_STR("Source")) && hky_str_eq(decoded, HKY_STR("sendmail")))
-        f->span[HKY_FACT_SOURCE] = (struct hky_span){(uint32_t)(decoded.p - f->text.p), (uint32_t)decoded.n};
+        f->span[HKY_FACT_SOURCE] = (struct intake_span){(uint32_t)(decoded.p - f->text.p), (uint32_t)decoded.n};
     else if (hky_str_ieq(name, HKY_STR("Deadline")))
         take_deadline(r, decoded);
     else if (!hky_str_ieq(name, HKY_STR("Source")))
@@ -305,7 +306,7 @@ static void take_own(struct reading *r, struct hky_str name, struct hky_str valu
 static bool take_field(struct reading *r, const struct hky_field *field)
 {
     static const struct hky_str own = {"X-Hikyaku-", 10};
-    struct hky_facts *f = r->facts;
+    struct intake_facts *f = r->facts;
 
     switch (hky_lower(field->name.p[0])) {
     case 'f':
@@ -362,7 +363,7 @@ static bool is_8bit(struct hky_str s)
     return false;
 }
 
-/* What a complete section still lacks, with its empty line. */
+/* The fields that the section must have and lacks, and the empty line. */
 static void missing_fields(struct reading *r, bool is_open_line, struct hky_buf *out)
 {
     char id[HKY_ID_TEXT], date[40];
@@ -378,17 +379,17 @@ static void missing_fields(struct reading *r, bool is_open_line, struct hky_buf 
         hky_id_format(r->p->id, id);
         hky_buf_printf(&r->facts->text, "<%s@%s>", id, r->p->hostname);
         keep_fact(r->facts, HKY_FACT_MESSAGE_ID, at, ID_MAX);
-        struct hky_str value = hky_facts_get(r->facts, HKY_FACT_MESSAGE_ID);
+        struct hky_str value = intake_facts_get(r->facts, HKY_FACT_MESSAGE_ID);
         hky_buf_printf(out, "Message-ID: " HKY_STR_FMT "\r\n", HKY_STR_ARG(value));
     }
     hky_buf_add_z(out, "\r\n");
 }
 
-/* Every field is read; those that stay are moved together behind `at`. Returns where the section ends now. */
+/* Reads every field; the fields that stay are moved together behind `at`. Returns where the section ends now. */
 static size_t read_fields(struct reading *r, struct hky_buf *buf, size_t at, size_t section_n, size_t *rest)
 {
     struct hky_str section = hky_str_of(buf->p + at, section_n);
-    struct hky_facts *f = r->facts;
+    struct intake_facts *f = r->facts;
     struct hky_field field;
     size_t next = hky_mbox_line_octets(section), kept = at;
 
@@ -410,8 +411,8 @@ static size_t read_fields(struct reading *r, struct hky_buf *buf, size_t at, siz
     return kept;
 }
 
-size_t hky_facts_read(struct hky_facts *f, const struct hky_facts_params *p, struct hky_buf *buf, size_t at,
-                      size_t section_n, struct hky_refusal *why)
+size_t intake_facts_read(struct intake_facts *f, const struct intake_facts_params *p, struct hky_buf *buf, size_t at,
+                         size_t section_n, struct hky_refusal *why)
 {
     struct reading r = {f, p, why};
     struct hky_buf add;

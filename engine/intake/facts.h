@@ -8,14 +8,14 @@
 #include "base/buf.h"
 #include "hikyaku/intake.h"
 
-struct hky_span {
+struct intake_span {
     uint32_t at, n;
 };
 
 /* What the header section says. Spans lie in `text`. */
-struct hky_facts {
+struct intake_facts {
     struct hky_buf text;
-    struct hky_span span[HKY_FACT_N];
+    struct intake_span span[HKY_FACT_N];
     struct hky_buf tags, vars; /* packed as in a message */
     struct hky_buf unknown;    /* X-Hikyaku-* that mean nothing: "NAME (did you mean NAME?), NAME", cut */
     int64_t deadline_ms;
@@ -24,7 +24,7 @@ struct hky_facts {
     bool has_date, has_8bit;    /* has_8bit: in the header section */
 };
 
-struct hky_facts_params {
+struct intake_facts_params {
     uint64_t id; /* of the message: for a Message-ID that is missing */
     int64_t now_ms;
     const char *hostname;
@@ -32,15 +32,15 @@ struct hky_facts_params {
     bool is_trusted;                                /* X-Hikyaku-* are believed */
 };
 
-void hky_facts_init(struct hky_facts *f, uint32_t header_octets);
-void hky_facts_fini(struct hky_facts *f);
+void intake_facts_init(struct intake_facts *f, uint32_t header_octets);
+void intake_facts_fini(struct intake_facts *f);
 /*
  * The section of `section_n` octets at `at` in `buf` is complete. It is read, cleaned of X-Hikyaku-*, completed with
  * Date, Message-ID and the empty line; what follows is moved once, if it has to be. Returns where the body begins in
  * `buf`; 0: refused, and what is in `buf` is of no use.
  */
-size_t hky_facts_read(struct hky_facts *f, const struct hky_facts_params *p, struct hky_buf *buf, size_t at,
-                      size_t section_n, struct hky_refusal *why);
-struct hky_str hky_facts_get(const struct hky_facts *f, enum hky_fact which);
+size_t intake_facts_read(struct intake_facts *f, const struct intake_facts_params *p, struct hky_buf *buf, size_t at,
+                         size_t section_n, struct hky_refusal *why);
+struct hky_str intake_facts_get(const struct intake_facts *f, enum hky_fact which);
 
 #endif

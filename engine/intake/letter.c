@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define HEADER_AT_MOST (512 << 10) /* whatever engine.bounds says: the header section must fit in memory's part */
+#define HEADER_AT_MOST (512 << 10) /* whatever engine.bounds says: the header section is kept in memory */
 
 struct rcpt {
     uint32_t at; /* in the arena: address, orcpt */
@@ -28,7 +28,7 @@ struct hky_letter {
     char source[16], client[46];
     struct hky_str hello; /* in the arena, behind all else */
     bool has_trace;       /* a Received field of ours */
-    struct hky_content content;
+    struct intake_content content;
 };
 
 struct hky_letter *hky_letter_new(const struct hky_letter_params *p)
@@ -50,7 +50,7 @@ void hky_letter_free(struct hky_letter **pl)
     if (l == NULL)
         return;
     if (l->has_content)
-        hky_content_fini(&l->content);
+        intake_content_fini(&l->content);
     hky_buf_fini(&l->arena);
     if (l->rcpts != l->few_rcpts)
         free(l->rcpts);
@@ -151,7 +151,7 @@ bool hky_letter_to(struct hky_letter *l, const struct hky_letter_rcpt *to, struc
 
 /* --- the octets --- */
 
-/* RFC 5321 4.4, RFC 3848. What the client said is cut down to what cannot hurt a header field. */
+/* RFC 5321 4.4, RFC 3848. Octets of the client's name that could break a header field are replaced. */
 static void trace_field(const struct hky_letter *l, const struct hky_letter_origin *o, struct hky_buf *out)
 {
     char hello[256], id[HKY_ID_TEXT], date[40];
@@ -205,7 +205,7 @@ void hky_letter_begin(struct hky_letter *l, const struct hky_letter_origin *orig
     hky_str_put(l->source, l->source + sizeof l->source, hky_str_z(origin->source));
     hky_str_put(l->client, l->client + sizeof l->client, hky_str_z(origin->client));
     l->hello = add_hello(l, hky_str_z(origin->hello));
-    l->content = (struct hky_content){
+    l->content = (struct intake_content){
         .max_message = l->p.is_notice ? UINT64_MAX : engine->max_message,
         .section = {.id = l->p.id,
                     .now_ms = l->p.now_ms,
@@ -220,7 +220,7 @@ void hky_letter_begin(struct hky_letter *l, const struct hky_letter_origin *orig
     hky_buf_init_in(&trace, space, sizeof space, 4096);
     if (l->has_trace)
         trace_field(l, origin, &trace);
-    hky_content_init(&l->content, hint, hky_buf_str(&trace));
+    intake_content_init(&l->content, hint, hky_buf_str(&trace));
     l->has_content = true;
     hky_buf_fini(&trace);
 }
@@ -232,12 +232,12 @@ bool hky_letter_has_begun(const struct hky_letter *l)
 
 size_t hky_letter_dots(struct hky_letter *l, const char *p, size_t n, bool *is_end)
 {
-    return hky_content_dots(&l->content, p, n, is_end);
+    return intake_content_dots(&l->content, p, n, is_end);
 }
 
 size_t hky_letter_octets(struct hky_letter *l, const char *p, size_t n)
 {
-    return hky_content_chunk(&l->content, p, n);
+    return intake_content_chunk(&l->content, p, n);
 }
 
 bool hky_letter_take_full(struct hky_letter *l)
@@ -257,23 +257,23 @@ const struct hky_refusal *hky_letter_refused(const struct hky_letter *l)
 
 static void check_author(const struct hky_letter *l, struct hky_refusal *r)
 {
-    const struct hky_facts *f = &l->content.facts;
+    const struct intake_facts *f = &l->content.facts;
     const struct hky_user *user = l->p.user;
 
     if (user == NULL || user->senders == NULL)
         return;
     if (f->n_from != 1 || f->n_authors != 1)
         hky_refuse(r, 550, "5.7.1", "login %.40s sends with one From of one address", user->name);
-    else if (!hky_login_may_send_as(user, hky_facts_get(f, HKY_FACT_AUTHOR)))
+    else if (!hky_login_may_send_as(user, intake_facts_get(f, HKY_FACT_AUTHOR)))
         hky_refuse(r, 550, "5.7.1", "login %.40s may not send with this From", user->name);
 }
 
 static void fill_facts(const struct hky_letter *l, struct hky_str scenario, struct hky_str facts[HKY_FACT_N])
 {
-    const struct hky_facts *f = &l->content.facts;
+    const struct intake_facts *f = &l->content.facts;
 
     for (int k = 0; k < HKY_FACT_N; k++)
-        facts[k] = hky_facts_get(f, (enum hky_fact)k);
+        facts[k] = intake_facts_get(f, (enum hky_fact)k);
     facts[HKY_FACT_SENDER] = hky_letter_sender_of(l);
     facts[HKY_FACT_ENVID] = hky_str_of(l->arena.p != NULL ? l->arena.p + l->sender_n : "", l->envid_n);
     facts[HKY_FACT_USER] = hky_str_z(l->p.user != NULL ? l->p.user->name : "");
@@ -288,8 +288,8 @@ static void fill_facts(const struct hky_letter *l, struct hky_str scenario, stru
 
 static struct hky_message *make_message(const struct hky_letter *l, struct hky_str scenario)
 {
-    const struct hky_content *content = &l->content;
-    const struct hky_facts *f = &content->facts;
+    const struct intake_content *content = &l->content;
+    const struct intake_facts *f = &content->facts;
     struct hky_rcpt_draft few[8], *rcpts = few;
     uint32_t n_received = f->n_received + (l->has_trace ? 1 : 0);
     struct hky_message_draft draft = {
@@ -328,8 +328,8 @@ struct hky_str hky_letter_unknown(const struct hky_letter *l)
     return hky_buf_str(&l->content.facts.unknown);
 }
 
-/* The memory the octets came into becomes the body; only when it is much too large is it cut down. */
-static void give_body(struct hky_message *m, struct hky_content *content)
+/* The buffer becomes the body; it is cut down only when it is much too large. */
+static void give_body(struct hky_message *m, struct intake_content *content)
 {
     size_t cap = content->buf.cap, n = 0;
     char *p = hky_buf_take(&content->buf, &n);
@@ -344,19 +344,19 @@ static void give_body(struct hky_message *m, struct hky_content *content)
 
 bool hky_letter_end(struct hky_letter *l, struct hky_handed_in *out, struct hky_refusal *r)
 {
-    struct hky_content *content = &l->content;
+    struct intake_content *content = &l->content;
     struct hky_str scenario = HKY_STR("");
 
-    hky_content_end(content);
+    intake_content_end(content);
     *r = content->refusal;
     if (r->code == 0)
         check_author(l, r);
     if (r->code == 0)
-        (void)hky_login_scenario(l->p.user, hky_facts_get(&content->facts, HKY_FACT_SCENARIO), &scenario, r);
+        (void)hky_login_scenario(l->p.user, intake_facts_get(&content->facts, HKY_FACT_SCENARIO), &scenario, r);
     if (r->code != 0)
         return false;
     *out = (struct hky_handed_in){.message = make_message(l, scenario), .big = content->big};
-    out->header = hky_content_header(content);
+    out->header = intake_content_header(content);
     content->big = NULL;
     if (out->big == NULL) {
         give_body(out->message, content);

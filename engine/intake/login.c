@@ -1,4 +1,4 @@
-/* What a login may use. Pure: the listener, explain and other doors decide by the same code. */
+/* What a login may use. Pure: the listener, explain and other ways in decide with the same code. */
 #include "hikyaku/intake.h"
 
 #include "mail/address.h"

@@ -1,4 +1,4 @@
-/* A message on its way to the disk: decided, journalled, and handed on once it is there. */
+/* A message on its way to the disk: it is decided, journalled, and handed on once it is durable. */
 #include "hikyaku/intake.h"
 
 #include <stdio.h>
@@ -10,7 +10,8 @@ static void tell(const struct hky_intake *in, struct hky_event *ev)
         in->event(in->ctx, in->worker, ev);
 }
 
-/* Durable: from here on the mail is ours. Events first: behind enqueue the recipients belong to their lanes. */
+/* The message is durable: from here on we are responsible for it. The events come first, because after enqueue the
+ * recipients belong to their lanes. */
 static void hand_on(const struct hky_intake *in, struct hky_message *m)
 {
     for (uint32_t i = 0; i < m->n_recipients; i++) {

@@ -14,11 +14,11 @@ struct hky_accept; /* all listeners */
 
 struct hky_accept_ops {
     void *ctx;
-    struct hky_policy *(*policy)(void *ctx, unsigned worker); /* borrowed: in force on this worker now */
+    struct hky_policy *(*policy)(void *ctx, unsigned worker); /* the policy in force on this worker now, borrowed */
     /* Decide all recipients of a message not yet accepted; fills plan, arms, state, expire_at_ms. Body is in m->body
      * (or header in `header` when big). */
     void (*decide)(void *ctx, unsigned worker, struct hky_message *m, struct hky_str header);
-    /* Durable: the live recipients' references go along. */
+    /* The message is durable; the references of the live recipients are handed over. */
     void (*enqueue)(void *ctx, unsigned worker, struct hky_message *m);
     /* A login's secret, read off the loops. `ref` belongs to `policy`. done on the worker's loop, never from inside. */
     void (*secret)(void *ctx, unsigned worker, struct hky_policy *policy, const struct hky_secret_ref *ref,

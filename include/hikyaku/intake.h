@@ -15,15 +15,16 @@
 #include "hikyaku/policy.h"
 #include "hikyaku/record.h"
 
-/* Why something is not taken, in the terms of SMTP, which every door can translate. code 0: it is taken. */
+/* Why something is refused, in the terms of SMTP, which every way in can translate. code 0: it is accepted. */
 struct hky_refusal {
-    int code;             /* 4xx: the same may be taken later */
+    int code;             /* 4xx: the same may be accepted later */
     const char *enhanced; /* "5.7.1" */
     char text[120];
 };
 void hky_refuse(struct hky_refusal *r, int code, const char *enhanced, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
-/* Of hky_journal_room, of a body's file, of a commit: 452 for HKY_E_FULL, else 451. HKY_OK takes. */
+/* For a result of hky_journal_room, of a body's file or of a commit: 452 for HKY_E_FULL, code 0 for HKY_OK, 451 for the
+ * others. */
 void hky_refuse_storage(struct hky_refusal *r, enum hky_err err);
 
 /* --- what a login may use; NULL, no login, may use everything --- */
@@ -32,8 +33,9 @@ void hky_refuse_storage(struct hky_refusal *r, enum hky_err err);
 const struct hky_user *hky_login_find(const struct hky_policy *policy, struct hky_str name);
 /* An envelope sender or author. Entries of `sender` are addresses, domains, ".domain" for those below it, "*". */
 bool hky_login_may_send_as(const struct hky_user *user, struct hky_str address);
-/* The scenario of mail in which the application named `named` ("" none): that one, or the only one of the login. false:
- * refused with 550 5.7.1 -- a name that is not believed never sends the mail another way. `out` borrows from either. */
+/* The scenario of a message whose application named `named` ("" none): that one, or the only one of the login. false:
+ * refused with 550 5.7.1, so that a name the login may not use never sends the message another way. `out` borrows from
+ * either. */
 bool hky_login_scenario(const struct hky_user *user, struct hky_str named, struct hky_str *out, struct hky_refusal *r);
 
 /* --- one message being handed in --- */
@@ -52,7 +54,7 @@ struct hky_letter_params {
     const struct hky_policy *policy; /* borrowed for the life of the letter */
     const struct hky_user *user;     /* the login; NULL: none, and nothing is checked against one */
     bool is_trusted;                 /* X-Hikyaku-* are believed; they are removed in any case */
-    bool is_notice;                  /* a failure notice of ours: bounds for the mail of others do not hold */
+    bool is_notice;                  /* a failure notice of ours: the bounds for other people's mail do not apply */
     uint64_t id;
     int64_t now_ms;
     struct hky_big_ops big;
@@ -61,42 +63,43 @@ struct hky_letter *hky_letter_new(const struct hky_letter_params *p);
 void hky_letter_free(struct hky_letter **l); /* NULL is fine; aborts a file that was begun */
 
 struct hky_letter_sender {
-    struct hky_str address; /* raw local part, A-label lower-case domain; "" is the null sender */
+    struct hky_str address; /* the local part as it is, the domain as A-labels in lower case; "" is the null sender */
     struct hky_str envid;   /* decoded; "" none */
     enum hky_ret ret;
     uint64_t size;             /* announced octets, 0 unknown */
     bool is_smtputf8, is_utf8; /* SMTPUTF8 was asked for; the address needs it */
 };
-/* false: refused, and the letter is of no use. */
+/* false: refused; the letter can only be freed. */
 bool hky_letter_from(struct hky_letter *l, const struct hky_letter_sender *s, struct hky_refusal *r);
 
 struct hky_letter_rcpt {
-    struct hky_str address; /* as the sender's; without @: at engine.hostname (postmaster) */
+    struct hky_str address; /* as the sender's; one without @ (postmaster) is at engine.hostname */
     struct hky_str orcpt;   /* decoded; "" none */
     uint8_t notify;
     bool is_utf8;
 };
-/* One recipient more; one that is there already is taken, and counts once. false: this one is refused. */
+/* Adds a recipient; one that is there already is accepted and counts once. false: this one is refused. */
 bool hky_letter_to(struct hky_letter *l, const struct hky_letter_rcpt *to, struct hky_refusal *r);
 uint32_t hky_letter_n_recipients(const struct hky_letter *l);
 struct hky_str hky_letter_sender_of(const struct hky_letter *l);
 
-/* By which door it came. */
+/* Where a message came from. */
 struct hky_letter_origin {
     const char *source; /* "smtp" "http" "dsn"; a trusted application may say "sendmail" instead of "smtp" */
     const char *client; /* numeric address, "" for our own */
     const char *hello;  /* what the client called itself, "" nothing */
     const char *with;   /* RFC 3848: "ESMTPSA"; NULL: our own mail, which gets no Received field */
 };
-/* The octets follow. `hint`: how many, 0 unknown. The Received field is written now: recipients are complete. */
+/* The octets follow; `hint` says how many, 0 unknown. The recipients must be complete, because the Received field is
+ * written now. */
 void hky_letter_begin(struct hky_letter *l, const struct hky_letter_origin *origin, uint64_t hint);
 bool hky_letter_has_begun(const struct hky_letter *l);
-/* Octets of DATA: dots are taken off; returns those consumed; stops at the end, or when the file has no room. */
+/* Octets of DATA; dot-stuffing is removed. Returns those consumed; stops at the end, or when the file has no room. */
 size_t hky_letter_dots(struct hky_letter *l, const char *p, size_t n, bool *is_end);
 /* Octets as they are (BDAT, a file): returns those consumed, less when the file has no room. */
 size_t hky_letter_octets(struct hky_letter *l, const char *p, size_t n);
 bool hky_letter_take_full(struct hky_letter *l); /* the file had no room: wait for it before the next octets */
-/* Why it is refused already, NULL: it is not. What still comes is read and thrown away. */
+/* Why the letter is refused already, NULL: it is not. Octets that still come are read and thrown away. */
 const struct hky_refusal *hky_letter_refused(const struct hky_letter *l);
 
 /* The octets are complete. true: `out` has the message, one reference, with `header` (borrowed from the body; or from
@@ -116,7 +119,7 @@ bool hky_deadline_parse(struct hky_str s, int64_t now_ms, int64_t *at_ms);
 
 /* --- on its way to the disk --- */
 
-/* A worker's way in. Filled by whoever hands in; borrowed until the last `done`. */
+/* What a worker needs to hand messages in. The caller fills it; it is borrowed until the last `done`. */
 struct hky_intake {
     unsigned worker;
     struct hky_loop *loop;
@@ -125,7 +128,7 @@ struct hky_intake {
     void *ctx; /* of the following */
     /* Gives every recipient its plan, state and expiry; the header section is in `header`. */
     void (*decide)(void *ctx, unsigned worker, struct hky_message *m, struct hky_str header);
-    /* It is durable; the live recipients' references go along. */
+    /* The message is durable; the references of the live recipients are handed over. */
     void (*enqueue)(void *ctx, unsigned worker, struct hky_message *m);
     void (*event)(void *ctx, unsigned worker, const struct hky_event *ev); /* accepted, refused; NULL: none */
 };
@@ -134,13 +137,14 @@ struct hky_submission {
     struct hky_commit commit; /* intake's, as `intake` and `about` */
     const struct hky_intake *intake;
     struct hky_recipient *about;
-    struct hky_message *message; /* one reference, gone behind `done` */
+    struct hky_message *message; /* one reference, given up after `done` */
     /* On the worker's loop, never from inside hky_submit. With HKY_OK the message is durable (`durable` proves it) and
      * is handed on as soon as this returns. The submission may not be freed here. */
     void (*done)(struct hky_submission *s, const struct hky_durable *durable, enum hky_err result);
-    void (*free)(struct hky_submission *s); /* its memory, after all that; not called when the loop stops before */
+    void (*free)(struct hky_submission *s); /* frees its memory after all that; not called when the loop stops before */
 };
-/* Decide and journal what a letter became; takes the reference and the file. `s` has done and free. */
+/* Decides and journals what a letter became; takes the reference and the file. The caller has set `done` and `free` of
+ * `s`. */
 void hky_submit(const struct hky_intake *in, struct hky_submission *s, struct hky_handed_in *what);
 /* The same for a notice of ours, journalled in one commit with `finished` of the recipient it is about. */
 void hky_submit_about(const struct hky_intake *in, struct hky_submission *s, struct hky_handed_in *what,
