@@ -42,7 +42,7 @@ static int complain_of_command(const char *name)
 
     for (size_t i = 0; i < N_COMMANDS; i++)
         hky_nearest_look(&near, commands[i]->name);
-    fprintf(stderr, "hikyaku: no command %s", name);
+    hky_cli_printf(stderr, "hikyaku: no command %s", name);
     if (near.name != NULL)
         fprintf(stderr, "; did you mean %s?", near.name);
     fputs(" (hikyaku --help lists them)\n", stderr);

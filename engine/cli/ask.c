@@ -26,7 +26,7 @@ int hky_cli_ask(const char *command, const char *spool, json_t *request, json_t 
         err = hky_error_set(&e, HKY_E_SYNTAX, "the engine's answer is not JSON; is it another version?");
     hky_buf_fini(&b);
     if (err != HKY_OK) {
-        fprintf(stderr, "hikyaku %s: %s\n", command, e.text);
+        hky_cli_printf(stderr, "hikyaku %s: %s\n", command, e.text);
         return HKY_EXIT_UNREACHED;
     }
     if (!json_is_true(json_object_get(*answer, "ok"))) {
@@ -40,7 +40,7 @@ int hky_cli_ask(const char *command, const char *spool, json_t *request, json_t 
         hky_buf_add_z(&line, " (");
         hky_cli_add_printable(&line, hky_str_z(json_string_value(json_object_get(why, "hint"))));
         hky_buf_add_c(&line, ')');
-        fprintf(stderr, "hikyaku %s: %s\n", command, hky_buf_z(&line));
+        hky_cli_printf(stderr, "hikyaku %s: %s\n", command, hky_buf_z(&line));
         hky_buf_fini(&line);
         json_decref(*answer);
         *answer = NULL;

@@ -53,12 +53,13 @@ static void print_summary(const struct hky_policy *policy, const struct hky_prob
     size_t warnings = problems->n_warnings;
 
     if (policy == NULL) {
-        printf("%s: %zu error%s, %zu warning%s: would not run\n", path, problems->n_errors,
-               problems->n_errors == 1 ? "" : "s", warnings, warnings == 1 ? "" : "s");
+        hky_cli_printf(stdout, "%s: %zu error%s, %zu warning%s: would not run\n", path, problems->n_errors,
+                       problems->n_errors == 1 ? "" : "s", warnings, warnings == 1 ? "" : "s");
         return;
     }
-    printf("%s%s%s: good, %u relay%s", hky_cli_colour("green"), path, hky_cli_colour("off"), policy->n_relays,
-           policy->n_relays == 1 ? "" : "s");
+    fputs(hky_cli_colour("green"), stdout);
+    hky_cli_put(stdout, path);
+    printf("%s: good, %u relay%s", hky_cli_colour("off"), policy->n_relays, policy->n_relays == 1 ? "" : "s");
     if (warnings > 0)
         printf(", %zu warning%s", warnings, warnings == 1 ? "" : "s");
     putchar('\n');

@@ -38,10 +38,11 @@ static void complain_of_option(struct hky_cli_args *a, struct hky_str name)
 
     look_for_nearest(a->options, &near);
     look_for_nearest(hky_cli_common_options, &near);
-    fprintf(stderr, "hikyaku %s: no option %s%.*s", a->command->name, name.n == 1 ? "-" : "--", HKY_STR_ARG(name));
+    hky_cli_printf(stderr, "hikyaku %s: no option %s%.*s", a->command->name, name.n == 1 ? "-" : "--",
+                   HKY_STR_ARG(name));
     if (near.name != NULL)
         fprintf(stderr, "; did you mean %s%s?", near.name[1] == '\0' ? "-" : "--", near.name);
-    fprintf(stderr, " (hikyaku %s --help lists them)\n", a->command->name);
+    hky_cli_printf(stderr, " (hikyaku %s --help lists them)\n", a->command->name);
     a->is_bad = true;
 }
 
@@ -52,7 +53,7 @@ static bool is_first(struct hky_cli_args *a, const struct hky_cli_option *o)
 
     HKY_ASSERT(o - a->options < 64);
     if ((a->given & bit) != 0 && !o->is_many && o->value != NULL) {
-        fprintf(stderr, "hikyaku %s: %s%s is given twice\n", a->command->name, dash(o), o->name);
+        hky_cli_printf(stderr, "hikyaku %s: %s%s is given twice\n", a->command->name, dash(o), o->name);
         a->is_bad = true;
         return false;
     }
@@ -85,7 +86,7 @@ static const char *take_option(struct hky_cli_args *a, char *word, const char **
     *value = "";
     if (o->value == NULL) {
         if (equals != NULL) {
-            fprintf(stderr, "hikyaku %s: %s%s takes no value\n", a->command->name, dash(o), o->name);
+            hky_cli_printf(stderr, "hikyaku %s: %s%s takes no value\n", a->command->name, dash(o), o->name);
             a->is_bad = true;
             return NULL;
         }
@@ -96,14 +97,14 @@ static const char *take_option(struct hky_cli_args *a, char *word, const char **
     } else if (a->at < a->argc) {
         *value = a->argv[a->at++];
     } else {
-        fprintf(stderr, "hikyaku %s: %s%s needs a value: %s%s %s\n", a->command->name, dash(o), o->name, dash(o),
-                o->name, o->value);
+        hky_cli_printf(stderr, "hikyaku %s: %s%s needs a value: %s%s %s\n", a->command->name, dash(o), o->name, dash(o),
+                       o->name, o->value);
         a->is_bad = true;
         return NULL;
     }
     if (*value[0] == '\0') {
-        fprintf(stderr, "hikyaku %s: %s%s is empty; say which %s, or leave it out\n", a->command->name, dash(o),
-                o->name, o->value);
+        hky_cli_printf(stderr, "hikyaku %s: %s%s is empty; say which %s, or leave it out\n", a->command->name, dash(o),
+                       o->name, o->value);
         a->is_bad = true;
         return NULL;
     }
@@ -134,9 +135,9 @@ const char *hky_cli_next(struct hky_cli_args *a, const char **value)
 void hky_cli_complain_of_word(const struct hky_cli_command *command, const char *word)
 {
     if (word != NULL)
-        fprintf(stderr, "hikyaku %s: unexpected argument \"%s\"\n", command->name, word);
-    fprintf(stderr, "usage: hikyaku %s%s%s   (hikyaku %s --help says more)\n", command->name,
-            command->args[0] != '\0' ? " " : "", command->args, command->name);
+        hky_cli_printf(stderr, "hikyaku %s: unexpected argument \"%s\"\n", command->name, word);
+    hky_cli_printf(stderr, "usage: hikyaku %s%s%s   (hikyaku %s --help says more)\n", command->name,
+                   command->args[0] != '\0' ? " " : "", command->args, command->name);
 }
 
 int hky_cli_args_done(struct hky_cli_args *a, int min_positional, int max_positional)
@@ -168,8 +169,9 @@ bool hky_cli_number(const struct hky_cli_command *command, const char *option, c
 {
     if (hky_str_u64(hky_str_z(text), max, out) && *out >= min)
         return true;
-    fprintf(stderr, "hikyaku %s: \"%s\" is no value for %s%s, which takes a number from %" PRIu64 " to %" PRIu64 "\n",
-            command->name, text, option[1] == '\0' ? "-" : "--", option, min, max);
+    hky_cli_printf(stderr,
+                   "hikyaku %s: \"%s\" is no value for %s%s, which takes a number from %" PRIu64 " to %" PRIu64 "\n",
+                   command->name, text, option[1] == '\0' ? "-" : "--", option, min, max);
     return false;
 }
 
@@ -180,7 +182,7 @@ bool hky_cli_is_server(const struct hky_cli_command *command, const char *text)
 
     if (hky_endpoint_parse(hky_str_z(text), host, &port) && port > 0)
         return true;
-    fprintf(stderr, "hikyaku %s: the server is ADDR:PORT with a port from 1 to 65535, not \"%s\"\n", command->name,
-            text);
+    hky_cli_printf(stderr, "hikyaku %s: the server is ADDR:PORT with a port from 1 to 65535, not \"%s\"\n",
+                   command->name, text);
     return false;
 }

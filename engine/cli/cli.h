@@ -81,6 +81,8 @@ const char *hky_cli_colour(const char *name);
 void hky_cli_add_printable(struct hky_buf *out, struct hky_str s);
 /* The same, printed. */
 void hky_cli_put(FILE *to, const char *text);
+/* The same of what the format makes; line ends at the end of the format are printed as they are. */
+void hky_cli_printf(FILE *to, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* Columns aligned by display width (East Asian wide = 2). Cells are copied, and made printable. Where a row is wider
  * than hky_cli_width(), its last cell is broken between words in its column, or, as other cells that have no room, goes
  * on the next line. */

@@ -98,7 +98,7 @@ static bool load(struct explain_case *c, const struct explain_wish *w)
     if (err != HKY_OK)
         return false;
     if (hky_vm_new(c->policy, &c->vm, &e) != HKY_OK || hky_loop_new(&c->loop, &e) != HKY_OK) {
-        fprintf(stderr, "hikyaku explain: %s\n", e.text);
+        hky_cli_printf(stderr, "hikyaku explain: %s\n", e.text);
         return false;
     }
     c->lookups = hky_lookups_new(c->loop, c->policy);
@@ -209,7 +209,7 @@ static bool apply_reason(struct explain_case *c, const char *text, const char *r
     else
         err = hky_rehearsal_set_full(r, relay, &e);
     if (err != HKY_OK) {
-        fprintf(stderr, "hikyaku explain: --after '%s': %s\n", text, e.text);
+        hky_cli_printf(stderr, "hikyaku explain: --after '%s': %s\n", text, e.text);
         return false;
     }
     hky_rehearsal_advance_to(r, c->now_ms);
@@ -235,19 +235,20 @@ static bool apply_after(struct explain_case *c, const char *text)
     size_t from = c->rehearsal.n_acts, n;
 
     if (!is_going_on(c)) {
-        fprintf(stderr, "hikyaku explain: --after '%s': the plan has ended before that\n", text);
+        hky_cli_printf(stderr, "hikyaku explain: --after '%s': the plan has ended before that\n", text);
         return false;
     }
     relay = explain_relay_name(c, c->recipient->step);
     n = strlen(relay);
     if (strncmp(text, relay, n) != 0 || text[n] != ' ' || (named != NULL && strlen(named->name) > n)) {
-        fprintf(stderr, "hikyaku explain: --after '%s': %s; now it is the turn of %s: say '%s [STAGE] REPLY'\n", text,
-                named == NULL ? "it begins with the name of no relay" : "that relay is not asked now", relay, relay);
+        hky_cli_printf(stderr, "hikyaku explain: --after '%s': %s; now it is the turn of %s: say '%s [STAGE] REPLY'\n",
+                       text, named == NULL ? "it begins with the name of no relay" : "that relay is not asked now",
+                       relay, relay);
         return false;
     }
     if (hky_rehearsal_read_reply(c->policy, explain_relay(c, c->recipient->step), c->recipient, hky_str_z(text + n), &o,
                                  &e) != HKY_OK) {
-        fprintf(stderr, "hikyaku explain: --after '%s': what did %s say? %s\n", text, relay, e.text);
+        hky_cli_printf(stderr, "hikyaku explain: --after '%s': what did %s say? %s\n", text, relay, e.text);
         return false;
     }
     if (hky_class_is_reason(o.class))
@@ -255,8 +256,8 @@ static bool apply_after(struct explain_case *c, const char *text)
     job = wait_for_turn(c, relay);
     if (job == NULL) {
         note_acts(c, from);
-        fprintf(stderr, "hikyaku explain: --after '%s': before %s can be asked the time to deliver is over\n", text,
-                relay);
+        hky_cli_printf(stderr, "hikyaku explain: --after '%s': before %s can be asked the time to deliver is over\n",
+                       text, relay);
         return false;
     }
     hky_rehearsal_answer(&c->rehearsal, &job, &o);
@@ -276,7 +277,7 @@ static bool rehearse(struct explain_case *c)
     c->rehearsal.is_by_hand = true;
     c->rehearsal.is_everyone_reached = true; /* what engine.only_to holds is said, and what would come of it as well */
     if (!c->is_rehearsing || hky_rehearsal_open(&c->rehearsal, &e) != HKY_OK) {
-        fprintf(stderr, "hikyaku explain: %s\n", e.text);
+        hky_cli_printf(stderr, "hikyaku explain: %s\n", e.text);
         return false;
     }
     hky_rehearsal_start(&c->rehearsal);
@@ -336,8 +337,9 @@ static void note_scenario(const struct explain_case *c, const char *name)
         return;
     hky_policy_each_scenario(c->policy, look_at_scenario, &near);
     if (!near.is_known)
-        fprintf(stderr, "hikyaku explain: note: no route, row or login names the scenario \"%s\"" HKY_NEAREST_FMT "\n",
-                name, HKY_NEAREST_ARG(&near));
+        hky_cli_printf(stderr,
+                       "hikyaku explain: note: no route, row or login names the scenario \"%s\"" HKY_NEAREST_FMT "\n",
+                       name, HKY_NEAREST_ARG(&near));
 }
 
 static int explain(struct explain_case *c, const struct explain_wish *w, bool is_json)
@@ -350,8 +352,8 @@ static int explain(struct explain_case *c, const struct explain_wish *w, bool is
     c->is_utc = w->is_utc;
     hky_cli_use_zone(c->policy->engine.timezone != NULL ? c->policy->engine.timezone : "", w->is_utc);
     if (w->at != NULL && !explain_time(w->at, c->now_ms, &c->now_ms)) {
-        fprintf(stderr, "hikyaku explain: --at %s is no time; write '2026-12-01 10:00', '10:00' or Unix seconds\n",
-                w->at);
+        hky_cli_printf(
+            stderr, "hikyaku explain: --at %s is no time; write '2026-12-01 10:00', '10:00' or Unix seconds\n", w->at);
         return HKY_EXIT_USAGE;
     }
     if (w->n_after > HKY_ATTEMPTS_MAX) {

@@ -14,7 +14,7 @@
 
 static bool complain(const char *what, const char *value, const char *why)
 {
-    fprintf(stderr, "hikyaku explain: %s%s%s\n", what, value, why);
+    hky_cli_printf(stderr, "hikyaku explain: %s%s%s\n", what, value, why);
     return false;
 }
 
@@ -59,7 +59,7 @@ static bool parse_address(const char *option, const char *text, struct hky_addre
 
     if (hky_mailbox_parse(hky_str_z(text), out, &e) == HKY_OK)
         return true;
-    fprintf(stderr, "hikyaku explain: --%s %s is no address: %s\n", option, text, e.text);
+    hky_cli_printf(stderr, "hikyaku explain: --%s %s is no address: %s\n", option, text, e.text);
     return false;
 }
 
@@ -193,11 +193,11 @@ static bool find_login(const struct hky_policy *policy, const char *name, const 
         return true;
     if ((*out = hky_login_find(policy, hky_str_z(name))) != NULL)
         return true;
-    fprintf(stderr, "hikyaku explain: --user %s: no listener has this login; there are:", name);
+    hky_cli_printf(stderr, "hikyaku explain: --user %s: no listener has this login; there are:", name);
     for (uint32_t i = 0; i < engine->n_listen; i++)
         for (uint32_t k = 0; k < engine->listen[i].n_users; k++, n++)
             if (n < LOGINS_SHOWN)
-                fprintf(stderr, "%s %s", n > 0 ? "," : "", engine->listen[i].users[k].name);
+                hky_cli_printf(stderr, "%s %s", n > 0 ? "," : "", engine->listen[i].users[k].name);
     fputs(n == 0 ? " none\n" : n > LOGINS_SHOWN ? " ...\n" : "\n", stderr);
     return false;
 }

@@ -42,7 +42,9 @@ static const char *file_name(const char *path)
 
 static void title(const char *text)
 {
-    printf("\n%s%s%s\n", hky_cli_colour("bold"), text, hky_cli_colour("off"));
+    printf("\n%s", hky_cli_colour("bold"));
+    hky_cli_put(stdout, text);
+    puts(hky_cli_colour("off"));
 }
 
 static void fact(const char *name, struct hky_str value)
@@ -52,7 +54,7 @@ static void fact(const char *name, struct hky_str value)
     if (value.n == 0)
         return;
     text = hky_str_dup(value);
-    printf("%-*s", TITLE_COLUMN, name);
+    hky_cli_printf(stdout, "%-*s", TITLE_COLUMN, name);
     hky_cli_print_words(text, TITLE_COLUMN);
     free(text);
 }
@@ -234,7 +236,7 @@ static void print_staging(const struct explain_case *c)
     const struct hky_engine_options *o = &c->policy->engine;
 
     if (o->redirect != NULL && o->redirect[0] != '\0')
-        printf("  every connection goes to %s (engine.redirect)\n", o->redirect);
+        hky_cli_printf(stdout, "  every connection goes to %s (engine.redirect)\n", o->redirect);
     if (o->reaches != NULL && !o->reaches(c->policy, c->recipient))
         printf("  %sheld instead: engine.only_to does not name this recipient%s\n", hky_cli_colour("yellow"),
                hky_cli_colour("off"));

@@ -206,7 +206,8 @@ static bool is_taken(const struct hky_cli_command *self, const char *option, con
                      const char *takes)
 {
     if (!is_good)
-        fprintf(stderr, "hikyaku %s: \"%s\" is no value for --%s, which takes %s\n", self->name, value, option, takes);
+        hky_cli_printf(stderr, "hikyaku %s: \"%s\" is no value for --%s, which takes %s\n", self->name, value, option,
+                       takes);
     return is_good;
 }
 
@@ -254,7 +255,7 @@ static int run(const struct hky_cli_command *self, int argc, char **argv)
     if (code < 0 && !(hky_cli_is_server(self, server) && take_server(&load, server, host, port)))
         code = HKY_EXIT_USAGE;
     if (code < 0 && ids != NULL && (load.ids = fopen(ids, "w")) == NULL) {
-        fprintf(stderr, "hikyaku load: cannot write %s: %s\n", ids, strerror(errno));
+        hky_cli_printf(stderr, "hikyaku load: cannot write %s: %s\n", ids, strerror(errno));
         code = HKY_EXIT_USAGE;
     }
     if (code < 0) {

@@ -69,7 +69,8 @@ bool hky_load_compare(const struct hky_load *load, const char *store, int64_t pa
     snprintf(path, sizeof path, "%s/index.jsonl", store);
     index = fopen(path, "r");
     if (index == NULL) {
-        fprintf(stderr, "hikyaku load: cannot read %s; --store names the DIR of hikyaku sink --store DIR\n", path);
+        hky_cli_printf(stderr, "hikyaku load: cannot read %s; --store names the DIR of hikyaku sink --store DIR\n",
+                       path);
         free(seen);
         return false;
     }

@@ -48,8 +48,8 @@ static const struct hky_command *find_command(const char *group, const char *act
         hky_buf_printf(&names, "%s%s", names.n > 0 ? ", " : "", hky_cli_action_of(c, group));
         hky_nearest_look(&near, hky_cli_action_of(c, group));
     }
-    fprintf(stderr, "hikyaku %s: no action \"%s\"" HKY_NEAREST_FMT " (%s)\n", group, action, HKY_NEAREST_ARG(&near),
-            hky_buf_z(&names));
+    hky_cli_printf(stderr, "hikyaku %s: no action \"%s\"" HKY_NEAREST_FMT " (%s)\n", group, action,
+                   HKY_NEAREST_ARG(&near), hky_buf_z(&names));
     hky_buf_fini(&names);
     return NULL;
 }
@@ -62,12 +62,13 @@ static int take_argument(struct call *call, const struct hky_argument *a, const 
 
     hky_cli_option_name(a, name);
     if (value->is_given) {
-        fprintf(stderr, "hikyaku %s: %s%s is given twice\n", call->command->name, a->is_positional ? "" : "--", name);
+        hky_cli_printf(stderr, "hikyaku %s: %s%s is given twice\n", call->command->name, a->is_positional ? "" : "--",
+                       name);
         return HKY_EXIT_USAGE;
     }
     if (hky_argument_parse(a, text, value, &e) != HKY_OK) {
-        fprintf(stderr, "hikyaku %s: %s%s\n", call->command->name, a->is_positional || e.text[0] == '"' ? "" : "--",
-                e.text);
+        hky_cli_printf(stderr, "hikyaku %s: %s%s\n", call->command->name,
+                       a->is_positional || e.text[0] == '"' ? "" : "--", e.text);
         return HKY_EXIT_USAGE;
     }
     call->is_dry_run = call->is_dry_run || strcmp(a->name, "dry_run") == 0;
@@ -89,7 +90,7 @@ static int take_option(struct call *call, const struct given *given)
              hky_cli_is_in_group(c, call->self->group) && a != NULL && a->name != NULL; a++)
             if (strcmp(hky_cli_option_name(a, name), given->name) == 0)
                 hky_buf_printf(&b, "%s%s", b.n > 0 ? ", " : "", hky_cli_action_of(c, call->self->group));
-    fprintf(stderr, "hikyaku %s: --%s belongs to %s\n", call->command->name, given->name, hky_buf_z(&b));
+    hky_cli_printf(stderr, "hikyaku %s: --%s belongs to %s\n", call->command->name, given->name, hky_buf_z(&b));
     hky_buf_fini(&b);
     return HKY_EXIT_USAGE;
 }
@@ -173,7 +174,7 @@ static int fill(struct call *call, char **words, int n_words, const struct given
         if ((code = take_option(call, &given[i])) >= 0)
             return code;
     if (hky_command_check(call->command, call->values, HKY_WRITING_TYPED, &e) != HKY_OK) {
-        fprintf(stderr, "hikyaku %s: %s (hikyaku %s --help)\n", call->command->name, e.text, call->self->name);
+        hky_cli_printf(stderr, "hikyaku %s: %s (hikyaku %s --help)\n", call->command->name, e.text, call->self->name);
         return HKY_EXIT_USAGE;
     }
     set_limit(call);

@@ -58,7 +58,7 @@ static int run(const struct hky_cli_command *self, int argc, char **argv)
         if (out.n > 0 && out.p[out.n - 1] != '\n')
             putchar('\n');
     } else {
-        fprintf(stderr, "hikyaku presets: %s\n", e.text);
+        hky_cli_printf(stderr, "hikyaku presets: %s\n", e.text);
     }
     hky_buf_fini(&out);
     return err == HKY_OK ? HKY_EXIT_GOOD : HKY_EXIT_NO;

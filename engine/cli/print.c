@@ -1,6 +1,7 @@
 /* What subcommands print: help, paragraphs, tables, colours; at the width of the terminal. */
 #include "cli/operate.h"
 
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
@@ -92,6 +93,26 @@ void hky_cli_put(FILE *to, const char *text)
 
     fputs(safe, to);
     free(safe);
+}
+
+void hky_cli_printf(FILE *to, const char *fmt, ...)
+{
+    size_t n_lines = 0;
+    char *text = NULL;
+    va_list args;
+    int made;
+
+    va_start(args, fmt);
+    made = vasprintf(&text, fmt, args);
+    va_end(args);
+    for (size_t n = strlen(fmt); n > 0 && fmt[n - 1] == '\n'; n--)
+        n_lines++;
+    HKY_ASSERT(made >= 0 && (size_t)made >= n_lines);
+    text[(size_t)made - n_lines] = '\0';
+    hky_cli_put(to, text);
+    free(text);
+    for (; n_lines > 0; n_lines--)
+        putc('\n', to);
 }
 
 /* ---- paragraphs ---- */

@@ -117,20 +117,24 @@ static void print_good(const struct probe *p, const struct hky_policy *policy, c
     if (not_tried == NULL) {
         printf("%s%s%s", hky_cli_colour("green"), p->is_ja ? "正常です。" : "It works.", hky_cli_colour("off"));
         if (!p->is_dry)
-            printf(p->is_ja ? "%s 宛てのテストメールが届くか、迷惑メールに入っていないか確認してください。"
-                            : " See whether the test mail to %s arrives, and not among the spam.",
-                   to);
+            hky_cli_printf(stdout,
+                           p->is_ja ? "%s 宛てのテストメールが届くか、迷惑メールに入っていないか確認してください。"
+                                    : " See whether the test mail to %s arrives, and not among the spam.",
+                           to);
         printf("\n\n");
         return;
     }
     if (p->is_ja)
-        printf("engine.redirect の %s がメールを受け付けました。次のものは試していません：%s。"
-               "このリレーを試すには、engine.redirect を外したポリシーで probe を実行してください。\n\n",
-               policy->engine.redirect, not_tried);
+        hky_cli_printf(stdout,
+                       "engine.redirect の %s がメールを受け付けました。次のものは試していません：%s。"
+                       "このリレーを試すには、engine.redirect を外したポリシーで probe を実行してください。\n\n",
+                       policy->engine.redirect, not_tried);
     else
-        printf("%s (engine.redirect) took the mail. Not tried: %s. To test the relay itself, probe a policy without "
-               "engine.redirect.\n\n",
-               policy->engine.redirect, not_tried);
+        hky_cli_printf(
+            stdout,
+            "%s (engine.redirect) took the mail. Not tried: %s. To test the relay itself, probe a policy without "
+            "engine.redirect.\n\n",
+            policy->engine.redirect, not_tried);
 }
 
 static void print_result(struct probe *p, const struct hky_policy *policy, const struct hky_relay *r, bool is_good,
@@ -144,7 +148,8 @@ static void print_result(struct probe *p, const struct hky_policy *policy, const
     printf("%s%s%s: %s (%s)\n", hky_cli_colour("red"), p->is_ja ? "失敗" : "failed", hky_cli_colour("off"),
            has_reply ? stage_label(o->stage, p->is_ja) : e->text, has_reply ? hky_class_name(o->class) : r->name);
     if (has_reply)
-        printf("%s: %s\n", p->is_ja ? "考えられる原因と対処" : "Likely cause and cure", hky_buf_z(cure));
+        hky_cli_printf(stdout, "%s: %s\n", p->is_ja ? "考えられる原因と対処" : "Likely cause and cure",
+                       hky_buf_z(cure));
     printf("\n");
 }
 
@@ -153,14 +158,16 @@ static void print_result(struct probe *p, const struct hky_policy *policy, const
 static void print_heading(const struct probe *p, const struct hky_policy *policy, const struct hky_relay *r)
 {
     const char *to = p->to != NULL ? p->to : policy->engine.owner;
-    printf("%s%s%s  ", hky_cli_colour("bold"), r->name, hky_cli_colour("off"));
+    fputs(hky_cli_colour("bold"), stdout);
+    hky_cli_put(stdout, r->name);
+    printf("%s  ", hky_cli_colour("off"));
     if (r->is_mx)
-        printf(p->is_ja ? "%s への直接配送（MX）" : "own delivery (MX) to %s", to != NULL ? to : "");
+        hky_cli_printf(stdout, p->is_ja ? "%s への直接配送（MX）" : "own delivery (MX) to %s", to != NULL ? to : "");
     else
-        printf("%s:%u", r->host, r->port);
+        hky_cli_printf(stdout, "%s:%u", r->host, r->port);
     if (policy->engine.redirect[0] != '\0')
-        printf(p->is_ja ? "　代わりに %s へ接続（engine.redirect）" : " at %s (engine.redirect)",
-               policy->engine.redirect);
+        hky_cli_printf(stdout, p->is_ja ? "　代わりに %s へ接続（engine.redirect）" : " at %s (engine.redirect)",
+                       policy->engine.redirect);
     printf("\n");
 }
 
@@ -202,11 +209,11 @@ static int no_such_relay(const struct hky_policy *policy, const char *name)
             nearest = policy->relays[i].name;
         }
     }
-    fprintf(stderr, "hikyaku: no relay \"%s\" in %s", name, policy->path);
+    hky_cli_printf(stderr, "hikyaku: no relay \"%s\" in %s", name, policy->path);
     if (nearest != NULL)
-        fprintf(stderr, "; did you mean \"%s\"?", nearest);
+        hky_cli_printf(stderr, "; did you mean \"%s\"?", nearest);
     for (uint32_t i = 0; i < policy->n_relays && i < NAMES_SHOWN && nearest == NULL; i++)
-        fprintf(stderr, "%s%s", i == 0 ? "; there are " : ", ", policy->relays[i].name);
+        hky_cli_printf(stderr, "%s%s", i == 0 ? "; there are " : ", ", policy->relays[i].name);
     fprintf(stderr, "\n");
     return HKY_EXIT_USAGE;
 }
@@ -243,7 +250,7 @@ static struct hky_policy *load(const char *path)
         for (size_t i = 0; i < problems.n; i++) {
             hky_buf_clear(&text);
             hky_problem_format(&problems.items[i], &text);
-            fprintf(stderr, "%s\n", hky_buf_z(&text));
+            hky_cli_printf(stderr, "%s\n", hky_buf_z(&text));
         }
         hky_buf_fini(&text);
     }
@@ -281,13 +288,13 @@ static int run(const struct hky_cli_command *self, int argc, char **argv)
     p.is_json = args.is_json;
     p.is_ja = is_japanese(p.lang);
     if (p.lang != NULL && strcmp(p.lang, "en") != 0 && strcmp(p.lang, "ja") != 0) {
-        fprintf(stderr, "hikyaku: --lang is en or ja, not \"%s\"\n", p.lang);
+        hky_cli_printf(stderr, "hikyaku: --lang is en or ja, not \"%s\"\n", p.lang);
         return HKY_EXIT_USAGE;
     }
     struct hky_address to;
     struct hky_error e = {0};
     if (p.to != NULL && hky_mailbox_parse(hky_str_z(p.to), &to, &e) != HKY_OK) {
-        fprintf(stderr, "hikyaku probe: --to %s is no address: %s\n", p.to, e.text);
+        hky_cli_printf(stderr, "hikyaku probe: --to %s is no address: %s\n", p.to, e.text);
         return HKY_EXIT_USAGE;
     }
     struct hky_policy *policy = load(args.argv[0]);

@@ -61,7 +61,7 @@ static int print(const struct hky_cli_answer *a, bool is_quiet)
     if (strcmp(a->action, "list") == 0)
         print_relays(json_object_get(a->json, "relays"));
     else if (strcmp(a->action, "resume") == 0)
-        printf("%s: resumed\n", a->word);
+        hky_cli_printf(stdout, "%s: resumed\n", a->word);
     else
         print_relay(a->json);
     return HKY_EXIT_GOOD;

@@ -47,7 +47,7 @@ static int run(const struct hky_cli_command *self, int argc, char **argv)
     if ((code = hky_cli_args_done(&args, 1, 1)) >= 0)
         return code;
     if (params.log_level != NULL && !hky_log_level_parse(hky_str_z(params.log_level), &level)) {
-        fprintf(stderr, "hikyaku run: --log takes error, warn, info or debug, not \"%s\"\n", params.log_level);
+        hky_cli_printf(stderr, "hikyaku run: --log takes error, warn, info or debug, not \"%s\"\n", params.log_level);
         return HKY_EXIT_USAGE;
     }
     params.policy_path = argv[0];
@@ -71,7 +71,7 @@ static int run(const struct hky_cli_command *self, int argc, char **argv)
     if (err == HKY_OK)
         return HKY_EXIT_GOOD;
     if (e.text[0] != '\0')
-        fprintf(stderr, "hikyaku run: %s\n", e.text);
+        hky_cli_printf(stderr, "hikyaku run: %s\n", e.text);
     return HKY_EXIT_NO;
 }
 

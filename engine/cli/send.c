@@ -77,7 +77,7 @@ static int run_native(const struct hky_cli_command *self, int argc, char **argv)
         if (isatty(STDIN_FILENO))
             fputs("Type the message, header first; end with Ctrl-D.\n", stderr);
         if (hky_outgoing_read(&letter, STDIN_FILENO, &e) != HKY_OK) {
-            fprintf(stderr, "hikyaku send: %s\n", e.text);
+            hky_cli_printf(stderr, "hikyaku send: %s\n", e.text);
             rc = e.code == HKY_E_IO ? HKY_EXIT_UNREACHED : HKY_EXIT_USAGE;
         } else {
             hky_outgoing_send(&letter, "hikyaku send", &sent);

@@ -128,7 +128,7 @@ static int send_letter(struct hky_outgoing *letter)
         return HKY_EX_USAGE;
     }
     if (hky_outgoing_read(letter, STDIN_FILENO, &e) != HKY_OK) {
-        fprintf(stderr, "sendmail: %s\n", e.text);
+        hky_cli_printf(stderr, "sendmail: %s\n", e.text);
         return e.code == HKY_E_IO ? HKY_EX_IOERR : HKY_EX_DATAERR;
     }
     hky_outgoing_send(letter, who, &sent);
@@ -186,7 +186,7 @@ int hky_sendmail(int argc, char **argv)
         } else if (strcmp(argv[at], "--server") == 0 && at + 1 < argc) {
             c.letter.server = argv[++at];
         } else if (strncmp(argv[at], "--", 2) == 0) {
-            fprintf(stderr, "sendmail: no option %s here (hikyaku send --help lists them)\n", argv[at]);
+            hky_cli_printf(stderr, "sendmail: no option %s here (hikyaku send --help lists them)\n", argv[at]);
             hky_outgoing_fini(&c.letter);
             return HKY_EX_USAGE;
         } else if (!take_word(&c, argc, argv, &at)) {

@@ -58,7 +58,7 @@ bool hky_send_is_server(const char *server, const char *who)
 
     if (parse_server(server, host, &port))
         return true;
-    fprintf(stderr, "%s: the server is ADDR:PORT with a port from 1 to 65535, not \"%s\"\n", who, server);
+    hky_cli_printf(stderr, "%s: the server is ADDR:PORT with a port from 1 to 65535, not \"%s\"\n", who, server);
     return false;
 }
 
@@ -73,7 +73,7 @@ static int dial(const char *server, const char *who)
     snprintf(port, sizeof port, "%u", number);
     int rc = getaddrinfo(host, port, &hints, &list);
     if (rc != 0) {
-        fprintf(stderr, "%s: cannot find %s: %s\n", who, host, gai_strerror(rc));
+        hky_cli_printf(stderr, "%s: cannot find %s: %s\n", who, host, gai_strerror(rc));
         return -1;
     }
     for (struct addrinfo *a = list; a != NULL && fd < 0; a = a->ai_next) {
@@ -86,10 +86,11 @@ static int dial(const char *server, const char *who)
     }
     freeaddrinfo(list);
     if (fd < 0)
-        fprintf(stderr,
-                "%s: no engine answers at %s:%s (%s). Start it with: hikyaku run POLICY; or say where it listens with "
-                "--server or HIKYAKU_SERVER\n",
-                who, host, port, strerror(sys));
+        hky_cli_printf(
+            stderr,
+            "%s: no engine answers at %s:%s (%s). Start it with: hikyaku run POLICY; or say where it listens with "
+            "--server or HIKYAKU_SERVER\n",
+            who, host, port, strerror(sys));
     return fd;
 }
 
@@ -104,7 +105,7 @@ static void set_patience(int fd, int sec)
 static void lose(struct peer *p, const char *why)
 {
     if (!p->is_lost)
-        fprintf(stderr, "%s: %s: %s\n", p->who, p->letter->server, why);
+        hky_cli_printf(stderr, "%s: %s: %s\n", p->who, p->letter->server, why);
     p->is_lost = true;
 }
 
@@ -147,7 +148,7 @@ static void complain(const struct peer *p, const char *what, const struct hky_re
 
     if (p->is_lost)
         return;
-    fprintf(stderr, "%s: %s: ", p->who, what);
+    hky_cli_printf(stderr, "%s: %s: ", p->who, what);
     hky_cli_put(stderr, hky_reply_format(r, text, sizeof text));
     fputc('\n', stderr);
 }
@@ -396,10 +397,11 @@ static bool is_sendable(struct peer *p)
     if (is_one_line && read_notify(l->notify, &notify))
         return true;
     if (!is_one_line)
-        fprintf(stderr, "%s: an address has control octets\n", p->who);
+        hky_cli_printf(stderr, "%s: an address has control octets\n", p->who);
     else
-        fprintf(stderr, "%s: notify is never, or any of success, failure and delay with commas between, not \"%s\"\n",
-                p->who, l->notify);
+        hky_cli_printf(stderr,
+                       "%s: notify is never, or any of success, failure and delay with commas between, not \"%s\"\n",
+                       p->who, l->notify);
     p->sent->code = 501;
     snprintf(p->sent->enhanced, sizeof p->sent->enhanced, "5.5.4");
     p->sent->is_data_refused = true;

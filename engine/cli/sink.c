@@ -76,7 +76,7 @@ static void on_no_descriptor(void *ctx, int fd, int sys, bool is_first)
     (void)ctx;
     (void)fd;
     if (is_first)
-        fprintf(stderr, "hikyaku sink: cannot take another connection: %s; raise `ulimit -n`\n", strerror(sys));
+        hky_cli_printf(stderr, "hikyaku sink: cannot take another connection: %s; raise `ulimit -n`\n", strerror(sys));
 }
 
 static const struct hky_acceptor_ops acceptor_ops = {.taken = on_taken, .refused = on_no_descriptor};
@@ -94,7 +94,8 @@ static struct addrinfo *address_of(const char *where, uint16_t *port)
         if (getaddrinfo(host, service, &hints, &found) == 0)
             return found;
     }
-    fprintf(stderr, "hikyaku sink: --listen takes ADDR:PORT such as 127.0.0.1:2526 or [::1]:2526, not \"%s\"\n", where);
+    hky_cli_printf(stderr, "hikyaku sink: --listen takes ADDR:PORT such as 127.0.0.1:2526 or [::1]:2526, not \"%s\"\n",
+                   where);
     return NULL;
 }
 
@@ -105,7 +106,7 @@ static bool listen_at(struct hky_sink *sink, const char *where)
     int one = 1;
 
     if (sink->n_listeners == HKY_SINK_LISTENERS_MAX) {
-        fprintf(stderr, "hikyaku sink: at most %d --listen\n", HKY_SINK_LISTENERS_MAX);
+        hky_cli_printf(stderr, "hikyaku sink: at most %d --listen\n", HKY_SINK_LISTENERS_MAX);
         return false;
     }
     if ((at = address_of(where, &l->port)) == NULL)
@@ -114,8 +115,8 @@ static bool listen_at(struct hky_sink *sink, const char *where)
     l->fd = socket(at->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     setsockopt(l->fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
     if (bind(l->fd, at->ai_addr, at->ai_addrlen) != 0 || listen(l->fd, 1024) != 0) {
-        fprintf(stderr, "hikyaku sink: cannot listen on %s: %s%s\n", where, strerror(errno),
-                errno == EADDRINUSE ? "; name another with --listen" : "");
+        hky_cli_printf(stderr, "hikyaku sink: cannot listen on %s: %s%s\n", where, strerror(errno),
+                       errno == EADDRINUSE ? "; name another with --listen" : "");
         freeaddrinfo(at);
         close(l->fd);
         sink->is_unable = true;
@@ -132,14 +133,14 @@ static bool open_store(struct hky_sink *sink, const char *dir)
     char path[4096];
 
     if (mkdir(dir, 0755) != 0 && errno != EEXIST) {
-        fprintf(stderr, "hikyaku sink: cannot make %s: %s\n", dir, strerror(errno));
+        hky_cli_printf(stderr, "hikyaku sink: cannot make %s: %s\n", dir, strerror(errno));
         sink->is_unable = true;
         return false;
     }
     snprintf(path, sizeof path, "%s/index.jsonl", dir);
     sink->index = fopen(path, "a");
     if (sink->index == NULL) {
-        fprintf(stderr, "hikyaku sink: cannot write %s: %s\n", path, strerror(errno));
+        hky_cli_printf(stderr, "hikyaku sink: cannot write %s: %s\n", path, strerror(errno));
         sink->is_unable = true;
         return false;
     }
@@ -184,7 +185,7 @@ static int run(const struct hky_cli_command *self, int argc, char **argv)
     int code = -1;
 
     if (hky_loop_new(&sink.loop, &e) != HKY_OK) {
-        fprintf(stderr, "hikyaku sink: %s\n", e.text);
+        hky_cli_printf(stderr, "hikyaku sink: %s\n", e.text);
         return HKY_EXIT_NO;
     }
     sink.seed = (unsigned)hky_mono_ns();
@@ -200,7 +201,7 @@ static int run(const struct hky_cli_command *self, int argc, char **argv)
         code = HKY_EXIT_USAGE;
     }
     if (code < 0 && cert != NULL && hky_tls_server_new(cert, key, &sink.tls, &e) != HKY_OK) {
-        fprintf(stderr, "hikyaku sink: %s\n", e.text);
+        hky_cli_printf(stderr, "hikyaku sink: %s\n", e.text);
         code = HKY_EXIT_NO;
     }
     if (code < 0 && sink.n_listeners == 0 && !listen_at(&sink, "127.0.0.1:2526"))

@@ -50,19 +50,21 @@ bool hky_sink_rule_add(struct hky_sink *sink, const char *text)
     struct hky_sink_rule *rule = &sink->rules[sink->n_rules];
 
     if (sink->n_rules == HKY_SINK_RULES_MAX) {
-        fprintf(stderr, "hikyaku sink: at most %d rules\n", HKY_SINK_RULES_MAX);
+        hky_cli_printf(stderr, "hikyaku sink: at most %d rules\n", HKY_SINK_RULES_MAX);
         return false;
     }
     if (pattern.n == 0 || !hky_stage_parse(stage, &rule->stage)) {
-        fprintf(stderr,
-                "hikyaku sink: rule \"%s\": expected PATTERN, then a stage (connect hello auth mail rcpt data dot), "
-                "then a reply\n",
-                text);
+        hky_cli_printf(
+            stderr,
+            "hikyaku sink: rule \"%s\": expected PATTERN, then a stage (connect hello auth mail rcpt data dot), "
+            "then a reply\n",
+            text);
         return false;
     }
     if (!take_share(&rest, &rule->share) || !is_reply(rest)) {
-        fprintf(stderr, "hikyaku sink: rule \"%s\": expected [SHARE%%] and then 200..599 with a text, close or stall\n",
-                text);
+        hky_cli_printf(stderr,
+                       "hikyaku sink: rule \"%s\": expected [SHARE%%] and then 200..599 with a text, close or stall\n",
+                       text);
         return false;
     }
     rule->pattern = hky_str_dup(pattern);

@@ -148,7 +148,7 @@ static void store_body(struct hky_sink_session *s)
     snprintf(path, sizeof path, "%s/%lu.eml", sink->store, (unsigned long)sink->n_messages);
     fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
     if (fd < 0 || write(fd, s->body.p, s->body.n) != (ssize_t)s->body.n)
-        fprintf(stderr, "hikyaku sink: cannot write %s\n", path);
+        hky_cli_printf(stderr, "hikyaku sink: cannot write %s\n", path);
     if (fd >= 0)
         close(fd);
 }

@@ -334,3 +334,14 @@ def inert_words(world):
         holds(p.returncode == 1 and (b"5.7.1 no" in said or b"bad" in said), f"{args}: {p.returncode} {said}")
         holds(not any(c < 0x20 and c not in b"\r\n" for c in said) and "\u202e" not in said.decode(), f"{args}: {said}")
     listener.close()
+    # what was typed, and names of files
+    odd = "q\x1b[31m\u202eq.lua"
+    world.write(odd, 'relay "r" { host = "h.example", tls = "none" }\nroute "all" { to = "*", via = "r" }')
+    for args in (["check", odd], ["check", odd + "?"], ["explain", odd, "--to", "a@x.example"], ["run", odd + "?"], [odd], ["help", odd],
+                 ["queue", odd], ["queue", "list", odd], ["queue", "--" + odd], ["relay", "resume", odd], ["presets", odd], ["probe", "policy.lua", odd],
+                 ["send", "--server", odd, "a@x.example"], ["send", odd], ["explain", "policy.lua", "--to", odd], ["load", "-n", odd],
+                 ["explain", "policy.lua", "--to", "a@x.example", "--after", odd], ["sink", "--listen", odd], ["sink", "--rule", odd],
+                 ["status", "--spool", odd]):
+        p = subprocess.run([world.binary, *args], stdin=subprocess.DEVNULL, capture_output=True, cwd=world.dir, timeout=60)
+        said = p.stdout + p.stderr
+        holds(said and not any(c < 0x20 and c not in b"\r\n" for c in said) and "\u202e" not in said.decode(), f"{args}: {said}")
