@@ -207,16 +207,17 @@ static void on_command(struct accept_session *s, struct hky_str line, size_t beh
     const char *enhanced = "";
     int code = 0;
 
-    if (is_other_protocol(line)) {
-        s->p.ops->warn(s->p.ctx, "other_protocol", line);
-        accept_session_close(s, "4.7.0", "this port speaks SMTP");
-        return;
-    }
     hky_command_init(&c);
     c.may_lack_brackets = accept_session_is_trusted(s);
     enum hky_err err = hky_command_parse(line, &c, &code, &enhanced, &e);
     enum hky_verb verb = c.verb;
     uint8_t before = s->state;
+    if (verb == HKY_VERB_UNKNOWN && is_other_protocol(line)) {
+        hky_command_fini(&c);
+        s->p.ops->warn(s->p.ctx, "other_protocol", line);
+        accept_session_close(s, "4.7.0", "this port speaks SMTP");
+        return;
+    }
 
     /* BDAT is refused by its own handler, which also reads its octets. */
     if (verb != HKY_VERB_QUIT && verb != HKY_VERB_BDAT && is_lingering(s))
