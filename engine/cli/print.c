@@ -132,19 +132,42 @@ static int width_of(const char *z, size_t left)
     return width;
 }
 
-/* Where the next line goes on. *n: octets of this one, broken at a blank; a word that is too long stays whole. */
+/* May a line end in front of `c`? At a blank, and beside a wide character (Japanese has no blanks), but not in front of
+ * a mark that closes what was before. */
+static bool may_break(wchar_t before, wchar_t c)
+{
+    bool is_wide = wcwidth(c) == 2 || (before != 0 && wcwidth(before) == 2);
+
+    return c == ' ' || (is_wide && before != 0 && before != ' ' && wcschr(L"、。，．）」』】：；？！ー々", c) == NULL &&
+                        wcschr(L"（「『【", before) == NULL);
+}
+
+/* Where the next line goes on. *n: octets of this one, broken where it may be; a word that is too long stays whole. */
 static char *break_line(char *z, int room, size_t *n)
 {
-    size_t end = strcspn(z, " ");
+    size_t at = 0, left = strlen(z);
+    wchar_t before = 0, c;
+    int width = 0;
 
-    while (z[end] != '\0') {
-        size_t next = end + 1 + strcspn(z + end + 1, " ");
-        if (width_of(z, next) > room)
-            break;
-        end = next;
+    *n = 0;
+    for (size_t k; left > 0; at += k, left -= k) {
+        bool is_good;
+
+        c = 0;
+        k = next_character(z + at, left, &c, &is_good);
+        if (may_break(before, c)) {
+            if (width > room && *n > 0)
+                return z + *n + strspn(z + *n, " ");
+            *n = at;
+            if (width > room)
+                return z + at + strspn(z + at, " ");
+        }
+        width += is_good && wcwidth(c) > 0 ? wcwidth(c) : 0;
+        before = c;
     }
-    *n = end;
-    return z + end + strspn(z + end, " ");
+    if (width <= room || *n == 0)
+        *n = at;
+    return z + *n + strspn(z + *n, " ");
 }
 
 void hky_cli_print_words(const char *text, int indent)

@@ -45,6 +45,9 @@ static void print_padded(const char *text, int width)
     printf("%s%*s", text, used < width ? width - used : 0, "");
 }
 
+#define TEXT_INDENT (2 + 4 + 1 + 11 + 7 + 5)
+#define NOTE_INDENT 6 /* a pin has 64 digits */
+
 static void on_line(void *ctx, const struct hky_probe_line *line)
 {
     struct probe *p = ctx;
@@ -61,17 +64,15 @@ static void on_line(void *ctx, const struct hky_probe_line *line)
         return;
     }
     if (line->is_note) {
-        printf("%*s", 2 + 4 + 1 + 11 + 7 + 5, "");
-        hky_cli_put(stdout, line->text);
-        putchar('\n');
+        printf("%*s", NOTE_INDENT, "");
+        hky_cli_print_words(line->text, NOTE_INDENT);
         return;
     }
     printf("  %s%s%s ", hky_cli_colour(line->is_good ? "green" : "red"), line->is_good ? "ok  " : "FAIL",
            hky_cli_colour("off"));
     print_padded(stage_label(line->stage, p->is_ja), 11);
     printf("%7lld ms  ", (long long)line->took_ms);
-    hky_cli_put(stdout, line->text);
-    putchar('\n');
+    hky_cli_print_words(line->text, TEXT_INDENT);
     fflush(stdout);
 }
 
@@ -114,27 +115,33 @@ static void print_good(const struct probe *p, const struct hky_policy *policy, c
 {
     const char *to = p->to != NULL ? p->to : policy->engine.owner;
     const char *not_tried = untried(policy, r, p->is_ja);
+    struct hky_buf text;
+    hky_buf_init(&text, 8192);
     if (not_tried == NULL) {
-        printf("%s%s%s", hky_cli_colour("green"), p->is_ja ? "正常です。" : "It works.", hky_cli_colour("off"));
+        printf("%s%s%s\n", hky_cli_colour("green"), p->is_ja ? "正常です。" : "It works.", hky_cli_colour("off"));
+        hky_buf_printf(&text,
+                       p->is_ja ? "%s 宛てのテストメールが届くか、迷惑メールに入っていないか確認してください。"
+                                : "See whether the test mail to %s arrives, and not among the spam.",
+                       to);
         if (!p->is_dry)
-            hky_cli_printf(stdout,
-                           p->is_ja ? "%s 宛てのテストメールが届くか、迷惑メールに入っていないか確認してください。"
-                                    : " See whether the test mail to %s arrives, and not among the spam.",
-                           to);
-        printf("\n\n");
+            hky_cli_print_words(hky_buf_z(&text), 0);
+        printf("\n");
+        hky_buf_fini(&text);
         return;
     }
     if (p->is_ja)
-        hky_cli_printf(stdout,
+        hky_buf_printf(&text,
                        "engine.redirect の %s がメールを受け付けました。次のものは試していません：%s。"
-                       "このリレーを試すには、engine.redirect を外したポリシーで probe を実行してください。\n\n",
+                       "このリレーを試すには、engine.redirect を外したポリシーで probe を実行してください。",
                        policy->engine.redirect, not_tried);
     else
-        hky_cli_printf(
-            stdout,
-            "%s (engine.redirect) took the mail. Not tried: %s. To test the relay itself, probe a policy without "
-            "engine.redirect.\n\n",
-            policy->engine.redirect, not_tried);
+        hky_buf_printf(&text,
+                       "%s (engine.redirect) took the mail. Not tried: %s. To test the relay itself, probe a policy "
+                       "without engine.redirect.",
+                       policy->engine.redirect, not_tried);
+    hky_cli_print_words(hky_buf_z(&text), 0);
+    printf("\n");
+    hky_buf_fini(&text);
 }
 
 static void print_result(struct probe *p, const struct hky_policy *policy, const struct hky_relay *r, bool is_good,
@@ -147,9 +154,13 @@ static void print_result(struct probe *p, const struct hky_policy *policy, const
     bool has_reply = o->stage != HKY_STAGE_NONE;
     printf("%s%s%s: %s (%s)\n", hky_cli_colour("red"), p->is_ja ? "失敗" : "failed", hky_cli_colour("off"),
            has_reply ? stage_label(o->stage, p->is_ja) : e->text, has_reply ? hky_class_name(o->class) : r->name);
-    if (has_reply)
-        hky_cli_printf(stdout, "%s: %s\n", p->is_ja ? "考えられる原因と対処" : "Likely cause and cure",
-                       hky_buf_z(cure));
+    if (has_reply) {
+        struct hky_buf text;
+        hky_buf_init(&text, 8192);
+        hky_buf_printf(&text, "%s: %s", p->is_ja ? "考えられる原因と対処" : "Likely cause and cure", hky_buf_z(cure));
+        hky_cli_print_words(hky_buf_z(&text), 0);
+        hky_buf_fini(&text);
+    }
     printf("\n");
 }
 

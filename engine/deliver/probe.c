@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "base/hash.h"
 #include "deliver/outbound.h"
+#include "deliver/probe_words.h"
 #include "deliver/verdict.h"
 #include "hikyaku/deliver.h"
 #include "mail/address.h"
@@ -62,6 +63,22 @@ __attribute__((format(printf, 2, 3))) static void note(struct probe *p, const ch
         p->params->on_line(p->params->ctx, &line);
 }
 
+/* A server's words as they are, a cause of our own in the language that is asked for. */
+static void tell_reply(struct probe *p, enum hky_stage stage, const struct hky_reply *reply)
+{
+    char text[HKY_REPLY_TEXT + 32];
+    hky_reply_format(reply, text, sizeof(text));
+    if (reply->code != 0 || !p->params->is_ja) {
+        tell(p, stage, false, text);
+        return;
+    }
+    struct hky_buf words;
+    hky_buf_init(&words, 4 * sizeof(text));
+    hky_probe_words_ja(hky_str_z(text), &words);
+    tell(p, stage, false, hky_buf_z(&words));
+    hky_buf_fini(&words);
+}
+
 static void conclude(struct probe *p, enum hky_stage stage, enum hky_class class, const struct hky_reply *reply)
 {
     const char *host = p->connection != NULL ? hky_outbound_host(p->connection) : p->params->relay->host;
@@ -79,9 +96,8 @@ static void conclude(struct probe *p, enum hky_stage stage, enum hky_class class
     if (!p->params->send && stage == HKY_STAGE_RCPT && reply->code >= 200 && reply->code < 300)
         p->outcome->class = HKY_CLASS_OK;
     p->has_outcome = true;
-    char text[HKY_REPLY_TEXT + 32];
     if (p->outcome->class != HKY_CLASS_OK)
-        tell(p, stage, false, hky_reply_format(reply, text, sizeof(text)));
+        tell_reply(p, stage, reply);
 }
 
 /* ---- what the connection says ---- */
