@@ -283,18 +283,27 @@ static void lay_out(const struct hky_cli_table *t, int *widths, int *starts)
 static void print_row(const struct hky_cli_table *t, size_t row, const int *starts)
 {
     int last = last_cell(t, row), at = 0;
+    bool is_at_start = false; /* of a line: a cell in lines of its own ended it */
 
     fputs(row == 0 ? hky_cli_colour("bold") : "", stdout);
     for (int i = 0; i <= last; i++) {
         const char *cell = cell_of(t, row, i);
         int start = starts[i] < 0 ? INDENT : starts[i];
 
+        if (cell[0] == '\0' && i < last && starts[i + 1] < 0)
+            continue;
         if (starts[i] < 0) {
-            printf("\n%*s", INDENT, "");
+            printf("%s%*s", is_at_start ? "" : "\n", INDENT, "");
             at = INDENT;
+            is_at_start = false;
         }
         if (cell[0] == '\0' && i < t->n_columns - 1)
             continue;
+        if (starts[i] < 0 && i < t->n_columns - 1 && width_of(cell, strlen(cell)) > hky_cli_width() - INDENT) {
+            hky_cli_print_words(cell, start); /* the next one has no room beside it, and begins a line */
+            is_at_start = true;
+            continue;
+        }
         printf("%*s", start - at, "");
         if (i == t->n_columns - 1) {
             fputs(row == 0 ? hky_cli_colour("off") : "", stdout);
@@ -304,7 +313,9 @@ static void print_row(const struct hky_cli_table *t, size_t row, const int *star
         fputs(cell, stdout);
         at = start + width_of(cell, strlen(cell));
     }
-    puts(row == 0 ? hky_cli_colour("off") : "");
+    fputs(row == 0 ? hky_cli_colour("off") : "", stdout);
+    if (!is_at_start)
+        putchar('\n');
 }
 
 void hky_cli_table_print(struct hky_cli_table **t)

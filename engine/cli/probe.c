@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 #include "base/json.h"
+#include "base/nearest.h"
 #include "hikyaku/deliver.h"
 #include "hikyaku/route.h"
 #include "mail/address.h"
@@ -211,19 +212,13 @@ static bool probe_one(struct probe *p, struct hky_policy *policy, const struct h
 
 static int no_such_relay(const struct hky_policy *policy, const char *name)
 {
-    const char *nearest = NULL;
-    unsigned best = 4;
-    for (uint32_t i = 0; i < policy->n_relays; i++) {
-        unsigned d = hky_str_distance(hky_str_z(policy->relays[i].name), hky_str_z(name));
-        if (d < best) {
-            best = d;
-            nearest = policy->relays[i].name;
-        }
-    }
-    hky_cli_printf(stderr, "hikyaku: no relay \"%s\" in %s", name, policy->path);
-    if (nearest != NULL)
-        hky_cli_printf(stderr, "; did you mean \"%s\"?", nearest);
-    for (uint32_t i = 0; i < policy->n_relays && i < NAMES_SHOWN && nearest == NULL; i++)
+    struct hky_nearest_name near = hky_nearest_to(hky_str_z(name));
+
+    for (uint32_t i = 0; i < policy->n_relays; i++)
+        hky_nearest_look(&near, policy->relays[i].name);
+    hky_cli_printf(stderr, "hikyaku: no relay \"%s\" in %s" HKY_NEAREST_FMT, name, policy->path,
+                   HKY_NEAREST_ARG(&near));
+    for (uint32_t i = 0; i < policy->n_relays && i < NAMES_SHOWN && near.name == NULL; i++)
         hky_cli_printf(stderr, "%s%s", i == 0 ? "; there are " : ", ", policy->relays[i].name);
     fprintf(stderr, "\n");
     return HKY_EXIT_USAGE;

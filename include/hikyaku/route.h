@@ -108,7 +108,8 @@ struct hky_decision {
     char *arms;            /* "experiment\0arm\0" malloc'ed or NULL */
     uint32_t arms_n;
     char text[200];           /* why not: "no_route" or "policy.lua:12: attempt to index nil" */
-    const char *failed_route; /* HKY_POLICY_ERROR: the one whose script failed, as long as the table lives; else NULL */
+    const char *failed_route; /* POLICY_ERROR: the one whose script failed; WAITS, UNANSWERED: the one whose look-up is
+                               * meant; as long as the table lives; else NULL */
     struct hky_place place;
 };
 /* Decide for one recipient, under the limits of instructions, time and memory. Never blocks. The plan has at least one

@@ -169,6 +169,18 @@ def explain_a_message(world):
     holds(not any(line.endswith(" ") or len(line) > 100 for line in text.splitlines()), text)
 
 
+@case("commands", "explain breaks a long relay, From and Reply-To at 80 columns")
+def explain_fits(world):
+    world.write("policy.lua", """
+        relay "own" { mx = true }
+        relay "a-relay-with-a-long-name" { host = "smtp.rental.example", from = "a-rather-long-sender-name@a-long-domain-name.shop.example" }
+        route "all" { to = "*", via = { "a-relay-with-a-long-name", "own" } }
+    """)
+    text = world.run("explain", "policy.lua", "--to", "a@x.example", "--author", "author-with-long-name@another-long-domain.example")[1]
+    holds("Reply-To author-with-long-name" in text, text)
+    holds(not any(line.endswith(" ") or len(line) > 80 for line in text.splitlines()), text)
+
+
 @case("commands", "check names a secret that is missing, without which run refuses; it runs no command of one")
 def check_looks_for_secrets(world):
     made = world.path("made")

@@ -290,6 +290,7 @@ static inline enum verdict conditions_said(struct hky_deciding *d, bool matches,
         return WAITS;
     if (d->a.is_unanswered) { /* the routes behind are for those about whom this one is known not to be */
         out->kind = HKY_UNANSWERED;
+        out->failed_route = d->route->name;
         snprintf(out->text, sizeof out->text, "%.199s",
                  d->a.mail_hosts != NULL ? d->a.mail_hosts->text : "mail hosts are not looked up here");
         d->chain.n = 0;
@@ -387,6 +388,7 @@ static inline void search(struct hky_deciding *d, enum verdict verdict, struct h
         verdict = route_next(d, out);
     if (verdict == WAITS && !vm->is_header_missing) {
         out->kind = HKY_WAITS;
+        out->failed_route = d->route->name;
         if (d->a.call != NULL && d->a.is_at_mx)
             snprintf(out->text, sizeof out->text, "the mail hosts of %.*s are being looked up",
                      HKY_STR_ARG(hky_recipient_domain(d->a.q->recipient)));

@@ -42,6 +42,7 @@ static void consider(struct hky_asking *a, const struct hky_route *r, const stru
     const struct hky_plan *plan = x->decision.plan;
     const char *failed = x->decision.failed_route;
     bool decides = x->decision.kind == HKY_DECIDED && strcmp(plan->route, r->name) == 0;
+    bool waits = x->decision.kind == HKY_WAITS || x->decision.kind == HKY_UNANSWERED;
     bool fails = failed != NULL && !c->is_past && strcmp(failed, r->name) == 0;
 
     *out = (struct hky_considered){.route = r->name, .place = r->place};
@@ -53,9 +54,11 @@ static void consider(struct hky_asking *a, const struct hky_route *r, const stru
     if (!out->matched)
         return;
     if (fails) {
-        snprintf(out->why, sizeof out->why, "matches, but its script failed");
+        snprintf(out->why, sizeof out->why, "matches, but %s",
+                 waits ? "its look-up has no answer yet" : "its script failed");
     } else if (failed != NULL && c->is_past) {
-        snprintf(out->why, sizeof out->why, "comes after \"%.100s\", whose script failed", failed);
+        snprintf(out->why, sizeof out->why, "comes after \"%.100s\", whose %s", failed,
+                 waits ? "look-up has no answer yet" : "script failed");
     } else if (decides) {
         snprintf(out->why, sizeof out->why, "decides");
         c->is_past = true;

@@ -146,7 +146,7 @@ static void over(struct entry *en, enum hky_mailhosts_state state, int64_t ttl_m
 
 static void fail(struct entry *en, const char *why)
 {
-    snprintf(en->pub.text, sizeof en->pub.text, "the mail hosts of %.120s could not be looked up: %.60s",
+    snprintf(en->pub.text, sizeof en->pub.text, "the mail hosts of %.100s could not be looked up: %.90s",
              en->pub.domain, why[0] != 0 ? why : "the name servers do not answer");
     over(en, HKY_MAILHOSTS_FAILED, TTL_FAILED_MS);
 }

@@ -444,10 +444,43 @@ static void explain_says_what_was_found(void **state)
     stage_close(&st);
 }
 
+static const char *why_of(const struct hky_explanation *x, const char *route)
+{
+    for (size_t i = 0; i < x->n_considered; i++)
+        if (strcmp(x->considered[i].route, route) == 0)
+            return x->considered[i].why;
+    return "";
+}
+
+/* What comes behind a route whose look-up is under way, or failed, is not reached, whatever it would give. */
+static void explain_says_what_waits_for_a_look_up(void **state)
+{
+    struct stage st;
+    struct waiting w;
+    struct hky_explanation x;
+
+    (void)state;
+    stage_open(&st, plain);
+    for (int is_failed = 0; is_failed < 2; is_failed++) {
+        begin(&st, &w, "u@slow.example");
+        if (is_failed) {
+            say_mx("slow.example", HKY_DNS_FAILED, "", 600);
+            go_on(&w);
+        }
+        hky_route_explain(st.vm, &w.q, &x);
+        assert_int_equal(x.decision.kind, is_failed ? HKY_UNANSWERED : HKY_WAITS);
+        assert_string_equal(why_of(&x, "rest"), "comes after \"microsoft\", whose look-up has no answer yet");
+        hky_explanation_fini(&x);
+        end(&w);
+    }
+    stage_close(&st);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_answer_decides),
+        cmocka_unit_test(explain_says_what_waits_for_a_look_up),
         cmocka_unit_test(many_of_a_domain_ask_once),
         cmocka_unit_test(before_the_250_it_is_asked_ahead),
         cmocka_unit_test(silence_ends_at_the_deadline),
