@@ -1,7 +1,8 @@
 /*
  * schedule -- the live queue in memory: lanes, ranks, timers, caps, breakers        journal -> [schedule] <-> deliver
- * Derived from the journal; one shard a worker, nothing shared but caps and breakers (own lock, never held over a
- * call). A lane is the queue of one (relay, account, destination); it has one home worker for life.
+ * It is derived from the journal. Each worker has a shard of its own; workers share only relays, caps and breakers,
+ * under locks that are never held over a call. A lane is the queue of one (relay, account, destination) and has one
+ * home worker for life.
  */
 #ifndef HIKYAKU_SCHEDULE_H
 #define HIKYAKU_SCHEDULE_H
@@ -16,7 +17,7 @@
 
 struct hky_schedule;
 struct hky_shard; /* one worker's part */
-struct hky_lane;  /* below: what deliver may read */
+struct hky_lane;  /* see below */
 
 /* ---- what the engine hands in ---- */
 struct hky_schedule_ops {
@@ -24,19 +25,19 @@ struct hky_schedule_ops {
     /* A lane has something to take now: open or use connections. Called on the lane's home worker, never from inside
      * hky_schedule_take. May be called often. */
     void (*wake)(void *ctx, unsigned worker, struct hky_lane *lane);
-    /* The lane goes (idle for long, or its relay changed): drop what hangs on lane->deliver. */
+    /* The lane is about to be freed, after it was idle for long or its policy was replaced: free lane->deliver. */
     void (*lane_gone)(void *ctx, unsigned worker, struct hky_lane *lane);
-    /* Ask the policy on this worker: fills `out` like hky_route_decide. HKY_WAITS: the decision goes on when
-     * hky_schedule_answered was called and `decide` is called again. HKY_CROWDED: too many wait; it is called again
-     * when one of them does so no longer. */
+    /* Asks the policy on this worker, and fills `out` as hky_route_decide does. HKY_WAITS: the decision goes on when
+     * hky_schedule_answered was called and `decide` is called again. HKY_CROWDED: too many decisions wait; `decide` is
+     * called again when one of them has ended. */
     void (*decide)(void *ctx, unsigned worker, const struct hky_recipient *r, struct hky_decision *out);
-    /* The recipient is finished (state is final): journal it, with a notice where one is due, then drop the reference.
-     * `o` is the last outcome, NULL when there was none (expired unsent, cancelled). */
+    /* The recipient has ended, its state is final: journal it, with a notice where one is due, then drop the reference.
+     * `o` is the last outcome; NULL: there was none, because it expired without an attempt or was cancelled. */
     void (*finish)(void *ctx, unsigned worker, struct hky_recipient *r, const struct hky_outcome *o);
-    /* Something worth recording happened. */
+    /* Something has happened that belongs into the event log. */
     void (*event)(void *ctx, unsigned worker, const struct hky_event *ev);
-    /* The decision about r is not wanted any more: what waits of it is dropped, and nobody calls hky_schedule_answered
-     * for it. Called for r that have none, too. NULL when `decide` never says HKY_WAITS. */
+    /* The decision about r is not needed any more: drop it, and do not call hky_schedule_answered for it. This may be
+     * called for an r without a decision, too. It is NULL when `decide` never says HKY_WAITS. */
     void (*forget)(void *ctx, unsigned worker, const struct hky_recipient *r);
 };
 
@@ -48,50 +49,53 @@ struct hky_schedule_params {
     const struct hky_clock *clock;
     struct hky_log *log;
     const struct hky_schedule_ops *ops;
-    bool is_everyone_reached; /* engine.only_to holds nobody: for rehearsals */
-    const char *dir;          /* the spool: dir/inflight notes what is being sent; NULL: nothing is noted */
-    bool was_unclean;         /* the last stop was not clean: the note of that run counts */
+    bool is_everyone_reached; /* engine.only_to is ignored: for rehearsals */
+    const char *dir;          /* the spool: dir/inflight lists what is being sent; NULL: there is no such file */
+    bool was_unclean;         /* the last stop was not clean: what that file lists was being sent */
 };
 
 enum hky_err hky_schedule_new(const struct hky_schedule_params *p, struct hky_schedule **out, struct hky_error *e);
-void hky_schedule_free(
-    struct hky_schedule **s); /* loops have stopped, the journal is closed: nothing is told any more */
+/* Call it when the loops have stopped and the journal is closed. It reports nothing about recipients. */
+void hky_schedule_free(struct hky_schedule **s);
 
-/* From replay, before the loops run. */
+/* Replay calls these two before the loops run. */
 void hky_schedule_restore_message(struct hky_schedule *s, struct hky_message *m);
 void hky_schedule_restore_cap(struct hky_schedule *s, struct hky_str key, struct hky_str value);
-/* Recipients restored so far whose message was being sent when the last run was killed, or had been sent and the result
- * was not written down: at most so many get it twice. Not *is_at_most: the note of them was not kept or too small, so
- * that it may be more; after a power cut the note may be old. Three ends while it was being sent hold a message. */
+/* How many of the recipients restored so far may get their message twice: it was being sent when the last run was
+ * killed, or had been sent without its result being written. Not *is_at_most: dir/inflight was missing or too small, so
+ * that it may be more. After a power cut that file may be old. A message that was being sent at three such ends is
+ * held. */
 uint64_t hky_schedule_maybe_duplicates(const struct hky_schedule *s, bool *is_at_most);
-/* After replay: builds lanes; on `run` of the loops work begins. */
+/* Call it after replay. Work begins when the loops run. */
 void hky_schedule_start(struct hky_schedule *s);
 
-/* A message is durable: every recipient that is not final is live and one message reference for each comes along.
- * On `worker`'s thread; recipients go to their lanes' homes by themselves. */
+/* A message is on disk. Each of its recipients without a final state is live from now on; the caller gives one
+ * reference to the message for each of them. Call it on `worker`'s thread; recipients find their lanes' home workers
+ * themselves. */
 void hky_schedule_enqueue(struct hky_schedule *s, unsigned worker, struct hky_message *m);
 
-/* What the decision about r waited for is there, or the decision is gone and has to be made afresh: `decide` is called
- * again soon, not from inside. On `worker`'s thread, of recipients for which `decide` said HKY_WAITS. */
+/* The decision about r has what it waited for, or was dropped and has to begin again: `decide` is called again soon,
+ * but not from inside this call. Call it on `worker`'s thread, for recipients for which `decide` said HKY_WAITS. */
 void hky_schedule_answered(struct hky_schedule *s, unsigned worker, struct hky_recipient *r);
 
-/* A new policy: lanes follow it, recipients are planned anew at their next attempt as POLICY.md 2.4 says, parked ones
- * are asked at once. Any thread. */
+/* Sets a new policy. Lanes follow it, recipients get new plans at their next attempt as POLICY.md 2.4 says, and it is
+ * asked about parked ones at once. Mail that was deferred because a relay refused login or TLS is retried at once where
+ * that may be repaired: the settings of the relay have changed, or its pause ends. Any thread. */
 void hky_schedule_set_policy(struct hky_schedule *s, struct hky_policy *policy);
 
-/* What is due by the clock now, on that worker's thread: for tests that move the clock. By itself the schedule looks at
- * the clock at least once a second. */
+/* Does what is due now; call it on that worker's thread. It is for tests that move the clock: by itself the schedule
+ * looks at the clock once a second. */
 void hky_schedule_tick(struct hky_schedule *s, unsigned worker);
 
-/* The next moment at which something is due; now, when there is work already; INT64_MAX: nothing is due. Only where the
- * caller is the thread of all loops, which are at rest (rehearsals). */
+/* When something is due next; now: there is work already; INT64_MAX: nothing is due. Only rehearsals may call it: their
+ * one thread runs all loops, and these are at rest. */
 int64_t hky_schedule_next_at(const struct hky_schedule *s);
 
-/* As if others had used up all that the caps of a relay's account allow, for so long from now on (rehearsals).
- * HKY_E_MISSING: no such relay. HKY_E_STATE: it has no cap. */
+/* For so long it is as if others had used up all that the caps of the relay's account allow (rehearsals).
+ * HKY_E_MISSING: there is no such relay. HKY_E_STATE: it has no cap. */
 enum hky_err hky_schedule_use_up(struct hky_schedule *s, const char *relay, uint32_t for_sec, struct hky_error *e);
 
-/* No new transactions; `done(ctx)` on loop 0 when none is under way, or after grace_ms. */
+/* Begins no new transactions. `done(ctx)` is called on loop 0 when none is under way any more, or after grace_ms. */
 void hky_schedule_drain(struct hky_schedule *s, int64_t grace_ms, void (*done)(void *ctx), void *ctx);
 
 /* ---- what deliver uses, on the lane's home worker ---- */
@@ -102,8 +106,8 @@ struct hky_lane {
     const char *account;     /* relay->account, or the step's */
     const char *destination; /* own delivery: recipient domain (A-label); else "" */
     unsigned worker;
-    void *deliver;    /* deliver's own */
-    uint32_t n_ready; /* due recipients waiting now */
+    void *deliver;    /* belongs to deliver */
+    uint32_t n_ready; /* recipients that could be taken now, but for caps, breaker and pause */
 };
 
 struct hky_job { /* one transaction: recipients of one message with one identity */
@@ -112,23 +116,25 @@ struct hky_job { /* one transaction: recipients of one message with one identity
     struct hky_identity identity;
     unsigned n;
     struct hky_recipient **recipients;
-    void *schedule; /* schedule's own: cap slots, what was reported */
+    void *schedule; /* belongs to schedule */
 };
 
-enum hky_take { HKY_TAKE_JOB, HKY_TAKE_EMPTY, HKY_TAKE_WAIT /* cap, breaker, pause: wake comes later */ };
-/* The next job for a connection that can send one (or will, once connected). Its cap slots are taken durably before it
- * comes back. Recipients are SENDING until reported. */
+enum hky_take { HKY_TAKE_JOB, HKY_TAKE_EMPTY, HKY_TAKE_WAIT /* for cap, breaker or pause: wake is called later */ };
+/* The next job for a connection that can send one, or will when it is open. Its cap slots are taken and on disk when
+ * this returns. Its recipients are SENDING until their results are reported. */
 enum hky_take hky_schedule_take(struct hky_lane *lane, struct hky_job **out);
-/* What became of recipient i (0 <= i < n), once each, in any order. Copied. */
+/* Reports the outcome of recipient i (0 <= i < n), once for each, in any order. `o` is copied. */
 void hky_schedule_result(struct hky_job *job, unsigned i, const struct hky_outcome *o);
-/* Frees the job; recipients that were not reported are back in the queue, at once and uncounted. `mail_sent`: MAIL (or
- * RCPT) reached the wire, so the cap slots count from now on; false gives them back. */
+/* Frees the job. Recipients without a reported outcome are back in the queue, and no attempt is counted for them.
+ * `mail_sent`: MAIL or RCPT was written, so the cap slots stay used for one window from now on; false gives them back.
+ */
 void hky_schedule_done(struct hky_job **job, bool mail_sent);
-/* MAIL of this job was written, and is to be written once more for who is left of it, at another host: counts the cap
- * slots it has and takes new ones. JOB: go on. WAIT: the lane is woken when there are some. EMPTY: not soon. */
+/* MAIL of this job was written, and is to be written again at another host for the recipients that are left: counts the
+ * cap slots that it has as used and takes new ones. JOB: go on. WAIT: the lane is woken when there are some. EMPTY:
+ * there are none soon. */
 enum hky_take hky_schedule_take_again(struct hky_job *job);
-/* What the server was seen to bear of this account (own delivery: at this destination), until the engine ends. 0: it
- * bears more again. Jobs keep to the recipients; all of it is shown by the list of relays. */
+/* How much the server was seen to take from this account (in own delivery: this destination); it is kept until the
+ * engine stops. 0: it takes more again. The size of jobs follows the recipients; the list of relays shows all three. */
 enum hky_learned {
     HKY_LEARNED_RECIPIENTS,  /* of a message */
     HKY_LEARNED_CONNECTIONS, /* at a time */
@@ -136,7 +142,8 @@ enum hky_learned {
     HKY_LEARNED_N
 };
 void hky_schedule_learn(struct hky_lane *lane, enum hky_learned what, uint32_t n);
-/* The connection ended before this job's turn: everything back in the queue uncounted, slots given back. */
+/* The connection ended before this job was begun: all recipients are back in the queue, no attempt is counted, and its
+ * slots are free. */
 void hky_schedule_give_back(struct hky_job **job);
 
 /* ---- how a plan goes on: pure, also for explain ---- */
@@ -147,11 +154,11 @@ struct hky_advance_query {
     int64_t now_ms;
 };
 struct hky_advance {
-    enum hky_action action; /* RETRY same step at at_ms · NEXT go to `step` (now) · FAIL · HOLD · DONE delivered */
+    enum hky_action action; /* RETRY: the same step at at_ms. NEXT: go to `step` now. FAIL. HOLD. DONE: delivered */
     uint8_t step;
     int64_t at_ms;
-    uint32_t pause_account_sec; /* > 0: the account is paused this long (quota, auth, denied) */
-    bool slow_lane;             /* rate_limited: shrink and slow this lane */
+    uint32_t pause_account_sec; /* > 0: the account is paused so long (quota, auth, denied) */
+    bool slow_lane;             /* rate_limited: this lane gets fewer jobs, less often */
     char why[120];              /* "step own left: 2 h are over" */
 };
 void hky_plan_advance(const struct hky_advance_query *q, struct hky_advance *out);
@@ -159,7 +166,7 @@ void hky_plan_advance(const struct hky_advance_query *q, struct hky_advance *out
 void hky_plan_first(const struct hky_policy *policy, const struct hky_recipient *r, struct hky_advance *out);
 
 /* ---- operators ---- */
-struct hky_selection {              /* all that is given must hold; nothing given: everybody */
+struct hky_selection {              /* all conditions that are given must be true; none given: everybody */
     const char *relay;              /* of the current step; NULL in this and the next: not given */
     const char *to, *from, *author; /* recipient, envelope sender ("<>": the null one), address in From: an
                                        address, a domain, .domain or "*" */
@@ -169,9 +176,8 @@ struct hky_selection {              /* all that is given must hold; nothing give
     int64_t older_ms; /* accepted at least so long ago */
     uint64_t message; /* id */
 };
-/* Hold and cancel of one that is being sent come true when the attempt ends without a delivery; release takes that
- * back.
- */
+/* Hold and cancel of a recipient that is being sent take effect when its attempt ends without a delivery; release takes
+ * that back. */
 enum hky_queue_action { HKY_QUEUE_LIST, HKY_QUEUE_RETRY, HKY_QUEUE_HOLD, HKY_QUEUE_RELEASE, HKY_QUEUE_CANCEL };
 /* One selected recipient as it is now, before anything is done to it; all of it valid during the call. */
 struct hky_queue_row {
@@ -190,8 +196,8 @@ struct hky_name_seen {
     char nearest[80];             /* what near.name is kept in, "" when none is similar */
     char last[80];                /* compared last: neighbours mostly have the same */
 };
-/* `row` is called for the first `limit` selected ones, on the workers' threads, one after the other; NULL: no rows.
- * `done` on `loop`; or, with an error, from hky_schedule_free, when that comes first. */
+/* `row` is called for the first `limit` selected recipients, on the workers' threads, never for two at a time; NULL: no
+ * rows. `done` is called on `loop`; or, with an error, by hky_schedule_free, if that comes first. */
 struct hky_queue_request {
     struct hky_selection selection;
     enum hky_queue_action action;

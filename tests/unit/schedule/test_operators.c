@@ -391,6 +391,52 @@ static void the_end_of_a_drain_takes_mail_back_from_a_paused_relay(void **state)
     }
 }
 
+static void an_unknown_relay_is_answered_with_the_nearest_name(void **state)
+{
+    (void)state;
+    struct stage st;
+    struct hky_error e;
+    stage_init(&st);
+    fake_relay(&st.policy, "rental");
+    stage_start(&st);
+    assert_int_equal(hky_schedule_use_up(st.r.schedule, "rentla", 60, &e), HKY_E_MISSING);
+    assert_non_null(strstr(e.text, "did you mean \"rental\"?"));
+    assert_int_equal(hky_schedule_pause(st.r.schedule, "rentla", 60, &e), HKY_E_MISSING);
+    assert_non_null(strstr(e.text, "did you mean \"rental\"?"));
+    stage_end(&st);
+}
+
+/* Names of the queue are remembered only while they are short enough to be kept; a longer one is known all the same. */
+static void the_queue_knows_its_own_names(void **state)
+{
+    static const char LONG[] =
+        "spring-spring-spring-spring-spring-spring-spring-spring-spring-spring-spring-spring-spring";
+    static const struct {
+        const char *wanted;
+        bool is_known;
+        const char *nearest;
+    } CASES[] = {{"sale", true, ""}, {"sael", false, "sale"}, {"winter", false, ""}, {LONG, true, ""}};
+    (void)state;
+    for (size_t i = 0; i < sizeof CASES / sizeof CASES[0]; i++) {
+        struct stage st;
+        struct question q;
+        stage_init(&st);
+        fake_relay(&st.policy, "ses");
+        stage_start(&st);
+        struct hky_plan *plan = fake_plan((struct hky_step[]){fake_step("ses")}, 1);
+        send_to(&st, plan, "sale", 1, (const char *const[]){"a@example.com"});
+        send_to(&st, plan, LONG, 1, (const char *const[]){"b@example.com"});
+        question_ask(&st, HKY_QUEUE_LIST, (struct hky_selection){.scenario = CASES[i].wanted}, &q);
+        assert_int_equal(q.rq.scenario_seen.near.is_known, CASES[i].is_known);
+        if (!CASES[i].is_known)
+            assert_string_equal(q.rq.scenario_seen.nearest, CASES[i].nearest);
+        assert_int_equal(q.rq.n, CASES[i].is_known);
+        hky_buf_fini(&q.rows);
+        hky_plan_unref(&plan);
+        stage_end(&st);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -400,6 +446,8 @@ int main(void)
         cmocka_unit_test(a_wish_can_be_taken_back),
         cmocka_unit_test(relays_tell_who_waits_for_the_next_attempt),
         cmocka_unit_test(broken_domains_are_shown_and_resumed),
+        cmocka_unit_test(an_unknown_relay_is_answered_with_the_nearest_name),
+        cmocka_unit_test(the_queue_knows_its_own_names),
         cmocka_unit_test(a_lane_that_goes_takes_its_breaker_along),
         cmocka_unit_test(a_lane_made_while_a_reload_is_on_its_way_has_its_caps),
         cmocka_unit_test(holding_a_parked_one_does_not_age_it),
