@@ -270,7 +270,7 @@ static void everyone_gets_to_one_end(void **state)
     struct hky_schedule_stats s;
     hky_schedule_stats(c.schedule, &s);
     assert_int_equal(s.delivered + s.failed, all);
-    assert_int_equal(s.queued + s.sending + s.deferred + s.parked + s.held, 0);
+    assert_int_equal(s.queued + s.sending + s.deferred + s.parked + s.held + s.undecided, 0);
     struct hky_journal_stats written;
     hky_journal_stats(c.journal, &written);
     assert_true(c.n_rows > 0 && written.commits > 0 && written.results > 0);
@@ -289,9 +289,11 @@ static void expect_there(struct crowd *c, unsigned n, const char *when)
 {
     struct hky_schedule_stats s;
     hky_schedule_stats(c->schedule, &s);
-    if (s.queued + s.sending + s.deferred + s.parked + s.held != n) {
-        fail_msg("%s: %u queued, %u deferred, %u parked, %u held instead of %u together", when, (unsigned)s.queued,
-                 (unsigned)s.deferred, (unsigned)s.parked, (unsigned)s.held, n);
+    /* on a busy machine the policy's share of a turn is over early: who is left is undecided */
+    if (s.queued + s.sending + s.deferred + s.parked + s.held + s.undecided != n) {
+        fail_msg("%s: %u queued, %u deferred, %u parked, %u held, %u undecided instead of %u together", when,
+                 (unsigned)s.queued, (unsigned)s.deferred, (unsigned)s.parked, (unsigned)s.held, (unsigned)s.undecided,
+                 n);
     }
 }
 
