@@ -11,6 +11,8 @@ struct disk {
     atomic_bool fails_writes_after_sync;          /* a failed sync makes the next write fail, too */
     atomic_int part_fd;                           /* of the large body that is being written */
     atomic_bool is_part_synced, was_renamed_unsynced;
+    atomic_int name_dir;        /* where it was given its name */
+    atomic_bool is_name_synced; /* that folder, after that */
 };
 
 static bool takes_one(atomic_int *n)
@@ -48,6 +50,8 @@ static int disk_fdatasync(void *ctx, int fd)
     }
     if (fd == atomic_load(&d->part_fd))
         atomic_store(&d->is_part_synced, true);
+    if (fd == atomic_load(&d->name_dir))
+        atomic_store(&d->is_name_synced, true);
     return fdatasync(fd);
 }
 
@@ -74,6 +78,10 @@ static int disk_renameat(void *ctx, int from_dir, const char *from, int to_dir, 
 
     if (is_part(from) && !atomic_load(&d->is_part_synced))
         atomic_store(&d->was_renamed_unsynced, true);
+    if (is_part(from)) {
+        atomic_store(&d->is_name_synced, false);
+        atomic_store(&d->name_dir, to_dir);
+    }
     return renameat(from_dir, from, to_dir, to);
 }
 
@@ -91,7 +99,7 @@ static int disk_fallocate(void *ctx, int fd, int mode, off_t at, off_t n)
 
 static void set_up(struct rig *r, struct disk *d, struct hky_journal_io *io)
 {
-    *d = (struct disk){.part_fd = -1};
+    *d = (struct disk){.part_fd = -1, .name_dir = -1};
     *io = (struct hky_journal_io){.ctx = d,
                                   .pwritev = disk_pwritev,
                                   .fdatasync = disk_fdatasync,
@@ -153,6 +161,7 @@ static void a_large_file_has_its_name_only_when_it_is_synced(void **state)
     assert_int_equal(t.result, HKY_OK);
     assert_true(atomic_load(&d.is_part_synced));
     assert_false(atomic_load(&d.was_renamed_unsynced));
+    assert_true(atomic_load(&d.is_name_synced)); /* else a power cut takes the name away, and the body with it */
     rig_fini(&r);
 }
 

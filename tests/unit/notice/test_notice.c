@@ -147,13 +147,15 @@ static void on_committed(struct hky_commit *c, const struct hky_durable *durable
 static bool is_8bit; /* what is accepted has 8-bit octets somewhere in its body */
 
 /* A message in the journal with n recipients; one reference for each goes to the caller. */
+static const char *content = original; /* of the next message */
+
 static struct hky_message *accepted(struct world *w, const char *sender, const char *scenario, uint8_t notify,
                                     unsigned n, enum hky_ret ret)
 {
     struct hky_rcpt_draft rcpts[1000] = {{HKY_STR("a..b@docomo.ne.jp"), HKY_STR("rfc822;a..b@docomo.ne.jp"), notify},
                                          {HKY_STR("c@x.example"), HKY_STR(""), notify}};
     struct hky_message_draft d = {.accepted_at_ms = hky_clock_now_ms(&w->clock),
-                                  .size = sizeof original - 1,
+                                  .size = strlen(content),
                                   .recipients = rcpts,
                                   .n_recipients = n,
                                   .ret = ret};
@@ -167,12 +169,12 @@ static struct hky_message *accepted(struct world *w, const char *sender, const c
     }
     d.is_8bit = is_8bit;
     d.id = hky_id_next(hky_journal_ids(w->journal), d.accepted_at_ms);
-    d.header_octets = (uint32_t)(strstr(original, "\r\n\r\n") + 4 - original);
+    d.header_octets = (uint32_t)(strstr(content, "\r\n\r\n") + 4 - content);
     d.facts[HKY_FACT_SENDER] = hky_str_z(sender);
     d.facts[HKY_FACT_SCENARIO] = hky_str_z(scenario);
     d.facts[HKY_FACT_ENVID] = HKY_STR("env-1");
     m = hky_message_new(&d);
-    m->body = hky_body_new(hky_strdup(original), sizeof original - 1, sizeof original);
+    m->body = hky_body_new(hky_strdup(content), strlen(content), strlen(content) + 1);
     hky_journal_accept(w->journal, m, &c);
     hky_journal_flush(w->journal);
     hky_loop_turn(w->loop, 0);
@@ -225,6 +227,34 @@ static void a_failure_is_reported_as_rfc_3464_says(void **state)
     assert_null(strstr(body, "\nX-Injected"));
     assert_null(strstr(body, "Hello"));
     free((void *)(uintptr_t)body);
+}
+
+/* A header section that is too long to be returned whole ends with a whole line. */
+static void a_long_header_is_returned_as_far_as_whole_lines_go(void **state)
+{
+    enum { LINES = 1100, LINE = 39 };
+    struct world *w = *state;
+    char *text = malloc(LINES * LINE + 20), *p = text, *body;
+    const char *last = NULL;
+    struct hky_message *m;
+
+    for (int i = 0; i < LINES; i++)
+        p += sprintf(p, "X-Long-%05d: abcdefghijklmnopqrstuvw\r\n", i);
+    strcpy(p, "\r\nHello\r\n");
+    content = text;
+    m = accepted(w, "news@shop.example", "", 0, 1, HKY_RET_UNSET);
+    content = original;
+    finish(w, &m->recipients[0], HKY_RCPT_FAILED, "550 5.1.1 Unknown user", false);
+    settle(w);
+    assert_int_equal(w->n_made, 1);
+    body = hky_str_dup(hky_str_of(w->made[0]->body->p, w->made[0]->body->n));
+    for (const char *at = body; (at = strstr(at, "X-Long-")) != NULL; at++)
+        last = at;
+    assert_non_null(last);
+    assert_int_not_equal(strncmp(last, "X-Long-01099", 12), 0); /* it was too long */
+    assert_int_equal(strcspn(last, "\r\n"), strcspn(text, "\r\n"));
+    free(body);
+    free(text);
 }
 
 /* The engine stops right after a recipient's end; how many messages are there at the next start, but notices? */
@@ -504,6 +534,7 @@ static void open_digests_are_found_quickly(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(a_long_header_is_returned_as_far_as_whole_lines_go, setup, teardown),
         cmocka_unit_test_setup_teardown(a_failure_is_reported_as_rfc_3464_says, setup, teardown),
         cmocka_unit_test_setup_teardown(a_stop_with_a_notice_on_its_way_to_the_disk, setup, teardown),
         cmocka_unit_test_setup_teardown(what_was_delivered_does_not_come_back_for_want_of_its_notice, setup, teardown),

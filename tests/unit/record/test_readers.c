@@ -263,6 +263,32 @@ static bool was_told(struct hky_reader *reader, uint64_t n_of[HKY_EVENT_N])
     return n_of[HKY_EVENT_DROPPED] > 0;
 }
 
+/* A reader that has read and committed everything needs nothing of where it stands; it goes on from there all the same,
+ * however much comes and goes behind it. */
+static void one_that_has_read_all_goes_on_where_it_stands(void **state)
+{
+    struct hky_record *r = open_record();
+    struct hky_reader *rests = open_reader(r, "rests", 0), *reads = open_reader(r, "reads", 0);
+    uint64_t first, last, stood;
+
+    (void)state;
+    emit(r, 1, 100);
+    assert_int_equal(read_all(rests, &first, &stood), 100);
+    hky_reader_commit(rests, stood);
+    for (int i = 100; i < 6000; i += 50) {
+        wait_until(has_spares(r));
+        emit(r, i + 1, i + 50);
+        assert_true(read_all(reads, &first, &last) >= 50);
+        hky_reader_commit(reads, last);
+    }
+    assert_int_equal(read_all(rests, &first, &last), 5900);
+    assert_int_equal(first, stood + 1);
+    assert_int_equal(last, stood + 5900);
+    hky_reader_close(&rests);
+    hky_reader_close(&reads);
+    close_record(&r);
+}
+
 /* One that reads nothing holds up nobody; it loses the oldest, which is counted and told. */
 static void one_that_lags_skips(void **state)
 {
@@ -434,6 +460,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_cursor_is_kept, make_dir, remove_dir),
         cmocka_unit_test_setup_teardown(numbers_grow_over_restarts_and_kills, make_dir, remove_dir),
         cmocka_unit_test_setup_teardown(numbers_grow_over_a_power_cut, make_dir, remove_dir),
+        cmocka_unit_test_setup_teardown(one_that_has_read_all_goes_on_where_it_stands, make_dir, remove_dir),
         cmocka_unit_test_setup_teardown(one_that_lags_skips, make_dir, remove_dir),
         cmocka_unit_test_setup_teardown(files_that_were_read_are_used_first, make_dir, remove_dir),
         cmocka_unit_test_setup_teardown(a_reader_is_called, make_dir, remove_dir),

@@ -5,11 +5,28 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 #include "hikyaku/state.h"
 
 static char dir[64];
+
+/* In front of those of the C library: SQLite calls these. */
+static unsigned n_syncs;
+
+int fdatasync(int fd)
+{
+    __atomic_add_fetch(&n_syncs, 1, __ATOMIC_SEQ_CST);
+    return (int)syscall(SYS_fdatasync, fd);
+}
+
+int fsync(int fd)
+{
+    __atomic_add_fetch(&n_syncs, 1, __ATOMIC_SEQ_CST);
+    return (int)syscall(SYS_fsync, fd);
+}
 
 static int make_dir(void **state)
 {
@@ -65,10 +82,26 @@ static void state_survives_a_restart(void **state)
     hky_state_close(&s);
 }
 
+/* A token or a pause that was written survives a power cut. */
+static void what_is_flushed_is_on_the_disk(void **state)
+{
+    struct hky_state *s = open_state();
+
+    (void)state;
+    for (int i = 0; i < 3; i++) {
+        unsigned before = __atomic_load_n(&n_syncs, __ATOMIC_SEQ_CST);
+        hky_state_put(s, "oauth", "gmail", i % 2 == 0 ? "one" : "two");
+        hky_state_flush(s);
+        assert_true(__atomic_load_n(&n_syncs, __ATOMIC_SEQ_CST) > before);
+    }
+    hky_state_close(&s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(state_survives_a_restart, make_dir, remove_dir),
+        cmocka_unit_test_setup_teardown(what_is_flushed_is_on_the_disk, make_dir, remove_dir),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
