@@ -1,7 +1,5 @@
-/*
- * Start-up in order, stop in reverse. Stages know each other by their headers only; the way back (outcomes, events) is
- * handed over here.
- */
+/* Starts the stages in order and stops them in reverse. Stages know only each other's headers; the callbacks that lead
+ * back (outcomes, events) are connected here. */
 #include "wiring.h"
 
 #include "base/endpoint.h"
@@ -22,7 +20,7 @@
 #define MEMORY_EVERY_MS  5000
 #define BACKLOG_LEAST    2000
 
-/* ---- the way back: callbacks of the stages ---- */
+/* ---- callbacks of the stages ---- */
 
 static struct hky_policy *policy_of_worker(void *ctx, unsigned worker)
 {
@@ -85,7 +83,7 @@ static void ask_password(void *ctx, unsigned worker, struct hky_policy *policy, 
 
 /* ---- start ---- */
 
-/* What the journal held, until the schedule is there to take it. */
+/* What the journal held, until the schedule exists and takes it over. */
 struct replayed {
     struct hky_message **messages;
     size_t n, cap;
@@ -271,8 +269,8 @@ static enum hky_err open_accept(struct hky_engine *engine, struct hky_error *e)
                           engine->policy, &engine->accept, e);
 }
 
-/* Ports are open before the journal is read: with a long queue clients wait for the greeting instead of being refused.
- * Of two engines on one spool the second hears of the spool rather than of the port. */
+/* Ports are opened before the journal is read, so that with a long queue clients wait for the greeting instead of being
+ * refused. When two engines use one spool, the second one reports the spool and not the port. */
 static enum hky_err open_ports_and_journal(struct hky_engine *engine, struct replayed *all, struct hky_error *e)
 {
     enum hky_err err = open_accept(engine, e);
@@ -386,8 +384,8 @@ enum hky_err hky_engine_new(const struct hky_engine_params *p, struct hky_engine
 
 /* ---- memory ---- */
 
-/* The C library keeps what a long queue has used. Once the queue is gone the rest is small, so giving it back is quick;
- * in the middle of a queue it would hold the workers up. */
+/* The C library keeps the memory that a long queue has used. Once the queue is empty, giving it back is quick; in the
+ * middle of a queue it would delay the workers. */
 static void look_at_memory(struct hky_timer *timer)
 {
     struct hky_engine *engine = HKY_CONTAINER(timer, struct hky_engine, memory_timer);
@@ -402,7 +400,7 @@ static void look_at_memory(struct hky_timer *timer)
         hky_memory_trim();
         engine->queued_most = queued;
     }
-    /* What went straight through leaves memory behind, too: the C library keeps it for each thread. */
+    /* Mail that never waits in the queue leaves memory behind, too: the C library keeps it for each thread. */
     struct hky_accept_stats taken;
     hky_accept_stats(engine->accept, &taken);
     if (hky_lull_has_come(&engine->lull, taken.messages))
@@ -518,7 +516,7 @@ static void record_stop(struct hky_engine *engine)
     hky_log(engine->log, HKY_LOG_INFO, "stopped", "policy=%s", engine->policy_path);
 }
 
-/* As many descriptors as the system lets us have: connections are bounded by engine.bounds. */
+/* Takes as many descriptors as the system allows; connections are bounded by engine.bounds. */
 static void raise_descriptors(void)
 {
     struct rlimit lim;
@@ -539,7 +537,8 @@ enum hky_err hky_engine_run(struct hky_engine *engine, struct hky_error *e)
     engine->schedule_drained.run = on_schedule_drained;
     raise_descriptors();
     (void)prctl(PR_SET_DUMPABLE, 0); /* no core file with passwords in it */
-    /* From the first mail on a stop is an orderly one: signals wait until aux, whose they are, listens to them. */
+    /* Signals are held back until the aux loop listens to them, so that every stop from the first mail on is orderly.
+     */
     sigemptyset(&ours);
     sigaddset(&ours, SIGHUP);
     sigaddset(&ours, SIGTERM);
@@ -564,7 +563,7 @@ enum hky_err hky_engine_run(struct hky_engine *engine, struct hky_error *e)
         hky_loop_on_signal(engine->aux, SIGHUP, on_signal, engine);
         hky_loop_on_signal(engine->aux, SIGTERM, on_signal, engine);
         hky_loop_on_signal(engine->aux, SIGINT, on_signal, engine);
-        pthread_sigmask(SIG_UNBLOCK, &ours, NULL); /* one that came before now waits for this */
+        pthread_sigmask(SIG_UNBLOCK, &ours, NULL); /* a signal that came before now is delivered here */
         hky_loop_run(engine->aux);
     }
     for (unsigned i = 0; i < engine->n_workers; i++) {
@@ -597,7 +596,7 @@ void hky_engine_free(struct hky_engine **out)
     hky_servers_free(&engine->servers);
     hky_credentials_stop(engine->credentials);
     hky_passwords_stop(engine->passwords);
-    hky_journal_close(&engine->journal); /* it still tells loops, whose queues hold tasks of the schedule */
+    hky_journal_close(&engine->journal); /* it still posts to loops, whose queues hold tasks of the schedule */
     hky_engine_drop_asks(engine);
     hky_schedule_free(&engine->schedule);
     for (unsigned i = 0; i < engine->n_workers && engine->workers != NULL; i++)

@@ -49,7 +49,7 @@ void accept_review_apply(struct accept_session *s)
 
     if (s->review.listen == NULL) {
         s->review.policy = NULL;
-        accept_session_close(s, "4.3.2", "no longer takes mail here");
+        accept_session_close(s, "4.3.2", "no longer accepts mail here");
         return;
     }
     s->user = before != NULL ? user_of(s->review.listen, before->name) : NULL;
@@ -59,7 +59,7 @@ void accept_review_apply(struct accept_session *s)
     s->p.is_allowed = s->review.is_allowed;
     s->review.policy = NULL;
     if (is_ended)
-        accept_session_close(s, "4.7.0", "has another login now; log in again");
+        accept_session_close(s, "4.7.0", "changed your login; log in again");
     else if (could_send && !accept_session_may_send(s))
-        accept_session_close(s, "4.7.0", "no longer takes mail from this address");
+        accept_session_close(s, "4.7.0", "no longer accepts mail from this address");
 }

@@ -236,7 +236,7 @@ static void on_command(struct accept_session *s, struct hky_str line, size_t beh
     s->n_commands++;
     if (verb == HKY_VERB_BDAT &&
         err != HKY_OK) /* nobody knows how many octets follow, and none of them may be read as a command */
-        accept_session_close(s, "4.5.2", "lost count of the chunk");
+        accept_session_close(s, "4.5.2", "cannot tell where the chunk ends");
     else if (verb == HKY_VERB_DATA && behind > 0 && s->state == before)
         accept_session_close(s, "4.5.0", "improper pipelining: content was sent before DATA was answered");
     else if (s->state == HKY_SESSION_TLS && behind > 0) {
@@ -281,7 +281,8 @@ static size_t line_input(struct accept_session *s, const char *p, size_t n)
         if (!was_skipping && s->state == HKY_SESSION_AUTH)
             accept_auth_line(s, HKY_STR("*")); /* no response of a login is as long as this */
         else if (!was_skipping && hky_str_istarts(hky_str_of(p, n), HKY_STR("BDAT ")))
-            accept_session_close(s, "4.5.2", "lost count of the chunk"); /* else its content would be run as commands */
+            accept_session_close(s, "4.5.2",
+                                 "cannot tell where the chunk ends"); /* else its content would be run as commands */
         else if (!was_skipping)
             accept_session_error(s, 500, "5.5.2", "line too long, at most %zu octets", max);
         if (s->n_skipped >= LINE_HARD_MAX)
@@ -322,7 +323,7 @@ void accept_session_take_policy(struct accept_session *s, const struct accept_se
     if (is_at_rest(s))
         accept_review_apply(s);
     else if (s->tx.letter != NULL && s->review.listen != NULL && !accept_review_keeps_rights(s))
-        accept_session_close(s, "4.7.0", "has other rights for you now; try again");
+        accept_session_close(s, "4.7.0", "changed what you may send; try again");
 }
 
 /* The session may be at rest now: if the engine is stopping, it ends; if a new policy waits, it is taken over. */

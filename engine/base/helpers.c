@@ -31,7 +31,7 @@ static void *thread_main(void *arg)
             h->last = &h->first;
         h->n_waiting--;
         pthread_mutex_unlock(&h->lock);
-        help->run(help); /* its memory may be gone behind this */
+        help->run(help); /* its memory may be freed after this */
         pthread_mutex_lock(&h->lock);
     }
     pthread_mutex_unlock(&h->lock);
@@ -64,7 +64,7 @@ void hky_helpers_do(struct hky_helpers *h, struct hky_help *help)
     *h->last = help;
     h->last = &help->next;
     h->n_waiting++;
-    /* Without another thread it waits for those that are there. */
+    /* When no thread can be made, the work waits for the existing ones. */
     if (h->n_waiting > h->n_idle && h->n_threads < h->most &&
         hky_thread_start(&h->threads[h->n_threads], thread_main, h) == 0)
         h->n_threads++;
@@ -89,7 +89,7 @@ void hky_helpers_free(struct hky_helpers **at)
     pthread_mutex_unlock(&h->lock);
     for (unsigned i = 0; i < h->n_threads; i++)
         pthread_join(h->threads[i], NULL);
-    *at = NULL; /* not earlier: what runs may ask through it whether it should end */
+    *at = NULL; /* not earlier, because running work may ask through it whether it should end */
     pthread_cond_destroy(&h->more);
     pthread_mutex_destroy(&h->lock);
     free(h);

@@ -12,18 +12,18 @@
 
 struct hky_helpers;
 
-/* Work to do; embedded by its owner, who tells a loop at the end of `run` that it is done. */
+/* Work to do, embedded by its owner; at the end of `run` it tells a loop that it is done. */
 struct hky_help {
     void (*run)(struct hky_help *help); /* on a thread of the helpers */
     struct hky_help *next;              /* theirs */
 };
 
-/* One thread is started, the others when they are needed. HKY_E_LIMIT: the system gives no thread. */
+/* Starts one thread; the others are started when they are needed. HKY_E_LIMIT: the system allows no thread. */
 enum hky_err hky_helpers_new(unsigned most, struct hky_helpers **out, struct hky_error *e);
 void hky_helpers_do(struct hky_helpers *h, struct hky_help *help); /* any thread */
-/* True once they are to end: long work looks at it and gives up. */
+/* True once the helpers are to end: long work checks it and gives up. */
 const atomic_bool *hky_helpers_are_ending(const struct hky_helpers *h);
-/* Waits for what runs. What had not begun never runs: its owner frees it. NULL is fine. */
+/* Waits for running work. Work that has not begun never runs, and its owner frees it. NULL is fine. */
 void hky_helpers_free(struct hky_helpers **h);
 
 #endif

@@ -11,7 +11,7 @@ static void begin_value(struct hky_json *j, const char *key)
     uint32_t level = 1u << j->depth;
 
     HKY_ASSERT(((j->is_object & level) != 0) == (key != NULL || j->has_key)); /* members have names, items have none */
-    HKY_ASSERT(j->depth > 0 || (j->has_item & level) == 0);                   /* there is one outermost value */
+    HKY_ASSERT(j->depth > 0 || (j->has_item & level) == 0);                   /* there is only one outermost value */
     if (j->has_key) {
         j->has_key = false;
         return;
@@ -110,7 +110,7 @@ void hky_json_real(struct hky_json *j, const char *key, double value, unsigned d
     if (isfinite(value))
         hky_buf_printf(j->out, "%.*f", (int)decimals, value);
     else
-        hky_buf_add_z(j->out, "null"); /* JSON has no word for it */
+        hky_buf_add_z(j->out, "null"); /* JSON cannot express it */
 }
 
 void hky_json_bool(struct hky_json *j, const char *key, bool value)

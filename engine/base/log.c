@@ -78,7 +78,7 @@ struct line {
     char p[LINE_MOST];
 };
 
-/* False: no room; two octets always stay for a quote and the line's end. */
+/* False: there is no room. Two octets are always left for a quote and the end of the line. */
 static bool add(struct line *l, const char *p, size_t n)
 {
     if (n > sizeof l->p - 2 - l->n)
@@ -88,7 +88,7 @@ static bool add(struct line *l, const char *p, size_t n)
     return true;
 }
 
-/* One character of a value as it stands in quotes: how many octets of `p` were taken. */
+/* Writes one character of a value as it appears within quotes. Returns how many octets of `p` it was. */
 static size_t escape(const char *p, size_t n, char out[8], size_t *n_out)
 {
     unsigned char c = (unsigned char)p[0];
@@ -220,7 +220,7 @@ static const char *put_conversion(struct value *v, const char *at, va_list *ap)
         put(v, "%", 1);
         break;
     default:
-        HKY_ASSERT(*at != '\0' && strchr("diuxX", *at) != NULL); /* one that this writer does not know */
+        HKY_ASSERT(*at != '\0' && strchr("diuxX", *at) != NULL); /* a conversion that this writer does not know */
         put_number(v, spec, n_spec, *at, n_long, ap);
     }
     return at + 1;

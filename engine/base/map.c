@@ -16,7 +16,7 @@ void hky_map_init(struct hky_map *m)
 
 void hky_map_init_outside(struct hky_map *m)
 {
-    static atomic_ullong seed; /* one for the process: asking the kernel for each lane's maps takes long */
+    static atomic_ullong seed; /* one for the process, because asking the kernel for each map takes long */
     unsigned long long was = 0, fresh;
 
     if (atomic_load(&seed) == 0) {

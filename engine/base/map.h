@@ -20,9 +20,8 @@ struct hky_map {
 };
 
 void hky_map_init(struct hky_map *m);
-void hky_map_init_outside(
-    struct hky_map *m);               /* keys chosen by others: which of them share a slot is not known to them */
-void hky_map_fini(struct hky_map *m); /* keys are freed, values are not */
+void hky_map_init_outside(struct hky_map *m); /* for untrusted keys: the hash has a random seed */
+void hky_map_fini(struct hky_map *m);         /* keys are freed, values are not */
 void *hky_map_get(const struct hky_map *m, struct hky_str key);
 void *hky_map_put(struct hky_map *m, struct hky_str key, void *value); /* value not NULL; returns the one replaced */
 void *hky_map_remove(struct hky_map *m, struct hky_str key);
@@ -41,7 +40,7 @@ struct hky_idmap {
 };
 void hky_idmap_init(struct hky_idmap *m);
 void hky_idmap_fini(struct hky_idmap *m);
-void hky_idmap_reserve(struct hky_idmap *m, size_t n); /* no growing before it holds n */
+void hky_idmap_reserve(struct hky_idmap *m, size_t n); /* it does not grow before it holds n */
 void *hky_idmap_get(const struct hky_idmap *m, uint64_t key);
 void *hky_idmap_put(struct hky_idmap *m, uint64_t key, void *value);
 void *hky_idmap_remove(struct hky_idmap *m, uint64_t key);

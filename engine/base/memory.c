@@ -11,14 +11,15 @@
 
 #define MIB            ((size_t)1 << 20)
 #define KEPT           (32 * MIB)
-#define HUGE_FROM      (4 * MIB) /* below that the edges are most of it */
+#define HUGE_FROM      (4 * MIB) /* below that, most of it would be partial pages */
 #define GROWS_BY       MIB
 #define MAPPED_FROM    (2 * MIB) /* larger than any body in memory and its reader's buffer */
 #define EXPECTED_BLOCK (MIB / 2)
 
 void hky_memory_settle(void)
 {
-    /* All three: setting one alone would fix the others at values that map each large body anew (mallopt(3)). */
+    /* All three are set: setting only one would fix the others at values with which each large body is mapped
+     * separately (mallopt(3)). */
     (void)mallopt(M_TRIM_THRESHOLD, KEPT);
     (void)mallopt(M_TOP_PAD, GROWS_BY);
     (void)mallopt(M_MMAP_THRESHOLD, MAPPED_FROM);

@@ -13,11 +13,11 @@
  * before there are threads. */
 void hky_memory_settle(void);
 
-/* Gives back what heaps keep: after a long queue. Slow while much is in use. */
+/* Gives memory that heaps keep back to the system, after a long queue. It is slow while much is in use. */
 void hky_memory_trim(void);
 
-/* All of p[0..n) will be written soon: its pages are had in one call, huge ones where it is large. A hint; contents
- * stay. */
+/* All of p[0..n) will be written soon: its pages are fetched in one call, huge ones where it is large. This is a hint;
+ * the contents do not change. */
 void hky_memory_ready(void *p, size_t n);
 
 /* `n` octets of small blocks will be allocated soon on this thread: the same for them; at most 8 MiB at a time. */

@@ -37,7 +37,7 @@ static inline void hky_nearest_look(struct hky_nearest_name *near, const char *n
 
     near->is_known = near->is_known || hky_str_eq(hky_str_z(name), near->wanted);
     if (near->name == NULL && distance >= near->distance && hky_nearest_is_part(near->wanted, hky_str_z(name)))
-        distance = near->distance - 1; /* any that is misspelt only a little is nearer */
+        distance = near->distance - 1; /* a name that is misspelt only a little is nearer than any of these */
     if (distance < near->distance ||
         (distance == near->distance && near->name != NULL && strcmp(name, near->name) < 0)) {
         near->distance = distance;

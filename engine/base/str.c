@@ -127,7 +127,7 @@ char *hky_str_dup(struct hky_str s)
     return z;
 }
 
-/* Two neighbours in the wrong order are one mistake. */
+/* Two neighbouring letters in the wrong order count as one mistake. */
 unsigned hky_str_distance(struct hky_str a, struct hky_str b)
 {
     unsigned rows[3][65], *before = rows[0], *above = rows[1], *row = rows[2];

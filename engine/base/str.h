@@ -56,8 +56,8 @@ bool hky_str_glob(struct hky_str pattern, struct hky_str s);
 /* Unsigned decimal, the whole of `s`; false when empty, not digits, or above `max`. */
 bool hky_str_u64(struct hky_str s, uint64_t max, uint64_t *out);
 
-/* Numbers as text: the digits go to `to`, without a NUL; given back is where they end. What is written for every
- * message is written with these: printf takes twenty times as long. */
+/* Numbers as text: the digits are written to `to`, without a NUL; returns the end of them. They are for what is written
+ * for every message, because printf takes twenty times as long. */
 #define HKY_DECIMAL_MAX 20 /* octets */
 char *hky_decimal(char *to, uint64_t v);
 char *hky_decimal_padded(char *to, uint64_t v, unsigned n); /* the last n digits, zeros in front */
@@ -81,7 +81,7 @@ static inline char hky_lower(char c)
 bool hky_utf8_is_valid(struct hky_str s);
 /* Length of the well-formed UTF-8 sequence at `p` (2..4; its first octet is above 0x7f) with its code point, or 0. */
 size_t hky_utf8_sequence(const char *p, size_t n, uint32_t *cp);
-/* Would a terminal or a reader be misled by it: C1, line separators, direction marks? */
+/* Could it mislead a terminal or a reader: C1, line separators, direction marks? */
 bool hky_utf8_is_misleading(uint32_t cp);
 
 /* Without the byte order mark that some editors put before UTF-8. */

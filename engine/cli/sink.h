@@ -42,7 +42,8 @@ struct hky_sink {
     int64_t latency_ms;
     const char *store;
     FILE *index;
-    bool offers_auth, is_quiet, is_json, is_unable; /* what was asked for is no mistake, but cannot be had */
+    bool offers_auth, is_quiet, is_json,
+        is_unable; /* is_unable: the options are right, but the system refuses what they ask for */
     uint64_t max, n_messages, n_settled, n_recipients, n_faults, n_connections;
     TAILQ_HEAD(, hky_sink_session) sessions;
 };
@@ -50,7 +51,7 @@ struct hky_sink {
 void hky_sink_session_start(struct hky_sink_listener *l, int fd);
 void hky_sink_sessions_close(struct hky_sink *sink);
 
-/* "PATTERN STAGE [SHARE%] REPLY"; false: printed what is wrong. */
+/* Adds a rule "PATTERN STAGE [SHARE%] REPLY". False: it is wrong, and the reason was printed. */
 bool hky_sink_rule_add(struct hky_sink *sink, const char *text);
 void hky_sink_rules_free(struct hky_sink *sink);
 /* The reply of the first rule that fits, or NULL. `address` "" where no recipient is known yet: only * and :PORT fit.

@@ -34,7 +34,7 @@ struct hky_sink_session {
     const char *late_reply;
 };
 
-/* A message has its answer, or nobody waits for it any more. */
+/* A message was answered, or its client is gone. */
 static void settled(struct hky_sink *sink)
 {
     if (sink->max > 0 && ++sink->n_settled >= sink->max)
@@ -75,7 +75,7 @@ static void reset(struct hky_sink_session *s)
     hky_buf_clear(&s->body);
 }
 
-/* The fault for this stage, if a rule has one: true when it was given (or the session is gone: *is_gone). */
+/* Gives the fault that a rule names for this stage. True: one was given; *is_gone: the session was closed by it. */
 static bool give_fault(struct hky_sink_session *s, enum hky_stage stage, struct hky_str address, bool *is_gone)
 {
     const char *reply = hky_sink_fault(s->listener->sink, s->listener->port, stage, address);

@@ -11,7 +11,7 @@ struct hky_acceptor {
     struct hky_loop *loop;
     struct hky_acceptor_ops ops;
     void *ctx;
-    int fd, spare_fd;        /* spare_fd: given up for a moment so that a client can be told, -1 when there was none */
+    int fd, spare_fd; /* spare_fd is closed for a moment so that a client can be told; -1 when none could be opened */
     struct hky_watch *watch; /* NULL: it rests */
     struct hky_timer rest;
     int64_t told_at_ms; /* 0: never */
@@ -64,14 +64,14 @@ static void refuse_one(struct hky_acceptor *a, int sys)
     a->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
 }
 
-/* True: the next connection may be there all the same. */
+/* True: another connection may be waiting all the same. */
 static bool goes_on_after(struct hky_acceptor *a, int sys)
 {
     switch (sys) {
     case EAGAIN:
         return false;
     case EINTR:
-    case ECONNABORTED: /* the client gave up; and, as accept(2) has it, what the network did to it */
+    case ECONNABORTED: /* the client gave up, or, as accept(2) says, the network failed */
     case EPROTO:
     case ENOPROTOOPT:
     case ENETDOWN:

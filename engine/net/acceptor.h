@@ -19,14 +19,14 @@ struct hky_acceptor;
 struct hky_acceptor_ops {
     /* A connection, non-blocking; the descriptor is the callee's. */
     void (*taken)(void *ctx, int fd, const struct sockaddr_storage *from);
-    /* No descriptor is left. The acceptor keeps one for this: `fd` is a connection to be refused at once, it is closed
-     * behind this; -1: not even that. `sys` is the errno. `is_first`: of HKY_ACCEPTOR_TELL_MS; for the log. NULL: the
-     * connection is closed without a word. */
+    /* No descriptor is left. The acceptor keeps one for this: `fd` is a connection to be refused at once, and is closed
+     * afterwards; -1 when not even that was possible. `sys` is the errno. `is_first`: nothing was reported within
+     * HKY_ACCEPTOR_TELL_MS, so that the log may have a line. NULL: the connection is closed without a word. */
     void (*refused)(void *ctx, int fd, int sys, bool is_first);
     int (*accept)(int fd, struct sockaddr *from, socklen_t *n, int flags); /* NULL: accept4; tests have another */
 };
 
-/* Begins at once. `fd` listens and is non-blocking; it stays the caller's and is open until hky_acceptor_free. */
+/* Begins at once. `fd` listens and is non-blocking; the caller keeps it open until hky_acceptor_free. */
 struct hky_acceptor *hky_acceptor_new(struct hky_loop *loop, int fd, const struct hky_acceptor_ops *ops, void *ctx);
 void hky_acceptor_free(struct hky_acceptor **a); /* NULL is fine; never from inside a callback */
 

@@ -13,7 +13,7 @@
 enum { LOOK_EVERY_MS = 1000, DNS_PORT = 53 };
 enum { SOCKETS_MAX = 64, CACHE_MAX = 8192, CLASS_IN = 1, TYPE_CNAME = 5, TYPE_MX = 15, ALIASES_MAX = 8 };
 
-/* An asker, from the question to the call. */
+/* Somebody who waits for an answer, from the question until the callback. */
 struct waiter {
     struct waiter *next;
     struct hky_dns_query *q;     /* NULL: cancelled */
@@ -36,26 +36,27 @@ struct question {
 struct dns_socket {
     struct hky_dns *dns;
     ares_socket_t fd;
-    struct hky_watch *watch; /* NULL: a free place */
+    struct hky_watch *watch; /* NULL: this entry is free */
 };
 
 struct hky_dns {
     struct hky_loop *loop;
     ares_channel channel;
-    ares_channel old;             /* NULL, or with the servers before the last change, until its questions are over */
+    ares_channel
+        old; /* NULL, or the channel with the servers before the last change, until its questions are answered */
     struct hky_dns_params params; /* `resolver` is not kept */
-    bool has_file;                /* that names the servers; false: they were given */
+    bool has_file;                /* the servers are those of the file; false: they were given */
     struct stat seen;             /* of the file, when it was read */
     int64_t look_at_ms;
     struct hky_timer timer;
     struct dns_socket sockets[SOCKETS_MAX];
     struct hky_map cache, pending; /* struct hky_dns_entry, struct question */
     struct waiter *ready, *ready_last;
-    struct hky_task task; /* tells the ready ones */
+    struct hky_task task; /* runs the callbacks of those that are ready */
     bool is_queued, is_closed;
 };
 
-/* After every call into c-ares: when does it want to be called if nothing comes? */
+/* Called after every call into c-ares: when does c-ares want to be called again if no answer arrives? */
 static void set_timer(struct hky_dns *dns)
 {
     struct timeval room, room_old, *next;
@@ -111,7 +112,7 @@ static void on_socket(void *ctx, ares_socket_t fd, int is_readable, int is_writa
             s = &dns->sockets[i];
     }
     if (s == NULL)
-        return; /* more servers than places: their questions time out and the next server is asked */
+        return; /* there are more servers than entries: the question times out and the next server is asked */
     hky_watch_free(&s->watch);
     *s = (struct dns_socket){.dns = dns, .fd = fd};
     if (bits != 0)
@@ -157,7 +158,7 @@ static void on_task(struct hky_task *task)
         dns_destroy(dns);
         return;
     }
-    dns->is_queued = true; /* so that hky_dns_free inside a callback leaves the memory to us */
+    dns->is_queued = true; /* so that hky_dns_free, called inside a callback, leaves the memory to this function */
     for (struct waiter *w; !dns->is_closed && (w = dns->ready) != NULL;) {
         dns->ready = w->next;
         if (w->q != NULL)
@@ -275,9 +276,10 @@ static void on_mx_reply(void *arg, int status, int timeouts, unsigned char *repl
 
 static void ask_addrinfo(struct question *question, int family);
 
-/* Asked for both, c-ares says that there is nothing when only the family whose answer came last has nothing, and
- * forgets that the other one could not be found out. So what ends a recipient for good is asked again, one family at a
- * time. Returns the one to ask now, AF_UNSPEC: it is certain. A name that does not exist has none of either. */
+/* When c-ares is asked for both families, it says that there is no address as soon as the family whose answer came last
+ * has none, and forgets that the other question failed. An answer that would fail a recipient for good is therefore
+ * confirmed, one family at a time. Returns the family to ask now; AF_UNSPEC: the answer is certain. A name that does
+ * not exist has no address of either family. */
 static int family_to_confirm(const struct question *question, enum hky_dns_status status)
 {
     if (question->family == AF_UNSPEC && (status == HKY_DNS_NO_NAME || status == HKY_DNS_NO_DATA))
@@ -344,7 +346,7 @@ static bool is_same(const struct stat *a, const struct stat *b)
            a->st_mtim.tv_sec == b->st_mtim.tv_sec && a->st_mtim.tv_nsec == b->st_mtim.tv_nsec;
 }
 
-/* Goes over to the servers that the file names now; questions under way stay with those they were asked of. */
+/* Changes to the servers that the file names now; questions that were asked before stay with the old ones. */
 static void follow_file(struct hky_dns *dns)
 {
     struct hky_error e;
@@ -357,7 +359,7 @@ static void follow_file(struct hky_dns *dns)
     dns->look_at_ms = at + dns->params.look_at_file_ms;
     if (stat(dns->params.file, &now) != 0 || now.st_size == 0 || is_same(&now, &dns->seen) ||
         channel_open(dns, &channel, &e) != HKY_OK)
-        return; /* it is just being written: the next time */
+        return; /* somebody is writing it; it is read the next time */
     dns->seen = now;
     dns->old = dns->channel;
     dns->channel = channel;
@@ -377,7 +379,7 @@ static struct hky_dns *dns_alloc(struct hky_loop *loop, const struct hky_dns_par
     hky_timer_init(&dns->timer, loop, on_timer);
     dns->look_at_ms = hky_loop_now_ms(loop) + p->look_at_file_ms;
     if (dns->has_file)
-        (void)stat(p->file, &dns->seen); /* none: this machine asks itself, until there is one */
+        (void)stat(p->file, &dns->seen); /* without a file c-ares asks a server on this machine, until there is one */
     return dns;
 }
 
@@ -421,7 +423,7 @@ void hky_dns_free(struct hky_dns **at)
         return;
     *at = NULL;
     dns->is_closed = true;
-    ares_destroy(dns->channel); /* ends every question; askers are dropped without a call */
+    ares_destroy(dns->channel); /* ends every question; nobody is called */
     if (dns->old != NULL)
         ares_destroy(dns->old);
     hky_timer_cancel(&dns->timer);
@@ -452,7 +454,8 @@ static void answer_at_once(struct hky_dns *dns, struct hky_dns_query *q, struct 
     hky_dns_entry_unref(&entry);
 }
 
-/* From the cache, with those who asked the same, or newly; NULL when nothing new has to be asked. */
+/* Answers from the cache, or joins those who asked the same, or makes a new question; NULL when no new question is
+ * needed. */
 static struct question *ask(struct hky_dns *dns, struct hky_dns_query *q, char kind, const char *name)
 {
     char key[256];

@@ -21,7 +21,7 @@ enum hky_dns_status {
     HKY_DNS_NO_NAME, /* NXDOMAIN */
     HKY_DNS_NO_DATA, /* the name exists, the type does not */
     HKY_DNS_NULL_MX, /* RFC 7505 */
-    HKY_DNS_FAILED,  /* SERVFAIL, time-out, refused: may pass */
+    HKY_DNS_FAILED,  /* SERVFAIL, time-out or refused: a later question may be answered */
 };
 #define HKY_DNS_MX_MAX   20
 #define HKY_DNS_ADDR_MAX 16
@@ -34,8 +34,8 @@ struct hky_dns_mx_answer {
     enum hky_dns_status status;
     bool is_implicit; /* no MX record: the domain itself (RFC 5321 5.1) */
     unsigned n;
-    struct hky_dns_mx mx[HKY_DNS_MX_MAX]; /* by preference, equal ones shuffled at each answer */
-    uint32_t ttl_sec;                     /* of the records, at most an hour; of a failure, as long as it is kept */
+    struct hky_dns_mx mx[HKY_DNS_MX_MAX]; /* sorted by preference; equal ones are shuffled for each answer */
+    uint32_t ttl_sec;                     /* of the records, at most an hour; for a failure, how long it is kept */
     char text[120];                       /* for people when not OK */
 };
 struct hky_dns_addr_answer {
@@ -48,11 +48,12 @@ struct hky_dns_addr_answer {
     char text[120];
 };
 
-/* A question. Embedded by the asker; hky_dns_cancel before its memory goes. `done` comes asynchronously, once. */
+/* A question, embedded by the asker, who calls hky_dns_cancel before freeing it. The callback comes once,
+ * asynchronously. */
 struct hky_dns_query {
     void (*on_mx)(struct hky_dns_query *q, const struct hky_dns_mx_answer *a);
     void (*on_addr)(struct hky_dns_query *q, const struct hky_dns_addr_answer *a);
-    void *priv; /* dns's; NULL when not pending */
+    void *priv; /* owned by dns; NULL when no answer is awaited */
 };
 void hky_dns_ask_mx(struct hky_dns *dns, struct hky_dns_query *q, struct hky_str domain);
 /* Names from /etc/hosts and address literals ("127.0.0.1", "::1") answer too. */

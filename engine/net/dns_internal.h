@@ -9,7 +9,8 @@
 enum { HKY_DNS_TTL_MAX_SEC = 3600, HKY_DNS_TTL_FAILED_SEC = 30 };
 enum { HKY_DNS_TRY_MS = 1000, HKY_DNS_TRIES = 3 }; /* each try waits twice as long as the one before */
 
-/* One answer, as large as it needs to be; counted, because waiting askers hold it while the cache may drop it. */
+/* One answer, as large as it needs to be. References are counted, because askers hold it while the cache may drop it.
+ */
 struct hky_dns_entry {
     unsigned refs;
     int64_t until_ms; /* of the loop's clock */
@@ -28,12 +29,12 @@ struct hky_dns_entry {
 struct hky_dns_entry *hky_dns_entry_failed(enum hky_dns_status status, const char *text);
 void hky_dns_entry_unref(struct hky_dns_entry **e);
 
-/* What hky_dns_new decides for the engine; tests have other files and less patience. */
+/* The values that hky_dns_new chooses for the engine; tests use other files and shorter times. */
 struct hky_dns_params {
     const char *resolver;    /* "addr:port" of one server; NULL: those of `file` */
-    const char *file;        /* borrowed for the life of the dns */
+    const char *file;        /* borrowed until hky_dns_free */
     uint16_t port;           /* of the servers that the file names */
-    int try_ms, tries;       /* for the first answer of a server, and how often the servers are asked */
+    int try_ms, tries;       /* how long the first try waits, and how often each server is asked */
     int64_t look_at_file_ms; /* how often the file is looked at, at most */
 };
 enum hky_err hky_dns_new_with(struct hky_loop *loop, const struct hky_dns_params *p, struct hky_dns **out,

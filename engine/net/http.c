@@ -31,7 +31,7 @@ struct hky_http {
     CURLM *multi;
     struct hky_timer timer;
     struct request *running, *ready, *ready_last;
-    struct hky_task task; /* tells the ready ones */
+    struct hky_task task; /* runs the callbacks of those that are ready */
     bool is_queued, is_closed;
 };
 
@@ -135,7 +135,7 @@ static void collect(struct hky_http *http)
     for (CURLMsg *m; (m = curl_multi_info_read(http->multi, &left)) != NULL;) {
         if (m->msg != CURLMSG_DONE)
             continue;
-        CURLcode code = m->data.result; /* the message goes with the handle */
+        CURLcode code = m->data.result; /* the message is freed with the handle */
         char *r = NULL;
         curl_easy_getinfo(m->easy_handle, CURLINFO_PRIVATE, &r);
         finish((struct request *)(void *)r, code);
@@ -164,7 +164,7 @@ static int on_timeout_wish(CURLM *multi, long after_ms, void *ctx)
 static void on_ready(void *ctx, int bits)
 {
     struct http_socket *s = ctx;
-    struct hky_http *http = s->http; /* `s` may go in the call */
+    struct hky_http *http = s->http; /* `s` may be freed in the call */
     int running, what = (bits & HKY_READABLE ? CURL_CSELECT_IN : 0) | (bits & HKY_WRITABLE ? CURL_CSELECT_OUT : 0);
     curl_multi_socket_action(http->multi, s->fd, what, &running);
     collect(http);
@@ -243,7 +243,7 @@ void hky_http_free(struct hky_http **at)
         free(http);
 }
 
-/* Nothing of ours may end a header line and begin another. */
+/* No value may end a header line and begin another one. */
 static bool is_one_line(const char *z)
 {
     for (; *z != 0; z++)

@@ -9,7 +9,7 @@
 
 struct hky_http;
 enum hky_err hky_http_new(struct hky_loop *loop, struct hky_http **out, struct hky_error *e);
-void hky_http_free(struct hky_http **http); /* running requests end without a call */
+void hky_http_free(struct hky_http **http); /* running requests end without a callback */
 
 struct hky_http_answer {
     enum hky_err err;    /* HKY_OK: there is a status; else error text in `text` */

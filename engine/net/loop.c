@@ -74,7 +74,7 @@ static void list_run(struct task_list *l)
     struct hky_task *task = l->first;
     *l = (struct task_list){0};
     while (task != NULL) {
-        struct hky_task *next = task->next; /* the task's memory may go, or it may queue itself again */
+        struct hky_task *next = task->next; /* the task may free its memory, or queue itself again */
         task->run(task);
         task = next;
     }
@@ -163,7 +163,7 @@ void hky_loop_free(struct hky_loop **at)
     free(loop);
 }
 
-/* Due timers at most as many as there were: one that sets itself to "now" waits for the next turn. */
+/* Fires at most as many timers as were set before: a timer that sets itself to "now" waits for the next turn. */
 static void timers_run(struct hky_loop *loop)
 {
     struct hky_heap_node *node;
@@ -171,7 +171,7 @@ static void timers_run(struct hky_loop *loop)
         if (node->at > loop->now_ms)
             return;
         struct hky_timer *t = HKY_CONTAINER(node, struct hky_timer, node);
-        if (t->due_ms > loop->now_ms) { /* was moved later since */
+        if (t->due_ms > loop->now_ms) { /* was moved to a later time meanwhile */
             hky_heap_set(&loop->timers, node, t->due_ms);
             continue;
         }
@@ -182,7 +182,8 @@ static void timers_run(struct hky_loop *loop)
 
 static void alarm_set(struct hky_loop *loop, int64_t at, int64_t now)
 {
-    if (at >= loop->alarm_at) /* it fires in time, perhaps too early: costs one empty turn, not one call a set */
+    if (at >= loop->alarm_at) /* it fires in time, perhaps too early: that costs one empty turn instead of one system
+                                 call for each set */
         return;
     int64_t wait_ms = at - now;
     if (wait_ms > ALARM_MAX_MS)
@@ -192,7 +193,7 @@ static void alarm_set(struct hky_loop *loop, int64_t at, int64_t now)
     loop->alarm_at = at;
 }
 
-/* Milliseconds to wait at most: -1 for ever. */
+/* The most milliseconds to wait; -1: for ever. */
 static int64_t wait_limit(struct hky_loop *loop, int64_t max_ms, int64_t now)
 {
     struct hky_heap_node *node = hky_heap_first(&loop->timers);
@@ -274,7 +275,7 @@ void hky_loop_stop(struct hky_loop *loop)
 {
     pthread_mutex_lock(&loop->lock);
     loop->is_stopping = true;
-    loop_wake(loop); /* under the lock: the loop may be freed as soon as its thread can see the stop */
+    loop_wake(loop); /* under the lock, because the loop may be freed as soon as its thread sees the stop */
     pthread_mutex_unlock(&loop->lock);
 }
 
@@ -297,7 +298,7 @@ void hky_loop_post(struct hky_loop *loop, struct hky_task *task)
     list_push(&loop->posted, task);
     pthread_mutex_unlock(&loop->lock);
     if (is_first)
-        loop_wake(loop); /* not under the lock: whom it wakes wants that first of all */
+        loop_wake(loop); /* not under the lock, which the woken thread takes first */
     atomic_fetch_sub(&loop->n_posting, 1);
 }
 

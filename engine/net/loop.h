@@ -31,32 +31,34 @@ struct hky_task {
 };
 void hky_loop_post(struct hky_loop *loop,
                    struct hky_task *task); /* any thread, first in first out, one eventfd wake for many */
-void hky_loop_defer(struct hky_loop *loop,
-                    struct hky_task *task); /* own thread: at the end of this turn, before waiting again */
+void hky_loop_defer(
+    struct hky_loop *loop,
+    struct hky_task *task); /* on the loop's own thread: it runs at the end of this turn, before the loop waits again */
 
-/* Timers of the loop's own clock. Init once; set moves it; at most one pending. A timer may be set and cancelled very
- * often (it costs no system call). fini before its memory goes. */
+/* Timers of the loop's own clock. Initialise once; setting again moves it. A timer may be set and cancelled very often,
+ * because that costs no system call. Cancel it before its memory is freed. */
 struct hky_timer {
     void (*fire)(struct hky_timer *timer);
     struct hky_loop *loop;
     int64_t due_ms;            /* 0 = not set */
-    struct hky_heap_node node; /* the loop's; its time may lie before due_ms: a timer that only moves later stays */
+    struct hky_heap_node node; /* used by the loop; its time may be before due_ms, because a timer that only moves to
+                                  later times stays where it is */
 };
 void hky_timer_init(struct hky_timer *t, struct hky_loop *loop, void (*fire)(struct hky_timer *));
 void hky_timer_set(struct hky_timer *t, int64_t after_ms);
 void hky_timer_cancel(struct hky_timer *t);
 bool hky_timer_is_set(const struct hky_timer *t);
 
-/* A descriptor watched for life (edge-triggered, read and write), or level-triggered for listeners. HANGUP: the end of
- * what the peer sends is there. A reset is only READABLE and WRITABLE, like octets, and may share one edge with the
- * last of them: who stops at a short read must look again before long. */
+/* A descriptor that is watched until it is closed (edge-triggered, read and write), or level-triggered for listeners.
+ * HANGUP: the peer has sent its last octet. A reset is reported as READABLE and WRITABLE, like octets, and may share
+ * one edge with the last octets: a reader that stops at a short read must read again before long. */
 struct hky_watch;
 enum { HKY_READABLE = 1, HKY_WRITABLE = 2, HKY_HANGUP = 4 /* edge only: the peer closed its side */ };
-/* fire(ctx, bits). Level: `bits` says what to watch for. The descriptor stays the caller's. */
+/* Calls fire(ctx, bits). Level-triggered: `bits` says what to watch for. The caller keeps the descriptor. */
 struct hky_watch *hky_watch_new_edge(struct hky_loop *loop, int fd, void (*fire)(void *ctx, int bits), void *ctx);
 struct hky_watch *hky_watch_new_level(struct hky_loop *loop, int fd, int bits, void (*fire)(void *ctx, int bits),
                                       void *ctx);
-void hky_watch_free(struct hky_watch **w); /* no call after this */
+void hky_watch_free(struct hky_watch **w); /* fire is not called after this */
 
 /* Signals (one loop only, usually aux). */
 void hky_loop_on_signal(struct hky_loop *loop, int signo, void (*fire)(void *ctx, int signo), void *ctx);

@@ -1,6 +1,4 @@
-/*
- * loop_internal -- what streams borrow from their loop: shared buffers and a place in the next turn. net/ only.
- */
+/* loop_internal -- what streams borrow from their loop: shared buffers and a call in the next turn. net/ only. */
 #ifndef HKY_NET_LOOP_INTERNAL_H
 #define HKY_NET_LOOP_INTERNAL_H
 
@@ -17,7 +15,7 @@ char *hky_loop_staging(struct hky_loop *loop);
 /* HKY_CHUNK_OCTETS of memory, recycled through the loop. */
 void *hky_loop_chunk_get(struct hky_loop *loop);
 void hky_loop_chunk_put(struct hky_loop *loop, void *chunk);
-/* Run in the next turn, after others had their chance; hky_loop_free runs it, too. */
+/* Runs the task in the next turn, after the others; hky_loop_free runs it, too. */
 void hky_loop_defer_next(struct hky_loop *loop, struct hky_task *task);
 
 #endif

@@ -18,7 +18,7 @@ void hky_outq_init(struct hky_outq *q, struct hky_loop *loop)
     q->segs = q->few;
 }
 
-/* It may have held a login: nothing of that is left behind in memory that waits for other uses. */
+/* The chunk may have held a password, so it is cleared before it is kept for other uses. */
 static void chunk_unref(struct hky_outq *q, struct hky_chunk *c)
 {
     if (--c->refs > 0)

@@ -1,6 +1,4 @@
-/*
- * outq -- octets on their way out, in order: small writes side by side in chunks, bodies by reference. net/ only.
- */
+/* outq -- octets to be sent, in order: small writes are copied into chunks, bodies are kept by reference. net/ only. */
 #ifndef HKY_NET_OUTQ_H
 #define HKY_NET_OUTQ_H
 
@@ -33,6 +31,6 @@ void hky_outq_add_ref(struct hky_outq *q, const void *p, size_t n, void (*releas
 unsigned hky_outq_iov(const struct hky_outq *q, struct iovec *iov, unsigned n_max, size_t max);
 /* The first octets in one piece: in place when the first segment has `max`, else copied into `buf` (of `max`). */
 const char *hky_outq_front(const struct hky_outq *q, char *buf, size_t max, size_t *n);
-void hky_outq_drop(struct hky_outq *q, size_t n); /* they are in the kernel */
+void hky_outq_drop(struct hky_outq *q, size_t n); /* the kernel has taken them */
 
 #endif

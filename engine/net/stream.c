@@ -51,7 +51,7 @@ static void shake_hands(struct hky_stream *s)
     s->is_failing = true;
 }
 
-/* Everything the stream can do now, in the order its owner should hear of it. */
+/* Does everything that is possible now, in the order in which the owner should be told. */
 static void advance(struct hky_stream *s)
 {
     if (s->is_connecting && s->is_writable)
@@ -84,7 +84,7 @@ static void step(struct hky_stream *s)
     if (s->is_closed)
         return;
     if (s->is_over)
-        hky_stream_flush(s); /* the last word, if there may be one */
+        hky_stream_flush(s); /* sends the last line, if one is allowed */
     else
         advance(s);
     if (!s->is_closed && s->is_failing && !s->is_over) {
@@ -99,7 +99,7 @@ static void step(struct hky_stream *s)
 static void stream_free(struct hky_stream *s)
 {
     if (s->is_end_queued || s->is_next_queued)
-        return; /* whichever runs last frees */
+        return; /* the one that runs last frees the memory */
     hky_tls_link_free(&s->link);
     free(s->kept);
     free(s);
@@ -174,7 +174,8 @@ static struct hky_stream *stream_alloc(const struct hky_stream_params *params, i
 static void no_delay(int fd)
 {
     int on = 1;
-    (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on); /* fails on other sockets, which is fine */
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on,
+                     sizeof on); /* this fails on sockets that are not TCP, which does not matter */
 }
 
 struct hky_stream *hky_stream_new(const struct hky_stream_params *params, int fd)
@@ -234,7 +235,7 @@ void hky_stream_set_ops(struct hky_stream *s, const struct hky_stream_ops *ops, 
 {
     s->ops = ops;
     s->ctx = ctx;
-    s->offer_kept = true; /* what the old owner left, perhaps only when its on_data has returned */
+    s->offer_kept = true; /* offers what the old owner left, if necessary after its on_data has returned */
     hky_stream_at_end(s);
 }
 
@@ -356,7 +357,8 @@ void hky_stream_close(struct hky_stream **at)
     hky_timer_cancel(&s->doubt);
     hky_watch_free(&s->watch);
     if (s->fd >= 0) {
-        /* Octets never read would make the kernel send a reset, which can destroy the last reply on its way. */
+        /* Octets that were never read would make the kernel send a reset, which can destroy the last reply before the
+         * peer reads it. */
         if (s->is_readable)
             (void)recv(s->fd, NULL, DRAIN_AT_CLOSE, MSG_TRUNC | MSG_DONTWAIT);
         close(s->fd);
