@@ -14,7 +14,7 @@ enum hky_err hky_deliver_new(const struct hky_deliver_params *p, struct hky_deli
     d->servers = p->servers != NULL ? p->servers : d->own_servers;
     hky_map_init_outside(&d->pools);
     hky_map_init(&d->resolvers);
-    TAILQ_INIT(&d->unplaced);
+    TAILQ_INIT(&d->unassigned);
     *out = d;
     return HKY_OK;
 }
@@ -27,12 +27,12 @@ static struct hky_lane_slot *slot_of(struct hky_deliver *d, struct hky_lane *lan
         slot->deliver = d;
         slot->lane = lane;
         lane->deliver = slot;
-        TAILQ_INSERT_TAIL(&d->unplaced, slot, link);
+        TAILQ_INSERT_TAIL(&d->unassigned, slot, link);
     }
     return slot;
 }
 
-static void place_relay(struct hky_lane_slot *slot)
+static void assign_relay(struct hky_lane_slot *slot)
 {
     struct hky_lane *lane = slot->lane;
     if (slot->pool == NULL || slot->policy != lane->policy) {
@@ -54,16 +54,16 @@ void hky_deliver_wake(struct hky_deliver *d, struct hky_lane *lane)
         return;
     struct hky_lane_slot *slot = slot_of(d, lane);
     if (lane->relay->is_mx)
-        hky_mx_place(slot);
+        hky_deliver_assign_own(slot);
     else
-        place_relay(slot);
+        assign_relay(slot);
 }
 
 static void slot_free(struct hky_lane_slot *slot)
 {
     hky_dns_cancel(&slot->query);
     hky_pool_detach(slot);
-    TAILQ_REMOVE(&slot->deliver->unplaced, slot, link);
+    TAILQ_REMOVE(&slot->deliver->unassigned, slot, link);
     slot->lane->deliver = NULL;
     free(slot);
 }
@@ -97,7 +97,7 @@ void hky_deliver_free(struct hky_deliver **dp)
         hky_pool_free(entry->value);
     hky_map_fini(&d->pools);
     struct hky_lane_slot *slot;
-    while ((slot = TAILQ_FIRST(&d->unplaced)) != NULL)
+    while ((slot = TAILQ_FIRST(&d->unassigned)) != NULL)
         slot_free(slot);
     at = 0;
     while ((entry = hky_map_next(&d->resolvers, &at)) != NULL) {

@@ -8,7 +8,7 @@
 #define FRESH_MS      (5 * 60 * 1000) /* asked again when older; the resolver caches by TTL */
 #define FAILED_A_TURN 100             /* jobs of a lane that leads nowhere */
 
-static void place(struct hky_lane_slot *slot, const struct hky_dns_mx *hosts, unsigned n)
+static void assign(struct hky_lane_slot *slot, const struct hky_dns_mx *hosts, unsigned n)
 {
     struct hky_pool *pool = hky_pool_get(slot->deliver, slot->lane, hosts, n);
     slot->policy = slot->lane->policy;
@@ -85,10 +85,10 @@ static void fail_lane(struct hky_lane_slot *slot, const struct hky_dns_mx_answer
     enum hky_class class = explain(lane, a, &reply);
     /* The whole lane leads nowhere; others have their turn in between, the answer stays in the resolver's cache. */
     unsigned n = 0;
-    while (n < FAILED_A_TURN && hky_lane_fail_one(lane, HKY_STAGE_CONNECT, class, &reply))
+    while (n < FAILED_A_TURN && hky_pool_fail_one(lane, HKY_STAGE_CONNECT, class, &reply))
         n++;
     if (n == FAILED_A_TURN && lane->n_ready > 0)
-        hky_mx_place(slot);
+        hky_deliver_assign_own(slot);
 }
 
 /* "[192.0.2.1]" and "[IPv6:2001:db8::1]" name the host themselves (RFC 5321 4.1.3). */
@@ -110,15 +110,15 @@ static bool is_literal(const char *domain, struct hky_dns_mx *out)
 static void on_mx(struct hky_dns_query *q, const struct hky_dns_mx_answer *a)
 {
     struct hky_lane_slot *slot = HKY_CONTAINER(q, struct hky_lane_slot, query);
-    bool was_placed = slot->pool != NULL;
+    bool was_assigned = slot->pool != NULL;
     slot->is_asking = false;
     slot->asked_at_ms = hky_loop_now_ms(slot->deliver->params.loop);
     unsigned n = a->status == HKY_DNS_OK ? n_better_than_us(slot->lane, a) : 0;
     if (n > 0) {
-        place(slot, a->mx, n);
+        assign(slot, a->mx, n);
         return;
     }
-    if (was_placed && a->status == HKY_DNS_FAILED) {
+    if (was_assigned && a->status == HKY_DNS_FAILED) {
         hky_pool_wake(slot->pool); /* the old hosts are better than none */
         return;
     }
@@ -127,7 +127,7 @@ static void on_mx(struct hky_dns_query *q, const struct hky_dns_mx_answer *a)
         fail_lane(slot, a);
 }
 
-void hky_mx_place(struct hky_lane_slot *slot)
+void hky_deliver_assign_own(struct hky_lane_slot *slot)
 {
     struct hky_deliver *d = slot->deliver;
     struct hky_lane *lane = slot->lane;
@@ -136,7 +136,7 @@ void hky_mx_place(struct hky_lane_slot *slot)
         return;
     struct hky_dns_mx host = {0};
     if ((redirect != NULL && redirect[0] != '\0') || is_literal(lane->destination, &host)) {
-        place(slot, &host, 1);
+        assign(slot, &host, 1);
         return;
     }
     bool is_fresh = slot->pool != NULL && slot->policy == lane->policy &&

@@ -25,7 +25,7 @@ enum hky_outbound_state {
 };
 
 /* The answer of the credential store may come when the connection is gone. */
-struct login_wait {
+struct hky_outbound_login_wait {
     struct hky_outbound *connection;
     struct hky_policy *policy; /* kept, because the relay is read elsewhere meanwhile */
 };
@@ -46,7 +46,7 @@ struct hky_outbound {
     void (*on_piece)(void *ctx, struct hky_delivery *x); /* for deliveries that wait */
     struct hky_delivery *bound;
     struct hky_buf scratch; /* rewritten headers */
-    struct login_wait *login;
+    struct hky_outbound_login_wait *login;
     struct hky_secret *token; /* the last one tried */
     struct hky_mask mask;     /* the tokens that were tried, and what was sent to log in */
     enum hky_auth auth;

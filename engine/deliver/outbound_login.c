@@ -39,7 +39,7 @@ static void login_with(struct hky_outbound *c, struct hky_secret *secret, const 
 
 struct hky_outbound *hky_outbound_take_secret(void *arg, struct hky_secret *secret, const struct hky_error *e)
 {
-    struct login_wait *w = arg;
+    struct hky_outbound_login_wait *w = arg;
     struct hky_outbound *c = w->connection;
     hky_policy_unref(&w->policy);
     free(w);

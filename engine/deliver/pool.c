@@ -398,7 +398,8 @@ static bool may_open(const struct hky_pool *pool)
 {
     if (pool->n_members >= most_connections(pool))
         return false;
-    /* A place not known to work is tried by one connection: when it fails, one job has the outcome, not all. */
+    /* A destination that is not known to work is tried by one connection: when it fails, one job has the outcome, not
+     * all. */
     return pool->is_proven || pool->n_members == pool->n_open;
 }
 
@@ -416,7 +417,7 @@ static void fail_job(struct hky_job *job, enum hky_stage stage, enum hky_class c
     hky_schedule_done(&job, false);
 }
 
-bool hky_lane_fail_one(struct hky_lane *lane, enum hky_stage stage, enum hky_class class, const struct hky_reply *reply)
+bool hky_pool_fail_one(struct hky_lane *lane, enum hky_stage stage, enum hky_class class, const struct hky_reply *reply)
 {
     struct hky_job *job = NULL;
     if (hky_schedule_take(lane, &job) != HKY_TAKE_JOB)
@@ -553,7 +554,7 @@ void hky_pool_wake(struct hky_pool *pool)
 void hky_pool_attach(struct hky_pool *pool, struct hky_lane_slot *slot)
 {
     HKY_ASSERT(slot->pool == NULL);
-    TAILQ_REMOVE(&slot->deliver->unplaced, slot, link);
+    TAILQ_REMOVE(&slot->deliver->unassigned, slot, link);
     slot->pool = pool;
     TAILQ_INSERT_TAIL(&pool->lanes, slot, link);
 }
@@ -565,7 +566,7 @@ void hky_pool_detach(struct hky_lane_slot *slot)
     TAILQ_REMOVE(&slot->pool->lanes, slot, link);
     hky_pool_wake(slot->pool); /* it may be forsaken now */
     slot->pool = NULL;
-    TAILQ_INSERT_TAIL(&slot->deliver->unplaced, slot, link);
+    TAILQ_INSERT_TAIL(&slot->deliver->unassigned, slot, link);
 }
 
 void hky_pool_drain(struct hky_pool *pool)

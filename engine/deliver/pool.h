@@ -1,6 +1,6 @@
 /*
- * pool -- the connections of one place mail goes to: a relay's account, or the MX site of recipient domains. Lanes that
- * lead to the same place share it. One worker, one thread.
+ * pool -- the connections to one destination: a relay's account, or the MX site of recipient domains. Lanes that
+ * lead to the same destination share it. One worker, one thread.
  */
 #ifndef HKY_DELIVER_POOL_H
 #define HKY_DELIVER_POOL_H
@@ -28,7 +28,7 @@ struct hky_deliver {
     struct hky_map pools;                      /* key -> pool */
     struct hky_map resolvers;                  /* "addr:port" -> hky_dns */
     struct hky_servers *servers, *own_servers; /* own: the owner gave none */
-    TAILQ_HEAD(, hky_lane_slot) unplaced;      /* slots without a pool */
+    TAILQ_HEAD(, hky_lane_slot) unassigned;    /* slots without a pool */
     struct hky_delivery *free_deliveries;
     unsigned n_free;
     bool is_draining;
@@ -44,10 +44,11 @@ void hky_pool_drain(struct hky_pool *pool);
 void hky_pool_free(struct hky_pool *pool); /* the loop has stopped */
 
 struct hky_dns *hky_deliver_dns(struct hky_deliver *d, const struct hky_policy *policy);
-/* Own delivery: where does the lane's destination take its mail? Places the slot, or fails a job of the lane. */
-void hky_mx_place(struct hky_lane_slot *slot);
+/* Own delivery: where does the lane's destination take its mail? Assigns the slot to a pool, or fails a job of the
+ * lane. */
+void hky_deliver_assign_own(struct hky_lane_slot *slot);
 /* Takes one job of the lane and gives all its recipients this outcome; false: there was none. */
-bool hky_lane_fail_one(struct hky_lane *lane, enum hky_stage stage, enum hky_class class,
+bool hky_pool_fail_one(struct hky_lane *lane, enum hky_stage stage, enum hky_class class,
                        const struct hky_reply *reply);
 
 #endif

@@ -52,7 +52,7 @@ static void tell(struct probe *p, enum hky_stage stage, bool is_good, const char
         p->params->on_line(p->params->ctx, &line);
 }
 
-__attribute__((format(printf, 2, 3))) static void note(struct probe *p, const char *fmt, ...)
+__attribute__((format(printf, 2, 3))) static void tell_fact(struct probe *p, const char *fmt, ...)
 {
     struct hky_probe_line line = {.stage = HKY_STAGE_TLS, .is_good = true, .is_note = true};
     va_list args;
@@ -175,10 +175,10 @@ static void on_certificate(void *ctx, struct hky_outbound *c, const struct hky_t
     (void)c;
     if (p->has_outcome)
         return;
-    note(p, p->params->is_ja ? "証明書：主体 %s" : "certificate of %s", t->subject);
-    note(p, p->params->is_ja ? "発行者 %s" : "issuer %s", t->issuer);
-    note(p, p->params->is_ja ? "有効期間 %s から %s まで" : "valid from %s, ends %s", t->from, t->until);
-    note(p, "pin = \"%s\"", t->pin);
+    tell_fact(p, p->params->is_ja ? "証明書：主体 %s" : "certificate of %s", t->subject);
+    tell_fact(p, p->params->is_ja ? "発行者 %s" : "issuer %s", t->issuer);
+    tell_fact(p, p->params->is_ja ? "有効期間 %s から %s まで" : "valid from %s, ends %s", t->from, t->until);
+    tell_fact(p, "pin = \"%s\"", t->pin);
 }
 
 static const struct hky_outbound_ops ops = {
