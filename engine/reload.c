@@ -204,6 +204,8 @@ static void look_at_lists(struct hky_timer *timer)
     hky_policy_refresh_lists(engine->policy, hky_mono_ms(), &news);
     if (news.n_taken > 0)
         hky_log(engine->log, HKY_LOG_INFO, "lists", "read_again=%u", news.n_taken);
+    if (news.fewer.code != HKY_OK)
+        hky_log(engine->log, HKY_LOG_INFO, "lists", "what=\"%s\"", news.fewer.text);
     if (news.warning.code != HKY_OK)
         hky_log(engine->log, HKY_LOG_WARN, "lists", "what=\"a list has shrunk\" warning=\"%s\"", news.warning.text);
     if (error[0] != '\0' && strcmp(error, engine->list_error) != 0)

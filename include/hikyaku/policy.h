@@ -198,6 +198,7 @@ struct hky_lists_news {
     unsigned n_taken;         /* lists that changed */
     unsigned n_waiting;       /* files that changed and have not been still for long enough: look again soon */
     struct hky_error warning; /* HKY_OK: none; the first list that lost more than half of its entries */
+    struct hky_error fewer;   /* HKY_OK: none; the first list that was taken with fewer entries, with the counts */
     struct hky_error error;   /* HKY_OK: none; the first file that cannot be read or has a bad line: its list stays */
 };
 /* Look at the files of the policy's lists, and take those that changed and are complete; `mono_ms` is a clock that does

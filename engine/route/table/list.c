@@ -51,7 +51,7 @@ enum hky_err hky_list_parse(struct hky_str text, const char *name, struct hky_se
         foreign = hky_foreign_find(s, HKY_FOREIGN_EXACT);
         if (foreign.kind != HKY_FOREIGN_NONE)
             return hky_error_set(e, HKY_E_SYNTAX, "%.60s:%u: there %s", name, line,
-                                 hky_foreign_text(s, &foreign, true, hint));
+                                 hky_foreign_text(s, &foreign, false, hint)); /* the line is not shown */
         if (memchr(s.p, '*', s.n) != NULL && hky_entry_parse(s, &entry, &why) != HKY_OK)
             return hky_error_set(e, HKY_E_SYNTAX,
                                  "%s:%u: an entry is no pattern: all addresses of a domain are the domain alone", name,
@@ -74,6 +74,11 @@ static enum hky_err set_of(const struct hky_list *l, struct hky_str text, struct
     return err;
 }
 
+static bool ends_with_line(struct hky_str text)
+{
+    return text.n == 0 || text.p[text.n - 1] == '\n';
+}
+
 enum hky_err hky_list_open(struct hky_list *l, struct hky_error *e)
 {
     char *text;
@@ -83,6 +88,7 @@ enum hky_err hky_list_open(struct hky_list *l, struct hky_error *e)
     if (err != HKY_OK)
         return err;
     l->hash = hky_hash64(text, n, 0);
+    l->has_line_end = ends_with_line(hky_str_of(text, n));
     err = set_of(l, hky_str_of(text, n), &l->set, e);
     free(text);
     if (err == HKY_OK)
@@ -111,18 +117,29 @@ static void take(struct hky_list *l, struct hky_set *set)
     hky_set_unref(&was);
 }
 
+/* How long the file has to be still. One that was renamed to its place is whole; one that is written in place may be
+ * written slowly, and then its end is missing. */
+static int64_t still_ms(const struct hky_list *l, struct hky_str text, size_t n, size_t had)
+{
+    bool is_in_place = l->change.seen.st_dev == l->seen.st_dev && l->change.seen.st_ino == l->seen.st_ino;
+
+    if (n < had / 2 + had % 2)
+        return STILL_SHRUNK_MS;
+    return is_in_place && (n < had || (l->has_line_end && !ends_with_line(text))) ? STILL_SHRUNK_MS : STILL_MS;
+}
+
 /* The change has been still for a while: the new set, or why it is not to be had yet. */
-static enum hky_list_look settle(struct hky_list *l, struct hky_str text, int64_t still_ms, struct hky_error *warning,
-                                 struct hky_error *e)
+static enum hky_list_look settle(struct hky_list *l, struct hky_str text, int64_t was_still_ms,
+                                 struct hky_list_said *said)
 {
     struct hky_set *set;
     size_t n, had = hky_set_n(l->set);
 
-    if (set_of(l, text, &set, e) == HKY_OK) {
+    if (set_of(l, text, &set, &said->error) == HKY_OK) {
         n = hky_set_n(set);
-        if (n < had / 2 + had % 2 && still_ms < STILL_SHRUNK_MS) {
-            if (!l->change.is_told)
-                hky_error_set(warning, HKY_E_STATE,
+        if (was_still_ms < still_ms(l, text, n, had)) {
+            if (!l->change.is_told && n < had / 2 + had % 2)
+                hky_error_set(&said->warning, HKY_E_STATE,
                               "%.120s has lost more than half of its entries (%zu are left of %zu): it counts when it "
                               "has not changed for %d s",
                               l->name, n, had, STILL_SHRUNK_MS / 1000);
@@ -130,6 +147,9 @@ static enum hky_list_look settle(struct hky_list *l, struct hky_str text, int64_
             hky_set_unref(&set);
             return HKY_LIST_WAITS;
         }
+        if (n < had)
+            hky_error_set(&said->fewer, HKY_E_STATE, "%.120s has %zu entries, %zu before", l->name, n, had);
+        l->has_line_end = ends_with_line(text);
         take(l, set);
     }
     l->seen = l->change.seen; /* also with a bad line: it is told once */
@@ -138,7 +158,7 @@ static enum hky_list_look settle(struct hky_list *l, struct hky_str text, int64_
     return set != NULL ? HKY_LIST_TAKEN : HKY_LIST_SAME;
 }
 
-enum hky_list_look hky_list_look(struct hky_list *l, int64_t mono_ms, struct hky_error *warning, struct hky_error *e)
+enum hky_list_look hky_list_look(struct hky_list *l, int64_t mono_ms, struct hky_list_said *said)
 {
     enum hky_list_look look = HKY_LIST_WAITS;
     struct hky_error why = {0};
@@ -155,7 +175,7 @@ enum hky_list_look hky_list_look(struct hky_list *l, int64_t mono_ms, struct hky
         l->change.is_there = false;
         if (why.code == HKY_E_STATE)
             return HKY_LIST_WAITS; /* it is being written */
-        hky_error_set(e, why.code, "%.60s: %.160s", l->name, why.text);
+        hky_error_set(&said->error, why.code, "%.60s: %.160s", l->name, why.text);
         return HKY_LIST_SAME;
     }
     hash = hky_hash64(text, n, 0);
@@ -171,7 +191,7 @@ enum hky_list_look hky_list_look(struct hky_list *l, int64_t mono_ms, struct hky
         l->change.hash = hash;
         l->change.since_ms = mono_ms;
     } else if (mono_ms - l->change.since_ms >= STILL_MS) {
-        look = settle(l, hky_str_of(text, n), mono_ms - l->change.since_ms, warning, e);
+        look = settle(l, hky_str_of(text, n), mono_ms - l->change.since_ms, said);
     }
     free(text);
     return look;

@@ -48,6 +48,7 @@ struct hky_list {
     struct hky_set *set; /* under lock */
     struct stat seen;    /* the file that was read last */
     uint64_t hash;       /* of its octets */
+    bool has_line_end;   /* its last line was whole */
     struct {             /* a change that has not been still for long enough */
         bool is_there, is_told;
         struct stat seen;
@@ -65,11 +66,16 @@ enum hky_err hky_list_open(struct hky_list *l, struct hky_error *e);
 enum hky_list_look { HKY_LIST_SAME, HKY_LIST_WAITS, HKY_LIST_TAKEN };
 /*
  * Look at the file again. A program may be writing it: a change counts (HKY_LIST_TAKEN) once the file has been the same
- * for two seconds by `mono_ms`, or for fifteen when it has less than half of the entries that it had, and reads the
- * same octets as it did at first; until then HKY_LIST_WAITS. `warning` tells of a list that shrank so much, once a
- * change. `e` tells of a file that cannot be read or has a bad line: the list stays as it is.
+ * for two seconds by `mono_ms` and reads the same octets as it did at first; until then HKY_LIST_WAITS. It is fifteen
+ * seconds when less than half of its entries are left, or when it is the same file as before, written in place, and has
+ * fewer entries or, newly, no end of its last line.
  */
-enum hky_list_look hky_list_look(struct hky_list *l, int64_t mono_ms, struct hky_error *warning, struct hky_error *e);
+struct hky_list_said {
+    struct hky_error warning; /* it has lost more than half of its entries; once a change */
+    struct hky_error fewer;   /* it was taken with fewer entries: how many, and how many there were */
+    struct hky_error error;   /* it cannot be read or has a bad line: the list stays as it is */
+};
+enum hky_list_look hky_list_look(struct hky_list *l, int64_t mono_ms, struct hky_list_said *said);
 bool hky_list_has(struct hky_list *l, const struct hky_match_key *k);
 struct hky_set *hky_list_set(struct hky_list *l); /* counted */
 

@@ -39,13 +39,15 @@ void hky_policy_refresh_lists(struct hky_policy *p, int64_t mono_ms, struct hky_
 {
     *news = (struct hky_lists_news){0};
     for (uint32_t i = 0; i < p->table->n_lists; i++) {
-        struct hky_error warning = {0}, e = {0};
-        enum hky_list_look look = hky_list_look(p->table->lists[i], mono_ms, &warning, &e);
+        struct hky_list_said said = {0};
+        enum hky_list_look look = hky_list_look(p->table->lists[i], mono_ms, &said);
         news->n_taken += look == HKY_LIST_TAKEN;
         news->n_waiting += look == HKY_LIST_WAITS;
-        if (warning.code != HKY_OK && news->warning.code == HKY_OK)
-            news->warning = warning;
-        if (e.code != HKY_OK && news->error.code == HKY_OK)
-            news->error = e;
+        if (said.warning.code != HKY_OK && news->warning.code == HKY_OK)
+            news->warning = said.warning;
+        if (said.fewer.code != HKY_OK && news->fewer.code == HKY_OK)
+            news->fewer = said.fewer;
+        if (said.error.code != HKY_OK && news->error.code == HKY_OK)
+            news->error = said.error;
     }
 }
