@@ -263,14 +263,14 @@ static void fake_send(struct fake *f, struct hky_str s)
 }
 
 /* In two pieces, cut at `at`. */
-static void fake_send_cut(struct fake *f, struct hky_str s, size_t at)
+static inline void fake_send_cut(struct fake *f, struct hky_str s, size_t at)
 {
     fake_send(f, hky_str_of(s.p, at));
     fake_send(f, hky_str_of(s.p + at, s.n - at));
 }
 
 /* The codes of all replies so far, "220 250 354"; of lines that go on ("250-") nothing. */
-static const char *fake_codes(struct fake *f, char *out, size_t cap)
+static inline const char *fake_codes(struct fake *f, char *out, size_t cap)
 {
     const char *p = hky_buf_z(&f->out);
     size_t n = 0;
@@ -292,6 +292,12 @@ static inline struct hky_str fake_text(const struct fake *f, unsigned i)
     uint32_t n = f->messages[i]->header_octets;
 
     return hky_str_of(f->bodies[i].p + n, f->bodies[i].n - n);
+}
+
+static inline void fake_repeat(struct hky_buf *b, const char *z, unsigned n)
+{
+    while (n-- > 0)
+        hky_buf_add_z(b, z);
 }
 
 #endif
