@@ -2,6 +2,7 @@
 #include "unit/deliver/classify_rig.h"
 
 static const struct sample samples[] = {
+    {"accepted", "own", "mx.example.jp", S(DOT), "250 2.0.0 Ok: queued", C(OK), W(RECIPIENT), 0},
     /* anybody */
     {"wait named in seconds", "own", "mx.example.jp", S(RCPT),
      "450 4.2.0 <x@example.jp>: Recipient address rejected: Greylisted, try again in 300 seconds", C(SYSTEM_TEMP),

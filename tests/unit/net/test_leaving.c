@@ -14,6 +14,7 @@
 
 #include <cmocka.h>
 
+#include "ends.h"
 #include "lab.h"
 
 struct peer {
@@ -38,17 +39,10 @@ static size_t on_data(void *ctx, const char *p, size_t n)
 static void on_event(void *ctx, enum hky_stream_event ev, const struct hky_error *e)
 {
     struct peer *peer = ctx;
-    static const char letters[] = {[HKY_STREAM_CONNECTED] = 'c',
-                                   [HKY_STREAM_SECURED] = 's',
-                                   [HKY_STREAM_DRAINED] = 'd',
-                                   [HKY_STREAM_EOF] = 'e',
-                                   [HKY_STREAM_FAILED] = 'f'};
-    size_t n = strlen(peer->events);
 
     (void)e;
-    assert_true(n + 1 < sizeof peer->events);
     if (ev != HKY_STREAM_DRAINED)
-        peer->events[n] = letters[ev];
+        ends_note(peer->events, sizeof peer->events, ev);
 }
 
 static const struct hky_stream_ops ops = {on_data, on_event};
@@ -76,12 +70,6 @@ static void tcp_pair(int fds[2])
     close(listener);
 }
 
-static void turns(struct hky_loop *loop, int n)
-{
-    for (int i = 0; i < n; i++)
-        hky_loop_turn(loop, 0);
-}
-
 enum security { PLAIN, TLS_NEAR_IS_SERVER, TLS_NEAR_IS_CLIENT, N_SECURITIES };
 
 static void line_up(struct line *l, enum security security)
@@ -96,8 +84,7 @@ static void line_up(struct line *l, enum security security)
     l->far_fd = fds[1];
     for (int i = 0; i < 2; i++) {
         hky_buf_init(&peers[i]->got, 1 << 20);
-        struct hky_stream_params p = {.loop = l->loop, .ops = &ops, .ctx = peers[i]};
-        peers[i]->s = hky_stream_new(&p, fds[i]);
+        peers[i]->s = ends_stream(l->loop, &ops, peers[i], fds[i]);
     }
     if (security != PLAIN) {
         struct hky_tls_client_params any = {0};

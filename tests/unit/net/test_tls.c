@@ -16,6 +16,7 @@
 
 #include <cmocka.h>
 
+#include "ends.h"
 #include "lab.h"
 
 struct peer {
@@ -49,14 +50,7 @@ static size_t on_data(void *ctx, const char *p, size_t n)
 static void on_event(void *ctx, enum hky_stream_event ev, const struct hky_error *e)
 {
     struct peer *peer = ctx;
-    static const char letters[] = {[HKY_STREAM_CONNECTED] = 'c',
-                                   [HKY_STREAM_SECURED] = 's',
-                                   [HKY_STREAM_DRAINED] = 'd',
-                                   [HKY_STREAM_EOF] = 'e',
-                                   [HKY_STREAM_FAILED] = 'f'};
-    size_t n = strlen(peer->events);
-    assert_true(n + 1 < sizeof peer->events);
-    peer->events[n] = letters[ev];
+    ends_note(peer->events, sizeof peer->events, ev);
     if (e != NULL)
         peer->error = *e;
 }
@@ -78,8 +72,7 @@ static void both_up(struct both *b)
     struct peer *peers[] = {&b->client, &b->server};
     for (int i = 0; i < 2; i++) {
         hky_buf_init(&peers[i]->got, 64 << 20);
-        struct hky_stream_params p = {.loop = b->loop, .ops = &ops, .ctx = peers[i]};
-        peers[i]->s = hky_stream_new(&p, fds[i]);
+        peers[i]->s = ends_stream(b->loop, &ops, peers[i], fds[i]);
     }
 }
 
@@ -91,12 +84,6 @@ static void both_down(struct both *b)
     hky_buf_fini(&b->client.got);
     hky_buf_fini(&b->server.got);
     hky_loop_free(&b->loop);
-}
-
-static void turns(struct hky_loop *loop, int n)
-{
-    for (int i = 0; i < n; i++)
-        hky_loop_turn(loop, 0);
 }
 
 static struct hky_tls *client_tls(bool is_verified, const char *pin)
