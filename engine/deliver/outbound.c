@@ -10,9 +10,11 @@
 
 #define PROMPT_MS 2000 /* a MAIL later than this may come to a connection that was closed for waiting */
 
-/* Does what can be done now: writes content, takes the next delivery, ends. The way out of every event. */
+/* Does what can be done now: writes content, takes the next delivery, or ends the connection. Every event ends with a
+ * call of it. */
 static void pump(struct hky_outbound *c);
-/* c->end and c->end_reply say why: another target, or the end. */
+/* The attempt at this target is over, as c->end and c->end_reply say: goes to another target, or closes the connection.
+ */
 static void conclude(struct hky_outbound *c);
 
 /* ---- small things ---- */
@@ -68,7 +70,7 @@ static void let_go(struct hky_outbound *c)
     hky_outbound_enter(c, HKY_OUTBOUND_CLOSED);
 }
 
-/* No connection came about, or none that could send: the bound delivery gets the outcome. */
+/* No connection could be made, or none that can send: the bound delivery gets the outcome. */
 static void fail_bound(struct hky_outbound *c, const struct hky_outbound_end *end)
 {
     struct hky_delivery *x = c->bound;
@@ -117,7 +119,7 @@ static bool may_try_next(const struct hky_outbound *c, enum hky_stage stage)
     return stage <= HKY_STAGE_AUTH && hky_outbound_has_more_targets(c, c->bound);
 }
 
-/* Of all targets that were tried the one that says most. */
+/* Of the answers of all targets that were tried, keeps the one that says most. */
 static void keep_end(struct hky_outbound *c, struct hky_outbound_end *end, struct hky_reply *reply)
 {
     struct hky_kept now = {.stage = end->stage, .class = end->class, .reply = *reply};
@@ -181,7 +183,7 @@ static void conclude(struct hky_outbound *c)
 
 /* ---- events of the dialogue ---- */
 
-/* Another host may take who was put off here, or was lost with the connection. */
+/* Another host may accept a recipient who was put off here, or whose connection was lost. */
 static bool may_go_elsewhere(const struct hky_outbound *c, const struct hky_delivery *x,
                              const struct hky_dialogue_event *ev)
 {
@@ -459,7 +461,7 @@ static void on_secured(struct hky_outbound *c)
         hky_outbound_arm(c);
 }
 
-/* We have no descriptor, port or memory left: that says nothing about the relay. */
+/* This machine has no descriptor, port or memory left, which says nothing about the relay. */
 static bool is_our_lack(const struct hky_error *e)
 {
     return e->sys == EMFILE || e->sys == ENFILE || e->sys == ENOBUFS || e->sys == ENOMEM || e->sys == EADDRNOTAVAIL;

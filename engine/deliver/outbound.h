@@ -27,7 +27,8 @@ struct hky_outbound_end {
 };
 
 struct hky_outbound_ops {
-    /* It can send one more: which? NULL: nothing now; hky_outbound_kick when there is. */
+    /* The connection can send one more delivery: which one? NULL: there is none now; call hky_outbound_kick when there
+     * is one. */
     struct hky_delivery *(*next)(void *ctx, struct hky_outbound *c);
     /* May it overlap now: write the next envelope before the reply to the dot? NULL: never. */
     bool (*may_overlap)(void *ctx, struct hky_outbound *c);
@@ -43,7 +44,7 @@ struct hky_outbound_ops {
     /* The server takes so many recipients of a message, and no more: told before `give_back` of the rest. NULL: no
      * interest, the rest fails. */
     void (*too_many)(void *ctx, struct hky_outbound *c, struct hky_delivery *x, unsigned n_taken);
-    /* To be sent again at once: recipients without a result. mail_sent: its MAIL was written. */
+    /* The recipients without a result are to be sent again at once. mail_sent: the MAIL of the delivery was written. */
     void (*give_back)(void *ctx, struct hky_outbound *c, struct hky_delivery *x, bool mail_sent);
     /* It could not be opened, or was turned away at its first MAIL: give its delivery back instead of failing it? NULL:
      * no. */
@@ -53,9 +54,9 @@ struct hky_outbound_ops {
     /* done(arg, secret, error) later on the loop, once; also after the connection is gone. */
     void (*secret)(void *ctx, struct hky_outbound *c, struct hky_secret *refused,
                    void (*done)(void *arg, struct hky_secret *s, const struct hky_error *e), void *arg);
-    /* A stage is over (probe); may be NULL. */
-    /* The server's certificate, accepted or not; may be NULL. */
+    /* The server has shown this certificate; it was accepted or not. May be NULL. */
     void (*certificate)(void *ctx, struct hky_outbound *c, const struct hky_tls_certificate *certificate);
+    /* A stage is over, and the server said `text` (for the connection test). May be NULL. */
     void (*trace)(void *ctx, struct hky_outbound *c, enum hky_stage stage, bool is_good, const char *text);
 };
 

@@ -37,7 +37,7 @@ static enum hky_origin origin_of(const struct hky_error *e)
     return e->code == HKY_E_DAMAGED ? HKY_ORIGIN_SPOOL : HKY_ORIGIN_LOCAL;
 }
 
-/* Of no server's doing, and nothing was said to one. */
+/* No server caused the failure, and none was told about the message. */
 static void fail_unprepared(struct hky_outbound *c, const struct hky_error *e)
 {
     struct hky_delivery *x = c->bound;

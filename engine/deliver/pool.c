@@ -175,7 +175,7 @@ static void on_too_many(void *ctx, struct hky_outbound *c, struct hky_delivery *
     hky_schedule_learn(x->job->lane, HKY_LEARNED_RECIPIENTS, n_taken);
 }
 
-/* What is shown of the account; a pool without lanes has nobody to show it to. */
+/* Reports what was learned of the account. A pool without lanes has nobody to report it to. */
 static void learn(const struct hky_pool *pool, enum hky_learned what, unsigned n)
 {
     if (!TAILQ_EMPTY(&pool->lanes))
@@ -426,7 +426,7 @@ bool hky_pool_fail_one(struct hky_lane *lane, enum hky_stage stage, enum hky_cla
     return true;
 }
 
-/* What was heard so far is the outcome. */
+/* No further host is asked: what the hosts said so far is the outcome. */
 static void end_detour(struct hky_pool *pool, struct hky_delivery *x)
 {
     struct hky_job *job = x->job;
@@ -451,7 +451,8 @@ static void end_detour(struct hky_pool *pool, struct hky_delivery *x)
     hky_schedule_done(&job, true);
 }
 
-/* One after the other, within the bound of connections: where there is no room, others make some. */
+/* Opens the detours one after the other, within the bound of connections. Where there is no room, other connections are
+ * asked to leave. */
 static void open_detours(struct hky_pool *pool)
 {
     struct hky_delivery *x;
@@ -512,7 +513,7 @@ static void work(struct hky_pool *pool)
     }
 }
 
-/* Nobody leads here and nothing is open: it goes. */
+/* No lane leads to this pool and no connection is open: the pool can be freed. */
 static bool is_forsaken(const struct hky_pool *pool)
 {
     return TAILQ_EMPTY(&pool->lanes) && TAILQ_EMPTY(&pool->detours) && pool->n_members == 0;
