@@ -227,7 +227,7 @@ static struct hky_accept *accept_alloc(const struct hky_accept_params *p)
     a->params = *p;
     a->ops = *p->ops;
     pthread_mutex_init(&a->lock, NULL);
-    hky_map_init_outside(&a->clients);
+    hky_map_init_untrusted(&a->clients);
     hky_timer_init(&a->grace, p->loops[0], on_grace_over);
     a->drain_check.run = on_drained;
     a->workers = hky_calloc(p->n_workers, sizeof *a->workers);

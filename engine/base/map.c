@@ -14,7 +14,7 @@ void hky_map_init(struct hky_map *m)
     *m = (struct hky_map){0};
 }
 
-void hky_map_init_outside(struct hky_map *m)
+void hky_map_init_untrusted(struct hky_map *m)
 {
     static atomic_ullong seed; /* one for the process, because asking the kernel for each map takes long */
     unsigned long long was = 0, fresh;

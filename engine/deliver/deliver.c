@@ -12,7 +12,7 @@ enum hky_err hky_deliver_new(const struct hky_deliver_params *p, struct hky_deli
     d->params = *p;
     d->own_servers = p->servers == NULL ? hky_servers_new(NULL, p->clock) : NULL;
     d->servers = p->servers != NULL ? p->servers : d->own_servers;
-    hky_map_init_outside(&d->pools);
+    hky_map_init_untrusted(&d->pools);
     hky_map_init(&d->resolvers);
     TAILQ_INIT(&d->unassigned);
     *out = d;

@@ -88,7 +88,7 @@ struct hky_servers *hky_servers_new(struct hky_state *state, const struct hky_cl
     s->state = state;
     s->clock = clock;
     pthread_mutex_init(&s->lock, NULL);
-    hky_map_init_outside(&s->map);
+    hky_map_init_untrusted(&s->map);
     if (state != NULL)
         hky_state_each(state, KIND, count_row, &s->n_kept);
     return s;

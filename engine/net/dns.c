@@ -374,8 +374,8 @@ static struct hky_dns *dns_alloc(struct hky_loop *loop, const struct hky_dns_par
     dns->has_file = p->resolver == NULL;
     dns->params.resolver = NULL;
     dns->task.run = on_task;
-    hky_map_init_outside(&dns->cache);
-    hky_map_init_outside(&dns->pending);
+    hky_map_init_untrusted(&dns->cache);
+    hky_map_init_untrusted(&dns->pending);
     hky_timer_init(&dns->timer, loop, on_timer);
     dns->look_at_ms = hky_loop_now_ms(loop) + p->look_at_file_ms;
     if (dns->has_file)

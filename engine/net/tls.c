@@ -22,7 +22,7 @@ static struct hky_tls *tls_alloc(bool is_server)
     t->refs = 1;
     t->is_server = is_server;
     pthread_mutex_init(&t->lock, NULL);
-    hky_map_init_outside(&t->sessions);
+    hky_map_init_untrusted(&t->sessions);
     ERR_clear_error();
     t->bio = hky_tls_bio_method();
     t->ctx = SSL_CTX_new(is_server ? TLS_server_method() : TLS_client_method());

@@ -13,7 +13,7 @@ void schedule_lane_queues_init(struct lane *l)
 {
     for (int k = 0; k < HKY_RANK_N; k++) {
         TAILQ_INIT(&l->ranks[k].rotation);
-        hky_map_init_outside(&l->ranks[k].scenarios);
+        hky_map_init_untrusted(&l->ranks[k].scenarios);
     }
 }
 

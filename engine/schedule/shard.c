@@ -164,9 +164,9 @@ void schedule_shard_init(struct hky_shard *sh, struct hky_schedule *s, unsigned 
     sh->loop = loop;
     sh->wall_offset_ms = schedule_wall_offset(s);
     sh->policy = hky_policy_ref(s->policy);
-    hky_map_init_outside(&sh->lanes);
+    hky_map_init_untrusted(&sh->lanes);
     hky_map_init(&sh->deferred);
-    hky_map_init_outside(&sh->slowed);
+    hky_map_init_untrusted(&sh->slowed);
     TAILQ_INIT(&sh->all_lanes);
     TAILQ_INIT(&sh->gone_lanes);
     TAILQ_INIT(&sh->woken);

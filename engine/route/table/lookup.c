@@ -331,8 +331,8 @@ struct hky_lookups *hky_lookups_new(struct hky_loop *loop, const struct hky_poli
     struct hky_lookups *l = hky_calloc(1, sizeof *l);
 
     l->loop = loop;
-    hky_map_init_outside(&l->known);
-    hky_map_init_outside(&l->asked);
+    hky_map_init_untrusted(&l->known);
+    hky_map_init_untrusted(&l->asked);
     TAILQ_INIT(&l->by_age);
     hky_lookups_follow(l, policy);
     return l;
