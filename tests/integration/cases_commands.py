@@ -167,6 +167,10 @@ def explain_a_message(world):
     text = world.run("explain", "policy.lua", "--to", "a@x.example", "--message", path)[1]
     holds("春" in text and "plan=gold" in text and "\x1b" not in text, text)
     holds(not any(line.endswith(" ") or len(line) > 100 for line in text.splitlines()), text)
+    with open(path, "wb") as f:
+        f.write(message(extra="X-Hikyaku-Scenaro: spring\r\n"))
+    code, _, error = world.run("explain", "policy.lua", "--to", "a@x.example", "--message", path)[:3]
+    holds(code == 0 and "X-Hikyaku-Scenaro (did you mean X-Hikyaku-Scenario?)" in error, error)
 
 
 @case("commands", "explain breaks a long relay, From and Reply-To at 80 columns")
