@@ -12,8 +12,8 @@ static const struct {
     [W_RELAY] = {"relay", "{ }"}, [W_ROUTE] = {"route", "{ }"}, [W_MATCHER] = {"matcher", "function(r) end"},
     [W_STEP] = {"step", "{ }"},   [W_SPLIT] = {"split", "{ }"},
 };
-static const char *const later_words[] = {"limit", "resend",  "on",   "action",  "map",    "memo",
-                                          "http",  "history", "dkim", "webhook", "policy", "test"};
+static const char *const later_words[] = {"limit",   "resend", "on",      "action", "map",  "memo", "http",
+                                          "history", "dkim",   "webhook", "policy", "test", "pool", "bounces"};
 
 struct pending_ud {
     enum word word;

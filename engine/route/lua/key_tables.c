@@ -50,6 +50,9 @@ const struct hky_key hky_keys_engine[] = {
     {"suppress", LATER, "", NULL},
     {"keep", LATER, "", NULL},
     {"signals", LATER, "", NULL},
+    {"tokens", LATER, "", NULL},
+    {"public_url", LATER, "", NULL},
+    {"alerts", LATER, "", NULL},
     {0},
 };
 
@@ -99,6 +102,7 @@ const struct hky_key hky_keys_listen[] = {
      "table<string, listen_user>|false", OWN_KEYS},
     {"allow", HKY_KEY_STRINGS, 0, 0, "Networks that may send without a login, such as `\"10.0.0.0/8\"`.",
      "string|string[]|false"},
+    {"received", LATER, "", NULL},
     {0},
 };
 
@@ -158,6 +162,7 @@ const struct hky_key hky_keys_relay[] = {
     {"paused", B, "`true`: no mail is sent through this relay.", "boolean"},
     {"instead", S, "Another relay that all steps of this one use.", "string|relay|false", NAME},
     {"accounts", LATER, "", NULL},
+    {"breaker", LATER, "", NULL},
     {"dkim", LATER, "", NULL},
     {"bounces", LATER, "", NULL},
     {"http", LATER, "", NULL},
@@ -236,6 +241,8 @@ const struct hky_key hky_keys_route[] = {
     {"react", HKY_KEY_TABLE, 0, 0,
      "What a class of failure does here: `retry`, `retry 30m`, `next`, `fail`, `hold` or `done`.",
      "table<class, string>"},
+    {"archive", LATER, "", NULL},
+    {"delay_notice", LATER, "", NULL},
     {0},
 };
 
