@@ -435,6 +435,11 @@ v("R17", "auth-64k", BAD, extensions=(b"AUTH=" + b"A" * 65536,), keys=f'auth = "
 v("R17", "helo", OK, on={"EHLO": b"502 what\r\n"}, see=lambda relay, events: check("HELO" in relay.verbs(), relay.verbs()))
 v("R17", "no-helo-with-a-password", (("deferred", "failed"), None, "hello"), on={"EHLO": b"502 what\r\n"}, keys=f'auth = "plain", {LOGIN}',
   see=lambda relay, events: check("HELO" not in relay.verbs(), relay.verbs()))
+v("R17", "auth-250", ("deferred", "system_temp", "auth"), on={"AUTH": b"250 ok\r\n"}, extensions=(b"AUTH PLAIN",), keys=f'auth = "plain", {LOGIN}')
+v("R17", "auth-354", ("deferred", "system_temp", "auth"), on={"AUTH": b"354 go on\r\n"}, extensions=(b"AUTH PLAIN",), keys=f'auth = "plain", {LOGIN}')
+v("R17", "auth-235-early", ("deferred", "system_temp", "auth"), on={"AUTH": b"235 in\r\n"}, extensions=(b"AUTH LOGIN",), keys=f'auth = "login", {LOGIN}')
+v("R17", "auth-535-connections", ("deferred", "rate_limited", "auth"), on={"AUTH": b"535 5.7.8 too many connections\r\n"}, extensions=(b"AUTH PLAIN",), keys=f'auth = "plain", {LOGIN}')
+v("R17", "auth-550-sessions", ("deferred", "rate_limited", "auth"), on={"AUTH": b"550 Maximum number of sessions exceeded\r\n"}, extensions=(b"AUTH PLAIN",), keys=f'auth = "plain", {LOGIN}')
 v("R17", "endless-334", ("deferred", "system_temp", "auth"), on={"AUTH": b"334 \r\n", "": b"334 \r\n"}, extensions=(b"AUTH LOGIN",), keys=f'auth = "login", {LOGIN}')
 
 # R19: CHUNKING is offered; the engine does not use it
