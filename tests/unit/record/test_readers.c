@@ -10,14 +10,8 @@
 #include <unistd.h>
 #include <cmocka.h>
 
-#include "hikyaku/record.h"
-#include "record/record.h"
-#include "support/wait.h"
+#include "rig.h"
 
-#define SEGMENT (64u << 10)
-
-static char dir[64];
-static struct hky_clock the_clock = {0, 1764000000123};
 static struct hky_loop *loop;
 static int n_calls;
 
@@ -41,34 +35,17 @@ static void close_record(struct hky_record **r)
     hky_record_close(r);
 }
 
-/* Mail has its pauses, in which room is made. */
-static bool has_spares(struct hky_record *r)
-{
-    bool is;
-
-    pthread_mutex_lock(&r->store.lock);
-    is = r->store.n_spares == RECORD_SPARES;
-    pthread_mutex_unlock(&r->store.lock);
-    return is;
-}
-
-static int make_dir(void **state)
+static int set_up(void **state)
 {
     struct hky_error e;
 
-    (void)state;
-    snprintf(dir, sizeof dir, "/tmp/hikyaku-readers-XXXXXX");
-    return mkdtemp(dir) == NULL || hky_loop_new(&loop, &e) != HKY_OK;
+    return make_dir(state) != 0 || hky_loop_new(&loop, &e) != HKY_OK;
 }
 
-static int remove_dir(void **state)
+static int tear_down(void **state)
 {
-    char command[128];
-
-    (void)state;
     hky_loop_free(&loop);
-    snprintf(command, sizeof command, "rm -rf '%s'", dir);
-    return system(command);
+    return remove_dir(state);
 }
 
 static void on_ready(void *ctx)
@@ -85,13 +62,6 @@ static struct hky_reader *open_reader(struct hky_record *r, const char *name, ui
 
     assert_int_equal(hky_reader_open(r, &p, &reader, &e), HKY_OK);
     return reader;
-}
-
-static void emit(struct hky_record *r, int from, int to)
-{
-    for (int i = from; i <= to; i++)
-        hky_record_event(r, (unsigned)i % 3,
-                         &(struct hky_event){.kind = HKY_EVENT_FAILED, .at_ms = 1764000000000, .delay_ms = i});
 }
 
 /* All that is there now: how many; their numbers rise. */
@@ -302,7 +272,7 @@ static void one_that_lags_skips(void **state)
     for (int i = 0; i < 20000; i += 50) {
         emit(r, i + 1, i + 50);
         follow(good, n_of);
-        wait_until(has_spares(r));
+        wait_until(has_spares(r, RECORD_SPARES));
     }
     wait_until(was_told(good, n_of));
     assert_int_equal(n_of[HKY_EVENT_FAILED], 20000);
@@ -456,17 +426,17 @@ static void a_view_begins_where_it_says(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(an_event_comes_with_its_facts, make_dir, remove_dir),
-        cmocka_unit_test_setup_teardown(a_cursor_is_kept, make_dir, remove_dir),
-        cmocka_unit_test_setup_teardown(numbers_grow_over_restarts_and_kills, make_dir, remove_dir),
-        cmocka_unit_test_setup_teardown(numbers_grow_over_a_power_cut, make_dir, remove_dir),
-        cmocka_unit_test_setup_teardown(one_that_has_read_all_goes_on_where_it_stands, make_dir, remove_dir),
-        cmocka_unit_test_setup_teardown(one_that_lags_skips, make_dir, remove_dir),
-        cmocka_unit_test_setup_teardown(files_that_were_read_are_used_first, make_dir, remove_dir),
-        cmocka_unit_test_setup_teardown(a_reader_is_called, make_dir, remove_dir),
-        cmocka_unit_test_setup_teardown(a_name_is_open_once_and_names_are_bounded, make_dir, remove_dir),
-        cmocka_unit_test_setup_teardown(a_start_on_a_full_disk, make_dir, remove_dir),
-        cmocka_unit_test_setup_teardown(a_view_begins_where_it_says, make_dir, remove_dir),
+        cmocka_unit_test_setup_teardown(an_event_comes_with_its_facts, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_cursor_is_kept, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(numbers_grow_over_restarts_and_kills, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(numbers_grow_over_a_power_cut, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(one_that_has_read_all_goes_on_where_it_stands, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(one_that_lags_skips, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(files_that_were_read_are_used_first, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_reader_is_called, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_name_is_open_once_and_names_are_bounded, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_start_on_a_full_disk, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_view_begins_where_it_says, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
