@@ -613,6 +613,7 @@ void hky_engine_free(struct hky_engine **out)
     }
     hky_vm_free(&engine->vm);
     hky_loop_free(&engine->aux);
+    hky_engine_drop_relay_asks(engine);
     hky_credentials_free(&engine->credentials);
     hky_passwords_free(&engine->passwords);
     hky_policy_unref(&engine->policy);

@@ -1,4 +1,4 @@
-/* What operators ask of a running engine: the handlers behind the table of commands, and the metrics. On aux's thread.
+/* What operators ask of a running engine: the handlers behind the table of commands. On aux's thread.
  */
 #include "wiring.h"
 
@@ -330,20 +330,64 @@ static void keep_relay(struct hky_engine *engine, const char *kind, const char *
     hky_state_put(engine->state, kind, relay, value);
 }
 
-/* What was asked for has become true, or not: what the relay's state is now. */
+/* An answer about a relay, which waits until it would be true after a crash, too. */
+struct hky_relay_ask {
+    struct hky_task task;
+    struct hky_engine *engine;
+    struct hky_console_request *request;
+    struct hky_relay_list list; /* as it was when the operator's word counted */
+    const struct hky_relay_row *row;
+    LIST_ENTRY(hky_relay_ask) link;
+};
+
+static void relay_ask_free(struct hky_relay_ask *ask)
+{
+    LIST_REMOVE(ask, link);
+    hky_relay_list_fini(&ask->list);
+    free(ask);
+}
+
+static void on_relay_written(struct hky_task *task)
+{
+    struct hky_relay_ask *ask = HKY_CONTAINER(task, struct hky_relay_ask, task);
+
+    if (ask->engine->console != NULL)
+        hky_console_answer(&ask->request, ask->row);
+    relay_ask_free(ask);
+}
+
+/* On the thread that writes state.db. */
+static void tell_written(void *ctx)
+{
+    struct hky_relay_ask *ask = ctx;
+
+    hky_loop_post(ask->engine->aux, &ask->task);
+}
+
+void hky_engine_drop_relay_asks(struct hky_engine *engine)
+{
+    struct hky_relay_ask *ask;
+
+    while ((ask = LIST_FIRST(&engine->relay_asks)) != NULL)
+        relay_ask_free(ask);
+}
+
+/* What the relay's state is now: what was asked for has become true, or not. This thread must not wait for a disk. */
 static void answer_relay(struct hky_engine *engine, struct hky_console_request **rq, const char *name)
 {
-    struct hky_relay_list list;
-    const struct hky_relay_row *row = NULL;
+    struct hky_relay_ask *ask = hky_calloc(1, sizeof *ask);
 
-    hky_state_flush(engine->state);
-    hky_schedule_relays(engine->schedule, &list);
-    for (uint32_t i = 0; i < list.n; i++)
-        if (strcmp(list.rows[i].relay->name, name) == 0)
-            row = &list.rows[i];
-    HKY_ASSERT(row != NULL); /* the schedule knew it a moment ago, and only this thread brings a new policy */
-    hky_console_answer(rq, row);
-    hky_relay_list_fini(&list);
+    ask->engine = engine;
+    ask->request = *rq;
+    ask->task.run = on_relay_written;
+    *rq = NULL;
+    hky_schedule_relays(engine->schedule, &ask->list);
+    for (uint32_t i = 0; i < ask->list.n; i++)
+        if (strcmp(ask->list.rows[i].relay->name, name) == 0)
+            ask->row = &ask->list.rows[i];
+    HKY_ASSERT(ask->row != NULL); /* the schedule knew it a moment ago, and only this thread brings a new policy */
+    LIST_INSERT_HEAD(&engine->relay_asks, ask, link);
+    hky_state_when_written(engine->state, tell_written, ask);
 }
 
 static void refuse_relay(struct hky_console_request **rq, const struct hky_error *e)
@@ -554,62 +598,3 @@ const struct hky_command hky_operate_commands[] = {
      false, on_relay_drain, hky_render_relay},
     {NULL},
 };
-
-/* ---- health, metrics ---- */
-
-const char *hky_engine_unwell(void *ctx)
-{
-    struct hky_engine *engine = ctx;
-    struct hky_journal_stats j;
-
-    hky_journal_stats(engine->journal, &j);
-    if (engine->stopping > 0)
-        return "stopping";
-    return j.health == HKY_OK ? NULL : hky_health_name(j.health);
-}
-
-static void add_metric(struct hky_buf *b, const char *name, const char *type, const char *help, uint64_t value)
-{
-    hky_buf_printf(b, "# HELP hikyaku_%s %s\n# TYPE hikyaku_%s %s\nhikyaku_%s %" PRIu64 "\n", name, help, name, type,
-                   name, value);
-}
-
-void hky_engine_metrics(void *ctx, struct hky_buf *b)
-{
-    struct hky_engine *engine = ctx;
-    struct hky_schedule_stats s;
-    struct hky_journal_stats j;
-    struct hky_accept_stats a;
-
-    hky_schedule_stats(engine->schedule, &s);
-    hky_journal_stats(engine->journal, &j);
-    hky_accept_stats(engine->accept, &a);
-    add_metric(b, "sessions", "gauge", "open SMTP sessions", a.sessions);
-    add_metric(b, "sessions_total", "counter", "SMTP sessions since start", a.sessions_total);
-    add_metric(b, "messages_accepted_total", "counter", "messages answered 250", a.messages);
-    add_metric(b, "recipients_accepted_total", "counter", "recipients of accepted messages", a.recipients);
-    add_metric(b, "refused_total", "counter", "messages and recipients that were refused", a.refused);
-    add_metric(b, "recipients_queued", "gauge", "recipients that are due or wait for their turn", s.queued);
-    add_metric(b, "recipients_sending", "gauge", "recipients in a transaction", s.sending);
-    add_metric(b, "recipients_deferred", "gauge", "recipients waiting for a retry", s.deferred);
-    add_metric(b, "recipients_parked", "gauge", "recipients waiting for a policy", s.parked);
-    add_metric(b, "recipients_undecided", "gauge", "recipients about whom the policy has not decided yet", s.undecided);
-    add_metric(b, "recipients_held", "gauge", "recipients waiting for an operator", s.held);
-    add_metric(b, "delivered_total", "counter", "recipients delivered", s.delivered);
-    add_metric(b, "failed_total", "counter", "recipients failed", s.failed);
-    add_metric(b, "cancelled_total", "counter", "recipients cancelled by operators", s.cancelled);
-    add_metric(b, "notices_total", "counter", "failure notices that were delivered or given up", s.notices);
-    add_metric(b, "attempts_total", "counter", "attempts made", s.attempts);
-    add_metric(b, "journal_commits_total", "counter", "commits written", j.commits);
-    add_metric(b, "journal_syncs_total", "counter", "fdatasync calls", j.syncs);
-    add_metric(b, "spool_full", "gauge", "1 while no mail is accepted because the disk is full",
-               j.health == HKY_E_FULL);
-    add_metric(b, "spool_failing", "gauge", "1 while no mail is accepted because writing fails", j.health == HKY_E_IO);
-    add_metric(b, "journal_octets", "gauge", "octets of journal in use", j.octets);
-    add_metric(b, "journal_segments", "gauge", "segments in use", j.segments - j.free_segments);
-    add_metric(b, "journal_write_errors_total", "counter", "failed writes and syncs", j.write_errors);
-    add_metric(b, "journal_damaged_total", "counter", "damaged records set aside", j.damaged);
-    add_metric(b, "body_memory_octets", "gauge", "bodies held in memory", j.body_memory);
-    add_metric(b, "events_dropped_total", "counter", "events the log could not keep",
-               hky_record_dropped(engine->record));
-}

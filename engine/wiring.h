@@ -1,5 +1,5 @@
-/* Private to engine: the whole, as its four files see it (engine.c wires, planning.c asks the policy, operate.c answers
- * operators, reload.c brings a new policy). */
+/* Private to engine: the whole, as its files see it (engine.c wires, planning.c asks the policy, operate.c answers
+ * operators, metrics.c monitors, reload.c brings a new policy). */
 #ifndef HKY_WIRING_H
 #define HKY_WIRING_H
 
@@ -56,10 +56,11 @@ struct hky_engine {
     struct hky_log *log;
     char *policy_path;
     char *spool;
-    struct hky_policy *policy;            /* the newest; aux's thread */
-    struct hky_vm *vm;                    /* aux's, for syntax checks of --where */
-    uint64_t n_queue_asks;                /* aux's */
-    LIST_HEAD(, hky_queue_ask) unwritten; /* aux's: done, but not known to be on disk */
+    struct hky_policy *policy;             /* the newest; aux's thread */
+    struct hky_vm *vm;                     /* aux's, for syntax checks of --where */
+    uint64_t n_queue_asks;                 /* aux's */
+    LIST_HEAD(, hky_queue_ask) unwritten;  /* aux's: done, but not known to be on disk */
+    LIST_HEAD(, hky_relay_ask) relay_asks; /* aux's: said, but not known to be on disk */
     unsigned n_workers;
     struct hky_worker *workers;
     struct hky_loop **loops;
@@ -118,11 +119,14 @@ void hky_worker_set_vm(struct hky_worker *w, struct hky_vm *vm);
 void hky_worker_drop_waits(struct hky_worker *w); /* at the stop: nothing is made afresh */
 bool hky_worker_where_holds(void *ctx, unsigned worker, const struct hky_recipient *r);
 
-/* operate.c */
+/* metrics.c */
 const char *hky_engine_unwell(void *ctx);
 void hky_engine_metrics(void *ctx, struct hky_buf *out);
+
+/* operate.c */
 void hky_engine_restore_relays(struct hky_engine *engine);
-void hky_engine_drop_asks(struct hky_engine *engine); /* the journal is closed */
+void hky_engine_drop_asks(struct hky_engine *engine);       /* the journal is closed */
+void hky_engine_drop_relay_asks(struct hky_engine *engine); /* state.db and the loops are closed */
 
 /* engine.c */
 

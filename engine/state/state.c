@@ -18,7 +18,9 @@
 
 struct change {
     STAILQ_ENTRY(change) link;
-    char *kind, *key, *value; /* value NULL: removed */
+    char *kind, *key, *value;   /* value NULL: removed */
+    void (*written)(void *ctx); /* or NULL: nothing is changed, but this is called when its turn comes */
+    void *ctx;
 };
 
 struct hky_state {
@@ -26,8 +28,7 @@ struct hky_state {
     struct hky_log *log;
     pthread_t thread;
     pthread_mutex_t lock;
-    pthread_cond_t wake, written;
-    unsigned n_unwritten;
+    pthread_cond_t wake;
     bool is_stopping;
     struct hky_map values; /* "kind\0key" -> malloc'ed value */
     STAILQ_HEAD(, change) changes;
@@ -124,12 +125,11 @@ static void *writer(void *arg)
         pthread_mutex_unlock(&s->lock);
         if (c == NULL)
             return NULL;
-        store(s, c);
+        if (c->written != NULL)
+            c->written(c->ctx);
+        else
+            store(s, c);
         free_change(c);
-        pthread_mutex_lock(&s->lock);
-        if (--s->n_unwritten == 0)
-            pthread_cond_broadcast(&s->written);
-        pthread_mutex_unlock(&s->lock);
     }
 }
 
@@ -146,7 +146,6 @@ enum hky_err hky_state_open(const char *dir, struct hky_log *log, struct hky_sta
     hky_map_init(&s->values);
     pthread_mutex_init(&s->lock, NULL);
     pthread_cond_init(&s->wake, NULL);
-    pthread_cond_init(&s->written, NULL);
     snprintf(path, sizeof path, "%s/state.db", dir);
     err = load(s, path, e);
     umask(mask);
@@ -191,7 +190,6 @@ void hky_state_close(struct hky_state **state)
     }
     hky_map_fini(&s->values);
     pthread_cond_destroy(&s->wake);
-    pthread_cond_destroy(&s->written);
     pthread_mutex_destroy(&s->lock);
     free(s);
 }
@@ -221,16 +219,19 @@ void hky_state_put(struct hky_state *s, const char *kind, const char *key, const
     pthread_mutex_lock(&s->lock);
     remember(s, kind, key, value);
     STAILQ_INSERT_TAIL(&s->changes, c, link);
-    s->n_unwritten++;
     pthread_cond_signal(&s->wake);
     pthread_mutex_unlock(&s->lock);
 }
 
-void hky_state_flush(struct hky_state *s)
+void hky_state_when_written(struct hky_state *s, void (*written)(void *ctx), void *ctx)
 {
+    struct change *c = hky_calloc(1, sizeof *c);
+
+    c->written = written;
+    c->ctx = ctx;
     pthread_mutex_lock(&s->lock);
-    while (s->n_unwritten > 0)
-        pthread_cond_wait(&s->written, &s->lock);
+    STAILQ_INSERT_TAIL(&s->changes, c, link);
+    pthread_cond_signal(&s->wake);
     pthread_mutex_unlock(&s->lock);
 }
 

@@ -21,8 +21,9 @@ void hky_state_close(struct hky_state **s);
 char *hky_state_get(struct hky_state *s, const char *kind, const char *key);
 /* Returns before it is on disk. value NULL removes. */
 void hky_state_put(struct hky_state *s, const char *kind, const char *key, const char *value);
-/* What was put before is on disk when it returns. It blocks: never call it on a worker. */
-void hky_state_flush(struct hky_state *s);
+/* What was put before is on disk, or the log says why not: calls `written` then, on the thread that writes; before
+ * hky_state_close returns in any case. */
+void hky_state_when_written(struct hky_state *s, void (*written)(void *ctx), void *ctx);
 /* `each` runs under the lock of the state: it must not call hky_state_... */
 void hky_state_each(struct hky_state *s, const char *kind, void (*each)(void *ctx, const char *key, const char *value),
                     void *ctx);

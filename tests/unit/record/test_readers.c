@@ -246,7 +246,7 @@ static void one_that_has_read_all_goes_on_where_it_stands(void **state)
     assert_int_equal(read_all(rests, &first, &stood), 100);
     hky_reader_commit(rests, stood);
     for (int i = 100; i < 6000; i += 50) {
-        wait_until(has_spares(r));
+        wait_until(has_spares(r, RECORD_SPARES));
         emit(r, i + 1, i + 50);
         assert_true(read_all(reads, &first, &last) >= 50);
         hky_reader_commit(reads, last);

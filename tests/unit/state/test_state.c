@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include "hikyaku/state.h"
+#include "support/wait.h"
 
 static char dir[64];
 
@@ -82,26 +83,64 @@ static void state_survives_a_restart(void **state)
     hky_state_close(&s);
 }
 
-/* A token or a pause that was written survives a power cut. */
-static void what_is_flushed_is_on_the_disk(void **state)
+/* A token or a pause that was written survives a power cut: who is told of it may rely on that. */
+static void count_syncs(void *ctx)
+{
+    __atomic_store_n((unsigned *)ctx, __atomic_load_n(&n_syncs, __ATOMIC_SEQ_CST), __ATOMIC_SEQ_CST);
+}
+
+static void what_is_told_is_on_the_disk(void **state)
 {
     struct hky_state *s = open_state();
 
     (void)state;
     for (int i = 0; i < 3; i++) {
-        unsigned before = __atomic_load_n(&n_syncs, __ATOMIC_SEQ_CST);
+        unsigned before = __atomic_load_n(&n_syncs, __ATOMIC_SEQ_CST), when_told = before;
+
         hky_state_put(s, "oauth", "gmail", i % 2 == 0 ? "one" : "two");
-        hky_state_flush(s);
-        assert_true(__atomic_load_n(&n_syncs, __ATOMIC_SEQ_CST) > before);
+        hky_state_when_written(s, count_syncs, &when_told);
+        wait_until(__atomic_load_n(&when_told, __ATOMIC_SEQ_CST) > before);
     }
     hky_state_close(&s);
+}
+
+/* What the file says at that moment, seen by another connection. */
+struct seen {
+    int n_called, n_rows;
+};
+
+static void look(void *ctx)
+{
+    struct seen *seen = ctx;
+    char command[160];
+
+    seen->n_called++;
+    snprintf(command, sizeof command, "grep -aq 'value-of-%d' %s/state.db*", seen->n_called, dir);
+    seen->n_rows += system(command) == 0;
+}
+
+static void who_asks_is_told_when_it_is_written(void **state)
+{
+    struct hky_state *s = open_state();
+    struct seen seen = {0};
+
+    (void)state;
+    hky_state_put(s, "paused", "a", "value-of-1");
+    hky_state_when_written(s, look, &seen);
+    hky_state_put(s, "paused", "b", "value-of-2");
+    hky_state_when_written(s, look, &seen);
+    hky_state_when_written(s, look, &seen); /* with nothing put: at once; and value-of-3 is nowhere */
+    hky_state_close(&s);
+    assert_int_equal(seen.n_called, 3);
+    assert_int_equal(seen.n_rows, 2);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(state_survives_a_restart, make_dir, remove_dir),
-        cmocka_unit_test_setup_teardown(what_is_flushed_is_on_the_disk, make_dir, remove_dir),
+        cmocka_unit_test_setup_teardown(what_is_told_is_on_the_disk, make_dir, remove_dir),
+        cmocka_unit_test_setup_teardown(who_asks_is_told_when_it_is_written, make_dir, remove_dir),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
