@@ -142,7 +142,7 @@ static void read_listener(struct hky_loader *l, int body, struct hky_listen *out
 {
     static const struct hky_key *const keys[] = {hky_keys_listen, NULL};
     lua_State *L = l->vm->L;
-    size_t n_told = l->problems->n_errors; /* what is missing may be what a mistake was made in */
+    size_t n_told = l->problems->n_errors; /* a missing key may be the one that has a mistake */
     const char *s;
 
     hky_keys_check(L, body, keys, false, "listen", out->place);

@@ -429,7 +429,7 @@ static void read_login(struct relay_read *r)
     check_unsent_login(r, has_password || has_oauth);
 }
 
-/* An address, a domain, .domain or "*" as sends_as has it; NULL told. */
+/* An address, a domain, .domain or "*" as sends_as has it; NULL: it is none, which was reported. */
 static const char *identity_entry(struct relay_read *r, const char *s)
 {
     struct hky_entry entry;

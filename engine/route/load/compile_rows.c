@@ -238,7 +238,7 @@ static int json_body(lua_State *L)
     return 1;
 }
 
-/* The rows of a file on the stack; an empty list when it is no JSON, told with its line. */
+/* The rows of a file on the stack; an empty list when it is no JSON, which was reported with its line. */
 static void json_push(struct hky_loader *l, const struct hky_file *f)
 {
     lua_State *L = l->vm->L;

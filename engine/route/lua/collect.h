@@ -54,7 +54,7 @@ struct hky_loader {
     struct hky_map spec_by_name, spec_by_account, route_by_name;
     struct hky_map authorities; /* files of `ca` that were found good */
     struct hky_map disabled;    /* names of rows that are disabled */
-    struct hky_map lost;        /* names whose declaration is not one: told there, not where they are used */
+    struct hky_map lost; /* names whose declaration is faulty, which is reported there and not where they are used */
 };
 
 /* Where names of declarations are kept: the policy is others' too once it is loaded, so a worker has its own. */
@@ -68,7 +68,7 @@ void hky_complain(struct hky_loader *l, struct hky_place place, bool is_warning,
 /* What the policy says while it is loaded: shown among the problems, and none. */
 void hky_loader_note(struct hky_loader *l, struct hky_place place, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
-/* Where `word` stands at or after `place` in the same file, up to the next declaration; else `place`. */
+/* The place of `word` at or after `place` in the same file, up to the next declaration; else `place`. */
 struct hky_place hky_place_of(struct hky_loader *l, struct hky_place place, const char *word, bool is_key);
 /* A problem of a script: collected while loading, raised while running (then it does not return). */
 void hky_script_problem(lua_State *L, struct hky_place place, const char *fmt, ...)

@@ -1,5 +1,5 @@
 /* The keys of the policy language, one table for each object. What is said of a key is said here once: check, the key
- * lists of hikyaku-policy(5) and the annotations for editors come from it. In `doc`, what stands between backquotes is
+ * lists of hikyaku-policy(5) and the annotations for editors come from it. In `doc`, text between backquotes is
  * typed as it is. */
 #include "route/lua/keys.h"
 
@@ -300,7 +300,7 @@ static const struct {
     {"split", hky_keys_split},
 };
 
-/* Conditions are told by themselves, keys of later versions not at all. */
+/* The manual lists conditions apart, and no keys of later versions. */
 static bool is_told(const struct hky_key *keys, const struct hky_key *k)
 {
     bool has_conditions = keys == hky_keys_route || keys == hky_keys_row;

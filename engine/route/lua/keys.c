@@ -100,9 +100,9 @@ static bool has_type(lua_State *L, const struct hky_key *k)
         /* as if it were not stated, as in redirect = env("SINK", false); who misses it says so */
         return k->is_needed || k->lua == NULL || strstr(k->lua, "false") != NULL;
     if (hky_is_kind(L, lua_gettop(L), HKY_UD_POISON))
-        return true; /* told where it was read */
+        return true; /* its problem was reported where it was read */
     if (hky_is_kind(L, lua_gettop(L), HKY_UD_PENDING))
-        return true; /* told at the end */
+        return true; /* its problem is reported at the end */
     switch (k->type) {
     case HKY_KEY_STRING:
         return type == LUA_TSTRING || (strcmp(k->name, "relay") == 0 && hky_is_kind(L, lua_gettop(L), HKY_UD_RELAY)) ||
@@ -160,7 +160,8 @@ static void unknown_key(lua_State *L, const struct hky_key *const *keys, struct 
                        near.name != NULL ? hint : list_of(keys, list));
 }
 
-/* The value on top is not of the key's type: told here, and so not again by whoever reads it. */
+/* The value on top is not of the key's type. It is reported here, and replaced, so that whoever reads it does not
+ * report it again. */
 static void wrong_type(lua_State *L, int index, const struct hky_key *k, const char *what, struct hky_place place)
 {
     char text[120];

@@ -31,7 +31,7 @@ struct hky_key {
     int64_t min, max;
     const char *doc;          /* a sentence or two for people */
     const char *lua;          /* its type, for editors */
-    bool is_needed;           /* for editors, too: what is missing is told by whoever reads the object */
+    bool is_needed;           /* also for editors; whoever reads the object reports it when it is missing */
     enum hky_foreign_use use; /* what its strings may hold */
     bool has_own_keys;        /* tables in it have keys of their own, and are checked by them */
 };

@@ -8,16 +8,17 @@
 #include "route/lua/keys.h"
 #include "route/lua/vm.h"
 
-/* Fill steps of `draft` from a plan value; false: nothing usable (told). Strings are borrowed from Lua. */
+/* Fill steps of `draft` from a plan value; false: it has nothing usable, which was reported. Strings are borrowed from
+ * Lua. */
 bool hky_read_plan(lua_State *L, int index, const char *what, struct hky_place place, struct hky_plan *draft);
 bool hky_read_retry(lua_State *L, int index, struct hky_place place, struct hky_retry *out);
 bool hky_read_on(lua_State *L, int index, struct hky_place place, uint64_t *mask);
 /* How "no class NAME" goes on: the one that was meant, the set of that name, or all there are. */
 #define HKY_CLASS_HINT 480
 const char *hky_class_hint(struct hky_str name, bool may_be_set, char *out, size_t room);
-/* A mailbox in canonical form pushed as a string; false told. [-0, +1|0, m] */
+/* A mailbox in canonical form pushed as a string; false: it is none, which was reported. [-0, +1|0, m] */
 bool hky_push_mailbox(lua_State *L, int index, const char *what, struct hky_place place);
-/* An envelope sender with {id} and {rcpt} is an address whatever these are; false told. */
+/* An envelope sender with {id} and {rcpt} is an address whatever these are; false: it is none, which was reported. */
 bool hky_check_envelope(lua_State *L, const char *pattern, const char *what, struct hky_place place);
 /* Key of a plan: draft's steps as octets, for interning. */
 void hky_plan_key(const struct hky_plan *draft, struct hky_buf *out);

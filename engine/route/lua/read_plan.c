@@ -111,7 +111,7 @@ const char *hky_class_hint(struct hky_str name, bool may_be_set, char *out, size
     return out;
 }
 
-/* False: it is no class, which was told. */
+/* False: it is no class, which was reported. */
 static bool on_one(lua_State *L, int index, struct hky_place place, uint64_t *mask)
 {
     enum hky_class c;

@@ -176,7 +176,7 @@ void hky_json_push(lua_State *L, struct hky_str text, bool is_rows);
 /* A value's kind in words: "a table", "a secret". */
 const char *hky_kind_name(lua_State *L, int index);
 bool hky_is_kind(lua_State *L, int index, const char *kind);
-/* Undefined, or a declaration without its braces: a problem was told where it was read, or will be. */
+/* Is it undefined, or a declaration without its braces? Its problem was reported where it was read, or will be. */
 bool hky_is_told(lua_State *L, int index);
 
 #endif
