@@ -63,18 +63,85 @@ static void a_pinned_segment_never_brings_finished_mail_back(void **state)
     }
 }
 
+/* A disk that changes by one call at a time: who holds its lock copies what a kill would leave at this moment. Without
+ * it maintenance frees a segment that is to be copied, and writes what was in it into one that was copied before. */
+static ssize_t still_pwritev(void *ctx, int fd, const struct iovec *iov, int n, off_t at)
+{
+    pthread_mutex_lock(ctx);
+    ssize_t wrote = pwritev(fd, iov, n, at);
+    pthread_mutex_unlock(ctx);
+    return wrote;
+}
+
+static int still_fdatasync(void *ctx, int fd)
+{
+    (void)ctx, (void)fd; /* a kill leaves what was written */
+    return 0;
+}
+
+static int still_openat(void *ctx, int dir, const char *name, int flags, mode_t mode)
+{
+    pthread_mutex_lock(ctx);
+    int fd = openat(dir, name, flags, mode);
+    pthread_mutex_unlock(ctx);
+    return fd;
+}
+
+static int still_renameat(void *ctx, int from_dir, const char *from, int to_dir, const char *to)
+{
+    pthread_mutex_lock(ctx);
+    int rc = renameat(from_dir, from, to_dir, to);
+    pthread_mutex_unlock(ctx);
+    return rc;
+}
+
+static int still_unlinkat(void *ctx, int dir, const char *name, int flags)
+{
+    pthread_mutex_lock(ctx);
+    int rc = unlinkat(dir, name, flags);
+    pthread_mutex_unlock(ctx);
+    return rc;
+}
+
+static int still_fallocate(void *ctx, int fd, int mode, off_t at, off_t n)
+{
+    pthread_mutex_lock(ctx);
+    int rc = fallocate(fd, mode, at, n);
+    pthread_mutex_unlock(ctx);
+    return rc;
+}
+
+static pthread_mutex_t still = PTHREAD_MUTEX_INITIALIZER;
+static const struct hky_journal_io still_io = {.ctx = &still,
+                                               .pwritev = still_pwritev,
+                                               .fdatasync = still_fdatasync,
+                                               .openat = still_openat,
+                                               .renameat = still_renameat,
+                                               .unlinkat = still_unlinkat,
+                                               .fallocate = still_fallocate};
+
+static void copy_still(const char *from, const char *to)
+{
+    pthread_mutex_lock(&still);
+    copy_spool(from, to);
+    pthread_mutex_unlock(&still);
+}
+
 static void what_the_disk_shows_after_a_crash_is_never_resent(void **state)
 {
     struct rig *r = *state, crashed;
     uint64_t id = 100;
 
+    rig_close(r);
+    r->params.io = &still_io;
+    rig_open(r);
     rig_put(r, 1, 2, 1000);
     for (int copy = 0; copy < 12; copy++) {
         for (int i = 0; i < 60; i++)
             rig_finish(r, rig_put(r, id++, 1, 3000), 0);
         hky_journal_flush(r->j);
         rig_init(&crashed);
-        copy_spool(r->dir, crashed.dir); /* maintenance may be at any point */
+        copy_still(r->dir, crashed.dir); /* maintenance may be at any point */
         rig_open(&crashed);
         assert_int_equal(crashed.report.messages, 1);
         assert_non_null(hky_idmap_get(&crashed.found, 1));
@@ -163,69 +230,13 @@ static void a_deferred_message_is_copied_out_while_it_is_read(void **state)
     wait_until(n_segments(r) <= 1);
 }
 
-/* A disk that changes by one call at a time: who holds its lock copies what a kill would leave at this moment. Without
- * it maintenance frees a segment that is to be copied, and writes what was in it into one that was copied before. */
-static ssize_t still_pwritev(void *ctx, int fd, const struct iovec *iov, int n, off_t at)
-{
-    pthread_mutex_lock(ctx);
-    ssize_t wrote = pwritev(fd, iov, n, at);
-    pthread_mutex_unlock(ctx);
-    return wrote;
-}
-
-static int still_fdatasync(void *ctx, int fd)
-{
-    (void)ctx, (void)fd; /* a kill leaves what was written */
-    return 0;
-}
-
-static int still_openat(void *ctx, int dir, const char *name, int flags, mode_t mode)
-{
-    pthread_mutex_lock(ctx);
-    int fd = openat(dir, name, flags, mode);
-    pthread_mutex_unlock(ctx);
-    return fd;
-}
-
-static int still_renameat(void *ctx, int from_dir, const char *from, int to_dir, const char *to)
-{
-    pthread_mutex_lock(ctx);
-    int rc = renameat(from_dir, from, to_dir, to);
-    pthread_mutex_unlock(ctx);
-    return rc;
-}
-
-static int still_unlinkat(void *ctx, int dir, const char *name, int flags)
-{
-    pthread_mutex_lock(ctx);
-    int rc = unlinkat(dir, name, flags);
-    pthread_mutex_unlock(ctx);
-    return rc;
-}
-
-static int still_fallocate(void *ctx, int fd, int mode, off_t at, off_t n)
-{
-    pthread_mutex_lock(ctx);
-    int rc = fallocate(fd, mode, at, n);
-    pthread_mutex_unlock(ctx);
-    return rc;
-}
-
 static void results_that_come_while_leftovers_move_are_not_lost(void **state)
 {
-    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-    static const struct hky_journal_io io = {.ctx = &lock,
-                                             .pwritev = still_pwritev,
-                                             .fdatasync = still_fdatasync,
-                                             .openat = still_openat,
-                                             .renameat = still_renameat,
-                                             .unlinkat = still_unlinkat,
-                                             .fallocate = still_fallocate};
     struct rig *r = *state, crashed;
     uint64_t id = 1000;
 
     rig_close(r);
-    r->params.io = &io;
+    r->params.io = &still_io;
     r->params.cold_after_ms = 1;
     rig_open(r);
     for (int round = 0; round < 15; round++) {
@@ -245,9 +256,7 @@ static void results_that_come_while_leftovers_move_are_not_lost(void **state)
         }
         hky_journal_flush(r->j);
         rig_init(&crashed);
-        pthread_mutex_lock(&lock);
-        copy_spool(r->dir, crashed.dir);
-        pthread_mutex_unlock(&lock);
+        copy_still(r->dir, crashed.dir);
         rig_open(&crashed);
         assert_int_equal(crashed.report.damaged_records, 0);
         assert_int_equal(crashed.report.messages, r->found.n);
