@@ -29,7 +29,7 @@ static bool has_8bit(struct hky_str s)
     return false;
 }
 
-/* Code points that do not show or that reorder what is shown: two addresses would look the same. */
+/* Code points that are invisible or reorder what is shown: with them two different addresses would look the same. */
 static bool is_deceptive(uint32_t cp)
 {
     return (cp >= 0x80 && cp <= 0xa0) || cp == 0xad || (cp >= 0x200b && cp <= 0x200f) ||
@@ -338,7 +338,7 @@ bool hky_address_eq(struct hky_str a, struct hky_str b)
     return hky_str_ieq(a, b);
 }
 
-/* As people write it: with quotes that are not needed, or in their own script. */
+/* An address as people write it: with quotes that are not needed, or in their own script. */
 static bool needs_parsing(struct hky_str s)
 {
     for (size_t i = 0; i < s.n; i++)

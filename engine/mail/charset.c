@@ -6,7 +6,8 @@
 #define REPLACEMENT   "\xef\xbf\xbd"
 #define REPLACEMENT_N 3
 
-/* Names as they occur, and what iconv calls the superset that is meant. "utf-8" and "iso-2022-jp" are our own. */
+/* Names that mail uses, and the iconv name of the superset that senders mean. This file decodes "utf-8" and
+ * "iso-2022-jp" itself. */
 static const struct {
     const char *name, *iconv;
 } charsets[] = {
@@ -92,7 +93,7 @@ void hky_utf8_repair(struct hky_str s, struct hky_buf *out)
     hky_buf_add(out, s.p + plain, s.n - plain);
 }
 
-/* Converts all of `s`; an octet that does not convert becomes U+FFFD and the next one is tried. */
+/* Converts all of `s`; an octet that does not convert becomes U+FFFD, and conversion continues with the next one. */
 static bool convert(const char *name, struct hky_str s, struct hky_buf *out)
 {
     iconv_t cd = iconv_open("UTF-8", name);
@@ -141,7 +142,7 @@ static void add_pair_as_cp932(unsigned char hi, unsigned char lo, struct hky_buf
 
 enum jis_set { JIS_ASCII, JIS_KANJI, JIS_KATAKANA, JIS_OTHER };
 
-/* The escape sequence at `s` (which starts with ESC); gives its octets, 0 when it is none. */
+/* Reads the escape sequence at `s`, which starts with ESC; returns its length in octets, 0 if it is not one. */
 static size_t take_escape(struct hky_str s, enum jis_set *set)
 {
     static const struct {
@@ -182,10 +183,11 @@ static bool decode_iso2022jp(struct hky_str s, struct hky_buf *out)
             else if (set == JIS_KANJI && is_pair)
                 add_pair_as_cp932(c, next, &cp932);
             else
-                hky_buf_add_c(&cp932, '\xff'); /* no character: becomes U+FFFD */
+                hky_buf_add_c(&cp932, '\xff'); /* not a character: it becomes U+FFFD */
             i += is_pair ? 2 : 1;
         } else {
-            /* The set ends with the line (RFC 1468); half-width katakana also come as 8-bit octets. */
+            /* The character set ends with the line (RFC 1468); half-width katakana may also be written as 8-bit octets.
+             */
             if (c == '\n')
                 set = JIS_ASCII;
             hky_buf_add_c(&cp932, c < 0x80 || (c > 0xa0 && c < 0xe0) ? (char)c : '\xff');

@@ -8,7 +8,7 @@ enum { NOTIFY_NEVER = 1, NOTIFY_SUCCESS = 2, NOTIFY_FAILURE = 4, NOTIFY_DELAY = 
 #define ORCPT_MAX 500 /* RFC 3461 4.2 */
 #define HELLO_MAX 255
 
-/* What went wrong and how to say so. */
+/* What is wrong with the command, and the reply that says so. */
 struct refusal {
     int *code;
     const char **enhanced;
@@ -207,7 +207,8 @@ static bool parse_ret(struct hky_str value, uint8_t *ret)
     return *ret != 0;
 }
 
-/* RFC 4954 5: "<>" or a mailbox in xtext. It is not used, but what a later hop might decode must be harmless. */
+/* RFC 4954 5: "<>" or a mailbox in xtext. The value is not used, but a later server might decode it, so it must be
+ * harmless. */
 static bool parse_auth(struct hky_str value, struct hky_str *auth)
 {
     struct hky_buf decoded;
@@ -286,7 +287,7 @@ static enum hky_err parse_params(struct hky_str rest, struct hky_command *c, con
     return HKY_OK;
 }
 
-/* "a@b" up to a blank that is in no quotes; printers and controllers send it so. */
+/* "a@b" without brackets, up to the first blank outside quotes; printers and controllers send this. */
 static enum hky_err parse_bare_path(struct hky_str rest, bool is_mail, struct hky_address *out, size_t *used,
                                     struct hky_error *why)
 {

@@ -1,7 +1,8 @@
 #include "mail/dot.h"
 
-/* Where the reader stands. A dot is held back at the start of a line until it is known what it is. Behind a bare LF one
- * dot is content, since only CRLF.CRLF ends; of two the first was stuffed by a client whose lines end so. */
+/* The state of the reader. A dot at the start of a line is kept back until the next octet shows what it means. After a
+ * bare LF a single dot is content, since only CRLF.CRLF ends the message; of two dots the first was stuffed by a client
+ * that ends its lines with a bare LF. */
 enum { AT_START, IN_LINE, AFTER_CR, AFTER_DOT, AFTER_DOT_CR, AFTER_LF, AFTER_LF_DOT };
 
 void hky_dot_reader_init(struct hky_dot_reader *r)
@@ -21,8 +22,8 @@ static uint64_t zeros(uint64_t w)
     return ~(((w & ~HIGHS) + ~HIGHS) | w | ~HIGHS);
 }
 
-/* NULs and octets above 127 are noted; gives the number of CRs. Eight octets a step: this runs over every body. The CRs
- * are counted in eight columns, which hold 255 each. */
+/* Notes NULs and octets above 127, and returns the number of CRs. It takes eight octets a step, because it runs over
+ * every body. The CRs are counted in eight columns, which hold 255 each. */
 static size_t note_octets(struct hky_dot_reader *r, const char *p, size_t n)
 {
     uint64_t nul = 0, high = 0, w = ONES;
@@ -84,8 +85,8 @@ static void note_stretch(struct pass *k)
 
 #define BLOCK 64
 
-/* Octets of plain content at `p`, in whole blocks; p[-1] is looked at. *has_high: some are above 127. The two say the
- * same, four times 16 octets a block or twice 32.
+/* How many octets of plain content begin at `p`, in whole blocks; p[-1] is read, too. *has_high: some are above 127.
+ * The two functions do the same, with four times 16 octets a block or twice 32.
  *
  * An octet is not plain that is an LF without a CR before it, anything else behind a CR, a NUL, a dot that begins a
  * line: `odds` has all ones there; `before` are the octets one further to the left. */
@@ -142,9 +143,9 @@ __attribute__((target("avx2"))) static size_t plain_avx2(const char *p, size_t n
 }
 
 /*
- * Most of a body is lines that end in CRLF and begin with no dot: those go by in blocks of 64, all in one look. From
- * the middle of a line, with an octet to the left of it; stops before the first block that holds anything else, so
- * that the careful reader sees it whole.
+ * Most of a body is lines that end in CRLF and do not begin with a dot: these are passed in blocks of 64 octets. It
+ * starts in the middle of a line, with an octet to its left, and stops before the first block that holds anything else,
+ * which the careful reader then reads octet by octet.
  */
 static void skip_plain(struct pass *k)
 {

@@ -11,8 +11,8 @@ struct date {
     unsigned year, month, day, week_day; /* month 0 to 11, week_day 0 is Sunday */
 };
 
-/* Days since 1970-01-01, none of them before it. Written for every message: gmtime_r takes a lock of all threads. A
- * year here begins in March, so that the day which comes and goes is its last. */
+/* The date of a number of days since 1970-01-01. This is needed for every message, and gmtime_r takes a lock that all
+ * threads share. A year begins in March here, so that the leap day is its last day. */
 static struct date date_of(uint32_t days)
 {
     uint32_t n = days + 719468, era = n / 146097, in_era = n % 146097;
@@ -76,7 +76,7 @@ static void add_ascii(struct hky_buf *out, struct hky_str s)
     }
 }
 
-/* The same, but well-formed text keeps its characters: for the part that people read. */
+/* The same, but valid UTF-8 keeps its characters: for the part that people read. */
 static void add_readable(struct hky_buf *out, struct hky_str s)
 {
     bool is_text = hky_utf8_is_valid(s);
@@ -158,7 +158,7 @@ static void add_quoted_printable(struct hky_buf *out, struct hky_str s)
             hky_buf_add_z(out, "=\r\n");
             column = 0;
         }
-        /* A line of dots, or "From ", would be changed on the way by some. */
+        /* Some servers change a line of dots, or one that begins with "From ". */
         if (is_plain && !(column == 0 && (c == '.' || c == 'F'))) {
             hky_buf_add_c(out, (char)c);
             column++;
@@ -196,7 +196,7 @@ static const struct {
 };
 #define N_ACTIONS (sizeof actions / sizeof actions[0])
 
-/* "550 5.1.1 text"; a local cause is text alone. */
+/* "550 5.1.1 text"; a local cause has no code, only text. */
 static void reply_text(const struct hky_reply *r, size_t most, struct hky_buf *out)
 {
     size_t n = r->n <= sizeof r->text ? r->n : sizeof r->text;
@@ -306,7 +306,7 @@ static void add_people_text(struct hky_buf *out, const struct hky_dsn *d)
     hky_buf_fini(&reply);
 }
 
-/* "rfc822;a@b" of the client: a type, a semicolon, something. */
+/* "rfc822;a@b" as the client gave it: a type, a semicolon, and a value. */
 static bool is_typed(struct hky_str s)
 {
     const char *semicolon = s.n > 0 ? memchr(s.p, ';', s.n) : NULL;
@@ -314,7 +314,7 @@ static bool is_typed(struct hky_str s)
     return semicolon != NULL && semicolon > s.p && semicolon + 1 < s.p + s.n;
 }
 
-/* RFC 6533 3: an address in UTF-8 has a type of its own, and makes the part message/global-delivery-status. */
+/* RFC 6533 3: an address in UTF-8 has a type of its own; the part is then message/global-delivery-status. */
 static bool is_utf8_address(struct hky_str s)
 {
     return has_8bit(s) && hky_utf8_is_valid(s);
@@ -345,7 +345,7 @@ static void add_recipient_fields(struct hky_buf *out, const struct hky_dsn *d, c
     hky_buf_fini(&text);
 }
 
-/* A line that neither part of the original holds. */
+/* A boundary line that occurs in no part of the original. */
 static void make_boundary(const struct hky_dsn *d, char out[64])
 {
     struct hky_str h = d->original_header, b = d->original_body;
@@ -370,7 +370,7 @@ static void end_line(struct hky_buf *out)
         hky_buf_add_z(out, "\r\n");
 }
 
-/* Header fields alone may be encoded; a whole message with 8-bit octets may not be, unless it is a message/global. */
+/* Returned header fields may be encoded; a whole message with 8-bit octets may be only as message/global. */
 static void add_original(struct hky_buf *out, const struct hky_dsn *d)
 {
     struct hky_str header = d->original_header;

@@ -5,7 +5,7 @@ static bool is_fold(char c)
     return c == ' ' || c == '\t';
 }
 
-/* Octets up to behind the next LF, or all. */
+/* How many octets there are up to and with the next LF, or to the end. */
 static size_t line_octets(struct hky_str s)
 {
     const char *lf = s.n > 0 ? memchr(s.p, '\n', s.n) : NULL;
@@ -18,7 +18,7 @@ static bool is_empty_line(struct hky_str s)
     return s.n > 0 && (s.p[0] == '\n' || (s.n > 1 && s.p[0] == '\r' && s.p[1] == '\n'));
 }
 
-/* RFC 5322 3.6.8: printable without colon; blanks before the colon are obsolete, and read. */
+/* RFC 5322 3.6.8: printable characters without the colon. Blanks before the colon are obsolete, but accepted. */
 static struct hky_str field_name(struct hky_str whole)
 {
     size_t n = 0;

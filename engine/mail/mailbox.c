@@ -27,7 +27,7 @@ static bool is_blank(char c)
     return c == ' ' || c == '\t' || c == '\r' || c == '\n';
 }
 
-/* Behind the closing quote of the string that starts at `at`, or 0. */
+/* The offset after the closing quote of the string that starts at `at`, or 0. */
 static size_t quoted_end(struct hky_str v, size_t at, bool is_sjis)
 {
     size_t n = hky_raw_quoted(hky_str_of(v.p + at, v.n - at), is_sjis);
@@ -35,7 +35,7 @@ static size_t quoted_end(struct hky_str v, size_t at, bool is_sjis)
     return n > 0 ? at + n : 0;
 }
 
-/* Behind the closing parenthesis, or 0. Nesting is counted, not followed. */
+/* The offset after the closing parenthesis, or 0. Nested ones are counted, without recursion. */
 static size_t comment_end(struct hky_str v, size_t at)
 {
     size_t depth = 0;
@@ -50,7 +50,7 @@ static size_t comment_end(struct hky_str v, size_t at)
     return 0;
 }
 
-/* Behind whatever stands at s->at as one piece: a quoted string, an encoded word, a run of raw JIS, a character. */
+/* The offset after the piece at s->at: a quoted string, an encoded word, a run of raw JIS, or one character. */
 static size_t piece_end(struct scan *s)
 {
     struct hky_str v = s->v, rest = hky_str_of(v.p + s->at, v.n - s->at);
@@ -95,7 +95,7 @@ static void scan_angle(struct scan *s, struct entry *e)
     e->has_angle = true;
     e->angle = s->at;
     while (s->at < s->v.n && s->v.p[s->at] != '>') {
-        /* A '<' left open must not swallow the rest of the list. */
+        /* A '<' that is never closed must not take in the rest of the list. */
         if (s->v.p[s->at] == '<') {
             e->is_bad = true;
             break;
@@ -179,7 +179,7 @@ static size_t compact(struct hky_str spec, char out[ADDR_SPEC_MAX - 1])
             return 0;
         is_apart = false;
         for (; i < end; i++) {
-            /* A quoted local part may be folded; the line end is no part of it. */
+            /* A quoted local part may be folded; the line end does not belong to it. */
             if (spec.p[i] == '\r' || spec.p[i] == '\n')
                 continue;
             if (n == ADDR_SPEC_MAX - 2)
@@ -222,7 +222,7 @@ static bool to_mailbox(const struct scan *s, const struct entry *e, struct hky_m
 size_t hky_mailboxes_parse(struct hky_str value, struct hky_mailbox *out, size_t max, bool *is_bad)
 {
     struct scan s = {.v = value, .is_sjis = !hky_utf8_is_valid(value)};
-    struct hky_mailbox beyond; /* what does not fit is parsed too, so that the number is the same for every max */
+    struct hky_mailbox beyond; /* mailboxes beyond max are parsed, too, so that the number is the same for every max */
     struct entry e;
     size_t n = 0;
 

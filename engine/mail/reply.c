@@ -49,7 +49,7 @@ static bool take_number(struct hky_str s, size_t *at, char end, unsigned *v)
     return *at < s.n && s.p[(*at)++] == end;
 }
 
-/* "5.7.1 " at the start of a line, of the same class as `code`; gives the octets it takes, 0 if it is not there. */
+/* Reads "5.7.1 " at the start of a line, if its class is that of `code`; returns its length in octets, else 0. */
 static size_t take_enhanced(struct hky_str s, uint16_t code, unsigned v[3])
 {
     size_t at = 0;
@@ -62,7 +62,7 @@ static size_t take_enhanced(struct hky_str s, uint16_t code, unsigned v[3])
     return at;
 }
 
-/* Removes the line's enhanced code when it is the reply's; the first one that is met is the reply's. */
+/* Removes the line's enhanced code if it is that of the reply; the first one found becomes that of the reply. */
 static struct hky_str strip_enhanced(struct hky_reply *reply, struct hky_str line)
 {
     unsigned v[3];
@@ -81,7 +81,7 @@ static struct hky_str strip_enhanced(struct hky_reply *reply, struct hky_str lin
     return hky_str_of(line.p + n, line.n - n);
 }
 
-/* May the UTF-8 sequence at p (first octet above 127) be shown as it is? *len: its octets, 1 when it is none. */
+/* May the UTF-8 sequence at p (first octet above 127) be shown as it is? *len: its octets, 1 if it is not valid. */
 static bool is_shown(const unsigned char *p, size_t n, size_t *len)
 {
     *len = p[0] >= 0xf0 ? 4 : p[0] >= 0xe0 ? 3 : 2;
@@ -171,7 +171,7 @@ static enum hky_reply_status on_line(struct hky_reply_reader *r, struct hky_str 
     return line.n > 3 && line.p[3] == '-' ? HKY_REPLY_MORE : HKY_REPLY_WHOLE;
 }
 
-/* The next line of `s`, joined with what came before of it; false when it has no end yet. */
+/* The next line of `s`, joined with its part that came earlier; false if its end has not come yet. */
 static bool next_line(struct hky_reply_reader *r, struct hky_str s, size_t *used, struct hky_str *line)
 {
     const char *lf = s.n > 0 ? memchr(s.p, '\n', s.n) : NULL;

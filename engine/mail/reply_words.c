@@ -1,4 +1,4 @@
-/* What replies say in words that their codes do not say. Pure. */
+/* Finds in the words of a reply what its code does not tell. Pure. */
 #include "mail/reply.h"
 
 static bool says_one_of(const struct hky_reply *r, const char *const *words)

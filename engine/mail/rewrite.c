@@ -5,7 +5,7 @@
 #define LINE_MAX_OCTETS 998
 #define LINE_SOFT       78
 
-/* What a field is to the rewrite; KIND_DROP_ON_FROM goes when From changes. */
+/* How the rewrite treats a field; KIND_DROP_ON_FROM is removed when From changes. */
 enum kind { KIND_OTHER, KIND_FROM, KIND_REPLY_TO, KIND_MESSAGE_ID, KIND_DATE, KIND_DROP, KIND_DROP_ON_FROM };
 static const struct {
     struct hky_str name;
@@ -83,7 +83,7 @@ static void gather(struct hky_str section, struct facts *f)
     }
 }
 
-/* A value that we were given, without what could end its line. */
+/* Writes a given value without octets that could end its line. */
 static void add_safe(struct hky_buf *out, struct hky_str s)
 {
     for (size_t i = 0; i < s.n; i++)
@@ -99,8 +99,8 @@ static void add_line(struct hky_buf *out, const char *name, const char *value)
     hky_buf_add_z(out, "\r\n");
 }
 
-/* Can the raw name stand before an angle bracket as it is: atoms, dots, quoted strings, encoded words, folds?
- * has_quote: the address behind it has quotes. */
+/* May the raw name precede an angle bracket as it is: atoms, dots, quoted strings, encoded words, folds?
+ * has_quote: the address after it has quotes. */
 static bool is_phrase(struct hky_str s, bool has_quote)
 {
     bool is_sjis = !hky_utf8_is_valid(s);
@@ -113,7 +113,7 @@ static bool is_phrase(struct hky_str s, bool has_quote)
             i += n;
         } else if (c == '"') {
             n = hky_raw_quoted(hky_str_of(s.p + i, s.n - i), is_sjis);
-            /* One that ends only octet by octet would take its closing quote from the address. */
+            /* A string that ends only if read octet by octet would take its closing quote from the address. */
             if (n == 0 || (has_quote && hky_raw_quoted_end(hky_str_of(s.p + i, s.n - i), is_sjis, true) == 0))
                 return false;
             i += n;
@@ -125,7 +125,7 @@ static bool is_phrase(struct hky_str s, bool has_quote)
             return false;
         } else {
             n = hky_raw_octets(hky_str_of(s.p + i, s.n - i), is_sjis);
-            /* Two-octet text that is not ended would take in what follows the name. */
+            /* Two-octet text without an end would take in what follows the name. */
             if (c == '\x1b' && n > 1 && i + n == s.n && s.p[i + 1] == '$')
                 return false;
             i += n;
@@ -134,7 +134,7 @@ static bool is_phrase(struct hky_str s, bool has_quote)
     return true;
 }
 
-/* Every line end inside must be a fold; a raw CR or NUL in a quoted string has no way out. */
+/* Every line end inside must be a fold; a raw CR or NUL in a quoted string is refused. */
 static bool has_only_folds(struct hky_str s)
 {
     for (size_t i = 0; i < s.n; i++) {
@@ -170,7 +170,8 @@ static size_t column_of(const struct hky_buf *out, size_t start)
     return lf != NULL ? (size_t)(out->p + out->n - lf) - 1 : out->n - start;
 }
 
-/* "From: name <address>"; the name keeps its octets and folds, ours stand around it where a line would grow long. */
+/* "From: name <address>"; the name keeps its octets and folds. Folds are added around it where a line would grow long.
+ */
 static void add_from(struct hky_buf *out, const struct facts *f, const char *from)
 {
     struct hky_str name = f->has_author ? f->author.name : hky_str_of("", 0);
@@ -202,7 +203,7 @@ static void add_address_line(struct hky_buf *out, const char *name, struct hky_s
 
 #define AUTHORS_MAX 50
 
-/* Whoever answers reaches all who wrote: From had several authors and has one now. */
+/* From had several authors and now has one; Reply-To names them all, so that an answer reaches everybody. */
 static void add_authors(struct hky_buf *out, struct hky_str from)
 {
     struct hky_mailbox authors[AUTHORS_MAX];
@@ -256,7 +257,7 @@ static bool stays(const struct work *w, const struct hky_field *field)
     case KIND_REPLY_TO:
         if (rw->reply_to != NULL && rw->reply_to_forced)
             return false;
-        /* One without an address would be a second Reply-To beside ours. */
+        /* A Reply-To without an address is removed, because ours would be the second one. */
         return w->facts.has_reply_to || !(w->is_from_changed || rw->reply_to != NULL);
     case KIND_MESSAGE_ID:
         return rw->message_id == NULL;
@@ -268,7 +269,7 @@ static bool stays(const struct work *w, const struct hky_field *field)
     return true;
 }
 
-/* Writes what takes the place of a field that does not stay: once, where its first one stood. */
+/* Writes the replacement of a field that does not stay: once, where the first such field was. */
 static void replace(struct work *w, const struct hky_field *field)
 {
     enum kind kind = kind_of(field->name);
@@ -327,7 +328,7 @@ static enum hky_err check_sets(const struct hky_rewrite *rw, struct hky_error *e
     return HKY_OK;
 }
 
-/* The author is already who From shall name: nothing changes, signatures stay good. */
+/* From already names this author: nothing changes, and signatures stay valid. */
 static bool is_same_author(const struct hky_rewrite *rw, const struct facts *f)
 {
     return f->n_from == 1 && f->n_authors == 1 && !f->is_from_bad &&

@@ -18,8 +18,8 @@ static bool is_charset_octet(char c)
     return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-' || c == '_' || c == '.' || c == ':' || c == '+';
 }
 
-/* Blanks are tolerated in Q text: some programs leave them as they are. Every look ahead ends at the next '?', so that
- * a value full of beginnings stays linear. */
+/* Blanks are accepted in Q text, because some programs do not encode them. Each look ahead ends at the next '?', so
+ * that a value full of "=?" takes linear time. */
 static bool parse_word(struct hky_str s, struct word *w)
 {
     size_t at = 2, n;
@@ -116,7 +116,7 @@ static bool has_jis_escape(struct hky_str s)
     return false;
 }
 
-/* All of `s` has a meaning in the charset. */
+/* True: all of `s` has a meaning in the charset. */
 static bool decodes(const char *charset, struct hky_str s, struct hky_buf *out)
 {
     hky_buf_clear(out);
@@ -240,7 +240,7 @@ void hky_field_decode(struct hky_str value, struct hky_buf *out)
         }
         while (k < i && is_blank(value.p[k]))
             k++;
-        if (k < i || !run.is_on) { /* something stands between, or nothing went before */
+        if (k < i || !run.is_on) { /* there is text in between, or no word before it */
             end_run(&run, out);
             add_plain(hky_str_of(value.p + plain, i - plain), out);
         }
@@ -256,7 +256,7 @@ void hky_field_decode(struct hky_str value, struct hky_buf *out)
     hky_buf_fini(&run.octets);
 }
 
-/* The content of a quoted string: a backslash goes, but not one that is half of a raw character. */
+/* The content of a quoted string: backslashes are removed, except one that is half of a raw character. */
 static void add_unquoted(struct hky_str s, bool is_sjis, struct hky_buf *out)
 {
     struct hky_buf text;
@@ -395,7 +395,7 @@ void hky_text_encode(struct hky_str utf8, size_t column, struct hky_buf *out)
     for (size_t i = 0; i <= utf8.n; i++) {
         if (i < utf8.n && utf8.p[i] != ' ')
             continue;
-        /* A fold stands before a blank that is followed by text: a line of blanks alone would be obsolete syntax. */
+        /* A fold is put before a blank that text follows: a line of blanks alone would be obsolete syntax. */
         if (start > 0 && i > start + 1 && column + (i - start) > LINE_SOFT) {
             hky_buf_add_z(out, "\r\n");
             column = 0;
