@@ -761,7 +761,7 @@ static void a_key_has_only_ascii_letters_lowered(void **state)
     (void)state;
     for (size_t n = 1; n < sizeof text; n++)
         for (unsigned octet = 1; octet < 256; octet++) {
-            memset(text, 'Q', n);
+            memset(text, 'Z', n); /* the last that is lowered: a carry from the octet before would show */
             text[octet % n] = (char)octet;
             hky_match_key_init(&k, hky_str_of(text, n));
             assert_int_equal(k.n, n);
