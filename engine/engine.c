@@ -596,6 +596,8 @@ void hky_engine_free(struct hky_engine **out)
     hky_servers_free(&engine->servers);
     hky_credentials_stop(engine->credentials);
     hky_passwords_stop(engine->passwords);
+    if (engine->schedule != NULL)
+        hky_schedule_settle(engine->schedule);
     hky_journal_close(&engine->journal); /* it still posts to loops, whose queues hold tasks of the schedule */
     hky_engine_drop_asks(engine);
     hky_schedule_free(&engine->schedule);

@@ -49,6 +49,7 @@ struct caps_account {
      */
     uint32_t shape, shape_under_way, shape_durable;
     bool is_reserving, is_waited_for;
+    bool has_record;          /* of this run: it counts slots as open that have ended since, or were never taken */
     int64_t latest_ms;        /* times are never taken to be before this one */
     int64_t used_up_until_ms; /* others have used all up, as a rehearsal says; 0: no */
     struct hky_buf record;
@@ -371,7 +372,7 @@ static bool account_reserve(struct caps *c, struct caps_account *a, uint32_t wan
         return false;
     a->shape_under_way = a->shape;
     account_encode(a, wall_offset(c));
-    a->is_reserving = true;
+    a->is_reserving = a->has_record = true;
     return true;
 }
 
@@ -512,6 +513,22 @@ void schedule_caps_give_back(struct caps *c, struct caps_slots *slots, int64_t n
     slots->account = NULL;
     if (tell)
         c->ops.free_again(c->ops.ctx, a);
+}
+
+void schedule_caps_settle(struct caps *c)
+{
+    size_t at = 0;
+    pthread_mutex_lock(&c->lock);
+    for (struct hky_map_entry *e; (e = hky_map_next(&c->accounts, &at)) != NULL;) {
+        struct caps_account *a = e->value;
+        if (!a->has_record)
+            continue;
+        memset(a->reserved, 0, sizeof a->reserved);
+        memset(a->coming, 0, sizeof a->coming);
+        account_encode(a, wall_offset(c));
+        c->ops.reserve(c->ops.ctx, a, 0, hky_str_z(a->key), hky_buf_str(&a->record));
+    }
+    pthread_mutex_unlock(&c->lock);
 }
 
 void schedule_caps_use_up(struct caps *c, struct caps_account *a, int64_t until_ms)

@@ -49,6 +49,10 @@ void schedule_caps_give_back(struct caps *c, struct caps_slots *slots, int64_t n
 /* The record that was handed to `reserve` is on disk, or could not be written. */
 void schedule_caps_reserved(struct caps *c, struct caps_account *a, bool is_durable);
 
+/* At a stop, when nobody takes any more: hands out records that say when each slot ends and in which nothing is
+ * reserved, so that the next start need not count all of them as used at its own time. */
+void schedule_caps_settle(struct caps *c);
+
 /* Until then it is as if others had taken all free slots. */
 void schedule_caps_use_up(struct caps *c, struct caps_account *a, int64_t until_ms);
 

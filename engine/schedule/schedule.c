@@ -137,6 +137,11 @@ static void shard_fini(struct hky_shard *sh)
     free(sh->out);
 }
 
+void hky_schedule_settle(struct hky_schedule *s)
+{
+    schedule_caps_settle(s->caps);
+}
+
 void hky_schedule_free(struct hky_schedule **sp)
 {
     struct hky_schedule *s = *sp;

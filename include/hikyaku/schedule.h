@@ -55,6 +55,9 @@ struct hky_schedule_params {
 };
 
 enum hky_err hky_schedule_new(const struct hky_schedule_params *p, struct hky_schedule **out, struct hky_error *e);
+/* At a stop in order, when the loops have stopped: writes to the journal what the next start should know of the caps.
+ */
+void hky_schedule_settle(struct hky_schedule *s);
 /* Call it when the loops have stopped and the journal is closed. It reports nothing about recipients. */
 void hky_schedule_free(struct hky_schedule **s);
 

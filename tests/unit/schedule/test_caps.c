@@ -163,9 +163,22 @@ static void end_one(struct world *w)
     schedule_caps_done(w->caps, &slots, w->now_ms);
 }
 
+/* Nobody takes any more; the newest record says so. */
+static void settle(struct world *w)
+{
+    if (w->is_reserving)
+        reach_disk(w);
+    w->is_reserving = false;
+    schedule_caps_settle(w->caps);
+    if (w->is_reserving)
+        reach_disk(w);
+}
+
 static void crash(struct world *w)
 {
     w->n_crashes++;
+    if (pick(w, 3) == 0)
+        settle(w);
     for (; w->n_jobs > 0; w->n_jobs--) /* the server may have seen them, before the end */
         stamp(w, w->jobs[w->n_jobs - 1].taken_ns, w->jobs[w->n_jobs - 1].slots.n_recipients);
     if (w->is_reserving && pick(w, 2) == 0)
@@ -432,8 +445,45 @@ static void send_at(struct world *w, int64_t at_ms, unsigned n)
         }
         if (w->is_reserving) {
             w->is_reserving = false;
+            reach_disk(w);
             schedule_caps_reserved(w->caps, w->account, true);
         }
+    }
+}
+
+/* After a stop in order a start knows how many slots are used, and when each ends; after a kill it counts all that may
+ * have been taken, from its own time on. */
+static void a_stop_in_order_uses_up_no_slot(void **state)
+{
+    static const struct hky_cap TWO = {2, 60, false, false, "2/min"};
+    static const struct {
+        const char *name;
+        unsigned n_sent;
+        bool is_in_order;
+        uint32_t used;
+        int64_t next_ms; /* from START; 0: there is room */
+    } CASES[] = {
+        {"one sent, stopped in order", 1, true, 1, 0},
+        {"one sent, killed", 1, false, 2, 90001},
+        {"full, stopped in order", 2, true, 2, 60001},
+        {"full, killed", 2, false, 3, 90001},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof CASES / sizeof CASES[0]; i++) {
+        struct world w;
+        struct hky_relay_cap shown[HKY_CAPS_MAX];
+        world_init(&w, 1, &TWO, 1);
+        send_at(&w, START, CASES[i].n_sent);
+        print_message("%s\n", CASES[i].name);
+        pass_ns(&w, INT64_C(30) * 1000000000);
+        if (CASES[i].is_in_order)
+            settle(&w);
+        schedule_caps_free(&w.caps);
+        start(&w);
+        assert_int_equal(schedule_caps_show(w.caps, w.account, w.now_ms, shown), 1);
+        assert_int_equal(shown[0].used, CASES[i].used);
+        assert_int_equal(shown[0].next_at_ms, CASES[i].next_ms != 0 ? START + CASES[i].next_ms : 0);
+        world_fini(&w);
     }
 }
 
@@ -542,6 +592,7 @@ int main(void)
         cmocka_unit_test(a_window_added_by_a_reload_needs_a_record_of_its_own),
         cmocka_unit_test(a_window_that_takes_the_place_of_another_is_new),
         cmocka_unit_test(the_next_slot_of_a_full_cap_is_told),
+        cmocka_unit_test(a_stop_in_order_uses_up_no_slot),
         cmocka_unit_test(joined_slots_end_with_the_last_of_them),
         cmocka_unit_test(a_window_is_whole_to_the_nanosecond),
         cmocka_unit_test(a_clock_that_goes_back_gives_no_slot_early),
