@@ -10,8 +10,8 @@
 
 struct hky_deliver;
 
-/* What is learned of servers (which of them can take overlapped commands): one for the engine, shared by the workers,
- * kept over restarts in state.db. state NULL: nothing is kept. */
+/* What the engine learns about servers: which of them can take overlapped commands. There is one for the engine, which
+ * all workers share. It is kept over restarts in state.db; with `state` NULL it is not. */
 struct hky_servers;
 struct hky_servers *hky_servers_new(struct hky_state *state, const struct hky_clock *clock);
 void hky_servers_free(struct hky_servers **s);
@@ -22,11 +22,11 @@ struct hky_deliver_params {
     struct hky_journal *journal; /* bodies */
     struct hky_log *log;
     const struct hky_clock *clock;
-    struct hky_servers *servers; /* borrowed; NULL: one of its own, which forgets */
+    struct hky_servers *servers; /* borrowed; NULL: this instance makes one of its own, which is not kept */
     void *ctx;
-    /* Secrets and OAuth tokens are read by another thread; done comes on this loop. `refused`: the token
-     * that the relay refused, borrowed for the call, or NULL. `policy`: the one `relay` is in, after a reload not
-     * always the newest. One reference goes to done. */
+    /* Has another thread read a password or OAuth token; `done` is called on this loop and gets one reference.
+     * `refused` is the token that the relay refused, borrowed for the call, or NULL. `policy` is the one that `relay`
+     * belongs to; after a reload it need not be the newest. */
     void (*secret)(void *ctx, unsigned worker, struct hky_policy *policy, const struct hky_relay *relay,
                    struct hky_secret *refused, void (*done)(void *arg, struct hky_secret *s, const struct hky_error *e),
                    void *arg);
@@ -34,26 +34,30 @@ struct hky_deliver_params {
 enum hky_err hky_deliver_new(const struct hky_deliver_params *p, struct hky_deliver **out, struct hky_error *e);
 /* Stops opening connections; QUITs idle ones; running transactions go on. */
 void hky_deliver_drain(struct hky_deliver *d);
-void hky_deliver_free(struct hky_deliver **d); /* loop has stopped; open jobs are given back */
+void hky_deliver_free(struct hky_deliver **d); /* after the loop has stopped; gives open jobs back */
 
 void hky_deliver_wake(struct hky_deliver *d, struct hky_lane *lane);      /* schedule's ops.wake */
 void hky_deliver_lane_gone(struct hky_deliver *d, struct hky_lane *lane); /* schedule's ops.lane_gone */
 
-/* Credentials of all relays: one for the engine, on aux. Answers `secret` above: password, or an access token by
- * refresh (net/http) or token_command; caches until expiry less 60 s; refreshed tokens go to state.db. */
+/* The credentials of all relays: one store for the engine, on its aux loop. It answers `secret` above with a password,
+ * or with an access token from a refresh (net/http) or from token_command. It remembers an access token until 60 s
+ * before the token expires, and keeps new refresh tokens in state.db. */
 struct hky_credentials;
 enum hky_err hky_credentials_new(struct hky_loop *aux, struct hky_state *state, struct hky_log *log,
                                  struct hky_credentials **out, struct hky_error *e); /* HKY_E_LIMIT: no thread */
-/* The loops no longer turn: ends what is under way. `free` comes when nobody posts to the loops any more. */
+/* Ends the readings that are under way, once the loops no longer run. Call `free` when nobody posts to the loops any
+ * more. */
 void hky_credentials_stop(struct hky_credentials *c);
 void hky_credentials_free(struct hky_credentials **c);
-/* Any thread; the policy is kept referenced until done. done on `loop`. With `refused` the answer is newer than that
- * one: fetched, unless another asker's question has fetched it already. */
+/* May be called on any thread. A reference to the policy is kept until `done`, which is called on `loop`. With
+ * `refused` the answer is a newer secret than that one; it is fetched, unless another caller's question has fetched it
+ * already. */
 void hky_credentials_get(struct hky_credentials *c, struct hky_policy *policy, const struct hky_relay *relay,
                          struct hky_secret *refused, struct hky_loop *loop,
                          void (*done)(void *arg, struct hky_secret *s, const struct hky_error *e), void *arg);
 
-/* The connection test: every stage with time and verbatim reply. Runs on its own loop, blocking the caller (CLI). */
+/* The connection test reports every stage with its time and verbatim reply. It runs on its own loop and blocks the
+ * caller (CLI). */
 struct hky_probe_line {
     enum hky_stage stage;
     int64_t took_ms;
@@ -66,16 +70,17 @@ struct hky_probe_params {
     const struct hky_relay *relay;
     const char *to; /* recipient of the test mail; NULL = engine.owner */
     bool send;      /* false: stop after RCPT and RSET */
-    bool is_ja;     /* its own texts in Japanese */
+    bool is_ja;     /* the test's own texts are in Japanese */
     void (*on_line)(void *ctx, const struct hky_probe_line *line);
     void *ctx;
 };
-/* HKY_OK: all good. Else `outcome` says where and why. */
+/* HKY_OK: every stage went well. Otherwise `outcome` says at which stage the test failed, and why. */
 enum hky_err hky_probe_run(const struct hky_probe_params *p, struct hky_outcome *outcome, struct hky_error *e);
-/* Likely cause and cure of an outcome, for people; lang "en" or "ja". */
+/* Appends the likely cause and cure of an outcome, for people; `lang` is "en" or "ja". */
 void hky_probe_cure(const struct hky_relay *relay, const struct hky_outcome *o, const char *lang, struct hky_buf *out);
 
-/* One class, explained for people; hikyaku-classes(7) is made from it. Keys and commands stand between backquotes. */
+/* One class, explained for people; hikyaku-classes(7) is made from it. Keys and commands are written between
+ * backquotes. */
 struct hky_class_doc {
     const char *meaning;
     const char *done;                  /* what Hikyaku does; NULL: it differs with the reply's first digit, see next */

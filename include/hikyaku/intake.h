@@ -23,8 +23,8 @@ struct hky_refusal {
 };
 void hky_refuse(struct hky_refusal *r, int code, const char *enhanced, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
-/* For a result of hky_journal_room, of a body's file or of a commit: 452 for HKY_E_FULL, code 0 for HKY_OK, 451 for the
- * others. */
+/* Makes the refusal for a result of hky_journal_room, of a body's file or of a commit: 452 for HKY_E_FULL, code 0 for
+ * HKY_OK, 451 for the others. */
 void hky_refuse_storage(struct hky_refusal *r, enum hky_err err);
 
 /* --- what a login may use; NULL, no login, may use everything --- */
@@ -42,7 +42,7 @@ bool hky_login_scenario(const struct hky_user *user, struct hky_str named, struc
 
 struct hky_letter;
 
-/* Where a body above HKY_BIG_BODY goes, as hky_journal_big_open, _write and _abort. */
+/* These write a body above HKY_BIG_BODY, as hky_journal_big_open, _write and _abort do. */
 struct hky_big_ops {
     void *ctx;
     enum hky_err (*open)(void *ctx, uint64_t id, void **big);
@@ -52,7 +52,7 @@ struct hky_big_ops {
 
 struct hky_letter_params {
     const struct hky_policy *policy; /* borrowed for the life of the letter */
-    const struct hky_user *user;     /* the login; NULL: none, and nothing is checked against one */
+    const struct hky_user *user;     /* the login; NULL: there is none, and no login restricts the message */
     bool is_trusted;                 /* X-Hikyaku-* are believed; they are removed in any case */
     bool is_notice;                  /* a failure notice of ours: the bounds for other people's mail do not apply */
     uint64_t id;
@@ -134,19 +134,20 @@ struct hky_intake {
 };
 
 struct hky_submission {
-    struct hky_commit commit; /* intake's, as `intake` and `about` */
+    struct hky_commit commit; /* used by intake only, like `intake` and `about` */
     const struct hky_intake *intake;
     struct hky_recipient *about;
     struct hky_message *message; /* one reference, given up after `done` */
     /* On the worker's loop, never from inside hky_submit. With HKY_OK the message is durable (`durable` proves it) and
      * is handed on as soon as this returns. The submission may not be freed here. */
     void (*done)(struct hky_submission *s, const struct hky_durable *durable, enum hky_err result);
-    void (*free)(struct hky_submission *s); /* frees its memory after all that; not called when the loop stops before */
+    void (*free)(
+        struct hky_submission *s); /* frees the submission after `done`; not called when the loop stops earlier */
 };
-/* Decides and journals what a letter became; takes the reference and the file. The caller has set `done` and `free` of
- * `s`. */
+/* Decides and journals the message that a letter became; takes over its reference and its file. The caller has set
+ * `done` and `free` of `s`. */
 void hky_submit(const struct hky_intake *in, struct hky_submission *s, struct hky_handed_in *what);
-/* The same for a notice of ours, journalled in one commit with `finished` of the recipient it is about. */
+/* Does the same for a notice of ours, journalled in one commit with `finished` of the recipient it is about. */
 void hky_submit_about(const struct hky_intake *in, struct hky_submission *s, struct hky_handed_in *what,
                       struct hky_recipient *about);
 

@@ -1,8 +1,8 @@
 /*
- * rehearse -- a plan in motion without an engine. The schedule runs as it does in service, but on one thread, with the
- * journal in memory, relays that answer as a script says, and a clock that only moves when it is told to. Nothing is
- * sent, no file is written, no secret is read, nothing ever waits. `explain --after` and the unit tests of schedule are
- * built on it.
+ * rehearse -- runs plans without an engine. The schedule works as it does in service, but on one thread, with the
+ * journal in memory, relays that answer as a script says, and a clock that only the caller moves. Nothing is sent, no
+ * file is written, no secret is read, nothing ever waits. `explain --after` and the unit tests of schedule are built on
+ * it.
  *
  *   struct hky_rehearsal r;
  *   hky_rehearsal_init(&r, policy, at_ms, &e);
@@ -22,19 +22,19 @@
 
 #define HKY_REHEARSAL_RELAY 128 /* octets of a relay's name that an act keeps */
 
-/* Something that happened: an event of the schedule (record.h) that stays. */
+/* Something that happened: a copy of an event of the schedule (record.h). */
 struct hky_rehearsal_act {
     enum hky_event_kind kind;
     int64_t at_ms;
-    uint64_t message;   /* id, 0 none: it is about a relay */
+    uint64_t message;   /* id; 0: the event is about a relay */
     uint32_t recipient; /* index in the message */
     bool is_attempt;    /* a relay was spoken to */
     bool has_outcome;   /* an attempt, or a step that was left without one (full, paused, sends_as) */
     bool pauses_account, slows_lane;
-    uint8_t step;       /* the recipient's afterwards, from 0 */
+    uint8_t step;       /* the recipient's step after the event, from 0 */
     int64_t next_at_ms; /* deferred: the next attempt; relay_paused: until when */
     struct hky_outcome outcome;
-    char relay[HKY_REHEARSAL_RELAY]; /* that was asked or left; "" none */
+    char relay[HKY_REHEARSAL_RELAY]; /* the relay that was tried or left; "" none */
     char from[322], sender[322];     /* of an attempt: From and the envelope sender as sent */
     char text[200];                  /* why */
 };
@@ -43,16 +43,17 @@ struct hky_rehearsal_reply; /* a line of the script */
 
 struct hky_rehearsal {
     /* ---- may be set between init and open ---- */
-    void *ctx; /* of these three */
+    void *ctx; /* passed to the next three */
     /* Decides for one recipient, as schedule's `decide`; NULL: nobody decides, recipients come with their plans. */
     void (*decide)(void *ctx, const struct hky_recipient *r, int64_t now_ms, struct hky_decision *out);
-    void (*event)(void *ctx, const struct hky_event *ev);                           /* also told; NULL nobody */
-    void (*ended)(void *ctx, struct hky_recipient *r, const struct hky_outcome *o); /* also told; NULL nobody */
-    bool is_by_hand;          /* relays do not answer by themselves: take and answer */
-    bool is_forgetful;        /* no acts are kept */
-    bool is_everyone_reached; /* engine.only_to holds nobody */
-    struct hky_log *log;      /* of the schedule; NULL none */
-    const char *dir;          /* where the schedule notes what is being sent; NULL nowhere */
+    void (*event)(void *ctx, const struct hky_event *ev); /* called for each event, too; may be NULL */
+    void (*ended)(void *ctx, struct hky_recipient *r,
+                  const struct hky_outcome *o); /* called for each end, too; may be NULL */
+    bool is_by_hand;                            /* relays do not answer by themselves; the caller takes and answers */
+    bool is_forgetful;                          /* no acts are kept */
+    bool is_everyone_reached;                   /* engine.only_to is ignored */
+    struct hky_log *log;                        /* the schedule's log; may be NULL */
+    const char *dir;                            /* where the schedule notes what is being sent; NULL nowhere */
     bool was_unclean;
     struct hky_schedule_ops ops; /* what the schedule calls; its ctx is the rehearsal */
 
@@ -62,7 +63,7 @@ struct hky_rehearsal {
     struct hky_loop *loop;
     struct hky_journal *journal; /* hky_journal_memory_new */
     struct hky_schedule *schedule;
-    struct hky_lane **woken; /* lanes that have something to take, as far as they said so */
+    struct hky_lane **woken; /* lanes that reported a job to take */
     unsigned n_woken, woken_cap, n_lanes_gone;
     struct hky_rehearsal_act *acts;
     size_t n_acts, acts_cap;
@@ -70,46 +71,49 @@ struct hky_rehearsal {
     size_t n_replies;
 };
 
-/* The clock stands at at_ms. HKY_E_NET: no loop could be made; then nothing is left to free. */
+/* The clock shows at_ms. HKY_E_NET: no loop could be made; then nothing is left to free. */
 enum hky_err hky_rehearsal_init(struct hky_rehearsal *r, struct hky_policy *policy, int64_t at_ms, struct hky_error *e);
-/* Makes the schedule. What an earlier run left may be restored now (hky_schedule_restore_...), then it starts. */
+/* Makes the schedule. After that the caller may restore what an earlier run left (hky_schedule_restore_...), and calls
+ * hky_rehearsal_start. */
 enum hky_err hky_rehearsal_open(struct hky_rehearsal *r, struct hky_error *e);
 void hky_rehearsal_start(struct hky_rehearsal *r);
-void hky_rehearsal_fini(struct hky_rehearsal *r); /* also of one that was never opened */
+void hky_rehearsal_fini(struct hky_rehearsal *r); /* also when it was never opened */
 
-/* `decide` by the policy itself: ctx is a struct hky_vm. */
+/* A `decide` that asks the policy itself; its ctx is a struct hky_vm. */
 void hky_rehearsal_decide_by_vm(void *vm, const struct hky_recipient *r, int64_t now_ms, struct hky_decision *out);
 
 /* ---- the script ---- */
 
 /*
- * "RELAY [always] [STAGE] REPLY": how this relay answers next, or always where no other line is left for it. REPLY is a
- * reply ("550 5.1.1 no such user"), a class ("mailbox_full"), or what goes wrong before a reply comes ("timeout",
- * "refused", "lost", "dns", "tls"). Lines are used up in order, one an attempt; one about RCPT, or a class, is of one
- * recipient, others are of all recipients of the transaction. A relay without a line says "250 ok".
- * HKY_E_SYNTAX: `e` says what is not understood.
+ * "RELAY [always] [STAGE] REPLY": says how this relay answers its next attempt; with "always", every attempt for which
+ * no other line is left. REPLY is a reply ("550 5.1.1 no such user"), a class ("mailbox_full"), or what goes wrong
+ * before a reply comes ("timeout", "refused", "lost", "dns", "tls"). Lines are used up in order, one for each attempt;
+ * a line about RCPT, or with a class, applies to one recipient, any other line to all recipients of the transaction. A
+ * relay without a line says "250 ok". HKY_E_SYNTAX: `e` says which part is not understood.
  */
 enum hky_err hky_rehearsal_add_reply(struct hky_rehearsal *r, const char *line, struct hky_error *e);
-/* The same, read for one recipient without being put into the script. `relay` may be NULL (one that is not there). */
+/* Reads such a reply for one recipient, without adding it to the script. `relay` is NULL for one that does not exist.
+ */
 enum hky_err hky_rehearsal_read_reply(const struct hky_policy *policy, const struct hky_relay *relay,
                                       const struct hky_recipient *r, struct hky_str text, struct hky_outcome *out,
                                       struct hky_error *e);
-/* The relay with whose name, followed by a blank or the end, the text begins; names may hold blanks. NULL none. */
+/* Finds the relay whose name the text begins with. A blank or the end must follow the name, which may hold blanks
+ * itself. NULL: there is none. */
 const struct hky_relay *hky_rehearsal_relay_named(const struct hky_policy *policy, struct hky_str text);
-/* Its caps are used up for a year from now. HKY_E_STATE: it has no cap, so it is never full. */
+/* Uses up the relay's caps for a year from now. HKY_E_STATE: the relay has no cap, so it is never full. */
 enum hky_err hky_rehearsal_set_full(struct hky_rehearsal *r, const char *relay, struct hky_error *e);
-/* As an operator pauses it. HKY_E_MISSING: no such relay. */
+/* Pauses the relay, as an operator does. HKY_E_MISSING: no such relay. */
 enum hky_err hky_rehearsal_set_paused(struct hky_rehearsal *r, const char *relay, struct hky_error *e);
 
 /* ---- mail ---- */
 
-/* The message is accepted; recipients without a plan are decided, all become live. The caller keeps its reference.
- * Scripts see the header of m->body. */
+/* Accepts the message: recipients without a plan are decided, and all become live. The caller keeps its reference.
+ * Policy scripts see the header of m->body. */
 void hky_rehearsal_send(struct hky_rehearsal *r, struct hky_message *m);
 
-/* By hand: the next transaction of a relay, as hky_schedule_take. */
+/* By hand: takes the next transaction of a relay, as hky_schedule_take does. */
 enum hky_take hky_rehearsal_take(struct hky_rehearsal *r, const char *relay, struct hky_job **out);
-/* It ends like this for all its recipients. `job` becomes NULL. */
+/* Ends the transaction with this outcome for all its recipients. `job` becomes NULL. */
 void hky_rehearsal_answer(struct hky_rehearsal *r, struct hky_job **job, const struct hky_outcome *o);
 
 /* ---- time ---- */
@@ -117,16 +121,16 @@ void hky_rehearsal_answer(struct hky_rehearsal *r, struct hky_job **job, const s
 int64_t hky_rehearsal_now_ms(const struct hky_rehearsal *r);
 /* The next moment at which something is due, not before now; INT64_MAX: nothing is. */
 int64_t hky_rehearsal_next_at(const struct hky_rehearsal *r);
-/* Everything that is due now happens. */
+/* Does everything that is due now. */
 void hky_rehearsal_settle(struct hky_rehearsal *r);
-/* Only what is under way within the loop goes on; the schedule does not look at the clock. */
+/* Runs only what is under way within the loop; the schedule does not look at the clock. */
 void hky_rehearsal_turns(struct hky_rehearsal *r);
-/* The clock goes to `until_ms`, from one moment at which something is due to the next. */
+/* Moves the clock to `until_ms`, from one moment at which something is due to the next. */
 void hky_rehearsal_advance_to(struct hky_rehearsal *r, int64_t until_ms);
-/* The same, but it stops as soon as nobody waits for anything any more but an operator or another policy. */
+/* Does the same, but stops as soon as all mail that is left waits only for an operator or another policy. */
 void hky_rehearsal_run(struct hky_rehearsal *r, int64_t until_ms);
 
-/* "own blocked_ip", "rental full", "docomo ok": what an act with an outcome was, as policy tests say it. */
+/* "own blocked_ip", "rental full", "docomo ok": appends what an act with an outcome was, as policy tests write it. */
 void hky_rehearsal_act_text(const struct hky_rehearsal_act *a, struct hky_buf *out);
 
 #endif
