@@ -40,13 +40,13 @@ struct hky_argument {
     const char *const *words; /* ended by NULL */
     bool is_positional;       /* a bare word on the command line */
     bool is_required;
-    bool is_selection; /* narrows down what the command is about; a flag says that everything is meant */
-    bool may_be_null;  /* ADDRESS: the null sender has one, too */
+    bool is_selection; /* selects what the command acts on; as a flag it selects everything */
+    bool may_be_null;  /* ADDRESS: "<>" is allowed, the null sender */
 };
 
 struct hky_value {
     bool is_given;
-    bool is_everything; /* as a selection it leaves nobody out: "*", a duration of 0, an expression without r */
+    bool is_everything; /* it selects everything: "*", a duration of 0, an expression without r */
     const char *text;   /* TEXT, SCRIPT, ADDRESS, WORD */
     int64_t number;     /* NUMBER, DURATION in ms, ID (its bits) */
 };
@@ -56,10 +56,10 @@ struct hky_command {
     enum hky_right right;
     const char *doc;
     const struct hky_argument *arguments; /* ended by name NULL; NULL: none */
-    bool needs_selection;                 /* without one that narrows down, or the flag for everything, it is refused */
-    /* The arguments are checked. Answers with hky_console_answer or refuse, now or later. */
+    bool needs_selection; /* refused unless an argument narrows it down or the flag for everything is given */
+    /* The arguments have been checked. `run` calls hky_console_answer or hky_console_refuse, now or later. */
     void (*run)(void *ctx, const struct hky_command *self, struct hky_console_request *rq);
-    /* Writes the members of the answer that `run` gave; NULL: it has none. */
+    /* Writes the members of the answer that `run` gave; NULL: the answer has no members. */
     void (*render)(const void *answer, struct hky_json *out);
 };
 
@@ -68,12 +68,12 @@ struct hky_command {
 /* Parse what was typed as this argument. HKY_E_SYNTAX: `e` begins with the argument's name and says what it takes. */
 enum hky_err hky_argument_parse(const struct hky_argument *a, const char *text, struct hky_value *out,
                                 struct hky_error *e);
-/* What is missing, or does not go together: `values` are as `arguments`. The error names arguments as its reader writes
- * them: `"to"` in a request, `--to` where they are typed. */
+/* Refuses a missing argument and arguments that exclude each other; `values` has the order of `arguments`. The error
+ * names an argument as its reader writes it: `"to"` in a request, `--to` on the command line. */
 enum hky_writing { HKY_WRITING_JSON, HKY_WRITING_TYPED };
 enum hky_err hky_command_check(const struct hky_command *c, const struct hky_value *values, enum hky_writing how,
                                struct hky_error *e);
-/* NULL: none of that name; `nearest` is then the most similar name, or NULL. */
+/* NULL: no argument has that name; `nearest` is then the most similar name, or NULL. */
 const struct hky_argument *hky_command_argument(const struct hky_command *c, struct hky_str name, const char **nearest);
 
 /* ---- one call ---- */
@@ -89,10 +89,10 @@ const struct hky_value *hky_console_arg(const struct hky_console_request *rq, co
 struct hky_console_ops {
     void *ctx;
     const struct hky_command *commands; /* ended by name NULL */
-    unsigned rights; /* of whoever may open the control socket; the engine's has all, its file is the owner's alone */
-    /* For GET /healthz: NULL while mail is taken in, else why not, one word. */
+    unsigned rights; /* of everyone who may open the control socket, which is the owner of its file */
+    /* For GET /healthz: NULL while the engine accepts mail, else one word that says why it does not. */
     const char *(*unwell)(void *ctx);
-    /* For GET /metrics (Prometheus text). Any of console's threads. */
+    /* For GET /metrics (Prometheus text). Called on any of the console's threads. */
     void (*metrics)(void *ctx, struct hky_buf *out);
 };
 /* `http` "addr:port" or "" (then no HTTP): /healthz, /metrics; loopback only. The socket is mode 0600. */

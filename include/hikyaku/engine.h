@@ -1,6 +1,6 @@
 /*
- * engine -- the whole: wiring in order, undone in reverse. A second engine in one process works (other spool, other
- * ports).
+ * engine -- the whole program: starts the stages in order and stops them in reverse. One process can run a second
+ * engine with another spool and other ports.
  */
 #ifndef HIKYAKU_ENGINE_H
 #define HIKYAKU_ENGINE_H
@@ -17,11 +17,11 @@ struct hky_engine_params {
     const char *log_level;   /* NULL: as the policy says */
     struct hky_clock *clock; /* NULL: real */
 };
-/* Loads, opens, binds; nothing runs yet. Problems of the policy are in `problems`. */
+/* Loads the policy, opens the spool and binds the ports; no mail is taken yet. `problems` has those of the policy. */
 enum hky_err hky_engine_new(const struct hky_engine_params *p, struct hky_engine **out, struct hky_problems *problems,
                             struct hky_error *e);
-/* Runs until told to stop; signals: SIGHUP reloads, SIGTERM and SIGINT drain (twice: at once). Returns after all
- * threads have ended. */
+/* Runs until it is stopped. SIGHUP reloads; SIGTERM and SIGINT let attempts under way end first, a second one stops at
+ * once. Returns after all threads have ended. */
 enum hky_err hky_engine_run(struct hky_engine *engine, struct hky_error *e);
 void hky_engine_stop(struct hky_engine *engine); /* any thread */
 void hky_engine_free(struct hky_engine **engine);

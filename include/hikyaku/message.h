@@ -1,5 +1,5 @@
 /*
- * message -- an accepted message and its recipients as every stage sees them.
+ * message -- an accepted message and its recipients, as every stage sees them.
  *
  * A message is immutable once accepted and reference-counted (any thread). Its recipients are one array inside it; each
  * recipient that is not finished holds one reference. The mutable part of a recipient belongs to the worker at which
@@ -16,7 +16,8 @@
 
 #include <sys/queue.h>
 
-/* Facts of the one parse at acceptance, kept packed. All may be "". A million messages wait: most facts are empty. */
+/* Facts from the single parse at acceptance. They are packed, because a million messages may wait and most facts are
+ * empty. Any of them may be "". */
 enum hky_fact {
     HKY_FACT_SENDER,      /* envelope sender, raw local part, A-label domain in lower case; "" = null sender */
     HKY_FACT_AUTHOR,      /* first address of From, same form */
@@ -24,8 +25,8 @@ enum hky_fact {
     HKY_FACT_SCENARIO,
     HKY_FACT_USER,       /* login */
     HKY_FACT_CLIENT,     /* address the mail came from, "127.0.0.1" */
-    HKY_FACT_SOURCE,     /* door: "smtp" "sendmail" "http" "dsn" "probe" */
-    HKY_FACT_HELLO,      /* what EHLO said */
+    HKY_FACT_SOURCE,     /* how it was handed in: "smtp" "sendmail" "http" "dsn" "probe" */
+    HKY_FACT_HELLO,      /* the name given with EHLO */
     HKY_FACT_ENVID,      /* RFC 3461 4.4, decoded xtext */
     HKY_FACT_REF,        /* X-Hikyaku-Ref: the application's own reference */
     HKY_FACT_MESSAGE_ID, /* with <> */
@@ -45,7 +46,7 @@ enum hky_ret { HKY_RET_UNSET, HKY_RET_FULL, HKY_RET_HDRS };
 
 enum hky_recipient_state {
     HKY_RCPT_QUEUED,    /* in a lane, due now or later */
-    HKY_RCPT_SENDING,   /* a transaction has it */
+    HKY_RCPT_SENDING,   /* in a transaction under way */
     HKY_RCPT_PARKED,    /* waiting for a policy that can decide */
     HKY_RCPT_UNDECIDED, /* waiting for a look-up, or for the policy to have time */
     HKY_RCPT_HELD,      /* by an operator, or ambiguous twice, or three unclean stops */
@@ -60,7 +61,7 @@ bool hky_recipient_state_is_final(enum hky_recipient_state s);
 
 /* One past attempt, unpacked. */
 #define HKY_PAST_REPLY 120
-#define HKY_PAST_MAX   16 /* typically 60 to 100 octets each, at most 217; only who was tried has any */
+#define HKY_PAST_MAX   16 /* typically 60 to 100 octets each, at most 217; none before the first attempt */
 struct hky_past {
     int64_t at_ms;
     struct hky_str relay; /* borrowed from the recipient, until its next change */
@@ -78,12 +79,12 @@ struct hky_message;
 
 #define HKY_RECIPIENT_OWN 48
 
-/* A million of them wait: the order leaves no holes. */
+/* A million of these may wait: the order of the fields leaves no padding. */
 struct hky_recipient {
     struct hky_message *message; /* counted while not finished */
     struct hky_plan *plan;       /* counted; NULL while parked, and before the first decision */
     struct hky_history *history; /* NULL before the first attempt; owned */
-    union {                      /* schedule's own, of its waiting; not durable, and nobody else's */
+    union {                      /* private to schedule, while the recipient waits; not durable */
         void *align;
         unsigned char octets[HKY_RECIPIENT_OWN];
     } own;
@@ -103,8 +104,8 @@ struct hky_recipient {
     uint8_t ambiguous;         /* attempts that ended ambiguous at this step */
     uint8_t last_class;        /* enum hky_class of the last attempt or reason */
     uint8_t unclean;           /* stops of the engine while this was being sent */
-    uint8_t parked_times;      /* how often asked again: 5m 15m 1h then hourly */
-    int64_t next_at_ms;        /* not before */
+    uint8_t parked_times;      /* how often parked: the policy is asked after 5m, 15m, 1h, then hourly */
+    int64_t next_at_ms;        /* not tried before this */
     int64_t step_at_ms;        /* when the step was entered (0: not yet) */
     int64_t expire_at_ms;      /* wall; moved on by the time spent parked */
     int64_t parked_at_ms;      /* 0 = not parked */
@@ -119,8 +120,8 @@ struct hky_body {
     int refs;
     size_t n, cap;
     char *p; /* inside this allocation or malloc'ed by the maker; freed with it */
-    /* Known by whoever took it in: no line begins with a dot, so it goes out as it is. false: not known. Nothing but
-     * the reader of DATA may set it: were it wrong, content would end the message at the next server. */
+    /* No line begins with a dot, so the body is sent without dot-stuffing. false: not known. Only the reader of DATA
+     * may set it: if it were wrong, a line of the content would end the message at the next server. */
     bool has_no_dot_lines;
 };
 struct hky_body *hky_body_new(char *p, size_t n, size_t cap); /* takes p (malloc) */
@@ -138,7 +139,7 @@ struct hky_message {
     uint64_t size;          /* octets of the stored message: CRLF line ends, not dot-stuffed, Received included */
     uint32_t header_octets; /* header section with its empty line */
     uint8_t is_8bit, is_smtputf8, is_binary, ret;
-    uint8_t is_notice; /* a failure notice of ours: never causes another */
+    uint8_t is_notice; /* our own failure notice: never causes another */
     uint8_t is_big;    /* body in spool/big/ID */
     uint16_t n_received;
     uint32_t packed_n;
@@ -149,7 +150,7 @@ struct hky_message {
     struct hky_recipient recipients[]; /* n_recipients; behind them, packed_n octets: facts, addresses */
 };
 
-/* What accept (or a notice) says when it makes a message. All borrowed. */
+/* What accept or notice fills in to make a message. All pointers are borrowed. */
 struct hky_message_draft {
     uint64_t id;
     int64_t accepted_at_ms, deadline_ms;
@@ -186,11 +187,11 @@ enum hky_rank hky_recipient_rank(const struct hky_recipient *r); /* route's, els
 /* The last attempts, oldest first: how many are kept, and the i-th. */
 unsigned hky_recipient_n_past(const struct hky_recipient *r);
 void hky_recipient_past(const struct hky_recipient *r, unsigned i, struct hky_past *out);
-/* Remember an attempt: newest last, the oldest falls out. */
+/* Adds an attempt as the newest; when the history is full, the oldest is dropped. */
 void hky_recipient_remember(struct hky_recipient *r, int64_t at_ms, const char *relay, const struct hky_outcome *o);
 
-/* Durable forms (journal): facts of a message with its recipients' fixed part; the whole delivery state of a recipient.
- * Plans are referred to by hash. Versioned inside. */
+/* The durable forms in the journal, each with its version: the facts of a message with the fixed part of its
+ * recipients, and the whole delivery state of one recipient. Plans are referred to by hash. */
 void hky_message_encode(const struct hky_message *m, struct hky_buf *out);
 enum hky_err hky_message_decode(struct hky_str encoded, struct hky_message **out, struct hky_error *e);
 void hky_recipient_encode_state(const struct hky_recipient *r, struct hky_buf *out);
@@ -199,7 +200,7 @@ enum hky_err hky_recipient_decode_state(struct hky_recipient *r, struct hky_str 
                                         struct hky_plan *(*plan_of)(void *ctx, uint64_t hash), void *ctx,
                                         struct hky_error *e);
 
-/* New ids: later than every one before (also over restarts: `hky_id_seen` tells of old ones). Any thread. */
+/* Makes ids greater than every earlier one, also over restarts: hky_id_seen reports the old ones. Any thread. */
 struct hky_id_source {
     uint64_t last; /* atomic */
 };

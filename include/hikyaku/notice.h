@@ -1,8 +1,8 @@
 /*
  * notice -- failure notices (RFC 3464): tells the sender of a message what became of its recipients.
  *                                                                    schedule -> [notice] -> intake -> journal
- * A notice is mail: it is journalled in one commit with the `finished` it speaks of, and takes the same way as other
- * mail from there.
+ * A notice is mail: it is journalled in one commit with the `finished` record that it reports, and is sent from there
+ * like other mail.
  * Threads: one a worker; every call on that worker, except where something else is said.
  */
 #ifndef HIKYAKU_NOTICE_H
@@ -12,7 +12,7 @@
 #include "hikyaku/policy.h"
 #include "hikyaku/record.h"
 
-/* Failure notices (RFC 3464), journalled with the `finished` they speak of. One a worker. */
+/* The notices of one worker. */
 struct hky_notice;
 struct hky_notice_params {
     struct hky_loop *loop;
@@ -22,27 +22,27 @@ struct hky_notice_params {
     unsigned worker;
     const struct hky_clock *clock;
     void *ctx;
-    struct hky_policy *(*policy)(void *ctx, unsigned worker); /* borrowed: the one in force here */
-    /* As in struct hky_intake, by which a notice is handed in. */
+    struct hky_policy *(*policy)(void *ctx, unsigned worker); /* borrowed: the policy in force on this worker */
+    /* As in struct hky_intake, through which a notice is handed in. */
     void (*decide)(void *ctx, unsigned worker, struct hky_message *notice, struct hky_str header);
     void (*enqueue)(void *ctx, unsigned worker, struct hky_message *notice);
 };
 struct hky_notice *hky_notice_new(const struct hky_notice_params *p);
-/* The loops have stopped, the journal is open: what was delivered is finished there, with or without its notice. What
- * failed and has no notice yet comes back at the next start. */
+/* Called when the loops have stopped and the journal is still open. Delivered recipients are finished in the journal,
+ * with or without their notice; failed ones whose notice is not made yet come back at the next start. */
 void hky_notice_stop(struct hky_notice *n);
-/* The journal is closed: until then it may hold what is under way. */
+/* Called when the journal is closed: until then it may refer to notices under way. */
 void hky_notice_free(struct hky_notice **n);
 /* `finish` of the schedule: decides whether a notice is due (NOTIFY, null sender, engine.dsn, route's dsn; success
  * notices on NOTIFY=SUCCESS), makes it, journals both, emits the event, drops the recipient's message reference.
- * Recipients of one message that end within a second (digest: a minute) share a notice; it is bounded, and so is what
- * it returns of the original. What the sender cannot be told (a notice that failed, mail without a sender) goes to the
- * log and to engine.owner. */
+ * Recipients of one message that end within a second (digest: a minute) share a notice; its size is bounded, and so is
+ * the part of the original that it returns. Failures that cannot be reported to the sender (those of a notice, and of
+ * mail without a sender) are reported in the log and to engine.owner. */
 void hky_notice_finish(struct hky_notice *n, struct hky_recipient *r, const struct hky_outcome *o);
-/* Notices that have gathered long enough by `clock` are made. Comes by itself at least once a second while some gather;
- * who moves the clock calls it. */
+/* Makes the notices that have gathered long enough by `clock`. A timer calls this at least once a second while some
+ * gather; whoever moves the clock calls it, too. */
 void hky_notice_tick(struct hky_notice *n);
-/* When the next one is due, by the wall clock and not before now; INT64_MAX: none gathers. */
+/* When the next notice is due, by the wall clock and not before now; INT64_MAX: none gathers. */
 int64_t hky_notice_next_at(const struct hky_notice *n);
 
 #endif

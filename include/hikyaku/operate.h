@@ -1,4 +1,4 @@
-/* operate -- the commands that a running engine takes; the command line makes its help and its checks from them. */
+/* operate -- the commands of a running engine; the command line takes its help and its checks from this table. */
 #ifndef HIKYAKU_OPERATE_H
 #define HIKYAKU_OPERATE_H
 

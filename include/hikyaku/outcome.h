@@ -114,10 +114,10 @@ struct hky_outcome {
     enum hky_scope scope;
     enum hky_stage stage;
     bool is_temporary;        /* by the server's own code: 4xx, or a local cause that may pass */
-    uint32_t retry_after_sec; /* what the text named, 0 = nothing */
+    uint32_t retry_after_sec; /* as the text named it, 0 = not named */
     uint32_t latency_ms;      /* MAIL written to final reply */
-    const char *host;         /* MX host spoken to by own delivery, borrowed for the call; NULL unknown or a relay's */
-    bool takes_dsn; /* the relay offers DSN and got NOTIFY: success notices are its business (RFC 3461 5.2.1) */
+    const char *host;         /* MX host of direct delivery, borrowed for the call; NULL: unknown, or through a relay */
+    bool takes_dsn; /* the relay offers DSN and got NOTIFY, so it sends the success notices (RFC 3461 5.2.1) */
     struct hky_reply reply;
 };
 
@@ -143,7 +143,7 @@ struct hky_classify_query {
     enum hky_stage stage;
     const struct hky_reply *reply;
     struct hky_str address; /* of the recipient, for texts that name it */
-    int64_t now_ms;         /* for texts that name a moment; 0: nobody knows, they are passed over */
+    int64_t now_ms;         /* for texts that name a moment; 0: not known, such texts are ignored */
 };
 /* Fills class, scope, is_temporary, retry_after_sec, stage and copies the reply. Pure. (deliver/classify.c) */
 void hky_classify(const struct hky_class_rule *rules, size_t n_rules, const struct hky_classify_query *q,

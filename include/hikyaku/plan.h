@@ -9,7 +9,7 @@
 #include "base/error.h"
 #include "hikyaku/outcome.h"
 
-#define HKY_PLAN_STEPS_MAX 16 /* steps of a recipient, whatever scripts say */
+#define HKY_PLAN_STEPS_MAX 16 /* most steps of a recipient, also from scripts */
 #define HKY_ATTEMPTS_MAX   60
 #define HKY_COPIES_MAX     3
 #define HKY_RETRY_MAX      16 /* entries of a retry list */
@@ -36,7 +36,7 @@ struct hky_step {
     uint64_t on;          /* classes and reasons for which it is entered; 0 = not stated: any */
     uint16_t tries;       /* failures of network, system_temp, unknown before it is left; 0 = default 3 */
     uint32_t within_sec;  /* HKY_UNSET_SEC: half of the time left until expire */
-    uint32_t wait_sec;    /* HKY_UNSET_SEC: waits for its turn as long as it takes */
+    uint32_t wait_sec;    /* how long it may wait for its turn; HKY_UNSET_SEC: no limit */
     const char *from;     /* NULL not stated; "" = `false`: never rewrite, skip the step (sends_as) */
     const char *envelope; /* NULL not stated; may hold {id} {rcpt} */
     const char *reply_to; /* NULL not stated */
@@ -52,12 +52,12 @@ struct hky_plan {
     uint64_t hash;       /* of `encoded` */
     const char *encoded; /* the durable form, little-endian, versioned; inside this allocation */
     uint32_t encoded_n;
-    const char *route; /* name of the route that gave it */
+    const char *route; /* name of the route that gave the plan */
     const char *file;  /* where the route is written */
     uint32_t line;
     enum hky_rank rank; /* as stated by the route; the default is resolved per message */
     bool has_rank;
-    bool is_from_function;  /* a function gave it: asked again before the first attempt when older than 15 min */
+    bool is_from_function;  /* made by a function: it is called again before the first attempt after 15 min */
     enum hky_dsn_mode dsn;  /* HKY_DSN_UNSET: default */
     uint32_t expire_sec;    /* HKY_UNSET_SEC: engine.expire */
     struct hky_retry retry; /* n 0: engine.retry */
@@ -73,7 +73,7 @@ struct hky_plan {
 /* A plan from its parts: strings are copied, hash and encoded filled. `draft` is borrowed. One reference.
  * HKY_E_LIMIT: more than HKY_PLAN_STEPS_MAX steps or none, or an encoding above 64 KiB. */
 enum hky_err hky_plan_new(const struct hky_plan *draft, struct hky_plan **out, struct hky_error *e);
-/* From the durable form (journal). HKY_E_SYNTAX: not one. */
+/* Decodes the durable form (journal). HKY_E_SYNTAX: the octets are not a plan. */
 enum hky_err hky_plan_decode(struct hky_str encoded, struct hky_plan **out, struct hky_error *e);
 struct hky_plan *hky_plan_ref(struct hky_plan *p); /* any thread */
 void hky_plan_unref(struct hky_plan **p);

@@ -1,9 +1,9 @@
 /*
- * record -- numbered events and their readers; a projection that may be lost without losing mail.
+ * record -- numbered events and their readers. Losing the record loses no mail.
  *                                                                         accept, schedule, notice -> [record]
- * Whoever has something to tell emits an event; it is stored with a number in the files of spool/events/, which are
- * mapped, so that it survives kill -9 and costs the emitter two copies. Readers take events from there at their own
- * pace. The event log, events.jsonl, is the first reader.
+ * A stage emits an event for everything that it reports. The event is stored with a number in the mapped files of
+ * spool/events/, so that it survives kill -9 and costs the emitter two copies. Readers take events from there at their
+ * own pace. The event log, events.jsonl, is the first reader.
  */
 #ifndef HIKYAKU_RECORD_H
 #define HIKYAKU_RECORD_H
@@ -90,7 +90,7 @@ enum hky_event_key {
         HKY_EVENT_KEY_N
 };
 
-/* All borrowed for the call; what does not apply is NULL or 0 and left out of the line. */
+/* All pointers are borrowed for the call. A field that does not apply is NULL or 0 and is left out of the line. */
 struct hky_event {
     enum hky_event_kind kind;
     int64_t at_ms;
@@ -103,7 +103,7 @@ struct hky_event {
     int64_t next_at_ms;               /* deferred; relay_paused: until */
     int64_t delay_ms;                 /* since acceptance */
     const char *to;                   /* relay_drained: the other relay */
-    const char *client, *user, *rcpt; /* refused: whose; the recipient that was refused */
+    const char *client, *user, *rcpt; /* refused: the client's address, its login, the recipient */
     const char *text;                 /* reason */
 };
 
@@ -119,15 +119,15 @@ struct hky_record_params {
     const struct hky_clock *clock;
 };
 enum hky_err hky_record_open(const struct hky_record_params *p, struct hky_record **out, struct hky_error *e);
-/* The event log has what was emitted, then all is freed. Readers are closed before, and their loops have stopped or
- * turned since. */
+/* Writes all emitted events to the event log, then frees everything. Every reader must have been closed before, and its
+ * loop must have stopped or have completed a turn since then. */
 void hky_record_close(struct hky_record **r);
-/* Any thread; never waits for a disk or a reader. worker < n_workers has a buffer of its own, others give
- * HKY_RECORD_OTHER. */
+/* Any thread may call this; it never waits for a disk or a reader. Each worker passes its number, for which there is a
+ * buffer of its own; other threads pass HKY_RECORD_OTHER. */
 #define HKY_RECORD_OTHER UINT32_MAX
 void hky_record_event(struct hky_record *r, unsigned worker, const struct hky_event *ev);
 void hky_record_reopen(struct hky_record *r); /* after logrotate */
-/* Events that found no room at all, and those that the event log skipped. */
+/* The number of events that were lost because there was no room, plus those that the event log skipped. */
 uint64_t hky_record_dropped(const struct hky_record *r);
 const char *hky_event_name(enum hky_event_kind k);
 
@@ -135,21 +135,21 @@ const char *hky_event_name(enum hky_event_kind k);
  * --- readers: the event log is one; history, webhooks and live views are others ---
  *
  * Every event has a number. Numbers grow by one with each event, also over restarts and kill -9; after a power cut some
- * are left out, none is used twice. A reader has a name and a cursor: the last number that it has done with. Cursors
- * are kept in the spool, so that a reader goes on where it was; after a kill it gets again what it read and did not
- * commit, so it must bear the same number twice.
+ * numbers are left out, but none is used twice. A reader has a name and a cursor: the number of the last event that it
+ * has committed. Cursors are kept in the spool, so that a reader continues where it was. After a kill it gets the
+ * events again that it read and did not commit, so it must tolerate the same number twice.
  * A reader never holds up mail. It may leave `lag_octets` unread; beyond that the oldest unread events are skipped for
- * this reader, counted (hky_reader_missed), told by an event `dropped` and in the engine's log.
+ * this reader and counted (hky_reader_missed); a `dropped` event and the engine's log report it.
  * Threads: every call on the thread of the reader's loop.
  */
 struct hky_reader;
 struct hky_reader_params {
     const char *name;      /* at most 31 octets, lower case; NULL: no cursor is kept, for a view that comes and goes */
     struct hky_loop *loop; /* borrowed; on_ready is called here */
-    void (*on_ready)(void *ctx); /* there is something to read; called again only after a read that found nothing */
+    void (*on_ready)(void *ctx); /* events are ready; called again only after a read that found none */
     void *ctx;
     uint64_t lag_octets; /* budget; 0: 1 GiB */
-    uint64_t after;      /* begin behind this number; 0: behind the cursor, a new name with the oldest that is kept */
+    uint64_t after;      /* begin behind this number; 0: behind the cursor, or a new name at the oldest event */
     bool is_from_now;    /* a new name, or none: begin with the next event */
 };
 
@@ -171,9 +171,10 @@ static inline bool hky_event_has(const struct hky_event_view *v, enum hky_event_
 enum hky_err hky_reader_open(struct hky_record *r, const struct hky_reader_params *p, struct hky_reader **out,
                              struct hky_error *e);
 void hky_reader_close(struct hky_reader **reader); /* no call of on_ready after this */
-/* The next events in the order of their numbers, at most `most`. 0: no more now, on_ready will be called. */
+/* Gives at most `most` of the next events in the order of their numbers. 0: there are none now, on_ready will be
+ * called. */
 size_t hky_reader_read(struct hky_reader *reader, struct hky_event_view *out, size_t most);
-/* Everything up to and with this number is done. A store into a mapped page: cheap, survives kill -9. */
+/* Moves the cursor to this number. It is a store into a mapped page, which is cheap and survives kill -9. */
 void hky_reader_commit(struct hky_reader *reader, uint64_t number);
 uint64_t hky_reader_cursor(const struct hky_reader *reader);
 uint64_t hky_reader_missed(const struct hky_reader *reader); /* events that were skipped, since the name is known */

@@ -1,6 +1,6 @@
 /*
- * render -- what the commands answer, as members of a JSON object: structs of the stages in, JSON out. The only place
- * that names the keys which scripts read (`--json`, the control socket, HTTP). Times are seconds since 1970.
+ * render -- turns structs of the stages into the answers of the commands: members of a JSON object. Only this file and
+ * its sources name the keys that scripts read (`--json`, the control socket, HTTP). Times are seconds since 1970.
  */
 #ifndef HIKYAKU_RENDER_H
 #define HIKYAKU_RENDER_H
@@ -33,13 +33,14 @@ struct hky_reloaded {
 };
 void hky_render_reloaded(const void *reloaded, struct hky_json *out);
 
-/* One object of "rows". `is_story`: with everything known, the message, the plan's steps, every attempt kept. */
+/* Writes one object of "rows". With `is_story` it has everything that is known: the message, the steps of the plan,
+ * every attempt that is kept. */
 void hky_render_queue_row(const struct hky_queue_row *row, bool is_story, struct hky_json *out);
 struct hky_queue_answer {
     uint64_t n, n_kept, n_held;
-    uint64_t n_where_failed;            /* recipients for which `where` failed: they were left out */
-    const char *timezone, *where_error; /* of the first of them, "" none */
-    struct hky_str rows;                /* the array, made as the rows came: their texts live on the workers */
+    uint64_t n_where_failed;            /* recipients left out because `where` failed for them */
+    const char *timezone, *where_error; /* where_error: the first failure, "" none */
+    struct hky_str rows;                /* the array, written as rows arrive: their texts belong to the workers */
 };
 void hky_render_queue(const void *queue_answer, struct hky_json *out);
 
