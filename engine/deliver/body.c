@@ -10,7 +10,7 @@
 #include <stdlib.h>
 
 #define COPY_BELOW  1024         /* a shorter run is copied: cheaper than a reference */
-#define UNSENT_HIGH (512 * 1024) /* then wait for the kernel before asking for more */
+#define UNSENT_HIGH (512 * 1024) /* with more than this unsent, no further piece is read */
 
 void hky_delivery_free(struct hky_delivery **xp)
 {
@@ -53,7 +53,7 @@ void hky_delivery_rewind(struct hky_delivery *x)
 
 struct run {
     struct hky_stream *stream;
-    struct hky_body *body; /* NULL: copy */
+    struct hky_body *body; /* NULL: the octets are copied */
 };
 
 static void release_body(void *arg)
@@ -100,7 +100,7 @@ static enum hky_err write_header(struct hky_delivery *x, struct hky_str section,
     return HKY_OK;
 }
 
-/* One piece from x->at on. */
+/* Reads one piece from x->at on. */
 static enum hky_err write_piece(struct hky_delivery *x, const char *p, size_t n, struct hky_body *body,
                                 struct hky_stream *s, struct hky_buf *scratch, struct hky_error *e)
 {
@@ -155,7 +155,7 @@ static void on_read(struct hky_body_read *r)
     hky_delivery_prepared(x);
 }
 
-/* The piece at x->at, good or bad; false: on_read comes when there is one. */
+/* The piece at x->at, or the error instead. False: it is still being read, and on_read is called afterwards. */
 static bool has_piece(struct hky_delivery *x)
 {
     if (x->is_reading || x->has_piece)

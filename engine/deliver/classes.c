@@ -1,6 +1,6 @@
 /*
- * What each class means, for people: hikyaku-classes(7) is made from this. The unit test of the classifier asks that
- * each typical reply below is taken for the class that it stands under.
+ * What each class means, for people: hikyaku-classes(7) is made from this. The unit test of the classifier checks that
+ * each typical reply below gets the class under which it is listed.
  */
 #include "hikyaku/deliver.h"
 

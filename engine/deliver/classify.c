@@ -6,9 +6,9 @@
 #include <stdio.h>
 
 /*
- * Rules first, then what stage and code say by themselves. A failing reply is looked at by some two hundred rules with
- * a thousand phrases; the pairs of neighbouring octets that occur in the text are kept as a small set, so that nearly
- * every phrase is refused after one or two look-ups and never searched for.
+ * Rules come first, then what stage and code say by themselves. A failing reply is compared with some two hundred rules
+ * of a thousand phrases. The pairs of neighbouring octets that occur in the text are kept as a small set, so that
+ * nearly every phrase is ruled out by one or two look-ups and never searched for.
  */
 #define PAIRS 4096
 struct view {
@@ -18,7 +18,7 @@ struct view {
     bool has_enhanced;
     char enhanced[16];               /* "5.7.515" */
     char text[HKY_REPLY_TEXT + 1];   /* lower case */
-    char spoken[HKY_REPLY_TEXT + 1]; /* the same, with blanks for addresses: others choose their words */
+    char spoken[HKY_REPLY_TEXT + 1]; /* the same, with blanks in place of addresses, whose words others choose */
     uint64_t pairs[PAIRS / 64];
 };
 
@@ -69,7 +69,8 @@ static void view_init(struct view *v, const struct hky_classify_query *q)
 
         v->pairs[h / 64] |= UINT64_C(1) << (h % 64);
     }
-    /* One whose first digit contradicts the code is noise: the code is what RFC 5321 makes us obey. */
+    /* An enhanced code whose first digit contradicts the reply code is ignored: RFC 5321 makes us obey the reply code.
+     */
     v->has_enhanced = r->enhanced[0] != 0 && (r->code == 0 || r->code / 100 == r->enhanced[0]);
     v->enhanced[0] = '\0';
     if (v->has_enhanced)
@@ -77,7 +78,7 @@ static void view_init(struct view *v, const struct hky_classify_query *q)
                  (unsigned)r->enhanced_detail);
 }
 
-/* First place of a piece (no '*') at or after `at`; '?' stands for one octet. SIZE_MAX: none. */
+/* The first place of a piece (without '*') at or after `at`; '?' matches any one octet. SIZE_MAX: there is none. */
 static size_t find_piece(const struct view *v, const char *text, const char *piece, size_t n, size_t at)
 {
     char first = hky_lower(piece[0]);
@@ -131,7 +132,7 @@ static bool phrase_occurs(const struct view *v, const char *text, struct hky_str
     return true;
 }
 
-/* Next of the alternatives joined by '|'; false at the end. */
+/* The next of the alternatives that '|' joins; false at the end. */
 static bool next_alternative(const char **list, struct hky_str *out)
 {
     const char *end;
@@ -202,7 +203,7 @@ static bool rule_fits(const struct hky_class_rule *rule, const struct view *v)
 {
     const struct hky_classify_query *q = v->q;
 
-    /* From cheap to dear. */
+    /* The cheap comparisons come first. */
     if (rule->stages != 0 && (rule->stages >> q->stage & 1) == 0)
         return false;
     if (rule->code_max != 0 && (v->reply->code < rule->code_min || v->reply->code > rule->code_max))
@@ -217,13 +218,13 @@ static bool rule_fits(const struct hky_class_rule *rule, const struct view *v)
         return false;
     if (is_stated(rule->mx) && !mx_fits(q->mx, rule->mx))
         return false;
-    /* A quota stops an account: that must not be in the hands of whoever chooses an address. */
+    /* A reply about a quota stops an account, and whoever chooses an address must not be able to cause that. */
     return !is_stated(rule->text) ||
            text_fits(v, rule->class == HKY_CLASS_QUOTA_EXHAUSTED ? v->spoken : v->text, rule->text);
 }
 
-/* The longest wait that is believed: a text that names more speaks of something else, or of nothing that we can wait
- * for. */
+/* The longest wait that is believed: a text that names a longer time speaks of something else, or of something for
+ * which we cannot wait. */
 static uint32_t believable_wait(enum hky_class class)
 {
     switch (class) {
@@ -250,7 +251,7 @@ static struct verdict verdict_of(enum hky_class class, enum hky_scope scope)
     return (struct verdict){class, scope};
 }
 
-/* The way to a recipient's MX is a path of its own; the way to a relay is the relay. */
+/* A failure on the way to a recipient's MX concerns that path; on the way to a relay, the whole relay. */
 static enum hky_scope way(const struct view *v)
 {
     return v->q->is_own ? HKY_SCOPE_PATH : HKY_SCOPE_RELAY;
@@ -272,7 +273,7 @@ static struct verdict judge_local(const struct view *v, bool *is_temporary)
         *is_temporary = false;
         return verdict_of(HKY_CLASS_TLS, way(v));
     case HKY_ORIGIN_LOCAL:
-        if (text_fits(v, v->text, "not an smtp reply")) /* a broken peer, not a message that is wrong */
+        if (text_fits(v, v->text, "not an smtp reply")) /* the peer is broken, not the message */
             return verdict_of(HKY_CLASS_NETWORK, way(v));
         *is_temporary = false;
         if (v->q->stage == HKY_STAGE_TLS)
@@ -287,7 +288,8 @@ static struct verdict judge_local(const struct view *v, bool *is_temporary)
     }
 }
 
-/* By the enhanced code alone (RFC 3463, RFC 5248, RFC 7372, RFC 7504, RFC 7505). UNKNOWN: it says nothing. */
+/* By the enhanced code alone (RFC 3463, RFC 5248, RFC 7372, RFC 7504, RFC 7505). UNKNOWN: the enhanced code does not
+ * decide. */
 static struct verdict judge_enhanced(const struct view *v)
 {
     const struct hky_reply *r = v->reply;
@@ -326,7 +328,7 @@ static struct verdict judge_enhanced(const struct view *v)
             return verdict_of(HKY_CLASS_RATE_LIMITED, way(v));
         if (detail == 4 && is_permanent)
             return verdict_of(HKY_CLASS_BAD_DOMAIN, HKY_SCOPE_DOMAIN);
-        if (is_permanent) /* a refusal for good is no trouble on the way: asking again gets the same answer */
+        if (is_permanent) /* a permanent refusal is no trouble on the way: the next attempt would get the same answer */
             break;
         return verdict_of(HKY_CLASS_NETWORK, way(v));
     case 5:
@@ -364,7 +366,7 @@ static struct verdict judge_remote(const struct view *v)
     case HKY_STAGE_CONNECT:
     case HKY_STAGE_GREETING:
     case HKY_STAGE_HELLO:
-        /* Nothing was said yet but who we are: a refusal is about our address. */
+        /* Up to here we have only said who we are, so a refusal is about our address. */
         return verdict_of(is_permanent ? HKY_CLASS_BLOCKED_IP : HKY_CLASS_SYSTEM_TEMP, way(v));
     default:
         break;
@@ -414,8 +416,8 @@ void hky_classify(const struct hky_class_rule *rules, size_t n_rules, const stru
         verdict = verdict_of(rules[i].class, rules[i].scope);
         retry_after = rules[i].retry_after_sec;
     }
-    /* What the server names is what it means; for a refusal for good only where waiting is the cure. Texts of our own
-     * ("timed out after 30 s") name nothing to wait for. */
+    /* A wait that the server names is used; after a permanent refusal only where waiting is the cure. Texts of our own
+     * ("timed out after 30 s") name no time to wait. */
     bool is_curable = is_temporary || verdict.class == HKY_CLASS_RATE_LIMITED ||
                       verdict.class == HKY_CLASS_QUOTA_EXHAUSTED || verdict.class == HKY_CLASS_BLOCKED_IP;
     if (r->code != 0 && is_curable) {

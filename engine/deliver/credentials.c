@@ -12,18 +12,19 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define PASSWORD_FOR_MS (60 * 1000)     /* a changed file is seen a minute later at most */
-#define TOKEN_FOR_MS    (5 * 60 * 1000) /* of a command that does not say how long */
+#define PASSWORD_FOR_MS (60 * 1000)     /* a changed file is noticed after a minute at most */
+#define TOKEN_FOR_MS    (5 * 60 * 1000) /* for a token from a command that does not say how long */
 #define EARLY_MS        (60 * 1000)
 #define ANSWER_MAX      (64 * 1024)
-#define READ_AT_ONCE    8 /* accounts whose secret is being read; one that hangs delays no other */
+#define READ_AT_ONCE    8 /* secrets of so many accounts are read at once, so that one that hangs delays no other */
 
 struct hky_credentials {
     struct hky_loop *aux;
     struct hky_state *state;
     struct hky_log *log;
     struct hky_http *http;
-    struct hky_secrets *secrets; /* a key is one account with one way to log in; the subject is the relay */
+    struct hky_secrets
+        *secrets; /* a key is one account with one way to log in; the subject of a question is the relay */
 };
 
 /* ---- on a thread that may block ---- */
@@ -79,7 +80,7 @@ static void on_token(void *ctx, const struct hky_http_answer *a)
         return;
     }
     if (hky_token_parse(a->status, a->body, &token, &e) != HKY_OK) {
-        hky_mask_text(e.text, hky_secret_value(rd->found)); /* some repeat what they refuse */
+        hky_mask_text(e.text, hky_secret_value(rd->found)); /* some servers repeat the token that they refuse */
         hky_mask_text(e.text, hky_secret_value(rd->client_secret));
         give_up(c, rd, &e);
         return;

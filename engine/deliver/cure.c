@@ -1,6 +1,6 @@
 /*
- * Likely cause and cure of a failed connection test, for people. First hit wins; what providers say verbatim comes
- * before what classes mean.
+ * The likely cause and cure of a failed connection test, for people. The first entry that fits is used; entries with
+ * the words of providers come before those for classes.
  */
 #include "hikyaku/deliver.h"
 
@@ -209,7 +209,7 @@ static const struct cure cures[] = {
     {"", 0, HKY_CLASS_N, ANY, 0, "", "See the server's reply above.", "上のサーバーの応答を確認してください。"},
 };
 
-/* 'a|b': any of them, as a glob (whole) or as a part. */
+/* Does any alternative of 'a|b' fit, as a glob of the whole text or as a part of it? */
 static bool one_of(const char *alternatives, struct hky_str s, bool is_part)
 {
     struct hky_str rest = hky_str_z(alternatives);
@@ -247,8 +247,8 @@ static bool has_login(const struct hky_relay *r)
 }
 
 /*
- * A server that took the login knows who we are: what it objects to then, at MAIL or in words about the sender, is the
- * address we use. SPF, DKIM and DMARC are meant only where they are named.
+ * A server that accepted the login knows who we are. If it objects after that, at MAIL or in words about the sender, it
+ * objects to our sender address. SPF, DKIM and DMARC are meant only where they are named.
  */
 static bool is_sender_refused(const struct hky_relay *r, const struct hky_outcome *o, struct hky_str text)
 {
@@ -278,6 +278,6 @@ void hky_probe_cure(const struct hky_relay *relay, const struct hky_outcome *o, 
     }
     const struct cure *c = cures;
     while (!is_hit(c, relay, o, hky_str_z(text)))
-        c++; /* the last one always hits */
+        c++; /* the last one fits always */
     hky_buf_add_z(out, is_ja ? c->ja : c->en);
 }

@@ -9,7 +9,7 @@
 #include "hikyaku/schedule.h"
 #include "net/stream.h"
 
-/* What a host said that may not be the last word: another host is asked first. */
+/* What a host said of a recipient, kept while another host is tried. */
 struct hky_kept {
     enum hky_stage stage;
     enum hky_class class;
@@ -32,7 +32,9 @@ struct hky_delivery {
     struct hky_str content;                        /* probe: header and body, instead of the journal's */
     struct hky_journal *journal;
     struct hky_loop *loop;
-    void (*on_piece)(void *ctx, struct hky_delivery *x); /* what was waited for is there: prepare, or write, on */
+    void (*on_piece)(
+        void *ctx,
+        struct hky_delivery *x); /* the piece or preparation that was awaited has come: go on preparing or writing */
     void *ctx;
     int64_t mail_at_ms;  /* loop time at which MAIL was written */
     uint64_t mail_at;    /* octets of the stream before MAIL */
@@ -47,10 +49,11 @@ struct hky_delivery {
     /* of this attempt, over several hosts */
     struct hky_target tried[HKY_HOSTS_MAX];
     unsigned n_tried;
-    struct hky_kept **kept; /* n; NULL: nobody has one. Who has one is to be asked for elsewhere */
+    struct hky_kept *
+        *kept; /* n of them; NULL: no recipient has one. A recipient with one is to be tried at another host */
     unsigned n_kept;
-    unsigned n_left;                /* too many for one transaction: they go in a further one */
-    bool is_mail_sent;              /* by an earlier host's connection */
+    unsigned n_left;                /* recipients too many for one transaction; a further one sends to them */
+    bool is_mail_sent;              /* an earlier host's connection sent a MAIL */
     TAILQ_ENTRY(hky_delivery) link; /* pool->detours */
     struct hky_delivery *free_next;
 };
@@ -58,29 +61,31 @@ struct hky_delivery {
 struct hky_delivery *hky_delivery_new(void);
 /* n recipients; keeps the memory of the last use. */
 void hky_delivery_reset(struct hky_delivery *x, unsigned n);
-/* The recipients with a kept answer once more, by another connection: everything from the start. */
+/* Prepares to send once more, over another connection and from the start, to the recipients with a kept answer. */
 void hky_delivery_rewind(struct hky_delivery *x);
 /* Keeps what a host said of recipient i, unless what was kept before is better. */
 void hky_delivery_keep(struct hky_delivery *x, unsigned i, const struct hky_kept *k);
 void hky_delivery_forget(struct hky_delivery *x, unsigned i);
-/* Does the earlier answer say more? Temporary before permanent, which a host says of itself; else what got further. */
+/* Does the earlier answer say more? A temporary answer counts more than a permanent one, which a host says of itself;
+ * of two alike, the one that came at a later stage. */
 bool hky_kept_is_better(const struct hky_kept *earlier, const struct hky_kept *later);
-/* A piece may still be on its way from a reader thread: the memory goes when it has come. */
+/* A reader thread may still have a piece on its way; then the memory is freed when that piece has come. */
 void hky_delivery_free(struct hky_delivery **x);
 
-/* A verdict that needs no server: `recipient` of the message, or all (UINT32_MAX). */
+/* A verdict that needs no server. */
 struct hky_refusal {
     enum hky_class class;
     char text[160];
 };
-/* Can this server take it? false: nobody, `why` says. Recipients that alone cannot be written are given to `refuse`. */
+/* Writes the envelope's commands. false: this server can take the message for nobody, and `why` says so. `refuse` is
+ * called for each single recipient whose address cannot be written for this server. */
 bool hky_envelope_build(struct hky_delivery *x, const struct hky_capabilities *caps, bool is_raw,
                         struct hky_refusal *why, void (*refuse)(void *ctx, unsigned i, const struct hky_refusal *why),
                         void *ctx);
 
 enum hky_write { HKY_WRITE_DONE, HKY_WRITE_WAIT, HKY_WRITE_FAILED };
-/* Writes as much content as is there and as the stream has room for; DONE: the final dot, too. WAIT: call again on
- * on_piece, or when the stream has drained. */
+/* Writes as much content as has been read and as the stream has room for. DONE: the final dot was written, too. WAIT:
+ * call again on on_piece, or when the stream has drained. */
 enum hky_write hky_delivery_write(struct hky_delivery *x, struct hky_stream *s, struct hky_buf *scratch,
                                   struct hky_error *e);
 

@@ -68,7 +68,7 @@ static bool check_message(const struct hky_delivery *x, const struct hky_capabil
     struct hky_str sender = hky_str_z(x->identity->sender);
     if (!hky_is_one_line(sender))
         return refuse_all(why, HKY_CLASS_SIZE_FORMAT, "the envelope sender has control octets");
-    /* Addresses may need it though the message did not ask for it: a failure notice to such an address. */
+    /* Addresses may need SMTPUTF8 although the message did not ask for it: those of a failure notice, for example. */
     *needs_utf8 = m->is_smtputf8 || !is_ascii(sender) || (caps->smtputf8 && has_utf8_recipient(x));
     if (*needs_utf8 && !caps->smtputf8)
         return refuse_all(why, HKY_CLASS_SIZE_FORMAT, "5.6.7 the server does not offer SMTPUTF8, which this needs");
@@ -138,7 +138,7 @@ bool hky_envelope_build(struct hky_delivery *x, const struct hky_capabilities *c
         n_written++;
     }
     if (n_written == 0) {
-        why->text[0] = '\0'; /* everybody has a reason already */
+        why->text[0] = '\0'; /* each recipient was given a reason already */
         return false;
     }
     if (!x->txn.is_dry)

@@ -1,11 +1,12 @@
-/* What hosts said of a delivery's recipients while others are asked (RFC 5321 5.1). */
+/* What hosts said of a delivery's recipients, kept while further hosts are tried (RFC 5321 5.1). */
 #include "deliver/delivery.h"
 
 #include <stdlib.h>
 
 static bool is_temporary(const struct hky_kept *k)
 {
-    return k->reply.code < 500 && k->class != HKY_CLASS_BAD_DOMAIN; /* 0: lost, refused, timed out */
+    return k->reply.code < 500 &&
+           k->class != HKY_CLASS_BAD_DOMAIN; /* code 0: the connection was lost, refused or timed out */
 }
 
 bool hky_kept_is_better(const struct hky_kept *earlier, const struct hky_kept *later)

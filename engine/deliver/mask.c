@@ -9,7 +9,7 @@
 #define SHORTEST_CUT      6 /* octets of a beginning at the end of a text that was cut */
 #define SHORTEST_RESPONSE 8
 #define OCTETS_MAX        (1024 * 1024)
-#define SHORTEST_PART     4 /* characters of base64 in the middle of a run; fewer would mask by accident */
+#define SHORTEST_PART     4 /* characters of base64 in the middle of a run; fewer would match other text by accident */
 
 struct hky_needle {
     size_t at, n; /* in mask->octets */
@@ -27,7 +27,7 @@ static bool is_of_base64(char c)
     return is_alnum(c) || c == '+' || c == '/' || c == '-' || c == '_' || c == '=';
 }
 
-/* Both alphabets of RFC 4648 are one. */
+/* Makes one alphabet of the two of RFC 4648. */
 static char plain_base64(char c)
 {
     return c == '-' ? '+' : c == '_' ? '/' : c;
@@ -42,7 +42,7 @@ static bool is_same(const struct hky_needle *needle, char a, char b)
     return needle->is_cased ? a == b : hky_lower(a) == hky_lower(b);
 }
 
-/* Octets of the needle at `at`; a beginning of it at the very end counts. */
+/* How many octets of the needle are at `at`; its beginning at the very end of the text counts, too. */
 static size_t match(const struct hky_mask *m, const struct hky_needle *needle, struct hky_str text, size_t at)
 {
     const char *s = m->octets.p + needle->at;
@@ -55,7 +55,7 @@ static size_t match(const struct hky_mask *m, const struct hky_needle *needle, s
     return needle->is_word && is_in_word ? 0 : n;
 }
 
-/* Masks all of one needle in place; returns the new length. */
+/* Masks in place wherever one needle is found; returns the new length. */
 static size_t mask_one(const struct hky_mask *m, const struct hky_needle *needle, char *p, size_t n)
 {
     size_t to = 0;
@@ -66,7 +66,7 @@ static size_t mask_one(const struct hky_mask *m, const struct hky_needle *needle
             continue;
         }
         at += used;
-        if (needle->is_base64) { /* the rest of the run tells the octets at its edges */
+        if (needle->is_base64) { /* the rest of the run would reveal the octets at the secret's edges */
             for (; at < n && is_of_base64(p[at]); at++)
                 used++;
             for (; to > 0 && from > 0 && is_of_base64(p[to - 1]); from--, used++)
@@ -80,7 +80,7 @@ static size_t mask_one(const struct hky_mask *m, const struct hky_needle *needle
 
 /* ---- what is looked for ---- */
 
-/* Two octets as all needles take them for the same. */
+/* The index of a pair of octets; pairs that any needle takes for the same have the same index. */
 static unsigned pair_of(char a, char b)
 {
     unsigned char x = (unsigned char)hky_lower(plain_base64(a)), y = (unsigned char)hky_lower(plain_base64(b));
@@ -94,7 +94,7 @@ static void add_needle(struct hky_mask *m, struct hky_str s, bool is_base64, boo
     m->needles = hky_realloc(m->needles, (m->n + 1) * sizeof(*m->needles));
     m->needles[m->n++] = (struct hky_needle){m->octets.n, s.n, is_base64, is_cased, is_word};
     hky_buf_add(&m->octets, s.p, s.n);
-    if (m->octets.is_over) { /* longer than any secret that is sent */
+    if (m->octets.is_over) { /* this secret is longer than any that is sent */
         m->n--;
         return;
     }
@@ -116,7 +116,7 @@ static void add_base64(struct hky_mask *m, struct hky_str secret)
         hky_buf_add(&plain, before, shift);
         hky_buf_add(&plain, secret.p, secret.n);
         hky_buf_add_base64(&coded, hky_buf_str(&plain));
-        /* Only characters all whose bits are the secret's: what stands around it is not known. */
+        /* Only those characters count whose bits are all the secret's, because the text around it is not known. */
         size_t from = (shift * 8 + 5) / 6, to = (shift + secret.n) * 8 / 6;
         if (to - from >= SHORTEST_PART)
             add_needle(m, hky_str_of(coded.p + from, to - from), true, to - from < 12, false);
@@ -168,7 +168,8 @@ void hky_mask_add(struct hky_mask *m, struct hky_str secret)
     add_percent(m, secret);
 }
 
-/* What a password can be guessed from, at leisure: the digest of CRAM-MD5 ("user DIGEST"), the proof of SCRAM. */
+/* The part of a response from which somebody can guess the password offline: the digest of CRAM-MD5 ("user DIGEST"),
+ * the proof of SCRAM. */
 static struct hky_str proof_of(struct hky_str plain)
 {
     struct hky_str mark = HKY_STR(",p=");
@@ -198,7 +199,8 @@ void hky_mask_add_response(struct hky_mask *m, struct hky_str response)
 
 /* ---- masking ---- */
 
-/* Nearly every text is cleared by this. A beginning at the end of a text that was cut has its first two octets, too. */
+/* Does any pair of octets begin a needle? Nearly every text has none. The beginning of a needle at the end of a text
+ * that was cut is noticed, too, because it has the first two octets. */
 static bool may_have_one(const struct hky_mask *m, const char *p, size_t n)
 {
     if (m->n == 0 || m->has_short)

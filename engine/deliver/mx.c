@@ -1,12 +1,12 @@
 /*
  * Own delivery: where a recipient domain takes its mail (RFC 5321 5.1, RFC 7505). Domains with the same MX hosts share
- * one pool, because what the far side counts is connections of ours, not domains.
+ * one pool, because a server counts our connections, not the domains.
  */
 #include "base/clock.h"
 #include "deliver/pool.h"
 
-#define FRESH_MS      (5 * 60 * 1000) /* asked again when older; the resolver caches by TTL */
-#define FAILED_A_TURN 100             /* jobs of a lane that leads nowhere */
+#define FRESH_MS      (5 * 60 * 1000) /* an older answer is asked for again; the resolver caches by TTL */
+#define FAILED_A_TURN 100             /* jobs of a lane without a mail host that fail in one turn */
 
 static void assign(struct hky_lane_slot *slot, const struct hky_dns_mx *hosts, unsigned n)
 {
@@ -27,8 +27,8 @@ static bool is_listening_on(const struct hky_engine_options *o, uint16_t port)
     return false;
 }
 
-/* RFC 5321 5.1: where this engine is a mail host of the domain itself, only better ones than it come into question;
- * how many those are. A host of our name without a listener of ours on the port is another server's. */
+/* How many hosts the mail may go to (RFC 5321 5.1): where this engine is a mail host of the domain itself, only those
+ * preferred to it. A host with our name counts as another server when none of our listeners has the port. */
 static unsigned n_better_than_us(const struct hky_lane *lane, const struct hky_dns_mx_answer *a)
 {
     const struct hky_engine_options *o = &lane->policy->engine;
@@ -52,7 +52,7 @@ static void set_enhanced(struct hky_reply *reply, uint8_t subject, uint8_t detai
     reply->enhanced_detail = detail;
 }
 
-/* Why the domain's mail goes nowhere. */
+/* Says why no host takes the domain's mail. */
 static enum hky_class explain(const struct hky_lane *lane, const struct hky_dns_mx_answer *a, struct hky_reply *reply)
 {
     const char *domain = lane->destination, *text = a->text;
@@ -66,7 +66,7 @@ static enum hky_class explain(const struct hky_lane *lane, const struct hky_dns_
         hky_reply_local(reply, HKY_ORIGIN_DNS, "%s: %s", domain, text[0] != '\0' ? text : "no such domain");
         set_enhanced(reply, 1, 2);
         return HKY_CLASS_BAD_DOMAIN;
-    case HKY_DNS_OK: /* a mistake of the DNS or the policy, not the recipient's: another step may know the way */
+    case HKY_DNS_OK: /* the DNS or the policy is wrong, not the recipient: another step may deliver */
         hky_reply_local(reply, HKY_ORIGIN_DNS, "%s: its best mail host is this engine, %s: the mail would come back",
                         domain, lane->policy->engine.hostname);
         set_enhanced(reply, 4, 6);
@@ -83,7 +83,8 @@ static void fail_lane(struct hky_lane_slot *slot, const struct hky_dns_mx_answer
     struct hky_lane *lane = slot->lane;
     struct hky_reply reply;
     enum hky_class class = explain(lane, a, &reply);
-    /* The whole lane leads nowhere; others have their turn in between, the answer stays in the resolver's cache. */
+    /* All jobs of the lane fail, a bounded number in each turn; the answer stays in the resolver's cache for the next
+     * turn. */
     unsigned n = 0;
     while (n < FAILED_A_TURN && hky_pool_fail_one(lane, HKY_STAGE_CONNECT, class, &reply))
         n++;
@@ -91,7 +92,7 @@ static void fail_lane(struct hky_lane_slot *slot, const struct hky_dns_mx_answer
         hky_deliver_assign_own(slot);
 }
 
-/* "[192.0.2.1]" and "[IPv6:2001:db8::1]" name the host themselves (RFC 5321 4.1.3). */
+/* "[192.0.2.1]" and "[IPv6:2001:db8::1]" name the host directly (RFC 5321 4.1.3). */
 static bool is_literal(const char *domain, struct hky_dns_mx *out)
 {
     struct hky_str s = hky_str_z(domain);

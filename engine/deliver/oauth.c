@@ -61,7 +61,7 @@ static int64_t lifetime_ms(json_t *object)
     json_int_t sec = DEFAULT_FOR_SEC;
     if (json_is_integer(v))
         sec = json_integer_value(v);
-    else if (json_is_string(v)) /* some endpoints quote it */
+    else if (json_is_string(v)) /* some endpoints quote the number */
         sec = strtoll(json_string_value(v), NULL, 10);
     if (sec < 1)
         sec = DEFAULT_FOR_SEC;

@@ -1,5 +1,6 @@
 /*
- * oauth -- access tokens by refresh (RFC 6749 section 6): the form to post, the answer, what is kept in state.db. Pure.
+ * oauth -- access tokens by refresh (RFC 6749 section 6): the form to post, the answer, and the value for state.db.
+ * Pure.
  */
 #ifndef HKY_DELIVER_OAUTH_H
 #define HKY_DELIVER_OAUTH_H
@@ -11,7 +12,7 @@
 
 struct hky_token {
     struct hky_secret *access;
-    struct hky_secret *refresh; /* a new refresh token, or NULL: the old one stays */
+    struct hky_secret *refresh; /* a new refresh token; NULL: the old one stays valid */
     int64_t for_ms;
 };
 void hky_token_fini(struct hky_token *t);
@@ -19,11 +20,13 @@ void hky_token_fini(struct hky_token *t);
 /* Body of the POST to token_url. */
 void hky_token_form(const struct hky_relay *r, struct hky_str refresh, struct hky_str client_secret,
                     struct hky_buf *out);
-/* HKY_E_DENIED: the endpoint refuses (its own words); HKY_E_NET: it is ill; HKY_E_SYNTAX: no token in the answer. */
+/* HKY_E_DENIED: the endpoint refuses (the text is its own); HKY_E_NET: the endpoint cannot answer now; HKY_E_SYNTAX:
+ * the answer holds no token. */
 enum hky_err hky_token_parse(int status, struct hky_str body, struct hky_token *out, struct hky_error *e);
-/* What is kept: the newest refresh token, tied to the one written in the policy, so that a new one there wins. */
+/* Appends the value for state.db: the newest refresh token, tied to the one written in the policy (`original`), so that
+ * a new one in the policy wins. */
 void hky_token_store(const struct hky_token *t, struct hky_str original, struct hky_buf *out);
-/* The refresh token to use: the stored one when it descends from `original`, else `original`. */
+/* The refresh token to use: the stored one when it was obtained by means of `original`, else `original`. */
 struct hky_secret *hky_token_stored_refresh(const char *stored, struct hky_str original);
 
 #endif

@@ -8,12 +8,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define PROMPT_MS 2000 /* a MAIL later than this may come to a connection that was closed for waiting */
+#define PROMPT_MS 2000 /* a MAIL sent later than this may find that the server closed the idle connection */
 
 /* Does what can be done now: writes content, takes the next delivery, or ends the connection. Every event ends with a
- * call of it. */
+ * call of this function. */
 static void pump(struct hky_outbound *c);
-/* The attempt at this target is over, as c->end and c->end_reply say: goes to another target, or closes the connection.
+/* Ends the attempt at this target, with the result in c->end and c->end_reply: tries another target, or closes the
+ * connection.
  */
 static void conclude(struct hky_outbound *c);
 
@@ -35,7 +36,7 @@ static void trace_certificate(struct hky_outbound *c)
 static void dialogue_end(struct hky_outbound *c)
 {
     if (c->login != NULL)
-        c->login->connection = NULL; /* its answer is for this dialogue, not for the next one */
+        c->login->connection = NULL; /* the secret was asked for by this dialogue, not by the next one */
     c->login = NULL;
     if (hky_outbound_is_talking(c)) {
         hky_dialogue_fini(&c->dialogue);
@@ -44,7 +45,7 @@ static void dialogue_end(struct hky_outbound *c)
     if (hky_outbound_dot_has_left(c))
         hky_stream_close(&c->stream);
     else
-        hky_stream_cut(&c->stream); /* what was said of the message rests on its dot not having left */
+        hky_stream_cut(&c->stream); /* the message was reported as not sent, so its dot may not leave now */
 }
 
 /* ---- the end ---- */
@@ -70,14 +71,14 @@ static void let_go(struct hky_outbound *c)
     hky_outbound_enter(c, HKY_OUTBOUND_CLOSED);
 }
 
-/* No connection could be made, or none that can send: the bound delivery gets the outcome. */
+/* No connection that can send could be made, so the bound delivery gets the outcome. */
 static void fail_bound(struct hky_outbound *c, const struct hky_outbound_end *end)
 {
     struct hky_delivery *x = c->bound;
     if (x == NULL)
         return;
     c->bound = NULL;
-    if (end->was_open && c->n_taken > 0) { /* it was being prepared */
+    if (end->was_open && c->n_taken > 0) { /* the delivery was still being prepared */
         c->params.ops->give_back(c->params.ctx, c, x, false);
         return;
     }
@@ -103,8 +104,8 @@ static void close_for_good(struct hky_outbound *c, const struct hky_outbound_end
     hky_loop_defer(c->params.loop, &c->free_task);
 }
 
-/* A refused login, and what we lack for one, is the same at every address. So it also counts more than an address that
- * could not be reached before. */
+/* A login that is refused, or that we lack something for, fails at every address alike. So this outcome also counts
+ * more than that of an earlier address which could not be reached. */
 static bool is_same_everywhere(const struct hky_outbound *c, enum hky_stage stage, const struct hky_reply *r)
 {
     bool is_of_server = r->origin == HKY_ORIGIN_LOST || r->origin == HKY_ORIGIN_TIMEOUT || c->class == HKY_CLASS_N;
@@ -113,7 +114,7 @@ static bool is_same_everywhere(const struct hky_outbound *c, enum hky_stage stag
     return r->code == 0 ? !is_of_server : r->code >= 500 && !hky_reply_counts_connections(r);
 }
 
-/* RFC 5321 5.1: the next address or host when this one cannot be had. */
+/* May the next address or host be tried, because this one cannot be used (RFC 5321 5.1)? */
 static bool may_try_next(const struct hky_outbound *c, enum hky_stage stage)
 {
     return stage <= HKY_STAGE_AUTH && hky_outbound_has_more_targets(c, c->bound);
@@ -133,13 +134,13 @@ static void keep_end(struct hky_outbound *c, struct hky_outbound_end *end, struc
 static void conclude(struct hky_outbound *c)
 {
     struct hky_reply reply = c->end_reply;
-    /* Many close after a refusal, or answer the next mechanism with 421: the refusal is what counts. */
+    /* Many servers close after a refusal, or answer the next mechanism with 421; then the refusal counts. */
     if (c->state == HKY_OUTBOUND_LOGIN && c->end.stage == HKY_STAGE_AUTH && reply.code < 500 &&
         hky_dialogue_is_login_refused(&c->dialogue)) {
         reply = c->dialogue.refusal;
         c->class = HKY_CLASS_N;
     }
-    hky_mask_reply(&c->mask, &reply); /* some repeat what they refuse */
+    hky_mask_reply(&c->mask, &reply); /* some servers repeat the secret that they refuse */
     struct hky_outbound_end end = {
         .stage = c->end.stage,
         .class = c->class,
@@ -183,7 +184,7 @@ static void conclude(struct hky_outbound *c)
 
 /* ---- events of the dialogue ---- */
 
-/* Another host may accept a recipient who was put off here, or whose connection was lost. */
+/* Another host may accept a recipient whom this host put off, or whose connection was lost. */
 static bool may_go_elsewhere(const struct hky_outbound *c, const struct hky_delivery *x,
                              const struct hky_dialogue_event *ev)
 {
@@ -197,7 +198,8 @@ static bool may_go_elsewhere(const struct hky_outbound *c, const struct hky_deli
     return (r->code == 0 || r->code >= 400) && is_of_host && hky_outbound_has_more_targets(c, x);
 }
 
-/* RFC 5321 4.5.3.1.10: 452, of old 552, to a recipient behind others that were accepted: no word about that one. */
+/* RFC 5321 4.5.3.1.10: a 452 (formerly 552) to a recipient after others were accepted says nothing about this
+ * recipient. */
 static bool is_one_too_many(const struct hky_dialogue_event *ev)
 {
     return ev->stage == HKY_STAGE_RCPT && ev->txn->n_accepted > 0 && !ev->txn->is_dry &&
@@ -256,7 +258,7 @@ static void on_dialogue(void *ctx, const struct hky_dialogue_event *ev)
         hky_outbound_enter(c, HKY_OUTBOUND_SECURING);
         break;
     case HKY_DIALOGUE_ASK_LOGIN:
-        if (c->state != HKY_OUTBOUND_LOGIN) /* again, for another mechanism */
+        if (c->state != HKY_OUTBOUND_LOGIN) /* it is LOGIN when another mechanism is tried */
             hky_outbound_enter(c, HKY_OUTBOUND_LOGIN);
         break;
     case HKY_DIALOGUE_OPEN:
@@ -351,7 +353,7 @@ static void pump(struct hky_outbound *c)
 
 /* ---- events of the stream ---- */
 
-/* The first MAIL of a connection is answered by words about the connection, while others are open. */
+/* Is the first MAIL of this connection answered by words about the connection, while others are open? */
 static bool is_turned_away(struct hky_outbound *c, const struct hky_reply *r)
 {
     bool is_about_it = r->code == 421 || hky_reply_counts_connections(r);
@@ -382,19 +384,20 @@ static size_t on_data(void *ctx, const char *p, size_t n)
         c->is_moved = true;
         const struct hky_reply *r = &c->reader.reply;
         bool is_challenge = r->code == 334;
-        if (!is_challenge) /* it is kept and shown; a challenge is read as it is */
+        if (!is_challenge) /* the reply is kept and shown; a challenge must be read unchanged */
             hky_mask_reply(&c->mask, &c->reader.reply);
         if (c->params.ops->greeted != NULL && hky_dialogue_expects(&c->dialogue) == HKY_EXPECT_GREETING)
             c->params.ops->greeted(c->params.ctx, c, hky_str_of(r->text, r->n));
         if (c->params.ops->trace != NULL && r->code < 400) {
             char text[HKY_REPLY_TEXT + 32];
             enum hky_stage stage = hky_dialogue_stage(&c->dialogue);
-            /* With the challenge and the answer a password can be guessed at leisure: neither is shown. */
+            /* With the challenge and the answer anybody could guess the password offline, so neither is shown. */
             hky_reply_format(r, text, sizeof(text));
             trace(c, stage, true, is_challenge ? "334 ***" : text);
         }
-        /* All replies first, then one pump: body and next envelope leave in one write; and what came in one read with
-         * a 354 cannot be taken for the answer to a dot that was not out yet. */
+        /* All replies are handled first, then pump is called once, so that body and next envelope leave in one write.
+         * Also, a reply that came in one read with a 354 cannot be taken for the answer to a dot that was not sent yet.
+         */
         if (is_turned_away(c, r))
             hky_dialogue_turn_away(&c->dialogue, r);
         else
@@ -478,13 +481,13 @@ static void on_lost(struct hky_outbound *c, bool is_eof, const struct hky_error 
     enum hky_stage stage = HKY_STAGE_NONE;
     enum hky_class class = HKY_CLASS_N;
     if (is_shaking_hands(c) && (is_eof || e->sys != 0)) {
-        /* A server that stops or has too much to do: the next attempt, or address, may be welcome. */
+        /* The server may be stopping or have too much to do; the next attempt, or the next address, may succeed. */
         hky_reply_local(&reply, HKY_ORIGIN_TLS, "%s", is_eof ? "the server closed the connection" : e->text);
         class = HKY_CLASS_NETWORK;
     } else if (is_eof) {
         hky_reply_local(&reply, HKY_ORIGIN_LOST, "the server closed the connection");
     } else if (e->code == HKY_E_TLS &&
-               c->state != HKY_OUTBOUND_READY) { /* later it is a connection that was lost like any other */
+               c->state != HKY_OUTBOUND_READY) { /* in READY it counts as any other lost connection */
         hky_reply_local(&reply, HKY_ORIGIN_TLS, "%s", e->text);
         trace_certificate(c);
         stage = HKY_STAGE_TLS;
@@ -547,7 +550,8 @@ static void on_begin(struct hky_task *task)
     if (c->state != HKY_OUTBOUND_NEW)
         return;
     if (c->bound != NULL)
-        hky_outbound_prepare(c, &e); /* beside the connecting; what fails is asked again when its turn comes */
+        hky_outbound_prepare(
+            c, &e); /* this runs while the connection is made; a step that fails is repeated when the message is sent */
     hky_outbound_resolve(c);
 }
 
@@ -630,12 +634,12 @@ void hky_outbound_abandon(struct hky_outbound **cp)
     if (c == NULL)
         return;
     *cp = NULL;
-    /* A message whose dot is out is not the next start's as if nothing had happened. */
+    /* A message whose dot was sent may have arrived; the next start must not send it as if it had not been tried. */
     struct hky_transaction *t = hky_outbound_is_talking(c) ? c->dialogue.current : NULL;
     if (t != NULL && t->state == HKY_TRANSACTION_DOT && hky_outbound_dot_has_left(c))
         hky_outbound_fail_local(c, HKY_STAGE_NONE, HKY_CLASS_N, HKY_ORIGIN_LOST, "stopped before the server answered");
     let_go(c);
-    c->free_task.run = on_free; /* not at once: `task` may be queued */
+    c->free_task.run = on_free; /* `task` may still be queued, so the memory is freed later */
     hky_loop_defer(c->params.loop, &c->free_task);
 }
 

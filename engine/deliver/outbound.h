@@ -1,8 +1,8 @@
 /*
- * outbound -- a connection: glue of dialogue and net/stream with time-outs. Resolves, connects, tries the next address
- * or host, makes TLS, logs in, then takes one delivery after the other from its owner.
+ * outbound -- a connection: joins dialogue and net/stream, and adds time-outs. It resolves, connects, tries the next
+ * address or host, starts TLS, logs in, then takes one delivery after the other from its owner.
  *
- * All callbacks come on the loop's thread. After `closed` the connection is not touched again; its memory goes by
+ * All callbacks come on the loop's thread. After `closed` the owner does not touch the connection again; it frees
  * itself.
  */
 #ifndef HKY_DELIVER_OUTBOUND_H
@@ -18,43 +18,46 @@ struct hky_outbound_end {
     enum hky_stage stage;
     enum hky_class class; /* HKY_CLASS_N: ask the classifier */
     const struct hky_reply *reply;
-    bool was_open;       /* it could send */
+    bool was_open;       /* the connection had been ready to send */
     bool is_idle;        /* nothing was under way */
     bool is_out_of_step; /* do not pipeline or overlap with this peer */
     bool is_broken;      /* lost while an overlapped envelope was behind a dot without a reply */
     bool no_tls;         /* opportunistic TLS failed with this peer */
-    unsigned n_full; /* the server ended it at the next MAIL after so many messages, without a pause; 0: it did not */
+    unsigned
+        n_full; /* the server ended the connection at the MAIL that followed so many messages at once; 0: it did not */
 };
 
 struct hky_outbound_ops {
-    /* The connection can send one more delivery: which one? NULL: there is none now; call hky_outbound_kick when there
-     * is one. */
+    /* Returns the next delivery for this connection, which can send one more. NULL: there is none now; call
+     * hky_outbound_kick when there is one. */
     struct hky_delivery *(*next)(void *ctx, struct hky_outbound *c);
-    /* May it overlap now: write the next envelope before the reply to the dot? NULL: never. */
+    /* May the connection overlap now, that is, write the next envelope before the reply to the dot? NULL: never. */
     bool (*may_overlap)(void *ctx, struct hky_outbound *c);
-    /* The server greets with this text; an overlapped envelope got fitting replies. NULL: of no interest. */
+    /* `greeted`: the server greets with this text. `in_step`: an overlapped envelope got fitting replies. May be NULL.
+     */
     void (*greeted)(void *ctx, struct hky_outbound *c, struct hky_str text);
     void (*in_step)(void *ctx, struct hky_outbound *c);
-    /* class HKY_CLASS_N: ask the classifier. */
+    /* The result of recipient i. class HKY_CLASS_N: ask the classifier. */
     void (*result)(void *ctx, struct hky_outbound *c, struct hky_delivery *x, unsigned i, enum hky_stage stage,
                    enum hky_class class, const struct hky_reply *reply);
     void (*done)(void *ctx, struct hky_outbound *c, struct hky_delivery *x, bool mail_sent);
     /* Recipients with a kept answer are to be tried at another host, by a connection of their own. NULL: never. */
     void (*elsewhere)(void *ctx, struct hky_outbound *c, struct hky_delivery *x);
-    /* The server takes so many recipients of a message, and no more: told before `give_back` of the rest. NULL: no
-     * interest, the rest fails. */
+    /* The server takes n_taken recipients of a message and no more; called before `give_back` of the rest. NULL: the
+     * rest fails. */
     void (*too_many)(void *ctx, struct hky_outbound *c, struct hky_delivery *x, unsigned n_taken);
     /* The recipients without a result are to be sent again at once. mail_sent: the MAIL of the delivery was written. */
     void (*give_back)(void *ctx, struct hky_outbound *c, struct hky_delivery *x, bool mail_sent);
-    /* It could not be opened, or was turned away at its first MAIL: give its delivery back instead of failing it? NULL:
-     * no. */
+    /* The connection could not be opened, or was turned away at its first MAIL. true: its delivery is given back, and
+     * does not fail. NULL: never. */
     bool (*spare)(void *ctx, struct hky_outbound *c, const struct hky_outbound_end *end);
     void (*open)(void *ctx, struct hky_outbound *c);
     void (*closed)(void *ctx, struct hky_outbound *c, const struct hky_outbound_end *end);
-    /* done(arg, secret, error) later on the loop, once; also after the connection is gone. */
+    /* Asks for the credential. done(arg, secret, error) is called later on the loop, once, and even when the connection
+     * has closed. */
     void (*secret)(void *ctx, struct hky_outbound *c, struct hky_secret *refused,
                    void (*done)(void *arg, struct hky_secret *s, const struct hky_error *e), void *arg);
-    /* The server has shown this certificate; it was accepted or not. May be NULL. */
+    /* The server has shown this certificate, whether it was accepted or not. May be NULL. */
     void (*certificate)(void *ctx, struct hky_outbound *c, const struct hky_tls_certificate *certificate);
     /* A stage is over, and the server said `text` (for the connection test). May be NULL. */
     void (*trace)(void *ctx, struct hky_outbound *c, enum hky_stage stage, bool is_good, const char *text);
@@ -72,22 +75,23 @@ struct hky_outbound_params {
     uint16_t port;
     struct hky_tls *tls; /* context; NULL: no TLS whatever the relay says */
     bool is_redirected;  /* no AUTH, no TLS */
-    bool is_plain;       /* opportunistic TLS failed before: do without */
+    bool is_plain;       /* opportunistic TLS failed before: connect without TLS */
     bool no_pipelining;
     uint32_t most;              /* messages; 0: no bound */
-    uint32_t most_hosts;        /* that one delivery is tried at; 0 = 5 */
+    uint32_t most_hosts;        /* at which one delivery is tried; 0 = 5 */
     uint32_t idle_ms;           /* 0 = 30 s */
-    struct hky_delivery *bound; /* sent first; gets the outcome when no connection comes about */
+    struct hky_delivery *bound; /* sent first; gets the outcome when no connection can be made */
     const struct hky_outbound_ops *ops;
     void *ctx;
 };
 struct hky_outbound *hky_outbound_new(const struct hky_outbound_params *p);
-void hky_outbound_kick(struct hky_outbound *c);   /* there is something to take */
-void hky_outbound_retire(struct hky_outbound *c); /* takes nothing more; QUITs when idle */
-/* The loop has stopped: reports what may have arrived, drops the rest without a call; the memory goes with the loop. */
+void hky_outbound_kick(struct hky_outbound *c);   /* `next` has a delivery to give */
+void hky_outbound_retire(struct hky_outbound *c); /* takes no more deliveries; sends QUIT when idle */
+/* Call this after the loop has stopped. It reports a message that may have arrived and drops the others without a call;
+ * the memory is freed with the loop. */
 void hky_outbound_abandon(struct hky_outbound **c);
 bool hky_outbound_is_idle(const struct hky_outbound *c);
-const char *hky_outbound_host(const struct hky_outbound *c); /* being spoken to */
+const char *hky_outbound_host(const struct hky_outbound *c); /* the one that it speaks to */
 struct hky_policy *hky_outbound_policy(const struct hky_outbound *c);
 const struct hky_relay *hky_outbound_relay(const struct hky_outbound *c);
 void *hky_outbound_ctx(const struct hky_outbound *c);

@@ -9,7 +9,7 @@
 
 /* Where a connection is. The dialogue has states of its own within OPENING to READY. */
 #define HKY_OUTBOUND_STATES(X)                                                                                         \
-    X(NEW)        /* made; begins at the end of this turn of the loop */                                               \
+    X(NEW)        /* made; it starts at the end of this turn of the loop */                                            \
     X(RESOLVING)  /* the addresses of a host are asked for */                                                          \
     X(CONNECTING) /* TCP */                                                                                            \
     X(OPENING)    /* greeting and EHLO */                                                                              \
@@ -24,10 +24,10 @@ enum hky_outbound_state {
         HKY_OUTBOUND_N
 };
 
-/* The answer of the credential store may come when the connection is gone. */
+/* A question to the credential store, whose answer may come after the connection has closed. */
 struct hky_outbound_login_wait {
     struct hky_outbound *connection;
-    struct hky_policy *policy; /* kept, because the relay is read elsewhere meanwhile */
+    struct hky_policy *policy; /* a reference, because another thread reads its relay meanwhile */
 };
 
 struct hky_outbound {
@@ -43,7 +43,7 @@ struct hky_outbound {
     struct hky_task task; /* begin, start TLS */
     struct hky_task free_task;
     const struct hky_stream_ops *stream_ops;
-    void (*on_piece)(void *ctx, struct hky_delivery *x); /* for deliveries that wait */
+    void (*on_piece)(void *ctx, struct hky_delivery *x); /* set in deliveries that wait */
     struct hky_delivery *bound;
     struct hky_buf scratch; /* rewritten headers */
     struct hky_outbound_login_wait *login;
@@ -52,15 +52,15 @@ struct hky_outbound {
     enum hky_auth auth;
     uint32_t auths_tried;    /* by this dialogue; bits 1 << hky_auth */
     uint64_t dot_end;        /* octets of the stream that end with the newest dot */
-    uint64_t sent_at_arming; /* progress since the timer was set */
+    uint64_t sent_at_arming; /* octets of the stream that were sent when the timer was set */
     int64_t armed_at_ms;
-    int64_t done_at_ms; /* the last message was over */
+    int64_t done_at_ms; /* when the last message ended */
     enum hky_outbound_state state;
     uint32_t n_taken, most; /* messages; with `most` taken it says QUIT */
-    bool is_pumping;        /* pump is on the stack: events that come meanwhile do not call it again */
-    bool is_moved;          /* something went on since the timer was set */
-    bool is_full;           /* a message was given back though the one before it had only just been answered */
-    /* What the targets tried so far have shown. */
+    bool is_pumping;        /* pump is on the stack, so events that come meanwhile do not call it again */
+    bool is_moved;          /* there was progress since the timer was set */
+    bool is_full;           /* a message was given back although the one before it had only just been answered */
+    /* What the attempts at targets so far have shown. */
     bool is_plain;                 /* TLS that is only opportunistic failed */
     bool has_refreshed;            /* the token was refused once, and fetched again */
     bool may_exist;                /* a host has addresses, or nobody could say */
@@ -81,13 +81,14 @@ static inline bool hky_outbound_is_talking(const struct hky_outbound *c)
     return c->state >= HKY_OUTBOUND_OPENING && c->state <= HKY_OUTBOUND_READY;
 }
 
-/* It takes no further message. */
+/* The connection takes no further message. */
 static inline bool hky_outbound_is_retiring(const struct hky_outbound *c)
 {
     return c->n_taken >= c->most;
 }
 
-/* The files, from below: outbound_state; outbound_timer, _target, _login, _send; outbound, which has all events. */
+/* The files, each of which uses only those before it: outbound_state; outbound_timer, _target, _login, _send; outbound,
+ * which handles all events. */
 
 /* The only writer of the state; asserts the edge. */
 void hky_outbound_enter(struct hky_outbound *c, enum hky_outbound_state s);
@@ -96,12 +97,12 @@ void hky_outbound_enter(struct hky_outbound *c, enum hky_outbound_state s);
 
 /* outbound_state.c */
 bool hky_outbound_dot_has_left(const struct hky_outbound *c);
-/* A local failure: the dialogue settles, pump concludes. */
+/* Ends the connection for a local reason: the dialogue settles what is under way, and pump concludes. */
 void hky_outbound_fail(struct hky_outbound *c, enum hky_stage stage, enum hky_class class, bool is_out_of_step,
                        const struct hky_reply *reply);
 void hky_outbound_fail_local(struct hky_outbound *c, enum hky_stage stage, enum hky_class class, enum hky_origin origin,
                              const char *fmt, ...) __attribute__((format(printf, 5, 6)));
-/* The outcome of recipient i: this, or what an earlier host said when that says more. */
+/* Reports the outcome of recipient i: this reply, or that of an earlier host when it says more. */
 void hky_outbound_report(struct hky_outbound *c, struct hky_delivery *x, unsigned i, enum hky_stage stage,
                          enum hky_class class, const struct hky_reply *reply);
 static inline struct hky_delivery *hky_outbound_delivery(struct hky_transaction *t)
@@ -118,24 +119,26 @@ bool hky_outbound_write_content(struct hky_outbound *c, struct hky_transaction *
 
 /* outbound_target.c */
 void hky_outbound_resolve(struct hky_outbound *c);
-/* False: there is none; c->end and c->end_reply say why. */
+/* Connects to the next address or resolves the next host. False: there is none; c->end and c->end_reply say why. */
 bool hky_outbound_next_target(struct hky_outbound *c);
-void hky_outbound_same_target(struct hky_outbound *c); /* once more */
-/* After this target another may be tried: for the delivery in hand. */
+void hky_outbound_same_target(struct hky_outbound *c); /* connects to it once more */
+/* May another target be tried after this one for delivery `x`? */
 bool hky_outbound_has_more_targets(const struct hky_outbound *c, const struct hky_delivery *x);
 void hky_outbound_mark_tried(const struct hky_outbound *c, struct hky_delivery *x);
-/* Nothing of ours leads there (no IPv6, say): as if it had not been tried. */
+/* This machine has no route to the target (no IPv6, say), so it counts as not tried. */
 void hky_outbound_unmark_tried(struct hky_outbound *c);
-bool hky_outbound_take_addresses(struct hky_outbound *c, const struct hky_dns_addr_answer *a); /* false: as above */
+bool hky_outbound_take_addresses(struct hky_outbound *c,
+                                 const struct hky_dns_addr_answer *a); /* false: as for next_target */
 /* outbound_login.c */
 /* Asks for the credential; `done` gives it to hky_outbound_take_secret, whose connection then goes on (NULL: it has
  * gone). */
 void hky_outbound_login(struct hky_outbound *c,
                         void (*done)(void *arg, struct hky_secret *s, const struct hky_error *e));
 struct hky_outbound *hky_outbound_take_secret(void *arg, struct hky_secret *secret, const struct hky_error *e);
-/* What is sent in an AUTH exchange is not to be shown: "AUTH MECHANISM RESPONSE", or a response alone. */
+/* Masks from now on what was sent in an AUTH exchange: `line` is "AUTH MECHANISM RESPONSE", or a response alone. */
 void hky_outbound_remember_response(struct hky_outbound *c, struct hky_str line);
-bool hky_outbound_wants_refresh(const struct hky_outbound *c); /* the token was refused: fetch another, once */
+bool hky_outbound_wants_refresh(
+    const struct hky_outbound *c); /* the token was refused, and a new one may be fetched once */
 /* outbound_timer.c */
 void hky_outbound_arm(struct hky_outbound *c);
 uint32_t hky_outbound_wait_ms(const struct hky_outbound *c);

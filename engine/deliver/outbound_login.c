@@ -1,4 +1,4 @@
-/* AUTH: whether, how, and with which credential. Fails closed. */
+/* Decides whether AUTH is used, how, and with which credential. In case of doubt no credential is sent. */
 #include "base/endpoint.h"
 #include "deliver/outbound_internal.h"
 
@@ -102,7 +102,7 @@ void hky_outbound_login(struct hky_outbound *c,
 void hky_outbound_remember_response(struct hky_outbound *c, struct hky_str line)
 {
     const char *blank = memchr(line.p, ' ', line.n);
-    if (blank != NULL) /* AUTH and its mechanism; base64 has none */
+    if (blank != NULL) /* skips "AUTH MECHANISM": base64 itself has no blanks */
         blank = memchr(blank + 1, ' ', line.n - (size_t)(blank + 1 - line.p));
     else
         hky_mask_add_response(&c->mask, line);

@@ -1,7 +1,7 @@
-/* What a connection that is open does: prepares the next message, writes its envelope, then its content. */
+/* The work of an open connection: it prepares the next message, writes its envelope, then its content. */
 #include "deliver/outbound_internal.h"
 
-#define OVERLAP_UNSENT (256 * 1024) /* with more of the body unsent the next message is not bound yet */
+#define OVERLAP_UNSENT (256 * 1024) /* with more of the body unsent, the next message is not taken yet */
 
 static void refuse_one(void *ctx, unsigned i, const struct hky_refusal *why)
 {
@@ -37,7 +37,7 @@ static enum hky_origin origin_of(const struct hky_error *e)
     return e->code == HKY_E_DAMAGED ? HKY_ORIGIN_SPOOL : HKY_ORIGIN_LOCAL;
 }
 
-/* No server caused the failure, and none was told about the message. */
+/* No server caused the failure, and the message was not mentioned to any. */
 static void fail_unprepared(struct hky_outbound *c, const struct hky_error *e)
 {
     struct hky_delivery *x = c->bound;
@@ -97,7 +97,7 @@ bool hky_outbound_write_content(struct hky_outbound *c, struct hky_transaction *
         hky_dialogue_content_written(&c->dialogue);
         return true;
     case HKY_WRITE_FAILED:
-        /* Without a final dot nothing was sent; only closing says so. */
+        /* Without a final dot the message does not count as sent; only closing the connection tells the server so. */
         hky_outbound_fail_local(c, HKY_STAGE_DATA, HKY_CLASS_SYSTEM_TEMP, origin_of(&e), "%s", e.text);
         return true;
     case HKY_WRITE_WAIT:

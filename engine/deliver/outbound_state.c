@@ -1,4 +1,4 @@
-/* What all files of a connection stand on: its state, and how something fails. */
+/* What all files of a connection use: its state, and the ways in which something fails. */
 #include "deliver/outbound_internal.h"
 
 #include <stdarg.h>
@@ -39,7 +39,7 @@ const char *hky_outbound_host(const struct hky_outbound *c)
     return c->hosts[c->host_at].host;
 }
 
-/* The dot (and all before it) went to the kernel: the peer may have the whole message. */
+/* Did the dot (and all before it) go to the kernel? Then the peer may have the whole message. */
 bool hky_outbound_dot_has_left(const struct hky_outbound *c)
 {
     return c->stream != NULL && hky_stream_sent(c->stream) >= c->dot_end;
@@ -65,7 +65,7 @@ void hky_outbound_fail_local(struct hky_outbound *c, enum hky_stage stage, enum 
     hky_outbound_fail(c, stage, class, false, &reply);
 }
 
-/* The better one of this and what an earlier host said. */
+/* Reports the better one of this answer and that of an earlier host. */
 void hky_outbound_report(struct hky_outbound *c, struct hky_delivery *x, unsigned i, enum hky_stage stage,
                          enum hky_class class, const struct hky_reply *reply)
 {

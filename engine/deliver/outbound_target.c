@@ -1,4 +1,4 @@
-/* Which address next. */
+/* Chooses the next address. */
 #include "deliver/outbound_internal.h"
 
 #include "base/endpoint.h"
@@ -23,7 +23,7 @@ static const char *source_of(const struct hky_outbound *c)
     return source != NULL && !c->params.is_redirected ? source : "";
 }
 
-/* The local address to come from, when it is of the same family. */
+/* The local address to connect from, when it is of the same family. */
 static socklen_t source_address(const char *text, int family, struct sockaddr_storage *out)
 {
     memset(out, 0, sizeof(*out));
@@ -82,7 +82,7 @@ void hky_outbound_unmark_tried(struct hky_outbound *c)
         x->n_tried--;
 }
 
-/* The first address from `at` on that was not tried; addrs->n: none. */
+/* The first address from `at` on that was not tried; addrs->n: there is none. */
 static unsigned untried(const struct hky_outbound *c, const struct hky_delivery *x, unsigned at)
 {
     while (at < c->addrs->n && was_tried(x, &c->addrs->addr[at].ss))
@@ -98,7 +98,7 @@ bool hky_outbound_has_more_targets(const struct hky_outbound *c, const struct hk
         return false;
     if (c->state != HKY_OUTBOUND_READY)
         return c->host_at + 1 < c->params.n_hosts || (c->addrs != NULL && untried(c, x, c->addr_at) < c->addrs->n);
-    /* By a new connection, which looks at all of them from the start. */
+    /* The next attempt is by a new connection, which looks at all hosts and addresses from the start. */
     if (c->params.n_hosts > 1)
         return true;
     for (unsigned i = 0; i < c->addrs->n; i++)
@@ -131,7 +131,7 @@ void hky_outbound_resolve(struct hky_outbound *c)
 bool hky_outbound_next_target(struct hky_outbound *c)
 {
     c->end = (struct hky_dialogue_event){.kind = HKY_DIALOGUE_SEND};
-    c->class = HKY_CLASS_N; /* what the last target was guilty of */
+    c->class = HKY_CLASS_N; /* the class was about the last target */
     if (c->addrs != NULL && (c->addr_at = untried(c, c->bound, c->addr_at)) < c->addrs->n) {
         c->addr_at++;
         hky_outbound_mark_tried(c, c->bound);
@@ -143,7 +143,7 @@ bool hky_outbound_next_target(struct hky_outbound *c)
         hky_outbound_resolve(c);
         return true;
     }
-    /* All addresses of the last host had been tried under another name: what they said counts. */
+    /* All addresses of the last host had been tried already as those of another host; their answers count. */
     bool is_known = c->kept.stage != HKY_STAGE_NONE;
     c->end =
         (struct hky_dialogue_event){.kind = HKY_DIALOGUE_END, .stage = is_known ? c->kept.stage : HKY_STAGE_CONNECT};
@@ -170,14 +170,14 @@ static bool is_this_machine(const struct sockaddr_storage *ss)
     return hky_in6_is_here(&addr);
 }
 
-/* A domain that names this machine as its mail host would reach servers that trust whoever comes from here. A relay's
- * own `port` is for tests, whose hosts are here. */
+/* A domain that names this machine as its mail host would reach servers that trust connections from this machine. A
+ * port other than 25 is for tests, whose hosts are on this machine. */
 static bool is_kept_from_loopback(const struct hky_outbound *c)
 {
     return c->params.relay->is_mx && !c->params.is_redirected && c->params.port == MX_PORT;
 }
 
-/* Drops addresses of this machine; how many there were. */
+/* Drops the addresses of this machine; returns how many there were. */
 static unsigned drop_loopback(const struct hky_outbound *c, struct hky_dns_addr_answer *a)
 {
     unsigned n = 0, was = a->n;
@@ -190,7 +190,8 @@ static unsigned drop_loopback(const struct hky_outbound *c, struct hky_dns_addr_
     return was - n;
 }
 
-/* From an IPv4 address nothing of IPv6 can be reached, and the other way round. */
+/* Keeps the addresses that can be reached from `source`: from an IPv4 address no IPv6 address can, and the other way
+ * round. */
 static void keep_reachable(const struct hky_outbound *c, struct hky_dns_addr_answer *a)
 {
     const char *source = source_of(c);

@@ -1,9 +1,9 @@
-/* Every wait has a time-out (RFC 5321 4.5.3.2); a write that goes on is no wait. */
+/* Every wait has a time-out (RFC 5321 4.5.3.2); a write that makes progress does not time out. */
 #include "deliver/outbound_internal.h"
 
 #define IDLE_MS          30000
 #define SLOWEST_PER_SEC  500  /* octets; a peer that takes less than this while we write has stalled */
-#define QUIT_MS          3000 /* politeness; the slot is wanted */
+#define QUIT_MS          3000 /* QUIT is only polite, and other connections need the slot */
 #define DEFAULT_GREETING 60000
 #define DEFAULT_COMMAND  60000
 #define DEFAULT_DATA     120000

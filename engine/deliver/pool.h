@@ -11,12 +11,12 @@
 
 struct hky_pool;
 
-/* What hangs on lane->deliver. */
+/* The value of lane->deliver. */
 struct hky_lane_slot {
     struct hky_deliver *deliver;
     struct hky_lane *lane;
     struct hky_pool *pool;     /* NULL while the MX is looked up */
-    struct hky_policy *policy; /* for which `pool` was chosen; only compared */
+    struct hky_policy *policy; /* the policy for which `pool` was chosen; only compared */
     TAILQ_ENTRY(hky_lane_slot) link;
     struct hky_dns_query query; /* mx.c */
     int64_t asked_at_ms;
@@ -27,25 +27,25 @@ struct hky_deliver {
     struct hky_deliver_params params;
     struct hky_map pools;                      /* key -> pool */
     struct hky_map resolvers;                  /* "addr:port" -> hky_dns */
-    struct hky_servers *servers, *own_servers; /* own: the owner gave none */
+    struct hky_servers *servers, *own_servers; /* own_servers: NULL when the owner gave one */
     TAILQ_HEAD(, hky_lane_slot) unassigned;    /* slots without a pool */
     struct hky_delivery *free_deliveries;
     unsigned n_free;
     bool is_draining;
 };
 
-/* The pool for hosts in order of preference, made when there is none. */
+/* Returns the pool for these hosts, which are in order of preference; makes it when there is none. */
 struct hky_pool *hky_pool_get(struct hky_deliver *d, struct hky_lane *lane, const struct hky_dns_mx *hosts,
                               unsigned n_hosts);
 void hky_pool_attach(struct hky_pool *pool, struct hky_lane_slot *slot);
 void hky_pool_detach(struct hky_lane_slot *slot);
-void hky_pool_wake(struct hky_pool *pool); /* at the end of this turn */
+void hky_pool_wake(struct hky_pool *pool); /* it works at the end of this turn */
 void hky_pool_drain(struct hky_pool *pool);
-void hky_pool_free(struct hky_pool *pool); /* the loop has stopped */
+void hky_pool_free(struct hky_pool *pool); /* after the loop has stopped */
 
 struct hky_dns *hky_deliver_dns(struct hky_deliver *d, const struct hky_policy *policy);
-/* Own delivery: where does the lane's destination take its mail? Assigns the slot to a pool, or fails a job of the
- * lane. */
+/* Own delivery: looks up which hosts take the mail of the lane's destination. Assigns the slot to a pool, or fails jobs
+ * of the lane. */
 void hky_deliver_assign_own(struct hky_lane_slot *slot);
 /* Takes one job of the lane and gives all its recipients this outcome; false: there was none. */
 bool hky_pool_fail_one(struct hky_lane *lane, enum hky_stage stage, enum hky_class class,

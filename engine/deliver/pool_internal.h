@@ -7,11 +7,11 @@
 struct hky_pool_member { /* one connection */
     struct hky_pool *pool;
     struct hky_outbound *connection;
-    struct hky_delivery *live[2]; /* what it has of ours, bound or under way */
-    struct hky_server *server;    /* NULL: not greeted yet, or nobody we could learn about */
+    struct hky_delivery *live[2]; /* the deliveries it has, bound or under way */
+    struct hky_server *server;    /* NULL: there was no greeting yet, or too many servers are known already */
     bool is_open;
-    bool is_detour;  /* for one delivery that was put off elsewhere */
-    bool is_leaving; /* makes room for a detour */
+    bool is_detour;  /* it is for one delivery that another host put off */
+    bool is_leaving; /* it ends to make room for a detour */
     TAILQ_ENTRY(hky_pool_member) link;
 };
 
@@ -29,14 +29,14 @@ struct hky_pool {
     bool is_redirected;
     TAILQ_HEAD(hky_lanes_head, hky_lane_slot) lanes;
     TAILQ_HEAD(, hky_pool_member) members;
-    TAILQ_HEAD(, hky_delivery) detours; /* wait for a connection to another host */
+    TAILQ_HEAD(, hky_delivery) detours; /* deliveries that wait for a connection to another host */
     unsigned n_members, n_open;
     bool is_proven; /* the last connection that ended its opening could send */
     bool is_queued, no_overlap, no_pipelining;
     uint64_t n_taken;      /* jobs */
-    unsigned learned_most; /* how many connections the far side bears, until learned_until_ms */
-    unsigned full_at;      /* the last connection that the server ended at MAIL had had so many messages */
-    unsigned learned_full; /* it ends all of them after so many, until full_until_ms */
+    unsigned learned_most; /* how many connections the server accepts; valid until learned_until_ms */
+    unsigned full_at;      /* how many messages went over the last connection that the server ended at a MAIL */
+    unsigned learned_full; /* after how many messages the server ends every connection; valid until full_until_ms */
     int64_t plain_until_ms, learned_until_ms, full_until_ms;
     struct hky_task task;
 };

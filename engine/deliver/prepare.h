@@ -14,15 +14,18 @@
 
 enum hky_prepare {
     HKY_PREPARE_READY,
-    HKY_PREPARE_WAIT,   /* hky_delivery_prepared follows, which calls x->on_piece: then ask again */
-    HKY_PREPARE_FAILED, /* `e` says why: HKY_E_DAMAGED for good, anything else may pass */
+    HKY_PREPARE_WAIT,   /* hky_delivery_prepared follows and calls x->on_piece; then call again */
+    HKY_PREPARE_FAILED, /* `e` says why: HKY_E_DAMAGED is permanent, any other error may pass */
 };
-/* Goes on with the steps where it stopped. READY: MAIL may be written. */
+/* Continues with the step that is next. READY: MAIL may be written. */
 enum hky_prepare hky_delivery_prepare(struct hky_delivery *x, struct hky_error *e);
-/* What was waited for has come, good or bad; `x` may be gone afterwards. On the loop. */
+/* The answer that a step waited for has come, be it a success or a failure. Called on the loop; `x` may be freed by it.
+ */
 void hky_delivery_prepared(struct hky_delivery *x);
 
-/* The steps. Each is asked again after WAIT, and after FAILED when the delivery is tried once more. */
-enum hky_prepare hky_prepare_body(struct hky_delivery *x, struct hky_error *e); /* body.c: its first piece is here */
+/* The steps. Each is called again after WAIT, and after FAILED when the delivery is tried once more. */
+enum hky_prepare
+hky_prepare_body(struct hky_delivery *x,
+                 struct hky_error *e); /* body.c: READY when the first piece of the body has been read */
 
 #endif

@@ -1,4 +1,4 @@
-/* verdict -- from what happened at a stage to the outcome that everybody else sees. */
+/* verdict -- makes the outcome that everybody else sees from what happened at a stage. */
 #ifndef HKY_DELIVER_VERDICT_H
 #define HKY_DELIVER_VERDICT_H
 
@@ -7,9 +7,9 @@
 struct hky_verdict_query {
     const struct hky_policy *policy;
     const struct hky_relay *relay;
-    const char *host; /* spoken to */
+    const char *host; /* the one that replied, or did not */
     enum hky_stage stage;
-    enum hky_class class; /* known for certain here, or HKY_CLASS_N: ask the classifier */
+    enum hky_class class; /* already certain, or HKY_CLASS_N: ask the classifier */
     const struct hky_reply *reply;
     struct hky_str address;
     int64_t now_ms; /* for replies that name a moment; 0: not known */

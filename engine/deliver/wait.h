@@ -10,8 +10,8 @@
 #define HKY_WAIT_MAX_SEC (3 * 24 * 3600U)
 
 /* Seconds, at most HKY_WAIT_MAX_SEC; 0: the text names no wait, or a longer one. A number that is a size, a count, or
- * the time in which something happened is no wait. now_ms: for texts that name a moment; 0: nobody knows, they are
- * passed over. */
+ * the time in which something happened is no wait. now_ms is for texts that name a moment; with 0 (not known) such
+ * texts are ignored. */
 uint32_t hky_wait_named(const struct hky_reply *r, int64_t now_ms);
 
 #endif
