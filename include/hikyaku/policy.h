@@ -1,6 +1,7 @@
 /*
- * policy -- the policy as one immutable table: what `route` compiles from policy.lua and everybody reads. Counted; a
- * reload makes a new one and swaps it. Nothing here knows Lua: functions are keys ("route/NAME/when").
+ * policy -- the policy as one immutable table, which `route` compiles from policy.lua and every stage reads. It is
+ * counted; a reload makes a new one and swaps it in. Nothing here knows Lua: a function is known by its key
+ * ("route/NAME/when").
  */
 #ifndef HIKYAKU_POLICY_H
 #define HIKYAKU_POLICY_H
@@ -14,8 +15,8 @@
 #include <stdatomic.h>
 
 enum hky_tls_mode { HKY_TLS_IMPLICIT, HKY_TLS_STARTTLS, HKY_TLS_OPPORTUNISTIC, HKY_TLS_NONE };
-/* What `auth` may say. X(id, value in a policy, name on the wire, what a listener's EHLO says of it); between AUTO and
- * NONE are the mechanisms. */
+/* The values of `auth`. X(id, value in a policy, name on the wire, text in a listener's EHLO); the values between AUTO
+ * and NONE are mechanisms. */
 #define HKY_AUTHS(X)                                                                                                   \
     X(AUTO, "auto", "", "")                                                                                            \
     X(PLAIN, "plain", "PLAIN", " PLAIN")                                                                               \
@@ -32,12 +33,12 @@ enum hky_auth {
         HKY_AUTH_N
 };
 
-struct hky_place { /* where something is written */
+struct hky_place { /* a line of a file of the policy */
     const char *file;
     uint32_t line;
 };
 
-/* A secret is named at load and read when it is first needed (never by check, explain). */
+/* A secret is only named when the policy is loaded; its value is read when it is first needed. */
 struct hky_secret_ref {
     const char *name;           /* NULL = none */
     const char *const *command; /* NULL, or argv ended by NULL: its output is the secret */
@@ -67,7 +68,7 @@ struct hky_relay {
     bool is_mx; /* own delivery; port is for tests */
     enum hky_tls_mode tls;
     const char *ca;   /* PEM file, "" = the system's */
-    uint64_t ca_hash; /* of what was in it when the policy was loaded */
+    uint64_t ca_hash; /* of the contents of `ca` when the policy was loaded */
     const char *pin;  /* SHA-256 of the certificate's public key, hex, "" none */
     const char *user; /* "" none */
     struct hky_secret_ref password;
@@ -94,13 +95,13 @@ struct hky_relay {
     const char *instead;   /* name of the relay that all steps use, "" none */
     struct hky_relay_timeouts timeout;
     const char *account;    /* key of the account: "user@host:port" in lower case, for caps, pools, breakers */
-    uint64_t settings_hash; /* of everything a connection depends on: a changed one is not reused */
+    uint64_t settings_hash; /* of everything a connection depends on: connections with another hash are not reused */
 };
 
 struct hky_user { /* of a listener */
     const char *name;
     struct hky_secret_ref password;
-    const char *const *scenarios; /* allowed; NULL = any. The only one is that of mail which names none */
+    const char *const *scenarios; /* allowed; NULL = any. If there is exactly one, mail that names none gets it */
     const char *const *senders;   /* allowed envelope senders and authors: addresses, domains; NULL = any */
 };
 struct hky_cidr {
@@ -131,12 +132,12 @@ struct hky_bounds {                  /* engine.bounds; defaults from facts/relia
     uint32_t connections_per_client; /* 200 */
     uint32_t errors;                 /* 20 */
     uint32_t auth_tries;             /* 3 */
-    uint32_t hosts;                  /* that one attempt is tried at, 5; at most 20 */
+    uint32_t hosts;                  /* hosts tried in one attempt: 5; at most 20 */
     uint64_t body_memory;            /* 256 MiB */
     uint64_t spool_max;              /* 0 = no bound */
     uint64_t min_free;               /* 256 MiB */
-    uint64_t segment_octets;         /* 0 = the journal's own; tests use small ones */
-    uint32_t cold_after_ms;          /* 0 = the journal's own */
+    uint64_t segment_octets;         /* 0 = the journal's default; tests use small ones */
+    uint32_t cold_after_ms;          /* 0 = the journal's default */
     uint32_t lua_instructions;       /* 100000 per call */
     uint32_t lua_ms;                 /* 5 per call */
     uint64_t lua_memory;             /* 64 MiB per worker */
@@ -172,10 +173,10 @@ struct hky_route_table; /* route's private part: conditions, index, function key
 
 struct hky_policy {
     int refs;      /* atomic */
-    uint64_t hash; /* of all files loaded: records say by which policy they were decided */
+    uint64_t hash; /* of all files loaded: records name the policy that decided by it */
     int64_t loaded_at_ms;
     const char *path; /* absolute */
-    const char *dir;  /* its folder: secrets/ and relative paths are there */
+    const char *dir;  /* its folder, which holds secrets/ and to which relative paths refer */
     struct hky_engine_options engine;
     const struct hky_relay *relays;
     uint32_t n_relays;
@@ -187,11 +188,11 @@ struct hky_policy {
 
 struct hky_policy *hky_policy_ref(struct hky_policy *p);
 void hky_policy_unref(struct hky_policy **p);
-/* By name, or NULL. `instead` is not followed. */
+/* The relay of that name, or NULL. `instead` is not followed. */
 const struct hky_relay *hky_policy_relay(const struct hky_policy *p, struct hky_str name);
-/* Every scenario that routes, rows and logins name; some come several times. */
+/* Calls `each` for every scenario that routes, rows and logins name; it may be called several times for one name. */
 void hky_policy_each_scenario(const struct hky_policy *p, void (*each)(void *ctx, const char *name), void *ctx);
-/* The one that serves a step of that name: `instead` is followed. */
+/* The relay that serves a step of that name: `instead` is followed. */
 const struct hky_relay *hky_policy_serving_relay(const struct hky_policy *p, struct hky_str name);
 
 struct hky_lists_news {
@@ -201,30 +202,32 @@ struct hky_lists_news {
     struct hky_error fewer;   /* HKY_OK: none; the first list that was taken with fewer entries, with the counts */
     struct hky_error error;   /* HKY_OK: none; the first file that cannot be read or has a bad line: its list stays */
 };
-/* Look at the files of the policy's lists, and take those that changed and are complete; `mono_ms` is a clock that does
- * not go back. Blocks (files): every few seconds from a thread that may. One caller at a time. */
+/* Look at the files of the policy's lists, and read those again that changed and are complete; `mono_ms` is a clock
+ * that never runs backwards. Blocks (files): call it every few seconds from a thread that may block, one caller at a
+ * time. */
 void hky_policy_refresh_lists(struct hky_policy *p, int64_t mono_ms, struct hky_lists_news *news);
 
 /* Read a secret now: $HIKYAKU_SECRET_NAME, $CREDENTIALS_DIRECTORY/name, secrets/name beside the policy (owner only),
- * or its command (no shell, 10 s, 64 KiB). May block: never on a loop. One reference. HKY_E_MISSING: says where it was
- * looked for; HKY_E_SYNTAX: it is empty; HKY_E_DENIED: file readable by others. */
+ * or its command (no shell, 10 s, 64 KiB). May block, so never call it on a loop. The caller gets one reference.
+ * HKY_E_MISSING: the text of `e` says where it was looked for; HKY_E_SYNTAX: it is empty; HKY_E_DENIED: its file is
+ * readable by others. */
 enum hky_err hky_policy_read_secret(const struct hky_policy *p, const struct hky_secret_ref *ref,
                                     struct hky_secret **out, struct hky_error *e);
-/* The same, given up (HKY_E_STATE) soon after *is_over became true: a command may take 10 s. */
+/* The same, but it gives up (HKY_E_STATE) soon after *is_over became true, because a command may take 10 s. */
 enum hky_err hky_policy_read_secret_unless(const struct hky_policy *p, const struct hky_secret_ref *ref,
                                            const atomic_bool *is_over, struct hky_secret **out, struct hky_error *e);
 
 struct hky_lacking_secret {
-    enum hky_err err; /* HKY_OK: it can be used, and looks wrong; HKY_E_MISSING: it is not there; else it may not or
+    enum hky_err err; /* HKY_OK: it can be used but looks wrong; HKY_E_MISSING: it does not exist; else it may not or
                        * cannot be read, or is empty */
     struct hky_place place;
     const char *name;
     const char *of;   /* "relay \"x\"" */
     const char *text; /* "relay \"x\": secret ..." */
-    const char *near; /* where it is not there: ", did you mean ...?", or "" */
+    const char *near; /* with HKY_E_MISSING: ", did you mean ...?", or "" */
 };
-/* Calls `lacking` for every secret of logins and relays that cannot be read now, or looks wrong. Those of a command are
- * not asked for, those of relays not when all mail is redirected. Blocks, as above. */
+/* Calls `lacking` for every secret of logins and relays that cannot be read now, or looks wrong. Secrets that a command
+ * prints are left out, and so are those of relays when all mail is redirected. Blocks, as above. */
 void hky_policy_check_secrets(const struct hky_policy *p,
                               void (*lacking)(void *ctx, const struct hky_lacking_secret *s), void *ctx);
 

@@ -1,6 +1,6 @@
 /*
- * route -- runs the policy: one decision per recipient, a plan comes back.      accept -> [route] -> journal ->
- * schedule It knows Lua; nobody else does.
+ * route -- runs the policy: it makes one decision for each recipient and returns a plan. It stands between accept and
+ * journal, and is the only stage that knows Lua.
  */
 #ifndef HIKYAKU_ROUTE_H
 #define HIKYAKU_ROUTE_H
@@ -22,7 +22,7 @@ struct hky_problems {
     size_t n_errors, n_warnings;
 };
 void hky_problems_fini(struct hky_problems *p);
-/* Once for the same line and text; above 200 they are only counted. */
+/* Adds a problem unless the same text was already added for the same line; above 200, problems are only counted. */
 void hky_problems_add(struct hky_problems *p, struct hky_place place, enum hky_problem_level level, const char *text);
 const char *hky_problem_level_name(enum hky_problem_level level);
 /* "policy.lua:12: error: ..." */
@@ -30,14 +30,14 @@ void hky_problem_format(const struct hky_problem *p, struct hky_buf *out);
 
 struct hky_load_params {
     const char *path;
-    const char *const *env; /* "NAME=value" ended by NULL: stands in for the environment; NULL = the real one */
+    const char *const *env; /* "NAME=value" ended by NULL: replaces the environment; NULL = the real one */
     int64_t now_ms;
-    bool may_lack_routes; /* for those who ask about relays only: else a policy without any route is an error */
+    bool may_lack_routes; /* for callers that need only relays; else a policy without any route is an error */
 };
-/* What is said of the keys of an object of the policy language. */
+/* The documentation of one key of an object of the policy language. */
 struct hky_key_doc {
     const char *name;
-    const char *doc; /* sentences; what stands between backquotes is typed as it is */
+    const char *doc; /* sentences; text between backquotes is typed as it is */
     const char *lua; /* its type, as editors write it */
     bool is_needed;
 };
@@ -56,41 +56,43 @@ struct hky_vm;
 enum hky_err hky_vm_new(struct hky_policy *policy, struct hky_vm **out,
                         struct hky_error *e); /* takes a reference of its own */
 void hky_vm_free(struct hky_vm **vm);
-/* Where note "text" of a running script goes too, at level info: quoted, cut, at most ten lines a second and how many
- * were left out. NULL, as at first: nowhere. Borrowed. */
+/* A log that also receives the note "text" of running scripts, at level info: quoted, cut, at most ten lines a second,
+ * with the number of notes left out. NULL, the initial value: notes are not logged. The log is borrowed. */
 void hky_vm_set_log(struct hky_vm *vm, struct hky_log *log);
 struct hky_policy *hky_vm_policy(const struct hky_vm *vm);
-/* Scripts keep so much in their variables that calls find no memory: only a new vm is of use. */
+/* True when scripts keep so much in their variables that calls find no memory; only a new vm helps then. */
 bool hky_vm_is_full(const struct hky_vm *vm);
 
-/* What one worker's decisions look up outside. One a worker; it outlives the worker's vms. */
+/* The DNS look-ups of one worker's decisions. Each worker has one, which outlives the worker's vms. */
 struct hky_lookups;
 struct hky_loop;
 struct hky_lookups *hky_lookups_new(struct hky_loop *loop, const struct hky_policy *policy);
-/* By a newer policy: its resolver and bounds. No decision waits now. */
+/* Take resolver and bounds from a newer policy. Call it only while no decision waits. */
 void hky_lookups_follow(struct hky_lookups *l, const struct hky_policy *policy);
-/* For a program that does nothing else (explain): decisions turn the loop until the answer is there, and never wait. */
+/* For a program that does nothing else (explain): decisions run the loop until their answer has come, and never return
+ * WAITS. */
 void hky_lookups_wait_here(struct hky_lookups *l);
 void hky_lookups_free(struct hky_lookups **l); /* no vm uses it any more */
-/* Borrowed. NULL, as at first: a decision that needs a look-up cannot be gone on with. */
+/* Borrowed. NULL, the initial value: a decision that needs a look-up cannot be completed. */
 void hky_vm_set_lookups(struct hky_vm *vm, struct hky_lookups *lookups);
 
 struct hky_route_query {
     const struct hky_message *message;
     const struct hky_recipient *recipient;
-    struct hky_str header; /* header section; {NULL,0}: asked for by the next */
+    struct hky_str header; /* header section; {NULL,0}: header_read is called when it is needed */
     int64_t now_ms;
-    /* Called once, when a script or a condition asks for the header: fills `out` for the time of the decision. False:
-     * it is not at hand, and nothing is decided without it. NULL: there are no headers. */
+    /* Called once, when a script or a condition asks for the header: fills `out` for the time of the decision. It
+     * returns false when the header is not at hand; then nothing is decided. NULL: there are no headers. */
     bool (*header_read)(void *ctx, struct hky_str *out);
     void *header_ctx;
 };
 
 /*
- * UNREAD      the header was asked for and is not at hand; ask again soon
- * WAITS       a look-up is under way, without whose answer nothing is decided
- * UNANSWERED  a look-up failed, maybe not for long; text says which and why. No other route is taken for that
- * CROWDED     so many decisions wait that this one cannot begin (never from route itself)
+ * UNREAD      a script or condition needs the header, which is not at hand; decide again soon
+ * WAITS       a look-up is under way whose answer the decision needs
+ * UNANSWERED  a look-up failed, perhaps only for a while; text says which and why. Its failure does not make the
+ *             decision move on to another route
+ * CROWDED     so many decisions wait that this one cannot begin (never returned by route itself)
  */
 enum hky_decision_kind {
     HKY_DECIDED,
@@ -104,24 +106,25 @@ enum hky_decision_kind {
 struct hky_decision {
     enum hky_decision_kind kind;
     struct hky_plan *plan; /* counted reference for the caller when DECIDED */
-    uint32_t policy;       /* of the hash of the policy that decided; 0: the one in force */
+    uint32_t policy;       /* low 32 bits of the hash of the policy that decided; 0: the policy in force */
     char *arms;            /* "experiment\0arm\0" malloc'ed or NULL */
     uint32_t arms_n;
     char text[200];           /* why not: "no_route" or "policy.lua:12: attempt to index nil" */
-    const char *failed_route; /* POLICY_ERROR: the one whose script failed; WAITS, UNANSWERED: the one whose look-up is
-                               * meant; as long as the table lives; else NULL */
+    const char *failed_route; /* POLICY_ERROR: the route whose script failed; WAITS, UNANSWERED: the route that needs
+                               * the look-up; else NULL. Valid as long as the policy's table */
     struct hky_place place;
 };
 /* Decide for one recipient, under the limits of instructions, time and memory. Never blocks. The plan has at least one
- * step. The recorded arms of the recipient (if any) win over the hash. Nothing is kept of a decision that WAITS: this
- * is for before the 250, when only what needs no waiting is decided. */
+ * step. The recorded arms of the recipient (if any) win over the hash. A decision that WAITS is dropped: this call is
+ * for the time before the 250, when only recipients are decided that need no look-up. */
 void hky_route_decide(struct hky_vm *vm, const struct hky_route_query *q, struct hky_decision *out);
 
 /*
  * The same for a decision that may wait. With WAITS, *waits is the decision under way: `ready(ctx)` is called once, on
- * this thread and not from inside, when hky_route_go_on can go on with it. The query is borrowed for each call only: a
- * later one brings its own about the same recipient. Others are decided meanwhile. A decision that waits must be
- * dropped before its vm or the lookups go; nothing is told after that.
+ * this thread and never from inside these calls, when hky_route_go_on can continue it. The query is borrowed for the
+ * duration of each call; the next call brings its own query about the same recipient. Other recipients can be decided
+ * meanwhile. A decision that waits must be dropped before its vm or the lookups are freed; `ready` is not called after
+ * the drop.
  */
 struct hky_deciding;
 void hky_route_begin(struct hky_vm *vm, const struct hky_route_query *q, void (*ready)(void *ctx), void *ctx,
@@ -130,15 +133,16 @@ void hky_route_go_on(struct hky_deciding **waits, const struct hky_route_query *
                      struct hky_decision *out);
 void hky_deciding_drop(struct hky_deciding **waits); /* NULL is fine */
 
-/* Does a Lua expression on r hold (queue --where)? Compile once per vm; HKY_E_SYNTAX with the message. */
+/* A Lua expression on r (queue --where): compiled once per vm, then asked for each recipient. An expression that does
+ * not compile is HKY_E_SYNTAX with the message. */
 struct hky_where;
 enum hky_err hky_where_new(struct hky_vm *vm, struct hky_str expression, struct hky_where **out, struct hky_error *e);
 bool hky_where_holds(struct hky_where *w, const struct hky_route_query *q, struct hky_error *e);
 void hky_where_free(struct hky_where **w);
 
-/* Who sends: the identity of an attempt, POLICY.md 2c. */
+/* The sender identity of one attempt, see "WHO SENDS" in hikyaku-policy(5). */
 struct hky_identity {
-    bool is_allowed;      /* false: the step is passed over, reason sends_as */
+    bool is_allowed;      /* false: the step is skipped for the reason sends_as */
     bool is_rewritten;    /* From changes to `from` */
     char from[322];       /* address for From; = author when not rewritten */
     char sender[322];     /* envelope sender, {id} {rcpt} replaced; "" null */
@@ -149,7 +153,7 @@ void hky_identity_choose(const struct hky_policy *policy, const struct hky_relay
                          uint8_t step, const struct hky_message *message, const struct hky_recipient *recipient,
                          struct hky_identity *out);
 
-/* Explain: which routes matched and which not and why. Text or JSON is made by the CLI from this. */
+/* Explain: which routes matched, which did not, and why. The CLI makes text or JSON from this. */
 struct hky_considered {
     const char *route;
     struct hky_place place;
@@ -162,12 +166,13 @@ struct hky_explanation {
     size_t n_considered;
     char **notes; /* from note "..." */
     size_t n_notes;
-    char mail_hosts[240]; /* what a condition mx saw: the hosts, or why there are none; "" nothing was looked up */
+    char mail_hosts[240]; /* what a condition mx saw: the hosts, or why there are none; "": nothing was looked up */
 };
 void hky_route_explain(struct hky_vm *vm, const struct hky_route_query *q, struct hky_explanation *out);
 void hky_explanation_fini(struct hky_explanation *x);
 
-/* The shipped presets, for `presets [NAME]`: printable lines "key = value  -- source, date". NULL name: the list. */
+/* The shipped presets, for `presets [NAME]`: prints lines "key = value  -- source, date". NULL name: the list of
+ * presets. */
 enum hky_err hky_presets_print(const char *name, bool as_json, struct hky_buf *out, struct hky_error *e);
 
 #endif

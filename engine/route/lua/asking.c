@@ -1,4 +1,4 @@
-/* What is asked about one recipient, from the beginning of its decision to the end. */
+/* The state of the questions about one recipient, from the beginning of its decision to the end. */
 #include "route/lua/decide.h"
 
 #include <stdlib.h>
@@ -23,7 +23,7 @@ void hky_asking_pause(struct hky_asking *a)
 {
     struct hky_vm *vm = a->vm;
 
-    HKY_ASSERT(vm->temp.blocks == NULL); /* nothing is built there before the function has returned */
+    HKY_ASSERT(vm->temp.blocks == NULL); /* plans are built in temp only after the function has returned */
     a->generation = vm->generation;
     a->key = vm->key;
     a->ticket = vm->ticket;
@@ -39,7 +39,7 @@ void hky_asking_go_on(struct hky_asking *a, const struct hky_route_query *q)
     a->q = q;
     a->failed = NULL;
     vm->query = q;
-    vm->header = q->header; /* what was read before the wait is gone */
+    vm->header = q->header; /* a header that was read before the wait is no longer valid */
     vm->is_header_missing = false;
     vm->generation = a->generation;
     vm->key = a->key;

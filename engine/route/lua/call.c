@@ -1,4 +1,4 @@
-/* Functions of the policy are called, and suspended when they are over their budget too often. */
+/* Calls functions of the policy, and suspends those that exceed their budget too often. */
 #include "route/lua/decide.h"
 
 #include <stdio.h>

@@ -1,4 +1,5 @@
-/* What one loading collects beside its problems: the environment, names that must exist, names that were lost. */
+/* What one loading collects in addition to problems: the environment, names that must exist, and names whose
+ * declaration is faulty. */
 #include "route/lua/collect.h"
 
 #include <stdlib.h>

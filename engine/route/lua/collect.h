@@ -19,7 +19,7 @@ struct hky_decl {
 };
 struct hky_mention {  /* a name that must exist once everything is loaded */
     bool is_matcher;  /* else a relay */
-    bool is_disabled; /* by a row that is disabled: another disabled row will do */
+    bool is_disabled; /* the name is mentioned by a disabled row, so it may be the name of a disabled row */
     const char *name;
     struct hky_place place;
 };
@@ -31,7 +31,7 @@ struct hky_loader {
     struct hky_problems *problems;
     const char *const *environment;
     bool may_lack_routes;
-    bool is_worker; /* the files are there already, only functions are wanted */
+    bool is_worker; /* a worker's state: the files are already read, only functions are collected */
     struct hky_decl *decls;
     size_t n_decls, cap_decls;
     struct hky_mention *mentions;
@@ -43,7 +43,7 @@ struct hky_loader {
     } * pendings;
     size_t n_pendings, cap_pendings;
     unsigned include_depth;
-    uint32_t bad_line; /* of the file that was read last: it is not UTF-8 there; 0 = it is */
+    uint32_t bad_line; /* the first line of the file read last that is not UTF-8; 0 = there is none */
     struct {
         const char *file; /* where hky_place_of looked last: mostly a little before the next */
         uint32_t line;
@@ -57,7 +57,8 @@ struct hky_loader {
     struct hky_map lost; /* names whose declaration is faulty, which is reported there and not where they are used */
 };
 
-/* Where names of declarations are kept: the policy is others' too once it is loaded, so a worker has its own. */
+/* The arena that keeps the names of declarations: other threads share the policy once it is loaded, so a worker has an
+ * arena of its own. */
 static inline struct hky_arena *hky_loader_names(struct hky_loader *l)
 {
     return l->is_worker ? &l->vm->temp : &l->table->arena;
@@ -65,7 +66,7 @@ static inline struct hky_arena *hky_loader_names(struct hky_loader *l)
 
 void hky_complain(struct hky_loader *l, struct hky_place place, bool is_warning, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
-/* What the policy says while it is loaded: shown among the problems, and none. */
+/* A note that the policy gives while it is loaded: it is shown among the problems but counts as none. */
 void hky_loader_note(struct hky_loader *l, struct hky_place place, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 /* The place of `word` at or after `place` in the same file, up to the next declaration; else `place`. */

@@ -116,7 +116,7 @@ static bool when_holds(struct hky_asking *a, const struct hky_route *r, char *wh
     return when_said(a, r, hky_fn_run(a->vm, r->when, when_body, a, &a->call), why, n);
 }
 
-/* --- mx: of the mail hosts of the recipient's domain --- */
+/* --- mx: a condition on the mail hosts of the recipient's domain --- */
 
 static struct hky_str domain_of(const struct hky_asking *a)
 {
@@ -180,7 +180,7 @@ static bool mx_ask(struct hky_asking *a, const struct hky_route *r, char *why, s
         return no(why, n, "mx waits for a look-up");
     case HKY_VM_OK:
         break;
-    default: /* no memory for the call: it is asked again later */
+    default: /* no memory for the call: the decision is repeated later */
         hky_mailhosts_unref(&a->mail_hosts);
         break;
     }

@@ -44,7 +44,7 @@ static void chain_add(struct chain *c, const struct hky_route *row, uint32_t pos
     for (unsigned i = 0; i < c->n; i++)
         if (strcmp(c->rows[i]->row_relay, row->row_relay) == 0 ||
             strcmp(c->rows[i]->row_account, row->row_account) == 0)
-            return; /* one account once: asking it again gives the same answer */
+            return; /* an account comes once in a plan: a second attempt by it would get the same answer */
     if (c->n < HKY_PLAN_STEPS_MAX) {
         c->rows[c->n] = row;
         c->positions[c->n++] = position;
@@ -194,7 +194,7 @@ struct hky_deciding {
     struct hky_asking a;
     struct hky_candidates candidates;
     struct chain chain;
-    const struct hky_route *route; /* that is asked */
+    const struct hky_route *route; /* the route that is examined */
     uint32_t position;
     bool is_at_via; /* its conditions hold */
     struct hky_call *call;
@@ -288,7 +288,7 @@ static inline enum verdict conditions_said(struct hky_deciding *d, bool matches,
         return route_ask(d, out);
     if (d->a.call != NULL)
         return WAITS;
-    if (d->a.is_unanswered) { /* the routes behind are for those about whom this one is known not to be */
+    if (d->a.is_unanswered) { /* later routes are only for recipients whom this route is known not to match */
         out->kind = HKY_UNANSWERED;
         out->failed_route = d->route->name;
         snprintf(out->text, sizeof out->text, "%.199s",
@@ -328,7 +328,7 @@ static void chain_end(struct hky_deciding *d, struct hky_decision *out)
     }
 }
 
-/* Whatever came out: a header that was asked for was not looked at. */
+/* The result does not count, because a header that a script or a condition asked for was not at hand. */
 static void not_read(struct hky_decision *out)
 {
     hky_plan_unref(&out->plan);
@@ -359,7 +359,7 @@ static inline void deciding_free(struct hky_deciding *d)
         free(d);
 }
 
-/* Calls that wait are dropped: the decision is over, or nobody goes on with it. */
+/* Drop calls that wait: the decision is over, or nobody will resume it. */
 static void drop_calls(struct hky_deciding *d)
 {
     hky_vm_drop(d->a.vm, &d->a.call);
@@ -378,7 +378,7 @@ static inline void out_init(struct hky_decision *out, const struct hky_vm *vm)
     snprintf(out->text, sizeof out->text, "no_route");
 }
 
-/* To the end, or to the next wait. */
+/* Run the decision to its end, or to its next wait. */
 static inline void search(struct hky_deciding *d, enum verdict verdict, struct hky_deciding **waits,
                           struct hky_decision *out)
 {

@@ -23,7 +23,7 @@ static void note_add(struct hky_explanation *x, const char *text)
 
 struct considering {
     bool is_past, in_chain;
-    uint32_t claimed; /* steps of the plan that have their row */
+    uint32_t claimed; /* bits: the steps of the plan that a row has been found for */
 };
 
 static bool claim_step(struct considering *c, const struct hky_plan *plan, const char *relay)

@@ -309,7 +309,7 @@ static int attempt_field(lua_State *L, const struct handle *h, enum field f)
     switch (f) {
     case F_RELAY:
         return str_push(L, p.relay);
-    case F_ACCOUNT: /* of the relay of that name now; one that is gone has none */
+    case F_ACCOUNT: /* the account that the relay of that name has now; a relay that no longer exists has none */
         relay = hky_policy_relay(hky_vm_of(L)->policy, p.relay);
         if (relay == NULL)
             return 0;
@@ -318,7 +318,7 @@ static int attempt_field(lua_State *L, const struct handle *h, enum field f)
     case F_COPY:
         lua_pushinteger(L, 1);
         return 1;
-    case F_DEFAULT: /* of the attempt that on.result is asked about; the past has happened */
+    case F_DEFAULT: /* only the attempt that on.result is called for has one, not attempts of the past */
         return 0;
     case F_STEP:
         lua_pushinteger(L, p.step + 1);
@@ -452,7 +452,7 @@ static int handle_len(lua_State *L)
     return 1;
 }
 
-/* Upvalues: the handle, offset. Names and values one after the other, whatever is asked for in between. */
+/* Upvalues: the handle, offset. Gives names and values in order, whatever the script reads in between. */
 static int handle_next(lua_State *L)
 {
     const struct handle *h;

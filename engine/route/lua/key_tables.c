@@ -1,5 +1,5 @@
-/* The keys of the policy language, one table for each object. What is said of a key is said here once: check, the key
- * lists of hikyaku-policy(5) and the annotations for editors come from it. In `doc`, text between backquotes is
+/* The keys of the policy language, one table for each object. This is the only description of a key: check, the key
+ * lists of hikyaku-policy(5) and the annotations for editors are made from it. In `doc`, text between backquotes is
  * typed as it is. */
 #include "route/lua/keys.h"
 
@@ -192,7 +192,7 @@ const struct hky_key hky_keys_timeout[] = {
     {0},
 };
 
-/* Of routes and rows; in the tables of both, and in one of its own for what is written about them. */
+/* Conditions of routes and rows: they are in the tables of both, and in a table of their own for the documentation. */
 #define CONDITIONS                                                                                                       \
     {"to", HKY_KEY_MATCH, 0, 0, "The recipient; needed, `\"*\"` is everyone.", "condition", NEEDED},                     \
         {"except", HKY_KEY_MATCH, 0, 0, "The recipient is none of these.", "condition|false"},                           \
@@ -300,7 +300,7 @@ static const struct {
     {"split", hky_keys_split},
 };
 
-/* The manual lists conditions apart, and no keys of later versions. */
+/* The manual lists conditions separately, and leaves out keys of later versions. */
 static bool is_told(const struct hky_key *keys, const struct hky_key *k)
 {
     bool has_conditions = keys == hky_keys_route || keys == hky_keys_row;

@@ -97,7 +97,7 @@ static bool has_type(lua_State *L, const struct hky_key *k)
     int type = lua_type(L, -1);
 
     if (type == LUA_TBOOLEAN && !lua_toboolean(L, -1) && k->type != HKY_KEY_BOOL)
-        /* as if it were not stated, as in redirect = env("SINK", false); who misses it says so */
+        /* false counts as not stated, as in redirect = env("SINK", false); code that needs the key reports it */
         return k->is_needed || k->lua == NULL || strstr(k->lua, "false") != NULL;
     if (hky_is_kind(L, lua_gettop(L), HKY_UD_POISON))
         return true; /* its problem was reported where it was read */
@@ -132,9 +132,9 @@ static bool has_type(lua_State *L, const struct hky_key *k)
     return true;
 }
 
-#define LIST_MAX 320 /* octets; a longer list of keys is looked up in the manual */
+#define LIST_MAX 320 /* octets; for a longer list of keys, readers have the manual */
 
-/* The keys that there are, unless they are too many to be read in a message. */
+/* The list of known keys, unless it is too long for a message. */
 static const char *list_of(const struct hky_key *const *keys, char out[LIST_MAX])
 {
     size_t n = 0;
@@ -195,8 +195,8 @@ static void bad_string(lua_State *L, int index, const struct hky_key *k, const s
     lua_rawset(L, index);
 }
 
-/* The key in one of the sets; where several have it, the one whose type the value on top has: a row's mx is a
- * condition, or how its relay delivers. */
+/* Find the key in the sets; where several sets have it, the one whose type fits the value on top: a row's mx is either
+ * a condition or the relay's own delivery. */
 static const struct hky_key *key_of(lua_State *L, const struct hky_key *const *keys, struct hky_str name)
 {
     const struct hky_key *found = NULL;

@@ -1,5 +1,6 @@
 /*
- * keys -- the tables of keys: one for each object of the policy language. Checking, messages and manual come from them.
+ * keys -- the tables of keys, one for each object of the policy language. Checks, messages and the manual are made from
+ * them.
  */
 #ifndef HKY_ROUTE_KEYS_H
 #define HKY_ROUTE_KEYS_H
@@ -22,7 +23,7 @@ enum hky_key_type {
     HKY_KEY_STRINGS, /* a string or a table of strings */
     HKY_KEY_TABLE,
     HKY_KEY_ANY,  /* checked where it is used */
-    HKY_KEY_LATER /* known, but of a later version: an error that says so */
+    HKY_KEY_LATER /* a key of a later version: using it is an error that says so */
 };
 
 struct hky_key {
@@ -43,17 +44,17 @@ extern const struct hky_key hky_keys_engine[], hky_keys_bounds[], hky_keys_liste
 const struct hky_key *hky_key_find(const struct hky_key *keys, struct hky_str name);
 
 /* Check every key of the table at `index` (absolute) against `keys`; `array`: positive whole numbers are allowed too.
- * `what` for messages: `relay "own"`. Problems through hky_script_problem. */
+ * `what` names the table in messages: `relay "own"`. Problems are reported through hky_script_problem. */
 void hky_keys_check(lua_State *L, int index, const struct hky_key *const *keys, bool array, const char *what,
                     struct hky_place place);
 
-/* Values of a checked table: raw, the default where the key is absent, false or wrong. */
+/* Read values of a checked table: access is raw; the default is returned where the key is absent, false or wrong. */
 const char *hky_get_string(lua_State *L, int index, const char *key, const char *otherwise); /* in Lua's memory */
 bool hky_get_bool(lua_State *L, int index, const char *key, bool otherwise);
 int64_t hky_get_int(lua_State *L, int index, const char *key, int64_t otherwise);
 uint32_t hky_get_duration(lua_State *L, int index, const char *key, uint32_t otherwise);
 uint64_t hky_get_octets(lua_State *L, int index, const char *key, uint64_t otherwise);
-/* Push the raw value; its type. */
+/* Push the raw value and return its type. */
 int hky_get(lua_State *L, int index, const char *key);
 
 #endif

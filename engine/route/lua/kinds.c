@@ -1,4 +1,4 @@
-/* Kinds of values that scripts have: their names, locked metatables, read-only tables. */
+/* The kinds of values in scripts: their names, locked metatables, read-only tables. */
 #include "base/nearest.h"
 #include "route/lua/collect.h"
 
@@ -40,7 +40,7 @@ const char *hky_kind_name(lua_State *L, int index)
     for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++)
         if (hky_is_kind(L, index, kinds[i]))
             return kinds[i];
-    if (lua_type(L, index) == LUA_TSTRING) { /* nothing stays on the stack: callers walk tables */
+    if (lua_type(L, index) == LUA_TSTRING) { /* leaves nothing on the stack, because callers walk tables */
         snprintf(vm->kind, sizeof vm->kind, "\"%.60s\"%s", lua_tostring(L, index),
                  lua_rawlen(L, index) > 60 ? "..." : "");
         return vm->kind;
@@ -73,7 +73,7 @@ bool hky_is_told(lua_State *L, int index)
 #define BY_FILES "a policy reads files by include, list, rows and secret"
 #define NO_META  "tables have no metatables here; write a function"
 
-/* What other programs in Lua have, and what to write instead. */
+/* Names that other programs in Lua have, and what to write instead. */
 static const struct {
     const char *name, *instead;
 } left_out[] = {
@@ -102,7 +102,7 @@ static const char *instead_of(const char *name)
     return NULL;
 }
 
-/* The list on top -> a copy of it: what a script does to classes.ours is not done to everybody's. */
+/* Replace the list on top by a copy, so that a script that changes its classes.ours does not change everybody's. */
 static void copy_list(lua_State *L)
 {
     lua_Integer n = (lua_Integer)lua_rawlen(L, -1);

@@ -202,7 +202,7 @@ static bool spend(size_t *left, size_t n)
     return *left > 0;
 }
 
-/* `left` is what may still be written: a few tables that share others stand for endless text. */
+/* `left` is how many octets may still be written: a few tables that share others can stand for endless text. */
 static json_t *value_tree(lua_State *L, int index, int depth, size_t *left);
 
 static json_t *table_tree(lua_State *L, int index, int depth, size_t *left)
@@ -236,8 +236,8 @@ static json_t *table_tree(lua_State *L, int index, int depth, size_t *left)
     return tree;
 }
 
-/* NULL: not a value of JSON, too deep, or too much (then nothing is left). Raises nothing but a full stack, checked
- * before. */
+/* NULL: the value has no form in JSON, is too deep, or is too long (then `left` is used up). It can raise only for a
+ * full stack, which is checked before. */
 static json_t *value_tree(lua_State *L, int index, int depth, size_t *left)
 {
     size_t n = lua_type(L, index) == LUA_TSTRING ? lua_rawlen(L, index) : 0;
@@ -260,7 +260,7 @@ static json_t *value_tree(lua_State *L, int index, int depth, size_t *left)
     }
 }
 
-/* What the tree will take, charged before there is one that an error would lose. Ends with what value_tree refuses. */
+/* Charge for the tree before it exists, since an error would leak it. It stops where value_tree does. */
 static void value_charge(lua_State *L, int index, int depth, size_t *left)
 {
     size_t n = lua_type(L, index) == LUA_TSTRING ? lua_rawlen(L, index) : 0;

@@ -1,4 +1,5 @@
-/* note "text": what scripts say goes to explain and, so much a second, to the log; while loading to the problems. */
+/* note "text": the text is shown by explain and, up to a limit per second, in the log; while the policy is loaded, it
+ * is shown among the problems. */
 #include "route/lua/collect.h"
 
 #include "base/hash.h"
@@ -46,7 +47,7 @@ void hky_vm_note(struct hky_vm *vm, struct hky_place place, struct hky_str text)
         text.n = NOTE_MAX;
     if (vm->loader != NULL) {
         if (vm->loader->is_worker)
-            return; /* said when the policy was loaded */
+            return; /* it was already shown when the policy was loaded */
         if (t->n_notes < NOTES_MAX)
             hky_loader_note(vm->loader, place, "%.*s", (int)text.n, text.p);
         note_keep(&t->notes, &t->n_notes, text);

@@ -9,11 +9,12 @@
 
 #define PROBLEM_MAX 600
 
-/* How far a word is looked for: what is asked for thousands of rows must not read the rest of the file each time. */
+/* How far the search for a word goes: a search that is made for thousands of rows must not read the rest of the file
+ * each time. */
 #define LINES_MAX  100
 #define OCTETS_MAX 65536
 
-/* Scripts and files say a part of it, and it may be cut within a character: what comes out can be shown. */
+/* Format a text that can be shown: parts of it come from scripts and files, and it may be cut within a character. */
 static void text_format(char out[3 * PROBLEM_MAX], const char *fmt, va_list ap)
 {
     struct hky_buf shown;
@@ -119,7 +120,7 @@ struct hky_place hky_place_of(struct hky_loader *l, struct hky_place place, cons
         if (l->table->files[i].name == place.file)
             f = &l->table->files[i];
     if (f == NULL || n == 0 || l->problems->n >= HKY_PROBLEMS_MAX)
-        return place; /* more are not shown, so their lines are not looked for */
+        return place; /* further problems are not shown, so nobody needs their lines */
     for (size_t i = 0; i < l->n_decls && l->n_decls < 2000; i++)
         if (l->decls[i].place.file == place.file && l->decls[i].place.line > place.line &&
             l->decls[i].place.line < last)

@@ -1,6 +1,6 @@
 /*
- * read -- values of the policy language from Lua: plans, steps' parts, mailboxes. All raw; `index` is absolute. They
- * complain through hky_script_problem, while loading and while running.
+ * read -- reads values of the policy language from Lua: plans, parts of steps, mailboxes. Access is raw, and `index` is
+ * absolute. Problems are reported through hky_script_problem, while loading and while running.
  */
 #ifndef HKY_ROUTE_READ_H
 #define HKY_ROUTE_READ_H
@@ -13,14 +13,16 @@
 bool hky_read_plan(lua_State *L, int index, const char *what, struct hky_place place, struct hky_plan *draft);
 bool hky_read_retry(lua_State *L, int index, struct hky_place place, struct hky_retry *out);
 bool hky_read_on(lua_State *L, int index, struct hky_place place, uint64_t *mask);
-/* How "no class NAME" goes on: the one that was meant, the set of that name, or all there are. */
+/* How the message "no class NAME" continues: with the class that was probably meant, the set of that name, or the list
+ * of all classes. */
 #define HKY_CLASS_HINT 480
 const char *hky_class_hint(struct hky_str name, bool may_be_set, char *out, size_t room);
-/* A mailbox in canonical form pushed as a string; false: it is none, which was reported. [-0, +1|0, m] */
+/* Push the mailbox in canonical form as a string; false: the value is not a mailbox, which was reported. [-0, +1|0, m]
+ */
 bool hky_push_mailbox(lua_State *L, int index, const char *what, struct hky_place place);
-/* An envelope sender with {id} and {rcpt} is an address whatever these are; false: it is none, which was reported. */
+/* Is the envelope sender an address, whatever {id} and {rcpt} in it become? False: it is not, which was reported. */
 bool hky_check_envelope(lua_State *L, const char *pattern, const char *what, struct hky_place place);
-/* Key of a plan: draft's steps as octets, for interning. */
+/* The key of a plan for interning: the draft's steps as octets. */
 void hky_plan_key(const struct hky_plan *draft, struct hky_buf *out);
 struct hky_split *hky_read_split(lua_State *L, struct hky_arena *arena, int index, const struct hky_plan *draft,
                                  struct hky_place place);

@@ -1,4 +1,4 @@
-/* Reading plans and what they are made of, while loading and from functions. All raw. */
+/* Reads plans and their parts, while loading and from functions' answers. Access is raw. */
 #include "route/lua/collect.h"
 #include "route/lua/read.h"
 #include "route/table/typed.h"
@@ -111,7 +111,7 @@ const char *hky_class_hint(struct hky_str name, bool may_be_set, char *out, size
     return out;
 }
 
-/* False: it is no class, which was reported. */
+/* False: the value is not a class, which was reported. */
 static bool on_one(lua_State *L, int index, struct hky_place place, uint64_t *mask)
 {
     enum hky_class c;
@@ -329,7 +329,7 @@ static bool arm_read(lua_State *L, struct hky_arena *arena, int index, const str
     return ok;
 }
 
-/* Shares change on the days of the ramps only: the most that they add up to on one of these. */
+/* The largest sum of the shares on any day. Shares change only on the days of the ramps, so only these are tried. */
 static double most_of_a_day(const struct hky_split *s)
 {
     double most = 0;

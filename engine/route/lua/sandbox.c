@@ -9,7 +9,7 @@
 
 /* --- base functions --- */
 
-/* Both may be suspended in the middle: what follows the call is a continuation. */
+/* pcall and xpcall may be suspended in the middle, so what follows their call is a continuation. */
 static int pcall_end(lua_State *L, int status, lua_KContext ctx)
 {
     (void)ctx;
@@ -115,7 +115,7 @@ static int l_note(lua_State *L)
     return 0;
 }
 
-/* Upvalue: the stock function, which has one of its own and so must be called. */
+/* Upvalue: the stock function, which has an upvalue of its own and so must be called as it is. */
 static int l_random(lua_State *L)
 {
     if (hky_vm_of(L)->loader != NULL)
@@ -408,7 +408,8 @@ static int poison_self(lua_State *L)
     return 1;
 }
 
-/* Relay "name" { ... }: what names it finds no such relay, which says nothing new. */
+/* A misspelt word such as Relay "name" { ... }: the name counts as one whose declaration is faulty, so that steps which
+ * use it are not reported as well. */
 static int poison_call(lua_State *L)
 {
     struct hky_loader *l = hky_vm_of(L)->loader;

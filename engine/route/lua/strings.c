@@ -1,4 +1,5 @@
-/* The string library of scripts: the stock functions that are cheap, charged by octets, and own ones for patterns. */
+/* The string library of scripts: the stock functions that are cheap, charged by octets, and our own functions for
+ * patterns. */
 #include "route/table/pattern.h"
 #include "route/lua/vm.h"
 
@@ -37,7 +38,7 @@ static void pattern_start(struct hky_pattern *m, struct hky_str subject, struct 
     m->n = 0;
 }
 
-/* Steps so far are charged as instructions, ten to one; a fault is raised. */
+/* Charge the steps so far as instructions, ten to one, and raise a fault if there is one. */
 static void pattern_settle(lua_State *L, struct hky_pattern *m)
 {
     hky_vm_charge(L, m->steps / 10);
@@ -210,7 +211,7 @@ static void replacement_text(lua_State *L, luaL_Buffer *b, size_t *total, struct
     }
 }
 
-/* One match replaced by what a table or function says; nil or false: it stays. */
+/* Replace one match by the value that a table or function gives; nil or false keeps the match. */
 static void replacement_value(lua_State *L, luaL_Buffer *b, size_t *total, struct hky_pattern *m, const char *s,
                               const char *end)
 {
@@ -306,7 +307,8 @@ static int l_rep(lua_State *L)
     return 1;
 }
 
-/* Checked for what the stock function would do too freely, then left to it. Upvalue: string.format. */
+/* Refuses what the stock function would do too freely (%p, values that are neither strings nor numbers, very long
+ * results), then calls it. Upvalue: string.format. */
 static int l_format(lua_State *L)
 {
     struct hky_str f = string_arg(L, 1);

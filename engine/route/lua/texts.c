@@ -16,7 +16,7 @@ struct walk {
     unsigned n;
 };
 
-/* Nothing that any rule speaks of: most strings, and those of functions that give a plan for each recipient. */
+/* True for a string that no rule concerns: most strings, and those of functions that give a plan for each recipient. */
 static bool is_plain(struct hky_str s)
 {
     for (size_t i = 0; i < s.n; i++)
@@ -62,8 +62,8 @@ static void check_foreign(struct walk *w, struct hky_str s)
                  is_warning && !w->rule->is_hidden ? ", unless it is meant so" : "");
 }
 
-/* Names and passwords that are never equal to what is typed elsewhere without the blank. Addresses and words of the
- * language are errors where they are read. */
+/* Names and passwords with a blank at an end, which never equal the same name typed without it elsewhere. Addresses and
+ * words of the language with one are reported as errors by the code that reads them. */
 static void check_ends(struct walk *w, struct hky_str s)
 {
     struct hky_str trimmed = hky_str_trim(s);

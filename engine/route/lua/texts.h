@@ -24,11 +24,12 @@ struct hky_text_fault {
     char text[HKY_FOREIGN_TEXT]; /* after "relay "x": user: " */
 };
 
-/* Can every string in the value at `index` (itself, or anywhere in a table) be used? False: `out` says of one why not,
- * of one with an error before one with a warning. */
+/* Can every string in the value at `index` (itself, or anywhere in a table) be used? False: `out` says for one string
+ * why not; a string with an error comes before one with a warning. */
 bool hky_texts_check(lua_State *L, int index, const struct hky_text_rule *rule, struct hky_text_fault *out);
 
-/* The string at `index`, whole: NULL when it is none or cannot be used, which is a problem of `what`. */
+/* The whole string at `index`; NULL when the value is not a string or cannot be used, which is reported as a problem of
+ * `what`. */
 const char *hky_whole_string(lua_State *L, int index, const char *what, struct hky_place place);
 
 #endif

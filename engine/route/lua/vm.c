@@ -11,7 +11,7 @@
 #define SPARE_CALLS_MAX 16
 #define WAIT_CHARGE     1000u /* instructions: a script cannot wait without end within its budget */
 
-/* The part of the budget that is left lies in the vm while the call runs, and here while it waits. */
+/* The rest of a call's budget is kept in the vm while the call runs, and here while it waits. */
 struct hky_call {
     struct hky_call *next; /* among the spare ones */
     lua_State *co;
@@ -26,8 +26,9 @@ static bool over_budget(struct hky_vm *vm)
 {
     if (vm->is_dead)
         return true;
-    /* Asking for the processor's time costs a system call, and most calls are over long before: half of the budget
-     * goes by the wall, which is never less, and from then on the other half by the processor. */
+    /* Reading the processor time costs a system call, and most calls end long before it matters. So the first half of
+     * the budget is measured by the wall clock, which never shows less than the processor time, and only the second
+     * half by the processor time. */
     int64_t now = hky_mono_ns();
     if (now < vm->cpu_look_ns)
         return false;
@@ -48,7 +49,7 @@ static void hook(lua_State *L, lua_Debug *ar)
     hky_vm_charge(L, vm->hook_step);
 }
 
-/* With the line of the innermost Lua function: in a hook that is level 0, in a C function a deeper one. */
+/* Raise `why` with the line of the innermost Lua function: in a hook that is level 0, in a C function a deeper one. */
 static void raise_here(lua_State *L, const char *why)
 {
     lua_Debug ar;
@@ -69,7 +70,7 @@ void hky_vm_rethrow(lua_State *L)
 
     if (!vm->is_dead)
         return;
-    /* From here every instruction raises: no handler of a script's own outlives it. */
+    /* From here on every instruction raises, so that no error handler of a script can continue the call. */
     vm->hook_step = 1;
     lua_sethook(L, hook, LUA_MASKCOUNT, 1);
     raise_here(L, vm->why_dead);
@@ -197,8 +198,9 @@ static void budget_begin(struct hky_vm *vm, const struct hky_budget *budget)
 {
     vm->left = budget->instructions;
     vm->octets_left = budget->octets;
-    /* A busy machine takes the processor away in the middle of an innocent call, often for more than 50 ms: the wall is
-     * only for what takes no processor's time and yet does not end, such as memory that is read back from swap. */
+    /* A busy machine takes the processor away in the middle of an innocent call, often for more than 50 ms: the limit
+     * of wall clock time is only for calls that use no processor time and yet do not end, such as those whose memory is
+     * read back from swap. */
     vm->half_ns = (int64_t)budget->cpu_ms * 500000;
     vm->cpu_look_ns = hky_mono_ns() + vm->half_ns;
     vm->wall_end_ns = vm->cpu_look_ns + vm->half_ns * (2 * WALL_FACTOR - 1);
@@ -223,13 +225,13 @@ static void budget_go_on(struct hky_vm *vm, const struct hky_call *call)
 
     vm->left = call->left;
     vm->octets_left = call->octets_left;
-    vm->half_ns = call->cpu_ns; /* what is added to the processor's time when that is asked for */
+    vm->half_ns = call->cpu_ns; /* over_budget adds it to the processor time when it first reads that */
     vm->cpu_look_ns = now + call->look_ns;
     vm->wall_end_ns = now + call->wall_ns;
     vm->cpu_end_ns = call->has_cpu_end ? hky_thread_cpu_ns() + call->cpu_ns : 0;
 }
 
-/* The hook is set before each part of a call: a call that waits does not begin anew to count in between. */
+/* The hook is set before each part of a call; the rest of the budget is kept over a wait. */
 static void run_begin(struct hky_vm *vm, lua_State *L)
 {
     HKY_ASSERT(!vm->is_running);
@@ -311,7 +313,7 @@ static struct hky_call *call_take(struct hky_vm *vm)
 
 static void call_free(struct hky_vm *vm, struct hky_call *call)
 {
-    luaL_unref(vm->L, LUA_REGISTRYINDEX, call->ref); /* frees a place that is there: it cannot raise */
+    luaL_unref(vm->L, LUA_REGISTRYINDEX, call->ref); /* cannot raise, because the place in the registry exists */
     free(call);
 }
 
@@ -345,7 +347,7 @@ static enum hky_vm_result call_run(struct hky_vm *vm, struct hky_call *call, int
         lua_settop(call->co, 0);
         call_give(vm, call);
     } else {
-        /* Not used again: an error that a hook raised leaves hooks off in that coroutine (lua_resetthread does not
+        /* The coroutine is not used again: an error that a hook raised leaves hooks off in it (lua_resetthread does not
          * switch them on), and the next call would have no limits. */
         lua_resetthread(call->co);
         call_free(vm, call);
@@ -353,7 +355,7 @@ static enum hky_vm_result call_run(struct hky_vm *vm, struct hky_call *call, int
     return result;
 }
 
-/* Nobody else is held up: the answer is waited for at once. */
+/* In a program that does nothing else, the loop runs here until the answer has come. */
 static enum hky_vm_result finish_here(struct hky_vm *vm, enum hky_vm_result result, struct hky_call **waits)
 {
     while (result == HKY_VM_WAITS && vm->lookups != NULL && hky_lookups_waits_here(vm->lookups)) {

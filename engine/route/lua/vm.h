@@ -1,6 +1,7 @@
 /*
- * vm -- one Lua state with its limits. Every entry goes through hky_vm_call(); Lua API that can raise is used inside it
- * only. While loading, `loader` collects declarations and problems; afterwards the state only runs functions.
+ * vm -- one Lua state with its limits. Code enters the state through hky_vm_call() only, and functions of the Lua API
+ * that can raise are used only inside it. While loading, `loader` collects declarations and problems; afterwards the
+ * state only runs functions.
  */
 #ifndef HKY_ROUTE_VM_H
 #define HKY_ROUTE_VM_H
@@ -16,11 +17,12 @@
 
 struct hky_budget {
     uint64_t instructions; /* also charged for work in C: pattern steps, octets copied */
-    uint32_t cpu_ms;       /* of the thread; 200 times as long by the clock on the wall */
+    uint32_t cpu_ms;       /* processor time of the thread; the limit of wall clock time is 200 times as long */
     uint64_t octets;       /* allocated in large pieces */
 };
 
-/* Of one call: what an instruction does with a string takes time by its length, so no string is very long. */
+/* The octets that one call may allocate in large pieces. One instruction on a string takes time by the string's length,
+ * so no string may be very long. */
 #define HKY_CALL_OCTETS (UINT64_C(16) << 20)
 
 struct hky_fn {
@@ -44,7 +46,7 @@ struct hky_vm {
     bool is_running, is_dead;
     const char *why_dead;
     uint64_t left, octets_left;
-    int64_t half_ns, cpu_look_ns, wall_end_ns, cpu_end_ns; /* the last: 0 until cpu_look_ns */
+    int64_t half_ns, cpu_look_ns, wall_end_ns, cpu_end_ns; /* cpu_end_ns is 0 until cpu_look_ns has come */
     uint32_t hook_step;
     struct hky_call *spare_calls; /* coroutines without a call */
     uint32_t n_spare_calls;
@@ -53,17 +55,17 @@ struct hky_vm {
     char kind[80]; /* of hky_kind_name */
     /* r */
     const struct hky_route_query *query;
-    struct hky_str header; /* of the query, read when it is asked for */
+    struct hky_str header; /* of the query, read when it is first needed */
     bool is_header_missing;
     bool is_full;
     uint32_t generation, last_generation; /* of the decision that runs, and of the newest one */
     int r_ref;
     struct hky_match_key key;    /* of the recipient */
     struct hky_lookups *lookups; /* borrowed; NULL: no decision can wait */
-    void (*ready)(void *ctx);    /* of the decision that runs; NULL: it is not gone on with */
+    void (*ready)(void *ctx);    /* of the decision that runs; NULL: that decision is dropped when it has to wait */
     void *ready_ctx;
     struct hky_ticket ticket;            /* of the call that runs, from hky_vm_ticket */
-    bool is_answered;                    /* where a call waits here (hky_lookups_wait_here) */
+    bool is_answered;                    /* the answer has come for a call that waits here (hky_lookups_wait_here) */
     struct hky_deciding *spare_deciding; /* memory for the next decision, or NULL */
     /* functions, by slot of the policy's table */
     struct hky_fn *fns;
@@ -96,21 +98,22 @@ enum hky_vm_result { HKY_VM_OK, HKY_VM_ERROR, HKY_VM_OVER, HKY_VM_WAITS };
  */
 enum hky_vm_result hky_vm_call(struct hky_vm *vm, const struct hky_budget *budget, lua_CFunction body, void *ctx,
                                struct hky_call **waits);
-/* Go on with a call that waits. The budget is one for all parts of the call; the time of the wait does not count.
+/* Resume a call that waits. One budget holds for all parts of the call; the time of the wait does not count.
  * *waits becomes NULL unless the call waits again. */
 enum hky_vm_result hky_vm_resume(struct hky_vm *vm, struct hky_call **waits);
 void hky_vm_drop(struct hky_vm *vm, struct hky_call **waits); /* NULL is fine */
-/* For look-ups in C, first: the ticket by which the decision that runs hears of the answer. Nobody's when the decision
- * is not gone on with (before the 250): a look-up may begin all the same, so that its answer is there later. Raises
- * where the call cannot wait: on the state itself, and below table.sort or string.gsub. [-0, +0, e] */
+/* The first step of a look-up in C: a ticket through which the decision that runs learns of the answer. When that
+ * decision is dropped at its first wait (before the 250), the ticket belongs to nobody; the look-up may begin all the
+ * same, so that its answer is known later. Raises where the call cannot wait: on the state itself, and below table.sort
+ * or string.gsub. [-0, +0, e] */
 struct hky_ticket hky_vm_ticket(lua_State *L);
-/* Then, as the last thing: suspends the call; `k` goes on when it is resumed. [-0, +0, e] */
+/* The last step of a look-up in C: suspends the call; `k` runs when the call is resumed. [-0, +0, e] */
 int hky_vm_wait(lua_State *L, lua_KContext ctx, lua_KFunction k);
 struct hky_vm *hky_vm_open(size_t memory_limit);
 void hky_vm_close(struct hky_vm *vm);
-/* Work done in C on a script's behalf: raises when the budget is used up. */
+/* Charge work that is done in C on a script's behalf; raises when the budget is used up. */
 void hky_vm_charge(lua_State *L, uint64_t instructions);
-/* Raise what ended this call again, if something did: for pcall. */
+/* For pcall: if something ended the whole call, raise that again. */
 void hky_vm_rethrow(lua_State *L);
 
 void hky_vm_note(struct hky_vm *vm, struct hky_place place, struct hky_str text);
@@ -126,7 +129,8 @@ void hky_vm_note(struct hky_vm *vm, struct hky_place place, struct hky_str text)
 #define HKY_UD_POISON  "undefined"
 #define HKY_UD_R       "recipient"
 
-/* What an expression is worth that was complained of: nothing more is said about it. [-0, +1, m]; returns 1. */
+/* Push the placeholder for a value that was already reported: no further problem is reported for it. [-0, +1, m];
+ * returns 1. */
 int hky_push_poison(lua_State *L);
 
 struct hky_set_ud { /* exactly one */
@@ -176,7 +180,7 @@ void hky_json_push(lua_State *L, struct hky_str text, bool is_rows);
 /* A value's kind in words: "a table", "a secret". */
 const char *hky_kind_name(lua_State *L, int index);
 bool hky_is_kind(lua_State *L, int index, const char *kind);
-/* Is it undefined, or a declaration without its braces? Its problem was reported where it was read, or will be. */
+/* Is the value undefined, or a declaration without its braces? Its problem was or will be reported elsewhere. */
 bool hky_is_told(lua_State *L, int index);
 
 #endif

@@ -11,7 +11,7 @@
 struct hky_where {
     struct hky_vm *vm;
     int ref;
-    unsigned n_overruns; /* for so many recipients it used up its budget */
+    unsigned n_overruns; /* the number of recipients for which it used up its budget */
 };
 
 struct compile_run {
@@ -23,7 +23,7 @@ static int compile_body(lua_State *L)
 {
     struct compile_run *run = lua_touserdata(L, 1);
 
-    /* first alone, so that it cannot end the function early */
+    /* compiled alone first, so that the expression cannot end the function early */
     lua_pushliteral(L, "return ");
     lua_pushlstring(L, run->expression.p, run->expression.n);
     lua_pushliteral(L, "\n");
@@ -86,7 +86,7 @@ bool hky_where_holds(struct hky_where *w, const struct hky_route_query *q, struc
     struct hold_run run = {w->ref, false};
     struct hky_budget budget = where_budget(w->vm);
 
-    if (w->n_overruns >= OVERRUNS_MAX) { /* an endless one, for each of a million? */
+    if (w->n_overruns >= OVERRUNS_MAX) { /* an endless expression would take its full time for each of a million */
         hky_error_set(e, HKY_E_SCRIPT, "the expression used up its budget %u times and is not asked any more",
                       OVERRUNS_MAX);
         return false;

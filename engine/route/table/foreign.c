@@ -70,7 +70,7 @@ static struct hky_str rest(struct hky_str s, const char *at)
     return hky_str_of(at, s.n - (size_t)(at - s.p));
 }
 
-/* Has it a letter that ASCII has no other form of? */
+/* Does the text have a letter of which ASCII has no form? */
 static bool has_other_script(struct hky_str s)
 {
     const char *end = s.p + s.n;
@@ -92,7 +92,7 @@ static bool is_joined(struct hky_str s, const struct hky_foreign *f)
     return is_selector || (behind < s.p + s.n && (unsigned char)*behind >= 0x80);
 }
 
-/* In a name: only what looks like another name. */
+/* In a name, a character is at fault only when it makes the name look like another one. */
 static bool is_fault_of_name(struct hky_str s, struct hky_foreign *f)
 {
     bool is_at_end = f->at == s.p || f->at + f->n == s.p + s.n;

@@ -23,8 +23,8 @@ struct hky_foreign {
     const char *at;
     size_t n; /* octets */
     uint32_t code;
-    char ascii;           /* what it stands for; 0: nothing */
-    bool is_warning_only; /* it may be meant */
+    char ascii;           /* the ASCII character that it resembles; 0: none */
+    bool is_warning_only; /* the character may be intended */
 };
 
 /* How a string of a policy is read, and so which characters it may have. */
@@ -34,12 +34,13 @@ enum hky_foreign_use {
     HKY_FOREIGN_FREE   /* notes, arguments of commands: anything */
 };
 
-/* What is at `s.p`; the kind is HKY_FOREIGN_NONE for all other characters. */
+/* Describe the character at `s.p`; the kind is HKY_FOREIGN_NONE for a character of none of these kinds. */
 struct hky_foreign hky_foreign_at(struct hky_str s);
 /* The first character that a string of this use should not have; a name may have full-width letters and blanks in a
  * text of another script, and joiners between its letters. */
 struct hky_foreign hky_foreign_find(struct hky_str s, enum hky_foreign_use use);
-/* `s` with what each of them stands for, cut to `room`; false: there is none in it. */
+/* Copy `s`, with each foreign character replaced by the ASCII character that it resembles, cut to `room`; false: `s`
+ * has none. */
 bool hky_foreign_to_ascii(struct hky_str s, char *out, size_t room);
 
 #define HKY_FOREIGN_TEXT 400

@@ -1,4 +1,4 @@
-/* The From of an attempt (POLICY.md 2c). */
+/* Chooses From and envelope sender of an attempt, see "WHO SENDS" in hikyaku-policy(5). */
 #include "base/hash.h"
 #include "hikyaku/route.h"
 #include "mail/address.h"

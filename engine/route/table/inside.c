@@ -33,7 +33,7 @@ bool hky_inside_is_same(const struct stat *a, const struct stat *b)
            a->st_mtim.tv_sec == b->st_mtim.tv_sec && a->st_mtim.tv_nsec == b->st_mtim.tv_nsec;
 }
 
-/* For kernels and containers without openat2: one part after the other, and no links. */
+/* For kernels and containers without openat2: opens the path part by part, and follows no links. */
 static int open_parts(int folder, const char *name)
 {
     int at = folder, fd;
@@ -62,7 +62,7 @@ static int open_below(int folder, const char *name)
     struct open_how how = {.flags = OPEN_FLAGS, .resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS};
     long fd = -1;
 
-    errno = EAGAIN; /* said when names change on the way */
+    errno = EAGAIN; /* openat2 gives this error when names change while it resolves them */
     for (int i = 0; i < RACES_MAX && fd < 0 && errno == EAGAIN; i++)
         fd = syscall(SYS_openat2, folder, name, &how, sizeof how);
     if (fd < 0 && (errno == ENOSYS || errno == EPERM))
@@ -87,7 +87,7 @@ static bool is_secret(const char *dir, int fd)
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
     n = readlink(link, path, sizeof path - 1);
     if (n <= 0 || path[0] != '/')
-        return true; /* not known, so not read */
+        return true; /* it is not known whether it is a secret, so it is not read */
     path[n] = 0;
     snprintf(folder, sizeof folder, "%s/secrets", dir);
     if (is_below(path, folder) || (realpath(folder, real) != NULL && is_below(path, real)))

@@ -12,7 +12,7 @@
 #define STILL_MS        2000
 #define STILL_SHRUNK_MS 15000
 
-/* A # begins a comment at the start and behind a blank; within an address it is a character like others. */
+/* A # begins a comment at the start of a line and after a blank; within an address it is a character like any other. */
 static struct hky_str without_comment(struct hky_str s)
 {
     bool is_quoted = false;
@@ -117,8 +117,8 @@ static void take(struct hky_list *l, struct hky_set *set)
     hky_set_unref(&was);
 }
 
-/* How long the file has to be still. One that was renamed to its place is whole; one that is written in place may be
- * written slowly, and then its end is missing. */
+/* How long the file must be unchanged. A file that was renamed into place is whole; one that is written in place may be
+ * written slowly, so that its end is still missing. */
 static int64_t still_ms(const struct hky_list *l, struct hky_str text, size_t n, size_t had)
 {
     bool is_in_place = l->change.seen.st_dev == l->seen.st_dev && l->change.seen.st_ino == l->seen.st_ino;
@@ -128,7 +128,7 @@ static int64_t still_ms(const struct hky_list *l, struct hky_str text, size_t n,
     return is_in_place && (n < had || (l->has_line_end && !ends_with_line(text))) ? STILL_SHRUNK_MS : STILL_MS;
 }
 
-/* The change has been still for a while: the new set, or why it is not to be had yet. */
+/* The file has been unchanged for a while: take the new set, or say why it cannot be taken yet. */
 static enum hky_list_look settle(struct hky_list *l, struct hky_str text, int64_t was_still_ms,
                                  struct hky_list_said *said)
 {
@@ -152,7 +152,7 @@ static enum hky_list_look settle(struct hky_list *l, struct hky_str text, int64_
         l->has_line_end = ends_with_line(text);
         take(l, set);
     }
-    l->seen = l->change.seen; /* also with a bad line: it is told once */
+    l->seen = l->change.seen; /* also with a bad line, so that it is reported once */
     l->hash = l->change.hash;
     l->change.is_there = false;
     return set != NULL ? HKY_LIST_TAKEN : HKY_LIST_SAME;
@@ -179,7 +179,7 @@ enum hky_list_look hky_list_look(struct hky_list *l, int64_t mono_ms, struct hky
         return HKY_LIST_SAME;
     }
     hash = hky_hash64(text, n, 0);
-    if (hash == l->hash) { /* only its time is another one */
+    if (hash == l->hash) { /* only the file's time has changed */
         l->seen = st;
         l->change.is_there = false;
         look = HKY_LIST_SAME;

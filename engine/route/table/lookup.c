@@ -6,20 +6,20 @@
 #include <stdlib.h>
 #include <sys/queue.h>
 
-#define TTL_LEAST_MS  60000 /* of what was found */
-#define TTL_FAILED_MS 30000 /* long enough that a thousand recipients ask once, short before the next try */
+#define TTL_LEAST_MS  60000 /* how long an answer is kept at least */
+#define TTL_FAILED_MS 30000 /* long enough that a thousand recipients ask once, and over before the next try */
 #define UNHEARD_MOST  1000  /* look-ups under way for which nobody waits */
 #define TURN_MOST_MS  100
 
 struct slot {
-    uint32_t generation; /* of the ticket that is out, or of the last one */
+    uint32_t generation; /* of the ticket in use, or of the last one */
     uint32_t next_free;
     bool is_out;
     void (*ready)(void *ctx); /* NULL: the owner was told */
     void *ctx;
 };
 
-/* One domain: what is known, and while it is asked, how far that is. */
+/* One domain: the answer, and the state of its look-up while that is under way. */
 struct entry {
     struct hky_mailhosts pub; /* first */
     struct hky_lookups *lookups;
@@ -71,7 +71,7 @@ void hky_lookups_set_resolver(struct hky_lookups *l, const struct hky_resolver_o
     l->resolver = *ops;
 }
 
-/* Opened with the first look-up: a policy without any has no resolver. */
+/* The resolver is opened by the first look-up, so a policy without look-ups has none. */
 static bool resolver_open(struct hky_lookups *l, struct hky_error *e)
 {
     if (l->resolver.ask_mx == NULL)
@@ -137,7 +137,7 @@ static void over(struct entry *en, enum hky_mailhosts_state state, int64_t ttl_m
     hky_map_put(&l->known, hky_str_z(en->pub.domain), en);
     TAILQ_INSERT_TAIL(&l->by_age, en, link);
     en->pub.refs++;
-    /* whoever is told may ask anew, and end this entry */
+    /* a ticket's owner may start another look-up, and that may drop this entry */
     for (unsigned i = 0; i < en->n_tickets; i++)
         (void)hky_ticket_ready(l, en->tickets[i]);
     en->n_tickets = 0;
@@ -164,7 +164,7 @@ static void none(struct entry *en, const char *why, uint32_t ttl_sec)
     over(en, HKY_MAILHOSTS_NONE, ttl_ms(ttl_sec));
 }
 
-/* The one at `at` has an address: it and those of its preference. */
+/* The host at `at` has an address, so the answer is that host and the others of its preference. */
 static void found(struct entry *en)
 {
     const struct hky_dns_mx_answer *a = en->mx;
@@ -307,7 +307,7 @@ struct hky_mailhosts *hky_mailhosts_ask(struct hky_lookups *l, struct hky_str do
         if (resolver_open(l, &e))
             l->resolver.ask_mx(l->resolver.ctx, &en->query, domain);
         else
-            hky_timer_set(&en->timer, 0); /* completions are never from inside */
+            hky_timer_set(&en->timer, 0); /* a look-up never completes inside the call that starts it */
     }
     en->pub.refs++;
     return &en->pub;

@@ -11,17 +11,18 @@
 #include "hikyaku/route.h"
 
 struct hky_ticket {
-    uint32_t slot, generation; /* generation 0: nobody waits */
+    uint32_t slot, generation; /* generation 0: the ticket belongs to nobody */
 };
 
 /* `ready(ctx)` is called by hky_ticket_ready, at most once, and never after hky_ticket_end. */
 struct hky_ticket hky_ticket_new(struct hky_lookups *l, void (*ready)(void *ctx), void *ctx);
-/* The wait is over, or not wanted any more. The ticket becomes nobody's. */
+/* The wait is over, or its result is no longer wanted. Afterwards the ticket belongs to nobody. */
 void hky_ticket_end(struct hky_lookups *l, struct hky_ticket *t);
-/* The answer is there: tells the owner. Not from inside the decision that asked. False: refused, it comes too late. */
+/* Tell the owner of the ticket that the answer has come; never call it from inside the decision that asked. False: the
+ * owner no longer waits. */
 bool hky_ticket_ready(struct hky_lookups *l, struct hky_ticket t);
 
-/* After hky_lookups_wait_here: whoever waits turns the loop until its answer is there. */
+/* True after hky_lookups_wait_here: a call that waits runs the loop, by hky_lookups_turn, until its answer has come. */
 bool hky_lookups_waits_here(const struct hky_lookups *l);
 void hky_lookups_turn(struct hky_lookups *l);
 

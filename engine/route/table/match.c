@@ -6,7 +6,7 @@
 
 #define PRESENT ((void *)1)
 
-/* Eight octets at a time: it is done for every recipient. */
+/* Works on eight octets at a time, because it runs for every recipient. */
 static void lower_into(char *to, struct hky_str s)
 {
     const uint64_t ones = UINT64_C(0x0101010101010101);
@@ -15,7 +15,7 @@ static void lower_into(char *to, struct hky_str s)
     for (; s.n - i >= 8; i += 8) {
         uint64_t w, low, is_from_a, is_behind_z;
         memcpy(&w, s.p + i, 8);
-        low = w & 0x7f * ones; /* so that no sum goes into the next octet */
+        low = w & 0x7f * ones; /* so that no sum carries into the next octet */
         is_from_a = low + (0x80 - 'A') * ones;
         is_behind_z = low + (0x7f - 'Z') * ones;
         w |= (is_from_a & ~is_behind_z & ~w & 0x80 * ones) >> 2;

@@ -12,7 +12,7 @@
 #include <pthread.h>
 #include <sys/stat.h>
 
-/* An address as sets see it: ASCII lower case, split at the last @. */
+/* An address in the form that sets compare: ASCII lower case, split at the last @. */
 struct hky_match_key {
     char text[330];
     uint16_t n, domain_at; /* domain_at == n: no domain */
@@ -49,7 +49,7 @@ struct hky_list {
     struct stat seen;    /* the file that was read last */
     uint64_t hash;       /* of its octets */
     bool has_line_end;   /* its last line was whole */
-    struct {             /* a change that has not been still for long enough */
+    struct {             /* a change after which the file has not been the same for long enough */
         bool is_there, is_told;
         struct stat seen;
         uint64_t hash;
@@ -60,27 +60,27 @@ struct hky_list {
 /* The entries of a list's text into `set`; HKY_E_SYNTAX: "name:line: ...", what came before is in the set. The text of
  * `e` holds nothing of the file: whoever may name a list need not be allowed to read it. */
 enum hky_err hky_list_parse(struct hky_str text, const char *name, struct hky_set *set, struct hky_error *e);
-/* Read it for the first time. A bad line is HKY_E_SYNTAX with its number. */
+/* Read the list for the first time. A bad line is HKY_E_SYNTAX with its number. */
 enum hky_err hky_list_open(struct hky_list *l, struct hky_error *e);
 
 enum hky_list_look { HKY_LIST_SAME, HKY_LIST_WAITS, HKY_LIST_TAKEN };
 /*
  * Look at the file again. A program may be writing it: a change counts (HKY_LIST_TAKEN) once the file has been the same
- * for two seconds by `mono_ms` and reads the same octets as it did at first; until then HKY_LIST_WAITS. It is fifteen
- * seconds when less than half of its entries are left, or when it is the same file as before, written in place, and has
- * fewer entries or, newly, no end of its last line.
+ * for two seconds by `mono_ms` and has the same octets as at the first look; until then the answer is HKY_LIST_WAITS.
+ * The wait is fifteen seconds when less than half of the entries are left, or when the file was written in place and
+ * has fewer entries than before or has lost the end of its last line.
  */
 struct hky_list_said {
-    struct hky_error warning; /* it has lost more than half of its entries; once a change */
-    struct hky_error fewer;   /* it was taken with fewer entries: how many, and how many there were */
-    struct hky_error error;   /* it cannot be read or has a bad line: the list stays as it is */
+    struct hky_error warning; /* the file has lost more than half of its entries; given once a change */
+    struct hky_error fewer;   /* the list was taken with fewer entries: both counts */
+    struct hky_error error;   /* the file cannot be read or has a bad line: the list stays as it is */
 };
 enum hky_list_look hky_list_look(struct hky_list *l, int64_t mono_ms, struct hky_list_said *said);
 bool hky_list_has(struct hky_list *l, const struct hky_match_key *k);
 struct hky_set *hky_list_set(struct hky_list *l); /* counted */
 
 struct hky_match {
-    bool is_stated, is_empty; /* the second: { }, which nobody is in */
+    bool is_stated, is_empty; /* is_empty: the condition is { }, which nobody matches */
     struct hky_set *set;      /* owned */
     struct hky_list **lists;
     uint32_t n_lists;

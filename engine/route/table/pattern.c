@@ -30,7 +30,7 @@ static bool set_steps(struct hky_pattern *m, const char *p, const char *end)
     return m->fault == NULL;
 }
 
-/* After the single item at p: a character, %x, or [set]. */
+/* The position after the single item at p, which is a character, %x or [set]. */
 static const char *item_end(struct hky_pattern *m, const char *p)
 {
     const char *end = pattern_end(m), *start = p;

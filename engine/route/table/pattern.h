@@ -20,7 +20,7 @@ struct hky_pattern {
     struct hky_str subject, pattern;
     unsigned depth;
     uint64_t steps, steps_max;
-    const char *fault; /* why it is no pattern, or what was passed; NULL fine */
+    const char *fault; /* why it is no pattern, or which bound was exceeded; NULL: no fault */
     unsigned n;
     struct hky_capture capture[HKY_PATTERN_CAPTURES];
 };

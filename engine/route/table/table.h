@@ -1,6 +1,7 @@
 /*
- * table -- route's private part of a policy: what was read, the routes in their order, and the index that finds the
- * candidates for a recipient without looking at all routes. Immutable after loading, except the lists' contents.
+ * table -- route's private part of a policy: the files that were read, the routes in their order, and the index that
+ * finds the candidates for a recipient without looking at all routes. Immutable after loading, except the lists'
+ * contents.
  */
 #ifndef HKY_ROUTE_TABLE_H
 #define HKY_ROUTE_TABLE_H
@@ -10,7 +11,7 @@
 #include "route/table/match.h"
 #include "route/table/zone.h"
 
-struct hky_file { /* the octets as they were at load: a vm made later sees the same */
+struct hky_file { /* the octets at the time of loading: a vm made later sees the same */
     const char *name;
     const char *text;
     size_t n;
@@ -60,7 +61,7 @@ struct hky_route {
     struct hky_split *split;
     const struct hky_plan *draft; /* the route's own keys, for plans that a function gives; no steps */
     const char *row_relay;
-    const char *row_account; /* of its relay; one account is one step of a plan */
+    const char *row_account; /* of its relay; an account has at most one step in a plan */
     const char *what;        /* for messages: route "NAME" */
 };
 

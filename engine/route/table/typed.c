@@ -33,7 +33,7 @@ static size_t part_end(const char *s)
     return n;
 }
 
-/* Values such as addresses and domains, not parts of one that was torn apart. */
+/* Is this part a whole value, such as an address or a domain, and not a piece of one? */
 static bool is_whole_value(const char *p, size_t n)
 {
     return n > 2 && p[0] != '.' && p[0] != '@' && p[n - 1] != '.' && p[n - 1] != '@' &&

@@ -1,6 +1,6 @@
 /*
- * typed -- what people type that looks right and is not: blanks at the ends, several values in one string, full-width
- * characters, curly quotes, octets that end a line. Pure; each function says what to write instead.
+ * typed -- recognises typed values that look right and are wrong: blanks at the ends, several values in one string,
+ * full-width characters, curly quotes, octets that end a line. Pure; each function says what to write instead.
  */
 #ifndef HKY_ROUTE_TYPED_H
 #define HKY_ROUTE_TYPED_H
@@ -11,16 +11,16 @@
 
 #define HKY_TYPED_HINT 320
 
-/* Why no string of a policy may be like this one, to follow "there": "is a NUL octet", "is a line end", "is a control
- * octet", "are octets that are not UTF-8"; NULL: it may. */
+/* Why this string may not occur in a policy, as a text that follows "there": "is a NUL octet", "is a line end", "is a
+ * control octet", "are octets that are not UTF-8"; NULL: it may. */
 const char *hky_typed_fault(struct hky_str s);
 
-/* What to write instead of a value that is no address, no domain or no host, as ": write ..."; "" when nothing is
- * known. `may_be_many`: a list of values could be there, too. */
+/* What to write instead of a value that is no address, domain or host, as ": write ..."; "" when no hint is known.
+ * `may_be_many`: a list of values would be allowed, too. */
 const char *hky_typed_hint(struct hky_str s, bool may_be_many, char out[HKY_TYPED_HINT]);
 
-/* The first character of a line of Lua that stands outside of strings and comments and is not ASCII; NULL: there is
- * none. `n` is what is left of the line from there. */
+/* The first character in a line of Lua that is outside of strings and comments and is not ASCII; NULL: there is none.
+ * `n` is the length of the line from that character on. */
 const char *hky_typed_stray(struct hky_str line, size_t *n);
 
 /* The nearest of `n` names, or NULL when none is near. */

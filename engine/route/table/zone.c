@@ -19,7 +19,7 @@ struct hky_zone {
     struct change *changes;
     size_t n;
     int32_t first_offset;
-    bool has_tail, has_dst; /* the footer: what holds after the last change */
+    bool has_tail, has_dst; /* the footer: the rules that hold after the last change */
     int32_t std_offset, dst_offset;
     struct rule to_dst, to_std;
 };

@@ -1,5 +1,5 @@
 /*
- * zone -- a time zone of the system's database as a value: many in one process, no TZ variable, no locks.
+ * zone -- a time zone of the system's database as a value: one process can use many, without TZ variable or locks.
  */
 #ifndef HKY_ROUTE_ZONE_H
 #define HKY_ROUTE_ZONE_H
