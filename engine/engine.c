@@ -83,7 +83,7 @@ static void ask_password(void *ctx, unsigned worker, struct hky_policy *policy, 
 
 /* ---- start ---- */
 
-/* What the journal held, until the schedule exists and takes it over. */
+/* What the journal held, kept until the schedule exists and takes it over. */
 struct replayed {
     struct hky_message **messages;
     size_t n, cap;
@@ -536,7 +536,7 @@ enum hky_err hky_engine_run(struct hky_engine *engine, struct hky_error *e)
     engine->accept_drained.run = on_accept_drained;
     engine->schedule_drained.run = on_schedule_drained;
     raise_descriptors();
-    (void)prctl(PR_SET_DUMPABLE, 0); /* no core file with passwords in it */
+    (void)prctl(PR_SET_DUMPABLE, 0); /* a core file would have passwords in it */
     /* Signals are held back until the aux loop listens to them, so that every stop from the first mail on is orderly.
      */
     sigemptyset(&ours);
@@ -598,7 +598,7 @@ void hky_engine_free(struct hky_engine **out)
     hky_passwords_stop(engine->passwords);
     if (engine->schedule != NULL)
         hky_schedule_settle(engine->schedule);
-    hky_journal_close(&engine->journal); /* it still posts to loops, whose queues hold tasks of the schedule */
+    hky_journal_close(&engine->journal); /* the journal still posts to loops, whose queues hold tasks of the schedule */
     hky_engine_drop_asks(engine);
     hky_schedule_free(&engine->schedule);
     for (unsigned i = 0; i < engine->n_workers && engine->workers != NULL; i++)

@@ -1,4 +1,5 @@
-/* What a monitor asks of a running engine: is it well, and how much of everything. On a thread of the console's. */
+/* Answers a monitor: whether the engine is well (/healthz), and its numbers (/metrics). Runs on a thread of the
+ * console. */
 #include "wiring.h"
 
 #include "hikyaku/render.h"

@@ -1,5 +1,4 @@
-/* What operators ask of a running engine: the handlers behind the table of commands. On aux's thread.
- */
+/* The handlers of the commands that operators give a running engine. They run on the thread of the aux loop. */
 #include "wiring.h"
 
 #include "base/nearest.h"
@@ -85,7 +84,8 @@ static void each_relay(const struct hky_policy *policy, void (*each)(void *ctx, 
         each(ctx, policy->relays[i].name);
 }
 
-/* A name of the selection that neither the queue nor the policy has was mistyped: saying so is better than 0. */
+/* A name in the selection that neither the queue nor the policy has is a typing mistake: an error says so, where a
+ * count of 0 would not. */
 static bool
 is_name_known(const struct hky_queue_ask *ask, const char *kind, const char *name, const struct hky_name_seen *seen,
               void (*each)(const struct hky_policy *policy, void (*one)(void *ctx, const char *name), void *ctx),
@@ -95,7 +95,7 @@ is_name_known(const struct hky_queue_ask *ask, const char *kind, const char *nam
 
     if (name == NULL || near.is_known)
         return true;
-    if (each != NULL) /* applications name tags as they like: the queue alone knows them */
+    if (each != NULL) /* tags are not in the policy: applications choose them */
         each(ask->engine->policy, look_at_name, &near);
     if (near.is_known)
         return true;
@@ -104,8 +104,8 @@ is_name_known(const struct hky_queue_ask *ask, const char *kind, const char *nam
     return false;
 }
 
-/* Who is left out because the expression fails is not who was meant: nothing is done then. A list may do without some,
- * and says so, but an expression that fails for everybody is a mistake there, too. */
+/* When the expression fails for some recipients, an action is refused, because it might miss those that were meant. A
+ * list leaves them out and says so; an expression that fails for everybody is refused there, too. */
 static bool is_where_refused(const struct hky_queue_ask *ask)
 {
     return ask->n_where_failed > 0 &&
@@ -180,7 +180,7 @@ static void on_queue_row(void *ctx, const struct hky_queue_row *row)
     hky_render_queue_row(row, ask->is_story, &ask->json);
 }
 
-/* After the trial: whoever comes meanwhile, and makes the expression fail, is left out and counted. */
+/* Follows the trial. A recipient that arrived since then and for which the expression fails is left out and counted. */
 static void begin_action(struct hky_queue_ask *ask)
 {
     ask->is_trial = false;
@@ -194,7 +194,7 @@ static void on_queue_done(struct hky_queue_request *rq)
 {
     struct hky_queue_ask *ask = rq->ctx;
 
-    if (ask->engine->console == NULL) { /* it stopped meanwhile: nobody waits for it, the request is gone */
+    if (ask->engine->console == NULL) { /* the console has stopped and freed the request */
         ask_free(ask);
         return;
     }
@@ -202,7 +202,7 @@ static void on_queue_done(struct hky_queue_request *rq)
         begin_action(ask);
         return;
     }
-    /* What an operator was told is done stays done over a crash. This thread must not wait for a disk. */
+    /* The answer waits until the action is on disk, so that it holds after a crash; this thread must not block. */
     if (rq->action != HKY_QUEUE_LIST && !rq->is_dry_run && !ask->is_trial && rq->n > 0) {
         LIST_INSERT_HEAD(&ask->engine->unwritten, ask, link);
         ask->commit.loop = ask->engine->aux;
@@ -228,7 +228,7 @@ void hky_engine_drop_asks(struct hky_engine *engine)
     }
 }
 
-/* The request's text, kept for as long as the workers look at it; NULL: not given. */
+/* A copy of an argument's text for as long as the workers use it; NULL: not given. */
 static const char *keep_text(struct hky_queue_ask *ask, size_t i, const char *name)
 {
     const struct hky_value *v = hky_console_arg(ask->request, name);
@@ -330,12 +330,12 @@ static void keep_relay(struct hky_engine *engine, const char *kind, const char *
     hky_state_put(engine->state, kind, relay, value);
 }
 
-/* An answer about a relay, which waits until it would be true after a crash, too. */
+/* An answer about a relay. It waits until the change is on disk, so that it holds after a crash. */
 struct hky_relay_ask {
     struct hky_task task;
     struct hky_engine *engine;
     struct hky_console_request *request;
-    struct hky_relay_list list; /* as it was when the operator's word counted */
+    struct hky_relay_list list; /* the relays right after the command took effect */
     const struct hky_relay_row *row;
     LIST_ENTRY(hky_relay_ask) link;
 };
@@ -372,7 +372,7 @@ void hky_engine_drop_relay_asks(struct hky_engine *engine)
         relay_ask_free(ask);
 }
 
-/* What the relay's state is now: what was asked for has become true, or not. This thread must not wait for a disk. */
+/* Answers with the state of the relay after the command, once state.db has it. This thread must not block. */
 static void answer_relay(struct hky_engine *engine, struct hky_console_request **rq, const char *name)
 {
     struct hky_relay_ask *ask = hky_calloc(1, sizeof *ask);
@@ -385,7 +385,7 @@ static void answer_relay(struct hky_engine *engine, struct hky_console_request *
     for (uint32_t i = 0; i < ask->list.n; i++)
         if (strcmp(ask->list.rows[i].relay->name, name) == 0)
             ask->row = &ask->list.rows[i];
-    HKY_ASSERT(ask->row != NULL); /* the schedule knew it a moment ago, and only this thread brings a new policy */
+    HKY_ASSERT(ask->row != NULL); /* the schedule has just found it, and only this thread changes the policy */
     LIST_INSERT_HEAD(&engine->relay_asks, ask, link);
     hky_state_when_written(engine->state, tell_written, ask);
 }
@@ -417,7 +417,7 @@ static void on_relay_pause(void *ctx, const struct hky_command *self, struct hky
     answer_relay(engine, &rq, name);
 }
 
-/* Without another relay there is nothing to drain to: its mail waits, which is a pause. */
+/* A drain that names no other relay makes the mail wait, which is a pause. */
 static void on_relay_drain(void *ctx, const struct hky_command *self, struct hky_console_request *rq)
 {
     struct hky_engine *engine = ctx;
@@ -446,7 +446,7 @@ static void on_relay_resume(void *ctx, const struct hky_command *self, struct hk
     enum hky_err err = hky_schedule_resume(engine->schedule, name, &e);
 
     (void)self;
-    if (err == HKY_OK || err == HKY_E_STATE) { /* the policy's own pause goes on; the operator's is over */
+    if (err == HKY_OK || err == HKY_E_STATE) { /* E_STATE: the policy's pause remains */
         hky_state_put(engine->state, "paused", name, NULL);
         hky_state_put(engine->state, "drained", name, NULL);
     }
@@ -511,7 +511,7 @@ static const char *const classes[] = {
 #define TEXT(most) .type = HKY_ARG_TEXT, .min = 1, .max = (most)
 #define ADDRESS    .type = HKY_ARG_ADDRESS, .value = "ADDRESS", .min = 1, .max = ADDRESS_OCTETS
 
-/* Who is meant: all that is given must hold. */
+/* The selection: a recipient must match every argument that is given. */
 #define SELECTION                                                                                                      \
     {"id", HKY_ARG_ID, "ID", "this message", .is_positional = true, .is_selection = true},                             \
         {"relay", TEXT(NAME_OCTETS), .value = "NAME", .doc = "recipients whose current step uses this relay",          \

@@ -4,14 +4,14 @@
 
 #include <stdlib.h>
 
-#define AT_ONCE 4 /* secrets that are being read */
+#define AT_ONCE 4 /* secrets read at the same time, at most */
 #define KEY_MAX 65536
 
 struct hky_passwords {
-    struct hky_secrets *secrets; /* the subject of a question is the hky_secret_ref */
+    struct hky_secrets *secrets; /* the subject of each question is a struct hky_secret_ref */
 };
 
-/* On a thread that may block. */
+/* Runs on a thread that may block. */
 static void read_secret(void *ctx, struct hky_secret_reading *r, const atomic_bool *is_over)
 {
     (void)ctx;
@@ -32,7 +32,7 @@ enum hky_err hky_passwords_new(struct hky_loop *aux, struct hky_passwords **out,
     return err;
 }
 
-/* Two commands of one name are two secrets. */
+/* The command is part of the key: secrets of one name with different commands are different secrets. */
 static void key_of(const struct hky_secret_ref *ref, struct hky_buf *key)
 {
     hky_buf_add(key, ref->name, strlen(ref->name) + 1);

@@ -1,4 +1,4 @@
-/* The policy's decisions as the stages ask for them: on the worker's own vm, never waiting. */
+/* Makes the policy's decisions for the stages, on the worker's own vm and without blocking. */
 #include "wiring.h"
 
 #include "base/hash.h"
@@ -6,8 +6,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define VM_RENEWAL_MS   10000   /* between two: it takes as long as loading the policy */
-#define PLANNED_TURN_NS 3000000 /* before the 250, in one turn; what is left is decided after it, by the schedule */
+#define VM_RENEWAL_MS   10000   /* at least, between two: each takes as long as loading the policy */
+#define PLANNED_TURN_NS 3000000 /* in one turn, before the 250; the schedule has the rest decided after it */
 #define WAITS_MOST      1000    /* decisions of a worker that wait at a time */
 
 static int64_t expiry(const struct hky_policy *policy, const struct hky_recipient *r)
@@ -47,7 +47,7 @@ static void log_parked(struct hky_engine *engine, const struct hky_recipient *r,
             HKY_STR_ARG(hky_recipient_address(r)), why);
 }
 
-/* The worker's vm; a new one when scripts have filled it, so that they cost nobody else's mail for long. */
+/* The worker's vm. When scripts have filled it, a new one replaces it, so that other mail can be decided again soon. */
 static struct hky_vm *vm_of(struct hky_worker *w)
 {
     struct hky_vm *vm;
@@ -75,7 +75,7 @@ static void on_turn_end(struct hky_task *task)
     w->planned_ns = 0;
 }
 
-/* Is there time to ask the policy in this turn? Others send mail, too. */
+/* Is there time left in this turn for decisions? Other clients wait for the same loop. */
 static bool has_time(struct hky_worker *w)
 {
     return w->planned_ns < PLANNED_TURN_NS;
@@ -113,7 +113,7 @@ void hky_worker_plan(void *ctx, unsigned worker, struct hky_message *m, struct h
     }
 }
 
-/* Of a message that is the journal's: read when the policy asks for it. */
+/* The header of a message in the journal, which is read only when the policy asks for it. */
 struct header_of {
     struct hky_journal *journal;
     struct hky_message *message;
@@ -127,13 +127,13 @@ static bool header_read(void *ctx, struct hky_str *out)
     return hky_journal_header(h->journal, h->message, &h->body, out);
 }
 
-/* ---- afterwards: decisions that may wait ---- */
+/* ---- after the 250: decisions that may wait for look-ups ---- */
 
 struct hky_wait {
     TAILQ_ENTRY(hky_wait) link;
     struct hky_worker *worker;
     struct hky_recipient *recipient;
-    struct hky_deciding *deciding; /* NULL: it is gone, to be made afresh */
+    struct hky_deciding *deciding; /* NULL: dropped with its vm; decided from the start next time */
 };
 
 static struct hky_str wait_key(const struct hky_recipient *const *r)
@@ -146,7 +146,7 @@ static struct hky_wait *wait_find(const struct hky_worker *w, const struct hky_r
     return w->waits.n > 0 ? hky_map_get(&w->waits, wait_key(&r)) : NULL;
 }
 
-/* Not among the others before it is known that the decision waits. */
+/* wait_begin() adds it to the worker's waits, once it is known that the decision waits. */
 static struct hky_wait *wait_new(struct hky_worker *w, const struct hky_recipient *r)
 {
     struct hky_wait *wait = w->spare_wait != NULL ? w->spare_wait : hky_alloc(sizeof *wait);
@@ -181,14 +181,14 @@ static void on_answer(void *ctx)
     hky_schedule_answered(wait->worker->engine->schedule, wait->worker->index, wait->recipient);
 }
 
-/* The decision that waited goes on, or a new one begins. */
+/* Resumes the decision about this recipient that waited for a look-up, or begins a new one. */
 static void decide_or_wait(struct hky_worker *w, struct hky_vm *vm, const struct hky_route_query *q,
                            struct hky_decision *out)
 {
     struct hky_wait *known = wait_find(w, q->recipient), *wait = known;
 
     if (known == NULL && w->waits.n >= WAITS_MOST) {
-        hky_route_decide(vm, q, out); /* it may need no look-up */
+        hky_route_decide(vm, q, out); /* works if the decision needs no look-up */
         if (out->kind == HKY_WAITS)
             out->kind = HKY_CROWDED;
         return;
@@ -253,7 +253,7 @@ void hky_worker_set_vm(struct hky_worker *w, struct hky_vm *vm)
         if (wait->deciding == NULL)
             continue;
         hky_deciding_drop(&wait->deciding);
-        if (wait->recipient != w->asked) /* whoever asks makes that one afresh */
+        if (wait->recipient != w->asked) /* the caller that changes the vm begins that decision anew */
             on_answer(wait);
     }
     hky_where_free(&w->where);

@@ -1,12 +1,12 @@
-/* A new policy for a running engine, all or nothing; and its lists, read again when their files change. On aux's
- * thread, which may wait for files. */
+/* Gives a running engine a new policy, all or nothing, and reads its lists again when their files change. Runs on the
+ * thread of the aux loop, which may wait for files. */
 #include "wiring.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 
 #define LISTS_EVERY_MS   5000
-#define LISTS_WAITING_MS 1000 /* while a file that changed has to be still */
+#define LISTS_WAITING_MS 1000 /* between looks while a changed file has to stay as it is before it is read */
 
 /* ---- what is needed before anything changes ---- */
 
@@ -14,7 +14,7 @@ static void on_lacking(void *ctx, const struct hky_lacking_secret *s)
 {
     struct hky_error *e = ctx;
 
-    if (e->code == HKY_OK && s->err != HKY_OK) /* the first one; check warns of what looks wrong */
+    if (e->code == HKY_OK && s->err != HKY_OK) /* only the first that cannot be read */
         hky_error_set(e, s->err, "%s:%u: %s", s->place.file, s->place.line, s->text);
 }
 
@@ -36,7 +36,7 @@ struct reload {
     struct hky_policy *policy;
     struct hky_vm **vms; /* one a worker, and aux's */
     struct hky_accept_change *listeners;
-    char restart[160]; /* keys that changed and need one, ", " between */
+    char restart[160]; /* changed keys that need a restart, ", " between them */
 };
 
 static enum hky_log_level log_level(enum hky_problem_level level)
@@ -67,7 +67,8 @@ static void note_restart(struct reload *r, bool is_changed, const char *key)
         snprintf(r->restart + n, sizeof r->restart - n, "%s%s", n > 0 ? ", " : "", key);
 }
 
-/* What is opened once, at the start. Compared with what the engine was started with, not with the last reload. */
+/* Finds changed keys that take effect at the next start only. They are compared with the policy at the start, not with
+ * that of the last reload. */
 static void find_restart_keys(struct reload *r)
 {
     const struct hky_engine_options *o = &r->policy->engine;
@@ -138,7 +139,7 @@ static void commit(struct reload *r)
         s->vm = r->vms[i];
         hky_loop_post(engine->workers[i].loop, &s->task);
     }
-    hky_accept_commit(engine->accept, &r->listeners); /* behind the swaps in the workers' queues */
+    hky_accept_commit(engine->accept, &r->listeners); /* queued at the workers behind the swaps */
     hky_vm_free(&engine->vm);
     engine->vm = r->vms[engine->n_workers];
     hky_schedule_set_policy(engine->schedule, r->policy);

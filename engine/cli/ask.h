@@ -1,4 +1,4 @@
-/* ask -- one question to the running engine, for status, reload, queue and relay. */
+/* ask -- sends one request to the running engine, for status, reload, queue and relay. */
 #ifndef HKY_CLI_ASK_H
 #define HKY_CLI_ASK_H
 
@@ -11,13 +11,13 @@
 int hky_cli_ask(const char *command, const char *spool, json_t *request, json_t **answer);
 /* Prints the object as JSON and frees it. */
 int hky_cli_print_json(json_t *answer);
-/* "2h", "35m", "12s" of seconds. */
+/* Formats seconds as "2h", "35m" or "12s". */
 /* Times are printed in one zone: the engine's, or UTC. Sets TZ for localtime_r; `zone` "" is the system's. */
 void hky_cli_use_zone(const char *zone, bool is_utc);
 const char *hky_cli_zone_name(const char *zone, bool is_utc); /* "Asia/Tokyo", "UTC", or the system's abbreviation */
 /* The number that `from` has under `key`, for a table. */
 const char *hky_cli_count(const json_t *from, const char *key, char out[24]);
-/* What a table says beside a relay's state: where its mail goes, how long, why. */
+/* The note beside a relay's state in a table: which relay gets its mail, until when, and why. */
 const char *hky_cli_relay_note(const json_t *relay, char out[400]);
 
 #endif

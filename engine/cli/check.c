@@ -1,4 +1,4 @@
-/* check: loads a policy as `run` would and says everything that is wrong with it. */
+/* check: loads a policy as `run` would and prints every problem that it finds. */
 #include "cli/cli.h"
 #include "base/clock.h"
 #include "base/json.h"
@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* By file and line; those of one line as they were found. */
+/* Sorts by file and line; problems of one line keep the order in which they were found. */
 static int compare_problems(const void *a, const void *b)
 {
     const struct hky_problem *x = *(const struct hky_problem *const *)a, *y = *(const struct hky_problem *const *)b;
@@ -65,7 +65,7 @@ static void print_summary(const struct hky_policy *policy, const struct hky_prob
     putchar('\n');
 }
 
-/* A secret that is not here, for each place that needs it. */
+/* A secret that does not exist on this machine; one for each place that needs it. */
 struct missing {
     uint32_t line;
     char *file, *name, *of, *near;
@@ -130,8 +130,8 @@ static void print_json(const struct hky_policy *policy, const struct hky_problem
     hky_map_fini(&names);
 }
 
-/* What may not or cannot be read is refused by run, too. A missing one is no error: the policy may be meant for another
- * machine, or its secrets not be made yet. */
+/* A secret that cannot be read is an error here as for `run`. A missing one is not: the policy may be meant for another
+ * machine, or its secrets may not have been made yet. */
 static void on_lacking(void *ctx, const struct hky_lacking_secret *s)
 {
     struct lacking *k = ctx;
@@ -177,7 +177,7 @@ static void print_missing(const struct lacking *k)
                         0);
 }
 
-/* What run refuses when it opens the listeners, by the same code. False: there is one. */
+/* Checks the listeners with the code by which `run` refuses them. False: one is refused. */
 static bool check_listeners(const struct hky_policy *policy, struct hky_problems *problems)
 {
     size_t n_errors = problems->n_errors;
@@ -191,7 +191,7 @@ static bool check_listeners(const struct hky_policy *policy, struct hky_problems
             continue;
         snprintf(place, sizeof place, "%s:%u: ", l->place.file, l->place.line);
         n = strncmp(e.text, place, strlen(place)) == 0 ? strlen(place)
-                                                       : 0; /* it is printed in front of every problem */
+                                                       : 0; /* the place is printed with every problem */
         hky_problems_add(problems, l->place, HKY_PROBLEM_ERROR, e.text + n);
     }
     return problems->n_errors == n_errors;

@@ -46,7 +46,7 @@ static void complain_of_option(struct hky_cli_args *a, struct hky_str name)
     a->is_bad = true;
 }
 
-/* The last of two values would win without a word: better neither. */
+/* An option given twice is refused, because otherwise one of its values would be ignored silently. */
 static bool is_first(struct hky_cli_args *a, const struct hky_cli_option *o)
 {
     uint64_t bit = UINT64_C(1) << (o - a->options);
@@ -61,7 +61,8 @@ static bool is_first(struct hky_cli_args *a, const struct hky_cli_option *o)
     return true;
 }
 
-/* One word that begins with '-': its option with its value, or NULL after a complaint or a common one. */
+/* Takes a word that begins with '-'. Returns the option's name and sets *value; NULL after an error, and after --help
+ * or --json. */
 static const char *take_option(struct hky_cli_args *a, char *word, const char **value)
 {
     size_t dashes = word[1] == '-' ? 2 : 1;

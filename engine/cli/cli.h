@@ -1,5 +1,6 @@
 /*
- * cli -- one file a subcommand, one shape. Exit codes: 0 good, 1 the answer is no, 2 wrong usage, 3 could not ask.
+ * cli -- the subcommands, each in a file of its own and with the same interface. Exit codes: 0 good, 1 the answer is
+ * no, 2 wrong usage, 3 could not ask.
  */
 #ifndef HKY_CLI_CLI_H
 #define HKY_CLI_CLI_H
@@ -42,10 +43,10 @@ const struct hky_cli_option *hky_cli_options(const struct hky_cli_command *c, st
 
 extern const struct hky_cli_option hky_cli_common_options[];
 
-/* Walks options by the command's table: returns the option's name and sets *value ("" for switches); NULL when there
- * are none left, then positionals are in args->argv[0..argc). --name=value and --name value are the same; "--" ends.
- * A wrong one, an empty value, or
- * one given twice that is not is_many: prints what is wrong, and *is_bad. --help prints and sets is_help. */
+/* Walks the options by the command's table: returns the option's name and sets *value ("" for switches); NULL when
+ * there are none left, then positionals are in args->argv[0..argc). --name=value and --name value are the same; "--"
+ * ends the options. For an unknown option, an empty value, or an option given twice that is not is_many, it prints the
+ * error and sets is_bad. --help sets is_help. */
 struct hky_cli_args {
     const struct hky_cli_command *command;
     const struct hky_cli_option *options; /* command->options, or what hky_cli_options gave */
@@ -60,7 +61,7 @@ const char *hky_cli_next(struct hky_cli_args *a, const char **value);
 /* After the walk: exit code to return at once, or -1 to go on; checks the number of positionals. */
 int hky_cli_args_done(struct hky_cli_args *a, int min_positional, int max_positional);
 
-/* Complains of a word that nobody asked for (NULL: of one that is missing) and shows the usage line. */
+/* Prints an error about an unexpected argument (NULL: a missing one) and the usage line. */
 void hky_cli_complain_of_word(const struct hky_cli_command *command, const char *word);
 
 /* For "%lu message%s". */
@@ -72,7 +73,7 @@ int hky_cli_width(void);
 /* Paragraphs broken between words at hky_cli_width(), `indent` columns to the right. A line that begins with a blank is
  * an example and stays as it is; one that ends in ':' ends its paragraph; an empty one is kept. */
 void hky_cli_print_text(const char *text, int indent);
-/* Goes on in a line that has `indent` columns already; the lines that follow begin in that column. */
+/* Continues a line that has `indent` columns already; the lines that follow begin in that column. */
 void hky_cli_print_words(const char *text, int indent);
 bool hky_cli_is_terminal(void); /* stdout: colours and progress bars only there; NO_COLOR is honoured */
 /* "bold" "red" "green" "yellow" "dim" "off" as an escape, or "" when not on a terminal. */
@@ -81,7 +82,7 @@ const char *hky_cli_colour(const char *name);
 void hky_cli_add_printable(struct hky_buf *out, struct hky_str s);
 /* The same, printed. */
 void hky_cli_put(FILE *to, const char *text);
-/* The same of what the format makes; line ends at the end of the format are printed as they are. */
+/* The same for formatted text; line ends at the end of the format are printed as they are. */
 void hky_cli_printf(FILE *to, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* Columns aligned by display width (East Asian wide = 2). Cells are copied, and made printable. Where a row is wider
  * than hky_cli_width(), its last cell is broken between words in its column, or, as other cells that have no room, goes

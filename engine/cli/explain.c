@@ -1,4 +1,4 @@
-/* explain: which way a recipient goes, and why. Nothing is sent, no secret is read, no engine is asked. */
+/* explain: shows which plan a recipient gets, and why. It sends nothing, reads no secret and asks no engine. */
 #include "cli/ask.h"
 #include "cli/explain.h"
 #include "base/clock.h"
@@ -87,7 +87,7 @@ static bool load(struct explain_case *c, const struct explain_wish *w)
     hky_buf_init(&line, 4096);
     for (size_t i = 0; i < problems.n; i++) {
         if (problems.items[i].level != HKY_PROBLEM_ERROR)
-            continue; /* check's business */
+            continue; /* `check` prints the others */
         hky_buf_clear(&line);
         hky_problem_format(&problems.items[i], &line);
         hky_cli_put(stderr, hky_buf_z(&line));
@@ -107,7 +107,7 @@ static bool load(struct explain_case *c, const struct explain_wish *w)
     return true;
 }
 
-/* ---- how the plan goes on: the schedule itself says it, on a clock that is moved (hikyaku/rehearse.h) ---- */
+/* ---- how the plan continues: the schedule runs it on a clock that is moved by hand (hikyaku/rehearse.h) ---- */
 
 static bool is_going_on(const struct explain_case *c)
 {
@@ -141,7 +141,7 @@ static struct explain_after *add_after(struct explain_case *c, const char *relay
     return a;
 }
 
-/* What the rehearsal did since it had `from` acts. True: there was an attempt, or a step was left. */
+/* Notes the acts of the rehearsal from number `from` on. True: there was an attempt, or a step was left. */
 static bool note_acts(struct explain_case *c, size_t from)
 {
     const struct hky_recipient *r = c->recipient;
@@ -171,7 +171,7 @@ static bool note_acts(struct explain_case *c, size_t from)
     return is_any;
 }
 
-/* Time goes on until this relay can be asked. NULL: it never is. */
+/* Moves the clock until the relay gets a job. NULL: it never does. */
 static struct hky_job *wait_for_turn(struct explain_case *c, const char *relay)
 {
     struct hky_rehearsal *r = &c->rehearsal;
@@ -181,7 +181,7 @@ static struct hky_job *wait_for_turn(struct explain_case *c, const char *relay)
         hky_rehearsal_settle(r);
         if (hky_rehearsal_take(r, relay, &job) == HKY_TAKE_JOB)
             return job;
-        hky_rehearsal_settle(r); /* a cap's slot may have been on its way from the journal */
+        hky_rehearsal_settle(r); /* the journal may only now have granted a slot of a cap */
         if (hky_rehearsal_take(r, relay, &job) == HKY_TAKE_JOB)
             return job;
         int64_t next_ms = hky_rehearsal_next_at(r), now_ms = hky_rehearsal_now_ms(r);
@@ -192,7 +192,7 @@ static struct hky_job *wait_for_turn(struct explain_case *c, const char *relay)
     return NULL;
 }
 
-/* A step is left without an attempt, or waits. */
+/* Applies a reason without an attempt: the step is left, or the recipient waits. */
 static bool apply_reason(struct explain_case *c, const char *text, const char *relay, const struct hky_outcome *o)
 {
     struct hky_rehearsal *r = &c->rehearsal;
@@ -214,7 +214,7 @@ static bool apply_reason(struct explain_case *c, const char *text, const char *r
     }
     hky_rehearsal_advance_to(r, c->now_ms);
     wait_sec = c->recipient->plan->steps[c->recipient->step].wait_sec;
-    if (r->n_acts == from && wait_sec != HKY_UNSET_SEC) /* it waits there already, and leaves when that is over */
+    if (r->n_acts == from && wait_sec != HKY_UNSET_SEC) /* it waits at this step already: let the wait end */
         hky_rehearsal_advance_to(r, c->now_ms + (int64_t)wait_sec * 1000);
     if (!note_acts(c, from)) {
         a = add_after(c, relay, o);
@@ -265,7 +265,7 @@ static bool apply_after(struct explain_case *c, const char *text)
     return true;
 }
 
-/* The message is sent, and waits for what the relays will say. */
+/* Begins the rehearsal: the message is in the queue of a schedule that waits for the answers of the relays. */
 static bool rehearse(struct explain_case *c)
 {
     struct hky_message *m = c->message;
@@ -275,7 +275,7 @@ static bool rehearse(struct explain_case *c)
     c->rehearsal.decide = hky_rehearsal_decide_by_vm;
     c->rehearsal.ctx = c->vm;
     c->rehearsal.is_by_hand = true;
-    c->rehearsal.is_everyone_reached = true; /* what engine.only_to holds is said, and what would come of it as well */
+    c->rehearsal.is_everyone_reached = true; /* shows the plan also for recipients that engine.only_to holds */
     if (!c->is_rehearsing || hky_rehearsal_open(&c->rehearsal, &e) != HKY_OK) {
         hky_cli_printf(stderr, "hikyaku explain: %s\n", e.text);
         return false;
@@ -328,7 +328,7 @@ static void look_at_scenario(void *ctx, const char *name)
     hky_nearest_look(ctx, name);
 }
 
-/* Mail of a scenario that nothing names goes the common way: right for some, a typing mistake for others. */
+/* Mail of a scenario that the policy does not name is routed like other mail; it may be a typing mistake. */
 static void note_scenario(const struct explain_case *c, const char *name)
 {
     struct hky_nearest_name near = hky_nearest_to(hky_str_z(name));

@@ -1,5 +1,5 @@
 /*
- * explain -- what the subcommand knows when it prints: one invented recipient, its decision and how its plan goes on.
+ * explain -- the data that the subcommand prints: one invented recipient, its decision and how its plan goes on.
  */
 #ifndef HKY_CLI_EXPLAIN_H
 #define HKY_CLI_EXPLAIN_H
@@ -8,7 +8,7 @@
 #include "hikyaku/rehearse.h"
 #include "hikyaku/route.h"
 
-/* As the options say it; NULL = not said. Lists are borrowed from argv. */
+/* The options as given; NULL = not given. Lists are borrowed from argv. */
 struct explain_wish {
     const char *policy, *to, *sender, *author, *scenario, *message, *user, *at;
     bool is_utc;
@@ -16,7 +16,7 @@ struct explain_wish {
     size_t n_tags, n_vars, n_headers, n_after;
 };
 
-/* An attempt that --after tells of, or a step that was left without one: what the schedule made of it. */
+/* An attempt given with --after, or a step that was left without one, with the result in the schedule. */
 struct explain_after {
     char relay[HKY_REHEARSAL_RELAY];
     struct hky_outcome outcome;
@@ -37,21 +37,22 @@ struct explain_case {
     bool is_utc;              /* times are printed in UTC, not in engine.timezone */
     int64_t now_ms;           /* moves with --after */
     struct hky_advance first; /* the step that is entered first */
-    enum hky_action state;    /* NEXT or RETRY: goes on; DONE FAIL HOLD: ended */
+    enum hky_action state;    /* NEXT or RETRY: not finished; DONE FAIL HOLD: ended */
     struct hky_rehearsal rehearsal;
     bool is_rehearsing;
     struct explain_after *after;
     size_t n_after;
 };
 
-/* The message that the options describe, and the header section it has, as the engine would take it. WRONG: after a
- * complaint about the options; REFUSED: the engine would not take it, `refusal` says why. (explain_draft.c) */
+/* Makes the message that the options describe, with its header section, as the engine would accept it. WRONG: an error
+ * about the options was printed. REFUSED: the engine would refuse it, `refusal` says why. (explain_draft.c) */
 enum explain_invented { EXPLAIN_TAKEN, EXPLAIN_REFUSED, EXPLAIN_WRONG };
 enum explain_invented explain_invent(struct explain_case *c, const struct explain_wish *w);
 /* "2026-12-01 10:00", "10:00" (today), "2026-12-01" or Unix seconds, in the policy's timezone. */
 bool explain_time(const char *text, int64_t now_ms, int64_t *out_ms);
 
-/* The relay that serves a step (`instead` followed), NULL when there is none; its name, else the one written. */
+/* The relay that serves a step (`instead` followed), or NULL. The second gives its name, or without such a relay the
+ * name in the plan. */
 const struct hky_relay *explain_relay(const struct explain_case *c, uint8_t step);
 const char *explain_relay_name(const struct explain_case *c, uint8_t step);
 

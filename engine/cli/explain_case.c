@@ -1,4 +1,4 @@
-/* What is asked of a case while it is explained and while it is printed. */
+/* Functions of a case that both explaining and printing use. */
 #include "cli/explain.h"
 
 void explain_if(const struct explain_case *c, enum hky_class class, bool is_temporary, struct hky_advance *out)

@@ -10,7 +10,7 @@
 #include <time.h>
 
 #define LOGINS_SHOWN     20
-#define MESSAGE_HEAD_MAX (1U << 20) /* of --message: the header section is what policies see */
+#define MESSAGE_HEAD_MAX (1U << 20) /* of --message: policies see only the header section */
 
 static bool complain(const char *what, const char *value, const char *why)
 {
@@ -152,7 +152,7 @@ static bool add_own(const char *option, const char *field, const char *value, st
     return true;
 }
 
-/* What the options say is said as an application would say it, and stands for what the file says of the same. */
+/* Writes the options as the X-Hikyaku- fields of an application; a scenario replaces that of the file. */
 static bool add_own_fields(const struct explain_wish *w, struct hky_buf *out)
 {
     bool is_good =
@@ -202,7 +202,7 @@ static bool find_login(const struct hky_policy *policy, const char *name, const 
     return false;
 }
 
-/* Handed in as at the door: the same code takes it, or refuses it with the same words. */
+/* Makes the message with the code that accepts mail, so it is refused for the same reasons in the same words. */
 static enum explain_invented hand_in(struct explain_case *c, const struct explain_wish *w, const struct hky_address *to,
                                      const struct hky_address *sender, struct hky_str octets)
 {

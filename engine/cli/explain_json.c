@@ -14,7 +14,7 @@ static void key_sec(struct hky_json *out, const char *name, uint32_t sec)
         hky_json_uint(out, name, sec);
 }
 
-/* False: the step is passed over, or its relay is unknown. */
+/* False: the step is skipped, or its relay is unknown. */
 static bool identity_of(const struct explain_case *c, uint8_t step, struct hky_identity *id)
 {
     const struct hky_plan *plan = c->recipient->plan;
@@ -126,7 +126,7 @@ static const char *action_name(enum hky_action a)
     return (unsigned)a < sizeof names / sizeof *names ? names[a] : "none";
 }
 
-/* Only where --after was said. */
+/* Only with --after. */
 static void add_after(const struct explain_case *c, struct hky_json *out)
 {
     hky_json_begin_array(out, "after");

@@ -1,4 +1,4 @@
-/* What `explain` prints for people. */
+/* The output of `explain` for people. */
 #include "cli/ask.h"
 #include "base/duration.h"
 #include "cli/explain.h"
@@ -9,7 +9,7 @@
 
 #define TITLE_COLUMN 9
 #define FACT_MAX     65536
-#define ROUTES_SHOWN 40 /* that do not match; --json has them all */
+#define ROUTES_SHOWN 40 /* of those that do not match; --json has them all */
 
 static const char *clock_time(int64_t at_ms, char out[32])
 {
@@ -26,7 +26,7 @@ static const char *zone_of(const struct explain_case *c)
     return hky_cli_zone_name(c->policy->engine.timezone != NULL ? c->policy->engine.timezone : "", c->is_utc);
 }
 
-/* Two columns to the right, as what stands below a title. */
+/* Prints text two columns to the right, below a title. */
 static void indented(const char *text)
 {
     fputs("  ", stdout);
@@ -59,7 +59,7 @@ static void fact(const char *name, struct hky_str value)
     free(text);
 }
 
-/* Tags, or variables with their values, a line each. */
+/* Prints tags, or variables with their values, each on a line. */
 static void print_packed(const char *name, struct hky_str packed, bool has_values)
 {
     struct hky_str one, value;
@@ -133,7 +133,7 @@ static void add_word(struct hky_buf *out, const char *separator, const char *wor
     hky_buf_add_z(out, word);
 }
 
-/* A whole set by its name, else the classes. */
+/* Adds the name of the set if `on` is a whole set, else the classes. */
 static void describe_on(uint64_t on, struct hky_buf *out)
 {
     static const char *const sets[] = {"ours", "theirs", "content", "temporary"};
@@ -230,7 +230,7 @@ static void print_plan(const struct explain_case *c)
     hky_cli_table_print(&t);
 }
 
-/* What engine.redirect and engine.only_to do to the plan. */
+/* Prints what engine.redirect and engine.only_to change in the plan. */
 static void print_staging(const struct explain_case *c)
 {
     const struct hky_engine_options *o = &c->policy->engine;
@@ -255,7 +255,7 @@ static void print_arms(const struct explain_case *c)
     }
 }
 
-/* "rental, at once" "own again in 15m" "fails"; what it does to others behind it. */
+/* Adds the next step ("on to 2 rental", "own again in 15m", "fails"), then its effect on other mail. */
 static void describe_advance(const struct explain_case *c, const struct hky_advance *a, int64_t now_ms,
                              struct hky_buf *out)
 {

@@ -201,7 +201,7 @@ static int send_all(struct hky_load *load, const char *store, int64_t patience_m
     return print_report(load, took, store != NULL ? &arrivals : NULL, is_json);
 }
 
-/* Complains when it was not taken. */
+/* Prints an error when the value was not accepted. */
 static bool is_taken(const struct hky_cli_command *self, const char *option, const char *value, bool is_good,
                      const char *takes)
 {

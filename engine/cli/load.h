@@ -8,7 +8,7 @@
 #include <stdio.h>
 
 enum hky_load_state {
-    HKY_LOAD_UNSENT,  /* never got so far */
+    HKY_LOAD_UNSENT,  /* not sent before the run ended */
     HKY_LOAD_ACKED,   /* 250 after the dot */
     HKY_LOAD_REFUSED, /* a 4xx or 5xx somewhere */
     HKY_LOAD_UNKNOWN, /* the connection ended after the dot: may have been taken */
@@ -20,7 +20,7 @@ struct hky_load {
     const char *host, *port;
     uint64_t n, size;
     unsigned connections;
-    uint64_t rate; /* messages a second at most, over all connections; 0 = as fast as it goes */
+    uint64_t rate; /* messages a second at most, over all connections; 0 = no limit */
     const char *from, *scenario;
     struct {
         char *name;
@@ -43,8 +43,8 @@ struct hky_load {
 void hky_load_address(const struct hky_load *load, uint64_t seq, char *out, size_t n);
 void *hky_load_client(void *load); /* a thread: sends until there is nothing left */
 
-/* Waits until the sink's index has everything acknowledged, or nothing new came for `patience_ms`; then fills what is
- * missing and what came twice. False: the index cannot be read. */
+/* Waits until the sink's index has every acknowledged message, or nothing new arrived for `patience_ms`; then counts
+ * the messages that are missing and those that arrived twice. False: the index cannot be read. */
 struct hky_load_arrivals {
     uint64_t arrived, lost, twice, unexpected;
     uint64_t first_lost;

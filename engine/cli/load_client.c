@@ -1,7 +1,7 @@
 /*
  * One connection of the load: blocking, pipelined MAIL RCPT DATA, one message after the other. Replies, capabilities
  * and envelope lines are those of engine/smtp/, but the order of commands is its own and not the dialogue's: it sends
- * nearly nothing but the same three lines, and what the source costs is missing from the rate that it measures.
+ * little but the same three lines, and CPU time spent here lowers the rate that it measures.
  */
 #include "cli/load.h"
 
@@ -21,9 +21,9 @@ struct client {
     struct hky_load *load;
     int fd;
     char in[8192];
-    size_t n_in, at; /* read, and taken of that */
+    size_t n_in, at; /* octets read, and how many of them are used */
     struct hky_reply_reader reader;
-    char refusal[512]; /* of this message: the first reply that says no; with pipelining others follow it */
+    char refusal[512]; /* the first refusing reply of this message; with pipelining, others may follow */
     struct hky_buf out;
     struct hky_capabilities caps;
 };
@@ -178,7 +178,7 @@ static void note(struct client *c, uint64_t seq, enum hky_load_state state)
     pthread_mutex_unlock(&load->lock);
 }
 
-/* Message `seq` has its time; nobody sends before it. */
+/* Waits until message `seq` is due at the given rate. */
 static void wait_for_turn(const struct hky_load *load, uint64_t seq)
 {
     int64_t due_ns, left_ns;
@@ -191,7 +191,7 @@ static void wait_for_turn(const struct hky_load *load, uint64_t seq)
         usleep((useconds_t)(left_ns / 1000));
 }
 
-/* False: the connection is of no use any more. */
+/* False: the connection can no longer be used. */
 static bool send_one(struct client *c, uint64_t seq)
 {
     static const struct hky_capabilities plain; /* no parameters */
@@ -240,7 +240,7 @@ void *hky_load_client(void *arg)
     while (!__atomic_load_n(&load->is_stopping, __ATOMIC_RELAXED)) {
         uint64_t seq;
         if (c.fd < 0 && !open_client(&c)) {
-            /* The engine may be restarting: half a minute, then give up; where nobody ever answered, at once. */
+            /* The engine may be restarting: tries for half a minute, or for a second if it never answered. */
             if (++failures > (__atomic_load_n(&load->is_answered, __ATOMIC_RELAXED) ? 300 : 10))
                 break;
             usleep(100000);

@@ -1,4 +1,4 @@
-/* What was acknowledged against what arrived: reads a sink's index.jsonl as it grows. */
+/* Compares the acknowledged messages with those that arrived: reads a sink's index.jsonl as it grows. */
 #include "cli/load.h"
 
 #include "base/clock.h"
@@ -26,7 +26,7 @@ static bool read_more(const struct hky_load *load, FILE *index, unsigned char *s
     clearerr(index);
     while ((at = ftell(index)) >= 0 && fgets(line, sizeof line, index) != NULL) {
         uint64_t seq;
-        if (strchr(line, '\n') == NULL) { /* being written */
+        if (strchr(line, '\n') == NULL) { /* this line is still being written */
             fseek(index, at, SEEK_SET);
             break;
         }

@@ -1,4 +1,4 @@
-/* hikyaku --manual PART: the parts of manual pages and annotations that come from the program's own tables. */
+/* hikyaku --manual PART: prints the parts of manual pages and annotations that come from the program's own tables. */
 #include "cli/manual.h"
 
 #include "cli/operate.h"
@@ -99,7 +99,7 @@ static void put_command(const struct hky_cli_command *c)
         put_help(c->help);
 }
 
-/* mdoc: in text and macros alike, a quote is an escape and a backslash another. */
+/* mdoc: quotes and backslashes are escaped, in text and in macros. */
 static void put_mdoc(const char *p, size_t n)
 {
     for (size_t i = 0; i < n; i++)
@@ -111,7 +111,8 @@ static void put_mdoc(const char *p, size_t n)
             putchar(p[i]);
 }
 
-/* A sentence of a key: what stands between backquotes becomes a macro of its own, with the punctuation behind it. */
+/* Prints the text about a key: a part between backquotes becomes a macro on a line of its own, with the punctuation
+ * that follows it. */
 static void put_doc(const char *doc)
 {
     while (*doc != '\0') {
@@ -166,7 +167,7 @@ static const struct {
     HKY_CLASSES(X)
 #undef X
 };
-#define TEMPORARY 't' /* no set of its own: classes of the others */
+#define TEMPORARY 't' /* not a set: classes of the other sets that are temporary */
 static const struct {
     char set;
     const char *title;
@@ -181,7 +182,7 @@ static bool is_in(size_t class, char set)
     return set == TEMPORARY ? classes[class].is_temporary : classes[class].set == set;
 }
 
-/* The classes by their sets, a paragraph a set. */
+/* Prints the classes by their sets, a paragraph for each set. */
 static void put_sets(void)
 {
     for (size_t i = 0; i < sizeof sets / sizeof sets[0]; i++) {
@@ -196,7 +197,7 @@ static void put_sets(void)
     }
 }
 
-/* Text in which backquotes enclose what is typed. */
+/* Prints text in which backquotes enclose what is typed. */
 static void put_marked(const char *text)
 {
     bool is_typed = false;

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 
 #define OPTIONS_MOST 40
-#define ROWS_SHOWN   100 /* of queue list, where --limit is not given */
+#define ROWS_SHOWN   100 /* of queue list, without --limit */
 #define ROWS_DRY     25
 
 static bool has_actions(const char *group)
@@ -31,7 +31,7 @@ struct call {
     bool is_dry_run;
 };
 
-/* Which command of the table; NULL after a complaint. */
+/* Finds the command in the table; NULL after an error was printed. */
 static const struct hky_command *find_command(const char *group, const char *action)
 {
     struct hky_nearest_name near = hky_nearest_to(hky_str_z(action));
@@ -113,7 +113,7 @@ static int take_words(struct call *call, char **words, int n)
     return HKY_EXIT_USAGE;
 }
 
-/* As a shell takes it. */
+/* Adds a word, quoted for a shell where that is needed. */
 static void add_quoted(struct hky_buf *b, const char *word)
 {
     static const char safe[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789@%+=:,./_-";
@@ -131,7 +131,7 @@ static void add_quoted(struct hky_buf *b, const char *word)
     hky_buf_add_c(b, '\'');
 }
 
-/* The selection once more, for the command that an answer proposes. */
+/* Adds the selection as options, for a command that the answer proposes. */
 static void add_chosen(const struct call *call, struct hky_buf *b)
 {
     char name[24];
@@ -149,7 +149,7 @@ static void add_chosen(const struct call *call, struct hky_buf *b)
     }
 }
 
-/* How many rows: all that the engine has are too many for a terminal. */
+/* Limits the rows, because the engine may have too many for a terminal. */
 static void set_limit(struct call *call)
 {
     const char *nearest;

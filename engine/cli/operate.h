@@ -16,18 +16,18 @@ struct hky_cli_answer {
     bool is_dry_run, is_utc;
     const json_t *json;
 };
-/* Parses, checks and asks; `print` prints the answer for people and gives the exit code. With --json the answer is
- * printed as it came, and `print` is called with is_quiet, for the exit code. */
+/* Parses and checks the options and asks the engine; `print` prints the answer for people and returns the exit code.
+ * With --json the answer is printed unchanged, and `print` is called with is_quiet, only for the exit code. */
 int hky_cli_operate(const struct hky_cli_command *self, int argc, char **argv,
                     int (*print)(const struct hky_cli_answer *a, bool is_quiet));
 
-/* For help and manual: what can be done with `group`, with the words that follow. */
+/* For help and manual: calls `each` for every action of `group`, with its positional arguments. */
 void hky_cli_each_action(const char *group, void (*each)(void *ctx, const char *usage, const char *doc), void *ctx);
 
 /* "queue hold" is in the group "queue", and its action is "hold". */
 bool hky_cli_is_in_group(const struct hky_command *c, const char *group);
 const char *hky_cli_action_of(const struct hky_command *c, const char *group);
-/* "for_sec" as it is typed: "for-sec". */
+/* The option's name as it is typed: "for-sec" for "for_sec". */
 const char *hky_cli_option_name(const struct hky_argument *a, char out[24]);
 
 #endif

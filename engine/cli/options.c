@@ -24,7 +24,7 @@ const char *hky_cli_action_of(const struct hky_command *c, const char *group)
     return rest[0] == ' ' ? rest + 1 : rest;
 }
 
-/* "pause, drain: " where not all commands of the group take it; a selection's arguments need no such words. */
+/* Adds "pause, drain: ", the commands of the group that take the argument; nothing if all of them take it. */
 static void add_takers(const char *group, const struct hky_argument *a, struct hky_buf *out)
 {
     const char *nearest;

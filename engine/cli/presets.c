@@ -1,4 +1,4 @@
-/* presets: what is known about providers, with the source of every value. */
+/* presets: prints what is known about providers, with the source of every value. */
 #include "cli/cli.h"
 #include "hikyaku/route.h"
 
@@ -7,7 +7,7 @@
 
 #define OUTPUT_MAX (1U << 20)
 
-/* "  key = value  -- source": where that is too wide, the source goes on the next line. */
+/* Prints "  key = value  -- source"; where that is too wide, the source is on the next line. */
 static void print_line(char *line)
 {
     char *source = line[0] == ' ' ? strstr(line, "  -- ") : NULL;

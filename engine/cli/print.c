@@ -1,4 +1,4 @@
-/* What subcommands print: help, paragraphs, tables, colours; at the width of the terminal. */
+/* The printing of all subcommands: help, paragraphs, tables and colours, at the width of the terminal. */
 #include "cli/operate.h"
 
 #include <stdarg.h>
@@ -12,8 +12,8 @@
 #define WIDTH_MIN     40
 #define WIDTH_MAX     200
 #define WIDTH_DEFAULT 80
-#define CELL_MIN      12 /* columns in which text is still broken rather than moved to the next line */
-#define LINES_MAX     3  /* the same, lines */
+#define CELL_MIN      12 /* a last cell with fewer columns than this is moved to the next line, not broken */
+#define LINES_MAX     3  /* a last cell that would need more lines than this is moved, too */
 
 int hky_cli_width(void)
 {
@@ -132,8 +132,8 @@ static int width_of(const char *z, size_t left)
     return width;
 }
 
-/* May a line end in front of `c`? At a blank, and beside a wide character (Japanese has no blanks), but not in front of
- * a mark that closes what was before. */
+/* May a line end in front of `c`? It may at a blank and beside a wide character (Japanese has no blanks), but not in
+ * front of a closing mark or behind an opening one. */
 static bool may_break(wchar_t before, wchar_t c)
 {
     bool is_wide = wcwidth(c) == 2 || (before != 0 && wcwidth(before) == 2);
@@ -142,7 +142,7 @@ static bool may_break(wchar_t before, wchar_t c)
                         wcschr(L"（「『【", before) == NULL);
 }
 
-/* Where the next line goes on. *n: octets of this one, broken where it may be; a word that is too long stays whole. */
+/* Returns where the next line begins. *n: octets of this line; a word that is too long stays whole. */
 static char *break_line(char *z, int room, size_t *n)
 {
     size_t at = 0, left = strlen(z);
@@ -245,7 +245,7 @@ void hky_cli_table_row(struct hky_cli_table *t, const char *const *cells)
     t->n_rows++;
 }
 
-/* The last cell of a row that says something: nothing is padded behind it. */
+/* The last cell of a row that is not empty: nothing is padded behind it. */
 static int last_cell(const struct hky_cli_table *t, size_t row)
 {
     int last = t->n_columns - 1;
@@ -260,7 +260,7 @@ static const char *cell_of(const struct hky_cli_table *t, size_t row, int column
     return t->cells[row * (size_t)t->n_columns + (size_t)column];
 }
 
-/* Where each column begins, -1: on the next line, which begins at INDENT; the same for all rows, so that they align. */
+/* Sets where each column begins, the same for all rows, so that they align. -1: on the next line, at INDENT. */
 #define INDENT 4
 static void lay_out(const struct hky_cli_table *t, int *widths, int *starts)
 {
@@ -283,7 +283,7 @@ static void lay_out(const struct hky_cli_table *t, int *widths, int *starts)
 static void print_row(const struct hky_cli_table *t, size_t row, const int *starts)
 {
     int last = last_cell(t, row), at = 0;
-    bool is_at_start = false; /* of a line: a cell in lines of its own ended it */
+    bool is_at_start = false; /* at the start of a line, because a cell on lines of its own has ended the last */
 
     fputs(row == 0 ? hky_cli_colour("bold") : "", stdout);
     for (int i = 0; i <= last; i++) {
@@ -300,7 +300,7 @@ static void print_row(const struct hky_cli_table *t, size_t row, const int *star
         if (cell[0] == '\0' && i < t->n_columns - 1)
             continue;
         if (starts[i] < 0 && i < t->n_columns - 1 && width_of(cell, strlen(cell)) > hky_cli_width() - INDENT) {
-            hky_cli_print_words(cell, start); /* the next one has no room beside it, and begins a line */
+            hky_cli_print_words(cell, start); /* it fills its lines, so the next cell begins a line */
             is_at_start = true;
             continue;
         }

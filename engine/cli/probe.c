@@ -21,8 +21,8 @@ static const struct hky_cli_option options[] = {
 struct probe {
     const char *to, *lang;
     bool is_all, is_dry, is_json, is_ja;
-    struct hky_buf rows;  /* of the relay under way, an array */
-    struct hky_json json; /* writes them */
+    struct hky_buf rows;  /* of the relay being probed, an array */
+    struct hky_json json; /* writes `rows` */
 };
 
 static const char *stage_label(enum hky_stage stage, bool is_ja)
@@ -36,7 +36,7 @@ static const char *stage_label(enum hky_stage stage, bool is_ja)
     return name != NULL ? name : hky_stage_name(stage);
 }
 
-/* Columns by display width: a character beyond ASCII here is two wide. */
+/* Pads to `width` display columns; every character beyond ASCII in these texts is two columns wide. */
 static void print_padded(const char *text, int width)
 {
     int used = 0;
@@ -47,7 +47,7 @@ static void print_padded(const char *text, int width)
 }
 
 #define TEXT_INDENT (2 + 4 + 1 + 11 + 7 + 5)
-#define NOTE_INDENT 6 /* a pin has 64 digits */
+#define NOTE_INDENT 6 /* small, because a pin has 64 digits */
 
 static void on_line(void *ctx, const struct hky_probe_line *line)
 {
@@ -77,7 +77,7 @@ static void on_line(void *ctx, const struct hky_probe_line *line)
     fflush(stdout);
 }
 
-/* What the other way of engine.redirect leaves out, or NULL. */
+/* What the probe does not test because engine.redirect sends another way, or NULL. */
 static const char *untried(const struct hky_policy *policy, const struct hky_relay *r, bool is_ja)
 {
     bool has_login = r->auth != HKY_AUTH_NONE && (r->auth != HKY_AUTH_AUTO || (r->user != NULL && r->user[0] != '\0'));

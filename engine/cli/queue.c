@@ -13,7 +13,7 @@ static const struct hky_cli_option options[] = {
     {NULL, NULL, NULL},
 };
 
-/* Ids are in the order of acceptance. */
+/* Sorts by id, which is the order of acceptance. */
 static int compare_rows(const void *a, const void *b)
 {
     const json_t *x = *(const json_t *const *)a, *y = *(const json_t *const *)b;
@@ -64,7 +64,7 @@ static const char *past_of(const char *action)
     return "";
 }
 
-/* A retry leaves held mail alone: what to type instead. */
+/* A retry does not change held mail; prints the command that releases it. */
 static void print_held(const struct hky_cli_answer *a)
 {
     json_int_t n = json_integer_value(json_object_get(a->json, "held"));

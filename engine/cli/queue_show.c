@@ -1,4 +1,4 @@
-/* queue show: everything known of a recipient, for people; what says nothing is left out. */
+/* queue show: prints everything known about a recipient, for people; empty fields are left out. */
 #include "cli/queue.h"
 
 #include "base/duration.h"
@@ -47,7 +47,7 @@ static void print_line(const char *key, const char *value)
     hky_buf_fini(&b);
 }
 
-/* Sentences: broken at the width of the terminal. */
+/* Prints sentences, broken at the width of the terminal. */
 static void print_words(const char *key, const char *words)
 {
     if (words[0] == '\0')
@@ -79,7 +79,7 @@ static void print_time(const char *key, json_int_t at)
         printf("%-12s %s (%s ago)\n", key, when, hky_duration_rough(now - at, age));
 }
 
-/* What keeps the relay that it goes by from sending. */
+/* Adds why the relay that is to send this mail does not send now. */
 static void add_waits(const json_t *row, struct hky_buf *b)
 {
     const char *waits = hky_cli_row_text(row, "waits"), *relay = hky_cli_row_text(row, "relay");
@@ -112,7 +112,7 @@ static void print_next(const json_t *row)
     hky_buf_fini(&b);
 }
 
-/* Its step names one relay, another one sends. */
+/* Prints which relay sends the mail when it is not the one that the step names. */
 static void print_way(const json_t *row)
 {
     const char *by = hky_cli_row_text(row, "goes_by"), *step = "";
@@ -134,7 +134,7 @@ static void print_way(const json_t *row)
     print_words("goes by", text);
 }
 
-/* What an operator can do, where something can be done. */
+/* Prints what the operator can do in this state. */
 static void print_to_do(const json_t *row)
 {
     static const struct {
@@ -165,7 +165,7 @@ static void print_to_do(const json_t *row)
     }
 }
 
-/* Held and parked mail does not grow older. */
+/* The time of held and parked mail does not run, so it has no expiry to print. */
 static void print_expiry(const json_t *row)
 {
     const char *state = hky_cli_row_text(row, "state");
@@ -305,7 +305,7 @@ static void print_past(const json_t *row)
     hky_cli_table_print(&t);
 }
 
-/* A finished recipient is no longer in the queue. */
+/* Printed when no row matches: a finished recipient is no longer in the queue. */
 static void print_gone(const struct hky_cli_answer *a)
 {
     char text[700];

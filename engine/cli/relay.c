@@ -42,7 +42,7 @@ static void print_relays(const json_t *relays)
     hky_cli_table_print(&t);
 }
 
-/* What the relay does now, which may be more than what was asked for. */
+/* Prints the state of the relay now, which may differ from what the command asked for. */
 static void print_relay(const json_t *relay)
 {
     const char *state = json_string_value(json_object_get(relay, "state"));

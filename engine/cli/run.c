@@ -51,7 +51,7 @@ static int run(const struct hky_cli_command *self, int argc, char **argv)
         return HKY_EXIT_USAGE;
     }
     params.policy_path = argv[0];
-    /* A long journal takes a while to read: a reload asked for meanwhile waits until the engine runs. */
+    /* SIGHUP is blocked while the journal is read, which may take long: a reload waits until the engine runs. */
     sigemptyset(&reloads);
     sigaddset(&reloads, SIGHUP);
     sigprocmask(SIG_BLOCK, &reloads, NULL);
@@ -60,8 +60,7 @@ static int run(const struct hky_cli_command *self, int argc, char **argv)
     hky_problems_fini(&problems);
     if (err == HKY_OK)
         err = hky_engine_run(engine, &e);
-    /* Once the engine no longer listens to them, an impatient second signal would end the process amid its last steps.
-     */
+    /* The engine no longer handles signals: without this, another one would end the process in its last steps. */
     sigemptyset(&stops);
     sigaddset(&stops, SIGTERM);
     sigaddset(&stops, SIGINT);

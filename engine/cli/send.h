@@ -1,5 +1,5 @@
 /*
- * send -- a message from standard input to a running engine: `hikyaku send`, and what programs expect of sendmail.
+ * send -- hands a message from standard input to a running engine, as `hikyaku send` or as sendmail.
  */
 #ifndef HKY_CLI_SEND_H
 #define HKY_CLI_SEND_H
@@ -29,7 +29,7 @@ struct hky_outgoing {
     const char *notify, *ret, *envid; /* DSN parameters as given, NULL none */
     bool takes_header_recipients;     /* -t */
     bool ends_at_dot;                 /* sendmail without -i: a line with only a dot ends */
-    bool is_sendmail;                 /* said to the engine: its door */
+    bool is_sendmail;                 /* called as sendmail, which the engine records as the source */
     char origin[256];                 /* domain for names without one */
     char **recipients;                /* n, owned */
     size_t n_recipients;
@@ -38,13 +38,13 @@ struct hky_outgoing {
     bool is_8bit;
 };
 
-/* What became of it. */
+/* The result of sending. */
 struct hky_sent {
     char id[64];     /* of the last message queued, "" none */
     size_t n_queued; /* recipients */
     size_t n_refused;
     int code;          /* of the worst refusal, 0 none; 0 with is_unreached: no engine */
-    char enhanced[16]; /* of the same */
+    char enhanced[16]; /* of the same refusal */
     bool is_unreached, is_data_refused;
 };
 

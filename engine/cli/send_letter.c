@@ -96,7 +96,7 @@ static enum hky_err read_all(int fd, struct hky_buf *raw, struct hky_error *e)
     }
 }
 
-/* LF or CRLF becomes CRLF; a lone dot ends where it is asked for; the last line is ended. */
+/* Makes every line end CRLF, also the last; a line with only a dot ends the message where that was asked for. */
 static void add_lines(struct hky_outgoing *l, struct hky_str raw)
 {
     hky_buf_reserve(&l->content, raw.n + raw.n / 32 + 4096);
@@ -145,8 +145,7 @@ static bool is_bare_name(struct hky_str s)
     return s.n > 0;
 }
 
-/* Where "@origin" belongs in one mailbox: behind "root", "root (Cron Daemon)", in "Admin <root>"; 0 = it is complete.
- */
+/* Where "@origin" is to be inserted: behind root in "root (Cron Daemon)" and "Admin <root>"; 0 = nowhere. */
 static size_t bare_name_end(struct hky_str piece)
 {
     const char *open = memchr(piece.p, '<', piece.n), *close = memchr(piece.p, '>', piece.n);
@@ -167,7 +166,7 @@ static size_t bare_name_end(struct hky_str piece)
     return is_bare_name(hky_str_of(piece.p + start, end - start)) ? end : 0;
 }
 
-/* "root, a@x" -> "root@origin, a@x": names without a domain are of this machine. */
+/* "root, a@x" becomes "root@origin, a@x": names without a domain are names on this machine. */
 static void complete_names(const struct hky_outgoing *l, struct hky_str value, struct hky_buf *out)
 {
     while (value.n > 0) {
@@ -267,7 +266,7 @@ static void add_own_fields(const struct hky_outgoing *l, const struct head *head
         hky_buf_add_z(out, "X-Hikyaku-Source: sendmail\r\n");
 }
 
-/* Bcc goes, what is missing comes; the rest stays as it is. */
+/* Removes Bcc and adds missing fields; the rest is unchanged. */
 static enum hky_err complete(struct hky_outgoing *l, struct hky_error *e)
 {
     struct hky_str content = hky_buf_str(&l->content), section;

@@ -7,7 +7,7 @@
 
 static const char who[] = "sendmail";
 
-/* What a letter wants: a value (attached or the next word), an attached value only, or nothing. */
+/* What follows an option letter: a value (attached or the next word), an attached value only, or nothing. */
 enum want { WANT_NOTHING, WANT_VALUE, WANT_ATTACHED, WANT_UNKNOWN };
 
 static enum want want_of(char letter)
@@ -69,7 +69,7 @@ static void apply(struct call *c, char letter, const char *value)
     }
 }
 
-/* One word of options: "-t", "-ti", "-fA@B", "-f A@B", "-oem". false: not known. */
+/* Takes a word of options: "-t", "-ti", "-fA@B", "-f A@B", "-oem". false: an option is not known. */
 static bool take_word(struct call *c, int argc, char **argv, int *at)
 {
     for (const char *p = argv[*at] + 1; *p != '\0'; p++) {
@@ -145,7 +145,7 @@ static int run_mode(struct call *c)
     case 'p':
         return show_queue();
     case 'i':
-        return 0; /* newaliases: there are none */
+        return 0; /* newaliases: this engine has no aliases */
     case 'v':
         fputs("sendmail: -bv: hikyaku explain POLICY --to ADDRESS shows where mail would go\n", stderr);
         return HKY_EX_UNAVAILABLE;
@@ -155,7 +155,7 @@ static int run_mode(struct call *c)
     }
 }
 
-/* "a@x, b@y" in one word, as mailx may give it. */
+/* Adds the recipients of a word such as "a@x, b@y", which mailx may give. */
 static void add_words(struct hky_outgoing *letter, char *words)
 {
     char *save = NULL;

@@ -1,5 +1,4 @@
-/* One letter by a blocking socket: a thin driver over the dialogue, which is that of the engine; and the joined streams
- * of sendmail -bs. */
+/* Sends one letter over a blocking socket with the engine's SMTP dialogue; joins the streams of sendmail -bs. */
 #include "base/endpoint.h"
 #include "cli/send.h"
 
@@ -39,7 +38,7 @@ struct peer {
     bool is_lost, is_over;
 };
 
-/* "host:port", "[::1]:port"; "host" is at port 2525. */
+/* Reads "host:port" or "[::1]:port"; the port of "host" is 2525. */
 static bool parse_server(const char *server, char host[256], uint16_t *port)
 {
     bool is_host = server[0] != '\0' && strlen(server) < 256 && strpbrk(server, ":[] \t") == NULL;
@@ -69,7 +68,7 @@ static int dial(const char *server, const char *who)
     uint16_t number;
     int fd = -1, sys = 0;
 
-    HKY_ASSERT(parse_server(server, host, &number)); /* looked at with the options */
+    HKY_ASSERT(parse_server(server, host, &number)); /* checked with the options */
     snprintf(port, sizeof port, "%u", number);
     int rc = getaddrinfo(host, port, &hints, &list);
     if (rc != 0) {
@@ -153,10 +152,10 @@ static void complain(const struct peer *p, const char *what, const struct hky_re
     fputc('\n', stderr);
 }
 
-/* Of the whole transaction: told once. */
+/* A refusal of the whole transaction comes for each recipient; only the first is printed. */
 static void refuse_message(struct peer *p, enum hky_stage stage, const struct hky_reply *r)
 {
-    /* x.3.x is about the mail system and the size, and nobody's fault who is named here (RFC 3463) */
+    /* x.3.x is about the mail system and the size, not about the sender (RFC 3463) */
     bool is_of_message = stage != HKY_STAGE_MAIL || r->enhanced[1] == 3 || r->code == 552 || r->code == 452;
 
     p->sent->n_refused++;
@@ -174,7 +173,7 @@ static void on_result(struct peer *p, const struct hky_dialogue_event *ev)
     size_t i = p->of[ev->recipient];
 
     if (r->code == 0)
-        return; /* lost: said by whoever saw it */
+        return; /* the connection was lost, which is printed elsewhere */
     if (r->code < 300) {
         const char *as = strstr(r->text, "queued as ");
         snprintf(p->sent->id, sizeof p->sent->id, "%.60s", as != NULL ? as + strlen("queued as ") : "");
@@ -182,7 +181,7 @@ static void on_result(struct peer *p, const struct hky_dialogue_event *ev)
     } else if (ev->stage != HKY_STAGE_RCPT) {
         refuse_message(p, ev->stage, r);
     } else if (r->code == 452 && ev->txn->n_accepted > 0) {
-        p->waiting[p->n_waiting++] = i; /* one too many: it goes in another message */
+        p->waiting[p->n_waiting++] = i; /* too many recipients: sent in another transaction */
     } else {
         complain(p, p->letter->recipients[i], r);
         p->sent->n_refused++;
@@ -226,7 +225,7 @@ static void on_dialogue(void *ctx, const struct hky_dialogue_event *ev)
     case HKY_DIALOGUE_END:
         on_end(p, ev);
         break;
-    case HKY_DIALOGUE_START_TLS: /* neither is asked for: the engine is this machine or trusted like it */
+    case HKY_DIALOGUE_START_TLS: /* TLS and login are not used: the engine is trusted like this machine */
     case HKY_DIALOGUE_ASK_LOGIN:
     case HKY_DIALOGUE_OPEN:
     case HKY_DIALOGUE_IN_STEP:
@@ -290,7 +289,7 @@ static void begin(struct peer *p)
     };
     struct hky_rcpt_line rcpt = {.is_raw = true};
 
-    (void)read_notify(l->notify, &rcpt.notify); /* looked at before */
+    (void)read_notify(l->notify, &rcpt.notify); /* checked before */
     hky_buf_clear(commands);
     p->txn.n = n;
     p->txn.verdicts = p->verdicts;
@@ -333,7 +332,7 @@ static void write_content(struct peer *p)
 
 /* ---- the connection ---- */
 
-/* Everything is flushed, then one reply is read and taken. */
+/* Sends everything, then reads one reply and passes it to the dialogue. */
 static void take_reply(struct peer *p)
 {
     struct hky_error e = {0};
@@ -385,7 +384,7 @@ static void converse(struct peer *p)
     }
 }
 
-/* What no command line can carry is refused here. */
+/* Refuses addresses and parameters that cannot be part of an SMTP command. */
 static bool is_sendable(struct peer *p)
 {
     const struct hky_outgoing *l = p->letter;

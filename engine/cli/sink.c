@@ -81,7 +81,7 @@ static void on_no_descriptor(void *ctx, int fd, int sys, bool is_first)
 
 static const struct hky_acceptor_ops acceptor_ops = {.taken = on_taken, .refused = on_no_descriptor};
 
-/* Reads ADDR:PORT, an IPv6 address in brackets. NULL: it is wrong, and the reason was printed. */
+/* Reads ADDR:PORT, with an IPv6 address in brackets. NULL: the text is wrong, and the reason was printed. */
 static struct addrinfo *address_of(const char *where, uint16_t *port)
 {
     const struct addrinfo hints = {
@@ -148,7 +148,7 @@ static bool open_store(struct hky_sink *sink, const char *dir)
     return true;
 }
 
-/* Takes one option. False: it is wrong, and the reason was printed. */
+/* Takes one option. False: the option is wrong, and the reason was printed. */
 static bool take(struct hky_sink *sink, const char *name, const char *value, const char **cert, const char **key)
 {
     uint64_t n;

@@ -51,11 +51,11 @@ struct hky_sink {
 void hky_sink_session_start(struct hky_sink_listener *l, int fd);
 void hky_sink_sessions_close(struct hky_sink *sink);
 
-/* Adds a rule "PATTERN STAGE [SHARE%] REPLY". False: it is wrong, and the reason was printed. */
+/* Adds a rule "PATTERN STAGE [SHARE%] REPLY". False: the rule is wrong, and the reason was printed. */
 bool hky_sink_rule_add(struct hky_sink *sink, const char *text);
 void hky_sink_rules_free(struct hky_sink *sink);
-/* The reply of the first rule that fits, or NULL. `address` "" where no recipient is known yet: only * and :PORT fit.
- */
+/* The reply of the first rule that matches, or NULL. `address` is "" before a recipient is known; then only * and :PORT
+ * match. */
 const char *hky_sink_fault(struct hky_sink *sink, uint16_t port, enum hky_stage stage, struct hky_str address);
 
 #endif

@@ -1,4 +1,4 @@
-/* One client of the sink: SMTP with PIPELINING, 8BITMIME, SMTPUTF8, CHUNKING not, AUTH and STARTTLS when asked for. */
+/* One client of the sink: SMTP with PIPELINING, 8BITMIME and SMTPUTF8, not CHUNKING; AUTH and STARTTLS by option. */
 #include "cli/sink.h"
 
 #include "base/clock.h"
@@ -34,7 +34,7 @@ struct hky_sink_session {
     const char *late_reply;
 };
 
-/* A message was answered, or its client is gone. */
+/* Called when a message was answered or its client has left. */
 static void settled(struct hky_sink *sink)
 {
     if (sink->max > 0 && ++sink->n_settled >= sink->max)
@@ -133,7 +133,7 @@ static void write_index(struct hky_sink_session *s, const char *verdict)
     hky_json_end_array(&j);
     hky_json_end_object(&j);
     hky_buf_add_c(&b, '\n');
-    /* One write a line, before the reply: a test may kill us after it. */
+    /* Each line is written at once and before the reply, because a test may kill the sink after the reply. */
     if (write(fileno(sink->index), b.p, b.n) != (ssize_t)b.n)
         fputs("hikyaku sink: cannot write the index\n", stderr);
     hky_buf_fini(&b);
@@ -170,7 +170,7 @@ static void reply_now(struct hky_sink_session *s, const char *reply)
 {
     answer(s, reply);
     if (s->listener->sink->max > 0)
-        hky_stream_flush(s->stream); /* it may be the last */
+        hky_stream_flush(s->stream); /* this may be the last message before the sink ends */
     settled(s->listener->sink);
 }
 

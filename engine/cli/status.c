@@ -34,7 +34,7 @@ static void print_relays(const json_t *relays)
     hky_cli_table_print(&t);
 }
 
-/* What is wrong with the journal, in words; "" while it is good. */
+/* Describes in words what is wrong with the journal; "" while it is good. */
 static const char *health_note(const char *health)
 {
     if (strcmp(health, "full") == 0)
@@ -57,7 +57,7 @@ static void print_restart(const json_t *answer)
     hky_cli_print_text(text, 0);
 }
 
-/* "key      text", broken at the width. */
+/* Prints "key      text", broken at the width of the terminal. */
 static void print_line(const char *key, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 static void print_line(const char *key, const char *fmt, ...)
 {

@@ -1,4 +1,4 @@
-/* What a command may be given: the same checks for the control socket, the command line and HTTP. */
+/* Checks the arguments of a command; the control socket, the command line and HTTP share these checks. */
 #include "console/console.h"
 
 #include "base/duration.h"
@@ -68,8 +68,8 @@ static bool is_of_name(char c)
     return (c >= '0' && c <= '9') || (hky_lower(c) >= 'a' && hky_lower(c) <= 'z') || c == '_';
 }
 
-/* Does the expression look at the recipient? One that does not holds for everybody or for nobody. A word "r" in a
- * string or a comment counts, too. */
+/* Does the expression use the recipient? One that does not selects everybody or nobody. The word "r" in a string or a
+ * comment counts as use, too. */
 static bool mentions_r(const char *text)
 {
     for (const char *p = text; (p = strchr(p, 'r')) != NULL; p++)
@@ -175,9 +175,9 @@ enum hky_err hky_argument_parse(const struct hky_argument *a, const char *text, 
     return err;
 }
 
-/* ---- all of them ---- */
+/* ---- all arguments of a command ---- */
 
-/* An argument as its reader writes it. */
+/* The name of an argument as the reader of the error writes it. */
 static void add_name(struct hky_buf *b, const struct hky_argument *a, enum hky_writing how, bool has_value)
 {
     if (how == HKY_WRITING_JSON) {
@@ -207,7 +207,7 @@ static enum hky_err error_of(struct hky_buf *b, struct hky_error *e)
     return HKY_E_SYNTAX;
 }
 
-/* `wide`: one that was given, but leaves nobody out; NULL: none. */
+/* `wide`: an argument that was given, but selects everything; NULL: none. */
 static enum hky_err refuse_everything(const struct hky_command *c, const struct hky_argument *wide,
                                       enum hky_writing how, struct hky_error *e)
 {

@@ -1,6 +1,7 @@
 /*
- * The control socket: one JSON object a line in, one a line out. A client that sends too much, or nothing for a minute,
- * is closed. Answers may come later; a client that went away meanwhile is remembered by its request only.
+ * The control socket: each line is a JSON object, in requests and in answers. The connection of a client that sends too
+ * much, or nothing for a minute, is closed. An answer may come later; when the client has left before, its request
+ * stays until the answer and then is dropped.
  */
 #include "console/console.h"
 
@@ -21,7 +22,7 @@
 #define ANSWER_MOST  (64u << 20)
 #define IDLE_MS      60000
 #define CLIENTS_MOST 64
-#define REST_MS      200 /* without a descriptor to take a client with */
+#define REST_MS      200 /* before the next accept when no descriptor is free */
 
 struct client {
     TAILQ_ENTRY(client) link;
@@ -33,9 +34,9 @@ struct client {
 struct hky_console_request {
     TAILQ_ENTRY(hky_console_request) link;
     struct hky_console *console;
-    struct client *client;             /* NULL: gone */
-    const struct hky_command *command; /* NULL: there is none of that name */
-    json_t *json;                      /* what was asked; the values' texts are in it */
+    struct client *client;             /* NULL: it has left */
+    const struct hky_command *command; /* NULL: no command has that name */
+    json_t *json;                      /* the request as parsed; owns the texts of `values` */
     struct hky_value values[HKY_ARGUMENTS_MAX];
 };
 
@@ -70,7 +71,7 @@ static void request_free(struct hky_console_request *rq)
     free(rq);
 }
 
-/* One line to the client, who may ask again then. */
+/* Sends one line to the client, which may then send its next request. */
 static void reply(struct hky_console_request **request, struct hky_str line)
 {
     struct client *c = (*request)->client;
@@ -141,7 +142,7 @@ static enum hky_err take_value(const struct hky_argument *a, const json_t *json,
     char digits[32];
 
     *out = (struct hky_value){0};
-    /* A variable of a script that is empty must not widen a selection to everything. */
+    /* null may come from an empty variable of a script, which must not widen a selection to everything. */
     if (json_is_null(json))
         return hky_error_set(e, HKY_E_SYNTAX, "%s is null: leave it out, or give it a value", a->name);
     if (a->type == HKY_ARG_FLAG && json_is_false(json))
@@ -314,8 +315,8 @@ static void on_rested(struct hky_timer *timer)
     console->watch = hky_watch_new_level(console->loop, console->fd, HKY_READABLE, on_readable, console);
 }
 
-/* sun_path holds 108 octets: a longer path is reached through the folder's descriptor, which stays open in *dir for as
- * long as the address is used; -1: none is needed. */
+/* sun_path holds 108 octets. A longer path is reached through the descriptor of its folder, which stays open in *dir
+ * for as long as the address is used; *dir is -1 when none is needed. */
 static enum hky_err socket_address(const char *spool, struct sockaddr_un *un, int *dir, struct hky_error *e)
 {
     int n = snprintf(un->sun_path, sizeof un->sun_path, "%s/control.sock", spool);
@@ -359,7 +360,7 @@ enum hky_err hky_console_new(struct hky_loop *aux, const char *spool, const char
     TAILQ_INIT(&c->clients);
     TAILQ_INIT(&c->requests);
     c->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    unlink(un.sun_path); /* the spool's lock says that no other engine uses it */
+    unlink(un.sun_path); /* no other engine uses it, because this one has the lock of the spool */
     mask = umask(077);
     rc = c->fd < 0 ? -1 : bind(c->fd, (struct sockaddr *)&un, sizeof un);
     umask(mask);

@@ -1,5 +1,6 @@
 /*
- * /healthz and /metrics. Loopback only; Host must name this machine (DNS rebinding); one short request a connection.
+ * Serves /healthz and /metrics on loopback only. Host must name this machine (against DNS rebinding); a connection
+ * carries one short request.
  */
 #include "base/endpoint.h"
 #include "console/console.h"
@@ -123,7 +124,7 @@ static size_t on_data(void *ctx, const char *data, size_t n)
     const char *end = memmem(data, n, "\r\n\r\n", 4);
     if (end == NULL)
         return 0;
-    on_request(p, hky_str_of(data, (size_t)(end - data) + 2)); /* what follows is no part of the header */
+    on_request(p, hky_str_of(data, (size_t)(end - data) + 2)); /* what follows is not part of the header */
     if (hky_stream_unsent(p->stream) == 0)
         close_peer(p);
     return n;

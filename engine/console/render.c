@@ -1,4 +1,4 @@
-/* Status, relays, reload. */
+/* The answers of status, relay and reload. */
 #include "hikyaku/render.h"
 
 const char *hky_health_name(enum hky_err health)

@@ -1,4 +1,4 @@
-/* The live queue: one recipient in short, or its whole story. */
+/* The rows of the queue: a recipient as one short row, or with everything that is known of it. */
 #include "hikyaku/render.h"
 
 #include "base/hash.h"
@@ -129,7 +129,7 @@ void hky_render_queue_row(const struct hky_queue_row *row, bool is_story, struct
     hky_json_begin_object(out, NULL);
     hky_json_z(out, "id", id);
     hky_json_str(out, "rcpt", hky_recipient_address(r));
-    hky_json_str(out, "recipient", hky_recipient_address(r)); /* its name before it was that of the events */
+    hky_json_str(out, "recipient", hky_recipient_address(r)); /* the older name of "rcpt", kept for scripts */
     add_fact(out, "sender", r, HKY_FACT_SENDER);
     hky_json_z(out, "state", row->state);
     hky_json_z(out, "route", r->plan != NULL ? r->plan->route : "");

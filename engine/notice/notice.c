@@ -1,7 +1,8 @@
 /*
- * Failure notices (RFC 3464): whether one is due, and journalling it in the same commit as the `finished` it speaks of.
- * Recipients of one message that end within GATHER_MS, in digest mode within DIGEST_MS, share a notice. What the sender
- * cannot be told goes to the log and to engine.owner: the end of a notice itself, and of mail without a sender.
+ * Decides whether a failure notice (RFC 3464) is due, and journals it in one commit with the `finished` that it
+ * reports. Recipients of one message that end within GATHER_MS, in digest mode within DIGEST_MS, share a notice.
+ * Failures that cannot be reported to a sender (those of a notice, and of mail without a sender) are reported in the
+ * log and to engine.owner.
  */
 #include "hikyaku/notice.h"
 
@@ -15,16 +16,16 @@
 #include <stdlib.h>
 
 #define DIGEST_MS          60000
-#define RETURN_FULL_MOST   (64u << 10) /* RET=FULL above this returns the header only */
+#define RETURN_FULL_MOST   (64u << 10) /* of a larger message RET=FULL returns the header only */
 #define RETURN_HEADER_MOST (32u << 10)
 #define NOTICE_MOST        (512u << 10)
 #define GATHER_MS          1000 /* recipients of one message that end together share a notice */
 #define ENDED_MOST         1000 /* in one notice */
 #define OWNER_HOUR_MOST    30   /* notices to engine.owner in an hour, for each worker; the log has all */
 #define HOUR_MS            INT64_C(3600000)
-#define SLEEP_MOST_MS      1000 /* the clock may be moved meanwhile */
+#define SLEEP_MOST_MS      1000 /* bounded because the clock may be moved */
 
-/* One recipient that waits for its notice. */
+/* A finished recipient that waits for its notice. */
 struct ended {
     TAILQ_ENTRY(ended) link;
     struct hky_recipient *recipient; /* with its message reference */
@@ -41,7 +42,7 @@ struct making {
     TAILQ_HEAD(, ended) ended;
     unsigned n;
     bool is_open;             /* still gathers */
-    char *owner_address;      /* it goes there instead of to the sender; owned */
+    char *owner_address;      /* gets the notice instead of the sender; owned */
     struct hky_heap_node due; /* while it gathers, by the elapsed time of the clock */
     struct hky_body_read read;
     bool is_submitted;
@@ -53,10 +54,10 @@ struct hky_notice {
     struct hky_intake intake;
     TAILQ_HEAD(, making) makings;
     struct hky_idmap open; /* message id -> the making that still gathers */
-    struct hky_heap due;   /* the same */
+    struct hky_heap due;   /* the same, by when they are due */
     struct hky_timer timer;
     int64_t owner_hour; /* the hour of `n_owner` */
-    unsigned n_owner;   /* notices to the owner in it */
+    unsigned n_owner;   /* notices to the owner in this hour */
 };
 
 static void on_timer(struct hky_timer *timer);
@@ -100,9 +101,9 @@ static void free_making(struct making *k)
         hky_message_unref(&m);
         free(x);
     }
-    hky_body_unref(&k->read.body); /* read, and its loop did not come to say so */
+    hky_body_unref(&k->read.body); /* NULL unless the loops stopped between the read and its callback */
     free(k->owner_address);
-    hky_message_unref(&k->submission.message); /* NULL where there is none, or its commit was answered */
+    hky_message_unref(&k->submission.message); /* NULL when there is no notice, or its commit has ended */
     free(k);
 }
 
@@ -115,7 +116,7 @@ void hky_notice_stop(struct hky_notice *n)
     TAILQ_FOREACH (k, &n->makings, link) {
         struct ended *x;
         TAILQ_FOREACH (x, &k->ended, link) {
-            bool is_with_notice = k->is_submitted && x == TAILQ_FIRST(&k->ended); /* in one record with it */
+            bool is_with_notice = k->is_submitted && x == TAILQ_FIRST(&k->ended); /* the notice's record has it */
             if (!is_with_notice && (k->is_submitted || x->recipient->state == HKY_RCPT_DELIVERED))
                 hky_journal_finish(n->p.journal, x->recipient, NULL, NULL);
         }
@@ -142,7 +143,7 @@ static bool is_about_success(const struct hky_recipient *r)
     return r->state == HKY_RCPT_DELIVERED;
 }
 
-/* NONE: nobody is told. */
+/* NONE: the sender gets no notice. */
 static enum hky_dsn_mode mode_for(struct hky_notice *n, const struct hky_recipient *r, const struct hky_outcome *o)
 {
     const struct hky_message *m = r->message;
@@ -162,7 +163,7 @@ static enum hky_dsn_mode mode_for(struct hky_notice *n, const struct hky_recipie
     return mode;
 }
 
-/* Without a notice, or with one that is not on disk: the ends alone must be, or the mail would be sent again. */
+/* There is no notice, or it did not reach the disk. The ends must still reach it, or the mail would be sent again. */
 static void finish_all(struct making *k)
 {
     struct ended *x;
@@ -190,7 +191,7 @@ static void on_notice_over(struct hky_submission *s)
     free_making(HKY_CONTAINER(s, struct making, submission));
 }
 
-/* The class in words, where nothing better is known: a notice is read by people. */
+/* The class in words for people, where nothing better is known. */
 static const char *words_of(const struct hky_recipient *r)
 {
     static const struct {
@@ -220,13 +221,13 @@ static const char *words_of(const struct hky_recipient *r)
     return r->reason;
 }
 
-/* Where the notice goes. */
+/* The address that gets the notice. */
 static struct hky_str address_of(const struct making *k)
 {
     return k->owner_address != NULL ? hky_str_z(k->owner_address) : hky_message_fact(k->about, HKY_FACT_SENDER);
 }
 
-/* The header section, as far as it is returned: whole fields' lines. */
+/* The part of the header section that is returned, cut behind a whole line. */
 static struct hky_str returned_header(struct hky_str original, size_t header_octets)
 {
     size_t n = original.n < header_octets ? original.n : header_octets;
@@ -255,7 +256,7 @@ static void add_recipients(struct making *k, struct hky_dsn *d, struct hky_dsn_r
     }
 }
 
-/* With many recipients less is said of each, then less of the original, until it is small enough. */
+/* When the notice is too large, it says less about each recipient, then returns less of the original. */
 static char *format_bounded(struct hky_dsn *d, size_t *octets)
 {
     static const struct {
@@ -320,7 +321,7 @@ static bool has_8bit(struct hky_str s)
     return false;
 }
 
-/* Handed in as other mail is, by us. false: there is something in it that no message may have. */
+/* Makes a message of the notice as of other mail. false: it has something that no message may have. */
 static bool make_notice(struct making *k, struct hky_str original, struct hky_handed_in *out)
 {
     struct hky_notice *n = k->owner;
@@ -346,7 +347,8 @@ static bool make_notice(struct making *k, struct hky_str original, struct hky_ha
     return is_good;
 }
 
-/* engine.owner as a copy, where a notice about `r` may go there: not the end of a notice to the owner itself. */
+/* A copy of engine.owner, or NULL when no notice about `r` may be sent there: `r` is a notice to the owner, or the
+ * owner has had enough notices in this hour. */
 static char *owner_for(struct hky_notice *n, const struct hky_recipient *r)
 {
     const char *owner = n->p.policy(n->p.ctx, n->p.worker)->engine.owner;
@@ -361,7 +363,7 @@ static char *owner_for(struct hky_notice *n, const struct hky_recipient *r)
     return n->n_owner++ < OWNER_HOUR_MOST ? hky_strdup(owner) : NULL;
 }
 
-/* A failure of which the sender cannot be told, though nobody said that he need not be. */
+/* Is this a failure that cannot be reported to the sender, although NOTIFY does not exclude it? */
 static bool is_untellable(const struct hky_recipient *r)
 {
     const struct hky_message *m = r->message;
@@ -372,7 +374,7 @@ static bool is_untellable(const struct hky_recipient *r)
            (hky_message_fact(m, HKY_FACT_SENDER).n == 0 && (r->notify == 0 || (r->notify & HKY_NOTIFY_FAILURE) != 0));
 }
 
-/* The log has it in any case. Returns the owner's address, or NULL where no mail is made of it. */
+/* Logs the failure. Returns the owner's address for a notice, or NULL when none is to be sent. */
 static char *tell_untellable(struct hky_notice *n, const struct hky_recipient *r, const struct hky_outcome *o)
 {
     char *owner = owner_for(n, r);
@@ -437,7 +439,7 @@ static void start_making(struct making *k)
         on_original(&k->read);
 }
 
-/* Waits for the one that is due first; the loop's timer only wakes, the clock says what is due. */
+/* Waits for the notice that is due first. The timer only wakes the loop; the clock decides what is due. */
 static void set_timer(struct hky_notice *n)
 {
     const struct hky_heap_node *first = hky_heap_first(&n->due);
@@ -456,7 +458,7 @@ void hky_notice_tick(struct hky_notice *n)
     struct hky_heap_node *node;
 
     while ((node = hky_heap_first(&n->due)) != NULL && node->at <= now_ms)
-        start_making(HKY_CONTAINER(node, struct making, due)); /* takes it out */
+        start_making(HKY_CONTAINER(node, struct making, due)); /* removes the node */
     set_timer(n);
 }
 
@@ -486,7 +488,7 @@ static struct making *new_making(struct hky_notice *n, struct hky_message *about
     return k;
 }
 
-/* One notice a message and moment: a message with one recipient has nobody to wait for. */
+/* Recipients of one message that end close together share a notice; a message with one recipient need not wait. */
 static struct making *making_for(struct hky_notice *n, struct hky_message *about, enum hky_dsn_mode mode)
 {
     struct making *k = hky_idmap_get(&n->open, about->id);
@@ -522,7 +524,7 @@ void hky_notice_finish(struct hky_notice *n, struct hky_recipient *r, const stru
     k->owner_address = owner != NULL ? owner : k->owner_address;
     x = hky_calloc(1, sizeof *x);
     x->recipient = r;
-    /* We hand on to a relay and do not know of the mailbox: "relayed" (RFC 3464 2.3.3). */
+    /* A relay has the mail, and whether it reached the mailbox is not known: "relayed" (RFC 3464 2.3.3). */
     x->action = is_about_success(r) ? HKY_DSN_RELAYED : HKY_DSN_FAILED;
     if (o != NULL) {
         x->reply = o->reply;

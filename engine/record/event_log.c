@@ -1,6 +1,7 @@
 /*
- * events.jsonl, the first reader of events: every 100 ms it takes what is there and appends it. A kill between an
- * append and the cursor doubles no line, because the file itself says how far it goes: its last line has a number.
+ * The event log, events.jsonl, is the first reader of events: every 100 ms it appends the new ones. A kill between an
+ * append and the commit of the cursor doubles no line, because the number in the last line of the file says which event
+ * was written last.
  */
 #include "record/record.h"
 
@@ -18,8 +19,8 @@
 #define ROTATED_KEPT   8
 #define DEFAULT_ROTATE (UINT64_C(256) << 20)
 #define BATCH          16           /* few enough that the views stay in the nearest cache */
-#define OUT_SOFT       (256u << 10) /* a write has about that much */
-#define TAIL           (256u << 10) /* of the file, looked at for its last number; longer than any line */
+#define OUT_SOFT       (256u << 10) /* about the most octets of one write */
+#define TAIL           (256u << 10) /* octets at the end of the file in which the last number is looked for */
 
 struct record_event_log {
     struct hky_record *record;
@@ -38,17 +39,17 @@ struct record_event_log {
     struct hky_buf out; /* lines being written; octets up to n_out are in the file */
     size_t n_out;
     uint64_t out_to;      /* the number of the last line in `out` */
-    struct hky_buf half;  /* the file ends in this, which is no whole line */
-    bool is_torn;         /* it ends in half a line that is not known */
-    bool is_stuck;        /* it takes nothing at the moment */
-    uint64_t file_number; /* of the last whole line in it; 0 not known */
+    struct hky_buf half;  /* the incomplete line in which the file ends */
+    bool is_torn;         /* the file may end in an incomplete line that is not in `half` */
+    bool is_stuck;        /* the file cannot be written to at the moment */
+    uint64_t file_number; /* of the last whole line in the file; 0 not known */
     struct record_stamp stamp;
     struct hky_event_view views[BATCH];
 };
 
 /* ---- the file ---- */
 
-/* {"ev":"delivered","number":12,... -> 12; 0: no such line */
+/* The number of a line: 12 of {"ev":"delivered","number":12,...; 0: it is no line of the event log. */
 static uint64_t number_of(struct hky_str line)
 {
     static const char begin[] = "{\"ev\":\"", key[] = "\",\"number\":";
@@ -62,7 +63,7 @@ static uint64_t number_of(struct hky_str line)
     return n;
 }
 
-/* How far the file goes, and whether it ends in half a line. */
+/* Finds the number of the last whole line in the file, and an incomplete line behind it. */
 static void read_tail(struct record_event_log *l, uint64_t octets)
 {
     size_t n = octets < TAIL ? (size_t)octets : TAIL, end, begin;
@@ -72,7 +73,7 @@ static void read_tail(struct record_event_log *l, uint64_t octets)
     l->file_number = 0;
     l->is_torn = false;
     if (pread(l->fd, p, n, (off_t)(octets - n)) != (ssize_t)n) {
-        l->is_torn = octets > 0; /* it may not be read */
+        l->is_torn = octets > 0; /* no permission to read: it may end in an incomplete line */
         free(p);
         return;
     }
@@ -139,7 +140,7 @@ static void rotate(struct record_event_log *l)
 
     if (rename_aside(l) != 0) {
         hky_log(l->log, HKY_LOG_ERROR, "event_log", "what=rotate error=\"%s\"", strerror(errno));
-        l->written = 0; /* not again for every line */
+        l->written = 0; /* so that the rotation is not tried again for every line */
         return;
     }
     close(l->fd);
@@ -150,7 +151,8 @@ static void rotate(struct record_event_log *l)
 
 /* ---- writing ---- */
 
-/* The file shows whole lines also while it takes no more. `end` is where it ends if nobody else writes to it. */
+/* Cuts an incomplete line off, so that the file has only whole lines also while it cannot be written to. `end` is where
+ * the file ends if nobody else writes to it. */
 static void cut_back(struct record_event_log *l, uint64_t end)
 {
     const char *p = l->out.p;
@@ -169,7 +171,8 @@ static void cut_back(struct record_event_log *l, uint64_t end)
     l->n_out = start;
 }
 
-/* The file ends in half a line: of the line that is to be written, whose rest completes it, or of something else. */
+/* Where the file ends in the beginning of the line to be written, only the rest of that line is written; any other
+ * incomplete line is ended. */
 static bool complete_half(struct record_event_log *l)
 {
     struct hky_str half = hky_buf_str(&l->half);
@@ -190,7 +193,7 @@ static bool write_out(struct record_event_log *l)
     struct stat st;
     uint64_t end;
 
-    if (l->fd < 0 && open_file(l, &e) != HKY_OK) /* it was told when that failed first */
+    if (l->fd < 0 && open_file(l, &e) != HKY_OK) /* the first failure was logged */
         return false;
     if (!complete_half(l))
         return false;
@@ -214,7 +217,7 @@ static bool write_out(struct record_event_log *l)
     return true;
 }
 
-/* Said once when it begins and once when it is over, not for each try. */
+/* Logs once when writing begins to fail and once when it works again, not for each try. */
 static bool write_all(struct record_event_log *l)
 {
     bool is_out = write_out(l);
@@ -314,7 +317,7 @@ static enum hky_err start(struct record_event_log *l, const struct hky_record_pa
     if ((err = hky_reader_open(l->record, &rp, &l->reader, e)) != HKY_OK)
         return err;
     if (l->file_number > hky_reader_cursor(l->reader) && l->file_number < l->record->store.next) {
-        rp.after = l->file_number; /* the last run was killed before it could say so */
+        rp.after = l->file_number; /* the last run was killed before it committed this */
         hky_reader_close(&l->reader);
         if ((err = hky_reader_open(l->record, &rp, &l->reader, e)) != HKY_OK)
             return err;
@@ -348,7 +351,7 @@ enum hky_err record_event_log_open(struct hky_record *r, const struct hky_record
     return HKY_OK;
 }
 
-/* What the file did not take lies in the store for the next start. */
+/* Logs how many events could not be written to the file; the store keeps them for the next start. */
 static void tell_rest(struct record_event_log *l)
 {
     struct record_store *s = &l->record->store;

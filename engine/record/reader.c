@@ -1,7 +1,7 @@
 /*
- * Readers of events. A reader stands in one segment, which is pinned: what it was given stays readable. Behind the
- * readers upkeep takes segments back; a reader that lags beyond its budget finishes the segment in which it stands and
- * then goes on with the oldest one that is within the budget.
+ * Readers of events. A reader pins the segment that it reads, so that the events it was given stay readable. Upkeep
+ * reuses segments that every reader has committed. A reader that lags beyond its budget finishes its segment and then
+ * continues with the oldest one within the budget.
  */
 #include "record/record.h"
 
@@ -81,7 +81,7 @@ static bool is_open(struct hky_record *record, const char *name)
     return false;
 }
 
-/* Where it begins: behind `after`. What is no longer there was missed. */
+/* Lets the reader begin behind `after`. Events that are no longer kept count as missed. */
 static void begin_after(struct hky_reader *r, uint64_t after)
 {
     struct record_store *s = &r->record->store;
@@ -133,7 +133,7 @@ enum hky_err hky_reader_open(struct hky_record *record, const struct hky_reader_
     }
     TAILQ_INSERT_TAIL(&record->readers, r, link);
     r->is_armed = false;
-    r->is_posted = true; /* it looks for what is there already */
+    r->is_posted = true; /* so that it reads the events that are kept already */
     hky_loop_post(p->loop, &r->task);
     pthread_mutex_unlock(&s->lock);
     *out = r;
@@ -151,7 +151,7 @@ void hky_reader_close(struct hky_reader **reader)
     pthread_mutex_lock(&s->lock);
     stand_in(r, NULL);
     r->is_closed = true;
-    bool is_free = !r->is_posted; /* else the posted task frees it, or the close of the record */
+    bool is_free = !r->is_posted; /* otherwise the posted task frees it, or hky_record_close */
     if (is_free)
         TAILQ_REMOVE(&r->record->readers, r, link);
     pthread_mutex_unlock(&s->lock);
@@ -161,7 +161,7 @@ void hky_reader_close(struct hky_reader **reader)
 
 /* ---- reading ---- */
 
-/* Under the lock. False: there is nothing more, it will be called. */
+/* Moves on where this segment is read. Under the lock. False: there are no events, on_ready will be called. */
 static bool go_on(struct hky_reader *r)
 {
     struct record_store *s = &r->record->store;
@@ -204,7 +204,7 @@ size_t hky_reader_read(struct hky_reader *r, struct hky_event_view *out, size_t 
             n++;
         }
         if (n == 0 && r->offset < end && !record_store_event(r->at, r->offset, end, &h))
-            r->offset = end; /* damaged in memory: nothing behind it can be found */
+            r->offset = end; /* damaged in memory: the events behind it cannot be found */
     }
     return n;
 }
@@ -228,7 +228,7 @@ uint64_t hky_reader_missed(const struct hky_reader *r)
     return __atomic_load_n(&r->missed, __ATOMIC_RELAXED);
 }
 
-/* ---- upkeep: what a reader that lags holds, and what nobody needs ---- */
+/* ---- upkeep: skips for readers that lag, and frees segments that no reader needs ---- */
 
 static bool is_needed(struct hky_reader *r, const struct record_segment *g)
 {
@@ -237,7 +237,7 @@ static bool is_needed(struct hky_reader *r, const struct record_segment *g)
     return r->skip_to == NULL || g->head->first >= r->skip_to->head->first;
 }
 
-/* Goes back from the youngest as far as the budget reaches; what is older and not yet read is skipped. */
+/* Counts back from the youngest segment as far as the budget reaches; older segments not yet read are skipped. */
 static void skip(struct hky_record *record, struct hky_reader *r)
 {
     struct record_segment *g, *oldest = NULL, *from;
@@ -251,7 +251,7 @@ static void skip(struct hky_record *record, struct hky_reader *r)
         oldest = g;
     }
     if (g == NULL || !is_needed(r, g))
-        return; /* everything that it needs is within the budget */
+        return; /* all segments that the reader needs are within the budget */
     from = r->skip_to != NULL ? r->skip_to
            : r->at != NULL    ? TAILQ_NEXT(r->at, link)
                               : TAILQ_FIRST(&record->store.segments);
@@ -281,7 +281,7 @@ void record_readers_trim(struct hky_record *record)
         bool is_needed_by_one = false;
         next = TAILQ_NEXT(g, link);
         if (next == NULL || g->n_pins > 0)
-            continue; /* the youngest is being written */
+            continue; /* the youngest is being written to, a pinned one read */
         TAILQ_FOREACH (r, &record->readers, link)
             is_needed_by_one = is_needed_by_one || is_needed(r, g);
         if (!is_needed_by_one)

@@ -39,7 +39,7 @@ static void emit_dropped(struct hky_record *r, uint64_t n, const char *why, cons
     hky_record_event(r, HKY_RECORD_OTHER, &ev);
 }
 
-/* What was dropped and skipped since it was last told; told when there is room for that. */
+/* Reports the events that were lost or skipped since the last report; the lost ones once there is room for an event. */
 static void tell_dropped(struct hky_record *r)
 {
     struct record_store *s = &r->store;
@@ -72,7 +72,7 @@ static void do_upkeep(struct hky_record *r)
     pthread_mutex_lock(&r->store.lock);
     has_spares = r->store.n_spares > 0;
     pthread_mutex_unlock(&r->store.lock);
-    /* Without room it tries again after a while; until then nobody needs to ask for it. */
+    /* Without room upkeep runs again after a while; being marked as posted, it is not posted before. */
     if (!has_spares && !__atomic_exchange_n(&r->is_upkeep_posted, true, __ATOMIC_ACQ_REL))
         hky_timer_set(&r->again, AGAIN_MS);
 }
@@ -148,10 +148,10 @@ void hky_record_close(struct hky_record **record)
     if (r->is_running) {
         hky_loop_stop(r->loop);
         pthread_join(r->thread, NULL);
-        do_upkeep(r); /* what was dropped is told before the log is written to its end */
+        do_upkeep(r); /* reports dropped events before the event log is completed */
     }
     record_event_log_close(&r->event_log);
-    while ((reader = TAILQ_FIRST(&r->readers)) != NULL) { /* closed, their task did not run */
+    while ((reader = TAILQ_FIRST(&r->readers)) != NULL) { /* closed readers whose task did not run */
         TAILQ_REMOVE(&r->readers, reader, link);
         free(reader);
     }

@@ -19,17 +19,17 @@
 
 #define RECORD_EVENT_MOST (32u << 10) /* octets of an encoded event */
 
-struct record_stamp { /* the text of a second, made once */
+struct record_stamp { /* the text of an instant's second, reused for events of the same second */
     int64_t second;
     char text[32];
 };
 void record_encode(const struct hky_event *ev, struct hky_buf *b);
-bool record_decode(struct hky_str s, struct hky_event_view *v); /* all but the number; borrows from `s` */
+bool record_decode(struct hky_str s, struct hky_event_view *v); /* sets all but the number; borrows from `s` */
 void record_format_line(const struct hky_event_view *v, struct record_stamp *stamp, struct hky_buf *b);
 
 /* ---- store.c ---- */
 
-/* In front of each event in a segment. */
+/* Precedes each event in a segment. */
 struct record_head {
     uint32_t n;   /* octets of the encoded event */
     uint32_t crc; /* of the number and those octets */
@@ -47,9 +47,9 @@ struct record_segment {
     TAILQ_ENTRY(record_segment) link;
     struct record_segment_head *head; /* mapped; the events follow at RECORD_PAGE */
     size_t octets;
-    unsigned file;   /* its name in spool/events/ */
-    bool is_memory;  /* there was no room for a file */
-    unsigned n_pins; /* readers that stand in it */
+    unsigned file;   /* the number that is its name in spool/events/ */
+    bool is_memory;  /* in memory, because there was no room for a file */
+    unsigned n_pins; /* readers that read it */
     uint64_t n;      /* events in it */
 };
 #define RECORD_PAGE   4096u
@@ -62,8 +62,8 @@ TAILQ_HEAD(record_segments, record_segment);
 /* spool/events/cursors: a mapped page, whose stores outlive the process. */
 struct record_cursors {
     char magic[16], boot[48];
-    uint64_t is_clean; /* stopped in order: the numbers of the segments are all that were given out */
-    uint64_t reserved; /* synced: no number above it was given out, also after a power cut */
+    uint64_t is_clean; /* stopped in order: `reserved` is the last number that was given out */
+    uint64_t reserved; /* synced: no number above this one was given out, even before a power cut */
     struct {
         char name[RECORD_NAME];
         uint64_t done, missed;
@@ -71,11 +71,11 @@ struct record_cursors {
 };
 
 struct record_store {
-    pthread_mutex_t lock; /* all below, except what is atomic */
+    pthread_mutex_t lock; /* guards everything below, except atomic fields */
     struct record_segments segments, spares, trash;
     unsigned n_spares;
     uint64_t next;             /* the number of the next event */
-    uint64_t n_lost, n_untold; /* found no room: since the start (atomic), since it was last told */
+    uint64_t n_lost, n_untold; /* lost events: since the start (atomic), since the last report */
     struct record_cursors *cursors;
     bool is_kept; /* the cursors lie in a file */
     int dir_fd;
@@ -84,16 +84,17 @@ struct record_store {
     struct hky_log *log;
 };
 
-/* Never fails for the disk: what cannot lie in a file lies in memory, which is told. */
+/* Does not fail because of the disk: events that cannot be kept in a file are kept in memory, and the log says so. */
 void record_store_open(struct record_store *s, const struct hky_record_params *p);
 void record_store_close(struct record_store *s);
-/* Under the lock. False: no room, counted. *is_upkeep_due: a spare was used, record_store_upkeep() should run soon. */
+/* Under the lock. False: there was no room, and the event is counted as lost. *is_upkeep_due: a spare was used, so
+ * record_store_upkeep() should run soon. */
 bool record_store_append(struct record_store *s, struct hky_str encoded, bool *is_upkeep_due);
-/* Makes spares and keeps numbers reserved; not under the lock, may block. */
+/* Makes spares and reserves numbers. Not under the lock, because it may block. */
 void record_store_upkeep(struct record_store *s);
-/* Under the lock: nobody needs this one any more. */
+/* Reuses or removes a segment that no reader needs any more. Under the lock. */
 void record_store_release(struct record_store *s, struct record_segment *g);
-/* The event at `at` of a segment, of which `end` octets are in use. False: there is none, or it is damaged. */
+/* Finds the event at `at` of a segment, of which `end` octets are in use. False: there is none, or it is damaged. */
 bool record_store_event(const struct record_segment *g, size_t at, size_t end, struct record_head *head);
 static inline size_t record_store_step(uint32_t n)
 {
@@ -111,17 +112,17 @@ struct hky_reader {
     char name[RECORD_NAME];
     struct hky_task task;
     bool is_posted, is_closed;
-    bool is_armed;             /* it found nothing: the next event calls it */
-    struct record_segment *at; /* where it reads on; pinned. NULL: nothing was there yet */
+    bool is_armed;             /* its last read found nothing: the next event calls on_ready */
+    struct record_segment *at; /* the segment that it reads, pinned; NULL: none yet */
     size_t offset;
-    struct record_segment *skip_to; /* it lags: from the end of `at` on it goes on there */
-    uint64_t after;                 /* what it has seen */
+    struct record_segment *skip_to; /* it lags: continues here after `at` */
+    uint64_t after;                 /* the last number that it was given */
     uint64_t done, missed;
 };
 
 /* Under the store's lock. */
 void record_readers_wake(struct hky_record *r);
-/* Under the store's lock: skips for those that lag, then frees what nobody needs. True: something was skipped. */
+/* Under the store's lock: skips events for readers that lag, then frees the segments that no reader needs. */
 void record_readers_trim(struct hky_record *r);
 
 /* ---- event_log.c ---- */
@@ -131,7 +132,7 @@ struct record_event_log;
 enum hky_err record_event_log_open(struct hky_record *r, const struct hky_record_params *p,
                                    struct record_event_log **out, struct hky_error *e);
 void record_event_log_reopen(struct record_event_log *l);
-void record_event_log_close(struct record_event_log **l); /* writes what is there, if the file takes it */
+void record_event_log_close(struct record_event_log **l); /* writes the remaining events if it can */
 uint64_t record_event_log_missed(const struct record_event_log *l);
 
 /* ---- record.c ---- */
@@ -155,7 +156,7 @@ struct hky_record {
     struct hky_task upkeep;
     struct hky_timer again;
     bool is_upkeep_posted; /* atomic */
-    uint64_t n_skipped;    /* under the store's lock: not yet told */
+    uint64_t n_skipped;    /* under the store's lock: skipped events not yet reported */
     char skipped_by[RECORD_NAME];
 };
 

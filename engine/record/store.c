@@ -1,7 +1,7 @@
 /*
- * Where events lie until every reader has them: mapped files of one size, appended to in turn, used again when they are
- * done with. Stores into them outlive the process; they are not synced, so a power cut may take the youngest. Numbers
- * are reserved in large steps by a synced store, so none is used twice even then.
+ * Keeps events until every reader has committed them, in mapped files of one size that are filled in turn and then
+ * reused. Stores into them outlive the process; they are not synced, so a power cut may lose the youngest events.
+ * Numbers are reserved in large steps by a synced store, so none is used twice even then.
  */
 #include "base/hash.h"
 #include "record/record.h"
@@ -54,7 +54,7 @@ static bool has_room(const struct record_store *s)
            (uint64_t)v.f_bavail * v.f_frsize > s->min_free + 2 * (uint64_t)s->segment_octets;
 }
 
-/* Room now: a store into a hole of a full disk would be a signal. */
+/* Allocates the whole file now: a store into a hole would raise SIGBUS when the disk is full. */
 static void *map_file(const struct record_store *s, const char *name, size_t octets, bool is_new)
 {
     void *map = MAP_FAILED;
@@ -173,7 +173,7 @@ static struct record_segment *load_segment(const struct record_store *s, unsigne
     return g;
 }
 
-/* Events count while they are whole and follow each other. False: there is none. */
+/* Keeps the events of a segment up to the first that is damaged or out of order. False: none is left. */
 static bool walk(struct record_segment *g)
 {
     size_t end = used(g), at = RECORD_PAGE;
@@ -218,7 +218,7 @@ static void load_segments(struct record_store *s)
         else
             remove_segment(s, g);
     }
-    for (g = TAILQ_FIRST(&s->segments); g != NULL; g = next) { /* numbers twice: only a damaged file has that */
+    for (g = TAILQ_FIRST(&s->segments); g != NULL; g = next) { /* only a damaged file repeats numbers */
         next = TAILQ_NEXT(g, link);
         if (g->head->first <= last) {
             TAILQ_REMOVE(&s->segments, g, link);
@@ -255,7 +255,7 @@ static void load_cursors(struct record_store *s)
     if (c->is_clean == 1 && c->reserved >= s->next)
         s->next = c->reserved + 1;
     if (c->is_clean == 0 && c->reserved >= s->next && (!knows_boot || memcmp(c->boot, boot, sizeof boot) != 0))
-        s->next = c->reserved + 1; /* a power cut: pages may be missing, so any of them may be in use */
+        s->next = c->reserved + 1; /* a power cut may have lost pages, so any reserved number may have been used */
     memcpy(c->boot, boot, sizeof boot);
 }
 
@@ -276,14 +276,14 @@ void record_store_open(struct record_store *s, const struct hky_record_params *p
         if (mkdirat(spool, "events", 0700) == 0)
             (void)!fsync(spool);
         s->dir_fd = openat(spool, "events", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-        unlinkat(spool, "events.pending", 0); /* of an older version, which emptied it at a clean stop */
+        unlinkat(spool, "events.pending", 0); /* left by an older version, empty after a clean stop */
         close(spool);
     }
     load_cursors(s);
     if (s->dir_fd >= 0)
         load_segments(s);
     record_store_upkeep(s);
-    const struct record_segment *spare = TAILQ_FIRST(&s->spares); /* a full disk with old segments has none */
+    const struct record_segment *spare = TAILQ_FIRST(&s->spares); /* NULL on a full disk with old segments */
     if (!s->is_kept || (spare != NULL && spare->is_memory))
         hky_log(s->log, HKY_LOG_WARN, "event_store",
                 "what=\"events are kept in memory; a kill may lose those not yet written\" look=%s/events error=\"%s\"",
@@ -333,7 +333,7 @@ static struct record_segment *begin_segment(struct record_store *s)
     return g;
 }
 
-/* A kill between two of these stores leaves the event out or in, never half: `end` is the last of them. */
+/* A kill between two of these stores leaves the event out or in, never half, because `end` is stored last. */
 bool record_store_append(struct record_store *s, struct hky_str encoded, bool *is_upkeep_due)
 {
     struct record_segment *g = TAILQ_LAST(&s->segments, record_segments);
@@ -404,11 +404,10 @@ void record_store_release(struct record_store *s, struct record_segment *g)
 {
     TAILQ_REMOVE(&s->segments, g, link);
     if (s->n_spares >= RECORD_SPARES || g->octets != s->segment_octets) {
-        TAILQ_INSERT_TAIL(&s->trash, g, link); /* unlinking takes its time: not under the lock */
+        TAILQ_INSERT_TAIL(&s->trash, g, link); /* unlinked later, because that is slow and the lock is held */
         return;
     }
     make_spare(g);
-    TAILQ_INSERT_HEAD(&s->spares, g,
-                      link); /* used next: its pages are there, those of a fresh file have yet to be made */
+    TAILQ_INSERT_HEAD(&s->spares, g, link); /* the head is used next: these pages are in memory */
     s->n_spares++;
 }

@@ -1,6 +1,6 @@
 /*
- * state.db: what is neither mail nor history (paused and drained relays, refreshed tokens). In memory for reading,
- * written through by one thread; SQLite with synchronous=FULL. SQLite is known here only.
+ * state.db keeps what is neither mail nor history (paused and drained relays, refreshed tokens). All of it is in memory
+ * for reading, and one thread writes changes through, to SQLite with synchronous=FULL. Only this file uses SQLite.
  */
 #include "hikyaku/state.h"
 
@@ -19,7 +19,7 @@
 struct change {
     STAILQ_ENTRY(change) link;
     char *kind, *key, *value;   /* value NULL: removed */
-    void (*written)(void *ctx); /* or NULL: nothing is changed, but this is called when its turn comes */
+    void (*written)(void *ctx); /* not NULL: no change, but a call once all before it are written */
     void *ctx;
 };
 
