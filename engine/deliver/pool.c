@@ -57,7 +57,8 @@ static void delivery_over(struct hky_pool *pool, struct hky_delivery *x)
 {
     for (unsigned i = 0; i < x->txn.n && x->n_kept > 0; i++)
         hky_delivery_forget(x, i);
-    /* A reader thread may still need the message for a piece: then its reference goes with the delivery. */
+    /* A reader thread may still need the message for a piece; then the delivery keeps its reference until it is freed.
+     */
     if (!x->is_reading)
         hky_message_unref(&x->message);
     delivery_put(pool->deliver, x);
@@ -65,7 +66,7 @@ static void delivery_over(struct hky_pool *pool, struct hky_delivery *x)
 
 /* ---- taking and reporting ---- */
 
-/* Lanes take turns: the one that gave goes to the end. */
+/* Lanes take turns: the one that gave a job becomes the last. */
 static struct hky_job *take_job(struct hky_pool *pool)
 {
     if (pool->deliver->is_draining)
@@ -182,8 +183,9 @@ static void learn(const struct hky_pool *pool, enum hky_learned what, unsigned n
         hky_schedule_learn(TAILQ_FIRST(&pool->lanes)->lane, what, n);
 }
 
-/* Up to the greeting whatever it says; later, up to the end of the login, only what may pass: a 5xx there is about us,
- * unless it speaks of connections. A 421 to the first MAIL of a connection is about the connection, too. */
+/* Did the server turn the connection away? Up to the greeting every failure counts. After that, up to the end of the
+ * login, only a temporary one counts, because a 5xx there is about us unless it speaks of connections. A 421 to the
+ * first MAIL of a connection is about the connection, too. */
 static bool is_turned_away(const struct hky_outbound_end *end)
 {
     const struct hky_reply *r = end->reply;
@@ -195,7 +197,8 @@ static bool is_turned_away(const struct hky_outbound_end *end)
     return end->stage <= HKY_STAGE_AUTH && (is_lost || (r->code >= 400 && r->code < 500));
 }
 
-/* With others open, a connection that is turned away says how many the far side bears, and nothing about its message.
+/* When other connections are open, one that is turned away shows how many the server accepts, and says nothing about
+ * its message.
  */
 static bool on_spare(void *ctx, struct hky_outbound *c, const struct hky_outbound_end *end)
 {
@@ -221,7 +224,7 @@ static void on_open(void *ctx, struct hky_outbound *c)
         learn(m->pool, HKY_LEARNED_CONNECTIONS, 0);
     }
     m->pool->is_proven = true;
-    hky_pool_wake(m->pool); /* others may follow now */
+    hky_pool_wake(m->pool); /* further connections may be opened now */
 }
 
 static void on_greeted(void *ctx, struct hky_outbound *c, struct hky_str text)
@@ -245,7 +248,8 @@ static void on_in_step(void *ctx, struct hky_outbound *c)
         hky_server_on_good(m->server, m);
 }
 
-/* An answer to the wrong command is never an accident: first overlap goes, then pipelining. */
+/* Replies that do not fit our commands are never an accident: the first time overlap is switched off, the second time
+ * pipelining. */
 static void learn_of_overlap(struct hky_pool_member *m, const struct hky_outbound_end *end)
 {
     struct hky_pool *pool = m->pool;
@@ -262,7 +266,8 @@ static void learn_of_overlap(struct hky_pool_member *m, const struct hky_outboun
     pool->no_overlap = true;
 }
 
-/* Two connections one after the other that were ended at the same point: that is how many messages they are for. */
+/* When the server ends two connections one after the other after the same number of messages, it accepts so many on
+ * each. */
 static void learn_of_fullness(struct hky_pool *pool, unsigned n)
 {
     if (n == 0)
@@ -300,7 +305,8 @@ static void on_want_secret(void *ctx, struct hky_outbound *c, struct hky_secret 
 {
     struct hky_pool_member *m = ctx;
     const struct hky_deliver_params *p = &m->pool->deliver->params;
-    /* The connection's policy and relay, not the pool's: they are kept until the answer, whatever is loaded meanwhile.
+    /* These are the connection's policy and relay, not the pool's: they are kept until the answer, even if another
+     * policy is loaded meanwhile.
      */
     p->secret(p->ctx, p->worker, hky_outbound_policy(c), hky_outbound_relay(c), refused, done, arg);
 }
@@ -398,8 +404,8 @@ static bool may_open(const struct hky_pool *pool)
 {
     if (pool->n_members >= most_connections(pool))
         return false;
-    /* A destination that is not known to work is tried by one connection: when it fails, one job has the outcome, not
-     * all. */
+    /* A destination that is not known to work is tried by one connection, so that only one job fails with it, not all.
+     */
     return pool->is_proven || pool->n_members == pool->n_open;
 }
 
@@ -461,13 +467,13 @@ static void open_detours(struct hky_pool *pool)
            (pool->deliver->is_draining || pool->n_members < most_connections(pool))) {
         enum hky_take take = pool->deliver->is_draining ? HKY_TAKE_EMPTY : hky_schedule_take_again(x->job);
         if (take == HKY_TAKE_WAIT)
-            return; /* for a slot of the cap: the lane wakes us */
+            return; /* there is no slot of the cap; the lane wakes us when there is one */
         TAILQ_REMOVE(&pool->detours, x, link);
         if (take == HKY_TAKE_EMPTY) {
             end_detour(pool, x);
             continue;
         }
-        x->is_mail_sent = false; /* that one is counted */
+        x->is_mail_sent = false; /* the earlier MAIL is counted already */
         open_one(pool, x, true);
     }
     struct hky_pool_member *m, *next;
@@ -495,7 +501,7 @@ static void work(struct hky_pool *pool)
         if (!hky_outbound_is_idle(m->connection))
             continue;
         uint64_t before = pool->n_taken;
-        hky_outbound_kick(m->connection); /* may close it: `m` is gone then */
+        hky_outbound_kick(m->connection); /* this may close the connection and free `m` */
         if (pool->n_taken == before)
             break;
     }
@@ -532,7 +538,7 @@ static void on_task(struct hky_task *task)
 {
     struct hky_pool *pool = HKY_CONTAINER(task, struct hky_pool, task);
     pool->is_queued = false;
-    if (pool->deliver == NULL) { /* freed meanwhile */
+    if (pool->deliver == NULL) { /* hky_pool_free was called meanwhile */
         pool_release(pool);
         return;
     }
@@ -565,7 +571,7 @@ void hky_pool_detach(struct hky_lane_slot *slot)
     if (slot->pool == NULL)
         return;
     TAILQ_REMOVE(&slot->pool->lanes, slot, link);
-    hky_pool_wake(slot->pool); /* it may be forsaken now */
+    hky_pool_wake(slot->pool); /* this may have been its last lane */
     slot->pool = NULL;
     TAILQ_INSERT_TAIL(&slot->deliver->unassigned, slot, link);
 }

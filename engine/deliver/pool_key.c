@@ -1,4 +1,4 @@
-/* Which pool a lane's mail goes by. */
+/* Chooses the pool for a lane's mail. */
 #include "deliver/pool_internal.h"
 
 #include "base/endpoint.h"
@@ -7,8 +7,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* Everything a connection depends on; a difference in any makes another pool (no TLS session, login or connection is
- * shared across). */
+/* Writes everything a connection depends on. Lanes that differ in any of it get different pools, which share no TLS
+ * session, login or connection. */
 static void format_key(struct hky_buf *out, const struct hky_lane *lane, const struct hky_dns_mx *hosts, unsigned n)
 {
     const struct hky_relay *r = lane->relay;
@@ -17,7 +17,7 @@ static void format_key(struct hky_buf *out, const struct hky_lane *lane, const s
                    lane->account != NULL ? lane->account : "", r->port, (int)r->tls,
                    e->redirect != NULL ? e->redirect : "", e->resolver != NULL ? e->resolver : "",
                    e->hostname != NULL ? e->hostname : "");
-    /* Equal preferences come shuffled: the set is what makes the site. */
+    /* Hosts of equal preference come in random order, so the set of hosts identifies the site. */
     uint64_t site = 0;
     for (unsigned i = 0; i < n; i++)
         site += hky_hash64(hosts[i].host, strlen(hosts[i].host), hosts[i].preference);
@@ -38,7 +38,8 @@ static void set_redirect(struct hky_pool *pool, const char *redirect)
     struct hky_dns_mx host = {0};
     char name[256];
     uint16_t port = 25;
-    bool is_good = hky_endpoint_parse(hky_str_z(redirect), name, &port); /* the policy was read by the same */
+    bool is_good = hky_endpoint_parse(hky_str_z(redirect), name,
+                                      &port); /* the policy's loader has checked it with this function */
     snprintf(host.host, sizeof(host.host), "%.253s", is_good ? name : redirect);
     set_hosts(pool, &host, 1);
     pool->port = port;
@@ -49,7 +50,7 @@ static void adopt_policy(struct hky_pool *pool, const struct hky_lane *lane)
 {
     if (pool->policy == lane->policy)
         return;
-    /* A reload reads again what was read from files: the system's authorities, too. */
+    /* After a reload everything from files is read again, the system's authorities, too. */
     hky_tls_unref(&pool->tls);
     struct hky_policy *old = pool->policy;
     pool->policy = hky_policy_ref(lane->policy);

@@ -1,6 +1,6 @@
 /*
- * The connection test: one connection with one message, told stage by stage. The same connection code as the engine's,
- * so that what works here works there.
+ * The connection test: one connection with one message, reported stage by stage. It uses the engine's own connection
+ * code, so that what works here works in the engine.
  */
 #include "base/endpoint.h"
 #include "base/clock.h"
@@ -63,7 +63,7 @@ __attribute__((format(printf, 2, 3))) static void tell_fact(struct probe *p, con
         p->params->on_line(p->params->ctx, &line);
 }
 
-/* A server's words as they are, a cause of our own in the language that is asked for. */
+/* Shows a server's words as they are, and a cause of our own in the language that the caller chose. */
 static void tell_reply(struct probe *p, enum hky_stage stage, const struct hky_reply *reply)
 {
     char text[HKY_REPLY_TEXT + 32];
@@ -92,7 +92,7 @@ static void conclude(struct probe *p, enum hky_stage stage, enum hky_class class
         .address = hky_recipient_address(p->recipient),
     };
     hky_verdict(&q, p->outcome);
-    /* A dry run ends well with the 250 to RCPT, which is no delivery to the classifier. */
+    /* A dry run succeeds with the 250 to RCPT, which the classifier does not take for a delivery. */
     if (!p->params->send && stage == HKY_STAGE_RCPT && reply->code >= 200 && reply->code < 300)
         p->outcome->class = HKY_CLASS_OK;
     p->has_outcome = true;
@@ -116,7 +116,7 @@ static void on_result(void *ctx, struct hky_outbound *c, struct hky_delivery *x,
     (void)c;
     (void)x;
     (void)i;
-    if (!p->has_outcome) /* its time may be over */
+    if (!p->has_outcome) /* else the test had timed out before */
         conclude(p, stage, class, reply);
 }
 
@@ -125,7 +125,7 @@ static void on_done(void *ctx, struct hky_outbound *c, struct hky_delivery *x, b
     (void)ctx;
     (void)x;
     (void)mail_sent;
-    if (((struct probe *)ctx)->connection != NULL) /* else it is being abandoned */
+    if (((struct probe *)ctx)->connection != NULL) /* else the connection is being abandoned */
         hky_outbound_retire(c);
 }
 
@@ -200,7 +200,7 @@ static const char text_en[] =
 static const char text_ja[] =
     "これはテストメールです。件名の配送先（リレー）が受け取り、配信できることを確認しました。\r\n";
 
-/* The account's own address where it has one: nobody may send as the owner everywhere. */
+/* The account's own address where it has one, because not every relay accepts the owner's address as sender. */
 static const char *sender_of(const struct hky_probe_params *params)
 {
     const struct hky_relay *r = params->relay;
@@ -307,7 +307,7 @@ static void go(struct probe *p)
         .port = p->port,
         .tls = p->tls,
         .is_redirected = p->is_redirected,
-        .no_pipelining = true, /* a time of its own for every stage */
+        .no_pipelining = true, /* so that every stage has its own time */
         .bound = p->delivery,
         .ops = &ops,
         .ctx = p,
@@ -390,7 +390,7 @@ static void close_parts(struct probe *p)
     hky_dns_cancel(&p->query);
     if (p->connection != NULL)
         hky_outbound_abandon(&p->connection);
-    if (p->loop != NULL) /* what was closed goes at the end of a turn */
+    if (p->loop != NULL) /* closed connections are freed at the end of a turn */
         hky_loop_turn(p->loop, 0);
     hky_credentials_free(&p->credentials);
     hky_dns_free(&p->dns);

@@ -3,7 +3,8 @@
 #define STARS_MAX  3
 #define NESTED_MAX 3
 
-/* First fit wins. Each '*' of `en` is any text, which stands in `ja` in the same order, translated in its turn. */
+/* The first entry that fits is used. Each '*' of `en` matches any text, which is put into `ja` in the same order, after
+ * it was translated itself. */
 static const struct {
     const char *en, *ja;
 } words[] = {
@@ -26,7 +27,7 @@ static const struct {
     {"Address family not supported by protocol", "このアドレスの種類は使用できません"},
     {"Too many open files", "開いているファイルが多すぎます"},
     {"Broken pipe", "接続が切れています"},
-    /* DNS; in front of it stands the host or domain */
+    /* DNS; the host or domain comes before these */
     {"MX of *: *", "*のMX：*"},
     {"A and AAAA of *: *", "*のアドレス（A、AAAA）：*"},
     {"CNAME of *: the aliases lead in a circle", "*の別名（CNAME）が循環しています"},
@@ -111,7 +112,7 @@ struct stars {
     unsigned n;
 };
 
-/* Each '*' takes as little as it can, the last one at the end all that is left. */
+/* Each '*' matches as little as it can; one at the end of the pattern matches all that is left. */
 static bool fits(struct hky_str text, const char *pattern, struct stars *stars)
 {
     stars->n = 0;

@@ -9,7 +9,8 @@ struct hky_dns *hky_deliver_dns(struct hky_deliver *d, const struct hky_policy *
     if (dns != NULL)
         return dns;
     if (hky_dns_new(d->params.loop, resolver, &dns, &e) != HKY_OK) {
-        /* The policy's loader checks the form; what is left is a machine without a resolver: the system's defaults. */
+        /* The policy's loader has checked the form, so this is a machine without a resolver; it gets the system's
+         * defaults. */
         hky_log(d->params.log, HKY_LOG_ERROR, "resolver", "why=\"%s\"", e.text);
         HKY_ASSERT(hky_dns_new(d->params.loop, "", &dns, &e) == HKY_OK);
     }

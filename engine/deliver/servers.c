@@ -13,8 +13,8 @@
 #define SERVERS_MAX    10000
 #define KEY_MAX        300
 #define GOOD_NEEDED    3                                /* envelopes that a trial must bring through */
-#define STRIKES_MAX    2                                /* a trusted server may be restarted once */
-#define REFUSED_FOR_MS (INT64_C(30) * 24 * 3600 * 1000) /* then it may be another version */
+#define STRIKES_MAX    2                                /* because a trusted server may be restarted once */
+#define REFUSED_FOR_MS (INT64_C(30) * 24 * 3600 * 1000) /* after that it may be another version of the server */
 
 enum trust { TRUST_UNKNOWN, TRUST_YES, TRUST_NO };
 
@@ -155,7 +155,8 @@ static void keep(struct hky_server *server, enum trust trust)
 struct hky_server *hky_servers_get(struct hky_servers *s, const char *host, uint16_t port, struct hky_str greeting)
 {
     struct hky_buf key;
-    hky_buf_init(&key, KEY_MAX); /* what is beyond its bound is left out: the key is shorter then, and still one */
+    hky_buf_init(&key,
+                 KEY_MAX); /* whatever exceeds the bound is left out; the shorter key still identifies the server */
     hky_buf_printf(&key, "%s:%u", host, port);
     add_words(&key, greeting);
     pthread_mutex_lock(&s->lock);
@@ -205,8 +206,8 @@ bool hky_server_on_end(struct hky_server *server, const void *connection, enum h
     bool is_trial = server->trial == connection;
     if (is_trial)
         server->trial = NULL;
-    /* A restart of a trusted server ends all its connections: the first takes the trust away, the others say nothing
-     * new. It may try once more. */
+    /* A restart of a trusted server ends all its connections: the first one makes the server unknown again, and the
+     * others change nothing. After the first restart a new trial is allowed. */
     if (how == HKY_SERVER_OUT_OF_STEP || (how == HKY_SERVER_BROKE && is_trial)) {
         is_news = trust != TRUST_NO;
         keep(server, TRUST_NO);

@@ -31,10 +31,10 @@ void hky_verdict(const struct hky_verdict_query *q, struct hky_outcome *out)
     };
     hky_classify(q->policy->rules, q->policy->n_rules, &query, out);
     enum hky_class class = q->class;
-    /* What we object to in the peer's way of speaking; it may be another machine next time. */
+    /* We ended it, because the peer does not speak proper SMTP; the next attempt may reach another machine. */
     if (class == HKY_CLASS_N && q->reply->origin == HKY_ORIGIN_LOCAL)
         class = HKY_CLASS_SYSTEM_TEMP;
-    /* A login, or a session, that may come about a moment later was not refused. */
+    /* A 4xx does not refuse the login or session: a later attempt may succeed. */
     bool is_refusal = out->class == HKY_CLASS_RELAY_AUTH || out->class == HKY_CLASS_RELAY_DENIED;
     if (class == HKY_CLASS_N && q->stage <= HKY_STAGE_AUTH && q->reply->code / 100 == 4 && is_refusal)
         class = HKY_CLASS_SYSTEM_TEMP;

@@ -1,13 +1,13 @@
 /*
  * Every number of the text is read with what belongs to it: a moment, a clock, or a duration of one or more units. It
- * counts when the words around it speak of waiting; of several the first whose words say it plainly.
+ * counts when the words around it speak of waiting; of several numbers the first counts whose words say so plainly.
  */
 #include "deliver/wait.h"
 
 #include <ctype.h>
 #include <time.h>
 
-#define BEFORE 32 /* octets in front of a number that are looked at, and behind it */
+#define BEFORE 32 /* so many octets before a number are looked at, and BEHIND octets after it */
 #define BEHIND 24
 
 struct said {
@@ -89,7 +89,7 @@ static int month_of(const char *p, const char *end)
     return -1;
 }
 
-/* "+0900" "-07:00" "utc" "gmt" "z"; seconds east of Greenwich, 0 where nothing is said. */
+/* "+0900" "-07:00" "utc" "gmt" "z"; returns the seconds east of Greenwich, 0 when the text names no zone. */
 static int read_zone(const char **at, const char *end)
 {
     const char *p = skip_blanks(*at, end);
@@ -171,7 +171,7 @@ static bool read_moment(const char **at, const char *end, int64_t *sec)
     return true;
 }
 
-/* Until a moment that the text names; 0: it is over, or nobody knows what time it is now. */
+/* The seconds until a moment that the text names; 0: the moment is over, or the time now is not known. */
 static uint64_t seconds_until(const struct said *s, int64_t moment_sec)
 {
     int64_t now_sec = s->now_ms / 1000;
@@ -181,7 +181,7 @@ static uint64_t seconds_until(const struct said *s, int64_t moment_sec)
 
 /* ---- durations ---- */
 
-/* The unit at *p, which moves behind it; 0: it is none. */
+/* Reads the unit at *p and moves *p behind it; 0: there is no unit. */
 static uint32_t read_unit(const char **at, const char *end)
 {
     static const struct {
@@ -213,7 +213,7 @@ static uint32_t read_unit(const char **at, const char *end)
     return 0;
 }
 
-/* "an hour", "five minutes": a number as a word, with the blank behind it; 0: it is none. */
+/* "an hour", "five minutes": reads a number written as a word, with the blank behind it; 0: there is none. */
 static unsigned read_word(const char **at, const char *end)
 {
     static const struct {
@@ -231,7 +231,7 @@ static unsigned read_word(const char **at, const char *end)
     return 0;
 }
 
-/* "三十" and the like, below a hundred; 0: none. */
+/* "三十" and the like: reads a number below a hundred; 0: there is none. */
 static unsigned read_kanji(const char **at, const char *end)
 {
     static const char *const digits[] = {"一", "二", "三", "四", "五", "六", "七", "八", "九"};
@@ -285,7 +285,7 @@ static uint64_t read_range(uint64_t first, const char **at, const char *end)
     return second > first ? second : first;
 }
 
-/* "30 seconds", "1.5 h", "ten minutes"; 0 without a unit, and *at stays. */
+/* "30 seconds", "1.5 h", "ten minutes"; 0 without a unit, and then *at does not move. */
 static uint64_t read_part(const char **at, const char *end, uint32_t *unit)
 {
     const char *p = *at;
@@ -435,7 +435,8 @@ static bool is_rate(struct hky_str before)
     return n > 0 && is_digit(s.p[n - 1]) && !holds_one(hky_str_of(s.p + n, s.n - n), waiting);
 }
 
-/* What stands behind a Japanese time: "5分後", "5分間お待ち", "5分ほどあけて"; but "1分間に100通", "1時間あたり". */
+/* Do the words behind a Japanese time speak of waiting, as in "5分後", "5分間お待ち", "5分ほどあけて"? "1分間に100通"
+ * and "1時間あたり" do not. */
 static bool waits_in_japanese(struct hky_str behind)
 {
     static const char *const counted[] = {"に", "間に", "あたり", "間あたり", "当", "毎", "ごと", NULL};
@@ -447,7 +448,7 @@ static bool waits_in_japanese(struct hky_str behind)
 enum sense { NO_WAIT, MAY_BE_WAIT, IS_WAIT };
 
 /* Does the text around [at, to) speak of waiting, so that the number is no size, port or count, nor the time in which
- * something happened ("30 messages in 1 day", "10 seconds ago")? `from`: behind the number before it. */
+ * something happened ("30 messages in 1 day", "10 seconds ago")? `from` is the place behind the number before it. */
 static enum sense sense_of(const struct said *s, size_t from, size_t at, size_t to)
 {
     static const char *const past_behind[] = {"ago",         "elapsed", "have elapsed", "passed",
@@ -474,7 +475,8 @@ static enum sense sense_of(const struct said *s, size_t from, size_t at, size_t 
     return holds_one(before, other_before) || holds_one(behind, other_behind) ? MAY_BE_WAIT : NO_WAIT;
 }
 
-/* "Retry-After: 120": seconds, without a unit. Without the colon nothing but the end of a sentence may follow. */
+/* Is it as in "Retry-After: 120", seconds without a unit? When there is no colon, only the end of a sentence may follow
+ * the number. */
 static bool is_retry_after(const struct said *s, size_t at, size_t to)
 {
     static const char *const names[] = {"retry-after", "retry after", "retry_after", "retryafter", NULL};
@@ -511,7 +513,7 @@ static bool is_behind_number(const struct said *s, const char *p)
     return p > s->text && is_digit(p[-1]);
 }
 
-/* What begins at *at, which moves on: behind it, or by one octet. 0: nothing that names a time. */
+/* Reads the time that begins at *at and moves *at behind it, or by one octet. 0: no time begins there. */
 static uint64_t read_time(const struct said *s, const char **at)
 {
     const char *p = *at, *end = s->text + s->n, *behind;
@@ -539,7 +541,7 @@ static uint64_t read_time(const struct said *s, const char **at)
         if (duration > 0)
             seconds = duration;
         else
-            p = behind; /* the whole number is passed over */
+            p = behind; /* skips the whole number */
     }
     if (p > *at)
         *at = p;

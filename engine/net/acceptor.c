@@ -11,10 +11,10 @@ struct hky_acceptor {
     struct hky_loop *loop;
     struct hky_acceptor_ops ops;
     void *ctx;
-    int fd, spare_fd; /* spare_fd is closed for a moment so that a client can be told; -1 when none could be opened */
+    int fd, spare_fd;        /* spare_fd: closed for a moment to refuse a client; -1 when none could be opened */
     struct hky_watch *watch; /* NULL: it rests */
     struct hky_timer rest;
-    int64_t told_at_ms; /* 0: never */
+    int64_t told_at_ms; /* when `refused` last had is_first; 0: never */
     bool is_in_turn;
 };
 
@@ -43,7 +43,8 @@ static int take(struct hky_acceptor *a, struct sockaddr_storage *from)
     return a->ops.accept(a->fd, (struct sockaddr *)from, &n, SOCK_NONBLOCK | SOCK_CLOEXEC);
 }
 
-/* The client that waits longest is refused with the descriptor that is kept for it; the others wait for the rest. */
+/* Refuses the client that waits longest, by means of the descriptor that is kept for this; the others wait until the
+ * acceptor has rested. */
 static void refuse_one(struct hky_acceptor *a, int sys)
 {
     int64_t now = hky_loop_now_ms(a->loop);
@@ -80,7 +81,7 @@ static bool goes_on_after(struct hky_acceptor *a, int sys)
     case EHOSTUNREACH:
     case ENONET:
     case EOPNOTSUPP:
-    case EPERM: /* a firewall's rule */
+    case EPERM: /* a rule of the firewall forbids the connection */
         return true;
     case EMFILE:
     case ENFILE:

@@ -1,7 +1,7 @@
 /*
  * acceptor -- takes the connections of one listening socket: a bounded number a turn, so that those who are connected
  * already have their turn, too. Without a descriptor or memory for the next one it rests, instead of spinning on a
- * socket that stays readable. Of one loop.
+ * socket that stays readable. An acceptor belongs to one loop.
  */
 #ifndef HKY_NET_ACCEPTOR_H
 #define HKY_NET_ACCEPTOR_H
@@ -11,13 +11,13 @@
 #include <sys/socket.h>
 
 #define HKY_ACCEPTOR_TURN    64  /* connections taken in one turn */
-#define HKY_ACCEPTOR_REST_MS 100 /* without descriptors */
+#define HKY_ACCEPTOR_REST_MS 100 /* how long it rests when there are no descriptors */
 #define HKY_ACCEPTOR_TELL_MS 10000
 
 struct hky_acceptor;
 
 struct hky_acceptor_ops {
-    /* A connection, non-blocking; the descriptor is the callee's. */
+    /* A new connection, non-blocking; the callee owns the descriptor from now on. */
     void (*taken)(void *ctx, int fd, const struct sockaddr_storage *from);
     /* No descriptor is left. The acceptor keeps one for this: `fd` is a connection to be refused at once, and is closed
      * afterwards; -1 when not even that was possible. `sys` is the errno. `is_first`: nothing was reported within

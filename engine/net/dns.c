@@ -13,21 +13,22 @@
 enum { LOOK_EVERY_MS = 1000, DNS_PORT = 53 };
 enum { SOCKETS_MAX = 64, CACHE_MAX = 8192, CLASS_IN = 1, TYPE_CNAME = 5, TYPE_MX = 15, ALIASES_MAX = 8 };
 
-/* Somebody who waits for an answer, from the question until the callback. */
+/* One query that waits for an answer, from the question until the callback. */
 struct waiter {
     struct waiter *next;
     struct hky_dns_query *q;     /* NULL: cancelled */
     struct hky_dns_entry *entry; /* the answer, once there is one */
 };
 
-/* What was asked of the resolver and is not answered yet. */
+/* A question that the resolver has not answered yet. */
 struct question {
     struct hky_dns *dns;
     struct waiter *waiters;
     bool is_mx;
-    int family;    /* of an address: AF_UNSPEC is both */
+    int family;    /* of the addresses; AF_UNSPEC: both */
     char key[256]; /* 'm' or 'a', then the name */
-    /* While it is made sure that "no such record" is not said because of aliases that lead in a circle. */
+    /* These are set while aliases are followed, to see whether "no such record" only means that they lead in a circle.
+     */
     struct hky_dns_entry *nothing;
     unsigned n_aliases;
     char alias[256];
@@ -43,20 +44,21 @@ struct hky_dns {
     struct hky_loop *loop;
     ares_channel channel;
     ares_channel
-        old; /* NULL, or the channel with the servers before the last change, until its questions are answered */
+        old; /* the channel with the servers before the last change, until its questions are answered; else NULL */
     struct hky_dns_params params; /* `resolver` is not kept */
     bool has_file;                /* the servers are those of the file; false: they were given */
-    struct stat seen;             /* of the file, when it was read */
+    struct stat seen;             /* the file's, when it was read */
     int64_t look_at_ms;
     struct hky_timer timer;
     struct dns_socket sockets[SOCKETS_MAX];
     struct hky_map cache, pending; /* struct hky_dns_entry, struct question */
     struct waiter *ready, *ready_last;
-    struct hky_task task; /* runs the callbacks of those that are ready */
+    struct hky_task task; /* runs the callbacks of `ready` */
     bool is_queued, is_closed;
 };
 
-/* Called after every call into c-ares: when does c-ares want to be called again if no answer arrives? */
+/* Sets the timer to the moment at which c-ares wants to be called if no answer arrives. Called after every call into
+ * c-ares. */
 static void set_timer(struct hky_dns *dns)
 {
     struct timeval room, room_old, *next;
@@ -97,7 +99,7 @@ static void on_ready(void *ctx, int bits)
     process(dns, bits & HKY_READABLE ? fd : ARES_SOCKET_BAD, bits & HKY_WRITABLE ? fd : ARES_SOCKET_BAD);
 }
 
-/* c-ares tells what it waits for; both false: the socket is about to be closed. */
+/* c-ares calls this to say what it waits for on a socket; both false: it is about to close the socket. */
 static void on_socket(void *ctx, ares_socket_t fd, int is_readable, int is_writable)
 {
     struct hky_dns *dns = ctx;
@@ -211,7 +213,7 @@ static void cache_put(struct hky_dns *dns, const char *key, struct hky_dns_entry
     hky_dns_entry_unref(&old);
 }
 
-/* Takes the entry; the question is over. */
+/* Ends the question with this answer; takes over the entry. */
 static void answer(struct question *question, struct hky_dns_entry *entry)
 {
     struct hky_dns *dns = question->dns;
@@ -233,8 +235,9 @@ static void answer(struct question *question, struct hky_dns_entry *entry)
 
 static void on_alias(void *arg, int status, int timeouts, unsigned char *reply, int n);
 
-/* Some resolvers follow aliases (CNAME) that lead in a circle for a while, then answer that there is no such record: a
- * mistake that somebody mends, and no word about the domain's mail. Takes the answer that waits for it. */
+/* Some resolvers follow aliases (CNAME) that lead in a circle for a while, then answer that there is no such record.
+ * That is a mistake which somebody will mend, and says nothing about the domain's mail. `nothing` is the answer to give
+ * if there is no circle; it is taken over. */
 static void look_for_circle(struct question *question, struct hky_dns_entry *nothing)
 {
     question->nothing = nothing;
@@ -346,7 +349,7 @@ static bool is_same(const struct stat *a, const struct stat *b)
            a->st_mtim.tv_sec == b->st_mtim.tv_sec && a->st_mtim.tv_nsec == b->st_mtim.tv_nsec;
 }
 
-/* Changes to the servers that the file names now; questions that were asked before stay with the old ones. */
+/* Changes to the servers that the file names now; questions asked before stay with the old servers. */
 static void follow_file(struct hky_dns *dns)
 {
     struct hky_error e;
@@ -359,7 +362,7 @@ static void follow_file(struct hky_dns *dns)
     dns->look_at_ms = at + dns->params.look_at_file_ms;
     if (stat(dns->params.file, &now) != 0 || now.st_size == 0 || is_same(&now, &dns->seen) ||
         channel_open(dns, &channel, &e) != HKY_OK)
-        return; /* somebody is writing it; it is read the next time */
+        return; /* no change, or a file that is still being written; a later call looks again */
     dns->seen = now;
     dns->old = dns->channel;
     dns->channel = channel;
@@ -379,7 +382,7 @@ static struct hky_dns *dns_alloc(struct hky_loop *loop, const struct hky_dns_par
     hky_timer_init(&dns->timer, loop, on_timer);
     dns->look_at_ms = hky_loop_now_ms(loop) + p->look_at_file_ms;
     if (dns->has_file)
-        (void)stat(p->file, &dns->seen); /* without a file c-ares asks a server on this machine, until there is one */
+        (void)stat(p->file, &dns->seen); /* as long as there is no file, c-ares asks a server on this machine */
     return dns;
 }
 
@@ -423,7 +426,7 @@ void hky_dns_free(struct hky_dns **at)
         return;
     *at = NULL;
     dns->is_closed = true;
-    ares_destroy(dns->channel); /* ends every question; nobody is called */
+    ares_destroy(dns->channel); /* this ends every question without a callback */
     if (dns->old != NULL)
         ares_destroy(dns->old);
     hky_timer_cancel(&dns->timer);
@@ -454,8 +457,8 @@ static void answer_at_once(struct hky_dns *dns, struct hky_dns_query *q, struct 
     hky_dns_entry_unref(&entry);
 }
 
-/* Answers from the cache, or joins those who asked the same, or makes a new question; NULL when no new question is
- * needed. */
+/* Answers from the cache, or joins a pending question for the same, and then returns NULL; otherwise returns a new
+ * question. */
 static struct question *ask(struct hky_dns *dns, struct hky_dns_query *q, char kind, const char *name)
 {
     char key[256];

@@ -14,7 +14,7 @@ struct hky_dns;
 
 /* `resolver`: "addr:port" of one server, or "" for those of /etc/resolv.conf, which is read again when it changes. */
 enum hky_err hky_dns_new(struct hky_loop *loop, const char *resolver, struct hky_dns **out, struct hky_error *e);
-void hky_dns_free(struct hky_dns **dns); /* pending questions are dropped without a call */
+void hky_dns_free(struct hky_dns **dns); /* pending questions get no callback */
 
 enum hky_dns_status {
     HKY_DNS_OK,
@@ -36,7 +36,7 @@ struct hky_dns_mx_answer {
     unsigned n;
     struct hky_dns_mx mx[HKY_DNS_MX_MAX]; /* sorted by preference; equal ones are shuffled for each answer */
     uint32_t ttl_sec;                     /* of the records, at most an hour; for a failure, how long it is kept */
-    char text[120];                       /* for people when not OK */
+    char text[120];                       /* when not OK: why, for people */
 };
 struct hky_dns_addr_answer {
     enum hky_dns_status status;

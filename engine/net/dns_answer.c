@@ -51,7 +51,7 @@ bool hky_dns_name(struct hky_str text, char out[254])
     return label > 0;
 }
 
-/* What DNS said, of which name and type. */
+/* Makes the entry for a failure: what DNS said about which name and type. */
 static struct hky_dns_entry *from_status(int status, const char *name, const char *type)
 {
     enum hky_dns_status kind = HKY_DNS_FAILED;
@@ -75,7 +75,7 @@ static struct hky_dns_entry *from_status(int status, const char *name, const cha
     case ARES_EREFUSED:
         why = "the resolver refuses to answer (REFUSED)";
         break;
-    case ARES_ECONNREFUSED: /* c-ares' last word, too, when every server said one of these */
+    case ARES_ECONNREFUSED: /* c-ares also ends with this when every server answered SERVFAIL or REFUSED */
         why = "SERVFAIL or REFUSED, or no resolver in reach";
         break;
     default:
@@ -85,7 +85,7 @@ static struct hky_dns_entry *from_status(int status, const char *name, const cha
     return hky_dns_entry_failed(kind, text);
 }
 
-/* Past a name in a message, or 0 when it runs out. */
+/* The place behind a name in a message; 0: the message ends before. */
 static size_t skip_name(const unsigned char *p, size_t n, size_t at)
 {
     while (at < n) {
@@ -136,7 +136,7 @@ bool hky_dns_alias_of(const char *name, const unsigned char *p, int n, char out[
     return false;
 }
 
-/* The smallest TTL of the MX records; c-ares' parser drops it. */
+/* The smallest TTL of the MX records, which c-ares' parser does not return. */
 static unsigned mx_ttl(const unsigned char *p, size_t n)
 {
     if (n < HEADER_OCTETS)
@@ -166,7 +166,7 @@ static unsigned mx_ttl(const unsigned char *p, size_t n)
     return least;
 }
 
-/* Keep the best HKY_DNS_MX_MAX in order; of equals at the cut those with the lowest `rank`, a random number, so that
+/* Keeps the best HKY_DNS_MX_MAX hosts in order. Among equals the lowest `rank` wins, which is a random number, so that
  * no host of a large set is always left out. */
 static void insert_mx(struct hky_dns_entry *e, uint64_t *ranks, const struct hky_dns_mx *mx, uint64_t rank)
 {
@@ -272,7 +272,7 @@ static void add_address(struct hky_dns_entry *e, const struct ares_addrinfo_node
     memcpy(&e->addr[e->n].ss, node->ai_addr, node->ai_addrlen);
     e->addr[e->n].len = node->ai_addrlen;
     e->n++;
-    unsigned ttl = node->ai_ttl > 0 ? (unsigned)node->ai_ttl : 0; /* 0 from the hosts file, too */
+    unsigned ttl = node->ai_ttl > 0 ? (unsigned)node->ai_ttl : 0; /* it is 0 for names from the hosts file, too */
     if (ttl < e->ttl_sec)
         e->ttl_sec = ttl;
 }

@@ -51,7 +51,7 @@ struct ares_addrinfo;
 struct hky_dns_entry *hky_dns_from_addrinfo(const char *name, int status, const struct ares_addrinfo *ai);
 struct hky_dns_entry *hky_dns_from_literal(const char *text); /* NULL: not an address */
 
-/* The asker's copy; equal preferences shuffled. */
+/* Make the asker's copy, with hosts of equal preference in random order. */
 void hky_dns_copy_mx(const struct hky_dns_entry *e, struct hky_dns_mx_answer *a);
 void hky_dns_copy_addr(const struct hky_dns_entry *e, struct hky_dns_addr_answer *a);
 

@@ -31,7 +31,7 @@ struct hky_http {
     CURLM *multi;
     struct hky_timer timer;
     struct request *running, *ready, *ready_last;
-    struct hky_task task; /* runs the callbacks of those that are ready */
+    struct hky_task task; /* runs the callbacks of `ready` */
     bool is_queued, is_closed;
 };
 
@@ -40,7 +40,7 @@ static void request_free(struct request *r)
     if (r->easy != NULL)
         curl_easy_cleanup(r->easy);
     curl_slist_free_all(r->headers);
-    if (r->body.p != NULL) /* a token, perhaps */
+    if (r->body.p != NULL) /* the body may hold a token */
         hky_secret_wipe(r->body.p, r->body.n);
     hky_buf_fini(&r->body);
     free(r);
@@ -63,7 +63,8 @@ static void make_ready(struct hky_http *http, struct request *r)
 static void on_task(struct hky_task *task)
 {
     struct hky_http *http = HKY_CONTAINER(task, struct hky_http, task);
-    for (struct request *r; !http->is_closed && (r = http->ready) != NULL;) { /* `is_queued` still: see hky_http_free */
+    for (struct request *r;
+         !http->is_closed && (r = http->ready) != NULL;) { /* `is_queued` is still true: see hky_http_free */
         http->ready = r->next;
         r->answer.body = hky_buf_str(&r->body);
         r->done(r->ctx, &r->answer);
@@ -239,11 +240,11 @@ void hky_http_free(struct hky_http **at)
     curl_multi_cleanup(http->multi);
     hky_timer_cancel(&http->timer);
     curl_global_cleanup();
-    if (!http->is_queued) /* else the task frees it */
+    if (!http->is_queued) /* otherwise the task frees it */
         free(http);
 }
 
-/* No value may end a header line and begin another one. */
+/* Is the value free of octets that could end its header line and begin another one? */
 static bool is_one_line(const char *z)
 {
     for (; *z != 0; z++)

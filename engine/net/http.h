@@ -12,7 +12,7 @@ enum hky_err hky_http_new(struct hky_loop *loop, struct hky_http **out, struct h
 void hky_http_free(struct hky_http **http); /* running requests end without a callback */
 
 struct hky_http_answer {
-    enum hky_err err;    /* HKY_OK: there is a status; else error text in `text` */
+    enum hky_err err;    /* HKY_OK: `status` is set; otherwise `text` says what failed */
     int status;          /* 200..599 */
     struct hky_str body; /* valid for the call */
     char text[160];

@@ -43,7 +43,7 @@ struct hky_loop {
     int wake_fd;
     int64_t alarm_at; /* when `alarm` fires; INT64_MAX: not armed */
     int64_t now_ms;
-    bool is_turning, is_fresh; /* inside a turn; now_ms was read since the wait */
+    bool is_turning, is_fresh; /* inside a turn; now_ms was read after the wait */
     struct hky_heap timers;
     struct task_list deferred, next_turn;
     struct signal_watch *signals;
@@ -171,7 +171,7 @@ static void timers_run(struct hky_loop *loop)
         if (node->at > loop->now_ms)
             return;
         struct hky_timer *t = HKY_CONTAINER(node, struct hky_timer, node);
-        if (t->due_ms > loop->now_ms) { /* was moved to a later time meanwhile */
+        if (t->due_ms > loop->now_ms) { /* the timer was moved to a later time meanwhile */
             hky_heap_set(&loop->timers, node, t->due_ms);
             continue;
         }
@@ -193,7 +193,7 @@ static void alarm_set(struct hky_loop *loop, int64_t at, int64_t now)
     loop->alarm_at = at;
 }
 
-/* The most milliseconds to wait; -1: for ever. */
+/* How many milliseconds the loop may wait at most; -1: for ever. */
 static int64_t wait_limit(struct hky_loop *loop, int64_t max_ms, int64_t now)
 {
     struct hky_heap_node *node = hky_heap_first(&loop->timers);
@@ -222,7 +222,7 @@ static bool turn(struct hky_loop *loop, int64_t max_ms)
     HKY_ASSERT(!loop->is_turning);
     loop->is_turning = true;
     loop->is_fresh = false;
-    /* NONBLOCK alone would go on for as long as anything is ready. */
+    /* NONBLOCK alone would loop for as long as any event is ready. */
     event_base_loop(loop->base, wait_ms == 0 ? EVLOOP_NONBLOCK | EVLOOP_ONCE : EVLOOP_ONCE);
     loop_touch(loop);
 
@@ -293,7 +293,8 @@ void hky_loop_post(struct hky_loop *loop, struct hky_task *task)
 {
     atomic_fetch_add(&loop->n_posting, 1);
     pthread_mutex_lock(&loop->lock);
-    /* With tasks waiting somebody has woken the loop already; the loop's own thread looks before it waits. */
+    /* When tasks are waiting already, the loop was woken for them; and the loop's own thread looks for tasks before it
+     * waits. */
     bool is_first = loop->posted.first == NULL && !hky_loop_is_mine(loop);
     list_push(&loop->posted, task);
     pthread_mutex_unlock(&loop->lock);

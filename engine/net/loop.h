@@ -14,7 +14,8 @@
 struct hky_loop;
 
 enum hky_err hky_loop_new(struct hky_loop **out, struct hky_error *e);
-/* After run returned. Posted tasks that did not run are dropped; deferred ones (frees of closed streams) run. */
+/* Call this after hky_loop_run has returned. Posted tasks that did not run are dropped; deferred ones (frees of closed
+ * streams) run. */
 void hky_loop_free(struct hky_loop **loop);
 void hky_loop_run(struct hky_loop *loop);  /* until hky_loop_stop */
 void hky_loop_stop(struct hky_loop *loop); /* any thread; tasks posted before it run first */
@@ -22,7 +23,7 @@ void hky_loop_stop(struct hky_loop *loop); /* any thread; tasks posted before it
 void hky_loop_turn(struct hky_loop *loop, int max_ms);
 bool hky_loop_has_work(struct hky_loop *loop);        /* something was posted or deferred and did not run yet */
 int64_t hky_loop_now_ms(const struct hky_loop *loop); /* monotonic, cached for the turn */
-bool hky_loop_is_mine(const struct hky_loop *loop);   /* is the calling thread the one that runs it? */
+bool hky_loop_is_mine(const struct hky_loop *loop);   /* is it the calling thread that runs this loop? */
 
 /* Work to do on the loop's thread. Embedded by the owner; in one queue at a time. */
 struct hky_task {

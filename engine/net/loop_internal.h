@@ -8,7 +8,8 @@
 
 enum { HKY_TURN_OCTETS = 256 * 1024, HKY_CHUNK_OCTETS = 4096, HKY_STAGING_OCTETS = 16384 };
 
-/* The read buffer: at least `min` octets, valid until asked for again. Only from a stream's own read, never nested. */
+/* The read buffer: at least `min` octets, valid until the next call. Only a stream's own read may ask for it, and never
+ * while another read uses it. */
 char *hky_loop_scratch(struct hky_loop *loop, size_t min, size_t *cap);
 /* HKY_STAGING_OCTETS for one TLS record. */
 char *hky_loop_staging(struct hky_loop *loop);

@@ -19,8 +19,8 @@ struct hky_outq {
     struct hky_loop *loop;
     struct hky_out_seg *segs, few[HKY_OUTQ_INLINE];
     unsigned head, n, cap;   /* segs[head .. head + n) */
-    size_t octets;           /* not yet dropped */
-    struct hky_chunk *chunk; /* still has room */
+    size_t octets;           /* octets that were added and not dropped yet */
+    struct hky_chunk *chunk; /* the chunk that still has room, or NULL */
 };
 
 void hky_outq_init(struct hky_outq *q, struct hky_loop *loop);

@@ -43,7 +43,7 @@ static void shake_hands(struct hky_stream *s)
     case HKY_TLS_EOF:
     case HKY_TLS_CUT:
         hky_error_set(&s->error, HKY_E_TLS, "the peer closed the connection during the TLS handshake");
-        s->error.sys = ECONNRESET; /* nothing was said against the handshake itself */
+        s->error.sys = ECONNRESET; /* the peer did not object to the handshake itself */
         break;
     case HKY_TLS_BAD:
         break;
@@ -51,7 +51,7 @@ static void shake_hands(struct hky_stream *s)
     s->is_failing = true;
 }
 
-/* Does everything that is possible now, in the order in which the owner should be told. */
+/* Does everything that is possible now, in the order in which the owner should get the events. */
 static void advance(struct hky_stream *s)
 {
     if (s->is_connecting && s->is_writable)
@@ -235,7 +235,8 @@ void hky_stream_set_ops(struct hky_stream *s, const struct hky_stream_ops *ops, 
 {
     s->ops = ops;
     s->ctx = ctx;
-    s->offer_kept = true; /* offers what the old owner left, if necessary after its on_data has returned */
+    s->offer_kept =
+        true; /* the new owner is offered what the old one left, if necessary after the old on_data has returned */
     hky_stream_at_end(s);
 }
 

@@ -1,6 +1,6 @@
 /*
- * stream_internal -- the parts of a stream, from the top: stream.c (life, order of events), stream_read.c,
- * stream_write.c, stream_tell.c. net/ only.
+ * stream_internal -- what the parts of a stream share. Each uses only those after it: stream.c (life, order of events),
+ * stream_read.c, stream_write.c, stream_tell.c. net/ only.
  */
 #ifndef HKY_NET_STREAM_INTERNAL_H
 #define HKY_NET_STREAM_INTERNAL_H
@@ -24,40 +24,40 @@ struct hky_stream {
     bool is_connecting, is_readable, is_writable, is_hung_up;
     struct hky_timer doubt;
     int64_t doubted_ms; /* when the last short read was; the timer itself is left alone while reads go on */
-    /* What the owner must still hear, in this order. */
+    /* Events that the owner must still get, in this order. */
     bool say_connected, say_drained;
-    bool is_failing; /* `error` waits to be told */
-    bool is_eof;     /* EOF was said, nothing more is read */
-    bool is_over;    /* FAILED was said */
-    bool has_last;   /* after a time-out or a limit with nothing unsent, a last word may still be written */
-    bool is_broken;  /* no more writing: `error` is told once what the peer had said is read */
+    bool is_failing; /* FAILED with `error` must still be reported */
+    bool is_eof;     /* EOF was reported, nothing more is read */
+    bool is_over;    /* FAILED was reported */
+    bool has_last;   /* after a time-out or a limit with nothing unsent, a last line may still be written */
+    bool is_broken;  /* writing has failed: `error` is reported once everything that the peer had sent is read */
     bool is_closed;
     bool is_paused, offer_kept;
-    bool was_full; /* something did not fit into the kernel: DRAINED follows */
+    bool was_full; /* octets did not fit into the kernel: DRAINED follows */
     bool is_end_queued, is_next_queued;
     struct hky_task at_end, at_next; /* at the end of this turn; in the next one */
 
-    char *kept; /* what on_data left; NULL when nothing */
+    char *kept; /* octets that on_data did not consume; NULL: none */
     size_t n_kept;
     struct hky_outq out;
     uint64_t sent, written;
 
     struct hky_tls_link *link; /* NULL: plain */
     bool is_secure;
-    size_t plain_left; /* octets written before start_tls: they leave before the handshake */
+    size_t plain_left; /* octets written before start_tls, which are sent before the handshake */
     struct hky_error error;
 };
 
-void hky_stream_at_end(struct hky_stream *s); /* have it looked at when the turn ends */
+void hky_stream_at_end(struct hky_stream *s); /* advances the stream when the turn ends */
 void hky_stream_at_next(struct hky_stream *s);
 void hky_stream_say(struct hky_stream *s, enum hky_stream_event ev, const struct hky_error *e);
-/* `s->error` was filled: tell it and stop everything. */
+/* Reports `s->error`, which the caller has filled, and stops everything. */
 void hky_stream_fail(struct hky_stream *s);
 
 void hky_stream_read_some(struct hky_stream *s);
 void hky_stream_have_doubts(struct hky_stream *s); /* after a short read */
 void hky_stream_on_doubt(struct hky_timer *timer);
-bool hky_stream_can_send(const struct hky_stream *s); /* is there any use in writing? */
+bool hky_stream_can_send(const struct hky_stream *s); /* may octets still be sent? */
 void hky_stream_write_some(struct hky_stream *s, size_t budget);
 
 #endif

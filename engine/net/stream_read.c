@@ -4,13 +4,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define DOUBT_MS 100 /* a reset that came together with octets is noticed so late at the latest, twice that */
+#define DOUBT_MS 100 /* a reset that came together with octets is noticed within twice this time */
 
-/* What came of one attempt to get octets. */
+/* The result of one attempt to get octets. */
 enum got { GOT_SOME, GOT_NOTHING, GOT_EOF, GOT_CUT, GOT_ERROR };
 
-/* To read until EAGAIN would cost a system call for each read, half as much again a message. A connection with traffic
- * finds a reset at its next call; only one that falls silent is looked at once more. */
+/* To read until EAGAIN would cost one more system call for each read, which is half as many again for a message. A
+ * connection with traffic notices a reset at its next call, so only one that falls silent is read once more. */
 void hky_stream_have_doubts(struct hky_stream *s)
 {
     s->is_readable = false;
@@ -86,7 +86,7 @@ static bool can_read(const struct hky_stream *s)
            (s->link == NULL || s->is_secure);
 }
 
-/* Offer `have` octets; what is left moves to the front. Returns how many are left. */
+/* Offers `have` octets to the owner and moves those that are left to the front. Returns how many are left. */
 static size_t offer(struct hky_stream *s, char *p, size_t have)
 {
     bool was_plain = s->link == NULL;
@@ -123,7 +123,7 @@ static void keep(struct hky_stream *s, const char *p, size_t n)
 
 static void finish(struct hky_stream *s, enum got got)
 {
-    if (s->is_broken || got == GOT_ERROR) { /* a write had failed: everything that could be read was read */
+    if (s->is_broken || got == GOT_ERROR) { /* after a failed write, too: everything that could be read was read */
         hky_stream_fail(s);
         return;
     }
@@ -145,9 +145,10 @@ void hky_stream_read_some(struct hky_stream *s)
     enum got got = GOT_NOTHING;
     if (have > 0)
         memcpy(p, s->kept, have);
-    s->n_kept = 0; /* they are on offer now, not kept: start_tls inside on_data must not count them */
+    s->n_kept =
+        0; /* they are being offered now and do not count as kept: start_tls inside on_data must not count them */
     bool offer_kept = s->offer_kept;
-    s->offer_kept = false; /* before the call: resume or a new owner inside it asks for another one */
+    s->offer_kept = false; /* cleared before on_data, because resume or a new owner inside on_data may set it again */
     if (offer_kept && have > 0)
         have = offer(s, p, have);
     while (can_read(s) && s->is_readable && total < HKY_TURN_OCTETS && have < cap) {

@@ -1,4 +1,4 @@
-/* What the parts of a stream leave for its next turn, and what its owner is told. */
+/* Queues the work that a stream leaves for later in the loop, and reports events to its owner. */
 #include "net/stream_internal.h"
 
 void hky_stream_say(struct hky_stream *s, enum hky_stream_event ev, const struct hky_error *e)

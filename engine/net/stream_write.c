@@ -12,7 +12,7 @@ static void went_out(struct hky_stream *s, size_t n)
         s->plain_left -= n;
 }
 
-/* No more can be sent, but what the peer said before it went may explain why: read that first. */
+/* Nothing more can be sent, but what the peer sent before it closed may explain why, so that is read first. */
 static void broke(struct hky_stream *s)
 {
     s->is_broken = s->is_readable = s->is_hung_up = true;

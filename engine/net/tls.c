@@ -26,18 +26,19 @@ static struct hky_tls *tls_alloc(bool is_server)
     ERR_clear_error();
     t->bio = hky_tls_bio_method();
     t->ctx = SSL_CTX_new(is_server ? TLS_server_method() : TLS_client_method());
-    HKY_ASSERT(t->bio != NULL && t->ctx != NULL); /* only memory can be missing here */
+    HKY_ASSERT(t->bio != NULL && t->ctx != NULL); /* only a lack of memory can make these fail */
     SSL_CTX_set_min_proto_version(t->ctx, TLS1_2_VERSION);
-    /* An end without close_notify is ours to judge (tls_link.c); OpenSSL would also refuse to send the last replies. */
+    /* tls_link.c judges an end without close_notify itself; if OpenSSL did, it would also refuse to send the last
+     * replies. */
     SSL_CTX_set_options(t->ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION | SSL_OP_IGNORE_UNEXPECTED_EOF);
     SSL_CTX_set_mode(t->ctx,
                      SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS);
     SSL_CTX_set_default_passwd_cb(t->ctx, no_pass_phrase);
-    SSL_CTX_set_read_ahead(t->ctx, 1); /* a record's head and body in one system call */
+    SSL_CTX_set_read_ahead(t->ctx, 1); /* reads a record's head and body in one system call */
     return t;
 }
 
-/* Why OpenSSL did not take a file: its "system lib" does not say that there is none. */
+/* Says why OpenSSL did not accept a file; its own "system lib" does not show that the file is missing. */
 static void why_not(const char *file, char *why, size_t n)
 {
     hky_tls_last_error(why, n);

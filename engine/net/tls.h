@@ -1,5 +1,5 @@
 /*
- * tls -- contexts: a server's certificate, or what a client demands. OpenSSL is known here only.
+ * tls -- contexts: a server's certificate, or what a client demands. Only the tls files know OpenSSL.
  * TLS 1.2 at least, renegotiation off. Contexts are counted; one may serve many threads.
  */
 #ifndef HKY_NET_TLS_H
@@ -17,8 +17,8 @@ enum hky_err hky_tls_server_new(const char *cert_file, const char *key_file, str
 struct hky_tls_client_params {
     bool is_verified;    /* false: opportunistic, any certificate */
     const char *ca_file; /* NULL or "": the system's */
-    const char *pin; /* SHA-256 of the public key (SPKI), 64 hex digits, or NULL/"". Without ca_file it alone decides,
-                      * so that a self-signed server can be named; with one, both must hold */
+    const char *pin;     /* SHA-256 of the public key (SPKI), 64 hex digits, or NULL/"". Without ca_file the pin alone
+                            decides, so that a self-signed certificate can be accepted; with ca_file, both must fit */
 };
 /* Sessions are cached inside for resumption, keyed by verified name and peer; a context belongs to one TLS policy and
  * account, so none is used across them. */
@@ -27,7 +27,7 @@ enum hky_err hky_tls_client_new(const struct hky_tls_client_params *params, stru
 struct hky_tls_certificate {
     char subject[200], issuer[200];
     char from[24], until[24]; /* "2026-11-28 07:00 UTC" */
-    char pin[65];             /* what `pin` of hky_tls_client_params would be for it */
+    char pin[65];             /* the value of hky_tls_client_params.pin for this certificate */
 };
 
 struct hky_tls *hky_tls_ref(struct hky_tls *t);

@@ -1,5 +1,5 @@
 /*
- * tls_internal -- what tls.c (contexts) and tls_link.c (connections) have in common; tls_shared.c. net/ only.
+ * tls_internal -- what tls.c (contexts) and tls_link.c (connections) have in common; it is in tls_shared.c. net/ only.
  */
 #ifndef HKY_NET_TLS_INTERNAL_H
 #define HKY_NET_TLS_INTERNAL_H
@@ -11,7 +11,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-/* OpenSSL's, known to the three .c files. */
+/* Types of OpenSSL, which only the three .c files know. */
 struct ssl_st;
 struct ssl_ctx_st;
 struct ssl_session_st;

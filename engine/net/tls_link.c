@@ -17,12 +17,12 @@ struct hky_tls_link {
     struct hky_tls *tls;
     int fd;
     int sys;                      /* errno of the socket's failure */
-    bool is_dry;                  /* EAGAIN, or a short read: no further one is tried before the next edge */
-    bool is_doubtful, is_hung_up; /* the last was a short one; the peer has closed its side */
-    bool has_ended;               /* the socket's end was read: without a close_notify before it */
+    bool is_dry;                  /* after EAGAIN or a short read: the socket is not read again before the next edge */
+    bool is_doubtful, is_hung_up; /* the last read was short; the peer has closed its side */
+    bool has_ended;               /* the end of the socket was read, with no close_notify before it */
     bool is_verified, is_shaken;
     X509 *refused;             /* the server's certificate, when the handshake ended with it */
-    char key[HKY_TLS_KEY_MAX]; /* of the session cache */
+    char key[HKY_TLS_KEY_MAX]; /* in the session cache */
 };
 
 static int bio_write(BIO *bio, const char *p, int n)
@@ -106,7 +106,7 @@ static bool is_address(const char *name)
     return inet_pton(AF_INET, name, octets) == 1 || inet_pton(AF_INET6, name, octets) == 1;
 }
 
-/* What the certificate must say, and what the server is told we look for. */
+/* Sets the name that the certificate must have, and the name that is sent as SNI. */
 static enum hky_err expect_name(struct hky_tls_link *link, const char *name, struct hky_error *e)
 {
     bool is_ip = name != NULL && is_address(name);
@@ -116,7 +116,7 @@ static enum hky_err expect_name(struct hky_tls_link *link, const char *name, str
         return HKY_OK;
     if (name == NULL || name[0] == 0)
         return hky_error_set(e, HKY_E_TLS, "there is no name to verify the certificate against");
-    /* RFC 9525 6.3: names stand in subjectAltName, never in CN alone; "*" is a whole label. */
+    /* RFC 9525 6.3: names count in subjectAltName, never in CN alone; "*" must be a whole label. */
     SSL_set_hostflags(link->ssl, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS | X509_CHECK_FLAG_NEVER_CHECK_SUBJECT);
     int ok = is_ip ? X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(link->ssl), name) : SSL_set1_host(link->ssl, name);
     if (ok != 1)
@@ -134,7 +134,7 @@ static void make_key(struct hky_tls_link *link, const char *name, const struct s
     snprintf(link->key, sizeof link->key, "%s|%s|%.255s", host, port, name != NULL ? name : "");
 }
 
-/* OpenSSL forgets a certificate that it does not accept. */
+/* Keeps a certificate that is not accepted, because OpenSSL does not. */
 static int on_verify(int is_good, X509_STORE_CTX *store)
 {
     SSL *ssl = X509_STORE_CTX_get_ex_data(store, SSL_get_ex_data_X509_STORE_CTX_idx());
@@ -159,7 +159,7 @@ enum hky_err hky_tls_link_new(struct hky_tls *tls, int fd, const char *name, con
     BIO_set_init(bio, 1);
     SSL_set_bio(link->ssl, bio, bio);
     SSL_set_app_data(link->ssl, link);
-    *out = link; /* also when refused below: the stream frees it */
+    *out = link; /* set even when it fails below: the stream frees the link */
     if (tls->is_server) {
         SSL_set_accept_state(link->ssl);
         return HKY_OK;
@@ -171,7 +171,7 @@ enum hky_err hky_tls_link_new(struct hky_tls *tls, int fd, const char *name, con
     make_key(link, name, peer);
     SSL_SESSION *session = hky_tls_session_get(tls, hky_str_z(link->key));
     if (session != NULL) {
-        (void)SSL_set_session(link->ssl, session); /* refused: a full handshake */
+        (void)SSL_set_session(link->ssl, session); /* when this fails, a full handshake follows */
         SSL_SESSION_free(session);
     }
     return HKY_OK;

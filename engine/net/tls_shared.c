@@ -50,7 +50,7 @@ void hky_tls_session_keep(struct hky_tls *t, struct hky_str key, SSL_SESSION *se
 {
     pthread_mutex_lock(&t->lock);
     if (t->sessions.n >= HKY_TLS_SESSIONS_MAX && hky_map_get(&t->sessions, key) == NULL) {
-        sessions_clear(t); /* rare, and only costs full handshakes */
+        sessions_clear(t); /* this is rare, and costs only full handshakes */
         hky_map_init_untrusted(&t->sessions);
     }
     SSL_SESSION *old = hky_map_put(&t->sessions, key, session);

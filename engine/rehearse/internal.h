@@ -12,7 +12,8 @@ struct hky_rehearsal_reply {
 
 /* script.c */
 void rehearse_free_replies(struct hky_rehearsal *r);
-/* What a transaction's relay answers. Begin with `line` NULL; then once for each recipient, in order. */
+/* What a transaction's relay answers for one recipient. Call it once for each recipient, in order; *line is NULL before
+ * the first call. */
 void rehearse_reply_for(struct hky_rehearsal *r, const struct hky_job *job, const struct hky_recipient *to,
                         struct hky_rehearsal_reply **line, struct hky_outcome *out);
 

@@ -1,4 +1,5 @@
-/* Decisions by the policy itself. A file of its own: who brings another `decide` links nothing of Lua. */
+/* Decisions by the policy itself. They have a file of their own, so that a program with another `decide` does not link
+ * Lua. */
 #include "rehearse/internal.h"
 
 static bool header_read(void *ctx, struct hky_str *out)

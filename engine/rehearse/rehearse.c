@@ -1,10 +1,10 @@
-/* The schedule on one thread, what stands around it, and the clock that moves it. */
+/* Runs the schedule on one thread, with stand-ins for its neighbours and a clock that the caller moves. */
 #include "rehearse/internal.h"
 
 #include <stdlib.h>
 
 #define FULL_SEC    (366 * 86400)
-#define ROUNDS_MOST 100000 /* of one moment: more than any mail needs, so it would never end */
+#define ROUNDS_MOST 100000 /* bound on rounds at one moment; no mail needs so many, so more would never end */
 
 /* ---- what the schedule calls ---- */
 
@@ -130,7 +130,7 @@ void hky_rehearsal_fini(struct hky_rehearsal *r)
     if (r->loop == NULL)
         return;
     if (r->schedule != NULL)
-        hky_rehearsal_turns(r); /* whoever waits for the journal is told before it goes */
+        hky_rehearsal_turns(r); /* those who wait for the journal are answered before it is freed */
     hky_schedule_free(&r->schedule);
     hky_journal_close(&r->journal);
     hky_loop_free(&r->loop);
@@ -187,7 +187,7 @@ enum hky_take hky_rehearsal_take(struct hky_rehearsal *r, const char *relay, str
     return last;
 }
 
-/* The act that came of this result says what the relay's account makes of it, too. */
+/* Reports the result, and adds to the act made from it what the result does to the relay's account and lane. */
 static void tell_result(struct hky_rehearsal *r, struct hky_job *job, unsigned i, const struct hky_outcome *o)
 {
     struct hky_advance a;
@@ -232,7 +232,7 @@ static void deliver(struct hky_rehearsal *r, struct hky_job *job)
     hky_schedule_done(&job, is_mail_sent);
 }
 
-/* True: somebody was sent. */
+/* True: at least one job was delivered. */
 static bool deliver_all(struct hky_rehearsal *r)
 {
     bool is_any = false;
@@ -294,7 +294,7 @@ static void move_to(struct hky_rehearsal *r, int64_t until_ms, bool stops_at_res
     while (r->clock.stopped_at_ms < until_ms && !(stops_at_rest && is_at_rest(r))) {
         int64_t now_ms = r->clock.stopped_at_ms, next_ms = hky_rehearsal_next_at(r);
         if (next_ms <= now_ms)
-            next_ms = now_ms + 1; /* asked for and not possible yet: time must go on all the same */
+            next_ms = now_ms + 1; /* something is due but not possible yet; the clock must move all the same */
         if (next_ms > until_ms && stops_at_rest && next_ms == INT64_MAX)
             return;
         r->clock.stopped_at_ms = next_ms < until_ms ? next_ms : until_ms;

@@ -1,4 +1,4 @@
-/* Relays answer as they are told: lines of a script, read by the same rules that read a server's reply. */
+/* Relays that answer as a script says. Its lines are read by the same rules as a server's reply. */
 #include "rehearse/internal.h"
 
 #include <stdio.h>
@@ -18,7 +18,8 @@ static struct hky_str next_word(struct hky_str *rest)
     return word;
 }
 
-/* Neither a reply code nor one of the words for what goes wrong before one comes: most likely a class misspelt. */
+/* Is the text neither a reply code nor a word for a failure before any reply? Then it is most likely a misspelt class.
+ */
 static bool says_nothing(const struct hky_reply *reply)
 {
     static const char *const WORDS[] = {"refused", "reset", "unreachable", "connect", "closed"};
@@ -38,7 +39,7 @@ static enum hky_err not_understood(struct hky_error *e)
                          "lost, tls, dns is expected");
 }
 
-/* [STAGE] REPLY, or a class, by itself: what needs no recipient to be understood. */
+/* Reads "[STAGE] REPLY" or a class, as far as that needs no recipient. */
 static enum hky_err parse_reply(struct hky_str text, struct hky_outcome *out, bool *is_class, struct hky_error *e)
 {
     struct hky_str rest = text, word = next_word(&rest);
@@ -167,7 +168,7 @@ void rehearse_reply_for(struct hky_rehearsal *r, const struct hky_job *job, cons
     bool is_class = false;
     struct hky_error e;
 
-    if (*line != NULL) { /* of the transaction, unless it speaks of one recipient */
+    if (*line != NULL) { /* the line is for the whole transaction, unless it is about one recipient */
         (void)parse_reply(hky_str_z((*line)->text), out, &is_class, &e);
         is_class = is_class || out->stage == HKY_STAGE_RCPT;
     }

@@ -1,4 +1,4 @@
-/* What happened, kept: copies of events, because what those point at goes. */
+/* Keeps what happened as copies of events, because what the events point at is freed. */
 #include "rehearse/internal.h"
 
 #include <stdio.h>

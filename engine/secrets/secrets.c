@@ -9,17 +9,17 @@
 #include <sys/queue.h>
 
 struct question {
-    struct hky_task task; /* to the home loop, then to the asker's */
+    struct hky_task task; /* posted to the home loop, then to the asker's loop */
     struct hky_secrets *secrets;
     struct hky_secrets_question asked;
     char *key;
     struct hky_secret *secret;
     struct hky_error error;
     LIST_ENTRY(question) all;
-    TAILQ_ENTRY(question) link; /* behind the same entry */
+    TAILQ_ENTRY(question) link; /* questions that wait for the same entry */
 };
 
-/* What is known under one key. The home loop's, except that a helper fills `reading` while is_busy. */
+/* What is known under one key. Only the home loop uses it, except that a helper fills `reading` while is_busy. */
 struct entry {
     struct hky_secret_reading reading;
     struct hky_secrets *secrets;
@@ -38,9 +38,9 @@ struct hky_secrets {
     struct hky_secrets_ops ops;
     struct hky_helpers *helpers;
     struct hky_map entries;
-    LIST_HEAD(, entry) busy; /* some of them may be forgotten, and in `entries` no longer */
+    LIST_HEAD(, entry) busy; /* includes forgotten entries, which are no longer in `entries` */
     pthread_mutex_t lock;
-    LIST_HEAD(, question) questions; /* all of them, under the lock: a loop that stops drops what was posted to it */
+    LIST_HEAD(, question) questions; /* all, under the lock, because a loop that stops drops its posted tasks */
 };
 
 enum hky_err hky_secrets_new(struct hky_loop *home, unsigned at_once, const struct hky_secrets_ops *ops,
@@ -85,7 +85,7 @@ static void on_answer(struct hky_task *task)
     struct question *q = HKY_CONTAINER(task, struct question, task);
     struct hky_secret *s = q->secret;
 
-    q->secret = NULL; /* the reference goes along */
+    q->secret = NULL; /* `done` takes over the reference */
     q->asked.done(q->asked.arg, s, s != NULL ? NULL : &q->error);
     question_free(q);
 }
@@ -168,7 +168,7 @@ static void on_read(struct hky_task *task)
         hky_secrets_settle(r, hky_secret_ref(r->found), INT64_MAX, NULL);
 }
 
-/* On a thread of the helpers. */
+/* Runs on a thread of the helpers. */
 static void read_and_tell(struct hky_help *help)
 {
     struct entry *en = HKY_CONTAINER(help, struct entry, help);
@@ -181,7 +181,8 @@ static void read_and_tell(struct hky_help *help)
 
 /* ---- questions ---- */
 
-/* The one that was refused is not; but another asker may have had it replaced meanwhile. */
+/* The remembered secret is usable unless it is the one that was refused; another question may have had it replaced
+ * meanwhile. */
 static bool is_usable(const struct entry *en, const struct question *q)
 {
     if (en->secret == NULL || hky_mono_ms() >= en->until_ms)

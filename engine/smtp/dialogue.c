@@ -1,4 +1,4 @@
-/* Which reply is for what, and the owner's side. */
+/* Finds what each reply answers, and has the functions that the owner calls. */
 #include "smtp/dialogue_internal.h"
 
 #include "base/error.h"
@@ -17,7 +17,7 @@ static bool is_fitting(enum hky_expect e, uint16_t code)
         return code == 354;
     if (e == HKY_EXPECT_MAIL || e == HKY_EXPECT_RCPT || e == HKY_EXPECT_DOT || e == HKY_EXPECT_RSET)
         return code < 300;
-    return true; /* the opening ones judge for themselves */
+    return true; /* those of the opening check the code themselves */
 }
 
 static const char *expect_name(enum hky_expect e)
@@ -34,8 +34,9 @@ static void unasked(struct hky_dialogue *d, const struct hky_reply *r)
 {
     struct hky_transaction *t = d->current;
     if (t != NULL && t->state == HKY_TRANSACTION_CONTENT && r->code >= 400) {
-        hky_dialogue_report_rest(d, t, HKY_STAGE_DOT, r,
-                                 false); /* a verdict before the end: valid, but the rest is unread */
+        hky_dialogue_report_rest(
+            d, t, HKY_STAGE_DOT, r,
+            false); /* a verdict before the end of the content counts, but the server has not read the rest */
         hky_dialogue_finish(d, HKY_STAGE_DOT, r, false, false);
         return;
     }
@@ -79,7 +80,7 @@ static void on_reply(struct hky_dialogue *d, struct hky_mark m, const struct hky
         hky_dialogue_on_dot(d, m.txn, r);
         if (is_early && d->state == HKY_DIALOGUE_READY)
             hky_dialogue_finish(d, HKY_STAGE_DOT, r, false,
-                                false); /* it may take the rest of the content for commands */
+                                false); /* the server may take the rest of the content for commands */
         break;
     case HKY_EXPECT_RSET:
         if (r->code >= 400)
@@ -92,8 +93,8 @@ static void on_reply(struct hky_dialogue *d, struct hky_mark m, const struct hky
     }
 }
 
-/* 503 to a command that was right where it stood: the server did not take it as overlapped. To DATA it may as well say
- * that nobody was accepted. */
+/* A 503 to a command that was in its right place shows that the server does not accept overlapped commands. A 503 to
+ * DATA may also mean that no recipient was accepted. */
 static bool is_out_of_turn(const struct hky_mark *m, const struct hky_reply *r)
 {
     if (r->code != 503 || m->txn == NULL || !m->txn->is_overlapped)
@@ -102,8 +103,9 @@ static bool is_out_of_turn(const struct hky_mark *m, const struct hky_reply *r)
            (m->expect == HKY_EXPECT_DATA && m->txn->n_accepted > 0);
 }
 
-/* To a MAIL that is not the first: the server closes, has given up waiting, or is still elsewhere. That says nothing
- * about this message; a new connection does better. */
+/* Does a reply to a MAIL that is not the connection's first speak of the connection: is the server closing, did it give
+ * up waiting, is it still busy with another command? That says nothing about this message, which a new connection can
+ * send. */
 static bool is_about_connection(const struct hky_reply *r)
 {
     if (r->code == 421 || r->code == 503)
@@ -116,7 +118,8 @@ static bool is_about_connection(const struct hky_reply *r)
             hky_str_ifind(text, HKY_STR("timeout")) != NULL || hky_str_ifind(text, HKY_STR("timed out")) != NULL);
 }
 
-/* Some count the recipients of a connection, not of a message: one that took messages takes no recipient any more. */
+/* Some servers count the recipients of a connection, not of a message: after some messages they accept no further
+ * recipient. */
 static bool is_used_up(const struct hky_mark *m, const struct hky_reply *r)
 {
     return m->expect == HKY_EXPECT_RCPT && m->txn->ordinal > 1 && m->txn->is_mail_ok && m->txn->n_accepted == 0 &&
@@ -132,7 +135,7 @@ void hky_dialogue_reply(struct hky_dialogue *d, const struct hky_reply *r, struc
         unasked(d, r);
         return;
     }
-    /* It cannot have read a dot that has not left. */
+    /* The server cannot have read a dot that was not sent yet. */
     if (first->expect == HKY_EXPECT_DOT && is_early && r->code < 400) {
         struct hky_reply local;
         hky_reply_local(&local, HKY_ORIGIN_LOCAL, "answered before the end of the message: %u %.200s", r->code,
@@ -179,7 +182,7 @@ void hky_dialogue_quit(struct hky_dialogue *d)
 {
     HKY_ASSERT(d->state == HKY_DIALOGUE_READY && d->current == NULL);
     hky_dialogue_enter(d, HKY_DIALOGUE_QUITTING);
-    /* Marks of a RSET may be before it; a reply to QUIT is not worth waiting for in any case. */
+    /* The reply to a RSET may still be awaited before that to QUIT, but neither is worth waiting for. */
     d->n_marks = 0;
     hky_dialogue_expect(d, HKY_EXPECT_QUIT, NULL, 0);
     hky_dialogue_send_z(d, "QUIT\r\n");

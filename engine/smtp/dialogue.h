@@ -29,7 +29,7 @@ enum hky_dialogue_state {
 };
 const char *hky_dialogue_state_name(enum hky_dialogue_state s);
 
-/* What a reply is awaited for. X(id, stage) */
+/* What an awaited reply is for. X(id, stage) */
 #define HKY_EXPECTS(X)                                                                                                 \
     X(GREETING, GREETING)                                                                                              \
     X(EHLO, HELLO)                                                                                                     \
@@ -53,17 +53,18 @@ struct hky_capabilities {
     bool pipelining, starttls, eightbit, smtputf8, binarymime, chunking, dsn, has_size;
     uint64_t size;  /* 0 = no limit stated */
     uint32_t auths; /* bit (1 << enum hky_auth) */
-    bool has_auth;  /* the keyword was there at all */
+    bool has_auth;  /* the server listed AUTH */
 };
 /* Keywords from the lines of an EHLO reply (LF between, codes removed; the first line is the greeting). */
 void hky_capabilities_parse(struct hky_str lines, struct hky_capabilities *out);
 
 enum hky_transaction_state {
     HKY_TRANSACTION_NEW,
-    HKY_TRANSACTION_ENVELOPE, /* MAIL RCPT DATA are out, or go out one by one */
+    HKY_TRANSACTION_ENVELOPE, /* MAIL, RCPT and DATA were sent, or are sent one by one */
     HKY_TRANSACTION_CONTENT,  /* 354 has come: the owner writes header, body and final dot */
     HKY_TRANSACTION_DOT,      /* the dot was handed to the stream */
-    HKY_TRANSACTION_VOID,     /* 354 came although nobody was accepted: a lone dot is out, its reply is about nobody */
+    HKY_TRANSACTION_VOID,     /* 354 came although nobody was accepted: a lone dot was sent; its reply is about nobody
+                               */
     HKY_TRANSACTION_DONE
 };
 enum hky_verdict { HKY_VERDICT_OPEN, HKY_VERDICT_ACCEPTED, HKY_VERDICT_REPORTED };
@@ -76,23 +77,23 @@ struct hky_transaction {
     uint8_t *verdicts;       /* n, enum hky_verdict */
     struct hky_buf commands; /* "MAIL ...\r\n", "RCPT ...\r\n" for each open recipient, "DATA\r\n" unless dry */
     bool is_dry;             /* RSET after the last RCPT; the RCPT reply is the result */
-    /* the dialogue's */
-    size_t sent; /* octets of `commands` */
+    /* what follows is used by the dialogue only */
+    size_t sent; /* octets of `commands` that were sent */
     unsigned ordinal, n_accepted, next_rcpt;
     bool is_mail_out, is_mail_ok, has_reply, is_data_out;
-    bool is_overlapped; /* its envelope went out behind the dot of another, before the reply */
+    bool is_overlapped; /* its envelope was sent behind the dot of another transaction, before the reply to that dot */
 };
 
 enum hky_dialogue_event_kind {
     HKY_DIALOGUE_SEND,      /* octets: write them */
-    HKY_DIALOGUE_START_TLS, /* make TLS, then hky_dialogue_secured; no plain octet may be left */
-    HKY_DIALOGUE_ASK_LOGIN, /* fetch the credential, then hky_dialogue_login or hky_dialogue_fail; again when a
-                             * mechanism was refused: with another one, or fail with d->refusal */
+    HKY_DIALOGUE_START_TLS, /* do the TLS handshake, then hky_dialogue_secured; no plain octet may be left */
+    HKY_DIALOGUE_ASK_LOGIN, /* fetch the credential, then call hky_dialogue_login or hky_dialogue_fail. Comes again when
+                               a mechanism was refused: log in with another one, or fail with d->refusal */
     HKY_DIALOGUE_OPEN,      /* ready for the first transaction */
     HKY_DIALOGUE_RESULT,    /* txn, recipient, stage, reply, is_ambiguous */
-    HKY_DIALOGUE_DONE,      /* txn is over, all recipients were reported; not touched again */
-    HKY_DIALOGUE_GIVE_BACK, /* the connection ended for txn, not by it: who was not reported is to be sent again at
-                             * once; not touched again */
+    HKY_DIALOGUE_DONE,      /* txn is over and all recipients were reported; the dialogue does not touch it again */
+    HKY_DIALOGUE_GIVE_BACK, /* the connection ended, but not because of txn: send to the recipients not reported again
+                               at once; the dialogue does not touch txn again */
     HKY_DIALOGUE_IN_STEP,   /* the overlapped envelope of txn got fitting replies */
     HKY_DIALOGUE_END,       /* close the stream; stage and reply say why */
 };
@@ -102,11 +103,11 @@ struct hky_dialogue_event {
     unsigned recipient;
     enum hky_stage stage;
     const struct hky_reply *reply;
-    bool is_ambiguous;     /* the dot may have left and its reply is missing */
-    bool is_out_of_step;   /* END: replies did not fit the commands: do not overlap or pipeline with this peer */
-    bool is_idle;          /* END: nothing was under way */
-    bool is_unsendable;    /* END: it is our own user name, password or token that no login can be made of */
-    bool is_broken;        /* END: lost while an overlapped envelope was behind a dot without a reply */
+    bool is_ambiguous;   /* the dot may have left and its reply is missing */
+    bool is_out_of_step; /* END: replies did not fit the commands: do not overlap or pipeline with this peer */
+    bool is_idle;        /* END: nothing was under way */
+    bool is_unsendable;  /* END: no login can be made of our own user name, password or token */
+    bool is_broken; /* END: the connection was lost while an overlapped envelope was behind a dot without a reply */
     unsigned n_given_back; /* END: messages */
     struct hky_str octets;
 };
@@ -132,12 +133,12 @@ struct hky_dialogue {
     struct hky_capabilities caps;
     struct hky_mark *marks; /* a ring */
     unsigned marks_cap, marks_at, n_marks;
-    struct hky_transaction *current, *next; /* next: overlapped, its envelope follows the dot of current */
+    struct hky_transaction *current, *next; /* next: overlapped; its envelope follows the dot of current */
     unsigned n_begun;
-    bool is_turned_away; /* the end is about the connection: whose content was not asked for is given back */
+    bool is_turned_away; /* the connection ends for its own sake: transactions without a 354 are given back */
     bool is_unsendable;
     struct hky_login *sasl;
-    struct hky_reply refusal; /* of a mechanism; code 0: none was refused */
+    struct hky_reply refusal; /* the reply that refused a login; code 0: there was none */
     unsigned n_auth_rounds;
     struct hky_buf scratch;
     void (*trace)(void *ctx, enum hky_dialogue_state from, enum hky_dialogue_state to); /* may be NULL */
@@ -146,21 +147,21 @@ struct hky_dialogue {
 void hky_dialogue_init(struct hky_dialogue *d, const struct hky_dialogue_params *p);
 void hky_dialogue_fini(struct hky_dialogue *d); /* transactions under way are dropped without an event */
 
-/* One whole reply. `lines` as hky_capabilities_parse wants them. is_early: octets written for the current content have
- * not all left. */
+/* One whole reply. `lines` as hky_capabilities_parse wants them. is_early: not all octets of the current content have
+ * been sent. */
 void hky_dialogue_reply(struct hky_dialogue *d, const struct hky_reply *reply, struct hky_str lines, bool is_early);
 /* TLS is up (after START_TLS). */
 void hky_dialogue_secured(struct hky_dialogue *d);
-/* The answer to ASK_LOGIN: taken over. */
+/* The answer to ASK_LOGIN; takes over `sasl`. */
 void hky_dialogue_login(struct hky_dialogue *d, struct hky_login *sasl);
 /* A 5xx has refused the credential, not only a mechanism. */
 bool hky_dialogue_is_login_refused(const struct hky_dialogue *d);
-/* The connection ended or is given up: what is under way is settled, END follows. stage NONE: the one awaited.
- * dot_left: the dot of the current transaction may have reached the peer. */
+/* The connection ended or is given up: settles what is under way, then END follows. With stage NONE the stage is that
+ * of the awaited reply. dot_left: the dot of the current transaction may have reached the peer. */
 void hky_dialogue_fail(struct hky_dialogue *d, enum hky_stage stage, const struct hky_reply *reply, bool dot_left,
                        bool is_out_of_step);
-/* The server objects to the connection, not to the message: ends it with this reply, and gives back every transaction
- * whose content was not asked for, the first one, too. */
+/* The server objects to the connection, not to the message: ends the connection with this reply, and gives back every
+ * transaction that got no 354, even the first one. */
 void hky_dialogue_turn_away(struct hky_dialogue *d, const struct hky_reply *reply);
 /* May another transaction begin now? Overlapped ones may while the dot of the current one is unanswered. */
 bool hky_dialogue_can_begin(const struct hky_dialogue *d);
@@ -169,9 +170,9 @@ void hky_dialogue_begin(struct hky_dialogue *d, struct hky_transaction *txn);
 struct hky_transaction *hky_dialogue_content(const struct hky_dialogue *d);
 /* Header, body and final dot were all handed to the stream. */
 void hky_dialogue_content_written(struct hky_dialogue *d);
-void hky_dialogue_quit(struct hky_dialogue *d); /* only when idle; END follows with the reply */
+void hky_dialogue_quit(struct hky_dialogue *d); /* call it only when idle; END follows with the reply */
 bool hky_dialogue_is_idle(const struct hky_dialogue *d);
 enum hky_expect hky_dialogue_expects(const struct hky_dialogue *d); /* the head of the queue */
-enum hky_stage hky_dialogue_stage(const struct hky_dialogue *d);    /* where it stands, for a local failure */
+enum hky_stage hky_dialogue_stage(const struct hky_dialogue *d);    /* the one reached, for a local failure */
 
 #endif

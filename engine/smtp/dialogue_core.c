@@ -1,5 +1,5 @@
-/* What every part of the dialogue stands on: its state, its queue of awaited replies, what a transaction reports, and
- * how a connection ends. */
+/* What every part of the dialogue uses: its state, its queue of awaited replies, what a transaction reports, and how a
+ * connection ends. */
 #include "smtp/dialogue_internal.h"
 
 #include "base/error.h"
@@ -135,13 +135,13 @@ void hky_dialogue_end(struct hky_dialogue *d, struct hky_transaction *t, enum hk
 
 /* ---- the end of a connection ---- */
 
-/* True: it was given back. */
+/* Settles a transaction when the connection ends. True: it was given back. */
 static bool settle(struct hky_dialogue *d, struct hky_transaction *t, enum hky_stage stage,
                    const struct hky_reply *reply, bool dot_left, bool is_out_of_step)
 {
     bool is_open = t->state == HKY_TRANSACTION_ENVELOPE || t->state == HKY_TRANSACTION_CONTENT;
-    /* Not the first here and without a reply of its own, or with one that was another's: that is about the connection,
-     * not about the message. */
+    /* A transaction that is not the connection's first and got no reply, or perhaps the reply to another one, ended
+     * because of the connection, not because of its message. */
     bool is_elsewhere = t->ordinal > 1 && (!t->has_reply || (t->is_overlapped && is_out_of_step));
     if (is_open && (is_elsewhere || d->is_turned_away)) {
         hky_dialogue_end(d, t, HKY_DIALOGUE_GIVE_BACK);
@@ -188,7 +188,7 @@ void hky_dialogue_finish(struct hky_dialogue *d, enum hky_stage stage, const str
         return;
     bool is_idle = d->current == NULL && (d->state == HKY_DIALOGUE_READY || d->state == HKY_DIALOGUE_QUITTING);
     enum hky_stage at = stage != HKY_STAGE_NONE ? stage : hky_dialogue_stage(d);
-    /* Settled before the state changes hands: no event may start anything new. */
+    /* The state is CLOSED before the events are emitted, so that no event can start anything new. */
     hky_dialogue_enter(d, HKY_DIALOGUE_CLOSED);
     bool is_broken = reply->code == 0 && d->next != NULL && d->current->state == HKY_TRANSACTION_DOT;
     unsigned n_given_back = 0;
@@ -211,7 +211,7 @@ void hky_dialogue_misfit(struct hky_dialogue *d, const char *command, const stru
 {
     struct hky_reply local;
     hky_reply_local(&local, HKY_ORIGIN_LOCAL, "unexpected reply to %s: %u %.200s", command, reply->code, reply->text);
-    /* Before the first message there is nothing that could be out of step. */
+    /* Before READY no message is under way, so nothing can be out of step. */
     hky_dialogue_finish(d, HKY_STAGE_NONE, &local, true, d->state >= HKY_DIALOGUE_READY);
 }
 

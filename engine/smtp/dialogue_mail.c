@@ -3,7 +3,8 @@
 
 #include "base/error.h"
 
-/* The server holds an envelope that we do not use: RSET, then it is over. RSET may lead the next group (RFC 2920). */
+/* The server has an envelope that we do not use: RSET drops it and ends the transaction. RSET may be the first of the
+ * next group (RFC 2920). */
 static void txn_reset(struct hky_dialogue *d, struct hky_transaction *t)
 {
     hky_dialogue_send_z(d, "RSET\r\n");
@@ -39,7 +40,7 @@ static bool txn_expect_next(struct hky_dialogue *d, struct hky_transaction *t)
 
 static void txn_send_group(struct hky_dialogue *d, struct hky_transaction *t)
 {
-    /* Marks first: a peer cannot answer before SEND, but an owner may fail inside it. */
+    /* The marks are added before SEND: no reply can come earlier, but the owner may fail inside the event. */
     while (txn_expect_next(d, t))
         ;
     t->sent = t->commands.n;
@@ -83,12 +84,12 @@ void hky_dialogue_on_mail(struct hky_dialogue *d, struct hky_transaction *t, con
     hky_dialogue_report_rest(d, t, HKY_STAGE_MAIL, r, false);
     if (!is_pipelined(d))
         hky_dialogue_end(d, t, HKY_DIALOGUE_DONE);
-    /* pipelined: replies to its RCPTs and DATA are still to come and have marks; the last of them ends it */
+    /* pipelined: replies to RCPT and DATA of this transaction are still awaited; the last of them ends it */
 }
 
 void hky_dialogue_on_rcpt(struct hky_dialogue *d, struct hky_transaction *t, unsigned i, const struct hky_reply *r)
 {
-    /* After a refused MAIL whatever is said about recipients means nothing. */
+    /* After a refused MAIL the replies about recipients mean nothing. */
     if (t->verdicts[i] == HKY_VERDICT_OPEN && t->is_mail_ok) {
         if (r->code < 300 && !t->is_dry) {
             t->verdicts[i] = HKY_VERDICT_ACCEPTED;
@@ -143,7 +144,7 @@ void hky_dialogue_on_dot(struct hky_dialogue *d, struct hky_transaction *t, cons
         return;
     }
     hky_dialogue_end(d, t, HKY_DIALOGUE_DONE);
-    /* It took an empty message for nobody: who knows what it thinks the next reply is about. */
+    /* The server accepted an empty message for nobody, so nobody knows which command its next reply is for. */
     if (r->code < 300)
         hky_dialogue_misfit(d, "an empty message for nobody", r);
 }

@@ -58,8 +58,8 @@ void hky_dialogue_on_greeting(struct hky_dialogue *d, const struct hky_reply *r)
         hky_dialogue_misfit(d, "connect", r);
 }
 
-/* RFC 5321 4.1.1.1: HELO is for those who do not know EHLO. Any other 5xx is about us, and is the reason: asked once
- * more, many only close. */
+/* RFC 5321 4.1.1.1: HELO is for servers that do not know EHLO. Any other 5xx is about us and is reported as the reason,
+ * because many servers only close when HELO follows. */
 static bool is_unknown_command(uint16_t code)
 {
     return code >= 500 && code <= 504;
@@ -100,13 +100,13 @@ void hky_dialogue_secured(struct hky_dialogue *d)
 {
     HKY_ASSERT(d->state == HKY_DIALOGUE_HANDSHAKE);
     d->params.is_secure = true;
-    d->caps = (struct hky_capabilities){0}; /* what was said in the clear is worth nothing */
+    d->caps = (struct hky_capabilities){0}; /* what the server offered without TLS is not trusted */
     hello(d, "EHLO", HKY_EXPECT_EHLO);
 }
 
 /* ---- AUTH: the exchange ---- */
 
-/* What the server says is no answer to AUTH: that speaks of the server, and refuses no password. */
+/* The server's reply does not fit AUTH; that is a fault of the server and no refusal of the password. */
 static void auth_misfit(struct hky_dialogue *d, const char *text)
 {
     struct hky_reply local;
@@ -148,13 +148,14 @@ void hky_dialogue_login(struct hky_dialogue *d, struct hky_login *sasl)
         send_auth(d);
 }
 
-/* RFC 4954 4 and 6: 504 unknown, 534 too weak, 538 not without encryption: about the mechanism, not the credential. */
+/* RFC 4954 4 and 6: 504 (unknown), 534 (too weak) and 538 (needs encryption) are about the mechanism, not the
+ * credential. */
 static bool is_about_mechanism(uint16_t code)
 {
     return code == 504 || code == 534 || code == 538;
 }
 
-/* What refuses the credential is kept rather than what refuses a mechanism. */
+/* A reply that refuses the credential is kept in preference to one that refuses a mechanism. */
 static void on_refused_mechanism(struct hky_dialogue *d, const struct hky_reply *r)
 {
     if (d->refusal.code == 0 || is_about_mechanism(d->refusal.code))

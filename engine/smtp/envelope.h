@@ -9,14 +9,14 @@
 
 struct hky_mail_line {
     struct hky_str sender; /* "" the null sender */
-    bool is_raw;           /* its local part as it came, instead of quoted where it must be */
+    bool is_raw;           /* the local part is written as it came, and not quoted where SMTP demands it */
     bool is_8bit, needs_utf8;
     uint64_t size;
     const char *ret;      /* "FULL", "HDRS", "" none */
     struct hky_str envid; /* plain, "" none */
 };
-/* Appends the line with its CRLF. Whether the server can take the message is the caller's question: BODY=8BITMIME and
- * SMTPUTF8 are written where they are asked for. */
+/* Appends the line with its CRLF. The caller checks whether the server can take the message: BODY=8BITMIME and SMTPUTF8
+ * are written where `m` asks for them. */
 void hky_mail_line_write(const struct hky_mail_line *m, const struct hky_capabilities *caps, struct hky_buf *out);
 
 struct hky_rcpt_line {
@@ -27,7 +27,8 @@ struct hky_rcpt_line {
 };
 void hky_rcpt_line_write(const struct hky_rcpt_line *r, const struct hky_capabilities *caps, struct hky_buf *out);
 
-/* Addresses were checked when they came in; a path that could end a line is a bug elsewhere, and stays harmless. */
+/* false: the text could end a line. Addresses were checked when they came in, so this only keeps a bug elsewhere
+ * harmless. */
 bool hky_is_one_line(struct hky_str s);
 
 #endif

@@ -66,7 +66,7 @@ bool hky_auth_is_token(enum hky_auth a)
     return a == HKY_AUTH_XOAUTH2 || a == HKY_AUTH_OAUTHBEARER;
 }
 
-/* What would end a field early in any of the mechanisms. */
+/* Has the text an octet that would end a field early in any of the mechanisms? */
 static bool has_control(struct hky_str s)
 {
     for (size_t i = 0; i < s.n; i++)
@@ -223,13 +223,13 @@ static enum hky_err check_iterations(struct hky_str m, struct hky_error *e)
 
 enum hky_err hky_login_step(struct hky_login *s, struct hky_str challenge, struct hky_buf *out, struct hky_error *e)
 {
-    if (s->first.n > 0) { /* "334 ": now it may come */
+    if (s->first.n > 0) { /* after the server's "334" the initial response may be sent */
         hky_buf_add_str(out, hky_buf_str(&s->first));
         forget_first(s);
         return HKY_OK;
     }
     if (s->auth == HKY_AUTH_XOAUTH2)
-        return HKY_OK; /* an error in JSON: the empty line brings the 535 */
+        return HKY_OK; /* the challenge is an error in JSON; after our empty line the server sends its 535 */
     if (s->auth == HKY_AUTH_OAUTHBEARER) {
         hky_buf_add_z(out, "AQ==");
         return HKY_OK;
@@ -238,7 +238,7 @@ enum hky_err hky_login_step(struct hky_login *s, struct hky_str challenge, struc
     hky_buf_init(&plain, CHALLENGE_MAX);
     enum hky_err err = HKY_OK;
     struct hky_str text = hky_str_trim(challenge);
-    /* Some servers prompt LOGIN with words instead of base64; its prompts mean nothing anyway. */
+    /* Some servers send the prompts of LOGIN in clear instead of base64; the prompts have no meaning in any case. */
     bool is_decoded = hky_base64_decode(text, &plain) && !plain.is_over;
     if (!is_decoded && s->auth == HKY_AUTH_LOGIN) {
         hky_buf_clear(&plain);

@@ -14,14 +14,14 @@
 
 struct hky_login;
 struct hky_login_params {
-    enum hky_auth auth; /* one that is a mechanism, not AUTO or NONE */
+    enum hky_auth auth; /* a mechanism, not AUTO or NONE */
     const char *user;
     const char *host; /* OAUTHBEARER */
     uint16_t port;
     struct hky_secret *secret; /* password or access token; a reference is taken */
 };
 
-/* The best of `offered` (bits 1 << hky_auth) for what is asked for; HKY_AUTH_NONE: none fits. Without TLS mechanisms
+/* The best of `offered` (bits 1 << hky_auth) for `asked`; HKY_AUTH_NONE: none fits. Without TLS mechanisms
  * that show the password come last. */
 enum hky_auth hky_login_choose(enum hky_auth asked, bool has_oauth, uint32_t offered, bool is_secure);
 /* May the password or token go over this connection? Over TLS when the server proved who it is; in the clear only where
@@ -34,10 +34,10 @@ bool hky_auth_is_token(enum hky_auth a);
 enum hky_err hky_login_new(const struct hky_login_params *p, struct hky_login **out, struct hky_error *e);
 void hky_login_free(struct hky_login **s);
 const char *hky_login_name(const struct hky_login *s);
-/* Appends " INITIAL-RESPONSE" where the mechanism has one, and the line with it stays below 512 octets (RFC 4954 4):
- * else it is the answer to the first 334. `out` holds what is in front of it in the line. */
+/* Appends " INITIAL-RESPONSE" where the mechanism has one, and the whole line stays below 512 octets (RFC 4954 4);
+ * otherwise the response is the answer to the first 334. `out` already has the beginning of the line. */
 enum hky_err hky_login_begin(struct hky_login *s, struct hky_buf *out, struct hky_error *e);
-/* The text of a 334 reply: appends the answer, base64. Refuses SCRAM iteration counts above the bound. */
+/* Takes the text of a 334 reply and appends the answer, in base64. Refuses SCRAM iteration counts above the bound. */
 enum hky_err hky_login_step(struct hky_login *s, struct hky_str challenge, struct hky_buf *out, struct hky_error *e);
 /* May a 235 be believed? Only when all that belongs to the login was sent, and for SCRAM the server's signature
  * fitted. */

@@ -141,8 +141,7 @@ struct hky_submission {
     /* On the worker's loop, never from inside hky_submit. With HKY_OK the message is durable (`durable` proves it) and
      * is handed on as soon as this returns. The submission may not be freed here. */
     void (*done)(struct hky_submission *s, const struct hky_durable *durable, enum hky_err result);
-    void (*free)(
-        struct hky_submission *s); /* frees the submission after `done`; not called when the loop stops earlier */
+    void (*free)(struct hky_submission *s); /* frees it after `done`; not called when the loop stops earlier */
 };
 /* Decides and journals the message that a letter became; takes over its reference and its file. The caller has set
  * `done` and `free` of `s`. */
