@@ -172,7 +172,7 @@ static void on_written(struct hky_commit *c, const struct hky_durable *durable, 
     ask_free(ask);
 }
 
-/* On the workers' threads, one row after the other. */
+/* Called on the workers' threads for one row after the other. */
 static void on_queue_row(void *ctx, const struct hky_queue_row *row)
 {
     struct hky_queue_ask *ask = ctx;
@@ -319,7 +319,7 @@ static void on_relay_list(void *ctx, const struct hky_command *self, struct hky_
 }
 
 /* state.db keeps "UNTIL" for a paused relay and "UNTIL TO" for a drained one; UNTIL in ms since 1970, 0 = until
- * resumed. A relay is at most one of both. */
+ * resumed. A relay has at most one of the two. */
 static void keep_relay(struct hky_engine *engine, const char *kind, const char *relay, const char *to, uint32_t for_sec)
 {
     char value[512];

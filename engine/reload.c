@@ -6,9 +6,9 @@
 #include <stdlib.h>
 
 #define LISTS_EVERY_MS   5000
-#define LISTS_WAITING_MS 1000 /* between looks while a changed file has to stay as it is before it is read */
+#define LISTS_WAITING_MS 1000 /* between checks while a changed file is not read yet: it must stay unchanged */
 
-/* ---- what is needed before anything changes ---- */
+/* ---- preparation, before anything changes ---- */
 
 static void on_lacking(void *ctx, const struct hky_lacking_secret *s)
 {
@@ -34,7 +34,7 @@ enum hky_err hky_engine_check_policy(const struct hky_policy *policy, struct hky
 struct reload {
     struct hky_engine *engine;
     struct hky_policy *policy;
-    struct hky_vm **vms; /* one a worker, and aux's */
+    struct hky_vm **vms; /* one for each worker, then that of aux */
     struct hky_accept_change *listeners;
     char restart[160]; /* changed keys that need a restart, ", " between them */
 };

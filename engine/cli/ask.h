@@ -6,8 +6,8 @@
 
 #include <jansson.h>
 
-/* Sends `request` (taken) to the engine of `spool`. HKY_EXIT_GOOD: *answer is the whole object (json_decref it). Else
- * the reason is printed and the exit code comes back: 3 no engine, 2 wrong usage, 1 refused. */
+/* Sends `request` (taken) to the engine of `spool`. HKY_EXIT_GOOD: *answer is the whole object (json_decref it).
+ * Otherwise the reason is printed; returns exit code 3 for no engine, 2 for wrong usage, 1 for a refusal. */
 int hky_cli_ask(const char *command, const char *spool, json_t *request, json_t **answer);
 /* Prints the object as JSON and frees it. */
 int hky_cli_print_json(json_t *answer);

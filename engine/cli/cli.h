@@ -49,7 +49,7 @@ extern const struct hky_cli_option hky_cli_common_options[];
  * error and sets is_bad. --help sets is_help. */
 struct hky_cli_args {
     const struct hky_cli_command *command;
-    const struct hky_cli_option *options; /* command->options, or what hky_cli_options gave */
+    const struct hky_cli_option *options; /* command->options, or the result of hky_cli_options */
     int argc, at;
     char **argv; /* positionals are moved to the front as they are met */
     int n_positional;
@@ -70,8 +70,8 @@ void hky_cli_complain_of_word(const struct hky_cli_command *command, const char 
 void hky_cli_print_help(const struct hky_cli_command *command);
 /* Columns that a line may have: the terminal's, else $COLUMNS, else 80; 40 to 200. */
 int hky_cli_width(void);
-/* Paragraphs broken between words at hky_cli_width(), `indent` columns to the right. A line that begins with a blank is
- * an example and stays as it is; one that ends in ':' ends its paragraph; an empty one is kept. */
+/* Prints paragraphs broken between words at hky_cli_width(), `indent` columns to the right. A line that begins with a
+ * blank is an example and is not changed; a line that ends in ':' ends its paragraph; an empty line is kept. */
 void hky_cli_print_text(const char *text, int indent);
 /* Continues a line that has `indent` columns already; the lines that follow begin in that column. */
 void hky_cli_print_words(const char *text, int indent);
@@ -85,8 +85,7 @@ void hky_cli_put(FILE *to, const char *text);
 /* The same for formatted text; line ends at the end of the format are printed as they are. */
 void hky_cli_printf(FILE *to, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* Columns aligned by display width (East Asian wide = 2). Cells are copied, and made printable. Where a row is wider
- * than hky_cli_width(), its last cell is broken between words in its column, or, as other cells that have no room, goes
- * on the next line. */
+ * than hky_cli_width(), its last cell is broken between words in its column; a cell without room gets a new line. */
 struct hky_cli_table;
 struct hky_cli_table *hky_cli_table_new(int n_columns);
 void hky_cli_table_row(struct hky_cli_table *t, const char *const *cells);
@@ -96,7 +95,7 @@ const char *hky_cli_spool(const char *option);
 /* A number as the value of `option` ("n" for -n), or a complaint and false. */
 bool hky_cli_number(const struct hky_cli_command *command, const char *option, const char *text, uint64_t min,
                     uint64_t max, uint64_t *out);
-/* Is it ADDR:PORT? A complaint and false when not. */
+/* Is the text ADDR:PORT? If not, prints an error and returns false. */
 bool hky_cli_is_server(const struct hky_cli_command *command, const char *text);
 
 #endif

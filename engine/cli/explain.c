@@ -224,7 +224,7 @@ static bool apply_reason(struct explain_case *c, const char *text, const char *r
     return true;
 }
 
-/* "own rcpt 550 5.7.1 blocked": the relay must be the one whose turn it is; names may hold spaces. */
+/* "own rcpt 550 5.7.1 blocked": the relay must be the next to be tried; names may have spaces. */
 static bool apply_after(struct explain_case *c, const char *text)
 {
     const struct hky_relay *named = hky_rehearsal_relay_named(c->policy, hky_str_z(text));
@@ -328,7 +328,7 @@ static void look_at_scenario(void *ctx, const char *name)
     hky_nearest_look(ctx, name);
 }
 
-/* Mail of a scenario that the policy does not name is routed like other mail; it may be a typing mistake. */
+/* Mail of a scenario that the policy does not name is routed like other mail; the name may be mistyped. */
 static void note_scenario(const struct explain_case *c, const char *name)
 {
     struct hky_nearest_name near = hky_nearest_to(hky_str_z(name));

@@ -1,5 +1,5 @@
 /*
- * explain -- the data that the subcommand prints: one invented recipient, its decision and how its plan goes on.
+ * explain -- the data that the subcommand prints: one invented recipient, its decision and how its plan continues.
  */
 #ifndef HKY_CLI_EXPLAIN_H
 #define HKY_CLI_EXPLAIN_H

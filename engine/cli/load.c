@@ -1,4 +1,4 @@
-/* load -- sends many messages over many connections, and checks what became of them. */
+/* load -- sends many messages over many connections, and checks whether they arrived. */
 #include "base/duration.h"
 #include "base/endpoint.h"
 #include "cli/load.h"

@@ -11,7 +11,7 @@
 struct hky_cli_answer {
     const char *action; /* "hold"; "" for a command without actions */
     const char *word;   /* the bare word behind the action, or NULL */
-    const char *chosen; /* the selection as it would be typed again: " --to x.example" */
+    const char *chosen; /* the selection as typed options: " --to x.example" */
     const char *spool;
     bool is_dry_run, is_utc;
     const json_t *json;

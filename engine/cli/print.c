@@ -48,7 +48,7 @@ const char *hky_cli_colour(const char *name)
     return "";
 }
 
-/* Octets of the next character at z (left > 0), and whether a terminal may have it: no controls, no direction marks. */
+/* Octets of the next character at z (left > 0), and whether it may be printed: no controls, no direction marks. */
 static size_t next_character(const char *z, size_t left, wchar_t *c, bool *is_good)
 {
     mbstate_t state = {0};

@@ -32,7 +32,7 @@ struct peer {
     size_t *waiting, n_waiting; /* recipients that are not in a transaction yet */
     /* the transaction under way */
     struct hky_transaction txn;
-    size_t of[GROUP_MAX]; /* recipient i of the transaction is this one of the letter */
+    size_t of[GROUP_MAX]; /* the letter's index of each recipient in the transaction */
     uint8_t verdicts[GROUP_MAX];
     bool is_under_way, has_complained;
     bool is_lost, is_over;
@@ -129,7 +129,7 @@ static void flush_out(struct peer *p)
     hky_buf_clear(&p->out);
 }
 
-/* ---- what becomes of the recipients ---- */
+/* ---- results of the recipients ---- */
 
 static void remember(struct hky_sent *sent, const struct hky_reply *r)
 {

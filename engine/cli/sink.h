@@ -28,7 +28,7 @@ struct hky_sink_rule {
     char *pattern;
     enum hky_stage stage;
     double share; /* 0..1 */
-    char *reply;  /* "close", "stall", or what to answer */
+    char *reply;  /* "close", "stall", or the text of the reply */
 };
 
 struct hky_sink {
@@ -42,8 +42,7 @@ struct hky_sink {
     int64_t latency_ms;
     const char *store;
     FILE *index;
-    bool offers_auth, is_quiet, is_json,
-        is_unable; /* is_unable: the options are right, but the system refuses what they ask for */
+    bool offers_auth, is_quiet, is_json, is_unable; /* is_unable: the options are right, but a system call failed */
     uint64_t max, n_messages, n_settled, n_recipients, n_faults, n_connections;
     TAILQ_HEAD(, hky_sink_session) sessions;
 };

@@ -75,7 +75,7 @@ static void reset(struct hky_sink_session *s)
     hky_buf_clear(&s->body);
 }
 
-/* Gives the fault that a rule names for this stage. True: one was given; *is_gone: the session was closed by it. */
+/* Gives the fault that a rule has for this stage. True: a rule had one; *is_gone: the fault closed the session. */
 static bool give_fault(struct hky_sink_session *s, enum hky_stage stage, struct hky_str address, bool *is_gone)
 {
     const char *reply = hky_sink_fault(s->listener->sink, s->listener->port, stage, address);

@@ -20,7 +20,7 @@
 #define RETURN_HEADER_MOST (32u << 10)
 #define NOTICE_MOST        (512u << 10)
 #define GATHER_MS          1000 /* recipients of one message that end together share a notice */
-#define ENDED_MOST         1000 /* in one notice */
+#define ENDED_MOST         1000 /* recipients in one notice, at most */
 #define OWNER_HOUR_MOST    30   /* notices to engine.owner in an hour, for each worker; the log has all */
 #define HOUR_MS            INT64_C(3600000)
 #define SLEEP_MOST_MS      1000 /* bounded because the clock may be moved */
@@ -256,7 +256,7 @@ static void add_recipients(struct making *k, struct hky_dsn *d, struct hky_dsn_r
     }
 }
 
-/* When the notice is too large, it says less about each recipient, then returns less of the original. */
+/* Makes a notice of bounded size: if it is too large, less is said about each recipient, then less is returned. */
 static char *format_bounded(struct hky_dsn *d, size_t *octets)
 {
     static const struct {
@@ -321,7 +321,7 @@ static bool has_8bit(struct hky_str s)
     return false;
 }
 
-/* Makes a message of the notice as of other mail. false: it has something that no message may have. */
+/* Makes a message of the notice as of other mail. false: it would break a rule for all messages. */
 static bool make_notice(struct making *k, struct hky_str original, struct hky_handed_in *out)
 {
     struct hky_notice *n = k->owner;

@@ -19,7 +19,7 @@
 #define ROTATED_KEPT   8
 #define DEFAULT_ROTATE (UINT64_C(256) << 20)
 #define BATCH          16           /* few enough that the views stay in the nearest cache */
-#define OUT_SOFT       (256u << 10) /* about the most octets of one write */
+#define OUT_SOFT       (256u << 10) /* octets of one write, about */
 #define TAIL           (256u << 10) /* octets at the end of the file in which the last number is looked for */
 
 struct record_event_log {

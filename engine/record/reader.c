@@ -55,7 +55,7 @@ void record_readers_wake(struct hky_record *record)
 
 /* ---- open and close ---- */
 
-/* The place of a name among the cursors; RECORD_NAMES when there is no room. */
+/* The index of a name among the cursors, a free one for a new name; RECORD_NAMES when there is no room. */
 static unsigned slot_of(struct record_cursors *c, const char *name, bool *is_new)
 {
     unsigned free_slot = RECORD_NAMES;
@@ -161,7 +161,7 @@ void hky_reader_close(struct hky_reader **reader)
 
 /* ---- reading ---- */
 
-/* Moves on where this segment is read. Under the lock. False: there are no events, on_ready will be called. */
+/* Moves to the next segment when this one is read. Under the lock. False: no events now, on_ready will be called. */
 static bool go_on(struct hky_reader *r)
 {
     struct record_store *s = &r->record->store;

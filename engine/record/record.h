@@ -3,7 +3,7 @@
  *
  *   code.c       an event as octets, and as a line
  *   store.c      the files of spool/events/: segments, numbers, cursors
- *   reader.c     who reads how far; what is skipped for a reader that lags
+ *   reader.c     readers, their cursors, skipping for a reader that lags
  *   event_log.c  the first reader: events.jsonl
  *   record.c     opens all of it; the thread of upkeep and of the event log
  */
@@ -40,7 +40,7 @@ struct record_head {
 struct record_segment_head {
     char magic[16];
     uint64_t first; /* number of its first event; 0: a spare */
-    uint64_t end;   /* octets in use, with this page; atomic: what lies before it is whole */
+    uint64_t end;   /* octets in use, with this page; atomic: events before it are complete */
 };
 
 struct record_segment {
@@ -49,7 +49,7 @@ struct record_segment {
     size_t octets;
     unsigned file;   /* the number that is its name in spool/events/ */
     bool is_memory;  /* in memory, because there was no room for a file */
-    unsigned n_pins; /* readers that read it */
+    unsigned n_pins; /* readers that are reading it */
     uint64_t n;      /* events in it */
 };
 #define RECORD_PAGE   4096u
@@ -137,7 +137,7 @@ uint64_t record_event_log_missed(const struct record_event_log *l);
 
 /* ---- record.c ---- */
 
-struct record_writer { /* one a worker, and one for the others */
+struct record_writer { /* one for each worker, and one for other threads */
     pthread_mutex_t lock;
     struct hky_buf scratch;
 };

@@ -1,7 +1,7 @@
 /*
  * console -- how operators and scripts reach a running engine: a table of commands behind the control socket
- * SPOOL/control.sock, the command line and HTTP. The table says what a command is called, what it may be given and who
- * may call it; help, checks and errors come from it.
+ * SPOOL/control.sock, the command line and HTTP. The table has the name, the arguments and the needed right of each
+ * command; help, checks and errors are made from it.
  * The socket: requests and answers are JSON objects, one a line.
  *     {"cmd":"queue","action":"hold","select":{"to":"docomo.ne.jp"},"dry_run":true}   ("select" only groups members)
  *     {"ok":true,"n":12,"rows":[...]}    {"ok":false,"error":{"code":"bad_request","message":"...","hint":"..."}}
@@ -32,9 +32,9 @@ enum hky_argument_type {
 };
 
 struct hky_argument {
-    const char *name; /* a member of the request; on the command line "--" before it and '-' for '_' */
+    const char *name; /* "for_sec": the member of the request; "--for-sec" on the command line */
     enum hky_argument_type type;
-    const char *value; /* what help calls the value, "DURATION"; NULL for flags */
+    const char *value; /* the name of the value in help, "DURATION"; NULL for flags */
     const char *doc;   /* one line of help */
     int64_t min, max;
     const char *const *words; /* ended by NULL */
@@ -65,7 +65,7 @@ struct hky_command {
 
 #define HKY_ARGUMENTS_MAX 24
 
-/* Parse what was typed as this argument. HKY_E_SYNTAX: `e` begins with the argument's name and says what it takes. */
+/* Parses the text of an argument. HKY_E_SYNTAX: `e` begins with the argument's name and says which values it takes. */
 enum hky_err hky_argument_parse(const struct hky_argument *a, const char *text, struct hky_value *out,
                                 struct hky_error *e);
 /* Refuses a missing argument and arguments that exclude each other; `values` has the order of `arguments`. The error

@@ -2,8 +2,8 @@
  * message -- an accepted message and its recipients, as every stage sees them.
  *
  * A message is immutable once accepted and reference-counted (any thread). Its recipients are one array inside it; each
- * recipient that is not finished holds one reference. The mutable part of a recipient belongs to the worker at which
- * its lane is at home; before that to the worker that accepted it.
+ * recipient that is not finished holds one reference. The mutable part of a recipient belongs to the worker that has
+ * its lane; before it is in a lane, to the worker that accepted it.
  */
 #ifndef HIKYAKU_MESSAGE_H
 #define HIKYAKU_MESSAGE_H
@@ -169,13 +169,13 @@ struct hky_rcpt_draft {
     uint8_t notify;
 };
 
-/* One reference, every recipient HKY_RCPT_QUEUED with no plan; each recipient's `message` set but NOT counted: whoever
- * makes recipients live takes the references (hky_message_ref once a live recipient). */
+/* Returns a message with one reference. Every recipient is HKY_RCPT_QUEUED and has no plan. Its `message` is set, but
+ * NOT counted: the caller that makes recipients live calls hky_message_ref once for each of them. */
 struct hky_message *hky_message_new(const struct hky_message_draft *draft);
 struct hky_message *hky_message_ref(struct hky_message *m);
-void hky_message_unref(struct hky_message **m); /* the last one frees recipients' plan, history, arms, reason too */
+void hky_message_unref(struct hky_message **m); /* the last one frees what the recipients own, too */
 struct hky_str hky_message_fact(const struct hky_message *m, enum hky_fact f);
-void hky_message_facts(const struct hky_message *m, struct hky_str out[HKY_FACT_N]); /* all, for one walk over them */
+void hky_message_facts(const struct hky_message *m, struct hky_str out[HKY_FACT_N]); /* all facts in one call */
 struct hky_str hky_recipient_address(const struct hky_recipient *r);
 struct hky_str hky_recipient_domain(const struct hky_recipient *r); /* after the last @ */
 struct hky_str hky_recipient_orcpt(const struct hky_recipient *r);

@@ -1,9 +1,9 @@
 /*
- * notice -- failure notices (RFC 3464): tells the sender of a message what became of its recipients.
+ * notice -- failure notices (RFC 3464): informs the sender of a message about the results of its recipients.
  *                                                                    schedule -> [notice] -> intake -> journal
  * A notice is mail: it is journalled in one commit with the `finished` record that it reports, and is sent from there
  * like other mail.
- * Threads: one a worker; every call on that worker, except where something else is said.
+ * Threads: each worker has one; every call on that worker, unless a comment below says otherwise.
  */
 #ifndef HIKYAKU_NOTICE_H
 #define HIKYAKU_NOTICE_H

@@ -60,7 +60,7 @@ enum hky_scope {
 };
 const char *hky_scope_name(enum hky_scope s);
 
-/* Where in the dialogue it happened; RESOLVE is before connect and is named "connect" to policies. */
+/* The stage of the dialogue at which an attempt ended. RESOLVE precedes connect; policies see it as "connect". */
 enum hky_stage {
     HKY_STAGE_NONE,
     HKY_STAGE_CONNECT,

@@ -1,6 +1,6 @@
 /*
- * plan -- the plan as a value: ordered steps for one recipient. Immutable, counted, encodable; two equal plans have the
- * same hash, so that journal and memory hold each once.
+ * plan -- the plan as a value: ordered steps for one recipient. A plan is immutable, reference-counted and encodable.
+ * Equal plans have the same hash, so that journal and memory hold each plan once.
  */
 #ifndef HIKYAKU_PLAN_H
 #define HIKYAKU_PLAN_H
@@ -33,8 +33,8 @@ struct hky_retry { /* seconds before the 2nd, 3rd, ... attempt; the last repeats
 struct hky_step {
     const char *relay;    /* name of the relay; never NULL */
     const char *account;  /* "" = the relay's own */
-    uint64_t on;          /* classes and reasons for which it is entered; 0 = not stated: any */
-    uint16_t tries;       /* failures of network, system_temp, unknown before it is left; 0 = default 3 */
+    uint64_t on;          /* classes and reasons for which the step is entered; 0 = not stated: any */
+    uint16_t tries;       /* failures of network, system_temp, unknown before the step is left; 0 = default 3 */
     uint32_t within_sec;  /* HKY_UNSET_SEC: half of the time left until expire */
     uint32_t wait_sec;    /* how long it may wait for its turn; HKY_UNSET_SEC: no limit */
     const char *from;     /* NULL not stated; "" = `false`: never rewrite, skip the step (sends_as) */

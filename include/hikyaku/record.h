@@ -46,7 +46,7 @@ enum hky_event_kind {
         HKY_EVENT_N
 };
 
-/* X(id, name, type) -- what an event may say, in the order of the event log's lines. LIST: packed texts; PAIRS: packed
+/* X(id, name, type) -- the keys of events, in the order of the event log's lines. LIST: packed texts; PAIRS: packed
  * names and values; ENHANCED: class, subject, detail as (class << 32 | subject << 16 | detail). */
 #define HKY_EVENT_KEYS(X)                                                                                              \
     X(ID, "id", ID)                                                                                                    \
@@ -112,7 +112,7 @@ struct hky_record_params {
     const char *dir; /* spool: the log in dir/events.jsonl, events that a reader has yet to read in dir/events/ */
     unsigned n_workers;
     uint64_t segment_octets; /* events are kept in files of this size, default 1 MiB */
-    uint64_t lag_octets;     /* how much the event log may leave unread before it skips, default 1 GiB */
+    uint64_t lag_octets;     /* octets that the event log may leave unread before it skips, default 1 GiB */
     uint64_t min_free;       /* while the disk has less than this free, no file is added to dir/events/ */
     uint64_t rotate_octets;  /* events.jsonl is renamed to events-TIME.jsonl at this size, default 256 MiB, 8 kept */
     struct hky_log *log;
@@ -144,8 +144,8 @@ const char *hky_event_name(enum hky_event_kind k);
  */
 struct hky_reader;
 struct hky_reader_params {
-    const char *name;      /* at most 31 octets, lower case; NULL: no cursor is kept, for a view that comes and goes */
-    struct hky_loop *loop; /* borrowed; on_ready is called here */
+    const char *name;            /* at most 31 octets, lower case; NULL: no cursor is kept, for a live view */
+    struct hky_loop *loop;       /* borrowed; on_ready is called here */
     void (*on_ready)(void *ctx); /* events are ready; called again only after a read that found none */
     void *ctx;
     uint64_t lag_octets; /* budget; 0: 1 GiB */

@@ -3,7 +3,7 @@
  * refreshed tokens, what was learned about servers. It is kept in state.db of the spool.
  *                                                                                          [state] <- deliver, engine
  * Values are text under a kind and a key. All of them are in memory; one thread writes changes through.
- * Threads: any, except where something else is said.
+ * Threads: any, unless a comment below says otherwise.
  */
 #ifndef HIKYAKU_STATE_H
 #define HIKYAKU_STATE_H
@@ -13,7 +13,8 @@
 
 struct hky_state; /* the open state.db; owned by the engine */
 
-/* `dir`: the spool. `log` borrowed, may be NULL. HKY_E_IO: it cannot be read or made; `e` says what to do. */
+/* `dir` is the spool; `log` is borrowed and may be NULL. HKY_E_IO: state.db cannot be read or made; `e` says what to
+ * do. */
 enum hky_err hky_state_open(const char *dir, struct hky_log *log, struct hky_state **out, struct hky_error *e);
 /* Writes all changes, then frees. */
 void hky_state_close(struct hky_state **s);
