@@ -1,4 +1,4 @@
-/* engine { } into the engine's options, with the defaults of POLICY.md 3. */
+/* Compiles engine { } into the engine's options, with their defaults. */
 #include "base/endpoint.h"
 #include "route/load/loader.h"
 #include "route/table/value.h"
@@ -97,7 +97,7 @@ static void read_bounds(struct hky_loader *l, int body, struct hky_place place, 
     b->data_ms = hky_get_duration(L, body, "data", b->data_ms / 1000) * 1000;
 }
 
-/* A string of "host:port" form, or a problem. */
+/* Read a string of the form "host:port"; another text is a problem. */
 static const char *endpoint(struct hky_loader *l, int body, const char *key, bool must_be_ip, struct hky_place place)
 {
     const char *s = hky_get_string(l->vm->L, body, key, "");

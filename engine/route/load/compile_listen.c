@@ -84,7 +84,7 @@ static void read_user(struct hky_loader *l, int body, struct hky_place place, st
     }
 }
 
-/* Clients log in with it. */
+/* Check the name of a login, which clients have to type the same way. */
 static void check_name(struct hky_loader *l, const char *name, struct hky_place place)
 {
     struct hky_foreign f = hky_foreign_find(hky_str_z(name), HKY_FOREIGN_EXACT);
@@ -133,7 +133,7 @@ static void read_users(struct hky_loader *l, int body, struct hky_listen *out)
         }
         lua_settop(L, item - 1);
     }
-    qsort(users, out->n_users, sizeof *users, name_order); /* tables have no order: the same at every load */
+    qsort(users, out->n_users, sizeof *users, name_order); /* Lua's tables have no order; this one is always the same */
     out->users = users;
     lua_pop(L, 1);
 }
@@ -142,7 +142,7 @@ static void read_listener(struct hky_loader *l, int body, struct hky_listen *out
 {
     static const struct hky_key *const keys[] = {hky_keys_listen, NULL};
     lua_State *L = l->vm->L;
-    size_t n_told = l->problems->n_errors; /* a missing key may be the one that has a mistake */
+    size_t n_told = l->problems->n_errors; /* a key that seems missing may be one with a mistake */
     const char *s;
 
     hky_keys_check(L, body, keys, false, "listen", out->place);

@@ -19,15 +19,15 @@ static const char *keep(struct hky_loader *l, const char *z)
     return hky_arena_z(&l->table->arena, z);
 }
 
-/* One relay being compiled: `body` is what it states, `merged` the same over the preset's values. */
+/* One relay being compiled: `body` is the table of its own keys, `merged` the same keys over the preset's values. */
 struct relay_read {
     struct hky_loader *l;
     const struct hky_relay_spec *spec;
     int body, merged;
     char what[160];
     struct hky_relay *out;
-    bool has_no_preset; /* an unknown one is named */
-    bool lacks_user;    /* said already */
+    bool has_no_preset; /* the relay names an unknown preset */
+    bool lacks_user;    /* the user is missing, which was reported */
 };
 
 static struct hky_place place_of(struct relay_read *r, const char *key)
@@ -44,8 +44,8 @@ static bool is_stated(struct relay_read *r, const char *key)
     return type != LUA_TNIL;
 }
 
-/* It is there as something else, or under a misspelt name, which was complained of already: that it is missing is no
- * mistake of its own. */
+/* The key has a value of another type, or a misspelt name, and that was already reported: then it is not reported as
+ * missing, too. */
 static bool is_attempted(struct relay_read *r, const char *key, int wanted_type)
 {
     lua_State *L = r->l->vm->L;
@@ -70,7 +70,7 @@ static bool is_attempted(struct relay_read *r, const char *key, int wanted_type)
     return is_misspelt;
 }
 
-/* The index into `names`, or -1 with a problem; `otherwise` when not stated. */
+/* The index of the key's value in `names`; `otherwise` when the key is not stated, or with a problem. */
 static int choice(struct relay_read *r, const char *key, const char *const *names, int n, int otherwise)
 {
     const char *s = hky_get_string(r->l->vm->L, r->merged, key, NULL), *near;
@@ -91,7 +91,7 @@ static int choice(struct relay_read *r, const char *key, const char *const *name
     return otherwise;
 }
 
-/* A number at the end, behind a blank or a colon. */
+/* Does the text end in a number that follows a blank, a colon or a comma? */
 static bool has_port(const char *host)
 {
     size_t n = strlen(host), digits = 0;
@@ -101,7 +101,7 @@ static bool has_port(const char *host)
     return digits > 0 && digits < n && strchr(" \t:,", host[n - digits - 1]) != NULL;
 }
 
-/* A server's name or address. What else may have been meant is said. */
+/* The name or address of a server. For another text, the problem says what may have been meant. */
 static const char *host_of(struct relay_read *r, const char *host)
 {
     char domain[HKY_DOMAIN_MAX + 1], name[256], hint[HKY_TYPED_HINT];
@@ -129,7 +129,7 @@ static const char *host_of(struct relay_read *r, const char *host)
     return "";
 }
 
-/* By the port, or by ssl:// in front of the host. */
+/* The default TLS mode: it follows from the port, or from ssl:// in front of the host. */
 static enum hky_tls_mode tls_by_port(struct relay_read *r, bool is_ssl)
 {
     switch (r->out->port) {
@@ -217,7 +217,7 @@ static void read_server(struct relay_read *r)
                      r->what, modes[o->tls]);
     read_authority(r);
     read_local(r);
-    /* Who says whose certificate or key it must be wants no mail to go to anybody else, nor in the clear. */
+    /* A relay with `ca` or `pin` must send no mail to a server with another certificate or key, nor in the clear. */
     bool wants_identity = o->ca[0] != 0 || o->pin[0] != 0;
     if (wants_identity && o->tls == HKY_TLS_OPPORTUNISTIC)
         o->tls = HKY_TLS_STARTTLS;
@@ -228,7 +228,7 @@ static void read_server(struct relay_read *r)
                      r->what);
 }
 
-/* The client's secret and the refresh token go there: by TLS, or without leaving this machine. */
+/* The client secret and the refresh token are sent to this URL, so it must use TLS or stay on this machine. */
 static bool is_safe_for_secrets(struct hky_str url)
 {
     bool is_https = hky_str_istarts(url, HKY_STR("https://"));
@@ -245,7 +245,7 @@ static bool is_safe_for_secrets(struct hky_str url)
     }
     while (from + n < url.n && strchr("/?#", url.p[from + n]) == NULL)
         n++;
-    /* A name in front of '@' reads like the host and is not. */
+    /* A name in front of '@' looks like the host and is not. */
     if (n == 0 || n >= sizeof host || memchr(url.p + from, '@', n) != NULL || memchr(url.p + from, '%', n) != NULL)
         return false;
     if (is_https)
@@ -264,7 +264,9 @@ static bool is_safe_for_secrets(struct hky_str url)
     return hky_is_loopback(host);
 }
 
-/* The preset whose server is typed by hand, or NULL. ".xserver.jp" among a preset's hosts are those below it. */
+/* The preset to which a host typed by hand belongs, or NULL. ".xserver.jp" in a preset's hosts means all hosts below
+ * it.
+ */
 static const char *preset_of_host(struct relay_read *r)
 {
     lua_State *L = r->l->vm->L;
@@ -284,7 +286,7 @@ static const char *preset_of_host(struct relay_read *r)
     return found;
 }
 
-/* Where the provider of the relay's preset, or of its host, gives out access tokens; "" unknown. */
+/* The URL at which the provider of the relay's preset, or of its host, gives out access tokens; "": unknown. */
 static const char *token_url_of(struct relay_read *r)
 {
     lua_State *L = r->l->vm->L;
@@ -341,7 +343,7 @@ static void read_oauth(struct relay_read *r)
                      r->what);
 }
 
-/* The first thing that is wrong with the login; the others would follow from it. */
+/* Report the first mistake in the login; further ones would only follow from it. */
 static void check_login(struct relay_read *r, bool has_password, bool has_oauth, bool is_oauth_only, const char *preset)
 {
     const struct hky_relay *o = r->out;
@@ -371,7 +373,7 @@ static void check_login(struct relay_read *r, bool has_password, bool has_oauth,
                      "%s: there is a user but no password: write password = secret \"name\"", r->what);
 }
 
-/* A password that is never sent: the relay could not deliver anything. */
+/* Report a password that would never be sent, so that the relay could not deliver anything. */
 static void check_unsent_login(struct relay_read *r, bool has_login)
 {
     const struct hky_relay *o = r->out;
@@ -429,7 +431,7 @@ static void read_login(struct relay_read *r)
     check_unsent_login(r, has_password || has_oauth);
 }
 
-/* An address, a domain, .domain or "*" as sends_as has it; NULL: it is none, which was reported. */
+/* An address, a domain, .domain or "*" in the form of sends_as; NULL: the text is none of these, which was reported. */
 static const char *identity_entry(struct relay_read *r, const char *s)
 {
     struct hky_entry entry;
@@ -601,7 +603,7 @@ static void read_preset(struct relay_read *r)
         lua_insert(L, -2);
         lua_rawset(L, r->merged);
     }
-    /* a server of one's own choice brings its own port and TLS */
+    /* a relay that states a host of its own does not take port and TLS from the preset */
     if (name != NULL && is_stated(r, "host"))
         for (int i = 0; i < 2; i++) {
             static const char *const keys[] = {"port", "tls"};
@@ -709,8 +711,8 @@ static bool are_same_caps(const struct hky_relay *a, const struct hky_relay *b)
     return same;
 }
 
-/* A cap belongs to the account: what only one of its relays states holds for all, and two different ones are a mistake
- * that would show as mail refused by the provider. */
+/* A cap belongs to the account: a cap that only one of its relays states holds for all of them, and two different caps
+ * are a mistake, which would show as mail refused by the provider. */
 static void check_caps(struct hky_loader *l, struct hky_relay *relays, uint32_t n)
 {
     struct hky_map first; /* account -> the first relay that states caps */

@@ -1,4 +1,4 @@
-/* route { } and rows into the table of routes; functions get their slots. */
+/* Compiles route { } and rows into the table of routes, and gives functions their slots. */
 #include "route/load/loader.h"
 #include "route/load/relay_spec.h"
 #include "route/table/value.h"
@@ -15,7 +15,7 @@ struct route_read {
     struct hky_plan draft;
 };
 
-/* `at`: where the value is, mostly `key`. */
+/* `at`: the field that holds the value, mostly the same as `key`. */
 static void read_set_at(struct route_read *r, const char *at, const char *key, enum hky_match_of of,
                         struct hky_match *out)
 {
@@ -39,7 +39,7 @@ static void read_set(struct route_read *r, const char *key, enum hky_match_of of
     read_set_at(r, key, key, of, out);
 }
 
-/* How many values the list on top holds, wherever they stand. */
+/* The number of values in the table on top, under whatever keys. */
 static size_t n_values(lua_State *L)
 {
     size_t n = 0;
@@ -52,7 +52,8 @@ static size_t n_values(lua_State *L)
     return n;
 }
 
-/* A condition of names. One without any is no condition: the route would take what it was not meant for. */
+/* Read a condition that is a list of names. An empty list is an error: it would not restrict the route, which would
+ * then take mail that it was not meant for. */
 static const char *const *read_strings(struct route_read *r, const char *key)
 {
     lua_State *L = r->l->vm->L;
@@ -71,7 +72,7 @@ static const char *const *read_strings(struct route_read *r, const char *key)
     return all != NULL && all[0] != NULL ? all : NULL;
 }
 
-/* RFC 5322 2.2: printable ASCII without the colon. */
+/* A field name, RFC 5322 2.2: printable ASCII without the colon. */
 static bool is_field_name(const char *s)
 {
     for (const char *c = s; *c != 0; c++)
@@ -318,7 +319,7 @@ static void read_via(struct route_read *r)
     lua_settop(L, via - 1);
 }
 
-/* The name is unique among routes and rows; false when it is taken. */
+/* Enter the name, which must be unique among routes and rows; false: it is taken. */
 static struct hky_route *route_add(struct hky_loader *l, struct hky_map *by_name, const char *name,
                                    struct hky_place place, bool is_row)
 {
@@ -377,7 +378,7 @@ static void compile_route(struct hky_loader *l, struct hky_map *by_name, const s
     lua_settop(L, r.body - 1);
 }
 
-/* Own delivery is no account of anybody's. */
+/* The account of a relay; own delivery has none, so there it is the relay's name. */
 static const char *account_of(const struct hky_loader *l, const char *relay)
 {
     const struct hky_relay *r = hky_policy_relay(l->policy, hky_str_z(relay));

@@ -1,4 +1,4 @@
-/* Which relays there are: those of relay { }, and one for each account that rows state. */
+/* Lists the relays of the policy: those of relay { }, and one for each account that rows state. */
 #include "route/load/loader.h"
 #include "route/load/relay_spec.h"
 
@@ -92,8 +92,8 @@ static bool is_same(lua_State *L, int a, int b, int depth)
     return same;
 }
 
-/* Rows of a file are written through the web page: they reach secrets of their own only, run nothing, and do not weaken
- * how an account of the policy is reached. */
+/* Somebody else may write the file of rows, so rows of a file reach only secrets of their own, run no command, and do
+ * not weaken TLS or login of an account that the policy declares. */
 static void check_row_of_file(struct hky_loader *l, int row, const char *name, struct hky_place place)
 {
     static const char *const secrets[] = {"password", "client_secret", "refresh"};
@@ -123,7 +123,7 @@ static bool is_security_key(const char *key)
     return is;
 }
 
-/* A second row of an account: what only one of them states holds for both. */
+/* Merge a second row of an account: a key that only one of the rows states holds for both. */
 static void row_merge(struct hky_loader *l, const struct hky_relay_spec *s, int row, const char *name,
                       struct hky_place place, bool is_of_file)
 {
@@ -171,7 +171,7 @@ static bool has_relay_keys(lua_State *L, int row)
     return has;
 }
 
-/* mx = true is our own delivery, mx = ".outlook.com" a condition. */
+/* mx = true means own delivery, mx = ".outlook.com" is a condition. */
 static void part_mx(lua_State *L, int row)
 {
     if (hky_get(L, row, "mx") != LUA_TNIL && lua_type(L, -1) != LUA_TBOOLEAN) {
@@ -238,7 +238,7 @@ static int json_body(lua_State *L)
     return 1;
 }
 
-/* The rows of a file on the stack; an empty list when it is no JSON, which was reported with its line. */
+/* Push the rows of a file; an empty list when the file is no JSON, which was reported with its line. */
 static void json_push(struct hky_loader *l, const struct hky_file *f)
 {
     lua_State *L = l->vm->L;
@@ -261,7 +261,7 @@ static void json_push(struct hky_loader *l, const struct hky_file *f)
     lua_newtable(L);
 }
 
-/* What else is wrong with it is said at once. */
+/* Report a row without a name, and its other mistakes along with it. */
 static void row_without_name(struct hky_loader *l, int row, int number, struct hky_place place)
 {
     static const struct hky_key *const keys[] = {hky_keys_row, hky_keys_relay, NULL};

@@ -18,13 +18,13 @@
 #define NAMES_MAX       200
 #define NAME_MAX_OCTETS 200
 
-/* "./vip.txt" and "lists//vip.txt" are "vip.txt" and "lists/vip.txt": one file has one name. */
+/* Shorten "./vip.txt" and "lists//vip.txt" to "vip.txt" and "lists/vip.txt", so that one file has one name. */
 static const char *name_clean(const char *name, char out[NAME_MAX_OCTETS])
 {
     size_t n = 0;
 
     if (!hky_inside_is_name(name))
-        return name; /* refused where it is opened */
+        return name; /* opening the file will refuse it */
     while (*name != 0) {
         size_t part = strcspn(name, "/");
         if (part > 0 && !(part == 1 && name[0] == '.')) {
@@ -39,7 +39,7 @@ static const char *name_clean(const char *name, char out[NAME_MAX_OCTETS])
     return out;
 }
 
-/* Folders within `name` stay as they are: what is compared are the names in its own. */
+/* Only the last part of `name` is compared, with the names in its folder; the folders in `name` stay as they are. */
 void hky_file_suggest(const char *dir, const char *name, char out[HKY_SUGGESTION])
 {
     const char *slash = strrchr(name, '/'), *base = slash != NULL ? slash + 1 : name, *near;
@@ -64,7 +64,7 @@ void hky_file_suggest(const char *dir, const char *name, char out[HKY_SUGGESTION
         free(names[--n]);
 }
 
-/* A file that is missing may be one beside it, misspelt. */
+/* The name of a missing file may be the misspelt name of another file in its folder. */
 static void add_suggestion(const struct hky_loader *l, const char *name, struct hky_error *e)
 {
     char near[HKY_SUGGESTION];
@@ -76,7 +76,7 @@ static void add_suggestion(const struct hky_loader *l, const char *name, struct 
     snprintf(e->text + n, sizeof e->text - n, "%s", near);
 }
 
-/* Lua and JSON know neither a mark at the beginning nor other charsets. */
+/* Drop a byte order mark, and refuse text that is not UTF-8: Lua and JSON know neither. */
 static enum hky_err text_check(struct hky_str *text, uint32_t *bad_line, struct hky_error *e)
 {
     struct hky_str rest = *text = hky_utf8_unmarked(*text);
@@ -165,7 +165,7 @@ struct hky_list *hky_loader_list(struct hky_loader *l, const char *name, struct 
     return t->lists[t->n_lists++] = list;
 }
 
-/* Of its octets, never 0. */
+/* A hash of the file's octets, never 0. */
 static enum hky_err hash_of(const char *path, size_t n, uint64_t *hash, struct hky_error *e)
 {
     FILE *f = fopen(path, "rbe");
@@ -192,7 +192,7 @@ enum hky_err hky_loader_authority(struct hky_loader *l, const char *path, uint64
         return HKY_OK; /* thousands of rows may name one */
     if (stat(path, &st) != 0)
         return hky_error_sys(e, HKY_E_MISSING, errno, "it cannot be read");
-    if (!S_ISREG(st.st_mode)) /* OpenSSL would wait for what a pipe says */
+    if (!S_ISREG(st.st_mode)) /* OpenSSL would wait for the data of a pipe */
         return hky_error_set(e, HKY_E_IO, "it is not a regular file");
     if (st.st_size > (off_t)FILE_MAX)
         return hky_error_set(e, HKY_E_LIMIT, "it is larger than %u octets", FILE_MAX);

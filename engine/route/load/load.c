@@ -62,7 +62,7 @@ static struct hky_set *set_of(lua_State *L, struct hky_route_table *t, const cha
     return set;
 }
 
-/* `sets` of prelude.lua on top: one table of handles a group, read-only and strict. */
+/* Push `sets` of prelude.lua: one table of handles for each group, read-only and strict. */
 static void sets_open(lua_State *L, struct hky_loader *l, int env)
 {
     int sets = lua_gettop(L);
@@ -164,7 +164,7 @@ static int policy_body(lua_State *L)
     return 0;
 }
 
-/* Lua names an octet only: the character that it met, and what to write. */
+/* Lua's message names only an octet; this text names the whole character, and what to write instead. */
 static bool stray_character(const struct hky_loader *l, struct hky_place place, char out[200])
 {
     const struct hky_file *f = NULL;
@@ -201,7 +201,7 @@ static bool stray_character(const struct hky_loader *l, struct hky_place place, 
     return true;
 }
 
-/* "policy.lua:12: text" of Lua into a place and text. */
+/* Split Lua's "policy.lua:12: text" into place and text. */
 static void script_failed(struct hky_loader *l, const char *message)
 {
     struct hky_place place = {"", 0};
@@ -225,7 +225,7 @@ static void script_failed(struct hky_loader *l, const char *message)
         place.file = l->table->n_files > 0 ? l->table->files[0].name : "";
     if (strstr(message, "near '<\\") != NULL && stray_character(l, place, stray))
         message = stray;
-    if (strcmp(message, "C stack overflow") == 0) /* of the compiler, which says no line */
+    if (strcmp(message, "C stack overflow") == 0) /* an error of the compiler, which gives no line */
         message = "nested too deep: at most about 200 parentheses, tables or functions in one another";
     hky_complain(l, place, false, "%s", message);
 }
@@ -333,7 +333,7 @@ static uint64_t policy_hash(const struct hky_route_table *t)
     return h;
 }
 
-/* The policy with its first file, or a problem. */
+/* Make a policy and read its first file; false: that is a problem, which was reported. */
 static bool policy_open(const struct hky_load_params *params, struct hky_loader *l, struct hky_problems *problems)
 {
     struct hky_policy *p = hky_calloc(1, sizeof *p);
@@ -381,7 +381,7 @@ enum hky_err hky_policy_load(const struct hky_load_params *params, struct hky_po
         l.vm->loader = &l;
         l.vm->table = l.table;
         ok = loader_run(&l);
-        if (ok) /* else what the error interrupted would be among them */
+        if (ok) /* else a declaration that the error interrupted would be reported, too */
             check_pendings(&l);
         if (ok && hky_vm_call(l.vm, &load_budget, compile_body, &l, NULL) != HKY_VM_OK)
             script_failed(&l, l.vm->error);

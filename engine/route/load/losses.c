@@ -9,7 +9,8 @@ static const char *kind_of(const struct hky_route *r)
     return r->is_row ? "row" : "route";
 }
 
-/* Takes whoever it is for, whatever the message is. A function may say no; what it says is not known here. */
+/* Does the route take everybody in its `to`, whatever the message is? A function in `via` may still decline; its answer
+ * is not known here. */
 static bool is_unconditional(const struct hky_route *r)
 {
     return !r->sender.is_stated && !r->author.is_stated && !r->mx.is_stated && r->scenarios == NULL &&
@@ -25,7 +26,7 @@ static bool has_list(const struct hky_route_table *t, const struct hky_list *lis
     return false;
 }
 
-/* All whom some route takes whatever the message is. */
+/* The set of all recipients that some route takes, whatever the message is. */
 static struct hky_set *taken_by_all(const struct hky_route_table *t)
 {
     struct hky_set *taken = hky_set_new();
@@ -36,7 +37,7 @@ static struct hky_set *taken_by_all(const struct hky_route_table *t)
     return taken;
 }
 
-/* Do other routes take all whom this one excepts? */
+/* Does this route take everybody, or do other routes take all whom it excepts? */
 static bool takes_everybody(const struct hky_route_table *t, const struct hky_route *r, const struct hky_set *taken)
 {
     bool all = r->to.set->is_everyone && is_unconditional(r);
@@ -67,7 +68,7 @@ static void check_rest(struct hky_loader *l)
     const struct hky_route *last = NULL;
     char how_long[32];
 
-    if (t->n_routes == 0 || t->only_to.is_stated || is_rest_there(t)) /* the second: only some are reached at all */
+    if (t->n_routes == 0 || t->only_to.is_stated || is_rest_there(t)) /* with only_to, the others get no mail anyway */
         return;
     for (uint32_t i = 0; i < t->n_routes; i++)
         if (last == NULL || t->routes[i]->written > last->written)
@@ -83,13 +84,13 @@ static void check_rest(struct hky_loader *l)
         how_long, p->n_relays > 0 ? p->relays[0].name : "RELAY");
 }
 
-/* Has `except` everybody that this entry of `to` stands for? */
+/* Does `except` contain the whole domain that this entry of `to` names? */
 static bool has_domain(const struct hky_set *s, const char *domain)
 {
     struct hky_match_key key;
     char text[330];
 
-    snprintf(text, sizeof text, "\1@%.300s", domain); /* nobody's address, so that no address of the set counts */
+    snprintf(text, sizeof text, "\1@%.300s", domain); /* an address that no set holds, so only domains can match */
     hky_match_key_init(&key, hky_str_z(text));
     return hky_set_has(s, &key);
 }
@@ -131,7 +132,7 @@ static void check_excepts(struct hky_loader *l)
     }
 }
 
-/* A plan that has only relays which the policy itself has paused. */
+/* Does the plan consist only of relays that the policy itself pauses? */
 static void check_paused(struct hky_loader *l)
 {
     for (uint32_t i = 0; i < l->table->n_routes; i++) {
@@ -157,11 +158,11 @@ static void check_paused(struct hky_loader *l)
 struct chain {
     const char *relays[HKY_PLAN_STEPS_MAX + 1];
     unsigned n;
-    const struct hky_route *over; /* the first row that has no place */
+    const struct hky_route *over; /* the first row for which the plan has no step left */
     bool is_ended;
 };
 
-/* The row's relay as one more step, if it is another one and nobody ended the chain before. */
+/* Add the row's relay as one more step, unless the chain has this relay already or was ended by an earlier row. */
 static void chain_add(struct chain *c, const struct hky_route *r)
 {
     if (!r->is_row || !is_unconditional(r) || r->except.is_stated || c->is_ended || c->n > HKY_PLAN_STEPS_MAX)
@@ -227,7 +228,7 @@ static void check_chains(struct hky_loader *l)
 
 #define SCENARIOS_MAX 2000
 
-/* Mail of a login whose scenario is misspelt goes by the routes for all. */
+/* Warn of a misspelt scenario of a login: its mail would use the routes for all. */
 static void check_login_scenarios(struct hky_loader *l)
 {
     const char **names = hky_calloc(SCENARIOS_MAX, sizeof *names);

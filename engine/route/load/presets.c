@@ -14,7 +14,7 @@ struct print_run {
     char near[64];
 };
 
-/* As it is written in a policy. */
+/* Print the value as it is written in a policy. */
 static void value_print(lua_State *L, int index, struct hky_buf *out)
 {
     struct hky_str s;

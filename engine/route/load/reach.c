@@ -1,7 +1,7 @@
 /* Warnings of check: routes that are never reached, and routes of a scenario that hide common ones. */
 #include "route/load/loader.h"
 
-/* Has no condition but `to` and those of the scenario: whoever it has, it decides. */
+/* Has the route no conditions but `to` and scenario? Then it decides for every recipient that these match. */
 static bool is_plain(const struct hky_route *r)
 {
     return !r->except.is_stated && !r->sender.is_stated && !r->author.is_stated && !r->mx.is_stated &&
@@ -30,13 +30,13 @@ static bool hides(const struct hky_route *earlier, const struct hky_route *later
     if (!is_plain(earlier) || !scenarios_cover(earlier, later))
         return false;
     if (earlier->is_row && later->is_row && !earlier->is_stop)
-        return false; /* rows make one chain */
+        return false; /* matching rows make one plan together */
     if (earlier->to.set->is_everyone)
         return true;
     return later->to.n_lists == 0 && hky_set_is_subset(later->to.set, earlier->to.set);
 }
 
-/* Candidates to hide are few: routes for everyone, and those with the same first domain. All pairs up to a bound. */
+/* Few routes can hide another one, so all pairs are compared, up to a bound. */
 #define PAIRS_MAX 2000000u
 
 static void check_never(struct hky_loader *l)
@@ -60,7 +60,8 @@ static bool overlaps(const struct hky_route *a, const struct hky_route *b)
            hky_set_is_subset(a->to.set, b->to.set) || hky_set_is_subset(b->to.set, a->to.set);
 }
 
-/* Whoever gave a common route a smaller priority may think that it comes first. The default priority says nothing. */
+/* Somebody who gave a common route a smaller priority may think that it comes before routes of a scenario. A route with
+ * the default priority gives no hint of that. */
 static void check_scenarios(struct hky_loader *l)
 {
     const struct hky_route_table *t = l->table;

@@ -1,4 +1,4 @@
-/* Reading what the policy keeps: sets, strings, secrets. While loading only; all raw. */
+/* Reads values that the policy keeps: sets, strings, secrets. Used only while loading; access is raw. */
 #include "route/load/loader.h"
 #include "route/table/typed.h"
 #include "route/table/value.h"
@@ -18,7 +18,7 @@ struct match_read {
     struct hky_place place;
     enum hky_match_of of;
     struct hky_match *out;
-    size_t n; /* entries so far: tables may share tables, and stand for endless many */
+    size_t n; /* entries so far: a few tables that share others could stand for endlessly many */
 };
 
 static void match_set(struct match_read *m, const struct hky_set_ud *ud)
@@ -68,7 +68,8 @@ static void match_named(struct match_read *m, const char *name)
                  near ? near : "", near ? "\"?" : "");
 }
 
-/* "softbank": no address ends with it. The name of a set is what was meant, else it is a name inside some network. */
+/* Report a name without a dot, such as "softbank", which no public address ends with. Either the set of that name was
+ * meant, or it is a name inside some network. */
 static void check_label(struct match_read *m, const struct hky_entry *entry)
 {
     const struct hky_route_table *t = m->l->table;

@@ -1,4 +1,4 @@
-/* Classification rules of scripts/hikyaku/classify.lua into the policy. */
+/* Reads the classification rules of scripts/hikyaku/classify.lua into the policy. */
 #include "route/load/loader.h"
 #include "route/table/value.h"
 

@@ -1,4 +1,4 @@
-/* Reading a secret: never while loading, never on a loop. */
+/* Reads secrets. That happens neither while a policy is loaded nor on a loop. */
 #include "hikyaku/policy.h"
 
 #include "base/buf.h"
@@ -21,10 +21,10 @@
 
 #define SECRET_MAX 65536
 #define COMMAND_MS 10000
-#define ENDED_MS   5  /* between two looks whether a command has ended */
-#define LOOK_MS    50 /* between two looks whether somebody still wants the secret */
+#define ENDED_MS   5  /* between two checks whether a command has ended */
+#define LOOK_MS    50 /* between two checks whether somebody still wants the secret */
 
-/* How long may be waited: until a moment, and not when the program ends. */
+/* How long a read may wait: until a moment, and no longer once *is_over is true. */
 struct patience {
     int64_t end_ms;
     const atomic_bool *is_over; /* NULL: it never is */
@@ -32,7 +32,7 @@ struct patience {
 
 extern char **environ;
 
-/* The octets without the final line end, and without the mark that some editors put in front of UTF-8. */
+/* The octets without the final line end, and without the byte order mark that some editors put in front of UTF-8. */
 static struct hky_secret *secret_of(char *p, size_t n)
 {
     struct hky_str text;
@@ -83,7 +83,7 @@ static enum hky_err read_fd(int fd, const struct patience *w, char buf[SECRET_MA
     }
 }
 
-/* It may close its output and live on. */
+/* Wait until the command has ended: it may close its output and live on. */
 static enum hky_err wait_until(pid_t pid, const struct patience *w, int *status, struct hky_error *e)
 {
     pid_t ended;
@@ -131,7 +131,7 @@ static enum hky_err run_command(const char *name, const char *const *argv, const
     if (err == HKY_OK)
         err = wait_until(pid, w, &status, &why);
     if (err != HKY_OK) {
-        kill(-pid, SIGKILL); /* its own group, so what it started goes too */
+        kill(-pid, SIGKILL); /* the command has a process group of its own, so its children are killed, too */
         while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
             ;
         return hky_error_set(e, err, "secret \"%s\": %.80s: %s", name, argv[0], why.text);
@@ -251,7 +251,7 @@ struct secret_check {
     void *ctx;
 };
 
-/* Typed or pasted wrongly, without a word of what it is. False: nothing is to be said of it. */
+/* Was the secret probably typed or pasted wrongly? Then `out` says how, without showing any of it. */
 static bool looks_wrong(struct hky_str value, const char *name, char out[HKY_FOREIGN_TEXT])
 {
     if (hky_foreign_find(value, HKY_FOREIGN_EXACT).kind != HKY_FOREIGN_NONE)

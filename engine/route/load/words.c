@@ -60,7 +60,7 @@ static bool is_name(struct hky_str s)
     return s.n > 0 && s.n <= 120 && hky_typed_fault(s) == NULL;
 }
 
-/* A name that looks like another one: whoever refers to it has to type it the same way. */
+/* Warn of a name that looks like another one, because every place that refers to it must type it the same way. */
 static void warn_of_name(lua_State *L, struct hky_str name, const char *what, struct hky_place place)
 {
     struct hky_foreign f = hky_foreign_find(name, HKY_FOREIGN_NAME);
@@ -424,7 +424,7 @@ static int l_include(lua_State *L)
     lua_pushstring(L, f->name);
     luaL_getsubtable(L, LUA_REGISTRYINDEX, "hky.includes");
     lua_pushvalue(L, 1);
-    if (lua_rawget(L, 2) != LUA_TNIL) { /* each file runs once */
+    if (lua_rawget(L, 2) != LUA_TNIL) { /* each file is run only once */
         if (lua_islightuserdata(L, -1))
             lua_pushnil(L);
         return 1;
