@@ -23,8 +23,7 @@ struct hky_credentials {
     struct hky_state *state;
     struct hky_log *log;
     struct hky_http *http;
-    struct hky_secrets
-        *secrets; /* a key is one account with one way to log in; the subject of a question is the relay */
+    struct hky_secrets *secrets; /* key: an account and its way to log in; subject: the relay */
 };
 
 /* ---- on a thread that may block ---- */
@@ -160,7 +159,7 @@ static void use_secrets(void *ctx, struct hky_secret_reading *rd)
         hky_secrets_settle(rd, hky_secret_ref(rd->found), PASSWORD_FOR_MS, NULL);
 }
 
-/* ---- the public face ---- */
+/* ---- public functions ---- */
 
 void hky_credentials_get(struct hky_credentials *c, struct hky_policy *policy, const struct hky_relay *relay,
                          struct hky_secret *refused, struct hky_loop *loop,

@@ -101,7 +101,7 @@ static const struct cure cures[] = {
      "user name.",
      "ユーザー名またはパスワードが違うか、アプリパスワードが必要です。多くのサービスではユーザー名は完全なメールアドレ"
      "スです。"},
-    /* the way there */
+    /* connecting */
     {"", AT(CONNECT), HKY_CLASS_N, HKY_ORIGIN_DNS, 0, "",
      "The host name cannot be resolved. Check its spelling and this machine's resolver (engine.resolver).",
      "ホスト名を解決できません。つづりと、このマシンのDNS設定（engine.resolver）を確認してください。"},

@@ -32,9 +32,8 @@ struct hky_delivery {
     struct hky_str content;                        /* probe: header and body, instead of the journal's */
     struct hky_journal *journal;
     struct hky_loop *loop;
-    void (*on_piece)(
-        void *ctx,
-        struct hky_delivery *x); /* the piece or preparation that was awaited has come: go on preparing or writing */
+    /* What was awaited, a piece or a preparation, has come: go on preparing or writing. */
+    void (*on_piece)(void *ctx, struct hky_delivery *x);
     void *ctx;
     int64_t mail_at_ms;  /* loop time at which MAIL was written */
     uint64_t mail_at;    /* octets of the stream before MAIL */

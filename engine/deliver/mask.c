@@ -78,7 +78,7 @@ static size_t mask_one(const struct hky_mask *m, const struct hky_needle *needle
     return to;
 }
 
-/* ---- what is looked for ---- */
+/* ---- needles ---- */
 
 /* The index of a pair of octets; pairs that any needle takes for the same have the same index. */
 static unsigned pair_of(char a, char b)

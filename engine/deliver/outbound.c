@@ -18,7 +18,7 @@ static void pump(struct hky_outbound *c);
  */
 static void conclude(struct hky_outbound *c);
 
-/* ---- small things ---- */
+/* ---- helpers ---- */
 
 static void trace(struct hky_outbound *c, enum hky_stage stage, bool is_good, const char *text)
 {
@@ -297,7 +297,7 @@ static void on_start_tls(struct hky_task *task)
     hky_outbound_arm(c);
 }
 
-/* ---- what can be done now ---- */
+/* ---- pump ---- */
 
 static void on_secret(void *arg, struct hky_secret *secret, const struct hky_error *e)
 {
@@ -549,9 +549,9 @@ static void on_begin(struct hky_task *task)
     struct hky_error e;
     if (c->state != HKY_OUTBOUND_NEW)
         return;
+    /* This runs while the connection is made; a step that fails is repeated when the message is sent. */
     if (c->bound != NULL)
-        hky_outbound_prepare(
-            c, &e); /* this runs while the connection is made; a step that fails is repeated when the message is sent */
+        hky_outbound_prepare(c, &e);
     hky_outbound_resolve(c);
 }
 

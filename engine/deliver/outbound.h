@@ -23,8 +23,7 @@ struct hky_outbound_end {
     bool is_out_of_step; /* do not pipeline or overlap with this peer */
     bool is_broken;      /* lost while an overlapped envelope was behind a dot without a reply */
     bool no_tls;         /* opportunistic TLS failed with this peer */
-    unsigned
-        n_full; /* the server ended the connection at the MAIL that followed so many messages at once; 0: it did not */
+    unsigned n_full;     /* the server ended it at the MAIL that followed so many messages without a pause; else 0 */
 };
 
 struct hky_outbound_ops {

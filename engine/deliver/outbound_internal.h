@@ -127,18 +127,18 @@ bool hky_outbound_has_more_targets(const struct hky_outbound *c, const struct hk
 void hky_outbound_mark_tried(const struct hky_outbound *c, struct hky_delivery *x);
 /* This machine has no route to the target (no IPv6, say), so it counts as not tried. */
 void hky_outbound_unmark_tried(struct hky_outbound *c);
-bool hky_outbound_take_addresses(struct hky_outbound *c,
-                                 const struct hky_dns_addr_answer *a); /* false: as for next_target */
+/* Goes on with the addresses of a host; false: as for next_target. */
+bool hky_outbound_take_addresses(struct hky_outbound *c, const struct hky_dns_addr_answer *a);
 /* outbound_login.c */
-/* Asks for the credential; `done` gives it to hky_outbound_take_secret, whose connection then goes on (NULL: it has
- * gone). */
+/* Asks for the credential; `done` gives it to hky_outbound_take_secret, which returns the connection that goes on with
+ * it (NULL: that one has closed). */
 void hky_outbound_login(struct hky_outbound *c,
                         void (*done)(void *arg, struct hky_secret *s, const struct hky_error *e));
 struct hky_outbound *hky_outbound_take_secret(void *arg, struct hky_secret *secret, const struct hky_error *e);
 /* Masks from now on what was sent in an AUTH exchange: `line` is "AUTH MECHANISM RESPONSE", or a response alone. */
 void hky_outbound_remember_response(struct hky_outbound *c, struct hky_str line);
-bool hky_outbound_wants_refresh(
-    const struct hky_outbound *c); /* the token was refused, and a new one may be fetched once */
+/* Was the token refused, so that a new one is fetched once? */
+bool hky_outbound_wants_refresh(const struct hky_outbound *c);
 /* outbound_timer.c */
 void hky_outbound_arm(struct hky_outbound *c);
 uint32_t hky_outbound_wait_ms(const struct hky_outbound *c);

@@ -37,7 +37,7 @@ static socklen_t source_address(const char *text, int family, struct sockaddr_st
     return 0;
 }
 
-/* ---- what was tried ---- */
+/* ---- targets that were tried ---- */
 
 static struct hky_target target_of(const struct sockaddr_storage *ss)
 {
@@ -107,7 +107,7 @@ bool hky_outbound_has_more_targets(const struct hky_outbound *c, const struct hk
     return false;
 }
 
-/* ---- the next one ---- */
+/* ---- the next target ---- */
 
 static void connect_to(struct hky_outbound *c, unsigned i)
 {

@@ -38,8 +38,7 @@ static void set_redirect(struct hky_pool *pool, const char *redirect)
     struct hky_dns_mx host = {0};
     char name[256];
     uint16_t port = 25;
-    bool is_good = hky_endpoint_parse(hky_str_z(redirect), name,
-                                      &port); /* the policy's loader has checked it with this function */
+    bool is_good = hky_endpoint_parse(hky_str_z(redirect), name, &port); /* the policy's loader has checked it so */
     snprintf(host.host, sizeof(host.host), "%.253s", is_good ? name : redirect);
     set_hosts(pool, &host, 1);
     pool->port = port;

@@ -24,8 +24,8 @@ enum hky_prepare hky_delivery_prepare(struct hky_delivery *x, struct hky_error *
 void hky_delivery_prepared(struct hky_delivery *x);
 
 /* The steps. Each is called again after WAIT, and after FAILED when the delivery is tried once more. */
-enum hky_prepare
-hky_prepare_body(struct hky_delivery *x,
-                 struct hky_error *e); /* body.c: READY when the first piece of the body has been read */
+
+/* body.c: READY when the first piece of the body has been read. */
+enum hky_prepare hky_prepare_body(struct hky_delivery *x, struct hky_error *e);
 
 #endif

@@ -100,7 +100,7 @@ static void conclude(struct probe *p, enum hky_stage stage, enum hky_class class
         tell_reply(p, stage, reply);
 }
 
-/* ---- what the connection says ---- */
+/* ---- callbacks of the connection ---- */
 
 static struct hky_delivery *on_next(void *ctx, struct hky_outbound *c)
 {
@@ -290,7 +290,7 @@ static enum hky_err prepare(struct probe *p, struct hky_error *e)
     return HKY_OK;
 }
 
-/* ---- where to ---- */
+/* ---- the target ---- */
 
 static void go(struct probe *p)
 {

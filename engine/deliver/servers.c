@@ -73,7 +73,7 @@ static void add_words(struct hky_buf *out, struct hky_str greeting)
     }
 }
 
-/* ---- all of them ---- */
+/* ---- all servers ---- */
 
 static void count_row(void *ctx, const char *key, const char *value)
 {
@@ -155,8 +155,8 @@ static void keep(struct hky_server *server, enum trust trust)
 struct hky_server *hky_servers_get(struct hky_servers *s, const char *host, uint16_t port, struct hky_str greeting)
 {
     struct hky_buf key;
-    hky_buf_init(&key,
-                 KEY_MAX); /* whatever exceeds the bound is left out; the shorter key still identifies the server */
+    /* Whatever exceeds the bound is left out; the shorter key still identifies the server. */
+    hky_buf_init(&key, KEY_MAX);
     hky_buf_printf(&key, "%s:%u", host, port);
     add_words(&key, greeting);
     pthread_mutex_lock(&s->lock);
@@ -173,7 +173,7 @@ struct hky_server *hky_servers_get(struct hky_servers *s, const char *host, uint
     return server;
 }
 
-/* ---- one ---- */
+/* ---- one server ---- */
 
 bool hky_server_may_overlap(struct hky_server *server, const void *connection)
 {

@@ -235,8 +235,8 @@ void hky_stream_set_ops(struct hky_stream *s, const struct hky_stream_ops *ops, 
 {
     s->ops = ops;
     s->ctx = ctx;
-    s->offer_kept =
-        true; /* the new owner is offered what the old one left, if necessary after the old on_data has returned */
+    /* The new owner is offered the octets that the old one left, if necessary after the old on_data has returned. */
+    s->offer_kept = true;
     hky_stream_at_end(s);
 }
 

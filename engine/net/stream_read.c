@@ -145,8 +145,8 @@ void hky_stream_read_some(struct hky_stream *s)
     enum got got = GOT_NOTHING;
     if (have > 0)
         memcpy(p, s->kept, have);
-    s->n_kept =
-        0; /* they are being offered now and do not count as kept: start_tls inside on_data must not count them */
+    /* The kept octets are being offered now: start_tls inside on_data must not count them as kept. */
+    s->n_kept = 0;
     bool offer_kept = s->offer_kept;
     s->offer_kept = false; /* cleared before on_data, because resume or a new owner inside on_data may set it again */
     if (offer_kept && have > 0)

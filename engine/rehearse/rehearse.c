@@ -6,7 +6,7 @@
 #define FULL_SEC    (366 * 86400)
 #define ROUNDS_MOST 100000 /* bound on rounds at one moment; no mail needs so many, so more would never end */
 
-/* ---- what the schedule calls ---- */
+/* ---- called by the schedule ---- */
 
 static void on_wake(void *ctx, unsigned worker, struct hky_lane *lane)
 {

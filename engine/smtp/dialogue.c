@@ -34,9 +34,8 @@ static void unasked(struct hky_dialogue *d, const struct hky_reply *r)
 {
     struct hky_transaction *t = d->current;
     if (t != NULL && t->state == HKY_TRANSACTION_CONTENT && r->code >= 400) {
-        hky_dialogue_report_rest(
-            d, t, HKY_STAGE_DOT, r,
-            false); /* a verdict before the end of the content counts, but the server has not read the rest */
+        /* A verdict before the end of the content counts, but the server has not read the rest. */
+        hky_dialogue_report_rest(d, t, HKY_STAGE_DOT, r, false);
         hky_dialogue_finish(d, HKY_STAGE_DOT, r, false, false);
         return;
     }
@@ -78,9 +77,9 @@ static void on_reply(struct hky_dialogue *d, struct hky_mark m, const struct hky
         break;
     case HKY_EXPECT_DOT:
         hky_dialogue_on_dot(d, m.txn, r);
+        /* After an early reply the server may take the rest of the content for commands. */
         if (is_early && d->state == HKY_DIALOGUE_READY)
-            hky_dialogue_finish(d, HKY_STAGE_DOT, r, false,
-                                false); /* the server may take the rest of the content for commands */
+            hky_dialogue_finish(d, HKY_STAGE_DOT, r, false, false);
         break;
     case HKY_EXPECT_RSET:
         if (r->code >= 400)
@@ -164,7 +163,7 @@ void hky_dialogue_reply(struct hky_dialogue *d, const struct hky_reply *r, struc
         hky_dialogue_finish(d, HKY_STAGE_NONE, r, false, false);
 }
 
-/* ---- what the owner does ---- */
+/* ---- called by the owner ---- */
 
 void hky_dialogue_turn_away(struct hky_dialogue *d, const struct hky_reply *reply)
 {

@@ -135,7 +135,7 @@ struct hky_dialogue {
     unsigned marks_cap, marks_at, n_marks;
     struct hky_transaction *current, *next; /* next: overlapped; its envelope follows the dot of current */
     unsigned n_begun;
-    bool is_turned_away; /* the connection ends for its own sake: transactions without a 354 are given back */
+    bool is_turned_away; /* the connection itself was refused: transactions whose dot was not sent are given back */
     bool is_unsendable;
     struct hky_login *sasl;
     struct hky_reply refusal; /* the reply that refused a login; code 0: there was none */
@@ -161,7 +161,7 @@ bool hky_dialogue_is_login_refused(const struct hky_dialogue *d);
 void hky_dialogue_fail(struct hky_dialogue *d, enum hky_stage stage, const struct hky_reply *reply, bool dot_left,
                        bool is_out_of_step);
 /* The server objects to the connection, not to the message: ends the connection with this reply, and gives back every
- * transaction that got no 354, even the first one. */
+ * transaction whose dot was not sent, even the first one. */
 void hky_dialogue_turn_away(struct hky_dialogue *d, const struct hky_reply *reply);
 /* May another transaction begin now? Overlapped ones may while the dot of the current one is unanswered. */
 bool hky_dialogue_can_begin(const struct hky_dialogue *d);

@@ -149,7 +149,7 @@ void hky_dialogue_on_dot(struct hky_dialogue *d, struct hky_transaction *t, cons
         hky_dialogue_misfit(d, "an empty message for nobody", r);
 }
 
-/* ---- what the owner does ---- */
+/* ---- called by the owner ---- */
 
 bool hky_dialogue_can_begin(const struct hky_dialogue *d)
 {
