@@ -563,7 +563,7 @@ enum hky_err hky_engine_run(struct hky_engine *engine, struct hky_error *e)
         hky_loop_on_signal(engine->aux, SIGHUP, on_signal, engine);
         hky_loop_on_signal(engine->aux, SIGTERM, on_signal, engine);
         hky_loop_on_signal(engine->aux, SIGINT, on_signal, engine);
-        pthread_sigmask(SIG_UNBLOCK, &ours, NULL); /* a signal that came before now is delivered here */
+        pthread_sigmask(SIG_UNBLOCK, &ours, NULL); /* a signal that was held back is delivered here */
         hky_loop_run(engine->aux);
     }
     for (unsigned i = 0; i < engine->n_workers; i++) {

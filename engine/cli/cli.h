@@ -25,7 +25,7 @@ struct hky_cli_command {
     const char *args;                     /* "POLICY RELAY..." */
     const char *summary;                  /* one line */
     const char *help;                     /* paragraphs and examples under the options, or NULL */
-    const struct hky_cli_option *options; /* ended by name NULL; --help and --json are understood everywhere */
+    const struct hky_cli_option *options; /* ended by name NULL; --help and --json need no entry */
     bool has_no_json;                     /* it prints nothing that --json could change */
     const char *group; /* of the engine's commands ("queue"): their arguments are options, too; NULL: none */
     int (*run)(const struct hky_cli_command *self, int argc, char **argv); /* argv[0] is the subcommand's name */
@@ -53,7 +53,7 @@ struct hky_cli_args {
     int argc, at;
     char **argv; /* positionals are moved to the front as they are met */
     int n_positional;
-    uint64_t given; /* bit n: the n-th option was */
+    uint64_t given; /* bit n: option n was given */
     bool is_json, is_help, is_bad;
 };
 void hky_cli_args_init(struct hky_cli_args *a, const struct hky_cli_command *command, int argc, char **argv);
@@ -92,7 +92,7 @@ void hky_cli_table_row(struct hky_cli_table *t, const char *const *cells);
 void hky_cli_table_print(struct hky_cli_table **t); /* prints to stdout and frees */
 /* --spool DIR, else $HIKYAKU_SPOOL, else "spool". */
 const char *hky_cli_spool(const char *option);
-/* A number as the value of `option` ("n" for -n), or a complaint and false. */
+/* Reads the value of `option` ("n" for -n) as a number; false: an error was printed. */
 bool hky_cli_number(const struct hky_cli_command *command, const char *option, const char *text, uint64_t min,
                     uint64_t max, uint64_t *out);
 /* Is the text ADDR:PORT? If not, prints an error and returns false. */

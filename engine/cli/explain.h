@@ -27,7 +27,7 @@ struct explain_after {
 struct explain_case {
     struct hky_policy *policy;
     struct hky_vm *vm;
-    struct hky_loop *loop; /* on which look-ups of the policy are waited for */
+    struct hky_loop *loop; /* the loop of the policy's look-ups */
     struct hky_lookups *lookups;
     struct hky_message *message;
     struct hky_recipient *recipient; /* of `message` */

@@ -11,7 +11,7 @@ enum hky_load_state {
     HKY_LOAD_UNSENT,  /* not sent before the run ended */
     HKY_LOAD_ACKED,   /* 250 after the dot */
     HKY_LOAD_REFUSED, /* a 4xx or 5xx somewhere */
-    HKY_LOAD_UNKNOWN, /* the connection ended after the dot: may have been taken */
+    HKY_LOAD_UNKNOWN, /* the connection ended after the dot: may have been accepted */
 };
 
 #define HKY_LOAD_DOMAINS_MAX 64
@@ -41,7 +41,7 @@ struct hky_load {
 
 /* The address of message `seq`: spread over the domains by weight. */
 void hky_load_address(const struct hky_load *load, uint64_t seq, char *out, size_t n);
-void *hky_load_client(void *load); /* a thread: sends until there is nothing left */
+void *hky_load_client(void *load); /* a thread: sends until no message is left */
 
 /* Waits until the sink's index has every acknowledged message, or nothing new arrived for `patience_ms`; then counts
  * the messages that are missing and those that arrived twice. False: the index cannot be read. */

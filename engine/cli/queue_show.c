@@ -61,7 +61,7 @@ static void format_time(json_int_t sec, char out[32])
     time_t at = (time_t)sec;
     struct tm tm;
 
-    localtime_r(&at, &tm); /* TZ says which zone */
+    localtime_r(&at, &tm); /* in the zone of TZ */
     strftime(out, 32, "%Y-%m-%d %H:%M:%S", &tm);
 }
 
@@ -165,7 +165,7 @@ static void print_to_do(const json_t *row)
     }
 }
 
-/* The time of held and parked mail does not run, so it has no expiry to print. */
+/* The time of held and parked mail does not run: it has no fixed time of expiry. */
 static void print_expiry(const json_t *row)
 {
     const char *state = hky_cli_row_text(row, "state");

@@ -1,4 +1,5 @@
-/* hikyaku send: hands in a message. Called as sendmail, or with sendmail's one-letter options: send_sendmail.c. */
+/* hikyaku send: hands in a message. Calls as sendmail, or with sendmail's one-letter options, are in send_sendmail.c.
+ */
 #include "base/json.h"
 #include "cli/send.h"
 

@@ -8,7 +8,7 @@
 
 #define HKY_SEND_SERVER "127.0.0.1:2525"
 
-/* sysexits(3), as callers of sendmail know them. */
+/* The exit codes of sysexits(3), which callers of sendmail expect. */
 enum {
     HKY_EX_USAGE = 64,
     HKY_EX_DATAERR = 65,
@@ -22,7 +22,7 @@ enum {
 struct hky_outgoing {
     const char *server;    /* "host:port" */
     const char *from;      /* envelope sender, NULL: user@origin; "" null sender */
-    const char *full_name; /* for a From that has to be made, NULL none */
+    const char *full_name; /* for a From that is added, NULL none */
     const char *scenario;  /* NULL none */
     const char **tags;     /* n_tags */
     size_t n_tags;
@@ -55,11 +55,11 @@ void hky_outgoing_add_recipient(struct hky_outgoing *l, struct hky_str address);
  */
 enum hky_err hky_outgoing_read(struct hky_outgoing *l, int fd, struct hky_error *e);
 
-/* Connects, speaks, prints refusals to stderr with `who` in front. */
+/* Connects, sends the message, and prints refusals to stderr with `who` in front. */
 void hky_outgoing_send(const struct hky_outgoing *l, const char *who, struct hky_sent *sent);
-/* "host:port", "[::1]:port", "host"; false after a complaint. */
+/* Checks "host:port", "[::1]:port" or "host"; false: an error was printed. */
 bool hky_send_is_server(const char *server, const char *who);
-/* sendmail -bs: joins standard input and output with the engine. Exit code. */
+/* sendmail -bs: joins standard input and output with the engine. Returns an exit code. */
 int hky_send_joined(const char *server, const char *who);
 
 /* send_sendmail.c */

@@ -1,4 +1,4 @@
-/* The message of `send`: read, completed, recipients taken from its header. */
+/* Reads and completes the message of `send`, and takes recipients from its header. */
 #include "cli/send.h"
 
 #include "base/hash.h"
@@ -120,7 +120,7 @@ struct head {
     bool has_from, has_date, has_message_id, has_resent_to;
 };
 
-/* The section that looks like a header: fields up to the empty line or the first line that is none. */
+/* The end of the header section: at the empty line, or at the first line that is not a field. */
 static size_t header_end(struct hky_str content, bool *has_empty_line)
 {
     struct hky_str section = hky_str_of(content.p, hky_header_octets(content));

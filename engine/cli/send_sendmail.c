@@ -1,4 +1,4 @@
-/* The options of sendmail(8) that PHP, cron, git send-email, mutt and mailx use; the others are taken and ignored. */
+/* The options of sendmail(8) that PHP, cron, git send-email, mutt and mailx use; other known options are ignored. */
 #include "cli/send.h"
 
 #include <stdio.h>

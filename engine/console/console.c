@@ -1,7 +1,7 @@
 /*
  * The control socket: each line is a JSON object, in requests and in answers. The connection of a client that sends too
- * much, or nothing for a minute, is closed. An answer may come later; when the client has left before, its request
- * stays until the answer and then is dropped.
+ * much, or nothing for a minute, is closed. An answer may come later; when the client has left before, the request is
+ * kept until its answer, which is dropped.
  */
 #include "console/console.h"
 

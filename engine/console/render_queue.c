@@ -1,4 +1,4 @@
-/* The rows of the queue: a recipient as one short row, or with everything that is known of it. */
+/* The rows of the queue: a recipient as a short row, or with everything that is known about it. */
 #include "hikyaku/render.h"
 
 #include "base/hash.h"
