@@ -1,5 +1,4 @@
-/* hikyaku send: hands in a message. Calls as sendmail, or with sendmail's one-letter options, are in send_sendmail.c.
- */
+/* hikyaku send: hands in a message. send_sendmail.c has the calls as sendmail or with its options. */
 #include "base/json.h"
 #include "cli/send.h"
 
