@@ -5,7 +5,7 @@ engine { hostname = "mail.shop.example", listen = "127.0.0.1:2525", owner = "own
 relay "own" { mx = true }
 relay "ses" { preset = "ses", user = "AKIAEXAMPLE", password = secret "ses", sends_as = "shop.example" }
 
--- What a customer waits for takes no part.
+-- Mail that a customer waits for takes no part in the experiment.
 route "orders" { priority = 5, to = "*", tag = "order", via = { "ses", "own" } }
 
 route "compare" {

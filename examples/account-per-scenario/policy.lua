@@ -17,11 +17,11 @@ relay "shop-a" { preset = "gmail", user = "shop.a@gmail.com", password = secret 
 relay "shop-b" { preset = "gmail", user = "shop.b@gmail.com", password = secret "gmail-b" }
 relay "ses"    { preset = "ses", user = "AKIAEXAMPLE", password = secret "ses", sends_as = "shop.example" }
 
--- override: before everything, scenarios included. rank: first where a lane is full.
+-- override puts the route before all others, those of scenarios included; rank sends its mail first when a lane is full.
 route "urgent" { override = true, rank = "urgent", to = "*", tag = "urgent", via = { "ses", "shop-a" } }
 
 route "spring" { to = "*", scenario = "spring", via = { "shop-a", "ses" } }
 route "autumn" { to = "*", scenario = { "summer", "autumn" }, via = { "shop-b", "ses" } }
 
--- without a scenario
+-- Mail without a scenario.
 route "rest" { to = "*", via = "ses" }

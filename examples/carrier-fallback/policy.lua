@@ -25,7 +25,7 @@ route "carriers" {
   via = { step "own" { tries = 1, within = "2h" }, "rental" },
 }
 
--- Elsewhere the rental server is for what another way can cure, not for people who do not exist.
+-- For all others the rental server is used only for failures that another relay can cure, not for unknown addresses.
 route "rest" {
   priority = 90,
   to = "*",

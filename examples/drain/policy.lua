@@ -1,5 +1,5 @@
--- An account is to be given up, or is in trouble: its mail, queued and new, goes by another, and no route is rewritten.
--- Normally that is typed, not written: hikyaku relay drain gmail --to ses
+-- An account is to be given up, or is in trouble: another one sends its mail, queued and new, and no route is rewritten.
+-- Normally you type a command for that: hikyaku relay drain gmail --to ses
 engine { hostname = "mail.shop.example", listen = "127.0.0.1:2525", owner = "owner@shop.example" }
 
 -- The same as a declaration: every step that names gmail uses ses, with the From rule of ses.

@@ -8,7 +8,7 @@ engine {
 
 local sink = tonumber(env("QUICKSTART_SINK", "2526"))
 
-relay "ours"   { host = "127.0.0.1", port = sink, tls = "none" }                                     -- stands for our own server
+relay "ours"   { host = "127.0.0.1", port = sink, tls = "none" }                                     -- plays our own server
 relay "rental" { host = "127.0.0.1", port = sink + 1, tls = "none", cap = "60/min" }                 -- a rental server
 relay "docomo" { host = "127.0.0.1", port = sink + 2, tls = "none", from = "shop@docomo.ne.jp" }     -- an account that sends as itself only
 

@@ -16,5 +16,5 @@ route "machines" { priority = 10, to = { "shop.example", ".shop.example" }, when
 -- The web shop's own mail, by mail() with the parameter -fbounce@shop.example
 route "shop" { priority = 50, to = "*", author = { "shop.example", ".shop.example" }, via = "ses" }
 
--- A contact form that writes as the visitor: not as somebody else, but with his address in Reply-To.
+-- A contact form writes as the visitor: its mail is sent as forms@shop.example, with the visitor's address in Reply-To.
 route "forms" { priority = 90, to = "*", from = "forms@shop.example", via = "ses" }

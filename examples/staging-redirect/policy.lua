@@ -10,7 +10,7 @@ engine {
   listen = "127.0.0.1:2525",
   owner = "owner@shop.example",
   redirect = sink,                 -- false: nothing is redirected
-  only_to = sink and staff or "*", -- the others are held, and can be looked at
+  only_to = sink and staff or "*", -- mail to others is held, and can be looked at
 }
 
 relay "own"    { mx = true }

@@ -7,7 +7,7 @@ relay "ses" { preset = "ses", user = "AKIAEXAMPLE", password = secret "ses", sen
 -- One address, domain or .domain a line. A changed file is read again by itself; a broken one keeps the old list.
 local vip = list "vip.txt"
 
--- What the application says with X-Hikyaku-Var: sum=120000
+-- The variable that the application sets with X-Hikyaku-Var: sum=120000
 matcher("large order", function(r)
   return r.tags.order and (tonumber(r.vars.sum) or 0) >= 100000
 end)
