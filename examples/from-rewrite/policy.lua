@@ -8,7 +8,7 @@ relay "own" { mx = true, envelope = "b+{id}@bounce.shop.example" }
 -- a mailbox of ours: its preset knows that Gmail sends as nobody else
 relay "gmail" { preset = "gmail", user = "shop@gmail.com", password = secret "gmail" }
 
--- what is written as that mailbox goes by that mailbox and keeps its From
+-- Mail written as that mailbox is sent through it and keeps its From.
 route "as gmail" { priority = 5, to = "*", author = "shop@gmail.com", via = "gmail" }
 
 route "freemail" {
@@ -19,5 +19,5 @@ route "freemail" {
   via = "own",
 }
 
--- From is ours already; by the mailbox, when our server is blocked, it is rewritten to shop@gmail.com
+-- From is ours already; when our server is blocked, the mailbox sends, and From is rewritten to shop@gmail.com.
 route "rest" { priority = 90, to = "*", via = { "own", step "gmail" { on = classes.ours } } }

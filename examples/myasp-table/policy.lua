@@ -25,13 +25,13 @@ rows {
   { name = "gmail", priority = 30, preset = "gmail", user = "shop@gmail.com", password = secret "gmail",
     to = "gmail.com" },
 
-  -- everyone else, and whomever an account above could not serve
+  -- everyone else, and recipients that an account above could not serve
   { name = "sendgrid", priority = 90, preset = "sendgrid", password = secret "sendgrid",
     sends_as = "shop.example", to = "*" },
   { name = "rental", priority = 95, host = "smtp.rental.example", port = 587, user = "shop",
     password = secret "rental", cap = "10/min", to = "*" },
 
-  -- a scenario of its own accounts: its rows come before the ones for all
+  -- a scenario with accounts of its own: its rows come before the rows for all mail
   { name = "spring phones", priority = 5, relay = "softbank", to = carriers.softbank, scenario = "spring" },
 
   { name = "old server", priority = 99, enabled = false, host = "smtp.old.example", port = 587, user = "shop",
