@@ -141,7 +141,7 @@ static void print_to_do(const json_t *row)
         const char *state, *format;
     } table[] = {
         {"held", "hikyaku queue release %s lets it go on; hikyaku queue cancel %s ends it, and nobody is told"},
-        {"parked", "mend the policy and type hikyaku reload: it is asked at once"},
+        {"parked", "correct the policy and type hikyaku reload: the policy is asked again at once"},
         {"undecided", "nothing has to be done; hikyaku queue retry %s repeats the look-up now"},
         {"deferred", "nothing has to be done; hikyaku queue retry %s tries it now"},
     };

@@ -38,8 +38,8 @@ static void print_relays(const json_t *relays)
 static const char *health_note(const char *health)
 {
     if (strcmp(health, "full") == 0)
-        return ": no mail is taken in (452) until there is room";
-    return strcmp(health, "good") == 0 ? "" : ": no mail is taken in (451), because writing fails";
+        return ": new mail is refused (452) until there is room";
+    return strcmp(health, "good") == 0 ? "" : ": new mail is refused (451), because writing fails";
 }
 
 static void print_restart(const json_t *answer)

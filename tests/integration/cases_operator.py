@@ -441,7 +441,7 @@ def full_spool(world):
     row = event(engine, "refused")
     same((row["text"].split(" ", 2)[:2], row["sender"], row["client"]), (["452", "4.3.1"], "shop@shop.example", "127.0.0.1"), "the event of a refusal")
     same(next(x for x in answer(http, "/metrics")[1].splitlines() if x.startswith("hikyaku_refused_total ")), f"hikyaku_refused_total {len(engine.events('refused'))}", "metric")
-    holds("no mail is taken in" in world.run("status", "--spool", engine.spool)[1], "what it means")
+    holds("new mail is refused" in world.run("status", "--spool", engine.spool)[1], "what it means")
     world.run("relay", "resume", "r", "--spool", engine.spool)
     wait_for(lambda: engine.status()["journal"]["health"] == "good", 60, 0.2, "room again")
     same(said(), ("good", (200, "ok\n"), "hikyaku_spool_full 0", "good"), "with room again")

@@ -257,14 +257,14 @@ const struct hky_key hky_keys_row[] = {
 };
 
 const struct hky_key hky_keys_step[] = {
-    {"on", HKY_KEY_ANY, 0, 0, "Classes and reasons for which the step is entered; for others it is passed over.",
+    {"on", HKY_KEY_ANY, 0, 0, "Classes and reasons for which the step is entered; for all others it is skipped.",
      "class|reason|(class|reason)[]"},
     {"tries", HKY_KEY_INT, 1, 60, "Failures of network, system_temp or unknown before the step is left; default 3.",
      "integer"},
     {"within", HKY_KEY_DURATION, 1, 30 * DAYS,
      "How long the step may take; default: half of the time that is left until `expire`.", "duration"},
     {"wait", HKY_KEY_DURATION, 0, 30 * DAYS,
-     "How long its turn may be away before the step is left as full; default: any time.", "duration"},
+     "Longest wait for a free place (cap, pause) before the step is left as full; default: no limit.", "duration"},
     {"from", HKY_KEY_ANY, 0, 0, "From of its attempts; `false`: never rewrite From.", "string|false"},
     {"envelope", S, "Envelope sender; `{id}` and `{rcpt}` are replaced.", "string|false"},
     {"reply_to", S, "Address in Reply-To of its attempts.", "string|false"},

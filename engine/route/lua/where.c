@@ -87,7 +87,7 @@ bool hky_where_holds(struct hky_where *w, const struct hky_route_query *q, struc
     struct hky_budget budget = where_budget(w->vm);
 
     if (w->n_overruns >= OVERRUNS_MAX) { /* an endless expression would take its full time for each of a million */
-        hky_error_set(e, HKY_E_SCRIPT, "the expression used up its budget %u times and is not asked any more",
+        hky_error_set(e, HKY_E_SCRIPT, "the expression used up its budget %u times, so it is not evaluated again",
                       OVERRUNS_MAX);
         return false;
     }

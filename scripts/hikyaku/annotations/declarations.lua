@@ -134,10 +134,10 @@ function relay(name) end
 relays = {}
 
 ---@class step_options
----@field on? class|reason|(class|reason)[]  Classes and reasons for which the step is entered; for others it is passed over.
+---@field on? class|reason|(class|reason)[]  Classes and reasons for which the step is entered; for all others it is skipped.
 ---@field tries? integer  Failures of network, system_temp or unknown before the step is left; default 3.
 ---@field within? duration  How long the step may take; default: half of the time that is left until `expire`.
----@field wait? duration  How long its turn may be away before the step is left as full; default: any time.
+---@field wait? duration  Longest wait for a free place (cap, pause) before the step is left as full; default: no limit.
 ---@field from? string|false  From of its attempts; `false`: never rewrite From.
 ---@field envelope? string|false  Envelope sender; `{id}` and `{rcpt}` are replaced.
 ---@field reply_to? string|false  Address in Reply-To of its attempts.
