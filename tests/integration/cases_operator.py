@@ -192,7 +192,7 @@ def what_to_do(world):
     id_ = text.split()[1]
     holds(f"to do        hikyaku queue release {id_} lets it go on" in text and "expires      not while it is held" in text, text)
     text = run("queue", "show", "--to", "parked.example")
-    holds("to do        mend the policy and type hikyaku reload" in text and "longer than a line" in text.replace("\n             ", " "), text)
+    holds("to do        correct the policy and type hikyaku reload" in text and "longer than a line" in text.replace("\n             ", " "), text)
     text = run("queue", "show", "--to", "moved.example")
     holds('goes by      relay "away" instead of "moved": the policy says so' in text, text)
     holds("goes by" not in run("queue", "show", "--to", "drained.example"), "drained before it is")
