@@ -9,7 +9,7 @@
 struct disk {
     atomic_int syncs_that_fail, writes_that_fail; /* the next ones */
     atomic_bool fails_writes_after_sync;          /* a failed sync makes the next write fail, too */
-    atomic_int part_fd;                           /* of the large body that is being written */
+    atomic_ulong part_inode; /* of the large body; a descriptor's number goes to another file after close() */
     atomic_bool is_part_synced, was_renamed_unsynced;
     atomic_int name_dir;        /* where it was given its name */
     atomic_bool is_name_synced; /* that folder, after that */
@@ -25,6 +25,13 @@ static bool takes_one(atomic_int *n)
     return false;
 }
 
+static unsigned long inode_of(int fd)
+{
+    struct stat st;
+
+    return fstat(fd, &st) == 0 ? st.st_ino : 0;
+}
+
 static ssize_t disk_pwritev(void *ctx, int fd, const struct iovec *iov, int n, off_t at)
 {
     struct disk *d = ctx;
@@ -33,7 +40,7 @@ static ssize_t disk_pwritev(void *ctx, int fd, const struct iovec *iov, int n, o
         errno = EIO;
         return -1;
     }
-    if (fd == atomic_load(&d->part_fd))
+    if (inode_of(fd) == atomic_load(&d->part_inode))
         atomic_store(&d->is_part_synced, false);
     return pwritev(fd, iov, n, at);
 }
@@ -48,7 +55,7 @@ static int disk_fdatasync(void *ctx, int fd)
         errno = EIO;
         return -1;
     }
-    if (fd == atomic_load(&d->part_fd))
+    if (inode_of(fd) == atomic_load(&d->part_inode))
         atomic_store(&d->is_part_synced, true);
     if (fd == atomic_load(&d->name_dir))
         atomic_store(&d->is_name_synced, true);
@@ -68,7 +75,7 @@ static int disk_openat(void *ctx, int dir, const char *name, int flags, mode_t m
     int fd = openat(dir, name, flags, mode);
 
     if (is_part(name))
-        atomic_store(&d->part_fd, fd);
+        atomic_store(&d->part_inode, inode_of(fd));
     return fd;
 }
 
@@ -99,7 +106,7 @@ static int disk_fallocate(void *ctx, int fd, int mode, off_t at, off_t n)
 
 static void set_up(struct rig *r, struct disk *d, struct hky_journal_io *io)
 {
-    *d = (struct disk){.part_fd = -1, .name_dir = -1};
+    *d = (struct disk){.name_dir = -1};
     *io = (struct hky_journal_io){.ctx = d,
                                   .pwritev = disk_pwritev,
                                   .fdatasync = disk_fdatasync,
