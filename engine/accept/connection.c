@@ -268,7 +268,7 @@ static void submit(void *ctx, struct hky_handed_in *in)
     p->submission.free = submission_free;
     c->submission = p;
     LIST_INSERT_HEAD(&w->submissions, p, link);
-    hky_submit(&w->intake, &p->submission, in);
+    hky_intake_submit(&w->intake, &p->submission, in);
 }
 
 static void on_big_room(void *ctx)

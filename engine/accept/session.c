@@ -378,7 +378,7 @@ void accept_session_on_commit(struct accept_session *s, const struct hky_durable
         reply_queued(s, durable, id);
     } else {
         struct hky_refusal why = {0};
-        hky_refuse_storage(&why, result);
+        hky_refusal_set_storage(&why, result);
         accept_session_reply(s, why.code, why.enhanced, "%s", why.text);
     }
     accept_session_tx_reset(s);

@@ -89,7 +89,7 @@ void accept_session_tx_free(struct accept_session *s)
 
 struct hky_str accept_session_sender(const struct accept_session *s)
 {
-    return s->tx.letter != NULL ? hky_letter_sender_of(s->tx.letter) : HKY_STR("");
+    return s->tx.letter != NULL ? hky_letter_sender(s->tx.letter) : HKY_STR("");
 }
 
 void accept_session_close(struct accept_session *s, const char *enhanced, const char *text)

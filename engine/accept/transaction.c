@@ -42,7 +42,7 @@ static bool has_room(struct accept_session *s, struct hky_str sender, uint64_t s
         s->waits |= HKY_WAIT_JOURNAL;
         return false;
     }
-    hky_refuse_storage(&why, err);
+    hky_refusal_set_storage(&why, err);
     if (err != HKY_OK)
         refuse(s, sender, &why);
     return err == HKY_OK;
@@ -59,7 +59,7 @@ void accept_transaction_mail(struct accept_session *s, struct hky_command *c)
     struct hky_refusal why = {0};
 
     if (c->body == HKY_BODY_BINARYMIME) {
-        hky_refuse(&why, 555, "5.5.4", "BODY=BINARYMIME is not offered here");
+        hky_refusal_set(&why, 555, "5.5.4", "BODY=BINARYMIME is not offered here");
         refuse(s, from.address, &why);
         return;
     }
@@ -70,7 +70,7 @@ void accept_transaction_mail(struct accept_session *s, struct hky_command *c)
                                     .id = s->p.ops->new_id(s->p.ctx),
                                     .now_ms = s->p.ops->now_ms(s->p.ctx),
                                     .big = {.ctx = s, .open = big_open, .write = big_write, .abort = big_abort}});
-    bool is_taken = hky_letter_from(letter, &from, &why);
+    bool is_taken = hky_letter_set_sender(letter, &from, &why);
     if (!is_taken)
         refuse(s, from.address, &why);
     if (!is_taken || !has_room(s, from.address, from.size)) {
@@ -104,7 +104,7 @@ void accept_transaction_rcpt(struct accept_session *s, struct hky_command *c)
                                  .is_utf8 = c->path.is_utf8};
     struct hky_refusal why = {0};
 
-    if (!hky_letter_to(s->tx.letter, &to, &why)) {
+    if (!hky_letter_add_recipient(s->tx.letter, &to, &why)) {
         refuse_rcpt(s, to.address, &why);
         return;
     }
@@ -149,7 +149,7 @@ static void refuse_content(struct accept_session *s, const struct hky_refusal *w
 
 static void warn_unknown(struct accept_session *s, uint64_t id)
 {
-    struct hky_str fields = hky_letter_unknown(s->tx.letter);
+    struct hky_str fields = hky_letter_unknown_fields(s->tx.letter);
     char text[512], id_text[HKY_ID_TEXT];
 
     if (fields.n == 0)
@@ -178,14 +178,14 @@ static void end_content(struct accept_session *s)
 
 static void wait_if_full(struct accept_session *s)
 {
-    if (hky_letter_take_full(s->tx.letter))
+    if (hky_letter_was_full(s->tx.letter))
         s->waits |= HKY_WAIT_BIG;
 }
 
 size_t accept_transaction_data_input(struct accept_session *s, const char *p, size_t n)
 {
     bool is_end = false;
-    size_t used = hky_letter_dots(s->tx.letter, p, n, &is_end);
+    size_t used = hky_letter_add_data(s->tx.letter, p, n, &is_end);
 
     wait_if_full(s);
     if (is_end)
@@ -197,7 +197,7 @@ size_t accept_transaction_data_input(struct accept_session *s, const char *p, si
 
 static void end_chunk(struct accept_session *s)
 {
-    const struct hky_refusal *why = hky_letter_refused(s->tx.letter);
+    const struct hky_refusal *why = hky_letter_refusal(s->tx.letter);
 
     if (s->is_last_chunk) {
         end_content(s);
@@ -257,7 +257,7 @@ void accept_transaction_bdat(struct accept_session *s, struct hky_command *c)
 size_t accept_transaction_chunk_input(struct accept_session *s, const char *p, size_t n)
 {
     size_t want = n < s->chunk_left ? n : (size_t)s->chunk_left;
-    size_t used = hky_letter_octets(s->tx.letter, p, want);
+    size_t used = hky_letter_add_octets(s->tx.letter, p, want);
 
     wait_if_full(s);
     s->chunk_left -= used;

@@ -298,7 +298,7 @@ static bool plan_recipient(struct explain_case *c)
     }
     r->plan = hky_plan_ref(d->plan);
     r->policy = (uint32_t)c->policy->hash;
-    hky_plan_first(c->policy, r, &c->first);
+    hky_schedule_plan_first(c->policy, r, &c->first);
     return rehearse(c);
 }
 

@@ -6,7 +6,7 @@ void explain_if(const struct explain_case *c, enum hky_class class, bool is_temp
     struct hky_outcome o = {.class = class, .stage = HKY_STAGE_DOT, .is_temporary = is_temporary};
     struct hky_advance_query q = {.policy = c->policy, .recipient = c->recipient, .outcome = &o, .now_ms = c->now_ms};
 
-    hky_plan_advance(&q, out);
+    hky_schedule_plan_advance(&q, out);
 }
 
 const struct hky_relay *explain_relay(const struct explain_case *c, uint8_t step)

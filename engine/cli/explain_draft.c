@@ -191,7 +191,7 @@ static bool find_login(const struct hky_policy *policy, const char *name, const 
     *out = NULL;
     if (name == NULL)
         return true;
-    if ((*out = hky_login_find(policy, hky_str_z(name))) != NULL)
+    if ((*out = hky_user_find(policy, hky_str_z(name))) != NULL)
         return true;
     hky_cli_printf(stderr, "hikyaku explain: --user %s: no listener has this login; there are:", name);
     for (uint32_t i = 0; i < engine->n_listen; i++)
@@ -215,16 +215,17 @@ static enum explain_invented hand_in(struct explain_case *c, const struct explai
     if (!find_login(c->policy, w->user, &params.user))
         return EXPLAIN_WRONG;
     struct hky_letter *letter = hky_letter_new(&params);
-    bool is_good = hky_letter_from(letter, &from, &c->refusal) && hky_letter_to(letter, &rcpt, &c->refusal);
+    bool is_good =
+        hky_letter_set_sender(letter, &from, &c->refusal) && hky_letter_add_recipient(letter, &rcpt, &c->refusal);
     if (is_good) {
         hky_letter_begin(letter, &(struct hky_letter_origin){.source = "smtp", .client = "127.0.0.1", .hello = ""},
                          octets.n);
-        (void)hky_letter_octets(letter, octets.p, octets.n);
+        (void)hky_letter_add_octets(letter, octets.p, octets.n);
         is_good = hky_letter_end(letter, &in, &c->refusal);
     }
-    if (is_good && hky_letter_unknown(letter).n > 0)
+    if (is_good && hky_letter_unknown_fields(letter).n > 0)
         fprintf(stderr, "hikyaku explain: fields that mean nothing: " HKY_STR_FMT "\n",
-                HKY_STR_ARG(hky_letter_unknown(letter)));
+                HKY_STR_ARG(hky_letter_unknown_fields(letter)));
     hky_letter_free(&letter);
     if (!is_good)
         return EXPLAIN_REFUSED;

@@ -389,10 +389,10 @@ static bool is_sendable(struct peer *p)
 {
     const struct hky_outgoing *l = p->letter;
     unsigned notify;
-    bool is_one_line = hky_is_one_line(hky_str_z(l->sender));
+    bool is_one_line = hky_envelope_is_one_line(hky_str_z(l->sender));
 
     for (size_t i = 0; i < l->n_recipients; i++)
-        is_one_line &= hky_is_one_line(hky_str_z(l->recipients[i]));
+        is_one_line &= hky_envelope_is_one_line(hky_str_z(l->recipients[i]));
     if (is_one_line && read_notify(l->notify, &notify))
         return true;
     if (!is_one_line)

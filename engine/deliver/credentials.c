@@ -38,7 +38,7 @@ static void read_secrets(void *ctx, struct hky_secret_reading *rd, const atomic_
         hky_policy_read_secret_unless(rd->policy, &ref, is_over, &rd->found, &rd->error);
         return;
     }
-    if (!hky_relay_has_oauth(r)) {
+    if (!hky_login_has_oauth(r)) {
         hky_policy_read_secret_unless(rd->policy, &r->password, is_over, &rd->found, &rd->error);
         return;
     }
@@ -153,7 +153,7 @@ static void use_secrets(void *ctx, struct hky_secret_reading *rd)
         give_up(c, rd, &e);
     else if (relay->oauth.token_command != NULL)
         take_command_token(c, rd);
-    else if (hky_relay_has_oauth(relay))
+    else if (hky_login_has_oauth(relay))
         ask_token(c, rd);
     else
         hky_secrets_settle(rd, hky_secret_ref(rd->found), PASSWORD_FOR_MS, NULL);
@@ -168,13 +168,13 @@ void hky_credentials_get(struct hky_credentials *c, struct hky_policy *policy, c
     struct hky_secrets_question q = {
         .policy = policy, .subject = relay, .refused = refused, .loop = loop, .done = done, .arg = arg};
     struct hky_buf key;
-    if (!hky_relay_has_oauth(relay) && relay->oauth.token_command == NULL && relay->password.literal != NULL) {
+    if (!hky_login_has_oauth(relay) && relay->oauth.token_command == NULL && relay->password.literal != NULL) {
         hky_secrets_give(c->secrets, &q, &relay->password);
         return;
     }
     hky_buf_init(&key, 4096);
     hky_buf_printf(&key, "%s", relay->account != NULL ? relay->account : relay->name);
-    if (hky_relay_has_oauth(relay))
+    if (hky_login_has_oauth(relay))
         hky_buf_printf(&key, "|%s|%s", relay->oauth.client != NULL ? relay->oauth.client : "",
                        relay->oauth.token_url != NULL ? relay->oauth.token_url : "");
     else

@@ -66,7 +66,7 @@ static bool check_message(const struct hky_delivery *x, const struct hky_capabil
 {
     const struct hky_message *m = x->message;
     struct hky_str sender = hky_str_z(x->identity->sender);
-    if (!hky_is_one_line(sender))
+    if (!hky_envelope_is_one_line(sender))
         return refuse_all(why, HKY_CLASS_SIZE_FORMAT, "the envelope sender has control octets");
     /* Addresses may need SMTPUTF8 although the message did not ask for it: those of a failure notice, for example. */
     *needs_utf8 = m->is_smtputf8 || !is_ascii(sender) || (caps->smtputf8 && has_utf8_recipient(x));
@@ -127,7 +127,7 @@ bool hky_envelope_build(struct hky_delivery *x, const struct hky_capabilities *c
         struct hky_refusal one = {.class = HKY_CLASS_SIZE_FORMAT};
         if (!is_ascii(address) && !needs_utf8)
             snprintf(one.text, sizeof(one.text), "5.6.7 the address needs SMTPUTF8, which the server does not offer");
-        else if (!hky_is_one_line(address))
+        else if (!hky_envelope_is_one_line(address))
             snprintf(one.text, sizeof(one.text), "5.1.3 the address has control octets");
         if (one.text[0] != '\0') {
             x->txn.verdicts[i] = HKY_VERDICT_REPORTED;

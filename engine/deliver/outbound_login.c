@@ -75,7 +75,7 @@ void hky_outbound_login(struct hky_outbound *c,
         return;
     }
     uint32_t offered = caps->auths & ~c->auths_tried;
-    enum hky_auth auth = hky_login_choose(r->auth, hky_relay_has_oauth(r), offered, hky_stream_is_secure(c->stream));
+    enum hky_auth auth = hky_login_choose(r->auth, hky_login_has_oauth(r), offered, hky_stream_is_secure(c->stream));
     if (is_again && (auth == HKY_AUTH_NONE || hky_outbound_wants_refresh(c))) {
         hky_outbound_fail(c, HKY_STAGE_AUTH, HKY_CLASS_N, false, &c->dialogue.refusal);
         return;

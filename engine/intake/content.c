@@ -49,7 +49,7 @@ static void refuse(struct intake_content *c, int code, const char *enhanced, con
 {
     if (c->refusal.code != 0)
         return;
-    hky_refuse(&c->refusal, code, enhanced, "%s", text);
+    hky_refusal_set(&c->refusal, code, enhanced, "%s", text);
     give_up(c);
 }
 
@@ -96,7 +96,7 @@ static void flush_big(struct intake_content *c)
         memcpy(c->header, c->buf.p, c->header_n);
         enum hky_err err = c->big_ops.open(c->big_ops.ctx, c->section.id, &c->big);
         if (err != HKY_OK) {
-            hky_refuse_storage(&c->refusal, err);
+            hky_refusal_set_storage(&c->refusal, err);
             give_up(c);
             return;
         }
@@ -111,7 +111,8 @@ static void check_size(struct intake_content *c)
 {
     if (c->refusal.code != 0 || c->octets <= c->max_message)
         return;
-    hky_refuse(&c->refusal, 552, "5.3.4", "message too big, at most %llu octets", (unsigned long long)c->max_message);
+    hky_refusal_set(&c->refusal, 552, "5.3.4", "message too big, at most %llu octets",
+                    (unsigned long long)c->max_message);
     give_up(c);
 }
 

@@ -220,7 +220,7 @@ static bool parse_deadline(struct hky_str s, int64_t now_ms, int64_t *at_ms)
 }
 
 /* No moment is 0, which would mean "none", or lies before it. */
-bool hky_deadline_parse(struct hky_str s, int64_t now_ms, int64_t *at_ms)
+bool hky_intake_deadline_parse(struct hky_str s, int64_t now_ms, int64_t *at_ms)
 {
     return parse_deadline(s, now_ms, at_ms) && *at_ms > 0;
 }
@@ -249,7 +249,7 @@ static void take_deadline(struct reading *r, struct hky_str value)
 {
     int64_t at_ms = 0;
 
-    if (!hky_deadline_parse(value, r->p->now_ms, &at_ms))
+    if (!hky_intake_deadline_parse(value, r->p->now_ms, &at_ms))
         refuse(r, 550, "5.6.0", "X-Hikyaku-Deadline: expected 2026-12-01T10:00:00+09:00, seconds since 1970, or 2h");
     else if (r->facts->deadline_ms != 0 && r->facts->deadline_ms != at_ms)
         refuse(r, 550, "5.6.0", "X-Hikyaku-Deadline: given twice, and not the same");

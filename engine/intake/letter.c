@@ -60,16 +60,16 @@ void hky_letter_free(struct hky_letter **pl)
 
 /* --- the envelope --- */
 
-bool hky_letter_from(struct hky_letter *l, const struct hky_letter_sender *s, struct hky_refusal *r)
+bool hky_letter_set_sender(struct hky_letter *l, const struct hky_letter_sender *s, struct hky_refusal *r)
 {
     uint64_t max = l->p.policy->engine.max_message;
 
     if (s->size > max) {
-        hky_refuse(r, 552, "5.3.4", "message too big, at most %llu octets", (unsigned long long)max);
+        hky_refusal_set(r, 552, "5.3.4", "message too big, at most %llu octets", (unsigned long long)max);
         return false;
     }
-    if (s->address.n > 0 && !hky_login_may_send_as(l->p.user, s->address)) {
-        hky_refuse(r, 553, "5.7.1", "login %.60s may not send as this address", l->p.user->name);
+    if (s->address.n > 0 && !hky_user_may_send_as(l->p.user, s->address)) {
+        hky_refusal_set(r, 553, "5.7.1", "login %.60s may not send as this address", l->p.user->name);
         return false;
     }
     hky_buf_add_str(&l->arena, s->address);
@@ -82,7 +82,7 @@ bool hky_letter_from(struct hky_letter *l, const struct hky_letter_sender *s, st
     return true;
 }
 
-struct hky_str hky_letter_sender_of(const struct hky_letter *l)
+struct hky_str hky_letter_sender(const struct hky_letter *l)
 {
     return hky_str_of(l->arena.p != NULL ? l->arena.p : "", l->sender_n);
 }
@@ -110,7 +110,7 @@ static bool has_rcpt(const struct hky_letter *l, struct hky_str address, uint32_
     return false;
 }
 
-bool hky_letter_to(struct hky_letter *l, const struct hky_letter_rcpt *to, struct hky_refusal *r)
+bool hky_letter_add_recipient(struct hky_letter *l, const struct hky_letter_rcpt *to, struct hky_refusal *r)
 {
     const struct hky_engine_options *engine = &l->p.policy->engine;
     char postmaster[HKY_ADDRESS_MAX + 1];
@@ -121,14 +121,14 @@ bool hky_letter_to(struct hky_letter *l, const struct hky_letter_rcpt *to, struc
         address = hky_str_of(postmaster, n < (int)sizeof postmaster ? (size_t)n : sizeof postmaster - 1);
     }
     if (to->is_utf8 && !l->is_smtputf8) {
-        hky_refuse(r, 553, "5.6.7", "this address needs SMTPUTF8 in MAIL");
+        hky_refusal_set(r, 553, "5.6.7", "this address needs SMTPUTF8 in MAIL");
         return false;
     }
     uint32_t hash = hash_address(address);
     if (has_rcpt(l, address, hash))
         return true;
     if (l->n_rcpts >= engine->bounds.recipients && !l->p.is_notice) {
-        hky_refuse(r, 452, "4.5.3", "too many recipients, at most %u a message", engine->bounds.recipients);
+        hky_refusal_set(r, 452, "4.5.3", "too many recipients, at most %u a message", engine->bounds.recipients);
         return false;
     }
     if (l->n_rcpts == l->cap_rcpts) {
@@ -230,17 +230,17 @@ bool hky_letter_has_begun(const struct hky_letter *l)
     return l->has_content;
 }
 
-size_t hky_letter_dots(struct hky_letter *l, const char *p, size_t n, bool *is_end)
+size_t hky_letter_add_data(struct hky_letter *l, const char *p, size_t n, bool *is_end)
 {
     return intake_content_dots(&l->content, p, n, is_end);
 }
 
-size_t hky_letter_octets(struct hky_letter *l, const char *p, size_t n)
+size_t hky_letter_add_octets(struct hky_letter *l, const char *p, size_t n)
 {
     return intake_content_chunk(&l->content, p, n);
 }
 
-bool hky_letter_take_full(struct hky_letter *l)
+bool hky_letter_was_full(struct hky_letter *l)
 {
     bool is_full = l->content.is_full;
 
@@ -248,7 +248,7 @@ bool hky_letter_take_full(struct hky_letter *l)
     return is_full;
 }
 
-const struct hky_refusal *hky_letter_refused(const struct hky_letter *l)
+const struct hky_refusal *hky_letter_refusal(const struct hky_letter *l)
 {
     return l->has_content && l->content.refusal.code != 0 ? &l->content.refusal : NULL;
 }
@@ -263,9 +263,9 @@ static void check_author(const struct hky_letter *l, struct hky_refusal *r)
     if (user == NULL || user->senders == NULL)
         return;
     if (f->n_from != 1 || f->n_authors != 1)
-        hky_refuse(r, 550, "5.7.1", "login %.40s sends with one From of one address", user->name);
-    else if (!hky_login_may_send_as(user, intake_facts_get(f, HKY_FACT_AUTHOR)))
-        hky_refuse(r, 550, "5.7.1", "login %.40s may not send with this From", user->name);
+        hky_refusal_set(r, 550, "5.7.1", "login %.40s sends with one From of one address", user->name);
+    else if (!hky_user_may_send_as(user, intake_facts_get(f, HKY_FACT_AUTHOR)))
+        hky_refusal_set(r, 550, "5.7.1", "login %.40s may not send with this From", user->name);
 }
 
 static void fill_facts(const struct hky_letter *l, struct hky_str scenario, struct hky_str facts[HKY_FACT_N])
@@ -274,7 +274,7 @@ static void fill_facts(const struct hky_letter *l, struct hky_str scenario, stru
 
     for (int k = 0; k < HKY_FACT_N; k++)
         facts[k] = intake_facts_get(f, (enum hky_fact)k);
-    facts[HKY_FACT_SENDER] = hky_letter_sender_of(l);
+    facts[HKY_FACT_SENDER] = hky_letter_sender(l);
     facts[HKY_FACT_ENVID] = hky_str_of(l->arena.p != NULL ? l->arena.p + l->sender_n : "", l->envid_n);
     facts[HKY_FACT_USER] = hky_str_z(l->p.user != NULL ? l->p.user->name : "");
     facts[HKY_FACT_CLIENT] = hky_str_z(l->client);
@@ -323,7 +323,7 @@ static struct hky_message *make_message(const struct hky_letter *l, struct hky_s
     return m;
 }
 
-struct hky_str hky_letter_unknown(const struct hky_letter *l)
+struct hky_str hky_letter_unknown_fields(const struct hky_letter *l)
 {
     return hky_buf_str(&l->content.facts.unknown);
 }
@@ -352,7 +352,7 @@ bool hky_letter_end(struct hky_letter *l, struct hky_handed_in *out, struct hky_
     if (r->code == 0)
         check_author(l, r);
     if (r->code == 0)
-        (void)hky_login_scenario(l->p.user, intake_facts_get(&content->facts, HKY_FACT_SCENARIO), &scenario, r);
+        (void)hky_user_scenario(l->p.user, intake_facts_get(&content->facts, HKY_FACT_SCENARIO), &scenario, r);
     if (r->code != 0)
         return false;
     *out = (struct hky_handed_in){.message = make_message(l, scenario), .big = content->big};

@@ -35,7 +35,7 @@ static void on_durable(struct hky_commit *commit, const struct hky_durable *dura
     if (durable == NULL && result == HKY_OK)
         result = HKY_E_IO; /* without the token it is not on disk */
     s->done(s, durable, result);
-    hky_refuse_storage(&why, result);
+    hky_refusal_set_storage(&why, result);
     if (result == HKY_OK) {
         hand_on(s->intake, s->message);
     } else {
@@ -59,8 +59,8 @@ static void on_big_durable(struct hky_commit *commit, const struct hky_durable *
     hky_journal_accept(s->intake->journal, s->message, &s->commit);
 }
 
-void hky_submit_about(const struct hky_intake *in, struct hky_submission *s, struct hky_handed_in *what,
-                      struct hky_recipient *about)
+void hky_intake_submit_about(const struct hky_intake *in, struct hky_submission *s, struct hky_handed_in *what,
+                             struct hky_recipient *about)
 {
     s->intake = in;
     s->about = about;
@@ -80,7 +80,7 @@ void hky_submit_about(const struct hky_intake *in, struct hky_submission *s, str
     *what = (struct hky_handed_in){0};
 }
 
-void hky_submit(const struct hky_intake *in, struct hky_submission *s, struct hky_handed_in *what)
+void hky_intake_submit(const struct hky_intake *in, struct hky_submission *s, struct hky_handed_in *what)
 {
-    hky_submit_about(in, s, what, NULL);
+    hky_intake_submit_about(in, s, what, NULL);
 }

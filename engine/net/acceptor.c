@@ -14,7 +14,7 @@ struct hky_acceptor {
     int fd, spare_fd;        /* spare_fd: closed for a moment to refuse a client; -1 when none could be opened */
     struct hky_watch *watch; /* NULL: it rests */
     struct hky_timer rest;
-    int64_t told_at_ms; /* when `refused` last had is_first; 0: never */
+    int64_t reported_at_ms; /* when `refused` last had is_first; 0: never */
     bool is_in_turn;
 };
 
@@ -48,12 +48,12 @@ static int take(struct hky_acceptor *a, struct sockaddr_storage *from)
 static void refuse_one(struct hky_acceptor *a, int sys)
 {
     int64_t now = hky_loop_now_ms(a->loop);
-    bool is_first = a->told_at_ms == 0 || now - a->told_at_ms >= HKY_ACCEPTOR_TELL_MS;
+    bool is_first = a->reported_at_ms == 0 || now - a->reported_at_ms >= HKY_ACCEPTOR_REPORT_MS;
     struct sockaddr_storage from;
     int fd = -1;
 
     if (is_first)
-        a->told_at_ms = now;
+        a->reported_at_ms = now;
     if (a->spare_fd >= 0) {
         close(a->spare_fd);
         fd = take(a, &from);
@@ -66,7 +66,7 @@ static void refuse_one(struct hky_acceptor *a, int sys)
 }
 
 /* True: another connection may be waiting all the same. */
-static bool goes_on_after(struct hky_acceptor *a, int sys)
+static bool can_continue_after(struct hky_acceptor *a, int sys)
 {
     switch (sys) {
     case EAGAIN:
@@ -105,7 +105,7 @@ static void on_readable(void *ctx, int bits)
     a->is_in_turn = true;
     for (int i = 0; i < HKY_ACCEPTOR_TURN; i++) {
         int fd = take(a, &from);
-        if (fd < 0 && !goes_on_after(a, errno))
+        if (fd < 0 && !can_continue_after(a, errno))
             break;
         if (fd < 0)
             continue;

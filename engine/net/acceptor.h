@@ -10,9 +10,9 @@
 
 #include <sys/socket.h>
 
-#define HKY_ACCEPTOR_TURN    64  /* connections taken in one turn */
-#define HKY_ACCEPTOR_REST_MS 100 /* how long it rests when there are no descriptors */
-#define HKY_ACCEPTOR_TELL_MS 10000
+#define HKY_ACCEPTOR_TURN      64  /* connections taken in one turn */
+#define HKY_ACCEPTOR_REST_MS   100 /* how long it rests when there are no descriptors */
+#define HKY_ACCEPTOR_REPORT_MS 10000
 
 struct hky_acceptor;
 
@@ -21,7 +21,7 @@ struct hky_acceptor_ops {
     void (*taken)(void *ctx, int fd, const struct sockaddr_storage *from);
     /* No descriptor is left. The acceptor keeps one for this: `fd` is a connection to be refused at once, and is closed
      * afterwards; -1 when not even that was possible. `sys` is the errno. `is_first`: nothing was reported within
-     * HKY_ACCEPTOR_TELL_MS, so that the log may have a line. NULL: the connection is closed without a word. */
+     * HKY_ACCEPTOR_REPORT_MS, so that the log may have a line. NULL: the connection is closed without a word. */
     void (*refused)(void *ctx, int fd, int sys, bool is_first);
     int (*accept)(int fd, struct sockaddr *from, socklen_t *n, int flags); /* NULL: accept4; tests have another */
 };

@@ -10,7 +10,7 @@
 
 #define SYSTEM_FILE "/etc/resolv.conf"
 
-enum { LOOK_EVERY_MS = 1000, DNS_PORT = 53 };
+enum { CHECK_EVERY_MS = 1000, DNS_PORT = 53 };
 enum { SOCKETS_MAX = 64, CACHE_MAX = 8192, CLASS_IN = 1, TYPE_CNAME = 5, TYPE_MX = 15, ALIASES_MAX = 8 };
 
 /* One query that waits for an answer, from the question until the callback. */
@@ -48,7 +48,7 @@ struct hky_dns {
     struct hky_dns_params params; /* `resolver` is not kept */
     bool has_file;                /* the servers are those of the file; false: they were given */
     struct stat seen;             /* the file's, when it was read */
-    int64_t look_at_ms;
+    int64_t check_at_ms;
     struct hky_timer timer;
     struct dns_socket sockets[SOCKETS_MAX];
     struct hky_map cache, pending; /* struct hky_dns_entry, struct question */
@@ -357,9 +357,9 @@ static void follow_file(struct hky_dns *dns)
     ares_channel channel;
     int64_t at = hky_loop_now_ms(dns->loop);
 
-    if (!dns->has_file || dns->old != NULL || at < dns->look_at_ms)
+    if (!dns->has_file || dns->old != NULL || at < dns->check_at_ms)
         return;
-    dns->look_at_ms = at + dns->params.look_at_file_ms;
+    dns->check_at_ms = at + dns->params.check_file_ms;
     if (stat(dns->params.file, &now) != 0 || now.st_size == 0 || is_same(&now, &dns->seen) ||
         channel_open(dns, &channel, &e) != HKY_OK)
         return; /* no change, or a file that is still being written; a later call looks again */
@@ -380,7 +380,7 @@ static struct hky_dns *dns_alloc(struct hky_loop *loop, const struct hky_dns_par
     hky_map_init_untrusted(&dns->cache);
     hky_map_init_untrusted(&dns->pending);
     hky_timer_init(&dns->timer, loop, on_timer);
-    dns->look_at_ms = hky_loop_now_ms(loop) + p->look_at_file_ms;
+    dns->check_at_ms = hky_loop_now_ms(loop) + p->check_file_ms;
     if (dns->has_file)
         (void)stat(p->file, &dns->seen); /* as long as there is no file, c-ares asks a server on this machine */
     return dns;
@@ -414,7 +414,7 @@ enum hky_err hky_dns_new(struct hky_loop *loop, const char *resolver, struct hky
                                      .port = DNS_PORT,
                                      .try_ms = HKY_DNS_TRY_MS,
                                      .tries = HKY_DNS_TRIES,
-                                     .look_at_file_ms = LOOK_EVERY_MS};
+                                     .check_file_ms = CHECK_EVERY_MS};
 
     return hky_dns_new_with(loop, &p, out, e);
 }

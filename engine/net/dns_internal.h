@@ -31,11 +31,11 @@ void hky_dns_entry_unref(struct hky_dns_entry **e);
 
 /* The values that hky_dns_new chooses for the engine; tests use other files and shorter times. */
 struct hky_dns_params {
-    const char *resolver;    /* "addr:port" of one server; NULL: those of `file` */
-    const char *file;        /* borrowed until hky_dns_free */
-    uint16_t port;           /* of the servers that the file names */
-    int try_ms, tries;       /* how long the first try waits, and how often each server is asked */
-    int64_t look_at_file_ms; /* how often the file is looked at, at most */
+    const char *resolver;  /* "addr:port" of one server; NULL: those of `file` */
+    const char *file;      /* borrowed until hky_dns_free */
+    uint16_t port;         /* of the servers that the file names */
+    int try_ms, tries;     /* how long the first try waits, and how often each server is asked */
+    int64_t check_file_ms; /* how often the file is looked at, at most */
 };
 enum hky_err hky_dns_new_with(struct hky_loop *loop, const struct hky_dns_params *p, struct hky_dns **out,
                               struct hky_error *e);

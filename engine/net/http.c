@@ -151,7 +151,7 @@ static void on_timer(struct hky_timer *t)
     collect(http);
 }
 
-static int on_timeout_wish(CURLM *multi, long after_ms, void *ctx)
+static int on_timer_request(CURLM *multi, long after_ms, void *ctx)
 {
     (void)multi;
     struct hky_http *http = ctx;
@@ -213,7 +213,7 @@ enum hky_err hky_http_new(struct hky_loop *loop, struct hky_http **out, struct h
     hky_timer_init(&http->timer, loop, on_timer);
     curl_multi_setopt(http->multi, CURLMOPT_SOCKETFUNCTION, on_socket);
     curl_multi_setopt(http->multi, CURLMOPT_SOCKETDATA, http);
-    curl_multi_setopt(http->multi, CURLMOPT_TIMERFUNCTION, on_timeout_wish);
+    curl_multi_setopt(http->multi, CURLMOPT_TIMERFUNCTION, on_timer_request);
     curl_multi_setopt(http->multi, CURLMOPT_TIMERDATA, http);
     curl_multi_setopt(http->multi, CURLMOPT_MAX_TOTAL_CONNECTIONS, (long)CONNECTIONS_MAX);
     curl_multi_setopt(http->multi, CURLMOPT_MAX_HOST_CONNECTIONS, (long)CONNECTIONS_A_HOST);

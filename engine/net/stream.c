@@ -25,7 +25,7 @@ static void finish_connect(struct hky_stream *s)
         s->is_failing = true;
         return;
     }
-    s->say_connected = true;
+    s->owes_connected = true;
 }
 
 static void shake_hands(struct hky_stream *s)
@@ -34,7 +34,7 @@ static void shake_hands(struct hky_stream *s)
     case HKY_TLS_DONE:
         s->is_secure = true;
         s->is_readable = true; /* application data may have come with the last flight */
-        hky_stream_say(s, HKY_STREAM_SECURED, NULL);
+        hky_stream_report(s, HKY_STREAM_SECURED, NULL);
         return;
     case HKY_TLS_AGAIN:
         if (hky_tls_link_is_doubtful(s->link))
@@ -56,9 +56,9 @@ static void advance(struct hky_stream *s)
 {
     if (s->is_connecting && s->is_writable)
         finish_connect(s);
-    if (s->say_connected && !s->is_failing) {
-        s->say_connected = false;
-        hky_stream_say(s, HKY_STREAM_CONNECTED, NULL);
+    if (s->owes_connected && !s->is_failing) {
+        s->owes_connected = false;
+        hky_stream_report(s, HKY_STREAM_CONNECTED, NULL);
     }
     if (s->is_closed || s->is_connecting)
         return;
@@ -71,10 +71,10 @@ static void advance(struct hky_stream *s)
         if (s->is_secure)
             hky_stream_write_some(s, HKY_TURN_OCTETS);
     }
-    if (s->say_drained && !s->is_failing) {
-        s->say_drained = false;
+    if (s->owes_drained && !s->is_failing) {
+        s->owes_drained = false;
         if (s->out.octets == 0)
-            hky_stream_say(s, HKY_STREAM_DRAINED, NULL);
+            hky_stream_report(s, HKY_STREAM_DRAINED, NULL);
     }
     hky_stream_read_some(s);
 }
@@ -92,7 +92,7 @@ static void step(struct hky_stream *s)
         s->has_last = s->out.octets == 0 && (s->error.code == HKY_E_TIMEOUT || s->error.code == HKY_E_LIMIT);
         hky_timer_cancel(&s->deadline);
         hky_timer_cancel(&s->doubt);
-        hky_stream_say(s, HKY_STREAM_FAILED, &s->error);
+        hky_stream_report(s, HKY_STREAM_FAILED, &s->error);
     }
 }
 
@@ -165,7 +165,7 @@ static struct hky_stream *stream_alloc(const struct hky_stream_params *params, i
     s->fd = fd;
     s->at_end.run = on_end;
     s->at_next.run = on_next;
-    hky_outq_init(&s->out, s->loop);
+    hky_out_queue_init(&s->out, s->loop);
     hky_timer_init(&s->deadline, s->loop, on_deadline);
     hky_timer_init(&s->doubt, s->loop, hky_stream_on_doubt);
     return s;
@@ -208,7 +208,7 @@ static bool try_connect(struct hky_stream *s, const struct sockaddr *to, socklen
     }
     no_delay(s->fd);
     if (connect(s->fd, to, to_n) == 0) {
-        s->say_connected = s->is_writable = true;
+        s->owes_connected = s->is_writable = true;
     } else if (errno == EINPROGRESS) {
         s->is_connecting = true;
     } else {
@@ -227,7 +227,7 @@ struct hky_stream *hky_stream_connect(const struct hky_stream_params *params, co
     else
         s->is_failing = true;
     if (!s->is_connecting)
-        hky_stream_at_end(s);
+        hky_stream_advance_at_end(s);
     return s;
 }
 
@@ -237,7 +237,7 @@ void hky_stream_set_ops(struct hky_stream *s, const struct hky_stream_ops *ops, 
     s->ctx = ctx;
     /* The new owner is offered the octets that the old one left, if necessary after the old on_data has returned. */
     s->offer_kept = true;
-    hky_stream_at_end(s);
+    hky_stream_advance_at_end(s);
 }
 
 void hky_stream_pause(struct hky_stream *s)
@@ -251,7 +251,7 @@ void hky_stream_resume(struct hky_stream *s)
         return;
     s->is_paused = false;
     s->offer_kept = true;
-    hky_stream_at_end(s);
+    hky_stream_advance_at_end(s);
 }
 
 void hky_stream_set_deadline(struct hky_stream *s, int64_t after_ms)
@@ -284,7 +284,7 @@ void hky_stream_start_tls(struct hky_stream *s, struct hky_tls *tls, const char 
         hky_stream_fail(s);
         return;
     }
-    hky_stream_at_end(s);
+    hky_stream_advance_at_end(s);
 }
 
 bool hky_stream_is_secure(const struct hky_stream *s)
@@ -365,6 +365,6 @@ void hky_stream_close(struct hky_stream **at)
         close(s->fd);
         s->fd = -1;
     }
-    hky_outq_fini(&s->out);
-    hky_stream_at_end(s);
+    hky_out_queue_fini(&s->out);
+    hky_stream_advance_at_end(s);
 }

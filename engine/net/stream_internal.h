@@ -1,11 +1,11 @@
 /*
  * stream_internal -- what the parts of a stream share. Each uses only those after it: stream.c (life, order of events),
- * stream_read.c, stream_write.c, stream_tell.c. net/ only.
+ * stream_read.c, stream_write.c, stream_events.c. net/ only.
  */
 #ifndef HKY_NET_STREAM_INTERNAL_H
 #define HKY_NET_STREAM_INTERNAL_H
 
-#include "net/outq.h"
+#include "net/out_queue.h"
 #include "net/stream.h"
 #include "net/tls_link.h"
 
@@ -25,7 +25,7 @@ struct hky_stream {
     struct hky_timer doubt;
     int64_t doubted_ms; /* when the last short read was; the timer itself is left alone while reads go on */
     /* Events that the owner must still get, in this order. */
-    bool say_connected, say_drained;
+    bool owes_connected, owes_drained;
     bool is_failing; /* FAILED with `error` must still be reported */
     bool is_eof;     /* EOF was reported, nothing more is read */
     bool is_over;    /* FAILED was reported */
@@ -39,7 +39,7 @@ struct hky_stream {
 
     char *kept; /* octets that on_data did not consume; NULL: none */
     size_t n_kept;
-    struct hky_outq out;
+    struct hky_out_queue out;
     uint64_t sent, written;
 
     struct hky_tls_link *link; /* NULL: plain */
@@ -48,9 +48,9 @@ struct hky_stream {
     struct hky_error error;
 };
 
-void hky_stream_at_end(struct hky_stream *s); /* advances the stream when the turn ends */
-void hky_stream_at_next(struct hky_stream *s);
-void hky_stream_say(struct hky_stream *s, enum hky_stream_event ev, const struct hky_error *e);
+void hky_stream_advance_at_end(struct hky_stream *s); /* advances the stream when the turn ends */
+void hky_stream_advance_next(struct hky_stream *s);
+void hky_stream_report(struct hky_stream *s, enum hky_stream_event ev, const struct hky_error *e);
 /* Reports `s->error`, which the caller has filled, and stops everything. */
 void hky_stream_fail(struct hky_stream *s);
 

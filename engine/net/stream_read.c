@@ -33,7 +33,7 @@ void hky_stream_on_doubt(struct hky_timer *timer)
     s->is_readable = true;
     if (s->link != NULL)
         hky_tls_link_on_readable(s->link, s->is_hung_up);
-    hky_stream_at_end(s);
+    hky_stream_advance_at_end(s);
 }
 
 static enum got get_plain(struct hky_stream *s, char *p, size_t cap, size_t *n)
@@ -133,7 +133,7 @@ static void finish(struct hky_stream *s, enum got got)
         return;
     }
     s->is_eof = true;
-    hky_stream_say(s, HKY_STREAM_EOF, NULL);
+    hky_stream_report(s, HKY_STREAM_EOF, NULL);
 }
 
 void hky_stream_read_some(struct hky_stream *s)
@@ -165,5 +165,5 @@ void hky_stream_read_some(struct hky_stream *s)
     if (got == GOT_EOF || got == GOT_CUT || got == GOT_ERROR || (got == GOT_NOTHING && s->is_broken && can_read(s)))
         finish(s, got);
     else if (can_read(s) && s->is_readable)
-        hky_stream_at_next(s);
+        hky_stream_advance_next(s);
 }

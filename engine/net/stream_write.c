@@ -6,7 +6,7 @@ enum { IOV_AT_ONCE = 64 };
 
 static void went_out(struct hky_stream *s, size_t n)
 {
-    hky_outq_drop(&s->out, n);
+    hky_out_queue_drop(&s->out, n);
     s->sent += n;
     if (s->plain_left > 0)
         s->plain_left -= n;
@@ -24,7 +24,7 @@ static void broke(struct hky_stream *s)
     }
     if (s->is_paused || s->is_eof)
         s->is_failing = true;
-    hky_stream_at_end(s);
+    hky_stream_advance_at_end(s);
 }
 
 /* Octets sent, 0 when the kernel takes none now or the connection broke. */
@@ -32,7 +32,7 @@ static size_t send_plain(struct hky_stream *s, size_t max)
 {
     struct iovec iov[IOV_AT_ONCE];
     struct msghdr msg = {.msg_iov = iov};
-    msg.msg_iovlen = hky_outq_iov(&s->out, iov, IOV_AT_ONCE, max);
+    msg.msg_iovlen = hky_out_queue_iov(&s->out, iov, IOV_AT_ONCE, max);
     size_t asked = 0;
     for (size_t i = 0; i < msg.msg_iovlen; i++)
         asked += iov[i].iov_len;
@@ -56,7 +56,7 @@ static size_t send_plain(struct hky_stream *s, size_t max)
 static size_t send_secure(struct hky_stream *s)
 {
     size_t n, done = 0;
-    const char *p = hky_outq_front(&s->out, hky_loop_staging(s->loop), HKY_STAGING_OCTETS, &n);
+    const char *p = hky_out_queue_front(&s->out, hky_loop_staging(s->loop), HKY_STAGING_OCTETS, &n);
     switch (hky_tls_link_write(s->link, p, n, &done, &s->error)) {
     case HKY_TLS_DONE:
         return done;
@@ -98,11 +98,11 @@ void hky_stream_write_some(struct hky_stream *s, size_t budget)
     if (s->out.octets > 0) {
         s->was_full = true;
         if (can_write(s) && !s->is_closed)
-            hky_stream_at_next(s);
+            hky_stream_advance_next(s);
     } else if (s->was_full) {
         s->was_full = false;
-        s->say_drained = true;
-        hky_stream_at_end(s);
+        s->owes_drained = true;
+        hky_stream_advance_at_end(s);
     }
 }
 
@@ -110,9 +110,9 @@ void hky_stream_write(struct hky_stream *s, const void *p, size_t n)
 {
     if (n == 0 || !hky_stream_can_send(s))
         return;
-    hky_outq_add(&s->out, p, n);
+    hky_out_queue_add(&s->out, p, n);
     s->written += n;
-    hky_stream_at_end(s);
+    hky_stream_advance_at_end(s);
 }
 
 void hky_stream_write_ref(struct hky_stream *s, const void *p, size_t n, void (*release)(void *arg), void *arg)
@@ -122,9 +122,9 @@ void hky_stream_write_ref(struct hky_stream *s, const void *p, size_t n, void (*
             release(arg);
         return;
     }
-    hky_outq_add_ref(&s->out, p, n, release, arg);
+    hky_out_queue_add_ref(&s->out, p, n, release, arg);
     s->written += n;
-    hky_stream_at_end(s);
+    hky_stream_advance_at_end(s);
 }
 
 void hky_stream_flush(struct hky_stream *s)

@@ -336,10 +336,10 @@ static bool make_notice(struct making *k, struct hky_str original, struct hky_ha
     char *p = format_notice(k, params.id, original, &octets);
     struct hky_letter *letter = hky_letter_new(&params);
     to.is_utf8 = from.is_smtputf8 = has_8bit(to.address);
-    bool is_good = hky_letter_from(letter, &from, &why) && hky_letter_to(letter, &to, &why);
+    bool is_good = hky_letter_set_sender(letter, &from, &why) && hky_letter_add_recipient(letter, &to, &why);
     if (is_good) {
         hky_letter_begin(letter, &(struct hky_letter_origin){.source = "dsn", .client = "", .hello = ""}, octets);
-        (void)hky_letter_octets(letter, p, octets);
+        (void)hky_letter_add_octets(letter, p, octets);
         is_good = hky_letter_end(letter, out, &why);
     }
     hky_letter_free(&letter);
@@ -426,7 +426,7 @@ static void on_original(struct hky_body_read *read)
     hky_id_format(notice.message->id, id);
     k->submission = (struct hky_submission){.done = on_notice_durable, .free = on_notice_over};
     k->is_submitted = true;
-    hky_submit_about(&n->intake, &k->submission, &notice, first->recipient);
+    hky_intake_submit_about(&n->intake, &k->submission, &notice, first->recipient);
     ev.text = id;
     hky_record_event(n->p.record, n->p.worker, &ev);
 }

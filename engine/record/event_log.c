@@ -24,7 +24,7 @@
 
 struct record_event_log {
     struct hky_record *record;
-    struct hky_reader *reader;
+    struct hky_record_reader *reader;
     struct hky_loop *loop;
     pthread_t thread;
     bool is_running;
@@ -230,7 +230,7 @@ static bool write_all(struct record_event_log *l)
         hky_log(l->log, HKY_LOG_INFO, "event_log", "what=written_again");
     l->is_stuck = !is_out;
     if (is_out)
-        hky_reader_commit(l->reader, l->out_to);
+        hky_record_reader_commit(l->reader, l->out_to);
     return is_out;
 }
 
@@ -238,7 +238,7 @@ static bool fill(struct record_event_log *l)
 {
     size_t n = 1;
 
-    while (l->out.n < OUT_SOFT && (n = hky_reader_read(l->reader, l->views, BATCH)) > 0)
+    while (l->out.n < OUT_SOFT && (n = hky_record_reader_read(l->reader, l->views, BATCH)) > 0)
         for (size_t i = 0; i < n; i++) {
             record_format_line(&l->views[i], &l->stamp, &l->out);
             l->out_to = l->views[i].number;
@@ -305,7 +305,8 @@ static void *run(void *arg)
 
 static enum hky_err start(struct record_event_log *l, const struct hky_record_params *p, struct hky_error *e)
 {
-    struct hky_reader_params rp = {.name = "event_log", .on_ready = on_ready, .ctx = l, .lag_octets = p->lag_octets};
+    struct hky_record_reader_params rp = {
+        .name = "event_log", .on_ready = on_ready, .ctx = l, .lag_octets = p->lag_octets};
     enum hky_err err;
     int why;
 
@@ -314,12 +315,12 @@ static enum hky_err start(struct record_event_log *l, const struct hky_record_pa
     hky_timer_init(&l->timer, l->loop, on_time);
     l->reopen.run = on_reopen;
     rp.loop = l->loop;
-    if ((err = hky_reader_open(l->record, &rp, &l->reader, e)) != HKY_OK)
+    if ((err = hky_record_reader_open(l->record, &rp, &l->reader, e)) != HKY_OK)
         return err;
-    if (l->file_number > hky_reader_cursor(l->reader) && l->file_number < l->record->store.next) {
+    if (l->file_number > hky_record_reader_cursor(l->reader) && l->file_number < l->record->store.next) {
         rp.after = l->file_number; /* the last run was killed before it committed this */
-        hky_reader_close(&l->reader);
-        if ((err = hky_reader_open(l->record, &rp, &l->reader, e)) != HKY_OK)
+        hky_record_reader_close(&l->reader);
+        if ((err = hky_record_reader_open(l->record, &rp, &l->reader, e)) != HKY_OK)
             return err;
     }
     if ((why = hky_thread_start(&l->thread, run, l)) != 0)
@@ -355,7 +356,7 @@ enum hky_err record_event_log_open(struct hky_record *r, const struct hky_record
 static void tell_rest(struct record_event_log *l)
 {
     struct record_store *s = &l->record->store;
-    uint64_t last, done = hky_reader_cursor(l->reader);
+    uint64_t last, done = hky_record_reader_cursor(l->reader);
 
     pthread_mutex_lock(&s->lock);
     last = s->next - 1;
@@ -378,7 +379,7 @@ void record_event_log_close(struct record_event_log **log)
         (void)flush(l);
         tell_rest(l);
     }
-    hky_reader_close(&l->reader);
+    hky_record_reader_close(&l->reader);
     if (l->loop != NULL)
         hky_timer_cancel(&l->timer);
     hky_loop_free(&l->loop);
@@ -392,5 +393,5 @@ void record_event_log_close(struct record_event_log **log)
 
 uint64_t record_event_log_missed(const struct record_event_log *l)
 {
-    return hky_reader_missed(l->reader);
+    return hky_record_reader_missed(l->reader);
 }

@@ -14,7 +14,7 @@ static uint64_t last_of(const struct record_segment *g)
     return g->head->first + g->n - 1;
 }
 
-static void stand_in(struct hky_reader *r, struct record_segment *g)
+static void stand_in(struct hky_record_reader *r, struct record_segment *g)
 {
     if (r->at != NULL)
         r->at->n_pins--;
@@ -26,7 +26,7 @@ static void stand_in(struct hky_reader *r, struct record_segment *g)
 
 static void call_reader(struct hky_task *task)
 {
-    struct hky_reader *r = HKY_CONTAINER(task, struct hky_reader, task);
+    struct hky_record_reader *r = HKY_CONTAINER(task, struct hky_record_reader, task);
     bool is_closed;
 
     pthread_mutex_lock(&r->record->store.lock);
@@ -42,7 +42,7 @@ static void call_reader(struct hky_task *task)
 
 void record_readers_wake(struct hky_record *record)
 {
-    struct hky_reader *r;
+    struct hky_record_reader *r;
 
     TAILQ_FOREACH (r, &record->readers, link) {
         if (!r->is_armed || r->is_closed || r->is_posted)
@@ -73,7 +73,7 @@ static unsigned slot_of(struct record_cursors *c, const char *name, bool *is_new
 
 static bool is_open(struct hky_record *record, const char *name)
 {
-    struct hky_reader *r;
+    struct hky_record_reader *r;
 
     TAILQ_FOREACH (r, &record->readers, link)
         if (!r->is_closed && strcmp(r->name, name) == 0)
@@ -82,7 +82,7 @@ static bool is_open(struct hky_record *record, const char *name)
 }
 
 /* Lets the reader begin behind `after`. Events that are no longer kept count as missed. */
-static void begin_after(struct hky_reader *r, uint64_t after)
+static void begin_after(struct hky_record_reader *r, uint64_t after)
 {
     struct record_store *s = &r->record->store;
     struct record_segment *g = TAILQ_FIRST(&s->segments);
@@ -95,11 +95,11 @@ static void begin_after(struct hky_reader *r, uint64_t after)
     stand_in(r, g);
 }
 
-enum hky_err hky_reader_open(struct hky_record *record, const struct hky_reader_params *p, struct hky_reader **out,
-                             struct hky_error *e)
+enum hky_err hky_record_reader_open(struct hky_record *record, const struct hky_record_reader_params *p,
+                                    struct hky_record_reader **out, struct hky_error *e)
 {
     struct record_store *s = &record->store;
-    struct hky_reader *r;
+    struct hky_record_reader *r;
     bool is_new = true;
     unsigned slot = RECORD_NAMES;
 
@@ -140,9 +140,9 @@ enum hky_err hky_reader_open(struct hky_record *record, const struct hky_reader_
     return HKY_OK;
 }
 
-void hky_reader_close(struct hky_reader **reader)
+void hky_record_reader_close(struct hky_record_reader **reader)
 {
-    struct hky_reader *r = *reader;
+    struct hky_record_reader *r = *reader;
 
     *reader = NULL;
     if (r == NULL)
@@ -162,7 +162,7 @@ void hky_reader_close(struct hky_reader **reader)
 /* ---- reading ---- */
 
 /* Moves to the next segment when this one is read. Under the lock. False: no events now, on_ready will be called. */
-static bool go_on(struct hky_reader *r)
+static bool go_on(struct hky_record_reader *r)
 {
     struct record_store *s = &r->record->store;
     struct record_segment *next;
@@ -181,7 +181,7 @@ static bool go_on(struct hky_reader *r)
     return true;
 }
 
-size_t hky_reader_read(struct hky_reader *r, struct hky_event_view *out, size_t most)
+size_t hky_record_reader_read(struct hky_record_reader *r, struct hky_event_view *out, size_t most)
 {
     struct record_store *s = &r->record->store;
     size_t n = 0, end;
@@ -209,7 +209,7 @@ size_t hky_reader_read(struct hky_reader *r, struct hky_event_view *out, size_t 
     return n;
 }
 
-void hky_reader_commit(struct hky_reader *r, uint64_t number)
+void hky_record_reader_commit(struct hky_record_reader *r, uint64_t number)
 {
     if (number <= r->done)
         return;
@@ -218,27 +218,27 @@ void hky_reader_commit(struct hky_reader *r, uint64_t number)
         __atomic_store_n(&r->record->store.cursors->names[r->slot].done, number, __ATOMIC_RELEASE);
 }
 
-uint64_t hky_reader_cursor(const struct hky_reader *r)
+uint64_t hky_record_reader_cursor(const struct hky_record_reader *r)
 {
     return __atomic_load_n(&r->done, __ATOMIC_ACQUIRE);
 }
 
-uint64_t hky_reader_missed(const struct hky_reader *r)
+uint64_t hky_record_reader_missed(const struct hky_record_reader *r)
 {
     return __atomic_load_n(&r->missed, __ATOMIC_RELAXED);
 }
 
 /* ---- upkeep: skips for readers that lag, and frees segments that no reader needs ---- */
 
-static bool is_needed(struct hky_reader *r, const struct record_segment *g)
+static bool is_needed(struct hky_record_reader *r, const struct record_segment *g)
 {
-    if (r->is_closed || last_of(g) <= hky_reader_cursor(r))
+    if (r->is_closed || last_of(g) <= hky_record_reader_cursor(r))
         return false;
     return r->skip_to == NULL || g->head->first >= r->skip_to->head->first;
 }
 
 /* Counts back from the youngest segment as far as the budget reaches; older segments not yet read are skipped. */
-static void skip(struct hky_record *record, struct hky_reader *r)
+static void skip(struct hky_record *record, struct hky_record_reader *r)
 {
     struct record_segment *g, *oldest = NULL, *from;
     uint64_t octets = 0, n = 0;
@@ -272,7 +272,7 @@ void record_readers_trim(struct hky_record *record)
 {
     struct record_store *s = &record->store;
     struct record_segment *g, *next;
-    struct hky_reader *r;
+    struct hky_record_reader *r;
 
     TAILQ_FOREACH (r, &record->readers, link)
         if (!r->is_closed)

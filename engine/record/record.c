@@ -140,7 +140,7 @@ enum hky_err hky_record_open(const struct hky_record_params *p, struct hky_recor
 void hky_record_close(struct hky_record **record)
 {
     struct hky_record *r = *record;
-    struct hky_reader *reader;
+    struct hky_record_reader *reader;
 
     *record = NULL;
     if (r == NULL)

@@ -103,12 +103,12 @@ static inline size_t record_store_step(uint32_t n)
 
 /* ---- reader.c ---- */
 
-TAILQ_HEAD(record_readers, hky_reader);
-struct hky_reader {
-    TAILQ_ENTRY(hky_reader) link;
+TAILQ_HEAD(record_readers, hky_record_reader);
+struct hky_record_reader {
+    TAILQ_ENTRY(hky_record_reader) link;
     struct hky_record *record;
     unsigned slot; /* in the cursors; RECORD_NAMES: none is kept */
-    struct hky_reader_params p;
+    struct hky_record_reader_params p;
     char name[RECORD_NAME];
     struct hky_task task;
     bool is_posted, is_closed;

@@ -193,7 +193,8 @@ static void tell_result(struct hky_rehearsal *r, struct hky_job *job, unsigned i
     struct hky_advance a;
     size_t from = r->n_acts;
 
-    hky_plan_advance(&(struct hky_advance_query){job->lane->policy, job->recipients[i], o, r->clock.stopped_at_ms}, &a);
+    hky_schedule_plan_advance(
+        &(struct hky_advance_query){job->lane->policy, job->recipients[i], o, r->clock.stopped_at_ms}, &a);
     hky_schedule_result(job, i, o);
     for (size_t k = from; k < r->n_acts; k++) {
         if (r->acts[k].is_attempt) {

@@ -442,7 +442,7 @@ static bool by_react(struct walk *w)
     return false;
 }
 
-void hky_plan_advance(const struct hky_advance_query *q, struct hky_advance *out)
+void hky_schedule_plan_advance(const struct hky_advance_query *q, struct hky_advance *out)
 {
     const struct hky_recipient *r = q->recipient;
     HKY_ASSERT(r->plan != NULL && r->step < r->plan->n_steps);
@@ -470,7 +470,7 @@ void hky_plan_advance(const struct hky_advance_query *q, struct hky_advance *out
         go_fail(&w, "60 attempts are the most a recipient has");
 }
 
-void hky_plan_first(const struct hky_policy *policy, const struct hky_recipient *r, struct hky_advance *out)
+void hky_schedule_plan_first(const struct hky_policy *policy, const struct hky_recipient *r, struct hky_advance *out)
 {
     memset(out, 0, sizeof *out);
     bool is_passed_over = false;

@@ -77,7 +77,7 @@ static void dispatch_to_lane(struct hky_shard *sh, struct hky_recipient *r, int6
 static void begin_plan(struct hky_shard *sh, struct hky_recipient *r, int64_t now_ms, bool *is_over)
 {
     struct hky_advance a;
-    hky_plan_first(sh->policy, r, &a);
+    hky_schedule_plan_first(sh->policy, r, &a);
     *is_over = a.action != HKY_ACTION_NEXT;
     if (*is_over) {
         schedule_recipient_fail_for_author(sh, r);

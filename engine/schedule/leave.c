@@ -31,7 +31,7 @@ bool schedule_recipient_leave_step(struct hky_shard *sh, struct hky_recipient *r
     struct hky_recipient probe = *r; /* a copy that tries the steps ahead; r itself does not change yet */
     struct hky_advance a;
     do {
-        hky_plan_advance(&(struct hky_advance_query){sh->policy, &probe, &o, now_ms}, &a);
+        hky_schedule_plan_advance(&(struct hky_advance_query){sh->policy, &probe, &o, now_ms}, &a);
         probe.step = a.step;
         probe.left_steps++;
     } while (a.action == HKY_ACTION_NEXT && reason == HKY_CLASS_PAUSED && !can_take_now(sh, r, a.step));

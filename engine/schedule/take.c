@@ -444,7 +444,7 @@ void hky_schedule_result(struct hky_job *pub, unsigned i, const struct hky_outco
     counter_add(&sh->n.attempts, 1);
     judge_connection(j, o);
     struct hky_advance a;
-    hky_plan_advance(&(struct hky_advance_query){l->pub.policy, r, o, now_ms}, &a);
+    hky_schedule_plan_advance(&(struct hky_advance_query){l->pub.policy, r, o, now_ms}, &a);
     count(r, o, j, now_ms);
     if (a.pause_account_sec > 0)
         pause_account(j, &a, o);

@@ -46,8 +46,8 @@ static void unasked(struct hky_dialogue *d, const struct hky_reply *r)
     hky_dialogue_misfit(d, "nothing", r);
 }
 
-static void on_reply(struct hky_dialogue *d, struct hky_mark m, const struct hky_reply *r, struct hky_str lines,
-                     bool is_early)
+static void on_reply(struct hky_dialogue *d, struct hky_dialogue_mark m, const struct hky_reply *r,
+                     struct hky_str lines, bool is_early)
 {
     switch ((enum hky_expect)m.expect) {
     case HKY_EXPECT_GREETING:
@@ -94,7 +94,7 @@ static void on_reply(struct hky_dialogue *d, struct hky_mark m, const struct hky
 
 /* A 503 to a command that was in its right place shows that the server does not accept overlapped commands. A 503 to
  * DATA may also mean that no recipient was accepted. */
-static bool is_out_of_turn(const struct hky_mark *m, const struct hky_reply *r)
+static bool is_out_of_turn(const struct hky_dialogue_mark *m, const struct hky_reply *r)
 {
     if (r->code != 503 || m->txn == NULL || !m->txn->is_overlapped)
         return false;
@@ -119,7 +119,7 @@ static bool is_about_connection(const struct hky_reply *r)
 
 /* Some servers count the recipients of a connection, not of a message: after some messages they accept no further
  * recipient. */
-static bool is_used_up(const struct hky_mark *m, const struct hky_reply *r)
+static bool is_used_up(const struct hky_dialogue_mark *m, const struct hky_reply *r)
 {
     return m->expect == HKY_EXPECT_RCPT && m->txn->ordinal > 1 && m->txn->is_mail_ok && m->txn->n_accepted == 0 &&
            !m->txn->is_dry && hky_reply_counts_recipients(r);
@@ -129,7 +129,7 @@ void hky_dialogue_reply(struct hky_dialogue *d, const struct hky_reply *r, struc
 {
     if (d->state == HKY_DIALOGUE_CLOSED)
         return;
-    const struct hky_mark *first = hky_dialogue_head(d);
+    const struct hky_dialogue_mark *first = hky_dialogue_head(d);
     if (first == NULL) {
         unasked(d, r);
         return;

@@ -4,8 +4,8 @@
  * written leaves a mark in one queue, and reply N always belongs to mark N, so that pipelining, overlapped messages and
  * results per recipient need no special case (RFC 5321, 2920).
  */
-#ifndef HKY_DELIVER_DIALOGUE_H
-#define HKY_DELIVER_DIALOGUE_H
+#ifndef HKY_SMTP_DIALOGUE_H
+#define HKY_SMTP_DIALOGUE_H
 
 #include "base/buf.h"
 #include "smtp/login.h"
@@ -122,7 +122,7 @@ struct hky_dialogue_params {
     void *ctx;
 };
 
-struct hky_mark {
+struct hky_dialogue_mark {
     struct hky_transaction *txn;
     uint32_t recipient;
     uint8_t expect;
@@ -131,7 +131,7 @@ struct hky_dialogue {
     struct hky_dialogue_params params;
     enum hky_dialogue_state state;
     struct hky_capabilities caps;
-    struct hky_mark *marks; /* a ring */
+    struct hky_dialogue_mark *marks; /* a ring */
     unsigned marks_cap, marks_at, n_marks;
     struct hky_transaction *current, *next; /* next: overlapped; its envelope follows the dot of current */
     unsigned n_begun;

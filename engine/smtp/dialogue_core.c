@@ -57,7 +57,7 @@ void hky_dialogue_emit(struct hky_dialogue *d, const struct hky_dialogue_event *
 static void marks_grow(struct hky_dialogue *d)
 {
     unsigned cap = d->marks_cap == 0 ? MARKS_FIRST : d->marks_cap * 2;
-    struct hky_mark *marks = hky_alloc(cap * sizeof(*marks));
+    struct hky_dialogue_mark *marks = hky_alloc(cap * sizeof(*marks));
     for (unsigned i = 0; i < d->n_marks; i++)
         marks[i] = d->marks[(d->marks_at + i) & (d->marks_cap - 1)];
     free(d->marks);
@@ -71,17 +71,17 @@ void hky_dialogue_expect(struct hky_dialogue *d, enum hky_expect e, struct hky_t
     if (d->n_marks == d->marks_cap)
         marks_grow(d);
     d->marks[(d->marks_at + d->n_marks++) & (d->marks_cap - 1)] =
-        (struct hky_mark){.txn = txn, .recipient = recipient, .expect = (uint8_t)e};
+        (struct hky_dialogue_mark){.txn = txn, .recipient = recipient, .expect = (uint8_t)e};
 }
 
-const struct hky_mark *hky_dialogue_head(const struct hky_dialogue *d)
+const struct hky_dialogue_mark *hky_dialogue_head(const struct hky_dialogue *d)
 {
     return d->n_marks > 0 ? &d->marks[d->marks_at] : NULL;
 }
 
-struct hky_mark hky_dialogue_take_mark(struct hky_dialogue *d)
+struct hky_dialogue_mark hky_dialogue_take_mark(struct hky_dialogue *d)
 {
-    struct hky_mark m = d->marks[d->marks_at];
+    struct hky_dialogue_mark m = d->marks[d->marks_at];
     d->marks_at = (d->marks_at + 1) & (d->marks_cap - 1);
     d->n_marks--;
     return m;
@@ -166,7 +166,7 @@ static bool settle(struct hky_dialogue *d, struct hky_transaction *t, enum hky_s
     return false;
 }
 
-enum hky_stage hky_dialogue_stage_of(const struct hky_mark *m)
+enum hky_stage hky_dialogue_stage_of(const struct hky_dialogue_mark *m)
 {
     return (enum hky_stage)expect_stages[m->expect];
 }
@@ -174,7 +174,7 @@ enum hky_stage hky_dialogue_stage_of(const struct hky_mark *m)
 static enum hky_stage stage_of_txn(const struct hky_dialogue *d, const struct hky_transaction *t)
 {
     for (unsigned i = 0; i < d->n_marks; i++) {
-        const struct hky_mark *m = &d->marks[(d->marks_at + i) & (d->marks_cap - 1)];
+        const struct hky_dialogue_mark *m = &d->marks[(d->marks_at + i) & (d->marks_cap - 1)];
         if (m->txn == t)
             return hky_dialogue_stage_of(m);
     }
@@ -217,7 +217,7 @@ void hky_dialogue_misfit(struct hky_dialogue *d, const char *command, const stru
 
 enum hky_expect hky_dialogue_expects(const struct hky_dialogue *d)
 {
-    const struct hky_mark *m = hky_dialogue_head(d);
+    const struct hky_dialogue_mark *m = hky_dialogue_head(d);
     return m != NULL ? (enum hky_expect)m->expect : HKY_EXPECT_NOTHING;
 }
 

@@ -3,8 +3,8 @@
  * dialogue_open (up to a connection that can send) and dialogue_mail (messages); dialogue, which knows what each reply
  * answers.
  */
-#ifndef HKY_DELIVER_DIALOGUE_INTERNAL_H
-#define HKY_DELIVER_DIALOGUE_INTERNAL_H
+#ifndef HKY_SMTP_DIALOGUE_INTERNAL_H
+#define HKY_SMTP_DIALOGUE_INTERNAL_H
 
 #include "smtp/dialogue.h"
 
@@ -16,9 +16,9 @@ void hky_dialogue_emit(struct hky_dialogue *d, const struct hky_dialogue_event *
 /* Notes that a reply is awaited from now on. */
 void hky_dialogue_expect(struct hky_dialogue *d, enum hky_expect e, struct hky_transaction *txn, unsigned recipient);
 /* What the next reply is for; NULL: none is awaited. */
-const struct hky_mark *hky_dialogue_head(const struct hky_dialogue *d);
-struct hky_mark hky_dialogue_take_mark(struct hky_dialogue *d);
-enum hky_stage hky_dialogue_stage_of(const struct hky_mark *m);
+const struct hky_dialogue_mark *hky_dialogue_head(const struct hky_dialogue *d);
+struct hky_dialogue_mark hky_dialogue_take_mark(struct hky_dialogue *d);
+enum hky_stage hky_dialogue_stage_of(const struct hky_dialogue_mark *m);
 void hky_dialogue_send(struct hky_dialogue *d, const char *p, size_t n);
 void hky_dialogue_send_z(struct hky_dialogue *d, const char *z);
 /* Reports the verdict on recipient i, who has none yet; or on every recipient who has none yet. */

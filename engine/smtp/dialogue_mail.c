@@ -98,7 +98,7 @@ void hky_dialogue_on_rcpt(struct hky_dialogue *d, struct hky_transaction *t, uns
             hky_dialogue_report(d, t, i, HKY_STAGE_RCPT, r, false);
         }
     }
-    const struct hky_mark *m = hky_dialogue_head(d);
+    const struct hky_dialogue_mark *m = hky_dialogue_head(d);
     bool is_last = is_pipelined(d) ? m == NULL || m->txn != t || m->expect != HKY_EXPECT_RCPT : is_last_rcpt(t);
     if (t->is_dry) {
         if (is_last)

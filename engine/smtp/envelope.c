@@ -3,7 +3,7 @@
 #include "hikyaku/message.h"
 #include "mail/address.h"
 
-bool hky_is_one_line(struct hky_str s)
+bool hky_envelope_is_one_line(struct hky_str s)
 {
     for (size_t i = 0; i < s.n; i++)
         if ((unsigned char)s.p[i] < 0x20 || s.p[i] == 0x7f)
@@ -85,7 +85,7 @@ static void add_notify(struct hky_buf *out, unsigned notify)
 static void add_orcpt(struct hky_buf *out, struct hky_str orcpt)
 {
     const char *semi = memchr(orcpt.p, ';', orcpt.n);
-    if (semi == NULL || !hky_is_one_line(hky_str_of(orcpt.p, (size_t)(semi - orcpt.p))))
+    if (semi == NULL || !hky_envelope_is_one_line(hky_str_of(orcpt.p, (size_t)(semi - orcpt.p))))
         return;
     size_t type_n = (size_t)(semi - orcpt.p) + 1;
     hky_buf_add_str(out, HKY_STR(" ORCPT="));

@@ -29,6 +29,6 @@ void hky_rcpt_line_write(const struct hky_rcpt_line *r, const struct hky_capabil
 
 /* false: the text could end a line. Addresses were checked when they came in, so this only keeps a bug elsewhere
  * harmless. */
-bool hky_is_one_line(struct hky_str s);
+bool hky_envelope_is_one_line(struct hky_str s);
 
 #endif

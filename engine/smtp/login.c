@@ -41,7 +41,7 @@ bool hky_login_may_be_sent(const struct hky_relay *r, bool is_secure, bool is_ve
     return r->tls == HKY_TLS_NONE && (r->auth != HKY_AUTH_AUTO || is_loopback);
 }
 
-bool hky_relay_has_oauth(const struct hky_relay *r)
+bool hky_login_has_oauth(const struct hky_relay *r)
 {
     return r->oauth.token_command != NULL || is_stated(&r->oauth.refresh);
 }

@@ -2,8 +2,8 @@
  * login -- the client's side of AUTH (RFC 4954): PLAIN, LOGIN, CRAM-MD5, SCRAM-SHA-256 by GNU SASL; XOAUTH2 and
  * OAUTHBEARER (RFC 7628) are one string each. No I/O.
  */
-#ifndef HKY_DELIVER_LOGIN_H
-#define HKY_DELIVER_LOGIN_H
+#ifndef HKY_SMTP_LOGIN_H
+#define HKY_SMTP_LOGIN_H
 
 #include "base/buf.h"
 #include "base/error.h"
@@ -27,7 +27,7 @@ enum hky_auth hky_login_choose(enum hky_auth asked, bool has_oauth, uint32_t off
 /* May the password or token go over this connection? Over TLS when the server proved who it is; in the clear only where
  * the policy says tls = "none", and then only when the mechanism is named or the server is this machine. */
 bool hky_login_may_be_sent(const struct hky_relay *r, bool is_secure, bool is_verified, bool is_loopback);
-bool hky_relay_has_oauth(const struct hky_relay *r);
+bool hky_login_has_oauth(const struct hky_relay *r);
 const char *hky_auth_name(enum hky_auth a); /* "PLAIN"; "" for AUTO and NONE */
 bool hky_auth_is_token(enum hky_auth a);
 

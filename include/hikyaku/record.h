@@ -139,11 +139,11 @@ const char *hky_event_name(enum hky_event_kind k);
  * has committed. Cursors are kept in the spool, so that a reader continues where it was. After a kill it gets the
  * events again that it read and did not commit, so it must tolerate the same number twice.
  * A reader never holds up mail. It may leave `lag_octets` unread; beyond that the oldest unread events are skipped for
- * this reader and counted (hky_reader_missed); a `dropped` event and the engine's log report it.
+ * this reader and counted (hky_record_reader_missed); a `dropped` event and the engine's log report it.
  * Threads: every call on the thread of the reader's loop.
  */
-struct hky_reader;
-struct hky_reader_params {
+struct hky_record_reader;
+struct hky_record_reader_params {
     const char *name;            /* at most 31 octets, lower case; NULL: no cursor is kept, for a live view */
     struct hky_loop *loop;       /* borrowed; on_ready is called here */
     void (*on_ready)(void *ctx); /* events are ready; called again only after a read that found none */
@@ -168,15 +168,16 @@ static inline bool hky_event_has(const struct hky_event_view *v, enum hky_event_
 }
 
 /* HKY_E_LIMIT: too many names. HKY_E_STATE: that name is open already. */
-enum hky_err hky_reader_open(struct hky_record *r, const struct hky_reader_params *p, struct hky_reader **out,
-                             struct hky_error *e);
-void hky_reader_close(struct hky_reader **reader); /* no call of on_ready after this */
+enum hky_err hky_record_reader_open(struct hky_record *r, const struct hky_record_reader_params *p,
+                                    struct hky_record_reader **out, struct hky_error *e);
+void hky_record_reader_close(struct hky_record_reader **reader); /* no call of on_ready after this */
 /* Gives at most `most` of the next events in the order of their numbers. 0: there are none now, on_ready will be
  * called. */
-size_t hky_reader_read(struct hky_reader *reader, struct hky_event_view *out, size_t most);
+size_t hky_record_reader_read(struct hky_record_reader *reader, struct hky_event_view *out, size_t most);
 /* Moves the cursor to this number. It is a store into a mapped page, which is cheap and survives kill -9. */
-void hky_reader_commit(struct hky_reader *reader, uint64_t number);
-uint64_t hky_reader_cursor(const struct hky_reader *reader);
-uint64_t hky_reader_missed(const struct hky_reader *reader); /* events that were skipped, since the name is known */
+void hky_record_reader_commit(struct hky_record_reader *reader, uint64_t number);
+uint64_t hky_record_reader_cursor(const struct hky_record_reader *reader);
+uint64_t hky_record_reader_missed(
+    const struct hky_record_reader *reader); /* events that were skipped, since the name is known */
 
 #endif

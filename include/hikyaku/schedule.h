@@ -164,9 +164,9 @@ struct hky_advance {
     bool slow_lane;             /* rate_limited: this lane gets fewer jobs, less often */
     char why[120];              /* "step own left: 2 h are over" */
 };
-void hky_plan_advance(const struct hky_advance_query *q, struct hky_advance *out);
+void hky_schedule_plan_advance(const struct hky_advance_query *q, struct hky_advance *out);
 /* The first step to enter for a recipient that has none yet, skipping those that cannot send as this author. */
-void hky_plan_first(const struct hky_policy *policy, const struct hky_recipient *r, struct hky_advance *out);
+void hky_schedule_plan_first(const struct hky_policy *policy, const struct hky_recipient *r, struct hky_advance *out);
 
 /* ---- operators ---- */
 struct hky_selection {              /* all conditions that are given must be true; none given: everybody */

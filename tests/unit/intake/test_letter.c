@@ -68,8 +68,8 @@ static struct hky_letter *letter(struct world *w, bool is_login)
 
 static bool address(struct hky_letter *l, const char *from, const char *to, struct hky_refusal *why)
 {
-    return hky_letter_from(l, &(struct hky_letter_sender){.address = hky_str_z(from)}, why) &&
-           hky_letter_to(l, &(struct hky_letter_rcpt){.address = hky_str_z(to)}, why);
+    return hky_letter_set_sender(l, &(struct hky_letter_sender){.address = hky_str_z(from)}, why) &&
+           hky_letter_add_recipient(l, &(struct hky_letter_rcpt){.address = hky_str_z(to)}, why);
 }
 
 static bool content(struct hky_letter *l, const char *with, struct hky_str octets, struct hky_handed_in *out,
@@ -78,8 +78,8 @@ static bool content(struct hky_letter *l, const char *with, struct hky_str octet
     hky_letter_begin(l, &(struct hky_letter_origin){.source = "http", .client = "192.0.2.9", .hello = "", .with = with},
                      octets.n);
     for (size_t at = 0; at < octets.n;) {
-        at += hky_letter_octets(l, octets.p + at, octets.n - at);
-        assert_false(hky_letter_take_full(l));
+        at += hky_letter_add_octets(l, octets.p + at, octets.n - at);
+        assert_false(hky_letter_was_full(l));
     }
     return hky_letter_end(l, out, why);
 }
@@ -94,8 +94,9 @@ static void octets_become_a_message(void **state)
     world_init(&w);
     struct hky_letter *l = letter(&w, true);
     assert_true(address(l, "a@x.test", "b@y.test", &why));
-    assert_true(hky_letter_to(l, &(struct hky_letter_rcpt){.address = HKY_STR("b@Y.test")}, &why)); /* the same */
-    assert_true(hky_letter_to(l, &(struct hky_letter_rcpt){.address = HKY_STR("postmaster")}, &why));
+    assert_true(
+        hky_letter_add_recipient(l, &(struct hky_letter_rcpt){.address = HKY_STR("b@Y.test")}, &why)); /* the same */
+    assert_true(hky_letter_add_recipient(l, &(struct hky_letter_rcpt){.address = HKY_STR("postmaster")}, &why));
     assert_int_equal(hky_letter_n_recipients(l), 2);
     assert_true(content(l, "HTTPS",
                         HKY_STR("From: Shop <s@x.test>\nSubject: =?utf-8?q?h=C3=A9?=\nX-Hikyaku-Scenario: news\n"
@@ -250,14 +251,14 @@ static void bounds(void **state)
     world_init(&w);
     struct hky_letter *l = letter(&w, false);
     assert_false(
-        hky_letter_from(l, &(struct hky_letter_sender){.address = HKY_STR("a@x.test"), .size = 5 << 20}, &why));
+        hky_letter_set_sender(l, &(struct hky_letter_sender){.address = HKY_STR("a@x.test"), .size = 5 << 20}, &why));
     assert_int_equal(why.code, 552);
     hky_letter_free(&l);
     l = letter(&w, false);
     assert_true(address(l, "a@x.test", "1@y.test", &why));
-    assert_true(hky_letter_to(l, &(struct hky_letter_rcpt){.address = HKY_STR("2@y.test")}, &why));
-    assert_true(hky_letter_to(l, &(struct hky_letter_rcpt){.address = HKY_STR("3@y.test")}, &why));
-    assert_false(hky_letter_to(l, &(struct hky_letter_rcpt){.address = HKY_STR("4@y.test")}, &why));
+    assert_true(hky_letter_add_recipient(l, &(struct hky_letter_rcpt){.address = HKY_STR("2@y.test")}, &why));
+    assert_true(hky_letter_add_recipient(l, &(struct hky_letter_rcpt){.address = HKY_STR("3@y.test")}, &why));
+    assert_false(hky_letter_add_recipient(l, &(struct hky_letter_rcpt){.address = HKY_STR("4@y.test")}, &why));
     assert_int_equal(why.code, 452);
     /* big enough for a file of its own; refused at its end, the file goes */
     size_t n = 3 << 20;

@@ -19,7 +19,7 @@
 #include "support/wait.h"
 
 /* Patience for one answer. One that comes later is asked for again, and nothing here counts that. */
-enum { IMPATIENT_MS = 100, LOOK_MS = 30 };
+enum { IMPATIENT_MS = 100, CHECK_MS = 30 };
 
 /* A name server of one thread: a table of names, one datagram at a time. */
 enum { T_A = 1, T_CNAME = 5, T_MX = 15, T_AAAA = 28 };
@@ -307,11 +307,8 @@ static void lab_up(struct lab *lab)
 /* The same, but a server that says nothing is not waited for so long. */
 static void lab_up_impatient(struct lab *lab)
 {
-    const struct hky_dns_params p = {.resolver = server.address,
-                                     .port = 53,
-                                     .try_ms = IMPATIENT_MS,
-                                     .tries = HKY_DNS_TRIES,
-                                     .look_at_file_ms = 1000};
+    const struct hky_dns_params p = {
+        .resolver = server.address, .port = 53, .try_ms = IMPATIENT_MS, .tries = HKY_DNS_TRIES, .check_file_ms = 1000};
     struct hky_error e;
     assert_int_equal(hky_loop_new(&lab->loop, &e), HKY_OK);
     assert_int_equal(hky_dns_new_with(lab->loop, &p, &lab->dns, &e), HKY_OK);
@@ -621,13 +618,13 @@ static void a_changed_file_of_the_system_is_followed(void **state)
                                      .port = (uint16_t)atoi(strrchr(server.address, ':') + 1),
                                      .try_ms = IMPATIENT_MS,
                                      .tries = HKY_DNS_TRIES,
-                                     .look_at_file_ms = LOOK_MS};
+                                     .check_file_ms = CHECK_MS};
     assert_int_equal(hky_dns_new_with(lab.loop, &p, &lab.dns, &e), HKY_OK);
     ask_mx(&lab, &k, "two.example");
     assert_int_equal(k.mx.status, HKY_DNS_OK);
     hky_dns_ask_mx(lab.dns, &waits.q, HKY_STR("silent.example"));
     write_servers(path, "nameserver 127.0.0.9"); /* nobody there: what comes is not from the cache either */
-    let_pass(2 * LOOK_MS * 1000, "the interval at which the file is looked at");
+    let_pass(2 * CHECK_MS * 1000, "the interval at which the file is looked at");
     hky_loop_turn(lab.loop, 100);
     ask_mx(&lab, &k, "null.example");
     assert_int_equal(k.mx.status, HKY_DNS_FAILED);
@@ -638,12 +635,12 @@ static void a_changed_file_of_the_system_is_followed(void **state)
         hky_loop_turn(lab.loop, 50);
     assert_int_equal(waits.n_calls, 1);
     write_servers(path, "nameserver 127.0.0.1 # back");
-    let_pass(2 * LOOK_MS * 1000, "the interval at which the file is looked at");
+    let_pass(2 * CHECK_MS * 1000, "the interval at which the file is looked at");
     hky_loop_turn(lab.loop, 100);
     ask_mx(&lab, &k, "equal.example");
     assert_int_equal(k.mx.status, HKY_DNS_OK);
     unlink(path); /* gone: as before */
-    let_pass(2 * LOOK_MS * 1000, "the interval at which the file is looked at");
+    let_pass(2 * CHECK_MS * 1000, "the interval at which the file is looked at");
     hky_loop_turn(lab.loop, 100);
     ask_mx(&lab, &k, "short.example");
     assert_int_equal(k.mx.status, HKY_DNS_OK);

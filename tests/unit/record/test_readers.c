@@ -54,25 +54,25 @@ static void on_ready(void *ctx)
     n_calls++;
 }
 
-static struct hky_reader *open_reader(struct hky_record *r, const char *name, uint64_t lag)
+static struct hky_record_reader *open_reader(struct hky_record *r, const char *name, uint64_t lag)
 {
-    struct hky_reader_params p = {.name = name, .loop = loop, .on_ready = on_ready, .lag_octets = lag};
-    struct hky_reader *reader;
+    struct hky_record_reader_params p = {.name = name, .loop = loop, .on_ready = on_ready, .lag_octets = lag};
+    struct hky_record_reader *reader;
     struct hky_error e;
 
-    assert_int_equal(hky_reader_open(r, &p, &reader, &e), HKY_OK);
+    assert_int_equal(hky_record_reader_open(r, &p, &reader, &e), HKY_OK);
     return reader;
 }
 
 /* All that is there now: how many; their numbers rise. */
-static int read_all(struct hky_reader *reader, uint64_t *first, uint64_t *last)
+static int read_all(struct hky_record_reader *reader, uint64_t *first, uint64_t *last)
 {
     struct hky_event_view v[7];
     uint64_t before = 0;
     size_t n;
     int all = 0;
 
-    while ((n = hky_reader_read(reader, v, 7)) > 0)
+    while ((n = hky_record_reader_read(reader, v, 7)) > 0)
         for (size_t i = 0; i < n; i++, all++) {
             assert_true(v[i].number > before);
             before = v[i].number;
@@ -89,7 +89,7 @@ static void an_event_comes_with_its_facts(void **state)
     struct hky_message_draft d = {.id = 77, .size = 10, .recipients = &rcpt, .n_recipients = 1};
     struct hky_outcome o = {.class = HKY_CLASS_BLOCKED_IP, .scope = HKY_SCOPE_PATH, .stage = HKY_STAGE_DOT};
     struct hky_record *r = open_record();
-    struct hky_reader *reader = open_reader(r, "history", 0);
+    struct hky_record_reader *reader = open_reader(r, "history", 0);
     struct hky_event_view v[2];
     struct hky_message *m;
 
@@ -107,7 +107,7 @@ static void an_event_comes_with_its_facts(void **state)
                                          .relay = "own",
                                          .next_at_ms = 1764000300000});
     hky_message_unref(&m);
-    assert_int_equal(hky_reader_read(reader, v, 2), 1);
+    assert_int_equal(hky_record_reader_read(reader, v, 2), 1);
     assert_int_equal(v[0].number, 1);
     assert_int_equal(v[0].kind, HKY_EVENT_DEFERRED);
     assert_int_equal(v[0].at_ms, 1764000000123);
@@ -121,8 +121,8 @@ static void an_event_comes_with_its_facts(void **state)
     assert_int_equal(v[0].value[HKY_EVENT_KEY_NEXT_AT], 1764000300000);
     assert_false(hky_event_has(&v[0], HKY_EVENT_KEY_SENDER)); /* said once, when it was accepted */
     assert_false(hky_event_has(&v[0], HKY_EVENT_KEY_UNTIL));
-    assert_int_equal(hky_reader_read(reader, v, 2), 0);
-    hky_reader_close(&reader);
+    assert_int_equal(hky_record_reader_read(reader, v, 2), 0);
+    hky_record_reader_close(&reader);
     close_record(&r);
 }
 
@@ -130,31 +130,31 @@ static void an_event_comes_with_its_facts(void **state)
 static void a_cursor_is_kept(void **state)
 {
     struct hky_record *r = open_record();
-    struct hky_reader *reader = open_reader(r, "history", 0);
+    struct hky_record_reader *reader = open_reader(r, "history", 0);
     uint64_t first, last;
 
     (void)state;
     emit(r, 1, 100);
     assert_int_equal(read_all(reader, &first, &last), 100);
-    hky_reader_commit(reader, 60);
-    hky_reader_close(&reader);
+    hky_record_reader_commit(reader, 60);
+    hky_record_reader_close(&reader);
     close_record(&r);
     r = open_record();
     emit(r, 101, 110);
     reader = open_reader(r, "history", 0);
-    assert_int_equal(hky_reader_cursor(reader), 60);
+    assert_int_equal(hky_record_reader_cursor(reader), 60);
     assert_int_equal(read_all(reader, &first, &last), 50);
     assert_int_equal(first, 61);
     assert_int_equal(last, 110);
-    assert_int_equal(hky_reader_missed(reader), 0);
-    hky_reader_close(&reader);
+    assert_int_equal(hky_record_reader_missed(reader), 0);
+    hky_record_reader_close(&reader);
     close_record(&r);
 }
 
 static void numbers_grow_over_restarts_and_kills(void **state)
 {
     struct hky_record *r;
-    struct hky_reader *reader;
+    struct hky_record_reader *reader;
     uint64_t first = 0, last = 0, seen = 0;
 
     (void)state;
@@ -177,9 +177,9 @@ static void numbers_grow_over_restarts_and_kills(void **state)
         assert_int_equal(read_all(reader, &first, &last), 50);
         assert_int_equal(first, seen + 1);
         assert_int_equal(last, seen + 50);
-        hky_reader_commit(reader, last);
+        hky_record_reader_commit(reader, last);
         seen = last;
-        hky_reader_close(&reader);
+        hky_record_reader_close(&reader);
         close_record(&r);
     }
 }
@@ -188,7 +188,7 @@ static void numbers_grow_over_restarts_and_kills(void **state)
 static void numbers_grow_over_a_power_cut(void **state)
 {
     struct hky_record *r;
-    struct hky_reader *reader;
+    struct hky_record_reader *reader;
     uint64_t first = 0, last = 0;
     char command[256];
     pid_t pid = fork();
@@ -210,24 +210,24 @@ static void numbers_grow_over_a_power_cut(void **state)
     emit(r, 1, 1);
     assert_int_equal(read_all(reader, &first, &last), 1);
     assert_true(first > 50);
-    hky_reader_close(&reader);
+    hky_record_reader_close(&reader);
     close_record(&r);
 }
 
 /* Reads on and commits; which events there were. */
-static void follow(struct hky_reader *reader, uint64_t n_of[HKY_EVENT_N])
+static void follow(struct hky_record_reader *reader, uint64_t n_of[HKY_EVENT_N])
 {
     struct hky_event_view v[64];
     size_t n;
 
-    while ((n = hky_reader_read(reader, v, 64)) > 0)
+    while ((n = hky_record_reader_read(reader, v, 64)) > 0)
         for (size_t k = 0; k < n; k++) {
             n_of[v[k].kind]++;
-            hky_reader_commit(reader, v[k].number);
+            hky_record_reader_commit(reader, v[k].number);
         }
 }
 
-static bool was_told(struct hky_reader *reader, uint64_t n_of[HKY_EVENT_N])
+static bool was_told(struct hky_record_reader *reader, uint64_t n_of[HKY_EVENT_N])
 {
     follow(reader, n_of);
     return n_of[HKY_EVENT_DROPPED] > 0;
@@ -251,32 +251,32 @@ static bool is_log_written(struct hky_record *r)
 static void one_at_the_end_of_a_file_goes_on_in_the_next(void **state)
 {
     struct hky_record *r = open_record();
-    struct hky_reader *rests = open_reader(r, "rests", 0), *reads = open_reader(r, "reads", 0);
+    struct hky_record_reader *rests = open_reader(r, "rests", 0), *reads = open_reader(r, "reads", 0);
     struct hky_event_view v;
     uint64_t first, last, end = 0, stood;
 
     (void)state;
     emit(r, 1, 3000); /* some files */
-    assert_int_equal(hky_reader_read(rests, &v, 1), 1);
+    assert_int_equal(hky_record_reader_read(rests, &v, 1), 1);
     end = rests->at->head->first + rests->at->n - 1;
     assert_true(end > 1 && end < 3000);
     for (stood = v.number; stood < end; stood = v.number)
-        assert_int_equal(hky_reader_read(rests, &v, 1), 1);
-    hky_reader_commit(rests, stood);
+        assert_int_equal(hky_record_reader_read(rests, &v, 1), 1);
+    hky_record_reader_commit(rests, stood);
     assert_true(read_all(reads, &first, &last) > 0);
-    hky_reader_commit(reads, last);
+    hky_record_reader_commit(reads, last);
     wait_until(is_log_written(r)); /* now nobody needs that file */
     for (int i = 3000; i < 20000; i += 50) {
         wait_until(has_spares(r, RECORD_SPARES));
         emit(r, i + 1, i + 50);
         assert_true(read_all(reads, &first, &last) >= 50);
-        hky_reader_commit(reads, last);
+        hky_record_reader_commit(reads, last);
     }
     assert_int_equal(read_all(rests, &first, &last), 20000 - stood);
     assert_int_equal(first, stood + 1);
     assert_int_equal(last, 20000);
-    hky_reader_close(&rests);
-    hky_reader_close(&reads);
+    hky_record_reader_close(&rests);
+    hky_record_reader_close(&reads);
     close_record(&r);
 }
 
@@ -284,12 +284,12 @@ static void one_at_the_end_of_a_file_goes_on_in_the_next(void **state)
 static void one_that_lags_skips(void **state)
 {
     struct hky_record *r = open_record();
-    struct hky_reader *slow = open_reader(r, "slow", 3 * SEGMENT), *good = open_reader(r, "good", 0);
+    struct hky_record_reader *slow = open_reader(r, "slow", 3 * SEGMENT), *good = open_reader(r, "good", 0);
     struct hky_event_view v;
     uint64_t first, last, n_of[HKY_EVENT_N] = {0}, n_slow, missed;
 
     (void)state;
-    assert_int_equal(hky_reader_read(slow, &v, 1), 0);
+    assert_int_equal(hky_record_reader_read(slow, &v, 1), 0);
     for (int i = 0; i < 20000; i += 50) {
         emit(r, i + 1, i + 50);
         follow(good, n_of);
@@ -297,19 +297,19 @@ static void one_that_lags_skips(void **state)
     }
     wait_until(was_told(good, n_of));
     assert_int_equal(n_of[HKY_EVENT_FAILED], 20000);
-    assert_int_equal(hky_reader_missed(good), 0);
-    missed = hky_reader_missed(slow);
+    assert_int_equal(hky_record_reader_missed(good), 0);
+    missed = hky_record_reader_missed(slow);
     assert_true(missed > 1000);
     n_slow = (uint64_t)read_all(slow, &first, &last);
     assert_int_equal(n_slow + missed, last); /* what it did not miss it has */
-    hky_reader_commit(slow, last);
-    hky_reader_close(&slow);
-    hky_reader_close(&good);
+    hky_record_reader_commit(slow, last);
+    hky_record_reader_close(&slow);
+    hky_record_reader_close(&good);
     close_record(&r);
     r = open_record();
     slow = open_reader(r, "slow", 0);
-    assert_int_equal(hky_reader_missed(slow), missed); /* the count is kept with the name */
-    hky_reader_close(&slow);
+    assert_int_equal(hky_record_reader_missed(slow), missed); /* the count is kept with the name */
+    hky_record_reader_close(&slow);
     close_record(&r);
 }
 
@@ -336,7 +336,7 @@ static void files_that_were_read_are_used_first(void **state)
 static void a_reader_is_called(void **state)
 {
     struct hky_record *r = open_record();
-    struct hky_reader *reader = open_reader(r, NULL, 0);
+    struct hky_record_reader *reader = open_reader(r, NULL, 0);
     uint64_t first, last;
 
     (void)state;
@@ -352,7 +352,7 @@ static void a_reader_is_called(void **state)
     assert_int_equal(n_calls, 2);
     assert_int_equal(read_all(reader, &first, &last), 10);
     emit(r, 21, 22);
-    hky_reader_close(&reader);
+    hky_record_reader_close(&reader);
     hky_loop_turn(loop, 0);
     assert_int_equal(n_calls, 2); /* none after the close */
     close_record(&r);
@@ -361,24 +361,24 @@ static void a_reader_is_called(void **state)
 static void a_name_is_open_once_and_names_are_bounded(void **state)
 {
     struct hky_record *r = open_record();
-    struct hky_reader *reader = open_reader(r, "history", 0), *other[40] = {0};
-    struct hky_reader_params p = {.name = "history", .loop = loop, .on_ready = on_ready};
+    struct hky_record_reader *reader = open_reader(r, "history", 0), *other[40] = {0};
+    struct hky_record_reader_params p = {.name = "history", .loop = loop, .on_ready = on_ready};
     struct hky_error e;
     char name[16];
     int n = 0;
 
     (void)state;
-    assert_int_equal(hky_reader_open(r, &p, &other[0], &e), HKY_E_STATE);
+    assert_int_equal(hky_record_reader_open(r, &p, &other[0], &e), HKY_E_STATE);
     p.name = name;
     for (; n < 40; n++) {
         snprintf(name, sizeof name, "r%d", n);
-        if (hky_reader_open(r, &p, &other[n], &e) != HKY_OK)
+        if (hky_record_reader_open(r, &p, &other[n], &e) != HKY_OK)
             break;
     }
     assert_int_equal(n, 30); /* 32 with the event log and history */
     while (n-- > 0)
-        hky_reader_close(&other[n]);
-    hky_reader_close(&reader);
+        hky_record_reader_close(&other[n]);
+    hky_record_reader_close(&reader);
     close_record(&r);
 }
 
@@ -386,12 +386,12 @@ static void a_name_is_open_once_and_names_are_bounded(void **state)
 static void a_start_on_a_full_disk(void **state)
 {
     struct hky_record *r = open_record();
-    struct hky_reader *reader = open_reader(r, "history", 0);
+    struct hky_record_reader *reader = open_reader(r, "history", 0);
     uint64_t first = 0, last = 0;
 
     (void)state;
     emit(r, 1, 10);
-    hky_reader_close(&reader);
+    hky_record_reader_close(&reader);
     close_record(&r);
     min_free = UINT64_MAX / 4;
     r = open_record();
@@ -401,7 +401,7 @@ static void a_start_on_a_full_disk(void **state)
     assert_in_range(read_all(reader, &first, &last), 20, 4000);
     assert_int_equal(first, 1);
     assert_true(hky_record_dropped(r) > 0);
-    hky_reader_close(&reader);
+    hky_record_reader_close(&reader);
     close_record(&r);
 }
 
@@ -409,25 +409,25 @@ static void a_start_on_a_full_disk(void **state)
 static void a_view_begins_where_it_says(void **state)
 {
     struct hky_record *r = open_record();
-    struct hky_reader_params p = {.loop = loop, .on_ready = on_ready, .after = 7};
-    struct hky_reader *reader;
+    struct hky_record_reader_params p = {.loop = loop, .on_ready = on_ready, .after = 7};
+    struct hky_record_reader *reader;
     struct hky_error e;
     uint64_t first = 0, last = 0;
 
     (void)state;
     emit(r, 1, 10);
-    assert_int_equal(hky_reader_open(r, &p, &reader, &e), HKY_OK);
+    assert_int_equal(hky_record_reader_open(r, &p, &reader, &e), HKY_OK);
     assert_int_equal(read_all(reader, &first, &last), 3);
     assert_int_equal(first, 8);
-    hky_reader_close(&reader);
+    hky_record_reader_close(&reader);
     p.after = 0;
     p.is_from_now = true;
-    assert_int_equal(hky_reader_open(r, &p, &reader, &e), HKY_OK);
+    assert_int_equal(hky_record_reader_open(r, &p, &reader, &e), HKY_OK);
     assert_int_equal(read_all(reader, &first, &last), 0);
     emit(r, 11, 11);
     assert_int_equal(read_all(reader, &first, &last), 1);
     assert_int_equal(first, 11);
-    hky_reader_close(&reader);
+    hky_record_reader_close(&reader);
     close_record(&r);
 }
 

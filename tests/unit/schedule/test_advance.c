@@ -99,7 +99,7 @@ static void play(const struct fake_policy *f, const struct run *run, char *out, 
     r->plan = plan_of(run);
     r->expire_at_ms = START + 48 * HOUR;
     struct hky_advance a;
-    hky_plan_first(&f->policy, r, &a);
+    hky_schedule_plan_first(&f->policy, r, &a);
     r->step = a.step;
     r->step_at_ms = START;
     unsigned used[4] = {0};
@@ -115,7 +115,7 @@ static void play(const struct fake_policy *f, const struct run *run, char *out, 
         struct hky_outcome o = answer(run, used, relay);
         at += (size_t)snprintf(out + at, n - at, "%s %s@%d, ", relay, hky_class_name(o.class),
                                (int)((now - START) / MINUTE));
-        hky_plan_advance(&(struct hky_advance_query){&f->policy, r, &o, now}, &a);
+        hky_schedule_plan_advance(&(struct hky_advance_query){&f->policy, r, &o, now}, &a);
         assert_true(a.why[0] != '\0');
         move(r, &o, &a, now);
         now = a.at_ms;
@@ -354,7 +354,7 @@ static void reasons_leave_a_step_or_wait(void **state)
         r->step_at_ms = START;
         struct hky_outcome o = {.class = CASES[i].reason};
         struct hky_advance a;
-        hky_plan_advance(&(struct hky_advance_query){&f.policy, r, &o, START}, &a);
+        hky_schedule_plan_advance(&(struct hky_advance_query){&f.policy, r, &o, START}, &a);
         if (a.action != CASES[i].expect)
             fail_msg("%s: got %s (%s)", CASES[i].name, END[a.action], a.why);
         hky_message_unref(&m);

@@ -6,7 +6,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-void hky_refuse(struct hky_refusal *r, int code, const char *enhanced, const char *fmt, ...)
+void hky_refusal_set(struct hky_refusal *r, int code, const char *enhanced, const char *fmt, ...)
 {
     va_list ap;
 
@@ -17,17 +17,17 @@ void hky_refuse(struct hky_refusal *r, int code, const char *enhanced, const cha
     va_end(ap);
 }
 
-void hky_refuse_storage(struct hky_refusal *r, enum hky_err err)
+void hky_refusal_set_storage(struct hky_refusal *r, enum hky_err err)
 {
     if (err == HKY_OK)
         *r = (struct hky_refusal){0};
     else if (err == HKY_E_FULL)
-        hky_refuse(r, 452, "4.3.1", "no space for mail at the moment; try again later");
+        hky_refusal_set(r, 452, "4.3.1", "no space for mail at the moment; try again later");
     else
-        hky_refuse(r, 451, "4.3.0", "mail cannot be stored at the moment; try again later");
+        hky_refusal_set(r, 451, "4.3.0", "mail cannot be stored at the moment; try again later");
 }
 
-const struct hky_user *hky_login_find(const struct hky_policy *policy, struct hky_str name)
+const struct hky_user *hky_user_find(const struct hky_policy *policy, struct hky_str name)
 {
     for (uint32_t i = 0; i < policy->engine.n_listen; i++) {
         const struct hky_listen *l = &policy->engine.listen[i];
@@ -38,7 +38,7 @@ const struct hky_user *hky_login_find(const struct hky_policy *policy, struct hk
     return NULL;
 }
 
-bool hky_login_may_send_as(const struct hky_user *user, struct hky_str address)
+bool hky_user_may_send_as(const struct hky_user *user, struct hky_str address)
 {
     if (user == NULL || user->senders == NULL)
         return true;
@@ -48,7 +48,7 @@ bool hky_login_may_send_as(const struct hky_user *user, struct hky_str address)
     return false;
 }
 
-bool hky_login_scenario(const struct hky_user *user, struct hky_str named, struct hky_str *out, struct hky_refusal *r)
+bool hky_user_scenario(const struct hky_user *user, struct hky_str named, struct hky_str *out, struct hky_refusal *r)
 {
     const char *const *may = user != NULL ? user->scenarios : NULL;
 
@@ -63,7 +63,7 @@ bool hky_login_scenario(const struct hky_user *user, struct hky_str named, struc
     for (; *may != NULL; may++)
         if (hky_str_eq(hky_str_z(*may), named) || strcmp(*may, "*") == 0)
             return true;
-    hky_refuse(r, 550, "5.7.1", "login %.30s may not use the scenario %.*s", user->name,
-               named.n < 50 ? (int)named.n : 50, named.p);
+    hky_refusal_set(r, 550, "5.7.1", "login %.30s may not use the scenario %.*s", user->name,
+                    named.n < 50 ? (int)named.n : 50, named.p);
     return false;
 }

@@ -1,4 +1,4 @@
-#include "net/outq.h"
+#include "net/out_queue.h"
 
 #include "base/secret.h"
 
@@ -12,14 +12,14 @@ struct hky_chunk {
 };
 _Static_assert(sizeof(struct hky_chunk) == HKY_CHUNK_OCTETS, "a chunk is what the loop recycles");
 
-void hky_outq_init(struct hky_outq *q, struct hky_loop *loop)
+void hky_out_queue_init(struct hky_out_queue *q, struct hky_loop *loop)
 {
-    *q = (struct hky_outq){.loop = loop, .cap = HKY_OUTQ_INLINE};
+    *q = (struct hky_out_queue){.loop = loop, .cap = HKY_OUT_QUEUE_INLINE};
     q->segs = q->few;
 }
 
 /* The chunk may have held a password, so it is cleared before it is kept for other uses. */
-static void chunk_unref(struct hky_outq *q, struct hky_chunk *c)
+static void chunk_unref(struct hky_out_queue *q, struct hky_chunk *c)
 {
     if (--c->refs > 0)
         return;
@@ -27,14 +27,14 @@ static void chunk_unref(struct hky_outq *q, struct hky_chunk *c)
     hky_loop_chunk_put(q->loop, c);
 }
 
-static void chunk_let_go(struct hky_outq *q)
+static void chunk_let_go(struct hky_out_queue *q)
 {
     if (q->chunk != NULL)
         chunk_unref(q, q->chunk);
     q->chunk = NULL;
 }
 
-static void seg_release(struct hky_outq *q, const struct hky_out_seg *seg)
+static void seg_release(struct hky_out_queue *q, const struct hky_out_segment *seg)
 {
     if (seg->release != NULL)
         seg->release(seg->arg);
@@ -42,20 +42,20 @@ static void seg_release(struct hky_outq *q, const struct hky_out_seg *seg)
         chunk_unref(q, seg->arg);
 }
 
-void hky_outq_fini(struct hky_outq *q)
+void hky_out_queue_fini(struct hky_out_queue *q)
 {
     chunk_let_go(q);
     while (q->n > 0) {
-        struct hky_out_seg seg = q->segs[q->head++];
+        struct hky_out_segment seg = q->segs[q->head++];
         q->n--;
         seg_release(q, &seg);
     }
     if (q->segs != q->few)
         free(q->segs);
-    hky_outq_init(q, q->loop);
+    hky_out_queue_init(q, q->loop);
 }
 
-static struct hky_out_seg *seg_new(struct hky_outq *q)
+static struct hky_out_segment *seg_new(struct hky_out_queue *q)
 {
     if (q->head + q->n == q->cap && q->head > 0) {
         memmove(q->segs, q->segs + q->head, q->n * sizeof *q->segs);
@@ -64,7 +64,7 @@ static struct hky_out_seg *seg_new(struct hky_outq *q)
     if (q->n == q->cap) {
         HKY_ASSERT(q->cap < 1U << 30);
         bool is_few = q->segs == q->few;
-        struct hky_out_seg *segs = hky_realloc(is_few ? NULL : q->segs, (size_t)q->cap * 2 * sizeof *segs);
+        struct hky_out_segment *segs = hky_realloc(is_few ? NULL : q->segs, (size_t)q->cap * 2 * sizeof *segs);
         if (is_few)
             memcpy(segs, q->few, sizeof q->few);
         q->segs = segs;
@@ -73,7 +73,7 @@ static struct hky_out_seg *seg_new(struct hky_outq *q)
     return &q->segs[q->head + q->n++];
 }
 
-void hky_outq_add(struct hky_outq *q, const void *p, size_t n)
+void hky_out_queue_add(struct hky_out_queue *q, const void *p, size_t n)
 {
     const char *from = p;
     while (n > 0) {
@@ -87,11 +87,11 @@ void hky_outq_add(struct hky_outq *q, const void *p, size_t n)
         char *to = c->data + c->used;
         memcpy(to, from, part);
         c->used += (unsigned)part;
-        struct hky_out_seg *last = q->n > 0 ? &q->segs[q->head + q->n - 1] : NULL;
+        struct hky_out_segment *last = q->n > 0 ? &q->segs[q->head + q->n - 1] : NULL;
         if (last != NULL && last->release == NULL && last->arg == c) {
             last->n += part; /* chunks fill from the front, so this one ends where `to` begins */
         } else {
-            *seg_new(q) = (struct hky_out_seg){.p = to, .n = part, .arg = c};
+            *seg_new(q) = (struct hky_out_segment){.p = to, .n = part, .arg = c};
             c->refs++;
         }
         if (c->used == sizeof c->data)
@@ -102,22 +102,22 @@ void hky_outq_add(struct hky_outq *q, const void *p, size_t n)
     }
 }
 
-void hky_outq_add_ref(struct hky_outq *q, const void *p, size_t n, void (*release)(void *arg), void *arg)
+void hky_out_queue_add_ref(struct hky_out_queue *q, const void *p, size_t n, void (*release)(void *arg), void *arg)
 {
     if (n == 0) {
         if (release != NULL)
             release(arg);
         return;
     }
-    *seg_new(q) = (struct hky_out_seg){.p = p, .n = n, .release = release, .arg = release != NULL ? arg : NULL};
+    *seg_new(q) = (struct hky_out_segment){.p = p, .n = n, .release = release, .arg = release != NULL ? arg : NULL};
     q->octets += n;
 }
 
-unsigned hky_outq_iov(const struct hky_outq *q, struct iovec *iov, unsigned n_max, size_t max)
+unsigned hky_out_queue_iov(const struct hky_out_queue *q, struct iovec *iov, unsigned n_max, size_t max)
 {
     unsigned n = 0;
     for (; n < n_max && n < q->n && max > 0; n++) {
-        const struct hky_out_seg *seg = &q->segs[q->head + n];
+        const struct hky_out_segment *seg = &q->segs[q->head + n];
         iov[n].iov_base = (char *)seg->p;
         iov[n].iov_len = seg->n < max ? seg->n : max;
         max -= iov[n].iov_len;
@@ -125,9 +125,9 @@ unsigned hky_outq_iov(const struct hky_outq *q, struct iovec *iov, unsigned n_ma
     return n;
 }
 
-const char *hky_outq_front(const struct hky_outq *q, char *buf, size_t max, size_t *n)
+const char *hky_out_queue_front(const struct hky_out_queue *q, char *buf, size_t max, size_t *n)
 {
-    const struct hky_out_seg *seg = &q->segs[q->head];
+    const struct hky_out_segment *seg = &q->segs[q->head];
     *n = 0;
     if (q->n == 0)
         return NULL;
@@ -143,18 +143,18 @@ const char *hky_outq_front(const struct hky_outq *q, char *buf, size_t max, size
     return buf;
 }
 
-void hky_outq_drop(struct hky_outq *q, size_t n)
+void hky_out_queue_drop(struct hky_out_queue *q, size_t n)
 {
     HKY_ASSERT(n <= q->octets);
     q->octets -= n;
     while (n > 0) {
-        struct hky_out_seg *seg = &q->segs[q->head];
+        struct hky_out_segment *seg = &q->segs[q->head];
         if (n < seg->n) {
             seg->p += n;
             seg->n -= n;
             return;
         }
-        struct hky_out_seg done = *seg; /* its release may add to this queue */
+        struct hky_out_segment done = *seg; /* its release may add to this queue */
         n -= seg->n;
         q->head++;
         q->n--;
@@ -166,6 +166,6 @@ void hky_outq_drop(struct hky_outq *q, size_t n)
     chunk_let_go(q);
     if (q->cap > 64) {
         free(q->segs);
-        hky_outq_init(q, q->loop);
+        hky_out_queue_init(q, q->loop);
     }
 }

@@ -40,14 +40,14 @@ static void senders(void **state)
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         const char *list[] = {"other.test", rows[i].entry, NULL};
         struct hky_user user = {.name = "u", .senders = list};
-        bool may = hky_login_may_send_as(&user, hky_str_z(rows[i].address));
+        bool may = hky_user_may_send_as(&user, hky_str_z(rows[i].address));
 
         if (may != rows[i].may)
             fail_msg("%s as %s: %d", rows[i].entry, rows[i].address, may);
     }
     struct hky_user any = {.name = "u"};
-    assert_true(hky_login_may_send_as(&any, HKY_STR("a@x.test")));
-    assert_true(hky_login_may_send_as(NULL, HKY_STR("a@x.test")));
+    assert_true(hky_user_may_send_as(&any, HKY_STR("a@x.test")));
+    assert_true(hky_user_may_send_as(NULL, HKY_STR("a@x.test")));
 }
 
 static void scenarios(void **state)
@@ -80,7 +80,7 @@ static void scenarios(void **state)
         struct hky_user user = {.name = "u", .scenarios = rows[i].may};
         struct hky_refusal why = {0};
         struct hky_str out;
-        bool is_good = hky_login_scenario(&user, hky_str_z(rows[i].named), &out, &why);
+        bool is_good = hky_user_scenario(&user, hky_str_z(rows[i].named), &out, &why);
 
         if (is_good != (rows[i].out != NULL) || (is_good && !hky_str_eq(out, hky_str_z(rows[i].out))))
             fail_msg("row %zu: %d, \"%.*s\"", i, is_good, HKY_STR_ARG(out));
@@ -90,7 +90,7 @@ static void scenarios(void **state)
     }
     struct hky_str out;
     struct hky_refusal why = {0};
-    assert_true(hky_login_scenario(NULL, HKY_STR("winter"), &out, &why));
+    assert_true(hky_user_scenario(NULL, HKY_STR("winter"), &out, &why));
     assert_true(hky_str_eq(out, HKY_STR("winter")));
 }
 
@@ -101,10 +101,10 @@ static void logins_are_found_at_any_listener(void **state)
     struct hky_policy policy = {.engine = {.listen = listen, .n_listen = 3}};
 
     (void)state;
-    assert_ptr_equal(hky_login_find(&policy, HKY_STR("b")), &first[1]);
-    assert_ptr_equal(hky_login_find(&policy, HKY_STR("c")), &second[0]);
-    assert_null(hky_login_find(&policy, HKY_STR("B")));
-    assert_null(hky_login_find(&policy, HKY_STR("")));
+    assert_ptr_equal(hky_user_find(&policy, HKY_STR("b")), &first[1]);
+    assert_ptr_equal(hky_user_find(&policy, HKY_STR("c")), &second[0]);
+    assert_null(hky_user_find(&policy, HKY_STR("B")));
+    assert_null(hky_user_find(&policy, HKY_STR("")));
 }
 
 int main(void)
