@@ -275,8 +275,12 @@ static enum hky_err make_room(struct hky_journal *j, struct entry *e, struct gat
     journal_upkeep_poke(j); /* the next spare */
     if (is_reserved) {
         atomic_store(&j->is_full, true);
-        hky_log(j->params.log, HKY_LOG_ERROR, "spool", "state=%s: accepting stops until there is room",
-                journal_segment_lack(j) == HKY_E_IO ? "failing" : "full");
+        if (journal_segment_lack(j) == HKY_E_IO)
+            hky_log(j->params.log, HKY_LOG_ERROR, "spool",
+                    "state=failing: new mail is refused (451) until the spool can be written");
+        else
+            hky_log(j->params.log, HKY_LOG_ERROR, "spool",
+                    "state=full: new mail is refused (452) until there is room, see min_free and spool_max in bounds");
         if (e->is_accept)
             e->result = journal_segment_lack(j);
     }

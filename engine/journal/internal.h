@@ -181,7 +181,7 @@ struct hky_journal {
     struct segment **spare;
     size_t n_spare, spare_cap, n_segments, n_cold;
     uint64_t segment_octets;   /* of all files */
-    atomic_ullong octets_next; /* of the next new file; only grows */
+    atomic_ullong octets_next; /* of the next new file; grows with the load, shrinks on a disk without room for it */
     pthread_mutex_t epoch_lock;
     uint64_t next_epoch, epoch_limit; /* counter values: next, and the first not covered by the state file */
 

@@ -226,6 +226,49 @@ static size_t n_spare(struct hky_journal *j)
     return n;
 }
 
+uint64_t journal_segment_octets_for(uint64_t need)
+{
+    return SEGMENT_HEADER + need + 2 * RECORD_HEADER;
+}
+
+/* The load made files large; a disk without room for such a file may have room for a smaller one that still takes
+ * `need`. False: it has not. */
+static bool shrink(struct hky_journal *j, uint64_t need)
+{
+    unsigned long long now = atomic_load(&j->octets_next);
+    uint64_t octets = now;
+
+    if (atomic_load(&j->last_make) != HKY_E_FULL)
+        return false;
+    do {
+        if (octets <= FIRST_OCTETS)
+            return false;
+        octets = octets / GROWTH > FIRST_OCTETS ? octets / GROWTH : FIRST_OCTETS;
+        if (octets < journal_segment_octets_for(need))
+            return false;
+    } while (!journal_spool_has_room(j, octets));
+    return atomic_compare_exchange_strong(&j->octets_next, &now, octets);
+}
+
+static uint64_t octets_to_make(struct hky_journal *j, uint64_t need)
+{
+    uint64_t octets = (journal_segment_octets_for(need) + 4095) & ~UINT64_C(4095), next = atomic_load(&j->octets_next);
+
+    octets = octets > next ? octets : next;
+    return octets < j->params.segment_octets ? octets : j->params.segment_octets;
+}
+
+/* As large as the load asks for, or as the disk has room for. */
+static struct segment *make_fitting(struct hky_journal *j, uint64_t need, bool is_quick)
+{
+    struct segment *s;
+
+    do
+        s = make_segment(j, octets_to_make(j, need), is_quick, false);
+    while (s == NULL && shrink(j, need));
+    return s;
+}
+
 bool journal_segment_prepare(struct hky_journal *j)
 {
     /* The reserve is there from the start, so that a full disk drains; its zeros would hold up the first mail, so in
@@ -234,7 +277,7 @@ bool journal_segment_prepare(struct hky_journal *j)
     struct segment *s = NULL;
 
     if (n_spare(j) < RESERVED_SPARES + (is_early ? 0 : 1))
-        s = make_segment(j, atomic_load(&j->octets_next), is_early, false);
+        s = make_fitting(j, 0, is_early);
     if (s == NULL)
         return false;
     pthread_mutex_lock(&j->index_lock);
@@ -292,11 +335,6 @@ static void start_segment(struct segment *s, enum segment_state state, uint64_t 
     hky_buf_clear(&s->foot);
 }
 
-uint64_t journal_segment_octets_for(uint64_t need)
-{
-    return SEGMENT_HEADER + need + 2 * RECORD_HEADER;
-}
-
 void journal_segment_grow(struct hky_journal *j)
 {
     uint64_t now = atomic_load(&j->octets_next), most = j->params.segment_octets;
@@ -324,14 +362,6 @@ static struct segment *take_spare(struct hky_journal *j, size_t n_left, uint64_t
     return s;
 }
 
-static uint64_t octets_to_make(struct hky_journal *j, uint64_t need)
-{
-    uint64_t octets = (journal_segment_octets_for(need) + 4095) & ~UINT64_C(4095), next = atomic_load(&j->octets_next);
-
-    octets = octets > next ? octets : next;
-    return octets < j->params.segment_octets ? octets : j->params.segment_octets;
-}
-
 struct segment *journal_segment_take(struct hky_journal *j, enum segment_state state, uint64_t first_seq, uint64_t need,
                                      bool is_accept)
 {
@@ -343,7 +373,7 @@ struct segment *journal_segment_take(struct hky_journal *j, enum segment_state s
         return NULL;
     s = take_spare(j, RESERVED_SPARES, journal_segment_octets_for(need));
     if (s == NULL)
-        s = make_segment(j, octets_to_make(j, need), true, false);
+        s = make_fitting(j, need, true);
     if (s == NULL && !is_accept)
         s = take_spare(j, 0, journal_segment_octets_for(need));
     /* spool_max does not bound results of accepted mail: without them nothing would ever be freed. */

@@ -2,8 +2,47 @@
 #define RIG_ON_DISK
 #include "rig.h"
 
+#include <stdatomic.h>
+#include <sys/statvfs.h>
+
 #define FIRST (4u << 20)
 #define MOST  (64u << 20)
+
+/* The disk of the journal: what its files leave of `octets`. 0: as much as anybody wants. */
+static struct {
+    atomic_ullong octets;
+    _Atomic(struct rig *) rig;
+} disk;
+
+static uint64_t octets_of_files(struct rig *r)
+{
+    char path[400];
+    uint64_t sum = 0;
+    struct stat st;
+    DIR *dir;
+
+    snprintf(path, sizeof path, "%s/journal", r->dir);
+    dir = opendir(path);
+    assert_non_null(dir);
+    for (struct dirent *d; (d = readdir(dir)) != NULL;) {
+        snprintf(path, sizeof path, "%s/journal/%s", r->dir, d->d_name);
+        if (stat(path, &st) == 0 && S_ISREG(st.st_mode)) /* it may just have been removed */
+            sum += (uint64_t)st.st_size;
+    }
+    closedir(dir);
+    return sum;
+}
+
+/* In place of the C library's. */
+int fstatvfs(int fd, struct statvfs *fs)
+{
+    uint64_t octets = atomic_load(&disk.octets), used = octets > 0 ? octets_of_files(atomic_load(&disk.rig)) : 0;
+
+    (void)fd;
+    *fs = (struct statvfs){.f_frsize = 4096};
+    fs->f_bavail = octets == 0 ? UINT64_C(1) << 40 : octets > used ? (octets - used) / 4096 : 0;
+    return 0;
+}
 
 static uint64_t taken(struct rig *r)
 {
@@ -121,6 +160,42 @@ static void a_restart_keeps_the_size_and_drops_other_spares(void **state)
     rig_fini(&r);
 }
 
+/* The load that filled the disk made the files large; once it is over, files that fit take mail again. */
+static void a_small_disk_that_was_full_takes_mail_again(void **state)
+{
+    enum hky_err err = HKY_OK;
+    uint64_t id = 1;
+    struct rig r;
+
+    (void)state;
+    rig_init(&r);
+    r.params.segment_octets = 0;
+    r.params.min_free = 8 << 20;
+    atomic_store(&disk.rig, &r);
+    atomic_store(&disk.octets, 64 << 20);
+    rig_open(&r);
+    while (err == HKY_OK && id < 200) {
+        struct hky_message *m = make_message(&r, id, 1, 1 << 20);
+        err = rig_accept(&r, m);
+        if (err == HKY_OK)
+            assert_null(hky_idmap_put(&r.found, id++, m));
+        else
+            hky_message_unref(&m);
+    }
+    assert_int_equal(err, HKY_E_FULL);
+    for (uint64_t k = 1; k < id; k++)
+        rig_finish(&r, hky_idmap_get(&r.found, k), 0);
+    hky_journal_flush(r.j);
+    wait_until(hky_journal_room(r.j, 1 << 20) == HKY_OK);
+    put_megabytes(&r, 1000, 3);
+    assert_true(octets_of_files(&r) <= 56 << 20);
+    rig_close(&r);
+    rig_open(&r);
+    assert_int_equal(r.report.messages, 3);
+    rig_fini(&r);
+    atomic_store(&disk.octets, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -128,6 +203,7 @@ int main(void)
         cmocka_unit_test(segments_grow_with_what_comes_in),
         cmocka_unit_test(a_message_larger_than_the_first_segments_gets_a_larger_one),
         cmocka_unit_test(a_restart_keeps_the_size_and_drops_other_spares),
+        cmocka_unit_test(a_small_disk_that_was_full_takes_mail_again),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
