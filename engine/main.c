@@ -41,7 +41,7 @@ static int complain_of_command(const char *name)
     struct hky_nearest_name near = hky_nearest_to(hky_str_z(name));
 
     for (size_t i = 0; i < N_COMMANDS; i++)
-        hky_nearest_look(&near, commands[i]->name);
+        hky_nearest_consider(&near, commands[i]->name);
     hky_cli_printf(stderr, "hikyaku: no command %s", name);
     if (near.name != NULL)
         fprintf(stderr, "; did you mean %s?", near.name);

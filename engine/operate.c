@@ -75,7 +75,7 @@ static void ask_free(struct hky_queue_ask *ask)
 
 static void look_at_name(void *ctx, const char *name)
 {
-    hky_nearest_look(ctx, name);
+    hky_nearest_consider(ctx, name);
 }
 
 static void each_relay(const struct hky_policy *policy, void (*each)(void *ctx, const char *name), void *ctx)
@@ -297,8 +297,8 @@ static void on_queue(void *ctx, const struct hky_command *self, struct hky_conso
     ask->rq.row = on_queue_row;
     ask->rq.done = on_queue_done;
     ask->rq.ctx = ask;
-    ask->rq.where_holds = ask->rq.selection.where != NULL ? hky_worker_where_holds : NULL;
-    if (ask->rq.where_holds != NULL && ask->rq.action != HKY_QUEUE_LIST && !ask->rq.is_dry_run) {
+    ask->rq.where_is_true = ask->rq.selection.where != NULL ? hky_worker_where_is_true : NULL;
+    if (ask->rq.where_is_true != NULL && ask->rq.action != HKY_QUEUE_LIST && !ask->rq.is_dry_run) {
         ask->is_trial = ask->rq.is_dry_run = true;
         ask->rq.row = NULL;
     }

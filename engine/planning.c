@@ -196,7 +196,7 @@ static void decide_or_wait(struct hky_worker *w, struct hky_vm *vm, const struct
     if (known == NULL)
         wait = wait_new(w, q->recipient);
     if (wait->deciding != NULL)
-        hky_route_go_on(&wait->deciding, q, on_answer, wait, out);
+        hky_route_continue(&wait->deciding, q, on_answer, wait, out);
     else
         hky_route_begin(vm, q, on_answer, wait, &wait->deciding, out);
     if (out->kind == HKY_WAITS) {
@@ -258,13 +258,13 @@ void hky_worker_set_vm(struct hky_worker *w, struct hky_vm *vm)
     }
     hky_where_free(&w->where);
     w->where_for = 0;
-    hky_lookups_follow(w->lookups, hky_vm_policy(vm));
+    hky_lookups_set_policy(w->lookups, hky_vm_policy(vm));
     hky_vm_set_lookups(vm, w->lookups);
     hky_vm_free(&w->vm);
     w->vm = vm;
 }
 
-bool hky_worker_where_holds(void *ctx, unsigned worker, const struct hky_recipient *r)
+bool hky_worker_where_is_true(void *ctx, unsigned worker, const struct hky_recipient *r)
 {
     struct hky_queue_ask *ask = ctx;
     struct hky_engine *engine = ask->engine;
@@ -284,7 +284,7 @@ bool hky_worker_where_holds(void *ctx, unsigned worker, const struct hky_recipie
         (void)hky_where_new(w->vm, hky_str_z(ask->rq.selection.where), &w->where, &e);
     }
     if (w->where != NULL)
-        holds = hky_where_holds(w->where, &q, &e);
+        holds = hky_where_is_true(w->where, &q, &e);
     hky_body_unref(&header.body);
     ask->n_where_asked++;
     if (e.text[0] == '\0')

@@ -117,7 +117,7 @@ void hky_worker_forget(void *ctx, unsigned worker, const struct hky_recipient *r
 /* Another vm for this worker: decisions that wait are made afresh by it. Takes the new one, frees the old one. */
 void hky_worker_set_vm(struct hky_worker *w, struct hky_vm *vm);
 void hky_worker_drop_waits(struct hky_worker *w); /* at the stop: nothing is made afresh */
-bool hky_worker_where_holds(void *ctx, unsigned worker, const struct hky_recipient *r);
+bool hky_worker_where_is_true(void *ctx, unsigned worker, const struct hky_recipient *r);
 
 /* metrics.c */
 const char *hky_engine_unwell(void *ctx);

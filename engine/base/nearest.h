@@ -1,8 +1,8 @@
 /*
- * nearest -- "did you mean": looks at known names one by one and keeps the most similar one.
+ * nearest -- "did you mean": considers known names one by one and keeps the most similar one.
  *
  *     struct hky_nearest_name near = hky_nearest_to(typed);
- *     for (...) hky_nearest_look(&near, names[i]);
+ *     for (...) hky_nearest_consider(&near, names[i]);
  *     printf("no relay %s" HKY_NEAREST_FMT, typed, HKY_NEAREST_ARG(&near));      ; did you mean "rental"?
  */
 #ifndef HKY_BASE_NEAREST_H
@@ -31,7 +31,7 @@ static inline bool hky_nearest_is_part(struct hky_str wanted, struct hky_str nam
     return found != NULL && (found == more.p || less.n >= 4);
 }
 
-static inline void hky_nearest_look(struct hky_nearest_name *near, const char *name)
+static inline void hky_nearest_consider(struct hky_nearest_name *near, const char *name)
 {
     unsigned distance = hky_str_distance(hky_str_z(name), near->wanted);
 
@@ -43,6 +43,16 @@ static inline void hky_nearest_look(struct hky_nearest_name *near, const char *n
         near->distance = distance;
         near->name = name;
     }
+}
+
+/* The most similar of `n` names; NULL: none is similar. */
+static inline const char *hky_nearest_in(struct hky_str wanted, const char *const *names, size_t n)
+{
+    struct hky_nearest_name near = hky_nearest_to(wanted);
+
+    for (size_t i = 0; i < n; i++)
+        hky_nearest_consider(&near, names[i]);
+    return near.name;
 }
 
 /* What a message ends with; nothing when no name is similar. */

@@ -29,7 +29,7 @@ static const struct hky_cli_option *find_option(const struct hky_cli_option *tab
 static void look_for_nearest(const struct hky_cli_option *table, struct hky_nearest_name *near)
 {
     for (const struct hky_cli_option *o = table; o != NULL && o->name != NULL; o++)
-        hky_nearest_look(near, o->name);
+        hky_nearest_consider(near, o->name);
 }
 
 static void complain_of_option(struct hky_cli_args *a, struct hky_str name)

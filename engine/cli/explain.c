@@ -325,7 +325,7 @@ static void print_refusal(const struct hky_refusal *r, bool is_json)
 
 static void look_at_scenario(void *ctx, const char *name)
 {
-    hky_nearest_look(ctx, name);
+    hky_nearest_consider(ctx, name);
 }
 
 /* Mail of a scenario that the policy does not name is routed like other mail; the name may be mistyped. */

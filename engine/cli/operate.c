@@ -46,7 +46,7 @@ static const struct hky_command *find_command(const char *group, const char *act
             return c;
         }
         hky_buf_printf(&names, "%s%s", names.n > 0 ? ", " : "", hky_cli_action_of(c, group));
-        hky_nearest_look(&near, hky_cli_action_of(c, group));
+        hky_nearest_consider(&near, hky_cli_action_of(c, group));
     }
     hky_cli_printf(stderr, "hikyaku %s: no action \"%s\"" HKY_NEAREST_FMT " (%s)\n", group, action,
                    HKY_NEAREST_ARG(&near), hky_buf_z(&names));

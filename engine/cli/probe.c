@@ -215,7 +215,7 @@ static int no_such_relay(const struct hky_policy *policy, const char *name)
     struct hky_nearest_name near = hky_nearest_to(hky_str_z(name));
 
     for (uint32_t i = 0; i < policy->n_relays; i++)
-        hky_nearest_look(&near, policy->relays[i].name);
+        hky_nearest_consider(&near, policy->relays[i].name);
     hky_cli_printf(stderr, "hikyaku: no relay \"%s\" in %s" HKY_NEAREST_FMT, name, policy->path,
                    HKY_NEAREST_ARG(&near));
     for (uint32_t i = 0; i < policy->n_relays && i < NAMES_SHOWN && near.name == NULL; i++)

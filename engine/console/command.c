@@ -18,7 +18,7 @@ const struct hky_argument *hky_command_argument(const struct hky_command *c, str
     for (const struct hky_argument *a = c->arguments; a != NULL && a->name != NULL; a++) {
         if (hky_str_eq(hky_str_z(a->name), name))
             return a;
-        hky_nearest_look(&near, a->name);
+        hky_nearest_consider(&near, a->name);
     }
     *nearest = near.name;
     return NULL;
@@ -89,7 +89,7 @@ static enum hky_err parse_word(const struct hky_argument *a, const char *text, s
             out->text = a->words[i];
             return HKY_OK;
         }
-        hky_nearest_look(&near, a->words[i]);
+        hky_nearest_consider(&near, a->words[i]);
     }
     if (near.name != NULL)
         return hky_error_set(e, HKY_E_SYNTAX, "%s cannot be \"%.40s\"" HKY_NEAREST_FMT, a->name, text,

@@ -263,7 +263,7 @@ static void take_unknown(struct intake_facts *f, struct hky_str name)
     struct hky_nearest_name near = hky_nearest_to(name);
 
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
-        hky_nearest_look(&near, known[i]);
+        hky_nearest_consider(&near, known[i]);
     name.n = name.n < UNKNOWN_NAME ? name.n : UNKNOWN_NAME;
     hky_buf_printf(&f->unknown, "%sX-Hikyaku-" HKY_STR_FMT, f->unknown.n > 0 ? ", " : "", HKY_STR_ARG(name));
     if (near.name != NULL)

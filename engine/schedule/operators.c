@@ -17,7 +17,7 @@ static enum hky_err no_relay(const struct hky_policy *policy, const char *name, 
 {
     struct hky_nearest_name near = hky_nearest_to(hky_str_z(name));
     for (uint32_t i = 0; i < policy->n_relays; i++)
-        hky_nearest_look(&near, policy->relays[i].name);
+        hky_nearest_consider(&near, policy->relays[i].name);
     return hky_error_set(e, HKY_E_MISSING, "no relay \"%.60s\" in the policy" HKY_NEAREST_FMT, name,
                          HKY_NEAREST_ARG(&near));
 }

@@ -54,7 +54,7 @@ static void see_name(struct hky_name_seen *seen, struct hky_str name)
         return;
     }
     snprintf(seen->last, sizeof seen->last, "%.*s", HKY_STR_ARG(name));
-    hky_nearest_look(&seen->near, seen->last);
+    hky_nearest_consider(&seen->near, seen->last);
     if (seen->near.name == seen->last) {
         memcpy(seen->nearest, seen->last, sizeof seen->nearest);
         seen->near.name = seen->nearest;
@@ -90,7 +90,7 @@ static bool is_selected(const struct hky_queue_request *rq, unsigned worker, con
         (x->from != NULL && !hky_address_fits(hky_str_z(x->from), hky_message_fact(m, HKY_FACT_SENDER))) ||
         (x->author != NULL && !hky_address_fits(hky_str_z(x->author), hky_message_fact(m, HKY_FACT_AUTHOR))))
         return false;
-    return rq->where_holds == NULL || x->where == NULL || rq->where_holds(rq->ctx, worker, r);
+    return rq->where_is_true == NULL || x->where == NULL || rq->where_is_true(rq->ctx, worker, r);
 }
 
 /* ---- one row ---- */
@@ -359,7 +359,7 @@ void schedule_retry_repaired(struct hky_schedule *s, struct hky_map *relays, uin
         .loop = s->shards[0].loop,
         .done = on_repaired,
         .ctx = x,
-        .where_holds = waits_for_repair,
+        .where_is_true = waits_for_repair,
     };
     hky_schedule_query(s, &x->rq);
 }

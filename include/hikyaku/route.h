@@ -68,7 +68,7 @@ struct hky_lookups;
 struct hky_loop;
 struct hky_lookups *hky_lookups_new(struct hky_loop *loop, const struct hky_policy *policy);
 /* Take resolver and bounds from a newer policy. Call it only while no decision waits. */
-void hky_lookups_follow(struct hky_lookups *l, const struct hky_policy *policy);
+void hky_lookups_set_policy(struct hky_lookups *l, const struct hky_policy *policy);
 /* For a program that does nothing else (explain): decisions run the loop until their answer has come, and never return
  * WAITS. */
 void hky_lookups_wait_here(struct hky_lookups *l);
@@ -121,7 +121,7 @@ void hky_route_decide(struct hky_vm *vm, const struct hky_route_query *q, struct
 
 /*
  * The same for a decision that may wait. With WAITS, *waits is the decision under way: `ready(ctx)` is called once, on
- * this thread and never from inside these calls, when hky_route_go_on can continue it. The query is borrowed for the
+ * this thread and never from inside these calls, when hky_route_continue can continue it. The query is borrowed for the
  * duration of each call; the next call brings its own query about the same recipient. Other recipients can be decided
  * meanwhile. A decision that waits must be dropped before its vm or the lookups are freed; `ready` is not called after
  * the drop.
@@ -129,15 +129,15 @@ void hky_route_decide(struct hky_vm *vm, const struct hky_route_query *q, struct
 struct hky_deciding;
 void hky_route_begin(struct hky_vm *vm, const struct hky_route_query *q, void (*ready)(void *ctx), void *ctx,
                      struct hky_deciding **waits, struct hky_decision *out);
-void hky_route_go_on(struct hky_deciding **waits, const struct hky_route_query *q, void (*ready)(void *ctx), void *ctx,
-                     struct hky_decision *out);
+void hky_route_continue(struct hky_deciding **waits, const struct hky_route_query *q, void (*ready)(void *ctx),
+                        void *ctx, struct hky_decision *out);
 void hky_deciding_drop(struct hky_deciding **waits); /* NULL is fine */
 
 /* A Lua expression on r (queue --where): compiled once per vm, then asked for each recipient. An expression that does
  * not compile is HKY_E_SYNTAX with the message. */
 struct hky_where;
 enum hky_err hky_where_new(struct hky_vm *vm, struct hky_str expression, struct hky_where **out, struct hky_error *e);
-bool hky_where_holds(struct hky_where *w, const struct hky_route_query *q, struct hky_error *e);
+bool hky_where_is_true(struct hky_where *w, const struct hky_route_query *q, struct hky_error *e);
 void hky_where_free(struct hky_where **w);
 
 /* The sender identity of one attempt, see "WHO SENDS" in hikyaku-policy(5). */

@@ -211,7 +211,7 @@ struct hky_queue_request {
     void (*done)(struct hky_queue_request *rq);
     void *ctx;
     /* Evaluates `where` on a worker; NULL when where is NULL. */
-    bool (*where_holds)(void *ctx, unsigned worker, const struct hky_recipient *r);
+    bool (*where_is_true)(void *ctx, unsigned worker, const struct hky_recipient *r);
     /* out */
     uint64_t n;
     uint64_t n_kept; /* release: they stay held, because engine.only_to would hold them again */

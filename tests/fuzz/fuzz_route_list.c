@@ -17,20 +17,20 @@ static unsigned lines_of(struct hky_str s)
 
 static void check_found(const struct hky_set *set, struct hky_str line)
 {
-    struct hky_entry entry;
+    struct hky_set_entry entry;
     struct hky_error e = {0};
     struct hky_match_key k;
     char address[700];
     int n;
 
-    if (line.n == 0 || line.p[0] == '#' || hky_entry_parse(line, &entry, &e) != HKY_OK)
+    if (line.n == 0 || line.p[0] == '#' || hky_set_entry_parse(line, &entry, &e) != HKY_OK)
         return;
     n = snprintf(address, sizeof address, "%s%s",
-                 entry.kind == HKY_ENTRY_DOMAIN   ? "a@"
-                 : entry.kind == HKY_ENTRY_PARENT ? "a@x."
-                                                  : "",
-                 entry.kind == HKY_ENTRY_EVERYONE ? "a@b" : entry.text);
-    if (entry.kind == HKY_ENTRY_NULL)
+                 entry.kind == HKY_SET_ENTRY_DOMAIN   ? "a@"
+                 : entry.kind == HKY_SET_ENTRY_PARENT ? "a@x."
+                                                      : "",
+                 entry.kind == HKY_SET_ENTRY_EVERYONE ? "a@b" : entry.text);
+    if (entry.kind == HKY_SET_ENTRY_NULL)
         n = 0;
     hky_match_key_init(&k, hky_str_of(address, (size_t)n));
     if (k.n < sizeof k.text - 4) /* a key that was cut matches nothing longer */

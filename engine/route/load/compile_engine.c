@@ -84,32 +84,32 @@ static void read_bounds(struct hky_loader *l, int body, struct hky_place place, 
 
     hky_keys_check(L, body, keys, false, "engine.bounds", place);
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++)
-        *numbers[i].to = (uint32_t)hky_get_int(L, body, numbers[i].key, *numbers[i].to);
-    b->header_octets = (uint32_t)hky_get_octets(L, body, "header_octets", b->header_octets);
-    b->body_memory = hky_get_octets(L, body, "body_memory", b->body_memory);
-    b->spool_max = hky_get_octets(L, body, "spool_max", b->spool_max);
-    b->min_free = hky_get_octets(L, body, "min_free", b->min_free);
-    b->segment_octets = hky_get_octets(L, body, "segment", b->segment_octets);
-    b->cold_after_ms = hky_get_duration(L, body, "cold_after", b->cold_after_ms / 1000) * 1000;
-    b->lookup_ms = hky_get_duration(L, body, "lookup", b->lookup_ms / 1000) * 1000;
-    b->lua_memory = hky_get_octets(L, body, "lua_memory", b->lua_memory);
-    b->command_ms = hky_get_duration(L, body, "command", b->command_ms / 1000) * 1000;
-    b->data_ms = hky_get_duration(L, body, "data", b->data_ms / 1000) * 1000;
+        *numbers[i].to = (uint32_t)hky_key_get_int(L, body, numbers[i].key, *numbers[i].to);
+    b->header_octets = (uint32_t)hky_key_get_octets(L, body, "header_octets", b->header_octets);
+    b->body_memory = hky_key_get_octets(L, body, "body_memory", b->body_memory);
+    b->spool_max = hky_key_get_octets(L, body, "spool_max", b->spool_max);
+    b->min_free = hky_key_get_octets(L, body, "min_free", b->min_free);
+    b->segment_octets = hky_key_get_octets(L, body, "segment", b->segment_octets);
+    b->cold_after_ms = hky_key_get_duration(L, body, "cold_after", b->cold_after_ms / 1000) * 1000;
+    b->lookup_ms = hky_key_get_duration(L, body, "lookup", b->lookup_ms / 1000) * 1000;
+    b->lua_memory = hky_key_get_octets(L, body, "lua_memory", b->lua_memory);
+    b->command_ms = hky_key_get_duration(L, body, "command", b->command_ms / 1000) * 1000;
+    b->data_ms = hky_key_get_duration(L, body, "data", b->data_ms / 1000) * 1000;
 }
 
 /* Read a string of the form "host:port"; another text is a problem. */
 static const char *endpoint(struct hky_loader *l, int body, const char *key, bool must_be_ip, struct hky_place place)
 {
-    const char *s = hky_get_string(l->vm->L, body, key, "");
+    const char *s = hky_key_get_string(l->vm->L, body, key, "");
     char host[256];
     uint16_t port;
 
     if (s[0] == 0)
         return "";
-    place = hky_place_of(l, place, key, true);
+    place = hky_loader_place_of(l, place, key, true);
     if (!hky_endpoint_parse(hky_str_z(s), host, &port) || (must_be_ip && !hky_ip_is_valid(host))) {
-        hky_complain(l, place, false, "engine: %s must be \"%s:port\", not \"%.80s\"", key,
-                     must_be_ip ? "address" : "host", s);
+        hky_loader_complain(l, place, false, "engine: %s must be \"%s:port\", not \"%.80s\"", key,
+                            must_be_ip ? "address" : "host", s);
         return "";
     }
     return keep(l, s);
@@ -120,17 +120,17 @@ static bool is_named(const struct hky_policy *p, const struct hky_recipient *r)
     struct hky_match_key key;
 
     hky_match_key_init(&key, hky_recipient_address(r));
-    return hky_match_holds(&p->table->only_to, &key);
+    return hky_match_has(&p->table->only_to, &key);
 }
 
 static void read_only_to(struct hky_loader *l, int body, struct hky_place place, struct hky_engine_options *o)
 {
     lua_State *L = l->vm->L;
-    int type = hky_get(L, body, "only_to");
+    int type = hky_key_get(L, body, "only_to");
 
     if (type != LUA_TNIL && type != LUA_TBOOLEAN) {
-        hky_read_match(l, lua_gettop(L), "engine: only_to", hky_place_of(l, place, "only_to", true),
-                       HKY_MATCH_OF_ADDRESS, &l->table->only_to);
+        hky_loader_read_match(l, lua_gettop(L), "engine: only_to", hky_loader_place_of(l, place, "only_to", true),
+                              HKY_MATCH_OF_ADDRESS, &l->table->only_to);
         o->reaches = is_named;
     }
     lua_pop(L, 1);
@@ -144,28 +144,30 @@ static void read_names(struct hky_loader *l, int body, struct hky_place place, s
     struct hky_error e = {0};
     struct hky_address a;
 
-    s = hky_get_string(L, body, "hostname", NULL);
+    s = hky_key_get_string(L, body, "hostname", NULL);
     if (s != NULL && (hky_domain_normalise(hky_str_z(s), domain, &e) != HKY_OK))
-        hky_complain(l, hky_place_of(l, place, "hostname", true), false, "engine: hostname \"%.80s\": %s", s, e.text);
+        hky_loader_complain(l, hky_loader_place_of(l, place, "hostname", true), false, "engine: hostname \"%.80s\": %s",
+                            s, e.text);
     else if (s != NULL)
         o->hostname = keep(l, domain);
-    s = hky_get_string(L, body, "spool", NULL);
+    s = hky_key_get_string(L, body, "spool", NULL);
     if (s != NULL && s[0] != 0) {
         snprintf(path, sizeof path, s[0] == '/' ? "%.0s%s" : "%s/%s", l->policy->dir, s);
         o->spool = keep(l, path);
     }
-    s = hky_get_string(L, body, "owner", "");
+    s = hky_key_get_string(L, body, "owner", "");
     if (s[0] != 0 && hky_mailbox_parse(hky_str_z(s), &a, &e) != HKY_OK)
-        hky_complain(l, hky_place_of(l, place, "owner", true), false, "engine: owner \"%.80s\" is no address: %s", s,
-                     e.text);
+        hky_loader_complain(l, hky_loader_place_of(l, place, "owner", true), false,
+                            "engine: owner \"%.80s\" is no address: %s", s, e.text);
     else if (s[0] != 0)
         o->owner = keep(l, a.text);
-    o->timezone = keep(l, hky_get_string(L, body, "timezone", ""));
-    s = hky_get_string(L, body, "log", "info");
+    o->timezone = keep(l, hky_key_get_string(L, body, "timezone", ""));
+    s = hky_key_get_string(L, body, "log", "info");
     if (strcmp(s, "error") != 0 && strcmp(s, "warn") != 0 && strcmp(s, "info") != 0 && strcmp(s, "debug") != 0)
-        hky_complain(l, hky_place_of(l, place, "log", true), false, "engine: log must be error, warn, info or debug");
+        hky_loader_complain(l, hky_loader_place_of(l, place, "log", true), false,
+                            "engine: log must be error, warn, info or debug");
     o->log = keep(l, s);
-    s = hky_get_string(L, body, "dsn", NULL);
+    s = hky_key_get_string(L, body, "dsn", NULL);
     if (s != NULL) {
         if (strcmp(s, "each") == 0)
             o->dsn = HKY_DSN_EACH;
@@ -174,7 +176,8 @@ static void read_names(struct hky_loader *l, int body, struct hky_place place, s
         else if (strcmp(s, "none") == 0)
             o->dsn = HKY_DSN_NONE;
         else
-            hky_complain(l, hky_place_of(l, place, "dsn", true), false, "engine: dsn must be each, digest or none");
+            hky_loader_complain(l, hky_loader_place_of(l, place, "dsn", true), false,
+                                "engine: dsn must be each, digest or none");
     }
 }
 
@@ -193,30 +196,31 @@ static void read_engine(struct hky_loader *l, const struct hky_decl *d, struct h
     read_names(l, body, d->place, o);
     o->http = endpoint(l, body, "http", true, d->place);
     if (o->http[0] != 0 && hky_endpoint_parse(hky_str_z(o->http), host, &port) && !hky_is_loopback(host)) {
-        hky_complain(l, hky_place_of(l, d->place, "http", true), false,
-                     "engine: http is for this machine only: write \"127.0.0.1:%u\", not \"%.80s\"", port, o->http);
+        hky_loader_complain(l, hky_loader_place_of(l, d->place, "http", true), false,
+                            "engine: http is for this machine only: write \"127.0.0.1:%u\", not \"%.80s\"", port,
+                            o->http);
         o->http = "";
     }
     o->resolver = endpoint(l, body, "resolver", true, d->place);
     o->redirect = endpoint(l, body, "redirect", false, d->place);
-    o->workers = (uint32_t)hky_get_int(L, body, "workers", 0);
-    o->expire_sec = hky_get_duration(L, body, "expire", o->expire_sec);
-    o->parked_sec = hky_get_duration(L, body, "parked", o->parked_sec);
-    o->max_message = hky_get_octets(L, body, "max_message", o->max_message);
-    if (hky_get(L, body, "retry") != LUA_TNIL) {
+    o->workers = (uint32_t)hky_key_get_int(L, body, "workers", 0);
+    o->expire_sec = hky_key_get_duration(L, body, "expire", o->expire_sec);
+    o->parked_sec = hky_key_get_duration(L, body, "parked", o->parked_sec);
+    o->max_message = hky_key_get_octets(L, body, "max_message", o->max_message);
+    if (hky_key_get(L, body, "retry") != LUA_TNIL) {
         struct hky_retry retry;
-        if (hky_read_retry(L, lua_gettop(L), hky_place_of(l, d->place, "retry", true), &retry))
+        if (hky_lua_read_retry(L, lua_gettop(L), hky_loader_place_of(l, d->place, "retry", true), &retry))
             o->retry = retry;
     }
-    if (hky_get(L, body, "bounds") == LUA_TTABLE)
+    if (hky_key_get(L, body, "bounds") == LUA_TTABLE)
         read_bounds(l, lua_gettop(L), d->place, &o->bounds);
     read_only_to(l, body, d->place, o);
-    if (hky_get(L, body, "listen") != LUA_TNIL)
-        hky_compile_listen(l, lua_gettop(L), d->place, o);
+    if (hky_key_get(L, body, "listen") != LUA_TNIL)
+        hky_loader_compile_listen(l, lua_gettop(L), d->place, o);
     lua_settop(L, body - 1);
 }
 
-void hky_compile_engine(struct hky_loader *l)
+void hky_loader_compile_engine(struct hky_loader *l)
 {
     struct hky_engine_options *o = &l->policy->engine;
     const struct hky_decl *first = NULL;
@@ -227,8 +231,8 @@ void hky_compile_engine(struct hky_loader *l)
         if (l->decls[i].kind != HKY_DECL_ENGINE)
             continue;
         if (first != NULL) {
-            hky_complain(l, l->decls[i].place, false, "engine is declared twice, first at %s:%u", first->place.file,
-                         first->place.line);
+            hky_loader_complain(l, l->decls[i].place, false, "engine is declared twice, first at %s:%u",
+                                first->place.file, first->place.line);
             continue;
         }
         first = &l->decls[i];
@@ -241,5 +245,6 @@ void hky_compile_engine(struct hky_loader *l)
         o->n_listen = 1;
     }
     if (hky_zone_new(o->timezone, &l->table->zone, &e) != HKY_OK)
-        hky_complain(l, hky_place_of(l, o->place, "timezone", true), false, "engine: timezone: %s", e.text);
+        hky_loader_complain(l, hky_loader_place_of(l, o->place, "timezone", true), false, "engine: timezone: %s",
+                            e.text);
 }

@@ -14,8 +14,8 @@ static bool address(struct hky_loader *l, const char *s, struct hky_listen *out)
     char host[256];
 
     if (!hky_endpoint_parse(hky_str_z(s), host, &out->port) || !hky_ip_is_valid(host)) {
-        hky_complain(l, out->place, false, "listen: write \"address:port\" such as \"127.0.0.1:2525\", not \"%.80s\"",
-                     s);
+        hky_loader_complain(l, out->place, false,
+                            "listen: write \"address:port\" such as \"127.0.0.1:2525\", not \"%.80s\"", s);
         return false;
     }
     out->addr = hky_arena_z(&l->table->arena, host);
@@ -24,7 +24,7 @@ static bool address(struct hky_loader *l, const char *s, struct hky_listen *out)
 
 static const char *file(struct hky_loader *l, int body, const char *key)
 {
-    const char *s = hky_get_string(l->vm->L, body, key, "");
+    const char *s = hky_key_get_string(l->vm->L, body, key, "");
     char path[PATH_MAX * 2];
 
     if (s[0] == 0 || s[0] == '/')
@@ -36,8 +36,9 @@ static const char *file(struct hky_loader *l, int body, const char *key)
 static void read_allow(struct hky_loader *l, int body, struct hky_listen *out)
 {
     lua_State *L = l->vm->L;
-    int type = hky_get(L, body, "allow");
-    const char *const *all = type == LUA_TTABLE || type == LUA_TSTRING ? hky_read_strings(l, lua_gettop(L)) : NULL;
+    int type = hky_key_get(L, body, "allow");
+    const char *const *all =
+        type == LUA_TTABLE || type == LUA_TSTRING ? hky_loader_read_strings(l, lua_gettop(L)) : NULL;
     struct hky_cidr *allow;
     size_t n = 0;
 
@@ -51,8 +52,8 @@ static void read_allow(struct hky_loader *l, int body, struct hky_listen *out)
         if (hky_cidr_parse(hky_str_z(all[i]), &allow[out->n_allow]))
             out->n_allow++;
         else
-            hky_complain(l, hky_place_of(l, out->place, "allow", true), false,
-                         "listen: allow: \"%.60s\" is no network such as \"10.0.0.0/8\"", all[i]);
+            hky_loader_complain(l, hky_loader_place_of(l, out->place, "allow", true), false,
+                                "listen: allow: \"%.60s\" is no network such as \"10.0.0.0/8\"", all[i]);
     }
     out->allow = allow;
     out->has_allow = true;
@@ -62,24 +63,24 @@ static void read_user(struct hky_loader *l, int body, struct hky_place place, st
 {
     static const struct hky_key *const keys[] = {hky_keys_user, NULL};
     lua_State *L = l->vm->L;
-    size_t n_told = l->problems->n_errors;
+    size_t n_errors_before = l->problems->n_errors;
     char what[160];
 
     snprintf(what, sizeof what, "user \"%.100s\"", out->name);
     hky_keys_check(L, body, keys, false, what, place);
-    hky_get(L, body, "password");
-    out->password = hky_read_secret(l, lua_gettop(L), what, place);
-    if (out->password.name == NULL && out->password.literal == NULL && l->problems->n_errors == n_told)
-        hky_complain(l, place, false, "%s: the password is missing: write password = secret \"name\"", what);
-    if (hky_get(L, body, "scenario") != LUA_TNIL)
-        out->scenarios = hky_read_strings(l, lua_gettop(L));
-    if (hky_get(L, body, "sender") != LUA_TNIL) {
-        out->senders = hky_read_strings(l, lua_gettop(L));
+    hky_key_get(L, body, "password");
+    out->password = hky_loader_read_secret(l, lua_gettop(L), what, place);
+    if (out->password.name == NULL && out->password.literal == NULL && l->problems->n_errors == n_errors_before)
+        hky_loader_complain(l, place, false, "%s: the password is missing: write password = secret \"name\"", what);
+    if (hky_key_get(L, body, "scenario") != LUA_TNIL)
+        out->scenarios = hky_loader_read_strings(l, lua_gettop(L));
+    if (hky_key_get(L, body, "sender") != LUA_TNIL) {
+        out->senders = hky_loader_read_strings(l, lua_gettop(L));
         for (size_t i = 0; out->senders != NULL && out->senders[i] != NULL; i++) {
-            struct hky_entry entry;
+            struct hky_set_entry entry;
             struct hky_error e = {0};
-            if (hky_entry_parse(hky_str_z(out->senders[i]), &entry, &e) != HKY_OK)
-                hky_complain(l, place, false, "%s: sender \"%.80s\": %s", what, out->senders[i], e.text);
+            if (hky_set_entry_parse(hky_str_z(out->senders[i]), &entry, &e) != HKY_OK)
+                hky_loader_complain(l, place, false, "%s: sender \"%.80s\": %s", what, out->senders[i], e.text);
         }
     }
 }
@@ -91,8 +92,8 @@ static void check_name(struct hky_loader *l, const char *name, struct hky_place 
     char text[HKY_FOREIGN_TEXT];
 
     if (f.kind != HKY_FOREIGN_NONE)
-        hky_complain(l, place, false, "user \"%.60s\": there %s", name,
-                     hky_foreign_text(hky_str_z(name), &f, true, text));
+        hky_loader_complain(l, place, false, "user \"%.60s\": there %s", name,
+                            hky_foreign_text(hky_str_z(name), &f, true, text));
 }
 
 static int name_order(const void *a, const void *b)
@@ -107,7 +108,7 @@ static void read_users(struct hky_loader *l, int body, struct hky_listen *out)
     size_t n = 0;
     int table;
 
-    if (hky_get(L, body, "users") != LUA_TTABLE) {
+    if (hky_key_get(L, body, "users") != LUA_TTABLE) {
         lua_pop(L, 1);
         return;
     }
@@ -125,11 +126,11 @@ static void read_users(struct hky_loader *l, int body, struct hky_listen *out)
         if (lua_type(L, -2) == LUA_TSTRING && lua_type(L, -1) == LUA_TTABLE) {
             struct hky_user *u = &users[out->n_users++];
             u->name = hky_arena_z(&l->table->arena, lua_tostring(L, -2));
-            place = hky_place_of(l, place, u->name, true);
+            place = hky_loader_place_of(l, place, u->name, true);
             check_name(l, u->name, place);
             read_user(l, item, place, u);
-        } else if (!hky_is_kind(L, item, HKY_UD_POISON)) {
-            hky_complain(l, place, false, "listen: write users = { NAME = { password = secret \"name\" } }");
+        } else if (!hky_lua_is_kind(L, item, HKY_UD_UNDEFINED)) {
+            hky_loader_complain(l, place, false, "listen: write users = { NAME = { password = secret \"name\" } }");
         }
         lua_settop(L, item - 1);
     }
@@ -142,26 +143,27 @@ static void read_listener(struct hky_loader *l, int body, struct hky_listen *out
 {
     static const struct hky_key *const keys[] = {hky_keys_listen, NULL};
     lua_State *L = l->vm->L;
-    size_t n_told = l->problems->n_errors; /* a key that seems missing may be one with a mistake */
+    size_t n_errors_before = l->problems->n_errors; /* a key that seems missing may be one with a mistake */
     const char *s;
 
     hky_keys_check(L, body, keys, false, "listen", out->place);
-    s = hky_get_string(L, body, "addr", NULL);
+    s = hky_key_get_string(L, body, "addr", NULL);
     if (s != NULL)
         address(l, s, out);
-    else if (l->problems->n_errors == n_told)
-        hky_complain(l, out->place, false, "listen: the address is missing: write addr = \"address:port\"");
+    else if (l->problems->n_errors == n_errors_before)
+        hky_loader_complain(l, out->place, false, "listen: the address is missing: write addr = \"address:port\"");
     out->cert = file(l, body, "cert");
     out->key = file(l, body, "key");
-    s = hky_get_string(L, body, "tls", "");
+    s = hky_key_get_string(L, body, "tls", "");
     if (strcmp(s, "starttls") == 0)
         out->tls = HKY_LISTEN_STARTTLS;
     else if (strcmp(s, "implicit") == 0)
         out->tls = HKY_LISTEN_IMPLICIT;
     else if (s[0] != 0)
-        hky_complain(l, out->place, false, "listen: tls must be starttls or implicit, not \"%.60s\"", s);
-    if (out->tls != HKY_LISTEN_PLAIN && (out->cert[0] == 0 || out->key[0] == 0) && l->problems->n_errors == n_told)
-        hky_complain(l, out->place, false, "listen: for tls, write cert = \"file.pem\" and key = \"file.pem\"");
+        hky_loader_complain(l, out->place, false, "listen: tls must be starttls or implicit, not \"%.60s\"", s);
+    if (out->tls != HKY_LISTEN_PLAIN && (out->cert[0] == 0 || out->key[0] == 0) &&
+        l->problems->n_errors == n_errors_before)
+        hky_loader_complain(l, out->place, false, "listen: for tls, write cert = \"file.pem\" and key = \"file.pem\"");
     read_users(l, body, out);
     read_allow(l, body, out);
 }
@@ -170,7 +172,7 @@ static void read_one(struct hky_loader *l, int index, struct hky_place place, st
 {
     lua_State *L = l->vm->L;
     struct hky_listen *out = &all[*n];
-    size_t n_told = l->problems->n_errors;
+    size_t n_errors_before = l->problems->n_errors;
 
     *out = (struct hky_listen){.place = place, .addr = "", .cert = "", .key = ""};
     if (lua_type(L, index) == LUA_TSTRING)
@@ -178,33 +180,34 @@ static void read_one(struct hky_loader *l, int index, struct hky_place place, st
     else if (lua_type(L, index) == LUA_TTABLE)
         read_listener(l, index, out);
     else {
-        if (!hky_is_kind(L, index, HKY_UD_POISON))
-            hky_complain(l, place, false, "listen: write \"address:port\" or { addr = \"address:port\", ... }");
+        if (!hky_lua_is_kind(L, index, HKY_UD_UNDEFINED))
+            hky_loader_complain(l, place, false, "listen: write \"address:port\" or { addr = \"address:port\", ... }");
         return;
     }
     (*n)++;
-    if (out->addr[0] == 0 || hky_is_loopback(out->addr) || l->problems->n_errors > n_told)
+    if (out->addr[0] == 0 || hky_is_loopback(out->addr) || l->problems->n_errors > n_errors_before)
         return;
     if (out->n_users == 0 && !out->has_allow)
-        hky_complain(l, place, false,
-                     "listen: other machines can reach %s: write users = { ... } or allow = { \"network\" }",
-                     out->addr);
+        hky_loader_complain(l, place, false,
+                            "listen: other machines can reach %s: write users = { ... } or allow = { \"network\" }",
+                            out->addr);
     if (out->n_users > 0 && out->tls == HKY_LISTEN_PLAIN)
-        hky_complain(l, place, out->has_allow,
-                     "listen: nobody can log in at %s without TLS: write tls = \"starttls\", cert and key", out->addr);
+        hky_loader_complain(l, place, out->has_allow,
+                            "listen: nobody can log in at %s without TLS: write tls = \"starttls\", cert and key",
+                            out->addr);
 }
 
-void hky_compile_listen(struct hky_loader *l, int index, struct hky_place place, struct hky_engine_options *o)
+void hky_loader_compile_listen(struct hky_loader *l, int index, struct hky_place place, struct hky_engine_options *o)
 {
     lua_State *L = l->vm->L;
     lua_Unsigned n = lua_type(L, index) == LUA_TTABLE ? lua_rawlen(L, index) : 0;
     struct hky_listen *all;
 
-    place = hky_place_of(l, place, "listen", true);
+    place = hky_loader_place_of(l, place, "listen", true);
     if (lua_type(L, index) == LUA_TBOOLEAN && !lua_toboolean(L, index))
         return;
     if (n > LISTEN_MAX) {
-        hky_complain(l, place, false, "listen: at most %d listeners", LISTEN_MAX);
+        hky_loader_complain(l, place, false, "listen: at most %d listeners", LISTEN_MAX);
         return;
     }
     all = hky_arena_alloc(&l->table->arena, (n + 1) * sizeof *all);

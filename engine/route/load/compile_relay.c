@@ -2,7 +2,7 @@
 #include "base/endpoint.h"
 #include "route/table/inside.h"
 #include "route/load/loader.h"
-#include "route/load/relay_read.h"
+#include "route/load/relay_reader.h"
 #include "route/table/typed.h"
 #include "route/table/value.h"
 
@@ -25,7 +25,7 @@ static bool has_port(const char *host)
 }
 
 /* The name or address of a server. For another text, the problem says what may have been meant. */
-static const char *host_of(struct hky_relay_read *r, const char *host)
+static const char *host_of(struct hky_relay_reader *r, const char *host)
 {
     char domain[HKY_DOMAIN_MAX + 1], name[256], hint[HKY_TYPED_HINT];
     struct hky_error e = {0};
@@ -34,26 +34,27 @@ static const char *host_of(struct hky_relay_read *r, const char *host)
     if (host[0] == 0 || hky_ip_is_valid(host))
         return host;
     if (hky_endpoint_parse(hky_str_z(host), name, &port))
-        hky_complain(r->l, hky_relay_place(r, "host"), false,
-                     "%s: host \"%.80s\" is a host and a port: write host = \"%.80s\", port = %u", r->what, host, name,
-                     port);
+        hky_loader_complain(r->l, hky_relay_reader_place(r, "host"), false,
+                            "%s: host \"%.80s\" is a host and a port: write host = \"%.80s\", port = %u", r->what, host,
+                            name, port);
     else if (strstr(host, "://") != NULL)
-        hky_complain(r->l, hky_relay_place(r, "host"), false,
-                     "%s: host \"%.80s\": write the name of the server; ssl://NAME is TLS from the start", r->what,
-                     host);
+        hky_loader_complain(r->l, hky_relay_reader_place(r, "host"), false,
+                            "%s: host \"%.80s\": write the name of the server; ssl://NAME is TLS from the start",
+                            r->what, host);
     else if (hky_domain_normalise(hky_str_z(host), domain, &e) == HKY_OK)
-        return hky_relay_keep(r->l, domain);
+        return hky_loader_keep(r->l, domain);
     else {
         hky_typed_hint(hky_str_z(host), false, hint);
-        hky_complain(r->l, hky_relay_place(r, "host"), false, "%s: host \"%.80s\" is no name of a server%s%s%s",
-                     r->what, host, hint[0] != 0 ? "" : ": ", hint[0] != 0 ? hint : e.text,
-                     has_port(host) ? "; the port is a key of its own: port = 587" : "");
+        hky_loader_complain(r->l, hky_relay_reader_place(r, "host"), false,
+                            "%s: host \"%.80s\" is no name of a server%s%s%s", r->what, host, hint[0] != 0 ? "" : ": ",
+                            hint[0] != 0 ? hint : e.text,
+                            has_port(host) ? "; the port is a key of its own: port = 587" : "");
     }
     return "";
 }
 
 /* The default TLS mode: it follows from the port, or from ssl:// in front of the host. */
-static enum hky_tls_mode tls_by_port(struct hky_relay_read *r, bool is_ssl)
+static enum hky_tls_mode tls_by_port(struct hky_relay_reader *r, bool is_ssl)
 {
     switch (r->out->port) {
     case 465:
@@ -63,16 +64,16 @@ static enum hky_tls_mode tls_by_port(struct hky_relay_read *r, bool is_ssl)
     case 25:
         return is_ssl ? HKY_TLS_IMPLICIT : HKY_TLS_OPPORTUNISTIC;
     default:
-        return is_ssl                                                       ? HKY_TLS_IMPLICIT
-               : hky_get_string(r->l->vm->L, r->merged, "user", "")[0] != 0 ? HKY_TLS_STARTTLS
-                                                                            : HKY_TLS_OPPORTUNISTIC;
+        return is_ssl                                                           ? HKY_TLS_IMPLICIT
+               : hky_key_get_string(r->l->vm->L, r->merged, "user", "")[0] != 0 ? HKY_TLS_STARTTLS
+                                                                                : HKY_TLS_OPPORTUNISTIC;
     }
 }
 
-static void read_authority(struct hky_relay_read *r)
+static void read_authority(struct hky_relay_reader *r)
 {
     struct hky_relay *o = r->out;
-    const char *ca = hky_get_string(r->l->vm->L, r->merged, "ca", "");
+    const char *ca = hky_key_get_string(r->l->vm->L, r->merged, "ca", "");
     char path[PATH_MAX * 2];
     struct hky_error e = {0};
 
@@ -80,66 +81,68 @@ static void read_authority(struct hky_relay_read *r)
     if (ca[0] == 0)
         return;
     if (r->spec->is_of_file && !hky_inside_is_name(ca)) {
-        hky_complain(r->l, hky_relay_place(r, "ca"), false, "%s: ca: files of rows are inside the policy's folder",
-                     r->what);
+        hky_loader_complain(r->l, hky_relay_reader_place(r, "ca"), false,
+                            "%s: ca: files of rows are inside the policy's folder", r->what);
         return;
     }
     snprintf(path, sizeof path, "%s%s%s", ca[0] == '/' ? "" : r->l->policy->dir, ca[0] == '/' ? "" : "/", ca);
-    o->ca = hky_relay_keep(r->l, path);
+    o->ca = hky_loader_keep(r->l, path);
     if (hky_loader_authority(r->l, o->ca, &o->ca_hash, &e) != HKY_OK)
-        hky_complain(r->l, hky_relay_place(r, "ca"), false, "%s: ca \"%.100s\": %s", r->what, ca, e.text);
+        hky_loader_complain(r->l, hky_relay_reader_place(r, "ca"), false, "%s: ca \"%.100s\": %s", r->what, ca, e.text);
 }
 
-static void read_local(struct hky_relay_read *r)
+static void read_local(struct hky_relay_reader *r)
 {
     lua_State *L = r->l->vm->L;
     struct hky_relay *o = r->out;
 
-    o->pin = hky_relay_keep(r->l, hky_get_string(L, r->merged, "pin", ""));
+    o->pin = hky_loader_keep(r->l, hky_key_get_string(L, r->merged, "pin", ""));
     if (o->pin[0] != 0 && (strlen(o->pin) != 64 || strspn(o->pin, "0123456789abcdefABCDEF") != 64))
-        hky_complain(r->l, hky_relay_place(r, "pin"), false, "%s: pin must be 64 hexadecimal digits (SHA-256)",
-                     r->what);
-    o->source = hky_relay_keep(r->l, hky_get_string(L, r->merged, "source", ""));
+        hky_loader_complain(r->l, hky_relay_reader_place(r, "pin"), false,
+                            "%s: pin must be 64 hexadecimal digits (SHA-256)", r->what);
+    o->source = hky_loader_keep(r->l, hky_key_get_string(L, r->merged, "source", ""));
     if (o->source[0] != 0 && !hky_ip_is_valid(o->source))
-        hky_complain(r->l, hky_relay_place(r, "source"), false, "%s: source \"%.60s\" is no address of this machine",
-                     r->what, o->source);
-    o->hello = hky_relay_keep(r->l, hky_get_string(L, r->merged, "hello", ""));
+        hky_loader_complain(r->l, hky_relay_reader_place(r, "source"), false,
+                            "%s: source \"%.60s\" is no address of this machine", r->what, o->source);
+    o->hello = hky_loader_keep(r->l, hky_key_get_string(L, r->merged, "hello", ""));
     for (const char *c = o->hello; *c != 0; c++)
         if (*c <= ' ' || *c > '~' || strchr("<>\"", *c) != NULL) {
-            hky_complain(r->l, hky_relay_place(r, "hello"), false,
-                         "%s: hello must be one name such as \"mail.shop.example\"", r->what);
+            hky_loader_complain(r->l, hky_relay_reader_place(r, "hello"), false,
+                                "%s: hello must be one name such as \"mail.shop.example\"", r->what);
             break;
         }
 }
 
-static void read_server(struct hky_relay_read *r)
+static void read_server(struct hky_relay_reader *r)
 {
     static const char *const modes[] = {"implicit", "starttls", "opportunistic", "none"};
     lua_State *L = r->l->vm->L;
     struct hky_relay *o = r->out;
-    const char *host = hky_get_string(L, r->merged, "host", "");
+    const char *host = hky_key_get_string(L, r->merged, "host", "");
     bool is_ssl = strncmp(host, "ssl://", 6) == 0;
 
     if (is_ssl)
         host += 6;
-    o->is_mx = hky_get_bool(L, r->merged, "mx", false);
-    o->port = (uint16_t)hky_get_int(L, r->merged, "port", o->is_mx ? 25 : is_ssl ? 465 : 0);
+    o->is_mx = hky_key_get_bool(L, r->merged, "mx", false);
+    o->port = (uint16_t)hky_key_get_int(L, r->merged, "port", o->is_mx ? 25 : is_ssl ? 465 : 0);
     if (o->is_mx && host[0] != 0)
-        hky_complain(r->l, hky_relay_place(r, "host"), false,
-                     "%s: a relay with mx = true has no host: write one of them", r->what);
-    if (!o->is_mx && host[0] == 0 && !r->has_no_preset && !hky_relay_attempts(r, "host", LUA_TSTRING) &&
-        !hky_relay_attempts(r, "preset", LUA_TSTRING) && !hky_relay_attempts(r, "mx", LUA_TBOOLEAN))
-        hky_complain(r->l, r->spec->place, false,
-                     "%s: the server is missing: write host = \"server\", preset = \"name\" or mx = true", r->what);
-    o->host = hky_relay_keep(r->l, host_of(r, host));
+        hky_loader_complain(r->l, hky_relay_reader_place(r, "host"), false,
+                            "%s: a relay with mx = true has no host: write one of them", r->what);
+    if (!o->is_mx && host[0] == 0 && !r->has_no_preset && !hky_relay_reader_is_reported(r, "host", LUA_TSTRING) &&
+        !hky_relay_reader_is_reported(r, "preset", LUA_TSTRING) && !hky_relay_reader_is_reported(r, "mx", LUA_TBOOLEAN))
+        hky_loader_complain(r->l, r->spec->place, false,
+                            "%s: the server is missing: write host = \"server\", preset = \"name\" or mx = true",
+                            r->what);
+    o->host = hky_loader_keep(r->l, host_of(r, host));
     if (o->port == 0)
         o->port = 587;
-    o->tls = (enum hky_tls_mode)hky_relay_choice(r, "tls", modes, 4, (int)tls_by_port(r, is_ssl));
+    o->tls = (enum hky_tls_mode)hky_relay_reader_choice(r, "tls", modes, 4, (int)tls_by_port(r, is_ssl));
     if (is_ssl && o->tls != HKY_TLS_IMPLICIT)
-        hky_complain(r->l, hky_relay_place(r, "tls"), false,
-                     "%s: ssl:// in host means TLS from the start, and tls = \"%s\" means something else: write one of "
-                     "them",
-                     r->what, modes[o->tls]);
+        hky_loader_complain(
+            r->l, hky_relay_reader_place(r, "tls"), false,
+            "%s: ssl:// in host means TLS from the start, and tls = \"%s\" means something else: write one of "
+            "them",
+            r->what, modes[o->tls]);
     read_authority(r);
     read_local(r);
     /* A relay with `ca` or `pin` must send no mail to a server with another certificate or key, nor in the clear. */
@@ -147,16 +150,17 @@ static void read_server(struct hky_relay_read *r)
     if (wants_identity && o->tls == HKY_TLS_OPPORTUNISTIC)
         o->tls = HKY_TLS_STARTTLS;
     if (wants_identity && o->tls == HKY_TLS_NONE)
-        hky_complain(r->l, hky_relay_place(r, "tls"), false,
-                     "%s: ca and pin say who the server must be, and only TLS can show it: with tls = \"none\" state "
-                     "neither",
-                     r->what);
+        hky_loader_complain(
+            r->l, hky_relay_reader_place(r, "tls"), false,
+            "%s: ca and pin say who the server must be, and only TLS can show it: with tls = \"none\" state "
+            "neither",
+            r->what);
 }
 
 /* An address, a domain, .domain or "*" in the form of sends_as; NULL: the text is none of these, which was reported. */
-static const char *identity_entry(struct hky_relay_read *r, const char *s)
+static const char *identity_entry(struct hky_relay_reader *r, const char *s)
 {
-    struct hky_entry entry;
+    struct hky_set_entry entry;
     struct hky_error e = {0};
     char text[340];
 
@@ -164,48 +168,51 @@ static const char *identity_entry(struct hky_relay_read *r, const char *s)
         s = r->out->user;
     if (s[0] == 0 && r->lacks_user)
         return NULL;
-    if (hky_entry_parse(hky_str_z(s), &entry, &e) != HKY_OK || entry.kind == HKY_ENTRY_NULL) {
-        hky_complain(r->l, hky_relay_place(r, "sends_as"), false, "%s: sends_as: \"%.80s\": %s", r->what, s, e.text);
+    if (hky_set_entry_parse(hky_str_z(s), &entry, &e) != HKY_OK || entry.kind == HKY_SET_ENTRY_NULL) {
+        hky_loader_complain(r->l, hky_relay_reader_place(r, "sends_as"), false, "%s: sends_as: \"%.80s\": %s", r->what,
+                            s, e.text);
         return NULL;
     }
-    if (entry.kind == HKY_ENTRY_EVERYONE)
+    if (entry.kind == HKY_SET_ENTRY_EVERYONE)
         return "*";
-    snprintf(text, sizeof text, "%s%s", entry.kind == HKY_ENTRY_PARENT ? "." : "", entry.text);
-    return hky_relay_keep(r->l, text);
+    snprintf(text, sizeof text, "%s%s", entry.kind == HKY_SET_ENTRY_PARENT ? "." : "", entry.text);
+    return hky_loader_keep(r->l, text);
 }
 
-static void read_from(struct hky_relay_read *r)
+static void read_from(struct hky_relay_reader *r)
 {
     lua_State *L = r->l->vm->L;
     struct hky_relay *o = r->out;
-    int type = hky_get(L, r->merged, "from");
+    int type = hky_key_get(L, r->merged, "from");
 
     o->from = "";
     if (type == LUA_TBOOLEAN && !lua_toboolean(L, -1)) {
         o->never_rewrite = true;
         return;
     }
-    if (type == LUA_TNIL || hky_is_kind(L, lua_gettop(L), HKY_UD_POISON))
+    if (type == LUA_TNIL || hky_lua_is_kind(L, lua_gettop(L), HKY_UD_UNDEFINED))
         return;
     if (type != LUA_TSTRING) {
-        hky_complain(r->l, hky_relay_place(r, "from"), false, "%s: from must be an address, or false", r->what);
+        hky_loader_complain(r->l, hky_relay_reader_place(r, "from"), false, "%s: from must be an address, or false",
+                            r->what);
         return;
     }
     if (strcmp(lua_tostring(L, -1), "$user") == 0) {
         if (o->user[0] == 0 && r->lacks_user)
             return;
         if (strchr(o->user, '@') == NULL) {
-            hky_complain(r->l, r->spec->place, false,
-                         "%s: the user is no address: write the address of the account, from = \"...\"", r->what);
+            hky_loader_complain(r->l, r->spec->place, false,
+                                "%s: the user is no address: write the address of the account, from = \"...\"",
+                                r->what);
             return;
         }
         lua_pushstring(L, o->user);
     }
-    if (hky_push_mailbox(L, lua_gettop(L), r->what, hky_relay_place(r, "from")))
-        o->from = hky_relay_keep(r->l, lua_tostring(L, -1));
+    if (hky_lua_push_mailbox(L, lua_gettop(L), r->what, hky_relay_reader_place(r, "from")))
+        o->from = hky_loader_keep(r->l, lua_tostring(L, -1));
 }
 
-static void read_identity(struct hky_relay_read *r)
+static void read_identity(struct hky_relay_reader *r)
 {
     lua_State *L = r->l->vm->L;
     struct hky_relay *o = r->out;
@@ -214,40 +221,41 @@ static void read_identity(struct hky_relay_read *r)
     size_t n = 0, k = 0;
 
     read_from(r);
-    o->envelope = hky_relay_keep(r->l, hky_get_string(L, r->merged, "envelope", ""));
+    o->envelope = hky_loader_keep(r->l, hky_key_get_string(L, r->merged, "envelope", ""));
     if (o->envelope[0] != 0)
-        hky_check_envelope(L, o->envelope, r->what, hky_relay_place(r, "envelope"));
-    if (hky_get(L, r->merged, "sends_as") != LUA_TNIL)
-        stated = hky_read_strings(r->l, lua_gettop(L));
+        hky_lua_check_envelope(L, o->envelope, r->what, hky_relay_reader_place(r, "envelope"));
+    if (hky_key_get(L, r->merged, "sends_as") != LUA_TNIL)
+        stated = hky_loader_read_strings(r->l, lua_gettop(L));
     while (stated != NULL && stated[n] != NULL)
         n++;
     all = hky_arena_alloc(&r->l->table->arena, (n + 3) * sizeof *all);
     for (size_t i = 0; i < n; i++)
         if ((all[k] = identity_entry(r, stated[i])) != NULL)
             k++;
-    if ((stated == NULL || !hky_relay_states(r, "sends_as")) && o->from[0] != 0)
+    if ((stated == NULL || !hky_relay_reader_has(r, "sends_as")) && o->from[0] != 0)
         all[k++] = o->from;
     if (stated == NULL && o->from[0] == 0)
         all[k++] = "*";
     o->sends_as = all;
 }
 
-static void read_caps(struct hky_relay_read *r)
+static void read_caps(struct hky_relay_reader *r)
 {
     lua_State *L = r->l->vm->L;
     const char *const *all;
 
-    if (hky_get(L, r->merged, "cap") == LUA_TNIL || (all = hky_read_strings(r->l, lua_gettop(L))) == NULL)
+    if (hky_key_get(L, r->merged, "cap") == LUA_TNIL || (all = hky_loader_read_strings(r->l, lua_gettop(L))) == NULL)
         return;
     for (; *all != NULL; all++) {
         struct hky_cap cap;
         if (r->out->n_caps == HKY_CAPS_MAX) {
-            hky_complain(r->l, hky_relay_place(r, "cap"), false, "%s: at most %d caps", r->what, HKY_CAPS_MAX);
+            hky_loader_complain(r->l, hky_relay_reader_place(r, "cap"), false, "%s: at most %d caps", r->what,
+                                HKY_CAPS_MAX);
             return;
         }
         if (!hky_cap_parse(hky_str_z(*all), &cap)) {
-            hky_complain(
-                r->l, hky_relay_place(r, "cap"), false,
+            hky_loader_complain(
+                r->l, hky_relay_reader_place(r, "cap"), false,
                 "%s: cap \"%.60s\": write \"N/WINDOW\" or \"N recipients/WINDOW\", WINDOW s min h day month or "
                 "a duration",
                 r->what, *all);
@@ -258,39 +266,39 @@ static void read_caps(struct hky_relay_read *r)
     }
 }
 
-static void read_amounts(struct hky_relay_read *r)
+static void read_amounts(struct hky_relay_reader *r)
 {
     static const struct hky_key *const keys[] = {hky_keys_timeout, NULL};
     static const char *const localparts[] = {"quoted", "raw"};
     lua_State *L = r->l->vm->L;
     struct hky_relay *o = r->out;
 
-    o->connections = (uint32_t)hky_get_int(L, r->merged, "connections", 10);
-    o->messages_per_connection = (uint32_t)hky_get_int(L, r->merged, "messages_per_connection", 100);
-    o->recipients_per_message = (uint32_t)hky_get_int(L, r->merged, "recipients_per_message", 50);
-    o->overlap = hky_get_bool(L, r->merged, "overlap", true);
-    o->is_paused = hky_get_bool(L, r->merged, "paused", false);
-    o->is_localpart_raw = hky_relay_choice(r, "localpart", localparts, 2, 0) == 1;
-    o->instead = hky_relay_keep(r->l, hky_get_string(L, r->merged, "instead", ""));
+    o->connections = (uint32_t)hky_key_get_int(L, r->merged, "connections", 10);
+    o->messages_per_connection = (uint32_t)hky_key_get_int(L, r->merged, "messages_per_connection", 100);
+    o->recipients_per_message = (uint32_t)hky_key_get_int(L, r->merged, "recipients_per_message", 50);
+    o->overlap = hky_key_get_bool(L, r->merged, "overlap", true);
+    o->is_paused = hky_key_get_bool(L, r->merged, "paused", false);
+    o->is_localpart_raw = hky_relay_reader_choice(r, "localpart", localparts, 2, 0) == 1;
+    o->instead = hky_loader_keep(r->l, hky_key_get_string(L, r->merged, "instead", ""));
     if (o->instead[0] != 0)
-        hky_loader_mention(r->l, false, o->instead, hky_relay_place(r, "instead"));
+        hky_loader_mention(r->l, false, o->instead, hky_relay_reader_place(r, "instead"));
     o->timeout = (struct hky_relay_timeouts){30000, 60000, 60000, 120000, 600000};
-    if (hky_get(L, r->merged, "timeout") == LUA_TTABLE) {
+    if (hky_key_get(L, r->merged, "timeout") == LUA_TTABLE) {
         int t = lua_gettop(L);
         hky_keys_check(L, t, keys, false, r->what, r->spec->place);
-        o->timeout.connect_ms = hky_get_duration(L, t, "connect", 30) * 1000;
-        o->timeout.greeting_ms = hky_get_duration(L, t, "greeting", 60) * 1000;
-        o->timeout.command_ms = hky_get_duration(L, t, "command", 60) * 1000;
-        o->timeout.data_ms = hky_get_duration(L, t, "data", 120) * 1000;
-        o->timeout.dot_ms = hky_get_duration(L, t, "dot", 600) * 1000;
+        o->timeout.connect_ms = hky_key_get_duration(L, t, "connect", 30) * 1000;
+        o->timeout.greeting_ms = hky_key_get_duration(L, t, "greeting", 60) * 1000;
+        o->timeout.command_ms = hky_key_get_duration(L, t, "command", 60) * 1000;
+        o->timeout.data_ms = hky_key_get_duration(L, t, "data", 120) * 1000;
+        o->timeout.dot_ms = hky_key_get_duration(L, t, "dot", 600) * 1000;
     }
     read_caps(r);
 }
 
-static void read_preset(struct hky_relay_read *r)
+static void read_preset(struct hky_relay_reader *r)
 {
     lua_State *L = r->l->vm->L;
-    const char *name = hky_get_string(L, r->body, "preset", NULL), *warn, *near;
+    const char *name = hky_key_get_string(L, r->body, "preset", NULL), *warn, *near;
     int presets;
 
     r->out->preset = "";
@@ -299,17 +307,17 @@ static void read_preset(struct hky_relay_read *r)
     if (name != NULL) {
         luaL_getsubtable(L, LUA_REGISTRYINDEX, "hky.presets");
         presets = lua_gettop(L);
-        if (hky_get(L, presets, name) != LUA_TTABLE) {
-            near = hky_nearest_key(L, presets, hky_str_z(name));
+        if (hky_key_get(L, presets, name) != LUA_TTABLE) {
+            near = hky_lua_nearest_key(L, presets, hky_str_z(name));
             r->has_no_preset = true;
-            hky_complain(r->l, hky_relay_place(r, "preset"), false, "%s: no preset \"%.60s\"%s%s%s", r->what, name,
-                         near ? ", did you mean \"" : "", near ? near : "", near ? "\"?" : "");
+            hky_loader_complain(r->l, hky_relay_reader_place(r, "preset"), false, "%s: no preset \"%.60s\"%s%s%s",
+                                r->what, name, near ? ", did you mean \"" : "", near ? near : "", near ? "\"?" : "");
         } else {
-            r->out->preset = hky_relay_keep(r->l, name);
-            warn = hky_get_string(L, presets + 1, "warn", NULL);
+            r->out->preset = hky_loader_keep(r->l, name);
+            warn = hky_key_get_string(L, presets + 1, "warn", NULL);
             if (warn != NULL)
-                hky_complain(r->l, r->spec->place, true, "%s: %s", r->what, warn);
-            hky_get(L, presets + 1, "values");
+                hky_loader_complain(r->l, r->spec->place, true, "%s: %s", r->what, warn);
+            hky_key_get(L, presets + 1, "values");
             lua_pushnil(L);
             while (lua_next(L, presets + 2) != 0) {
                 lua_pushvalue(L, -2);
@@ -326,11 +334,11 @@ static void read_preset(struct hky_relay_read *r)
         lua_rawset(L, r->merged);
     }
     /* a relay that states a host of its own does not take port and TLS from the preset */
-    if (name != NULL && hky_relay_states(r, "host"))
+    if (name != NULL && hky_relay_reader_has(r, "host"))
         for (int i = 0; i < 2; i++) {
             static const char *const keys[] = {"port", "tls"};
             lua_pushstring(L, keys[i]);
-            hky_get(L, r->body, keys[i]);
+            hky_key_get(L, r->body, keys[i]);
             lua_rawset(L, r->merged);
         }
 }
@@ -375,7 +383,7 @@ static uint64_t settings_hash(const struct hky_relay *o)
     return h;
 }
 
-static void account_name(struct hky_relay_read *r)
+static void account_name(struct hky_relay_reader *r)
 {
     struct hky_relay *o = r->out;
     char text[600];
@@ -386,14 +394,14 @@ static void account_name(struct hky_relay_read *r)
         snprintf(text, sizeof text, "%.240s@%.253s:%u", o->user, o->host, o->port);
     for (char *p = text; *p != 0; p++)
         *p = hky_lower(*p);
-    o->account = hky_relay_keep(r->l, text);
+    o->account = hky_loader_keep(r->l, text);
 }
 
 static void compile(struct hky_loader *l, const struct hky_relay_spec *spec, struct hky_relay *out)
 {
     lua_State *L = l->vm->L;
     int top = lua_gettop(L);
-    struct hky_relay_read r = {.l = l, .spec = spec, .out = out};
+    struct hky_relay_reader r = {.l = l, .spec = spec, .out = out};
 
     snprintf(r.what, sizeof r.what, "%s \"%s\"", spec->is_row ? "row" : "relay", spec->name);
     luaL_checkstack(L, 40, NULL);
@@ -403,7 +411,7 @@ static void compile(struct hky_loader *l, const struct hky_relay_spec *spec, str
     out->place = spec->place;
     read_preset(&r);
     read_server(&r);
-    hky_relay_read_login(&r);
+    hky_relay_reader_login(&r);
     read_identity(&r);
     read_amounts(&r);
     account_name(&r);
@@ -419,7 +427,8 @@ static void check_instead(struct hky_loader *l, const struct hky_relay *relays, 
         while (r != NULL && r->instead[0] != 0 && hops++ <= n)
             r = hky_policy_relay(l->policy, hky_str_z(r->instead));
         if (hops > n)
-            hky_complain(l, relays[i].place, false, "relay \"%s\": instead goes round in a circle", relays[i].name);
+            hky_loader_complain(l, relays[i].place, false, "relay \"%s\": instead goes round in a circle",
+                                relays[i].name);
     }
 }
 
@@ -447,10 +456,11 @@ static void check_caps(struct hky_loader *l, struct hky_relay *relays, uint32_t 
         if (was == NULL)
             hky_map_put(&first, hky_str_z(relays[i].account), &relays[i]);
         else if (!are_same_caps(was, &relays[i]))
-            hky_complain(l, hky_place_of(l, relays[i].place, "cap", true), false,
-                         "relay \"%s\": cap differs from that of \"%s\" (%s:%u), which is the same account (%s): state "
-                         "it in one of them",
-                         relays[i].name, was->name, was->place.file, was->place.line, relays[i].account);
+            hky_loader_complain(
+                l, hky_loader_place_of(l, relays[i].place, "cap", true), false,
+                "relay \"%s\": cap differs from that of \"%s\" (%s:%u), which is the same account (%s): state "
+                "it in one of them",
+                relays[i].name, was->name, was->place.file, was->place.line, relays[i].account);
     }
     for (uint32_t i = 0; i < n; i++) {
         const struct hky_relay *of = relays[i].n_caps == 0 ? hky_map_get(&first, hky_str_z(relays[i].account)) : NULL;
@@ -462,7 +472,7 @@ static void check_caps(struct hky_loader *l, struct hky_relay *relays, uint32_t 
     hky_map_fini(&first);
 }
 
-void hky_compile_relays(struct hky_loader *l)
+void hky_loader_compile_relays(struct hky_loader *l)
 {
     struct hky_relay *relays = hky_arena_alloc(&l->table->arena, (l->n_specs + 1) * sizeof *relays);
 

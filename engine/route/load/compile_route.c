@@ -20,16 +20,16 @@ static void read_set_at(struct route_read *r, const char *at, const char *key, e
                         struct hky_match *out)
 {
     lua_State *L = r->l->vm->L;
-    int type = hky_get(L, r->body, at);
+    int type = hky_key_get(L, r->body, at);
     char what[200];
 
     if (type != LUA_TNIL && type != LUA_TBOOLEAN) {
         snprintf(what, sizeof what, "%s: %s", r->what, key);
-        hky_read_match(r->l, lua_gettop(L), what, hky_place_of(r->l, r->place, key, true), of, out);
+        hky_loader_read_match(r->l, lua_gettop(L), what, hky_loader_place_of(r->l, r->place, key, true), of, out);
         if (out->is_empty && strcmp(key, "except") != 0)
-            hky_complain(r->l, hky_place_of(r->l, r->place, key, true), false,
-                         "%s: the list is empty, so that nobody matches it: name somebody, or disable the %s", what,
-                         r->out->is_row ? "row" : "route");
+            hky_loader_complain(r->l, hky_loader_place_of(r->l, r->place, key, true), false,
+                                "%s: the list is empty, so that nobody matches it: name somebody, or disable the %s",
+                                what, r->out->is_row ? "row" : "route");
     }
     lua_pop(L, 1);
 }
@@ -57,17 +57,17 @@ static size_t n_values(lua_State *L)
 static const char *const *read_strings(struct route_read *r, const char *key)
 {
     lua_State *L = r->l->vm->L;
-    int type = hky_get(L, r->body, key);
+    int type = hky_key_get(L, r->body, key);
     const char *const *all = NULL;
 
     if (type == LUA_TSTRING || type == LUA_TTABLE)
-        all = hky_read_strings(r->l, lua_gettop(L));
+        all = hky_loader_read_strings(r->l, lua_gettop(L));
     if (type == LUA_TTABLE && n_values(L) == 0)
-        hky_complain(r->l, hky_place_of(r->l, r->place, key, true), false,
-                     "%s: %s: the list is empty: name one, or leave the key out", r->what, key);
+        hky_loader_complain(r->l, hky_loader_place_of(r->l, r->place, key, true), false,
+                            "%s: %s: the list is empty: name one, or leave the key out", r->what, key);
     else if (type == LUA_TTABLE && n_values(L) > lua_rawlen(L, -1))
-        hky_complain(r->l, hky_place_of(r->l, r->place, key, true), false,
-                     "%s: %s: the list has a hole: there is nil in it", r->what, key);
+        hky_loader_complain(r->l, hky_loader_place_of(r->l, r->place, key, true), false,
+                            "%s: %s: the list has a hole: there is nil in it", r->what, key);
     lua_pop(L, 1);
     return all != NULL && all[0] != NULL ? all : NULL;
 }
@@ -89,7 +89,7 @@ static void read_headers(struct route_read *r)
     uint32_t n = 0;
     int table;
 
-    if (hky_get(L, r->body, "header") != LUA_TTABLE) {
+    if (hky_key_get(L, r->body, "header") != LUA_TTABLE) {
         lua_pop(L, 1);
         return;
     }
@@ -98,12 +98,12 @@ static void read_headers(struct route_read *r)
     lua_pushnil(L);
     while (lua_next(L, table) != 0) {
         if (lua_type(L, -2) != LUA_TSTRING || lua_type(L, -1) != LUA_TSTRING || n == 16) {
-            if (!hky_is_kind(L, lua_gettop(L), HKY_UD_POISON))
-                hky_complain(r->l, hky_place_of(r->l, r->place, "header", true), false,
-                             "%s: write header = { [\"X-Foo\"] = \"glob*\" }, at most 16", r->what);
+            if (!hky_lua_is_kind(L, lua_gettop(L), HKY_UD_UNDEFINED))
+                hky_loader_complain(r->l, hky_loader_place_of(r->l, r->place, "header", true), false,
+                                    "%s: write header = { [\"X-Foo\"] = \"glob*\" }, at most 16", r->what);
         } else if (!is_field_name(lua_tostring(L, -2))) {
-            hky_complain(
-                r->l, hky_place_of(r->l, r->place, "header", true), false,
+            hky_loader_complain(
+                r->l, hky_loader_place_of(r->l, r->place, "header", true), false,
                 "%s: header: no field has the name \"%.60s\": write one such as [\"X-Foo\"], without the colon",
                 r->what, lua_tostring(L, -2));
         } else {
@@ -139,13 +139,13 @@ static uint32_t function_slot(struct route_read *r, int index, const char *what)
     function_place(r->l->vm->L, index, &place);
     function_key(key, r->out->name, what);
     snprintf(text, sizeof text, "%s: %s", r->what, what);
-    return hky_table_fn(r->l->table, key, text, place);
+    return hky_route_table_fn(r->l->table, key, text, place);
 }
 
 static void read_when(struct route_read *r)
 {
     lua_State *L = r->l->vm->L;
-    int type = hky_get(L, r->body, "when");
+    int type = hky_key_get(L, r->body, "when");
     char key[200];
     void *slot;
 
@@ -168,17 +168,17 @@ static void read_conditions(struct route_read *r)
     lua_State *L = r->l->vm->L;
     struct hky_route *o = r->out;
 
-    o->is_override = hky_get_bool(L, r->body, "override", false);
-    o->priority = (int32_t)hky_get_int(L, r->body, "priority", 100);
+    o->is_override = hky_key_get_bool(L, r->body, "override", false);
+    o->priority = (int32_t)hky_key_get_int(L, r->body, "priority", 100);
     read_set(r, "to", HKY_MATCH_OF_ADDRESS, &o->to);
     read_set(r, "except", HKY_MATCH_OF_ADDRESS, &o->except);
     read_set(r, "sender", HKY_MATCH_OF_SENDER, &o->sender);
     read_set(r, "author", HKY_MATCH_OF_SENDER, &o->author);
     read_set_at(r, o->is_row ? HKY_ROW_MX : "mx", "mx", HKY_MATCH_OF_HOST, &o->mx);
     if (o->to.set == NULL) {
-        int type = hky_get(L, r->body, "to");
+        int type = hky_key_get(L, r->body, "to");
         if (type == LUA_TNIL || (type == LUA_TBOOLEAN && !lua_toboolean(L, -1)))
-            hky_complain(r->l, r->place, false, "%s: to is missing: write to = \"*\" for everyone", r->what);
+            hky_loader_complain(r->l, r->place, false, "%s: to is missing: write to = \"*\" for everyone", r->what);
         lua_pop(L, 1);
         o->to.set = hky_set_new();
     }
@@ -195,11 +195,11 @@ static void read_react(struct route_read *r)
     struct hky_place place;
     int table;
 
-    if (hky_get(L, r->body, "react") != LUA_TTABLE) {
+    if (hky_key_get(L, r->body, "react") != LUA_TTABLE) {
         lua_pop(L, 1);
         return;
     }
-    place = hky_place_of(r->l, r->place, "react", true);
+    place = hky_loader_place_of(r->l, r->place, "react", true);
     table = lua_gettop(L);
     lua_pushnil(L);
     while (lua_next(L, table) != 0) {
@@ -210,8 +210,8 @@ static void read_react(struct route_read *r)
         if (lua_type(L, -2) != LUA_TSTRING || !hky_class_parse(hky_str_z(lua_tostring(L, -2)), &c)) {
             const char *name = lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : "?";
             char hint[HKY_CLASS_HINT];
-            hky_complain(r->l, place, false, "%s: react: no class \"%.60s\"%s", r->what, name,
-                         hky_class_hint(hky_str_z(name), false, hint, sizeof hint));
+            hky_loader_complain(r->l, place, false, "%s: react: no class \"%.60s\"%s", r->what, name,
+                                hky_lua_class_hint(hky_str_z(name), false, hint, sizeof hint));
         } else if (lua_type(L, -1) == LUA_TSTRING) {
             text.p = lua_tolstring(L, -1, &text.n);
             if (text.n > 6 && memcmp(text.p, "retry ", 6) == 0) {
@@ -227,10 +227,10 @@ static void read_react(struct route_read *r)
         if (c < HKY_CLASS_N && action > 0) {
             r->draft.react[c] = (uint8_t)action;
             r->draft.react_after_sec[c] = sec;
-        } else if (c < HKY_CLASS_N && !hky_is_kind(L, lua_gettop(L), HKY_UD_POISON)) {
-            hky_complain(r->l, place, false,
-                         "%s: react: write class = \"retry\", \"retry 30m\", \"next\", \"fail\", \"hold\" or \"done\"",
-                         r->what);
+        } else if (c < HKY_CLASS_N && !hky_lua_is_kind(L, lua_gettop(L), HKY_UD_UNDEFINED)) {
+            hky_loader_complain(
+                r->l, place, false,
+                "%s: react: write class = \"retry\", \"retry 30m\", \"next\", \"fail\", \"hold\" or \"done\"", r->what);
         }
         lua_pop(L, 1);
     }
@@ -242,7 +242,7 @@ static void read_draft(struct route_read *r)
     static const char *const ranks[] = {"urgent", "normal", "bulk"}, *const dsns[] = {"each", "digest", "none"};
     lua_State *L = r->l->vm->L;
     struct hky_plan *d = &r->draft;
-    const char *s = hky_get_string(L, r->body, "rank", NULL);
+    const char *s = hky_key_get_string(L, r->body, "rank", NULL);
     int type, found = 0;
 
     for (int i = 0; s != NULL && i < 3; i++)
@@ -251,39 +251,39 @@ static void read_draft(struct route_read *r)
             d->has_rank = true;
         }
     if (s != NULL && !d->has_rank)
-        hky_complain(r->l, hky_place_of(r->l, r->place, "rank", true), false,
-                     "%s: rank must be urgent, normal or bulk, not \"%.60s\"", r->what, s);
-    s = hky_get_string(L, r->body, "dsn", NULL);
+        hky_loader_complain(r->l, hky_loader_place_of(r->l, r->place, "rank", true), false,
+                            "%s: rank must be urgent, normal or bulk, not \"%.60s\"", r->what, s);
+    s = hky_key_get_string(L, r->body, "dsn", NULL);
     for (int i = 0; s != NULL && i < 3; i++)
         if (strcmp(s, dsns[i]) == 0) {
             d->dsn = (enum hky_dsn_mode)i;
             found = 1;
         }
     if (s != NULL && !found)
-        hky_complain(r->l, hky_place_of(r->l, r->place, "dsn", true), false,
-                     "%s: dsn must be each, digest or none, not \"%.60s\"", r->what, s);
-    d->expire_sec = hky_get_duration(L, r->body, "expire", HKY_UNSET_SEC);
-    if (hky_get(L, r->body, "retry") != LUA_TNIL)
-        hky_read_retry(L, lua_gettop(L), hky_place_of(r->l, r->place, "retry", true), &d->retry);
+        hky_loader_complain(r->l, hky_loader_place_of(r->l, r->place, "dsn", true), false,
+                            "%s: dsn must be each, digest or none, not \"%.60s\"", r->what, s);
+    d->expire_sec = hky_key_get_duration(L, r->body, "expire", HKY_UNSET_SEC);
+    if (hky_key_get(L, r->body, "retry") != LUA_TNIL)
+        hky_lua_read_retry(L, lua_gettop(L), hky_loader_place_of(r->l, r->place, "retry", true), &d->retry);
     lua_pop(L, 1);
-    type = hky_get(L, r->body, "from");
+    type = hky_key_get(L, r->body, "from");
     if (type == LUA_TBOOLEAN && !lua_toboolean(L, -1)) {
         d->from = "";
     } else if (type == LUA_TSTRING) {
-        if (hky_push_mailbox(L, lua_gettop(L), r->what, hky_place_of(r->l, r->place, "from", true))) {
+        if (hky_lua_push_mailbox(L, lua_gettop(L), r->what, hky_loader_place_of(r->l, r->place, "from", true))) {
             d->from = hky_arena_z(&r->l->table->arena, lua_tostring(L, -1));
             lua_pop(L, 1);
         }
-    } else if (type != LUA_TNIL && !hky_is_kind(L, lua_gettop(L), HKY_UD_POISON)) {
-        hky_complain(r->l, hky_place_of(r->l, r->place, "from", true), false, "%s: from must be an address, or false",
-                     r->what);
+    } else if (type != LUA_TNIL && !hky_lua_is_kind(L, lua_gettop(L), HKY_UD_UNDEFINED)) {
+        hky_loader_complain(r->l, hky_loader_place_of(r->l, r->place, "from", true), false,
+                            "%s: from must be an address, or false", r->what);
     }
     lua_pop(L, 1);
-    s = hky_get_string(L, r->body, "envelope", NULL);
-    if (s != NULL && hky_check_envelope(L, s, r->what, hky_place_of(r->l, r->place, "envelope", true)))
+    s = hky_key_get_string(L, r->body, "envelope", NULL);
+    if (s != NULL && hky_lua_check_envelope(L, s, r->what, hky_loader_place_of(r->l, r->place, "envelope", true)))
         d->envelope = hky_arena_z(&r->l->table->arena, s);
-    if (hky_get(L, r->body, "reply_to") == LUA_TSTRING &&
-        hky_push_mailbox(L, lua_gettop(L), r->what, hky_place_of(r->l, r->place, "reply_to", true))) {
+    if (hky_key_get(L, r->body, "reply_to") == LUA_TSTRING &&
+        hky_lua_push_mailbox(L, lua_gettop(L), r->what, hky_loader_place_of(r->l, r->place, "reply_to", true))) {
         d->reply_to = hky_arena_z(&r->l->table->arena, lua_tostring(L, -1));
         lua_pop(L, 1);
     }
@@ -294,13 +294,13 @@ static void read_draft(struct route_read *r)
 static void read_via(struct route_read *r)
 {
     lua_State *L = r->l->vm->L;
-    int type = hky_get(L, r->body, "via"), via = lua_gettop(L);
-    struct hky_place place = hky_place_of(r->l, r->place, "via", true);
+    int type = hky_key_get(L, r->body, "via"), via = lua_gettop(L);
+    struct hky_place place = hky_loader_place_of(r->l, r->place, "via", true);
     struct hky_error e;
 
     if (type == LUA_TNIL || (type == LUA_TBOOLEAN && !lua_toboolean(L, via))) {
-        hky_complain(r->l, r->place, false, "%s: via is missing: write a relay, a table of steps, split or function(r)",
-                     r->what);
+        hky_loader_complain(r->l, r->place, false,
+                            "%s: via is missing: write a relay, a table of steps, split or function(r)", r->what);
     } else if (type == LUA_TFUNCTION) {
         struct hky_plan *draft = hky_arena_alloc(&r->l->table->arena, sizeof *draft);
         r->draft.is_from_function = true;
@@ -308,13 +308,13 @@ static void read_via(struct route_read *r)
         r->out->draft = draft;
         r->out->via = HKY_VIA_FUNCTION;
         r->out->via_fn = function_slot(r, via, "via");
-    } else if (hky_is_kind(L, via, HKY_UD_SPLIT)) {
+    } else if (hky_lua_is_kind(L, via, HKY_UD_SPLIT)) {
         r->out->via = HKY_VIA_SPLIT;
-        r->out->split = hky_read_split(L, &r->l->table->arena, via, &r->draft, place);
-    } else if (hky_read_plan(L, via, r->what, place, &r->draft)) {
+        r->out->split = hky_lua_read_split(L, &r->l->table->arena, via, &r->draft, place);
+    } else if (hky_lua_read_plan(L, via, r->what, place, &r->draft)) {
         r->out->via = HKY_VIA_PLAN;
         if (hky_plan_new(&r->draft, &r->out->plan, &e) != HKY_OK)
-            hky_complain(r->l, place, false, "%s: %s", r->what, e.text);
+            hky_loader_complain(r->l, place, false, "%s: %s", r->what, e.text);
     }
     lua_settop(L, via - 1);
 }
@@ -328,8 +328,8 @@ static struct hky_route *route_add(struct hky_loader *l, struct hky_map *by_name
     char what[160];
 
     if (was != NULL) {
-        hky_complain(l, place, false, "%s \"%s\" is declared twice, first at %s:%u", is_row ? "row" : "route", name,
-                     was->place.file, was->place.line);
+        hky_loader_complain(l, place, false, "%s \"%s\" is declared twice, first at %s:%u", is_row ? "row" : "route",
+                            name, was->place.file, was->place.line);
         return NULL;
     }
     o = hky_arena_alloc(&t->arena, sizeof *o);
@@ -390,10 +390,10 @@ static void compile_row(struct hky_loader *l, struct hky_map *by_name, int row, 
 {
     lua_State *L = l->vm->L;
     struct route_read r = {.l = l, .place = place, .body = row};
-    const char *name = hky_get_string(L, row, "name", ""), *relay = hky_get_string(L, row, HKY_ROW_RELAY, NULL);
+    const char *name = hky_key_get_string(L, row, "name", ""), *relay = hky_key_get_string(L, row, HKY_ROW_RELAY, NULL);
     struct hky_error e;
 
-    if (relay == NULL || !hky_get_bool(L, row, "enabled", true))
+    if (relay == NULL || !hky_key_get_bool(L, row, "enabled", true))
         return;
     if ((r.out = route_add(l, by_name, name, place, true)) == NULL)
         return;
@@ -401,14 +401,14 @@ static void compile_row(struct hky_loader *l, struct hky_map *by_name, int row, 
     draft_init(&r);
     read_conditions(&r);
     r.out->via = HKY_VIA_ROW;
-    r.out->is_stop = hky_get_bool(L, row, "stop", false);
+    r.out->is_stop = hky_key_get_bool(L, row, "stop", false);
     r.out->row_relay = hky_arena_z(&l->table->arena, relay);
     r.out->row_account = account_of(l, r.out->row_relay);
     r.draft.n_steps = 1;
     r.draft.steps[0] = (struct hky_step){
         .relay = r.out->row_relay, .account = "", .within_sec = HKY_UNSET_SEC, .wait_sec = HKY_UNSET_SEC};
     if (hky_plan_new(&r.draft, &r.out->plan, &e) != HKY_OK)
-        hky_complain(l, place, false, "%s: %s", r.what, e.text);
+        hky_loader_complain(l, place, false, "%s: %s", r.what, e.text);
 }
 
 static void compile_rows(struct hky_loader *l, struct hky_map *by_name, const struct hky_decl *d)
@@ -422,7 +422,7 @@ static void compile_rows(struct hky_loader *l, struct hky_map *by_name, const st
     for (lua_Integer i = 1; lua_rawgeti(L, table, i) != LUA_TNIL; i++) {
         int row = lua_gettop(L);
         if (lua_type(L, row) == LUA_TTABLE) {
-            struct hky_place place = hky_place_of(l, from, hky_get_string(L, row, "name", ""), false);
+            struct hky_place place = hky_loader_place_of(l, from, hky_key_get_string(L, row, "name", ""), false);
             compile_row(l, by_name, row, place);
             from = place;
         }
@@ -443,16 +443,16 @@ static void compile_matchers(struct hky_loader *l)
         snprintf(key, sizeof key, "matcher/%s", d->name);
         snprintf(what, sizeof what, "matcher \"%s\"", d->name);
         if (hky_map_get(&l->table->fn_by_key, hky_str_z(key)) != NULL) {
-            hky_complain(l, d->place, false, "%s is declared twice", what);
+            hky_loader_complain(l, d->place, false, "%s is declared twice", what);
             continue;
         }
         lua_rawgeti(L, LUA_REGISTRYINDEX, d->ref);
-        hky_table_fn(l->table, key, what, d->place);
+        hky_route_table_fn(l->table, key, what, d->place);
         lua_pop(L, 1);
     }
 }
 
-void hky_compile_routes(struct hky_loader *l)
+void hky_loader_compile_routes(struct hky_loader *l)
 {
     compile_matchers(l);
     for (size_t i = 0; i < l->n_decls; i++)
@@ -461,10 +461,11 @@ void hky_compile_routes(struct hky_loader *l)
         else if (l->decls[i].kind == HKY_DECL_ROWS)
             compile_rows(l, &l->route_by_name, &l->decls[i]);
     if (l->table->n_routes == 0 && l->problems->n_errors == 0 && !l->may_lack_routes)
-        hky_complain(l, (struct hky_place){l->table->files[0].name, 1}, false,
-                     "the policy has no route, so that all mail would wait and be returned in the end: write route "
-                     "\"rest\" { to = \"*\", via = \"%s\" }",
-                     l->n_specs > 0 ? l->specs[0].name : "RELAY");
+        hky_loader_complain(
+            l, (struct hky_place){l->table->files[0].name, 1}, false,
+            "the policy has no route, so that all mail would wait and be returned in the end: write route "
+            "\"rest\" { to = \"*\", via = \"%s\" }",
+            l->n_specs > 0 ? l->specs[0].name : "RELAY");
 }
 
 /* --- in a worker: the functions of the same declarations --- */
@@ -488,13 +489,13 @@ static void register_fields(struct hky_loader *l, int body, const char *name)
 
     for (size_t i = 0; i < 2; i++) {
         function_key(key, name, fields[i]);
-        hky_get(L, body, fields[i]);
+        hky_key_get(L, body, fields[i]);
         register_one(l, key, lua_gettop(L));
         lua_pop(L, 1);
     }
 }
 
-void hky_register_functions(struct hky_loader *l)
+void hky_loader_register_functions(struct hky_loader *l)
 {
     lua_State *L = l->vm->L;
     char key[200];
@@ -512,7 +513,7 @@ void hky_register_functions(struct hky_loader *l)
         } else if (d->kind == HKY_DECL_ROWS && d->rows == NULL) {
             for (lua_Integer k = 1; lua_rawgeti(L, body, k) != LUA_TNIL; k++) {
                 if (lua_type(L, -1) == LUA_TTABLE)
-                    register_fields(l, lua_gettop(L), hky_get_string(L, lua_gettop(L), "name", ""));
+                    register_fields(l, lua_gettop(L), hky_key_get_string(L, lua_gettop(L), "name", ""));
                 lua_pop(L, 1);
             }
         }

@@ -13,8 +13,8 @@ static struct hky_relay_spec *spec_add(struct hky_loader *l, const char *name, s
 
     if (was != NULL) {
         s = &l->specs[(uintptr_t)was - 1];
-        hky_complain(l, place, false, "%s \"%s\" is declared twice, first at %s:%u", is_row ? "row" : "relay", name,
-                     s->place.file, s->place.line);
+        hky_loader_complain(l, place, false, "%s \"%s\" is declared twice, first at %s:%u", is_row ? "row" : "relay",
+                            name, s->place.file, s->place.line);
         return NULL;
     }
     if ((l->n_specs & (l->n_specs - 1)) == 0) {
@@ -34,20 +34,21 @@ static struct hky_relay_spec *spec_add(struct hky_loader *l, const char *name, s
 static void account_of(lua_State *L, int body, char out[600])
 {
     int top = lua_gettop(L);
-    const char *preset = hky_get_string(L, body, "preset", NULL), *user = hky_get_string(L, body, "user", "");
-    const char *host = hky_get_string(L, body, "host", "");
-    int64_t port = hky_get_int(L, body, "port", 0);
+    const char *preset = hky_key_get_string(L, body, "preset", NULL), *user = hky_key_get_string(L, body, "user", "");
+    const char *host = hky_key_get_string(L, body, "host", "");
+    int64_t port = hky_key_get_int(L, body, "port", 0);
 
     if (preset != NULL) {
         luaL_getsubtable(L, LUA_REGISTRYINDEX, "hky.presets");
-        if (hky_get(L, lua_gettop(L), preset) == LUA_TTABLE && hky_get(L, lua_gettop(L), "values") == LUA_TTABLE) {
+        if (hky_key_get(L, lua_gettop(L), preset) == LUA_TTABLE &&
+            hky_key_get(L, lua_gettop(L), "values") == LUA_TTABLE) {
             int values = lua_gettop(L);
             if (user[0] == 0)
-                user = hky_get_string(L, values, "user", "");
+                user = hky_key_get_string(L, values, "user", "");
             if (host[0] == 0) {
-                host = hky_get_string(L, values, "host", "");
+                host = hky_key_get_string(L, values, "host", "");
                 if (port == 0)
-                    port = hky_get_int(L, values, "port", 0);
+                    port = hky_key_get_int(L, values, "port", 0);
             }
         }
     }
@@ -72,7 +73,7 @@ static bool is_same(lua_State *L, int a, int b, int depth)
 
     if (lua_rawequal(L, a, b))
         return true;
-    if (hky_is_kind(L, a, HKY_UD_SECRET) && hky_is_kind(L, b, HKY_UD_SECRET))
+    if (hky_lua_is_kind(L, a, HKY_UD_SECRET) && hky_lua_is_kind(L, b, HKY_UD_SECRET))
         return strcmp(((struct hky_secret_ud *)lua_touserdata(L, a))->name,
                       ((struct hky_secret_ud *)lua_touserdata(L, b))->name) == 0;
     if (lua_type(L, a) != LUA_TTABLE || lua_type(L, b) != LUA_TTABLE || depth > 4)
@@ -99,17 +100,19 @@ static void check_row_of_file(struct hky_loader *l, int row, const char *name, s
     static const char *const secrets[] = {"password", "client_secret", "refresh"};
     lua_State *L = l->vm->L;
     int top = lua_gettop(L);
-    bool has_oauth = hky_get(L, row, "oauth") == LUA_TTABLE;
+    bool has_oauth = hky_key_get(L, row, "oauth") == LUA_TTABLE;
 
     for (size_t i = 0; i < sizeof secrets / sizeof secrets[0]; i++) {
-        int type = i == 0 ? hky_get(L, row, secrets[i]) : has_oauth ? hky_get(L, top + 1, secrets[i]) : LUA_TNIL;
-        if (type != LUA_TNIL && !hky_is_kind(L, lua_gettop(L), HKY_UD_SECRET))
-            hky_complain(l, hky_place_of(l, place, secrets[i], true), false,
-                         "row \"%s\": %s is { \"secret\": \"row-NAME\" } and nothing else", name, secrets[i]);
+        int type = i == 0      ? hky_key_get(L, row, secrets[i])
+                   : has_oauth ? hky_key_get(L, top + 1, secrets[i])
+                               : LUA_TNIL;
+        if (type != LUA_TNIL && !hky_lua_is_kind(L, lua_gettop(L), HKY_UD_SECRET))
+            hky_loader_complain(l, hky_loader_place_of(l, place, secrets[i], true), false,
+                                "row \"%s\": %s is { \"secret\": \"row-NAME\" } and nothing else", name, secrets[i]);
     }
-    if (has_oauth && hky_get(L, top + 1, "token_command") != LUA_TNIL)
-        hky_complain(l, hky_place_of(l, place, "token_command", true), false,
-                     "row \"%s\": token_command is for relays of the policy: rows of a file run nothing", name);
+    if (has_oauth && hky_key_get(L, top + 1, "token_command") != LUA_TNIL)
+        hky_loader_complain(l, hky_loader_place_of(l, place, "token_command", true), false,
+                            "row \"%s\": token_command is for relays of the policy: rows of a file run nothing", name);
     lua_settop(L, top);
 }
 
@@ -137,22 +140,22 @@ static void row_merge(struct hky_loader *l, const struct hky_relay_spec *s, int 
         bool is_key = false;
         for (size_t i = 0; i < sizeof by_account / sizeof by_account[0]; i++)
             is_key |= strcmp(k->name, by_account[i]) == 0;
-        if (hky_get(L, row, k->name) != LUA_TNIL) {
+        if (hky_key_get(L, row, k->name) != LUA_TNIL) {
             int mine = lua_gettop(L);
-            if (hky_get(L, body, k->name) == LUA_TNIL) {
+            if (hky_key_get(L, body, k->name) == LUA_TNIL) {
                 if (is_of_file && is_security_key(k->name) && strcmp(s->place.file, place.file) != 0) {
-                    hky_complain(l, hky_place_of(l, place, k->name, true), false,
-                                 "row \"%s\": %s of this account can be written in \"%s\" (%s:%u) only", name, k->name,
-                                 s->name, s->place.file, s->place.line);
+                    hky_loader_complain(l, hky_loader_place_of(l, place, k->name, true), false,
+                                        "row \"%s\": %s of this account can be written in \"%s\" (%s:%u) only", name,
+                                        k->name, s->name, s->place.file, s->place.line);
                 } else if (!is_key || strcmp(k->name, "preset") == 0) {
                     lua_pushstring(L, k->name);
                     lua_pushvalue(L, mine);
                     lua_rawset(L, body);
                 }
             } else if (!is_key && !is_same(L, mine, mine + 1, 0)) {
-                hky_complain(l, hky_place_of(l, place, k->name, true), false,
-                             "row \"%s\": %s differs from that of \"%s\" (%s:%u), which is the same account", name,
-                             k->name, s->name, s->place.file, s->place.line);
+                hky_loader_complain(l, hky_loader_place_of(l, place, k->name, true), false,
+                                    "row \"%s\": %s differs from that of \"%s\" (%s:%u), which is the same account",
+                                    name, k->name, s->name, s->place.file, s->place.line);
             }
         }
         lua_settop(L, body);
@@ -165,7 +168,7 @@ static bool has_relay_keys(lua_State *L, int row)
     bool has = false;
 
     for (const struct hky_key *k = hky_keys_relay; k->name != NULL && !has; k++) {
-        has = hky_get(L, row, k->name) != LUA_TNIL;
+        has = hky_key_get(L, row, k->name) != LUA_TNIL;
         lua_pop(L, 1);
     }
     return has;
@@ -174,7 +177,7 @@ static bool has_relay_keys(lua_State *L, int row)
 /* mx = true means own delivery, mx = ".outlook.com" is a condition. */
 static void part_mx(lua_State *L, int row)
 {
-    if (hky_get(L, row, "mx") != LUA_TNIL && lua_type(L, -1) != LUA_TBOOLEAN) {
+    if (hky_key_get(L, row, "mx") != LUA_TNIL && lua_type(L, -1) != LUA_TBOOLEAN) {
         lua_pushstring(L, HKY_ROW_MX);
         lua_insert(L, -2);
         lua_rawset(L, row);
@@ -197,14 +200,15 @@ static void row_relay(struct hky_loader *l, int row, const char *name, struct hk
     snprintf(what, sizeof what, "row \"%s\"", name);
     hky_keys_check(L, row, keys, false, what, place);
     part_mx(L, row);
-    relay = hky_get_string(L, row, "relay", NULL);
+    relay = hky_key_get_string(L, row, "relay", NULL);
     if (relay != NULL) {
         hky_loader_mention(l, false, relay, place);
-        l->mentions[l->n_mentions - 1].is_disabled = !hky_get_bool(L, row, "enabled", true);
+        l->mentions[l->n_mentions - 1].is_disabled = !hky_key_get_bool(L, row, "enabled", true);
         if (has_relay_keys(L, row))
-            hky_complain(l, place, false, "%s: relay = \"%s\" has the settings of a server already: write one of them",
-                         what, relay);
-    } else if (!hky_get_bool(L, row, "enabled", true)) {
+            hky_loader_complain(l, place, false,
+                                "%s: relay = \"%s\" has the settings of a server already: write one of them", what,
+                                relay);
+    } else if (!hky_key_get_bool(L, row, "enabled", true)) {
         hky_map_put(&l->disabled, hky_str_z(name), l);
         return;
     } else {
@@ -234,7 +238,7 @@ static int json_body(lua_State *L)
 {
     const struct hky_file *f = lua_touserdata(L, 1);
 
-    hky_json_push(L, hky_str_of(f->text, f->n), true);
+    hky_lua_push_json(L, hky_str_of(f->text, f->n), true);
     return 1;
 }
 
@@ -256,7 +260,7 @@ static void json_push(struct hky_loader *l, const struct hky_file *f)
         place.line = (uint32_t)line;
         text += used;
     }
-    hky_complain(l, place, false, "rows \"%s\" is no JSON: %s", f->name, text);
+    hky_loader_complain(l, place, false, "rows \"%s\" is no JSON: %s", f->name, text);
     lua_pop(L, 1);
     lua_newtable(L);
 }
@@ -267,7 +271,7 @@ static void row_without_name(struct hky_loader *l, int row, int number, struct h
     static const struct hky_key *const keys[] = {hky_keys_row, hky_keys_relay, NULL};
     char what[40];
 
-    hky_complain(l, place, false, "rows: row %d needs a name of at most 120 characters", number);
+    hky_loader_complain(l, place, false, "rows: row %d needs a name of at most 120 characters", number);
     snprintf(what, sizeof what, "row %d", number);
     if (lua_type(l->vm->L, row) == LUA_TTABLE)
         hky_keys_check(l->vm->L, row, keys, false, what, place);
@@ -286,7 +290,7 @@ static void rows_read(struct hky_loader *l, struct hky_decl *d)
         d->place = (struct hky_place){f->name, 1};
         json_push(l, f);
         if (lua_type(L, -1) != LUA_TTABLE) {
-            hky_complain(l, d->place, false, "write a list of rows: [ { \"name\": ... } ]");
+            hky_loader_complain(l, d->place, false, "write a list of rows: [ { \"name\": ... } ]");
             lua_newtable(L);
         }
         lua_pushvalue(L, -1);
@@ -298,13 +302,13 @@ static void rows_read(struct hky_loader *l, struct hky_decl *d)
     from = d->place;
     for (lua_Integer i = 1; lua_rawgeti(L, table, i) != LUA_TNIL; n = i++) {
         int row = lua_gettop(L);
-        const char *name = lua_type(L, row) == LUA_TTABLE ? hky_get_string(L, row, "name", NULL) : NULL;
+        const char *name = lua_type(L, row) == LUA_TTABLE ? hky_key_get_string(L, row, "name", NULL) : NULL;
         if (name != NULL && name[0] != 0 && strlen(name) <= 120) {
-            from = hky_place_of(l, from, name, false);
+            from = hky_loader_place_of(l, from, name, false);
             if (d->rows != NULL)
                 check_row_of_file(l, row, name, from);
             row_relay(l, row, name, from, d->rows != NULL);
-        } else if (!hky_is_kind(L, row, HKY_UD_POISON)) {
+        } else if (!hky_lua_is_kind(L, row, HKY_UD_UNDEFINED)) {
             row_without_name(l, row, (int)i, d->place);
         }
         lua_settop(L, table);
@@ -313,16 +317,16 @@ static void rows_read(struct hky_loader *l, struct hky_decl *d)
     lua_pushnil(L);
     while (lua_next(L, table) != 0) {
         if (lua_type(L, -2) != LUA_TNUMBER)
-            hky_complain(l, d->place, false, "rows: write a list of rows, { { name = ... }, { name = ... } }");
+            hky_loader_complain(l, d->place, false, "rows: write a list of rows, { { name = ... }, { name = ... } }");
         else if (lua_tointeger(L, -2) > n || lua_tointeger(L, -2) < 1)
-            hky_complain(l, d->place, false, "rows: the list has a hole: there is nil before row %d",
-                         (int)lua_tointeger(L, -2));
+            hky_loader_complain(l, d->place, false, "rows: the list has a hole: there is nil before row %d",
+                                (int)lua_tointeger(L, -2));
         lua_pop(L, 1);
     }
     lua_settop(L, table - 1);
 }
 
-void hky_compile_rows_specs(struct hky_loader *l)
+void hky_loader_compile_row_relays(struct hky_loader *l)
 {
     static const struct hky_key *const keys[] = {hky_keys_relay, NULL};
     lua_State *L = l->vm->L;

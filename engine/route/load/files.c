@@ -3,6 +3,7 @@
 #include "route/load/loader.h"
 
 #include "base/hash.h"
+#include "base/nearest.h"
 #include "net/tls.h"
 
 #include <dirent.h>
@@ -40,7 +41,7 @@ static const char *name_clean(const char *name, char out[NAME_MAX_OCTETS])
 }
 
 /* Only the last part of `name` is compared, with the names in its folder; the folders in `name` stay as they are. */
-void hky_file_suggest(const char *dir, const char *name, char out[HKY_SUGGESTION])
+void hky_loader_suggest_file(const char *dir, const char *name, char out[HKY_SUGGESTION])
 {
     const char *slash = strrchr(name, '/'), *base = slash != NULL ? slash + 1 : name, *near;
     char path[PATH_MAX], *names[NAMES_MAX];
@@ -56,7 +57,7 @@ void hky_file_suggest(const char *dir, const char *name, char out[HKY_SUGGESTION
         if (entry->d_name[0] != '.')
             names[n++] = hky_strdup(entry->d_name);
     closedir(d);
-    near = hky_nearest(hky_str_z(base), (const char *const *)names, n);
+    near = hky_nearest_in(hky_str_z(base), (const char *const *)names, n);
     if (near != NULL)
         snprintf(out, HKY_SUGGESTION, ", did you mean \"%.*s%.60s\"?", base - name < 40 ? (int)(base - name) : 0, name,
                  near);
@@ -72,7 +73,7 @@ static void add_suggestion(const struct hky_loader *l, const char *name, struct 
 
     if (e->code != HKY_E_MISSING)
         return;
-    hky_file_suggest(l->policy->dir, name, near);
+    hky_loader_suggest_file(l->policy->dir, name, near);
     snprintf(e->text + n, sizeof e->text - n, "%s", near);
 }
 

@@ -5,6 +5,7 @@
 #include "route/table/typed.h"
 
 #include "base/hash.h"
+#include "base/nearest.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -49,11 +50,11 @@ static struct hky_set *set_of(lua_State *L, struct hky_route_table *t, const cha
     }
     t->sets[t->n_sets++] = (struct hky_named_set){hky_arena_z(&t->arena, name), set};
     for (lua_Integer i = 1; lua_rawgeti(L, entries, i) == LUA_TSTRING; i++) {
-        struct hky_entry entry;
+        struct hky_set_entry entry;
         struct hky_error e;
         struct hky_str s;
         s.p = lua_tolstring(L, -1, &s.n);
-        if (hky_entry_parse(s, &entry, &e) != HKY_OK)
+        if (hky_set_entry_parse(s, &entry, &e) != HKY_OK)
             luaL_error(L, "%s: \"%s\": %s", name, s.p, e.text);
         hky_set_add(set, &entry);
         lua_pop(L, 1);
@@ -109,7 +110,7 @@ static void preset_hosts(lua_State *L, int presets)
     lua_pushnil(L);
     while (lua_next(L, presets) != 0) {
         int preset = lua_gettop(L);
-        if (hky_get(L, preset, "hosts") == LUA_TTABLE)
+        if (hky_key_get(L, preset, "hosts") == LUA_TTABLE)
             for (lua_Integer i = 1; lua_rawgeti(L, preset + 1, i) == LUA_TSTRING; i++) {
                 lua_pushvalue(L, preset - 1);
                 lua_rawset(L, hosts);
@@ -125,7 +126,7 @@ static int environment_body(lua_State *L)
     int raw;
 
     hky_sandbox_open(L);
-    hky_words_open(L);
+    hky_loader_open_words(L);
     raw = lua_gettop(L);
     lua_pushvalue(L, raw);
     hky_sandbox_readonly(L, "", true);
@@ -227,29 +228,29 @@ static void script_failed(struct hky_loader *l, const char *message)
         message = stray;
     if (strcmp(message, "C stack overflow") == 0) /* an error of the compiler, which gives no line */
         message = "nested too deep: at most about 200 parentheses, tables or functions in one another";
-    hky_complain(l, place, false, "%s", message);
+    hky_loader_complain(l, place, false, "%s", message);
 }
 
 static int compile_body(lua_State *L)
 {
     struct hky_loader *l = lua_touserdata(L, 1);
 
-    hky_compile_engine(l);
-    hky_compile_rows_specs(l);
-    hky_compile_relays(l);
-    hky_compile_routes(l);
-    hky_compile_rules(l);
+    hky_loader_compile_engine(l);
+    hky_loader_compile_row_relays(l);
+    hky_loader_compile_relays(l);
+    hky_loader_compile_routes(l);
+    hky_loader_compile_rules(l);
     return 0;
 }
 
-static void check_pendings(struct hky_loader *l)
+static void check_incomplete(struct hky_loader *l)
 {
-    for (size_t i = 0; i < l->n_pendings; i++) {
-        if (l->pendings[i].is_done)
+    for (size_t i = 0; i < l->n_incomplete; i++) {
+        if (l->incomplete[i].is_done)
             continue;
-        hky_complain(l, l->pendings[i].place, false, "%s \"%s\" has no braces: write %s \"%s\" { ... }",
-                     l->pendings[i].word, l->pendings[i].name, l->pendings[i].word, l->pendings[i].name);
-        hky_loader_lose(l, l->pendings[i].name);
+        hky_loader_complain(l, l->incomplete[i].place, false, "%s \"%s\" has no braces: write %s \"%s\" { ... }",
+                            l->incomplete[i].word, l->incomplete[i].name, l->incomplete[i].word, l->incomplete[i].name);
+        hky_loader_lose(l, l->incomplete[i].name);
     }
 }
 
@@ -277,15 +278,15 @@ static void check_mentions(struct hky_loader *l)
         while ((e = hky_map_next(known, &at)) != NULL)
             if (!m->is_matcher || strncmp(e->key, "matcher/", 8) == 0)
                 names[n++] = m->is_matcher ? e->key + 8 : e->key;
-        near = hky_nearest(hky_str_z(m->name), names, n);
+        near = hky_nearest_in(hky_str_z(m->name), names, n);
         if (near != NULL)
             snprintf(cure, sizeof cure, ", did you mean \"%s\"?", near);
         else if (m->is_matcher)
             snprintf(cure, sizeof cure, ": declare it with matcher(\"%s\", function(r) ... end)", m->name);
         else
             snprintf(cure, sizeof cure, ": declare it with relay \"%s\" { ... }", m->name);
-        hky_complain(l, hky_place_of(l, m->place, m->name, false), false, "no %s \"%s\"%s",
-                     m->is_matcher ? "matcher" : "relay", m->name, cure);
+        hky_loader_complain(l, hky_loader_place_of(l, m->place, m->name, false), false, "no %s \"%s\"%s",
+                            m->is_matcher ? "matcher" : "relay", m->name, cure);
         free(names);
     }
 }
@@ -294,7 +295,7 @@ static void loader_fini(struct hky_loader *l)
 {
     free(l->decls);
     free(l->mentions);
-    free(l->pendings);
+    free(l->incomplete);
     hky_map_fini(&l->spec_by_name);
     hky_map_fini(&l->spec_by_account);
     hky_map_fini(&l->route_by_name);
@@ -308,7 +309,7 @@ static bool loader_run(struct hky_loader *l)
     struct hky_vm *vm = l->vm;
 
     if (hky_vm_call(vm, &load_budget, environment_body, l, NULL) != HKY_VM_OK) {
-        hky_complain(l, (struct hky_place){"", 0}, false, "the shipped scripts: %s", vm->error);
+        hky_loader_complain(l, (struct hky_place){"", 0}, false, "the shipped scripts: %s", vm->error);
         return false;
     }
     if (hky_vm_call(vm, &load_budget, policy_body, l, NULL) != HKY_VM_OK) {
@@ -341,7 +342,7 @@ static bool policy_open(const struct hky_load_params *params, struct hky_loader 
     struct hky_error e = {0};
 
     p->refs = 1;
-    p->table = hky_table_new();
+    p->table = hky_route_table_new();
     p->loaded_at_ms = params->now_ms;
     hky_map_init(&p->relay_by_name);
     *l = (struct hky_loader){.policy = p,
@@ -356,14 +357,15 @@ static bool policy_open(const struct hky_load_params *params, struct hky_loader 
     hky_map_init(&l->authorities);
     hky_map_init(&l->disabled);
     if (realpath(params->path, path) == NULL) {
-        hky_complain(l, (struct hky_place){params->path, 0}, false, "cannot read the policy: %s", strerror(errno));
+        hky_loader_complain(l, (struct hky_place){params->path, 0}, false, "cannot read the policy: %s",
+                            strerror(errno));
         return false;
     }
     p->path = hky_arena_z(&p->table->arena, path);
     slash = strrchr(path, '/');
     p->dir = slash == path ? "/" : hky_arena_str(&p->table->arena, hky_str_of(path, (size_t)(slash - path)));
     if (hky_loader_file(l, slash + 1, &e) == NULL) {
-        hky_complain(l, (struct hky_place){params->path, l->bad_line}, false, "%s", e.text);
+        hky_loader_complain(l, (struct hky_place){params->path, l->bad_line}, false, "%s", e.text);
         return false;
     }
     return true;
@@ -382,7 +384,7 @@ enum hky_err hky_policy_load(const struct hky_load_params *params, struct hky_po
         l.vm->table = l.table;
         ok = loader_run(&l);
         if (ok) /* else a declaration that the error interrupted would be reported, too */
-            check_pendings(&l);
+            check_incomplete(&l);
         if (ok && hky_vm_call(l.vm, &load_budget, compile_body, &l, NULL) != HKY_VM_OK)
             script_failed(&l, l.vm->error);
         if (ok)
@@ -390,9 +392,9 @@ enum hky_err hky_policy_load(const struct hky_load_params *params, struct hky_po
         hky_vm_close(l.vm);
     }
     if (problems->n_errors == 0) {
-        hky_table_index(l.table);
-        hky_check_reach(&l);
-        hky_check_losses(&l);
+        hky_route_table_index(l.table);
+        hky_loader_check_reach(&l);
+        hky_loader_check_losses(&l);
         l.policy->hash = policy_hash(l.table);
         *out = l.policy;
     } else {
@@ -404,7 +406,7 @@ enum hky_err hky_policy_load(const struct hky_load_params *params, struct hky_po
 
 static int functions_body(lua_State *L)
 {
-    hky_register_functions(lua_touserdata(L, 1));
+    hky_loader_register_functions(lua_touserdata(L, 1));
     return 0;
 }
 
@@ -435,12 +437,12 @@ enum hky_err hky_vm_new(struct hky_policy *policy, struct hky_vm **out, struct h
     vm->loader = NULL;
     for (uint32_t i = 0; i < vm->n_fns && problems.n_errors == 0; i++)
         if (vm->fns[i].ref == LUA_NOREF)
-            hky_complain(&l, policy->table->fns[i].place, false, "%s was there at load and is missing now",
-                         policy->table->fns[i].what);
+            hky_loader_complain(&l, policy->table->fns[i].place, false, "%s was there at load and is missing now",
+                                policy->table->fns[i].what);
     vm->limit = policy->engine.bounds.lua_memory;
     if (problems.n_errors == 0 && vm->used > vm->limit)
-        hky_complain(&l, (struct hky_place){policy->table->files[0].name, 0}, false,
-                     "the scripts need more than engine.bounds.lua_memory");
+        hky_loader_complain(&l, (struct hky_place){policy->table->files[0].name, 0}, false,
+                            "the scripts need more than engine.bounds.lua_memory");
     if (problems.n_errors > 0) {
         struct hky_problem *p = &problems.items[0];
         err = hky_error_set(e, HKY_E_SCRIPT, "%.80s:%u: %.140s", p->place.file, p->place.line, p->text);

@@ -12,30 +12,30 @@
 const struct hky_file *hky_loader_file(struct hky_loader *l, const char *name, struct hky_error *e);
 /* ', did you mean "NAME"?' when a file in the same folder has nearly that name, else "". */
 #define HKY_SUGGESTION 140
-void hky_file_suggest(const char *dir, const char *name, char out[HKY_SUGGESTION]);
+void hky_loader_suggest_file(const char *dir, const char *name, char out[HKY_SUGGESTION]);
 /* HKY_OK: the file at `path` holds certificates of authorities; else `e` says why not. */
 enum hky_err hky_loader_authority(struct hky_loader *l, const char *path, uint64_t *hash, struct hky_error *e);
 struct hky_list *hky_loader_list(struct hky_loader *l, const char *name, struct hky_error *e);
 /* Read values that the policy keeps. Access is raw, and `index` is absolute. Problems are reported through
- * hky_script_problem. */
+ * hky_lua_problem. */
 enum hky_match_of { HKY_MATCH_OF_ADDRESS, HKY_MATCH_OF_SENDER /* or "<>" */, HKY_MATCH_OF_HOST };
 /* Reads the value of to, except, sender, author, mx or only_to. */
-void hky_read_match(struct hky_loader *l, int index, const char *what, struct hky_place place, enum hky_match_of of,
-                    struct hky_match *out);
+void hky_loader_read_match(struct hky_loader *l, int index, const char *what, struct hky_place place,
+                           enum hky_match_of of, struct hky_match *out);
 /* Compile the collected declarations; each of these runs inside one protected call. */
-void hky_compile_engine(struct hky_loader *l);
-void hky_compile_relays(struct hky_loader *l);
-void hky_compile_routes(struct hky_loader *l);
-void hky_compile_rows_specs(struct hky_loader *l); /* rows' relays, before hky_compile_relays */
-void hky_compile_listen(struct hky_loader *l, int index, struct hky_place place, struct hky_engine_options *o);
-void hky_compile_rules(struct hky_loader *l);
-void hky_check_reach(struct hky_loader *l);
+void hky_loader_compile_engine(struct hky_loader *l);
+void hky_loader_compile_relays(struct hky_loader *l);
+void hky_loader_compile_routes(struct hky_loader *l);
+void hky_loader_compile_row_relays(struct hky_loader *l); /* rows' relays, before hky_loader_compile_relays */
+void hky_loader_compile_listen(struct hky_loader *l, int index, struct hky_place place, struct hky_engine_options *o);
+void hky_loader_compile_rules(struct hky_loader *l);
+void hky_loader_check_reach(struct hky_loader *l);
 /* Warns of policies that look right and lose mail. */
-void hky_check_losses(struct hky_loader *l);
-struct hky_secret_ref hky_read_secret(struct hky_loader *l, int index, const char *what, struct hky_place place);
-const char *const *hky_read_strings(struct hky_loader *l, int index);
-void hky_register_functions(struct hky_loader *l); /* in a worker: puts the functions into vm->fns */
+void hky_loader_check_losses(struct hky_loader *l);
+struct hky_secret_ref hky_loader_read_secret(struct hky_loader *l, int index, const char *what, struct hky_place place);
+const char *const *hky_loader_read_strings(struct hky_loader *l, int index);
+void hky_loader_register_functions(struct hky_loader *l); /* in a worker: puts the functions into vm->fns */
 
-void hky_words_open(lua_State *L); /* puts the declaration words into the table on top */
+void hky_loader_open_words(lua_State *L); /* puts the declaration words into the table on top */
 
 #endif

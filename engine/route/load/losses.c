@@ -1,6 +1,8 @@
 /* Warnings of check: policies that look right and lose mail, or do not send it. */
 #include "route/load/loader.h"
 
+#include "base/nearest.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -77,7 +79,7 @@ static void check_rest(struct hky_loader *l)
         snprintf(how_long, sizeof how_long, "%u days", p->engine.parked_sec / 86400);
     else
         snprintf(how_long, sizeof how_long, "%u minutes", p->engine.parked_sec / 60);
-    hky_complain(
+    hky_loader_complain(
         l, last->place, true,
         "no route takes every recipient: mail that matches none of them, failure notices among it, is parked and "
         "returned after %s; write route \"rest\" { priority = 900, to = \"*\", via = \"%s\" }",
@@ -127,8 +129,8 @@ static void check_excepts(struct hky_loader *l)
     for (uint32_t i = 0; i < l->table->n_routes; i++) {
         const struct hky_route *r = l->table->routes[i];
         if (excludes_all(r))
-            hky_complain(l, r->place, true, "%s \"%s\" matches nobody: except has everybody that to has", kind_of(r),
-                         r->name);
+            hky_loader_complain(l, r->place, true, "%s \"%s\" matches nobody: except has everybody that to has",
+                                kind_of(r), r->name);
     }
 }
 
@@ -145,7 +147,7 @@ static void check_paused(struct hky_loader *l)
             n_paused += relay != NULL && relay->is_paused;
         }
         if (n_paused == r->plan->n_steps && n_paused > 0)
-            hky_complain(
+            hky_loader_complain(
                 l, r->place, true,
                 "route \"%s\": every relay of its plan has paused = true, so that its mail waits and is returned "
                 "in the end",
@@ -176,13 +178,14 @@ static void chain_add(struct chain *c, const struct hky_route *r)
     c->relays[c->n++] = r->row_relay;
 }
 
-static bool chain_tell(struct hky_loader *l, const struct chain *c, const char *who)
+static bool chain_warn(struct hky_loader *l, const struct chain *c, const char *who)
 {
     if (c->over == NULL)
         return false;
-    hky_complain(l, c->over->place, true,
-                 "row \"%s\" is never used for %s: a plan has at most %d steps, and the rows before it make that many",
-                 c->over->name, who, HKY_PLAN_STEPS_MAX);
+    hky_loader_complain(
+        l, c->over->place, true,
+        "row \"%s\" is never used for %s: a plan has at most %d steps, and the rows before it make that many",
+        c->over->name, who, HKY_PLAN_STEPS_MAX);
     return true;
 }
 
@@ -204,7 +207,7 @@ static bool check_chains_of(struct hky_loader *l, const struct hky_map *position
             if (is_mine || (r->to.set->is_everyone && r->to.n_lists == 0))
                 chain_add(&c, r);
         }
-        if (chain_tell(l, &c, e->key))
+        if (chain_warn(l, &c, e->key))
             return true;
     }
     return false;
@@ -220,7 +223,7 @@ static void check_chains(struct hky_loader *l)
         if (r->to.set->is_everyone)
             chain_add(&c, r);
     }
-    if (!chain_tell(l, &c, "anybody") && !check_chains_of(l, &t->by_domain))
+    if (!chain_warn(l, &c, "anybody") && !check_chains_of(l, &t->by_domain))
         (void)check_chains_of(l, &t->by_address);
 }
 
@@ -250,11 +253,11 @@ static void check_login_scenarios(struct hky_loader *l)
             const char *const *s = listen->users[u].scenarios;
             for (; s != NULL && *s != NULL; s++) {
                 const char *near =
-                    hky_map_get(&known, hky_str_z(*s)) == NULL ? hky_nearest(hky_str_z(*s), names, n) : NULL;
+                    hky_map_get(&known, hky_str_z(*s)) == NULL ? hky_nearest_in(hky_str_z(*s), names, n) : NULL;
                 if (near != NULL)
-                    hky_complain(l, hky_place_of(l, listen->place, *s, false), true,
-                                 "user \"%s\": no route is for scenario \"%s\": did you mean \"%s\"?",
-                                 listen->users[u].name, *s, near);
+                    hky_loader_complain(l, hky_loader_place_of(l, listen->place, *s, false), true,
+                                        "user \"%s\": no route is for scenario \"%s\": did you mean \"%s\"?",
+                                        listen->users[u].name, *s, near);
             }
         }
     }
@@ -262,13 +265,13 @@ static void check_login_scenarios(struct hky_loader *l)
     free((void *)names);
 }
 
-void hky_check_losses(struct hky_loader *l)
+void hky_loader_check_losses(struct hky_loader *l)
 {
     const struct hky_match *only_to = &l->table->only_to;
 
     if (only_to->is_empty)
-        hky_complain(l, hky_place_of(l, l->policy->engine.place, "only_to", true), true,
-                     "engine: only_to names nobody, so that all mail is held");
+        hky_loader_complain(l, hky_loader_place_of(l, l->policy->engine.place, "only_to", true), true,
+                            "engine: only_to names nobody, so that all mail is held");
     check_rest(l);
     check_excepts(l);
     check_paused(l);

@@ -1,5 +1,6 @@
 /* presets [NAME]: the shipped data, with sources. */
 #include "base/json.h"
+#include "base/nearest.h"
 #include "route/load/embedded.h"
 #include "route/load/loader.h"
 
@@ -63,7 +64,7 @@ static void value_json(lua_State *L, int index, const char *key, struct hky_json
 
 static void field_json(lua_State *L, int body, const char *key, struct hky_json *out)
 {
-    int type = hky_get(L, body, key);
+    int type = hky_key_get(L, body, key);
 
     if (type == LUA_TSTRING || type == LUA_TBOOLEAN)
         value_json(L, lua_gettop(L), key, out);
@@ -80,7 +81,7 @@ static void preset_json(lua_State *L, const char *name, int body, struct hky_jso
     field_json(L, body, "oauth_only", out);
     field_json(L, body, "token_url", out);
     hky_json_begin_array(out, "keys");
-    hky_get(L, body, "keys");
+    hky_key_get(L, body, "keys");
     for (lua_Integer i = 1; lua_rawgeti(L, -1, i) == LUA_TTABLE; i++) {
         static const char *const names[] = {"key", "value", "source", "date"};
         int key = lua_gettop(L);
@@ -100,17 +101,17 @@ static void preset_json(lua_State *L, const char *name, int body, struct hky_jso
 
 static void preset_text(lua_State *L, const char *name, int body, struct hky_buf *out)
 {
-    const char *note = hky_get_string(L, body, "note", NULL), *warn = hky_get_string(L, body, "warn", NULL);
-    const char *url = hky_get_string(L, body, "token_url", NULL);
+    const char *note = hky_key_get_string(L, body, "note", NULL), *warn = hky_key_get_string(L, body, "warn", NULL);
+    const char *url = hky_key_get_string(L, body, "token_url", NULL);
 
-    hky_buf_printf(out, "%s: %s\n", name, hky_get_string(L, body, "title", ""));
+    hky_buf_printf(out, "%s: %s\n", name, hky_key_get_string(L, body, "title", ""));
     if (note != NULL)
         hky_buf_printf(out, "%s\n", note);
     if (warn != NULL)
         hky_buf_printf(out, "warning: %s\n", warn);
     if (url != NULL)
         hky_buf_printf(out, "oauth fetches access tokens from %s\n", url);
-    hky_get(L, body, "keys");
+    hky_key_get(L, body, "keys");
     for (lua_Integer i = 1; lua_rawgeti(L, -1, i) == LUA_TTABLE; i++) {
         int key = lua_gettop(L);
         for (int k = 1; k <= 4; k++)
@@ -152,8 +153,8 @@ static int print_body(lua_State *L)
     }
     qsort(names, n, sizeof names[0], name_order);
     if (run->name != NULL) {
-        if (hky_get(L, presets, run->name) != LUA_TTABLE) {
-            near = hky_nearest(hky_str_z(run->name), names, n);
+        if (hky_key_get(L, presets, run->name) != LUA_TTABLE) {
+            near = hky_nearest_in(hky_str_z(run->name), names, n);
             snprintf(run->near, sizeof run->near, "%s", near != NULL ? near : "");
             return 0;
         }
@@ -164,11 +165,11 @@ static int print_body(lua_State *L)
     if (run->as_json && run->name == NULL)
         hky_json_begin_array(&json, NULL);
     for (size_t i = 0; i < n; i++) {
-        hky_get(L, presets, names[i]);
+        hky_key_get(L, presets, names[i]);
         if (run->as_json)
             preset_json(L, names[i], lua_gettop(L), &json);
         else if (run->name == NULL)
-            hky_buf_printf(run->out, "%-12s %s\n", names[i], hky_get_string(L, lua_gettop(L), "title", ""));
+            hky_buf_printf(run->out, "%-12s %s\n", names[i], hky_key_get_string(L, lua_gettop(L), "title", ""));
         else
             preset_text(L, names[i], lua_gettop(L), run->out);
         lua_pop(L, 1);

@@ -47,9 +47,10 @@ static void check_never(struct hky_loader *l)
     for (uint32_t i = 0; i < t->n_routes; i++)
         for (uint32_t k = 0; k < i && pairs < PAIRS_MAX; k++, pairs++)
             if (hides(t->routes[k], t->routes[i])) {
-                hky_complain(l, t->routes[i]->place, true, "%s \"%s\" is never reached: \"%s\" (%s:%u) comes first",
-                             t->routes[i]->is_row ? "row" : "route", t->routes[i]->name, t->routes[k]->name,
-                             t->routes[k]->place.file, t->routes[k]->place.line);
+                hky_loader_complain(l, t->routes[i]->place, true,
+                                    "%s \"%s\" is never reached: \"%s\" (%s:%u) comes first",
+                                    t->routes[i]->is_row ? "row" : "route", t->routes[i]->name, t->routes[k]->name,
+                                    t->routes[k]->place.file, t->routes[k]->place.line);
                 break;
             }
 }
@@ -76,17 +77,17 @@ static void check_scenarios(struct hky_loader *l)
             if (mine->scenarios == NULL || mine->is_override || mine->priority <= common->priority ||
                 (mine->is_row && common->is_row) || !overlaps(mine, common))
                 continue;
-            hky_complain(l, mine->place, true,
-                         "route \"%s\" of scenario \"%s\" hides \"%s\" (%s:%u), whose priority %d is smaller: a "
-                         "scenario's routes come before the common ones; override = true puts a route first",
-                         mine->name, mine->scenarios[0], common->name, common->place.file, common->place.line,
-                         common->priority);
+            hky_loader_complain(l, mine->place, true,
+                                "route \"%s\" of scenario \"%s\" hides \"%s\" (%s:%u), whose priority %d is smaller: a "
+                                "scenario's routes come before the common ones; override = true puts a route first",
+                                mine->name, mine->scenarios[0], common->name, common->place.file, common->place.line,
+                                common->priority);
             break;
         }
     }
 }
 
-void hky_check_reach(struct hky_loader *l)
+void hky_loader_check_reach(struct hky_loader *l)
 {
     check_never(l);
     check_scenarios(l);

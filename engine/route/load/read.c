@@ -3,6 +3,7 @@
 #include "route/table/typed.h"
 #include "route/table/value.h"
 
+#include "base/nearest.h"
 #include "mail/address.h"
 
 #include <stdio.h>
@@ -51,7 +52,7 @@ static void match_named(struct match_read *m, const char *name)
         if (ud.list != NULL)
             match_set(m, &ud);
         else
-            hky_complain(m->l, m->place, false, "%s: \"%s\": %s", m->what, name, e.text);
+            hky_loader_complain(m->l, m->place, false, "%s: \"%s\": %s", m->what, name, e.text);
         return;
     }
     for (uint32_t i = 0; i < t->n_sets; i++) {
@@ -63,14 +64,14 @@ static void match_named(struct match_read *m, const char *name)
         if (n < sizeof names / sizeof names[0])
             names[n++] = t->sets[i].name;
     }
-    near = hky_nearest(hky_str_z(name + 1), names, n);
-    hky_complain(m->l, m->place, false, "%s: no set \"%.60s\"%s%s%s", m->what, name, near ? ", did you mean \"@" : "",
-                 near ? near : "", near ? "\"?" : "");
+    near = hky_nearest_in(hky_str_z(name + 1), names, n);
+    hky_loader_complain(m->l, m->place, false, "%s: no set \"%.60s\"%s%s%s", m->what, name,
+                        near ? ", did you mean \"@" : "", near ? near : "", near ? "\"?" : "");
 }
 
 /* Report a name without a dot, such as "softbank", which no public address ends with. Either the set of that name was
  * meant, or it is a name inside some network. */
-static void check_label(struct match_read *m, const struct hky_entry *entry)
+static void check_label(struct match_read *m, const struct hky_set_entry *entry)
 {
     const struct hky_route_table *t = m->l->table;
 
@@ -79,22 +80,23 @@ static void check_label(struct match_read *m, const struct hky_entry *entry)
     for (uint32_t i = 0; i < t->n_sets && m->of != HKY_MATCH_OF_HOST; i++) {
         const char *dot = strchr(t->sets[i].name, '.');
         if (dot != NULL && strcmp(dot + 1, entry->text) == 0) {
-            hky_complain(m->l, m->place, false,
-                         "%s: \"%s\" has no dot, so no address ends with it: write %s without quotes, or \"@%s\" "
-                         "in rows",
-                         m->what, entry->text, t->sets[i].name, t->sets[i].name);
+            hky_loader_complain(
+                m->l, m->place, false,
+                "%s: \"%s\" has no dot, so no address ends with it: write %s without quotes, or \"@%s\" "
+                "in rows",
+                m->what, entry->text, t->sets[i].name, t->sets[i].name);
             return;
         }
     }
     if (m->of == HKY_MATCH_OF_HOST)
-        hky_complain(m->l, m->place, true,
-                     "%s: \"%s\" has no dot, and mail hosts of other domains have one: write the whole name, or "
-                     "\".%s.com\" for all hosts of a domain",
-                     m->what, entry->text, entry->text);
-    else if (entry->kind == HKY_ENTRY_DOMAIN)
-        hky_complain(m->l, m->place, true,
-                     "%s: \"%s\" has no dot: only addresses such as user@%s match it; write the whole domain", m->what,
-                     entry->text, entry->text);
+        hky_loader_complain(m->l, m->place, true,
+                            "%s: \"%s\" has no dot, and mail hosts of other domains have one: write the whole name, or "
+                            "\".%s.com\" for all hosts of a domain",
+                            m->what, entry->text, entry->text);
+    else if (entry->kind == HKY_SET_ENTRY_DOMAIN)
+        hky_loader_complain(m->l, m->place, true,
+                            "%s: \"%s\" has no dot: only addresses such as user@%s match it; write the whole domain",
+                            m->what, entry->text, entry->text);
 }
 
 #define A_HOST "the name of the host, such as \"mx.example.com\", or \".example.com\" for all hosts of a domain"
@@ -105,22 +107,23 @@ static bool is_pattern_of_host(struct match_read *m, struct hky_str s)
     if (s.n < 2 || memchr(s.p, '*', s.n) == NULL)
         return false;
     if (s.p[0] == '*' && s.p[1] == '.' && s.n > 2 && memchr(s.p + 1, '*', s.n - 1) == NULL)
-        hky_complain(m->l, m->place, false, "%s: \"%.80s\": all mail hosts of a domain are written \"%.80s\"", m->what,
-                     s.p, s.p + 1);
+        hky_loader_complain(m->l, m->place, false, "%s: \"%.80s\": all mail hosts of a domain are written \"%.80s\"",
+                            m->what, s.p, s.p + 1);
     else
-        hky_complain(m->l, m->place, false, "%s: \"%.80s\": a mail host is no pattern: write %s", m->what, s.p, A_HOST);
+        hky_loader_complain(m->l, m->place, false, "%s: \"%.80s\": a mail host is no pattern: write %s", m->what, s.p,
+                            A_HOST);
     return true;
 }
 
 static void match_string(struct match_read *m, struct hky_str s)
 {
-    struct hky_entry entry;
+    struct hky_set_entry entry;
     struct hky_error e = {0};
     char hint[HKY_TYPED_HINT];
     const char *fault = hky_typed_fault(s);
 
     if (fault != NULL) {
-        hky_complain(m->l, m->place, false, "%s: there %s in \"%.80s\"", m->what, fault, s.p);
+        hky_loader_complain(m->l, m->place, false, "%s: there %s in \"%.80s\"", m->what, fault, s.p);
         return;
     }
     if (s.n > 1 && s.p[0] == '@') {
@@ -129,22 +132,22 @@ static void match_string(struct match_read *m, struct hky_str s)
     }
     if (m->of == HKY_MATCH_OF_HOST && is_pattern_of_host(m, s))
         return;
-    if (hky_entry_parse(s, &entry, &e) != HKY_OK) {
+    if (hky_set_entry_parse(s, &entry, &e) != HKY_OK) {
         hky_typed_hint(s, true, hint);
-        hky_complain(m->l, m->place, false, "%s: \"%.*s\"%s%s", m->what, (int)(s.n < 80 ? s.n : 80), s.p,
-                     hint[0] != 0 ? "" : ": ", hint[0] != 0 ? hint : e.text);
+        hky_loader_complain(m->l, m->place, false, "%s: \"%.*s\"%s%s", m->what, (int)(s.n < 80 ? s.n : 80), s.p,
+                            hint[0] != 0 ? "" : ": ", hint[0] != 0 ? hint : e.text);
         return;
     }
-    if (m->of == HKY_MATCH_OF_HOST && entry.kind == HKY_ENTRY_ADDRESS) {
-        hky_complain(m->l, m->place, false, "%s: \"%.80s\" is an address and no mail host: write %s", m->what, s.p,
-                     A_HOST);
+    if (m->of == HKY_MATCH_OF_HOST && entry.kind == HKY_SET_ENTRY_ADDRESS) {
+        hky_loader_complain(m->l, m->place, false, "%s: \"%.80s\" is an address and no mail host: write %s", m->what,
+                            s.p, A_HOST);
         return;
     }
-    if (entry.kind == HKY_ENTRY_NULL && m->of != HKY_MATCH_OF_SENDER) {
-        hky_complain(m->l, m->place, false, "%s: \"<>\" is for sender only", m->what);
+    if (entry.kind == HKY_SET_ENTRY_NULL && m->of != HKY_MATCH_OF_SENDER) {
+        hky_loader_complain(m->l, m->place, false, "%s: \"<>\" is for sender only", m->what);
         return;
     }
-    if (entry.kind == HKY_ENTRY_DOMAIN || entry.kind == HKY_ENTRY_PARENT)
+    if (entry.kind == HKY_SET_ENTRY_DOMAIN || entry.kind == HKY_SET_ENTRY_PARENT)
         check_label(m, &entry);
     hky_set_add(m->out->set, &entry);
 }
@@ -156,21 +159,22 @@ static void match_value(struct match_read *m, int index, int depth)
 
     if (m->n++ >= MATCH_MAX) {
         if (m->n == MATCH_MAX + 1)
-            hky_complain(m->l, m->place, false, "%s: more than %d entries: write them into a file and list \"file\"",
-                         m->what, MATCH_MAX);
+            hky_loader_complain(m->l, m->place, false,
+                                "%s: more than %d entries: write them into a file and list \"file\"", m->what,
+                                MATCH_MAX);
         return;
     }
     if (lua_type(L, index) == LUA_TSTRING) {
         s.p = lua_tolstring(L, index, &s.n);
         match_string(m, s);
-    } else if (hky_is_kind(L, index, HKY_UD_SET)) {
+    } else if (hky_lua_is_kind(L, index, HKY_UD_SET)) {
         match_set(m, lua_touserdata(L, index));
     } else if (lua_type(L, index) == LUA_TTABLE && depth < 8) {
         luaL_checkstack(L, 8, NULL);
         lua_pushnil(L);
         while (lua_next(L, index) != 0) {
             if (lua_type(L, -2) != LUA_TNUMBER)
-                hky_complain(m->l, m->place, false, "%s: a list of addresses and domains has no keys", m->what);
+                hky_loader_complain(m->l, m->place, false, "%s: a list of addresses and domains has no keys", m->what);
             match_value(m, lua_gettop(L), depth + 1);
             lua_pop(L, 1);
             if (m->n > MATCH_MAX) {
@@ -178,14 +182,14 @@ static void match_value(struct match_read *m, int index, int depth)
                 return;
             }
         }
-    } else if (!hky_is_told(L, index)) {
-        hky_complain(m->l, m->place, false, "%s: %s is no %s", m->what, hky_kind_name(L, index),
-                     m->of == HKY_MATCH_OF_HOST ? "mail host, .domain or set" : "address, domain or set");
+    } else if (!hky_lua_is_reported(L, index)) {
+        hky_loader_complain(m->l, m->place, false, "%s: %s is no %s", m->what, hky_lua_kind_name(L, index),
+                            m->of == HKY_MATCH_OF_HOST ? "mail host, .domain or set" : "address, domain or set");
     }
 }
 
-void hky_read_match(struct hky_loader *l, int index, const char *what, struct hky_place place, enum hky_match_of of,
-                    struct hky_match *out)
+void hky_loader_read_match(struct hky_loader *l, int index, const char *what, struct hky_place place,
+                           enum hky_match_of of, struct hky_match *out)
 {
     struct match_read m = {l, what, place, of, out, 0};
 
@@ -199,7 +203,7 @@ void hky_read_match(struct hky_loader *l, int index, const char *what, struct hk
 
 /* --- strings and secrets, kept by the policy --- */
 
-const char *const *hky_read_strings(struct hky_loader *l, int index)
+const char *const *hky_loader_read_strings(struct hky_loader *l, int index)
 {
     lua_State *L = l->vm->L;
     lua_Unsigned n = lua_type(L, index) == LUA_TTABLE ? lua_rawlen(L, index) : 1;
@@ -221,32 +225,32 @@ const char *const *hky_read_strings(struct hky_loader *l, int index)
     return all;
 }
 
-struct hky_secret_ref hky_read_secret(struct hky_loader *l, int index, const char *what, struct hky_place place)
+struct hky_secret_ref hky_loader_read_secret(struct hky_loader *l, int index, const char *what, struct hky_place place)
 {
     lua_State *L = l->vm->L;
     struct hky_secret_ref ref = {0};
     const struct hky_secret_ud *s;
 
     if (lua_type(L, index) == LUA_TSTRING) {
-        hky_complain(l, place, true,
-                     "%s: a password in the policy can be read by whoever reads the file; write secret "
-                     "\"name\"",
-                     what);
+        hky_loader_complain(l, place, true,
+                            "%s: a password in the policy can be read by whoever reads the file; write secret "
+                            "\"name\"",
+                            what);
         ref.literal = hky_arena_z(&l->table->arena, lua_tostring(L, index));
         return ref;
     }
-    if (!hky_is_kind(L, index, HKY_UD_SECRET)) {
-        if (!hky_is_told(L, index) && lua_type(L, index) != LUA_TNIL && lua_type(L, index) != LUA_TBOOLEAN)
-            hky_complain(l, place, false, "%s: write secret \"name\"", what);
+    if (!hky_lua_is_kind(L, index, HKY_UD_SECRET)) {
+        if (!hky_lua_is_reported(L, index) && lua_type(L, index) != LUA_TNIL && lua_type(L, index) != LUA_TBOOLEAN)
+            hky_loader_complain(l, place, false, "%s: write secret \"name\"", what);
         return ref;
     }
     s = lua_touserdata(L, index);
-    if (s->is_from_rows && (strncmp(s->name, "row-", 4) != 0 || !hky_is_secret_name(s->name)))
-        hky_complain(l, place, false, "%s: a row reaches secrets named row-... only, not \"%s\"", what, s->name);
+    if (s->is_from_rows && (strncmp(s->name, "row-", 4) != 0 || !hky_secret_name_is_valid(s->name)))
+        hky_loader_complain(l, place, false, "%s: a row reaches secrets named row-... only, not \"%s\"", what, s->name);
     ref.name = hky_arena_z(&l->table->arena, s->name);
     if (s->n_command > 0) {
         lua_getiuservalue(L, index, 1);
-        ref.command = hky_read_strings(l, lua_gettop(L));
+        ref.command = hky_loader_read_strings(l, lua_gettop(L));
         lua_pop(L, 1);
     }
     return ref;

@@ -8,7 +8,7 @@
 static const char *joined(struct hky_loader *l, int body, const char *key)
 {
     lua_State *L = l->vm->L;
-    int type = hky_get(L, body, key);
+    int type = hky_key_get(L, body, key);
     struct hky_buf b;
     const char *text = "";
 
@@ -35,7 +35,7 @@ static uint16_t stages(struct hky_loader *l, int body, bool *ok)
     lua_State *L = l->vm->L;
     uint16_t mask = 0;
     enum hky_stage s;
-    int type = hky_get(L, body, "stage");
+    int type = hky_key_get(L, body, "stage");
 
     if (type == LUA_TSTRING) {
         *ok = *ok && hky_stage_parse(hky_str_z(lua_tostring(L, -1)), &s);
@@ -55,7 +55,7 @@ static uint16_t stages(struct hky_loader *l, int body, bool *ok)
 static void codes(struct hky_loader *l, int body, struct hky_class_rule *r)
 {
     lua_State *L = l->vm->L;
-    int type = hky_get(L, body, "code");
+    int type = hky_key_get(L, body, "code");
 
     if (type == LUA_TNUMBER) {
         r->code_min = r->code_max = (uint16_t)lua_tointeger(L, -1);
@@ -101,20 +101,20 @@ static void rule(struct hky_loader *l, int body, int number, struct hky_class_ru
 
     snprintf(what, sizeof what, "shipped rule %d of classify", number);
     hky_keys_check(L, body, keys, false, what, nowhere);
-    r->provider = hky_arena_z(arena, hky_get_string(L, body, "provider", ""));
-    r->mx = hky_arena_z(arena, hky_get_string(L, body, "mx", ""));
-    r->enhanced = hky_arena_z(arena, hky_get_string(L, body, "enhanced", ""));
-    r->why = hky_arena_z(arena, hky_get_string(L, body, "why", ""));
+    r->provider = hky_arena_z(arena, hky_key_get_string(L, body, "provider", ""));
+    r->mx = hky_arena_z(arena, hky_key_get_string(L, body, "mx", ""));
+    r->enhanced = hky_arena_z(arena, hky_key_get_string(L, body, "enhanced", ""));
+    r->why = hky_arena_z(arena, hky_key_get_string(L, body, "why", ""));
     r->text = joined(l, body, "text");
     r->stages = stages(l, body, &ok);
     codes(l, body, r);
-    r->retry_after_sec = hky_get_duration(L, body, "retry_after", 0);
-    if (!ok || !hky_class_parse(hky_str_z(hky_get_string(L, body, "class", "")), &r->class) ||
-        !scope(hky_get_string(L, body, "scope", ""), &r->scope))
-        hky_complain(l, nowhere, false, "%s: unknown stage, class or scope", what);
+    r->retry_after_sec = hky_key_get_duration(L, body, "retry_after", 0);
+    if (!ok || !hky_class_parse(hky_str_z(hky_key_get_string(L, body, "class", "")), &r->class) ||
+        !scope(hky_key_get_string(L, body, "scope", ""), &r->scope))
+        hky_loader_complain(l, nowhere, false, "%s: unknown stage, class or scope", what);
 }
 
-void hky_compile_rules(struct hky_loader *l)
+void hky_loader_compile_rules(struct hky_loader *l)
 {
     lua_State *L = l->vm->L;
     struct hky_class_rule *rules;

@@ -22,7 +22,7 @@
 #define SECRET_MAX 65536
 #define COMMAND_MS 10000
 #define ENDED_MS   5  /* between two checks whether a command has ended */
-#define LOOK_MS    50 /* between two checks whether somebody still wants the secret */
+#define CHECK_MS   50 /* between two checks whether somebody still wants the secret */
 
 /* How long a read may wait: until a moment, and no longer once *is_over is true. */
 struct patience {
@@ -66,7 +66,7 @@ static enum hky_err read_fd(int fd, const struct patience *w, char buf[SECRET_MA
         ssize_t got;
         if (err != HKY_OK)
             return err;
-        if (poll(&p, 1, LOOK_MS) < 0 && errno != EINTR)
+        if (poll(&p, 1, CHECK_MS) < 0 && errno != EINTR)
             return hky_error_sys(e, HKY_E_IO, errno, "poll");
         if (p.revents == 0)
             continue;
@@ -173,8 +173,9 @@ static void environment_key(const char *name, char key[160])
     key[n] = 0;
 }
 
-static enum hky_err look_up(const struct hky_policy *p, const struct hky_secret_ref *ref, const struct patience *w,
-                            char buf[SECRET_MAX + 1], size_t *n, struct hky_error *e)
+static enum hky_err read_named_secret(const struct hky_policy *p, const struct hky_secret_ref *ref,
+                                      const struct patience *w, char buf[SECRET_MAX + 1], size_t *n,
+                                      struct hky_error *e)
 {
     const char *folder = getenv("CREDENTIALS_DIRECTORY"), *value;
     char path[PATH_MAX], key[160];
@@ -200,7 +201,7 @@ static enum hky_err look_up(const struct hky_policy *p, const struct hky_secret_
     if (err == HKY_E_MISSING) {
         char near[HKY_SUGGESTION], secrets[PATH_MAX];
         snprintf(secrets, sizeof secrets, "%s/secrets", p->dir);
-        hky_file_suggest(secrets, ref->name, near);
+        hky_loader_suggest_file(secrets, ref->name, near);
         return hky_error_set(e, err,
                              "secret \"%.40s\" is not there%.40s: looked for $%.50s, $CREDENTIALS_DIRECTORY/%.40s "
                              "and %.80s",
@@ -231,7 +232,8 @@ enum hky_err hky_policy_read_secret_unless(const struct hky_policy *p, const str
     if (ref->name == NULL)
         return hky_error_set(e, HKY_E_MISSING, "no secret is named");
     buf = hky_alloc(SECRET_MAX + 1);
-    err = ref->command != NULL ? run_command(ref->name, ref->command, &w, buf, &n, e) : look_up(p, ref, &w, buf, &n, e);
+    err = ref->command != NULL ? run_command(ref->name, ref->command, &w, buf, &n, e)
+                               : read_named_secret(p, ref, &w, buf, &n, e);
     if (err == HKY_OK) {
         struct hky_secret *s = secret_of(buf, n);
         if (hky_secret_value(s).n == 0) {
@@ -285,7 +287,7 @@ static void check_secret(const struct secret_check *k, const struct hky_secret_r
         return;
     snprintf(secrets, sizeof secrets, "%s/secrets", k->policy->dir);
     if (lacking.err == HKY_E_MISSING)
-        hky_file_suggest(secrets, ref->name, near);
+        hky_loader_suggest_file(secrets, ref->name, near);
     snprintf(of, sizeof of, "%s \"%.100s\"", what, name);
     snprintf(text, sizeof text, "%s: %s", of, lacking.err == HKY_OK ? wrong : e.text);
     k->lacking(k->ctx, &lacking);

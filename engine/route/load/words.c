@@ -15,10 +15,10 @@ static const struct {
 static const char *const later_words[] = {"limit",   "resend", "on",      "action", "map",  "memo", "http",
                                           "history", "dkim",   "webhook", "policy", "test", "pool", "bounces"};
 
-struct pending_ud {
+struct incomplete_ud {
     enum word word;
     struct hky_place place;
-    size_t index; /* in loader->pendings */
+    size_t index; /* in loader->incomplete */
 };
 
 static struct hky_loader *loader_of(lua_State *L, const char *word)
@@ -67,8 +67,8 @@ static void warn_of_name(lua_State *L, struct hky_str name, const char *what, st
     char text[HKY_FOREIGN_TEXT];
 
     if (f.kind != HKY_FOREIGN_NONE)
-        hky_complain(hky_vm_of(L)->loader, place, true, "%s \"%.60s\": there %s, unless it is meant so", what, name.p,
-                     hky_foreign_text(name, &f, true, text));
+        hky_loader_complain(hky_vm_of(L)->loader, place, true, "%s \"%.60s\": there %s, unless it is meant so", what,
+                            name.p, hky_foreign_text(name, &f, true, text));
 }
 
 /* --- step --- */
@@ -76,18 +76,18 @@ static void warn_of_name(lua_State *L, struct hky_str name, const char *what, st
 /* from: an address, false, or not stated; the result is pushed (nil, "" for false, canonical). */
 static void push_from(lua_State *L, int index, const char *key, const char *what, struct hky_place place)
 {
-    int type = hky_get(L, index, key);
+    int type = hky_key_get(L, index, key);
 
     if (type == LUA_TBOOLEAN && !lua_toboolean(L, -1)) {
         lua_pop(L, 1);
         lua_pushliteral(L, "");
     } else if (type == LUA_TSTRING) {
-        if (!hky_push_mailbox(L, lua_gettop(L), what, place))
+        if (!hky_lua_push_mailbox(L, lua_gettop(L), what, place))
             lua_pushnil(L);
         lua_remove(L, -2);
     } else if (type != LUA_TNIL) {
-        if (!hky_is_kind(L, lua_gettop(L), HKY_UD_POISON))
-            hky_script_problem(L, place, "%s must be an address, or false", what);
+        if (!hky_lua_is_kind(L, lua_gettop(L), HKY_UD_UNDEFINED))
+            hky_lua_problem(L, place, "%s must be an address, or false", what);
         lua_pop(L, 1);
         lua_pushnil(L);
     }
@@ -123,27 +123,27 @@ static int step_make(lua_State *L, int name_index, int body, struct hky_place pl
     s.relay = lua_tostring(L, name_index);
     snprintf(what, sizeof what, "step \"%s\"", s.relay);
     if (lua_type(L, body) != LUA_TTABLE) {
-        hky_script_problem(L, place, "%s: write step \"%s\" { ... }", what, s.relay);
-        return hky_push_poison(L);
+        hky_lua_problem(L, place, "%s: write step \"%s\" { ... }", what, s.relay);
+        return hky_lua_push_undefined(L);
     }
     hky_keys_check(L, body, keys, false, what, place);
     if (vm->loader != NULL)
         hky_loader_mention(vm->loader, false, s.relay, place);
     else if (hky_policy_relay(vm->policy, hky_str_z(s.relay)) == NULL)
-        hky_script_problem(L, place, "no relay \"%s\"", s.relay);
-    if (hky_get(L, body, "on") != LUA_TNIL)
-        hky_read_on(L, lua_gettop(L), place, &s.on);
-    s.tries = (uint16_t)hky_get_int(L, body, "tries", 0);
-    s.within_sec = hky_get_duration(L, body, "within", HKY_UNSET_SEC);
-    s.wait_sec = hky_get_duration(L, body, "wait", HKY_UNSET_SEC);
-    if (hky_get(L, body, "retry") != LUA_TNIL)
-        hky_read_retry(L, lua_gettop(L), place, &s.retry);
+        hky_lua_problem(L, place, "no relay \"%s\"", s.relay);
+    if (hky_key_get(L, body, "on") != LUA_TNIL)
+        hky_lua_read_on(L, lua_gettop(L), place, &s.on);
+    s.tries = (uint16_t)hky_key_get_int(L, body, "tries", 0);
+    s.within_sec = hky_key_get_duration(L, body, "within", HKY_UNSET_SEC);
+    s.wait_sec = hky_key_get_duration(L, body, "wait", HKY_UNSET_SEC);
+    if (hky_key_get(L, body, "retry") != LUA_TNIL)
+        hky_lua_read_retry(L, lua_gettop(L), place, &s.retry);
     push_from(L, body, "from", "from", place);
     s.from = lua_tostring(L, -1);
-    s.envelope = hky_get_string(L, body, "envelope", NULL);
-    if (s.envelope != NULL && !hky_check_envelope(L, s.envelope, what, place))
+    s.envelope = hky_key_get_string(L, body, "envelope", NULL);
+    if (s.envelope != NULL && !hky_lua_check_envelope(L, s.envelope, what, place))
         s.envelope = NULL;
-    if (hky_get(L, body, "reply_to") == LUA_TSTRING && hky_push_mailbox(L, lua_gettop(L), "reply_to", place))
+    if (hky_key_get(L, body, "reply_to") == LUA_TSTRING && hky_lua_push_mailbox(L, lua_gettop(L), "reply_to", place))
         s.reply_to = lua_tostring(L, -1);
     at = text_n(s.relay) + text_n(s.from) + text_n(s.envelope) + text_n(s.reply_to);
     if (at > 2000)
@@ -166,9 +166,9 @@ static int split_make(lua_State *L, int name, int body, struct hky_place place)
     struct hky_split_ud *ud;
 
     if (lua_type(L, body) != LUA_TTABLE) {
-        hky_script_problem(L, place, "split \"%s\": write split \"%s\" { ... }", lua_tostring(L, name),
-                           lua_tostring(L, name));
-        return hky_push_poison(L);
+        hky_lua_problem(L, place, "split \"%s\": write split \"%s\" { ... }", lua_tostring(L, name),
+                        lua_tostring(L, name));
+        return hky_lua_push_undefined(L);
     }
     ud = lua_newuserdatauv(L, sizeof *ud, 1);
     ud->place = place;
@@ -179,7 +179,7 @@ static int split_make(lua_State *L, int name, int body, struct hky_place place)
     return 1;
 }
 
-/* --- word "name" { }: the word gives a pending declaration, the call with the body completes it --- */
+/* --- word "name" { }: the word gives an incomplete declaration, the call with the body completes it --- */
 
 static int complete(lua_State *L, enum word word, int name, int body, struct hky_place place)
 {
@@ -189,13 +189,13 @@ static int complete(lua_State *L, enum word word, int name, int body, struct hky
         return step_make(L, name, body, place);
     if (word == W_SPLIT)
         return split_make(L, name, body, place);
-    if (hky_is_kind(L, body, HKY_UD_POISON))
-        return hky_push_poison(L);
+    if (hky_lua_is_kind(L, body, HKY_UD_UNDEFINED))
+        return hky_lua_push_undefined(L);
     if (word == W_MATCHER ? lua_type(L, body) != LUA_TFUNCTION : lua_type(L, body) != LUA_TTABLE) {
-        hky_script_problem(L, place, "%s \"%s\": write %s \"%s\" %s, not %s", words[word].name, text, words[word].name,
-                           text, words[word].body, hky_kind_name(L, body));
+        hky_lua_problem(L, place, "%s \"%s\": write %s \"%s\" %s, not %s", words[word].name, text, words[word].name,
+                        text, words[word].body, hky_lua_kind_name(L, body));
         hky_loader_lose(hky_vm_of(L)->loader, text);
-        return hky_push_poison(L);
+        return hky_lua_push_undefined(L);
     }
     decl_add(L,
              word == W_RELAY   ? HKY_DECL_RELAY
@@ -205,65 +205,65 @@ static int complete(lua_State *L, enum word word, int name, int body, struct hky
     return word == W_RELAY ? relay_handle(L, text) : 0;
 }
 
-static int pending_call(lua_State *L)
+static int incomplete_call(lua_State *L)
 {
-    struct pending_ud *p = luaL_checkudata(L, 1, HKY_UD_PENDING);
+    struct incomplete_ud *p = luaL_checkudata(L, 1, HKY_UD_INCOMPLETE);
     struct hky_loader *l = hky_vm_of(L)->loader;
 
     lua_settop(L, 2);
-    if (l != NULL && p->index < l->n_pendings)
-        l->pendings[p->index].is_done = true;
+    if (l != NULL && p->index < l->n_incomplete)
+        l->incomplete[p->index].is_done = true;
     lua_getiuservalue(L, 1, 1);
     return complete(L, p->word, 3, 2, p->place);
 }
 
-static void pending_add(lua_State *L, enum word word, const char *name, struct hky_place place, size_t *index)
+static void incomplete_add(lua_State *L, enum word word, const char *name, struct hky_place place, size_t *index)
 {
     struct hky_loader *l = hky_vm_of(L)->loader;
 
     *index = SIZE_MAX;
     if (l == NULL)
         return;
-    if (l->n_pendings >= HKY_DECLS_MAX)
+    if (l->n_incomplete >= HKY_DECLS_MAX)
         luaL_error(L, "more than %d declarations", (int)HKY_DECLS_MAX);
-    if (l->n_pendings == l->cap_pendings) {
-        l->cap_pendings = l->cap_pendings ? l->cap_pendings * 2 : 32;
-        l->pendings = hky_realloc(l->pendings, l->cap_pendings * sizeof *l->pendings);
+    if (l->n_incomplete == l->cap_incomplete) {
+        l->cap_incomplete = l->cap_incomplete ? l->cap_incomplete * 2 : 32;
+        l->incomplete = hky_realloc(l->incomplete, l->cap_incomplete * sizeof *l->incomplete);
     }
-    *index = l->n_pendings;
-    l->pendings[l->n_pendings++] =
-        (struct hky_pending){words[word].name, hky_arena_z(hky_loader_names(l), name), place, false};
+    *index = l->n_incomplete;
+    l->incomplete[l->n_incomplete++] =
+        (struct hky_incomplete){words[word].name, hky_arena_z(hky_loader_names(l), name), place, false};
 }
 
 static int l_word(lua_State *L)
 {
     enum word word = (enum word)lua_tointeger(L, lua_upvalueindex(1));
-    struct hky_place place = hky_place_here(L, 1);
-    struct pending_ud *p;
+    struct hky_place place = hky_lua_place_here(L, 1);
+    struct incomplete_ud *p;
     struct hky_str name;
     int n = lua_gettop(L);
 
     if (word < W_STEP)
         loader_of(L, words[word].name);
     lua_settop(L, 2);
-    if (hky_is_kind(L, 1, HKY_UD_POISON))
-        return hky_push_poison(L);
-    if (word == W_STEP && hky_is_kind(L, 1, HKY_UD_RELAY)) {
+    if (hky_lua_is_kind(L, 1, HKY_UD_UNDEFINED))
+        return hky_lua_push_undefined(L);
+    if (word == W_STEP && hky_lua_is_kind(L, 1, HKY_UD_RELAY)) {
         lua_pushstring(L, ((struct hky_relay_ud *)lua_touserdata(L, 1))->name);
         lua_replace(L, 1);
     }
     if (lua_type(L, 1) != LUA_TSTRING) {
-        hky_script_problem(L, place, "%s needs a name: write %s \"name\" %s", words[word].name, words[word].name,
-                           words[word].body);
-        return hky_push_poison(L);
+        hky_lua_problem(L, place, "%s needs a name: write %s \"name\" %s", words[word].name, words[word].name,
+                        words[word].body);
+        return hky_lua_push_undefined(L);
     }
     name.p = lua_tolstring(L, 1, &name.n);
     if (!is_name(name)) {
-        hky_script_problem(L, place, "%s: a name has 1 to 120 printable characters", words[word].name);
-        return hky_push_poison(L);
+        hky_lua_problem(L, place, "%s: a name has 1 to 120 printable characters", words[word].name);
+        return hky_lua_push_undefined(L);
     }
-    if (hky_whole_string(L, 1, words[word].name, place) == NULL)
-        return hky_push_poison(L);
+    if (hky_lua_whole_string(L, 1, words[word].name, place) == NULL)
+        return hky_lua_push_undefined(L);
     if (word < W_STEP)
         warn_of_name(L, name, words[word].name, place);
     if (n >= 2)
@@ -271,21 +271,21 @@ static int l_word(lua_State *L)
     p = lua_newuserdatauv(L, sizeof *p, 1);
     p->word = word;
     p->place = place;
-    pending_add(L, word, name.p, place, &p->index);
+    incomplete_add(L, word, name.p, place, &p->index);
     lua_pushvalue(L, 1);
     lua_setiuservalue(L, -2, 1);
-    luaL_setmetatable(L, HKY_UD_PENDING);
+    luaL_setmetatable(L, HKY_UD_INCOMPLETE);
     return 1;
 }
 
 static int l_engine(lua_State *L)
 {
-    struct hky_place place = hky_place_here(L, 1);
+    struct hky_place place = hky_lua_place_here(L, 1);
 
     loader_of(L, "engine");
     lua_settop(L, 1);
     if (lua_type(L, 1) != LUA_TTABLE) {
-        hky_script_problem(L, place, "write engine { hostname = ..., listen = ... }");
+        hky_lua_problem(L, place, "write engine { hostname = ..., listen = ... }");
         return 0;
     }
     decl_add(L, HKY_DECL_ENGINE, "engine", 1, place, NULL);
@@ -295,7 +295,7 @@ static int l_engine(lua_State *L)
 static int l_rows(lua_State *L)
 {
     struct hky_loader *l = loader_of(L, "rows");
-    struct hky_place place = hky_place_here(L, 1);
+    struct hky_place place = hky_lua_place_here(L, 1);
     const struct hky_file *f;
     struct hky_error e = {0};
     const char *name;
@@ -306,14 +306,14 @@ static int l_rows(lua_State *L)
         return 0;
     }
     if (lua_type(L, 1) != LUA_TSTRING) {
-        if (!hky_is_kind(L, 1, HKY_UD_POISON))
-            hky_script_problem(L, place, "write rows { {...}, {...} } or rows \"file.json\"");
+        if (!hky_lua_is_kind(L, 1, HKY_UD_UNDEFINED))
+            hky_lua_problem(L, place, "write rows { {...}, {...} } or rows \"file.json\"");
         return 0;
     }
-    if ((name = hky_whole_string(L, 1, "rows", place)) == NULL)
+    if ((name = hky_lua_whole_string(L, 1, "rows", place)) == NULL)
         return 0;
     if ((f = hky_loader_file(l, name, &e)) == NULL) {
-        hky_script_problem(L, place, "rows \"%s\": %s", name, e.text);
+        hky_lua_problem(L, place, "rows \"%s\": %s", name, e.text);
         return 0;
     }
     if (l->is_worker)
@@ -328,21 +328,21 @@ static int l_rows(lua_State *L)
 static int l_secret(lua_State *L)
 {
     static const struct hky_text_rule command_rule = {.use = HKY_FOREIGN_FREE, .may_have_lines = true};
-    struct hky_place place = hky_place_here(L, 1);
+    struct hky_place place = hky_lua_place_here(L, 1);
     struct hky_secret_ud *s;
 
     lua_settop(L, 2);
     if (lua_type(L, 1) != LUA_TSTRING || hky_typed_fault(hky_str_of(lua_tostring(L, 1), lua_rawlen(L, 1))) != NULL ||
-        !hky_is_secret_name(lua_tostring(L, 1))) {
-        hky_script_problem(L, place, "secret needs a name of letters, digits and ._/- such as secret \"gmail\"");
-        return hky_push_poison(L);
+        !hky_secret_name_is_valid(lua_tostring(L, 1))) {
+        hky_lua_problem(L, place, "secret needs a name of letters, digits and ._/- such as secret \"gmail\"");
+        return hky_lua_push_undefined(L);
     }
     s = lua_newuserdatauv(L, sizeof *s, 1);
     *s = (struct hky_secret_ud){0};
     snprintf(s->name, sizeof s->name, "%s", lua_tostring(L, 1));
     luaL_setmetatable(L, HKY_UD_SECRET);
     if (lua_type(L, 2) == LUA_TTABLE) {
-        int type = hky_get(L, 2, "command");
+        int type = hky_key_get(L, 2, "command");
         lua_Unsigned n = type == LUA_TTABLE ? lua_rawlen(L, -1) : 0;
         struct hky_text_fault fault;
         bool ok = n >= 1 && n <= 32 && hky_texts_check(L, lua_gettop(L), &command_rule, &fault);
@@ -351,13 +351,13 @@ static int l_secret(lua_State *L)
             lua_pop(L, 1);
         }
         if (!ok) {
-            hky_script_problem(L, place, "secret: write { command = { \"program\", \"argument\" } }");
-            return hky_push_poison(L);
+            hky_lua_problem(L, place, "secret: write { command = { \"program\", \"argument\" } }");
+            return hky_lua_push_undefined(L);
         }
         s->n_command = (uint32_t)n;
         lua_setiuservalue(L, -2, 1);
     } else if (!lua_isnoneornil(L, 2)) {
-        hky_script_problem(L, place, "secret: write secret \"name\" or secret(\"name\", { command = { ... } })");
+        hky_lua_problem(L, place, "secret: write secret \"name\" or secret(\"name\", { command = { ... } })");
     }
     return 1;
 }
@@ -369,8 +369,8 @@ static int l_env(lua_State *L)
 
     luaL_checkstring(L, 1);
     lua_settop(L, 2);
-    if ((name = hky_whole_string(L, 1, "env", hky_place_here(L, 1))) == NULL)
-        return hky_push_poison(L);
+    if ((name = hky_lua_whole_string(L, 1, "env", hky_lua_place_here(L, 1))) == NULL)
+        return hky_lua_push_undefined(L);
     if (strncmp(name, "HIKYAKU_SECRET_", 15) == 0)
         return luaL_error(L, "env cannot read secrets: write secret \"name\"");
     value = hky_loader_env(l, name);
@@ -383,21 +383,21 @@ static int l_env(lua_State *L)
 static int l_list(lua_State *L)
 {
     struct hky_loader *l = loader_of(L, "list");
-    struct hky_place place = hky_place_here(L, 1);
+    struct hky_place place = hky_lua_place_here(L, 1);
     struct hky_error e = {0};
     struct hky_list *list;
     struct hky_set_ud *ud;
     const char *name;
 
     if (lua_type(L, 1) != LUA_TSTRING) {
-        hky_script_problem(L, place, "write list \"file.txt\"");
-        return hky_push_poison(L);
+        hky_lua_problem(L, place, "write list \"file.txt\"");
+        return hky_lua_push_undefined(L);
     }
-    if ((name = hky_whole_string(L, 1, "list", place)) == NULL)
-        return hky_push_poison(L);
+    if ((name = hky_lua_whole_string(L, 1, "list", place)) == NULL)
+        return hky_lua_push_undefined(L);
     if ((list = hky_loader_list(l, name, &e)) == NULL) {
-        hky_script_problem(L, place, "list \"%s\": %s", name, e.text);
-        return hky_push_poison(L);
+        hky_lua_problem(L, place, "list \"%s\": %s", name, e.text);
+        return hky_lua_push_undefined(L);
     }
     ud = lua_newuserdatauv(L, sizeof *ud, 0);
     *ud = (struct hky_set_ud){.list = list};
@@ -408,17 +408,17 @@ static int l_list(lua_State *L)
 static int l_include(lua_State *L)
 {
     struct hky_loader *l = loader_of(L, "include");
-    struct hky_place place = hky_place_here(L, 1);
+    struct hky_place place = hky_lua_place_here(L, 1);
     struct hky_error e = {0};
     const char *name;
     const struct hky_file *f;
 
     luaL_checkstring(L, 1);
-    if ((name = hky_whole_string(L, 1, "include", place)) == NULL)
-        return hky_push_poison(L);
+    if ((name = hky_lua_whole_string(L, 1, "include", place)) == NULL)
+        return hky_lua_push_undefined(L);
     if ((f = hky_loader_file(l, name, &e)) == NULL) {
-        hky_script_problem(L, place, "include \"%s\": %s", name, e.text);
-        return hky_push_poison(L);
+        hky_lua_problem(L, place, "include \"%s\": %s", name, e.text);
+        return hky_lua_push_undefined(L);
     }
     lua_settop(L, 0);
     lua_pushstring(L, f->name);
@@ -455,7 +455,7 @@ static int l_ramp(lua_State *L)
 {
     static const struct hky_key ramp_keys[] = {{"start", HKY_KEY_STRING, 0, 0, ""}, {0}};
     static const struct hky_key *const keys[] = {ramp_keys, NULL};
-    struct hky_place place = hky_place_here(L, 1);
+    struct hky_place place = hky_lua_place_here(L, 1);
     struct hky_ramp_ud *ramp;
     struct hky_str start;
     int64_t day;
@@ -464,23 +464,23 @@ static int l_ramp(lua_State *L)
 
     lua_settop(L, 1);
     if (lua_type(L, 1) != LUA_TTABLE) {
-        hky_script_problem(L, place, "write ramp { start = \"2026-12-01\", 5, 10, 20 }");
-        return hky_push_poison(L);
+        hky_lua_problem(L, place, "write ramp { start = \"2026-12-01\", 5, 10, 20 }");
+        return hky_lua_push_undefined(L);
     }
     hky_keys_check(L, 1, keys, true, "ramp", place);
     ramp = lua_newuserdatauv(L, sizeof *ramp, 0);
     *ramp = (struct hky_ramp_ud){0};
     luaL_setmetatable(L, HKY_UD_RAMP);
-    hky_get(L, 1, "start");
+    hky_key_get(L, 1, "start");
     start.p = lua_type(L, -1) == LUA_TSTRING ? lua_tolstring(L, -1, &start.n) : NULL;
     n = lua_rawlen(L, 1);
-    if (start.p != NULL && (start.n != 10 || !hky_date_parse(start.p, start.n, &day, &sec))) {
-        hky_script_problem(L, place, "ramp: start must be a day such as \"2026-12-01\", not \"%.40s\"", start.p);
-        return hky_push_poison(L);
+    if (start.p != NULL && (start.n != 10 || !hky_zone_parse_date(start.p, start.n, &day, &sec))) {
+        hky_lua_problem(L, place, "ramp: start must be a day such as \"2026-12-01\", not \"%.40s\"", start.p);
+        return hky_lua_push_undefined(L);
     }
     if (start.p == NULL || n == 0 || n > HKY_RAMP_MAX) {
-        hky_script_problem(L, place, "ramp needs start = \"2026-12-01\" and 1 to %d shares", HKY_RAMP_MAX);
-        return hky_push_poison(L);
+        hky_lua_problem(L, place, "ramp needs start = \"2026-12-01\" and 1 to %d shares", HKY_RAMP_MAX);
+        return hky_lua_push_undefined(L);
     }
     lua_pop(L, 1);
     ramp->start = (int32_t)day;
@@ -490,8 +490,8 @@ static int l_ramp(lua_State *L)
         lua_rawgeti(L, 1, (lua_Integer)i);
         share = lua_type(L, -1) == LUA_TNUMBER ? lua_tonumber(L, -1) : -1;
         if (!(share >= 0 && share <= 100)) {
-            hky_script_problem(L, place, "ramp: shares are per cent, 0 to 100, not %s", hky_kind_name(L, -1));
-            return hky_push_poison(L);
+            hky_lua_problem(L, place, "ramp: shares are per cent, 0 to 100, not %s", hky_lua_kind_name(L, -1));
+            return hky_lua_push_undefined(L);
         }
         ramp->share[i - 1] = (float)share;
         lua_pop(L, 1);
@@ -505,10 +505,10 @@ static int relays_index(lua_State *L)
     const char *name;
 
     luaL_checkstring(L, 2);
-    if ((name = hky_whole_string(L, 2, "relays", hky_place_here(L, 1))) == NULL)
-        return hky_push_poison(L);
+    if ((name = hky_lua_whole_string(L, 2, "relays", hky_lua_place_here(L, 1))) == NULL)
+        return hky_lua_push_undefined(L);
     if (vm->loader != NULL)
-        hky_loader_mention(vm->loader, false, name, hky_place_here(L, 1));
+        hky_loader_mention(vm->loader, false, name, hky_lua_place_here(L, 1));
     else if (hky_policy_relay(vm->policy, hky_str_z(name)) == NULL)
         return luaL_error(L, "no relay \"%s\"", name);
     return relay_handle(L, name);
@@ -518,9 +518,9 @@ static int relays_index(lua_State *L)
 
 static int later_use(lua_State *L)
 {
-    hky_script_problem(L, hky_place_here(L, 1), "%s is not available in this version",
-                       lua_tostring(L, lua_upvalueindex(1)));
-    return hky_push_poison(L);
+    hky_lua_problem(L, hky_lua_place_here(L, 1), "%s is not available in this version",
+                    lua_tostring(L, lua_upvalueindex(1)));
+    return hky_lua_push_undefined(L);
 }
 
 static void later_open(lua_State *L, const char *name)
@@ -557,7 +557,7 @@ static void classes_open(lua_State *L)
     hky_sandbox_readonly(L, "classes", true);
 }
 
-void hky_words_open(lua_State *L)
+void hky_loader_open_words(lua_State *L)
 {
     static const luaL_Reg own[] = {{"engine", l_engine}, {"rows", l_rows},       {"secret", l_secret}, {"env", l_env},
                                    {"list", l_list},     {"include", l_include}, {"ramp", l_ramp},     {NULL, NULL}};
@@ -572,10 +572,10 @@ void hky_words_open(lua_State *L)
         later_open(L, later_words[i]);
         lua_setfield(L, -2, later_words[i]);
     }
-    luaL_newmetatable(L, HKY_UD_PENDING);
-    lua_pushcfunction(L, pending_call);
+    luaL_newmetatable(L, HKY_UD_INCOMPLETE);
+    lua_pushcfunction(L, incomplete_call);
     lua_setfield(L, -2, "__call");
-    hky_sandbox_lock(L, HKY_UD_PENDING);
+    hky_sandbox_lock(L, HKY_UD_INCOMPLETE);
     lua_pop(L, 1);
     lua_newtable(L);
     lua_createtable(L, 0, 2);

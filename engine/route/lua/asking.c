@@ -31,7 +31,7 @@ void hky_asking_pause(struct hky_asking *a)
     vm->query = a->q = NULL;
 }
 
-void hky_asking_go_on(struct hky_asking *a, const struct hky_route_query *q)
+void hky_asking_continue(struct hky_asking *a, const struct hky_route_query *q)
 {
     struct hky_vm *vm = a->vm;
 

@@ -6,7 +6,7 @@
 #define OVERRUNS_MAX 10
 #define OVERRUNS_MS  60000
 
-static enum hky_fn_result fn_said(struct hky_vm *vm, struct hky_fn *fn, enum hky_vm_result result)
+static enum hky_fn_result fn_result(struct hky_vm *vm, struct hky_fn *fn, enum hky_vm_result result)
 {
     int64_t now = vm->query->now_ms;
 
@@ -41,10 +41,10 @@ enum hky_fn_result hky_fn_run(struct hky_vm *vm, uint32_t slot, lua_CFunction bo
                  OVERRUNS_MAX);
         return HKY_FN_FAILED;
     }
-    return fn_said(vm, fn, hky_vm_call(vm, &budget, body, ctx, waits));
+    return fn_result(vm, fn, hky_vm_call(vm, &budget, body, ctx, waits));
 }
 
 enum hky_fn_result hky_fn_resume(struct hky_vm *vm, uint32_t slot, struct hky_call **waits)
 {
-    return fn_said(vm, &vm->fns[slot], hky_vm_resume(vm, waits));
+    return fn_result(vm, &vm->fns[slot], hky_vm_resume(vm, waits));
 }

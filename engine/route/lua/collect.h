@@ -36,16 +36,16 @@ struct hky_loader {
     size_t n_decls, cap_decls;
     struct hky_mention *mentions;
     size_t n_mentions, cap_mentions;
-    struct hky_pending {
+    struct hky_incomplete {
         const char *word, *name;
         struct hky_place place;
         bool is_done;
-    } * pendings;
-    size_t n_pendings, cap_pendings;
+    } * incomplete;
+    size_t n_incomplete, cap_incomplete;
     unsigned include_depth;
     uint32_t bad_line; /* the first line of the file read last that is not UTF-8; 0 = there is none */
     struct {
-        const char *file; /* where hky_place_of looked last: mostly a little before the next */
+        const char *file; /* where hky_loader_place_of looked last: mostly a little before the next */
         uint32_t line;
         size_t at;
     } cursor;
@@ -64,17 +64,16 @@ static inline struct hky_arena *hky_loader_names(struct hky_loader *l)
     return l->is_worker ? &l->vm->temp : &l->table->arena;
 }
 
-void hky_complain(struct hky_loader *l, struct hky_place place, bool is_warning, const char *fmt, ...)
+void hky_loader_complain(struct hky_loader *l, struct hky_place place, bool is_warning, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
 /* A note that the policy gives while it is loaded: it is shown among the problems but counts as none. */
 void hky_loader_note(struct hky_loader *l, struct hky_place place, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 /* The place of `word` at or after `place` in the same file, up to the next declaration; else `place`. */
-struct hky_place hky_place_of(struct hky_loader *l, struct hky_place place, const char *word, bool is_key);
+struct hky_place hky_loader_place_of(struct hky_loader *l, struct hky_place place, const char *word, bool is_key);
 /* A problem of a script: collected while loading, raised while running (then it does not return). */
-void hky_script_problem(lua_State *L, struct hky_place place, const char *fmt, ...)
-    __attribute__((format(printf, 3, 4)));
-struct hky_place hky_place_here(lua_State *L, int level);
+void hky_lua_problem(lua_State *L, struct hky_place place, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+struct hky_place hky_lua_place_here(lua_State *L, int level);
 const char *hky_loader_env(struct hky_loader *l, const char *name);
 void hky_loader_lose(struct hky_loader *l, const char *name);
 void hky_loader_mention(struct hky_loader *l, bool is_matcher, const char *name, struct hky_place place);

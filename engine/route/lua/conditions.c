@@ -20,23 +20,23 @@ static bool no(char *why, size_t n, const char *fmt, ...)
     return false;
 }
 
-static bool sender_holds(struct hky_asking *a, const struct hky_match *m)
+static bool is_sender_met(struct hky_asking *a, const struct hky_match *m)
 {
     if (!a->has_sender)
         hky_match_key_init(&a->sender, hky_message_fact(a->q->message, HKY_FACT_SENDER));
     a->has_sender = true;
-    return hky_match_holds(m, &a->sender);
+    return hky_match_has(m, &a->sender);
 }
 
-static bool author_holds(struct hky_asking *a, const struct hky_match *m)
+static bool is_author_met(struct hky_asking *a, const struct hky_match *m)
 {
     if (!a->has_author)
         hky_match_key_init(&a->author, hky_message_fact(a->q->message, HKY_FACT_AUTHOR));
     a->has_author = true;
-    return hky_match_holds(m, &a->author);
+    return hky_match_has(m, &a->author);
 }
 
-static bool scenario_holds(const struct hky_asking *a, const struct hky_route *r)
+static bool is_scenario_met(const struct hky_asking *a, const struct hky_route *r)
 {
     struct hky_str scenario = hky_message_fact(a->q->message, HKY_FACT_SCENARIO);
 
@@ -46,7 +46,7 @@ static bool scenario_holds(const struct hky_asking *a, const struct hky_route *r
     return false;
 }
 
-static bool tag_holds(const struct hky_asking *a, const struct hky_route *r)
+static bool is_tag_met(const struct hky_asking *a, const struct hky_route *r)
 {
     for (size_t i = 0; r->tags[i] != NULL; i++)
         if (hky_message_has_tag(a->q->message, hky_str_z(r->tags[i])))
@@ -54,23 +54,23 @@ static bool tag_holds(const struct hky_asking *a, const struct hky_route *r)
     return false;
 }
 
-static bool header_holds(const struct hky_asking *a, const struct hky_header_condition *c)
+static bool is_header_met(const struct hky_asking *a, const struct hky_header_condition *c)
 {
     struct hky_str section = hky_asking_header(a->vm);
     struct hky_field f;
     struct hky_buf value;
     size_t at = 0;
-    bool holds = false;
+    bool is_met = false;
 
-    while (!holds && section.p != NULL && hky_field_next(section, &at, &f)) {
+    while (!is_met && section.p != NULL && hky_field_next(section, &at, &f)) {
         if (!hky_str_ieq(f.name, hky_str_z(c->name)))
             continue;
         hky_buf_init(&value, 65536);
         hky_field_decode(f.value, &value);
-        holds = hky_str_glob(hky_str_z(c->glob), hky_str_trim(hky_buf_str(&value)));
+        is_met = hky_str_glob(hky_str_z(c->glob), hky_str_trim(hky_buf_str(&value)));
         hky_buf_fini(&value);
     }
-    return holds;
+    return is_met;
 }
 
 static int when_end(lua_State *L, int status, lua_KContext ctx)
@@ -78,7 +78,7 @@ static int when_end(lua_State *L, int status, lua_KContext ctx)
     struct hky_asking *a = (struct hky_asking *)ctx;
 
     (void)status;
-    a->holds = lua_toboolean(L, -1);
+    a->is_true = lua_toboolean(L, -1);
     return 0;
 }
 
@@ -87,16 +87,16 @@ static int when_body(lua_State *L)
     struct hky_asking *a = lua_touserdata(L, 1);
 
     lua_rawgeti(L, LUA_REGISTRYINDEX, a->when_ref);
-    hky_handles_push_r(L);
+    hky_lua_push_r(L);
     lua_callk(L, 1, 1, (lua_KContext)a, when_end);
     return when_end(L, LUA_OK, (lua_KContext)a);
 }
 
-static bool when_said(struct hky_asking *a, const struct hky_route *r, enum hky_fn_result result, char *why, size_t n)
+static bool when_result(struct hky_asking *a, const struct hky_route *r, enum hky_fn_result result, char *why, size_t n)
 {
     switch (result) {
     case HKY_FN_OK:
-        return a->holds || no(why, n, "when gave false");
+        return a->is_true || no(why, n, "when gave false");
     case HKY_FN_WAITS:
         return no(why, n, "when waits for a look-up");
     case HKY_FN_FAILED:
@@ -107,13 +107,13 @@ static bool when_said(struct hky_asking *a, const struct hky_route *r, enum hky_
     return no(why, n, "when failed: %.120s", a->failed);
 }
 
-static bool when_holds(struct hky_asking *a, const struct hky_route *r, char *why, size_t n)
+static bool is_when_met(struct hky_asking *a, const struct hky_route *r, char *why, size_t n)
 {
     if (r->when == HKY_NO_FN)
         return true;
     a->is_at_mx = false;
     a->when_ref = a->vm->fns[r->when].ref;
-    return when_said(a, r, hky_fn_run(a->vm, r->when, when_body, a, &a->call), why, n);
+    return when_result(a, r, hky_fn_run(a->vm, r->when, when_body, a, &a->call), why, n);
 }
 
 /* --- mx: a condition on the mail hosts of the recipient's domain --- */
@@ -148,13 +148,13 @@ static bool is_any_in(const struct hky_mailhosts *m, const struct hky_match *mat
     for (unsigned i = 0; i < m->n; i++) {
         snprintf(host + 1, sizeof host - 1, "%s", m->hosts[i]);
         hky_match_key_init(&k, hky_str_z(host));
-        if (hky_match_holds(match, &k))
+        if (hky_match_has(match, &k))
             return true;
     }
     return false;
 }
 
-static bool mx_said(struct hky_asking *a, const struct hky_route *r, char *why, size_t n)
+static bool mx_result(struct hky_asking *a, const struct hky_route *r, char *why, size_t n)
 {
     const struct hky_mailhosts *m = a->mail_hosts;
 
@@ -166,7 +166,7 @@ static bool mx_said(struct hky_asking *a, const struct hky_route *r, char *why, 
         return no(why, n, "mx: %.140s", m->text);
     if (!is_any_in(m, &r->mx))
         return no(why, n, "mx does not have %.130s", m->text);
-    return when_holds(a, r, why, n);
+    return is_when_met(a, r, why, n);
 }
 
 /* The look-up of this condition is a call like those of functions, so it waits as they do. */
@@ -184,44 +184,44 @@ static bool mx_ask(struct hky_asking *a, const struct hky_route *r, char *why, s
         hky_mailhosts_unref(&a->mail_hosts);
         break;
     }
-    return mx_said(a, r, why, n);
+    return mx_result(a, r, why, n);
 }
 
-static bool mx_holds(struct hky_asking *a, const struct hky_route *r, char *why, size_t n)
+static bool is_mx_met(struct hky_asking *a, const struct hky_route *r, char *why, size_t n)
 {
     if (a->mail_hosts == NULL && a->vm->lookups != NULL) {
         a->mail_hosts = hky_mailhosts_known(a->vm->lookups, domain_of(a));
         if (a->mail_hosts == NULL)
             return mx_ask(a, r, why, n);
     }
-    return mx_said(a, r, why, n);
+    return mx_result(a, r, why, n);
 }
 
-bool hky_asking_resume(struct hky_asking *a, const struct hky_route *r, char *why, size_t n)
+bool hky_asking_resume_match(struct hky_asking *a, const struct hky_route *r, char *why, size_t n)
 {
     if (!a->is_at_mx)
-        return when_said(a, r, hky_fn_resume(a->vm, r->when, &a->call), why, n);
+        return when_result(a, r, hky_fn_resume(a->vm, r->when, &a->call), why, n);
     if (hky_vm_resume(a->vm, &a->call) == HKY_VM_WAITS)
         return no(why, n, "mx waits for a look-up");
-    return mx_said(a, r, why, n);
+    return mx_result(a, r, why, n);
 }
 
 bool hky_asking_matches(struct hky_asking *a, const struct hky_route *r, char *why, size_t n)
 {
-    if (r->scenarios != NULL && !scenario_holds(a, r))
+    if (r->scenarios != NULL && !is_scenario_met(a, r))
         return no(why, n, "is for scenario \"%s\"%s", r->scenarios[0], r->scenarios[1] != NULL ? " and others" : "");
-    if (!hky_match_holds(&r->to, &a->vm->key))
+    if (!hky_match_has(&r->to, &a->vm->key))
         return no(why, n, "to does not have %.60s", a->vm->key.text);
-    if (r->except.is_stated && hky_match_holds(&r->except, &a->vm->key))
+    if (r->except.is_stated && hky_match_has(&r->except, &a->vm->key))
         return no(why, n, "except has %.60s", a->vm->key.text);
-    if (r->sender.is_stated && !sender_holds(a, &r->sender))
+    if (r->sender.is_stated && !is_sender_met(a, &r->sender))
         return no(why, n, "sender does not have %.60s", a->sender.is_null ? "<>" : a->sender.text);
-    if (r->author.is_stated && !author_holds(a, &r->author))
+    if (r->author.is_stated && !is_author_met(a, &r->author))
         return no(why, n, "author does not have %.60s", a->author.is_null ? "this one: there is none" : a->author.text);
-    if (r->tags != NULL && !tag_holds(a, r))
+    if (r->tags != NULL && !is_tag_met(a, r))
         return no(why, n, "needs the tag \"%.60s\"%s", r->tags[0], r->tags[1] != NULL ? " or others" : "");
     for (uint32_t i = 0; i < r->n_headers; i++)
-        if (!header_holds(a, &r->headers[i]))
+        if (!is_header_met(a, &r->headers[i]))
             return no(why, n, "header %.40s is not \"%.60s\"", r->headers[i].name, r->headers[i].glob);
-    return r->mx.is_stated ? mx_holds(a, r, why, n) : when_holds(a, r, why, n);
+    return r->mx.is_stated ? is_mx_met(a, r, why, n) : is_when_met(a, r, why, n);
 }

@@ -126,11 +126,11 @@ static void plan_give(lua_State *L, struct via_run *run, int index)
     const char *what = run->route->what;
 
     draft.n_steps = 0;
-    if (!hky_read_plan(L, index, what, (struct hky_place){"", 0}, &draft))
+    if (!hky_lua_read_plan(L, index, what, (struct hky_place){"", 0}, &draft))
         return;
     hky_buf_clear(&vm->scratch);
     hky_buf_add_u32(&vm->scratch, run->position);
-    hky_plan_key(&draft, &vm->scratch);
+    hky_lua_plan_key(&draft, &vm->scratch);
     if ((plan = hky_map_get(&vm->plans, hky_buf_str(&vm->scratch))) != NULL) {
         run->plan = hky_plan_ref(plan);
         return;
@@ -149,14 +149,14 @@ static void plan_give(lua_State *L, struct via_run *run, int index)
 static void split_give(lua_State *L, struct via_run *run, int index)
 {
     struct hky_split_ud *ud = lua_touserdata(L, index);
-    struct hky_split *s = hky_read_split(L, &run->a->vm->temp, index, run->route->draft, (struct hky_place){"", 0});
+    struct hky_split *s = hky_lua_read_split(L, &run->a->vm->temp, index, run->route->draft, (struct hky_place){"", 0});
     const struct hky_arm *arm = s != NULL ? arm_choose(run->a, s) : NULL;
 
     if (arm == NULL)
         luaL_error(L, "split \"%s\": no arm has a share", ud->name);
     lua_getiuservalue(L, index, 1);
     lua_rawgeti(L, -1, (lua_Integer)(arm - s->arms) + 1);
-    hky_get(L, lua_gettop(L), "via");
+    hky_key_get(L, lua_gettop(L), "via");
     plan_give(L, run, lua_gettop(L));
     snprintf(run->experiment, sizeof run->experiment, "%s", s->name);
     snprintf(run->arm, sizeof run->arm, "%s", arm->name);
@@ -170,7 +170,7 @@ static int via_end(lua_State *L, int status, lua_KContext ctx)
     (void)status;
     if (lua_isnil(L, result))
         return 0;
-    if (hky_is_kind(L, result, HKY_UD_SPLIT))
+    if (hky_lua_is_kind(L, result, HKY_UD_SPLIT))
         split_give(L, run, result);
     else
         plan_give(L, run, result);
@@ -182,7 +182,7 @@ static int via_body(lua_State *L)
     struct via_run *run = lua_touserdata(L, 1);
 
     lua_rawgeti(L, LUA_REGISTRYINDEX, run->ref);
-    hky_handles_push_r(L);
+    hky_lua_push_r(L);
     lua_callk(L, 1, 1, (lua_KContext)run, via_end);
     return via_end(L, LUA_OK, (lua_KContext)run);
 }
@@ -201,7 +201,7 @@ struct hky_deciding {
     struct via_run via;
 };
 
-enum verdict { GOES_ON, ENDS, WAITS };
+enum search_state { CONTINUES, ENDS, WAITS };
 
 static void failed(struct hky_decision *out, const struct hky_vm *vm, uint32_t fn)
 {
@@ -228,7 +228,7 @@ static void decided(struct hky_decision *out, struct hky_plan *plan, const struc
     out->place = r->place;
 }
 
-static enum verdict via_said(struct hky_deciding *d, enum hky_fn_result result, struct hky_decision *out)
+static enum search_state via_result(struct hky_deciding *d, enum hky_fn_result result, struct hky_decision *out)
 {
     const struct hky_route *r = d->route;
     struct via_run *run = &d->via;
@@ -245,7 +245,7 @@ static enum verdict via_said(struct hky_deciding *d, enum hky_fn_result result, 
         break;
     }
     if (run->plan == NULL)
-        return GOES_ON;
+        return CONTINUES;
     if (run->experiment[0] != 0)
         arms_set(out, d->a.q->recipient, run->experiment, run->arm);
     decided(out, run->plan, r);
@@ -253,7 +253,7 @@ static enum verdict via_said(struct hky_deciding *d, enum hky_fn_result result, 
     return ENDS;
 }
 
-static enum verdict route_ask(struct hky_deciding *d, struct hky_decision *out)
+static enum search_state route_ask(struct hky_deciding *d, struct hky_decision *out)
 {
     const struct hky_route *r = d->route;
     const struct hky_arm *arm;
@@ -264,25 +264,25 @@ static enum verdict route_ask(struct hky_deciding *d, struct hky_decision *out)
         return ENDS;
     case HKY_VIA_SPLIT:
         if ((arm = arm_choose(&d->a, r->split)) == NULL)
-            return GOES_ON;
+            return CONTINUES;
         arms_set(out, d->a.q->recipient, r->split->name, arm->name);
         decided(out, hky_plan_ref(arm->plan), r);
         return ENDS;
     case HKY_VIA_FUNCTION:
         d->is_at_via = true;
         d->via = (struct via_run){.a = &d->a, .route = r, .position = d->position, .ref = d->a.vm->fns[r->via_fn].ref};
-        return via_said(d, hky_fn_run(d->a.vm, r->via_fn, via_body, &d->via, &d->call), out);
+        return via_result(d, hky_fn_run(d->a.vm, r->via_fn, via_body, &d->via, &d->call), out);
     case HKY_VIA_ROW: /* rows make one plan together */
         break;
     }
-    return GOES_ON;
+    return CONTINUES;
 }
 
-static inline enum verdict conditions_said(struct hky_deciding *d, bool matches, struct hky_decision *out)
+static inline enum search_state after_conditions(struct hky_deciding *d, bool matches, struct hky_decision *out)
 {
     if (matches && d->route->is_row) {
         chain_add(&d->chain, d->route, d->position);
-        return d->route->is_stop ? ENDS : GOES_ON;
+        return d->route->is_stop ? ENDS : CONTINUES;
     }
     if (matches)
         return route_ask(d, out);
@@ -297,14 +297,14 @@ static inline enum verdict conditions_said(struct hky_deciding *d, bool matches,
         return ENDS;
     }
     if (d->a.failed == NULL)
-        return GOES_ON;
+        return CONTINUES;
     failed(out, d->a.vm, d->a.failed_fn);
     out->failed_route = d->route->name;
     d->chain.n = 0;
     return ENDS;
 }
 
-static inline enum verdict route_next(struct hky_deciding *d, struct hky_decision *out)
+static inline enum search_state route_next(struct hky_deciding *d, struct hky_decision *out)
 {
     do {
         d->route = hky_candidates_next(&d->candidates, d->a.vm->table, &d->position);
@@ -312,7 +312,7 @@ static inline enum verdict route_next(struct hky_deciding *d, struct hky_decisio
             return ENDS;
     } while (d->chain.n > 0 && !d->route->is_row);
     d->is_at_via = false;
-    return conditions_said(d, hky_asking_matches(&d->a, d->route, NULL, 0), out);
+    return after_conditions(d, hky_asking_matches(&d->a, d->route, NULL, 0), out);
 }
 
 static void chain_end(struct hky_deciding *d, struct hky_decision *out)
@@ -379,12 +379,12 @@ static inline void out_init(struct hky_decision *out, const struct hky_vm *vm)
 }
 
 /* Run the decision to its end, or to its next wait. */
-static inline void search(struct hky_deciding *d, enum verdict verdict, struct hky_deciding **waits,
+static inline void search(struct hky_deciding *d, enum search_state verdict, struct hky_deciding **waits,
                           struct hky_decision *out)
 {
     struct hky_vm *vm = d->a.vm;
 
-    while (verdict == GOES_ON)
+    while (verdict == CONTINUES)
         verdict = route_next(d, out);
     if (verdict == WAITS && !vm->is_header_missing) {
         out->kind = HKY_WAITS;
@@ -429,25 +429,25 @@ void hky_route_begin(struct hky_vm *vm, const struct hky_route_query *q, void (*
     *waits = NULL;
     vm->ready = ready;
     vm->ready_ctx = ctx;
-    search(begin(vm, q, out), GOES_ON, waits, out);
+    search(begin(vm, q, out), CONTINUES, waits, out);
 }
 
-void hky_route_go_on(struct hky_deciding **waits, const struct hky_route_query *q, void (*ready)(void *ctx), void *ctx,
-                     struct hky_decision *out)
+void hky_route_continue(struct hky_deciding **waits, const struct hky_route_query *q, void (*ready)(void *ctx),
+                        void *ctx, struct hky_decision *out)
 {
     struct hky_deciding *d = *waits;
     struct hky_vm *vm = d->a.vm;
-    enum verdict verdict;
+    enum search_state verdict;
 
     *waits = NULL;
     vm->ready = ready;
     vm->ready_ctx = ctx;
     out_init(out, vm);
-    hky_asking_go_on(&d->a, q);
+    hky_asking_continue(&d->a, q);
     if (d->is_at_via)
-        verdict = via_said(d, hky_fn_resume(vm, d->route->via_fn, &d->call), out);
+        verdict = via_result(d, hky_fn_resume(vm, d->route->via_fn, &d->call), out);
     else
-        verdict = conditions_said(d, hky_asking_resume(&d->a, d->route, NULL, 0), out);
+        verdict = after_conditions(d, hky_asking_resume_match(&d->a, d->route, NULL, 0), out);
     search(d, verdict, waits, out);
 }
 

@@ -24,7 +24,7 @@ struct hky_asking {
     /* the condition that waits: its call, the function that it calls, and the result */
     struct hky_call *call;
     int when_ref;
-    bool holds;
+    bool is_true;
     bool is_at_mx;                    /* the condition that waits is mx, else when */
     struct hky_mailhosts *mail_hosts; /* of the recipient's domain, once a condition asked; counted */
     bool is_unanswered;               /* the mail hosts could not be found out; mail_hosts->text says why */
@@ -37,13 +37,13 @@ void hky_asking_begin(struct hky_asking *a, struct hky_vm *vm, const struct hky_
 void hky_asking_end(struct hky_asking *a);
 /* Pause and resume one decision; other decisions may be made in between. `q` is about the same recipient. */
 void hky_asking_pause(struct hky_asking *a);
-void hky_asking_go_on(struct hky_asking *a, const struct hky_route_query *q);
+void hky_asking_continue(struct hky_asking *a, const struct hky_route_query *q);
 /* The header section of the query that runs. Its p is NULL when there is none, or when it is not at hand
  * (vm->is_header_missing). */
 struct hky_str hky_asking_header(struct hky_vm *vm);
 /* Do all conditions hold? `why` (may be NULL) says which does not. With a->failed, a->is_unanswered or a->call set,
- * this is not known; with a->call set, hky_asking_resume gives the answer, with the same route. */
+ * this is not known; with a->call set, hky_asking_resume_match gives the answer, with the same route. */
 bool hky_asking_matches(struct hky_asking *a, const struct hky_route *r, char *why, size_t n);
-bool hky_asking_resume(struct hky_asking *a, const struct hky_route *r, char *why, size_t n);
+bool hky_asking_resume_match(struct hky_asking *a, const struct hky_route *r, char *why, size_t n);
 
 #endif

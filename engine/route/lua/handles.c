@@ -1,6 +1,7 @@
 /* r and its parts, relays and sets as scripts see them: handles, valid in the call only, read lazily. */
 #include "base/buf.h"
 #include "base/hash.h"
+#include "base/nearest.h"
 #include "mail/address.h"
 #include "mail/header.h"
 #include "route/lua/decide.h"
@@ -20,7 +21,7 @@ static const struct handle *handle_of(lua_State *L)
 {
     struct handle *h = lua_touserdata(L, 1);
 
-    if (h == NULL || !hky_is_kind(L, 1, HKY_UD_R))
+    if (h == NULL || !hky_lua_is_kind(L, 1, HKY_UD_R))
         luaL_error(L, "use r:name(...), with a colon");
     if (hky_vm_of(L)->query == NULL || h->generation != hky_vm_of(L)->generation)
         luaL_error(L, "r is valid in the call only: this one belongs to an earlier call");
@@ -36,7 +37,7 @@ static int handle_push(lua_State *L, enum handle_kind kind, uint32_t index)
     return 1;
 }
 
-void hky_handles_push_r(lua_State *L)
+void hky_lua_push_r(lua_State *L)
 {
     struct hky_vm *vm = hky_vm_of(L);
 
@@ -88,7 +89,7 @@ static int r_hash(lua_State *L)
 
     handle_of(L);
     salt.p = luaL_optlstring(L, 2, "", &salt.n);
-    lua_pushnumber(L, hky_unit_hash(salt, hky_str_of(vm->key.text, vm->key.n)));
+    lua_pushnumber(L, hky_split_hash(salt, hky_str_of(vm->key.text, vm->key.n)));
     return 1;
 }
 
@@ -432,7 +433,7 @@ static int handle_index(lua_State *L)
     for (i = 0; i < sizeof fields / sizeof fields[0]; i++)
         if ((fields[i].kinds & 1u << h->kind) != 0)
             names[n++] = fields[i].name;
-    near = hky_nearest(name, names, n);
+    near = hky_nearest_in(name, names, n);
     if (near != NULL)
         return luaL_error(L, "there is no \"%s\" here, did you mean \"%s\"?", name.p, near);
     return luaL_error(L, "there is no \"%s\" here", name.p);
@@ -511,10 +512,10 @@ static int relay_index(lua_State *L)
     }
     for (size_t i = 0; i < sizeof later / sizeof later[0]; i++)
         if (strcmp(name, later[i]) == 0) {
-            hky_script_problem(L, hky_place_here(L, 1), "relay:%s() is not available in this version", name);
+            hky_lua_problem(L, hky_lua_place_here(L, 1), "relay:%s() is not available in this version", name);
             if (hky_vm_of(L)->loader == NULL)
                 return 0;
-            return hky_push_poison(L);
+            return hky_lua_push_undefined(L);
         }
     return luaL_error(L, "a relay has no \"%s\"", name);
 }
@@ -567,7 +568,7 @@ static void opaque_open(lua_State *L, const char *kind, const char *message)
     lua_pop(L, 1);
 }
 
-void hky_handles_open(lua_State *L)
+void hky_lua_open_handles(lua_State *L)
 {
     luaL_newmetatable(L, HKY_UD_R);
     lua_newtable(L);

@@ -301,7 +301,7 @@ static const struct {
 };
 
 /* The manual lists conditions separately, and leaves out keys of later versions. */
-static bool is_told(const struct hky_key *keys, const struct hky_key *k)
+static bool is_listed(const struct hky_key *keys, const struct hky_key *k)
 {
     bool has_conditions = keys == hky_keys_route || keys == hky_keys_row;
 
@@ -315,7 +315,7 @@ bool hky_policy_key_doc(const char *object, size_t at, struct hky_key_doc *out)
         if (strcmp(objects[i].object, object) != 0)
             continue;
         for (const struct hky_key *k = keys; k->name != NULL; k++)
-            if (is_told(keys, k) && at-- == 0) {
+            if (is_listed(keys, k) && at-- == 0) {
                 *out = (struct hky_key_doc){k->name, k->doc, k->lua, k->is_needed};
                 return true;
             }

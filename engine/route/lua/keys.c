@@ -85,7 +85,7 @@ static bool is_strings(lua_State *L)
     lua_pushnil(L);
     while (lua_next(L, index) != 0) {
         ok = ok && lua_type(L, -2) == LUA_TNUMBER &&
-             (lua_type(L, -1) == LUA_TSTRING || hky_is_kind(L, lua_gettop(L), HKY_UD_POISON));
+             (lua_type(L, -1) == LUA_TSTRING || hky_lua_is_kind(L, lua_gettop(L), HKY_UD_UNDEFINED));
         lua_pop(L, 1);
     }
     return ok;
@@ -99,14 +99,15 @@ static bool has_type(lua_State *L, const struct hky_key *k)
     if (type == LUA_TBOOLEAN && !lua_toboolean(L, -1) && k->type != HKY_KEY_BOOL)
         /* false counts as not stated, as in redirect = env("SINK", false); code that needs the key reports it */
         return k->is_needed || k->lua == NULL || strstr(k->lua, "false") != NULL;
-    if (hky_is_kind(L, lua_gettop(L), HKY_UD_POISON))
+    if (hky_lua_is_kind(L, lua_gettop(L), HKY_UD_UNDEFINED))
         return true; /* its problem was reported where it was read */
-    if (hky_is_kind(L, lua_gettop(L), HKY_UD_PENDING))
+    if (hky_lua_is_kind(L, lua_gettop(L), HKY_UD_INCOMPLETE))
         return true; /* its problem is reported at the end */
     switch (k->type) {
     case HKY_KEY_STRING:
-        return type == LUA_TSTRING || (strcmp(k->name, "relay") == 0 && hky_is_kind(L, lua_gettop(L), HKY_UD_RELAY)) ||
-               (strcmp(k->name, "instead") == 0 && hky_is_kind(L, lua_gettop(L), HKY_UD_RELAY));
+        return type == LUA_TSTRING ||
+               (strcmp(k->name, "relay") == 0 && hky_lua_is_kind(L, lua_gettop(L), HKY_UD_RELAY)) ||
+               (strcmp(k->name, "instead") == 0 && hky_lua_is_kind(L, lua_gettop(L), HKY_UD_RELAY));
     case HKY_KEY_BOOL:
         return type == LUA_TBOOLEAN;
     case HKY_KEY_INT:
@@ -114,13 +115,13 @@ static bool has_type(lua_State *L, const struct hky_key *k)
     case HKY_KEY_OCTETS:
         return in_range(k, L);
     case HKY_KEY_MATCH:
-        return type == LUA_TSTRING || type == LUA_TTABLE || hky_is_kind(L, lua_gettop(L), HKY_UD_SET);
+        return type == LUA_TSTRING || type == LUA_TTABLE || hky_lua_is_kind(L, lua_gettop(L), HKY_UD_SET);
     case HKY_KEY_FUNCTION:
         return type == LUA_TSTRING || type == LUA_TFUNCTION;
     case HKY_KEY_VIA:
         return type == LUA_TSTRING || type == LUA_TTABLE || type == LUA_TFUNCTION || type == LUA_TUSERDATA;
     case HKY_KEY_SECRET:
-        return type == LUA_TSTRING || type == LUA_TTABLE || hky_is_kind(L, lua_gettop(L), HKY_UD_SECRET);
+        return type == LUA_TSTRING || type == LUA_TTABLE || hky_lua_is_kind(L, lua_gettop(L), HKY_UD_SECRET);
     case HKY_KEY_STRINGS:
         return is_strings(L);
     case HKY_KEY_TABLE:
@@ -154,10 +155,10 @@ static void unknown_key(lua_State *L, const struct hky_key *const *keys, struct 
 
     for (const struct hky_key *const *set = keys; *set != NULL; set++)
         for (const struct hky_key *k = *set; k->name != NULL; k++)
-            hky_nearest_look(&near, k->name);
+            hky_nearest_consider(&near, k->name);
     snprintf(hint, sizeof hint, ", did you mean \"%s\"?", near.name != NULL ? near.name : "");
-    hky_script_problem(L, place, "%s: unknown key \"%.*s\"%s", what, (int)(name.n < 60 ? name.n : 60), name.p,
-                       near.name != NULL ? hint : list_of(keys, list));
+    hky_lua_problem(L, place, "%s: unknown key \"%.*s\"%s", what, (int)(name.n < 60 ? name.n : 60), name.p,
+                    near.name != NULL ? hint : list_of(keys, list));
 }
 
 /* The value on top is not of the key's type. It is reported here, and replaced, so that whoever reads it does not
@@ -167,14 +168,14 @@ static void wrong_type(lua_State *L, int index, const struct hky_key *k, const c
     char text[120];
 
     if (lua_type(L, -1) == LUA_TBOOLEAN && !lua_toboolean(L, -1))
-        hky_script_problem(L, place, "%s: %s cannot be false: write a value, or leave the key out (%s)", what, k->name,
-                           k->doc);
+        hky_lua_problem(L, place, "%s: %s cannot be false: write a value, or leave the key out (%s)", what, k->name,
+                        k->doc);
     else
-        hky_script_problem(L, place, "%s: %s must be %s, not %s%s%s%s", what, k->name, expected(k, text),
-                           hky_kind_name(L, lua_gettop(L)), k->doc[0] != 0 ? " (" : "", k->doc,
-                           k->doc[0] != 0 ? ")" : "");
+        hky_lua_problem(L, place, "%s: %s must be %s, not %s%s%s%s", what, k->name, expected(k, text),
+                        hky_lua_kind_name(L, lua_gettop(L)), k->doc[0] != 0 ? " (" : "", k->doc,
+                        k->doc[0] != 0 ? ")" : "");
     lua_pushstring(L, k->name);
-    hky_push_poison(L);
+    hky_lua_push_undefined(L);
     lua_rawset(L, index);
 }
 
@@ -186,12 +187,12 @@ static void bad_string(lua_State *L, int index, const struct hky_key *k, const s
 
     if (fault->is_warning) {
         if (l != NULL)
-            hky_complain(l, place, true, "%s: %s: %s", what, k->name, fault->text);
+            hky_loader_complain(l, place, true, "%s: %s: %s", what, k->name, fault->text);
         return;
     }
-    hky_script_problem(L, place, "%s: %s: %s", what, k->name, fault->text);
+    hky_lua_problem(L, place, "%s: %s: %s", what, k->name, fault->text);
     lua_pushstring(L, k->name);
-    hky_push_poison(L);
+    hky_lua_push_undefined(L);
     lua_rawset(L, index);
 }
 
@@ -222,7 +223,7 @@ static void check_one(lua_State *L, int index, const struct hky_key *const *keys
 
     if (lua_type(L, -2) != LUA_TSTRING) {
         if (!array || lua_type(L, -2) != LUA_TNUMBER)
-            hky_script_problem(L, place, "%s: there is a value without a key: write key = value", what);
+            hky_lua_problem(L, place, "%s: there is a value without a key: write key = value", what);
         return;
     }
     name.p = lua_tolstring(L, -2, &name.n);
@@ -239,11 +240,11 @@ static void check_one(lua_State *L, int index, const struct hky_key *const *keys
             return;
     }
     if (vm->loader != NULL)
-        place = hky_place_of(vm->loader, place, name.p, true);
+        place = hky_loader_place_of(vm->loader, place, name.p, true);
     if (k == NULL)
         unknown_key(L, keys, name, what, place);
     else if (k->type == HKY_KEY_LATER)
-        hky_script_problem(L, place, "%s: %s is not available in this version", what, k->name);
+        hky_lua_problem(L, place, "%s: %s is not available in this version", what, k->name);
     else if (!is_usable)
         bad_string(L, index, k, &fault, what, place);
     else
@@ -261,46 +262,46 @@ void hky_keys_check(lua_State *L, int index, const struct hky_key *const *keys, 
     }
 }
 
-int hky_get(lua_State *L, int index, const char *key)
+int hky_key_get(lua_State *L, int index, const char *key)
 {
     lua_pushstring(L, key);
     return lua_rawget(L, index);
 }
 
-const char *hky_get_string(lua_State *L, int index, const char *key, const char *otherwise)
+const char *hky_key_get_string(lua_State *L, int index, const char *key, const char *otherwise)
 {
     const char *s = otherwise;
 
-    if (hky_get(L, index, key) == LUA_TSTRING)
+    if (hky_key_get(L, index, key) == LUA_TSTRING)
         s = lua_tostring(L, -1);
-    else if (hky_is_kind(L, lua_gettop(L), HKY_UD_RELAY))
+    else if (hky_lua_is_kind(L, lua_gettop(L), HKY_UD_RELAY))
         s = ((struct hky_relay_ud *)lua_touserdata(L, -1))->name;
     lua_pop(L, 1); /* the table holds it */
     return s;
 }
 
-bool hky_get_bool(lua_State *L, int index, const char *key, bool otherwise)
+bool hky_key_get_bool(lua_State *L, int index, const char *key, bool otherwise)
 {
-    if (hky_get(L, index, key) == LUA_TBOOLEAN)
+    if (hky_key_get(L, index, key) == LUA_TBOOLEAN)
         otherwise = lua_toboolean(L, -1);
     lua_pop(L, 1);
     return otherwise;
 }
 
-int64_t hky_get_int(lua_State *L, int index, const char *key, int64_t otherwise)
+int64_t hky_key_get_int(lua_State *L, int index, const char *key, int64_t otherwise)
 {
     int ok = 0;
     lua_Integer n = 0;
 
-    if (hky_get(L, index, key) == LUA_TNUMBER)
+    if (hky_key_get(L, index, key) == LUA_TNUMBER)
         n = lua_tointegerx(L, -1, &ok);
     lua_pop(L, 1);
     return ok ? n : otherwise;
 }
 
-uint32_t hky_get_duration(lua_State *L, int index, const char *key, uint32_t otherwise)
+uint32_t hky_key_get_duration(lua_State *L, int index, const char *key, uint32_t otherwise)
 {
-    int type = hky_get(L, index, key), ok;
+    int type = hky_key_get(L, index, key), ok;
     struct hky_str s;
     uint32_t sec = otherwise;
 
@@ -317,9 +318,9 @@ uint32_t hky_get_duration(lua_State *L, int index, const char *key, uint32_t oth
     return sec;
 }
 
-uint64_t hky_get_octets(lua_State *L, int index, const char *key, uint64_t otherwise)
+uint64_t hky_key_get_octets(lua_State *L, int index, const char *key, uint64_t otherwise)
 {
-    int type = hky_get(L, index, key), ok;
+    int type = hky_key_get(L, index, key), ok;
     struct hky_str s;
     uint64_t n = otherwise;
 

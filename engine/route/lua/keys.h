@@ -44,17 +44,17 @@ extern const struct hky_key hky_keys_engine[], hky_keys_bounds[], hky_keys_liste
 const struct hky_key *hky_key_find(const struct hky_key *keys, struct hky_str name);
 
 /* Check every key of the table at `index` (absolute) against `keys`; `array`: positive whole numbers are allowed too.
- * `what` names the table in messages: `relay "own"`. Problems are reported through hky_script_problem. */
+ * `what` names the table in messages: `relay "own"`. Problems are reported through hky_lua_problem. */
 void hky_keys_check(lua_State *L, int index, const struct hky_key *const *keys, bool array, const char *what,
                     struct hky_place place);
 
 /* Read values of a checked table: access is raw; the default is returned where the key is absent, false or wrong. */
-const char *hky_get_string(lua_State *L, int index, const char *key, const char *otherwise); /* in Lua's memory */
-bool hky_get_bool(lua_State *L, int index, const char *key, bool otherwise);
-int64_t hky_get_int(lua_State *L, int index, const char *key, int64_t otherwise);
-uint32_t hky_get_duration(lua_State *L, int index, const char *key, uint32_t otherwise);
-uint64_t hky_get_octets(lua_State *L, int index, const char *key, uint64_t otherwise);
+const char *hky_key_get_string(lua_State *L, int index, const char *key, const char *otherwise); /* in Lua's memory */
+bool hky_key_get_bool(lua_State *L, int index, const char *key, bool otherwise);
+int64_t hky_key_get_int(lua_State *L, int index, const char *key, int64_t otherwise);
+uint32_t hky_key_get_duration(lua_State *L, int index, const char *key, uint32_t otherwise);
+uint64_t hky_key_get_octets(lua_State *L, int index, const char *key, uint64_t otherwise);
 /* Push the raw value and return its type. */
-int hky_get(lua_State *L, int index, const char *key);
+int hky_key_get(lua_State *L, int index, const char *key);
 
 #endif

@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-const char *hky_nearest_key(lua_State *L, int index, struct hky_str name)
+const char *hky_lua_nearest_key(lua_State *L, int index, struct hky_str name)
 {
     struct hky_nearest_name near = hky_nearest_to(name);
 
@@ -13,13 +13,13 @@ const char *hky_nearest_key(lua_State *L, int index, struct hky_str name)
     lua_pushnil(L);
     while (lua_next(L, index) != 0) {
         if (lua_type(L, -2) == LUA_TSTRING)
-            hky_nearest_look(&near, lua_tostring(L, -2));
+            hky_nearest_consider(&near, lua_tostring(L, -2));
         lua_pop(L, 1);
     }
     return near.name;
 }
 
-bool hky_is_kind(lua_State *L, int index, const char *kind)
+bool hky_lua_is_kind(lua_State *L, int index, const char *kind)
 {
     bool is = false;
 
@@ -31,14 +31,14 @@ bool hky_is_kind(lua_State *L, int index, const char *kind)
     return is;
 }
 
-const char *hky_kind_name(lua_State *L, int index)
+const char *hky_lua_kind_name(lua_State *L, int index)
 {
-    static const char *const kinds[] = {HKY_UD_STEP, HKY_UD_SPLIT,  HKY_UD_RAMP,    HKY_UD_RELAY,
-                                        HKY_UD_SET,  HKY_UD_SECRET, HKY_UD_PENDING, HKY_UD_POISON};
+    static const char *const kinds[] = {HKY_UD_STEP, HKY_UD_SPLIT,  HKY_UD_RAMP,       HKY_UD_RELAY,
+                                        HKY_UD_SET,  HKY_UD_SECRET, HKY_UD_INCOMPLETE, HKY_UD_UNDEFINED};
     struct hky_vm *vm = hky_vm_of(L);
 
     for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++)
-        if (hky_is_kind(L, index, kinds[i]))
+        if (hky_lua_is_kind(L, index, kinds[i]))
             return kinds[i];
     if (lua_type(L, index) == LUA_TSTRING) { /* leaves nothing on the stack, because callers walk tables */
         snprintf(vm->kind, sizeof vm->kind, "\"%.60s\"%s", lua_tostring(L, index),
@@ -65,9 +65,9 @@ void hky_sandbox_lock(lua_State *L, const char *kind)
     lua_setfield(L, -2, "__metatable");
 }
 
-bool hky_is_told(lua_State *L, int index)
+bool hky_lua_is_reported(lua_State *L, int index)
 {
-    return hky_is_kind(L, index, HKY_UD_POISON) || hky_is_kind(L, index, HKY_UD_PENDING);
+    return hky_lua_is_kind(L, index, HKY_UD_UNDEFINED) || hky_lua_is_kind(L, index, HKY_UD_INCOMPLETE);
 }
 
 #define BY_FILES "a policy reads files by include, list, rows and secret"
@@ -135,31 +135,31 @@ static int strict_index(lua_State *L)
         return 1;
     }
     name.p = luaL_tolstring(L, 2, &name.n);
-    near = hky_nearest_key(L, lua_upvalueindex(1), name);
+    near = hky_lua_nearest_key(L, lua_upvalueindex(1), name);
     if (what[0] == 0 && instead_of(name.p) != NULL)
         snprintf(text, sizeof text, " in a policy: %s", instead_of(name.p));
     else if (near != NULL)
         snprintf(text, sizeof text, ", did you mean %s%s%.60s?", what, what[0] != 0 ? "." : "", near);
     else
         text[0] = 0;
-    here = hky_place_here(L, 1);
-    hky_script_problem(L, here, "%s%s%.60s is not defined%s", what, what[0] != 0 ? "." : "", name.p, text);
+    here = hky_lua_place_here(L, 1);
+    hky_lua_problem(L, here, "%s%s%.60s is not defined%s", what, what[0] != 0 ? "." : "", name.p, text);
     if (vm->loader == NULL)
         return 0;
-    return hky_push_poison(L);
+    return hky_lua_push_undefined(L);
 }
 
 /* Upvalue: name. */
 static int no_assignment(lua_State *L)
 {
     const char *what = lua_tostring(L, lua_upvalueindex(1));
-    struct hky_place here = hky_place_here(L, 1);
+    struct hky_place here = hky_lua_place_here(L, 1);
     const char *name = luaL_tolstring(L, 2, NULL);
 
     if (what[0] == 0)
-        hky_script_problem(L, here, "assignment to the global \"%.60s\": write \"local %.60s\"", name, name);
+        hky_lua_problem(L, here, "assignment to the global \"%.60s\": write \"local %.60s\"", name, name);
     else
-        hky_script_problem(L, here, "%s is read-only", what);
+        hky_lua_problem(L, here, "%s is read-only", what);
     return 0;
 }
 
@@ -183,9 +183,9 @@ void hky_sandbox_readonly(lua_State *L, const char *what, bool is_strict)
     lua_remove(L, -2);
 }
 
-int hky_push_poison(lua_State *L)
+int hky_lua_push_undefined(lua_State *L)
 {
     lua_newuserdatauv(L, 0, 0);
-    luaL_setmetatable(L, HKY_UD_POISON);
+    luaL_setmetatable(L, HKY_UD_UNDEFINED);
     return 1;
 }

@@ -57,7 +57,7 @@ static int64_t date_arg(lua_State *L, int64_t *day)
     const char *p = luaL_checklstring(L, 1, &n);
     int32_t sec;
 
-    if (!hky_date_parse(p, n, day, &sec))
+    if (!hky_zone_parse_date(p, n, day, &sec))
         luaL_error(L, "\"%s\" is no date; write \"2026-12-01\" or \"2026-12-01 10:00\"", n < 60 ? p : "...");
     return hky_zone_unix(zone_of(L), *day, sec);
 }
@@ -79,7 +79,7 @@ static int time_days_since(lua_State *L)
     return 1;
 }
 
-void hky_time_open(lua_State *L)
+void hky_lua_open_time(lua_State *L)
 {
     static const luaL_Reg own[] = {
         {"date", time_date}, {"parse", time_parse}, {"days_since", time_days_since}, {NULL, NULL}};
@@ -170,7 +170,7 @@ static void value_push(lua_State *L, json_t *v, int depth, bool is_rows)
     }
 }
 
-void hky_json_push(lua_State *L, struct hky_str text, bool is_rows)
+void hky_lua_push_json(lua_State *L, struct hky_str text, bool is_rows)
 {
     json_t **tree = tree_new(L);
     json_error_t why;
@@ -192,7 +192,7 @@ static int json_decode_l(lua_State *L)
     if (s.n > JSON_OCTETS)
         return luaL_error(L, "JSON text above %d octets", (int)JSON_OCTETS);
     hky_vm_charge(L, s.n / 4);
-    hky_json_push(L, s, false);
+    hky_lua_push_json(L, s, false);
     return 1;
 }
 
@@ -305,7 +305,7 @@ static int json_encode_l(lua_State *L)
     return 1;
 }
 
-void hky_json_open(lua_State *L)
+void hky_lua_open_json(lua_State *L)
 {
     static const luaL_Reg own[] = {{"decode", json_decode_l}, {"encode", json_encode_l}, {NULL, NULL}};
 

@@ -29,7 +29,7 @@ static void text_format(char out[3 * PROBLEM_MAX], const char *fmt, va_list ap)
     hky_buf_fini(&shown);
 }
 
-void hky_complain(struct hky_loader *l, struct hky_place place, bool is_warning, const char *fmt, ...)
+void hky_loader_complain(struct hky_loader *l, struct hky_place place, bool is_warning, const char *fmt, ...)
 {
     char text[3 * PROBLEM_MAX];
     va_list ap;
@@ -51,7 +51,7 @@ void hky_loader_note(struct hky_loader *l, struct hky_place place, const char *f
     hky_problems_add(l->problems, place, HKY_PROBLEM_NOTE, text);
 }
 
-void hky_script_problem(lua_State *L, struct hky_place place, const char *fmt, ...)
+void hky_lua_problem(lua_State *L, struct hky_place place, const char *fmt, ...)
 {
     struct hky_vm *vm = hky_vm_of(L);
     char text[500];
@@ -61,7 +61,7 @@ void hky_script_problem(lua_State *L, struct hky_place place, const char *fmt, .
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
     if (vm->loader != NULL) {
-        hky_complain(vm->loader, place, false, "%s", text);
+        hky_loader_complain(vm->loader, place, false, "%s", text);
         return;
     }
     if (place.file == NULL || place.file[0] == 0)
@@ -70,7 +70,7 @@ void hky_script_problem(lua_State *L, struct hky_place place, const char *fmt, .
     lua_error(L);
 }
 
-struct hky_place hky_place_here(lua_State *L, int level)
+struct hky_place hky_lua_place_here(lua_State *L, int level)
 {
     struct hky_vm *vm = hky_vm_of(L);
     struct hky_place place = {"", 0};
@@ -109,7 +109,7 @@ static bool stands_at(const char *p, const char *begin, const char *end, const c
     return after < end && ((*after == '=' && (after + 1 == end || after[1] != '=')) || (is_quoted && *after == ':'));
 }
 
-struct hky_place hky_place_of(struct hky_loader *l, struct hky_place place, const char *word, bool is_key)
+struct hky_place hky_loader_place_of(struct hky_loader *l, struct hky_place place, const char *word, bool is_key)
 {
     const struct hky_file *f = NULL;
     uint32_t line = 1, last = UINT32_MAX;

@@ -4,6 +4,7 @@
 #include "route/table/typed.h"
 #include "route/table/value.h"
 
+#include "base/nearest.h"
 #include "mail/address.h"
 
 #include <math.h>
@@ -12,7 +13,7 @@
 
 /* --- small values --- */
 
-bool hky_push_mailbox(lua_State *L, int index, const char *what, struct hky_place place)
+bool hky_lua_push_mailbox(lua_State *L, int index, const char *what, struct hky_place place)
 {
     struct hky_address a;
     struct hky_error e = {0};
@@ -24,15 +25,15 @@ bool hky_push_mailbox(lua_State *L, int index, const char *what, struct hky_plac
         char hint[HKY_TYPED_HINT] = "";
         if (s.p != NULL)
             hky_typed_hint(s, false, hint);
-        hky_script_problem(L, place, "%s: \"%.80s\" is no address%s%s", what, s.p != NULL ? s.p : "",
-                           hint[0] == 0 && e.text[0] != 0 ? ": " : "", hint[0] != 0 ? hint : e.text);
+        hky_lua_problem(L, place, "%s: \"%.80s\" is no address%s%s", what, s.p != NULL ? s.p : "",
+                        hint[0] == 0 && e.text[0] != 0 ? ": " : "", hint[0] != 0 ? hint : e.text);
         return false;
     }
     lua_pushlstring(L, a.text, a.n);
     return true;
 }
 
-bool hky_check_envelope(lua_State *L, const char *pattern, const char *what, struct hky_place place)
+bool hky_lua_check_envelope(lua_State *L, const char *pattern, const char *what, struct hky_place place)
 {
     struct hky_address a;
     struct hky_error e = {0};
@@ -51,20 +52,20 @@ bool hky_check_envelope(lua_State *L, const char *pattern, const char *what, str
     }
     ok = !b.is_over && hky_mailbox_parse(hky_buf_str(&b), &a, &e) == HKY_OK && hky_address_domain(&a).n > 0;
     if (!ok)
-        hky_script_problem(
-            L, place, "%s: envelope must be an address, in which {id} and {rcpt} are replaced: \"%.80s\" is none%s%s",
-            what, pattern, e.text[0] != 0 ? ": " : "", e.text);
+        hky_lua_problem(L, place,
+                        "%s: envelope must be an address, in which {id} and {rcpt} are replaced: \"%.80s\" is none%s%s",
+                        what, pattern, e.text[0] != 0 ? ": " : "", e.text);
     hky_buf_fini(&b);
     return ok;
 }
 
-bool hky_read_retry(lua_State *L, int index, struct hky_place place, struct hky_retry *out)
+bool hky_lua_read_retry(lua_State *L, int index, struct hky_place place, struct hky_retry *out)
 {
     lua_Unsigned n = lua_type(L, index) == LUA_TTABLE ? lua_rawlen(L, index) : 0;
     bool ok = n >= 1 && n <= HKY_RETRY_MAX;
 
     *out = (struct hky_retry){0};
-    if (hky_is_told(L, index) || (lua_type(L, index) == LUA_TBOOLEAN && !lua_toboolean(L, index)))
+    if (hky_lua_is_reported(L, index) || (lua_type(L, index) == LUA_TBOOLEAN && !lua_toboolean(L, index)))
         return false;
     for (lua_Unsigned i = 1; ok && i <= n; i++) {
         uint32_t sec = 0;
@@ -86,11 +87,11 @@ bool hky_read_retry(lua_State *L, int index, struct hky_place place, struct hky_
     if (ok)
         return true;
     *out = (struct hky_retry){0};
-    hky_script_problem(L, place, "retry: write 1 to %d durations, { \"5m\", \"15m\", \"1h\" }", HKY_RETRY_MAX);
+    hky_lua_problem(L, place, "retry: write 1 to %d durations, { \"5m\", \"15m\", \"1h\" }", HKY_RETRY_MAX);
     return false;
 }
 
-const char *hky_class_hint(struct hky_str name, bool may_be_set, char *out, size_t room)
+const char *hky_lua_class_hint(struct hky_str name, bool may_be_set, char *out, size_t room)
 {
     const char *names[HKY_CLASS_N], *near;
     uint64_t mask;
@@ -98,7 +99,7 @@ const char *hky_class_hint(struct hky_str name, bool may_be_set, char *out, size
 
     for (int i = 0; i < HKY_CLASS_N; i++)
         names[i] = hky_class_name(i);
-    near = hky_nearest(name, names, HKY_CLASS_N);
+    near = hky_nearest_in(name, names, HKY_CLASS_N);
     if (may_be_set && hky_class_set_mask(name, &mask)) {
         snprintf(out, room, "; the set of that name is classes.%.*s", (int)name.n, name.p);
     } else if (near != NULL) {
@@ -118,10 +119,10 @@ static bool on_one(lua_State *L, int index, struct hky_place place, uint64_t *ma
     struct hky_str name;
     char hint[HKY_CLASS_HINT];
 
-    if (hky_is_told(L, index))
+    if (hky_lua_is_reported(L, index))
         return false;
     if (lua_type(L, index) != LUA_TSTRING) {
-        hky_script_problem(L, place, "on: %s is no class", hky_kind_name(L, index));
+        hky_lua_problem(L, place, "on: %s is no class", hky_lua_kind_name(L, index));
         return false;
     }
     name.p = lua_tolstring(L, index, &name.n);
@@ -129,11 +130,11 @@ static bool on_one(lua_State *L, int index, struct hky_place place, uint64_t *ma
         *mask |= HKY_CLASS_BIT(c);
         return true;
     }
-    hky_script_problem(L, place, "on: no class \"%.60s\"%s", name.p, hky_class_hint(name, true, hint, sizeof hint));
+    hky_lua_problem(L, place, "on: no class \"%.60s\"%s", name.p, hky_lua_class_hint(name, true, hint, sizeof hint));
     return false;
 }
 
-bool hky_read_on(lua_State *L, int index, struct hky_place place, uint64_t *mask)
+bool hky_lua_read_on(lua_State *L, int index, struct hky_place place, uint64_t *mask)
 {
     bool is_good = true;
 
@@ -155,7 +156,7 @@ bool hky_read_on(lua_State *L, int index, struct hky_place place, uint64_t *mask
             lua_settop(L, item - 1);
         }
         if (*mask == 0 && is_good)
-            hky_script_problem(L, place, "on: there is no class in the list, so that the step would never be entered");
+            hky_lua_problem(L, place, "on: there is no class in the list, so that the step would never be entered");
     } else {
         on_one(L, index, place, mask);
     }
@@ -169,32 +170,32 @@ static bool plan_step(lua_State *L, int index, const char *what, struct hky_plac
     struct hky_vm *vm = hky_vm_of(L);
     struct hky_step *s;
 
-    if (hky_is_kind(L, index, HKY_UD_POISON))
+    if (hky_lua_is_kind(L, index, HKY_UD_UNDEFINED))
         return false;
-    if (hky_is_kind(L, index, HKY_UD_PENDING)) {
+    if (hky_lua_is_kind(L, index, HKY_UD_INCOMPLETE)) {
         if (vm->loader == NULL)
             luaL_error(L, "%s: a step has no braces: write step \"name\" { ... }", what);
         return false;
     }
     if (draft->n_steps >= HKY_PLAN_STEPS_MAX) {
-        hky_script_problem(L, place, "%s: a plan has at most %d steps", what, HKY_PLAN_STEPS_MAX);
+        hky_lua_problem(L, place, "%s: a plan has at most %d steps", what, HKY_PLAN_STEPS_MAX);
         return false;
     }
     s = &draft->steps[draft->n_steps];
-    if (hky_is_kind(L, index, HKY_UD_STEP)) {
+    if (hky_lua_is_kind(L, index, HKY_UD_STEP)) {
         *s = ((struct hky_step_ud *)lua_touserdata(L, index))->step;
         draft->n_steps++;
         return true;
     }
     *s = (struct hky_step){.account = "", .within_sec = HKY_UNSET_SEC, .wait_sec = HKY_UNSET_SEC};
     if (lua_type(L, index) == LUA_TSTRING) {
-        s->relay = hky_whole_string(L, index, what, place);
+        s->relay = hky_lua_whole_string(L, index, what, place);
         if (s->relay == NULL)
             return false;
-    } else if (hky_is_kind(L, index, HKY_UD_RELAY)) {
+    } else if (hky_lua_is_kind(L, index, HKY_UD_RELAY)) {
         s->relay = ((struct hky_relay_ud *)lua_touserdata(L, index))->name;
     } else {
-        hky_script_problem(L, place, "%s: via: %s is no relay and no step", what, hky_kind_name(L, index));
+        hky_lua_problem(L, place, "%s: via: %s is no relay and no step", what, hky_lua_kind_name(L, index));
         return false;
     }
     if (vm->loader != NULL)
@@ -205,7 +206,7 @@ static bool plan_step(lua_State *L, int index, const char *what, struct hky_plac
     return true;
 }
 
-bool hky_read_plan(lua_State *L, int index, const char *what, struct hky_place place, struct hky_plan *draft)
+bool hky_lua_read_plan(lua_State *L, int index, const char *what, struct hky_place place, struct hky_plan *draft)
 {
     lua_Unsigned n;
     bool ok = true;
@@ -216,7 +217,7 @@ bool hky_read_plan(lua_State *L, int index, const char *what, struct hky_place p
     luaL_checkstack(L, 6, NULL);
     n = lua_rawlen(L, index);
     if (n == 0) {
-        hky_script_problem(L, place, "%s: via: a plan needs at least one step", what);
+        hky_lua_problem(L, place, "%s: via: a plan needs at least one step", what);
         return false;
     }
     for (lua_Unsigned i = 1; i <= n; i++) {
@@ -224,18 +225,18 @@ bool hky_read_plan(lua_State *L, int index, const char *what, struct hky_place p
         ok = plan_step(L, lua_gettop(L), what, place, draft) && ok;
         lua_pop(L, 1); /* held by the table */
         if (draft->n_steps >= HKY_PLAN_STEPS_MAX && i < n) {
-            hky_script_problem(L, place, "%s: a plan has at most %d steps", what, HKY_PLAN_STEPS_MAX);
+            hky_lua_problem(L, place, "%s: a plan has at most %d steps", what, HKY_PLAN_STEPS_MAX);
             return false;
         }
     }
     lua_pushnil(L);
     while (lua_next(L, index) != 0) {
         if (lua_type(L, -2) == LUA_TSTRING) {
-            hky_script_problem(L, place, "%s: via: a plan is a list of steps, \"%.60s\" has no place in it", what,
-                               lua_tostring(L, -2));
+            hky_lua_problem(L, place, "%s: via: a plan is a list of steps, \"%.60s\" has no place in it", what,
+                            lua_tostring(L, -2));
             ok = false;
         } else if (lua_type(L, -2) == LUA_TNUMBER && (lua_Unsigned)lua_tointeger(L, -2) - 1 >= n) {
-            hky_script_problem(L, place, "%s: via: the list of steps has a hole: there is nil in it", what);
+            hky_lua_problem(L, place, "%s: via: the list of steps has a hole: there is nil in it", what);
             ok = false;
         }
         lua_pop(L, 1);
@@ -243,7 +244,7 @@ bool hky_read_plan(lua_State *L, int index, const char *what, struct hky_place p
     return ok && draft->n_steps > 0;
 }
 
-void hky_plan_key(const struct hky_plan *draft, struct hky_buf *out)
+void hky_lua_plan_key(const struct hky_plan *draft, struct hky_buf *out)
 {
     for (unsigned i = 0; i < draft->n_steps; i++) {
         const struct hky_step *s = &draft->steps[i];
@@ -269,14 +270,14 @@ void hky_plan_key(const struct hky_plan *draft, struct hky_buf *out)
 static bool arm_share(lua_State *L, struct hky_arena *arena, int body, struct hky_arm *arm, const char *what,
                       struct hky_place place)
 {
-    int type = hky_get(L, body, "share");
+    int type = hky_key_get(L, body, "share");
     bool ok = true;
 
     if (type == LUA_TNUMBER && lua_tonumber(L, -1) >= 0 && lua_tonumber(L, -1) <= 100) {
         arm->share = lua_tonumber(L, -1);
     } else if (type == LUA_TSTRING && strcmp(lua_tostring(L, -1), "rest") == 0) {
         arm->is_rest = true;
-    } else if (hky_is_kind(L, lua_gettop(L), HKY_UD_RAMP)) {
+    } else if (hky_lua_is_kind(L, lua_gettop(L), HKY_UD_RAMP)) {
         const struct hky_ramp_ud *r = lua_touserdata(L, -1);
         float *share = hky_arena_alloc(arena, r->n * sizeof *share);
         memcpy(share, r->share, r->n * sizeof *share);
@@ -286,9 +287,9 @@ static bool arm_share(lua_State *L, struct hky_arena *arena, int body, struct hk
         arm->ramp = share;
     } else {
         ok = false;
-        if (!hky_is_told(L, lua_gettop(L)))
-            hky_script_problem(L, place, "%s: share of arm \"%s\" must be per cent, \"rest\" or ramp { ... }", what,
-                               arm->name);
+        if (!hky_lua_is_reported(L, lua_gettop(L)))
+            hky_lua_problem(L, place, "%s: share of arm \"%s\" must be per cent, \"rest\" or ramp { ... }", what,
+                            arm->name);
     }
     lua_pop(L, 1);
     return ok;
@@ -304,25 +305,25 @@ static bool arm_read(lua_State *L, struct hky_arena *arena, int index, const str
     bool ok;
 
     if (lua_type(L, index) != LUA_TTABLE) {
-        if (!hky_is_told(L, index))
-            hky_script_problem(L, place, "%s: an arm is { arm = \"name\", share = 50, via = plan }", what);
+        if (!hky_lua_is_reported(L, index))
+            hky_lua_problem(L, place, "%s: an arm is { arm = \"name\", share = 50, via = plan }", what);
         return false;
     }
     hky_keys_check(L, index, keys, false, what, place);
-    name = hky_get_string(L, index, "arm", NULL);
+    name = hky_key_get_string(L, index, "arm", NULL);
     if (name == NULL || name[0] == 0 || strlen(name) > 60) {
-        hky_script_problem(L, place, "%s: an arm has no name: write arm = \"name\"", what);
+        hky_lua_problem(L, place, "%s: an arm has no name: write arm = \"name\"", what);
         return false;
     }
     arm->name = hky_arena_z(arena, name);
     ok = arm_share(L, arena, index, arm, what, place);
-    if (hky_get(L, index, "via") == LUA_TNIL) {
-        hky_script_problem(L, place, "%s: arm \"%s\" has no via: write via = plan", what, name);
+    if (hky_key_get(L, index, "via") == LUA_TNIL) {
+        hky_lua_problem(L, place, "%s: arm \"%s\" has no via: write via = plan", what, name);
         ok = false;
-    } else if (!hky_read_plan(L, lua_gettop(L), what, place, &plan)) {
+    } else if (!hky_lua_read_plan(L, lua_gettop(L), what, place, &plan)) {
         ok = false;
     } else if (hky_vm_of(L)->loader != NULL && hky_plan_new(&plan, &arm->plan, &e) != HKY_OK) {
-        hky_script_problem(L, place, "%s: arm \"%s\": %s", what, name, e.text);
+        hky_lua_problem(L, place, "%s: arm \"%s\": %s", what, name, e.text);
         ok = false;
     }
     lua_pop(L, 1);
@@ -355,23 +356,23 @@ static void split_check(lua_State *L, const struct hky_split *s, const char *wha
         sum += s->arms[i].share;
         for (uint32_t k = 0; k < i; k++)
             if (strcmp(s->arms[i].name, s->arms[k].name) == 0)
-                hky_script_problem(L, place, "%s: there are two arms \"%s\"", what, s->arms[i].name);
+                hky_lua_problem(L, place, "%s: there are two arms \"%s\"", what, s->arms[i].name);
     }
     if (rest > 1)
-        hky_script_problem(L, place, "%s: only one arm can have \"rest\"", what);
+        hky_lua_problem(L, place, "%s: only one arm can have \"rest\"", what);
     if (rest == 0 && ramps > 0)
-        hky_script_problem(L, place, "%s: with a ramp another arm needs share = \"rest\"", what);
+        hky_lua_problem(L, place, "%s: with a ramp another arm needs share = \"rest\"", what);
     if (rest == 0 && ramps == 0 && fabs(sum - 100) > 1e-6)
-        hky_script_problem(L, place, "%s: shares add up to %g, not 100", what, sum);
+        hky_lua_problem(L, place, "%s: shares add up to %g, not 100", what, sum);
     if (sum > 100 + 1e-6)
-        hky_script_problem(L, place, "%s: shares add up to more than 100", what);
+        hky_lua_problem(L, place, "%s: shares add up to more than 100", what);
     else if (most_of_a_day(s) > 100 + 1e-4)
-        hky_script_problem(L, place, "%s: on some day of the ramps the shares add up to %g, more than 100", what,
-                           most_of_a_day(s));
+        hky_lua_problem(L, place, "%s: on some day of the ramps the shares add up to %g, more than 100", what,
+                        most_of_a_day(s));
 }
 
-struct hky_split *hky_read_split(lua_State *L, struct hky_arena *arena, int index, const struct hky_plan *draft,
-                                 struct hky_place place)
+struct hky_split *hky_lua_read_split(lua_State *L, struct hky_arena *arena, int index, const struct hky_plan *draft,
+                                     struct hky_place place)
 {
     static const struct hky_key *const keys[] = {hky_keys_split, NULL};
     struct hky_split_ud *ud = lua_touserdata(L, index);
@@ -389,13 +390,13 @@ struct hky_split *hky_read_split(lua_State *L, struct hky_arena *arena, int inde
     body = lua_gettop(L);
     s->name = hky_arena_z(arena, ud->name);
     hky_keys_check(L, body, keys, true, what, place);
-    by = hky_get_string(L, body, "by", "recipient");
+    by = hky_key_get_string(L, body, "by", "recipient");
     s->is_by_message = strcmp(by, "message") == 0;
     if (!s->is_by_message && strcmp(by, "recipient") != 0)
-        hky_script_problem(L, place, "%s: by must be \"recipient\" or \"message\"", what);
+        hky_lua_problem(L, place, "%s: by must be \"recipient\" or \"message\"", what);
     n = lua_rawlen(L, body);
     if (n < 1 || n > HKY_ARMS_MAX) {
-        hky_script_problem(L, place, "%s: a split has 1 to %d arms", what, HKY_ARMS_MAX);
+        hky_lua_problem(L, place, "%s: a split has 1 to %d arms", what, HKY_ARMS_MAX);
         lua_pop(L, 1);
         return NULL;
     }

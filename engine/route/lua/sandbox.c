@@ -91,11 +91,11 @@ static int l_tostring(lua_State *L)
         luaL_tolstring(L, 1, NULL);
         break;
     case LUA_TUSERDATA:
-        if (hky_is_kind(L, 1, HKY_UD_RELAY)) {
+        if (hky_lua_is_kind(L, 1, HKY_UD_RELAY)) {
             lua_pushstring(L, ((struct hky_relay_ud *)lua_touserdata(L, 1))->name);
             break;
         }
-        lua_pushstring(L, hky_kind_name(L, 1));
+        lua_pushstring(L, hky_lua_kind_name(L, 1));
         break;
     default:
         lua_pushstring(L, luaL_typename(L, 1)); /* no addresses */
@@ -111,7 +111,7 @@ static int l_note(lua_State *L)
     lua_pushvalue(L, 1);
     lua_call(L, 1, 1);
     text.p = lua_tolstring(L, -1, &text.n);
-    hky_vm_note(hky_vm_of(L), hky_place_here(L, 1), text);
+    hky_vm_note(hky_vm_of(L), hky_lua_place_here(L, 1), text);
     return 0;
 }
 
@@ -337,7 +337,7 @@ static int t_move(lua_State *L)
     return 1;
 }
 
-void hky_tables_open(lua_State *L)
+void hky_lua_open_tables(lua_State *L)
 {
     static const luaL_Reg own[] = {{"insert", t_insert}, {"remove", t_remove}, {"concat", t_concat},
                                    {"unpack", t_unpack}, {"pack", t_pack},     {"sort", t_sort},
@@ -435,17 +435,17 @@ void hky_sandbox_open(lua_State *L)
     lua_pushcclosure(L, u_charged, 1);
     lua_setfield(L, -2, "tonumber");
     lua_remove(L, -2);
-    luaL_newmetatable(L, HKY_UD_POISON);
+    luaL_newmetatable(L, HKY_UD_UNDEFINED);
     lua_pushcfunction(L, poison_self);
     lua_setfield(L, -2, "__index");
     lua_pushcfunction(L, poison_call);
     lua_setfield(L, -2, "__call");
-    hky_sandbox_lock(L, HKY_UD_POISON);
+    hky_sandbox_lock(L, HKY_UD_UNDEFINED);
     lua_pop(L, 1);
-    hky_strings_open(L);
+    hky_lua_open_strings(L);
     hky_sandbox_readonly(L, "string", false);
     lua_setfield(L, -2, "string");
-    hky_tables_open(L);
+    hky_lua_open_tables(L);
     hky_sandbox_readonly(L, "table", false);
     lua_setfield(L, -2, "table");
     math_open(L);
@@ -454,11 +454,11 @@ void hky_sandbox_open(lua_State *L)
     utf8_open(L);
     hky_sandbox_readonly(L, "utf8", false);
     lua_setfield(L, -2, "utf8");
-    hky_time_open(L);
+    hky_lua_open_time(L);
     hky_sandbox_readonly(L, "time", true);
     lua_setfield(L, -2, "time");
-    hky_json_open(L);
+    hky_lua_open_json(L);
     hky_sandbox_readonly(L, "json", true);
     lua_setfield(L, -2, "json");
-    hky_handles_open(L);
+    hky_lua_open_handles(L);
 }

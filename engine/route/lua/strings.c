@@ -336,7 +336,7 @@ static int l_format(lua_State *L)
     return stock(L);
 }
 
-void hky_strings_open(lua_State *L)
+void hky_lua_open_strings(lua_State *L)
 {
     static const char *const cheap[] = {"byte", "char", "len", "lower", "upper", "reverse", "sub"};
     static const luaL_Reg own[] = {{"find", l_find}, {"match", l_match}, {"gmatch", l_gmatch},

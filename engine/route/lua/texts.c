@@ -153,7 +153,7 @@ bool hky_texts_check(lua_State *L, int index, const struct hky_text_rule *rule, 
     return !w.is_found;
 }
 
-const char *hky_whole_string(lua_State *L, int index, const char *what, struct hky_place place)
+const char *hky_lua_whole_string(lua_State *L, int index, const char *what, struct hky_place place)
 {
     static const struct hky_text_rule rule = {.use = HKY_FOREIGN_NAME};
     struct hky_text_fault fault;
@@ -166,6 +166,6 @@ const char *hky_whole_string(lua_State *L, int index, const char *what, struct h
         return s.p;
     if (hky_texts_check(L, index, &rule, &fault) || fault.is_warning)
         return s.p;
-    hky_script_problem(L, place, "%s: %s", what, fault.text);
+    hky_lua_problem(L, place, "%s: %s", what, fault.text);
     return NULL;
 }

@@ -30,6 +30,6 @@ bool hky_texts_check(lua_State *L, int index, const struct hky_text_rule *rule, 
 
 /* The whole string at `index`; NULL when the value is not a string or cannot be used, which is reported as a problem of
  * `what`. */
-const char *hky_whole_string(lua_State *L, int index, const char *what, struct hky_place place);
+const char *hky_lua_whole_string(lua_State *L, int index, const char *what, struct hky_place place);
 
 #endif

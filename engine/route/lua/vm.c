@@ -17,8 +17,8 @@ struct hky_call {
     lua_State *co;
     int ref; /* of co, in the registry */
     uint64_t left, octets_left;
-    int64_t look_ns, wall_ns; /* until cpu_look_ns and wall_end_ns */
-    int64_t cpu_ns;           /* until cpu_end_ns; unused while that is 0 */
+    int64_t check_ns, wall_ns; /* until cpu_check_ns and wall_end_ns */
+    int64_t cpu_ns;            /* until cpu_end_ns; unused while that is 0 */
     bool has_cpu_end;
 };
 
@@ -30,7 +30,7 @@ static bool over_budget(struct hky_vm *vm)
      * the budget is measured by the wall clock, which never shows less than the processor time, and only the second
      * half by the processor time. */
     int64_t now = hky_mono_ns();
-    if (now < vm->cpu_look_ns)
+    if (now < vm->cpu_check_ns)
         return false;
     if (vm->cpu_end_ns == 0)
         vm->cpu_end_ns = hky_thread_cpu_ns() + vm->half_ns;
@@ -202,8 +202,8 @@ static void budget_begin(struct hky_vm *vm, const struct hky_budget *budget)
      * of wall clock time is only for calls that use no processor time and yet do not end, such as those whose memory is
      * read back from swap. */
     vm->half_ns = (int64_t)budget->cpu_ms * 500000;
-    vm->cpu_look_ns = hky_mono_ns() + vm->half_ns;
-    vm->wall_end_ns = vm->cpu_look_ns + vm->half_ns * (2 * WALL_FACTOR - 1);
+    vm->cpu_check_ns = hky_mono_ns() + vm->half_ns;
+    vm->wall_end_ns = vm->cpu_check_ns + vm->half_ns * (2 * WALL_FACTOR - 1);
     vm->cpu_end_ns = 0;
 }
 
@@ -213,20 +213,20 @@ static void budget_keep(const struct hky_vm *vm, struct hky_call *call)
 
     call->left = vm->left;
     call->octets_left = vm->octets_left;
-    call->look_ns = vm->cpu_look_ns - now;
+    call->check_ns = vm->cpu_check_ns - now;
     call->wall_ns = vm->wall_end_ns - now;
     call->has_cpu_end = vm->cpu_end_ns != 0;
     call->cpu_ns = call->has_cpu_end ? vm->cpu_end_ns - hky_thread_cpu_ns() : vm->half_ns;
 }
 
-static void budget_go_on(struct hky_vm *vm, const struct hky_call *call)
+static void budget_continue(struct hky_vm *vm, const struct hky_call *call)
 {
     int64_t now = hky_mono_ns();
 
     vm->left = call->left;
     vm->octets_left = call->octets_left;
     vm->half_ns = call->cpu_ns; /* over_budget adds it to the processor time when it first reads that */
-    vm->cpu_look_ns = now + call->look_ns;
+    vm->cpu_check_ns = now + call->check_ns;
     vm->wall_end_ns = now + call->wall_ns;
     vm->cpu_end_ns = call->has_cpu_end ? hky_thread_cpu_ns() + call->cpu_ns : 0;
 }
@@ -358,13 +358,13 @@ static enum hky_vm_result call_run(struct hky_vm *vm, struct hky_call *call, int
 /* In a program that does nothing else, the loop runs here until the answer has come. */
 static enum hky_vm_result finish_here(struct hky_vm *vm, enum hky_vm_result result, struct hky_call **waits)
 {
-    while (result == HKY_VM_WAITS && vm->lookups != NULL && hky_lookups_waits_here(vm->lookups)) {
+    while (result == HKY_VM_WAITS && vm->lookups != NULL && hky_lookups_is_waiting_here(vm->lookups)) {
         struct hky_call *call = *waits;
         while (!vm->is_answered)
             hky_lookups_turn(vm->lookups);
         hky_ticket_end(vm->lookups, &vm->ticket);
         *waits = NULL;
-        budget_go_on(vm, call);
+        budget_continue(vm, call);
         result = call_run(vm, call, 0, waits);
     }
     return result;
@@ -395,7 +395,7 @@ enum hky_vm_result hky_vm_resume(struct hky_vm *vm, struct hky_call **waits)
     enum hky_vm_result result;
 
     *waits = NULL;
-    budget_go_on(vm, call);
+    budget_continue(vm, call);
     result = call_run(vm, call, 0, waits);
     vm->n_waiting_calls -= result != HKY_VM_WAITS;
     return result;
@@ -428,7 +428,7 @@ struct hky_ticket hky_vm_ticket(lua_State *L)
     hky_vm_charge(L, WAIT_CHARGE);
     if (vm->lookups == NULL)
         return vm->ticket;
-    if (hky_lookups_waits_here(vm->lookups)) {
+    if (hky_lookups_is_waiting_here(vm->lookups)) {
         vm->is_answered = false;
         vm->ticket = hky_ticket_new(vm->lookups, answered, &vm->is_answered);
     } else if (vm->ready != NULL) {

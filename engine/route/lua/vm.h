@@ -46,13 +46,13 @@ struct hky_vm {
     bool is_running, is_dead;
     const char *why_dead;
     uint64_t left, octets_left;
-    int64_t half_ns, cpu_look_ns, wall_end_ns, cpu_end_ns; /* cpu_end_ns is 0 until cpu_look_ns has come */
+    int64_t half_ns, cpu_check_ns, wall_end_ns, cpu_end_ns; /* cpu_end_ns is 0 until cpu_check_ns has come */
     uint32_t hook_step;
     struct hky_call *spare_calls; /* coroutines without a call */
     uint32_t n_spare_calls;
     uint32_t n_waiting_calls;
     char error[300];
-    char kind[80]; /* of hky_kind_name */
+    char kind[80]; /* of hky_lua_kind_name */
     /* r */
     const struct hky_route_query *query;
     struct hky_str header; /* of the query, read when it is first needed */
@@ -119,19 +119,19 @@ void hky_vm_rethrow(lua_State *L);
 void hky_vm_note(struct hky_vm *vm, struct hky_place place, struct hky_str text);
 
 /* Registers of kinds of userdata: metatable names. */
-#define HKY_UD_STEP    "step"
-#define HKY_UD_SPLIT   "split"
-#define HKY_UD_RAMP    "ramp"
-#define HKY_UD_RELAY   "relay"
-#define HKY_UD_SET     "set"
-#define HKY_UD_SECRET  "secret"
-#define HKY_UD_PENDING "declaration without its braces"
-#define HKY_UD_POISON  "undefined"
-#define HKY_UD_R       "recipient"
+#define HKY_UD_STEP       "step"
+#define HKY_UD_SPLIT      "split"
+#define HKY_UD_RAMP       "ramp"
+#define HKY_UD_RELAY      "relay"
+#define HKY_UD_SET        "set"
+#define HKY_UD_SECRET     "secret"
+#define HKY_UD_INCOMPLETE "declaration without its braces"
+#define HKY_UD_UNDEFINED  "undefined"
+#define HKY_UD_R          "recipient"
 
 /* Push the placeholder for a value that was already reported: no further problem is reported for it. [-0, +1, m];
  * returns 1. */
-int hky_push_poison(lua_State *L);
+int hky_lua_push_undefined(lua_State *L);
 
 struct hky_set_ud { /* exactly one */
     struct hky_set *set;
@@ -167,20 +167,20 @@ struct hky_step_ud {
 void hky_sandbox_open(lua_State *L);
 void hky_sandbox_lock(lua_State *L, const char *kind); /* seal the metatable on top: name, no __metatable */
 void hky_sandbox_readonly(lua_State *L, const char *what, bool is_strict); /* table on top -> its read-only view */
-void hky_strings_open(lua_State *L);                                       /* [-0, +1, m] the string library */
-void hky_tables_open(lua_State *L);
-void hky_time_open(lua_State *L);
-void hky_json_open(lua_State *L);
-void hky_handles_open(lua_State *L); /* metatables of handles */
+void hky_lua_open_strings(lua_State *L);                                   /* [-0, +1, m] the string library */
+void hky_lua_open_tables(lua_State *L);
+void hky_lua_open_time(lua_State *L);
+void hky_lua_open_json(lua_State *L);
+void hky_lua_open_handles(lua_State *L); /* metatables of handles */
 /* Push r for the query that runs. [-0, +1, m] */
-void hky_handles_push_r(lua_State *L);
+void hky_lua_push_r(lua_State *L);
 /* The nearest of the keys of the table at `index`, or NULL. */
-const char *hky_nearest_key(lua_State *L, int index, struct hky_str name);
-void hky_json_push(lua_State *L, struct hky_str text, bool is_rows);
+const char *hky_lua_nearest_key(lua_State *L, int index, struct hky_str name);
+void hky_lua_push_json(lua_State *L, struct hky_str text, bool is_rows);
 /* A value's kind in words: "a table", "a secret". */
-const char *hky_kind_name(lua_State *L, int index);
-bool hky_is_kind(lua_State *L, int index, const char *kind);
+const char *hky_lua_kind_name(lua_State *L, int index);
+bool hky_lua_is_kind(lua_State *L, int index, const char *kind);
 /* Is the value undefined, or a declaration without its braces? Its problem was or will be reported elsewhere. */
-bool hky_is_told(lua_State *L, int index);
+bool hky_lua_is_reported(lua_State *L, int index);
 
 #endif

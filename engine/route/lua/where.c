@@ -66,7 +66,7 @@ enum hky_err hky_where_new(struct hky_vm *vm, struct hky_str expression, struct 
 
 struct hold_run {
     int ref;
-    bool holds;
+    bool is_true;
 };
 
 static int hold_body(lua_State *L)
@@ -74,13 +74,13 @@ static int hold_body(lua_State *L)
     struct hold_run *run = lua_touserdata(L, 1);
 
     lua_rawgeti(L, LUA_REGISTRYINDEX, run->ref);
-    hky_handles_push_r(L);
+    hky_lua_push_r(L);
     lua_call(L, 1, 1);
-    run->holds = lua_toboolean(L, -1);
+    run->is_true = lua_toboolean(L, -1);
     return 0;
 }
 
-bool hky_where_holds(struct hky_where *w, const struct hky_route_query *q, struct hky_error *e)
+bool hky_where_is_true(struct hky_where *w, const struct hky_route_query *q, struct hky_error *e)
 {
     struct hky_asking a;
     struct hold_run run = {w->ref, false};
@@ -96,13 +96,13 @@ bool hky_where_holds(struct hky_where *w, const struct hky_route_query *q, struc
     w->n_overruns += result == HKY_VM_OVER;
     if (result != HKY_VM_OK) {
         hky_error_set(e, HKY_E_SCRIPT, "%s", w->vm->error);
-        run.holds = false;
+        run.is_true = false;
     } else if (w->vm->is_header_missing) {
         hky_error_set(e, HKY_E_STATE, "the headers of some messages are being read from the disk: ask again");
-        run.holds = false;
+        run.is_true = false;
     }
     hky_asking_end(&a);
-    return run.holds;
+    return run.is_true;
 }
 
 void hky_where_free(struct hky_where **w)

@@ -34,7 +34,7 @@ enum hky_err hky_list_parse(struct hky_str text, const char *name, struct hky_se
         const char *end = memchr(text.p, '\n', text.n);
         size_t n = end != NULL ? (size_t)(end - text.p) : text.n;
         struct hky_str s = hky_str_trim(hky_str_of(text.p, n));
-        struct hky_entry entry;
+        struct hky_set_entry entry;
         struct hky_error why = {0};
         struct hky_foreign foreign;
         char hint[HKY_FOREIGN_TEXT];
@@ -52,11 +52,11 @@ enum hky_err hky_list_parse(struct hky_str text, const char *name, struct hky_se
         if (foreign.kind != HKY_FOREIGN_NONE)
             return hky_error_set(e, HKY_E_SYNTAX, "%.60s:%u: there %s", name, line,
                                  hky_foreign_text(s, &foreign, false, hint)); /* the line is not shown */
-        if (memchr(s.p, '*', s.n) != NULL && hky_entry_parse(s, &entry, &why) != HKY_OK)
+        if (memchr(s.p, '*', s.n) != NULL && hky_set_entry_parse(s, &entry, &why) != HKY_OK)
             return hky_error_set(e, HKY_E_SYNTAX,
                                  "%s:%u: an entry is no pattern: all addresses of a domain are the domain alone", name,
                                  line);
-        if (hky_entry_parse(s, &entry, &why) != HKY_OK)
+        if (hky_set_entry_parse(s, &entry, &why) != HKY_OK)
             return hky_error_set(e, HKY_E_SYNTAX, "%s:%u: no address, domain or .domain: %s", name, line, why.text);
         hky_set_add(set, &entry);
     }
@@ -129,26 +129,26 @@ static int64_t still_ms(const struct hky_list *l, struct hky_str text, size_t n,
 }
 
 /* The file has been unchanged for a while: take the new set, or say why it cannot be taken yet. */
-static enum hky_list_look settle(struct hky_list *l, struct hky_str text, int64_t was_still_ms,
-                                 struct hky_list_said *said)
+static enum hky_list_state settle(struct hky_list *l, struct hky_str text, int64_t was_still_ms,
+                                  struct hky_list_messages *messages)
 {
     struct hky_set *set;
     size_t n, had = hky_set_n(l->set);
 
-    if (set_of(l, text, &set, &said->error) == HKY_OK) {
+    if (set_of(l, text, &set, &messages->error) == HKY_OK) {
         n = hky_set_n(set);
         if (was_still_ms < still_ms(l, text, n, had)) {
-            if (!l->change.is_told && n < had / 2 + had % 2)
-                hky_error_set(&said->warning, HKY_E_STATE,
+            if (!l->change.is_reported && n < had / 2 + had % 2)
+                hky_error_set(&messages->warning, HKY_E_STATE,
                               "%.120s has lost more than half of its entries (%zu are left of %zu): it counts when it "
                               "has not changed for %d s",
                               l->name, n, had, STILL_SHRUNK_MS / 1000);
-            l->change.is_told = true;
+            l->change.is_reported = true;
             hky_set_unref(&set);
             return HKY_LIST_WAITS;
         }
         if (n < had)
-            hky_error_set(&said->fewer, HKY_E_STATE, "%.120s has %zu entries, %zu before", l->name, n, had);
+            hky_error_set(&messages->fewer, HKY_E_STATE, "%.120s has %zu entries, %zu before", l->name, n, had);
         l->has_line_end = ends_with_line(text);
         take(l, set);
     }
@@ -158,9 +158,9 @@ static enum hky_list_look settle(struct hky_list *l, struct hky_str text, int64_
     return set != NULL ? HKY_LIST_TAKEN : HKY_LIST_SAME;
 }
 
-enum hky_list_look hky_list_look(struct hky_list *l, int64_t mono_ms, struct hky_list_said *said)
+enum hky_list_state hky_list_refresh(struct hky_list *l, int64_t mono_ms, struct hky_list_messages *messages)
 {
-    enum hky_list_look look = HKY_LIST_WAITS;
+    enum hky_list_state state = HKY_LIST_WAITS;
     struct hky_error why = {0};
     struct stat st;
     char *text;
@@ -175,26 +175,26 @@ enum hky_list_look hky_list_look(struct hky_list *l, int64_t mono_ms, struct hky
         l->change.is_there = false;
         if (why.code == HKY_E_STATE)
             return HKY_LIST_WAITS; /* it is being written */
-        hky_error_set(&said->error, why.code, "%.60s: %.160s", l->name, why.text);
+        hky_error_set(&messages->error, why.code, "%.60s: %.160s", l->name, why.text);
         return HKY_LIST_SAME;
     }
     hash = hky_hash64(text, n, 0);
     if (hash == l->hash) { /* only the file's time has changed */
         l->seen = st;
         l->change.is_there = false;
-        look = HKY_LIST_SAME;
+        state = HKY_LIST_SAME;
     } else if (!l->change.is_there || l->change.hash != hash || !hky_inside_is_same(&l->change.seen, &st)) {
-        bool is_told = l->change.is_there && l->change.is_told;
+        bool is_reported = l->change.is_there && l->change.is_reported;
         l->change.is_there = true;
-        l->change.is_told = is_told;
+        l->change.is_reported = is_reported;
         l->change.seen = st;
         l->change.hash = hash;
         l->change.since_ms = mono_ms;
     } else if (mono_ms - l->change.since_ms >= STILL_MS) {
-        look = settle(l, hky_str_of(text, n), mono_ms - l->change.since_ms, said);
+        state = settle(l, hky_str_of(text, n), mono_ms - l->change.since_ms, messages);
     }
     free(text);
-    return look;
+    return state;
 }
 
 struct hky_set *hky_list_set(struct hky_list *l)
@@ -218,7 +218,7 @@ bool hky_list_has(struct hky_list *l, const struct hky_match_key *k)
     return has;
 }
 
-bool hky_match_holds(const struct hky_match *m, const struct hky_match_key *k)
+bool hky_match_has(const struct hky_match *m, const struct hky_match_key *k)
 {
     if (m->set != NULL && hky_set_has(m->set, k))
         return true;

@@ -334,11 +334,11 @@ struct hky_lookups *hky_lookups_new(struct hky_loop *loop, const struct hky_poli
     hky_map_init_untrusted(&l->known);
     hky_map_init_untrusted(&l->asked);
     TAILQ_INIT(&l->by_age);
-    hky_lookups_follow(l, policy);
+    hky_lookups_set_policy(l, policy);
     return l;
 }
 
-void hky_lookups_follow(struct hky_lookups *l, const struct hky_policy *policy)
+void hky_lookups_set_policy(struct hky_lookups *l, const struct hky_policy *policy)
 {
     const struct hky_engine_options *o = &policy->engine;
     const char *server = o->resolver != NULL ? o->resolver : "";
@@ -377,7 +377,7 @@ void hky_lookups_wait_here(struct hky_lookups *l)
     l->is_waiting_here = true;
 }
 
-bool hky_lookups_waits_here(const struct hky_lookups *l)
+bool hky_lookups_is_waiting_here(const struct hky_lookups *l)
 {
     return l->is_waiting_here;
 }

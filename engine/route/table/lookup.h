@@ -23,7 +23,7 @@ void hky_ticket_end(struct hky_lookups *l, struct hky_ticket *t);
 bool hky_ticket_ready(struct hky_lookups *l, struct hky_ticket t);
 
 /* True after hky_lookups_wait_here: a call that waits runs the loop, by hky_lookups_turn, until its answer has come. */
-bool hky_lookups_waits_here(const struct hky_lookups *l);
+bool hky_lookups_is_waiting_here(const struct hky_lookups *l);
 void hky_lookups_turn(struct hky_lookups *l);
 
 #endif

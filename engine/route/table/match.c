@@ -53,19 +53,19 @@ static enum hky_err refuse_glob(struct hky_str s, struct hky_error *e)
                          "(a * that is meant stands in quotes: '\"a*b\"@shop.example')");
 }
 
-enum hky_err hky_entry_parse(struct hky_str s, struct hky_entry *out, struct hky_error *e)
+enum hky_err hky_set_entry_parse(struct hky_str s, struct hky_set_entry *out, struct hky_error *e)
 {
     struct hky_address address;
     char domain[HKY_DOMAIN_MAX + 1];
     enum hky_err err;
 
-    *out = (struct hky_entry){0};
+    *out = (struct hky_set_entry){0};
     if (hky_str_eq(s, HKY_STR("*"))) {
-        out->kind = HKY_ENTRY_EVERYONE;
+        out->kind = HKY_SET_ENTRY_EVERYONE;
         return HKY_OK;
     }
     if (hky_str_eq(s, HKY_STR("<>"))) {
-        out->kind = HKY_ENTRY_NULL;
+        out->kind = HKY_SET_ENTRY_NULL;
         return HKY_OK;
     }
     if (memchr(s.p, '@', s.n) != NULL) {
@@ -73,13 +73,13 @@ enum hky_err hky_entry_parse(struct hky_str s, struct hky_entry *out, struct hky
             return err;
         if ((err = hky_mailbox_parse(s, &address, e)) != HKY_OK)
             return err;
-        out->kind = HKY_ENTRY_ADDRESS;
+        out->kind = HKY_SET_ENTRY_ADDRESS;
         lower_into(out->text, hky_address_str(&address));
         return HKY_OK;
     }
-    out->kind = HKY_ENTRY_DOMAIN;
+    out->kind = HKY_SET_ENTRY_DOMAIN;
     if (s.n > 0 && s.p[0] == '.') {
-        out->kind = HKY_ENTRY_PARENT;
+        out->kind = HKY_SET_ENTRY_PARENT;
         s.p++, s.n--;
     }
     if (s.n == 0 || memchr(s.p, '*', s.n) != NULL || memchr(s.p, ' ', s.n) != NULL)
@@ -114,24 +114,24 @@ void hky_set_unref(struct hky_set **s)
     free(it);
 }
 
-void hky_set_add(struct hky_set *s, const struct hky_entry *entry)
+void hky_set_add(struct hky_set *s, const struct hky_set_entry *entry)
 {
     struct hky_str text = hky_str_z(entry->text);
 
     switch (entry->kind) {
-    case HKY_ENTRY_EVERYONE:
+    case HKY_SET_ENTRY_EVERYONE:
         s->is_everyone = true;
         break;
-    case HKY_ENTRY_NULL:
+    case HKY_SET_ENTRY_NULL:
         s->has_null = true;
         break;
-    case HKY_ENTRY_ADDRESS:
+    case HKY_SET_ENTRY_ADDRESS:
         hky_map_put(&s->addresses, text, PRESENT);
         break;
-    case HKY_ENTRY_DOMAIN:
+    case HKY_SET_ENTRY_DOMAIN:
         hky_map_put(&s->domains, text, PRESENT);
         break;
-    case HKY_ENTRY_PARENT:
+    case HKY_SET_ENTRY_PARENT:
         hky_map_put(&s->parents, text, PRESENT);
         break;
     }

@@ -20,13 +20,19 @@ struct hky_match_key {
 };
 void hky_match_key_init(struct hky_match_key *k, struct hky_str canonical);
 
-enum hky_entry_kind { HKY_ENTRY_EVERYONE, HKY_ENTRY_NULL, HKY_ENTRY_ADDRESS, HKY_ENTRY_DOMAIN, HKY_ENTRY_PARENT };
-struct hky_entry {
-    enum hky_entry_kind kind;
+enum hky_set_entry_kind {
+    HKY_SET_ENTRY_EVERYONE,
+    HKY_SET_ENTRY_NULL,
+    HKY_SET_ENTRY_ADDRESS,
+    HKY_SET_ENTRY_DOMAIN,
+    HKY_SET_ENTRY_PARENT
+};
+struct hky_set_entry {
+    enum hky_set_entry_kind kind;
     char text[330]; /* lower case; PARENT without its first dot */
 };
 /* "*", "<>", "a@b", "domain", ".domain". HKY_E_SYNTAX with text. */
-enum hky_err hky_entry_parse(struct hky_str s, struct hky_entry *out, struct hky_error *e);
+enum hky_err hky_set_entry_parse(struct hky_str s, struct hky_set_entry *out, struct hky_error *e);
 
 struct hky_set {
     int refs; /* atomic */
@@ -34,7 +40,7 @@ struct hky_set {
     struct hky_map addresses, domains, parents;
 };
 struct hky_set *hky_set_new(void);
-void hky_set_add(struct hky_set *s, const struct hky_entry *entry);
+void hky_set_add(struct hky_set *s, const struct hky_set_entry *entry);
 void hky_set_add_all(struct hky_set *to, const struct hky_set *from);
 bool hky_set_has(const struct hky_set *s, const struct hky_match_key *k);
 bool hky_set_is_subset(const struct hky_set *inner, const struct hky_set *outer); /* exact entries only */
@@ -50,7 +56,7 @@ struct hky_list {
     uint64_t hash;       /* of its octets */
     bool has_line_end;   /* its last line was whole */
     struct {             /* a change after which the file has not been the same for long enough */
-        bool is_there, is_told;
+        bool is_there, is_reported;
         struct stat seen;
         uint64_t hash;
         int64_t since_ms;
@@ -63,19 +69,19 @@ enum hky_err hky_list_parse(struct hky_str text, const char *name, struct hky_se
 /* Read the list for the first time. A bad line is HKY_E_SYNTAX with its number. */
 enum hky_err hky_list_open(struct hky_list *l, struct hky_error *e);
 
-enum hky_list_look { HKY_LIST_SAME, HKY_LIST_WAITS, HKY_LIST_TAKEN };
+enum hky_list_state { HKY_LIST_SAME, HKY_LIST_WAITS, HKY_LIST_TAKEN };
 /*
- * Look at the file again. A program may be writing it: a change counts (HKY_LIST_TAKEN) once the file has been the same
- * for two seconds by `mono_ms` and has the same octets as at the first look; until then the answer is HKY_LIST_WAITS.
- * The wait is fifteen seconds when less than half of the entries are left, or when the file was written in place and
- * has fewer entries than before or has lost the end of its last line.
+ * Reads the file again when it has changed. A program may be writing it: a change counts (HKY_LIST_TAKEN) once the file
+ * has been the same for two seconds by `mono_ms` and has the same octets as at the first look; until then the answer is
+ * HKY_LIST_WAITS. The wait is fifteen seconds when less than half of the entries are left, or when the file was written
+ * in place and has fewer entries than before or has lost the end of its last line.
  */
-struct hky_list_said {
+struct hky_list_messages {
     struct hky_error warning; /* the file has lost more than half of its entries; given once a change */
     struct hky_error fewer;   /* the list was taken with fewer entries: both counts */
     struct hky_error error;   /* the file cannot be read or has a bad line: the list stays as it is */
 };
-enum hky_list_look hky_list_look(struct hky_list *l, int64_t mono_ms, struct hky_list_said *said);
+enum hky_list_state hky_list_refresh(struct hky_list *l, int64_t mono_ms, struct hky_list_messages *messages);
 bool hky_list_has(struct hky_list *l, const struct hky_match_key *k);
 struct hky_set *hky_list_set(struct hky_list *l); /* counted */
 
@@ -85,6 +91,6 @@ struct hky_match {
     struct hky_list **lists;
     uint32_t n_lists;
 };
-bool hky_match_holds(const struct hky_match *m, const struct hky_match_key *k);
+bool hky_match_has(const struct hky_match *m, const struct hky_match_key *k);
 
 #endif

@@ -17,7 +17,7 @@ void hky_policy_unref(struct hky_policy **policy)
     if (p == NULL || __atomic_sub_fetch(&p->refs, 1, __ATOMIC_ACQ_REL) > 0)
         return;
     hky_map_fini(&p->relay_by_name);
-    hky_table_free(&p->table);
+    hky_route_table_free(&p->table);
     free(p);
 }
 
@@ -39,15 +39,15 @@ void hky_policy_refresh_lists(struct hky_policy *p, int64_t mono_ms, struct hky_
 {
     *news = (struct hky_lists_news){0};
     for (uint32_t i = 0; i < p->table->n_lists; i++) {
-        struct hky_list_said said = {0};
-        enum hky_list_look look = hky_list_look(p->table->lists[i], mono_ms, &said);
-        news->n_taken += look == HKY_LIST_TAKEN;
-        news->n_waiting += look == HKY_LIST_WAITS;
-        if (said.warning.code != HKY_OK && news->warning.code == HKY_OK)
-            news->warning = said.warning;
-        if (said.fewer.code != HKY_OK && news->fewer.code == HKY_OK)
-            news->fewer = said.fewer;
-        if (said.error.code != HKY_OK && news->error.code == HKY_OK)
-            news->error = said.error;
+        struct hky_list_messages messages = {0};
+        enum hky_list_state state = hky_list_refresh(p->table->lists[i], mono_ms, &messages);
+        news->n_taken += state == HKY_LIST_TAKEN;
+        news->n_waiting += state == HKY_LIST_WAITS;
+        if (messages.warning.code != HKY_OK && news->warning.code == HKY_OK)
+            news->warning = messages.warning;
+        if (messages.fewer.code != HKY_OK && news->fewer.code == HKY_OK)
+            news->fewer = messages.fewer;
+        if (messages.error.code != HKY_OK && news->error.code == HKY_OK)
+            news->error = messages.error;
     }
 }

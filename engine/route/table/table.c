@@ -6,7 +6,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-struct hky_route_table *hky_table_new(void)
+struct hky_route_table *hky_route_table_new(void)
 {
     struct hky_route_table *t = hky_calloc(1, sizeof *t);
 
@@ -43,7 +43,7 @@ static void route_fini(struct hky_route *r)
         hky_plan_unref(&r->split->arms[i].plan);
 }
 
-void hky_table_free(struct hky_route_table **table)
+void hky_route_table_free(struct hky_route_table **table)
 {
     struct hky_route_table *t = *table;
 
@@ -79,7 +79,7 @@ void hky_table_free(struct hky_route_table **table)
     free(t);
 }
 
-uint32_t hky_table_fn(struct hky_route_table *t, const char *key, const char *what, struct hky_place place)
+uint32_t hky_route_table_fn(struct hky_route_table *t, const char *key, const char *what, struct hky_place place)
 {
     void *slot = hky_map_get(&t->fn_by_key, hky_str_z(key));
 
@@ -138,7 +138,7 @@ static int route_order(const void *a, const void *b)
     return x->written < y->written ? -1 : x->written > y->written;
 }
 
-void hky_table_index(struct hky_route_table *t)
+void hky_route_table_index(struct hky_route_table *t)
 {
     if (t->n_routes > 1)
         qsort(t->routes, t->n_routes, sizeof t->routes[0], route_order);
@@ -206,7 +206,7 @@ const struct hky_route *hky_candidates_next(struct hky_candidates *c, const stru
     return t->routes[best];
 }
 
-double hky_unit_hash(struct hky_str salt, struct hky_str text)
+double hky_split_hash(struct hky_str salt, struct hky_str text)
 {
     uint64_t h = hky_hash64(text.p, text.n, hky_hash64(salt.p, salt.n, 0));
 
@@ -255,7 +255,7 @@ const struct hky_arm *hky_split_choose(const struct hky_split *s, const struct h
         share[i] = s->arms[i].is_rest ? 0 : hky_arm_share(&s->arms[i], zone, now_ms);
         sum += share[i];
     }
-    u = hky_unit_hash(hky_str_z(s->name), subject) * 100;
+    u = hky_split_hash(hky_str_z(s->name), subject) * 100;
     for (uint32_t i = 0; i < s->n_arms; i++) {
         at += s->arms[i].is_rest ? fmax(0, 100 - sum) : share[i];
         if (u < at)

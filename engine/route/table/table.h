@@ -108,10 +108,10 @@ struct hky_route_table {
     struct hky_zone *zone;
 };
 
-struct hky_route_table *hky_table_new(void);
-void hky_table_free(struct hky_route_table **t);
-void hky_table_index(struct hky_route_table *t);
-uint32_t hky_table_fn(struct hky_route_table *t, const char *key, const char *what, struct hky_place place);
+struct hky_route_table *hky_route_table_new(void);
+void hky_route_table_free(struct hky_route_table **t);
+void hky_route_table_index(struct hky_route_table *t);
+uint32_t hky_route_table_fn(struct hky_route_table *t, const char *key, const char *what, struct hky_place place);
 
 /* The candidates for one recipient, in order, each once. */
 #define HKY_SOURCES_MAX 136 /* labels of a domain, and the fixed ones */
@@ -131,6 +131,6 @@ const struct hky_arm *hky_split_choose(const struct hky_split *s, const struct h
 /* Per cent on a day, counted as ramp_start is. */
 double hky_arm_share_on(const struct hky_arm *a, int64_t day);
 double hky_arm_share(const struct hky_arm *a, const struct hky_zone *zone, int64_t now_ms);
-double hky_unit_hash(struct hky_str salt, struct hky_str text); /* [0,1) */
+double hky_split_hash(struct hky_str salt, struct hky_str text); /* [0,1) */
 
 #endif

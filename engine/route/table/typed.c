@@ -101,16 +101,7 @@ const char *hky_typed_stray(struct hky_str line, size_t *n)
     return NULL;
 }
 
-const char *hky_nearest(struct hky_str name, const char *const *names, size_t n)
-{
-    struct hky_nearest_name near = hky_nearest_to(name);
-
-    for (size_t i = 0; i < n; i++)
-        hky_nearest_look(&near, names[i]);
-    return near.name;
-}
-
-bool hky_is_secret_name(const char *s)
+bool hky_secret_name_is_valid(const char *s)
 {
     if (s[0] == 0 || strlen(s) >= HKY_SECRET_NAME_MAX || strstr(s, "..") != NULL || s[0] == '/')
         return false;

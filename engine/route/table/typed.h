@@ -23,11 +23,8 @@ const char *hky_typed_hint(struct hky_str s, bool may_be_many, char out[HKY_TYPE
  * `n` is the length of the line from that character on. */
 const char *hky_typed_stray(struct hky_str line, size_t *n);
 
-/* The nearest of `n` names, or NULL when none is near. */
-const char *hky_nearest(struct hky_str name, const char *const *names, size_t n);
-
 #define HKY_SECRET_NAME_MAX 96
 /* Letters, digits and ._/- without "..", not absolute. */
-bool hky_is_secret_name(const char *s);
+bool hky_secret_name_is_valid(const char *s);
 
 #endif

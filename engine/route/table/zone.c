@@ -33,7 +33,7 @@ static int64_t be(const unsigned char *p, int n)
     return n == 4 ? (int64_t)(int32_t)v : (int64_t)v;
 }
 
-int64_t hky_days_of_date(int64_t year, int month, int day)
+int64_t hky_zone_day_of_date(int64_t year, int month, int day)
 {
     int64_t y = month <= 2 ? year - 1 : year;
     int64_t era = (y >= 0 ? y : y - 399) / 400;
@@ -208,9 +208,9 @@ void hky_zone_free(struct hky_zone **z)
 
 static int64_t rule_at(const struct rule *r, int64_t year, int32_t offset)
 {
-    int64_t first = hky_days_of_date(year, r->month, 1), day;
+    int64_t first = hky_zone_day_of_date(year, r->month, 1), day;
     int weekday = (int)(((first + 4) % 7 + 7) % 7);
-    int64_t next = r->month == 12 ? hky_days_of_date(year + 1, 1, 1) : hky_days_of_date(year, r->month + 1, 1);
+    int64_t next = r->month == 12 ? hky_zone_day_of_date(year + 1, 1, 1) : hky_zone_day_of_date(year, r->month + 1, 1);
 
     day = first + (r->day - weekday + 7) % 7 + 7 * (r->week - 1);
     while (day >= next)
@@ -264,7 +264,7 @@ void hky_zone_local(const struct hky_zone *z, int64_t t, struct hky_local_time *
     out->minute = sec / 60 % 60;
     out->second = sec % 60;
     out->weekday = (int)(((days + 4) % 7 + 7) % 7) + 1;
-    out->yearday = (int)(days - hky_days_of_date(out->year, 1, 1)) + 1;
+    out->yearday = (int)(days - hky_zone_day_of_date(out->year, 1, 1)) + 1;
 }
 
 int64_t hky_zone_day(const struct hky_zone *z, int64_t t)
@@ -283,7 +283,7 @@ int64_t hky_zone_unix(const struct hky_zone *z, int64_t day_number, int32_t sec_
     return local - offset_at(z, t);
 }
 
-bool hky_date_parse(const char *p, size_t n, int64_t *day_number, int32_t *sec_of_day)
+bool hky_zone_parse_date(const char *p, size_t n, int64_t *day_number, int32_t *sec_of_day)
 {
     char text[32];
     int y, mo, d, h = 0, mi = 0, s = 0, used = 0;
@@ -309,7 +309,7 @@ bool hky_date_parse(const char *p, size_t n, int64_t *day_number, int32_t *sec_o
     }
     if (y < 1970 || mo < 1 || mo > 12 || d < 1 || d > 31 || h < 0 || h > 23 || mi < 0 || mi > 59 || s < 0 || s > 59)
         return false;
-    *day_number = hky_days_of_date(y, mo, d);
+    *day_number = hky_zone_day_of_date(y, mo, d);
     *sec_of_day = h * 3600 + mi * 60 + s;
     if (d > 28) {
         int64_t year;

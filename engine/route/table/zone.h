@@ -25,10 +25,10 @@ struct hky_local_time {
 /* NULL zone: UTC. */
 void hky_zone_local(const struct hky_zone *z, int64_t unix_sec, struct hky_local_time *out);
 int64_t hky_zone_day(const struct hky_zone *z, int64_t unix_sec);
-int64_t hky_days_of_date(int64_t year, int month, int day);
+int64_t hky_zone_day_of_date(int64_t year, int month, int day);
 /* Unix seconds of a local date and time; a time that is skipped counts from before the gap. */
 int64_t hky_zone_unix(const struct hky_zone *z, int64_t day_number, int32_t sec_of_day);
 /* "2026-12-01" or "2026-12-01 10:00[:00]" to day number and seconds; false when it is no date. */
-bool hky_date_parse(const char *p, size_t n, int64_t *day_number, int32_t *sec_of_day);
+bool hky_zone_parse_date(const char *p, size_t n, int64_t *day_number, int32_t *sec_of_day);
 
 #endif

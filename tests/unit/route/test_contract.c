@@ -279,7 +279,7 @@ static void a_script_sees_the_message(void **state)
         struct hky_route_query q = {m, &m->recipients[0],
                                     HKY_STR("X-A: one\r\nX-B: =?utf-8?B?5pel5pys?=\r\nx-a: two\r\n\r\n"), NOW_MS};
         struct hky_where *w;
-        if (hky_where_new(vm, hky_str_z(holds[i]), &w, &e) != HKY_OK || !hky_where_holds(w, &q, &e))
+        if (hky_where_new(vm, hky_str_z(holds[i]), &w, &e) != HKY_OK || !hky_where_is_true(w, &q, &e))
             fail_msg("%s: %s", holds[i], e.text);
         hky_where_free(&w);
     }

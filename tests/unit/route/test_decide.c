@@ -558,7 +558,7 @@ static void attempts_are_seen_as_they_were(void **state)
     for (size_t i = 0; i < sizeof holds / sizeof holds[0]; i++) {
         struct hky_where *w;
         assert_int_equal(hky_where_new(vm, hky_str_z(holds[i]), &w, &e), HKY_OK);
-        if (!hky_where_holds(w, &q, &e))
+        if (!hky_where_is_true(w, &q, &e))
             fail_msg("%s: %s", holds[i], e.text);
         hky_where_free(&w);
     }
@@ -569,7 +569,7 @@ static void attempts_are_seen_as_they_were(void **state)
         assert_int_equal(
             hky_where_new(vm, HKY_STR("r.attempts[1].at == r.now and r.attempts[#r.attempts].relay == 'b'"), &w, &e),
             HKY_OK);
-        assert_true(hky_where_holds(w, &q, &e));
+        assert_true(hky_where_is_true(w, &q, &e));
         hky_where_free(&w);
     }
     hky_message_unref(&m);
@@ -666,7 +666,7 @@ static void a_header_is_read_when_asked_for_and_nothing_is_decided_without(void 
         assert_string_equal(decision_text(&d, text), mails[i].with);
         assert_int_equal(shelf.n_asked, asks);
         decision_fini(&d);
-        assert_true(hky_where_holds(w, &q, &e));
+        assert_true(hky_where_is_true(w, &q, &e));
         assert_int_equal(e.code, HKY_OK);
         shelf.header = (struct hky_str){0};
         hky_route_decide(vm, &q, &d);
@@ -676,7 +676,7 @@ static void a_header_is_read_when_asked_for_and_nothing_is_decided_without(void 
         else
             assert_string_equal(decision_text(&d, text), mails[i].without);
         decision_fini(&d);
-        assert_false(hky_where_holds(w, &q, &e));
+        assert_false(hky_where_is_true(w, &q, &e));
         assert_non_null(strstr(e.text, "ask again"));
         e = (struct hky_error){0};
         hky_message_unref(&m);
@@ -711,7 +711,7 @@ static void where_selects(void **state)
     (void)state;
     for (size_t i = 0; i < sizeof wheres / sizeof wheres[0]; i++) {
         assert_int_equal(hky_where_new(vm, hky_str_z(wheres[i].expression), &w, &e), HKY_OK);
-        assert_int_equal(hky_where_holds(w, &q, &e), wheres[i].holds);
+        assert_int_equal(hky_where_is_true(w, &q, &e), wheres[i].holds);
         hky_where_free(&w);
     }
     assert_int_equal(hky_where_new(vm, HKY_STR("r.domain =="), &w, &e), HKY_E_SYNTAX);
@@ -741,9 +741,9 @@ static void sets_agree_with_their_entries(void **state)
     for (size_t i = 0; i < sizeof entries / sizeof entries[0]; i++)
         for (size_t k = 0; k < sizeof addresses / sizeof addresses[0]; k++) {
             struct hky_set *set = hky_set_new();
-            struct hky_entry entry;
+            struct hky_set_entry entry;
             struct hky_match_key key;
-            assert_int_equal(hky_entry_parse(hky_str_z(entries[i]), &entry, NULL), HKY_OK);
+            assert_int_equal(hky_set_entry_parse(hky_str_z(entries[i]), &entry, NULL), HKY_OK);
             hky_set_add(set, &entry);
             hky_match_key_init(&key, hky_str_z(addresses[k]));
             if (hky_set_has(set, &key) != hky_address_fits(hky_str_z(entries[i]), hky_str_z(addresses[k])))

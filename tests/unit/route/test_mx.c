@@ -162,7 +162,7 @@ static void go_on(struct waiting *w)
 {
     assert_int_equal(w->n_ready, 1);
     w->n_ready = 0;
-    hky_route_go_on(&w->deciding, &w->q, ready, w, &w->d);
+    hky_route_continue(&w->deciding, &w->q, ready, w, &w->d);
 }
 
 static void end(struct waiting *w)

@@ -91,7 +91,7 @@ static void asked_begin(struct stage *st, struct asked *a, const char *to)
 
 static void asked_go_on(struct asked *a)
 {
-    hky_route_go_on(&a->waits, &a->q, ready, &a->n_ready, &a->d);
+    hky_route_continue(&a->waits, &a->q, ready, &a->n_ready, &a->d);
     assert_int_equal(a->d.kind == HKY_WAITS, a->waits != NULL);
 }
 
@@ -302,7 +302,7 @@ static void operators_expressions_do_not_wait(void **state)
     stage_open(&st, policy_of_two);
     asked_begin(&st, &a, "u@x.example");
     assert_int_equal(hky_where_new(st.vm, HKY_STR("ask() == 'yes'"), &w, &e), HKY_OK);
-    assert_false(hky_where_holds(w, &a.q, &e));
+    assert_false(hky_where_is_true(w, &a.q, &e));
     assert_non_null(strstr(e.text, "a look-up cannot wait here"));
     hky_where_free(&w);
     asked_end(&a);
@@ -322,12 +322,12 @@ static void an_endless_expression_is_given_up(void **state)
     asked_begin(&st, &a, "u@x.example");
     assert_int_equal(hky_where_new(st.vm, HKY_STR("(function() while true do end end)()"), &w, &e), HKY_OK);
     for (int i = 0; i < 10; i++) {
-        assert_false(hky_where_holds(w, &a.q, &e));
+        assert_false(hky_where_is_true(w, &a.q, &e));
         assert_null(strstr(e.text, "any more"));
     }
     int64_t began_ns = hky_thread_cpu_ns();
     for (int i = 0; i < 1000; i++)
-        assert_false(hky_where_holds(w, &a.q, &e));
+        assert_false(hky_where_is_true(w, &a.q, &e));
     assert_non_null(strstr(e.text, "not evaluated again"));
     assert_true(hky_thread_cpu_ns() - began_ns < 100000000);
     hky_where_free(&w);

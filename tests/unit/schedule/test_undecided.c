@@ -332,7 +332,7 @@ static void a_slow_expression_holds_up_nobody(void **state)
                                        .loop = st.r.loop,
                                        .done = on_answered,
                                        .ctx = &is_done,
-                                       .where_holds = slow_where};
+                                       .where_is_true = slow_where};
         hky_schedule_query(st.r.schedule, &rq);
         for (int i = 0; i < 10000 && !is_done; i++) {
             unsigned before = n_held;
