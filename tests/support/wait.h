@@ -28,6 +28,16 @@ static inline int64_t wait_now_ms(void)
     return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
+/* Processor time that all threads of this process have used, for what must not compute for long: other processes do not
+ * lengthen it. */
+static inline int64_t spent_ms(void)
+{
+    struct timespec spent;
+
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &spent);
+    return (int64_t)spent.tv_sec * 1000 + spent.tv_nsec / 1000000;
+}
+
 /* Looks at the condition every millisecond until it holds; the test fails after WAIT_MOST_SEC. */
 #define wait_until(cond)                                                                                               \
     do {                                                                                                               \

@@ -57,7 +57,10 @@ static void a_long_queue_restarts_in_time(void **state)
         print_message("accepted %zu in %lld ms, %llu commits\n", n, (long long)(hky_mono_ms() - started),
                       (unsigned long long)stats.commits);
     for (int round = 0; round < 2; round++) {
+        int64_t before_ms;
+
         hky_journal_close(&r.j);
+        before_ms = spent_ms();
         assert_int_equal(hky_journal_open(&r.params, &cb, &r.j, &r.report, &r.error), HKY_OK);
         assert_int_equal(r.report.recipients, n);
         if (text != NULL)
@@ -65,7 +68,7 @@ static void a_long_queue_restarts_in_time(void **state)
                           (unsigned long long)r.report.recipients, (long long)r.report.took_ms,
                           (unsigned long long)r.report.octets_read, (unsigned long long)r.report.segments,
                           mallinfo2().uordblks / 1024);
-        assert_true(r.report.took_ms < 3000 || n > 1000000);
+        assert_true(spent_ms() - before_ms < 3000 || n > 1000000);
     }
     rig_fini(&r);
 }
