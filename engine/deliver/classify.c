@@ -219,8 +219,10 @@ static bool rule_fits(const struct hky_class_rule *rule, const struct view *v)
     if (is_stated(rule->mx) && !mx_fits(q->mx, rule->mx))
         return false;
     /* A reply about a quota stops an account, and whoever chooses an address must not be able to cause that. */
-    return !is_stated(rule->text) ||
-           text_fits(v, rule->class == HKY_CLASS_QUOTA_EXHAUSTED ? v->spoken : v->text, rule->text);
+    const char *text = rule->class == HKY_CLASS_QUOTA_EXHAUSTED ? v->spoken : v->text;
+    return (!is_stated(rule->text) || text_fits(v, text, rule->text)) &&
+           (!is_stated(rule->with) || text_fits(v, text, rule->with)) &&
+           (!is_stated(rule->without) || !text_fits(v, text, rule->without));
 }
 
 /* The longest wait that is believed: a text that names a longer time speaks of something else, or of something for

@@ -43,7 +43,24 @@ bool hky_reply_counts_connections(const struct hky_reply *r)
 
 bool hky_reply_counts_recipients(const struct hky_reply *r)
 {
-    static const char *const words[] = {"too many recipients", NULL};
+    static const char *const words[] = {
+        "too many recipient",
+        "too many rcpt",
+        "too many addresses",
+        "max recipients",
+        "maximum recipients",
+        "number of recipients",
+        "recipient limit",
+        "recipients limit",
+        "recipient count",
+        "recipients per message",
+        "recipients in message",
+        "recipient at a time",
+        "\xe5\xae\x9b\xe5\x85\x88\xe3\x81\x8c\xe5\xa4\x9a", /* many addressees, in Japanese */
+        NULL};
+    /* The limit of a day is not cured by a further message. */
+    static const char *const windows[] = {"daily",   "per day", "today",     "hourly",  "per hour", "an hour",
+                                          "24 hour", "24-hour", "this hour", "monthly", NULL};
     bool is_coded = r->enhanced[0] != 0 && r->enhanced[1] == 5 && r->enhanced_detail == 3;
-    return r->code >= 400 && (is_coded || says_one_of(r, words));
+    return r->code >= 400 && (is_coded || says_one_of(r, words)) && !says_one_of(r, windows);
 }

@@ -130,6 +130,8 @@ struct hky_class_rule {
     uint16_t code_min, code_max; /* 0,0 any */
     const char *enhanced;        /* "5.7.1", "x.7.26" (x = any class), glob; "" any */
     const char *text;            /* alternatives joined by '|', each a glob without anchors ("*a*b*" inside); "" any */
+    const char *with;            /* such alternatives, one of which must occur, too; "" any */
+    const char *without;         /* such alternatives, none of which may occur */
     enum hky_class class;
     enum hky_scope scope;
     uint32_t retry_after_sec;

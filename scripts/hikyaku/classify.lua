@@ -4,7 +4,8 @@
 --   mx        globs, "|" between them, over the MX host or the domain spoken to
 --   stage     one or several of connect greeting hello tls auth mail rcpt data dot dsn
 --   code      one or {from, to}      enhanced  "5.7.1", "x.7.26" (x: any class), globs; "!x.1.*|x.2.*": none of these
---   text      one or several; each must occur in the text, case ignored; "a*b": a, then later b
+--   text      one or several, of which one must occur in the text, case ignored; "a*b": a, then later b
+--   with      as text: one of these must occur, too, before it or behind it; without: none of these may occur
 --   class, scope (recipient domain message sender relay path), retry_after (what to wait when the text names nothing)
 --   why       where it is known from
 local P, T = { 500, 599 }, { 400, 499 } -- permanent, temporary
@@ -19,6 +20,23 @@ local MICROSOFT = "*.outlook.com|outlook.com|outlook.jp|hotmail.*|*.hotmail.com|
 local APPLE = "icloud.com|*.icloud.com|me.com|*.me.com|mac.com|*.apple.com"
 local RECIPIENT = { "mail", "rcpt", "data", "dot", "dsn" }
 local AFTER_MAIL = { "rcpt", "data", "dot", "dsn" }
+
+-- Words of a limit, of the time in which it counts, and of limits that are none of the account's.
+local AMOUNT = { "limit", "quota", "maximum", "max ", "max. ", "allowance", "allotment", "allotted",
+  "threshold", "exceed", "too many", "too much", "send more than", "sent more than", "reached", "used up", "only send",
+  "send only", "ran out", "上限", "制限", "超" }
+local WINDOW = { "per day", "per hour", "per month", "per week", "per 24", "per 1h", "per 1 h", "per 3600", "per 86400",
+  "3600 s", "86400 s", "3600s", "86400s", "60 minutes", "1440 minutes", "24 hours", "24 hrs", "24h", "24-hour",
+  "24 hour", "1 hour", "one hour", "one day", "last hour", "last day", "past hour", "past day", "this hour", "this month",
+  "this week", "today", "for the day", "each day", "each hour", "every hour", "every day", "in an hour", "within an hour",
+  "hourly", "daily", "monthly", "weekly", "/hour", "/day", "/ hour", "/ day", "/h)", "/d)", "per-hour", "per-day",
+  "an hour", "a day", "tomorrow", "時間", "1日", "一日", "本日", "当日", "今日", "日間", "日あたり", "月間" }
+local NOT_OF_ACCOUNT = { "mailbox", "inbox", "storage", "disk", "size", "recipient has", "recipient's", "the recipient",
+  "greylist", "graylist", "grey list", "grey-list", "gray list", "blacklist", "black list", "block list", "blocklist",
+  "dnsbl", "spamhaus", "reputation", "connections", "connection rate", "connection limit", "connection count",
+  "sessions", "hops", "login", "logon", "log in", "authentication", "password", "spam", "virus", "unknown user",
+  "user unknown", "no such user", "does not exist", "per message", "per mail ", "per connection", "per session",
+  "per transaction", "接続", "容量", "メールボックス", "ログイン", "認証" }
 
 local KDDI = "au.com, notes for mail administrators; Sisimai Rhost::KDDI"
 local GOOG = "Google, SMTP error reference; Sisimai Rhost::Google"
@@ -35,6 +53,12 @@ return {
   { code = { 400, 599 }, text = { "receive limit", "receiving limit", "receive rate", "receiving rate",
       "incoming limit", "inbound limit", "recipient*is receiving" }, class = "rate_limited", scope = "recipient",
     why = "Microsoft 5.2.121 and 5.2.122: what the recipient takes in an hour" },
+  -- Too many recipients for one message: servers add a line about their sending limits.
+  { stage = RECIPIENT, code = { 400, 599 }, text = { "too many recipients", "too many rcpt", "max recipients",
+      "maximum recipients", "recipients per message", "recipients in message", "recipient limit for this message" },
+    without = WINDOW, class = "rate_limited", scope = "path", why = "RFC 5321 4.5.3.1.10; Google, SMTP error reference" },
+  { mx = MICROSOFT, code = T, text = { "rp-001", "rp-002", "rp-003" }, class = "blocked_ip", scope = "path",
+    retry_after = "1h", why = "Outlook.com postmaster: the rate of an address with a bad name" },
   { code = { 400, 599 }, text = "peak smtp relay limit", class = "rate_limited", scope = "relay", retry_after = "10m",
     why = GOOG },
   { mx = GOOGLE, code = { 400, 599 }, text = { "daily user sending limit", "daily user sending quota",
@@ -55,7 +79,12 @@ return {
       "outbound message quota", "submission limit", "relay quota", "transmission limit", "quota*for sending",
       "limit*sent messages", "credits exceeded", "out of credits", "no credits", "not enough credits",
       "insufficient credits", "exceeded the number of messages", "allotted number of emails",
-      "allotted number of messages", "max emails per hour", "max defers and failures per hour", "plan exhausted" },
+      "allotted number of messages", "max emails per hour", "max defers and failures per hour", "plan exhausted",
+      "allowed outgoing messages", "relay limit exceeded", "relay limit reached", "relaying limit", "message count quota",
+      "sender quota", "quota exceeded for sender", "sender address rejected*quota", "policy rejection*quota",
+      "bulk mail quota", "plan limit", "plan's limit", "plan's monthly", "trial limit", "trial account",
+      "not allowed to send: recipient limit", "versandlimit", "tageslimit", "stundenlimit", "limite d'envoi",
+      "quota d'envoi", "limite de env", "送信上限", "送信制限", "送信数制限", "送信数の上限", "送信通数", "送信可能数" },
     class = "quota_exhausted", scope = "relay", why = "cPanel, Plesk, Exim, Postfix policy services, hosters" },
   -- Limits of an hour, a day, a month may also be the recipient's own, and limits of size and number: where the enhanced
   -- code speaks of the address, the mailbox, the size or the number of recipients it is right.
@@ -76,8 +105,15 @@ return {
       "messages/hour", "mails per day", "mails per hour", "mails a day", "mails an hour", "mails/day", "mails/hour",
       "mail per day", "mail per hour", "recipients per day", "recipients per hour", "recipients a day",
       "messages in 24", "mails in 24", "messages in the last 24", "emails in the last 24",
-      "recipients in the last 24" },
+      "recipients in the last 24", "mail limit has been reached", "mail limit reached", "mail limit exceeded",
+      "message limit reached for this user", "bandwidth limit" },
     class = "quota_exhausted", scope = "relay", why = "cPanel, Plesk, Exim, Postfix policy services, hosters" },
+  -- The wording of hosters has no end, but each names an amount and the hours or days in which it counts.
+  { stage = RECIPIENT, code = { 400, 599 }, enhanced = "!x.1.*|x.2.*|x.3.4|x.5.3|x.6.*", text = AMOUNT, with = WINDOW,
+    without = NOT_OF_ACCOUNT, class = "quota_exhausted", scope = "relay", why = "Postfix policy services, hosters" },
+  { stage = RECIPIENT, code = { 400, 599 }, enhanced = "x.5.3", text = { "daily", "per day", "hourly", "per hour", "today",
+      "24 hours" }, without = NOT_OF_ACCOUNT, class = "quota_exhausted", scope = "relay",
+    why = "the recipients of a day, not of a message" },
 
   ------------------------------------------------------------------------------------------------ carriers, own delivery
   { provider = "own", mx = DOCOMO, stage = "rcpt", code = 550, text = "unknown user", class = "bad_mailbox",
@@ -221,6 +257,8 @@ return {
     why = MS },
   { text = { "bad outbound sender", "spam abuse detected", "tenant has exceeded threshold" }, code = P,
     class = "relay_denied", scope = "relay", why = MS },
+  { mx = MICROSOFT, code = P, enhanced = "5.7.5??", text = "banned sender[", class = "blocked_ip", scope = "path",
+    why = MS .. ": the address of the machine is in brackets" },
   { mx = MICROSOFT, enhanced = "5.7.50?", text = { "banned sender", "spam abuse" }, class = "relay_denied",
     scope = "relay", why = MS },
   { mx = MICROSOFT, enhanced = "5.7.7??", class = "relay_denied", scope = "relay", why = MS },
@@ -244,7 +282,8 @@ return {
     why = MS },
   { mx = MICROSOFT, enhanced = "5.1.10", class = "bad_mailbox", scope = "recipient", why = MS },
   { mx = MICROSOFT, enhanced = "5.7.124", class = "filtered", scope = "recipient", why = MS },
-  { mx = MICROSOFT, enhanced = "5.7.1", text = "spam", class = "reputation_content", scope = "message", why = MS },
+  { mx = MICROSOFT, enhanced = "5.7.1", text = "spam", without = { "spamhaus", "spamcop" },
+    class = "reputation_content", scope = "message", why = MS },
 
   -------------------------------------------------------------------------------------- Apple, as receiver and as a relay
   { mx = APPLE, code = P, text = "not one of your addresses", class = "auth_policy", scope = "sender",
@@ -325,6 +364,8 @@ return {
     class = "relay_auth", scope = "relay", why = "Postfix, Exim, qmail texts" },
   { code = P, text = { "account suspended", "account has been suspended", "account is suspended for sending" },
     stage = { "auth", "mail" }, class = "relay_denied", scope = "relay", why = "common text" },
+  { code = { 400, 599 }, text = { "unusual sending activity", "suspicious sending activity" }, class = "relay_denied",
+    scope = "relay", why = "Zoho: the account is blocked for some time" },
   { code = P, text = { "your account*suspended", "your account*disabled", "your account*locked", "your account*blocked",
       "sender*suspended", "sending*suspended" },
     class = "relay_denied", scope = "relay", why = "said to the sender, about the account that sends" },
@@ -364,6 +405,12 @@ return {
   { stage = { "mail", "rcpt", "data", "dot", "dsn" }, code = P, text = { "dynamic ip", "dial-up", "dialup",
       "residential" },
     class = "blocked_ip", scope = "path", why = "Sisimai Blocked" },
+  { code = { 400, 599 }, text = { "too many simultaneous", "too many parallel", "too many active", "number of connections",
+      "number of concurrent", "number of simultaneous", "number of sessions", "connections limit", "session limit",
+      "connections exceeded", "concurrent connection", "simultaneous connection", "max connections",
+      "maximum connections", "per-source limit", "submission rate", "trop de connexions", "zu viele verbindungen",
+      "同時接続", "接続数" },
+    class = "rate_limited", scope = "path", why = "limits of connections; Exchange, Dovecot, hosters" },
   { code = { 400, 599 }, text = { "too many connections", "too many concurrent", "connection rate", "too many sessions",
       "connection limit", "connections from your", "connection frequency", "ip frequency limited",
       "frequency limited", "too many messages", "too many emails", "rate limit", "rate-limit", "ratelimit",

@@ -87,6 +87,8 @@ static void rule(struct hky_loader *l, int body, int number, struct hky_class_ru
                                                {"code", HKY_KEY_ANY, 0, 0, ""},
                                                {"enhanced", HKY_KEY_STRING, 0, 0, ""},
                                                {"text", HKY_KEY_STRINGS, 0, 0, ""},
+                                               {"with", HKY_KEY_STRINGS, 0, 0, ""},
+                                               {"without", HKY_KEY_STRINGS, 0, 0, ""},
                                                {"class", HKY_KEY_STRING, 0, 0, ""},
                                                {"scope", HKY_KEY_STRING, 0, 0, ""},
                                                {"retry_after", HKY_KEY_DURATION, 1, 31 * 86400, ""},
@@ -106,6 +108,8 @@ static void rule(struct hky_loader *l, int body, int number, struct hky_class_ru
     r->enhanced = hky_arena_z(arena, hky_key_get_string(L, body, "enhanced", ""));
     r->why = hky_arena_z(arena, hky_key_get_string(L, body, "why", ""));
     r->text = joined(l, body, "text");
+    r->with = joined(l, body, "with");
+    r->without = joined(l, body, "without");
     r->stages = stages(l, body, &ok);
     codes(l, body, r);
     r->retry_after_sec = hky_key_get_duration(L, body, "retry_after", 0);

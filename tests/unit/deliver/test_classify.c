@@ -72,6 +72,13 @@ static void test_rule_language(void **state)
          .text = "",
          .class = C(EXPIRED)},
         {.provider = "", .mx = "", .enhanced = "", .text = "one*two|t?ree", .class = C(INACTIVE)},
+        {.provider = "",
+         .mx = "",
+         .enhanced = "",
+         .text = "limit|quota",
+         .with = "a day|an hour",
+         .without = "mailbox|size",
+         .class = C(NETWORK)},
     };
     static const struct {
         const char *what, *provider, *mx, *reply;
@@ -88,6 +95,11 @@ static void test_rule_language(void **state)
         {"one octet", "", "", "550 thReE", S(RCPT), C(INACTIVE)},
         {"a phrase longer than the text", "", "", "550 on", S(RCPT), C(UNKNOWN)},
         {"no text", "", "", "550 ", S(RCPT), C(UNKNOWN)},
+        {"text and with", "", "", "550 the limit of a day", S(RCPT), C(NETWORK)},
+        {"text and with, the other way round", "", "", "550 an hour's QUOTA", S(RCPT), C(NETWORK)},
+        {"text alone", "", "", "550 the quota", S(RCPT), C(UNKNOWN)},
+        {"with alone", "", "", "550 wait an hour", S(RCPT), C(UNKNOWN)},
+        {"what must not occur", "", "", "550 quota of a day of this mailbox", S(RCPT), C(UNKNOWN)},
     };
 
     (void)state;

@@ -157,6 +157,33 @@ static void test_quota_wording(void **state)
         "550 5.7.1 User limit exceeded (500 mails in 24 hrs)",
         "550 5.2.1 Message submission limit for this account has been reached",
         "554 5.7.1 Message blocked due to hourly cap of 100",
+        /* an amount and the time in which it counts, in any words */
+        "554 5.7.0 The limit on the number of allowed outgoing messages was exceeded. Try again later.",
+        "550 5.7.1 Your mail limit has been reached.",
+        "450 4.7.1 Error: message count quota exceeded",
+        "550 Domain shop.example is not allowed to send: recipient limit exceeded, try again after Mon, 30 Nov 2026 "
+        "07:00:31 UTC",
+        "550 Your account is on probation and limited to 100 messages / hour. It has been disabled until Sun, 29 Nov "
+        "2026 08:42:36 GMT.",
+        "550 5.7.1 You have reached your daily E-Mail limit",
+        "550 5.7.0 You exceeded the number of allowed recipients for the day",
+        "550 5.7.1 Sender address has exceeded the number of mails it may send within one hour",
+        "451 4.7.1 You have sent too many messages in the last hour; please wait",
+        "550 You have exceeded the amount of emails you may send per hour",
+        "554 Sender quota exceeded",
+        "550 Account has exceeded its monthly allowance of 10000 emails",
+        "450 4.7.1 <a@shop.example>: Sender address rejected: Quota exceeded. Quota limit: 100 messages per 3600 "
+        "seconds",
+        "450 4.7.1 <x@shop.example>: Recipient address rejected: Policy Rejection- Quota Exceeded.",
+        "450 4.7.1 rejected: 1000 per 86400 seconds exceeded",
+        "450 4.7.1 You can only send 100 emails every 60 minutes",
+        "554 5.7.1 Error: too many messages sent from this account today",
+        "452 4.5.3 Daily recipient limit reached",
+        "550 5.5.3 You have exceeded your daily recipient quota",
+        "550 5.7.1 1日の送信上限を超えました",
+        "450 4.7.1 1時間あたりの送信通数の上限に達しました",
+        "550 送信制限: 24時間に500通まで",
+        "550 Limite d'envoi journalier atteinte",
     };
     static const struct {
         const char *reply;
@@ -186,6 +213,25 @@ static void test_quota_wording(void **state)
         {"452 4.2.2 The recipient has exceeded the daily limit of messages it may receive", C(MAILBOX_FULL)},
         {"452 4.5.3 Too many recipients, limit 100 per message; 100 recipients per hour", C(RATE_LIMITED)},
         {"550 5.7.1 mail from 1.2.3.4 blocked by daily blacklist; limit your mail", C(BLOCKED_IP)},
+        {"452 4.5.3 Your message has too many recipients. For more information regarding Google's sending limits, "
+         "please "
+         "visit https://support.google.com/mail/?p=TooManyRecipients",
+         C(RATE_LIMITED)},
+        {"452 4.3.2 Too many recipients this message, limit is 100; see our sending limits", C(RATE_LIMITED)},
+        {"451 4.5.3 Too many recipients; outgoing limit per message is 50", C(RATE_LIMITED)},
+        {"503 5.5.0 Too many RCPTs", C(RATE_LIMITED)},
+        {"550 max recipients per message reached", C(RATE_LIMITED)},
+        {"450 4.2.0 Greylisted, try again in 24 hours, maximum wait", C(SYSTEM_TEMP)},
+        {"421 4.7.0 too many connections per hour from 192.0.2.1", C(RATE_LIMITED)},
+        {"421 4.3.2 The maximum number of concurrent server connections has exceeded a per-source limit, closing "
+         "transmission channel",
+         C(RATE_LIMITED)},
+        {"421 4.4.2 Message submission rate for this client has exceeded the configured limit", C(RATE_LIMITED)},
+        {"421 接続数の上限を超えました。時間をおいて再度接続してください", C(RATE_LIMITED)},
+        {"550 5.1.1 <max.only.today@r1.test>: Recipient address rejected: User unknown", C(BAD_MAILBOX)},
+        {"550 5.1.1 The list daily-limits does not exist", C(BAD_MAILBOX)},
+        {"452 4.2.2 mailbox of user exceeded its daily limit", C(MAILBOX_FULL)},
+        {"550 5.7.1 Blocked: more than 100 spam reports today", C(REPUTATION_CONTENT)},
     };
     static const enum hky_stage stages[] = {S(MAIL), S(RCPT), S(DATA), S(DOT)};
     unsigned n_bad = 0;

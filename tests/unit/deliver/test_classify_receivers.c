@@ -86,6 +86,16 @@ static const struct sample samples[] = {
     {"microsoft: address with a bad name", "own", "outlook-com.olc.protection.outlook.com", S(MAIL),
      "451 4.7.650 The mail server [192.0.2.1] has been temporarily rate limited due to IP reputation.", C(BLOCKED_IP),
      W(PATH), 3600},
+    {"microsoft: a public block list is no spam", "own", "x.mail.protection.outlook.com", S(RCPT),
+     "550 5.7.1 Service unavailable, Client host [192.0.2.1] blocked using Spamhaus.", C(BLOCKED_IP), W(PATH), 0},
+    {"microsoft: the address of the machine is banned", "own", "x.mail.protection.outlook.com", S(RCPT),
+     "550 5.7.511 Access denied, banned sender[192.0.2.1]. To request removal from this list, forward this message",
+     C(BLOCKED_IP), W(PATH), 0},
+    {"microsoft: rate of an address with a bad name", "own", "outlook-com.olc.protection.outlook.com", S(MAIL),
+     "421 RP-001 (BAY) Unfortunately, some messages from 192.0.2.1 weren't sent. Please try again. We have limits for "
+     "how "
+     "many messages can be sent per hour and per day.",
+     C(BLOCKED_IP), W(PATH), 3600},
     {"microsoft: busy", "own", "x.mail.protection.outlook.com", S(RCPT),
      "451 4.7.500 Server busy. Please try again later from [192.0.2.1].", C(RATE_LIMITED), W(PATH), 600},
     {"microsoft: unknown at hotmail", "own", "hotmail-com.olc.protection.outlook.com", S(RCPT),

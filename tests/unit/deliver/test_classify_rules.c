@@ -23,7 +23,7 @@ static bool enhance(struct hky_reply *r, const char *pattern)
     char text[32];
     unsigned a, b, c;
 
-    if (pattern[0] == '\0')
+    if (pattern[0] == '\0' || pattern[0] == '!') /* without one it fits "none of these" */
         return true;
     smallest_of(pattern, "1", text, sizeof text);
     if (text[0] == 'x')
@@ -64,6 +64,11 @@ static bool is_reached(const struct hky_class_rule *rule, const char *phrase, ui
         smallest_of(rule->mx, "mx", mx, sizeof mx);
     smallest_of(phrase, " ", reply.text, 200);
     reply.n = (uint16_t)strlen(reply.text);
+    if (rule->with[0] != '\0') {
+        reply.text[reply.n++] = ' ';
+        smallest_of(rule->with, " ", reply.text + reply.n, 200);
+        reply.n = (uint16_t)strlen(reply.text);
+    }
     for (unsigned stage = HKY_STAGE_CONNECT; stage < HKY_STAGE_N; stage++) {
         for (size_t i = 0; i < n_providers && (rule->stages == 0 || (rule->stages >> stage & 1) != 0); i++) {
             struct hky_outcome o;

@@ -194,9 +194,19 @@ static void test_too_many_recipients(void **state)
         const char *reply;
         bool is_count; /* else it is about this recipient */
     } rows[] = {
-        {"452 4.5.3 Too many recipients", true}, {"452 too many recipients", true},
-        {"552 5.5.3 Too many recipients", true}, {"451 4.5.3 x", true},
-        {"452 4.2.2 mailbox full", false},       {"550 5.1.1 no such user", false},
+        {"452 4.5.3 Too many recipients", true},
+        {"452 too many recipients", true},
+        {"552 5.5.3 Too many recipients", true},
+        {"451 4.5.3 x", true},
+        {"503 5.5.0 Too many RCPTs", true},
+        {"550 max recipients per message reached", true},
+        {"450 4.7.1 number of recipients exceeds 2", true},
+        {"452 Only 2 recipients: maximum recipients reached, see our sending limits", true},
+        {"452 宛先が多すぎます", true},
+        {"452 4.2.2 mailbox full", false},
+        {"550 5.1.1 no such user", false},
+        {"452 4.5.3 Daily recipient limit reached", false},
+        {"450 4.7.1 too many recipients in the last 24 hours", false},
     };
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         struct server s;
