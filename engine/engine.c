@@ -36,11 +36,11 @@ static void on_wake(void *ctx, unsigned worker, struct hky_lane *lane)
     hky_deliver_wake(engine->workers[worker].deliver, lane);
 }
 
-static void on_lane_gone(void *ctx, unsigned worker, struct hky_lane *lane)
+static void on_lane_end(void *ctx, unsigned worker, struct hky_lane *lane)
 {
     struct hky_engine *engine = ctx;
 
-    hky_deliver_lane_gone(engine->workers[worker].deliver, lane);
+    hky_deliver_forget_lane(engine->workers[worker].deliver, lane);
 }
 
 static void on_finish(void *ctx, unsigned worker, struct hky_recipient *r, const struct hky_outcome *o)
@@ -213,7 +213,7 @@ static enum hky_err open_journal(struct hky_engine *engine, struct replayed *all
 
 static enum hky_err open_schedule(struct hky_engine *engine, struct hky_error *e)
 {
-    engine->schedule_ops = (struct hky_schedule_ops){engine,    on_wake,  on_lane_gone,     hky_worker_decide,
+    engine->schedule_ops = (struct hky_schedule_ops){engine,    on_wake,  on_lane_end,      hky_worker_decide,
                                                      on_finish, on_event, hky_worker_forget};
     return hky_schedule_new(&(struct hky_schedule_params){.n_workers = engine->n_workers,
                                                           .loops = engine->loops,
@@ -386,7 +386,7 @@ enum hky_err hky_engine_new(const struct hky_engine_params *p, struct hky_engine
 
 /* The C library keeps the memory that a long queue has used. Once the queue is empty, giving it back is quick; in the
  * middle of a queue it would delay the workers. */
-static void look_at_memory(struct hky_timer *timer)
+static void check_memory(struct hky_timer *timer)
 {
     struct hky_engine *engine = HKY_CONTAINER(timer, struct hky_engine, memory_timer);
     struct hky_schedule_stats stats;
@@ -410,7 +410,7 @@ static void look_at_memory(struct hky_timer *timer)
 
 static void watch_memory(struct hky_engine *engine)
 {
-    hky_timer_init(&engine->memory_timer, engine->aux, look_at_memory);
+    hky_timer_init(&engine->memory_timer, engine->aux, check_memory);
     hky_timer_set(&engine->memory_timer, MEMORY_EVERY_MS);
 }
 

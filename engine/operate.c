@@ -73,7 +73,7 @@ static void ask_free(struct hky_queue_ask *ask)
     free(ask);
 }
 
-static void look_at_name(void *ctx, const char *name)
+static void consider_name(void *ctx, const char *name)
 {
     hky_nearest_consider(ctx, name);
 }
@@ -96,7 +96,7 @@ is_name_known(const struct hky_queue_ask *ask, const char *kind, const char *nam
     if (name == NULL || near.is_known)
         return true;
     if (each != NULL) /* tags are not in the policy: applications choose them */
-        each(ask->engine->policy, look_at_name, &near);
+        each(ask->engine->policy, consider_name, &near);
     if (near.is_known)
         return true;
     hky_error_set(e, HKY_E_MISSING, "no %s \"%.60s\" in the %s" HKY_NEAREST_FMT, kind, name,
@@ -357,7 +357,7 @@ static void on_relay_written(struct hky_task *task)
 }
 
 /* On the thread that writes state.db. */
-static void tell_written(void *ctx)
+static void on_state_written(void *ctx)
 {
     struct hky_relay_ask *ask = ctx;
 
@@ -387,7 +387,7 @@ static void answer_relay(struct hky_engine *engine, struct hky_console_request *
             ask->row = &ask->list.rows[i];
     HKY_ASSERT(ask->row != NULL); /* the schedule has just found it, and only this thread changes the policy */
     LIST_INSERT_HEAD(&engine->relay_asks, ask, link);
-    hky_state_when_written(engine->state, tell_written, ask);
+    hky_state_when_written(engine->state, on_state_written, ask);
 }
 
 static void refuse_relay(struct hky_console_request **rq, const struct hky_error *e)

@@ -149,9 +149,9 @@ static struct hky_wait *wait_find(const struct hky_worker *w, const struct hky_r
 /* wait_begin() adds it to the worker's waits, once it is known that the decision waits. */
 static struct hky_wait *wait_new(struct hky_worker *w, const struct hky_recipient *r)
 {
-    struct hky_wait *wait = w->spare_wait != NULL ? w->spare_wait : hky_alloc(sizeof *wait);
+    struct hky_wait *wait = w->unused_wait != NULL ? w->unused_wait : hky_alloc(sizeof *wait);
 
-    w->spare_wait = NULL;
+    w->unused_wait = NULL;
     *wait = (struct hky_wait){.worker = w, .recipient = &r->message->recipients[r->index]};
     return wait;
 }
@@ -205,7 +205,7 @@ static void decide_or_wait(struct hky_worker *w, struct hky_vm *vm, const struct
     } else if (known != NULL) {
         wait_free(known);
     } else {
-        w->spare_wait = wait;
+        w->unused_wait = wait;
     }
 }
 
@@ -242,7 +242,7 @@ void hky_worker_drop_waits(struct hky_worker *w)
     while ((wait = TAILQ_FIRST(&w->all_waits)) != NULL)
         wait_free(wait);
     hky_map_fini(&w->waits);
-    free(w->spare_wait);
+    free(w->unused_wait);
 }
 
 void hky_worker_set_vm(struct hky_worker *w, struct hky_vm *vm)

@@ -44,7 +44,7 @@ static enum hky_log_level log_level(enum hky_problem_level level)
     return level == HKY_PROBLEM_ERROR ? HKY_LOG_ERROR : level == HKY_PROBLEM_WARNING ? HKY_LOG_WARN : HKY_LOG_INFO;
 }
 
-static void tell_problems(struct hky_engine *engine, const struct hky_problems *problems)
+static void log_problems(struct hky_engine *engine, const struct hky_problems *problems)
 {
     struct hky_buf line;
 
@@ -59,7 +59,7 @@ static void tell_problems(struct hky_engine *engine, const struct hky_problems *
     hky_buf_fini(&line);
 }
 
-static void note_restart(struct reload *r, bool is_changed, const char *key)
+static void list_restart_key(struct reload *r, bool is_changed, const char *key)
 {
     size_t n = strlen(r->restart);
 
@@ -75,14 +75,14 @@ static void find_restart_keys(struct reload *r)
     const struct hky_start_options *at_start = &r->engine->at_start;
     const struct hky_bounds *b = &o->bounds, *was = &at_start->bounds;
 
-    note_restart(r, !at_start->is_spool_given && strcmp(o->spool, r->engine->spool) != 0, "engine.spool");
-    note_restart(r, o->workers != at_start->workers, "engine.workers");
-    note_restart(r, strcmp(o->http, at_start->http) != 0, "engine.http");
-    note_restart(r, b->spool_max != was->spool_max, "bounds.spool_max");
-    note_restart(r, b->min_free != was->min_free, "bounds.min_free");
-    note_restart(r, b->body_memory != was->body_memory, "bounds.body_memory");
-    note_restart(r, b->segment_octets != was->segment_octets, "bounds.segment");
-    note_restart(r, b->cold_after_ms != was->cold_after_ms, "bounds.cold_after");
+    list_restart_key(r, !at_start->is_spool_given && strcmp(o->spool, r->engine->spool) != 0, "engine.spool");
+    list_restart_key(r, o->workers != at_start->workers, "engine.workers");
+    list_restart_key(r, strcmp(o->http, at_start->http) != 0, "engine.http");
+    list_restart_key(r, b->spool_max != was->spool_max, "bounds.spool_max");
+    list_restart_key(r, b->min_free != was->min_free, "bounds.min_free");
+    list_restart_key(r, b->body_memory != was->body_memory, "bounds.body_memory");
+    list_restart_key(r, b->segment_octets != was->segment_octets, "bounds.segment");
+    list_restart_key(r, b->cold_after_ms != was->cold_after_ms, "bounds.cold_after");
 }
 
 static enum hky_err prepare(struct reload *r, struct hky_error *e)
@@ -93,7 +93,7 @@ static enum hky_err prepare(struct reload *r, struct hky_error *e)
         &(struct hky_load_params){.path = engine->policy_path, .now_ms = hky_clock_now_ms(engine->clock)}, &r->policy,
         &problems);
 
-    tell_problems(engine, &problems);
+    log_problems(engine, &problems);
     hky_problems_fini(&problems);
     if (err != HKY_OK)
         return hky_error_set(e, err, "%s", engine->reload_error);
@@ -196,7 +196,7 @@ enum hky_err hky_engine_reload(struct hky_engine *engine, struct hky_error *e)
 
 /* ---- lists ---- */
 
-static void look_at_lists(struct hky_timer *timer)
+static void check_lists(struct hky_timer *timer)
 {
     struct hky_engine *engine = HKY_CONTAINER(timer, struct hky_engine, lists_timer);
     struct hky_lists_news news;
@@ -217,6 +217,6 @@ static void look_at_lists(struct hky_timer *timer)
 
 void hky_engine_watch_lists(struct hky_engine *engine)
 {
-    hky_timer_init(&engine->lists_timer, engine->aux, look_at_lists);
+    hky_timer_init(&engine->lists_timer, engine->aux, check_lists);
     hky_timer_set(&engine->lists_timer, LISTS_EVERY_MS);
 }

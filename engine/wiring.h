@@ -31,7 +31,7 @@ struct hky_worker {
     struct hky_lookups *lookups; /* of its decisions */
     struct hky_map waits;        /* recipient's address in memory -> struct hky_wait */
     TAILQ_HEAD(, hky_wait) all_waits;
-    struct hky_wait *spare_wait;       /* memory for the next one, or NULL */
+    struct hky_wait *unused_wait;      /* memory for the next one, or NULL */
     const struct hky_recipient *asked; /* about whom a decision is made just now, or NULL */
     int64_t planned_ns;                /* how long the policy worked before a 250 in this turn */
     bool is_turn_end_set;

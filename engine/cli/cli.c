@@ -26,7 +26,7 @@ static const struct hky_cli_option *find_option(const struct hky_cli_option *tab
     return NULL;
 }
 
-static void look_for_nearest(const struct hky_cli_option *table, struct hky_nearest_name *near)
+static void consider_options(const struct hky_cli_option *table, struct hky_nearest_name *near)
 {
     for (const struct hky_cli_option *o = table; o != NULL && o->name != NULL; o++)
         hky_nearest_consider(near, o->name);
@@ -36,8 +36,8 @@ static void complain_of_option(struct hky_cli_args *a, struct hky_str name)
 {
     struct hky_nearest_name near = hky_nearest_to(name);
 
-    look_for_nearest(a->options, &near);
-    look_for_nearest(hky_cli_common_options, &near);
+    consider_options(a->options, &near);
+    consider_options(hky_cli_common_options, &near);
     hky_cli_printf(stderr, "hikyaku %s: no option %s%.*s", a->command->name, name.n == 1 ? "-" : "--",
                    HKY_STR_ARG(name));
     if (near.name != NULL)

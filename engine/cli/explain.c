@@ -32,7 +32,7 @@ static void take(const char ***list, size_t *n, const char *value)
     (*list)[(*n)++] = value;
 }
 
-static int parse_options(const struct hky_cli_command *self, int argc, char **argv, struct explain_wish *w,
+static int parse_options(const struct hky_cli_command *self, int argc, char **argv, struct explain_request *request,
                          bool *is_json)
 {
     struct hky_cli_args args;
@@ -42,43 +42,43 @@ static int parse_options(const struct hky_cli_command *self, int argc, char **ar
     hky_cli_args_init(&args, self, argc, argv);
     for (const char *name; (name = hky_cli_next(&args, &value)) != NULL;)
         if (strcmp(name, "to") == 0)
-            w->to = value;
+            request->to = value;
         else if (strcmp(name, "sender") == 0)
-            w->sender = value;
+            request->sender = value;
         else if (strcmp(name, "author") == 0)
-            w->author = value;
+            request->author = value;
         else if (strcmp(name, "scenario") == 0)
-            w->scenario = value;
+            request->scenario = value;
         else if (strcmp(name, "message") == 0)
-            w->message = value;
+            request->message = value;
         else if (strcmp(name, "user") == 0)
-            w->user = value;
+            request->user = value;
         else if (strcmp(name, "at") == 0)
-            w->at = value;
+            request->at = value;
         else if (strcmp(name, "utc") == 0)
-            w->is_utc = true;
+            request->is_utc = true;
         else if (strcmp(name, "tag") == 0)
-            take(&w->tags, &w->n_tags, value);
+            take(&request->tags, &request->n_tags, value);
         else if (strcmp(name, "var") == 0)
-            take(&w->vars, &w->n_vars, value);
+            take(&request->vars, &request->n_vars, value);
         else if (strcmp(name, "header") == 0)
-            take(&w->headers, &w->n_headers, value);
+            take(&request->headers, &request->n_headers, value);
         else
-            take(&w->after, &w->n_after, value);
+            take(&request->after, &request->n_after, value);
     if ((code = hky_cli_args_done(&args, 1, 1)) >= 0)
         return code;
-    if (w->to == NULL) {
+    if (request->to == NULL) {
         fputs("hikyaku explain: for whom? --to ADDRESS is needed\n", stderr);
         return HKY_EXIT_USAGE;
     }
     *is_json = args.is_json;
-    w->policy = argv[0];
+    request->policy = argv[0];
     return -1;
 }
 
-static bool load(struct explain_case *c, const struct explain_wish *w)
+static bool load(struct explain_case *c, const struct explain_request *request)
 {
-    struct hky_load_params params = {.path = w->policy, .now_ms = c->now_ms};
+    struct hky_load_params params = {.path = request->policy, .now_ms = c->now_ms};
     struct hky_problems problems = {0};
     struct hky_error e = {0};
     struct hky_buf line;
@@ -142,7 +142,7 @@ static struct explain_after *add_after(struct explain_case *c, const char *relay
 }
 
 /* Notes the acts of the rehearsal from number `from` on. True: there was an attempt, or a step was left. */
-static bool note_acts(struct explain_case *c, size_t from)
+static bool explain_acts(struct explain_case *c, size_t from)
 {
     const struct hky_recipient *r = c->recipient;
     bool is_any = false;
@@ -216,7 +216,7 @@ static bool apply_reason(struct explain_case *c, const char *text, const char *r
     wait_sec = c->recipient->plan->steps[c->recipient->step].wait_sec;
     if (r->n_acts == from && wait_sec != HKY_UNSET_SEC) /* it waits at this step already: let the wait end */
         hky_rehearsal_advance_to(r, c->now_ms + (int64_t)wait_sec * 1000);
-    if (!note_acts(c, from)) {
+    if (!explain_acts(c, from)) {
         a = add_after(c, relay, o);
         a->advance = (struct hky_advance){.action = HKY_ACTION_RETRY, .step = c->recipient->step, .at_ms = c->now_ms};
         snprintf(a->advance.why, sizeof a->advance.why, "waits for %.64s: %s", relay, hky_class_name(o->class));
@@ -255,13 +255,13 @@ static bool apply_after(struct explain_case *c, const char *text)
         return apply_reason(c, text, relay, &o);
     job = wait_for_turn(c, relay);
     if (job == NULL) {
-        note_acts(c, from);
+        explain_acts(c, from);
         hky_cli_printf(stderr, "hikyaku explain: --after '%s': before %s can be asked the time to deliver is over\n",
                        text, relay);
         return false;
     }
     hky_rehearsal_answer(&c->rehearsal, &job, &o);
-    note_acts(c, from);
+    explain_acts(c, from);
     return true;
 }
 
@@ -283,7 +283,7 @@ static bool rehearse(struct explain_case *c)
     hky_rehearsal_start(&c->rehearsal);
     hky_rehearsal_send(&c->rehearsal, m);
     hky_rehearsal_settle(&c->rehearsal);
-    note_acts(c, 0);
+    explain_acts(c, 0);
     return true;
 }
 
@@ -323,44 +323,45 @@ static void print_refusal(const struct hky_refusal *r, bool is_json)
     hky_buf_fini(&out);
 }
 
-static void look_at_scenario(void *ctx, const char *name)
+static void consider_scenario(void *ctx, const char *name)
 {
     hky_nearest_consider(ctx, name);
 }
 
 /* Mail of a scenario that the policy does not name is routed like other mail; the name may be mistyped. */
-static void note_scenario(const struct explain_case *c, const char *name)
+static void warn_of_scenario(const struct explain_case *c, const char *name)
 {
     struct hky_nearest_name near = hky_nearest_to(hky_str_z(name));
 
     if (name == NULL)
         return;
-    hky_policy_each_scenario(c->policy, look_at_scenario, &near);
+    hky_policy_each_scenario(c->policy, consider_scenario, &near);
     if (!near.is_known)
         hky_cli_printf(stderr,
                        "hikyaku explain: note: no route, row or login names the scenario \"%s\"" HKY_NEAREST_FMT "\n",
                        name, HKY_NEAREST_ARG(&near));
 }
 
-static int explain(struct explain_case *c, const struct explain_wish *w, bool is_json)
+static int explain(struct explain_case *c, const struct explain_request *request, bool is_json)
 {
     struct hky_route_query q;
 
-    if (!load(c, w))
+    if (!load(c, request))
         return HKY_EXIT_NO;
-    note_scenario(c, w->scenario);
-    c->is_utc = w->is_utc;
-    hky_cli_use_zone(c->policy->engine.timezone != NULL ? c->policy->engine.timezone : "", w->is_utc);
-    if (w->at != NULL && !explain_time(w->at, c->now_ms, &c->now_ms)) {
-        hky_cli_printf(
-            stderr, "hikyaku explain: --at %s is no time; write '2026-12-01 10:00', '10:00' or Unix seconds\n", w->at);
+    warn_of_scenario(c, request->scenario);
+    c->is_utc = request->is_utc;
+    hky_cli_use_zone(c->policy->engine.timezone != NULL ? c->policy->engine.timezone : "", request->is_utc);
+    if (request->at != NULL && !explain_time(request->at, c->now_ms, &c->now_ms)) {
+        hky_cli_printf(stderr,
+                       "hikyaku explain: --at %s is no time; write '2026-12-01 10:00', '10:00' or Unix seconds\n",
+                       request->at);
         return HKY_EXIT_USAGE;
     }
-    if (w->n_after > HKY_ATTEMPTS_MAX) {
+    if (request->n_after > HKY_ATTEMPTS_MAX) {
         fprintf(stderr, "hikyaku explain: a recipient has at most %d attempts\n", HKY_ATTEMPTS_MAX);
         return HKY_EXIT_USAGE;
     }
-    switch (explain_invent(c, w)) {
+    switch (explain_draft(c, request)) {
     case EXPLAIN_TAKEN:
         break;
     case EXPLAIN_REFUSED:
@@ -374,12 +375,12 @@ static int explain(struct explain_case *c, const struct explain_wish *w, bool is
     hky_route_explain(c->vm, &q, &c->explanation);
     if (!plan_recipient(c))
         return HKY_EXIT_UNREACHED;
-    for (size_t i = 0; i < w->n_after; i++) {
+    for (size_t i = 0; i < request->n_after; i++) {
         if (c->recipient->plan == NULL) {
             fputs("hikyaku explain: --after: no route decides, so nothing was attempted\n", stderr);
             break;
         }
-        if (!apply_after(c, w->after[i]))
+        if (!apply_after(c, request->after[i]))
             return HKY_EXIT_USAGE;
     }
     if (is_json)
@@ -392,13 +393,13 @@ static int explain(struct explain_case *c, const struct explain_wish *w, bool is
 static int run(const struct hky_cli_command *self, int argc, char **argv)
 {
     struct hky_clock clock = HKY_CLOCK_REAL;
-    struct explain_wish w = {0};
+    struct explain_request request = {0};
     struct explain_case c = {.now_ms = hky_clock_now_ms(&clock)};
     bool is_json = false;
-    int code = parse_options(self, argc, argv, &w, &is_json);
+    int code = parse_options(self, argc, argv, &request, &is_json);
 
     if (code < 0) {
-        code = explain(&c, &w, is_json);
+        code = explain(&c, &request, is_json);
         if (c.is_rehearsing)
             hky_rehearsal_fini(&c.rehearsal);
         hky_explanation_fini(&c.explanation);
@@ -410,10 +411,10 @@ static int run(const struct hky_cli_command *self, int argc, char **argv)
         hky_policy_unref(&c.policy);
         free(c.after);
     }
-    free((void *)w.tags);
-    free((void *)w.vars);
-    free((void *)w.headers);
-    free((void *)w.after);
+    free((void *)request.tags);
+    free((void *)request.vars);
+    free((void *)request.headers);
+    free((void *)request.after);
     return code;
 }
 

@@ -9,7 +9,7 @@
 #include "hikyaku/route.h"
 
 /* The options as given; NULL = not given. Lists are borrowed from argv. */
-struct explain_wish {
+struct explain_request {
     const char *policy, *to, *sender, *author, *scenario, *message, *user, *at;
     bool is_utc;
     const char **tags, **vars, **headers, **after;
@@ -46,8 +46,8 @@ struct explain_case {
 
 /* Makes the message that the options describe, with its header section, as the engine would accept it. WRONG: an error
  * about the options was printed. REFUSED: the engine would refuse it, `refusal` says why. (explain_draft.c) */
-enum explain_invented { EXPLAIN_TAKEN, EXPLAIN_REFUSED, EXPLAIN_WRONG };
-enum explain_invented explain_invent(struct explain_case *c, const struct explain_wish *w);
+enum explain_draft_result { EXPLAIN_TAKEN, EXPLAIN_REFUSED, EXPLAIN_WRONG };
+enum explain_draft_result explain_draft(struct explain_case *c, const struct explain_request *request);
 /* "2026-12-01 10:00", "10:00" (today), "2026-12-01" or Unix seconds, in the policy's timezone. */
 bool explain_time(const char *text, int64_t now_ms, int64_t *out_ms);
 

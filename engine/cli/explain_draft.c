@@ -102,31 +102,31 @@ static bool read_header(const char *path, struct hky_buf *out)
 }
 
 /* --header comes first, so that it is found before a field of the file. */
-static bool build_header(const struct explain_wish *w, struct hky_buf *out)
+static bool build_header(const struct explain_request *request, struct hky_buf *out)
 {
     struct hky_field field;
     bool has_from;
 
-    for (size_t i = 0; i < w->n_headers; i++) {
-        const char *colon = strchr(w->headers[i], ':');
+    for (size_t i = 0; i < request->n_headers; i++) {
+        const char *colon = strchr(request->headers[i], ':');
 
-        if (colon == NULL || colon == w->headers[i] || strpbrk(w->headers[i], "\r\n") != NULL)
-            return complain("--header ", w->headers[i], " must look like 'Name: value'");
-        hky_buf_printf(out, "%s\r\n", w->headers[i]);
+        if (colon == NULL || colon == request->headers[i] || strpbrk(request->headers[i], "\r\n") != NULL)
+            return complain("--header ", request->headers[i], " must look like 'Name: value'");
+        hky_buf_printf(out, "%s\r\n", request->headers[i]);
     }
-    if (w->author != NULL)
-        hky_buf_printf(out, "From: %s\r\n", w->author);
-    if (w->message != NULL && !read_header(w->message, out))
+    if (request->author != NULL)
+        hky_buf_printf(out, "From: %s\r\n", request->author);
+    if (request->message != NULL && !read_header(request->message, out))
         return false;
     has_from = hky_field_find(hky_buf_str(out), "From", &field);
-    if (!has_from && w->sender != NULL && strchr(w->sender, '@') != NULL)
-        hky_buf_printf(out, "From: %s\r\n", w->sender);
+    if (!has_from && request->sender != NULL && strchr(request->sender, '@') != NULL)
+        hky_buf_printf(out, "From: %s\r\n", request->sender);
     hky_buf_add_z(out, "\r\n");
     return !out->is_over || complain("the header is longer than 1 MiB", "", "");
 }
 
 /* The address of From; --author may be "Shop <news@shop.example>". */
-static bool find_author(const struct explain_wish *w, struct hky_str header, struct hky_address *address)
+static bool find_author(const struct explain_request *request, struct hky_str header, struct hky_address *address)
 {
     struct hky_field field;
     struct hky_mailbox box;
@@ -136,8 +136,8 @@ static bool find_author(const struct explain_wish *w, struct hky_str header, str
     if (!hky_field_find(header, "From", &field))
         return true;
     if (hky_mailboxes_parse(field.value, &box, 1, &is_bad) == 0) {
-        if (w->author != NULL)
-            return complain("--author ", w->author, " must look like news@shop.example");
+        if (request->author != NULL)
+            return complain("--author ", request->author, " must look like news@shop.example");
         return true;
     }
     *address = box.address;
@@ -153,31 +153,31 @@ static bool add_own(const char *option, const char *field, const char *value, st
 }
 
 /* Writes the options as the X-Hikyaku- fields of an application; a scenario replaces that of the file. */
-static bool add_own_fields(const struct explain_wish *w, struct hky_buf *out)
+static bool add_own_fields(const struct explain_request *request, struct hky_buf *out)
 {
-    bool is_good =
-        w->scenario == NULL || w->scenario[0] == '\0' || add_own("--scenario ", "Scenario", w->scenario, out);
+    bool is_good = request->scenario == NULL || request->scenario[0] == '\0' ||
+                   add_own("--scenario ", "Scenario", request->scenario, out);
 
-    for (size_t i = 0; i < w->n_tags && is_good; i++)
-        is_good = add_own("--tag ", "Tag", w->tags[i], out);
-    for (size_t i = 0; i < w->n_vars && is_good; i++) {
-        const char *equals = strchr(w->vars[i], '=');
-        if (equals == NULL || equals == w->vars[i])
-            return complain("--var ", w->vars[i], " must look like name=value");
-        is_good = add_own("--var ", "Var", w->vars[i], out);
+    for (size_t i = 0; i < request->n_tags && is_good; i++)
+        is_good = add_own("--tag ", "Tag", request->tags[i], out);
+    for (size_t i = 0; i < request->n_vars && is_good; i++) {
+        const char *equals = strchr(request->vars[i], '=');
+        if (equals == NULL || equals == request->vars[i])
+            return complain("--var ", request->vars[i], " must look like name=value");
+        is_good = add_own("--var ", "Var", request->vars[i], out);
     }
     return is_good;
 }
 
-static bool build_message(const struct explain_wish *w, struct hky_str header, struct hky_buf *out)
+static bool build_message(const struct explain_request *request, struct hky_str header, struct hky_buf *out)
 {
     struct hky_field f;
     size_t at = 0;
 
-    if (!add_own_fields(w, out))
+    if (!add_own_fields(request, out))
         return false;
     while (hky_field_next(header, &at, &f))
-        if (w->scenario == NULL || !hky_str_ieq(f.name, HKY_STR("X-Hikyaku-Scenario")))
+        if (request->scenario == NULL || !hky_str_ieq(f.name, HKY_STR("X-Hikyaku-Scenario")))
             hky_buf_add_str(out, f.whole);
     hky_buf_add_z(out, "\r\n");
     return true;
@@ -203,8 +203,9 @@ static bool find_login(const struct hky_policy *policy, const char *name, const 
 }
 
 /* Makes the message with the code that accepts mail, so it is refused for the same reasons in the same words. */
-static enum explain_invented hand_in(struct explain_case *c, const struct explain_wish *w, const struct hky_address *to,
-                                     const struct hky_address *sender, struct hky_str octets)
+static enum explain_draft_result hand_in(struct explain_case *c, const struct explain_request *request,
+                                         const struct hky_address *to, const struct hky_address *sender,
+                                         struct hky_str octets)
 {
     struct hky_letter_params params = {.policy = c->policy, .is_trusted = true, .id = 1, .now_ms = c->now_ms};
     struct hky_letter_sender from = {
@@ -212,7 +213,7 @@ static enum explain_invented hand_in(struct explain_case *c, const struct explai
     struct hky_letter_rcpt rcpt = {.address = hky_address_str(to), .is_utf8 = to->is_utf8};
     struct hky_handed_in in = {0};
 
-    if (!find_login(c->policy, w->user, &params.user))
+    if (!find_login(c->policy, request->user, &params.user))
         return EXPLAIN_WRONG;
     struct hky_letter *letter = hky_letter_new(&params);
     bool is_good =
@@ -236,22 +237,22 @@ static enum explain_invented hand_in(struct explain_case *c, const struct explai
     return EXPLAIN_TAKEN;
 }
 
-enum explain_invented explain_invent(struct explain_case *c, const struct explain_wish *w)
+enum explain_draft_result explain_draft(struct explain_case *c, const struct explain_request *request)
 {
     struct hky_address to, author, sender;
     struct hky_buf octets;
-    enum explain_invented result = EXPLAIN_WRONG;
+    enum explain_draft_result result = EXPLAIN_WRONG;
 
     hky_buf_init(&c->header, MESSAGE_HEAD_MAX);
     hky_buf_init(&octets, 2 * MESSAGE_HEAD_MAX);
-    bool is_good = build_header(w, &c->header) && parse_address("to", w->to, &to) &&
-                   find_author(w, hky_buf_str(&c->header), &author) &&
-                   (w->sender == NULL || parse_sender(w->sender, &sender)) &&
-                   build_message(w, hky_buf_str(&c->header), &octets);
+    bool is_good = build_header(request, &c->header) && parse_address("to", request->to, &to) &&
+                   find_author(request, hky_buf_str(&c->header), &author) &&
+                   (request->sender == NULL || parse_sender(request->sender, &sender)) &&
+                   build_message(request, hky_buf_str(&c->header), &octets);
     if (is_good && octets.is_over)
         is_good = complain("the header is longer than 1 MiB", "", "");
     if (is_good)
-        result = hand_in(c, w, &to, w->sender != NULL ? &sender : &author, hky_buf_str(&octets));
+        result = hand_in(c, request, &to, request->sender != NULL ? &sender : &author, hky_buf_str(&octets));
     hky_buf_fini(&octets);
     return result;
 }

@@ -319,7 +319,7 @@ struct consequence {
     struct hky_buf classes, text;
 };
 
-static void note_consequence(struct consequence *list, size_t *n, const char *class, struct hky_buf *text)
+static void add_consequence(struct consequence *list, size_t *n, const char *class, struct hky_buf *text)
 {
     size_t i = 0;
 
@@ -354,11 +354,11 @@ static void print_consequences(const struct explain_case *c)
             hky_buf_clear(&text);
             explain_if(c, (enum hky_class)k, is_temporary || round == 1, &a);
             describe_advance(c, &a, c->now_ms, &text);
-            note_consequence(list, &n,
-                             last == 0    ? hky_class_name((enum hky_class)k)
-                             : round == 0 ? "unknown(5xx)"
-                                          : "unknown(4xx)",
-                             &text);
+            add_consequence(list, &n,
+                            last == 0    ? hky_class_name((enum hky_class)k)
+                            : round == 0 ? "unknown(5xx)"
+                                         : "unknown(4xx)",
+                            &text);
         }
     }
     printf("\n");

@@ -113,7 +113,7 @@ static void print_next(const json_t *row)
 }
 
 /* Prints which relay sends the mail when it is not the one that the step names. */
-static void print_way(const json_t *row)
+static void print_other_relay(const json_t *row)
 {
     const char *by = hky_cli_row_text(row, "goes_by"), *step = "";
     const json_t *one;
@@ -306,7 +306,7 @@ static void print_past(const json_t *row)
 }
 
 /* Printed when no row matches: a finished recipient is no longer in the queue. */
-static void print_gone(const struct hky_cli_answer *a)
+static void print_ended(const struct hky_cli_answer *a)
 {
     char text[700];
 
@@ -337,7 +337,7 @@ void hky_cli_print_stories(const struct hky_cli_answer *a)
         print_line("state", hky_cli_row_text(row, "state"));
         print_words("reason", hky_cli_row_text(row, "reason"));
         print_next(row);
-        print_way(row);
+        print_other_relay(row);
         print_to_do(row);
         print_time("accepted", number(row, "accepted_at"));
         print_expiry(row);
@@ -347,5 +347,5 @@ void hky_cli_print_stories(const struct hky_cli_answer *a)
         print_past(row);
     }
     if (json_array_size(rows) == 0)
-        print_gone(a);
+        print_ended(a);
 }

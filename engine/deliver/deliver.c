@@ -68,7 +68,7 @@ static void slot_free(struct hky_lane_slot *slot)
     free(slot);
 }
 
-void hky_deliver_lane_gone(struct hky_deliver *d, struct hky_lane *lane)
+void hky_deliver_forget_lane(struct hky_deliver *d, struct hky_lane *lane)
 {
     (void)d;
     if (lane->deliver != NULL)

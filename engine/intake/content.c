@@ -68,7 +68,7 @@ static void read_section(struct intake_content *c, size_t section_n)
 /* The header section ends at its empty line, which may also be its first line, or be missing. What is decided depends
  * on the octets alone and not on the pieces in which they arrive: an end within the bound counts; without one, the
  * section is judged by one octet more than the bound. */
-static void look_for_header_end(struct intake_content *c)
+static void find_header_end(struct intake_content *c)
 {
     const char *p = c->buf.p + c->trace_n, *end = NULL;
     size_t n = c->buf.n - c->trace_n, section_n = SIZE_MAX, max = c->section.header_octets;
@@ -119,7 +119,7 @@ static void check_size(struct intake_content *c)
 /* Called after every slice: looks for the end of the header section, checks the bounds, writes to the big file. The
  * size is checked after the header section, which has a bound of its own, so that the reason of a refusal does not
  * depend on how the octets arrived. */
-static void took(struct intake_content *c, size_t grown)
+static void on_added(struct intake_content *c, size_t grown)
 {
     c->octets += grown;
     if (c->refusal.code != 0) {
@@ -129,7 +129,7 @@ static void took(struct intake_content *c, size_t grown)
     if (c->buf.n > 0)
         c->last = c->buf.p[c->buf.n - 1];
     if (c->header_n == 0)
-        look_for_header_end(c);
+        find_header_end(c);
     if (c->refusal.code == 0 && c->header_n > 0)
         check_size(c);
     if (c->refusal.code == 0 && c->header_n > 0 && c->buf.n > (c->big == NULL ? HKY_BIG_BODY : FLUSH))
@@ -153,7 +153,7 @@ size_t intake_content_dots(struct intake_content *c, const char *p, size_t n, bo
         size_t slice = slice_of(c, n - at);
         size_t before = c->buf.n;
         at += hky_dot_read(&c->lines, p + at, slice, &c->buf, is_end);
-        took(c, c->buf.n - before);
+        on_added(c, c->buf.n - before);
     }
     return at;
 }
@@ -167,7 +167,7 @@ size_t intake_content_chunk(struct intake_content *c, const char *p, size_t n)
         size_t before = c->buf.n;
         hky_bdat_read(&c->lines, p + at, slice, &c->buf);
         at += slice;
-        took(c, c->buf.n - before);
+        on_added(c, c->buf.n - before);
     }
     return at;
 }

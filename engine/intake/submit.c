@@ -3,7 +3,7 @@
 
 #include <stdio.h>
 
-static void tell(const struct hky_intake *in, struct hky_event *ev)
+static void emit(const struct hky_intake *in, struct hky_event *ev)
 {
     ev->at_ms = hky_clock_now_ms(in->clock);
     if (in->event != NULL)
@@ -19,7 +19,7 @@ static void hand_on(const struct hky_intake *in, struct hky_message *m)
 
         if (!hky_recipient_state_is_final((enum hky_recipient_state)r->state))
             (void)hky_message_ref(m);
-        tell(in, &(struct hky_event){.kind = HKY_EVENT_ACCEPTED,
+        emit(in, &(struct hky_event){.kind = HKY_EVENT_ACCEPTED,
                                      .message = m,
                                      .recipient = r,
                                      .route = r->plan != NULL ? r->plan->route : NULL});
@@ -41,7 +41,7 @@ static void on_durable(struct hky_commit *commit, const struct hky_durable *dura
     } else {
         char reply[160];
         snprintf(reply, sizeof reply, "%d %s %s", why.code, why.enhanced, why.text);
-        tell(s->intake, &(struct hky_event){.kind = HKY_EVENT_REFUSED, .message = s->message, .text = reply});
+        emit(s->intake, &(struct hky_event){.kind = HKY_EVENT_REFUSED, .message = s->message, .text = reply});
     }
     hky_message_unref(&s->message);
     s->free(s);

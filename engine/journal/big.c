@@ -145,7 +145,7 @@ void hky_journal_big_abort(struct hky_big **b)
         end_big(b, NULL);
 }
 
-static void room_told(struct hky_task *task)
+static void room_on_task(struct hky_task *task)
 {
     struct hky_big *b = HKY_CONTAINER(task, struct hky_big, room_task);
     struct big_writer *w = b->j->big_writer;
@@ -207,7 +207,7 @@ static void write_trailer(struct hky_big *b)
     write_octets(b, out, sizeof out);
 }
 
-static void big_told(struct hky_task *task)
+static void big_on_task(struct hky_task *task)
 {
     struct hky_commit *c = HKY_CONTAINER(task, struct hky_commit, task);
 
@@ -240,7 +240,7 @@ static void finish_big(struct hky_big *b)
     }
     if (c != NULL) {
         c->result = b->result;
-        c->task.run = big_told;
+        c->task.run = big_on_task;
         hky_loop_post(c->loop, &c->task);
     }
     pthread_mutex_lock(&j->big_writer->lock);
@@ -268,7 +268,7 @@ static void serve(struct big_writer *w, struct hky_big *b)
             b->is_paused = false;
             b->is_room_posted = !is_over;
             if (b->is_room_posted) {
-                b->room_task.run = room_told;
+                b->room_task.run = room_on_task;
                 hky_loop_post(b->loop, &b->room_task);
             }
         }

@@ -405,7 +405,7 @@ void hky_body_read_release(struct hky_body_read *r)
     r->n = 0;
 }
 
-static void body_told(struct hky_task *task)
+static void body_on_task(struct hky_task *task)
 {
     struct hky_body_read *r = HKY_CONTAINER(task, struct hky_body_read, task);
 
@@ -431,7 +431,7 @@ static void *reader_run(void *reader)
             read_big(rd->j, r);
         else
             read_piece(rd->j, r, 0);
-        r->task.run = body_told;
+        r->task.run = body_on_task;
         hky_loop_post(r->loop, &r->task);
     }
 }

@@ -283,7 +283,7 @@ static void drop_moves(struct mover *v)
 
 /* The record that says where the segment ends may fail to reach the disk, too. So the first copy is made unreadable in
  * place: a restart may read it from the page cache although the disk never got it. */
-static void blot_copies(struct mover *v, struct segment *s)
+static void overwrite_first_copy(struct mover *v, struct segment *s)
 {
     static const char none[RECORD_HEADER];
     struct iovec iov = {.iov_base = (void *)(uintptr_t)none, .iov_len = sizeof none};
@@ -301,7 +301,7 @@ static void fail_cold(struct mover *v)
     struct segment *s = v->j->maintain.cold;
 
     atomic_fetch_add(&v->j->n_write_errors, 1);
-    blot_copies(v, s);
+    overwrite_first_copy(v, s);
     drop_moves(v);
     v->j->maintain.cold = NULL;
     s->is_failed = true;

@@ -1,7 +1,7 @@
 /*
  * The committer takes what is queued, writes it in one gathered write, syncs once if anybody waits, then reports
- * results. Why a 250 is safe: `durable` is handed out in tell() only, for entries that settle() saw behind a sync that
- * succeeded. After a write or sync that failed nothing more is asked of that file: see fail().
+ * results. Why a 250 is safe: `durable` is handed out in report_results() only, for entries that settle() saw behind a
+ * sync that succeeded. After a write or sync that failed nothing more is asked of that file: see fail().
  */
 #include "journal/internal.h"
 
@@ -33,14 +33,14 @@ static void gather_add(struct gather *g, const void *p, size_t n)
     g->iov[g->n++] = (struct iovec){.iov_base = (void *)(uintptr_t)p, .iov_len = n};
 }
 
-static void commit_told(struct hky_task *task)
+static void commit_on_task(struct hky_task *task)
 {
     struct hky_commit *c = HKY_CONTAINER(task, struct hky_commit, task);
 
     c->done(c, c->result == HKY_OK ? &durable : NULL, c->result);
 }
 
-static void tell(struct hky_journal *j)
+static void report_results(struct hky_journal *j)
 {
     for (struct entry *e; (e = journal_list_take(&j->done)) != NULL;) {
         struct hky_commit *c = e->commit;
@@ -53,7 +53,7 @@ static void tell(struct hky_journal *j)
         if (c == NULL)
             continue;
         c->result = result;
-        c->task.run = commit_told;
+        c->task.run = commit_on_task;
         hky_loop_post(c->loop, &c->task);
     }
 }
@@ -372,7 +372,7 @@ static struct entry *void_entry(struct segment *s, const struct entry_list *refu
 
 /* Until the `void` record is durable, only this keeps a refused message from coming back: its header is overwritten, if
  * the disk takes the write. Replay then ends there; the records behind it are written again elsewhere. */
-static void blot_refused(struct hky_journal *j, struct segment *s)
+static void overwrite_refused(struct hky_journal *j, struct segment *s)
 {
     static const char none[RECORD_HEADER];
     struct iovec iov = {.iov_base = (void *)(uintptr_t)none, .iov_len = sizeof none};
@@ -395,7 +395,7 @@ static void fail(struct hky_journal *j, struct entry_list *l, struct entry_list 
     struct entry_list again = {0}, mine = {0};
 
     if (s != NULL)
-        blot_refused(j, s);
+        overwrite_refused(j, s);
     for (struct entry *e; (e = journal_list_take(&j->unsynced)) != NULL || (e = journal_list_take(l)) != NULL;) {
         if (e->type == RECORD_PLAN) {
             journal_entry_free(j, e); /* written again by whoever needs it */
@@ -450,7 +450,7 @@ static void commit_round(struct hky_journal *j, struct entry_list *l, bool must_
                 finish_with(j, e, (enum hky_err)atomic_load(&j->health));
             else
                 journal_list_add(&j->waiting, e);
-        tell(j);
+        report_results(j);
         return;
     }
     if (was_waiting) {
@@ -474,7 +474,7 @@ static void commit_round(struct hky_journal *j, struct entry_list *l, bool must_
     atomic_store(&j->health, err);
     for (struct entry *e; (e = journal_list_take(&refused)) != NULL;)
         finish_with(j, e, e->result);
-    tell(j);
+    report_results(j);
 }
 
 bool journal_commit_cut(struct hky_journal *j, struct entry_list *entries)
@@ -510,7 +510,7 @@ static int64_t wait_ms(struct hky_journal *j)
 }
 
 /* Sleeps until somebody waits for an entry, at most `ms`; true when the time is over. Under the queue's lock. */
-static bool linger(struct hky_journal *j, int64_t ms)
+static bool wait_for_urgent(struct hky_journal *j, int64_t ms)
 {
     struct timespec until = journal_in_ms(ms);
     int rc = 0;
@@ -528,7 +528,7 @@ static bool take_queued(struct hky_journal *j, struct entry_list *l)
     bool is_stopping;
 
     pthread_mutex_lock(&j->queue.lock);
-    if (j->lingers && linger(j, ms >= 0 && ms < LINGER_MS ? ms : LINGER_MS) && ms > 0)
+    if (j->lingers && wait_for_urgent(j, ms >= 0 && ms < LINGER_MS ? ms : LINGER_MS) && ms > 0)
         ms = ms > LINGER_MS ? ms - LINGER_MS : 0;
     while (j->queue.entries.first == NULL && !j->queue.is_stopping && ms != 0) {
         struct timespec until;
@@ -569,7 +569,7 @@ void *journal_committer_run(void *journal)
     }
     for (struct entry *e; (e = journal_list_take(&j->waiting)) != NULL;)
         finish_with(j, e, HKY_E_IO);
-    tell(j);
+    report_results(j);
     free(g.iov);
     return NULL;
 }

@@ -188,7 +188,7 @@ static struct segment *by_key(struct replay *r, uint64_t epoch)
     return NULL;
 }
 
-static void note_cuts(struct replay *r, struct loaded *l)
+static void replay_cuts(struct replay *r, struct loaded *l)
 {
     struct hky_cursor c = {.p = l->foot.p, .n = l->foot.n};
 
@@ -250,7 +250,7 @@ static enum hky_err load_all(struct replay *r, struct hky_error *e)
             atomic_fetch_add(&r->j->n_damaged, l->scan.damaged);
             r->report->torn_tail_octets += l->scan.torn_octets;
             r->report->octets_read += l->s->has_footer ? l->foot.n : l->s->octets;
-            note_cuts(r, l);
+            replay_cuts(r, l);
             if (cold == 1) {
                 pass_seqs(r, l);
             } else {
@@ -336,7 +336,7 @@ static bool is_whole(struct hky_str meta, struct message_meta *m)
     return ok;
 }
 
-static void note_copy(struct replay *r, struct segment *s, const struct foot_entry *f, struct hky_str meta)
+static void replay_copy(struct replay *r, struct segment *s, const struct foot_entry *f, struct hky_str meta)
 {
     struct replayed now = {.s = s, .at = f->at, .ordinal = f->ordinal}, *was;
     struct hky_cursor c;
@@ -368,7 +368,7 @@ static void note_copy(struct replay *r, struct segment *s, const struct foot_ent
     }
 }
 
-static void note_plan(struct replay *r, struct segment *s, const struct foot_entry *f)
+static void replay_plan(struct replay *r, struct segment *s, const struct foot_entry *f)
 {
     struct hky_plan *plan;
 
@@ -379,21 +379,21 @@ static void note_plan(struct replay *r, struct segment *s, const struct foot_ent
 }
 
 /* First pass: everything but results; a bitmap counts for its segment's copies only. */
-static void note_things(struct replay *r, struct loaded *l)
+static void replay_all_but_results(struct replay *r, struct loaded *l)
 {
     struct hky_cursor c = {.p = l->foot.p, .n = l->foot.n};
     struct hky_str meta;
 
     for (struct foot_entry f; journal_foot_next(&c, &f);)
         if (entry_message(&f, &meta))
-            note_copy(r, l->s, &f, meta);
+            replay_copy(r, l->s, &f, meta);
         else if (f.type == RECORD_PLAN)
-            note_plan(r, l->s, &f);
+            replay_plan(r, l->s, &f);
         else if (f.type == RECORD_CAP)
             journal_cap_set(r->j, meta, l->s->slot);
 }
 
-static void note_dead(struct replay *r, struct segment *s, const struct foot_entry *f)
+static void replay_dead(struct replay *r, struct segment *s, const struct foot_entry *f)
 {
     struct segment *other = by_key(r, f->key);
 
@@ -414,7 +414,7 @@ static struct newest *newest_of(struct replayed *m, uint32_t index)
     return &m->newest[index];
 }
 
-static void note_finished(struct replay *r, struct segment *s, const struct foot_entry *f)
+static void replay_finished(struct replay *r, struct segment *s, const struct foot_entry *f)
 {
     struct finished_meta fin;
     struct replayed *m;
@@ -428,7 +428,7 @@ static void note_finished(struct replay *r, struct segment *s, const struct foot
     journal_segment_add_evidence(s, m->s);
 }
 
-static void note_attempt(struct replay *r, struct segment *s, const struct foot_entry *f)
+static void replay_attempt(struct replay *r, struct segment *s, const struct foot_entry *f)
 {
     struct attempt_meta a;
     struct replayed *m = hky_idmap_get(&r->messages, f->key);
@@ -444,17 +444,17 @@ static void note_attempt(struct replay *r, struct segment *s, const struct foot_
     n->place = (struct record_at){.slot = s->slot, .at8 = (uint32_t)(f->at / 8)};
 }
 
-static void note_results(struct replay *r, struct loaded *l)
+static void replay_results(struct replay *r, struct loaded *l)
 {
     struct hky_cursor c = {.p = l->foot.p, .n = l->foot.n};
 
     for (struct foot_entry f; journal_foot_next(&c, &f);)
         if (f.type == RECORD_DEAD)
-            note_dead(r, l->s, &f);
+            replay_dead(r, l->s, &f);
         else if (f.type == RECORD_FINISHED)
-            note_finished(r, l->s, &f);
+            replay_finished(r, l->s, &f);
         else if (f.type == RECORD_ATTEMPT)
-            note_attempt(r, l->s, &f);
+            replay_attempt(r, l->s, &f);
 }
 
 /* --- handing it to the engine --- */
@@ -606,9 +606,9 @@ enum hky_err journal_replay_run(struct hky_journal *j, const struct hky_journal_
     if (err == HKY_OK) {
         count_messages(&r);
         for (size_t i = 0; i < r.n; i++)
-            note_things(&r, &r.loaded[i]);
+            replay_all_but_results(&r, &r.loaded[i]);
         for (size_t i = 0; i < r.n; i++)
-            note_results(&r, &r.loaded[i]);
+            replay_results(&r, &r.loaded[i]);
         give_all(&r);
         hand_over(&r);
     } else {

@@ -20,7 +20,7 @@ static bool is_sound(const struct scan *s, uint64_t at, struct record *r)
 /* After damage: finds the next sound record from `at` on, and what later headers prove to have been durable. A sound
  * header is evidence even when its body is damaged. The octets of a sound record are skipped, so that text in a body is
  * never read as a record. */
-static uint64_t look_on(const struct scan *s, uint64_t at, uint64_t seq, uint64_t *floor)
+static uint64_t find_next(const struct scan *s, uint64_t at, uint64_t seq, uint64_t *floor)
 {
     uint64_t found = 0;
     struct record r;
@@ -65,7 +65,7 @@ void journal_segment_scan(const char *p, uint64_t n, const struct segment_head *
             seq++;
             continue;
         }
-        next = look_on(&s, at, seq, &last);
+        next = find_next(&s, at, seq, &last);
         if (cut_seq != 0 && last >= cut_seq)
             last = cut_seq - 1;
         if (last < seq) { /* nothing proves that this was durable: it is the unsynced tail, which may reach the disk in

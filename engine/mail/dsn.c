@@ -251,7 +251,7 @@ static void add_status(struct hky_buf *out, const struct hky_dsn_recipient *r)
 static void add_people_text(struct hky_buf *out, const struct hky_dsn *d)
 {
     struct hky_buf text, reply;
-    size_t n_told = 0;
+    size_t n_listed = 0;
 
     hky_buf_init(&text, out->max);
     hky_buf_init(&reply, 2048);
@@ -269,9 +269,9 @@ static void add_people_text(struct hky_buf *out, const struct hky_dsn *d)
         for (size_t i = 0; i < d->n; i++) {
             const struct hky_dsn_recipient *r = &d->recipients[i];
 
-            if (r->action != (enum hky_dsn_action)a || (d->n_in_text > 0 && n_told == d->n_in_text))
+            if (r->action != (enum hky_dsn_action)a || (d->n_in_text > 0 && n_listed == d->n_in_text))
                 continue;
-            n_told++;
+            n_listed++;
             if (is_first)
                 hky_buf_printf(&text, "\r\n%s\r\n\r\n%s\r\n", actions[a].english, actions[a].japanese);
             is_first = false;
@@ -296,11 +296,11 @@ static void add_people_text(struct hky_buf *out, const struct hky_dsn *d)
             }
         }
     }
-    if (n_told < d->n)
+    if (n_listed < d->n)
         hky_buf_printf(
             &text,
             "\r\nand %zu more, which the next part of this message names.\r\n他 %zu 件は次のパートをご覧ください。\r\n",
-            d->n - n_told, d->n - n_told);
+            d->n - n_listed, d->n - n_listed);
     add_quoted_printable(out, hky_buf_str(&text));
     hky_buf_fini(&text);
     hky_buf_fini(&reply);

@@ -244,7 +244,7 @@ static int find_set(const struct hky_rewrite *rw, struct hky_str name)
 }
 
 /* Does the field stay octet for octet? */
-static bool stays(const struct work *w, const struct hky_field *field)
+static bool is_kept(const struct work *w, const struct hky_field *field)
 {
     const struct hky_rewrite *rw = w->rw;
 
@@ -348,7 +348,7 @@ enum hky_err hky_rewrite_header(struct hky_str section, const struct hky_rewrite
     gather(section, &w.facts);
     w.is_from_changed = rw->from != NULL && !is_same_author(rw, &w.facts);
     for (size_t start = 0; hky_field_next(section, &at, &field); start = at) {
-        if (stays(&w, &field))
+        if (is_kept(&w, &field))
             continue;
         hky_buf_add(out, section.p + kept, start - kept);
         replace(&w, &field);

@@ -11,7 +11,7 @@ struct hky_acceptor {
     struct hky_loop *loop;
     struct hky_acceptor_ops ops;
     void *ctx;
-    int fd, spare_fd;        /* spare_fd: closed for a moment to refuse a client; -1 when none could be opened */
+    int fd, reserved_fd;     /* reserved_fd: closed for a moment to refuse a client; -1 when none could be opened */
     struct hky_watch *watch; /* NULL: it rests */
     struct hky_timer rest;
     int64_t reported_at_ms; /* when `refused` last had is_first; 0: never */
@@ -30,8 +30,8 @@ static void on_rested(struct hky_timer *timer)
 {
     struct hky_acceptor *a = HKY_CONTAINER(timer, struct hky_acceptor, rest);
 
-    if (a->spare_fd < 0)
-        a->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    if (a->reserved_fd < 0)
+        a->reserved_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
     a->watch = hky_watch_new_level(a->loop, a->fd, HKY_READABLE, on_readable, a);
 }
 
@@ -54,15 +54,15 @@ static void refuse_one(struct hky_acceptor *a, int sys)
 
     if (is_first)
         a->reported_at_ms = now;
-    if (a->spare_fd >= 0) {
-        close(a->spare_fd);
+    if (a->reserved_fd >= 0) {
+        close(a->reserved_fd);
         fd = take(a, &from);
     }
     if (a->ops.refused != NULL)
         a->ops.refused(a->ctx, fd, sys, is_first);
     if (fd >= 0)
         close(fd);
-    a->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    a->reserved_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
 }
 
 /* True: another connection may be waiting all the same. */
@@ -124,7 +124,7 @@ struct hky_acceptor *hky_acceptor_new(struct hky_loop *loop, int fd, const struc
         a->ops.accept = accept4;
     a->ctx = ctx;
     a->fd = fd;
-    a->spare_fd = -1;
+    a->reserved_fd = -1;
     hky_timer_init(&a->rest, loop, on_rested);
     on_rested(&a->rest);
     return a;
@@ -140,7 +140,7 @@ void hky_acceptor_free(struct hky_acceptor **pa)
     HKY_ASSERT(!a->is_in_turn);
     hky_watch_free(&a->watch);
     hky_timer_cancel(&a->rest);
-    if (a->spare_fd >= 0)
-        close(a->spare_fd);
+    if (a->reserved_fd >= 0)
+        close(a->reserved_fd);
     free(a);
 }

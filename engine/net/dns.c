@@ -136,7 +136,7 @@ static void waiter_free(struct waiter *w)
     free(w);
 }
 
-static void tell(struct waiter *w)
+static void answer_waiter(struct waiter *w)
 {
     struct hky_dns_query *q = w->q;
     q->priv = NULL;
@@ -164,7 +164,7 @@ static void on_task(struct hky_task *task)
     for (struct waiter *w; !dns->is_closed && (w = dns->ready) != NULL;) {
         dns->ready = w->next;
         if (w->q != NULL)
-            tell(w);
+            answer_waiter(w);
         waiter_free(w);
     }
     dns->is_queued = false;
@@ -238,7 +238,7 @@ static void on_alias(void *arg, int status, int timeouts, unsigned char *reply, 
 /* Some resolvers follow aliases (CNAME) that lead in a circle for a while, then answer that there is no such record.
  * That is a mistake which somebody will mend, and says nothing about the domain's mail. `nothing` is the answer to give
  * if there is no circle; it is taken over. */
-static void look_for_circle(struct question *question, struct hky_dns_entry *nothing)
+static void find_circle(struct question *question, struct hky_dns_entry *nothing)
 {
     question->nothing = nothing;
     question->n_aliases = 0;
@@ -272,7 +272,7 @@ static void on_mx_reply(void *arg, int status, int timeouts, unsigned char *repl
     struct hky_dns_entry *entry = hky_dns_from_mx(question->key + 1, status, reply, n);
     char alias[256];
     if (entry->is_implicit && reply != NULL && hky_dns_alias_of(question->key + 1, reply, n, alias))
-        look_for_circle(question, entry);
+        find_circle(question, entry);
     else
         answer(question, entry);
 }
@@ -299,7 +299,7 @@ static void on_addrinfo(void *arg, int status, int timeouts, struct ares_addrinf
         ares_freeaddrinfo(ai);
     int next = question->dns->is_closed ? AF_UNSPEC : family_to_confirm(question, entry->status);
     if (next == AF_UNSPEC && entry->status == HKY_DNS_NO_DATA && !question->dns->is_closed) {
-        look_for_circle(question, entry);
+        find_circle(question, entry);
         return;
     }
     if (next == AF_UNSPEC) {
@@ -450,7 +450,7 @@ static struct waiter *waiter_new(struct hky_dns_query *q)
     return w;
 }
 
-static void answer_at_once(struct hky_dns *dns, struct hky_dns_query *q, struct hky_dns_entry *entry, bool is_mx)
+static void answer_from_entry(struct hky_dns *dns, struct hky_dns_query *q, struct hky_dns_entry *entry, bool is_mx)
 {
     entry->is_mx = is_mx;
     queue_ready(dns, waiter_new(q), entry);
@@ -487,7 +487,7 @@ void hky_dns_ask_mx(struct hky_dns *dns, struct hky_dns_query *q, struct hky_str
 {
     char name[254];
     if (!hky_dns_name(domain, name)) {
-        answer_at_once(dns, q, hky_dns_entry_failed(HKY_DNS_NO_NAME, "not a domain name"), true);
+        answer_from_entry(dns, q, hky_dns_entry_failed(HKY_DNS_NO_NAME, "not a domain name"), true);
         return;
     }
     struct question *question = ask(dns, q, 'm', name);
@@ -506,12 +506,12 @@ void hky_dns_ask_addr(struct hky_dns *dns, struct hky_dns_query *q, struct hky_s
         name[host.n] = 0;
         struct hky_dns_entry *literal = hky_dns_from_literal(name);
         if (literal != NULL) {
-            answer_at_once(dns, q, literal, false);
+            answer_from_entry(dns, q, literal, false);
             return;
         }
     }
     if (!hky_dns_name(host, name)) {
-        answer_at_once(dns, q, hky_dns_entry_failed(HKY_DNS_NO_NAME, "not a host name"), false);
+        answer_from_entry(dns, q, hky_dns_entry_failed(HKY_DNS_NO_NAME, "not a host name"), false);
         return;
     }
     struct question *question = ask(dns, q, 'a', name);

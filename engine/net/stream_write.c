@@ -4,7 +4,7 @@
 
 enum { IOV_AT_ONCE = 64 };
 
-static void went_out(struct hky_stream *s, size_t n)
+static void count_sent(struct hky_stream *s, size_t n)
 {
     hky_out_queue_drop(&s->out, n);
     s->sent += n;
@@ -13,7 +13,7 @@ static void went_out(struct hky_stream *s, size_t n)
 }
 
 /* Nothing more can be sent, but what the peer sent before it closed may explain why, so that is read first. */
-static void broke(struct hky_stream *s)
+static void on_broken(struct hky_stream *s)
 {
     s->is_broken = s->is_readable = s->is_hung_up = true;
     s->is_writable = false;
@@ -45,7 +45,7 @@ static size_t send_plain(struct hky_stream *s, size_t max)
         if (errno == EAGAIN || errno == EWOULDBLOCK)
             return 0;
         hky_error_sys(&s->error, HKY_E_NET, errno, "writing to the peer failed");
-        broke(s);
+        on_broken(s);
         return 0;
     }
     if ((size_t)r < asked)
@@ -70,7 +70,7 @@ static size_t send_secure(struct hky_stream *s)
     case HKY_TLS_BAD:
         break;
     }
-    broke(s);
+    on_broken(s);
     return 0;
 }
 
@@ -92,7 +92,7 @@ void hky_stream_write_some(struct hky_stream *s, size_t budget)
         size_t n = s->link == NULL || s->plain_left > 0 ? send_plain(s, max) : send_secure(s);
         if (n == 0)
             break;
-        went_out(s, n);
+        count_sent(s, n);
         budget = n < budget ? budget - n : 0;
     }
     if (s->out.octets > 0) {

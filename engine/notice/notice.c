@@ -364,7 +364,7 @@ static char *owner_for(struct hky_notice *n, const struct hky_recipient *r)
 }
 
 /* Is this a failure that cannot be reported to the sender, although NOTIFY does not exclude it? */
-static bool is_untellable(const struct hky_recipient *r)
+static bool is_for_owner(const struct hky_recipient *r)
 {
     const struct hky_message *m = r->message;
 
@@ -375,7 +375,7 @@ static bool is_untellable(const struct hky_recipient *r)
 }
 
 /* Logs the failure. Returns the owner's address for a notice, or NULL when none is to be sent. */
-static char *tell_untellable(struct hky_notice *n, const struct hky_recipient *r, const struct hky_outcome *o)
+static char *report_to_owner(struct hky_notice *n, const struct hky_recipient *r, const struct hky_outcome *o)
 {
     char *owner = owner_for(n, r);
     char id[HKY_ID_TEXT], reply[HKY_REPLY_TEXT + 32] = "";
@@ -510,7 +510,7 @@ static struct making *making_for(struct hky_notice *n, struct hky_message *about
 void hky_notice_finish(struct hky_notice *n, struct hky_recipient *r, const struct hky_outcome *o)
 {
     enum hky_dsn_mode mode = mode_for(n, r, o);
-    char *owner = is_untellable(r) ? tell_untellable(n, r, o) : NULL;
+    char *owner = is_for_owner(r) ? report_to_owner(n, r, o) : NULL;
     struct making *k;
     struct ended *x;
 

@@ -353,7 +353,7 @@ enum hky_err record_event_log_open(struct hky_record *r, const struct hky_record
 }
 
 /* Logs how many events could not be written to the file; the store keeps them for the next start. */
-static void tell_rest(struct record_event_log *l)
+static void report_rest(struct record_event_log *l)
 {
     struct record_store *s = &l->record->store;
     uint64_t last, done = hky_record_reader_cursor(l->reader);
@@ -377,7 +377,7 @@ void record_event_log_close(struct record_event_log **log)
         hky_loop_stop(l->loop);
         pthread_join(l->thread, NULL);
         (void)flush(l);
-        tell_rest(l);
+        report_rest(l);
     }
     hky_record_reader_close(&l->reader);
     if (l->loop != NULL)

@@ -14,7 +14,7 @@ static uint64_t last_of(const struct record_segment *g)
     return g->head->first + g->n - 1;
 }
 
-static void stand_in(struct hky_record_reader *r, struct record_segment *g)
+static void move_into(struct hky_record_reader *r, struct record_segment *g)
 {
     if (r->at != NULL)
         r->at->n_pins--;
@@ -92,7 +92,7 @@ static void begin_after(struct hky_record_reader *r, uint64_t after)
         r->missed += g->head->first - after - 1;
     while (g != NULL && last_of(g) <= r->after)
         g = TAILQ_NEXT(g, link);
-    stand_in(r, g);
+    move_into(r, g);
 }
 
 enum hky_err hky_record_reader_open(struct hky_record *record, const struct hky_record_reader_params *p,
@@ -149,7 +149,7 @@ void hky_record_reader_close(struct hky_record_reader **reader)
         return;
     struct record_store *s = &r->record->store;
     pthread_mutex_lock(&s->lock);
-    stand_in(r, NULL);
+    move_into(r, NULL);
     r->is_closed = true;
     bool is_free = !r->is_posted; /* otherwise the posted task frees it, or hky_record_close */
     if (is_free)
@@ -162,7 +162,7 @@ void hky_record_reader_close(struct hky_record_reader **reader)
 /* ---- reading ---- */
 
 /* Moves to the next segment when this one is read. Under the lock. False: no events now, on_ready will be called. */
-static bool go_on(struct hky_record_reader *r)
+static bool next_segment(struct hky_record_reader *r)
 {
     struct record_store *s = &r->record->store;
     struct record_segment *next;
@@ -177,7 +177,7 @@ static bool go_on(struct hky_record_reader *r)
         return false;
     }
     r->skip_to = NULL;
-    stand_in(r, next);
+    move_into(r, next);
     return true;
 }
 
@@ -190,7 +190,7 @@ size_t hky_record_reader_read(struct hky_record_reader *r, struct hky_event_view
         struct record_head h;
 
         pthread_mutex_lock(&s->lock);
-        bool is_there = go_on(r);
+        bool is_there = next_segment(r);
         pthread_mutex_unlock(&s->lock);
         if (!is_there)
             return 0;

@@ -40,7 +40,7 @@ static void emit_dropped(struct hky_record *r, uint64_t n, const char *why, cons
 }
 
 /* Reports the events that were lost or skipped since the last report; the lost ones once there is room for an event. */
-static void tell_dropped(struct hky_record *r)
+static void report_dropped(struct hky_record *r)
 {
     struct record_store *s = &r->store;
     uint64_t n_lost = 0, n_skipped;
@@ -61,19 +61,19 @@ static void tell_dropped(struct hky_record *r)
 
 static void do_upkeep(struct hky_record *r)
 {
-    bool has_spares;
+    bool has_spare;
 
     __atomic_store_n(&r->is_upkeep_posted, false, __ATOMIC_RELEASE);
     pthread_mutex_lock(&r->store.lock);
     record_readers_trim(r);
     pthread_mutex_unlock(&r->store.lock);
     record_store_upkeep(&r->store);
-    tell_dropped(r);
+    report_dropped(r);
     pthread_mutex_lock(&r->store.lock);
-    has_spares = r->store.n_spares > 0;
+    has_spare = r->store.n_spares > 0;
     pthread_mutex_unlock(&r->store.lock);
     /* Without room upkeep runs again after a while; being marked as posted, it is not posted before. */
-    if (!has_spares && !__atomic_exchange_n(&r->is_upkeep_posted, true, __ATOMIC_ACQ_REL))
+    if (!has_spare && !__atomic_exchange_n(&r->is_upkeep_posted, true, __ATOMIC_ACQ_REL))
         hky_timer_set(&r->again, AGAIN_MS);
 }
 

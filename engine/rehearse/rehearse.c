@@ -23,13 +23,13 @@ static void on_wake(void *ctx, unsigned worker, struct hky_lane *lane)
     r->woken[r->n_woken++] = lane;
 }
 
-static void on_lane_gone(void *ctx, unsigned worker, struct hky_lane *lane)
+static void on_lane_end(void *ctx, unsigned worker, struct hky_lane *lane)
 {
     struct hky_rehearsal *r = ctx;
     unsigned n = 0;
 
     (void)worker;
-    r->n_lanes_gone++;
+    r->n_lanes_ended++;
     for (unsigned i = 0; i < r->n_woken; i++)
         if (r->woken[i] != lane)
             r->woken[n++] = r->woken[i];
@@ -83,7 +83,7 @@ enum hky_err hky_rehearsal_init(struct hky_rehearsal *r, struct hky_policy *poli
     r->clock.stopped_at_ms = at_ms;
     r->policy = hky_policy_ref(policy);
     r->journal = hky_journal_memory_new();
-    r->ops = (struct hky_schedule_ops){r, on_wake, on_lane_gone, on_decide, on_finish, on_event};
+    r->ops = (struct hky_schedule_ops){r, on_wake, on_lane_end, on_decide, on_finish, on_event};
     return HKY_OK;
 }
 
@@ -188,7 +188,7 @@ enum hky_take hky_rehearsal_take(struct hky_rehearsal *r, const char *relay, str
 }
 
 /* Reports the result, and adds to the act made from it what the result does to the relay's account and lane. */
-static void tell_result(struct hky_rehearsal *r, struct hky_job *job, unsigned i, const struct hky_outcome *o)
+static void report_result(struct hky_rehearsal *r, struct hky_job *job, unsigned i, const struct hky_outcome *o)
 {
     struct hky_advance a;
     size_t from = r->n_acts;
@@ -212,7 +212,7 @@ static bool reaches_mail(const struct hky_outcome *o)
 void hky_rehearsal_answer(struct hky_rehearsal *r, struct hky_job **job, const struct hky_outcome *o)
 {
     for (unsigned i = 0; i < (*job)->n; i++)
-        tell_result(r, *job, i, o);
+        report_result(r, *job, i, o);
     hky_schedule_done(job, reaches_mail(o));
     hky_rehearsal_turns(r);
 }
@@ -228,7 +228,7 @@ static void deliver(struct hky_rehearsal *r, struct hky_job *job)
         struct hky_outcome o;
         rehearse_reply_for(r, job, job->recipients[i], &line, &o);
         is_mail_sent = is_mail_sent || reaches_mail(&o);
-        tell_result(r, job, i, &o);
+        report_result(r, job, i, &o);
     }
     hky_schedule_done(&job, is_mail_sent);
 }

@@ -464,10 +464,10 @@ void schedule_caps_reserved(struct caps *c, struct caps_account *a, bool is_dura
     }
     a->is_reserving = false;
     a->shape_durable = is_durable ? a->shape_under_way : a->shape_durable;
-    bool tell = is_durable && a->is_waited_for;
+    bool must_report = is_durable && a->is_waited_for;
     a->is_waited_for = is_durable ? false : a->is_waited_for;
     pthread_mutex_unlock(&c->lock);
-    if (tell)
+    if (must_report)
         c->ops.free_again(c->ops.ctx, a);
 }
 
@@ -507,11 +507,11 @@ void schedule_caps_give_back(struct caps *c, struct caps_slots *slots, int64_t n
             w->even_ms_x1024 = at > now_ms * 1024 ? at : now_ms * 1024;
         }
     }
-    bool tell = a->is_waited_for;
+    bool must_report = a->is_waited_for;
     a->is_waited_for = false;
     pthread_mutex_unlock(&c->lock);
     slots->account = NULL;
-    if (tell)
+    if (must_report)
         c->ops.free_again(c->ops.ctx, a);
 }
 

@@ -97,7 +97,7 @@ void schedule_recipient_dispatch(struct hky_shard *sh, struct hky_recipient *r)
             "hikyaku queue release sends it after all");
         return;
     }
-    if (schedule_recipient_has_stale_plan(sh, r, now_ms) && !schedule_recipient_plan_anew(sh, r))
+    if (schedule_recipient_has_stale_plan(sh, r, now_ms) && !schedule_recipient_replan(sh, r))
         return;
     schedule_recipient_enter(sh, r, HKY_RCPT_QUEUED);
     if (r->expire_at_ms == 0)

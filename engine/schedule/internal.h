@@ -168,7 +168,7 @@ struct lane {
     struct rank_queue ranks[HKY_RANK_N];
     uint32_t n_takes;
     uint32_t n_jobs;
-    bool is_gone;          /* retired, for an older policy or after idling: it gets and gives no more mail */
+    bool is_retired;       /* retired, for an older policy or after idling: it gets and gives no more mail */
     bool wants_wake;       /* it is in shard->woken */
     bool is_waiting;       /* it is in shard->waiting, because take said WAIT */
     int64_t idle_since_ms; /* 0: not idle */
@@ -177,7 +177,7 @@ struct lane {
     uint32_t n_good;     /* good replies since n_jobs_max last grew */
     int64_t gap_ms, next_take_ms;
     struct hky_heap_node wake;                            /* in shard->wakes */
-    TAILQ_ENTRY(lane) woken_link, waiting_link, all_link; /* all_link: in all_lanes or gone_lanes */
+    TAILQ_ENTRY(lane) woken_link, waiting_link, all_link; /* all_link: in all_lanes or retired_lanes */
 };
 
 struct slowness { /* what is kept of a lane that is gone */
@@ -220,7 +220,7 @@ struct hky_shard {
     struct hky_map lanes;      /* key -> lane of the policy in force */
     struct hky_map slowed;     /* key -> struct slowness of a lane that is gone */
     struct hky_map deferred;   /* relay of the step -> atomic uint32_t; entries are added under the schedule's lock */
-    struct lanes all_lanes, gone_lanes, woken, waiting;
+    struct lanes all_lanes, retired_lanes, woken, waiting;
     struct hky_heap due;   /* recipients that are deferred, parked, or give up waiting in a lane at some time */
     struct hky_heap wakes; /* lanes. Both heaps go by schedule_shard_mono */
     struct recipients held, to_dispatch; /* to_dispatch: in the next turn */
@@ -440,7 +440,7 @@ void schedule_recipient_hold_after(struct hky_shard *sh, struct hky_recipient *r
 
 bool schedule_recipient_has_stale_plan(const struct hky_shard *sh, const struct hky_recipient *r, int64_t now_ms);
 /* Asks the policy for a plan. False: the recipient is parked, undecided or ended now. */
-bool schedule_recipient_plan_anew(struct hky_shard *sh, struct hky_recipient *r);
+bool schedule_recipient_replan(struct hky_shard *sh, struct hky_recipient *r);
 void schedule_recipient_park(struct hky_shard *sh, struct hky_recipient *r, const char *why);
 /* How long it is parked after the policy was asked so many times in vain. */
 int64_t schedule_recipient_parked_delay_ms(uint32_t times);

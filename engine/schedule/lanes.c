@@ -114,8 +114,8 @@ struct lane *schedule_shard_lane(struct hky_shard *sh, const struct hky_relay *r
 void schedule_lane_free(struct lane *l)
 {
     struct hky_shard *sh = l->shard;
-    if (l->is_gone)
-        TAILQ_REMOVE(&sh->gone_lanes, l, all_link);
+    if (l->is_retired)
+        TAILQ_REMOVE(&sh->retired_lanes, l, all_link);
     else
         TAILQ_REMOVE(&sh->all_lanes, l, all_link);
     if (l->wants_wake)
@@ -133,8 +133,8 @@ void schedule_lane_free(struct lane *l)
 /* Call it at the end of a turn only: before that deliver may be inside a call with this lane. */
 void schedule_lane_free_if_over(struct lane *l)
 {
-    if (l->is_gone && l->n_jobs == 0 && l->pub.n_ready == 0) {
-        l->shard->s->ops->lane_gone(l->shard->s->ops->ctx, l->shard->index, &l->pub);
+    if (l->is_retired && l->n_jobs == 0 && l->pub.n_ready == 0) {
+        l->shard->s->ops->lane_end(l->shard->s->ops->ctx, l->shard->index, &l->pub);
         schedule_lane_free(l);
     }
 }
@@ -142,14 +142,14 @@ void schedule_lane_free_if_over(struct lane *l)
 void schedule_lane_retire(struct lane *l)
 {
     struct hky_shard *sh = l->shard;
-    if (!l->is_gone) {
+    if (!l->is_retired) {
         pthread_mutex_lock(&sh->s->lock);
-        l->is_gone = true;
+        l->is_retired = true;
         keep_slowness(l);
         schedule_lane_update_blocked(l); /* operators must not find it any more */
         pthread_mutex_unlock(&sh->s->lock);
         TAILQ_REMOVE(&sh->all_lanes, l, all_link);
-        TAILQ_INSERT_TAIL(&sh->gone_lanes, l, all_link);
+        TAILQ_INSERT_TAIL(&sh->retired_lanes, l, all_link);
         hky_map_remove(&sh->lanes, hky_str_of(l->key, l->key_n));
     }
 }

@@ -65,8 +65,8 @@ static enum hky_err policy_decides(const struct hky_relay *relay, struct hky_err
     return HKY_OK;
 }
 
-static void tell_operator(struct hky_schedule *s, enum hky_event_kind kind, const char *relay, int64_t until_ms,
-                          const char *to)
+static void emit_relay_event(struct hky_schedule *s, enum hky_event_kind kind, const char *relay, int64_t until_ms,
+                             const char *to)
 {
     struct hky_event ev = {.kind = kind,
                            .at_ms = hky_clock_now_ms(s->clock),
@@ -97,7 +97,7 @@ enum hky_err hky_schedule_pause(struct hky_schedule *s, const char *relay, uint3
     }
     pthread_mutex_unlock(&s->lock);
     if (err == HKY_OK) {
-        tell_operator(s, HKY_EVENT_RELAY_PAUSED, relay, until(s, for_sec), NULL);
+        emit_relay_event(s, HKY_EVENT_RELAY_PAUSED, relay, until(s, for_sec), NULL);
         schedule_recheck(s, true);
     }
     return err;
@@ -131,7 +131,7 @@ enum hky_err hky_schedule_resume(struct hky_schedule *s, const char *relay, stru
         denied = policy_decides(hky_policy_relay(s->policy, hky_str_z(relay)), e);
     pthread_mutex_unlock(&s->lock);
     if (err == HKY_OK) {
-        tell_operator(s, HKY_EVENT_RELAY_RESUMED, relay, 0, NULL);
+        emit_relay_event(s, HKY_EVENT_RELAY_RESUMED, relay, 0, NULL);
         schedule_recheck(s, true);
         schedule_retry_repaired(s, &repaired, STOPS_ACCOUNT);
     }
@@ -185,7 +185,7 @@ enum hky_err hky_schedule_drain_relay(struct hky_schedule *s, const char *relay,
     }
     pthread_mutex_unlock(&s->lock);
     if (err == HKY_OK) {
-        tell_operator(s, HKY_EVENT_RELAY_DRAINED, relay, until(s, for_sec), to);
+        emit_relay_event(s, HKY_EVENT_RELAY_DRAINED, relay, until(s, for_sec), to);
         schedule_recheck(s, true);
     }
     return err;
@@ -248,7 +248,7 @@ static uint32_t n_deferred(const struct hky_schedule *s, const struct hky_relay 
     return sum;
 }
 
-static void say_learned(struct hky_relay_row *out)
+static void fill_learned(struct hky_relay_row *out)
 {
     static const char *const what[HKY_LEARNED_N] = {"recipients a message", "connections", "messages a connection"};
     size_t at = 0;
@@ -279,7 +279,7 @@ static void show_relay(struct hky_schedule *s, const struct hky_relay *relay, in
     for (int i = 0; i < HKY_LEARNED_N; i++)
         out->learned[i] = __atomic_load_n(&a->gate.learned[i], __ATOMIC_RELAXED);
     if (out->why[0] == '\0')
-        say_learned(out);
+        fill_learned(out);
     out->n_queued = counter_get(&a->n_queued);
     out->n_deferred = n_deferred(s, relay);
     out->n_sending = counter_get(&a->n_sending);
@@ -288,7 +288,7 @@ static void show_relay(struct hky_schedule *s, const struct hky_relay *relay, in
 }
 
 /* Mail that is sent by another relay goes nowhere while that one does not send. */
-static void show_ways(struct hky_relay_list *list)
+static void fill_states_of_targets(struct hky_relay_list *list)
 {
     for (uint32_t i = 0; i < list->n; i++)
         for (uint32_t k = 0; k < list->n && list->rows[i].to != NULL; k++)
@@ -305,7 +305,7 @@ void hky_schedule_relays(struct hky_schedule *s, struct hky_relay_list *out)
     out->rows = hky_calloc(out->n + 1, sizeof *out->rows);
     for (uint32_t i = 0; i < out->n; i++)
         show_relay(s, &s->policy->relays[i], now_ms, &out->rows[i]);
-    show_ways(out);
+    fill_states_of_targets(out);
     pthread_mutex_unlock(&s->lock);
 }
 

@@ -96,7 +96,7 @@ static bool is_selected(const struct hky_queue_request *rq, unsigned worker, con
 /* ---- one row ---- */
 
 /* Does another relay send for that of its step? */
-static void show_way(const struct hky_shard *sh, const struct hky_recipient *r, struct hky_queue_row *row)
+static void show_other_relay(const struct hky_shard *sh, const struct hky_recipient *r, struct hky_queue_row *row)
 {
     const char *name = r->plan != NULL && r->step < r->plan->n_steps ? r->plan->steps[r->step].relay : NULL;
     const struct hky_relay *to = name != NULL ? schedule_relay(sh->s, sh->policy, name) : NULL;
@@ -111,7 +111,7 @@ static void show(const struct hky_shard *sh, struct hky_queue_request *rq, const
 {
     struct hky_queue_row row = {.recipient = r, .state = state_of(r), .relay = relay_of(r), .now_ms = now_ms};
     int64_t next_ms = r->next_at_ms;
-    show_way(sh, r, &row);
+    show_other_relay(sh, r, &row);
     row.waits = own(r)->lane != NULL ? schedule_lane_waits_for(own(r)->lane, &next_ms) : NULL;
     row.next_at_ms = next_ms == INT64_MAX || next_ms <= NO_TIME_MOST ? 0 : next_ms;
     row.reason = r->state != HKY_RCPT_SENDING                ? r->reason
@@ -141,7 +141,7 @@ static bool is_possible(enum hky_queue_action action, const struct hky_recipient
 
 /* ---- doing ---- */
 
-static void go_again(struct hky_shard *sh, struct hky_recipient *r)
+static void retry_now(struct hky_shard *sh, struct hky_recipient *r)
 {
     schedule_recipient_take_out(sh, r);
     bool was_held = r->state == HKY_RCPT_HELD;
@@ -174,7 +174,7 @@ static void act(struct hky_shard *sh, enum hky_queue_action action, struct hky_r
         break;
     case HKY_QUEUE_RETRY:
     case HKY_QUEUE_RELEASE:
-        go_again(sh, r);
+        retry_now(sh, r);
         break;
     case HKY_QUEUE_HOLD:
         schedule_recipient_take_out(sh, r);

@@ -6,8 +6,8 @@
 
 #include <stdlib.h>
 
-#define KEPT_FOR_OTHERS 10 /* one of so many takes is for lower ranks */
-#define SCENARIOS_KEPT  64 /* empty queues are freed when a rank has more */
+#define LOWER_RANK_EVERY 10 /* one of so many takes is for lower ranks */
+#define SCENARIOS_KEPT   64 /* empty queues are freed when a rank has more */
 
 void schedule_lane_queues_init(struct lane *l)
 {
@@ -101,7 +101,7 @@ static struct hky_recipient *rank_first(struct rank_queue *rank)
 
 struct hky_recipient *schedule_lane_peek(struct lane *l)
 {
-    bool is_for_others = l->n_takes % KEPT_FOR_OTHERS == KEPT_FOR_OTHERS - 1;
+    bool is_for_others = l->n_takes % LOWER_RANK_EVERY == LOWER_RANK_EVERY - 1;
     struct hky_recipient *best = NULL;
     unsigned n_lower = 0;
     for (int k = 0; k < HKY_RANK_N; k++) {
@@ -115,7 +115,7 @@ struct hky_recipient *schedule_lane_peek(struct lane *l)
             continue;
         }
         /* two lower ranks share these takes */
-        if (n_lower++ == 0 || (l->n_takes / KEPT_FOR_OTHERS) % 2 == 1)
+        if (n_lower++ == 0 || (l->n_takes / LOWER_RANK_EVERY) % 2 == 1)
             best = r;
     }
     return best;

@@ -111,7 +111,7 @@ bool schedule_lane_is_paused(struct lane *l, int64_t *until_ms)
 void schedule_lane_update_blocked(struct lane *l)
 {
     struct hky_schedule *s = l->shard->s;
-    bool is_blocked = l->gate == &l->own_gate && l->own_gate.is_announced && !l->is_gone;
+    bool is_blocked = l->gate == &l->own_gate && l->own_gate.is_announced && !l->is_retired;
     if (is_blocked && !l->is_blocked)
         TAILQ_INSERT_TAIL(&s->blocked, l, blocked_link);
     else if (!is_blocked && l->is_blocked)

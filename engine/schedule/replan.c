@@ -80,7 +80,7 @@ static const char *account_name(const struct hky_step *s)
     return s->account != NULL ? s->account : "";
 }
 
-static bool are_same_way(const struct hky_step *a, const struct hky_step *b)
+static bool are_same_step(const struct hky_step *a, const struct hky_step *b)
 {
     return strcmp(a->relay, b->relay) == 0 && strcmp(account_name(a), account_name(b)) == 0;
 }
@@ -122,7 +122,7 @@ static bool was_left(const struct hky_recipient *r, const struct hky_step *s)
 {
     for (unsigned i = 0; r->plan != NULL && i < r->step; i++) {
         const struct hky_step *old = &r->plan->steps[i];
-        if (are_same_way(old, s) && (old->on == 0 || has_attempt(r, old->relay, i)))
+        if (are_same_step(old, s) && (old->on == 0 || has_attempt(r, old->relay, i)))
             return true;
     }
     return was_refused_by(r, s->relay);
@@ -153,7 +153,7 @@ static struct hky_plan *without_left_steps(const struct hky_recipient *r, struct
 static void adopt(struct hky_recipient *r, struct hky_plan *plan)
 {
     bool goes_on = r->plan != NULL && r->step_at_ms != 0 && r->step < r->plan->n_steps &&
-                   are_same_way(&r->plan->steps[r->step], &plan->steps[0]) && plan->steps[0].on == 0;
+                   are_same_step(&r->plan->steps[r->step], &plan->steps[0]) && plan->steps[0].on == 0;
     if (r->plan != NULL && r->attempts == 0 && r->left_steps == 0 && r->plan->expire_sec != plan->expire_sec &&
         r->parked_at_ms == 0)
         r->expire_at_ms = 0; /* the other route gives it another time to live */
@@ -206,7 +206,7 @@ static void go_without_plan(struct hky_shard *sh, struct hky_recipient *r, const
     }
 }
 
-bool schedule_recipient_plan_anew(struct hky_shard *sh, struct hky_recipient *r)
+bool schedule_recipient_replan(struct hky_shard *sh, struct hky_recipient *r)
 {
     struct hky_decision d;
     if (!schedule_shard_has_policy_time(sh)) {

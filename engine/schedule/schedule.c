@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define DRAIN_LOOK_MS 20
+#define DRAIN_CHECK_MS 20
 
 struct reserve { /* a cap record that is being written */
     struct hky_commit commit;
@@ -119,7 +119,7 @@ static void shard_fini(struct hky_shard *sh)
     schedule_shard_free_jobs(sh);
     schedule_shard_retire_lanes(sh);
     schedule_shard_fini_turn(sh);
-    for (struct lane *l; (l = TAILQ_FIRST(&sh->gone_lanes)) != NULL;)
+    for (struct lane *l; (l = TAILQ_FIRST(&sh->retired_lanes)) != NULL;)
         schedule_lane_free(l);
     hky_map_fini(&sh->lanes);
     size_t at = 0;
@@ -351,11 +351,11 @@ static uint32_t sending(struct hky_schedule *s)
     return n;
 }
 
-static void on_drain_look(struct hky_timer *t)
+static void on_drain_check(struct hky_timer *t)
 {
     struct hky_schedule *s = HKY_CONTAINER(t, struct hky_schedule, drain_timer);
     if (sending(s) > 0 && hky_mono_ms() < s->drain_until_mono_ms) {
-        hky_timer_set(&s->drain_timer, DRAIN_LOOK_MS);
+        hky_timer_set(&s->drain_timer, DRAIN_CHECK_MS);
         return;
     }
     s->drain_done(s->drain_ctx);
@@ -364,7 +364,7 @@ static void on_drain_look(struct hky_timer *t)
 static void on_drain(struct hky_task *t)
 {
     struct hky_schedule *s = HKY_CONTAINER(t, struct hky_schedule, drain_task);
-    hky_timer_init(&s->drain_timer, s->shards[0].loop, on_drain_look);
+    hky_timer_init(&s->drain_timer, s->shards[0].loop, on_drain_check);
     hky_timer_set(&s->drain_timer, 0);
 }
 

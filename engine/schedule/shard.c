@@ -73,7 +73,7 @@ static void on_clock_set(struct hky_shard *sh, int64_t by_ms)
     }
 }
 
-static void look_at_clock(struct hky_shard *sh)
+static void check_clock(struct hky_shard *sh)
 {
     int64_t by_ms = schedule_wall_offset(sh->s) - sh->wall_offset_ms;
     if (by_ms >= CLOCK_SET_MS || by_ms <= -CLOCK_SET_MS) {
@@ -84,7 +84,7 @@ static void look_at_clock(struct hky_shard *sh)
 
 void schedule_shard_tick(struct hky_shard *sh)
 {
-    look_at_clock(sh);
+    check_clock(sh);
     schedule_inflight_written(sh->s->inflight, sh->index, hky_journal_written(sh->s->journal));
     int64_t now_ms = schedule_shard_mono(sh);
     struct hky_heap_node *node;
@@ -168,7 +168,7 @@ void schedule_shard_init(struct hky_shard *sh, struct hky_schedule *s, unsigned 
     hky_map_init(&sh->deferred);
     hky_map_init_untrusted(&sh->slowed);
     TAILQ_INIT(&sh->all_lanes);
-    TAILQ_INIT(&sh->gone_lanes);
+    TAILQ_INIT(&sh->retired_lanes);
     TAILQ_INIT(&sh->woken);
     TAILQ_INIT(&sh->waiting);
     hky_heap_init(&sh->due);

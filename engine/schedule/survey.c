@@ -7,9 +7,9 @@
  */
 #include "internal.h"
 
-#define LOOKED_A_PORTION 2048
-#define PORTION_NS       1000000
-#define PASSES_MOST      8
+#define EXAMINED_A_PORTION 2048
+#define PORTION_NS         1000000
+#define PASSES_MOST        8
 
 enum survey_phase { SURVEY_TO_DISPATCH, SURVEY_HELD, SURVEY_HEAP, SURVEY_JOBS, SURVEY_PHASES };
 
@@ -39,7 +39,7 @@ void schedule_survey_on_leave(struct hky_shard *sh, const struct hky_recipient *
 /* The next one that was not visited; NULL: the portion or the phase is over. */
 static struct hky_recipient *next_in_list(struct survey *k, unsigned *n)
 {
-    for (struct hky_recipient *r; *n < LOOKED_A_PORTION && (r = k->next) != NULL; ++*n) {
+    for (struct hky_recipient *r; *n < EXAMINED_A_PORTION && (r = k->next) != NULL; ++*n) {
         k->next = recipients_next(r);
         if (own(r)->survey_mark != k->mark)
             return r;
@@ -49,7 +49,7 @@ static struct hky_recipient *next_in_list(struct survey *k, unsigned *n)
 
 static struct hky_recipient *next_in_heap(struct survey *k, unsigned *n)
 {
-    for (struct hky_heap *h = &k->shard->due; *n < LOOKED_A_PORTION && k->at <= h->n; k->at++, ++*n) {
+    for (struct hky_heap *h = &k->shard->due; *n < EXAMINED_A_PORTION && k->at <= h->n; k->at++, ++*n) {
         struct hky_recipient *r = recipient_due(h->nodes[k->at]);
         if (own(r)->survey_mark != k->mark)
             return r; /* `at` stays, because another one comes to this index when this one leaves */
@@ -105,7 +105,7 @@ bool schedule_survey_continue(struct survey *k)
                 n++;
                 survey_visit(k, r, now_ms);
             }
-            if (n >= LOOKED_A_PORTION || is_time_over(began_ns))
+            if (n >= EXAMINED_A_PORTION || is_time_over(began_ns))
                 return true;
             if (!is_phase_over(k))
                 continue;

@@ -5,7 +5,7 @@
 
 #define IDLE_MS       (5 * 60 * 1000)
 #define IDLE_ROUND_MS (20 * 1000)
-#define PULL_LOOK     20000 /* so many recipients of a paused lane are looked at in one sweep */
+#define PULL_EXAMINED 20000 /* so many recipients of a paused lane are examined in one sweep */
 #define PULL_MOVE     512
 
 /* Their plan gives the same answer for both. Which steps may be taken depends on the author, too. */
@@ -26,25 +26,25 @@ static bool belongs_elsewhere(struct lane *l, const struct hky_recipient *r)
 /* Mail in a paused lane moves to other relays, only as much as these can take now. */
 static void lane_pull(struct lane *l)
 {
-    unsigned looked = 0, moved = 0;
+    unsigned n_examined = 0, n_moved = 0;
     const struct hky_recipient *stays = NULL; /* from its plan and step no other way is open to its author */
     for (int k = 0; k < HKY_RANK_N; k++) {
         struct scenario_queue *q = TAILQ_FIRST(&l->ranks[k].rotation), *q_next;
         for (; q != NULL; q = q_next) {
             q_next = TAILQ_NEXT(q, link);
             struct hky_recipient *r = recipients_first(&q->recipients), *next;
-            for (; r != NULL && looked < PULL_LOOK && moved < PULL_MOVE; r = next, looked++) {
+            for (; r != NULL && n_examined < PULL_EXAMINED && n_moved < PULL_MOVE; r = next, n_examined++) {
                 next = recipients_next(r);
                 if (stays != NULL && are_alike(r, stays))
                     continue;
                 if (belongs_elsewhere(l, r)) {
                     schedule_recipient_take_out(l->shard, r);
                     schedule_recipient_dispatch_later(l->shard, r);
-                    moved++;
+                    n_moved++;
                     if (next == NULL)
                         break;
                 } else if (schedule_recipient_leave_step(l->shard, r, HKY_CLASS_PAUSED)) {
-                    moved++;
+                    n_moved++;
                     if (next == NULL)
                         break; /* q may have been freed with its last recipient */
                 } else {
@@ -53,7 +53,7 @@ static void lane_pull(struct lane *l)
             }
         }
     }
-    if (moved > 0)
+    if (n_moved > 0)
         schedule_shard_request_turn(l->shard);
 }
 

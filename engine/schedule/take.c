@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define LOOKED_AT_MAX       64 /* recipients looked at in one call without finding a job */
+#define EXAMINED_MAX        64 /* recipients examined in one call without finding a job */
 #define IDLE_JOBS_MOST      64
 #define IDLE_JOB_RECIPIENTS 256 /* jobs for more recipients are freed, not kept */
 #define FIT_LEAST           8
@@ -147,12 +147,12 @@ static uint32_t count_peers(struct lane *l, struct hky_recipient *r, int64_t now
 }
 
 /* The first recipient that can be sent. Those before it expire, get a new plan or leave their step. NULL: none is left,
- * or enough were looked at. */
+ * or enough were examined. */
 static struct hky_recipient *next_candidate(struct lane *l, int64_t now_ms, struct hky_identity *identity,
-                                            unsigned *looked)
+                                            unsigned *examined)
 {
     struct hky_shard *sh = l->shard;
-    for (struct hky_recipient *r; (r = schedule_lane_peek(l)) != NULL && *looked < LOOKED_AT_MAX; ++*looked) {
+    for (struct hky_recipient *r; (r = schedule_lane_peek(l)) != NULL && *examined < EXAMINED_MAX; ++*examined) {
         if (r->expire_at_ms <= now_ms) {
             schedule_recipient_take_out(sh, r);
             schedule_recipient_expire(sh, r);
@@ -220,15 +220,15 @@ enum hky_take hky_schedule_take(struct hky_lane *pub, struct hky_job **out)
     struct hky_shard *sh = l->shard;
     int64_t now_ms = schedule_shard_now(sh), mono_ms = schedule_shard_mono(sh), until_ms;
     *out = NULL;
-    if (l->is_gone || pub->n_ready == 0)
+    if (l->is_retired || pub->n_ready == 0)
         return HKY_TAKE_EMPTY;
     if (!is_lane_ready(l, mono_ms, &until_ms)) {
         schedule_lane_wait(l, until_ms);
         return HKY_TAKE_WAIT;
     }
     struct job *j = job_new(sh);
-    unsigned looked = 0;
-    struct hky_recipient *r = next_candidate(l, now_ms, &j->pub.identity, &looked);
+    unsigned examined = 0;
+    struct hky_recipient *r = next_candidate(l, now_ms, &j->pub.identity, &examined);
     if (r == NULL) {
         job_free(sh, j);
         if (pub->n_ready > 0) {
@@ -271,7 +271,7 @@ enum hky_take hky_schedule_take_again(struct hky_job *pub)
         schedule_caps_give_back(sh->s->caps, &j->slots, now_ms);
         return HKY_TAKE_EMPTY;
     }
-    if (l->is_gone || until_ms - now_ms > AGAIN_MOST_MS)
+    if (l->is_retired || until_ms - now_ms > AGAIN_MOST_MS)
         return HKY_TAKE_EMPTY;
     schedule_lane_wait(l, until_ms);
     return HKY_TAKE_WAIT;
@@ -495,7 +495,7 @@ static void put_back(struct job *j)
         counter_add(&j->owner->account->n_sending, -1);
         if (apply_operator_action(sh, r, NULL, NULL))
             continue;
-        if (j->owner->is_gone) {
+        if (j->owner->is_retired) {
             schedule_recipient_dispatch_later(sh, r);
             continue;
         }
@@ -523,9 +523,9 @@ static void end(struct hky_job **pub, bool is_counted)
     hky_message_unref(&j->pub.message);
     job_free(sh, j);
     l->n_jobs--;
-    if (l->pub.n_ready > 0 && !l->is_gone)
+    if (l->pub.n_ready > 0 && !l->is_retired)
         schedule_shard_wake(sh, l);
-    else if (l->is_gone)
+    else if (l->is_retired)
         schedule_shard_request_turn(sh);
 }
 

@@ -63,11 +63,11 @@ static void hand_over_all(struct hky_shard *sh)
 }
 
 /* The mail of retired lanes is dispatched again, in portions. True: there is more. */
-static bool empty_gone_lanes(struct hky_shard *sh)
+static bool empty_retired_lanes(struct hky_shard *sh)
 {
     unsigned moved = 0;
     struct lane *l, *next;
-    for (l = TAILQ_FIRST(&sh->gone_lanes); l != NULL && moved < DISPATCHED_A_TURN; l = next) {
+    for (l = TAILQ_FIRST(&sh->retired_lanes); l != NULL && moved < DISPATCHED_A_TURN; l = next) {
         next = TAILQ_NEXT(l, all_link);
         for (struct hky_recipient *r; moved < DISPATCHED_A_TURN && (r = schedule_lane_any(l)) != NULL; moved++) {
             schedule_recipient_take_out(sh, r);
@@ -102,7 +102,7 @@ static void wake_lanes(struct hky_shard *sh)
         is_last = l == last;
         TAILQ_REMOVE(&sh->woken, l, woken_link);
         l->wants_wake = false;
-        if (!l->is_gone && l->pub.n_ready > 0)
+        if (!l->is_retired && l->pub.n_ready > 0)
             sh->s->ops->wake(sh->s->ops->ctx, sh->index, &l->pub);
     }
 }
@@ -114,7 +114,7 @@ static void run_turn(struct hky_shard *sh)
     if (sh->timer_at_ms == INT64_MAX) /* the first turn: restored ones are due before anything is dispatched now */
         schedule_shard_set_timer(sh, schedule_shard_mono(sh));
     is_more = ask_undecided(sh);
-    is_more = empty_gone_lanes(sh) || is_more;
+    is_more = empty_retired_lanes(sh) || is_more;
     is_more = ask_parked(sh) || is_more;
     for (unsigned n = 0; n < DISPATCHED_A_TURN && (r = recipients_first(&sh->to_dispatch)) != NULL; n++) {
         schedule_survey_on_leave(sh, r);

@@ -30,7 +30,7 @@ static const char *expect_name(enum hky_expect e)
     return names[e];
 }
 
-static void unasked(struct hky_dialogue *d, const struct hky_reply *r)
+static void on_unasked_reply(struct hky_dialogue *d, const struct hky_reply *r)
 {
     struct hky_transaction *t = d->current;
     if (t != NULL && t->state == HKY_TRANSACTION_CONTENT && r->code >= 400) {
@@ -131,7 +131,7 @@ void hky_dialogue_reply(struct hky_dialogue *d, const struct hky_reply *r, struc
         return;
     const struct hky_dialogue_mark *first = hky_dialogue_head(d);
     if (first == NULL) {
-        unasked(d, r);
+        on_unasked_reply(d, r);
         return;
     }
     /* The server cannot have read a dot that was not sent yet. */

@@ -36,8 +36,8 @@ enum hky_err hky_deliver_new(const struct hky_deliver_params *p, struct hky_deli
 void hky_deliver_drain(struct hky_deliver *d);
 void hky_deliver_free(struct hky_deliver **d); /* after the loop has stopped; gives open jobs back */
 
-void hky_deliver_wake(struct hky_deliver *d, struct hky_lane *lane);      /* schedule's ops.wake */
-void hky_deliver_lane_gone(struct hky_deliver *d, struct hky_lane *lane); /* schedule's ops.lane_gone */
+void hky_deliver_wake(struct hky_deliver *d, struct hky_lane *lane);        /* schedule's ops.wake */
+void hky_deliver_forget_lane(struct hky_deliver *d, struct hky_lane *lane); /* schedule's ops.lane_end */
 
 /* The credentials of all relays: one store for the engine, on its aux loop. It answers `secret` above with a password,
  * or with an access token from a refresh (net/http) or from token_command. It remembers an access token until 60 s

@@ -64,7 +64,7 @@ struct hky_rehearsal {
     struct hky_journal *journal; /* hky_journal_memory_new */
     struct hky_schedule *schedule;
     struct hky_lane **woken; /* lanes that reported a job to take */
-    unsigned n_woken, woken_cap, n_lanes_gone;
+    unsigned n_woken, woken_cap, n_lanes_ended;
     struct hky_rehearsal_act *acts;
     size_t n_acts, acts_cap;
     struct hky_rehearsal_reply *replies;

@@ -26,7 +26,7 @@ struct hky_schedule_ops {
      * hky_schedule_take. May be called often. */
     void (*wake)(void *ctx, unsigned worker, struct hky_lane *lane);
     /* The lane is about to be freed, after it was idle for long or its policy was replaced: free lane->deliver. */
-    void (*lane_gone)(void *ctx, unsigned worker, struct hky_lane *lane);
+    void (*lane_end)(void *ctx, unsigned worker, struct hky_lane *lane);
     /* Asks the policy on this worker, and fills `out` as hky_route_decide does. HKY_WAITS: the decision goes on when
      * hky_schedule_answered was called and `decide` is called again. HKY_CROWDED: too many decisions wait; `decide` is
      * called again when one of them has ended. */

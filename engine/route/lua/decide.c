@@ -341,11 +341,11 @@ static void not_read(struct hky_decision *out)
 
 static inline struct hky_deciding *deciding_new(struct hky_vm *vm)
 {
-    struct hky_deciding *d = vm->spare_deciding;
+    struct hky_deciding *d = vm->unused_deciding;
 
     if (d == NULL)
         return hky_alloc(sizeof *d);
-    vm->spare_deciding = NULL;
+    vm->unused_deciding = NULL;
     return d;
 }
 
@@ -353,8 +353,8 @@ static inline void deciding_free(struct hky_deciding *d)
 {
     struct hky_vm *vm = d->a.vm;
 
-    if (vm->spare_deciding == NULL)
-        vm->spare_deciding = d;
+    if (vm->unused_deciding == NULL)
+        vm->unused_deciding = d;
     else
         free(d);
 }

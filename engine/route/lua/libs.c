@@ -196,7 +196,7 @@ static int json_decode_l(lua_State *L)
     return 1;
 }
 
-static bool spend(size_t *left, size_t n)
+static bool charge(size_t *left, size_t n)
 {
     *left = n < *left ? *left - n : 0;
     return *left > 0;
@@ -223,7 +223,7 @@ static json_t *table_tree(lua_State *L, int index, int depth, size_t *left)
         return tree;
     lua_pushnil(L);
     while (lua_next(L, index) != 0) {
-        item = lua_type(L, -2) == LUA_TSTRING && spend(left, lua_rawlen(L, -2))
+        item = lua_type(L, -2) == LUA_TSTRING && charge(left, lua_rawlen(L, -2))
                    ? value_tree(L, lua_gettop(L), depth + 1, left)
                    : NULL;
         if (item == NULL || json_object_setn_new(tree, lua_tostring(L, -2), lua_rawlen(L, -2), item) != 0) {
@@ -242,7 +242,7 @@ static json_t *value_tree(lua_State *L, int index, int depth, size_t *left)
 {
     size_t n = lua_type(L, index) == LUA_TSTRING ? lua_rawlen(L, index) : 0;
 
-    if (depth > JSON_DEPTH || !lua_checkstack(L, 4) || !spend(left, n + 1))
+    if (depth > JSON_DEPTH || !lua_checkstack(L, 4) || !charge(left, n + 1))
         return NULL;
     switch (lua_type(L, index)) {
     case LUA_TNIL:
@@ -267,7 +267,7 @@ static void value_charge(lua_State *L, int index, int depth, size_t *left)
     int top = lua_gettop(L);
 
     hky_vm_charge(L, 1 + n / 16);
-    if (depth > JSON_DEPTH || !spend(left, n + 1) || lua_type(L, index) != LUA_TTABLE)
+    if (depth > JSON_DEPTH || !charge(left, n + 1) || lua_type(L, index) != LUA_TTABLE)
         return;
     luaL_checkstack(L, 4, NULL);
     lua_pushnil(L);

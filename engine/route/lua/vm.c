@@ -5,11 +5,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define HOOK_STEP       100u
-#define LARGE_PIECE     16384u
-#define WALL_FACTOR     200
-#define SPARE_CALLS_MAX 16
-#define WAIT_CHARGE     1000u /* instructions: a script cannot wait without end within its budget */
+#define HOOK_STEP        100u
+#define LARGE_PIECE      16384u
+#define WALL_FACTOR      200
+#define UNUSED_CALLS_MAX 16
+#define WAIT_CHARGE      1000u /* instructions: a script cannot wait without end within its budget */
 
 /* The rest of a call's budget is kept in the vm while the call runs, and here while it waits. */
 struct hky_call {
@@ -158,8 +158,8 @@ void hky_vm_close(struct hky_vm *vm)
 
     HKY_ASSERT(vm->n_waiting_calls == 0);
     vm->is_running = false;
-    for (struct hky_call *call; (call = vm->spare_calls) != NULL;) {
-        vm->spare_calls = call->next;
+    for (struct hky_call *call; (call = vm->unused_calls) != NULL;) {
+        vm->unused_calls = call->next;
         free(call);
     }
     lua_close(vm->L);
@@ -173,7 +173,7 @@ void hky_vm_close(struct hky_vm *vm)
     free(vm->notes);
     hky_buf_fini(&vm->scratch);
     hky_arena_fini(&vm->temp);
-    free(vm->spare_deciding);
+    free(vm->unused_deciding);
     free(vm->fns);
     free(vm);
 }
@@ -291,11 +291,11 @@ static int coroutine_new(lua_State *L)
 /* NULL: there is no memory for a coroutine; vm->error. */
 static struct hky_call *call_take(struct hky_vm *vm)
 {
-    struct hky_call *call = vm->spare_calls;
+    struct hky_call *call = vm->unused_calls;
 
     if (call != NULL) {
-        vm->spare_calls = call->next;
-        vm->n_spare_calls--;
+        vm->unused_calls = call->next;
+        vm->n_unused_calls--;
         return call;
     }
     call = hky_calloc(1, sizeof *call);
@@ -319,13 +319,13 @@ static void call_free(struct hky_vm *vm, struct hky_call *call)
 
 static void call_give(struct hky_vm *vm, struct hky_call *call)
 {
-    if (vm->n_spare_calls >= SPARE_CALLS_MAX) {
+    if (vm->n_unused_calls >= UNUSED_CALLS_MAX) {
         call_free(vm, call);
         return;
     }
-    call->next = vm->spare_calls;
-    vm->spare_calls = call;
-    vm->n_spare_calls++;
+    call->next = vm->unused_calls;
+    vm->unused_calls = call;
+    vm->n_unused_calls++;
 }
 
 static enum hky_vm_result call_run(struct hky_vm *vm, struct hky_call *call, int n_args, struct hky_call **waits)

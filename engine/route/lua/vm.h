@@ -48,8 +48,8 @@ struct hky_vm {
     uint64_t left, octets_left;
     int64_t half_ns, cpu_check_ns, wall_end_ns, cpu_end_ns; /* cpu_end_ns is 0 until cpu_check_ns has come */
     uint32_t hook_step;
-    struct hky_call *spare_calls; /* coroutines without a call */
-    uint32_t n_spare_calls;
+    struct hky_call *unused_calls; /* coroutines without a call */
+    uint32_t n_unused_calls;
     uint32_t n_waiting_calls;
     char error[300];
     char kind[80]; /* of hky_lua_kind_name */
@@ -64,9 +64,9 @@ struct hky_vm {
     struct hky_lookups *lookups; /* borrowed; NULL: no decision can wait */
     void (*ready)(void *ctx);    /* of the decision that runs; NULL: that decision is dropped when it has to wait */
     void *ready_ctx;
-    struct hky_ticket ticket;            /* of the call that runs, from hky_vm_ticket */
-    bool is_answered;                    /* the answer has come for a call that waits here (hky_lookups_wait_here) */
-    struct hky_deciding *spare_deciding; /* memory for the next decision, or NULL */
+    struct hky_ticket ticket;             /* of the call that runs, from hky_vm_ticket */
+    bool is_answered;                     /* the answer has come for a call that waits here (hky_lookups_wait_here) */
+    struct hky_deciding *unused_deciding; /* memory for the next decision, or NULL */
     /* functions, by slot of the policy's table */
     struct hky_fn *fns;
     uint32_t n_fns;

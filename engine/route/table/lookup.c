@@ -121,7 +121,7 @@ static void asked_drop(struct hky_lookups *l, struct entry *en)
 
 /* --- the end of a look-up --- */
 
-static void over(struct entry *en, enum hky_mailhosts_state state, int64_t ttl_ms)
+static void end_lookup(struct entry *en, enum hky_mailhosts_state state, int64_t ttl_ms)
 {
     struct hky_lookups *l = en->lookups;
     struct entry *was = hky_map_get(&l->known, hky_str_z(en->pub.domain));
@@ -148,7 +148,7 @@ static void fail(struct entry *en, const char *why)
 {
     snprintf(en->pub.text, sizeof en->pub.text, "the mail hosts of %.100s could not be looked up: %.90s",
              en->pub.domain, why[0] != 0 ? why : "the name servers do not answer");
-    over(en, HKY_MAILHOSTS_FAILED, TTL_FAILED_MS);
+    end_lookup(en, HKY_MAILHOSTS_FAILED, TTL_FAILED_MS);
 }
 
 static int64_t ttl_ms(uint32_t sec)
@@ -161,7 +161,7 @@ static int64_t ttl_ms(uint32_t sec)
 static void none(struct entry *en, const char *why, uint32_t ttl_sec)
 {
     snprintf(en->pub.text, sizeof en->pub.text, "%.120s has no mail hosts: %.80s", en->pub.domain, why);
-    over(en, HKY_MAILHOSTS_NONE, ttl_ms(ttl_sec));
+    end_lookup(en, HKY_MAILHOSTS_NONE, ttl_ms(ttl_sec));
 }
 
 /* The host at `at` has an address, so the answer is that host and the others of its preference. */
@@ -179,7 +179,7 @@ static void found(struct entry *en)
             n += (size_t)snprintf(en->pub.text + n, sizeof en->pub.text - n, "%s%s", n > 0 ? ", " : "", a->mx[i].host);
         en->pub.hosts[en->pub.n++] = hky_strdup(a->mx[i].host);
     }
-    over(en, HKY_MAILHOSTS_FOUND, ttl_ms(a->ttl_sec));
+    end_lookup(en, HKY_MAILHOSTS_FOUND, ttl_ms(a->ttl_sec));
 }
 
 /* --- asking --- */

@@ -469,7 +469,7 @@ static void test_domains_of_one_site_share_connections(void **state)
     assert_int_equal(f.outcomes[0][0].class, HKY_CLASS_OK);
     assert_int_equal(f.outcomes[1][0].class, HKY_CLASS_OK);
     assert_int_equal(n_mx_asked, 2);
-    hky_deliver_lane_gone(f.deliver, &f.lanes[1]);
+    hky_deliver_forget_lane(f.deliver, &f.lanes[1]);
     assert_null(f.lanes[1].deliver);
     finish(&f, &s);
 }
@@ -480,7 +480,7 @@ static void test_a_lane_may_go_while_its_mx_is_asked(void **state)
     struct fake f;
     own_init(&f, 1, HKY_DNS_OK, "10 a.example", "a.example=127.0.0.1");
     add(&f, 1);
-    hky_deliver_lane_gone(f.deliver, &f.lanes[0]);
+    hky_deliver_forget_lane(f.deliver, &f.lanes[0]);
     run_for(&f, 50);
     assert_int_equal(f.n_done, 0);
     finish(&f, NULL);

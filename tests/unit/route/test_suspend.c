@@ -157,7 +157,7 @@ static void decisions_go_on_in_any_order(void **state)
     asked_end(&one);
     asked_end(&two);
     asked_end(&plain);
-    assert_int_equal(st.vm->n_spare_calls, 2); /* the coroutines wait for the next calls */
+    assert_int_equal(st.vm->n_unused_calls, 2); /* the coroutines wait for the next calls */
     stage_close(&st);
 }
 
@@ -225,7 +225,7 @@ static void before_the_250_nothing_waits(void **state)
         decision_fini(&d);
     }
     assert_int_equal(st.vm->n_waiting_calls, 0);
-    assert_int_equal(st.vm->n_spare_calls, 1);
+    assert_int_equal(st.vm->n_unused_calls, 1);
     expect_decision(st.vm, &(struct mail){.to = "u@x.example"}, "rest: own");
     stage_close(&st);
 }
@@ -352,7 +352,7 @@ static void many_wait_at_once(void **state)
         for (int i = 0; i < N; i++)
             asked_end(&all[i]);
         assert_int_equal(st.vm->n_waiting_calls, 0);
-        assert_in_range(st.vm->n_spare_calls, 1, 16);
+        assert_in_range(st.vm->n_unused_calls, 1, 16);
     }
     free(all);
     stage_close(&st);

@@ -53,7 +53,7 @@ static void let_go(void *ctx, unsigned worker, struct hky_lane *lane)
 static void be_quiet(struct stage *st)
 {
     st->r.ops.wake = wake_nobody;
-    st->r.ops.lane_gone = let_go;
+    st->r.ops.lane_end = let_go;
     st->r.event = NULL;
     st->r.is_forgetful = true;
 }

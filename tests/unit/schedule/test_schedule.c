@@ -98,7 +98,7 @@ static void own_delivery_has_a_lane_for_each_domain(void **state)
     expect(&st, "delivered:own delivered:own delivered:own");
     pass(&st, 60000);
     pass(&st, 6 * MINUTE);
-    assert_int_equal(st.r.n_lanes_gone, 2); /* idle */
+    assert_int_equal(st.r.n_lanes_ended, 2); /* idle */
     hky_plan_unref(&plan);
     stage_end(&st);
 }
@@ -407,7 +407,7 @@ static void a_reload_moves_waiting_recipients_and_keeps_the_rest_when_nothing_is
     st.plan = fake_plan(steps, 1); /* only own, which the first one has left */
     hky_schedule_set_policy(st.r.schedule, &st.second.policy);
     turns(&st);
-    assert_true(st.r.n_lanes_gone >= 1);
+    assert_true(st.r.n_lanes_ended >= 1);
     answer(&st, "ses", HKY_CLASS_OK, false, 0);
     answer(&st, "own", HKY_CLASS_OK, false, 0);
     expect(&st, "routed:own delivered:ses delivered:own");

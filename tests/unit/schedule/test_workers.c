@@ -70,7 +70,7 @@ static void wake(void *ctx, unsigned worker, struct hky_lane *lane)
     }
 }
 
-static void lane_gone(void *ctx, unsigned worker, struct hky_lane *lane)
+static void lane_end(void *ctx, unsigned worker, struct hky_lane *lane)
 {
     (void)ctx;
     assert_int_equal(lane->worker, worker);
@@ -190,7 +190,7 @@ static void crowd_init(struct crowd *c)
     for (int i = 0; i < WORKERS; i++)
         assert_int_equal(hky_loop_new(&c->loops[i], &e), HKY_OK);
     c->journal = hky_journal_memory_new();
-    c->ops = (struct hky_schedule_ops){c, wake, lane_gone, decide, finish, event};
+    c->ops = (struct hky_schedule_ops){c, wake, lane_end, decide, finish, event};
     assert_int_equal(hky_schedule_new(&(struct hky_schedule_params){.n_workers = WORKERS,
                                                                     .loops = c->loops,
                                                                     .journal = c->journal,
