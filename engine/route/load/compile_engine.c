@@ -112,6 +112,11 @@ static const char *endpoint(struct hky_loader *l, int body, const char *key, boo
                             must_be_ip ? "address" : "host", s);
         return "";
     }
+    if (port == 0 && strcmp(key, "http") != 0) {
+        hky_loader_complain(l, place, false, "engine: %s \"%.80s\": no server has port 0: write its port, 1 to 65535",
+                            key, s);
+        return "";
+    }
     return keep(l, s);
 }
 
@@ -244,6 +249,7 @@ void hky_loader_compile_engine(struct hky_loader *l)
         o->listen = one;
         o->n_listen = 1;
     }
+    hky_loader_check_ports(l);
     if (hky_zone_new(o->timezone, &l->table->zone, &e) != HKY_OK)
         hky_loader_complain(l, hky_loader_place_of(l, o->place, "timezone", true), false, "engine: timezone: %s",
                             e.text);

@@ -76,6 +76,12 @@ static void read_user(struct hky_loader *l, int body, struct hky_place place, st
         out->scenarios = hky_loader_read_strings(l, lua_gettop(L));
     if (hky_key_get(L, body, "sender") != LUA_TNIL) {
         out->senders = hky_loader_read_strings(l, lua_gettop(L));
+        if (lua_type(L, -1) == LUA_TTABLE && lua_rawlen(L, lua_gettop(L)) == 0)
+            hky_loader_complain(
+                l, place, false,
+                "%s: sender: the list is empty, so that the login could send as nobody: name somebody, or "
+                "leave the key out",
+                what);
         for (size_t i = 0; out->senders != NULL && out->senders[i] != NULL; i++) {
             struct hky_set_entry entry;
             struct hky_error e = {0};
@@ -91,6 +97,8 @@ static void check_name(struct hky_loader *l, const char *name, struct hky_place 
     struct hky_foreign f = hky_foreign_find(hky_str_z(name), HKY_FOREIGN_EXACT);
     char text[HKY_FOREIGN_TEXT];
 
+    if (hky_str_trim(hky_str_z(name)).n == 0)
+        hky_loader_complain(l, place, false, "listen: users: a login without a name: write NAME = { password = ... }");
     if (f.kind != HKY_FOREIGN_NONE)
         hky_loader_complain(l, place, false, "user \"%.60s\": there %s", name,
                             hky_foreign_text(hky_str_z(name), &f, true, text));

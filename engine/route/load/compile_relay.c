@@ -24,6 +24,14 @@ static bool has_port(const char *host)
     return digits > 0 && digits < n && strchr(" \t:,", host[n - digits - 1]) != NULL;
 }
 
+/* "256.1.1.1" and "10.0.0": no domain ends in a number, so that no resolver can know them. */
+static bool is_broken_ip(const char *host)
+{
+    const char *dot = strrchr(host, '.'), *last = dot != NULL ? dot + 1 : host;
+
+    return last[0] != 0 && last[strspn(last, "0123456789")] == 0;
+}
+
 /* The name or address of a server. For another text, the problem says what may have been meant. */
 static const char *host_of(struct hky_relay_reader *r, const char *host)
 {
@@ -41,7 +49,13 @@ static const char *host_of(struct hky_relay_reader *r, const char *host)
         hky_loader_complain(r->l, hky_relay_reader_place(r, "host"), false,
                             "%s: host \"%.80s\": write the name of the server; ssl://NAME is TLS from the start",
                             r->what, host);
-    else if (hky_domain_normalise(hky_str_z(host), domain, &e) == HKY_OK)
+    else if (hky_domain_normalise(hky_str_z(host), domain, &e) == HKY_OK && is_broken_ip(domain))
+        hky_loader_complain(
+            r->l, hky_relay_reader_place(r, "host"), false,
+            "%s: host \"%.80s\" is no IP address, and no name of a server ends in a number: write an address "
+            "such as 192.0.2.1, or a name",
+            r->what, host);
+    else if (e.code == HKY_OK)
         return hky_loader_keep(r->l, domain);
     else {
         hky_typed_hint(hky_str_z(host), false, hint);
@@ -219,15 +233,23 @@ static void read_identity(struct hky_relay_reader *r)
     const char **all;
     const char *const *stated = NULL;
     size_t n = 0, k = 0;
+    int type;
 
     read_from(r);
     o->envelope = hky_loader_keep(r->l, hky_key_get_string(L, r->merged, "envelope", ""));
     if (o->envelope[0] != 0)
         hky_lua_check_envelope(L, o->envelope, r->what, hky_relay_reader_place(r, "envelope"));
-    if (hky_key_get(L, r->merged, "sends_as") != LUA_TNIL)
+    type = hky_key_get(L, r->merged, "sends_as");
+    if (type != LUA_TNIL)
         stated = hky_loader_read_strings(r->l, lua_gettop(L));
     while (stated != NULL && stated[n] != NULL)
         n++;
+    if (type == LUA_TTABLE && lua_rawlen(L, lua_gettop(L)) == 0)
+        hky_loader_complain(
+            r->l, hky_relay_reader_place(r, "sends_as"), false,
+            "%s: sends_as: the list is empty, so that the relay could send as nobody: name somebody, or leave "
+            "the key out",
+            r->what);
     all = hky_arena_alloc(&r->l->table->arena, (n + 3) * sizeof *all);
     for (size_t i = 0; i < n; i++)
         if ((all[k] = identity_entry(r, stated[i])) != NULL)

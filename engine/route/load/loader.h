@@ -30,6 +30,12 @@ void hky_loader_compile_row_relays(struct hky_loader *l); /* rows' relays, befor
 void hky_loader_compile_listen(struct hky_loader *l, int index, struct hky_place place, struct hky_engine_options *o);
 void hky_loader_compile_rules(struct hky_loader *l);
 void hky_loader_check_reach(struct hky_loader *l);
+/* Listeners on one address, which cannot be opened. */
+void hky_loader_check_ports(struct hky_loader *l);
+/* Warns of steps that are never entered, and of waits that outlast the time to deliver. */
+void hky_loader_check_steps(struct hky_loader *l);
+/* Warns of mail that would be sent to the engine's own listener. */
+void hky_loader_check_loops(struct hky_loader *l);
 /* Warns of policies that look right and lose mail. */
 void hky_loader_check_losses(struct hky_loader *l);
 struct hky_secret_ref hky_loader_read_secret(struct hky_loader *l, int index, const char *what, struct hky_place place);

@@ -277,4 +277,6 @@ void hky_loader_check_losses(struct hky_loader *l)
     check_paused(l);
     check_chains(l);
     check_login_scenarios(l);
+    hky_loader_check_steps(l);
+    hky_loader_check_loops(l);
 }

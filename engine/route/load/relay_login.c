@@ -108,6 +108,8 @@ static void read_oauth(struct hky_relay_reader *r)
     o->oauth.refresh = hky_loader_read_secret(r->l, lua_gettop(L), r->what, r->spec->place);
     if (hky_key_get(L, body, "token_command") == LUA_TTABLE)
         o->oauth.token_command = hky_loader_read_strings(r->l, lua_gettop(L));
+    if (o->oauth.token_command != NULL && o->oauth.token_command[0] == NULL)
+        o->oauth.token_command = NULL; /* no program: as if the key were not there */
     if (o->oauth.token_command == NULL && (o->oauth.client[0] == 0 || o->oauth.refresh.name == NULL))
         hky_loader_complain(
             r->l, hky_relay_reader_place(r, "oauth"), false,

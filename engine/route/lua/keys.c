@@ -196,6 +196,42 @@ static void bad_string(lua_State *L, int index, const struct hky_key *k, const s
     lua_rawset(L, index);
 }
 
+static bool is_blank_string(lua_State *L, int index)
+{
+    struct hky_str s = {0};
+
+    if (lua_type(L, index) == LUA_TSTRING)
+        s.p = lua_tolstring(L, index, &s.n);
+    return s.p != NULL && hky_str_trim(s).n == 0;
+}
+
+/* Is the value on top an empty string, or a list with one, where a string says something? The code that reads a key
+ * takes "" for "not stated": with redirect = "" or pin = "" mail would leave another way than the policy says. A
+ * function's plan may still leave a value empty. */
+static bool is_empty_text(lua_State *L, const struct hky_key *k)
+{
+    int index = lua_gettop(L);
+    bool is_empty = is_blank_string(L, index);
+
+    if (hky_vm_of(L)->loader == NULL || k->use == HKY_FOREIGN_FREE ||
+        (k->type != HKY_KEY_STRING && k->type != HKY_KEY_STRINGS && k->type != HKY_KEY_SECRET))
+        return false;
+    if (k->type != HKY_KEY_STRINGS || lua_type(L, index) != LUA_TTABLE)
+        return is_empty;
+    for (lua_pushnil(L); lua_next(L, index) != 0; lua_pop(L, 1))
+        is_empty = is_empty || is_blank_string(L, index + 2);
+    return is_empty;
+}
+
+static void empty_text(lua_State *L, int index, const struct hky_key *k, const char *what, struct hky_place place)
+{
+    hky_lua_problem(L, place, "%s: %s %s: write a value, or leave the key out (%s)", what, k->name,
+                    lua_type(L, -1) == LUA_TTABLE ? "has an empty string in its list" : "is empty", k->doc);
+    lua_pushstring(L, k->name);
+    hky_lua_push_undefined(L);
+    lua_rawset(L, index);
+}
+
 /* Find the key in the sets; where several sets have it, the one whose type fits the value on top: a row's mx is either
  * a condition or the relay's own delivery. */
 static const struct hky_key *key_of(lua_State *L, const struct hky_key *const *keys, struct hky_str name)
@@ -219,7 +255,7 @@ static void check_one(lua_State *L, int index, const struct hky_key *const *keys
     struct hky_text_fault fault;
     struct hky_str name;
     const struct hky_key *k;
-    bool is_usable = true;
+    bool is_usable = true, is_empty = false;
 
     if (lua_type(L, -2) != LUA_TSTRING) {
         if (!array || lua_type(L, -2) != LUA_TNUMBER)
@@ -236,7 +272,8 @@ static void check_one(lua_State *L, int index, const struct hky_key *const *keys
                                      .may_be_many = k->type == HKY_KEY_MATCH || k->type == HKY_KEY_STRINGS,
                                      .has_own_keys = k->has_own_keys};
         is_usable = hky_texts_check(L, lua_gettop(L), &rule, &fault);
-        if (is_usable && has_type(L, k))
+        is_empty = is_empty_text(L, k);
+        if (is_usable && !is_empty && has_type(L, k))
             return;
     }
     if (vm->loader != NULL)
@@ -245,6 +282,8 @@ static void check_one(lua_State *L, int index, const struct hky_key *const *keys
         unknown_key(L, keys, name, what, place);
     else if (k->type == HKY_KEY_LATER)
         hky_lua_problem(L, place, "%s: %s is not available in this version", what, k->name);
+    else if (is_empty)
+        empty_text(L, index, k, what, place);
     else if (!is_usable)
         bad_string(L, index, k, &fault, what, place);
     else

@@ -40,15 +40,33 @@ static bool is_whole_value(const char *p, size_t n)
            (memchr(p, '.', n) != NULL || memchr(p, '@', n) != NULL);
 }
 
+/* "Taro <taro@shop.example>": the address between the brackets; n is 0 when the text has another form. */
+static struct hky_str in_brackets(struct hky_str s)
+{
+    const char *open = memchr(s.p, '<', s.n), *close = memrchr(s.p, '>', s.n);
+    size_t n = open != NULL && close != NULL && close > open ? (size_t)(close - open) - 1 : 0;
+
+    return n > 0 && memchr(open + 1, '@', n) != NULL && memchr(open + 1, '<', n) == NULL ? hky_str_of(open + 1, n)
+                                                                                         : hky_str_of("", 0);
+}
+
 const char *hky_typed_hint(struct hky_str s, bool may_be_many, char out[HKY_TYPED_HINT])
 {
     char plain[200], parts[240] = "", whole[200] = "", first[200] = "";
     bool is_wide, is_blanks_only = true, are_values = true;
     size_t used = 0, n_whole = 0;
     unsigned n_parts = 0;
+    struct hky_str inner;
 
     out[0] = 0;
-    if (s.n == 0 || s.n > 120 || memchr(s.p, '"', s.n) != NULL)
+    if (s.n == 0 || s.n > 120)
+        return out;
+    inner = in_brackets(s);
+    if (inner.n > 0 && memchr(inner.p, '"', inner.n) == NULL) {
+        snprintf(out, HKY_TYPED_HINT, ": write the address alone, \"%.*s\"", (int)inner.n, inner.p);
+        return out;
+    }
+    if (memchr(s.p, '"', s.n) != NULL)
         return out;
     is_wide = hky_foreign_to_ascii(s, plain, sizeof plain);
     for (const char *p = plain; *p != 0;) {
