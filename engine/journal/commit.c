@@ -468,7 +468,7 @@ static void commit_round(struct hky_journal *j, struct entry_list *l, bool must_
     }
     if (err != HKY_OK) {
         j->waiting = *l;
-        j->retry_at_ms = hky_mono_ms() + RETRY_AFTER_MS;
+        j->retry_at_ms = hky_mono_ms() + (j->params.retry_after_ms != 0 ? j->params.retry_after_ms : RETRY_AFTER_MS);
         give_up(j, err);
     }
     atomic_store(&j->health, err);

@@ -30,6 +30,7 @@ struct hky_journal_params {
     uint64_t body_memory;    /* bodies kept in memory at most */
     uint32_t cold_after_ms;  /* how long a closed segment rests before its leftovers are copied; 0 = 60 s */
     uint32_t upkeep_ms;      /* how often maintenance looks without being asked; 0 = 1 s */
+    uint32_t retry_after_ms; /* how long after a failed write the disk is tried again; 0 = 1 s */
     uint32_t spares_after_ms; /* so long after open spares are reserved, not written: mail does not wait behind zeros */
     const struct hky_clock *clock;
     struct hky_log *log;

@@ -82,8 +82,12 @@ static inline void rig_init(struct rig *r)
     *r = (struct rig){.clock = HKY_CLOCK_REAL};
     strcpy(r->dir, rig_folder());
     assert_non_null(mkdtemp(r->dir));
-    r->params = (struct hky_journal_params){
-        .dir = r->dir, .segment_octets = 64 << 10, .body_memory = 64 << 20, .upkeep_ms = 10, .clock = &r->clock};
+    r->params = (struct hky_journal_params){.dir = r->dir,
+                                            .segment_octets = 64 << 10,
+                                            .body_memory = 64 << 20,
+                                            .upkeep_ms = 10,
+                                            .retry_after_ms = 20,
+                                            .clock = &r->clock};
     assert_int_equal(hky_loop_new(&r->loop, &r->error), HKY_OK);
     hky_idmap_init(&r->found);
     hky_map_init(&r->caps);

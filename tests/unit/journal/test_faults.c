@@ -322,6 +322,7 @@ static void who_asks_for_the_disk_is_told_that_it_fails(void **state)
         struct told t;
         rig_init(&r);
         r.params.io = &io;
+        r.params.retry_after_ms = 300;
         rig_open(&r);
         rig_put(&r, 1, 1, 500);
         struct hky_message *m = hky_idmap_get(&r.found, 1);
@@ -336,7 +337,7 @@ static void who_asks_for_the_disk_is_told_that_it_fails(void **state)
         told_wait(&r, &t);
         assert_true(!t.has_token && t.result == HKY_E_IO);
         pthread_mutex_lock(&f.lock);
-        f.at = 0; /* the disk is well again, which is found out within a second */
+        f.at = 0; /* the disk is well again, which the next try finds out */
         pthread_mutex_unlock(&f.lock);
         wait_until(hky_journal_flush(r.j) == HKY_OK);
         told_init(&r, &t);
@@ -388,7 +389,7 @@ static void a_failing_disk_refuses_accepts_and_recovers_by_itself(void **state)
         hky_loop_turn(r.loop, 10);
     assert_false(t.is_done);
     for (int n_without = 0; n_without < 15;) { /* tries go on until no segment is left: still no lack of space */
-        hky_loop_turn(r.loop, 100);
+        hky_loop_turn(r.loop, 10);
         hky_journal_stats(r.j, &stats);
         assert_int_equal(stats.health, HKY_E_IO);
         assert_int_equal(hky_journal_room(r.j, 100), HKY_E_IO);

@@ -19,7 +19,7 @@ enum {
     SOME_TIME_MS = 4000,
     HISTORIES = 400,
     PROCESSES = 16,
-    ENOUGH_SEC = 3
+    ENOUGH_SEC = 2
 };
 
 static uint32_t draw(uint64_t *state, uint32_t below)
