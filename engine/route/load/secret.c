@@ -1,5 +1,5 @@
 /* Reads secrets. That happens neither while a policy is loaded nor on a loop. */
-#include "hikyaku/policy.h"
+#include "route/load/secret.h"
 
 #include "base/buf.h"
 #include "base/clock.h"
@@ -20,13 +20,12 @@
 #include <unistd.h>
 
 #define SECRET_MAX 65536
-#define COMMAND_MS 10000
 #define ENDED_MS   5  /* between two checks whether a command has ended */
 #define CHECK_MS   50 /* between two checks whether somebody still wants the secret */
 
 /* How long a read may wait: until a moment, and no longer once *is_over is true. */
 struct patience {
-    int64_t end_ms;
+    int64_t most_ms, end_ms;
     const atomic_bool *is_over; /* NULL: it never is */
 };
 
@@ -43,15 +42,10 @@ static struct hky_secret *secret_of(char *p, size_t n)
     return hky_secret_new(text);
 }
 
-static enum hky_err too_long(struct hky_error *e)
-{
-    return hky_error_set(e, HKY_E_TIMEOUT, "took longer than %d s", COMMAND_MS / 1000);
-}
-
 static enum hky_err may_wait(const struct patience *w, struct hky_error *e)
 {
     if (hky_mono_ms() >= w->end_ms)
-        return too_long(e);
+        return hky_error_set(e, HKY_E_TIMEOUT, "took longer than %g s", (double)w->most_ms / 1000);
     if (w->is_over != NULL && atomic_load(w->is_over))
         return hky_error_set(e, HKY_E_STATE, "given up: the engine stops");
     return HKY_OK;
@@ -210,16 +204,10 @@ static enum hky_err read_named_secret(const struct hky_policy *p, const struct h
     return err;
 }
 
-enum hky_err hky_policy_read_secret(const struct hky_policy *p, const struct hky_secret_ref *ref,
-                                    struct hky_secret **out, struct hky_error *e)
+enum hky_err hky_secret_read(const struct hky_policy *p, const struct hky_secret_ref *ref, int64_t most_ms,
+                             const atomic_bool *is_over, struct hky_secret **out, struct hky_error *e)
 {
-    return hky_policy_read_secret_unless(p, ref, NULL, out, e);
-}
-
-enum hky_err hky_policy_read_secret_unless(const struct hky_policy *p, const struct hky_secret_ref *ref,
-                                           const atomic_bool *is_over, struct hky_secret **out, struct hky_error *e)
-{
-    const struct patience w = {hky_mono_ms() + COMMAND_MS, is_over};
+    const struct patience w = {most_ms, hky_mono_ms() + most_ms, is_over};
     char *buf;
     size_t n = 0;
     enum hky_err err;
@@ -245,6 +233,18 @@ enum hky_err hky_policy_read_secret_unless(const struct hky_policy *p, const str
     hky_secret_wipe(buf, SECRET_MAX + 1);
     free(buf);
     return err;
+}
+
+enum hky_err hky_policy_read_secret(const struct hky_policy *p, const struct hky_secret_ref *ref,
+                                    struct hky_secret **out, struct hky_error *e)
+{
+    return hky_secret_read(p, ref, HKY_SECRET_MOST_MS, NULL, out, e);
+}
+
+enum hky_err hky_policy_read_secret_unless(const struct hky_policy *p, const struct hky_secret_ref *ref,
+                                           const atomic_bool *is_over, struct hky_secret **out, struct hky_error *e)
+{
+    return hky_secret_read(p, ref, HKY_SECRET_MOST_MS, is_over, out, e);
 }
 
 struct secret_check {

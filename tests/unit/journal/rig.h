@@ -14,12 +14,12 @@
 #include "base/map.h"
 #include "hikyaku/journal.h"
 #include "journal/format.h"
+#include "support/scratch.h"
 #include "support/wait.h"
 
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -66,21 +66,20 @@ static inline struct hky_plan *make_plan(const char *relay)
     return plan;
 }
 
-/* Most tests count calls and look at octets, and their thousands of syncs need no disk: they are in memory where that
- * is a file system. Those that define RIG_ON_DISK want the page cache and the sizes of a disk. */
+/* In memory, but for tests that define RIG_ON_DISK: they want the page cache and the sizes of a disk. */
 static inline const char *rig_folder(void)
 {
-#ifndef RIG_ON_DISK
-    if (access("/dev/shm", W_OK | X_OK) == 0)
-        return "/dev/shm/hky-journal-XXXXXX";
+#ifdef RIG_ON_DISK
+    return "/tmp";
+#else
+    return scratch_in_memory();
 #endif
-    return "/tmp/hky-journal-XXXXXX";
 }
 
 static inline void rig_init(struct rig *r)
 {
     *r = (struct rig){.clock = HKY_CLOCK_REAL};
-    strcpy(r->dir, rig_folder());
+    snprintf(r->dir, sizeof r->dir, "%s/hky-journal-XXXXXX", rig_folder());
     assert_non_null(mkdtemp(r->dir));
     r->params = (struct hky_journal_params){.dir = r->dir,
                                             .segment_octets = 64 << 10,
@@ -161,14 +160,6 @@ static inline void rig_close(struct rig *r)
     hky_journal_close(&r->j);
 }
 
-static inline int rig_remove(const char *path, const struct stat *st, int kind, struct FTW *ftw)
-{
-    (void)st;
-    (void)kind;
-    (void)ftw;
-    return remove(path);
-}
-
 static inline void rig_fini(struct rig *r)
 {
     rig_close(r);
@@ -177,7 +168,7 @@ static inline void rig_fini(struct rig *r)
     hky_loop_free(&r->loop);
     hky_idmap_fini(&r->found);
     hky_map_fini(&r->caps);
-    nftw(r->dir, rig_remove, 16, FTW_DEPTH | FTW_PHYS);
+    scratch_remove(r->dir);
 }
 
 static inline char body_octet(uint64_t id, size_t i)

@@ -441,7 +441,7 @@ static void one_history(uint64_t seed)
     }
     forget(h);
     rig_fini(&h->rig);
-    nftw(killed, rig_remove, 16, FTW_DEPTH | FTW_PHYS);
+    scratch_remove(killed);
     pthread_mutex_destroy(&h->disk.lock);
     free(h);
 }

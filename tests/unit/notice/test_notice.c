@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include "hikyaku/notice.h"
+#include "support/scratch.h"
 
 static const char original[] =
     "From: Shop <news@shop.example>\r\nTo: <a@x.example>\r\nSubject: spring\r\n\r\nHello\r\n";
@@ -103,7 +104,7 @@ static int setup(void **state)
     struct world *w = hky_calloc(1, sizeof *w);
     struct hky_error e;
 
-    snprintf(w->dir, sizeof w->dir, "/tmp/hikyaku-notice-XXXXXX");
+    snprintf(w->dir, sizeof w->dir, "%s/hikyaku-notice-XXXXXX", scratch_in_memory());
     assert_non_null(mkdtemp(w->dir));
     w->clock = HKY_CLOCK_REAL;
     w->policy.engine.hostname = "mail.shop.example";
@@ -121,7 +122,7 @@ static int setup(void **state)
 static int teardown(void **state)
 {
     struct world *w = *state;
-    char command[128];
+    int rc;
 
     for (int i = 0; i < w->n_made; i++) {
         struct hky_message *m = w->made[i];
@@ -132,9 +133,9 @@ static int teardown(void **state)
     hky_notice_free(&w->notice);
     hky_record_close(&w->record);
     hky_loop_free(&w->loop);
-    snprintf(command, sizeof command, "rm -rf '%s'", w->dir);
+    rc = scratch_remove(w->dir);
     free(w);
-    return system(command);
+    return rc;
 }
 
 static void on_committed(struct hky_commit *c, const struct hky_durable *durable, enum hky_err result)

@@ -4,6 +4,7 @@
 
 #include "hikyaku/record.h"
 #include "record/record.h"
+#include "support/scratch.h"
 #include "support/wait.h"
 
 #include <dirent.h>
@@ -21,7 +22,7 @@ static struct hky_clock the_clock = {0, 1764000000123};
 static inline int make_dir(void **state)
 {
     (void)state;
-    snprintf(dir, sizeof dir, "/tmp/hikyaku-record-XXXXXX");
+    snprintf(dir, sizeof dir, "%s/hikyaku-record-XXXXXX", scratch_in_memory());
     return mkdtemp(dir) == NULL;
 }
 
@@ -43,14 +44,8 @@ static inline void empty_folder(const char *name)
 
 static inline int remove_dir(void **state)
 {
-    char path[80];
-
     (void)state;
-    empty_folder("events");
-    snprintf(path, sizeof path, "%s/events", dir);
-    rmdir(path);
-    empty_folder(".");
-    return rmdir(dir);
+    return scratch_remove(dir);
 }
 
 /* Mail has its pauses, in which room is made. */

@@ -10,6 +10,7 @@
 
 #include "base/clock.h"
 #include "hikyaku/route.h"
+#include "support/scratch.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -44,10 +45,7 @@ static inline void folder_write(const struct folder *f, const char *name, const 
 
 static inline void folder_close(const struct folder *f)
 {
-    char command[100];
-
-    snprintf(command, sizeof command, "rm -rf '%s'", f->path);
-    assert_int_equal(system(command), 0);
+    assert_int_equal(scratch_remove(f->path), 0);
 }
 
 static inline struct hky_policy *load_file(const char *path, const char *const *env, struct hky_problems *problems)

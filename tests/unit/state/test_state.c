@@ -11,6 +11,7 @@
 
 #include "hikyaku/state.h"
 #include "support/wait.h"
+#include "support/scratch.h"
 
 static char dir[64];
 
@@ -38,11 +39,8 @@ static int make_dir(void **state)
 
 static int remove_dir(void **state)
 {
-    char command[128];
-
     (void)state;
-    snprintf(command, sizeof command, "rm -rf '%s'", dir);
-    return system(command);
+    return scratch_remove(dir);
 }
 
 static struct hky_state *open_state(void)
