@@ -32,7 +32,8 @@ struct hky_load_params {
     const char *path;
     const char *const *env; /* "NAME=value" ended by NULL: replaces the environment; NULL = the real one */
     int64_t now_ms;
-    bool may_lack_routes; /* for callers that need only relays; else a policy without any route is an error */
+    uint64_t instructions; /* that the files may use; 0 = 200 million, about a second */
+    bool may_lack_routes;  /* for callers that need only relays; else a policy without any route is an error */
 };
 /* The documentation of one key of an object of the policy language. */
 struct hky_key_doc {

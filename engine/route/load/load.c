@@ -307,12 +307,15 @@ static void loader_fini(struct hky_loader *l)
 static bool loader_run(struct hky_loader *l)
 {
     struct hky_vm *vm = l->vm;
+    struct hky_budget files = load_budget;
 
+    if (l->instructions != 0)
+        files.instructions = l->instructions;
     if (hky_vm_call(vm, &load_budget, environment_body, l, NULL) != HKY_VM_OK) {
         hky_loader_complain(l, (struct hky_place){"", 0}, false, "the shipped scripts: %s", vm->error);
         return false;
     }
-    if (hky_vm_call(vm, &load_budget, policy_body, l, NULL) != HKY_VM_OK) {
+    if (hky_vm_call(vm, &files, policy_body, l, NULL) != HKY_VM_OK) {
         script_failed(l, vm->error);
         return false;
     }
@@ -349,6 +352,7 @@ static bool policy_open(const struct hky_load_params *params, struct hky_loader 
                              .table = p->table,
                              .problems = problems,
                              .environment = params->env,
+                             .instructions = params->instructions,
                              .may_lack_routes = params->may_lack_routes};
     hky_map_init(&l->spec_by_name);
     hky_map_init(&l->spec_by_account);

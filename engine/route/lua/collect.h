@@ -30,6 +30,7 @@ struct hky_loader {
     struct hky_route_table *table;
     struct hky_problems *problems;
     const char *const *environment;
+    uint64_t instructions; /* that the files may use; 0 = the usual number */
     bool may_lack_routes;
     bool is_worker; /* a worker's state: the files are already read, only functions are collected */
     struct hky_decl *decls;

@@ -104,29 +104,29 @@ static void an_octet_that_changed_in_a_segment_is_found(void **state)
     (void)state;
     for (size_t k = 0; k < sizeof sizes / sizeof sizes[0]; k++) {
         size_t size = sizes[k], spots[] = {0, size / 2, size - 1};
-        for (size_t s = 0; s < 3; s++) {
-            struct rig r;
-            struct hky_message *m;
-            char path[120];
-            uint64_t given;
-            off_t at;
+        struct rig r;
+        struct hky_message *m;
+        char path[120];
+        uint64_t given;
+        off_t at;
 
-            set_up(&r);
-            rig_put(&r, 9, 1, size);
-            rig_close(&r);
-            rig_open(&r);
-            m = hky_idmap_get(&r.found, 9);
-            assert_non_null(m);
-            at = find_body(&r, m, path);
-            assert_int_equal(read_whole(&r, m, &given), HKY_OK);
+        set_up(&r);
+        rig_put(&r, 9, 1, size);
+        rig_close(&r);
+        rig_open(&r);
+        m = hky_idmap_get(&r.found, 9);
+        assert_non_null(m);
+        at = find_body(&r, m, path);
+        assert_int_equal(read_whole(&r, m, &given), HKY_OK);
+        for (size_t s = 0; s < 3; s++) {
             flip(path, at + (off_t)spots[s]);
             assert_int_equal(read_whole(&r, m, &given), HKY_E_DAMAGED);
             assert_true(given < m->size); /* the last piece was not given out */
             assert_int_equal(n_aside(&r), 1);
             flip(path, at + (off_t)spots[s]);
             assert_int_equal(read_whole(&r, m, &given), HKY_OK);
-            rig_fini(&r);
         }
+        rig_fini(&r);
     }
 }
 
