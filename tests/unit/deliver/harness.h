@@ -27,8 +27,8 @@
 
 /* One connection a script, lines in turn: "S:" sends (| is CRLF between replies, a final CRLF is added; "S-:" without),
  * "C:" reads a line that must begin so, "BODY" reads up to the final dot, "CLOSE" closes, "RST" resets, "EOF" waits for
- * the client's end, "PAUSE" 100 ms, "QUIET" sees that nothing comes for 150 ms, "OTHER" serves the next script to a
- * further connection, to its end, before this one goes on. */
+ * the client's end, "SOME" for any octets of it, "PAUSE" 100 ms, "QUIET" sees that nothing comes for 150 ms, "OTHER"
+ * serves the next script to a further connection, to its end, before this one goes on. */
 struct server {
     int listener;
     uint16_t port;
@@ -41,6 +41,8 @@ struct server {
     char body[65536]; /* of the last BODY */
     size_t n_body;
     unsigned n_accepted; /* atomic */
+    unsigned n_lines;    /* atomic: those that "C:" has read */
+    bool is_over;        /* atomic: all scripts were followed to their end, or one could not be */
     char hosts[64];      /* last numbers of the addresses that were connected to, "112" */
 };
 
@@ -159,6 +161,11 @@ static bool follow(struct server *s, struct peer *p, const char *script)
             while (fill(p))
                 p->at = p->n;
             return true;
+        } else if (strcmp(step, "SOME") == 0) {
+            if (!fill(p)) {
+                snprintf(s->problem, sizeof(s->problem), "nothing came where something was to come");
+                return false;
+            }
         } else if (strcmp(step, "CLOSE") == 0) {
             return true;
         } else if (strncmp(step, "C: ", 3) == 0) {
@@ -167,6 +174,7 @@ static bool follow(struct server *s, struct peer *p, const char *script)
                 return false;
             }
             s->n_seen += (size_t)snprintf(s->seen + s->n_seen, sizeof(s->seen) - s->n_seen, "%s\n", line);
+            __atomic_add_fetch(&s->n_lines, 1, __ATOMIC_RELEASE);
         }
     }
     return true;
@@ -200,6 +208,7 @@ static void *server_main(void *arg)
     while (s->n_served < s->n_scripts && serve(s))
         ;
     close(s->listener);
+    __atomic_store_n(&s->is_over, true, __ATOMIC_RELEASE);
     return NULL;
 }
 
@@ -519,20 +528,37 @@ static void run_until(struct fake *f, unsigned n_done)
     assert_int_equal(f->n_done, n_done);
 }
 
-static void run_for(struct fake *f, int ms)
+/* Until the server has read so many lines. */
+static inline void run_until_lines(struct fake *f, struct server *s, unsigned n)
+{
+    int64_t until = hky_mono_ms() + 8000;
+    while (__atomic_load_n(&s->n_lines, __ATOMIC_ACQUIRE) < n && hky_mono_ms() < until)
+        hky_loop_turn(f->loop, 5);
+    assert_int_equal(__atomic_load_n(&s->n_lines, __ATOMIC_ACQUIRE), n);
+}
+
+static inline void run_for(struct fake *f, int ms)
 {
     int64_t until = hky_mono_ms() + ms;
     while (hky_mono_ms() < until)
         hky_loop_turn(f->loop, 10);
 }
 
+/* The engine stops: an idle connection says QUIT and ends. A busy one waits for its peer, and ends with the pool. */
 static void finish(struct fake *f, struct server *s)
 {
+    int64_t until = hky_mono_ms() + 30;
+
     if (f->deliver != NULL)
         hky_deliver_drain(f->deliver);
-    run_for(f, 30);
+    do
+        hky_loop_turn(f->loop, 1);
+    while (hky_mono_ms() < until &&
+           (s != NULL ? !__atomic_load_n(&s->is_over, __ATOMIC_ACQUIRE) : hky_loop_has_work(f->loop)));
     hky_deliver_free(&f->deliver);
-    run_for(f, 20);
+    do
+        hky_loop_turn(f->loop, 0);
+    while (hky_loop_has_work(f->loop));
     if (s != NULL) {
         pthread_join(s->thread, NULL);
         assert_string_equal(s->problem, "");

@@ -199,6 +199,7 @@ static void test_the_next_host_is_tried(void **state)
                                  NULL};
         server_start(&s, scripts);
         own_init(&f, s.port, HKY_DNS_OK, rows[i].hosts, rows[i].addrs);
+        f.relay.timeout.greeting_ms = 500;
         add(&f, 1);
         run_until(&f, 1);
         if (f.outcomes[0][0].class != HKY_CLASS_OK)
@@ -245,6 +246,7 @@ static void test_hosts_before_steps(void **state)
         server_start(&s, scripts);
         own_init(&f, s.port, HKY_DNS_OK, has_two_hosts ? "10 a.example,20 b.example" : "10 a.example",
                  has_two_hosts ? "a.example=127.0.0.2,b.example=127.0.0.3" : "a.example=127.0.0.2+127.0.0.3");
+        f.relay.timeout.data_ms = 500;
         add(&f, 1);
         run_until(&f, 1);
         if ((f.outcomes[0][0].class == HKY_CLASS_OK) == rows[k].is_last)

@@ -27,7 +27,7 @@ struct folder {
 
 static inline void folder_open(struct folder *f)
 {
-    snprintf(f->path, sizeof f->path, "/tmp/hky_route_XXXXXX");
+    snprintf(f->path, sizeof f->path, "%s/hky_route_XXXXXX", scratch_in_memory());
     assert_non_null(mkdtemp(f->path));
 }
 
