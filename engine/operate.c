@@ -119,11 +119,10 @@ static void refuse_where(const struct hky_queue_ask *ask, struct hky_console_req
     hky_error_set(&e, HKY_E_SCRIPT, "where failed for %" PRIu64 " of %" PRIu64 " recipient%s, the first time with: %s",
                   ask->n_where_failed, ask->n_where_asked, ask->n_where_asked == 1 ? "" : "s", ask->where_error);
     hky_console_refuse(request, "where_failed", e.text,
-                       ask->rq.action == HKY_QUEUE_LIST
-                           ? "nothing is listed; a field that may be missing is asked for "
-                             "first: r.author and r.author.domain == 'x.example'"
-                           : "nothing was changed; a field that may be missing is asked for "
-                             "first: r.author and r.author.domain == 'x.example'");
+                       ask->rq.action == HKY_QUEUE_LIST ? "nothing is listed; test first whether a field is there: "
+                                                          "r.author and r.author.domain == 'x.example'"
+                                                        : "nothing was changed; test first whether a field is there: "
+                                                          "r.author and r.author.domain == 'x.example'");
 }
 
 static void answer_queue(struct hky_queue_ask *ask, struct hky_console_request **request)
@@ -147,6 +146,7 @@ static void answer_queue(struct hky_queue_ask *ask, struct hky_console_request *
         hky_console_answer(request, &(struct hky_queue_answer){.n = rq->n,
                                                                .n_kept = rq->n_kept,
                                                                .n_held = rq->n_held,
+                                                               .n_due = rq->n_due,
                                                                .n_where_failed = ask->n_where_failed,
                                                                .timezone = ask->engine->policy->engine.timezone,
                                                                .where_error = ask->where_error,
@@ -585,7 +585,8 @@ const struct hky_command hky_operate_commands[] = {
     {"queue retry", HKY_RIGHT_OPERATE, "try them now", act_arguments, true, on_queue, hky_render_queue},
     {"queue hold", HKY_RIGHT_OPERATE, "keep them until they are released", act_arguments, true, on_queue,
      hky_render_queue},
-    {"queue release", HKY_RIGHT_OPERATE, "let held ones go again", act_arguments, true, on_queue, hky_render_queue},
+    {"queue release", HKY_RIGHT_OPERATE, "let held recipients continue", act_arguments, true, on_queue,
+     hky_render_queue},
     {"queue cancel", HKY_RIGHT_OPERATE, "remove them; the sender gets no failure notice", act_arguments, true, on_queue,
      hky_render_queue},
     {"relay list", HKY_RIGHT_READ, "list the relays with their state, queue and caps", NULL, false, on_relay_list,

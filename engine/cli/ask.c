@@ -89,15 +89,15 @@ const char *hky_cli_relay_note(const json_t *relay, char out[400])
 
     out[0] = '\0';
     if (to != NULL && to[0] != '\0')
-        n += snprintf(out, 400, "its mail goes by \"%.60s\"", to);
-    if (n > 0 && to_state != NULL && strcmp(to_state, "paused") == 0)
-        n += snprintf(out + n, 400 - (size_t)n, ", which is paused (hikyaku relay resume %.60s)", to);
-    else if (n > 0 && to_state != NULL && strcmp(to_state, "broken") == 0)
-        n += snprintf(out + n, 400 - (size_t)n, ", which cannot be reached now");
-    else if (n > 0 && to_state != NULL && strcmp(to_state, "drained") == 0)
-        n += snprintf(out + n, 400 - (size_t)n, ", which is drained, too");
+        n += snprintf(out, 400, "its mail is sent through \"%.60s\"", to);
     if (left > 0)
-        n += snprintf(out + n, 400 - (size_t)n, "%sfor %s", n > 0 ? ", " : "", hky_duration_rough(left, age));
+        n += snprintf(out + n, 400 - (size_t)n, "%sfor %s", n > 0 ? " " : "", hky_duration_rough(left, age));
+    if (to != NULL && to[0] != '\0' && to_state != NULL && strcmp(to_state, "paused") == 0)
+        n += snprintf(out + n, 400 - (size_t)n, ", which is paused (hikyaku relay resume %.60s)", to);
+    else if (to != NULL && to[0] != '\0' && to_state != NULL && strcmp(to_state, "broken") == 0)
+        n += snprintf(out + n, 400 - (size_t)n, ", which cannot be reached now");
+    else if (to != NULL && to[0] != '\0' && to_state != NULL && strcmp(to_state, "drained") == 0)
+        n += snprintf(out + n, 400 - (size_t)n, ", which is drained, too");
     if (why != NULL && why[0] != '\0')
         snprintf(out + n, 400 - (size_t)n, "%s%.160s", n > 0 ? ": " : "", why);
     return out;

@@ -56,7 +56,7 @@ static void print_rows(const json_t *rows)
 static const char *past_of(const char *action)
 {
     static const char *const pasts[][2] = {
-        {"retry", "asked to try now"}, {"hold", "held"}, {"release", "released"}, {"cancel", "cancelled"}};
+        {"retry", "made due now"}, {"hold", "held"}, {"release", "released"}, {"cancel", "cancelled"}};
 
     for (size_t i = 0; i < 4; i++)
         if (strcmp(action, pasts[i][0]) == 0)
@@ -64,11 +64,16 @@ static const char *past_of(const char *action)
     return "";
 }
 
-/* A retry does not change held mail; prints the command that releases it. */
-static void print_held(const struct hky_cli_answer *a)
+/* A retry changes neither mail that is due nor held mail; prints what these wait for. */
+static void print_unchanged(const struct hky_cli_answer *a)
 {
     json_int_t n = json_integer_value(json_object_get(a->json, "held"));
+    json_int_t due = json_integer_value(json_object_get(a->json, "due"));
 
+    if (due > 0)
+        hky_cli_printf(
+            stdout, "%" JSON_INTEGER_FORMAT " more %s due already and %s for %s relay; hikyaku relay list says why\n",
+            due, due == 1 ? "is" : "are", due == 1 ? "waits" : "wait", due == 1 ? "its" : "their");
     if (n == 0)
         return;
     printf("%" JSON_INTEGER_FORMAT " more %s held; release %s with:\n  hikyaku queue release", n, n == 1 ? "is" : "are",
@@ -105,7 +110,7 @@ static void print_answer(const struct hky_cli_answer *a)
     if (kept > 0)
         printf("%" JSON_INTEGER_FORMAT " stay%s held: engine.only_to does not name %s\n", kept, kept == 1 ? "s" : "",
                kept == 1 ? "it" : "them");
-    print_held(a);
+    print_unchanged(a);
 }
 
 static int print(const struct hky_cli_answer *a, bool is_quiet)

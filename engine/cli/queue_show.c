@@ -131,7 +131,7 @@ static void print_other_relay(const json_t *row)
         snprintf(text, sizeof text,
                  "relay \"%.250s\" instead of \"%.250s\", which is drained (hikyaku relay resume %.250s ends that)", by,
                  step, step);
-    print_words("goes by", text);
+    print_words("sent by", text);
 }
 
 /* Prints what the operator can do in this state. */
@@ -140,8 +140,9 @@ static void print_to_do(const json_t *row)
     static const struct {
         const char *state, *format;
     } table[] = {
-        {"held", "hikyaku queue release %s lets it go on; hikyaku queue cancel %s ends it, and nobody is told"},
-        {"parked", "correct the policy and type hikyaku reload: the policy is asked again at once"},
+        {"held", "hikyaku queue release %s lets it continue; hikyaku queue cancel %s removes it, and the sender gets "
+                 "no failure notice"},
+        {"parked", "correct the policy and type hikyaku reload: the new policy decides at once"},
         {"undecided", "nothing has to be done; hikyaku queue retry %s repeats the look-up now"},
         {"deferred", "nothing has to be done; hikyaku queue retry %s tries it now"},
     };
@@ -173,7 +174,7 @@ static void print_expiry(const json_t *row)
     if (strcmp(state, "held") == 0)
         print_line("expires", "not while it is held");
     else if (strcmp(state, "parked") == 0)
-        print_line("expires", "not while it is parked; engine.parked says how long it may be");
+        print_line("expires", "not while it is parked (engine.parked limits that time)");
     else
         print_time("expires", number(row, "expire_at"));
 }

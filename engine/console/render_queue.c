@@ -165,6 +165,8 @@ void hky_render_queue(const void *queue_answer, struct hky_json *out)
         hky_json_uint(out, "kept", a->n_kept);
     if (a->n_held > 0)
         hky_json_uint(out, "held", a->n_held);
+    if (a->n_due > 0)
+        hky_json_uint(out, "due", a->n_due);
     if (a->n_where_failed > 0) {
         hky_json_uint(out, "where_failed", a->n_where_failed);
         hky_json_z(out, "where_error", a->where_error);

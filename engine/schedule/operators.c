@@ -52,10 +52,11 @@ static bool has_instead(const struct hky_relay *relay)
 static enum hky_err policy_decides(const struct hky_relay *relay, struct hky_error *e)
 {
     if (has_instead(relay)) {
-        return hky_error_set(e, HKY_E_STATE,
-                             "\"%.60s\" is drained by the policy (%.120s:%u): its mail goes by \"%.60s\"; change "
-                             "`instead` there and reload",
-                             relay->name, relay->place.file, relay->place.line, relay->instead);
+        return hky_error_set(
+            e, HKY_E_STATE,
+            "\"%.60s\" is drained by the policy (%.120s:%u): its mail is sent through \"%.60s\"; change "
+            "`instead` there and reload",
+            relay->name, relay->place.file, relay->place.line, relay->instead);
     }
     if (relay->is_paused) {
         return hky_error_set(e, HKY_E_STATE,
@@ -176,7 +177,12 @@ enum hky_err hky_schedule_drain_relay(struct hky_schedule *s, const char *relay,
     if (err == HKY_OK && has_instead(hky_policy_relay(s->policy, hky_str_z(relay))))
         err = policy_decides(hky_policy_relay(s->policy, hky_str_z(relay)), e);
     if (err == HKY_OK && leads_back(s, relay, to))
-        err = hky_error_set(e, HKY_E_CONFIG, "\"%s\" leads back to \"%s\"; resume that one first", to, relay);
+        err = strcmp(relay, to) == 0
+                  ? hky_error_set(e, HKY_E_CONFIG, "\"%.60s\" cannot be drained to itself; name another relay", relay)
+                  : hky_error_set(e, HKY_E_CONFIG,
+                                  "\"%.60s\" is drained itself, and its mail leads back to \"%.60s\"; resume \"%.60s\" "
+                                  "first, or name another relay",
+                                  to, relay, to);
     if (err == HKY_OK) {
         forget_drain(st);
         st->is_paused = false;

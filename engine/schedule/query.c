@@ -204,6 +204,9 @@ static void consider(void *ctx, struct hky_shard *sh, struct hky_recipient *r, i
     /* Who holds mail has a reason: trying again is not releasing. */
     if (rq->action == HKY_QUEUE_RETRY && r->state == HKY_RCPT_HELD && is_selected(rq, sh->index, r, now_ms))
         rq->n_held++;
+    if (rq->action == HKY_QUEUE_RETRY && r->state == HKY_RCPT_QUEUED && !is_deferred(r) &&
+        is_selected(rq, sh->index, r, now_ms))
+        rq->n_due++;
     if (!is_possible(rq->action, r) || !is_selected(rq, sh->index, r, now_ms))
         return;
     if (is_kept_by_only_to(sh, rq->action, r)) {
@@ -276,7 +279,7 @@ void hky_schedule_query(struct hky_schedule *s, struct hky_queue_request *rq)
     a->s = s;
     a->rq = rq;
     a->asked_at_ms = hky_clock_now_ms(s->clock);
-    rq->n = rq->n_kept = rq->n_held = 0;
+    rq->n = rq->n_kept = rq->n_held = rq->n_due = 0;
     rq->schedule = a;
     rq->relay_seen = nobody_seen(rq->selection.relay);
     rq->scenario_seen = nobody_seen(rq->selection.scenario);
