@@ -173,8 +173,8 @@ static const struct {
     const char *title;
 } sets[] = {
     {'O', "Ours (another way may cure it)"}, {'T', "Theirs (about the recipient)"},
-    {'C', "Content (about the message)"},    {'-', "Of no set"},
-    {'R', "Reasons without an attempt"},     {TEMPORARY, "Temporary of themselves"},
+    {'C', "Content (about the message)"},    {'-', "In no set"},
+    {'R', "Reasons without an attempt"},     {TEMPORARY, "Always temporary"},
 };
 
 static bool is_in(size_t class, char set)

@@ -22,8 +22,7 @@
     "The recipient fails, and the sender gets a notice. Another step is entered only where its `on` names the class."
 #define THEIRS_TEMPORARY                                                                                               \
     "The same step is tried again until `expire`. After `tries` attempts another step is entered where its `on` "      \
-    "names "                                                                                                           \
-    "the class."
+    "names the class."
 #define ACCOUNT_DONE                                                                                                   \
     "The account is paused and the recipient takes the next step at once. With no step left, it waits for the "        \
     "account."
@@ -34,9 +33,8 @@ static const struct hky_class_doc docs[] = {
             .meaning = "The server took the message and is responsible for it from now on.",
             .done = "The recipient is finished.",
             .replies = {RELAY(DOT, "250 2.0.0 Ok: queued as 4F1B2")},
-            .operator=
-                "Nothing. A message that was taken and does not appear is to be looked for at the server that took "
-                "it, by the words of its reply.",
+            .operator= "Nothing. If the message does not appear, ask the operator of the server that took it; the "
+                       "words of the reply help to find it there.",
         },
     [HKY_CLASS_BAD_MAILBOX] =
         {
@@ -81,15 +79,15 @@ static const struct hky_class_doc docs[] = {
         },
     [HKY_CLASS_FILTERED] =
         {
-            .meaning = "A filter refuses the sender: settings of the recipient, often those of a mobile carrier.",
+            .meaning = "A filter of the recipient refuses the sender; mobile carriers have such filters.",
             .permanent = OURS_PERMANENT,
             .temporary = OURS_TEMPORARY,
             .replies = {OWN(DOT, "550 refused due to recipient preferences"),
                         OWN(DOT, "550 5.2.1 <x@example.jp>: User unknown"),
                         OWN(RCPT, "550 5.7.1 blocked by the recipient")},
             .operator=
-                "Let another account send to these recipients, or ask them to allow your address. At the end of the "
-                "data, \"User unknown\" of a carrier is this, too: the address exists.",
+                "Let another account send to these recipients, or ask them to allow your address. \"User unknown\" "
+                "that a carrier says at the end of the data belongs to this class, too: the address exists.",
         },
     [HKY_CLASS_AUTH_POLICY] =
         {
@@ -109,22 +107,21 @@ static const struct hky_class_doc docs[] = {
         {
             .meaning =
                 "The address of the sending machine is refused: it is on a block list, is a dynamic address, has no "
-                "reverse DNS, or has a bad name there.",
+                "reverse DNS, or has a bad reputation there.",
             .permanent = OURS_PERMANENT,
             .temporary = OURS_TEMPORARY,
             .replies = {OWN(RCPT, "554 5.7.1 Client host [192.0.2.1] blocked using zen.spamhaus.org"),
                         OWN(GREETING, "554 5.7.1 Missing reverse DNS for 192.0.2.1"),
                         OWN(MAIL, "550 5.7.1 part of their network is on our block list (S3150)")},
-            .operator= "Send by a relay, or have the address delisted; check reverse DNS.",
+            .operator=
+                "Send through a relay that has another address, or have this address delisted. Check its reverse DNS.",
         },
     [HKY_CLASS_TLS] =
         {
-            .meaning =
-                "No trusted TLS connection: the server offers no STARTTLS, its certificate does not verify, or the "
-                "handshake fails. Also a server that refuses mail without TLS.",
+            .meaning = "There is no trusted TLS connection: the server offers no STARTTLS, its certificate does not "
+                       "verify, or the handshake fails. A server that refuses mail without TLS is in this class, too.",
             .done = "The account is paused and the next step is entered at once. With no step left, the recipient is "
-                    "tried "
-                    "again until `expire`.",
+                    "tried again until `expire`.",
             .replies = {RELAY(MAIL, "530 5.7.0 Must issue a STARTTLS command first"),
                         RELAY(TLS, "502 5.5.1 Command not implemented")},
             .operator=
@@ -155,13 +152,13 @@ static const struct hky_class_doc docs[] = {
     [HKY_CLASS_RELAY_AUTH] =
         {
             .meaning = "The relay refuses the login, or asks for one.",
-            .done = ACCOUNT_DONE " The pause grows with each failure. A login that gets a 4xx is system_temp.",
+            .done = ACCOUNT_DONE
+            " The pause grows with each failure. A login that gets a 4xx reply has the class system_temp.",
             .replies = {RELAY(AUTH, "535 5.7.8 Username and Password not accepted"),
                         RELAY(AUTH, "535 5.7.139 Authentication unsuccessful, basic authentication is disabled"),
                         RELAY(MAIL, "530 5.7.0 Authentication required")},
-            .operator=
-                "`hikyaku probe` names cause and cure. Many providers want the full address as user name and an app "
-                "password. When it is mended: `hikyaku relay resume NAME`.",
+            .operator= "`hikyaku probe` names the cause and the cure. Many providers want the full address as user "
+                       "name and an app password. Afterwards type `hikyaku relay resume NAME`.",
         },
     [HKY_CLASS_RELAY_DENIED] =
         {
@@ -170,50 +167,49 @@ static const struct hky_class_doc docs[] = {
             .done = ACCOUNT_DONE " The pause grows with each failure.",
             .replies = {RELAY(RCPT, "554 5.7.1 <x@example.jp>: Relay access denied"),
                         RELAY(DOT, "550 Your account has been suspended")},
-            .operator=
-                "A login is missing (set `user` and `password`), or the provider has stopped the account: ask there.",
+            .operator= "A login is missing (set `user` and `password`), or the provider has stopped the account: ask "
+                       "the provider.",
         },
     [HKY_CLASS_RATE_LIMITED] =
         {
-            .meaning = "Too much at once: messages, connections or recipients. It is over in seconds to an hour.",
+            .meaning = "The server got too many messages, connections or recipients at once. It takes mail again after "
+                       "some seconds, or after an hour at most.",
             .done = "The account, or the way to the domain, slows down. The recipient is tried again when the time "
-                    "that the "
-                    "reply names is over. Only `within` makes it leave the step.",
+                    "that the reply names is over, and leaves the step only when `within` is over.",
             .replies = {OWN(MAIL, "421 4.7.0 Too many connections from your host, try again in 60 minutes"),
                         OWN(DOT, "421 4.7.0 Messages from 192.0.2.1 temporarily deferred due to unexpected volume"),
                         RELAY(DOT, "454 Throttling failure: Maximum sending rate exceeded")},
-            .operator= "If it goes on: lower `cap` or `connections`.",
+            .operator= "If it happens often, lower `cap` or `connections`.",
         },
     [HKY_CLASS_REPUTATION_CONTENT] =
         {
             .meaning = "The content, a link in it, or the name of the sender's domain is refused as spam or a virus.",
-            .permanent =
-                "The recipient fails: the same content by another account would spoil its name, too. Another step is "
-                "entered only where its `on` names the class, or `react` says so.",
+            .permanent = "The recipient fails, because the same content would spoil the reputation of the next "
+                         "account, too. Another step is "
+                         "entered only where its `on` names the class, or `react` says so.",
             .temporary = THEIRS_TEMPORARY,
             .replies = {OWN(DOT, "550 5.7.1 Our system has detected that this message is likely unsolicited mail"),
                         RELAY(DOT, "554 5.7.1 Message content rejected")},
-            .operator=
-                "Look at the text, its links and who is on the list; a machine that was broken into sends such mail, "
-                "too.",
+            .operator= "Look at the text, its links and the list of recipients. A machine that was broken into sends "
+                       "such mail, too.",
         },
     [HKY_CLASS_NETWORK] =
         {
-            .meaning = "The server was not reached, or the connection was lost before the message was sent whole.",
+            .meaning = "The server was not reached, or the connection was lost before the whole message was sent.",
             .done = OURS_TEMPORARY,
             .replies = {OWN(RCPT, "450 4.4.1 no answer from host"),
                         RELAY(DOT, "451 4.4.2 lost connection with mx.example.jp")},
-            .operator=
-                "Nothing if it passes. If not: check host, port and firewall; many networks block outgoing port 25.",
+            .operator= "Nothing, if it soon stops. Otherwise check host, port and firewall; many networks block "
+                       "outgoing port 25.",
         },
     [HKY_CLASS_SYSTEM_TEMP] =
         {
-            .meaning = "The server is busy or ill, or greylists: it takes the mail later.",
-            .done = OURS_TEMPORARY " A time that the reply names is waited for.",
+            .meaning = "The server is busy, has a fault, or greylists: it takes the mail later.",
+            .done = OURS_TEMPORARY " If the reply names a time, the next attempt waits for it.",
             .replies = {OWN(RCPT, "450 4.2.0 Recipient address rejected: Greylisted, try again in 300 seconds"),
                         RELAY(DOT, "452 4.3.1 Insufficient system storage"),
                         RELAY(AUTH, "454 4.7.0 Temporary authentication failure")},
-            .operator= "Nothing: it passes.",
+            .operator= "Nothing: the server takes the mail later.",
         },
     [HKY_CLASS_UNKNOWN] =
         {
@@ -223,8 +219,8 @@ static const struct hky_class_doc docs[] = {
                 "recipient fails.",
             .temporary = OURS_TEMPORARY,
             .replies = {OWN(RCPT, "550 no"), OWN(RCPT, "450 not now"), OWN(DOT, "554 5.4.6 Too many hops")},
-            .operator=
-                "Read the reply in the event log (`reply`); `react` of a route can say what is done with the class.",
+            .operator= "Read the reply in the event log (`reply`). With `react` a route can change what is done with "
+                       "the class.",
         },
     [HKY_CLASS_AMBIGUOUS] =
         {
@@ -232,8 +228,7 @@ static const struct hky_class_doc docs[] = {
                 "The connection was lost between the final dot and its reply: nobody knows whether the server took the "
                 "message.",
             .done = "The same step is tried again after 10 minutes or more, with the same Message-ID, at most twice; "
-                    "then the "
-                    "recipient is held.",
+                    "then the recipient is held.",
             .operator=
                 "Ask the recipient, or look into the relay's log; then `hikyaku queue release ID` or `hikyaku queue "
                 "cancel ID`.",
@@ -241,16 +236,15 @@ static const struct hky_class_doc docs[] = {
     [HKY_CLASS_SUPPRESSED] =
         {
             .meaning =
-                "The address is on a list of addresses that get no mail. Nothing ends like this yet: there is no such "
-                "list.",
+                "The address is on a list of addresses that get no mail. No recipient ends in this class yet, because "
+                "Hikyaku has no such list.",
             .done = "The recipient fails without an attempt.",
             .operator= "Nothing.",
         },
     [HKY_CLASS_EXPIRED] =
         {
-            .meaning =
-                "The time to deliver (`expire`, or the deadline of the message) is over; or a server tells in a notice "
-                "that it gave up.",
+            .meaning = "The time to deliver (`expire`, or the deadline of the message) is over; or a server reports in "
+                       "a notice that it gave up.",
             .done = "The recipient fails.",
             .operator= "The event's `text` and the attempts before it say what the mail waited for.",
         },
@@ -258,23 +252,22 @@ static const struct hky_class_doc docs[] = {
         {
             .meaning = "The account has used up its `cap` for now.",
             .done = "A step whose `on` names it, or has no `on`, is entered at once. With no step left, the recipient "
-                    "waits "
-                    "for its turn.",
+                    "waits for its turn.",
             .operator= "Nothing. `hikyaku relay list` shows the caps.",
         },
     [HKY_CLASS_PAUSED] =
         {
             .meaning = "The account is paused, by an operator, by the policy, or by Hikyaku after a failure.",
             .done = "A step whose `on` names it, or has no `on`, is entered at once. With no step left, the recipient "
-                    "waits "
-                    "until the pause ends.",
+                    "waits until the pause ends.",
             .operator= "`hikyaku relay list` shows why and until when; `hikyaku relay resume NAME` ends it.",
         },
     [HKY_CLASS_SENDS_AS] =
         {
             .meaning = "The account may not send as this author (`sends_as`).",
-            .done = "The step is passed over. With no step left, the recipient fails.",
-            .operator= "Give the step or the relay a `from`, or the route an account that may send as the author.",
+            .done = "The step is skipped. With no step left, the recipient fails.",
+            .operator=
+                "Give the step or the relay a `from`, or add a step with an account that may send as the author.",
         },
 };
 _Static_assert(sizeof docs / sizeof docs[0] == HKY_CLASS_N, "every class is explained");

@@ -23,18 +23,18 @@
     X(ROUTED, "routed", "the plan went on to another step")                                                            \
     X(FAILED, "failed", "the plan ended without a delivery")                                                           \
     X(EXPIRED, "expired", "the time to deliver is over")                                                               \
-    X(PARKED, "parked", "no route, or the policy failed; asked again later")                                           \
+    X(PARKED, "parked", "no route took the recipient, or the policy failed; the policy decides again later")           \
     X(UNPARKED, "unparked", "the policy decided after all")                                                            \
     X(DECIDED, "decided", "the policy decided about a recipient that was accepted without a plan")                     \
-    X(UNDECIDED, "undecided", "a look-up that the policy needs failed; it is asked again at next_at")                  \
-    X(HELD, "held", "waits for an operator")                                                                           \
-    X(RELEASED, "released", "an operator released or retried it")                                                      \
-    X(CANCELLED, "cancelled", "an operator removed it")                                                                \
+    X(UNDECIDED, "undecided", "a look-up that the policy needs failed; it is repeated at next_at")                     \
+    X(HELD, "held", "the recipient waits for an operator")                                                             \
+    X(RELEASED, "released", "an operator released or retried the recipient")                                           \
+    X(CANCELLED, "cancelled", "an operator removed the recipient")                                                     \
     X(NOTICE, "notice", "a failure notice was made")                                                                   \
-    X(RELAY_PAUSED, "relay_paused", "no attempts on this account until `until`")                                       \
-    X(RELAY_RESUMED, "relay_resumed", "attempts go on")                                                                \
-    X(RELAY_DRAINED, "relay_drained", "its mail goes by another relay")                                                \
-    X(STARTED, "started", "the engine started; what the journal held")                                                 \
+    X(RELAY_PAUSED, "relay_paused", "nothing is sent with this account until `until`")                                 \
+    X(RELAY_RESUMED, "relay_resumed", "the account is used again")                                                     \
+    X(RELAY_DRAINED, "relay_drained", "the relay's mail is sent through another relay")                                \
+    X(STARTED, "started", "the engine started; text says what the journal held")                                       \
     X(RELOADED, "reloaded", "a new policy is in force, or was refused")                                                \
     X(STOPPED, "stopped", "the engine stopped")                                                                        \
     X(DROPPED, "dropped", "events found no room, or a reader lagged too far and skipped them; text says how many")

@@ -4,7 +4,7 @@
   tests/policy/run.py BINARY [--only WORD]
 
 The policies beside this file: `check` is clean, and `explain --json` says route, relays in order and From as expected
-after what --after tells. The folders of examples/: `check`, and every command of their README. The likely mistakes:
+after what --after tells. The folders of examples/: `check`, and every command of their README. The manual pages: examples fit 80 columns. The likely mistakes:
 file:line, what, the nearest right thing, exit code 1 of `check` and of `run`. Python's standard library only.
 """
 import argparse
@@ -204,6 +204,22 @@ def example(binary, folder):
                 holds(answer in out, f"{line}\nsays nothing of {answer!r}:\n{out}")
 
 
+def manual_fits(page):
+    """Text that is not filled is not broken either: at 80 columns a long line of an example leaves the terminal."""
+    indent = 11 if page.startswith("hikyaku-policy.5") else 7  # examples in mdoc(7) are indented twice
+    literal = False
+    with open(os.path.join(ROOT, "engine", "man", page)) as f:
+        for n, line in enumerate(f, 1):
+            if re.match(r"\.(nf|EX|Bd -literal)", line):
+                literal = True
+            elif re.match(r"\.(fi|EE|Ed)", line):
+                literal = False
+            elif literal and not line.startswith("."):
+                shown = re.sub(r"\\f.|\\&", "", line.rstrip()).replace("\\(dq", '"')
+                shown = re.sub(r"\\(.)", r"\1", shown)
+                holds(len(shown) + indent <= 80, f"{page}:{n}: {len(shown) + indent} columns: {shown}")
+
+
 def mistake(binary, files, pattern):
     folder = tempfile.mkdtemp(prefix="hikyaku-policy-")
     try:
@@ -260,6 +276,9 @@ def all_cases(binary):
     for folder in sorted(os.listdir(os.path.join(ROOT, "examples"))):
         if os.path.isdir(os.path.join(ROOT, "examples", folder)):
             yield f"example {folder}", lambda f=folder: example(binary, f)
+    for page in sorted(os.listdir(os.path.join(ROOT, "engine", "man"))):
+        if re.search(r"\.[1-9](\.in)?$", page):
+            yield f"manual {page}: its examples fit 80 columns", lambda p=page: manual_fits(p)
     for words, files, pattern in MISTAKES:
         yield f"mistake: {words}", lambda f=files, p=pattern: mistake(binary, f, p)
     yield "explain --after: what can be said", lambda: what_was_said(binary)

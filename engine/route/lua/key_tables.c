@@ -25,7 +25,8 @@ const struct hky_key hky_keys_engine[] = {
      "string|listen|(string|listen)[]|false", OWN_KEYS},
     {"http", S, "Address for `/healthz` and `/metrics`, on this machine only: `\"127.0.0.1:8025\"`; default: none.",
      "string|false"},
-    {"owner", S, "Address that test mail and warnings go to, and what no sender can be told.", "string|false"},
+    {"owner", S, "Address for test mail, for warnings, and for failures that no sender can be notified of.",
+     "string|false"},
     {"timezone", S, "Time zone of times of day, such as `\"Asia/Tokyo\"`; default: the system's.", "string|false"},
     {"workers", HKY_KEY_INT, 0, 256, "Number of worker threads; default: the processor's cores minus one, at least 1.",
      "integer"},
@@ -43,9 +44,9 @@ const struct hky_key hky_keys_engine[] = {
     {"bounds", HKY_KEY_TABLE, 0, 0, "A table of maxima.", "bounds", OWN_KEYS},
     {"log", S, "How much is logged: `error`, `warn`, `info` or `debug`; default `info`.",
      "\"error\"|\"warn\"|\"info\"|\"debug\""},
-    {"redirect", S, "Every connection goes to this `\"host:port\"`, without TLS and AUTH: for staging.",
+    {"redirect", S, "Every connection is made to this `\"host:port\"` instead, without TLS and AUTH; for staging.",
      "string|false"},
-    {"only_to", HKY_KEY_MATCH, 0, 0, "Only these recipients are reached; all others are held.", "condition|false"},
+    {"only_to", HKY_KEY_MATCH, 0, 0, "Mail is sent to these recipients only; all others are held.", "condition|false"},
     {"history", LATER, "", NULL},
     {"suppress", LATER, "", NULL},
     {"keep", LATER, "", NULL},
@@ -61,7 +62,7 @@ const struct hky_key hky_keys_bounds[] = {
     {"recipients", HKY_KEY_INT, 1, 100000, "Recipients of a message; default 1000.", "integer"},
     {"header_octets", HKY_KEY_OCTETS, 4096, 16 << 20, "Size of a header section; default `256K`.", "size"},
     {"header_lines", HKY_KEY_INT, 10, 100000, "Lines of a header section; default 1000.", "integer"},
-    {"received", HKY_KEY_INT, 1, 1000, "Received fields of a message; one with more is in a loop; default 50.",
+    {"received", HKY_KEY_INT, 1, 1000, "Received fields of a message; a message with more is in a loop; default 50.",
      "integer"},
     {"connections", HKY_KEY_INT, 1, 100000, "Connections of clients; default 2000.", "integer"},
     {"connections_per_client", HKY_KEY_INT, 1, 100000,
@@ -69,9 +70,9 @@ const struct hky_key hky_keys_bounds[] = {
     {"errors", HKY_KEY_INT, 1, 1000, "Errors of a client before its connection is closed; default 20.", "integer"},
     {"auth_tries", HKY_KEY_INT, 1, 100, "Failed logins on one connection before it is closed; default 3.", "integer"},
     {"hosts", HKY_KEY_INT, 1, 20,
-     "Mail hosts of a domain, or addresses of a relay, that one attempt is tried at; default 5.", "integer"},
+     "How many mail hosts of a domain, or addresses of a relay, one attempt tries; default 5.", "integer"},
     {"body_memory", HKY_KEY_OCTETS, 1 << 20, INT64_C(1) << 40,
-     "Memory for the bodies of waiting messages; default `256M`.", "size"},
+     "Memory for the bodies of messages that wait; default `256M`.", "size"},
     {"spool_max", HKY_KEY_OCTETS, 0, INT64_C(1) << 50,
      "Size of the queue beyond which new mail gets 452; default 0: no bound.", "size"},
     {"min_free", HKY_KEY_OCTETS, 0, INT64_C(1) << 50,
@@ -117,7 +118,7 @@ const struct hky_key hky_keys_user[] = {
 };
 
 const struct hky_key hky_keys_relay[] = {
-    {"preset", S, "Settings of a known provider, which `hikyaku presets` lists; keys that are stated win over them.",
+    {"preset", S, "Settings of a known provider (see `hikyaku presets`); keys that the relay states have priority.",
      "\"gmail\"|\"yahoo_jp\"|\"hotmail\"|\"icloud\"|\"docomo\"|\"au\"|\"softbank\"|\"sendgrid\"|\"m365\"|\"ses\"|"
      "\"xserver\"|\"sakura\"|\"lolipop\""},
     {"host", S, "Name of the server; `ssl://` in front means TLS from the start.", "string"},
@@ -138,29 +139,32 @@ const struct hky_key hky_keys_relay[] = {
      &(HKY_AUTHS(AUTH_VALUE))[1]},
     {"oauth", HKY_KEY_TABLE, 0, 0, "OAuth2 instead of a password: where tokens come from.", "oauth|false", OWN_KEYS},
     {"from", HKY_KEY_ANY, 0, 0,
-     "Address that it sends as when it may not send as the author; `false`: never rewrite From.", "string|false"},
+     "Address in From when the relay may not send as the author; `false`: never rewrite From.", "string|false"},
     {"sends_as", HKY_KEY_STRINGS, 0, 0,
-     "Addresses and domains that it may send as, or `\"*\"`; default `\"*\"`, or only `from` where that is stated.",
+     "Addresses and domains that the relay may send as, or `\"*\"`; default `\"*\"`, or only `from` where that is "
+     "stated.",
      "string|string[]"},
     {"envelope", S, "Envelope sender; `{id}` and `{rcpt}` are replaced.", "string|false"},
     {"cap", HKY_KEY_STRINGS, 0, 0,
-     "At most so many messages or recipients in a window, one or a list; counted for the account.", "cap|cap[]|false"},
+     "Most messages or recipients in a window, such as `\"10/min\"`, or a list of caps; counted for the account.",
+     "cap|cap[]|false"},
     {"connections", HKY_KEY_INT, 1, 1000, "Connections at the same time, for own delivery to one site; default 10.",
      "integer"},
     {"messages_per_connection", HKY_KEY_INT, 1, 1000000, "Messages on one connection; default 100.", "integer"},
     {"recipients_per_message", HKY_KEY_INT, 1, 10000, "Recipients in one transaction; default 50.", "integer"},
     {"hello", S, "Name in EHLO; default: the engine's `hostname`.", "string|false"},
     {"source", S, "Address of this machine to connect from.", "string|false"},
-    {"mx", B, "`true`: own delivery to the recipients' mail hosts; `port` is for tests then.", "boolean"},
+    {"mx", B, "`true`: own delivery to the recipients' mail hosts; `port` is then for tests only.", "boolean"},
     {"overlap", B,
-     "`false`: the next message waits for the reply to the one before; default `true`, with servers that have shown "
-     "that they can.",
+     "`false`: the next message waits for the reply to the last one; default `true`, where the server has shown that "
+     "it can take messages without that.",
      "boolean"},
     {"timeout", HKY_KEY_TABLE, 0, 0, "How long to wait for the server, at each stage.", "timeouts", OWN_KEYS},
-    {"localpart", S, "How an address such as `a..b@docomo.ne.jp` goes out: `quoted` or `raw`; default `quoted`.",
+    {"localpart", S,
+     "How an address such as `a..b@docomo.ne.jp` is written to the server: `quoted` or `raw`; default `quoted`.",
      "\"quoted\"|\"raw\""},
     {"paused", B, "`true`: no mail is sent through this relay.", "boolean"},
-    {"instead", S, "Another relay that all steps of this one use.", "string|relay|false", NAME},
+    {"instead", S, "Another relay, through which all mail of this relay is sent.", "string|relay|false", NAME},
     {"accounts", LATER, "", NULL},
     {"breaker", LATER, "", NULL},
     {"dkim", LATER, "", NULL},
@@ -184,7 +188,7 @@ const struct hky_key hky_keys_oauth[] = {
 };
 
 const struct hky_key hky_keys_timeout[] = {
-    {"connect", HKY_KEY_DURATION, 1, 3600, "Until the connection is there; default `30s`.", "duration"},
+    {"connect", HKY_KEY_DURATION, 1, 3600, "Until the connection is made; default `30s`.", "duration"},
     {"greeting", HKY_KEY_DURATION, 1, 3600, "For the greeting; default `60s`.", "duration"},
     {"command", HKY_KEY_DURATION, 1, 3600, "For the reply to a command; default `60s`.", "duration"},
     {"data", HKY_KEY_DURATION, 1, 3600, "For the reply to DATA, and while content is sent; default `2m`.", "duration"},
@@ -216,7 +220,7 @@ const struct hky_key hky_keys_timeout[] = {
          NAME},                                                                                                          \
         {"when", HKY_KEY_FUNCTION, 0, 0, "`function(r)` or the name of a matcher.", "string|fun(r: recipient): boolean", \
          NAME},                                                                                                          \
-        {"override", B, "`true`: before all others, also before those of a scenario.", "boolean"},                       \
+        {"override", B, "`true`: the route comes before all others, also before those of a scenario.", "boolean"},       \
     {                                                                                                                    \
         "priority", HKY_KEY_INT, -1000000, 1000000, "The smaller one comes first; default 100.", "integer"               \
     }
@@ -249,7 +253,7 @@ const struct hky_key hky_keys_route[] = {
 const struct hky_key hky_keys_row[] = {
     CONDITIONS,
     {"name", S, "Name of the row; needed.", "string", NEEDED, NAME},
-    {"enabled", B, "`false`: as if the row were not there.", "boolean"},
+    {"enabled", B, "`false`: the row is ignored.", "boolean"},
     {"note", S, "A note for people.", "string|false", FREE},
     {"relay", S, "Relay or row whose server is used, instead of stating one.", "string|relay", NAME},
     {"stop", B, "`true`: the rows behind this one are no fallback for it.", "boolean"},
@@ -264,7 +268,9 @@ const struct hky_key hky_keys_step[] = {
     {"within", HKY_KEY_DURATION, 1, 30 * DAYS,
      "How long the step may take; default: half of the time that is left until `expire`.", "duration"},
     {"wait", HKY_KEY_DURATION, 0, 30 * DAYS,
-     "Longest wait for a free place (cap, pause) before the step is left as full; default: no limit.", "duration"},
+     "Longest wait for the recipient's turn at the relay before the step is left for the reason full; default: no "
+     "limit.",
+     "duration"},
     {"from", HKY_KEY_ANY, 0, 0, "From of its attempts; `false`: never rewrite From.", "string|false"},
     {"envelope", S, "Envelope sender; `{id}` and `{rcpt}` are replaced.", "string|false"},
     {"reply_to", S, "Address in Reply-To of its attempts.", "string|false"},
@@ -283,7 +289,7 @@ const struct hky_key hky_keys_arm[] = {
 };
 
 const struct hky_key hky_keys_split[] = {
-    {"by", S, "Whose hash chooses the arm: `recipient` or `message`; default `recipient`.",
+    {"by", S, "Whether the hash of the `recipient` or of the `message` chooses the arm; default `recipient`.",
      "\"recipient\"|\"message\""},
     {"guard", LATER, "", NULL},
     {0},

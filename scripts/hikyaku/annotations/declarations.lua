@@ -37,13 +37,13 @@ function set:has(address) end
 ---@field recipients? integer  Recipients of a message; default 1000.
 ---@field header_octets? size  Size of a header section; default `256K`.
 ---@field header_lines? integer  Lines of a header section; default 1000.
----@field received? integer  Received fields of a message; one with more is in a loop; default 50.
+---@field received? integer  Received fields of a message; a message with more is in a loop; default 50.
 ---@field connections? integer  Connections of clients; default 2000.
 ---@field connections_per_client? integer  Connections from one address, or from one /64 of IPv6; default 200.
 ---@field errors? integer  Errors of a client before its connection is closed; default 20.
 ---@field auth_tries? integer  Failed logins on one connection before it is closed; default 3.
----@field hosts? integer  Mail hosts of a domain, or addresses of a relay, that one attempt is tried at; default 5.
----@field body_memory? size  Memory for the bodies of waiting messages; default `256M`.
+---@field hosts? integer  How many mail hosts of a domain, or addresses of a relay, one attempt tries; default 5.
+---@field body_memory? size  Memory for the bodies of messages that wait; default `256M`.
 ---@field spool_max? size  Size of the queue beyond which new mail gets 452; default 0: no bound.
 ---@field min_free? size  Free space of the disk below which new mail gets 452; default `256M`.
 ---@field segment? size  Size of the largest file of the journal; default `64M`.
@@ -61,7 +61,7 @@ function set:has(address) end
 ---@field spool? string  Folder of the queue, from the policy's folder; default `spool`.
 ---@field listen? string|listen|(string|listen)[]|false  Where mail comes in: `"addr:port"`, a listener, or a list of these; default `"127.0.0.1:2525"`.
 ---@field http? string|false  Address for `/healthz` and `/metrics`, on this machine only: `"127.0.0.1:8025"`; default: none.
----@field owner? string|false  Address that test mail and warnings go to, and what no sender can be told.
+---@field owner? string|false  Address for test mail, for warnings, and for failures that no sender can be notified of.
 ---@field timezone? string|false  Time zone of times of day, such as `"Asia/Tokyo"`; default: the system's.
 ---@field workers? integer  Number of worker threads; default: the processor's cores minus one, at least 1.
 ---@field resolver? string|false  DNS server as `"addr:port"`; default: the system's.
@@ -72,8 +72,8 @@ function set:has(address) end
 ---@field dsn? "each"|"digest"|"none"  Failure notices: `each`, `digest` or `none`; default `each`, and `none` where a scenario is set.
 ---@field bounds? bounds  A table of maxima.
 ---@field log? "error"|"warn"|"info"|"debug"  How much is logged: `error`, `warn`, `info` or `debug`; default `info`.
----@field redirect? string|false  Every connection goes to this `"host:port"`, without TLS and AUTH: for staging.
----@field only_to? condition|false  Only these recipients are reached; all others are held.
+---@field redirect? string|false  Every connection is made to this `"host:port"` instead, without TLS and AUTH; for staging.
+---@field only_to? condition|false  Mail is sent to these recipients only; all others are held.
 
 ---Declare the engine's own settings, once.
 ---@param options engine_options
@@ -88,14 +88,14 @@ function engine(options) end
 ---@field scope? string  Scopes to ask for.
 
 ---@class timeouts
----@field connect? duration  Until the connection is there; default `30s`.
+---@field connect? duration  Until the connection is made; default `30s`.
 ---@field greeting? duration  For the greeting; default `60s`.
 ---@field command? duration  For the reply to a command; default `60s`.
 ---@field data? duration  For the reply to DATA, and while content is sent; default `2m`.
 ---@field dot? duration  For the reply to the end of a message; default `10m`.
 
 ---@class relay_options
----@field preset? "gmail"|"yahoo_jp"|"hotmail"|"icloud"|"docomo"|"au"|"softbank"|"sendgrid"|"m365"|"ses"|"xserver"|"sakura"|"lolipop"  Settings of a known provider, which `hikyaku presets` lists; keys that are stated win over them.
+---@field preset? "gmail"|"yahoo_jp"|"hotmail"|"icloud"|"docomo"|"au"|"softbank"|"sendgrid"|"m365"|"ses"|"xserver"|"sakura"|"lolipop"  Settings of a known provider (see `hikyaku presets`); keys that the relay states have priority.
 ---@field host? string  Name of the server; `ssl://` in front means TLS from the start.
 ---@field port? integer  Port of the server; default 587.
 ---@field tls? "implicit"|"starttls"|"opportunistic"|"none"  `implicit`, `starttls`, `opportunistic` or `none`; by default port 465 is implicit, 587 starttls, 25 opportunistic.
@@ -105,21 +105,21 @@ function engine(options) end
 ---@field password? secret|string|false  Password to log in with: `secret "name"`; a plain string is taken with a warning.
 ---@field auth? "auto"|"plain"|"login"|"cram-md5"|"scram-sha-256"|"xoauth2"|"oauthbearer"|"none"  How to log in: `auto`, `plain`, `login`, `cram-md5`, `scram-sha-256`, `xoauth2`, `oauthbearer` or `none`; default `auto` with a user.
 ---@field oauth? oauth|false  OAuth2 instead of a password: where tokens come from.
----@field from? string|false  Address that it sends as when it may not send as the author; `false`: never rewrite From.
----@field sends_as? string|string[]  Addresses and domains that it may send as, or `"*"`; default `"*"`, or only `from` where that is stated.
+---@field from? string|false  Address in From when the relay may not send as the author; `false`: never rewrite From.
+---@field sends_as? string|string[]  Addresses and domains that the relay may send as, or `"*"`; default `"*"`, or only `from` where that is stated.
 ---@field envelope? string|false  Envelope sender; `{id}` and `{rcpt}` are replaced.
----@field cap? cap|cap[]|false  At most so many messages or recipients in a window, one or a list; counted for the account.
+---@field cap? cap|cap[]|false  Most messages or recipients in a window, such as `"10/min"`, or a list of caps; counted for the account.
 ---@field connections? integer  Connections at the same time, for own delivery to one site; default 10.
 ---@field messages_per_connection? integer  Messages on one connection; default 100.
 ---@field recipients_per_message? integer  Recipients in one transaction; default 50.
 ---@field hello? string|false  Name in EHLO; default: the engine's `hostname`.
 ---@field source? string|false  Address of this machine to connect from.
----@field mx? boolean  `true`: own delivery to the recipients' mail hosts; `port` is for tests then.
----@field overlap? boolean  `false`: the next message waits for the reply to the one before; default `true`, with servers that have shown that they can.
+---@field mx? boolean  `true`: own delivery to the recipients' mail hosts; `port` is then for tests only.
+---@field overlap? boolean  `false`: the next message waits for the reply to the last one; default `true`, where the server has shown that it can take messages without that.
 ---@field timeout? timeouts  How long to wait for the server, at each stage.
----@field localpart? "quoted"|"raw"  How an address such as `a..b@docomo.ne.jp` goes out: `quoted` or `raw`; default `quoted`.
+---@field localpart? "quoted"|"raw"  How an address such as `a..b@docomo.ne.jp` is written to the server: `quoted` or `raw`; default `quoted`.
 ---@field paused? boolean  `true`: no mail is sent through this relay.
----@field instead? string|relay|false  Another relay that all steps of this one use.
+---@field instead? string|relay|false  Another relay, through which all mail of this relay is sent.
 
 ---@class relay  a handle; use it in `via` like the relay's name
 
@@ -137,7 +137,7 @@ relays = {}
 ---@field on? class|reason|(class|reason)[]  Classes and reasons for which the step is entered; for all others it is skipped.
 ---@field tries? integer  Failures of network, system_temp or unknown before the step is left; default 3.
 ---@field within? duration  How long the step may take; default: half of the time that is left until `expire`.
----@field wait? duration  Longest wait for a free place (cap, pause) before the step is left as full; default: no limit.
+---@field wait? duration  Longest wait for the recipient's turn at the relay before the step is left for the reason full; default: no limit.
 ---@field from? string|false  From of its attempts; `false`: never rewrite From.
 ---@field envelope? string|false  Envelope sender; `{id}` and `{rcpt}` are replaced.
 ---@field reply_to? string|false  Address in Reply-To of its attempts.
@@ -169,7 +169,7 @@ function split(name) end
 
 ---@class split_arms
 ---@field [integer] arm
----@field by? "recipient"|"message"  Whose hash chooses the arm: `recipient` or `message`; default `recipient`.
+---@field by? "recipient"|"message"  Whether the hash of the `recipient` or of the `message` chooses the arm; default `recipient`.
 
 ---@class ramp
 
@@ -189,7 +189,7 @@ function ramp(days) end
 ---@field tag? string|string[]  The message has this tag, or one of these.
 ---@field header? table<string, string>  Header fields: `{ ["X-Foo"] = "glob*" }`, decoded, case ignored, all must match.
 ---@field when? string|fun(r: recipient): boolean  `function(r)` or the name of a matcher.
----@field override? boolean  `true`: before all others, also before those of a scenario.
+---@field override? boolean  `true`: the route comes before all others, also before those of a scenario.
 ---@field priority? integer  The smaller one comes first; default 100.
 
 ---@class route_options: conditions
@@ -211,7 +211,7 @@ function route(name) end
 
 ---@class row: relay_options, conditions
 ---@field name string  Name of the row; needed.
----@field enabled? boolean  `false`: as if the row were not there.
+---@field enabled? boolean  `false`: the row is ignored.
 ---@field note? string|false  A note for people.
 ---@field relay? string|relay  Relay or row whose server is used, instead of stating one.
 ---@field stop? boolean  `true`: the rows behind this one are no fallback for it.
