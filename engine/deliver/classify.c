@@ -421,7 +421,8 @@ void hky_classify(const struct hky_class_rule *rules, size_t n_rules, const stru
     /* A wait that the server names is used; after a permanent refusal only where waiting is the cure. Texts of our own
      * ("timed out after 30 s") name no time to wait. */
     bool is_curable = is_temporary || verdict.class == HKY_CLASS_RATE_LIMITED ||
-                      verdict.class == HKY_CLASS_QUOTA_EXHAUSTED || verdict.class == HKY_CLASS_BLOCKED_IP;
+                      verdict.class == HKY_CLASS_QUOTA_EXHAUSTED || verdict.class == HKY_CLASS_BLOCKED_IP ||
+                      verdict.class == HKY_CLASS_RELAY_AUTH || verdict.class == HKY_CLASS_RELAY_DENIED;
     if (r->code != 0 && is_curable) {
         uint32_t named = hky_wait_named(r, q->now_ms);
 

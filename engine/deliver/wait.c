@@ -4,6 +4,8 @@
  */
 #include "deliver/wait.h"
 
+#include "deliver/moment.h"
+
 #include <ctype.h>
 #include <time.h>
 
@@ -44,130 +46,25 @@ static void said_init(struct said *s, const struct hky_reply *r, int64_t now_ms)
     s->text[s->n] = '\0';
 }
 
-static bool is_digit(char c)
+/* "3,600": up to three digits, then groups of three. Moves *p behind them, or not at all. */
+static bool read_grouped(const char **p, const char *end, uint64_t *n)
 {
-    return c >= '0' && c <= '9';
-}
+    const char *at = *p;
+    uint64_t sum = read_number(&at, end);
 
-static bool is_letter(char c)
-{
-    return c >= 'a' && c <= 'z';
-}
-
-static const char *skip_blanks(const char *p, const char *end)
-{
-    while (p < end && *p == ' ')
-        p++;
-    return p;
-}
-
-static bool begins(const char *p, const char *end, const char *word)
-{
-    size_t n = strlen(word);
-
-    return (size_t)(end - p) >= n && memcmp(p, word, n) == 0;
-}
-
-static uint64_t read_number(const char **p, const char *end)
-{
-    uint64_t n = 0;
-
-    for (; *p < end && is_digit(**p); ++*p)
-        n = n > HKY_WAIT_MAX_SEC ? n : n * 10 + (uint64_t)(**p - '0');
-    return n;
-}
-
-/* ---- moments ---- */
-
-static int month_of(const char *p, const char *end)
-{
-    static const char names[] = "janfebmaraprmayjunjulaugsepoctnovdec";
-
-    for (int i = 0; end - p >= 3 && i < 12; i++)
-        if (memcmp(p, names + (ptrdiff_t)3 * i, 3) == 0)
-            return i;
-    return -1;
-}
-
-/* "+0900" "-07:00" "utc" "gmt" "z"; returns the seconds east of Greenwich, 0 when the text names no zone. */
-static int read_zone(const char **at, const char *end)
-{
-    const char *p = skip_blanks(*at, end);
-    int sign = p < end && *p == '-' ? -1 : 1, digits = 0, n = 0;
-
-    if (p >= end || (*p != '+' && *p != '-')) {
-        if (p < end && (*p == 'u' || *p == 'g' || *p == 'z'))
-            *at = p + (*p == 'z' || end - p < 3 ? 1 : 3);
-        return 0;
-    }
-    for (p++; p < end && digits < 4 && ((*p >= '0' && *p <= '9') || *p == ':'); p++)
-        if (*p != ':') {
-            n = n * 10 + (*p - '0');
-            digits++;
-        }
-    *at = p;
-    return digits == 4 ? sign * (n / 100 * 3600 + n % 100 * 60) : 0;
-}
-
-/* "23:50" or "23:50:00" behind a date. */
-static bool read_time_of_day(const char **at, const char *end, struct tm *tm)
-{
-    const char *p = *at;
-    uint64_t part[3] = {0};
-    int n = 0;
-
-    while (n < 3) {
-        const char *start = p;
-        part[n] = read_number(&p, end);
-        if (p == start)
-            return false;
-        n++;
-        if (p >= end || *p != ':')
-            break;
-        p++;
-    }
-    if (n < 2 || part[0] > 23 || part[1] > 59 || part[2] > 60)
+    if (at - *p > 3 || at >= end || *at != ',')
         return false;
-    tm->tm_hour = (int)part[0];
-    tm->tm_min = (int)part[1];
-    tm->tm_sec = (int)part[2];
-    *at = p;
-    return true;
-}
+    while (end - at >= 4 && *at == ',' && is_digit(at[1]) && is_digit(at[2]) && is_digit(at[3])) {
+        const char *group = ++at;
 
-/* A date with a time of day that begins at *at: "28 nov 2026 23:50:00 utc" (RFC 5322 3.3) or "2026-11-28t23:50:00z"
- * (RFC 3339). Moves *at behind it. */
-static bool read_moment(const char **at, const char *end, int64_t *sec)
-{
-    const char *p = *at;
-    struct tm tm = {0};
-    uint64_t first = read_number(&p, end), year = first, day = first;
-    int month;
-
-    if (p - *at == 4 && end - p >= 6 && p[0] == '-' && p[3] == '-') {
-        p++;
-        month = (int)read_number(&p, end) - 1;
-        if (p >= end || *p++ != '-')
+        sum = sum > HKY_WAIT_MAX_SEC ? sum : sum * 1000 + read_number(&at, end);
+        if (at - group != 3)
             return false;
-        day = read_number(&p, end);
-        if (p < end && (*p == 't' || *p == ' '))
-            p++;
-    } else {
-        p = skip_blanks(p, end);
-        month = month_of(p, end);
-        while (p < end && *p >= 'a' && *p <= 'z')
-            p++;
-        p = skip_blanks(p, end);
-        year = read_number(&p, end);
-        p = skip_blanks(p, end);
     }
-    if (month < 0 || month > 11 || day < 1 || day > 31 || year < 2000 || year > 9999 || !read_time_of_day(&p, end, &tm))
+    if (at < end && (is_digit(*at) || *at == ','))
         return false;
-    tm.tm_year = (int)year - 1900;
-    tm.tm_mon = month;
-    tm.tm_mday = (int)day;
-    *sec = timegm(&tm) - read_zone(&p, end);
-    *at = p;
+    *p = at;
+    *n = sum;
     return true;
 }
 
@@ -257,13 +154,13 @@ static unsigned read_kanji(const char **at, const char *end)
     return tens * 10 + ones;
 }
 
-/* ".5" behind a number: in thousandths. */
+/* ".5" or ",5" behind a number: in thousandths. */
 static unsigned read_fraction(const char **at, const char *end)
 {
     const char *p = *at;
     unsigned n = 0, scale = 100;
 
-    if (end - p < 2 || *p != '.' || !is_digit(p[1]))
+    if (end - p < 2 || (*p != '.' && *p != ',') || !is_digit(p[1]))
         return 0;
     for (p++; p < end && is_digit(*p); p++, scale /= 10)
         n += (unsigned)(*p - '0') * scale;
@@ -285,6 +182,23 @@ static uint64_t read_range(uint64_t first, const char **at, const char *end)
     return second > first ? second : first;
 }
 
+/* "half an hour", "a quarter of an hour": reads up to the unit, in thousandths. */
+static bool read_half(const char **at, const char *end, unsigned *thousandths)
+{
+    static const struct {
+        const char *words;
+        unsigned thousandths;
+    } parts[] = {{"half an ", 500}, {"half a ", 500}, {"quarter of an ", 250}, {"quarter of a ", 250}};
+
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+        if (begins(*at, end, parts[i].words)) {
+            *at += strlen(parts[i].words);
+            *thousandths = parts[i].thousandths;
+            return true;
+        }
+    return false;
+}
+
 /* "30 seconds", "1.5 h", "ten minutes"; 0 without a unit, and then *at does not move. */
 static uint64_t read_part(const char **at, const char *end, uint32_t *unit)
 {
@@ -292,7 +206,11 @@ static uint64_t read_part(const char **at, const char *end, uint32_t *unit)
     uint64_t n;
     unsigned thousandths = 0;
 
-    if (is_digit(*p)) {
+    if (read_half(&p, end, &thousandths)) {
+        n = 0;
+    } else if (read_grouped(&p, end, &n)) {
+        thousandths = 0;
+    } else if (is_digit(*p)) {
         n = read_number(&p, end);
         thousandths = read_fraction(&p, end);
         n = thousandths > 0 ? n : read_range(n, &p, end);
@@ -455,13 +373,16 @@ static enum sense sense_of(const struct said *s, size_t from, size_t at, size_t 
                                               "have passed", "old",     "前",           NULL};
     static const char *const past_before[] = {"waited", "waited for", "elapsed", "elapsed:", "since",
                                               "last",   "past",       "過去",    "過去の",   NULL};
-    static const char *const plain_before[] = {
-        "again",       "retry",        "retries",   "wait",  "come back",  "back in",   "resume",
-        "for another", "for the next", "remaining", "until", "not before", "time left", NULL};
-    static const char *const plain_behind[] = {"later",   "remaining", "left",      "to go",      "before",
-                                               "and try", "then try",  "and retry", "then retry", NULL};
-    static const char *const other_before[] = {"after ",   "later",       "delay",      "deferred", "greylist",
-                                               "graylist", "blocked for", "paused for", NULL};
+    static const char *const plain_before[] = {"again",   "retry",      "retries",     "wait",         "come back",
+                                               "back in", "resume",     "for another", "for the next", "remaining",
+                                               "until",   "not before", "time left",   "erneut",       "warten",
+                                               "essayer", "essayez",    "riprova",     "reintent",     NULL};
+
+    static const char *const plain_behind[] = {"erneut",  "later",    "remaining", "left",       "to go", "before",
+                                               "and try", "then try", "and retry", "then retry", NULL};
+    static const char *const other_before[] = {"after ",        "later",      "delay",        "deferred",
+                                               "greylist",      "graylist",   "locked for",   "paused for",
+                                               "suspended for", "banned for", "disabled for", NULL};
     static const char *const other_behind[] = {"later",     "before",     "and try", "then try",
                                                "and retry", "then retry", NULL};
     size_t start = at > from + BEFORE ? at - BEFORE : from, n = s->n - to < BEHIND ? s->n - to : BEHIND;
@@ -523,13 +444,14 @@ static uint64_t read_time(const struct said *s, const char **at)
     *at = p + 1;
     if (!is_at_word(s, p) && !((unsigned char)*p >= 0x80 || (unsigned char)p[-1] >= 0x80))
         return 0;
+    if (hky_moment_read(&p, end, &moment)) {
+        *at = p;
+        return seconds_until(s, moment);
+    }
     if (*p == 'p') {
         seconds = read_iso(&p, end);
     } else if (!is_digit(*p)) {
         seconds = read_duration(&p, end);
-    } else if (read_moment(&p, end, &moment)) {
-        *at = p;
-        return seconds_until(s, moment);
     } else {
         behind = p;
         seconds = read_number(&behind, end);

@@ -107,6 +107,14 @@ static const struct sample samples[] = {
     {"refused after RCPT, told in a notice", "own", "mx.example.jp", S(DSN),
      "550 SMTP error from remote mail server after RCPT TO:<x@example.jp>: 550 user unknown", C(BAD_MAILBOX),
      W(RECIPIENT), 0},
+    {"our own name is refused", "own", "mx.example.jp", S(RCPT),
+     "550 5.7.1 <mail>: Helo command rejected: Host not found", C(BLOCKED_IP), W(PATH), 0},
+    {"greylisting with a permanent code", "own", "mx.example.jp", S(RCPT),
+     "550 5.7.1 Greylisted, please try again in 5 minutes", C(SYSTEM_TEMP), W(PATH), 300},
+    {"full, in Japanese", "own", "mx.example.jp", S(RCPT), "550 メールボックスの容量が上限を超えました",
+     C(MAILBOX_FULL), W(RECIPIENT), 0},
+    {"unknown, in Japanese", "own", "mx.example.jp", S(RCPT), "550 宛先のユーザーが存在しません", C(BAD_MAILBOX),
+     W(RECIPIENT), 0},
     {"system 4xx", "own", "mx.example.jp", S(DOT), "452 4.3.1 Insufficient system storage", C(SYSTEM_TEMP), W(PATH), 0},
 };
 

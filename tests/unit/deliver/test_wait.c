@@ -60,6 +60,15 @@ static void test_times(void **state)
         {"421 4.7.0 Too many connections, try again in 60 minutes", 3600},
         {"450 4.7.1 try again after 99 Nov 2026 23:50:00", 0},
         {"450 4.7.1 try again after 28 Nov 2026 99:99", 0},
+        {"450 4.7.1 try again after Sun, 29 Nov 2026 05:10:00 JST", 600},
+        {"450 4.7.1 try again after Sat, 28 Nov 2026 12:10:00 PST", 600},
+        {"450 4.7.1 try again after 28 Nov 2026 21:10 CET", 600},
+        {"450 4.7.1 try again after Sat Nov 28 20:10:00 2026", 600},
+        {"450 4.7.1 try again after Nov 28, 2026 20:10:00 UTC", 600},
+        {"450 4.7.1 try again after November 29, 2026 05:10 JST", 600},
+        {"450 4.7.1 try again after Nov 28, 2026", 0},
+        {"450 4.7.1 try again after Nov 28 20:10:00 12", 0},
+        {"450 4.7.1 may 5 minutes be enough? wait 6 minutes", 360},
     };
     run(rows, sizeof(rows) / sizeof(rows[0]));
 }
@@ -91,6 +100,16 @@ static void test_several_units(void **state)
         {"451 4.7.1 try port 25 again, PT is no time", 0},
         {"451 4.7.1 try again in 999999999999 hours 5 minutes", 0},
         {"451 4.7.1 try again in 99999 minutes", 0},
+        {"451 4.7.1 try again in half an hour", 1800},
+        {"451 4.7.1 try again in a quarter of an hour", 900},
+        {"451 4.7.1 try again in 3,600 seconds", 3600},
+        {"451 4.7.1 try again in 1,000,000,000 seconds", 0},
+        {"451 4.7.1 try again in 1,5 hours", 5400},
+        {"451 4.7.1 try again in 5,6000 seconds", 5},
+        {"451 4.7.1 wait 5,10 or 15 minutes", 900},
+        {"451 4.7.1 too many failed attempts, locked for 15 minutes", 900},
+        {"451 4.7.1 bitte in 5 Minuten erneut versuchen", 300},
+        {"451 4.7.1 veuillez reessayer dans 5 minutes", 300},
     };
     run(rows, sizeof(rows) / sizeof(rows[0]));
 }
