@@ -279,6 +279,9 @@ static const char *prepare(struct request *r, const struct hky_http_request *req
     curl_easy_setopt(r->easy, CURLOPT_PROTOCOLS_STR, "http,https");
     curl_easy_setopt(r->easy, CURLOPT_FOLLOWLOCATION, 0L);
     curl_easy_setopt(r->easy, CURLOPT_NOSIGNAL, 1L);
+    /* libcurl looks names up on a thread of its own. Without this, the end of a request would wait for that thread, and
+     * the system's resolver can hang for half a minute. */
+    curl_easy_setopt(r->easy, CURLOPT_QUICK_EXIT, 1L);
     curl_easy_setopt(r->easy, CURLOPT_TIMEOUT_MS, timeout_ms);
     curl_easy_setopt(r->easy, CURLOPT_CONNECTTIMEOUT_MS, timeout_ms);
     curl_easy_setopt(r->easy, CURLOPT_HTTPHEADER, r->headers);

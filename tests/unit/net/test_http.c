@@ -2,6 +2,7 @@
 #include "support/wait.h"
 
 #include <arpa/inet.h>
+#include <netdb.h>
 #include <netinet/in.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -282,6 +283,95 @@ static void free_ends_what_runs_also_inside_a_callback(void **state)
     lab_down(&lab);
 }
 
+/* libcurl asks this instead of the C library. A name "hangs.test" has no answer before `lookups.is_over`. */
+static struct {
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    unsigned n_waiting;
+    bool is_over;
+} lookups = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
+
+int getaddrinfo(const char *node, const char *service, const struct addrinfo *hints, struct addrinfo **out)
+{
+    (void)service;
+    (void)hints;
+    *out = NULL;
+    if (node == NULL || strcmp(node, "hangs.test") != 0)
+        return EAI_NONAME;
+    pthread_mutex_lock(&lookups.lock);
+    lookups.n_waiting++;
+    while (!lookups.is_over)
+        pthread_cond_wait(&lookups.changed, &lookups.lock);
+    lookups.n_waiting--;
+    pthread_cond_broadcast(&lookups.changed);
+    pthread_mutex_unlock(&lookups.lock);
+    return EAI_AGAIN;
+}
+
+static void end_lookups(void)
+{
+    pthread_mutex_lock(&lookups.lock);
+    lookups.is_over = true;
+    pthread_cond_broadcast(&lookups.changed);
+    while (lookups.n_waiting > 0)
+        pthread_cond_wait(&lookups.changed, &lookups.lock);
+    lookups.is_over = false;
+    pthread_mutex_unlock(&lookups.lock);
+}
+
+static unsigned n_lookups(void)
+{
+    pthread_mutex_lock(&lookups.lock);
+    unsigned n = lookups.n_waiting;
+    pthread_mutex_unlock(&lookups.lock);
+    return n;
+}
+
+/* Ends the look-ups after some seconds if nobody else does, so that a call that waits for them fails the test instead
+ * of holding it for ever. */
+static void *end_lookups_late(void *is_done)
+{
+    for (int i = 0; i < 300 && !__atomic_load_n((bool *)is_done, __ATOMIC_ACQUIRE); i++)
+        let_pass(100000, "a call that waits for the look-up would not return meanwhile");
+    end_lookups();
+    return NULL;
+}
+
+/* The system's resolver can block for half a minute. Neither the loop nor the end waits for it. */
+static void a_lookup_that_hangs_holds_up_neither_the_loop_nor_the_end(void **state)
+{
+    (void)state;
+    for (int is_timed_out = 0; is_timed_out < 2; is_timed_out++) {
+        struct lab lab;
+        struct asker k = {0};
+        pthread_t late;
+        bool is_done = false;
+        lab_up(&lab);
+        struct hky_http_request req = {.method = "GET",
+                                       .url = "http://hangs.test/",
+                                       .timeout_ms = is_timed_out ? 200 : 60000,
+                                       .done = on_done,
+                                       .ctx = &k};
+        hky_http_send(lab.http, &req);
+        for (int64_t until = wait_now_ms() + WAIT_MOST_SEC * 1000; n_lookups() == 0 && wait_now_ms() < until;)
+            hky_loop_turn(lab.loop, 10);
+        assert_int_equal(n_lookups(), 1);
+        assert_int_equal(pthread_create(&late, NULL, end_lookups_late, &is_done), 0);
+        for (int64_t until = wait_now_ms() + WAIT_MOST_SEC * 1000;
+             is_timed_out && k.n_calls == 0 && wait_now_ms() < until;)
+            hky_loop_turn(lab.loop, 10);
+        hky_http_free(&lab.http);
+        bool is_still_looking = n_lookups() == 1;
+        __atomic_store_n(&is_done, true, __ATOMIC_RELEASE);
+        pthread_join(late, NULL);
+        assert_true(is_still_looking);
+        assert_int_equal(k.n_calls, is_timed_out);
+        if (is_timed_out)
+            assert_int_equal(k.err, HKY_E_TIMEOUT);
+        lab_down(&lab);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -290,6 +380,7 @@ int main(void)
         cmocka_unit_test(what_is_not_a_request_is_refused),
         cmocka_unit_test(a_refused_connection_is_told),
         cmocka_unit_test(free_ends_what_runs_also_inside_a_callback),
+        cmocka_unit_test(a_lookup_that_hangs_holds_up_neither_the_loop_nor_the_end),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
