@@ -442,11 +442,21 @@ static void schedule_is_drained(void *ctx)
     hky_loop_post(engine->aux, &engine->schedule_drained);
 }
 
+static void drain_worker(struct hky_task *task)
+{
+    hky_deliver_drain(HKY_CONTAINER(task, struct hky_worker, drain_task)->deliver);
+}
+
 static void on_accept_drained(struct hky_task *task)
 {
     struct hky_engine *engine = HKY_CONTAINER(task, struct hky_engine, accept_drained);
 
     hky_log(engine->log, HKY_LOG_INFO, "stopping", "what=\"finishing deliveries under way\"");
+    hky_stopping_enter(engine->stopper, HKY_STOP_DELIVERIES);
+    for (unsigned i = 0; i < engine->n_workers; i++) {
+        engine->workers[i].drain_task.run = drain_worker;
+        hky_loop_post(engine->workers[i].loop, &engine->workers[i].drain_task);
+    }
     hky_schedule_drain(engine->schedule, DELIVER_GRACE_MS, schedule_is_drained, engine);
 }
 
@@ -461,6 +471,7 @@ static void begin_stop(struct hky_engine *engine)
 {
     if (++engine->stopping == 1) {
         hky_log(engine->log, HKY_LOG_INFO, "stopping", "what=\"no new mail\"");
+        hky_stopping_enter(engine->stopper, HKY_STOP_CLIENTS);
         hky_accept_drain(engine->accept, ACCEPT_GRACE_MS, accept_is_drained, engine);
     } else {
         hky_log(engine->log, HKY_LOG_WARN, "stopping", "what=\"at once\"");
@@ -470,18 +481,19 @@ static void begin_stop(struct hky_engine *engine)
 
 static void on_stop_asked(struct hky_task *task)
 {
-    begin_stop(HKY_CONTAINER(task, struct hky_engine, stop_task));
+    struct hky_engine *engine = HKY_CONTAINER(task, struct hky_engine, stop_task);
+
+    __atomic_store_n(&engine->is_stop_posted, 0, __ATOMIC_RELEASE);
+    for (unsigned n = hky_stopping_n_asked(engine->stopper); engine->stopping < 2 && (unsigned)engine->stopping < n;)
+        begin_stop(engine);
 }
 
-static void on_signal(void *ctx, int signo)
+static void on_reload_signal(void *ctx, int signo)
 {
     struct hky_engine *engine = ctx;
     struct hky_error e;
 
-    if (signo != SIGHUP) {
-        begin_stop(engine);
-        return;
-    }
+    (void)signo;
     hky_record_reopen(engine->record);
     (void)hky_engine_reload(engine, &e);
 }
@@ -513,7 +525,6 @@ static void record_stop(struct hky_engine *engine)
     struct hky_event ev = {.kind = HKY_EVENT_STOPPED, .at_ms = hky_clock_now_ms(engine->clock)};
 
     hky_record_event(engine->record, HKY_RECORD_OTHER, &ev);
-    hky_log(engine->log, HKY_LOG_INFO, "stopped", "policy=%s", engine->policy_path);
 }
 
 /* Takes as many descriptors as the system allows; connections are bounded by engine.bounds. */
@@ -527,45 +538,52 @@ static void raise_descriptors(void)
     }
 }
 
+static enum hky_err start_workers(struct hky_engine *engine, struct hky_error *e)
+{
+    for (unsigned i = 0; i < engine->n_workers; i++) {
+        struct hky_worker *w = &engine->workers[i];
+        int rc = hky_thread_start(&w->thread, run_worker, w);
+        if (rc != 0)
+            return hky_error_sys(e, HKY_E_STATE, rc, "cannot start worker %u of %u; lower engine.workers", i,
+                                 engine->n_workers);
+        w->is_running = true;
+    }
+    return HKY_OK;
+}
+
 enum hky_err hky_engine_run(struct hky_engine *engine, struct hky_error *e)
 {
     sigset_t ours;
-    enum hky_err err = HKY_OK;
+    enum hky_err err;
 
     engine->stop_task.run = on_stop_asked;
     engine->accept_drained.run = on_accept_drained;
     engine->schedule_drained.run = on_schedule_drained;
     raise_descriptors();
     (void)prctl(PR_SET_DUMPABLE, 0); /* a core file would have passwords in it */
-    /* Signals are held back until the aux loop listens to them, so that every stop from the first mail on is orderly.
-     */
+    /* Signals are held back until somebody listens to them, so that every stop from the first mail on is orderly. */
     sigemptyset(&ours);
     sigaddset(&ours, SIGHUP);
     sigaddset(&ours, SIGTERM);
     sigaddset(&ours, SIGINT);
     pthread_sigmask(SIG_BLOCK, &ours, NULL);
+    engine->has_run = true;
     hky_schedule_start(engine->schedule);
     hky_accept_start(engine->accept);
     record_start(engine);
-    for (unsigned i = 0; i < engine->n_workers; i++) {
-        struct hky_worker *w = &engine->workers[i];
-        int rc = hky_thread_start(&w->thread, run_worker, w);
-        if (rc != 0) {
-            err = hky_error_sys(e, HKY_E_STATE, rc, "cannot start worker %u of %u; lower engine.workers", i,
-                                engine->n_workers);
-            break;
-        }
-        w->is_running = true;
-    }
+    err = start_workers(engine, e);
+    if (err == HKY_OK)
+        err = hky_stopping_start(engine, &engine->stopper, e);
     if (err == HKY_OK) {
         hky_engine_watch_lists(engine);
         watch_memory(engine);
-        hky_loop_on_signal(engine->aux, SIGHUP, on_signal, engine);
-        hky_loop_on_signal(engine->aux, SIGTERM, on_signal, engine);
-        hky_loop_on_signal(engine->aux, SIGINT, on_signal, engine);
+        hky_loop_on_signal(engine->aux, SIGHUP, on_reload_signal, engine);
+        sigemptyset(&ours);
+        sigaddset(&ours, SIGHUP);
         pthread_sigmask(SIG_UNBLOCK, &ours, NULL); /* a signal that was held back is delivered here */
         hky_loop_run(engine->aux);
     }
+    hky_stopping_enter(engine->stopper, HKY_STOP_THREADS);
     for (unsigned i = 0; i < engine->n_workers; i++) {
         struct hky_worker *w = &engine->workers[i];
         if (!w->is_running)
@@ -594,17 +612,23 @@ void hky_engine_free(struct hky_engine **out)
     for (unsigned i = 0; i < engine->n_workers && engine->workers != NULL; i++)
         hky_notice_stop(engine->workers[i].notice);
     hky_servers_free(&engine->servers);
+    hky_stopping_enter(engine->stopper, HKY_STOP_HELPERS);
     hky_credentials_stop(engine->credentials);
     hky_passwords_stop(engine->passwords);
     if (engine->schedule != NULL)
         hky_schedule_settle(engine->schedule);
+    hky_stopping_enter(engine->stopper, HKY_STOP_JOURNAL);
     hky_journal_close(&engine->journal); /* the journal still posts to loops, whose queues hold tasks of the schedule */
     hky_engine_drop_asks(engine);
     hky_schedule_free(&engine->schedule);
     for (unsigned i = 0; i < engine->n_workers && engine->workers != NULL; i++)
         hky_notice_free(&engine->workers[i].notice);
+    hky_stopping_enter(engine->stopper, HKY_STOP_RECORD);
     hky_record_close(&engine->record);
     hky_state_close(&engine->state);
+    hky_stopping_enter(engine->stopper, HKY_STOP_MEMORY);
+    if (engine->has_run)
+        hky_log(engine->log, HKY_LOG_INFO, "stopped", "policy=%s", engine->policy_path);
     for (unsigned i = 0; i < engine->n_workers && engine->workers != NULL; i++) {
         hky_where_free(&engine->workers[i].where);
         if (engine->workers[i].lookups != NULL)
@@ -619,6 +643,7 @@ void hky_engine_free(struct hky_engine **out)
     hky_credentials_free(&engine->credentials);
     hky_passwords_free(&engine->passwords);
     hky_policy_unref(&engine->policy);
+    hky_stopping_end(&engine->stopper);
     hky_log_free(&engine->log);
     free(engine->workers);
     free((void *)engine->loops);

@@ -216,8 +216,8 @@ static void on_queue_done(struct hky_queue_request *rq)
 
 void hky_engine_stop(struct hky_engine *engine)
 {
-    if (__atomic_exchange_n(&engine->stop_asked, 1, __ATOMIC_ACQ_REL) == 0)
-        hky_loop_post(engine->aux, &engine->stop_task);
+    if (engine->stopper != NULL && __atomic_exchange_n(&engine->stop_asked, 1, __ATOMIC_ACQ_REL) == 0)
+        hky_stopping_ask(engine->stopper);
 }
 
 void hky_engine_drop_asks(struct hky_engine *engine)

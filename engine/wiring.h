@@ -18,7 +18,8 @@
 #include <pthread.h>
 #include <sys/queue.h>
 
-struct hky_wait; /* planning.c: one decision that waits */
+struct hky_stopping; /* stopping.c: who asked for the stop, and how far it has got */
+struct hky_wait;     /* planning.c: one decision that waits */
 
 struct hky_worker {
     struct hky_engine *engine;
@@ -37,6 +38,7 @@ struct hky_worker {
     bool is_turn_end_set;
     struct hky_task turn_end;
     struct hky_deliver *deliver;
+    struct hky_task drain_task; /* at a stop */
     struct hky_notice *notice;
     struct hky_where *where; /* of the queue request under way, or NULL */
     uint64_t where_for;      /* its number, 0 none */
@@ -80,7 +82,10 @@ struct hky_engine {
     int64_t started_at_ms;
     int stopping; /* 0 runs, 1 drains, 2 at once; aux's thread */
     struct hky_task stop_task, accept_drained, schedule_drained;
-    int stop_asked;                  /* atomic: stop_task is posted once */
+    int stop_asked;               /* atomic: a command has asked for the stop, which counts once */
+    int is_stop_posted;           /* atomic: stop_task is in the queue of aux */
+    struct hky_stopping *stopper; /* NULL before the engine runs */
+    bool has_run;
     struct hky_passwords *passwords; /* of listeners */
     char restart_keys[160];          /* changed by reloads and not in force before a restart, "" none; aux's thread */
     char reload_error[512];          /* why the last reload was refused, "" none; aux's thread */
@@ -128,7 +133,26 @@ void hky_engine_restore_relays(struct hky_engine *engine);
 void hky_engine_drop_asks(struct hky_engine *engine);       /* the journal is closed */
 void hky_engine_drop_relay_asks(struct hky_engine *engine); /* state.db and the loops are closed */
 
-/* engine.c */
+/* stopping.c */
+/* What a stop waits for, in this order; hikyaku-operate(7) says how long. */
+enum hky_stop_step {
+    HKY_STOP_NOT_BEGUN,
+    HKY_STOP_CLIENTS,
+    HKY_STOP_DELIVERIES,
+    HKY_STOP_THREADS,
+    HKY_STOP_HELPERS,
+    HKY_STOP_JOURNAL,
+    HKY_STOP_RECORD,
+    HKY_STOP_MEMORY
+};
+/* Starts the thread that takes SIGTERM and SIGINT, which every thread must block. Each of them posts stop_task to aux.
+ * HKY_E_LIMIT: there is no thread or descriptor for it. */
+enum hky_err hky_stopping_start(struct hky_engine *engine, struct hky_stopping **out, struct hky_error *e);
+void hky_stopping_ask(struct hky_stopping *s); /* as a signal does */
+unsigned hky_stopping_n_asked(struct hky_stopping *s);
+/* The stop has come to this step; a step that takes long is logged. NULL is fine. */
+void hky_stopping_enter(struct hky_stopping *s, enum hky_stop_step step);
+void hky_stopping_end(struct hky_stopping **s); /* before the log is freed */
 
 /* reload.c, on aux's thread */
 /* What a start or reload needs beside a good policy. The listeners must be allowed and have their certificates. Every

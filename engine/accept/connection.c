@@ -573,6 +573,17 @@ void accept_connection_drain(struct accept_worker *w)
     }
 }
 
+void accept_connection_cut(struct accept_worker *w)
+{
+    struct accept_connection *c, *next;
+
+    for (c = LIST_FIRST(&w->connections); c != NULL; c = next) {
+        next = LIST_NEXT(c, link);
+        if (c->submission == NULL)
+            accept_session_cut(&c->session);
+    }
+}
+
 void accept_connection_free(struct accept_worker *w)
 {
     struct accept_connection *c;

@@ -85,6 +85,7 @@ void accept_connection_turn_away(
     int fd, enum hky_listen_tls tls); /* sends 421 unless the port begins with TLS; fd stays open */
 void accept_connection_take_policy(struct accept_worker *w); /* a new policy is in force at the worker */
 void accept_connection_drain(struct accept_worker *w);
+void accept_connection_cut(struct accept_worker *w);  /* the time for that is over */
 void accept_connection_free(struct accept_worker *w); /* the loop has stopped */
 
 /* networks.c: pure */

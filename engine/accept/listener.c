@@ -194,9 +194,21 @@ static void on_drained(struct hky_task *task)
     drained(HKY_CONTAINER(task, struct hky_accept, drain_check));
 }
 
+static void run_cut(struct hky_task *task)
+{
+    struct order *o = order_of(task);
+
+    accept_connection_cut(o->worker);
+    free(o);
+}
+
 static void on_grace_over(struct hky_timer *timer)
 {
-    drained(HKY_CONTAINER(timer, struct hky_accept, grace));
+    struct hky_accept *a = HKY_CONTAINER(timer, struct hky_accept, grace);
+
+    for (unsigned i = 0; i < a->params.n_workers; i++)
+        post(a, i, NULL, run_cut);
+    drained(a);
 }
 
 static void run_drain_start(struct hky_task *task)

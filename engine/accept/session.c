@@ -433,6 +433,11 @@ void accept_session_drain(struct accept_session *s)
         accept_session_close(s, "4.3.2", "is going down; try again");
 }
 
+void accept_session_cut(struct accept_session *s)
+{
+    accept_session_close(s, "4.3.2", "is going down; try again");
+}
+
 bool accept_session_is_content(const struct accept_session *s)
 {
     return s->state == HKY_SESSION_DATA || s->state == HKY_SESSION_CHUNK || s->state == HKY_SESSION_SWALLOW;

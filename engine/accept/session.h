@@ -126,6 +126,7 @@ void accept_session_resume(struct accept_session *s, unsigned wait); /* WAIT_BIG
 void accept_session_timeout(struct accept_session *s);               /* 421 and close */
 /* No more transactions: an idle session is closed with 421 now, a busy one after its transaction. */
 void accept_session_drain(struct accept_session *s);
+void accept_session_cut(struct accept_session *s); /* the time that a drain allows is over; not while a 250 is due */
 /* A new policy is in force. A session at rest takes it over now, any other session as soon as it is at rest; until then
  * it borrows from the old one, afterwards `p.policy` is the new one. A client that may no longer send gets 421, and so
  * does a transaction whose login or network has other rights now. */

@@ -32,7 +32,7 @@ static int run(const struct hky_cli_command *self, int argc, char **argv)
     struct hky_engine *engine = NULL;
     struct hky_error e = {0};
     struct hky_cli_args args;
-    sigset_t stops, reloads;
+    sigset_t reloads;
     const char *value;
     enum hky_log_level level;
     enum hky_err err;
@@ -60,12 +60,8 @@ static int run(const struct hky_cli_command *self, int argc, char **argv)
     hky_problems_fini(&problems);
     if (err == HKY_OK)
         err = hky_engine_run(engine, &e);
-    /* The engine no longer handles signals: without this, another one would end the process in its last steps. */
-    sigemptyset(&stops);
-    sigaddset(&stops, SIGTERM);
-    sigaddset(&stops, SIGINT);
-    sigaddset(&stops, SIGHUP);
-    sigprocmask(SIG_BLOCK, &stops, NULL);
+    /* The engine no longer handles SIGHUP: without this, one would end the process in its last steps. */
+    sigprocmask(SIG_BLOCK, &reloads, NULL);
     hky_engine_free(&engine);
     if (err == HKY_OK)
         return HKY_EXIT_GOOD;
@@ -80,7 +76,8 @@ const struct hky_cli_command hky_cli_run = {
     .summary = "run the engine in the foreground",
     .help =
         "SIGHUP and `hikyaku reload` load the policy again (a bad file changes nothing) and open the event log again. "
-        "SIGTERM and SIGINT finish the transactions under way and stop the engine; a second signal stops it at once. "
+        "SIGTERM and SIGINT finish the transactions under way and stop the engine; a second signal ends it within 5 "
+        "seconds. "
         "Every message that was answered with 250 is on disk, and its delivery goes on at the next start.\n"
         "\n"
         "Exit code 1: the engine could not start; the reason is printed.",

@@ -15,6 +15,7 @@ enum hky_err hky_deliver_new(const struct hky_deliver_params *p, struct hky_deli
     hky_map_init_untrusted(&d->pools);
     hky_map_init(&d->resolvers);
     TAILQ_INIT(&d->unassigned);
+    LIST_INIT(&d->waits);
     *out = d;
     return HKY_OK;
 }
@@ -110,6 +111,7 @@ void hky_deliver_free(struct hky_deliver **dp)
         d->free_deliveries = x->free_next;
         hky_delivery_free(&x);
     }
+    hky_outbound_login_waits_drop(&d->waits);
     hky_servers_free(&d->own_servers);
     free(d);
 }

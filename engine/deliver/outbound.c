@@ -628,6 +628,23 @@ void hky_outbound_retire(struct hky_outbound *c)
         pump(c);
 }
 
+void hky_outbound_drain(struct hky_outbound *c)
+{
+    struct hky_delivery *x = c->bound;
+    if (c->state == HKY_OUTBOUND_READY) {
+        c->bound = NULL; /* its body is being read, or it waits for the message before it */
+        hky_outbound_retire(c);
+        if (x != NULL)
+            c->params.ops->give_back(c->params.ctx, c, x, false);
+    } else if (c->state != HKY_OUTBOUND_CLOSED) {
+        struct hky_reply reply;
+        hky_reply_local(&reply, HKY_ORIGIN_LOCAL, "the engine stops");
+        close_for_good(
+            c, &(struct hky_outbound_end){
+                   .stage = HKY_STAGE_CONNECT, .class = HKY_CLASS_NETWORK, .reply = &reply, .is_idle = x == NULL});
+    }
+}
+
 void hky_outbound_abandon(struct hky_outbound **cp)
 {
     struct hky_outbound *c = *cp;

@@ -47,8 +47,8 @@ struct hky_outbound_ops {
     void (*too_many)(void *ctx, struct hky_outbound *c, struct hky_delivery *x, unsigned n_taken);
     /* The recipients without a result are to be sent again at once. mail_sent: the MAIL of the delivery was written. */
     void (*give_back)(void *ctx, struct hky_outbound *c, struct hky_delivery *x, bool mail_sent);
-    /* The connection could not be opened, or was turned away at its first MAIL. true: its delivery is given back, and
-     * does not fail. NULL: never. */
+    /* The connection could not be opened, was turned away at its first MAIL, or is given up at a stop. true: its
+     * delivery is given back, and does not fail. NULL: never. */
     bool (*spare)(void *ctx, struct hky_outbound *c, const struct hky_outbound_end *end);
     void (*open)(void *ctx, struct hky_outbound *c);
     void (*closed)(void *ctx, struct hky_outbound *c, const struct hky_outbound_end *end);
@@ -61,6 +61,14 @@ struct hky_outbound_ops {
     /* A stage is over, and the server said `text` (for the connection test). May be NULL. */
     void (*trace)(void *ctx, struct hky_outbound *c, enum hky_stage stage, bool is_good, const char *text);
 };
+
+/* A question for a credential that has no answer yet; it may outlive its connection. */
+struct hky_outbound_login_wait {
+    LIST_ENTRY(hky_outbound_login_wait) link;
+    struct hky_outbound *connection; /* NULL: it has closed */
+    struct hky_policy *policy;       /* a reference, because another thread reads its relay meanwhile */
+};
+LIST_HEAD(hky_outbound_login_waits, hky_outbound_login_wait);
 
 struct hky_outbound_params {
     struct hky_loop *loop;
@@ -76,9 +84,11 @@ struct hky_outbound_params {
     bool is_redirected;  /* no AUTH, no TLS */
     bool is_plain;       /* opportunistic TLS failed before: connect without TLS */
     bool no_pipelining;
-    uint32_t most;              /* messages; 0: no bound */
-    uint32_t most_hosts;        /* at which one delivery is tried; 0 = 5 */
-    uint32_t idle_ms;           /* 0 = 30 s */
+    uint32_t most;       /* messages; 0: no bound */
+    uint32_t most_hosts; /* at which one delivery is tried; 0 = 5 */
+    uint32_t idle_ms;    /* 0 = 30 s */
+    struct hky_outbound_login_waits
+        *waits;                 /* the owner's; at the end it drops those whose answer cannot come any more */
     struct hky_delivery *bound; /* sent first; gets the outcome when no connection can be made */
     const struct hky_outbound_ops *ops;
     void *ctx;
@@ -86,9 +96,14 @@ struct hky_outbound_params {
 struct hky_outbound *hky_outbound_new(const struct hky_outbound_params *p);
 void hky_outbound_kick(struct hky_outbound *c);   /* `next` has a delivery to give */
 void hky_outbound_retire(struct hky_outbound *c); /* takes no more deliveries; sends QUIT when idle */
+/* The engine stops. A connection that cannot send yet is closed, and its delivery is given back: whatever it waits for,
+ * a name server, a handshake or a secret, may never come. Of a message that is under way the reply is waited for; a
+ * delivery behind it whose MAIL was not written is given back. */
+void hky_outbound_drain(struct hky_outbound *c);
 /* Call this after the loop has stopped. It reports a message that may have arrived and drops the others without a call;
  * the memory is freed with the loop. */
 void hky_outbound_abandon(struct hky_outbound **c);
+void hky_outbound_login_waits_drop(struct hky_outbound_login_waits *waits); /* after the loop has stopped */
 bool hky_outbound_is_idle(const struct hky_outbound *c);
 const char *hky_outbound_host(const struct hky_outbound *c); /* the one that it speaks to */
 struct hky_policy *hky_outbound_policy(const struct hky_outbound *c);

@@ -24,12 +24,6 @@ enum hky_outbound_state {
         HKY_OUTBOUND_N
 };
 
-/* A question to the credential store, whose answer may come after the connection has closed. */
-struct hky_outbound_login_wait {
-    struct hky_outbound *connection;
-    struct hky_policy *policy; /* a reference, because another thread reads its relay meanwhile */
-};
-
 struct hky_outbound {
     struct hky_outbound_params params;
     struct hky_dns_mx *hosts;

@@ -37,12 +37,25 @@ static void login_with(struct hky_outbound *c, struct hky_secret *secret, const 
                                 HKY_ORIGIN_LOCAL, "%s", error.text);
 }
 
+static void wait_free(struct hky_outbound_login_wait *w)
+{
+    LIST_REMOVE(w, link);
+    hky_policy_unref(&w->policy);
+    free(w);
+}
+
+void hky_outbound_login_waits_drop(struct hky_outbound_login_waits *waits)
+{
+    struct hky_outbound_login_wait *w;
+    while ((w = LIST_FIRST(waits)) != NULL)
+        wait_free(w);
+}
+
 struct hky_outbound *hky_outbound_take_secret(void *arg, struct hky_secret *secret, const struct hky_error *e)
 {
     struct hky_outbound_login_wait *w = arg;
     struct hky_outbound *c = w->connection;
-    hky_policy_unref(&w->policy);
-    free(w);
+    wait_free(w);
     if (c == NULL || c->state == HKY_OUTBOUND_CLOSED) {
         hky_secret_unref(&secret);
         return NULL;
@@ -94,6 +107,7 @@ void hky_outbound_login(struct hky_outbound *c,
     }
     c->login = hky_calloc(1, sizeof(*c->login));
     c->login->connection = c;
+    LIST_INSERT_HEAD(c->params.waits, c->login, link);
     if (c->params.policy != NULL)
         c->login->policy = hky_policy_ref(c->params.policy);
     c->params.ops->secret(c->params.ctx, c, c->has_refreshed ? c->token : NULL, done, c->login);

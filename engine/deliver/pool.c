@@ -206,6 +206,8 @@ static bool on_spare(void *ctx, struct hky_outbound *c, const struct hky_outboun
     struct hky_pool *pool = m->pool;
     unsigned n_others = pool->n_open - m->is_open;
     (void)c;
+    if (pool->deliver->is_draining)
+        return true; /* the next start tries it afresh */
     if (n_others == 0 || m->is_detour || !is_turned_away(end))
         return false;
     pool->learned_most = n_others;
@@ -382,6 +384,7 @@ static void open_one(struct hky_pool *pool, struct hky_delivery *x, bool is_deto
         .no_pipelining = pool->no_pipelining,
         .most = is_detour ? 1 : most_messages(pool),
         .most_hosts = pool->policy->engine.bounds.hosts,
+        .waits = &d->waits,
         .bound = x,
         .ops = &connection_ops,
         .ctx = m,
@@ -583,7 +586,7 @@ void hky_pool_drain(struct hky_pool *pool)
     struct hky_pool_member *m, *next;
     for (m = TAILQ_FIRST(&pool->members); m != NULL; m = next) {
         next = TAILQ_NEXT(m, link);
-        hky_outbound_retire(m->connection);
+        hky_outbound_drain(m->connection); /* this may close the connection and free `m` */
     }
 }
 
@@ -597,8 +600,12 @@ void hky_pool_free(struct hky_pool *pool)
             if (x == NULL)
                 continue;
             struct hky_job *job = x->job;
+            bool is_mail_sent = x->is_mail_sent || x->mail_at_ms > 0; /* the server may have counted it */
             delivery_over(pool, x);
-            hky_schedule_give_back(&job);
+            if (is_mail_sent)
+                hky_schedule_done(&job, true);
+            else
+                hky_schedule_give_back(&job);
         }
         TAILQ_REMOVE(&pool->members, m, link);
         free(m);

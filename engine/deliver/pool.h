@@ -29,6 +29,7 @@ struct hky_deliver {
     struct hky_map resolvers;                  /* "addr:port" -> hky_dns */
     struct hky_servers *servers, *own_servers; /* own_servers: NULL when the owner gave one */
     TAILQ_HEAD(, hky_lane_slot) unassigned;    /* slots without a pool */
+    struct hky_outbound_login_waits waits;
     struct hky_delivery *free_deliveries;
     unsigned n_free;
     bool is_draining;

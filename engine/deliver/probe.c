@@ -31,6 +31,7 @@ struct probe {
     uint16_t port;
     bool is_redirected;
     struct hky_outbound *connection;
+    struct hky_outbound_login_waits waits;
     struct hky_delivery *delivery;
     struct hky_message *message;
     struct hky_identity identity;
@@ -308,6 +309,7 @@ static void go(struct probe *p)
         .tls = p->tls,
         .is_redirected = p->is_redirected,
         .no_pipelining = true, /* so that every stage has its own time */
+        .waits = &p->waits,
         .bound = p->delivery,
         .ops = &ops,
         .ctx = p,
@@ -393,6 +395,7 @@ static void close_parts(struct probe *p)
     if (p->loop != NULL) /* closed connections are freed at the end of a turn */
         hky_loop_turn(p->loop, 0);
     hky_credentials_free(&p->credentials);
+    hky_outbound_login_waits_drop(&p->waits);
     hky_dns_free(&p->dns);
     hky_tls_unref(&p->tls);
     if (p->delivery != NULL)

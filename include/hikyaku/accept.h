@@ -63,8 +63,8 @@ void hky_accept_commit(struct hky_accept *a, struct hky_accept_change **change);
 void hky_accept_abandon(struct hky_accept *a, struct hky_accept_change **change); /* NULL is fine */
 
 /* Takes no new sessions, ends idle ones with 421, and lets running transactions finish. Calls `done(ctx)` on loop 0, at
- * the latest after grace_ms.
- */
+ * the latest after grace_ms. Clients that are in the middle of a message then get 421; those whose message is being
+ * written to the journal still get their reply. */
 void hky_accept_drain(struct hky_accept *a, int64_t grace_ms, void (*done)(void *ctx), void *ctx);
 void hky_accept_free(struct hky_accept **a); /* after the loops have stopped */
 

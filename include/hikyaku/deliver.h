@@ -32,7 +32,8 @@ struct hky_deliver_params {
                    void *arg);
 };
 enum hky_err hky_deliver_new(const struct hky_deliver_params *p, struct hky_deliver **out, struct hky_error *e);
-/* Stops opening connections; QUITs idle ones; running transactions go on. */
+/* For a stop; call it on the loop. Takes no further jobs, says QUIT on idle connections, and gives the jobs of
+ * connections that cannot send yet back at once. Transactions under way go on. */
 void hky_deliver_drain(struct hky_deliver *d);
 void hky_deliver_free(struct hky_deliver **d); /* after the loop has stopped; gives open jobs back */
 

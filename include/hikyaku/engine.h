@@ -21,9 +21,10 @@ struct hky_engine_params {
 enum hky_err hky_engine_new(const struct hky_engine_params *p, struct hky_engine **out, struct hky_problems *problems,
                             struct hky_error *e);
 /* Runs until it is stopped. SIGHUP reloads; SIGTERM and SIGINT let attempts under way end first, a second one stops at
- * once. Returns after all threads have ended. */
+ * once. Returns after all workers have ended. SIGTERM and SIGINT stay blocked, and until hky_engine_free returns they
+ * still count: after a second one the process ends within 5 s, even if the disk hangs. */
 enum hky_err hky_engine_run(struct hky_engine *engine, struct hky_error *e);
-void hky_engine_stop(struct hky_engine *engine); /* any thread */
+void hky_engine_stop(struct hky_engine *engine); /* while it runs; any thread */
 void hky_engine_free(struct hky_engine **engine);
 
 #endif

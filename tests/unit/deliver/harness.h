@@ -43,6 +43,7 @@ struct server {
     unsigned n_accepted; /* atomic */
     unsigned n_lines;    /* atomic: those that "C:" has read */
     bool is_over;        /* atomic: all scripts were followed to their end, or one could not be */
+    unsigned n_waits;    /* steps EOF and OTHER that were reached; atomic */
     char hosts[64];      /* last numbers of the addresses that were connected to, "112" */
 };
 
@@ -137,6 +138,7 @@ static bool follow(struct server *s, struct peer *p, const char *script)
                 return false;
             }
         } else if (strcmp(step, "OTHER") == 0) {
+            __atomic_add_fetch(&s->n_waits, 1, __ATOMIC_RELAXED);
             if (!serve(s))
                 return false;
         } else if (strcmp(step, "PAUSE") == 0) {
@@ -158,6 +160,7 @@ static bool follow(struct server *s, struct peer *p, const char *script)
             setsockopt(p->fd, SOL_SOCKET, SO_LINGER, &l, sizeof(l));
             return true;
         } else if (strcmp(step, "EOF") == 0) {
+            __atomic_add_fetch(&s->n_waits, 1, __ATOMIC_RELAXED);
             while (fill(p))
                 p->at = p->n;
             return true;
