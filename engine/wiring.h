@@ -94,7 +94,7 @@ struct hky_engine {
     struct hky_timer memory_timer;
     uint64_t queued_most; /* since memory was last given back */
     struct hky_lull lull;
-    char list_error[240]; /* told last, "" none */
+    char list_error[240]; /* reported last, "" none */
 };
 
 #define HKY_QUEUE_TEXTS 9

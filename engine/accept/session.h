@@ -112,6 +112,7 @@ struct accept_session {
 };
 
 void accept_session_init(struct accept_session *s, const struct accept_session_params *p); /* writes the greeting */
+/* Frees what the session holds; a transaction under way is given up, and so is its big file. */
 void accept_session_fini(struct accept_session *s);
 /* Returns the octets consumed; the caller offers the rest again, in front of what follows. Consumes nothing while it
  * waits. */
@@ -136,6 +137,7 @@ bool accept_session_is_content(const struct accept_session *s); /* it reads cont
 #define HKY_AUTH_OFFERED(id, value, name, offered) offered
 #define HKY_AUTH_MECHANISMS                        HKY_AUTHS(HKY_AUTH_OFFERED) /* " PLAIN LOGIN ...": with a blank in front */
 struct accept_sasl *accept_sasl_new(void);                                     /* NULL: GNU SASL failed */
+/* Frees it once no session of its worker has a login dialogue; NULL is fine. */
 void accept_sasl_free(struct accept_sasl **sasl);
 
 #endif

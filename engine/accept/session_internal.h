@@ -19,6 +19,7 @@ void accept_auth_free(struct accept_auth_dialogue **a); /* NULL is fine */
 void accept_session_enter(struct accept_session *s, enum accept_session_state to); /* the only writer of `state` */
 void accept_session_say(struct accept_session *s, int code, const char *enhanced,
                         struct hky_str text); /* a reply of one line */
+/* The same, formatted. */
 void accept_session_reply(struct accept_session *s, int code, const char *enhanced, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
 /* As error (5xx) or reply (4xx), and told to the owner. */
@@ -40,15 +41,20 @@ bool accept_session_offers_auth(const struct accept_session *s);      /* now */
 
 /* --- transaction.c --- */
 
+/* MAIL, RCPT, DATA and BDAT (RFC 5321 3.3, 3030 2): the command is sound and allowed in this state. Each writes its
+ * reply and enters the next state, or refuses with accept_session_refuse. */
 void accept_transaction_mail(struct accept_session *s, struct hky_command *c);
 void accept_transaction_rcpt(struct accept_session *s, struct hky_command *c);
 void accept_transaction_data(struct accept_session *s, struct hky_command *c);
 void accept_transaction_bdat(struct accept_session *s, struct hky_command *c);
+/* Content of DATA, and of a chunk of BDAT: as accept_session_input, which hands it on in these states. */
 size_t accept_transaction_data_input(struct accept_session *s, const char *p, size_t n);
 size_t accept_transaction_chunk_input(struct accept_session *s, const char *p, size_t n);
 
 /* --- auth.c --- */
 
+/* AUTH with its argument, and each further line of the login dialogue (RFC 4954 4). Both end with a challenge, a
+ * reply, or a question for a secret. */
 void accept_auth_begin(struct accept_session *s, struct hky_str arg);
 void accept_auth_line(struct accept_session *s, struct hky_str line);
 void accept_auth_secret(struct accept_session *s,

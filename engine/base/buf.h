@@ -18,6 +18,7 @@ struct hky_buf {
     bool is_lent; /* p is not the buffer's own */
 };
 
+/* An empty buffer that may grow to `max` octets; no memory is allocated before the first append. */
 void hky_buf_init(struct hky_buf *b, size_t max);
 /* Begins in `space` of `n` octets, which outlives the buffer; what has no room there moves to memory of its own. For
  * what is short nearly always: no memory is allocated then. */
@@ -55,6 +56,7 @@ static inline void hky_buf_add_c(struct hky_buf *b, char c)
     hky_buf_add(b, &c, 1);
 }
 
+/* Appends a number, or a formatted text without its NUL. */
 void hky_buf_add_decimal(struct hky_buf *b, int64_t v);
 void hky_buf_printf(struct hky_buf *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 

@@ -19,6 +19,7 @@ struct hky_heap {
     uint32_t n, cap;
 };
 
+/* An empty heap; fini frees the heap alone, because its nodes belong to others. */
 void hky_heap_init(struct hky_heap *h);
 void hky_heap_fini(struct hky_heap *h);
 void hky_heap_set(struct hky_heap *h, struct hky_heap_node *node, int64_t at); /* insert, or move to another time */

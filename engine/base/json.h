@@ -33,14 +33,17 @@ static inline struct hky_json hky_json_to(struct hky_buf *out)
     return (struct hky_json){.out = out};
 }
 
+/* Objects and arrays, up to HKY_JSON_DEPTH within each other. */
 void hky_json_begin_object(struct hky_json *j, const char *key);
 void hky_json_end_object(struct hky_json *j);
 void hky_json_begin_array(struct hky_json *j, const char *key);
 void hky_json_end_array(struct hky_json *j);
 
+/* The name of the next member, when it comes from outside; it is escaped. */
 void hky_json_key(struct hky_json *j, struct hky_str name);
 void hky_json_str(struct hky_json *j, const char *key, struct hky_str value); /* escaped as hky_buf_add_json does */
 void hky_json_z(struct hky_json *j, const char *key, const char *value);      /* NULL is written as null */
+/* Numbers; a real one has `decimals` digits behind the point, and one that is not finite is written as null. */
 void hky_json_int(struct hky_json *j, const char *key, int64_t value);
 void hky_json_uint(struct hky_json *j, const char *key, uint64_t value);
 void hky_json_real(struct hky_json *j, const char *key, double value, unsigned decimals);

@@ -19,6 +19,7 @@ struct hky_map {
     uint64_t seed;
 };
 
+/* An empty map; nothing is allocated before the first put. */
 void hky_map_init(struct hky_map *m);
 /* The same for keys that strangers choose: the hash has a secret seed, so that nobody can make many keys collide. */
 void hky_map_init_untrusted(struct hky_map *m);

@@ -11,7 +11,6 @@
 int hky_cli_ask(const char *command, const char *spool, json_t *request, json_t **answer);
 /* Prints the object as JSON and frees it. */
 int hky_cli_print_json(json_t *answer);
-/* Formats seconds as "2h", "35m" or "12s". */
 /* Times are printed in one zone: the engine's, or UTC. Sets TZ for localtime_r; `zone` "" is the system's. */
 void hky_cli_use_zone(const char *zone, bool is_utc);
 const char *hky_cli_zone_name(const char *zone, bool is_utc); /* "Asia/Tokyo", "UTC", or the system's abbreviation */

@@ -67,6 +67,7 @@ void hky_cli_complain_of_word(const struct hky_cli_command *command, const char 
 /* For "%lu message%s". */
 #define HKY_CLI_COUNT(n) (unsigned long)(n), (n) == 1 ? "" : "s"
 
+/* Prints usage, summary, options and help of the subcommand to stdout. */
 void hky_cli_print_help(const struct hky_cli_command *command);
 /* Columns that a line may have: the terminal's, else $COLUMNS, else 80; 40 to 200. */
 int hky_cli_width(void);

@@ -48,6 +48,7 @@ struct hky_sent {
     bool is_unreached, is_data_refused;
 };
 
+/* An empty message from this user and host; fini frees what it owns. */
 void hky_outgoing_init(struct hky_outgoing *l);
 void hky_outgoing_fini(struct hky_outgoing *l);
 void hky_outgoing_add_recipient(struct hky_outgoing *l, struct hky_str address); /* origin is added to a bare name */

@@ -47,6 +47,7 @@ struct hky_sink {
     TAILQ_HEAD(, hky_sink_session) sessions;
 };
 
+/* Speaks with the client at `fd`, which is taken, until one of both ends it; the second ends all sessions at once. */
 void hky_sink_session_start(struct hky_sink_listener *l, int fd);
 void hky_sink_sessions_close(struct hky_sink *sink);
 

@@ -95,7 +95,7 @@ static const struct {
     {"the server asks for a SCRAM iteration count above *", "サーバーのSCRAM反復回数が*を超えています"},
     {"the password or token is empty", "パスワードまたはトークンが空です"},
     {"the password or token is too long for a login", "パスワードまたはトークンが長すぎます"},
-    {"the user name, password or token has control octets: write it anew",
+    {"the user name, password or token has control octets: write it again",
      "ユーザー名、パスワードまたはトークンに制御文字があります。書き直してください"},
     {"the token endpoint answered *: *", "トークンの発行元が*を返しました：*"},
     /* the message */

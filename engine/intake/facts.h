@@ -32,6 +32,7 @@ struct intake_facts_params {
     bool is_trusted;                                /* X-Hikyaku-* are believed */
 };
 
+/* No facts yet; `header_octets` is the most that the section may have, and so their text. */
 void intake_facts_init(struct intake_facts *f, uint32_t header_octets);
 void intake_facts_fini(struct intake_facts *f);
 /*

@@ -58,6 +58,7 @@ struct record {
     uint32_t body_crc, meta_crc;
 };
 uint64_t journal_record_octets(const struct record *r); /* whole, with padding */
+/* Writes the header with its checksum, which is seeded with the segment's salt. */
 void journal_record_encode(const struct record *r, uint32_t salt, char out[RECORD_HEADER]);
 /* false: not a record header of this epoch. Lengths are bounded by `room`, the octets from the header on. */
 bool journal_record_decode(const char *p, uint64_t room, uint64_t epoch, uint32_t salt, struct record *r);
@@ -109,6 +110,7 @@ struct attempt_meta {
     uint64_t plan, state_seq;
     struct hky_str state;
 };
+/* false: the octets are no such meta. Texts are borrowed from it. */
 bool journal_attempt_meta_parse(struct hky_str meta, struct attempt_meta *a);
 struct finished_meta {
     uint64_t id;
@@ -116,6 +118,7 @@ struct finished_meta {
     uint8_t state;
     struct hky_str notice; /* a message_meta, or empty */
 };
+/* The same; `flags` are those of the record. */
 bool journal_finished_meta_parse(struct hky_str meta, uint8_t flags, struct finished_meta *f);
 
 /* What stands behind a large body in its file big/ID: whose body it is, and its checksum. A file that ends with its

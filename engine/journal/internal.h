@@ -261,59 +261,79 @@ enum hky_err journal_segment_load(struct hky_journal *j, struct segment *s, uint
 
 /* index.c; under index_lock */
 uint64_t journal_message_weight(const struct hky_message *m); /* octets it takes, near enough */
+/* The bitmap of recipients in the segment that are finished, by their ordinal. */
 void journal_segment_mark_dead(struct segment *s, uint32_t ordinal);
 bool journal_segment_is_dead(const struct segment *s, uint32_t ordinal);
+/* The segment has `n` recipients: makes the bitmap as large. */
 void journal_segment_ordinals(struct segment *s, uint32_t n);
+/* `holder` has a record that says something about `other`: it must be written again before `holder` is freed. */
 void journal_segment_add_evidence(struct segment *holder, const struct segment *other);
+/* A message lives from now on: its record is at `at` of the segment, its first recipient has this ordinal. */
 struct tracked *journal_track(struct hky_journal *j, struct hky_message *m, struct segment *s, uint32_t ordinal,
                               uint64_t at, uint64_t body_at);
 /* A recipient's newest attempt is `to` from now on. */
 void journal_track_attempt(struct hky_journal *j, struct tracked *t, uint32_t index, struct record_at to);
+/* A record of an attempt whose meta has `meta_n` octets was written to the segment. */
 void journal_segment_count_attempt(struct segment *s, uint32_t meta_n);
 /* One recipient is finished; `where` holds the evidence. true: that was the message's last. */
 bool journal_track_finish(struct hky_journal *j, struct tracked *t, uint32_t index, struct segment *where);
 void journal_untrack(struct hky_journal *j, struct tracked *t); /* drops body memory and the reference */
 void journal_plan_used(struct hky_journal *j, struct segment *s, struct hky_plan *plan); /* first use in this segment */
+/* The segment is freed: gives up its plans. */
 void journal_plans_released(struct hky_journal *j, struct segment *s);
+/* The newest value of a cap, as the meta of its record, stands in segment `slot`. */
 void journal_cap_set(struct hky_journal *j, struct hky_str meta, uint32_t slot);
 
 /* entry.c */
+/* An entry without contents, for the caller to fill; it owns what is put into it. */
 struct entry *journal_entry_new(enum record_type type);
+/* Frees it with all it owns, and gives back its share of the bounds. */
 void journal_entry_free(struct hky_journal *j, struct entry *e);
 void journal_entry_seal(struct entry *e); /* checksums */
+/* Takes a reference: the plan is written before this entry where its segment does not have it yet. */
 void journal_entry_add_plan(struct entry *e, struct hky_plan *p);
+/* Hands the entry over to the committer; it was sealed. */
 void journal_entry_submit(struct hky_journal *j, struct entry *e);
 /* With `w`, whom journal_waiter_wait tells when it is on disk; sealed here. */
 void journal_entry_submit_for(struct hky_journal *j, struct entry *e, struct waiter *w);
 uint64_t journal_entry_need(const struct entry *e); /* octets in a segment, footer and plans included */
 bool journal_entry_fits(const struct hky_journal *j, const struct entry *e); /* into an empty one of the largest size */
 struct timespec journal_in_ms(int64_t ms);                                   /* from now, by the monotonic clock */
+/* A list in the order of submission: to its end, from its head (NULL: it is empty). */
 void journal_list_add(struct entry_list *l, struct entry *e);
 struct entry *journal_list_take(struct entry_list *l);
+/* A thread that waits for entries: it sets the waiter up, submits, waits and frees it. The committer calls done once
+ * for each entry. */
 void journal_waiter_init(struct waiter *w);
 enum hky_err journal_waiter_wait(struct waiter *w); /* until everything submitted with it is on disk */
 void journal_waiter_done(struct waiter *w, enum hky_err result);
 void journal_waiter_fini(struct waiter *w);
 
 /* commit.c */
+/* The committer's thread, until the journal closes. */
 void *journal_committer_run(void *journal);
 bool journal_commit_cut(struct hky_journal *j, struct entry_list *entries); /* at open, before the thread runs */
 
 /* replay.c */
+/* Reads all segments, calls `cb` for what lives, and writes down what must not count (HKY_E_IO: the disk failed).
+ * Called at open, when no other thread runs. */
 enum hky_err journal_replay_run(struct hky_journal *j, const struct hky_journal_replay *cb,
                                 struct hky_journal_report *report, bool was_clean, struct hky_error *e);
 
 /* upkeep.c: asked of maintenance, by any thread */
+/* Maintenance looks at everything soon; closes this segment; removes this large body's file. */
 void journal_upkeep_poke(struct hky_journal *j);
 void journal_upkeep_close_segment(struct hky_journal *j, struct segment *s);
 void journal_upkeep_unlink_big(struct hky_journal *j, uint64_t id);
 
 /* close.c, free.c; on the maintenance thread */
+/* Writes the footer and closes the segment; where that fails it stays without one, and a start reads its records. */
 void journal_segment_close(struct hky_journal *j, struct segment *s);
 void journal_segment_close_queued(struct hky_journal *j); /* those of journal_upkeep_close_segment */
 void journal_segment_free_done(struct hky_journal *j);    /* all that nobody lives in */
 
 /* maintainer.c */
+/* The thread of maintenance, until the journal closes. */
 void *journal_maintainer_run(void *journal);
 void journal_maintainer_finish(
     struct hky_journal *j); /* at the stop, other threads gone: the open segments get footers */
@@ -323,14 +343,19 @@ bool journal_cold_copy_one(struct hky_journal *j); /* one segment's leftovers; f
 void journal_cold_close(struct hky_journal *j);    /* at the stop: the open cold segment gets its footer */
 
 /* body.c */
+/* The lock under which the body of this message is set or dropped; some messages share one. */
 pthread_mutex_t *journal_body_lock(struct hky_journal *j, uint64_t id);
+/* Drops the body from memory if more than `body_memory` octets of bodies are there. */
 void journal_body_over_budget(struct hky_journal *j, struct hky_message *m);
+/* The reader's thread. HKY_E_LIMIT: the system allows no thread. */
 enum hky_err journal_reader_start(struct hky_journal *j, struct hky_error *e);
 void journal_reader_stop(struct hky_journal *j);
 
 /* big.c */
+/* The big writer's thread, as the reader's. */
 enum hky_err journal_big_start(struct hky_journal *j, struct hky_error *e);
 void journal_big_stop(struct hky_journal *j);
+/* Removes the file of a large body that no message needs any more. */
 void journal_big_unlink(struct hky_journal *j, uint64_t id);
 void journal_big_clean(struct hky_journal *j); /* after replay: files of no message */
 

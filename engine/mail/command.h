@@ -24,6 +24,7 @@ enum hky_verb {
     HKY_VERB_UNKNOWN,
     HKY_VERB_N
 };
+/* "EHLO"; "unknown" for one that is none. */
 const char *hky_verb_name(enum hky_verb v);
 
 enum hky_body_kind { HKY_BODY_7BIT, HKY_BODY_8BITMIME, HKY_BODY_BINARYMIME };
@@ -43,6 +44,7 @@ struct hky_command {
     struct hky_buf envid, orcpt; /* decoded xtext; control octets refused. init by hky_command_init */
     struct hky_str auth_param;   /* MAIL AUTH=, ignored */
 };
+/* An empty command that can be parsed into again and again; fini frees its texts. */
 void hky_command_init(struct hky_command *c);
 void hky_command_fini(struct hky_command *c);
 /* `line` without CRLF. HKY_OK, or the reply to give in *code, *enhanced, e->text (501 5.5.4 ...). Never fails for an

@@ -19,6 +19,7 @@ struct hky_reply_reader {
     struct hky_buf part;  /* the line that has begun and not ended */
     struct hky_buf lines; /* raw lines of a multi-line reply without codes, LF between; for EHLO keywords and probe */
 };
+/* A reader at the beginning of a reply; fini frees its texts. */
 void hky_reply_reader_init(struct hky_reply_reader *r);
 void hky_reply_reader_fini(struct hky_reply_reader *r);
 enum hky_reply_status { HKY_REPLY_MORE, HKY_REPLY_WHOLE, HKY_REPLY_BAD };

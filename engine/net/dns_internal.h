@@ -26,6 +26,7 @@ struct hky_dns_entry {
     char text[120];
 };
 
+/* An entry that says that and why a look-up failed; it has one reference, as all entries that are made here. */
 struct hky_dns_entry *hky_dns_entry_failed(enum hky_dns_status status, const char *text);
 void hky_dns_entry_unref(struct hky_dns_entry **e);
 
@@ -43,6 +44,8 @@ enum hky_err hky_dns_new_with(struct hky_loop *loop, const struct hky_dns_params
 /* A domain or host name in lower case without its final dot; false: not one (253 octets, labels of 1 to 63). */
 bool hky_dns_name(struct hky_str text, char out[254]);
 
+/* What c-ares gave for a question for MX records: its `status`, and the reply of `n` octets, which is hostile. The
+ * second makes the answer of a domain without them: the domain itself (RFC 5321 5.1). */
 struct hky_dns_entry *hky_dns_from_mx(const char *domain, int status, const unsigned char *reply, int n);
 struct hky_dns_entry *hky_dns_implicit_mx(const char *domain);
 /* The name that `name` is an alias of by this answer (its CNAME record), in lower case; false: there is none. */

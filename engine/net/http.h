@@ -8,6 +8,7 @@
 #include "net/loop.h"
 
 struct hky_http;
+/* HKY_E_NET: libcurl cannot be started. Any number of requests may run, some of them at a time. */
 enum hky_err hky_http_new(struct hky_loop *loop, struct hky_http **out, struct hky_error *e);
 void hky_http_free(struct hky_http **http); /* running requests end without a callback */
 

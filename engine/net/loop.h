@@ -13,6 +13,8 @@
 
 struct hky_loop;
 
+/* The calling thread counts as its owner until hky_loop_run. HKY_E_NET: no descriptor is left, and `e` says what to
+ * do. */
 enum hky_err hky_loop_new(struct hky_loop **out, struct hky_error *e);
 /* Call this after hky_loop_run has returned. Posted tasks that did not run are dropped; deferred ones (frees of closed
  * streams) run. */

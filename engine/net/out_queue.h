@@ -24,8 +24,10 @@ struct hky_out_queue {
     struct hky_chunk *chunk; /* the chunk that still has room, or NULL */
 };
 
+/* An empty queue; its chunks come from the loop, which outlives it. */
 void hky_out_queue_init(struct hky_out_queue *q, struct hky_loop *loop);
 void hky_out_queue_fini(struct hky_out_queue *q); /* releases everything */
+/* To the end: a copy; or by reference, until `release(arg)` is called (as hky_stream_write_ref). */
 void hky_out_queue_add(struct hky_out_queue *q, const void *p, size_t n);
 void hky_out_queue_add_ref(struct hky_out_queue *q, const void *p, size_t n, void (*release)(void *arg), void *arg);
 /* The first octets, at most `max` of them, as at most `n_max` entries; returns how many entries. */

@@ -50,14 +50,17 @@ struct hky_stream {
 
 void hky_stream_advance_at_end(struct hky_stream *s); /* advances the stream when the turn ends */
 void hky_stream_advance_next(struct hky_stream *s);
+/* Calls the owner's on_event, unless the stream is closed. */
 void hky_stream_report(struct hky_stream *s, enum hky_stream_event ev, const struct hky_error *e);
 /* Reports `s->error`, which the caller has filled, and stops everything. */
 void hky_stream_fail(struct hky_stream *s);
 
+/* Reads what a turn allows and offers it to the owner. */
 void hky_stream_read_some(struct hky_stream *s);
 void hky_stream_have_doubts(struct hky_stream *s); /* after a short read */
 void hky_stream_on_doubt(struct hky_timer *timer);
 bool hky_stream_can_send(const struct hky_stream *s); /* may octets still be sent? */
+/* Writes at most `budget` octets of what is queued. */
 void hky_stream_write_some(struct hky_stream *s, size_t budget);
 
 #endif

@@ -30,6 +30,7 @@ struct hky_tls_certificate {
     char pin[65];             /* the value of hky_tls_client_params.pin for this certificate */
 };
 
+/* Counted; any thread. */
 struct hky_tls *hky_tls_ref(struct hky_tls *t);
 void hky_tls_unref(struct hky_tls **t);
 

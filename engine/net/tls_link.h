@@ -30,6 +30,7 @@ void hky_tls_link_on_readable(struct hky_tls_link *link, bool is_hung_up);
 /* The last read was a short one: a reset may have come with it. */
 bool hky_tls_link_is_doubtful(const struct hky_tls_link *link);
 
+/* The handshake, to be called until it is DONE; then octets in both directions. read: DONE with *n >= 1. */
 enum hky_tls_io hky_tls_link_handshake(struct hky_tls_link *link, struct hky_error *e);
 enum hky_tls_io hky_tls_link_read(struct hky_tls_link *link, char *p, size_t cap, size_t *n, struct hky_error *e);
 /* After AGAIN the next call must pass the same octets first, and at least as many. */
@@ -37,6 +38,7 @@ enum hky_tls_io hky_tls_link_write(struct hky_tls_link *link, const char *p, siz
                                    struct hky_error *e);
 void hky_tls_link_shut(struct hky_tls_link *link); /* close_notify, if the kernel takes it */
 
+/* As the functions of the stream of the same names (net/stream.h). */
 bool hky_tls_link_is_verified(const struct hky_tls_link *link);
 bool hky_tls_link_certificate(const struct hky_tls_link *link, struct hky_tls_certificate *out); /* false: none */
 void hky_tls_link_text(const struct hky_tls_link *link, char *out, size_t n);

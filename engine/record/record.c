@@ -48,8 +48,8 @@ static void report_dropped(struct hky_record *r)
 
     pthread_mutex_lock(&s->lock);
     if (s->n_spares > 0) {
-        n_lost = s->n_untold;
-        s->n_untold = 0;
+        n_lost = s->n_unreported;
+        s->n_unreported = 0;
     }
     n_skipped = r->n_skipped;
     r->n_skipped = 0;

@@ -23,8 +23,10 @@ struct record_stamp { /* the text of an instant's second, reused for events of t
     int64_t second;
     char text[32];
 };
+/* Appends the event as octets, as they are kept in spool/events/; at most RECORD_EVENT_MOST. */
 void record_encode(const struct hky_event *ev, struct hky_buf *b);
 bool record_decode(struct hky_str s, struct hky_event_view *v); /* sets all but the number; borrows from `s` */
+/* Appends the line of the event log, a JSON object, with its line end. */
 void record_format_line(const struct hky_event_view *v, struct record_stamp *stamp, struct hky_buf *b);
 
 /* ---- store.c ---- */
@@ -74,8 +76,8 @@ struct record_store {
     pthread_mutex_t lock; /* guards everything below, except atomic fields */
     struct record_segments segments, spares, trash;
     unsigned n_spares;
-    uint64_t next;             /* the number of the next event */
-    uint64_t n_lost, n_untold; /* lost events: since the start (atomic), since the last report */
+    uint64_t next;                 /* the number of the next event */
+    uint64_t n_lost, n_unreported; /* lost events: since the start (atomic), since the last report */
     struct record_cursors *cursors;
     bool is_kept; /* the cursors lie in a file */
     int dir_fd;

@@ -344,7 +344,7 @@ bool record_store_append(struct record_store *s, struct hky_str encoded, bool *i
     if (g == NULL || need > g->octets - at || s->next != g->head->first + g->n) {
         *is_upkeep_due = true;
         if ((g = begin_segment(s)) == NULL || need > g->octets - RECORD_PAGE) {
-            s->n_untold++;
+            s->n_unreported++;
             __atomic_add_fetch(&s->n_lost, 1, __ATOMIC_RELAXED);
             return false;
         }

@@ -307,6 +307,7 @@ struct event_details { /* what an event says beyond the recipient */
     const char *relay, *account, *text;
     int64_t next_at_ms;
 };
+/* Emits an event about a recipient, or about the account of a lane; all is borrowed for the call. */
 void schedule_event_of_recipient(struct hky_shard *sh, enum hky_event_kind kind, const struct hky_recipient *r,
                                  const struct event_details *n);
 void schedule_event_of_lane(struct hky_shard *sh, enum hky_event_kind kind, const struct lane *l, int64_t until_ms,
@@ -314,8 +315,10 @@ void schedule_event_of_lane(struct hky_shard *sh, enum hky_event_kind kind, cons
 
 /* ---- queue.c: who goes first in a lane ---- */
 
+/* The queues of one lane, by rank and scenario. fini frees them and does not touch the recipients in them. */
 void schedule_lane_queues_init(struct lane *l);
 void schedule_lane_queues_fini(struct lane *l);
+/* Puts r into the queue of its rank and scenario (at its front: it was taken and given back); takes it out. */
 void schedule_lane_push(struct lane *l, struct hky_recipient *r, bool at_front);
 void schedule_lane_remove(struct lane *l, struct hky_recipient *r);
 /* The recipient that goes next, by rank and rotation; it stays in the queue. NULL: the lane is empty. */
@@ -438,6 +441,8 @@ void schedule_recipient_hold_after(struct hky_shard *sh, struct hky_recipient *r
 
 /* ---- replan.c: asking the policy ---- */
 
+/* Must the policy be asked before the next attempt, because the plan is of an older policy, or of a function that was
+ * called too long ago? Never once a copy was delivered, or may have been. */
 bool schedule_recipient_has_stale_plan(const struct hky_shard *sh, const struct hky_recipient *r, int64_t now_ms);
 /* Asks the policy for a plan. False: the recipient is parked, undecided or ended now. */
 bool schedule_recipient_replan(struct hky_shard *sh, struct hky_recipient *r);
@@ -465,6 +470,7 @@ void schedule_shard_sweep_lanes(struct hky_shard *sh, int64_t now_ms); /* retire
 
 /* ---- turn.c: the end of a turn ---- */
 
+/* The lists of what this worker does at the end of a turn; fini drops what is in them. */
 void schedule_shard_init_turn(struct hky_shard *sh);
 void schedule_shard_fini_turn(struct hky_shard *sh);
 /* Hands over to and takes from other workers what is on its way now, so that a survey misses nobody. */
@@ -472,7 +478,9 @@ void schedule_shard_settle(struct hky_shard *sh);
 
 /* ---- shard.c: what is due ---- */
 
+/* The part of one worker, on that worker's loop; it is freed with the schedule. */
 void schedule_shard_init(struct hky_shard *sh, struct hky_schedule *s, unsigned index, struct hky_loop *loop);
+/* Does what is due now, as hky_schedule_tick. */
 void schedule_shard_tick(struct hky_shard *sh);
 
 /* ---- take.c: jobs ---- */

@@ -27,6 +27,7 @@ enum hky_dialogue_state {
 #undef X
         HKY_DIALOGUE_N
 };
+/* "GREETING", for traces. */
 const char *hky_dialogue_state_name(enum hky_dialogue_state s);
 
 /* What an awaited reply is for. X(id, stage) */
@@ -144,6 +145,7 @@ struct hky_dialogue {
     void (*trace)(void *ctx, enum hky_dialogue_state from, enum hky_dialogue_state to); /* may be NULL */
 };
 
+/* Waits for the greeting. What `p` points to is borrowed until fini. */
 void hky_dialogue_init(struct hky_dialogue *d, const struct hky_dialogue_params *p);
 void hky_dialogue_fini(struct hky_dialogue *d); /* transactions under way are dropped without an event */
 

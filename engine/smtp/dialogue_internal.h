@@ -37,6 +37,7 @@ void hky_dialogue_misfit(struct hky_dialogue *d, const char *command, const stru
 
 /* ---- dialogue_open.c ---- */
 
+/* Each handles the reply to its command, and sends the next command or ends the connection. */
 void hky_dialogue_on_greeting(struct hky_dialogue *d, const struct hky_reply *r);
 void hky_dialogue_on_hello(struct hky_dialogue *d, const struct hky_reply *r, struct hky_str lines, bool is_ehlo);
 void hky_dialogue_on_starttls(struct hky_dialogue *d, const struct hky_reply *r);
@@ -44,6 +45,7 @@ void hky_dialogue_on_auth(struct hky_dialogue *d, const struct hky_reply *r);
 
 /* ---- dialogue_mail.c ---- */
 
+/* Each handles the reply to its command of transaction `t`; `i` is the recipient. */
 void hky_dialogue_on_mail(struct hky_dialogue *d, struct hky_transaction *t, const struct hky_reply *r);
 void hky_dialogue_on_rcpt(struct hky_dialogue *d, struct hky_transaction *t, unsigned i, const struct hky_reply *r);
 void hky_dialogue_on_data(struct hky_dialogue *d, struct hky_transaction *t, const struct hky_reply *r);

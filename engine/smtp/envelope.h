@@ -25,6 +25,7 @@ struct hky_rcpt_line {
     unsigned notify;      /* HKY_NOTIFY_ bits, 0 none */
     struct hky_str orcpt; /* "rfc822;address", plain; "" none */
 };
+/* The same for RCPT. */
 void hky_rcpt_line_write(const struct hky_rcpt_line *r, const struct hky_capabilities *caps, struct hky_buf *out);
 
 /* false: the text could end a line. Addresses were checked when they came in, so this only keeps a bug elsewhere

@@ -96,7 +96,7 @@ enum hky_err hky_login_new(const struct hky_login_params *p, struct hky_login **
     struct hky_str secret = hky_secret_value(p->secret);
     if (has_control(hky_str_z(p->user)) || memchr(secret.p, 0, secret.n) != NULL ||
         (hky_auth_is_token(p->auth) && has_control(secret)))
-        return hky_error_set(e, HKY_E_SYNTAX, "the user name, password or token has control octets: write it anew");
+        return hky_error_set(e, HKY_E_SYNTAX, "the user name, password or token has control octets: write it again");
     if (secret.n == 0)
         return hky_error_set(e, HKY_E_MISSING, "the password or token is empty");
     struct hky_login *s = hky_calloc(1, sizeof(*s));

@@ -31,8 +31,11 @@ bool hky_login_has_oauth(const struct hky_relay *r);
 const char *hky_auth_name(enum hky_auth a); /* "PLAIN"; "" for AUTO and NONE */
 bool hky_auth_is_token(enum hky_auth a);
 
+/* HKY_E_SYNTAX: user name, password or token has control octets. HKY_E_MISSING: the secret is empty. HKY_E_STATE: GNU
+ * SASL does not know the mechanism. With all three nothing may be sent, and `e` is for the operator. */
 enum hky_err hky_login_new(const struct hky_login_params *p, struct hky_login **out, struct hky_error *e);
 void hky_login_free(struct hky_login **s);
+/* The mechanism as it is written after AUTH: "PLAIN". */
 const char *hky_login_name(const struct hky_login *s);
 /* Appends " INITIAL-RESPONSE" where the mechanism has one, and the whole line stays below 512 octets (RFC 4954 4);
  * otherwise the response is the answer to the first 334. `out` already has the beginning of the line. */

@@ -74,6 +74,7 @@ uint16_t hky_accept_port(const struct hky_accept *a, unsigned i);
 struct hky_accept_stats {
     uint64_t sessions, sessions_total, messages, recipients, refused;
 };
+/* The figures as they are now, each for itself. Any thread. */
 void hky_accept_stats(const struct hky_accept *a, struct hky_accept_stats *out);
 
 #endif

@@ -59,6 +59,7 @@ struct hky_letter_params {
     int64_t now_ms;
     struct hky_big_ops big;
 };
+/* A new letter without sender, recipients and octets; the caller frees it, also after hky_letter_end. */
 struct hky_letter *hky_letter_new(const struct hky_letter_params *p);
 void hky_letter_free(struct hky_letter **l); /* NULL is fine; aborts a file that was begun */
 

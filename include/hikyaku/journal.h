@@ -73,6 +73,7 @@ enum hky_err hky_journal_open(const struct hky_journal_params *params, const str
 /* Commits what was submitted, marks the stop as clean, unlocks. */
 void hky_journal_close(struct hky_journal **j);
 
+/* Where new messages get their ids from; it is past all ids of messages in the journal. Any thread. */
 struct hky_id_source *hky_journal_ids(struct hky_journal *j);
 
 /* A request to be told when something is on disk. The submitter embeds it and does not touch it until `done`. */
@@ -158,6 +159,7 @@ struct hky_journal_stats { /* atomically read, for status and metrics */
     uint64_t upkeep_rounds; /* how often maintenance has looked at everything */
     enum hky_err health;    /* HKY_OK; HKY_E_FULL, HKY_E_IO: nothing is accepted */
 };
+/* The figures as they are now, each for itself. Any thread. */
 void hky_journal_stats(struct hky_journal *j, struct hky_journal_stats *out);
 /* The number of the last record that was submitted, and the number up to which all records were written to the kernel:
  * a kill of the process loses none of those (a power cut may). Cheap; any thread. */

@@ -56,6 +56,7 @@ enum hky_recipient_state {
     HKY_RCPT_CANCELLED, /* by an operator */
     HKY_RCPT_STATE_N
 };
+/* "queued"; and whether nothing can follow: delivered, failed, expired, cancelled. */
 const char *hky_recipient_state_name(enum hky_recipient_state s);
 bool hky_recipient_state_is_final(enum hky_recipient_state s);
 

@@ -43,6 +43,7 @@ enum hky_class {
 #define HKY_CLASS_BIT(c) (UINT64_C(1) << (c))
 #define HKY_CLASS_ALL    (HKY_CLASS_BIT(HKY_CLASS_N) - 1)
 
+/* "bad_mailbox", as policies and logs write it; parse is false for a name that is none. */
 const char *hky_class_name(enum hky_class c);
 bool hky_class_parse(struct hky_str name, enum hky_class *c);
 bool hky_class_is_reason(enum hky_class c); /* full paused sends_as: no attempt was made */
@@ -58,6 +59,7 @@ enum hky_scope {
     HKY_SCOPE_PATH,
     HKY_SCOPE_N
 };
+/* "recipient"; for logs and explain. */
 const char *hky_scope_name(enum hky_scope s);
 
 /* The stage of the dialogue at which an attempt ended. RESOLVE precedes connect; policies see it as "connect". */

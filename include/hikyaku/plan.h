@@ -44,6 +44,7 @@ struct hky_step {
 };
 
 enum hky_rank { HKY_RANK_URGENT, HKY_RANK_NORMAL, HKY_RANK_BULK, HKY_RANK_N };
+/* "urgent", as policies write it. */
 const char *hky_rank_name(enum hky_rank r);
 enum hky_dsn_mode { HKY_DSN_EACH, HKY_DSN_DIGEST, HKY_DSN_NONE, HKY_DSN_UNSET };
 

@@ -186,6 +186,7 @@ struct hky_policy {
     struct hky_route_table *table;
 };
 
+/* Counted; any thread. The last unref frees it. */
 struct hky_policy *hky_policy_ref(struct hky_policy *p);
 void hky_policy_unref(struct hky_policy **p);
 /* The relay of that name, or NULL. `instead` is not followed. */

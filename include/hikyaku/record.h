@@ -118,6 +118,8 @@ struct hky_record_params {
     struct hky_log *log;
     const struct hky_clock *clock;
 };
+/* The error says what could not be opened or started, and what to do. `p` is borrowed for the call, but for the log and
+ * the clock. */
 enum hky_err hky_record_open(const struct hky_record_params *p, struct hky_record **out, struct hky_error *e);
 /* Writes all emitted events to the event log, then frees everything. Every reader must have been closed before, and its
  * loop must have stopped or have completed a turn since then. */

@@ -118,6 +118,7 @@ void hky_rehearsal_answer(struct hky_rehearsal *r, struct hky_job **job, const s
 
 /* ---- time ---- */
 
+/* What the clock shows, in milliseconds since 1970. */
 int64_t hky_rehearsal_now_ms(const struct hky_rehearsal *r);
 /* The next moment at which something is due, not before now; INT64_MAX: nothing is. */
 int64_t hky_rehearsal_next_at(const struct hky_rehearsal *r);

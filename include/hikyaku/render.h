@@ -22,6 +22,7 @@ struct hky_status {
     struct hky_accept_stats accept;
     struct hky_relay_list relays;
 };
+/* The members of `status`; each of these functions takes the struct that its command answers with. */
 void hky_render_status(const void *status, struct hky_json *out);
 
 void hky_render_relays(const void *relay_list, struct hky_json *out); /* "relays" */
@@ -31,6 +32,7 @@ struct hky_reloaded {
     const char *policy_path, *restart_keys;
     uint64_t policy_hash;
 };
+/* The members of the answer to `reload`. */
 void hky_render_reloaded(const void *reloaded, struct hky_json *out);
 
 /* Writes one object of "rows". With `is_story` it has everything that is known: the message, the steps of the plan,
@@ -42,6 +44,7 @@ struct hky_queue_answer {
     const char *timezone, *where_error; /* where_error: the first failure, "" none */
     struct hky_str rows;                /* the array, written as rows arrive: their texts belong to the workers */
 };
+/* The members of the answer to `queue` and its actions. */
 void hky_render_queue(const void *queue_answer, struct hky_json *out);
 
 /* "good" "full" "failing" */

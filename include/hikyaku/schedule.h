@@ -54,6 +54,8 @@ struct hky_schedule_params {
     bool was_unclean;         /* the last stop was not clean: what that file lists was being sent */
 };
 
+/* HKY_E_CONFIG: there is no worker. Nothing runs before hky_schedule_start; `loops` is borrowed for the call, what
+ * they stand for until free. */
 enum hky_err hky_schedule_new(const struct hky_schedule_params *p, struct hky_schedule **out, struct hky_error *e);
 /* At a stop in order, when the loops have stopped: writes to the journal what the next start should know of the caps.
  */
@@ -164,6 +166,7 @@ struct hky_advance {
     bool slow_lane;             /* rate_limited: this lane gets fewer jobs, less often */
     char why[120];              /* "step own left: 2 h are over" */
 };
+/* What the outcome makes of the plan (POLICY.md 2b): the recipient does not change. All is borrowed. */
 void hky_schedule_plan_advance(const struct hky_advance_query *q, struct hky_advance *out);
 /* The first step to enter for a recipient that has none yet, skipping those that cannot send as this author. */
 void hky_schedule_plan_first(const struct hky_policy *policy, const struct hky_recipient *r, struct hky_advance *out);

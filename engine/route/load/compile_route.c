@@ -139,7 +139,7 @@ static uint32_t function_slot(struct route_read *r, int index, const char *what)
     function_place(r->l->vm->L, index, &place);
     function_key(key, r->out->name, what);
     snprintf(text, sizeof text, "%s: %s", r->what, what);
-    return hky_route_table_fn(r->l->table, key, text, place);
+    return hky_route_table_add_fn(r->l->table, key, text, place);
 }
 
 static void read_when(struct route_read *r)
@@ -447,7 +447,7 @@ static void compile_matchers(struct hky_loader *l)
             continue;
         }
         lua_rawgeti(L, LUA_REGISTRYINDEX, d->ref);
-        hky_route_table_fn(l->table, key, what, d->place);
+        hky_route_table_add_fn(l->table, key, what, d->place);
         lua_pop(L, 1);
     }
 }

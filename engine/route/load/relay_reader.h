@@ -22,6 +22,7 @@ struct hky_relay_reader {
 
 const char *hky_loader_keep(struct hky_loader *l, const char *z); /* a copy that lives as long as the table */
 struct hky_place hky_relay_reader_place(struct hky_relay_reader *r, const char *key); /* where the key is written */
+/* Is the key written in the relay's own table (not only in its preset)? */
 bool hky_relay_reader_has(struct hky_relay_reader *r, const char *key);
 /* The key has a value of another type, or a misspelt name, and that was already reported: then it is not reported as
  * missing, too. */

@@ -65,6 +65,8 @@ static inline struct hky_arena *hky_loader_names(struct hky_loader *l)
     return l->is_worker ? &l->vm->temp : &l->table->arena;
 }
 
+/* Adds an error or warning of the policy, printed as "FILE:LINE: error: ..."; loading goes on, to find more of them.
+ * */
 void hky_loader_complain(struct hky_loader *l, struct hky_place place, bool is_warning, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
 /* A note that the policy gives while it is loaded: it is shown among the problems but counts as none. */
@@ -74,9 +76,13 @@ void hky_loader_note(struct hky_loader *l, struct hky_place place, const char *f
 struct hky_place hky_loader_place_of(struct hky_loader *l, struct hky_place place, const char *word, bool is_key);
 /* A problem of a script: collected while loading, raised while running (then it does not return). */
 void hky_lua_problem(lua_State *L, struct hky_place place, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+/* The line of the script that runs at `level` of the call stack (1: the function that called the word). */
 struct hky_place hky_lua_place_here(lua_State *L, int level);
+/* The value of an environment variable as it was when the policy was loaded; NULL: not set. */
 const char *hky_loader_env(struct hky_loader *l, const char *name);
+/* The declaration of this name is faulty: that it is missing is not reported where it is used. */
 void hky_loader_lose(struct hky_loader *l, const char *name);
+/* The name is used at `place`: whether it exists is checked when all is loaded. */
 void hky_loader_mention(struct hky_loader *l, bool is_matcher, const char *name, struct hky_place place);
 
 #endif

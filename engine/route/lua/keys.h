@@ -41,6 +41,7 @@ extern const struct hky_key hky_keys_engine[], hky_keys_bounds[], hky_keys_liste
     hky_keys_oauth[], hky_keys_timeout[], hky_keys_route[], hky_keys_row[], hky_keys_step[], hky_keys_arm[],
     hky_keys_split[];
 
+/* The key of that name in a table of keys, which ends with name NULL; NULL: there is none. */
 const struct hky_key *hky_key_find(const struct hky_key *keys, struct hky_str name);
 
 /* Check every key of the table at `index` (absolute) against `keys`; `array`: positive whole numbers are allowed too.

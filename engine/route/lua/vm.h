@@ -109,6 +109,8 @@ void hky_vm_drop(struct hky_vm *vm, struct hky_call **waits); /* NULL is fine */
 struct hky_ticket hky_vm_ticket(lua_State *L);
 /* The last step of a look-up in C: suspends the call; `k` runs when the call is resumed. [-0, +0, e] */
 int hky_vm_wait(lua_State *L, lua_KContext ctx, lua_KFunction k);
+/* A state with the sandbox and no policy; `memory_limit` in octets. close frees it with everything that scripts hold.
+ * */
 struct hky_vm *hky_vm_open(size_t memory_limit);
 void hky_vm_close(struct hky_vm *vm);
 /* Charge work that is done in C on a script's behalf; raises when the budget is used up. */
@@ -116,6 +118,7 @@ void hky_vm_charge(lua_State *L, uint64_t instructions);
 /* For pcall: if something ended the whole call, raise that again. */
 void hky_vm_rethrow(lua_State *L);
 
+/* note "text": shown by check while loading, else by explain and in the log; cut where it is long. */
 void hky_vm_note(struct hky_vm *vm, struct hky_place place, struct hky_str text);
 
 /* Registers of kinds of userdata: metatable names. */

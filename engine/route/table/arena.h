@@ -11,8 +11,10 @@ struct hky_arena {
 };
 
 void *hky_arena_alloc(struct hky_arena *a, size_t n); /* zeroed, aligned for anything */
+/* NUL-terminated copies. */
 const char *hky_arena_str(struct hky_arena *a, struct hky_str s);
 const char *hky_arena_z(struct hky_arena *a, const char *z);
+/* Frees everything; the arena can be used again. */
 void hky_arena_fini(struct hky_arena *a);
 
 #endif

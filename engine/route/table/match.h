@@ -39,11 +39,14 @@ struct hky_set {
     bool is_everyone, has_null;
     struct hky_map addresses, domains, parents;
 };
+/* An empty set with one reference. Entries are added before other threads see it. */
 struct hky_set *hky_set_new(void);
 void hky_set_add(struct hky_set *s, const struct hky_set_entry *entry);
 void hky_set_add_all(struct hky_set *to, const struct hky_set *from);
+/* Does an entry of the set stand for this address, as hky_address_fits has it? */
 bool hky_set_has(const struct hky_set *s, const struct hky_match_key *k);
 bool hky_set_is_subset(const struct hky_set *inner, const struct hky_set *outer); /* exact entries only */
+/* Entries, without "*" and "<>". */
 size_t hky_set_n(const struct hky_set *s);
 void hky_set_unref(struct hky_set **s);
 
@@ -91,6 +94,7 @@ struct hky_match {
     struct hky_list **lists;
     uint32_t n_lists;
 };
+/* Is the address in the set, or in one of the lists as they are now? Nobody is in a condition that is not stated. */
 bool hky_match_has(const struct hky_match *m, const struct hky_match_key *k);
 
 #endif

@@ -79,7 +79,7 @@ void hky_route_table_free(struct hky_route_table **table)
     free(t);
 }
 
-uint32_t hky_route_table_fn(struct hky_route_table *t, const char *key, const char *what, struct hky_place place)
+uint32_t hky_route_table_add_fn(struct hky_route_table *t, const char *key, const char *what, struct hky_place place)
 {
     void *slot = hky_map_get(&t->fn_by_key, hky_str_z(key));
 

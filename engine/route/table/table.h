@@ -108,10 +108,13 @@ struct hky_route_table {
     struct hky_zone *zone;
 };
 
+/* An empty table, which belongs to its policy; free frees all that is in it. */
 struct hky_route_table *hky_route_table_new(void);
 void hky_route_table_free(struct hky_route_table **t);
+/* Puts the routes into the order of hikyaku-policy(5) and makes the index. Call it once, when all are there. */
 void hky_route_table_index(struct hky_route_table *t);
-uint32_t hky_route_table_fn(struct hky_route_table *t, const char *key, const char *what, struct hky_place place);
+/* The number of the function with this key ("route/NAME/when"); a new key is added. Texts are copied. */
+uint32_t hky_route_table_add_fn(struct hky_route_table *t, const char *key, const char *what, struct hky_place place);
 
 /* The candidates for one recipient, in order, each once. */
 #define HKY_SOURCES_MAX 136 /* labels of a domain, and the fixed ones */
@@ -122,6 +125,7 @@ struct hky_candidates {
 };
 void hky_candidates_init(struct hky_candidates *c, const struct hky_route_table *t, const struct hky_match_key *to,
                          struct hky_str scenario);
+/* NULL: there are no more. *position is the route's number in the table. */
 const struct hky_route *hky_candidates_next(struct hky_candidates *c, const struct hky_route_table *t,
                                             uint32_t *position);
 

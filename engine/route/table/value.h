@@ -10,6 +10,7 @@
 bool hky_octets_parse(struct hky_str s, uint64_t *octets);   /* "25M" "64K" "1G", or octets */
 bool hky_cap_parse(struct hky_str s, struct hky_cap *out);   /* "10/min" "500 recipients/day"; text is not set */
 bool hky_cidr_parse(struct hky_str s, struct hky_cidr *out); /* "10.0.0.0/8" "::1" */
+/* A numeric IPv4 or IPv6 address, without brackets? */
 bool hky_ip_is_valid(const char *text);
 
 #endif
