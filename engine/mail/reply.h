@@ -32,5 +32,6 @@ enum hky_reply_status hky_reply_read(struct hky_reply_reader *r, const char *p, 
 /* What the words of a refusal speak of, where the code alone does not say it. Pure. */
 bool hky_reply_counts_connections(const struct hky_reply *r); /* too many connections or sessions at once */
 bool hky_reply_counts_recipients(const struct hky_reply *r);  /* too many recipients (RFC 5321 4.5.3.1.10) */
+bool hky_reply_counts_messages(const struct hky_reply *r);    /* too many messages for one connection */
 
 #endif

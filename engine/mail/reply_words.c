@@ -64,3 +64,34 @@ bool hky_reply_counts_recipients(const struct hky_reply *r)
     bool is_coded = r->enhanced[0] != 0 && r->enhanced[1] == 5 && r->enhanced_detail == 3;
     return r->code >= 400 && (is_coded || says_one_of(r, words)) && !says_one_of(r, windows);
 }
+
+bool hky_reply_counts_messages(const struct hky_reply *r)
+{
+    static const char *const words[] = {"messages per connection",
+                                        "message per connection",
+                                        "mails per connection",
+                                        "messages per session",
+                                        "message per session",
+                                        "mails per session",
+                                        "messages for this session",
+                                        "messages for this connection",
+                                        "messages in this session",
+                                        "messages in this connection",
+                                        "messages on this connection",
+                                        "messages in one session",
+                                        "messages in one connection",
+                                        "messages this session",
+                                        "messages during this session",
+                                        "message limit for this connection",
+                                        "message limit for this session",
+                                        "message limit per connection",
+                                        "per-connection message limit",
+                                        "connection message limit",
+                                        "transactions per connection",
+                                        "transactions per session",
+                                        "transactions in this session",
+                                        "too many transactions",
+                                        "too many mail transactions",
+                                        NULL};
+    return r->code >= 400 && says_one_of(r, words);
+}

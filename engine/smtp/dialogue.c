@@ -107,7 +107,7 @@ static bool is_out_of_turn(const struct hky_dialogue_mark *m, const struct hky_r
  * send. */
 static bool is_about_connection(const struct hky_reply *r)
 {
-    if (r->code == 421 || r->code == 503)
+    if (r->code == 421 || r->code == 503 || hky_reply_counts_messages(r))
         return true;
     if (r->code >= 500)
         return false;
@@ -117,12 +117,12 @@ static bool is_about_connection(const struct hky_reply *r)
             hky_str_ifind(text, HKY_STR("timeout")) != NULL || hky_str_ifind(text, HKY_STR("timed out")) != NULL);
 }
 
-/* Some servers count the recipients of a connection, not of a message: after some messages they accept no further
- * recipient. */
+/* Some servers count the recipients of a connection, not of a message, or its messages at RCPT: after some messages
+ * they accept no further recipient. */
 static bool is_used_up(const struct hky_dialogue_mark *m, const struct hky_reply *r)
 {
     return m->expect == HKY_EXPECT_RCPT && m->txn->ordinal > 1 && m->txn->is_mail_ok && m->txn->n_accepted == 0 &&
-           !m->txn->is_dry && hky_reply_counts_recipients(r);
+           !m->txn->is_dry && (hky_reply_counts_recipients(r) || hky_reply_counts_messages(r));
 }
 
 void hky_dialogue_reply(struct hky_dialogue *d, const struct hky_reply *r, struct hky_str lines, bool is_early)

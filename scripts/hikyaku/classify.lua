@@ -161,8 +161,14 @@ return {
   { provider = "own", mx = SOFTBANK, stage = { "connect", "greeting", "hello" }, code = { 400, 599 },
     class = "rate_limited", scope = "path", retry_after = "30m", why = "SoftBank, notes on sending mail (2008)" },
   { text = "recipient id refuse to receive mail", class = "filtered", scope = "recipient", why = "Sisimai, Willcom" },
-  { code = 421, text = "too many messages for this session", class = "rate_limited", scope = "path", retry_after = "1m",
-    why = "note.com/sendmagic, J:COM" },
+  { code = { 400, 599 }, text = { "messages per connection", "message per connection", "mails per connection",
+      "messages per session", "message per session", "mails per session", "messages for this session",
+      "messages for this connection", "messages in this session", "messages in this connection",
+      "messages on this connection", "messages in one session", "messages in one connection", "messages this session",
+      "messages during this session", "message limit for this connection", "message limit for this session",
+      "message limit per connection", "connection message limit", "transactions per connection",
+      "transactions per session", "transactions in this session", "too many transactions", "too many mail transactions" },
+    class = "rate_limited", scope = "path", retry_after = "1m", why = "note.com/sendmagic, J:COM; Yahoo; ZoneMTA, studied" },
 
   ---------------------------------------------------------------------------------------- Yahoo! JAPAN, Yahoo, own delivery
   { mx = YAHOO_JP, text = "vs98-ip0", class = "blocked_ip", scope = "path", retry_after = "1h",
@@ -184,8 +190,6 @@ return {
   { mx = YAHOO, code = 554, enhanced = "5.7.9", class = "auth_policy", scope = "sender", why = "Yahoo, error codes" },
   { mx = YAHOO, text = { "mailbox disabled", "mailbox is disabled" }, class = "inactive", scope = "recipient",
     why = "Sisimai Rhost::YahooInc" },
-  { text = "max message per connection reached", class = "rate_limited", scope = "path", retry_after = "1m",
-    why = "Yahoo, sender error codes" },
 
   ------------------------------------------------------------------------------------- Google, as receiver and as a relay
   { mx = GOOGLE, enhanced = "5.4.5", class = "quota_exhausted", scope = "relay", retry_after = "24h", why = GOOG },

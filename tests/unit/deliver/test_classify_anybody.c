@@ -115,6 +115,8 @@ static const struct sample samples[] = {
      C(MAILBOX_FULL), W(RECIPIENT), 0},
     {"unknown, in Japanese", "own", "mx.example.jp", S(RCPT), "550 宛先のユーザーが存在しません", C(BAD_MAILBOX),
      W(RECIPIENT), 0},
+    {"messages of a connection are no size", "own", "mx.example.jp", S(MAIL),
+     "550 5.5.0 maximum messages per connection exceeded", C(RATE_LIMITED), W(PATH), 60},
     {"system 4xx", "own", "mx.example.jp", S(DOT), "452 4.3.1 Insufficient system storage", C(SYSTEM_TEMP), W(PATH), 0},
 };
 

@@ -46,7 +46,7 @@ static void test_a_close_in_the_trial_costs_one_message(void **state)
     finish(&f, &s);
 }
 
-/* Idle and closed: that is about the connection, and says nothing about overlap. */
+/* Idle and closed, or used up: that is about the connection, and says nothing about overlap. */
 static void test_a_new_connection_at_once(void **state)
 {
     (void)state;
@@ -54,6 +54,10 @@ static void test_a_new_connection_at_once(void **state)
                                           "S: 451 4.4.2 Timeout\nEOF\n",
                                           "S: 451 timeout exceeded\nEOF\n",
                                           "S: 503 nested MAIL\nEOF\n",
+                                          "S: 451 4.7.1 too many messages in this session\nEOF\n",
+                                          "S: 554 5.7.0 Too many messages in one session\nEOF\n",
+                                          "S: 550 5.5.0 maximum messages per connection exceeded\nEOF\n",
+                                          "S: 452 4.5.0 Too many transactions\nCLOSE\n",
                                           "CLOSE\n",
                                           "RST\n"};
     for (size_t i = 0; i < sizeof(answers) / sizeof(answers[0]); i++) {
