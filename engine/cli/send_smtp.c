@@ -3,6 +3,7 @@
 #include "cli/send.h"
 
 #include "hikyaku/message.h"
+#include "mail/address.h"
 #include "mail/dot.h"
 #include "mail/reply.h"
 #include "smtp/envelope.h"
@@ -270,14 +271,22 @@ static bool read_notify(const char *z, unsigned *out)
     return true;
 }
 
+/* The address without its quotes and escapes, which are written again on the wire: "a b"@example.com would become
+ * another mailbox otherwise. What is no address goes as it is, so that the engine's reply says what is wrong. */
+static struct hky_str canonical(const char *typed, struct hky_address *room)
+{
+    return hky_mailbox_parse(hky_str_z(typed), room, NULL) == HKY_OK ? hky_address_str(room) : hky_str_z(typed);
+}
+
 static void begin(struct peer *p)
 {
     const struct hky_outgoing *l = p->letter;
     const struct hky_capabilities *caps = &p->dialogue.caps;
     struct hky_buf *commands = &p->txn.commands;
     unsigned n = p->n_waiting < GROUP_MAX ? (unsigned)p->n_waiting : GROUP_MAX;
+    struct hky_address room;
     struct hky_mail_line mail = {
-        .sender = hky_str_z(l->sender),
+        .sender = canonical(l->sender, &room),
         .is_raw = true,
         .is_8bit = l->is_8bit && caps->eightbit,
         .needs_utf8 = caps->smtputf8 && has_utf8_address(l),
@@ -298,7 +307,7 @@ static void begin(struct peer *p)
     for (unsigned i = 0; i < n; i++) {
         p->of[i] = p->waiting[i];
         p->verdicts[i] = HKY_VERDICT_OPEN;
-        rcpt.address = hky_str_z(l->recipients[p->of[i]]);
+        rcpt.address = canonical(l->recipients[p->of[i]], &room);
         hky_rcpt_line_write(&rcpt, caps, commands);
     }
     hky_buf_add_z(commands, "DATA\r\n");

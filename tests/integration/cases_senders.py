@@ -8,7 +8,7 @@ import smtplib
 import ssl
 import subprocess
 
-from common import Skip, case, certificate, end, event, events, field, holds, mail, message, need, same, send
+from common import Skip, Wire, case, certificate, end, event, events, field, holds, mail, message, need, same, send
 from harness import ROOT, free_ports, wait_for
 
 POLICY = """
@@ -83,6 +83,24 @@ def swaks(world):
     holds("530 5.7." in said, f"no login: {said}")
     post.arrived(*wanted)
     post.end()
+
+
+@case("senders", "send and sendmail -t: quotes in addresses are those that were typed")
+def quoted_addresses(world):
+    wire = Wire()
+    try:
+        text = 'From: "sh op"@shop.example\nTo: Two <"c \\\\ d"@b.example>, a..b@docomo.ne.jp\nSubject: quotes\n\nx\n'
+        for argv in (["--from", '"sh op"@shop.example', '"c \\\\ d"@b.example', '"plain"@b.example', "a..b@docomo.ne.jp"], ["-t", "-i"]):
+            wire.lines.clear()
+            p = subprocess.run([world.binary, "send", *argv], input=text.encode(), capture_output=True, timeout=60,
+                               env={**os.environ, "HIKYAKU_SERVER": f"127.0.0.1:{wire.port}"})
+            same(p.returncode, 0, p.stderr.decode())
+            envelope = [line.decode().split(">")[0] + ">" for line in wire.lines if line[:4] in (b"MAIL", b"RCPT")]
+            holds('RCPT TO:<"c \\\\ d"@b.example>' in envelope and "RCPT TO:<a..b@docomo.ne.jp>" in envelope, f"{argv}: {envelope}")
+            holds(argv == ["-t", "-i"] or envelope[0] == 'MAIL FROM:<"sh op"@shop.example>', f"{argv}: {envelope}")
+            holds(argv == ["-t", "-i"] or "RCPT TO:<plain@b.example>" in envelope, f"{argv}: {envelope}")
+    finally:
+        wire.close()
 
 
 @case("senders", "msmtp: plain; STARTTLS and a login with the certificate checked")
