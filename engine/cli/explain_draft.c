@@ -18,9 +18,16 @@ static bool complain(const char *what, const char *value, const char *why)
     return false;
 }
 
+/* mktime takes February 30 for March 2, and a time that the clocks skip in spring for another one. */
+static bool is_same_time(const struct tm *a, const struct tm *b)
+{
+    return a->tm_year == b->tm_year && a->tm_mon == b->tm_mon && a->tm_mday == b->tm_mday && a->tm_hour == b->tm_hour &&
+           a->tm_min == b->tm_min;
+}
+
 bool explain_time(const char *text, int64_t now_ms, int64_t *out_ms)
 {
-    struct tm tm = {0}, today;
+    struct tm tm = {0}, today, typed;
     time_t now = (time_t)(now_ms / 1000), at;
     uint64_t unix_sec;
     const char *rest;
@@ -47,7 +54,8 @@ bool explain_time(const char *text, int64_t now_ms, int64_t *out_ms)
             return false;
     }
     tm.tm_isdst = -1;
-    if ((at = mktime(&tm)) == (time_t)-1)
+    typed = tm;
+    if ((at = mktime(&tm)) == (time_t)-1 || !is_same_time(&tm, &typed))
         return false;
     *out_ms = (int64_t)at * 1000;
     return true;
@@ -93,6 +101,12 @@ static bool read_header(const char *path, struct hky_buf *out)
             break;
         hky_buf_add_z(out, "\r\n");
         is_at_start = true;
+    }
+    if (ferror(f)) { /* a folder can be opened, but not read */
+        int cause = errno;
+        if (f != stdin)
+            fclose(f);
+        return complain(path, ": cannot read it: ", strerror(cause));
     }
     if (!is_at_start)
         hky_buf_add_z(out, "\r\n");

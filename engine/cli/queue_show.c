@@ -311,7 +311,7 @@ static void print_ended(const struct hky_cli_answer *a)
 {
     char text[700];
 
-    if (a->word == NULL) {
+    if (a->word == NULL || strstr(a->chosen, " --") != NULL) { /* with options, the message itself may be there */
         puts("No recipient in the queue matches.");
         return;
     }

@@ -144,6 +144,9 @@ def explain_what_is_wrong(world):
             (["--to", "a@x.example", "--author", "a@gmail.com", "--after", "gmial 550 no"], 2, "the name of no relay; now"),
             (["--to", "a@x.example", "--author", "a@gmail.com", "--after", "gmail two 550 no"], 2,
              "that relay is not asked now; now it is the turn of gmail: say 'gmail [STAGE] REPLY'"),
+            (["--to", "a@x.example", "--at", "2026-02-30 10:00"], 2, "--at 2026-02-30 10:00 is no time"),
+            (["--to", "a@x.example", "--at", "2026-13-01"], 2, "is no time"),
+            (["--to", "a@x.example", "--message", "."], 2, ".: cannot read it: Is a directory"),
             (["--to", "a@x.example", "a@y.example"], 2, "unexpected argument \"a@y.example\"")):
         got, out, err = world.run("explain", "policy.lua", *args, check=False, timeout=20)
         holds(got == code and words in out + err, f"{args}: exit {got} instead of {code}\n{out}{err}")

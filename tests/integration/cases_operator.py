@@ -503,6 +503,8 @@ def selections(world):
     same(engine.queue("--state", "held")["n"], 0, "held")
     said(0, "0 recipients", "queue", "list", "0000000000000")
     said(1, "is not in the queue", "queue", "show", "0000000000000")
+    listed = engine.queue()["rows"][0]["id"]
+    said(1, "No recipient in the queue matches", "queue", "show", listed, "--to", "nobody@y.example")
     said(1, 'no relay "nosuch"', "queue", "list", "--relay", "nosuch")
     said(0, "0 recipients", "queue", "list", "--limit", "0", "--relay", "spare")
     for args, n in ((["--from", "list.example"], 3), (["--author", "shop.example"], 3), (["--from", "shop.example"], 0),

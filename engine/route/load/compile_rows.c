@@ -106,9 +106,13 @@ static void check_row_of_file(struct hky_loader *l, int row, const char *name, s
         int type = i == 0      ? hky_key_get(L, row, secrets[i])
                    : has_oauth ? hky_key_get(L, top + 1, secrets[i])
                                : LUA_TNIL;
-        if (type != LUA_TNIL && !hky_lua_is_kind(L, lua_gettop(L), HKY_UD_SECRET))
+        if (type != LUA_TNIL && !hky_lua_is_kind(L, lua_gettop(L), HKY_UD_SECRET)) {
             hky_loader_complain(l, hky_loader_place_of(l, place, secrets[i], true), false,
                                 "row \"%s\": %s is { \"secret\": \"row-NAME\" } and nothing else", name, secrets[i]);
+            lua_pushstring(L, secrets[i]); /* so that nobody reports it again */
+            hky_lua_push_undefined(L);
+            lua_rawset(L, i == 0 ? row : top + 1);
+        }
     }
     if (has_oauth && hky_key_get(L, top + 1, "token_command") != LUA_TNIL)
         hky_loader_complain(l, hky_loader_place_of(l, place, "token_command", true), false,
@@ -242,13 +246,35 @@ static int json_body(lua_State *L)
     return 1;
 }
 
+/* What to write where the text ends to be JSON; "" when the parser's words are enough. */
+static const char *json_hint(struct hky_loader *l, struct hky_place place, const char *said, char out[200])
+{
+    static const struct {
+        const char *end, *hint;
+    } hints[] = {{"unexpected token near ']'", "the comma before it is one too many"},
+                 {"expected near '}'", "the comma before it is one too many"},
+                 {"near '''", "texts are written in double quotes, \"...\""},
+                 {"near '/'", "JSON has no comments: a row may have a note"},
+                 {"near '#'", "JSON has no comments: a row may have a note"},
+                 {"invalid token near '0'", "a number does not begin with 0"}};
+    size_t n = strlen(said);
+
+    if (hky_loader_stray_character(l, place, true, out))
+        return out;
+    for (size_t i = 0; i < sizeof hints / sizeof hints[0]; i++)
+        if (n >= strlen(hints[i].end) && strcmp(said + n - strlen(hints[i].end), hints[i].end) == 0)
+            return hints[i].hint;
+    return "";
+}
+
 /* Push the rows of a file; an empty list when the file is no JSON, which was reported with its line. */
 static void json_push(struct hky_loader *l, const struct hky_file *f)
 {
     lua_State *L = l->vm->L;
     struct hky_place place = {f->name, 1};
-    const char *text;
+    const char *text, *hint;
     int line = 0, used = 0;
+    char room[200];
 
     lua_pushcfunction(L, json_body);
     lua_pushlightuserdata(L, (void *)f);
@@ -259,8 +285,12 @@ static void json_push(struct hky_loader *l, const struct hky_file *f)
     if (sscanf(text, "line %d: %n", &line, &used) == 1 && line > 0 && used > 0) {
         place.line = (uint32_t)line;
         text += used;
+        hint = json_hint(l, place, text, room);
+        hky_loader_complain(l, place, false, "rows \"%s\" is no JSON: %s%s%s", f->name, text, hint[0] != 0 ? "; " : "",
+                            hint);
+    } else {
+        hky_loader_complain(l, place, false, "rows \"%s\": %s", f->name, text);
     }
-    hky_loader_complain(l, place, false, "rows \"%s\" is no JSON: %s", f->name, text);
     lua_pop(L, 1);
     lua_newtable(L);
 }

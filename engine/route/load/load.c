@@ -165,8 +165,7 @@ static int policy_body(lua_State *L)
     return 0;
 }
 
-/* Lua's message names only an octet; this text names the whole character, and what to write instead. */
-static bool stray_character(const struct hky_loader *l, struct hky_place place, char out[200])
+bool hky_loader_stray_character(const struct hky_loader *l, struct hky_place place, bool is_known_only, char out[200])
 {
     const struct hky_file *f = NULL;
     struct hky_str line;
@@ -196,6 +195,8 @@ static bool stray_character(const struct hky_loader *l, struct hky_place place, 
                  (unsigned)stray.code);
     else if (stray.kind != HKY_FOREIGN_NONE)
         snprintf(out, 200, "%.*s is a full-width or curly character: write %c", (int)stray.n, p, stray.ascii);
+    else if (is_known_only)
+        return false;
     else
         snprintf(out, 200, "%.*s stands outside of a text: names outside of \"\" have letters a-z, digits and _",
                  stray.n > 0 ? (int)stray.n : 1, p);
@@ -224,7 +225,7 @@ static void script_failed(struct hky_loader *l, const char *message)
     }
     if (place.line == 0)
         place.file = l->table->n_files > 0 ? l->table->files[0].name : "";
-    if (strstr(message, "near '<\\") != NULL && stray_character(l, place, stray))
+    if (strstr(message, "near '<\\") != NULL && hky_loader_stray_character(l, place, false, stray))
         message = stray;
     if (strcmp(message, "C stack overflow") == 0) /* an error of the compiler, which gives no line */
         message = "nested too deep: at most about 200 parentheses, tables or functions in one another";

@@ -13,6 +13,9 @@ const struct hky_file *hky_loader_file(struct hky_loader *l, const char *name, s
 /* ', did you mean "NAME"?' when a file in the same folder has nearly that name, else "". */
 #define HKY_SUGGESTION 140
 void hky_loader_suggest_file(const char *dir, const char *name, char out[HKY_SUGGESTION]);
+/* Is there a character outside of texts in the line at `place` that no language here has? Then `out` names it and says
+ * what to write; parsers name only an octet. is_known_only: only characters that stand for another one. */
+bool hky_loader_stray_character(const struct hky_loader *l, struct hky_place place, bool is_known_only, char out[200]);
 /* HKY_OK: the file at `path` holds certificates of authorities; else `e` says why not. */
 enum hky_err hky_loader_authority(struct hky_loader *l, const char *path, uint64_t *hash, struct hky_error *e);
 struct hky_list *hky_loader_list(struct hky_loader *l, const char *name, struct hky_error *e);

@@ -147,6 +147,8 @@ static void value_push(lua_State *L, json_t *v, int depth, bool is_rows)
     case JSON_ARRAY:
         lua_createtable(L, (int)json_array_size(v), 0);
         json_array_foreach (v, i, item) {
+            if (is_rows && json_is_null(item)) /* Lua's list would end there, and what is behind it be lost */
+                luaL_error(L, "there is null in a list: write a value there, or remove it");
             value_push(L, item, depth + 1, is_rows);
             lua_rawseti(L, -2, (lua_Integer)i + 1);
         }
@@ -178,6 +180,8 @@ void hky_lua_push_json(lua_State *L, struct hky_str text, bool is_rows)
     *tree = json_loadb(text.p, text.n, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &why);
     if (*tree == NULL)
         luaL_error(L, "line %d: %s", why.line, why.text);
+    if (is_rows && !json_is_array(*tree))
+        luaL_error(L, "write a list of rows: [ { \"name\": ... }, { \"name\": ... } ]");
     value_push(L, *tree, 0, is_rows);
     json_decref(*tree);
     *tree = NULL;
