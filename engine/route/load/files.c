@@ -5,6 +5,8 @@
 #include "base/hash.h"
 #include "base/nearest.h"
 #include "net/tls.h"
+#include "route/table/foreign.h"
+#include "route/table/typed.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -204,4 +206,42 @@ enum hky_err hky_loader_authority(struct hky_loader *l, const char *path, uint64
     if (err == HKY_OK)
         hky_map_put(&l->authorities, hky_str_z(path), (void *)(uintptr_t)*hash);
     return err;
+}
+
+bool hky_loader_stray_character(const struct hky_loader *l, struct hky_place place, bool is_known_only, char out[200])
+{
+    const struct hky_file *f = NULL;
+    struct hky_str line;
+    const char *p, *end;
+    struct hky_foreign stray;
+    size_t n;
+
+    for (uint32_t i = 0; i < l->table->n_files && f == NULL; i++)
+        if (l->table->files[i].name == place.file)
+            f = &l->table->files[i];
+    if (f == NULL)
+        return false;
+    p = f->text;
+    for (uint32_t at = 1; at < place.line && (p = memchr(p, '\n', f->n - (size_t)(p - f->text))) != NULL; at++)
+        p++;
+    if (p == NULL)
+        return false;
+    end = memchr(p, '\n', f->n - (size_t)(p - f->text));
+    line = hky_str_of(p, end != NULL ? (size_t)(end - p) : f->n - (size_t)(p - f->text));
+    if ((p = hky_typed_stray(line, &n)) == NULL)
+        return false;
+    stray = hky_foreign_at(hky_str_of(p, n));
+    if (stray.kind == HKY_FOREIGN_BLANK)
+        snprintf(out, 200, "there is a full-width blank outside of a text: write an ordinary blank");
+    else if (stray.kind == HKY_FOREIGN_INVISIBLE)
+        snprintf(out, 200, "there is an invisible character (U+%04X) outside of a text: remove it",
+                 (unsigned)stray.code);
+    else if (stray.kind != HKY_FOREIGN_NONE)
+        snprintf(out, 200, "%.*s is a full-width or curly character: write %c", (int)stray.n, p, stray.ascii);
+    else if (is_known_only)
+        return false;
+    else
+        snprintf(out, 200, "%.*s stands outside of a text: names outside of \"\" have letters a-z, digits and _",
+                 stray.n > 0 ? (int)stray.n : 1, p);
+    return true;
 }
