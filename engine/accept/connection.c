@@ -599,8 +599,9 @@ void accept_connection_free(struct accept_worker *w)
             c->submission->connection = NULL;
         connection_free(c);
     }
-    /* This happens only after a stop without a drain. The journal still holds these submissions and will post them to a
-     * loop that has stopped, so their memory is not freed. Messages that become durable are sent after the next start.
+    /* There are some only when the disk did not answer within the time of a drain, or without one. The journal still
+     * holds these submissions and will post them to a loop that has stopped, so their memory is not freed. Messages
+     * that become durable are sent after the next start.
      */
     while ((p = LIST_FIRST(&w->submissions)) != NULL)
         LIST_REMOVE(p, link);

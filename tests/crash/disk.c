@@ -6,6 +6,7 @@
  *   DISK_LOG=FILE      the log: `struct entry` followed by a name and data, see powercut.py
  *   DISK_FAIL=CALL:N:ERRNO:COUNT   the N-th CALL (write, sync, open, rename, unlink, fallocate, any) and the COUNT-1
  *                      after it fail with ERRNO (5, 28) without doing anything; COUNT 0: all from then on
+ *   DISK_HANG=FILE     no write and no sync returns while FILE is there
  *   DISK_KILL=N        the process kills itself after N entries of the log
  *   DISK_COUNTS=FILE   at every call the number of calls so far is kept there (one 8-octet number a kind)
  *
@@ -15,6 +16,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -52,6 +54,7 @@ static struct {
     enum kind fail_kind;
     uint64_t fail_from, fail_count;
     int fail_errno;
+    const char *hang; /* NULL: never */
     uint64_t kill_at, n_entries;
     uint64_t *counts, counts_here[KIND_N];
     uint8_t is_ours[FDS];
@@ -70,6 +73,7 @@ __attribute__((constructor)) static void begin(void)
     int fd;
 
     disk.counts = disk.counts_here;
+    disk.hang = getenv("DISK_HANG");
     if (getenv("DISK_KILL") != NULL)
         disk.kill_at = strtoull(getenv("DISK_KILL"), NULL, 10);
     if (root == NULL || realpath(root, disk.root) == NULL)
@@ -185,6 +189,13 @@ static bool fails(enum kind kind)
     return does;
 }
 
+/* Without the lock: other calls go on. */
+static void hang(void)
+{
+    while (disk.hang != NULL && syscall(SYS_access, disk.hang, F_OK) == 0)
+        poll(NULL, 0, 10);
+}
+
 /* --- files --- */
 
 static int open_any(int dirfd, const char *path, int flags, mode_t mode)
@@ -256,6 +267,7 @@ static ssize_t write_any(int fd, const struct iovec *iov, int n, off_t at)
     REAL(ssize_t, "pwritev", int, const struct iovec *, int, off_t);
     ssize_t wrote = -1;
 
+    hang();
     pthread_mutex_lock(&disk.lock);
     if (!fails(KIND_WRITE)) {
         if (at < 0) { /* at the file's own place, or its end */
@@ -355,6 +367,7 @@ static int sync_any(int fd, int (*real)(int))
 
     if (!is_ours(fd))
         return real(fd);
+    hang();
     pthread_mutex_lock(&disk.lock);
     if (!fails(KIND_SYNC) && (rc = real(fd)) == 0)
         put('S', 0, inode(fd), 0, "", 0, NULL, 0, 0);

@@ -21,7 +21,7 @@ sys.path[:0] = [HERE, os.path.join(os.path.dirname(HERE), "support")]
 import common  # noqa: E402
 from harness import World, only_known  # noqa: E402
 
-for name in ("kills", "powercut", "failing", "journals", "fulldisk", "caps", "upkeep"):  # the longest first
+for name in ("kills", "powercut", "failing", "hanging", "journals", "fulldisk", "caps", "upkeep"):  # the longest first
     __import__(name)
 
 SKIPPED = 77

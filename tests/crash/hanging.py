@@ -1,0 +1,112 @@
+"""The disk hangs: no write and no sync returns. A stop says that it waits for the disk, and however it ends, nothing is lost.
+"""
+import concurrent.futures
+import os
+import re
+import signal
+import time
+
+from common import Came, Fresh, Sent, ask, disk_library, drained, holds, none, note, part, policy_of, restart, sound_log, start_load, with_disk
+from harness import wait_for
+
+POLICY = """
+engine { hostname = "hanging.example", listen = "127.0.0.1:{port}", owner = "o@hanging.example", retry = { "1s" }, workers = 2, dsn = "none" }
+relay "takes" { host = "127.0.0.1", port = P0, tls = "none", connections = 4 }
+relay "defers" { host = "127.0.0.1", port = P1, tls = "none", connections = 4 }
+route "later" { to = "later.example", via = "defers" }
+route "rest" { to = "*", via = "takes" }
+"""
+
+
+def lines(engine, *words):
+    return [line for line in engine.text().splitlines() if all(word in line for word in words)]
+
+
+class Hanging:
+    """An engine under load whose disk hangs from some moment on, and that is asked to stop then."""
+
+    def __init__(self, world, name, library):
+        self.world = world
+        self.sink = world.sink(f"sink-{name}", ports=2, rules=["*:{1} dot 50% 451 4.3.0 busy"])
+        self.fresh = Fresh(world, f"sink-{name}")
+        self.hang, self.name = world.path(f"{name}.hangs"), name
+        os.mkdir(world.path(name), 0o700)
+        env = with_disk(library, world.path(name), hang=self.hang)
+        env["ASAN_OPTIONS"] += ":detect_leaks=0"  # what clients handed in is in the hands of a disk that may answer later: it is not freed
+        self.engine = world.engine(policy_of(POLICY, self.sink.ports), name=name, spool=f"{name}/spool", env=env)
+        self.load = start_load(world, self.engine, 4000, size=2000, domains="a.example=2,later.example", connections=8, name=f"{name}.ids")
+        wait_for(lambda: self.n_acked() > 100, 60, 0.02, "mail is taken")
+        with open(self.hang, "w"):
+            pass
+        before = -1
+        while before != self.n_acked():  # all clients wait for the disk now
+            before = self.n_acked()
+            wait_for(lambda: self.is_still(before), 30, 0.01, "nobody is answered any more")
+        self.at = time.monotonic()
+        self.engine.p.send_signal(signal.SIGTERM)
+
+    def n_acked(self):
+        path = self.world.path(f"{self.name}.ids")
+        if not os.path.exists(path):
+            return 0
+        with open(path, "rb") as f:
+            return sum(b" acked " in line for line in f)
+
+    def is_still(self, before):
+        """Half a second without an answer, or another count."""
+        end = time.monotonic() + 0.5
+        wait_for(lambda: self.n_acked() != before or time.monotonic() > end, 5, 0.05, "half a second")
+        return True
+
+    def waits_for(self, what):
+        wait_for(lambda: lines(self.engine, "ev=stopping", f'waits_for="{what}'), 60, 0.05, f"the log says that the stop waits for {what}")
+
+    def sums(self, how):
+        """The disk answers again; the next start loses nothing."""
+        self.load.p.send_signal(signal.SIGKILL)
+        self.load.p.wait()
+        if os.path.exists(self.hang):
+            os.unlink(self.hang)
+        restart(self.engine)
+        drained(self.world, self.engine, 60)
+        sent, came = Sent(self.world.path(f"{self.name}.ids")), Came(self.fresh.rows())
+        none(sent.acked - set(came.copies), f"{how}: acknowledged and lost")
+        holds(self.engine.stop() == 0, "a clean stop on a sound disk")
+        sound_log(self.engine)
+        said = re.findall(r"; (at most|maybe more than) (\d+) duplicate", lines(self.engine, "ev=started")[1])[0]
+        holds(said[0] != "at most" or came.duplicates() <= int(said[1]), f"{how}: {came.duplicates()} duplicates, but {said}")
+        note(f"{how}: {len(sent.acked)} acknowledged, 0 lost, {came.duplicates()} came twice, {' '.join(said)} as the start says")
+
+
+@part("the disk hangs during a stop: the log says so; a second signal, kill -9 or a disk that answers again end it, nothing is lost", 240)
+def hanging(world, options, rng):
+    library = disk_library(world)
+    names = "twice", "killed", "healed"
+    with concurrent.futures.ThreadPoolExecutor(len(names)) as pool:
+        runs = dict(zip(names, pool.map(lambda name: Hanging(world, name, library), names)))
+    for run in runs.values():
+        run.waits_for("clients")
+    for run in runs.values():
+        run.waits_for("the disk: the journal")
+        told = time.monotonic() - run.at
+        holds(run.engine.p.poll() is None, "it waits for the disk")
+    note(f"the log names the disk {told:.1f} s after SIGTERM")
+
+    run = runs["twice"]
+    at = time.monotonic()
+    run.engine.p.send_signal(signal.SIGTERM)
+    holds(run.engine.p.wait(30) == 1, "a second SIGTERM ends it, and its exit code says that the journal was not closed")
+    took = time.monotonic() - at
+    holds(took < 10, f"the second SIGTERM ended it after {took:.1f} s")
+    holds(lines(run.engine, "ev=stopping", "ended without waiting"), "the log says how it ended")
+    note(f"a second SIGTERM ended it after {took:.1f} s")
+    run.sums("a second SIGTERM")
+
+    runs["killed"].engine.kill()
+    runs["killed"].sums("kill -9")
+
+    run = runs["healed"]
+    holds(ask(run.engine.spool, {"cmd": "status"}, timeout=1) is None, "the control socket is closed by then")
+    os.unlink(run.hang)
+    holds(run.engine.p.wait(60) == 0, "a disk that answers again ends the stop in order")
+    run.sums("a disk that answers again")
