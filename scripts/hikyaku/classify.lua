@@ -385,7 +385,8 @@ return {
     why = "Postfix reject_sender_login_mismatch and alike" },
 
   -------------------------------------------------------------------------------------------------- everybody: the way
-  { stage = RECIPIENT, text = { "greylist", "graylist", "grey list", "grey-list" }, code = { 400, 599 }, class = "system_temp", scope = "path", retry_after = "5m", why = "RFC 6647" },
+  { stage = RECIPIENT, code = { 400, 599 }, text = { "greylist", "graylist", "grey list", "grey-list" },
+    class = "system_temp", scope = "path", retry_after = "5m", why = "RFC 6647" },
   -- What sounds like a block list or a rate and is none stands before them.
   { stage = RECIPIENT, code = { 400, 599 }, text = { "surbl", "uribl" }, class = "reputation_content",
     scope = "message", why = "lists of links in the content, not of addresses of machines" },
