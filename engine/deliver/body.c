@@ -1,3 +1,5 @@
+/* The content of a delivery: its header section rewritten for this attempt, its body read in pieces, both dot-stuffed
+ * (RFC 5321 4.5.2) on their way into the stream. */
 #include "deliver/prepare.h"
 
 #include "base/clock.h"
@@ -11,45 +13,6 @@
 
 #define COPY_BELOW  1024         /* a shorter run is copied: cheaper than a reference */
 #define UNSENT_HIGH (512 * 1024) /* with more than this unsent, no further piece is read */
-
-void hky_delivery_free(struct hky_delivery **xp)
-{
-    struct hky_delivery *x = *xp;
-    if (x == NULL)
-        return;
-    *xp = NULL;
-    if (x->is_reading) {
-        x->is_orphan = true;
-        return;
-    }
-    if (x->has_piece)
-        hky_body_read_release(&x->read);
-    if (x->message != NULL)
-        hky_message_unref(&x->message);
-    for (unsigned i = 0; i < x->txn.n; i++)
-        hky_delivery_forget(x, i);
-    hky_buf_fini(&x->txn.commands);
-    hky_buf_fini(&x->gathered);
-    free(x->txn.verdicts);
-    free(x);
-}
-
-void hky_delivery_rewind(struct hky_delivery *x)
-{
-    HKY_ASSERT(!x->is_reading && x->n_kept > 0);
-    if (x->has_piece)
-        hky_body_read_release(&x->read);
-    hky_buf_clear(&x->txn.commands);
-    hky_buf_clear(&x->gathered);
-    for (unsigned i = 0; i < x->txn.n; i++)
-        x->txn.verdicts[i] = x->kept[i] != NULL ? HKY_VERDICT_OPEN : HKY_VERDICT_REPORTED;
-    x->txn.state = HKY_TRANSACTION_NEW;
-    x->at = 0;
-    x->dot = 1;
-    x->has_piece = x->is_header_out = false;
-    x->prepare_at = 0;
-    x->is_mail_sent = true;
-}
 
 struct run {
     struct hky_stream *stream;
@@ -100,7 +63,7 @@ static enum hky_err write_header(struct hky_delivery *x, struct hky_str section,
     return HKY_OK;
 }
 
-/* Reads one piece from x->at on. */
+/* Writes the `n` octets at `p`, which are at x->at of the message; `body` is what they lie in. */
 static enum hky_err write_piece(struct hky_delivery *x, const char *p, size_t n, struct hky_body *body,
                                 struct hky_stream *s, struct hky_buf *scratch, struct hky_error *e)
 {

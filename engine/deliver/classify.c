@@ -254,7 +254,7 @@ static struct verdict verdict_of(enum hky_class class, enum hky_scope scope)
 }
 
 /* A failure on the way to a recipient's MX concerns that path; on the way to a relay, the whole relay. */
-static enum hky_scope way(const struct view *v)
+static enum hky_scope scope_of_path(const struct view *v)
 {
     return v->q->is_own ? HKY_SCOPE_PATH : HKY_SCOPE_RELAY;
 }
@@ -270,23 +270,23 @@ static struct verdict judge_local(const struct view *v, bool *is_temporary)
             *is_temporary = false;
             return verdict_of(HKY_CLASS_BAD_DOMAIN, HKY_SCOPE_DOMAIN);
         }
-        return verdict_of(HKY_CLASS_NETWORK, way(v));
+        return verdict_of(HKY_CLASS_NETWORK, scope_of_path(v));
     case HKY_ORIGIN_TLS:
         *is_temporary = false;
-        return verdict_of(HKY_CLASS_TLS, way(v));
+        return verdict_of(HKY_CLASS_TLS, scope_of_path(v));
     case HKY_ORIGIN_LOCAL:
         if (text_fits(v, v->text, "not an smtp reply")) /* the peer is broken, not the message */
-            return verdict_of(HKY_CLASS_NETWORK, way(v));
+            return verdict_of(HKY_CLASS_NETWORK, scope_of_path(v));
         *is_temporary = false;
         if (v->q->stage == HKY_STAGE_TLS)
-            return verdict_of(HKY_CLASS_TLS, way(v));
+            return verdict_of(HKY_CLASS_TLS, scope_of_path(v));
         if (v->q->stage == HKY_STAGE_AUTH)
             return verdict_of(HKY_CLASS_RELAY_AUTH, HKY_SCOPE_RELAY);
         return verdict_of(HKY_CLASS_SIZE_FORMAT, HKY_SCOPE_MESSAGE);
     case HKY_ORIGIN_POLICY:
         return verdict_of(HKY_CLASS_UNKNOWN, HKY_SCOPE_MESSAGE);
     default:
-        return verdict_of(HKY_CLASS_NETWORK, way(v));
+        return verdict_of(HKY_CLASS_NETWORK, scope_of_path(v));
     }
 }
 
@@ -323,19 +323,19 @@ static struct verdict judge_enhanced(const struct view *v)
         if (detail == 2 && is_permanent && v->q->is_own)
             return verdict_of(HKY_CLASS_BAD_DOMAIN, HKY_SCOPE_DOMAIN);
         if (!is_permanent || detail == 5)
-            return verdict_of(HKY_CLASS_SYSTEM_TEMP, way(v));
+            return verdict_of(HKY_CLASS_SYSTEM_TEMP, scope_of_path(v));
         break;
     case 4:
         if (detail == 5)
-            return verdict_of(HKY_CLASS_RATE_LIMITED, way(v));
+            return verdict_of(HKY_CLASS_RATE_LIMITED, scope_of_path(v));
         if (detail == 4 && is_permanent)
             return verdict_of(HKY_CLASS_BAD_DOMAIN, HKY_SCOPE_DOMAIN);
         if (is_permanent) /* a permanent refusal is no trouble on the way: the next attempt would get the same answer */
             break;
-        return verdict_of(HKY_CLASS_NETWORK, way(v));
+        return verdict_of(HKY_CLASS_NETWORK, scope_of_path(v));
     case 5:
         if (detail == 3)
-            return verdict_of(HKY_CLASS_RATE_LIMITED, way(v));
+            return verdict_of(HKY_CLASS_RATE_LIMITED, scope_of_path(v));
         break;
     case 6:
         return verdict_of(HKY_CLASS_SIZE_FORMAT, HKY_SCOPE_MESSAGE);
@@ -364,17 +364,17 @@ static struct verdict judge_remote(const struct view *v)
     case HKY_STAGE_AUTH:
         return verdict_of(is_permanent ? HKY_CLASS_RELAY_AUTH : HKY_CLASS_SYSTEM_TEMP, HKY_SCOPE_RELAY);
     case HKY_STAGE_TLS:
-        return verdict_of(HKY_CLASS_TLS, way(v));
+        return verdict_of(HKY_CLASS_TLS, scope_of_path(v));
     case HKY_STAGE_CONNECT:
     case HKY_STAGE_GREETING:
     case HKY_STAGE_HELLO:
         /* Up to here we have only said who we are, so a refusal is about our address. */
-        return verdict_of(is_permanent ? HKY_CLASS_BLOCKED_IP : HKY_CLASS_SYSTEM_TEMP, way(v));
+        return verdict_of(is_permanent ? HKY_CLASS_BLOCKED_IP : HKY_CLASS_SYSTEM_TEMP, scope_of_path(v));
     default:
         break;
     }
     if (r->code == 421)
-        return verdict_of(HKY_CLASS_SYSTEM_TEMP, way(v));
+        return verdict_of(HKY_CLASS_SYSTEM_TEMP, scope_of_path(v));
     if (v->has_enhanced) {
         by_enhanced = judge_enhanced(v);
         if (by_enhanced.class != HKY_CLASS_UNKNOWN)
@@ -385,7 +385,7 @@ static struct verdict judge_remote(const struct view *v)
     if (r->code == 556 && v->q->is_own) /* RFC 7504 */
         return verdict_of(HKY_CLASS_BAD_DOMAIN, HKY_SCOPE_DOMAIN);
     if (r->code == 451 || r->code == 452)
-        return verdict_of(HKY_CLASS_SYSTEM_TEMP, way(v));
+        return verdict_of(HKY_CLASS_SYSTEM_TEMP, scope_of_path(v));
     if (v->q->stage == HKY_STAGE_MAIL)
         return verdict_of(HKY_CLASS_UNKNOWN, v->q->is_own ? HKY_SCOPE_SENDER : HKY_SCOPE_RELAY);
     if (v->q->stage == HKY_STAGE_RCPT)
@@ -424,13 +424,13 @@ void hky_classify(const struct hky_class_rule *rules, size_t n_rules, const stru
                       verdict.class == HKY_CLASS_QUOTA_EXHAUSTED || verdict.class == HKY_CLASS_BLOCKED_IP ||
                       verdict.class == HKY_CLASS_RELAY_AUTH || verdict.class == HKY_CLASS_RELAY_DENIED;
     if (r->code != 0 && is_curable) {
-        uint32_t named = hky_wait_named(r, q->now_ms);
+        uint32_t named = hky_wait_asked_sec(r, q->now_ms);
 
         if (named != 0 && named <= believable_wait(verdict.class))
             retry_after = named;
     }
     out->class = verdict.class;
-    out->scope = verdict.scope == HKY_SCOPE_PATH ? way(&v) : verdict.scope;
+    out->scope = verdict.scope == HKY_SCOPE_PATH ? scope_of_path(&v) : verdict.scope;
     out->is_temporary = is_temporary;
     out->retry_after_sec = retry_after;
 }

@@ -56,12 +56,12 @@ static void give_up(struct hky_credentials *c, struct hky_secret_reading *rd, co
     hky_secrets_settle(rd, NULL, 0, e);
 }
 
-static void take_token(struct hky_secret_reading *rd, struct hky_token *token)
+static void take_token(struct hky_secret_reading *rd, struct hky_oauth_token *token)
 {
     int64_t for_ms = token->for_ms > 2 * EARLY_MS ? token->for_ms - EARLY_MS : token->for_ms / 2;
     struct hky_secret *access = token->access;
     token->access = NULL;
-    hky_token_fini(token);
+    hky_oauth_token_fini(token);
     hky_secrets_settle(rd, access, for_ms, NULL);
 }
 
@@ -71,14 +71,14 @@ static void on_token(void *ctx, const struct hky_http_answer *a)
 {
     struct hky_secret_reading *rd = ctx;
     struct hky_credentials *c = rd->ctx;
-    struct hky_token token;
+    struct hky_oauth_token token;
     struct hky_error e = {.code = HKY_E_NET};
     if (a->err != HKY_OK) {
         snprintf(e.text, sizeof(e.text), "%s", a->text);
         give_up(c, rd, &e);
         return;
     }
-    if (hky_token_parse(a->status, a->body, &token, &e) != HKY_OK) {
+    if (hky_oauth_parse(a->status, a->body, &token, &e) != HKY_OK) {
         hky_mask_text(e.text, hky_secret_value(rd->found)); /* some servers repeat the token that they refuse */
         hky_mask_text(e.text, hky_secret_value(rd->client_secret));
         give_up(c, rd, &e);
@@ -87,7 +87,7 @@ static void on_token(void *ctx, const struct hky_http_answer *a)
     if (c->state != NULL && token.refresh != NULL) {
         struct hky_buf value;
         hky_buf_init(&value, ANSWER_MAX);
-        hky_token_store(&token, hky_secret_value(rd->found), &value);
+        hky_oauth_format_stored(&token, hky_secret_value(rd->found), &value);
         hky_state_put(c->state, "oauth", rd->key.p, hky_buf_z(&value));
         if (value.p != NULL)
             hky_secret_wipe(value.p, value.n);
@@ -105,13 +105,13 @@ static void ask_token(struct hky_credentials *c, struct hky_secret_reading *rd)
         return;
     }
     char *stored = c->state != NULL ? hky_state_get(c->state, "oauth", rd->key.p) : NULL;
-    struct hky_secret *refresh = hky_token_stored_refresh(stored, hky_secret_value(rd->found));
+    struct hky_secret *refresh = hky_oauth_stored_refresh(stored, hky_secret_value(rd->found));
     if (stored != NULL)
         hky_secret_wipe(stored, strlen(stored));
     free(stored);
     struct hky_buf form;
     hky_buf_init(&form, ANSWER_MAX);
-    hky_token_form(relay, hky_secret_value(refresh), hky_secret_value(rd->client_secret), &form);
+    hky_oauth_form(relay, hky_secret_value(refresh), hky_secret_value(rd->client_secret), &form);
     static const char *const headers[] = {"Content-Type: application/x-www-form-urlencoded", "Accept: application/json",
                                           NULL};
     struct hky_http_request request = {
@@ -134,11 +134,11 @@ static void ask_token(struct hky_credentials *c, struct hky_secret_reading *rd)
 static void take_command_token(struct hky_credentials *c, struct hky_secret_reading *rd)
 {
     struct hky_str out = hky_str_trim(hky_secret_value(rd->found));
-    struct hky_token token;
+    struct hky_oauth_token token;
     struct hky_error e;
     if (out.n == 0 || out.p[0] != '{')
         hky_secrets_settle(rd, hky_secret_new(out), TOKEN_FOR_MS, NULL);
-    else if (hky_token_parse(200, out, &token, &e) != HKY_OK)
+    else if (hky_oauth_parse(200, out, &token, &e) != HKY_OK)
         give_up(c, rd, &e);
     else
         take_token(rd, &token);

@@ -20,60 +20,60 @@ enum hky_err hky_deliver_new(const struct hky_deliver_params *p, struct hky_deli
     return HKY_OK;
 }
 
-static struct hky_lane_slot *slot_of(struct hky_deliver *d, struct hky_lane *lane)
+static struct hky_pool_source *source_of(struct hky_deliver *d, struct hky_lane *lane)
 {
-    struct hky_lane_slot *slot = lane->deliver;
-    if (slot == NULL) {
-        slot = hky_calloc(1, sizeof(*slot));
-        slot->deliver = d;
-        slot->lane = lane;
-        lane->deliver = slot;
-        TAILQ_INSERT_TAIL(&d->unassigned, slot, link);
+    struct hky_pool_source *source = lane->deliver;
+    if (source == NULL) {
+        source = hky_calloc(1, sizeof(*source));
+        source->deliver = d;
+        source->lane = lane;
+        lane->deliver = source;
+        TAILQ_INSERT_TAIL(&d->unassigned, source, link);
     }
-    return slot;
+    return source;
 }
 
-static void assign_relay(struct hky_lane_slot *slot)
+static void assign_relay(struct hky_pool_source *source)
 {
-    struct hky_lane *lane = slot->lane;
-    if (slot->pool == NULL || slot->policy != lane->policy) {
+    struct hky_lane *lane = source->lane;
+    if (source->pool == NULL || source->policy != lane->policy) {
         struct hky_dns_mx host = {0};
         snprintf(host.host, sizeof(host.host), "%s", lane->relay->host);
-        struct hky_pool *pool = hky_pool_get(slot->deliver, lane, &host, 1);
-        slot->policy = lane->policy;
-        if (slot->pool != pool) {
-            hky_pool_detach(slot);
-            hky_pool_attach(pool, slot);
+        struct hky_pool *pool = hky_pool_get(source->deliver, lane, &host, 1);
+        source->policy = lane->policy;
+        if (source->pool != pool) {
+            hky_pool_detach(source);
+            hky_pool_attach(pool, source);
         }
     }
-    hky_pool_wake(slot->pool);
+    hky_pool_wake(source->pool);
 }
 
 void hky_deliver_wake(struct hky_deliver *d, struct hky_lane *lane)
 {
     if (d->is_draining)
         return;
-    struct hky_lane_slot *slot = slot_of(d, lane);
+    struct hky_pool_source *source = source_of(d, lane);
     if (lane->relay->is_mx)
-        hky_deliver_assign_own(slot);
+        hky_deliver_assign_own(source);
     else
-        assign_relay(slot);
+        assign_relay(source);
 }
 
-static void slot_free(struct hky_lane_slot *slot)
+static void source_free(struct hky_pool_source *source)
 {
-    hky_dns_cancel(&slot->query);
-    hky_pool_detach(slot);
-    TAILQ_REMOVE(&slot->deliver->unassigned, slot, link);
-    slot->lane->deliver = NULL;
-    free(slot);
+    hky_dns_cancel(&source->query);
+    hky_pool_detach(source);
+    TAILQ_REMOVE(&source->deliver->unassigned, source, link);
+    source->lane->deliver = NULL;
+    free(source);
 }
 
 void hky_deliver_forget_lane(struct hky_deliver *d, struct hky_lane *lane)
 {
     (void)d;
     if (lane->deliver != NULL)
-        slot_free(lane->deliver);
+        source_free(lane->deliver);
 }
 
 void hky_deliver_drain(struct hky_deliver *d)
@@ -97,9 +97,9 @@ void hky_deliver_free(struct hky_deliver **dp)
     while ((entry = hky_map_next(&d->pools, &at)) != NULL)
         hky_pool_free(entry->value);
     hky_map_fini(&d->pools);
-    struct hky_lane_slot *slot;
-    while ((slot = TAILQ_FIRST(&d->unassigned)) != NULL)
-        slot_free(slot);
+    struct hky_pool_source *source;
+    while ((source = TAILQ_FIRST(&d->unassigned)) != NULL)
+        source_free(source);
     at = 0;
     while ((entry = hky_map_next(&d->resolvers, &at)) != NULL) {
         struct hky_dns *dns = entry->value;

@@ -10,7 +10,7 @@
 #include "net/stream.h"
 
 /* What a host said of a recipient, kept while another host is tried. */
-struct hky_kept {
+struct hky_kept_answer {
     enum hky_stage stage;
     enum hky_class class;
     struct hky_reply reply;
@@ -48,39 +48,41 @@ struct hky_delivery {
     /* of this attempt, over several hosts */
     struct hky_target tried[HKY_HOSTS_MAX];
     unsigned n_tried;
-    struct hky_kept *
-        *kept; /* n of them; NULL: no recipient has one. A recipient with one is to be tried at another host */
-    unsigned n_kept;
+    struct hky_kept_answer *
+        *answers; /* n of them; NULL: no recipient has one. A recipient with one is to be tried at another host */
+    unsigned n_answers;
     unsigned n_left;                /* recipients too many for one transaction; a further one sends to them */
     bool is_mail_sent;              /* an earlier host's connection sent a MAIL */
     TAILQ_ENTRY(hky_delivery) link; /* pool->detours */
     struct hky_delivery *free_next;
 };
 
+/* A delivery without a message; reset prepares it for one. */
 struct hky_delivery *hky_delivery_new(void);
 /* n recipients; keeps the memory of the last use. */
 void hky_delivery_reset(struct hky_delivery *x, unsigned n);
 /* Prepares to send once more, over another connection and from the start, to the recipients with a kept answer. */
 void hky_delivery_rewind(struct hky_delivery *x);
 /* Keeps what a host said of recipient i, unless what was kept before is better. */
-void hky_delivery_keep(struct hky_delivery *x, unsigned i, const struct hky_kept *k);
-void hky_delivery_forget(struct hky_delivery *x, unsigned i);
+void hky_delivery_keep_answer(struct hky_delivery *x, unsigned i, const struct hky_kept_answer *k);
+void hky_delivery_forget_answer(struct hky_delivery *x, unsigned i);
 /* Does the earlier answer say more? A temporary answer counts more than a permanent one, which a host says of itself;
  * of two alike, the one that came at a later stage. */
-bool hky_kept_is_better(const struct hky_kept *earlier, const struct hky_kept *later);
+bool hky_kept_answer_is_better(const struct hky_kept_answer *earlier, const struct hky_kept_answer *later);
 /* A reader thread may still have a piece on its way; then the memory is freed when that piece has come. */
 void hky_delivery_free(struct hky_delivery **x);
 
-/* A verdict that needs no server. */
-struct hky_refusal {
+/* What keeps a message, or one recipient, from being sent over this server: a verdict that needs no reply. */
+struct hky_delivery_obstacle {
     enum hky_class class;
     char text[160];
 };
 /* Writes the envelope's commands. false: this server can take the message for nobody, and `why` says so. `refuse` is
  * called for each single recipient whose address cannot be written for this server. */
-bool hky_envelope_build(struct hky_delivery *x, const struct hky_capabilities *caps, bool is_raw,
-                        struct hky_refusal *why, void (*refuse)(void *ctx, unsigned i, const struct hky_refusal *why),
-                        void *ctx);
+bool hky_delivery_build_envelope(struct hky_delivery *x, const struct hky_capabilities *caps, bool is_raw,
+                                 struct hky_delivery_obstacle *why,
+                                 void (*refuse)(void *ctx, unsigned i, const struct hky_delivery_obstacle *why),
+                                 void *ctx);
 
 enum hky_write { HKY_WRITE_DONE, HKY_WRITE_WAIT, HKY_WRITE_FAILED };
 /* Writes as much content as has been read and as the stream has room for. DONE: the final dot was written, too. WAIT:

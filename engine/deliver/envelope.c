@@ -1,42 +1,8 @@
+/* The envelope of a delivery as commands, or why this server cannot take it. */
 #include "deliver/delivery.h"
 #include "smtp/envelope.h"
 
 #include <stdio.h>
-#include <stdlib.h>
-
-#define COMMANDS_MAX (2 * 1024 * 1024)
-
-struct hky_delivery *hky_delivery_new(void)
-{
-    struct hky_delivery *x = hky_calloc(1, sizeof(*x));
-    hky_buf_init(&x->txn.commands, COMMANDS_MAX);
-    hky_buf_init(&x->gathered, 4 * 1024 * 1024);
-    return x;
-}
-
-void hky_delivery_reset(struct hky_delivery *x, unsigned n)
-{
-    HKY_ASSERT(!x->is_reading && !x->has_piece && x->kept == NULL);
-    if (n > x->verdicts_cap) {
-        free(x->txn.verdicts);
-        x->verdicts_cap = n < 16 ? 16 : n;
-        x->txn.verdicts = hky_alloc(x->verdicts_cap);
-    }
-    memset(x->txn.verdicts, HKY_VERDICT_OPEN, n);
-    hky_buf_clear(&x->txn.commands);
-    hky_buf_clear(&x->gathered);
-    x->txn.state = HKY_TRANSACTION_NEW;
-    x->txn.n = n;
-    x->txn.is_dry = false;
-    x->content = hky_str_of(NULL, 0);
-    x->mail_at_ms = 0;
-    x->prepare_at = 0;
-    x->at = 0;
-    x->dot = 1;
-    x->is_header_out = x->is_orphan = false;
-    x->n_tried = x->n_left = 0;
-    x->is_mail_sent = false;
-}
 
 static bool is_ascii(struct hky_str s)
 {
@@ -46,7 +12,7 @@ static bool is_ascii(struct hky_str s)
     return true;
 }
 
-static bool refuse_all(struct hky_refusal *why, enum hky_class class, const char *text)
+static bool refuse_all(struct hky_delivery_obstacle *why, enum hky_class class, const char *text)
 {
     why->class = class;
     snprintf(why->text, sizeof(why->text), "%s", text);
@@ -62,7 +28,7 @@ static bool has_utf8_recipient(const struct hky_delivery *x)
 }
 
 static bool check_message(const struct hky_delivery *x, const struct hky_capabilities *caps, bool *needs_utf8,
-                          struct hky_refusal *why)
+                          struct hky_delivery_obstacle *why)
 {
     const struct hky_message *m = x->message;
     struct hky_str sender = hky_str_z(x->identity->sender);
@@ -111,9 +77,10 @@ static void add_rcpt(struct hky_delivery *x, const struct hky_recipient *r, stru
     hky_rcpt_line_write(&line, caps, &x->txn.commands);
 }
 
-bool hky_envelope_build(struct hky_delivery *x, const struct hky_capabilities *caps, bool is_raw,
-                        struct hky_refusal *why, void (*refuse)(void *ctx, unsigned i, const struct hky_refusal *why),
-                        void *ctx)
+bool hky_delivery_build_envelope(struct hky_delivery *x, const struct hky_capabilities *caps, bool is_raw,
+                                 struct hky_delivery_obstacle *why,
+                                 void (*refuse)(void *ctx, unsigned i, const struct hky_delivery_obstacle *why),
+                                 void *ctx)
 {
     bool needs_utf8;
     if (!check_message(x, caps, &needs_utf8, why))
@@ -124,7 +91,7 @@ bool hky_envelope_build(struct hky_delivery *x, const struct hky_capabilities *c
         if (x->txn.verdicts[i] == HKY_VERDICT_REPORTED)
             continue;
         struct hky_str address = hky_recipient_address(x->recipients[i]);
-        struct hky_refusal one = {.class = HKY_CLASS_SIZE_FORMAT};
+        struct hky_delivery_obstacle one = {.class = HKY_CLASS_SIZE_FORMAT};
         if (!is_ascii(address) && !needs_utf8)
             snprintf(one.text, sizeof(one.text), "5.6.7 the address needs SMTPUTF8, which the server does not offer");
         else if (!hky_envelope_is_one_line(address))

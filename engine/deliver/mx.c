@@ -8,13 +8,13 @@
 #define FRESH_MS      (5 * 60 * 1000) /* an older answer is asked for again; the resolver caches by TTL */
 #define FAILED_A_TURN 100             /* jobs of a lane without a mail host that fail in one turn */
 
-static void assign(struct hky_lane_slot *slot, const struct hky_dns_mx *hosts, unsigned n)
+static void assign(struct hky_pool_source *source, const struct hky_dns_mx *hosts, unsigned n)
 {
-    struct hky_pool *pool = hky_pool_get(slot->deliver, slot->lane, hosts, n);
-    slot->policy = slot->lane->policy;
-    if (slot->pool != pool) {
-        hky_pool_detach(slot);
-        hky_pool_attach(pool, slot);
+    struct hky_pool *pool = hky_pool_get(source->deliver, source->lane, hosts, n);
+    source->policy = source->lane->policy;
+    if (source->pool != pool) {
+        hky_pool_detach(source);
+        hky_pool_attach(pool, source);
     }
     hky_pool_wake(pool);
 }
@@ -78,18 +78,18 @@ static enum hky_class explain(const struct hky_lane *lane, const struct hky_dns_
     return HKY_CLASS_NETWORK;
 }
 
-static void fail_lane(struct hky_lane_slot *slot, const struct hky_dns_mx_answer *a)
+static void fail_lane(struct hky_pool_source *source, const struct hky_dns_mx_answer *a)
 {
-    struct hky_lane *lane = slot->lane;
+    struct hky_lane *lane = source->lane;
     struct hky_reply reply;
     enum hky_class class = explain(lane, a, &reply);
     /* All jobs of the lane fail, a bounded number in each turn; the answer stays in the resolver's cache for the next
      * turn. */
     unsigned n = 0;
-    while (n < FAILED_A_TURN && hky_pool_fail_one(lane, HKY_STAGE_CONNECT, class, &reply))
+    while (n < FAILED_A_TURN && hky_pool_fail_next_job(lane, HKY_STAGE_CONNECT, class, &reply))
         n++;
     if (n == FAILED_A_TURN && lane->n_ready > 0)
-        hky_deliver_assign_own(slot);
+        hky_deliver_assign_own(source);
 }
 
 /* "[192.0.2.1]" and "[IPv6:2001:db8::1]" name the host directly (RFC 5321 4.1.3). */
@@ -110,43 +110,43 @@ static bool is_literal(const char *domain, struct hky_dns_mx *out)
 
 static void on_mx(struct hky_dns_query *q, const struct hky_dns_mx_answer *a)
 {
-    struct hky_lane_slot *slot = HKY_CONTAINER(q, struct hky_lane_slot, query);
-    bool was_assigned = slot->pool != NULL;
-    slot->is_asking = false;
-    slot->asked_at_ms = hky_loop_now_ms(slot->deliver->params.loop);
-    unsigned n = a->status == HKY_DNS_OK ? n_better_than_us(slot->lane, a) : 0;
+    struct hky_pool_source *source = HKY_CONTAINER(q, struct hky_pool_source, query);
+    bool was_assigned = source->pool != NULL;
+    source->is_asking = false;
+    source->asked_at_ms = hky_loop_now_ms(source->deliver->params.loop);
+    unsigned n = a->status == HKY_DNS_OK ? n_better_than_us(source->lane, a) : 0;
     if (n > 0) {
-        assign(slot, a->mx, n);
+        assign(source, a->mx, n);
         return;
     }
     if (was_assigned && a->status == HKY_DNS_FAILED) {
-        hky_pool_wake(slot->pool); /* the old hosts are better than none */
+        hky_pool_wake(source->pool); /* the old hosts are better than none */
         return;
     }
-    hky_pool_detach(slot);
-    if (!slot->deliver->is_draining)
-        fail_lane(slot, a);
+    hky_pool_detach(source);
+    if (!source->deliver->is_draining)
+        fail_lane(source, a);
 }
 
-void hky_deliver_assign_own(struct hky_lane_slot *slot)
+void hky_deliver_assign_own(struct hky_pool_source *source)
 {
-    struct hky_deliver *d = slot->deliver;
-    struct hky_lane *lane = slot->lane;
+    struct hky_deliver *d = source->deliver;
+    struct hky_lane *lane = source->lane;
     const char *redirect = lane->policy->engine.redirect;
-    if (slot->is_asking)
+    if (source->is_asking)
         return;
     struct hky_dns_mx host = {0};
     if ((redirect != NULL && redirect[0] != '\0') || is_literal(lane->destination, &host)) {
-        assign(slot, &host, 1);
+        assign(source, &host, 1);
         return;
     }
-    bool is_fresh = slot->pool != NULL && slot->policy == lane->policy &&
-                    hky_loop_now_ms(d->params.loop) - slot->asked_at_ms < FRESH_MS;
+    bool is_fresh = source->pool != NULL && source->policy == lane->policy &&
+                    hky_loop_now_ms(d->params.loop) - source->asked_at_ms < FRESH_MS;
     if (is_fresh) {
-        hky_pool_wake(slot->pool);
+        hky_pool_wake(source->pool);
         return;
     }
-    slot->is_asking = true;
-    slot->query.on_mx = on_mx;
-    hky_dns_ask_mx(hky_deliver_dns(d, lane->policy), &slot->query, hky_str_z(lane->destination));
+    source->is_asking = true;
+    source->query.on_mx = on_mx;
+    hky_dns_ask_mx(hky_deliver_dns(d, lane->policy), &source->query, hky_str_z(lane->destination));
 }

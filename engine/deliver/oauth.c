@@ -10,7 +10,7 @@
 #define DEFAULT_FOR_SEC 300
 #define LONGEST_SEC     (24 * 3600)
 
-void hky_token_fini(struct hky_token *t)
+void hky_oauth_token_fini(struct hky_oauth_token *t)
 {
     hky_secret_unref(&t->access);
     hky_secret_unref(&t->refresh);
@@ -37,7 +37,7 @@ static void add_field(struct hky_buf *out, const char *name, struct hky_str valu
     }
 }
 
-void hky_token_form(const struct hky_relay *r, struct hky_str refresh, struct hky_str client_secret,
+void hky_oauth_form(const struct hky_relay *r, struct hky_str refresh, struct hky_str client_secret,
                     struct hky_buf *out)
 {
     add_field(out, "grant_type", HKY_STR("refresh_token"));
@@ -79,9 +79,9 @@ static enum hky_err refused(int status, json_t *object, struct hky_error *e)
                          error != NULL ? error : "no reason given", text != NULL ? text : "");
 }
 
-enum hky_err hky_token_parse(int status, struct hky_str body, struct hky_token *out, struct hky_error *e)
+enum hky_err hky_oauth_parse(int status, struct hky_str body, struct hky_oauth_token *out, struct hky_error *e)
 {
-    *out = (struct hky_token){0};
+    *out = (struct hky_oauth_token){0};
     json_error_t problem;
     json_t *object = json_loadb(body.p, body.n, 0, &problem);
     enum hky_err err = HKY_OK;
@@ -94,7 +94,7 @@ enum hky_err hky_token_parse(int status, struct hky_str body, struct hky_token *
         out->refresh = secret_of(object, "refresh_token");
         out->for_ms = lifetime_ms(object);
         if (out->access == NULL) {
-            hky_token_fini(out);
+            hky_oauth_token_fini(out);
             err = hky_error_set(e, HKY_E_SYNTAX, "the token endpoint's answer has no access_token");
         }
     }
@@ -107,7 +107,7 @@ static void fingerprint(struct hky_str original, char out[17])
     snprintf(out, 17, "%016llx", (unsigned long long)hky_hash64(original.p, original.n, 0));
 }
 
-void hky_token_store(const struct hky_token *t, struct hky_str original, struct hky_buf *out)
+void hky_oauth_format_stored(const struct hky_oauth_token *t, struct hky_str original, struct hky_buf *out)
 {
     char from[17];
     fingerprint(original, from);
@@ -119,7 +119,7 @@ void hky_token_store(const struct hky_token *t, struct hky_str original, struct 
     hky_json_end_object(&j);
 }
 
-struct hky_secret *hky_token_stored_refresh(const char *stored, struct hky_str original)
+struct hky_secret *hky_oauth_stored_refresh(const char *stored, struct hky_str original)
 {
     char from[17];
     fingerprint(original, from);

@@ -82,7 +82,7 @@ static void fail_bound(struct hky_outbound *c, const struct hky_outbound_end *en
         c->params.ops->give_back(c->params.ctx, c, x, false);
         return;
     }
-    if (c->params.ops->spare != NULL && c->params.ops->spare(c->params.ctx, c, end)) {
+    if (c->params.ops->may_give_back != NULL && c->params.ops->may_give_back(c->params.ctx, c, end)) {
         c->params.ops->give_back(c->params.ctx, c, x, false);
         return;
     }
@@ -121,14 +121,14 @@ static bool may_try_next(const struct hky_outbound *c, enum hky_stage stage)
 }
 
 /* Of the answers of all targets that were tried, keeps the one that says most. */
-static void keep_end(struct hky_outbound *c, struct hky_outbound_end *end, struct hky_reply *reply)
+static void keep_best_answer(struct hky_outbound *c, struct hky_outbound_end *end, struct hky_reply *reply)
 {
-    struct hky_kept now = {.stage = end->stage, .class = end->class, .reply = *reply};
-    if (c->kept.stage == HKY_STAGE_NONE || !hky_kept_is_better(&c->kept, &now))
-        c->kept = now;
-    end->stage = c->kept.stage;
-    end->class = c->kept.class;
-    *reply = c->kept.reply;
+    struct hky_kept_answer now = {.stage = end->stage, .class = end->class, .reply = *reply};
+    if (c->best_answer.stage == HKY_STAGE_NONE || !hky_kept_answer_is_better(&c->best_answer, &now))
+        c->best_answer = now;
+    end->stage = c->best_answer.stage;
+    end->class = c->best_answer.class;
+    *reply = c->best_answer.reply;
 }
 
 static void conclude(struct hky_outbound *c)
@@ -170,7 +170,7 @@ static void conclude(struct hky_outbound *c)
     }
     if (!end.was_open && !is_same_everywhere(c, end.stage, &reply)) {
         bool is_more = may_try_next(c, end.stage);
-        keep_end(c, &end, &reply);
+        keep_best_answer(c, &end, &reply);
         if (is_more) {
             dialogue_end(c);
             if (!hky_outbound_next_target(c))
@@ -189,7 +189,7 @@ static bool may_go_elsewhere(const struct hky_outbound *c, const struct hky_deli
                              const struct hky_dialogue_event *ev)
 {
     const struct hky_reply *r = ev->reply;
-    if (c->params.ops->elsewhere == NULL || ev->is_ambiguous || c->class != HKY_CLASS_N || x->txn.is_dry ||
+    if (c->params.ops->try_elsewhere == NULL || ev->is_ambiguous || c->class != HKY_CLASS_N || x->txn.is_dry ||
         x->is_reading)
         return false;
     /* A 5xx is the domain's word on sender, recipient or message, whichever of its hosts said it; only words about
@@ -215,8 +215,8 @@ static void on_result(struct hky_outbound *c, const struct hky_dialogue_event *e
         return;
     }
     if (may_go_elsewhere(c, x, ev)) {
-        struct hky_kept k = {.stage = ev->stage, .class = HKY_CLASS_N, .reply = *ev->reply};
-        hky_delivery_keep(x, ev->recipient, &k);
+        struct hky_kept_answer k = {.stage = ev->stage, .class = HKY_CLASS_N, .reply = *ev->reply};
+        hky_delivery_keep_answer(x, ev->recipient, &k);
         return;
     }
     hky_outbound_report(c, x, ev->recipient, ev->stage, ev->is_ambiguous ? HKY_CLASS_AMBIGUOUS : c->class, ev->reply);
@@ -225,7 +225,7 @@ static void on_result(struct hky_outbound *c, const struct hky_dialogue_event *e
 static void on_done(struct hky_outbound *c, struct hky_delivery *x)
 {
     c->done_at_ms = hky_loop_now_ms(c->params.loop);
-    if (x->n_kept == 0) {
+    if (x->n_answers == 0) {
         if (x->n_left > 0)
             c->params.ops->give_back(c->params.ctx, c, x, true);
         else
@@ -234,7 +234,7 @@ static void on_done(struct hky_outbound *c, struct hky_delivery *x)
     }
     hky_outbound_mark_tried(c, x);
     hky_delivery_rewind(x);
-    c->params.ops->elsewhere(c->params.ctx, c, x);
+    c->params.ops->try_elsewhere(c->params.ctx, c, x);
 }
 
 static void on_give_back(struct hky_outbound *c, struct hky_delivery *x)
@@ -294,7 +294,7 @@ static void on_start_tls(struct hky_task *task)
     if (c->state != HKY_OUTBOUND_SECURING)
         return;
     hky_stream_start_tls(c->stream, c->params.tls, hky_outbound_host(c));
-    hky_outbound_arm(c);
+    hky_outbound_set_timer(c);
 }
 
 /* ---- pump ---- */
@@ -348,7 +348,7 @@ static void pump(struct hky_outbound *c)
         hky_dialogue_quit(&c->dialogue);
     hky_stream_flush(c->stream);
     if (c->is_moved || !hky_timer_is_set(&c->timer))
-        hky_outbound_arm(c);
+        hky_outbound_set_timer(c);
 }
 
 /* ---- events of the stream ---- */
@@ -357,11 +357,11 @@ static void pump(struct hky_outbound *c)
 static bool is_turned_away(struct hky_outbound *c, const struct hky_reply *r)
 {
     bool is_about_it = r->code == 421 || hky_reply_counts_connections(r);
-    if (!is_about_it || c->params.ops->spare == NULL || hky_dialogue_expects(&c->dialogue) != HKY_EXPECT_MAIL ||
+    if (!is_about_it || c->params.ops->may_give_back == NULL || hky_dialogue_expects(&c->dialogue) != HKY_EXPECT_MAIL ||
         c->dialogue.n_begun > 1)
         return false;
     struct hky_outbound_end end = {.stage = HKY_STAGE_MAIL, .class = HKY_CLASS_N, .reply = r, .was_open = true};
-    return c->params.ops->spare(c->params.ctx, c, &end);
+    return c->params.ops->may_give_back(c->params.ctx, c, &end);
 }
 
 static size_t on_data(void *ctx, const char *p, size_t n)
@@ -446,7 +446,7 @@ static void on_connected(struct hky_outbound *c)
     trace(c, HKY_STAGE_CONNECT, true, peer);
     if (p.is_secure)
         hky_stream_start_tls(c->stream, c->params.tls, hky_outbound_host(c));
-    hky_outbound_arm(c);
+    hky_outbound_set_timer(c);
 }
 
 static void on_secured(struct hky_outbound *c)
@@ -461,7 +461,7 @@ static void on_secured(struct hky_outbound *c)
         hky_dialogue_secured(&c->dialogue);
     pump(c);
     if (hky_outbound_is_talking(c))
-        hky_outbound_arm(c);
+        hky_outbound_set_timer(c);
 }
 
 /* This machine has no descriptor, port or memory left, which says nothing about the relay. */
@@ -576,8 +576,8 @@ static void on_timer(struct hky_timer *timer)
         hky_outbound_retire(c);
         return;
     }
-    if (hky_outbound_is_writing_on(c)) {
-        hky_outbound_arm(c);
+    if (hky_outbound_still_writes(c)) {
+        hky_outbound_set_timer(c);
         return;
     }
     bool is_group = c->dialogue.n_marks > 1 && hky_dialogue_expects(&c->dialogue) != HKY_EXPECT_DOT;

@@ -41,7 +41,7 @@ struct hky_outbound_ops {
                    enum hky_class class, const struct hky_reply *reply);
     void (*done)(void *ctx, struct hky_outbound *c, struct hky_delivery *x, bool mail_sent);
     /* Recipients with a kept answer are to be tried at another host, by a connection of their own. NULL: never. */
-    void (*elsewhere)(void *ctx, struct hky_outbound *c, struct hky_delivery *x);
+    void (*try_elsewhere)(void *ctx, struct hky_outbound *c, struct hky_delivery *x);
     /* The server takes n_taken recipients of a message and no more; called before `give_back` of the rest. NULL: the
      * rest fails. */
     void (*too_many)(void *ctx, struct hky_outbound *c, struct hky_delivery *x, unsigned n_taken);
@@ -49,7 +49,7 @@ struct hky_outbound_ops {
     void (*give_back)(void *ctx, struct hky_outbound *c, struct hky_delivery *x, bool mail_sent);
     /* The connection could not be opened, was turned away at its first MAIL, or is given up at a stop. true: its
      * delivery is given back, and does not fail. NULL: never. */
-    bool (*spare)(void *ctx, struct hky_outbound *c, const struct hky_outbound_end *end);
+    bool (*may_give_back)(void *ctx, struct hky_outbound *c, const struct hky_outbound_end *end);
     void (*open)(void *ctx, struct hky_outbound *c);
     void (*closed)(void *ctx, struct hky_outbound *c, const struct hky_outbound_end *end);
     /* Asks for the credential. done(arg, secret, error) is called later on the loop, once, and even when the connection
@@ -93,6 +93,8 @@ struct hky_outbound_params {
     const struct hky_outbound_ops *ops;
     void *ctx;
 };
+/* Begins at the end of this turn of the loop, so no callback comes from inside this call. `p` is borrowed for the
+ * call; what it points to outlives the connection, but for what is copied or counted. */
 struct hky_outbound *hky_outbound_new(const struct hky_outbound_params *p);
 void hky_outbound_kick(struct hky_outbound *c);   /* `next` has a delivery to give */
 void hky_outbound_retire(struct hky_outbound *c); /* takes no more deliveries; sends QUIT when idle */

@@ -44,10 +44,10 @@ struct hky_outbound {
     struct hky_secret *token; /* the last one tried */
     struct hky_mask mask;     /* the tokens that were tried, and what was sent to log in */
     enum hky_auth auth;
-    uint32_t auths_tried;    /* by this dialogue; bits 1 << hky_auth */
-    uint64_t dot_end;        /* octets of the stream that end with the newest dot */
-    uint64_t sent_at_arming; /* octets of the stream that were sent when the timer was set */
-    int64_t armed_at_ms;
+    uint32_t auths_tried; /* by this dialogue; bits 1 << hky_auth */
+    uint64_t dot_end;     /* octets of the stream that end with the newest dot */
+    uint64_t timer_sent;  /* octets of the stream that were sent when the timer was set */
+    int64_t timer_set_at_ms;
     int64_t done_at_ms; /* when the last message ended */
     enum hky_outbound_state state;
     uint32_t n_taken, most; /* messages; with `most` taken it says QUIT */
@@ -55,11 +55,12 @@ struct hky_outbound {
     bool is_moved;          /* there was progress since the timer was set */
     bool is_full;           /* a message was given back although the one before it had only just been answered */
     /* What the attempts at targets so far have shown. */
-    bool is_plain;                 /* TLS that is only opportunistic failed */
-    bool has_refreshed;            /* the token was refused once, and fetched again */
-    bool may_exist;                /* a host has addresses, or nobody could say */
-    enum hky_class class;          /* of a local failure */
-    struct hky_kept kept;          /* how the best of the targets before this one ended; stage NONE: there was none */
+    bool is_plain;        /* TLS that is only opportunistic failed */
+    bool has_refreshed;   /* the token was refused once, and fetched again */
+    bool may_exist;       /* a host has addresses, or nobody could say */
+    enum hky_class class; /* of a local failure */
+    struct hky_kept_answer
+        best_answer;               /* how the best of the targets before this one ended; stage NONE: there was none */
     struct hky_dialogue_event end; /* kind END when over */
     struct hky_reply end_reply;
 };
@@ -134,8 +135,8 @@ void hky_outbound_remember_response(struct hky_outbound *c, struct hky_str line)
 /* Was the token refused, so that a new one is fetched once? */
 bool hky_outbound_wants_refresh(const struct hky_outbound *c);
 /* outbound_timer.c */
-void hky_outbound_arm(struct hky_outbound *c);
+void hky_outbound_set_timer(struct hky_outbound *c);
 uint32_t hky_outbound_wait_ms(const struct hky_outbound *c);
-bool hky_outbound_is_writing_on(struct hky_outbound *c);
+bool hky_outbound_still_writes(struct hky_outbound *c);
 
 #endif

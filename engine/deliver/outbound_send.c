@@ -3,7 +3,7 @@
 
 #define OVERLAP_UNSENT (256 * 1024) /* with more of the body unsent, the next message is not taken yet */
 
-static void refuse_one(void *ctx, unsigned i, const struct hky_refusal *why)
+static void refuse_one(void *ctx, unsigned i, const struct hky_delivery_obstacle *why)
 {
     struct hky_outbound *c = ctx;
     struct hky_reply reply;
@@ -13,10 +13,11 @@ static void refuse_one(void *ctx, unsigned i, const struct hky_refusal *why)
 
 static void begin(struct hky_outbound *c, struct hky_delivery *x)
 {
-    struct hky_refusal why;
+    struct hky_delivery_obstacle why;
     c->bound = x;
     c->n_taken++;
-    bool is_fit = hky_envelope_build(x, &c->dialogue.caps, c->params.relay->is_localpart_raw, &why, refuse_one, c);
+    bool is_fit =
+        hky_delivery_build_envelope(x, &c->dialogue.caps, c->params.relay->is_localpart_raw, &why, refuse_one, c);
     c->bound = NULL;
     if (is_fit) {
         x->mail_at_ms = hky_loop_now_ms(c->params.loop);

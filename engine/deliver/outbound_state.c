@@ -69,14 +69,14 @@ void hky_outbound_fail_local(struct hky_outbound *c, enum hky_stage stage, enum 
 void hky_outbound_report(struct hky_outbound *c, struct hky_delivery *x, unsigned i, enum hky_stage stage,
                          enum hky_class class, const struct hky_reply *reply)
 {
-    struct hky_kept *earlier = x->kept != NULL ? x->kept[i] : NULL;
-    struct hky_kept later = {.stage = stage, .class = class};
+    struct hky_kept_answer *earlier = x->answers != NULL ? x->answers[i] : NULL;
+    struct hky_kept_answer later = {.stage = stage, .class = class};
     bool is_final =
         class == HKY_CLASS_AMBIGUOUS || reply->code / 100 == 2 || (reply->code >= 500 && stage >= HKY_STAGE_MAIL);
     later.reply.code = reply->code;
-    if (earlier != NULL && !is_final && hky_kept_is_better(earlier, &later))
+    if (earlier != NULL && !is_final && hky_kept_answer_is_better(earlier, &later))
         c->params.ops->result(c->params.ctx, c, x, i, earlier->stage, earlier->class, &earlier->reply);
     else
         c->params.ops->result(c->params.ctx, c, x, i, stage, class, reply);
-    hky_delivery_forget(x, i);
+    hky_delivery_forget_answer(x, i);
 }

@@ -144,12 +144,12 @@ bool hky_outbound_next_target(struct hky_outbound *c)
         return true;
     }
     /* All addresses of the last host had been tried already as those of another host; their answers count. */
-    bool is_known = c->kept.stage != HKY_STAGE_NONE;
-    c->end =
-        (struct hky_dialogue_event){.kind = HKY_DIALOGUE_END, .stage = is_known ? c->kept.stage : HKY_STAGE_CONNECT};
-    c->class = is_known ? c->kept.class : HKY_CLASS_NETWORK;
+    bool is_known = c->best_answer.stage != HKY_STAGE_NONE;
+    c->end = (struct hky_dialogue_event){.kind = HKY_DIALOGUE_END,
+                                         .stage = is_known ? c->best_answer.stage : HKY_STAGE_CONNECT};
+    c->class = is_known ? c->best_answer.class : HKY_CLASS_NETWORK;
     if (is_known)
-        c->end_reply = c->kept.reply;
+        c->end_reply = c->best_answer.reply;
     else
         hky_reply_local(&c->end_reply, HKY_ORIGIN_CONNECT, "every address was tried");
     return false;

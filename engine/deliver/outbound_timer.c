@@ -3,7 +3,7 @@
 
 #define IDLE_MS          30000
 #define SLOWEST_PER_SEC  500  /* octets; a peer that takes less than this while we write has stalled */
-#define QUIT_MS          3000 /* QUIT is only polite, and other connections need the slot */
+#define QUIT_MS          3000 /* QUIT is only polite, and no other connection can be opened instead until then */
 #define DEFAULT_GREETING 60000
 #define DEFAULT_COMMAND  60000
 #define DEFAULT_DATA     120000
@@ -33,19 +33,19 @@ uint32_t hky_outbound_wait_ms(const struct hky_outbound *c)
     return hky_outbound_or_default(t->command_ms, DEFAULT_COMMAND);
 }
 
-void hky_outbound_arm(struct hky_outbound *c)
+void hky_outbound_set_timer(struct hky_outbound *c)
 {
     c->is_moved = false;
-    c->sent_at_arming = c->stream != NULL ? hky_stream_sent(c->stream) : 0;
-    c->armed_at_ms = hky_loop_now_ms(c->params.loop);
+    c->timer_sent = c->stream != NULL ? hky_stream_sent(c->stream) : 0;
+    c->timer_set_at_ms = hky_loop_now_ms(c->params.loop);
     hky_timer_set(&c->timer, hky_outbound_wait_ms(c));
 }
 
-bool hky_outbound_is_writing_on(struct hky_outbound *c)
+bool hky_outbound_still_writes(struct hky_outbound *c)
 {
     if (hky_stream_unsent(c->stream) == 0)
         return false;
-    int64_t took_ms = hky_loop_now_ms(c->params.loop) - c->armed_at_ms;
-    uint64_t sent = hky_stream_sent(c->stream) - c->sent_at_arming;
+    int64_t took_ms = hky_loop_now_ms(c->params.loop) - c->timer_set_at_ms;
+    uint64_t sent = hky_stream_sent(c->stream) - c->timer_sent;
     return sent > 0 && sent * 1000 >= (uint64_t)(took_ms > 0 ? took_ms : 1) * SLOWEST_PER_SEC;
 }

@@ -2,7 +2,7 @@
 
 #include "base/hash.h"
 #include "deliver/servers.h"
-#include "deliver/verdict.h"
+#include "deliver/outcome.h"
 #include "base/clock.h"
 #include "mail/reply.h"
 
@@ -55,8 +55,8 @@ static struct hky_delivery *delivery_of_job(struct hky_pool *pool, struct hky_jo
 
 static void delivery_over(struct hky_pool *pool, struct hky_delivery *x)
 {
-    for (unsigned i = 0; i < x->txn.n && x->n_kept > 0; i++)
-        hky_delivery_forget(x, i);
+    for (unsigned i = 0; i < x->txn.n && x->n_answers > 0; i++)
+        hky_delivery_forget_answer(x, i);
     /* A reader thread may still need the message for a piece; then the delivery keeps its reference until it is freed.
      */
     if (!x->is_reading)
@@ -71,18 +71,18 @@ static struct hky_job *take_job(struct hky_pool *pool)
 {
     if (pool->deliver->is_draining)
         return NULL;
-    struct hky_lane_slot *slot = TAILQ_FIRST(&pool->lanes), *last = TAILQ_LAST(&pool->lanes, hky_lanes_head);
-    while (slot != NULL) {
+    struct hky_pool_source *source = TAILQ_FIRST(&pool->sources), *last = TAILQ_LAST(&pool->sources, hky_sources_head);
+    while (source != NULL) {
         struct hky_job *job = NULL;
-        bool is_last = slot == last;
-        struct hky_lane_slot *next = TAILQ_NEXT(slot, link);
-        if (hky_schedule_take(slot->lane, &job) == HKY_TAKE_JOB) {
-            TAILQ_REMOVE(&pool->lanes, slot, link);
-            TAILQ_INSERT_TAIL(&pool->lanes, slot, link);
+        bool is_last = source == last;
+        struct hky_pool_source *next = TAILQ_NEXT(source, link);
+        if (hky_schedule_take(source->lane, &job) == HKY_TAKE_JOB) {
+            TAILQ_REMOVE(&pool->sources, source, link);
+            TAILQ_INSERT_TAIL(&pool->sources, source, link);
             pool->n_taken++;
             return job;
         }
-        slot = is_last ? NULL : next;
+        source = is_last ? NULL : next;
     }
     return NULL;
 }
@@ -117,7 +117,7 @@ static void on_result(void *ctx, struct hky_outbound *c, struct hky_delivery *x,
     struct hky_pool_member *m = ctx;
     struct hky_pool *pool = m->pool;
     struct hky_outcome o;
-    struct hky_verdict_query q = {
+    struct hky_deliver_outcome_query q = {
         .policy = pool->policy,
         .relay = pool->relay,
         .host = hky_outbound_host(c),
@@ -126,7 +126,7 @@ static void on_result(void *ctx, struct hky_outbound *c, struct hky_delivery *x,
         .reply = reply,
         .address = hky_recipient_address(x->recipients[i]),
     };
-    hky_verdict(&q, &o);
+    hky_deliver_outcome(&q, &o);
     o.host = pool->relay->is_mx ? q.host : NULL;
     o.takes_dsn = hky_outbound_caps(c)->dsn;
     if (x->mail_at_ms > 0)
@@ -145,7 +145,7 @@ static void on_done(void *ctx, struct hky_outbound *c, struct hky_delivery *x, b
     hky_schedule_done(&job, mail_sent);
 }
 
-static void on_elsewhere(void *ctx, struct hky_outbound *c, struct hky_delivery *x)
+static void on_try_elsewhere(void *ctx, struct hky_outbound *c, struct hky_delivery *x)
 {
     struct hky_pool_member *m = ctx;
     (void)c;
@@ -179,8 +179,8 @@ static void on_too_many(void *ctx, struct hky_outbound *c, struct hky_delivery *
 /* Reports what was learned of the account. A pool without lanes has nobody to report it to. */
 static void learn(const struct hky_pool *pool, enum hky_learned what, unsigned n)
 {
-    if (!TAILQ_EMPTY(&pool->lanes))
-        hky_schedule_learn(TAILQ_FIRST(&pool->lanes)->lane, what, n);
+    if (!TAILQ_EMPTY(&pool->sources))
+        hky_schedule_learn(TAILQ_FIRST(&pool->sources)->lane, what, n);
 }
 
 /* Did the server turn the connection away? Up to the greeting every failure counts. After that, up to the end of the
@@ -200,7 +200,7 @@ static bool is_turned_away(const struct hky_outbound_end *end)
 /* When other connections are open, one that is turned away shows how many the server accepts, and says nothing about
  * its message.
  */
-static bool on_spare(void *ctx, struct hky_outbound *c, const struct hky_outbound_end *end)
+static bool on_may_give_back(void *ctx, struct hky_outbound *c, const struct hky_outbound_end *end)
 {
     struct hky_pool_member *m = ctx;
     struct hky_pool *pool = m->pool;
@@ -247,7 +247,7 @@ static void on_in_step(void *ctx, struct hky_outbound *c)
     struct hky_pool_member *m = ctx;
     (void)c;
     if (m->server != NULL)
-        hky_server_on_good(m->server, m);
+        hky_server_on_in_step(m->server, m);
 }
 
 /* Replies that do not fit our commands are never an accident: the first time overlap is switched off, the second time
@@ -321,9 +321,9 @@ static const struct hky_outbound_ops connection_ops = {
     .result = on_result,
     .done = on_done,
     .give_back = on_give_back,
-    .elsewhere = on_elsewhere,
+    .try_elsewhere = on_try_elsewhere,
     .too_many = on_too_many,
-    .spare = on_spare,
+    .may_give_back = on_may_give_back,
     .open = on_open,
     .closed = on_closed,
     .secret = on_want_secret,
@@ -426,7 +426,8 @@ static void fail_job(struct hky_job *job, enum hky_stage stage, enum hky_class c
     hky_schedule_done(&job, false);
 }
 
-bool hky_pool_fail_one(struct hky_lane *lane, enum hky_stage stage, enum hky_class class, const struct hky_reply *reply)
+bool hky_pool_fail_next_job(struct hky_lane *lane, enum hky_stage stage, enum hky_class class,
+                            const struct hky_reply *reply)
 {
     struct hky_job *job = NULL;
     if (hky_schedule_take(lane, &job) != HKY_TAKE_JOB)
@@ -440,11 +441,11 @@ static void end_detour(struct hky_pool *pool, struct hky_delivery *x)
 {
     struct hky_job *job = x->job;
     for (unsigned i = 0; i < x->txn.n; i++) {
-        if (x->kept == NULL || x->kept[i] == NULL)
+        if (x->answers == NULL || x->answers[i] == NULL)
             continue;
-        const struct hky_kept *k = x->kept[i];
+        const struct hky_kept_answer *k = x->answers[i];
         struct hky_outcome o;
-        struct hky_verdict_query q = {
+        struct hky_deliver_outcome_query q = {
             .policy = pool->policy,
             .relay = pool->relay,
             .host = pool->hosts[0].host,
@@ -453,7 +454,7 @@ static void end_detour(struct hky_pool *pool, struct hky_delivery *x)
             .reply = &k->reply,
             .address = hky_recipient_address(x->recipients[i]),
         };
-        hky_verdict(&q, &o);
+        hky_deliver_outcome(&q, &o);
         hky_schedule_result(job, i, &o);
     }
     delivery_over(pool, x);
@@ -525,7 +526,7 @@ static void work(struct hky_pool *pool)
 /* No lane leads to this pool and no connection is open: the pool can be freed. */
 static bool is_forsaken(const struct hky_pool *pool)
 {
-    return TAILQ_EMPTY(&pool->lanes) && TAILQ_EMPTY(&pool->detours) && pool->n_members == 0;
+    return TAILQ_EMPTY(&pool->sources) && TAILQ_EMPTY(&pool->detours) && pool->n_members == 0;
 }
 
 static void pool_release(struct hky_pool *pool)
@@ -561,22 +562,22 @@ void hky_pool_wake(struct hky_pool *pool)
     hky_loop_defer(pool->deliver->params.loop, &pool->task);
 }
 
-void hky_pool_attach(struct hky_pool *pool, struct hky_lane_slot *slot)
+void hky_pool_attach(struct hky_pool *pool, struct hky_pool_source *source)
 {
-    HKY_ASSERT(slot->pool == NULL);
-    TAILQ_REMOVE(&slot->deliver->unassigned, slot, link);
-    slot->pool = pool;
-    TAILQ_INSERT_TAIL(&pool->lanes, slot, link);
+    HKY_ASSERT(source->pool == NULL);
+    TAILQ_REMOVE(&source->deliver->unassigned, source, link);
+    source->pool = pool;
+    TAILQ_INSERT_TAIL(&pool->sources, source, link);
 }
 
-void hky_pool_detach(struct hky_lane_slot *slot)
+void hky_pool_detach(struct hky_pool_source *source)
 {
-    if (slot->pool == NULL)
+    if (source->pool == NULL)
         return;
-    TAILQ_REMOVE(&slot->pool->lanes, slot, link);
-    hky_pool_wake(slot->pool); /* this may have been its last lane */
-    slot->pool = NULL;
-    TAILQ_INSERT_TAIL(&slot->deliver->unassigned, slot, link);
+    TAILQ_REMOVE(&source->pool->sources, source, link);
+    hky_pool_wake(source->pool); /* this may have been its last lane */
+    source->pool = NULL;
+    TAILQ_INSERT_TAIL(&source->deliver->unassigned, source, link);
 }
 
 void hky_pool_drain(struct hky_pool *pool)
@@ -617,12 +618,12 @@ void hky_pool_free(struct hky_pool *pool)
         delivery_over(pool, detour);
         hky_schedule_done(&job, true);
     }
-    struct hky_lane_slot *slot;
-    while ((slot = TAILQ_FIRST(&pool->lanes)) != NULL) {
-        TAILQ_REMOVE(&pool->lanes, slot, link);
-        hky_dns_cancel(&slot->query);
-        slot->lane->deliver = NULL;
-        free(slot);
+    struct hky_pool_source *source;
+    while ((source = TAILQ_FIRST(&pool->sources)) != NULL) {
+        TAILQ_REMOVE(&pool->sources, source, link);
+        hky_dns_cancel(&source->query);
+        source->lane->deliver = NULL;
+        free(source);
     }
     pool->deliver = NULL;
     if (!pool->is_queued)

@@ -11,13 +11,13 @@
 
 struct hky_pool;
 
-/* The value of lane->deliver. */
-struct hky_lane_slot {
+/* A lane as its pool sees it: where jobs come from. It is the value of lane->deliver. */
+struct hky_pool_source {
     struct hky_deliver *deliver;
     struct hky_lane *lane;
     struct hky_pool *pool;     /* NULL while the MX is looked up */
     struct hky_policy *policy; /* the policy for which `pool` was chosen; only compared */
-    TAILQ_ENTRY(hky_lane_slot) link;
+    TAILQ_ENTRY(hky_pool_source) link;
     struct hky_dns_query query; /* mx.c */
     int64_t asked_at_ms;
     bool is_asking;
@@ -28,7 +28,7 @@ struct hky_deliver {
     struct hky_map pools;                      /* key -> pool */
     struct hky_map resolvers;                  /* "addr:port" -> hky_dns */
     struct hky_servers *servers, *own_servers; /* own_servers: NULL when the owner gave one */
-    TAILQ_HEAD(, hky_lane_slot) unassigned;    /* slots without a pool */
+    TAILQ_HEAD(, hky_pool_source) unassigned;  /* lanes without a pool */
     struct hky_outbound_login_waits waits;
     struct hky_delivery *free_deliveries;
     unsigned n_free;
@@ -38,18 +38,19 @@ struct hky_deliver {
 /* Returns the pool for these hosts, which are in order of preference; makes it when there is none. */
 struct hky_pool *hky_pool_get(struct hky_deliver *d, struct hky_lane *lane, const struct hky_dns_mx *hosts,
                               unsigned n_hosts);
-void hky_pool_attach(struct hky_pool *pool, struct hky_lane_slot *slot);
-void hky_pool_detach(struct hky_lane_slot *slot);
+void hky_pool_attach(struct hky_pool *pool, struct hky_pool_source *source);
+void hky_pool_detach(struct hky_pool_source *source);
 void hky_pool_wake(struct hky_pool *pool); /* it works at the end of this turn */
 void hky_pool_drain(struct hky_pool *pool);
 void hky_pool_free(struct hky_pool *pool); /* after the loop has stopped */
 
+/* The resolver that this policy names, made when it is first needed; the system's where that is impossible. */
 struct hky_dns *hky_deliver_dns(struct hky_deliver *d, const struct hky_policy *policy);
-/* Own delivery: looks up which hosts take the mail of the lane's destination. Assigns the slot to a pool, or fails jobs
- * of the lane. */
-void hky_deliver_assign_own(struct hky_lane_slot *slot);
+/* Own delivery: looks up which hosts take the mail of the lane's destination. Assigns the source to a pool, or fails
+ * jobs of the lane. */
+void hky_deliver_assign_own(struct hky_pool_source *source);
 /* Takes one job of the lane and gives all its recipients this outcome; false: there was none. */
-bool hky_pool_fail_one(struct hky_lane *lane, enum hky_stage stage, enum hky_class class,
-                       const struct hky_reply *reply);
+bool hky_pool_fail_next_job(struct hky_lane *lane, enum hky_stage stage, enum hky_class class,
+                            const struct hky_reply *reply);
 
 #endif

@@ -27,7 +27,7 @@ struct hky_pool {
     unsigned n_hosts;
     uint16_t port;
     bool is_redirected;
-    TAILQ_HEAD(hky_lanes_head, hky_lane_slot) lanes;
+    TAILQ_HEAD(hky_sources_head, hky_pool_source) sources;
     TAILQ_HEAD(, hky_pool_member) members;
     TAILQ_HEAD(, hky_delivery) detours; /* deliveries that wait for a connection to another host */
     unsigned n_members, n_open;

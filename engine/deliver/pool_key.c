@@ -69,7 +69,7 @@ struct hky_pool *hky_pool_get(struct hky_deliver *d, struct hky_lane *lane, cons
         pool = hky_calloc(1, sizeof(*pool));
         pool->deliver = d;
         pool->key = hky_strdup(hky_buf_z(&key));
-        TAILQ_INIT(&pool->lanes);
+        TAILQ_INIT(&pool->sources);
         TAILQ_INIT(&pool->members);
         TAILQ_INIT(&pool->detours);
         pool->port = lane->relay->port;

@@ -7,7 +7,7 @@
 #include "base/hash.h"
 #include "deliver/outbound.h"
 #include "deliver/probe_words.h"
-#include "deliver/verdict.h"
+#include "deliver/outcome.h"
 #include "hikyaku/deliver.h"
 #include "mail/address.h"
 #include "mail/dsn.h"
@@ -42,7 +42,7 @@ struct probe {
     int64_t stage_at_ms;
 };
 
-static void tell(struct probe *p, enum hky_stage stage, bool is_good, const char *text)
+static void report_line(struct probe *p, enum hky_stage stage, bool is_good, const char *text)
 {
     struct hky_probe_line line = {.stage = stage, .is_good = is_good};
     int64_t now = hky_mono_ms();
@@ -53,7 +53,7 @@ static void tell(struct probe *p, enum hky_stage stage, bool is_good, const char
         p->params->on_line(p->params->ctx, &line);
 }
 
-__attribute__((format(printf, 2, 3))) static void tell_fact(struct probe *p, const char *fmt, ...)
+__attribute__((format(printf, 2, 3))) static void report_fact(struct probe *p, const char *fmt, ...)
 {
     struct hky_probe_line line = {.stage = HKY_STAGE_TLS, .is_good = true, .is_note = true};
     va_list args;
@@ -65,25 +65,25 @@ __attribute__((format(printf, 2, 3))) static void tell_fact(struct probe *p, con
 }
 
 /* Shows a server's words as they are, and a cause of our own in the language that the caller chose. */
-static void tell_reply(struct probe *p, enum hky_stage stage, const struct hky_reply *reply)
+static void report_reply(struct probe *p, enum hky_stage stage, const struct hky_reply *reply)
 {
     char text[HKY_REPLY_TEXT + 32];
     hky_reply_format(reply, text, sizeof(text));
     if (reply->code != 0 || !p->params->is_ja) {
-        tell(p, stage, false, text);
+        report_line(p, stage, false, text);
         return;
     }
     struct hky_buf words;
     hky_buf_init(&words, 4 * sizeof(text));
     hky_probe_words_ja(hky_str_z(text), &words);
-    tell(p, stage, false, hky_buf_z(&words));
+    report_line(p, stage, false, hky_buf_z(&words));
     hky_buf_fini(&words);
 }
 
 static void conclude(struct probe *p, enum hky_stage stage, enum hky_class class, const struct hky_reply *reply)
 {
     const char *host = p->connection != NULL ? hky_outbound_host(p->connection) : p->params->relay->host;
-    struct hky_verdict_query q = {
+    struct hky_deliver_outcome_query q = {
         .policy = p->params->policy,
         .relay = p->params->relay,
         .host = host,
@@ -92,13 +92,13 @@ static void conclude(struct probe *p, enum hky_stage stage, enum hky_class class
         .reply = reply,
         .address = hky_recipient_address(p->recipient),
     };
-    hky_verdict(&q, p->outcome);
+    hky_deliver_outcome(&q, p->outcome);
     /* A dry run succeeds with the 250 to RCPT, which the classifier does not take for a delivery. */
     if (!p->params->send && stage == HKY_STAGE_RCPT && reply->code >= 200 && reply->code < 300)
         p->outcome->class = HKY_CLASS_OK;
     p->has_outcome = true;
     if (p->outcome->class != HKY_CLASS_OK)
-        tell_reply(p, stage, reply);
+        report_reply(p, stage, reply);
 }
 
 /* ---- callbacks of the connection ---- */
@@ -167,7 +167,7 @@ static void on_trace(void *ctx, struct hky_outbound *c, enum hky_stage stage, bo
     struct probe *p = ctx;
     (void)c;
     if (is_good && !p->has_outcome)
-        tell(p, stage, true, text);
+        report_line(p, stage, true, text);
 }
 
 static void on_certificate(void *ctx, struct hky_outbound *c, const struct hky_tls_certificate *t)
@@ -176,10 +176,10 @@ static void on_certificate(void *ctx, struct hky_outbound *c, const struct hky_t
     (void)c;
     if (p->has_outcome)
         return;
-    tell_fact(p, p->params->is_ja ? "証明書：主体 %s" : "certificate of %s", t->subject);
-    tell_fact(p, p->params->is_ja ? "発行者 %s" : "issuer %s", t->issuer);
-    tell_fact(p, p->params->is_ja ? "有効期間 %s から %s まで" : "valid from %s, ends %s", t->from, t->until);
-    tell_fact(p, "pin = \"%s\"", t->pin);
+    report_fact(p, p->params->is_ja ? "証明書：主体 %s" : "certificate of %s", t->subject);
+    report_fact(p, p->params->is_ja ? "発行者 %s" : "issuer %s", t->issuer);
+    report_fact(p, p->params->is_ja ? "有効期間 %s から %s まで" : "valid from %s, ends %s", t->from, t->until);
+    report_fact(p, "pin = \"%s\"", t->pin);
 }
 
 static const struct hky_outbound_ops ops = {
@@ -335,7 +335,7 @@ static void on_mx(struct hky_dns_query *q, const struct hky_dns_mx_answer *a)
              !a->is_implicit    ? ""
              : p->params->is_ja ? "（MXがないため、ドメイン自身）"
                                 : " (the domain itself: no MX)");
-    tell(p, HKY_STAGE_CONNECT, true, text);
+    report_line(p, HKY_STAGE_CONNECT, true, text);
     go(p);
 }
 

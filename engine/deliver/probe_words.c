@@ -142,7 +142,7 @@ static bool fits(struct hky_str text, const char *pattern, struct stars *stars)
     return text.n == 0;
 }
 
-static void say(struct hky_str text, unsigned depth, struct hky_buf *out)
+static void translate(struct hky_str text, unsigned depth, struct hky_buf *out)
 {
     struct stars stars;
     unsigned star = 0;
@@ -156,12 +156,12 @@ static void say(struct hky_str text, unsigned depth, struct hky_buf *out)
     }
     for (const char *p = words[i].ja; *p != '\0'; p++)
         if (*p == '*' && star < stars.n)
-            say(stars.s[star++], depth + 1, out);
+            translate(stars.s[star++], depth + 1, out);
         else
             hky_buf_add_c(out, *p);
 }
 
 void hky_probe_words_ja(struct hky_str text, struct hky_buf *out)
 {
-    say(text, 0, out);
+    translate(text, 0, out);
 }

@@ -23,7 +23,7 @@ struct hky_servers {
     const struct hky_clock *clock;
     pthread_mutex_t lock;
     struct hky_map map; /* key -> struct hky_server */
-    size_t n_kept;      /* rows in state.db */
+    size_t n_stored;    /* rows in state.db */
 };
 
 struct hky_server {
@@ -90,7 +90,7 @@ struct hky_servers *hky_servers_new(struct hky_state *state, const struct hky_cl
     pthread_mutex_init(&s->lock, NULL);
     hky_map_init_untrusted(&s->map);
     if (state != NULL)
-        hky_state_each(state, KIND, count_row, &s->n_kept);
+        hky_state_each(state, KIND, count_row, &s->n_stored);
     return s;
 }
 
@@ -145,9 +145,9 @@ static void keep(struct hky_server *server, enum trust trust)
     if (trust == TRUST_NO)
         snprintf(value, sizeof(value), "no %" PRId64, until_ms);
     char *old = hky_state_get(s->state, KIND, server->key);
-    if (old == NULL && (trust == TRUST_UNKNOWN || s->n_kept >= SERVERS_MAX))
+    if (old == NULL && (trust == TRUST_UNKNOWN || s->n_stored >= SERVERS_MAX))
         return;
-    s->n_kept += old == NULL;
+    s->n_stored += old == NULL;
     free(old);
     hky_state_put(s->state, KIND, server->key, trust != TRUST_UNKNOWN ? value : NULL);
 }
@@ -188,7 +188,7 @@ bool hky_server_may_overlap(struct hky_server *server, const void *connection)
     return is_trial;
 }
 
-void hky_server_on_good(struct hky_server *server, const void *connection)
+void hky_server_on_in_step(struct hky_server *server, const void *connection)
 {
     if (__atomic_load_n(&server->trust, __ATOMIC_RELAXED) != TRUST_UNKNOWN)
         return;

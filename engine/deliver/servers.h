@@ -21,7 +21,7 @@ struct hky_server *hky_servers_get(struct hky_servers *s, const char *host, uint
 /* May this connection overlap now? `connection` is only compared. */
 bool hky_server_may_overlap(struct hky_server *s, const void *connection);
 /* An overlapped envelope of this connection got fitting replies. */
-void hky_server_on_good(struct hky_server *s, const void *connection);
+void hky_server_on_in_step(struct hky_server *s, const void *connection);
 enum hky_server_end {
     HKY_SERVER_PARTED,      /* it ended in a way that says nothing against overlap */
     HKY_SERVER_BROKE,       /* lost while an overlapped envelope was behind a dot without a reply */

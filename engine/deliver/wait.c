@@ -470,7 +470,7 @@ static uint64_t read_time(const struct said *s, const char **at)
     return seconds;
 }
 
-uint32_t hky_wait_named(const struct hky_reply *r, int64_t now_ms)
+uint32_t hky_wait_asked_sec(const struct hky_reply *r, int64_t now_ms)
 {
     struct said s;
     uint32_t maybe = 0;

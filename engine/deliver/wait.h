@@ -12,6 +12,6 @@
 /* Seconds, at most HKY_WAIT_MAX_SEC; 0: the text names no wait, or a longer one. A number that is a size, a count, or
  * the time in which something happened is no wait. now_ms is for texts that name a moment; with 0 (not known) such
  * texts are ignored. */
-uint32_t hky_wait_named(const struct hky_reply *r, int64_t now_ms);
+uint32_t hky_wait_asked_sec(const struct hky_reply *r, int64_t now_ms);
 
 #endif

@@ -293,34 +293,34 @@ static void test_token_answers(void **state)
         {"no token", 200, "{\"access_token\":7}", HKY_E_SYNTAX},
     };
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
-        struct hky_token t;
+        struct hky_oauth_token t;
         struct hky_error e;
-        if (hky_token_parse(rows[i].status, hky_str_z(rows[i].body), &t, &e) != rows[i].err)
+        if (hky_oauth_parse(rows[i].status, hky_str_z(rows[i].body), &t, &e) != rows[i].err)
             fail_msg("%s", rows[i].name);
         if (rows[i].err != HKY_OK)
             continue;
         assert_true(hky_str_eq(hky_secret_value(t.access), hky_str_z(rows[i].access)));
         assert_true(hky_str_eq(hky_secret_value(t.refresh), hky_str_z(rows[i].refresh)));
         assert_int_equal(t.for_ms, rows[i].for_ms);
-        hky_token_fini(&t);
+        hky_oauth_token_fini(&t);
     }
 }
 
 static void test_rotated_refresh_tokens_follow_the_policy(void **state)
 {
     (void)state;
-    struct hky_token t = {.refresh = hky_secret_new(HKY_STR("new\"er"))};
+    struct hky_oauth_token t = {.refresh = hky_secret_new(HKY_STR("new\"er"))};
     struct hky_buf stored;
     hky_buf_init(&stored, 4096);
-    hky_token_store(&t, HKY_STR("first"), &stored);
-    hky_token_fini(&t);
-    struct hky_secret *s = hky_token_stored_refresh(hky_buf_z(&stored), HKY_STR("first"));
+    hky_oauth_format_stored(&t, HKY_STR("first"), &stored);
+    hky_oauth_token_fini(&t);
+    struct hky_secret *s = hky_oauth_stored_refresh(hky_buf_z(&stored), HKY_STR("first"));
     assert_true(hky_str_eq(hky_secret_value(s), HKY_STR("new\"er")));
     hky_secret_unref(&s);
-    s = hky_token_stored_refresh(hky_buf_z(&stored), HKY_STR("another")); /* the policy has a new one: it wins */
+    s = hky_oauth_stored_refresh(hky_buf_z(&stored), HKY_STR("another")); /* the policy has a new one: it wins */
     assert_true(hky_str_eq(hky_secret_value(s), HKY_STR("another")));
     hky_secret_unref(&s);
-    s = hky_token_stored_refresh(NULL, HKY_STR("first"));
+    s = hky_oauth_stored_refresh(NULL, HKY_STR("first"));
     assert_true(hky_str_eq(hky_secret_value(s), HKY_STR("first")));
     hky_secret_unref(&s);
     hky_buf_fini(&stored);
@@ -332,7 +332,7 @@ static void test_form_is_escaped(void **state)
     struct hky_relay r = {.oauth = {.client = "c", .scope = "https://x/ y"}};
     struct hky_buf out;
     hky_buf_init(&out, 4096);
-    hky_token_form(&r, HKY_STR("1//a&b=c"), HKY_STR(""), &out);
+    hky_oauth_form(&r, HKY_STR("1//a&b=c"), HKY_STR(""), &out);
     assert_string_equal(hky_buf_z(&out), "grant_type=refresh_token&refresh_token=1%2F%2Fa%26b%3Dc&client_id=c&scope="
                                          "https%3A%2F%2Fx%2F%20y");
     hky_buf_fini(&out);

@@ -52,15 +52,15 @@ static void test_one_connection_tries(void **state)
     struct hky_server *x = get(s, "a");
     assert_true(hky_server_may_overlap(x, &one));
     assert_false(hky_server_may_overlap(x, &two));
-    hky_server_on_good(x, &two); /* not the one that tries */
-    hky_server_on_good(x, &one);
+    hky_server_on_in_step(x, &two); /* not the one that tries */
+    hky_server_on_in_step(x, &one);
     assert_false(hky_server_may_overlap(x, &two));
     /* It ends without a verdict: another tries. */
     assert_false(hky_server_on_end(x, &one, HKY_SERVER_PARTED));
     assert_true(hky_server_may_overlap(x, &two));
     assert_false(hky_server_may_overlap(x, &one));
     for (int i = 0; i < 3; i++)
-        hky_server_on_good(x, &two);
+        hky_server_on_in_step(x, &two);
     assert_true(hky_server_may_overlap(x, &one));
     hky_servers_free(&s);
 }
@@ -73,7 +73,7 @@ static void test_a_restart_is_forgiven_once(void **state)
     for (int round = 0; round < 2; round++) {
         assert_true(hky_server_may_overlap(x, &one));
         for (int i = 0; i < 3; i++)
-            hky_server_on_good(x, &one);
+            hky_server_on_in_step(x, &one);
         assert_true(hky_server_may_overlap(x, &two));
         /* All of its connections end at once. */
         assert_int_equal(hky_server_on_end(x, &one, HKY_SERVER_BROKE), round == 1);
@@ -99,7 +99,7 @@ static void test_it_is_kept(void **state)
         if (run == 0) {
             assert_true(hky_server_may_overlap(good, &one));
             for (int i = 0; i < 3; i++)
-                hky_server_on_good(good, &one);
+                hky_server_on_in_step(good, &one);
             assert_true(hky_server_may_overlap(bad, &one));
             assert_true(hky_server_on_end(bad, &one, HKY_SERVER_BROKE));
         } else {

@@ -12,7 +12,7 @@ static uint32_t named(const char *text)
 {
     struct hky_reply r;
     hky_reply_from_text(&r, hky_str_z(text));
-    return hky_wait_named(&r, NOW * INT64_C(1000));
+    return hky_wait_asked_sec(&r, NOW * INT64_C(1000));
 }
 
 struct row {
@@ -184,7 +184,7 @@ static void test_any_octets(void **state)
             r.n = (uint16_t)(r.n + snprintf(r.text + r.n, sizeof(r.text) - r.n, "%s", piece));
         }
         r.n = (uint16_t)(r.n - seed % 7); /* also in the middle of a character */
-        assert_true(hky_wait_named(&r, NOW * INT64_C(1000)) <= HKY_WAIT_MAX_SEC);
+        assert_true(hky_wait_asked_sec(&r, NOW * INT64_C(1000)) <= HKY_WAIT_MAX_SEC);
     }
 }
 

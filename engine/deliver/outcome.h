@@ -1,10 +1,10 @@
-/* verdict -- makes the outcome that everybody else sees from what happened at a stage. */
-#ifndef HKY_DELIVER_VERDICT_H
-#define HKY_DELIVER_VERDICT_H
+/* outcome -- makes the outcome that everybody else sees from what happened at a stage. */
+#ifndef HKY_DELIVER_OUTCOME_H
+#define HKY_DELIVER_OUTCOME_H
 
 #include "hikyaku/policy.h"
 
-struct hky_verdict_query {
+struct hky_deliver_outcome_query {
     const struct hky_policy *policy;
     const struct hky_relay *relay;
     const char *host; /* the one that replied, or did not */
@@ -14,6 +14,7 @@ struct hky_verdict_query {
     struct hky_str address;
     int64_t now_ms; /* for replies that name a moment; 0: not known */
 };
-void hky_verdict(const struct hky_verdict_query *q, struct hky_outcome *out);
+/* Classifies the reply, unless the class is certain already; says in which cases a refusal may pass. Pure. */
+void hky_deliver_outcome(const struct hky_deliver_outcome_query *q, struct hky_outcome *out);
 
 #endif

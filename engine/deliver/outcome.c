@@ -1,4 +1,4 @@
-#include "deliver/verdict.h"
+#include "deliver/outcome.h"
 
 static enum hky_scope scope_of(enum hky_class class)
 {
@@ -15,7 +15,7 @@ static enum hky_scope scope_of(enum hky_class class)
     }
 }
 
-void hky_verdict(const struct hky_verdict_query *q, struct hky_outcome *out)
+void hky_deliver_outcome(const struct hky_deliver_outcome_query *q, struct hky_outcome *out)
 {
     const struct hky_relay *r = q->relay;
     struct hky_classify_query query = {
