@@ -470,11 +470,11 @@ static void accept_is_drained(void *ctx)
 static void begin_stop(struct hky_engine *engine)
 {
     if (++engine->stopping == 1) {
-        hky_log(engine->log, HKY_LOG_INFO, "stopping", "what=\"no new mail\"");
+        hky_log(engine->log, HKY_LOG_INFO, "stopping", "what=\"taking no new mail\"");
         hky_stopping_enter(engine->stopper, HKY_STOP_CLIENTS);
         hky_accept_drain(engine->accept, ACCEPT_GRACE_MS, accept_is_drained, engine);
     } else {
-        hky_log(engine->log, HKY_LOG_WARN, "stopping", "what=\"at once\"");
+        hky_log(engine->log, HKY_LOG_WARN, "stopping", "what=\"stopping at once\"");
         hky_loop_stop(engine->aux);
     }
 }

@@ -40,6 +40,11 @@ static int complain_of_command(const char *name)
 {
     struct hky_nearest_name near = hky_nearest_to(hky_str_z(name));
 
+    if (name[0] == '-') {
+        hky_cli_printf(stderr, "hikyaku: %s: an option is written behind its command: hikyaku COMMAND %s ...\n", name,
+                       name);
+        return HKY_EXIT_USAGE;
+    }
     for (size_t i = 0; i < N_COMMANDS; i++)
         hky_nearest_consider(&near, commands[i]->name);
     hky_cli_printf(stderr, "hikyaku: no command %s", name);

@@ -68,7 +68,7 @@ static int parse_options(const struct hky_cli_command *self, int argc, char **ar
     if ((code = hky_cli_args_done(&args, 1, 1)) >= 0)
         return code;
     if (request->to == NULL) {
-        fputs("hikyaku explain: for whom? --to ADDRESS is needed\n", stderr);
+        fputs("hikyaku explain: --to ADDRESS is missing: it names the recipient\n", stderr);
         return HKY_EXIT_USAGE;
     }
     *is_json = args.is_json;
@@ -235,15 +235,15 @@ static bool apply_after(struct explain_case *c, const char *text)
     size_t from = c->rehearsal.n_acts, n;
 
     if (!is_going_on(c)) {
-        hky_cli_printf(stderr, "hikyaku explain: --after '%s': the plan has ended before that\n", text);
+        hky_cli_printf(stderr, "hikyaku explain: --after '%s': the plan ends before that attempt\n", text);
         return false;
     }
     relay = explain_relay_name(c, c->recipient->step);
     n = strlen(relay);
     if (strncmp(text, relay, n) != 0 || text[n] != ' ' || (named != NULL && strlen(named->name) > n)) {
-        hky_cli_printf(stderr, "hikyaku explain: --after '%s': %s; now it is the turn of %s: say '%s [STAGE] REPLY'\n",
-                       text, named == NULL ? "it begins with the name of no relay" : "that relay is not asked now",
-                       relay, relay);
+        hky_cli_printf(
+            stderr, "hikyaku explain: --after '%s': %s; now it is the turn of %s: write '%s [STAGE] REPLY'\n", text,
+            named == NULL ? "it begins with the name of no relay" : "that relay is not tried now", relay, relay);
         return false;
     }
     if (hky_rehearsal_read_reply(c->policy, explain_relay(c, c->recipient->step), c->recipient, hky_str_z(text + n), &o,
@@ -256,7 +256,7 @@ static bool apply_after(struct explain_case *c, const char *text)
     job = wait_for_turn(c, relay);
     if (job == NULL) {
         explain_acts(c, from);
-        hky_cli_printf(stderr, "hikyaku explain: --after '%s': before %s can be asked the time to deliver is over\n",
+        hky_cli_printf(stderr, "hikyaku explain: --after '%s': the time to deliver is over before %s can be tried\n",
                        text, relay);
         return false;
     }

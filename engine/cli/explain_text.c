@@ -190,7 +190,7 @@ static void describe_identity(const struct explain_case *c, uint8_t step, struct
     hky_identity_choose(c->policy, relay, plan, step, c->message, c->recipient, &id);
     if (!id.is_allowed) {
         bool has_author = hky_message_fact(c->message, HKY_FACT_AUTHOR).n > 0;
-        hky_buf_printf(out, "passed over: cannot send %s (sends_as)",
+        hky_buf_printf(out, "skipped: cannot send %s (sends_as)",
                        has_author ? "as this author" : "for a message that names no author; say --author");
         return;
     }

@@ -236,8 +236,8 @@ static void run_request(struct hky_console_request *rq)
         return;
     }
     if ((rq->command->right & console->ops.rights) == 0) {
-        hky_console_refuse(&rq, "forbidden", "this door may not change anything",
-                           "ask at the control socket of the engine, as its user");
+        hky_console_refuse(&rq, "forbidden", "nothing may be changed here",
+                           "send the command to the engine's control socket, as its user");
         return;
     }
     if (take_members(rq, rq->json, true, &e) != HKY_OK || take_members(rq, select, false, &e) != HKY_OK ||
@@ -442,8 +442,9 @@ static enum hky_err exchange(int fd, struct hky_str request, struct hky_buf *ans
 static enum hky_err no_engine(const char *spool, bool is_denied, struct hky_error *e)
 {
     if (is_denied)
-        return hky_error_set(e, HKY_E_DENIED,
-                             "the spool \"%.100s\" is not for this user; ask as the engine's user or as root", spool);
+        return hky_error_set(
+            e, HKY_E_DENIED,
+            "the spool \"%.100s\" is for the engine's user and root only; run this command as one of them", spool);
     return hky_error_set(
         e, HKY_E_MISSING,
         "no engine runs on the spool \"%.100s\" (start it: hikyaku run POLICY; or name its spool with --spool DIR)",

@@ -110,7 +110,7 @@ static void on_request(struct peer *p, struct hky_str request)
         p->http->ops.metrics(p->http->ops.ctx, &body);
         answer(p, "200 OK", "text/plain; version=0.0.4", hky_buf_str(&body));
     } else {
-        answer(p, "404 Not Found", "text/plain", HKY_STR("there are /healthz and /metrics\n"));
+        answer(p, "404 Not Found", "text/plain", HKY_STR("not found: ask for /healthz or /metrics\n"));
     }
     hky_buf_fini(&body);
 }
@@ -210,8 +210,9 @@ enum hky_err hky_console_http_new(struct hky_loop *loop, const char *addr, const
     h->fd = socket(at.sa.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     setsockopt(h->fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
     if (h->fd < 0 || bind(h->fd, &at.sa, n) != 0 || listen(h->fd, 16) != 0) {
-        err = hky_error_sys(e, errno == EADDRINUSE ? HKY_E_EXISTS : HKY_E_NET, errno,
-                            "cannot listen on %s (engine.http); choose another port or stop what has it", addr);
+        err = hky_error_sys(
+            e, errno == EADDRINUSE ? HKY_E_EXISTS : HKY_E_NET, errno,
+            "cannot listen on %s (engine.http); choose another port, or stop the program that uses this one", addr);
         if (h->fd >= 0)
             close(h->fd);
         free(h);

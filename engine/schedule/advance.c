@@ -243,7 +243,7 @@ static void after_unknown_5xx(struct walk *w)
     else if (are_tries_used_up(w) && next_for(w) != NO_STEP)
         go_next(w, next_for(w), "its tries are used up");
     else if (w->now_ms + UNKNOWN_AGAIN_MS >= w->expire_at_ms)
-        next_or_fail(w, "refused, and no time left to ask again");
+        next_or_fail(w, "refused, and no time left to try again");
     else
         retry_within(w, w->now_ms + UNKNOWN_AGAIN_MS);
 }

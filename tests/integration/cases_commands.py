@@ -32,6 +32,7 @@ def exit_codes(world):
             (["probe", "good.lua", "rental"], 2, "; there are own\n"),
             (["probe", "good.lua", "onw"], 2, 'did you mean "own"?'),
             (["chek"], 2, "did you mean check?"),
+            (["--spool", "x", "status"], 2, "an option is written behind its command: hikyaku COMMAND --spool"),
             (["check", "--jsn", "bad.lua"], 2, "did you mean --json?"),
             (["check"], 2, "usage: hikyaku check POLICY"),
             (["status", "word"], 2, "usage: hikyaku status  "),
@@ -138,12 +139,12 @@ def explain_what_is_wrong(world):
         route "all" { to = "*", via = { "gmail", "gmail two" } }
     """)
     for args, code, words in (
-            (["--to", "a@x.example"], 0, "passed over: cannot send for a message that names no author; say --author"),
-            (["--to", "a@x.example", "--author", "b@y.example"], 0, "passed over: cannot send as this author"),
+            (["--to", "a@x.example"], 0, "skipped: cannot send for a message that names no author; say --author"),
+            (["--to", "a@x.example", "--author", "b@y.example"], 0, "skipped: cannot send as this author"),
             (["--to", "a@f.example"], 1, "\n  policy.lua:4: plan is not defined"),
             (["--to", "a@x.example", "--author", "a@gmail.com", "--after", "gmial 550 no"], 2, "the name of no relay; now"),
             (["--to", "a@x.example", "--author", "a@gmail.com", "--after", "gmail two 550 no"], 2,
-             "that relay is not asked now; now it is the turn of gmail: say 'gmail [STAGE] REPLY'"),
+             "that relay is not tried now; now it is the turn of gmail: write 'gmail [STAGE] REPLY'"),
             (["--to", "a@x.example", "--at", "2026-02-30 10:00"], 2, "--at 2026-02-30 10:00 is no time"),
             (["--to", "a@x.example", "--at", "2026-13-01"], 2, "is no time"),
             (["--to", "a@x.example", "--message", "."], 2, ".: cannot read it: Is a directory"),
@@ -204,7 +205,7 @@ def check_looks_for_secrets(world):
     same(answer["missing_secrets"], ["far"], "as JSON")
     same(answer["missing"], [{"file": "policy.lua", "line": 3, "of": 'relay "far"', "secret": "far"}], "with its place")
     code, out, err = world.run("run", "policy.lua", check=False)
-    holds(code == 1 and 'policy.lua:3: relay "far": secret "far" is not there' in err, f"{code}\n{out}{err}")
+    holds(code == 1 and 'policy.lua:3: relay "far": secret "far" is missing' in err, f"{code}\n{out}{err}")
     os.makedirs(world.path("secrets"))
     world.write("secrets/far", "word\n")
     os.chmod(world.path("secrets/far"), 0o644)

@@ -90,7 +90,7 @@ def restart_keys(world):
     engine = world.engine(policy(sink))
     rewrite(engine, policy(sink, keys='spool = "elsewhere", workers = 7, bounds = { min_free = "1M" }'))
     said = world.run("reload", "--spool", engine.spool)[1]
-    holds("Not in force before a restart:" in said and "engine.workers" in said and "bounds.min_free" in said, said)
+    holds("These keys need a restart:" in said and "engine.workers" in said and "bounds.min_free" in said, said)
     same(engine.status()["restart"], ["engine.workers", "bounds.min_free"], "status")
     holds("engine.workers" in world.run("status", "--spool", engine.spool)[1], "status for people")
     wait_for(lambda: "these keys need a restart" in engine.text(), why="a warning in the log")

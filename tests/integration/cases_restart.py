@@ -44,7 +44,7 @@ def stopped_behind_the_dot(world):
     send(engine, ["a@a.example"])
     wait_for(lambda: world.received(), 20, why="the relay has the message, its answer to the dot is awaited")
     engine.p.send_signal(signal.SIGTERM)
-    wait_for(lambda: "no new mail" in engine.text(), why="the stop has begun")
+    wait_for(lambda: "taking no new mail" in engine.text(), why="the stop has begun")
     end(engine)
     restart(engine)
     row = event(engine, "deferred", **{"class": "ambiguous"})

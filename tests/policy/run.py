@@ -70,6 +70,8 @@ OWN = 'relay "own" { mx = true }\nroute "rest" { to = "*", via = "own" }\n'
 MISTAKES = [
     ("an unknown key", {"policy.lua": RELAY.replace("user =", "usr =") + REST}, r'policy\.lua:1: error: relay "docomo": unknown key "usr", did you mean "user"\?'),
     ("a relay that is not declared", {"policy.lua": RELAY + REST.replace('"docomo"', '"docmo"')}, r'policy\.lua:2: error: no relay "docmo", did you mean "docomo"\?'),
+    ("a split named as if it were a relay", {"policy.lua": RELAY + 'split "half" { { arm = "a", share = 100, via = "docomo" } }\n' + REST.replace('"docomo"', '"half"')},
+     r'policy\.lua:3: error: no relay "half": it is a split, .* write local x = split "half" \{ \.\.\. \} before the route'),
     ("a cap that cannot be read", {"policy.lua": RELAY.replace("from =", 'cap = "10 per min", from =') + REST},
      r'policy\.lua:1: error: .*cap "10 per min": write "N/WINDOW" or "N recipients/WINDOW"'),
     ("a name twice", {"policy.lua": RELAY + REST + REST}, r'policy\.lua:3: error: route "rest" is declared twice, first at policy\.lua:2'),
@@ -263,7 +265,7 @@ def missing_secret(binary):
         code, out, err = run(binary, "check", "policy.lua", cwd=folder)
         holds(code == 0, f"check: {out}{err}")
         code, out, err = run(binary, "run", "policy.lua", "--spool", os.path.join(folder, "spool"), cwd=folder)
-        holds(code == 1 and re.search(r'policy\.lua:1: relay "docomo": secret "docmo" is not there, did you mean "docomo"\?: looked for '
+        holds(code == 1 and re.search(r'policy\.lua:1: relay "docomo": secret "docmo" is missing, did you mean "docomo"\? \(Hikyaku looked for '
                                       r"\$HIKYAKU_SECRET_DOCMO, \$CREDENTIALS_DIRECTORY/docmo and .*secrets/docmo", err), f"run: exit {code}: {err}")
     finally:
         shutil.rmtree(folder)

@@ -240,7 +240,13 @@ static void check_mentions(struct hky_loader *l)
             if (!m->is_matcher || strncmp(e->key, "matcher/", 8) == 0)
                 names[n++] = m->is_matcher ? e->key + 8 : e->key;
         near = hky_nearest_in(hky_str_z(m->name), names, n);
-        if (near != NULL)
+        if (!m->is_matcher && hky_map_get(&l->splits, hky_str_z(m->name)) != NULL)
+            snprintf(
+                cure, sizeof cure,
+                ": it is a split, which is not used by its name: write local x = split \"%.60s\" { ... } before the "
+                "route, and x without quotes in via",
+                m->name);
+        else if (near != NULL)
             snprintf(cure, sizeof cure, ", did you mean \"%s\"?", near);
         else if (m->is_matcher)
             snprintf(cure, sizeof cure, ": declare it with matcher(\"%s\", function(r) ... end)", m->name);
@@ -260,6 +266,7 @@ static void loader_fini(struct hky_loader *l)
     hky_map_fini(&l->spec_by_name);
     hky_map_fini(&l->spec_by_account);
     hky_map_fini(&l->route_by_name);
+    hky_map_fini(&l->splits);
     hky_map_fini(&l->lost);
     hky_map_fini(&l->authorities);
     hky_map_fini(&l->disabled);
@@ -318,6 +325,7 @@ static bool policy_open(const struct hky_load_params *params, struct hky_loader 
     hky_map_init(&l->spec_by_name);
     hky_map_init(&l->spec_by_account);
     hky_map_init(&l->route_by_name);
+    hky_map_init(&l->splits);
     hky_map_init(&l->lost);
     hky_map_init(&l->authorities);
     hky_map_init(&l->disabled);
@@ -386,6 +394,7 @@ enum hky_err hky_vm_new(struct hky_policy *policy, struct hky_vm **out, struct h
     hky_map_init(&l.spec_by_name);
     hky_map_init(&l.spec_by_account);
     hky_map_init(&l.route_by_name);
+    hky_map_init(&l.splits);
     hky_map_init(&l.lost);
     hky_map_init(&l.authorities);
     hky_map_init(&l.disabled);

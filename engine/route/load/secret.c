@@ -143,6 +143,11 @@ static enum hky_err read_file(const char *path, bool owner_only, const struct pa
     struct stat st;
     enum hky_err err;
 
+    if (fd < 0 && errno == EACCES)
+        return hky_error_set(e, HKY_E_DENIED,
+                             "%.150s may not be read by this user: run as its owner, chown it, or have systemd pass it "
+                             "(LoadCredential)",
+                             path);
     if (fd < 0)
         return hky_error_sys(e, errno == ENOENT || errno == ENOTDIR ? HKY_E_MISSING : HKY_E_DENIED, errno, "%s", path);
     if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode))
@@ -150,7 +155,8 @@ static enum hky_err read_file(const char *path, bool owner_only, const struct pa
     else if (owner_only && (st.st_mode & 077) != 0)
         err = hky_error_set(e, HKY_E_DENIED, "%.150s can be read by others: chmod 600 it", path);
     else if (owner_only && st.st_uid != geteuid() && geteuid() != 0)
-        err = hky_error_set(e, HKY_E_DENIED, "%.150s belongs to somebody else", path);
+        err = hky_error_set(e, HKY_E_DENIED, "%.150s belongs to another user: chown it to the user that runs hikyaku",
+                            path);
     else
         err = read_fd(fd, w, buf, n, e);
     close(fd);
@@ -196,10 +202,11 @@ static enum hky_err read_named_secret(const struct hky_policy *p, const struct h
         char near[HKY_SUGGESTION], secrets[PATH_MAX];
         snprintf(secrets, sizeof secrets, "%s/secrets", p->dir);
         hky_loader_suggest_file(secrets, ref->name, near);
-        return hky_error_set(e, err,
-                             "secret \"%.40s\" is not there%.40s: looked for $%.50s, $CREDENTIALS_DIRECTORY/%.40s "
-                             "and %.80s",
-                             ref->name, near, key, ref->name, path);
+        return hky_error_set(
+            e, err,
+            "secret \"%.40s\" is missing%.40s (Hikyaku looked for $%.50s, $CREDENTIALS_DIRECTORY/%.40s "
+            "and %.80s)",
+            ref->name, near, key, ref->name, path);
     }
     return err;
 }

@@ -173,6 +173,8 @@ static int split_make(lua_State *L, int name, int body, struct hky_place place)
     ud = lua_newuserdatauv(L, sizeof *ud, 1);
     ud->place = place;
     snprintf(ud->name, sizeof ud->name, "%s", lua_tostring(L, name));
+    if (hky_vm_of(L)->loader != NULL && hky_vm_of(L)->loader->splits.n < HKY_DECLS_MAX)
+        hky_map_put(&hky_vm_of(L)->loader->splits, hky_str_z(ud->name), hky_vm_of(L)->loader);
     lua_pushvalue(L, body);
     lua_setiuservalue(L, -2, 1);
     luaL_setmetatable(L, HKY_UD_SPLIT);

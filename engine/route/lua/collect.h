@@ -55,6 +55,7 @@ struct hky_loader {
     struct hky_map spec_by_name, spec_by_account, route_by_name;
     struct hky_map authorities; /* files of `ca` that were found good */
     struct hky_map disabled;    /* names of rows that are disabled */
+    struct hky_map splits;      /* names of splits */
     struct hky_map lost; /* names whose declaration is faulty, which is reported there and not where they are used */
 };
 

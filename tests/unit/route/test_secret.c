@@ -44,6 +44,38 @@ static void secrets_are_read_late_and_guarded(void **state)
     folder_close(&f);
 }
 
+/* Who may not read a secret learns what to do about it. Root may read every file, so it becomes somebody else. */
+static void a_secret_of_another_user_says_what_to_do(void **state)
+{
+    bool is_root = geteuid() == 0;
+    struct hky_problems problems = {0};
+    struct hky_secret *s = NULL;
+    struct hky_error e = {0};
+    struct hky_policy *p;
+    struct folder f;
+    char path[100];
+
+    (void)state;
+    folder_open(&f);
+    folder_write(&f, "policy.lua", "relay 'a' { host = 'a.example', user = 'u', password = secret 'one' }");
+    p = load_folder(&f, &problems);
+    assert_non_null(p);
+    snprintf(path, sizeof path, "%s/secrets", f.path);
+    assert_int_equal(mkdir(path, 0700), 0);
+    folder_write(&f, "secrets/one", "hunter2\n");
+    chmod(path, 0);
+    if (is_root)
+        assert_int_equal(seteuid(65534), 0);
+    assert_int_equal(hky_policy_read_secret(p, &p->relays[0].password, &s, &e), HKY_E_DENIED);
+    if (is_root)
+        assert_int_equal(seteuid(0), 0);
+    chmod(path, 0700);
+    assert_non_null(strstr(e.text, "secrets/one may not be read by this user: run as its owner, chown it"));
+    hky_policy_unref(&p);
+    hky_problems_fini(&problems);
+    folder_close(&f);
+}
+
 /* A file, the environment and a command have one size. */
 static void a_secret_has_at_most_64_kib(void **state)
 {
@@ -116,6 +148,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(secrets_are_read_late_and_guarded),
+        cmocka_unit_test(a_secret_of_another_user_says_what_to_do),
         cmocka_unit_test(a_secret_has_at_most_64_kib),
         cmocka_unit_test(a_command_that_lives_on_is_killed),
     };
