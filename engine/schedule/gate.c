@@ -138,6 +138,15 @@ bool schedule_gate_retry_login(struct gate *g, int64_t now_ms)
     return was_shut;
 }
 
+void schedule_gate_probe_login(struct gate *g, int64_t now_ms)
+{
+    if (g->paused_until_ms != 0)
+        return;
+    g->paused_until_ms = now_ms > 0 ? now_ms : 1; /* 0 is no pause */
+    g->is_login = true;
+    update_must_ask(g);
+}
+
 bool schedule_gate_resume(struct gate *g)
 {
     g->paused_until_ms = 0;

@@ -39,6 +39,9 @@ bool schedule_gate_pause(struct gate *g, uint32_t named_sec, bool is_login, int6
 /* There is a new policy, maybe with another password or authority: this ends a pause for a login or for TLS, and the
  * next one is short again. True: there was such a pause. */
 bool schedule_gate_retry_login(struct gate *g, int64_t now_ms);
+/* At a start: a login had been refused in the last run, or TLS had failed, which may be repaired now. The next job is
+ * the probe. */
+void schedule_gate_probe_login(struct gate *g, int64_t now_ms);
 bool schedule_gate_resume(struct gate *g); /* an operator ends breaker and pause */
 int64_t schedule_gate_closed_until_ms(const struct gate *g);
 

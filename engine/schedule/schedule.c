@@ -7,6 +7,8 @@
 #include <stdlib.h>
 
 #define DRAIN_CHECK_MS 20
+/* A relay did not let us in, for a reason that a new policy, password or certificate may have removed. */
+#define NOT_LET_IN (HKY_CLASS_BIT(HKY_CLASS_RELAY_AUTH) | HKY_CLASS_BIT(HKY_CLASS_TLS))
 
 struct reserve { /* a cap record that is being written */
     struct hky_commit commit;
@@ -203,6 +205,26 @@ static void restore_times(const struct hky_shard *sh, struct hky_recipient *r, i
     r->parked_at_ms = r->parked_at_ms < now_ms ? r->parked_at_ms : now_ms;
 }
 
+/* Was it deferred because a relay did not let us in? A start is like a reload then: what was wrong may be repaired, so
+ * it goes at once. The journal does not keep the pause of the account, so its gate lets one message try first;
+ * otherwise a login that is still refused would be tried with all of them. Own delivery has no login, and its hosts are
+ * the recipient's. */
+static bool may_be_let_in_now(struct hky_shard *sh, const struct hky_recipient *r)
+{
+    struct hky_schedule *s = sh->s;
+    if (r->state != HKY_RCPT_QUEUED || r->plan == NULL || (NOT_LET_IN & HKY_CLASS_BIT(r->last_class)) == 0)
+        return false;
+    const struct hky_step *step = &r->plan->steps[r->step];
+    const struct hky_relay *relay = schedule_relay(s, sh->policy, step->relay);
+    if (relay == NULL || relay->is_mx)
+        return false;
+    struct account *a = schedule_account(s, sh->policy, relay, schedule_plan_account(relay, step), NULL);
+    pthread_mutex_lock(&s->lock);
+    schedule_gate_probe_login(&a->gate, schedule_mono(s));
+    pthread_mutex_unlock(&s->lock);
+    return true;
+}
+
 static void restore(struct hky_shard *sh, struct hky_recipient *r, int64_t now_ms)
 {
     restore_times(sh, r, now_ms);
@@ -224,6 +246,9 @@ static void restore(struct hky_shard *sh, struct hky_recipient *r, int64_t now_m
         counter_add(&sh->n.held, 1);
     } else if (r->state == HKY_RCPT_QUEUED && r->unclean >= UNCLEAN_MOST) {
         schedule_recipient_list_for_dispatch(sh, r); /* dispatching holds it */
+    } else if (may_be_let_in_now(sh, r)) {
+        r->next_at_ms = 0;
+        schedule_recipient_list_for_dispatch(sh, r);
     } else if (r->next_at_ms > now_ms) {
         if (r->state == HKY_RCPT_PARKED) {
             recipients_append(&sh->parked, r);
@@ -337,7 +362,7 @@ void hky_schedule_set_policy(struct hky_schedule *s, struct hky_policy *policy)
         if (__atomic_exchange_n(&sh->is_policy_posted, 1, __ATOMIC_SEQ_CST) == 0)
             hky_loop_post(sh->loop, &sh->policy_task);
     }
-    schedule_retry_repaired(s, &repaired, HKY_CLASS_BIT(HKY_CLASS_RELAY_AUTH) | HKY_CLASS_BIT(HKY_CLASS_TLS));
+    schedule_retry_repaired(s, &repaired, NOT_LET_IN);
     hky_map_fini(&repaired);
 }
 

@@ -63,7 +63,8 @@ void hky_schedule_settle(struct hky_schedule *s);
 /* Call it when the loops have stopped and the journal is closed. It reports nothing about recipients. */
 void hky_schedule_free(struct hky_schedule **s);
 
-/* Replay calls these two before the loops run. */
+/* Replay calls these two before the loops run. A recipient that waits because a relay refused the login, or because TLS
+ * with it failed, is tried at once, as after a reload: one of the account first, the others when it gets in. */
 void hky_schedule_restore_message(struct hky_schedule *s, struct hky_message *m);
 void hky_schedule_restore_cap(struct hky_schedule *s, struct hky_str key, struct hky_str value);
 /* How many of the recipients restored so far may get their message twice: it was being sent when the last run was

@@ -54,6 +54,31 @@ def stopped_behind_the_dot(world):
     end(engine)
 
 
+@case("restart", "mail deferred for a refused login: each start tries it once, and a start with the login repaired sends all")
+def repaired_login(world):
+    port, refusal = free_ports(1)[0], ("--auth", "--rule", "* auth 535 5.7.8 bad login")
+    policy = POLICY.replace('"1s"', '"1h"').replace("PORT, tls", f'{port}, auth = "plain", user = "u", password = "p", connections = 5, tls')
+    sink = sink_at(world, port, extra=refusal)
+    engine = world.engine(policy, log="warn")
+    send(engine, ["first@a.example"])
+    event(engine, "deferred", **{"class": "relay_auth"})
+    for i in range(5):  # they wait for the end of the pause
+        send(engine, [f"u{i}@a.example"])
+    for n in range(2, 4):
+        same(engine.stop(), 0, "the stop")
+        restart(engine)
+        wait_for(lambda: len(engine.events("deferred")) >= n, 20, why=f"attempt {n}: the login is tried again at the start")
+        wait_for(lambda: engine.status()["queue"]["sending"] == 0, 10, why="nobody else is being sent")
+        same(len(engine.events("deferred")), n, "attempts: one for each start")
+    same(engine.stop(), 0, "the stop")
+    sink.stop()
+    sink_at(world, port, name="repaired", extra=("--auth",))
+    restart(engine)
+    engine.wait_empty(20)
+    same(len(world.received("repaired")), 6, "arrivals")
+    end(engine)
+
+
 @case("restart", "kill -9 at the last 250: the event log has every message once")
 def killed_with_lines_waiting(world):
     port = free_ports(1)[0]

@@ -257,6 +257,77 @@ static void repaired_relays_send_what_waited_for_that(void **state)
     }
 }
 
+static struct hky_message *restored(struct stage *st, struct hky_plan *plan, uint64_t id, enum hky_class class)
+{
+    struct hky_message *m = fake_message(id, START - HOUR, "", 1, (const char *const[]){"a@x.example"});
+    struct hky_outcome o = fake_outcome(class, false);
+    struct hky_recipient *r = &m->recipients[0];
+    r->plan = hky_plan_ref(plan);
+    r->policy = 11;
+    r->attempts = r->step_attempts = 1;
+    r->last_class = (uint8_t) class;
+    r->step_at_ms = START - HOUR;
+    r->next_at_ms = START + HOUR;
+    r->expire_at_ms = START + 24 * HOUR;
+    hky_recipient_remember(r, START - HOUR, plan->steps[0].relay, &o);
+    hky_schedule_restore_message(st->r.schedule, m);
+    return m;
+}
+
+/* Whoever was deferred because the relay did not let us in goes at once after a start, as after a reload: what was
+ * wrong may be repaired. One message tries; only when it gets in, the others follow. */
+static void a_start_tries_what_was_not_let_in(void **state)
+{
+    static const struct {
+        const char *name, *relay;
+        enum hky_class class;
+        bool goes;
+    } CASES[] = {
+        {"a refused login", "gmail", HKY_CLASS_RELAY_AUTH, true},
+        {"no TLS", "gmail", HKY_CLASS_TLS, true},
+        {"a quota", "gmail", HKY_CLASS_QUOTA_EXHAUSTED, false},
+        {"the recipient's own trouble", "gmail", HKY_CLASS_MAILBOX_FULL, false},
+        {"TLS with the recipient's own host", "own", HKY_CLASS_TLS, false},
+        {"a relay that the policy no longer has", "gone", HKY_CLASS_RELAY_AUTH, false},
+    };
+    (void)state;
+    for (size_t i = 0; i < 2 * sizeof CASES / sizeof CASES[0]; i++) {
+        const char *relay = CASES[i / 2].relay;
+        bool is_repaired = i % 2 == 0;
+        struct stage st;
+        stage_init(&st);
+        fake_relay(&st.policy, "gmail");
+        fake_relay(&st.policy, "own")->is_mx = true;
+        stage_open(&st);
+        struct hky_plan *plan = fake_plan((struct hky_step[]){fake_step(relay)}, 1);
+        for (unsigned k = 0; k < 3; k++)
+            restored(&st, plan, 100 + k, CASES[i / 2].class);
+        hky_rehearsal_start(&st.r);
+        turns(&st);
+        struct hky_schedule_stats stats;
+        hky_schedule_stats(st.r.schedule, &stats);
+        if (stats.deferred != (CASES[i / 2].goes ? 0 : 3))
+            fail_msg("%s: %lu of 3 wait for their own time", CASES[i / 2].name, (unsigned long)stats.deferred);
+        if (CASES[i / 2].goes) {
+            struct hky_job *first, *second;
+            struct hky_outcome o = fake_outcome(is_repaired ? HKY_CLASS_OK : HKY_CLASS_RELAY_AUTH, false);
+            assert_int_equal(take(&st, relay, &first), HKY_TAKE_JOB);
+            if (take(&st, relay, &second) == HKY_TAKE_JOB)
+                fail_msg("%s: two tried at once", CASES[i / 2].name);
+            hky_rehearsal_answer(&st.r, &first, &o);
+            turns(&st);
+            if (is_repaired) {
+                answer(&st, relay, HKY_CLASS_OK, false, 0);
+                answer(&st, relay, HKY_CLASS_OK, false, 0);
+            } else {
+                expect_wait(&st, relay); /* paused; those behind were not failed */
+            }
+        }
+        hky_plan_unref(&plan);
+        stage_end(&st);
+    }
+}
+
 /* A login that is refused while a quota keeps the account does not make that pause one of the login. */
 static void a_reload_leaves_the_pause_of_a_quota(void **state)
 {
@@ -414,6 +485,7 @@ int main(void)
         cmocka_unit_test(an_operator_pauses_resumes_and_drains),
         cmocka_unit_test(a_reload_tries_a_login_again),
         cmocka_unit_test(repaired_relays_send_what_waited_for_that),
+        cmocka_unit_test(a_start_tries_what_was_not_let_in),
         cmocka_unit_test(a_reload_leaves_the_pause_of_a_quota),
         cmocka_unit_test(rate_limited_slows_the_lane),
         cmocka_unit_test(one_transaction_counts_once),
