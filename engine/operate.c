@@ -502,11 +502,6 @@ void hky_engine_restore_relays(struct hky_engine *engine)
 /* ---- the table ---- */
 
 static const char *const states[] = {"queued", "sending", "deferred", "parked", "held", "undecided", NULL};
-static const char *const classes[] = {
-#define X(id, name, set, temporary) name,
-    HKY_CLASSES(X)
-#undef X
-        NULL};
 
 #define TEXT(most) .type = HKY_ARG_TEXT, .min = 1, .max = (most)
 #define ADDRESS    .type = HKY_ARG_ADDRESS, .value = "ADDRESS", .min = 1, .max = ADDRESS_OCTETS
@@ -524,9 +519,12 @@ static const char *const classes[] = {
          .is_selection = true},                                                                                        \
         {"scenario", TEXT(NAME_OCTETS), .value = "NAME", .doc = "mail of this scenario", .is_selection = true},        \
         {"tag", TEXT(NAME_OCTETS), .value = "NAME", .doc = "mail with this tag", .is_selection = true},                \
-        {"class",          HKY_ARG_WORD,                                                                               \
-         "CLASS",          "recipients whose last attempt ended in this class (mailbox_full, ...)",                    \
-         .words = classes, .is_selection = true},                                                                      \
+        {"class",                                                                                                      \
+         HKY_ARG_WORD,                                                                                                 \
+         "CLASS",                                                                                                      \
+         "recipients whose last attempt ended in this class (mailbox_full, ...)",                                      \
+         .words = hky_class_names,                                                                                     \
+         .is_selection = true},                                                                                        \
         {"state",         HKY_ARG_WORD,        "STATE", "queued, sending, deferred, parked, held or undecided",        \
          .words = states, .is_selection = true},                                                                       \
         {"older",                                                                                                      \

@@ -158,15 +158,6 @@ static bool put_annotations(const char *object)
     return n > 0;
 }
 
-static const struct {
-    const char *name;
-    char set;
-    bool is_temporary;
-} classes[] = {
-#define X(id, name, set, temporary) {name, set, temporary},
-    HKY_CLASSES(X)
-#undef X
-};
 #define TEMPORARY 't' /* not a set: classes of the other sets that are temporary */
 static const struct {
     char set;
@@ -177,9 +168,9 @@ static const struct {
     {'R', "Reasons without an attempt"},     {TEMPORARY, "Always temporary"},
 };
 
-static bool is_in(size_t class, char set)
+static bool is_in(enum hky_class class, char set)
 {
-    return set == TEMPORARY ? classes[class].is_temporary : classes[class].set == set;
+    return set == TEMPORARY ? hky_class_is_temporary(class) : hky_class_set(class) == set;
 }
 
 /* Prints the classes by their sets, a paragraph for each set. */
@@ -188,12 +179,12 @@ static void put_sets(void)
     for (size_t i = 0; i < sizeof sets / sizeof sets[0]; i++) {
         size_t n = 0;
 
-        for (size_t c = 0; c < sizeof classes / sizeof classes[0]; c++)
+        for (enum hky_class c = 0; c < HKY_CLASS_N; c++)
             n += is_in(c, sets[i].set);
         printf(".TP\n%s\n", sets[i].title);
-        for (size_t c = 0; c < sizeof classes / sizeof classes[0]; c++)
+        for (enum hky_class c = 0; c < HKY_CLASS_N; c++)
             if (is_in(c, sets[i].set))
-                printf(--n > 0 ? ".BR %s ,\n" : ".B %s\n", classes[c].name);
+                printf(--n > 0 ? ".BR %s ,\n" : ".B %s\n", hky_class_name(c));
     }
 }
 
@@ -241,12 +232,12 @@ static const char *set_title(char set)
 
 static void put_classes(void)
 {
-    for (size_t c = 0; c < sizeof classes / sizeof classes[0]; c++) {
-        const struct hky_class_doc *d = hky_class_doc((enum hky_class)c);
+    for (enum hky_class c = 0; c < HKY_CLASS_N; c++) {
+        const struct hky_class_doc *d = hky_class_doc(c);
 
-        printf(".SS %s\n", classes[c].name);
+        printf(".SS %s\n", hky_class_name(c));
         put_marked(d->meaning);
-        put_titled("Set", set_title(classes[c].set));
+        put_titled("Set", set_title(hky_class_set(c)));
         put_titled("Hikyaku", d->done);
         put_titled("After 5xx", d->permanent);
         put_titled("After 4xx", d->temporary);
@@ -257,10 +248,8 @@ static void put_classes(void)
 
 int hky_cli_manual(const struct hky_cli_command *const *commands, size_t n, const char *part)
 {
-    static const struct {
-        const char *name, *doc;
-    } events[] = {
-#define X(id, name, doc) {name, doc},
+    static const char *const docs[] = {
+#define X(id, name, doc) doc,
         HKY_EVENTS(X)
 #undef X
     };
@@ -268,8 +257,8 @@ int hky_cli_manual(const struct hky_cli_command *const *commands, size_t n, cons
         for (size_t i = 0; i < n; i++)
             put_command(commands[i]);
     } else if (strcmp(part, "events") == 0) {
-        for (size_t i = 0; i < sizeof events / sizeof events[0]; i++)
-            printf(".TP 16\n\\fB%s\\fR\n%s\n", events[i].name, events[i].doc);
+        for (enum hky_event_kind k = 0; k < HKY_EVENT_N; k++)
+            printf(".TP 16\n\\fB%s\\fR\n%s\n", hky_event_name(k), docs[k]);
     } else if (strcmp(part, "classes") == 0) {
         put_classes();
     } else if (strcmp(part, "sets") == 0) {

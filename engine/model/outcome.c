@@ -3,12 +3,17 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+const char *const hky_class_names[HKY_CLASS_N + 1] = {
+#define X(id, name, set, temporary) name,
+    HKY_CLASSES(X)
+#undef X
+};
+
 static const struct {
-    const char *name;
     char set;
     bool is_temporary;
 } classes[] = {
-#define X(id, name, set, temporary) {name, set, temporary},
+#define X(id, name, set, temporary) {set, temporary},
     HKY_CLASSES(X)
 #undef X
 };
@@ -19,13 +24,23 @@ static const char *const stage_names[] = {"",     "connect", "greeting", "hello"
 
 const char *hky_class_name(enum hky_class c)
 {
-    return (unsigned)c < HKY_CLASS_N ? classes[c].name : "?";
+    return (unsigned)c < HKY_CLASS_N ? hky_class_names[c] : "?";
+}
+
+char hky_class_set(enum hky_class c)
+{
+    return classes[c].set;
+}
+
+bool hky_class_is_temporary(enum hky_class c)
+{
+    return classes[c].is_temporary;
 }
 
 bool hky_class_parse(struct hky_str name, enum hky_class *c)
 {
     for (int i = 0; i < HKY_CLASS_N; i++) {
-        if (hky_str_eq(name, hky_str_z(classes[i].name))) {
+        if (hky_str_eq(name, hky_str_z(hky_class_names[i]))) {
             *c = (enum hky_class)i;
             return true;
         }
@@ -35,7 +50,7 @@ bool hky_class_parse(struct hky_str name, enum hky_class *c)
 
 bool hky_class_is_reason(enum hky_class c)
 {
-    return classes[c].set == 'R';
+    return hky_class_set(c) == 'R';
 }
 
 bool hky_class_set_mask(struct hky_str set, uint64_t *mask)

@@ -7,7 +7,7 @@
 #include "base/str.h"
 
 /* Classes of POLICY.md 5, then the reasons without an attempt: one number space, so that a step's `on` is one mask.
- * X(id, name, set): set is T theirs, O ours, C content, - none; t in the last column = temporary. */
+ * X(id, name, set, temporary): set is T theirs, O ours, C content, R a reason without an attempt, - none. */
 #define HKY_CLASSES(X)                                                                                                 \
     X(OK, "ok", '-', 0)                                                                                                \
     X(BAD_MAILBOX, "bad_mailbox", 'T', 0)                                                                              \
@@ -44,8 +44,11 @@ enum hky_class {
 #define HKY_CLASS_ALL    (HKY_CLASS_BIT(HKY_CLASS_N) - 1)
 
 /* "bad_mailbox", as policies and logs write it; parse is false for a name that is none. */
+extern const char *const hky_class_names[HKY_CLASS_N + 1]; /* ended by NULL */
 const char *hky_class_name(enum hky_class c);
 bool hky_class_parse(struct hky_str name, enum hky_class *c);
+char hky_class_set(enum hky_class c); /* the letter of its set, as above */
+bool hky_class_is_temporary(enum hky_class c);
 bool hky_class_is_reason(enum hky_class c); /* full paused sends_as: no attempt was made */
 bool hky_class_set_mask(struct hky_str set,
                         uint64_t *mask); /* "ours" "theirs" "content" "temporary"; false if unknown */

@@ -51,12 +51,7 @@ static inline void ended(void *ctx, struct hky_recipient *r, const struct hky_ou
 
 static inline void event(void *ctx, const struct hky_event *ev)
 {
-    static const char *const NAMES[] = {
-#define X(id, name, doc) name,
-        HKY_EVENTS(X)
-#undef X
-    };
-    say(ctx, NAMES[ev->kind], ev->relay);
+    say(ctx, hky_event_name(ev->kind), ev->relay);
 }
 
 static inline void stage_init(struct stage *st)
