@@ -337,6 +337,7 @@ struct hky_relay_ask {
     struct hky_console_request *request;
     struct hky_relay_list list; /* the relays right after the command took effect */
     const struct hky_relay_row *row;
+    bool is_on_disk;
     LIST_ENTRY(hky_relay_ask) link;
 };
 
@@ -351,16 +352,21 @@ static void on_relay_written(struct hky_task *task)
 {
     struct hky_relay_ask *ask = HKY_CONTAINER(task, struct hky_relay_ask, task);
 
-    if (ask->engine->console != NULL)
+    if (ask->engine->console != NULL && ask->is_on_disk)
         hky_console_answer(&ask->request, ask->row);
+    else if (ask->engine->console != NULL)
+        hky_console_refuse(&ask->request, "not_written",
+                           "done, but state.db could not be written: a restart now undoes it",
+                           "it is written as soon as the disk takes it; the log says why it does not");
     relay_ask_free(ask);
 }
 
 /* On the thread that writes state.db. */
-static void on_state_written(void *ctx)
+static void on_state_written(void *ctx, bool is_on_disk)
 {
     struct hky_relay_ask *ask = ctx;
 
+    ask->is_on_disk = is_on_disk;
     hky_loop_post(ask->engine->aux, &ask->task);
 }
 

@@ -9,7 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { TYPE_CNAME = 5, TYPE_MX = 15, HEADER_OCTETS = 12 };
+enum { TYPE_CNAME = 5, TYPE_MX = 15, HEADER_OCTETS = 12, TRUNCATED = 0x02 };
 
 struct hky_dns_entry *hky_dns_entry_failed(enum hky_dns_status status, const char *text)
 {
@@ -74,6 +74,9 @@ static struct hky_dns_entry *from_status(int status, const char *name, const cha
         break;
     case ARES_EREFUSED:
         why = "the resolver refuses to answer (REFUSED)";
+        break;
+    case ARES_EBADRESP:
+        why = "the resolver's answer is cut off or damaged";
         break;
     case ARES_ECONNREFUSED: /* c-ares also ends with this when every server answered SERVFAIL or REFUSED */
         why = "SERVFAIL or REFUSED, or no resolver in reach";
@@ -202,8 +205,12 @@ struct hky_dns_entry *hky_dns_from_mx(const char *domain, int status, const unsi
     bool has_null = false, has_bad = false;
     if (status == ARES_SUCCESS)
         status = ares_parse_mx_reply(reply, n, &list);
-    if (status == ARES_ENODATA || (status == ARES_SUCCESS && list == NULL))
+    if (status == ARES_ENODATA || (status == ARES_SUCCESS && list == NULL)) {
+        /* An empty answer that was cut off, even by TCP, does not say that there is no MX. */
+        if (reply != NULL && n >= HEADER_OCTETS && (reply[2] & TRUNCATED) != 0)
+            return from_status(ARES_EBADRESP, domain, "MX");
         return hky_dns_implicit_mx(domain);
+    }
     if (status != ARES_SUCCESS)
         return from_status(status, domain, "MX");
 

@@ -15,13 +15,20 @@
 #include <stdlib.h>
 #include <sys/queue.h>
 #include <sys/stat.h>
+#include <time.h>
+
+#define RETRY_MS 1000
 
 struct change {
     STAILQ_ENTRY(change) link;
-    char *kind, *key, *value;   /* value NULL: removed */
-    void (*written)(void *ctx); /* not NULL: no change, but a call once all before it are written */
+    char *kind, *key, *value; /* value NULL: removed */
+    bool has_failed;          /* was tried, and the log says why it is not written */
+    /* not NULL: no change, but a call once all before it were tried */
+    void (*written)(void *ctx, bool is_on_disk);
     void *ctx;
 };
+
+STAILQ_HEAD(changes, change);
 
 struct hky_state {
     sqlite3 *db;
@@ -31,7 +38,8 @@ struct hky_state {
     pthread_cond_t wake;
     bool is_stopping;
     struct hky_map values; /* "kind\0key" -> malloc'ed value */
-    STAILQ_HEAD(, change) changes;
+    struct changes changes;
+    struct changes failed; /* used by the writing thread alone; tried again until the disk takes them */
 };
 
 /* The key of the map: kind, NUL, key. */
@@ -81,7 +89,7 @@ static enum hky_err load(struct hky_state *s, const char *path, struct hky_error
     return rc == SQLITE_DONE ? HKY_OK : fail(s, path, e);
 }
 
-static void store(struct hky_state *s, const struct change *c)
+static bool store(struct hky_state *s, struct change *c)
 {
     const char *sql = c->value != NULL ? "INSERT OR REPLACE INTO state VALUES (?1, ?2, ?3)"
                                        : "DELETE FROM state WHERE kind = ?1 AND key = ?2";
@@ -95,9 +103,15 @@ static void store(struct hky_state *s, const struct change *c)
             sqlite3_bind_text(stmt, 3, c->value, -1, SQLITE_STATIC);
         is_good = sqlite3_step(stmt) == SQLITE_DONE;
     }
-    if (!is_good)
-        hky_log(s->log, HKY_LOG_ERROR, "state", "what=write kind=%s error=\"%s\"", c->kind, sqlite3_errmsg(s->db));
+    if (!is_good && !c->has_failed)
+        hky_log(
+            s->log, HKY_LOG_ERROR, "state",
+            "what=write kind=%s error=\"%s\" note=\"a restart now undoes it; it is written as soon as the disk takes "
+            "it\"",
+            c->kind, sqlite3_errmsg(s->db));
+    c->has_failed |= !is_good;
     sqlite3_finalize(stmt);
+    return is_good;
 }
 
 static void free_change(struct change *c)
@@ -110,26 +124,113 @@ static void free_change(struct change *c)
     free(c);
 }
 
+/* A newer value of the same name makes the older one, which could not be written, void. */
+static void drop_older(struct hky_state *s, const struct change *newer)
+{
+    struct changes kept = STAILQ_HEAD_INITIALIZER(kept);
+    struct change *c;
+
+    while ((c = STAILQ_FIRST(&s->failed)) != NULL) {
+        STAILQ_REMOVE_HEAD(&s->failed, link);
+        if (strcmp(c->kind, newer->kind) == 0 && strcmp(c->key, newer->key) == 0)
+            free_change(c);
+        else
+            STAILQ_INSERT_TAIL(&kept, c, link);
+    }
+    STAILQ_CONCAT(&s->failed, &kept);
+}
+
+static void write_one(struct hky_state *s, struct change *c)
+{
+    if (c->written != NULL) {
+        c->written(c->ctx, STAILQ_EMPTY(&s->failed));
+    } else {
+        drop_older(s, c);
+        if (!store(s, c)) {
+            STAILQ_INSERT_TAIL(&s->failed, c, link);
+            return;
+        }
+    }
+    free_change(c);
+}
+
+static void write_failed(struct hky_state *s)
+{
+    struct change *c;
+
+    while ((c = STAILQ_FIRST(&s->failed)) != NULL && store(s, c)) {
+        STAILQ_REMOVE_HEAD(&s->failed, link);
+        hky_log(s->log, HKY_LOG_INFO, "state", "what=written kind=%s note=\"the disk takes it again\"", c->kind);
+        free_change(c);
+    }
+}
+
+static void forget_failed(struct hky_state *s)
+{
+    struct change *c;
+
+    while ((c = STAILQ_FIRST(&s->failed)) != NULL) {
+        STAILQ_REMOVE_HEAD(&s->failed, link);
+        hky_log(s->log, HKY_LOG_ERROR, "state", "what=lost kind=%s note=\"the disk did not take it before the stop\"",
+                c->kind);
+        free_change(c);
+    }
+}
+
+static int64_t mono_ms(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* With the lock held, until there is something to do. */
+static void wait_for_work(struct hky_state *s, int64_t retry_at_ms)
+{
+    struct timespec until = {.tv_sec = retry_at_ms / 1000, .tv_nsec = retry_at_ms % 1000 * 1000000};
+
+    if (STAILQ_EMPTY(&s->failed))
+        pthread_cond_wait(&s->wake, &s->lock);
+    else
+        pthread_cond_timedwait(&s->wake, &s->lock, &until);
+}
+
 static void *writer(void *arg)
 {
     struct hky_state *s = arg;
+    int64_t retry_at_ms = 0;
 
     for (;;) {
+        bool is_retry, is_end;
         struct change *c;
 
         pthread_mutex_lock(&s->lock);
-        while ((c = STAILQ_FIRST(&s->changes)) == NULL && !s->is_stopping)
-            pthread_cond_wait(&s->wake, &s->lock);
-        if (c != NULL)
+        for (;;) {
+            c = STAILQ_FIRST(&s->changes);
+            is_end = c == NULL && s->is_stopping;
+            /* also when there are changes all the time */
+            is_retry = !STAILQ_EMPTY(&s->failed) && (is_end || mono_ms() >= retry_at_ms);
+            if (c != NULL || is_end || is_retry)
+                break;
+            wait_for_work(s, retry_at_ms);
+        }
+        if (c != NULL && !is_retry)
             STAILQ_REMOVE_HEAD(&s->changes, link);
         pthread_mutex_unlock(&s->lock);
-        if (c == NULL)
+        if (is_retry) {
+            write_failed(s);
+            retry_at_ms = mono_ms() + RETRY_MS;
+        } else if (c != NULL) {
+            bool has_failed = !STAILQ_EMPTY(&s->failed);
+            write_one(s, c);
+            if (!has_failed)
+                retry_at_ms = mono_ms() + RETRY_MS;
+        }
+        if (is_end) {
+            forget_failed(s);
             return NULL;
-        if (c->written != NULL)
-            c->written(c->ctx);
-        else
-            store(s, c);
-        free_change(c);
+        }
     }
 }
 
@@ -143,9 +244,14 @@ enum hky_err hky_state_open(const char *dir, struct hky_log *log, struct hky_sta
     *out = NULL;
     s->log = log;
     STAILQ_INIT(&s->changes);
+    STAILQ_INIT(&s->failed);
     hky_map_init(&s->values);
     pthread_mutex_init(&s->lock, NULL);
-    pthread_cond_init(&s->wake, NULL);
+    pthread_condattr_t attr;
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC); /* what failed is tried again whatever the wall clock does */
+    pthread_cond_init(&s->wake, &attr);
+    pthread_condattr_destroy(&attr);
     snprintf(path, sizeof path, "%s/state.db", dir);
     err = load(s, path, e);
     umask(mask);
@@ -223,7 +329,7 @@ void hky_state_put(struct hky_state *s, const char *kind, const char *key, const
     pthread_mutex_unlock(&s->lock);
 }
 
-void hky_state_when_written(struct hky_state *s, void (*written)(void *ctx), void *ctx)
+void hky_state_when_written(struct hky_state *s, void (*written)(void *ctx, bool is_on_disk), void *ctx)
 {
     struct change *c = hky_calloc(1, sizeof *c);
 

@@ -23,9 +23,10 @@ void hky_state_close(struct hky_state **s);
 char *hky_state_get(struct hky_state *s, const char *kind, const char *key);
 /* Returns before the change is on disk. A `value` of NULL removes the entry. */
 void hky_state_put(struct hky_state *s, const char *kind, const char *key, const char *value);
-/* Calls `written` once every earlier change is on disk, or the log says why it is not: on the thread that writes, and
- * in any case before hky_state_close returns. */
-void hky_state_when_written(struct hky_state *s, void (*written)(void *ctx), void *ctx);
+/* Calls `written` once every earlier change was tried, on the thread that writes, and in any case before
+ * hky_state_close returns. With is_on_disk false the disk fails: the log says why, and what is not written is tried
+ * again each second. */
+void hky_state_when_written(struct hky_state *s, void (*written)(void *ctx, bool is_on_disk), void *ctx);
 /* `each` runs under the lock of the state: it must not call any hky_state_ function. */
 void hky_state_each(struct hky_state *s, const char *kind, void (*each)(void *ctx, const char *key, const char *value),
                     void *ctx);
