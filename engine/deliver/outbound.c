@@ -1,11 +1,10 @@
+/* The events of a connection: of its dialogue, its stream, its timer and its owner. */
 #include "deliver/outbound_internal.h"
 
 #include "base/clock.h"
 #include "mail/reply.h"
 
 #include <errno.h>
-#include <stdarg.h>
-#include <stdio.h>
 #include <stdlib.h>
 
 #define PROMPT_MS 2000 /* a MAIL sent later than this may find that the server closed the idle connection */
@@ -13,174 +12,6 @@
 /* Does what can be done now: writes content, takes the next delivery, or ends the connection. Every event ends with a
  * call of this function. */
 static void pump(struct hky_outbound *c);
-/* Ends the attempt at this target, with the result in c->end and c->end_reply: tries another target, or closes the
- * connection.
- */
-static void conclude(struct hky_outbound *c);
-
-/* ---- helpers ---- */
-
-static void trace(struct hky_outbound *c, enum hky_stage stage, bool is_good, const char *text)
-{
-    if (c->params.ops->trace != NULL)
-        c->params.ops->trace(c->params.ctx, c, stage, is_good, text);
-}
-
-static void trace_certificate(struct hky_outbound *c)
-{
-    struct hky_tls_certificate certificate;
-    if (c->params.ops->certificate != NULL && hky_stream_tls_certificate(c->stream, &certificate))
-        c->params.ops->certificate(c->params.ctx, c, &certificate);
-}
-
-static void dialogue_end(struct hky_outbound *c)
-{
-    if (c->login != NULL)
-        c->login->connection = NULL; /* the secret was asked for by this dialogue, not by the next one */
-    c->login = NULL;
-    if (hky_outbound_is_talking(c)) {
-        hky_dialogue_fini(&c->dialogue);
-        hky_reply_reader_fini(&c->reader);
-    }
-    if (hky_outbound_dot_has_left(c))
-        hky_stream_close(&c->stream);
-    else
-        hky_stream_cut(&c->stream); /* the message was reported as not sent, so its dot may not leave now */
-}
-
-/* ---- the end ---- */
-
-static void on_free(struct hky_task *task)
-{
-    struct hky_outbound *c = HKY_CONTAINER(task, struct hky_outbound, free_task);
-    hky_buf_fini(&c->scratch);
-    hky_secret_unref(&c->token);
-    hky_mask_fini(&c->mask);
-    free(c->hosts);
-    free(c->addrs);
-    hky_policy_unref(&c->params.policy);
-    hky_tls_unref(&c->params.tls);
-    free(c);
-}
-
-static void let_go(struct hky_outbound *c)
-{
-    hky_dns_cancel(&c->query);
-    hky_timer_cancel(&c->timer);
-    dialogue_end(c);
-    hky_outbound_enter(c, HKY_OUTBOUND_CLOSED);
-}
-
-/* No connection that can send could be made, so the bound delivery gets the outcome. */
-static void fail_bound(struct hky_outbound *c, const struct hky_outbound_end *end)
-{
-    struct hky_delivery *x = c->bound;
-    if (x == NULL)
-        return;
-    c->bound = NULL;
-    if (end->was_open && c->n_taken > 0) { /* the delivery was still being prepared */
-        c->params.ops->give_back(c->params.ctx, c, x, false);
-        return;
-    }
-    if (c->params.ops->may_give_back != NULL && c->params.ops->may_give_back(c->params.ctx, c, end)) {
-        c->params.ops->give_back(c->params.ctx, c, x, false);
-        return;
-    }
-    for (unsigned i = 0; i < x->txn.n; i++)
-        if (x->txn.verdicts[i] != HKY_VERDICT_REPORTED)
-            hky_outbound_report(c, x, i, end->stage, end->class, end->reply);
-    c->params.ops->done(c->params.ctx, c, x, false);
-}
-
-static void close_for_good(struct hky_outbound *c, const struct hky_outbound_end *end)
-{
-    fail_bound(c, end);
-    let_go(c);
-    hky_log(c->params.log, HKY_LOG_DEBUG, "closed", "relay=%s host=%s stage=%s sent=%u reply=\"%.*s\"",
-            c->params.relay->name, hky_outbound_host(c), hky_stage_name(end->stage), c->n_taken, (int)end->reply->n,
-            end->reply->text);
-    c->params.ops->closed(c->params.ctx, c, end);
-    c->free_task.run = on_free;
-    hky_loop_defer(c->params.loop, &c->free_task);
-}
-
-/* A login that is refused, or that we lack something for, fails at every address alike. So this outcome also counts
- * more than that of an earlier address which could not be reached. */
-static bool is_same_everywhere(const struct hky_outbound *c, enum hky_stage stage, const struct hky_reply *r)
-{
-    bool is_of_server = r->origin == HKY_ORIGIN_LOST || r->origin == HKY_ORIGIN_TIMEOUT || c->class == HKY_CLASS_N;
-    if (stage != HKY_STAGE_AUTH)
-        return false;
-    return r->code == 0 ? !is_of_server : r->code >= 500 && !hky_reply_counts_connections(r);
-}
-
-/* May the next address or host be tried, because this one cannot be used (RFC 5321 5.1)? */
-static bool may_try_next(const struct hky_outbound *c, enum hky_stage stage)
-{
-    return stage <= HKY_STAGE_AUTH && hky_outbound_has_more_targets(c, c->bound);
-}
-
-/* Of the answers of all targets that were tried, keeps the one that says most. */
-static void keep_best_answer(struct hky_outbound *c, struct hky_outbound_end *end, struct hky_reply *reply)
-{
-    struct hky_kept_answer now = {.stage = end->stage, .class = end->class, .reply = *reply};
-    if (c->best_answer.stage == HKY_STAGE_NONE || !hky_kept_answer_is_better(&c->best_answer, &now))
-        c->best_answer = now;
-    end->stage = c->best_answer.stage;
-    end->class = c->best_answer.class;
-    *reply = c->best_answer.reply;
-}
-
-static void conclude(struct hky_outbound *c)
-{
-    struct hky_reply reply = c->end_reply;
-    /* Many servers close after a refusal, or answer the next mechanism with 421; then the refusal counts. */
-    if (c->state == HKY_OUTBOUND_LOGIN && c->end.stage == HKY_STAGE_AUTH && reply.code < 500 &&
-        hky_dialogue_is_login_refused(&c->dialogue)) {
-        reply = c->dialogue.refusal;
-        c->class = HKY_CLASS_N;
-    }
-    hky_mask_reply(&c->mask, &reply); /* some servers repeat the secret that they refuse */
-    struct hky_outbound_end end = {
-        .stage = c->end.stage,
-        .class = c->class,
-        .reply = &reply,
-        .was_open = c->state == HKY_OUTBOUND_READY,
-        .is_idle = c->end.is_idle,
-        .is_out_of_step = c->end.is_out_of_step,
-        .is_broken = c->end.is_broken,
-        .no_tls = c->is_plain && !c->params.is_plain,
-    };
-    if (c->is_full && !end.is_broken && !end.is_out_of_step)
-        end.n_full = c->n_taken - c->end.n_given_back;
-    c->end.kind = HKY_DIALOGUE_SEND;
-    if (!end.was_open && end.stage == HKY_STAGE_TLS && reply.origin == HKY_ORIGIN_TLS && !c->is_plain &&
-        c->params.relay->tls == HKY_TLS_OPPORTUNISTIC) {
-        c->is_plain = true;
-        trace(c, HKY_STAGE_TLS, false, reply.text);
-        dialogue_end(c);
-        hky_outbound_same_target(c);
-        return;
-    }
-    if (!end.was_open && end.stage == HKY_STAGE_AUTH && hky_outbound_wants_refresh(c)) {
-        c->has_refreshed = true; /* the token may have been revoked before its time */
-        dialogue_end(c);
-        hky_outbound_same_target(c);
-        return;
-    }
-    if (!end.was_open && !is_same_everywhere(c, end.stage, &reply)) {
-        bool is_more = may_try_next(c, end.stage);
-        keep_best_answer(c, &end, &reply);
-        if (is_more) {
-            dialogue_end(c);
-            if (!hky_outbound_next_target(c))
-                conclude(c);
-            return;
-        }
-    }
-    trace(c, end.stage, end.is_idle, reply.text);
-    close_for_good(c, &end);
-}
 
 /* ---- events of the dialogue ---- */
 
@@ -341,7 +172,7 @@ static void pump(struct hky_outbound *c)
     }
     c->is_pumping = false;
     if (c->end.kind == HKY_DIALOGUE_END) {
-        conclude(c);
+        hky_outbound_conclude(c);
         return;
     }
     if (hky_outbound_is_retiring(c) && hky_dialogue_is_idle(&c->dialogue))
@@ -393,7 +224,7 @@ static size_t on_data(void *ctx, const char *p, size_t n)
             enum hky_stage stage = hky_dialogue_stage(&c->dialogue);
             /* With the challenge and the answer anybody could guess the password offline, so neither is shown. */
             hky_reply_format(r, text, sizeof(text));
-            trace(c, stage, true, is_challenge ? "334 ***" : text);
+            hky_outbound_trace(c, stage, true, is_challenge ? "334 ***" : text);
         }
         /* All replies are handled first, then pump is called once, so that body and next envelope leave in one write.
          * Also, a reply that came in one read with a 354 cannot be taken for the answer to a dot that was not sent yet.
@@ -443,7 +274,7 @@ static void on_connected(struct hky_outbound *c)
     c->dot_end = 0;
     char peer[80];
     hky_stream_peer(c->stream, peer, sizeof(peer));
-    trace(c, HKY_STAGE_CONNECT, true, peer);
+    hky_outbound_trace(c, HKY_STAGE_CONNECT, true, peer);
     if (p.is_secure)
         hky_stream_start_tls(c->stream, c->params.tls, hky_outbound_host(c));
     hky_outbound_set_timer(c);
@@ -453,8 +284,8 @@ static void on_secured(struct hky_outbound *c)
 {
     char text[120];
     hky_stream_tls_text(c->stream, text, sizeof(text));
-    trace(c, HKY_STAGE_TLS, true, text);
-    trace_certificate(c);
+    hky_outbound_trace(c, HKY_STAGE_TLS, true, text);
+    hky_outbound_trace_certificate(c);
     c->is_moved = true;
     hky_outbound_enter(c, HKY_OUTBOUND_OPENING);
     if (c->dialogue.state == HKY_DIALOGUE_HANDSHAKE)
@@ -489,7 +320,7 @@ static void on_lost(struct hky_outbound *c, bool is_eof, const struct hky_error 
     } else if (e->code == HKY_E_TLS &&
                c->state != HKY_OUTBOUND_READY) { /* in READY it counts as any other lost connection */
         hky_reply_local(&reply, HKY_ORIGIN_TLS, "%s", e->text);
-        trace_certificate(c);
+        hky_outbound_trace_certificate(c);
         stage = HKY_STAGE_TLS;
         class = HKY_CLASS_TLS;
     } else {
@@ -509,7 +340,7 @@ static void on_lost(struct hky_outbound *c, bool is_eof, const struct hky_error 
     c->end_reply = reply;
     if (e != NULL && (e->sys == ENETUNREACH || e->sys == EAFNOSUPPORT || e->sys == EADDRNOTAVAIL))
         hky_outbound_unmark_tried(c);
-    conclude(c);
+    hky_outbound_conclude(c);
 }
 
 static void on_event(void *ctx, enum hky_stream_event ev, const struct hky_error *e)
@@ -540,7 +371,7 @@ static void on_addr(struct hky_dns_query *q, const struct hky_dns_addr_answer *a
 {
     struct hky_outbound *c = HKY_CONTAINER(q, struct hky_outbound, query);
     if (c->state != HKY_OUTBOUND_CLOSED && !hky_outbound_take_addresses(c, a))
-        conclude(c);
+        hky_outbound_conclude(c);
 }
 
 static void on_begin(struct hky_task *task)
@@ -569,7 +400,7 @@ static void on_timer(struct hky_timer *timer)
         c->end = (struct hky_dialogue_event){.kind = HKY_DIALOGUE_END, .stage = HKY_STAGE_CONNECT};
         c->end_reply = reply;
         hky_stream_close(&c->stream);
-        conclude(c);
+        hky_outbound_conclude(c);
         return;
     }
     if (hky_dialogue_is_idle(&c->dialogue) && hky_dialogue_expects(&c->dialogue) == HKY_EXPECT_NOTHING) {
@@ -639,49 +470,8 @@ void hky_outbound_drain(struct hky_outbound *c)
     } else if (c->state != HKY_OUTBOUND_CLOSED) {
         struct hky_reply reply;
         hky_reply_local(&reply, HKY_ORIGIN_LOCAL, "the engine stops");
-        close_for_good(
+        hky_outbound_close(
             c, &(struct hky_outbound_end){
                    .stage = HKY_STAGE_CONNECT, .class = HKY_CLASS_NETWORK, .reply = &reply, .is_idle = x == NULL});
     }
-}
-
-void hky_outbound_abandon(struct hky_outbound **cp)
-{
-    struct hky_outbound *c = *cp;
-    if (c == NULL)
-        return;
-    *cp = NULL;
-    /* A message whose dot was sent may have arrived; the next start must not send it as if it had not been tried. */
-    struct hky_transaction *t = hky_outbound_is_talking(c) ? c->dialogue.current : NULL;
-    if (t != NULL && t->state == HKY_TRANSACTION_DOT && hky_outbound_dot_has_left(c))
-        hky_outbound_fail_local(c, HKY_STAGE_NONE, HKY_CLASS_N, HKY_ORIGIN_LOST, "stopped before the server answered");
-    let_go(c);
-    c->free_task.run = on_free; /* `task` may still be queued, so the memory is freed later */
-    hky_loop_defer(c->params.loop, &c->free_task);
-}
-
-bool hky_outbound_is_idle(const struct hky_outbound *c)
-{
-    return c->state == HKY_OUTBOUND_READY && c->bound == NULL && !hky_outbound_is_retiring(c) &&
-           hky_dialogue_is_idle(&c->dialogue);
-}
-
-struct hky_policy *hky_outbound_policy(const struct hky_outbound *c)
-{
-    return c->params.policy;
-}
-
-const struct hky_relay *hky_outbound_relay(const struct hky_outbound *c)
-{
-    return c->params.relay;
-}
-
-void *hky_outbound_ctx(const struct hky_outbound *c)
-{
-    return c->params.ctx;
-}
-
-const struct hky_capabilities *hky_outbound_caps(const struct hky_outbound *c)
-{
-    return &c->dialogue.caps;
 }

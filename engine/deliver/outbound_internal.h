@@ -82,8 +82,8 @@ static inline bool hky_outbound_is_retiring(const struct hky_outbound *c)
     return c->n_taken >= c->most;
 }
 
-/* The files, each of which uses only those before it: outbound_state; outbound_timer, _target, _login, _send; outbound,
- * which handles all events. */
+/* The files, each of which uses only those before it: outbound_state; outbound_timer, _target, _login, _send;
+ * outbound_end; outbound, which handles all events. */
 
 /* The only writer of the state; asserts the edge. */
 void hky_outbound_enter(struct hky_outbound *c, enum hky_outbound_state s);
@@ -91,6 +91,10 @@ void hky_outbound_enter(struct hky_outbound *c, enum hky_outbound_state s);
 #define HKY_CONNECT_DEFAULT_MS 30000
 
 /* outbound_state.c */
+/* For the connection test: a stage is over, and the server said `text`; it has shown its certificate. */
+void hky_outbound_trace(struct hky_outbound *c, enum hky_stage stage, bool is_good, const char *text);
+void hky_outbound_trace_certificate(struct hky_outbound *c);
+/* Has the dot, with all before it, gone to the kernel? Then the peer may have the whole message. */
 bool hky_outbound_dot_has_left(const struct hky_outbound *c);
 /* Ends the connection for a local reason: the dialogue settles what is under way, and pump concludes. */
 void hky_outbound_fail(struct hky_outbound *c, enum hky_stage stage, enum hky_class class, bool is_out_of_step,
@@ -134,6 +138,12 @@ struct hky_outbound *hky_outbound_take_secret(void *arg, struct hky_secret *secr
 void hky_outbound_remember_response(struct hky_outbound *c, struct hky_str line);
 /* Was the token refused, so that a new one is fetched once? */
 bool hky_outbound_wants_refresh(const struct hky_outbound *c);
+/* outbound_end.c */
+/* Ends the attempt at this target, with the result in c->end and c->end_reply: tries another target, or closes the
+ * connection. */
+void hky_outbound_conclude(struct hky_outbound *c);
+/* Closes the connection, whatever targets are left: `end` says how, and is the outcome of the delivery in hand. */
+void hky_outbound_close(struct hky_outbound *c, const struct hky_outbound_end *end);
 /* outbound_timer.c */
 void hky_outbound_set_timer(struct hky_outbound *c);
 uint32_t hky_outbound_wait_ms(const struct hky_outbound *c);

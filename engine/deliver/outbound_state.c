@@ -39,7 +39,45 @@ const char *hky_outbound_host(const struct hky_outbound *c)
     return c->hosts[c->host_at].host;
 }
 
-/* Did the dot (and all before it) go to the kernel? Then the peer may have the whole message. */
+struct hky_policy *hky_outbound_policy(const struct hky_outbound *c)
+{
+    return c->params.policy;
+}
+
+const struct hky_relay *hky_outbound_relay(const struct hky_outbound *c)
+{
+    return c->params.relay;
+}
+
+void *hky_outbound_ctx(const struct hky_outbound *c)
+{
+    return c->params.ctx;
+}
+
+const struct hky_capabilities *hky_outbound_caps(const struct hky_outbound *c)
+{
+    return &c->dialogue.caps;
+}
+
+bool hky_outbound_is_idle(const struct hky_outbound *c)
+{
+    return c->state == HKY_OUTBOUND_READY && c->bound == NULL && !hky_outbound_is_retiring(c) &&
+           hky_dialogue_is_idle(&c->dialogue);
+}
+
+void hky_outbound_trace(struct hky_outbound *c, enum hky_stage stage, bool is_good, const char *text)
+{
+    if (c->params.ops->trace != NULL)
+        c->params.ops->trace(c->params.ctx, c, stage, is_good, text);
+}
+
+void hky_outbound_trace_certificate(struct hky_outbound *c)
+{
+    struct hky_tls_certificate certificate;
+    if (c->params.ops->certificate != NULL && hky_stream_tls_certificate(c->stream, &certificate))
+        c->params.ops->certificate(c->params.ctx, c, &certificate);
+}
+
 bool hky_outbound_dot_has_left(const struct hky_outbound *c)
 {
     return c->stream != NULL && hky_stream_sent(c->stream) >= c->dot_end;

@@ -1,3 +1,4 @@
+/* The work of a pool: takes jobs from its lanes, opens connections for them, and reports what became of them. */
 #include "deliver/pool_internal.h"
 
 #include "base/hash.h"
@@ -9,11 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define CONNECTIONS_DEFAULT 10
 #define FREE_DELIVERIES_MAX 256
-#define FULL_FOR_MS         (60 * 60 * 1000)
-#define LEARNED_FOR_MS      60000
-#define NO_TLS_FOR_MS       (60 * 60 * 1000)
 
 /* ---- deliveries ---- */
 
@@ -176,44 +173,12 @@ static void on_too_many(void *ctx, struct hky_outbound *c, struct hky_delivery *
     hky_schedule_learn(x->job->lane, HKY_LEARNED_RECIPIENTS, n_taken);
 }
 
-/* Reports what was learned of the account. A pool without lanes has nobody to report it to. */
-static void learn(const struct hky_pool *pool, enum hky_learned what, unsigned n)
-{
-    if (!TAILQ_EMPTY(&pool->sources))
-        hky_schedule_learn(TAILQ_FIRST(&pool->sources)->lane, what, n);
-}
-
-/* Did the server turn the connection away? Up to the greeting every failure counts. After that, up to the end of the
- * login, only a temporary one counts, because a 5xx there is about us unless it speaks of connections. A 421 to the
- * first MAIL of a connection is about the connection, too. */
-static bool is_turned_away(const struct hky_outbound_end *end)
-{
-    const struct hky_reply *r = end->reply;
-    if (end->stage == HKY_STAGE_CONNECT || end->stage == HKY_STAGE_GREETING)
-        return true;
-    bool is_lost = r->origin == HKY_ORIGIN_LOST || end->class == HKY_CLASS_NETWORK;
-    if (hky_reply_counts_connections(r) || (end->stage == HKY_STAGE_MAIL && r->code == 421))
-        return true;
-    return end->stage <= HKY_STAGE_AUTH && (is_lost || (r->code >= 400 && r->code < 500));
-}
-
-/* When other connections are open, one that is turned away shows how many the server accepts, and says nothing about
- * its message.
- */
 static bool on_may_give_back(void *ctx, struct hky_outbound *c, const struct hky_outbound_end *end)
 {
     struct hky_pool_member *m = ctx;
-    struct hky_pool *pool = m->pool;
-    unsigned n_others = pool->n_open - m->is_open;
     (void)c;
-    if (pool->deliver->is_draining)
-        return true; /* the next start tries it afresh */
-    if (n_others == 0 || m->is_detour || !is_turned_away(end))
-        return false;
-    pool->learned_most = n_others;
-    pool->learned_until_ms = hky_loop_now_ms(pool->deliver->params.loop) + LEARNED_FOR_MS;
-    learn(pool, HKY_LEARNED_CONNECTIONS, n_others);
-    return true;
+    /* in a drain the next start tries it afresh */
+    return m->pool->deliver->is_draining || hky_pool_learn_turned_away(m, end);
 }
 
 static void on_open(void *ctx, struct hky_outbound *c)
@@ -221,11 +186,8 @@ static void on_open(void *ctx, struct hky_outbound *c)
     struct hky_pool_member *m = ctx;
     (void)c;
     m->is_open = true;
-    if (++m->pool->n_open > m->pool->learned_most && m->pool->learned_most > 0) {
-        m->pool->learned_most = 0;
-        learn(m->pool, HKY_LEARNED_CONNECTIONS, 0);
-    }
-    m->pool->is_proven = true;
+    m->pool->n_open++;
+    hky_pool_learn_open(m->pool);
     hky_pool_wake(m->pool); /* further connections may be opened now */
 }
 
@@ -250,50 +212,13 @@ static void on_in_step(void *ctx, struct hky_outbound *c)
         hky_server_on_in_step(m->server, m);
 }
 
-/* Replies that do not fit our commands are never an accident: the first time overlap is switched off, the second time
- * pipelining. */
-static void learn_of_overlap(struct hky_pool_member *m, const struct hky_outbound_end *end)
-{
-    struct hky_pool *pool = m->pool;
-    enum hky_server_end how = end->is_out_of_step ? HKY_SERVER_OUT_OF_STEP
-                              : end->is_broken    ? HKY_SERVER_BROKE
-                                                  : HKY_SERVER_PARTED;
-    if (m->server != NULL && hky_server_on_end(m->server, m, how))
-        hky_log(pool->deliver->params.log, HKY_LOG_WARN, "overlap_off", "relay=%s host=%s why=%s", pool->relay->name,
-                hky_outbound_host(m->connection),
-                end->is_out_of_step ? "replies out of step" : "closes with messages under way");
-    if (!end->is_out_of_step)
-        return;
-    pool->no_pipelining |= pool->no_overlap;
-    pool->no_overlap = true;
-}
-
-/* When the server ends two connections one after the other after the same number of messages, it accepts so many on
- * each. */
-static void learn_of_fullness(struct hky_pool *pool, unsigned n)
-{
-    if (n == 0)
-        return;
-    if (n == pool->full_at) {
-        pool->learned_full = n;
-        learn(pool, HKY_LEARNED_MESSAGES, n);
-        pool->full_until_ms = hky_loop_now_ms(pool->deliver->params.loop) + FULL_FOR_MS;
-    }
-    pool->full_at = n;
-}
-
 static void on_closed(void *ctx, struct hky_outbound *c, const struct hky_outbound_end *end)
 {
     struct hky_pool_member *m = ctx;
     struct hky_pool *pool = m->pool;
     (void)c;
     HKY_ASSERT(m->live[0] == NULL && m->live[1] == NULL);
-    if (!end->was_open && !m->is_detour)
-        pool->is_proven = false;
-    if (end->no_tls)
-        pool->plain_until_ms = hky_loop_now_ms(pool->deliver->params.loop) + NO_TLS_FOR_MS;
-    learn_of_overlap(m, end);
-    learn_of_fullness(pool, end->n_full);
+    hky_pool_learn_end(m, end);
     if (m->is_open)
         pool->n_open--;
     pool->n_members--;
@@ -352,13 +277,6 @@ static bool has_tls(struct hky_pool *pool)
     return false;
 }
 
-static uint32_t most_messages(const struct hky_pool *pool)
-{
-    uint32_t most = pool->relay->messages_per_connection;
-    bool is_known = hky_loop_now_ms(pool->deliver->params.loop) < pool->full_until_ms;
-    return is_known && (most == 0 || pool->learned_full < most) ? pool->learned_full : most;
-}
-
 static void open_one(struct hky_pool *pool, struct hky_delivery *x, bool is_detour)
 {
     struct hky_deliver *d = pool->deliver;
@@ -382,7 +300,7 @@ static void open_one(struct hky_pool *pool, struct hky_delivery *x, bool is_deto
         .is_redirected = pool->is_redirected,
         .is_plain = hky_loop_now_ms(d->params.loop) < pool->plain_until_ms,
         .no_pipelining = pool->no_pipelining,
-        .most = is_detour ? 1 : most_messages(pool),
+        .most = is_detour ? 1 : hky_pool_most_messages(pool),
         .most_hosts = pool->policy->engine.bounds.hosts,
         .waits = &d->waits,
         .bound = x,
@@ -394,18 +312,9 @@ static void open_one(struct hky_pool *pool, struct hky_delivery *x, bool is_deto
     m->connection = hky_outbound_new(&p);
 }
 
-static unsigned most_connections(const struct hky_pool *pool)
-{
-    unsigned most = pool->relay->connections > 0 ? pool->relay->connections : CONNECTIONS_DEFAULT;
-    if (hky_loop_now_ms(pool->deliver->params.loop) < pool->learned_until_ms && pool->learned_most > 0 &&
-        pool->learned_most < most)
-        most = pool->learned_most;
-    return most;
-}
-
 static bool may_open(const struct hky_pool *pool)
 {
-    if (pool->n_members >= most_connections(pool))
+    if (pool->n_members >= hky_pool_most_connections(pool))
         return false;
     /* A destination that is not known to work is tried by one connection, so that only one job fails with it, not all.
      */
@@ -468,7 +377,7 @@ static void open_detours(struct hky_pool *pool)
     struct hky_delivery *x;
     unsigned n_leaving = 0, n_waiting = 0;
     while ((x = TAILQ_FIRST(&pool->detours)) != NULL &&
-           (pool->deliver->is_draining || pool->n_members < most_connections(pool))) {
+           (pool->deliver->is_draining || pool->n_members < hky_pool_most_connections(pool))) {
         enum hky_take take = pool->deliver->is_draining ? HKY_TAKE_EMPTY : hky_schedule_take_again(x->job);
         if (take == HKY_TAKE_WAIT)
             return; /* there is no slot of the cap; the lane wakes us when there is one */

@@ -41,4 +41,15 @@ struct hky_pool {
     struct hky_task task;
 };
 
+/* ---- pool_learned.c ---- */
+
+/* A connection could not be opened, or was turned away at its first MAIL. True: others are open, so that it shows how
+ * many the server accepts and says nothing about its message. */
+bool hky_pool_learn_turned_away(struct hky_pool_member *m, const struct hky_outbound_end *end);
+void hky_pool_learn_open(struct hky_pool *pool); /* one more connection can send; n_open counts it */
+void hky_pool_learn_end(struct hky_pool_member *m, const struct hky_outbound_end *end); /* a connection has ended */
+/* How many messages the next connection may take (0: no bound), and how many connections there may be now. */
+uint32_t hky_pool_most_messages(const struct hky_pool *pool);
+unsigned hky_pool_most_connections(const struct hky_pool *pool);
+
 #endif
