@@ -3,10 +3,14 @@
 #include "cli/cli.h"
 #include "cli/manual.h"
 
+#include <errno.h>
 #include <locale.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
 
 static const struct hky_cli_command *const commands[] = {
     &hky_cli_run,   &hky_cli_check,  &hky_cli_explain, &hky_cli_probe,   &hky_cli_send, &hky_cli_queue,
@@ -68,16 +72,30 @@ static int help(const char *name)
     return HKY_EXIT_GOOD;
 }
 
-int main(int argc, char **argv)
+/* A reader such as `head` that has enough is no failure. */
+static bool has_reader_left(void)
 {
-    const char *slash = strrchr(argv[0], '/');
-    const struct hky_cli_command *command;
-    const char *called = slash != NULL ? slash + 1 : argv[0];
+    struct pollfd p = {.fd = STDOUT_FILENO, .events = POLLOUT};
 
-    setlocale(LC_CTYPE, "C.UTF-8");
-    signal(SIGPIPE, SIG_IGN);
-    if (strcmp(called, "sendmail") == 0 || strcmp(called, "mailq") == 0)
-        return hky_cli_send.run(&hky_cli_send, argc, argv);
+    return poll(&p, 1, 0) == 1 && (p.revents & POLLERR) != 0;
+}
+
+/* An answer of which a part is missing, on a full disk say, must not look like a whole one. */
+static int output_checked(int code)
+{
+    int cause = fflush(stdout) != 0 ? errno : 0;
+
+    if ((cause == 0 && !ferror(stdout)) || has_reader_left())
+        return code;
+    fprintf(stderr, "hikyaku: the answer could not be written to standard output%s%s\n", cause != 0 ? ": " : "",
+            cause != 0 ? strerror(cause) : "");
+    return HKY_EXIT_UNREACHED;
+}
+
+static int run_command(int argc, char **argv)
+{
+    const struct hky_cli_command *command;
+
     if (argc < 2) {
         fputs("usage: hikyaku COMMAND ...   (hikyaku --help lists the commands)\n", stderr);
         return HKY_EXIT_USAGE;
@@ -96,4 +114,19 @@ int main(int argc, char **argv)
         return command->run(command, argc - 1, argv + 1);
     }
     return complain_of_command(argv[1]);
+}
+
+int main(int argc, char **argv)
+{
+    const char *slash = strrchr(argv[0], '/');
+    const char *called = slash != NULL ? slash + 1 : argv[0];
+    int code;
+
+    setlocale(LC_CTYPE, "C.UTF-8");
+    signal(SIGPIPE, SIG_IGN);
+    if (strcmp(called, "sendmail") == 0 || strcmp(called, "mailq") == 0)
+        return hky_cli_send.run(&hky_cli_send, argc, argv);
+    code = run_command(argc, argv);
+    /* A message that was queued must not look refused: the program would send it again. */
+    return argc > 1 && find_command(argv[1]) == &hky_cli_send ? code : output_checked(code);
 }

@@ -89,12 +89,16 @@ const char *hky_cli_relay_note(const json_t *relay, char out[400])
 
     out[0] = '\0';
     if (to != NULL && to[0] != '\0')
-        n += snprintf(out, 400, "its mail is sent through \"%.60s\"", to);
+        n += snprintf(out, 400, "its mail is sent through \"%.120s\"", to);
     if (left > 0)
         n += snprintf(out + n, 400 - (size_t)n, "%sfor %s", n > 0 ? " " : "", hky_duration_rough(left, age));
-    if (to != NULL && to[0] != '\0' && to_state != NULL && strcmp(to_state, "paused") == 0)
-        n += snprintf(out + n, 400 - (size_t)n, ", which is paused (hikyaku relay resume %.60s)", to);
-    else if (to != NULL && to[0] != '\0' && to_state != NULL && strcmp(to_state, "broken") == 0)
+    if (to != NULL && to[0] != '\0' && to_state != NULL && strcmp(to_state, "paused") == 0) {
+        struct hky_buf word;
+        hky_buf_init(&word, 1024);
+        hky_cli_add_word(&word, to);
+        n += snprintf(out + n, 400 - (size_t)n, ", which is paused (hikyaku relay resume %.140s)", hky_buf_z(&word));
+        hky_buf_fini(&word);
+    } else if (to != NULL && to[0] != '\0' && to_state != NULL && strcmp(to_state, "broken") == 0)
         n += snprintf(out + n, 400 - (size_t)n, ", which cannot be reached now");
     else if (to != NULL && to[0] != '\0' && to_state != NULL && strcmp(to_state, "drained") == 0)
         n += snprintf(out + n, 400 - (size_t)n, ", which is drained, too");

@@ -109,7 +109,7 @@ static void print_considered(const struct explain_case *c)
     hky_cli_table_row(t, (const char *const[]){"routes", "", "", ""});
     for (size_t i = 0; i < x->n_considered; i++) {
         const struct hky_considered *one = &x->considered[i];
-        char place[96], name[96];
+        char place[240], name[140];
 
         if (!one->matched && ++n_no > ROUTES_SHOWN)
             continue;
@@ -206,7 +206,7 @@ static void print_plan(const struct explain_case *c)
     const struct hky_plan *plan = c->recipient->plan;
     struct hky_cli_table *t = hky_cli_table_new(4);
     struct hky_buf left, identity;
-    char name[128];
+    char name[300]; /* two names of relays */
 
     printf("\n");
     snprintf(name, sizeof name, "plan of %s", plan->route);
@@ -220,7 +220,7 @@ static void print_plan(const struct explain_case *c)
         describe_identity(c, i, &identity);
         const char *relay = explain_relay_name(c, i);
         bool is_other = strcmp(relay, plan->steps[i].relay) != 0;
-        snprintf(name, sizeof name, "  %u  %.60s%s%.50s", i + 1U, relay, is_other ? " instead of " : "",
+        snprintf(name, sizeof name, "  %u  %s%s%s", i + 1U, relay, is_other ? " instead of " : "",
                  is_other ? plan->steps[i].relay : "");
         hky_cli_table_row(t,
                           (const char *const[]){name, plan->steps[i].account, hky_buf_z(&identity), hky_buf_z(&left)});
@@ -340,7 +340,7 @@ static void print_consequences(const struct explain_case *c)
     struct hky_cli_table *t = hky_cli_table_new(2);
     struct hky_buf text;
     struct hky_advance a;
-    char heading[128], cell[1024];
+    char heading[160], cell[1024];
     size_t n = 0;
 
     hky_buf_init(&text, 512);

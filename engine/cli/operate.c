@@ -113,24 +113,6 @@ static int take_words(struct call *call, char **words, int n)
     return HKY_EXIT_USAGE;
 }
 
-/* Adds a word, quoted for a shell where that is needed. */
-static void add_quoted(struct hky_buf *b, const char *word)
-{
-    static const char safe[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789@%+=:,./_-";
-
-    if (word[0] != '\0' && strspn(word, safe) == strlen(word)) {
-        hky_buf_add_z(b, word);
-        return;
-    }
-    hky_buf_add_c(b, '\'');
-    for (; *word != '\0'; word++)
-        if (*word == '\'')
-            hky_buf_add_z(b, "'\\''");
-        else
-            hky_buf_add_c(b, *word);
-    hky_buf_add_c(b, '\'');
-}
-
 /* Adds the selection as options, for a command that the answer proposes. */
 static void add_chosen(const struct call *call, struct hky_buf *b)
 {
@@ -145,7 +127,7 @@ static void add_chosen(const struct call *call, struct hky_buf *b)
         if (!a->is_positional)
             hky_buf_printf(b, "--%s%s", hky_cli_option_name(a, name), text != NULL ? " " : "");
         if (text != NULL)
-            add_quoted(b, text);
+            hky_cli_add_word(b, text);
     }
 }
 

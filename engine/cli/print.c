@@ -335,3 +335,20 @@ void hky_cli_table_print(struct hky_cli_table **t)
     free(it);
     *t = NULL;
 }
+
+void hky_cli_add_word(struct hky_buf *b, const char *word)
+{
+    static const char safe[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789@%+=:,./_-";
+
+    if (word[0] != '\0' && strspn(word, safe) == strlen(word)) {
+        hky_buf_add_z(b, word);
+        return;
+    }
+    hky_buf_add_c(b, '\'');
+    for (; *word != '\0'; word++)
+        if (*word == '\'')
+            hky_buf_add_z(b, "'\\''");
+        else
+            hky_buf_add_c(b, *word);
+    hky_buf_add_c(b, '\'');
+}

@@ -86,10 +86,11 @@ static void add_waits(const json_t *row, struct hky_buf *b)
 
     if (strcmp(waits, "cap") == 0)
         hky_buf_printf(b, "the cap of relay \"%s\" is full", relay);
-    else if (strcmp(waits, "paused") == 0)
-        hky_buf_printf(b, "relay \"%s\" is paused (hikyaku relay list says why; hikyaku relay resume %s)", relay,
-                       relay);
-    else if (strcmp(waits, "breaker") == 0)
+    else if (strcmp(waits, "paused") == 0) {
+        hky_buf_printf(b, "relay \"%s\" is paused (hikyaku relay list says why; hikyaku relay resume ", relay);
+        hky_cli_add_word(b, relay);
+        hky_buf_add_c(b, ')');
+    } else if (strcmp(waits, "breaker") == 0)
         hky_buf_printf(b, "relay \"%s\" could not be reached", relay);
     else if (strcmp(waits, "slowed") == 0)
         hky_buf_printf(b, "relay \"%s\" asked for less mail", relay);
@@ -117,7 +118,7 @@ static void print_other_relay(const json_t *row)
 {
     const char *by = hky_cli_row_text(row, "goes_by"), *step = "";
     const json_t *one;
-    char text[900];
+    struct hky_buf b;
     size_t i;
 
     json_array_foreach (json_object_get(row, "plan"), i, one)
@@ -125,13 +126,17 @@ static void print_other_relay(const json_t *row)
             step = hky_cli_row_text(one, "relay");
     if (by[0] == '\0')
         return;
-    if (json_is_true(json_object_get(row, "by_policy")))
-        snprintf(text, sizeof text, "relay \"%.250s\" instead of \"%.250s\": the policy says so", by, step);
-    else
-        snprintf(text, sizeof text,
-                 "relay \"%.250s\" instead of \"%.250s\", which is drained (hikyaku relay resume %.250s ends that)", by,
-                 step, step);
-    print_words("sent by", text);
+    hky_buf_init(&b, 4096);
+    hky_buf_printf(&b, "relay \"%s\" instead of \"%s\"", by, step);
+    if (json_is_true(json_object_get(row, "by_policy"))) {
+        hky_buf_add_z(&b, ": the policy says so");
+    } else {
+        hky_buf_add_z(&b, ", which is drained (hikyaku relay resume ");
+        hky_cli_add_word(&b, step);
+        hky_buf_add_z(&b, " ends that)");
+    }
+    print_words("sent by", hky_buf_z(&b));
+    hky_buf_fini(&b);
 }
 
 /* Prints what the operator can do in this state. */

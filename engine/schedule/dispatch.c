@@ -49,8 +49,8 @@ static void dispatch_to_lane(struct hky_shard *sh, struct hky_recipient *r, int6
     const struct hky_step *step = &r->plan->steps[r->step];
     const struct hky_relay *relay = schedule_relay(sh->s, sh->policy, step->relay);
     if (relay == NULL) {
-        char why[160];
-        snprintf(why, sizeof why, "policy_error: the plan names relay \"%.80s\", which the policy no longer has",
+        char why[200];
+        snprintf(why, sizeof why, "policy_error: the plan names relay \"%.120s\", which the policy no longer has",
                  step->relay);
         schedule_recipient_park(sh, r, why);
         return;

@@ -189,6 +189,28 @@ def explain_fits(world):
     holds(not any(line.endswith(" ") or len(line) > 80 for line in text.splitlines()), text)
 
 
+@case("commands", "long names in Japanese are whole in explain; an answer that cannot be written is no success")
+def whole_answers(world):
+    names = ["送信用のとても長い名前のアカウント、その一番目のものです" + end for end in ("壱", "弐")]
+    route = "春のとても長い名前のキャンペーンのためのルートです、本当に"
+    world.write("policy.lua", "".join(f'relay "{name}" {{ host = "{i}.example", user = "u", password = secret "p" }}\n' for i, name in enumerate(names))
+                + f'route "{route}" {{ to = "*", via = {{ "{names[0]}", "{names[1]}" }} }}\n')
+    for columns in ("80", "40"):
+        text = subprocess.run([world.binary, "explain", "policy.lua", "--to", "a@x.example", "--author", "b@y.example"], capture_output=True,
+                              text=True, cwd=world.dir, timeout=30, env={**os.environ, "COLUMNS": columns}).stdout
+        lines = [line.strip() for line in text.splitlines()]
+        holds(f"1  {names[0]}" in text and f"2  {names[1]}" in text and any(line.startswith(route) for line in lines), text)
+    for args in (["presets", "--json"], ["help"], ["explain", "policy.lua", "--to", "a@x.example"], ["--version"]):
+        with open("/dev/full", "w") as full:
+            p = subprocess.run([world.binary, *args], stdout=full, stderr=subprocess.PIPE, text=True, cwd=world.dir, timeout=30)
+        holds(p.returncode == 3 and "the answer could not be written" in p.stderr, f"{args}: {p.returncode} {p.stderr}")
+        reader, writer = os.pipe()
+        os.close(reader)
+        p = subprocess.run([world.binary, *args], stdout=writer, stderr=subprocess.PIPE, text=True, cwd=world.dir, timeout=30)
+        os.close(writer)
+        holds(p.returncode == 0 and "could not be written" not in p.stderr, f"{args} | head: {p.returncode} {p.stderr}")
+
+
 @case("commands", "check names a secret that is missing, without which run refuses; it runs no command of one")
 def check_looks_for_secrets(world):
     made = world.path("made")
