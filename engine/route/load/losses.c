@@ -86,42 +86,9 @@ static void check_rest(struct hky_loader *l)
         how_long, p->n_relays > 0 ? p->relays[0].name : "RELAY");
 }
 
-/* Does `except` contain the whole domain that this entry of `to` names? */
-static bool has_domain(const struct hky_set *s, const char *domain)
-{
-    struct hky_match_key key;
-    char text[330];
-
-    snprintf(text, sizeof text, "\1@%.300s", domain); /* an address that no set holds, so only domains can match */
-    hky_match_key_init(&key, hky_str_z(text));
-    return hky_set_has(s, &key);
-}
-
 static bool excludes_all(const struct hky_route *r)
 {
-    const struct hky_set *to = r->to.set, *except = r->except.set;
-    struct hky_map_entry *e;
-    size_t at = 0;
-
-    if (except == NULL || r->to.n_lists > 0)
-        return false;
-    if (except->is_everyone)
-        return true;
-    if (to->is_everyone)
-        return false;
-    while ((e = hky_map_next(&to->addresses, &at)) != NULL) {
-        struct hky_match_key key;
-        hky_match_key_init(&key, hky_str_of(e->key, e->n));
-        if (!hky_set_has(except, &key))
-            return false;
-    }
-    for (at = 0; (e = hky_map_next(&to->domains, &at)) != NULL;)
-        if (!has_domain(except, e->key))
-            return false;
-    for (at = 0; (e = hky_map_next(&to->parents, &at)) != NULL;)
-        if (!has_domain(except, e->key) || hky_map_get(&except->parents, hky_str_of(e->key, e->n)) == NULL)
-            return false;
-    return true;
+    return r->except.is_stated && r->to.n_lists == 0 && hky_set_is_subset(r->to.set, r->except.set);
 }
 
 static void check_excepts(struct hky_loader *l)

@@ -1,39 +1,73 @@
 /* Warnings of check: routes that are never reached, and routes of a scenario that hide common ones. */
 #include "route/load/loader.h"
 
-/* Has the route no conditions but `to` and scenario? Then it decides for every recipient that these match. */
-static bool is_plain(const struct hky_route *r)
+/* Is each of `some` among `all`? NULL stands for any. */
+static bool are_among(const char *const *some, const char *const *all)
 {
-    return !r->except.is_stated && !r->sender.is_stated && !r->author.is_stated && !r->mx.is_stated &&
-           r->tags == NULL && r->n_headers == 0 && r->when == HKY_NO_FN && r->via != HKY_VIA_FUNCTION &&
-           r->to.n_lists == 0;
-}
-
-static bool scenarios_cover(const struct hky_route *earlier, const struct hky_route *later)
-{
-    if (earlier->scenarios == NULL)
+    if (all == NULL)
         return true;
-    if (later->scenarios == NULL)
+    if (some == NULL)
         return false;
-    for (size_t i = 0; later->scenarios[i] != NULL; i++) {
-        bool found = false;
-        for (size_t k = 0; earlier->scenarios[k] != NULL && !found; k++)
-            found = strcmp(later->scenarios[i], earlier->scenarios[k]) == 0;
-        if (!found)
+    for (; *some != NULL; some++) {
+        bool is_found = false;
+        for (const char *const *one = all; *one != NULL && !is_found; one++)
+            is_found = strcmp(*some, *one) == 0;
+        if (!is_found)
             return false;
     }
     return true;
 }
 
+/* Does `outer` hold whenever `inner` holds? The contents of lists change, so that only the same list is known to. */
+static bool match_covers(const struct hky_match *outer, const struct hky_match *inner)
+{
+    if (!outer->is_stated || (outer->set != NULL && outer->set->is_everyone))
+        return true;
+    if (!inner->is_stated || !hky_set_is_subset(inner->set, outer->set))
+        return false;
+    for (uint32_t i = 0; i < inner->n_lists; i++) {
+        bool is_found = false;
+        for (uint32_t k = 0; k < outer->n_lists && !is_found; k++)
+            is_found = inner->lists[i] == outer->lists[k];
+        if (!is_found)
+            return false;
+    }
+    return true;
+}
+
+static bool headers_cover(const struct hky_route *earlier, const struct hky_route *later)
+{
+    for (uint32_t i = 0; i < earlier->n_headers; i++) {
+        const struct hky_header_condition *mine = &earlier->headers[i];
+        bool is_found = false;
+        for (uint32_t k = 0; k < later->n_headers && !is_found; k++)
+            is_found =
+                strcasecmp(mine->name, later->headers[k].name) == 0 && strcmp(mine->glob, later->headers[k].glob) == 0;
+        if (!is_found)
+            return false;
+    }
+    return true;
+}
+
+/* Whom the earlier route excepts, the later one must not take either. */
+static bool excepts_cover(const struct hky_match *earlier, const struct hky_match *later)
+{
+    return !earlier->is_stated || (later->is_stated && match_covers(later, earlier));
+}
+
+/* Does the earlier route decide for each recipient that the later one matches? */
 static bool hides(const struct hky_route *earlier, const struct hky_route *later)
 {
-    if (!is_plain(earlier) || !scenarios_cover(earlier, later))
-        return false;
+    if (earlier->via == HKY_VIA_FUNCTION)
+        return false; /* it may decline */
     if (earlier->is_row && later->is_row && !earlier->is_stop)
         return false; /* matching rows make one plan together */
-    if (earlier->to.set->is_everyone)
-        return true;
-    return later->to.n_lists == 0 && hky_set_is_subset(later->to.set, earlier->to.set);
+    /* what costs most comes last: `to` may have thousands of entries */
+    return are_among(later->scenarios, earlier->scenarios) && are_among(later->tags, earlier->tags) &&
+           (earlier->when == HKY_NO_FN || earlier->when == later->when) && headers_cover(earlier, later) &&
+           match_covers(&earlier->mx, &later->mx) && match_covers(&earlier->sender, &later->sender) &&
+           match_covers(&earlier->author, &later->author) && excepts_cover(&earlier->except, &later->except) &&
+           match_covers(&earlier->to, &later->to);
 }
 
 /* Few routes can hide another one, so all pairs are compared, up to a bound. */

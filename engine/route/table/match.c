@@ -155,24 +155,47 @@ void hky_set_add_all(struct hky_set *to, const struct hky_set *from)
     map_add_all(&to->parents, &from->parents);
 }
 
-static bool map_is_subset(const struct hky_map *inner, const struct hky_map *outer)
+/* Is a domain above this one in the set, as ".domain"? */
+static bool has_parent_of(const struct hky_set *s, struct hky_str domain)
 {
-    size_t at = 0;
-    struct hky_map_entry *it;
+    for (size_t i = 0; s->parents.n > 0 && i < domain.n; i++)
+        if (domain.p[i] == '.' && hky_map_get(&s->parents, hky_str_of(domain.p + i + 1, domain.n - i - 1)) != NULL)
+            return true;
+    return false;
+}
 
-    while ((it = hky_map_next(inner, &at)) != NULL)
-        if (outer->n == 0 || hky_map_get(outer, hky_str_of(it->key, it->n)) == NULL)
-            return false;
-    return true;
+static bool has_domain(const struct hky_set *s, struct hky_str domain)
+{
+    return (s->domains.n > 0 && hky_map_get(&s->domains, domain) != NULL) || has_parent_of(s, domain);
+}
+
+static bool has_address(const struct hky_set *s, struct hky_str address)
+{
+    const char *at = memrchr(address.p, '@', address.n);
+
+    return (s->addresses.n > 0 && hky_map_get(&s->addresses, address) != NULL) ||
+           (at != NULL && has_domain(s, hky_str_of(at + 1, address.n - (size_t)(at + 1 - address.p))));
 }
 
 bool hky_set_is_subset(const struct hky_set *inner, const struct hky_set *outer)
 {
+    struct hky_map_entry *e;
+
     if (outer->is_everyone)
         return true;
-    return !inner->is_everyone && (!inner->has_null || outer->has_null) &&
-           map_is_subset(&inner->addresses, &outer->addresses) && map_is_subset(&inner->domains, &outer->domains) &&
-           map_is_subset(&inner->parents, &outer->parents);
+    if (inner->is_everyone || (inner->has_null && !outer->has_null))
+        return false;
+    for (size_t at = 0; (e = hky_map_next(&inner->addresses, &at)) != NULL;)
+        if (!has_address(outer, hky_str_of(e->key, e->n)))
+            return false;
+    for (size_t at = 0; (e = hky_map_next(&inner->domains, &at)) != NULL;)
+        if (!has_domain(outer, hky_str_of(e->key, e->n)))
+            return false;
+    for (size_t at = 0; (e = hky_map_next(&inner->parents, &at)) != NULL;)
+        if (outer->parents.n == 0 || (hky_map_get(&outer->parents, hky_str_of(e->key, e->n)) == NULL &&
+                                      !has_parent_of(outer, hky_str_of(e->key, e->n))))
+            return false;
+    return true;
 }
 
 size_t hky_set_n(const struct hky_set *s)
@@ -192,10 +215,5 @@ bool hky_set_has(const struct hky_set *s, const struct hky_match_key *k)
         return true;
     if (s->domains.n > 0 && hky_map_get(&s->domains, domain) != NULL)
         return true;
-    if (s->parents.n == 0)
-        return false;
-    for (size_t i = 0; i < domain.n; i++)
-        if (domain.p[i] == '.' && hky_map_get(&s->parents, hky_str_of(domain.p + i + 1, domain.n - i - 1)) != NULL)
-            return true;
-    return false;
+    return has_parent_of(s, domain);
 }

@@ -218,6 +218,56 @@ static const struct {
      ' ', ""},
     {"a first retry after the engine's expire", "engine { retry = { '3d' }, expire = '1d' }" RELAYS REST, 'w',
      "engine: the first retry comes after 3d, and mail expires after 1d"},
+    {"an address behind its domain",
+     RELAYS "route 'd' { to = 'x.example', via = 'a' } route 'u' { to = 'u@x.example', via = 'b' }" REST, 'w',
+     "route \"u\" is never reached: \"d\" (policy.lua:4) comes first"},
+    {"a domain behind the one above",
+     RELAYS
+     "route 'd' { to = '.x.example', via = 'a' } route 'u' { to = { 'a.x.example', '.b.x.example' }, via = 'b' }" REST,
+     'w', "route \"u\" is never reached"},
+    {"a domain behind its subdomains",
+     RELAYS "route 'd' { to = '.x.example', via = 'a' } route 'u' { to = 'x.example', via = 'b' }" REST, ' ', ""},
+    {"subdomains behind their domain",
+     RELAYS "route 'd' { to = 'x.example', via = 'a' } route 'u' { to = '.x.example', via = 'b' }" REST, ' ', ""},
+    {"one tag twice",
+     RELAYS
+     "route 'd' { to = '*', tag = { 's', 't' }, via = 'a' } route 'u' { to = 'x.example', tag = 't', via = 'b' }" REST,
+     'w', "route \"u\" is never reached"},
+    {"another tag",
+     RELAYS
+     "route 'd' { to = '*', tag = 's', via = 'a' } route 'u' { to = 'x.example', tag = { 's', 't' }, via = 'b' }" REST,
+     ' ', ""},
+    {"one author twice",
+     RELAYS "route 'd' { to = '*', author = 'x.example', via = 'a' } route 'u' { to = '*', author = 'u@x.example', via "
+            "= 'b' }" REST,
+     'w', "route \"u\" is never reached"},
+    {"all authors behind one",
+     RELAYS "route 'd' { to = '*', author = 'x.example', via = 'a' } route 'u' { to = 'y.example', via = 'b' }" REST,
+     ' ', ""},
+    {"one matcher twice",
+     RELAYS "matcher('m', function(r) return r.tags.x end) route 'd' { to = '*', when = 'm', via = 'a' } route 'u' { "
+            "to = 'x.example', when = 'm', via = 'b' }" REST,
+     'w', "route \"u\" is never reached"},
+    {"one field twice",
+     RELAYS "route 'd' { to = '*', header = { ['X-F'] = 'a*' }, via = 'a' } route 'u' { to = '*', header = { ['x-f'] = "
+            "'a*', ['X-G'] = 'b' }, via = 'b' }" REST,
+     'w', "route \"u\" is never reached"},
+    {"a route for those whom another excepts",
+     RELAYS "route 'd' { to = 'x.example', except = 'u@x.example', via = 'a' } route 'u' { to = 'u@x.example', via = "
+            "'b' }" REST,
+     ' ', ""},
+    {"a route that excepts more",
+     RELAYS "route 'd' { to = 'x.example', except = 'u@x.example', via = 'a' } route 'u' { to = 'x.example', except = "
+            "{ 'u@x.example', 'v@x.example' }, via = 'b' }" REST,
+     'w', "route \"u\" is never reached"},
+    {"a mail host twice",
+     RELAYS "route 'd' { to = '*', mx = '.outlook.com', via = 'a' } route 'u' { to = '*', mx = 'x.outlook.com', via = "
+            "'b' }" REST,
+     'w', "route \"u\" is never reached"},
+    {"except a set with all of it", RELAYS "route 'r' { to = carriers.docomo, except = carriers.all, via = 'a' }" REST,
+     'w', "matches nobody"},
+    {"except the domain above an address",
+     RELAYS "route 'r' { to = 'u@a.x.example', except = '.x.example', via = 'a' }" REST, 'w', "matches nobody"},
     {"a login's scenario that is misspelt",
      "engine { listen = { addr = '127.0.0.1:2525', users = { app = { password = secret 'p', scenario = 'sprnig' } } } "
      "}" RELAYS "route 's' { to = '*', scenario = 'spring', via = 'b' }" REST,
