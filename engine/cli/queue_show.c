@@ -143,20 +143,26 @@ static void print_other_relay(const json_t *row)
 static void print_to_do(const json_t *row)
 {
     static const struct {
-        const char *state, *format;
+        const char *state, *reason, *format; /* reason: how it begins */
     } table[] = {
-        {"held", "hikyaku queue release %s lets it continue; hikyaku queue cancel %s removes it, and the sender gets "
-                 "no failure notice"},
-        {"parked", "correct the policy and type hikyaku reload: the new policy decides at once"},
-        {"undecided", "nothing has to be done; hikyaku queue retry %s repeats the look-up now"},
-        {"deferred", "nothing has to be done; hikyaku queue retry %s tries it now"},
+        {"held", "engine.only_to",
+         "add the recipient to engine.only_to, type hikyaku reload, then hikyaku queue release %s; hikyaku queue "
+         "cancel "
+         "%s removes it, and the sender gets no failure notice"},
+        {"held", "",
+         "hikyaku queue release %s lets it continue; hikyaku queue cancel %s removes it, and the sender gets "
+         "no failure notice"},
+        {"parked", "", "correct the policy and type hikyaku reload: the new policy decides at once"},
+        {"undecided", "", "nothing has to be done; hikyaku queue retry %s repeats the look-up now"},
+        {"deferred", "", "nothing has to be done; hikyaku queue retry %s tries it now"},
     };
     const char *state = hky_cli_row_text(row, "state"), *id = hky_cli_row_text(row, "id");
+    const char *reason = hky_cli_row_text(row, "reason");
 
     for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
         struct hky_buf b;
 
-        if (strcmp(state, table[i].state) != 0)
+        if (strcmp(state, table[i].state) != 0 || strncmp(reason, table[i].reason, strlen(table[i].reason)) != 0)
             continue;
         hky_buf_init(&b, 1000);
         for (const char *p = table[i].format; *p != '\0'; p++)
@@ -168,6 +174,7 @@ static void print_to_do(const json_t *row)
             }
         print_words("to do", hky_buf_z(&b));
         hky_buf_fini(&b);
+        return;
     }
 }
 

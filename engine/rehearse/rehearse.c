@@ -44,7 +44,7 @@ static void on_decide(void *ctx, unsigned worker, const struct hky_recipient *rc
     if (r->decide != NULL)
         r->decide(r->ctx, rcpt, r->clock.stopped_at_ms, out);
     else
-        *out = (struct hky_decision){.kind = HKY_NO_ROUTE, .text = "no_route"};
+        *out = (struct hky_decision){.kind = HKY_NO_ROUTE, .text = "no_route: no route takes this recipient"};
 }
 
 static void on_finish(void *ctx, unsigned worker, struct hky_recipient *rcpt, const struct hky_outcome *o)
@@ -158,7 +158,7 @@ static void decide_for(struct hky_rehearsal *r, struct hky_recipient *rcpt)
     } else {
         rcpt->state = HKY_RCPT_PARKED;
         rcpt->parked_at_ms = now_ms;
-        rcpt->reason = hky_strdup(d.text[0] != '\0' ? d.text : "no_route");
+        rcpt->reason = hky_strdup(d.text[0] != '\0' ? d.text : "no_route: no route takes this recipient");
     }
 }
 

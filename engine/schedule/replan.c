@@ -201,7 +201,7 @@ static void go_without_plan(struct hky_shard *sh, struct hky_recipient *r, const
         park_unread(sh, r, d->text);
         break;
     default:
-        schedule_recipient_park(sh, r, d->text[0] != '\0' ? d->text : "no_route");
+        schedule_recipient_park(sh, r, d->text[0] != '\0' ? d->text : "no_route: no route takes this recipient");
         break;
     }
 }

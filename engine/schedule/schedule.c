@@ -302,7 +302,7 @@ static void stop_at_once(struct hky_shard *sh, struct hky_recipient *r)
         return;
     }
     char why[200];
-    snprintf(why, sizeof why, "%s", r->reason != NULL ? r->reason : "no_route");
+    snprintf(why, sizeof why, "%s", r->reason != NULL ? r->reason : "no_route: no route takes this recipient");
     schedule_recipient_enter(sh, r, HKY_RCPT_QUEUED); /* so that parking it is a change, which is logged */
     schedule_recipient_park(sh, r, why);
 }

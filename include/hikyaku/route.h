@@ -110,7 +110,7 @@ struct hky_decision {
     uint32_t policy;       /* low 32 bits of the hash of the policy that decided; 0: the policy in force */
     char *arms;            /* "experiment\0arm\0" malloc'ed or NULL */
     uint32_t arms_n;
-    char text[200];           /* why not: "no_route" or "policy.lua:12: attempt to index nil" */
+    char text[200];           /* why not: "no_route: ..." or "policy.lua:12: attempt to index nil" */
     const char *failed_route; /* POLICY_ERROR: the route whose script failed; WAITS, UNANSWERED: the route that needs
                                * the look-up; else NULL. Valid as long as the policy's table */
     struct hky_place place;

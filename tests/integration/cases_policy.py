@@ -280,6 +280,8 @@ def only_to(world):
     event(engine, "held", rcpt="customer@b.example")
     same([r["recipient"] for r in engine.queue("--state", "held")["rows"]], ["customer@b.example"], "held")
     said = world.run("queue", "release", "--state", "held", "--spool", engine.spool, check=False)[1]
+    shown = " ".join(world.run("queue", "show", "--state", "held", "--spool", engine.spool)[1].split())
+    holds("to do add the recipient to engine.only_to, type hikyaku reload, then hikyaku queue release" in shown, shown)
     holds("0 recipients released" in said and "1 stays held: engine.only_to does not name it" in said, said)
     end(engine)
 

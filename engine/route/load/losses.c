@@ -1,6 +1,7 @@
 /* Warnings of check: policies that look right and lose mail, or do not send it. */
 #include "route/load/loader.h"
 
+#include "base/duration.h"
 #include "base/nearest.h"
 
 #include <stdio.h>
@@ -68,22 +69,18 @@ static void check_rest(struct hky_loader *l)
     const struct hky_route_table *t = l->table;
     const struct hky_policy *p = l->policy;
     const struct hky_route *last = NULL;
-    char how_long[32];
+    char how_long[HKY_DURATION_TEXT];
 
     if (t->n_routes == 0 || t->only_to.is_stated || is_rest_there(t)) /* with only_to, the others get no mail anyway */
         return;
     for (uint32_t i = 0; i < t->n_routes; i++)
         if (last == NULL || t->routes[i]->written > last->written)
             last = t->routes[i];
-    if (p->engine.parked_sec % 86400 == 0)
-        snprintf(how_long, sizeof how_long, "%u days", p->engine.parked_sec / 86400);
-    else
-        snprintf(how_long, sizeof how_long, "%u minutes", p->engine.parked_sec / 60);
     hky_loader_complain(
         l, last->place, true,
         "no route takes every recipient: mail that matches none of them, failure notices among it, is parked and "
-        "returned after %s; write route \"rest\" { priority = 900, to = \"*\", via = \"%s\" }",
-        how_long, p->n_relays > 0 ? p->relays[0].name : "RELAY");
+        "returned after %s (engine.parked); write route \"rest\" { priority = 900, to = \"*\", via = \"%s\" }",
+        hky_duration_format(p->engine.parked_sec, how_long), p->n_relays > 0 ? p->relays[0].name : "RELAY");
 }
 
 static bool excludes_all(const struct hky_route *r)

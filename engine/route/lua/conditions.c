@@ -165,7 +165,7 @@ static bool mx_result(struct hky_asking *a, const struct hky_route *r, char *why
     if (m->state == HKY_MAILHOSTS_NONE)
         return no(why, n, "mx: %.140s", m->text);
     if (!is_any_in(m, &r->mx))
-        return no(why, n, "mx does not have %.130s", m->text);
+        return no(why, n, "mx does not name %.130s", m->text);
     return is_when_met(a, r, why, n);
 }
 
@@ -211,13 +211,14 @@ bool hky_asking_matches(struct hky_asking *a, const struct hky_route *r, char *w
     if (r->scenarios != NULL && !is_scenario_met(a, r))
         return no(why, n, "is for scenario \"%s\"%s", r->scenarios[0], r->scenarios[1] != NULL ? " and others" : "");
     if (!hky_match_has(&r->to, &a->vm->key))
-        return no(why, n, "to does not have %.60s", a->vm->key.text);
+        return no(why, n, "to does not name %.60s", a->vm->key.text);
     if (r->except.is_stated && hky_match_has(&r->except, &a->vm->key))
         return no(why, n, "except has %.60s", a->vm->key.text);
     if (r->sender.is_stated && !is_sender_met(a, &r->sender))
-        return no(why, n, "sender does not have %.60s", a->sender.is_null ? "<>" : a->sender.text);
+        return no(why, n, "sender does not name %.60s", a->sender.is_null ? "<>" : a->sender.text);
     if (r->author.is_stated && !is_author_met(a, &r->author))
-        return no(why, n, "author does not have %.60s", a->author.is_null ? "this one: there is none" : a->author.text);
+        return no(why, n, "author does not name %.60s",
+                  a->author.is_null ? "this one: the message has none" : a->author.text);
     if (r->tags != NULL && !is_tag_met(a, r))
         return no(why, n, "needs the tag \"%.60s\"%s", r->tags[0], r->tags[1] != NULL ? " or others" : "");
     for (uint32_t i = 0; i < r->n_headers; i++)

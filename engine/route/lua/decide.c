@@ -375,7 +375,7 @@ static inline void out_init(struct hky_decision *out, const struct hky_vm *vm)
     out->arms_n = 0;
     out->failed_route = NULL;
     out->place = (struct hky_place){"", 0};
-    snprintf(out->text, sizeof out->text, "no_route");
+    snprintf(out->text, sizeof out->text, "no_route: no route takes this recipient");
 }
 
 /* Run the decision to its end, or to its next wait. */

@@ -61,7 +61,7 @@ static void explain_says_why_not(void **state)
     hky_route_explain(vm, &q, &x);
     assert_int_equal(x.n_considered, 5);
     assert_string_equal(x.decision.plan->route, "rest");
-    assert_string_equal(x.considered[0].why, "to does not have a@q.example");
+    assert_string_equal(x.considered[0].why, "to does not name a@q.example");
     assert_string_equal(x.considered[1].why, "needs the tag \"urgent\"");
     assert_string_equal(x.considered[2].why, "matches, but via gave nothing");
     assert_true(x.considered[3].matched);

@@ -438,7 +438,7 @@ static void explain_says_what_was_found(void **state)
     stage_open(&st, plain);
     hky_route_explain(st.vm, &q, &x);
     assert_string_equal(x.mail_hosts, "[192.0.2.1]");
-    assert_string_equal(x.considered[0].why, "mx does not have [192.0.2.1]");
+    assert_string_equal(x.considered[0].why, "mx does not name [192.0.2.1]");
     hky_explanation_fini(&x);
     hky_message_unref(&m);
     stage_close(&st);

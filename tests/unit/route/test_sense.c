@@ -141,7 +141,7 @@ static const struct {
     /* mail that nobody takes */
     {"no route for everybody", RELAYS "route 'r' { to = 'x.example', via = 'a' }", 'w',
      "no route takes every recipient: mail that matches none of them, failure notices among it, is parked and returned "
-     "after 7 days; write route \"rest\" { priority = 900, to = \"*\", via = \"own\" }"},
+     "after 7d (engine.parked); write route \"rest\" { priority = 900, to = \"*\", via = \"own\" }"},
     {"only notices are for everybody", RELAYS "route 'r' { to = '*', sender = '<>', via = 'a' }", 'w',
      "no route takes every recipient"},
     {"only a scenario is for everybody", RELAYS "route 'r' { to = '*', scenario = 's', via = 'a' }", 'w',
