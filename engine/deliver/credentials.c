@@ -67,6 +67,17 @@ static void take_token(struct hky_secret_reading *rd, struct hky_oauth_token *to
 
 /* ---- OAuth ---- */
 
+/* The newest refresh token: the one that the endpoint gave last, or the policy's. */
+static struct hky_secret *refresh_to_send(struct hky_credentials *c, struct hky_secret_reading *rd)
+{
+    char *stored = c->state != NULL ? hky_state_get(c->state, "oauth", rd->key.p) : NULL;
+    struct hky_secret *refresh = hky_oauth_stored_refresh(stored, hky_secret_value(rd->found));
+    if (stored != NULL)
+        hky_secret_wipe(stored, strlen(stored));
+    free(stored);
+    return refresh;
+}
+
 static void on_token(void *ctx, const struct hky_http_answer *a)
 {
     struct hky_secret_reading *rd = ctx;
@@ -74,13 +85,16 @@ static void on_token(void *ctx, const struct hky_http_answer *a)
     struct hky_oauth_token token;
     struct hky_error e = {.code = HKY_E_NET};
     if (a->err != HKY_OK) {
-        snprintf(e.text, sizeof(e.text), "%s", a->text);
+        snprintf(e.text, sizeof(e.text), "the token endpoint cannot be reached: %s", a->text);
         give_up(c, rd, &e);
         return;
     }
     if (hky_oauth_parse(a->status, a->body, &token, &e) != HKY_OK) {
-        hky_mask_text(e.text, hky_secret_value(rd->found)); /* some servers repeat the token that they refuse */
+        struct hky_secret *sent = refresh_to_send(c, rd);
+        hky_mask_text(e.text, hky_secret_value(sent)); /* some servers repeat the token that they refuse */
+        hky_mask_text(e.text, hky_secret_value(rd->found));
         hky_mask_text(e.text, hky_secret_value(rd->client_secret));
+        hky_secret_unref(&sent);
         give_up(c, rd, &e);
         return;
     }
@@ -104,11 +118,7 @@ static void ask_token(struct hky_credentials *c, struct hky_secret_reading *rd)
         give_up(c, rd, &e);
         return;
     }
-    char *stored = c->state != NULL ? hky_state_get(c->state, "oauth", rd->key.p) : NULL;
-    struct hky_secret *refresh = hky_oauth_stored_refresh(stored, hky_secret_value(rd->found));
-    if (stored != NULL)
-        hky_secret_wipe(stored, strlen(stored));
-    free(stored);
+    struct hky_secret *refresh = refresh_to_send(c, rd);
     struct hky_buf form;
     hky_buf_init(&form, ANSWER_MAX);
     hky_oauth_form(relay, hky_secret_value(refresh), hky_secret_value(rd->client_secret), &form);

@@ -90,6 +90,11 @@ static const struct cure cures[] = {
      "$HIKYAKU_SECRET_NAME.",
      "パスワードを読み込めませんでした。ポリシーと同じ場所のsecrets/NAME（chmod 600）、または環境変数"
      "HIKYAKU_SECRET_NAMEに設定してください。"},
+    {"", AT(AUTH), HKY_CLASS_N, ANY, 0, "token endpoint cannot be reached",
+     "The server that gives access tokens cannot be reached from here. Check token_url, and whether this machine may "
+     "make HTTPS connections to it.",
+     "アクセストークンの発行元に接続できません。token_urlと、このマシンからのHTTPS接続が許可されているかを確認してくだ"
+     "さい。"},
     {"", AT(AUTH), HKY_CLASS_N, ANY, 0, "token endpoint",
      "No access token was given. The refresh token may have expired or been revoked (Google: after 7 days while the "
      "app "

@@ -6,6 +6,7 @@
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define DEFAULT_FOR_SEC 300
 #define LONGEST_SEC     (24 * 3600)
@@ -70,13 +71,33 @@ static int64_t lifetime_ms(json_t *object)
     return (int64_t)sec * 1000;
 }
 
+/* RFC 6749 5.2 and 4.1.2.1, RFC 8628 3.5: words for trouble that passes. */
+static bool is_for_the_moment(int status, const char *error)
+{
+    static const char *const words[] = {"temporarily_unavailable", "server_error", "slow_down"};
+    bool is_moment = status >= 500 || status == 429 || status == 408;
+    for (size_t i = 0; error != NULL && i < sizeof words / sizeof *words; i++)
+        is_moment |= strcmp(error, words[i]) == 0;
+    return is_moment;
+}
+
+/* The text is shown on terminals and stands in logs. */
+static void make_printable(char *text)
+{
+    for (; *text != '\0'; text++)
+        if ((unsigned char)*text < ' ' || *text == 0x7f)
+            *text = ' ';
+}
+
 static enum hky_err refused(int status, json_t *object, struct hky_error *e)
 {
     const char *error = json_string_value(json_object_get(object, "error"));
     const char *text = json_string_value(json_object_get(object, "error_description"));
-    enum hky_err code = status >= 500 || status == 429 ? HKY_E_NET : HKY_E_DENIED;
-    return hky_error_set(e, code, "the token endpoint answered %d: %.60s %.120s", status,
-                         error != NULL ? error : "no reason given", text != NULL ? text : "");
+    enum hky_err code = is_for_the_moment(status, error) ? HKY_E_NET : HKY_E_DENIED;
+    hky_error_set(e, code, "the token endpoint answered %d: %.60s%s%.120s", status,
+                  error != NULL ? error : "no reason given", text != NULL ? " " : "", text != NULL ? text : "");
+    make_printable(e->text);
+    return code;
 }
 
 enum hky_err hky_oauth_parse(int status, struct hky_str body, struct hky_oauth_token *out, struct hky_error *e)

@@ -97,6 +97,7 @@ static const struct {
     {"the password or token is too long for a login", "パスワードまたはトークンが長すぎます"},
     {"the user name, password or token has control octets: write it again",
      "ユーザー名、パスワードまたはトークンに制御文字があります。書き直してください"},
+    {"the token endpoint cannot be reached: *", "トークンの発行元に接続できません：*"},
     {"the token endpoint answered *: *", "トークンの発行元が*を返しました：*"},
     /* the message */
     {"* the server does not offer SMTPUTF8, which this needs", "* 必要なSMTPUTF8にサーバーが対応していません"},

@@ -16,7 +16,7 @@ HEAD = 'engine { hostname = "mail.shop.example", listen = "127.0.0.1:{port}", re
 class TokenServer:
     """Answers refreshes with token-1, token-2, ... and a new refresh token each time."""
 
-    def __init__(self, lifetime=3600, refuse=False):
+    def __init__(self, lifetime=3600, refuse=False, echo_after=None):
         outer = self
         self.requests = []
 
@@ -25,9 +25,10 @@ class TokenServer:
                 form = dict(urllib.parse.parse_qsl(self.rfile.read(int(self.headers["Content-Length"])).decode()))
                 outer.requests.append(form)
                 n = len(outer.requests)
-                good = not refuse
+                good = not refuse and (echo_after is None or n <= echo_after)
                 body = json.dumps({"access_token": f"token-{n}", "expires_in": lifetime, "token_type": "Bearer", "refresh_token": f"refresh-{n}"}
-                                  if good else {"error": "invalid_grant", "error_description": "Token has been revoked."}).encode()
+                                  if good else {"error": "invalid_grant", "error_description":
+                                                f"bad\r\ntoken {form['refresh_token']}" if echo_after is not None else "Token has been revoked."}).encode()
                 self.send_response(200 if good else 400)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(body)))
@@ -182,6 +183,22 @@ def refused_refresh(world):
     holds("revoked" in routed["reply"] or "invalid_grant" in routed["reply"], f"the server's words: {routed['reply']}")
     same(len(bearer.logins) + len(bearer.refused), 0, "logins without a token")
     end(engine)
+
+
+@case("oauth", "an endpoint that repeats the refresh token which it gave before: it is in no log and no event", 60)
+def echoed_refresh(world):
+    cert, key = certificate(world)
+    tokens = TokenServer(echo_after=1)
+    bearer = BearerServer(cert, key, {"none"})
+    engine = world.engine(HEAD + relay("x", bearer, cert, "xoauth2", f'client = "id", refresh = secret "refresh", token_url = "{tokens.url}"') +
+                          'route "x" { to = "*", via = "x" }', env={"HIKYAKU_SECRET_REFRESH": "first-canary"})
+    send(engine, ["u@x.example"])
+    paused = events(engine, "relay_paused", 1)[0]
+    same([r["refresh_token"] for r in tokens.requests], ["first-canary", "refresh-1"], "sent")
+    holds("bad" in paused["text"] and "***" in paused["text"], f"the server's words: {paused['text']}")
+    end(engine)
+    everything = engine.text() + "".join(open(os.path.join(engine.spool, "events.jsonl")))
+    holds("refresh-1" not in everything, "the refresh token is in a log")
 
 
 @case("oauth", "token_command prints the token; it runs without a shell", 60)

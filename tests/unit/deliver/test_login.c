@@ -288,6 +288,11 @@ static void test_token_answers(void **state)
         {"revoked", 400, "{\"error\":\"invalid_grant\",\"error_description\":\"Token has been revoked.\"}",
          HKY_E_DENIED},
         {"ill", 503, "<html>", HKY_E_NET},
+        {"ill for the moment", 400, "{\"error\":\"temporarily_unavailable\"}", HKY_E_NET},
+        {"asked too often", 400, "{\"error\":\"slow_down\"}", HKY_E_NET},
+        {"control octets", 400,
+         "{\"error\":\"invalid_grant\",\"error_description\":\"a\\r\\nev=login_failed \\u001b[2J\\u007f\"}",
+         HKY_E_DENIED},
         {"not JSON", 200, "<html>", HKY_E_SYNTAX},
         {"an array", 200, "[]", HKY_E_SYNTAX},
         {"no token", 200, "{\"access_token\":7}", HKY_E_SYNTAX},
@@ -297,6 +302,9 @@ static void test_token_answers(void **state)
         struct hky_error e;
         if (hky_oauth_parse(rows[i].status, hky_str_z(rows[i].body), &t, &e) != rows[i].err)
             fail_msg("%s", rows[i].name);
+        for (const char *p = e.text; rows[i].err != HKY_OK && *p != '\0'; p++)
+            if ((unsigned char)*p < ' ' || *p == 0x7f)
+                fail_msg("%s: octet %d in the text", rows[i].name, *p);
         if (rows[i].err != HKY_OK)
             continue;
         assert_true(hky_str_eq(hky_secret_value(t.access), hky_str_z(rows[i].access)));
