@@ -6,7 +6,7 @@
  *   DISK_LOG=FILE      the log: `struct entry` followed by a name and data, see powercut.py
  *   DISK_FAIL=CALL:N:ERRNO:COUNT   the N-th CALL (write, sync, open, rename, unlink, fallocate, any) and the COUNT-1
  *                      after it fail with ERRNO (5, 28) without doing anything; COUNT 0: all from then on
- *   DISK_HANG=FILE     no write and no sync returns while FILE is there
+ *   DISK_HANG=FILE     no open, write or sync returns while FILE is there
  *   DISK_KILL=N        the process kills itself after N entries of the log
  *   DISK_COUNTS=FILE   at every call the number of calls so far is kept there (one 8-octet number a kind)
  *
@@ -209,6 +209,8 @@ static int open_any(int dirfd, const char *path, int flags, mode_t mode)
 
     if (disk.root_n == 0)
         return real(dirfd, path, flags, mode);
+    if (disk.hang != NULL && locate(dirfd, path, &dir, &name))
+        hang();
     pthread_mutex_lock(&disk.lock);
     ours = locate(dirfd, path, &dir, &name);
     is_new = ours && (flags & O_CREAT) != 0 && fstatat(dirfd, path, &st, AT_SYMLINK_NOFOLLOW) < 0;

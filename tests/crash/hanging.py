@@ -1,4 +1,4 @@
-"""The disk hangs: no write and no sync returns. A stop says that it waits for the disk, and however it ends, nothing is lost.
+"""The disk hangs: no open, write or sync returns. A stop says that it waits for the disk, and however it ends, nothing is lost.
 """
 import concurrent.futures
 import os
@@ -33,7 +33,7 @@ class Hanging:
         os.mkdir(world.path(name), 0o700)
         env = with_disk(library, world.path(name), hang=self.hang)
         env["ASAN_OPTIONS"] += ":detect_leaks=0"  # what clients handed in is in the hands of a disk that may answer later: it is not freed
-        self.engine = world.engine(policy_of(POLICY, self.sink.ports), name=name, spool=f"{name}/spool", env=env)
+        self.engine = world.engine(policy_of(POLICY, self.sink.ports), name=f"{name}/policy/engine", spool=f"{name}/spool", env=env)
         self.load = start_load(world, self.engine, 4000, size=2000, domains="a.example=2,later.example", connections=8, name=f"{name}.ids")
         wait_for(lambda: self.n_acked() > 100, 60, 0.02, "mail is taken")
         with open(self.hang, "w"):
@@ -42,6 +42,9 @@ class Hanging:
         while before != self.n_acked():  # all clients wait for the disk now
             before = self.n_acked()
             wait_for(lambda: self.is_still(before), 30, 0.01, "nobody is answered any more")
+        if name == "reloaded":
+            self.engine.p.send_signal(signal.SIGHUP)  # the thread that serves operators reads the policy
+            wait_for(lambda: ask(self.engine.spool, {"cmd": "status"}, timeout=1) is None, 20, 0.05, "operators get no answer")
         self.at = time.monotonic()
         self.engine.p.send_signal(signal.SIGTERM)
 
@@ -60,6 +63,15 @@ class Hanging:
 
     def waits_for(self, what):
         wait_for(lambda: lines(self.engine, "ev=stopping", f'waits_for="{what}'), 60, 0.05, f"the log says that the stop waits for {what}")
+
+    def end_by_second_signal(self):
+        at = time.monotonic()
+        self.engine.p.send_signal(signal.SIGTERM)
+        holds(self.engine.p.wait(30) == 1, "a second SIGTERM ends it, and its exit code says that the journal was not closed")
+        took = time.monotonic() - at
+        holds(took < 10, f"the second SIGTERM ended it after {took:.1f} s")
+        holds(lines(self.engine, "ev=stopping", "ended without waiting"), "the log says how it ended")
+        note(f"a second SIGTERM ended it after {took:.1f} s")
 
     def sums(self, how):
         """The disk answers again; the next start loses nothing."""
@@ -81,26 +93,23 @@ class Hanging:
 @part("the disk hangs during a stop: the log says so; a second signal, kill -9 or a disk that answers again end it, nothing is lost", 240)
 def hanging(world, options, rng):
     library = disk_library(world)
-    names = "twice", "killed", "healed"
+    names = "twice", "killed", "healed", "reloaded"
     with concurrent.futures.ThreadPoolExecutor(len(names)) as pool:
         runs = dict(zip(names, pool.map(lambda name: Hanging(world, name, library), names)))
-    for run in runs.values():
-        run.waits_for("clients")
-    for run in runs.values():
+    runs["reloaded"].waits_for("the thread that serves operators")
+    runs["reloaded"].end_by_second_signal()
+    for name in names[:3]:
+        runs[name].waits_for("clients")
+    for name in names[:3]:
+        run = runs[name]
         run.waits_for("the disk: the journal")
         told = time.monotonic() - run.at
         holds(run.engine.p.poll() is None, "it waits for the disk")
     note(f"the log names the disk {told:.1f} s after SIGTERM")
 
-    run = runs["twice"]
-    at = time.monotonic()
-    run.engine.p.send_signal(signal.SIGTERM)
-    holds(run.engine.p.wait(30) == 1, "a second SIGTERM ends it, and its exit code says that the journal was not closed")
-    took = time.monotonic() - at
-    holds(took < 10, f"the second SIGTERM ended it after {took:.1f} s")
-    holds(lines(run.engine, "ev=stopping", "ended without waiting"), "the log says how it ended")
-    note(f"a second SIGTERM ended it after {took:.1f} s")
-    run.sums("a second SIGTERM")
+    runs["twice"].end_by_second_signal()
+    runs["twice"].sums("a second SIGTERM")
+    runs["reloaded"].sums("a second SIGTERM during a reload that hangs")
 
     runs["killed"].engine.kill()
     runs["killed"].sums("kill -9")
