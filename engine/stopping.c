@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
+#include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
 
@@ -158,6 +159,7 @@ static void *run(void *arg)
     struct pollfd fds[] = {{.fd = s->signals_fd, .events = POLLIN}, {.fd = s->news_fd, .events = POLLIN}};
     bool is_over = false, is_stopping = false;
 
+    prctl(PR_SET_NAME, "stop");
     while (!is_over) {
         struct signalfd_siginfo info;
         uint64_t n;

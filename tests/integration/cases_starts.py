@@ -126,14 +126,15 @@ def stopped_while_starting(world):
         raise Skip("no start could be stopped half way")
 
 
-@case("starts", "only the first thread takes signals that ask for something")
+@case("starts", "only the first thread takes SIGHUP, and only the thread for stops takes SIGTERM and SIGINT, from a descriptor")
 def who_takes_signals(world):
-    asked = sum(1 << (signo - 1) for signo in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM))
+    reload, stops = (sum(1 << (signo - 1) for signo in signals) for signals in ((signal.SIGHUP,), (signal.SIGINT, signal.SIGTERM)))
     engine = world.engine(GOOD.replace("hostname", "workers = 3, hostname"))
     wait_for(lambda: n_workers(engine) == 3, why="three workers")
-    wait_for(lambda: threads(engine.p.pid)[engine.p.pid][1] & asked == 0, why="the first thread takes them")
+    wait_for(lambda: threads(engine.p.pid)[engine.p.pid][1] & (reload | stops) == stops, why="the first thread takes SIGHUP")
     others = [row for tid, row in threads(engine.p.pid).items() if tid != engine.p.pid]
-    same([name for name, held_back in others if held_back & asked != asked], [], "others that take them")
+    same([name for name, held_back in others if held_back & (reload | stops) != reload | stops], [], "others that take them")
+    same(sum(name == "stop" for name, _ in others), 1, "threads for stops")
     end(engine)
 
 
