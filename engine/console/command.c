@@ -1,5 +1,5 @@
 /* Checks the arguments of a command; the control socket, the command line and HTTP share these checks. */
-#include "console/console.h"
+#include "console/http.h"
 
 #include "base/duration.h"
 #include "base/hash.h"

@@ -3,7 +3,7 @@
  * much, or nothing for a minute, is closed. An answer may come later; when the client has left before, the request is
  * kept until its answer, which is dropped.
  */
-#include "console/console.h"
+#include "console/http.h"
 
 #include "net/stream.h"
 

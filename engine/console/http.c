@@ -3,7 +3,7 @@
  * carries one short request.
  */
 #include "base/endpoint.h"
-#include "console/console.h"
+#include "console/http.h"
 
 #include "net/acceptor.h"
 #include "net/stream.h"

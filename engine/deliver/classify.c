@@ -243,14 +243,14 @@ static uint32_t believable_wait(enum hky_class class)
 
 /* ---- what stage and code say when no rule fits ---- */
 
-struct verdict {
+struct judgement {
     enum hky_class class;
     enum hky_scope scope;
 };
 
-static struct verdict verdict_of(enum hky_class class, enum hky_scope scope)
+static struct judgement judged(enum hky_class class, enum hky_scope scope)
 {
-    return (struct verdict){class, scope};
+    return (struct judgement){class, scope};
 }
 
 /* A failure on the way to a recipient's MX concerns that path; on the way to a relay, the whole relay. */
@@ -259,7 +259,7 @@ static enum hky_scope scope_of_path(const struct view *v)
     return v->q->is_own ? HKY_SCOPE_PATH : HKY_SCOPE_RELAY;
 }
 
-static struct verdict judge_local(const struct view *v, bool *is_temporary)
+static struct judgement judge_local(const struct view *v, bool *is_temporary)
 {
     *is_temporary = true;
     switch (v->reply->origin) {
@@ -268,31 +268,31 @@ static struct verdict judge_local(const struct view *v, bool *is_temporary)
                                       "nxdomain|null mx|does not exist|no such domain|accepts no mail|not found|"
                                       "no mail is accepted|no mx and no address")) {
             *is_temporary = false;
-            return verdict_of(HKY_CLASS_BAD_DOMAIN, HKY_SCOPE_DOMAIN);
+            return judged(HKY_CLASS_BAD_DOMAIN, HKY_SCOPE_DOMAIN);
         }
-        return verdict_of(HKY_CLASS_NETWORK, scope_of_path(v));
+        return judged(HKY_CLASS_NETWORK, scope_of_path(v));
     case HKY_ORIGIN_TLS:
         *is_temporary = false;
-        return verdict_of(HKY_CLASS_TLS, scope_of_path(v));
+        return judged(HKY_CLASS_TLS, scope_of_path(v));
     case HKY_ORIGIN_LOCAL:
         if (text_fits(v, v->text, "not an smtp reply")) /* the peer is broken, not the message */
-            return verdict_of(HKY_CLASS_NETWORK, scope_of_path(v));
+            return judged(HKY_CLASS_NETWORK, scope_of_path(v));
         *is_temporary = false;
         if (v->q->stage == HKY_STAGE_TLS)
-            return verdict_of(HKY_CLASS_TLS, scope_of_path(v));
+            return judged(HKY_CLASS_TLS, scope_of_path(v));
         if (v->q->stage == HKY_STAGE_AUTH)
-            return verdict_of(HKY_CLASS_RELAY_AUTH, HKY_SCOPE_RELAY);
-        return verdict_of(HKY_CLASS_SIZE_FORMAT, HKY_SCOPE_MESSAGE);
+            return judged(HKY_CLASS_RELAY_AUTH, HKY_SCOPE_RELAY);
+        return judged(HKY_CLASS_SIZE_FORMAT, HKY_SCOPE_MESSAGE);
     case HKY_ORIGIN_POLICY:
-        return verdict_of(HKY_CLASS_UNKNOWN, HKY_SCOPE_MESSAGE);
+        return judged(HKY_CLASS_UNKNOWN, HKY_SCOPE_MESSAGE);
     default:
-        return verdict_of(HKY_CLASS_NETWORK, scope_of_path(v));
+        return judged(HKY_CLASS_NETWORK, scope_of_path(v));
     }
 }
 
 /* By the enhanced code alone (RFC 3463, RFC 5248, RFC 7372, RFC 7504, RFC 7505). UNKNOWN: the enhanced code does not
  * decide. */
-static struct verdict judge_enhanced(const struct view *v)
+static struct judgement judge_enhanced(const struct view *v)
 {
     const struct hky_reply *r = v->reply;
     bool is_permanent = r->code >= 500;
@@ -301,96 +301,96 @@ static struct verdict judge_enhanced(const struct view *v)
     switch (r->enhanced[1]) {
     case 1:
         if (detail == 2 || detail == 10)
-            return verdict_of(HKY_CLASS_BAD_DOMAIN, HKY_SCOPE_DOMAIN);
+            return judged(HKY_CLASS_BAD_DOMAIN, HKY_SCOPE_DOMAIN);
         if (detail == 3)
-            return verdict_of(HKY_CLASS_SIZE_FORMAT, HKY_SCOPE_RECIPIENT);
+            return judged(HKY_CLASS_SIZE_FORMAT, HKY_SCOPE_RECIPIENT);
         if (detail == 7 || detail == 8)
-            return verdict_of(HKY_CLASS_AUTH_POLICY, HKY_SCOPE_SENDER);
+            return judged(HKY_CLASS_AUTH_POLICY, HKY_SCOPE_SENDER);
         if (is_permanent && (detail <= 1 || detail == 4 || detail == 6) && v->q->stage >= HKY_STAGE_RCPT)
-            return verdict_of(HKY_CLASS_BAD_MAILBOX, HKY_SCOPE_RECIPIENT);
+            return judged(HKY_CLASS_BAD_MAILBOX, HKY_SCOPE_RECIPIENT);
         break;
     case 2:
         if (detail == 1 && is_permanent)
-            return verdict_of(HKY_CLASS_INACTIVE, HKY_SCOPE_RECIPIENT);
+            return judged(HKY_CLASS_INACTIVE, HKY_SCOPE_RECIPIENT);
         if (detail == 2)
-            return verdict_of(HKY_CLASS_MAILBOX_FULL, HKY_SCOPE_RECIPIENT);
+            return judged(HKY_CLASS_MAILBOX_FULL, HKY_SCOPE_RECIPIENT);
         if (detail == 3)
-            return verdict_of(HKY_CLASS_SIZE_FORMAT, HKY_SCOPE_MESSAGE);
+            return judged(HKY_CLASS_SIZE_FORMAT, HKY_SCOPE_MESSAGE);
         break;
     case 3:
         if (detail == 4)
-            return verdict_of(HKY_CLASS_SIZE_FORMAT, HKY_SCOPE_MESSAGE);
+            return judged(HKY_CLASS_SIZE_FORMAT, HKY_SCOPE_MESSAGE);
         if (detail == 2 && is_permanent && v->q->is_own)
-            return verdict_of(HKY_CLASS_BAD_DOMAIN, HKY_SCOPE_DOMAIN);
+            return judged(HKY_CLASS_BAD_DOMAIN, HKY_SCOPE_DOMAIN);
         if (!is_permanent || detail == 5)
-            return verdict_of(HKY_CLASS_SYSTEM_TEMP, scope_of_path(v));
+            return judged(HKY_CLASS_SYSTEM_TEMP, scope_of_path(v));
         break;
     case 4:
         if (detail == 5)
-            return verdict_of(HKY_CLASS_RATE_LIMITED, scope_of_path(v));
+            return judged(HKY_CLASS_RATE_LIMITED, scope_of_path(v));
         if (detail == 4 && is_permanent)
-            return verdict_of(HKY_CLASS_BAD_DOMAIN, HKY_SCOPE_DOMAIN);
+            return judged(HKY_CLASS_BAD_DOMAIN, HKY_SCOPE_DOMAIN);
         if (is_permanent) /* a permanent refusal is no trouble on the way: the next attempt would get the same answer */
             break;
-        return verdict_of(HKY_CLASS_NETWORK, scope_of_path(v));
+        return judged(HKY_CLASS_NETWORK, scope_of_path(v));
     case 5:
         if (detail == 3)
-            return verdict_of(HKY_CLASS_RATE_LIMITED, scope_of_path(v));
+            return judged(HKY_CLASS_RATE_LIMITED, scope_of_path(v));
         break;
     case 6:
-        return verdict_of(HKY_CLASS_SIZE_FORMAT, HKY_SCOPE_MESSAGE);
+        return judged(HKY_CLASS_SIZE_FORMAT, HKY_SCOPE_MESSAGE);
     case 7:
         if (detail == 8 || detail == 9)
-            return v->q->is_own ? verdict_of(HKY_CLASS_AUTH_POLICY, HKY_SCOPE_SENDER)
-                                : verdict_of(HKY_CLASS_RELAY_AUTH, HKY_SCOPE_RELAY);
+            return v->q->is_own ? judged(HKY_CLASS_AUTH_POLICY, HKY_SCOPE_SENDER)
+                                : judged(HKY_CLASS_RELAY_AUTH, HKY_SCOPE_RELAY);
         if (detail == 13)
-            return verdict_of(HKY_CLASS_INACTIVE, HKY_SCOPE_RECIPIENT);
+            return judged(HKY_CLASS_INACTIVE, HKY_SCOPE_RECIPIENT);
         if (is_permanent)
-            return verdict_of(HKY_CLASS_AUTH_POLICY, HKY_SCOPE_SENDER);
+            return judged(HKY_CLASS_AUTH_POLICY, HKY_SCOPE_SENDER);
         break;
     default:
         break;
     }
-    return verdict_of(HKY_CLASS_UNKNOWN, HKY_SCOPE_PATH);
+    return judged(HKY_CLASS_UNKNOWN, HKY_SCOPE_PATH);
 }
 
-static struct verdict judge_remote(const struct view *v)
+static struct judgement judge_remote(const struct view *v)
 {
     const struct hky_reply *r = v->reply;
     bool is_permanent = r->code >= 500;
-    struct verdict by_enhanced;
+    struct judgement by_enhanced;
 
     switch (v->q->stage) {
     case HKY_STAGE_AUTH:
-        return verdict_of(is_permanent ? HKY_CLASS_RELAY_AUTH : HKY_CLASS_SYSTEM_TEMP, HKY_SCOPE_RELAY);
+        return judged(is_permanent ? HKY_CLASS_RELAY_AUTH : HKY_CLASS_SYSTEM_TEMP, HKY_SCOPE_RELAY);
     case HKY_STAGE_TLS:
-        return verdict_of(HKY_CLASS_TLS, scope_of_path(v));
+        return judged(HKY_CLASS_TLS, scope_of_path(v));
     case HKY_STAGE_CONNECT:
     case HKY_STAGE_GREETING:
     case HKY_STAGE_HELLO:
         /* Up to here we have only said who we are, so a refusal is about our address. */
-        return verdict_of(is_permanent ? HKY_CLASS_BLOCKED_IP : HKY_CLASS_SYSTEM_TEMP, scope_of_path(v));
+        return judged(is_permanent ? HKY_CLASS_BLOCKED_IP : HKY_CLASS_SYSTEM_TEMP, scope_of_path(v));
     default:
         break;
     }
     if (r->code == 421)
-        return verdict_of(HKY_CLASS_SYSTEM_TEMP, scope_of_path(v));
+        return judged(HKY_CLASS_SYSTEM_TEMP, scope_of_path(v));
     if (v->has_enhanced) {
         by_enhanced = judge_enhanced(v);
         if (by_enhanced.class != HKY_CLASS_UNKNOWN)
             return by_enhanced;
     }
     if (r->code == 552 || r->code == 555)
-        return verdict_of(HKY_CLASS_SIZE_FORMAT, HKY_SCOPE_MESSAGE);
+        return judged(HKY_CLASS_SIZE_FORMAT, HKY_SCOPE_MESSAGE);
     if (r->code == 556 && v->q->is_own) /* RFC 7504 */
-        return verdict_of(HKY_CLASS_BAD_DOMAIN, HKY_SCOPE_DOMAIN);
+        return judged(HKY_CLASS_BAD_DOMAIN, HKY_SCOPE_DOMAIN);
     if (r->code == 451 || r->code == 452)
-        return verdict_of(HKY_CLASS_SYSTEM_TEMP, scope_of_path(v));
+        return judged(HKY_CLASS_SYSTEM_TEMP, scope_of_path(v));
     if (v->q->stage == HKY_STAGE_MAIL)
-        return verdict_of(HKY_CLASS_UNKNOWN, v->q->is_own ? HKY_SCOPE_SENDER : HKY_SCOPE_RELAY);
+        return judged(HKY_CLASS_UNKNOWN, v->q->is_own ? HKY_SCOPE_SENDER : HKY_SCOPE_RELAY);
     if (v->q->stage == HKY_STAGE_RCPT)
-        return verdict_of(HKY_CLASS_UNKNOWN, v->q->is_own ? HKY_SCOPE_RECIPIENT : HKY_SCOPE_RELAY);
-    return verdict_of(HKY_CLASS_UNKNOWN, HKY_SCOPE_MESSAGE);
+        return judged(HKY_CLASS_UNKNOWN, v->q->is_own ? HKY_SCOPE_RECIPIENT : HKY_SCOPE_RELAY);
+    return judged(HKY_CLASS_UNKNOWN, HKY_SCOPE_MESSAGE);
 }
 
 void hky_classify(const struct hky_class_rule *rules, size_t n_rules, const struct hky_classify_query *q,
@@ -398,7 +398,7 @@ void hky_classify(const struct hky_class_rule *rules, size_t n_rules, const stru
 {
     const struct hky_reply *r = q->reply;
     struct view v;
-    struct verdict verdict = {HKY_CLASS_UNKNOWN, HKY_SCOPE_PATH};
+    struct judgement judgement = {HKY_CLASS_UNKNOWN, HKY_SCOPE_PATH};
     bool is_temporary = r->code / 100 == 4 || r->code / 100 == 3;
     uint32_t retry_after = 0;
     size_t i = 0;
@@ -411,26 +411,26 @@ void hky_classify(const struct hky_class_rule *rules, size_t n_rules, const stru
     while (i < n_rules && !rule_fits(&rules[i], &v))
         i++;
     if (r->code == 0)
-        verdict = judge_local(&v, &is_temporary);
+        judgement = judge_local(&v, &is_temporary);
     else if (i == n_rules)
-        verdict = judge_remote(&v);
+        judgement = judge_remote(&v);
     if (i < n_rules) {
-        verdict = verdict_of(rules[i].class, rules[i].scope);
+        judgement = judged(rules[i].class, rules[i].scope);
         retry_after = rules[i].retry_after_sec;
     }
     /* A wait that the server names is used; after a permanent refusal only where waiting is the cure. Texts of our own
      * ("timed out after 30 s") name no time to wait. */
-    bool is_curable = is_temporary || verdict.class == HKY_CLASS_RATE_LIMITED ||
-                      verdict.class == HKY_CLASS_QUOTA_EXHAUSTED || verdict.class == HKY_CLASS_BLOCKED_IP ||
-                      verdict.class == HKY_CLASS_RELAY_AUTH || verdict.class == HKY_CLASS_RELAY_DENIED;
+    bool is_curable = is_temporary || judgement.class == HKY_CLASS_RATE_LIMITED ||
+                      judgement.class == HKY_CLASS_QUOTA_EXHAUSTED || judgement.class == HKY_CLASS_BLOCKED_IP ||
+                      judgement.class == HKY_CLASS_RELAY_AUTH || judgement.class == HKY_CLASS_RELAY_DENIED;
     if (r->code != 0 && is_curable) {
         uint32_t named = hky_wait_asked_sec(r, q->now_ms);
 
-        if (named != 0 && named <= believable_wait(verdict.class))
+        if (named != 0 && named <= believable_wait(judgement.class))
             retry_after = named;
     }
-    out->class = verdict.class;
-    out->scope = verdict.scope == HKY_SCOPE_PATH ? scope_of_path(&v) : verdict.scope;
+    out->class = judgement.class;
+    out->scope = judgement.scope == HKY_SCOPE_PATH ? scope_of_path(&v) : judgement.scope;
     out->is_temporary = is_temporary;
     out->retry_after_sec = retry_after;
 }

@@ -9,13 +9,13 @@ enum { NOTIFY_NEVER = 1, NOTIFY_SUCCESS = 2, NOTIFY_FAILURE = 4, NOTIFY_DELAY = 
 #define HELLO_MAX 255
 
 /* What is wrong with the command, and the reply that says so. */
-struct refusal {
+struct failure {
     int *code;
     const char **enhanced;
     struct hky_error *e;
 };
 
-static enum hky_err refuse(const struct refusal *r, int code, const char *enhanced, const char *text)
+static enum hky_err refuse(const struct failure *r, int code, const char *enhanced, const char *text)
 {
     *r->code = code;
     *r->enhanced = enhanced;
@@ -263,7 +263,7 @@ static bool apply_param(struct hky_command *c, enum param which, struct hky_str 
     return false;
 }
 
-static enum hky_err parse_params(struct hky_str rest, struct hky_command *c, const struct refusal *r)
+static enum hky_err parse_params(struct hky_str rest, struct hky_command *c, const struct failure *r)
 {
     unsigned seen = 0;
 
@@ -307,7 +307,7 @@ static enum hky_err parse_bare_path(struct hky_str rest, bool is_mail, struct hk
 }
 
 /* "FROM:<path> parameters" or "TO:<path> parameters". */
-static enum hky_err parse_envelope(struct hky_command *c, const struct refusal *r)
+static enum hky_err parse_envelope(struct hky_command *c, const struct failure *r)
 {
     bool is_mail = c->verb == HKY_VERB_MAIL;
     struct hky_str prefix = is_mail ? HKY_STR("FROM:") : HKY_STR("TO:");
@@ -332,7 +332,7 @@ static enum hky_err parse_envelope(struct hky_command *c, const struct refusal *
     return err;
 }
 
-static enum hky_err parse_bdat(struct hky_command *c, const struct refusal *r)
+static enum hky_err parse_bdat(struct hky_command *c, const struct failure *r)
 {
     struct hky_str rest = c->arg, size = take_word(&rest);
 
@@ -343,7 +343,7 @@ static enum hky_err parse_bdat(struct hky_command *c, const struct refusal *r)
     return HKY_OK;
 }
 
-static enum hky_err parse_hello(struct hky_command *c, const struct refusal *r)
+static enum hky_err parse_hello(struct hky_command *c, const struct failure *r)
 {
     for (size_t i = 0; i < c->arg.n; i++)
         if (is_blank(c->arg.p[i]))
@@ -356,7 +356,7 @@ static enum hky_err parse_hello(struct hky_command *c, const struct refusal *r)
 enum hky_err hky_command_parse(struct hky_str line, struct hky_command *c, int *code, const char **enhanced,
                                struct hky_error *e)
 {
-    const struct refusal r = {code, enhanced, e};
+    const struct failure r = {code, enhanced, e};
     size_t n = 0;
 
     reset(c);

@@ -1,7 +1,7 @@
 /*
  * An event as octets, and back: kind, instant, then the keys that apply, each with its value.
  */
-#include "record/record.h"
+#include "record/internal.h"
 
 #include "base/hash.h"
 

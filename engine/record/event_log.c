@@ -3,7 +3,7 @@
  * append and the commit of the cursor doubles no line, because the number in the last line of the file says which event
  * was written last.
  */
-#include "record/record.h"
+#include "record/internal.h"
 
 #include "base/thread.h"
 

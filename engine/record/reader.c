@@ -3,7 +3,7 @@
  * reuses segments that every reader has committed. A reader that lags beyond its budget finishes its segment and then
  * continues with the oldest one within the budget.
  */
-#include "record/record.h"
+#include "record/internal.h"
 
 #include <stdlib.h>
 

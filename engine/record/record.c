@@ -1,4 +1,4 @@
-#include "record/record.h"
+#include "record/internal.h"
 
 #include "base/thread.h"
 

@@ -4,7 +4,7 @@
  * Numbers are reserved in large steps by a synced store, so none is used twice even then.
  */
 #include "base/hash.h"
-#include "record/record.h"
+#include "record/internal.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -131,7 +131,7 @@ static void function_key(char out[200], const char *name, const char *what)
     snprintf(out, 200, "route/%s/%s", name, what);
 }
 
-static uint32_t function_slot(struct route_read *r, int index, const char *what)
+static uint32_t function_number(struct route_read *r, int index, const char *what)
 {
     char key[200], text[200];
     struct hky_place place = r->place;
@@ -147,16 +147,16 @@ static void read_when(struct route_read *r)
     lua_State *L = r->l->vm->L;
     int type = hky_key_get(L, r->body, "when");
     char key[200];
-    void *slot;
+    void *known;
 
     r->out->when = HKY_NO_FN;
     if (type == LUA_TFUNCTION) {
-        r->out->when = function_slot(r, lua_gettop(L), "when");
+        r->out->when = function_number(r, lua_gettop(L), "when");
     } else if (type == LUA_TSTRING) {
         snprintf(key, sizeof key, "matcher/%.150s", lua_tostring(L, -1));
-        slot = hky_map_get(&r->l->table->fn_by_key, hky_str_z(key));
-        if (slot != NULL)
-            r->out->when = (uint32_t)((uintptr_t)slot - 1);
+        known = hky_map_get(&r->l->table->fn_by_key, hky_str_z(key));
+        if (known != NULL)
+            r->out->when = (uint32_t)((uintptr_t)known - 1);
         else
             hky_loader_mention(r->l, true, lua_tostring(L, -1), r->place);
     }
@@ -307,7 +307,7 @@ static void read_via(struct route_read *r)
         *draft = r->draft;
         r->out->draft = draft;
         r->out->via = HKY_VIA_FUNCTION;
-        r->out->via_fn = function_slot(r, via, "via");
+        r->out->via_fn = function_number(r, via, "via");
     } else if (hky_lua_is_kind(L, via, HKY_UD_SPLIT)) {
         r->out->via = HKY_VIA_SPLIT;
         r->out->split = hky_lua_read_split(L, &r->l->table->arena, via, &r->draft, place);
@@ -473,12 +473,12 @@ void hky_loader_compile_routes(struct hky_loader *l)
 static void register_one(struct hky_loader *l, const char *key, int index)
 {
     lua_State *L = l->vm->L;
-    void *slot = hky_map_get(&l->table->fn_by_key, hky_str_z(key));
+    void *known = hky_map_get(&l->table->fn_by_key, hky_str_z(key));
 
-    if (slot == NULL || lua_type(L, index) != LUA_TFUNCTION || l->vm->fns[(uintptr_t)slot - 1].ref != LUA_NOREF)
+    if (known == NULL || lua_type(L, index) != LUA_TFUNCTION || l->vm->fns[(uintptr_t)known - 1].ref != LUA_NOREF)
         return;
     lua_pushvalue(L, index);
-    l->vm->fns[(uintptr_t)slot - 1].ref = luaL_ref(L, LUA_REGISTRYINDEX);
+    l->vm->fns[(uintptr_t)known - 1].ref = luaL_ref(L, LUA_REGISTRYINDEX);
 }
 
 static void register_fields(struct hky_loader *l, int body, const char *name)

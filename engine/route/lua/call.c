@@ -28,23 +28,24 @@ static enum hky_fn_result fn_result(struct hky_vm *vm, struct hky_fn *fn, enum h
     return HKY_FN_FAILED;
 }
 
-enum hky_fn_result hky_fn_run(struct hky_vm *vm, uint32_t slot, lua_CFunction body, void *ctx, struct hky_call **waits)
+enum hky_fn_result hky_fn_run(struct hky_vm *vm, uint32_t number, lua_CFunction body, void *ctx,
+                              struct hky_call **waits)
 {
     const struct hky_bounds *b = &vm->policy->engine.bounds;
     struct hky_budget budget = {b->lua_instructions, b->lua_ms, HKY_CALL_OCTETS};
-    struct hky_fn *fn = &vm->fns[slot];
+    struct hky_fn *fn = &vm->fns[number];
 
     if (fn->is_suspended) {
         *waits = NULL;
         snprintf(vm->error, sizeof vm->error, "%.100s:%u: %.100s is suspended until reload: over its budget %u times",
-                 vm->table->fns[slot].place.file, vm->table->fns[slot].place.line, vm->table->fns[slot].what,
+                 vm->table->fns[number].place.file, vm->table->fns[number].place.line, vm->table->fns[number].what,
                  OVERRUNS_MAX);
         return HKY_FN_FAILED;
     }
     return fn_result(vm, fn, hky_vm_call(vm, &budget, body, ctx, waits));
 }
 
-enum hky_fn_result hky_fn_resume(struct hky_vm *vm, uint32_t slot, struct hky_call **waits)
+enum hky_fn_result hky_fn_resume(struct hky_vm *vm, uint32_t number, struct hky_call **waits)
 {
-    return fn_result(vm, &vm->fns[slot], hky_vm_resume(vm, waits));
+    return fn_result(vm, &vm->fns[number], hky_vm_resume(vm, waits));
 }

@@ -7,11 +7,12 @@
 #include "route/table/mailhosts.h"
 #include "route/lua/vm.h"
 
-/* Call the function of the policy in that slot, under the policy's limits; its overruns are counted. FAILED: the text
- * is in vm->error. WAITS: the call is in *waits, for hky_fn_resume or hky_vm_drop. */
+/* Calls the function of the policy with that number in its table, under the policy's limits; its overruns are counted.
+ * FAILED: the text is in vm->error. WAITS: the call is in *waits, for hky_fn_resume or hky_vm_drop. */
 enum hky_fn_result { HKY_FN_OK, HKY_FN_FAILED, HKY_FN_WAITS };
-enum hky_fn_result hky_fn_run(struct hky_vm *vm, uint32_t slot, lua_CFunction body, void *ctx, struct hky_call **waits);
-enum hky_fn_result hky_fn_resume(struct hky_vm *vm, uint32_t slot, struct hky_call **waits);
+enum hky_fn_result hky_fn_run(struct hky_vm *vm, uint32_t number, lua_CFunction body, void *ctx,
+                              struct hky_call **waits);
+enum hky_fn_result hky_fn_resume(struct hky_vm *vm, uint32_t number, struct hky_call **waits);
 
 /* The state of the questions about one recipient; keys are made when a condition needs them. */
 struct hky_asking {

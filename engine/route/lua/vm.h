@@ -67,7 +67,7 @@ struct hky_vm {
     struct hky_ticket ticket;             /* of the call that runs, from hky_vm_ticket */
     bool is_answered;                     /* the answer has come for a call that waits here (hky_lookups_wait_here) */
     struct hky_deciding *unused_deciding; /* memory for the next decision, or NULL */
-    /* functions, by slot of the policy's table */
+    /* functions, by their number in the policy's table */
     struct hky_fn *fns;
     uint32_t n_fns;
     /* plans made of functions' answers and of rows, by their content */

@@ -64,14 +64,14 @@ enum hky_err hky_where_new(struct hky_vm *vm, struct hky_str expression, struct 
     return HKY_OK;
 }
 
-struct hold_run {
+struct where_run {
     int ref;
     bool is_true;
 };
 
-static int hold_body(lua_State *L)
+static int where_body(lua_State *L)
 {
-    struct hold_run *run = lua_touserdata(L, 1);
+    struct where_run *run = lua_touserdata(L, 1);
 
     lua_rawgeti(L, LUA_REGISTRYINDEX, run->ref);
     hky_lua_push_r(L);
@@ -83,7 +83,7 @@ static int hold_body(lua_State *L)
 bool hky_where_is_true(struct hky_where *w, const struct hky_route_query *q, struct hky_error *e)
 {
     struct hky_asking a;
-    struct hold_run run = {w->ref, false};
+    struct where_run run = {w->ref, false};
     struct hky_budget budget = where_budget(w->vm);
 
     if (w->n_overruns >= OVERRUNS_MAX) { /* an endless expression would take its full time for each of a million */
@@ -92,7 +92,7 @@ bool hky_where_is_true(struct hky_where *w, const struct hky_route_query *q, str
         return false;
     }
     hky_asking_begin(&a, w->vm, q);
-    enum hky_vm_result result = hky_vm_call(w->vm, &budget, hold_body, &run, NULL);
+    enum hky_vm_result result = hky_vm_call(w->vm, &budget, where_body, &run, NULL);
     w->n_overruns += result == HKY_VM_OVER;
     if (result != HKY_VM_OK) {
         hky_error_set(e, HKY_E_SCRIPT, "%s", w->vm->error);

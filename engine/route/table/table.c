@@ -81,10 +81,10 @@ void hky_route_table_free(struct hky_route_table **table)
 
 uint32_t hky_route_table_add_fn(struct hky_route_table *t, const char *key, const char *what, struct hky_place place)
 {
-    void *slot = hky_map_get(&t->fn_by_key, hky_str_z(key));
+    void *known = hky_map_get(&t->fn_by_key, hky_str_z(key));
 
-    if (slot != NULL)
-        return (uint32_t)((uintptr_t)slot - 1);
+    if (known != NULL)
+        return (uint32_t)((uintptr_t)known - 1);
     if (t->n_fns == t->cap_fns) {
         t->cap_fns = t->cap_fns ? t->cap_fns * 2 : 16;
         t->fns = hky_realloc(t->fns, t->cap_fns * sizeof *t->fns);

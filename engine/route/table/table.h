@@ -54,7 +54,7 @@ struct hky_route {
     const char *const *tags;      /* one of these; NULL = any */
     const struct hky_header_condition *headers;
     uint32_t n_headers;
-    uint32_t when; /* function slot, or HKY_NO_FN */
+    uint32_t when; /* number of a function, or HKY_NO_FN */
     uint32_t via_fn;
     enum hky_via via;
     struct hky_plan *plan; /* VIA_PLAN and, alone, VIA_ROW */
@@ -100,7 +100,7 @@ struct hky_route_table {
     uint32_t n_routes;
     struct hky_fn_decl *fns;
     uint32_t n_fns, cap_fns;
-    struct hky_map fn_by_key;                                     /* key -> slot + 1 */
+    struct hky_map fn_by_key;                                     /* key -> number + 1 */
     struct hky_map by_address, by_domain, by_parent, by_scenario; /* -> struct hky_positions * */
     struct hky_positions others;
     char **notes;

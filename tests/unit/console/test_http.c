@@ -13,7 +13,7 @@
 
 #include <cmocka.h>
 
-#include "console/console.h"
+#include "console/http.h"
 
 struct rig {
     struct hky_loop *loop;

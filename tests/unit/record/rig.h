@@ -3,7 +3,7 @@
 #define HKY_TEST_RECORD_RIG_H
 
 #include "hikyaku/record.h"
-#include "record/record.h"
+#include "record/internal.h"
 #include "support/scratch.h"
 #include "support/wait.h"
 

@@ -1,5 +1,5 @@
 /*
- * Private to record: the store of events, its readers, the event log.
+ * internal -- the store of events, its readers and the event log, as the files of this stage see them.
  *
  *   code.c       an event as octets, and as a line
  *   store.c      the files of spool/events/: segments, numbers, cursors
@@ -7,8 +7,8 @@
  *   event_log.c  the first reader: events.jsonl
  *   record.c     opens all of it; the thread of upkeep and of the event log
  */
-#ifndef HKY_RECORD_RECORD_H
-#define HKY_RECORD_RECORD_H
+#ifndef HKY_RECORD_INTERNAL_H
+#define HKY_RECORD_INTERNAL_H
 
 #include "hikyaku/record.h"
 

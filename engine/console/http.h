@@ -1,6 +1,6 @@
-/* Private to console: the HTTP side. */
-#ifndef HKY_CONSOLE_CONSOLE_H
-#define HKY_CONSOLE_CONSOLE_H
+/* http -- the HTTP side of the console. console/ only. */
+#ifndef HKY_CONSOLE_HTTP_H
+#define HKY_CONSOLE_HTTP_H
 
 #include "hikyaku/console.h"
 
