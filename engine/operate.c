@@ -546,15 +546,15 @@ static const char *const states[] = {"queued", "sending", "deferred", "parked", 
          .min = 1,                                                                                                     \
          .max = 32768,                                                                                                 \
          .is_selection = true},                                                                                        \
-        {"all", HKY_ARG_FLAG, NULL, "everybody in the queue; with no other selection", .is_selection = true},          \
+        {"all", HKY_ARG_FLAG, NULL, "every recipient in the queue; without another selection", .is_selection = true},  \
     {                                                                                                                  \
-        "limit", HKY_ARG_NUMBER, "N", "print at most N rows; counts are always of all", .max = 1000000                 \
+        "limit", HKY_ARG_NUMBER, "N", "print at most N rows; counts always include all recipients", .max = 1000000     \
     }
 
 static const struct hky_argument list_arguments[] = {SELECTION, {NULL}};
 static const struct hky_argument act_arguments[] = {
     SELECTION,
-    {"dry_run", HKY_ARG_FLAG, NULL, "change nothing: say how many are meant and print the first 25"},
+    {"dry_run", HKY_ARG_FLAG, NULL, "change nothing; say how many recipients are selected, and print the first 25"},
     {NULL},
 };
 static const struct hky_argument resume_arguments[] = {
@@ -563,7 +563,7 @@ static const struct hky_argument resume_arguments[] = {
 };
 #define FOR                                                                                                            \
     {                                                                                                                  \
-        "for", HKY_ARG_DURATION, "DURATION", "only so long (90s, 10m, 2h, 3d), not until it is resumed",               \
+        "for", HKY_ARG_DURATION, "DURATION", "for this long (90s, 10m, 2h, 3d), not until the relay is resumed",       \
             .min = 1000, .max = DAYS_MS(3650)                                                                          \
     }
 static const struct hky_argument pause_arguments[] = {
@@ -573,7 +573,7 @@ static const struct hky_argument pause_arguments[] = {
 };
 static const struct hky_argument drain_arguments[] = {
     {"name", TEXT(NAME_OCTETS), .value = "NAME", .doc = "the relay", .is_positional = true, .is_required = true},
-    {"to", TEXT(NAME_OCTETS), .value = "RELAY", .doc = "the relay that sends its mail instead, with its own From rule"},
+    {"to", TEXT(NAME_OCTETS), .value = "RELAY", .doc = "the relay that sends the mail instead, with its own From rule"},
     FOR,
     {NULL},
 };
@@ -584,22 +584,24 @@ const struct hky_command hky_operate_commands[] = {
     {"stop", HKY_RIGHT_OPERATE, "stop the engine when what is being sent has ended", NULL, false, on_stop, NULL},
     {"queue list", HKY_RIGHT_READ, "list the recipients in the queue", list_arguments, false, on_queue,
      hky_render_queue},
-    {"queue show", HKY_RIGHT_READ, "show everything known about them: message, plan, attempts", list_arguments, true,
-     on_queue, hky_render_queue},
-    {"queue retry", HKY_RIGHT_OPERATE, "try them now", act_arguments, true, on_queue, hky_render_queue},
-    {"queue hold", HKY_RIGHT_OPERATE, "keep them until they are released", act_arguments, true, on_queue,
+    {"queue show", HKY_RIGHT_READ, "show everything that is known of recipients: message, plan, attempts",
+     list_arguments, true, on_queue, hky_render_queue},
+    {"queue retry", HKY_RIGHT_OPERATE, "try recipients now", act_arguments, true, on_queue, hky_render_queue},
+    {"queue hold", HKY_RIGHT_OPERATE, "keep recipients until they are released", act_arguments, true, on_queue,
      hky_render_queue},
     {"queue release", HKY_RIGHT_OPERATE, "let held recipients continue", act_arguments, true, on_queue,
      hky_render_queue},
-    {"queue cancel", HKY_RIGHT_OPERATE, "remove them; the sender gets no failure notice", act_arguments, true, on_queue,
-     hky_render_queue},
+    {"queue cancel", HKY_RIGHT_OPERATE, "remove recipients; the sender gets no failure notice", act_arguments, true,
+     on_queue, hky_render_queue},
     {"relay list", HKY_RIGHT_READ, "list the relays with their state, queue and caps", NULL, false, on_relay_list,
      hky_render_relays},
-    {"relay pause", HKY_RIGHT_OPERATE, "send nothing through it; its mail waits or takes the next step of its plan",
-     pause_arguments, false, on_relay_pause, hky_render_relay},
-    {"relay resume", HKY_RIGHT_OPERATE, "end a pause or a drain, and try at once after failures", resume_arguments,
-     false, on_relay_resume, hky_render_relay},
-    {"relay drain", HKY_RIGHT_OPERATE, "send its mail through another relay; without --to like pause", drain_arguments,
-     false, on_relay_drain, hky_render_relay},
+    {"relay pause", HKY_RIGHT_OPERATE,
+     "send nothing through the relay; its mail waits or takes the next step of its plan", pause_arguments, false,
+     on_relay_pause, hky_render_relay},
+    {"relay resume", HKY_RIGHT_OPERATE,
+     "end a pause or a drain, and try mail at once that failed because of the account", resume_arguments, false,
+     on_relay_resume, hky_render_relay},
+    {"relay drain", HKY_RIGHT_OPERATE, "send the relay's mail through another relay; without --to like pause",
+     drain_arguments, false, on_relay_drain, hky_render_relay},
     {NULL},
 };

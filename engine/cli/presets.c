@@ -68,6 +68,6 @@ const struct hky_cli_command hky_cli_presets = {
     .name = "presets",
     .args = "[NAME]",
     .summary = "list the presets, or show one with its values and their sources",
-    .help = "A relay with `preset = \"NAME\"` takes these values; what the relay states itself has priority.",
+    .help = "A relay with `preset = \"NAME\"` takes these values; a key that the relay states itself has priority.",
     .run = run,
 };

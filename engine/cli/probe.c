@@ -14,7 +14,7 @@ static const struct hky_cli_option options[] = {
     {"all", NULL, "test every relay of the policy"},
     {"to", "ADDRESS", "whom the test mail goes to; default: engine.owner"},
     {"no-send", NULL, "stop after RCPT: no mail is sent"},
-    {"lang", "en|ja", "language of causes and cures; default: by $LANG"},
+    {"lang", "en|ja", "language of causes and cures; default: from $LANG"},
     {NULL, NULL, NULL},
 };
 
@@ -315,9 +315,8 @@ const struct hky_cli_command hky_cli_probe = {
     .name = "probe",
     .args = "POLICY RELAY... | POLICY --all",
     .summary = "test the connection to relays, with a real test mail",
-    .help = "Goes the whole way of a mail and shows each stage with its time and the server's words: connect,\n"
-            "greeting, TLS, login, sender, recipient, content. On failure it says what is likely wrong and what\n"
-            "to do.\n"
+    .help = "Sends a test mail and shows each stage with its time and the server's words: connect, greeting, TLS,\n"
+            "login, sender, recipient, content. After a failure the likely cause and the cure are printed.\n"
             "\n"
             "  hikyaku probe policy.lua gmail\n"
             "  hikyaku probe policy.lua --all --to me@shop.example --lang ja\n"

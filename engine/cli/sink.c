@@ -20,11 +20,11 @@
 static const struct hky_cli_option options[] = {
     {"listen", "ADDR:PORT",
      "the address to listen on (default 127.0.0.1:2526; IPv6: [::1]:2526); may be given several times", true},
-    {"rule", "RULE", "a fault, see below; may be given several times, the first that matches counts", true},
+    {"rule", "RULE", "a fault (see below); may be given several times, and the first rule that matches is used", true},
     {"latency", "MS", "wait MS milliseconds before each reply to the end of data"},
     {"store", "DIR", "keep every message as DIR/NUMBER.eml and a line in DIR/index.jsonl"},
     {"cert", "FILE", "offer STARTTLS with this certificate (PEM); with --key"},
-    {"key", "FILE", "its key (PEM)"},
+    {"key", "FILE", "the key of the certificate (PEM)"},
     {"auth", NULL, "offer AUTH PLAIN LOGIN and take any user and password"},
     {"max", "N", "stop after N messages (0: never, the default)"},
     {"quiet", NULL, "do not print a line per message"},

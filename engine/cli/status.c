@@ -161,10 +161,11 @@ const struct hky_cli_command hky_cli_reload = {
     .args = "",
     .summary = "load the policy again; a bad file changes nothing",
     .group = "reload",
-    .help = "Recipients without a delivered copy are planned anew at their next attempt; parked ones are decided at "
-            "once. Keys that need a restart are named. The event log is opened again in any case, for logrotate.\n"
-            "\n"
-            "Exit code 1: the file has errors, and the old policy stays in force.",
+    .help =
+        "Recipients without a delivered copy get a new plan at their next attempt; parked recipients are decided at "
+        "once. Keys that need a restart are named. The event log is opened again in any case, for logrotate.\n"
+        "\n"
+        "Exit code 1: the file has errors, and the old policy stays in force.",
     .options = options,
     .run = run_reload,
 };

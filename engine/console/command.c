@@ -232,7 +232,7 @@ static enum hky_err refuse_everything(const struct hky_command *c, const struct 
     if (all != NULL) {
         hky_buf_add_z(&b, wide != NULL ? ": if everybody is meant, write " : "; ");
         add_name(&b, all, how, true);
-        hky_buf_add_z(&b, wide != NULL ? "" : " is everybody in the queue");
+        hky_buf_add_z(&b, wide != NULL ? "" : " selects every recipient");
     }
     return error_of(&b, e);
 }

@@ -1,5 +1,5 @@
 -- classify -- what a reply means, where its code alone does not tell. An ordered list: the first rule that fits decides,
--- so rules of a provider stand before those for all. What no rule knows is decided by stage and code (deliver/classify.c).
+-- so rules of a provider come before those for all. What no rule knows is decided by stage and code (deliver/classify.c).
 --   provider  preset of the relay; "own": straight to the recipient's MX; left out: any
 --   mx        globs, "|" between them, over the MX host or the domain spoken to
 --   stage     one or several of connect greeting hello tls auth mail rcpt data dot dsn
@@ -48,8 +48,8 @@ local SAMPLES = "Sisimai set-of-emails, 2025-12"
 -- a class does.
 return {
   ------------------------------------------------------------------------------------ a used-up quota of the account first
-  -- Servers say it at every stage, with 4xx and 5xx, and often with an enhanced code that means something else. Before it
-  -- what sounds like it: limits of the recipient, and rates that are over in a moment.
+  -- Servers say this at every stage, with 4xx and 5xx, and often with an enhanced code that means something else. Replies
+  -- that only sound like it come first: limits of the recipient, and rates that are over in a moment.
   { code = { 400, 599 }, text = { "receive limit", "receiving limit", "receive rate", "receiving rate",
       "incoming limit", "inbound limit", "recipient*is receiving" }, class = "rate_limited", scope = "recipient",
     why = "Microsoft 5.2.121 and 5.2.122: what the recipient takes in an hour" },
@@ -387,7 +387,7 @@ return {
   -------------------------------------------------------------------------------------------------- everybody: the way
   { stage = RECIPIENT, code = { 400, 599 }, text = { "greylist", "graylist", "grey list", "grey-list" },
     class = "system_temp", scope = "path", retry_after = "5m", why = "RFC 6647" },
-  -- What sounds like a block list or a rate and is none stands before them.
+  -- Replies that only sound like a block list or a rate have their rules before those.
   { stage = RECIPIENT, code = { 400, 599 }, text = { "surbl", "uribl" }, class = "reputation_content",
     scope = "message", why = "lists of links in the content, not of addresses of machines" },
   { stage = AFTER_MAIL, code = { 400, 599 }, text = { "user has too many messages", "mailbox has too many messages" },
@@ -546,7 +546,7 @@ return {
       "insufficient permission", "pipe to " },
     class = "system_temp", scope = "path", why = "procmail, Sendmail and Exim notices: a local program failed" },
   -- After the data was taken, or in a notice, "unknown" without a status of addresses may be a filter that was set by the
-  -- recipient: another way is tried, and the address is not held for dead.
+  -- recipient: another way is tried, and the address is not taken for a dead one.
   { stage = "dsn", code = P, text = { "after rcpt to*user unknown", "after rcpt to*unknown user",
       "after rcpt to*no such user", "user unknown*in reply to rcpt to", "unknown user*in reply to rcpt to",
       "no such user*in reply to rcpt to" }, class = "bad_mailbox", scope = "recipient",
@@ -560,7 +560,7 @@ return {
   { stage = { "data", "dot", "dsn" }, code = P, enhanced = "5.2.1", text = { "user unknown", "unknown user",
       "no such user" },
     class = "filtered", scope = "recipient", why = "accepted at RCPT, refused after the data; Sisimai Filtered" },
-  -- A server that says it with 4xx is being set up or moved: tried again, but by no other account.
+  -- A server that says this with 4xx is being set up or moved: the same account tries again, and no other one does.
   { stage = AFTER_MAIL, code = T, enhanced = "4.1.1", text = { "user unknown", "unknown user", "no such user",
       "unknown in virtual", "unknown in relay", "unknown in local", "does not exist" }, class = "bad_mailbox",
     scope = "recipient", why = "Postfix unknown_local_recipient_reject_code = 450" },
@@ -592,7 +592,7 @@ return {
     why = "said without saying what: another way is the cheapest cure" },
 
   --------------------------------------------------------------------------------------------- everybody: the system
-  -- Of all refusals for good: sent again by the same way it goes round again. The address is not to blame.
+  -- A mail loop: sent again the same way, the message would enter the loop again. The address is not to blame.
   { code = P, text = { "mail loop", "routing loop", "loop detected", "too many hops", "hop count exceeded" },
     class = "unknown", scope = "recipient", why = "Postfix, Exim, Sendmail, Exchange bounce it; RFC 3463 3.5: 5.4.6" },
   { stage = AFTER_MAIL, code = P, enhanced = "5.4.1", text = { "access denied", "recipient", "address rejected" },

@@ -1,6 +1,6 @@
 -- presets -- what is known about the servers of mailbox providers and mail services, so that a relay needs a name, a
--- user and a password. A key is a relay's key; a relay that states the key itself wins. "$user" stands for the account's
--- user. Each value is followed by its source and the source's date, or when it was looked up. Values without evidence
+-- user and a password. A key is a relay's key; a relay that states the key itself wins. "$user" is replaced by the
+-- account's user. Each value is followed by its source and the source's date, or when it was looked up. Values without evidence
 -- are left out, and where a provider publishes no limit a careful one is stated as "careful default": raise it in the
 -- relay when you know better. `oauth_only`: a password is an error. `token_url`: where
 -- oauth gets its access tokens, unless the relay says it. `note` is advice, `warn` is printed by check. `also`:
@@ -27,7 +27,7 @@ return {
   },
   yahoo_jp = {
     title = "Yahoo! JAPAN Mail",
-    note = "user is the Yahoo! JAPAN ID (not the address), from the address; IMAP/POP/SMTP access must be switched on "
+    note = "user is the Yahoo! JAPAN ID (not the address), from is the address; IMAP/POP/SMTP access must be switched on "
       .. "in the mailbox settings.",
     keys = {
       { "host", "smtp.mail.yahoo.co.jp", "Yahoo! JAPAN help H000007321, quoted by qiita.com/mironak", "2026-11" },
@@ -75,8 +75,8 @@ return {
   },
   docomo = {
     title = "docomo mail",
-    note = "user is the d ACCOUNT id (not the address), from the docomo.ne.jp address; password is the dedicated IMAP "
-      .. "password. For a handful of mails of one person: no bulk mail, 20 an hour, one recipient each.",
+    note = "user is the d ACCOUNT id (not the address), from is the docomo.ne.jp address; password is the dedicated IMAP "
+      .. "password. It is for a few mails of one person: no bulk mail, 20 an hour, one recipient each.",
     keys = {
       { "host", "smtp.spmode.ne.jp", "docomo, IMAP interface specification 4.3, quoted by qiita.com/garupon", "2024-10" },
       { "port", 465, "docomo, IMAP interface specification 4.3, quoted by qiita.com/garupon", "2024-10" },
@@ -91,7 +91,7 @@ return {
   au = {
     title = "au mail (ezweb.ne.jp, au.com)",
     note = "user and password are those that the au mail settings show for other mail programs (not the address); from is "
-      .. "the address. Evidence is thin: try `hikyaku probe` first. No bulk mail.",
+      .. "the address. Little is known about this server: try `hikyaku probe` first. Send no bulk mail.",
     keys = {
       { "host", "smtp.ezweb.ne.jp", "MyASP manual, external SMTP settings", "2026-11" },
       { "port", 587, "MyASP manual, external SMTP settings; one user's configuration has 465", "2026-11" },
@@ -105,8 +105,8 @@ return {
   },
   softbank = {
     title = "SoftBank mail (i.softbank.jp)",
-    note = "user is the part before the @ of the address, from the address. 500 recipients in 24 hours, failed ones count; "
-      .. "more, and sending is blocked for 24 hours.",
+    note = "user is the part before the @ of the address, from is the address. After 500 recipients in 24 hours, failed "
+      .. "ones included, sending is blocked for 24 hours.",
     keys = {
       { "host", "smtp.softbank.jp", "Thunderbird ISPDB", "2026-03" },
       { "port", 465, "Thunderbird ISPDB; 587 with STARTTLS in other manuals", "2026-03" },
@@ -153,8 +153,8 @@ return {
     title = "Amazon SES",
     also = { "email-smtp.ap-northeast-3.amazonaws.com", "email-smtp.us-east-1.amazonaws.com",
       "email-smtp.us-west-2.amazonaws.com", "email-smtp.eu-west-1.amazonaws.com" },
-    note = "user and password are SMTP credentials of the region; host is Tokyo's, state another for another region. "
-      .. "sends_as must name your verified domain. SES replaces Message-ID and Date. State cap: your sending quota.",
+    note = "user and password are SMTP credentials of the region; host is Tokyo's; state another one for another region. "
+      .. "sends_as must name your verified domain. SES replaces Message-ID and Date. State your sending quota as cap.",
     keys = {
       { "host", "email-smtp.ap-northeast-1.amazonaws.com", "Amazon SES developer guide, SMTP endpoints", "2022-11" },
       { "port", 465, "Amazon SES developer guide, SMTP endpoints", "2022-11" },
@@ -167,8 +167,8 @@ return {
     also = { ".xserver.jp" },
     note = "state host = \"svNNNN.xserver.jp\" (your server's number); user is the full address.",
     keys = {
-      { "port", 465, "the host's usual settings; `hikyaku probe` tells", "2026-11" },
-      { "tls", "implicit", "the host's usual settings; `hikyaku probe` tells", "2026-11" },
+      { "port", 465, "the host's usual settings; `hikyaku probe` shows whether they work", "2026-11" },
+      { "tls", "implicit", "the host's usual settings; `hikyaku probe` shows whether they work", "2026-11" },
       { "cap", { "1500/h", "15000/day" }, "Xserver, sending limits, collected by ezhp.jp and click.jp", "2020" },
       { "recipients_per_message", 50, "careful default", "2026-11" },
       { "connections", 2, "careful default", "2026-11" },
@@ -180,8 +180,8 @@ return {
     note = "state host = \"NAME.sakura.ne.jp\" (your initial domain). Limits: about 100 in 15 minutes (Lite, Standard, "
       .. "Premium), 250 (Business, Pro), 600 (Managed).",
     keys = {
-      { "port", 587, "the host's usual settings; `hikyaku probe` tells", "2026-11" },
-      { "tls", "starttls", "the host's usual settings; `hikyaku probe` tells", "2026-11" },
+      { "port", 587, "the host's usual settings; `hikyaku probe` shows whether they work", "2026-11" },
+      { "tls", "starttls", "the host's usual settings; `hikyaku probe` shows whether they work", "2026-11" },
       { "cap", "100/15m", "Sakura's answer, collected by click.jp: a guide value that varies with load", "2020" },
       { "recipients_per_message", 20, "careful default", "2026-11" },
       { "connections", 1, "careful default", "2026-11" },
@@ -192,9 +192,9 @@ return {
     note = "user is the full address. Limits are for the whole contract, not one address: Economy 100/hour and 1000/day, "
       .. "Lite 300 and 3000, Standard and above 1000 and 10000; state cap for a plan above Lite.",
     keys = {
-      { "host", "smtp.lolipop.jp", "the host's usual settings; `hikyaku probe` tells", "2026-11" },
-      { "port", 465, "the host's usual settings; `hikyaku probe` tells", "2026-11" },
-      { "tls", "implicit", "the host's usual settings; `hikyaku probe` tells", "2026-11" },
+      { "host", "smtp.lolipop.jp", "the host's usual settings; `hikyaku probe` shows whether they work", "2026-11" },
+      { "port", 465, "the host's usual settings; `hikyaku probe` shows whether they work", "2026-11" },
+      { "tls", "implicit", "the host's usual settings; `hikyaku probe` shows whether they work", "2026-11" },
       { "cap", { "100/h", "1000/day" }, "Lolipop! terms, prohibited acts: the Economy plan", "2026-11" },
       { "recipients_per_message", 20, "careful default", "2026-11" },
       { "connections", 2, "careful default", "2026-11" },

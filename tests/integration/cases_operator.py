@@ -92,7 +92,7 @@ def queue_selections(world):
             return json.loads(s.makefile("rb").readline())
 
     for args, code, words in (
-            (["cancel"], 2, "which? Write ID, or a selection such as --relay NAME or --to ADDRESS; --all is everybody in the queue"),
+            (["cancel"], 2, "which? Write ID, or a selection such as --relay NAME or --to ADDRESS; --all selects every recipient"),
             (["cancel", "--to", "*"], 2, "--to leaves nobody out: if everybody is meant, write --all"),
             (["cancel", "--older", "0"], 2, "--older leaves nobody out"),
             (["cancel", "--where", "1 == 1"], 2, "--where leaves nobody out"),

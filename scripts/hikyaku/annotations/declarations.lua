@@ -123,7 +123,7 @@ function engine(options) end
 
 ---@class relay  a handle; use it in `via` like the relay's name
 
----Declare a place where mail can go. `relay "name" { ... }`.
+---Declare a server to which mail can be sent. `relay "name" { ... }`.
 ---@param name string
 ---@return fun(options: relay_options): relay
 ---@overload fun(name: string, options: relay_options): relay
@@ -157,7 +157,7 @@ function step(relay) end
 
 ---Divide recipients among plans, by a hash of name and address: the same recipient always has the same arm.
 ---`split "name" { { arm = "a", share = 50, via = plan }, { arm = "b", share = 50, via = plan } }`; shares are per cent and
----add up to 100, or one arm has "rest". `by = "message"` draws for each message instead of each address.
+---add up to 100, or one arm has "rest". `by = "message"` chooses an arm for each message instead of each address.
 ---@param name string
 ---@return fun(arms: split_arms): split
 function split(name) end
@@ -173,7 +173,7 @@ function split(name) end
 
 ---@class ramp
 
----A share that goes by day: ramp { start = "2026-12-01", 5, 10, 20, 50, 100 }, the last one stays. Another arm then has
+---A share that changes each day: ramp { start = "2026-12-01", 5, 10, 20, 50, 100 }, the last share stays. Another arm then has
 ---"rest".
 ---@param days table
 ---@return ramp
@@ -203,7 +203,7 @@ function ramp(days) end
 ---@field dsn? "each"|"digest"|"none"  Failure notices: `each`, `digest` or `none`; default: the engine's.
 ---@field react? table<class, string>  What a class of failure does here: `retry`, `retry 30m`, `next`, `fail`, `hold` or `done`.
 
----Declare who goes which way. The first route that matches and whose `via` yields something decides.
+---Declare which recipients are sent through which relays. The first route that matches and whose `via` gives a plan decides.
 ---@param name string
 ---@return fun(options: route_options)
 ---@overload fun(name: string, options: route_options)
@@ -216,6 +216,6 @@ function route(name) end
 ---@field relay? string|relay  Relay or row whose server is used, instead of stating one.
 ---@field stop? boolean  `true`: the rows behind this one are no fallback for it.
 
----Declare routes and relays as a table, or take it from a JSON file. All rows that match make one plan, in order.
+---Declare routes and relays as a table, or read the table from a JSON file. All rows that match make one plan, in order.
 ---@param table row[]|string
 function rows(table) end

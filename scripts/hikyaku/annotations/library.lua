@@ -5,14 +5,14 @@
 ---@class secret  opaque: cannot be printed, joined or compared; allowed as password and key
 
 ---Name a secret. It is read when it is first needed: $HIKYAKU_SECRET_NAME, $CREDENTIALS_DIRECTORY/name, secrets/name beside
----the policy (readable by the owner only), or the output of `command` (no shell, 10 s). A policy of which one is missing is
----refused by run and reload; check names it.
+---the policy (readable by the owner only), or the output of `command` (no shell, 10 s). run and reload refuse a policy
+---with a secret that is missing; check names it.
 ---@param name string  letters, digits, "." "_" "/" "-", no ".."
 ---@param options? { command?: string[] }
 ---@return secret
 function secret(name, options) end
 
----The value of an environment variable at load.
+---The value of an environment variable when the policy is loaded.
 ---@param name string
 ---@param default? string|boolean
 ---@return string|boolean|nil  the default, or nil, when it is not set
@@ -23,8 +23,8 @@ function env(name, default) end
 ---@return any
 function include(path) end
 
----A set from a file: addresses, domains and .domains, one a line, # comments. It is read again when the file changes and
----has been still for two seconds; write another file and rename it, so that nobody reads half a list.
+---A set from a file: addresses, domains and .domains, one a line, # comments. It is read again when the file
+---changes and has then rested for two seconds; write another file and rename it, so that nobody reads half a list.
 ---@param path string  relative, inside the policy's folder
 ---@return set
 function list(path) end
@@ -34,7 +34,7 @@ function list(path) end
 ---@param f fun(r: recipient): boolean
 function matcher(name, f) end
 
----Shown by `hikyaku explain` and in the log.
+---Write a line that `hikyaku explain` shows, and that goes to the log.
 ---@param text string
 function note(text) end
 
@@ -56,7 +56,7 @@ time = {}
 ---@return { year: integer, month: integer, day: integer, hour: integer, min: integer, sec: integer, wday: integer, yday: integer }
 function time.date(t) end
 
----Unix seconds of "2026-12-01" or "2026-12-01 10:00" in engine.timezone. An error when it is no date.
+---Unix seconds of "2026-12-01" or "2026-12-01 10:00" in engine.timezone. Text that is no date is an error.
 ---@param text string
 ---@return integer
 function time.parse(text) end
@@ -68,11 +68,12 @@ function time.days_since(date) end
 
 json = {}
 
----An error when `text` is not JSON.
+---The value of a JSON text. Text that is not JSON is an error.
 ---@param text string
 ---@return any
 function json.decode(text) end
 
+---The JSON text of a value.
 ---@param value any
 ---@return string
 function json.encode(value) end
@@ -82,17 +83,17 @@ function json.encode(value) end
 ---@field address string  as it was given, domain in lower case
 ---@field localpart string
 ---@field domain string
----@field sender string  envelope sender, "" the null sender
+---@field sender string  envelope sender; "" is the null sender
 ---@field author { address: string, domain: string, name: string }
 ---@field scenario string|nil
 ---@field tags table<string, true>
 ---@field vars table<string, string>
----@field user string|nil  login by which the mail came
----@field client string  address it came from
----@field source string  door it came by: "smtp" "sendmail" "http"
+---@field user string|nil  login of the client
+---@field client string  address of the client
+---@field source string  how the mail came in: "smtp" or "sendmail"
 ---@field deadline integer|nil  Unix seconds
 ---@field now integer  Unix seconds
----@field arms table<string, string>  arm by experiment
+---@field arms table<string, string>  the arm of each experiment
 ---@field attempts attempt[]  the last ones, oldest first
 ---@field message message
 local recipient = {}
@@ -126,7 +127,7 @@ function message:headers(name) end
 ---@field class class
 ---@field scope "recipient"|"domain"|"message"|"sender"|"relay"|"path"
 ---@field stage "connect"|"greeting"|"hello"|"tls"|"auth"|"mail"|"rcpt"|"data"|"dot"|"dsn"
----@field code integer|nil  nil for causes of our own
+---@field code integer|nil  nil for causes on our side
 ---@field enhanced string|nil  "5.7.1"
 ---@field text string
 ---@field temporary boolean

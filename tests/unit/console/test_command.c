@@ -105,8 +105,8 @@ static void requests_are_checked_in_one_place(void **state)
         {"{\"cmd\":\"queue\",\"id\":\"0000000000000\"}", "\"seen\":\"id=/0 \""},
         {"{\"cmd\":\"queue\",\"where\":\"a\\n  b\"}", "\"ok\":true"},
         {"{\"cmd\":\"queue hold\"}",
-         "which? Write \\\"id\\\", or a selection such as \\\"scenario\\\" or \\\"state\\\"; \\\"all\\\": true is "
-         "everybody in the queue"},
+         "which? Write \\\"id\\\", or a selection such as \\\"scenario\\\" or \\\"state\\\"; \\\"all\\\": true "
+         "selects every recipient"},
         {"{\"cmd\":\"queue hold\",\"limit\":5}", "which? Write \\\"id\\\""},
         {"{\"cmd\":\"queue hold\",\"all\":true}", "\"seen\":\"all=/1 \""},
         {"{\"cmd\":\"queue hold\",\"all\":false}", "which? Write \\\"id\\\""},
