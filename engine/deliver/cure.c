@@ -96,7 +96,8 @@ static const struct cure cures[] = {
      "アクセストークンの発行元に接続できません。token_urlと、このマシンからのHTTPS接続が許可されているかを確認してくだ"
      "さい。"},
     {"", AT(AUTH), HKY_CLASS_N, ANY, 0, "token endpoint",
-     "No access token was given. The refresh token may have expired or been revoked (Google: after 7 days while the "
+     "The token server gave no access token. The refresh token may have expired or been revoked (Google: after 7 days "
+     "while the "
      "app "
      "is in testing); authorize again and check client and client_secret.",
      "アクセストークンを取得できませんでした。リフレッシュトークンの期限切れや失効（Googleではテスト中のアプリは7日）が"
@@ -107,6 +108,9 @@ static const struct cure cures[] = {
      "ユーザー名またはパスワードが違うか、アプリパスワードが必要です。多くのサービスではユーザー名は完全なメールアドレ"
      "スです。"},
     /* connecting */
+    {"", AT(CONNECT), HKY_CLASS_BAD_DOMAIN, ANY, 0, "",
+     "The recipient's domain does not exist or takes no mail: check --to.",
+     "宛先のドメインが存在しないか、メールを受け付けていません。--toを確認してください。"},
     {"", AT(CONNECT), HKY_CLASS_N, HKY_ORIGIN_DNS, 0, "",
      "The host name cannot be resolved. Check its spelling and this machine's resolver (engine.resolver).",
      "ホスト名を解決できません。つづりと、このマシンのDNS設定（engine.resolver）を確認してください。"},
@@ -125,13 +129,14 @@ static const struct cure cures[] = {
      "routing.",
      "そのアドレスへの経路がありません。IPv6の設定が不完全な場合は、sourceにIPv4アドレスを指定してください。"},
     {"", AT(GREETING), HKY_CLASS_N, HKY_ORIGIN_TIMEOUT, 0, "",
-     "Connected, but no greeting: a server that speaks TLS from the first octet waits for us. On port 465 set tls = "
+     "The server took the connection and sent no greeting. A server that speaks TLS from the first octet waits for the "
+     "client to begin. On port 465 set tls = "
      "\"implicit\".",
      "接続しましたが応答がありません。最初からTLSを使うサーバーの可能性があります。465番ポートではtls = \"implicit\"を"
      "指定してください。"},
     {"", AT(GREETING) | AT(HELLO) | AT(MAIL) | AT(RCPT) | AT(DATA) | AT(DOT), HKY_CLASS_BLOCKED_IP, ANY, 0, "",
-     "This machine's address is refused (block list, or a dynamic address). Send by a relay, or have the address "
-     "delisted; check reverse DNS.",
+     "This machine's address is refused (block list, or a dynamic address). Send through a relay that has another "
+     "address, or have this address delisted. Check its reverse DNS.",
      "このマシンのIPアドレスが拒否されています（ブロックリスト、動的IPなど）。リレーを使うか、リストの解除と逆引きDNSを"
      "確認してください。"},
     /* TLS */
@@ -151,7 +156,8 @@ static const struct cure cures[] = {
      "サーバー管理者による証明書の入れ替えが必要です。"},
     {"", AT(TLS), HKY_CLASS_N, ANY, 0, "not the pinned one",
      "The server has another key than the one that pin names. If its operator has changed the key, check the new pin "
-     "with the operator and write it in the policy; otherwise somebody may be standing between.",
+     "with the operator and write it in the policy; otherwise somebody between you and the server may be answering in "
+     "its place.",
      "サーバーの公開鍵がpinの値と一致しません。サーバー管理者が鍵を変更した場合は、新しい値を確認してpinに設定して"
      "ください。そうでない場合は、途中に第三者がいる可能性があります。"},
     {"", AT(TLS), HKY_CLASS_N, ANY, 0, "expired",
@@ -182,7 +188,8 @@ static const struct cure cures[] = {
     {"", 0, HKY_CLASS_QUOTA_EXHAUSTED, ANY, 0, "",
      "The account's quota is used up. Wait until its window is over, and set cap so that it is not reached again.",
      "アカウントの送信上限に達しました。時間をおいて再度お試しください。capを設定すると上限を超えなくなります。"},
-    {"", 0, HKY_CLASS_RATE_LIMITED, ANY, 0, "", "The server is asked too often. Wait, and lower cap or connections.",
+    {"", 0, HKY_CLASS_RATE_LIMITED, ANY, 0, "",
+     "The server gets too many messages, connections or recipients at once. Wait, and lower cap or connections.",
      "送信頻度が高すぎます。時間をおき、capまたはconnectionsを下げてください。"},
     {"", 0, HKY_CLASS_RELAY_DENIED, ANY, 0, "",
      "The server does not relay to that address for us: a login is missing (set user and password), or it takes mail "
@@ -201,7 +208,7 @@ static const struct cure cures[] = {
      "宛先のドメインが存在しないか、メールを受け付けていません。--toを確認してください。"},
     {"", 0, HKY_CLASS_SIZE_FORMAT, ANY, 0, "", "The server does not take this message's size or format.",
      "サーバーがこのメールのサイズまたは形式を受け付けません。"},
-    {"", 0, HKY_CLASS_FILTERED, ANY, 0, "", "The server's filter refused the test mail; a usual mail may pass.",
+    {"", 0, HKY_CLASS_FILTERED, ANY, 0, "", "The server's filter refused the test mail; an ordinary mail may pass.",
      "サーバーのフィルターがテストメールを拒否しました。通常のメールは通る可能性があります。"},
     {"", 0, HKY_CLASS_N, HKY_ORIGIN_TIMEOUT, 0, "",
      "The server stopped answering. Try again later; raise timeout if it is slow.",
@@ -209,7 +216,7 @@ static const struct cure cures[] = {
     {"", 0, HKY_CLASS_N, HKY_ORIGIN_LOST, 0, "",
      "The server closed the connection without a word: often a limit on connections, or a block on this address.",
      "サーバーが接続を切断しました。同時接続数の上限、またはIPアドレスの拒否が考えられます。"},
-    {"", 0, HKY_CLASS_SYSTEM_TEMP, ANY, 0, "", "The server is busy or ill at the moment. Try again later.",
+    {"", 0, HKY_CLASS_SYSTEM_TEMP, ANY, 0, "", "The server is busy or has a fault at the moment. Try again later.",
      "サーバーが一時的に利用できません。しばらくして再度お試しください。"},
     {"", 0, HKY_CLASS_N, ANY, 0, "", "See the server's reply above.", "上のサーバーの応答を確認してください。"},
 };

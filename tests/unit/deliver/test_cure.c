@@ -76,8 +76,21 @@ static void test_certificates(void **state)
     }
 }
 
+/* The host of a relay is a name in the policy; the domain of own delivery comes from the address. */
+static void test_names(void **state)
+{
+    struct hky_relay r = {.name = "a", .preset = "", .user = ""};
+    struct hky_outcome o = {.class = HKY_CLASS_BAD_DOMAIN};
+    (void)state;
+    hky_reply_local(&o.reply, HKY_ORIGIN_DNS, "MX of b.example: the domain does not exist (NXDOMAIN)");
+    is_cured_by(&r, HKY_STAGE_CONNECT, &o, "check --to", "spelling", "a domain without mail");
+    o.class = HKY_CLASS_NETWORK;
+    is_cured_by(&r, HKY_STAGE_CONNECT, &o, "spelling", "--to", "a host without an address");
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_replies), cmocka_unit_test(test_certificates)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_replies), cmocka_unit_test(test_certificates),
+                                       cmocka_unit_test(test_names)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
