@@ -284,6 +284,12 @@ static char *format_bounded(struct hky_dsn *d, size_t *octets)
     }
 }
 
+/* A notice that comes to the owner is returned with what it says: whose mail failed, and why. */
+static bool returns_all(const struct hky_message *m)
+{
+    return m->ret == HKY_RET_FULL || m->is_notice;
+}
+
 static char *format_notice(struct making *k, uint64_t id, struct hky_str original, size_t *octets)
 {
     const struct hky_message *m = k->about;
@@ -304,7 +310,7 @@ static char *format_notice(struct making *k, uint64_t id, struct hky_str origina
     d.arrival_ms = m->accepted_at_ms;
     d.now_ms = hky_clock_now_ms(k->owner->p.clock);
     d.original_header = returned_header(original, m->header_octets);
-    if (m->ret == HKY_RET_FULL && original.n == m->size)
+    if (returns_all(m) && original.n == m->size)
         d.original_body = hky_str_of(original.p + m->header_octets, original.n - m->header_octets);
     d.is_8bit = m->is_8bit;
     d.is_smtputf8 = m->is_smtputf8;
@@ -407,7 +413,7 @@ static void on_original(struct hky_body_read *read)
     struct hky_handed_in notice = {0};
     char id[HKY_ID_TEXT];
 
-    if (original.n > k->about->header_octets && (k->about->ret != HKY_RET_FULL || original.n > RETURN_FULL_MOST))
+    if (original.n > k->about->header_octets && (!returns_all(k->about) || original.n > RETURN_FULL_MOST))
         original.n = k->about->header_octets;
     bool is_made = make_notice(k, original, &notice);
     if (!is_made && k->owner_address == NULL && (k->owner_address = owner_for(n, first->recipient)) != NULL)

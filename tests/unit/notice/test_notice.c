@@ -473,6 +473,7 @@ static void what_the_sender_cannot_be_told_reaches_the_owner(void **state)
     assert_non_null(strstr(text, "Final-Recipient: rfc822; news@shop.example\r\n"));
     assert_non_null(strstr(text, "501 5.1.7"));
     assert_non_null(strstr(text, "engine.owner"));
+    assert_non_null(strstr(text, "@docomo.ne.jp")); /* whose mail it was that failed */
     free(text);
     hky_message_ref(w->made[1]);
     finish(w, &w->made[1]->recipients[0], HKY_RCPT_EXPIRED, "450 later", false);
