@@ -55,6 +55,8 @@ static const struct {
     {"the peer took longer than allowed", "相手の応答が制限時間を超えました"},
     {"the peer sent more than * octets that cannot be used", "使用できないデータが*オクテットを超えて届きました"},
     {"not an SMTP reply: *", "SMTPの応答ではありません：*"},
+    {"a reply that no command asked for: *", "コマンドを送っていないのに応答がありました：*"},
+    {"unexpected reply to the connection, in place of a greeting: *", "接続時に想定外の応答がありました：*"},
     {"unexpected reply to *: *", "*に対する想定外の応答です：*"},
     {"answered before the end of the message: *", "メールを送り終える前に応答がありました：*"},
     /* TLS */

@@ -43,7 +43,7 @@ static void on_unasked_reply(struct hky_dialogue *d, const struct hky_reply *r)
         hky_dialogue_finish(d, HKY_STAGE_NONE, r, false, false); /* "421 idle too long" */
         return;
     }
-    hky_dialogue_misfit(d, "nothing", r);
+    hky_dialogue_misfit(d, NULL, r);
 }
 
 static void on_reply(struct hky_dialogue *d, struct hky_dialogue_mark m, const struct hky_reply *r,

@@ -210,7 +210,12 @@ void hky_dialogue_finish(struct hky_dialogue *d, enum hky_stage stage, const str
 void hky_dialogue_misfit(struct hky_dialogue *d, const char *command, const struct hky_reply *reply)
 {
     struct hky_reply local;
-    hky_reply_local(&local, HKY_ORIGIN_LOCAL, "unexpected reply to %s: %u %.200s", command, reply->code, reply->text);
+    if (command == NULL)
+        hky_reply_local(&local, HKY_ORIGIN_LOCAL, "a reply that no command asked for: %u %.200s", reply->code,
+                        reply->text);
+    else
+        hky_reply_local(&local, HKY_ORIGIN_LOCAL, "unexpected reply to %s: %u %.200s", command, reply->code,
+                        reply->text);
     /* Before READY no message is under way, so nothing can be out of step. */
     hky_dialogue_finish(d, HKY_STAGE_NONE, &local, true, d->state >= HKY_DIALOGUE_READY);
 }

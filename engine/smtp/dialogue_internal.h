@@ -32,7 +32,7 @@ void hky_dialogue_end(struct hky_dialogue *d, struct hky_transaction *t, enum hk
  * reply. */
 void hky_dialogue_finish(struct hky_dialogue *d, enum hky_stage stage, const struct hky_reply *reply, bool dot_left,
                          bool is_out_of_step);
-/* Ends the connection because the reply is not SMTP, or does not fit the command. */
+/* Ends the connection because the reply is not SMTP, or does not fit the command; NULL: no command awaits one. */
 void hky_dialogue_misfit(struct hky_dialogue *d, const char *command, const struct hky_reply *reply);
 
 /* ---- dialogue_open.c ---- */

@@ -55,7 +55,7 @@ void hky_dialogue_on_greeting(struct hky_dialogue *d, const struct hky_reply *r)
     else if (r->code >= 400)
         hky_dialogue_finish(d, HKY_STAGE_GREETING, r, false, false);
     else
-        hky_dialogue_misfit(d, "connect", r);
+        hky_dialogue_misfit(d, "the connection, in place of a greeting", r);
 }
 
 /* RFC 5321 4.1.1.1: HELO is for servers that do not know EHLO. Any other 5xx is about us and is reported as the reason,

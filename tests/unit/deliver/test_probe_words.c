@@ -23,6 +23,9 @@ static void test_words(void **state)
         {"5.3.4 the message has 900 octets, the server takes 10",
          "5.3.4 メールは900オクテットですが、サーバーの上限は10です"},
         {"unexpected reply to AUTH: 250 ok", "AUTHに対する想定外の応答です：250 ok"},
+        {"a reply that no command asked for: 250 extra", "コマンドを送っていないのに応答がありました：250 extra"},
+        {"unexpected reply to the connection, in place of a greeting: 250 hi",
+         "接続時に想定外の応答がありました：250 hi"},
         {"nobody knows this one", "nobody knows this one"},
         {"*: *: *: *: *", "*：*：*：*: *"}, /* it goes only so deep */
         {"", ""},
