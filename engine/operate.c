@@ -164,10 +164,12 @@ static void on_written(struct hky_commit *c, const struct hky_durable *durable, 
         answer_queue(ask, &ask->request);
     } else if (ask->engine->console != NULL) {
         snprintf(text, sizeof text,
-                 "done for %" PRIu64 " recipient%s, but the spool could not be written (%s): a crash now undoes it",
+                 "done for %" PRIu64
+                 " recipient%s, but the spool could not be written (%s): a crash now would undo that",
                  ask->rq.n, ask->rq.n == 1 ? "" : "s", result == HKY_E_FULL ? "no space" : "the disk fails");
-        hky_console_refuse(&ask->request, "not_written", text,
-                           "it is written as soon as the disk takes it; hikyaku status shows the journal's health");
+        hky_console_refuse(
+            &ask->request, "not_written", text,
+            "the change is written as soon as the disk takes it; hikyaku status shows the journal's health");
     }
     ask_free(ask);
 }

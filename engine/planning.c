@@ -59,7 +59,7 @@ static struct hky_vm *vm_of(struct hky_worker *w)
     if (hky_vm_new(hky_vm_policy(w->vm), &vm, &e) != HKY_OK)
         return w->vm;
     hky_log(w->engine->log, HKY_LOG_WARN, "policy",
-            "worker=%u what=\"the scripts' variables took all of engine.bounds.lua_memory and begin anew\"", w->index);
+            "worker=%u what=\"the scripts' variables took all of engine.bounds.lua_memory and were reset\"", w->index);
     hky_vm_set_log(vm, w->engine->log);
     hky_worker_set_vm(w, vm);
     return vm;

@@ -155,7 +155,7 @@ static void warn_unknown(struct accept_session *s, uint64_t id)
     if (fields.n == 0)
         return;
     hky_id_format(id, id_text);
-    snprintf(text, sizeof text, "message %s had fields that mean nothing: %.*s", id_text, HKY_STR_ARG(fields));
+    snprintf(text, sizeof text, "message %s has unknown fields: %.*s", id_text, HKY_STR_ARG(fields));
     s->p.ops->warn(s->p.ctx, "unknown_field", hky_str_z(text));
 }
 

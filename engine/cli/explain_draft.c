@@ -239,7 +239,7 @@ static enum explain_draft_result hand_in(struct explain_case *c, const struct ex
         is_good = hky_letter_end(letter, &in, &c->refusal);
     }
     if (is_good && hky_letter_unknown_fields(letter).n > 0)
-        fprintf(stderr, "hikyaku explain: fields that mean nothing: " HKY_STR_FMT "\n",
+        fprintf(stderr, "hikyaku explain: unknown fields, which are removed: " HKY_STR_FMT "\n",
                 HKY_STR_ARG(hky_letter_unknown_fields(letter)));
     hky_letter_free(&letter);
     if (!is_good)

@@ -63,7 +63,7 @@ static void learn_of_overlap(struct hky_pool_member *m, const struct hky_outboun
     if (m->server != NULL && hky_server_on_end(m->server, m, how))
         hky_log(pool->deliver->params.log, HKY_LOG_WARN, "overlap_off", "relay=%s host=%s why=%s", pool->relay->name,
                 hky_outbound_host(m->connection),
-                end->is_out_of_step ? "replies out of step" : "closes with messages under way");
+                end->is_out_of_step ? "replies came out of step" : "closed with messages under way");
     if (!end->is_out_of_step)
         return;
     pool->no_pipelining |= pool->no_overlap;

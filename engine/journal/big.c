@@ -369,7 +369,8 @@ static bool is_evidence(struct hky_journal *j, const char *name)
     if (atomic_load(&j->n_damaged) == 0)
         return false;
     if (journal_spool_set_aside(j, j->big_fd, name, to))
-        hky_log(j->params.log, HKY_LOG_ERROR, "damaged", "file=damaged/%s: a large body, its message is not known", to);
+        hky_log(j->params.log, HKY_LOG_ERROR, "damaged", "file=damaged/%s: a large body whose message is not known",
+                to);
     else
         hky_log(j->params.log, HKY_LOG_ERROR, "damaged", "file=big/%s error=cannot_move", name);
     return true;

@@ -412,8 +412,8 @@ static void fail(struct hky_journal *j, struct entry_list *l, struct entry_list 
         s->is_failed = true;
         journal_list_add(l, void_entry(s, &mine));
         hky_log(j->params.log, HKY_LOG_ERROR, "disk",
-                "segment=%u error=%s: closed; %zu accepts refused, %zu results written again", s->slot,
-                err == HKY_E_FULL ? "no_space" : "io", mine.n, again.n);
+                "segment=%u error=%s: the segment is closed; %zu messages are refused, %zu results are written again",
+                s->slot, err == HKY_E_FULL ? "no_space" : "io", mine.n, again.n);
         journal_upkeep_close_segment(j, s);
         j->hot = NULL;
     }

@@ -235,6 +235,6 @@ static void journal_close(struct hky_journal *j)
     journal_maintainer_finish(j);
     is_whole = atomic_load(&j->health) == HKY_OK;
     if (journal_spool_state_write(j, j->next_epoch, is_whole, NULL) != HKY_OK)
-        hky_log(j->params.log, HKY_LOG_WARN, "stop", "error=cannot_mark_clean: the next start reads more");
+        hky_log(j->params.log, HKY_LOG_WARN, "stop", "error=cannot_mark_clean: the next start takes longer");
     journal_free(&j);
 }

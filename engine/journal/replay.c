@@ -69,7 +69,7 @@ static void keep_unread(struct replay *r, struct segment *s, uint64_t at, const 
     count_damage(r);
     s->is_damaged = s->is_evidence = true;
     hky_log(r->j->params.log, HKY_LOG_ERROR, "damaged",
-            "segment=%u at=%llu why=\"%s\": it goes to damaged/ when the mail in it is done", s->slot,
+            "segment=%u at=%llu why=\"%s\": the segment is moved to damaged/ when the mail in it is done", s->slot,
             (unsigned long long)at, why);
 }
 

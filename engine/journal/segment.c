@@ -419,7 +419,7 @@ static bool give_evidence(struct hky_journal *j, const char *name)
     if (!journal_spool_set_aside(j, j->journal_fd, name, to))
         return false;
     hky_log(j->params.log, HKY_LOG_ERROR, "damaged",
-            "file=damaged/%s: the whole segment, its parts could not be copied", to);
+            "file=damaged/%s: the whole segment, because its parts could not be copied", to);
     return true;
 }
 
@@ -572,8 +572,8 @@ static void copy_damage(void *ctx, uint64_t at, uint64_t octets)
     if (journal_spool_write_file(d->j, d->j->damaged_fd, name, d->p + at, octets, NULL) != HKY_OK) {
         d->s->is_evidence = true;
         hky_log(d->j->params.log, HKY_LOG_ERROR, "damaged",
-                "file=%s error=cannot_copy octets=%llu: its segment goes to damaged/ when the mail in it is done", name,
-                (unsigned long long)octets);
+                "file=%s error=cannot_copy octets=%llu: its segment is moved to damaged/ when the mail in it is done",
+                name, (unsigned long long)octets);
     } else {
         hky_log(d->j->params.log, HKY_LOG_ERROR, "damaged",
                 "file=damaged/%s octets=%llu: acknowledged records that cannot be read; the disk lost them", name,

@@ -104,11 +104,10 @@ static bool store(struct hky_state *s, struct change *c)
         is_good = sqlite3_step(stmt) == SQLITE_DONE;
     }
     if (!is_good && !c->has_failed)
-        hky_log(
-            s->log, HKY_LOG_ERROR, "state",
-            "what=write kind=%s error=\"%s\" note=\"a restart now undoes it; it is written as soon as the disk takes "
-            "it\"",
-            c->kind, sqlite3_errmsg(s->db));
+        hky_log(s->log, HKY_LOG_ERROR, "state",
+                "what=write kind=%s error=\"%s\" note=\"a restart now would undo the change; it is written as soon as "
+                "the disk takes it\"",
+                c->kind, sqlite3_errmsg(s->db));
     c->has_failed |= !is_good;
     sqlite3_finalize(stmt);
     return is_good;
@@ -160,7 +159,7 @@ static void write_failed(struct hky_state *s)
 
     while ((c = STAILQ_FIRST(&s->failed)) != NULL && store(s, c)) {
         STAILQ_REMOVE_HEAD(&s->failed, link);
-        hky_log(s->log, HKY_LOG_INFO, "state", "what=written kind=%s note=\"the disk takes it again\"", c->kind);
+        hky_log(s->log, HKY_LOG_INFO, "state", "what=written kind=%s note=\"the disk takes changes again\"", c->kind);
         free_change(c);
     }
 }
@@ -171,8 +170,8 @@ static void forget_failed(struct hky_state *s)
 
     while ((c = STAILQ_FIRST(&s->failed)) != NULL) {
         STAILQ_REMOVE_HEAD(&s->failed, link);
-        hky_log(s->log, HKY_LOG_ERROR, "state", "what=lost kind=%s note=\"the disk did not take it before the stop\"",
-                c->kind);
+        hky_log(s->log, HKY_LOG_ERROR, "state",
+                "what=lost kind=%s note=\"the disk did not take the change before the stop\"", c->kind);
         free_change(c);
     }
 }

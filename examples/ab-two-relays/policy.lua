@@ -1,4 +1,4 @@
--- Which of two ways arrives better? Half of the addresses go by our server, half by Amazon SES; each half has the other
+-- Which of two ways arrives better? Half of the addresses are served by our server, half by Amazon SES; each half has the other
 -- way as its fallback, so that nobody goes without mail for the sake of the comparison.
 engine { hostname = "mail.shop.example", listen = "127.0.0.1:2525", owner = "owner@shop.example" }
 

@@ -8,7 +8,7 @@ engine {
 }
 
 rows {
-  -- mail written as one of our mailboxes goes by that mailbox, whoever it is for: Gmail would rewrite From otherwise
+  -- mail from one of our mailboxes is sent through that mailbox, whoever it is for: otherwise Gmail would rewrite From
   { name = "as gmail", priority = 2, relay = "gmail", author = "shop@gmail.com", to = "*" },
 
   -- phones and free mail: by the account whose domain it is

@@ -218,10 +218,10 @@ def hoarding_script(world):
     """)
     for n in range(14):  # the tenth finds no room
         send(engine, f"{n}@h.example", message())
-    wait_for(lambda: "begin anew" in engine.text(), why="a new vm")
+    wait_for(lambda: "were reset" in engine.text(), why="a new vm")
     send(engine, "other@x.example", message())
     wait_for(lambda: any(e["rcpt"] == "other@x.example" for e in engine.events("delivered")), why="other mail")
-    holds(engine.text().count("begin anew") == 1, engine.text())
+    holds(engine.text().count("were reset") == 1, engine.text())
     holds(len(engine.events("delivered")) >= 12, "all but who met the full vm")
     end(engine)
 
