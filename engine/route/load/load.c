@@ -352,7 +352,7 @@ enum hky_err hky_policy_load(const struct hky_load_params *params, struct hky_po
 
     *out = NULL;
     if (ok) {
-        l.vm = hky_vm_open(LOAD_MEMORY);
+        l.vm = hky_vm_new_bare(LOAD_MEMORY);
         l.vm->loader = &l;
         l.vm->table = l.table;
         ok = loader_run(&l);
@@ -362,7 +362,7 @@ enum hky_err hky_policy_load(const struct hky_load_params *params, struct hky_po
             script_failed(&l, l.vm->error);
         if (ok)
             check_mentions(&l);
-        hky_vm_close(l.vm);
+        hky_vm_free(&l.vm);
     }
     if (problems->n_errors == 0) {
         hky_route_table_index(l.table);
@@ -387,7 +387,7 @@ enum hky_err hky_vm_new(struct hky_policy *policy, struct hky_vm **out, struct h
 {
     struct hky_problems problems = {0};
     struct hky_loader l = {.policy = policy, .table = policy->table, .problems = &problems, .is_worker = true};
-    struct hky_vm *vm = hky_vm_open(LOAD_MEMORY);
+    struct hky_vm *vm = hky_vm_new_bare(LOAD_MEMORY);
     enum hky_err err = HKY_OK;
 
     *out = NULL;

@@ -184,7 +184,7 @@ static int print_body(lua_State *L)
 enum hky_err hky_presets_print(const char *name, bool as_json, struct hky_buf *out, struct hky_error *e)
 {
     static const struct hky_budget budget = {10000000, 2000, UINT64_C(64) << 20};
-    struct hky_vm *vm = hky_vm_open(16u << 20);
+    struct hky_vm *vm = hky_vm_new_bare(16u << 20);
     struct print_run run = {name, as_json, out, false, ""};
     enum hky_err err = HKY_OK;
 
@@ -194,6 +194,6 @@ enum hky_err hky_presets_print(const char *name, bool as_json, struct hky_buf *o
         err = hky_error_set(e, HKY_E_MISSING, "no preset \"%.60s\", did you mean \"%s\"?", name, run.near);
     else if (!run.is_found)
         err = hky_error_set(e, HKY_E_MISSING, "no preset \"%.60s\"; `hikyaku presets` lists them", name);
-    hky_vm_close(vm);
+    hky_vm_free(&vm);
     return err;
 }

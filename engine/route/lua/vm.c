@@ -136,7 +136,7 @@ static int panic(lua_State *L)
     return 0;
 }
 
-struct hky_vm *hky_vm_open(size_t memory_limit)
+struct hky_vm *hky_vm_new_bare(size_t memory_limit)
 {
     struct hky_vm *vm = hky_calloc(1, sizeof *vm);
 
@@ -151,7 +151,7 @@ struct hky_vm *hky_vm_open(size_t memory_limit)
     return vm;
 }
 
-void hky_vm_close(struct hky_vm *vm)
+static void vm_close(struct hky_vm *vm)
 {
     size_t at = 0;
     struct hky_map_entry *e;
@@ -451,7 +451,7 @@ void hky_vm_free(struct hky_vm **vm)
     if (it == NULL)
         return;
     policy = it->policy;
-    hky_vm_close(it);
+    vm_close(it);
     hky_policy_unref(&policy);
 }
 

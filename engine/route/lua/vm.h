@@ -94,7 +94,7 @@ enum hky_vm_result { HKY_VM_OK, HKY_VM_ERROR, HKY_VM_OVER, HKY_VM_WAITS };
  * Run `body` protected and limited; `ctx` is its only argument (light userdata). The message is in vm->error.
  *   waits  NULL: the call runs on the state itself and cannot wait (loading, expressions of operators). Else the call
  *          runs in a coroutine of the pool. HKY_VM_WAITS: a look-up suspended it, and *waits is the call, which the
- *          caller gives to hky_vm_resume or hky_vm_drop before the vm is closed; `ctx` must live until then.
+ *          caller gives to hky_vm_resume or hky_vm_drop before the vm is freed; `ctx` must live until then.
  */
 enum hky_vm_result hky_vm_call(struct hky_vm *vm, const struct hky_budget *budget, lua_CFunction body, void *ctx,
                                struct hky_call **waits);
@@ -109,10 +109,9 @@ void hky_vm_drop(struct hky_vm *vm, struct hky_call **waits); /* NULL is fine */
 struct hky_ticket hky_vm_ticket(lua_State *L);
 /* The last step of a look-up in C: suspends the call; `k` runs when the call is resumed. [-0, +0, e] */
 int hky_vm_wait(lua_State *L, lua_KContext ctx, lua_KFunction k);
-/* A state with the sandbox and no policy; `memory_limit` in octets. close frees it with everything that scripts hold.
- * */
-struct hky_vm *hky_vm_open(size_t memory_limit);
-void hky_vm_close(struct hky_vm *vm);
+/* A state without a policy and without libraries, for loading; `memory_limit` in octets. hky_vm_free frees it, as it
+ * frees the state of a worker (hky_vm_new). */
+struct hky_vm *hky_vm_new_bare(size_t memory_limit);
 /* Charge work that is done in C on a script's behalf; raises when the budget is used up. */
 void hky_vm_charge(lua_State *L, uint64_t instructions);
 /* For pcall: if something ended the whole call, raise that again. */
