@@ -95,7 +95,7 @@ static void answer(struct hky_body_read *r, enum hky_err result, char *p, size_t
 /* The record's header, before the body, holds the message's id and the body's checksum. */
 static bool is_right(const struct segment *s, const struct hky_message *m, const char *p, uint32_t *stored_crc)
 {
-    struct record rec;
+    struct journal_record rec;
 
     if (!journal_record_decode(p, s->octets, s->head.epoch, s->head.salt, &rec) || rec.key != m->id ||
         rec.body_n != m->size)
@@ -184,7 +184,7 @@ static enum hky_err read_octets(const struct segment *s, char *p, size_t n, uint
  */
 static bool read_piece(struct hky_journal *j, struct hky_body_read *r, int flags)
 {
-    size_t head = r->at == 0 ? RECORD_HEADER : 0, n = piece_of(r);
+    size_t head = r->at == 0 ? JOURNAL_RECORD_HEADER : 0, n = piece_of(r);
     uint64_t body_at;
     uint32_t stored_crc;
     struct segment *s = pin_segment(j, r->message, &body_at);
@@ -320,7 +320,7 @@ static bool read_big_header(struct hky_journal *j, const struct hky_message *m, 
 
     hky_id_format(m->id, name);
     if ((fd = openat(j->big_fd, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC)) >= 0) {
-        ok = read_cached(fd, p + RECORD_HEADER, m->header_octets, 0);
+        ok = read_cached(fd, p + JOURNAL_RECORD_HEADER, m->header_octets, 0);
         close(fd);
     }
     return ok;
@@ -336,8 +336,8 @@ static bool read_header(struct hky_journal *j, struct hky_message *m, char *p, s
 
     if (s == NULL)
         return false;
-    ok = read_cached(s->fd, p, RECORD_HEADER + n, body_at - RECORD_HEADER) && is_right(s, m, p, &stored_crc) &&
-         (n < m->size || hky_crc32c(0, p + RECORD_HEADER, n) == stored_crc);
+    ok = read_cached(s->fd, p, JOURNAL_RECORD_HEADER + n, body_at - JOURNAL_RECORD_HEADER) &&
+         is_right(s, m, p, &stored_crc) && (n < m->size || hky_crc32c(0, p + JOURNAL_RECORD_HEADER, n) == stored_crc);
     atomic_fetch_sub(&s->readers, 1);
     return ok;
 }
@@ -351,13 +351,13 @@ bool journal_disk_header(struct hky_journal *j, struct hky_message *m, struct hk
         *out = hky_str_of((*body)->p, m->header_octets < (*body)->n ? m->header_octets : (*body)->n);
         return true;
     }
-    p = hky_alloc(RECORD_HEADER + n);
+    p = hky_alloc(JOURNAL_RECORD_HEADER + n);
     if (m->is_big ? !read_big_header(j, m, p) : !read_header(j, m, p, n)) {
         free(p);
         return false;
     }
-    *body = hky_body_new(p, RECORD_HEADER + n, RECORD_HEADER + n);
-    *out = hky_str_of(p + RECORD_HEADER, m->header_octets);
+    *body = hky_body_new(p, JOURNAL_RECORD_HEADER + n, JOURNAL_RECORD_HEADER + n);
+    *out = hky_str_of(p + JOURNAL_RECORD_HEADER, m->header_octets);
     return true;
 }
 

@@ -14,7 +14,7 @@ static bool foot_needs(struct hky_journal *j, struct segment *s, const struct fo
     struct tracked *t;
 
     switch (f->type) {
-    case RECORD_ACCEPTED:
+    case JOURNAL_RECORD_ACCEPTED:
         if (!journal_message_meta_parse(hky_str_of(f->meta, f->meta_n), &m))
             return true; /* the next start must know of it, too */
         for (uint32_t i = 0; i < m.n_recipients; i++)
@@ -22,10 +22,10 @@ static bool foot_needs(struct hky_journal *j, struct segment *s, const struct fo
                 return true;
         hky_idmap_put(gone, f->key, &mark);
         return false;
-    case RECORD_FINISHED:
+    case JOURNAL_RECORD_FINISHED:
         return hky_idmap_get(gone, f->key) ==
                NULL; /* a result with a notice has the notice's id as its key; it stays */
-    case RECORD_ATTEMPT:
+    case JOURNAL_RECORD_ATTEMPT:
         t = journal_index_get(&j->index, f->key);
         if (t == NULL)
             return false;
@@ -49,7 +49,7 @@ static void foot_compact(struct hky_journal *j, struct segment *s)
     pthread_mutex_lock(&j->index_lock);
     for (struct foot_entry f; journal_foot_next(&c, &f);)
         if (foot_needs(j, s, &f, &gone))
-            hky_buf_add(&out, f.meta - FOOT_ENTRY, FOOT_ENTRY + RECORD_ALIGN(f.meta_n));
+            hky_buf_add(&out, f.meta - FOOT_ENTRY, FOOT_ENTRY + JOURNAL_RECORD_ALIGN(f.meta_n));
     pthread_mutex_unlock(&j->index_lock);
     hky_idmap_fini(&gone);
     hky_buf_fini(&s->foot);

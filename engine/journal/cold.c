@@ -61,10 +61,10 @@ static struct move *take_move(struct mover *v, const struct foot_entry *f)
     return m;
 }
 
-static bool read_record(struct hky_journal *j, uint32_t slot, uint64_t at, struct record *rec, char **out)
+static bool read_record(struct hky_journal *j, uint32_t slot, uint64_t at, struct journal_record *rec, char **out)
 {
     struct segment *s = j->slots[slot];
-    char head[RECORD_HEADER], *p;
+    char head[JOURNAL_RECORD_HEADER], *p;
     size_t n;
 
     *out = NULL;
@@ -73,7 +73,8 @@ static bool read_record(struct hky_journal *j, uint32_t slot, uint64_t at, struc
         return false;
     n = (size_t)rec->body_n + rec->meta_n;
     p = hky_alloc(n + 8);
-    if (journal_segment_read(s, at + RECORD_HEADER, p, n) != HKY_OK || hky_crc32c(0, p, rec->body_n) != rec->body_crc ||
+    if (journal_segment_read(s, at + JOURNAL_RECORD_HEADER, p, n) != HKY_OK ||
+        hky_crc32c(0, p, rec->body_n) != rec->body_crc ||
         hky_crc32c(0, p + rec->body_n, rec->meta_n) != rec->meta_crc) {
         free(p);
         return false;
@@ -93,7 +94,7 @@ static void add_rcpt(struct hky_buf *b, const struct rcpt_meta *r)
 static bool add_newest(struct mover *v, struct entry *e, const struct move *m, uint32_t i, struct rcpt_meta *meta)
 {
     struct attempt_meta a;
-    struct record rec;
+    struct journal_record rec;
     char *p = NULL;
     bool ok = true;
 
@@ -101,7 +102,8 @@ static bool add_newest(struct mover *v, struct entry *e, const struct move *m, u
         meta->final = HKY_RCPT_DELIVERED; /* only that it ended is kept, not how */
     if (m->was_live[i] && m->places[i].slot != AT_HOME.slot) {
         ok = read_record(v->j, m->places[i].slot, (uint64_t)m->places[i].at8 * 8, &rec, &p) &&
-             rec.type == RECORD_ATTEMPT && journal_attempt_meta_parse(hky_str_of(p + rec.body_n, rec.meta_n), &a);
+             rec.type == JOURNAL_RECORD_ATTEMPT &&
+             journal_attempt_meta_parse(hky_str_of(p + rec.body_n, rec.meta_n), &a);
         if (ok)
             *meta = (struct rcpt_meta){.state_seq = rec.seq, .plan = a.plan, .state = a.state};
     }
@@ -124,7 +126,7 @@ static struct entry *moved_entry(struct mover *v, const struct foot_entry *f, co
     struct finished_meta fin;
     struct message_meta meta;
     struct hky_str said;
-    struct record rec;
+    struct journal_record rec;
     struct entry *e;
     char *p;
     bool ok;
@@ -132,10 +134,10 @@ static struct entry *moved_entry(struct mover *v, const struct foot_entry *f, co
     if (!read_record(v->j, v->from->slot, f->at, &rec, &p))
         return NULL;
     said = hky_str_of(p + rec.body_n, rec.meta_n);
-    if (rec.type == RECORD_FINISHED)
+    if (rec.type == JOURNAL_RECORD_FINISHED)
         said = journal_finished_meta_parse(said, rec.flags, &fin) ? fin.notice : HKY_STR("");
     ok = journal_message_meta_parse(said, &meta) && meta.n_recipients == m->message->n_recipients;
-    e = journal_entry_new(RECORD_MOVED);
+    e = journal_entry_new(JOURNAL_RECORD_MOVED);
     e->key = f->key;
     if (ok) {
         journal_message_meta_begin(&e->meta, meta.generation + 1, meta.n_recipients, meta.id);
@@ -159,25 +161,26 @@ static struct entry *moved_entry(struct mover *v, const struct foot_entry *f, co
 
 static enum hky_err write_record(struct hky_journal *j, struct segment *s, const struct entry *e)
 {
-    struct record r = {.type = e->type,
-                       .meta_n = (uint32_t)e->meta.n,
-                       .body_n = e->body != NULL ? (uint32_t)e->body->n : 0,
-                       .ordinal = s->n_written,
-                       .epoch = s->head.epoch,
-                       .seq = s->next_seq,
-                       .synced_seq = s->synced_seq,
-                       .key = e->key,
-                       .body_crc = e->body_crc,
-                       .meta_crc = e->meta_crc};
-    char head[RECORD_HEADER];
-    struct iovec iov[3] = {{.iov_base = head, .iov_len = RECORD_HEADER}};
+    struct journal_record r = {.type = e->type,
+                               .meta_n = (uint32_t)e->meta.n,
+                               .body_n = e->body != NULL ? (uint32_t)e->body->n : 0,
+                               .ordinal = s->n_written,
+                               .epoch = s->head.epoch,
+                               .seq = s->next_seq,
+                               .synced_seq = s->synced_seq,
+                               .key = e->key,
+                               .body_crc = e->body_crc,
+                               .meta_crc = e->meta_crc};
+    char head[JOURNAL_RECORD_HEADER];
+    struct iovec iov[3] = {{.iov_base = head, .iov_len = JOURNAL_RECORD_HEADER}};
     int n = 1;
     enum hky_err err;
 
     journal_record_encode(&r, s->head.salt, head);
     if (r.body_n > 0)
         iov[n++] = (struct iovec){.iov_base = e->body->p, .iov_len = r.body_n};
-    iov[n++] = (struct iovec){.iov_base = e->meta.p, .iov_len = journal_record_octets(&r) - RECORD_HEADER - r.body_n};
+    iov[n++] =
+        (struct iovec){.iov_base = e->meta.p, .iov_len = journal_record_octets(&r) - JOURNAL_RECORD_HEADER - r.body_n};
     err = journal_segment_write(j, s, iov, n, s->at);
     if (err != HKY_OK)
         return err;
@@ -199,7 +202,7 @@ static enum hky_err write_plans(struct hky_journal *j, struct segment *s, const 
         pthread_mutex_lock(&j->index_lock);
         journal_plan_used(j, s, p);
         pthread_mutex_unlock(&j->index_lock);
-        plan = journal_entry_new(RECORD_PLAN);
+        plan = journal_entry_new(JOURNAL_RECORD_PLAN);
         plan->key = p->hash;
         hky_buf_add(&plan->meta, p->encoded, p->encoded_n);
         journal_entry_seal(plan);
@@ -246,20 +249,20 @@ static bool relocate(struct mover *v, struct segment *to, const struct move *m)
     t->ordinal = m->ordinal;
     t->at8 = (uint32_t)(m->at / 8);
     pthread_mutex_lock(journal_body_lock(j, t->id));
-    __atomic_store_n(&t->message->body_at, m->at + RECORD_HEADER, __ATOMIC_RELAXED);
+    __atomic_store_n(&t->message->body_at, m->at + JOURNAL_RECORD_HEADER, __ATOMIC_RELAXED);
     __atomic_store_n(&t->message->segment, to->slot + 1, __ATOMIC_RELEASE);
     pthread_mutex_unlock(journal_body_lock(j, t->id));
     return has_ended;
 }
 
-static void submit_about(struct hky_journal *j, enum record_type type, struct segment *s)
+static void submit_about(struct hky_journal *j, enum journal_record_type type, struct segment *s)
 {
     struct entry *e = journal_entry_new(type);
     struct waiter w;
 
     e->key = s->head.epoch;
     e->about = s;
-    if (type == RECORD_CUT) {
+    if (type == JOURNAL_RECORD_CUT) {
         hky_buf_add_u64(&e->meta, s->cut_seq);
     } else {
         pthread_mutex_lock(&j->index_lock);
@@ -285,7 +288,7 @@ static void drop_moves(struct mover *v)
  * place: a restart may read it from the page cache although the disk never got it. */
 static void overwrite_first_copy(struct mover *v, struct segment *s)
 {
-    static const char none[RECORD_HEADER];
+    static const char none[JOURNAL_RECORD_HEADER];
     struct iovec iov = {.iov_base = (void *)(uintptr_t)none, .iov_len = sizeof none};
     uint64_t first = UINT64_MAX;
 
@@ -306,7 +309,7 @@ static void fail_cold(struct mover *v)
     v->j->maintain.cold = NULL;
     s->is_failed = true;
     s->cut_seq = s->synced_seq + 1;
-    submit_about(v->j, RECORD_CUT, s);
+    submit_about(v->j, JOURNAL_RECORD_CUT, s);
     journal_upkeep_close_segment(v->j, s);
 }
 
@@ -328,7 +331,7 @@ static bool settle_moves(struct mover *v)
     pthread_mutex_unlock(&v->j->index_lock);
     drop_moves(v);
     if (has_ended)
-        submit_about(v->j, RECORD_DEAD, s);
+        submit_about(v->j, JOURNAL_RECORD_DEAD, s);
     return true;
 }
 
@@ -416,8 +419,8 @@ bool journal_cold_copy_one(struct hky_journal *j)
     ok = journal_segment_load(j, v.from, 0, &foot, &scan) == HKY_OK;
     c = (struct hky_cursor){.p = foot.p, .n = foot.n};
     for (struct foot_entry f; ok && journal_foot_next(&c, &f);)
-        if (f.type == RECORD_ACCEPTED || f.type == RECORD_MOVED ||
-            (f.type == RECORD_FINISHED && (f.flags & FLAG_NOTICE) != 0))
+        if (f.type == JOURNAL_RECORD_ACCEPTED || f.type == JOURNAL_RECORD_MOVED ||
+            (f.type == JOURNAL_RECORD_FINISHED && (f.flags & FLAG_NOTICE) != 0))
             ok = move_one(&v, &f);
     ok = settle_moves(&v) && ok;
     hky_buf_fini(&foot);

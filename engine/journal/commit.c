@@ -71,12 +71,12 @@ static void finish_with(struct hky_journal *j, struct entry *e, enum hky_err res
 static void settle_message(struct hky_journal *j, struct entry *e)
 {
     struct hky_message *m = e->message;
-    struct tracked *t = journal_track(j, m, j->hot, e->ordinal, e->at, e->at + RECORD_HEADER);
+    struct tracked *t = journal_track(j, m, j->hot, e->ordinal, e->at, e->at + JOURNAL_RECORD_HEADER);
 
     e->message = NULL;
     e->has_body_memory = false;
     for (uint32_t i = 0; i < m->n_recipients; i++) /* a recipient may have ended before it was accepted */
-        if (e->type == RECORD_ACCEPTED &&
+        if (e->type == JOURNAL_RECORD_ACCEPTED &&
             hky_recipient_state_is_final((enum hky_recipient_state)m->recipients[i].state) &&
             journal_track_finish(j, t, i, j->hot)) {
             e->message = hky_message_ref(m);
@@ -112,24 +112,24 @@ static void settle_attempt(struct hky_journal *j, struct entry *e)
 static void settle(struct hky_journal *j, struct entry *e)
 {
     switch (e->type) {
-    case RECORD_ACCEPTED:
+    case JOURNAL_RECORD_ACCEPTED:
         settle_message(j, e);
         atomic_fetch_add_explicit(&j->n_accepts, 1, memory_order_relaxed);
         break;
-    case RECORD_FINISHED:
+    case JOURNAL_RECORD_FINISHED:
         settle_finished(j, e);
         atomic_fetch_add_explicit(&j->n_results, 1, memory_order_relaxed);
         break;
-    case RECORD_ATTEMPT:
+    case JOURNAL_RECORD_ATTEMPT:
         settle_attempt(j, e);
         atomic_fetch_add_explicit(&j->n_results, 1, memory_order_relaxed);
         break;
-    case RECORD_CAP:
+    case JOURNAL_RECORD_CAP:
         journal_cap_set(j, hky_buf_str(&e->meta), j->hot->slot);
         break;
-    case RECORD_DEAD:
-    case RECORD_CUT:
-    case RECORD_VOID:
+    case JOURNAL_RECORD_DEAD:
+    case JOURNAL_RECORD_CUT:
+    case JOURNAL_RECORD_VOID:
         journal_segment_add_evidence(j->hot, e->about);
         break;
     default:
@@ -178,29 +178,29 @@ static uint32_t entry_ordinals(const struct entry *e)
 static void put_record(struct hky_journal *j, struct entry *e, struct gather *g)
 {
     struct segment *s = j->hot;
-    struct record r = {.type = e->type,
-                       .flags = e->flags,
-                       .meta_n = (uint32_t)e->meta.n,
-                       .body_n = e->body != NULL ? (uint32_t)e->body->n : 0,
-                       .ordinal = s->n_written,
-                       .epoch = s->head.epoch,
-                       .seq = s->next_seq,
-                       .synced_seq = s->synced_seq,
-                       .key = e->key,
-                       .body_crc = e->body_crc,
-                       .meta_crc = e->meta_crc};
+    struct journal_record r = {.type = e->type,
+                               .flags = e->flags,
+                               .meta_n = (uint32_t)e->meta.n,
+                               .body_n = e->body != NULL ? (uint32_t)e->body->n : 0,
+                               .ordinal = s->n_written,
+                               .epoch = s->head.epoch,
+                               .seq = s->next_seq,
+                               .synced_seq = s->synced_seq,
+                               .key = e->key,
+                               .body_crc = e->body_crc,
+                               .meta_crc = e->meta_crc};
     uint64_t octets = journal_record_octets(&r);
 
     e->at = s->at;
     e->seq = r.seq;
     e->ordinal = r.ordinal;
     journal_record_encode(&r, s->head.salt, e->head);
-    gather_add(g, e->head, RECORD_HEADER);
+    gather_add(g, e->head, JOURNAL_RECORD_HEADER);
     if (r.body_n > 0)
         gather_add(g, e->body->p, r.body_n);
-    gather_add(g, e->meta.p, (size_t)(octets - RECORD_HEADER - r.body_n)); /* the padding follows the meta */
+    gather_add(g, e->meta.p, (size_t)(octets - JOURNAL_RECORD_HEADER - r.body_n)); /* the padding follows the meta */
     journal_foot_add(&s->foot, &r, s->at, e->meta.p);
-    if (e->type == RECORD_ATTEMPT)
+    if (e->type == JOURNAL_RECORD_ATTEMPT)
         journal_segment_count_attempt(s, r.meta_n);
     s->at += octets;
     s->next_seq++;
@@ -219,7 +219,7 @@ static void put_plans(struct hky_journal *j, struct entry *e, struct gather *g)
         pthread_mutex_lock(&j->index_lock);
         journal_plan_used(j, j->hot, p);
         pthread_mutex_unlock(&j->index_lock);
-        plan = journal_entry_new(RECORD_PLAN);
+        plan = journal_entry_new(JOURNAL_RECORD_PLAN);
         plan->key = p->hash;
         hky_buf_add(&plan->meta, p->encoded, p->encoded_n);
         journal_entry_seal(plan);
@@ -304,7 +304,7 @@ static bool is_stale_copy(struct hky_journal *j, const struct entry *e)
     if (!e->is_copy)
         return false;
     pthread_mutex_lock(&j->index_lock);
-    if (e->type == RECORD_CAP)
+    if (e->type == JOURNAL_RECORD_CAP)
         is_stale = is_stale_cap(j, e);
     else if ((t = journal_index_get(&j->index, e->id)) == NULL || e->index >= t->message->n_recipients)
         is_stale = true;
@@ -330,9 +330,9 @@ static enum hky_err write_list(struct hky_journal *j, struct entry_list *l, bool
             finish_with(j, journal_list_take(l), e->result);
             continue;
         }
-        if (e->type == RECORD_END ||
+        if (e->type == JOURNAL_RECORD_END ||
             is_stale_copy(j, e)) { /* not written: only answered, once what was written is durable */
-            e->type = RECORD_END;
+            e->type = JOURNAL_RECORD_END;
             journal_list_add(&j->unsynced, journal_list_take(l));
             continue;
         }
@@ -357,7 +357,7 @@ static enum hky_err write_list(struct hky_journal *j, struct entry_list *l, bool
 
 static struct entry *void_entry(struct segment *s, const struct entry_list *refused)
 {
-    struct entry *e = journal_entry_new(RECORD_VOID);
+    struct entry *e = journal_entry_new(JOURNAL_RECORD_VOID);
 
     e->key = s->head.epoch;
     e->about = s;
@@ -374,7 +374,7 @@ static struct entry *void_entry(struct segment *s, const struct entry_list *refu
  * the disk takes the write. Replay then ends there; the records behind it are written again elsewhere. */
 static void overwrite_refused(struct hky_journal *j, struct segment *s)
 {
-    static const char none[RECORD_HEADER];
+    static const char none[JOURNAL_RECORD_HEADER];
     struct iovec iov = {.iov_base = (void *)(uintptr_t)none, .iov_len = sizeof none};
 
     for (const struct entry *e = j->unsynced.first; e != NULL; e = e->next)
@@ -397,7 +397,7 @@ static void fail(struct hky_journal *j, struct entry_list *l, struct entry_list 
     if (s != NULL)
         overwrite_refused(j, s);
     for (struct entry *e; (e = journal_list_take(&j->unsynced)) != NULL || (e = journal_list_take(l)) != NULL;) {
-        if (e->type == RECORD_PLAN) {
+        if (e->type == JOURNAL_RECORD_PLAN) {
             journal_entry_free(j, e); /* written again by whoever needs it */
         } else if (e->is_accept) {
             e->result = err;

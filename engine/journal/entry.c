@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <time.h>
 
-struct entry *journal_entry_new(enum record_type type)
+struct entry *journal_entry_new(enum journal_record_type type)
 {
     struct entry *e = hky_calloc(1, sizeof *e);
 
@@ -60,11 +60,11 @@ void journal_entry_add_plan(struct entry *e, struct hky_plan *p)
 
 uint64_t journal_entry_need(const struct entry *e)
 {
-    struct record r = {.meta_n = (uint32_t)e->meta.n, .body_n = e->body != NULL ? (uint32_t)e->body->n : 0};
-    uint64_t need = journal_record_octets(&r) + FOOT_ENTRY + RECORD_ALIGN(r.meta_n);
+    struct journal_record r = {.meta_n = (uint32_t)e->meta.n, .body_n = e->body != NULL ? (uint32_t)e->body->n : 0};
+    uint64_t need = journal_record_octets(&r) + FOOT_ENTRY + JOURNAL_RECORD_ALIGN(r.meta_n);
 
     for (uint32_t i = 0; i < e->n_plans; i++)
-        need += 2 * (RECORD_HEADER + RECORD_ALIGN(e->plans[i]->encoded_n));
+        need += 2 * (JOURNAL_RECORD_HEADER + JOURNAL_RECORD_ALIGN(e->plans[i]->encoded_n));
     return need;
 }
 

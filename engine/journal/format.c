@@ -2,9 +2,9 @@
 
 #include "base/hash.h"
 
-#define RECORD_MAGIC  0x6a796b48u /* "Hkyj" */
-#define SEGMENT_MAGIC UINT64_C(0x676553796b48000a)
-#define BIG_MAGIC     UINT64_C(0x676942796b48000a)
+#define JOURNAL_RECORD_MAGIC 0x6a796b48u /* "Hkyj" */
+#define SEGMENT_MAGIC        UINT64_C(0x676553796b48000a)
+#define BIG_MAGIC            UINT64_C(0x676942796b48000a)
 
 static void put32(char *p, uint32_t v)
 {
@@ -36,23 +36,23 @@ const char *journal_record_name(unsigned type)
 #define X(id, value, name, what)                                                                                       \
     case value:                                                                                                        \
         return name;
-        HKY_RECORDS(X)
+        JOURNAL_RECORDS(X)
 #undef X
     default:
         return NULL;
     }
 }
 
-uint64_t journal_record_octets(const struct record *r)
+uint64_t journal_record_octets(const struct journal_record *r)
 {
-    return RECORD_ALIGN((uint64_t)RECORD_HEADER + r->body_n + r->meta_n);
+    return JOURNAL_RECORD_ALIGN((uint64_t)JOURNAL_RECORD_HEADER + r->body_n + r->meta_n);
 }
 
 /* magic 0 · type 4 · flags 5 · version 6 · meta_n 8 · body_n 12 · epoch 16 · seq 24 · synced 32 · key 40 · body_crc 48
  * · meta_crc 52 · ordinal 56 · header crc 60 */
-void journal_record_encode(const struct record *r, uint32_t salt, char out[RECORD_HEADER])
+void journal_record_encode(const struct journal_record *r, uint32_t salt, char out[JOURNAL_RECORD_HEADER])
 {
-    put32(out, RECORD_MAGIC);
+    put32(out, JOURNAL_RECORD_MAGIC);
     out[4] = (char)r->type;
     out[5] = (char)r->flags;
     out[6] = (char)FORMAT_VERSION;
@@ -69,22 +69,22 @@ void journal_record_encode(const struct record *r, uint32_t salt, char out[RECOR
     put32(out + 60, hky_crc32c(salt, out, 60));
 }
 
-bool journal_record_decode(const char *p, uint64_t room, uint64_t epoch, uint32_t salt, struct record *r)
+bool journal_record_decode(const char *p, uint64_t room, uint64_t epoch, uint32_t salt, struct journal_record *r)
 {
-    if (room < RECORD_HEADER || get32(p) != RECORD_MAGIC || get64(p + 16) != epoch ||
+    if (room < JOURNAL_RECORD_HEADER || get32(p) != JOURNAL_RECORD_MAGIC || get64(p + 16) != epoch ||
         get32(p + 60) != hky_crc32c(salt, p, 60) || journal_record_name((uint8_t)p[4]) == NULL)
         return false;
-    *r = (struct record){.type = (uint8_t)p[4],
-                         .flags = (uint8_t)p[5],
-                         .meta_n = get32(p + 8),
-                         .body_n = get32(p + 12),
-                         .epoch = epoch,
-                         .seq = get64(p + 24),
-                         .synced_seq = get64(p + 32),
-                         .key = get64(p + 40),
-                         .body_crc = get32(p + 48),
-                         .meta_crc = get32(p + 52),
-                         .ordinal = get32(p + 56)};
+    *r = (struct journal_record){.type = (uint8_t)p[4],
+                                 .flags = (uint8_t)p[5],
+                                 .meta_n = get32(p + 8),
+                                 .body_n = get32(p + 12),
+                                 .epoch = epoch,
+                                 .seq = get64(p + 24),
+                                 .synced_seq = get64(p + 32),
+                                 .key = get64(p + 40),
+                                 .body_crc = get32(p + 48),
+                                 .meta_crc = get32(p + 52),
+                                 .ordinal = get32(p + 56)};
     return r->meta_n <= META_MAX && journal_record_octets(r) <= room && r->seq < SEQ_MAX && r->synced_seq < r->seq;
 }
 
@@ -134,9 +134,9 @@ enum hky_err journal_segment_head_decode(const char in[SEGMENT_HEADER], struct s
     return err == HKY_E_SYNTAX ? head_decode(in + HEAD_COPY, h) : err;
 }
 
-void journal_foot_add(struct hky_buf *foot, const struct record *r, uint64_t at, const char *meta)
+void journal_foot_add(struct hky_buf *foot, const struct journal_record *r, uint64_t at, const char *meta)
 {
-    char *p = hky_buf_reserve(foot, FOOT_ENTRY + RECORD_ALIGN(r->meta_n));
+    char *p = hky_buf_reserve(foot, FOOT_ENTRY + JOURNAL_RECORD_ALIGN(r->meta_n));
 
     if (p == NULL)
         return;
@@ -151,8 +151,8 @@ void journal_foot_add(struct hky_buf *foot, const struct record *r, uint64_t at,
     put64(p + 32, r->key);
     if (r->meta_n > 0)
         memcpy(p + FOOT_ENTRY, meta, r->meta_n);
-    memset(p + FOOT_ENTRY + r->meta_n, 0, RECORD_ALIGN(r->meta_n) - r->meta_n);
-    foot->n += FOOT_ENTRY + RECORD_ALIGN(r->meta_n);
+    memset(p + FOOT_ENTRY + r->meta_n, 0, JOURNAL_RECORD_ALIGN(r->meta_n) - r->meta_n);
+    foot->n += FOOT_ENTRY + JOURNAL_RECORD_ALIGN(r->meta_n);
 }
 
 bool journal_foot_next(struct hky_cursor *c, struct foot_entry *e)
@@ -172,7 +172,7 @@ bool journal_foot_next(struct hky_cursor *c, struct foot_entry *e)
                              .at = get64(head.p + 16),
                              .seq = get64(head.p + 24),
                              .key = get64(head.p + 32)};
-    e->meta = hky_cursor_take(c, RECORD_ALIGN(e->meta_n)).p;
+    e->meta = hky_cursor_take(c, JOURNAL_RECORD_ALIGN(e->meta_n)).p;
     return !c->is_bad;
 }
 

@@ -15,20 +15,20 @@
 #include "base/buf.h"
 #include "base/error.h"
 
-#define FORMAT_VERSION   2u /* this writes; FORMAT_VERSION - 1 is read too */
-#define SEGMENT_HEADER   4096u
-#define HEAD_COPY        2048u /* where the header stands once more, in a sector of its own */
-#define RECORD_HEADER    64u
-#define SEQ_MAX          (UINT64_C(1) << 62)
-#define META_MAX         (64u << 20)
-#define RECORD_ALIGN(n)  (((uint64_t)(n) + 7) & ~UINT64_C(7))
-#define SEGMENT_MIN      (16u << 10)
-#define SEGMENT_MAX      (UINT64_C(4) << 30)
-#define FLAG_NOTICE      1u /* FINISHED: a notice is accepted in the same record */
-#define JOURNAL_RCPT_MAX 100000u
+#define FORMAT_VERSION          2u /* this writes; FORMAT_VERSION - 1 is read too */
+#define SEGMENT_HEADER          4096u
+#define HEAD_COPY               2048u /* where the header stands once more, in a sector of its own */
+#define JOURNAL_RECORD_HEADER   64u
+#define SEQ_MAX                 (UINT64_C(1) << 62)
+#define META_MAX                (64u << 20)
+#define JOURNAL_RECORD_ALIGN(n) (((uint64_t)(n) + 7) & ~UINT64_C(7))
+#define SEGMENT_MIN             (16u << 10)
+#define SEGMENT_MAX             (UINT64_C(4) << 30)
+#define FLAG_NOTICE             1u /* FINISHED: a notice is accepted in the same record */
+#define JOURNAL_RCPT_MAX        100000u
 
 /* Kinds of record: X(id, value, name, what). The values stand on disk. */
-#define HKY_RECORDS(X)                                                                                                 \
+#define JOURNAL_RECORDS(X)                                                                                             \
     X(PLAN, 1, "plan", "a plan value, once per segment that uses it; key = hash")                                      \
     X(ACCEPTED, 2, "accepted", "message, facts, recipients with plan and state; key = id")                             \
     X(ATTEMPT, 3, "attempt", "a recipient's whole delivery state; the newest supersedes; key = id")                    \
@@ -42,26 +42,26 @@
     X(FOOTER, 11, "footer", "every record of this segment without its body")                                           \
     X(TRAILER, 12, "trailer", "where the footer is; key = its offset")
 
-enum record_type {
-#define X(id, value, name, what) RECORD_##id = value,
-    HKY_RECORDS(X)
+enum journal_record_type {
+#define X(id, value, name, what) JOURNAL_RECORD_##id = value,
+    JOURNAL_RECORDS(X)
 #undef X
-        RECORD_END
+        JOURNAL_RECORD_END
 };
 const char *journal_record_name(unsigned type); /* NULL: no such type */
 
-struct record {
+struct journal_record {
     uint8_t type, flags;
     uint32_t meta_n, body_n;
     uint32_t ordinal; /* number of this record's first recipient in its segment */
     uint64_t epoch, seq, synced_seq, key;
     uint32_t body_crc, meta_crc;
 };
-uint64_t journal_record_octets(const struct record *r); /* whole, with padding */
+uint64_t journal_record_octets(const struct journal_record *r); /* whole, with padding */
 /* Writes the header with its checksum, which is seeded with the segment's salt. */
-void journal_record_encode(const struct record *r, uint32_t salt, char out[RECORD_HEADER]);
+void journal_record_encode(const struct journal_record *r, uint32_t salt, char out[JOURNAL_RECORD_HEADER]);
 /* false: not a record header of this epoch. Lengths are bounded by `room`, the octets from the header on. */
-bool journal_record_decode(const char *p, uint64_t room, uint64_t epoch, uint32_t salt, struct record *r);
+bool journal_record_decode(const char *p, uint64_t room, uint64_t epoch, uint32_t salt, struct journal_record *r);
 
 enum segment_state { SEGMENT_FREE = 1, SEGMENT_HOT, SEGMENT_COLD };
 struct segment_head {
@@ -83,7 +83,7 @@ struct foot_entry {
     uint64_t at, seq, key;
     const char *meta; /* into the footer */
 };
-void journal_foot_add(struct hky_buf *foot, const struct record *r, uint64_t at, const char *meta);
+void journal_foot_add(struct hky_buf *foot, const struct journal_record *r, uint64_t at, const char *meta);
 bool journal_foot_next(struct hky_cursor *c, struct foot_entry *e); /* false at the end; c->is_bad: not a footer */
 
 /* Metas. What `accepted`, `moved` and a notice say of a message: */

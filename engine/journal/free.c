@@ -41,7 +41,7 @@ static struct segment *oldest_done(struct hky_journal *j, uint64_t last)
 static void renew_evidence(struct hky_journal *j, struct segment *s, struct waiter *w)
 {
     for (size_t i = 0; i < s->n_evidence; i++) {
-        struct entry *dead = journal_entry_new(RECORD_DEAD), *cut = NULL;
+        struct entry *dead = journal_entry_new(JOURNAL_RECORD_DEAD), *cut = NULL;
         struct segment *other;
         pthread_mutex_lock(&j->index_lock);
         other = journal_segment_by_epoch(j, s->evidence[i]);
@@ -53,7 +53,7 @@ static void renew_evidence(struct hky_journal *j, struct segment *s, struct wait
             continue;
         }
         if (other->cut_seq != 0 && !other->has_footer) {
-            cut = journal_entry_new(RECORD_CUT);
+            cut = journal_entry_new(JOURNAL_RECORD_CUT);
             hky_buf_add_u64(&cut->meta, other->cut_seq);
             cut->key = other->head.epoch;
             cut->about = other;
@@ -79,7 +79,7 @@ static struct entry *attempt_copy(struct hky_journal *j, struct segment *s, cons
     if (t != NULL && a.index < t->message->n_recipients && t->attempts[a.index].slot == here.slot &&
         t->attempts[a.index].at8 == here.at8) {
         struct plan_use *use = hky_idmap_get(&j->plans, a.plan);
-        e = journal_entry_new(RECORD_ATTEMPT);
+        e = journal_entry_new(JOURNAL_RECORD_ATTEMPT);
         e->id = e->key = f->key;
         e->index = a.index;
         e->is_copy = true;
@@ -105,7 +105,7 @@ static enum hky_err renew_attempts(struct hky_journal *j, struct segment *s, str
     err = journal_segment_load(j, s, 0, &foot, &scan);
     c = (struct hky_cursor){.p = foot.p, .n = foot.n};
     for (struct foot_entry f; err == HKY_OK && journal_foot_next(&c, &f);) {
-        struct entry *e = f.type == RECORD_ATTEMPT ? attempt_copy(j, s, &f) : NULL;
+        struct entry *e = f.type == JOURNAL_RECORD_ATTEMPT ? attempt_copy(j, s, &f) : NULL;
         if (e == NULL)
             continue;
         journal_entry_submit_for(j, e, w);
@@ -127,7 +127,7 @@ static void renew_caps(struct hky_journal *j, struct segment *s, struct waiter *
         struct entry *e;
         if (v->slot != s->slot)
             continue;
-        e = journal_entry_new(RECORD_CAP);
+        e = journal_entry_new(JOURNAL_RECORD_CAP);
         e->key = hky_hash64(c->key, c->n, 0);
         e->is_copy = true;
         e->from.slot = s->slot;

@@ -129,7 +129,7 @@ void journal_segment_add_evidence(struct segment *holder, const struct segment *
 
 uint64_t journal_message_weight(const struct hky_message *m)
 {
-    return RECORD_HEADER + m->packed_n + 64 * (uint64_t)m->n_recipients + (m->is_big ? 0 : m->size);
+    return JOURNAL_RECORD_HEADER + m->packed_n + 64 * (uint64_t)m->n_recipients + (m->is_big ? 0 : m->size);
 }
 
 struct tracked *journal_track(struct hky_journal *j, struct hky_message *m, struct segment *s, uint32_t ordinal,
@@ -173,7 +173,7 @@ void journal_track_attempt(struct hky_journal *j, struct tracked *t, uint32_t in
 void journal_segment_count_attempt(struct segment *s, uint32_t meta_n)
 {
     s->n_attempts++;
-    s->attempt_octets += RECORD_HEADER + FOOT_ENTRY + 2 * RECORD_ALIGN(meta_n);
+    s->attempt_octets += JOURNAL_RECORD_HEADER + FOOT_ENTRY + 2 * JOURNAL_RECORD_ALIGN(meta_n);
 }
 
 bool journal_track_finish(struct hky_journal *j, struct tracked *t, uint32_t index, struct segment *where)

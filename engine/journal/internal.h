@@ -131,7 +131,7 @@ struct entry {
     uint64_t at, seq;
     uint32_t ordinal;
     enum hky_err result;
-    char head[RECORD_HEADER];
+    char head[JOURNAL_RECORD_HEADER];
 };
 
 struct waiter {
@@ -286,7 +286,7 @@ void journal_cap_set(struct hky_journal *j, struct hky_str meta, uint32_t slot);
 
 /* entry.c */
 /* An entry without contents, for the caller to fill; it owns what is put into it. */
-struct entry *journal_entry_new(enum record_type type);
+struct entry *journal_entry_new(enum journal_record_type type);
 /* Frees it with all it owns, and gives back its share of the bounds. */
 void journal_entry_free(struct hky_journal *j, struct entry *e);
 void journal_entry_seal(struct entry *e); /* checksums */

@@ -197,12 +197,12 @@ static void replay_cuts(struct replay *r, struct loaded *l)
         struct segment *other;
         uint64_t from;
         l->has_entries = true;
-        if ((f.type != RECORD_CUT && f.type != RECORD_VOID) || (other = by_key(r, f.key)) == NULL)
+        if ((f.type != JOURNAL_RECORD_CUT && f.type != JOURNAL_RECORD_VOID) || (other = by_key(r, f.key)) == NULL)
             continue;
         from = hky_cursor_u64(&meta);
         if (other->cut_seq == 0 || from < other->cut_seq)
             other->cut_seq = from;
-        if (f.type == RECORD_VOID)
+        if (f.type == JOURNAL_RECORD_VOID)
             other->is_failed = true;
         journal_segment_add_evidence(l->s, other);
     }
@@ -225,7 +225,7 @@ static void pass_seqs(struct replay *r, const struct loaded *l)
     for (struct foot_entry f; journal_foot_next(&c, &f);) {
         struct message_meta m;
         struct rcpt_meta rcpt;
-        if (f.type != RECORD_MOVED || !journal_message_meta_parse(hky_str_of(f.meta, f.meta_n), &m))
+        if (f.type != JOURNAL_RECORD_MOVED || !journal_message_meta_parse(hky_str_of(f.meta, f.meta_n), &m))
             continue;
         for (uint32_t i = 0; i < m.n_recipients && journal_rcpt_meta_next(&m.rcpts, &rcpt); i++)
             if (rcpt.state_seq >= r->j->next_seq && rcpt.state_seq < SEQ_MAX)
@@ -288,7 +288,7 @@ static enum hky_err cut_tails(struct replay *r, struct hky_error *e)
             continue;
         sync_tail(r, l);
         l->s->cut_seq = l->scan.next_seq;
-        cut = journal_entry_new(RECORD_CUT);
+        cut = journal_entry_new(JOURNAL_RECORD_CUT);
         cut->key = l->s->head.epoch;
         cut->about = l->s;
         hky_buf_add_u64(&cut->meta, l->scan.next_seq);
@@ -310,9 +310,10 @@ static bool entry_message(const struct foot_entry *f, struct hky_str *meta)
     struct finished_meta fin;
 
     *meta = hky_str_of(f->meta, f->meta_n);
-    if (f->type == RECORD_ACCEPTED || f->type == RECORD_MOVED)
+    if (f->type == JOURNAL_RECORD_ACCEPTED || f->type == JOURNAL_RECORD_MOVED)
         return true;
-    if (f->type != RECORD_FINISHED || !(f->flags & FLAG_NOTICE) || !journal_finished_meta_parse(*meta, f->flags, &fin))
+    if (f->type != JOURNAL_RECORD_FINISHED || !(f->flags & FLAG_NOTICE) ||
+        !journal_finished_meta_parse(*meta, f->flags, &fin))
         return false;
     *meta = fin.notice;
     return true;
@@ -387,9 +388,9 @@ static void replay_all_but_results(struct replay *r, struct loaded *l)
     for (struct foot_entry f; journal_foot_next(&c, &f);)
         if (entry_message(&f, &meta))
             replay_copy(r, l->s, &f, meta);
-        else if (f.type == RECORD_PLAN)
+        else if (f.type == JOURNAL_RECORD_PLAN)
             replay_plan(r, l->s, &f);
-        else if (f.type == RECORD_CAP)
+        else if (f.type == JOURNAL_RECORD_CAP)
             journal_cap_set(r->j, meta, l->s->slot);
 }
 
@@ -449,11 +450,11 @@ static void replay_results(struct replay *r, struct loaded *l)
     struct hky_cursor c = {.p = l->foot.p, .n = l->foot.n};
 
     for (struct foot_entry f; journal_foot_next(&c, &f);)
-        if (f.type == RECORD_DEAD)
+        if (f.type == JOURNAL_RECORD_DEAD)
             replay_dead(r, l->s, &f);
-        else if (f.type == RECORD_FINISHED)
+        else if (f.type == JOURNAL_RECORD_FINISHED)
             replay_finished(r, l->s, &f);
-        else if (f.type == RECORD_ATTEMPT)
+        else if (f.type == JOURNAL_RECORD_ATTEMPT)
             replay_attempt(r, l->s, &f);
 }
 
@@ -520,7 +521,7 @@ static size_t give(struct replay *r, struct replayed *m)
         keep_unread(r, m->s, m->at, e.text);
         return 0;
     }
-    t = journal_track(j, msg, m->s, m->ordinal, m->at, m->at + RECORD_HEADER);
+    t = journal_track(j, msg, m->s, m->ordinal, m->at, m->at + JOURNAL_RECORD_HEADER);
     for (uint32_t i = 0; i < msg->n_recipients && journal_rcpt_meta_next(&c, &meta); i++)
         restore_recipient(r, m, &msg->recipients[i], t, &meta);
     t->n_live = n_live;

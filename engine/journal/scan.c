@@ -9,9 +9,9 @@ struct scan {
 };
 
 /* A whole record at `at`: header, body and meta match their checksums. */
-static bool is_sound(const struct scan *s, uint64_t at, struct record *r)
+static bool is_sound(const struct scan *s, uint64_t at, struct journal_record *r)
 {
-    const char *body = s->p + at + RECORD_HEADER;
+    const char *body = s->p + at + JOURNAL_RECORD_HEADER;
 
     return journal_record_decode(s->p + at, s->n - at, s->head->epoch, s->head->salt, r) &&
            hky_crc32c(0, body, r->body_n) == r->body_crc && hky_crc32c(0, body + r->body_n, r->meta_n) == r->meta_crc;
@@ -23,18 +23,18 @@ static bool is_sound(const struct scan *s, uint64_t at, struct record *r)
 static uint64_t find_next(const struct scan *s, uint64_t at, uint64_t seq, uint64_t *floor)
 {
     uint64_t found = 0;
-    struct record r;
+    struct journal_record r;
 
-    while (s->n - at >= RECORD_HEADER) {
+    while (s->n - at >= JOURNAL_RECORD_HEADER) {
         uint64_t step = 8;
 
         if (journal_record_decode(s->p + at, s->n - at, s->head->epoch, s->head->salt, &r) && r.seq >= seq &&
-            r.seq - seq <= s->n / RECORD_HEADER) {
+            r.seq - seq <= s->n / JOURNAL_RECORD_HEADER) {
             if (r.synced_seq > *floor && r.synced_seq < r.seq)
                 *floor = r.synced_seq;
-            if (r.seq > seq || r.type == RECORD_FOOTER) {
+            if (r.seq > seq || r.type == JOURNAL_RECORD_FOOTER) {
                 step = journal_record_octets(&r);
-                if (found == 0 && r.type != RECORD_TRAILER && is_sound(s, at, &r))
+                if (found == 0 && r.type != JOURNAL_RECORD_TRAILER && is_sound(s, at, &r))
                     found = at;
             }
         }
@@ -49,18 +49,18 @@ void journal_segment_scan(const char *p, uint64_t n, const struct segment_head *
 {
     struct scan s = {.p = p, .n = n, .head = h};
     uint64_t at = SEGMENT_HEADER, seq = h->first_seq;
-    struct record r;
+    struct journal_record r;
 
     *out = (struct scan_report){.end = at, .next_seq = seq};
-    while (n - at >= RECORD_HEADER && (cut_seq == 0 || seq < cut_seq)) {
+    while (n - at >= JOURNAL_RECORD_HEADER && (cut_seq == 0 || seq < cut_seq)) {
         uint64_t next, last = floor;
 
-        if (is_sound(&s, at, &r) && (r.seq == seq || r.type == RECORD_FOOTER)) {
-            if (r.type == RECORD_FOOTER || r.type == RECORD_TRAILER) {
+        if (is_sound(&s, at, &r) && (r.seq == seq || r.type == JOURNAL_RECORD_FOOTER)) {
+            if (r.type == JOURNAL_RECORD_FOOTER || r.type == JOURNAL_RECORD_TRAILER) {
                 out->has_footer = true;
                 break;
             }
-            journal_foot_add(foot, &r, at, p + at + RECORD_HEADER + r.body_n);
+            journal_foot_add(foot, &r, at, p + at + JOURNAL_RECORD_HEADER + r.body_n);
             at += journal_record_octets(&r);
             seq++;
             continue;
@@ -75,7 +75,8 @@ void journal_segment_scan(const char *p, uint64_t n, const struct segment_head *
                     out->torn_octets = i - at;
             break;
         }
-        if (next != 0 && is_sound(&s, next, &r) && r.type != RECORD_FOOTER && (cut_seq == 0 || r.seq < cut_seq)) {
+        if (next != 0 && is_sound(&s, next, &r) && r.type != JOURNAL_RECORD_FOOTER &&
+            (cut_seq == 0 || r.seq < cut_seq)) {
             out->damaged += r.seq - seq;
             on_damage(ctx, at, next - at);
             seq = r.seq;

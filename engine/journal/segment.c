@@ -228,7 +228,7 @@ static size_t n_spare(struct hky_journal *j)
 
 uint64_t journal_segment_octets_for(uint64_t need)
 {
-    return SEGMENT_HEADER + need + 2 * RECORD_HEADER;
+    return SEGMENT_HEADER + need + 2 * JOURNAL_RECORD_HEADER;
 }
 
 /* The load made files large; a disk without room for such a file may have room for a smaller one that still takes
@@ -491,7 +491,7 @@ struct segment *journal_segment_by_epoch(struct hky_journal *j, struct evidence 
 
 uint64_t journal_segment_footer_octets(const struct segment *s)
 {
-    return RECORD_HEADER + RECORD_ALIGN(s->foot.n) + RECORD_HEADER;
+    return JOURNAL_RECORD_HEADER + JOURNAL_RECORD_ALIGN(s->foot.n) + JOURNAL_RECORD_HEADER;
 }
 
 uint64_t journal_segment_room(const struct segment *s)
@@ -503,18 +503,18 @@ uint64_t journal_segment_room(const struct segment *s)
 
 enum hky_err journal_segment_write_footer(struct hky_journal *j, struct segment *s)
 {
-    struct record footer = {.type = RECORD_FOOTER,
-                            .meta_n = (uint32_t)s->foot.n,
-                            .epoch = s->head.epoch,
-                            .seq = s->next_seq,
-                            .synced_seq = s->next_seq - 1,
-                            .meta_crc = hky_crc32c(0, s->foot.p, s->foot.n)};
-    struct record trailer = {.type = RECORD_TRAILER,
-                             .epoch = s->head.epoch,
-                             .seq = s->next_seq,
-                             .synced_seq = s->next_seq - 1,
-                             .key = s->at};
-    char head[RECORD_HEADER], tail[RECORD_HEADER];
+    struct journal_record footer = {.type = JOURNAL_RECORD_FOOTER,
+                                    .meta_n = (uint32_t)s->foot.n,
+                                    .epoch = s->head.epoch,
+                                    .seq = s->next_seq,
+                                    .synced_seq = s->next_seq - 1,
+                                    .meta_crc = hky_crc32c(0, s->foot.p, s->foot.n)};
+    struct journal_record trailer = {.type = JOURNAL_RECORD_TRAILER,
+                                     .epoch = s->head.epoch,
+                                     .seq = s->next_seq,
+                                     .synced_seq = s->next_seq - 1,
+                                     .key = s->at};
+    char head[JOURNAL_RECORD_HEADER], tail[JOURNAL_RECORD_HEADER];
     struct iovec iov[2] = {{.iov_base = head, .iov_len = sizeof head}, {.iov_base = s->foot.p, .iov_len = s->foot.n}};
     struct iovec last = {.iov_base = tail, .iov_len = sizeof tail};
     enum hky_err err;
@@ -525,7 +525,7 @@ enum hky_err journal_segment_write_footer(struct hky_journal *j, struct segment 
     journal_record_encode(&trailer, s->head.salt, tail);
     err = journal_segment_write(j, s, iov, s->foot.n > 0 ? 2 : 1, s->at);
     if (err == HKY_OK)
-        err = journal_segment_write(j, s, &last, 1, s->octets - RECORD_HEADER);
+        err = journal_segment_write(j, s, &last, 1, s->octets - JOURNAL_RECORD_HEADER);
     if (err == HKY_OK)
         err = journal_segment_sync(j, s);
     s->has_footer = err == HKY_OK;
@@ -534,19 +534,22 @@ enum hky_err journal_segment_write_footer(struct hky_journal *j, struct segment 
 
 static bool load_footer(struct segment *s, struct hky_buf *foot)
 {
-    char head[RECORD_HEADER];
-    struct record trailer, footer;
+    char head[JOURNAL_RECORD_HEADER];
+    struct journal_record trailer, footer;
     char *to;
 
-    if (journal_segment_read(s, s->octets - RECORD_HEADER, head, sizeof head) != HKY_OK ||
-        !journal_record_decode(head, RECORD_HEADER, s->head.epoch, s->head.salt, &trailer) ||
-        trailer.type != RECORD_TRAILER || trailer.key < SEGMENT_HEADER || trailer.key > s->octets - 2 * RECORD_HEADER ||
+    if (journal_segment_read(s, s->octets - JOURNAL_RECORD_HEADER, head, sizeof head) != HKY_OK ||
+        !journal_record_decode(head, JOURNAL_RECORD_HEADER, s->head.epoch, s->head.salt, &trailer) ||
+        trailer.type != JOURNAL_RECORD_TRAILER || trailer.key < SEGMENT_HEADER ||
+        trailer.key > s->octets - 2 * JOURNAL_RECORD_HEADER ||
         journal_segment_read(s, trailer.key, head, sizeof head) != HKY_OK ||
-        !journal_record_decode(head, s->octets - RECORD_HEADER - trailer.key, s->head.epoch, s->head.salt, &footer) ||
-        footer.type != RECORD_FOOTER || footer.body_n != 0 || (to = hky_buf_reserve(foot, footer.meta_n)) == NULL)
+        !journal_record_decode(head, s->octets - JOURNAL_RECORD_HEADER - trailer.key, s->head.epoch, s->head.salt,
+                               &footer) ||
+        footer.type != JOURNAL_RECORD_FOOTER || footer.body_n != 0 ||
+        (to = hky_buf_reserve(foot, footer.meta_n)) == NULL)
         return false;
     hky_memory_ready(to, footer.meta_n);
-    if (journal_segment_read(s, trailer.key + RECORD_HEADER, to, footer.meta_n) != HKY_OK ||
+    if (journal_segment_read(s, trailer.key + JOURNAL_RECORD_HEADER, to, footer.meta_n) != HKY_OK ||
         hky_crc32c(0, to, footer.meta_n) != footer.meta_crc)
         return false;
     foot->n += footer.meta_n;

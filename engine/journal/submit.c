@@ -69,7 +69,7 @@ static void submit_sealed(struct hky_journal *j, struct entry *e, struct hky_com
 
 void journal_disk_accept(struct hky_journal *j, struct hky_message *m, struct hky_commit *c)
 {
-    struct entry *e = journal_entry_new(RECORD_ACCEPTED);
+    struct entry *e = journal_entry_new(JOURNAL_RECORD_ACCEPTED);
 
     add_message(j, e, m);
     e->is_accept = true;
@@ -78,7 +78,7 @@ void journal_disk_accept(struct hky_journal *j, struct hky_message *m, struct hk
 
 void journal_disk_attempt(struct hky_journal *j, const struct hky_recipient *r, struct hky_commit *c)
 {
-    struct entry *e = journal_entry_new(RECORD_ATTEMPT);
+    struct entry *e = journal_entry_new(JOURNAL_RECORD_ATTEMPT);
 
     hky_buf_reserve(&e->meta, 256);
     e->id = e->key = r->message->id;
@@ -95,7 +95,7 @@ void journal_disk_attempt(struct hky_journal *j, const struct hky_recipient *r, 
 void journal_disk_finish(struct hky_journal *j, const struct hky_recipient *r, struct hky_message *notice,
                          struct hky_commit *c)
 {
-    struct entry *e = journal_entry_new(RECORD_FINISHED);
+    struct entry *e = journal_entry_new(JOURNAL_RECORD_FINISHED);
 
     HKY_ASSERT(hky_recipient_state_is_final((enum hky_recipient_state)r->state));
     e->id = e->key = r->message->id;
@@ -113,7 +113,7 @@ void journal_disk_finish(struct hky_journal *j, const struct hky_recipient *r, s
 
 void journal_disk_cap(struct hky_journal *j, struct hky_str key, struct hky_str value, struct hky_commit *c)
 {
-    struct entry *e = journal_entry_new(RECORD_CAP);
+    struct entry *e = journal_entry_new(JOURNAL_RECORD_CAP);
 
     e->key = hky_hash64(key.p, key.n, 0);
     hky_buf_add_lstr(&e->meta, key);
@@ -153,7 +153,7 @@ uint64_t journal_disk_written(struct hky_journal *j)
 
 static struct entry *mark_new(void)
 {
-    struct entry *e = journal_entry_new(RECORD_END);
+    struct entry *e = journal_entry_new(JOURNAL_RECORD_END);
 
     e->is_mark = true;
     e->is_durable = true;

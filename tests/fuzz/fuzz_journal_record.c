@@ -49,9 +49,9 @@ static void on_damage(void *ctx, uint64_t at, uint64_t octets)
 /* Makes the header at `at` one of this segment, and with `whole` its checksums right. */
 static void mend(char *p, uint64_t n, uint64_t at, const struct segment_head *h, int whole)
 {
-    struct record r;
+    struct journal_record r;
 
-    if (n - at < RECORD_HEADER)
+    if (n - at < JOURNAL_RECORD_HEADER)
         return;
     put32(p + at, 0x6a796b48u);
     put32(p + at + 16, (uint32_t)h->epoch);
@@ -59,8 +59,8 @@ static void mend(char *p, uint64_t n, uint64_t at, const struct segment_head *h,
     put32(p + at + 60, hky_crc32c(h->salt, p + at, 60));
     if (!whole || !journal_record_decode(p + at, n - at, h->epoch, h->salt, &r))
         return;
-    put32(p + at + 48, hky_crc32c(0, p + at + RECORD_HEADER, r.body_n));
-    put32(p + at + 52, hky_crc32c(0, p + at + RECORD_HEADER + r.body_n, r.meta_n));
+    put32(p + at + 48, hky_crc32c(0, p + at + JOURNAL_RECORD_HEADER, r.body_n));
+    put32(p + at + 52, hky_crc32c(0, p + at + JOURNAL_RECORD_HEADER + r.body_n, r.meta_n));
     put32(p + at + 60, hky_crc32c(h->salt, p + at, 60));
 }
 
@@ -94,7 +94,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     } else {
         uint64_t at = SEGMENT_HEADER;
         for (int i = 0; i < data[1] % 8 && at < n; i++) {
-            struct record r;
+            struct journal_record r;
             mend(p, n, at, &h, data[0] % 4 != 1 || i % 2);
             at += journal_record_decode(p + at, n - at, h.epoch, h.salt, &r) ? journal_record_octets(&r) : 64;
         }

@@ -32,14 +32,14 @@ static void build_begin(struct built *b, uint64_t epoch)
 
 static void build_add(struct built *b, uint64_t synced_seq, size_t body_n)
 {
-    char meta[30], *body = b->p + b->end + RECORD_HEADER;
-    struct record r = {.type = RECORD_CAP,
-                       .meta_n = sizeof meta,
-                       .body_n = (uint32_t)body_n,
-                       .epoch = b->head.epoch,
-                       .seq = 10 + b->n,
-                       .synced_seq = synced_seq,
-                       .key = b->n};
+    char meta[30], *body = b->p + b->end + JOURNAL_RECORD_HEADER;
+    struct journal_record r = {.type = JOURNAL_RECORD_CAP,
+                               .meta_n = sizeof meta,
+                               .body_n = (uint32_t)body_n,
+                               .epoch = b->head.epoch,
+                               .seq = 10 + b->n,
+                               .synced_seq = synced_seq,
+                               .key = b->n};
 
     memset(meta, 'm', sizeof meta);
     memset(body, (int)('a' + b->n % 26), body_n);
@@ -122,7 +122,7 @@ static void a_torn_tail_of_any_length_loses_only_the_torn(void **state)
         unsigned whole = 0;
         b.p[b.end - k] = 0; /* behind it, all is 0 already */
         /* the pad of a record is no part of it */
-        while (whole < N && b.at[whole] + RECORD_HEADER + 300 + whole * 3 + 30 <= b.end - k)
+        while (whole < N && b.at[whole] + JOURNAL_RECORD_HEADER + 300 + whole * 3 + 30 <= b.end - k)
             whole++;
         assert_int_equal(scan(&b, 0, 0, &report), whole);
         assert_int_equal(report.damaged, 0);
@@ -162,7 +162,7 @@ static void every_flipped_bit_is_seen_and_the_rest_loads(void **state)
     assert_true(b.end < b.head.octets);
     for (uint64_t at = b.at[3]; at < b.at[4]; at++)
         for (int bit = 0; bit < 8; bit++) {
-            bool is_pad = at >= b.at[3] + RECORD_HEADER + 90 + 30;
+            bool is_pad = at >= b.at[3] + JOURNAL_RECORD_HEADER + 90 + 30;
             b.p[at] = (char)(b.p[at] ^ 1 << bit);
             assert_int_equal(scan(&b, 0, 0, &report), is_pad ? 8 : 7);
             assert_int_equal(report.damaged, is_pad ? 0 : 1);
@@ -183,7 +183,7 @@ static void records_written_into_a_message_are_not_records(void **state)
     b.head.salt = 4711; /* who writes the message does not know it */
     for (int i = 0; i < 3; i++)
         build_add(&b, 9 + (uint64_t)i, 4000);
-    memcpy(b.p + b.at[1] + RECORD_HEADER + 8, inner.p + SEGMENT_HEADER, 2000);
+    memcpy(b.p + b.at[1] + JOURNAL_RECORD_HEADER + 8, inner.p + SEGMENT_HEADER, 2000);
     b.p[b.at[1]] ^= 1;
     assert_int_equal(scan(&b, 0, 0, &report), 2);
     assert_int_equal(report.damaged, 1);

@@ -63,7 +63,7 @@ static const struct fault *failing(struct disk *d, enum call call)
 
 static bool is_blot(const struct iovec *iov, int n)
 {
-    static const char none[RECORD_HEADER];
+    static const char none[JOURNAL_RECORD_HEADER];
 
     return n == 1 && iov->iov_len == sizeof none && memcmp(iov->iov_base, none, sizeof none) == 0;
 }
