@@ -1,6 +1,6 @@
 /*
- * loader -- how a policy becomes a table: files, words, and the compiling of what was collected. struct hky_loader is in
- * route/lua/collect.h, because the Lua side collects into it what declarations say and every problem.
+ * loader -- how a policy becomes a table: files, words, and the compiling of what was collected. struct hky_loader is
+ * in route/lua/collect.h, because the Lua side collects into it what declarations say and every problem.
  */
 #ifndef HKY_ROUTE_LOADER_H
 #define HKY_ROUTE_LOADER_H
