@@ -131,6 +131,14 @@ static void check_login(struct hky_relay_reader *r, bool has_password, bool has_
     bool needs_oauth = o->auth == HKY_AUTH_XOAUTH2 || o->auth == HKY_AUTH_OAUTHBEARER;
     bool needs_login = o->auth != HKY_AUTH_NONE || has_password || has_oauth;
 
+    if (o->is_mx && (needs_login || o->user[0] != 0)) {
+        hky_loader_complain(
+            r->l, hky_relay_reader_place(r, o->user[0] != 0 ? "user" : "mx"), false,
+            "%s: mx = true delivers to the recipients' own mail hosts, where nobody logs in: leave user "
+            "and password out, or name the server that they are for, host = \"...\"",
+            r->what);
+        return;
+    }
     r->lacks_user = o->user[0] == 0 && (needs_login || hky_relay_reader_is_reported(r, "user", LUA_TSTRING));
     if (is_oauth_only && has_password)
         hky_loader_complain(

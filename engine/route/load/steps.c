@@ -85,10 +85,24 @@ static void check_times(const struct look *k, unsigned at)
         too_long(k, "retry", s->relay, retry->after_sec[0], "a temporary failure there is never tried again");
 }
 
+static void check_react(struct hky_loader *l, const struct hky_route *r, const struct hky_plan *p)
+{
+    char who[140];
+
+    for (unsigned i = 0; i < 2; i++)
+        if (p->react[i == 0 ? HKY_CLASS_OK : HKY_CLASS_EXPIRED] != HKY_ACTION_NONE)
+            hky_loader_complain(l, hky_loader_place_of(l, r->place, "react", true), true,
+                                "%s: react: nothing can be done about \"%s\": %s", name_of(r, who),
+                                hky_class_name(i == 0 ? HKY_CLASS_OK : HKY_CLASS_EXPIRED),
+                                i == 0 ? "what is delivered stays delivered"
+                                       : "the time to deliver is over; write a longer expire");
+}
+
 static void check_plan(struct hky_loader *l, const struct hky_route *r, const struct hky_plan *p)
 {
     struct look k = {l, r, p, p->expire_sec != HKY_UNSET_SEC ? p->expire_sec : l->policy->engine.expire_sec};
 
+    check_react(l, r, p);
     for (unsigned i = 0; i < p->n_steps; i++) {
         check_on(&k, i);
         check_times(&k, i);

@@ -33,6 +33,20 @@ bool hky_lua_push_mailbox(lua_State *L, int index, const char *what, struct hky_
     return true;
 }
 
+/* "{ID}" and "{recipient}" go out as they are written. A function may have made them, so this warns at load only. */
+static void check_placeholders(lua_State *L, const char *pattern, const char *what, struct hky_place place)
+{
+    struct hky_loader *l = hky_vm_of(L)->loader;
+
+    for (const char *p = pattern; l != NULL && (p = strchr(p, '{')) != NULL; p++) {
+        size_t n = strcspn(p, "}");
+        if (p[n] == '}' && n < 40 && strncmp(p, "{id}", 4) != 0 && strncmp(p, "{rcpt}", 6) != 0)
+            hky_loader_complain(l, place, true,
+                                "%s: envelope: \"%.*s\" stays as it is: only {id} and {rcpt} are replaced", what,
+                                (int)n + 1, p);
+    }
+}
+
 bool hky_lua_check_envelope(lua_State *L, const char *pattern, const char *what, struct hky_place place)
 {
     struct hky_address a;
@@ -55,6 +69,8 @@ bool hky_lua_check_envelope(lua_State *L, const char *pattern, const char *what,
         hky_lua_problem(L, place,
                         "%s: envelope must be an address, in which {id} and {rcpt} are replaced: \"%.80s\" is none%s%s",
                         what, pattern, e.text[0] != 0 ? ": " : "", e.text);
+    else
+        check_placeholders(L, pattern, what, place);
     hky_buf_fini(&b);
     return ok;
 }
@@ -312,7 +328,10 @@ static bool arm_read(lua_State *L, struct hky_arena *arena, int index, const str
     hky_keys_check(L, index, keys, false, what, place);
     name = hky_key_get_string(L, index, "arm", NULL);
     if (name == NULL || name[0] == 0 || strlen(name) > 60) {
-        hky_lua_problem(L, place, "%s: an arm has no name: write arm = \"name\"", what);
+        hky_key_get(L, index, "arm");
+        if (!hky_lua_is_reported(L, lua_gettop(L)))
+            hky_lua_problem(L, place, "%s: an arm needs a name of at most 60 octets: write arm = \"name\"", what);
+        lua_pop(L, 1);
         return false;
     }
     arm->name = hky_arena_z(arena, name);
