@@ -39,8 +39,10 @@ static const char *host_of(struct hky_relay_reader *r, const char *host)
     struct hky_error e = {0};
     uint16_t port;
 
-    if (host[0] == 0 || hky_ip_is_valid(host))
+    if (host[0] == 0)
         return host;
+    if (hky_ip_is_valid(host) && hky_host_normalise(host, name))
+        return hky_loader_keep(r->l, name);
     if (hky_endpoint_parse(hky_str_z(host), name, &port))
         hky_loader_complain(r->l, hky_relay_reader_place(r, "host"), false,
                             "%s: host \"%.80s\" is a host and a port: write host = \"%.80s\", port = %u", r->what, host,

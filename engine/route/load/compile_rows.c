@@ -1,6 +1,7 @@
 /* Lists the relays of the policy: those of relay { }, and one for each account that rows state. */
 #include "route/load/loader.h"
 #include "route/load/relay_spec.h"
+#include "route/table/value.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -36,6 +37,7 @@ static void account_of(lua_State *L, int body, char out[600])
     int top = lua_gettop(L);
     const char *preset = hky_key_get_string(L, body, "preset", NULL), *user = hky_key_get_string(L, body, "user", "");
     const char *host = hky_key_get_string(L, body, "host", "");
+    char normal[256];
     int64_t port = hky_key_get_int(L, body, "port", 0);
 
     if (preset != NULL) {
@@ -57,10 +59,11 @@ static void account_of(lua_State *L, int body, char out[600])
         if (port == 0)
             port = 465;
     }
-    if (host[0] == 0)
-        out[0] = 0;
-    else
-        snprintf(out, 600, "%.240s@%.253s:%lld", user, host, (long long)(port == 0 ? 587 : port));
+    out[0] = 0;
+    if (host[0] != 0) {
+        (void)hky_host_normalise(host, normal); /* another text is reported where the relay is compiled */
+        snprintf(out, 600, "%.240s@%.253s:%lld", user, normal, (long long)(port == 0 ? 587 : port));
+    }
     for (char *p = out; *p != 0; p++)
         *p = hky_lower(*p);
     lua_settop(L, top);

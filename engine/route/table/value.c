@@ -1,6 +1,9 @@
 #include "route/table/value.h"
 
+#include "mail/address.h"
+
 #include <arpa/inet.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 bool hky_octets_parse(struct hky_str s, uint64_t *octets)
@@ -71,6 +74,20 @@ bool hky_ip_is_valid(const char *text)
     unsigned char a[16];
 
     return inet_pton(AF_INET, text, a) == 1 || inet_pton(AF_INET6, text, a) == 1;
+}
+
+bool hky_host_normalise(const char *host, char out[256])
+{
+    unsigned char a[16];
+
+    if (inet_pton(AF_INET, host, a) == 1)
+        return inet_ntop(AF_INET, a, out, 256) != NULL;
+    if (inet_pton(AF_INET6, host, a) == 1)
+        return inet_ntop(AF_INET6, a, out, 256) != NULL;
+    if (hky_domain_normalise(hky_str_z(host), out, NULL) == HKY_OK)
+        return true;
+    snprintf(out, 256, "%s", host);
+    return false;
 }
 
 bool hky_cidr_parse(struct hky_str s, struct hky_cidr *out)

@@ -169,6 +169,17 @@ static const struct {
      "rows {\n{ name = 'x', host = 'h.example', user = 'u', password = secret 'p', cap = '1/s', to = '*' },\n"
      "{ name = 'y', host = 'H.example', user = 'U', password = secret 'p', cap = '2/s', to = '*' } }",
      3, "cap differs from that of \"x\""},
+    {"row of an account with a dot behind its host",
+     "rows {\n{ name = 'x', host = 'h.example', user = 'u', password = secret 'p', cap = '1/s', to = '*' },\n"
+     "{ name = 'y', host = 'h.example.', user = 'u', password = secret 'p', cap = '2/s', to = '*' } }",
+     3, "cap differs from that of \"x\""},
+    {"row of an account with its address written another way",
+     "rows {\n{ name = 'x', host = '2001:db8::1', user = 'u', password = secret 'p', cap = '1/s', to = '*' },\n"
+     "{ name = 'y', host = '2001:DB8:0::1', user = 'u', password = secret 'p', cap = '2/s', to = '*' } }",
+     3, "cap differs from that of \"x\""},
+    {"relay of an account with its address written another way",
+     "relay 'x' { host = '2001:db8::1', cap = '1/s' }\nrelay 'y' { host = '2001:db8:0:0::1', cap = '2/s' }", 2,
+     "relay \"y\": cap differs from that of \"x\""},
     {"row with a relay and a server", RELAYS "rows { { name = 'x', relay = 'a', port = 3, to = '*' } }", 4,
      "write one of them"},
     {"hole in a plan", RELAYS "route 'r' { to = '*', via = { 'a', nil, 'b', [5] = 'own' } }", 4, "has a hole"},
