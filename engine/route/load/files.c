@@ -56,7 +56,7 @@ void hky_loader_suggest_file(const char *dir, const char *name, char out[HKY_SUG
         (d = opendir(path)) == NULL)
         return;
     while (n < NAMES_MAX && (entry = readdir(d)) != NULL)
-        if (entry->d_name[0] != '.')
+        if (entry->d_name[0] != '.' && strcmp(entry->d_name, base) != 0) /* a link to nothing has the very name */
             names[n++] = hky_strdup(entry->d_name);
     closedir(d);
     near = hky_nearest_in(hky_str_z(base), (const char *const *)names, n);

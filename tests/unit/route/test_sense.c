@@ -460,10 +460,14 @@ static void authorities_are_beside_the_policy_and_those_of_rows_inside(void **st
     struct folder f;
     struct hky_problems problems = {0};
     struct hky_policy *p;
+    static const char *const outside[] = {"/etc/passwd", "../ca.pem", "link.pem"}; /* a link in the folder leads out */
+    char link[200];
 
     (void)state;
     folder_open(&f);
     certificate_write(&f, "ca.pem");
+    snprintf(link, sizeof link, "%s/link.pem", f.path);
+    assert_int_equal(symlink("/etc/passwd", link), 0);
     folder_write(&f, "policy.lua",
                  "relay 'a' { host = 'a.example', ca = 'ca.pem' } route 'r' { to = '*', via = 'a' } rows 'rows.json'");
     folder_write(&f, "rows.json", "[{ \"name\": \"x\", \"host\": \"x.example\", \"ca\": \"ca.pem\", \"to\": \"*\" }]");
@@ -473,13 +477,15 @@ static void authorities_are_beside_the_policy_and_those_of_rows_inside(void **st
     assert_true(p->relays[0].ca[0] == '/' && strstr(p->relays[0].ca, "/ca.pem") != NULL);
     hky_policy_unref(&p);
     hky_problems_fini(&problems);
-    for (int i = 0; i < 2; i++) {
+    for (size_t i = 0; i < sizeof outside / sizeof outside[0]; i++) {
         char row[300];
-        snprintf(row, sizeof row, "[{ \"name\": \"x\", \"host\": \"x.example\", \"ca\": \"%s%s\", \"to\": \"*\" }]",
-                 i == 0 ? f.path : "..", "/ca.pem");
+        snprintf(row, sizeof row, "[{ \"name\": \"x\", \"host\": \"x.example\", \"ca\": \"%s\", \"to\": \"*\" }]",
+                 outside[i]);
         folder_write(&f, "rows.json", row);
         assert_null(load_folder(&f, &problems));
-        assert_non_null(strstr(problems.items[0].text, "ca: files of rows are inside the policy's folder"));
+        assert_non_null(
+            strstr(problems.items[0].text, i < 2 ? "files of rows are inside the policy's folder"
+                                                 : "ca \"link.pem\": the file leads out of the policy's folder"));
         hky_problems_fini(&problems);
     }
     folder_close(&f);
