@@ -149,7 +149,7 @@ static bool explain_acts(struct explain_case *c, size_t from)
 
     for (size_t i = from; i < c->rehearsal.n_acts; i++) {
         const struct hky_rehearsal_act *act = &c->rehearsal.acts[i];
-        if (!act->has_outcome)
+        if (!act->has_outcome || act->message != c->message->id)
             continue;
         struct explain_after *a = add_after(c, act->relay, &act->outcome);
         a->at_ms = act->at_ms;
@@ -275,6 +275,7 @@ static bool rehearse(struct explain_case *c)
     c->rehearsal.decide = hky_rehearsal_decide_by_vm;
     c->rehearsal.ctx = c->vm;
     c->rehearsal.is_by_hand = true;
+    c->rehearsal.has_notices = true;
     c->rehearsal.is_everyone_reached = true; /* shows the plan also for recipients that engine.only_to holds */
     if (!c->is_rehearsing || hky_rehearsal_open(&c->rehearsal, &e) != HKY_OK) {
         hky_cli_printf(stderr, "hikyaku explain: %s\n", e.text);
@@ -383,6 +384,8 @@ static int explain(struct explain_case *c, const struct explain_request *request
         if (!apply_after(c, request->after[i]))
             return HKY_EXIT_USAGE;
     }
+    if (c->state == HKY_ACTION_FAIL && c->is_rehearsing)
+        hky_rehearsal_await_notices(&c->rehearsal);
     if (is_json)
         explain_print_json(c);
     else

@@ -147,6 +147,24 @@ static void add_after(const struct explain_case *c, struct hky_json *out)
     hky_json_end_array(out);
 }
 
+/* Only where the plan fails; null: nobody gets a failure notice. */
+static void add_notice(const struct explain_case *c, struct hky_json *out)
+{
+    const struct hky_message *m = c->rehearsal.last_notice;
+    const struct hky_recipient *r = m != NULL ? &m->recipients[0] : NULL;
+
+    if (m == NULL) {
+        hky_json_null(out, "notice");
+        return;
+    }
+    hky_json_begin_object(out, "notice");
+    hky_json_str(out, "to", hky_recipient_address(r));
+    hky_json_int(out, "at", m->accepted_at_ms / 1000);
+    hky_json_z(out, "route", r->plan != NULL ? r->plan->route : NULL);
+    hky_json_z(out, "relay", r->plan != NULL ? r->plan->steps[0].relay : NULL);
+    hky_json_end_object(out);
+}
+
 void explain_print_json(const struct explain_case *c)
 {
     struct hky_buf text;
@@ -161,6 +179,8 @@ void explain_print_json(const struct explain_case *c)
         hky_json_z(&out, "mail_hosts", c->explanation.mail_hosts);
     if (c->n_after > 0)
         add_after(c, &out);
+    if (c->state == HKY_ACTION_FAIL && c->is_rehearsing)
+        add_notice(c, &out);
     hky_json_end_object(&out);
     puts(hky_buf_z(&text));
     hky_buf_fini(&text);

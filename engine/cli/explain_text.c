@@ -375,6 +375,26 @@ static void print_consequences(const struct explain_case *c)
     hky_cli_table_print(&t);
 }
 
+/* Who hears of the failure, and which way the notice goes. */
+static void print_notice(const struct explain_case *c)
+{
+    const struct hky_message *m = c->rehearsal.last_notice;
+    const struct hky_recipient *r = m != NULL ? &m->recipients[0] : NULL;
+    char line[600], at[32];
+
+    if (m == NULL)
+        snprintf(line, sizeof line,
+                 "nobody gets a failure notice (dsn, scenario: FAILURE NOTICES in hikyaku-policy(5))");
+    else if (r->plan == NULL)
+        snprintf(line, sizeof line, "the failure notice to " HKY_STR_FMT " is parked: %.200s",
+                 HKY_STR_ARG(hky_recipient_address(r)), r->reason != NULL ? r->reason : "no route takes it");
+    else
+        snprintf(line, sizeof line, "a failure notice goes to " HKY_STR_FMT " at %s by route %.80s, first by %.80s",
+                 HKY_STR_ARG(hky_recipient_address(r)), clock_time(m->accepted_at_ms, at), r->plan->route,
+                 r->plan->steps[0].relay);
+    indented(line);
+}
+
 static void print_end(const struct explain_case *c)
 {
     const struct hky_advance *last = c->n_after > 0 ? &c->after[c->n_after - 1].advance : &c->first;
@@ -385,6 +405,8 @@ static void print_end(const struct explain_case *c)
         title(c->state == HKY_ACTION_HOLD ? "held" : "failed");
     if (last->why[0] != '\0')
         indented(last->why);
+    if (c->state == HKY_ACTION_FAIL)
+        print_notice(c);
 }
 
 void explain_print_text(const struct explain_case *c)

@@ -434,7 +434,8 @@ static void on_original(struct hky_body_read *read)
     k->is_submitted = true;
     hky_intake_submit_about(&n->intake, &k->submission, &notice, first->recipient);
     ev.text = id;
-    hky_record_event(n->p.record, n->p.worker, &ev);
+    if (n->p.record != NULL)
+        hky_record_event(n->p.record, n->p.worker, &ev);
 }
 
 static void start_making(struct making *k)

@@ -53,10 +53,14 @@ static void on_finish(void *ctx, unsigned worker, struct hky_recipient *rcpt, co
     struct hky_message *m = rcpt->message;
 
     (void)worker;
-    hky_journal_finish(r->journal, rcpt, NULL, NULL);
+    if (r->notice == NULL)
+        hky_journal_finish(r->journal, rcpt, NULL, NULL);
     if (r->ended != NULL)
         r->ended(r->ctx, rcpt, o);
-    hky_message_unref(&m);
+    if (r->notice == NULL)
+        hky_message_unref(&m);
+    else
+        hky_notice_finish(r->notice, rcpt, o); /* takes the reference */
 }
 
 static void on_event(void *ctx, unsigned worker, const struct hky_event *ev)
@@ -68,6 +72,52 @@ static void on_event(void *ctx, unsigned worker, const struct hky_event *ev)
         rehearse_add_act(r, ev);
     if (r->event != NULL)
         r->event(r->ctx, ev);
+}
+
+/* ---- called for failure notices ---- */
+
+static void decide_for(struct hky_rehearsal *r, struct hky_recipient *rcpt)
+{
+    struct hky_decision d = {0};
+    int64_t now_ms = r->clock.stopped_at_ms;
+
+    on_decide(r, 0, rcpt, &d);
+    rcpt->policy = d.policy != 0 ? d.policy : (uint32_t)r->policy->hash;
+    rcpt->arms = d.arms;
+    rcpt->arms_n = d.arms_n;
+    if (d.kind == HKY_DECIDED) {
+        rcpt->plan = d.plan;
+    } else if (d.kind == HKY_WAITS || d.kind == HKY_UNANSWERED) {
+        rcpt->state = HKY_RCPT_UNDECIDED;
+    } else {
+        rcpt->state = HKY_RCPT_PARKED;
+        rcpt->parked_at_ms = now_ms;
+        rcpt->reason = hky_strdup(d.text[0] != '\0' ? d.text : "no_route: no route takes this recipient");
+    }
+}
+
+static struct hky_policy *policy_of(void *ctx, unsigned worker)
+{
+    struct hky_rehearsal *r = ctx;
+
+    (void)worker;
+    return r->policy;
+}
+
+static void on_notice_decide(void *ctx, unsigned worker, struct hky_message *notice, struct hky_str header)
+{
+    (void)worker, (void)header; /* `decide` reads it from the message */
+    for (uint32_t i = 0; i < notice->n_recipients; i++)
+        decide_for(ctx, &notice->recipients[i]);
+}
+
+static void on_notice_enqueue(void *ctx, unsigned worker, struct hky_message *notice)
+{
+    struct hky_rehearsal *r = ctx;
+
+    hky_message_unref(&r->last_notice);
+    r->last_notice = hky_message_ref(notice);
+    hky_schedule_enqueue(r->schedule, worker, notice);
 }
 
 /* ---- beginning and end ---- */
@@ -100,6 +150,15 @@ enum hky_err hky_rehearsal_open(struct hky_rehearsal *r, struct hky_error *e)
                                          .dir = r->dir,
                                          .was_unclean = r->was_unclean};
 
+    if (r->has_notices)
+        r->notice = hky_notice_new(&(struct hky_notice_params){.loop = r->loop,
+                                                               .journal = r->journal,
+                                                               .log = r->log,
+                                                               .clock = &r->clock,
+                                                               .ctx = r,
+                                                               .policy = policy_of,
+                                                               .decide = on_notice_decide,
+                                                               .enqueue = on_notice_enqueue});
     return hky_schedule_new(&params, &r->schedule, e);
 }
 
@@ -133,6 +192,8 @@ void hky_rehearsal_fini(struct hky_rehearsal *r)
         hky_rehearsal_turns(r); /* those who wait for the journal are answered before it is freed */
     hky_schedule_free(&r->schedule);
     hky_journal_close(&r->journal);
+    hky_notice_free(&r->notice);
+    hky_message_unref(&r->last_notice);
     hky_loop_free(&r->loop);
     hky_policy_unref(&r->policy);
     rehearse_free_replies(r);
@@ -141,26 +202,6 @@ void hky_rehearsal_fini(struct hky_rehearsal *r)
 }
 
 /* ---- mail ---- */
-
-static void decide_for(struct hky_rehearsal *r, struct hky_recipient *rcpt)
-{
-    struct hky_decision d = {0};
-    int64_t now_ms = r->clock.stopped_at_ms;
-
-    on_decide(r, 0, rcpt, &d);
-    rcpt->policy = d.policy != 0 ? d.policy : (uint32_t)r->policy->hash;
-    rcpt->arms = d.arms;
-    rcpt->arms_n = d.arms_n;
-    if (d.kind == HKY_DECIDED) {
-        rcpt->plan = d.plan;
-    } else if (d.kind == HKY_WAITS || d.kind == HKY_UNANSWERED) {
-        rcpt->state = HKY_RCPT_UNDECIDED;
-    } else {
-        rcpt->state = HKY_RCPT_PARKED;
-        rcpt->parked_at_ms = now_ms;
-        rcpt->reason = hky_strdup(d.text[0] != '\0' ? d.text : "no_route: no route takes this recipient");
-    }
-}
 
 void hky_rehearsal_send(struct hky_rehearsal *r, struct hky_message *m)
 {
@@ -259,7 +300,20 @@ int64_t hky_rehearsal_now_ms(const struct hky_rehearsal *r)
 
 int64_t hky_rehearsal_next_at(const struct hky_rehearsal *r)
 {
-    return hky_schedule_next_at(r->schedule);
+    int64_t at = hky_schedule_next_at(r->schedule), notice = INT64_MAX;
+
+    if (r->notice != NULL)
+        notice = hky_notice_next_at(r->notice);
+    return notice < at ? notice : at;
+}
+
+void hky_rehearsal_await_notices(struct hky_rehearsal *r)
+{
+    int64_t at;
+
+    hky_rehearsal_settle(r);
+    while (r->notice != NULL && (at = hky_notice_next_at(r->notice)) != INT64_MAX)
+        hky_rehearsal_advance_to(r, at);
 }
 
 void hky_rehearsal_turns(struct hky_rehearsal *r)
@@ -272,6 +326,8 @@ void hky_rehearsal_settle(struct hky_rehearsal *r)
 {
     for (unsigned i = 0; i < ROUNDS_MOST; i++) {
         hky_schedule_tick(r->schedule, 0);
+        if (r->notice != NULL)
+            hky_notice_tick(r->notice);
         hky_rehearsal_turns(r);
         if (r->is_by_hand)
             return;

@@ -17,8 +17,8 @@ struct hky_notice;
 struct hky_notice_params {
     struct hky_loop *loop;
     struct hky_journal *journal;
-    struct hky_record *record;
-    struct hky_log *log; /* may be NULL */
+    struct hky_record *record; /* gets the event of each notice; NULL: nobody does */
+    struct hky_log *log;       /* may be NULL */
     unsigned worker;
     const struct hky_clock *clock;
     void *ctx;

@@ -18,6 +18,7 @@
 #define HIKYAKU_REHEARSE_H
 
 #include "hikyaku/journal_memory.h"
+#include "hikyaku/notice.h"
 #include "hikyaku/schedule.h"
 
 #define HKY_REHEARSAL_RELAY 128 /* octets of a relay's name that an act keeps */
@@ -52,6 +53,7 @@ struct hky_rehearsal {
     bool is_by_hand;                            /* relays do not answer by themselves; the caller takes and answers */
     bool is_forgetful;                          /* no acts are kept */
     bool is_everyone_reached;                   /* engine.only_to is ignored */
+    bool has_notices;                           /* failure notices are made as in service, and queued; else none are */
     struct hky_log *log;                        /* the schedule's log; may be NULL */
     const char *dir;                            /* where the schedule notes what is being sent; NULL nowhere */
     bool was_unclean;
@@ -69,6 +71,8 @@ struct hky_rehearsal {
     size_t n_acts, acts_cap;
     struct hky_rehearsal_reply *replies;
     size_t n_replies;
+    struct hky_notice *notice;       /* has_notices */
+    struct hky_message *last_notice; /* a reference to the newest failure notice; NULL: there was none */
 };
 
 /* The clock shows at_ms. HKY_E_NET: no loop could be made; then nothing is left to free. */
@@ -122,6 +126,8 @@ void hky_rehearsal_answer(struct hky_rehearsal *r, struct hky_job **job, const s
 int64_t hky_rehearsal_now_ms(const struct hky_rehearsal *r);
 /* The next moment at which something is due, not before now; INT64_MAX: nothing is. */
 int64_t hky_rehearsal_next_at(const struct hky_rehearsal *r);
+/* Moves the clock until no failure notice gathers any more: last_notice is the newest one. */
+void hky_rehearsal_await_notices(struct hky_rehearsal *r);
 /* Does everything that is due now. */
 void hky_rehearsal_settle(struct hky_rehearsal *r);
 /* Runs only what is under way within the loop; the schedule does not look at the clock. */

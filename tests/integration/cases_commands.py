@@ -177,6 +177,32 @@ def explain_a_message(world):
     holds(code == 0 and "X-Hikyaku-Scenaro (did you mean X-Hikyaku-Scenario?)" in error, error)
 
 
+@case("commands", "explain --after says who hears of a failure, when, and which way the notice goes")
+def explain_notices(world):
+    policy = """
+        engine { hostname = "mail.shop.example", owner = "ops@shop.example", dsn = DSN }
+        relay "own" { mx = true }
+        relay "rental" { host = "rental.example" }
+        route "notices" { priority = 10, to = "shop.example", via = "rental" }
+        route "rest" { priority = 900, to = "u.example", via = "own" }
+    """
+    for dsn, sender, to, after in (('"each"', "b@shop.example", "b@shop.example", 0), ('"digest"', "b@shop.example", "b@shop.example", 60),
+                                   ('"none"', "b@shop.example", None, 0), ('"none"', "<>", "ops@shop.example", 0), ('"each"', "b@other.example", "b@other.example", 0)):
+        world.write("policy.lua", policy.replace("DSN", dsn))
+        args = ["explain", "policy.lua", "--to", "a@u.example", "--author", "a@shop.example", "--sender", sender, "--at", "1796000400",
+                "--after", "own rcpt 550 5.1.1 no such user"]
+        said, text = json.loads(world.run(*args, "--json")[1])["notice"], " ".join(world.run(*args)[1].split())
+        if to is None:
+            same(said, None, "no notice")
+            holds("nobody gets a failure notice" in text, text)
+            continue
+        is_routed = to.endswith("@shop.example")
+        same(said, {"to": to, "at": 1796000400 + after, "route": "notices" if is_routed else None, "relay": "rental" if is_routed else None}, f"{dsn} {sender}")
+        holds((f"a failure notice goes to {to} at" if is_routed else f"the failure notice to {to} is parked: no_route") in text, text)
+        args[-1] = "own 250 ok"
+        holds("notice" not in json.loads(world.run(*args, "--json")[1]), "a notice of success that nobody asked for")
+
+
 @case("commands", "explain breaks a long relay, From and Reply-To at 80 columns")
 def explain_fits(world):
     world.write("policy.lua", """

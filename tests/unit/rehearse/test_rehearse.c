@@ -24,7 +24,8 @@ static const char POLICY[] =
     "route 'two' { to = 'two.example', via = { 'own', 'gmail two' } }\n"
     "route 'tagged' { to = 'tag.example', header = { ['X-Way'] = 'r*' }, via = 'rental' }\n"
     "route 'none' { to = 'nothing.example', via = function() return nil end }\n"
-    "route 'own' { to = 'own.example', via = 'own' }\n";
+    "route 'own' { to = 'own.example', via = 'own' }\n"
+    "route 'notices' { to = 'shop.example', via = 'rental' }\n";
 
 struct fixture {
     char dir[64];
@@ -307,6 +308,51 @@ static void many_a_second(void **state)
     assert_true(ns < 2000000);
 }
 
+/* Recipients of one message that end together share a notice, which is mail: it is decided, queued and delivered. */
+static void a_failure_notice_goes_its_own_way(void **state)
+{
+    static const struct {
+        const char *name, *reply;
+        bool has_notices, is_due;
+    } rows[] = {
+        {"both fail", "own always rcpt 550 5.1.1 no such user", true, true},
+        {"both arrive", "own always 250 ok", true, false},
+        {"a rehearsal without notices", "own always rcpt 550 5.1.1 no such user", false, false},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct hky_rehearsal r;
+        struct hky_error e;
+        const char *const to[] = {"a@own.example", "b@own.example"};
+        bool is_delivered = false;
+        assert_int_equal(hky_rehearsal_init(&r, f.policy, START, &e), HKY_OK);
+        r.decide = hky_rehearsal_decide_by_vm;
+        r.ctx = f.vm;
+        r.has_notices = rows[i].has_notices;
+        assert_int_equal(hky_rehearsal_open(&r, &e), HKY_OK);
+        hky_rehearsal_start(&r);
+        say_reply(&r, rows[i].reply);
+        struct hky_message *m = mail_with(to, 2, START, "From: news@shop.example\r\n\r\n");
+        hky_rehearsal_send(&r, m);
+        hky_rehearsal_await_notices(&r);
+        if ((r.last_notice != NULL) != rows[i].is_due)
+            fail_msg("%s: %s", rows[i].name, r.last_notice != NULL ? "a notice" : "no notice");
+        if (rows[i].is_due) {
+            const struct hky_recipient *n = &r.last_notice->recipients[0];
+            assert_int_equal(r.last_notice->accepted_at_ms, START + 1000);
+            assert_true(hky_str_eq(hky_recipient_address(n), HKY_STR("news@shop.example")));
+            assert_string_equal(n->plan->route, "notices");
+            hky_rehearsal_run(&r, START + MINUTE);
+            for (size_t k = 0; k < r.n_acts; k++)
+                is_delivered |= r.acts[k].kind == HKY_EVENT_DELIVERED && r.acts[k].message == r.last_notice->id &&
+                                strcmp(r.acts[k].relay, "rental") == 0;
+            assert_true(is_delivered);
+        }
+        hky_message_unref(&m);
+        hky_rehearsal_fini(&r);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -315,6 +361,7 @@ int main(void)
         cmocka_unit_test(time_goes_from_one_moment_to_the_next),
         cmocka_unit_test(caps_obey_the_clock),
         cmocka_unit_test(what_is_not_understood_is_said),
+        cmocka_unit_test(a_failure_notice_goes_its_own_way),
         cmocka_unit_test(many_a_second),
     };
     return cmocka_run_group_tests(tests, load, unload);
