@@ -464,9 +464,9 @@ void hky_outbound_drain(struct hky_outbound *c)
     struct hky_delivery *x = c->bound;
     if (c->state == HKY_OUTBOUND_READY) {
         c->bound = NULL; /* its body is being read, or it waits for the message before it */
-        hky_outbound_retire(c);
         if (x != NULL)
             c->params.ops->give_back(c->params.ctx, c, x, false);
+        hky_outbound_retire(c);
     } else if (c->state != HKY_OUTBOUND_CLOSED) {
         struct hky_reply reply;
         hky_reply_local(&reply, HKY_ORIGIN_LOCAL, "the engine stops");
