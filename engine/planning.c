@@ -253,7 +253,7 @@ void hky_worker_set_vm(struct hky_worker *w, struct hky_vm *vm)
         if (wait->deciding == NULL)
             continue;
         hky_deciding_drop(&wait->deciding);
-        if (wait->recipient != w->asked) /* the caller that changes the vm begins that decision anew */
+        if (wait->recipient != w->asked) /* the caller that changes the vm begins that decision again */
             on_answer(wait);
     }
     hky_where_free(&w->where);

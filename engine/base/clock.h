@@ -10,7 +10,7 @@
 
 struct hky_clock {
     int64_t shift_ms;      /* so much more time has gone by; tests move the clock with it (atomic) */
-    int64_t stopped_at_ms; /* > 0: the clock stands here (atomic) */
+    int64_t stopped_at_ms; /* > 0: the clock is stopped at this time (atomic) */
     int64_t wall_shift_ms; /* somebody set the wall clock by so much, and no time went by (atomic) */
 };
 

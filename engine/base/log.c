@@ -191,7 +191,7 @@ static void put_text(struct value *v, int precision, va_list *ap)
         put(v, z, precision >= 0 ? strnlen(z, (size_t)precision) : strnlen(z, sizeof v->p));
 }
 
-/* `at` stands on the "%"; returns behind the conversion. */
+/* `at` points to the "%"; returns what is behind the conversion. */
 static const char *put_conversion(struct value *v, const char *at, va_list *ap)
 {
     const char *spec = at++;

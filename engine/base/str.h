@@ -62,7 +62,7 @@ bool hky_str_u64(struct hky_str s, uint64_t max, uint64_t *out);
 char *hky_decimal(char *to, uint64_t v);
 char *hky_decimal_padded(char *to, uint64_t v, unsigned n); /* the last n digits, zeros in front */
 
-/* Copies s to `to` as far as it fits before `end`, and a NUL behind it; given back is where the NUL stands, so that the
+/* Copies s to `to` as far as it fits before `end`, and a NUL behind it; returned is where the NUL is, so that the
  * next call goes on there. Needs to < end. What is written for every message is written with this, as numbers are. */
 char *hky_str_put(char *to, const char *end, struct hky_str s);
 

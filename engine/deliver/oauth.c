@@ -81,7 +81,7 @@ static bool is_for_the_moment(int status, const char *error)
     return is_moment;
 }
 
-/* The text is shown on terminals and stands in logs. */
+/* The text is shown on terminals and written to logs. */
 static void make_printable(char *text)
 {
     for (; *text != '\0'; text++)

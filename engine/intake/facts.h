@@ -38,7 +38,7 @@ void intake_facts_fini(struct intake_facts *f);
 /*
  * The section of `section_n` octets at `at` in `buf` is complete. It is read, cleaned of X-Hikyaku-*, completed with
  * Date, Message-ID and the empty line; what follows is moved once, if it has to be. Returns where the body begins in
- * `buf`; 0: refused, and what is in `buf` is of no use.
+ * `buf`; 0: refused, and the content of `buf` must not be used.
  */
 size_t intake_facts_read(struct intake_facts *f, const struct intake_facts_params *p, struct hky_buf *buf, size_t at,
                          size_t section_n, struct hky_refusal *why);

@@ -1,5 +1,5 @@
 /*
- * backend -- what stands behind hikyaku/journal.h: the journal on disk, or the one in memory. journal.c asks the
+ * backend -- what hikyaku/journal.h is implemented by: the journal on disk, or the one in memory. journal.c asks the
  * journal's backend; nobody else needs to know which one it is.
  */
 #ifndef HKY_JOURNAL_BACKEND_H

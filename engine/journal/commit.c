@@ -423,7 +423,7 @@ static void fail(struct hky_journal *j, struct entry_list *l, struct entry_list 
         journal_list_add(refused, e);
 }
 
-/* A submitter that asks whether something is on disk is told that it is not; results keep waiting. At the stop,
+/* A submitter that asks whether something is on disk gets the answer no; results keep waiting. At the stop,
  * maintenance is joined first, so it must not wait either for a sync that will not come. */
 static void give_up(struct hky_journal *j, enum hky_err err)
 {

@@ -1,8 +1,8 @@
 /*
- * format -- what stands on disk: segment headers, records, footers. Pure: octets in, values out; fuzzed.
+ * format -- what is written to disk: segment headers, records, footers. Pure: octets in, values out; fuzzed.
  *
  * A segment is 4096 octets with the header, twice, then records back to back, each 8-aligned: 64 octets of header,
- * body, meta, pad. The body stands first so that its header is always the 64 octets before it: a reader of a body needs
+ * body, meta, pad. The body comes first so that its header is always the 64 octets before it: a reader of a body needs
  * no index. A closed segment ends with a footer record (every record without its body) and, in its last 64 octets, a
  * trailer that says where the footer is.
  *
@@ -17,7 +17,7 @@
 
 #define FORMAT_VERSION          2u /* this writes; FORMAT_VERSION - 1 is read too */
 #define SEGMENT_HEADER          4096u
-#define HEAD_COPY               2048u /* where the header stands once more, in a sector of its own */
+#define HEAD_COPY               2048u /* where the header is written once more, in a sector of its own */
 #define JOURNAL_RECORD_HEADER   64u
 #define SEQ_MAX                 (UINT64_C(1) << 62)
 #define META_MAX                (64u << 20)
@@ -27,7 +27,7 @@
 #define FLAG_NOTICE             1u /* FINISHED: a notice is accepted in the same record */
 #define JOURNAL_RCPT_MAX        100000u
 
-/* Kinds of record: X(id, value, name, what). The values stand on disk. */
+/* Kinds of record: X(id, value, name, what). The values are written to disk. */
 #define JOURNAL_RECORDS(X)                                                                                             \
     X(PLAN, 1, "plan", "a plan value, once per segment that uses it; key = hash")                                      \
     X(ACCEPTED, 2, "accepted", "message, facts, recipients with plan and state; key = id")                             \
@@ -121,7 +121,7 @@ struct finished_meta {
 /* The same; `flags` are those of the record. */
 bool journal_finished_meta_parse(struct hky_str meta, uint8_t flags, struct finished_meta *f);
 
-/* What stands behind a large body in its file big/ID: whose body it is, and its checksum. A file that ends with its
+/* What follows a large body in its file big/ID: whose body it is, and its checksum. A file that ends with its
  * body is of an older engine: nothing is known of its octets then. */
 #define BIG_TRAILER 32u
 struct big_trailer {

@@ -281,7 +281,7 @@ void journal_untrack(struct hky_journal *j, struct tracked *t); /* drops body me
 void journal_plan_used(struct hky_journal *j, struct segment *s, struct hky_plan *plan); /* first use in this segment */
 /* The segment is freed: gives up its plans. */
 void journal_plans_released(struct hky_journal *j, struct segment *s);
-/* The newest value of a cap, as the meta of its record, stands in segment `slot`. */
+/* The newest value of a cap, as the meta of its record, is in segment `slot`. */
 void journal_cap_set(struct hky_journal *j, struct hky_str meta, uint32_t slot);
 
 /* entry.c */

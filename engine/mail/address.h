@@ -49,12 +49,12 @@ enum hky_err hky_domain_normalise(struct hky_str s, char out[HKY_DOMAIN_MAX + 1]
 void hky_address_format(struct hky_str canonical, bool is_raw, struct hky_buf *out);
 /* Same mailbox? Both canonical. */
 bool hky_address_eq(struct hky_str a, struct hky_str b);
-/* Does `entry` stand for this canonical address ("" is the null sender)? "*" stands for every one, "<>" for the null
+/* Does `entry` match this canonical address ("" is the null sender)? "*" matches every one, "<>" the null
  * sender, "a@b.example" for that mailbox, "b.example" for all of the domain, ".b.example" for all of its subdomains but
  * not itself. Case is ignored; quotes and names in other scripts are compared as they are meant. The one place that
  * says so: route's sets are an index of the same entries. */
 bool hky_address_fits(struct hky_str entry, struct hky_str canonical);
-/* Can `entry` stand for anybody, as hky_address_fits has it? HKY_E_SYNTAX: `e` says what to write instead. */
+/* Can `entry` match anybody, as hky_address_fits has it? HKY_E_SYNTAX: `e` says what to write instead. */
 enum hky_err hky_address_entry_check(struct hky_str entry, struct hky_error *e);
 /* local part, domain of a canonical address (at the last @). */
 void hky_address_split(struct hky_str canonical, struct hky_str *local, struct hky_str *domain);

@@ -7,7 +7,7 @@
 #include "base/buf.h"
 
 /* In: only CRLF.CRLF ends. A bare LF becomes CRLF; a bare CR and NUL are noted (the message is to be refused, 550 5.6.0
- * after the end); leading dots are unstuffed, behind a bare LF those that stand before another dot. */
+ * after the end); leading dots are unstuffed, behind a bare LF those that are before another dot. */
 struct hky_dot_reader {
     uint8_t state;
     bool has_bare_cr, has_nul, has_bare_lf, has_8bit;

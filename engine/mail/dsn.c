@@ -260,7 +260,7 @@ static void add_people_text(struct hky_buf *out, const struct hky_dsn *d)
     hky_buf_add_z(&text, ".\r\n");
     if (d->is_for_owner)
         hky_buf_add_z(
-            &text, "\r\nThe sender of the message below cannot be told what became of it: it has no sender, or it is "
+            &text, "\r\nThe sender of the message below cannot be notified of its failure: it has no sender, or it is "
                    "a failure notice\r\nitself. You get this because engine.owner names you.\r\n\r\n"
                    "送信者に通知できないため、engine.owner のアドレスにお知らせします。\r\n");
     for (size_t a = 0; a < N_ACTIONS; a++) {

@@ -31,7 +31,7 @@ struct hky_dsn {
     struct hky_str original_body;   /* RET=FULL: the whole original after the header; {NULL,0}: headers only */
     bool is_8bit;                   /* the original has 8-bit octets */
     bool is_smtputf8;               /* its header has UTF-8: it comes back as message/global, encoded */
-    bool is_for_owner;              /* it goes to the operator, because the sender cannot be told */
+    bool is_for_owner;              /* it is sent to the operator, because the sender cannot be notified */
     size_t n_in_text;               /* so many recipients in the part for people; 0: all */
     size_t diagnostic_most;         /* octets of a server's words for each recipient; 0: all */
 };

@@ -34,8 +34,8 @@ void hky_phrase_decode(struct hky_str raw, struct hky_buf *out);
 void hky_phrase_encode(struct hky_str utf8, struct hky_buf *out);
 /* The same for unstructured text (Subject): never quoted. Folded; `column` octets are on the first line already. */
 void hky_text_encode(struct hky_str utf8, size_t column, struct hky_buf *out);
-/* Octets of the RFC 2047 word at the start of `s` as one may stand in a phrase, 0 when there is none. One with blanks,
- * brackets, quotes or an @ inside is none: other programs would find another address in it. */
+/* Octets of the RFC 2047 word at the start of `s` as one may be part of a phrase, 0 when there is none. One with
+ * blanks, brackets, quotes or an @ inside is none: other programs would find another address in it. */
 size_t hky_word_octets(struct hky_str s);
 
 /* Mailboxes of an address field (From, Reply-To, To): display name as raw octets (decode with hky_field_decode), groups

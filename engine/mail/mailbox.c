@@ -156,7 +156,7 @@ static bool next_entry(struct scan *s, struct entry *e)
     return true;
 }
 
-/* addr-spec without its comments, blanks and folds, which may stand around '.' and '@' only; 0 when malformed. */
+/* addr-spec without its comments, blanks and folds, which may be around '.' and '@' only; 0 when malformed. */
 static size_t compact(struct hky_str spec, char out[ADDR_SPEC_MAX - 1])
 {
     size_t n = 0;

@@ -85,7 +85,7 @@ static bool decode_q(struct hky_str s, struct hky_buf *out)
     return true;
 }
 
-/* Words of one charset that stand side by side: their octets are converted together, because many programs split
+/* Words of one charset that are side by side: their octets are converted together, because many programs split
  * characters between words. */
 struct run {
     struct hky_str charset, source; /* source: all of them as written */

@@ -42,7 +42,7 @@ void hky_body_unref(struct hky_body **b)
     free(it);
 }
 
-/* Facts stand one behind the other, each behind its length: an octet, or LONG and four. */
+/* Facts follow one another, each behind its length: an octet, or LONG and four. */
 #define LONG 255
 
 static char *packed(const struct hky_message *m)

@@ -216,15 +216,15 @@ struct hky_shard {
     struct hky_schedule *s;
     unsigned index;
     struct hky_loop *loop;
-    struct hky_policy *policy; /* that this worker goes by */
+    struct hky_policy *policy; /* that this worker uses */
     struct hky_map lanes;      /* key -> lane of the policy in force */
     struct hky_map slowed;     /* key -> struct slowness of a lane that is gone */
     struct hky_map deferred;   /* relay of the step -> atomic uint32_t; entries are added under the schedule's lock */
     struct lanes all_lanes, retired_lanes, woken, waiting;
     struct hky_heap due;   /* recipients that are deferred, parked, or give up waiting in a lane at some time */
-    struct hky_heap wakes; /* lanes. Both heaps go by schedule_shard_mono */
+    struct hky_heap wakes; /* lanes. Both heaps use the time of schedule_shard_mono */
     struct recipients held, to_dispatch; /* to_dispatch: in the next turn */
-    const struct lane *head_kept_in;     /* lane whose head is dispatched anew now, and stays its head */
+    const struct lane *head_kept_in;     /* lane whose head is dispatched again now, and stays its head */
     struct recipients *out;              /* n_workers: handed over to that worker at the end of the turn */
     uint64_t out_mask;                   /* bit worker % 64: its list in `out` is not empty */
     TAILQ_HEAD(, job) jobs, idle_jobs;
@@ -274,7 +274,7 @@ struct hky_shard {
 
 /*
  * There are two times (base/clock.h). What a recipient carries, and what events say, is time of the wall clock:
- * schedule_shard_now. Everything that waits (heaps, lanes, gates, caps, pauses) goes by elapsed time:
+ * schedule_shard_now. Everything that waits (heaps, lanes, gates, caps, pauses) uses elapsed time:
  * schedule_shard_mono. So no wait becomes longer when somebody sets the wall clock.
  */
 int64_t schedule_shard_now(const struct hky_shard *sh);

@@ -14,7 +14,7 @@ struct account *schedule_account_open(struct hky_schedule *s, const struct hky_p
         a->key = hky_strdup(key);
         hky_map_put(&s->accounts, hky_str_z(key), a);
     }
-    /* A shard may still go by the policy before this one, and its lanes have caps, too. The caps of the new policy come
+    /* A shard may still use the policy before this one, and its lanes have caps, too. The caps of the new policy come
      * with the first lane under it. */
     bool is_current = policy == s->policy;
     if (a->caps == NULL || (is_current && a->caps_of != s->n_policies)) {
@@ -60,7 +60,8 @@ static const struct hky_relay *drained_to(struct hky_schedule *s, const struct h
             break;
         const struct hky_relay *to = schedule_plan_relay(policy, st->drained_to);
         if (to == NULL)
-            break; /* the policy no longer has that relay: its mail goes by the drained one rather than nowhere */
+            break; /* the policy no longer has that relay: its mail is sent through the drained relay rather than
+                      nowhere */
         relay = to;
     }
     pthread_mutex_unlock(&s->lock);

@@ -57,7 +57,7 @@ static void lane_pull(struct lane *l)
         schedule_shard_request_turn(l->shard);
 }
 
-/* Does the mail of its relay go by another relay now? Then all of it is dispatched again. */
+/* Is the mail of its relay sent through another relay now? Then all of it is dispatched again. */
 static bool is_redirected(struct lane *l)
 {
     return __atomic_load_n(&l->shard->s->n_relay_states, __ATOMIC_ACQUIRE) > 0 &&

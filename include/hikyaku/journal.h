@@ -76,7 +76,7 @@ void hky_journal_close(struct hky_journal **j);
 /* Where new messages get their ids from; it is past all ids of messages in the journal. Any thread. */
 struct hky_id_source *hky_journal_ids(struct hky_journal *j);
 
-/* A request to be told when something is on disk. The submitter embeds it and does not touch it until `done`. */
+/* A request to be notified when something is on disk. The submitter embeds it and does not touch it until `done`. */
 struct hky_commit {
     struct hky_loop *loop;
     void (*done)(struct hky_commit *c, const struct hky_durable *durable, enum hky_err result);

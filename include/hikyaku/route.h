@@ -1,6 +1,6 @@
 /*
- * route -- runs the policy: it makes one decision for each recipient and returns a plan. It stands between accept and
- * journal, and is the only stage that knows Lua.
+ * route -- runs the policy: it makes one decision for each recipient and returns a plan. It is the stage between accept
+ * and journal, and is the only stage that knows Lua.
  */
 #ifndef HIKYAKU_ROUTE_H
 #define HIKYAKU_ROUTE_H

@@ -247,7 +247,7 @@ struct hky_relay_row { /* one relay as it was when the list was made */
     const struct hky_relay *relay;
     const char *state;    /* ok paused drained broken probing */
     int64_t until_ms;     /* how long it stays so, 0 until resumed */
-    char *to;             /* drained: the relay that its mail goes by, else NULL */
+    char *to;             /* drained: the relay through which its mail is sent, else NULL */
     const char *to_state; /* the state of that one */
     char why[300];        /* "" nothing to say */
     uint32_t n_broken;    /* own delivery: domains that cannot be sent to for now, and the first few */

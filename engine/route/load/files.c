@@ -241,7 +241,7 @@ bool hky_loader_stray_character(const struct hky_loader *l, struct hky_place pla
     else if (is_known_only)
         return false;
     else
-        snprintf(out, 200, "%.*s stands outside of a text: names outside of \"\" have letters a-z, digits and _",
+        snprintf(out, 200, "%.*s is outside of a text: names outside of \"\" have letters a-z, digits and _",
                  stray.n > 0 ? (int)stray.n : 1, p);
     return true;
 }

@@ -1,7 +1,7 @@
 /* Warnings of check: routes that are never reached, and routes of a scenario that hide common ones. */
 #include "route/load/loader.h"
 
-/* Is each of `some` among `all`? NULL stands for any. */
+/* Is each of `some` among `all`? NULL means any. */
 static bool are_among(const char *const *some, const char *const *all)
 {
     if (all == NULL)

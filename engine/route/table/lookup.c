@@ -15,7 +15,7 @@ struct slot {
     uint32_t generation; /* of the ticket in use, or of the last one */
     uint32_t next_free;
     bool is_out;
-    void (*ready)(void *ctx); /* NULL: the owner was told */
+    void (*ready)(void *ctx); /* NULL: the owner was notified */
     void *ctx;
 };
 

@@ -2,8 +2,8 @@
  * lookup -- the look-ups of one worker's decisions, and who waits for them. It outlives the vms of the worker.
  *
  * A decision that waits holds a ticket {slot, generation}. Whoever completes the look-up shows the ticket, and the
- * owner of the decision is told, once. A decision that is over, or that waits for something else by now, has given its
- * ticket back: a late completion is known by its generation and refused.
+ * owner of the decision is notified, once. A decision that is over, or that waits for something else by now, has given
+ * its ticket back: a late completion is known by its generation and refused.
  */
 #ifndef HKY_ROUTE_LOOKUP_H
 #define HKY_ROUTE_LOOKUP_H

@@ -50,7 +50,7 @@ static enum hky_err refuse_glob(struct hky_str s, struct hky_error *e)
                              (int)(s.n - local_n - 1 < 80 ? s.n - local_n - 1 : 80), domain);
     return hky_error_set(e, HKY_E_SYNTAX,
                          "an address is no pattern: write it whole, or its domain, or a matcher "
-                         "(a * that is meant stands in quotes: '\"a*b\"@shop.example')");
+                         "(put a * that is part of the address in quotes: '\"a*b\"@shop.example')");
 }
 
 enum hky_err hky_set_entry_parse(struct hky_str s, struct hky_set_entry *out, struct hky_error *e)

@@ -43,7 +43,7 @@ struct hky_set {
 struct hky_set *hky_set_new(void);
 void hky_set_add(struct hky_set *s, const struct hky_set_entry *entry);
 void hky_set_add_all(struct hky_set *to, const struct hky_set *from);
-/* Does an entry of the set stand for this address, as hky_address_fits has it? */
+/* Does an entry of the set match this address, as hky_address_fits has it? */
 bool hky_set_has(const struct hky_set *s, const struct hky_match_key *k);
 /* Is everybody of `inner` in `outer`: a domain has its addresses, a .domain all below it? */
 bool hky_set_is_subset(const struct hky_set *inner, const struct hky_set *outer);

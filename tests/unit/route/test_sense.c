@@ -134,7 +134,7 @@ static const struct {
      'e', "\xe2\x80\x9c is a full-width or curly character: write \""},
     {"a full-width blank outside of a text", "relay 'a'\xe3\x80\x80{ mx = true }", 'e',
      "there is a full-width blank outside of a text: write an ordinary blank"},
-    {"a character of a word", "relay 'a' { mx = true } \xe6\x9d\xb1 = 1", 'e', "\xe6\x9d\xb1 stands outside of a text"},
+    {"a character of a word", "relay 'a' { mx = true } \xe6\x9d\xb1 = 1", 'e', "\xe6\x9d\xb1 is outside of a text"},
     {"one wrong class", RELAYS "route 'r' { to = '*', via = { 'b', step 'a' { on = { 'filterd' } } } }", 'e',
      "on: no class \"filterd\", did you mean \"filtered\"?"},
 
