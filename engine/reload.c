@@ -90,8 +90,8 @@ static enum hky_err prepare(struct reload *r, struct hky_error *e)
     struct hky_engine *engine = r->engine;
     struct hky_problems problems = {0};
     enum hky_err err = hky_policy_load(
-        &(struct hky_load_params){.path = engine->policy_path, .now_ms = hky_clock_now_ms(engine->clock)}, &r->policy,
-        &problems);
+        &(struct hky_policy_load_params){.path = engine->policy_path, .now_ms = hky_clock_now_ms(engine->clock)},
+        &r->policy, &problems);
 
     log_problems(engine, &problems);
     hky_problems_fini(&problems);

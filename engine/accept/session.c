@@ -30,7 +30,7 @@ static bool offers_tls(const struct accept_session *s)
 
 /* --- commands --- */
 
-static void on_hello(struct accept_session *s, struct hky_command *c)
+static void on_hello(struct accept_session *s, struct hky_smtp_command *c)
 {
     const struct hky_engine_options *engine = &s->p.policy->engine;
 
@@ -56,20 +56,20 @@ static void on_hello(struct accept_session *s, struct hky_command *c)
     s->p.ops->write(s->p.ctx, lines, (size_t)n);
 }
 
-static void on_rset(struct accept_session *s, struct hky_command *c)
+static void on_rset(struct accept_session *s, struct hky_smtp_command *c)
 {
     (void)c;
     accept_session_reply(s, 250, "2.0.0", "ok");
     accept_session_tx_reset(s);
 }
 
-static void on_noop(struct accept_session *s, struct hky_command *c)
+static void on_noop(struct accept_session *s, struct hky_smtp_command *c)
 {
     (void)c;
     accept_session_reply(s, 250, "2.0.0", "ok");
 }
 
-static void on_quit(struct accept_session *s, struct hky_command *c)
+static void on_quit(struct accept_session *s, struct hky_smtp_command *c)
 {
     (void)c;
     accept_session_reply(s, 221, "2.0.0", "%s goodbye", s->p.policy->engine.hostname);
@@ -77,26 +77,26 @@ static void on_quit(struct accept_session *s, struct hky_command *c)
 }
 
 /* RFC 5321 3.5.3, 7.3: no address is confirmed or denied here. */
-static void on_vrfy(struct accept_session *s, struct hky_command *c)
+static void on_vrfy(struct accept_session *s, struct hky_smtp_command *c)
 {
     (void)c;
     accept_session_reply(s, 252, "2.5.0", "send mail to find out");
 }
 
-static void on_expn(struct accept_session *s, struct hky_command *c)
+static void on_expn(struct accept_session *s, struct hky_smtp_command *c)
 {
     (void)c;
     accept_session_error(s, 502, "5.5.1", "no lists are shown here");
 }
 
-static void on_help(struct accept_session *s, struct hky_command *c)
+static void on_help(struct accept_session *s, struct hky_smtp_command *c)
 {
     (void)c;
     accept_session_reply(s, 214, "2.0.0",
                          "EHLO MAIL RCPT DATA BDAT RSET NOOP QUIT VRFY HELP STARTTLS AUTH; man hikyaku");
 }
 
-static void on_starttls(struct accept_session *s, struct hky_command *c)
+static void on_starttls(struct accept_session *s, struct hky_smtp_command *c)
 {
     (void)c;
     if (s->p.is_secure) {
@@ -110,7 +110,7 @@ static void on_starttls(struct accept_session *s, struct hky_command *c)
     }
 }
 
-static void on_auth(struct accept_session *s, struct hky_command *c)
+static void on_auth(struct accept_session *s, struct hky_smtp_command *c)
 {
     if (s->user != NULL)
         accept_session_error(s, 503, "5.5.1", "already logged in");
@@ -122,7 +122,7 @@ static void on_auth(struct accept_session *s, struct hky_command *c)
         accept_auth_begin(s, c->arg);
 }
 
-static void on_unknown(struct accept_session *s, struct hky_command *c)
+static void on_unknown(struct accept_session *s, struct hky_smtp_command *c)
 {
     (void)c;
     accept_session_error(s, 500, "5.5.2", "command not recognised");
@@ -132,7 +132,7 @@ static void on_unknown(struct accept_session *s, struct hky_command *c)
 static const struct {
     unsigned legal;
     bool needs_login;
-    void (*handle)(struct accept_session *s, struct hky_command *c);
+    void (*handle)(struct accept_session *s, struct hky_smtp_command *c);
 } commands[HKY_VERB_N] = {
     [HKY_VERB_EHLO] = {ANY, false, on_hello},
     [HKY_VERB_HELO] = {ANY, false, on_hello},
@@ -202,18 +202,18 @@ static bool is_lingering(struct accept_session *s)
 /* `behind`: octets that follow the line in what was received. */
 static void on_command(struct accept_session *s, struct hky_str line, size_t behind)
 {
-    struct hky_command c;
+    struct hky_smtp_command c;
     struct hky_error e = {0};
     const char *enhanced = "";
     int code = 0;
 
-    hky_command_init(&c);
+    hky_smtp_command_init(&c);
     c.may_lack_brackets = accept_session_is_trusted(s);
-    enum hky_err err = hky_command_parse(line, &c, &code, &enhanced, &e);
+    enum hky_err err = hky_smtp_command_parse(line, &c, &code, &enhanced, &e);
     enum hky_verb verb = c.verb;
     uint8_t before = s->state;
     if (verb == HKY_VERB_UNKNOWN && is_other_protocol(line)) {
-        hky_command_fini(&c);
+        hky_smtp_command_fini(&c);
         s->p.ops->warn(s->p.ctx, "other_protocol", line);
         accept_session_close(s, "4.7.0", "this port speaks SMTP");
         return;
@@ -232,7 +232,7 @@ static void on_command(struct accept_session *s, struct hky_str line, size_t beh
         accept_session_error(s, code, enhanced, "%s", e.text);
     else
         commands[verb].handle(s, &c);
-    hky_command_fini(&c);
+    hky_smtp_command_fini(&c);
     s->n_commands++;
     if (verb == HKY_VERB_BDAT &&
         err != HKY_OK) /* nobody knows how many octets follow, and none of them may be read as a command */

@@ -43,10 +43,10 @@ bool accept_session_offers_auth(const struct accept_session *s);      /* now */
 
 /* MAIL, RCPT, DATA and BDAT (RFC 5321 3.3, 3030 2): the command is sound and allowed in this state. Each writes its
  * reply and enters the next state, or refuses with accept_session_refuse. */
-void accept_transaction_mail(struct accept_session *s, struct hky_command *c);
-void accept_transaction_rcpt(struct accept_session *s, struct hky_command *c);
-void accept_transaction_data(struct accept_session *s, struct hky_command *c);
-void accept_transaction_bdat(struct accept_session *s, struct hky_command *c);
+void accept_transaction_mail(struct accept_session *s, struct hky_smtp_command *c);
+void accept_transaction_rcpt(struct accept_session *s, struct hky_smtp_command *c);
+void accept_transaction_data(struct accept_session *s, struct hky_smtp_command *c);
+void accept_transaction_bdat(struct accept_session *s, struct hky_smtp_command *c);
 /* Content of DATA, and of a chunk of BDAT: as accept_session_input, which hands it on in these states. */
 size_t accept_transaction_data_input(struct accept_session *s, const char *p, size_t n);
 size_t accept_transaction_chunk_input(struct accept_session *s, const char *p, size_t n);

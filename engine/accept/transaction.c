@@ -48,7 +48,7 @@ static bool has_room(struct accept_session *s, struct hky_str sender, uint64_t s
     return err == HKY_OK;
 }
 
-void accept_transaction_mail(struct accept_session *s, struct hky_command *c)
+void accept_transaction_mail(struct accept_session *s, struct hky_smtp_command *c)
 {
     struct hky_letter_sender from = {.address = hky_address_str(&c->path),
                                      .envid = hky_buf_str(&c->envid),
@@ -96,7 +96,7 @@ static void refuse_rcpt(struct accept_session *s, struct hky_str rcpt, const str
         accept_session_close(s, "4.7.0", "too many recipients refused");
 }
 
-void accept_transaction_rcpt(struct accept_session *s, struct hky_command *c)
+void accept_transaction_rcpt(struct accept_session *s, struct hky_smtp_command *c)
 {
     struct hky_letter_rcpt to = {.address = c->path.n > 0 ? hky_address_str(&c->path) : HKY_STR("postmaster"),
                                  .orcpt = hky_buf_str(&c->orcpt),
@@ -129,7 +129,7 @@ static void begin_content(struct accept_session *s)
         s->tx.size_hint != 0 ? s->tx.size_hint : s->last_size);
 }
 
-void accept_transaction_data(struct accept_session *s, struct hky_command *c)
+void accept_transaction_data(struct accept_session *s, struct hky_smtp_command *c)
 {
     (void)c;
     if (hky_letter_n_recipients(s->tx.letter) == 0) {
@@ -225,7 +225,7 @@ static void swallow(struct accept_session *s, uint64_t n)
     accept_session_enter(s, HKY_SESSION_SWALLOW);
 }
 
-void accept_transaction_bdat(struct accept_session *s, struct hky_command *c)
+void accept_transaction_bdat(struct accept_session *s, struct hky_smtp_command *c)
 {
     const uint64_t max = s->p.policy->engine.max_message;
 

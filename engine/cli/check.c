@@ -200,7 +200,7 @@ static bool check_listeners(const struct hky_policy *policy, struct hky_problems
 static int run(const struct hky_cli_command *self, int argc, char **argv)
 {
     struct hky_clock clock = HKY_CLOCK_REAL;
-    struct hky_load_params params = {.now_ms = hky_clock_now_ms(&clock)};
+    struct hky_policy_load_params params = {.now_ms = hky_clock_now_ms(&clock)};
     struct hky_problems problems = {0};
     struct hky_policy *policy = NULL;
     struct hky_cli_args args;

@@ -78,7 +78,7 @@ static int parse_options(const struct hky_cli_command *self, int argc, char **ar
 
 static bool load(struct explain_case *c, const struct explain_request *request)
 {
-    struct hky_load_params params = {.path = request->policy, .now_ms = c->now_ms};
+    struct hky_policy_load_params params = {.path = request->policy, .now_ms = c->now_ms};
     struct hky_problems problems = {0};
     struct hky_error e = {0};
     struct hky_buf line;

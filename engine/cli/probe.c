@@ -247,7 +247,7 @@ static int probe_named(struct probe *p, struct hky_policy *policy, char **names,
 static struct hky_policy *load(const char *path)
 {
     struct hky_clock clock = HKY_CLOCK_REAL;
-    struct hky_load_params params = {.path = path, .now_ms = hky_clock_now_ms(&clock), .may_lack_routes = true};
+    struct hky_policy_load_params params = {.path = path, .now_ms = hky_clock_now_ms(&clock), .may_lack_routes = true};
     struct hky_problems problems = {0};
     struct hky_policy *policy = NULL;
     if (hky_policy_load(&params, &policy, &problems) != HKY_OK) {

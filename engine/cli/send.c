@@ -94,7 +94,7 @@ static int run(const struct hky_cli_command *self, int argc, char **argv)
     const char *called = slash != NULL ? slash + 1 : argv[0];
 
     if (strcmp(called, "send") != 0 || (argc > 1 && argv[1][0] == '-' && argv[1][1] != '-' && argv[1][1] != '\0'))
-        return hky_sendmail(argc, argv);
+        return hky_cli_sendmail(argc, argv);
     return run_native(self, argc, argv);
 }
 

@@ -59,11 +59,11 @@ enum hky_err hky_outgoing_read(struct hky_outgoing *l, int fd, struct hky_error 
 /* Connects, sends the message, and prints refusals to stderr with `who` in front. */
 void hky_outgoing_send(const struct hky_outgoing *l, const char *who, struct hky_sent *sent);
 /* Checks "host:port", "[::1]:port" or "host"; false: an error was printed. */
-bool hky_send_is_server(const char *server, const char *who);
+bool hky_cli_send_is_server(const char *server, const char *who);
 /* sendmail -bs: joins standard input and output with the engine. Returns an exit code. */
-int hky_send_joined(const char *server, const char *who);
+int hky_cli_send_joined(const char *server, const char *who);
 
 /* send_sendmail.c */
-int hky_sendmail(int argc, char **argv);
+int hky_cli_sendmail(int argc, char **argv);
 
 #endif

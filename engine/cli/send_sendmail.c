@@ -141,7 +141,7 @@ static int run_mode(struct call *c)
     case 'm':
         return c->is_queue_run ? 0 : send_letter(&c->letter); /* -q: the engine tries again by itself */
     case 's':
-        return hky_send_joined(c->letter.server, who);
+        return hky_cli_send_joined(c->letter.server, who);
     case 'p':
         return show_queue();
     case 'i':
@@ -164,7 +164,7 @@ static void add_words(struct hky_outgoing *letter, char *words)
         hky_outgoing_add_recipient(letter, hky_str_z(word));
 }
 
-int hky_sendmail(int argc, char **argv)
+int hky_cli_sendmail(int argc, char **argv)
 {
     const char *slash = strrchr(argv[0], '/'), *server = getenv("HIKYAKU_SERVER");
     struct call c = {.mode = 'm'};
@@ -194,7 +194,7 @@ int hky_sendmail(int argc, char **argv)
             return HKY_EX_USAGE;
         }
     }
-    rc = hky_send_is_server(c.letter.server, who) ? run_mode(&c) : HKY_EX_USAGE;
+    rc = hky_cli_send_is_server(c.letter.server, who) ? run_mode(&c) : HKY_EX_USAGE;
     hky_outgoing_fini(&c.letter);
     return rc;
 }

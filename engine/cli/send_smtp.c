@@ -51,7 +51,7 @@ static bool parse_server(const char *server, char host[256], uint16_t *port)
     return true;
 }
 
-bool hky_send_is_server(const char *server, const char *who)
+bool hky_cli_send_is_server(const char *server, const char *who)
 {
     char host[256];
     uint16_t port;
@@ -483,7 +483,7 @@ static bool copy(int from, int to)
     return true;
 }
 
-int hky_send_joined(const char *server, const char *who)
+int hky_cli_send_joined(const char *server, const char *who)
 {
     int fd = dial(server, who);
     struct pollfd fds[2] = {{.fd = STDIN_FILENO, .events = POLLIN}, {.fd = fd, .events = POLLIN}};

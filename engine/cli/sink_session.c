@@ -219,7 +219,7 @@ static void on_message(struct hky_sink_session *s, bool *is_gone)
 
 /* ---- commands ---- */
 
-static void on_hello(struct hky_sink_session *s, const struct hky_command *c)
+static void on_hello(struct hky_sink_session *s, const struct hky_smtp_command *c)
 {
     struct hky_sink *sink = s->listener->sink;
 
@@ -276,7 +276,7 @@ static void on_auth_line(struct hky_sink_session *s, struct hky_str line)
     answer(s, --s->auth_left > 0 ? "334 UGFzc3dvcmQ6" : "235 2.7.0 ok");
 }
 
-static void on_rcpt(struct hky_sink_session *s, const struct hky_command *c, bool *is_gone)
+static void on_rcpt(struct hky_sink_session *s, const struct hky_smtp_command *c, bool *is_gone)
 {
     if (!s->has_mail) {
         answer(s, "503 5.5.1 MAIL first");
@@ -303,7 +303,7 @@ static void on_data(struct hky_sink_session *s, bool *is_gone)
 
 static void on_command(struct hky_sink_session *s, struct hky_str line, bool *is_gone)
 {
-    struct hky_command c;
+    struct hky_smtp_command c;
     struct hky_error e;
     const char *enhanced = "";
     char reply[400];
@@ -313,11 +313,11 @@ static void on_command(struct hky_sink_session *s, struct hky_str line, bool *is
         on_auth_line(s, line);
         return;
     }
-    hky_command_init(&c);
-    if (hky_command_parse(line, &c, &code, &enhanced, &e) != HKY_OK) {
+    hky_smtp_command_init(&c);
+    if (hky_smtp_command_parse(line, &c, &code, &enhanced, &e) != HKY_OK) {
         snprintf(reply, sizeof reply, "%d %s %s", code, enhanced, e.text);
         answer(s, reply);
-        hky_command_fini(&c);
+        hky_smtp_command_fini(&c);
         return;
     }
     switch (c.verb) {
@@ -373,7 +373,7 @@ static void on_command(struct hky_sink_session *s, struct hky_str line, bool *is
     default:
         answer(s, "502 5.5.1 not here");
     }
-    hky_command_fini(&c);
+    hky_smtp_command_fini(&c);
 }
 
 static size_t on_input(void *ctx, const char *p, size_t n)

@@ -37,30 +37,30 @@ static const struct {
     [HKY_VERB_UNKNOWN] = {HKY_STR("unknown"), ARG_OPTIONAL},
 };
 
-const char *hky_verb_name(enum hky_verb v)
+const char *hky_smtp_verb_name(enum hky_verb v)
 {
     HKY_ASSERT((unsigned)v < HKY_VERB_N);
     return verbs[v].name.p;
 }
 
-void hky_command_init(struct hky_command *c)
+void hky_smtp_command_init(struct hky_smtp_command *c)
 {
-    *c = (struct hky_command){.verb = HKY_VERB_UNKNOWN};
+    *c = (struct hky_smtp_command){.verb = HKY_VERB_UNKNOWN};
     hky_buf_init(&c->envid, ENVID_MAX);
     hky_buf_init(&c->orcpt, ORCPT_MAX);
 }
 
-void hky_command_fini(struct hky_command *c)
+void hky_smtp_command_fini(struct hky_smtp_command *c)
 {
     hky_buf_fini(&c->envid);
     hky_buf_fini(&c->orcpt);
 }
 
-static void reset(struct hky_command *c)
+static void reset(struct hky_smtp_command *c)
 {
     struct hky_buf envid = c->envid, orcpt = c->orcpt;
 
-    *c = (struct hky_command){
+    *c = (struct hky_smtp_command){
         .may_lack_brackets = c->may_lack_brackets, .verb = HKY_VERB_UNKNOWN, .arg = {"", 0}, .auth_param = {"", 0}};
     hky_buf_clear(&envid);
     hky_buf_clear(&orcpt);
@@ -238,7 +238,7 @@ static const struct {
 };
 #define N_PARAMS (sizeof params / sizeof params[0])
 
-static bool apply_param(struct hky_command *c, enum param which, struct hky_str value)
+static bool apply_param(struct hky_smtp_command *c, enum param which, struct hky_str value)
 {
     switch (which) {
     case PARAM_SIZE:
@@ -263,7 +263,7 @@ static bool apply_param(struct hky_command *c, enum param which, struct hky_str 
     return false;
 }
 
-static enum hky_err parse_params(struct hky_str rest, struct hky_command *c, const struct failure *r)
+static enum hky_err parse_params(struct hky_str rest, struct hky_smtp_command *c, const struct failure *r)
 {
     unsigned seen = 0;
 
@@ -307,7 +307,7 @@ static enum hky_err parse_bare_path(struct hky_str rest, bool is_mail, struct hk
 }
 
 /* "FROM:<path> parameters" or "TO:<path> parameters". */
-static enum hky_err parse_envelope(struct hky_command *c, const struct failure *r)
+static enum hky_err parse_envelope(struct hky_smtp_command *c, const struct failure *r)
 {
     bool is_mail = c->verb == HKY_VERB_MAIL;
     struct hky_str prefix = is_mail ? HKY_STR("FROM:") : HKY_STR("TO:");
@@ -332,7 +332,7 @@ static enum hky_err parse_envelope(struct hky_command *c, const struct failure *
     return err;
 }
 
-static enum hky_err parse_bdat(struct hky_command *c, const struct failure *r)
+static enum hky_err parse_bdat(struct hky_smtp_command *c, const struct failure *r)
 {
     struct hky_str rest = c->arg, size = take_word(&rest);
 
@@ -343,7 +343,7 @@ static enum hky_err parse_bdat(struct hky_command *c, const struct failure *r)
     return HKY_OK;
 }
 
-static enum hky_err parse_hello(struct hky_command *c, const struct failure *r)
+static enum hky_err parse_hello(struct hky_smtp_command *c, const struct failure *r)
 {
     for (size_t i = 0; i < c->arg.n; i++)
         if (is_blank(c->arg.p[i]))
@@ -353,8 +353,8 @@ static enum hky_err parse_hello(struct hky_command *c, const struct failure *r)
     return HKY_OK;
 }
 
-enum hky_err hky_command_parse(struct hky_str line, struct hky_command *c, int *code, const char **enhanced,
-                               struct hky_error *e)
+enum hky_err hky_smtp_command_parse(struct hky_str line, struct hky_smtp_command *c, int *code, const char **enhanced,
+                                    struct hky_error *e)
 {
     const struct failure r = {code, enhanced, e};
     size_t n = 0;

@@ -25,11 +25,11 @@ enum hky_verb {
     HKY_VERB_N
 };
 /* "EHLO"; "unknown" for one that is none. */
-const char *hky_verb_name(enum hky_verb v);
+const char *hky_smtp_verb_name(enum hky_verb v);
 
 enum hky_body_kind { HKY_BODY_7BIT, HKY_BODY_8BITMIME, HKY_BODY_BINARYMIME };
 
-struct hky_command {
+struct hky_smtp_command {
     bool may_lack_brackets; /* set it between init and parse: MAIL FROM:a@b is read, as old devices send it */
     enum hky_verb verb;
     struct hky_str arg;      /* after the verb, trimmed; EHLO name, AUTH rest, VRFY text */
@@ -41,15 +41,15 @@ struct hky_command {
     bool is_smtputf8;
     uint8_t ret;                 /* enum hky_ret of message.h */
     uint8_t notify;              /* HKY_NOTIFY_ bits */
-    struct hky_buf envid, orcpt; /* decoded xtext; control octets refused. init by hky_command_init */
+    struct hky_buf envid, orcpt; /* decoded xtext; control octets refused. init by hky_smtp_command_init */
     struct hky_str auth_param;   /* MAIL AUTH=, ignored */
 };
 /* An empty command that can be parsed into again and again; fini frees its texts. */
-void hky_command_init(struct hky_command *c);
-void hky_command_fini(struct hky_command *c);
+void hky_smtp_command_init(struct hky_smtp_command *c);
+void hky_smtp_command_fini(struct hky_smtp_command *c);
 /* `line` without CRLF. HKY_OK, or the reply to give in *code, *enhanced, e->text (501 5.5.4 ...). Never fails for an
  * unknown verb: HKY_VERB_UNKNOWN. */
-enum hky_err hky_command_parse(struct hky_str line, struct hky_command *c, int *code, const char **enhanced,
-                               struct hky_error *e);
+enum hky_err hky_smtp_command_parse(struct hky_str line, struct hky_smtp_command *c, int *code, const char **enhanced,
+                                    struct hky_error *e);
 
 #endif

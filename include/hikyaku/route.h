@@ -28,7 +28,7 @@ const char *hky_problem_level_name(enum hky_problem_level level);
 /* "policy.lua:12: error: ..." */
 void hky_problem_format(const struct hky_problem *p, struct hky_buf *out);
 
-struct hky_load_params {
+struct hky_policy_load_params {
     const char *path;
     const char *const *env; /* "NAME=value" ended by NULL: replaces the environment; NULL = the real one */
     int64_t now_ms;
@@ -49,7 +49,7 @@ bool hky_policy_key_doc(const char *object, size_t at, struct hky_key_doc *out);
 /* Load and check as `run` would. All problems are collected; on any error *out is NULL and HKY_E_CONFIG comes back.
  * No secret is read, nothing is opened but the policy's own files and those of `ca`. Blocks (files): not on a worker.
  */
-enum hky_err hky_policy_load(const struct hky_load_params *params, struct hky_policy **out,
+enum hky_err hky_policy_load(const struct hky_policy_load_params *params, struct hky_policy **out,
                              struct hky_problems *problems);
 
 /* One Lua state of one worker for one policy. */

@@ -14,7 +14,7 @@ static struct hky_policy *policy_of(const char *dir, FILE *(*write)(FILE *, int)
     char path[200];
     struct hky_problems problems = {0};
     struct hky_policy *p = NULL;
-    struct hky_load_params params = {path, NULL, 1796083200000};
+    struct hky_policy_load_params params = {path, NULL, 1796083200000};
 
     snprintf(path, sizeof path, "%s/policy.lua", dir);
     fclose(write(fopen(path, "w"), n));

@@ -11,7 +11,7 @@ static void check_clean(struct hky_str s)
     HKY_ASSERT(hky_utf8_is_valid(s));
 }
 
-static void check_accepted(const struct hky_command *c)
+static void check_accepted(const struct hky_smtp_command *c)
 {
     struct hky_address again;
     struct hky_buf wire;
@@ -34,23 +34,23 @@ static void check_accepted(const struct hky_command *c)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    struct hky_command c;
+    struct hky_smtp_command c;
     struct hky_error e = {0};
     struct hky_str line = hky_str_of(size > 0 ? (const char *)data : "", size);
     const char *enhanced;
     int code;
 
-    hky_command_init(&c);
+    hky_smtp_command_init(&c);
     for (int round = 0; round < 2; round++) { /* a command is used again and again */
-        if (hky_command_parse(line, &c, &code, &enhanced, &e) == HKY_OK) {
+        if (hky_smtp_command_parse(line, &c, &code, &enhanced, &e) == HKY_OK) {
             HKY_ASSERT(code == 0);
             check_accepted(&c);
         } else {
             HKY_ASSERT(code >= 500 && code <= 559 && enhanced[0] == '5' && e.text[0] != '\0');
             HKY_ASSERT(c.verb != HKY_VERB_UNKNOWN);
         }
-        HKY_ASSERT(hky_verb_name(c.verb)[0] != '\0');
+        HKY_ASSERT(hky_smtp_verb_name(c.verb)[0] != '\0');
     }
-    hky_command_fini(&c);
+    hky_smtp_command_fini(&c);
     return 0;
 }

@@ -546,8 +546,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     snprintf(path, sizeof path, "%s/policy.lua", folder());
     static const char *const env[] = {"HOME=/home/x", NULL};
-    if (hky_policy_load(&(struct hky_load_params){path, env, NOW_MS, .may_lack_routes = true}, &policy, &problems) !=
-        HKY_OK)
+    if (hky_policy_load(&(struct hky_policy_load_params){path, env, NOW_MS, .may_lack_routes = true}, &policy,
+                        &problems) != HKY_OK)
         HKY_ASSERT(problems.n_errors > 0 && policy == NULL);
     for (size_t i = 0; i < problems.n; i++)
         HKY_ASSERT(problems.items[i].text[0] != 0 &&

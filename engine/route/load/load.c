@@ -306,7 +306,8 @@ static uint64_t policy_hash(const struct hky_route_table *t)
 }
 
 /* Make a policy and read its first file; false: that is a problem, which was reported. */
-static bool policy_open(const struct hky_load_params *params, struct hky_loader *l, struct hky_problems *problems)
+static bool policy_open(const struct hky_policy_load_params *params, struct hky_loader *l,
+                        struct hky_problems *problems)
 {
     struct hky_policy *p = hky_calloc(1, sizeof *p);
     char path[PATH_MAX], *slash;
@@ -344,7 +345,7 @@ static bool policy_open(const struct hky_load_params *params, struct hky_loader 
     return true;
 }
 
-enum hky_err hky_policy_load(const struct hky_load_params *params, struct hky_policy **out,
+enum hky_err hky_policy_load(const struct hky_policy_load_params *params, struct hky_policy **out,
                              struct hky_problems *problems)
 {
     struct hky_loader l;

@@ -26,7 +26,7 @@ static inline int load_rules(void **state)
     static const char text[] = "engine { hostname = \"mail.shop.example\" }\nrelay \"own\" { mx = true }\n"
                                "route \"all\" { to = \"*\", via = \"own\" }\n";
     struct hky_problems problems = {0};
-    struct hky_load_params params = {.path = path, .now_ms = 1764547200000};
+    struct hky_policy_load_params params = {.path = path, .now_ms = 1764547200000};
     int fd = mkstemp(path);
     enum hky_err err;
 

@@ -80,43 +80,43 @@ static const struct {
 
 static void commands_are_parsed(void **state)
 {
-    struct hky_command c;
+    struct hky_smtp_command c;
 
     (void)state;
-    hky_command_init(&c);
+    hky_smtp_command_init(&c);
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         int code;
         const char *enhanced;
         struct hky_error e = {0};
-        enum hky_err err = hky_command_parse(hky_str_z(cases[i].line), &c, &code, &enhanced, &e);
+        enum hky_err err = hky_smtp_command_parse(hky_str_z(cases[i].line), &c, &code, &enhanced, &e);
 
         if ((err == HKY_OK) != (cases[i].code == 0) || code != cases[i].code || c.verb != cases[i].verb ||
             strcmp(enhanced, cases[i].enhanced) != 0)
-            fail_msg("%s: %s, %d %s %s", cases[i].what, hky_verb_name(c.verb), code, enhanced, e.text);
+            fail_msg("%s: %s, %d %s %s", cases[i].what, hky_smtp_verb_name(c.verb), code, enhanced, e.text);
         if (err == HKY_OK && cases[i].path != NULL)
             assert_string_equal(c.path.text, cases[i].path);
         if (err != HKY_OK)
             assert_string_not_equal(e.text, "");
     }
-    hky_command_fini(&c);
+    hky_smtp_command_fini(&c);
 }
 
-static void parse(struct hky_command *c, const char *line)
+static void parse(struct hky_smtp_command *c, const char *line)
 {
     int code;
     const char *enhanced;
     struct hky_error e = {0};
 
-    if (hky_command_parse(hky_str_z(line), c, &code, &enhanced, &e) != HKY_OK)
+    if (hky_smtp_command_parse(hky_str_z(line), c, &code, &enhanced, &e) != HKY_OK)
         fail_msg("%s: %s", line, e.text);
 }
 
 static void parameters_reach_their_fields(void **state)
 {
-    struct hky_command c;
+    struct hky_smtp_command c;
 
     (void)state;
-    hky_command_init(&c);
+    hky_smtp_command_init(&c);
     parse(&c, "MAIL FROM:<a@x.test> size=12345 body=binarymime smtputf8 ret=hdrs envid=A+2Bb auth=<>");
     assert_true(c.has_size && c.is_smtputf8 && !c.is_null);
     assert_int_equal(c.size, 12345);
@@ -139,26 +139,26 @@ static void parameters_reach_their_fields(void **state)
     assert_true(c.is_last && c.size == 77);
     parse(&c, "AUTH  LOGIN   dXNlcg== ");
     assert_true(hky_str_eq(c.arg, HKY_STR("LOGIN   dXNlcg==")));
-    hky_command_fini(&c);
+    hky_smtp_command_fini(&c);
 }
 
 static void long_parameters_are_refused(void **state)
 {
-    struct hky_command c;
+    struct hky_smtp_command c;
     struct hky_error e;
     int code;
     const char *enhanced;
     static char line[100100];
 
     (void)state;
-    hky_command_init(&c);
+    hky_smtp_command_init(&c);
     strcpy(line, "RCPT TO:<a@x.test> ORCPT=rfc822;");
     memset(line + strlen(line), 'A', 100000);
-    assert_int_equal(hky_command_parse(hky_str_of(line, 100032), &c, &code, &enhanced, &e), HKY_E_SYNTAX);
+    assert_int_equal(hky_smtp_command_parse(hky_str_of(line, 100032), &c, &code, &enhanced, &e), HKY_E_SYNTAX);
     assert_int_equal(code, 501);
     assert_string_equal(enhanced, "5.5.4");
     parse(&c, "RCPT TO:<a@x.test> ORCPT=rfc822;ok");
-    hky_command_fini(&c);
+    hky_smtp_command_fini(&c);
 }
 
 int main(void)

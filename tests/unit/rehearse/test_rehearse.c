@@ -48,7 +48,7 @@ static int load(void **state)
     assert_non_null(file);
     fputs(POLICY, file);
     fclose(file);
-    struct hky_load_params p = {.path = path, .now_ms = START};
+    struct hky_policy_load_params p = {.path = path, .now_ms = START};
     enum hky_err err = hky_policy_load(&p, &f.policy, &problems);
     if (err != HKY_OK)
         fail_msg("%s", problems.n > 0 ? problems.items[0].text : "?");

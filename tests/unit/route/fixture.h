@@ -50,7 +50,7 @@ static inline void folder_close(const struct folder *f)
 
 static inline struct hky_policy *load_file(const char *path, const char *const *env, struct hky_problems *problems)
 {
-    struct hky_load_params params = {path, env, NOW_MS, .instructions = 20000000, .may_lack_routes = true};
+    struct hky_policy_load_params params = {path, env, NOW_MS, .instructions = 20000000, .may_lack_routes = true};
     struct hky_policy *p = NULL;
 
     (void)hky_policy_load(&params, &p, problems);

@@ -422,7 +422,8 @@ static void a_policy_without_routes_is_refused(void **state)
         folder_open(&f);
         folder_write(&f, "policy.lua", empty[i]);
         snprintf(path, sizeof path, "%s/policy.lua", f.path);
-        assert_int_equal(hky_policy_load(&(struct hky_load_params){path, NULL, NOW_MS}, &p, &problems), HKY_E_CONFIG);
+        assert_int_equal(hky_policy_load(&(struct hky_policy_load_params){path, NULL, NOW_MS}, &p, &problems),
+                         HKY_E_CONFIG);
         assert_null(p);
         assert_int_equal(problems.n_errors, 1);
         assert_non_null(strstr(problems.items[0].text, "the policy has no route"));
