@@ -109,8 +109,10 @@ static enum hky_err found_segment(struct replay *r, const char *name, uint32_t s
               : HKY_E_SYNTAX;
     if (err == HKY_E_STATE) {
         close(fd);
-        return hky_error_set(e, HKY_E_STATE, "%.120s/journal/%s has format %u, this engine reads %u", j->dir, name,
-                             head.version, FORMAT_VERSION);
+        return hky_error_set(
+            e, HKY_E_STATE,
+            "%.120s/journal/%s has format %u, this engine reads %u and %u: start the version of hikyaku that wrote it",
+            j->dir, name, head.version, FORMAT_VERSION - 1, FORMAT_VERSION);
     }
     if (err != HKY_OK || (uint64_t)st.st_size < head.octets || head.number != slot) {
         close(fd);

@@ -266,8 +266,10 @@ enum hky_err journal_spool_state_read(struct hky_journal *j, bool *was_clean, bo
     if (magic != STATE_MAGIC || hky_cursor_u32(&c) != hky_crc32c(0, in, STATE_OCTETS - 4))
         return HKY_OK;
     if (format != FORMAT_VERSION && format != FORMAT_VERSION - 1)
-        return hky_error_set(e, HKY_E_STATE, "the spool %.120s has format %u, this engine reads %u", j->dir, format,
-                             FORMAT_VERSION);
+        return hky_error_set(
+            e, HKY_E_STATE,
+            "the spool %.120s has format %u, this engine reads %u and %u: start the version of hikyaku that wrote it",
+            j->dir, format, FORMAT_VERSION - 1, FORMAT_VERSION);
     *was_clean = clean == 1;
     j->next_epoch = j->epoch_limit = limit;
     hky_id_seen(&j->ids, id);

@@ -560,7 +560,7 @@ def future_version(world):
     path = os.path.join(journal, live)
     was = patch(path, 0, later + crc32c(later).to_bytes(4, "little"))
     restart(world, engine, ok=False)
-    check("has format 3, this engine reads 2" in engine.text(), engine.text()[-500:])
+    check("has format 3, this engine reads 1 and 2: start the version" in engine.text(), engine.text()[-500:])
     patch(path, 0, was)
     restart(world, engine)
     check(n_queued(engine) == 3 and engine.stop() == 0, "the mail is there")
