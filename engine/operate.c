@@ -451,9 +451,11 @@ static void on_relay_resume(void *ctx, const struct hky_command *self, struct hk
     struct hky_engine *engine = ctx;
     const char *name = hky_console_arg(rq, "name")->text;
     struct hky_error e = {0};
-    enum hky_err err = hky_schedule_resume(engine->schedule, name, &e);
+    enum hky_err err;
 
     (void)self;
+    hky_credentials_forget(engine->credentials); /* the operator may have corrected the password */
+    err = hky_schedule_resume(engine->schedule, name, &e);
     if (err == HKY_OK || err == HKY_E_STATE) { /* E_STATE: the policy's pause remains */
         hky_state_put(engine->state, "paused", name, NULL);
         hky_state_put(engine->state, "drained", name, NULL);

@@ -132,6 +132,7 @@ static void commit(struct reload *r)
     enum hky_log_level level;
 
     hky_passwords_forget(engine->passwords);
+    hky_credentials_forget(engine->credentials); /* before accounts that were refused are tried again */
     for (unsigned i = 0; i < engine->n_workers; i++) {
         struct swap *s = hky_calloc(1, sizeof *s);
         s->task.run = swap_vm;

@@ -212,6 +212,11 @@ enum hky_err hky_credentials_new(struct hky_loop *aux, struct hky_state *state, 
     return HKY_OK;
 }
 
+void hky_credentials_forget(struct hky_credentials *c)
+{
+    hky_secrets_forget_remembered(c->secrets);
+}
+
 void hky_credentials_stop(struct hky_credentials *c)
 {
     if (c == NULL)

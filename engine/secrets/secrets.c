@@ -264,6 +264,24 @@ void hky_secrets_forget(struct hky_secrets *s)
     hky_map_init(&s->entries);
 }
 
+void hky_secrets_forget_remembered(struct hky_secrets *s)
+{
+    struct hky_map busy;
+    struct hky_map_entry *slot;
+    size_t at = 0;
+
+    hky_map_init(&busy);
+    while ((slot = hky_map_next(&s->entries, &at)) != NULL) {
+        struct entry *en = slot->value;
+        if (en->is_busy)
+            hky_map_put(&busy, en->reading.key, en);
+        else
+            entry_free(en);
+    }
+    hky_map_fini(&s->entries);
+    s->entries = busy;
+}
+
 void hky_secrets_stop(struct hky_secrets *s)
 {
     if (s != NULL)

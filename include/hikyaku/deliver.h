@@ -46,6 +46,8 @@ void hky_deliver_forget_lane(struct hky_deliver *d, struct hky_lane *lane); /* s
 struct hky_credentials;
 enum hky_err hky_credentials_new(struct hky_loop *aux, struct hky_state *state, struct hky_log *log,
                                  struct hky_credentials **out, struct hky_error *e); /* HKY_E_LIMIT: no thread */
+/* On aux: the next connection reads its password or token anew, because an operator may have corrected it. */
+void hky_credentials_forget(struct hky_credentials *c);
 /* Ends the readings that are under way, once the loops no longer run. Call `free` when nobody posts to the loops any
  * more. */
 void hky_credentials_stop(struct hky_credentials *c);

@@ -62,6 +62,8 @@ void hky_secrets_give(struct hky_secrets *s, const struct hky_secrets_question *
 /* Drops the secrets that are remembered; call this on `home`. A reading that is under way still answers those who wait
  * for it. */
 void hky_secrets_forget(struct hky_secrets *s);
+/* As forget, but what is being read goes on: its answer is new, and a token may not be asked for twice at once. */
+void hky_secrets_forget_remembered(struct hky_secrets *s);
 /* Ends the threads and gives up a command that is under way. Call this once the loops no longer run. */
 void hky_secrets_stop(struct hky_secrets *s);
 /* Frees everything, with the questions that were not answered. By then nobody may post to the loops of those questions.

@@ -103,6 +103,13 @@ class Conn:
             raise Gone() from e
         self.is_secure = True
 
+    def hang_up(self):
+        """Called by another thread: the connection ends, whatever its script waits for."""
+        try:
+            self.sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+
     def stall(self):
         """Neither reads nor answers until the other side gives up."""
         let_pass(20, "the relay neither reads nor answers")
@@ -803,7 +810,26 @@ def case_r24(world, engine, pairs):
     check(row["learned"]["recipients"] == 5 and row["state"] == "ok", row)
 
 
-CASES = [("R24", case_r24), ("R23", case_r23), ("R10", case_r10), ("R11", case_r11_idle), ("R22", case_r22), ("R22", case_r22_self)]
+def case_r25(world, engine, pairs):
+    """A password that is corrected in its file: it counts from a reload, or a resume, on."""
+    relay = pairs["r25"]
+    for n, act in enumerate((("reload",), ("relay", "resume", "r25"))):
+        relay.good = f"good-{n}".encode()
+        with relay.lock:
+            conns = list(relay.conns)
+        for conn in conns:
+            conn.hang_up()
+        wait_for(lambda: n_connections(relay.port) == 0, 20, 0.02, "the engine lets its connections go")
+        hand_in(engine.port, "a@x.test", [f"u{n}@r25.test"])
+        wait_for(lambda: len(engine.events("relay_paused")) and relay.n_refused > n, 20, 0.1, "the wrong password is refused")
+        wait_for(lambda: ends_of(engine, f"u{n}@r25.test"), 20, 0.1, "the mail waits")
+        world.write("secrets/r25", relay.good.decode() + "\n", mode=0o600)
+        world.run(*act, "--spool", engine.spool)
+        wait_for(lambda: any(e["ev"] == "delivered" for e in ends_of(engine, f"u{n}@r25.test")), 20, 0.1, f"delivered after {act}")
+        check(relay.n_refused == n + 1, f"{relay.n_refused} logins were refused: the old password was used again")
+
+
+CASES = [("R25", case_r25), ("R24", case_r24), ("R23", case_r23), ("R10", case_r10), ("R11", case_r11_idle), ("R22", case_r22), ("R22", case_r22_self)]
 
 
 def special_relays(world, context, dns):
@@ -845,10 +871,17 @@ def special_relays(world, context, dns):
         c.relay.n_refused += c.n_rcpt > 5
         return b"452 4.5.3 Too many recipients\r\n" if c.n_rcpt > 5 else b"250 ok\r\n"
 
+    def login_by_password(c):
+        is_good = base64.b64decode(c.seen[-1][1].split()[2]).split(b"\0")[2] == c.relay.good
+        c.relay.n_refused += not is_good
+        return b"235 2.7.0 in\r\n" if is_good else b"535 5.7.8 wrong\r\n"
+
+    corrected = Relay(on={"AUTH": login_by_password}, extensions=(b"AUTH PLAIN",))
+    corrected.n_refused, corrected.good = 0, b""
     five = Relay(on={"MAIL": lambda c: setattr(c, "n_rcpt", 0), "RCPT": bounded_recipient}, extensions=PIPELINING)
     five.n_refused = 0
     own = Relay()
-    pairs = {"r23": bounded, "r24": five, "r10": Relay(extensions=(b"STARTTLS", b"AUTH PLAIN"), context=context), "r11-idle": Relay(on={"dot": [later_421]}), "r11-stale": Relay(on={"dot": goes_stale}),
+    pairs = {"r23": bounded, "r24": five, "r25": corrected, "r10": Relay(extensions=(b"STARTTLS", b"AUTH PLAIN"), context=context), "r11-idle": Relay(on={"dot": [later_421]}), "r11-stale": Relay(on={"dot": goes_stale}),
              "own": own, "dns": dns}
     return pairs
 
@@ -878,6 +911,8 @@ relay "r23" {{ host = "127.0.0.1", port = {pairs['r23'].port}, tls = "none", aut
 route "r23" {{ to = "r23.test", via = "r23" }}
 relay "r24" {{ host = "127.0.0.1", port = {pairs['r24'].port}, tls = "none" }}
 route "r24" {{ to = "r24.test", via = "r24" }}
+relay "r25" {{ host = "127.0.0.1", port = {pairs['r25'].port}, tls = "none", auth = "plain", user = "r25", password = secret "r25" }}
+route "r25" {{ to = "r25.test", via = "r25" }}
 relay "healthy" {{ host = "127.0.0.1", port = {healthy}, tls = "none" }}
 route "healthy" {{ to = "healthy.test", via = "healthy" }}
 """
@@ -906,6 +941,7 @@ def main():
         pairs = special_relays(world, context, dns)
         os.makedirs(world.path("secrets"), mode=0o700)
         world.write("secrets/relay", PASSWORD + "\n", mode=0o600)
+        world.write("secrets/r25", "wrong\n", mode=0o600)
         engine = world.engine(policy(variants, pin, dns, special_policy(pairs, pin, healthy.port)), log="debug")
         ENGINE.append(engine.p.pid)
         healthy.start(engine.port)

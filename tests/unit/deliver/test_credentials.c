@@ -7,8 +7,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <cmocka.h>
+
+#include "support/scratch.h"
 
 struct asker {
     struct hky_secret *secret;
@@ -100,10 +103,61 @@ static void a_command_that_hangs_delays_no_other_relay(void **state)
     hky_loop_free(&loop);
 }
 
+static void write_password(const char *path, const char *text)
+{
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    assert_true(fputs(text, f) >= 0);
+    assert_int_equal(fclose(f), 0);
+    assert_int_equal(chmod(path, 0600), 0);
+}
+
+static void expect_password(struct hky_credentials *c, struct hky_policy *policy, const struct hky_relay *relay,
+                            struct hky_loop *loop, const char *wanted)
+{
+    struct asker a = {0};
+    int64_t until = hky_mono_ms() + 8000;
+    hky_credentials_get(c, policy, relay, NULL, loop, on_secret, &a);
+    while (!a.is_told && hky_mono_ms() < until)
+        hky_loop_turn(loop, 20);
+    assert_non_null(a.secret);
+    if (!hky_str_eq(hky_secret_value(a.secret), hky_str_z(wanted)))
+        fail_msg("%s expected, not " HKY_STR_FMT, wanted, HKY_STR_ARG(hky_secret_value(a.secret)));
+    hky_secret_unref(&a.secret);
+}
+
+/* An operator corrects the file and says so: the password that was remembered is not used again. */
+static void a_corrected_file_counts_at_once(void **state)
+{
+    (void)state;
+    char dir[] = "/tmp/hikyaku-password-XXXXXX", path[100];
+    assert_non_null(mkdtemp(dir));
+    snprintf(path, sizeof(path), "%s/secrets", dir);
+    assert_int_equal(mkdir(path, 0700), 0);
+    snprintf(path, sizeof(path), "%s/secrets/p", dir);
+    struct hky_policy policy = {.refs = 1000, .dir = dir};
+    struct hky_relay relay = {.name = "r", .account = "a", .user = "u", .password = {.name = "p"}};
+    struct hky_loop *loop;
+    struct hky_error e;
+    struct hky_credentials *c = NULL;
+    assert_int_equal(hky_loop_new(&loop, &e), HKY_OK);
+    assert_int_equal(hky_credentials_new(loop, NULL, NULL, &c, &e), HKY_OK);
+    write_password(path, "old\n");
+    expect_password(c, &policy, &relay, loop, "old");
+    write_password(path, "new\n");
+    expect_password(c, &policy, &relay, loop, "old"); /* remembered: a file is not read for each connection */
+    hky_credentials_forget(c);
+    expect_password(c, &policy, &relay, loop, "new");
+    hky_credentials_free(&c);
+    hky_loop_free(&loop);
+    assert_int_equal(scratch_remove(dir), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_token_refused_twice_is_fetched_once),
+        cmocka_unit_test(a_corrected_file_counts_at_once),
         cmocka_unit_test(a_command_that_hangs_delays_no_other_relay),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
