@@ -106,6 +106,8 @@ const struct hky_cli_command hky_cli_send = {
             "  printf 'Subject: hello\\n\\nhi\\n' |\n"
             "      hikyaku send --from shop@shop.example you@example.com\n"
             "\n"
+            "The command does not log in: it needs a listener without users, or one whose allow names this machine.\n"
+            "\n"
             "Called as sendmail (a link of that name to hikyaku, or `hikyaku send -t -i`) it takes the options -t -i "
             "-oi -f ADDRESS -F NAME -bs -bp -q -N DSN -R RET -V ENVID and exits as sendmail does.\n"
             "\n"

@@ -164,6 +164,12 @@ static void refuse_message(struct peer *p, enum hky_stage stage, const struct hk
         return;
     p->has_complained = true;
     complain(p, is_of_message ? "the engine refused the message" : "the engine refused the sender", r);
+    if (r->code == 530 && !p->is_lost)
+        hky_cli_printf(
+            stderr,
+            "%s does not log in: name a listener without users (--server or HIKYAKU_SERVER), or add allow = { "
+            "\"127.0.0.0/8\" } to this one\n",
+            p->who);
     p->sent->is_data_refused = stage != HKY_STAGE_MAIL || (is_of_message && r->code >= 500);
     remember(p->sent, r);
 }

@@ -195,6 +195,8 @@ def hikyaku_send(world):
     holds(content.endswith(b"\r\n\r\nhi\r\n.\r\nend\r\n"), "text")
     event(post.engine, "accepted", rcpt="two@a.example", scenario="spring")
     post.run([world.binary, "send", "--server", "127.0.0.1:1", "x@a.example"], b"Subject: x\n\nx\n", code=3)
+    said = post.run([world.binary, "send", "--server", f"127.0.0.1:{post.submission}", "x@a.example"], b"Subject: x\n\nx\n", code=1)
+    holds("530 5.7.0" in said and "does not log in: name a listener without users" in said, said)
     post.run([world.binary, "send"], b"Subject: x\n\nx\n", code=2)
     post.end()
 
