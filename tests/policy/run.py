@@ -5,7 +5,7 @@
 
 The policies beside this file: `check` is clean, and `explain --json` says route, relays in order and From as expected
 after what --after tells. The folders of examples/: `check`, and every command of their README. The manual pages: examples fit 80 columns. The likely mistakes:
-file:line, what, the nearest right thing, exit code 1 of `check` and of `run`. Python's standard library only.
+file:line, what, the nearest right thing, exit code 1 of `check` and of `run`. Every key with good and bad values (keys.py). Python's standard library only.
 """
 import argparse
 import json
@@ -16,6 +16,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+
+import keys
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
@@ -281,6 +283,11 @@ def what_was_said(binary):
         holds(got["after"][0]["class"] == event, f"{words}: {got['after']}")
 
 
+def no_faults(faults):
+    found = list(faults)
+    holds(not found, "\n      ".join(found))
+
+
 def all_cases(binary):
     for name in sorted(f[:-4] for f in os.listdir(HERE) if f.endswith(".lua")):
         yield f"check {name}", lambda name=name: check_policy(binary, name)
@@ -296,6 +303,10 @@ def all_cases(binary):
             yield f"manual {page}: its examples fit 80 columns", lambda p=page: manual_fits(p)
     for words, files, pattern in MISTAKES:
         yield f"mistake: {words}", lambda f=files, p=pattern: mistake(binary, f, p)
+    yield "keys: each has values to try", lambda: no_faults(keys.all_keys_are_here(binary))
+    for obj in keys.VALUES:
+        yield f"keys of {obj}: good values load", lambda o=obj: no_faults(keys.good_values_load(binary, o))
+        yield f"keys of {obj}: bad values are named, with their line", lambda o=obj: no_faults(keys.bad_values_are_named(binary, o))
     yield "explain --after: what can be said", lambda: what_was_said(binary)
     yield "mistake: a secret that is not there", lambda: missing_secret(binary)
 

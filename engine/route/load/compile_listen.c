@@ -9,13 +9,15 @@
 
 #define LISTEN_MAX 64
 
-static bool address(struct hky_loader *l, const char *s, struct hky_listen *out)
+/* `key` is the one that holds it: "addr", or "listen". */
+static bool address(struct hky_loader *l, const char *s, const char *key, struct hky_listen *out)
 {
     char host[256];
 
     if (!hky_endpoint_parse(hky_str_z(s), host, &out->port) || !hky_ip_is_valid(host)) {
-        hky_loader_complain(l, out->place, false,
-                            "listen: write \"address:port\" such as \"127.0.0.1:2525\", not \"%.80s\"", s);
+        hky_loader_complain(l, hky_loader_place_of(l, out->place, key, true), false,
+                            "listen: %swrite \"address:port\" such as \"127.0.0.1:2525\", not \"%.80s\"",
+                            strcmp(key, "addr") == 0 ? "addr: " : "", s);
         return false;
     }
     out->addr = hky_arena_z(&l->table->arena, host);
@@ -69,7 +71,7 @@ static void read_user(struct hky_loader *l, int body, struct hky_place place, st
     snprintf(what, sizeof what, "user \"%.100s\"", out->name);
     hky_keys_check(L, body, keys, false, what, place);
     hky_key_get(L, body, "password");
-    out->password = hky_loader_read_secret(l, lua_gettop(L), what, place);
+    out->password = hky_loader_read_secret(l, lua_gettop(L), "password", what, place);
     if (out->password.name == NULL && out->password.literal == NULL && l->problems->n_errors == n_errors_before)
         hky_loader_complain(l, place, false, "%s: the password is missing: write password = secret \"name\"", what);
     if (hky_key_get(L, body, "scenario") != LUA_TNIL)
@@ -157,7 +159,7 @@ static void read_listener(struct hky_loader *l, int body, struct hky_listen *out
     hky_keys_check(L, body, keys, false, "listen", out->place);
     s = hky_key_get_string(L, body, "addr", NULL);
     if (s != NULL)
-        address(l, s, out);
+        address(l, s, "addr", out);
     else if (l->problems->n_errors == n_errors_before)
         hky_loader_complain(l, out->place, false, "listen: the address is missing: write addr = \"address:port\"");
     out->cert = file(l, body, "cert");
@@ -168,7 +170,8 @@ static void read_listener(struct hky_loader *l, int body, struct hky_listen *out
     else if (strcmp(s, "implicit") == 0)
         out->tls = HKY_LISTEN_IMPLICIT;
     else if (s[0] != 0)
-        hky_loader_complain(l, out->place, false, "listen: tls must be starttls or implicit, not \"%.60s\"", s);
+        hky_loader_complain(l, hky_loader_place_of(l, out->place, "tls", true), false,
+                            "listen: tls must be starttls or implicit, not \"%.60s\"", s);
     if (out->tls != HKY_LISTEN_PLAIN && (out->cert[0] == 0 || out->key[0] == 0) &&
         l->problems->n_errors == n_errors_before)
         hky_loader_complain(l, out->place, false, "listen: for tls, write cert = \"file.pem\" and key = \"file.pem\"");
@@ -184,7 +187,7 @@ static void read_one(struct hky_loader *l, int index, struct hky_place place, st
 
     *out = (struct hky_listen){.place = place, .addr = "", .cert = "", .key = ""};
     if (lua_type(L, index) == LUA_TSTRING)
-        address(l, lua_tostring(L, index), out);
+        address(l, lua_tostring(L, index), "listen", out);
     else if (lua_type(L, index) == LUA_TTABLE)
         read_listener(l, index, out);
     else {
@@ -205,6 +208,17 @@ static void read_one(struct hky_loader *l, int index, struct hky_place place, st
                             out->addr);
 }
 
+/* The line of one of several listeners: that of its address, from the line of the one before it. */
+static struct hky_place listener_place(struct hky_loader *l, int index, struct hky_place before)
+{
+    lua_State *L = l->vm->L;
+    const char *addr = lua_type(L, index) == LUA_TSTRING  ? lua_tostring(L, index)
+                       : lua_type(L, index) == LUA_TTABLE ? hky_key_get_string(L, index, "addr", NULL)
+                                                          : NULL;
+
+    return addr != NULL && addr[0] != '\0' ? hky_loader_place_of(l, before, addr, false) : before;
+}
+
 void hky_loader_compile_listen(struct hky_loader *l, int index, struct hky_place place, struct hky_engine_options *o)
 {
     lua_State *L = l->vm->L;
@@ -223,6 +237,8 @@ void hky_loader_compile_listen(struct hky_loader *l, int index, struct hky_place
         read_one(l, index, place, all, &o->n_listen);
     for (lua_Unsigned i = 1; i <= n; i++) {
         lua_rawgeti(L, index, (lua_Integer)i);
+        if (n > 1)
+            place = listener_place(l, lua_gettop(L), place);
         read_one(l, lua_gettop(L), place, all, &o->n_listen);
         lua_pop(L, 1);
     }

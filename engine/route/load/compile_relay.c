@@ -166,7 +166,9 @@ static void read_server(struct hky_relay_reader *r)
         hky_loader_complain(r->l, hky_relay_reader_place(r, "host"), false,
                             "%s: a relay with mx = true has no host: write one of them", r->what);
     if (!o->is_mx && host[0] == 0 && !r->has_no_preset && !hky_relay_reader_is_reported(r, "host", LUA_TSTRING) &&
-        !hky_relay_reader_is_reported(r, "preset", LUA_TSTRING) && !hky_relay_reader_is_reported(r, "mx", LUA_TBOOLEAN))
+        !hky_relay_reader_is_reported(r, "preset", LUA_TSTRING) &&
+        !hky_relay_reader_is_reported(r, "mx", LUA_TBOOLEAN) &&
+        !hky_relay_reader_is_reported(r, "relay", LUA_TSTRING)) /* of a row */
         hky_loader_complain(r->l, r->spec->place, false,
                             "%s: the server is missing: write host = \"server\", preset = \"name\" or mx = true",
                             r->what);
@@ -237,6 +239,13 @@ static void read_from(struct hky_relay_reader *r)
     if (strcmp(lua_tostring(L, -1), "$user") == 0) {
         if (o->user[0] == 0 && r->lacks_user)
             return;
+        if (o->user[0] == 0) {
+            hky_loader_complain(r->l, r->spec->place, false,
+                                "%s: the user is missing, whose address the preset puts in From: write user = \"...\"",
+                                r->what);
+            r->lacks_user = true;
+            return;
+        }
         if (strchr(o->user, '@') == NULL) {
             hky_loader_complain(r->l, r->spec->place, false,
                                 "%s: the user is no address: write the address of the account, from = \"...\"",
@@ -245,7 +254,7 @@ static void read_from(struct hky_relay_reader *r)
         }
         lua_pushstring(L, o->user);
     }
-    if (hky_lua_push_mailbox(L, lua_gettop(L), r->what, hky_relay_reader_place(r, "from")))
+    if (hky_lua_push_mailbox(L, lua_gettop(L), "from", r->what, hky_relay_reader_place(r, "from")))
         o->from = hky_loader_keep(r->l, lua_tostring(L, -1));
 }
 

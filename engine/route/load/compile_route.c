@@ -270,7 +270,8 @@ static void read_draft(struct route_read *r)
     if (type == LUA_TBOOLEAN && !lua_toboolean(L, -1)) {
         d->from = "";
     } else if (type == LUA_TSTRING) {
-        if (hky_lua_push_mailbox(L, lua_gettop(L), r->what, hky_loader_place_of(r->l, r->place, "from", true))) {
+        if (hky_lua_push_mailbox(L, lua_gettop(L), "from", r->what,
+                                 hky_loader_place_of(r->l, r->place, "from", true))) {
             d->from = hky_arena_z(&r->l->table->arena, lua_tostring(L, -1));
             lua_pop(L, 1);
         }
@@ -283,7 +284,8 @@ static void read_draft(struct route_read *r)
     if (s != NULL && hky_lua_check_envelope(L, s, r->what, hky_loader_place_of(r->l, r->place, "envelope", true)))
         d->envelope = hky_arena_z(&r->l->table->arena, s);
     if (hky_key_get(L, r->body, "reply_to") == LUA_TSTRING &&
-        hky_lua_push_mailbox(L, lua_gettop(L), r->what, hky_loader_place_of(r->l, r->place, "reply_to", true))) {
+        hky_lua_push_mailbox(L, lua_gettop(L), "reply_to", r->what,
+                             hky_loader_place_of(r->l, r->place, "reply_to", true))) {
         d->reply_to = hky_arena_z(&r->l->table->arena, lua_tostring(L, -1));
         lua_pop(L, 1);
     }

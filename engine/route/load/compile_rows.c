@@ -206,6 +206,8 @@ static void row_relay(struct hky_loader *l, int row, const char *name, struct hk
 
     snprintf(what, sizeof what, "row \"%s\"", name);
     hky_keys_check(L, row, keys, false, what, place);
+    if (hky_key_get_string(L, row, "name", NULL) == NULL)
+        return; /* it was reported and removed, with the text at `name` */
     part_mx(L, row);
     relay = hky_key_get_string(L, row, "relay", NULL);
     if (relay != NULL) {
@@ -298,13 +300,17 @@ static void json_push(struct hky_loader *l, const struct hky_file *f)
     lua_newtable(L);
 }
 
-/* Report a row without a name, and its other mistakes along with it. */
+/* Report a row without a usable name, and its other mistakes along with it. */
 static void row_without_name(struct hky_loader *l, int row, int number, struct hky_place place)
 {
     static const struct hky_key *const keys[] = {hky_keys_row, hky_keys_relay, NULL};
+    lua_State *L = l->vm->L;
+    bool is_there = lua_type(L, row) == LUA_TTABLE && hky_key_get(L, row, "name") != LUA_TNIL;
     char what[40];
 
-    hky_loader_complain(l, place, false, "rows: row %d needs a name of at most 120 characters", number);
+    /* One that is empty, or no text, is reported with the keys. */
+    if (!is_there || (lua_type(L, -1) == LUA_TSTRING && lua_rawlen(L, -1) > 120))
+        hky_loader_complain(l, place, false, "rows: row %d needs a name of at most 120 characters", number);
     snprintf(what, sizeof what, "row %d", number);
     if (lua_type(l->vm->L, row) == LUA_TTABLE)
         hky_keys_check(l->vm->L, row, keys, false, what, place);

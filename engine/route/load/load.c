@@ -248,6 +248,8 @@ static void check_mentions(struct hky_loader *l)
                 m->name);
         else if (near != NULL)
             snprintf(cure, sizeof cure, ", did you mean \"%s\"?", near);
+        else if (m->name[0] == '\0')
+            snprintf(cure, sizeof cure, ": the name is empty");
         else if (m->is_matcher)
             snprintf(cure, sizeof cure, ": declare it with matcher(\"%s\", function(r) ... end)", m->name);
         else

@@ -42,7 +42,8 @@ void hky_loader_check_steps(struct hky_loader *l);
 void hky_loader_check_loops(struct hky_loader *l);
 /* Warns of policies that look right and lose mail. */
 void hky_loader_check_losses(struct hky_loader *l);
-struct hky_secret_ref hky_loader_read_secret(struct hky_loader *l, int index, const char *what, struct hky_place place);
+struct hky_secret_ref hky_loader_read_secret(struct hky_loader *l, int index, const char *key, const char *what,
+                                             struct hky_place place);
 const char *const *hky_loader_read_strings(struct hky_loader *l, int index);
 void hky_loader_register_functions(struct hky_loader *l); /* in a worker: puts the functions into vm->fns */
 

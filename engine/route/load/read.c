@@ -225,7 +225,8 @@ const char *const *hky_loader_read_strings(struct hky_loader *l, int index)
     return all;
 }
 
-struct hky_secret_ref hky_loader_read_secret(struct hky_loader *l, int index, const char *what, struct hky_place place)
+struct hky_secret_ref hky_loader_read_secret(struct hky_loader *l, int index, const char *key, const char *what,
+                                             struct hky_place place)
 {
     lua_State *L = l->vm->L;
     struct hky_secret_ref ref = {0};
@@ -241,7 +242,9 @@ struct hky_secret_ref hky_loader_read_secret(struct hky_loader *l, int index, co
     }
     if (!hky_lua_is_kind(L, index, HKY_UD_SECRET)) {
         if (!hky_lua_is_reported(L, index) && lua_type(L, index) != LUA_TNIL && lua_type(L, index) != LUA_TBOOLEAN)
-            hky_loader_complain(l, place, false, "%s: write secret \"name\"", what);
+            hky_loader_complain(l, hky_loader_place_of(l, place, key, true), false,
+                                "%s: %s must be secret \"name\", not %s: write secret \"name\"", what, key,
+                                hky_lua_kind_name(L, index));
         return ref;
     }
     s = lua_touserdata(L, index);

@@ -80,6 +80,16 @@ static const char *token_url_of(struct hky_relay_reader *r)
     return url;
 }
 
+/* Is a value there that cannot be used? That was reported; and whether one that is misspelt was meant is not known. */
+static bool has_faulty(struct hky_relay_reader *r, int body, const char *key)
+{
+    int type = hky_key_get(r->l->vm->L, body, key);
+    bool is_faulty = type != LUA_TNIL && type != LUA_TSTRING && !hky_lua_is_kind(r->l->vm->L, -1, HKY_UD_SECRET);
+
+    lua_pop(r->l->vm->L, 1);
+    return is_faulty;
+}
+
 static void read_oauth(struct hky_relay_reader *r)
 {
     static const struct hky_key *const keys[] = {hky_keys_oauth, NULL};
@@ -103,13 +113,15 @@ static void read_oauth(struct hky_relay_reader *r)
             r->what, o->oauth.token_url);
     o->oauth.scope = hky_loader_keep(r->l, hky_key_get_string(L, body, "scope", ""));
     hky_key_get(L, body, "client_secret");
-    o->oauth.client_secret = hky_loader_read_secret(r->l, lua_gettop(L), r->what, r->spec->place);
+    o->oauth.client_secret = hky_loader_read_secret(r->l, lua_gettop(L), "client_secret", r->what, r->spec->place);
     hky_key_get(L, body, "refresh");
-    o->oauth.refresh = hky_loader_read_secret(r->l, lua_gettop(L), r->what, r->spec->place);
+    o->oauth.refresh = hky_loader_read_secret(r->l, lua_gettop(L), "refresh", r->what, r->spec->place);
     if (hky_key_get(L, body, "token_command") == LUA_TTABLE)
         o->oauth.token_command = hky_loader_read_strings(r->l, lua_gettop(L));
     if (o->oauth.token_command != NULL && o->oauth.token_command[0] == NULL)
         o->oauth.token_command = NULL; /* no program: as if the key were not there */
+    if (has_faulty(r, body, "client") || has_faulty(r, body, "refresh") || has_faulty(r, body, "token_url"))
+        return; /* what is said of a key is enough */
     if (o->oauth.token_command == NULL && (o->oauth.client[0] == 0 || o->oauth.refresh.name == NULL))
         hky_loader_complain(
             r->l, hky_relay_reader_place(r, "oauth"), false,
@@ -203,7 +215,7 @@ void hky_relay_reader_login(struct hky_relay_reader *r)
 
     o->user = hky_loader_keep(r->l, hky_key_get_string(L, r->merged, "user", ""));
     hky_key_get(L, r->body, "password");
-    o->password = hky_loader_read_secret(r->l, lua_gettop(L), r->what, r->spec->place);
+    o->password = hky_loader_read_secret(r->l, lua_gettop(L), "password", r->what, r->spec->place);
     read_oauth(r);
     has_password = o->password.name != NULL || o->password.literal != NULL;
     has_oauth = o->oauth.client[0] != 0 || o->oauth.token_command != NULL;

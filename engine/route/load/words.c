@@ -82,12 +82,12 @@ static void push_from(lua_State *L, int index, const char *key, const char *what
         lua_pop(L, 1);
         lua_pushliteral(L, "");
     } else if (type == LUA_TSTRING) {
-        if (!hky_lua_push_mailbox(L, lua_gettop(L), what, place))
+        if (!hky_lua_push_mailbox(L, lua_gettop(L), key, what, place))
             lua_pushnil(L);
         lua_remove(L, -2);
     } else if (type != LUA_TNIL) {
         if (!hky_lua_is_kind(L, lua_gettop(L), HKY_UD_UNDEFINED))
-            hky_lua_problem(L, place, "%s must be an address, or false", what);
+            hky_lua_problem(L, place, "%s: %s must be an address, or false", what, key);
         lua_pop(L, 1);
         lua_pushnil(L);
     }
@@ -138,12 +138,13 @@ static int step_make(lua_State *L, int name_index, int body, struct hky_place pl
     s.wait_sec = hky_key_get_duration(L, body, "wait", HKY_UNSET_SEC);
     if (hky_key_get(L, body, "retry") != LUA_TNIL)
         hky_lua_read_retry(L, lua_gettop(L), place, &s.retry);
-    push_from(L, body, "from", "from", place);
+    push_from(L, body, "from", what, place);
     s.from = lua_tostring(L, -1);
     s.envelope = hky_key_get_string(L, body, "envelope", NULL);
     if (s.envelope != NULL && !hky_lua_check_envelope(L, s.envelope, what, place))
         s.envelope = NULL;
-    if (hky_key_get(L, body, "reply_to") == LUA_TSTRING && hky_lua_push_mailbox(L, lua_gettop(L), "reply_to", place))
+    if (hky_key_get(L, body, "reply_to") == LUA_TSTRING &&
+        hky_lua_push_mailbox(L, lua_gettop(L), "reply_to", what, place))
         s.reply_to = lua_tostring(L, -1);
     at = text_n(s.relay) + text_n(s.from) + text_n(s.envelope) + text_n(s.reply_to);
     if (at > 2000)

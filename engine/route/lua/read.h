@@ -19,7 +19,7 @@ bool hky_lua_read_on(lua_State *L, int index, struct hky_place place, uint64_t *
 const char *hky_lua_class_hint(struct hky_str name, bool may_be_set, char *out, size_t room);
 /* Push the mailbox in canonical form as a string; false: the value is not a mailbox, which was reported. [-0, +1|0, m]
  */
-bool hky_lua_push_mailbox(lua_State *L, int index, const char *what, struct hky_place place);
+bool hky_lua_push_mailbox(lua_State *L, int index, const char *key, const char *what, struct hky_place place);
 /* Is the envelope sender an address, whatever {id} and {rcpt} in it become? False: it is not, which was reported. */
 bool hky_lua_check_envelope(lua_State *L, const char *pattern, const char *what, struct hky_place place);
 /* The key of a plan for interning: the draft's steps as octets. */

@@ -13,7 +13,7 @@
 
 /* --- small values --- */
 
-bool hky_lua_push_mailbox(lua_State *L, int index, const char *what, struct hky_place place)
+bool hky_lua_push_mailbox(lua_State *L, int index, const char *key, const char *what, struct hky_place place)
 {
     struct hky_address a;
     struct hky_error e = {0};
@@ -25,7 +25,7 @@ bool hky_lua_push_mailbox(lua_State *L, int index, const char *what, struct hky_
         char hint[HKY_TYPED_HINT] = "";
         if (s.p != NULL)
             hky_typed_hint(s, false, hint);
-        hky_lua_problem(L, place, "%s: \"%.80s\" is no address%s%s", what, s.p != NULL ? s.p : "",
+        hky_lua_problem(L, place, "%s: %s: \"%.80s\" is no address%s%s", what, key, s.p != NULL ? s.p : "",
                         hint[0] == 0 && e.text[0] != 0 ? ": " : "", hint[0] != 0 ? hint : e.text);
         return false;
     }

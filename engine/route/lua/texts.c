@@ -121,20 +121,22 @@ static void check_value(struct walk *w, int index, int depth)
 {
     lua_State *L = w->L;
     const struct hky_text_rule *rule = w->rule, own = {.use = HKY_FOREIGN_FREE};
+    bool has_own_keys;
 
     if (lua_type(L, index) == LUA_TSTRING)
         check_string(w, index);
     if (lua_type(L, index) != LUA_TTABLE || depth > DEPTH_MAX)
         return;
     luaL_checkstack(L, 8, NULL);
-    if (rule->has_own_keys && has_names(L, index))
+    has_own_keys = rule->has_own_keys && has_names(L, index);
+    if (has_own_keys)
         w->rule = &own;
     lua_pushnil(L);
     while (lua_next(L, index) != 0) {
         int key = lua_gettop(L) - 1;
         if (++w->n < STRINGS_MAX && lua_type(L, key) == LUA_TSTRING)
             check_string(w, key);
-        if (!is_over(w) && w->n < STRINGS_MAX)
+        if (!has_own_keys && !is_over(w) && w->n < STRINGS_MAX)
             check_value(w, key + 1, depth + 1);
         lua_pop(L, 1);
         if (is_over(w)) {

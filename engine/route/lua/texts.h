@@ -16,7 +16,7 @@ struct hky_text_rule {
     bool is_hidden;    /* a password: nothing of it is shown */
     bool is_login;     /* a name or password that a server compares */
     bool may_be_many;  /* a list of values could be there instead */
-    bool has_own_keys; /* tables with keys are checked by the tables of their keys */
+    bool has_own_keys; /* what tables with keys hold is checked by the tables of their keys */
 };
 
 struct hky_text_fault {

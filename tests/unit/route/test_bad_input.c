@@ -229,7 +229,7 @@ static const struct {
     {"a listener within another",
      "engine { listen = { { addr = '0.0.0.0:25', allow = { '10.0.0.0/8' } },\n'127.0.0.1:25' "
      "} }",
-     1, "is taken by the listener at 0.0.0.0"},
+     2, "is taken by the listener at 0.0.0.0"},
     {"http on a listener's port", "engine { listen = '127.0.0.1:2525', http = '127.0.0.1:2525' }", 1,
      "is the address of a listener for mail"},
     {"a redirect to port 0", "engine { redirect = '127.0.0.1:0' }", 1, "no server has port 0"},

@@ -320,7 +320,7 @@ static const struct {
      'e', "header: there is a line end in it"},
     {"a line end in a login's name",
      "engine { listen = { addr = '127.0.0.1:2525', users = { ['a\\nb'] = { password = secret 'p' } } } }", 'e',
-     "listen: there is a line end in it"},
+     "listen: users: there is a line end in it"},
     {"a line end in a row's name", RELAYS REST "rows { { name = 'a\\nb', relay = 'a', to = '*' } }", 'e',
      "name: there is a line end in it"},
     {"a line end in a row's host", RELAYS REST "rows { { name = 'r', host = 'h.example\\r\\nX', to = '*' } }", 'e',
