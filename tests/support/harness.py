@@ -2,6 +2,8 @@
 
 Python's standard library only. Every wait is bounded; a failure shows the logs.
 """
+import contextlib
+import fcntl
 import json
 import os
 import random
@@ -11,6 +13,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -24,18 +27,41 @@ def only_known(wanted, known, what="case"):
         sys.exit(2)
 
 
+class Ports:
+    """Which ports the tests of this machine use, of all processes: a lock for each on one octet of a common file, until its
+    process ends. Without it, a port that is to answer nobody would sooner or later be the listener of a test beside this one."""
+
+    def __init__(self):
+        self.fd = os.open(os.path.join(tempfile.gettempdir(), f"hikyaku-test-ports-{os.getuid()}"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self.given, self.lock = set(), threading.Lock()
+
+    def take(self, port):
+        with self.lock:  # a process never waits for its own locks
+            if port in self.given:
+                return False
+            try:
+                fcntl.lockf(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+            except OSError:
+                return False
+            self.given.add(port)
+            return True
+
+
+PORTS = Ports()
+
+
 def free_ports(n):
-    """n ports that are free now, below those that the kernel gives to outgoing connections of cases beside this one."""
-    ports = set()
+    """n ports that nobody listens at and no test will, below those that the kernel gives to outgoing connections of cases beside
+    this one."""
+    ports = []
     while len(ports) < n:
         with socket.socket() as s:
-            try:
-                port = random.randrange(10240, 32768)
+            port = random.randrange(10240, 32768)
+            with contextlib.suppress(OSError):
                 s.bind(("127.0.0.1", port))
-                ports.add(port)
-            except OSError:
-                pass
-    return list(ports)
+                if PORTS.take(port):
+                    ports.append(port)
+    return ports
 
 
 def wait_for(what, seconds=30, every=0.02, why="condition"):
