@@ -117,7 +117,7 @@ static int step_make(lua_State *L, int name_index, int body, struct hky_place pl
     struct hky_vm *vm = hky_vm_of(L);
     struct hky_step s = {.account = "", .within_sec = HKY_UNSET_SEC, .wait_sec = HKY_UNSET_SEC};
     struct hky_step_ud *ud;
-    char what[160];
+    char what[160], hint[HKY_RELAY_HINT];
     size_t at = 0;
 
     s.relay = lua_tostring(L, name_index);
@@ -130,7 +130,7 @@ static int step_make(lua_State *L, int name_index, int body, struct hky_place pl
     if (vm->loader != NULL)
         hky_loader_mention(vm->loader, false, s.relay, place);
     else if (hky_policy_relay(vm->policy, hky_str_z(s.relay)) == NULL)
-        hky_lua_problem(L, place, "no relay \"%s\"", s.relay);
+        hky_lua_problem(L, place, "no relay \"%s\"%s", s.relay, hky_lua_relay_hint(L, s.relay, hint));
     if (hky_key_get(L, body, "on") != LUA_TNIL)
         hky_lua_read_on(L, lua_gettop(L), place, &s.on);
     s.tries = (uint16_t)hky_key_get_int(L, body, "tries", 0);
@@ -505,6 +505,7 @@ static int l_ramp(lua_State *L)
 static int relays_index(lua_State *L)
 {
     struct hky_vm *vm = hky_vm_of(L);
+    char hint[HKY_RELAY_HINT];
     const char *name;
 
     luaL_checkstring(L, 2);
@@ -513,7 +514,7 @@ static int relays_index(lua_State *L)
     if (vm->loader != NULL)
         hky_loader_mention(vm->loader, false, name, hky_lua_place_here(L, 1));
     else if (hky_policy_relay(vm->policy, hky_str_z(name)) == NULL)
-        return luaL_error(L, "no relay \"%s\"", name);
+        return luaL_error(L, "no relay \"%s\"%s", name, hky_lua_relay_hint(L, name, hint));
     return relay_handle(L, name);
 }
 

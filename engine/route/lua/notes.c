@@ -13,8 +13,10 @@
 
 static void note_keep(char ***notes, size_t *n, struct hky_str text)
 {
-    if (*n >= NOTES_MAX)
+    if (*n > NOTES_MAX)
         return;
+    if (*n == NOTES_MAX)
+        text = HKY_STR("(further notes are not shown)");
     *notes = (char **)hky_realloc((void *)*notes, (*n + 1) * sizeof **notes);
     (*notes)[(*n)++] = hky_str_dup(text);
 }
@@ -39,17 +41,28 @@ static void note_log(struct hky_vm *vm, struct hky_str text)
             HKY_STR_ARG(hky_recipient_address(q->recipient)), HKY_STR_ARG(text));
 }
 
+/* At most NOTE_MAX octets, without a piece of a character at the end. */
+static struct hky_str beginning_of(struct hky_str text)
+{
+    if (text.n <= NOTE_MAX)
+        return text;
+    for (text.n = NOTE_MAX; text.n > NOTE_MAX - 4 && ((unsigned char)text.p[text.n] & 0xc0) == 0x80;)
+        text.n--;
+    return text;
+}
+
 void hky_vm_note(struct hky_vm *vm, struct hky_place place, struct hky_str text)
 {
     struct hky_route_table *t = vm->table;
 
-    if (text.n > NOTE_MAX)
-        text.n = NOTE_MAX;
+    text = beginning_of(text);
     if (vm->loader != NULL) {
         if (vm->loader->is_worker)
             return; /* it was already shown when the policy was loaded */
         if (t->n_notes < NOTES_MAX)
             hky_loader_note(vm->loader, place, "%.*s", (int)text.n, text.p);
+        else if (t->n_notes == NOTES_MAX)
+            hky_loader_note(vm->loader, place, "(further notes are not shown)");
         note_keep(&t->notes, &t->n_notes, text);
         return;
     }

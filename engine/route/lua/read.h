@@ -22,6 +22,9 @@ const char *hky_lua_class_hint(struct hky_str name, bool may_be_set, char *out, 
 bool hky_lua_push_mailbox(lua_State *L, int index, const char *key, const char *what, struct hky_place place);
 /* Is the envelope sender an address, whatever {id} and {rcpt} in it become? False: it is not, which was reported. */
 bool hky_lua_check_envelope(lua_State *L, const char *pattern, const char *what, struct hky_place place);
+/* ', did you mean "own"?' for the name of a relay that is not in the policy, or "". [-0, +0, -] */
+#define HKY_RELAY_HINT 160
+const char *hky_lua_relay_hint(lua_State *L, const char *name, char out[HKY_RELAY_HINT]);
 /* The key of a plan for interning: the draft's steps as octets. */
 void hky_lua_plan_key(const struct hky_plan *draft, struct hky_buf *out);
 struct hky_split *hky_lua_read_split(lua_State *L, struct hky_arena *arena, int index, const struct hky_plan *draft,

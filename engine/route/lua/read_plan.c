@@ -179,12 +179,28 @@ bool hky_lua_read_on(lua_State *L, int index, struct hky_place place, uint64_t *
     return *mask != 0;
 }
 
+#define RELAYS_COMPARED 500 /* a function that fails is called for every recipient */
+
+const char *hky_lua_relay_hint(lua_State *L, const char *name, char out[HKY_RELAY_HINT])
+{
+    const struct hky_policy *p = hky_vm_of(L)->policy;
+    struct hky_nearest_name near = hky_nearest_to(hky_str_z(name));
+
+    out[0] = 0;
+    for (uint32_t i = 0; p != NULL && i < p->n_relays && i < RELAYS_COMPARED; i++)
+        hky_nearest_consider(&near, p->relays[i].name);
+    if (near.name != NULL)
+        snprintf(out, HKY_RELAY_HINT, ", did you mean \"%s\"?", near.name);
+    return out;
+}
+
 /* --- plans --- */
 
 static bool plan_step(lua_State *L, int index, const char *what, struct hky_place place, struct hky_plan *draft)
 {
     struct hky_vm *vm = hky_vm_of(L);
     struct hky_step *s;
+    char hint[HKY_RELAY_HINT];
 
     if (hky_lua_is_kind(L, index, HKY_UD_UNDEFINED))
         return false;
@@ -217,7 +233,7 @@ static bool plan_step(lua_State *L, int index, const char *what, struct hky_plac
     if (vm->loader != NULL)
         hky_loader_mention(vm->loader, false, s->relay, place);
     else if (hky_policy_relay(vm->policy, hky_str_z(s->relay)) == NULL)
-        luaL_error(L, "%s: via: no relay \"%s\"", what, s->relay);
+        luaL_error(L, "%s: via: no relay \"%s\"%s", what, s->relay, hky_lua_relay_hint(L, s->relay, hint));
     draft->n_steps++;
     return true;
 }

@@ -75,6 +75,43 @@ static void explain_says_why_not(void **state)
     hky_policy_unref(&p);
 }
 
+/* What a function's mistake says, and that a list which is cut says so. */
+static void functions_are_told_the_nearest_relay_and_of_notes_left_out(void **state)
+{
+    static const struct {
+        const char *via, *why;
+    } cases[] = {
+        {"return 'Own'", "no relay \"Own\", did you mean \"own\"?"},
+        {"return { step 'onw' { tries = 1 } }", "no relay \"onw\", did you mean \"own\"?"},
+        {"return relays.onw", "no relay \"onw\", did you mean \"own\"?"},
+        {"return 'zzzzzz'", "no relay \"zzzzzz\""},
+        {"for i = 1, 1000 do note('n' .. i) end note(('\xe7\x89\xb9'):rep(100)) return 'zzzzzz'", "no relay"},
+    };
+    struct hky_message *m = message_of(&(struct mail){.to = "a@q.example"});
+
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char text[400];
+        snprintf(text, sizeof text, RELAYS "route 'r' { to = '*', via = function(r) %s end }\n", cases[i].via);
+        struct hky_policy *p = load_text(text);
+        struct hky_vm *vm = vm_of(p);
+        struct hky_route_query q = {m, &m->recipients[0], {NULL, 0}, NOW_MS};
+        struct hky_explanation x;
+        hky_route_explain(vm, &q, &x);
+        if (x.decision.kind != HKY_POLICY_ERROR || strstr(x.decision.text, cases[i].why) == NULL)
+            fail_msg("%s: %s", cases[i].via, x.decision.text);
+        if (i + 1 == sizeof cases / sizeof cases[0]) {
+            assert_int_equal(x.n_notes, 51);
+            assert_string_equal(x.notes[49], "n50");
+            assert_string_equal(x.notes[50], "(further notes are not shown)");
+        }
+        hky_explanation_fini(&x);
+        hky_vm_free(&vm);
+        hky_policy_unref(&p);
+    }
+    hky_message_unref(&m);
+}
+
 static void attempts_are_seen_as_they_were(void **state)
 {
     static const char *const holds[] = {
@@ -206,6 +243,7 @@ int main(void)
         cmocka_unit_test(explain_names_the_route_that_failed),
         cmocka_unit_test(explain_says_why_not),
         cmocka_unit_test(attempts_are_seen_as_they_were),
+        cmocka_unit_test(functions_are_told_the_nearest_relay_and_of_notes_left_out),
         cmocka_unit_test(notes_go_to_the_log_so_many_a_second),
         cmocka_unit_test(where_selects),
     };
