@@ -74,6 +74,10 @@ int hky_cli_width(void);
 /* Prints paragraphs broken between words at hky_cli_width(), `indent` columns to the right. A line that begins with a
  * blank is an example and is not changed; a line that ends in ':' ends its paragraph; an empty line is kept. */
 void hky_cli_print_text(const char *text, int indent);
+/* An address as it is typed: quoted where it has blanks or other special characters, so that none of them looks like
+ * a column of its own. */
+#define HKY_CLI_ADDRESS 700
+const char *hky_cli_address(struct hky_str canonical, char out[HKY_CLI_ADDRESS]);
 /* Adds a word as it is typed in a shell: with quotes where it needs them. */
 void hky_cli_add_word(struct hky_buf *b, const char *word);
 /* Continues a line that has `indent` columns already; the lines that follow begin in that column. */

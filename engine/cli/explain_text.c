@@ -83,11 +83,12 @@ static void print_facts(const struct explain_case *c)
 {
     const struct hky_message *m = c->message;
     struct hky_str author = hky_message_fact(m, HKY_FACT_AUTHOR), sender = hky_message_fact(m, HKY_FACT_SENDER);
-    char when[32], at[100];
+    char when[32], at[100], typed[HKY_CLI_ADDRESS];
 
-    fact("to", hky_recipient_address(c->recipient));
-    fact("author", author.n > 0 ? author : HKY_STR("(none; --author says who writes)"));
-    fact("sender", sender.n > 0 ? sender : HKY_STR("<>"));
+    fact("to", hky_str_z(hky_cli_address(hky_recipient_address(c->recipient), typed)));
+    fact("author",
+         author.n > 0 ? hky_str_z(hky_cli_address(author, typed)) : HKY_STR("(none; --author says who writes)"));
+    fact("sender", sender.n > 0 ? hky_str_z(hky_cli_address(sender, typed)) : HKY_STR("<>"));
     fact("scenario", hky_message_fact(m, HKY_FACT_SCENARIO));
     print_packed("tag", hky_message_fact(m, HKY_FACT_TAGS), false);
     print_packed("var", hky_message_fact(m, HKY_FACT_VARS), true);

@@ -1,5 +1,6 @@
 /* The printing of all subcommands: help, paragraphs, tables and colours, at the width of the terminal. */
 #include "cli/operate.h"
+#include "mail/address.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -351,4 +352,18 @@ void hky_cli_add_word(struct hky_buf *b, const char *word)
         else
             hky_buf_add_c(b, *word);
     hky_buf_add_c(b, '\'');
+}
+
+const char *hky_cli_address(struct hky_str canonical, char out[HKY_CLI_ADDRESS])
+{
+    struct hky_buf b;
+
+    hky_buf_init(&b, HKY_CLI_ADDRESS);
+    if (memchr(canonical.p, '@', canonical.n) != NULL)
+        hky_address_format(canonical, true, &b);
+    else
+        hky_buf_add_str(&b, canonical); /* "<>", a login */
+    snprintf(out, HKY_CLI_ADDRESS, "%s", hky_buf_z(&b));
+    hky_buf_fini(&b);
+    return out;
 }

@@ -35,7 +35,7 @@ static void print_rows(const json_t *rows)
     qsort((void *)sorted, n, sizeof(void *), compare_rows);
     for (size_t i = 0; i < n; i++) {
         const json_t *row = sorted[i];
-        char age[24], next[48], tries[24], last[160];
+        char age[24], next[48], tries[24], last[160], rcpt[HKY_CLI_ADDRESS];
 
         snprintf(tries, sizeof tries, "%" JSON_INTEGER_FORMAT, json_integer_value(json_object_get(row, "attempts")));
         snprintf(last, sizeof last, "%s%s%.100s", hky_cli_row_text(row, "class"),
@@ -43,7 +43,8 @@ static void print_rows(const json_t *rows)
                  hky_cli_row_text(row, "reason")[0] != '\0' ? hky_cli_row_text(row, "reason")
                                                             : hky_cli_row_text(row, "reply"));
         hky_cli_table_row(
-            t, (const char *const[]){hky_cli_row_text(row, "id"), hky_cli_row_text(row, "rcpt"),
+            t, (const char *const[]){hky_cli_row_text(row, "id"),
+                                     hky_cli_address(hky_str_z(hky_cli_row_text(row, "rcpt")), rcpt),
                                      hky_cli_row_text(row, "state"),
                                      hky_duration_rough(json_integer_value(json_object_get(row, "age_sec")), age),
                                      hky_cli_row_next(row, next), hky_cli_row_text(row, "route"),

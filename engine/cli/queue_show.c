@@ -194,9 +194,9 @@ static void print_expiry(const json_t *row)
 static void print_author(const json_t *row)
 {
     const char *name = hky_cli_row_text(row, "author_name"), *address = hky_cli_row_text(row, "author");
-    char text[1024];
+    char text[1024], typed[HKY_CLI_ADDRESS];
 
-    snprintf(text, sizeof text, name[0] != '\0' ? "%s <%s>" : "%s%s", name, address);
+    snprintf(text, sizeof text, name[0] != '\0' ? "%s <%s>" : "%s%s", name, hky_cli_address(hky_str_z(address), typed));
     print_words("from", text);
 }
 
@@ -220,10 +220,10 @@ static void print_lists(const json_t *row)
 
 static void print_message(const json_t *row)
 {
-    char text[64];
+    char text[64], sender[HKY_CLI_ADDRESS];
 
     print_author(row);
-    print_line("sender", hky_cli_row_text(row, "sender"));
+    print_line("sender", hky_cli_address(hky_str_z(hky_cli_row_text(row, "sender")), sender));
     print_words("subject", hky_cli_row_text(row, "subject"));
     snprintf(text, sizeof text, "%" JSON_INTEGER_FORMAT " octets", number(row, "size"));
     print_line("size", text);
@@ -339,6 +339,7 @@ void hky_cli_print_stories(const struct hky_cli_answer *a)
 {
     const json_t *rows = json_object_get(a->json, "rows"), *row;
     const char *zone = hky_cli_row_text(a->json, "timezone");
+    char rcpt[HKY_CLI_ADDRESS];
     size_t i;
 
     hky_cli_use_zone(zone, a->is_utc);
@@ -346,7 +347,7 @@ void hky_cli_print_stories(const struct hky_cli_answer *a)
         if (i > 0)
             putchar('\n');
         print_line("id", hky_cli_row_text(row, "id"));
-        print_line("recipient", hky_cli_row_text(row, "rcpt"));
+        print_line("recipient", hky_cli_address(hky_str_z(hky_cli_row_text(row, "rcpt")), rcpt));
         print_line("state", hky_cli_row_text(row, "state"));
         print_words("reason", hky_cli_row_text(row, "reason"));
         print_next(row);

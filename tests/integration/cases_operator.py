@@ -473,6 +473,26 @@ def stopping(world):
     end(engine)
 
 
+@case("operator", "a recipient with blanks is shown as it is typed, and cannot look like columns of its own")
+def odd_recipients(world):
+    engine = world.engine("""
+        engine { hostname = "mail.shop.example", listen = "127.0.0.1:{port}" }
+        relay "r" { host = "127.0.0.1", port = 9, tls = "none", paused = true }
+        route "all" { to = "*", via = "r" }
+    """)
+    forged = '"v@ok.example  delivered  3s"@p.example'
+    for to in (forged, '"c\\"d"@p.example', "a..b@docomo.ne.jp"):
+        send(engine, [to], sender='"sh op"@shop.example')
+    listed = world.run("queue", "list", "--spool", engine.spool)[1]
+    for to in (forged, '"c\\"d"@p.example', "a..b@docomo.ne.jp"):
+        holds(f"  {to}  " in listed, listed)
+        shown_ = world.run("queue", "show", "--to", to, "--spool", engine.spool)[1]
+        holds(f"recipient    {to}\n" in shown_ and 'sender       "sh op"@shop.example\n' in shown_, shown_)
+    explained = world.run("explain", engine.policy, "--to", forged, "--sender", '"sh op"@shop.example')[1]
+    holds(f"to       {forged}\n" in explained and 'sender   "sh op"@shop.example\n' in explained, explained)
+    end(engine)
+
+
 @case("operator", "a selection means what it says: id 0, empty and unknown names select nobody")
 def selections(world):
     engine = world.engine(HEAD + """
