@@ -60,7 +60,7 @@ static int run_native(const struct hky_cli_command *self, int argc, char **argv)
         if (strcmp(name, "server") == 0) {
             letter.server = value;
         } else if (strcmp(name, "from") == 0) {
-            letter.from = value;
+            letter.from = strcmp(value, "<>") == 0 ? "" : value;
         } else if (strcmp(name, "scenario") == 0) {
             letter.scenario = value;
         } else {

@@ -233,6 +233,20 @@ static bool is_clean(const char *z)
     return true;
 }
 
+/* What is no address would be quoted on its way, and "a@x.example,b@x.example" become one mailbox. */
+static enum hky_err check_address(const char *what, const char *z, struct hky_error *e)
+{
+    struct hky_address address;
+    struct hky_error why = {0};
+
+    if (hky_mailbox_parse(hky_str_z(z), &address, &why) == HKY_OK)
+        return HKY_OK;
+    if (strpbrk(z, ",;") != NULL)
+        return hky_error_set(e, HKY_E_SYNTAX, "%s \"%.80s\" is no address: write one address in a word, without commas",
+                             what, z);
+    return hky_error_set(e, HKY_E_SYNTAX, "%s \"%.80s\" is no address: %.100s", what, z, why.text);
+}
+
 static void add_own_fields(const struct hky_outgoing *l, const struct head *head, struct hky_buf *out)
 {
     char date[40], id[33];
@@ -321,9 +335,10 @@ enum hky_err hky_outgoing_read(struct hky_outgoing *l, int fd, struct hky_error 
 
     l->sender = l->from != NULL ? with_origin(l, hky_str_z(l->from))
                                 : with_origin(l, hky_str_z(pw != NULL ? pw->pw_name : "nobody"));
-    if (!is_clean(l->sender) || strchr(l->sender, '>') != NULL || (l->scenario != NULL && !is_clean(l->scenario)) ||
-        (l->full_name != NULL && !is_clean(l->full_name)))
-        return hky_error_set(e, HKY_E_SYNTAX, "control octets in the sender, name or scenario");
+    if (l->sender[0] != '\0' && check_address("the sender", l->sender, e) != HKY_OK)
+        return e->code;
+    if ((l->scenario != NULL && !is_clean(l->scenario)) || (l->full_name != NULL && !is_clean(l->full_name)))
+        return hky_error_set(e, HKY_E_SYNTAX, "control octets in the name or scenario");
     for (size_t i = 0; i < l->n_tags; i++)
         if (!is_clean(l->tags[i]))
             return hky_error_set(e, HKY_E_SYNTAX, "control octets in a tag");
@@ -341,8 +356,8 @@ enum hky_err hky_outgoing_read(struct hky_outgoing *l, int fd, struct hky_error 
     if (l->n_recipients == 0)
         return hky_error_set(e, HKY_E_MISSING, "no recipient: the header has no address in To, Cc or Bcc");
     for (size_t i = 0; i < l->n_recipients; i++)
-        if (!is_clean(l->recipients[i]) || strchr(l->recipients[i], '>') != NULL)
-            return hky_error_set(e, HKY_E_SYNTAX, "recipient %zu is no address", i + 1);
+        if (check_address("the recipient", l->recipients[i], e) != HKY_OK)
+            return e->code;
     for (size_t i = 0; i < l->content.n && !l->is_8bit; i++)
         l->is_8bit = (unsigned char)l->content.p[i] >= 0x80;
     return HKY_OK;

@@ -278,7 +278,7 @@ static bool read_notify(const char *z, unsigned *out)
 }
 
 /* The address without its quotes and escapes, which are written again on the wire: "a b"@example.com would become
- * another mailbox otherwise. What is no address goes as it is, so that the engine's reply says what is wrong. */
+ * another mailbox otherwise. hky_outgoing_read has refused what is no address. */
 static struct hky_str canonical(const char *typed, struct hky_address *room)
 {
     return hky_mailbox_parse(hky_str_z(typed), room, NULL) == HKY_OK ? hky_address_str(room) : hky_str_z(typed);
