@@ -141,6 +141,7 @@ static enum hky_err read_file(const char *path, bool owner_only, const struct pa
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     struct stat st;
+    struct hky_error why;
     enum hky_err err;
 
     if (fd < 0 && errno == EACCES)
@@ -157,8 +158,8 @@ static enum hky_err read_file(const char *path, bool owner_only, const struct pa
     else if (owner_only && st.st_uid != geteuid() && geteuid() != 0)
         err = hky_error_set(e, HKY_E_DENIED, "%.150s belongs to another user: chown it to the user that runs hikyaku",
                             path);
-    else
-        err = read_fd(fd, w, buf, n, e);
+    else if ((err = read_fd(fd, w, buf, n, &why)) != HKY_OK)
+        hky_error_set(e, err, "%.150s: %s", path, why.text);
     close(fd);
     return err;
 }

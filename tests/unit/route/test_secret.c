@@ -31,6 +31,10 @@ static void secrets_are_read_late_and_guarded(void **state)
     assert_int_equal(hky_policy_read_secret(p, &p->relays[0].password, &s, &e), HKY_OK);
     assert_true(hky_str_eq(hky_secret_value(s), HKY_STR("hunter2")));
     hky_secret_unref(&s);
+    assert_int_equal(truncate(path, 65537), 0);
+    assert_int_equal(hky_policy_read_secret(p, &p->relays[0].password, &s, &e), HKY_E_LIMIT);
+    assert_non_null(strstr(e.text, "secrets/one: more than 65536 octets")); /* the error names the file */
+    assert_int_equal(truncate(path, 7), 0);
     assert_int_equal(hky_policy_read_secret(p, &cmd, &s, &e), HKY_OK);
     assert_true(hky_str_eq(hky_secret_value(s), HKY_STR("from-command")));
     hky_secret_unref(&s);
