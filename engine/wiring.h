@@ -157,9 +157,13 @@ void hky_stopping_end(struct hky_stopping **s); /* before the log is freed */
 /* reload.c, on aux's thread */
 /* What a start or reload needs beside a good policy. The listeners must be allowed and have their certificates. Every
  * password that lies in the environment or a file is read once, so that a missing one is known at the start and not
- * with the first mail; commands may ask a person or a keyring, so they run when needed. */
+ * with the first mail; commands may ask a person or a keyring, so they run when needed. The error is that of the first
+ * one that is missing. */
 enum hky_err hky_engine_check_policy(const struct hky_policy *policy, struct hky_error *e);
+/* Loads the policy again and puts it in force at all workers. On an error nothing changes, and `e` says why
+ * (HKY_E_STATE: the engine is stopping). */
 enum hky_err hky_engine_reload(struct hky_engine *engine, struct hky_error *e);
+/* Begins to look at the files of the policy's lists every few seconds. */
 void hky_engine_watch_lists(struct hky_engine *engine);
 
 #endif

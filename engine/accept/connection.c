@@ -25,7 +25,7 @@ struct accept_connection {
     struct accept_submission *submission;
     struct accept_ask *ask;
     struct hky_timer again;
-    struct hky_task gone;
+    struct hky_task free_task;
     struct accept_connection_peer peer;
     uint32_t seen_commands;
     uint8_t deadline; /* DEADLINE_ */
@@ -60,9 +60,9 @@ static void connection_free(struct accept_connection *c)
     free(c);
 }
 
-static void on_gone(struct hky_task *task)
+static void on_free(struct hky_task *task)
 {
-    connection_free(HKY_CONTAINER(task, struct accept_connection, gone));
+    connection_free(HKY_CONTAINER(task, struct accept_connection, free_task));
 }
 
 /* Idempotent. The memory is freed at the end of the turn, because the session may be in the middle of a command. */
@@ -78,8 +78,8 @@ static void connection_close(struct accept_connection *c)
         c->ask->connection = NULL;
     LIST_REMOVE(c, link);
     accept_client_leave(c->worker, &c->peer.addr);
-    c->gone.run = on_gone;
-    hky_loop_defer(c->worker->loop, &c->gone);
+    c->free_task.run = on_free;
+    hky_loop_defer(c->worker->loop, &c->free_task);
 }
 
 /* The peer is gone. A big file that the session holds is given up now, because the connection's memory may be freed

@@ -97,9 +97,11 @@ bool accept_allow_is_everyone(const struct hky_cidr *allow, uint32_t n);
 void accept_peer_of(const struct sockaddr_storage *from, struct accept_connection_peer *peer);
 /* No open relay, no passwords in clear beyond loopback: HKY_E_CONFIG with file:line and what to do. */
 enum hky_err accept_listen_check(const struct hky_listen *l, struct hky_error *e);
+/* HKY_E_CONFIG, HKY_E_TLS: `e` names file and line of the listener. One reference. */
 enum hky_err accept_listen_certificate(const struct hky_policy *policy, const struct hky_listen *l,
                                        struct hky_tls **out, struct hky_error *e); /* NULL for a plain one */
-/* Fills listener->fds, one a worker; on failure some may be open. */
+/* Fills listener->fds, one a worker; on failure some may be open. HKY_E_EXISTS: the
+ * port is in use; HKY_E_DENIED: it needs a privilege; HKY_E_CONFIG: this machine cannot listen on the address. */
 enum hky_err accept_listener_sockets(struct hky_accept *a, const struct hky_listen *l, struct accept_listener *listener,
                                      struct hky_error *e);
 

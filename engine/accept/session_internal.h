@@ -22,7 +22,8 @@ void accept_session_say(struct accept_session *s, int code, const char *enhanced
 /* The same, formatted. */
 void accept_session_reply(struct accept_session *s, int code, const char *enhanced, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
-/* As error (5xx) or reply (4xx), and told to the owner. */
+/* Refuses mail: as accept_session_error does with 5xx, and as accept_session_reply with 4xx; the owner is informed
+ * (ops->refused). */
 void accept_session_refuse(struct accept_session *s, struct hky_str sender, struct hky_str rcpt, int code,
                            const char *enhanced, const char *fmt, ...) __attribute__((format(printf, 6, 7)));
 /* Counts against engine.bounds.errors; above: 421 and close. */

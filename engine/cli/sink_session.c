@@ -75,8 +75,8 @@ static void reset(struct hky_sink_session *s)
     hky_buf_clear(&s->body);
 }
 
-/* Gives the fault that a rule has for this stage. True: a rule had one; *is_gone: the fault closed the session. */
-static bool give_fault(struct hky_sink_session *s, enum hky_stage stage, struct hky_str address, bool *is_gone)
+/* Gives the fault that a rule has for this stage. True: a rule had one; *is_closed: the fault closed the session. */
+static bool give_fault(struct hky_sink_session *s, enum hky_stage stage, struct hky_str address, bool *is_closed)
 {
     const char *reply = hky_sink_fault(s->listener->sink, s->listener->port, stage, address);
 
@@ -84,13 +84,13 @@ static bool give_fault(struct hky_sink_session *s, enum hky_stage stage, struct 
         return false;
     if (strcmp(reply, "close") == 0) {
         close_session(s);
-        *is_gone = true;
+        *is_closed = true;
     } else if (strcmp(reply, "stall") != 0) {
         answer(s, reply);
         if (memcmp(reply, "421", 3) == 0) {
             hky_stream_flush(s->stream);
             close_session(s);
-            *is_gone = true;
+            *is_closed = true;
         }
     }
     return true;
@@ -195,13 +195,13 @@ static void reply_to_dot(struct hky_sink_session *s, const char *reply)
     hky_timer_set(&s->late, sink->latency_ms);
 }
 
-static void on_message(struct hky_sink_session *s, bool *is_gone)
+static void on_message(struct hky_sink_session *s, bool *is_closed)
 {
     struct hky_sink *sink = s->listener->sink;
     struct hky_str first = s->rcpts.n > 0 ? hky_str_z(s->rcpts.p) : HKY_STR("");
 
-    if (give_fault(s, HKY_STAGE_DOT, first, is_gone)) {
-        if (!*is_gone)
+    if (give_fault(s, HKY_STAGE_DOT, first, is_closed)) {
+        if (!*is_closed)
             reset(s);
         return;
     }
@@ -239,11 +239,11 @@ static void on_hello(struct hky_sink_session *s, const struct hky_smtp_command *
     answer(s, "250 HELP");
 }
 
-static void on_auth(struct hky_sink_session *s, struct hky_str arg, bool *is_gone)
+static void on_auth(struct hky_sink_session *s, struct hky_str arg, bool *is_closed)
 {
     struct hky_buf plain;
 
-    if (give_fault(s, HKY_STAGE_AUTH, HKY_STR(""), is_gone))
+    if (give_fault(s, HKY_STAGE_AUTH, HKY_STR(""), is_closed))
         return;
     if (hky_str_istarts(arg, HKY_STR("PLAIN"))) {
         struct hky_str rest = hky_str_trim(hky_str_of(arg.p + 5, arg.n - 5));
@@ -276,13 +276,13 @@ static void on_auth_line(struct hky_sink_session *s, struct hky_str line)
     answer(s, --s->auth_left > 0 ? "334 UGFzc3dvcmQ6" : "235 2.7.0 ok");
 }
 
-static void on_rcpt(struct hky_sink_session *s, const struct hky_smtp_command *c, bool *is_gone)
+static void on_rcpt(struct hky_sink_session *s, const struct hky_smtp_command *c, bool *is_closed)
 {
     if (!s->has_mail) {
         answer(s, "503 5.5.1 MAIL first");
     } else if (s->n_rcpts >= RCPTS_MAX) {
         answer(s, "452 4.5.3 too many recipients");
-    } else if (!give_fault(s, HKY_STAGE_RCPT, hky_address_str(&c->path), is_gone)) {
+    } else if (!give_fault(s, HKY_STAGE_RCPT, hky_address_str(&c->path), is_closed)) {
         hky_buf_add(&s->rcpts, c->path.text, c->path.n);
         hky_buf_add_c(&s->rcpts, '\0');
         s->n_rcpts++;
@@ -290,18 +290,18 @@ static void on_rcpt(struct hky_sink_session *s, const struct hky_smtp_command *c
     }
 }
 
-static void on_data(struct hky_sink_session *s, bool *is_gone)
+static void on_data(struct hky_sink_session *s, bool *is_closed)
 {
     if (s->n_rcpts == 0) {
         answer(s, s->has_mail ? "554 5.5.1 no valid recipients" : "503 5.5.1 MAIL first");
-    } else if (!give_fault(s, HKY_STAGE_DATA, hky_str_z(s->rcpts.p), is_gone)) {
+    } else if (!give_fault(s, HKY_STAGE_DATA, hky_str_z(s->rcpts.p), is_closed)) {
         s->is_in_data = true;
         hky_dot_reader_init(&s->dots);
         answer(s, "354 go on");
     }
 }
 
-static void on_command(struct hky_sink_session *s, struct hky_str line, bool *is_gone)
+static void on_command(struct hky_sink_session *s, struct hky_str line, bool *is_closed)
 {
     struct hky_smtp_command c;
     struct hky_error e;
@@ -323,11 +323,11 @@ static void on_command(struct hky_sink_session *s, struct hky_str line, bool *is
     switch (c.verb) {
     case HKY_VERB_EHLO:
     case HKY_VERB_HELO:
-        if (!give_fault(s, HKY_STAGE_HELLO, HKY_STR(""), is_gone))
+        if (!give_fault(s, HKY_STAGE_HELLO, HKY_STR(""), is_closed))
             on_hello(s, &c);
         break;
     case HKY_VERB_MAIL:
-        if (!give_fault(s, HKY_STAGE_MAIL, HKY_STR(""), is_gone)) {
+        if (!give_fault(s, HKY_STAGE_MAIL, HKY_STR(""), is_closed)) {
             reset(s);
             s->has_mail = true;
             s->mail_at_ms = hky_clock_now_ms(&HKY_CLOCK_REAL);
@@ -336,10 +336,10 @@ static void on_command(struct hky_sink_session *s, struct hky_str line, bool *is
         }
         break;
     case HKY_VERB_RCPT:
-        on_rcpt(s, &c, is_gone);
+        on_rcpt(s, &c, is_closed);
         break;
     case HKY_VERB_DATA:
-        on_data(s, is_gone);
+        on_data(s, is_closed);
         break;
     case HKY_VERB_RSET:
         reset(s);
@@ -350,7 +350,7 @@ static void on_command(struct hky_sink_session *s, struct hky_str line, bool *is
         break;
     case HKY_VERB_AUTH:
         if (s->listener->sink->offers_auth)
-            on_auth(s, c.arg, is_gone);
+            on_auth(s, c.arg, is_closed);
         else
             answer(s, "502 5.5.1 no AUTH here (--auth)");
         break;
@@ -368,7 +368,7 @@ static void on_command(struct hky_sink_session *s, struct hky_str line, bool *is
         answer(s, "221 2.0.0 bye");
         hky_stream_flush(s->stream);
         close_session(s);
-        *is_gone = true;
+        *is_closed = true;
         break;
     default:
         answer(s, "502 5.5.1 not here");
@@ -380,16 +380,16 @@ static size_t on_input(void *ctx, const char *p, size_t n)
 {
     struct hky_sink_session *s = ctx;
     size_t used = 0;
-    bool is_gone = false;
+    bool is_closed = false;
 
     hky_stream_set_deadline(s->stream, IDLE_MS);
-    while (used < n && !is_gone) {
+    while (used < n && !is_closed) {
         if (s->is_in_data) {
             bool is_end = false;
             used += hky_dot_read(&s->dots, p + used, n - used, &s->body, &is_end);
             if (is_end)
-                on_message(s, &is_gone);
-            if (!is_gone && hky_timer_is_set(&s->late))
+                on_message(s, &is_closed);
+            if (!is_closed && hky_timer_is_set(&s->late))
                 break;
             continue;
         }
@@ -404,9 +404,9 @@ static size_t on_input(void *ctx, const char *p, size_t n)
         size_t length = (size_t)(end - (p + used));
         struct hky_str line = hky_str_of(p + used, length > 0 && end[-1] == '\r' ? length - 1 : length);
         used += length + 1;
-        on_command(s, line, &is_gone);
+        on_command(s, line, &is_closed);
     }
-    return is_gone ? n : used;
+    return is_closed ? n : used;
 }
 
 static void on_stream_event(void *ctx, enum hky_stream_event ev, const struct hky_error *e)
@@ -421,7 +421,7 @@ static const struct hky_stream_ops stream_ops = {on_input, on_stream_event};
 void hky_sink_session_start(struct hky_sink_listener *l, int fd)
 {
     struct hky_sink_session *s = hky_calloc(1, sizeof *s);
-    bool is_gone = false;
+    bool is_closed = false;
 
     s->listener = l;
     l->sink->n_connections++;
@@ -431,6 +431,6 @@ void hky_sink_session_start(struct hky_sink_listener *l, int fd)
     s->stream = hky_stream_new(&(struct hky_stream_params){l->sink->loop, &stream_ops, s, 1u << 17}, fd);
     hky_stream_set_deadline(s->stream, IDLE_MS);
     TAILQ_INSERT_TAIL(&l->sink->sessions, s, link);
-    if (!give_fault(s, HKY_STAGE_CONNECT, HKY_STR(""), &is_gone))
+    if (!give_fault(s, HKY_STAGE_CONNECT, HKY_STR(""), &is_closed))
         answer(s, "220 sink ESMTP");
 }

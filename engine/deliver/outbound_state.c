@@ -10,19 +10,19 @@ static const char *const state_names[] = {
 #undef X
 };
 
-#define TO(s) (1u << HKY_OUTBOUND_##s)
-#define ANEW  (TO(RESOLVING) | TO(CONNECTING)) /* the next address, the next host */
+#define TO(s)       (1u << HKY_OUTBOUND_##s)
+#define NEXT_TARGET (TO(RESOLVING) | TO(CONNECTING)) /* the next address, the next host */
 static const uint16_t edges[HKY_OUTBOUND_N] = {
     [HKY_OUTBOUND_NEW] = TO(RESOLVING) | TO(CLOSED),
-    [HKY_OUTBOUND_RESOLVING] = ANEW | TO(CLOSED),
-    [HKY_OUTBOUND_CONNECTING] = ANEW | TO(OPENING) | TO(SECURING) | TO(CLOSED),
-    [HKY_OUTBOUND_OPENING] = ANEW | TO(SECURING) | TO(LOGIN) | TO(READY) | TO(CLOSED),
-    [HKY_OUTBOUND_SECURING] = ANEW | TO(OPENING) | TO(CLOSED),
-    [HKY_OUTBOUND_LOGIN] = ANEW | TO(READY) | TO(CLOSED),
+    [HKY_OUTBOUND_RESOLVING] = NEXT_TARGET | TO(CLOSED),
+    [HKY_OUTBOUND_CONNECTING] = NEXT_TARGET | TO(OPENING) | TO(SECURING) | TO(CLOSED),
+    [HKY_OUTBOUND_OPENING] = NEXT_TARGET | TO(SECURING) | TO(LOGIN) | TO(READY) | TO(CLOSED),
+    [HKY_OUTBOUND_SECURING] = NEXT_TARGET | TO(OPENING) | TO(CLOSED),
+    [HKY_OUTBOUND_LOGIN] = NEXT_TARGET | TO(READY) | TO(CLOSED),
     [HKY_OUTBOUND_READY] = TO(CLOSED),
     [HKY_OUTBOUND_CLOSED] = 0,
 };
-#undef ANEW
+#undef NEXT_TARGET
 #undef TO
 
 void hky_outbound_enter(struct hky_outbound *c, enum hky_outbound_state s)

@@ -223,16 +223,21 @@ bool journal_spool_has_room_for_large(struct hky_journal *j, uint64_t octets); /
 enum hky_err journal_disk_error(int number); /* errno of a failed call to the disk: HKY_E_FULL or HKY_E_IO */
 enum hky_err journal_spool_open(struct hky_journal *j, struct hky_error *e); /* folders, permissions, lock */
 void journal_spool_close(struct hky_journal *j);
+/* The file of the spool that says how the last run ended. HKY_E_IO: the disk failed; HKY_E_STATE: it is of another
+ * version; `e` says what to do. */
 enum hky_err journal_spool_state_read(struct hky_journal *j, bool *was_clean, bool *is_new, struct hky_error *e);
 enum hky_err journal_spool_state_write(struct hky_journal *j, uint64_t epoch_limit, bool is_clean, struct hky_error *e);
-/* dir/name written whole: name.new, synced, renamed, folder synced. */
+/* dir/name written whole: name.new, synced, renamed, folder synced. HKY_E_FULL, HKY_E_IO: the old file is still there.
+ */
 enum hky_err journal_spool_write_file(struct hky_journal *j, int dir, const char *name, const void *p, size_t n,
                                       struct hky_error *e);
 /* from/name to damaged/, under a name of its own (`to`): what was set aside before stays. Durable when true. */
 bool journal_spool_set_aside(struct hky_journal *j, int from, const char *name, char to[32]);
 
 /* segment.c */
-void journal_segment_name(uint32_t slot, char out[32]); /* of its file in journal/ */
+void journal_segment_name(
+    uint32_t slot, char out[32]); /* of its file in journal/ Octets to and from the file of a segment. HKY_E_FULL,
+                                     HKY_E_IO: the segment takes nothing more after a write or sync that failed. */
 enum hky_err journal_segment_write(struct hky_journal *j, struct segment *s, struct iovec *iov, int n, uint64_t at);
 enum hky_err journal_segment_sync(struct hky_journal *j, struct segment *s);
 enum hky_err journal_segment_read(struct segment *s, uint64_t at, void *p, size_t n);
@@ -254,8 +259,9 @@ uint64_t journal_segment_octets_for(uint64_t need); /* of a file that has room f
 uint64_t
 journal_segment_room(const struct segment *s); /* octets a record may still take, footer and trailer reserved */
 uint64_t journal_segment_footer_octets(const struct segment *s);
+/* HKY_E_LIMIT: there is no room for it; else as journal_segment_write. The segment stays good without one. */
 enum hky_err journal_segment_write_footer(struct hky_journal *j, struct segment *s);
-/* The footer's entries of a closed segment, from disk or from its records; free() *out. */
+/* The footer's entries of a closed segment, from disk or from its records; free() *out. HKY_E_FULL: no memory. */
 enum hky_err journal_segment_load(struct hky_journal *j, struct segment *s, uint64_t floor, struct hky_buf *foot,
                                   struct scan_report *scan);
 
@@ -294,7 +300,7 @@ void journal_entry_seal(struct entry *e); /* checksums */
 void journal_entry_add_plan(struct entry *e, struct hky_plan *p);
 /* Hands the entry over to the committer; it was sealed. */
 void journal_entry_submit(struct hky_journal *j, struct entry *e);
-/* With `w`, whom journal_waiter_wait tells when it is on disk; sealed here. */
+/* The same, and journal_waiter_wait(w) waits until it is on disk; sealed here. */
 void journal_entry_submit_for(struct hky_journal *j, struct entry *e, struct waiter *w);
 uint64_t journal_entry_need(const struct entry *e); /* octets in a segment, footer and plans included */
 bool journal_entry_fits(const struct hky_journal *j, const struct entry *e); /* into an empty one of the largest size */
@@ -305,7 +311,8 @@ struct entry *journal_list_take(struct entry_list *l);
 /* A thread that waits for entries: it sets the waiter up, submits, waits and frees it. The committer calls done once
  * for each entry. */
 void journal_waiter_init(struct waiter *w);
-enum hky_err journal_waiter_wait(struct waiter *w); /* until everything submitted with it is on disk */
+enum hky_err
+journal_waiter_wait(struct waiter *w); /* until all that was submitted with it is on disk; HKY_E_FULL, HKY_E_IO */
 void journal_waiter_done(struct waiter *w, enum hky_err result);
 void journal_waiter_fini(struct waiter *w);
 

@@ -41,9 +41,10 @@ enum { HKY_PATH_MAY_BE_NULL = 1, HKY_PATH_MAY_BE_POSTMASTER = 2, HKY_PATH_UTF8 =
  * wrong content are refused. */
 enum hky_err hky_path_parse(struct hky_str s, unsigned flags, struct hky_address *out, size_t *used,
                             struct hky_error *e);
-/* A bare mailbox "a..b@docomo.ne.jp" or "\"a b\"@x.example", the whole of `s`. */
+/* A bare mailbox "a..b@docomo.ne.jp" or "\"a b\"@x.example", the whole of `s`. HKY_E_SYNTAX, HKY_E_LIMIT with text. */
 enum hky_err hky_mailbox_parse(struct hky_str s, struct hky_address *out, struct hky_error *e);
-/* Domain to A-labels, lower case, no final dot (libidn2, UTS46 non-transitional; U+3002 is a dot). out holds 254. */
+/* Domain to A-labels, lower case, no final dot (libidn2, UTS46 non-transitional; U+3002 is a dot). out holds 254.
+ * HKY_E_SYNTAX, HKY_E_LIMIT with text. */
 enum hky_err hky_domain_normalise(struct hky_str s, char out[HKY_DOMAIN_MAX + 1], struct hky_error *e);
 /* For the wire: local part quoted when it is not a dot-string; `is_raw`: as it is. Appends without <>. */
 void hky_address_format(struct hky_str canonical, bool is_raw, struct hky_buf *out);

@@ -12,7 +12,8 @@
 
 struct hky_dns;
 
-/* `resolver`: "addr:port" of one server, or "" for those of /etc/resolv.conf, which is read again when it changes. */
+/* `resolver`: "addr:port" of one server, or "" for those of /etc/resolv.conf, which is read again when it changes.
+ * HKY_E_CONFIG: `resolver` is no "addr:port". HKY_E_DNS: c-ares cannot be started. */
 enum hky_err hky_dns_new(struct hky_loop *loop, const char *resolver, struct hky_dns **out, struct hky_error *e);
 void hky_dns_free(struct hky_dns **dns); /* pending questions get no callback */
 

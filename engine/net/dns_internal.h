@@ -38,6 +38,7 @@ struct hky_dns_params {
     int try_ms, tries;     /* how long the first try waits, and how often each server is asked */
     int64_t check_file_ms; /* how often the file is looked at, at most */
 };
+/* Errors as of hky_dns_new. */
 enum hky_err hky_dns_new_with(struct hky_loop *loop, const struct hky_dns_params *p, struct hky_dns **out,
                               struct hky_error *e);
 

@@ -21,7 +21,8 @@ struct hky_tls_client_params {
                             decides, so that a self-signed certificate can be accepted; with ca_file, both must fit */
 };
 /* Sessions are cached inside for resumption, keyed by verified name and peer; a context belongs to one TLS policy and
- * account, so none is used across them. */
+ * account, so none is used across them. HKY_E_CONFIG: `pin` is none. HKY_E_TLS: the authorities cannot be read; `e`
+ * names the file. */
 enum hky_err hky_tls_client_new(const struct hky_tls_client_params *params, struct hky_tls **out, struct hky_error *e);
 /* A server's certificate, for people; text is printable and cut to fit, "" where unknown. */
 struct hky_tls_certificate {

@@ -20,7 +20,7 @@ enum hky_tls_io {
 };
 
 /* The stream keeps `fd`. `name` (client; may be NULL) is sent as SNI and verified; `peer` and `name` are the key in the
- * session cache. */
+ * session cache. HKY_E_TLS: `name` cannot be verified; *out is set all the same, and the caller frees it. */
 enum hky_err hky_tls_link_new(struct hky_tls *tls, int fd, const char *name, const struct sockaddr_storage *peer,
                               struct hky_tls_link **out, struct hky_error *e);
 void hky_tls_link_free(struct hky_tls_link **link);

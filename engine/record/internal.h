@@ -130,7 +130,8 @@ void record_readers_trim(struct hky_record *r);
 /* ---- event_log.c ---- */
 
 struct record_event_log;
-/* Opens the file, then begins to read on a thread of its own. */
+/* Opens the file, then begins to read on a thread of its own. HKY_E_IO: the file cannot be opened; HKY_E_LIMIT: the
+ * system allows no thread. */
 enum hky_err record_event_log_open(struct hky_record *r, const struct hky_record_params *p,
                                    struct record_event_log **out, struct hky_error *e);
 void record_event_log_reopen(struct record_event_log *l);

@@ -38,9 +38,12 @@ void hky_login_free(struct hky_login **s);
 /* The mechanism as it is written after AUTH: "PLAIN". */
 const char *hky_login_name(const struct hky_login *s);
 /* Appends " INITIAL-RESPONSE" where the mechanism has one, and the whole line stays below 512 octets (RFC 4954 4);
- * otherwise the response is the answer to the first 334. `out` already has the beginning of the line. */
+ * otherwise the response is the answer to the first 334. `out` already has the beginning of the line. HKY_E_LIMIT: the
+ * secret is too long for a login. HKY_E_DENIED: GNU SASL refuses. */
 enum hky_err hky_login_begin(struct hky_login *s, struct hky_buf *out, struct hky_error *e);
-/* Takes the text of a 334 reply and appends the answer, in base64. Refuses SCRAM iteration counts above the bound. */
+/* Takes the text of a 334 reply and appends the answer, in base64. Refuses SCRAM iteration counts above the bound.
+ * HKY_E_SYNTAX: the challenge is not base64; HKY_E_LIMIT: such a count; HKY_E_DENIED: GNU SASL refuses it. Then the
+ * login cannot be continued. */
 enum hky_err hky_login_step(struct hky_login *s, struct hky_str challenge, struct hky_buf *out, struct hky_error *e);
 /* May a 235 be believed? Only when all that belongs to the login was sent, and for SCRAM the server's signature
  * fitted. */

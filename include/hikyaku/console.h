@@ -69,7 +69,7 @@ struct hky_command {
 enum hky_err hky_argument_parse(const struct hky_argument *a, const char *text, struct hky_value *out,
                                 struct hky_error *e);
 /* Refuses a missing argument and arguments that exclude each other; `values` has the order of `arguments`. The error
- * names an argument as its reader writes it: `"to"` in a request, `--to` on the command line. */
+ * (HKY_E_SYNTAX) names an argument as its reader writes it: `"to"` in a request, `--to` on the command line. */
 enum hky_writing { HKY_WRITING_JSON, HKY_WRITING_TYPED };
 enum hky_err hky_command_check(const struct hky_command *c, const struct hky_value *values, enum hky_writing how,
                                struct hky_error *e);
@@ -95,12 +95,15 @@ struct hky_console_ops {
     /* For GET /metrics (Prometheus text). Called on any of the console's threads. */
     void (*metrics)(void *ctx, struct hky_buf *out);
 };
-/* `http` "addr:port" or "" (then no HTTP): /healthz, /metrics; loopback only. The socket is mode 0600. */
+/* `http` "addr:port" or "" (then no HTTP): /healthz, /metrics; loopback only. The socket is mode 0600. HKY_E_IO: the
+ * socket cannot be made. HKY_E_CONFIG, HKY_E_EXISTS, HKY_E_NET: HTTP cannot be opened. */
 enum hky_err hky_console_new(struct hky_loop *aux, const char *spool, const char *http,
                              const struct hky_console_ops *ops, struct hky_console **out, struct hky_error *e);
 void hky_console_free(struct hky_console **c);
 
-/* Client side, blocking, for the CLI. HKY_E_MISSING: no engine runs on this spool. */
+/* Client side, blocking, for the CLI. HKY_E_MISSING: no engine runs on this spool. HKY_E_DENIED: this user may not ask
+ * it. HKY_E_TIMEOUT, HKY_E_CLOSED, HKY_E_IO, HKY_E_LIMIT: it runs and has not answered, so what was asked may have been
+ * done. */
 enum hky_err hky_console_call(const char *spool, struct hky_str request, struct hky_buf *answer, struct hky_error *e);
 
 #endif

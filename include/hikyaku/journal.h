@@ -170,7 +170,7 @@ uint64_t hky_journal_written(struct hky_journal *j);
  * refused it. It is then written as soon as the disk takes it, and lost if the engine ends before that. So nobody waits
  * longer than one write takes. */
 void hky_journal_sync(struct hky_journal *j, struct hky_commit *c);
-/* The same, but it blocks until then. Start-up and tests. */
+/* The same, but it blocks until then, and returns what `done` would be given. Start-up and tests. */
 enum hky_err hky_journal_flush(struct hky_journal *j);
 
 #endif

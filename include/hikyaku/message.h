@@ -192,7 +192,8 @@ void hky_recipient_past(const struct hky_recipient *r, unsigned i, struct hky_pa
 void hky_recipient_remember(struct hky_recipient *r, int64_t at_ms, const char *relay, const struct hky_outcome *o);
 
 /* The durable forms in the journal, each with its version: the facts of a message with the fixed part of its
- * recipients, and the whole delivery state of one recipient. Plans are referred to by hash. */
+ * recipients, and the whole delivery state of one recipient. Plans are referred to by hash. HKY_E_SYNTAX of the
+ * decoders: the octets are not such a form, and nothing was changed. */
 void hky_message_encode(const struct hky_message *m, struct hky_buf *out);
 enum hky_err hky_message_decode(struct hky_str encoded, struct hky_message **out, struct hky_error *e);
 void hky_recipient_encode_state(const struct hky_recipient *r, struct hky_buf *out);

@@ -78,7 +78,7 @@ struct hky_rehearsal {
 /* The clock shows at_ms. HKY_E_NET: no loop could be made; then nothing is left to free. */
 enum hky_err hky_rehearsal_init(struct hky_rehearsal *r, struct hky_policy *policy, int64_t at_ms, struct hky_error *e);
 /* Makes the schedule. After that the caller may restore what an earlier run left (hky_schedule_restore_...), and calls
- * hky_rehearsal_start. */
+ * hky_rehearsal_start. Errors as of hky_schedule_new. */
 enum hky_err hky_rehearsal_open(struct hky_rehearsal *r, struct hky_error *e);
 void hky_rehearsal_start(struct hky_rehearsal *r);
 void hky_rehearsal_fini(struct hky_rehearsal *r); /* also when it was never opened */
@@ -97,7 +97,7 @@ void hky_rehearsal_decide_by_vm(void *vm, const struct hky_recipient *r, int64_t
  */
 enum hky_err hky_rehearsal_add_reply(struct hky_rehearsal *r, const char *line, struct hky_error *e);
 /* Reads such a reply for one recipient, without adding it to the script. `relay` is NULL for one that does not exist.
- */
+ * HKY_E_SYNTAX: `e` says what is not understood. */
 enum hky_err hky_rehearsal_read_reply(const struct hky_policy *policy, const struct hky_relay *relay,
                                       const struct hky_recipient *r, struct hky_str text, struct hky_outcome *out,
                                       struct hky_error *e);

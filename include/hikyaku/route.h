@@ -54,8 +54,9 @@ enum hky_err hky_policy_load(const struct hky_policy_load_params *params, struct
 
 /* One Lua state of one worker for one policy. */
 struct hky_vm;
-enum hky_err hky_vm_new(struct hky_policy *policy, struct hky_vm **out,
-                        struct hky_error *e); /* takes a reference of its own */
+/* Runs the files of the policy as they were when it was loaded; a reference to it is taken. HKY_E_SCRIPT: they do not
+ * do the same again, or need more than engine.bounds.lua_memory. Blocks for as long as they run. */
+enum hky_err hky_vm_new(struct hky_policy *policy, struct hky_vm **out, struct hky_error *e);
 void hky_vm_free(struct hky_vm **vm);
 /* A log that also receives the note "text" of running scripts, at level info: quoted, cut, at most ten lines a second,
  * with the number of notes left out. NULL, the initial value: notes are not logged. The log is borrowed. */
@@ -135,7 +136,7 @@ void hky_route_continue(struct hky_deciding **waits, const struct hky_route_quer
 void hky_deciding_drop(struct hky_deciding **waits); /* NULL is fine */
 
 /* A Lua expression on r (queue --where): compiled once per vm, then asked for each recipient. An expression that does
- * not compile is HKY_E_SYNTAX with the message. */
+ * not compile is HKY_E_SYNTAX with the message, one that is too long HKY_E_LIMIT. */
 struct hky_where;
 enum hky_err hky_where_new(struct hky_vm *vm, struct hky_str expression, struct hky_where **out, struct hky_error *e);
 bool hky_where_is_true(struct hky_where *w, const struct hky_route_query *q, struct hky_error *e);
@@ -173,7 +174,7 @@ void hky_route_explain(struct hky_vm *vm, const struct hky_route_query *q, struc
 void hky_explanation_fini(struct hky_explanation *x);
 
 /* The shipped presets, for `presets [NAME]`: prints lines "key = value  -- source, date". NULL name: the list of
- * presets. */
+ * presets. HKY_E_MISSING: no preset has that name; `e` has the nearest. */
 enum hky_err hky_presets_print(const char *name, bool as_json, struct hky_buf *out, struct hky_error *e);
 
 #endif

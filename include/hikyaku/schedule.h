@@ -230,7 +230,7 @@ void hky_schedule_query(struct hky_schedule *s, struct hky_queue_request *rq);
 /* Pause, resume, drain to another; kept by the caller in state.db. Any thread. for_sec 0: until resumed. What is said
  * last counts: pause ends a drain, and drain a pause. HKY_E_MISSING: no such relay, with the nearest name. HKY_E_STATE:
  * the policy decides otherwise (paused, instead), so that it would change nothing; what an operator said before is
- * forgotten by resume all the same. */
+ * forgotten by resume all the same. HKY_E_CONFIG: it cannot be drained to that relay. */
 enum hky_err hky_schedule_pause(struct hky_schedule *s, const char *relay, uint32_t for_sec, struct hky_error *e);
 enum hky_err hky_schedule_resume(struct hky_schedule *s, const char *relay, struct hky_error *e);
 enum hky_err hky_schedule_drain_relay(struct hky_schedule *s, const char *relay, const char *to, uint32_t for_sec,
