@@ -49,11 +49,15 @@ static bool take_number(struct hky_str s, size_t *at, char end, unsigned *v)
     return *at < s.n && s.p[(*at)++] == end;
 }
 
-/* Reads "5.7.1 " at the start of a line, if its class is that of `code`; returns its length in octets, else 0. */
+/* Reads "5.7.1 " at the start of a line, if its class is that of `code`; returns its length in octets, else 0. Some
+ * servers write "#5.7.1", or a second blank in front of it. */
 static size_t take_enhanced(struct hky_str s, uint16_t code, unsigned v[3])
 {
     size_t at = 0;
 
+    while (at < s.n && s.p[at] == ' ')
+        at++;
+    at += at < s.n && s.p[at] == '#';
     if (!take_number(s, &at, '.', &v[0]) || !take_number(s, &at, '.', &v[1]) || !take_number(s, &at, ' ', &v[2]))
         return 0;
     /* Class 3 does not exist: a 354 has no enhanced code. */

@@ -120,11 +120,11 @@ void hky_reply_local(struct hky_reply *r, enum hky_origin origin, const char *fm
     r->n = (uint16_t)(n < 0 ? 0 : (size_t)n < sizeof r->text ? (size_t)n : sizeof r->text - 1);
 }
 
-/* "5.7.515" at the start of s, its class equal to `klass`; returns its length or 0. */
+/* "5.7.515" or "#5.7.515" at the start of s, its class equal to `klass`; returns its length or 0. */
 static size_t parse_enhanced(struct hky_str s, unsigned klass, struct hky_reply *r)
 {
     unsigned part[3] = {0, 0, 0};
-    size_t i = 0;
+    size_t i = s.n > 0 && s.p[0] == '#';
 
     for (int k = 0; k < 3; k++) {
         size_t digits = 0;

@@ -247,6 +247,7 @@ static void replies_as_people_type_them(void **state)
     } cases[] = {
         {"550 5.7.1 blocked", 550, 7, 1, "blocked", HKY_ORIGIN_REMOTE},
         {"550 5.7.515 Access denied", 550, 7, 515, "Access denied", HKY_ORIGIN_REMOTE},
+        {"550 #5.1.0 Address rejected", 550, 1, 0, "Address rejected", HKY_ORIGIN_REMOTE},
         {"421 busy", 421, 0, 0, "busy", HKY_ORIGIN_REMOTE},
         {"550 4.7.1 class differs", 550, 0, 0, "4.7.1 class differs", HKY_ORIGIN_REMOTE},
         {"250", 250, 0, 0, "", HKY_ORIGIN_REMOTE},
