@@ -555,8 +555,10 @@ static void notes_are_shown_and_are_no_problems(void **state)
     folder_write(&f, "policy.lua", "for i = 1, 1000 do note(i) end x = 1");
     assert_null(load_folder(&f, &problems));
     assert_int_equal(problems.n_errors, 1);
-    assert_int_equal(problems.n, 51);
-    assert_int_equal(problems.items[50].level, HKY_PROBLEM_ERROR);
+    assert_int_equal(problems.n, 52);
+    assert_string_equal(problems.items[49].text, "50");
+    assert_string_equal(problems.items[50].text, "(further notes are not shown)");
+    assert_int_equal(problems.items[51].level, HKY_PROBLEM_ERROR);
     hky_problems_fini(&problems);
     folder_close(&f);
 }
