@@ -424,7 +424,7 @@ static int run(const struct hky_cli_command *self, int argc, char **argv)
 const struct hky_cli_command hky_cli_explain = {
     .name = "explain",
     .args = "POLICY --to ADDRESS [OPTION]...",
-    .summary = "show which way a recipient goes, and why",
+    .summary = "show which route and relays a recipient gets, and why",
     .help =
         "Prints which routes were considered, the plan with the From of each step, and what each class of failure "
         "would do now. Nothing is sent and no secret is read. An ATTEMPT is 'RELAY [STAGE] REPLY', where STAGE is "

@@ -20,11 +20,11 @@
     X(REFUSED, "refused", "a message or recipient of a known client was not taken; text is the reply")                 \
     X(DELIVERED, "delivered", "a relay took responsibility (2xx after the dot)")                                       \
     X(DEFERRED, "deferred", "an attempt failed; the same step is tried again at next_at")                              \
-    X(ROUTED, "routed", "the plan went on to another step")                                                            \
+    X(ROUTED, "routed", "the plan moved to another step")                                                              \
     X(FAILED, "failed", "the plan ended without a delivery")                                                           \
     X(EXPIRED, "expired", "the time to deliver is over")                                                               \
     X(PARKED, "parked", "no route took the recipient, or the policy failed; the policy decides again later")           \
-    X(UNPARKED, "unparked", "the policy decided after all")                                                            \
+    X(UNPARKED, "unparked", "the policy decided about a parked recipient")                                             \
     X(DECIDED, "decided", "the policy decided about a recipient that was accepted without a plan")                     \
     X(UNDECIDED, "undecided", "a look-up that the policy needs failed; it is repeated at next_at")                     \
     X(HELD, "held", "the recipient waits for an operator")                                                             \
