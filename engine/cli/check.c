@@ -26,7 +26,7 @@ static const char *level_colour(enum hky_problem_level level)
     return level == HKY_PROBLEM_NOTE ? "" : hky_cli_colour(level == HKY_PROBLEM_WARNING ? "yellow" : "red");
 }
 
-static void print_text(const struct hky_problems *problems)
+static void print_text(const struct hky_problems *problems, const char *path)
 {
     const struct hky_problem **sorted = hky_calloc(problems->n + 1, sizeof(void *));
     struct hky_buf line;
@@ -39,7 +39,7 @@ static void print_text(const struct hky_problems *problems)
         const char *colour = level_colour(sorted[i]->level);
 
         hky_buf_clear(&line);
-        hky_problem_format(sorted[i], &line);
+        hky_cli_add_problem(&line, path, sorted[i]);
         fputs(colour, stdout);
         hky_cli_put(stdout, hky_buf_z(&line));
         puts(colour[0] != '\0' ? hky_cli_colour("off") : "");
@@ -156,7 +156,7 @@ static void lacking_fini(struct lacking *k)
     free(k->missing);
 }
 
-static void print_missing(const struct lacking *k)
+static void print_missing(const struct lacking *k, const char *path)
 {
     struct hky_buf line;
 
@@ -167,6 +167,7 @@ static void print_missing(const struct lacking *k)
         const struct missing *m = &k->missing[i];
 
         hky_buf_clear(&line);
+        hky_cli_add_place(&line, path, m->file);
         hky_buf_printf(&line, "%s:%u: missing: secret \"%s\" of %s%s", m->file, m->line, m->name, m->of, m->near);
         hky_cli_put(stdout, hky_buf_z(&line));
         putchar('\n');
@@ -229,9 +230,9 @@ static int run(const struct hky_cli_command *self, int argc, char **argv)
     if (args.is_json) {
         print_json(policy, &problems, &lacking);
     } else {
-        print_text(&problems);
+        print_text(&problems, argv[0]);
         print_summary(policy, &problems, argv[0]);
-        print_missing(&lacking);
+        print_missing(&lacking, argv[0]);
     }
     lacking_fini(&lacking);
     hky_problems_fini(&problems);
@@ -243,7 +244,9 @@ const struct hky_cli_command hky_cli_check = {
     .name = "check",
     .args = "POLICY",
     .summary = "load a policy as run would, and report what is wrong with it",
-    .help = "Every problem is printed as FILE:LINE: what is wrong, and what to do. Warnings do not keep a policy from "
+    .help = "Every problem is printed as FILE:LINE: what is wrong, and what to do; FILE is a path from the current "
+            "folder, and "
+            "with --json one from the policy's folder. Warnings do not keep a policy from "
             "running. A secret that is empty or that others can read is an error. Missing secrets are listed: they may "
             "exist on another machine, but run and reload refuse the policy without them. No command of a secret is "
             "run and no connection is made; `hikyaku probe` tries the relays.\n"

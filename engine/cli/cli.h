@@ -91,6 +91,12 @@ void hky_cli_add_printable(struct hky_buf *out, struct hky_str s);
 void hky_cli_put(FILE *to, const char *text);
 /* The same for formatted text; line ends at the end of the format are printed as they are. */
 void hky_cli_printf(FILE *to, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* Adds the folder that makes `file`, a name relative to the policy's folder, a path from the current one: nothing where
+ * the policy is in the current folder or `file` is absolute. `policy` is its path as it was given. */
+void hky_cli_add_place(struct hky_buf *out, const char *policy, const char *file);
+/* "DIR/policy.lua:3: error: ...", with such a path. */
+struct hky_problem;
+void hky_cli_add_problem(struct hky_buf *out, const char *policy, const struct hky_problem *problem);
 /* Columns aligned by display width (East Asian wide = 2). Cells are copied, and made printable. Where a row is wider
  * than hky_cli_width(), its last cell is broken between words in its column; a cell without room gets a new line. */
 struct hky_cli_table;

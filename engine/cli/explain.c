@@ -89,7 +89,7 @@ static bool load(struct explain_case *c, const struct explain_request *request)
         if (problems.items[i].level != HKY_PROBLEM_ERROR)
             continue; /* `check` prints the others */
         hky_buf_clear(&line);
-        hky_problem_format(&problems.items[i], &line);
+        hky_cli_add_problem(&line, request->policy, &problems.items[i]);
         hky_cli_put(stderr, hky_buf_z(&line));
         fputc('\n', stderr);
     }

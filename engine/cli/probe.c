@@ -255,7 +255,7 @@ static struct hky_policy *load(const char *path)
         hky_buf_init(&text, 1024 * 1024);
         for (size_t i = 0; i < problems.n; i++) {
             hky_buf_clear(&text);
-            hky_problem_format(&problems.items[i], &text);
+            hky_cli_add_problem(&text, path, &problems.items[i]);
             hky_cli_printf(stderr, "%s\n", hky_buf_z(&text));
         }
         hky_buf_fini(&text);

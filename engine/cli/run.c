@@ -11,14 +11,14 @@ static const struct hky_cli_option options[] = {
     {NULL, NULL, NULL},
 };
 
-static void print_problems(const struct hky_problems *problems)
+static void print_problems(const struct hky_problems *problems, const char *path)
 {
     struct hky_buf line;
 
     hky_buf_init(&line, 4096);
     for (size_t i = 0; i < problems->n; i++) {
         hky_buf_clear(&line);
-        hky_problem_format(&problems->items[i], &line);
+        hky_cli_add_problem(&line, path, &problems->items[i]);
         hky_cli_put(stderr, hky_buf_z(&line));
         fputc('\n', stderr);
     }
@@ -56,7 +56,7 @@ static int run(const struct hky_cli_command *self, int argc, char **argv)
     sigaddset(&reloads, SIGHUP);
     sigprocmask(SIG_BLOCK, &reloads, NULL);
     err = hky_engine_new(&params, &engine, &problems, &e);
-    print_problems(&problems);
+    print_problems(&problems, argv[0]);
     hky_problems_fini(&problems);
     if (err == HKY_OK)
         err = hky_engine_run(engine, &e);

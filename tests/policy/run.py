@@ -255,6 +255,35 @@ def mistake(binary, files, pattern):
         shutil.rmtree(folder)
 
 
+def places_can_be_opened(binary):
+    """From wherever the policy is named: places are paths from the current folder, of included files, lists and rows, too."""
+    folder = os.path.realpath(tempfile.mkdtemp(prefix="hikyaku-policy-"))
+    try:
+        os.makedirs(os.path.join(folder, "etc", "more"))
+        os.mkdir(os.path.join(folder, "linked"))
+        for name, text in {"policy.lua": OWN + 'include "more/a.lua"\nrows "rows.json"\nrelay "x" { host = "h.example", user = "u", password = secret "s" }\n'
+                                         'route "l" { to = list "l.txt", via = "own" }\n',
+                           "more/a.lua": 'relay "y" { hots = "h.example" }\n',
+                           "rows.json": '[\n  { "name": "b", "hots": "h.example", "to": "*" }\n]\n', "l.txt": "x.example\nno domain\n"}.items():
+            with open(os.path.join(folder, "etc", name), "w") as f:
+                f.write(text)
+        os.symlink("../etc/policy.lua", os.path.join(folder, "linked", "policy.lua"))
+        for cwd, path, shown in ((".", "etc/policy.lua", "etc/"), ("etc", "policy.lua", ""), ("etc", "./policy.lua", "./"), ("etc/more", "../policy.lua", "../"),
+                                 (".", "linked/policy.lua", folder + "/etc/"), (".", os.path.join(folder, "etc", "policy.lua"), folder + "/etc/")):
+            for args in (["check", path], ["run", path, "--spool", os.path.join(folder, "spool")], ["explain", path, "--to", "a@x.example"], ["probe", path, "own"]):
+                code, out, err = run(binary, *args, cwd=os.path.join(folder, cwd))
+                places = re.findall(r"^([^:\n]+):[0-9]+: error: ", out + err, re.M)
+                holds(code == 1 and sorted(set(places)) == sorted(shown + n for n in ("more/a.lua", "rows.json", "policy.lua")), f"{args} in {cwd}: exit {code}: {out}{err}")
+                holds(all(os.path.exists(os.path.join(folder, cwd, p)) for p in places), f"{args} in {cwd}: {places}")
+        for cwd, path, shown in ((".", "etc/good.lua", "etc/"), ("etc", "good.lua", "")):
+            with open(os.path.join(folder, "etc", "good.lua"), "w") as f:
+                f.write(OWN + 'relay "x" { host = "h.example", user = "u", password = secret "s" }\n')
+            code, out, err = run(binary, "check", path, cwd=os.path.join(folder, cwd))
+            holds(code == 0 and f"\n{shown}good.lua:3: missing: " in out, f"{path} in {cwd}: exit {code}: {out}{err}")
+    finally:
+        shutil.rmtree(folder)
+
+
 def missing_secret(binary):
     """`check` reads no secret; `run` names relay, line and the file that was probably meant."""
     folder = tempfile.mkdtemp(prefix="hikyaku-policy-")
@@ -308,6 +337,7 @@ def all_cases(binary):
         yield f"keys of {obj}: good values load", lambda o=obj: no_faults(keys.good_values_load(binary, o))
         yield f"keys of {obj}: bad values are named, with their line", lambda o=obj: no_faults(keys.bad_values_are_named(binary, o))
     yield "explain --after: what can be said", lambda: what_was_said(binary)
+    yield "places of mistakes can be opened", lambda: places_can_be_opened(binary)
     yield "mistake: a secret that is not there", lambda: missing_secret(binary)
 
 
