@@ -8,7 +8,8 @@ clients, endless lines, idle and short-lived connections by the thousand, no des
 one that answers octet by octet, one that cuts every connection, a script that loops, an enormous message. One line
 each: rate, p99 of the 250, p99 from acceptance to delivery. Exit code 1: the rate fell below 0.8 of the undisturbed
 one, or a p99 rose above the bound (the greater of 10 times the undisturbed one and half a second; --quick, which may run
-beside other tests: three seconds).
+beside other tests: three seconds), three times one after the other: something else on the machine also takes time, but not
+each time.
 """
 import argparse
 import json
@@ -204,6 +205,16 @@ class Bench:
 DISTURBANCES = ("slow_clients", "endless_lines", "idle", "churn", "no_descriptor", "relay_never_reads", "relay_by_octets", "relay_cuts", "script_loops", "big_messages")
 
 
+def print_row(name, got, alone):
+    print(f"{name:20} {got['rate']:8.0f} {got['rate'] / alone['rate']:9.2f} {got['p50']:9.1f} {got['p99']:9.1f} {got['delivered']:14.0f}", flush=True)
+
+
+def complaints(got, alone, bound_ms):
+    share = got["rate"] / alone["rate"]
+    return [*([f"{share:.2f} of the rate"] if share < 0.8 else []),
+            *(f"{key} {got[key]:.0f} ms" for key in ("p99", "delivered") if got[key] > max(10 * alone[key], bound_ms))]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("binary")
@@ -224,20 +235,22 @@ def main():
         bench.measure("warm-up", bench.nothing)
         alone = bench.measure("nothing", bench.nothing)
         print(f"{'':20} {'rate/s':>8} {'of alone':>9} {'250 p50':>9} {'250 p99':>9} {'delivered p99':>14}   ms")
-        for name in ("nothing", *names):
-            got = alone if name == "nothing" else bench.measure(name, getattr(bench, name))
-            share = got["rate"] / alone["rate"]
-            print(f"{name:20} {got['rate']:8.0f} {share:9.2f} {got['p50']:9.1f} {got['p99']:9.1f} {got['delivered']:14.0f}", flush=True)
-            if share < 0.8:
-                bad.append(f"{name}: {share:.2f} of the rate")
-            for key in ("p99", "delivered"):
-                if got[key] > max(10 * alone[key], 3000 if args.quick else 500):
-                    bad.append(f"{name}: {key} {got[key]:.0f} ms")
+        print_row("nothing", alone, alone)
+        for name in names:
+            for _ in range(TRIES):
+                got = bench.measure(name, getattr(bench, name))
+                print_row(name, got, alone)
+                wrong = [f"{name}: {what}" for what in complaints(got, alone, 3000 if args.quick else 500)]
+                if not wrong:
+                    break
+                alone = bench.measure("nothing", bench.nothing)
+                print_row("nothing", alone, alone)
+            bad += wrong
         bench.engine.stop()
     for line in bad:
         print("FAILED", line)
     n_bad = len({line.split(":")[0] for line in bad})
-    print(f"{len(names) + 1 - n_bad} passed, {n_bad} failed")
+    print(f"{len(names) - n_bad} passed, {n_bad} failed")
     return 1 if bad else 0
 
 
