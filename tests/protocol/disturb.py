@@ -202,6 +202,7 @@ class Bench:
         return {"rate": result["per_second"], "p50": result["p50_ms"], "p99": result["p99_ms"], "delivered": got[int(len(got) * 0.99)], "took": took}
 
 
+TRIES = 3
 DISTURBANCES = ("slow_clients", "endless_lines", "idle", "churn", "no_descriptor", "relay_never_reads", "relay_by_octets", "relay_cuts", "script_loops", "big_messages")
 
 
