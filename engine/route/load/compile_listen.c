@@ -175,6 +175,11 @@ static void read_listener(struct hky_loader *l, int body, struct hky_listen *out
     if (out->tls != HKY_LISTEN_PLAIN && (out->cert[0] == 0 || out->key[0] == 0) &&
         l->problems->n_errors == n_errors_before)
         hky_loader_complain(l, out->place, false, "listen: for tls, write cert = \"file.pem\" and key = \"file.pem\"");
+    if (out->tls == HKY_LISTEN_PLAIN && (out->cert[0] != 0 || out->key[0] != 0) &&
+        l->problems->n_errors == n_errors_before)
+        hky_loader_complain(
+            l, hky_loader_place_of(l, out->place, out->cert[0] != 0 ? "cert" : "key", true), true,
+            "listen: without tls the certificate is not used: write tls = \"starttls\" or \"implicit\"");
     read_users(l, body, out);
     read_allow(l, body, out);
 }

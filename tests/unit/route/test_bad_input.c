@@ -475,6 +475,8 @@ static void warnings_do_not_stop(void **state)
          "route 's' { to = '*', scenario = 'spring', via = 'a' }\nroute 'r' { priority = 10, to = '*', via = 'b' }",
          "hides \"r\""},
         {"relay 'a' { host = 'h.example', user = 'u', password = 'hunter2' }", "write secret"},
+        {"engine { listen = { addr = '127.0.0.1:25', cert = 'c.pem', key = 'k.pem' } } " RELAYS,
+         "listen: without tls the certificate is not used: write tls ="},
     };
 
     (void)state;
