@@ -86,7 +86,7 @@ static void put_command(const struct hky_cli_command *c)
 {
     struct hky_cli_options room;
 
-    printf(".SS hikyaku %s ", c->name);
+    printf(c->args[0] == '\0' ? ".SS hikyaku %s" : ".SS hikyaku %s ", c->name);
     put_text(c->args);
     fputs("\n", stdout);
     putchar(c->summary[0] - 'a' + 'A');
@@ -99,51 +99,60 @@ static void put_command(const struct hky_cli_command *c)
         put_help(c->help);
 }
 
-/* mdoc: quotes and backslashes are escaped, in text and in macros. */
-static void put_mdoc(const char *p, size_t n)
+/* Prints text in which backquotes enclose what is typed; `font_of` chooses its font, by default it is bold. */
+static void put_marked(const char *text, char (*font_of)(const void *ctx, const char *typed, size_t n), const void *ctx)
 {
-    for (size_t i = 0; i < n; i++)
-        if (p[i] == '"')
-            fputs("\\(dq", stdout);
-        else if (p[i] == '\\')
-            fputs("\\e", stdout);
-        else
-            putchar(p[i]);
+    bool is_typed = false;
+
+    for (size_t n; *text != '\0'; text += n + (text[n] == '`'), is_typed = !is_typed) {
+        n = strcspn(text, "`");
+        if (is_typed)
+            printf("\\f%c", font_of == NULL ? 'B' : font_of(ctx, text, n));
+        put_text_of(text, n);
+        if (is_typed)
+            fputs("\\fR", stdout);
+    }
+    putchar('\n');
 }
 
-/* Prints the text about a key: a part between backquotes becomes a macro on a line of its own, with the punctuation
- * that follows it. */
-static void put_doc(const char *doc)
+static bool has_key(const char *object, const char *name, size_t length)
 {
-    while (*doc != '\0') {
-        size_t n = strcspn(doc, "`");
+    struct hky_key_doc k;
 
-        while (n > 0 && *doc == ' ')
-            doc++, n--;
-        put_mdoc(doc, n > 0 && doc[n - 1] == ' ' ? n - 1 : n);
-        if (n > 0)
-            putchar('\n');
-        doc += n;
-        if (*doc != '`')
-            continue;
-        n = strcspn(++doc, "`");
-        fputs(".Ql ", stdout);
-        put_mdoc(doc, n);
-        doc += n + (doc[n] == '`');
-        for (; *doc != '\0' && strchr(",.;:)", *doc) != NULL; doc++)
-            printf(" %c", *doc);
-        putchar('\n');
-    }
+    for (size_t n = 0; hky_policy_key_doc(object, n, &k); n++)
+        if (strlen(k.name) == length && memcmp(k.name, name, length) == 0)
+            return true;
+    return false;
+}
+
+struct key_of {
+    const char *object;
+    struct hky_key_doc doc;
+};
+
+/* In the text about a key, other keys and commands are bold and values are in italics. A word that the key takes as a
+ * value, or that is also its own name, is a value here. */
+static char font_in_key(const void *ctx, const char *typed, size_t n)
+{
+    const struct key_of *k = ctx;
+    char value[32];
+
+    if (n > strlen("hikyaku ") && memcmp(typed, "hikyaku ", strlen("hikyaku ")) == 0)
+        return 'B';
+    snprintf(value, sizeof value, "\"%.*s\"", (int)n, typed);
+    if (strstr(k->doc.lua, value) != NULL || (strlen(k->doc.name) == n && memcmp(k->doc.name, typed, n) == 0))
+        return 'I';
+    return has_key(k->object, typed, n) || has_key("engine", typed, n) ? 'B' : 'I';
 }
 
 static bool put_keys(const char *object)
 {
-    struct hky_key_doc k;
+    struct key_of k = {.object = object};
     size_t n = 0;
 
-    for (; hky_policy_key_doc(object, n, &k); n++) {
-        printf(".It Cm %s\n", k.name);
-        put_doc(k.doc);
+    for (; hky_policy_key_doc(object, n, &k.doc); n++) {
+        printf(n == 0 ? ".TP 16\n\\fB%s\\fR\n" : ".TP\n\\fB%s\\fR\n", k.doc.name);
+        put_marked(k.doc.doc, font_in_key, &k);
     }
     return n > 0;
 }
@@ -188,28 +197,12 @@ static void put_sets(void)
     }
 }
 
-/* Prints text in which backquotes enclose what is typed. */
-static void put_marked(const char *text)
-{
-    bool is_typed = false;
-
-    for (size_t n; *text != '\0'; text += n + (text[n] == '`'), is_typed = !is_typed) {
-        n = strcspn(text, "`");
-        if (is_typed)
-            fputs("\\fB", stdout);
-        put_text_of(text, n);
-        if (is_typed)
-            fputs("\\fR", stdout);
-    }
-    putchar('\n');
-}
-
 static void put_titled(const char *title, const char *text)
 {
     if (text == NULL)
         return;
     printf(".TP 11\n%s\n", title);
-    put_marked(text);
+    put_marked(text, NULL, NULL);
 }
 
 static void put_replies(const struct hky_class_doc *d)
@@ -236,7 +229,7 @@ static void put_classes(void)
         const struct hky_class_doc *d = hky_class_doc(c);
 
         printf(".SS %s\n", hky_class_name(c));
-        put_marked(d->meaning);
+        put_marked(d->meaning, NULL, NULL);
         put_titled("Set", set_title(hky_class_set(c)));
         put_titled("Hikyaku", d->done);
         put_titled("After 5xx", d->permanent);

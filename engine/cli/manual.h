@@ -4,8 +4,8 @@
 
 #include "cli/cli.h"
 
-/* `part`: "commands", "events" or "classes" as roff (man macros), "keys:OBJECT" as mdoc, "annotations:OBJECT" as lines
- * of scripts/hikyaku/annotations; on stdout. An exit code. */
+/* `part`: "commands", "events", "classes", "sets" or "keys:OBJECT" in the macros of man(7), "annotations:OBJECT" as
+ * lines of scripts/hikyaku/annotations; on stdout. An exit code. */
 int hky_cli_manual(const struct hky_cli_command *const *commands, size_t n, const char *part);
 
 #endif

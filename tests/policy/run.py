@@ -4,7 +4,7 @@
   tests/policy/run.py BINARY [--only WORD]
 
 The policies beside this file: `check` is clean, and `explain --json` says route, relays in order and From as expected
-after what --after tells. The folders of examples/: `check`, and every command of their README. The manual pages: examples fit 80 columns. The likely mistakes:
+after what --after tells. The folders of examples/: `check`, and every command of their README. The manual pages: examples fit 80 columns, macros are those of man(7). The likely mistakes:
 file:line, what, the nearest right thing, exit code 1 of `check` and of `run`. Every key with good and bad values (keys.py). Python's standard library only.
 """
 import argparse
@@ -127,6 +127,10 @@ PROMISES = [
 ]
 
 
+# What the manual pages are written with, see CONTRIBUTING.md.
+MACROS = set("TH SH SS PP TP IP B I BR RB BI IB IR RI br nf fi nh ad".split())
+
+
 class Failed(Exception):
     pass
 
@@ -223,18 +227,38 @@ def example(binary, folder):
 
 def manual_fits(page):
     """Text that is not filled is not broken either: at 80 columns a long line of an example leaves the terminal."""
-    indent = 11 if page.startswith("hikyaku-policy.5") else 7  # examples in mdoc(7) are indented twice
+    indent = 7
     literal = False
     with open(os.path.join(ROOT, "engine", "man", page)) as f:
         for n, line in enumerate(f, 1):
-            if re.match(r"\.(nf|EX|Bd -literal)", line):
+            if re.match(r"\.(nf|EX)", line):
                 literal = True
-            elif re.match(r"\.(fi|EE|Ed)", line):
+            elif re.match(r"\.(fi|EE)", line):
                 literal = False
             elif literal and not line.startswith("."):
                 shown = re.sub(r"\\f.|\\&", "", line.rstrip()).replace("\\(dq", '"')
                 shown = re.sub(r"\\(.)", r"\1", shown)
                 holds(len(shown) + indent <= 80, f"{page}:{n}: {len(shown) + indent} columns: {shown}")
+
+
+def manual_has_macros_of_man(binary, page):
+    """All pages are written in one way, also the parts that the program prints for them (@PART@)."""
+    lines = []
+    with open(os.path.join(ROOT, "engine", "man", page)) as f:
+        for n, line in enumerate(f, 1):
+            part = re.fullmatch(r"@([a-z:]+)@\n", line)
+            if part:
+                code, out, err = run(binary, "--manual", part[1])
+                holds(code == 0 and out, f"{page}:{n}: --manual {part[1]}: exit {code}: {err}")
+                lines += [(f"{page}:{n}: --manual {part[1]}", printed) for printed in out.splitlines()]
+            else:
+                lines.append((f"{page}:{n}", line.rstrip("\n")))
+    holds(lines[0][1].startswith(".TH "), f"{page} begins with {lines[0][1]!r}; a page begins with .TH, as man(7) says")
+    for place, line in lines:
+        macro = re.match(r"[.'][ \t]*([^ \t]*)", line)
+        holds(not macro or macro[1] in MACROS, f"{place}: {line!r}: pages are written with these macros of man(7): {' '.join(sorted(MACROS))}")
+    sections = [line[4:] for _, line in lines if line.startswith(".SH ")]
+    holds(sections[0] == "NAME" and sections[-1] == "SEE ALSO", f"{page}: the first section is {sections[0]}, the last one {sections[-1]}")
 
 
 def mistake(binary, files, pattern):
@@ -330,6 +354,7 @@ def all_cases(binary):
     for page in sorted(os.listdir(os.path.join(ROOT, "engine", "man"))):
         if re.search(r"\.[1-9](\.in)?$", page):
             yield f"manual {page}: its examples fit 80 columns", lambda p=page: manual_fits(p)
+            yield f"manual {page}: it has macros of man(7)", lambda p=page: manual_has_macros_of_man(binary, p)
     for words, files, pattern in MISTAKES:
         yield f"mistake: {words}", lambda f=files, p=pattern: mistake(binary, f, p)
     yield "keys: each has values to try", lambda: no_faults(keys.all_keys_are_here(binary))

@@ -244,7 +244,7 @@ const struct hky_key hky_keys_route[] = {
     {"dsn", S, "Failure notices: `each`, `digest` or `none`; default: the engine's.", "\"each\"|\"digest\"|\"none\""},
     {"react", HKY_KEY_TABLE, 0, 0,
      "What a class of failure does here: `retry`, `retry 30m`, `next`, `fail`, `hold` or `done`.",
-     "table<class, string>"},
+     "table<class, \"retry\"|\"next\"|\"fail\"|\"hold\"|\"done\"|string>"},
     {"archive", LATER, "", NULL},
     {"delay_notice", LATER, "", NULL},
     {0},

@@ -201,7 +201,7 @@ function ramp(days) end
 ---@field expire? duration  How long delivery is tried; default: the engine's.
 ---@field retry? duration[]  Waits between attempts, the last one repeats; default: the engine's.
 ---@field dsn? "each"|"digest"|"none"  Failure notices: `each`, `digest` or `none`; default: the engine's.
----@field react? table<class, string>  What a class of failure does here: `retry`, `retry 30m`, `next`, `fail`, `hold` or `done`.
+---@field react? table<class, "retry"|"next"|"fail"|"hold"|"done"|string>  What a class of failure does here: `retry`, `retry 30m`, `next`, `fail`, `hold` or `done`.
 
 ---Declare which recipients are sent through which relays. The first route that matches and whose `via` gives a plan decides.
 ---@param name string
