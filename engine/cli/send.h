@@ -36,6 +36,7 @@ struct hky_outgoing {
     char *sender;           /* resolved envelope sender, owned */
     struct hky_buf content; /* CRLF, complete */
     bool is_8bit;
+    bool has_bad_recipient; /* why hky_outgoing_read failed: a recipient is no address */
 };
 
 /* The result of sending. */

@@ -356,8 +356,10 @@ enum hky_err hky_outgoing_read(struct hky_outgoing *l, int fd, struct hky_error 
     if (l->n_recipients == 0)
         return hky_error_set(e, HKY_E_MISSING, "no recipient: the header has no address in To, Cc or Bcc");
     for (size_t i = 0; i < l->n_recipients; i++)
-        if (check_address("the recipient", l->recipients[i], e) != HKY_OK)
+        if (check_address("the recipient", l->recipients[i], e) != HKY_OK) {
+            l->has_bad_recipient = true;
             return e->code;
+        }
     for (size_t i = 0; i < l->content.n && !l->is_8bit; i++)
         l->is_8bit = (unsigned char)l->content.p[i] >= 0x80;
     return HKY_OK;

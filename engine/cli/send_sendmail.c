@@ -129,6 +129,8 @@ static int send_letter(struct hky_outgoing *letter)
     }
     if (hky_outgoing_read(letter, STDIN_FILENO, &e) != HKY_OK) {
         hky_cli_printf(stderr, "sendmail: %s\n", e.text);
+        if (letter->has_bad_recipient)
+            return HKY_EX_NOUSER;
         return e.code == HKY_E_IO ? HKY_EX_IOERR : HKY_EX_DATAERR;
     }
     hky_outgoing_send(letter, who, &sent);
