@@ -121,7 +121,7 @@ static void print_considered(const struct explain_case *c)
     hky_cli_table_print(&t);
     if (n_no > ROUTES_SHOWN)
         printf("  ... and %zu more that do not match; --json lists them all\n", n_no - ROUTES_SHOWN);
-    if (x->mail_hosts[0] != '\0')
+    if (x->mail_hosts[0] != '\0' && strcmp(x->mail_hosts, x->decision.text) != 0) /* else it follows as the reason */
         fact("  mx:", hky_str_z(x->mail_hosts));
     for (size_t i = 0; i < x->n_notes; i++)
         fact("  note:", hky_str_z(x->notes[i]));

@@ -160,10 +160,11 @@ static bool mx_result(struct hky_asking *a, const struct hky_route *r, char *why
 
     if (m == NULL || m->state == HKY_MAILHOSTS_FAILED || m->state == HKY_MAILHOSTS_ASKED) {
         a->is_unanswered = true;
-        return no(why, n, "%.150s", m != NULL ? m->text : "mx: mail hosts are not looked up here");
+        return no(why, n, "mx: %s",
+                  m != NULL ? "the mail hosts could not be looked up" : "mail hosts are not looked up here");
     }
     if (m->state == HKY_MAILHOSTS_NONE)
-        return no(why, n, "mx: %.140s", m->text);
+        return no(why, n, "mx: the domain has no mail hosts");
     if (!is_any_in(m, &r->mx))
         return no(why, n, "mx does not name %.130s", m->text);
     return is_when_met(a, r, why, n);

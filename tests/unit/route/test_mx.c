@@ -470,6 +470,10 @@ static void explain_says_what_waits_for_a_look_up(void **state)
         hky_route_explain(st.vm, &w.q, &x);
         assert_int_equal(x.decision.kind, is_failed ? HKY_UNANSWERED : HKY_WAITS);
         assert_string_equal(why_of(&x, "rest"), "comes after \"microsoft\", whose look-up has no answer yet");
+        if (is_failed) { /* the reason is in the decision, once */
+            assert_string_equal(why_of(&x, "microsoft"), "mx: the mail hosts could not be looked up");
+            assert_string_equal(x.mail_hosts, x.decision.text);
+        }
         hky_explanation_fini(&x);
         end(&w);
     }
