@@ -54,6 +54,9 @@ void hky_engine_metrics(void *ctx, struct hky_buf *b)
     add_metric(b, "spool_full", "gauge", "1 while no mail is accepted because the disk is full",
                j.health == HKY_E_FULL);
     add_metric(b, "spool_failing", "gauge", "1 while no mail is accepted because writing fails", j.health == HKY_E_IO);
+    add_metric(b, "spool_hanging", "gauge", "1 while the disk does not answer a write", j.health == HKY_E_TIMEOUT);
+    add_metric(b, "deliveries_stopped", "gauge", "1 while no mail is sent because its results cannot be written",
+               !j.takes_results);
     add_metric(b, "journal_octets", "gauge", "octets of journal in use", j.octets);
     add_metric(b, "journal_segments", "gauge", "segments in use", j.segments - j.free_segments);
     add_metric(b, "journal_write_errors_total", "counter", "failed writes and syncs", j.write_errors);

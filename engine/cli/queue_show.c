@@ -94,6 +94,8 @@ static void add_waits(const json_t *row, struct hky_buf *b)
         hky_buf_printf(b, "relay \"%s\" could not be reached", relay);
     else if (strcmp(waits, "slowed") == 0)
         hky_buf_printf(b, "relay \"%s\" asked for less mail", relay);
+    else if (strcmp(waits, "disk") == 0)
+        hky_buf_printf(b, "the disk of the spool takes no results (hikyaku status says more)");
 }
 
 static void print_next(const json_t *row)

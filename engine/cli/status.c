@@ -35,11 +35,20 @@ static void print_relays(const json_t *relays)
 }
 
 /* Describes in words what is wrong with the journal; "" while it is good. */
-static const char *health_note(const char *health)
+static const char *health_note(const char *health, bool takes_results)
 {
+    if (strcmp(health, "good") == 0)
+        return "";
+    if (strcmp(health, "hanging") == 0)
+        return ": no mail is taken or sent until the disk of the spool answers; look at the kernel's log and the "
+               "device";
     if (strcmp(health, "full") == 0)
-        return ": new mail is refused (452) until there is room";
-    return strcmp(health, "good") == 0 ? "" : ": new mail is refused (451), because writing fails";
+        return takes_results ? ": new mail is refused (452) until there is room"
+                             : ": new mail is refused (452), and none is sent, because results cannot be written "
+                               "either; make room on the file system of the spool";
+    return takes_results ? ": new mail is refused (451), because writing fails"
+                         : ": new mail is refused (451), and none is sent, because results cannot be written either; "
+                           "look at the kernel's log and the device of the spool";
 }
 
 static void print_restart(const json_t *answer)
@@ -96,6 +105,7 @@ static void print_status(const json_t *s)
     const char *health = json_string_value(json_object_get(json_object_get(s, "journal"), "health"));
     json_int_t segments = number(s, "journal", "segments"), spare = number(s, "journal", "free");
     json_int_t notices = number(s, "since_start", "notices");
+    bool takes_results = json_is_true(json_object_get(json_object_get(s, "journal"), "takes_results"));
     char text[60] = "";
 
     if (notices > 0)
@@ -114,9 +124,9 @@ static void print_status(const json_t *s)
                (unsigned long)number(s, "since_start", "cancelled"),
                HKY_CLI_COUNT(number(s, "since_start", "attempts")), text);
     print_line("journal", "%s%s, %lu segment%s in use (%lu cold), %lu free, %lu MB, %lu commit%s", health,
-               health_note(health), HKY_CLI_COUNT(segments - spare), (unsigned long)number(s, "journal", "cold"),
-               (unsigned long)spare, (unsigned long)(number(s, "journal", "octets") >> 20),
-               HKY_CLI_COUNT(number(s, "journal", "commits")));
+               health_note(health, takes_results), HKY_CLI_COUNT(segments - spare),
+               (unsigned long)number(s, "journal", "cold"), (unsigned long)spare,
+               (unsigned long)(number(s, "journal", "octets") >> 20), HKY_CLI_COUNT(number(s, "journal", "commits")));
     putchar('\n');
     print_relays(json_object_get(s, "relays"));
 }

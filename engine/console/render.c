@@ -3,6 +3,8 @@
 
 const char *hky_health_name(enum hky_err health)
 {
+    if (health == HKY_E_TIMEOUT)
+        return "hanging";
     return health == HKY_OK ? "good" : health == HKY_E_FULL ? "full" : "failing";
 }
 
@@ -118,6 +120,7 @@ static void add_journal(const struct hky_journal_stats *j, struct hky_json *out)
 {
     hky_json_begin_object(out, "journal");
     hky_json_z(out, "health", hky_health_name(j->health));
+    hky_json_bool(out, "takes_results", j->takes_results);
     hky_json_uint(out, "recipients", j->recipients_live);
     hky_json_uint(out, "segments", j->segments);
     hky_json_uint(out, "cold", j->cold_segments);

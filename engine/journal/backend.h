@@ -26,6 +26,7 @@ struct journal_backend {
     void (*stats)(struct hky_journal *j, struct hky_journal_stats *out);
     uint64_t (*submitted)(struct hky_journal *j);
     uint64_t (*written)(struct hky_journal *j);
+    enum hky_err (*takes_results)(struct hky_journal *j);
     void (*sync)(struct hky_journal *j, struct hky_commit *c);
     enum hky_err (*flush)(struct hky_journal *j);
 };

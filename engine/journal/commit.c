@@ -561,7 +561,9 @@ void *journal_committer_run(void *journal)
         is_stopping = take_queued(j, &l);
         is_due = had_unsynced && hky_mono_ms() - j->oldest_unsynced_ms >= SYNC_AFTER_MS;
         j->n_taken += l.n;
+        atomic_store_explicit(&j->commit_began_ms, hky_mono_ms(), memory_order_relaxed);
         commit_round(j, &l, is_stopping || is_due, &g);
+        atomic_store_explicit(&j->commit_began_ms, 0, memory_order_relaxed);
         if (j->waiting.first == NULL) /* everything taken was handed to the kernel or refused */
             atomic_store_explicit(&j->n_written, j->n_taken, memory_order_release);
         if (!had_unsynced || j->unsynced.first == NULL)

@@ -209,11 +209,12 @@ struct hky_journal {
     uint64_t n_taken; /* the committer's: how many it has taken from the queue */
     atomic_ullong body_memory, n_unsynced, n_commits, n_syncs, n_accepts, n_results, n_write_errors, n_damaged, n_live,
         n_messages, big_octets, queued_flush, n_upkeep_rounds;
-    atomic_bool is_closing; /* maintenance is not kept waiting for a disk that fails */
-    atomic_int health;      /* enum hky_err */
-    atomic_bool is_low;     /* a large body was refused for want of room; for the log */
-    atomic_bool is_full;    /* no segment for accepts */
-    atomic_int last_make;   /* enum hky_err of the last segment that was to be made: why there is none */
+    atomic_llong commit_began_ms; /* by hky_mono_ms; 0: no commit is under way */
+    atomic_bool is_closing;       /* maintenance is not kept waiting for a disk that fails */
+    atomic_int health;    /* enum hky_err of the last commit; not HKY_OK: `waiting` has what is to be written again */
+    atomic_bool is_low;   /* a large body was refused for want of room; for the log */
+    atomic_bool is_full;  /* no segment for accepts */
+    atomic_int last_make; /* enum hky_err of the last segment that was to be made: why there is none */
 };
 
 /* format of names and the state file: spool.c */
@@ -383,6 +384,7 @@ enum hky_err journal_disk_big_open(struct hky_journal *j, uint64_t id, struct hk
 void journal_disk_stats(struct hky_journal *j, struct hky_journal_stats *out);
 uint64_t journal_disk_submitted(struct hky_journal *j);
 uint64_t journal_disk_written(struct hky_journal *j);
+enum hky_err journal_disk_takes_results(struct hky_journal *j);
 void journal_disk_sync(struct hky_journal *j, struct hky_commit *c);
 enum hky_err journal_disk_flush(struct hky_journal *j);
 

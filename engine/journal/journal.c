@@ -87,6 +87,11 @@ uint64_t hky_journal_written(struct hky_journal *j)
     return backend_of(j)->written(j);
 }
 
+enum hky_err hky_journal_takes_results(struct hky_journal *j)
+{
+    return backend_of(j)->takes_results(j);
+}
+
 void hky_journal_sync(struct hky_journal *j, struct hky_commit *c)
 {
     backend_of(j)->sync(j, c);

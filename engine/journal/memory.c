@@ -13,6 +13,7 @@ struct memory {
     unsigned long long n_accepts, n_results, n_caps, n_flushes, n_write_errors; /* atomic */
     uint64_t n_written; /* atomic: the last record submitted while the journal was healthy */
     int health;         /* atomic: enum hky_err */
+    bool is_behind;     /* atomic */
 };
 
 static struct memory *memory_of(struct hky_journal *j)
@@ -143,7 +144,8 @@ static void memory_stats(struct hky_journal *j, struct hky_journal_stats *out)
                                       .commits = __atomic_load_n(&m->n_caps, __ATOMIC_RELAXED),
                                       .syncs = __atomic_load_n(&m->n_flushes, __ATOMIC_RELAXED),
                                       .write_errors = __atomic_load_n(&m->n_write_errors, __ATOMIC_RELAXED),
-                                      .health = health(m)};
+                                      .health = health(m),
+                                      .takes_results = health(m) == HKY_OK};
 }
 
 static uint64_t memory_submitted(struct hky_journal *j)
@@ -154,11 +156,16 @@ static uint64_t memory_submitted(struct hky_journal *j)
            __atomic_load_n(&m->n_caps, __ATOMIC_RELAXED);
 }
 
+static enum hky_err memory_takes_results(struct hky_journal *j)
+{
+    return health(memory_of(j));
+}
+
 static uint64_t memory_written(struct hky_journal *j)
 {
     struct memory *m = memory_of(j);
 
-    if (health(m) == HKY_OK)
+    if (health(m) == HKY_OK && !__atomic_load_n(&m->is_behind, __ATOMIC_RELAXED))
         __atomic_store_n(&m->n_written, memory_submitted(j), __ATOMIC_RELAXED);
     return __atomic_load_n(&m->n_written, __ATOMIC_RELAXED);
 }
@@ -190,6 +197,7 @@ static const struct journal_backend in_memory = {.close = memory_close,
                                                  .stats = memory_stats,
                                                  .submitted = memory_submitted,
                                                  .written = memory_written,
+                                                 .takes_results = memory_takes_results,
                                                  .sync = memory_sync,
                                                  .flush = memory_flush};
 
@@ -205,4 +213,10 @@ void hky_journal_memory_set_health(struct hky_journal *j, enum hky_err health_no
 {
     HKY_ASSERT(memory_of(j)->head.backend == &in_memory);
     __atomic_store_n(&memory_of(j)->health, (int)health_now, __ATOMIC_RELAXED);
+}
+
+void hky_journal_memory_set_behind(struct hky_journal *j, bool is_behind)
+{
+    (void)memory_written(j); /* what was submitted before */
+    __atomic_store_n(&memory_of(j)->is_behind, is_behind, __ATOMIC_RELAXED);
 }

@@ -70,6 +70,7 @@ static const struct journal_backend on_disk = {.close = journal_close,
                                                .stats = journal_disk_stats,
                                                .submitted = journal_disk_submitted,
                                                .written = journal_disk_written,
+                                               .takes_results = journal_disk_takes_results,
                                                .sync = journal_disk_sync,
                                                .flush = journal_disk_flush};
 

@@ -151,6 +151,17 @@ uint64_t journal_disk_written(struct hky_journal *j)
     return atomic_load_explicit(&j->n_written, memory_order_acquire);
 }
 
+enum hky_err journal_disk_takes_results(struct hky_journal *j)
+{
+    enum hky_err health = (enum hky_err)atomic_load_explicit(&j->health, memory_order_relaxed);
+    int64_t began_ms;
+
+    if (health != HKY_OK)
+        return health;
+    began_ms = atomic_load_explicit(&j->commit_began_ms, memory_order_relaxed);
+    return began_ms != 0 && hky_mono_ms() - began_ms > HKY_COMMIT_MOST_MS ? HKY_E_TIMEOUT : HKY_OK;
+}
+
 static struct entry *mark_new(void)
 {
     struct entry *e = journal_entry_new(JOURNAL_RECORD_END);
@@ -185,7 +196,7 @@ enum hky_err journal_disk_flush(struct hky_journal *j)
 
 void journal_disk_stats(struct hky_journal *j, struct hky_journal_stats *out)
 {
-    enum hky_err health = (enum hky_err)atomic_load(&j->health);
+    enum hky_err health = journal_disk_takes_results(j);
 
     *out = (struct hky_journal_stats){.recipients_live = atomic_load(&j->n_live),
                                       .messages_live = atomic_load(&j->n_messages),
@@ -198,6 +209,7 @@ void journal_disk_stats(struct hky_journal *j, struct hky_journal_stats *out)
                                       .write_errors = atomic_load(&j->n_write_errors),
                                       .damaged = atomic_load(&j->n_damaged),
                                       .upkeep_rounds = atomic_load(&j->n_upkeep_rounds),
+                                      .takes_results = health == HKY_OK,
                                       .health = health == HKY_OK && atomic_load(&j->is_full) ? journal_segment_lack(j)
                                                                                              : health};
     pthread_mutex_lock(&j->index_lock);

@@ -201,6 +201,11 @@ void schedule_inflight_written(struct inflight *f, unsigned worker, uint64_t rec
     }
 }
 
+uint32_t schedule_inflight_n_unwritten(const struct inflight *f, unsigned worker)
+{
+    return f != NULL ? f->areas[worker].n_ended : 0;
+}
+
 void schedule_inflight_close(struct inflight **out)
 {
     struct inflight *f = *out;

@@ -37,6 +37,8 @@ uint32_t schedule_inflight_put(struct inflight *f, unsigned worker, uint64_t mes
 void schedule_inflight_end(struct inflight *f, unsigned worker, uint32_t slot, uint64_t record);
 /* All records up to this number are written: frees the slots of jobs whose results are in them. */
 void schedule_inflight_written(struct inflight *f, unsigned worker, uint64_t record);
+/* How many jobs of that worker have ended whose results are not written yet, as far as that call was told. */
+uint32_t schedule_inflight_n_unwritten(const struct inflight *f, unsigned worker);
 /* After this a start knows that the stop was clean and nothing was being sent. */
 void schedule_inflight_close(struct inflight **f);
 

@@ -127,7 +127,8 @@ struct hky_schedule {
     TAILQ_HEAD(, query) queries; /* under the lock; the first one is under way */
     uint32_t n_surveys;
 
-    bool is_draining; /* atomic */
+    bool is_draining;         /* atomic */
+    bool is_disk_wait_logged; /* atomic: the log says that the disk stops deliveries */
     bool is_started;
     struct hky_timer drain_timer;
     struct hky_task drain_task;
@@ -250,9 +251,10 @@ struct hky_shard {
     unsigned next_to_ask;
     int64_t asked_ns; /* how long the policy has worked in this turn */
     bool is_asking;
-    bool is_crowded;   /* too many decisions wait for look-ups: no further one can begin */
-    bool goes_to_head; /* the recipient that is dispatched now goes to the head of its lane */
-    uint32_t n_to_ask; /* that many parked ones, the oldest, are to be asked: there is a new policy */
+    bool waits_for_disk; /* no job is taken: results cannot be written, or too many are not written yet */
+    bool is_crowded;     /* too many decisions wait for look-ups: no further one can begin */
+    bool goes_to_head;   /* the recipient that is dispatched now goes to the head of its lane */
+    uint32_t n_to_ask;   /* that many parked ones, the oldest, are to be asked: there is a new policy */
     struct hky_task recheck_task, policy_task;
     uint32_t is_recheck_posted, is_sweep_due, is_policy_posted; /* atomic */
     struct {
@@ -295,9 +297,22 @@ void schedule_shard_wake(struct hky_shard *sh, struct lane *l);
 void schedule_shard_wake_at(struct hky_shard *sh, struct lane *l, int64_t mono_ms);
 /* The lane has mail that cannot go before then (INT64_MAX: unknown). It is woken then, or by schedule_recheck. */
 void schedule_lane_wait(struct lane *l, int64_t until_mono_ms);
+void schedule_shard_wake_waiting(struct hky_shard *sh);
 /* Wakes the waiting lanes of all shards. `is_changed`: the state of relays has changed, so the mail of their lanes may
  * have to move to others. Any thread. */
 void schedule_recheck(struct hky_schedule *s, bool is_changed);
+
+/* ---- disk.c: mail waits while results cannot be written ---- */
+
+/* So many jobs of a worker may have ended without their results being written. With those under way they fit into
+ * `inflight`, so that a start after a kill knows them all. */
+#define UNWRITTEN_MOST      (INFLIGHT_SLOTS / 4)
+#define DISK_ASKED_EVERY_MS 20
+
+/* True: this shard may take no job now. Its waiting lanes are woken when it may. */
+bool schedule_shard_waits_for_disk(struct hky_shard *sh);
+/* Looks whether that is over; the shard's timer calls it. */
+void schedule_shard_ask_disk(struct hky_shard *sh);
 
 /* ---- events.c: events of recipients and lanes, for the event log and others ---- */
 

@@ -4,6 +4,7 @@
 #include "internal.h"
 
 #define DUE_A_TICK   1024
+#define DISK_WAIT_MS 10000
 #define CLOCK_SET_MS 10000 /* less than this is ordinary adjustment */
 
 /* ---- due ---- */
@@ -14,6 +15,10 @@ static void give_up_waiting(struct hky_shard *sh, struct hky_recipient *r, int64
     if (now_ms >= r->expire_at_ms) {
         schedule_recipient_take_out(sh, r);
         schedule_recipient_expire(sh, r);
+        return;
+    }
+    if (sh->waits_for_disk) { /* the relay is not why it waits, and another one would not get it either */
+        schedule_shard_set_due(sh, r, now_ms + DISK_WAIT_MS);
         return;
     }
     const struct hky_step *step = &r->plan->steps[r->step];
@@ -86,6 +91,7 @@ void schedule_shard_tick(struct hky_shard *sh)
 {
     check_clock(sh);
     schedule_inflight_written(sh->s->inflight, sh->index, hky_journal_written(sh->s->journal));
+    schedule_shard_ask_disk(sh);
     int64_t now_ms = schedule_shard_mono(sh);
     struct hky_heap_node *node;
     for (int n = 0; n < DUE_A_TICK && (node = hky_heap_first(&sh->due)) != NULL && node->at <= now_ms; n++)
@@ -134,11 +140,7 @@ static void on_recheck(struct hky_task *t)
     __atomic_store_n(&sh->is_recheck_posted, 0, __ATOMIC_SEQ_CST);
     if (__atomic_exchange_n(&sh->is_sweep_due, 0, __ATOMIC_SEQ_CST) != 0)
         schedule_shard_sweep_lanes(sh, schedule_shard_mono(sh));
-    struct lane *l, *next;
-    for (l = TAILQ_FIRST(&sh->waiting); l != NULL; l = next) {
-        next = TAILQ_NEXT(l, waiting_link);
-        schedule_shard_wake(sh, l);
-    }
+    schedule_shard_wake_waiting(sh);
 }
 
 static void on_policy(struct hky_task *t)

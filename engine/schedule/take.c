@@ -74,6 +74,10 @@ static bool is_lane_ready(struct lane *l, int64_t now_ms, int64_t *until_ms)
         *until_ms = INT64_MAX;
         return false;
     }
+    if (schedule_shard_waits_for_disk(l->shard)) {
+        *until_ms = INT64_MAX; /* the shard wakes the lane */
+        return false;
+    }
     if (schedule_lane_is_paused(l, until_ms))
         return false;
     if (l->n_jobs_max > 0 && l->n_jobs >= l->n_jobs_max) {
@@ -112,6 +116,10 @@ const char *schedule_lane_waits_for(struct lane *l, int64_t *until_ms)
     if (at > now_ms && (what == NULL || at > *until_ms)) {
         what = "cap";
         *until_ms = at;
+    }
+    if (hky_journal_takes_results(l->shard->s->journal) != HKY_OK) {
+        what = "disk";
+        *until_ms = INT64_MAX;
     }
     if (what != NULL)
         *until_ms = schedule_wall_at(l->shard->s, *until_ms);

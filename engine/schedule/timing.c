@@ -48,6 +48,7 @@ void schedule_shard_set_timer(struct hky_shard *sh, int64_t now_ms)
     struct hky_heap_node *due = hky_heap_first(&sh->due), *wake = hky_heap_first(&sh->wakes);
     at = due != NULL && due->at < at ? due->at : at;
     at = wake != NULL && wake->at < at ? wake->at : at;
+    at = sh->waits_for_disk && now_ms + DISK_ASKED_EVERY_MS < at ? now_ms + DISK_ASKED_EVERY_MS : at;
     sh->timer_at_ms = at;
     hky_timer_set(&sh->timer, at > now_ms ? at - now_ms : 0);
 }
@@ -96,6 +97,15 @@ void schedule_lane_wait(struct lane *l, int64_t until_ms)
     }
     if (until_ms != INT64_MAX)
         schedule_shard_wake_at(sh, l, until_ms);
+}
+
+void schedule_shard_wake_waiting(struct hky_shard *sh)
+{
+    struct lane *l, *next;
+    for (l = TAILQ_FIRST(&sh->waiting); l != NULL; l = next) {
+        next = TAILQ_NEXT(l, waiting_link);
+        schedule_shard_wake(sh, l);
+    }
 }
 
 void schedule_recheck(struct hky_schedule *s, bool is_changed)

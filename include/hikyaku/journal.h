@@ -157,7 +157,8 @@ struct hky_journal_stats { /* atomically read, for status and metrics */
         results;
     uint64_t body_memory, unsynced, write_errors, damaged;
     uint64_t upkeep_rounds; /* how often maintenance has looked at everything */
-    enum hky_err health;    /* HKY_OK; HKY_E_FULL, HKY_E_IO: nothing is accepted */
+    enum hky_err health;    /* HKY_OK; HKY_E_FULL, HKY_E_IO: nothing is accepted; HKY_E_TIMEOUT: the disk hangs */
+    bool takes_results;     /* hky_journal_takes_results says HKY_OK */
 };
 /* The figures as they are now, each for itself. Any thread. */
 void hky_journal_stats(struct hky_journal *j, struct hky_journal_stats *out);
@@ -165,6 +166,14 @@ void hky_journal_stats(struct hky_journal *j, struct hky_journal_stats *out);
  * a kill of the process loses none of those (a power cut may). Cheap; any thread. */
 uint64_t hky_journal_submitted(struct hky_journal *j);
 uint64_t hky_journal_written(struct hky_journal *j);
+
+/* Can results be written at present? If not, no further mail should be sent: after a kill all of it would be sent
+ * again. HKY_OK; HKY_E_FULL, HKY_E_IO: the disk refused them, and what is reserved for results, too; HKY_E_TIMEOUT: one
+ * commit has been under way for longer than HKY_COMMIT_MOST_MS. The journal tries again by itself. Takes no lock; any
+ * thread.
+ */
+#define HKY_COMMIT_MOST_MS 2000
+enum hky_err hky_journal_takes_results(struct hky_journal *j);
 
 /* Calls `done` when everything submitted before is on disk; or with HKY_E_IO or HKY_E_FULL as soon as the disk has
  * refused it. It is then written as soon as the disk takes it, and lost if the engine ends before that. So nobody waits

@@ -13,5 +13,7 @@ struct hky_journal *hky_journal_memory_new(void);
 /* HKY_OK, as at first: commits succeed. HKY_E_IO or HKY_E_FULL: from now on every commit ends with that error, as when
  * a disk fails. */
 void hky_journal_memory_set_health(struct hky_journal *j, enum hky_err health);
+/* True: what is submitted from now on is not counted as written, as during a commit that takes long. */
+void hky_journal_memory_set_behind(struct hky_journal *j, bool is_behind);
 
 #endif

@@ -47,7 +47,7 @@ struct hky_queue_answer {
 /* The members of the answer to `queue` and its actions. */
 void hky_render_queue(const void *queue_answer, struct hky_json *out);
 
-/* "good" "full" "failing" */
+/* "good" "full" "failing" "hanging" */
 const char *hky_health_name(enum hky_err health);
 
 #endif

@@ -193,7 +193,7 @@ struct hky_queue_row {
     const char *relay;                     /* of its current step, "" none */
     const char *goes_by;                   /* another relay than its step's, which sends its mail now; NULL none */
     bool is_by_policy;                     /* goes_by: the policy says so (instead); else an operator's drain */
-    const char *waits;                     /* what its lane waits for: cap paused breaker slowed; NULL nothing */
+    const char *waits;                     /* what its lane waits for: cap paused breaker slowed disk; NULL nothing */
     const char *reason;                    /* why it is held or parked, or what happens when its attempt ends; NULL */
     int64_t now_ms, next_at_ms;            /* next_at_ms: when it may go, 0 at once or not known */
 };

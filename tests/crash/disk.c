@@ -7,6 +7,7 @@
  *   DISK_FAIL=CALL:N:ERRNO:COUNT   the N-th CALL (write, sync, open, rename, unlink, fallocate, any) and the COUNT-1
  *                      after it fail with ERRNO (5, 28) without doing anything; COUNT 0: all from then on
  *   DISK_HANG=FILE     no open, write or sync returns while FILE is there
+ *   DISK_BROKEN=FILE   every open, write, sync and fallocate fails with EIO while FILE is there
  *   DISK_KILL=N        the process kills itself after N entries of the log
  *   DISK_COUNTS=FILE   at every call the number of calls so far is kept there (one 8-octet number a kind)
  *
@@ -54,7 +55,7 @@ static struct {
     enum kind fail_kind;
     uint64_t fail_from, fail_count;
     int fail_errno;
-    const char *hang; /* NULL: never */
+    const char *hang, *broken; /* NULL: never */
     uint64_t kill_at, n_entries;
     uint64_t *counts, counts_here[KIND_N];
     uint8_t is_ours[FDS];
@@ -74,6 +75,7 @@ __attribute__((constructor)) static void begin(void)
 
     disk.counts = disk.counts_here;
     disk.hang = getenv("DISK_HANG");
+    disk.broken = getenv("DISK_BROKEN");
     if (getenv("DISK_KILL") != NULL)
         disk.kill_at = strtoull(getenv("DISK_KILL"), NULL, 10);
     if (root == NULL || realpath(root, disk.root) == NULL)
@@ -186,6 +188,11 @@ static bool fails(enum kind kind)
     }
     if (does)
         errno = disk.fail_errno;
+    if (!does && disk.broken != NULL && kind != KIND_RENAME && kind != KIND_UNLINK &&
+        syscall(SYS_access, disk.broken, F_OK) == 0) {
+        does = true;
+        errno = EIO;
+    }
     return does;
 }
 

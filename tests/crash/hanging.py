@@ -7,7 +7,7 @@ import signal
 import time
 
 from common import Came, Fresh, Sent, ask, disk_library, drained, holds, none, note, part, policy_of, restart, sound_log, start_load, with_disk
-from harness import wait_for
+from harness import let_pass, wait_for
 
 POLICY = """
 engine { hostname = "hanging.example", listen = "127.0.0.1:{port}", owner = "o@hanging.example", retry = { "1s" }, workers = 2, dsn = "none" }
@@ -119,3 +119,99 @@ def hanging(world, options, rng):
     os.unlink(run.hang)
     holds(run.engine.p.wait(60) == 0, "a disk that answers again ends the stop in order")
     run.sums("a disk that answers again")
+
+
+CONNECTIONS = 4
+UNWRITTEN_MOST = 1024  # jobs of a worker that may end without their results being written
+COMMIT_RESULTS = 100  # of the commit that was under way when the trouble began
+STALLED = """
+engine { hostname = "stalled.example", listen = "127.0.0.1:{port}", owner = "o@stalled.example", workers = 1, dsn = "none" }
+relay "takes" { host = "127.0.0.1", port = P0, tls = "none", connections = C }
+route "rest" { to = "*", via = "takes" }
+"""
+
+
+class Stalled:
+    """An engine with much mail in memory, whose disk hangs or fails from some moment on until a file goes."""
+
+    def __init__(self, world, library, how, latency, ending):
+        self.world, self.name, self.how = world, f"{how}-{latency}-{ending}", how
+        name, self.queued = self.name, 400 if latency else UNWRITTEN_MOST + 500
+        self.sink = world.sink(f"sink-{name}", ports=1, extra=["--latency", str(latency)])
+        self.index = world.path(f"sink-{name}", "index.jsonl")
+        self.trouble = world.path(f"{name}.{how}")
+        os.mkdir(world.path(name), 0o700)
+        env = with_disk(library, world.path(name), **{how: self.trouble})
+        env["ASAN_OPTIONS"] += ":detect_leaks=0"
+        policy = policy_of(STALLED, self.sink.ports).replace("= C ", f"= {CONNECTIONS} ")
+        self.engine = world.engine(policy, name=f"{name}/policy/engine", spool=f"{name}/spool", env=env)
+        world.run("relay", "pause", "takes", "--spool", self.engine.spool)
+        load = start_load(world, self.engine, self.queued, size=2000, connections=8, name=f"{name}.ids")
+        holds(load.p.wait(90) == 0, "all mail is taken")
+        world.run("relay", "resume", "takes", "--spool", self.engine.spool)
+        wait_for(self.n_came, 30, 0.005, "mail flows")
+        with open(self.trouble, "w"):
+            pass
+        self.n_before = self.n_came()
+        wait_for(lambda: lines(self.engine, "ev=deliveries", "state=stopped"), 60, 0.02, "the log says that deliveries stop")
+        self.n_stopped = self.n_came()
+
+    def n_came(self):
+        if not os.path.exists(self.index):
+            return 0
+        with open(self.index, "rb") as f:
+            return f.read().count(b"\n")
+
+    def stays_stopped(self):
+        let_pass(4, "mail that would be sent while the disk takes no results")
+        n = self.n_came()
+        self.n_meanwhile = n - self.n_before
+        holds(n - self.n_stopped <= 2 * CONNECTIONS, f"{self.name}: {n - self.n_stopped} came after deliveries had stopped")
+        holds(self.n_meanwhile <= UNWRITTEN_MOST + 2 * CONNECTIONS + COMMIT_RESULTS, f"{self.name}: {self.n_meanwhile} came while the disk took nothing")
+        holds(n < self.queued, "all mail was sent before: the test has shown nothing")
+        journal = ask(self.engine.spool, {"cmd": "status"})["journal"]
+        holds(journal["health"] == {"hang": "hanging", "broken": "failing"}[self.how] and not journal["takes_results"], f"status says {journal}")
+        said = self.world.run("status", "--spool", self.engine.spool)[1]
+        holds("sent" in said and "the kernel's log" in said, said)
+
+    def goes_on(self):
+        os.unlink(self.trouble)
+        drained(self.world, self.engine, 90)
+        came = Came(self.world.received(f"sink-{self.name}"))
+        sent = Sent(self.world.path(f"{self.name}.ids"))
+        none(sent.acked - set(came.copies), f"{self.name}: acknowledged and lost")
+        holds(came.duplicates() == 0, f"{self.name}: {came.duplicates()} came twice without a kill")
+        holds(lines(self.engine, "ev=deliveries", "state=going"), "the log says that deliveries go on")
+        holds(self.engine.stop() == 0, "a clean stop")
+        sound_log(self.engine)
+        note(f"{self.name}: {self.n_meanwhile} of {self.queued} sent while the disk took nothing, all sent when it answered, 0 twice")
+
+    def is_killed(self):
+        self.engine.kill()
+        os.unlink(self.trouble)
+        restart(self.engine)
+        drained(self.world, self.engine, 90)
+        came, sent = Came(self.world.received(f"sink-{self.name}")), Sent(self.world.path(f"{self.name}.ids"))
+        none(sent.acked - set(came.copies), f"{self.name}: acknowledged and lost")
+        told = re.findall(r"at most (\d+) duplicate", lines(self.engine, "ev=started")[1])
+        holds(told, f"no maximum: {lines(self.engine, 'ev=started')[1]}")
+        bound = UNWRITTEN_MOST + 2 * CONNECTIONS
+        holds(came.duplicates() <= int(told[0]) <= bound, f"{self.name}: {came.duplicates()} duplicates, told were {told[0]}, bound {bound}")
+        holds(self.engine.stop() == 0, "a clean stop")
+        sound_log(self.engine)
+        note(f"{self.name}: kill -9: {came.duplicates()} of {self.queued} came twice, at most {told[0]} as the start says, bound {bound}")
+
+
+@part("the disk hangs or fails while much mail waits: deliveries stop, go on by themselves, and kill -9 repeats few", 240)
+def stalled(world, options, rng):
+    library = disk_library(world)
+
+    def one(how, latency, ending):
+        run = Stalled(world, library, how, latency, ending)
+        run.stays_stopped()
+        run.goes_on() if ending == "answers" else run.is_killed()
+    # a fast relay is stopped by the bound of unwritten results, a slow one by the time that a write takes
+    runs = [(how, latency, ending) for latency in (0, 100) for how in ("hang", "broken") for ending in ("answers", "killed")]
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        for run in [pool.submit(one, *run) for run in runs]:
+            run.result()

@@ -393,6 +393,8 @@ static void a_failing_disk_refuses_accepts_and_recovers_by_itself(void **state)
         hky_journal_stats(r.j, &stats);
         assert_int_equal(stats.health, HKY_E_IO);
         assert_int_equal(hky_journal_room(r.j, 100), HKY_E_IO);
+        assert_int_equal(hky_journal_takes_results(r.j), HKY_E_IO);
+        assert_false(stats.takes_results);
         n_without += stats.free_segments == 0;
     }
     rig_init(&crashed); /* killed now: what was refused does not come back */
@@ -406,6 +408,7 @@ static void a_failing_disk_refuses_accepts_and_recovers_by_itself(void **state)
     pthread_mutex_unlock(&f.lock);
     told_wait(&r, &t);
     assert_int_equal(t.result, HKY_OK);
+    wait_until(hky_journal_takes_results(r.j) == HKY_OK);
     wait_until(hky_journal_room(r.j, 100) == HKY_OK); /* spares come back with the disk */
     rig_put(&r, 3, 1, 500);
     rig_close(&r);

@@ -183,6 +183,8 @@ static void a_small_disk_that_was_full_takes_mail_again(void **state)
             hky_message_unref(&m);
     }
     assert_int_equal(err, HKY_E_FULL);
+    assert_int_equal(rig_stats(&r).health, HKY_E_FULL);
+    assert_int_equal(hky_journal_takes_results(r.j), HKY_OK); /* there is room for results */
     for (uint64_t k = 1; k < id; k++)
         rig_finish(&r, hky_idmap_get(&r.found, k), 0);
     hky_journal_flush(r.j);
