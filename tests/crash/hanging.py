@@ -1,4 +1,5 @@
 """The disk hangs: no open, write or sync returns. A stop says that it waits for the disk, and however it ends, nothing is lost.
+While it hangs or fails, no further mail is sent; so few come twice after a kill.
 """
 import concurrent.futures
 import os
@@ -7,7 +8,8 @@ import signal
 import time
 
 from common import Came, Fresh, Sent, ask, disk_library, drained, holds, none, note, part, policy_of, restart, sound_log, start_load, with_disk
-from harness import let_pass, wait_for
+from failing import answer, healthz
+from harness import free_ports, let_pass, wait_for
 
 POLICY = """
 engine { hostname = "hanging.example", listen = "127.0.0.1:{port}", owner = "o@hanging.example", retry = { "1s" }, workers = 2, dsn = "none" }
@@ -125,7 +127,8 @@ CONNECTIONS = 4
 UNWRITTEN_MOST = 1024  # jobs of a worker that may end without their results being written
 COMMIT_RESULTS = 100  # of the commit that was under way when the trouble began
 STALLED = """
-engine { hostname = "stalled.example", listen = "127.0.0.1:{port}", owner = "o@stalled.example", workers = 1, dsn = "none" }
+engine { hostname = "stalled.example", listen = "127.0.0.1:{port}", owner = "o@stalled.example", workers = 1, dsn = "none",
+         http = "127.0.0.1:HTTP" }
 relay "takes" { host = "127.0.0.1", port = P0, tls = "none", connections = C }
 route "rest" { to = "*", via = "takes" }
 """
@@ -136,14 +139,15 @@ class Stalled:
 
     def __init__(self, world, library, how, latency, ending):
         self.world, self.name, self.how = world, f"{how}-{latency}-{ending}", how
-        name, self.queued = self.name, 400 if latency else UNWRITTEN_MOST + 500
+        name, self.queued = self.name, 400 if latency else UNWRITTEN_MOST + 1500  # some go before the trouble begins
         self.sink = world.sink(f"sink-{name}", ports=1, extra=["--latency", str(latency)])
         self.index = world.path(f"sink-{name}", "index.jsonl")
         self.trouble = world.path(f"{name}.{how}")
         os.mkdir(world.path(name), 0o700)
         env = with_disk(library, world.path(name), **{how: self.trouble})
         env["ASAN_OPTIONS"] += ":detect_leaks=0"
-        policy = policy_of(STALLED, self.sink.ports).replace("= C ", f"= {CONNECTIONS} ")
+        self.http = free_ports(1)[0]
+        policy = policy_of(STALLED, self.sink.ports).replace("= C ", f"= {CONNECTIONS} ").replace(":HTTP", f":{self.http}")
         self.engine = world.engine(policy, name=f"{name}/policy/engine", spool=f"{name}/spool", env=env)
         world.run("relay", "pause", "takes", "--spool", self.engine.spool)
         load = start_load(world, self.engine, self.queued, size=2000, connections=8, name=f"{name}.ids")
@@ -169,10 +173,15 @@ class Stalled:
         holds(n - self.n_stopped <= 2 * CONNECTIONS, f"{self.name}: {n - self.n_stopped} came after deliveries had stopped")
         holds(self.n_meanwhile <= UNWRITTEN_MOST + 2 * CONNECTIONS + COMMIT_RESULTS, f"{self.name}: {self.n_meanwhile} came while the disk took nothing")
         holds(n < self.queued, "all mail was sent before: the test has shown nothing")
-        journal = ask(self.engine.spool, {"cmd": "status"})["journal"]
-        holds(journal["health"] == {"hang": "hanging", "broken": "failing"}[self.how] and not journal["takes_results"], f"status says {journal}")
+        journal, health = ask(self.engine.spool, {"cmd": "status"})["journal"], {"hang": "hanging", "broken": "failing"}[self.how]
+        holds(journal["health"] == health and not journal["takes_results"], f"status says {journal}")
+        holds(healthz(self.http) == (503, health + "\n"), f"/healthz says {healthz(self.http)}")
+        gauges = answer(self.http, "/metrics")[1].splitlines()
+        holds("hikyaku_deliveries_stopped 1" in gauges and f"hikyaku_spool_{health} 1" in gauges, f"metrics: {gauges}")
         said = self.world.run("status", "--spool", self.engine.spool)[1]
-        holds("sent" in said and "the kernel's log" in said, said)
+        holds("sent" in said and "the kernel's log" in " ".join(said.split()), said)
+        said = self.world.run("queue", "list", "--limit", "5", "--spool", self.engine.spool)[1]
+        holds(re.search(r" queued +\w+ +disk ", said), said)
 
     def goes_on(self):
         os.unlink(self.trouble)
@@ -182,6 +191,8 @@ class Stalled:
         none(sent.acked - set(came.copies), f"{self.name}: acknowledged and lost")
         holds(came.duplicates() == 0, f"{self.name}: {came.duplicates()} came twice without a kill")
         holds(lines(self.engine, "ev=deliveries", "state=going"), "the log says that deliveries go on")
+        holds(healthz(self.http) == (200, "ok\n"), f"/healthz says {healthz(self.http)}")
+        holds("hikyaku_deliveries_stopped 0" in answer(self.http, "/metrics")[1].splitlines(), "the metric says that deliveries go on")
         holds(self.engine.stop() == 0, "a clean stop")
         sound_log(self.engine)
         note(f"{self.name}: {self.n_meanwhile} of {self.queued} sent while the disk took nothing, all sent when it answered, 0 twice")
