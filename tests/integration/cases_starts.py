@@ -132,9 +132,9 @@ def who_takes_signals(world):
     engine = world.engine(GOOD.replace("hostname", "workers = 3, hostname"))
     wait_for(lambda: n_workers(engine) == 3, why="three workers")
     wait_for(lambda: threads(engine.p.pid)[engine.p.pid][1] & (reload | stops) == stops, why="the first thread takes SIGHUP")
+    wait_for(lambda: sum(name == "stop" for name, _ in threads(engine.p.pid).values()) == 1, why="one thread for stops")
     others = [row for tid, row in threads(engine.p.pid).items() if tid != engine.p.pid]
     same([name for name, held_back in others if held_back & (reload | stops) != reload | stops], [], "others that take them")
-    same(sum(name == "stop" for name, _ in others), 1, "threads for stops")
     end(engine)
 
 
