@@ -352,9 +352,10 @@ enum hky_err hky_engine_new(const struct hky_engine_params *p, struct hky_engine
     engine->own_clock = HKY_CLOCK_REAL;
     engine->clock = p->clock != NULL ? p->clock : &engine->own_clock;
     engine->policy_path = hky_strdup(p->policy_path);
-    engine->started_at_ms = hky_clock_now_ms(engine->clock);
-    err = hky_policy_load(&(struct hky_policy_load_params){.path = p->policy_path, .now_ms = engine->started_at_ms},
-                          &engine->policy, problems);
+    engine->started_at_mono_ms = hky_clock_elapsed_ms(engine->clock);
+    err = hky_policy_load(
+        &(struct hky_policy_load_params){.path = p->policy_path, .now_ms = hky_clock_now_ms(engine->clock)},
+        &engine->policy, problems);
     if (err != HKY_OK) {
         hky_engine_free(&engine);
         return hky_error_set(e, err, "%s has errors; nothing was started", p->policy_path);

@@ -26,7 +26,7 @@ static void on_status(void *ctx, const struct hky_command *self, struct hky_cons
                            .state = engine->stopping > 0 ? "stopping" : "running",
                            .timezone = engine->policy->engine.timezone,
                            .n_workers = engine->n_workers,
-                           .uptime_sec = (hky_clock_now_ms(engine->clock) - engine->started_at_ms) / 1000,
+                           .uptime_sec = (hky_clock_elapsed_ms(engine->clock) - engine->started_at_mono_ms) / 1000,
                            .reload_error = engine->reload_error,
                            .restart_keys = engine->restart_keys,
                            .n_events_dropped = hky_record_dropped(engine->record)};

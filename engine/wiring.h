@@ -79,8 +79,8 @@ struct hky_engine {
     struct hky_credentials *credentials;
     struct hky_servers *servers;
     struct hky_console *console;
-    int64_t started_at_ms;
-    int stopping; /* 0 runs, 1 drains, 2 at once; aux's thread */
+    int64_t started_at_mono_ms; /* by hky_clock_elapsed_ms */
+    int stopping;               /* 0 runs, 1 drains, 2 at once; aux's thread */
     struct hky_task stop_task, accept_drained, schedule_drained;
     int stop_asked;               /* atomic: a command has asked for the stop, which counts once */
     int is_stop_posted;           /* atomic: stop_task is in the queue of aux */

@@ -118,12 +118,14 @@ static enum trust recall(struct hky_servers *s, const char *key)
     char *value = s->state != NULL ? hky_state_get(s->state, KIND, key) : NULL;
     enum trust trust = TRUST_UNKNOWN;
     uint64_t until_ms;
+    int64_t now_ms = hky_clock_now_ms(s->clock);
     if (value == NULL)
         return trust;
     if (strcmp(value, "yes") == 0)
         trust = TRUST_YES;
     else if (strncmp(value, "no ", 3) == 0 && hky_str_u64(hky_str_z(value + 3), INT64_MAX, &until_ms) &&
-             (int64_t)until_ms > hky_clock_now_ms(s->clock))
+             (int64_t)until_ms > now_ms &&
+             (int64_t)until_ms - now_ms <= REFUSED_FOR_MS) /* else the clock was set back */
         trust = TRUST_NO;
     free(value);
     return trust;

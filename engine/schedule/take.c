@@ -268,18 +268,18 @@ enum hky_take hky_schedule_take_again(struct hky_job *pub)
     struct job *j = (struct job *)pub;
     struct lane *l = j->owner;
     struct hky_shard *sh = l->shard;
-    int64_t now_ms = schedule_shard_now(sh), until_ms;
+    int64_t mono_ms = schedule_shard_mono(sh), until_ms;
     uint32_t n = 0;
     for (unsigned i = 0; i < pub->n; i++)
         n += j->slots_of[i] != NULL;
-    schedule_caps_done(sh->s->caps, &j->slots, now_ms);
-    if (schedule_caps_take(sh->s->caps, l->caps, sh->index, n, now_ms, &j->slots, &until_ms) == CAPS_TAKEN) {
+    schedule_caps_done(sh->s->caps, &j->slots, mono_ms);
+    if (schedule_caps_take(sh->s->caps, l->caps, sh->index, n, mono_ms, &j->slots, &until_ms) == CAPS_TAKEN) {
         if (j->slots.n_recipients == n)
             return HKY_TAKE_JOB;
-        schedule_caps_give_back(sh->s->caps, &j->slots, now_ms);
+        schedule_caps_give_back(sh->s->caps, &j->slots, mono_ms);
         return HKY_TAKE_EMPTY;
     }
-    if (l->is_retired || until_ms - now_ms > AGAIN_MOST_MS)
+    if (l->is_retired || until_ms - mono_ms > AGAIN_MOST_MS)
         return HKY_TAKE_EMPTY;
     schedule_lane_wait(l, until_ms);
     return HKY_TAKE_WAIT;

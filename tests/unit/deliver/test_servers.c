@@ -83,14 +83,15 @@ static void test_a_restart_is_forgiven_once(void **state)
     hky_servers_free(&s);
 }
 
-static void test_it_is_kept(void **state)
+#define DAY_MS INT64_C(86400000)
+
+static void is_kept_until(int64_t forgotten_after_ms)
 {
-    (void)state;
     char dir[] = "/tmp/hky-servers-XXXXXX", command[100];
     struct hky_clock clock = {0};
     struct hky_error e;
     assert_non_null(mkdtemp(dir));
-    clock.stopped_at_ms = 1000000;
+    clock.stopped_at_ms = 500 * DAY_MS;
     for (int run = 0; run < 3; run++) {
         struct hky_state *kept;
         assert_int_equal(hky_state_open(dir, NULL, &kept, &e), HKY_OK);
@@ -112,10 +113,17 @@ static void test_it_is_kept(void **state)
         hky_servers_free(&s);
         hky_state_close(&kept);
         if (run == 1)
-            clock.stopped_at_ms += INT64_C(31) * 24 * 3600 * 1000;
+            clock.stopped_at_ms += forgotten_after_ms;
     }
     snprintf(command, sizeof(command), "rm -r %s", dir);
     assert_int_equal(system(command), 0);
+}
+
+static void test_it_is_kept(void **state)
+{
+    (void)state;
+    is_kept_until(31 * DAY_MS);
+    is_kept_until(-400 * DAY_MS); /* the clock was set back: no wait is longer than it was to be */
 }
 
 int main(void)

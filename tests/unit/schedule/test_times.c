@@ -230,6 +230,50 @@ static void within_holds_for_one_that_was_given_back(void **state)
     stage_end(&st);
 }
 
+/* MAIL was written at one host and is to be written at another: the first slot is free again one window later, like
+ * every other one, and a job that finds none waits for it. */
+static void a_slot_taken_again_is_free_after_its_window(void **state)
+{
+    static const struct {
+        const char *name;
+        uint32_t n;
+        enum hky_take again;
+    } CASES[] = {{"there is another slot", 2, HKY_TAKE_JOB}, {"there is none", 1, HKY_TAKE_WAIT}};
+    (void)state;
+    for (size_t i = 0; i < sizeof CASES / sizeof CASES[0]; i++) {
+        struct stage st;
+        struct hky_job *job;
+        char relays[400];
+        stage_init(&st);
+        struct hky_relay *rental = fake_relay(&st.policy, "rental");
+        fake_cap(rental, "cap", CASES[i].n, 30, false);
+        rental->caps[0].is_spread = false;
+        stage_start(&st);
+        struct hky_step step = fake_step("rental");
+        struct hky_plan *plan = fake_plan(&step, 1);
+        send(&st, plan);
+        take(&st, "rental", &job);
+        turns(&st);
+        assert_int_equal(take(&st, "rental", &job), HKY_TAKE_JOB);
+        assert_int_equal(hky_schedule_take_again(job), HKY_TAKE_WAIT); /* for the journal, in both cases */
+        turns(&st);
+        assert_int_equal(hky_schedule_take_again(job), CASES[i].again);
+        pass(&st, 31000);
+        if (CASES[i].again == HKY_TAKE_WAIT)
+            assert_int_equal(hky_schedule_take_again(job), HKY_TAKE_JOB);
+        struct hky_outcome o = fake_outcome(HKY_CLASS_OK, false);
+        hky_schedule_result(job, 0, &o);
+        hky_schedule_done(&job, true);
+        turns(&st);
+        pass(&st, 31000);
+        relays_text(&st, relays, sizeof relays);
+        if (strstr(relays, "caps cap 0 of") == NULL)
+            fail_msg("%s: a window later all slots are free: %s", CASES[i].name, relays);
+        hky_plan_unref(&plan);
+        stage_end(&st);
+    }
+}
+
 static void a_very_old_one_is_not_asked_for_ever(void **state)
 {
     (void)state;
@@ -444,6 +488,7 @@ int main(void)
         cmocka_unit_test(a_function_is_asked_again_after_a_quarter_of_an_hour),
         cmocka_unit_test(asked_again_it_keeps_its_place),
         cmocka_unit_test(within_holds_for_one_that_was_given_back),
+        cmocka_unit_test(a_slot_taken_again_is_free_after_its_window),
         cmocka_unit_test(a_very_old_one_is_not_asked_for_ever),
         cmocka_unit_test(a_wait_is_as_long_as_it_was_set),
         cmocka_unit_test(spans_are_kept_and_dates_hold),
