@@ -92,7 +92,9 @@ const char *hky_cli_relay_note(const json_t *relay, char out[400])
         n += snprintf(out, 400, "its mail is sent through \"%.120s\"", to);
     if (left > 0)
         n += snprintf(out + n, 400 - (size_t)n, "%sfor %s", n > 0 ? " " : "", hky_duration_rough(left, age));
-    if (to != NULL && to[0] != '\0' && to_state != NULL && strcmp(to_state, "paused") == 0) {
+    if (to != NULL && to[0] != '\0' && json_is_true(json_object_get(relay, "to_paused_by_policy"))) {
+        n += snprintf(out + n, 400 - (size_t)n, ", which the policy pauses");
+    } else if (to != NULL && to[0] != '\0' && to_state != NULL && strcmp(to_state, "paused") == 0) {
         struct hky_buf word;
         hky_buf_init(&word, 1024);
         hky_cli_add_word(&word, to);

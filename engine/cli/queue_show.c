@@ -82,10 +82,13 @@ static void print_time(const char *key, json_int_t at)
 /* Adds why the relay that is to send this mail does not send now. */
 static void add_waits(const json_t *row, struct hky_buf *b)
 {
-    const char *waits = hky_cli_row_text(row, "waits"), *relay = hky_cli_row_text(row, "relay");
+    const char *waits = hky_cli_row_text(row, "waits"), *by = hky_cli_row_text(row, "goes_by");
+    const char *relay = by[0] != '\0' ? by : hky_cli_row_text(row, "relay");
 
     if (strcmp(waits, "cap") == 0)
         hky_buf_printf(b, "the cap of relay \"%s\" is full", relay);
+    else if (strcmp(waits, "paused") == 0 && json_is_true(json_object_get(row, "paused_by_policy")))
+        hky_buf_printf(b, "relay \"%s\" is paused by the policy", relay);
     else if (strcmp(waits, "paused") == 0) {
         hky_buf_printf(b, "relay \"%s\" is paused (hikyaku relay list says why; hikyaku relay resume ", relay);
         hky_cli_add_word(b, relay);

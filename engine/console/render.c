@@ -50,8 +50,10 @@ void hky_render_relay(const void *relay_row, struct hky_json *out)
     hky_json_z(out, "state", r->state);
     hky_json_int(out, "until", r->until_ms / 1000);
     hky_json_z(out, "to", r->to != NULL ? r->to : "");
-    if (r->to_state != NULL)
+    if (r->to_state != NULL) {
         hky_json_z(out, "to_state", r->to_state);
+        hky_json_bool(out, "to_paused_by_policy", r->is_to_paused_by_policy);
+    }
     hky_json_z(out, "why", r->why);
     if (r->relay->is_mx)
         add_broken(r, out);

@@ -142,6 +142,7 @@ void hky_render_queue_row(const struct hky_queue_row *row, bool is_story, struct
     hky_json_uint(out, "attempts", r->attempts);
     hky_json_int(out, "next_at", (row->next_at_ms + (row->waits != NULL ? 999 : 0)) / 1000);
     hky_json_z(out, "waits", row->waits != NULL ? row->waits : "");
+    hky_json_bool(out, "paused_by_policy", row->is_paused_by_policy);
     hky_json_z(out, "class", has_past ? hky_class_name(r->last_class) : "");
     if (hky_recipient_n_past(r) > 0)
         hky_recipient_past(r, hky_recipient_n_past(r) - 1, &past);

@@ -298,8 +298,10 @@ static void fill_states_of_targets(struct hky_relay_list *list)
 {
     for (uint32_t i = 0; i < list->n; i++)
         for (uint32_t k = 0; k < list->n && list->rows[i].to != NULL; k++)
-            if (strcmp(list->rows[k].relay->name, list->rows[i].to) == 0)
+            if (strcmp(list->rows[k].relay->name, list->rows[i].to) == 0) {
                 list->rows[i].to_state = list->rows[k].state;
+                list->rows[i].is_to_paused_by_policy = list->rows[k].relay->is_paused;
+            }
 }
 
 void hky_schedule_relays(struct hky_schedule *s, struct hky_relay_list *out)

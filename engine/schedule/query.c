@@ -113,6 +113,7 @@ static void show(const struct hky_shard *sh, struct hky_queue_request *rq, const
     int64_t next_ms = r->next_at_ms;
     show_other_relay(sh, r, &row);
     row.waits = own(r)->lane != NULL ? schedule_lane_waits_for(own(r)->lane, &next_ms) : NULL;
+    row.is_paused_by_policy = own(r)->lane != NULL && own(r)->lane->pub.relay->is_paused;
     row.next_at_ms = next_ms == INT64_MAX || next_ms <= NO_TIME_MOST ? 0 : next_ms;
     row.reason = r->state != HKY_RCPT_SENDING                ? r->reason
                  : own(r)->operator_action == HKY_QUEUE_HOLD ? "to be held when this attempt ends without a delivery"

@@ -194,6 +194,7 @@ struct hky_queue_row {
     const char *goes_by;                   /* another relay than its step's, which sends its mail now; NULL none */
     bool is_by_policy;                     /* goes_by: the policy says so (instead); else an operator's drain */
     const char *waits;                     /* what its lane waits for: cap paused breaker slowed disk; NULL nothing */
+    bool is_paused_by_policy;              /* the relay of that lane: only another policy ends it */
     const char *reason;                    /* why it is held or parked, or what happens when its attempt ends; NULL */
     int64_t now_ms, next_at_ms;            /* next_at_ms: when it may go, 0 at once or not known */
 };
@@ -249,8 +250,9 @@ struct hky_relay_row { /* one relay as it was when the list was made */
     int64_t until_ms;     /* how long it stays so, 0 until resumed */
     char *to;             /* drained: the relay through which its mail is sent, else NULL */
     const char *to_state; /* the state of that one */
-    char why[300];        /* "" nothing to say */
-    uint32_t n_broken;    /* own delivery: domains that cannot be sent to for now, and the first few */
+    bool is_to_paused_by_policy;
+    char why[300];     /* "" nothing to say */
+    uint32_t n_broken; /* own delivery: domains that cannot be sent to for now, and the first few */
     char *broken[HKY_BROKEN_SHOWN];
     uint32_t n_queued, n_deferred, n_sending, n_failures;
     uint32_t learned[HKY_LEARNED_N]; /* 0: nothing */

@@ -223,6 +223,10 @@ def what_lanes_wait_for(world):
         relay "even"   {{ host = "127.0.0.1", port = {sink.ports[1]}, tls = "none", cap = "2/80s" }}
         relay "paused" {{ host = "127.0.0.1", port = {sink.ports[2]}, tls = "none" }}
         relay "broken" {{ host = "127.0.0.1", port = {free_ports(1)[0]}, tls = "none" }}
+        relay "shut"   {{ host = "127.0.0.1", port = 1, tls = "none", paused = true }}
+        relay "moved"  {{ host = "127.0.0.1", port = 1, tls = "none" }}
+        route "shut"  {{ to = "shut.example", via = "shut" }}
+        route "moved" {{ to = "moved.example", via = "moved" }}
         route "cap"   {{ to = "cap.example", via = "capped" }}
         route "even"  {{ to = "even.example", via = "even" }}
         route "pause" {{ to = "pause.example", via = "paused" }}
@@ -256,6 +260,16 @@ def what_lanes_wait_for(world):
     holds(f"relay \"{row['relay']}\" is paused" in world.run("queue", "show", row["id"], "--spool", engine.spool)[1], "show")
     world.run("relay", "pause", "paused", "--spool", engine.spool)
     waiting("pause.example", "paused", 0)
+    # what the policy pauses no operator resumes
+    note = world.run("relay", "drain", "moved", "--to", "shut", "--spool", engine.spool)[1]
+    holds("which the policy pauses" in " ".join(note.split()) and "resume" not in note, note)
+    for domain, words in (("shut.example", "waits relay \"shut\" is paused by the policy"),
+                          ("moved.example", "sent by relay \"shut\" instead of \"moved\"")):
+        send(engine, f"u@{domain}")
+        row = waiting(domain, "paused", 0)
+        holds(row["paused_by_policy"], row)
+        text = " ".join(world.run("queue", "show", row["id"], "--spool", engine.spool)[1].split())
+        holds(words in text and "is paused by the policy" in text and "relay resume shut" not in text, text)
     for i in range(7):
         send(engine, f"u{i}@break.example")
     waiting("break.example", "breaker", 30)
