@@ -392,8 +392,8 @@ static void on_timer(struct hky_timer *timer)
 {
     struct hky_outbound *c = HKY_CONTAINER(timer, struct hky_outbound, timer);
     struct hky_reply reply;
-    if (c->state == HKY_OUTBOUND_CLOSED)
-        return;
+    if (!hky_outbound_is_talking(c) && c->state != HKY_OUTBOUND_CONNECTING)
+        return; /* no other state has a wait of its own */
     if (!hky_outbound_is_talking(c)) {
         hky_reply_local(&reply, HKY_ORIGIN_TIMEOUT, "no answer in %u s",
                         hky_outbound_or_default(c->params.relay->timeout.connect_ms, HKY_CONNECT_DEFAULT_MS) / 1000);

@@ -125,6 +125,7 @@ static void connect_to(struct hky_outbound *c, unsigned i)
 void hky_outbound_resolve(struct hky_outbound *c)
 {
     hky_outbound_enter(c, HKY_OUTBOUND_RESOLVING);
+    hky_timer_cancel(&c->timer); /* it was for the last host; the resolver bounds this wait */
     hky_dns_ask_addr(c->params.dns, &c->query, hky_str_z(c->hosts[c->host_at].host));
 }
 

@@ -17,6 +17,8 @@ static enum hky_dns_status mx_status;
 static const char *mx_hosts;  /* "10 a.example,20 b.example" */
 static const char *addresses; /* "a.example=127.0.0.1+::1,b.example=" */
 static unsigned n_mx_asked, n_addr_asked;
+static const char *slow_name;      /* its address is not answered before release_answer */
+static struct pending *unanswered; /* that question */
 
 enum hky_err hky_dns_new(struct hky_loop *loop, const char *resolver, struct hky_dns **out, struct hky_error *e)
 {
@@ -108,9 +110,23 @@ static void ask(struct hky_dns *dns, struct hky_dns_query *q, struct hky_str nam
     p->q = q;
     p->is_mx = is_mx;
     snprintf(p->name, sizeof(p->name), HKY_STR_FMT, HKY_STR_ARG(name));
+    assert_null(q->priv);
     q->priv = p;
     p->task.run = on_pending;
+    if (!is_mx && slow_name != NULL && strcmp(p->name, slow_name) == 0) {
+        assert_null(unanswered);
+        unanswered = p;
+        return;
+    }
     hky_loop_post(dns->loop, &p->task);
+}
+
+static void release_answer(struct fake *f)
+{
+    struct pending *p = unanswered;
+    assert_non_null(p);
+    unanswered = NULL;
+    hky_loop_post(f->loop, &p->task);
 }
 
 void hky_dns_ask_mx(struct hky_dns *dns, struct hky_dns_query *q, struct hky_str domain)
@@ -139,6 +155,8 @@ static void own_init(struct fake *f, uint16_t port, enum hky_dns_status status, 
     addresses = addrs;
     n_mx_asked = 0;
     n_addr_asked = 0;
+    slow_name = NULL;
+    unanswered = NULL;
 }
 
 static void test_domains_without_mail(void **state)
@@ -201,6 +219,58 @@ static void test_the_next_host_is_tried(void **state)
         own_init(&f, s.port, HKY_DNS_OK, rows[i].hosts, rows[i].addrs);
         f.relay.timeout.greeting_ms = 500;
         add(&f, 1);
+        run_until(&f, 1);
+        if (f.outcomes[0][0].class != HKY_CLASS_OK)
+            fail_msg("%s: %s", rows[i].name, f.outcomes[0][0].reply.text);
+        finish(&f, &s);
+    }
+}
+
+static void run_until_asked(struct fake *f, const char *what)
+{
+    int64_t until = hky_mono_ms() + 8000;
+    while (unanswered == NULL && hky_mono_ms() < until)
+        hky_loop_turn(f->loop, 20);
+    if (unanswered == NULL)
+        fail_msg("%s: the slow name was not asked for", what);
+}
+
+/* What was to end the wait for the first host ends neither the question for the second one's address, which the
+ * resolver bounds, nor the second one's turn. */
+static void test_a_host_whose_name_is_answered_late_has_its_turn(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *name, *hosts, *addrs, *first;
+    } rows[] = {
+        {"421, two hosts", "10 a.example,20 slow.example", "a.example=127.0.0.1,slow.example=127.0.0.2",
+         "S: 421 busy\nCLOSE\n"},
+        {"421, three hosts", "10 a.example,20 slow.example,30 c.example", "a.example=127.0.0.1,c.example=127.0.0.2",
+         "S: 421 busy\nCLOSE\n"},
+        {"421 to EHLO", "10 a.example,20 slow.example,30 c.example", "a.example=127.0.0.1,c.example=127.0.0.2",
+         "S: 220 hi\nC: EHLO\nS: 421 busy\nCLOSE\n"},
+        {"lost", "10 a.example,20 slow.example,30 c.example", "a.example=127.0.0.1,c.example=127.0.0.2", "RST\n"},
+        {"refused", "10 a.example,20 slow.example,30 c.example", "a.example=::1,c.example=127.0.0.2", NULL},
+        {"no greeting", "10 a.example,20 slow.example,30 c.example", "a.example=127.0.0.1,c.example=127.0.0.2",
+         "EOF\n"},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct server s;
+        struct fake f;
+        const char *scripts[] = {rows[i].first != NULL ? rows[i].first : GOOD, rows[i].first != NULL ? GOOD : NULL,
+                                 NULL};
+        server_start(&s, scripts);
+        own_init(&f, s.port, HKY_DNS_OK, rows[i].hosts, rows[i].addrs);
+        f.relay.timeout = (struct hky_relay_timeouts){200, 200, 200, 200, 200};
+        slow_name = "slow.example";
+        add(&f, 1);
+        run_until_asked(&f, rows[i].name);
+        unsigned n_asked = n_addr_asked;
+        run_for(&f, 400); /* longer than any wait at a host */
+        if (f.n_done > 0 || n_addr_asked != n_asked)
+            fail_msg("%s: the slow answer was not waited for", rows[i].name);
+        f.relay.timeout = (struct hky_relay_timeouts){5000, 5000, 5000, 5000, 5000};
+        release_answer(&f);
         run_until(&f, 1);
         if (f.outcomes[0][0].class != HKY_CLASS_OK)
             fail_msg("%s: %s", rows[i].name, f.outcomes[0][0].reply.text);
@@ -541,6 +611,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_domains_without_mail),
         cmocka_unit_test(test_the_next_host_is_tried),
+        cmocka_unit_test(test_a_host_whose_name_is_answered_late_has_its_turn),
         cmocka_unit_test(test_hosts_before_steps),
         cmocka_unit_test(test_only_who_was_put_off_goes_to_the_next_host),
         cmocka_unit_test(test_the_word_that_counts),
