@@ -388,6 +388,13 @@ static const char *account_of(const struct hky_loader *l, const char *relay)
     return r != NULL && !r->is_mx ? r->account : relay;
 }
 
+/* A row that is not enabled has no effect: its name is free for another row or route, whose functions are bound by that
+ * name. */
+static bool is_enabled(lua_State *L, int row)
+{
+    return hky_key_get_bool(L, row, "enabled", true);
+}
+
 static void compile_row(struct hky_loader *l, struct hky_map *by_name, int row, struct hky_place place)
 {
     lua_State *L = l->vm->L;
@@ -395,7 +402,7 @@ static void compile_row(struct hky_loader *l, struct hky_map *by_name, int row, 
     const char *name = hky_key_get_string(L, row, "name", ""), *relay = hky_key_get_string(L, row, HKY_ROW_RELAY, NULL);
     struct hky_error e;
 
-    if (relay == NULL || !hky_key_get_bool(L, row, "enabled", true))
+    if (relay == NULL || !is_enabled(L, row))
         return;
     if ((r.out = route_add(l, by_name, name, place, true)) == NULL)
         return;
@@ -514,7 +521,7 @@ void hky_loader_register_functions(struct hky_loader *l)
             register_fields(l, body, d->name);
         } else if (d->kind == HKY_DECL_ROWS && d->rows == NULL) {
             for (lua_Integer k = 1; lua_rawgeti(L, body, k) != LUA_TNIL; k++) {
-                if (lua_type(L, -1) == LUA_TTABLE)
+                if (lua_type(L, -1) == LUA_TTABLE && is_enabled(L, lua_gettop(L)))
                     register_fields(l, lua_gettop(L), hky_key_get_string(L, lua_gettop(L), "name", ""));
                 lua_pop(L, 1);
             }

@@ -52,6 +52,27 @@ static const struct sentence {
      {{0}},
      {.to = "x@y.example"},
      "q: q"},
+    {"a row that is not enabled lends its function to no other of its name",
+     "relay 'own' { mx = true } rows { { name = 'p', relay = 'own', to = '*', enabled = false, when = function(r) "
+     "return true end },\n"
+     "  { name = 'p', relay = 'own', to = '*', when = function(r) return false end } }",
+     {{0}},
+     {.to = "x@y.example"},
+     "no_route"},
+    {"the same, a route of its name",
+     "relay 'own' { mx = true } rows { { name = 'p', relay = 'own', to = '*', enabled = false, when = function(r) "
+     "return false end } }\n"
+     "route 'p' { to = '*', when = function(r) return true end, via = 'own' }",
+     {{0}},
+     {.to = "x@y.example"},
+     "p: own"},
+    {"the same, a route before it and a server of its own",
+     RELAYS
+     "route 'p' { to = '*', when = function(r) return true end, via = 'a' }\n"
+     "rows { { name = 'p', host = 'p.example', to = '*', enabled = false, when = function(r) return false end } }",
+     {{0}},
+     {.to = "x@y.example"},
+     "p: a"},
     {"routes and rows share one order: a route before decides",
      RELAYS "route 'r' { priority = 5, to = '*', via = 'a' } rows { { name = 'p', priority = 6, host = 'p.example', to "
             "= '*' } }",
