@@ -38,9 +38,37 @@ void hky_delivery_reset(struct hky_delivery *x, unsigned n)
     x->is_mail_sent = false;
 }
 
-void hky_delivery_rewind(struct hky_delivery *x)
+/* Another delivery with everything of `x` but the piece that is being read, which keeps `x` until it has come. */
+static struct hky_delivery *move_to_another(struct hky_delivery *x)
 {
-    HKY_ASSERT(!x->is_reading && x->n_answers > 0);
+    struct hky_delivery *to = hky_delivery_new();
+    hky_delivery_reset(to, x->txn.n);
+    to->txn.is_dry = x->txn.is_dry;
+    to->job = x->job;
+    to->message = x->message != NULL ? hky_message_ref(x->message) : NULL;
+    to->identity = x->identity;
+    to->recipients = x->recipients;
+    to->hostname = x->hostname;
+    to->content = x->content;
+    to->journal = x->journal;
+    to->loop = x->loop;
+    memcpy(to->tried, x->tried, sizeof(x->tried));
+    to->n_tried = x->n_tried;
+    to->n_left = x->n_left;
+    to->answers = x->answers;
+    to->n_answers = x->n_answers;
+    x->answers = NULL;
+    x->n_answers = 0;
+    hky_delivery_free(&x);
+    return to;
+}
+
+void hky_delivery_rewind(struct hky_delivery **xp)
+{
+    struct hky_delivery *x = *xp;
+    HKY_ASSERT(x->n_answers > 0);
+    if (x->is_reading)
+        *xp = x = move_to_another(x);
     if (x->has_piece)
         hky_body_read_release(&x->read);
     hky_buf_clear(&x->txn.commands);

@@ -61,8 +61,9 @@ struct hky_delivery {
 struct hky_delivery *hky_delivery_new(void);
 /* n recipients; keeps the memory of the last use. */
 void hky_delivery_reset(struct hky_delivery *x, unsigned n);
-/* Prepares to send once more, over another connection and from the start, to the recipients with a kept answer. */
-void hky_delivery_rewind(struct hky_delivery *x);
+/* Prepares to send once more, over another connection and from the start, to the recipients with a kept answer. A
+ * reader thread may still have a piece on its way; then *x is another delivery afterwards, without that piece. */
+void hky_delivery_rewind(struct hky_delivery **x);
 /* Keeps what a host said of recipient i, unless what was kept before is better. */
 void hky_delivery_keep_answer(struct hky_delivery *x, unsigned i, const struct hky_kept_answer *k);
 void hky_delivery_forget_answer(struct hky_delivery *x, unsigned i);

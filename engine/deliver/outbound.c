@@ -20,8 +20,7 @@ static bool may_go_elsewhere(const struct hky_outbound *c, const struct hky_deli
                              const struct hky_dialogue_event *ev)
 {
     const struct hky_reply *r = ev->reply;
-    if (c->params.ops->try_elsewhere == NULL || ev->is_ambiguous || c->class != HKY_CLASS_N || x->txn.is_dry ||
-        x->is_reading)
+    if (c->params.ops->try_elsewhere == NULL || ev->is_ambiguous || c->class != HKY_CLASS_N || x->txn.is_dry)
         return false;
     /* A 5xx is the domain's word on sender, recipient or message, whichever of its hosts said it; only words about
      * connections speak of the host. */
@@ -64,7 +63,6 @@ static void on_done(struct hky_outbound *c, struct hky_delivery *x)
         return;
     }
     hky_outbound_mark_tried(c, x);
-    hky_delivery_rewind(x);
     c->params.ops->try_elsewhere(c->params.ctx, c, x);
 }
 

@@ -40,7 +40,8 @@ struct hky_outbound_ops {
     void (*result)(void *ctx, struct hky_outbound *c, struct hky_delivery *x, unsigned i, enum hky_stage stage,
                    enum hky_class class, const struct hky_reply *reply);
     void (*done)(void *ctx, struct hky_outbound *c, struct hky_delivery *x, bool mail_sent);
-    /* Recipients with a kept answer are to be tried at another host, by a connection of their own. NULL: never. */
+    /* Recipients with a kept answer are to be tried at another host, by a connection of their own; `x` is still to be
+     * rewound. NULL: never. */
     void (*try_elsewhere)(void *ctx, struct hky_outbound *c, struct hky_delivery *x);
     /* The server takes n_taken recipients of a message and no more; called before `give_back` of the rest. NULL: the
      * rest fails. */

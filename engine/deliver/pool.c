@@ -147,6 +147,7 @@ static void on_try_elsewhere(void *ctx, struct hky_outbound *c, struct hky_deliv
     struct hky_pool_member *m = ctx;
     (void)c;
     forget(m, x);
+    hky_delivery_rewind(&x);
     TAILQ_INSERT_TAIL(&m->pool->detours, x, link);
     hky_pool_wake(m->pool);
 }

@@ -27,8 +27,8 @@
 
 /* One connection a script, lines in turn: "S:" sends (| is CRLF between replies, a final CRLF is added; "S-:" without),
  * "C:" reads a line that must begin so, "BODY" reads up to the final dot, "CLOSE" closes, "RST" resets, "EOF" waits for
- * the client's end, "SOME" for any octets of it, "PAUSE" 100 ms, "QUIET" sees that nothing comes for 150 ms, "OTHER"
- * serves the next script to a further connection, to its end, before this one goes on. */
+ * the client's end, "SOME" for any octets of it, "GO" for server_go, "PAUSE" 100 ms, "QUIET" sees that nothing comes
+ * for 150 ms, "OTHER" serves the next script to a further connection, to its end, before this one goes on. */
 struct server {
     int listener;
     uint16_t port;
@@ -44,6 +44,7 @@ struct server {
     unsigned n_lines;    /* atomic: those that "C:" has read */
     bool is_over;        /* atomic: all scripts were followed to their end, or one could not be */
     unsigned n_waits;    /* steps EOF and OTHER that were reached; atomic */
+    unsigned n_go;       /* atomic: calls of server_go that no step GO has used up */
     char hosts[64];      /* last numbers of the addresses that were connected to, "112" */
 };
 
@@ -121,6 +122,25 @@ static void send_replies(int fd, const char *text, bool has_end)
 
 static bool serve(struct server *s);
 
+static bool wait_for_go(struct server *s)
+{
+    int64_t until = hky_mono_ms() + 8000;
+    while (__atomic_load_n(&s->n_go, __ATOMIC_ACQUIRE) == 0) {
+        if (hky_mono_ms() > until) {
+            snprintf(s->problem, sizeof(s->problem), "GO did not come");
+            return false;
+        }
+        let_pass(1000, "the server looks again");
+    }
+    __atomic_sub_fetch(&s->n_go, 1, __ATOMIC_RELAXED);
+    return true;
+}
+
+static inline void server_go(struct server *s)
+{
+    __atomic_add_fetch(&s->n_go, 1, __ATOMIC_RELEASE);
+}
+
 static bool follow(struct server *s, struct peer *p, const char *script)
 {
     char step[400], line[2048];
@@ -140,6 +160,9 @@ static bool follow(struct server *s, struct peer *p, const char *script)
         } else if (strcmp(step, "OTHER") == 0) {
             __atomic_add_fetch(&s->n_waits, 1, __ATOMIC_RELAXED);
             if (!serve(s))
+                return false;
+        } else if (strcmp(step, "GO") == 0) {
+            if (!wait_for_go(s))
                 return false;
         } else if (strcmp(step, "PAUSE") == 0) {
             let_pass(100000, "the server pauses");
@@ -264,7 +287,7 @@ struct fake {
     bool holds_reads;
     enum hky_err read_result;
     struct hky_body_read *held;
-    unsigned n_reads;
+    unsigned n_reads, n_free; /* holds_reads: so many of them are answered all the same */
 };
 static struct fake *fake; /* the schedule's functions have no context of ours */
 
@@ -379,7 +402,7 @@ bool hky_journal_body(struct hky_journal *j, struct hky_body_read *r)
     r->result = fake->read_result;
     r->body = NULL;
     r->n = 0;
-    if (fake->holds_reads) {
+    if (fake->holds_reads && fake->n_reads > fake->n_free) {
         assert_null(fake->held);
         fake->held = r;
         return false;
@@ -396,6 +419,14 @@ bool hky_journal_body(struct hky_journal *j, struct hky_body_read *r)
     r->task.run = piece_done;
     hky_loop_post(r->loop, &r->task);
     return false;
+}
+
+static inline void run_until_held(struct fake *f)
+{
+    int64_t until = hky_mono_ms() + 8000;
+    while (f->held == NULL && hky_mono_ms() < until)
+        hky_loop_turn(f->loop, 20);
+    assert_non_null(f->held);
 }
 
 /* The read that is held is answered, on the loop. */

@@ -347,6 +347,59 @@ static void test_only_who_was_put_off_goes_to_the_next_host(void **state)
     assert_int_equal(f.n_mails, 2); /* both count toward a cap */
 }
 
+/* The first host puts off one recipient, and ends while the second piece of the message for the other one is being
+ * read: whoever has no final answer goes to the next host, and the piece that comes late finds nobody. */
+static void test_the_first_host_ends_while_the_message_is_read(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *name, *end, *second;
+        uint16_t code; /* of the second recipient */
+    } rows[] = {
+#define BOTH  OPEN "C: MAIL\nC: RCPT\nC: RCPT\nC: DATA\nS: 250 m|250 a|250 b|354 go\nBODY\nS: 250 ok\n" LEAVE
+#define FIRST OPEN "C: MAIL\nC: RCPT TO:<m0.r0@b.example>\nC: DATA\n" YES "S: 250 ok\n" LEAVE
+        {"reset", "RST\n", BOTH, 250},
+        {"closed", "CLOSE\n", BOTH, 250},
+        {"421", "S: 421 4.3.2 later\nCLOSE\n", BOTH, 250},
+        {"451", "S: 451 4.3.0 later\nEOF\n", BOTH, 250},
+        {"552", "S: 552 5.3.4 too big\nEOF\n", FIRST, 552},
+        {"no SMTP", "S: hello\nEOF\n", BOTH, 250},
+        {"a reply that nobody asked for", "S: 250 what\nEOF\n", BOTH, 250},
+        {"silence", "EOF\n", BOTH, 250},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct server s;
+        struct fake f;
+        char first[600];
+        snprintf(first, sizeof(first),
+                 "%sC: MAIL\nC: RCPT\nC: RCPT\nC: DATA\nS: 250 m|450 4.2.0 later|250 b|354 go\nGO\n%s", OPEN,
+                 rows[i].end);
+        const char *scripts[] = {first, rows[i].second, NULL};
+        server_start(&s, scripts);
+        own_init(&f, s.port, HKY_DNS_OK, "10 a.example", "a.example=127.0.0.2+127.0.0.3");
+        f.relay.timeout.data_ms = strcmp(rows[i].name, "silence") == 0 ? 300 : 5000;
+        f.rcpts = 2;
+        f.is_piecewise = f.holds_reads = true;
+        f.n_free = 1;
+        add(&f, 1);
+        run_until_held(&f);
+        struct hky_body_read *late = f.held;
+        f.held = NULL;
+        f.holds_reads = false; /* for the next host */
+        f.relay.timeout.data_ms = 5000;
+        server_go(&s);
+        run_until(&f, 1);
+        if (f.outcomes[0][0].class != HKY_CLASS_OK || f.outcomes[0][1].reply.code != rows[i].code)
+            fail_msg("%s: %s, %s", rows[i].name, f.outcomes[0][0].reply.text, f.outcomes[0][1].reply.text);
+        f.held = late;
+        release_read(&f, HKY_OK);
+        finish(&f, &s);
+        assert_string_equal(s.hosts, "23");
+#undef BOTH
+#undef FIRST
+    }
+}
+
 /* What is told in the end, and where the trying ends. */
 static void test_the_word_that_counts(void **state)
 {
@@ -614,6 +667,7 @@ int main(void)
         cmocka_unit_test(test_a_host_whose_name_is_answered_late_has_its_turn),
         cmocka_unit_test(test_hosts_before_steps),
         cmocka_unit_test(test_only_who_was_put_off_goes_to_the_next_host),
+        cmocka_unit_test(test_the_first_host_ends_while_the_message_is_read),
         cmocka_unit_test(test_the_word_that_counts),
         cmocka_unit_test(test_mail_does_not_come_back_to_ourselves),
         cmocka_unit_test(test_a_refusal_for_good_is_final),

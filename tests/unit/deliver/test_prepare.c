@@ -1,14 +1,6 @@
 /* What is done before MAIL, by another thread: slow, failing, and with a connection that ends meanwhile. */
 #include "unit/deliver/harness.h"
 
-static void hold_until_asked(struct fake *f)
-{
-    int64_t until = hky_mono_ms() + 8000;
-    while (f->held == NULL && hky_mono_ms() < until)
-        hky_loop_turn(f->loop, 20);
-    assert_non_null(f->held);
-}
-
 static void test_no_mail_before_it_is_ready(void **state)
 {
     (void)state;
@@ -19,7 +11,7 @@ static void test_no_mail_before_it_is_ready(void **state)
     fake_init(&f, s.port);
     f.holds_reads = true;
     add(&f, 1);
-    hold_until_asked(&f);
+    run_until_held(&f);
     run_for(&f, 300); /* the server is connected to and sees that nothing comes */
     assert_int_equal(f.n_done, 0);
     assert_int_equal(f.n_reads, 1);
@@ -47,7 +39,7 @@ static void test_what_cannot_be_prepared_costs_no_mail(void **state)
         f.read_result = is_at_once ? HKY_E_DAMAGED : HKY_OK;
         add(&f, 1);
         if (!is_at_once) {
-            hold_until_asked(&f);
+            run_until_held(&f);
             release_read(&f, HKY_E_DAMAGED);
         }
         run_until(&f, 2);
@@ -75,7 +67,7 @@ static void test_the_connection_ends_meanwhile(void **state)
     one(&f, &s, scripts, 1, 1);
     f.holds_reads = true;
     add(&f, 1);
-    hold_until_asked(&f);
+    run_until_held(&f);
     struct hky_body_read *late = f.held;
     f.holds_reads = false; /* for the next connection */
     f.held = NULL;
