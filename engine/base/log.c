@@ -73,15 +73,26 @@ bool hky_log_level_parse(struct hky_str name, enum hky_log_level *level)
 
 #define LINE_MOST 4096 /* PIPE_BUF: a line is written whole or not at all */
 
+#define VALUE_END "...\"" /* behind a value that was cut */
+
 struct line {
     size_t n;
+    bool is_full; /* a value was cut because the line ends: nothing may follow it */
     char p[LINE_MOST];
 };
 
-/* False: there is no room. Two octets are always left for a quote and the end of the line. */
+/* There is always room left for VALUE_END and the end of the line. */
+static bool has_room(const struct line *l, size_t n)
+{
+    size_t most = sizeof l->p - sizeof VALUE_END; /* the NUL of VALUE_END counts for the end of the line */
+
+    return l->n <= most && n <= most - l->n;
+}
+
+/* False: there is no room. */
 static bool add(struct line *l, const char *p, size_t n)
 {
-    if (n > sizeof l->p - 2 - l->n)
+    if (!has_room(l, n))
         return false;
     memcpy(l->p + l->n, p, n);
     l->n += n;
@@ -122,27 +133,28 @@ static bool is_plain(struct hky_str s)
     return s.n > 0;
 }
 
+/* Needs room for one octet; a longer value is cut to the room. */
 static void add_value(struct line *l, struct hky_str s, bool is_quoted)
 {
     bool is_cut = s.n > HKY_LOG_VALUE;
+    const char *end;
     char out[8];
     size_t n_out;
 
-    if (is_cut)
-        for (s.n = HKY_LOG_VALUE; s.n > 0 && ((unsigned char)s.p[s.n] & 0xc0) == 0x80; s.n--)
+    if (is_cut) /* not within a character, if it is one */
+        for (s.n = HKY_LOG_VALUE; s.n > HKY_LOG_VALUE - 3 && ((unsigned char)s.p[s.n] & 0xc0) == 0x80; s.n--)
             ;
     if (!is_quoted && !is_cut && is_plain(s) && add(l, s.p, s.n))
         return;
     if (!add(l, "\"", 1))
         return;
-    for (size_t i = 0; i < s.n;) {
+    for (size_t i = 0; i < s.n && !l->is_full;) {
         i += escape(s.p + i, s.n - i, out, &n_out);
-        if (!add(l, out, n_out))
-            break;
+        l->is_full = !add(l, out, n_out);
     }
-    if (is_cut)
-        (void)add(l, "...", 3);
-    l->p[l->n++] = '"'; /* there is room: add() leaves it */
+    end = is_cut || l->is_full ? VALUE_END : "\"";
+    memcpy(l->p + l->n, end, strlen(end)); /* has_room() leaves room for it */
+    l->n += strlen(end);
 }
 
 /* ---- the format, taken apart before its arguments are put in ---- */
@@ -257,6 +269,7 @@ static const char *add_pair(struct line *l, const char *at, bool is_note, va_lis
 static void add_pairs(struct line *l, const char *fmt, va_list *ap)
 {
     const char *at = fmt, *end;
+    struct hky_str key;
 
     for (;;) {
         at += strspn(at, " ");
@@ -264,9 +277,12 @@ static void add_pairs(struct line *l, const char *fmt, va_list *ap)
             at += strspn(at, ":;, ");
         if (*at == '\0')
             return;
-        (void)add(l, " ", 1);
         end = key_end(at);
-        (void)add(l, end != NULL ? at : "note=", end != NULL ? (size_t)(end - at) : 5);
+        key = end != NULL ? hky_str_of(at, (size_t)(end - at)) : HKY_STR("note=");
+        if (l->is_full || !has_room(l, 1 + key.n + 1)) /* a key without its value would mislead */
+            return;
+        (void)add(l, " ", 1);
+        (void)add(l, key.p, key.n);
         at = add_pair(l, end != NULL ? end : at, end == NULL, ap);
     }
 }

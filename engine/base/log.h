@@ -24,9 +24,9 @@ bool hky_log_level_parse(struct hky_str name, enum hky_log_level *level); /* err
  * The writer takes the pairs of `fmt` apart before it puts in the arguments, so no argument can forge a pair or a line,
  * whatever is in it: a value is quoted where it has to be, and always where `fmt` has quotes ("why=\"%s\"", needed
  * around blanks of `fmt` itself); inside quotes, quotes, backslashes, controls, direction marks and octets that are not
- * UTF-8 are escaped (\" \\ \n \xNN); other text stays readable. A value is cut at HKY_LOG_VALUE octets. Words of `fmt`
- * that belong to no key are taken to its end as note="...". Conversions: %s %.*s %c and whole numbers (d i u x X with
- * h, l, ll, z).
+ * UTF-8 are escaped (\" \\ \n \xNN); other text stays readable. A value is cut at HKY_LOG_VALUE octets, and where the
+ * line would be longer than PIPE_BUF; pairs behind that are left out. Words of `fmt` that belong to no key are taken to
+ * its end as note="...". Conversions: %s %.*s %c and whole numbers (d i u x X with h, l, ll, z).
  */
 #define HKY_LOG_VALUE 1000
 void hky_log(struct hky_log *log, enum hky_log_level level, const char *ev, const char *fmt, ...)

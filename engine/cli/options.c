@@ -107,7 +107,7 @@ void hky_cli_each_action(const char *group, void (*each)(void *ctx, const char *
             continue;
         n = snprintf(usage, sizeof usage, "%s", hky_cli_action_of(c, group));
         for (const struct hky_argument *a = c->arguments; a != NULL && a->name != NULL; a++)
-            if (a->is_positional)
+            if (a->is_positional && n < (int)sizeof usage)
                 n += snprintf(usage + n, sizeof usage - (size_t)n, a->is_required ? " %s" : " [%s]", a->value);
         each(ctx, usage, c->doc);
     }

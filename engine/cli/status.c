@@ -62,7 +62,8 @@ static void print_restart(const json_t *answer)
         return;
     n = snprintf(text, sizeof text, "These keys need a restart: ");
     json_array_foreach (keys, i, key)
-        n += snprintf(text + n, sizeof text - (size_t)n, "%s%s", i > 0 ? ", " : "", json_string_value(key));
+        if (n < (int)sizeof text)
+            n += snprintf(text + n, sizeof text - (size_t)n, "%s%s", i > 0 ? ", " : "", json_string_value(key));
     hky_cli_print_text(text, 0);
 }
 

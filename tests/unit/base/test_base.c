@@ -421,6 +421,31 @@ static const char *logged(struct hky_log *log)
     return strstr(line, "ev=") != NULL ? strstr(line, "ev=") : line;
 }
 
+/* Is `line` made of KEY=VALUE alone, where a value with quotes has two of them and nothing behind the second? */
+static bool is_of_pairs(const char *line)
+{
+    while (*line != '\0') {
+        size_t n = strspn(line, "abcdefghijklmnopqrstuvwxyz");
+        if (n == 0 || line[n] != '=')
+            return false;
+        line += n + 1;
+        if (*line == '"') {
+            for (line++; *line != '\0' && *line != '"'; line++)
+                if (*line == '\\' && *++line == '\0')
+                    return false;
+            if (*line++ != '"')
+                return false;
+        } else if ((n = strcspn(line, " ")) == 0) {
+            return false;
+        } else {
+            line += n;
+        }
+        if (*line == ' ' && *++line == '\0')
+            return false;
+    }
+    return true;
+}
+
 /* Whatever an argument holds, it is one value of one line. */
 static void no_text_forges_a_field_of_the_log(void **state)
 {
@@ -461,6 +486,40 @@ static void no_text_forges_a_field_of_the_log(void **state)
     hky_log(log, HKY_LOG_INFO, "test", "a=%s b=%s", long_text, long_text); /* more than a line holds: it is still one */
     line = logged(log);
     assert_int_equal(line[strlen(line) - 1], '"');
+    hky_log_free(&log);
+    close(log_fds[0]);
+    close(log_fds[1]);
+}
+
+/* With one octet more in front each time, the end of the line comes at every octet of keys, quotes and escapes. */
+static void a_line_that_is_cut_is_made_of_whole_pairs(void **state)
+{
+    static const char *const units[] = {"x", " ", "\\", "\1", "\xe7\x89\xb9", "\xe2\x80\xae"};
+    char front[5][HKY_LOG_VALUE + 1], many[400];
+
+    (void)state;
+    assert_int_equal(pipe(log_fds), 0);
+    struct hky_log *log = hky_log_new(log_fds[1], HKY_LOG_INFO);
+    for (size_t u = 0; u < sizeof units / sizeof units[0]; u++) {
+        many[0] = '\0';
+        for (int i = 0; i < 40; i++)
+            strcat(many, units[u]);
+        for (size_t total = 0; total <= 5000; total += total < 3700 || total > 4100 ? 7 : 1) {
+            size_t left = total;
+            for (size_t i = 0; i < 5; i++) {
+                size_t n = left < HKY_LOG_VALUE ? left : HKY_LOG_VALUE;
+                memset(front[i], 'x', n);
+                front[i][n] = '\0';
+                left -= n;
+            }
+            hky_log(log, HKY_LOG_INFO, "test", "a=%s b=%s c=%s d=\"%s\" e=\"%s\" f=%s g=\"%s\" h=%s i=%d", front[0],
+                    front[1], front[2], front[3], front[4], many, units[u], units[u], -7);
+            const char *line = logged(log);
+            if (!is_of_pairs(line))
+                fail_msg("%zu octets before \"%s\": ...%s", total, units[u],
+                         strlen(line) > 60 ? line + strlen(line) - 60 : line);
+        }
+    }
     hky_log_free(&log);
     close(log_fds[0]);
     close(log_fds[1]);
@@ -521,6 +580,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(buffers_stop_at_their_maximum),
         cmocka_unit_test(no_text_forges_a_field_of_the_log),
+        cmocka_unit_test(a_line_that_is_cut_is_made_of_whole_pairs),
         cmocka_unit_test(a_log_format_is_pairs),
         cmocka_unit_test(a_line_for_the_journal_has_its_priority),
         cmocka_unit_test(base64_both_ways_and_strict),
