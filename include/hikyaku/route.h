@@ -136,7 +136,8 @@ void hky_route_continue(struct hky_deciding **waits, const struct hky_route_quer
 void hky_deciding_drop(struct hky_deciding **waits); /* NULL is fine */
 
 /* A Lua expression on r (queue --where): compiled once per vm, then asked for each recipient. An expression that does
- * not compile is HKY_E_SYNTAX with the message, one that is too long HKY_E_LIMIT. */
+ * not compile is HKY_E_SYNTAX with the message, one that is too long HKY_E_LIMIT. For a recipient: HKY_E_STATE, the
+ * header is not at hand, ask again soon; HKY_E_SCRIPT, the expression fails. */
 struct hky_where;
 enum hky_err hky_where_new(struct hky_vm *vm, struct hky_str expression, struct hky_where **out, struct hky_error *e);
 bool hky_where_is_true(struct hky_where *w, const struct hky_route_query *q, struct hky_error *e);

@@ -94,11 +94,11 @@ bool hky_where_is_true(struct hky_where *w, const struct hky_route_query *q, str
     hky_asking_begin(&a, w->vm, q);
     enum hky_vm_result result = hky_vm_call(w->vm, &budget, where_body, &run, NULL);
     w->n_overruns += result == HKY_VM_OVER;
-    if (result != HKY_VM_OK) {
-        hky_error_set(e, HKY_E_SCRIPT, "%s", w->vm->error);
-        run.is_true = false;
-    } else if (w->vm->is_header_missing) {
+    if (w->vm->is_header_missing) { /* also when it failed: it was given nil for a field that may be there */
         hky_error_set(e, HKY_E_STATE, "the headers of some messages are being read from the disk: ask again");
+        run.is_true = false;
+    } else if (result != HKY_VM_OK) {
+        hky_error_set(e, HKY_E_SCRIPT, "%s", w->vm->error);
         run.is_true = false;
     }
     hky_asking_end(&a);

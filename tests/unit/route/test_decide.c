@@ -218,6 +218,47 @@ static void a_header_is_read_when_asked_for_and_nothing_is_decided_without(void 
     hky_policy_unref(&p);
 }
 
+/* Whatever an expression does without the header: the reason is that the header is not at hand, not the expression. */
+static void an_expression_that_lacks_a_header_is_not_to_blame(void **state)
+{
+    static const char *const expressions[] = {"r.message:header('X-Rank'):find('gold')",
+                                              "r.message:header('X-Rank') == 'gold'", "#r.message:header('X-Rank') > 3",
+                                              "('rank ' .. r.message:header('X-Rank')) == 'rank gold'"};
+    struct hky_policy *p = load_text(RELAYS "route 'rest' { to = '*', via = 'b' }\n");
+    struct hky_vm *vm = vm_of(p);
+    struct hky_message *m = message_of(&(struct mail){.to = "u@x.example"});
+
+    (void)state;
+    for (size_t i = 0; i < sizeof expressions / sizeof expressions[0]; i++) {
+        struct shelf shelf = {HKY_STR("X-Rank: gold\r\n"), 0}, empty = {{0}, 0};
+        struct hky_route_query q = {.message = m,
+                                    .recipient = &m->recipients[0],
+                                    .now_ms = NOW_MS,
+                                    .header_read = shelf_read,
+                                    .header_ctx = &empty};
+        struct hky_where *w = NULL;
+        struct hky_error e = {0};
+
+        assert_int_equal(hky_where_new(vm, hky_str_z(expressions[i]), &w, &e), HKY_OK);
+        for (int k = 0; k < 20; k++) { /* more often than it may use up its budget */
+            assert_false(hky_where_is_true(w, &q, &e));
+            assert_int_equal(e.code, HKY_E_STATE);
+            assert_non_null(strstr(e.text, "ask again"));
+        }
+        e = (struct hky_error){0};
+        q.header_ctx = &shelf;
+        if (!hky_where_is_true(w, &q, &e))
+            fail_msg("%s: false, %s", expressions[i], e.text);
+        shelf.header = HKY_STR("X-Other: gold\r\n"); /* it is at hand, and the expression is wrong for it */
+        assert_false(hky_where_is_true(w, &q, &e));
+        assert_int_equal(e.code, i == 1 ? HKY_OK : HKY_E_SCRIPT);
+        hky_where_free(&w);
+    }
+    hky_message_unref(&m);
+    hky_vm_free(&vm);
+    hky_policy_unref(&p);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -226,6 +267,7 @@ int main(void)
         cmocka_unit_test(order_is_override_scenario_priority_written),
         cmocka_unit_test(overrides_go_by_priority_whatever_their_scenario),
         cmocka_unit_test(a_header_is_read_when_asked_for_and_nothing_is_decided_without),
+        cmocka_unit_test(an_expression_that_lacks_a_header_is_not_to_blame),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
