@@ -230,10 +230,10 @@ bool hky_intake_deadline_parse(struct hky_str s, int64_t now_ms, int64_t *at_ms)
 static void take_name(struct reading *r, enum hky_fact which, const char *field, struct hky_str value, size_t max)
 {
     struct intake_facts *f = r->facts;
-    struct hky_str before = intake_facts_get(f, which);
     size_t at = f->text.n;
 
     hky_field_decode(value, &f->text);
+    struct hky_str before = intake_facts_get(f, which); /* only now: the text may have moved when it grew */
     struct hky_str given = hky_str_trim(hky_str_of(f->text.p + at, f->text.n - at));
     if (given.n > max)
         refuse(r, 550, "5.6.0", "X-Hikyaku-%s: at most %zu octets", field, max);
@@ -275,6 +275,7 @@ static void take_own(struct reading *r, struct hky_str name, struct hky_str valu
 {
     struct intake_facts *f = r->facts;
     size_t at = f->text.n;
+    bool is_source = false; /* the decoded text is a fact now, and stays */
 
     if (hky_str_ieq(name, HKY_STR("Scenario"))) {
         take_name(r, HKY_FACT_SCENARIO, "Scenario", value, SCENARIO_MAX);
@@ -290,15 +291,17 @@ static void take_own(struct reading *r, struct hky_str name, struct hky_str valu
         take_tags(r, decoded);
     else if (hky_str_ieq(name, HKY_STR("Var")))
         take_var(r, decoded);
-    else if (hky_str_ieq(name, HKY_STR("Source")) && hky_str_eq(decoded, HKY_STR("sendmail")))
-        f->span[HKY_FACT_SOURCE] = (struct intake_span){(uint32_t)(decoded.p - f->text.p), (uint32_t)decoded.n};
+    else if (hky_str_ieq(name, HKY_STR("Source")))
+        is_source = hky_str_eq(decoded, HKY_STR("sendmail"));
     else if (hky_str_ieq(name, HKY_STR("Deadline")))
         take_deadline(r, decoded);
-    else if (!hky_str_ieq(name, HKY_STR("Source")))
+    else
         take_unknown(f, name);
+    if (is_source)
+        f->span[HKY_FACT_SOURCE] = (struct intake_span){(uint32_t)(decoded.p - f->text.p), (uint32_t)decoded.n};
     if (f->tags.is_over || f->vars.is_over || f->text.is_over)
         refuse(r, 552, "5.3.4", "the X-Hikyaku fields hold too much");
-    if (f->span[HKY_FACT_SOURCE].at != at)
+    if (!is_source)
         f->text.n = at;
 }
 

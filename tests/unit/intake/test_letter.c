@@ -241,6 +241,79 @@ static void a_name_that_is_too_long_is_refused(void **state)
         }
 }
 
+/* Hands in `octets` without a login. */
+static struct hky_message *handed_in(const char *octets)
+{
+    struct world w;
+    struct hky_refusal why = {0};
+    struct hky_handed_in in = {0};
+
+    world_init(&w);
+    struct hky_letter *l = letter(&w, false);
+    assert_true(address(l, "a@x.test", "b@y.test", &why));
+    if (!content(l, "HTTP", hky_str_z(octets), &in, &why))
+        fail_msg("%d %s", why.code, why.text);
+    hky_letter_free(&l);
+    return in.message;
+}
+
+/* The fact was overwritten where the field's value began with a blank that only decoding shows. */
+static void the_source_is_sendmail_or_the_door(void **state)
+{
+    static const struct {
+        const char *value, *source;
+    } rows[] = {
+        {"sendmail", "sendmail"},
+        {"  sendmail ", "sendmail"},
+        {"=?utf-8?q?sendmail?=", "sendmail"},
+        {"=?utf-8?q?_sendmail?=", "sendmail"},
+        {"=?utf-8?q?__sendmail__?=", "sendmail"},
+        {"http2", "http"},
+        {"sendmail\nX-Hikyaku-Source: =?utf-8?q?_sendmail?=", "sendmail"},
+        {"", "http"},
+        {"=?utf-8?q?_sendmail?=\nX-Hikyaku-Source: other", "sendmail"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        char octets[400];
+
+        snprintf(octets, sizeof octets,
+                 "X-Hikyaku-Source: %s\nX-Hikyaku-Tag: red-and-blue\nX-Hikyaku-Scenario: spring\nSubject: hello\n"
+                 "From: Shop <a@x.test>\n\nb\n",
+                 rows[i].value);
+        struct hky_message *m = handed_in(octets);
+        struct hky_str source = hky_message_fact(m, HKY_FACT_SOURCE);
+        if (!hky_str_eq(source, hky_str_z(rows[i].source)))
+            fail_msg("\"%s\": source %.*s", rows[i].value, HKY_STR_ARG(source));
+        assert_true(hky_str_eq(hky_message_fact(m, HKY_FACT_SCENARIO), HKY_STR("spring")));
+        assert_true(hky_str_eq(hky_message_fact(m, HKY_FACT_SUBJECT), HKY_STR("hello")));
+        assert_true(hky_str_eq(hky_message_fact(m, HKY_FACT_AUTHOR), HKY_STR("a@x.test")));
+        assert_true(hky_message_has_tag(m, HKY_STR("red-and-blue")));
+        hky_message_unref(&m);
+    }
+}
+
+/* The second one is compared with the first while the text of both grows, and may move in memory. */
+static void a_name_given_twice_is_compared_after_it_moved(void **state)
+{
+    (void)state;
+    for (unsigned n = 100; n <= 1000; n += 100) {
+        char octets[2048], id[1001], blanks[600];
+
+        memset(blanks, '_', sizeof blanks - 1);
+        blanks[sizeof blanks - 1] = '\0';
+        memset(id, 'i', n);
+        id[n] = '\0';
+        snprintf(octets, sizeof octets,
+                 "X-Hikyaku-Scenario: spring\nMessage-ID: <%s@x.test>\nX-Hikyaku-Scenario: =?utf-8?q?spring%s?=\n\nb\n",
+                 id, blanks);
+        struct hky_message *m = handed_in(octets);
+        assert_true(hky_str_eq(hky_message_fact(m, HKY_FACT_SCENARIO), HKY_STR("spring")));
+        hky_message_unref(&m);
+    }
+}
+
 static void bounds(void **state)
 {
     struct world w;
@@ -307,6 +380,8 @@ int main(void)
         cmocka_unit_test(refusals),
         cmocka_unit_test(a_name_that_is_too_long_is_refused),
         cmocka_unit_test(a_line_of_a_mailbox_file_in_front_goes),
+        cmocka_unit_test(the_source_is_sendmail_or_the_door),
+        cmocka_unit_test(a_name_given_twice_is_compared_after_it_moved),
         cmocka_unit_test(bounds),
         cmocka_unit_test(a_notice_is_a_letter_too),
     };
