@@ -64,14 +64,21 @@ struct hky_str intake_facts_get(const struct intake_facts *f, enum hky_fact whic
     return s.n > 0 ? hky_str_of(f->text.p + s.at, s.n) : hky_str_of("", 0);
 }
 
-/* At most `max` octets, never half a character. */
+static bool is_inside_character(char c)
+{
+    return ((unsigned char)c & 0xc0) == 0x80;
+}
+
+/* At most `max` octets, never half a character; octets that are no UTF-8 are cut at `max`. */
 static size_t cut_utf8(const char *p, size_t n, size_t max)
 {
+    size_t at = max;
+
     if (n <= max)
         return n;
-    while (max > 0 && ((unsigned char)p[max] & 0xc0) == 0x80)
-        max--;
-    return max;
+    while (at > 0 && max - at < 3 && is_inside_character(p[at]))
+        at--;
+    return is_inside_character(p[at]) ? max : at;
 }
 
 /* What was appended to text since `at` becomes the fact: trimmed, cut, no control octets. */
@@ -305,6 +312,28 @@ static void take_own(struct reading *r, struct hky_str name, struct hky_str valu
         f->text.n = at;
 }
 
+/* An empty field says nothing. It is removed, because ours would be a second one beside it. */
+static bool take_message_id(struct intake_facts *f, struct hky_str value)
+{
+    size_t at = f->text.n;
+
+    if (hky_str_trim(value).n == 0)
+        return false;
+    if (f->span[HKY_FACT_MESSAGE_ID].n == 0) {
+        hky_buf_add_str(&f->text, value);
+        keep_fact(f, HKY_FACT_MESSAGE_ID, at, ID_MAX);
+    }
+    return true;
+}
+
+static bool take_date(struct intake_facts *f, struct hky_str value)
+{
+    if (hky_str_trim(value).n == 0)
+        return false;
+    f->has_date = true;
+    return true;
+}
+
 /* false: the field is removed. */
 static bool take_field(struct reading *r, const struct hky_field *field)
 {
@@ -321,14 +350,12 @@ static bool take_field(struct reading *r, const struct hky_field *field)
             take_decoded(f, HKY_FACT_SUBJECT, field->value, SUBJECT_MAX);
         break;
     case 'm':
-        if (hky_str_ieq(field->name, HKY_STR("Message-ID")) && f->span[HKY_FACT_MESSAGE_ID].n == 0) {
-            size_t at = f->text.n;
-            hky_buf_add_str(&f->text, field->value);
-            keep_fact(f, HKY_FACT_MESSAGE_ID, at, ID_MAX);
-        }
+        if (hky_str_ieq(field->name, HKY_STR("Message-ID")))
+            return take_message_id(f, field->value);
         break;
     case 'd':
-        f->has_date = f->has_date || hky_str_ieq(field->name, HKY_STR("Date"));
+        if (hky_str_ieq(field->name, HKY_STR("Date")))
+            return take_date(f, field->value);
         break;
     case 'r':
         f->n_received += hky_str_ieq(field->name, HKY_STR("Received"));

@@ -314,6 +314,68 @@ static void a_name_given_twice_is_compared_after_it_moved(void **state)
     }
 }
 
+static unsigned count_of(struct hky_str s, const char *needle)
+{
+    unsigned n = 0;
+
+    for (const char *p = s.p; (p = memmem(p, (size_t)(s.p + s.n - p), needle, strlen(needle))) != NULL; p++)
+        n++;
+    return n;
+}
+
+/* An empty Date or Message-ID says nothing, but would be a second one beside ours. What the client said stays. */
+static void the_message_has_one_date_and_one_message_id(void **state)
+{
+    static const struct {
+        const char *what, *fields;
+        unsigned n_dates, n_ids;
+        const char *id; /* NULL: ours */
+    } rows[] = {
+        {"none", "", 1, 1, NULL},
+        {"both are there", "Date: Sat, 28 Nov 2026 10:00:00 +0000\nMessage-ID: <1@x.test>\n", 1, 1, "<1@x.test>"},
+        {"an empty Message-ID", "Message-ID:\n", 1, 1, NULL},
+        {"a Message-ID of blanks", "MESSAGE-id : \t \n", 1, 1, NULL},
+        {"a Message-ID of folds", "Message-ID:\n \n\t\n", 1, 1, NULL},
+        {"an empty Message-ID before one", "Message-ID:\nMessage-ID: <1@x.test>\n", 1, 1, "<1@x.test>"},
+        {"an empty Message-ID behind one", "Message-ID: <1@x.test>\nMessage-ID: \n", 1, 1, "<1@x.test>"},
+        {"two of the client", "Message-ID: <1@x.test>\nMessage-ID: <2@x.test>\n", 1, 2, "<1@x.test>"},
+        {"an empty Date", "Date:\n", 1, 1, NULL},
+        {"a Date of folds", "Date: \n \n", 1, 1, NULL},
+        {"an empty Date and one", "Date: \nDate: Sat, 28 Nov 2026 10:00:00 +0000\n", 1, 1, NULL},
+        {"two Dates", "Date: Sat, 28 Nov 2026 10:00:00 +0000\nDate: now\n", 2, 1, NULL},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        char octets[400];
+
+        snprintf(octets, sizeof octets, "From: a@x.test\n%sSubject: s\n\nb\n", rows[i].fields);
+        struct hky_message *m = handed_in(octets);
+        struct hky_str all = hky_str_of(m->body->p, m->body->n), id = hky_message_fact(m, HKY_FACT_MESSAGE_ID);
+        if (count_of(all, "\r\nDate: ") != rows[i].n_dates || count_of(all, "\r\nMessage-ID: ") != rows[i].n_ids ||
+            count_of(all, "\r\nDate") != rows[i].n_dates || count_of(all, "\r\nM") != rows[i].n_ids ||
+            count_of(all, "\r\n ") > 0)
+            fail_msg("%s: %.*s", rows[i].what, HKY_STR_ARG(all));
+        if (rows[i].id != NULL ? !hky_str_eq(id, hky_str_z(rows[i].id)) : !hky_str_iends(id, HKY_STR("@mx.test>")))
+            fail_msg("%s: the fact is %.*s", rows[i].what, HKY_STR_ARG(id));
+        hky_message_unref(&m);
+    }
+}
+
+/* Cut at its bound to nothing, because no character begins there, it counted as missing. */
+static void a_message_id_without_characters_is_one(void **state)
+{
+    char octets[2048], id[1201];
+
+    (void)state;
+    memset(id, 0x80, sizeof id - 1);
+    id[sizeof id - 1] = '\0';
+    snprintf(octets, sizeof octets, "From: a@x.test\nMessage-ID: %s\n\nb\n", id);
+    struct hky_message *m = handed_in(octets);
+    assert_int_equal(count_of(hky_str_of(m->body->p, m->body->n), "Message-ID: "), 1);
+    hky_message_unref(&m);
+}
+
 static void bounds(void **state)
 {
     struct world w;
@@ -382,6 +444,8 @@ int main(void)
         cmocka_unit_test(a_line_of_a_mailbox_file_in_front_goes),
         cmocka_unit_test(the_source_is_sendmail_or_the_door),
         cmocka_unit_test(a_name_given_twice_is_compared_after_it_moved),
+        cmocka_unit_test(the_message_has_one_date_and_one_message_id),
+        cmocka_unit_test(a_message_id_without_characters_is_one),
         cmocka_unit_test(bounds),
         cmocka_unit_test(a_notice_is_a_letter_too),
     };
