@@ -105,7 +105,11 @@ static bool add_newest(struct mover *v, struct entry *e, const struct move *m, u
              rec.type == JOURNAL_RECORD_ATTEMPT &&
              journal_attempt_meta_parse(hky_str_of(p + rec.body_n, rec.meta_n), &a);
         if (ok)
-            *meta = (struct rcpt_meta){.state_seq = rec.seq, .plan = a.plan, .state = a.state};
+            *meta = (struct rcpt_meta){
+                .state_seq = rec.seq,
+                .plan = a.plan,
+                .final = hky_recipient_state_is_final((enum hky_recipient_state)a.doing) ? a.doing : 0,
+                .state = a.state};
     }
     if (ok) {
         struct plan_use *use;

@@ -417,18 +417,23 @@ static struct newest *newest_of(struct replayed *m, uint32_t index)
     return &m->newest[index];
 }
 
+/* A record in `s` says how this recipient ended. */
+static void replay_end(struct replayed *m, uint32_t index, uint8_t state, struct segment *s)
+{
+    newest_of(m, index)->final = state;
+    journal_segment_mark_dead(m->s, m->ordinal + index);
+    journal_segment_add_evidence(s, m->s);
+}
+
 static void replay_finished(struct replay *r, struct segment *s, const struct foot_entry *f)
 {
     struct finished_meta fin;
     struct replayed *m;
-    struct newest *n;
 
     if (!journal_finished_meta_parse(hky_str_of(f->meta, f->meta_n), f->flags, &fin) ||
-        (m = hky_idmap_get(&r->messages, fin.id)) == NULL || (n = newest_of(m, fin.index)) == NULL)
+        (m = hky_idmap_get(&r->messages, fin.id)) == NULL || newest_of(m, fin.index) == NULL)
         return;
-    n->final = fin.state;
-    journal_segment_mark_dead(m->s, m->ordinal + fin.index);
-    journal_segment_add_evidence(s, m->s);
+    replay_end(m, fin.index, fin.state, s);
 }
 
 static void replay_attempt(struct replay *r, struct segment *s, const struct foot_entry *f)
@@ -445,6 +450,8 @@ static void replay_attempt(struct replay *r, struct segment *s, const struct foo
     n->state = a.state;
     n->doing = a.doing;
     n->place = (struct record_at){.slot = s->slot, .at8 = (uint32_t)(f->at / 8)};
+    if (hky_recipient_state_is_final((enum hky_recipient_state)a.doing))
+        replay_end(m, a.index, a.doing, s);
 }
 
 static void replay_results(struct replay *r, struct loaded *l)

@@ -1,6 +1,7 @@
 /*
  * Decides whether a failure notice (RFC 3464) is due, and journals it in one commit with the `finished` that it
- * reports. Recipients of one message that end within GATHER_MS, in digest mode within DIGEST_MS, share a notice.
+ * reports. Recipients of one message that end within GATHER_MS, in digest mode within DIGEST_MS, share a notice. What
+ * was delivered does not wait for its notice: its result is journalled at once, or a kill would have it sent again.
  * Failures that cannot be reported to a sender (those of a notice, and of mail without a sender) are reported in the
  * log and to engine.owner.
  */
@@ -31,6 +32,7 @@ struct ended {
     struct hky_recipient *recipient; /* with its message reference */
     struct hky_reply reply;
     bool has_reply;
+    bool is_recorded; /* the journal knows that it has ended */
     enum hky_dsn_action action;
 };
 
@@ -438,12 +440,28 @@ static void on_original(struct hky_body_read *read)
         hky_record_event(n->p.record, n->p.worker, &ev);
 }
 
+/* It is still to be finished with its notice, which needs the original: that stays in the journal until then. A failed
+ * recipient is not recorded, because after a kill its notice would be lost; it is tried again instead. */
+static void record_delivery(struct making *k, struct ended *x)
+{
+    if (!is_about_success(x->recipient) || x->is_recorded)
+        return;
+    x->is_recorded = true;
+    hky_journal_attempt(k->owner->p.journal, x->recipient, NULL);
+}
+
 static void start_making(struct making *k)
 {
+    struct ended *x;
+
     close_digest(k);
     k->read = (struct hky_body_read){.loop = k->owner->p.loop, .message = k->about, .done = on_original};
-    if (hky_journal_body(k->owner->p.journal, &k->read))
+    if (hky_journal_body(k->owner->p.journal, &k->read)) {
         on_original(&k->read);
+        return;
+    }
+    TAILQ_FOREACH (x, &k->ended, link)
+        record_delivery(k, x);
 }
 
 /* Waits for the notice that is due first. The timer only wakes the loop; the clock decides what is due. */
@@ -539,6 +557,8 @@ void hky_notice_finish(struct hky_notice *n, struct hky_recipient *r, const stru
     }
     TAILQ_INSERT_TAIL(&k->ended, x, link);
     k->n++;
+    if (k->is_open)
+        record_delivery(k, x);
     if (!k->is_open || k->n >= ENDED_MOST)
         start_making(k);
 }

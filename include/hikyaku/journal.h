@@ -99,7 +99,9 @@ enum hky_err hky_journal_room(struct hky_journal *j, uint64_t size);
 void hky_journal_accept(struct hky_journal *j, struct hky_message *m, struct hky_commit *c);
 
 /* Records a recipient's whole delivery state as it is now (encoded during the call); it replaces older ones. It is
- * written at once and synced with the next commit or after 20 ms. `c` may be NULL. */
+ * written at once and synced with the next commit or after 20 ms. `c` may be NULL. With a final state it ends the
+ * recipient for the next start, but not yet for this run: hky_journal_finish must follow, until which the body stays.
+ */
 void hky_journal_attempt(struct hky_journal *j, const struct hky_recipient *r, struct hky_commit *c);
 
 /* A recipient is finished (its state is final). `notice` NULL, or a message to accept in the same commit: both or none.

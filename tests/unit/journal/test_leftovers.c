@@ -363,6 +363,54 @@ static void a_message_too_large_to_copy_does_not_hold_up_others(void **state)
     assert_int_equal(r->report.recipients, 61);
 }
 
+/* It waits for its notice, and is finished later: until then its body is kept, but a restart does not send it again,
+ * wherever its message and the record of its end have been moved meanwhile. */
+static void who_has_ended_but_is_not_finished_does_not_come_back(void **state)
+{
+    struct rig *r = *state;
+    uint64_t id = 1000;
+    struct hky_message *two, *one;
+    uint64_t two_id;
+    uint32_t home;
+
+    for (int copies = 0; copies < 2; copies++) {
+        rig_close(r);
+        r->params.cold_after_ms = copies > 0 ? 1 : 3600 * 1000;
+        rig_open(r);
+        two_id = id++;
+        two = rig_put(r, two_id, 2, 1000);
+        one = rig_put(r, id++, 1, 1000);
+        home = __atomic_load_n(&one->segment, __ATOMIC_ACQUIRE);
+        if (copies == 0)
+            fill(r, &id); /* the records are in another segment than their messages */
+        one->recipients[0].state = two->recipients[0].state = HKY_RCPT_DELIVERED;
+        hky_journal_attempt(r->j, &one->recipients[0], NULL);
+        hky_journal_attempt(r->j, &two->recipients[0], NULL);
+        fill(r, &id);
+        if (copies > 0)
+            wait_until(__atomic_load_n(&one->segment, __ATOMIC_ACQUIRE) != home);
+        hky_journal_body_drop(r->j, one);
+        rig_check_body(r, one);
+        rig_check_body(r, two);
+        hky_message_unref(&one); /* rig_forget drops those of recipients that are not in a final state */
+        one = two;
+        hky_message_unref(&one);
+        for (int i = 0; i < 3; i++) { /* the first of these restarts is like one after a kill */
+            rig_close(r);
+            rig_open(r);
+            assert_int_equal(r->report.damaged_records, 0);
+            assert_int_equal(r->report.recipients, 1);
+            two = hky_idmap_get(&r->found, two_id);
+            assert_non_null(two);
+            assert_int_equal(two->recipients[0].state, HKY_RCPT_DELIVERED);
+            rig_check_body(r, two);
+            fill(r, &id); /* the segment with the records becomes free */
+            rig_rounds(r, 2);
+        }
+        rig_finish(r, two, 1);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -371,6 +419,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(copies_that_were_not_synced_are_not_believed, set_up, tear_down),
         cmocka_unit_test_setup_teardown(who_ends_between_the_copy_and_its_sync_stays_ended, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_finished_copy_does_not_come_back_from_where_it_was, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(who_has_ended_but_is_not_finished_does_not_come_back, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_message_too_large_to_copy_does_not_hold_up_others, set_up, tear_down),
     };
 

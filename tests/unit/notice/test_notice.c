@@ -25,6 +25,7 @@ struct world {
     struct hky_policy policy;
     struct hky_message *made[8]; /* what enqueue got */
     int n_made, n_replayed, n_notices;
+    uint32_t n_live; /* recipients of what was replayed */
     bool is_committed;
 };
 
@@ -54,13 +55,17 @@ static void enqueue(void *ctx, unsigned worker, struct hky_message *m)
 static void ignore_message(void *ctx, struct hky_message *m)
 {
     struct world *w = ctx;
-    uint32_t n = m->n_recipients;
+    uint32_t n_live = 0;
 
-    if (m->is_notice)
+    for (uint32_t i = 0; i < m->n_recipients; i++)
+        n_live += !hky_recipient_state_is_final((enum hky_recipient_state)m->recipients[i].state);
+    if (m->is_notice) {
         w->n_notices++;
-    else
+    } else {
         w->n_replayed++;
-    for (uint32_t i = 0; i < n; i++) { /* all of them live */
+        w->n_live += n_live;
+    }
+    for (; n_live > 0; n_live--) { /* each has a reference */
         struct hky_message *one = m;
         hky_message_unref(&one);
     }
@@ -202,6 +207,20 @@ static void settle(struct world *w)
     }
 }
 
+static void await_made(struct world *w, int n)
+{
+    for (int tries = 0; tries < 1500 && w->n_made < n; tries++) {
+        hky_journal_flush(w->journal);
+        hky_loop_turn(w->loop, 20);
+    }
+    assert_int_equal(w->n_made, n);
+}
+
+static char *text_of(const struct hky_message *m)
+{
+    return hky_str_dup(hky_str_of(m->body->p, m->body->n));
+}
+
 static void a_failure_is_reported_as_rfc_3464_says(void **state)
 {
     struct world *w = *state;
@@ -265,6 +284,7 @@ static int messages_after_a_stop(struct world *w)
     hky_journal_close(&w->journal);
     hky_notice_free(&w->notice);
     w->n_replayed = w->n_notices = 0;
+    w->n_live = 0;
     open_journal(w);
     return w->n_replayed;
 }
@@ -287,6 +307,83 @@ static void what_was_delivered_does_not_come_back_for_want_of_its_notice(void **
     hky_journal_body_drop(w->journal, m); /* the notice waits for the original to be read */
     finish(w, &m->recipients[0], HKY_RCPT_DELIVERED, "250 ok", false);
     assert_int_equal(messages_after_a_stop(w), 0);
+}
+
+/* The engine is killed: what the journal has is all there is. Notices that gather, and their originals, are lost. */
+static int messages_after_a_kill(struct world *w)
+{
+    struct hky_error e;
+
+    hky_journal_close(&w->journal);
+    hky_notice_free(&w->notice);
+    hky_loop_free(&w->loop); /* an original that was read may still be on its way to it */
+    assert_int_equal(hky_loop_new(&w->loop, &e), HKY_OK);
+    w->n_replayed = w->n_notices = 0;
+    w->n_live = 0;
+    open_journal(w);
+    return w->n_replayed;
+}
+
+/* Whatever their notice waits for, that they were delivered is recorded at once: else all are sent again. */
+static void what_was_delivered_does_not_come_back_after_a_kill(void **state)
+{
+    static const struct {
+        const char *what;
+        enum hky_dsn_mode failures;
+        unsigned n, n_delivered;
+        bool is_on_disk; /* the original */
+    } cases[] = {
+        {"the notice gathers", HKY_DSN_UNSET, 2, 2, false},
+        {"the notice gathers for one that is still sent", HKY_DSN_UNSET, 3, 2, false},
+        {"they have joined a digest", HKY_DSN_DIGEST, 3, 2, false},
+        {"the original is read from the disk", HKY_DSN_UNSET, 1, 1, true},
+        {"the notice of 1000 is full, and the original is read", HKY_DSN_UNSET, 1000, 1000, true},
+    };
+    struct world *w = *state;
+    int n_messages = 0;
+    uint32_t n_live = 0;
+
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        uint8_t notify = HKY_NOTIFY_SUCCESS | HKY_NOTIFY_FAILURE;
+        struct hky_message *m = accepted(w, "news@shop.example", "", notify, cases[i].n, HKY_RET_UNSET), *one = m;
+        bool has_digest = cases[i].failures == HKY_DSN_DIGEST, is_one_left = cases[i].n > cases[i].n_delivered;
+
+        w->policy.engine.dsn = cases[i].failures;
+        if (cases[i].is_on_disk)
+            hky_journal_body_drop(w->journal, m);
+        if (has_digest)
+            finish(w, &m->recipients[cases[i].n_delivered], HKY_RCPT_FAILED, "550 5.1.1 no", false);
+        for (unsigned k = 0; k < cases[i].n_delivered; k++)
+            finish(w, &m->recipients[k], HKY_RCPT_DELIVERED, "250 ok", false);
+        if (is_one_left && !has_digest)
+            hky_message_unref(&one);
+        n_messages += is_one_left;
+        n_live += is_one_left;
+        print_message("%s\n", cases[i].what);
+        assert_int_equal(messages_after_a_kill(w), n_messages);
+        assert_int_equal(w->n_live, n_live);
+        new_notice(w, NULL);
+    }
+}
+
+/* The record that a recipient was delivered does not replace the notice about it. */
+static void it_is_reported_all_the_same(void **state)
+{
+    struct world *w = *state;
+    struct hky_message *m = accepted(w, "news@shop.example", "", HKY_NOTIFY_SUCCESS, 2, HKY_RET_UNSET);
+    char *text;
+
+    hky_journal_body_drop(w->journal, m);
+    finish(w, &m->recipients[0], HKY_RCPT_DELIVERED, "250 ok", false);
+    finish(w, &m->recipients[1], HKY_RCPT_DELIVERED, "250 ok", false);
+    await_made(w, 1);
+    text = text_of(w->made[0]);
+    assert_non_null(strstr(text, "Final-Recipient: rfc822; \"a..b\"@docomo.ne.jp\r\n"));
+    assert_non_null(strstr(text, "Final-Recipient: rfc822; c@x.example\r\n"));
+    assert_non_null(strstr(text, "Subject: spring"));
+    free(text);
+    assert_int_equal(messages_after_a_kill(w), 0);
+    assert_int_equal(w->n_notices, 1);
 }
 
 static void a_digest_that_is_still_open_at_the_stop(void **state)
@@ -359,15 +456,6 @@ static void digest_gathers_the_recipients_of_one_message(void **state)
     assert_int_equal(w->n_made, 0); /* it waits for more */
 }
 
-static void await_made(struct world *w, int n)
-{
-    for (int tries = 0; tries < 1500 && w->n_made < n; tries++) {
-        hky_journal_flush(w->journal);
-        hky_loop_turn(w->loop, 20);
-    }
-    assert_int_equal(w->n_made, n);
-}
-
 /* The threads of the record read the clock, too. */
 static void stop_clock(struct world *w, int64_t at_ms)
 {
@@ -403,11 +491,6 @@ static void what_is_gathered_is_made_by_the_clock(void **state)
         assert_true(hky_notice_next_at(w->notice) == INT64_MAX);
         await_made(w, i + 1);
     }
-}
-
-static char *text_of(const struct hky_message *m)
-{
-    return hky_str_dup(hky_str_of(m->body->p, m->body->n));
 }
 
 static void one_notice_a_message_and_moment(void **state)
@@ -546,6 +629,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_failure_is_reported_as_rfc_3464_says, setup, teardown),
         cmocka_unit_test_setup_teardown(a_stop_with_a_notice_on_its_way_to_the_disk, setup, teardown),
         cmocka_unit_test_setup_teardown(what_was_delivered_does_not_come_back_for_want_of_its_notice, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_was_delivered_does_not_come_back_after_a_kill, setup, teardown),
+        cmocka_unit_test_setup_teardown(it_is_reported_all_the_same, setup, teardown),
         cmocka_unit_test_setup_teardown(a_digest_that_is_still_open_at_the_stop, setup, teardown),
         cmocka_unit_test_setup_teardown(ret_full_gives_the_whole_back, setup, teardown),
         cmocka_unit_test_setup_teardown(nobody_is_told_who_does_not_want_it, setup, teardown),
