@@ -4,6 +4,19 @@
  */
 #include "journal/internal.h"
 
+enum { DECIDED_AT_ONCE = 1024 };
+
+/* Is this the newest attempt of its recipient? Under index_lock. */
+static bool is_newest_attempt(struct hky_journal *j, const struct segment *s, const struct foot_entry *f)
+{
+    const struct tracked *t = journal_index_get(&j->index, f->key);
+    struct attempt_meta a;
+
+    return t != NULL && journal_attempt_meta_parse(hky_str_of(f->meta, f->meta_n), &a) &&
+           a.index < t->message->n_recipients && t->attempts[a.index].slot == s->slot &&
+           t->attempts[a.index].at8 == f->at / 8;
+}
+
 /* Under index_lock. The footer may leave out messages of which every recipient is finished (a missing entry means just
  * that) with their results, and attempts that are not the newest. It keeps copies: a copy is the evidence that its
  * original, whose segment may last longer, is dead. */
@@ -11,7 +24,6 @@ static bool foot_needs(struct hky_journal *j, struct segment *s, const struct fo
 {
     static char mark;
     struct message_meta m;
-    struct tracked *t;
 
     switch (f->type) {
     case JOURNAL_RECORD_ACCEPTED:
@@ -26,31 +38,37 @@ static bool foot_needs(struct hky_journal *j, struct segment *s, const struct fo
         return hky_idmap_get(gone, f->key) ==
                NULL; /* a result with a notice has the notice's id as its key; it stays */
     case JOURNAL_RECORD_ATTEMPT:
-        t = journal_index_get(&j->index, f->key);
-        if (t == NULL)
-            return false;
-        for (uint32_t i = 0; i < t->message->n_recipients; i++)
-            if (t->attempts[i].slot == s->slot && t->attempts[i].at8 == f->at / 8)
-                return true;
-        return false;
+        return is_newest_attempt(j, s, f);
     default:
         return true;
     }
 }
 
+/* Takes the lock for a portion of the list at a time, and copies without it, so that commits and deliveries go on
+ * meanwhile. What is decided in one portion stays right in the next: a message that ended stays ended, and an attempt
+ * that was overtaken stays overtaken. What ends in between is listed although nobody needs it. */
 static void foot_compact(struct hky_journal *j, struct segment *s)
 {
     struct hky_cursor c = {.p = s->foot.p, .n = s->foot.n};
+    bool is_needed[DECIDED_AT_ONCE];
     struct hky_idmap gone;
     struct hky_buf out;
 
     hky_buf_init(&out, s->foot.max);
     hky_idmap_init(&gone);
-    pthread_mutex_lock(&j->index_lock);
-    for (struct foot_entry f; journal_foot_next(&c, &f);)
-        if (foot_needs(j, s, &f, &gone))
-            hky_buf_add(&out, f.meta - FOOT_ENTRY, FOOT_ENTRY + JOURNAL_RECORD_ALIGN(f.meta_n));
-    pthread_mutex_unlock(&j->index_lock);
+    while (c.n > 0 && !c.is_bad) {
+        struct hky_cursor again = c;
+        struct foot_entry f;
+        size_t n = 0;
+
+        pthread_mutex_lock(&j->index_lock);
+        while (n < DECIDED_AT_ONCE && journal_foot_next(&c, &f))
+            is_needed[n++] = foot_needs(j, s, &f, &gone);
+        pthread_mutex_unlock(&j->index_lock);
+        for (size_t i = 0; i < n && journal_foot_next(&again, &f); i++)
+            if (is_needed[i])
+                hky_buf_add(&out, f.meta - FOOT_ENTRY, FOOT_ENTRY + JOURNAL_RECORD_ALIGN(f.meta_n));
+    }
     hky_idmap_fini(&gone);
     hky_buf_fini(&s->foot);
     s->foot = out;

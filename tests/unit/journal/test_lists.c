@@ -1,0 +1,77 @@
+/* The list of its records that a closed segment ends with: how long making it takes, and how long it may get. */
+#include "segments.h"
+
+#include <time.h>
+
+/* One message to many recipients, which make_message has no room for. */
+static struct hky_message *put_to_many(struct rig *r, uint64_t id, uint32_t n)
+{
+    struct hky_rcpt_draft *rcpts = calloc(n, sizeof *rcpts);
+    char(*addresses)[32] = calloc(n, sizeof *addresses);
+    struct hky_message_draft d = {.id = id, .size = 1, .n_recipients = n, .recipients = rcpts};
+    struct hky_message *m;
+
+    for (uint32_t i = 0; i < n; i++) {
+        snprintf(addresses[i], sizeof addresses[i], "user%u@example.jp", i);
+        rcpts[i] = (struct hky_rcpt_draft){.address = hky_str_z(addresses[i]), .orcpt = HKY_STR("")};
+    }
+    d.facts[HKY_FACT_SENDER] = HKY_STR("shop@example.com");
+    m = hky_message_new(&d);
+    m->body = hky_body_new(strdup("x"), 1, 1);
+    for (uint32_t i = 0; i < n; i++)
+        m->recipients[i].plan = hky_plan_ref(r->plan);
+    assert_int_equal(rig_accept(r, m), HKY_OK);
+    for (uint32_t i = 1; i < n; i++)
+        hky_message_ref(m);
+    assert_null(hky_idmap_put(&r->found, id, m));
+    free(addresses);
+    free(rcpts);
+    return m;
+}
+
+static int64_t my_cpu_ms(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+static void closing_takes_as_long_as_its_list_whatever_the_recipients(void **state)
+{
+    enum { N = 50000, CPU_MS = 2000 }; /* each attempt compared with each recipient takes many times as long */
+    struct hky_message *m;
+    struct rig r;
+    int64_t began;
+
+    (void)state;
+    rig_init(&r);
+    r.params.segment_octets = 64 << 20;
+    rig_open(&r);
+    m = put_to_many(&r, 1, N);
+    for (unsigned round = 1; round <= 2; round++)
+        for (uint32_t i = 0; i < N; i++) {
+            m->recipients[i].tries = (uint8_t)(round + i % 3);
+            hky_journal_attempt(r.j, &m->recipients[i], NULL);
+        }
+    hky_journal_flush(r.j);
+    rig_forget(&r);
+    began = my_cpu_ms();
+    hky_journal_close(&r.j); /* it closes the segment on this thread */
+    assert_in_range(my_cpu_ms() - began, 0, CPU_MS);
+    rig_open(&r);
+    assert_int_equal(r.report.recipients, N);
+    m = hky_idmap_get(&r.found, 1);
+    for (uint32_t i = 0; i < N; i++)
+        assert_int_equal(m->recipients[i].tries, 2 + i % 3);
+    rig_fini(&r);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(closing_takes_as_long_as_its_list_whatever_the_recipients),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
