@@ -54,6 +54,8 @@ static void foot_compact(struct hky_journal *j, struct segment *s)
     struct hky_idmap gone;
     struct hky_buf out;
 
+    if (s->foot.is_over)
+        return; /* it lacks records already; journal_segment_write_footer refuses it */
     hky_buf_init(&out, s->foot.max);
     hky_idmap_init(&gone);
     while (c.n > 0 && !c.is_bad) {
@@ -84,7 +86,7 @@ void journal_segment_close(struct hky_journal *j, struct segment *s)
         }
     }
     hky_buf_fini(&s->foot);
-    hky_buf_init(&s->foot, META_MAX * UINT64_C(2));
+    hky_buf_init(&s->foot, j->params.footer_max);
     pthread_mutex_lock(&j->index_lock);
     s->closed_mono_ms = hky_mono_ms();
     s->is_closed = true;

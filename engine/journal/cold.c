@@ -419,7 +419,7 @@ bool journal_cold_copy_one(struct hky_journal *j)
 
     if (v.from == NULL)
         return false;
-    hky_buf_init(&foot, META_MAX * UINT64_C(2));
+    hky_buf_init(&foot, v.from->octets);
     ok = journal_segment_load(j, v.from, 0, &foot, &scan) == HKY_OK;
     c = (struct hky_cursor){.p = foot.p, .n = foot.n};
     for (struct foot_entry f; ok && journal_foot_next(&c, &f);)

@@ -70,7 +70,9 @@ uint64_t journal_entry_need(const struct entry *e)
 
 bool journal_entry_fits(const struct hky_journal *j, const struct entry *e)
 {
-    return journal_segment_octets_for(journal_entry_need(e)) <= j->params.segment_octets;
+    uint64_t need = journal_entry_need(e);
+
+    return journal_segment_octets_for(need) <= j->params.segment_octets && need <= 2 * j->params.footer_max;
 }
 
 void journal_list_add(struct entry_list *l, struct entry *e)

@@ -83,6 +83,7 @@ struct foot_entry {
     uint64_t at, seq, key;
     const char *meta; /* into the footer */
 };
+/* When it does not fit any more, foot->is_over says so from then on: such a list must not become a footer. */
 void journal_foot_add(struct hky_buf *foot, const struct journal_record *r, uint64_t at, const char *meta);
 bool journal_foot_next(struct hky_cursor *c, struct foot_entry *e); /* false at the end; c->is_bad: not a footer */
 

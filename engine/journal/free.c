@@ -101,7 +101,7 @@ static enum hky_err renew_attempts(struct hky_journal *j, struct segment *s, str
     enum hky_err err;
     unsigned n = 0;
 
-    hky_buf_init(&foot, META_MAX * UINT64_C(2));
+    hky_buf_init(&foot, s->octets);
     err = journal_segment_load(j, s, 0, &foot, &scan);
     c = (struct hky_cursor){.p = foot.p, .n = foot.n};
     for (struct foot_entry f; err == HKY_OK && journal_foot_next(&c, &f);) {

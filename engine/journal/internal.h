@@ -257,12 +257,15 @@ enum hky_err journal_segment_retire(struct hky_journal *j,
                                     struct segment *s); /* header says free; back to the pool, or removed */
 struct segment *journal_segment_by_epoch(struct hky_journal *j, struct evidence h);
 uint64_t journal_segment_octets_for(uint64_t need); /* of a file that has room for so many octets of records */
-uint64_t
-journal_segment_room(const struct segment *s); /* octets a record may still take, footer and trailer reserved */
+/* What journal_entry_need may be for one more entry. Footer and trailer are reserved, and the footer's list stays
+ * within its maximum: what an entry adds to the list is at most half of its need. */
+uint64_t journal_segment_room(const struct segment *s);
 uint64_t journal_segment_footer_octets(const struct segment *s);
-/* HKY_E_LIMIT: there is no room for it; else as journal_segment_write. The segment stays good without one. */
+/* HKY_E_LIMIT: there is no room for it, or its list is larger than a footer's or lacks records; else as
+ * journal_segment_write. The segment stays good without one. */
 enum hky_err journal_segment_write_footer(struct hky_journal *j, struct segment *s);
-/* The footer's entries of a closed segment, from disk or from its records; free() *out. HKY_E_FULL: no memory. */
+/* The footer's entries of a closed segment, from disk or from its records. `foot` may take s->octets, which is enough
+ * for any list of records. HKY_E_FULL: no memory. */
 enum hky_err journal_segment_load(struct hky_journal *j, struct segment *s, uint64_t floor, struct hky_buf *foot,
                                   struct scan_report *scan);
 

@@ -85,6 +85,8 @@ static struct hky_journal *journal_new(const struct hky_journal_params *params)
         j->params.segment_octets = 64 << 20;
     j->params.segment_octets &= ~UINT64_C(4095);
     HKY_ASSERT(j->params.segment_octets >= SEGMENT_MIN && j->params.segment_octets <= SEGMENT_MAX);
+    if (j->params.footer_max == 0 || j->params.footer_max > META_MAX)
+        j->params.footer_max = META_MAX;
     atomic_store(&j->octets_next, j->params.segment_octets < FIRST_OCTETS ? j->params.segment_octets : FIRST_OCTETS);
     j->io = params->io != NULL ? *params->io : sys_io;
     j->dir = hky_strdup(params->dir);

@@ -135,7 +135,7 @@ static enum hky_err found_segment(struct replay *r, const char *name, uint32_t s
         r->loaded = hky_realloc(r->loaded, r->cap * sizeof *r->loaded);
     }
     r->loaded[r->n] = (struct loaded){.s = s};
-    hky_buf_init(&r->loaded[r->n++].foot, META_MAX * UINT64_C(2));
+    hky_buf_init(&r->loaded[r->n++].foot, s->octets);
     return HKY_OK;
 }
 

@@ -69,7 +69,7 @@ struct segment *journal_segment_new(struct hky_journal *j, uint32_t slot, int fd
     s->fd = fd;
     s->head = *head;
     s->octets = head->octets;
-    hky_buf_init(&s->foot, META_MAX * UINT64_C(2));
+    hky_buf_init(&s->foot, j->params.footer_max);
     hky_idmap_init(&s->plans);
     j->slots[slot] = s;
     if (slot >= j->n_slots)
@@ -496,9 +496,11 @@ uint64_t journal_segment_footer_octets(const struct segment *s)
 
 uint64_t journal_segment_room(const struct segment *s)
 {
-    uint64_t used = s->at + journal_segment_footer_octets(s);
+    uint64_t used = s->at + journal_segment_footer_octets(s), listed = 2 * (uint64_t)(s->foot.max - s->foot.n);
 
-    return used < s->octets ? s->octets - used : 0;
+    if (used >= s->octets)
+        return 0;
+    return s->octets - used < listed ? s->octets - used : listed;
 }
 
 enum hky_err journal_segment_write_footer(struct hky_journal *j, struct segment *s)
@@ -519,7 +521,7 @@ enum hky_err journal_segment_write_footer(struct hky_journal *j, struct segment 
     struct iovec last = {.iov_base = tail, .iov_len = sizeof tail};
     enum hky_err err;
 
-    if (s->foot.is_over || s->at + journal_segment_footer_octets(s) > s->octets)
+    if (s->foot.is_over || s->foot.n > j->params.footer_max || s->at + journal_segment_footer_octets(s) > s->octets)
         return HKY_E_LIMIT;
     journal_record_encode(&footer, s->head.salt, head);
     journal_record_encode(&trailer, s->head.salt, tail);
@@ -612,6 +614,7 @@ enum hky_err journal_segment_load(struct hky_journal *j, struct segment *s, uint
     }
     d.p = p;
     journal_segment_scan(p, s->octets, &s->head, floor, s->cut_seq, foot, copy_damage, &d, scan);
+    HKY_ASSERT(!foot->is_over); /* what is left out of it would be lost */
     free(p);
     s->at = scan->end;
     s->next_seq = scan->next_seq;

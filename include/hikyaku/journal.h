@@ -28,6 +28,7 @@ struct hky_journal_params {
     uint64_t spool_max;      /* 0 = no bound; else at least four segments (HKY_E_CONFIG) */
     uint64_t min_free;       /* octets that must stay free on the file system */
     uint64_t body_memory;    /* bodies kept in memory at most */
+    uint64_t footer_max;     /* octets of the list that a closed segment ends with; 0 = 64 MiB, and never more */
     uint32_t cold_after_ms;  /* how long a closed segment rests before its leftovers are copied; 0 = 60 s */
     uint32_t upkeep_ms;      /* how often maintenance looks without being asked; 0 = 1 s */
     uint32_t retry_after_ms; /* how long after a failed write the disk is tried again; 0 = 1 s */

@@ -3,6 +3,8 @@
 
 #include <time.h>
 
+#define LIST_MAX (64u << 10)
+
 /* One message to many recipients, which make_message has no room for. */
 static struct hky_message *put_to_many(struct rig *r, uint64_t id, uint32_t n)
 {
@@ -67,10 +69,105 @@ static void closing_takes_as_long_as_its_list_whatever_the_recipients(void **sta
     rig_fini(&r);
 }
 
+static void put_some(struct rig *r, uint64_t first, unsigned n)
+{
+    for (unsigned i = 0; i < n; i++)
+        rig_put(r, first + i, 1, 100);
+}
+
+static void check_some(struct rig *r, uint64_t first, unsigned n)
+{
+    for (unsigned i = 0; i < n; i++)
+        rig_check_body(r, hky_idmap_get(&r->found, first + i));
+}
+
+/* Small records in a large segment: its list is full long before the segment is. */
+static void a_segment_is_closed_when_its_list_is_full(void **state)
+{
+    enum { N = 1200, N_KEPT = N - N / 3 };
+    struct rig r;
+
+    (void)state;
+    rig_init(&r);
+    r.params.segment_octets = 8 << 20;
+    r.params.footer_max = LIST_MAX;
+    r.params.cold_after_ms = 3600 * 1000;
+    rig_open(&r);
+    put_some(&r, 1, N);
+    assert_true(n_segments(&r) > 2);
+    for (uint64_t id = 3; id <= N; id += 3)
+        rig_finish(&r, hky_idmap_get(&r.found, id), 0);
+    hky_journal_flush(r.j);
+    for (int round = 0; round < 2; round++) {
+        rig_close(&r);
+        rig_open(&r);
+        assert_int_equal(r.report.messages, N_KEPT);
+        for (uint64_t id = 1; id <= N; id++)
+            assert_int_equal(hky_idmap_get(&r.found, id) != NULL, id % 3 != 0);
+    }
+    rig_fini(&r);
+}
+
+/* What lives on is copied into segments whose lists are bounded, too. */
+static void copies_stay_within_their_lists(void **state)
+{
+    enum { N = 1200 };
+    struct rig r;
+
+    (void)state;
+    rig_init(&r);
+    r.params.segment_octets = 1 << 20;
+    r.params.footer_max = LIST_MAX;
+    r.params.cold_after_ms = 1;
+    rig_open(&r);
+    put_some(&r, 1, N); /* each segment is closed early, and so has little in it */
+    wait_until(rig_stats(&r).cold_segments > 2);
+    rig_rounds(&r, 3);
+    for (int round = 0; round < 2; round++) {
+        rig_close(&r);
+        rig_open(&r);
+        assert_int_equal(r.report.messages, N);
+    }
+    check_some(&r, 1, N);
+    rig_fini(&r);
+}
+
+/* An engine that listed more wrote this one, and was killed. */
+static void a_segment_with_more_than_a_list_holds_is_read_whole(void **state)
+{
+    enum { N = 800 };
+    struct rig r, crashed;
+
+    (void)state;
+    rig_init(&r);
+    r.params.segment_octets = 1 << 20;
+    rig_open(&r);
+    put_some(&r, 1, N);
+    rig_init(&crashed);
+    copy_spool(r.dir, crashed.dir);
+    rig_fini(&r);
+    crashed.params.segment_octets = 1 << 20;
+    crashed.params.footer_max = LIST_MAX;
+    crashed.params.cold_after_ms = 3600 * 1000;
+    for (int round = 0; round < 3; round++) {
+        rig_open(&crashed);
+        assert_int_equal(crashed.report.messages, N + round);
+        assert_int_equal(crashed.report.damaged_records, 0);
+        put_some(&crashed, 5000 + (uint64_t)round, 1);
+        if (round < 2)
+            rig_close(&crashed);
+    }
+    check_some(&crashed, 1, N);
+    rig_fini(&crashed);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(closing_takes_as_long_as_its_list_whatever_the_recipients),
+        cmocka_unit_test(a_segment_is_closed_when_its_list_is_full),
+        cmocka_unit_test(copies_stay_within_their_lists),
+        cmocka_unit_test(a_segment_with_more_than_a_list_holds_is_read_whole),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
