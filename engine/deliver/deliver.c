@@ -15,6 +15,7 @@ enum hky_err hky_deliver_new(const struct hky_deliver_params *p, struct hky_deli
     hky_map_init_untrusted(&d->pools);
     hky_map_init(&d->resolvers);
     TAILQ_INIT(&d->unassigned);
+    TAILQ_INIT(&d->waiting);
     LIST_INIT(&d->waits);
     *out = d;
     return HKY_OK;
@@ -52,6 +53,9 @@ static void assign_relay(struct hky_pool_source *source)
 void hky_deliver_wake(struct hky_deliver *d, struct hky_lane *lane)
 {
     if (d->is_draining)
+        return;
+    hky_pool_wake_waiting(d, lane);
+    if (lane->n_ready == 0)
         return;
     struct hky_pool_source *source = source_of(d, lane);
     if (lane->relay->is_mx)

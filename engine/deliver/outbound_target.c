@@ -98,8 +98,10 @@ bool hky_outbound_has_more_targets(const struct hky_outbound *c, const struct hk
         return false;
     if (c->state != HKY_OUTBOUND_READY)
         return c->host_at + 1 < c->params.n_hosts || (c->addrs != NULL && untried(c, x, c->addr_at) < c->addrs->n);
-    /* The next attempt is by a new connection, which looks at all hosts and addresses from the start. */
-    if (c->params.n_hosts > 1)
+    /* The next attempt is by a new connection, which looks at all hosts and addresses from the start. Only with its
+     * first delivery, for which it was opened, has this one come past all hosts before its own. */
+    bool is_at_last_host = c->host_at + 1 == c->params.n_hosts && (c->host_at == 0 || c->n_taken == 1);
+    if (!is_at_last_host)
         return true;
     for (unsigned i = 0; i < c->addrs->n; i++)
         if (i != c->addr_at - 1 && !was_tried(x, &c->addrs->addr[i].ss))

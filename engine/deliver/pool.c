@@ -371,17 +371,45 @@ static void end_detour(struct hky_pool *pool, struct hky_delivery *x)
     hky_schedule_done(&job, true);
 }
 
+static void set_waiting(struct hky_pool *pool, bool is_waiting)
+{
+    if (pool->is_waiting == is_waiting)
+        return;
+    pool->is_waiting = is_waiting;
+    if (is_waiting)
+        TAILQ_INSERT_TAIL(&pool->deliver->waiting, pool, waiting_link);
+    else
+        TAILQ_REMOVE(&pool->deliver->waiting, pool, waiting_link);
+}
+
+void hky_pool_wake_waiting(struct hky_deliver *d, const struct hky_lane *lane)
+{
+    struct hky_pool *pool;
+    struct hky_delivery *x;
+    TAILQ_FOREACH (pool, &d->waiting, waiting_link) {
+        x = TAILQ_FIRST(&pool->detours);
+        while (x != NULL && x->job->lane != lane)
+            x = TAILQ_NEXT(x, link);
+        if (x != NULL)
+            hky_pool_wake(pool);
+    }
+}
+
 /* Opens the detours one after the other, within the bound of connections. Where there is no room, other connections are
  * asked to leave. */
 static void open_detours(struct hky_pool *pool)
 {
-    struct hky_delivery *x;
-    unsigned n_leaving = 0, n_waiting = 0;
-    while ((x = TAILQ_FIRST(&pool->detours)) != NULL &&
-           (pool->deliver->is_draining || pool->n_members < hky_pool_most_connections(pool))) {
-        enum hky_take take = pool->deliver->is_draining ? HKY_TAKE_EMPTY : hky_schedule_take_again(x->job);
-        if (take == HKY_TAKE_WAIT)
-            return; /* there is no slot of the cap; the lane wakes us when there is one */
+    struct hky_delivery *x, *after;
+    unsigned n_leaving = 0, n_without_room = 0;
+    bool is_draining = pool->deliver->is_draining, is_waiting = false;
+    for (x = TAILQ_FIRST(&pool->detours);
+         x != NULL && (is_draining || pool->n_members < hky_pool_most_connections(pool)); x = after) {
+        after = TAILQ_NEXT(x, link);
+        enum hky_take take = is_draining ? HKY_TAKE_EMPTY : hky_schedule_take_again(x->job);
+        if (take == HKY_TAKE_WAIT) { /* there is no slot of the cap; the lane wakes us when there is one */
+            is_waiting = true;
+            continue;
+        }
         TAILQ_REMOVE(&pool->detours, x, link);
         if (take == HKY_TAKE_EMPTY) {
             end_detour(pool, x);
@@ -390,12 +418,13 @@ static void open_detours(struct hky_pool *pool)
         x->is_mail_sent = false; /* the earlier MAIL is counted already */
         open_one(pool, x, true);
     }
+    set_waiting(pool, is_waiting);
+    for (; x != NULL; x = TAILQ_NEXT(x, link))
+        n_without_room++;
     struct hky_pool_member *m, *next;
-    TAILQ_FOREACH (x, &pool->detours, link)
-        n_waiting++;
     TAILQ_FOREACH (m, &pool->members, link)
         n_leaving += m->is_leaving || m->is_detour;
-    for (m = TAILQ_FIRST(&pool->members); m != NULL && n_leaving < n_waiting; m = next) {
+    for (m = TAILQ_FIRST(&pool->members); m != NULL && n_leaving < n_without_room; m = next) {
         next = TAILQ_NEXT(m, link);
         if (m->is_leaving || m->is_detour)
             continue;
@@ -521,6 +550,7 @@ void hky_pool_free(struct hky_pool *pool)
         TAILQ_REMOVE(&pool->members, m, link);
         free(m);
     }
+    set_waiting(pool, false);
     struct hky_delivery *detour;
     while ((detour = TAILQ_FIRST(&pool->detours)) != NULL) {
         struct hky_job *job = detour->job;

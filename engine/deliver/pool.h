@@ -29,6 +29,7 @@ struct hky_deliver {
     struct hky_map resolvers;                  /* "addr:port" -> hky_dns */
     struct hky_servers *servers, *own_servers; /* own_servers: NULL when the owner gave one */
     TAILQ_HEAD(, hky_pool_source) unassigned;  /* lanes without a pool */
+    TAILQ_HEAD(, hky_pool) waiting;            /* pools with detours that wait for a slot of a cap */
     struct hky_outbound_login_waits waits;
     struct hky_delivery *free_deliveries;
     unsigned n_free;
@@ -41,6 +42,8 @@ struct hky_pool *hky_pool_get(struct hky_deliver *d, struct hky_lane *lane, cons
 void hky_pool_attach(struct hky_pool *pool, struct hky_pool_source *source);
 void hky_pool_detach(struct hky_pool_source *source);
 void hky_pool_wake(struct hky_pool *pool); /* it works at the end of this turn */
+/* Wakes the pools in which a detour of this lane waits for a slot; meanwhile the lane may lead to another pool. */
+void hky_pool_wake_waiting(struct hky_deliver *d, const struct hky_lane *lane);
 void hky_pool_drain(struct hky_pool *pool);
 void hky_pool_free(struct hky_pool *pool); /* after the loop has stopped */
 

@@ -30,6 +30,8 @@ struct hky_pool {
     TAILQ_HEAD(hky_sources_head, hky_pool_source) sources;
     TAILQ_HEAD(, hky_pool_member) members;
     TAILQ_HEAD(, hky_delivery) detours; /* deliveries that wait for a connection to another host */
+    TAILQ_ENTRY(hky_pool) waiting_link;
+    bool is_waiting; /* it is in deliver->waiting */
     unsigned n_members, n_open;
     bool is_proven; /* the last connection that ended its opening could send */
     bool is_queued, no_overlap, no_pipelining;

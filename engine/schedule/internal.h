@@ -169,10 +169,11 @@ struct lane {
     struct rank_queue ranks[HKY_RANK_N];
     uint32_t n_takes;
     uint32_t n_jobs;
-    bool is_retired;       /* retired, for an older policy or after idling: it gets and gives no more mail */
-    bool wants_wake;       /* it is in shard->woken */
-    bool is_waiting;       /* it is in shard->waiting, because take said WAIT */
-    int64_t idle_since_ms; /* 0: not idle */
+    uint32_t n_waiting_jobs; /* of n_jobs; they wait for slots, with mail in the lane or without */
+    bool is_retired;         /* retired, for an older policy or after idling: it gets and gives no more mail */
+    bool wants_wake;         /* it is in shard->woken */
+    bool is_waiting;         /* it is in shard->waiting, because take said WAIT */
+    int64_t idle_since_ms;   /* 0: not idle */
     /* after rate_limited, fewer jobs at a time, with more time between them */
     uint32_t n_jobs_max; /* 0: no bound */
     uint32_t n_good;     /* good replies since n_jobs_max last grew */
@@ -195,6 +196,8 @@ struct job {
     struct lane *owner;
     struct caps_slots slots;
     bool is_probe;
+    bool is_waiting;             /* take_again said WAIT; counted in the lane's n_waiting_jobs */
+    int64_t waits_until_mono_ms; /* while take_again says WAIT: no longer than that; else 0 */
     bool got_through, failed_to_connect, failed_at_tls;
     /* what its replies have already done to lane and account: each happens once, for however many recipients */
     bool has_slowed, has_sped_up;

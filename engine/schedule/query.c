@@ -168,6 +168,7 @@ static void act(struct hky_shard *sh, enum hky_queue_action action, struct hky_r
 {
     if (r->state == HKY_RCPT_SENDING) {
         own(r)->operator_action = action == HKY_QUEUE_RELEASE ? 0 : (uint8_t)action;
+        schedule_shard_wake_waiting(sh); /* its job may wait for a slot, which it needs no more */
         return;
     }
     switch (action) {

@@ -13,7 +13,7 @@
 #define GAP_FIRST_MS        250
 #define GAP_MOST_MS         60000
 #define NAMED_MOST_MS       (3600 * 1000)
-#define AGAIN_MOST_MS       (60 * 1000) /* rather than wait longer, a job ends, and its recipients are deferred */
+#define AGAIN_MOST_MS       (60 * 1000) /* rather than wait longer in all, a job ends, and its recipients are deferred */
 
 /* ---- jobs ---- */
 
@@ -212,6 +212,8 @@ static void fill(struct job *j, struct lane *l, struct hky_recipient *first, uin
     j->pub.schedule = j;
     j->owner = l;
     j->got_through = j->failed_to_connect = j->failed_at_tls = j->has_slowed = j->has_sped_up = false;
+    j->is_waiting = false;
+    j->waits_until_mono_ms = 0;
     j->paused_sec = 0;
     j->why[0] = '\0';
     schedule_inflight_written(sh->s->inflight, sh->index, hky_journal_written(sh->s->journal));
@@ -263,6 +265,42 @@ enum hky_take hky_schedule_take(struct hky_lane *pub, struct hky_job **out)
     return HKY_TAKE_JOB;
 }
 
+/* Ends the wait of a job for slots. */
+static void stop_waiting(struct job *j)
+{
+    j->owner->n_waiting_jobs -= j->is_waiting;
+    j->is_waiting = false;
+}
+
+static enum hky_take wait_for_slots(struct job *j, int64_t until_mono_ms, int64_t mono_ms)
+{
+    if (j->waits_until_mono_ms == 0)
+        j->waits_until_mono_ms = mono_ms + AGAIN_MOST_MS;
+    if (until_mono_ms > j->waits_until_mono_ms)
+        return HKY_TAKE_EMPTY;
+    for (unsigned i = 0; i < j->pub.n; i++) {
+        int64_t expire_ms = j->slots_of[i] != NULL ? j->slots_of[i]->expire_at_ms : INT64_MAX;
+        expire_ms = schedule_mono_at(j->owner->shard->s, expire_ms);
+        until_mono_ms = expire_ms < until_mono_ms ? expire_ms : until_mono_ms;
+    }
+    j->is_waiting = true;
+    j->owner->n_waiting_jobs++;
+    schedule_lane_wait(j->owner, until_mono_ms);
+    return HKY_TAKE_WAIT;
+}
+
+/* Has a recipient expired meanwhile, or did an operator hold or cancel it? Then the job ends for all of them: the
+ * others are deferred, and go without it. */
+static bool has_unwanted(const struct job *j, int64_t now_ms)
+{
+    for (unsigned i = 0; i < j->pub.n; i++) {
+        struct hky_recipient *r = j->slots_of[i];
+        if (r != NULL && (r->expire_at_ms <= now_ms || own(r)->operator_action != 0))
+            return true;
+    }
+    return false;
+}
+
 enum hky_take hky_schedule_take_again(struct hky_job *pub)
 {
     struct job *j = (struct job *)pub;
@@ -272,17 +310,17 @@ enum hky_take hky_schedule_take_again(struct hky_job *pub)
     uint32_t n = 0;
     for (unsigned i = 0; i < pub->n; i++)
         n += j->slots_of[i] != NULL;
+    stop_waiting(j);
     schedule_caps_done(sh->s->caps, &j->slots, mono_ms);
-    if (schedule_caps_take(sh->s->caps, l->caps, sh->index, n, mono_ms, &j->slots, &until_ms) == CAPS_TAKEN) {
-        if (j->slots.n_recipients == n)
-            return HKY_TAKE_JOB;
-        schedule_caps_give_back(sh->s->caps, &j->slots, mono_ms);
+    if (has_unwanted(j, schedule_shard_now(sh)))
         return HKY_TAKE_EMPTY;
-    }
-    if (l->is_retired || until_ms - mono_ms > AGAIN_MOST_MS)
-        return HKY_TAKE_EMPTY;
-    schedule_lane_wait(l, until_ms);
-    return HKY_TAKE_WAIT;
+    if (schedule_caps_take(sh->s->caps, l->caps, sh->index, n, mono_ms, &j->slots, &until_ms) != CAPS_TAKEN)
+        return wait_for_slots(j, until_ms, mono_ms);
+    j->waits_until_mono_ms = 0;
+    if (j->slots.n_recipients == n)
+        return HKY_TAKE_JOB;
+    schedule_caps_give_back(sh->s->caps, &j->slots, mono_ms);
+    return HKY_TAKE_EMPTY;
 }
 
 void hky_schedule_learn(struct hky_lane *lane, enum hky_learned what, uint32_t n)
@@ -529,6 +567,7 @@ static void end(struct hky_job **pub, bool is_counted)
     schedule_inflight_end(sh->s->inflight, sh->index, j->inflight_slot, hky_journal_submitted(sh->s->journal));
     TAILQ_REMOVE(&sh->jobs, j, link);
     hky_message_unref(&j->pub.message);
+    stop_waiting(j);
     job_free(sh, j);
     l->n_jobs--;
     if (l->pub.n_ready > 0 && !l->is_retired)

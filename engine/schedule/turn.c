@@ -94,6 +94,13 @@ static bool ask_parked(struct hky_shard *sh)
     return sh->n_to_ask > 0;
 }
 
+/* Has deliver something to do with the lane? A retired one is woken only for jobs that wait for slots, and when its
+ * mail has been moved, so that nobody takes it for a lane with mail. */
+static bool is_wake_due(const struct lane *l)
+{
+    return l->is_retired ? l->n_waiting_jobs > 0 && l->pub.n_ready == 0 : l->n_waiting_jobs + l->pub.n_ready > 0;
+}
+
 /* Only those that are in the list now: a wake may lead to another one of the same lane, which is for the next turn. */
 static void wake_lanes(struct hky_shard *sh)
 {
@@ -102,8 +109,10 @@ static void wake_lanes(struct hky_shard *sh)
         is_last = l == last;
         TAILQ_REMOVE(&sh->woken, l, woken_link);
         l->wants_wake = false;
-        if (!l->is_retired && l->pub.n_ready > 0)
+        if (is_wake_due(l))
             sh->s->ops->wake(sh->s->ops->ctx, sh->index, &l->pub);
+        else if (l->is_retired && l->n_waiting_jobs > 0)
+            schedule_shard_wake(sh, l); /* its mail is still being moved */
     }
 }
 

@@ -22,7 +22,8 @@ struct hky_lane;  /* see below */
 /* ---- what the engine hands in ---- */
 struct hky_schedule_ops {
     void *ctx;
-    /* A lane has something to take now: open or use connections. Called on the lane's home worker, never from inside
+    /* A lane has something to take now: open or use connections. With n_ready = 0 it has no mail, but a job that was
+     * told to wait: call hky_schedule_take_again for it. Called on the lane's home worker, never from inside
      * hky_schedule_take. May be called often. */
     void (*wake)(void *ctx, unsigned worker, struct hky_lane *lane);
     /* The lane is about to be freed, after it was idle for long or its policy was replaced: free lane->deliver. */
@@ -136,8 +137,9 @@ void hky_schedule_result(struct hky_job *job, unsigned i, const struct hky_outco
  */
 void hky_schedule_done(struct hky_job **job, bool mail_sent);
 /* MAIL of this job was written, and is to be written again at another host for the recipients that are left: counts the
- * cap slots that it has as used and takes new ones. JOB: go on. WAIT: the lane is woken when there are some. EMPTY:
- * there are none soon. */
+ * cap slots that it has as used and takes new ones. JOB: go on. WAIT: the lane is woken when there are some, even when
+ * it has no mail or belongs to an older policy. EMPTY: there are none within a minute in all, or a recipient has
+ * expired or was held or cancelled by an operator: end the job. */
 enum hky_take hky_schedule_take_again(struct hky_job *job);
 /* How much the server was seen to take from this account (in own delivery: this destination); it is kept until the
  * engine stops. 0: it takes more again. The size of jobs follows the recipients; the list of relays shows all three. */

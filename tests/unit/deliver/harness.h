@@ -273,6 +273,7 @@ struct fake {
     bool has_outcome[16][4], mail_sent[16];
     uint32_t learned[HKY_LEARNED_N];
     enum hky_take next_take;          /* of a job that goes to another host */
+    struct hky_lane *waits;           /* its lane, after HKY_TAKE_WAIT */
     unsigned n_done, n_back, n_mails; /* mails: MAIL commands that count toward a cap */
     const char *secret;
     unsigned n_secrets, n_refused;
@@ -340,9 +341,19 @@ void hky_schedule_learn(struct hky_lane *lane, enum hky_learned what, uint32_t n
 
 enum hky_take hky_schedule_take_again(struct hky_job *job)
 {
-    (void)job;
-    fake->n_mails++; /* that of the first host counts */
+    if (fake->waits == NULL)
+        fake->n_mails++; /* that of the host before counts, once */
+    fake->waits = fake->next_take == HKY_TAKE_WAIT ? job->lane : NULL;
     return fake->next_take;
+}
+
+/* The schedule wakes the lane of the job that waits for a slot; the lane has no mail. */
+static inline void wake_for_slot(struct fake *f, enum hky_take next_take)
+{
+    assert_non_null(f->waits);
+    f->next_take = next_take;
+    f->waits->n_ready = 0;
+    hky_deliver_wake(f->deliver, f->waits);
 }
 
 /* Recipients without an outcome are queued again, in front. */

@@ -347,6 +347,119 @@ static void test_only_who_was_put_off_goes_to_the_next_host(void **state)
     assert_int_equal(f.n_mails, 2); /* both count toward a cap */
 }
 
+static void run_until_waits(struct fake *f, const char *what)
+{
+    int64_t until = hky_mono_ms() + 8000;
+    while (f->waits == NULL && hky_mono_ms() < until)
+        hky_loop_turn(f->loop, 20);
+    if (f->waits == NULL)
+        fail_msg("%s: no slot was asked for", what);
+}
+
+/* A message that was put off, and may go to the next host when there is a slot of the cap. */
+static void test_a_slot_for_the_next_host_is_waited_for(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *name;
+        enum hky_take then;
+        bool is_moved; /* meanwhile the lane leads to other hosts */
+        const char *hosts;
+        uint16_t code;
+    } rows[] = {
+        {"there is one", HKY_TAKE_JOB, false, "23", 250},
+        {"there is one, and the lane has moved", HKY_TAKE_JOB, true, "23", 250},
+        {"there is none", HKY_TAKE_EMPTY, false, "2", 451},
+        {"there is none, and the lane has moved", HKY_TAKE_EMPTY, true, "2", 451},
+        {"the engine stops", HKY_TAKE_WAIT, false, "2", 451},
+        {"the engine stops, and the lane has moved", HKY_TAKE_WAIT, true, "2", 451},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct server s;
+        struct fake f;
+        const char *scripts[] = {OPEN GROUP("0") YES "S: 451 4.3.0 later\n" LEAVE,
+                                 rows[i].then == HKY_TAKE_JOB ? OPEN GROUP("0") YES "S: 250 ok\n" LEAVE : NULL, NULL};
+        server_start(&s, scripts);
+        own_init(&f, s.port, HKY_DNS_OK, "10 a.example,20 b.example", "a.example=127.0.0.2,b.example=127.0.0.3");
+        f.next_take = HKY_TAKE_WAIT;
+        add(&f, 1);
+        run_until_waits(&f, rows[i].name);
+        struct hky_policy newer = f.policy;
+        newer.refs = 1000;
+        if (rows[i].is_moved) { /* a reload has its MX asked for again */
+            mx_hosts = "10 c.example";
+            f.lanes[0].policy = &newer;
+            hky_deliver_wake(f.deliver, &f.lanes[0]);
+            run_for(&f, 50);
+            assert_int_equal(n_mx_asked, 2);
+        }
+        for (int k = 0; k < 2; k++) { /* woken too early, it goes on waiting */
+            wake_for_slot(&f, HKY_TAKE_WAIT);
+            run_for(&f, 20);
+        }
+        if (rows[i].then == HKY_TAKE_WAIT)
+            hky_deliver_drain(f.deliver);
+        else
+            wake_for_slot(&f, rows[i].then);
+        run_until(&f, 1);
+        if (f.outcomes[0][0].reply.code != rows[i].code)
+            fail_msg("%s: %s", rows[i].name, f.outcomes[0][0].reply.text);
+        finish(&f, &s);
+        assert_string_equal(s.hosts, rows[i].hosts);
+        assert_int_equal(f.n_mails, 2);
+        assert_int_equal(newer.refs, 1000);
+    }
+}
+
+/* All hosts have put it off: no slot is waited for in vain. */
+static void test_no_slot_is_asked_for_after_the_last_host(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *hosts, *addrs, *connected;
+        unsigned n_asked;
+    } rows[] = {
+        {"10 a.example,20 b.example", "a.example=127.0.0.2,b.example=127.0.0.3", "23", 3},
+        {"10 gone.example,20 a.example,30 b.example", "a.example=127.0.0.2,b.example=127.0.0.3", "23", 5},
+        {"10 a.example,20 b.example", "a.example=127.0.0.2,b.example=127.0.0.3+127.0.0.4", "234", 5},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct server s;
+        struct fake f;
+        const char *off = OPEN GROUP("0") YES "S: 451 4.3.0 later\n" LEAVE,
+                   *scripts[] = {off, off, strlen(rows[i].connected) > 2 ? off : NULL, NULL};
+        server_start(&s, scripts);
+        own_init(&f, s.port, HKY_DNS_OK, rows[i].hosts, rows[i].addrs);
+        add(&f, 1);
+        run_until(&f, 1);
+        assert_int_equal(f.outcomes[0][0].reply.code, 451);
+        assert_int_equal(f.n_mails, strlen(rows[i].connected));
+        assert_int_equal(n_addr_asked, rows[i].n_asked);
+        finish(&f, &s);
+        assert_string_equal(s.hosts, rows[i].connected);
+    }
+}
+
+/* A connection that has served another message came past its first host without this one, which is tried there. */
+static void test_the_first_host_is_tried_after_the_second(void **state)
+{
+    (void)state;
+    struct server s;
+    struct fake f;
+    const char *scripts[] = {"S: 421 busy\nCLOSE\n",
+                             OPEN GROUP("0") YES "S: 250 ok\n" GROUP("1") YES "S: 451 later\n" LEAVE,
+                             OPEN GROUP("1") YES "S: 250 ok\n" LEAVE, NULL};
+    server_start(&s, scripts);
+    own_init(&f, s.port, HKY_DNS_OK, "10 a.example,20 b.example", "a.example=127.0.0.2,b.example=127.0.0.3");
+    add(&f, 1);
+    run_until(&f, 1);
+    add(&f, 1);
+    run_until(&f, 2);
+    assert_int_equal(f.outcomes[1][0].class, HKY_CLASS_OK);
+    finish(&f, &s);
+    assert_string_equal(s.hosts, "232");
+}
+
 /* The first host puts off one recipient, and ends while the second piece of the message for the other one is being
  * read: whoever has no final answer goes to the next host, and the piece that comes late finds nobody. */
 static void test_the_first_host_ends_while_the_message_is_read(void **state)
@@ -667,6 +780,9 @@ int main(void)
         cmocka_unit_test(test_a_host_whose_name_is_answered_late_has_its_turn),
         cmocka_unit_test(test_hosts_before_steps),
         cmocka_unit_test(test_only_who_was_put_off_goes_to_the_next_host),
+        cmocka_unit_test(test_a_slot_for_the_next_host_is_waited_for),
+        cmocka_unit_test(test_no_slot_is_asked_for_after_the_last_host),
+        cmocka_unit_test(test_the_first_host_is_tried_after_the_second),
         cmocka_unit_test(test_the_first_host_ends_while_the_message_is_read),
         cmocka_unit_test(test_the_word_that_counts),
         cmocka_unit_test(test_mail_does_not_come_back_to_ourselves),

@@ -274,6 +274,184 @@ static void a_slot_taken_again_is_free_after_its_window(void **state)
     }
 }
 
+static bool is_woken(const struct stage *st, const struct hky_lane *lane)
+{
+    for (unsigned i = 0; i < st->r.n_woken; i++)
+        if (st->r.woken[i] == lane)
+            return true;
+    return false;
+}
+
+static void forget_wake(struct stage *st, const struct hky_lane *lane)
+{
+    unsigned n = 0;
+    for (unsigned i = 0; i < st->r.n_woken; i++)
+        if (st->r.woken[i] != lane)
+            st->r.woken[n++] = st->r.woken[i];
+    st->r.n_woken = n;
+}
+
+/* A job of two recipients whose MAIL was written, by a relay whose cap allows n messages in 30 s; st->second is the
+ * policy of a reload. */
+static struct hky_job *job_at_a_cap(struct stage *st, uint32_t n, struct hky_plan **plan, struct hky_message **m)
+{
+    struct hky_job *job;
+    stage_init(st);
+    fake_policy_init(&st->second, 12);
+    struct fake_policy *policies[] = {&st->policy, &st->second};
+    for (int i = 0; i < 2; i++) {
+        struct hky_relay *rental = fake_relay(policies[i], "rental");
+        fake_cap(rental, "cap", n, 30, false);
+        rental->caps[0].is_spread = false;
+    }
+    stage_start(st);
+    struct hky_step step = fake_step("rental");
+    *plan = fake_plan(&step, 1);
+    st->plan = hky_plan_ref(*plan);
+    *m = send_to(st, *plan, "", 2, (const char *const[]){"a@example.com", "b@example.com"});
+    take(st, "rental", &job);
+    turns(st);
+    assert_int_equal(take(st, "rental", &job), HKY_TAKE_JOB);
+    return job;
+}
+
+/* Time passes until the job has its answer, which is asked for only when its lane is woken, as deliver does. */
+static enum hky_take await_slot(struct stage *st, struct hky_job *job, int64_t *waited_ms)
+{
+    enum hky_take again = hky_schedule_take_again(job);
+    for (*waited_ms = 0; again == HKY_TAKE_WAIT && *waited_ms < 5 * MINUTE; *waited_ms += 1000) {
+        forget_wake(st, job->lane);
+        pass(st, 1000);
+        if (is_woken(st, job->lane))
+            again = hky_schedule_take_again(job);
+    }
+    return again;
+}
+
+/* Whoever was told to wait for a slot is woken, whether its lane has other mail or not, and was retired or not. */
+static void a_job_that_waits_for_a_slot_is_woken(void **state)
+{
+    static const char *const RELOADS[] = {"no reload", "reloaded before", "reloaded meanwhile"};
+    (void)state;
+    for (int i = 0; i < 6; i++) {
+        bool has_other_mail = i % 2 != 0;
+        struct stage st;
+        struct hky_plan *plan;
+        struct hky_message *m;
+        struct hky_job *job = job_at_a_cap(&st, 1, &plan, &m);
+        int64_t waited_ms;
+        if (has_other_mail)
+            send(&st, plan);
+        if (i / 2 == 1)
+            hky_schedule_set_policy(st.r.schedule, &st.second.policy);
+        turns(&st);
+        assert_int_equal(hky_schedule_take_again(job), HKY_TAKE_WAIT);
+        if (i / 2 == 2)
+            hky_schedule_set_policy(st.r.schedule, &st.second.policy);
+        enum hky_take again = await_slot(&st, job, &waited_ms);
+        if (again != HKY_TAKE_JOB || waited_ms < 29000 || waited_ms > 32000)
+            fail_msg("%s, %s: %d after %lld ms", RELOADS[i / 2], has_other_mail ? "other mail" : "no other mail",
+                     (int)again, (long long)waited_ms);
+        struct hky_outcome o = fake_outcome(HKY_CLASS_OK, false);
+        hky_rehearsal_answer(&st.r, &job, &o);
+        pass(&st, 31000);
+        if (has_other_mail)
+            answer(&st, "rental", HKY_CLASS_OK, false, 0);
+        assert_int_equal(take(&st, "rental", &job), HKY_TAKE_EMPTY);
+        hky_plan_unref(&plan);
+        stage_end(&st);
+    }
+}
+
+/* There is a slot, which is not on disk yet. */
+static void a_job_that_waits_for_the_journal_is_woken(void **state)
+{
+    (void)state;
+    for (int is_reloaded = 0; is_reloaded < 2; is_reloaded++) {
+        struct stage st;
+        struct hky_plan *plan;
+        struct hky_message *m;
+        struct hky_job *job = job_at_a_cap(&st, 2, &plan, &m);
+        st.r.n_woken = 0;
+        assert_int_equal(hky_schedule_take_again(job), HKY_TAKE_WAIT);
+        if (is_reloaded)
+            hky_schedule_set_policy(st.r.schedule, &st.second.policy);
+        turns(&st);
+        assert_true(is_woken(&st, job->lane));
+        assert_int_equal(hky_schedule_take_again(job), HKY_TAKE_JOB);
+        struct hky_outcome o = fake_outcome(HKY_CLASS_OK, false);
+        hky_rehearsal_answer(&st.r, &job, &o);
+        hky_plan_unref(&plan);
+        stage_end(&st);
+    }
+}
+
+/* A job that waits for a slot ends instead when one of its recipients has expired, or an operator wants it to. */
+static void a_wait_for_a_slot_ends_with_its_recipients(void **state)
+{
+    static const struct {
+        const char *name;
+        enum hky_queue_action action;
+        int64_t expires_in_ms, wakes_in_ms;
+        const char *log;
+    } CASES[] = {
+        {"cancelled", HKY_QUEUE_CANCEL, 0, 0, "cancelled:rental deferred:rental"},
+        {"held", HKY_QUEUE_HOLD, 0, 0, "held:rental deferred:rental"},
+        {"expired", HKY_QUEUE_LIST, 10000, 11000, "deferred:rental deferred:rental"},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
+        struct stage st;
+        struct hky_plan *plan;
+        struct hky_message *m;
+        struct hky_job *job = job_at_a_cap(&st, 1, &plan, &m);
+        if (CASES[i].expires_in_ms > 0)
+            m->recipients[0].expire_at_ms = st.r.clock.stopped_at_ms + CASES[i].expires_in_ms;
+        assert_int_equal(hky_schedule_take_again(job), HKY_TAKE_WAIT);
+        turns(&st);
+        assert_int_equal(hky_schedule_take_again(job), HKY_TAKE_WAIT);
+        forget_wake(&st, job->lane);
+        st.log[0] = '\0';
+        if (CASES[i].action != HKY_QUEUE_LIST)
+            assert_int_equal(ask(&st, CASES[i].action, (struct hky_selection){.to = "a@example.com"}, NULL, 0), 1);
+        pass(&st, CASES[i].wakes_in_ms);
+        if (!is_woken(&st, job->lane) || hky_schedule_take_again(job) != HKY_TAKE_EMPTY)
+            fail_msg("%s: it still waits", CASES[i].name);
+        struct hky_outcome o = fake_outcome(HKY_CLASS_SYSTEM_TEMP, true);
+        hky_rehearsal_answer(&st.r, &job, &o);
+        turns(&st);
+        expect(&st, CASES[i].log);
+        hky_plan_unref(&plan);
+        stage_end(&st);
+    }
+}
+
+/* Others may have every slot before it: it waits a minute in all, then its recipients are deferred. */
+static void a_job_does_not_wait_for_a_slot_for_ever(void **state)
+{
+    (void)state;
+    struct stage st;
+    struct hky_plan *plan;
+    struct hky_message *m;
+    struct hky_job *job = job_at_a_cap(&st, 1, &plan, &m);
+    struct hky_error e;
+    enum hky_take again = hky_schedule_take_again(job);
+    int64_t waited_ms = 0;
+    assert_int_equal(again, HKY_TAKE_WAIT);
+    turns(&st);
+    assert_int_equal(hky_schedule_use_up(st.r.schedule, "rental", 45, &e), HKY_OK);
+    for (; waited_ms < 10 * MINUTE && (again = hky_schedule_take_again(job)) == HKY_TAKE_WAIT; waited_ms += 20000) {
+        assert_int_equal(hky_schedule_use_up(st.r.schedule, "rental", 45, &e), HKY_OK);
+        pass(&st, 20000);
+    }
+    assert_int_equal(again, HKY_TAKE_EMPTY);
+    assert_in_range(waited_ms, 1, MINUTE);
+    struct hky_outcome o = fake_outcome(HKY_CLASS_SYSTEM_TEMP, true);
+    hky_rehearsal_answer(&st.r, &job, &o);
+    hky_plan_unref(&plan);
+    stage_end(&st);
+}
+
 static void a_very_old_one_is_not_asked_for_ever(void **state)
 {
     (void)state;
@@ -489,6 +667,10 @@ int main(void)
         cmocka_unit_test(asked_again_it_keeps_its_place),
         cmocka_unit_test(within_holds_for_one_that_was_given_back),
         cmocka_unit_test(a_slot_taken_again_is_free_after_its_window),
+        cmocka_unit_test(a_job_that_waits_for_a_slot_is_woken),
+        cmocka_unit_test(a_job_that_waits_for_the_journal_is_woken),
+        cmocka_unit_test(a_wait_for_a_slot_ends_with_its_recipients),
+        cmocka_unit_test(a_job_does_not_wait_for_a_slot_for_ever),
         cmocka_unit_test(a_very_old_one_is_not_asked_for_ever),
         cmocka_unit_test(a_wait_is_as_long_as_it_was_set),
         cmocka_unit_test(spans_are_kept_and_dates_hold),
