@@ -4,6 +4,7 @@
 #include "base/hash.h"
 #include "mail/address.h"
 #include "mail/dsn.h"
+#include "mail/header.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -255,16 +256,23 @@ const struct hky_refusal *hky_letter_refusal(const struct hky_letter *l)
 
 /* --- the end --- */
 
+/* The header section leaves as it came: a From in which the recipient's program could find somebody else is refused. */
 static void check_author(const struct hky_letter *l, struct hky_refusal *r)
 {
     const struct intake_facts *f = &l->content.facts;
     const struct hky_user *user = l->p.user;
+    struct hky_field from;
+    struct hky_address author;
 
     if (user == NULL || user->senders == NULL)
         return;
-    if (f->n_from != 1 || f->n_authors != 1)
+    if (f->n_from != 1 || f->n_authors != 1 || !hky_field_find(intake_content_header(&l->content), "From", &from))
         hky_refusal_set(r, 550, "5.7.1", "login %.40s sends with one From of one address", user->name);
-    else if (!hky_user_may_send_as(user, intake_facts_get(f, HKY_FACT_AUTHOR)))
+    else if (!hky_author_is_clear(from.value, &author))
+        hky_refusal_set(r, 550, "5.7.1",
+                        "login %.30s: other programs may find another address in this From; quote or encode its name",
+                        user->name);
+    else if (!hky_user_may_send_as(user, hky_address_str(&author)))
         hky_refusal_set(r, 550, "5.7.1", "login %.40s may not send with this From", user->name);
 }
 

@@ -44,8 +44,15 @@ size_t hky_word_octets(struct hky_str s);
 struct hky_mailbox {
     struct hky_str name; /* raw phrase with its quotes or encoded words, or comment content; "" none */
     struct hky_str span; /* the whole mailbox as written */
+    struct hky_str spec; /* the address as written, without its angle brackets */
     struct hky_address address;
 };
 size_t hky_mailboxes_parse(struct hky_str value, struct hky_mailbox *out, size_t max, bool *is_bad);
+/* Does every program find the same single mailbox in this From field? It is then in `out`; false: they may find
+ * different ones. They differ where the value is malformed, where a quote or a comment has no end, and where another
+ * address (with a dot in its domain) is outside of quotes and comments. Some programs know neither JIS nor Shift_JIS
+ * and take half of a character for a quote: beside such text another address may be nowhere. Without it, one in a
+ * quoted name or in a comment is an author to no program. Linear. */
+bool hky_author_is_clear(struct hky_str value, struct hky_address *out);
 
 #endif

@@ -213,10 +213,12 @@ static bool to_mailbox(const struct scan *s, const struct entry *e, struct hky_m
     m->span = hky_str_of(s->v.p + e->first, e->last - e->first);
     if (e->has_angle) {
         m->name = e->has_text ? text : e->comment;
-        return parse_spec(hky_str_of(s->v.p + e->angle, e->angle_end - e->angle), &m->address);
+        m->spec = hky_str_of(s->v.p + e->angle, e->angle_end - e->angle);
+    } else {
+        m->name = e->comment;
+        m->spec = text;
     }
-    m->name = e->comment;
-    return parse_spec(text, &m->address);
+    return parse_spec(m->spec, &m->address);
 }
 
 size_t hky_mailboxes_parse(struct hky_str value, struct hky_mailbox *out, size_t max, bool *is_bad)

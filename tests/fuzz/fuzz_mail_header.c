@@ -12,13 +12,18 @@ static void check_inside(struct hky_str part, struct hky_str whole)
 static void check_mailboxes(struct hky_str value)
 {
     struct hky_mailbox m[4];
+    struct hky_address author;
     bool is_bad;
     size_t n = hky_mailboxes_parse(value, m, 4, &is_bad);
+
+    if (hky_author_is_clear(value, &author))
+        HKY_ASSERT(n == 1 && !is_bad && hky_address_eq(hky_address_str(&author), hky_address_str(&m[0].address)));
 
     HKY_ASSERT(hky_mailboxes_parse(value, NULL, 0, &is_bad) == n);
     for (size_t i = 0; i < n && i < 4; i++) {
         check_inside(m[i].name, value);
         check_inside(m[i].span, value);
+        check_inside(m[i].spec, m[i].span);
         HKY_ASSERT(m[i].address.n > 0);
     }
 }

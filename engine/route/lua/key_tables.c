@@ -112,7 +112,8 @@ const struct hky_key hky_keys_user[] = {
     {"scenario", HKY_KEY_STRINGS, 0, 0,
      "Scenarios that the login may name, by default any. If there is exactly one, mail that names none gets it.",
      "string|string[]", NAME},
-    {"sender", HKY_KEY_STRINGS, 0, 0, "Addresses and domains that the login may send as, by default any.",
+    {"sender", HKY_KEY_STRINGS, 0, 0,
+     "Addresses and domains that the login may send as, in the envelope and in From, by default any.",
      "string|string[]"},
     {0},
 };

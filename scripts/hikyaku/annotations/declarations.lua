@@ -30,7 +30,7 @@ function set:has(address) end
 ---@class listen_user
 ---@field password secret  Password of the login: `secret "name"`.
 ---@field scenario? string|string[]  Scenarios that the login may name, by default any. If there is exactly one, mail that names none gets it.
----@field sender? string|string[]  Addresses and domains that the login may send as, by default any.
+---@field sender? string|string[]  Addresses and domains that the login may send as, in the envelope and in From, by default any.
 
 ---@class bounds  maxima
 ---@field line_octets? integer  Octets of a client's command line; default 2048.

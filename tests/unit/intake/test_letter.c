@@ -137,6 +137,23 @@ static void refusals(void **state)
         {"author", "a@x.test", "b@y.test", "From: a@evilx.test\n\nb\n", 550, "5.7.1"},
         {"two authors", "a@x.test", "b@y.test", "From: a@x.test, b@x.test\n\nb\n", 550, "5.7.1"},
         {"no author", "a@x.test", "b@y.test", "Subject: x\n\nb\n", 550, "5.7.1"},
+        {"two From fields", "a@x.test", "b@y.test", "From: a@x.test\nFrom : b@x.test\n\nb\n", 550, "5.7.1"},
+        {"an empty From", "a@x.test", "b@y.test", "From:\n\nb\n", 550, "5.7.1"},
+        {"two brackets", "a@x.test", "b@y.test", "From: <ceo@victim.example> <a@x.test>\n\nb\n", 550, "5.7.1"},
+        {"a malformed author", "a@x.test", "b@y.test", "From: CEO ceo@victim.example, a@x.test\n\nb\n", 550, "5.7.1"},
+        {"JIS without an end", "a@x.test", "b@y.test", "From: \x1b$B <ceo@victim.example>,\n <a@x.test>\n\nb\n", 550,
+         "5.7.1"},
+        {"a quote in a pair", "a@x.test", "b@y.test", "From: \"\x81\x5c\" <a@x.test> (\" <ceo@victim.example> )\n\nb\n",
+         550, "5.7.1"},
+        {"a comment without an end", "a@x.test", "b@y.test", "From: ceo@victim.example (<a@x.test>\n\nb\n", 550,
+         "5.7.1"},
+        {"a quoted name that is an address", "a@x.test", "b@y.test", "From: \"ceo@victim.example\" <a@x.test>\n\nb\n",
+         0, NULL},
+        {"a name in JIS", "a@x.test", "b@y.test", "From: \x1b$B;3ED\x1b(B <a@x.test>\n\nb\n", 0, NULL},
+        {"a name in Shift_JIS", "a@x.test", "b@y.test", "From: \"\x83\x5c\" <a@x.test>\n\nb\n", 0, NULL},
+        {"a name in UTF-8", "a@x.test", "b@y.test", "From: \xe5\xb1\xb1\xe7\x94\xb0 <a@x.test>\n\nb\n", 0, NULL},
+        {"others answer", "a@x.test", "b@y.test",
+         "From: a@x.test\nReply-To: b@victim.example\nSender: c@victim.example\n\nb\n", 0, NULL},
         {"scenario", "a@x.test", "b@y.test", "From: a@x.test\nX-Hikyaku-Scenario: winter\n\nb\n", 550, "5.7.1"},
         {"two scenarios", "a@x.test", "b@y.test",
          "From: a@x.test\nX-Hikyaku-Scenario: spring\nX-Hikyaku-Scenario: winter\n\nb\n", 550, "5.6.0"},
@@ -168,6 +185,29 @@ static void refusals(void **state)
         hky_letter_free(&l);
         if (why.code != rows[i].code || (why.code != 0 && strcmp(why.enhanced, rows[i].enhanced) != 0))
             fail_msg("%s: %d %s %s", rows[i].what, why.code, why.code != 0 ? why.enhanced : "", why.text);
+    }
+}
+
+/* Who may send as anybody is refused nothing, whatever From looks like. */
+static void a_login_without_senders_may_write_any_from(void **state)
+{
+    static const char *const values[] = {"<ceo@victim.example> <a@x.test>", "CEO ceo@victim.example, a@x.test",
+                                         "\x1b$B <ceo@victim.example>,\n <a@x.test>", "", "a@x.test, b@x.test"};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof values / sizeof values[0]; i++) {
+        struct world w;
+        struct hky_refusal why = {0};
+        struct hky_handed_in in = {0};
+        char octets[200];
+
+        world_init(&w);
+        snprintf(octets, sizeof octets, "From: %s\n\nb\n", values[i]);
+        struct hky_letter *l = letter(&w, true);
+        assert_true(address(l, "a@x.test", "b@y.test", &why));
+        assert_true(content(l, "HTTP", hky_str_z(octets), &in, &why));
+        hky_message_unref(&in.message);
+        hky_letter_free(&l);
     }
 }
 
@@ -440,6 +480,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(octets_become_a_message),
         cmocka_unit_test(refusals),
+        cmocka_unit_test(a_login_without_senders_may_write_any_from),
         cmocka_unit_test(a_name_that_is_too_long_is_refused),
         cmocka_unit_test(a_line_of_a_mailbox_file_in_front_goes),
         cmocka_unit_test(the_source_is_sendmail_or_the_door),

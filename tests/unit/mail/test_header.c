@@ -312,6 +312,88 @@ static void mailboxes_are_found(void **state)
     }
 }
 
+#define ISHIKAWA "\x1b$B@P@n\x1b(B"     /* has '@' */
+#define A_E_O    "\x1b$B$\"$(%$*\x1b(B" /* has a quote and a parenthesis */
+#define SORA     "\x83\x5c\x83\x89"     /* Shift_JIS, has a backslash */
+
+static const struct {
+    const char *what, *in;
+    const char *author; /* NULL: programs differ */
+} authors[] = {
+    {"alone", " a@x.test", "a@x.test"},
+    {"bracket", "Shop <a@x.test>", "a@x.test"},
+    {"fold", "Shop\r\n <a@x.test>", "a@x.test"},
+    {"quoted name", "\"Doe, John\" <a@x.test>", "a@x.test"},
+    {"encoded name with a comma", "=?utf-8?Q?a,b?= <a@x.test>", "a@x.test"},
+    {"carrier address", "<a..b.@docomo.ne.jp>", "a..b.@docomo.ne.jp"},
+    {"quoted carrier address", "x <\"a..b\"@docomo.ne.jp>", "a..b@docomo.ne.jp"},
+    {"comments", "(c) a@x.test (d (e))", "a@x.test"},
+    {"comment in the domain", "a@(c)x.test", "a@x.test"},
+    {"literal", "<a@[IPv6:::1]>", "a@[ipv6:::1]"},
+    {"quoted name is an address", "\"ceo@victim.example\" <a@x.test>", "a@x.test"},
+    {"comment is an address", "<a@x.test> (ceo@victim.example)", "a@x.test"},
+    {"name is the same address", "A@X.test <a@x.test>", "a@x.test"},
+    {"name with an @", "Shop @ Tokyo <a@x.test>", "a@x.test"},
+    {"name with a backslash", "O\\'Reilly <a@x.test>", "a@x.test"},
+    {"group of one", "Shop: a@x.test;", "a@x.test"},
+    {"UTF-8", YAMADA " <a@x.test>", "a@x.test"},
+    {"JIS", "\x1b$B;3ED\x1b(B <a@x.test>", "a@x.test"},
+    {"JIS with delimiters", "\x1b$B;,\"<\x1b(B <a@x.test>", "a@x.test"},
+    {"JIS with an @", ISHIKAWA " <a@x.test>", "a@x.test"},
+    {"JIS with an @ and quotes", ISHIKAWA " " A_E_O " <a@x.test>", "a@x.test"},
+    {"JIS in quotes", "\"" ISHIKAWA "\" <a@x.test>", "a@x.test"},
+    {"Shift_JIS", SORA " <a@x.test>", "a@x.test"},
+    {"Shift_JIS in quotes", "\"" SORA "\x83\x5c\" <a@x.test>", "a@x.test"},
+    {"Shift_JIS with a wide blank", "\x8e\x52\x81\x40\x91\xbe A. <a@x.test>", "a@x.test"},
+    {"Latin-1", "Jos\xe9 <a@x.test>", "a@x.test"},
+
+    {"nobody", "", NULL},
+    {"empty group", "undisclosed-recipients:;", NULL},
+    {"two", "a@x.test, b@x.test", NULL},
+    {"two brackets", "<ceo@victim.example> <a@x.test>", NULL},
+    {"a malformed entry", "CEO ceo@victim.example, a@x.test", NULL},
+    {"text behind the bracket", "<a@x.test> ceo@victim.example", NULL},
+    {"name is another address", "ceo@victim.example <a@x.test>", NULL},
+    {"name is another address, folded", "ceo@victim\r\n . example <a@x.test>", NULL},
+    {"name is another address, with a comment", "ceo@(c)victim.example <a@x.test>", NULL},
+    {"name is another address, of another script", "ceo@\xe4\xbe\x8b\xe3\x80\x82jp <a@x.test>", NULL},
+    {"name is a literal", "ceo@[192.0.2.1] <a@x.test>", NULL},
+    {"name has a quoted local part", "\"ceo\"@victim.example <a@x.test>", NULL},
+    {"group with an address as its name", "ceo@victim.example: a@x.test;", NULL},
+    {"comment without an end", "ceo@victim.example (<a@x.test>", NULL},
+    {"quote without an end", "CEO \"<a@x.test>", NULL},
+    {"bracket without an end", "CEO <a@x.test", NULL},
+    {"a comma in a word", "ceo@victim.example =?utf-8?q?,?= <a@x.test>", NULL},
+    {"a comma behind a backslash", "ceo@victim.example\\, <a@x.test>", NULL},
+    {"a quote behind a backslash", "\\\" ceo@victim.example \" <a@x.test>", NULL},
+    {"a parenthesis behind a backslash", "\\( x ) <a@x.test>", NULL},
+    {"source route", "<@victim.example:a@x.test>", NULL},
+    {"an address in the local part", "<\"ceo@victim.example> x\"@x.test>", NULL},
+    {"an address in a comment of the address", "<ceo(@victim.example>)@x.test>", NULL},
+    {"a word as the local part", "<=?utf-8?q?ceo=40victim.example=3e?=@x.test>", NULL},
+    {"JIS without an end", "\x1b$B <ceo@victim.example>,\r\n <a@x.test>", NULL},
+    {"JIS that spells an address", "\x1b$B!!<ceo@victim.example>!\x1b(B <a@x.test>", NULL},
+    {"JIS that spells an entry", "\x1b$B!!,ceo@victim.example,\x1b(B <a@x.test>", NULL},
+    {"JIS that spells an entry of one label", "\x1b$B!!,ceo@victim,\x1b(B <a@x.test>", NULL},
+    {"JIS that spells an address and a quote", "\x1b$B!,ceo@victim.example\"\x1b(B <a@x.test>", NULL},
+    {"JIS in a comment, whose end is another one to others", "a@x.test (" ISHIKAWA ")", NULL},
+    {"a quote in a pair", "\"\x81\x5c\" <a@x.test> (\" <ceo@victim.example> )", NULL},
+    {"a parenthesis behind a pair", "(\x81\x5c) <ceo@victim.example> (x)) <a@x.test>", NULL},
+    {"a name beside JIS", "\"ceo@victim.example\" " ISHIKAWA " <a@x.test>", NULL},
+};
+
+static void an_author_is_clear_or_not(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof authors / sizeof authors[0]; i++) {
+        struct hky_address a = {0};
+        bool is_clear = hky_author_is_clear(hky_str_z(authors[i].in), &a);
+
+        if (is_clear != (authors[i].author != NULL) || (is_clear && strcmp(a.text, authors[i].author) != 0))
+            fail_msg("%s: %d %s", authors[i].what, is_clear, a.text);
+    }
+}
+
 static void more_than_max_are_counted(void **state)
 {
     struct hky_mailbox m[1];
@@ -336,6 +418,7 @@ static void hostile_values_take_linear_time(void **state)
     for (size_t i = 0; i < sizeof pieces / sizeof pieces[0]; i++) {
         struct hky_buf in, out;
         struct hky_mailbox m[2];
+        struct hky_address author;
         bool is_bad;
         clock_t start = clock();
 
@@ -345,6 +428,8 @@ static void hostile_values_take_linear_time(void **state)
             hky_buf_add_z(&in, pieces[i]);
         hky_mailboxes_parse(hky_buf_str(&in), m, 2, &is_bad);
         hky_field_decode(hky_buf_str(&in), &out);
+        hky_buf_add_z(&in, ", a@x.test");
+        (void)hky_author_is_clear(hky_buf_str(&in), &author);
         double seconds = (double)(clock() - start) / CLOCKS_PER_SEC;
         if (seconds > 5)
             fail_msg("2 MB of '%s' took %.1f s", pieces[i], seconds);
@@ -363,6 +448,7 @@ int main(void)
         cmocka_unit_test(phrases_are_encoded),
         cmocka_unit_test(long_text_is_folded_and_comes_back),
         cmocka_unit_test(mailboxes_are_found),
+        cmocka_unit_test(an_author_is_clear_or_not),
         cmocka_unit_test(more_than_max_are_counted),
         cmocka_unit_test(hostile_values_take_linear_time),
     };

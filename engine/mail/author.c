@@ -1,0 +1,166 @@
+/* Is there one author in a From field, whichever program reads it? */
+#include "mail/header.h"
+#include "mail/raw.h"
+
+static bool is_blank(char c)
+{
+    return c == ' ' || c == '\t' || c == '\r' || c == '\n';
+}
+
+static size_t skip_blanks(struct hky_str s, size_t i)
+{
+    while (i < s.n && is_blank(s.p[i]))
+        i++;
+    return i;
+}
+
+static bool is_label_octet(char c)
+{
+    char l = hky_lower(c);
+
+    return (l >= 'a' && l <= 'z') || (l >= '0' && l <= '9') || l == '-' || l == '_' || (unsigned char)c >= 0x80;
+}
+
+/* Does the label have a dot of another script, as IDNA has them: U+3002, U+FF0E, U+FF61? */
+static bool has_wide_dot(struct hky_str s)
+{
+    return memmem(s.p, s.n, "\xe3\x80\x82", 3) != NULL || memmem(s.p, s.n, "\xef\xbc\x8e", 3) != NULL ||
+           memmem(s.p, s.n, "\xef\xbd\xa1", 3) != NULL;
+}
+
+/* Is what follows an '@' a domain with a dot, or an address literal? Comments around the dot are not followed: they
+ * count as a domain. */
+static bool is_domain_ahead(struct hky_str s)
+{
+    size_t start = skip_blanks(s, 0), i = start;
+
+    if (i < s.n && (s.p[i] == '[' || s.p[i] == '('))
+        return true;
+    while (i < s.n && is_label_octet(s.p[i]))
+        i++;
+    struct hky_str label = hky_str_of(s.p + start, i - start);
+    if (label.n == 0 || !hky_utf8_is_valid(label))
+        return false;
+    i = skip_blanks(s, i);
+    if (has_wide_dot(label) || (i < s.n && s.p[i] == '('))
+        return true;
+    if (i == s.n || s.p[i] != '.')
+        return false;
+    i = skip_blanks(s, i + 1);
+    return i < s.n && (s.p[i] == '(' || is_label_octet(s.p[i]));
+}
+
+/* The offset behind the comment at `at`, 0: it does not end. */
+static size_t comment_end(struct hky_str v, size_t at)
+{
+    size_t depth = 0;
+
+    for (; at < v.n; at++)
+        if (v.p[at] == '\\')
+            at++;
+        else if (v.p[at] == '(')
+            depth++;
+        else if (v.p[at] == ')' && --depth == 0)
+            return at + 1;
+    return 0;
+}
+
+/* One walk over a From field. */
+struct walk {
+    struct hky_str value;
+    size_t spec, spec_end; /* the author's address */
+    size_t name, name_end; /* a name that repeats the author's address; both 0: none */
+    bool is_raw;           /* quotes and parentheses may be half of a character: they hide nothing */
+};
+
+/* The offset behind the piece at `at`; 0: another program finds another end of it, or another address in it. */
+static size_t step(const struct walk *w, size_t at)
+{
+    struct hky_str rest = hky_str_of(w->value.p + at, w->value.n - at);
+    size_t n;
+
+    if (at == w->spec)
+        return w->spec_end;
+    if (at == w->name && w->name_end > 0)
+        return w->name_end;
+    if (rest.p[0] == '@')
+        return is_domain_ahead(hky_str_of(rest.p + 1, rest.n - 1)) ? 0 : at + 1;
+    if (w->is_raw)
+        return at + 1;
+    switch (rest.p[0]) {
+    case '"':
+        n = hky_raw_quoted_end(rest, false, false);
+        return n > 0 ? at + n : 0;
+    case '(':
+        return comment_end(w->value, at);
+    case '\\': /* some programs take the next octet for an ordinary one here, others do not */
+        return rest.n > 1 && strchr("\"()<>,;:@\\", rest.p[1]) != NULL ? 0 : at + 1;
+    default:
+        return at + 1;
+    }
+}
+
+static bool has_no_other_address(const struct walk *w)
+{
+    for (size_t at = 0, end; at < w->value.n; at = end) {
+        end = step(w, at);
+        if (end == 0 || (at < w->spec && end > w->spec))
+            return false;
+    }
+    return true;
+}
+
+/* Has the address as written nothing that could pass for another one: a source route, brackets or a second @ in quotes
+ * or comments, an encoded word? */
+static bool is_plain_spec(struct hky_str s)
+{
+    size_t n_at = 0;
+
+    for (size_t i = 0; i < s.n; i++) {
+        n_at += s.p[i] == '@';
+        if (s.p[i] == '\0' || strchr("<>,;", s.p[i]) != NULL)
+            return false;
+    }
+    return n_at == 1 && memmem(s.p, s.n, "=?", 2) == NULL;
+}
+
+/* Do programs that know nothing of JIS and Shift_JIS find the same mailbox, and no second one? An octet of theirs that
+ * is none of ASCII is put there as one that no address has. */
+static bool is_same_by_octet(struct hky_str value, const struct hky_address *author)
+{
+    struct hky_mailbox m;
+    struct hky_buf octets;
+    bool is_bad = false, is_utf8 = hky_utf8_is_valid(value);
+
+    hky_buf_init(&octets, value.n + 1);
+    hky_buf_add_str(&octets, value);
+    for (size_t i = 0; i < octets.n; i++)
+        if (octets.p[i] == '\x1b' || (!is_utf8 && (unsigned char)octets.p[i] >= 0x80))
+            octets.p[i] = '\x01';
+    bool is_same = hky_mailboxes_parse(hky_buf_str(&octets), &m, 1, &is_bad) == 1 &&
+                   hky_address_eq(hky_address_str(&m.address), hky_address_str(author));
+    hky_buf_fini(&octets);
+    return is_same;
+}
+
+bool hky_author_is_clear(struct hky_str value, struct hky_address *out)
+{
+    struct walk w = {.value = value};
+    struct hky_mailbox m;
+    struct hky_address named;
+    bool is_bad = false;
+
+    *out = (struct hky_address){0};
+    if (hky_mailboxes_parse(value, &m, 1, &is_bad) != 1 || is_bad || !is_plain_spec(m.spec))
+        return false;
+    *out = m.address;
+    w.is_raw = memchr(value.p, '\x1b', value.n) != NULL || !hky_utf8_is_valid(value);
+    w.spec = (size_t)(m.spec.p - value.p);
+    w.spec_end = w.spec + m.spec.n;
+    if (m.name.n > 0 && hky_mailbox_parse(m.name, &named, NULL) == HKY_OK &&
+        hky_address_eq(hky_address_str(&named), hky_address_str(&m.address))) {
+        w.name = (size_t)(m.name.p - value.p);
+        w.name_end = w.name + m.name.n;
+    }
+    return has_no_other_address(&w) && (!w.is_raw || is_same_by_octet(value, &m.address));
+}
