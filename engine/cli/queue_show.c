@@ -159,6 +159,9 @@ static void print_to_do(const json_t *row)
          "no failure notice"},
         {"parked", "", "correct the policy and type hikyaku reload: the new policy decides at once"},
         {"undecided", "", "nothing has to be done; hikyaku queue retry %s repeats the look-up now"},
+        {"deferred", "its attempts are used up",
+         "it is not tried again, and its sender gets a failure notice when it expires; hikyaku queue cancel %s removes "
+         "it now, without a notice"},
         {"deferred", "", "nothing has to be done; hikyaku queue retry %s tries it now"},
     };
     const char *state = hky_cli_row_text(row, "state"), *id = hky_cli_row_text(row, "id");

@@ -14,6 +14,7 @@
 #define AMBIGUOUS_MS      (10 * MINUTE_MS)
 #define AMBIGUOUS_RETRIES 2
 #define TRIES_DEFAULT     3
+#define SPREAD_FROM       30 /* attempts; those after them are spread over the time that is left */
 #define PAUSE_SEC         60
 #define HOUR_SEC          3600
 #define DAY_SEC           86400
@@ -88,12 +89,23 @@ int64_t schedule_plan_expire_at(const struct hky_policy *policy, const struct hk
     return deadline != 0 && deadline < at ? deadline : at;
 }
 
+static unsigned attempts_left(const struct hky_recipient *r, enum hky_class cause)
+{
+    unsigned used = r->attempts + (hky_class_is_reason(cause) ? 0U : 1U);
+    return used < HKY_ATTEMPTS_MAX ? HKY_ATTEMPTS_MAX - used : 0;
+}
+
+static bool can_enter_a_step(const struct hky_recipient *r, enum hky_class cause)
+{
+    return r->left_steps < HKY_PLAN_STEPS_MAX && attempts_left(r, cause) > 0;
+}
+
 /* The step that would be entered next for `cause`. A step that cannot send as the author is passed over; the `on` of
  * the steps after it may then name sends_as as well as `cause`. */
 static int next_step(const struct hky_policy *policy, const struct hky_recipient *r, int from, enum hky_class cause)
 {
     uint64_t causes = HKY_CLASS_BIT(cause);
-    if (r->left_steps >= HKY_PLAN_STEPS_MAX)
+    if (!can_enter_a_step(r, cause))
         return NO_STEP;
     for (int i = from + 1; i < r->plan->n_steps; i++) {
         const struct hky_step *s = &r->plan->steps[i];
@@ -109,7 +121,7 @@ static int next_step(const struct hky_policy *policy, const struct hky_recipient
 /* The next step whose `on` names the cause. Classes that fail by default enter no other one. */
 static int next_step_naming(const struct walk *w)
 {
-    for (int i = w->r->step + 1; i < w->r->plan->n_steps && w->r->left_steps < HKY_PLAN_STEPS_MAX; i++)
+    for (int i = w->r->step + 1; i < w->r->plan->n_steps && can_enter_a_step(w->r, w->cause); i++)
         if ((w->r->plan->steps[i].on & HKY_CLASS_BIT(w->cause)) != 0 &&
             schedule_plan_step_sends_as(w->policy, w->r, (uint8_t)i))
             return i;
@@ -186,8 +198,22 @@ static void go_retry(struct walk *w, int64_t at_ms)
     w->out->action = HKY_ACTION_RETRY;
     w->out->step = w->r->step;
     w->out->at_ms = at_ms < w->expire_at_ms ? at_ms : w->expire_at_ms;
-    because(w->out, at_ms < w->expire_at_ms ? "again by %s" : "%s: would be tried again after it has expired",
-            step_of(w)->relay);
+    if (attempts_left(w->r, w->cause) == 0)
+        because(w->out, "its %d attempts are used up; it waits until it expires", HKY_ATTEMPTS_MAX);
+    else
+        because(w->out, at_ms < w->expire_at_ms ? "again by %s" : "%s: would be tried again after it has expired",
+                step_of(w)->relay);
+}
+
+/* Two promises have to hold: no temporary reply ends a recipient, and there are at most 60 attempts. So after many
+ * attempts those that are left are spread over the time that is left. After the last one it waits until it expires. */
+static int64_t spread(const struct walk *w, int64_t at_ms)
+{
+    unsigned left = attempts_left(w->r, w->cause);
+    if (left > HKY_ATTEMPTS_MAX - SPREAD_FROM)
+        return at_ms;
+    int64_t spread_ms = w->now_ms + (w->expire_at_ms - w->now_ms) / (left + 1);
+    return spread_ms > at_ms ? spread_ms : at_ms;
 }
 
 /* Tries the step again, unless its `within` is over before that. The last step is tried until the recipient expires. */
@@ -204,7 +230,14 @@ static void retry_within(struct walk *w, int64_t at_ms)
             go_fail(w, why);
         return;
     }
-    go_retry(w, at_ms);
+    unsigned n_after = w->r->plan->n_steps - 1U - w->r->step;
+    if (next != NO_STEP && attempts_left(w->r, w->cause) <= n_after) {
+        go_next(w, next, "the attempts that are left are for the steps after it");
+        return;
+    }
+    /* A longer delay because of many attempts does not end the step sooner: its last attempt is then at its end. */
+    int64_t spread_ms = spread(w, at_ms), end_ms = within_end(w, next);
+    go_retry(w, spread_ms < end_ms ? spread_ms : end_ms - 1);
 }
 
 static void next_or_fail(struct walk *w, const char *why)
@@ -244,16 +277,18 @@ static void after_unknown_5xx(struct walk *w)
         go_next(w, next_for(w), "its tries are used up");
     else if (w->now_ms + UNKNOWN_AGAIN_MS >= w->expire_at_ms)
         next_or_fail(w, "refused, and no time left to try again");
+    else if (attempts_left(w->r, w->cause) == 0)
+        next_or_fail(w, "refused, and no attempt left to try again");
     else
         retry_within(w, w->now_ms + UNKNOWN_AGAIN_MS);
 }
 
 /* A try before the time that the server named would be wasted. Its first time is taken as it is; after that a short
  * time is not taken, so that this server is not asked more often than others. A time above a day is not believed. */
-static int64_t named_delay_ms(const struct walk *w)
+static int64_t named_delay_ms(const struct walk *w, uint32_t named_sec)
 {
-    int64_t named = (int64_t)w->o->retry_after_sec * 1000, usual = usual_delay_ms(w);
-    if (named == 0 || w->o->retry_after_sec > RETRY_AFTER_MAX)
+    int64_t named = (int64_t)named_sec * 1000, usual = usual_delay_ms(w);
+    if (named == 0 || named_sec > RETRY_AFTER_MAX)
         return usual;
     return w->r->step_attempts > 0 && usual > named ? usual : named;
 }
@@ -265,7 +300,7 @@ static void after_temporary(struct walk *w)
         go_next(w, next, "its tries are used up");
         return;
     }
-    retry_within(w, w->now_ms + named_delay_ms(w));
+    retry_within(w, w->now_ms + named_delay_ms(w, w->o->retry_after_sec));
 }
 
 bool schedule_plan_uses_a_try(const struct hky_outcome *o)
@@ -301,9 +336,9 @@ static void after_tls(struct walk *w)
 
 static void after_rate_limited(struct walk *w)
 {
-    int64_t named = w->o->retry_after_sec < RETRY_AFTER_MAX ? w->o->retry_after_sec : RETRY_AFTER_MAX;
+    uint32_t named = w->o->retry_after_sec < RETRY_AFTER_MAX ? w->o->retry_after_sec : RETRY_AFTER_MAX;
     w->out->slow_lane = true;
-    retry_within(w, w->now_ms + (named > 0 ? named * 1000 : usual_delay_ms(w)));
+    retry_within(w, w->now_ms + named_delay_ms(w, named));
 }
 
 uint32_t schedule_plan_quota_window_sec(const struct hky_relay *relay)
@@ -329,13 +364,13 @@ static void after_account(struct walk *w)
     if (next != NO_STEP)
         go_next(w, next, hky_class_name(w->cause));
     else
-        go_retry(w, w->now_ms + (int64_t)w->out->pause_account_sec * 1000);
+        go_retry(w, spread(w, w->now_ms + (int64_t)w->out->pause_account_sec * 1000));
 }
 
 static void after_ambiguous(struct walk *w)
 {
     int64_t at = w->now_ms + AMBIGUOUS_MS;
-    if (w->r->ambiguous >= AMBIGUOUS_RETRIES || at >= w->expire_at_ms)
+    if (w->r->ambiguous >= AMBIGUOUS_RETRIES || at >= w->expire_at_ms || attempts_left(w->r, w->cause) == 0)
         go_hold(w, "may have been delivered");
     else
         go_retry(w, at);
@@ -465,9 +500,6 @@ void hky_schedule_plan_advance(const struct hky_advance_query *q, struct hky_adv
         out->slow_lane = usual.slow_lane;
         out->pause_account_sec = usual.pause_account_sec;
     }
-    bool goes_on = out->action == HKY_ACTION_RETRY || out->action == HKY_ACTION_NEXT;
-    if (goes_on && !hky_class_is_reason(w.cause) && r->attempts + 1 >= HKY_ATTEMPTS_MAX)
-        go_fail(&w, "60 attempts are the most a recipient has");
 }
 
 void hky_schedule_plan_first(const struct hky_policy *policy, const struct hky_recipient *r, struct hky_advance *out)

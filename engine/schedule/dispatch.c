@@ -106,6 +106,10 @@ void schedule_recipient_dispatch(struct hky_shard *sh, struct hky_recipient *r)
         schedule_recipient_expire(sh, r);
         return;
     }
+    if (r->attempts >= HKY_ATTEMPTS_MAX) { /* an operator or a repaired relay asked for it before its time */
+        schedule_recipient_defer(sh, r, r->expire_at_ms);
+        return;
+    }
     if (sh->policy->engine.reaches != NULL && !sh->s->is_everyone_reached &&
         !sh->policy->engine.reaches(sh->policy, r)) {
         schedule_recipient_hold(sh, r, "engine.only_to does not name this recipient");

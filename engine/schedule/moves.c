@@ -59,6 +59,8 @@ void schedule_recipient_defer(struct hky_shard *sh, struct hky_recipient *r, int
 {
     schedule_recipient_enter(sh, r, HKY_RCPT_QUEUED);
     schedule_shard_count_deferred(sh, r, 1);
+    if (r->attempts >= HKY_ATTEMPTS_MAX)
+        schedule_recipient_set_reason(r, "its attempts are used up; it waits until it expires");
     wait_in_heap(sh, r, at_ms);
 }
 

@@ -10,7 +10,7 @@
 #include "hikyaku/outcome.h"
 
 #define HKY_PLAN_STEPS_MAX 16 /* most steps of a recipient, also from scripts */
-#define HKY_ATTEMPTS_MAX   60
+#define HKY_ATTEMPTS_MAX   60 /* most attempts of a recipient, over all its steps */
 #define HKY_COPIES_MAX     3
 #define HKY_RETRY_MAX      16 /* entries of a retry list */
 #define HKY_UNSET_SEC      UINT32_MAX

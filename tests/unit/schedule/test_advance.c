@@ -139,9 +139,9 @@ static const struct run RUNS[] = {
      "own rate_limited@0, own rate_limited@5, own rate_limited@20, own rate_limited@80, rental ok@80, done"},
     {"rate_limited honours the time that the text names",
      {STEP("own")},
-     {{"own", HKY_CLASS_RATE_LIMITED, FOUR_XX, 2, 120}},
+     {{"own", HKY_CLASS_RATE_LIMITED, FOUR_XX, 2, 1200}},
      {0},
-     "own rate_limited@0, own rate_limited@2, own ok@4, done"},
+     "own rate_limited@0, own rate_limited@20, own ok@40, done"},
     {"filtered after DATA: the other way at once",
      {STEP("own"), STEP("rental")},
      {{"own", HKY_CLASS_FILTERED, FIVE_XX, 0, 0}},
@@ -361,20 +361,151 @@ static void reasons_leave_a_step_or_wait(void **state)
     }
 }
 
+/* The attempts that are left are spread over the time that is left, so that none is missing when a server takes the
+ * mail late; after the last one the recipient waits until it expires. */
 static void sixty_attempts_are_the_most(void **state)
 {
-    (void)state;
+    static const struct run CASES[] = {
+        {.name = "a short list of retries",
+         .steps = {STEP("own", .retry = {1, {300}})},
+         .says = {{"own", HKY_CLASS_SYSTEM_TEMP, FOUR_XX, 0, 0}}},
+        {.name = "a retry each second",
+         .steps = {STEP("own", .retry = {1, {1}})},
+         .says = {{"own", HKY_CLASS_NETWORK, FOUR_XX, 0, 0}}},
+        {.name = "react with a short delay",
+         .steps = {STEP("own")},
+         .says = {{"own", HKY_CLASS_SYSTEM_TEMP, FOUR_XX, 0, 0}},
+         .react = {HKY_CLASS_SYSTEM_TEMP, HKY_ACTION_RETRY, 60}},
+        {.name = "an account that is paused for a short time",
+         .steps = {STEP("own")},
+         .says = {{"own", HKY_CLASS_QUOTA_EXHAUSTED, FOUR_XX, 0, 30}}},
+        {.name = "no TLS", .steps = {STEP("own", .retry = {1, {60}})}, .says = {{"own", HKY_CLASS_TLS, FIVE_XX, 0, 0}}},
+    };
     struct fake_policy f;
+
+    (void)state;
     fake_policy_init(&f, 1);
     fake_relay(&f, "own");
-    struct run run = {.steps = {STEP("own", .retry = {1, {1}})}, .says = {{"own", HKY_CLASS_NETWORK, FOUR_XX, 0, 0}}};
+    for (size_t i = 0; i < sizeof CASES / sizeof CASES[0]; i++) {
+        char got[8192], last[32] = "";
+        unsigned n = 0;
+        play(&f, &CASES[i], got, sizeof got);
+        for (const char *p = got; (p = strchr(p, '@')) != NULL; p++, n++)
+            if (strncmp(p, "@2880", 5) != 0)
+                snprintf(last, sizeof last, "%.5s", p + 1);
+        if (n - 1 != HKY_ATTEMPTS_MAX || strstr(got, ", expired@2880") == NULL)
+            fail_msg("%s: %u attempts: %s", CASES[i].name, n - 1, got);
+        if (atoi(last) < 2700)
+            fail_msg("%s: the last attempt comes long before the end: %s", CASES[i].name, got);
+    }
+}
+
+static void a_short_time_that_a_limit_names_is_taken_once(void **state)
+{
+    struct fake_policy f;
     char got[8192];
-    play(&f, &run, got, sizeof got);
-    unsigned n = 0;
-    for (const char *p = got; (p = strstr(p, "network")) != NULL; p++)
-        n++;
-    assert_int_equal(n, HKY_ATTEMPTS_MAX);
-    assert_non_null(strstr(got, "fail"));
+
+    (void)state;
+    fake_policy_init(&f, 1);
+    fake_relay(&f, "own");
+    play(&f,
+         &(struct run){.name = "in 30 seconds",
+                       .steps = {STEP("own")},
+                       .says = {{"own", HKY_CLASS_RATE_LIMITED, FOUR_XX, 0, 30}}},
+         got, sizeof got);
+    const char *expect = "own rate_limited@0, own rate_limited@0, own rate_limited@15, own rate_limited@75, "
+                         "own rate_limited@315, ";
+    if (strncmp(got, expect, strlen(expect)) != 0 || strstr(got, ", expired@2880") == NULL)
+        fail_msg("%s", got);
+}
+
+/* A step with many tries or a long `within` leaves attempts for the steps after it. */
+static void the_steps_after_it_are_reached(void **state)
+{
+    static const struct run CASES[] = {
+        {.name = "left when within is over",
+         .steps = {STEP_WITHIN("own", 47 * 3600, .retry = {1, {1}}), STEP("ses")},
+         .says = {{"own", HKY_CLASS_RATE_LIMITED, FOUR_XX, 0, 0}}},
+        {.name = "left for the last attempt although within is not over",
+         .steps = {STEP_WITHIN("own", 100 * 3600, .retry = {1, {1}}), STEP("ses")},
+         .says = {{"own", HKY_CLASS_RATE_LIMITED, FOUR_XX, 0, 0}}},
+        {.name = "left when half of the time is over",
+         .steps = {STEP("own", .retry = {1, {60}}), STEP("ses")},
+         .says = {{"own", HKY_CLASS_RATE_LIMITED, FOUR_XX, 0, 0}}},
+        {.name = "left when its tries are used up",
+         .steps = {STEP("own", .retry = {1, {60}}, .tries = 100), STEP("ses")},
+         .says = {{"own", HKY_CLASS_NETWORK, FOUR_XX, 0, 0}}},
+        {.name = "two such steps",
+         .steps = {STEP("own", .retry = {1, {1}}), STEP("rental", .retry = {1, {1}}), STEP("ses")},
+         .says = {{"own", HKY_CLASS_RATE_LIMITED, FOUR_XX, 0, 0}, {"rental", HKY_CLASS_RATE_LIMITED, FOUR_XX, 0, 0}}},
+    };
+    struct fake_policy f;
+
+    (void)state;
+    fake_policy_init(&f, 1);
+    fake_relay(&f, "own");
+    fake_relay(&f, "rental");
+    fake_relay(&f, "ses");
+    for (size_t i = 0; i < sizeof CASES / sizeof CASES[0]; i++) {
+        char got[8192];
+        play(&f, &CASES[i], got, sizeof got);
+        if (strstr(got, ", ses ok@") == NULL)
+            fail_msg("%s: %s", CASES[i].name, got);
+    }
+}
+
+/* The delay between attempts grows from the 30th on, but a step is not left sooner for that. */
+static void a_step_is_tried_until_its_within_is_over(void **state)
+{
+    struct fake_policy f;
+    char got[8192];
+
+    (void)state;
+    fake_policy_init(&f, 1);
+    fake_relay(&f, "own");
+    fake_relay(&f, "ses");
+    play(&f,
+         &(struct run){.name = "three hours",
+                       .steps = {STEP_WITHIN("own", 3 * 3600, .retry = {1, {300}}), STEP("ses")},
+                       .says = {{"own", HKY_CLASS_RATE_LIMITED, FOUR_XX, 0, 0}}},
+         got, sizeof got);
+    assert_non_null(strstr(got, "own rate_limited@140, own rate_limited@145, own rate_limited@179, ses ok@179, done"));
+}
+
+/* A reply that is final for this way needs no further attempt. */
+static void a_permanent_reply_at_the_last_attempt_ends_it(void **state)
+{
+    static const struct {
+        enum hky_class class;
+        enum hky_action expect;
+    } CASES[] = {
+        {HKY_CLASS_BAD_MAILBOX, HKY_ACTION_FAIL}, {HKY_CLASS_FILTERED, HKY_ACTION_FAIL},
+        {HKY_CLASS_UNKNOWN, HKY_ACTION_FAIL},     {HKY_CLASS_TLS, HKY_ACTION_RETRY},
+        {HKY_CLASS_AMBIGUOUS, HKY_ACTION_HOLD},   {HKY_CLASS_OK, HKY_ACTION_DONE},
+    };
+    struct fake_policy f;
+
+    (void)state;
+    fake_policy_init(&f, 1);
+    fake_relay(&f, "own");
+    fake_relay(&f, "ses");
+    for (size_t i = 0; i < sizeof CASES / sizeof CASES[0]; i++) {
+        struct run run = {.steps = {STEP("own"), STEP("ses")}};
+        struct hky_message *m = fake_message(1, START, "", 1, (const char *const[]){"a@example.com"});
+        struct hky_recipient *r = &m->recipients[0];
+        r->plan = plan_of(&run);
+        r->step_at_ms = START;
+        r->expire_at_ms = START + 48 * HOUR;
+        r->attempts = HKY_ATTEMPTS_MAX - 1;
+        struct hky_outcome o = fake_outcome(CASES[i].class, FIVE_XX);
+        struct hky_advance a;
+        hky_schedule_plan_advance(&(struct hky_advance_query){&f.policy, r, &o, START + 47 * HOUR}, &a);
+        if (a.action != CASES[i].expect)
+            fail_msg("%s: got %s (%s)", hky_class_name(CASES[i].class), END[a.action], a.why);
+        if (a.action == HKY_ACTION_RETRY)
+            assert_int_equal(a.at_ms, r->expire_at_ms);
+        hky_message_unref(&m);
+    }
 }
 
 static void two_relays(struct fake_policy *f)
@@ -404,6 +535,88 @@ static void no_temporary_reply_ends_a_recipient(void **state)
                 fail_msg("%s in a 4xx, %d steps: %s", hky_class_name((enum hky_class)k), n_steps, got);
         }
     }
+}
+
+static uint32_t draw(uint64_t *x, uint32_t below)
+{
+    *x = *x * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+    return (uint32_t)(*x >> 33) % below;
+}
+
+static struct hky_step random_step(uint64_t *x, const char *relay)
+{
+    static const uint32_t DELAYS[] = {1, 30, 60, 300, 900, 3600, 14400, 86400};
+    struct hky_step s = STEP("");
+    s.relay = relay;
+    s.retry.n = (uint8_t)draw(x, 4);
+    for (unsigned i = 0; i < s.retry.n; i++)
+        s.retry.after_sec[i] = DELAYS[draw(x, 8)];
+    s.tries = (uint8_t)draw(x, 120);
+    if (draw(x, 3) == 0)
+        s.within_sec = draw(x, 60 * 3600);
+    if (draw(x, 3) == 0)
+        s.on = HKY_CLASS_BIT(draw(x, HKY_CLASS_UNKNOWN + 1)) | HKY_CLASS_BIT(draw(x, HKY_CLASS_UNKNOWN + 1));
+    return s;
+}
+
+static struct hky_outcome random_temporary(uint64_t *x)
+{
+    static const uint32_t NAMED[] = {0, 0, 1, 30, 600, 7200, 86400, 1000000};
+    enum hky_class class = (enum hky_class)(HKY_CLASS_BAD_MAILBOX + (int)draw(x, HKY_CLASS_UNKNOWN));
+    if (class > HKY_CLASS_UNKNOWN)
+        class = HKY_CLASS_UNKNOWN;
+    struct hky_outcome o = fake_outcome(class, FOUR_XX);
+    o.retry_after_sec = NAMED[draw(x, 8)];
+    return o;
+}
+
+/* Plays a random plan against random temporary replies until it ends. */
+static void play_temporary_replies(struct fake_policy *f, uint64_t seed)
+{
+    static const char *const RELAYS[] = {"own", "ses", "rental", "gmail"};
+    uint64_t x = seed;
+    struct run run = {.name = "random"};
+    unsigned n_steps = 1 + draw(&x, 4);
+    for (unsigned i = 0; i < n_steps; i++)
+        run.steps[i] = random_step(&x, RELAYS[i]);
+    run.steps[0].on = 0;
+    if (draw(&x, 3) == 0)
+        run.react = (struct react){(enum hky_class)draw(&x, HKY_CLASS_UNKNOWN + 1),
+                                   draw(&x, 2) == 0 ? HKY_ACTION_RETRY : HKY_ACTION_NEXT, draw(&x, 1000)};
+    struct hky_message *m = fake_message(1, START, "", 1, (const char *const[]){"a@example.com"});
+    struct hky_recipient *r = &m->recipients[0];
+    r->plan = plan_of(&run);
+    r->step_at_ms = START;
+    r->expire_at_ms = START + (1 + draw(&x, 30 * 24 * 60)) * MINUTE;
+    unsigned n = 0;
+    bool is_one_class = draw(&x, 2) == 0;
+    struct hky_outcome o = random_temporary(&x);
+    for (int64_t now = START; now < r->expire_at_ms; n++) {
+        struct hky_advance a;
+        if (n >= HKY_ATTEMPTS_MAX)
+            fail_msg("seed %d: attempt %u", (int)seed, n + 1);
+        o = is_one_class ? o : random_temporary(&x);
+        hky_schedule_plan_advance(&(struct hky_advance_query){&f->policy, r, &o, now}, &a);
+        if (a.action != HKY_ACTION_RETRY && a.action != HKY_ACTION_NEXT)
+            fail_msg("seed %d: attempt %u: %s ends it: %s (%s)", (int)seed, n + 1, hky_class_name(o.class),
+                     END[a.action], a.why);
+        assert_in_range(a.at_ms, now, r->expire_at_ms);
+        move(r, &o, &a, now);
+        now = a.at_ms;
+    }
+    hky_message_unref(&m);
+}
+
+static void no_temporary_reply_ends_a_random_plan(void **state)
+{
+    struct fake_policy f;
+
+    (void)state;
+    two_relays(&f);
+    fake_relay(&f, "rental");
+    fake_relay(&f, "gmail");
+    for (uint64_t seed = 1; seed <= 2000; seed++)
+        play_temporary_replies(&f, seed);
 }
 
 /* A 4xx about our side is tried at the same account before another one, with another From perhaps, is used. */
@@ -461,7 +674,12 @@ int main(void)
         cmocka_unit_test(plays_every_plan),
         cmocka_unit_test(reasons_leave_a_step_or_wait),
         cmocka_unit_test(sixty_attempts_are_the_most),
+        cmocka_unit_test(a_short_time_that_a_limit_names_is_taken_once),
+        cmocka_unit_test(the_steps_after_it_are_reached),
+        cmocka_unit_test(a_step_is_tried_until_its_within_is_over),
+        cmocka_unit_test(a_permanent_reply_at_the_last_attempt_ends_it),
         cmocka_unit_test(no_temporary_reply_ends_a_recipient),
+        cmocka_unit_test(no_temporary_reply_ends_a_random_plan),
         cmocka_unit_test(a_temporary_reply_is_tried_at_the_same_step_first),
         cmocka_unit_test(tls_that_does_not_come_about_is_waited_for),
     };

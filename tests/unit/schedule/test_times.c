@@ -120,6 +120,53 @@ static void a_deadline_does_not_stand_still(void **state)
     stage_end(&st);
 }
 
+static unsigned count_of(const char *text, const char *what)
+{
+    unsigned n = 0;
+    for (const char *p = text; (p = strstr(p, what)) != NULL; p++)
+        n++;
+    return n;
+}
+
+/* A server that never takes the mail, and operators that ask for it once more: it is not tried a 61st time. */
+static void no_attempt_follows_the_sixtieth(void **state)
+{
+    (void)state;
+    struct stage st;
+    struct hky_job *job;
+    stage_init(&st);
+    st.policy.policy.engine.retry = (struct hky_retry){1, {60}};
+    fake_relay(&st.policy, "ses");
+    stage_start(&st);
+    struct hky_plan *plan = fake_plan((struct hky_step[]){fake_step("ses")}, 1);
+    struct hky_message *m = send(&st, plan);
+    hky_message_ref(m);
+    struct hky_recipient *r = &m->recipients[0];
+    while (r->attempts < HKY_ATTEMPTS_MAX) {
+        while (take(&st, "ses", &job) != HKY_TAKE_JOB) {
+            assert_true(st.r.clock.stopped_at_ms < START + 48 * HOUR);
+            pass(&st, MINUTE);
+        }
+        struct hky_outcome o = fake_outcome(HKY_CLASS_SYSTEM_TEMP, true);
+        hky_rehearsal_answer(&st.r, &job, &o);
+    }
+    assert_int_equal(count_of(st.log, "deferred:ses"), HKY_ATTEMPTS_MAX);
+    assert_true(st.r.clock.stopped_at_ms > START + 45 * HOUR);
+    st.log[0] = '\0';
+    assert_int_equal(ask(&st, HKY_QUEUE_RETRY, (struct hky_selection){0}, NULL, 0), 1);
+    assert_int_equal(take(&st, "ses", &job), HKY_TAKE_EMPTY);
+    assert_int_equal(deferred_by(&st, "ses"), 1);
+    assert_string_equal(r->reason, "its attempts are used up; it waits until it expires");
+    pass(&st, START + 48 * HOUR - MINUTE - st.r.clock.stopped_at_ms);
+    expect(&st, "released");
+    pass(&st, MINUTE);
+    expect(&st, "expired");
+    assert_string_equal(st.ended, "system_temp said so");
+    hky_message_unref(&m);
+    hky_plan_unref(&plan);
+    stage_end(&st);
+}
+
 static void a_function_is_asked_again_after_a_quarter_of_an_hour(void **state)
 {
     (void)state;
@@ -663,6 +710,7 @@ int main(void)
         cmocka_unit_test(parked_for_so_long_is_bounced),
         cmocka_unit_test(expire_stands_still_while_parked),
         cmocka_unit_test(a_deadline_does_not_stand_still),
+        cmocka_unit_test(no_attempt_follows_the_sixtieth),
         cmocka_unit_test(a_function_is_asked_again_after_a_quarter_of_an_hour),
         cmocka_unit_test(asked_again_it_keeps_its_place),
         cmocka_unit_test(within_holds_for_one_that_was_given_back),
