@@ -50,7 +50,8 @@ static void on_reload(void *ctx, const struct hky_command *self, struct hky_cons
     if (hky_engine_reload(engine, &e) == HKY_OK)
         hky_console_answer(&rq, &(struct hky_reloaded){.policy_path = engine->policy_path,
                                                        .policy_hash = engine->policy->hash,
-                                                       .restart_keys = engine->restart_keys});
+                                                       .restart_keys = engine->restart_keys,
+                                                       .lists = engine->lists_kept});
     else
         hky_console_refuse(&rq, "refused", e.text,
                            "the old policy stays in force; hikyaku check POLICY lists every problem");

@@ -37,6 +37,7 @@ struct reload {
     struct hky_vm **vms; /* one for each worker, then that of aux */
     struct hky_accept_change *listeners;
     char restart[160]; /* changed keys that need a restart, ", " between them */
+    char lists[300];   /* which lists keep their entries for now, "" none */
 };
 
 static enum hky_log_level log_level(enum hky_problem_level level)
@@ -85,6 +86,23 @@ static void find_restart_keys(struct reload *r)
     list_restart_key(r, b->cold_after_ms != was->cold_after_ms, "bounds.cold_after");
 }
 
+/* Whoever changes a list and reloads may expect the change to count now, so there is a text about lists that wait. */
+static void keep_lists(struct reload *r)
+{
+    const char *first;
+    char others[40] = "";
+    unsigned n = hky_policy_succeed_lists(r->policy, r->engine->policy, hky_mono_ms(),
+                                          hky_clock_now_ms(&HKY_CLOCK_REAL), &first);
+
+    if (n > 1)
+        snprintf(others, sizeof others, " and %u other list%s", n - 1, n == 2 ? "" : "s");
+    if (n > 0)
+        snprintf(r->lists, sizeof r->lists,
+                 "%.80s%s changed a moment ago and may not be complete: the old entries count until the file has not "
+                 "changed for 2 s, or 15 s when it is shorter",
+                 first, others);
+}
+
 static enum hky_err prepare(struct reload *r, struct hky_error *e)
 {
     struct hky_engine *engine = r->engine;
@@ -99,6 +117,7 @@ static enum hky_err prepare(struct reload *r, struct hky_error *e)
         return hky_error_set(e, err, "%s", engine->reload_error);
     if ((err = hky_engine_check_policy(r->policy, e)) != HKY_OK)
         return err;
+    keep_lists(r);
     for (unsigned i = 0; i <= engine->n_workers; i++) {
         if ((err = hky_vm_new(r->policy, &r->vms[i], e)) != HKY_OK)
             return err;
@@ -149,6 +168,8 @@ static void commit(struct reload *r)
     hky_policy_unref(&engine->policy);
     engine->policy = r->policy;
     engine->list_error[0] = '\0';
+    if (r->lists[0] != '\0')
+        hky_timer_set(&engine->lists_timer, LISTS_WAITING_MS);
 }
 
 static void abandon(struct reload *r)
@@ -178,12 +199,15 @@ enum hky_err hky_engine_reload(struct hky_engine *engine, struct hky_error *e)
     if ((err = prepare(&r, e)) == HKY_OK) {
         commit(&r);
         snprintf(engine->restart_keys, sizeof engine->restart_keys, "%s", r.restart);
+        snprintf(engine->lists_kept, sizeof engine->lists_kept, "%s", r.lists);
         snprintf(text, sizeof text, "a new policy is in force%s%s",
                  r.restart[0] != '\0' ? "; not before a restart: " : "", r.restart);
         hky_log(engine->log, HKY_LOG_INFO, "reload", "what=\"a new policy is in force\" hash=%016lx",
                 (unsigned long)engine->policy->hash);
         if (r.restart[0] != '\0')
             hky_log(engine->log, HKY_LOG_WARN, "reload", "what=\"these keys need a restart\" keys=\"%s\"", r.restart);
+        if (r.lists[0] != '\0')
+            hky_log(engine->log, HKY_LOG_INFO, "lists", "what=\"%s\"", r.lists);
     } else {
         abandon(&r);
         snprintf(engine->reload_error, sizeof engine->reload_error, "%s", e->text);

@@ -87,6 +87,7 @@ struct hky_engine {
     struct hky_stopping *stopper; /* NULL before the engine runs */
     bool has_run;
     struct hky_passwords *passwords; /* of listeners */
+    char lists_kept[300];            /* what the last reload said of lists that wait, "" nothing; aux's thread */
     char restart_keys[160];          /* changed by reloads and not in force before a restart, "" none; aux's thread */
     char reload_error[512];          /* why the last reload was refused, "" none; aux's thread */
     struct hky_start_options at_start;

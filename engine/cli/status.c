@@ -159,6 +159,8 @@ static int print_reload(const struct hky_cli_answer *a, bool is_quiet)
         return HKY_EXIT_GOOD;
     puts("The new policy is in force.");
     print_restart(a->json);
+    if (json_string_length(json_object_get(a->json, "lists")) > 0)
+        hky_cli_print_text(json_string_value(json_object_get(a->json, "lists")), 0);
     return HKY_EXIT_GOOD;
 }
 

@@ -163,4 +163,6 @@ void hky_render_reloaded(const void *reloaded, struct hky_json *out)
     hky_json_z(out, "policy", r->policy_path);
     hky_json_hex(out, "policy_hash", r->policy_hash);
     add_keys(r->restart_keys, out);
+    if (r->lists[0] != '\0')
+        hky_json_z(out, "lists", r->lists);
 }

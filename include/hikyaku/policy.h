@@ -208,6 +208,15 @@ struct hky_lists_news {
  * time. */
 void hky_policy_refresh_lists(struct hky_policy *p, int64_t mono_ms, struct hky_lists_news *news);
 
+/*
+ * For a policy that will follow `before`, in force until now, and that nobody uses yet: its lists whose files may be
+ * half written keep the entries that counted until now, and hky_policy_refresh_lists takes the files when they are
+ * complete. Returns how many lists wait, and the name of the first, NULL when none does. `mono_ms` as there, `now_ms`
+ * is the time of day, as files have it. Called by the caller of hky_policy_refresh_lists.
+ */
+unsigned hky_policy_succeed_lists(struct hky_policy *p, const struct hky_policy *before, int64_t mono_ms,
+                                  int64_t now_ms, const char **first);
+
 /* Read a secret now: $HIKYAKU_SECRET_NAME, $CREDENTIALS_DIRECTORY/name, secrets/name beside the policy (owner only),
  * or its command (no shell, 10 s, 64 KiB). May block, so never call it on a loop. The caller gets one reference.
  * HKY_E_MISSING: the text of `e` says where it was looked for; HKY_E_SYNTAX: it is empty; HKY_E_DENIED: its file is

@@ -30,6 +30,7 @@ void hky_render_relay(const void *relay_row, struct hky_json *out);   /* one, fo
 
 struct hky_reloaded {
     const char *policy_path, *restart_keys;
+    const char *lists; /* which lists keep their entries for now, "" none */
     uint64_t policy_hash;
 };
 /* The members of the answer to `reload`. */

@@ -105,6 +105,34 @@ def restart_keys(world):
     end(engine)
 
 
+@case("reload", "a list that is half written at a reload keeps its entries, says so, and counts when it is complete")
+def lists_half_written(world):
+    sink = world.sink(ports=2)
+    world.write("stop.txt", "stop.example\nother.example\n")
+    engine = world.engine(policy(sink, route='''
+        route "all" { priority = 10, to = "*", except = list "stop.txt", via = "r" }
+        route "stopped" { to = "*", via = "q" }'''))
+
+    def relay_of(rcpt):
+        seen = len(engine.events("delivered"))
+        send(engine, rcpt)
+        wait_for(lambda: len(engine.events("delivered")) > seen, why=f"delivered to {rcpt}")
+        return engine.events("delivered")[-1]["relay"]
+    same(relay_of("u@stop.example"), "q", "excepted")
+    world.write("stop.txt", "")
+    same(reload(world, engine, 0).count("stop.txt changed a moment ago"), 1, "the reply names the list")
+    same(relay_of("u@stop.example"), "q", "excepted while the list is written")
+    same("stop.txt changed a moment ago" in engine.text(), True, "the log names the list")
+    world.write("stop.txt", "stop.example\nother.example\nthird.example\n")
+    same("stop.txt" in reload(world, engine, 0), False, "nothing is missing, so nothing waits")
+    same([relay_of("u@stop.example"), relay_of("u@third.example")], ["q", "q"], "a longer list counts at once")
+    world.write("stop.txt", "other.example\nthird.example\n")
+    reload(world, engine, 0)
+    wait_for(lambda: "stop.txt has 2 entries, 3 before" in engine.text(), 40, why="the shorter list counts")
+    same(relay_of("u@stop.example"), "r", "no longer excepted")
+    end(engine)
+
+
 @case("reload", "a list whose file changes routes new mail differently; a bad one stays as it was and is named")
 def lists(world):
     sink = world.sink(ports=2)

@@ -117,15 +117,16 @@ static void take(struct hky_list *l, struct hky_set *set)
     hky_set_unref(&was);
 }
 
-/* How long the file must be unchanged. A file that was renamed into place is whole; one that is written in place may be
- * written slowly, so that its end is still missing. */
-static int64_t still_ms(const struct hky_list *l, struct hky_str text, size_t n, size_t had)
+/* How long the file `now`, with `n` entries, must be unchanged before it replaces the `had` entries of `was`. A file
+ * that was renamed into place is whole; one that is written in place may be written slowly, so that its end is still
+ * missing. */
+static int64_t still_ms(const struct hky_list *was, size_t had, const struct stat *now, bool has_line_end, size_t n)
 {
-    bool is_in_place = l->change.seen.st_dev == l->seen.st_dev && l->change.seen.st_ino == l->seen.st_ino;
+    bool is_in_place = now->st_dev == was->seen.st_dev && now->st_ino == was->seen.st_ino;
 
     if (n < had / 2 + had % 2)
         return STILL_SHRUNK_MS;
-    return is_in_place && (n < had || (l->has_line_end && !ends_with_line(text))) ? STILL_SHRUNK_MS : STILL_MS;
+    return is_in_place && (n < had || (was->has_line_end && !has_line_end)) ? STILL_SHRUNK_MS : STILL_MS;
 }
 
 /* The file has been unchanged for a while: take the new set, or say why it cannot be taken yet. */
@@ -137,7 +138,7 @@ static enum hky_list_state settle(struct hky_list *l, struct hky_str text, int64
 
     if (set_of(l, text, &set, &messages->error) == HKY_OK) {
         n = hky_set_n(set);
-        if (was_still_ms < still_ms(l, text, n, had)) {
+        if (was_still_ms < still_ms(l, had, &l->change.seen, ends_with_line(text), n)) {
             if (!l->change.is_reported && n < had / 2 + had % 2)
                 hky_error_set(&messages->warning, HKY_E_STATE,
                               "%.120s has lost more than half of its entries (%zu are left of %zu): it counts when it "
@@ -195,6 +196,41 @@ enum hky_list_state hky_list_refresh(struct hky_list *l, int64_t mono_ms, struct
     }
     free(text);
     return state;
+}
+
+/* Since when, in ms since 1970, nobody has written the file or put it into its place. */
+static int64_t written_at_ms(const struct stat *st)
+{
+    const struct timespec *m = &st->st_mtim, *c = &st->st_ctim;
+    int64_t m_ms = (int64_t)m->tv_sec * 1000 + m->tv_nsec / 1000000;
+    int64_t c_ms = (int64_t)c->tv_sec * 1000 + c->tv_nsec / 1000000;
+
+    return m_ms > c_ms ? m_ms : c_ms;
+}
+
+enum hky_list_state hky_list_succeed(struct hky_list *l, struct hky_list *was, int64_t mono_ms, int64_t now_ms)
+{
+    struct hky_set *set = hky_list_set(was);
+    int64_t wait_ms = still_ms(was, hky_set_n(set), &l->seen, l->has_line_end, hky_set_n(l->set));
+    bool has_all = l->has_line_end && hky_set_is_subset(set, l->set);
+
+    if (l->hash == was->hash || has_all || now_ms - written_at_ms(&l->seen) >= wait_ms) {
+        hky_set_unref(&set);
+        return l->hash == was->hash ? HKY_LIST_SAME : HKY_LIST_TAKEN;
+    }
+    l->change = was->change;
+    if (!l->change.is_there || l->change.hash != l->hash || !hky_inside_is_same(&l->change.seen, &l->seen)) {
+        l->change.is_reported &= l->change.is_there;
+        l->change.is_there = true;
+        l->change.seen = l->seen;
+        l->change.hash = l->hash;
+        l->change.since_ms = mono_ms;
+    }
+    l->seen = was->seen;
+    l->hash = was->hash;
+    l->has_line_end = was->has_line_end;
+    take(l, set);
+    return HKY_LIST_WAITS;
 }
 
 struct hky_set *hky_list_set(struct hky_list *l)

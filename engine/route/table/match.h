@@ -86,6 +86,14 @@ struct hky_list_messages {
     struct hky_error error;   /* the file cannot be read or has a bad line: the list stays as it is */
 };
 enum hky_list_state hky_list_refresh(struct hky_list *l, int64_t mono_ms, struct hky_list_messages *messages);
+/*
+ * For a list that was just opened, of a policy that follows another one: `was` is its list of the same file. The file
+ * may be half written at this moment, so the list goes on with the set and the looks of `was`, and the answer is
+ * HKY_LIST_WAITS, until hky_list_refresh finds that the change counts. The change counts at once, HKY_LIST_TAKEN, when
+ * all entries of before are there and the last line is whole, or when the file has been unchanged for long enough by
+ * its times (`now_ms` is the time of day).
+ */
+enum hky_list_state hky_list_succeed(struct hky_list *l, struct hky_list *was, int64_t mono_ms, int64_t now_ms);
 bool hky_list_has(struct hky_list *l, const struct hky_match_key *k);
 struct hky_set *hky_list_set(struct hky_list *l); /* counted */
 

@@ -51,3 +51,23 @@ void hky_policy_refresh_lists(struct hky_policy *p, int64_t mono_ms, struct hky_
             news->error = messages.error;
     }
 }
+
+unsigned hky_policy_succeed_lists(struct hky_policy *p, const struct hky_policy *before, int64_t mono_ms,
+                                  int64_t now_ms, const char **first)
+{
+    const struct hky_route_table *t = p->table, *was = before->table;
+    unsigned n = 0;
+
+    *first = NULL;
+    if (strcmp(p->dir, before->dir) != 0) /* a folder that was put in the place of the other one, with whole files */
+        return 0;
+    for (uint32_t i = 0; i < t->n_lists; i++)
+        for (uint32_t k = 0; k < was->n_lists; k++) {
+            if (strcmp(t->lists[i]->name, was->lists[k]->name) != 0 ||
+                hky_list_succeed(t->lists[i], was->lists[k], mono_ms, now_ms) != HKY_LIST_WAITS)
+                continue;
+            if (n++ == 0)
+                *first = t->lists[i]->name;
+        }
+    return n;
+}

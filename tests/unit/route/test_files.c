@@ -332,6 +332,126 @@ static void a_list_that_shrinks_in_place_waits_longer(void **state)
     lists_close(&l);
 }
 
+/* --- lists whose files change while the policy is loaded again --- */
+
+/* The policy is loaded again as a reload does it: at `mono_ms`, and `after_ms` later than now by the time of day. */
+static unsigned reload(struct lists *l, int64_t mono_ms, int64_t after_ms)
+{
+    struct hky_policy *before = l->p;
+    const char *first;
+    unsigned n;
+
+    l->p = load_folder(&l->f, &l->problems);
+    assert_non_null(l->p);
+    n = hky_policy_succeed_lists(l->p, before, mono_ms, hky_clock_now_ms(&HKY_CLOCK_REAL) + after_ms, &first);
+    if (n > 0)
+        assert_string_equal(first, "vip.txt");
+    else
+        assert_null(first);
+    hky_policy_unref(&before);
+    return n;
+}
+
+static const char three[] = "one.example\ntwo.example\nthree.example\n";
+
+static void a_reload_takes_no_half_written_list(void **state)
+{
+    static const struct {
+        const char *before, *text;
+        bool is_renamed;
+        int64_t counts_after_ms; /* 0: at once */
+    } cases[] = {
+        {three, "", false, 15000},
+        {three, "one.example\n", false, 15000},
+        {three, "one.example\n", true, 15000},
+        {three, "one.example\ntwo.example\n", false, 15000},
+        {three, "one.example\ntwo.example\n", true, 2000},
+        {three, "one.example\nfour.example\nfive.example\nsix.example\n", false, 2000},
+        {three, "one.example\ntwo.example\nthree.example\nfour.exam", false, 15000},
+        {three, "one.example\ntwo.example\nthree.example\nfour.exam", true, 2000},
+        {three, "four.example\nthree.example\ntwo.example\none.example\n", false, 0},
+        {three, "# of today\none.example\ntwo.example\nthree.example\n", false, 0},
+        {"", "one.example\ntwo.example\n", false, 0},
+        {"u@one.example\n", "one.example\n", false, 0},
+        {"one.example\n", "u@one.example\n", false, 2000},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct lists l;
+        char from[200], to[200];
+        bool had = cases[i].before == three, has = strstr(cases[i].text, "three.example") != NULL;
+
+        lists_open(&l, cases[i].before);
+        assert_int_equal(look(&l, 0), 0);
+        folder_write(&l.f, cases[i].is_renamed ? "new.txt" : "vip.txt", cases[i].text);
+        snprintf(from, sizeof from, "%s/new.txt", l.f.path);
+        snprintf(to, sizeof to, "%s/vip.txt", l.f.path);
+        if (cases[i].is_renamed)
+            assert_int_equal(rename(from, to), 0);
+        if (reload(&l, 1000, 0) != (cases[i].counts_after_ms > 0))
+            fail_msg("case %zu: the list %s", i, cases[i].counts_after_ms > 0 ? "counts at once" : "waits");
+        if (cases[i].counts_after_ms > 0) {
+            assert_int_equal(is_on(&l, "u@three.example"), had);
+            assert_int_equal(look(&l, 1000 + cases[i].counts_after_ms - 1), 0);
+            assert_int_equal(l.news.n_waiting, 1);
+            assert_int_equal(is_on(&l, "u@three.example"), had);
+            if (look(&l, 1000 + cases[i].counts_after_ms) != 1)
+                fail_msg("case %zu: the list does not count after %d ms", i, (int)cases[i].counts_after_ms);
+        }
+        assert_int_equal(is_on(&l, "u@three.example"), has);
+        assert_int_equal(look(&l, 60000), 0);
+        assert_int_equal(l.news.n_waiting, 0);
+        lists_close(&l);
+    }
+}
+
+static void a_list_that_has_been_still_counts_at_a_reload(void **state)
+{
+    struct lists l;
+
+    (void)state;
+    lists_open(&l, three);
+    folder_write(&l.f, "vip.txt", "four.example\nfive.example\nsix.example\n");
+    assert_int_equal(reload(&l, 0, 1500), 1);
+    assert_true(is_on(&l, "u@three.example") && !is_on(&l, "u@four.example"));
+    assert_int_equal(reload(&l, 500, 2500), 0); /* unchanged for two seconds by its times */
+    assert_true(!is_on(&l, "u@three.example") && is_on(&l, "u@four.example"));
+    folder_write(&l.f, "vip.txt", "");
+    assert_int_equal(reload(&l, 10000, 14000), 1);
+    assert_true(is_on(&l, "u@four.example"));
+    assert_int_equal(reload(&l, 10500, 16000), 0);
+    assert_false(is_on(&l, "u@four.example"));
+    lists_close(&l);
+}
+
+/* Reloads one after the other put the change off no further than the first look at it. */
+static void reloads_do_not_put_a_change_of_a_list_off(void **state)
+{
+    struct lists l;
+
+    (void)state;
+    lists_open(&l, three);
+    folder_write(&l.f, "vip.txt", "one.example\n");
+    assert_int_equal(look(&l, 0), 0);
+    assert_int_equal(reload(&l, 1000, 0), 1);
+    assert_int_equal(look(&l, 3000), 0);
+    assert_non_null(strstr(l.news.warning.text, "vip.txt has lost more than half of its entries"));
+    assert_int_equal(reload(&l, 14000, 0), 1);
+    assert_int_equal(look(&l, 14500), 0);
+    assert_int_equal(l.news.warning.code, HKY_OK); /* once a change */
+    assert_int_equal(look(&l, 15000), 1);
+    assert_false(is_on(&l, "u@two.example"));
+    folder_write(&l.f, "vip.txt", "five.example\n"); /* and back to what counts */
+    assert_int_equal(reload(&l, 20000, 0), 1);
+    folder_write(&l.f, "vip.txt", "one.example\n");
+    assert_int_equal(reload(&l, 21000, 0), 0);
+    assert_int_equal(look(&l, 22000), 0);
+    assert_int_equal(l.news.n_waiting, 0);
+    assert_true(is_on(&l, "u@one.example"));
+    lists_close(&l);
+}
+
 static void a_list_that_becomes_a_secret_is_not_read(void **state)
 {
     struct lists l;
@@ -366,6 +486,9 @@ int main(void)
         cmocka_unit_test(octets_count_where_time_and_size_stay),
         cmocka_unit_test(a_list_that_shrinks_by_more_than_half_warns),
         cmocka_unit_test(a_list_that_shrinks_in_place_waits_longer),
+        cmocka_unit_test(a_reload_takes_no_half_written_list),
+        cmocka_unit_test(a_list_that_has_been_still_counts_at_a_reload),
+        cmocka_unit_test(reloads_do_not_put_a_change_of_a_list_off),
         cmocka_unit_test(a_list_that_becomes_a_secret_is_not_read),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
