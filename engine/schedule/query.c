@@ -152,10 +152,7 @@ static void retry_now(struct hky_shard *sh, struct hky_recipient *r)
         schedule_recipient_set_reason(r, NULL);
         r->ambiguous = 0;
         r->unclean = 0;
-        /* time while it was held does not count */
-        int64_t left_ms = r->expire_at_ms - schedule_shard_now(sh);
-        r->expire_at_ms =
-            left_ms < 3600 * 1000 && r->expire_at_ms != 0 ? schedule_shard_now(sh) + 3600 * 1000 : r->expire_at_ms;
+        schedule_recipient_renew_expiry(sh, r);
     }
     r->next_at_ms = schedule_shard_now(sh);
     schedule_recipient_journal(sh, r);

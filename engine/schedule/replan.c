@@ -8,6 +8,7 @@
 
 #define UNREAD_MS        1000
 #define FUNCTION_PLAN_MS (15 * 60 * 1000)
+#define RELEASED_MS      (60 * 60 * 1000) /* at least, for one that was held */
 
 int64_t schedule_recipient_parked_delay_ms(uint32_t times)
 {
@@ -15,15 +16,73 @@ int64_t schedule_recipient_parked_delay_ms(uint32_t times)
     return (times < 3 ? MINUTES[times] : 60) * 60 * 1000;
 }
 
+/* ---- when it expires ---- */
+
+static uint32_t own_expire_sec(const struct hky_recipient *r)
+{
+    return r->plan != NULL ? r->plan->expire_sec : HKY_UNSET_SEC;
+}
+
+static int64_t expires_by_plan_at(const struct hky_shard *sh, const struct hky_recipient *r)
+{
+    uint32_t sec = own_expire_sec(r) != HKY_UNSET_SEC ? own_expire_sec(r) : sh->policy->engine.expire_sec;
+    return r->message->accepted_at_ms + (int64_t)sec * 1000;
+}
+
+/* The time that was added to what its plan, or else the engine, allows, because it was parked or held. It is not longer
+ * than the age; a larger difference comes from an engine.expire that was changed. The present parking is not in it. */
+static int64_t uncounted_ms(const struct hky_shard *sh, const struct hky_recipient *r, int64_t now_ms)
+{
+    int64_t ms = r->expire_at_ms - expires_by_plan_at(sh, r);
+    int64_t most_ms = (r->parked_at_ms != 0 ? r->parked_at_ms : now_ms) - r->message->accepted_at_ms;
+    return ms < 0 || most_ms < 0 ? 0 : ms < most_ms ? ms : most_ms;
+}
+
+/* Takes the plan, which may be NULL. Until the recipient is tried, the plan that it has now says how long it may take,
+ * and no plan before it, nor the engine.expire that it was accepted with while nobody had decided. */
+static void set_plan(const struct hky_shard *sh, struct hky_recipient *r, struct hky_plan *plan)
+{
+    int64_t before_ms = r->expire_at_ms, deadline_ms = r->message->deadline_ms;
+    uint32_t sec = plan != NULL ? plan->expire_sec : HKY_UNSET_SEC;
+    bool is_other = r->plan == NULL ? plan != NULL : own_expire_sec(r) != sec;
+    bool is_moved = is_other && before_ms != 0 && r->attempts + r->left_steps == 0;
+    int64_t more_ms = is_moved ? uncounted_ms(sh, r, schedule_shard_now(sh)) : 0;
+    hky_plan_unref(&r->plan);
+    r->plan = plan;
+    if (!is_moved)
+        return;
+    r->expire_at_ms = expires_by_plan_at(sh, r) + more_ms;
+    if (deadline_ms != 0 && deadline_ms < before_ms)
+        deadline_ms = before_ms; /* an operator released it after its deadline */
+    if (deadline_ms != 0 && deadline_ms < r->expire_at_ms)
+        r->expire_at_ms = deadline_ms;
+}
+
+void schedule_recipient_renew_expiry(const struct hky_shard *sh, struct hky_recipient *r)
+{
+    int64_t now_ms = schedule_shard_now(sh), deadline_ms = r->message->deadline_ms;
+    if (r->expire_at_ms == 0)
+        r->expire_at_ms = schedule_plan_expire_at(sh->policy, r);
+    if (r->attempts + r->left_steps == 0 && now_ms > r->message->accepted_at_ms) {
+        r->expire_at_ms = expires_by_plan_at(sh, r) + (now_ms - r->message->accepted_at_ms);
+        if (deadline_ms != 0 && deadline_ms < r->expire_at_ms)
+            r->expire_at_ms = deadline_ms;
+    }
+    if (r->expire_at_ms < now_ms + RELEASED_MS)
+        r->expire_at_ms = now_ms + RELEASED_MS;
+}
+
+/* ---- parking ---- */
+
 static void park_for(struct hky_shard *sh, struct hky_recipient *r, const char *why, int64_t delay_ms)
 {
     int64_t now_ms = schedule_shard_now(sh);
     bool is_asked_again = r->state == HKY_RCPT_UNDECIDED && r->parked_at_ms != 0;
     bool is_new = r->state != HKY_RCPT_PARKED && !is_asked_again;
+    set_plan(sh, r, NULL);
     if (r->parked_at_ms == 0)
         r->parked_at_ms = now_ms;
     schedule_recipient_set_reason(r, why);
-    hky_plan_unref(&r->plan);
     schedule_recipient_enter(sh, r, HKY_RCPT_PARKED);
     if (now_ms - r->parked_at_ms >= (int64_t)sh->policy->engine.parked_sec * 1000) {
         schedule_recipient_finish(sh, r, HKY_RCPT_FAILED, NULL, why, NULL);
@@ -58,11 +117,7 @@ static void unpark(struct hky_shard *sh, struct hky_recipient *r, int64_t now_ms
     if (r->state != HKY_RCPT_PARKED && r->parked_at_ms == 0)
         return;
     int64_t deadline_ms = r->message->deadline_ms;
-    if (r->attempts + r->left_steps == 0)
-        r->expire_at_ms = 0; /* the plan that it has now says how long it may take */
-    if (r->expire_at_ms != 0 && r->parked_at_ms != 0)
-        r->expire_at_ms += now_ms - r->parked_at_ms; /* time in parking does not count */
-    else if (r->parked_at_ms != 0)
+    if (r->parked_at_ms != 0) /* time in parking does not count */
         r->expire_at_ms = schedule_plan_expire_at(sh->policy, r) + (now_ms - r->parked_at_ms);
     if (deadline_ms != 0 && r->expire_at_ms > deadline_ms)
         r->expire_at_ms = deadline_ms; /* but it counts for the deadline */
@@ -150,15 +205,11 @@ static struct hky_plan *without_left_steps(const struct hky_recipient *r, struct
     return rest;
 }
 
-static void adopt(struct hky_recipient *r, struct hky_plan *plan)
+static void adopt(const struct hky_shard *sh, struct hky_recipient *r, struct hky_plan *plan)
 {
     bool goes_on = r->plan != NULL && r->step_at_ms != 0 && r->step < r->plan->n_steps &&
                    are_same_step(&r->plan->steps[r->step], &plan->steps[0]) && plan->steps[0].on == 0;
-    if (r->plan != NULL && r->attempts == 0 && r->left_steps == 0 && r->plan->expire_sec != plan->expire_sec &&
-        r->parked_at_ms == 0)
-        r->expire_at_ms = 0; /* the other route gives it another time to live */
-    hky_plan_unref(&r->plan);
-    r->plan = plan;
+    set_plan(sh, r, plan);
     r->step = 0;
     if (!goes_on) {
         r->step_at_ms = 0;
@@ -237,7 +288,7 @@ bool schedule_recipient_replan(struct hky_shard *sh, struct hky_recipient *r)
     if (rest != NULL && r->plan != NULL && rest->hash == r->plan->hash && r->attempts + r->left_steps > 0)
         hky_plan_unref(&rest); /* it is the same plan: the recipient goes on in it */
     else if (rest != NULL)
-        adopt(r, rest);
+        adopt(sh, r, rest);
     unpark(sh, r, schedule_shard_now(sh));
     if (is_first) {
         r->parked_times = 0;

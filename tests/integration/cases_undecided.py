@@ -111,6 +111,20 @@ def mx_decides(world):
     end(engine)
 
 
+@case("undecided", "a route's expire holds for mail that it takes only after a look-up")
+def expires_as_the_route_says(world):
+    engine = world.engine(policy(world, names(), condition='mx = ".cloud.test", expire = "10m", '))
+    world.run("relay", "pause", "--spool", engine.spool, "cloud")
+    send(engine, "u@hosted.test")
+    wait_for(lambda: [r["route"] for r in engine.queue("--to", "u@hosted.test")["rows"]] == ["hosted"], 20, why="decided")
+    for _ in range(2):
+        row = shown(world, "queue", "show", "--spool", engine.spool, "--to", "u@hosted.test")["rows"][0]
+        same(row["expire_at"] - row["accepted_at"], 600, "time to live")
+        engine.kill()
+        restart(engine)
+    end(engine)
+
+
 @case("undecided", "names do not answer: 250 all the same; seen, held, released; killed, decided afresh after the restart", 120)
 def killed_before_it_is_decided(world):
     resolver = names()

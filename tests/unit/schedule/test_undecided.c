@@ -159,6 +159,138 @@ static void a_look_up_that_fails_is_repeated(void **state)
     stage_end(&st);
 }
 
+/* A plan with its own `expire`, or with none: 0. */
+static struct hky_plan *plan_for(uint32_t expire_sec)
+{
+    struct hky_plan *plain = fake_plan((struct hky_step[]){fake_step("ses")}, 1), *draft = malloc(sizeof *draft), *plan;
+    struct hky_error e;
+    *draft = *plain;
+    draft->expire_sec = expire_sec != 0 ? expire_sec : HKY_UNSET_SEC;
+    assert_int_equal(hky_plan_new(draft, &plan, &e), HKY_OK);
+    free(draft);
+    hky_plan_unref(&plain);
+    return plan;
+}
+
+/* Accept stores what engine.expire says, because it knows no plan. What holds is the plan that the policy gives. */
+static void it_expires_as_the_plan_says(void **state)
+{
+    enum { DAY_MIN = 24 * 60 };
+    static const struct {
+        const char *name;
+        enum hky_decision_kind first;                       /* what the policy says when it is asked first */
+        uint32_t expire_sec;                                /* of the plan */
+        int waits_min, held_min, deadline_min, expires_min; /* since it was accepted; 0: not */
+    } CASES[] = {
+        {"decided at once, shorter", HKY_DECIDED, 600, 0, 0, 0, 10},
+        {"decided at once, longer", HKY_DECIDED, 5 * 86400, 0, 0, 0, 5 * DAY_MIN},
+        {"decided at once, as the engine", HKY_DECIDED, 0, 0, 0, 0, 2 * DAY_MIN},
+        {"waits for an answer, shorter", HKY_WAITS, 600, 2, 0, 0, 10},
+        {"waits for an answer, longer", HKY_WAITS, 5 * 86400, 2, 0, 0, 5 * DAY_MIN},
+        {"a look-up fails once", HKY_UNANSWERED, 600, 1, 0, 0, 10},
+        {"a deadline before it", HKY_WAITS, 600, 2, 0, 5, 5},
+        {"a deadline after it", HKY_WAITS, 600, 2, 0, 60, 10},
+        {"parked, shorter", HKY_NO_ROUTE, 600, 5, 0, 0, 15},
+        {"parked, longer", HKY_NO_ROUTE, 5 * 86400, 5, 0, 0, 5 * DAY_MIN + 5},
+        {"held for three days while undecided", HKY_WAITS, 600, 0, 3 * DAY_MIN, 0, 3 * DAY_MIN + 10},
+        {"held after it was parked", HKY_NO_ROUTE, 600, 4, 60, 0, 64 + 10},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
+        struct stage st;
+        begin(&st, CASES[i].first);
+        hky_plan_unref(&st.plan);
+        st.plan = plan_for(CASES[i].expire_sec);
+        struct hky_message *m = fake_message(st.next_id++, START, "", 1, ONE);
+        struct hky_recipient *r = &m->recipients[0];
+        m->deadline_ms = CASES[i].deadline_min != 0 ? START + CASES[i].deadline_min * MINUTE : 0;
+        r->expire_at_ms = START + 2 * 24 * HOUR;
+        if (m->deadline_ms != 0)
+            r->expire_at_ms = m->deadline_ms;
+        r->state = HKY_RCPT_UNDECIDED;
+        hky_message_ref(m);
+        hky_journal_accept(st.r.journal, m, NULL);
+        hky_schedule_enqueue(st.r.schedule, 0, m);
+        turns(&st);
+        if (CASES[i].first == HKY_WAITS || CASES[i].held_min != 0)
+            pass(&st, CASES[i].waits_min * MINUTE);
+        if (CASES[i].held_min != 0) {
+            assert_int_equal(ask(&st, HKY_QUEUE_HOLD, EVERYTHING, NULL, 0), 1);
+            pass(&st, CASES[i].held_min * MINUTE);
+        }
+        kind = HKY_DECIDED;
+        if (CASES[i].held_min != 0) {
+            assert_int_equal(ask(&st, HKY_QUEUE_RELEASE, EVERYTHING, NULL, 0), 1);
+        } else if (CASES[i].first == HKY_WAITS) {
+            hky_schedule_answered(st.r.schedule, 0, r);
+            turns(&st);
+        } else {
+            pass(&st, CASES[i].waits_min * MINUTE);
+        }
+        if (r->state != HKY_RCPT_QUEUED || r->expire_at_ms != START + CASES[i].expires_min * MINUTE)
+            fail_msg("%s: expires after %lld min", CASES[i].name, (long long)((r->expire_at_ms - START) / MINUTE));
+        st.log[0] = '\0';
+        pass(&st, r->expire_at_ms - hky_clock_now_ms(&st.r.clock) - 1);
+        expect(&st, "");
+        pass(&st, 1);
+        expect(&st, "expired");
+        hky_message_unref(&m);
+        stage_end(&st);
+    }
+}
+
+/* A new policy gives another time to live to whoever was not tried: what did not count before does not count now. */
+static void another_plan_keeps_what_did_not_count(void **state)
+{
+    static const struct {
+        const char *name;
+        uint32_t first_sec, then_sec; /* expire of the two plans */
+        int parked_min, held_min;     /* between the two */
+        int expires_min;              /* since it was accepted */
+    } CASES[] = {
+        {"shorter", 86400, 600, 0, 0, 10},
+        {"longer", 600, 86400, 0, 0, 24 * 60},
+        {"held for a day", 86400, 600, 0, 24 * 60, 24 * 60 + 10},
+        {"parked, then another", 86400, 600, 5, 0, 15},
+        {"parked, then the same", 86400, 86400, 5, 0, 24 * 60 + 5},
+        {"parked, then the engine's", 600, 0, 5, 0, 48 * 60 + 5},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
+        struct stage st;
+        struct hky_error e;
+        begin(&st, HKY_DECIDED);
+        hky_plan_unref(&st.plan);
+        st.plan = plan_for(CASES[i].first_sec);
+        struct hky_message *m = send_undecided(&st, 1, ONE);
+        struct hky_recipient *r = &m->recipients[0];
+        assert_int_equal(hky_schedule_pause(st.r.schedule, "ses", 0, &e), HKY_OK);
+        turns(&st);
+        assert_int_equal(r->expire_at_ms, START + CASES[i].first_sec * INT64_C(1000));
+        kind = CASES[i].parked_min != 0 ? HKY_NO_ROUTE : HKY_DECIDED;
+        hky_plan_unref(&st.plan);
+        st.plan = plan_for(CASES[i].then_sec);
+        if (CASES[i].held_min != 0)
+            assert_int_equal(ask(&st, HKY_QUEUE_HOLD, EVERYTHING, NULL, 0), 1);
+        pass(&st, CASES[i].held_min * MINUTE);
+        fake_policy_init(&st.second, 22);
+        fake_relay(&st.second, "ses");
+        hky_schedule_set_policy(st.r.schedule, &st.second.policy);
+        turns(&st);
+        if (CASES[i].held_min != 0)
+            assert_int_equal(ask(&st, HKY_QUEUE_RELEASE, EVERYTHING, NULL, 0), 1);
+        kind = HKY_DECIDED;
+        pass(&st, CASES[i].parked_min * MINUTE);
+        assert_int_equal(hky_schedule_resume(st.r.schedule, "ses", &e), HKY_OK);
+        turns(&st);
+        if (r->state != HKY_RCPT_QUEUED || r->expire_at_ms != START + CASES[i].expires_min * MINUTE)
+            fail_msg("%s: state %d, expires after %lld min", CASES[i].name, r->state,
+                     (long long)((r->expire_at_ms - START) / MINUTE));
+        st.log[0] = '\0';
+        stage_end(&st);
+    }
+}
+
 /* A policy that works 0.5 ms for each of 384: other mail is decided and sent in between. */
 static void many_do_not_hold_up_one(void **state)
 {
@@ -356,6 +488,8 @@ int main(void)
         cmocka_unit_test(it_is_decided_when_the_answer_is_there),
         cmocka_unit_test(operators_hold_release_retry_and_cancel),
         cmocka_unit_test(a_look_up_that_fails_is_repeated),
+        cmocka_unit_test(it_expires_as_the_plan_says),
+        cmocka_unit_test(another_plan_keeps_what_did_not_count),
         cmocka_unit_test(many_do_not_hold_up_one),
         cmocka_unit_test(a_reload_asks_in_portions),
         cmocka_unit_test(so_many_wait_that_others_wait_for_a_place),
