@@ -245,10 +245,17 @@ static size_t on_data(void *ctx, const char *p, size_t n)
     return at;
 }
 
+/* Then nothing may be sent in clear, whatever the owner of the connection forgot. */
+static bool must_be_secure(const struct hky_outbound *c)
+{
+    enum hky_tls_mode tls = c->params.relay->tls;
+    return !c->params.is_redirected && (tls == HKY_TLS_IMPLICIT || tls == HKY_TLS_STARTTLS);
+}
+
 static void on_connected(struct hky_outbound *c)
 {
     const struct hky_relay *r = c->params.relay;
-    bool has_tls = c->params.tls != NULL && !c->params.is_redirected && !c->is_plain;
+    bool has_tls = c->params.tls != NULL && !c->params.is_redirected && (!c->is_plain || must_be_secure(c));
     bool wants_auth = !c->params.is_redirected && r->auth != HKY_AUTH_NONE &&
                       (r->auth != HKY_AUTH_AUTO || (r->user != NULL && r->user[0] != '\0'));
     struct hky_dialogue_params p = {
@@ -273,6 +280,12 @@ static void on_connected(struct hky_outbound *c)
     char peer[80];
     hky_stream_peer(c->stream, peer, sizeof(peer));
     hky_outbound_trace(c, HKY_STAGE_CONNECT, true, peer);
+    if (must_be_secure(c) && !has_tls) {
+        hky_outbound_fail_local(c, HKY_STAGE_TLS, HKY_CLASS_TLS, HKY_ORIGIN_TLS,
+                                "the relay's mail needs TLS, and the connection was opened without it");
+        pump(c);
+        return;
+    }
     if (p.is_secure)
         hky_stream_start_tls(c->stream, c->params.tls, hky_outbound_host(c));
     hky_outbound_set_timer(c);

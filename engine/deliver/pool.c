@@ -405,7 +405,9 @@ static void open_detours(struct hky_pool *pool)
     for (x = TAILQ_FIRST(&pool->detours);
          x != NULL && (is_draining || pool->n_members < hky_pool_most_connections(pool)); x = after) {
         after = TAILQ_NEXT(x, link);
-        enum hky_take take = is_draining ? HKY_TAKE_EMPTY : hky_schedule_take_again(x->job);
+        /* A reload drops the settings of TLS, and without them the connection would be in clear. */
+        bool may_go = !is_draining && has_tls(pool);
+        enum hky_take take = may_go ? hky_schedule_take_again(x->job) : HKY_TAKE_EMPTY;
         if (take == HKY_TAKE_WAIT) { /* there is no slot of the cap; the lane wakes us when there is one */
             is_waiting = true;
             continue;

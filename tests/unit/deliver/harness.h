@@ -11,6 +11,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <openssl/ssl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -28,7 +29,8 @@
 /* One connection a script, lines in turn: "S:" sends (| is CRLF between replies, a final CRLF is added; "S-:" without),
  * "C:" reads a line that must begin so, "BODY" reads up to the final dot, "CLOSE" closes, "RST" resets, "EOF" waits for
  * the client's end, "SOME" for any octets of it, "GO" for server_go, "PAUSE" 100 ms, "QUIET" sees that nothing comes
- * for 150 ms, "OTHER" serves the next script to a further connection, to its end, before this one goes on. */
+ * for 150 ms, "OTHER" serves the next script to a further connection, to its end, before this one goes on, "TLS"
+ * shakes hands with the certificate of server_tls. */
 struct server {
     int listener;
     uint16_t port;
@@ -48,8 +50,11 @@ struct server {
     char hosts[64];      /* last numbers of the addresses that were connected to, "112" */
 };
 
+static SSL_CTX *server_tls;
+
 struct peer {
     int fd;
+    SSL *tls; /* NULL: in clear */
     char buf[65536];
     size_t n, at;
 };
@@ -62,9 +67,10 @@ static bool fill(struct peer *p)
         p->n -= p->at;
         p->at = 0;
     }
-    if (poll(&f, 1, 5000) != 1)
+    if ((p->tls == NULL || SSL_pending(p->tls) == 0) && poll(&f, 1, 5000) != 1)
         return false;
-    ssize_t n = read(p->fd, p->buf + p->n, sizeof(p->buf) - p->n);
+    ssize_t n = p->tls != NULL ? SSL_read(p->tls, p->buf + p->n, (int)(sizeof(p->buf) - p->n))
+                               : read(p->fd, p->buf + p->n, sizeof(p->buf) - p->n);
     if (n <= 0)
         return false;
     p->n += (size_t)n;
@@ -100,7 +106,7 @@ static bool read_body(struct server *s, struct peer *p)
     return false;
 }
 
-static void send_replies(int fd, const char *text, bool has_end)
+static void send_replies(struct peer *p, const char *text, bool has_end)
 {
     char out[4096];
     size_t n = 0;
@@ -116,8 +122,8 @@ static void send_replies(int fd, const char *text, bool has_end)
         out[n++] = '\r';
         out[n++] = '\n';
     }
-    if (send(fd, out, n, MSG_NOSIGNAL) < 0)
-        return;
+    ssize_t sent = p->tls != NULL ? SSL_write(p->tls, out, (int)n) : send(p->fd, out, n, MSG_NOSIGNAL);
+    (void)sent; /* the step after it sees what became of the connection */
 }
 
 static bool serve(struct server *s);
@@ -149,9 +155,9 @@ static bool follow(struct server *s, struct peer *p, const char *script)
         snprintf(step, sizeof(step), "%.*s", (int)n, at);
         at += n + (at[n] == '\n');
         if (strncmp(step, "S: ", 3) == 0) {
-            send_replies(p->fd, step + 3, true);
+            send_replies(p, step + 3, true);
         } else if (strncmp(step, "S-: ", 4) == 0) {
-            send_replies(p->fd, step + 4, false);
+            send_replies(p, step + 4, false);
         } else if (strcmp(step, "BODY") == 0) {
             if (!read_body(s, p)) {
                 snprintf(s->problem, sizeof(s->problem), "the body did not come");
@@ -164,6 +170,12 @@ static bool follow(struct server *s, struct peer *p, const char *script)
         } else if (strcmp(step, "GO") == 0) {
             if (!wait_for_go(s))
                 return false;
+        } else if (strcmp(step, "TLS") == 0) {
+            p->tls = SSL_new(server_tls);
+            if (SSL_set_fd(p->tls, p->fd) != 1 || SSL_accept(p->tls) != 1) {
+                snprintf(s->problem, sizeof(s->problem), "the handshake failed");
+                return false;
+            }
         } else if (strcmp(step, "PAUSE") == 0) {
             let_pass(100000, "the server pauses");
         } else if (strcmp(step, "QUIET") == 0) {
@@ -223,6 +235,7 @@ static bool serve(struct server *s)
                  (unsigned)(ntohl(here.sin_addr.s_addr) & 0xff));
     __atomic_add_fetch(&s->n_accepted, 1, __ATOMIC_RELAXED);
     bool is_good = follow(s, p, s->scripts[s->n_served++]);
+    SSL_free(p->tls);
     close(p->fd);
     free(p);
     return is_good;
