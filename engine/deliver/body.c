@@ -47,7 +47,7 @@ static enum hky_err write_header(struct hky_delivery *x, struct hky_str section,
     at = hky_str_put(at, message_id + sizeof(message_id) - 1, hky_str_z(x->hostname));
     hky_str_put(at, message_id + sizeof(message_id), HKY_STR(">"));
     struct hky_rewrite rw = {
-        .from = id->is_rewritten ? id->from : NULL,
+        .from = id->is_rewritten || id->is_alone ? id->from : NULL,
         .reply_to = id->reply_to[0] != '\0' ? id->reply_to : NULL,
         .reply_to_forced = id->reply_to_forced,
         .date = date,

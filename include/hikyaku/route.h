@@ -147,6 +147,7 @@ void hky_where_free(struct hky_where **w);
 struct hky_identity {
     bool is_allowed;      /* false: the step is skipped for the reason sends_as */
     bool is_rewritten;    /* From changes to `from` */
+    bool is_alone;        /* From must name `from` and nobody else, however many authors the message has */
     char from[322];       /* address for From; = author when not rewritten */
     char sender[322];     /* envelope sender, {id} {rcpt} replaced; "" null */
     char reply_to[322];   /* Reply-To to set where the message has none; "" = none to set */

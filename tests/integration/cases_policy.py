@@ -61,6 +61,24 @@ def fallback_by_class(world):
     end(engine)
 
 
+@case("policy", "a From that a route or a relay fixes names one author, also where the first of several was that one")
+def one_author(world):
+    engine = start(world, TWO + """
+        relay "limited" { host = "127.0.0.1", port = PORT1, tls = "none", sends_as = "shop.example" }
+        route "stated"  { to = "stated.example", via = "first", from = "a@shop.example" }
+        route "limited" { to = "limited.example", via = "limited" }
+        route "all"     { to = "*", via = "first" }""")
+    authors = b"From: A <a@shop.example>,\r\n B <evil@other.example>\r\n"
+    for n, (domain, kept) in enumerate((("stated.example", False), ("limited.example", False), ("any.example", True)), 1):
+        send(engine, f"x@{domain}", SIGNED + authors + b"Subject: two\r\n\r\nhello\r\n")
+        content = next(c for row, c in mail(world, n) if row["to"] == [f"x@{domain}"])
+        same(field(content, "From"), authors[:-2] if kept else b"From: A <a@shop.example>", domain)
+        same(field(content, "DKIM-Signature") is not None, kept, "the signature")
+        replies = field(content, "Reply-To") or b""
+        same((b"a@shop.example" in replies, b"evil@other.example" in replies), (not kept, not kept), "an answer reaches all authors")
+    end(engine)
+
+
 @case("policy", "untouched when From is not rewritten, signature and all")
 def unchanged_by_default(world):
     engine = start(world, TWO + 'route "all" { to = "*", via = "first" }')

@@ -22,6 +22,14 @@ static bool may_send_as(const struct hky_relay *relay, struct hky_str author)
     return false;
 }
 
+static bool may_send_as_anyone(const struct hky_relay *relay)
+{
+    for (size_t i = 0; relay->sends_as[i] != NULL; i++)
+        if (strcmp(relay->sends_as[i], "*") == 0)
+            return true;
+    return false;
+}
+
 /* {id} and {rcpt} replaced; false when the result is no address. {rcpt} is local=domain, as VERP writes it. */
 static bool fill(const char *pattern, const struct hky_message *m, const struct hky_recipient *r, char out[322])
 {
@@ -80,23 +88,25 @@ void hky_identity_choose(const struct hky_policy *policy, const struct hky_relay
     struct hky_str author = hky_message_fact(message, HKY_FACT_AUTHOR);
     const char *from = step->from != NULL ? step->from : plan->from;
     const char *reply_to = step->reply_to != NULL ? step->reply_to : plan->reply_to;
-    bool may = may_send_as(relay, author);
+    bool may = may_send_as(relay, author), is_stated = from != NULL && from[0] != 0;
+    bool is_never_rewritten = !is_stated && (from != NULL || relay->never_rewrite);
 
     (void)policy;
     HKY_ASSERT(step_index < plan->n_steps);
     *out = (struct hky_identity){.is_allowed = true};
     put(out->from, author);
-    if (from != NULL && from[0] != 0) {
+    if (is_stated) {
         put(out->from, hky_str_z(from));
     } else if (!may) {
-        bool never = from != NULL || relay->never_rewrite;
-        out->is_allowed = !never && relay->from[0] != 0;
+        out->is_allowed = !is_never_rewritten && relay->from[0] != 0;
         if (out->is_allowed)
             put(out->from, hky_str_z(relay->from));
     }
     out->is_rewritten = !hky_str_ieq(hky_str_z(out->from), author);
     if (!out->is_rewritten)
         put(out->from, author);
+    /* the author of the facts is the first of those in From */
+    out->is_alone = out->from[0] != 0 && (is_stated || (!is_never_rewritten && !may_send_as_anyone(relay)));
     choose_sender(relay, plan, step, message, recipient, out);
     if (reply_to != NULL && reply_to[0] != 0) {
         put(out->reply_to, hky_str_z(reply_to));

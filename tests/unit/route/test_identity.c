@@ -15,31 +15,35 @@ static const struct {
     uint8_t step;
     bool is_allowed, is_rewritten, reply_to_forced;
     const char *from, *envelope, *reply_to;
+    bool is_alone;
 } identities[] = {
     {"anyone may, envelope pattern", "a@shop.example", "s@shop.example", 0, true, false, false, "a@shop.example", "*",
-     ""},
-    {"null sender stays null", "a@shop.example", "", 0, true, false, false, "a@shop.example", "", ""},
+     "", false},
+    {"null sender stays null", "a@shop.example", "", 0, true, false, false, "a@shop.example", "", "", false},
     {"account only: rewritten", "a@shop.example", "s@shop.example", 1, true, true, false, "me@acct.example",
-     "me@acct.example", "a@shop.example"},
+     "me@acct.example", "a@shop.example", true},
     {"account only: is the author", "Me@acct.example", "s@shop.example", 1, true, false, false, "Me@acct.example",
-     "s@shop.example", ""},
-    {"domain: may", "a@shop.example", "s@shop.example", 2, true, false, false, "a@shop.example", "s@shop.example", ""},
+     "s@shop.example", "", true},
+    {"domain: may", "a@shop.example", "s@shop.example", 2, true, false, false, "a@shop.example", "s@shop.example", "",
+     true},
     {"domain: subdomain may", "a@x.sub.example", "s@shop.example", 2, true, false, false, "a@x.sub.example",
-     "s@shop.example", ""},
+     "s@shop.example", "", true},
     {"domain: .domain is not itself", "a@sub.example", "s@shop.example", 2, false, false, false, "a@sub.example",
-     "s@shop.example", ""},
+     "s@shop.example", "", true},
     {"from and sends_as: may", "a@shop.example", "s@shop.example", 3, true, false, false, "a@shop.example",
-     "s@shop.example", ""},
+     "s@shop.example", "", true},
     {"from and sends_as: other", "a@gmail.com", "s@shop.example", 3, true, true, false, "me@acct.example",
-     "me@acct.example", "a@gmail.com"},
-    {"never: skipped", "a@gmail.com", "s@shop.example", 4, false, false, false, "a@gmail.com", "s@shop.example", ""},
-    {"never: may", "a@shop.example", "s@shop.example", 4, true, false, false, "a@shop.example", "s@shop.example", ""},
+     "me@acct.example", "a@gmail.com", true},
+    {"never: skipped", "a@gmail.com", "s@shop.example", 4, false, false, false, "a@gmail.com", "s@shop.example", "",
+     false},
+    {"never: may", "a@shop.example", "s@shop.example", 4, true, false, false, "a@shop.example", "s@shop.example", "",
+     false},
     {"step's from always", "a@shop.example", "s@shop.example", 5, true, true, false, "step@x.example", "step@x.example",
-     "a@shop.example"},
+     "a@shop.example", true},
     {"step's from = false", "a@shop.example", "s@shop.example", 6, false, false, false, "a@shop.example",
-     "s@shop.example", ""},
+     "s@shop.example", "", false},
     {"reply_to and envelope of the step", "a@shop.example", "s@shop.example", 7, true, false, true, "a@shop.example",
-     "e@x.example", "help@x.example"},
+     "e@x.example", "help@x.example", false},
 };
 
 static void identity_follows_the_table(void **state)
@@ -61,6 +65,7 @@ static void identity_follows_the_table(void **state)
         assert_int_equal(id.is_allowed, identities[i].is_allowed);
         assert_int_equal(id.is_rewritten, identities[i].is_rewritten);
         assert_int_equal(id.reply_to_forced, identities[i].reply_to_forced);
+        assert_int_equal(id.is_alone, identities[i].is_alone);
         assert_string_equal(id.from, identities[i].from);
         assert_string_equal(id.reply_to, identities[i].reply_to);
         if (strcmp(identities[i].envelope, "*") != 0)
