@@ -584,12 +584,13 @@ static void count_messages(struct replay *r)
     hky_idmap_reserve(&r->messages, r->pool_cap);
 }
 
-/* Old segments are closed from here on. Maintenance writes the missing footers, except where something failed. */
+/* Old segments are closed from here on. Maintenance writes the missing footers, except where something failed, or where
+ * a footer could be written over what is kept as evidence. */
 static void hand_over(struct replay *r)
 {
     for (size_t i = 0; i < r->n; i++) {
         struct loaded *l = &r->loaded[i];
-        if (l->s->has_footer || l->s->is_failed) {
+        if (l->s->has_footer || l->s->is_failed || l->s->is_evidence) {
             l->s->is_closed = true;
             l->s->closed_mono_ms = hky_mono_ms();
             hky_buf_fini(&l->foot);
