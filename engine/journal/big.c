@@ -81,7 +81,7 @@ enum hky_err journal_disk_big_open(struct hky_journal *j, uint64_t id, struct hk
     struct hky_big *b;
 
     *out = NULL;
-    if (!journal_spool_has_room_for_large(j, HKY_BIG_BODY))
+    if (!journal_spool_has_room_for_large(j, HKY_BIG_BODY, HKY_BIG_BODY))
         return HKY_E_FULL;
     b = hky_calloc(1, sizeof *b);
     b->j = j;
@@ -187,7 +187,7 @@ static void write_chunk(struct hky_big *b, const struct chunk *c)
     char name[HKY_ID_TEXT], part[HKY_ID_TEXT + 8];
 
     names(b->id, name, part);
-    if (b->result == HKY_OK && !journal_spool_has_room_for_large(j, c->n))
+    if (b->result == HKY_OK && !journal_spool_has_room_for_large(j, c->n, b->at + c->n))
         b->result = HKY_E_FULL;
     if (b->fd < 0 && b->result == HKY_OK) {
         b->fd = j->io.openat(j->io.ctx, j->big_fd, part, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);

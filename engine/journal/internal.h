@@ -211,16 +211,21 @@ struct hky_journal {
         n_messages, big_octets, queued_flush, n_upkeep_rounds;
     atomic_llong commit_began_ms; /* by hky_mono_ms; 0: no commit is under way */
     atomic_bool is_closing;       /* maintenance is not kept waiting for a disk that fails */
-    atomic_int health;    /* enum hky_err of the last commit; not HKY_OK: `waiting` has what is to be written again */
-    atomic_bool is_low;   /* a large body was refused for want of room; for the log */
-    atomic_bool is_full;  /* no segment for accepts */
-    atomic_int last_make; /* enum hky_err of the last segment that was to be made: why there is none */
+    atomic_int health;  /* enum hky_err of the last commit; not HKY_OK: `waiting` has what is to be written again */
+    atomic_bool is_low; /* a large body was refused for want of room */
+    atomic_ullong large_octets; /* of the last one that was; what spares beyond the reserve must leave free */
+    atomic_bool is_full;        /* no segment for accepts */
+    atomic_int last_make;       /* enum hky_err of the last segment that was to be made: why there is none */
 };
 
 /* format of names and the state file: spool.c */
 bool journal_spool_has_room(struct hky_journal *j,
                             uint64_t octets); /* within spool_max, min_free left; without index_lock */
-bool journal_spool_has_room_for_large(struct hky_journal *j, uint64_t octets); /* the same; the log says when not */
+/* The same, were `given_up` octets of the journal's files removed. */
+bool journal_spool_would_have_room(struct hky_journal *j, uint64_t octets, uint64_t given_up);
+/* Room for `octets` more of a large body of `size`, as far as that is known. If not, the log says so, and maintenance
+ * gives up spares. */
+bool journal_spool_has_room_for_large(struct hky_journal *j, uint64_t octets, uint64_t size);
 enum hky_err journal_disk_error(int number); /* errno of a failed call to the disk: HKY_E_FULL or HKY_E_IO */
 enum hky_err journal_spool_open(struct hky_journal *j, struct hky_error *e); /* folders, permissions, lock */
 void journal_spool_close(struct hky_journal *j);
@@ -251,6 +256,8 @@ struct segment *journal_segment_take(struct hky_journal *j, enum segment_state s
 void journal_segment_grow(struct hky_journal *j);         /* a hot segment is full: larger ones from now on */
 void journal_segment_drop_misfits(struct hky_journal *j); /* spares of another size than the next one's */
 void journal_segment_keep_spare(struct hky_journal *j, struct segment *s);
+/* Large mail comes before spares beyond the reserve: removes those while they are what keeps it out. */
+void journal_segment_drop_extra(struct hky_journal *j);
 bool journal_segment_prepare(struct hky_journal *j); /* one more spare, zero-written; false: cannot, or not needed */
 enum hky_err journal_segment_lack(const struct hky_journal *j); /* why there is no segment: HKY_E_FULL, HKY_E_IO */
 enum hky_err journal_segment_retire(struct hky_journal *j,

@@ -22,7 +22,7 @@ static void unlink_bigs(struct hky_journal *j)
 
 static void watch_space(struct hky_journal *j)
 {
-    if (atomic_load(&j->is_low) && journal_spool_has_room(j, HKY_BIG_BODY)) {
+    if (atomic_load(&j->is_low) && journal_spool_has_room(j, atomic_load(&j->large_octets))) {
         atomic_store(&j->is_low, false);
         hky_log(j->params.log, HKY_LOG_INFO, "spool", "state=room_for_large");
     }
@@ -45,6 +45,7 @@ void *journal_maintainer_run(void *journal)
         journal_segment_close_queued(j);
         unlink_bigs(j);
         journal_segment_free_done(j);
+        journal_segment_drop_extra(j);
         while (journal_segment_prepare(j))
             continue;
         watch_space(j);

@@ -88,6 +88,7 @@ static struct hky_journal *journal_new(const struct hky_journal_params *params)
     if (j->params.footer_max == 0 || j->params.footer_max > META_MAX)
         j->params.footer_max = META_MAX;
     atomic_store(&j->octets_next, j->params.segment_octets < FIRST_OCTETS ? j->params.segment_octets : FIRST_OCTETS);
+    atomic_store(&j->large_octets, HKY_BIG_BODY);
     j->io = params->io != NULL ? *params->io : sys_io;
     j->dir = hky_strdup(params->dir);
     j->root_fd = j->journal_fd = j->big_fd = j->damaged_fd = j->lock_fd = -1;

@@ -226,6 +226,27 @@ static size_t n_spare(struct hky_journal *j)
     return n;
 }
 
+/* Spares that stay whatever large mail needs. With one more than the reserve, a full spool takes small mail again. */
+static size_t n_needed(const struct hky_journal *j)
+{
+    return RESERVED_SPARES + (atomic_load(&j->is_full) ? 1 : 0);
+}
+
+/* Is large mail kept out by spares beyond those, counting `more` octets as one? It is not when it had no room without
+ * them either: then they serve small mail. */
+static bool spares_keep_large_out(struct hky_journal *j, uint64_t more)
+{
+    uint64_t extra = more;
+
+    if (journal_spool_has_room(j, atomic_load(&j->large_octets)))
+        return false;
+    pthread_mutex_lock(&j->index_lock);
+    for (size_t i = n_needed(j); i < j->n_spare; i++)
+        extra += j->spare[i]->octets;
+    pthread_mutex_unlock(&j->index_lock);
+    return extra > 0 && journal_spool_would_have_room(j, HKY_BIG_BODY, extra);
+}
+
 uint64_t journal_segment_octets_for(uint64_t need)
 {
     return SEGMENT_HEADER + need + 2 * JOURNAL_RECORD_HEADER;
@@ -274,9 +295,11 @@ bool journal_segment_prepare(struct hky_journal *j)
     /* The reserve is there from the start, so that a full disk drains; its zeros would hold up the first mail, so in
      * the first moments the space is only reserved. */
     bool is_early = hky_mono_ms() - j->opened_ms < j->params.spares_after_ms;
+    size_t n = n_spare(j);
     struct segment *s = NULL;
 
-    if (n_spare(j) < RESERVED_SPARES + (is_early ? 0 : 1))
+    if (n < n_needed(j) || (n == RESERVED_SPARES && !is_early &&
+                            journal_spool_has_room(j, atomic_load(&j->octets_next) + atomic_load(&j->large_octets))))
         s = make_fitting(j, 0, is_early);
     if (s == NULL)
         return false;
@@ -423,13 +446,16 @@ static bool give_evidence(struct hky_journal *j, const char *name)
     return true;
 }
 
-/* Under index_lock, or at the start. */
-static void forget_file(struct hky_journal *j, struct segment *s)
+/* Under index_lock, or at the start. Returns the descriptor; to close it without the lock, since that gives a removed
+ * file's octets back, which takes long. */
+static int forget_file(struct hky_journal *j, struct segment *s)
 {
-    close(s->fd);
+    int fd = s->fd;
+
     s->fd = FD_NONE;
     j->n_segments--;
     j->segment_octets -= s->octets;
+    return fd;
 }
 
 void journal_segment_drop_misfits(struct hky_journal *j)
@@ -445,17 +471,48 @@ void journal_segment_drop_misfits(struct hky_journal *j)
         }
         journal_segment_name(s->slot, name);
         j->io.unlinkat(j->io.ctx, j->journal_fd, name, 0);
-        forget_file(j, s);
+        close(forget_file(j, s));
     }
     j->n_spare = n_kept;
 }
 
+void journal_segment_drop_extra(struct hky_journal *j)
+{
+    char name[32];
+
+    if (!atomic_load(&j->is_low) || !spares_keep_large_out(j, 0))
+        return;
+    for (;;) {
+        struct segment *s;
+        int fd;
+        pthread_mutex_lock(&j->index_lock);
+        s = j->n_spare > n_needed(j) ? j->spare[--j->n_spare] : NULL;
+        pthread_mutex_unlock(&j->index_lock);
+        if (s == NULL)
+            return;
+        journal_segment_name(s->slot, name);
+        j->io.unlinkat(j->io.ctx, j->journal_fd, name, 0);
+        pthread_mutex_lock(&j->index_lock);
+        fd = forget_file(j, s);
+        pthread_mutex_unlock(&j->index_lock);
+        close(fd);
+    }
+}
+
+static bool may_keep(struct hky_journal *j, const struct segment *s)
+{
+    size_t n = n_spare(j);
+
+    return !s->is_failed && !s->is_damaged && s->octets == atomic_load(&j->octets_next) &&
+           (n < n_needed(j) || (n < FREE_KEPT && !spares_keep_large_out(j, s->octets)));
+}
+
 enum hky_err journal_segment_retire(struct hky_journal *j, struct segment *s)
 {
-    bool is_kept =
-        !s->is_failed && !s->is_damaged && s->octets == atomic_load(&j->octets_next) && n_spare(j) < FREE_KEPT;
+    bool is_kept = may_keep(j, s);
     struct segment_head was = s->head, none = was;
     char name[32];
+    int fd = -1;
 
     none.state = SEGMENT_FREE;
     if (is_kept) {
@@ -477,8 +534,10 @@ enum hky_err journal_segment_retire(struct hky_journal *j, struct segment *s)
     if (is_kept)
         journal_segment_keep_spare(j, s);
     else
-        forget_file(j, s);
+        fd = forget_file(j, s);
     pthread_mutex_unlock(&j->index_lock);
+    if (fd >= 0)
+        close(fd);
     return HKY_OK;
 }
 

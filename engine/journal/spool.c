@@ -119,28 +119,37 @@ void journal_spool_close(struct hky_journal *j)
     }
 }
 
-bool journal_spool_has_room(struct hky_journal *j, uint64_t octets)
+bool journal_spool_would_have_room(struct hky_journal *j, uint64_t octets, uint64_t given_up)
 {
     struct statvfs fs;
     uint64_t used;
 
     pthread_mutex_lock(&j->index_lock);
-    used = atomic_load(&j->big_octets) + j->segment_octets;
+    used = atomic_load(&j->big_octets) + j->segment_octets - given_up;
     pthread_mutex_unlock(&j->index_lock);
     if (j->params.spool_max != 0 && (used > j->params.spool_max || octets > j->params.spool_max - used))
         return false;
     if (fstatvfs(j->journal_fd, &fs) < 0)
         return false;
-    return (uint64_t)fs.f_bavail * fs.f_frsize >= octets + j->params.min_free;
+    return (uint64_t)fs.f_bavail * fs.f_frsize + given_up >= octets + j->params.min_free;
 }
 
-bool journal_spool_has_room_for_large(struct hky_journal *j, uint64_t octets)
+bool journal_spool_has_room(struct hky_journal *j, uint64_t octets)
+{
+    return journal_spool_would_have_room(j, octets, 0);
+}
+
+bool journal_spool_has_room_for_large(struct hky_journal *j, uint64_t octets, uint64_t size)
 {
     if (journal_spool_has_room(j, octets))
         return true;
-    if (!atomic_exchange(&j->is_low, true))
+    if (j->params.spool_max == 0 || size <= j->params.spool_max) /* else it never has room */
+        atomic_store(&j->large_octets, size > HKY_BIG_BODY ? size : HKY_BIG_BODY);
+    if (!atomic_exchange(&j->is_low, true)) {
         hky_log(j->params.log, HKY_LOG_WARN, "spool",
                 "state=low: messages above 1 MiB are refused until there is room");
+        journal_upkeep_poke(j); /* spares may be what has the room */
+    }
     return false;
 }
 

@@ -7,6 +7,7 @@
 
 #define FIRST (4u << 20)
 #define MOST  (64u << 20)
+#define LARGE (1536u << 10) /* streamed to a file of its own */
 
 /* The disk of the journal: what its files leave of `octets`. 0: as much as anybody wants. */
 static struct {
@@ -198,6 +199,84 @@ static void a_small_disk_that_was_full_takes_mail_again(void **state)
     atomic_store(&disk.octets, 0);
 }
 
+/* Small mail up to the bound, then all of it done: its files, written anew, must not keep large mail out. */
+static void fill_and_empty(struct rig *r)
+{
+    enum hky_err err = HKY_OK;
+    uint64_t id = 1;
+
+    while (err == HKY_OK && id < 2000) {
+        struct hky_message *m = make_message(r, id, 1, 4000);
+        err = rig_accept(r, m);
+        if (err == HKY_OK)
+            assert_null(hky_idmap_put(&r->found, id++, m));
+        else
+            hky_message_unref(&m);
+    }
+    assert_int_equal(err, HKY_E_FULL);
+    assert_int_equal(hky_journal_room(r->j, LARGE), HKY_E_FULL);
+    for (uint64_t k = 1; k < id; k++)
+        rig_finish(r, hky_idmap_get(&r->found, k), 0);
+    hky_journal_flush(r->j);
+    wait_until(hky_journal_room(r->j, 4000) == HKY_OK);
+}
+
+static void recycled_files_keep_no_large_mail_out(uint64_t spool_max, uint64_t disk_octets, uint64_t min_free)
+{
+    struct rig r;
+
+    rig_init(&r);
+    r.params.segment_octets = 64 << 10;
+    r.params.spool_max = spool_max;
+    r.params.min_free = min_free;
+    atomic_store(&disk.rig, &r);
+    atomic_store(&disk.octets, disk_octets);
+    rig_open(&r);
+    for (int round = 0; round < 2; round++) {
+        fill_and_empty(&r);
+        wait_until(hky_journal_room(r.j, LARGE) == HKY_OK);
+        rig_rounds(&r, 3);
+        assert_int_equal(hky_journal_room(r.j, LARGE), HKY_OK); /* no new spares took it */
+        assert_true(rig_stats(&r).free_segments >= 2);
+        rig_close(&r);
+        rig_open(&r);
+        wait_until(hky_journal_room(r.j, LARGE) == HKY_OK);
+    }
+    rig_fini(&r);
+    atomic_store(&disk.octets, 0);
+}
+
+static void recycled_files_leave_large_mail_its_part_of_spool_max(void **state)
+{
+    (void)state;
+    recycled_files_keep_no_large_mail_out(2 << 20, 0, 0);
+}
+
+static void recycled_files_leave_large_mail_its_part_of_the_disk(void **state)
+{
+    (void)state;
+    recycled_files_keep_no_large_mail_out(0, 4 << 20, 2 << 20);
+}
+
+static void the_smallest_spool_max_has_room_for_large_mail_when_idle(void **state)
+{
+    struct rig r;
+
+    (void)state;
+    rig_init(&r);
+    r.params.segment_octets = 2 << 20;
+    r.params.spool_max = 8 << 20;
+    rig_open(&r);
+    for (uint64_t id = 1; id <= 40; id++) { /* some files */
+        rig_finish(&r, rig_put(&r, id, 1, 200000), 0);
+        hky_journal_flush(r.j);
+    }
+    wait_until(hky_journal_room(r.j, LARGE) == HKY_OK);
+    rig_rounds(&r, 3);
+    assert_int_equal(hky_journal_room(r.j, LARGE), HKY_OK);
+    rig_fini(&r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -206,6 +285,9 @@ int main(void)
         cmocka_unit_test(a_message_larger_than_the_first_segments_gets_a_larger_one),
         cmocka_unit_test(a_restart_keeps_the_size_and_drops_other_spares),
         cmocka_unit_test(a_small_disk_that_was_full_takes_mail_again),
+        cmocka_unit_test(recycled_files_leave_large_mail_its_part_of_spool_max),
+        cmocka_unit_test(recycled_files_leave_large_mail_its_part_of_the_disk),
+        cmocka_unit_test(the_smallest_spool_max_has_room_for_large_mail_when_idle),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
