@@ -36,6 +36,7 @@ struct hky_outgoing {
     char *sender;           /* resolved envelope sender, owned */
     struct hky_buf content; /* CRLF, complete */
     bool is_8bit;
+    bool has_too_many;      /* recipients; hky_outgoing_read fails */
     bool has_bad_recipient; /* why hky_outgoing_read failed: a recipient is no address */
 };
 
@@ -53,6 +54,8 @@ struct hky_sent {
 void hky_outgoing_init(struct hky_outgoing *l);
 void hky_outgoing_fini(struct hky_outgoing *l);
 void hky_outgoing_add_recipient(struct hky_outgoing *l, struct hky_str address); /* origin is added to a bare name */
+/* A word of sendmail's command line: a list as in a To field, else addresses between blanks and commas. */
+void hky_outgoing_add_recipients(struct hky_outgoing *l, struct hky_str words);
 /* Reads `fd` to its end and completes the message; HKY_E_SYNTAX, HKY_E_LIMIT, HKY_E_MISSING (no recipient), HKY_E_IO.
  */
 enum hky_err hky_outgoing_read(struct hky_outgoing *l, int fd, struct hky_error *e);

@@ -4,6 +4,7 @@
 #include "base/hash.h"
 #include "mail/dsn.h"
 #include "mail/header.h"
+#include "mail/raw.h"
 
 #include <errno.h>
 #include <pwd.h>
@@ -69,7 +70,8 @@ void hky_outgoing_add_recipient(struct hky_outgoing *l, struct hky_str address)
 {
     if (address.n > 2 && address.p[0] == '<' && address.p[address.n - 1] == '>')
         address = hky_str_of(address.p + 1, address.n - 2);
-    if (address.n == 0 || l->n_recipients >= RECIPIENTS_MAX)
+    l->has_too_many |= l->n_recipients >= RECIPIENTS_MAX;
+    if (address.n == 0 || l->has_too_many)
         return;
     if ((l->n_recipients & (l->n_recipients - 1)) == 0)
         l->recipients = (char **)hky_realloc((void *)l->recipients,
@@ -136,67 +138,21 @@ static size_t header_end(struct hky_str content, bool *has_empty_line)
     return end;
 }
 
-static bool is_bare_name(struct hky_str s)
-{
-    for (size_t i = 0; i < s.n; i++)
-        if (!((s.p[i] >= 'a' && s.p[i] <= 'z') || (s.p[i] >= 'A' && s.p[i] <= 'Z') ||
-              (s.p[i] >= '0' && s.p[i] <= '9') || strchr("._+-", s.p[i]) != NULL))
-            return false;
-    return s.n > 0;
-}
-
-/* Where "@origin" is to be inserted: behind root in "root (Cron Daemon)" and "Admin <root>"; 0 = nowhere. */
-static size_t bare_name_end(struct hky_str piece)
-{
-    const char *open = memchr(piece.p, '<', piece.n), *close = memchr(piece.p, '>', piece.n);
-    size_t start = 0, end, rest;
-
-    if (memchr(piece.p, '@', piece.n) != NULL)
-        return 0;
-    if (open != NULL && close != NULL && close > open)
-        return is_bare_name(hky_str_of(open + 1, (size_t)(close - open - 1))) ? (size_t)(close - piece.p) : 0;
-    while (start < piece.n && strchr(" \t\r\n", piece.p[start]) != NULL)
-        start++;
-    for (end = start; end < piece.n && strchr(" \t\r\n(", piece.p[end]) == NULL;)
-        end++;
-    for (rest = end; rest < piece.n && strchr(" \t\r\n", piece.p[rest]) != NULL;)
-        rest++;
-    if (rest < piece.n && piece.p[rest] != '(')
-        return 0;
-    return is_bare_name(hky_str_of(piece.p + start, end - start)) ? end : 0;
-}
-
-/* "root, a@x" becomes "root@origin, a@x": names without a domain are names on this machine. */
-static void complete_names(const struct hky_outgoing *l, struct hky_str value, struct hky_buf *out)
-{
-    while (value.n > 0) {
-        const char *comma = memchr(value.p, ',', value.n);
-        size_t n = comma != NULL ? (size_t)(comma - value.p) : value.n;
-        size_t at = bare_name_end(hky_str_of(value.p, n));
-
-        hky_buf_add(out, value.p, at);
-        if (at > 0)
-            hky_buf_printf(out, "@%s", l->origin);
-        n += comma != NULL;
-        hky_buf_add(out, value.p + at, n - at);
-        value = hky_str_of(value.p + n, value.n - n);
-    }
-}
-
-static enum hky_err take_recipients(struct hky_outgoing *l, const struct hky_field *f, struct hky_error *e)
+/* Bare names get the origin. false: the list has a part that cannot be read, and nothing was added. */
+static bool add_list(struct hky_outgoing *l, struct hky_str list)
 {
     struct hky_buf value;
     bool is_bad = false;
-    struct hky_mailbox one;
 
-    hky_buf_init(&value, f->value.n * 2 + 65536);
-    complete_names(l, hky_str_trim(f->value), &value);
-    size_t n = hky_mailboxes_parse(hky_buf_str(&value), &one, 1, &is_bad);
-    if (n > RECIPIENTS_MAX)
-        n = RECIPIENTS_MAX;
+    hky_buf_init(&value, MESSAGE_MAX);
+    hky_mailboxes_complete(list, l->origin, &value);
+    size_t n = hky_mailboxes_parse(hky_buf_str(&value), NULL, 0, &is_bad);
+    l->has_too_many |= value.is_over || n > RECIPIENTS_MAX;
+    if (is_bad || l->has_too_many)
+        n = 0;
     struct hky_mailbox *boxes = hky_calloc(n + 1, sizeof *boxes);
-    hky_mailboxes_parse(hky_buf_str(&value), boxes, n, &is_bad);
-    for (size_t i = 0; i < n && !is_bad; i++) {
+    (void)hky_mailboxes_parse(hky_buf_str(&value), boxes, n, &is_bad);
+    for (size_t i = 0; i < n; i++) {
         struct hky_buf address;
         hky_buf_init(&address, 4 * HKY_ADDRESS_MAX);
         hky_address_format(hky_address_str(&boxes[i].address), false, &address);
@@ -205,18 +161,55 @@ static enum hky_err take_recipients(struct hky_outgoing *l, const struct hky_fie
     }
     free(boxes);
     hky_buf_fini(&value);
-    if (is_bad) {
-        struct hky_str shown = hky_str_trim(f->value);
-        shown.n = shown.n < 120 ? shown.n : 120;
-        return hky_error_set(e, HKY_E_SYNTAX, "the " HKY_STR_FMT " field has an address that cannot be read: %.*s",
-                             HKY_STR_ARG(f->name), HKY_STR_ARG(shown));
+    return !is_bad || l->has_too_many;
+}
+
+/* Octets up to the next blank or comma outside of quotes. */
+static size_t word_octets(struct hky_str s)
+{
+    size_t n = 0;
+
+    while (n < s.n && strchr(", \t", s.p[n]) == NULL) {
+        size_t quoted = s.p[n] == '"' ? hky_raw_quoted(hky_str_of(s.p + n, s.n - n), false) : 0;
+        n += quoted > 0 ? quoted : 1;
     }
-    return HKY_OK;
+    return n;
+}
+
+void hky_outgoing_add_recipients(struct hky_outgoing *l, struct hky_str words)
+{
+    size_t n_before = l->n_recipients;
+
+    if (add_list(l, words) && l->n_recipients > n_before)
+        return;
+    while (words.n > 0) {
+        size_t n = word_octets(words);
+        hky_outgoing_add_recipient(l, hky_str_of(words.p, n));
+        n += n < words.n;
+        words = hky_str_of(words.p + n, words.n - n);
+    }
+}
+
+static enum hky_err take_recipients(struct hky_outgoing *l, const struct hky_field *f, struct hky_error *e)
+{
+    struct hky_str shown = hky_str_trim(f->value);
+
+    if (add_list(l, shown))
+        return HKY_OK;
+    shown.n = shown.n < 120 ? shown.n : 120;
+    return hky_error_set(e, HKY_E_SYNTAX, "the " HKY_STR_FMT " field has an address that cannot be read: %.*s",
+                         HKY_STR_ARG(f->name), HKY_STR_ARG(shown));
 }
 
 static bool is_named(const struct hky_field *f, const char *name)
 {
     return hky_str_ieq(f->name, hky_str_z(name));
+}
+
+/* An empty field of those that we add says nothing, and ours would be the second one. */
+static bool is_empty_of_ours(const struct hky_field *f)
+{
+    return hky_str_trim(f->value).n == 0 && (is_named(f, "From") || is_named(f, "Date") || is_named(f, "Message-ID"));
 }
 
 static bool is_destination(const struct hky_field *f, bool is_resent)
@@ -295,6 +288,8 @@ static enum hky_err complete(struct hky_outgoing *l, struct hky_error *e)
     end = header_end(content, &has_empty_line);
     section = hky_str_of(content.p, end);
     while (hky_field_next(section, &at, &f)) {
+        if (is_empty_of_ours(&f))
+            continue;
         head.has_from = head.has_from || is_named(&f, "From");
         head.has_date = head.has_date || is_named(&f, "Date");
         head.has_message_id = head.has_message_id || is_named(&f, "Message-ID");
@@ -310,10 +305,12 @@ static enum hky_err complete(struct hky_outgoing *l, struct hky_error *e)
             hky_buf_fini(&out);
             return e->code;
         }
+        if (is_empty_of_ours(&f))
+            continue;
         if (is_named(&f, "From") || is_named(&f, "To") || is_named(&f, "Cc") || is_named(&f, "Sender")) {
             size_t before = (size_t)(f.value.p - f.whole.p);
             hky_buf_add(&out, f.whole.p, before);
-            complete_names(l, f.value, &out);
+            hky_mailboxes_complete(f.value, l->origin, &out);
             hky_buf_add(&out, f.value.p + f.value.n, f.whole.n - before - f.value.n);
         } else if (!is_named(&f, "Bcc") && !is_named(&f, "Resent-Bcc")) {
             hky_buf_add_str(&out, f.whole);
@@ -351,8 +348,13 @@ enum hky_err hky_outgoing_read(struct hky_outgoing *l, int fd, struct hky_error 
         err = hky_error_set(e, HKY_E_LIMIT, "the message is above %u MB", MESSAGE_MAX >> 20);
     if (err == HKY_OK)
         err = complete(l, e);
+    if (err == HKY_OK && l->content.is_over)
+        err = hky_error_set(e, HKY_E_LIMIT, "the message is above %u MB", MESSAGE_MAX >> 20);
     if (err != HKY_OK)
         return err;
+    if (l->has_too_many)
+        return hky_error_set(e, HKY_E_LIMIT, "there are more than %u recipients: send the message in parts",
+                             RECIPIENTS_MAX);
     if (l->n_recipients == 0)
         return hky_error_set(e, HKY_E_MISSING, "no recipient: the header has no address in To, Cc or Bcc");
     for (size_t i = 0; i < l->n_recipients; i++)

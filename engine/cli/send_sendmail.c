@@ -157,15 +157,6 @@ static int run_mode(struct call *c)
     }
 }
 
-/* Adds the recipients of a word such as "a@x, b@y", which mailx may give. */
-static void add_words(struct hky_outgoing *letter, char *words)
-{
-    char *save = NULL;
-
-    for (char *word = strtok_r(words, ", \t", &save); word != NULL; word = strtok_r(NULL, ", \t", &save))
-        hky_outgoing_add_recipient(letter, hky_str_z(word));
-}
-
 int hky_cli_sendmail(int argc, char **argv)
 {
     const char *slash = strrchr(argv[0], '/'), *server = getenv("HIKYAKU_SERVER");
@@ -180,7 +171,7 @@ int hky_cli_sendmail(int argc, char **argv)
         c.mode = 'p';
     for (bool is_option_end = false; at < argc; at++) {
         if (is_option_end || argv[at][0] != '-' || argv[at][1] == '\0') {
-            add_words(&c.letter, argv[at]);
+            hky_outgoing_add_recipients(&c.letter, hky_str_z(argv[at]));
         } else if (strcmp(argv[at], "--") == 0) {
             is_option_end = true;
         } else if (strncmp(argv[at], "--server=", 9) == 0) {

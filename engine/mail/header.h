@@ -48,6 +48,10 @@ struct hky_mailbox {
     struct hky_address address;
 };
 size_t hky_mailboxes_parse(struct hky_str value, struct hky_mailbox *out, size_t max, bool *is_bad);
+/* Appends `value` with "@domain" behind each mailbox that is a bare name: root, "Admin <root>", "root (Cron)". Names in
+ * quotes, comments, encoded words and before a group's colon are no mailboxes. A value with a malformed part is
+ * appended as it is. */
+void hky_mailboxes_complete(struct hky_str value, const char *domain, struct hky_buf *out);
 /* Does every program find the same single mailbox in this From field? It is then in `out`; false: they may find
  * different ones. They differ where the value is malformed, where a quote or a comment has no end, and where another
  * address (with a dot in its domain) is outside of quotes and comments. Some programs know neither JIS nor Shift_JIS

@@ -240,3 +240,53 @@ size_t hky_mailboxes_parse(struct hky_str value, struct hky_mailbox *out, size_t
     }
     return n;
 }
+
+static bool is_bare_name(struct hky_str s)
+{
+    for (size_t i = 0; i < s.n; i++) {
+        char c = hky_lower(s.p[i]);
+        if (!((c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '.' || c == '_' || c == '+' || c == '-'))
+            return false;
+    }
+    return s.n > 0;
+}
+
+/* The offset behind the entry's bare name; 0: it is none. */
+static size_t bare_end(const struct scan *s, const struct entry *e)
+{
+    struct hky_str text = e->has_angle ? hky_str_of(s->v.p + e->angle, e->angle_end - e->angle)
+                                       : hky_str_of(s->v.p + e->word, e->word_end - e->word);
+
+    text = hky_str_trim(text);
+    return is_bare_name(text) ? (size_t)(text.p - s->v.p) + text.n : 0;
+}
+
+/* Is each entry a mailbox or a bare name? */
+static bool is_complete_but_for_domains(struct scan s)
+{
+    struct hky_mailbox m;
+    struct entry e;
+
+    while (next_entry(&s, &e))
+        if (e.is_bad || ((e.has_text || e.has_angle) && bare_end(&s, &e) == 0 && !to_mailbox(&s, &e, &m)))
+            return false;
+    return true;
+}
+
+void hky_mailboxes_complete(struct hky_str value, const char *domain, struct hky_buf *out)
+{
+    struct scan s = {.v = value, .is_sjis = !hky_utf8_is_valid(value)};
+    struct entry e;
+    size_t kept = 0;
+
+    for (bool is_good = is_complete_but_for_domains(s); is_good && next_entry(&s, &e);) {
+        size_t end = e.has_text || e.has_angle ? bare_end(&s, &e) : 0;
+        if (end == 0)
+            continue;
+        hky_buf_add(out, value.p + kept, end - kept);
+        hky_buf_add_c(out, '@');
+        hky_buf_add_z(out, domain);
+        kept = end;
+    }
+    hky_buf_add(out, value.p + kept, value.n - kept);
+}

@@ -40,6 +40,31 @@ def sendmail_of_cron(w):
     assert re.search(rb"\r\nFrom: root@\S+ \(Cron Daemon\)\r\n", raw), raw
 
 
+@case("S05")
+def sendmail_keeps_names(w):
+    """Names in quotes, comments and encoded words are no mailboxes, whatever commas they have; quotes hold an address together."""
+    lines = [b'From: "Doe, John, MD" <a@x.test>', b"To: =?utf-8?Q?Shop,Team,Tokyo?= <b@y.test>,\n \"a,b,c\"@y.test",
+             b"Cc: z@y.test (Sales, Support, Team)", b'Sender: "unclosed, root, x <a@x.test>', b"Date:", b"Message-ID: "]
+    head = b"\n".join(lines) + w.header().replace(b"\r\n", b"\n").replace(b"From: a@x.test", b"").replace(b"\nTo: b@y.test", b"")
+    for number, arguments in enumerate((["-t", "-fa@x.test"], ["-fa@x.test", '"a b"@y.test', '"c d"@y.test,root e@y.test', "Taro <f@y.test>, g@y.test"])):
+        body = b"the names of call %d" % number
+        sendmail(w, arguments, head + body + b"\n", 0)
+        raw = w.sink.wait(body)
+        with w.sink.changed:
+            recipients = next(m[1] for m in w.sink.messages if body in m[2])
+        for line in lines[:4]:
+            assert b"\r\n" + line.replace(b"\n", b"\r\n") + b"\r\n" in raw, (line, raw)
+        assert len(re.findall(rb"(?m)^Date:", raw)) == 1 and len(re.findall(rb"(?m)^Message-ID:", raw)) == 1, raw
+        got = sorted(re.sub(rb"root@[^>]*", b"root@", r) for r in recipients)
+        wanted = [b'"a,b,c"@y.test', b"b@y.test", b"z@y.test"] if number == 0 else \
+            [b'"a b"@y.test', b'"c d"@y.test', b"e@y.test", b"f@y.test", b"g@y.test", b"root@"]
+        assert got == [b"RCPT TO:<%s>\r\n" % a for a in wanted], got
+    head = w.header().replace(b"\r\n", b"\n").replace(b"From: a@x.test", b"From: ")
+    sendmail(w, ["-fa@x.test", "b@y.test"], head + b"an empty From\n", 0)
+    raw = w.sink.wait(b"an empty From")
+    assert re.findall(rb"(?m)^From:.*", raw) == [b"From: <a@x.test>\r"], raw
+
+
 @case("S03")
 def sendmail_exit_codes(w):
     sendmail(w, [], b"x\n", 64)

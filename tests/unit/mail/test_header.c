@@ -394,6 +394,52 @@ static void an_author_is_clear_or_not(void **state)
     }
 }
 
+static const struct {
+    const char *in, *out;
+} bare_names[] = {
+    {"root", "root@O"},
+    {" root\r\n", " root@O\r\n"},
+    {"root, a@x.test,joe", "root@O, a@x.test,joe@O"},
+    {"root (Cron Daemon)", "root@O (Cron Daemon)"},
+    {"(Cron) root", "(Cron) root@O"},
+    {"Admin <root>, \"B\" < joe >", "Admin <root@O>, \"B\" < joe@O >"},
+    {"root,", "root@O,"},
+    {"List: root, joe;, kim", "List: root@O, joe@O;, kim@O"},
+    {"\"Doe, John, MD\" <a@b.test>, root", "\"Doe, John, MD\" <a@b.test>, root@O"},
+    {"\"Doe, \\\", John, MD\" <a@b.test>", NULL},
+    {"\"a,b,c\"@x.test", NULL},
+    {"\"root\"", NULL},
+    {"=?utf-8?Q?Shop,Team,Tokyo?= <x@y.test>", NULL},
+    {"z@y.test (Sales, Support, Team)", NULL},
+    {"z@y.test (Sales (a, b, c), Support, Team), root", "z@y.test (Sales (a, b, c), Support, Team), root@O"},
+    {"z@y.test, (a, b, c)", NULL},
+    {"a,b,c: x@y.test;", "a@O,b@O,c: x@y.test;"},
+    {"\x1b$B!,ab!,\x1b(B <x@y.test>", NULL},
+    {"\x83\x5c,root", NULL},
+    {"<@a,b,@c:u@y.test>", NULL},
+    {"\"Doe, John, MD <a@b.test>", NULL},
+    {"(Doe, John, MD <a@b.test>", NULL},
+    {"=?utf-8?Q?Shop a,Team,Tokyo?= <x@y.test>", NULL},
+    {"no address here, root", NULL},
+    {"root <>", NULL},
+    {"", NULL},
+};
+
+static void bare_names_are_completed(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof bare_names / sizeof bare_names[0]; i++) {
+        const char *wanted = bare_names[i].out != NULL ? bare_names[i].out : bare_names[i].in;
+        struct hky_buf out;
+
+        hky_buf_init(&out, 4096);
+        hky_mailboxes_complete(hky_str_z(bare_names[i].in), "O", &out);
+        if (!hky_str_eq(hky_buf_str(&out), hky_str_z(wanted)))
+            fail_msg("%s: %s", bare_names[i].in, hky_buf_z(&out));
+        hky_buf_fini(&out);
+    }
+}
+
 static void more_than_max_are_counted(void **state)
 {
     struct hky_mailbox m[1];
@@ -449,6 +495,7 @@ int main(void)
         cmocka_unit_test(long_text_is_folded_and_comes_back),
         cmocka_unit_test(mailboxes_are_found),
         cmocka_unit_test(an_author_is_clear_or_not),
+        cmocka_unit_test(bare_names_are_completed),
         cmocka_unit_test(more_than_max_are_counted),
         cmocka_unit_test(hostile_values_take_linear_time),
     };
