@@ -14,6 +14,8 @@
 #define DAYS_MS(n)     ((int64_t)(n)*86400000)
 #define ADDRESS_OCTETS 320
 #define NAME_OCTETS    255
+#define AGAIN_MS       200
+#define AGAIN_MOST_MS  5000
 
 /* ---- status, reload, stop ---- */
 
@@ -116,14 +118,16 @@ static bool is_where_refused(const struct hky_queue_ask *ask)
 static void refuse_where(const struct hky_queue_ask *ask, struct hky_console_request **request)
 {
     struct hky_error e;
+    char cure[160];
 
     hky_error_set(&e, HKY_E_SCRIPT, "where failed for %" PRIu64 " of %" PRIu64 " recipient%s, the first time with: %s",
                   ask->n_where_failed, ask->n_where_asked, ask->n_where_asked == 1 ? "" : "s", ask->where_error);
-    hky_console_refuse(request, "where_failed", e.text,
-                       ask->rq.action == HKY_QUEUE_LIST ? "nothing is listed; test first whether a field is there: "
-                                                          "r.author and r.author.domain == 'x.example'"
-                                                        : "nothing was changed; test first whether a field is there: "
-                                                          "r.author and r.author.domain == 'x.example'");
+    snprintf(cure, sizeof cure, "%s; %s",
+             ask->rq.action == HKY_QUEUE_LIST ? "nothing is listed" : "nothing was changed",
+             ask->n_where_unread == ask->n_where_failed
+                 ? "give the same command again in a moment"
+                 : "test first whether a field is there: r.author and r.author.domain == 'x.example'");
+    hky_console_refuse(request, "where_failed", e.text, cure);
 }
 
 static void answer_queue(struct hky_queue_ask *ask, struct hky_console_request **request)
@@ -183,6 +187,37 @@ static void on_queue_row(void *ctx, const struct hky_queue_row *row)
     hky_render_queue_row(row, ask->is_story, &ask->json);
 }
 
+static void rows_begin(struct hky_queue_ask *ask)
+{
+    hky_buf_clear(&ask->rows);
+    ask->json = hky_json_to(&ask->rows);
+    hky_json_begin_array(&ask->json, NULL);
+}
+
+static void ask_again(struct hky_timer *timer)
+{
+    struct hky_queue_ask *ask = HKY_CONTAINER(timer, struct hky_queue_ask, again);
+
+    LIST_REMOVE(ask, link);
+    ask->n_where_asked = ask->n_where_failed = ask->n_where_unread = 0;
+    rows_begin(ask);
+    hky_schedule_query(ask->engine->schedule, &ask->rq);
+}
+
+/* Nobody should have to repeat a command because the headers of mail that waits are not in memory: reading them was
+ * started, and takes a moment. An action is never repeated, only its trial. */
+static bool is_asked_again(struct hky_queue_ask *ask)
+{
+    const struct hky_queue_request *rq = &ask->rq;
+
+    if (ask->n_where_unread == 0 || rq->error.text[0] != '\0' || (rq->action != HKY_QUEUE_LIST && !rq->is_dry_run) ||
+        hky_mono_ms() - ask->began_mono_ms >= AGAIN_MOST_MS)
+        return false;
+    LIST_INSERT_HEAD(&ask->engine->unwritten, ask, link);
+    hky_timer_set(&ask->again, AGAIN_MS);
+    return true;
+}
+
 /* Follows the trial. A recipient that arrived since then and for which the expression fails is left out and counted. */
 static void begin_action(struct hky_queue_ask *ask)
 {
@@ -201,6 +236,8 @@ static void on_queue_done(struct hky_queue_request *rq)
         ask_free(ask);
         return;
     }
+    if (is_asked_again(ask))
+        return;
     if (ask->is_trial && rq->error.text[0] == '\0' && ask->n_where_failed == 0) {
         begin_action(ask);
         return;
@@ -227,6 +264,7 @@ void hky_engine_drop_asks(struct hky_engine *engine)
 {
     for (struct hky_queue_ask *ask; (ask = LIST_FIRST(&engine->unwritten)) != NULL;) {
         LIST_REMOVE(ask, link);
+        hky_timer_cancel(&ask->again);
         ask_free(ask);
     }
 }
@@ -278,6 +316,8 @@ static void on_queue(void *ctx, const struct hky_command *self, struct hky_conso
     ask->engine = engine;
     ask->request = rq;
     ask->number = ++engine->n_queue_asks;
+    ask->began_mono_ms = hky_mono_ms();
+    hky_timer_init(&ask->again, engine->aux, ask_again);
     for (size_t i = 0; i < sizeof actions / sizeof actions[0]; i++)
         if (strcmp(self->name, actions[i].name) == 0)
             ask->rq.action = actions[i].action;
@@ -291,8 +331,7 @@ static void on_queue(void *ctx, const struct hky_command *self, struct hky_conso
         return;
     }
     hky_where_free(&where);
-    ask->json = hky_json_to(&ask->rows);
-    hky_json_begin_array(&ask->json, NULL);
+    rows_begin(ask);
     if (ask->rq.action != HKY_QUEUE_LIST)
         ask->rq.is_dry_run = hky_console_arg(rq, "dry_run")->is_given;
     ask->rq.limit = limit->is_given && limit->number < ROWS_MOST ? (unsigned)limit->number : ROWS_MOST;

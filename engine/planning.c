@@ -289,7 +289,8 @@ bool hky_worker_where_is_true(void *ctx, unsigned worker, const struct hky_recip
     ask->n_where_asked++;
     if (e.text[0] == '\0')
         return holds;
-    if (ask->n_where_failed++ == 0)
+    ask->n_where_unread += e.code == HKY_E_STATE;
+    if (ask->n_where_failed++ == 0 || (e.code != HKY_E_STATE && ask->n_where_failed == ask->n_where_unread + 1))
         snprintf(ask->where_error, sizeof ask->where_error, "%s", e.text);
     return false;
 }

@@ -61,7 +61,7 @@ struct hky_engine {
     struct hky_policy *policy;             /* the newest; aux's thread */
     struct hky_vm *vm;                     /* aux's, for syntax checks of --where */
     uint64_t n_queue_asks;                 /* aux's */
-    LIST_HEAD(, hky_queue_ask) unwritten;  /* aux's: done, but not known to be on disk */
+    LIST_HEAD(, hky_queue_ask) unwritten;  /* aux's: done, but not known to be on disk; or to be asked again */
     LIST_HEAD(, hky_relay_ask) relay_asks; /* aux's: said, but not known to be on disk */
     unsigned n_workers;
     struct hky_worker *workers;
@@ -110,10 +110,13 @@ struct hky_queue_ask {
     struct hky_buf rows; /* an array, written as they come */
     struct hky_json json;
     struct hky_commit commit;               /* what was done is on disk */
-    LIST_ENTRY(hky_queue_ask) link;         /* in engine->unwritten until then */
+    LIST_ENTRY(hky_queue_ask) link;         /* in engine->unwritten until then, or while `again` is set */
     bool is_trial;                          /* only asks whether `where` fails for anybody; the action comes after it */
     uint64_t n_where_asked, n_where_failed; /* workers are asked one after the other */
-    char where_error[240];                  /* the first */
+    uint64_t n_where_unread;                /* of those that failed: the header is being read */
+    char where_error[240];                  /* the first, of an expression that fails if there is one */
+    struct hky_timer again;                 /* asks once more when headers have been read */
+    int64_t began_mono_ms;
 };
 
 /* planning.c */

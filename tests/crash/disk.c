@@ -8,6 +8,7 @@
  *                      after it fail with ERRNO (5, 28) without doing anything; COUNT 0: all from then on
  *   DISK_HANG=FILE     no open, write or sync returns while FILE is there
  *   DISK_BROKEN=FILE   every open, write, sync and fallocate fails with EIO while FILE is there
+ *   DISK_COLD=FILE     nothing is in the page cache while FILE is there
  *   DISK_KILL=N        the process kills itself after N entries of the log
  *   DISK_COUNTS=FILE   at every call the number of calls so far is kept there (one 8-octet number a kind)
  *
@@ -55,7 +56,7 @@ static struct {
     enum kind fail_kind;
     uint64_t fail_from, fail_count;
     int fail_errno;
-    const char *hang, *broken; /* NULL: never */
+    const char *hang, *broken, *cold; /* NULL: never */
     uint64_t kill_at, n_entries;
     uint64_t *counts, counts_here[KIND_N];
     uint8_t is_ours[FDS];
@@ -76,6 +77,7 @@ __attribute__((constructor)) static void begin(void)
     disk.counts = disk.counts_here;
     disk.hang = getenv("DISK_HANG");
     disk.broken = getenv("DISK_BROKEN");
+    disk.cold = getenv("DISK_COLD");
     if (getenv("DISK_KILL") != NULL)
         disk.kill_at = strtoull(getenv("DISK_KILL"), NULL, 10);
     if (root == NULL || realpath(root, disk.root) == NULL)
@@ -310,6 +312,23 @@ ssize_t pwrite(int fd, const void *p, size_t n, off_t at)
 ssize_t pwrite64(int fd, const void *p, size_t n, off_t at)
 {
     return pwrite(fd, p, n, at);
+}
+
+/* --- reads --- */
+
+ssize_t preadv2(int fd, const struct iovec *iov, int n, off_t at, int flags)
+{
+    REAL(ssize_t, "preadv2", int, const struct iovec *, int, off_t, int);
+
+    if ((flags & RWF_NOWAIT) != 0 && is_ours(fd) && disk.cold != NULL && syscall(SYS_access, disk.cold, F_OK) == 0) {
+        errno = EAGAIN;
+        return -1;
+    }
+    return real(fd, iov, n, at, flags);
+}
+ssize_t preadv64v2(int fd, const struct iovec *iov, int n, off_t at, int flags)
+{
+    return preadv2(fd, iov, n, at, flags);
 }
 
 /* --- acknowledgements --- */

@@ -4,6 +4,7 @@ disk.so, loaded before the C library, lets the n-th write, sync, open, rename, u
 with EIO or ENOSPC. Whatever happens: no crash; what was acknowledged is delivered, by this engine or the next on a sound
 disk; what was refused never arrives; and the queue drains.
 """
+import concurrent.futures
 import os
 import signal
 import struct
@@ -13,7 +14,7 @@ import urllib.error
 import urllib.request
 
 from common import Came, Fresh, Sent, ask, check_sums, disk_library, drained, holds, note, part, policy_of, restart, sound_log, start_load, with_disk
-from harness import answers, free_ports, wait_for
+from harness import answers, free_ports, let_pass, wait_for
 
 MESSAGES = 60
 EIO, ENOSPC = 5, 28
@@ -179,6 +180,42 @@ def acting(world, options, rng):
             engine.env.pop(variable, None)
         restart(engine)
         holds(engine.stop() == 0, "a clean stop on a sound disk")
+
+
+@part("an expression on headers that are on disk waits for them, and says so where they do not come", 120)
+def cold(world, options, rng):
+    sink, cold = world.sink("sink-cold", ports=2, rules=["*:{1} dot 451 4.3.0 busy"]), world.path("is-cold")
+    os.mkdir(world.path("cold"), 0o700)
+    engine = world.engine(policy_of(POLICY, sink.ports).replace('"1s"', '"1h"'), name="cold", spool="cold/spool",
+                          env=with_disk(disk_library(world), world.path("cold"), cold=cold))
+    for n in range(4):
+        world.run("send", "--server", f"127.0.0.1:{engine.port}", "--from", "a@shop.example", f"u{n}@later.example",
+                  stdin=f"Subject: number {n}\r\n\r\nx\r\n".encode())
+    wait_for(lambda: ask(engine.spool, {"cmd": "status"})["queue"]["deferred"] == 4, 30, 0.05, "all wait")
+    holds(engine.stop() == 0, "a clean stop")
+    restart(engine)  # bodies are in no memory now
+
+    def queue(action, expression):
+        return world.run("queue", action, "--spool", engine.spool, "--where", expression, check=False)
+    asked = [("list", "r.message:header('Subject'):find('number [12]')", "2 recipients"), ("hold", "r.message:header('Subject') == 'number 3'", "1 recipient held")]
+    for action, expression, words in asked:
+        with open(cold, "w"):
+            pass
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            got = pool.submit(queue, action, expression)
+            let_pass(1, "the answer would have come")
+            holds(not got.done(), f"{action} waits for the headers: {got.done() and got.result()}")
+            os.unlink(cold)
+            code, out, err = got.result()
+        holds(code == 0 and words in out and "where failed" not in err, f"{action}: {code} {out}{err}")
+    with open(cold, "w"):
+        pass
+    code, out, err = queue("cancel", "r.message:header('Subject'):find('number')")
+    holds(code == 1 and "are being read" in err and "the same command again" in err and "r.author" not in err, f"{code} {out}{err}")
+    os.unlink(cold)
+    code, out, err = queue("cancel", "r.message:header('Subject'):find('number')")
+    holds(code == 0 and "4 recipients cancelled" in out, f"{code} {out}{err}")
+    holds(engine.stop() == 0, "a clean stop")
 
 
 @part("the n-th write, sync, open, rename fails, once or for ever: acknowledged is delivered, refused never is", 300)
