@@ -152,6 +152,7 @@ static void answer_queue(struct hky_queue_ask *ask, struct hky_console_request *
                                                                .n_kept = rq->n_kept,
                                                                .n_held = rq->n_held,
                                                                .n_due = rq->n_due,
+                                                               .n_late = rq->n_late,
                                                                .n_where_failed = ask->n_where_failed,
                                                                .timezone = ask->engine->policy->engine.timezone,
                                                                .where_error = ask->where_error,

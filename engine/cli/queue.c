@@ -83,6 +83,17 @@ static void print_unchanged(const struct hky_cli_answer *a)
     putchar('\n');
 }
 
+/* After a release: the application does not want mail to be sent after its deadline. */
+static void print_late(const struct hky_cli_answer *a)
+{
+    json_int_t n = json_integer_value(json_object_get(a->json, "late"));
+
+    if (n > 0)
+        hky_cli_printf(stdout, "%" JSON_INTEGER_FORMAT " of them %s not sent but expire%s: %s past %s deadline\n", n,
+                       n == 1 ? "is" : "are", n == 1 ? "s" : "", n == 1 ? "it is" : "they are",
+                       n == 1 ? "its" : "their");
+}
+
 static void print_answer(const struct hky_cli_answer *a)
 {
     const char *action = a->action;
@@ -111,6 +122,7 @@ static void print_answer(const struct hky_cli_answer *a)
     if (kept > 0)
         printf("%" JSON_INTEGER_FORMAT " stay%s held: engine.only_to does not name %s\n", kept, kept == 1 ? "s" : "",
                kept == 1 ? "it" : "them");
+    print_late(a);
     print_unchanged(a);
 }
 

@@ -197,6 +197,7 @@ static void print_expiry(const json_t *row)
         print_line("expires", "not while it is parked (engine.parked limits that time)");
     else
         print_time("expires", number(row, "expire_at"));
+    print_time("deadline", number(row, "deadline_at"));
 }
 
 static void print_author(const json_t *row)

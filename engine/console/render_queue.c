@@ -27,6 +27,8 @@ static void add_message(struct hky_json *out, const struct hky_recipient *r)
     add_fact(out, "source", r, HKY_FACT_SOURCE);
     hky_json_uint(out, "size", r->message->size);
     hky_json_int(out, "accepted_at", r->message->accepted_at_ms / 1000);
+    if (r->message->deadline_ms != 0)
+        hky_json_int(out, "deadline_at", r->message->deadline_ms / 1000);
     hky_json_begin_array(out, "tags");
     for (size_t at = 0; hky_packed_next(tags, &at, &tag);)
         hky_json_str(out, NULL, tag);
@@ -168,6 +170,8 @@ void hky_render_queue(const void *queue_answer, struct hky_json *out)
         hky_json_uint(out, "held", a->n_held);
     if (a->n_due > 0)
         hky_json_uint(out, "due", a->n_due);
+    if (a->n_late > 0)
+        hky_json_uint(out, "late", a->n_late);
     if (a->n_where_failed > 0) {
         hky_json_uint(out, "where_failed", a->n_where_failed);
         hky_json_z(out, "where_error", a->where_error);

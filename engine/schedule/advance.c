@@ -78,15 +78,19 @@ bool schedule_plan_step_sends_as(const struct hky_policy *policy, const struct h
     return identity.is_allowed;
 }
 
+int64_t schedule_plan_by_deadline(const struct hky_recipient *r, int64_t at_ms)
+{
+    int64_t deadline_ms = r->message->deadline_ms;
+    return deadline_ms != 0 && deadline_ms < at_ms ? deadline_ms : at_ms;
+}
+
 int64_t schedule_plan_expire_at(const struct hky_policy *policy, const struct hky_recipient *r)
 {
     if (r->expire_at_ms != 0)
         return r->expire_at_ms;
     uint32_t sec =
         r->plan != NULL && r->plan->expire_sec != HKY_UNSET_SEC ? r->plan->expire_sec : policy->engine.expire_sec;
-    int64_t at = r->message->accepted_at_ms + (int64_t)sec * 1000;
-    int64_t deadline = r->message->deadline_ms;
-    return deadline != 0 && deadline < at ? deadline : at;
+    return schedule_plan_by_deadline(r, r->message->accepted_at_ms + (int64_t)sec * 1000);
 }
 
 static unsigned attempts_left(const struct hky_recipient *r, enum hky_class cause)

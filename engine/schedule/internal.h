@@ -466,7 +466,8 @@ bool schedule_recipient_has_stale_plan(const struct hky_shard *sh, const struct 
 bool schedule_recipient_replan(struct hky_shard *sh, struct hky_recipient *r);
 void schedule_recipient_park(struct hky_shard *sh, struct hky_recipient *r, const char *why);
 /* For one that was held and is released. Time while it was held does not count, and its beginning is not known: one
- * that was never tried has its whole time again, others have an hour at least. */
+ * that was never tried has its whole time again, others have an hour at least; nobody has more than until the deadline
+ * of its message. */
 void schedule_recipient_renew_expiry(const struct hky_shard *sh, struct hky_recipient *r);
 /* How long it is parked after the policy was asked so many times in vain. */
 int64_t schedule_recipient_parked_delay_ms(uint32_t times);

@@ -20,6 +20,8 @@ bool schedule_plan_step_sends_as(const struct hky_policy *policy, const struct h
 int64_t schedule_plan_within_end(const struct hky_policy *policy, const struct hky_recipient *r, enum hky_class cause);
 /* When the recipient expires: at the recorded time, or else by its plan, the engine and its deadline. */
 int64_t schedule_plan_expire_at(const struct hky_policy *policy, const struct hky_recipient *r);
+/* `at_ms`, but not later than the message's deadline. Whoever moves the time at which a recipient expires uses it. */
+int64_t schedule_plan_by_deadline(const struct hky_recipient *r, int64_t at_ms);
 /* How long an account is paused whose quota is used up: the longest of the relay's own caps between an hour and a day.
  * 0: it has no such cap. */
 uint32_t schedule_plan_quota_window_sec(const struct hky_relay *relay);

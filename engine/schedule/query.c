@@ -177,8 +177,10 @@ static void act(struct hky_shard *sh, enum hky_queue_action action, struct hky_r
         break;
     case HKY_QUEUE_HOLD:
         schedule_recipient_take_out(sh, r);
-        if (r->parked_at_ms != 0) { /* time in parking does not count, and neither does time while it is held */
-            r->expire_at_ms += r->expire_at_ms != 0 ? schedule_shard_now(sh) - r->parked_at_ms : 0;
+        if (r->parked_at_ms != 0) { /* time in parking does not count */
+            if (r->expire_at_ms != 0)
+                r->expire_at_ms =
+                    schedule_plan_by_deadline(r, r->expire_at_ms + schedule_shard_now(sh) - r->parked_at_ms);
             r->parked_at_ms = r->parked_times = 0;
         }
         schedule_recipient_hold(sh, r, "by an operator");
@@ -212,6 +214,9 @@ static void consider(void *ctx, struct hky_shard *sh, struct hky_recipient *r, i
         rq->n_kept++;
         return;
     }
+    if (rq->action == HKY_QUEUE_RELEASE && r->state == HKY_RCPT_HELD && r->message->deadline_ms != 0 &&
+        r->message->deadline_ms <= now_ms)
+        rq->n_late++;
     if (rq->n++ < rq->limit && rq->row != NULL)
         show(sh, rq, r, now_ms);
     if (rq->action != HKY_QUEUE_LIST && !rq->is_dry_run)
@@ -278,7 +283,7 @@ void hky_schedule_query(struct hky_schedule *s, struct hky_queue_request *rq)
     a->s = s;
     a->rq = rq;
     a->asked_at_ms = hky_clock_now_ms(s->clock);
-    rq->n = rq->n_kept = rq->n_held = rq->n_due = 0;
+    rq->n = rq->n_kept = rq->n_held = rq->n_due = rq->n_late = 0;
     rq->schedule = a;
     rq->relay_seen = nobody_seen(rq->selection.relay);
     rq->scenario_seen = nobody_seen(rq->selection.scenario);

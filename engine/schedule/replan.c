@@ -42,34 +42,26 @@ static int64_t uncounted_ms(const struct hky_shard *sh, const struct hky_recipie
  * and no plan before it, nor the engine.expire that it was accepted with while nobody had decided. */
 static void set_plan(const struct hky_shard *sh, struct hky_recipient *r, struct hky_plan *plan)
 {
-    int64_t before_ms = r->expire_at_ms, deadline_ms = r->message->deadline_ms;
     uint32_t sec = plan != NULL ? plan->expire_sec : HKY_UNSET_SEC;
     bool is_other = r->plan == NULL ? plan != NULL : own_expire_sec(r) != sec;
-    bool is_moved = is_other && before_ms != 0 && r->attempts + r->left_steps == 0;
+    bool is_moved = is_other && r->expire_at_ms != 0 && r->attempts + r->left_steps == 0;
     int64_t more_ms = is_moved ? uncounted_ms(sh, r, schedule_shard_now(sh)) : 0;
     hky_plan_unref(&r->plan);
     r->plan = plan;
-    if (!is_moved)
-        return;
-    r->expire_at_ms = expires_by_plan_at(sh, r) + more_ms;
-    if (deadline_ms != 0 && deadline_ms < before_ms)
-        deadline_ms = before_ms; /* an operator released it after its deadline */
-    if (deadline_ms != 0 && deadline_ms < r->expire_at_ms)
-        r->expire_at_ms = deadline_ms;
+    if (is_moved)
+        r->expire_at_ms = schedule_plan_by_deadline(r, expires_by_plan_at(sh, r) + more_ms);
 }
 
 void schedule_recipient_renew_expiry(const struct hky_shard *sh, struct hky_recipient *r)
 {
-    int64_t now_ms = schedule_shard_now(sh), deadline_ms = r->message->deadline_ms;
+    int64_t now_ms = schedule_shard_now(sh);
     if (r->expire_at_ms == 0)
         r->expire_at_ms = schedule_plan_expire_at(sh->policy, r);
-    if (r->attempts + r->left_steps == 0 && now_ms > r->message->accepted_at_ms) {
+    if (r->attempts + r->left_steps == 0 && now_ms > r->message->accepted_at_ms)
         r->expire_at_ms = expires_by_plan_at(sh, r) + (now_ms - r->message->accepted_at_ms);
-        if (deadline_ms != 0 && deadline_ms < r->expire_at_ms)
-            r->expire_at_ms = deadline_ms;
-    }
     if (r->expire_at_ms < now_ms + RELEASED_MS)
         r->expire_at_ms = now_ms + RELEASED_MS;
+    r->expire_at_ms = schedule_plan_by_deadline(r, r->expire_at_ms);
 }
 
 /* ---- parking ---- */
@@ -116,11 +108,9 @@ static void unpark(struct hky_shard *sh, struct hky_recipient *r, int64_t now_ms
 {
     if (r->state != HKY_RCPT_PARKED && r->parked_at_ms == 0)
         return;
-    int64_t deadline_ms = r->message->deadline_ms;
     if (r->parked_at_ms != 0) /* time in parking does not count */
         r->expire_at_ms = schedule_plan_expire_at(sh->policy, r) + (now_ms - r->parked_at_ms);
-    if (deadline_ms != 0 && r->expire_at_ms > deadline_ms)
-        r->expire_at_ms = deadline_ms; /* but it counts for the deadline */
+    r->expire_at_ms = schedule_plan_by_deadline(r, r->expire_at_ms); /* but it counts for the deadline */
     r->parked_at_ms = 0;
     r->parked_times = 0;
     schedule_recipient_enter(sh, r, HKY_RCPT_QUEUED);

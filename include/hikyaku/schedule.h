@@ -224,6 +224,7 @@ struct hky_queue_request {
     uint64_t n_kept; /* release: they stay held, because engine.only_to would hold them again */
     uint64_t n_held; /* retry: selected, too, but held; they stay so until they are released */
     uint64_t n_due;  /* retry: selected, too, but due already: they wait for their turn at a relay */
+    uint64_t n_late; /* release: of the n, so many expire at once: their deadline is over */
     struct hky_name_seen relay_seen, scenario_seen, tag_seen;
     struct hky_error error;
     void *schedule;

@@ -20,6 +20,34 @@ def relay_state(world, engine, name):
     raise AssertionError(f"no relay {name}")
 
 
+@case("operator", "queue release of mail past its deadline: it is not sent, and the answer says so", 60)
+def release_past_the_deadline(world):
+    port = free_ports(1)[0]
+    engine = world.engine(HEAD + f"""
+        relay "r" {{ host = "127.0.0.1", port = {port}, tls = "none" }}
+        route "all" {{ to = "*", via = "r" }}
+    """)
+
+    def queue(*args):
+        return world.run("queue", *args, "--spool", engine.spool)[1]
+    send(engine, "u@a.example", message(extra="X-Hikyaku-Deadline: 10s\r\n"))
+    send(engine, "u@b.example", message(extra="X-Hikyaku-Deadline: 2h\r\n"))
+    wait_for(lambda: len(engine.queue("--state", "deferred")["rows"]) == 2, why="two deferred")
+    queue("hold", "--all")
+    deadline = shown(world, "queue", "show", "--to", "a.example", "--spool", engine.spool)["rows"][0]["deadline_at"]
+    holds("\ndeadline     " in queue("show", "--to", "a.example"), "shown for people")
+    wait_for(lambda: time.time() > deadline + 1, 30, why="its deadline is over")
+    sink_at(world, port)
+    late = "2 recipients {}released{}\n1 of them is not sent but expires: it is past its deadline\n"
+    text = queue("release", "--all", "--dry-run")
+    holds(text.endswith(late.format("would be ", "; nothing was changed")), text)
+    same(queue("release", "--all"), late.format("", ""), "the answer")
+    same(mail(world, 1)[0][0]["to"], ["u@b.example"], "sent")
+    event(engine, "expired", rcpt="u@a.example")
+    engine.wait_empty()
+    end(engine)
+
+
 @case("operator", "queue list, show, hold, release, cancel, retry; by domain, class, id and Lua; --dry-run changes nothing", 90)
 def queue_commands(world):
     port = free_ports(1)[0]

@@ -167,6 +167,66 @@ static void no_attempt_follows_the_sixtieth(void **state)
     stage_end(&st);
 }
 
+/* Held or released, retried or parked in between: nothing moves the time at which it expires past its deadline. */
+static void operators_do_not_move_a_deadline(void **state)
+{
+    enum { LIVES_MS = 48 * 60 * 60 * 1000 }; /* engine.expire */
+    static const struct {
+        const char *name;
+        enum { WAITS, IS_TRIED, IS_PARKED } first;
+        int64_t deadline_ms; /* from the start; 0: none */
+        int64_t held_after_ms, released_after_ms, expires_ms;
+        uint64_t n_late;
+        const char *log;
+    } CASES[] = {
+        {"held for ten minutes of fifteen", WAITS, 15 * MINUTE, MINUTE, 10 * MINUTE, 15 * MINUTE, 0, "held released"},
+        {"held for longer than that", WAITS, 15 * MINUTE, MINUTE, 20 * MINUTE, 15 * MINUTE, 1, "held released expired"},
+        {"parked, then held", IS_PARKED, 15 * MINUTE, 4 * MINUTE, 5 * MINUTE, 15 * MINUTE, 0, "held released decided"},
+        {"parked, then held for longer than that", IS_PARKED, 15 * MINUTE, 4 * MINUTE, 20 * MINUTE, 15 * MINUTE, 1,
+         "held released decided expired"},
+        {"with much time left", WAITS, 30 * HOUR, MINUTE, HOUR, 30 * HOUR, 0, "held released"},
+        {"no deadline: its time begins anew", WAITS, 0, MINUTE, 2 * HOUR, 2 * HOUR + LIVES_MS, 0, "held released"},
+        {"no deadline, tried: an hour is left", IS_TRIED, 0, MINUTE, LIVES_MS + HOUR, LIVES_MS + 2 * HOUR, 0,
+         "held released"},
+        {"tried, and a deadline in half an hour", IS_TRIED, LIVES_MS + 90 * MINUTE, MINUTE, LIVES_MS + HOUR,
+         LIVES_MS + 90 * MINUTE, 0, "held released"},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof CASES / sizeof CASES[0]; i++) {
+        struct stage st;
+        stage_init(&st);
+        fake_relay(&st.policy, "ses");
+        stage_start(&st);
+        struct hky_plan *plan = fake_plan((struct hky_step[]){fake_step("ses")}, 1);
+        struct hky_message *m = parked(&st, CASES[i].deadline_ms != 0 ? START + CASES[i].deadline_ms : 0);
+        struct hky_recipient *r = &m->recipients[0];
+        struct question q;
+        st.plan = hky_plan_ref(plan);
+        r->expire_at_ms = START + (CASES[i].deadline_ms != 0 ? CASES[i].deadline_ms : LIVES_MS); /* since acceptance */
+        if (CASES[i].first != IS_PARKED)
+            ask(&st, HKY_QUEUE_RETRY, (struct hky_selection){0}, NULL, 0); /* unparked at once */
+        turns(&st);
+        if (CASES[i].first == IS_TRIED)
+            answer(&st, "ses", HKY_CLASS_SYSTEM_TEMP, true, 0);
+        st.log[0] = '\0';
+        pass(&st, CASES[i].held_after_ms);
+        assert_int_equal(ask(&st, HKY_QUEUE_HOLD, (struct hky_selection){0}, NULL, 0), 1);
+        assert_true(CASES[i].deadline_ms == 0 || r->expire_at_ms <= START + CASES[i].deadline_ms);
+        pass(&st, CASES[i].released_after_ms - CASES[i].held_after_ms);
+        question_ask(&st, HKY_QUEUE_RELEASE, (struct hky_selection){0}, &q);
+        hky_buf_fini(&q.rows);
+        turns(&st);
+        print_message("%s\n", CASES[i].name);
+        assert_int_equal(q.rq.n, 1);
+        assert_int_equal(q.rq.n_late, CASES[i].n_late);
+        assert_int_equal(r->expire_at_ms, START + CASES[i].expires_ms);
+        expect(&st, CASES[i].log);
+        hky_message_unref(&m);
+        hky_plan_unref(&plan);
+        stage_end(&st);
+    }
+}
+
 static void a_function_is_asked_again_after_a_quarter_of_an_hour(void **state)
 {
     (void)state;
@@ -711,6 +771,7 @@ int main(void)
         cmocka_unit_test(expire_stands_still_while_parked),
         cmocka_unit_test(a_deadline_does_not_stand_still),
         cmocka_unit_test(no_attempt_follows_the_sixtieth),
+        cmocka_unit_test(operators_do_not_move_a_deadline),
         cmocka_unit_test(a_function_is_asked_again_after_a_quarter_of_an_hour),
         cmocka_unit_test(asked_again_it_keeps_its_place),
         cmocka_unit_test(within_holds_for_one_that_was_given_back),
