@@ -5,7 +5,6 @@
 
 #define FACTS_FORMAT 1
 #define STATE_FORMAT 1
-#define RELAY_KEPT   64 /* octets of a relay name kept in the history */
 
 enum { BIT_8BIT = 1, BIT_SMTPUTF8 = 2, BIT_BINARY = 4, BIT_NOTICE = 8, BIT_BIG = 16 };
 
@@ -204,8 +203,8 @@ void hky_recipient_remember(struct hky_recipient *r, int64_t at_ms, const char *
                             .latency_ms = o->latency_ms};
     struct hky_buf b;
 
-    if (past.relay.n > RELAY_KEPT)
-        past.relay.n = RELAY_KEPT;
+    if (past.relay.n > HKY_NAME_MAX) /* of a policy of an earlier version, whose rows had longer names */
+        past.relay.n = HKY_NAME_MAX;
     if (past.reply.n > HKY_PAST_REPLY)
         past.reply.n = HKY_PAST_REPLY;
     hky_buf_init(&b, 512);

@@ -62,10 +62,10 @@ bool hky_recipient_state_is_final(enum hky_recipient_state s);
 
 /* One past attempt, unpacked. */
 #define HKY_PAST_REPLY 120
-#define HKY_PAST_MAX   16 /* typically 60 to 100 octets each, at most 217; none before the first attempt */
+#define HKY_PAST_MAX   16 /* typically 60 to 100 octets each, at most 270; none before the first attempt */
 struct hky_past {
     int64_t at_ms;
-    struct hky_str relay; /* borrowed from the recipient, until its next change */
+    struct hky_str relay; /* whole, because it is compared; borrowed from the recipient, until its next change */
     struct hky_str reply; /* text, cut to HKY_PAST_REPLY octets */
     uint8_t step, class, scope, stage;
     bool is_temporary;

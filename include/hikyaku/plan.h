@@ -12,7 +12,8 @@
 #define HKY_PLAN_STEPS_MAX 16 /* most steps of a recipient, also from scripts */
 #define HKY_ATTEMPTS_MAX   60 /* most attempts of a recipient, over all its steps */
 #define HKY_COPIES_MAX     3
-#define HKY_RETRY_MAX      16 /* entries of a retry list */
+#define HKY_NAME_MAX       120 /* octets of a name that the policy declares: of a relay, route, row, split or arm */
+#define HKY_RETRY_MAX      16  /* entries of a retry list */
 #define HKY_UNSET_SEC      UINT32_MAX
 
 /* Actions of a route's `react`. */

@@ -62,7 +62,7 @@ static void account_of(lua_State *L, int body, char out[600])
     out[0] = 0;
     if (host[0] != 0) {
         (void)hky_host_normalise(host, normal); /* another text is reported where the relay is compiled */
-        snprintf(out, 600, "%.240s@%.253s:%lld", user, normal, (long long)(port == 0 ? 587 : port));
+        snprintf(out, 600, "%.255s@%.253s:%lld", user, normal, (long long)(port == 0 ? 587 : port));
     }
     for (char *p = out; *p != 0; p++)
         *p = hky_lower(*p);

@@ -57,7 +57,7 @@ static int relay_handle(lua_State *L, const char *name)
 
 static bool is_name(struct hky_str s)
 {
-    return s.n > 0 && s.n <= 120 && hky_typed_fault(s) == NULL;
+    return s.n > 0 && s.n <= HKY_NAME_MAX && hky_typed_fault(s) == NULL;
 }
 
 /* Warn of a name that looks like another one, because every place that refers to it must type it the same way. */
@@ -262,7 +262,8 @@ static int l_word(lua_State *L)
     }
     name.p = lua_tolstring(L, 1, &name.n);
     if (!is_name(name)) {
-        hky_lua_problem(L, place, "%s: a name has 1 to 120 printable characters", words[word].name);
+        hky_lua_problem(L, place, "%s: a name has 1 to %d octets, all of them printable", words[word].name,
+                        HKY_NAME_MAX);
         return hky_lua_push_undefined(L);
     }
     if (hky_lua_whole_string(L, 1, words[word].name, place) == NULL)

@@ -115,7 +115,7 @@ struct via_run {
     uint32_t position;
     int ref;
     struct hky_plan *plan; /* counted */
-    char experiment[128], arm[64];
+    char experiment[HKY_NAME_MAX + 1], arm[HKY_NAME_MAX + 1];
 };
 
 static void plan_give(lua_State *L, struct via_run *run, int index)

@@ -9,6 +9,7 @@
 
 #define AUTH_VALUE(id, value, name, offered) "|\"" value "\"" /* |"auto"|"plain"... */
 #define S                                    HKY_KEY_STRING, 0, 0
+#define DECLARED                             HKY_KEY_STRING, 0, HKY_NAME_MAX
 #define B                                    HKY_KEY_BOOL, 0, 0
 #define LATER                                HKY_KEY_LATER, 0, 0
 #define DAYS                                 86400
@@ -131,7 +132,7 @@ const struct hky_key hky_keys_relay[] = {
     {"ca", S, "PEM file of the authorities to trust instead of the system's, from the policy's folder.", "string|false",
      NAME},
     {"pin", S, "SHA-256 of the certificate's public key, in hex; asks for TLS, as `ca` does.", "string|false"},
-    {"user", S, "Name to log in with.", "string|false"},
+    {"user", HKY_KEY_STRING, 0, 255, "Name to log in with.", "string|false"},
     {"password", HKY_KEY_SECRET, 0, 0,
      "Password to log in with: `secret \"name\"`; a plain string is taken with a warning.", "secret|string|false"},
     {"auth", S,
@@ -253,7 +254,7 @@ const struct hky_key hky_keys_route[] = {
 
 const struct hky_key hky_keys_row[] = {
     CONDITIONS,
-    {"name", S, "Name of the row; needed.", "string", NEEDED, NAME},
+    {"name", DECLARED, "Name of the row; needed.", "string", NEEDED, NAME},
     {"enabled", B, "`false`: the row is ignored.", "boolean"},
     {"note", S, "A note for people.", "string|false", FREE},
     {"relay", S, "Relay or row whose server is used, instead of stating one.", "string|relay", NAME},
@@ -282,7 +283,7 @@ const struct hky_key hky_keys_step[] = {
 };
 
 const struct hky_key hky_keys_arm[] = {
-    {"arm", S, "Name of the arm.", "string", NEEDED, NAME},
+    {"arm", DECLARED, "Name of the arm.", "string", NEEDED, NAME},
     {"share", HKY_KEY_ANY, 0, 0, "Per cent of the recipients, `\"rest\"`, or `ramp { ... }`.", "number|\"rest\"|ramp",
      NEEDED},
     {"via", HKY_KEY_VIA, 0, 0, "The plan of the arm.", "plan", NEEDED, NAME},

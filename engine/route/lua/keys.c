@@ -19,7 +19,10 @@ static const char *expected(const struct hky_key *k, char out[120])
 {
     switch (k->type) {
     case HKY_KEY_STRING:
-        return "a string";
+        if (k->max == 0)
+            return "a string";
+        snprintf(out, 120, "a string of at most %lld octets", (long long)k->max);
+        return out;
     case HKY_KEY_BOOL:
         return "true or false";
     case HKY_KEY_INT:
@@ -105,7 +108,7 @@ static bool has_type(lua_State *L, const struct hky_key *k)
         return true; /* its problem is reported at the end */
     switch (k->type) {
     case HKY_KEY_STRING:
-        return type == LUA_TSTRING ||
+        return (type == LUA_TSTRING && (k->max == 0 || (int64_t)lua_rawlen(L, -1) <= k->max)) ||
                (strcmp(k->name, "relay") == 0 && hky_lua_is_kind(L, lua_gettop(L), HKY_UD_RELAY)) ||
                (strcmp(k->name, "instead") == 0 && hky_lua_is_kind(L, lua_gettop(L), HKY_UD_RELAY));
     case HKY_KEY_BOOL:

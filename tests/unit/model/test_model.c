@@ -135,6 +135,22 @@ static void message_and_state_survive(void **state)
     assert_int_equal(past.code, 550);
     assert_true(hky_str_eq(past.relay, HKY_STR("own")));
     assert_true(hky_str_eq(past.reply, HKY_STR("blocked by DNSBL")));
+    /* names are compared with those of the policy: the longest one is kept whole, and fits beside the longest reply */
+    char name[HKY_NAME_MAX + 1] = {0};
+    for (int i = 0; i < HKY_NAME_MAX; i++)
+        name[i] = "\xe7\xb5\x8c\xe8\xb7\xaf"[i % 6];
+    memset(o.reply.text, 'x', sizeof o.reply.text - 1);
+    o.reply.n = sizeof o.reply.text - 1;
+    for (int i = 0; i < 16; i++)
+        hky_recipient_remember(r, 1000 + i, name, &o);
+    hky_buf_clear(&b);
+    hky_recipient_encode_state(r, &b);
+    assert_int_equal(hky_recipient_decode_state(s, hky_buf_str(&b), only_plan, p, NULL), HKY_OK);
+    for (unsigned i = 0; i < 16; i++) {
+        hky_recipient_past(s, i, &past);
+        assert_true(hky_str_eq(past.relay, hky_str_z(name)));
+        assert_int_equal(past.reply.n, HKY_PAST_REPLY);
+    }
     /* a plan nobody knows: parked, not guessed */
     p->hash ^= 1;
     assert_int_equal(hky_recipient_decode_state(s, hky_buf_str(&b), only_plan, p, NULL), HKY_OK);

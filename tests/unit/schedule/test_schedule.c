@@ -388,6 +388,34 @@ static void a_second_reload_still_knows(void **state)
     stage_end(&st);
 }
 
+static void a_second_reload_knows_long_names(void **state)
+{
+    static const char LONG[] =
+        "経路経路経路経路経路経路経路経路経路経路経路"; /* 66 octets; others have the first 64, too */
+    (void)state;
+    struct stage st;
+    stage_init(&st);
+    fake_relay(&st.policy, LONG);
+    fake_relay(&st.policy, "ses");
+    fake_policy_init(&st.second, 22);
+    fake_relay(&st.second, LONG);
+    fake_relay(&st.second, "ses");
+    stage_start(&st);
+    struct hky_step steps[2] = {fake_step(LONG), fake_step("ses")};
+    st.plan = fake_plan(steps, 2);
+    send(&st, st.plan);
+    answer(&st, LONG, HKY_CLASS_BLOCKED_IP, false, 0);
+    answer(&st, "ses", HKY_CLASS_SYSTEM_TEMP, true, 0);
+    hky_schedule_set_policy(st.r.schedule, &st.second.policy);
+    pass(&st, 5 * MINUTE);
+    answer(&st, "ses", HKY_CLASS_SYSTEM_TEMP, true, 0);
+    hky_schedule_set_policy(st.r.schedule, &st.policy.policy);
+    pass(&st, 15 * MINUTE);
+    answer(&st, "ses", HKY_CLASS_OK, false, 0);
+    expect(&st, "routed:経路経路経路経路経路経路経路経路経路経路経路 deferred:ses deferred:ses delivered:ses");
+    stage_end(&st);
+}
+
 static void a_reload_moves_waiting_recipients_and_keeps_the_rest_when_nothing_is_left(void **state)
 {
     (void)state;
@@ -668,6 +696,7 @@ int main(void)
         cmocka_unit_test(a_reload_plans_anew_and_passes_over_what_was_left),
         cmocka_unit_test(a_reload_moves_waiting_recipients_and_keeps_the_rest_when_nothing_is_left),
         cmocka_unit_test(a_second_reload_still_knows),
+        cmocka_unit_test(a_second_reload_knows_long_names),
         cmocka_unit_test(a_relay_that_is_gone_parks),
         cmocka_unit_test(only_to_holds_the_others),
         cmocka_unit_test(the_queue_is_shown_held_released_and_cancelled),
