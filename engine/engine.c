@@ -276,7 +276,7 @@ static enum hky_err open_ports_and_journal(struct hky_engine *engine, struct rep
     enum hky_err err = open_accept(engine, e);
     struct hky_error locked;
 
-    if (err == HKY_E_EXISTS && open_journal(engine, all, &locked) == HKY_E_EXISTS)
+    if (err == HKY_E_EXISTS && hky_journal_is_taken(engine->spool, &locked) == HKY_E_EXISTS)
         *e = locked;
     if (err == HKY_OK && (err = open_journal(engine, all, e)) == HKY_OK)
         hky_accept_set_journal(engine->accept, engine->journal);
@@ -619,7 +619,11 @@ void hky_engine_free(struct hky_engine **out)
     if (engine->schedule != NULL)
         hky_schedule_settle(engine->schedule);
     hky_stopping_enter(engine->stopper, HKY_STOP_JOURNAL);
-    hky_journal_close(&engine->journal); /* the journal still posts to loops, whose queues hold tasks of the schedule */
+    /* The journal still posts to loops, whose queues hold tasks of the schedule. */
+    if (engine->has_run)
+        hky_journal_close(&engine->journal);
+    else
+        hky_journal_close_unused(&engine->journal);
     hky_engine_drop_asks(engine);
     hky_schedule_free(&engine->schedule);
     for (unsigned i = 0; i < engine->n_workers && engine->workers != NULL; i++)

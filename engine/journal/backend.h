@@ -9,7 +9,7 @@
 
 /* The contracts are those of the functions of the same name in hikyaku/journal.h. */
 struct journal_backend {
-    void (*close)(struct hky_journal *j); /* frees it */
+    void (*close)(struct hky_journal *j, bool is_used); /* frees it */
     struct hky_id_source *(*ids)(struct hky_journal *j);
     enum hky_err (*room)(struct hky_journal *j, uint64_t size);
     void (*accept)(struct hky_journal *j, struct hky_message *m, struct hky_commit *c);

@@ -152,6 +152,7 @@ struct hky_journal {
     struct hky_journal_io io;
     char *dir;
     int root_fd, journal_fd, big_fd, damaged_fd, lock_fd;
+    bool was_clean; /* the last stop, or there was none before */
     struct hky_id_source ids;
 
     struct {

@@ -6,13 +6,23 @@ static const struct journal_backend *backend_of(struct hky_journal *j)
     return ((const struct journal_head *)(const void *)j)->backend;
 }
 
-void hky_journal_close(struct hky_journal **journal)
+static void close_journal(struct hky_journal **journal, bool is_used)
 {
     struct hky_journal *j = *journal;
 
     *journal = NULL;
     if (j != NULL)
-        backend_of(j)->close(j);
+        backend_of(j)->close(j, is_used);
+}
+
+void hky_journal_close(struct hky_journal **journal)
+{
+    close_journal(journal, true);
+}
+
+void hky_journal_close_unused(struct hky_journal **journal)
+{
+    close_journal(journal, false);
 }
 
 struct hky_id_source *hky_journal_ids(struct hky_journal *j)

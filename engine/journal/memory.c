@@ -50,8 +50,9 @@ static void answer(struct memory *m, struct hky_commit *c)
     hky_loop_post(c->loop, &c->task);
 }
 
-static void memory_close(struct hky_journal *j)
+static void memory_close(struct hky_journal *j, bool is_used)
 {
+    (void)is_used;
     free(memory_of(j));
 }
 

@@ -53,7 +53,7 @@ static const struct hky_journal_io sys_io = {.pwritev = sys_pwritev,
                                              .unlinkat = sys_unlinkat,
                                              .fallocate = sys_fallocate};
 
-static void journal_close(struct hky_journal *j);
+static void journal_close(struct hky_journal *j, bool is_used);
 
 static const struct journal_backend on_disk = {.close = journal_close,
                                                .ids = journal_disk_ids,
@@ -214,8 +214,9 @@ enum hky_err hky_journal_open(const struct hky_journal_params *params, const str
     if (err == HKY_OK)
         err = journal_spool_state_write(j, j->epoch_limit, false, e);
     if (err == HKY_OK) {
-        report->unclean_stops = !was_clean && !is_new;
-        err = journal_replay_run(j, replay, report, was_clean || is_new, e);
+        j->was_clean = was_clean || is_new;
+        report->unclean_stops = !j->was_clean;
+        err = journal_replay_run(j, replay, report, j->was_clean, e);
     }
     if (err == HKY_OK) {
         journal_big_clean(j);
@@ -231,14 +232,14 @@ enum hky_err hky_journal_open(const struct hky_journal_params *params, const str
     return HKY_OK;
 }
 
-static void journal_close(struct hky_journal *j)
+static void journal_close(struct hky_journal *j, bool is_used)
 {
-    bool is_whole;
+    bool is_clean;
 
     stop_threads(j);
     journal_maintainer_finish(j);
-    is_whole = atomic_load(&j->health) == HKY_OK;
-    if (journal_spool_state_write(j, j->next_epoch, is_whole, NULL) != HKY_OK)
+    is_clean = atomic_load(&j->health) == HKY_OK && (is_used || j->was_clean);
+    if (journal_spool_state_write(j, j->next_epoch, is_clean, NULL) != HKY_OK)
         hky_log(j->params.log, HKY_LOG_WARN, "stop", "error=cannot_mark_clean: the next start takes longer");
     journal_free(&j);
 }

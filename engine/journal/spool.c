@@ -45,21 +45,42 @@ static enum hky_err open_folder(struct hky_journal *j, const char *name, int *fd
     return check_owner(path, *fd, e);
 }
 
+static enum hky_err is_locked(const char *dir, int lock_fd, struct hky_error *e)
+{
+    char pid[32] = "";
+    ssize_t got = pread(lock_fd, pid, sizeof pid - 1, 0);
+
+    pid[got > 0 ? strspn(pid, "0123456789") : 0] = '\0';
+    return hky_error_set(e, HKY_E_EXISTS, "another engine (process %s) uses the spool %.120s: stop it first",
+                         pid[0] != '\0' ? pid : "unknown", dir);
+}
+
+enum hky_err hky_journal_is_taken(const char *dir, struct hky_error *e)
+{
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    int root_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int fd = root_fd < 0 ? -1 : openat(root_fd, "lock", O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    bool is_taken = fd >= 0 && fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
+    enum hky_err err = is_taken ? is_locked(dir, fd, e) : HKY_OK;
+
+    if (fd >= 0)
+        close(fd);
+    if (root_fd >= 0)
+        close(root_fd);
+    return err;
+}
+
 static enum hky_err take_lock(struct hky_journal *j, struct hky_error *e)
 {
     struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
-    char pid[32] = "";
+    char pid[32];
     int n;
 
     j->lock_fd = openat(j->root_fd, "lock", O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (j->lock_fd < 0)
         return hky_error_sys(e, HKY_E_IO, errno, "cannot open %.150s/lock", j->dir);
-    if (fcntl(j->lock_fd, F_OFD_SETLK, &lock) < 0) {
-        ssize_t got = pread(j->lock_fd, pid, sizeof pid - 1, 0);
-        pid[got > 0 ? strspn(pid, "0123456789") : 0] = '\0';
-        return hky_error_set(e, HKY_E_EXISTS, "another engine (process %s) uses the spool %.120s: stop it first",
-                             pid[0] != '\0' ? pid : "unknown", j->dir);
-    }
+    if (fcntl(j->lock_fd, F_OFD_SETLK, &lock) < 0)
+        return is_locked(j->dir, j->lock_fd, e);
     n = snprintf(pid, sizeof pid, "%ld\n", (long)getpid());
     if (ftruncate(j->lock_fd, 0) < 0 || pwrite(j->lock_fd, pid, (size_t)n, 0) != n)
         hky_log(j->params.log, HKY_LOG_DEBUG, "lock", "error=cannot_note_pid"); /* only for the message above */

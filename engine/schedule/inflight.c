@@ -41,6 +41,7 @@ struct inflight {
     size_t octets;
     struct hky_idmap was; /* id -> address of `sending` or of `ended` */
     bool was_overfull;
+    bool is_forgotten;   /* what the last run left */
     char sending, ended; /* only their addresses are used, see `was` */
     unsigned n_areas;
     struct area areas[];
@@ -138,6 +139,7 @@ void schedule_inflight_forget(struct inflight *f)
 {
     if (f == NULL)
         return;
+    f->is_forgotten = true;
     memset(f->ids, 0, f->octets);
     (void)!ftruncate(f->fd, (off_t)f->octets);
     hky_idmap_fini(&f->was);
@@ -213,7 +215,8 @@ void schedule_inflight_close(struct inflight **out)
     if (f == NULL)
         return;
     if (f->ids != NULL) {
-        memset(f->ids, 0, f->octets);
+        if (f->is_forgotten) /* if not, the engine did not start, and the next one wants to know */
+            memset(f->ids, 0, f->octets);
         munmap(f->ids, f->octets);
     }
     if (f->fd >= 0)

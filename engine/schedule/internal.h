@@ -115,6 +115,8 @@ struct hky_schedule {
     struct caps *caps;
     struct inflight *inflight; /* NULL: not kept. Each worker has its own part */
     uint64_t n_maybe_duplicates;
+    struct hky_recipient **stopped; /* those that were being sent when the engine ended: counted, to be journaled */
+    size_t n_stopped, cap_stopped;
 
     pthread_mutex_t lock; /* guards what follows */
     struct hky_policy *policy;

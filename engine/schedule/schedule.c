@@ -170,6 +170,7 @@ void hky_schedule_free(struct hky_schedule **sp)
     schedule_caps_free(&s->caps);
     schedule_free_queries(s);
     schedule_inflight_close(&s->inflight);
+    free((void *)s->stopped);
     hky_policy_unref(&s->policy);
     /* what is left was not reported as written before the loops stopped */
     for (struct reserve *r; (r = LIST_FIRST(&s->reserves)) != NULL;) {
@@ -225,6 +226,26 @@ static bool may_be_let_in_now(struct hky_shard *sh, const struct hky_recipient *
     return true;
 }
 
+/* The count is written when the engine starts: a start that fails later on leaves dir/inflight as it is, and the next
+ * one counts this end again. */
+static void note_stopped(struct hky_schedule *s, struct hky_recipient *r)
+{
+    if (s->n_stopped == s->cap_stopped) {
+        s->cap_stopped = s->cap_stopped == 0 ? 64 : s->cap_stopped * 2;
+        s->stopped = (struct hky_recipient **)hky_realloc((void *)s->stopped, s->cap_stopped * sizeof s->stopped[0]);
+    }
+    s->stopped[s->n_stopped++] = r;
+}
+
+static void journal_stopped(struct hky_schedule *s)
+{
+    for (size_t i = 0; i < s->n_stopped; i++)
+        schedule_recipient_journal(&s->shards[s->stopped[i]->message->id % s->n_workers], s->stopped[i]);
+    free((void *)s->stopped);
+    s->stopped = NULL;
+    s->n_stopped = s->cap_stopped = 0;
+}
+
 static void restore(struct hky_shard *sh, struct hky_recipient *r, int64_t now_ms)
 {
     restore_times(sh, r, now_ms);
@@ -239,7 +260,7 @@ static void restore(struct hky_shard *sh, struct hky_recipient *r, int64_t now_m
     sh->s->n_maybe_duplicates += was != INFLIGHT_NOT;
     if (was == INFLIGHT_SENDING) { /* this message may be why the engine ended */
         r->unclean += r->unclean < UINT8_MAX;
-        schedule_recipient_journal(sh, r);
+        note_stopped(sh->s, r);
     }
     if (r->state == HKY_RCPT_HELD) {
         recipients_append(&sh->held, r);
@@ -284,6 +305,7 @@ uint64_t hky_schedule_maybe_duplicates(const struct hky_schedule *s, bool *is_at
 
 void hky_schedule_start(struct hky_schedule *s)
 {
+    journal_stopped(s);
     if (s->n_maybe_duplicates > 0) /* the counts must be on disk, if possible, before spool/inflight is cleared */
         (void)hky_journal_flush(s->journal);
     schedule_inflight_forget(s->inflight);

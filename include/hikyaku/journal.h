@@ -73,6 +73,11 @@ enum hky_err hky_journal_open(const struct hky_journal_params *params, const str
                               struct hky_journal **out, struct hky_journal_report *report, struct hky_error *e);
 /* Commits what was submitted, marks the stop as clean, unlocks. */
 void hky_journal_close(struct hky_journal **j);
+/* The same for an engine that could not start: the next open reports of the last stop what this one reported. */
+void hky_journal_close_unused(struct hky_journal **j);
+/* Has another engine the spool in this folder? HKY_E_EXISTS: yes, and `e` names it. HKY_OK: no, or nobody can know. It
+ * changes nothing. */
+enum hky_err hky_journal_is_taken(const char *dir, struct hky_error *e);
 
 /* Where new messages get their ids from; it is past all ids of messages in the journal. Any thread. */
 struct hky_id_source *hky_journal_ids(struct hky_journal *j);

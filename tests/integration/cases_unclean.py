@@ -1,9 +1,10 @@
 """A message that ends the engine again and again, as far as the engine can tell."""
 import json
 import os
+import socket
 
 from common import case, event, events, holds, restart, same, send
-from harness import wait_for
+from harness import free_ports, wait_for
 
 POLICY = """
 engine { hostname = "mail.shop.example", listen = "127.0.0.1:{port}", retry = { "1s" } }
@@ -35,4 +36,31 @@ def held_after_three_stops(world):
     world.run("queue", "release", "--spool", engine.spool, "--to", "stalled@a.example")
     wait_for(lambda: engine.status()["queue"]["sending"] == 2, 20, why="released, it goes after all")
     same(os.stat(world.path("spool", "inflight")).st_mode & 0o777, 0o600, "mode of inflight")
+    engine.kill()
+
+
+@case("unclean", "killed while sending, and the next starts fail: the start that succeeds still says what may be sent twice", 120)
+def failed_starts_between(world):
+    stalls = world.sink("stalls", rules=["* dot stall"])
+    http = free_ports(1)[0]
+    policy = POLICY.replace("PORT", str(stalls.ports[0])).replace("engine { ", f'engine {{ http = "127.0.0.1:{http}", ')
+    engine = world.engine(policy)
+    send(engine, "stalled@a.example")
+    wait_for(lambda: engine.status()["queue"]["sending"] == 1, 20, why="being sent")
+    for n, port in enumerate([engine.port, http, http]):  # before the journal is read, and after it
+        engine.kill()
+        with socket.socket() as s:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            s.bind(("127.0.0.1", port))
+            s.listen()
+            for _ in range(2):
+                engine.spawn()
+                same(engine.p.wait(60), 1, f"exit code, port {port}")
+        restart(engine)
+        started = events(engine, "started", n + 2)[-1]["text"]
+        holds("; 1 unclean stop; " in started and started.endswith("at most 1 duplicate"), f"round {n}: {started}")
+        if n < 2:
+            wait_for(lambda: engine.status()["queue"]["sending"] == 1, 20, why=f"being sent, round {n}")
+    rows = engine.queue()["rows"]
+    same([r["state"] for r in rows], ["held"], "three kills, not nine starts")
     engine.kill()

@@ -222,7 +222,18 @@ static void a_copy_taken_while_it_runs_holds_all_that_was_acknowledged(void **st
         assert_int_equal(n_unfinished(m), id <= 30 ? 1 : 2);
         rig_check_body(&second, m);
     }
+    for (int i = 0; i < 2; i++) { /* an engine that does not start hides no unclean stop */
+        rig_forget(&second);
+        hky_journal_close_unused(&second.j);
+        rig_open(&second);
+        assert_int_equal(second.report.unclean_stops, 1);
+        assert_int_equal(second.report.recipients, 90);
+    }
     rig_close(&second);
+    rig_open(&second);
+    assert_int_equal(second.report.unclean_stops, 0);
+    rig_forget(&second);
+    hky_journal_close_unused(&second.j); /* and makes none */
     rig_open(&second);
     assert_int_equal(second.report.unclean_stops, 0);
     assert_int_equal(second.report.recipients, 90);
