@@ -224,6 +224,12 @@ static bool apply_reason(struct explain_case *c, const char *text, const char *r
     return true;
 }
 
+static bool read_reply(const struct explain_case *c, const char *text, struct hky_outcome *out, struct hky_error *e)
+{
+    return hky_rehearsal_read_reply(&c->rehearsal, explain_relay(c, c->recipient->step), c->recipient, hky_str_z(text),
+                                    out, e) == HKY_OK;
+}
+
 /* "own rcpt 550 5.7.1 blocked": the relay must be the next to be tried; names may have spaces. */
 static bool apply_after(struct explain_case *c, const char *text)
 {
@@ -246,8 +252,7 @@ static bool apply_after(struct explain_case *c, const char *text)
             named == NULL ? "it begins with the name of no relay" : "that relay is not tried now", relay, relay);
         return false;
     }
-    if (hky_rehearsal_read_reply(c->policy, explain_relay(c, c->recipient->step), c->recipient, hky_str_z(text + n), &o,
-                                 &e) != HKY_OK) {
+    if (!read_reply(c, text + n, &o, &e)) {
         hky_cli_printf(stderr, "hikyaku explain: --after '%s': what did %s say? %s\n", text, relay, e.text);
         return false;
     }
@@ -260,6 +265,9 @@ static bool apply_after(struct explain_case *c, const char *text)
                        text, relay);
         return false;
     }
+    /* It may have waited for its turn; a date in the reply is a wait from now on. */
+    if (!read_reply(c, text + n, &o, &e))
+        return false;
     hky_rehearsal_answer(&c->rehearsal, &job, &o);
     explain_acts(c, from);
     return true;

@@ -403,7 +403,7 @@ void hky_classify(const struct hky_class_rule *rules, size_t n_rules, const stru
     uint32_t retry_after = 0;
     size_t i = 0;
 
-    HKY_ASSERT(q->provider != NULL && q->mx != NULL && (unsigned)q->stage < HKY_STAGE_N);
+    HKY_ASSERT(q->provider != NULL && q->mx != NULL && (unsigned)q->stage < HKY_STAGE_N && q->now_ms > 0);
     *out = (struct hky_outcome){.class = HKY_CLASS_OK, .scope = HKY_SCOPE_RECIPIENT, .stage = q->stage, .reply = *r};
     if (r->origin == HKY_ORIGIN_REMOTE && r->code / 100 == 2)
         return;

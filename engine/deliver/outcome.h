@@ -12,7 +12,7 @@ struct hky_deliver_outcome_query {
     enum hky_class class; /* already certain, or HKY_CLASS_N: ask the classifier */
     const struct hky_reply *reply;
     struct hky_str address;
-    int64_t now_ms; /* for replies that name a moment; 0: not known */
+    int64_t now_ms; /* by the schedule's clock, for replies that name a moment; must be given */
 };
 /* Classifies the reply, unless the class is certain already; says in which cases a refusal may pass. Pure. */
 void hky_deliver_outcome(const struct hky_deliver_outcome_query *q, struct hky_outcome *out);

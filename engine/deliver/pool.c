@@ -122,6 +122,7 @@ static void on_result(void *ctx, struct hky_outbound *c, struct hky_delivery *x,
         .class = class,
         .reply = reply,
         .address = hky_recipient_address(x->recipients[i]),
+        .now_ms = hky_clock_now_ms(pool->deliver->params.clock),
     };
     hky_deliver_outcome(&q, &o);
     o.host = pool->relay->is_mx ? q.host : NULL;
@@ -363,6 +364,7 @@ static void end_detour(struct hky_pool *pool, struct hky_delivery *x)
             .class = k->class,
             .reply = &k->reply,
             .address = hky_recipient_address(x->recipients[i]),
+            .now_ms = hky_clock_now_ms(pool->deliver->params.clock),
         };
         hky_deliver_outcome(&q, &o);
         hky_schedule_result(job, i, &o);

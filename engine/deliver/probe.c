@@ -83,6 +83,7 @@ static void report_reply(struct probe *p, enum hky_stage stage, const struct hky
 static void conclude(struct probe *p, enum hky_stage stage, enum hky_class class, const struct hky_reply *reply)
 {
     const char *host = p->connection != NULL ? hky_outbound_host(p->connection) : p->params->relay->host;
+    struct hky_clock clock = HKY_CLOCK_REAL;
     struct hky_deliver_outcome_query q = {
         .policy = p->params->policy,
         .relay = p->params->relay,
@@ -91,6 +92,7 @@ static void conclude(struct probe *p, enum hky_stage stage, enum hky_class class
         .class = class,
         .reply = reply,
         .address = hky_recipient_address(p->recipient),
+        .now_ms = hky_clock_now_ms(&clock),
     };
     hky_deliver_outcome(&q, p->outcome);
     /* A dry run succeeds with the 250 to RCPT, which the classifier does not take for a delivery. */

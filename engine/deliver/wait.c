@@ -73,7 +73,7 @@ static uint64_t seconds_until(const struct said *s, int64_t moment_sec)
 {
     int64_t now_sec = s->now_ms / 1000;
 
-    return s->now_ms == 0 || moment_sec <= now_sec ? 0 : (uint64_t)(moment_sec - now_sec);
+    return moment_sec <= now_sec ? 0 : (uint64_t)(moment_sec - now_sec);
 }
 
 /* ---- durations ---- */

@@ -10,8 +10,7 @@
 #define HKY_WAIT_MAX_SEC (3 * 24 * 3600U)
 
 /* Seconds, at most HKY_WAIT_MAX_SEC; 0: the text names no wait, or a longer one. A number that is a size, a count, or
- * the time in which something happened is no wait. now_ms is for texts that name a moment; with 0 (not known) such
- * texts are ignored. */
+ * the time in which something happened is no wait. now_ms is for texts that name a moment. */
 uint32_t hky_wait_asked_sec(const struct hky_reply *r, int64_t now_ms);
 
 #endif

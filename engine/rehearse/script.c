@@ -64,12 +64,13 @@ static enum hky_err parse_reply(struct hky_str text, struct hky_outcome *out, bo
     return HKY_OK;
 }
 
-enum hky_err hky_rehearsal_read_reply(const struct hky_policy *policy, const struct hky_relay *relay,
-                                      const struct hky_recipient *r, struct hky_str text, struct hky_outcome *out,
+enum hky_err hky_rehearsal_read_reply(const struct hky_rehearsal *r, const struct hky_relay *relay,
+                                      const struct hky_recipient *to, struct hky_str text, struct hky_outcome *out,
                                       struct hky_error *e)
 {
-    struct hky_str domain = hky_recipient_domain(r);
-    struct hky_classify_query q = {.provider = "", .mx = "", .address = hky_recipient_address(r)};
+    struct hky_str domain = hky_recipient_domain(to);
+    struct hky_classify_query q = {
+        .provider = "", .mx = "", .address = hky_recipient_address(to), .now_ms = hky_clock_now_ms(&r->clock)};
     struct hky_reply reply;
     char mx[256];
     bool is_class;
@@ -86,7 +87,7 @@ enum hky_err hky_rehearsal_read_reply(const struct hky_policy *policy, const str
         snprintf(mx, sizeof mx, "%.*s", HKY_STR_ARG(domain));
         q.mx = relay->is_mx ? mx : relay->host;
     }
-    hky_classify(policy->rules, policy->n_rules, &q, out);
+    hky_classify(r->policy->rules, r->policy->n_rules, &q, out);
     if (q.stage == HKY_STAGE_DOT && reply.code == 0 &&
         (reply.origin == HKY_ORIGIN_LOST || reply.origin == HKY_ORIGIN_TIMEOUT))
         out->class = HKY_CLASS_AMBIGUOUS;
@@ -174,7 +175,6 @@ void rehearse_reply_for(struct hky_rehearsal *r, const struct hky_job *job, cons
     }
     if (*line == NULL || is_class)
         *line = next_line(r, job->lane->relay_name);
-    if (*line == NULL ||
-        hky_rehearsal_read_reply(r->policy, job->lane->relay, to, hky_str_z((*line)->text), out, &e) != HKY_OK)
-        (void)hky_rehearsal_read_reply(r->policy, job->lane->relay, to, HKY_STR("250 ok"), out, &e);
+    if (*line == NULL || hky_rehearsal_read_reply(r, job->lane->relay, to, hky_str_z((*line)->text), out, &e) != HKY_OK)
+        (void)hky_rehearsal_read_reply(r, job->lane->relay, to, HKY_STR("250 ok"), out, &e);
 }

@@ -150,7 +150,7 @@ struct hky_classify_query {
     enum hky_stage stage;
     const struct hky_reply *reply;
     struct hky_str address; /* of the recipient, for texts that name it */
-    int64_t now_ms;         /* for texts that name a moment; 0: not known, such texts are ignored */
+    int64_t now_ms;         /* by the wall clock, for texts that name a moment; must be given */
 };
 /* Fills class, scope, is_temporary, retry_after_sec, stage and copies the reply. Pure. (deliver/classify.c) */
 void hky_classify(const struct hky_class_rule *rules, size_t n_rules, const struct hky_classify_query *q,

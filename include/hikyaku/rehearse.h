@@ -96,10 +96,10 @@ void hky_rehearsal_decide_by_vm(void *vm, const struct hky_recipient *r, int64_t
  * relay without a line says "250 ok". HKY_E_SYNTAX: `e` says which part is not understood.
  */
 enum hky_err hky_rehearsal_add_reply(struct hky_rehearsal *r, const char *line, struct hky_error *e);
-/* Reads such a reply for one recipient, without adding it to the script. `relay` is NULL for one that does not exist.
- * HKY_E_SYNTAX: `e` says what is not understood. */
-enum hky_err hky_rehearsal_read_reply(const struct hky_policy *policy, const struct hky_relay *relay,
-                                      const struct hky_recipient *r, struct hky_str text, struct hky_outcome *out,
+/* Reads such a reply for one recipient, as said at the time that the clock shows, without adding it to the script.
+ * `relay` is NULL for one that does not exist. HKY_E_SYNTAX: `e` says what is not understood. */
+enum hky_err hky_rehearsal_read_reply(const struct hky_rehearsal *r, const struct hky_relay *relay,
+                                      const struct hky_recipient *to, struct hky_str text, struct hky_outcome *out,
                                       struct hky_error *e);
 /* Finds the relay whose name the text begins with. A blank or the end must follow the name, which may hold blanks
  * itself. NULL: there is none. */

@@ -56,7 +56,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                                    .mx = data[2] & 2 ? "mx.y.test" : "",
                                    .is_own = data[2] & 1,
                                    .stage = (enum hky_stage)(data[0] % HKY_STAGE_N),
-                                   .address = HKY_STR("b@y.test")};
+                                   .address = HKY_STR("b@y.test"),
+                                   .now_ms = INT64_C(1795896000000)};
     hky_reply_reader_init(&reader);
     if (hky_reply_read(&reader, wire.p, wire.n, &used, NULL) == HKY_REPLY_WHOLE) {
         q.reply = &reader.reply;

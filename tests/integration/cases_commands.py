@@ -207,6 +207,20 @@ def explain_notices(world):
         holds("notice" not in json.loads(world.run(*args, "--json")[1]), "a notice of success that nobody asked for")
 
 
+@case("commands", "explain --after: a date in a reply means that moment, counted from each attempt")
+def explain_dates(world):
+    world.write("policy.lua", """
+        engine { hostname = "mail.shop.example" }
+        relay "own" { mx = true }
+        route "rest" { to = "*", via = "own" }
+    """)
+    said = ["--after", "own rcpt 451 4.7.1 greylisted, try again after Mon, 30 Nov 2026 03:00:00 +0000",
+            "--after", "own rcpt 451 4.7.1 greylisted, try again after Mon, 30 Nov 2026 06:00:00 +0000"]  # from 03:00, not 01:00
+    code, out, err = world.run("explain", "policy.lua", "--to", "a@u.example", "--author", "a@shop.example", "--at", "1796000400", *said, "--json")
+    same(code, 0, err)
+    same([a["in"] for a in json.loads(out)["after"]], [2 * 3600, 3 * 3600], out)
+
+
 @case("commands", "explain breaks a long relay, From and Reply-To at 80 columns")
 def explain_fits(world):
     world.write("policy.lua", """

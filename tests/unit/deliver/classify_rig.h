@@ -90,8 +90,12 @@ struct sample {
 static inline void classify(const char *provider, const char *mx, enum hky_stage stage, const struct hky_reply *reply,
                             struct hky_outcome *out)
 {
-    struct hky_classify_query q = {
-        .provider = provider, .mx = mx, .is_own = strcmp(provider, "own") == 0, .stage = stage, .reply = reply};
+    struct hky_classify_query q = {.provider = provider,
+                                   .mx = mx,
+                                   .is_own = strcmp(provider, "own") == 0,
+                                   .stage = stage,
+                                   .reply = reply,
+                                   .now_ms = 1};
 
     hky_classify(policy->rules, policy->n_rules, &q, out);
 }
@@ -105,7 +109,8 @@ static inline enum hky_class class_of(const char *provider, const char *mx, enum
                                    .is_own = strcmp(provider, "own") == 0,
                                    .stage = stage,
                                    .reply = &reply,
-                                   .address = HKY_STR("x@shop.example")};
+                                   .address = HKY_STR("x@shop.example"),
+                                   .now_ms = 1};
 
     reply_of(&reply, text, HKY_ORIGIN_REMOTE);
     hky_classify(policy->rules, policy->n_rules, &q, &o);

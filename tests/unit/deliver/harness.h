@@ -273,6 +273,7 @@ static void server_start(struct server *s, const char *const *scripts)
 struct fake {
     struct hky_loop *loop;
     struct hky_deliver *deliver;
+    struct hky_clock clock; /* real until a test stops it */
     struct hky_policy policy;
     struct hky_relay relay;
     struct hky_lane lanes[2]; /* message k belongs to lane k % n_lanes */
@@ -530,7 +531,6 @@ static struct hky_message *message_make(unsigned k, unsigned n_rcpts)
 
 static void fake_init(struct fake *f, uint16_t port)
 {
-    static const struct hky_clock clock = {0, 0};
     static const char *const anyone[] = {"*", NULL};
     memset(f, 0, sizeof(*f));
     fake = f;
@@ -562,7 +562,7 @@ static void fake_init(struct fake *f, uint16_t port)
             .relay = &f->relay, .policy = &f->policy, .relay_name = "r", .account = "a", .destination = ""};
     struct hky_error e;
     assert_int_equal(hky_loop_new(&f->loop, &e), HKY_OK);
-    struct hky_deliver_params p = {.loop = f->loop, .clock = &clock, .ctx = f, .secret = give_secret};
+    struct hky_deliver_params p = {.loop = f->loop, .clock = &f->clock, .ctx = f, .secret = give_secret};
     assert_int_equal(hky_deliver_new(&p, &f->deliver, &e), HKY_OK);
 }
 

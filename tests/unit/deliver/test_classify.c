@@ -49,7 +49,7 @@ static void test_without_rules(void **state)
     struct hky_reply reply;
     struct hky_outcome o;
     struct hky_classify_query q = {
-        .provider = "own", .mx = "", .is_own = true, .stage = HKY_STAGE_RCPT, .reply = &reply};
+        .provider = "own", .mx = "", .is_own = true, .stage = HKY_STAGE_RCPT, .reply = &reply, .now_ms = 1};
 
     (void)state;
     reply_of(&reply, "550 5.1.1 User unknown", HKY_ORIGIN_REMOTE);
@@ -110,7 +110,8 @@ static void test_rule_language(void **state)
                                        .mx = cases[i].mx,
                                        .is_own = cases[i].provider[0] == '\0',
                                        .stage = cases[i].stage,
-                                       .reply = &reply};
+                                       .reply = &reply,
+                                       .now_ms = 1};
 
         reply_of(&reply, cases[i].reply, HKY_ORIGIN_REMOTE);
         hky_classify(rules, sizeof rules / sizeof *rules, &q, &o);

@@ -411,6 +411,26 @@ static void test_a_slot_for_the_next_host_is_waited_for(void **state)
     }
 }
 
+/* A host names the moment of the next attempt, and no other host can be tried: the schedule's clock says how long that
+ * is. */
+static void test_a_date_that_was_kept_means_that_moment(void **state)
+{
+    (void)state;
+    struct server s;
+    struct fake f;
+    const char *scripts[] = {
+        OPEN GROUP("0") YES "S: 451 4.7.1 greylisted, try again after Sat, 28 Nov 2026 21:00:00 +0000\n" LEAVE, NULL};
+    server_start(&s, scripts);
+    own_init(&f, s.port, HKY_DNS_OK, "10 a.example", "a.example=127.0.0.2+127.0.0.3");
+    f.clock.stopped_at_ms = INT64_C(1795896000000); /* an hour before */
+    f.next_take = HKY_TAKE_EMPTY;
+    add(&f, 1);
+    run_until(&f, 1);
+    assert_int_equal(f.outcomes[0][0].reply.code, 451);
+    assert_int_equal(f.outcomes[0][0].retry_after_sec, 3600);
+    finish(&f, &s);
+}
+
 /* All hosts have put it off: no slot is waited for in vain. */
 static void test_no_slot_is_asked_for_after_the_last_host(void **state)
 {
@@ -781,6 +801,7 @@ int main(void)
         cmocka_unit_test(test_hosts_before_steps),
         cmocka_unit_test(test_only_who_was_put_off_goes_to_the_next_host),
         cmocka_unit_test(test_a_slot_for_the_next_host_is_waited_for),
+        cmocka_unit_test(test_a_date_that_was_kept_means_that_moment),
         cmocka_unit_test(test_no_slot_is_asked_for_after_the_last_host),
         cmocka_unit_test(test_the_first_host_is_tried_after_the_second),
         cmocka_unit_test(test_the_first_host_ends_while_the_message_is_read),

@@ -617,6 +617,37 @@ static void test_an_address_asks_for_smtputf8(void **state)
     }
 }
 
+static void test_a_date_in_a_reply_means_that_moment(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *reply;
+        uint32_t wait_sec;
+    } rows[] = {
+        {"451 4.7.1 try again after Sat, 28 Nov 2026 21:00:00 +0000", 3600},
+        {"451 4.7.1 try again after 2026-11-28T20:10:00Z", 600},
+        {"451 4.7.1 try again after Sat, 28 Nov 2026 19:00:00 +0000", 0}, /* that was an hour ago */
+        {"451 4.7.1 try again later", 0},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct server s;
+        struct fake f;
+        char script[400];
+        const char *scripts[] = {script, NULL};
+        snprintf(script, sizeof(script), "%s%sS: 250 m|%s|503 d\nC: RSET\nS: 250 x\nEOF\n", OPEN, GROUP("0"),
+                 rows[i].reply);
+        server_start(&s, scripts);
+        fake_init(&f, s.port);
+        f.clock.stopped_at_ms = INT64_C(1795896000000); /* 28 Nov 2026 20:00 */
+        add(&f, 1);
+        run_until(&f, 1);
+        assert_int_equal(f.outcomes[0][0].reply.code, 451);
+        if (f.outcomes[0][0].retry_after_sec != rows[i].wait_sec)
+            fail_msg("%s: %u s", rows[i].reply, f.outcomes[0][0].retry_after_sec);
+        finish(&f, &s);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -644,6 +675,7 @@ int main(void)
         cmocka_unit_test(test_open_jobs_are_given_back_at_the_end),
         cmocka_unit_test(test_a_stop_after_the_dot_is_ambiguous),
         cmocka_unit_test(test_an_address_asks_for_smtputf8),
+        cmocka_unit_test(test_a_date_in_a_reply_means_that_moment),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -261,6 +261,28 @@ static void caps_obey_the_clock(void **state)
     hky_rehearsal_fini(&r);
 }
 
+/* By the clock of the rehearsal, at the moment of the attempt. */
+static void a_date_in_a_reply_means_that_moment(void **state)
+{
+    struct hky_rehearsal r;
+    int64_t next_at_ms[2] = {0};
+    unsigned n = 0;
+    (void)state;
+    begin(&r); /* 30 Nov 2026 01:00 */
+    say_reply(&r, "own rcpt 451 4.7.1 greylisted, try again after Mon, 30 Nov 2026 03:00:00 +0000");
+    say_reply(&r, "own rcpt 451 4.7.1 greylisted, try again after Mon, 30 Nov 2026 06:00:00 +0000");
+    struct hky_message *m = send_one(&r, "a@own.example");
+    hky_rehearsal_run(&r, START + 12 * HOUR);
+    assert_string_equal(story(&r), "own system_temp; own system_temp; own ok");
+    for (size_t i = 0; i < r.n_acts; i++)
+        if (r.acts[i].kind == HKY_EVENT_DEFERRED && n < 2)
+            next_at_ms[n++] = r.acts[i].next_at_ms;
+    assert_int_equal(next_at_ms[0], START + 2 * HOUR);
+    assert_int_equal(next_at_ms[1], START + 5 * HOUR);
+    hky_message_unref(&m);
+    hky_rehearsal_fini(&r);
+}
+
 static void what_is_not_understood_is_said(void **state)
 {
     static const char *const LINES[][2] = {
@@ -360,6 +382,7 @@ int main(void)
         cmocka_unit_test(one_transaction_has_one_connection),
         cmocka_unit_test(time_goes_from_one_moment_to_the_next),
         cmocka_unit_test(caps_obey_the_clock),
+        cmocka_unit_test(a_date_in_a_reply_means_that_moment),
         cmocka_unit_test(what_is_not_understood_is_said),
         cmocka_unit_test(a_failure_notice_goes_its_own_way),
         cmocka_unit_test(many_a_second),
