@@ -165,6 +165,8 @@ static void end_content(struct accept_session *s)
     struct hky_refusal why = {0};
 
     if (!hky_letter_end(s->tx.letter, &in, &why)) {
+        if (why.warning != NULL)
+            s->p.ops->warn(s->p.ctx, why.warning, hky_str_z(why.text));
         refuse_content(s, &why);
         return;
     }

@@ -141,9 +141,10 @@ static const struct hky_class_doc docs[] = {
     [HKY_CLASS_QUOTA_EXHAUSTED] =
         {
             .meaning = "The account's quota of an hour, a day or a month is used up, whatever the code is.",
-            .done = ACCOUNT_DONE
-            " The pause lasts as long as the reply says, else for the window of the relay's `cap`, else "
-            "for a minute and longer each time.",
+            .done = ACCOUNT_DONE " The pause lasts as long as the reply says, or the provider is known to count (a day "
+                                 "at some); else for the "
+                                 "longest window of an hour up to a day among the caps of the relay, else "
+                                 "for a minute and longer each time.",
             .replies = {RELAY(DOT, "550 5.4.5 Daily user sending limit exceeded"),
                         RELAY(DATA, "554 5.7.1 You may send only 10 messages per day"),
                         RELAY(DOT, "454 Throttling failure: Daily message quota exceeded")},
@@ -153,7 +154,8 @@ static const struct hky_class_doc docs[] = {
         {
             .meaning = "The relay refuses the login, or asks for one.",
             .done = ACCOUNT_DONE
-            " The pause grows with each failure. A login that gets a 4xx reply has the class system_temp.",
+            " The pause grows with each failure. A login that gets a 4xx reply has the class system_temp, but at "
+            "Amazon SES, which means a wrong password by it.",
             .replies = {RELAY(AUTH, "535 5.7.8 Username and Password not accepted"),
                         RELAY(AUTH, "535 5.7.139 Authentication unsuccessful, basic authentication is disabled"),
                         RELAY(MAIL, "530 5.7.0 Authentication required")},

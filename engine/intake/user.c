@@ -12,6 +12,7 @@ void hky_refusal_set(struct hky_refusal *r, int code, const char *enhanced, cons
 
     r->code = code;
     r->enhanced = enhanced;
+    r->warning = NULL;
     va_start(ap, fmt);
     vsnprintf(r->text, sizeof r->text, fmt, ap);
     va_end(ap);
@@ -65,5 +66,6 @@ bool hky_user_scenario(const struct hky_user *user, struct hky_str named, struct
             return true;
     hky_refusal_set(r, 550, "5.7.1", "login %.30s may not use the scenario %.*s", user->name,
                     named.n < 50 ? (int)named.n : 50, named.p);
+    r->warning = "scenario_not_allowed";
     return false;
 }

@@ -20,6 +20,7 @@ struct hky_refusal {
     int code;             /* 4xx: the same may be accepted later */
     const char *enhanced; /* "5.7.1" */
     char text[120];
+    const char *warning; /* what the log calls a refusal that somebody should look at; NULL: it is not logged */
 };
 void hky_refusal_set(struct hky_refusal *r, int code, const char *enhanced, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));

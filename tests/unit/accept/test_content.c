@@ -209,6 +209,7 @@ static void test_scenario_of_a_login(void **state)
         if (logins[i].scenario == NULL) {
             assert_int_equal(f.n_messages, 0);
             assert_non_null(strstr(hky_buf_z(&f.out), "\r\n550 5.7.1 login alice may not use the scenario winter\r\n"));
+            assert_string_equal(f.noted, "scenario_not_allowed login alice may not use the scenario winter");
         } else {
             assert_int_equal(f.n_messages, 1);
             assert_true(hky_str_eq(hky_message_fact(f.messages[0], HKY_FACT_SCENARIO), hky_str_z(logins[i].scenario)));
