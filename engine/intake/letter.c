@@ -256,6 +256,14 @@ const struct hky_refusal *hky_letter_refusal(const struct hky_letter *l)
 
 /* --- the end --- */
 
+static bool is_limited(const struct hky_user *user)
+{
+    for (const char *const *z = user != NULL ? user->senders : NULL; z != NULL && *z != NULL; z++)
+        if (strcmp(*z, "*") == 0)
+            return false;
+    return user != NULL && user->senders != NULL;
+}
+
 /* The header section leaves as it came: a From in which the recipient's program could find somebody else is refused. */
 static void check_author(const struct hky_letter *l, struct hky_refusal *r)
 {
@@ -264,7 +272,7 @@ static void check_author(const struct hky_letter *l, struct hky_refusal *r)
     struct hky_field from;
     struct hky_address author;
 
-    if (user == NULL || user->senders == NULL)
+    if (!is_limited(user))
         return;
     if (f->n_from != 1 || f->n_authors != 1 || !hky_field_find(intake_content_header(&l->content), "From", &from))
         hky_refusal_set(r, 550, "5.7.1", "login %.40s sends with one From of one address", user->name);
