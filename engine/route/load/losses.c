@@ -229,6 +229,42 @@ static void check_login_scenarios(struct hky_loader *l)
     free((void *)names);
 }
 
+/* Is nobody in this condition for now, because it is made of lists alone whose files have no entries? */
+static bool is_of_empty_lists(const struct hky_match *m)
+{
+    if (m->n_lists == 0 || m->set == NULL || m->set->is_everyone || m->set->has_null || hky_set_n(m->set) > 0)
+        return false;
+    for (uint32_t i = 0; i < m->n_lists; i++) {
+        const struct hky_set *set = m->lists[i]->set;
+        if (set->is_everyone || set->has_null || hky_set_n(set) > 0)
+            return false;
+    }
+    return true;
+}
+
+static void complain_of_empty_lists(struct hky_loader *l, const struct hky_match *m, struct hky_place place,
+                                    const char *what, const char *key, const char *effect)
+{
+    if (!is_of_empty_lists(m))
+        return;
+    hky_loader_complain(l, hky_loader_place_of(l, place, key, true), true,
+                        "%s: %s: the file \"%s\"%s no entries, so that %s", what, key, m->lists[0]->name,
+                        m->n_lists == 1 ? " has" : " and the other lists have", effect);
+}
+
+/* An empty file is mostly one that a program has just begun to write, or whose program failed. An exception without
+ * entries is usual: nobody has asked for it yet. */
+static void check_empty_lists(struct hky_loader *l)
+{
+    complain_of_empty_lists(l, &l->table->only_to, l->policy->engine.place, "engine", "only_to", "all mail is held");
+    for (uint32_t i = 0; i < l->table->n_routes; i++) {
+        const struct hky_route *r = l->table->routes[i];
+        complain_of_empty_lists(l, &r->to, r->place, r->what, "to", "nobody matches it");
+        complain_of_empty_lists(l, &r->sender, r->place, r->what, "sender", "nobody matches it");
+        complain_of_empty_lists(l, &r->author, r->place, r->what, "author", "nobody matches it");
+    }
+}
+
 void hky_loader_check_losses(struct hky_loader *l)
 {
     const struct hky_match *only_to = &l->table->only_to;
@@ -236,6 +272,7 @@ void hky_loader_check_losses(struct hky_loader *l)
     if (only_to->is_empty)
         hky_loader_complain(l, hky_loader_place_of(l, l->policy->engine.place, "only_to", true), true,
                             "engine: only_to names nobody, so that all mail is held");
+    check_empty_lists(l);
     check_rest(l);
     check_excepts(l);
     check_paused(l);

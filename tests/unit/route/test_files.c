@@ -191,6 +191,57 @@ static void links_inside_the_folder_are_followed(void **state)
     folder_close(&f);
 }
 
+/* --- lists without entries --- */
+
+static void a_list_without_entries_warns_where_it_stops_mail(void **state)
+{
+    static const struct {
+        const char *policy, *text, *warning; /* "" none */
+    } cases[] = {
+        {"engine { only_to = list 'l.txt' } route 'r' { to = '*', via = 'a' }", "",
+         "engine: only_to: the file \"l.txt\" has no entries, so that all mail is held"},
+        {"route 'r' { to = list 'l.txt', via = 'a' } route 'rest' { to = '*', via = 'a' }", "# none yet\n",
+         "route \"r\": to: the file \"l.txt\" has no entries, so that nobody matches it"},
+        {"route 'r' { to = { list 'l.txt', list 'm.txt' }, via = 'a' } route 'rest' { to = '*', via = 'a' }", "",
+         "route \"r\": to: the file \"l.txt\" and the other lists have no entries"},
+        {"rows { { name = 'r', relay = 'a', to = '*', sender = list 'l.txt' } } route 'rest' { to = '*', via = 'a' }",
+         "\n", "row \"r\": sender: the file \"l.txt\" has no entries"},
+        {"route 'r' { to = '*', author = list 'l.txt', via = 'a' } route 'rest' { to = '*', via = 'a' }", "",
+         "route \"r\": author: the file"},
+        {"route 'r' { to = '*', except = list 'l.txt', via = 'a' } route 'rest' { to = '*', via = 'a' }", "", ""},
+        {"route 'r' { to = { list 'l.txt', 'x.example' }, via = 'a' } route 'rest' { to = '*', via = 'a' }", "", ""},
+        {"engine { only_to = { 'x.example', list 'l.txt' } } route 'r' { to = '*', via = 'a' }", "", ""},
+        {"route 'r' { to = '*', sender = list 'l.txt', via = 'a' } route 'rest' { to = '*', via = 'a' }", "<>\n", ""},
+        {"route 'r' { to = list 'l.txt', via = 'a' } route 'rest' { to = '*', via = 'a' }", "x.example\n", ""},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct folder f;
+        struct hky_problems problems = {0};
+        struct hky_policy *p;
+        char text[1000];
+
+        folder_open(&f);
+        snprintf(text, sizeof text, RELAYS "%s", cases[i].policy);
+        folder_write(&f, "policy.lua", text);
+        folder_write(&f, "l.txt", cases[i].text);
+        folder_write(&f, "m.txt", "");
+        p = load_folder(&f, &problems);
+        problems_print(&problems);
+        assert_non_null(p);
+        assert_int_equal(problems.n, cases[i].warning[0] != '\0');
+        if (problems.n > 0) {
+            assert_int_equal(problems.items[0].level, HKY_PROBLEM_WARNING);
+            assert_ptr_equal(strstr(problems.items[0].text, cases[i].warning), problems.items[0].text);
+            assert_true(problems.items[0].place.line > 0);
+        }
+        hky_policy_unref(&p);
+        hky_problems_fini(&problems);
+        folder_close(&f);
+    }
+}
+
 /* --- lists that change --- */
 
 struct lists {
@@ -482,6 +533,7 @@ int main(void)
         cmocka_unit_test(what_is_no_file_is_not_waited_for),
         cmocka_unit_test(lines_of_a_list_are_not_shown),
         cmocka_unit_test(links_inside_the_folder_are_followed),
+        cmocka_unit_test(a_list_without_entries_warns_where_it_stops_mail),
         cmocka_unit_test(a_list_that_is_being_written_does_not_count),
         cmocka_unit_test(octets_count_where_time_and_size_stay),
         cmocka_unit_test(a_list_that_shrinks_by_more_than_half_warns),
