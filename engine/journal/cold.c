@@ -165,16 +165,7 @@ static struct entry *moved_entry(struct mover *v, const struct foot_entry *f, co
 
 static enum hky_err write_record(struct hky_journal *j, struct segment *s, const struct entry *e)
 {
-    struct journal_record r = {.type = e->type,
-                               .meta_n = (uint32_t)e->meta.n,
-                               .body_n = e->body != NULL ? (uint32_t)e->body->n : 0,
-                               .ordinal = s->n_written,
-                               .epoch = s->head.epoch,
-                               .seq = s->next_seq,
-                               .synced_seq = s->synced_seq,
-                               .key = e->key,
-                               .body_crc = e->body_crc,
-                               .meta_crc = e->meta_crc};
+    struct journal_record r = journal_entry_record(e, s);
     char head[JOURNAL_RECORD_HEADER];
     struct iovec iov[3] = {{.iov_base = head, .iov_len = JOURNAL_RECORD_HEADER}};
     int n = 1;

@@ -178,17 +178,7 @@ static uint32_t entry_ordinals(const struct entry *e)
 static void put_record(struct hky_journal *j, struct entry *e, struct gather *g)
 {
     struct segment *s = j->hot;
-    struct journal_record r = {.type = e->type,
-                               .flags = e->flags,
-                               .meta_n = (uint32_t)e->meta.n,
-                               .body_n = e->body != NULL ? (uint32_t)e->body->n : 0,
-                               .ordinal = s->n_written,
-                               .epoch = s->head.epoch,
-                               .seq = s->next_seq,
-                               .synced_seq = s->synced_seq,
-                               .key = e->key,
-                               .body_crc = e->body_crc,
-                               .meta_crc = e->meta_crc};
+    struct journal_record r = journal_entry_record(e, s);
     uint64_t octets = journal_record_octets(&r);
 
     e->at = s->at;

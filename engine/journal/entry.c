@@ -58,6 +58,21 @@ void journal_entry_add_plan(struct entry *e, struct hky_plan *p)
     e->plans[e->n_plans++] = hky_plan_ref(p);
 }
 
+struct journal_record journal_entry_record(const struct entry *e, const struct segment *s)
+{
+    return (struct journal_record){.type = e->type,
+                                   .flags = e->flags,
+                                   .meta_n = (uint32_t)e->meta.n,
+                                   .body_n = e->body != NULL ? (uint32_t)e->body->n : 0,
+                                   .ordinal = s->n_written,
+                                   .epoch = s->head.epoch,
+                                   .seq = s->next_seq,
+                                   .synced_seq = s->synced_seq,
+                                   .key = e->key,
+                                   .body_crc = e->body_crc,
+                                   .meta_crc = e->meta_crc};
+}
+
 uint64_t journal_entry_need(const struct entry *e)
 {
     struct journal_record r = {.meta_n = (uint32_t)e->meta.n, .body_n = e->body != NULL ? (uint32_t)e->body->n : 0};

@@ -314,6 +314,8 @@ void journal_entry_add_plan(struct entry *e, struct hky_plan *p);
 void journal_entry_submit(struct hky_journal *j, struct entry *e);
 /* The same, and journal_waiter_wait(w) waits until it is on disk; sealed here. */
 void journal_entry_submit_for(struct hky_journal *j, struct entry *e, struct waiter *w);
+/* The record of a sealed entry, as it is written next in the segment. */
+struct journal_record journal_entry_record(const struct entry *e, const struct segment *s);
 uint64_t journal_entry_need(const struct entry *e); /* octets in a segment, footer and plans included */
 bool journal_entry_fits(const struct hky_journal *j, const struct entry *e); /* into an empty one of the largest size */
 struct timespec journal_in_ms(int64_t ms);                                   /* from now, by the monotonic clock */

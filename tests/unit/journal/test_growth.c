@@ -15,10 +15,15 @@ static struct {
     _Atomic(struct rig *) rig;
 } disk;
 
-static uint64_t octets_of_files(struct rig *r)
+/* Of the journal's files: octets of all, and of the largest segment. */
+struct files {
+    uint64_t octets, largest;
+};
+
+static struct files look_at_files(struct rig *r)
 {
+    struct files files = {0};
     char path[400];
-    uint64_t sum = 0;
     struct stat st;
     DIR *dir;
 
@@ -27,11 +32,24 @@ static uint64_t octets_of_files(struct rig *r)
     assert_non_null(dir);
     for (struct dirent *d; (d = readdir(dir)) != NULL;) {
         snprintf(path, sizeof path, "%s/journal/%s", r->dir, d->d_name);
-        if (stat(path, &st) == 0 && S_ISREG(st.st_mode)) /* it may just have been removed */
-            sum += (uint64_t)st.st_size;
+        if (stat(path, &st) != 0 || !S_ISREG(st.st_mode)) /* it may just have been removed */
+            continue;
+        files.octets += (uint64_t)st.st_size;
+        if (strncmp(d->d_name, "seg-", 4) == 0 && (uint64_t)st.st_size > files.largest)
+            files.largest = (uint64_t)st.st_size;
     }
     closedir(dir);
-    return sum;
+    return files;
+}
+
+static uint64_t octets_of_files(struct rig *r)
+{
+    return look_at_files(r).octets;
+}
+
+static uint64_t largest_file(struct rig *r)
+{
+    return look_at_files(r).largest;
 }
 
 /* In place of the C library's. */
@@ -51,25 +69,6 @@ static uint64_t taken(struct rig *r)
 
     hky_journal_stats(r->j, &s);
     return s.octets;
-}
-
-static uint64_t largest_file(struct rig *r)
-{
-    char path[400];
-    uint64_t most = 0;
-    struct stat st;
-    DIR *dir;
-
-    snprintf(path, sizeof path, "%s/journal", r->dir);
-    dir = opendir(path);
-    assert_non_null(dir);
-    for (struct dirent *d; (d = readdir(dir)) != NULL;) {
-        snprintf(path, sizeof path, "%s/journal/%s", r->dir, d->d_name);
-        if (strncmp(d->d_name, "seg-", 4) == 0 && stat(path, &st) == 0 && (uint64_t)st.st_size > most)
-            most = (uint64_t)st.st_size;
-    }
-    closedir(dir);
-    return most;
 }
 
 static void set_up(struct rig *r)

@@ -363,6 +363,39 @@ static void a_message_too_large_to_copy_does_not_hold_up_others(void **state)
     assert_int_equal(r->report.recipients, 61);
 }
 
+/* Its record is that of another message's end; the copy is a message's own. */
+static void a_notice_is_copied_as_the_message_it_is(void **state)
+{
+    struct rig *r = *state;
+    struct hky_message *cause, *notice;
+    uint64_t id = 1000;
+    uint32_t home;
+
+    rig_close(r);
+    r->params.cold_after_ms = 1;
+    rig_open(r);
+    cause = rig_put(r, 5, 1, 100);
+    notice = make_message(r, 900, 1, 300);
+    cause->recipients[0].state = HKY_RCPT_FAILED;
+    hky_journal_finish(r->j, &cause->recipients[0], notice, NULL);
+    hky_idmap_remove(&r->found, 5);
+    hky_message_unref(&cause);
+    hky_journal_flush(r->j);
+    assert_null(hky_idmap_put(&r->found, 900, notice));
+    home = __atomic_load_n(&notice->segment, __ATOMIC_ACQUIRE);
+    fill(r, &id);
+    wait_until(__atomic_load_n(&notice->segment, __ATOMIC_ACQUIRE) != home);
+    for (int round = 0; round < 2; round++) {
+        rig_close(r);
+        rig_open(r);
+        assert_int_equal(r->report.messages, 1);
+        notice = hky_idmap_get(&r->found, 900);
+        assert_non_null(notice);
+        assert_int_equal(notice->recipients[0].state, HKY_RCPT_QUEUED);
+        rig_check_body(r, notice);
+    }
+}
+
 /* It waits for its notice, and is finished later: until then its body is kept, but a restart does not send it again,
  * wherever its message and the record of its end have been moved meanwhile. */
 static void who_has_ended_but_is_not_finished_does_not_come_back(void **state)
@@ -419,6 +452,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(copies_that_were_not_synced_are_not_believed, set_up, tear_down),
         cmocka_unit_test_setup_teardown(who_ends_between_the_copy_and_its_sync_stays_ended, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_finished_copy_does_not_come_back_from_where_it_was, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_notice_is_copied_as_the_message_it_is, set_up, tear_down),
         cmocka_unit_test_setup_teardown(who_has_ended_but_is_not_finished_does_not_come_back, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_message_too_large_to_copy_does_not_hold_up_others, set_up, tear_down),
     };
