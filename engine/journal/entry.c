@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <time.h>
 
+enum { PLANS_FEW = 8 };
+
 struct entry *journal_entry_new(enum journal_record_type type)
 {
     struct entry *e = hky_calloc(1, sizeof *e);
@@ -23,6 +25,9 @@ void journal_entry_free(struct hky_journal *j, struct entry *e)
         hky_plan_unref(&e->plans[i]);
     if (e->plans != e->one_plan)
         free(e->plans);
+    if (e->plans_by_hash != NULL)
+        hky_idmap_fini(e->plans_by_hash);
+    free(e->plans_by_hash);
     if (e->octets > 0)
         atomic_fetch_sub(&j->n_unsynced, e->octets);
     if (e->has_body_memory) /* refused */
@@ -42,17 +47,39 @@ void journal_entry_seal(struct entry *e)
     e->body_crc = e->body != NULL ? hky_crc32c(0, e->body->p, e->body->n) : 0;
 }
 
-void journal_entry_add_plan(struct entry *e, struct hky_plan *p)
+/* Each recipient may have a plan of its own. */
+static bool has_plan(const struct entry *e, const struct hky_plan *p)
 {
-    if (p == NULL)
-        return;
+    if (e->plans_by_hash != NULL)
+        return hky_idmap_get(e->plans_by_hash, p->hash) != NULL;
     for (uint32_t i = 0; i < e->n_plans; i++)
         if (e->plans[i]->hash == p->hash)
-            return;
+            return true;
+    return false;
+}
+
+static void note_plan(struct entry *e, struct hky_plan *p)
+{
+    if (e->plans_by_hash == NULL && e->n_plans < PLANS_FEW)
+        return;
+    if (e->plans_by_hash == NULL) {
+        e->plans_by_hash = hky_alloc(sizeof *e->plans_by_hash);
+        hky_idmap_init(e->plans_by_hash);
+        for (uint32_t i = 0; i < e->n_plans; i++)
+            hky_idmap_put(e->plans_by_hash, e->plans[i]->hash, e->plans[i]);
+    }
+    hky_idmap_put(e->plans_by_hash, p->hash, p);
+}
+
+void journal_entry_add_plan(struct entry *e, struct hky_plan *p)
+{
+    if (p == NULL || has_plan(e, p))
+        return;
+    note_plan(e, p);
     if (e->n_plans == 1) {
-        e->plans = hky_alloc(8 * sizeof *e->plans);
+        e->plans = hky_alloc(PLANS_FEW * sizeof *e->plans);
         e->plans[0] = e->one_plan[0];
-    } else if (e->n_plans >= 8 && (e->n_plans & (e->n_plans - 1)) == 0) {
+    } else if (e->n_plans >= PLANS_FEW && (e->n_plans & (e->n_plans - 1)) == 0) {
         e->plans = hky_realloc(e->plans, e->n_plans * 2 * sizeof *e->plans);
     }
     e->plans[e->n_plans++] = hky_plan_ref(p);

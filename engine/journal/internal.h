@@ -125,6 +125,7 @@ struct entry {
     uint32_t meta_crc, body_crc;
     uint64_t octets; /* for the unsynced bound */
     struct hky_plan **plans, *one_plan[1];
+    struct hky_idmap *plans_by_hash; /* NULL while they are few */
     struct record_at from;
     struct segment *about; /* DEAD, CUT: the other segment */
     /* committer's */
