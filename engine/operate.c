@@ -12,6 +12,7 @@
 #define ROWS_MOST      10000
 #define ROWS_OCTETS    (32u << 20)
 #define DAYS_MS(n)     ((int64_t)(n)*86400000)
+#define FOR_MOST_MS    DAYS_MS(3650) /* of relay pause and drain */
 #define ADDRESS_OCTETS 320
 #define NAME_OCTETS    255
 #define AGAIN_MS       200
@@ -361,15 +362,21 @@ static void on_relay_list(void *ctx, const struct hky_command *self, struct hky_
     hky_relay_list_fini(&list);
 }
 
-/* state.db keeps "UNTIL" for a paused relay and "UNTIL TO" for a drained one; UNTIL in ms since 1970, 0 = until
- * resumed. A relay has at most one of the two. */
+/* state.db keeps "UNTIL/LENGTH" for a paused relay and "UNTIL/LENGTH TO" for a drained one; UNTIL in ms since 1970, 0 =
+ * until resumed; LENGTH in seconds, which earlier versions did not keep and pass over. A relay has at most one of the
+ * two. */
+static void format_kept(char out[512], int64_t until_ms, uint32_t length_sec, const char *to)
+{
+    snprintf(out, 512, "%" PRId64 "/%" PRIu32 " %s", until_ms, length_sec, to);
+}
+
 static void keep_relay(struct hky_engine *engine, const char *kind, const char *relay, const char *to, uint32_t for_sec)
 {
     char value[512];
     int64_t until = for_sec > 0 ? hky_clock_now_ms(engine->clock) + (int64_t)for_sec * 1000 : 0;
 
     hky_state_put(engine->state, strcmp(kind, "paused") == 0 ? "drained" : "paused", relay, NULL);
-    snprintf(value, sizeof value, "%" PRId64 " %s", until, to);
+    format_kept(value, until, for_sec, to);
     hky_state_put(engine->state, kind, relay, value);
 }
 
@@ -510,27 +517,36 @@ static void on_relay_resume(void *ctx, const struct hky_command *self, struct hk
 struct restoring {
     struct hky_engine *engine;
     const char *kind;
-    struct hky_map gone; /* names to forget: hky_state_put must not be called while walking */
+    struct hky_map changed; /* relay -> its new value, "" none; hky_state_put must not be called while walking */
 };
 
+/* Only UNTIL is a time of the wall clock. When that was set back, the relay is paused or drained for LENGTH from now on
+ * and not longer, and the new end is kept, so that a further restart does not begin it once more. */
 static void restore_one(void *ctx, const char *relay, const char *value)
 {
     struct restoring *r = ctx;
-    int64_t until = strtoll(value, NULL, 10), now = hky_clock_now_ms(r->engine->clock);
+    char *rest;
+    int64_t until = strtoll(value, &rest, 10), now = hky_clock_now_ms(r->engine->clock);
+    int64_t most = FOR_MOST_MS, length = *rest == '/' ? strtoll(rest + 1, NULL, 10) * 1000 : 0;
     const char *space = strchr(value, ' ');
     const char *to = space != NULL ? space + 1 : "";
-    uint32_t for_sec = until > now ? (uint32_t)((until - now) / 1000 + 1) : 0;
     struct hky_error e;
-    enum hky_err err;
+    enum hky_err err = HKY_E_MISSING;
+    char anew[512] = "";
 
-    if (until != 0 && until <= now)
-        err = HKY_E_MISSING;
-    else if (to[0] != '\0')
-        err = hky_schedule_drain_relay(r->engine->schedule, relay, to, for_sec, &e);
-    else
-        err = hky_schedule_pause(r->engine->schedule, relay, for_sec, &e);
-    if (err != HKY_OK)
-        hky_map_put(&r->gone, hky_str_z(relay), r);
+    if (length > 0 && length < most)
+        most = length;
+    if (until > now && until - now > most) {
+        until = now + most;
+        format_kept(anew, until, (uint32_t)(most / 1000), to);
+    }
+    if (until == 0 || until > now) {
+        uint32_t for_sec = until != 0 ? (uint32_t)((until - now + 999) / 1000) : 0;
+        err = to[0] != '\0' ? hky_schedule_drain_relay(r->engine->schedule, relay, to, for_sec, &e)
+                            : hky_schedule_pause(r->engine->schedule, relay, for_sec, &e);
+    }
+    if (err != HKY_OK || anew[0] != '\0')
+        hky_map_put(&r->changed, hky_str_z(relay), hky_strdup(err == HKY_OK ? anew : ""));
 }
 
 void hky_engine_restore_relays(struct hky_engine *engine)
@@ -542,11 +558,14 @@ void hky_engine_restore_relays(struct hky_engine *engine)
         struct hky_map_entry *entry;
         size_t at = 0;
 
-        hky_map_init(&r.gone);
+        hky_map_init(&r.changed);
         hky_state_each(engine->state, r.kind, restore_one, &r);
-        while ((entry = hky_map_next(&r.gone, &at)) != NULL)
-            hky_state_put(engine->state, r.kind, entry->key, NULL);
-        hky_map_fini(&r.gone);
+        while ((entry = hky_map_next(&r.changed, &at)) != NULL) {
+            const char *value = entry->value;
+            hky_state_put(engine->state, r.kind, entry->key, value[0] != '\0' ? value : NULL);
+            free(entry->value);
+        }
+        hky_map_fini(&r.changed);
     }
 }
 
@@ -609,7 +628,7 @@ static const struct hky_argument resume_arguments[] = {
 #define FOR                                                                                                            \
     {                                                                                                                  \
         "for", HKY_ARG_DURATION, "DURATION", "for this long (90s, 10m, 2h, 3d), not until the relay is resumed",       \
-            .min = 1000, .max = DAYS_MS(3650)                                                                          \
+            .min = 1000, .max = FOR_MOST_MS                                                                            \
     }
 static const struct hky_argument pause_arguments[] = {
     {"name", TEXT(NAME_OCTETS), .value = "NAME", .doc = "the relay", .is_positional = true, .is_required = true},

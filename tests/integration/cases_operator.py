@@ -1,10 +1,12 @@
 """What an operator does to a running engine."""
+import contextlib
 import json
 import os
 import re
 import signal
 import smtplib
 import socket
+import sqlite3
 import time
 
 from common import case, end, event, holds, mail, message, restart, rewrite, same, send, shown, sink_at
@@ -385,6 +387,50 @@ def relay_commands(world):
     wait_for(lambda: arrived().get("four@wait.example") == 0, why="resumed again")
     code, _, err = relay("pause", "nobody", check=False)
     holds(code == 1 and "nobody" in err, f"an unknown relay: {code} {err}")
+    end(engine)
+
+
+@case("operator", "relay pause --for and drain --for last no longer than that over a restart, whatever the clock says then")
+def relay_for_over_restart(world):
+    engine = world.engine(HEAD + """
+        relay "a" { host = "127.0.0.1", port = 9, tls = "none" }
+        relay "b c" { host = "127.0.0.1", port = 9, tls = "none" }
+        route "all" { to = "*", via = { "a", "b c" } }
+    """)
+
+    def left(name):
+        row = relay_state(world, engine, name)
+        return row["state"], 15 * round((row["until"] - time.time()) / 900)
+
+    def stored():
+        with contextlib.closing(sqlite3.connect(os.path.join(engine.spool, "state.db"))) as db:
+            return dict(db.execute("SELECT key, value FROM state WHERE kind IN ('paused', 'drained')"))
+
+    def start_with(change):
+        """As if the clock had been set while the engine did not run: the times of state.db are moved against it."""
+        end(engine)
+        with contextlib.closing(sqlite3.connect(os.path.join(engine.spool, "state.db"))) as db, db:
+            for key, value in stored().items():
+                db.execute("UPDATE state SET value = ? WHERE key = ?", (change(value), key))
+        restart(engine)
+
+    def later(minutes):
+        return lambda value: re.sub(r"^\d+", lambda m: str(int(m[0]) + minutes * 60000), value)
+    world.run("relay", "pause", "--for", "1h", "a", "--spool", engine.spool)
+    world.run("relay", "drain", "--for", "2h", "b c", "--to", "a", "--spool", engine.spool)
+    start_with(later(0))
+    same((left("a"), left("b c")), (("paused", 60), ("drained", 120)), "the clock goes right")
+    start_with(later(-30))
+    same((left("a"), left("b c")), (("paused", 30), ("drained", 90)), "half an hour later")
+    start_with(later(365 * 1440))
+    same((left("a"), left("b c")), (("paused", 60), ("drained", 120)), "the clock is a year behind: what was set")
+    start_with(later(-45))
+    same((left("a"), left("b c")), (("paused", 15), ("drained", 75)), "and it ends, although the engine is started again")
+    start_with(lambda value: re.sub(r"/\d+", "", value))
+    same((left("a"), left("b c")), (("paused", 15), ("drained", 75)), "as an earlier version kept it")
+    start_with(later(-60))
+    same(relay_state(world, engine, "a")["state"], "ok", "it is over")
+    wait_for(lambda: sorted(stored()) == ["b c"], why="and forgotten")
     end(engine)
 
 
