@@ -76,11 +76,15 @@ static void park_for(struct hky_shard *sh, struct hky_recipient *r, const char *
         r->parked_at_ms = now_ms;
     schedule_recipient_set_reason(r, why);
     schedule_recipient_enter(sh, r, HKY_RCPT_PARKED);
+    if (schedule_plan_by_deadline(r, INT64_MAX) <= now_ms) {
+        schedule_recipient_finish(sh, r, HKY_RCPT_EXPIRED, NULL, why, NULL);
+        return;
+    }
     if (now_ms - r->parked_at_ms >= (int64_t)sh->policy->engine.parked_sec * 1000) {
         schedule_recipient_finish(sh, r, HKY_RCPT_FAILED, NULL, why, NULL);
         return;
     }
-    r->next_at_ms = now_ms + delay_ms;
+    r->next_at_ms = schedule_plan_by_deadline(r, now_ms + delay_ms);
     r->parked_times += r->parked_times < UINT8_MAX;
     counter_add(&sh->n.parked, 1);
     recipients_append(&sh->parked, r);

@@ -107,6 +107,7 @@ void schedule_undecided_ask_after_failure(struct hky_shard *sh, struct hky_recip
         r->expire_at_ms = schedule_plan_expire_at(sh->policy, r);
     int64_t end_ms =
         r->parked_at_ms != 0 ? r->parked_at_ms + (int64_t)sh->policy->engine.parked_sec * 1000 : r->expire_at_ms;
+    end_ms = schedule_plan_by_deadline(r, end_ms);
     if (now_ms >= end_ms) {
         schedule_recipient_finish(sh, r, HKY_RCPT_EXPIRED, NULL, why, NULL);
         return;

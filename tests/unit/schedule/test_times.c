@@ -120,6 +120,61 @@ static void a_deadline_does_not_stand_still(void **state)
     stage_end(&st);
 }
 
+/* A mail that must not go out after a moment is not kept for a week because no route takes it. */
+static void a_deadline_ends_parking(void **state)
+{
+    (void)state;
+    struct stage st;
+    stage_init(&st);
+    fake_relay(&st.policy, "ses");
+    stage_start(&st);
+    struct hky_message *m = parked(&st, START + 2 * HOUR), *over = parked(&st, START - 1);
+    assert_int_equal(over->recipients[0].state, HKY_RCPT_EXPIRED);
+    expect(&st, "parked expired");
+    assert_int_equal(m->recipients[0].state, HKY_RCPT_PARKED);
+    while (st.r.clock.stopped_at_ms < START + 2 * HOUR - MINUTE)
+        pass(&st, MINUTE);
+    expect(&st, "");
+    assert_int_equal(m->recipients[0].state, HKY_RCPT_PARKED);
+    assert_int_equal(m->recipients[0].next_at_ms, START + 2 * HOUR); /* not at the next asking, an hour later */
+    pass(&st, MINUTE);
+    expect(&st, "expired");
+    assert_int_equal(m->recipients[0].state, HKY_RCPT_EXPIRED);
+    hky_message_unref(&m);
+    hky_message_unref(&over);
+    stage_end(&st);
+}
+
+static struct hky_message *send_by(struct stage *st, struct hky_plan *plan, int64_t deadline_ms)
+{
+    struct hky_message *m = send(st, plan);
+    m->deadline_ms = m->recipients[0].expire_at_ms = deadline_ms;
+    return hky_message_ref(m);
+}
+
+static void a_deadline_counts_for_held_mail(void **state)
+{
+    (void)state;
+    struct stage st;
+    stage_init(&st);
+    fake_relay(&st.policy, "ses");
+    stage_start(&st);
+    struct hky_plan *plan = fake_plan((struct hky_step[]){fake_step("ses")}, 1);
+    struct hky_message *over = send_by(&st, plan, START + 90 * MINUTE), *late = send_by(&st, plan, START + 3 * HOUR);
+    assert_int_equal(ask(&st, HKY_QUEUE_HOLD, (struct hky_selection){0}, NULL, 0), 2);
+    pass(&st, 150 * MINUTE);
+    assert_int_equal(late->recipients[0].state, HKY_RCPT_HELD);
+    st.log[0] = '\0';
+    assert_int_equal(ask(&st, HKY_QUEUE_RELEASE, (struct hky_selection){0}, NULL, 0), 2);
+    assert_int_equal(over->recipients[0].state, HKY_RCPT_EXPIRED);
+    assert_int_equal(late->recipients[0].state, HKY_RCPT_QUEUED);
+    assert_int_equal(late->recipients[0].expire_at_ms, START + 3 * HOUR); /* not an hour after its release */
+    hky_message_unref(&late);
+    hky_message_unref(&over);
+    hky_plan_unref(&plan);
+    stage_end(&st);
+}
+
 static unsigned count_of(const char *text, const char *what)
 {
     unsigned n = 0;
@@ -770,6 +825,8 @@ int main(void)
         cmocka_unit_test(parked_for_so_long_is_bounced),
         cmocka_unit_test(expire_stands_still_while_parked),
         cmocka_unit_test(a_deadline_does_not_stand_still),
+        cmocka_unit_test(a_deadline_ends_parking),
+        cmocka_unit_test(a_deadline_counts_for_held_mail),
         cmocka_unit_test(no_attempt_follows_the_sixtieth),
         cmocka_unit_test(operators_do_not_move_a_deadline),
         cmocka_unit_test(a_function_is_asked_again_after_a_quarter_of_an_hour),

@@ -81,6 +81,29 @@ static uint64_t undecided(struct stage *st)
 
 static const char *const ONE[] = {"a@x.example"};
 
+/* It was parked, the policy is corrected, and its look-up is not answered: its deadline counts all the same. */
+static void a_deadline_ends_the_wait_for_a_look_up(void **state)
+{
+    struct stage st;
+    (void)state;
+    begin(&st, HKY_NO_ROUTE);
+    struct hky_message *m = send_undecided(&st, 1, ONE);
+    m->deadline_ms = START + 10 * MINUTE;
+    hky_message_ref(m);
+    turns(&st);
+    assert_int_equal(m->recipients[0].state, HKY_RCPT_PARKED);
+    kind = HKY_UNANSWERED;
+    pass(&st, 5 * MINUTE);
+    assert_int_equal(m->recipients[0].state, HKY_RCPT_UNDECIDED);
+    pass(&st, 4 * MINUTE);
+    assert_int_equal(m->recipients[0].state, HKY_RCPT_UNDECIDED);
+    pass(&st, MINUTE);
+    expect(&st, "parked expired");
+    assert_int_equal(m->recipients[0].state, HKY_RCPT_EXPIRED);
+    hky_message_unref(&m);
+    stage_end(&st);
+}
+
 static void it_is_decided_when_the_answer_is_there(void **state)
 {
     struct stage st;
@@ -486,6 +509,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(it_is_decided_when_the_answer_is_there),
+        cmocka_unit_test(a_deadline_ends_the_wait_for_a_look_up),
         cmocka_unit_test(operators_hold_release_retry_and_cancel),
         cmocka_unit_test(a_look_up_that_fails_is_repeated),
         cmocka_unit_test(it_expires_as_the_plan_says),
