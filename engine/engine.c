@@ -599,6 +599,16 @@ enum hky_err hky_engine_run(struct hky_engine *engine, struct hky_error *e)
 
 /* ---- stop ---- */
 
+/* Stages free their tasks in their own order from here on, while the journal and helpers still post to the loops. */
+static void close_loops(struct hky_engine *engine)
+{
+    for (unsigned i = 0; i < engine->n_workers && engine->workers != NULL; i++)
+        if (engine->workers[i].loop != NULL)
+            hky_loop_close(engine->workers[i].loop);
+    if (engine->aux != NULL)
+        hky_loop_close(engine->aux);
+}
+
 void hky_engine_free(struct hky_engine **out)
 {
     struct hky_engine *engine = *out;
@@ -606,6 +616,7 @@ void hky_engine_free(struct hky_engine **out)
     *out = NULL;
     if (engine == NULL)
         return;
+    close_loops(engine);
     hky_console_free(&engine->console);
     hky_accept_free(&engine->accept);
     for (unsigned i = 0; i < engine->n_workers && engine->workers != NULL; i++)

@@ -56,7 +56,7 @@ struct hky_loop {
     atomic_uint n_posting;   /* posts under way that may still wake; the free waits for them */
     pthread_mutex_t lock;    /* guards what follows */
     struct task_list posted;
-    bool is_stopping;
+    bool is_stopping, is_over;
 };
 
 static void list_push(struct task_list *l, struct hky_task *task)
@@ -125,6 +125,14 @@ enum hky_err hky_loop_new(struct hky_loop **out, struct hky_error *e)
     event_add(&loop->wake, NULL);
     *out = loop;
     return HKY_OK;
+}
+
+void hky_loop_close(struct hky_loop *loop)
+{
+    pthread_mutex_lock(&loop->lock);
+    loop->is_over = true;
+    loop->posted = (struct task_list){0};
+    pthread_mutex_unlock(&loop->lock);
 }
 
 void hky_loop_free(struct hky_loop **at)
@@ -295,8 +303,9 @@ void hky_loop_post(struct hky_loop *loop, struct hky_task *task)
     pthread_mutex_lock(&loop->lock);
     /* When tasks are waiting already, the loop was woken for them; and the loop's own thread looks for tasks before it
      * waits. */
-    bool is_first = loop->posted.first == NULL && !hky_loop_is_mine(loop);
-    list_push(&loop->posted, task);
+    bool is_first = loop->posted.first == NULL && !loop->is_over && !hky_loop_is_mine(loop);
+    if (!loop->is_over)
+        list_push(&loop->posted, task);
     pthread_mutex_unlock(&loop->lock);
     if (is_first)
         loop_wake(loop); /* not under the lock, which the woken thread takes first */

@@ -16,6 +16,9 @@ struct hky_loop;
 /* The calling thread counts as its owner until hky_loop_run. HKY_E_NET: no descriptor is left, and `e` says what to
  * do. */
 enum hky_err hky_loop_new(struct hky_loop **out, struct hky_error *e);
+/* The loop runs no more, and its thread has ended: drops the tasks that were posted and did not run, and every task
+ * that is posted from now on. So their owners may free them in any order, while other threads still post. */
+void hky_loop_close(struct hky_loop *loop);
 /* Call this after hky_loop_run has returned. Posted tasks that did not run are dropped; deferred ones (frees of closed
  * streams) run. */
 void hky_loop_free(struct hky_loop **loop);

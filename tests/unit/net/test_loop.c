@@ -261,9 +261,40 @@ static void signals_arrive_on_the_loop(void **state)
     hky_loop_free(&loop);
 }
 
+/* The owners of tasks free them in any order once the loop is closed, and others still post. */
+static void a_closed_loop_drops_what_is_posted(void **state)
+{
+    (void)state;
+    struct hky_loop *loop = loop_new();
+    unsigned log[8], n = 0;
+    struct counted *c[4];
+    for (unsigned i = 0; i < 4; i++) {
+        c[i] = malloc(sizeof *c[i]);
+        *c[i] = (struct counted){.task = {.run = on_task}, .id = i, .log = log, .n_log = &n};
+    }
+    hky_loop_post(loop, &c[0]->task);
+    hky_loop_stop(loop);
+    hky_loop_run(loop);
+    assert_int_equal(n, 1);
+    hky_loop_post(loop, &c[1]->task);
+    assert_true(hky_loop_has_work(loop));
+    hky_loop_close(loop);
+    assert_false(hky_loop_has_work(loop));
+    for (unsigned i = 2; i < 4; i++) { /* each task is freed before the next is posted */
+        free(c[i - 1]);
+        hky_loop_post(loop, &c[i]->task);
+    }
+    assert_false(hky_loop_has_work(loop));
+    free(c[3]);
+    free(c[0]);
+    hky_loop_free(&loop);
+    assert_int_equal(n, 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_closed_loop_drops_what_is_posted),
         cmocka_unit_test(tasks_run_in_the_order_posted),
         cmocka_unit_test(a_deferred_task_runs_after_posted_ones_and_may_defer_again),
         cmocka_unit_test(another_thread_posts_and_stop_comes_after_what_was_posted),
