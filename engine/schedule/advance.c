@@ -138,8 +138,16 @@ static bool fails_by_default(enum hky_class c)
            c == HKY_CLASS_MAILBOX_FULL || c == HKY_CLASS_REPUTATION_CONTENT || c == HKY_CLASS_SUPPRESSED;
 }
 
+/* A copy may have been delivered. No other way sends one more; only the route's react may say so for this outcome. */
+static bool may_be_delivered(const struct walk *w)
+{
+    return w->r->ambiguous > 0 || w->cause == HKY_CLASS_AMBIGUOUS;
+}
+
 static int next_for(const struct walk *w)
 {
+    if (may_be_delivered(w))
+        return NO_STEP;
     return fails_by_default(w->cause) ? next_step_naming(w) : next_step(w->policy, w->r, w->r->step, w->cause);
 }
 
@@ -187,6 +195,14 @@ static void go_hold(struct walk *w, const char *why)
 {
     go_fail(w, why);
     w->out->action = HKY_ACTION_HOLD;
+}
+
+static void hold_instead(struct walk *w)
+{
+    char why[sizeof w->out->why];
+    snprintf(why, sizeof why, "%s", w->out->why);
+    w->out->action = HKY_ACTION_HOLD;
+    because(w->out, "may have been delivered; %.*s", (int)sizeof why - 32, why);
 }
 
 static void go_next(struct walk *w, int next, const char *why)
@@ -462,6 +478,8 @@ static bool by_react(struct walk *w)
         retry_within(w, w->now_ms + (after_sec > 0 ? (int64_t)after_sec * 1000 : usual_delay_ms(w)));
         return true;
     case HKY_ACTION_NEXT: {
+        if (w->cause != HKY_CLASS_AMBIGUOUS && may_be_delivered(w))
+            return false; /* what it says for ambiguous decides */
         int next = next_step(w->policy, w->r, w->r->step, w->cause);
         if (next != NO_STEP)
             go_next(w, next, "the route's react says next");
@@ -504,6 +522,8 @@ void hky_schedule_plan_advance(const struct hky_advance_query *q, struct hky_adv
         out->slow_lane = usual.slow_lane;
         out->pause_account_sec = usual.pause_account_sec;
     }
+    if (out->action == HKY_ACTION_FAIL && w.cause != HKY_CLASS_AMBIGUOUS && may_be_delivered(&w))
+        hold_instead(&w); /* that this attempt has failed says nothing about the copy before */
 }
 
 void hky_schedule_plan_first(const struct hky_policy *policy, const struct hky_recipient *r, struct hky_advance *out)

@@ -50,6 +50,12 @@ static void dispatch_to_lane(struct hky_shard *sh, struct hky_recipient *r, int6
     const struct hky_relay *relay = schedule_relay(sh->s, sh->policy, step->relay);
     if (relay == NULL) {
         char why[200];
+        if (r->ambiguous > 0) { /* another plan would send one more copy */
+            snprintf(why, sizeof why, "may have been delivered; the policy no longer has relay \"%.120s\" of its step",
+                     step->relay);
+            schedule_recipient_hold(sh, r, why);
+            return;
+        }
         snprintf(why, sizeof why, "policy_error: the plan names relay \"%.120s\", which the policy no longer has",
                  step->relay);
         schedule_recipient_park(sh, r, why);

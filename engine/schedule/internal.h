@@ -417,7 +417,6 @@ void schedule_recipient_journal(struct hky_shard *sh, struct hky_recipient *r); 
 /* Ends a recipient that is in no list. */
 void schedule_recipient_finish(struct hky_shard *sh, struct hky_recipient *r, enum hky_recipient_state state,
                                const struct hky_outcome *o, const char *why, const struct job *job);
-void schedule_recipient_expire(struct hky_shard *sh, struct hky_recipient *r);
 /* The same, because no step is left that may send as the author. */
 void schedule_recipient_fail_for_author(struct hky_shard *sh, struct hky_recipient *r);
 
@@ -458,6 +457,8 @@ void schedule_recipient_hold(struct hky_shard *sh, struct hky_recipient *r, cons
 /* The same at the end of an attempt. */
 void schedule_recipient_hold_after(struct hky_shard *sh, struct hky_recipient *r, const char *why,
                                    const struct hky_outcome *o, const struct job *job);
+/* Its time is over: ends one that is in no list; or holds it, when a copy may have been delivered. */
+void schedule_recipient_expire(struct hky_shard *sh, struct hky_recipient *r);
 
 /* ---- replan.c: asking the policy ---- */
 

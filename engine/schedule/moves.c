@@ -93,3 +93,11 @@ void schedule_recipient_hold(struct hky_shard *sh, struct hky_recipient *r, cons
 {
     schedule_recipient_hold_after(sh, r, why, NULL, NULL);
 }
+
+void schedule_recipient_expire(struct hky_shard *sh, struct hky_recipient *r)
+{
+    if (r->ambiguous > 0)
+        schedule_recipient_hold(sh, r, "may have been delivered; the time to deliver is over");
+    else
+        schedule_recipient_finish(sh, r, HKY_RCPT_EXPIRED, NULL, "the time to deliver is over", NULL);
+}

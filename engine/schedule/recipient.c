@@ -109,11 +109,6 @@ void schedule_recipient_finish(struct hky_shard *sh, struct hky_recipient *r, en
     sh->s->ops->finish(sh->s->ops->ctx, sh->index, r, o);
 }
 
-void schedule_recipient_expire(struct hky_shard *sh, struct hky_recipient *r)
-{
-    schedule_recipient_finish(sh, r, HKY_RCPT_EXPIRED, NULL, "the time to deliver is over", NULL);
-}
-
 /* The engine has decided this, not a server; the sender gets to know it in the same way. */
 void schedule_recipient_fail_for_author(struct hky_shard *sh, struct hky_recipient *r)
 {

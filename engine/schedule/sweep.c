@@ -46,8 +46,8 @@ static void lane_pull(struct lane *l)
                 } else if (schedule_recipient_leave_step(l->shard, r, HKY_CLASS_PAUSED)) {
                     n_moved++;
                     if (next == NULL)
-                        break; /* q may have been freed with its last recipient */
-                } else {
+                        break;                  /* q may have been freed with its last recipient */
+                } else if (r->ambiguous == 0) { /* such a one stays for a reason of its own */
                     stays = r;
                 }
             }

@@ -547,6 +547,81 @@ static void ambiguous_three_times_is_held(void **state)
     stage_end(&st);
 }
 
+/* Nothing sends it by another relay or reports a failure, because a copy may have been delivered: neither a relay that
+ * is paused or full, nor a policy without the relay, nor the time at which it expires. */
+static void what_may_have_been_delivered_stays_with_its_step(void **state)
+{
+    enum what { PAUSED, PAUSED_LATER, FULL, GONE, EXPIRES };
+    static const struct {
+        const char *name;
+        enum what what;
+        const char *log, *reason;
+    } CASES[] = {
+        {"paused when it is due", PAUSED, "relay_paused:ses relay_resumed:ses delivered:ses", NULL},
+        {"paused when it waits before another one, which leaves", PAUSED_LATER,
+         "relay_paused:ses routed:ses delivered:own relay_resumed:ses delivered:ses", NULL},
+        {"the relay is full", FULL, "delivered:ses", NULL},
+        {"the policy has no such relay any more", GONE, "held",
+         "may have been delivered; the policy no longer has relay \"ses\" of its step"},
+        {"it expires", EXPIRES, "relay_paused:ses held", "may have been delivered; the time to deliver is over"},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof CASES / sizeof CASES[0]; i++) {
+        enum what what = CASES[i].what;
+        struct stage st;
+        struct hky_error e;
+        struct hky_job *job;
+        stage_init(&st);
+        struct hky_relay *ses = fake_relay(&st.policy, "ses");
+        if (what == FULL)
+            fake_cap(ses, "1/h", 1, 3600, false);
+        fake_relay(&st.policy, "own");
+        stage_start(&st);
+        struct hky_step steps[] = {fake_step("ses"), fake_step("own")};
+        steps[0].wait_sec = what == FULL ? 60 : HKY_UNSET_SEC;
+        struct hky_plan *plan = fake_plan(steps, 2);
+        struct hky_message *m = send(&st, plan);
+        hky_message_ref(m);
+        if (what == FULL)
+            expect_wait(&st, "ses"); /* until the slot is reserved on disk */
+        turns(&st);
+        answer(&st, "ses", HKY_CLASS_AMBIGUOUS, true, 0);
+        st.log[0] = '\0';
+        print_message("%s\n", CASES[i].name);
+        if (what == PAUSED || what == EXPIRES)
+            assert_int_equal(hky_schedule_pause(st.r.schedule, "ses", 0, &e), HKY_OK);
+        if (what == GONE) {
+            st.plan = fake_plan((struct hky_step[]){fake_step("own")}, 1);
+            fake_policy_init(&st.second, 22);
+            fake_relay(&st.second, "own");
+            hky_schedule_set_policy(st.r.schedule, &st.second.policy);
+        }
+        pass(&st, 10 * MINUTE);
+        if (what == PAUSED_LATER) {
+            send(&st, plan);
+            turns(&st);
+            assert_int_equal(hky_schedule_pause(st.r.schedule, "ses", 0, &e), HKY_OK);
+            pass(&st, MINUTE);
+            answer(&st, "own", HKY_CLASS_OK, false, 0);
+        }
+        for (int k = 0; k < 25 || (what == EXPIRES && k < 50); k++)
+            pass(&st, HOUR);
+        assert_int_equal(take(&st, "own", &job), HKY_TAKE_EMPTY);
+        if (CASES[i].reason != NULL) {
+            assert_string_equal(m->recipients[0].reason, CASES[i].reason);
+        } else {
+            if (what != FULL)
+                assert_int_equal(hky_schedule_resume(st.r.schedule, "ses", &e), HKY_OK);
+            turns(&st);
+            answer(&st, "ses", HKY_CLASS_OK, false, 0);
+        }
+        expect(&st, CASES[i].log);
+        hky_message_unref(&m);
+        hky_plan_unref(&plan);
+        stage_end(&st);
+    }
+}
+
 /* Steps of one relay that name accounts of their own: none's mail goes by the account of the other. */
 static void each_account_has_its_lane(void **state)
 {
@@ -701,6 +776,7 @@ int main(void)
         cmocka_unit_test(only_to_holds_the_others),
         cmocka_unit_test(the_queue_is_shown_held_released_and_cancelled),
         cmocka_unit_test(ambiguous_three_times_is_held),
+        cmocka_unit_test(what_may_have_been_delivered_stays_with_its_step),
         cmocka_unit_test(each_account_has_its_lane),
         cmocka_unit_test(what_was_restored_goes_on),
         cmocka_unit_test(drain_waits_for_what_is_under_way),
