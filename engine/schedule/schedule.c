@@ -192,7 +192,9 @@ static void restore_times(const struct hky_shard *sh, struct hky_recipient *r, i
     const struct hky_retry *retry = &sh->policy->engine.retry;
     int64_t began_ms = r->step_at_ms, most_ms = retry->n > 0 ? (int64_t)retry->after_sec[retry->n - 1] * 1000 : 0;
     unsigned n = hky_recipient_n_past(r);
-    if (r->state == HKY_RCPT_PARKED) {
+    bool may_be_cut = n == 0;
+    if (r->state == HKY_RCPT_PARKED) { /* the parking began after all that is kept of it: its wait alone is known */
+        may_be_cut = true;
         most_ms = schedule_recipient_parked_delay_ms(r->parked_times > 0 ? r->parked_times - 1U : 0);
     } else if (n > 0) {
         struct hky_past last;
@@ -200,7 +202,7 @@ static void restore_times(const struct hky_shard *sh, struct hky_recipient *r, i
         began_ms = last.at_ms;
         most_ms = r->next_at_ms - began_ms;
     }
-    if (r->next_at_ms > now_ms && (began_ms > now_ms || n == 0) && r->next_at_ms - now_ms > most_ms)
+    if (r->next_at_ms > now_ms && (began_ms > now_ms || may_be_cut) && r->next_at_ms - now_ms > most_ms)
         r->next_at_ms = now_ms + (most_ms > 0 ? most_ms : 0);
     r->step_at_ms = r->step_at_ms < now_ms ? r->step_at_ms : now_ms;
     r->parked_at_ms = r->parked_at_ms < now_ms ? r->parked_at_ms : now_ms;

@@ -799,6 +799,51 @@ static void a_restart_waits_no_longer_than_was_set(void **state)
     }
 }
 
+/* The same for one that is parked: it was parked later than it entered its step and was tried. */
+static void a_parked_one_waits_no_longer_than_was_set(void **state)
+{
+    static const struct {
+        const char *name;
+        int64_t attempt_ms, parked_ms, next_ms, waits_ms; /* from START; attempt 0: none */
+        unsigned times;
+    } CASES[] = {
+        {"a right clock: what is left of it", -HOUR, -4 * MINUTE, MINUTE, MINUTE, 1},
+        {"parked ahead of the clock, tried before", -HOUR, DAY, DAY + 5 * MINUTE, 5 * MINUTE, 1},
+        {"an hour, for the fourth time", -2 * HOUR, 3 * HOUR, 4 * HOUR, HOUR, 4},
+        {"tried ahead of the clock, too", HOUR, DAY, DAY + 15 * MINUTE, 15 * MINUTE, 2},
+        {"never tried", 0, DAY, DAY + 5 * MINUTE, 5 * MINUTE, 1},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
+        struct stage st;
+        stage_init(&st);
+        fake_relay(&st.policy, "ses");
+        stage_open(&st);
+        struct hky_message *m = fake_message(7, START - 3 * HOUR, "", 1, (const char *const[]){"a@x.example"});
+        struct hky_outcome o = fake_outcome(HKY_CLASS_SYSTEM_TEMP, true);
+        struct hky_recipient *r = &m->recipients[0];
+        r->state = HKY_RCPT_PARKED;
+        r->parked_at_ms = START + CASES[i].parked_ms;
+        r->parked_times = (uint8_t)CASES[i].times;
+        r->next_at_ms = START + CASES[i].next_ms;
+        r->expire_at_ms = START + 3 * DAY;
+        if (CASES[i].attempt_ms != 0) {
+            r->attempts = 1;
+            r->step_at_ms = START + CASES[i].attempt_ms;
+            hky_recipient_remember(r, START + CASES[i].attempt_ms, "ses", &o);
+        }
+        hky_schedule_restore_message(st.r.schedule, m);
+        hky_rehearsal_start(&st.r);
+        pass(&st, CASES[i].waits_ms - 1);
+        if (st.n_decides != 0)
+            fail_msg("%s: too early", CASES[i].name);
+        pass(&st, 1);
+        if (st.n_decides != 1)
+            fail_msg("%s: not in time", CASES[i].name);
+        stage_end(&st);
+    }
+}
+
 static void a_heap_is_put_in_order_again(void **state)
 {
     static const int64_t AT[] = {7, 3, 9, 1, 8, 2, 6, 5, 4, 0};
@@ -841,6 +886,7 @@ int main(void)
         cmocka_unit_test(a_wait_is_as_long_as_it_was_set),
         cmocka_unit_test(spans_are_kept_and_dates_hold),
         cmocka_unit_test(a_restart_waits_no_longer_than_was_set),
+        cmocka_unit_test(a_parked_one_waits_no_longer_than_was_set),
         cmocka_unit_test(a_heap_is_put_in_order_again),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
