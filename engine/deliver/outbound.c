@@ -422,10 +422,11 @@ static void on_timer(struct hky_timer *timer)
         hky_outbound_set_timer(c);
         return;
     }
-    bool is_group = c->dialogue.n_marks > 1 && hky_dialogue_expects(&c->dialogue) != HKY_EXPECT_DOT;
+    const struct hky_transaction *t = c->dialogue.current;
+    c->is_silent = t != NULL && c->dialogue.n_marks > 1 && hky_dialogue_expects(&c->dialogue) != HKY_EXPECT_DOT;
     hky_reply_local(&reply, HKY_ORIGIN_TIMEOUT, "timed out after %u s: %s", hky_outbound_wait_ms(c) / 1000,
                     hky_stream_unsent(c->stream) > 0 ? "the server stopped reading" : "no reply");
-    hky_outbound_fail(c, HKY_STAGE_NONE, HKY_CLASS_N, is_group, &reply);
+    hky_outbound_fail(c, HKY_STAGE_NONE, HKY_CLASS_N, c->is_silent && t->is_overlapped, &reply);
     pump(c);
 }
 

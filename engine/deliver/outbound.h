@@ -21,6 +21,7 @@ struct hky_outbound_end {
     bool was_open;       /* the connection had been ready to send */
     bool is_idle;        /* nothing was under way */
     bool is_out_of_step; /* do not pipeline or overlap with this peer */
+    bool is_silent;      /* commands sent together got no reply in time; is_out_of_step: they were overlapped, too */
     bool is_broken;      /* lost while an overlapped envelope was behind a dot without a reply */
     bool no_tls;         /* opportunistic TLS failed with this peer */
     unsigned n_full;     /* the server ended it at the MAIL that followed so many messages without a pause; else 0 */

@@ -119,6 +119,7 @@ void hky_outbound_conclude(struct hky_outbound *c)
         .was_open = c->state == HKY_OUTBOUND_READY,
         .is_idle = c->end.is_idle,
         .is_out_of_step = c->end.is_out_of_step,
+        .is_silent = c->is_silent,
         .is_broken = c->end.is_broken,
         .no_tls = c->is_plain && !c->params.is_plain,
     };

@@ -53,6 +53,7 @@ struct hky_outbound {
     uint32_t n_taken, most; /* messages; with `most` taken it says QUIT */
     bool is_pumping;        /* pump is on the stack, so events that come meanwhile do not call it again */
     bool is_moved;          /* there was progress since the timer was set */
+    bool is_silent;         /* commands sent together got no reply, or too few, in time */
     bool is_full;           /* a message was given back although the one before it had only just been answered */
     /* What the attempts at targets so far have shown. */
     bool is_plain;        /* TLS that is only opportunistic failed */

@@ -125,6 +125,8 @@ static void on_result(void *ctx, struct hky_outbound *c, struct hky_delivery *x,
         .now_ms = hky_clock_now_ms(pool->deliver->params.clock),
     };
     hky_deliver_outcome(&q, &o);
+    if (reply->code != 0)
+        pool->n_silent = 0;
     o.host = pool->relay->is_mx ? q.host : NULL;
     o.takes_dsn = hky_outbound_caps(c)->dsn;
     if (x->mail_at_ms > 0)

@@ -35,7 +35,8 @@ struct hky_pool {
     unsigned n_members, n_open;
     bool is_proven; /* the last connection that ended its opening could send */
     bool is_queued, no_overlap, no_pipelining;
-    uint64_t n_taken;      /* jobs */
+    unsigned n_silent; /* connections in a row that got no reply to commands sent together, which were not overlapped */
+    uint64_t n_taken;  /* jobs */
     unsigned learned_most; /* how many connections the server accepts; valid until learned_until_ms */
     unsigned full_at;      /* how many messages went over the last connection that the server ended at a MAIL */
     unsigned learned_full; /* after how many messages the server ends every connection; valid until full_until_ms */

@@ -9,6 +9,7 @@
 #define FULL_FOR_MS         (60 * 60 * 1000)
 #define LEARNED_FOR_MS      60000
 #define NO_TLS_FOR_MS       (60 * 60 * 1000)
+#define SILENT_MOST         2
 
 /* Reports what was learned of the account. A pool without lanes has nobody to report it to. */
 static void learn(const struct hky_pool *pool, enum hky_learned what, unsigned n)
@@ -52,19 +53,28 @@ void hky_pool_learn_open(struct hky_pool *pool)
     pool->is_proven = true;
 }
 
+static enum hky_server_end end_of(const struct hky_outbound_end *end)
+{
+    bool is_lost = end->is_broken || (end->is_silent && end->is_out_of_step);
+    return is_lost ? HKY_SERVER_BROKE : end->is_out_of_step ? HKY_SERVER_OUT_OF_STEP : HKY_SERVER_PARTED;
+}
+
 /* Replies that do not fit our commands are never an accident: the first time overlap is switched off, the second time
- * pipelining. */
+ * pipelining. Silence may be an accident, or a server that asks another one about the sender: it counts like a lost
+ * connection where the commands were overlapped; else pipelining is switched off when nothing was answered in between
+ * two silences. */
 static void learn_of_overlap(struct hky_pool_member *m, const struct hky_outbound_end *end)
 {
     struct hky_pool *pool = m->pool;
-    enum hky_server_end how = end->is_out_of_step ? HKY_SERVER_OUT_OF_STEP
-                              : end->is_broken    ? HKY_SERVER_BROKE
-                                                  : HKY_SERVER_PARTED;
-    if (m->server != NULL && hky_server_on_end(m->server, m, how))
+    if (m->server != NULL && hky_server_on_end(m->server, m, end_of(end)))
         hky_log(pool->deliver->params.log, HKY_LOG_WARN, "overlap_off", "relay=%s host=%s why=%s", pool->relay->name,
                 hky_outbound_host(m->connection),
-                end->is_out_of_step ? "replies came out of step" : "closed with messages under way");
-    if (!end->is_out_of_step)
+                end->is_silent        ? "no reply to commands behind a message"
+                : end->is_out_of_step ? "replies came out of step"
+                                      : "closed with messages under way");
+    if (end->is_silent && !end->is_out_of_step)
+        pool->no_pipelining |= ++pool->n_silent >= SILENT_MOST;
+    if (!end->is_out_of_step || end->is_silent)
         return;
     pool->no_pipelining |= pool->no_overlap;
     pool->no_overlap = true;

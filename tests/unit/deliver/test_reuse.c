@@ -46,6 +46,78 @@ static void test_a_close_in_the_trial_costs_one_message(void **state)
     finish(&f, &s);
 }
 
+/* A server that is silent for once, because it asks another one about the sender, say, may still do overlap. */
+static void test_one_silence_says_nothing_against_overlap(void **state)
+{
+    (void)state;
+    static const char *const rows[] = {"EOF\n", "S: 250 m\nEOF\n", "S: 250 m|250 r\nEOF\n"};
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct server s;
+        struct fake f;
+        char silent[300];
+        const char *scripts[] = {
+            silent, OPEN GROUP("1") YES GROUP("2") "S: 250 ok|250 m|250 r|354 go\nBODY\nS: 250 ok\nEOF\n", NULL};
+        snprintf(silent, sizeof(silent), "%s%s%s", OPEN, GROUP("0"), rows[i]);
+        server_start(&s, scripts);
+        fake_init(&f, s.port);
+        add(&f, 1);
+        run_until(&f, 1);
+        assert_int_equal(f.outcomes[0][0].reply.origin, HKY_ORIGIN_TIMEOUT);
+        f.relay.timeout.command_ms = f.relay.timeout.data_ms = 5000;
+        f.relay.timeout.dot_ms = 5000;
+        add(&f, 2);
+        run_until(&f, 3);
+        assert_int_equal(f.outcomes[1][0].class, HKY_CLASS_OK);
+        assert_int_equal(f.outcomes[2][0].class, HKY_CLASS_OK);
+        finish(&f, &s);
+    }
+}
+
+/* A server that throws away what comes behind a command it is busy with is sent one command at a time in the end. */
+static void test_silence_again_and_again_ends_pipelining(void **state)
+{
+    (void)state;
+    struct server s;
+    struct fake f;
+#define DEAF(k) OPEN GROUP(k) "S: 250 m\nEOF\n"
+    const char *scripts[] = {DEAF("0"), DEAF("1"),
+                             OPEN "C: MAIL\nQUIET\nS: 250 m\nC: RCPT\nQUIET\nS: 250 r\nC: DATA\nS: 354 go\nBODY\n"
+                                  "QUIET\nS: 250 ok\nEOF\n",
+                             NULL};
+#undef DEAF
+    server_start(&s, scripts);
+    fake_init(&f, s.port);
+    add(&f, 1);
+    run_until(&f, 1);
+    add(&f, 1);
+    run_until(&f, 2);
+    f.relay.timeout.command_ms = 5000;
+    add(&f, 1);
+    run_until(&f, 3);
+    assert_int_equal(f.outcomes[2][0].class, HKY_CLASS_OK);
+    finish(&f, &s);
+}
+
+/* In the trial, silence behind a dot is held against the server: what came behind it may have been thrown away. */
+static void test_silence_in_the_trial_ends_overlap(void **state)
+{
+    (void)state;
+    struct server s;
+    struct fake f;
+    const char *scripts[] = {OPEN GROUP("0") YES GROUP("1") "S: 250 ok\nEOF\n",
+                             OPEN GROUP("1") YES "QUIET\nS: 250 ok\n" GROUP("2") YES "QUIET\nS: 250 ok\nEOF\n", NULL};
+    server_start(&s, scripts);
+    fake_init(&f, s.port);
+    add(&f, 3);
+    for (int64_t until = hky_mono_ms() + 8000; f.n_back == 0 && hky_mono_ms() < until;)
+        hky_loop_turn(f.loop, 20);
+    f.relay.timeout.command_ms = f.relay.timeout.dot_ms = 5000;
+    run_until(&f, 3);
+    ALL_OK(f, 3);
+    assert_int_equal(f.n_back, 1);
+    finish(&f, &s);
+}
+
 /* Idle and closed, or used up: that is about the connection, and says nothing about overlap. */
 static void test_a_new_connection_at_once(void **state)
 {
@@ -244,6 +316,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_503_to_an_overlapped_message),
         cmocka_unit_test(test_a_close_in_the_trial_costs_one_message),
+        cmocka_unit_test(test_one_silence_says_nothing_against_overlap),
+        cmocka_unit_test(test_silence_again_and_again_ends_pipelining),
+        cmocka_unit_test(test_silence_in_the_trial_ends_overlap),
         cmocka_unit_test(test_a_new_connection_at_once),
         cmocka_unit_test(test_messages_per_connection_are_learned),
         cmocka_unit_test(test_connections_are_learned),
