@@ -93,6 +93,17 @@ static void begin_plan(struct hky_shard *sh, struct hky_recipient *r, int64_t no
     r->step_at_ms = now_ms;
 }
 
+bool schedule_recipient_is_reached(const struct hky_shard *sh, const struct hky_recipient *r)
+{
+    const struct hky_policy *p = sh->policy;
+    return p->engine.reaches == NULL || sh->s->is_everyone_reached || p->engine.reaches(p, r);
+}
+
+void schedule_recipient_hold_unreached(struct hky_shard *sh, struct hky_recipient *r)
+{
+    schedule_recipient_hold(sh, r, "engine.only_to does not name this recipient");
+}
+
 void schedule_recipient_dispatch(struct hky_shard *sh, struct hky_recipient *r)
 {
     int64_t now_ms = schedule_shard_now(sh);
@@ -116,9 +127,8 @@ void schedule_recipient_dispatch(struct hky_shard *sh, struct hky_recipient *r)
         schedule_recipient_defer(sh, r, r->expire_at_ms);
         return;
     }
-    if (sh->policy->engine.reaches != NULL && !sh->s->is_everyone_reached &&
-        !sh->policy->engine.reaches(sh->policy, r)) {
-        schedule_recipient_hold(sh, r, "engine.only_to does not name this recipient");
+    if (!schedule_recipient_is_reached(sh, r)) {
+        schedule_recipient_hold_unreached(sh, r);
         return;
     }
     bool is_over = false;

@@ -147,7 +147,8 @@ static uint32_t count_peers(struct lane *l, struct hky_recipient *r, int64_t now
     uint32_t n = 1;
     for (struct hky_recipient *p = r; n < most && (p = schedule_lane_peer(p)) != NULL; n++) {
         bool goes_along = p->step == r->step && p->plan != NULL && p->plan->hash == r->plan->hash &&
-                          p->expire_at_ms > now_ms && !schedule_recipient_has_stale_plan(l->shard, p, now_ms);
+                          p->expire_at_ms > now_ms && !schedule_recipient_has_stale_plan(l->shard, p, now_ms) &&
+                          schedule_recipient_is_reached(l->shard, p);
         if (!goes_along)
             break;
     }
@@ -170,6 +171,11 @@ static struct hky_recipient *next_candidate(struct lane *l, int64_t now_ms, stru
             sh->head_kept_in = l; /* as in turn.c: elsewhere its plan would be stale again */
             schedule_recipient_redispatch(sh, r);
             sh->head_kept_in = NULL;
+            continue;
+        }
+        if (!schedule_recipient_is_reached(sh, r)) { /* the list of engine.only_to was changed meanwhile */
+            schedule_recipient_take_out(sh, r);
+            schedule_recipient_hold_unreached(sh, r);
             continue;
         }
         hky_identity_choose(l->pub.policy, l->pub.relay, r->plan, r->step, r->message, r, identity);
