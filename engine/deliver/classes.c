@@ -154,8 +154,8 @@ static const struct hky_class_doc docs[] = {
         {
             .meaning = "The relay refuses the login, or asks for one.",
             .done = ACCOUNT_DONE
-            " The pause grows with each failure. A login that gets a 4xx reply has the class system_temp, but at "
-            "Amazon SES, which means a wrong password by it.",
+            " The pause grows with each failure. A login that gets a 4xx reply has the class system_temp, except at "
+            "Amazon SES, where it means that the password is wrong.",
             .replies = {RELAY(AUTH, "535 5.7.8 Username and Password not accepted"),
                         RELAY(AUTH, "535 5.7.139 Authentication unsuccessful, basic authentication is disabled"),
                         RELAY(MAIL, "530 5.7.0 Authentication required")},

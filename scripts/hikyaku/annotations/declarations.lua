@@ -109,7 +109,7 @@ function engine(options) end
 ---@field sends_as? string|string[]  Addresses and domains that the relay may send as, or `"*"`; default `"*"`, or only `from` where that is stated.
 ---@field envelope? string|false  Envelope sender; `{id}` and `{rcpt}` are replaced.
 ---@field cap? cap|cap[]|false  Most messages or recipients in a window, such as `"10/min"`, or a list of caps; counted for the account.
----@field connections? integer  Connections at the same time, for own delivery to one site; default 10.
+---@field connections? integer  Connections at the same time, in own delivery those of each worker to one site; default 10.
 ---@field messages_per_connection? integer  Messages on one connection; default 100.
 ---@field recipients_per_message? integer  Recipients in one transaction; default 50.
 ---@field hello? string|false  Name in EHLO; default: the engine's `hostname`.

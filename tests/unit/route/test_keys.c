@@ -86,7 +86,8 @@ static void a_wrong_value_says_what_the_key_is(void **state)
     assert_int_equal(problems.n, 2);
     for (size_t i = 0; i < 2; i++)
         if (strstr(problems.items[i].text,
-                   "(Connections at the same time, for own delivery to one site; default 10.)") == NULL &&
+                   "(Connections at the same time, in own delivery those of each worker to one site; default 10.)") ==
+                NULL &&
             strstr(problems.items[i].text, "(Most messages or recipients in a window, such as") == NULL)
             fail_msg("%s", problems.items[i].text);
     hky_problems_fini(&problems);
