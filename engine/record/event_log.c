@@ -101,17 +101,26 @@ static enum hky_err open_file(struct record_event_log *l, struct hky_error *e)
     return HKY_OK;
 }
 
+/* The path is no pattern, whatever is in it: it must not find the logs of another folder. */
 static void remove_oldest(struct record_event_log *l)
 {
-    char pattern[4096];
+    size_t stem = strlen(l->path) - strlen(".jsonl");
+    struct hky_buf pattern;
     glob_t found;
 
-    snprintf(pattern, sizeof pattern, "%.*s-*.jsonl", (int)(strlen(l->path) - strlen(".jsonl")), l->path);
-    if (glob(pattern, 0, NULL, &found) == 0) {
+    hky_buf_init(&pattern, 2 * stem + sizeof "-*.jsonl");
+    for (size_t i = 0; i < stem; i++) {
+        if (strchr("*?[]\\", l->path[i]) != NULL)
+            hky_buf_add_c(&pattern, '\\');
+        hky_buf_add_c(&pattern, l->path[i]);
+    }
+    hky_buf_add_z(&pattern, "-*.jsonl");
+    if (glob(hky_buf_z(&pattern), 0, NULL, &found) == 0) {
         for (size_t i = 0; found.gl_pathc > ROTATED_KEPT && i < found.gl_pathc - ROTATED_KEPT; i++)
             unlink(found.gl_pathv[i]);
         globfree(&found);
     }
+    hky_buf_fini(&pattern);
 }
 
 /* Two rotations within one second must not share a name: the later would overwrite the earlier. */

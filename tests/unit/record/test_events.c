@@ -140,6 +140,50 @@ static void lines_of_threads_stay_whole_and_rotate(void **state)
     assert_int_equal(system(command), 0);
 }
 
+static unsigned n_rotated(const char *folder)
+{
+    unsigned n = 0;
+    DIR *d = opendir(folder);
+
+    assert_non_null(d);
+    for (struct dirent *one; (one = readdir(d)) != NULL;)
+        n += strncmp(one->d_name, "events-", 7) == 0;
+    closedir(d);
+    return n;
+}
+
+/* The name of the spool is a name, not a pattern that finds the logs of other folders instead of its own. */
+static void old_logs_are_removed_whatever_the_spool_is_called(void **state)
+{
+    static const char *const names[] = {"plain", "a[b]", "a*", "a?", "a\\b", "a\\*"};
+    struct hky_record *r;
+    char own[sizeof dir], others[100], file[200];
+
+    (void)state;
+    memcpy(own, dir, sizeof own);
+    snprintf(others, sizeof others, "%s/ab", own);
+    assert_int_equal(mkdir(others, 0700), 0);
+    for (int i = 1; i <= 3; i++) {
+        snprintf(file, sizeof file, "%s/events-2020-01-0%dT00:00:00.000.jsonl", others, i);
+        assert_int_equal(close(open(file, O_WRONLY | O_CREAT | O_CLOEXEC, 0600)), 0);
+    }
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        snprintf(dir, sizeof dir, "%.50s/%.10s", own, names[i]);
+        assert_int_equal(mkdir(dir, 0700), 0);
+        segment = 0;
+        r = open_record(0, 1);
+        segment = SEGMENT;
+        for (int k = 0; k < 12; k++) {
+            emit(r, 1, 1);
+            wait_until(n_rotated(dir) > (k < 7 ? (unsigned)k : 7) || hky_record_dropped(r) > 0);
+        }
+        hky_record_close(&r);
+        assert_in_range(n_rotated(dir), 1, 8);
+    }
+    memcpy(dir, own, sizeof own);
+    assert_int_equal(n_rotated(others), 3);
+}
+
 /* A log that takes nothing lags; what it leaves beyond its budget is skipped, counted and told, and the rest is whole.
  */
 static void what_a_log_that_lags_skips_is_counted(void **state)
@@ -447,6 +491,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(a_line_has_its_keys_and_peer_text_is_inert, make_dir, remove_dir),
         cmocka_unit_test_setup_teardown(lines_of_threads_stay_whole_and_rotate, make_dir, remove_dir),
+        cmocka_unit_test_setup_teardown(old_logs_are_removed_whatever_the_spool_is_called, make_dir, remove_dir),
         cmocka_unit_test_setup_teardown(what_a_log_that_lags_skips_is_counted, make_dir, remove_dir),
         cmocka_unit_test_setup_teardown(a_log_that_could_not_be_opened_is_tried_again, make_dir, remove_dir),
         cmocka_unit_test_setup_teardown(a_kill_loses_no_line_and_doubles_none, make_dir, remove_dir),
