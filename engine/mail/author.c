@@ -70,7 +70,7 @@ struct walk {
     struct hky_str value;
     size_t spec, spec_end; /* the author's address */
     size_t name, name_end; /* a name that repeats the author's address; both 0: none */
-    bool is_raw;           /* quotes and parentheses may be half of a character: they hide nothing */
+    bool is_raw;           /* some programs see other quotes, comments or entries: an address in a name counts, too */
 };
 
 /* The offset behind the piece at `at`; 0: another program finds another end of it, or another address in it. */
@@ -93,6 +93,10 @@ static size_t step(const struct walk *w, size_t at)
         return n > 0 ? at + n : 0;
     case '(':
         return comment_end(w->value, at);
+    case '>':
+        return at == w->spec_end ? at + 1 : 0;
+    case ')':
+        return 0;
     case '\\': /* some programs take the next octet for an ordinary one here, others do not */
         return rest.n > 1 && strchr("\"()<>,;:@\\", rest.p[1]) != NULL ? 0 : at + 1;
     default:
@@ -124,18 +128,18 @@ static bool is_plain_spec(struct hky_str s)
     return n_at == 1 && memmem(s.p, s.n, "=?", 2) == NULL;
 }
 
-/* Do programs that know nothing of JIS and Shift_JIS find the same mailbox, and no second one? An octet of theirs that
- * is none of ASCII is put there as one that no address has. */
+/* Do programs that know nothing of Shift_JIS find the same mailbox, and no second one? For them, octets that are not
+ * ASCII are replaced by one that no address has. */
 static bool is_same_by_octet(struct hky_str value, const struct hky_address *author)
 {
     struct hky_mailbox m;
     struct hky_buf octets;
-    bool is_bad = false, is_utf8 = hky_utf8_is_valid(value);
+    bool is_bad = false;
 
     hky_buf_init(&octets, value.n + 1);
     hky_buf_add_str(&octets, value);
     for (size_t i = 0; i < octets.n; i++)
-        if (octets.p[i] == '\x1b' || (!is_utf8 && (unsigned char)octets.p[i] >= 0x80))
+        if (octets.p[i] == '\x1b' || (unsigned char)octets.p[i] >= 0x80)
             octets.p[i] = '\x01';
     bool is_same = hky_mailboxes_parse(hky_buf_str(&octets), &m, 1, &is_bad) == 1 &&
                    hky_address_eq(hky_address_str(&m.address), hky_address_str(author));
@@ -143,18 +147,55 @@ static bool is_same_by_octet(struct hky_str value, const struct hky_address *aut
     return is_same;
 }
 
+/* A comma in an encoded word ends the entry for programs that look for words later. */
+static bool has_word_with_delimiter(struct hky_str s)
+{
+    for (size_t i = 0; i < s.n; i++) {
+        size_t n = s.p[i] == '=' ? hky_word_octets(hky_str_of(s.p + i, s.n - i)) : 0;
+        for (size_t k = 0; k < n; k++)
+            if (strchr(",;:", s.p[i + k]) != NULL)
+                return true;
+        i += n > 0 ? n - 1 : 0;
+    }
+    return false;
+}
+
+/* Is every run of two-octet JIS one: begun by an escape sequence of JIS X 0208 or 0212, made of pairs, and ended by a
+ * return to one-octet text on the same line? Only such a run is a name; octets in it that look like an address without
+ * a dot are characters of Japanese names, such as T@n2V. */
+static bool has_whole_jis(struct hky_str s)
+{
+    for (size_t i = 0; i < s.n; i++) {
+        struct hky_str rest = hky_str_of(s.p + i, s.n - i);
+        if (s.p[i] != '\x1b')
+            continue;
+        if (rest.n >= 3 && rest.p[1] == '(' && (rest.p[2] == 'B' || rest.p[2] == 'J' || rest.p[2] == 'I'))
+            continue;
+        size_t begun = rest.n >= 3 && rest.p[1] == '$' && (rest.p[2] == '@' || rest.p[2] == 'B') ? 3
+                       : rest.n >= 4 && memcmp(rest.p + 1, "$(D", 3) == 0                        ? 4
+                                                                                                 : 0;
+        size_t end = begun;
+        while (end < rest.n && rest.p[end] > 0x20 && rest.p[end] < 0x7f)
+            end++;
+        if (begun == 0 || (end - begun) % 2 != 0 || end == rest.n || rest.p[end] != '\x1b')
+            return false;
+        i += end - 1;
+    }
+    return true;
+}
+
 bool hky_author_is_clear(struct hky_str value, struct hky_address *out)
 {
     struct walk w = {.value = value};
     struct hky_mailbox m;
     struct hky_address named;
-    bool is_bad = false;
+    bool is_bad = false, is_utf8 = hky_utf8_is_valid(value);
 
     *out = (struct hky_address){0};
     if (hky_mailboxes_parse(value, &m, 1, &is_bad) != 1 || is_bad || !is_plain_spec(m.spec))
         return false;
     *out = m.address;
-    w.is_raw = memchr(value.p, '\x1b', value.n) != NULL || !hky_utf8_is_valid(value);
+    w.is_raw = !is_utf8 || memchr(value.p, '\x1b', value.n) != NULL || has_word_with_delimiter(value);
     w.spec = (size_t)(m.spec.p - value.p);
     w.spec_end = w.spec + m.spec.n;
     if (m.name.n > 0 && hky_mailbox_parse(m.name, &named, NULL) == HKY_OK &&
@@ -162,5 +203,5 @@ bool hky_author_is_clear(struct hky_str value, struct hky_address *out)
         w.name = (size_t)(m.name.p - value.p);
         w.name_end = w.name + m.name.n;
     }
-    return has_no_other_address(&w) && (!w.is_raw || is_same_by_octet(value, &m.address));
+    return has_no_other_address(&w) && has_whole_jis(value) && (is_utf8 || is_same_by_octet(value, &m.address));
 }

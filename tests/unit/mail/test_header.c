@@ -312,9 +312,9 @@ static void mailboxes_are_found(void **state)
     }
 }
 
-#define ISHIKAWA "\x1b$B@P@n\x1b(B"     /* has '@' */
-#define A_E_O    "\x1b$B$\"$(%$*\x1b(B" /* has a quote and a parenthesis */
-#define SORA     "\x83\x5c\x83\x89"     /* Shift_JIS, has a backslash */
+#define ISHIKAWA "\x1b$B@P@n\x1b(B"    /* has '@' */
+#define A_E_O    "\x1b$B$\"$($*\x1b(B" /* has a quote and a parenthesis */
+#define SORA     "\x83\x5c\x83\x89"    /* Shift_JIS, has a backslash */
 
 static const struct {
     const char *what, *in;
@@ -341,6 +341,8 @@ static const struct {
     {"JIS with delimiters", "\x1b$B;,\"<\x1b(B <a@x.test>", "a@x.test"},
     {"JIS with an @", ISHIKAWA " <a@x.test>", "a@x.test"},
     {"JIS with an @ and quotes", ISHIKAWA " " A_E_O " <a@x.test>", "a@x.test"},
+    {"JIS that looks like an address without a dot", "\x1b$B;T@n2V;R\x1b(B <a@x.test>", "a@x.test"},
+    {"JIS X 0212, Roman and half-width", "\x1b$(D0!\x1b(J a \x1b(I12\x1b(B <a@x.test>", "a@x.test"},
     {"JIS in quotes", "\"" ISHIKAWA "\" <a@x.test>", "a@x.test"},
     {"Shift_JIS", SORA " <a@x.test>", "a@x.test"},
     {"Shift_JIS in quotes", "\"" SORA "\x83\x5c\" <a@x.test>", "a@x.test"},
@@ -367,6 +369,9 @@ static const struct {
     {"a comma behind a backslash", "ceo@victim.example\\, <a@x.test>", NULL},
     {"a quote behind a backslash", "\\\" ceo@victim.example \" <a@x.test>", NULL},
     {"a parenthesis behind a backslash", "\\( x ) <a@x.test>", NULL},
+    {"a closing bracket too many", "\"ceo@victim.example\"> <a@x.test>", NULL},
+    {"a closing parenthesis too many", "\",,\"ceo\"@victim.example\") <a@x.test>", NULL},
+    {"a comma in a word behind a name", "\"ceo@victim.example\" =?utf-8?q?,?= <a@x.test>", NULL},
     {"source route", "<@victim.example:a@x.test>", NULL},
     {"an address in the local part", "<\"ceo@victim.example> x\"@x.test>", NULL},
     {"an address in a comment of the address", "<ceo(@victim.example>)@x.test>", NULL},
@@ -374,7 +379,12 @@ static const struct {
     {"JIS without an end", "\x1b$B <ceo@victim.example>,\r\n <a@x.test>", NULL},
     {"JIS that spells an address", "\x1b$B!!<ceo@victim.example>!\x1b(B <a@x.test>", NULL},
     {"JIS that spells an entry", "\x1b$B!!,ceo@victim.example,\x1b(B <a@x.test>", NULL},
-    {"JIS that spells an entry of one label", "\x1b$B!!,ceo@victim,\x1b(B <a@x.test>", NULL},
+    {"JIS that spells an entry, not in pairs", "\x1b$B!!,ceo@victm,\x1b(B <a@x.test>", NULL},
+    {"JIS without an end, one label", "\x1b$B <ceo@victim>,\r\n <a@x.test>", NULL},
+    {"JIS with a blank", "\x1b$B!! <ceo@victim>,!\x1b(B <a@x.test>", NULL},
+    {"Korean", "\x1b$)C!!\x1b(B <a@x.test>", NULL},
+    {"another escape sequence", "\x1b[1m <a@x.test>", NULL},
+    {"a quote in a pair, one label", "\"\x81\x5c\" <a@x.test> (\" <ceo@victim> )", NULL},
     {"JIS that spells an address and a quote", "\x1b$B!,ceo@victim.example\"\x1b(B <a@x.test>", NULL},
     {"JIS in a comment, whose end is another one to others", "a@x.test (" ISHIKAWA ")", NULL},
     {"a quote in a pair", "\"\x81\x5c\" <a@x.test> (\" <ceo@victim.example> )", NULL},
