@@ -150,6 +150,7 @@ void hky_schedule_free(struct hky_schedule **sp)
     if (s == NULL)
         return;
     *sp = NULL;
+    hky_timer_cancel(&s->drain_timer); /* the stop may not have waited for the end of the drain */
     for (unsigned i = 0; i < s->n_workers; i++)
         shard_fini(&s->shards[i]);
     size_t at = 0;

@@ -764,6 +764,40 @@ static void drain_waits_for_what_is_under_way(void **state)
     stage_end(&st);
 }
 
+static void never(struct hky_timer *t)
+{
+    (void)t;
+    fail_msg("this timer is not to fire");
+}
+
+/* The loop's timers are used after the schedule is gone: a drain that was cut short leaves none behind. */
+static void a_drain_that_was_cut_short_leaves_no_timer(void **state)
+{
+    (void)state;
+    struct stage st;
+    struct hky_timer others[2];
+    struct hky_job *job;
+    bool is_done = false;
+    stage_init(&st);
+    fake_relay(&st.policy, "ses");
+    stage_start(&st);
+    struct hky_plan *plan = fake_plan((struct hky_step[]){fake_step("ses")}, 1);
+    send(&st, plan);
+    assert_int_equal(take(&st, "ses", &job), HKY_TAKE_JOB);
+    hky_schedule_drain(st.r.schedule, 60000, on_drained, &is_done);
+    turns(&st);
+    for (int i = 0; i < 2; i++) {
+        hky_timer_init(&others[i], st.r.loop, never);
+        hky_timer_set(&others[i], i == 0 ? 1 : 3600000);
+    }
+    hky_schedule_free(&st.r.schedule);
+    for (int i = 0; i < 2; i++)
+        hky_timer_cancel(&others[i]);
+    assert_false(is_done);
+    hky_plan_unref(&plan);
+    stage_end(&st);
+}
+
 static void take_and_result_are_quick(void **state)
 {
     (void)state;
@@ -825,6 +859,7 @@ int main(void)
         cmocka_unit_test(each_account_has_its_lane),
         cmocka_unit_test(what_was_restored_goes_on),
         cmocka_unit_test(drain_waits_for_what_is_under_way),
+        cmocka_unit_test(a_drain_that_was_cut_short_leaves_no_timer),
         cmocka_unit_test(take_and_result_are_quick),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
