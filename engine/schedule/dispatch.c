@@ -5,6 +5,8 @@
 
 #include <stdio.h>
 
+#define NO_WAIT_MS 1000 /* with wait = 0: a connection that is free takes it sooner */
+
 static struct hky_str destination_of(const struct hky_relay *relay, const struct hky_recipient *r)
 {
     return relay->is_mx ? hky_recipient_domain(r) : HKY_STR("");
@@ -29,7 +31,7 @@ int64_t schedule_recipient_gives_up_at(const struct hky_recipient *r, const stru
         at = half < at && half > now_ms ? half : at;
     }
     if (step->wait_sec != HKY_UNSET_SEC) {
-        int64_t end = now_ms + (int64_t)step->wait_sec * 1000;
+        int64_t end = now_ms + (step->wait_sec > 0 ? (int64_t)step->wait_sec * 1000 : NO_WAIT_MS);
         at = end < at && end > now_ms ? end : at;
     }
     return at;

@@ -844,6 +844,36 @@ static void a_parked_one_waits_no_longer_than_was_set(void **state)
     }
 }
 
+/* `wait` without a cap: nobody takes it, because all connections are busy. 0 is a wait, too, and no lack of one. */
+static void it_leaves_a_busy_relay_after_its_wait(void **state)
+{
+    static const struct {
+        uint32_t wait_sec;
+        int64_t stays_ms, leaves_ms;
+    } CASES[] = {{0, 0, 1000}, {1, 0, 1000}, {60, 59999, MINUTE}, {HKY_UNSET_SEC, 23 * HOUR, 24 * HOUR}};
+    (void)state;
+    for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
+        struct stage st;
+        struct hky_step steps[2] = {fake_step("rental"), fake_step("ses")};
+        stage_init(&st);
+        fake_relay(&st.policy, "rental");
+        fake_relay(&st.policy, "ses");
+        stage_start(&st);
+        steps[0].wait_sec = CASES[i].wait_sec;
+        struct hky_plan *plan = fake_plan(steps, 2);
+        struct hky_message *m = send(&st, plan);
+        pass(&st, CASES[i].stays_ms);
+        assert_int_equal(m->recipients[0].step, 0); /* a connection that is free has time to take it */
+        pass(&st, CASES[i].leaves_ms - CASES[i].stays_ms);
+        if (m->recipients[0].step != 1)
+            fail_msg("wait %u: it still waits", CASES[i].wait_sec);
+        answer(&st, "ses", HKY_CLASS_OK, false, 0);
+        expect(&st, "routed:rental delivered:ses");
+        hky_plan_unref(&plan);
+        stage_end(&st);
+    }
+}
+
 static void a_heap_is_put_in_order_again(void **state)
 {
     static const int64_t AT[] = {7, 3, 9, 1, 8, 2, 6, 5, 4, 0};
@@ -887,6 +917,7 @@ int main(void)
         cmocka_unit_test(spans_are_kept_and_dates_hold),
         cmocka_unit_test(a_restart_waits_no_longer_than_was_set),
         cmocka_unit_test(a_parked_one_waits_no_longer_than_was_set),
+        cmocka_unit_test(it_leaves_a_busy_relay_after_its_wait),
         cmocka_unit_test(a_heap_is_put_in_order_again),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
