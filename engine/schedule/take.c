@@ -363,7 +363,7 @@ static void speed_up(struct job *j)
         return;
     j->has_sped_up = true;
     l->gap_ms = l->gap_ms > 40 ? l->gap_ms * 3 / 4 : 0;
-    if (++l->n_good >= l->n_jobs_max) {
+    if (l->n_jobs_max > 0 && ++l->n_good >= l->n_jobs_max) {
         l->n_good = 0;
         l->n_jobs_max = l->n_jobs_max < l->pub.relay->connections ? l->n_jobs_max + 1 : 0;
     }

@@ -371,6 +371,36 @@ static void rate_limited_slows_the_lane(void **state)
     stage_end(&st);
 }
 
+/* The bound on jobs at a time grows with good replies until there is none; the gap between two may end later. */
+static void a_bound_that_is_gone_does_not_come_back(void **state)
+{
+    struct hky_job *jobs[2];
+    struct stage st;
+    (void)state;
+    stage_init(&st);
+    fake_relay(&st.policy, "ses")->connections = 2;
+    stage_start(&st);
+    struct hky_plan *plan = fake_plan((struct hky_step[]){fake_step("ses")}, 1);
+    for (int i = 0; i < 12; i++)
+        send(&st, plan);
+    answer(&st, "ses", HKY_CLASS_RATE_LIMITED, true, 0);
+    for (int n_good = 1; n_good <= 9; n_good++) {
+        pass(&st, 1000);
+        answer(&st, "ses", HKY_CLASS_OK, false, 0);
+        pass(&st, 1000);
+        assert_int_equal(take(&st, "ses", &jobs[0]), HKY_TAKE_JOB);
+        pass(&st, 1000);
+        if ((take(&st, "ses", &jobs[1]) == HKY_TAKE_JOB) != (n_good >= 1))
+            fail_msg("after %d good replies", n_good);
+        for (int i = 1; i >= 0; i--)
+            hky_schedule_give_back(&jobs[i]);
+        turns(&st);
+    }
+    st.log[0] = '\0';
+    hky_plan_unref(&plan);
+    stage_end(&st);
+}
+
 /* What a relay says to one transaction counts once for the lane and the account, however many recipients it had. */
 static void one_transaction_counts_once(void **state)
 {
@@ -488,6 +518,7 @@ int main(void)
         cmocka_unit_test(a_start_tries_what_was_not_let_in),
         cmocka_unit_test(a_reload_leaves_the_pause_of_a_quota),
         cmocka_unit_test(rate_limited_slows_the_lane),
+        cmocka_unit_test(a_bound_that_is_gone_does_not_come_back),
         cmocka_unit_test(one_transaction_counts_once),
         cmocka_unit_test(a_reload_keeps_a_rate_limit),
         cmocka_unit_test(an_author_that_cannot_go_keeps_nobody),
