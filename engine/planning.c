@@ -38,15 +38,6 @@ static void apply(const struct hky_policy *policy, struct hky_recipient *r, stru
     r->expire_at_ms = expiry(policy, r);
 }
 
-static void log_parked(struct hky_engine *engine, const struct hky_recipient *r, const char *why)
-{
-    char id[HKY_ID_TEXT];
-
-    hky_id_format(r->message->id, id);
-    hky_log(engine->log, HKY_LOG_WARN, "parked", "msg=%s rcpt=" HKY_STR_FMT " why=\"%s\"", id,
-            HKY_STR_ARG(hky_recipient_address(r)), why);
-}
-
 /* The worker's vm. When scripts have filled it, a new one replaces it, so that other mail can be decided again soon. */
 static struct hky_vm *vm_of(struct hky_worker *w)
 {
@@ -108,8 +99,6 @@ void hky_worker_plan(void *ctx, unsigned worker, struct hky_message *m, struct h
             count_time(w, began_ns);
         }
         apply(hky_vm_policy(vm), r, &d, now_ms);
-        if (r->state == HKY_RCPT_PARKED)
-            log_parked(engine, r, d.text);
     }
 }
 

@@ -1,7 +1,9 @@
 /*
- * Events of recipients and lanes, and the log lines about accounts that stop.
+ * Events of recipients and lanes, and the log lines about parked recipients and accounts that stop.
  */
 #include "internal.h"
+
+#define PARKED_A_SECOND 10 /* lines of one worker; a reload may park a whole queue */
 
 void schedule_event_of_recipient(struct hky_shard *sh, enum hky_event_kind kind, const struct hky_recipient *r,
                                  const struct event_details *n)
@@ -28,6 +30,30 @@ void schedule_event_of_recipient(struct hky_shard *sh, enum hky_event_kind kind,
         ev.sender = n->job->pub.identity.sender;
     }
     sh->s->ops->event(sh->s->ops->ctx, sh->index, &ev);
+}
+
+void schedule_log_parked(struct hky_shard *sh, const struct hky_recipient *r)
+{
+    char id[HKY_ID_TEXT];
+    schedule_log_parked_left_out(sh);
+    if (sh->n_parked_in_second == 0)
+        sh->parked_second_ms = schedule_shard_mono(sh);
+    if (sh->n_parked_in_second++ >= PARKED_A_SECOND)
+        return;
+    hky_id_format(r->message->id, id);
+    hky_log(sh->s->log, HKY_LOG_WARN, "parked", "msg=%s rcpt=" HKY_STR_FMT " why=\"%s\"", id,
+            HKY_STR_ARG(hky_recipient_address(r)), r->reason);
+}
+
+void schedule_log_parked_left_out(struct hky_shard *sh)
+{
+    if (sh->n_parked_in_second == 0 || schedule_shard_mono(sh) - sh->parked_second_ms < 1000)
+        return;
+    if (sh->n_parked_in_second > PARKED_A_SECOND)
+        hky_log(sh->s->log, HKY_LOG_WARN, "parked",
+                "left_out=%u what=\"more were parked; hikyaku queue list --state parked shows them\"",
+                sh->n_parked_in_second - PARKED_A_SECOND);
+    sh->n_parked_in_second = 0;
 }
 
 /* Whoever reads the log must see at once that an account stopped, and why: its password is refused, a certificate has

@@ -250,6 +250,8 @@ struct hky_shard {
 
     struct survey *survey;    /* the one under way, or NULL */
     struct recipients parked; /* they are in the heap, too */
+    int64_t parked_second_ms; /* schedule_log_parked: when the second began in which it counts */
+    uint32_t n_parked_in_second;
     /* Undecided ones, which are in the heap, too. answered: the policy can go on with them. to_ask: the policy has to
      * be asked about them; [0] of messages with few recipients, [1] with many. */
     struct recipients answered, to_ask[2];
@@ -330,6 +332,10 @@ struct event_details { /* what an event says beyond the recipient */
 /* Emits an event about a recipient, or about the account of a lane; all is borrowed for the call. */
 void schedule_event_of_recipient(struct hky_shard *sh, enum hky_event_kind kind, const struct hky_recipient *r,
                                  const struct event_details *n);
+/* Logs that it was parked for r->reason. Of many in a second only the first have lines; the others are counted in a
+ * line that the second function logs when the second is over. Call that one now and then. */
+void schedule_log_parked(struct hky_shard *sh, const struct hky_recipient *r);
+void schedule_log_parked_left_out(struct hky_shard *sh);
 void schedule_event_of_lane(struct hky_shard *sh, enum hky_event_kind kind, const struct lane *l, int64_t until_ms,
                             const char *why);
 

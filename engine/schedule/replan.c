@@ -91,6 +91,7 @@ static void park_for(struct hky_shard *sh, struct hky_recipient *r, const char *
     schedule_shard_set_due(sh, r, r->next_at_ms);
     schedule_recipient_journal(sh, r);
     if (is_new) {
+        schedule_log_parked(sh, r);
         schedule_event_of_recipient(sh, HKY_EVENT_PARKED, r,
                                     &(struct event_details){.text = r->reason, .next_at_ms = r->next_at_ms});
     }

@@ -92,6 +92,7 @@ void schedule_shard_tick(struct hky_shard *sh)
     check_clock(sh);
     schedule_inflight_written(sh->s->inflight, sh->index, hky_journal_written(sh->s->journal));
     schedule_shard_ask_disk(sh);
+    schedule_log_parked_left_out(sh);
     int64_t now_ms = schedule_shard_mono(sh);
     struct hky_heap_node *node;
     for (int n = 0; n < DUE_A_TICK && (node = hky_heap_first(&sh->due)) != NULL && node->at <= now_ms; n++)

@@ -360,6 +360,66 @@ static void changes_of_state_are_traced(void **state)
     fclose(file);
 }
 
+static unsigned lines_with(FILE *file, const char *what, char *last, size_t n)
+{
+    char line[2048];
+    unsigned found = 0;
+    rewind(file);
+    while (fgets(line, sizeof line, file) != NULL) {
+        if (strstr(line, what) == NULL)
+            continue;
+        found++;
+        snprintf(last, n, "%s", line);
+    }
+    return found;
+}
+
+/* A reload that drops a route parks mail that was accepted long ago: nobody should have to look for that. */
+static void parking_is_logged_at_once(void **state)
+{
+    (void)state;
+    struct stage st;
+    FILE *file = tmpfile();
+    char last[2048] = "";
+    assert_non_null(file);
+    stage_init(&st);
+    st.r.log = hky_log_new(fileno(file), HKY_LOG_INFO);
+    fake_relay(&st.policy, "ses");
+    stage_start(&st);
+    struct hky_plan *plan = fake_plan((struct hky_step[]){fake_step("ses")}, 1);
+    send(&st, plan);
+    fake_policy_init(&st.second, 22);
+    fake_relay(&st.second, "ses");
+    hky_schedule_set_policy(st.r.schedule, &st.second.policy);
+    pass(&st, 100);
+    struct hky_job *job;
+    assert_int_equal(take(&st, "ses", &job), HKY_TAKE_EMPTY); /* its plan is old: the policy has none now */
+    assert_int_equal(lines_with(file, "ev=parked ", last, sizeof last), 1);
+    assert_non_null(strstr(last, "rcpt=a@example.com why=\"no_route\""));
+    pass(&st, 5 * MINUTE);
+    assert_int_equal(lines_with(file, "ev=parked ", last, sizeof last), 1); /* it is asked again, which is no news */
+    for (int i = 0; i < 50; i++) {                                          /* as accept hands on what nobody decides */
+        struct hky_message *m =
+            fake_message(st.next_id++, st.r.clock.stopped_at_ms, "", 1, (const char *const[]){"b@example.com"});
+        m->recipients[0].state = HKY_RCPT_PARKED;
+        m->recipients[0].reason = hky_strdup("no_route");
+        hky_schedule_enqueue(st.r.schedule, 0, m);
+    }
+    turns(&st);
+    assert_int_equal(lines_with(file, "ev=parked msg=", last, sizeof last), 1 + 10);
+    assert_int_equal(lines_with(file, "left_out=", last, sizeof last), 0);
+    pass(&st, 1000);
+    assert_int_equal(lines_with(file, "left_out=", last, sizeof last), 1);
+    assert_non_null(strstr(last, "ev=parked left_out=40 "));
+    pass(&st, 1000);
+    assert_int_equal(lines_with(file, "left_out=", last, sizeof last), 1);
+    hky_plan_unref(&plan);
+    struct hky_log *log = st.r.log;
+    stage_end(&st);
+    hky_log_free(&log);
+    fclose(file);
+}
+
 /* Drained to a relay that is paused, the mail must come back when the drain ends, or follow a new one. */
 static void the_end_of_a_drain_takes_mail_back_from_a_paused_relay(void **state)
 {
@@ -453,6 +513,7 @@ int main(void)
         cmocka_unit_test(holding_a_parked_one_does_not_age_it),
         cmocka_unit_test(states_are_entered_by_the_edges_of_a_table),
         cmocka_unit_test(changes_of_state_are_traced),
+        cmocka_unit_test(parking_is_logged_at_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
