@@ -20,15 +20,22 @@ static void send_home(struct hky_shard *sh, unsigned home, struct hky_recipient 
     schedule_shard_request_turn(sh);
 }
 
+/* The end of a step. One that is over already, because the engine was down or the plan has changed, is asked about
+ * soon: the lane has time for an attempt, if it lets anybody go. */
+static int64_t end_to_come(int64_t end_ms, int64_t now_ms)
+{
+    return end_ms > now_ms ? end_ms : now_ms + GIVES_UP_SOON_MS;
+}
+
 int64_t schedule_recipient_gives_up_at(const struct hky_recipient *r, const struct hky_step *step, int64_t now_ms)
 {
     int64_t at = r->expire_at_ms;
     if (step->within_sec != HKY_UNSET_SEC) {
-        int64_t end = r->step_at_ms + (int64_t)step->within_sec * 1000;
-        at = end < at && end > now_ms ? end : at;
+        int64_t end = end_to_come(r->step_at_ms + (int64_t)step->within_sec * 1000, now_ms);
+        at = end < at ? end : at;
     } else if (r->step + 1 < r->plan->n_steps) {
-        int64_t half = r->step_at_ms + (r->expire_at_ms - r->step_at_ms) / 2;
-        at = half < at && half > now_ms ? half : at;
+        int64_t half = end_to_come(r->step_at_ms + (r->expire_at_ms - r->step_at_ms) / 2, now_ms);
+        at = half < at ? half : at;
     }
     if (step->wait_sec != HKY_UNSET_SEC) {
         int64_t end = now_ms + (step->wait_sec > 0 ? (int64_t)step->wait_sec * 1000 : NO_WAIT_MS);

@@ -495,7 +495,8 @@ void schedule_recipient_redispatch(struct hky_shard *sh, struct hky_recipient *r
 /* Does engine.only_to name it? Asked again before each attempt, because its list changes without a reload. */
 bool schedule_recipient_is_reached(const struct hky_shard *sh, const struct hky_recipient *r);
 void schedule_recipient_hold_unreached(struct hky_shard *sh, struct hky_recipient *r); /* it is in no list */
-/* When to ask whether it gives up waiting in the lane: not later than that happens. */
+#define GIVES_UP_SOON_MS (60 * 1000)
+/* When to ask whether it gives up waiting in the lane: not later than that happens, or soon if that time has passed. */
 int64_t schedule_recipient_gives_up_at(const struct hky_recipient *r, const struct hky_step *step, int64_t now_ms);
 
 /* ---- sweep.c: looking after lanes ---- */

@@ -30,7 +30,7 @@ static void give_up_waiting(struct hky_shard *sh, struct hky_recipient *r, int64
         return;
     int64_t next_ms = end_ms > now_ms && end_ms < r->expire_at_ms ? end_ms : r->expire_at_ms;
     /* it should leave and cannot yet, because the other way is full, too: the question comes again in a minute */
-    schedule_shard_set_due(sh, r, is_over && now_ms + 60000 < next_ms ? now_ms + 60000 : next_ms);
+    schedule_shard_set_due(sh, r, is_over && now_ms + GIVES_UP_SOON_MS < next_ms ? now_ms + GIVES_UP_SOON_MS : next_ms);
 }
 
 static void on_due(struct hky_shard *sh, struct hky_recipient *r, int64_t now_ms)

@@ -392,6 +392,56 @@ static void within_holds_for_one_that_was_given_back(void **state)
     stage_end(&st);
 }
 
+/* It comes to a lane that lets nobody go when the time for its step is over: the next step gets it soon, and not only
+ * when it expires. Time on hold does not count: a step begins anew with the release. */
+static void a_step_whose_time_is_over_is_left_soon(void **state)
+{
+    enum how { HELD, DOWN };
+    static const struct {
+        const char *name;
+        enum how how;
+        uint32_t within_sec;
+        int64_t away_ms, left_after_ms; /* since it was there again */
+    } CASES[] = {
+        {"held beyond within", HELD, 2 * 3600, 3 * HOUR, 2 * HOUR},
+        {"held beyond half of its time", HELD, HKY_UNSET_SEC, 30 * HOUR, 9 * HOUR},
+        {"the engine was down when within ended", DOWN, 2 * 3600, 3 * HOUR, MINUTE},
+        {"the engine was down when half of its time was over", DOWN, HKY_UNSET_SEC, 30 * HOUR, MINUTE},
+        {"the engine was down, and within goes on", DOWN, 5 * 3600, 3 * HOUR, 2 * HOUR},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof CASES / sizeof CASES[0]; i++) {
+        struct stage st;
+        stage_init(&st);
+        fake_relay(&st.policy, "rental");
+        fake_relay(&st.policy, "ses");
+        stage_open(&st);
+        struct hky_step steps[2] = {fake_step("rental"), fake_step("ses")};
+        steps[0].within_sec = CASES[i].within_sec;
+        struct hky_message *m = fake_message(77, START, "", 1, (const char *const[]){"a@example.com"});
+        struct hky_recipient *r = &m->recipients[0];
+        r->plan = fake_plan(steps, 2);
+        r->policy = (uint32_t)st.policy.policy.hash;
+        r->step_at_ms = START;
+        r->expire_at_ms = START + 48 * HOUR;
+        r->state = CASES[i].how == HELD ? HKY_RCPT_HELD : HKY_RCPT_QUEUED;
+        r->attempts = r->step_attempts = 1;
+        st.r.clock.stopped_at_ms += CASES[i].away_ms;
+        hky_schedule_restore_message(st.r.schedule, m);
+        hky_rehearsal_start(&st.r);
+        if (CASES[i].how == HELD)
+            assert_int_equal(ask(&st, HKY_QUEUE_RELEASE, (struct hky_selection){0}, NULL, 0), 1);
+        turns(&st);
+        st.log[0] = '\0';
+        print_message("%s\n", CASES[i].name);
+        pass(&st, CASES[i].left_after_ms - 1);
+        expect(&st, ""); /* until then a slot may come */
+        pass(&st, 1);
+        expect(&st, "routed:rental");
+        stage_end(&st);
+    }
+}
+
 /* MAIL was written at one host and is to be written at another: the first slot is free again one window later, like
  * every other one, and a job that finds none waits for it. */
 static void a_slot_taken_again_is_free_after_its_window(void **state)
@@ -907,6 +957,7 @@ int main(void)
         cmocka_unit_test(a_function_is_asked_again_after_a_quarter_of_an_hour),
         cmocka_unit_test(asked_again_it_keeps_its_place),
         cmocka_unit_test(within_holds_for_one_that_was_given_back),
+        cmocka_unit_test(a_step_whose_time_is_over_is_left_soon),
         cmocka_unit_test(a_slot_taken_again_is_free_after_its_window),
         cmocka_unit_test(a_job_that_waits_for_a_slot_is_woken),
         cmocka_unit_test(a_job_that_waits_for_the_journal_is_woken),
