@@ -113,6 +113,18 @@ void schedule_recipient_hold_unreached(struct hky_shard *sh, struct hky_recipien
     schedule_recipient_hold(sh, r, "engine.only_to does not name this recipient");
 }
 
+/* In a reload, a worker's functions and its schedule get the new policy one after the other. Was the plan made by a
+ * policy that this schedule does not have yet, or no longer has, with a relay that is unknown here? */
+static bool is_plan_of_other_policy(const struct hky_shard *sh, const struct hky_recipient *r)
+{
+    if (r->policy == (uint32_t)sh->policy->hash)
+        return false;
+    for (uint8_t i = 0; i < r->plan->n_steps; i++)
+        if (hky_policy_relay(sh->policy, hky_str_z(r->plan->steps[i].relay)) == NULL)
+            return true;
+    return false;
+}
+
 void schedule_recipient_dispatch(struct hky_shard *sh, struct hky_recipient *r)
 {
     int64_t now_ms = schedule_shard_now(sh);
@@ -123,13 +135,18 @@ void schedule_recipient_dispatch(struct hky_shard *sh, struct hky_recipient *r)
             "hikyaku queue release sends it after all");
         return;
     }
-    if (schedule_recipient_has_stale_plan(sh, r, now_ms) && !schedule_recipient_replan(sh, r))
+    bool is_asked = schedule_recipient_has_stale_plan(sh, r, now_ms);
+    if (is_asked && !schedule_recipient_replan(sh, r))
         return;
     schedule_recipient_enter(sh, r, HKY_RCPT_QUEUED);
     if (r->expire_at_ms == 0)
         r->expire_at_ms = schedule_plan_expire_at(sh->policy, r);
     if (now_ms >= r->expire_at_ms) {
         schedule_recipient_expire(sh, r);
+        return;
+    }
+    if (is_asked && is_plan_of_other_policy(sh, r)) {
+        schedule_undecided_wait_for_policy(sh, r);
         return;
     }
     if (r->attempts >= HKY_ATTEMPTS_MAX) { /* an operator or a repaired relay asked for it before its time */

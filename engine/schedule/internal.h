@@ -441,6 +441,8 @@ void schedule_undecided_ask_later(struct hky_shard *sh, struct hky_recipient *r)
 void schedule_undecided_ask_when_free(struct hky_shard *sh, struct hky_recipient *r);
 void schedule_undecided_wait_for_answer(struct hky_shard *sh, struct hky_recipient *r, const char *what);
 void schedule_undecided_ask_after_failure(struct hky_shard *sh, struct hky_recipient *r, const char *why);
+/* A reload is under way, and a relay of its plan is not known here: in a moment it is dispatched again. */
+void schedule_undecided_wait_for_policy(struct hky_shard *sh, struct hky_recipient *r);
 /* Takes it out of the lists; its decision is dropped. */
 void schedule_undecided_take_out(struct hky_shard *sh, struct hky_recipient *r);
 void schedule_undecided_drop_decision(struct hky_shard *sh, struct hky_recipient *r);

@@ -11,6 +11,7 @@
 #define FEW_RECIPIENTS   8
 #define ANSWER_MOST_MS   (5 * 60 * 1000) /* each look-up has its own deadline, which is much shorter */
 #define NEVER_MS         INT64_MAX
+#define RELOAD_MS        50 /* until a worker has the whole of a new policy; it looks again so often */
 
 /* Marks in next_at_ms of an undecided recipient. With a later time it waits for an answer, at most until that time. */
 enum { IS_TO_ASK = 0, IS_ANSWERED = NO_TIME_MOST };
@@ -91,6 +92,11 @@ void schedule_undecided_wait_for_answer(struct hky_shard *sh, struct hky_recipie
 {
     schedule_recipient_set_reason(r, what);
     enter_undecided(sh, r, schedule_shard_now(sh) + ANSWER_MOST_MS);
+}
+
+void schedule_undecided_wait_for_policy(struct hky_shard *sh, struct hky_recipient *r)
+{
+    enter_undecided(sh, r, schedule_shard_now(sh) + RELOAD_MS);
 }
 
 static int64_t unanswered_delay_ms(uint32_t times)

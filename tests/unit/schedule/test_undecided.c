@@ -505,9 +505,91 @@ static void a_slow_expression_holds_up_nobody(void **state)
     }
 }
 
+static bool is_by_second; /* has the worker's vm the second policy already? */
+
+static void decide_by_policy(void *ctx, const struct hky_recipient *r, int64_t now_ms, struct hky_decision *out)
+{
+    struct stage *st = ctx;
+    struct hky_step step = fake_step(is_by_second ? "new" : "ses");
+
+    (void)r, (void)now_ms;
+    n_asked++;
+    *out = (struct hky_decision){.kind = HKY_DECIDED, .plan = fake_plan(&step, 1)};
+    out->policy = (uint32_t)(is_by_second ? st->second : st->policy).policy.hash;
+}
+
+static void begin_reload(struct stage *st)
+{
+    begin(st, HKY_DECIDED);
+    fake_policy_init(&st->second, 22);
+    fake_relay(&st->second, "ses");
+    fake_relay(&st->second, "new");
+    st->r.decide = decide_by_policy;
+    is_by_second = true;
+}
+
+/* In a reload the functions of the new policy decide before the schedule has its relays. */
+static void a_relay_of_the_policy_that_is_coming_is_waited_for(void **state)
+{
+    (void)state;
+    for (int has_plan = 0; has_plan < 2; has_plan++) {
+        struct stage st;
+        begin_reload(&st);
+        struct hky_step step = fake_step("new");
+        struct hky_plan *plan = fake_plan(&step, 1);
+        struct hky_message *m = fake_message(st.next_id++, START, "", 1, ONE);
+        m->recipients[0].state = has_plan ? HKY_RCPT_QUEUED : HKY_RCPT_UNDECIDED;
+        m->recipients[0].plan = has_plan ? hky_plan_ref(plan) : NULL;
+        m->recipients[0].policy = has_plan ? 22 : 0;
+        hky_message_ref(m);
+        hky_journal_accept(st.r.journal, m, NULL);
+        hky_schedule_enqueue(st.r.schedule, 0, m);
+        hky_message_unref(&m);
+        turns(&st);
+        assert_int_equal(undecided(&st), 1);
+        assert_true(n_asked <= 3); /* it waits and does not ask again and again */
+        pass(&st, 1000);
+        assert_int_equal(undecided(&st), 1); /* a worker may be that slow */
+        assert_true(n_asked <= 5);
+        hky_schedule_set_policy(st.r.schedule, &st.second.policy);
+        turns(&st);
+        pass(&st, 1000);
+        answer(&st, "new", HKY_CLASS_OK, false, 0);
+        expect(&st, has_plan ? "delivered:new" : "decided delivered:new");
+        assert_int_equal(undecided(&st), 0);
+        hky_plan_unref(&plan);
+        stage_end(&st);
+        assert_int_equal(st.second.policy.refs, 1);
+    }
+}
+
+/* The other way round: the schedule has the new policy, without a relay that the old one still names. */
+static void a_plan_with_a_relay_that_is_going_is_made_again(void **state)
+{
+    (void)state;
+    struct stage st;
+    begin_reload(&st);
+    is_by_second = false;
+    st.second.policy.n_relays = 0;
+    fake_relay(&st.second, "new");
+    hky_schedule_set_policy(st.r.schedule, &st.second.policy);
+    turns(&st);
+    send_undecided(&st, 1, ONE);
+    turns(&st);
+    assert_int_equal(undecided(&st), 1);
+    is_by_second = true;
+    pass(&st, 1000);
+    answer(&st, "new", HKY_CLASS_OK, false, 0);
+    expect(&st, "decided delivered:new");
+    stage_end(&st);
+    assert_int_equal(st.second.policy.refs, 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_relay_of_the_policy_that_is_coming_is_waited_for),
+        cmocka_unit_test(a_plan_with_a_relay_that_is_going_is_made_again),
         cmocka_unit_test(it_is_decided_when_the_answer_is_there),
         cmocka_unit_test(a_deadline_ends_the_wait_for_a_look_up),
         cmocka_unit_test(operators_hold_release_retry_and_cancel),
