@@ -70,8 +70,12 @@ static const struct hky_class_doc docs[] = {
         {
             .meaning = "The recipient's mailbox has no room.",
             .permanent =
-                "The same step is tried again every 6 hours until `within` or `expire`; then the recipient fails.",
-            .temporary = "The same step is tried again every 6 hours until `expire`.",
+                "The same step is tried again every 6 hours until `within` or `expire`; then the recipient fails. A "
+                "later step that names the class in `on` is entered instead of failing, when `within` is over (by "
+                "default half of the time until `expire`).",
+            .temporary = "The same step is tried again every 6 hours until `expire`. A later step that names the class "
+                         "in `on` is entered when `within` is over (by default half of the time until `expire`). "
+                         "`tries` does not count.",
             .replies = {OWN(RCPT, "452 4.2.2 The recipient's inbox is out of storage space"),
                         OWN(DOT, "552 5.2.2 Mailbox quota exceeded")},
             .operator=
