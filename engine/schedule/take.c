@@ -295,13 +295,14 @@ static enum hky_take wait_for_slots(struct job *j, int64_t until_mono_ms, int64_
     return HKY_TAKE_WAIT;
 }
 
-/* Has a recipient expired meanwhile, or did an operator hold or cancel it? Then the job ends for all of them: the
- * others are deferred, and go without it. */
+/* Has a recipient expired meanwhile, does engine.only_to name it no more, or did an operator hold or cancel it? Then
+ * the job ends for all of them: the others are deferred, and go without it. */
 static bool has_unwanted(const struct job *j, int64_t now_ms)
 {
     for (unsigned i = 0; i < j->pub.n; i++) {
         struct hky_recipient *r = j->slots_of[i];
-        if (r != NULL && (r->expire_at_ms <= now_ms || own(r)->operator_action != 0))
+        if (r != NULL && (r->expire_at_ms <= now_ms || own(r)->operator_action != 0 ||
+                          !schedule_recipient_is_reached(j->owner->shard, r)))
             return true;
     }
     return false;
