@@ -101,6 +101,45 @@ static enum hky_err open_file(struct record_event_log *l, struct hky_error *e)
     return HKY_OK;
 }
 
+struct rotated {
+    uint64_t number; /* of its first event */
+    const char *path;
+};
+
+/* 0: there is none, or it is larger than that of any event until now, so that it is of an earlier spool. */
+static uint64_t first_number(const struct record_event_log *l, const char *path)
+{
+    char line[80];
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    ssize_t n = fd >= 0 ? pread(fd, line, sizeof line, 0) : -1;
+    uint64_t number = n > 0 ? number_of(hky_str_of(line, (size_t)n)) : 0;
+
+    if (fd >= 0)
+        close(fd);
+    return number <= l->out_to ? number : 0;
+}
+
+static int compare_age(const void *a, const void *b)
+{
+    const struct rotated *x = a, *y = b;
+
+    return x->number != y->number ? (x->number < y->number ? -1 : 1) : strcmp(x->path, y->path);
+}
+
+/* The numbers of events say which file is the oldest. Names and times of files come from the clock: after it was ahead
+ * for a while, each file that is rotated now would be taken for the oldest. */
+static void remove_all_but_newest(const struct record_event_log *l, char *const *paths, size_t n)
+{
+    struct rotated *files = hky_calloc(n, sizeof *files);
+
+    for (size_t i = 0; i < n; i++)
+        files[i] = (struct rotated){first_number(l, paths[i]), paths[i]};
+    qsort(files, n, sizeof *files, compare_age);
+    for (size_t i = 0; i < n - ROTATED_KEPT; i++)
+        unlink(files[i].path);
+    free(files);
+}
+
 /* The path is no pattern, whatever is in it: it must not find the logs of another folder. */
 static void remove_oldest(struct record_event_log *l)
 {
@@ -116,8 +155,8 @@ static void remove_oldest(struct record_event_log *l)
     }
     hky_buf_add_z(&pattern, "-*.jsonl");
     if (glob(hky_buf_z(&pattern), 0, NULL, &found) == 0) {
-        for (size_t i = 0; found.gl_pathc > ROTATED_KEPT && i < found.gl_pathc - ROTATED_KEPT; i++)
-            unlink(found.gl_pathv[i]);
+        if (found.gl_pathc > ROTATED_KEPT)
+            remove_all_but_newest(l, found.gl_pathv, found.gl_pathc);
         globfree(&found);
     }
     hky_buf_fini(&pattern);

@@ -184,6 +184,51 @@ static void old_logs_are_removed_whatever_the_spool_is_called(void **state)
     assert_int_equal(n_rotated(others), 3);
 }
 
+static unsigned n_named(const char *begin)
+{
+    unsigned n = 0;
+    DIR *d = opendir(dir);
+
+    assert_non_null(d);
+    for (struct dirent *one; (one = readdir(d)) != NULL;)
+        n += strncmp(one->d_name, begin, strlen(begin)) == 0;
+    closedir(d);
+    return n;
+}
+
+/* Rotated while the clock was ahead, and files of an earlier spool whose numbers were higher: what is rotated now is
+ * newer than both, and stays. */
+static void the_oldest_is_removed_whatever_the_clock_said(void **state)
+{
+    int64_t now_ms = the_clock.stopped_at_ms;
+    char file[200];
+
+    (void)state;
+    for (int i = 0; i < 9; i++) {
+        snprintf(file, sizeof file, "%s/events-2099-01-01T00:00:0%d.000.jsonl", dir, i);
+        FILE *f = fopen(file, "w");
+        assert_non_null(f);
+        fputs("{\"ev\":\"started\",\"number\":99999999,\"at\":1}\n", f);
+        fclose(f);
+    }
+    segment = 0;
+    the_clock.stopped_at_ms = now_ms + INT64_C(365) * 86400000;
+    for (int k = 1; k <= 17; k++) {
+        struct hky_record *r = open_record(0, 1);
+        emit(r, 1, 1);
+        hky_record_close(&r); /* it was written, and the file rotated */
+        assert_int_equal(n_rotated(dir), 8);
+        assert_int_equal(n_named("events-2099-"), k < 8 ? 8 - k : 0);
+        if (k <= 12)
+            assert_int_equal(n_named("events-2026-"), k < 8 ? k : 8);
+        else
+            assert_int_equal(n_named("events-2025-"), k - 12);
+        if (k == 12)
+            the_clock.stopped_at_ms = now_ms;
+    }
+    segment = SEGMENT;
+}
+
 /* A log that takes nothing lags; what it leaves beyond its budget is skipped, counted and told, and the rest is whole.
  */
 static void what_a_log_that_lags_skips_is_counted(void **state)
@@ -490,6 +535,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(a_line_has_its_keys_and_peer_text_is_inert, make_dir, remove_dir),
+        cmocka_unit_test_setup_teardown(the_oldest_is_removed_whatever_the_clock_said, make_dir, remove_dir),
         cmocka_unit_test_setup_teardown(lines_of_threads_stay_whole_and_rotate, make_dir, remove_dir),
         cmocka_unit_test_setup_teardown(old_logs_are_removed_whatever_the_spool_is_called, make_dir, remove_dir),
         cmocka_unit_test_setup_teardown(what_a_log_that_lags_skips_is_counted, make_dir, remove_dir),
