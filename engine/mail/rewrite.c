@@ -42,7 +42,6 @@ struct facts {
     struct hky_mailbox author; /* of the first From */
     bool has_author, has_reply_to, has_message_id, has_date;
     size_t n_from, n_authors;
-    bool is_from_bad;
 };
 
 static bool has_mailbox(struct hky_str value)
@@ -56,6 +55,7 @@ static bool has_mailbox(struct hky_str value)
 static void gather(struct hky_str section, struct facts *f)
 {
     struct hky_field field;
+    bool is_bad;
 
     *f = (struct facts){0};
     for (size_t at = 0; hky_field_next(section, &at, &field);) {
@@ -78,7 +78,7 @@ static void gather(struct hky_str section, struct facts *f)
         }
     }
     if (f->n_from > 0) {
-        f->n_authors = hky_mailboxes_parse(f->from.value, &f->author, 1, &f->is_from_bad);
+        f->n_authors = hky_mailboxes_parse(f->from.value, &f->author, 1, &is_bad);
         f->has_author = f->n_authors > 0;
     }
 }
@@ -149,11 +149,28 @@ static bool has_only_folds(struct hky_str s)
     return true;
 }
 
-static void add_name(struct hky_str raw, bool has_quote, struct hky_buf *out)
+/* Do all programs find this address behind the name as it is, and no other one in the name? */
+static bool is_clear_with(struct hky_str raw, struct hky_str address)
 {
+    struct hky_address author;
+    struct hky_buf value;
+
+    hky_buf_init(&value, SIZE_MAX / 4);
+    hky_buf_add_str(&value, raw);
+    hky_buf_add_z(&value, " <");
+    hky_buf_add_str(&value, address);
+    hky_buf_add_c(&value, '>');
+    bool is_clear = hky_author_is_clear(hky_buf_str(&value), &author);
+    hky_buf_fini(&value);
+    return is_clear;
+}
+
+static void add_name(struct hky_str raw, struct hky_str address, struct hky_buf *out)
+{
+    bool has_quote = address.n > 0 && memchr(address.p, '"', address.n) != NULL;
     struct hky_buf utf8;
 
-    if (is_phrase(raw, has_quote) && has_only_folds(raw)) {
+    if (is_phrase(raw, has_quote) && has_only_folds(raw) && is_clear_with(raw, address)) {
         hky_buf_add_str(out, raw);
         return;
     }
@@ -184,7 +201,7 @@ static void add_from(struct hky_buf *out, const struct facts *f, const char *fro
     hky_address_format(hky_str_z(from), false, &address);
     hky_buf_add_z(out, first_n > LINE_MAX_OCTETS - 6 ? "From:\r\n " : "From: ");
     if (name.n > 0) {
-        add_name(name, address.n > 0 && memchr(address.p, '"', address.n) != NULL, out);
+        add_name(name, hky_buf_str(&address), out);
         hky_buf_add_z(out, column_of(out, start) + strlen(from) + 5 > LINE_SOFT ? "\r\n " : " ");
         hky_buf_add_c(out, '<');
     }
@@ -328,11 +345,13 @@ static enum hky_err check_sets(const struct hky_rewrite *rw, struct hky_error *e
     return HKY_OK;
 }
 
-/* From already names this author: nothing changes, and signatures stay valid. */
+/* From names this author, and nobody else to any program: nothing changes, and signatures stay valid. */
 static bool is_same_author(const struct hky_rewrite *rw, const struct facts *f)
 {
-    return f->n_from == 1 && f->n_authors == 1 && !f->is_from_bad &&
-           hky_address_eq(hky_address_str(&f->author.address), hky_str_z(rw->from));
+    struct hky_address author;
+
+    return f->n_from == 1 && hky_author_is_clear(f->from.value, &author) &&
+           hky_address_eq(hky_address_str(&author), hky_str_z(rw->from));
 }
 
 enum hky_err hky_rewrite_header(struct hky_str section, const struct hky_rewrite *rw, struct hky_buf *out,

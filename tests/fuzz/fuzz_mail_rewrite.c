@@ -39,17 +39,16 @@ static bool is_ours(struct hky_str name)
 static void check_fields(struct hky_str in, struct hky_str out, const struct hky_rewrite *rw)
 {
     struct hky_field f, g;
-    struct hky_mailbox m[2];
+    struct hky_address author;
     size_t n_from = 0, n_reply_to = 0, at = 0, from = 0;
-    bool is_bad;
 
     while (hky_field_next(out, &at, &f)) {
         HKY_ASSERT(!hky_str_ieq(f.name, HKY_STR("Bcc")) && !hky_str_istarts(f.name, HKY_STR("X-Hikyaku-")));
         if (hky_str_ieq(f.name, HKY_STR("From"))) {
             n_from++;
             if (rw->from != NULL) {
-                HKY_ASSERT(hky_mailboxes_parse(f.value, m, 2, &is_bad) == 1 && !is_bad);
-                HKY_ASSERT(hky_address_eq(hky_address_str(&m[0].address), hky_str_z(rw->from)));
+                HKY_ASSERT(hky_author_is_clear(f.value, &author));
+                HKY_ASSERT(hky_address_eq(hky_address_str(&author), hky_str_z(rw->from)));
             }
         }
         n_reply_to += hky_str_ieq(f.name, HKY_STR("Reply-To"));
