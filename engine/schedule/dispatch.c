@@ -138,6 +138,8 @@ void schedule_recipient_dispatch(struct hky_shard *sh, struct hky_recipient *r)
     bool is_asked = schedule_recipient_has_stale_plan(sh, r, now_ms);
     if (is_asked && !schedule_recipient_replan(sh, r))
         return;
+    if (r->state == HKY_RCPT_UNDECIDED) /* its plan is in force again: a reload brought back the policy of before */
+        schedule_recipient_forget_wait(r);
     schedule_recipient_enter(sh, r, HKY_RCPT_QUEUED);
     if (r->expire_at_ms == 0)
         r->expire_at_ms = schedule_plan_expire_at(sh->policy, r);

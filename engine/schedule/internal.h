@@ -476,6 +476,8 @@ bool schedule_recipient_has_stale_plan(const struct hky_shard *sh, const struct 
 /* Asks the policy for a plan. False: the recipient is parked, undecided or ended now. */
 bool schedule_recipient_replan(struct hky_shard *sh, struct hky_recipient *r);
 void schedule_recipient_park(struct hky_shard *sh, struct hky_recipient *r, const char *why);
+/* It has its plan: why it waited for the policy, and how often that was asked in vain, is over. */
+void schedule_recipient_forget_wait(struct hky_recipient *r);
 /* For one that was held and is released. Time while it was held does not count, and its beginning is not known: one
  * that was never tried has its whole time again, others have an hour at least; nobody has more than until the deadline
  * of its message. */

@@ -145,11 +145,12 @@ static bool is_possible(enum hky_queue_action action, const struct hky_recipient
 static void retry_now(struct hky_shard *sh, struct hky_recipient *r)
 {
     schedule_recipient_take_out(sh, r);
-    bool was_held = r->state == HKY_RCPT_HELD;
+    bool was_held = r->state == HKY_RCPT_HELD, was_undecided = r->state == HKY_RCPT_UNDECIDED;
     if (r->state != HKY_RCPT_PARKED)
         schedule_recipient_enter(sh, r, HKY_RCPT_QUEUED);
-    if (was_held) {
+    if (was_held || was_undecided)
         schedule_recipient_set_reason(r, NULL);
+    if (was_held) {
         r->ambiguous = 0;
         r->unclean = 0;
         schedule_recipient_renew_expiry(sh, r);
@@ -183,8 +184,9 @@ static void act(struct hky_shard *sh, enum hky_queue_action action, struct hky_r
             if (r->expire_at_ms != 0)
                 r->expire_at_ms =
                     schedule_plan_by_deadline(r, r->expire_at_ms + schedule_shard_now(sh) - r->parked_at_ms);
-            r->parked_at_ms = r->parked_times = 0;
+            r->parked_at_ms = 0;
         }
+        r->parked_times = 0;
         schedule_recipient_hold(sh, r, "by an operator");
         break;
     case HKY_QUEUE_CANCEL:

@@ -252,6 +252,12 @@ static void go_without_plan(struct hky_shard *sh, struct hky_recipient *r, const
     }
 }
 
+void schedule_recipient_forget_wait(struct hky_recipient *r)
+{
+    r->parked_times = 0;
+    schedule_recipient_set_reason(r, NULL);
+}
+
 bool schedule_recipient_replan(struct hky_shard *sh, struct hky_recipient *r)
 {
     struct hky_decision d;
@@ -285,11 +291,9 @@ bool schedule_recipient_replan(struct hky_shard *sh, struct hky_recipient *r)
     else if (rest != NULL)
         adopt(sh, r, rest);
     unpark(sh, r, schedule_shard_now(sh));
-    if (is_first) {
-        r->parked_times = 0;
-        schedule_recipient_set_reason(r, NULL);
+    schedule_recipient_forget_wait(r);
+    if (is_first)
         schedule_event_of_recipient(sh, HKY_EVENT_DECIDED, r, &(struct event_details){0});
-    }
     schedule_recipient_journal(sh, r);
     return true;
 }

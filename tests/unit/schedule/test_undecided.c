@@ -150,6 +150,60 @@ static void operators_hold_release_retry_and_cancel(void **state)
     stage_end(&st);
 }
 
+/* It had a plan before, a reload made it undecided: once it is decided, nothing says that it waits for a look-up. */
+static void no_reason_is_left_when_it_is_decided(void **state)
+{
+    enum how { ANSWERED, ASKED_AGAIN, RETRIED, HELD, TAKEN_BACK };
+    static const struct {
+        const char *name;
+        enum hky_decision_kind second; /* what the policy says after the reload */
+        enum how how;
+    } CASES[] = {
+        {"answered", HKY_WAITS, ANSWERED},
+        {"asked again after a failure", HKY_UNANSWERED, ASKED_AGAIN},
+        {"an operator retries a look-up that waits", HKY_WAITS, RETRIED},
+        {"an operator retries a look-up that failed", HKY_UNANSWERED, RETRIED},
+        {"held and released", HKY_UNANSWERED, HELD},
+        {"the old policy comes back while it waits", HKY_WAITS, TAKEN_BACK},
+        {"the old policy comes back after a failure", HKY_UNANSWERED, TAKEN_BACK},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
+        struct stage st;
+        struct hky_error e;
+        begin(&st, HKY_DECIDED);
+        struct hky_message *m = send_undecided(&st, 1, ONE);
+        struct hky_recipient *r = &m->recipients[0];
+        assert_int_equal(hky_schedule_pause(st.r.schedule, "ses", 0, &e), HKY_OK);
+        turns(&st);
+        fake_policy_init(&st.second, 22);
+        fake_relay(&st.second, "ses");
+        kind = CASES[i].second;
+        hky_schedule_set_policy(st.r.schedule, &st.second.policy);
+        turns(&st);
+        assert_int_equal(r->state, HKY_RCPT_UNDECIDED);
+        assert_string_equal(r->reason, "mail hosts of x.example: no answer");
+        kind = HKY_DECIDED;
+        if (CASES[i].how == ANSWERED)
+            hky_schedule_answered(st.r.schedule, 0, r);
+        else if (CASES[i].how == RETRIED)
+            assert_int_equal(ask(&st, HKY_QUEUE_RETRY, EVERYTHING, NULL, 0), 1);
+        else if (CASES[i].how == HELD)
+            assert_int_equal(ask(&st, HKY_QUEUE_HOLD, EVERYTHING, NULL, 0), 1);
+        else if (CASES[i].how == TAKEN_BACK)
+            hky_schedule_set_policy(st.r.schedule, &st.policy.policy);
+        if (CASES[i].how == HELD)
+            assert_int_equal(ask(&st, HKY_QUEUE_RELEASE, EVERYTHING, NULL, 0), 1);
+        turns(&st);
+        pass(&st, CASES[i].how == ASKED_AGAIN || CASES[i].how == TAKEN_BACK ? 5 * MINUTE : 0);
+        print_message("%s\n", CASES[i].name);
+        assert_int_equal(r->state, HKY_RCPT_QUEUED);
+        assert_null(r->reason);
+        assert_int_equal(r->parked_times, 0);
+        stage_end(&st);
+    }
+}
+
 /* 1 m, 5 m, 15 m, then hourly, until the time to deliver is over: two days here. */
 static void a_look_up_that_fails_is_repeated(void **state)
 {
@@ -593,6 +647,7 @@ int main(void)
         cmocka_unit_test(it_is_decided_when_the_answer_is_there),
         cmocka_unit_test(a_deadline_ends_the_wait_for_a_look_up),
         cmocka_unit_test(operators_hold_release_retry_and_cancel),
+        cmocka_unit_test(no_reason_is_left_when_it_is_decided),
         cmocka_unit_test(a_look_up_that_fails_is_repeated),
         cmocka_unit_test(it_expires_as_the_plan_says),
         cmocka_unit_test(another_plan_keeps_what_did_not_count),
