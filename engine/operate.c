@@ -579,7 +579,8 @@ static const char *const states[] = {"queued", "sending", "deferred", "parked", 
 /* The selection: a recipient must match every argument that is given. */
 #define SELECTION                                                                                                      \
     {"id", HKY_ARG_ID, "ID", "this message", .is_positional = true, .is_selection = true},                             \
-        {"relay", TEXT(NAME_OCTETS), .value = "NAME", .doc = "recipients whose current step uses this relay",          \
+        {"relay", TEXT(NAME_OCTETS), .value = "NAME",                                                                  \
+         .doc = "recipients whose current step names this relay, or that it sends for another one (drain, instead)",   \
          .is_selection = true},                                                                                        \
         {"to", ADDRESS, .doc = "the recipient: an address, a domain, or .domain for its subdomains",                   \
          .is_selection = true},                                                                                        \

@@ -28,11 +28,25 @@ struct query { /* a query on its way through the shards */
 
 /* ---- selection ---- */
 
+static const char *step_relay_of(const struct hky_recipient *r)
+{
+    return r->plan != NULL && r->step < r->plan->n_steps ? r->plan->steps[r->step].relay : "";
+}
+
 static const char *relay_of(const struct hky_recipient *r)
 {
-    if (own(r)->lane != NULL)
-        return own(r)->lane->pub.relay_name;
-    return r->plan != NULL && r->step < r->plan->n_steps ? r->plan->steps[r->step].relay : "";
+    return own(r)->lane != NULL ? own(r)->lane->pub.relay_name : step_relay_of(r);
+}
+
+/* A drain or `instead` lets another relay send for that of the step: it is found by both names, also while no lane
+ * has it. */
+static bool is_of_relay(const struct hky_shard *sh, const struct hky_recipient *r, const char *name)
+{
+    const char *step = step_relay_of(r);
+    if (strcmp(name, step) == 0 || strcmp(name, relay_of(r)) == 0)
+        return true;
+    const struct hky_relay *sends = step[0] != '\0' ? schedule_relay(sh->s, sh->policy, step) : NULL;
+    return sends != NULL && strcmp(name, sends->name) == 0;
 }
 
 static bool is_deferred(const struct hky_recipient *r)
@@ -61,11 +75,13 @@ static void see_name(struct hky_name_seen *seen, struct hky_str name)
     }
 }
 
-static void see_names(struct hky_queue_request *rq, const struct hky_recipient *r)
+static void see_names(const struct hky_shard *sh, struct hky_queue_request *rq, const struct hky_recipient *r)
 {
     const struct hky_selection *x = &rq->selection;
     struct hky_str tags = hky_message_fact(r->message, HKY_FACT_TAGS), tag;
-    if (x->relay != NULL)
+    if (x->relay != NULL && is_of_relay(sh, r, x->relay))
+        see_name(&rq->relay_seen, hky_str_z(x->relay));
+    else if (x->relay != NULL)
         see_name(&rq->relay_seen, hky_str_z(relay_of(r)));
     if (x->scenario != NULL)
         see_name(&rq->scenario_seen, hky_message_fact(r->message, HKY_FACT_SCENARIO));
@@ -73,7 +89,7 @@ static void see_names(struct hky_queue_request *rq, const struct hky_recipient *
         see_name(&rq->tag_seen, tag);
 }
 
-static bool is_selected(const struct hky_queue_request *rq, unsigned worker, const struct hky_recipient *r,
+static bool is_selected(const struct hky_queue_request *rq, const struct hky_shard *sh, const struct hky_recipient *r,
                         int64_t now_ms)
 {
     const struct hky_selection *x = &rq->selection;
@@ -83,14 +99,14 @@ static bool is_selected(const struct hky_queue_request *rq, unsigned worker, con
         (x->state != NULL && strcmp(x->state, state_of(r)) != 0) ||
         (x->class != NULL &&
          (r->attempts + r->left_steps == 0 || strcmp(x->class, hky_class_name(r->last_class)) != 0)) ||
-        (x->relay != NULL && strcmp(x->relay, relay_of(r)) != 0) ||
+        (x->relay != NULL && !is_of_relay(sh, r, x->relay)) ||
         (x->scenario != NULL && !hky_str_eq(scenario, hky_str_z(x->scenario))) ||
         (x->tag != NULL && !hky_message_has_tag(m, hky_str_z(x->tag))) ||
         (x->to != NULL && !hky_address_fits(hky_str_z(x->to), hky_recipient_address(r))) ||
         (x->from != NULL && !hky_address_fits(hky_str_z(x->from), hky_message_fact(m, HKY_FACT_SENDER))) ||
         (x->author != NULL && !hky_address_fits(hky_str_z(x->author), hky_message_fact(m, HKY_FACT_AUTHOR))))
         return false;
-    return rq->where_is_true == NULL || x->where == NULL || rq->where_is_true(rq->ctx, worker, r);
+    return rq->where_is_true == NULL || x->where == NULL || rq->where_is_true(rq->ctx, sh->index, r);
 }
 
 /* ---- one row ---- */
@@ -205,14 +221,14 @@ static bool is_kept_by_only_to(const struct hky_shard *sh, enum hky_queue_action
 static void consider(void *ctx, struct hky_shard *sh, struct hky_recipient *r, int64_t now_ms)
 {
     struct hky_queue_request *rq = ctx;
-    see_names(rq, r);
+    see_names(sh, rq, r);
     /* Who holds mail has a reason: trying again is not releasing. */
-    if (rq->action == HKY_QUEUE_RETRY && r->state == HKY_RCPT_HELD && is_selected(rq, sh->index, r, now_ms))
+    if (rq->action == HKY_QUEUE_RETRY && r->state == HKY_RCPT_HELD && is_selected(rq, sh, r, now_ms))
         rq->n_held++;
     if (rq->action == HKY_QUEUE_RETRY && r->state == HKY_RCPT_QUEUED && !is_deferred(r) &&
-        is_selected(rq, sh->index, r, now_ms))
+        is_selected(rq, sh, r, now_ms))
         rq->n_due++;
-    if (!is_possible(rq->action, r) || !is_selected(rq, sh->index, r, now_ms))
+    if (!is_possible(rq->action, r) || !is_selected(rq, sh, r, now_ms))
         return;
     if (is_kept_by_only_to(sh, rq->action, r)) {
         rq->n_kept++;

@@ -360,6 +360,43 @@ static void changes_of_state_are_traced(void **state)
     fclose(file);
 }
 
+/* Drained mail has two relays, the one that its step names and the one that sends. It is selected by either name,
+ * whether it waits in a lane or for its next attempt. */
+static void mail_is_selected_by_both_names_of_its_relay(void **state)
+{
+    static const struct {
+        const char *relay;
+        unsigned n;
+    } CASES[] = {{"ses", 2}, {"own", 2}, {"old", 2}, {"new", 2}, {"other", 0}};
+    (void)state;
+    struct stage st;
+    struct hky_error e;
+    stage_init(&st);
+    fake_relay(&st.policy, "ses");
+    fake_relay(&st.policy, "own");
+    fake_relay(&st.policy, "other");
+    fake_relay(&st.policy, "old")->instead = "new";
+    fake_relay(&st.policy, "new");
+    stage_start(&st);
+    struct hky_plan *drained = fake_plan((struct hky_step[]){fake_step("ses")}, 1);
+    struct hky_plan *replaced = fake_plan((struct hky_step[]){fake_step("old")}, 1);
+    assert_int_equal(hky_schedule_drain_relay(st.r.schedule, "ses", "own", 0, &e), HKY_OK);
+    send(&st, drained);
+    send(&st, replaced);
+    answer(&st, "own", HKY_CLASS_SYSTEM_TEMP, true, 0);
+    answer(&st, "new", HKY_CLASS_SYSTEM_TEMP, true, 0);
+    send(&st, drained);
+    send(&st, replaced);
+    for (size_t i = 0; i < sizeof CASES / sizeof CASES[0]; i++) {
+        uint64_t n = ask(&st, HKY_QUEUE_LIST, (struct hky_selection){.relay = CASES[i].relay}, NULL, 0);
+        if (n != CASES[i].n)
+            fail_msg("--relay %s selects %u", CASES[i].relay, (unsigned)n);
+    }
+    hky_plan_unref(&drained);
+    hky_plan_unref(&replaced);
+    stage_end(&st);
+}
+
 static unsigned lines_with(FILE *file, const char *what, char *last, size_t n)
 {
     char line[2048];
@@ -513,6 +550,7 @@ int main(void)
         cmocka_unit_test(holding_a_parked_one_does_not_age_it),
         cmocka_unit_test(states_are_entered_by_the_edges_of_a_table),
         cmocka_unit_test(changes_of_state_are_traced),
+        cmocka_unit_test(mail_is_selected_by_both_names_of_its_relay),
         cmocka_unit_test(parking_is_logged_at_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
