@@ -16,6 +16,8 @@ struct hky_durable {
 };
 static const struct hky_durable durable = {1};
 
+enum { VOID_NAMES = 256 };
+
 struct gather {
     struct iovec *iov;
     int n, cap;
@@ -345,15 +347,18 @@ static enum hky_err write_list(struct hky_journal *j, struct entry_list *l, bool
 
 /* --- failure --- */
 
+/* A replay needs only where the segment ends. The names are for people, and so that the record always has room in a
+ * segment there are not more of them than a few. */
 static struct entry *void_entry(struct segment *s, const struct entry_list *refused)
 {
     struct entry *e = journal_entry_new(JOURNAL_RECORD_VOID);
+    size_t n = refused->n < VOID_NAMES ? refused->n : VOID_NAMES;
 
     e->key = s->head.epoch;
     e->about = s;
     hky_buf_add_u64(&e->meta, s->cut_seq);
-    hky_buf_add_u32(&e->meta, (uint32_t)refused->n);
-    for (const struct entry *r = refused->first; r != NULL; r = r->next)
+    hky_buf_add_u32(&e->meta, (uint32_t)n);
+    for (const struct entry *r = refused->first; n > 0; r = r->next, n--)
         hky_buf_add_u64(&e->meta, r->key);
     e->is_durable = true;
     journal_entry_seal(e);

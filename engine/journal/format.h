@@ -37,7 +37,7 @@
     X(MOVED, 6, "moved", "a message copied out of another segment; key = id")                                          \
     X(DEAD, 7, "dead", "bitmap of what is finished in one other segment; key = its epoch")                             \
     X(CUT, 8, "cut", "records of a segment from a seq on do not count; key = its epoch")                               \
-    X(VOID, 9, "void", "the same after a failed write, naming the refused messages; key = epoch")                      \
+    X(VOID, 9, "void", "the same after a failed write, with the first refused messages; key = epoch")                  \
     X(CAP, 10, "cap", "newest value of a cap")                                                                         \
     X(FOOTER, 11, "footer", "every record of this segment without its body")                                           \
     X(TRAILER, 12, "trailer", "where the footer is; key = its offset")

@@ -10,8 +10,10 @@
 
 struct disk {
     atomic_int syncs_that_fail, writes_that_fail; /* the next ones */
-    atomic_bool fails_writes_after_sync;          /* a failed sync makes the next write fail, too */
-    atomic_bool has_no_room_for_copies;           /* of damaged parts of segments */
+    pthread_mutex_t gate;                         /* whoever holds it holds up syncs */
+    atomic_uint n_at_gate;
+    atomic_bool fails_writes_after_sync; /* a failed sync makes the next write fail, too */
+    atomic_bool has_no_room_for_copies;  /* of damaged parts of segments */
     atomic_ulong part_inode; /* of the large body; a descriptor's number goes to another file after close() */
     atomic_bool is_part_synced, was_renamed_unsynced;
     atomic_int name_dir;        /* where it was given its name */
@@ -58,6 +60,10 @@ static int disk_fdatasync(void *ctx, int fd)
         errno = EIO;
         return -1;
     }
+    atomic_fetch_add(&d->n_at_gate, 1);
+    pthread_mutex_lock(&d->gate);
+    pthread_mutex_unlock(&d->gate);
+    atomic_fetch_sub(&d->n_at_gate, 1);
     if (inode_of(fd) == atomic_load(&d->part_inode))
         atomic_store(&d->is_part_synced, true);
     if (fd == atomic_load(&d->name_dir))
@@ -115,7 +121,7 @@ static int disk_fallocate(void *ctx, int fd, int mode, off_t at, off_t n)
 
 static void set_up(struct rig *r, struct disk *d, struct hky_journal_io *io)
 {
-    *d = (struct disk){.name_dir = -1};
+    *d = (struct disk){.name_dir = -1, .gate = PTHREAD_MUTEX_INITIALIZER};
     *io = (struct hky_journal_io){.ctx = d,
                                   .pwritev = disk_pwritev,
                                   .fdatasync = disk_fdatasync,
@@ -246,6 +252,48 @@ static void what_was_refused_stays_refused_when_the_word_of_it_moves(void **stat
     rig_fini(&r);
 }
 
+/* All that wait are refused at once; the record that says so has room in a segment, however many they are. */
+static void any_number_of_messages_is_refused_at_once(void **state)
+{
+    enum { N = 5000 };
+    struct told first, *told = calloc(N, sizeof *told);
+    struct hky_message *m = NULL;
+    struct hky_journal_io io;
+    struct disk d;
+    struct rig r;
+
+    (void)state;
+    set_up(&r, &d, &io);
+    rig_put(&r, 2, 1, 1000); /* a segment is open */
+    m = make_message(&r, 1, 1, 1000);
+    rig_at_rest(&r);
+    told_init(&r, &first);
+    pthread_mutex_lock(&d.gate);
+    hky_journal_accept(r.j, m, &first.commit);
+    wait_until(atomic_load(&d.n_at_gate) == 1);
+    for (unsigned i = 0; i < N; i++) { /* they wait for the committer together */
+        struct hky_message *other = make_message(&r, 100 + i, 1, 10);
+        told_init(&r, &told[i]);
+        hky_journal_accept(r.j, other, &told[i].commit);
+        hky_message_unref(&other);
+    }
+    atomic_store(&d.syncs_that_fail, 1);
+    pthread_mutex_unlock(&d.gate);
+    told_wait(&r, &first);
+    assert_int_equal(first.result, HKY_OK);
+    hky_message_unref(&m);
+    for (unsigned i = 0; i < N; i++) {
+        told_wait(&r, &told[i]);
+        assert_int_equal(told[i].result, HKY_E_IO);
+    }
+    rig_close(&r);
+    rig_open(&r);
+    assert_int_equal(r.report.messages, 2);
+    assert_non_null(hky_idmap_get(&r.found, 1));
+    rig_fini(&r);
+    free(told);
+}
+
 static void a_notice_outlives_the_footer_that_leaves_its_cause_out(void **state)
 {
     struct hky_journal_io io;
@@ -361,6 +409,7 @@ int main(void)
         cmocka_unit_test(a_large_file_has_its_name_only_when_it_is_synced),
         cmocka_unit_test(a_segment_that_is_being_read_is_not_given_away),
         cmocka_unit_test(what_was_refused_stays_refused_when_the_word_of_it_moves),
+        cmocka_unit_test(any_number_of_messages_is_refused_at_once),
         cmocka_unit_test(a_notice_outlives_the_footer_that_leaves_its_cause_out),
         cmocka_unit_test(a_damaged_tail_that_cannot_be_copied_is_not_written_over),
     };
