@@ -336,6 +336,8 @@ static void ask_secret(void *ctx, const struct hky_secret_ref *ref)
     struct hky_accept *a = c->worker->accept;
     struct accept_ask *ask = hky_calloc(1, sizeof *ask);
 
+    /* Within one read a session can take over the new policy and go on; `ref` is in that one then. */
+    leave_old_policy(c);
     ask->connection = c;
     ask->policy = hky_policy_ref(c->policy);
     c->ask = ask;

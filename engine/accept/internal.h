@@ -48,7 +48,7 @@ struct accept_listener {
     int refs; /* atomic */
     char addr[64];
     uint16_t port, bound_port;
-    enum hky_listen_tls tls_mode; /* for the log; sessions look into their policy */
+    enum hky_listen_tls tls_mode; /* atomic; for the log and clients without a session */
     struct hky_tls *tls;          /* under accept->lock: a reload may bring a new certificate */
     int *fds;                     /* one for each worker; -1 once the worker has taken it */
     bool is_kept;                 /* set during a reload */

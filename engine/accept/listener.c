@@ -72,7 +72,7 @@ static void on_no_descriptor(void *ctx, int fd, int sys, bool is_first)
     struct hky_accept *a = sock->worker->accept;
 
     if (fd >= 0)
-        accept_connection_turn_away(fd, sock->listener->tls_mode);
+        accept_connection_turn_away(fd, __atomic_load_n(&sock->listener->tls_mode, __ATOMIC_RELAXED));
     if (is_first)
         hky_log(a->params.log, HKY_LOG_ERROR, "descriptors",
                 "worker=%u port=%u why=\"%s\" what=\"clients are turned away; raise LimitNOFILE or lower "
@@ -403,7 +403,7 @@ void hky_accept_commit(struct hky_accept *a, struct hky_accept_change **pchange)
         if (listener == NULL)
             continue;
         listener->is_kept = true;
-        listener->tls_mode = change->policy->engine.listen[i].tls;
+        __atomic_store_n(&listener->tls_mode, change->policy->engine.listen[i].tls, __ATOMIC_RELAXED);
         pthread_mutex_lock(&a->lock);
         struct hky_tls *old = listener->tls;
         listener->tls = change->items[i].tls;

@@ -34,6 +34,8 @@ struct engine {
     unsigned n_enqueued, n_recipients, n_events; /* atomic */
     char sender[64], text[4096];
     int is_drained;
+    struct hky_policy *secret_policy; /* the last secret was asked for of this one */
+    const struct hky_secret_ref *secret_ref;
 };
 
 static struct hky_policy *policy_of(void *ctx, unsigned worker)
@@ -71,10 +73,11 @@ static void enqueue(void *ctx, unsigned worker, struct hky_message *m)
 static void secret(void *ctx, unsigned worker, struct hky_policy *policy, const struct hky_secret_ref *ref,
                    void (*done)(void *arg, struct hky_secret *s, const struct hky_error *e), void *arg)
 {
-    (void)ctx;
+    struct engine *en = ctx;
+
     (void)worker;
-    (void)policy;
-    (void)ref;
+    en->secret_policy = policy;
+    en->secret_ref = ref;
     done(arg, hky_secret_new(HKY_STR("secret")), NULL);
 }
 static void event(void *ctx, unsigned worker, const struct hky_event *ev)
@@ -628,6 +631,54 @@ static void test_a_change_opens_and_closes(void **state)
     engine_fini(&en);
 }
 
+/* The session takes over the new policy between two commands that came in one read. */
+static void test_a_login_behind_a_reload_asks_the_new_policy(void **state)
+{
+    struct engine en;
+    struct hky_user users[2] = {{.name = "u"}, {.name = "u"}};
+    struct hky_cidr here = {.addr = {[10] = 0xff, [11] = 0xff, [12] = 127}, .bits = 104};
+    struct hky_listen listen;
+    struct hky_policy policy;
+    struct hky_accept_change *change;
+    struct hky_error e = {0};
+
+    (void)state;
+    engine_init(&en, 1);
+    en.policy.engine.bounds.command_ms = 5000;
+    en.listen[0].users = &users[0];
+    en.listen[0].n_users = 1;
+    en.listen[0].allow = &here;
+    en.listen[0].n_allow = 1;
+    en.listen[0].has_allow = true;
+    en.listen[0].port = unused_port();
+    policy = en.policy;
+    listen = en.listen[0];
+    listen.users = &users[1];
+    policy.engine.listen = &listen;
+    engine_run(&en);
+    int fd = dial(&en);
+    hear(fd, "220 ");
+    say(fd, "EHLO c.example\r\nMAIL FROM:<a@b.example>\r\n");
+    assert_non_null(strstr(hear(fd, "250 2.1.0"), "250 2.1.0"));
+    assert_int_equal(hky_accept_prepare(en.accept, &policy, &change, &e), HKY_OK);
+    __atomic_store_n(&en.in_force, &policy, __ATOMIC_RELEASE);
+    hky_accept_commit(en.accept, &change);
+    for (int i = 0; i < 3; i++) { /* then the worker has seen the change, and the session waits with it */
+        say(fd, "NOOP\r\n");
+        assert_non_null(strstr(hear(fd, "250 "), "250 "));
+    }
+    say(fd, "RSET\r\nAUTH PLAIN AHUAc2VjcmV0\r\n");
+    const char *text = hear(fd, "235 ");
+    if (strstr(text, "235 ") == NULL)
+        fail_msg("%s", text);
+    assert_ptr_equal(en.secret_ref, &users[1].password);
+    assert_ptr_equal(en.secret_policy, &policy);
+    close(fd);
+    engine_fini(&en);
+    assert_int_equal(policy.refs, 1000);
+    assert_int_equal(en.policy.refs, 1000);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -643,6 +694,7 @@ int main(void)
         cmocka_unit_test(test_port_in_use),
         cmocka_unit_test(test_a_change_that_fails_changes_nothing),
         cmocka_unit_test(test_a_change_opens_and_closes),
+        cmocka_unit_test(test_a_login_behind_a_reload_asks_the_new_policy),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
