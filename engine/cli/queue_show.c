@@ -158,7 +158,9 @@ static void print_to_do(const json_t *row)
          "hikyaku queue release %s lets it continue; hikyaku queue cancel %s removes it, and the sender gets "
          "no failure notice"},
         {"parked", "", "correct the policy and type hikyaku reload: the new policy decides at once"},
-        {"undecided", "", "nothing has to be done; hikyaku queue retry %s repeats the look-up now"},
+        {"undecided", "",
+         "nothing has to be done; hikyaku queue retry %s asks the policy now, which repeats a look-up that failed more "
+         "than 30 seconds ago"},
         {"deferred", "its attempts are used up",
          "it is not tried again, and its sender gets a failure notice when it expires; hikyaku queue cancel %s removes "
          "it now, without a notice"},
