@@ -79,7 +79,8 @@ struct hky_delivery_obstacle {
     char text[160];
 };
 /* Writes the envelope's commands. false: this server can take the message for nobody, and `why` says so. `refuse` is
- * called for each single recipient whose address cannot be written for this server. */
+ * called for each single recipient whose address cannot be written for this server. Where the commands are too long to
+ * be kept, the recipients behind them are counted in n_left. */
 bool hky_delivery_build_envelope(struct hky_delivery *x, const struct hky_capabilities *caps, bool is_raw,
                                  struct hky_delivery_obstacle *why,
                                  void (*refuse)(void *ctx, unsigned i, const struct hky_delivery_obstacle *why),

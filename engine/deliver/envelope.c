@@ -4,6 +4,8 @@
 
 #include <stdio.h>
 
+#define LINE_MOST 4096 /* of a command; addresses, ENVID and ORCPT have bounds of their own, which are much lower */
+
 static bool is_ascii(struct hky_str s)
 {
     for (size_t i = 0; i < s.n; i++)
@@ -99,6 +101,11 @@ bool hky_delivery_build_envelope(struct hky_delivery *x, const struct hky_capabi
         if (one.text[0] != '\0') {
             x->txn.verdicts[i] = HKY_VERDICT_REPORTED;
             refuse(ctx, i, &one);
+            continue;
+        }
+        if (n_written > 0 && x->txn.commands.max - x->txn.commands.n < LINE_MOST) {
+            x->txn.verdicts[i] = HKY_VERDICT_REPORTED;
+            x->n_left++;
             continue;
         }
         add_rcpt(x, x->recipients[i], address, caps, is_raw);

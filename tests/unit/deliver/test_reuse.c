@@ -1,6 +1,8 @@
 /* More than one message by a connection: overlap and its trial, connections that the server ends between two. */
 #include "unit/deliver/harness.h"
 
+#include "deliver/delivery.h"
+
 #define ALL_OK(f, n)                                                                                                   \
     for (unsigned k_ = 0; k_ < (n); k_++)                                                                              \
     assert_int_equal((f).outcomes[k_][0].class, HKY_CLASS_OK)
@@ -311,6 +313,57 @@ static void test_too_many_recipients(void **state)
     }
 }
 
+static void refuse_nobody(void *ctx, unsigned i, const struct hky_delivery_obstacle *why)
+{
+    (void)ctx;
+    fail_msg("%u: %s", i, why->text);
+}
+
+/* So many commands fit that are kept in memory; a further transaction takes the recipients that are left. */
+static void test_an_envelope_longer_than_its_bound(void **state)
+{
+    enum { N = 10000 }; /* the most of recipients_per_message */
+    static struct hky_rcpt_draft rcpts[N];
+    static const struct hky_recipient *recipients[N];
+    const struct hky_capabilities caps = {.dsn = true, .has_size = true};
+    struct hky_delivery_obstacle why = {0};
+    char address[255], orcpt[500];
+
+    (void)state;
+    memset(address, 'a', sizeof(address));
+    address[64] = '@';
+    memset(orcpt, '+', sizeof(orcpt)); /* three octets each, when it is sent */
+    memcpy(orcpt, "rfc822;", 7);
+    for (unsigned i = 0; i < N; i++)
+        rcpts[i] = (struct hky_rcpt_draft){.address = hky_str_of(address, sizeof(address)),
+                                           .orcpt = hky_str_of(orcpt, i % 2 == 0 ? sizeof(orcpt) : 0)};
+    struct hky_message *m =
+        hky_message_new(&(struct hky_message_draft){.id = 1, .size = 10, .n_recipients = N, .recipients = rcpts});
+    struct hky_identity identity = {.sender = "a@a.example"};
+    struct hky_delivery *x = hky_delivery_new();
+    hky_delivery_reset(x, N);
+    x->message = hky_message_ref(m);
+    x->identity = &identity;
+    for (unsigned i = 0; i < N; i++)
+        recipients[i] = &m->recipients[i];
+    x->recipients = recipients;
+    if (!hky_delivery_build_envelope(x, &caps, false, &why, refuse_nobody, NULL))
+        fail_msg("%s", why.text);
+    unsigned n_lines = 0, n_open = 0;
+    const char *end = x->txn.commands.p + x->txn.commands.n;
+    for (const char *p = x->txn.commands.p; (p = memchr(p, '\n', (size_t)(end - p))) != NULL; p++)
+        n_lines++;
+    for (unsigned i = 0; i < N; i++)
+        n_open += x->txn.verdicts[i] == HKY_VERDICT_OPEN;
+    assert_int_equal(n_lines, n_open + 2); /* MAIL and DATA */
+    assert_int_equal(n_open + x->n_left, N);
+    assert_in_range(n_open, 1000, N - 1);
+    assert_int_equal(x->txn.verdicts[n_open - 1], HKY_VERDICT_OPEN); /* the first ones are sent */
+    assert_memory_equal(end - 6, "DATA\r\n", 6);
+    hky_delivery_free(&x);
+    hky_message_unref(&m);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -325,6 +378,7 @@ int main(void)
         cmocka_unit_test(test_a_lone_connection_that_is_turned_away),
         cmocka_unit_test(test_a_connection_out_of_recipients),
         cmocka_unit_test(test_too_many_recipients),
+        cmocka_unit_test(test_an_envelope_longer_than_its_bound),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
