@@ -234,7 +234,8 @@ static const struct hky_class_doc docs[] = {
                 "The connection was lost between the final dot and its reply: nobody knows whether the server took the "
                 "message.",
             .done = "The same step is tried again after 10 minutes or more, with the same Message-ID, at most twice; "
-                    "then the recipient is held.",
+                    "then the recipient is held. It stays with its step and is held, too, where its plan would end "
+                    "otherwise: another relay would send a second copy, and a failure notice might be wrong.",
             .operator=
                 "Ask the recipient, or look into the relay's log; then `hikyaku queue release ID` or `hikyaku queue "
                 "cancel ID`.",

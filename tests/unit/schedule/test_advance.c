@@ -384,6 +384,7 @@ static void reasons_leave_a_step_or_wait(void **state)
         struct hky_step steps[2];
         enum hky_class reason;
         enum hky_action expect;
+        uint8_t ambiguous; /* attempts before */
     } CASES[] = {
         {"full goes on", {STEP("own"), STEP("ses")}, HKY_CLASS_FULL, HKY_ACTION_NEXT},
         {"paused goes on", {STEP("own"), STEP("ses")}, HKY_CLASS_PAUSED, HKY_ACTION_NEXT},
@@ -399,6 +400,9 @@ static void reasons_leave_a_step_or_wait(void **state)
         {"paused waits on the last", {STEP("own")}, HKY_CLASS_PAUSED, HKY_ACTION_RETRY},
         {"sends_as fails on the last", {STEP("own")}, HKY_CLASS_SENDS_AS, HKY_ACTION_FAIL},
         {"suppressed fails", {STEP("own"), STEP("ses")}, HKY_CLASS_SUPPRESSED, HKY_ACTION_FAIL},
+        {"full: maybe delivered, it waits", {STEP("own"), STEP("ses")}, HKY_CLASS_FULL, HKY_ACTION_RETRY, 1},
+        {"paused: maybe delivered, it waits", {STEP("own"), STEP("ses")}, HKY_CLASS_PAUSED, HKY_ACTION_RETRY, 1},
+        {"sends_as: maybe delivered, it is held", {STEP("own"), STEP("ses")}, HKY_CLASS_SENDS_AS, HKY_ACTION_HOLD, 1},
     };
     for (size_t i = 0; i < sizeof CASES / sizeof CASES[0]; i++) {
         struct run run = {.steps = {CASES[i].steps[0], CASES[i].steps[1]}};
@@ -406,6 +410,7 @@ static void reasons_leave_a_step_or_wait(void **state)
         struct hky_recipient *r = &m->recipients[0];
         r->plan = plan_of(&run);
         r->step_at_ms = START;
+        r->ambiguous = CASES[i].ambiguous;
         struct hky_outcome o = {.class = CASES[i].reason};
         struct hky_advance a;
         hky_schedule_plan_advance(&(struct hky_advance_query){&f.policy, r, &o, START}, &a);
