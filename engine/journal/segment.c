@@ -232,19 +232,26 @@ static size_t n_needed(const struct hky_journal *j)
     return RESERVED_SPARES + (atomic_load(&j->is_full) ? 1 : 0);
 }
 
-/* Is large mail kept out by spares beyond those, counting `more` octets as one? It is not when it had no room without
- * them either: then they serve small mail. */
+/* What large mail needs, were `extra` octets of spares given up. A message that has no room even then does not count:
+ * spares serve all other mail. */
+static uint64_t large_need(struct hky_journal *j, uint64_t extra)
+{
+    uint64_t large = atomic_load(&j->large_octets);
+
+    return journal_spool_would_have_room(j, large, extra) ? large : HKY_BIG_BODY;
+}
+
+/* Is large mail kept out by spares beyond those that are needed, counting `more` octets as one? */
 static bool spares_keep_large_out(struct hky_journal *j, uint64_t more)
 {
-    uint64_t extra = more;
+    uint64_t extra = more, need;
 
-    if (journal_spool_has_room(j, atomic_load(&j->large_octets)))
-        return false;
     pthread_mutex_lock(&j->index_lock);
     for (size_t i = n_needed(j); i < j->n_spare; i++)
         extra += j->spare[i]->octets;
     pthread_mutex_unlock(&j->index_lock);
-    return extra > 0 && journal_spool_would_have_room(j, HKY_BIG_BODY, extra);
+    need = large_need(j, extra);
+    return extra > 0 && !journal_spool_has_room(j, need) && journal_spool_would_have_room(j, need, extra);
 }
 
 uint64_t journal_segment_octets_for(uint64_t need)
@@ -299,7 +306,7 @@ bool journal_segment_prepare(struct hky_journal *j)
     struct segment *s = NULL;
 
     if (n < n_needed(j) || (n == RESERVED_SPARES && !is_early &&
-                            journal_spool_has_room(j, atomic_load(&j->octets_next) + atomic_load(&j->large_octets))))
+                            journal_spool_has_room(j, atomic_load(&j->octets_next) + large_need(j, 0))))
         s = make_fitting(j, 0, is_early);
     if (s == NULL)
         return false;

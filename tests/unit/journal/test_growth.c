@@ -276,6 +276,32 @@ static void the_smallest_spool_max_has_room_for_large_mail_when_idle(void **stat
     rig_fini(&r);
 }
 
+/* Without it, one message that is larger than the disk would take the spares from all mail after it. */
+static void what_has_no_room_without_spares_either_leaves_them_alone(void **state)
+{
+    struct rig r;
+
+    (void)state;
+    rig_init(&r);
+    r.params.segment_octets = 64 << 10;
+    r.params.min_free = 2 << 20;
+    atomic_store(&disk.rig, &r);
+    atomic_store(&disk.octets, 8 << 20);
+    rig_open(&r);
+    rig_at_rest(&r);
+    assert_int_equal(hky_journal_room(r.j, 100 << 20), HKY_E_FULL);
+    rig_rounds(&r, 3);
+    assert_true(rig_stats(&r).free_segments >= 3);
+    for (uint64_t id = 1; id <= 60; id++)
+        rig_put(&r, id, 1, 10000);
+    for (uint64_t id = 1; id <= 60; id++)
+        rig_finish(&r, hky_idmap_get(&r.found, id), 0);
+    hky_journal_flush(r.j);
+    wait_until(rig_stats(&r).free_segments > 5);
+    rig_fini(&r);
+    atomic_store(&disk.octets, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -286,6 +312,7 @@ int main(void)
         cmocka_unit_test(a_small_disk_that_was_full_takes_mail_again),
         cmocka_unit_test(recycled_files_leave_large_mail_its_part_of_spool_max),
         cmocka_unit_test(recycled_files_leave_large_mail_its_part_of_the_disk),
+        cmocka_unit_test(what_has_no_room_without_spares_either_leaves_them_alone),
         cmocka_unit_test(the_smallest_spool_max_has_room_for_large_mail_when_idle),
     };
 
