@@ -196,7 +196,7 @@ static void print_expiry(const json_t *row)
     if (strcmp(state, "held") == 0)
         print_line("expires", "not while it is held");
     else if (strcmp(state, "parked") == 0)
-        print_line("expires", "not while it is parked (engine.parked limits that time)");
+        print_line("expires", "not while it is parked (engine.parked and its deadline limit that)");
     else
         print_time("expires", number(row, "expire_at"));
     print_time("deadline", number(row, "deadline_at"));
