@@ -2,10 +2,10 @@
  * internal -- the open journal on disk. Threads: workers submit (submit.c), the committer writes and owns the hot
  * segment (commit.c), maintenance (maintainer.c) closes, frees and copies (close.c, free.c, cold.c), the reader reads
  * bodies (body.c), the big writer streams large ones (big.c).
- * Files, from those that use nothing of the others upwards: format, scan; spool, entry, upkeep; segment, index; body,
- * big, submit; close, free, cold, commit; replay, maintainer; open.
- * Locks, in the order they are taken: index_lock -> maintain.lock | body_locks[k]; queue.lock and epoch_lock
- * alone.
+ * Files, from those that use nothing of the others upwards: format, scan; spool, entry, upkeep; segment, load, index;
+ * body, big, submit; close, free, cold, commit; replay, maintainer; open.
+ *
+ * Locks, in the order they are taken: index_lock -> maintain.lock | body_locks[k]; queue.lock and epoch_lock alone.
  */
 #ifndef HKY_JOURNAL_INTERNAL_H
 #define HKY_JOURNAL_INTERNAL_H
@@ -273,6 +273,8 @@ uint64_t journal_segment_footer_octets(const struct segment *s);
 /* HKY_E_LIMIT: there is no room for it, or its list is larger than a footer's or lacks records; else as
  * journal_segment_write. The segment stays good without one. */
 enum hky_err journal_segment_write_footer(struct hky_journal *j, struct segment *s);
+
+/* load.c */
 /* The footer's entries of a closed segment, from disk or from its records. `foot` may take s->octets, which is enough
  * for any list of records. HKY_E_FULL: no memory. */
 enum hky_err journal_segment_load(struct hky_journal *j, struct segment *s, uint64_t floor, struct hky_buf *foot,
