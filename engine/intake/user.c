@@ -24,6 +24,8 @@ void hky_refusal_set_storage(struct hky_refusal *r, enum hky_err err)
         *r = (struct hky_refusal){0};
     else if (err == HKY_E_FULL)
         hky_refusal_set(r, 452, "4.3.1", "no space for mail at the moment; try again later");
+    else if (err == HKY_E_LIMIT)
+        hky_refusal_set(r, 552, "5.3.4", "too large for engine.bounds.segment with all its recipients; send to fewer");
     else
         hky_refusal_set(r, 451, "4.3.0", "mail cannot be stored at the moment; try again later");
 }

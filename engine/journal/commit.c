@@ -241,7 +241,7 @@ static enum hky_err make_room(struct hky_journal *j, struct entry *e, struct gat
 
     if (!journal_entry_fits(j, e)) {
         HKY_ASSERT(e->is_accept); /* a result is never larger than a segment */
-        e->result = HKY_E_FULL;
+        e->result = HKY_E_LIMIT;
         return HKY_OK;
     }
     if (e->is_accept && atomic_load(&j->is_full)) {

@@ -25,7 +25,7 @@ struct hky_refusal {
 void hky_refusal_set(struct hky_refusal *r, int code, const char *enhanced, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
 /* Makes the refusal for a result of hky_journal_room, of a body's file or of a commit: 452 for HKY_E_FULL, code 0 for
- * HKY_OK, 451 for the others. */
+ * HKY_OK, 552 for HKY_E_LIMIT, 451 for the others. */
 void hky_refusal_set_storage(struct hky_refusal *r, enum hky_err err);
 
 /* --- what a login may use; NULL, no login, may use everything --- */

@@ -99,8 +99,9 @@ enum hky_err hky_journal_room(struct hky_journal *j, uint64_t size);
  * Submit one accepted message with its recipients' plans and states; `done` is called when it is on disk.
  *   m   the caller's reference stays the caller's. Its body is in m->body (m->body->n == m->size, at most
  * HKY_BIG_BODY), or in a committed big file (m->is_big). From here on read it with hky_journal_body() only: m->body
- * may go any time. done(HKY_OK) with a token · done(HKY_E_FULL) no space: 452 4.3.1 · done(HKY_E_IO) disk failed:
- * 451 4.3.0; the message will not come back after a restart.        RFC 5321 6.1: responsibility starts with the 250.
+ * may go any time. done(HKY_OK) with a token · done(HKY_E_FULL) no space: 452 4.3.1 · done(HKY_E_LIMIT) with all its
+ * recipients it does not fit an empty segment either: 552 5.3.4 · done(HKY_E_IO) disk failed: 451 4.3.0; the message
+ * will not come back after a restart.                             RFC 5321 6.1: responsibility starts with the 250.
  */
 void hky_journal_accept(struct hky_journal *j, struct hky_message *m, struct hky_commit *c);
 

@@ -85,6 +85,29 @@ def swaks(world):
     post.end()
 
 
+@case("senders", "what fits no file of the journal gets 552, not 452 for ever; what is smaller or larger is taken")
+def no_file_is_large_enough(world):
+    sink = world.sink()
+    engine = world.engine(f"""
+        engine {{ hostname = "mail.shop.example", listen = "127.0.0.1:{{port}}", bounds = {{ segment = "1M" }} }}
+        relay "r" {{ host = "127.0.0.1", port = {sink.ports[0]}, tls = "none" }}
+        route "all" {{ to = "*", via = "r" }}
+    """)
+    line = b"x" * 76 + b"\r\n"
+    for octets, code in ((500000, 250), ((1 << 20) - 1000, 552), (1500000, 250)):
+        with smtplib.SMTP("127.0.0.1", engine.port) as client:
+            client.ehlo("client.example")
+            client.mail("a@shop.example")
+            client.rcpt("b@x.example")
+            answer = client.data(b"From: a@shop.example\r\nSubject: s\r\n\r\n" + line * (octets // len(line)))
+        same(answer[0], code, f"{octets} octets: {answer}")
+        if code == 552:
+            holds(b"5.3.4" in answer[1] and b"engine.bounds.segment" in answer[1], answer)
+    engine.wait_empty()
+    same(len(world.received()), 2, "delivered")
+    end(engine)
+
+
 @case("senders", "send and sendmail -t: quotes in addresses are those that were typed")
 def quoted_addresses(world):
     wire = Wire()

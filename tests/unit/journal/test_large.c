@@ -166,9 +166,40 @@ static void accepting_stops_at_spool_max_and_results_go_on(void **state)
     assert_int_equal(r->report.messages, 1);
 }
 
+/* To wait would not help: the client hears so, and needs not to try for days. */
+static void what_fits_no_segment_is_refused_for_good(void **state)
+{
+    static const struct {
+        uint32_t n_recipients;
+        size_t size;
+        enum hky_err err;
+    } CASES[] = {{1, (1 << 20) - 400000, HKY_OK},
+                 {1, (1 << 20) - 100, HKY_E_LIMIT},
+                 {1, 1 << 20, HKY_E_LIMIT},
+                 {64, 100, HKY_OK},
+                 {1, 100, HKY_OK}};
+    struct rig r;
+
+    (void)state;
+    rig_init(&r);
+    r.params.segment_octets = 1 << 20;
+    rig_open(&r);
+    for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
+        struct hky_message *m = make_message(&r, i + 1, CASES[i].n_recipients, CASES[i].size);
+        enum hky_err err = rig_accept(&r, m);
+        if (err != CASES[i].err)
+            fail_msg("case %zu: %d", i, err);
+        hky_message_unref(&m);
+    }
+    assert_int_equal(hky_journal_room(r.j, 1000), HKY_OK); /* others are not concerned */
+    rig_close(&r);
+    rig_fini(&r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(what_fits_no_segment_is_refused_for_good),
         cmocka_unit_test_setup_teardown(large_bodies_live_in_their_own_file, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_large_body_that_is_not_committed_leaves_nothing, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_large_body_pauses_its_client_and_goes_on, set_up, tear_down),
