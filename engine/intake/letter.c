@@ -9,8 +9,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define HEADER_AT_MOST (512 << 10) /* whatever engine.bounds says: the header section is kept in memory */
-
 struct rcpt {
     uint32_t at; /* in the arena: address, orcpt */
     uint16_t n, orcpt_n;
@@ -211,8 +209,7 @@ void hky_letter_begin(struct hky_letter *l, const struct hky_letter_origin *orig
         .section = {.id = l->p.id,
                     .now_ms = l->p.now_ms,
                     .hostname = engine->hostname,
-                    .header_octets = bounds->header_octets < HEADER_AT_MOST && !l->p.is_notice ? bounds->header_octets
-                                                                                               : HEADER_AT_MOST,
+                    .header_octets = l->p.is_notice ? HKY_HEADER_MOST : bounds->header_octets,
                     .header_lines = l->p.is_notice ? UINT32_MAX : bounds->header_lines,
                     .received = l->p.is_notice ? UINT32_MAX : bounds->received,
                     .is_trusted = l->p.is_trusted},

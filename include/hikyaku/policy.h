@@ -122,10 +122,11 @@ struct hky_listen {
     bool has_allow;
 };
 
+#define HKY_HEADER_MOST (512u << 10) /* octets of a header section, which is kept in memory as a whole */
 struct hky_bounds {                  /* engine.bounds; defaults from facts/reliability.md 2.10 */
     uint32_t line_octets;            /* command line 2048 */
     uint32_t recipients;             /* per message 1000 */
-    uint32_t header_octets;          /* 256 KiB */
+    uint32_t header_octets;          /* 256 KiB; at most HKY_HEADER_MOST */
     uint32_t header_lines;           /* 1000 */
     uint32_t received;               /* 50 */
     uint32_t connections;            /* 2000 */

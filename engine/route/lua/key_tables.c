@@ -61,7 +61,8 @@ const struct hky_key hky_keys_engine[] = {
 const struct hky_key hky_keys_bounds[] = {
     {"line_octets", HKY_KEY_INT, 512, 65536, "Octets of a client's command line; default 2048.", "integer"},
     {"recipients", HKY_KEY_INT, 1, 100000, "Recipients of a message; default 1000.", "integer"},
-    {"header_octets", HKY_KEY_OCTETS, 4096, 16 << 20, "Size of a header section; default `256K`.", "size"},
+    {"header_octets", HKY_KEY_OCTETS, 4096, HKY_HEADER_MOST,
+     "Size of a header section, at most `512K`; default `256K`.", "size"},
     {"header_lines", HKY_KEY_INT, 10, 100000, "Lines of a header section; default 1000.", "integer"},
     {"received", HKY_KEY_INT, 1, 1000, "Received fields of a message; a message with more is in a loop; default 50.",
      "integer"},

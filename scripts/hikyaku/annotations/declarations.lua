@@ -35,7 +35,7 @@ function set:has(address) end
 ---@class bounds  maxima
 ---@field line_octets? integer  Octets of a client's command line; default 2048.
 ---@field recipients? integer  Recipients of a message; default 1000.
----@field header_octets? size  Size of a header section; default `256K`.
+---@field header_octets? size  Size of a header section, at most `512K`; default `256K`.
 ---@field header_lines? integer  Lines of a header section; default 1000.
 ---@field received? integer  Received fields of a message; a message with more is in a loop; default 50.
 ---@field connections? integer  Connections of clients; default 2000.

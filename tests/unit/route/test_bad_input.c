@@ -184,6 +184,8 @@ static const struct {
      "write one of them"},
     {"hole in a plan", RELAYS "route 'r' { to = '*', via = { 'a', nil, 'b', [5] = 'own' } }", 4, "has a hole"},
 #define NAME_60 "nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn"
+    {"a header section that is longer than any is kept", "engine { bounds = { header_octets = '513K' } }", 1,
+     "header_octets must be a size such as \"25M\", from 4096 to 524288 octets"},
     {"row with a name that is too long",
      "rows { { name = '" NAME_60 NAME_60 "n', host = 'a.example', port = 465, to = '*' } }", 1,
      "name must be a string of at most 120 octets"},
