@@ -197,6 +197,8 @@ static void print_expiry(const json_t *row)
         print_line("expires", "not while it is held");
     else if (strcmp(state, "parked") == 0)
         print_line("expires", "not while it is parked (engine.parked and its deadline limit that)");
+    else if (strcmp(state, "undecided") == 0 && hky_cli_row_text(row, "route")[0] == '\0')
+        print_line("expires", "as the route says that will be chosen");
     else
         print_time("expires", number(row, "expire_at"));
     print_time("deadline", number(row, "deadline_at"));

@@ -135,6 +135,8 @@ def killed_before_it_is_decided(world):
     rows = engine.queue("--state", "undecided")["rows"]
     same({r["state"] for r in rows}, {"undecided"}, "states")
     holds("mail hosts of" in rows[0]["reason"], rows[0])
+    text = world.run("queue", "show", "--spool", engine.spool, "--to", "u@hosted.test")[1]
+    holds("as the route says that will be chosen" in text, text)
     world.run("queue", "hold", "--spool", engine.spool, "--to", "u@plain.test")
     wait_for(lambda: engine.status()["queue"]["held"] == 1, 20, why="held")
     world.run("queue", "release", "--spool", engine.spool, "--to", "u@plain.test")
