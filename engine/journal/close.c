@@ -17,6 +17,16 @@ static bool is_newest_attempt(struct hky_journal *j, const struct segment *s, co
            t->attempts[a.index].at8 == f->at / 8;
 }
 
+/* An attempt in a final state ends its recipient at each start, as a result does. After a start, the index has no place
+ * of it, because its recipient is dead; so it is not asked which attempt is the newest. */
+static bool is_end(const struct foot_entry *f)
+{
+    struct attempt_meta a;
+
+    return journal_attempt_meta_parse(hky_str_of(f->meta, f->meta_n), &a) &&
+           hky_recipient_state_is_final((enum hky_recipient_state)a.doing);
+}
+
 /* Under index_lock. The footer may leave out messages of which every recipient is finished (a missing entry means just
  * that) with their results, and attempts that are not the newest. It keeps copies: a copy is the evidence that its
  * original, whose segment may last longer, is dead. */
@@ -38,7 +48,7 @@ static bool foot_needs(struct hky_journal *j, struct segment *s, const struct fo
         return hky_idmap_get(gone, f->key) ==
                NULL; /* a result with a notice has the notice's id as its key; it stays */
     case JOURNAL_RECORD_ATTEMPT:
-        return is_newest_attempt(j, s, f);
+        return is_end(f) ? hky_idmap_get(gone, f->key) == NULL : is_newest_attempt(j, s, f);
     default:
         return true;
     }

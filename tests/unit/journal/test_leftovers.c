@@ -444,6 +444,61 @@ static void who_has_ended_but_is_not_finished_does_not_come_back(void **state)
     }
 }
 
+/* After a kill, maintenance writes the footer of the segment that has the record of the end: every later start relies
+ * on this list, and then on what is written when that segment becomes free. */
+static void who_had_ended_at_a_kill_does_not_come_back_at_a_later_start(void **state)
+{
+    struct rig *r = *state, crashed;
+    uint64_t id = 1000;
+
+    rig_close(r);
+    r->params.io = &still_io;
+    rig_open(r);
+    for (int is_elsewhere = 0; is_elsewhere < 2; is_elsewhere++) {
+        uint64_t two_id = id++, one_id = id++, mate_id;
+        struct hky_message *two = rig_put(r, two_id, 2, 1000), *one = rig_put(r, one_id, 1, 1000), *mate;
+
+        if (is_elsewhere)
+            fill(r, &id); /* the records of the ends are in another segment than the messages */
+        mate_id = id++;
+        mate = rig_put(r, mate_id, 1, 1000); /* keeps the segment with these records */
+        one->recipients[0].state = two->recipients[0].state = HKY_RCPT_DELIVERED;
+        hky_journal_attempt(r->j, &one->recipients[0], NULL);
+        hky_journal_attempt(r->j, &two->recipients[0], NULL);
+        hky_journal_flush(r->j);
+        rig_init(&crashed);
+        crashed.params.cold_after_ms = r->params.cold_after_ms;
+        copy_still(r->dir, crashed.dir);
+        for (int i = 0; i < 5; i++) {
+            rig_open(&crashed);
+            assert_int_equal(crashed.report.damaged_records, 0);
+            assert_null(hky_idmap_get(&crashed.found, one_id));
+            assert_int_equal(crashed.report.recipients, i <= 2 ? 2 : 1);
+            two = hky_idmap_get(&crashed.found, two_id);
+            assert_non_null(two);
+            assert_int_equal(two->recipients[0].state, HKY_RCPT_DELIVERED);
+            assert_int_equal(two->recipients[1].state, HKY_RCPT_QUEUED);
+            rig_check_body(&crashed, two);
+            if (i == 2) { /* now the segment with the records can be freed */
+                rig_finish(&crashed, hky_idmap_get(&crashed.found, mate_id), 0);
+                fill(&crashed, &id);
+            }
+            rig_rounds(&crashed, 2);
+            rig_close(&crashed);
+        }
+        rig_open(&crashed);
+        rig_fini(&crashed);
+        two = hky_idmap_get(&r->found, two_id);
+        one = hky_idmap_get(&r->found, one_id);
+        hky_idmap_remove(&r->found, one_id);
+        hky_message_unref(&one); /* nothing is left of it but the journal's own reference */
+        one = two;
+        rig_finish(r, two, 1);
+        hky_message_unref(&one);
+        rig_finish(r, mate, 0);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -454,6 +509,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_finished_copy_does_not_come_back_from_where_it_was, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_notice_is_copied_as_the_message_it_is, set_up, tear_down),
         cmocka_unit_test_setup_teardown(who_has_ended_but_is_not_finished_does_not_come_back, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(who_had_ended_at_a_kill_does_not_come_back_at_a_later_start, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_message_too_large_to_copy_does_not_hold_up_others, set_up, tear_down),
     };
 
