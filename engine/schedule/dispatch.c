@@ -89,19 +89,6 @@ static void dispatch_to_lane(struct hky_shard *sh, struct hky_recipient *r, int6
     schedule_shard_wake(sh, l);
 }
 
-static void begin_plan(struct hky_shard *sh, struct hky_recipient *r, int64_t now_ms, bool *is_over)
-{
-    struct hky_advance a;
-    hky_schedule_plan_first(sh->policy, r, &a);
-    *is_over = a.action != HKY_ACTION_NEXT;
-    if (*is_over) {
-        schedule_recipient_fail_for_author(sh, r);
-        return;
-    }
-    r->step = a.step;
-    r->step_at_ms = now_ms;
-}
-
 bool schedule_recipient_is_reached(const struct hky_shard *sh, const struct hky_recipient *r)
 {
     const struct hky_policy *p = sh->policy;
@@ -159,11 +146,11 @@ void schedule_recipient_dispatch(struct hky_shard *sh, struct hky_recipient *r)
         schedule_recipient_hold_unreached(sh, r);
         return;
     }
-    bool is_over = false;
-    if (r->step_at_ms == 0)
-        begin_plan(sh, r, now_ms, &is_over);
-    if (!is_over)
-        dispatch_to_lane(sh, r, now_ms);
+    if (r->step_at_ms == 0 && !schedule_recipient_begin_plan(sh->policy, r, now_ms)) {
+        schedule_recipient_fail_for_author(sh, r);
+        return;
+    }
+    dispatch_to_lane(sh, r, now_ms);
 }
 
 void schedule_recipient_redispatch(struct hky_shard *sh, struct hky_recipient *r)

@@ -417,6 +417,9 @@ void schedule_survey_on_leave(struct hky_shard *sh, const struct hky_recipient *
 /* The only writer of r->state. The edge must be in its table. Changes are logged at level debug. */
 void schedule_recipient_enter(const struct hky_shard *sh, struct hky_recipient *r, enum hky_recipient_state to);
 bool schedule_recipient_may_enter(enum hky_recipient_state from, enum hky_recipient_state to);
+/* It enters the first step of its plan, at that time. False: no step may send as the author, and nothing was changed.
+ */
+bool schedule_recipient_begin_plan(const struct hky_policy *policy, struct hky_recipient *r, int64_t at_ms);
 void schedule_recipient_enter_step(struct hky_recipient *r, uint8_t step, enum hky_class cause, int64_t now_ms);
 void schedule_recipient_set_reason(struct hky_recipient *r, const char *why);
 void schedule_recipient_journal(struct hky_shard *sh, struct hky_recipient *r); /* writes its whole state */

@@ -170,8 +170,11 @@ static void retry_now(struct hky_shard *sh, struct hky_recipient *r)
         r->ambiguous = 0;
         r->unclean = 0;
         schedule_recipient_renew_expiry(sh, r);
+        /* time while it was held does not count for its step either */
         if (r->step_at_ms != 0)
-            r->step_at_ms = schedule_shard_now(sh); /* time while it was held does not count for its step either */
+            r->step_at_ms = schedule_shard_now(sh);
+        else if (r->plan != NULL) /* it was accepted to be held */
+            (void)schedule_recipient_begin_plan(sh->policy, r, schedule_shard_now(sh));
     }
     r->next_at_ms = schedule_shard_now(sh);
     schedule_recipient_journal(sh, r);

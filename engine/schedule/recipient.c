@@ -47,6 +47,17 @@ void schedule_recipient_journal(struct hky_shard *sh, struct hky_recipient *r)
     hky_journal_attempt(sh->s->journal, r, NULL);
 }
 
+bool schedule_recipient_begin_plan(const struct hky_policy *policy, struct hky_recipient *r, int64_t at_ms)
+{
+    struct hky_advance a;
+    hky_schedule_plan_first(policy, r, &a);
+    if (a.action != HKY_ACTION_NEXT)
+        return false;
+    r->step = a.step;
+    r->step_at_ms = at_ms;
+    return true;
+}
+
 void schedule_recipient_enter_step(struct hky_recipient *r, uint8_t step, enum hky_class cause, int64_t now_ms)
 {
     r->step = step;

@@ -292,6 +292,8 @@ bool schedule_recipient_replan(struct hky_shard *sh, struct hky_recipient *r)
         adopt(sh, r, rest);
     unpark(sh, r, schedule_shard_now(sh));
     schedule_recipient_forget_wait(r);
+    if (r->step_at_ms == 0) /* so that the record says it; where no step may send as the author, dispatching ends it */
+        (void)schedule_recipient_begin_plan(sh->policy, r, schedule_shard_now(sh));
     if (is_first)
         schedule_event_of_recipient(sh, HKY_EVENT_DECIDED, r, &(struct event_details){0});
     schedule_recipient_journal(sh, r);

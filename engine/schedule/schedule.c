@@ -209,6 +209,16 @@ static void restore_times(const struct hky_shard *sh, struct hky_recipient *r, i
     r->parked_at_ms = r->parked_at_ms < now_ms ? r->parked_at_ms : now_ms;
 }
 
+/* The record of a message that was accepted with a plan does not say that the first step was entered, because that was
+ * at once: all later records do. The time of the step began then and not with this start; otherwise a step would never
+ * end for mail that waits at a cap of an engine which is restarted often. */
+static void restore_begin(const struct hky_shard *sh, struct hky_recipient *r, int64_t now_ms)
+{
+    int64_t at_ms = r->message->accepted_at_ms;
+    if (r->state == HKY_RCPT_QUEUED && r->plan != NULL && r->step_at_ms == 0 && r->attempts + r->left_steps == 0)
+        (void)schedule_recipient_begin_plan(sh->policy, r, at_ms < now_ms ? at_ms : now_ms);
+}
+
 /* Was it deferred because a relay did not let us in? A start is like a reload then: what was wrong may be repaired, so
  * it goes at once. The journal does not keep the pause of the account, so its gate lets one message try first;
  * otherwise a login that is still refused would be tried with all of them. Own delivery has no login, and its hosts are
@@ -258,6 +268,7 @@ static void restore(struct hky_shard *sh, struct hky_recipient *r, int64_t now_m
         r->next_at_ms = 0; /* the look-up ended with the last run: the policy is asked again at once */
     if (r->state == HKY_RCPT_SENDING || r->state == HKY_RCPT_UNDECIDED)
         schedule_recipient_enter(sh, r, HKY_RCPT_QUEUED);
+    restore_begin(sh, r, now_ms);
     enum inflight_state was =
         r->state == HKY_RCPT_QUEUED ? schedule_inflight_was(sh->s->inflight, r->message->id) : INFLIGHT_NOT;
     sh->s->n_maybe_duplicates += was != INFLIGHT_NOT;

@@ -393,10 +393,10 @@ static void within_holds_for_one_that_was_given_back(void **state)
 }
 
 /* It comes to a lane that lets nobody go when the time for its step is over: the next step gets it soon, and not only
- * when it expires. Time on hold does not count: a step begins anew with the release. */
+ * when it expires. Time on hold does not count: a step begins anew with the release, but not with a start. */
 static void a_step_whose_time_is_over_is_left_soon(void **state)
 {
-    enum how { HELD, DOWN };
+    enum how { HELD, DOWN, NEVER_TRIED, OF_FUNCTION };
     static const struct {
         const char *name;
         enum how how;
@@ -408,6 +408,11 @@ static void a_step_whose_time_is_over_is_left_soon(void **state)
         {"the engine was down when within ended", DOWN, 2 * 3600, 3 * HOUR, MINUTE},
         {"the engine was down when half of its time was over", DOWN, HKY_UNSET_SEC, 30 * HOUR, MINUTE},
         {"the engine was down, and within goes on", DOWN, 5 * 3600, 3 * HOUR, 2 * HOUR},
+        {"never tried: within goes on", NEVER_TRIED, 2 * 3600, 110 * MINUTE, 10 * MINUTE},
+        {"never tried, and within is over", NEVER_TRIED, 2 * 3600, 3 * HOUR, MINUTE},
+        {"never tried: half of its time goes on", NEVER_TRIED, HKY_UNSET_SEC, 20 * HOUR, 4 * HOUR},
+        {"never tried, and the clock was set back", NEVER_TRIED, 2 * 3600, -HOUR, 2 * HOUR},
+        {"never tried, and its function is asked again", OF_FUNCTION, 2 * 3600, 110 * MINUTE, 10 * MINUTE},
     };
     (void)state;
     for (size_t i = 0; i < sizeof CASES / sizeof CASES[0]; i++) {
@@ -420,12 +425,15 @@ static void a_step_whose_time_is_over_is_left_soon(void **state)
         steps[0].within_sec = CASES[i].within_sec;
         struct hky_message *m = fake_message(77, START, "", 1, (const char *const[]){"a@example.com"});
         struct hky_recipient *r = &m->recipients[0];
-        r->plan = fake_plan(steps, 2);
+        r->plan = CASES[i].how == OF_FUNCTION ? function_plan(steps, 2) : fake_plan(steps, 2);
+        st.plan = hky_plan_ref(r->plan);
         r->policy = (uint32_t)st.policy.policy.hash;
-        r->step_at_ms = START;
         r->expire_at_ms = START + 48 * HOUR;
         r->state = CASES[i].how == HELD ? HKY_RCPT_HELD : HKY_RCPT_QUEUED;
-        r->attempts = r->step_attempts = 1;
+        if (CASES[i].how <= DOWN) {
+            r->step_at_ms = START;
+            r->attempts = r->step_attempts = 1;
+        }
         st.r.clock.stopped_at_ms += CASES[i].away_ms;
         hky_schedule_restore_message(st.r.schedule, m);
         hky_rehearsal_start(&st.r);
@@ -434,6 +442,7 @@ static void a_step_whose_time_is_over_is_left_soon(void **state)
         turns(&st);
         st.log[0] = '\0';
         print_message("%s\n", CASES[i].name);
+        assert_int_equal(st.n_decides, CASES[i].how == OF_FUNCTION);
         pass(&st, CASES[i].left_after_ms - 1);
         expect(&st, ""); /* until then a slot may come */
         pass(&st, 1);
