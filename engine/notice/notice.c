@@ -1,7 +1,8 @@
 /*
  * Decides whether a failure notice (RFC 3464) is due, and journals it in one commit with the `finished` that it
  * reports. Recipients of one message that end within GATHER_MS, in digest mode within DIGEST_MS, share a notice. What
- * was delivered does not wait for its notice: its result is journalled at once, or a kill would have it sent again.
+ * was or may have been delivered does not wait for its notice: its result is journalled at once, or a kill would have
+ * it sent again.
  * Failures that cannot be reported to a sender (those of a notice, and of mail without a sender) are reported in the
  * log and to engine.owner.
  */
@@ -109,6 +110,18 @@ static void free_making(struct making *k)
     free(k);
 }
 
+static bool is_about_success(const struct hky_recipient *r)
+{
+    return r->state == HKY_RCPT_DELIVERED;
+}
+
+/* Would one more attempt bring a further copy? Also when the route fails what a relay may have taken (its react to
+ * ambiguous). What has expired is not attempted again, so it can come back for its notice. */
+static bool may_be_delivered(const struct hky_recipient *r)
+{
+    return is_about_success(r) || (r->state == HKY_RCPT_FAILED && r->ambiguous > 0);
+}
+
 void hky_notice_stop(struct hky_notice *n)
 {
     struct making *k;
@@ -119,7 +132,7 @@ void hky_notice_stop(struct hky_notice *n)
         struct ended *x;
         TAILQ_FOREACH (x, &k->ended, link) {
             bool is_with_notice = k->is_submitted && x == TAILQ_FIRST(&k->ended); /* the notice's record has it */
-            if (!is_with_notice && (k->is_submitted || x->recipient->state == HKY_RCPT_DELIVERED))
+            if (!is_with_notice && (k->is_submitted || may_be_delivered(x->recipient)))
                 hky_journal_finish(n->p.journal, x->recipient, NULL, NULL);
         }
     }
@@ -138,11 +151,6 @@ void hky_notice_free(struct hky_notice **n)
     hky_timer_cancel(&(*n)->timer);
     free(*n);
     *n = NULL;
-}
-
-static bool is_about_success(const struct hky_recipient *r)
-{
-    return r->state == HKY_RCPT_DELIVERED;
 }
 
 /* NONE: the sender gets no notice. */
@@ -440,11 +448,11 @@ static void on_original(struct hky_body_read *read)
         hky_record_event(n->p.record, n->p.worker, &ev);
 }
 
-/* It is still to be finished with its notice, which needs the original: that stays in the journal until then. A failed
+/* It is still to be finished with its notice, which needs the original: that stays in the journal until then. Any other
  * recipient is not recorded, because after a kill its notice would be lost; it is tried again instead. */
 static void record_delivery(struct making *k, struct ended *x)
 {
-    if (!is_about_success(x->recipient) || x->is_recorded)
+    if (!may_be_delivered(x->recipient) || x->is_recorded)
         return;
     x->is_recorded = true;
     hky_journal_attempt(k->owner->p.journal, x->recipient, NULL);

@@ -28,15 +28,15 @@ struct hky_notice_params {
     void (*enqueue)(void *ctx, unsigned worker, struct hky_message *notice);
 };
 struct hky_notice *hky_notice_new(const struct hky_notice_params *p);
-/* Called when the loops have stopped and the journal is still open. Delivered recipients are finished in the journal,
- * with or without their notice; failed ones whose notice is not made yet come back at the next start. After a kill it
- * is the same. */
+/* Called when the loops have stopped and the journal is still open. Recipients that were or may have been delivered (an
+ * attempt ended ambiguous, and the route fails them for it) are finished in the journal, with or without their notice;
+ * other ones whose notice is not made yet come back at the next start. After a kill it is the same. */
 void hky_notice_stop(struct hky_notice *n);
 /* Called when the journal is closed: until then it may refer to notices under way. */
 void hky_notice_free(struct hky_notice **n);
 /* `finish` of the schedule: decides whether a notice is due (NOTIFY, null sender, engine.dsn, route's dsn; success
  * notices on NOTIFY=SUCCESS), makes it, journals both, emits the event, drops the recipient's message reference. When
- * this returns, the journal has got a record of each delivery.
+ * this returns, the journal has got a record of each end after which the recipient must not be sent again.
  * Recipients of one message that end within a second (digest: a minute) share a notice; its size is bounded, and so is
  * the part of the original that it returns. Failures that cannot be reported to the sender (those of a notice, and of
  * mail without a sender) are reported in the log and to engine.owner. */

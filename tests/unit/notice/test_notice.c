@@ -386,6 +386,49 @@ static void it_is_reported_all_the_same(void **state)
     assert_int_equal(w->n_notices, 1);
 }
 
+/* The route's react may end what a relay may have taken (its dot was sent, the reply is missing). It would be sent
+ * again by a start that knows nothing of this end. What has expired is not sent again, so it keeps its notice. */
+static void what_may_have_been_delivered_does_not_come_back(void **state)
+{
+    static const struct {
+        const char *what;
+        unsigned n;
+        bool is_on_disk, is_killed; /* the original; or it is a stop */
+        uint8_t ambiguous;
+        enum hky_recipient_state state;
+        uint32_t n_back;
+    } cases[] = {
+        {"the notice gathers at a stop", 2, false, false, 1, HKY_RCPT_FAILED, 0},
+        {"the notice gathers at a kill", 2, false, true, 1, HKY_RCPT_FAILED, 0},
+        {"the original is read at a stop", 1, true, false, 2, HKY_RCPT_FAILED, 0},
+        {"the original is read at a kill", 1, true, true, 1, HKY_RCPT_FAILED, 0},
+        {"they were refused, at a stop", 2, false, false, 0, HKY_RCPT_FAILED, 2},
+        {"they were refused, at a kill", 2, false, true, 0, HKY_RCPT_FAILED, 2},
+        {"they have expired, at a stop", 2, false, false, 1, HKY_RCPT_EXPIRED, 2},
+        {"they have expired, at a kill", 2, false, true, 1, HKY_RCPT_EXPIRED, 2},
+    };
+    struct world *w = *state;
+    uint32_t n_live = 0;
+
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct hky_message *m = accepted(w, "news@shop.example", "", 0, cases[i].n, HKY_RET_UNSET);
+
+        if (cases[i].is_on_disk)
+            hky_journal_body_drop(w->journal, m);
+        for (unsigned k = 0; k < cases[i].n; k++) {
+            m->recipients[k].ambiguous = cases[i].ambiguous;
+            finish(w, &m->recipients[k], cases[i].state, "451 4.4.2 no reply to the end of the message", false);
+        }
+        print_message("%s\n", cases[i].what);
+        if (!cases[i].is_killed)
+            hky_notice_stop(w->notice);
+        (void)messages_after_a_kill(w);
+        n_live += cases[i].n_back;
+        assert_int_equal(w->n_live, n_live);
+        new_notice(w, NULL);
+    }
+}
+
 static void a_digest_that_is_still_open_at_the_stop(void **state)
 {
     struct world *w = *state;
@@ -630,6 +673,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_stop_with_a_notice_on_its_way_to_the_disk, setup, teardown),
         cmocka_unit_test_setup_teardown(what_was_delivered_does_not_come_back_for_want_of_its_notice, setup, teardown),
         cmocka_unit_test_setup_teardown(what_was_delivered_does_not_come_back_after_a_kill, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_may_have_been_delivered_does_not_come_back, setup, teardown),
         cmocka_unit_test_setup_teardown(it_is_reported_all_the_same, setup, teardown),
         cmocka_unit_test_setup_teardown(a_digest_that_is_still_open_at_the_stop, setup, teardown),
         cmocka_unit_test_setup_teardown(ret_full_gives_the_whole_back, setup, teardown),
