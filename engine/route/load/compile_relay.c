@@ -445,7 +445,7 @@ static void account_name(struct hky_relay_reader *r)
     if (o->is_mx)
         snprintf(text, sizeof text, "@mx:%u%s%.100s", o->port, o->source[0] != 0 ? "/" : "", o->source);
     else
-        snprintf(text, sizeof text, "%.240s@%.253s:%u", o->user, o->host, o->port);
+        snprintf(text, sizeof text, "%.255s@%.253s:%u", o->user, o->host, o->port);
     for (char *p = text; *p != 0; p++)
         *p = hky_lower(*p);
     o->account = hky_loader_keep(r->l, text);

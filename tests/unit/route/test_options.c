@@ -31,6 +31,28 @@ static void relay_defaults(void **state)
     hky_policy_unref(&p);
 }
 
+/* Of users that were cut, two became one account, with one set of caps and pauses. */
+static void long_users_are_accounts_of_their_own(void **state)
+{
+    char user[256], other[256], text[1024];
+
+    (void)state;
+    for (size_t n = 240; n < 256; n++) {
+        memset(user, 'u', n);
+        user[n] = '\0';
+        memcpy(other, user, n + 1);
+        other[n - 1] = 'v';
+        snprintf(text, sizeof text,
+                 "relay 'a' { host = 'h.example', user = '%s', password = secret 'p' }\n"
+                 "relay 'b' { host = 'h.example', user = '%s', password = secret 'p' }",
+                 user, other);
+        struct hky_policy *p = load_text(text);
+        assert_string_not_equal(p->relays[0].account, p->relays[1].account);
+        assert_int_equal(strlen(p->relays[0].account), n + strlen("@h.example:587"));
+        hky_policy_unref(&p);
+    }
+}
+
 static void a_preset_may_bring_the_user(void **state)
 {
     struct hky_policy *p =
@@ -83,6 +105,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(relay_defaults),
+        cmocka_unit_test(long_users_are_accounts_of_their_own),
         cmocka_unit_test(a_preset_may_bring_the_user),
         cmocka_unit_test(engine_options),
     };
