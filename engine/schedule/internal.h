@@ -299,7 +299,8 @@ void schedule_shard_set_due(struct hky_shard *sh, struct hky_recipient *r, int64
 void schedule_shard_timer_by(struct hky_shard *sh, int64_t mono_ms); /* the timer fires then at the latest */
 void schedule_shard_set_timer(struct hky_shard *sh, int64_t now_ms); /* sets it for what is due first */
 void schedule_shard_request_turn(struct hky_shard *sh);              /* turn.c does its work soon */
-/* The lane is woken at the end of this turn of the loop; the other one: at that time. */
+/* The lane is woken at the end of this turn of the loop; the other one: at that time at the latest. Whoever is woken
+ * too early asks again, and says then for how long to wait: a wake takes back the times that were said before it. */
 void schedule_shard_wake(struct hky_shard *sh, struct lane *l);
 void schedule_shard_wake_at(struct hky_shard *sh, struct lane *l, int64_t mono_ms);
 /* The lane has mail that cannot go before then (INT64_MAX: unknown). It is woken then, or by schedule_recheck. */

@@ -84,6 +84,8 @@ void schedule_shard_wake(struct hky_shard *sh, struct lane *l)
 
 void schedule_shard_wake_at(struct hky_shard *sh, struct lane *l, int64_t at_ms)
 {
+    if (l->wake.index != 0 && l->wake.at <= at_ms)
+        return; /* one of its jobs waits for less than its mail does, or the other way round */
     hky_heap_set(&sh->wakes, &l->wake, at_ms);
     schedule_shard_timer_by(sh, at_ms);
 }

@@ -656,6 +656,57 @@ static void a_wait_for_a_slot_ends_with_its_recipients(void **state)
     }
 }
 
+/* The other mail of its lane has to wait for much longer. Deliver asks for both whenever the lane is woken. */
+static void a_longer_wait_of_other_mail_does_not_keep_a_job(void **state)
+{
+    (void)state;
+    for (int is_pause_known = 0; is_pause_known < 2; is_pause_known++) {
+        struct stage st;
+        struct hky_plan *plan;
+        struct hky_message *m;
+        struct hky_job *job = job_at_a_cap(&st, 1, &plan, &m), *other;
+        struct hky_error e;
+        send(&st, plan);
+        if (is_pause_known)
+            assert_int_equal(hky_schedule_pause(st.r.schedule, "rental", 2 * 3600, &e), HKY_OK);
+        turns(&st);
+        enum hky_take again = hky_schedule_take_again(job);
+        assert_int_equal(again, HKY_TAKE_WAIT);
+        assert_int_equal(hky_schedule_take(job->lane, &other), HKY_TAKE_WAIT);
+        if (!is_pause_known)
+            assert_int_equal(hky_schedule_pause(st.r.schedule, "rental", 2 * 3600, &e), HKY_OK);
+        int64_t waited_ms = 0;
+        unsigned n_wakes = 0;
+        for (; again == HKY_TAKE_WAIT && waited_ms < 5 * MINUTE; waited_ms += 1000) {
+            forget_wake(&st, job->lane);
+            pass(&st, 1000);
+            if (!is_woken(&st, job->lane))
+                continue;
+            n_wakes++;
+            if ((again = hky_schedule_take_again(job)) == HKY_TAKE_WAIT)
+                assert_int_equal(hky_schedule_take(job->lane, &other), HKY_TAKE_WAIT);
+        }
+        if (again != HKY_TAKE_JOB || waited_ms < 29000 || waited_ms > 32000)
+            fail_msg("pause %d: %d after %lld ms", is_pause_known, (int)again, (long long)waited_ms);
+        assert_in_range(n_wakes, 1, 4);
+        struct hky_outcome o = fake_outcome(HKY_CLASS_OK, false);
+        hky_rehearsal_answer(&st.r, &job, &o);
+        n_wakes = 0; /* the mail that is left is looked at no more often than before */
+        for (int k = 0; k < 600; k++) {
+            struct hky_lane *lane = st.r.n_woken > 0 ? st.r.woken[0] : NULL;
+            if (lane != NULL) {
+                n_wakes++;
+                forget_wake(&st, lane);
+                assert_int_equal(hky_schedule_take(lane, &other), HKY_TAKE_WAIT);
+            }
+            pass(&st, 1000);
+        }
+        assert_in_range(n_wakes, 1, 4);
+        hky_plan_unref(&plan);
+        stage_end(&st);
+    }
+}
+
 /* Others may have every slot before it: it waits a minute in all, then its recipients are deferred. */
 static void a_job_does_not_wait_for_a_slot_for_ever(void **state)
 {
@@ -980,6 +1031,7 @@ int main(void)
         cmocka_unit_test(a_job_that_waits_for_a_slot_is_woken),
         cmocka_unit_test(a_job_that_waits_for_the_journal_is_woken),
         cmocka_unit_test(a_wait_for_a_slot_ends_with_its_recipients),
+        cmocka_unit_test(a_longer_wait_of_other_mail_does_not_keep_a_job),
         cmocka_unit_test(a_job_does_not_wait_for_a_slot_for_ever),
         cmocka_unit_test(a_very_old_one_is_not_asked_for_ever),
         cmocka_unit_test(a_wait_is_as_long_as_it_was_set),
