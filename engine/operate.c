@@ -154,6 +154,8 @@ static void answer_queue(struct hky_queue_ask *ask, struct hky_console_request *
                                                                .n_held = rq->n_held,
                                                                .n_due = rq->n_due,
                                                                .n_late = rq->n_late,
+                                                               .n_used_up = rq->n_used_up,
+                                                               .n_spent = rq->n_spent,
                                                                .n_where_failed = ask->n_where_failed,
                                                                .timezone = ask->engine->policy->engine.timezone,
                                                                .where_error = ask->where_error,

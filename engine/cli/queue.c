@@ -1,6 +1,7 @@
 #include "cli/operate.h"
 #include "base/duration.h"
 #include "cli/queue.h"
+#include "hikyaku/plan.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -94,6 +95,27 @@ static void print_late(const struct hky_cli_answer *a)
                        n == 1 ? "its" : "their");
 }
 
+/* Those that no attempt follows for: their attempts are used up, or their deadline is over. */
+static void print_without_attempt(const struct hky_cli_answer *a)
+{
+    json_int_t used_up = json_integer_value(json_object_get(a->json, "used_up"));
+    json_int_t spent = json_integer_value(json_object_get(a->json, "spent"));
+
+    if (used_up > 0)
+        hky_cli_printf(stdout,
+                       "%" JSON_INTEGER_FORMAT " of them %s not sent but wait%s until %s: the %d attempts of a "
+                       "recipient are used up\n",
+                       used_up, used_up == 1 ? "is" : "are", used_up == 1 ? "s" : "",
+                       used_up == 1 ? "it expires" : "they expire", HKY_ATTEMPTS_MAX);
+    if (spent > 0)
+        hky_cli_printf(stdout,
+                       "%" JSON_INTEGER_FORMAT " stay%s held: %s may have been delivered, and cannot be tried again, "
+                       "because the deadline is over or the %d attempts are used up; hikyaku queue cancel ends %s "
+                       "without a failure notice\n",
+                       spent, spent == 1 ? "s" : "", spent == 1 ? "it" : "they", HKY_ATTEMPTS_MAX,
+                       spent == 1 ? "it" : "them");
+}
+
 static void print_answer(const struct hky_cli_answer *a)
 {
     const char *action = a->action;
@@ -123,6 +145,7 @@ static void print_answer(const struct hky_cli_answer *a)
         printf("%" JSON_INTEGER_FORMAT " stay%s held: engine.only_to does not name %s\n", kept, kept == 1 ? "s" : "",
                kept == 1 ? "it" : "them");
     print_late(a);
+    print_without_attempt(a);
     print_unchanged(a);
 }
 

@@ -172,6 +172,10 @@ void hky_render_queue(const void *queue_answer, struct hky_json *out)
         hky_json_uint(out, "due", a->n_due);
     if (a->n_late > 0)
         hky_json_uint(out, "late", a->n_late);
+    if (a->n_used_up > 0)
+        hky_json_uint(out, "used_up", a->n_used_up);
+    if (a->n_spent > 0)
+        hky_json_uint(out, "spent", a->n_spent);
     if (a->n_where_failed > 0) {
         hky_json_uint(out, "where_failed", a->n_where_failed);
         hky_json_z(out, "where_error", a->where_error);

@@ -221,6 +221,28 @@ static bool is_kept_by_only_to(const struct hky_shard *sh, enum hky_queue_action
            !sh->policy->engine.reaches(sh->policy, r);
 }
 
+static bool is_past_deadline(const struct hky_recipient *r, int64_t now_ms)
+{
+    return r->message->deadline_ms != 0 && r->message->deadline_ms <= now_ms;
+}
+
+/* A release would not send it but report a failure, although a copy may have been delivered. */
+static bool is_spent(enum hky_queue_action action, const struct hky_recipient *r, int64_t now_ms)
+{
+    return action == HKY_QUEUE_RELEASE && r->state == HKY_RCPT_HELD && r->ambiguous > 0 &&
+           (is_past_deadline(r, now_ms) || r->attempts >= HKY_ATTEMPTS_MAX);
+}
+
+/* Those of the n which are not sent in spite of the action. */
+static void count_unsent(struct hky_queue_request *rq, const struct hky_recipient *r, int64_t now_ms)
+{
+    bool is_released = rq->action == HKY_QUEUE_RELEASE && r->state == HKY_RCPT_HELD;
+    if (is_released && is_past_deadline(r, now_ms))
+        rq->n_late++;
+    else if ((is_released || rq->action == HKY_QUEUE_RETRY) && r->attempts >= HKY_ATTEMPTS_MAX)
+        rq->n_used_up++;
+}
+
 static void consider(void *ctx, struct hky_shard *sh, struct hky_recipient *r, int64_t now_ms)
 {
     struct hky_queue_request *rq = ctx;
@@ -237,9 +259,11 @@ static void consider(void *ctx, struct hky_shard *sh, struct hky_recipient *r, i
         rq->n_kept++;
         return;
     }
-    if (rq->action == HKY_QUEUE_RELEASE && r->state == HKY_RCPT_HELD && r->message->deadline_ms != 0 &&
-        r->message->deadline_ms <= now_ms)
-        rq->n_late++;
+    if (is_spent(rq->action, r, now_ms)) {
+        rq->n_spent++;
+        return;
+    }
+    count_unsent(rq, r, now_ms);
     if (rq->n++ < rq->limit && rq->row != NULL)
         show(sh, rq, r, now_ms);
     if (rq->action != HKY_QUEUE_LIST && !rq->is_dry_run)
@@ -306,7 +330,7 @@ void hky_schedule_query(struct hky_schedule *s, struct hky_queue_request *rq)
     a->s = s;
     a->rq = rq;
     a->asked_at_ms = hky_clock_now_ms(s->clock);
-    rq->n = rq->n_kept = rq->n_held = rq->n_due = rq->n_late = 0;
+    rq->n = rq->n_kept = rq->n_held = rq->n_due = rq->n_late = rq->n_used_up = rq->n_spent = 0;
     rq->schedule = a;
     rq->relay_seen = nobody_seen(rq->selection.relay);
     rq->scenario_seen = nobody_seen(rq->selection.scenario);

@@ -40,7 +40,7 @@ void hky_render_reloaded(const void *reloaded, struct hky_json *out);
  * every attempt that is kept. */
 void hky_render_queue_row(const struct hky_queue_row *row, bool is_story, struct hky_json *out);
 struct hky_queue_answer {
-    uint64_t n, n_kept, n_held, n_due, n_late;
+    uint64_t n, n_kept, n_held, n_due, n_late, n_used_up, n_spent;
     uint64_t n_where_failed;            /* recipients left out because `where` failed for them */
     const char *timezone, *where_error; /* where_error: the first failure, "" none */
     struct hky_str rows;                /* the array, written as rows arrive: their texts belong to the workers */

@@ -221,10 +221,12 @@ struct hky_queue_request {
     bool (*where_is_true)(void *ctx, unsigned worker, const struct hky_recipient *r);
     /* out */
     uint64_t n;
-    uint64_t n_kept; /* release: they stay held, because engine.only_to would hold them again */
-    uint64_t n_held; /* retry: selected, too, but held; they stay so until they are released */
-    uint64_t n_due;  /* retry: selected, too, but due already: they wait for their turn at a relay */
-    uint64_t n_late; /* release: of the n, so many expire at once: their deadline is over */
+    uint64_t n_kept;    /* release: they stay held, because engine.only_to would hold them again */
+    uint64_t n_held;    /* retry: selected, too, but held; they stay so until they are released */
+    uint64_t n_due;     /* retry: selected, too, but due already: they wait for their turn at a relay */
+    uint64_t n_late;    /* release: of the n, so many expire at once: their deadline is over */
+    uint64_t n_used_up; /* retry, release: of the n, so many wait until they expire: their attempts are used up */
+    uint64_t n_spent;   /* release: they stay held: they may have been delivered, and no attempt can follow */
     struct hky_name_seen relay_seen, scenario_seen, tag_seen;
     struct hky_error error;
     void *schedule;

@@ -282,6 +282,76 @@ static void operators_do_not_move_a_deadline(void **state)
     }
 }
 
+/* A copy may have been delivered and no attempt can follow: a release leaves it held and reports no failure. */
+static void what_may_have_been_delivered_is_not_released_to_its_end(void **state)
+{
+    static const struct {
+        const char *name;
+        enum hky_class class;
+        int64_t deadline_ms; /* 0: none */
+        unsigned attempts;   /* before the last one */
+        bool is_held_by_hand;
+        uint64_t n, n_late, n_used_up, n_spent;
+        const char *log; /* of the release and all time after it */
+    } CASES[] = {
+        {"its deadline is over", HKY_CLASS_AMBIGUOUS, HOUR, 0, false, 0, 0, 0, 1, ""},
+        {"an operator held it before its deadline", HKY_CLASS_AMBIGUOUS, HOUR, 0, true, 0, 0, 0, 1, ""},
+        {"its attempts are used up", HKY_CLASS_AMBIGUOUS, 0, HKY_ATTEMPTS_MAX - 1, false, 0, 0, 0, 1, ""},
+        {"both", HKY_CLASS_AMBIGUOUS, HOUR, HKY_ATTEMPTS_MAX - 1, false, 0, 0, 0, 1, ""},
+        {"neither: it is released", HKY_CLASS_AMBIGUOUS, 0, 0, true, 1, 0, 0, 0, "released expired"},
+        {"it was refused, its deadline is over", HKY_CLASS_SYSTEM_TEMP, HOUR, 0, true, 1, 1, 0, 0, "released expired"},
+        {"it was refused, its attempts are used up", HKY_CLASS_SYSTEM_TEMP, 0, HKY_ATTEMPTS_MAX - 1, true, 1, 0, 1, 0,
+         "released expired"},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof CASES / sizeof CASES[0]; i++) {
+        struct stage st;
+        struct hky_error e;
+        struct question q;
+        stage_init(&st);
+        fake_relay(&st.policy, "ses");
+        stage_start(&st);
+        struct hky_plan *plan = fake_plan((struct hky_step[]){fake_step("ses")}, 1);
+        struct hky_message *m = fake_message(77, START, "", 1, (const char *const[]){"a@example.com"});
+        struct hky_recipient *r = &m->recipients[0];
+        hky_message_ref(m);
+        m->deadline_ms = CASES[i].deadline_ms != 0 ? START + CASES[i].deadline_ms : 0;
+        r->plan = hky_plan_ref(plan);
+        r->policy = (uint32_t)st.policy.policy.hash;
+        r->attempts = (uint8_t)CASES[i].attempts;
+        struct hky_message *mine = m;
+        hky_rehearsal_send(&st.r, m);
+        hky_message_unref(&mine);
+        turns(&st);
+        answer(&st, "ses", CASES[i].class, true, 0);
+        assert_int_equal(hky_schedule_pause(st.r.schedule, "ses", 0, &e), HKY_OK);
+        if (CASES[i].is_held_by_hand)
+            assert_int_equal(ask(&st, HKY_QUEUE_HOLD, (struct hky_selection){0}, NULL, 0), 1);
+        for (int k = 0; k < 4; k++)
+            pass(&st, HOUR / 2);
+        assert_int_equal(r->state, HKY_RCPT_HELD);
+        st.log[0] = '\0';
+        question_ask(&st, HKY_QUEUE_RELEASE, (struct hky_selection){0}, &q);
+        hky_buf_fini(&q.rows);
+        for (int k = 0; k < 60; k++)
+            pass(&st, HOUR);
+        print_message("%s\n", CASES[i].name);
+        expect(&st, CASES[i].log);
+        assert_int_equal(q.rq.n, CASES[i].n);
+        assert_int_equal(q.rq.n_late, CASES[i].n_late);
+        assert_int_equal(q.rq.n_used_up, CASES[i].n_used_up);
+        assert_int_equal(q.rq.n_spent, CASES[i].n_spent);
+        assert_int_equal(r->state == HKY_RCPT_HELD, CASES[i].n == 0);
+        if (CASES[i].n == 0) {
+            assert_int_equal(ask(&st, HKY_QUEUE_CANCEL, (struct hky_selection){0}, NULL, 0), 1);
+            assert_int_equal(r->state, HKY_RCPT_CANCELLED);
+        }
+        hky_message_unref(&m);
+        hky_plan_unref(&plan);
+        stage_end(&st);
+    }
+}
+
 static void a_function_is_asked_again_after_a_quarter_of_an_hour(void **state)
 {
     (void)state;
@@ -1023,6 +1093,7 @@ int main(void)
         cmocka_unit_test(a_deadline_counts_for_held_mail),
         cmocka_unit_test(no_attempt_follows_the_sixtieth),
         cmocka_unit_test(operators_do_not_move_a_deadline),
+        cmocka_unit_test(what_may_have_been_delivered_is_not_released_to_its_end),
         cmocka_unit_test(a_function_is_asked_again_after_a_quarter_of_an_hour),
         cmocka_unit_test(asked_again_it_keeps_its_place),
         cmocka_unit_test(within_holds_for_one_that_was_given_back),
