@@ -627,9 +627,9 @@ void hky_engine_free(struct hky_engine **out)
     hky_stopping_enter(engine->stopper, HKY_STOP_HELPERS);
     hky_credentials_stop(engine->credentials);
     hky_passwords_stop(engine->passwords);
+    hky_stopping_enter(engine->stopper, HKY_STOP_JOURNAL);
     if (engine->schedule != NULL)
         hky_schedule_settle(engine->schedule);
-    hky_stopping_enter(engine->stopper, HKY_STOP_JOURNAL);
     /* The journal still posts to loops, whose queues hold tasks of the schedule. */
     if (engine->has_run)
         hky_journal_close(&engine->journal);

@@ -42,6 +42,7 @@ struct inflight {
     struct hky_idmap was; /* id -> address of `sending` or of `ended` */
     bool was_overfull;
     bool is_forgotten;   /* what the last run left */
+    bool is_kept;        /* for the next run, which has to know whose results are not written */
     char sending, ended; /* only their addresses are used, see `was` */
     unsigned n_areas;
     struct area areas[];
@@ -208,6 +209,20 @@ uint32_t schedule_inflight_n_unwritten(const struct inflight *f, unsigned worker
     return f != NULL ? f->areas[worker].n_ended : 0;
 }
 
+void schedule_inflight_keep(struct inflight *f)
+{
+    if (f != NULL)
+        f->is_kept = f->is_forgotten;
+}
+
+/* None of these messages ended the engine. */
+static void mark_all_ended(struct inflight *f)
+{
+    for (size_t i = 0; i < f->octets / sizeof f->ids[0]; i++)
+        if (f->ids[i] != 0 && f->ids[i] != OVERFULL)
+            f->ids[i] |= ENDED;
+}
+
 void schedule_inflight_close(struct inflight **out)
 {
     struct inflight *f = *out;
@@ -215,7 +230,9 @@ void schedule_inflight_close(struct inflight **out)
     if (f == NULL)
         return;
     if (f->ids != NULL) {
-        if (f->is_forgotten) /* if not, the engine did not start, and the next one wants to know */
+        if (f->is_kept)
+            mark_all_ended(f);
+        else if (f->is_forgotten) /* if not, the engine did not start, and the next one wants to know */
             memset(f->ids, 0, f->octets);
         munmap(f->ids, f->octets);
     }

@@ -39,8 +39,11 @@ void schedule_inflight_end(struct inflight *f, unsigned worker, uint32_t slot, u
 void schedule_inflight_written(struct inflight *f, unsigned worker, uint64_t record);
 /* How many jobs of that worker have ended whose results are not written yet, as far as that call was told. */
 uint32_t schedule_inflight_n_unwritten(const struct inflight *f, unsigned worker);
-/* After this a start knows that the stop was clean and nothing was being sent. Without schedule_inflight_forget the
- * file is left as it was found. */
+/* At a stop, when nothing is sent any more: there are results that the journal could not write. Close then leaves the
+ * jobs in the file whose results are not written; to the next start, they have ended. */
+void schedule_inflight_keep(struct inflight *f);
+/* After this a start knows that nothing was being sent, and that all results are written unless schedule_inflight_keep
+ * was called. Without schedule_inflight_forget the file is left as it was found. */
 void schedule_inflight_close(struct inflight **f);
 
 #endif

@@ -142,6 +142,12 @@ static void shard_fini(struct hky_shard *sh)
 void hky_schedule_settle(struct hky_schedule *s)
 {
     schedule_caps_settle(s->caps);
+    if (s->inflight == NULL || hky_journal_flush(s->journal) == HKY_OK)
+        return;
+    /* The journal drops what it cannot write at its end. */
+    for (unsigned i = 0; i < s->n_workers; i++)
+        schedule_inflight_written(s->inflight, i, hky_journal_written(s->journal));
+    schedule_inflight_keep(s->inflight);
 }
 
 void hky_schedule_free(struct hky_schedule **sp)

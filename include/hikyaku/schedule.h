@@ -58,8 +58,9 @@ struct hky_schedule_params {
 /* HKY_E_CONFIG: there is no worker. Nothing runs before hky_schedule_start; `loops` is borrowed for the call, what
  * they stand for until free. */
 enum hky_err hky_schedule_new(const struct hky_schedule_params *p, struct hky_schedule **out, struct hky_error *e);
-/* At a stop in order, when the loops have stopped: writes to the journal what the next start should know of the caps.
- */
+/* At a stop in order, when the loops have stopped and all results are submitted: writes to the journal what the next
+ * start should know of the caps, and waits until the disk has taken or refused everything. After a refusal dir/inflight
+ * keeps the messages whose results are not written, so that the next start counts them. */
 void hky_schedule_settle(struct hky_schedule *s);
 /* Call it when the loops have stopped and the journal is closed. It reports nothing about recipients. */
 void hky_schedule_free(struct hky_schedule **s);
