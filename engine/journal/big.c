@@ -238,6 +238,8 @@ static void finish_big(struct hky_big *b)
             j->io.unlinkat(j->io.ctx, j->big_fd, name, 0);
         atomic_fetch_sub(&j->big_octets, b->at);
     }
+    if (c != NULL && b->result == HKY_OK)
+        journal_spool_note_large(j, b->at);
     if (c != NULL) {
         c->result = b->result;
         c->task.run = big_on_task;

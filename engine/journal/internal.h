@@ -216,6 +216,7 @@ struct hky_journal {
     atomic_int health;  /* enum hky_err of the last commit; not HKY_OK: `waiting` has what is to be written again */
     atomic_bool is_low; /* a large body was refused for want of room */
     atomic_ullong large_octets; /* of the last one that was; what spares beyond the reserve must leave free */
+    atomic_ullong found_octets; /* the largest large body that found room since maintenance looked; 0: none */
     atomic_bool is_full;        /* no segment for accepts */
     atomic_int last_make;       /* enum hky_err of the last segment that was to be made: why there is none */
 };
@@ -228,6 +229,8 @@ bool journal_spool_would_have_room(struct hky_journal *j, uint64_t octets, uint6
 /* Room for `octets` more of a large body of `size`, as far as that is known. If not, the log says so, and maintenance
  * gives up spares. */
 bool journal_spool_has_room_for_large(struct hky_journal *j, uint64_t octets, uint64_t size);
+/* A large body of `size` found room, all of it. */
+void journal_spool_note_large(struct hky_journal *j, uint64_t size);
 enum hky_err journal_disk_error(int number); /* errno of a failed call to the disk: HKY_E_FULL or HKY_E_IO */
 enum hky_err journal_spool_open(struct hky_journal *j, struct hky_error *e); /* folders, permissions, lock */
 void journal_spool_close(struct hky_journal *j);
@@ -260,6 +263,8 @@ void journal_segment_drop_misfits(struct hky_journal *j); /* spares of another s
 void journal_segment_keep_spare(struct hky_journal *j, struct segment *s);
 /* Large mail comes before spares beyond the reserve: removes those while they are what keeps it out. */
 void journal_segment_drop_extra(struct hky_journal *j);
+/* Is there room for `octets`, or would there be without the spares beyond the reserve? */
+bool journal_segment_may_make_room(struct hky_journal *j, uint64_t octets);
 bool journal_segment_prepare(struct hky_journal *j); /* one more spare, zero-written; false: cannot, or not needed */
 enum hky_err journal_segment_lack(const struct hky_journal *j); /* why there is no segment: HKY_E_FULL, HKY_E_IO */
 enum hky_err journal_segment_retire(struct hky_journal *j,

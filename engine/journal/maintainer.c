@@ -20,8 +20,21 @@ static void unlink_bigs(struct hky_journal *j)
     }
 }
 
+/* One body that even the whole disk has no room for must not keep the log at state=low for ever: the next refusals
+ * would not be logged. So smaller bodies that find room count instead of it. Where giving up spares makes the room, it
+ * is still waited for; else mail of other sizes would let the spares take it again. */
+static void forget_too_large(struct hky_journal *j)
+{
+    unsigned long long refused = atomic_load(&j->large_octets), found = atomic_exchange(&j->found_octets, 0);
+
+    if (found > 0 && found < refused && !journal_segment_may_make_room(j, refused))
+        atomic_compare_exchange_strong(&j->large_octets, &refused, found);
+}
+
 static void watch_space(struct hky_journal *j)
 {
+    if (atomic_load(&j->is_low))
+        forget_too_large(j);
     if (atomic_load(&j->is_low) && journal_spool_has_room(j, atomic_load(&j->large_octets))) {
         atomic_store(&j->is_low, false);
         hky_log(j->params.log, HKY_LOG_INFO, "spool", "state=room_for_large");

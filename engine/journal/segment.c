@@ -240,16 +240,28 @@ static uint64_t large_need(struct hky_journal *j, uint64_t extra)
     return journal_spool_would_have_room(j, large, extra) ? large : HKY_BIG_BODY;
 }
 
-/* Is large mail kept out by spares beyond those that are needed, counting `more` octets as one? */
-static bool spares_keep_large_out(struct hky_journal *j, uint64_t more)
+/* What the spares beyond those that are needed take. */
+static uint64_t extra_octets(struct hky_journal *j)
 {
-    uint64_t extra = more, need;
+    uint64_t octets = 0;
 
     pthread_mutex_lock(&j->index_lock);
     for (size_t i = n_needed(j); i < j->n_spare; i++)
-        extra += j->spare[i]->octets;
+        octets += j->spare[i]->octets;
     pthread_mutex_unlock(&j->index_lock);
-    need = large_need(j, extra);
+    return octets;
+}
+
+bool journal_segment_may_make_room(struct hky_journal *j, uint64_t octets)
+{
+    return journal_spool_would_have_room(j, octets, extra_octets(j));
+}
+
+/* Is large mail kept out by spares beyond those that are needed, counting `more` octets as one? */
+static bool spares_keep_large_out(struct hky_journal *j, uint64_t more)
+{
+    uint64_t extra = more + extra_octets(j), need = large_need(j, extra);
+
     return extra > 0 && !journal_spool_has_room(j, need) && journal_spool_would_have_room(j, need, extra);
 }
 

@@ -167,11 +167,18 @@ bool journal_spool_has_room_for_large(struct hky_journal *j, uint64_t octets, ui
     if (j->params.spool_max == 0 || size <= j->params.spool_max) /* else it never has room */
         atomic_store(&j->large_octets, size > HKY_BIG_BODY ? size : HKY_BIG_BODY);
     if (!atomic_exchange(&j->is_low, true)) {
+        atomic_store(&j->found_octets, 0); /* before it was low */
         hky_log(j->params.log, HKY_LOG_WARN, "spool",
                 "state=low: messages above 1 MiB are refused until there is room");
         journal_upkeep_poke(j); /* spares may be what has the room */
     }
     return false;
+}
+
+void journal_spool_note_large(struct hky_journal *j, uint64_t size)
+{
+    if (atomic_load(&j->is_low) && size > atomic_load(&j->found_octets))
+        atomic_store(&j->found_octets, size);
 }
 
 enum hky_err journal_disk_error(int number)

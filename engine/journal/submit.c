@@ -129,8 +129,11 @@ enum hky_err journal_disk_room(struct hky_journal *j, uint64_t size)
         return health;
     if (atomic_load_explicit(&j->is_full, memory_order_relaxed))
         return journal_segment_lack(j);
-    if (size > HKY_BIG_BODY && !journal_spool_has_room_for_large(j, size, size))
-        return HKY_E_FULL;
+    if (size > HKY_BIG_BODY) {
+        if (!journal_spool_has_room_for_large(j, size, size))
+            return HKY_E_FULL;
+        journal_spool_note_large(j, size);
+    }
     if (atomic_load_explicit(&j->n_unsynced, memory_order_relaxed) > UNSYNCED_MAX)
         return HKY_E_STATE;
     return HKY_OK;

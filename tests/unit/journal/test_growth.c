@@ -302,6 +302,69 @@ static void what_has_no_room_without_spares_either_leaves_them_alone(void **stat
     atomic_store(&disk.octets, 0);
 }
 
+static unsigned n_logged(FILE *log, const char *words)
+{
+    char text[4096];
+    ssize_t n = pread(fileno(log), text, sizeof text - 1, 0);
+    unsigned n_found = 0;
+
+    assert_in_range(n, 0, sizeof text - 1);
+    text[n] = '\0';
+    for (const char *at = text; (at = strstr(at, words)) != NULL; at++)
+        n_found++;
+    return n_found;
+}
+
+/* A body of which nobody knows the size before it is written whole. */
+static void write_large(struct rig *r, uint64_t id)
+{
+    static char octets[LARGE];
+    struct hky_big *big;
+    struct told t;
+
+    told_init(r, &t);
+    assert_int_equal(hky_journal_big_open(r->j, id, r->loop, NULL, NULL, &big), HKY_OK);
+    hky_journal_big_write(big, octets, sizeof octets);
+    hky_journal_big_commit(&big, &t.commit);
+    told_wait(r, &t);
+    assert_int_equal(t.result, HKY_OK);
+}
+
+/* The size is that of the message alone: the disk never has room for it, but has for the large mail after it. */
+static void what_never_has_room_does_not_end_the_log_of_refusals(void **state)
+{
+    FILE *file = tmpfile();
+    struct rig r;
+
+    (void)state;
+    assert_non_null(file);
+    rig_init(&r);
+    r.params.segment_octets = 64 << 10;
+    r.params.min_free = 2 << 20;
+    r.params.log = hky_log_new(fileno(file), HKY_LOG_INFO);
+    atomic_store(&disk.rig, &r);
+    atomic_store(&disk.octets, 8 << 20);
+    rig_open(&r);
+    rig_at_rest(&r);
+    for (unsigned n = 1; n <= 3; n++) {
+        for (int i = 0; i < 2; i++) /* a state is logged once */
+            assert_int_equal(hky_journal_room(r.j, 100 << 20), HKY_E_FULL);
+        rig_rounds(&r, 3);
+        wait_until(n_logged(file, "state=low") == n);
+        assert_int_equal(n_logged(file, "state=room_for_large"), n - 1);
+        if (n < 3)
+            assert_int_equal(hky_journal_room(r.j, LARGE), HKY_OK);
+        else
+            write_large(&r, 7);
+        wait_until(n_logged(file, "state=room_for_large") == n);
+    }
+    assert_int_equal(n_logged(file, "state=low"), 3);
+    rig_fini(&r);
+    hky_log_free(&r.params.log);
+    fclose(file);
+    atomic_store(&disk.octets, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -313,6 +376,7 @@ int main(void)
         cmocka_unit_test(recycled_files_leave_large_mail_its_part_of_spool_max),
         cmocka_unit_test(recycled_files_leave_large_mail_its_part_of_the_disk),
         cmocka_unit_test(what_has_no_room_without_spares_either_leaves_them_alone),
+        cmocka_unit_test(what_never_has_room_does_not_end_the_log_of_refusals),
         cmocka_unit_test(the_smallest_spool_max_has_room_for_large_mail_when_idle),
     };
 
