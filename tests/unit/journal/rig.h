@@ -213,7 +213,7 @@ static inline void told_init(struct rig *r, struct told *t)
 
 static inline void told_wait(struct rig *r, struct told *t)
 {
-    for (int i = 0; i < 1000 && !t->is_done; i++)
+    for (int64_t until_ms = wait_now_ms() + WAIT_MOST_SEC * 1000; !t->is_done && wait_now_ms() < until_ms;)
         hky_loop_turn(r->loop, 10);
     assert_true(t->is_done);
 }
