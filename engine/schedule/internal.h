@@ -424,6 +424,10 @@ bool schedule_recipient_begin_plan(const struct hky_policy *policy, struct hky_r
 void schedule_recipient_enter_step(struct hky_recipient *r, uint8_t step, enum hky_class cause, int64_t now_ms);
 void schedule_recipient_set_reason(struct hky_recipient *r, const char *why);
 void schedule_recipient_journal(struct hky_shard *sh, struct hky_recipient *r); /* writes its whole state */
+/* For one that is being sent: writes in which state, and with which reason, the next start finds it if this run is
+ * killed before the attempt ends. The recipient itself does not change; what is written of it later counts instead. */
+void schedule_recipient_journal_as(struct hky_shard *sh, const struct hky_recipient *r, enum hky_recipient_state state,
+                                   char *why);
 /* Ends a recipient that is in no list. */
 void schedule_recipient_finish(struct hky_shard *sh, struct hky_recipient *r, enum hky_recipient_state state,
                                const struct hky_outcome *o, const char *why, const struct job *job);

@@ -183,10 +183,27 @@ static void retry_now(struct hky_shard *sh, struct hky_recipient *r)
     schedule_recipient_dispatch_later(sh, r);
 }
 
+/* It is done when the attempt ends. The operator is told that it holds after a crash, so it is on disk before that: a
+ * copy may be on its way, which is why one that was cancelled is then held, too, and does not vanish unseen. */
+static void journal_wish(struct hky_shard *sh, const struct hky_recipient *r, enum hky_queue_action action)
+{
+    char why[160];
+    if (action == HKY_QUEUE_RELEASE) { /* QUEUED, not SENDING, of which a start counts that it ended the engine */
+        schedule_recipient_journal_as(sh, r, HKY_RCPT_QUEUED, r->reason);
+        return;
+    }
+    snprintf(why, sizeof why,
+             "may have been delivered; an operator %s it while it was being sent, and then the engine ended without "
+             "warning",
+             action == HKY_QUEUE_HOLD ? "held" : "cancelled");
+    schedule_recipient_journal_as(sh, r, HKY_RCPT_HELD, why);
+}
+
 static void act(struct hky_shard *sh, enum hky_queue_action action, struct hky_recipient *r)
 {
     if (r->state == HKY_RCPT_SENDING) {
         own(r)->operator_action = action == HKY_QUEUE_RELEASE ? 0 : (uint8_t)action;
+        journal_wish(sh, r, action);
         schedule_shard_wake_waiting(sh); /* its job may wait for a slot, which it needs no more */
         return;
     }

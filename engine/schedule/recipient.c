@@ -47,6 +47,15 @@ void schedule_recipient_journal(struct hky_shard *sh, struct hky_recipient *r)
     hky_journal_attempt(sh->s->journal, r, NULL);
 }
 
+void schedule_recipient_journal_as(struct hky_shard *sh, const struct hky_recipient *r, enum hky_recipient_state state,
+                                   char *why)
+{
+    struct hky_recipient next = *r;
+    next.state = (uint8_t)state;
+    next.reason = why;
+    hky_journal_attempt(sh->s->journal, &next, NULL);
+}
+
 bool schedule_recipient_begin_plan(const struct hky_policy *policy, struct hky_recipient *r, int64_t at_ms)
 {
     struct hky_advance a;

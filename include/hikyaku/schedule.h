@@ -187,7 +187,7 @@ struct hky_selection {              /* all conditions that are given must be tru
     uint64_t message; /* id */
 };
 /* Hold and cancel of a recipient that is being sent take effect when its attempt ends without a delivery; release takes
- * that back. */
+ * that back. If the engine is killed before that, the next start finds the recipient held in both cases. */
 enum hky_queue_action { HKY_QUEUE_LIST, HKY_QUEUE_RETRY, HKY_QUEUE_HOLD, HKY_QUEUE_RELEASE, HKY_QUEUE_CANCEL };
 /* One selected recipient as it is now, before anything is done to it; all of it valid during the call. */
 struct hky_queue_row {

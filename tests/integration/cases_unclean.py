@@ -39,6 +39,31 @@ def held_after_three_stops(world):
     engine.kill()
 
 
+@case("unclean", "held and cancelled while a relay stalls, then killed: both are held after the start, and are not sent again", 120)
+def wishes_survive(world):
+    stalls = world.sink("stalls", rules=["* dot stall"])
+    engine = world.engine(POLICY.replace("PORT", str(stalls.ports[0])))
+    for name in ("held", "cancelled", "released", "plain"):
+        send(engine, f"{name}@{name}.example")
+    wait_for(lambda: engine.status()["queue"]["sending"] == 4, 20, why="being sent")
+    for action, name in (("hold", "held"), ("cancel", "cancelled"), ("cancel", "released"), ("release", "released")):
+        same(world.run("queue", action, "--spool", engine.spool, "--to", f"{name}.example")[0], 0, action)
+    same(engine.status()["queue"]["sending"], 4, "all are still being sent")
+    engine.kill()
+    restart(engine)
+    started = events(engine, "started", 2)[-1]["text"]
+    holds(started.endswith("at most 2 duplicates"), started)
+    wait_for(lambda: engine.status()["queue"]["sending"] == 2, 20, why="those that nobody holds are sent again")
+    rows = {r["rcpt"].split("@")[0]: r for r in engine.queue()["rows"]}
+    same({n: r["state"] for n, r in rows.items()},
+         {"held": "held", "cancelled": "held", "released": "sending", "plain": "sending"}, "states")
+    holds("may have been delivered; an operator held it" in rows["held"]["reason"], rows["held"])
+    holds("may have been delivered; an operator cancelled it" in rows["cancelled"]["reason"], rows["cancelled"])
+    same(world.run("queue", "cancel", "--spool", engine.spool, "--to", "cancelled.example")[0], 0, "cancel")
+    event(engine, "cancelled", rcpt="cancelled@cancelled.example")
+    engine.kill()
+
+
 @case("unclean", "killed while sending, and the next starts fail: the start that succeeds still says what may be sent twice", 120)
 def failed_starts_between(world):
     stalls = world.sink("stalls", rules=["* dot stall"])
