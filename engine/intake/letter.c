@@ -261,6 +261,15 @@ static bool is_limited(const struct hky_user *user)
     return user != NULL && user->senders != NULL;
 }
 
+/* How the name in this From becomes one that all programs read alike. Quotes do not help raw Japanese: programs that do
+ * not know it take half of a character for their end. */
+static const char *cure_of(struct hky_str from)
+{
+    bool is_raw = !hky_utf8_is_valid(from) || memchr(from.p, '\x1b', from.n) != NULL;
+
+    return is_raw ? "encode its name (RFC 2047)" : "quote or encode its name";
+}
+
 /* The header section leaves as it came: a From in which the recipient's program could find somebody else is refused. */
 static void check_author(const struct hky_letter *l, struct hky_refusal *r)
 {
@@ -274,9 +283,8 @@ static void check_author(const struct hky_letter *l, struct hky_refusal *r)
     if (f->n_from != 1 || f->n_authors != 1 || !hky_field_find(intake_content_header(&l->content), "From", &from))
         hky_refusal_set(r, 550, "5.7.1", "login %.40s sends with one From of one address", user->name);
     else if (!hky_author_is_clear(from.value, &author))
-        hky_refusal_set(r, 550, "5.7.1",
-                        "login %.30s: other programs may find another address in this From; quote or encode its name",
-                        user->name);
+        hky_refusal_set(r, 550, "5.7.1", "login %.30s: other programs may find another address in this From; %s",
+                        user->name, cure_of(from.value));
     else if (!hky_user_may_send_as(user, hky_address_str(&author)))
         hky_refusal_set(r, 550, "5.7.1", "login %.40s may not send with this From", user->name);
 }

@@ -65,6 +65,73 @@ static size_t comment_end(struct hky_str v, size_t at)
     return 0;
 }
 
+/* Octets of the escape sequence of two-octet JIS (X 0208 or 0212) at the start of `s`, 0: there is none. */
+static size_t jis_escape_octets(struct hky_str s)
+{
+    if (s.n >= 3 && s.p[0] == '\x1b' && s.p[1] == '$' && (s.p[2] == '@' || s.p[2] == 'B'))
+        return 3;
+    return s.n >= 4 && memcmp(s.p, "\x1b$(D", 4) == 0 ? 4 : 0;
+}
+
+/* Octets of the run of two-octet JIS at the start of `s`, without the escape sequence that ends it; 0: there is none,
+ * or it is not whole: made of pairs, and ended by another escape sequence on the same line. */
+static size_t jis_octets(struct hky_str s)
+{
+    size_t begun = jis_escape_octets(s), end = begun;
+
+    while (begun > 0 && end < s.n && s.p[end] > 0x20 && s.p[end] < 0x7f)
+        end++;
+    return begun > 0 && (end - begun) % 2 == 0 && end < s.n && s.p[end] == '\x1b' ? end : 0;
+}
+
+/* Could a domain like the one at the start of `s` exist? Its last label has letters only, or is an IDN. `is_short`: it
+ * is of two labels of at most two octets each. */
+static bool is_domain_possible(struct hky_str s, bool *is_short)
+{
+    size_t i = 0, label = 0, n_dots = 0;
+
+    while (i < s.n && (is_label_octet(s.p[i]) || (s.p[i] == '.' && i + 1 < s.n && is_label_octet(s.p[i + 1])))) {
+        if (s.p[i] == '.') {
+            label = i + 1;
+            n_dots++;
+        }
+        i++;
+    }
+    *is_short = n_dots == 1 && label <= 3 && i - label == 2 && (i == s.n || s.p[i] != '.');
+    if (i == 0 || (i < s.n && s.p[i] == '(' && memchr(s.p + i, ')', s.n - i) != NULL))
+        return true; /* an address literal, or a comment, behind which the domain may go on */
+    if (hky_str_istarts(hky_str_of(s.p + label, i - label), HKY_STR("xn--")))
+        return true;
+    for (size_t k = label; k < i; k++)
+        if (hky_lower(s.p[k]) < 'a' || hky_lower(s.p[k]) > 'z')
+            return false;
+    return i - label >= 2;
+}
+
+/*
+ * Does a program that knows no JIS find an address in this whole run? The octets of Japanese names look like parts of
+ * one by chance: the name of a town hall ends in "@nD.Lr>l". Where no delimiter precedes the '@' in the run, what such
+ * a program may take for the local part has the escape character in it, and is nobody's. Some programs begin a new
+ * address also behind a stray bracket or quote; there, a domain of two labels of two letters counts as chance.
+ */
+static bool has_address_in_jis(struct hky_str run)
+{
+    size_t begun = jis_escape_octets(run);
+    bool is_behind_any = begun == 4, is_behind_entry = begun == 4, is_short; /* the escape sequence has a '(' */
+
+    if (begun == 3 && run.p[2] == '@' && is_domain_ahead(hky_str_of(run.p + 3, run.n - 3)))
+        return true;
+    for (size_t i = begun; i < run.n; i++) {
+        struct hky_str rest = hky_str_of(run.p + i + 1, run.n - i - 1);
+        if (run.p[i] == '@' && is_behind_any && is_domain_ahead(rest) && is_domain_possible(rest, &is_short) &&
+            (is_behind_entry || !is_short))
+            return true;
+        is_behind_entry |= strchr("<,;:", run.p[i]) != NULL;
+        is_behind_any |= strchr("<,;:>()[]\"\\", run.p[i]) != NULL;
+    }
+    return false;
+}
+
 /* One walk over a From field. */
 struct walk {
     struct hky_str value;
@@ -85,6 +152,9 @@ static size_t step(const struct walk *w, size_t at)
         return w->name_end;
     if (rest.p[0] == '@')
         return is_domain_ahead(hky_str_of(rest.p + 1, rest.n - 1)) ? 0 : at + 1;
+    n = w->is_raw ? jis_octets(rest) : 0;
+    if (n > 0)
+        return has_address_in_jis(hky_str_of(rest.p, n)) ? 0 : at + n;
     if (w->is_raw)
         return at + 1;
     switch (rest.p[0]) {
@@ -160,9 +230,7 @@ static bool has_word_with_delimiter(struct hky_str s)
     return false;
 }
 
-/* Is every run of two-octet JIS one: begun by an escape sequence of JIS X 0208 or 0212, made of pairs, and ended by a
- * return to one-octet text on the same line? Only such a run is a name; octets in it that look like an address without
- * a dot are characters of Japanese names, such as T@n2V. */
+/* Is every run of two-octet JIS a whole one? Only such a run is a name. */
 static bool has_whole_jis(struct hky_str s)
 {
     for (size_t i = 0; i < s.n; i++) {
@@ -171,15 +239,10 @@ static bool has_whole_jis(struct hky_str s)
             continue;
         if (rest.n >= 3 && rest.p[1] == '(' && (rest.p[2] == 'B' || rest.p[2] == 'J' || rest.p[2] == 'I'))
             continue;
-        size_t begun = rest.n >= 3 && rest.p[1] == '$' && (rest.p[2] == '@' || rest.p[2] == 'B') ? 3
-                       : rest.n >= 4 && memcmp(rest.p + 1, "$(D", 3) == 0                        ? 4
-                                                                                                 : 0;
-        size_t end = begun;
-        while (end < rest.n && rest.p[end] > 0x20 && rest.p[end] < 0x7f)
-            end++;
-        if (begun == 0 || (end - begun) % 2 != 0 || end == rest.n || rest.p[end] != '\x1b')
+        size_t n = jis_octets(rest);
+        if (n == 0)
             return false;
-        i += end - 1;
+        i += n - 1;
     }
     return true;
 }

@@ -56,8 +56,8 @@ void hky_mailboxes_complete(struct hky_str value, const char *domain, struct hky
  * different ones. They differ where the value is malformed, where a quote or a comment has no end, and where another
  * address (with a dot in its domain) is outside of quotes and comments. Some programs know neither JIS nor Shift_JIS
  * and take half of a character for a quote, or end an entry at the comma in an encoded word: beside such text another
- * address may be nowhere, and JIS must be whole. Without it, an address in a quoted name or in a comment is an author
- * to no program. Linear. */
+ * address may be nowhere, and JIS must be whole. In JIS itself one counts where a delimiter precedes it and its domain
+ * could exist. Without such text, an address in a quoted name or in a comment is an author to no program. Linear. */
 bool hky_author_is_clear(struct hky_str value, struct hky_address *out);
 
 #endif

@@ -150,6 +150,41 @@ static void refusals(void **state)
         {"a quoted name that is an address", "a@x.test", "b@y.test", "From: \"ceo@victim.example\" <a@x.test>\n\nb\n",
          0, NULL},
         {"a name in JIS", "a@x.test", "b@y.test", "From: \x1b$B;3ED\x1b(B <a@x.test>\n\nb\n", 0, NULL},
+        {"Ogawa town hall in JIS", "a@x.test", "b@y.test", "From: \x1b$B>.@nD.Lr>l\x1b(B <a@x.test>\n\nb\n", 0, NULL},
+        {"the same in quotes", "a@x.test", "b@y.test", "From: \"\x1b$B>.@nD.Lr>l\x1b(B\" <a@x.test>\n\nb\n", 0, NULL},
+        {"the same, ended by ASCII of JIS", "a@x.test", "b@y.test", "From: \x1b$B>.@nD.Lr>l\x1b(J <a@x.test>\n\nb\n", 0,
+         NULL},
+        {"Kamikawa town hall in JIS", "a@x.test", "b@y.test", "From: \x1b$B>e@nD.Lr>l\x1b(B <a@x.test>\n\nb\n", 0,
+         NULL},
+        {"Okawa town hall in JIS", "a@x.test", "b@y.test", "From: \x1b$BBg@nD.Lr>l\x1b(B <a@x.test>\n\nb\n", 0, NULL},
+        {"Ishikawa town's tourism in JIS", "a@x.test", "b@y.test", "From: \x1b$B@P@nD.4Q8w6(2q\x1b(B <a@x.test>\n\nb\n",
+         0, NULL},
+        {"Ichikawa town's tourism in JIS", "a@x.test", "b@y.test", "From: \x1b$B;T@nD.4Q8w6(2q\x1b(B <a@x.test>\n\nb\n",
+         0, NULL},
+        {"brackets in JIS", "a@x.test", "b@y.test", "From: \x1b$B!!<ceo@v.test>!!\x1b(B <a@x.test>\n\nb\n", 550,
+         "5.7.1"},
+        {"a short address in brackets in JIS", "a@x.test", "b@y.test",
+         "From: \x1b$B!<ceo@vv.io>!!\x1b(B <a@x.test>\n\nb\n", 550, "5.7.1"},
+        {"an entry in JIS", "a@x.test", "b@y.test", "From: \x1b$B,ceo@v.test,!!\x1b(B <a@x.test>\n\nb\n", 550, "5.7.1"},
+        {"an entry behind a group in JIS", "a@x.test", "b@y.test", "From: \x1b$B:ceo@v.test;!!\x1b(B <a@x.test>\n\nb\n",
+         550, "5.7.1"},
+        {"an address behind a stray bracket in JIS", "a@x.test", "b@y.test",
+         "From: \x1b$B>ceo@v.test,!!\x1b(B <a@x.test>\n\nb\n", 550, "5.7.1"},
+        {"an address behind a comment in JIS", "a@x.test", "b@y.test",
+         "From: \x1b$B()ceo@v.test,!\x1b(B <a@x.test>\n\nb\n", 550, "5.7.1"},
+        {"an address behind a quote in JIS", "a@x.test", "b@y.test",
+         "From: \x1b$B\"\"ceo@v.test,!\x1b(B <a@x.test>\n\nb\n", 550, "5.7.1"},
+        {"an IDN in JIS", "a@x.test", "b@y.test", "From: \x1b$B<ceo@v.xn--1>!\x1b(B <a@x.test>\n\nb\n", 550, "5.7.1"},
+        {"a literal in JIS", "a@x.test", "b@y.test", "From: \x1b$B<ceo@[192.0.2.19]>\x1b(B <a@x.test>\n\nb\n", 550,
+         "5.7.1"},
+        {"a comment in a domain in JIS", "a@x.test", "b@y.test", "From: \x1b$B<ceo@v.2().test>\x1b(B <a@x.test>\n\nb\n",
+         550, "5.7.1"},
+        {"JIS X 0212", "a@x.test", "b@y.test", "From: \x1b$(D!!!ceo@v.test!\x1b(B <a@x.test>\n\nb\n", 550, "5.7.1"},
+        {"the @ of an escape sequence", "a@x.test", "b@y.test", "From: ceo\x1b$@v.test\x1b(B <a@x.test>\n\nb\n", 550,
+         "5.7.1"},
+        {"between two runs of JIS", "a@x.test", "b@y.test",
+         "From: \x1b$B;3\x1b(B, ceo@v.test \x1b$B;3\x1b(B <a@x.test>\n\nb\n", 550, "5.7.1"},
+        {"JIS of half a pair", "a@x.test", "b@y.test", "From: \x1b$B>.@nD.Lr>\x1b(B <a@x.test>\n\nb\n", 550, "5.7.1"},
         {"a name in Shift_JIS", "a@x.test", "b@y.test", "From: \"\x83\x5c\" <a@x.test>\n\nb\n", 0, NULL},
         {"a name in UTF-8", "a@x.test", "b@y.test", "From: \xe5\xb1\xb1\xe7\x94\xb0 <a@x.test>\n\nb\n", 0, NULL},
         {"others answer", "a@x.test", "b@y.test",
@@ -185,6 +220,34 @@ static void refusals(void **state)
         hky_letter_free(&l);
         if (why.code != rows[i].code || (why.code != 0 && strcmp(why.enhanced, rows[i].enhanced) != 0))
             fail_msg("%s: %d %s %s", rows[i].what, why.code, why.code != 0 ? why.enhanced : "", why.text);
+    }
+}
+
+/* Quotes do not keep programs that know no JIS from reading it. */
+static void the_refusal_says_what_helps(void **state)
+{
+    static const char *const rows[][2] = {
+        {"ceo@victim.example <a@x.test>", "this From; quote or encode its name"},
+        {"\x1b$B!!<ceo@v.test>!\x1b(B <a@x.test>", "this From; encode its name (RFC 2047)"},
+        {"\x83\x5c ceo@v.test <a@x.test>", "this From; encode its name (RFC 2047)"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct world w;
+        struct hky_refusal why = {0};
+        struct hky_handed_in in = {0};
+        char octets[200];
+
+        world_init(&w);
+        w.user.senders = only_x;
+        snprintf(octets, sizeof octets, "From: %s\n\nb\n", rows[i][0]);
+        struct hky_letter *l = letter(&w, true);
+        assert_true(address(l, "a@x.test", "b@y.test", &why));
+        assert_false(content(l, "HTTP", hky_str_z(octets), &in, &why));
+        hky_letter_free(&l);
+        if (strstr(why.text, rows[i][1]) == NULL)
+            fail_msg("%s: %s", rows[i][0], why.text);
     }
 }
 
@@ -482,6 +545,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(octets_become_a_message),
         cmocka_unit_test(refusals),
+        cmocka_unit_test(the_refusal_says_what_helps),
         cmocka_unit_test(a_login_without_senders_may_write_any_from),
         cmocka_unit_test(a_name_that_is_too_long_is_refused),
         cmocka_unit_test(a_line_of_a_mailbox_file_in_front_goes),
