@@ -180,6 +180,12 @@ static enum hky_err read_octets(const struct segment *s, char *p, size_t n, uint
     return HKY_OK;
 }
 
+/* All its recipients have ended, some perhaps while it was read: its body may be gone, or its segment hold others. */
+static bool is_over(const struct hky_message *m)
+{
+    return __atomic_load_n(&m->n_live, __ATOMIC_RELAXED) == 0;
+}
+
 /* Reads the piece at r->at. False: reading would block, or the octets are wrong; the reader's thread then reads again.
  */
 static bool read_piece(struct hky_journal *j, struct hky_body_read *r, int flags)
@@ -211,7 +217,9 @@ static bool read_piece(struct hky_journal *j, struct hky_body_read *r, int flags
         free(p);
         return false;
     }
-    if (why != NULL) {
+    if (why != NULL && is_over(r->message)) {
+        err = HKY_E_MISSING;
+    } else if (why != NULL) {
         set_record_aside(j, r->message, why);
         err = HKY_E_DAMAGED;
     }
@@ -242,6 +250,7 @@ static void read_big(struct hky_journal *j, struct hky_body_read *r)
     const char *why = NULL;
     char name[HKY_ID_TEXT], *p = hky_alloc(n);
     bool is_gone, is_failing = false;
+    enum hky_err err;
     int fd;
 
     hky_id_format(r->message->id, name);
@@ -268,9 +277,13 @@ static void read_big(struct hky_journal *j, struct hky_body_read *r)
         why = "its file is gone";
     if (why == NULL && got == n && !is_sound(r, p, n))
         why = "its checksum does not fit";
-    if (why != NULL)
-        set_body_aside(j, r->message, NULL, 0, why);
-    answer(r, why != NULL ? HKY_E_DAMAGED : got == n ? HKY_OK : HKY_E_IO, p, 0, n);
+    err = got == n ? HKY_OK : HKY_E_IO;
+    if (why != NULL) {
+        err = is_gone && is_over(r->message) ? HKY_E_MISSING : HKY_E_DAMAGED;
+        if (err == HKY_E_DAMAGED)
+            set_body_aside(j, r->message, NULL, 0, why);
+    }
+    answer(r, err, p, 0, n);
 }
 
 struct hky_body *journal_disk_body_in_memory(struct hky_journal *j, struct hky_message *m)

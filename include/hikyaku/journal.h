@@ -122,7 +122,8 @@ void hky_journal_cap(struct hky_journal *j, struct hky_str key, struct hky_str v
 /* A body, in pieces of at most 256 KiB or, when in memory, all that is left. Never blocks. Whoever reads it whole uses
  * one struct for all pieces in order and changes only `at`: so its checksum is compared before the last piece is given.
  * result HKY_E_DAMAGED: the stored body is not the one that was accepted, or it is gone; it was copied to damaged/ and
- * logged, and what was read so far must not be used · HKY_E_IO: the disk did not answer; asking again may help. */
+ * logged, and what was read so far must not be used · HKY_E_MISSING: all recipients ended meanwhile, and the body is
+ * not kept any more · HKY_E_IO: the disk did not answer; asking again may help. */
 struct hky_body_read {
     struct hky_loop *loop;
     struct hky_message *message; /* the caller keeps a reference until done */

@@ -184,6 +184,42 @@ static void a_large_file_that_is_cut_or_gone_is_damaged(void **state)
     rig_fini(&r);
 }
 
+/* A relay refuses a message while it is sent: its last recipient ends, and its body is freed under the reader. */
+static void a_body_that_is_not_needed_any_more_is_not_damaged(void **state)
+{
+    struct rig r;
+    struct hky_message *m, *kept;
+    struct stat st;
+    char path[120], id[HKY_ID_TEXT];
+    enum hky_err err = HKY_OK;
+    uint64_t given, next = 1000;
+
+    (void)state;
+    set_up(&r);
+    put_big(&r, 9, BIG);
+    kept = hky_message_ref(hky_idmap_get(&r.found, 9));
+    rig_finish(&r, kept, 0);
+    hky_journal_flush(r.j);
+    hky_id_format(9, id);
+    snprintf(path, sizeof path, "%s/big/%s", r.dir, id);
+    wait_until(stat(path, &st) < 0);
+    assert_int_equal(read_whole(&r, kept, &given), HKY_E_MISSING);
+    hky_message_unref(&kept);
+
+    kept = hky_message_ref(rig_put(&r, 10, 1, SMALL));
+    rig_finish(&r, kept, 0);
+    for (; err == HKY_OK && next < 2000; next++) { /* until its segment holds others */
+        m = rig_put(&r, next, 1, 200000);
+        rig_finish(&r, m, 0);
+        err = read_whole(&r, kept, &given);
+    }
+    assert_int_equal(err, HKY_E_MISSING);
+    hky_message_unref(&kept);
+    assert_int_equal(rig_stats(&r).damaged, 0);
+    assert_int_equal(n_aside(&r), 0);
+    rig_fini(&r);
+}
+
 static void a_header_of_a_damaged_body_is_not_given(void **state)
 {
     struct rig r;
@@ -217,6 +253,7 @@ int main(void)
         cmocka_unit_test(an_octet_that_changed_in_a_segment_is_found),
         cmocka_unit_test(an_octet_that_changed_in_a_large_file_is_found),
         cmocka_unit_test(a_large_file_that_is_cut_or_gone_is_damaged),
+        cmocka_unit_test(a_body_that_is_not_needed_any_more_is_not_damaged),
         cmocka_unit_test(a_header_of_a_damaged_body_is_not_given),
     };
 
