@@ -308,6 +308,23 @@ static bool has_unwanted(const struct job *j, int64_t now_ms)
     return false;
 }
 
+/* Does the account wait, or the relay, by the policy in force or an operator's word, which may have come after the job
+ * was taken? A breaker does not count: the job may be its probe. */
+static bool may_send_no_more(struct lane *l, int64_t mono_ms)
+{
+    struct hky_schedule *s = l->shard->s;
+    const struct hky_relay *relay = schedule_relay(s, l->shard->policy, l->pub.relay_name);
+    int64_t until_ms;
+    if (relay == NULL || strcmp(relay->name, l->pub.relay_name) != 0 || schedule_is_paused(s, relay, &until_ms))
+        return true; /* the policy has it no more, another relay sends for it, or it is paused */
+    if (__atomic_load_n(&l->gate->must_ask, __ATOMIC_ACQUIRE) == 0)
+        return false;
+    pthread_mutex_lock(&s->lock);
+    bool is_paused = l->gate->paused_until_ms > mono_ms;
+    pthread_mutex_unlock(&s->lock);
+    return is_paused;
+}
+
 enum hky_take hky_schedule_take_again(struct hky_job *pub)
 {
     struct job *j = (struct job *)pub;
@@ -319,7 +336,7 @@ enum hky_take hky_schedule_take_again(struct hky_job *pub)
         n += j->slots_of[i] != NULL;
     stop_waiting(j);
     schedule_caps_done(sh->s->caps, &j->slots, mono_ms);
-    if (has_unwanted(j, schedule_shard_now(sh)))
+    if (may_send_no_more(l, mono_ms) || has_unwanted(j, schedule_shard_now(sh)))
         return HKY_TAKE_EMPTY;
     if (schedule_caps_take(sh->s->caps, l->caps, sh->index, n, mono_ms, &j->slots, &until_ms) != CAPS_TAKEN)
         return wait_for_slots(j, until_ms, mono_ms);

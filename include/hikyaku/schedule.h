@@ -139,8 +139,9 @@ void hky_schedule_result(struct hky_job *job, unsigned i, const struct hky_outco
 void hky_schedule_done(struct hky_job **job, bool mail_sent);
 /* MAIL of this job was written, and is to be written again at another host for the recipients that are left: counts the
  * cap slots that it has as used and takes new ones. JOB: go on. WAIT: the lane is woken when there are some, even when
- * it has no mail or belongs to an older policy. EMPTY: there are none within a minute in all, or a recipient has
- * expired, is not named by engine.only_to any more, or was held or cancelled by an operator: end the job. */
+ * it has no mail or belongs to an older policy. EMPTY: there are none within a minute in all; the relay or its account
+ * is paused, the relay is drained, replaced or gone; or a recipient has expired, is not named by engine.only_to any
+ * more, or was held or cancelled by an operator: end the job. */
 enum hky_take hky_schedule_take_again(struct hky_job *job);
 /* How much the server was seen to take from this account (in own delivery: this destination); it is kept until the
  * engine stops. 0: it takes more again. The size of jobs follows the recipients; the list of relays shows all three. */

@@ -730,34 +730,38 @@ static void a_wait_for_a_slot_ends_with_its_recipients(void **state)
 static void a_longer_wait_of_other_mail_does_not_keep_a_job(void **state)
 {
     (void)state;
-    for (int is_pause_known = 0; is_pause_known < 2; is_pause_known++) {
+    for (int is_known = 0; is_known < 2; is_known++) {
         struct stage st;
         struct hky_plan *plan;
         struct hky_message *m;
-        struct hky_job *job = job_at_a_cap(&st, 1, &plan, &m), *other;
-        struct hky_error e;
+        struct hky_job *job = job_at_a_cap(&st, 2, &plan, &m), *other, *slowed;
+        struct hky_outcome limited = fake_outcome(HKY_CLASS_RATE_LIMITED, true);
+        limited.scope = HKY_SCOPE_RELAY;
+        limited.retry_after_sec = 2 * 3600;
         send(&st, plan);
-        if (is_pause_known)
-            assert_int_equal(hky_schedule_pause(st.r.schedule, "rental", 2 * 3600, &e), HKY_OK);
+        assert_int_equal(take(&st, "rental", &slowed), HKY_TAKE_JOB);
+        send(&st, plan);
+        if (is_known)
+            hky_rehearsal_answer(&st.r, &slowed, &limited);
         turns(&st);
         enum hky_take again = hky_schedule_take_again(job);
         assert_int_equal(again, HKY_TAKE_WAIT);
         assert_int_equal(hky_schedule_take(job->lane, &other), HKY_TAKE_WAIT);
-        if (!is_pause_known)
-            assert_int_equal(hky_schedule_pause(st.r.schedule, "rental", 2 * 3600, &e), HKY_OK);
+        if (!is_known)
+            hky_rehearsal_answer(&st.r, &slowed, &limited);
         int64_t waited_ms = 0;
         unsigned n_wakes = 0;
         for (; again == HKY_TAKE_WAIT && waited_ms < 5 * MINUTE; waited_ms += 1000) {
-            forget_wake(&st, job->lane);
             pass(&st, 1000);
             if (!is_woken(&st, job->lane))
                 continue;
+            forget_wake(&st, job->lane);
             n_wakes++;
             if ((again = hky_schedule_take_again(job)) == HKY_TAKE_WAIT)
                 assert_int_equal(hky_schedule_take(job->lane, &other), HKY_TAKE_WAIT);
         }
         if (again != HKY_TAKE_JOB || waited_ms < 29000 || waited_ms > 32000)
-            fail_msg("pause %d: %d after %lld ms", is_pause_known, (int)again, (long long)waited_ms);
+            fail_msg("known %d: %d after %lld ms", is_known, (int)again, (long long)waited_ms);
         assert_in_range(n_wakes, 1, 4);
         struct hky_outcome o = fake_outcome(HKY_CLASS_OK, false);
         hky_rehearsal_answer(&st.r, &job, &o);
@@ -772,6 +776,83 @@ static void a_longer_wait_of_other_mail_does_not_keep_a_job(void **state)
             pass(&st, 1000);
         }
         assert_in_range(n_wakes, 1, 4);
+        hky_plan_unref(&plan);
+        stage_end(&st);
+    }
+}
+
+/* A job that waits for a slot ends when its relay or its account may send nothing any more, and the mail waits. */
+static void a_wait_for_a_slot_ends_with_its_relay(void **state)
+{
+    enum what { NOTHING, PAUSED, RESUMED, PAUSED_BY_POLICY, DRAINED, GONE, ACCOUNT_PAUSED, PROBES };
+    static const struct {
+        const char *name;
+        enum what what;
+        enum hky_take again;
+    } CASES[] = {
+        {"nothing happens", NOTHING, HKY_TAKE_JOB},
+        {"paused by an operator", PAUSED, HKY_TAKE_EMPTY},
+        {"paused by an operator, and resumed", RESUMED, HKY_TAKE_JOB},
+        {"paused by a reload", PAUSED_BY_POLICY, HKY_TAKE_EMPTY},
+        {"drained", DRAINED, HKY_TAKE_EMPTY},
+        {"gone from the policy", GONE, HKY_TAKE_EMPTY},
+        {"another job has paused the account", ACCOUNT_PAUSED, HKY_TAKE_EMPTY},
+        {"it is the probe of a breaker", PROBES, HKY_TAKE_JOB},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof CASES / sizeof *CASES; i++) {
+        struct stage st;
+        struct hky_plan *plan;
+        struct hky_message *m;
+        struct hky_error e;
+        enum what what = CASES[i].what;
+        struct hky_job *other = NULL, *job = job_at_a_cap(&st, what == ACCOUNT_PAUSED ? 2 : 1, &plan, &m);
+        struct hky_outcome quota = fake_outcome(HKY_CLASS_QUOTA_EXHAUSTED, true);
+        struct hky_outcome broken = fake_outcome(HKY_CLASS_NETWORK, true),
+                           put_off = fake_outcome(HKY_CLASS_SYSTEM_TEMP, true);
+        fake_relay(&st.policy, "own");
+        if (what == PROBES) {
+            for (int k = 0; k < 5; k++) {
+                hky_rehearsal_answer(&st.r, &job, &broken);
+                send(&st, plan);
+                for (int n = 0; n < 30 && take(&st, "rental", &job) != HKY_TAKE_JOB; n++)
+                    pass(&st, 10000);
+            }
+            char relays[400];
+            relays_text(&st, relays, sizeof relays);
+            if (strstr(relays, "rental: probing") == NULL)
+                fail_msg("it is no probe: %s", relays);
+        }
+        if (what == ACCOUNT_PAUSED) {
+            send(&st, plan);
+            assert_int_equal(take(&st, "rental", &other), HKY_TAKE_JOB);
+        }
+        hky_schedule_take_again(job);
+        turns(&st);
+        assert_int_equal(hky_schedule_take_again(job), HKY_TAKE_WAIT);
+        if (what == PAUSED || what == RESUMED)
+            assert_int_equal(hky_schedule_pause(st.r.schedule, "rental", 0, &e), HKY_OK);
+        if (what == RESUMED)
+            assert_int_equal(hky_schedule_resume(st.r.schedule, "rental", &e), HKY_OK);
+        if (what == DRAINED)
+            assert_int_equal(hky_schedule_drain_relay(st.r.schedule, "rental", "own", 0, &e), HKY_OK);
+        if (what == ACCOUNT_PAUSED)
+            hky_rehearsal_answer(&st.r, &other, &quota);
+        st.second.relays[0].is_paused = what == PAUSED_BY_POLICY;
+        if (what == GONE) {
+            fake_policy_init(&st.second, 12);
+            fake_relay(&st.second, "own");
+        }
+        if (what == PAUSED_BY_POLICY || what == GONE)
+            hky_schedule_set_policy(st.r.schedule, &st.second.policy);
+        pass(&st, 31000);
+        const struct hky_recipient *r = job->recipients[0];
+        enum hky_take again = hky_schedule_take_again(job);
+        if (again != CASES[i].again)
+            fail_msg("%s: %d", CASES[i].name, (int)again);
+        assert_int_equal(r->state, HKY_RCPT_SENDING);
+        hky_rehearsal_answer(&st.r, &job, &put_off);
+        assert_int_equal(r->state, HKY_RCPT_QUEUED);
         hky_plan_unref(&plan);
         stage_end(&st);
     }
@@ -1102,6 +1183,7 @@ int main(void)
         cmocka_unit_test(a_job_that_waits_for_a_slot_is_woken),
         cmocka_unit_test(a_job_that_waits_for_the_journal_is_woken),
         cmocka_unit_test(a_wait_for_a_slot_ends_with_its_recipients),
+        cmocka_unit_test(a_wait_for_a_slot_ends_with_its_relay),
         cmocka_unit_test(a_longer_wait_of_other_mail_does_not_keep_a_job),
         cmocka_unit_test(a_job_does_not_wait_for_a_slot_for_ever),
         cmocka_unit_test(a_very_old_one_is_not_asked_for_ever),
