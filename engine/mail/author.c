@@ -247,24 +247,48 @@ static bool has_whole_jis(struct hky_str s)
     return true;
 }
 
-bool hky_author_is_clear(struct hky_str value, struct hky_address *out)
+/* Finds the first mailbox of a field that has one, and prepares the walk around it. */
+static bool begin_walk(struct walk *w, struct hky_address *out, bool *is_bad)
 {
-    struct walk w = {.value = value};
     struct hky_mailbox m;
     struct hky_address named;
-    bool is_bad = false, is_utf8 = hky_utf8_is_valid(value);
 
     *out = (struct hky_address){0};
-    if (hky_mailboxes_parse(value, &m, 1, &is_bad) != 1 || is_bad || !is_plain_spec(m.spec))
+    if (hky_mailboxes_parse(w->value, &m, 1, is_bad) != 1 || !is_plain_spec(m.spec))
         return false;
     *out = m.address;
-    w.is_raw = !is_utf8 || memchr(value.p, '\x1b', value.n) != NULL || has_word_with_delimiter(value);
-    w.spec = (size_t)(m.spec.p - value.p);
-    w.spec_end = w.spec + m.spec.n;
+    w->spec = (size_t)(m.spec.p - w->value.p);
+    w->spec_end = w->spec + m.spec.n;
     if (m.name.n > 0 && hky_mailbox_parse(m.name, &named, NULL) == HKY_OK &&
         hky_address_eq(hky_address_str(&named), hky_address_str(&m.address))) {
-        w.name = (size_t)(m.name.p - value.p);
-        w.name_end = w.name + m.name.n;
+        w->name = (size_t)(m.name.p - w->value.p);
+        w->name_end = w->name + m.name.n;
     }
-    return has_no_other_address(&w) && has_whole_jis(value) && (is_utf8 || is_same_by_octet(value, &m.address));
+    return true;
+}
+
+static bool is_met_by_all(const struct walk *w, bool is_utf8, const struct hky_address *author)
+{
+    return has_no_other_address(w) && has_whole_jis(w->value) && (is_utf8 || is_same_by_octet(w->value, author));
+}
+
+bool hky_author_is_clear(struct hky_str value, struct hky_address *out)
+{
+    bool is_bad = false, is_utf8 = hky_utf8_is_valid(value);
+    struct walk w = {
+        .value = value,
+        .is_raw = !is_utf8 || memchr(value.p, '\x1b', value.n) != NULL || has_word_with_delimiter(value),
+    };
+
+    return begin_walk(&w, out, &is_bad) && !is_bad && is_met_by_all(&w, is_utf8, out);
+}
+
+bool hky_author_is_only(struct hky_str value, struct hky_address *out)
+{
+    bool is_bad = false;
+    struct walk w = {.value = value, .is_raw = true};
+
+    /* Beside a quote in the address, one elsewhere could make another local part of it. */
+    return begin_walk(&w, out, &is_bad) && memchr(value.p + w.spec, '"', w.spec_end - w.spec) == NULL &&
+           is_met_by_all(&w, hky_utf8_is_valid(value), out);
 }

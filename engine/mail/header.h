@@ -59,5 +59,8 @@ void hky_mailboxes_complete(struct hky_str value, const char *domain, struct hky
  * address may be nowhere, and JIS must be whole. In JIS itself one counts where a delimiter precedes it and its domain
  * could exist. Without such text, an address in a quoted name or in a comment is an author to no program. Linear. */
 bool hky_author_is_clear(struct hky_str value, struct hky_address *out);
+/* Is `out` the only address with a domain in this From field, however it is read? Some programs may find none where the
+ * field is malformed, as in "Yamada, Taro <a@x.test>", but no program finds another one. Linear. */
+bool hky_author_is_only(struct hky_str value, struct hky_address *out);
 
 #endif

@@ -52,10 +52,23 @@ static bool has_mailbox(struct hky_str value)
     return hky_mailboxes_parse(value, &m, 1, &is_bad) > 0;
 }
 
+/* Of "Yamada, Taro <a@x.test>" all before the bracket was meant for the name, not only its last piece. */
+static void take_whole_name(struct facts *f)
+{
+    struct hky_str value = f->from.value, spec = f->author.spec;
+    size_t at = (size_t)(spec.p - value.p);
+
+    if (at == 0 || value.p[at - 1] != '<')
+        return;
+    struct hky_str name = hky_str_trim(hky_str_of(value.p, at - 1));
+    if (name.n > 0)
+        f->author.name = name;
+}
+
 static void gather(struct hky_str section, struct facts *f)
 {
     struct hky_field field;
-    bool is_bad;
+    bool is_bad = false;
 
     *f = (struct facts){0};
     for (size_t at = 0; hky_field_next(section, &at, &field);) {
@@ -80,6 +93,8 @@ static void gather(struct hky_str section, struct facts *f)
     if (f->n_from > 0) {
         f->n_authors = hky_mailboxes_parse(f->from.value, &f->author, 1, &is_bad);
         f->has_author = f->n_authors > 0;
+        if (f->n_authors == 1 && is_bad)
+            take_whole_name(f);
     }
 }
 
@@ -220,7 +235,19 @@ static void add_address_line(struct hky_buf *out, const char *name, struct hky_s
 
 #define AUTHORS_MAX 50
 
-/* From had several authors and now has one; Reply-To names them all, so that an answer reaches everybody. */
+/* Has From anybody else than its new address? */
+static bool has_other_author(struct hky_str old, struct hky_str from)
+{
+    struct hky_mailbox authors[AUTHORS_MAX];
+    bool is_bad, has_other = false;
+    size_t n = hky_mailboxes_parse(old, authors, AUTHORS_MAX, &is_bad);
+
+    for (size_t i = 0; i < n && i < AUTHORS_MAX; i++)
+        has_other = has_other || !hky_address_eq(hky_address_str(&authors[i].address), from);
+    return has_other;
+}
+
+/* From had other authors and now has one; Reply-To names them all, so that an answer reaches everybody. */
 static void add_authors(struct hky_buf *out, struct hky_str from)
 {
     struct hky_mailbox authors[AUTHORS_MAX];
@@ -308,14 +335,15 @@ static void add_missing(struct work *w)
 {
     const struct hky_rewrite *rw = w->rw;
     const struct facts *f = &w->facts;
+    bool has_old = w->is_from_changed && !f->has_reply_to && has_other_author(f->from.value, hky_str_z(rw->from));
 
     if (w->is_from_changed && !w->is_from_done)
         add_from(w->out, f, rw->from);
-    if (!rw->reply_to_forced && w->is_from_changed && !f->has_reply_to && f->n_authors > 1)
+    if (!rw->reply_to_forced && has_old && f->n_authors > 1)
         add_authors(w->out, f->from.value);
     else if (rw->reply_to != NULL && (rw->reply_to_forced || !f->has_reply_to))
         add_address_line(w->out, "Reply-To", hky_str_z(rw->reply_to));
-    else if (w->is_from_changed && !f->has_reply_to && f->has_author)
+    else if (has_old)
         add_address_line(w->out, "Reply-To", hky_address_str(&f->author.address));
     if (rw->message_id != NULL && !w->is_message_id_done)
         add_line(w->out, "Message-ID", rw->message_id);
@@ -345,12 +373,13 @@ static enum hky_err check_sets(const struct hky_rewrite *rw, struct hky_error *e
     return HKY_OK;
 }
 
-/* From names this author, and nobody else to any program: nothing changes, and signatures stay valid. */
+/* From names this author, and no program finds anybody else in it: nothing changes, and signatures stay valid. */
 static bool is_same_author(const struct hky_rewrite *rw, const struct facts *f)
 {
     struct hky_address author;
 
-    return f->n_from == 1 && hky_author_is_clear(f->from.value, &author) &&
+    return f->n_from == 1 &&
+           (hky_author_is_clear(f->from.value, &author) || hky_author_is_only(f->from.value, &author)) &&
            hky_address_eq(hky_address_str(&author), hky_str_z(rw->from));
 }
 

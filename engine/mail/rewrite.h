@@ -22,7 +22,9 @@ struct hky_rewrite {
  * With `from`: the first From's first mailbox gives the display name, kept octet-exact (quotes, encoded words in
  * ISO-2022-JP, UTF-8, Shift_JIS); several addresses, groups, comments, folds, duplicate or missing From all become one
  * From of one mailbox that every program finds (hky_author_is_clear): the name is encoded anew where it is in the way.
- * Reply-To: without one, the old author is put there, or all of them. Removed when From changes: DKIM-Signature,
+ * A From in which no program finds anybody else than `from` already stays octet-exact, malformed or not. In front of
+ * one mailbox of a malformed From all the text is its name. Reply-To: without one, the old author is put there, or all
+ * of them, unless that is `from` alone. Removed when From changes: DKIM-Signature,
  * DomainKey-Signature, ARC-*, Authentication-Results, Received-SPF, Sender. Always removed: Return-Path, Bcc,
  * X-Hikyaku-*. `out` gets the section with its empty line. HKY_E_LIMIT: out is over its maximum.
  */

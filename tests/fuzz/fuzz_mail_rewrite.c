@@ -47,7 +47,7 @@ static void check_fields(struct hky_str in, struct hky_str out, const struct hky
         if (hky_str_ieq(f.name, HKY_STR("From"))) {
             n_from++;
             if (rw->from != NULL) {
-                HKY_ASSERT(hky_author_is_clear(f.value, &author));
+                HKY_ASSERT(hky_author_is_clear(f.value, &author) || hky_author_is_only(f.value, &author));
                 HKY_ASSERT(hky_address_eq(hky_address_str(&author), hky_str_z(rw->from)));
             }
         }
