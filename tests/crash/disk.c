@@ -8,7 +8,8 @@
  *                      after it fail with ERRNO (5, 28) without doing anything; COUNT 0: all from then on
  *   DISK_HANG=FILE     no open, write or sync returns while FILE is there
  *   DISK_BROKEN=FILE   every open, write, sync and fallocate fails with EIO while FILE is there
- *   DISK_COLD=FILE     nothing is in the page cache while FILE is there
+ *   DISK_COLD=FILE     nothing is in the page cache while FILE is there; if it has octets, each read that finds this
+ *                      takes one, and the last one removes FILE
  *   DISK_KILL=N        the process kills itself after N entries of the log
  *   DISK_COUNTS=FILE   at every call the number of calls so far is kept there (one 8-octet number a kind)
  *
@@ -316,11 +317,28 @@ ssize_t pwrite64(int fd, const void *p, size_t n, off_t at)
 
 /* --- reads --- */
 
+static bool is_cold(void)
+{
+    struct stat st;
+    bool is_there;
+
+    if (disk.cold == NULL)
+        return false;
+    pthread_mutex_lock(&disk.lock);
+    is_there = fstatat(AT_FDCWD, disk.cold, &st, 0) == 0;
+    if (is_there && st.st_size > 1)
+        (void)!syscall(SYS_truncate, disk.cold, st.st_size - 1);
+    else if (is_there && st.st_size == 1)
+        syscall(SYS_unlink, disk.cold);
+    pthread_mutex_unlock(&disk.lock);
+    return is_there;
+}
+
 ssize_t preadv2(int fd, const struct iovec *iov, int n, off_t at, int flags)
 {
     REAL(ssize_t, "preadv2", int, const struct iovec *, int, off_t, int);
 
-    if ((flags & RWF_NOWAIT) != 0 && is_ours(fd) && disk.cold != NULL && syscall(SYS_access, disk.cold, F_OK) == 0) {
+    if ((flags & RWF_NOWAIT) != 0 && is_ours(fd) && is_cold()) {
         errno = EAGAIN;
         return -1;
     }
