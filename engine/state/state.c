@@ -57,7 +57,11 @@ static void remember(struct hky_state *s, const char *kind, const char *key, con
     struct hky_buf b;
     struct hky_str name = join(kind, key, &b);
 
-    free(value != NULL ? hky_map_put(&s->values, name, hky_strdup(value)) : hky_map_remove(&s->values, name));
+    char *old = value != NULL ? hky_map_put(&s->values, name, hky_strdup(value)) : hky_map_remove(&s->values, name);
+
+    if (old != NULL)
+        hky_secret_wipe(old, strlen(old)); /* it may be a token */
+    free(old);
     hky_buf_fini(&b);
 }
 
