@@ -267,7 +267,10 @@ static void the_smallest_spool_max_has_room_for_large_mail_when_idle(void **stat
     r.params.spool_max = 8 << 20;
     rig_open(&r);
     for (uint64_t id = 1; id <= 40; id++) { /* some files */
-        rig_finish(&r, rig_put(&r, id, 1, 200000), 0);
+        struct hky_message *m = make_message(&r, id, 1, 200000);
+        wait_until(rig_accept(&r, m) == HKY_OK); /* all of them are more than spool_max: files must come free */
+        assert_null(hky_idmap_put(&r.found, id, m));
+        rig_finish(&r, m, 0);
         hky_journal_flush(r.j);
     }
     wait_until(hky_journal_room(r.j, LARGE) == HKY_OK);
