@@ -53,7 +53,15 @@ void journal_body_over_budget(struct hky_journal *j, struct hky_message *m)
         journal_disk_body_drop(j, m);
 }
 
-/* The segment that holds a message; it is not recycled until the caller counts `readers` down again. */
+/* All its recipients have ended, some perhaps while it was read: its body may be gone, or its segment hold others. */
+static bool is_over(const struct hky_message *m)
+{
+    return __atomic_load_n(&m->n_live, __ATOMIC_RELAXED) == 0;
+}
+
+/* The segment that holds a message; it is not recycled until the caller counts `readers` down again. NULL: there is
+ * none, or the message is over. Counting comes before that question, and maintenance asks the two in the other order,
+ * so that it never recycles a segment that somebody reads. */
 static struct segment *pin_segment(struct hky_journal *j, struct hky_message *m, uint64_t *body_at)
 {
     struct segment *s = NULL;
@@ -65,6 +73,10 @@ static struct segment *pin_segment(struct hky_journal *j, struct hky_message *m,
     if (segment != 0) {
         s = j->slots[segment - 1];
         atomic_fetch_add(&s->readers, 1);
+        if (is_over(m)) {
+            atomic_fetch_sub(&s->readers, 1);
+            s = NULL;
+        }
     }
     pthread_mutex_unlock(journal_body_lock(j, m->id));
     return s;
@@ -178,12 +190,6 @@ static enum hky_err read_octets(const struct segment *s, char *p, size_t n, uint
         got += (size_t)k;
     }
     return HKY_OK;
-}
-
-/* All its recipients have ended, some perhaps while it was read: its body may be gone, or its segment hold others. */
-static bool is_over(const struct hky_message *m)
-{
-    return __atomic_load_n(&m->n_live, __ATOMIC_RELAXED) == 0;
 }
 
 /* Reads the piece at r->at. False: reading would block, or the octets are wrong; the reader's thread then reads again.

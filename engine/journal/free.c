@@ -31,7 +31,7 @@ static struct segment *oldest_done(struct hky_journal *j, uint64_t last)
         struct segment *it = j->slots[k];
         if (it != NULL && it->fd >= 0 && it->is_closed && it->head.state != SEGMENT_FREE && it->head.epoch > last &&
             (s == NULL || it->head.epoch < s->head.epoch) && it->n_live == 0 && (is_short || !is_mostly_newest(it)) &&
-            atomic_load(&it->readers) == 0)
+            atomic_fetch_add(&it->readers, 0) == 0) /* a change of it, so that whoever reads later sees who has ended */
             s = it;
     }
     pthread_mutex_unlock(&j->index_lock);
