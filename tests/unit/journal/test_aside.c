@@ -169,15 +169,18 @@ static void spoil(const struct rig *r, uint64_t id, off_t at, const void *with, 
 
     for (size_t i = 0; i < sizeof needle; i++)
         needle[i] = body_octet(id, 500 + i);
-    for (unsigned k = 0; hit == NULL; k++) {
+    for (unsigned k = 0; hit == NULL; k++) { /* numbers are left out where maintenance is making a file */
+        ssize_t got;
+        assert_true(k < 64);
         if (fd >= 0)
             close(fd);
         snprintf(name, 32, "seg-%05u", k);
         snprintf(path, sizeof path, "%s/journal/%s", r->dir, name);
-        fd = open(path, O_RDWR);
-        assert_true(fd >= 0);
-        assert_int_equal(pread(fd, p, r->params.segment_octets, 0), r->params.segment_octets);
-        hit = memmem(p, r->params.segment_octets, needle, sizeof needle);
+        if ((fd = open(path, O_RDWR)) < 0)
+            continue;
+        got = pread(fd, p, r->params.segment_octets, 0);
+        assert_true(got >= 0);
+        hit = memmem(p, (size_t)got, needle, sizeof needle);
     }
     assert_int_equal(pwrite(fd, with, n, at >= 0 ? at : hit - p), n);
     close(fd);
