@@ -158,9 +158,11 @@ unsigned hky_str_distance(struct hky_str a, struct hky_str b)
 
 bool hky_utf8_is_valid(struct hky_str s)
 {
-    const unsigned char *p = (const unsigned char *)s.p, *end = p + s.n;
+    const unsigned char *p = (const unsigned char *)s.p, *end;
 
-    while (p < end) {
+    if (s.n == 0) /* p may be NULL, to which nothing can be added */
+        return true;
+    for (end = p + s.n; p < end;) {
         unsigned c = *p, need;
         uint32_t cp, least;
 

@@ -70,7 +70,7 @@ static void gather(struct hky_str section, struct facts *f)
     struct hky_field field;
     bool is_bad = false;
 
-    *f = (struct facts){0};
+    *f = (struct facts){.from.value = HKY_STR("")};
     for (size_t at = 0; hky_field_next(section, &at, &field);) {
         switch (kind_of(field.name)) {
         case KIND_FROM:
