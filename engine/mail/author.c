@@ -50,21 +50,6 @@ static bool is_domain_ahead(struct hky_str s)
     return i < s.n && (s.p[i] == '(' || is_label_octet(s.p[i]));
 }
 
-/* The offset behind the comment at `at`, 0: it does not end. */
-static size_t comment_end(struct hky_str v, size_t at)
-{
-    size_t depth = 0;
-
-    for (; at < v.n; at++)
-        if (v.p[at] == '\\')
-            at++;
-        else if (v.p[at] == '(')
-            depth++;
-        else if (v.p[at] == ')' && --depth == 0)
-            return at + 1;
-    return 0;
-}
-
 /* Octets of the escape sequence of two-octet JIS (X 0208 or 0212) at the start of `s`, 0: there is none. */
 static size_t jis_escape_octets(struct hky_str s)
 {
@@ -162,7 +147,7 @@ static size_t step(const struct walk *w, size_t at)
         n = hky_raw_quoted_end(rest, false, false);
         return n > 0 ? at + n : 0;
     case '(':
-        return comment_end(w->value, at);
+        return hky_raw_comment_end(w->value, at);
     case '>':
         return at == w->spec_end ? at + 1 : 0;
     case ')':

@@ -35,21 +35,6 @@ static size_t quoted_end(struct hky_str v, size_t at, bool is_sjis)
     return n > 0 ? at + n : 0;
 }
 
-/* The offset after the closing parenthesis, or 0. Nested ones are counted, without recursion. */
-static size_t comment_end(struct hky_str v, size_t at)
-{
-    size_t depth = 0;
-
-    for (; at < v.n; at++)
-        if (v.p[at] == '\\')
-            at++;
-        else if (v.p[at] == '(')
-            depth++;
-        else if (v.p[at] == ')' && --depth == 0)
-            return at + 1;
-    return 0;
-}
-
 /* The offset after the piece at s->at: a quoted string, an encoded word, a run of raw JIS, or one character. */
 static size_t piece_end(struct scan *s)
 {
@@ -100,7 +85,7 @@ static void scan_angle(struct scan *s, struct entry *e)
             e->is_bad = true;
             break;
         }
-        size_t end = s->v.p[s->at] == '(' && !s->has_no_paren ? comment_end(s->v, s->at) : 0;
+        size_t end = s->v.p[s->at] == '(' && !s->has_no_paren ? hky_raw_comment_end(s->v, s->at) : 0;
         s->has_no_paren |= s->v.p[s->at] == '(' && end == 0;
         s->at = end > 0 ? end : piece_end(s);
     }
@@ -139,7 +124,7 @@ static bool next_entry(struct scan *s, struct entry *e)
             *e = (struct entry){.comment = {"", 0}};
         } else if (c == '<') {
             scan_angle(s, e);
-        } else if (c == '(' && !s->has_no_paren && (end = comment_end(s->v, s->at)) > 0) {
+        } else if (c == '(' && !s->has_no_paren && (end = hky_raw_comment_end(s->v, s->at)) > 0) {
             e->comment = hky_str_of(s->v.p + start + 1, end - start - 2);
             s->at = end;
             note_extent(e, start, end);
@@ -167,7 +152,7 @@ static size_t compact(struct hky_str spec, char out[ADDR_SPEC_MAX - 1])
         size_t end = i + 1;
 
         if (is_blank(c) || c == '(') {
-            if (c == '(' && (end = comment_end(spec, i)) == 0)
+            if (c == '(' && (end = hky_raw_comment_end(spec, i)) == 0)
                 return 0;
             is_apart = true;
             i = end;

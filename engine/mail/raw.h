@@ -49,4 +49,20 @@ static inline size_t hky_raw_quoted(struct hky_str s, bool is_sjis)
     return n > 0 ? n : hky_raw_quoted_end(s, is_sjis, false);
 }
 
+/* The offset behind the comment that begins at `at`; 0: it does not end. Nested ones are counted, without recursion.
+ */
+static inline size_t hky_raw_comment_end(struct hky_str v, size_t at)
+{
+    size_t depth = 0;
+
+    for (; at < v.n; at++)
+        if (v.p[at] == '\\')
+            at++;
+        else if (v.p[at] == '(')
+            depth++;
+        else if (v.p[at] == ')' && --depth == 0)
+            return at + 1;
+    return 0;
+}
+
 #endif
